@@ -1,0 +1,13 @@
+//! pinwatch waits for the final status of one-time PINs and delivers how each ended.
+//!
+//! The modules stand in the order of the data: [`intake`] takes PIN IDs over the socket, [`store`] keeps
+//! them, [`schedule`] says when each is polled, [`poll`] asks the API and says what the answer means,
+//! [`outcome`] is how a PIN ended, [`sinks`] deliver it. [`daemon`] puts them together; [`commands`] are the
+//! clients. `ARCHITECTURE.md` has the map and the invariants.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod config;
+pub mod outcome;
+pub mod pin;
+pub mod poll;

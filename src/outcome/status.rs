@@ -1,0 +1,222 @@
+//! The statuses that the API can give a delivery, as types.
+//!
+//! Knows the tables of Infobip's "PIN: Get status" page and nothing of HTTP or JSON arrays. A status that
+//! the tables don't have is kept as it came.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+/// Declares an enum of statuses from the rows of the vendor's table: name on the wire, description, and
+/// whether it is final when the answer doesn't say.
+macro_rules! statuses {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $wire:literal, $description:literal, $is_final:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($variant,)* }
+
+        impl $name {
+            /// All of them, in the order of the vendor's table.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            fn wire(self) -> &'static str {
+                match self { $(Self::$variant => $wire,)* }
+            }
+
+            fn description(self) -> &'static str {
+                match self { $(Self::$variant => $description,)* }
+            }
+
+            fn is_final(self) -> bool {
+                match self { $(Self::$variant => $is_final,)* }
+            }
+
+            fn from_wire(text: &str) -> Option<Self> {
+                match text { $($wire => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+statuses! {
+    /// The status of an SMS, by the vendor's "SMS status list".
+    SmsStatus {
+        Accepted = "MESSAGE_ACCEPTED", "Message accepted", true;
+        NotSent = "MESSAGE_NOT_SENT", "Message not sent", false;
+        NotDelivered = "MESSAGE_NOT_DELIVERED", "Message sent, not delivered", true;
+        WaitingDelivery = "MESSAGE_WAITING_DELIVERY", "Message sent, waiting for delivery", false;
+        Delivered = "MESSAGE_DELIVERED", "Message sent and delivered", true;
+        NetworkNotAllowed = "MESSAGE_NETWORK_NOT_ALLOWED", "Message not sent, network not allowed", true;
+        NetworkNotAvailable = "MESSAGE_NETWORK_NOT_AVAILABLE", "Message not sent, bulk or gateway offline", true;
+        InvalidDestinationAddress = "MESSAGE_INVALID_DESTINATION_ADDRESS", "Message not sent, invalid destination address", true;
+        DeliveryUnknown = "MESSAGE_DELIVERY_UNKNOWN", "Message delivery unknown", true;
+        InvalidSourceAddress = "INVALID_SOURCE_ADDRESS", "Message not sent, invalid source address", true;
+        NotEnoughCredits = "NOT_ENOUGH_CREDITS", "Message not sent, not enough credits", true;
+        Rejected = "MESSAGE_REJECTED", "Message rejected", true;
+        Expired = "MESSAGE_EXPIRED", "Message expired", true;
+        SystemError = "SYSTEM_ERROR", "System error", true;
+    }
+}
+
+statuses! {
+    /// The status of a call, by the vendor's "Call status list". That list has no column for final: the
+    /// answer's `finalStatus` decides, and only where it is absent the value here does.
+    CallStatus {
+        BadRequest = "BAD_REQUEST", "Provided request does not meet required conditions.", true;
+        Processing = "PROCESSING", "Request is currently being processed.", false;
+        Processed = "PROCESSED", "Request is successfully processed and answered by human.", true;
+        AnsweredMachine = "ANSWERED_MACHINE", "Request is successfully processed and answered by machine.", true;
+        Error = "ERROR", "System error occurred during processing.", true;
+        NotEnoughCredits = "ERROR_NOT_ENOUGH_CREDITS", "Not enough credits on account balance to pay for the call.", true;
+        NetworkNotAvailable = "ERROR_NETWORK_NOT_AVAILABLE", "We could not find network for given destination address.", true;
+        RouteNotAvailable = "ERROR_ROUTE_NOT_AVAILABLE", "Route for TTS call is not set up on account.", true;
+        UserBusy = "ERROR_USER_BUSY", "User was busy during call attempt(s).", true;
+        NoAnswer = "ERROR_NO_ANSWER", "User did not answer call(s).", true;
+        Undefined = "UNDEFINED", "Request is undefined.", false;
+    }
+}
+
+/// The status of one delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// An SMS status that the vendor documents.
+    Sms(SmsStatus),
+    /// A call status that the vendor documents.
+    Call(CallStatus),
+    /// Any other, as it came.
+    Unknown(Arc<str>),
+}
+
+/// How much a delivery's status says about whether the PIN reached somebody. The order is the order of
+/// precedence: of several deliveries the greatest decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// It did not arrive.
+    Failed,
+    /// It is still on its way.
+    Pending,
+    /// Nobody can know.
+    Unknown,
+    /// The operator took it; nobody can know more.
+    Accepted,
+    /// It arrived.
+    Delivered,
+}
+
+impl Status {
+    /// The status of that name on the wire.
+    pub fn from_wire(text: &str) -> Self {
+        if let Some(sms) = SmsStatus::from_wire(text) {
+            Self::Sms(sms)
+        } else if let Some(call) = CallStatus::from_wire(text) {
+            Self::Call(call)
+        } else {
+            Self::Unknown(text.into())
+        }
+    }
+
+    /// Its name on the wire.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Sms(sms) => sms.wire(),
+            Self::Call(call) => call.wire(),
+            Self::Unknown(text) => text,
+        }
+    }
+
+    /// The vendor's description, where the vendor documents the status.
+    pub fn description(&self) -> Option<&'static str> {
+        match self {
+            Self::Sms(sms) => Some(sms.description()),
+            Self::Call(call) => Some(call.description()),
+            Self::Unknown(_) => None,
+        }
+    }
+
+    /// Whether it is final when the answer has no `finalStatus`; an unknown status then is not.
+    pub fn is_final_by_table(&self) -> bool {
+        match self {
+            Self::Sms(sms) => sms.is_final(),
+            Self::Call(call) => call.is_final(),
+            Self::Unknown(_) => false,
+        }
+    }
+
+    /// What it says about whether the PIN arrived.
+    pub fn weight(&self) -> Weight {
+        match self {
+            Self::Sms(SmsStatus::Delivered)
+            | Self::Call(CallStatus::Processed | CallStatus::AnsweredMachine) => Weight::Delivered,
+            Self::Sms(SmsStatus::Accepted) => Weight::Accepted,
+            Self::Sms(SmsStatus::DeliveryUnknown) | Self::Call(CallStatus::Undefined) | Self::Unknown(_) => {
+                Weight::Unknown
+            }
+            Self::Sms(SmsStatus::NotSent | SmsStatus::WaitingDelivery)
+            | Self::Call(CallStatus::Processing) => Weight::Pending,
+            Self::Sms(_) | Self::Call(_) => Weight::Failed,
+        }
+    }
+
+    /// Whether a PIN whose deciding delivery has this status was delivered; `None` where nobody can know.
+    pub fn delivered(&self) -> Option<bool> {
+        match self.weight() {
+            Weight::Delivered => Some(true),
+            Weight::Accepted | Weight::Unknown => None,
+            Weight::Pending | Weight::Failed => Some(false),
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Status {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every status of both tables.
+    fn all() -> impl Iterator<Item = Status> {
+        let sms = SmsStatus::ALL.iter().copied().map(Status::Sms);
+        sms.chain(CallStatus::ALL.iter().copied().map(Status::Call))
+    }
+
+    #[test]
+    fn the_tables_have_14_sms_and_11_call_statuses_that_survive_the_wire() {
+        assert_eq!((SmsStatus::ALL.len(), CallStatus::ALL.len()), (14, 11));
+        for status in all() {
+            assert_eq!(Status::from_wire(status.as_str()), status);
+            assert!(status.description().is_some());
+        }
+    }
+
+    #[test]
+    fn only_four_documented_statuses_are_not_final_by_table() {
+        let open: Vec<_> = all().filter(|s| !s.is_final_by_table()).map(|s| s.to_string()).collect();
+        assert_eq!(open, ["MESSAGE_NOT_SENT", "MESSAGE_WAITING_DELIVERY", "PROCESSING", "UNDEFINED"]);
+    }
+
+    #[test]
+    fn delivered_is_true_for_three_statuses_and_unknowable_for_three() {
+        let with =
+            |value| all().filter(|s| s.delivered() == value).map(|s| s.to_string()).collect::<Vec<_>>();
+        assert_eq!(with(Some(true)), ["MESSAGE_DELIVERED", "PROCESSED", "ANSWERED_MACHINE"]);
+        assert_eq!(with(None), ["MESSAGE_ACCEPTED", "MESSAGE_DELIVERY_UNKNOWN", "UNDEFINED"]);
+    }
+
+    #[test]
+    fn an_unknown_status_is_kept_as_it_came() {
+        let status = Status::from_wire("MESSAGE_TELEPORTED");
+        assert_eq!(status.as_str(), "MESSAGE_TELEPORTED");
+        assert_eq!((status.is_final_by_table(), status.delivered()), (false, None));
+    }
+}
