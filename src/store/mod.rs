@@ -1,0 +1,90 @@
+//! What outlives the process: PINs in flight, the outbox of outcomes, and how far each sink is.
+//!
+//! Promises that what it has answered is durable, and that a PIN leaves and its outcome enters in one
+//! transaction. One [`Writer`] makes every change and commits whatever waits together; a [`Store`] reads.
+//! Knows nothing of polls or sinks, and sees no poll that did not end a PIN: disk work grows with PINs.
+
+mod sqlite;
+mod writer;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+pub use sqlite::{OpenError, Store};
+pub use writer::{Writer, WriterTask};
+
+use crate::pin::PinId;
+
+/// A PIN as it was submitted.
+#[derive(Debug, Clone)]
+pub struct NewPin {
+    pub pin: PinId,
+    pub reference: Option<String>,
+    pub metadata: Option<Box<RawValue>>,
+    pub submitted_at: Timestamp,
+    pub deadline_at: Timestamp,
+    /// Poll it anew although it has an outcome.
+    pub again: bool,
+}
+
+/// A PIN that waits for its final status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InFlight {
+    pub pin: PinId,
+    pub submitted_at: Timestamp,
+    pub deadline_at: Timestamp,
+}
+
+/// What became of a submit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Submitted {
+    /// It is in flight now, durably.
+    Accepted,
+    /// It was in flight already.
+    Duplicate,
+    /// It has this outcome already.
+    Finished(Record),
+    /// `intake.max_in_flight` PINs are in flight already.
+    AtCapacity,
+}
+
+/// An outcome record: one line of JSON without the newline.
+pub type Record = Arc<str>;
+
+/// An outcome in the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    pub seq: i64,
+    pub pin: PinId,
+    pub record: Record,
+}
+
+/// What a transaction made durable, for those who act on it.
+#[derive(Debug)]
+pub enum Committed {
+    /// These PINs are in flight now.
+    Accepted(Vec<InFlight>),
+    /// These PINs left, with these outcomes.
+    Finished(Vec<Outcome>),
+}
+
+/// The store can't be read or written now. What was asked did not happen and may be asked again.
+#[derive(Debug, Clone, Error)]
+#[error("the store can't be used now: {0}")]
+pub struct Unavailable(pub Arc<str>);
+
+impl Unavailable {
+    /// The writer is gone: the daemon is stopping.
+    fn stopped() -> Self {
+        Self("the daemon is stopping".into())
+    }
+}
+
+impl From<sqlx::Error> for Unavailable {
+    fn from(error: sqlx::Error) -> Self {
+        Self(error.to_string().into())
+    }
+}

@@ -1,0 +1,46 @@
+-- "pinw": says whose file this is, so that a foreign one is never written to.
+PRAGMA application_id = 0x70696e77;
+
+-- The PINs in flight. Times are milliseconds since the Unix epoch, UTC.
+CREATE TABLE pin (
+    pin_id       TEXT    NOT NULL PRIMARY KEY,
+    submitted_at INTEGER NOT NULL,
+    deadline_at  INTEGER NOT NULL,
+    reference    TEXT,
+    metadata     TEXT
+) STRICT, WITHOUT ROWID;
+
+-- The outbox: what sinks deliver, in the order of seq. AUTOINCREMENT so that a seq is never used twice,
+-- not even after retention removed the newest.
+CREATE TABLE outcome (
+    seq         INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    pin_id      TEXT    NOT NULL,
+    finished_at INTEGER NOT NULL,
+    record      TEXT    NOT NULL
+) STRICT;
+CREATE INDEX outcome_by_pin ON outcome (pin_id, seq);
+
+-- How far each sink is: it has, or `delivery` says what became of, every outcome up to its cursor.
+CREATE TABLE sink (
+    name   TEXT    NOT NULL PRIMARY KEY,
+    cursor INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Outcomes at or before a sink's cursor that it does not have: to be tried again, or given up.
+CREATE TABLE delivery (
+    sink          TEXT    NOT NULL,
+    seq           INTEGER NOT NULL,
+    dead          INTEGER NOT NULL,
+    tries         INTEGER NOT NULL,
+    first_try_at  INTEGER,
+    last_try_at   INTEGER,
+    error         TEXT,
+    PRIMARY KEY (sink, seq)
+) STRICT, WITHOUT ROWID;
+
+-- How many transactions were ever committed; compared with the note in the lock file at start-up.
+CREATE TABLE history (
+    only_row INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
+    commits  INTEGER NOT NULL
+) STRICT;
+INSERT INTO history (only_row, commits) VALUES (1, 0);

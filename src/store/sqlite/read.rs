@@ -1,0 +1,110 @@
+//! The questions that are asked of the file.
+
+use futures_util::TryStreamExt;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::super::{InFlight, Outcome, Record, Unavailable};
+use super::Store;
+use super::write::{pin_id, raw, timestamp};
+use crate::outcome::Submission;
+use crate::pin::PinId;
+
+/// The columns of [`in_flight`], in its order.
+macro_rules! in_flight_columns {
+    () => {
+        "SELECT pin_id, submitted_at, deadline_at FROM pin "
+    };
+}
+
+impl Store {
+    /// Gives every PIN in flight to `take`, in no particular order.
+    pub async fn each_in_flight(&self, mut take: impl FnMut(InFlight)) -> Result<(), Unavailable> {
+        let mut rows = sqlx::query(in_flight_columns!()).fetch(&self.readers);
+        while let Some(row) = rows.try_next().await? {
+            take(in_flight(&row)?);
+        }
+        Ok(())
+    }
+
+    /// At most `limit` PINs in flight after `after`, in the order of their IDs.
+    pub async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Vec<InFlight>, Unavailable> {
+        let rows =
+            sqlx::query(concat!(in_flight_columns!(), "WHERE pin_id > ?1 ORDER BY pin_id LIMIT ?2"))
+                .bind(after)
+                .bind(limit)
+                .fetch_all(&self.readers)
+                .await?;
+        Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
+    }
+
+    /// What the submitter gave with a PIN that is in flight.
+    pub async fn submission(&self, pin: &PinId) -> Result<Option<Submission>, Unavailable> {
+        let row = sqlx::query("SELECT submitted_at, reference, metadata FROM pin WHERE pin_id = ?1")
+            .bind(pin.as_str())
+            .fetch_optional(&self.readers)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(Submission {
+            submitted_at: timestamp(row.try_get(0)?),
+            reference: row.try_get(1)?,
+            metadata: raw(row.try_get(2)?),
+        }))
+    }
+
+    /// The newest outcome of a PIN.
+    pub async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable> {
+        let row = sqlx::query(
+            "SELECT seq, pin_id, record FROM outcome WHERE pin_id = ?1 ORDER BY seq DESC LIMIT 1",
+        )
+        .bind(pin.as_str())
+        .fetch_optional(&self.readers)
+        .await?;
+        Ok(row.as_ref().map(outcome).transpose()?)
+    }
+
+    /// At most `limit` outcomes after `seq`, oldest first.
+    pub async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable> {
+        let rows =
+            sqlx::query("SELECT seq, pin_id, record FROM outcome WHERE seq > ?1 ORDER BY seq LIMIT ?2")
+                .bind(seq)
+                .bind(limit)
+                .fetch_all(&self.readers)
+                .await?;
+        Ok(rows.iter().map(outcome).collect::<Result<_, _>>()?)
+    }
+
+    /// The `seq` before the newest `count` outcomes, for reading on from there.
+    pub async fn seq_before_last(&self, count: u32) -> Result<i64, Unavailable> {
+        let seq: Option<i64> =
+            sqlx::query_scalar("SELECT seq FROM outcome ORDER BY seq DESC LIMIT 1 OFFSET ?1")
+                .bind(count)
+                .fetch_optional(&self.readers)
+                .await?;
+        Ok(seq.unwrap_or(0))
+    }
+
+    /// Every sink that has a cursor, with its cursor.
+    pub async fn cursors(&self) -> Result<Vec<(String, i64)>, Unavailable> {
+        let rows = sqlx::query("SELECT name, cursor FROM sink ORDER BY name").fetch_all(&self.readers).await?;
+        Ok(rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    /// Closes the reading connections.
+    pub async fn close(&self) {
+        self.readers.close().await;
+    }
+}
+
+fn in_flight(row: &SqliteRow) -> Result<InFlight, sqlx::Error> {
+    Ok(InFlight {
+        pin: pin_id(row.try_get(0)?)?,
+        submitted_at: timestamp(row.try_get(1)?),
+        deadline_at: timestamp(row.try_get(2)?),
+    })
+}
+
+fn outcome(row: &SqliteRow) -> Result<Outcome, sqlx::Error> {
+    let record: &str = row.try_get(2)?;
+    Ok(Outcome { seq: row.try_get(0)?, pin: pin_id(row.try_get(1)?)?, record: Record::from(record) })
+}

@@ -1,0 +1,295 @@
+//! One transaction: everything that changes the file.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection, Row};
+use uuid::Uuid;
+
+use super::super::{InFlight, NewPin, Outcome, Record, Submitted};
+use crate::outcome::{self, Submission, Verdict};
+use crate::pin::PinId;
+
+/// The only connection that writes.
+pub struct WriteConnection {
+    pub(super) connection: SqliteConnection,
+    /// Held for the life of the daemon; also keeps the number of commits, see [`note_commits`].
+    pub(super) lock: File,
+    pub(super) in_flight: usize,
+    pub(super) next_seq: i64,
+    pub(super) commits: i64,
+}
+
+/// What one transaction is to do. The order of the fields is the order in which it is done.
+#[derive(Default)]
+pub struct Transaction {
+    pub verdicts: Vec<Verdict>,
+    pub submits: Vec<NewPin>,
+    /// Sinks' cursors.
+    pub cursors: HashMap<String, i64>,
+}
+
+/// What a committed transaction did.
+#[derive(Default)]
+pub struct Applied {
+    /// As many as there were submits, in their order.
+    pub submitted: Vec<Submitted>,
+    pub accepted: Vec<InFlight>,
+    pub finished: Vec<Outcome>,
+}
+
+impl WriteConnection {
+    /// The PINs in flight, as of the last commit.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// The newest `seq` that was ever given.
+    pub fn last_seq(&self) -> i64 {
+        self.next_seq - 1
+    }
+
+    /// Does all of it, durably, or none. At most `max_in_flight` PINs are in flight afterwards, unless more
+    /// were before.
+    pub async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, sqlx::Error> {
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        let mut applied = Applied::default();
+        finish(&mut transaction, &work.verdicts, self.next_seq, &mut applied).await?;
+        let in_flight = self.in_flight.saturating_sub(applied.finished.len());
+        let room = max_in_flight.saturating_sub(in_flight);
+        submit(&mut transaction, &work.submits, room, &mut applied).await?;
+        for (sink, cursor) in &work.cursors {
+            sqlx::query("UPDATE sink SET cursor = ?2 WHERE name = ?1 AND cursor < ?2")
+                .bind(sink)
+                .bind(cursor)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        sqlx::query("UPDATE history SET commits = commits + 1").execute(&mut *transaction).await?;
+        transaction.commit().await?;
+
+        self.in_flight = in_flight + applied.accepted.len();
+        self.next_seq += applied.finished.len() as i64;
+        self.commits += 1;
+        note_commits(&self.lock, self.commits);
+        Ok(applied)
+    }
+
+    /// Registers a sink, if it is new, with its first cursor; gives its cursor.
+    pub async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, sqlx::Error> {
+        let first = if from_oldest { 0 } else { self.last_seq() };
+        sqlx::query("INSERT INTO sink (name, cursor) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
+            .bind(name)
+            .bind(first)
+            .execute(&mut self.connection)
+            .await?;
+        sqlx::query_scalar("SELECT cursor FROM sink WHERE name = ?1")
+            .bind(name)
+            .fetch_one(&mut self.connection)
+            .await
+    }
+
+    /// Closes the file: the write-ahead log is folded into it.
+    pub async fn close(self) -> Result<(), sqlx::Error> {
+        self.connection.close().await
+    }
+}
+
+/// Notes the number of commits beside the database, after the fact and without a sync: it can lag behind the
+/// database but never lead it, unless the database lost commits. So a write-ahead log that was cut or
+/// removed, which SQLite itself takes for a clean end, is noticed at start-up.
+pub(super) fn note_commits(lock: &File, commits: i64) {
+    // A note that can't be written makes the check weaker, not wrong.
+    let _ = lock.write_all_at(format!("{commits:020}\n").as_bytes(), 0);
+}
+
+/// Takes PINs out and puts their outcomes in. A verdict of a PIN that is not in flight is dropped: it
+/// already has its outcome.
+async fn finish(
+    connection: &mut SqliteConnection,
+    verdicts: &[Verdict],
+    first_seq: i64,
+    applied: &mut Applied,
+) -> Result<(), sqlx::Error> {
+    if verdicts.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<&str> = verdicts.iter().map(|verdict| verdict.pin.as_str()).collect();
+    let rows = sqlx::query(
+        "DELETE FROM pin WHERE pin_id IN (SELECT value FROM json_each(?1)) \
+         RETURNING pin_id, submitted_at, reference, metadata",
+    )
+    .bind(json(&ids))
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut submissions = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let submission = Submission {
+            submitted_at: timestamp(row.try_get(1)?),
+            reference: row.try_get(2)?,
+            metadata: raw(row.try_get(3)?),
+        };
+        submissions.insert(row.try_get::<String, _>(0)?, submission);
+    }
+
+    let mut seq = first_seq;
+    let mut inserts: Vec<(i64, &str, i64, Record)> = Vec::with_capacity(submissions.len());
+    for verdict in verdicts {
+        let Some(submission) = submissions.remove(verdict.pin.as_str()) else { continue };
+        let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission).into();
+        inserts.push((seq, verdict.pin.as_str(), verdict.finished_at.as_millisecond(), record.clone()));
+        applied.finished.push(Outcome { seq, pin: verdict.pin.clone(), record });
+        seq += 1;
+    }
+    sqlx::query(
+        "INSERT INTO outcome (seq, pin_id, finished_at, record) \
+         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1)",
+    )
+    .bind(json(&inserts))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Takes PINs in. A PIN that stands twice among them is dealt with in the order given, so the submits are
+/// cut into runs without repetition.
+async fn submit(
+    connection: &mut SqliteConnection,
+    submits: &[NewPin],
+    mut room: usize,
+    applied: &mut Applied,
+) -> Result<(), sqlx::Error> {
+    let mut rest = submits;
+    while !rest.is_empty() {
+        let mut seen = HashSet::with_capacity(rest.len());
+        let end = rest.iter().position(|new| !seen.insert(&new.pin)).unwrap_or(rest.len());
+        let (run, later) = rest.split_at(end);
+        let accepted = submit_distinct(connection, run, room, applied).await?;
+        room = room.saturating_sub(accepted);
+        rest = later;
+    }
+    Ok(())
+}
+
+/// Takes in PINs that are all different; gives how many were accepted.
+async fn submit_distinct(
+    connection: &mut SqliteConnection,
+    submits: &[NewPin],
+    room: usize,
+    applied: &mut Applied,
+) -> Result<usize, sqlx::Error> {
+    let mut finished = finished_before(connection, submits).await?;
+    let candidates: Vec<&NewPin> =
+        submits.iter().filter(|new| !finished.contains_key(new.pin.as_str())).collect();
+    let (fitting, excess) = candidates.split_at(candidates.len().min(room));
+    let inserted = insert(connection, fitting).await?;
+    let known = in_flight_among(connection, excess).await?;
+
+    let before = applied.accepted.len();
+    let mut candidate = 0;
+    for new in submits {
+        let id = new.pin.as_str();
+        if let Some(record) = finished.remove(id) {
+            applied.submitted.push(Submitted::Finished(record));
+            continue;
+        }
+        let excess = candidate >= fitting.len();
+        candidate += 1;
+        applied.submitted.push(if inserted.contains(id) {
+            let NewPin { pin, submitted_at, deadline_at, .. } = new;
+            applied.accepted.push(InFlight {
+                pin: pin.clone(),
+                submitted_at: *submitted_at,
+                deadline_at: *deadline_at,
+            });
+            Submitted::Accepted
+        } else if excess && !known.contains(id) {
+            Submitted::AtCapacity
+        } else {
+            Submitted::Duplicate
+        });
+    }
+    Ok(applied.accepted.len() - before)
+}
+
+/// Of these PINs, those with an outcome that are not to be polled again and are not in flight.
+async fn finished_before(
+    connection: &mut SqliteConnection,
+    submits: &[NewPin],
+) -> Result<HashMap<String, Record>, sqlx::Error> {
+    let ids: Vec<&str> = submits.iter().filter(|new| !new.again).map(|new| new.pin.as_str()).collect();
+    let rows = sqlx::query(
+        "SELECT asked.value, (SELECT record FROM outcome WHERE pin_id = asked.value ORDER BY seq DESC LIMIT 1) \
+         FROM json_each(?1) asked \
+         WHERE EXISTS (SELECT 1 FROM outcome WHERE pin_id = asked.value) \
+           AND NOT EXISTS (SELECT 1 FROM pin WHERE pin_id = asked.value)",
+    )
+    .bind(json(&ids))
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<&str, _>(1)?.into()))).collect()
+}
+
+type Ids = HashSet<String>;
+
+/// Inserts those that are not in flight yet; gives which.
+async fn insert(connection: &mut SqliteConnection, submits: &[&NewPin]) -> Result<Ids, sqlx::Error> {
+    if submits.is_empty() {
+        return Ok(Ids::new());
+    }
+    let rows: Vec<_> = submits
+        .iter()
+        .map(|new| {
+            let (submitted, deadline) = (new.submitted_at.as_millisecond(), new.deadline_at.as_millisecond());
+            (new.pin.as_str(), submitted, deadline, &new.reference, new.metadata.as_ref().map(|m| m.get()))
+        })
+        .collect();
+    let inserted = sqlx::query_scalar(
+        "INSERT INTO pin (pin_id, submitted_at, deadline_at, reference, metadata) \
+         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1) \
+         WHERE true ON CONFLICT DO NOTHING RETURNING pin_id",
+    )
+    .bind(json(&rows))
+    .fetch_all(connection)
+    .await?;
+    Ok(inserted.into_iter().collect())
+}
+
+/// Which of these are in flight.
+async fn in_flight_among(connection: &mut SqliteConnection, submits: &[&NewPin]) -> Result<Ids, sqlx::Error> {
+    if submits.is_empty() {
+        return Ok(Ids::new());
+    }
+    let ids: Vec<&str> = submits.iter().map(|new| new.pin.as_str()).collect();
+    let known =
+        sqlx::query_scalar("SELECT pin_id FROM pin WHERE pin_id IN (SELECT value FROM json_each(?1))")
+            .bind(json(&ids))
+            .fetch_all(connection)
+            .await?;
+    Ok(known.into_iter().collect())
+}
+
+/// Many rows as one parameter: SQLite's `json_each` gives them back, so that a statement is prepared once
+/// whatever the size of the batch.
+fn json(rows: &impl serde::Serialize) -> String {
+    serde_json::to_string(rows).expect("strings and numbers always serialize")
+}
+
+/// Metadata as it was checked at the intake; a column that is no JSON any more counts as none.
+pub(super) fn raw(text: Option<String>) -> Option<Box<RawValue>> {
+    text.and_then(|text| RawValue::from_string(text).ok())
+}
+
+/// A time as it is stored; one out of range, which nothing of ours writes, is the epoch.
+pub(super) fn timestamp(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// A PIN ID as it is stored; every one was valid when it went in.
+pub(super) fn pin_id(text: &str) -> Result<PinId, sqlx::Error> {
+    text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
