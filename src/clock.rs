@@ -15,6 +15,9 @@ use tokio::time::Instant;
 pub struct Moment(i64);
 
 impl Moment {
+    /// The daemon's start.
+    pub const START: Self = Self(0);
+
     /// The moment `later` after this one, saturating.
     pub fn after(self, later: Duration) -> Self {
         Self(self.0.saturating_add(micros(later)))

@@ -11,4 +11,5 @@ pub mod config;
 pub mod outcome;
 pub mod pin;
 pub mod poll;
+pub mod schedule;
 pub mod store;

@@ -179,13 +179,14 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     }
 
     async fn publish(&mut self, applied: Applied, waiting: &mut Waiting) {
-        // A receiver that is gone means that the daemon stops: the store is the truth, nobody misses it.
-        if !applied.accepted.is_empty() {
-            let _ = self.committed.send(Committed::Accepted(applied.accepted).into()).await;
-        }
+        // A receiver that is gone means that the daemon stops: the store is the truth, nobody misses it. A PIN
+        // that left can have been accepted again in the same transaction, so what finished is told first.
         if let Some(last) = applied.finished.last() {
             self.newest.send_replace(last.seq);
             let _ = self.committed.send(Committed::Finished(applied.finished).into()).await;
+        }
+        if !applied.accepted.is_empty() {
+            let _ = self.committed.send(Committed::Accepted(applied.accepted).into()).await;
         }
         let mut submitted = applied.submitted.into_iter();
         for (count, reply) in waiting.drain(..) {

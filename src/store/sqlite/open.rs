@@ -30,9 +30,7 @@ const WAL_SIZE_LIMIT: &str = "67108864";
 /// Why the store can't be opened. Nothing was changed.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    #[error(
-        "another pinwatch uses the database {path}: stop it first, or give this one another `store.url`"
-    )]
+    #[error("another pinwatch uses the database {path}: stop it first, or give this one another `store.url`")]
     InUse { path: PathBuf },
     #[error("can't {doing} {path}: {source}")]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
@@ -90,8 +88,7 @@ impl Store {
             });
         }
         note_commits(&lock, commits);
-        let in_flight =
-            count("SELECT count(*) FROM pin").fetch_one(&mut connection).await.map_err(sqlite)?;
+        let in_flight = count("SELECT count(*) FROM pin").fetch_one(&mut connection).await.map_err(sqlite)?;
         let last_seq = count("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outcome'")
             .fetch_one(&mut connection)
             .await
@@ -111,7 +108,10 @@ impl Store {
 
 fn options(path: &Path) -> SqliteConnectOptions {
     // Statements are few and fixed; logging each would put PIN IDs into the log.
-    SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(5)).disable_statement_logging()
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(Duration::from_secs(5))
+        .disable_statement_logging()
 }
 
 /// Takes the lock that makes this process the only daemon on the file; gives also the number of commits that

@@ -29,12 +29,11 @@ impl Store {
 
     /// At most `limit` PINs in flight after `after`, in the order of their IDs.
     pub async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Vec<InFlight>, Unavailable> {
-        let rows =
-            sqlx::query(concat!(in_flight_columns!(), "WHERE pin_id > ?1 ORDER BY pin_id LIMIT ?2"))
-                .bind(after)
-                .bind(limit)
-                .fetch_all(&self.readers)
-                .await?;
+        let rows = sqlx::query(concat!(in_flight_columns!(), "WHERE pin_id > ?1 ORDER BY pin_id LIMIT ?2"))
+            .bind(after)
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await?;
         Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
     }
 
@@ -86,8 +85,12 @@ impl Store {
 
     /// Every sink that has a cursor, with its cursor.
     pub async fn cursors(&self) -> Result<Vec<(String, i64)>, Unavailable> {
-        let rows = sqlx::query("SELECT name, cursor FROM sink ORDER BY name").fetch_all(&self.readers).await?;
-        Ok(rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, sqlx::Error>>()?)
+        let rows =
+            sqlx::query("SELECT name, cursor FROM sink ORDER BY name").fetch_all(&self.readers).await?;
+        Ok(rows
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+            .collect::<Result<_, sqlx::Error>>()?)
     }
 
     /// Closes the reading connections.

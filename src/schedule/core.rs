@@ -1,0 +1,388 @@
+//! The schedule's rules, without a runtime: what is polled next, and what an answer leads to.
+//!
+//! Promises one verdict for every PIN that it was given, and no poll of a PIN that has one. Never waits and
+//! never looks at a clock: moments are passed in, so that tests and simulations own the time.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::backoff::Backoff;
+use super::brake::{Brake, Reason};
+use super::queue::{Class, Queue};
+use super::rate::Rate;
+use super::table::{Entry, LastAnswer, Stage, Table};
+use crate::clock::{Clock, Moment};
+use crate::config;
+use crate::outcome::{Deliveries, Delivery, Ending, Verdict};
+use crate::pin::PinId;
+use crate::poll::Meaning;
+use crate::store::InFlight;
+
+/// Verdicts that may wait for the store before polling pauses: what is not known durably bounds what is
+/// learned.
+const MAX_FINISHING: usize = 10_000;
+
+/// Different answers that are kept to be shared between PINs.
+const MAX_SHARED_ANSWERS: usize = 1024;
+
+/// A poll that is to be sent; handed back with its answer.
+#[derive(Debug, Clone)]
+pub struct Ticket {
+    pub pin: PinId,
+    slot: u32,
+    generation: u32,
+    probe: bool,
+}
+
+/// What became of a cancel.
+#[derive(Debug)]
+pub enum Cancelled {
+    /// It has a verdict now.
+    Now(Verdict),
+    /// It has one already, which the store does not have yet.
+    Finishing,
+    /// It is not in flight.
+    Unknown,
+}
+
+/// Counts since the start.
+#[derive(Debug, Default, Clone)]
+pub struct Counts {
+    pub polls: u64,
+    pub understood: u64,
+    pub unreadable: u64,
+    pub rejected: u64,
+    pub unauthorized: u64,
+    pub not_found: u64,
+    pub throttled: u64,
+    pub unavailable: u64,
+    pub outcomes: [u64; Ending::ALL.len()],
+}
+
+/// The state of the schedule.
+pub struct Core {
+    clock: Clock,
+    settings: config::Schedule,
+    backoff: Backoff,
+    table: Table,
+    queue: Queue,
+    brake: Brake,
+    rate: Rate,
+    random: fastrand::Rng,
+    generation: u32,
+    finishing: usize,
+    answers: HashSet<Deliveries>,
+    pub counts: Counts,
+    unavailable_run: bool,
+}
+
+impl Core {
+    /// A schedule without PINs.
+    pub fn new(
+        settings: config::Schedule,
+        rate: Option<std::num::NonZeroU32>,
+        clock: Clock,
+        seed: u64,
+    ) -> Self {
+        let config::Schedule { initial_interval, multiplier, max_interval, randomization_factor, .. } =
+            settings;
+        Self {
+            backoff: Backoff::new(initial_interval, multiplier, max_interval, randomization_factor),
+            rate: Rate::new(rate, clock.now()),
+            clock,
+            settings,
+            table: Table::default(),
+            queue: Queue::default(),
+            brake: Brake::new(),
+            random: fastrand::Rng::with_seed(seed),
+            generation: 0,
+            finishing: 0,
+            answers: HashSet::new(),
+            counts: Counts::default(),
+            unavailable_run: false,
+        }
+    }
+
+    /// Makes room for so many more PINs.
+    pub fn reserve(&mut self, more: usize) {
+        self.table.reserve(more);
+    }
+
+    /// Takes a PIN that was submitted just now: its first poll is one interval away.
+    pub fn accept(&mut self, new: &InFlight) {
+        let now = self.clock.now();
+        let wait = self.backoff.jittered(self.settings.initial_interval, &mut self.random);
+        self.insert(new, now, now.after(wait), self.settings.initial_interval);
+    }
+
+    /// Takes a PIN that was in flight before the start. Its age tells its interval, and its next poll is
+    /// anywhere within that, so that a start is no storm.
+    pub fn resume(&mut self, old: &InFlight) {
+        let now = self.clock.now();
+        let submitted = self.clock.moment_of_past(old.submitted_at);
+        let interval = self.backoff.interval_at(now.since(submitted));
+        let due = now.after(interval.mul_f64(self.random.f64()));
+        self.insert(old, submitted, due, interval);
+    }
+
+    fn insert(&mut self, pin: &InFlight, submitted: Moment, due: Moment, interval: Duration) {
+        // A deadline is a time to live: the wall clock may have jumped since it was worked out.
+        let lifetime =
+            Duration::try_from(pin.deadline_at.duration_since(pin.submitted_at)).unwrap_or_default();
+        let deadline = submitted.after(lifetime);
+        let (due, class) = (due.min(deadline.max(self.clock.now())), Class::of(interval));
+        self.generation = self.generation.wrapping_add(1);
+        let entry = Entry {
+            pin: pin.pin.clone(),
+            submitted,
+            deadline,
+            stage: Stage::Waiting { due, class },
+            polls: 0,
+            generation: self.generation,
+            seen: None,
+            last_answer: None,
+        };
+        if let Some(slot) = self.table.insert(entry) {
+            self.queue.insert(slot, due, class);
+        }
+    }
+
+    /// The poll to send now; else when to ask again, should nothing else happen until then.
+    pub fn next_poll(&mut self) -> Result<Ticket, Option<Moment>> {
+        let now = self.clock.now();
+        let due = self.queue.next_due().ok_or(None)?;
+        if self.finishing >= MAX_FINISHING {
+            return Err(None);
+        }
+        if !self.brake.admits(now) {
+            return Err(self.brake.until().map(|until| until.max(due)));
+        }
+        if due > now {
+            return Err(Some(due));
+        }
+        self.rate.take(now).map_err(Some)?;
+
+        let slot = self.queue.pop(now).ok_or(None)?;
+        let entry = self.table.get_mut(slot).ok_or(None)?;
+        entry.stage = Stage::Polling;
+        entry.polls = entry.polls.saturating_add(1);
+        let probe = self.brake.started();
+        Ok(Ticket { pin: entry.pin.clone(), slot, generation: entry.generation, probe })
+    }
+
+    /// Takes in what a poll told; gives the verdict if that ends the PIN.
+    pub fn answered(&mut self, ticket: Ticket, meaning: Meaning) -> Option<Verdict> {
+        let now = self.clock.now();
+        self.count(&meaning);
+        self.apply_brake(&ticket, &meaning, now);
+        let grace_over = |entry: &Entry| now.since(entry.submitted) > self.settings.not_found_grace;
+        let completion = self.settings.completion;
+
+        let entry = self.table.get_mut(ticket.slot)?;
+        if entry.generation != ticket.generation || entry.stage != Stage::Polling {
+            // It was cancelled meanwhile.
+            return None;
+        }
+        entry.last_answer = Some(LastAnswer { at: now, trouble: describe(&meaning).map(Into::into) });
+        let mut error = None;
+        let time_is_up = now >= entry.deadline;
+        let ending = match meaning {
+            Meaning::Deliveries(deliveries) => {
+                let done = is_final(&deliveries, completion);
+                entry.seen = Some(share(&mut self.answers, deliveries));
+                if done { Some(Ending::Final) } else { time_is_up.then_some(Ending::Deadline) }
+            }
+            Meaning::Rejected(text) => {
+                error = Some(text);
+                Some(Ending::Rejected)
+            }
+            Meaning::NotFound if grace_over(entry) => Some(Ending::NotFound),
+            // The account's trouble, not the PIN's: it gets its last poll when that is over.
+            Meaning::Unauthorized(_) | Meaning::Throttled(_) => None,
+            Meaning::NotFound | Meaning::Unreadable(_) | Meaning::Unavailable(_) => {
+                time_is_up.then_some(Ending::Deadline)
+            }
+        };
+        match ending {
+            Some(ending) => self.finish(ticket.slot, ending, error),
+            None => {
+                self.put_back(ticket.slot, now);
+                None
+            }
+        }
+    }
+
+    /// Withdraws a PIN.
+    pub fn cancel(&mut self, pin: &PinId) -> Cancelled {
+        let Some(slot) = self.table.find(pin) else { return Cancelled::Unknown };
+        match self.table.get(slot).map(|entry| entry.stage) {
+            Some(Stage::Waiting { due, class }) => {
+                self.queue.remove(slot, due, class);
+            }
+            Some(Stage::Polling) => {}
+            Some(Stage::Finishing) => return Cancelled::Finishing,
+            None => return Cancelled::Unknown,
+        }
+        self.finish(slot, Ending::Cancelled, None).map_or(Cancelled::Unknown, Cancelled::Now)
+    }
+
+    /// The store has this PIN's outcome: it is no longer in flight.
+    pub fn finished(&mut self, pin: &PinId) {
+        if let Some((slot, entry)) = self.table.remove(pin) {
+            match entry.stage {
+                Stage::Finishing => self.finishing -= 1,
+                Stage::Waiting { due, class } => {
+                    self.queue.remove(slot, due, class);
+                }
+                Stage::Polling => {}
+            }
+        }
+    }
+
+    /// What is known of a PIN in flight.
+    pub fn entry(&self, pin: &PinId) -> Option<&Entry> {
+        self.table.find(pin).and_then(|slot| self.table.get(slot))
+    }
+
+    /// PINs in flight.
+    pub fn in_flight(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Verdicts that the store does not have yet.
+    pub fn finishing(&self) -> usize {
+        self.finishing
+    }
+
+    /// PINs that are due now.
+    pub fn due(&self) -> usize {
+        self.queue.due(self.clock.now())
+    }
+
+    /// Why all polling stands still, and until when.
+    pub fn brake(&self) -> Option<(Reason, Option<Moment>)> {
+        self.brake.reason().map(|reason| (reason, self.brake.until()))
+    }
+
+    /// The clock that the moments are of.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    fn finish(&mut self, slot: u32, ending: Ending, error: Option<String>) -> Option<Verdict> {
+        let entry = self.table.get_mut(slot)?;
+        entry.stage = Stage::Finishing;
+        self.finishing += 1;
+        self.counts.outcomes[ending as usize] += 1;
+        debug!(pin = %entry.pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");
+        Some(Verdict {
+            pin: entry.pin.clone(),
+            ending,
+            deliveries: entry.seen.clone(),
+            error,
+            polls: entry.polls,
+            finished_at: self.clock.wall(),
+        })
+    }
+
+    /// Not final yet: one more interval, or what is left until the deadline.
+    fn put_back(&mut self, slot: u32, now: Moment) {
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        let interval = self.backoff.interval_at(now.since(entry.submitted));
+        let mut due = now.after(self.backoff.jittered(interval, &mut self.random));
+        if entry.deadline > now {
+            due = due.min(entry.deadline);
+        }
+        let class = Class::of(interval);
+        entry.stage = Stage::Waiting { due, class };
+        self.queue.insert(slot, due, class);
+    }
+
+    fn apply_brake(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) {
+        match meaning {
+            Meaning::Unauthorized(status) => {
+                if self.brake.unauthorized(now, ticket.probe) {
+                    warn!(
+                        status,
+                        "the API refuses the credentials: all polling waits, one probe at a time; \
+                         no PIN is given up. Check the key ([api] key or key_file)"
+                    );
+                }
+            }
+            Meaning::Throttled(wait) => {
+                if self.brake.throttled(now, *wait, ticket.probe) {
+                    warn!(?wait, "the API answers 429: all polling waits");
+                }
+            }
+            _ => {
+                let reason = self.brake.reason();
+                if self.brake.passed(ticket.probe) {
+                    let reason = reason.map(Reason::as_str);
+                    info!(reason, "polling goes on: a probe was answered");
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, meaning: &Meaning) {
+        let counts = &mut self.counts;
+        counts.polls += 1;
+        let class = match meaning {
+            Meaning::Deliveries(_) => &mut counts.understood,
+            Meaning::Unreadable(_) => &mut counts.unreadable,
+            Meaning::Rejected(_) => &mut counts.rejected,
+            Meaning::Unauthorized(_) => &mut counts.unauthorized,
+            Meaning::NotFound => &mut counts.not_found,
+            Meaning::Throttled(_) => &mut counts.throttled,
+            Meaning::Unavailable(_) => &mut counts.unavailable,
+        };
+        *class += 1;
+        // Once a burst: an outage must not fill the log.
+        match meaning {
+            Meaning::Unavailable(what) | Meaning::Unreadable(what) => {
+                if !std::mem::replace(&mut self.unavailable_run, true) {
+                    warn!(answer = %what, "a poll got no usable answer; its PIN is polled again, and so is any other");
+                }
+            }
+            _ => self.unavailable_run = false,
+        }
+    }
+}
+
+/// Whether these deliveries end a PIN. No delivery at all: nothing is known yet.
+fn is_final(deliveries: &[Delivery], completion: config::Completion) -> bool {
+    let mut finals = deliveries.iter().map(|delivery| delivery.final_status);
+    match completion {
+        config::Completion::All => !deliveries.is_empty() && finals.all(|is_final| is_final),
+        config::Completion::Any => finals.any(|is_final| is_final),
+    }
+}
+
+/// The answer in a few words; `None` where the deliveries tell it.
+fn describe(meaning: &Meaning) -> Option<String> {
+    match meaning {
+        Meaning::Deliveries(_) => None,
+        Meaning::Unreadable(what) => Some(format!("not understood: {what}")),
+        Meaning::Rejected(text) => Some(format!("rejected: {text}")),
+        Meaning::Unauthorized(status) => Some(format!("{status}: the credentials are refused")),
+        Meaning::NotFound => Some("404 not found".into()),
+        Meaning::Throttled(wait) => Some(format!("429: wait {} s", wait.as_secs_f64())),
+        Meaning::Unavailable(what) => Some(what.clone()),
+    }
+}
+
+/// Most PINs get one of a few answers, so those are kept once.
+fn share(answers: &mut HashSet<Deliveries>, deliveries: Vec<Delivery>) -> Deliveries {
+    if let Some(known) = answers.get(deliveries.as_slice()) {
+        return known.clone();
+    }
+    if answers.len() >= MAX_SHARED_ANSWERS {
+        answers.clear();
+    }
+    let shared: Deliveries = Arc::from(deliveries);
+    answers.insert(shared.clone());
+    shared
+}

@@ -1,0 +1,361 @@
+//! When each PIN is polled: one task that owns all PINs in flight, their timers and the running polls.
+//!
+//! Promises one verdict for every PIN given to it, handed to the store's writer and kept until that has it;
+//! never more polls at once than `api.concurrency`, nor more a second than `api.rate`. Woken by a due PIN,
+//! by a poll's answer, by a commit and by questions. Knows no socket, no SQL and no HTTP: who polls is passed
+//! in. Its rules are in [`core`], without a runtime.
+
+mod backoff;
+mod brake;
+mod core;
+mod queue;
+mod rate;
+mod table;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{self, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+pub use self::backoff::Backoff;
+pub use self::brake::Reason;
+use self::core::{Cancelled, Ticket};
+pub use self::core::{Core, Counts};
+use self::table::{Entry, Stage};
+use crate::outcome::{Deliveries, Verdict};
+use crate::pin::PinId;
+use crate::poll::Meaning;
+use crate::store::{Committed, InFlight, Outcome, Record, Writer};
+
+/// Events that may wait for the schedule; who finds it full waits.
+const INBOX: usize = 256;
+
+/// Events taken in at once before polls get their turn.
+const EVENTS_AT_ONCE: usize = 64;
+
+/// Asks the API about one PIN.
+pub trait Poll: Send + Sync + 'static {
+    /// What the API told; every failure has a meaning too. Bounded in time.
+    fn poll(&self, pin: &PinId) -> impl Future<Output = Meaning> + Send;
+}
+
+/// What the schedule hears.
+pub enum Event {
+    Committed(Committed),
+    Ask(Ask),
+}
+
+impl From<Committed> for Event {
+    fn from(committed: Committed) -> Self {
+        Self::Committed(committed)
+    }
+}
+
+/// A question, with where the answer goes.
+pub enum Ask {
+    Live(Vec<PinId>, oneshot::Sender<Vec<Option<Live>>>),
+    Wait(PinId, oneshot::Sender<Option<oneshot::Receiver<Record>>>),
+    Cancel(PinId, oneshot::Sender<Option<oneshot::Receiver<Record>>>),
+    Stats(oneshot::Sender<Stats>),
+}
+
+/// What is known of a PIN in flight, for people.
+#[derive(Debug, Clone)]
+pub struct Live {
+    pub submitted_at: Timestamp,
+    pub deadline_at: Timestamp,
+    pub polls: u32,
+    pub seen: Option<Deliveries>,
+    /// When the last answer came, and what it was if it told no deliveries.
+    pub last_answer: Option<(Timestamp, Option<Arc<str>>)>,
+    pub next: Next,
+}
+
+/// What happens to a PIN next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It is polled then.
+    Due(Timestamp),
+    /// It would be polled then, but the brake is on.
+    Braked(Timestamp, Reason),
+    /// It is polled then for the last time.
+    Deadline(Timestamp),
+    /// It is being polled now.
+    Polling,
+    /// Its outcome is being written.
+    Finishing,
+}
+
+/// The schedule in numbers.
+#[derive(Debug, Clone)]
+pub struct Stats {
+    pub in_flight: usize,
+    pub due: usize,
+    pub polling: usize,
+    pub finishing: usize,
+    pub brake: Option<(Reason, Option<Timestamp>)>,
+    pub counts: Counts,
+}
+
+/// Where questions to the schedule go. Cheap to clone.
+#[derive(Clone)]
+pub struct Schedule {
+    inbox: mpsc::Sender<Event>,
+}
+
+/// The schedule has ended: the daemon is stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the daemon is stopping")]
+pub struct Stopping;
+
+impl Schedule {
+    /// Where questions go, where the store's writer tells its commits, and what the schedule hears.
+    pub fn channel() -> (Self, mpsc::Sender<Event>, mpsc::Receiver<Event>) {
+        let (inbox, events) = mpsc::channel(INBOX);
+        (Self { inbox: inbox.clone() }, inbox, events)
+    }
+
+    /// What is known of these PINs; `None` for one that is not in flight.
+    pub async fn live(&self, pins: Vec<PinId>) -> Result<Vec<Option<Live>>, Stopping> {
+        self.ask(|reply| Ask::Live(pins, reply)).await
+    }
+
+    /// The outcome of a PIN in flight, when it comes; `None` if it is not in flight.
+    pub async fn wait(&self, pin: PinId) -> Result<Option<oneshot::Receiver<Record>>, Stopping> {
+        self.ask(|reply| Ask::Wait(pin, reply)).await
+    }
+
+    /// Withdraws a PIN; its outcome, when the store has it: that of the cancel, or the one that was on its
+    /// way. `None` if it is not in flight.
+    pub async fn cancel(&self, pin: PinId) -> Result<Option<oneshot::Receiver<Record>>, Stopping> {
+        self.ask(|reply| Ask::Cancel(pin, reply)).await
+    }
+
+    /// The schedule in numbers.
+    pub async fn stats(&self) -> Result<Stats, Stopping> {
+        self.ask(Ask::Stats).await
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(Event::Ask(ask(reply))).await.map_err(|_| Stopping)?;
+        answer.await.map_err(|_| Stopping)
+    }
+}
+
+/// The task. See the module.
+pub struct Task<P> {
+    pub core: Core,
+    pub poller: Arc<P>,
+    pub writer: Writer,
+    pub events: mpsc::Receiver<Event>,
+    pub concurrency: usize,
+    pub stop: CancellationToken,
+    /// How long running polls may take to end after `stop`.
+    pub grace: Duration,
+}
+
+impl<P: Poll> Task<P> {
+    /// Runs until `stop`, then until the running polls have ended and the writer has all verdicts, or the
+    /// grace is over. Gives how many polls and verdicts were dropped; their PINs are still in flight in the
+    /// store.
+    pub async fn run(self) -> usize {
+        let Self { core, poller, writer, events, concurrency, stop, grace } = self;
+        let running = Running {
+            core,
+            poller,
+            writer,
+            concurrency,
+            polls: JoinSet::new(),
+            tickets: HashMap::new(),
+            verdicts: VecDeque::new(),
+            waiters: HashMap::new(),
+        };
+        running.run(events, stop, grace).await
+    }
+}
+
+struct Running<P> {
+    core: Core,
+    poller: Arc<P>,
+    writer: Writer,
+    concurrency: usize,
+    polls: JoinSet<Meaning>,
+    /// The running polls, by task: a poll that panics still tells whose it was.
+    tickets: HashMap<task::Id, Ticket>,
+    /// Verdicts for which the writer had no room. Bounded by the core, which stops polling.
+    verdicts: VecDeque<Verdict>,
+    waiters: HashMap<PinId, Vec<oneshot::Sender<Record>>>,
+}
+
+impl<P: Poll> Running<P> {
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        stop: CancellationToken,
+        grace: Duration,
+    ) -> usize {
+        let mut batch = Vec::with_capacity(EVENTS_AT_ONCE);
+        let mut give_up = None;
+        loop {
+            let stopping = stop.is_cancelled();
+            let wake = if stopping { give_up } else { self.start_polls() };
+            if stopping && self.polls.is_empty() && self.verdicts.is_empty() {
+                return 0;
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if !stopping => {
+                    give_up = Some(tokio::time::Instant::now() + grace);
+                }
+                count = events.recv_many(&mut batch, EVENTS_AT_ONCE) => {
+                    debug_assert!(count > 0, "the daemon holds a sender for as long as the schedule runs");
+                    for event in batch.drain(..) {
+                        self.hear(event);
+                    }
+                }
+                Some(ended) = self.polls.join_next_with_id() => self.answered(ended),
+                () = self.writer.room(), if !self.verdicts.is_empty() => self.hand_over(),
+                () = sleep_until(wake), if wake.is_some() => {
+                    if stopping {
+                        return self.polls.len() + self.verdicts.len();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts every poll that is due and admitted; gives when to look again.
+    fn start_polls(&mut self) -> Option<tokio::time::Instant> {
+        while self.polls.len() < self.concurrency {
+            let ticket = match self.core.next_poll() {
+                Ok(ticket) => ticket,
+                Err(again) => return again.map(|moment| self.core.clock().instant(moment)),
+            };
+            let (poller, pin) = (self.poller.clone(), ticket.pin.clone());
+            let task = self.polls.spawn(async move { poller.poll(&pin).await });
+            self.tickets.insert(task.id(), ticket);
+        }
+        None
+    }
+
+    fn answered(&mut self, ended: Result<(task::Id, Meaning), JoinError>) {
+        let (id, meaning) = match ended {
+            Ok((id, meaning)) => (id, meaning),
+            Err(failure) => {
+                error!(%failure, "a poll broke off; this is a bug. Its PIN is polled again");
+                (failure.id(), Meaning::Unreadable("the poll broke off".into()))
+            }
+        };
+        let Some(ticket) = self.tickets.remove(&id) else { return };
+        if let Some(verdict) = self.core.answered(ticket, meaning) {
+            self.verdicts.push_back(verdict);
+            self.hand_over();
+        }
+    }
+
+    /// Gives the writer as many verdicts as it has room for.
+    fn hand_over(&mut self) {
+        while let Some(verdict) = self.verdicts.pop_front() {
+            if let Err(verdict) = self.writer.try_finish(verdict) {
+                self.verdicts.push_front(verdict);
+                return;
+            }
+        }
+    }
+
+    fn hear(&mut self, event: Event) {
+        // Who asked may be gone; then nobody misses the answer.
+        match event {
+            Event::Committed(Committed::Accepted(pins)) => pins.iter().for_each(|pin| self.core.accept(pin)),
+            Event::Committed(Committed::Finished(outcomes)) => outcomes.iter().for_each(|o| self.finished(o)),
+            Event::Ask(Ask::Live(pins, reply)) => {
+                let _ = reply.send(pins.iter().map(|pin| Some(self.live(self.core.entry(pin)?))).collect());
+            }
+            Event::Ask(Ask::Wait(pin, reply)) => {
+                let waiter = self.core.entry(&pin).is_some().then(|| self.add_waiter(pin));
+                let _ = reply.send(waiter);
+            }
+            Event::Ask(Ask::Cancel(pin, reply)) => {
+                let waiter = match self.core.cancel(&pin) {
+                    Cancelled::Unknown => None,
+                    Cancelled::Finishing => Some(self.add_waiter(pin)),
+                    Cancelled::Now(verdict) => {
+                        self.verdicts.push_back(verdict);
+                        self.hand_over();
+                        Some(self.add_waiter(pin))
+                    }
+                };
+                let _ = reply.send(waiter);
+            }
+            Event::Ask(Ask::Stats(reply)) => {
+                let _ = reply.send(self.stats());
+            }
+        }
+    }
+
+    fn finished(&mut self, outcome: &Outcome) {
+        self.core.finished(&outcome.pin);
+        for waiter in self.waiters.remove(&outcome.pin).into_iter().flatten() {
+            let _ = waiter.send(outcome.record.clone());
+        }
+    }
+
+    fn add_waiter(&mut self, pin: PinId) -> oneshot::Receiver<Record> {
+        let (sender, receiver) = oneshot::channel();
+        let waiters = self.waiters.entry(pin).or_default();
+        // Those that gave up must not pile up on a PIN that takes long.
+        waiters.retain(|waiter| !waiter.is_closed());
+        waiters.push(sender);
+        receiver
+    }
+
+    fn live(&self, entry: &Entry) -> Live {
+        let wall = |moment| self.core.clock().wall_of(moment);
+        Live {
+            submitted_at: wall(entry.submitted),
+            deadline_at: wall(entry.deadline),
+            polls: entry.polls,
+            seen: entry.seen.clone(),
+            last_answer: entry.last_answer.as_ref().map(|last| (wall(last.at), last.trouble.clone())),
+            next: match (entry.stage, self.core.brake()) {
+                (Stage::Polling, _) => Next::Polling,
+                (Stage::Finishing, _) => Next::Finishing,
+                (Stage::Waiting { due, .. }, Some((reason, until))) => {
+                    Next::Braked(wall(until.map_or(due, |until| until.max(due))), reason)
+                }
+                (Stage::Waiting { due, .. }, None) if due >= entry.deadline => Next::Deadline(wall(due)),
+                (Stage::Waiting { due, .. }, None) => Next::Due(wall(due)),
+            },
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let wall = |moment| self.core.clock().wall_of(moment);
+        Stats {
+            in_flight: self.core.in_flight(),
+            due: self.core.due(),
+            polling: self.polls.len(),
+            finishing: self.core.finishing(),
+            brake: self.core.brake().map(|(reason, until)| (reason, until.map(wall))),
+            counts: self.core.counts.clone(),
+        }
+    }
+}
+
+/// Loads every PIN in flight from the store.
+pub async fn resume(core: &mut Core, store: &crate::store::Store) -> Result<(), crate::store::Unavailable> {
+    store.each_in_flight(|pin: InFlight| core.resume(&pin)).await
+}
+
+async fn sleep_until(instant: Option<tokio::time::Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
