@@ -8,6 +8,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod intake;
 pub mod outcome;
 pub mod pin;
 pub mod poll;

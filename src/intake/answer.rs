@@ -1,0 +1,228 @@
+//! What a client is told: one line of JSON an answer, as in the contract.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::request::Refusal;
+use crate::outcome::{Delivery, Ending, Submission, deciding, rfc3339};
+use crate::pin::PinId;
+use crate::schedule::{Live, Next, Stats};
+use crate::store::{InFlight, Outcome, Record, Submitted};
+
+/// The answer to anything that is refused.
+pub fn refused(refusal: &Refusal) -> String {
+    line(
+        &serde_json::json!({"ok": false, "error": {"code": refusal.code.as_str(), "message": refusal.message}}),
+    )
+}
+
+/// The answer to a submit, put behind those before. The hot path: written by hand, for a PIN ID needs no
+/// escaping.
+pub fn submitted(pin: &PinId, state: &Submitted, out: &mut Vec<u8>) {
+    let state_name = match state {
+        Submitted::Accepted => "accepted",
+        Submitted::Duplicate => "duplicate",
+        Submitted::Finished(_) => "finished",
+        Submitted::AtCapacity => {
+            let refusal = super::Code::AtCapacity.because(format!(
+                "PIN {pin} was not accepted: as many PINs are in flight as may be (intake.max_in_flight)"
+            ));
+            return out.extend_from_slice(refused(&refusal).as_bytes());
+        }
+    };
+    for part in [r#"{"ok":true,"pinId":""#, pin.as_str(), r#"","state":""#, state_name, "\""] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    if let Submitted::Finished(record) = state {
+        out.extend_from_slice(br#","outcome":"#);
+        out.extend_from_slice(record.as_bytes());
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+/// The answer to a wait.
+pub fn ended(pin: &PinId, record: &Record) -> String {
+    format!("{{\"ok\":true,\"pinId\":\"{pin}\",\"outcome\":{record}}}\n")
+}
+
+/// The answer to a cancel.
+pub fn cancelled(pin: &PinId, record: &Record) -> String {
+    // The record is ours: its outcome stands where record() puts it.
+    let by_us =
+        serde_json::from_str::<OutcomeOnly>(record).is_ok_and(|r| r.outcome == Ending::Cancelled.as_str());
+    let state = if by_us { "cancelled" } else { "finished" };
+    format!("{{\"ok\":true,\"pinId\":\"{pin}\",\"state\":\"{state}\",\"outcome\":{record}}}\n")
+}
+
+#[derive(serde::Deserialize)]
+struct OutcomeOnly {
+    outcome: String,
+}
+
+/// The answer to a ping.
+pub fn pong() -> String {
+    line(&serde_json::json!({"ok": true, "version": env!("CARGO_PKG_VERSION")}))
+}
+
+/// The end of a tail that does not follow; `next` is where to go on from.
+pub fn tail_end(next: i64) -> String {
+    line(&serde_json::json!({"ok": true, "end": true, "next": next}))
+}
+
+/// A sink's state for one PIN.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SinkState {
+    pub name: String,
+    pub state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tries: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// The answer to a show of a PIN in flight.
+pub fn in_flight(pin: &PinId, live: &Live, submission: Option<&Submission>) -> String {
+    let mut shown = state(live);
+    let mut put = |key: &str, value: serde_json::Value| {
+        shown.insert(key.into(), value);
+    };
+    put("pinId", pin.as_str().into());
+    put("state", "in_flight".into());
+    if let Some(reference) = submission.and_then(|s| s.reference.as_deref()) {
+        put("reference", reference.into());
+    }
+    if let Some(metadata) = submission.and_then(|s| s.metadata.as_deref()) {
+        // It was checked at its submit; what can't be read any more is left out.
+        put("metadata", serde_json::from_str(metadata.get()).unwrap_or_default());
+    }
+    line(&serde_json::json!({"ok": true, "pin": shown}))
+}
+
+/// The answer to a show of a PIN that has its outcome.
+pub fn finished(outcome: &Outcome, sinks: Vec<SinkState>) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Shown<'a> {
+        pin_id: &'a PinId,
+        state: &'a str,
+        outcome: &'a RawValue,
+        sinks: Vec<SinkState>,
+    }
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        ok: bool,
+        pin: Shown<'a>,
+    }
+    let Ok(record) = serde_json::from_str(&outcome.record) else {
+        return refused(&super::Code::StoreUnavailable.because("the outcome in the store is not readable"));
+    };
+    line(&Answer { ok: true, pin: Shown { pin_id: &outcome.pin, state: "finished", outcome: record, sinks } })
+}
+
+/// The answer to a list: PINs with what the schedule knows of them, and where to go on.
+pub fn list(pins: &[InFlight], live: &[Option<Live>], next: Option<&PinId>) -> String {
+    let pins: Vec<_> = pins
+        .iter()
+        .zip(live)
+        .map(|(pin, live)| {
+            let mut shown = live.as_ref().map(state).unwrap_or_default();
+            shown.insert("pinId".into(), pin.pin.as_str().into());
+            shown.insert("submittedAt".into(), rfc3339(pin.submitted_at).into());
+            shown.insert("deadlineAt".into(), rfc3339(pin.deadline_at).into());
+            shown
+        })
+        .collect();
+    let mut answer = serde_json::json!({"ok": true, "pins": pins});
+    if let Some(next) = next {
+        answer["next"] = next.as_str().into();
+    }
+    line(&answer)
+}
+
+/// A PIN in flight as `show` and `list` tell it.
+fn state(live: &Live) -> serde_json::Map<String, serde_json::Value> {
+    let mut shown = serde_json::Map::new();
+    shown.insert("submittedAt".into(), rfc3339(live.submitted_at).into());
+    shown.insert("deadlineAt".into(), rfc3339(live.deadline_at).into());
+    shown.insert("polls".into(), live.polls.into());
+    let seen = live.seen.as_deref().unwrap_or_default();
+    let decider = deciding(seen, Ending::Deadline);
+    if let Some(decider) = decider {
+        shown.insert("lastStatus".into(), decider.status.as_str().into());
+    }
+    if let Some((at, trouble)) = &live.last_answer {
+        let what = match trouble {
+            Some(trouble) => trouble.to_string(),
+            None => told(seen),
+        };
+        shown.insert("lastAnswer".into(), serde_json::json!({"at": rfc3339(*at), "what": what}));
+    }
+    let (at, why) = match live.next {
+        Next::Due(at) => (Some(at), "next interval".to_owned()),
+        Next::Deadline(at) => (Some(at), "its deadline: the last poll".to_owned()),
+        Next::Braked(at, reason) => (Some(at), format!("all polling waits: {}", reason.as_str())),
+        Next::Polling => (None, "it is being polled now".to_owned()),
+        Next::Finishing => (None, "its outcome is being written".to_owned()),
+    };
+    if let Some(at) = at {
+        shown.insert("nextPollAt".into(), rfc3339(at).into());
+    }
+    shown.insert("nextPoll".into(), serde_json::json!({"at": at.map(rfc3339), "why": why}));
+    shown
+}
+
+/// Deliveries in a few words.
+fn told(deliveries: &[Delivery]) -> String {
+    let statuses: Vec<_> = deliveries
+        .iter()
+        .map(|d| format!("{}{}", d.status, if d.final_status { "" } else { ", not final" }))
+        .collect();
+    if statuses.is_empty() { "nothing known yet".into() } else { statuses.join("; ") }
+}
+
+/// The answer to stats.
+pub fn stats(schedule: &Stats, newest_seq: i64, connections: usize, sinks: &[(String, i64)]) -> String {
+    let counts = &schedule.counts;
+    let outcomes: serde_json::Map<_, _> =
+        Ending::ALL.iter().map(|e| (e.as_str().to_owned(), counts.outcomes[*e as usize].into())).collect();
+    let sinks: serde_json::Map<_, _> = sinks
+        .iter()
+        .map(|(name, cursor)| {
+            (name.clone(), serde_json::json!({"cursor": cursor, "behind": newest_seq - cursor}))
+        })
+        .collect();
+    let brake = schedule
+        .brake
+        .map(|(reason, until)| serde_json::json!({"reason": reason.as_str(), "until": until.map(rfc3339)}));
+    line(&serde_json::json!({"ok": true, "stats": {
+        "version": env!("CARGO_PKG_VERSION"),
+        "inFlight": schedule.in_flight,
+        "due": schedule.due,
+        "polling": schedule.polling,
+        "finishing": schedule.finishing,
+        "brake": brake,
+        "polls": {
+            "total": counts.polls,
+            "understood": counts.understood,
+            "unreadable": counts.unreadable,
+            "rejected": counts.rejected,
+            "unauthorized": counts.unauthorized,
+            "notFound": counts.not_found,
+            "throttled": counts.throttled,
+            "unavailable": counts.unavailable,
+        },
+        "outcomes": outcomes,
+        "newestSeq": newest_seq,
+        "sinks": sinks,
+        "connections": connections,
+    }}))
+}
+
+fn line(value: &impl Serialize) -> String {
+    let mut text = serde_json::to_string(value).expect("maps with string keys always serialize");
+    text.push('\n');
+    text
+}

@@ -1,0 +1,382 @@
+//! One client: reads lines, answers each in order, submits what waits together in one go.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::sync::oneshot;
+use tokio::time::{interval, timeout};
+use tracing::{info, warn};
+
+use super::Services;
+use super::answer::{self, SinkState};
+use super::lines::{Line, Lines, MAX_LINE};
+use super::outgoing::{Gone, Outgoing, SharedRoom, write_out};
+use super::request::{Code, Refusal, Request, Submit, TailStart, parse};
+use crate::pin::PinId;
+use crate::schedule::Stopping;
+use crate::store::{NewPin, Outcome, Record, Unavailable};
+
+/// Submits that are handed to the store together.
+const BATCH: usize = 4096;
+
+/// How much is read at once, in bytes.
+const READ: usize = 128 * 1024;
+
+/// How long a client may stop in the middle of a line.
+const LINE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the store may take to answer.
+const STORE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a connection that waits or follows looks whether its client is still there.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Outcomes that a tail fetches at once.
+const TAIL_PAGE: u32 = 256;
+
+/// Serves one client until it hangs up, stalls or the daemon stops.
+pub async fn serve(stream: UnixStream, services: &Services, room: SharedRoom) {
+    let (reader, writer) = stream.into_split();
+    let (outgoing, incoming) = Outgoing::new(room);
+    let reading = async {
+        let mut connection = Connection { services, outgoing, reader, lines: Lines::default() };
+        // Gone: nobody is left to be told anything.
+        let _ = connection.run().await;
+    };
+    let (_, written) = tokio::join!(reading, write_out(incoming, writer));
+    if let Err(stalled) = written {
+        info!("a connection was cut: {stalled}");
+    }
+}
+
+struct Connection<'a> {
+    services: &'a Services,
+    outgoing: Outgoing,
+    reader: OwnedReadHalf,
+    lines: Lines,
+}
+
+impl Connection<'_> {
+    async fn run(&mut self) -> Result<(), Gone> {
+        loop {
+            self.answer_lines().await?;
+            if self.services.stop.is_cancelled() {
+                return Ok(());
+            }
+            self.lines.buffer.reserve(READ);
+            let patience = if self.lines.in_the_middle() { LINE_PATIENCE } else { Duration::MAX };
+            let read = tokio::select! {
+                read = timeout(patience, self.reader.read_buf(&mut self.lines.buffer)) => read,
+                () = self.services.stop.cancelled() => continue,
+                () = self.outgoing.closed() => return Err(Gone),
+            };
+            match read {
+                Ok(Ok(0)) => return self.end_of_stream().await,
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return Err(Gone),
+                Err(_) => {
+                    let seconds = LINE_PATIENCE.as_secs();
+                    let message =
+                        format!("a line began {seconds} s ago and did not end; the connection is closed");
+                    return self.refuse(Code::Timeout.because(message)).await;
+                }
+            }
+        }
+    }
+
+    /// A line without its newline may have been cut off: half a PIN ID must not pass for one.
+    async fn end_of_stream(&mut self) -> Result<(), Gone> {
+        if !self.lines.in_the_middle() {
+            return Ok(());
+        }
+        let message = "the last line has no newline, so it may be cut off; it was not taken";
+        self.refuse(Code::InvalidRequest.because(message)).await
+    }
+
+    /// Answers every whole line that was read. Submits are gathered until something else comes.
+    async fn answer_lines(&mut self) -> Result<(), Gone> {
+        let mut submits = Vec::new();
+        while let Some(line) = self.lines.next_line() {
+            let request = match line {
+                _ if self.services.stop.is_cancelled() => Err(shutting_down()),
+                Line::Whole(line) => parse(&line),
+                Line::TooLong => Err(Code::LineTooLong
+                    .because(format!("a line has at most {} KiB; this one was skipped", MAX_LINE / 1024))),
+            };
+            match request {
+                Ok(Request::Submit(submit)) => {
+                    submits.push(submit);
+                    if submits.len() == BATCH {
+                        self.submit(std::mem::take(&mut submits)).await?;
+                    }
+                }
+                other => {
+                    self.submit(std::mem::take(&mut submits)).await?;
+                    match other {
+                        Ok(request) => self.answer(request).await?,
+                        Err(refusal) => self.refuse(refusal).await?,
+                    }
+                }
+            }
+        }
+        self.submit(submits).await
+    }
+
+    async fn submit(&mut self, submits: Vec<Submit>) -> Result<(), Gone> {
+        if submits.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<PinId> = submits.iter().map(|submit| submit.pin.clone()).collect();
+        let now = self.services.clock.wall();
+        let new = submits.into_iter().map(|submit| NewPin {
+            submitted_at: now,
+            // A deadline is at most a year away, so this only ends where the calendar does.
+            deadline_at: now.saturating_add(submit.deadline.unwrap_or(self.services.deadline)).unwrap_or(now),
+            pin: submit.pin,
+            reference: submit.reference,
+            metadata: submit.metadata,
+            again: submit.again,
+        });
+        let result = timeout(STORE_PATIENCE, self.services.writer.submit(new.collect())).await;
+        let mut out = Vec::with_capacity(ids.len() * 96);
+        match result {
+            Ok(Ok(states)) => {
+                ids.iter().zip(&states).for_each(|(pin, state)| answer::submitted(pin, state, &mut out));
+            }
+            Ok(Err(unavailable)) => {
+                let line = answer::refused(&unavailable.into());
+                ids.iter().for_each(|_| out.extend_from_slice(line.as_bytes()));
+            }
+            Err(_) => {
+                let line = answer::refused(&Code::StoreUnavailable.because(
+                    "the store did not answer in time: whether the PIN was accepted is not known; submit it again",
+                ));
+                ids.iter().for_each(|_| out.extend_from_slice(line.as_bytes()));
+            }
+        }
+        self.outgoing.send(out.into()).await
+    }
+
+    async fn answer(&mut self, request: Request) -> Result<(), Gone> {
+        let answered = match request {
+            // Submits are gathered before they come here.
+            Request::Submit(submit) => return self.submit(vec![submit]).await,
+            Request::Show(pin) => self.show(pin).await,
+            Request::Cancel(pin) => self.cancel(pin).await,
+            Request::Wait { pin, timeout } => self.wait(pin, timeout).await,
+            Request::List { limit, after } => self.list(limit, &after).await,
+            Request::Stats => self.stats().await,
+            Request::Ping => Ok(answer::pong()),
+            Request::Tail { start, follow } => return self.tail(start, follow).await,
+        };
+        match answered {
+            Ok(line) => self.outgoing.send(line.into()).await,
+            Err(Ended::Refused(refusal)) => self.refuse(refusal).await,
+            Err(Ended::Gone) => Err(Gone),
+        }
+    }
+
+    async fn show(&self, pin: PinId) -> Result<String, Ended> {
+        let live = self.services.schedule.live(vec![pin.clone()]).await?;
+        if let Some(Some(live)) = live.first() {
+            let submission = self.services.store.submission(&pin).await?;
+            return Ok(answer::in_flight(&pin, live, submission.as_ref()));
+        }
+        let outcome = self.outcome_of(&pin).await?;
+        let sinks = self.services.store.cursors().await?;
+        let state = |cursor| if cursor >= outcome.seq { "delivered" } else { "pending" };
+        let sinks = sinks
+            .into_iter()
+            .map(|(name, cursor)| SinkState {
+                name,
+                state: state(cursor),
+                since: None,
+                tries: None,
+                last_error: None,
+            })
+            .collect();
+        Ok(answer::finished(&outcome, sinks))
+    }
+
+    async fn cancel(&self, pin: PinId) -> Result<String, Ended> {
+        match self.services.schedule.cancel(pin.clone()).await? {
+            Some(outcome) => {
+                let outcome = timeout(STORE_PATIENCE, outcome).await.map_err(|_| {
+                    Code::StoreUnavailable.because("the PIN is withdrawn, but the store can't be written now")
+                })?;
+                Ok(answer::cancelled(&pin, &outcome.map_err(|_| Stopping)?))
+            }
+            None => Ok(answer::cancelled(&pin, &self.outcome_of(&pin).await?.record)),
+        }
+    }
+
+    /// Waits for the outcome. The schedule is asked first and the store second: a PIN that leaves in between
+    /// is found in the store.
+    async fn wait(&self, pin: PinId, limit: Option<Duration>) -> Result<String, Ended> {
+        let Some(outcome) = self.services.schedule.wait(pin.clone()).await? else {
+            let outcome = self.outcome_of(&pin).await?;
+            return Ok(answer::ended(&pin, &outcome.record));
+        };
+        let record = self.while_client_is_there(outcome, limit).await?;
+        Ok(answer::ended(&pin, &record))
+    }
+
+    async fn while_client_is_there(
+        &self,
+        outcome: oneshot::Receiver<Record>,
+        limit: Option<Duration>,
+    ) -> Result<Record, Ended> {
+        tokio::select! {
+            // In this order: an outcome that is there beats a limit of zero.
+            biased;
+            record = outcome => Ok(record.map_err(|_| Stopping)?),
+            () = self.hang_up() => Err(Ended::Gone),
+            () = self.services.stop.cancelled() => Err(Stopping.into()),
+            () = sleep(limit) => Err(Code::Timeout.because("the PIN has no outcome yet").into()),
+        }
+    }
+
+    /// The newest outcome, or the refusal that there is none.
+    async fn outcome_of(&self, pin: &PinId) -> Result<Outcome, Ended> {
+        let outcome = self.services.store.outcome_of(pin).await?;
+        let unknown = || {
+            Code::NotFound.because(format!(
+                "PIN {pin} was never submitted, or its outcome is older than store.retention"
+            ))
+        };
+        outcome.ok_or_else(|| unknown().into())
+    }
+
+    async fn list(&self, limit: u32, after: &str) -> Result<String, Ended> {
+        let pins = self.services.store.in_flight_after(after, limit).await?;
+        let live = self.services.schedule.live(pins.iter().map(|pin| pin.pin.clone()).collect()).await?;
+        let next = pins.last().filter(|_| pins.len() == limit as usize).map(|pin| &pin.pin);
+        Ok(answer::list(&pins, &live, next))
+    }
+
+    async fn stats(&self) -> Result<String, Ended> {
+        let schedule = self.services.schedule.stats().await?;
+        let sinks = self.services.store.cursors().await?;
+        let newest = *self.services.writer.newest().borrow();
+        let connections = self.services.connections.load(Ordering::Relaxed);
+        Ok(answer::stats(&schedule, newest, connections, &sinks))
+    }
+
+    /// Streams outcome records, no faster than they are read: a slow reader costs a page of memory.
+    async fn tail(&self, start: TailStart, follow: bool) -> Result<(), Gone> {
+        match self.try_tail(start, follow).await {
+            Ok(line) => self.outgoing.send(line.into()).await,
+            Err(Ended::Refused(refusal)) => self.refuse(refusal).await,
+            Err(Ended::Gone) => Err(Gone),
+        }
+    }
+
+    async fn try_tail(&self, start: TailStart, follow: bool) -> Result<String, Ended> {
+        let store = &self.services.store;
+        // Before the first look, so that what is committed during a look is not slept over.
+        let mut newest = self.services.writer.newest();
+        newest.mark_unchanged();
+        let mut cursor = match start {
+            TailStart::From(seq) => seq.saturating_sub(1),
+            TailStart::Last(count) => store.seq_before_last(count).await?,
+        };
+        loop {
+            let outcomes = store.outcomes_after(cursor, TAIL_PAGE).await?;
+            if let Some(last) = outcomes.last() {
+                cursor = last.seq;
+                for outcome in &outcomes {
+                    let mut line = Vec::with_capacity(outcome.record.len() + 1);
+                    line.extend_from_slice(outcome.record.as_bytes());
+                    line.push(b'\n');
+                    self.outgoing.send_paced(line.into()).await?;
+                }
+                if self.services.stop.is_cancelled() {
+                    return Err(Stopping.into());
+                }
+                continue;
+            }
+            if !follow {
+                return Ok(answer::tail_end(cursor + 1));
+            }
+            tokio::select! {
+                changed = newest.changed() => changed.map_err(|_| Stopping)?,
+                () = self.hang_up() => return Err(Ended::Gone),
+                () = self.services.stop.cancelled() => return Err(Stopping.into()),
+            }
+        }
+    }
+
+    /// Waits until the client has hung up: not only stopped writing, as `nc -N` does, but closed.
+    async fn hang_up(&self) {
+        let mut look = interval(LOOK);
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                () = self.outgoing.closed() => return,
+            }
+            let stream: &UnixStream = self.reader.as_ref();
+            let mut asked = [rustix::event::PollFd::new(stream, rustix::event::PollFlags::empty())];
+            let hung_up = rustix::event::PollFlags::HUP | rustix::event::PollFlags::ERR;
+            let answer = rustix::event::poll(&mut asked, Some(&rustix::time::Timespec::default()));
+            if answer.is_ok() && asked[0].revents().intersects(hung_up) {
+                return;
+            }
+        }
+    }
+
+    async fn refuse(&self, refusal: Refusal) -> Result<(), Gone> {
+        self.outgoing.send(Bytes::from(answer::refused(&refusal))).await
+    }
+}
+
+/// Why a question has no answer.
+enum Ended {
+    Refused(Refusal),
+    Gone,
+}
+
+impl From<Refusal> for Ended {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Gone> for Ended {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<Stopping> for Ended {
+    fn from(_: Stopping) -> Self {
+        Self::Refused(shutting_down())
+    }
+}
+
+impl From<Unavailable> for Ended {
+    fn from(unavailable: Unavailable) -> Self {
+        warn!(error = %unavailable.0, "a question could not be answered from the store");
+        Self::Refused(unavailable.into())
+    }
+}
+
+impl From<Unavailable> for Refusal {
+    fn from(unavailable: Unavailable) -> Self {
+        Code::StoreUnavailable.because(format!("{unavailable}; try again later"))
+    }
+}
+
+fn shutting_down() -> Refusal {
+    Code::ShuttingDown.because("the daemon is stopping: try again when it is back")
+}
+
+async fn sleep(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}

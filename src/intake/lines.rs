@@ -1,0 +1,114 @@
+//! Bytes to lines, with a limit: a line that is too long is told once and skipped, not kept.
+
+use bytes::{Buf, Bytes, BytesMut};
+use memchr::memchr;
+
+/// The longest line that is taken, in bytes, without its newline.
+pub const MAX_LINE: usize = 64 * 1024;
+
+/// What the bytes so far held.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line {
+    /// A whole line, without its newline.
+    Whole(Bytes),
+    /// A line that is longer than [`MAX_LINE`]; said once, when that is known.
+    TooLong,
+}
+
+/// Cuts what was read into lines.
+#[derive(Debug, Default)]
+pub struct Lines {
+    /// What was read and not yet cut; the caller reads into it.
+    pub buffer: BytesMut,
+    /// How far `buffer` is known to hold no newline.
+    searched: usize,
+    skipping: bool,
+}
+
+impl Lines {
+    /// The next line, if it is there.
+    pub fn next_line(&mut self) -> Option<Line> {
+        loop {
+            let newline = memchr(b'\n', &self.buffer[self.searched..]).map(|at| self.searched + at);
+            match newline {
+                Some(end) => {
+                    let line = self.buffer.split_to(end).freeze();
+                    self.buffer.advance(1);
+                    self.searched = 0;
+                    if std::mem::take(&mut self.skipping) {
+                        continue;
+                    }
+                    return Some(if line.len() > MAX_LINE { Line::TooLong } else { Line::Whole(line) });
+                }
+                None if self.skipping => {
+                    self.buffer.clear();
+                    self.searched = 0;
+                    return None;
+                }
+                None if self.buffer.len() > MAX_LINE => {
+                    self.buffer.clear();
+                    self.searched = 0;
+                    self.skipping = true;
+                    return Some(Line::TooLong);
+                }
+                None => {
+                    self.searched = self.buffer.len();
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Whether a line has begun and not ended.
+    pub fn in_the_middle(&self) -> bool {
+        self.skipping || !self.buffer.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cut(chunks: &[&[u8]]) -> (Vec<Line>, bool) {
+        let mut lines = Lines::default();
+        let mut found = Vec::new();
+        for chunk in chunks {
+            lines.buffer.extend_from_slice(chunk);
+            found.extend(std::iter::from_fn(|| lines.next_line()));
+        }
+        (found, lines.in_the_middle())
+    }
+
+    fn whole(text: &str) -> Line {
+        Line::Whole(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn lines_come_out_however_the_bytes_came_in() {
+        assert_eq!(cut(&[b"a\nb", b"c\n", b"\n"]), (vec![whole("a"), whole("bc"), whole("")], false));
+        assert_eq!(cut(&[b"a\nb"]), (vec![whole("a")], true));
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_told_once_and_the_next_is_taken() {
+        let longest = "x".repeat(MAX_LINE);
+        assert_eq!(cut(&[longest.as_bytes(), b"\n"]), (vec![whole(&longest)], false));
+        for tail in [&b"x\nok\n"[..], b"xxx\nok\n"] {
+            assert_eq!(cut(&[longest.as_bytes(), tail]), (vec![Line::TooLong, whole("ok")], false));
+        }
+        let endless = vec![b'x'; MAX_LINE];
+        let (found, middle) = cut(&[&endless, &endless, &endless]);
+        assert_eq!((found, middle), (vec![Line::TooLong], true));
+    }
+
+    proptest! {
+        #[test]
+        fn the_cut_does_not_depend_on_the_chunks(text in "[ab\n]{0,60}", at in 0usize..60) {
+            let at = at.min(text.len());
+            let (head, rest) = text.as_bytes().split_at(at);
+            prop_assert_eq!(cut(&[head, rest]), cut(&[text.as_bytes()]));
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The socket's file: made with its mode, taken over from a dead daemon, never from a live one.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use tokio::net::UnixListener;
+use tracing::warn;
+
+/// Why the socket can't be listened at.
+#[derive(Debug, Error)]
+pub enum SocketError {
+    #[error("another daemon listens at {0}: stop it first, or give this one another `intake.socket`")]
+    Live(PathBuf),
+    #[error("{0} exists and is not a socket; it was left as it is. Give another `intake.socket`")]
+    NotASocket(PathBuf),
+    #[error("can't {doing} {path}: {source}")]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+}
+
+/// A listening socket that removes its file when it is dropped, if the file is still its own.
+#[derive(Debug)]
+pub struct Socket {
+    pub listener: UnixListener,
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Socket {
+    /// Listens at `path` with the permission bits `mode`. Must be called within a tokio runtime.
+    pub fn bind(path: &Path, mode: u32) -> Result<Self, SocketError> {
+        let io = |doing| move |source| SocketError::Io { doing, path: path.to_owned(), source };
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            // For everybody to pass: the socket's own mode says who may use it.
+            let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
+            made.map_err(|source| SocketError::Io {
+                doing: "make the folder",
+                path: folder.to_owned(),
+                source,
+            })?;
+        }
+        remove_stale(path)?;
+        // Bound under another name and renamed when its mode is right: at no moment is it open to more than
+        // it should be, and nobody finds a socket that is not listened at.
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(format!(".{}", std::process::id()));
+        let temporary = PathBuf::from(temporary);
+        let _ = fs::remove_file(&temporary);
+        let listener = std::os::unix::net::UnixListener::bind(&temporary).map_err(io("listen at"))?;
+        let placed = (|| {
+            fs::set_permissions(&temporary, fs::Permissions::from_mode(mode))?;
+            fs::rename(&temporary, path)?;
+            listener.set_nonblocking(true)?;
+            Ok((fs::symlink_metadata(path)?.ino(), UnixListener::from_std(listener)?))
+        })();
+        let (inode, listener) = placed.map_err(|source| {
+            let _ = fs::remove_file(&temporary);
+            io("listen at")(source)
+        })?;
+        Ok(Self { listener, path: path.to_owned(), inode })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            warn!(%error, path = %self.path.display(), "the socket's file could not be removed");
+        }
+    }
+}
+
+/// Removes a socket that nobody listens at any more.
+fn remove_stale(path: &Path) -> Result<(), SocketError> {
+    let Ok(file) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !file.file_type().is_socket() {
+        return Err(SocketError::NotASocket(path.to_owned()));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(SocketError::Io {
+                    doing: "remove the stale socket",
+                    path: path.to_owned(),
+                    source: error,
+                }),
+            })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(SocketError::Io { doing: "ask who listens at", path: path.to_owned(), source }),
+        Ok(_) => Err(SocketError::Live(path.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stale_socket_is_taken_over_and_a_live_one_never() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/pinwatch.sock");
+        drop(std::os::unix::net::UnixListener::bind(folder.path().join("stale")).unwrap());
+        let stale = Socket::bind(&folder.path().join("stale"), 0o600).unwrap();
+        assert!(UnixStream::connect(folder.path().join("stale")).is_ok());
+        drop(stale);
+
+        let live = Socket::bind(&path, 0o640).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(matches!(Socket::bind(&path, 0o640), Err(SocketError::Live(_))));
+        drop(live);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.txt");
+        fs::write(&path, "mine").unwrap();
+        assert!(matches!(Socket::bind(&path, 0o600), Err(SocketError::NotASocket(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    }
+}
