@@ -229,3 +229,95 @@ async fn whole_body(response: &mut Response) -> Result<Bytes, String> {
         false => Ok(whole.freeze()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api(base_url: &str, path: &str, credentials: Credentials) -> Api {
+        Api {
+            base_url: base_url.parse().unwrap(),
+            path: path.to_owned(),
+            credentials,
+            timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            concurrency: 64,
+            rate: None,
+        }
+    }
+
+    fn app(key: &str) -> Credentials {
+        Credentials::App(key.into())
+    }
+
+    fn url_of(base_url: &str, path: &str, pin: &str) -> Result<String, ClientError> {
+        let client = Client::new(&api(base_url, path, app("key")))?;
+        Ok(client.request(&pin.parse().unwrap()).unwrap().url().to_string())
+    }
+
+    #[test]
+    fn the_path_is_put_behind_the_base_urls_own() {
+        let path = "/2fa/1/pin/{pinId}/status";
+        for (base, expected) in [
+            ("http://h", "http://h/2fa/1/pin/a.b_c-1/status"),
+            ("http://h/", "http://h/2fa/1/pin/a.b_c-1/status"),
+            ("http://h:8080/infobip/v%201/", "http://h:8080/infobip/v%201/2fa/1/pin/a.b_c-1/status"),
+            ("http://[::1]:1/x", "http://[::1]:1/x/2fa/1/pin/a.b_c-1/status"),
+        ] {
+            assert_eq!(url_of(base, path, "a.b_c-1").unwrap(), expected);
+        }
+        assert_eq!(url_of("http://h", "/{pinId}", "...").unwrap(), "http://h/...");
+        assert_eq!(url_of("http://h", "/pin/{pinId}?v=2", "A1").unwrap(), "http://h/pin/A1?v=2");
+    }
+
+    #[test]
+    fn a_path_without_a_place_for_the_pin_is_refused() {
+        for path in [
+            "",
+            "/",
+            "/pin",
+            "pin/{pinId}",
+            "/{pinId}/{pinId}",
+            "@evil/{pinId}",
+            "/x#{pinId}",
+            "/x?p={pinId}",
+        ] {
+            assert!(matches!(url_of("http://h", path, "A1"), Err(ClientError::Path(_))), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_base_url_that_cannot_be_one_is_refused() {
+        for base in ["ftp://h", "mailto:x", "http://u:p@h", "http://u@h", "http://h/?a=b", "http://h/#f"] {
+            assert!(matches!(url_of(base, "/{pinId}", "A1"), Err(ClientError::BaseUrl)), "{base}");
+        }
+    }
+
+    #[test]
+    fn no_secret_is_shown_by_debug_or_by_an_error() {
+        let client = Client::new(&api("http://h", "/{pinId}", app("hunter2"))).unwrap();
+        assert!(!format!("{client:?}{:?}{:?}", client.http, client.fresh).contains("hunter2"));
+
+        let bad = [
+            app("hunter2\n"),
+            Credentials::Basic { username: "hunter2:".into(), password: "hunter2".into() },
+        ];
+        for credentials in bad {
+            let error = Client::new(&api("http://h", "/{pinId}", credentials)).unwrap_err();
+            assert!(!format!("{error}{error:?}").contains("hunter2"));
+        }
+        let error = Client::new(&api("http://u:hunter2@h", "/{pinId}", app("k"))).unwrap_err();
+        assert!(!format!("{error}{error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_authorization_header_is_a_secret_of_both_kinds() {
+        let basic = Credentials::Basic { username: "Aladdin".into(), password: "open sesame".into() };
+        for (credentials, expected) in
+            [(app("k-1"), "App k-1"), (basic, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")]
+        {
+            let value = authorization(&credentials).unwrap();
+            assert_eq!((value.to_str().unwrap(), value.is_sensitive()), (expected, true));
+        }
+    }
+}

@@ -87,7 +87,7 @@ pub(super) fn harmless(text: &str) -> String {
 /// The text in one line of at most `limit` characters, `…` at its end where it was cut. Control characters
 /// and those that turn the direction of writing count as white space; runs of that become one space.
 pub(super) fn bounded(text: &str, limit: usize) -> String {
-    let is_gap = |c: char| c.is_whitespace() || c.is_control() || turns_direction(c);
+    let is_gap = |c: char| c.is_whitespace() || is_harmful(c);
     let mut line = String::with_capacity(text.len().min(limit));
     let mut left = limit;
     for word in text.split(is_gap).filter(|word| !word.is_empty()) {
@@ -104,7 +104,91 @@ pub(super) fn bounded(text: &str, limit: usize) -> String {
     line
 }
 
-/// Unicode's bidirectional controls, which can make a terminal show another text than the one that is there.
-fn turns_direction(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+/// Control characters, and Unicode's bidirectional ones, which can make a terminal show another text than the
+/// one that is there.
+pub(super) fn is_harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(body: &str) -> String {
+        error_text(StatusCode::BAD_REQUEST, body.as_bytes())
+    }
+
+    #[test]
+    fn both_error_shapes_of_the_api_are_read() {
+        for (body, expected) in [
+            (
+                r#"{"requestError":{"serviceException":{"messageId":"BAD_REQUEST","text":"Invalid pinId"}}}"#,
+                "400 Bad Request: BAD_REQUEST: Invalid pinId",
+            ),
+            (
+                r#"{"requestError":{"policyException":{"messageId":"POL0001","text":"A policy error"}}}"#,
+                "400 Bad Request: POL0001: A policy error",
+            ),
+            (r#"{"requestError":{"serviceException":{"text":"Only text"}}}"#, "400 Bad Request: Only text"),
+            (
+                r#"{"errorCode":"E400","description":"Bad","action":"Check","violations":[],"resources":[]}"#,
+                "400 Bad Request: E400: Bad",
+            ),
+            (
+                r#"{"errorCode":400,"violations":[{"property":"pinId","violation":"is too short"},{"violation":"no"}]}"#,
+                "400 Bad Request: 400: pinId is too short; no",
+            ),
+        ] {
+            assert_eq!(text(body), expected);
+        }
+    }
+
+    #[test]
+    fn a_body_that_says_nothing_leaves_the_status_codes_own_name() {
+        for body in [
+            "",
+            " \n",
+            "<html><h1>Nope</h1></html>",
+            "{}",
+            "{",
+            "[1]",
+            r#""x""#,
+            r#"{"requestError":null}"#,
+            r#"{"requestError":{"serviceException":"x"}}"#,
+            r#"{"errorCode":null,"description":{}}"#,
+            r#"{"unrelated":"x"}"#,
+        ] {
+            assert_eq!(text(body), "400 Bad Request", "{body}");
+        }
+        assert_eq!(error_text(StatusCode::BAD_GATEWAY, b"\xff\xfe"), "502 Bad Gateway");
+        assert_eq!(error_text(StatusCode::from_u16(599).unwrap(), b""), "599");
+    }
+
+    #[test]
+    fn plain_text_of_a_proxy_is_kept() {
+        assert_eq!(text(" upstream connect\r\n error "), "400 Bad Request: upstream connect error");
+    }
+
+    #[test]
+    fn control_characters_and_length_are_made_harmless() {
+        let body = r#"{"errorCode":"E\u001b[2J","description":"a\r\n\u0000level=error\u202eb\u0085c"}"#;
+        assert_eq!(text(body), "400 Bad Request: E [2J: a level=error b c");
+        let long = text(&"x".repeat(10_000));
+        assert_eq!((long.chars().count(), long.ends_with("x…")), (MAX_TEXT, true));
+        assert_eq!(bounded("abc de", 6), "abc de");
+        assert_eq!(bounded("abc def", 6), "abc d…");
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_can_break_out_of_one_bounded_line(body: Vec<u8>, text: String) {
+            for text in [error_text(StatusCode::BAD_REQUEST, &body), error_text(StatusCode::BAD_REQUEST, text.as_bytes())] {
+                prop_assert!(text.chars().count() <= MAX_TEXT);
+                prop_assert!(!text.chars().any(char::is_control));
+            }
+        }
+    }
 }

@@ -89,3 +89,179 @@ fn redirect(status: StatusCode, headers: &HeaderMap) -> String {
         .unwrap_or_default();
     harmless(&format!("{}: redirects are not followed{target}", named(status)))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use reqwest::header::HeaderName;
+
+    use super::*;
+    use crate::outcome::Status;
+
+    fn now() -> Timestamp {
+        "2026-01-02T03:04:05Z".parse().unwrap()
+    }
+
+    fn of(code: u16, headers: &[(HeaderName, &str)], body: Result<&str, &str>) -> Meaning {
+        let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+        Meaning::of(StatusCode::from_u16(code).unwrap(), &headers, body.map(str::as_bytes), now())
+    }
+
+    fn exception(id: &str) -> String {
+        format!(r#"{{"requestError":{{"serviceException":{{"messageId":"{id}","text":"Some text"}}}}}}"#)
+    }
+
+    fn unavailable(text: &str) -> Meaning {
+        Meaning::Unavailable(text.to_owned())
+    }
+
+    #[test]
+    fn every_documented_status_is_read_with_its_final_by_table() {
+        let sms = crate::outcome::SmsStatus::ALL.iter().copied().map(Status::Sms);
+        let calls = crate::outcome::CallStatus::ALL.iter().copied().map(Status::Call);
+        for status in sms.chain(calls) {
+            let delivery = Delivery {
+                description: status.description().map(Into::into),
+                final_status: status.is_final_by_table(),
+                status: status.clone(),
+            };
+            let body = format!(r#"[{{"status":"{status}"}}]"#);
+            assert_eq!(of(200, &[], Ok(&body)), Meaning::Deliveries(vec![delivery]));
+        }
+    }
+
+    #[test]
+    fn a_200_that_is_not_understood_is_unreadable() {
+        assert_eq!(of(200, &[], Ok("[]")), Meaning::Deliveries(vec![]));
+        for (body, fault) in [
+            (Ok(""), "empty"),
+            (Ok("<html>"), "expected value"),
+            (Ok(r#"[{"status":"#), "EOF"),
+            (Err("the body is over 64 KiB"), "over 64 KiB"),
+            (Err("the body is cut off"), "cut off"),
+        ] {
+            let Meaning::Unreadable(text) = of(200, &[], body) else { panic!("{body:?}") };
+            assert!(text.contains(fault), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_inside_a_200_is_unreadable_and_is_named() {
+        let Meaning::Unreadable(text) = of(200, &[], Ok(&exception("GENERAL_ERROR"))) else { panic!() };
+        assert!(text.ends_with("it says: GENERAL_ERROR: Some text"), "{text}");
+    }
+
+    #[test]
+    fn other_successes_are_unreadable() {
+        for code in [101, 201, 202, 204, 206] {
+            let Meaning::Unreadable(text) = of(code, &[], Ok("[]")) else { panic!("{code}") };
+            assert!(text.starts_with(&code.to_string()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_unavailable_and_names_only_the_targets_origin() {
+        let target = "https://user:hunter2@login.example:8443/path?token=hunter2#x";
+        assert_eq!(
+            of(302, &[(LOCATION, target)], Ok("")),
+            unavailable("302 Found: redirects are not followed (to https://login.example:8443)")
+        );
+        for location in ["/elsewhere", "data:hunter2", "http://", ""] {
+            assert_eq!(
+                of(308, &[(LOCATION, location)], Ok("")),
+                unavailable("308 Permanent Redirect: redirects are not followed")
+            );
+        }
+        assert_eq!(of(304, &[], Ok("")), unavailable("304 Not Modified: redirects are not followed"));
+    }
+
+    #[test]
+    fn a_refusal_is_the_pins_end_with_the_apis_text() {
+        assert_eq!(
+            of(400, &[], Ok(&exception("BAD_REQUEST"))),
+            Meaning::Rejected("400 Bad Request: BAD_REQUEST: Some text".into())
+        );
+        for code in [400, 402, 405, 406, 409, 410, 414, 415, 422, 431, 451, 499] {
+            for body in [Ok("<html>"), Ok(""), Err("the body is cut off")] {
+                let Meaning::Rejected(text) = of(code, &[], body) else { panic!("{code} {body:?}") };
+                assert!(text.starts_with(&code.to_string()), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_credentials_are_not_the_pins_fault() {
+        for code in [401, 403] {
+            assert_eq!(of(code, &[], Ok(&exception("UNAUTHORIZED"))), Meaning::Unauthorized(code));
+            assert_eq!(of(code, &[], Err("the body is cut off")), Meaning::Unauthorized(code));
+        }
+    }
+
+    #[test]
+    fn a_404_is_not_found_whoever_says_it() {
+        for body in [Ok("<html>"), Ok(""), Err("the body is cut off")] {
+            assert_eq!(of(404, &[], body), Meaning::NotFound);
+        }
+    }
+
+    #[test]
+    fn a_429_is_throttled_for_as_long_as_it_says() {
+        for (value, seconds) in [
+            ("7", 7),
+            ("Fri, 02 Jan 2026 03:05:05 GMT", 60),
+            ("Fri, 02 Jan 2026 03:00:00 GMT", 1),
+            ("soon", 1),
+            ("86400", 3600),
+        ] {
+            assert_eq!(
+                of(429, &[(RETRY_AFTER, value)], Err("the body is cut off")),
+                Meaning::Throttled(Duration::from_secs(seconds)),
+                "{value}"
+            );
+        }
+        assert_eq!(of(429, &[], Ok("")), Meaning::Throttled(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_date_to_retry_after_is_read_by_the_servers_own_clock() {
+        let headers =
+            [(DATE, "Fri, 02 Jan 2026 09:00:00 GMT"), (RETRY_AFTER, "Fri, 02 Jan 2026 09:00:30 GMT")];
+        assert_eq!(of(429, &headers, Ok("")), Meaning::Throttled(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn what_is_down_or_busy_is_unavailable() {
+        assert_eq!(
+            of(503, &[], Ok(&exception("SERVICE_UNAVAILABLE"))),
+            unavailable("503 Service Unavailable: SERVICE_UNAVAILABLE: Some text")
+        );
+        assert_eq!(of(407, &[], Ok("<html>")), unavailable("407 Proxy Authentication Required"));
+        for code in [408, 425, 500, 501, 502, 503, 504, 520, 599, 600, 999] {
+            for body in [Ok("<html>"), Ok(""), Err("the body is cut off")] {
+                let Meaning::Unavailable(text) = of(code, &[], body) else { panic!("{code} {body:?}") };
+                assert!(text.starts_with(&code.to_string()), "{text}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_panics_or_is_given_a_text_that_is_not_one_short_line(
+            code in 100u16..1000,
+            headers in prop::collection::vec(any::<u8>(), 0..60),
+            body: Vec<u8>,
+        ) {
+            let status = StatusCode::from_u16(code).unwrap();
+            let value = reqwest::header::HeaderValue::from_bytes(&headers).ok();
+            let names = [RETRY_AFTER, DATE, LOCATION];
+            let headers = names.into_iter().filter_map(|name| Some((name, value.clone()?))).collect();
+            match Meaning::of(status, &headers, Ok(&body), now()) {
+                Meaning::Unreadable(text) | Meaning::Rejected(text) | Meaning::Unavailable(text) => {
+                    prop_assert!(!text.is_empty() && !text.contains(char::is_control));
+                    prop_assert!(text.chars().count() <= super::super::MAX_TEXT);
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -12,6 +12,7 @@ mod answer;
 mod client;
 mod error_text;
 mod failure;
+mod field;
 mod meaning;
 mod retry_after;
 

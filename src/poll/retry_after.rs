@@ -39,7 +39,8 @@ pub(super) fn http_date(value: &[u8]) -> Option<Timestamp> {
     civil("%a, %d %b %Y %H:%M:%S GMT") // IMF-fixdate
         .or_else(|| civil("%A, %d-%b-%y %H:%M:%S GMT")) // RFC 850
         .or_else(|| civil("%a %b %e %H:%M:%S %Y")) // asctime
-        .and_then(|time| TimeZone::UTC.to_timestamp(time).ok())
+        // The last hours of the year 9999 are no `Timestamp`, and far away all the same.
+        .map(|time| TimeZone::UTC.to_timestamp(time).unwrap_or(Timestamp::MAX))
 }
 
 #[cfg(test)]
