@@ -1,24 +1,23 @@
 //! Asking the API about one PIN, and what its answer means.
+//!
+//! Promises that every poll ends within `api.timeout` and in exactly one [`Meaning`], whatever the API, a proxy
+//! or the network did; that no answer can make it take more than a bounded amount of memory; and that the
+//! credentials go to the configured host and nowhere else: no redirect, log line, error or `Debug` has them.
+//!
+//! Must not know when or how often a PIN is polled, what ends it, or where it is kept: the schedule decides
+//! what follows from a meaning, and brakes are the schedule's too. The parts that understand an answer
+//! ([`Meaning::of`] and what it uses) are pure; [`Client`] alone does input and output.
 
-use std::time::Duration;
+mod answer;
+mod client;
+mod error_text;
+mod failure;
+mod field;
+mod meaning;
+mod retry_after;
 
-use crate::outcome::Delivery;
-
-/// What one poll told, whatever the API, a proxy or the network did.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Meaning {
-    /// 200 and understood. May be empty: nothing is known yet.
-    Deliveries(Vec<Delivery>),
-    /// 200, but not to be understood, too large or cut off: says what was wrong.
-    Unreadable(String),
-    /// 400 and other 4xx: the API refuses this PIN; says what the API said.
-    Rejected(String),
-    /// 401, 403: the credentials are wrong, not the PIN.
-    Unauthorized(u16),
-    /// 404
-    NotFound,
-    /// 429: not before this long from now.
-    Throttled(Duration),
-    /// 408, 425, 5xx, connect, TLS, DNS, time-out: says which.
-    Unavailable(String),
-}
+pub use answer::{MAX_BODY, MAX_DELIVERIES, MAX_DESCRIPTION, MAX_STATUS};
+pub use client::{Client, ClientError};
+pub use error_text::MAX_TEXT;
+pub use meaning::Meaning;
+pub use retry_after::{LONGEST, SHORTEST};

@@ -1,0 +1,370 @@
+//! The body of a 200: the deliveries of one PIN.
+//!
+//! Pure, and strict where a guess could end a PIN wrongly: an answer is understood whole or not at all. An
+//! unreadable one costs an interval; a delivery that was left out could make "all are final" true too early,
+//! and an outcome is given only once.
+//!
+//! Bounded by [`MAX_BODY`], [`MAX_DELIVERIES`], [`MAX_STATUS`] and [`MAX_DESCRIPTION`]; unknown fields are
+//! skipped, and serde_json skips them without recursion.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::error_text::{bounded, harmless, is_harmful};
+use super::field::Value;
+use crate::outcome::{Delivery, Status};
+
+/// The largest body that is read, in bytes, after decompression.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// The most deliveries an answer can have. More is refused, not cut: see the module's reason.
+pub const MAX_DELIVERIES: usize = 256;
+
+/// The longest status, in bytes; the vendor's longest has 35. A longer one is refused, because a status that
+/// is cut short is another status.
+pub const MAX_STATUS: usize = 128;
+
+/// The longest description, in characters; a longer one is cut, for it decides nothing.
+pub const MAX_DESCRIPTION: usize = 512;
+
+/// The deliveries that a 200's body tells of, in its order.
+///
+/// # Errors
+/// What is wrong with the body, as a short text that is safe to log.
+pub(super) fn deliveries(body: &[u8]) -> Result<Vec<Delivery>, String> {
+    if body.len() > MAX_BODY {
+        return Err(format!("the body is over {} KiB", MAX_BODY / 1024));
+    }
+    if body.trim_ascii().is_empty() {
+        return Err("the body is empty".to_owned());
+    }
+    serde_json::from_slice(body).map(|Answer(deliveries)| deliveries).map_err(|error| {
+        // serde_json's messages can quote the body.
+        harmless(&error.to_string())
+    })
+}
+
+/// An array of deliveries, or one alone.
+struct Answer(Vec<Delivery>);
+
+impl<'de> Deserialize<'de> for Answer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Answer;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of deliveries")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Answer, A::Error> {
+                // One delivery is what nearly every PIN has.
+                let mut deliveries = Vec::with_capacity(1);
+                while let Some(Element(delivery)) = seq.next_element()? {
+                    if deliveries.len() == MAX_DELIVERIES {
+                        return Err(A::Error::custom(format_args!("more than {MAX_DELIVERIES} deliveries")));
+                    }
+                    deliveries.push(delivery);
+                }
+                Ok(Answer(deliveries))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Answer, A::Error> {
+                let Element(delivery) = Element::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Answer(vec![delivery]))
+            }
+        }
+
+        deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+/// One delivery. Not derived: a derived struct would also be read from an array of its fields.
+struct Element(Delivery);
+
+impl<'de> Deserialize<'de> for Element {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(field_identifier, rename_all = "camelCase")]
+        enum Field {
+            Status,
+            Description,
+            FinalStatus,
+            #[serde(other)]
+            Other,
+        }
+
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Element;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a delivery")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Element, A::Error> {
+                let (mut status, mut description, mut final_status) = (Value::Null, Value::Null, Value::Null);
+                while let Some(field) = map.next_key()? {
+                    match field {
+                        Field::Status => status = map.next_value()?,
+                        Field::Description => description = map.next_value()?,
+                        Field::FinalStatus => final_status = map.next_value()?,
+                        Field::Other => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                delivery(status, description, final_status).map(Element).map_err(A::Error::custom)
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// The delivery of these three fields, or what is wrong with them.
+fn delivery(status: Value<'_>, description: Value<'_>, final_status: Value<'_>) -> Result<Delivery, String> {
+    let status = match status {
+        Value::Text(text) if text.is_empty() => return Err("a delivery with an empty status".to_owned()),
+        Value::Text(text) if text.len() > MAX_STATUS => {
+            return Err(format!("a delivery's status is over {MAX_STATUS} bytes"));
+        }
+        Value::Text(text) if text.chars().any(is_harmful) => {
+            return Err("a delivery's status has control characters".to_owned());
+        }
+        Value::Text(text) => Status::from_wire(&text),
+        Value::Null => return Err("a delivery without a status".to_owned()),
+        Value::Bool(_) | Value::Other => return Err("a delivery's status is no string".to_owned()),
+    };
+    let final_status = match final_status {
+        Value::Bool(value) => value,
+        Value::Text(text) => match text.trim() {
+            "" => status.is_final_by_table(),
+            text if text.eq_ignore_ascii_case("true") => true,
+            text if text.eq_ignore_ascii_case("false") => false,
+            _ => return Err("a delivery's finalStatus is neither true nor false".to_owned()),
+        },
+        Value::Null => status.is_final_by_table(),
+        Value::Other => return Err("a delivery's finalStatus is neither true nor false".to_owned()),
+    };
+    let description = match description {
+        Value::Text(text) => clean(&text),
+        // It decides nothing, so no odd description is worth an answer.
+        Value::Null | Value::Bool(_) | Value::Other => None,
+    };
+    let description = description.or_else(|| status.description().map(Arc::from));
+    Ok(Delivery { status, description, final_status })
+}
+
+/// A description as it may be shown on a terminal; `None` if nothing is left of it.
+fn clean(text: &str) -> Option<Arc<str>> {
+    let text = text.trim();
+    // Nearly every description is short and plain, and then is copied once.
+    let is_plain = text.len() <= MAX_DESCRIPTION && text.bytes().all(|byte| (b' '..0x7f).contains(&byte));
+    let text: Arc<str> = if is_plain { text.into() } else { bounded(text, MAX_DESCRIPTION).into() };
+    Some(text).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The deliveries as (status, description, final), or the fault.
+    fn read(body: &str) -> Result<Vec<(String, Option<String>, bool)>, String> {
+        deliveries(body.as_bytes()).map(|deliveries| {
+            let row =
+                |d: Delivery| (d.status.to_string(), d.description.map(|d| d.to_string()), d.final_status);
+            deliveries.into_iter().map(row).collect()
+        })
+    }
+
+    fn is_final(body: &str) -> bool {
+        read(body).unwrap()[0].2
+    }
+
+    fn description(body: &str) -> Option<String> {
+        read(body).unwrap().remove(0).1
+    }
+
+    fn row(status: &str, description: &str, is_final: bool) -> (String, Option<String>, bool) {
+        (status.to_owned(), Some(description.to_owned()), is_final)
+    }
+
+    #[test]
+    fn the_documented_answer_is_read_in_its_order() {
+        let body = r#"[ {"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true},
+          {"status":"MESSAGE_WAITING_DELIVERY","description":"Message sent, waiting for delivery","finalStatus":false} ]"#;
+        assert_eq!(
+            read(body).unwrap(),
+            [
+                row("MESSAGE_DELIVERED", "Message sent and delivered", true),
+                row("MESSAGE_WAITING_DELIVERY", "Message sent, waiting for delivery", false),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_single_object_is_one_delivery_and_an_empty_array_is_none() {
+        let one = r#" {"finalStatus":"TRUE","status":"PROCESSED","price":{"deep":[[[{}]]]},"id":1e400} "#;
+        assert_eq!(
+            read(one).unwrap(),
+            [row("PROCESSED", "Request is successfully processed and answered by human.", true)]
+        );
+        assert_eq!(read(" [ ] "), Ok(vec![]));
+    }
+
+    #[test]
+    fn final_status_is_a_boolean_or_its_name_in_any_case() {
+        for (value, expected) in [
+            ("true", true),
+            ("false", false),
+            (r#""true""#, true),
+            (r#""True""#, true),
+            (r#"" FALSE ""#, false),
+            (r#""tr\u0075e""#, true),
+        ] {
+            // Against the table both ways: the answer decides.
+            for status in ["MESSAGE_EXPIRED", "PROCESSING", "MESSAGE_TELEPORTED"] {
+                let body = format!(r#"[{{"status":"{status}","finalStatus":{value}}}]"#);
+                assert_eq!(is_final(&body), expected, "{body}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_vendors_table_decides_where_final_status_is_absent() {
+        for (status, expected) in [
+            ("MESSAGE_DELIVERED", true),
+            ("MESSAGE_NOT_SENT", false),
+            ("PROCESSING", false),
+            ("ERROR_NO_ANSWER", true),
+            ("UNDEFINED", false),
+            ("MESSAGE_TELEPORTED", false),
+        ] {
+            for rest in ["", r#","finalStatus":null"#, r#","finalStatus":"""#, r#","finalstatus":true"#] {
+                assert_eq!(
+                    is_final(&format!(r#"[{{"status":"{status}"{rest}}}]"#)),
+                    expected,
+                    "{status}{rest}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_apis_description_comes_before_the_vendors_table() {
+        let of =
+            |value: &str| description(&format!(r#"{{"status":"MESSAGE_EXPIRED","description":{value}}}"#));
+        assert_eq!(of(r#""Too late""#).as_deref(), Some("Too late"));
+        for nothing in ["null", r#""""#, r#""  ""#, "7", "[1]", r#"{"en":"x"}"#, "false"] {
+            assert_eq!(of(nothing).as_deref(), Some("Message expired"), "{nothing}");
+        }
+        assert_eq!(description(r#"{"status":"MESSAGE_TELEPORTED"}"#), None);
+    }
+
+    #[test]
+    fn a_description_is_cut_and_cannot_write_on_a_terminal() {
+        let of = |value: &str| description(&format!(r#"{{"status":"A","description":"{value}"}}"#)).unwrap();
+        assert_eq!(of(r"a\u001b[31mb\r\nc\u202ed"), "a [31mb c d");
+        assert_eq!(of(&"é".repeat(MAX_DESCRIPTION)), "é".repeat(MAX_DESCRIPTION));
+        let cut = of(&"é".repeat(MAX_DESCRIPTION + 1));
+        assert_eq!((cut.chars().count(), cut.ends_with("é…")), (MAX_DESCRIPTION, true));
+    }
+
+    #[test]
+    fn an_answer_with_one_unreadable_delivery_is_unreadable_as_a_whole() {
+        let good = r#"{"status":"MESSAGE_DELIVERED","finalStatus":true}"#;
+        for (bad, fault) in [
+            ("{}", "without a status"),
+            (r#"{"finalStatus":true}"#, "without a status"),
+            (r#"{"status":null,"finalStatus":true}"#, "without a status"),
+            (r#"{"status":""}"#, "empty status"),
+            (r#"{"status":7}"#, "no string"),
+            (r#"{"status":["MESSAGE_DELIVERED"]}"#, "no string"),
+            (r#"{"status":"A\u0000"}"#, "control characters"),
+            (r#"{"status":"A","finalStatus":"maybe"}"#, "neither true nor false"),
+            (r#"{"status":"A","finalStatus":1}"#, "neither true nor false"),
+            (r#"["MESSAGE_DELIVERED","sent",true]"#, "expected a delivery"),
+            ("null", "expected a delivery"),
+            (r#""MESSAGE_DELIVERED""#, "expected a delivery"),
+        ] {
+            let error = read(&format!("[{good},{bad}]")).unwrap_err();
+            assert!(error.contains(fault), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_at_all_is_unreadable() {
+        for (body, fault) in [
+            ("", "empty"),
+            (" \r\n", "empty"),
+            ("null", "expected an array of deliveries"),
+            ("true", "expected an array of deliveries"),
+            (r#""MESSAGE_DELIVERED""#, "expected an array of deliveries"),
+            (r#"[{"status":"MESSAGE_DELIV"#, "EOF"),
+            (r#"[{"status":"A"}] []"#, "trailing"),
+            ("<html>", "expected value"),
+        ] {
+            let error = read(body).unwrap_err();
+            assert!(error.contains(fault), "{body}: {error}");
+        }
+        assert!(deliveries(b"[{\"status\":\"\xff\"}]").is_err());
+    }
+
+    #[test]
+    fn size_count_and_depth_are_bounded() {
+        let many = |n: usize| format!("[{}]", vec![r#"{"status":"A"}"#; n].join(","));
+        assert_eq!(read(&many(MAX_DELIVERIES)).unwrap().len(), MAX_DELIVERIES);
+        assert!(read(&many(MAX_DELIVERIES + 1)).unwrap_err().contains("more than 256 deliveries"));
+
+        let long = |n: usize| format!(r#"[{{"status":"{}"}}]"#, "A".repeat(n));
+        assert_eq!(read(&long(MAX_STATUS)).unwrap().len(), 1);
+        assert!(read(&long(MAX_STATUS + 1)).unwrap_err().contains("over 128 bytes"));
+
+        let padded = |n: usize| format!("[]{}", " ".repeat(n - 2));
+        assert_eq!(read(&padded(MAX_BODY)), Ok(vec![]));
+        assert!(read(&padded(MAX_BODY + 1)).unwrap_err().contains("over 64 KiB"));
+
+        for deep in
+            ["[".repeat(60_000), r#"{"a":"#.repeat(12_000), format!(r#"{{"status":{}"#, "[".repeat(60_000))]
+        {
+            assert!(read(&deep).is_err());
+        }
+    }
+
+    #[test]
+    fn a_fault_does_not_repeat_control_characters_of_the_body() {
+        let error = read("[\"\u{7f}\\u001b[2J\\r\\nfaked log line\"]").unwrap_err();
+        assert!(!error.chars().any(char::is_control), "{error:?}");
+        assert!(error.chars().count() <= super::super::error_text::MAX_TEXT);
+    }
+
+    proptest! {
+        #[test]
+        fn every_documented_shape_survives_the_wire(
+            rows in prop::collection::vec(("[A-Z_]{1,40}", any::<bool>(), any::<bool>()), 0..20),
+        ) {
+            let list: Vec<_> = rows.iter().map(|(status, is_final, as_text)| {
+                let flag = if *as_text { serde_json::json!(is_final.to_string()) } else { serde_json::json!(is_final) };
+                serde_json::json!({"status": status, "finalStatus": flag})
+            }).collect();
+            let got = read(&serde_json::to_string(&list).unwrap()).unwrap();
+            let got: Vec<_> = got.into_iter().map(|(status, _, is_final)| (status, is_final)).collect();
+            let due: Vec<_> = rows.into_iter().map(|(status, is_final, _)| (status, is_final)).collect();
+            prop_assert_eq!(got, due);
+        }
+
+        #[test]
+        fn a_body_cut_anywhere_is_never_read_as_fewer_deliveries(cut in 1usize..70) {
+            let body = br#"[{"status":"MESSAGE_DELIVERED","finalStatus":true},{"status":"ERROR"}]"#;
+            prop_assert!(deliveries(&body[..cut.min(body.len() - 1)]).is_err());
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The API's client: one GET for one PIN.
+//!
+//! Promises what the module `poll` does about time, memory and secrets. Built once and then shared: a poll
+//! that finds a kept connection allocates the URL and what reqwest needs.
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{Method, Request, Response, StatusCode, Url, redirect};
+use secrecy::ExposeSecret;
+use thiserror::Error;
+use tokio::time::{Instant, timeout_at};
+
+use super::Meaning;
+use super::answer::MAX_BODY;
+use super::failure::{detail, failure_text, lost_connection};
+use crate::config::{Api, Credentials};
+use crate::pin::PinId;
+
+/// How long a kept connection may be idle. Under what load balancers commonly allow (60 s, some 30 s), so
+/// that it is nearly always we who close it.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// HTTP/2 has one connection for all polls: if its other end vanishes without a word, only a ping finds out.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
+const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the PIN ID stands in `api.path`.
+const PLACEHOLDER: &str = "{pinId}";
+
+/// All but RFC 3986's unreserved characters. Every character of a PIN ID is one of those now; should more be
+/// allowed some day, they still can't become part of the URL's structure.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// Asks the API about PINs. Clones share their connections.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    /// Keeps no connections: for the second try of a poll whose kept connection turned out to be dead.
+    fresh: reqwest::Client,
+    /// The URL before the PIN ID, and after it.
+    url: (Box<str>, Box<str>),
+    /// For the whole poll: connecting, a second try, the body.
+    timeout: Duration,
+}
+
+/// Why no client can be made of a configuration. The texts have no secrets.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    #[error("api.path must begin with / and have {PLACEHOLDER} once, and is {0:?}")]
+    Path(String),
+    #[error("api.base_url must be http:// or https:// with a host, and without user, query or fragment")]
+    BaseUrl,
+    #[error("{0} has a character that no HTTP header can hold")]
+    Credentials(&'static str),
+    #[error("api.username has a colon, which Basic authentication can't express")]
+    UsernameWithColon,
+    #[error("the HTTP client can't be set up: {0}")]
+    Setup(String),
+}
+
+impl Client {
+    /// A client for the API that is configured; makes no connection yet.
+    ///
+    /// # Errors
+    /// The URL or the credentials can't be put into a request, or the system has no CA certificates.
+    pub fn new(api: &Api) -> Result<Self, ClientError> {
+        let url = url_parts(&api.base_url, &api.path)?;
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(AUTHORIZATION, authorization(&api.credentials)?);
+        // Fails if there is one already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let build = |kept: usize| {
+            let mut builder = reqwest::Client::builder()
+                .user_agent(concat!("pinwatch/", env!("CARGO_PKG_VERSION")))
+                .default_headers(headers.clone())
+                .redirect(redirect::Policy::none())
+                .referer(false)
+                .gzip(true)
+                .connect_timeout(api.connect_timeout)
+                .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+                .pool_max_idle_per_host(kept)
+                .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
+                .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
+            if api.base_url.scheme() == "http" {
+                // A proxy would see the key of a plain request, and the key goes to one host only. No TLS
+                // either, then, so that a system without CA certificates can do it.
+                builder = builder.no_proxy().tls_certs_only([]);
+            }
+            builder.build().map_err(|error| ClientError::Setup(detail(&error)))
+        };
+        Ok(Self { http: build(api.concurrency)?, fresh: build(0)?, url, timeout: api.timeout })
+    }
+
+    /// Asks about one PIN. Ends within `api.timeout`, and always with a meaning.
+    pub async fn poll(&self, pin: &PinId) -> Meaning {
+        let deadline = Instant::now() + self.timeout;
+        let mut response = match timeout_at(deadline, self.ask(pin)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(failure)) => return Meaning::Unavailable(failure),
+            Err(_) => return Meaning::Unavailable(self.time_out("answer")),
+        };
+        let status = response.status();
+        let body = match timeout_at(deadline, whole_body(&mut response)).await {
+            Ok(body) => body,
+            Err(_) if status == StatusCode::OK => return Meaning::Unavailable(self.time_out("whole answer")),
+            // What the status code says stands without the body.
+            Err(_) => Err("the body did not come in time".to_owned()),
+        };
+        Meaning::of(status, response.headers(), body.as_deref().map_err(String::as_str), Timestamp::now())
+    }
+
+    /// One request, or two: a kept connection that the server had closed is nobody's failure. hyper tries
+    /// again by itself if it notices before it has written; if it notices later, it can't know that a GET
+    /// may be sent twice. We do, and on a new connection, since the next kept one may be just as dead.
+    ///
+    /// A new connection that dies before it answers is tried again too, for reqwest doesn't tell which it was.
+    async fn ask(&self, pin: &PinId) -> Result<Response, String> {
+        let first = match self.http.execute(self.request(pin)?).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        if !lost_connection(&first) {
+            return Err(failure_text(&first));
+        }
+        tracing::debug!(error = failure_text(&first), "lost a connection; asking on a new one");
+        self.fresh.execute(self.request(pin)?).await.map_err(|error| failure_text(&error))
+    }
+
+    fn request(&self, pin: &PinId) -> Result<Request, String> {
+        let (before, after) = &self.url;
+        let mut url = String::with_capacity(before.len() + pin.as_str().len() + after.len());
+        url.push_str(before);
+        url.extend(utf8_percent_encode(pin.as_str(), ESCAPED));
+        url.push_str(after);
+        // Can't fail: `new` has tried a PIN ID, and all of them are made of the same characters.
+        let url = Url::parse(&url).map_err(|error| format!("no URL can be made for the PIN: {error}"))?;
+        Ok(Request::new(Method::GET, url))
+    }
+
+    fn time_out(&self, of: &str) -> String {
+        format!("time-out: no {of} within {}", humantime::format_duration(self.timeout))
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("url", &self.url)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The URL before and after the PIN ID: the path is put behind the base URL's own.
+fn url_parts(base: &Url, path: &str) -> Result<(Box<str>, Box<str>), ClientError> {
+    let has_user = !base.username().is_empty() || base.password().is_some();
+    if !matches!(base.scheme(), "http" | "https")
+        || !base.has_host()
+        || has_user
+        || base.query().is_some()
+        || base.fragment().is_some()
+    {
+        return Err(ClientError::BaseUrl);
+    }
+    let refused = || ClientError::Path(path.to_owned());
+    let (before, after) =
+        path.split_once(PLACEHOLDER).filter(|(_, after)| !after.contains(PLACEHOLDER)).ok_or_else(refused)?;
+    if !before.starts_with('/') {
+        return Err(refused());
+    }
+    let before = format!("{}{before}", base.as_str().trim_end_matches('/'));
+    // Where the sample ends up is where every PIN ID will: in the path, at the same host.
+    let sample = "9C817C6F8AF3D48F9FE553282AFA2B67";
+    let url = Url::parse(&format!("{before}{sample}{after}")).map_err(|_| refused())?;
+    if url.origin() != base.origin() || !url.path().contains(sample) {
+        return Err(refused());
+    }
+    Ok((before.into(), after.into()))
+}
+
+/// The `Authorization` header, marked as a secret: reqwest shows it in no `Debug`, and HTTP/2 puts it into no
+/// compression table.
+fn authorization(credentials: &Credentials) -> Result<HeaderValue, ClientError> {
+    let (text, name) = match credentials {
+        Credentials::App(key) => (format!("App {}", key.expose_secret()), "api.key"),
+        Credentials::Basic { username, .. } if username.contains(':') => {
+            return Err(ClientError::UsernameWithColon);
+        }
+        Credentials::Basic { username, password } => {
+            let pair = BASE64.encode(format!("{username}:{}", password.expose_secret()));
+            (format!("Basic {pair}"), "api.username")
+        }
+    };
+    let mut value = HeaderValue::from_str(&text).map_err(|_| ClientError::Credentials(name))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The whole body, decompressed, or what went wrong with it. Never holds more than [`MAX_BODY`] and one chunk.
+async fn whole_body(response: &mut Response) -> Result<Bytes, String> {
+    let too_large = || format!("the body is over {} KiB", MAX_BODY / 1024);
+    let cut_off = |error: reqwest::Error| format!("the body is cut off: {}", detail(&error));
+    if response.content_length().is_some_and(|length| length > MAX_BODY as u64) {
+        return Err(too_large());
+    }
+    // Nearly every body comes in one chunk, and then is not copied.
+    let first = response.chunk().await.map_err(cut_off)?.unwrap_or_default();
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(cut_off)? {
+        if whole.is_empty() {
+            whole.extend_from_slice(&first);
+        }
+        if whole.len() + chunk.len() > MAX_BODY {
+            return Err(too_large());
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    match whole.is_empty() {
+        true if first.len() > MAX_BODY => Err(too_large()),
+        true => Ok(first),
+        false => Ok(whole.freeze()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api(base_url: &str, path: &str, credentials: Credentials) -> Api {
+        Api {
+            base_url: base_url.parse().unwrap(),
+            path: path.to_owned(),
+            credentials,
+            timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            concurrency: 64,
+            rate: None,
+        }
+    }
+
+    fn app(key: &str) -> Credentials {
+        Credentials::App(key.into())
+    }
+
+    fn url_of(base_url: &str, path: &str, pin: &str) -> Result<String, ClientError> {
+        let client = Client::new(&api(base_url, path, app("key")))?;
+        Ok(client.request(&pin.parse().unwrap()).unwrap().url().to_string())
+    }
+
+    #[test]
+    fn the_path_is_put_behind_the_base_urls_own() {
+        let path = "/2fa/1/pin/{pinId}/status";
+        for (base, expected) in [
+            ("http://h", "http://h/2fa/1/pin/a.b_c-1/status"),
+            ("http://h/", "http://h/2fa/1/pin/a.b_c-1/status"),
+            ("http://h:8080/infobip/v%201/", "http://h:8080/infobip/v%201/2fa/1/pin/a.b_c-1/status"),
+            ("http://[::1]:1/x", "http://[::1]:1/x/2fa/1/pin/a.b_c-1/status"),
+        ] {
+            assert_eq!(url_of(base, path, "a.b_c-1").unwrap(), expected);
+        }
+        assert_eq!(url_of("http://h", "/{pinId}", "...").unwrap(), "http://h/...");
+        assert_eq!(url_of("http://h", "/pin/{pinId}?v=2", "A1").unwrap(), "http://h/pin/A1?v=2");
+    }
+
+    #[test]
+    fn a_path_without_a_place_for_the_pin_is_refused() {
+        for path in [
+            "",
+            "/",
+            "/pin",
+            "pin/{pinId}",
+            "/{pinId}/{pinId}",
+            "@evil/{pinId}",
+            "/x#{pinId}",
+            "/x?p={pinId}",
+        ] {
+            assert!(matches!(url_of("http://h", path, "A1"), Err(ClientError::Path(_))), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_base_url_that_cannot_be_one_is_refused() {
+        for base in ["ftp://h", "mailto:x", "http://u:p@h", "http://u@h", "http://h/?a=b", "http://h/#f"] {
+            assert!(matches!(url_of(base, "/{pinId}", "A1"), Err(ClientError::BaseUrl)), "{base}");
+        }
+    }
+
+    #[test]
+    fn no_secret_is_shown_by_debug_or_by_an_error() {
+        let client = Client::new(&api("http://h", "/{pinId}", app("hunter2"))).unwrap();
+        assert!(!format!("{client:?}{:?}{:?}", client.http, client.fresh).contains("hunter2"));
+
+        let bad = [
+            app("hunter2\n"),
+            Credentials::Basic { username: "hunter2:".into(), password: "hunter2".into() },
+        ];
+        for credentials in bad {
+            let error = Client::new(&api("http://h", "/{pinId}", credentials)).unwrap_err();
+            assert!(!format!("{error}{error:?}").contains("hunter2"));
+        }
+        let error = Client::new(&api("http://u:hunter2@h", "/{pinId}", app("k"))).unwrap_err();
+        assert!(!format!("{error}{error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_authorization_header_is_a_secret_of_both_kinds() {
+        let basic = Credentials::Basic { username: "Aladdin".into(), password: "open sesame".into() };
+        for (credentials, expected) in
+            [(app("k-1"), "App k-1"), (basic, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")]
+        {
+            let value = authorization(&credentials).unwrap();
+            assert_eq!((value.to_str().unwrap(), value.is_sensitive()), (expected, true));
+        }
+    }
+}

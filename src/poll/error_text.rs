@@ -1,0 +1,194 @@
+//! What an answer that is no 200 says for itself, as one short text for a record or a log line.
+//!
+//! Pure. Reads both shapes of the API's error bodies, and falls back on the status code's own name for what
+//! proxies send. The text is bounded and has no control characters: it ends up on terminals and in journals,
+//! and whoever can write an error body must not be able to write there.
+
+use reqwest::StatusCode;
+use serde_json::Value;
+
+/// The longest text, in characters.
+pub const MAX_TEXT: usize = 512;
+
+/// `400 Bad Request: BAD_REQUEST: Invalid argument`, or only as much of it as the answer has.
+pub(super) fn error_text(status: StatusCode, body: &[u8]) -> String {
+    let name = named(status);
+    match said(body) {
+        Some(said) => harmless(&format!("{name}: {said}")),
+        None => name,
+    }
+}
+
+/// `404 Not Found`; for a code that has no name, `599`.
+pub(super) fn named(status: StatusCode) -> String {
+    match status.canonical_reason() {
+        Some(reason) => format!("{} {reason}", status.as_str()),
+        None => status.as_str().to_owned(),
+    }
+}
+
+/// What a body says in one of the API's error shapes, else its plain text; nothing for HTML, for JSON of
+/// another shape, and for an empty one.
+pub(super) fn said(body: &[u8]) -> Option<String> {
+    let text = str::from_utf8(body).ok()?.trim();
+    match text.bytes().next()? {
+        b'{' => said_in_json(&serde_json::from_str(text).ok()?),
+        // HTML or XML, and JSON that is no object.
+        b'<' | b'[' | b'"' => None,
+        _ => Some(harmless(text)).filter(|text| !text.is_empty()),
+    }
+}
+
+fn said_in_json(body: &Value) -> Option<String> {
+    let exception = ["serviceException", "policyException"]
+        .into_iter()
+        .find_map(|kind| body.get("requestError")?.get(kind))
+        .filter(|exception| exception.is_object());
+    let (code, text) = match exception {
+        Some(exception) => (word(exception, "messageId"), word(exception, "text")),
+        None => (word(body, "errorCode"), word(body, "description")),
+    };
+    let mut parts: Vec<String> = [code, text].into_iter().flatten().collect();
+    if exception.is_none() && !parts.is_empty() {
+        parts.extend(violations(body));
+    }
+    Some(harmless(&parts.join(": "))).filter(|text| !text.is_empty())
+}
+
+/// The violations of the flat shape, such as `pinId must match "[0-9A-F]+"`; at most four.
+fn violations(body: &Value) -> Option<String> {
+    let violations: Vec<String> = body
+        .get("violations")?
+        .as_array()?
+        .iter()
+        .take(4)
+        .filter_map(|violation| match (word(violation, "property"), word(violation, "violation")) {
+            (Some(property), Some(violation)) => Some(format!("{property} {violation}")),
+            (None, said) | (said, None) => said,
+        })
+        .collect();
+    Some(violations.join("; ")).filter(|text| !text.is_empty())
+}
+
+/// A field's string or number, if it says anything.
+fn word(object: &Value, field: &str) -> Option<String> {
+    match object.get(field)? {
+        Value::String(text) => Some(harmless(text)).filter(|text| !text.is_empty()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// The text in one line of at most [`MAX_TEXT`] characters.
+pub(super) fn harmless(text: &str) -> String {
+    bounded(text, MAX_TEXT)
+}
+
+/// The text in one line of at most `limit` characters, `…` at its end where it was cut. Control characters
+/// and those that turn the direction of writing count as white space; runs of that become one space.
+pub(super) fn bounded(text: &str, limit: usize) -> String {
+    let is_gap = |c: char| c.is_whitespace() || is_harmful(c);
+    let mut line = String::with_capacity(text.len().min(limit));
+    let mut left = limit;
+    for word in text.split(is_gap).filter(|word| !word.is_empty()) {
+        for c in (!line.is_empty()).then_some(' ').into_iter().chain(word.chars()) {
+            if left == 0 {
+                line.pop();
+                line.push('…');
+                return line;
+            }
+            line.push(c);
+            left -= 1;
+        }
+    }
+    line
+}
+
+/// Control characters, and Unicode's bidirectional ones, which can make a terminal show another text than the
+/// one that is there.
+pub(super) fn is_harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(body: &str) -> String {
+        error_text(StatusCode::BAD_REQUEST, body.as_bytes())
+    }
+
+    #[test]
+    fn both_error_shapes_of_the_api_are_read() {
+        for (body, expected) in [
+            (
+                r#"{"requestError":{"serviceException":{"messageId":"BAD_REQUEST","text":"Invalid pinId"}}}"#,
+                "400 Bad Request: BAD_REQUEST: Invalid pinId",
+            ),
+            (
+                r#"{"requestError":{"policyException":{"messageId":"POL0001","text":"A policy error"}}}"#,
+                "400 Bad Request: POL0001: A policy error",
+            ),
+            (r#"{"requestError":{"serviceException":{"text":"Only text"}}}"#, "400 Bad Request: Only text"),
+            (
+                r#"{"errorCode":"E400","description":"Bad","action":"Check","violations":[],"resources":[]}"#,
+                "400 Bad Request: E400: Bad",
+            ),
+            (
+                r#"{"errorCode":400,"violations":[{"property":"pinId","violation":"is too short"},{"violation":"no"}]}"#,
+                "400 Bad Request: 400: pinId is too short; no",
+            ),
+        ] {
+            assert_eq!(text(body), expected);
+        }
+    }
+
+    #[test]
+    fn a_body_that_says_nothing_leaves_the_status_codes_own_name() {
+        for body in [
+            "",
+            " \n",
+            "<html><h1>Nope</h1></html>",
+            "{}",
+            "{",
+            "[1]",
+            r#""x""#,
+            r#"{"requestError":null}"#,
+            r#"{"requestError":{"serviceException":"x"}}"#,
+            r#"{"errorCode":null,"description":{}}"#,
+            r#"{"unrelated":"x"}"#,
+        ] {
+            assert_eq!(text(body), "400 Bad Request", "{body}");
+        }
+        assert_eq!(error_text(StatusCode::BAD_GATEWAY, b"\xff\xfe"), "502 Bad Gateway");
+        assert_eq!(error_text(StatusCode::from_u16(599).unwrap(), b""), "599");
+    }
+
+    #[test]
+    fn plain_text_of_a_proxy_is_kept() {
+        assert_eq!(text(" upstream connect\r\n error "), "400 Bad Request: upstream connect error");
+    }
+
+    #[test]
+    fn control_characters_and_length_are_made_harmless() {
+        let body = r#"{"errorCode":"E\u001b[2J","description":"a\r\n\u0000level=error\u202eb\u0085c"}"#;
+        assert_eq!(text(body), "400 Bad Request: E [2J: a level=error b c");
+        let long = text(&"x".repeat(10_000));
+        assert_eq!((long.chars().count(), long.ends_with("x…")), (MAX_TEXT, true));
+        assert_eq!(bounded("abc de", 6), "abc de");
+        assert_eq!(bounded("abc def", 6), "abc d…");
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_can_break_out_of_one_bounded_line(body: Vec<u8>, text: String) {
+            for text in [error_text(StatusCode::BAD_REQUEST, &body), error_text(StatusCode::BAD_REQUEST, text.as_bytes())] {
+                prop_assert!(text.chars().count() <= MAX_TEXT);
+                prop_assert!(!text.chars().any(char::is_control));
+            }
+        }
+    }
+}

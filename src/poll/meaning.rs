@@ -1,0 +1,267 @@
+//! What an answer means: the table "What an answer means" of the contract, as one pure function.
+//!
+//! Knows status codes, headers and bodies; not the network, the clock, or what the schedule makes of it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::{StatusCode, Url};
+
+use super::answer;
+use super::error_text::{error_text, harmless, named, said};
+use super::retry_after::{http_date, retry_after};
+use crate::outcome::Delivery;
+
+/// What one poll told, whatever the API, a proxy or the network did. The texts are one short line each,
+/// without control characters and without secrets.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Meaning {
+    /// 200 and understood. May be empty: nothing is known yet.
+    Deliveries(Vec<Delivery>),
+    /// 200, but not to be understood, too large or cut off: says what was wrong. So is any other success: it
+    /// has no deliveries that could be trusted.
+    Unreadable(String),
+    /// 400 and other 4xx: the API refuses this PIN; says what the API said.
+    Rejected(String),
+    /// 401, 403: the credentials are wrong, not the PIN.
+    Unauthorized(u16),
+    /// 404
+    NotFound,
+    /// 429: not before this long from now; a second to an hour.
+    Throttled(Duration),
+    /// 408, 425, 5xx, connect, TLS, DNS, time-out: says which. So are redirects, which are not followed, and
+    /// 407, which a proxy says: neither is the PIN's fault.
+    Unavailable(String),
+}
+
+impl Meaning {
+    /// The meaning of an answer. `body` is the whole decompressed body, or what went wrong while it was read;
+    /// `now` is the wall time, for a `Retry-After` that is a date.
+    ///
+    /// A status code that says enough by itself means the same with a body that could not be read.
+    pub fn of(status: StatusCode, headers: &HeaderMap, body: Result<&[u8], &str>, now: Timestamp) -> Self {
+        let text = || error_text(status, body.unwrap_or_default());
+        match status.as_u16() {
+            200 => match body {
+                Ok(body) => deliveries(body),
+                Err(fault) => Self::Unreadable(harmless(fault)),
+            },
+            100..=299 => Self::Unreadable(format!("{} where 200 was due", named(status))),
+            300..=399 => Self::Unavailable(redirect(status, headers)),
+            401 | 403 => Self::Unauthorized(status.as_u16()),
+            404 => Self::NotFound,
+            429 => Self::Throttled(throttled(headers, now)),
+            407 | 408 | 425 => Self::Unavailable(text()),
+            400..=499 => Self::Rejected(text()),
+            _ => Self::Unavailable(text()),
+        }
+    }
+}
+
+fn deliveries(body: &[u8]) -> Meaning {
+    match answer::deliveries(body) {
+        Ok(deliveries) => Meaning::Deliveries(deliveries),
+        Err(fault) => Meaning::Unreadable(match said(body) {
+            // Some gateways say 200 and put the error into the body: then that is what is worth reading.
+            Some(said) => harmless(&format!("{fault}; it says: {said}")),
+            None => fault,
+        }),
+    }
+}
+
+/// The wait of a 429. A date is read by the server's own clock where it tells it: ours may be wrong, and the
+/// difference between the two headers is not.
+fn throttled(headers: &HeaderMap, now: Timestamp) -> Duration {
+    let now = headers.get(DATE).and_then(|date| http_date(date.as_bytes())).unwrap_or(now);
+    retry_after(headers.get(RETRY_AFTER).map(|value| value.as_bytes()), now)
+}
+
+/// `302 Found: redirects are not followed (to https://login.example)`: of the target only scheme, host and
+/// port, for the rest may hold tokens.
+fn redirect(status: StatusCode, headers: &HeaderMap) -> String {
+    let target = headers
+        .get(LOCATION)
+        .and_then(|location| location.to_str().ok())
+        .and_then(|location| Url::parse(location).ok())
+        .filter(Url::has_host)
+        .map(|target| format!(" (to {})", target.origin().ascii_serialization()))
+        .unwrap_or_default();
+    harmless(&format!("{}: redirects are not followed{target}", named(status)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use reqwest::header::HeaderName;
+
+    use super::*;
+    use crate::outcome::Status;
+
+    fn now() -> Timestamp {
+        "2026-01-02T03:04:05Z".parse().unwrap()
+    }
+
+    fn of(code: u16, headers: &[(HeaderName, &str)], body: Result<&str, &str>) -> Meaning {
+        let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+        Meaning::of(StatusCode::from_u16(code).unwrap(), &headers, body.map(str::as_bytes), now())
+    }
+
+    fn exception(id: &str) -> String {
+        format!(r#"{{"requestError":{{"serviceException":{{"messageId":"{id}","text":"Some text"}}}}}}"#)
+    }
+
+    fn unavailable(text: &str) -> Meaning {
+        Meaning::Unavailable(text.to_owned())
+    }
+
+    #[test]
+    fn every_documented_status_is_read_with_its_final_by_table() {
+        let sms = crate::outcome::SmsStatus::ALL.iter().copied().map(Status::Sms);
+        let calls = crate::outcome::CallStatus::ALL.iter().copied().map(Status::Call);
+        for status in sms.chain(calls) {
+            let delivery = Delivery {
+                description: status.description().map(Into::into),
+                final_status: status.is_final_by_table(),
+                status: status.clone(),
+            };
+            let body = format!(r#"[{{"status":"{status}"}}]"#);
+            assert_eq!(of(200, &[], Ok(&body)), Meaning::Deliveries(vec![delivery]));
+        }
+    }
+
+    #[test]
+    fn a_200_that_is_not_understood_is_unreadable() {
+        assert_eq!(of(200, &[], Ok("[]")), Meaning::Deliveries(vec![]));
+        for (body, fault) in [
+            (Ok(""), "empty"),
+            (Ok("<html>"), "expected value"),
+            (Ok(r#"[{"status":"#), "EOF"),
+            (Err("the body is over 64 KiB"), "over 64 KiB"),
+            (Err("the body is cut off"), "cut off"),
+        ] {
+            let Meaning::Unreadable(text) = of(200, &[], body) else { panic!("{body:?}") };
+            assert!(text.contains(fault), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_inside_a_200_is_unreadable_and_is_named() {
+        let Meaning::Unreadable(text) = of(200, &[], Ok(&exception("GENERAL_ERROR"))) else { panic!() };
+        assert!(text.ends_with("it says: GENERAL_ERROR: Some text"), "{text}");
+    }
+
+    #[test]
+    fn other_successes_are_unreadable() {
+        for code in [101, 201, 202, 204, 206] {
+            let Meaning::Unreadable(text) = of(code, &[], Ok("[]")) else { panic!("{code}") };
+            assert!(text.starts_with(&code.to_string()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_unavailable_and_names_only_the_targets_origin() {
+        let target = "https://user:hunter2@login.example:8443/path?token=hunter2#x";
+        assert_eq!(
+            of(302, &[(LOCATION, target)], Ok("")),
+            unavailable("302 Found: redirects are not followed (to https://login.example:8443)")
+        );
+        for location in ["/elsewhere", "data:hunter2", "http://", ""] {
+            assert_eq!(
+                of(308, &[(LOCATION, location)], Ok("")),
+                unavailable("308 Permanent Redirect: redirects are not followed")
+            );
+        }
+        assert_eq!(of(304, &[], Ok("")), unavailable("304 Not Modified: redirects are not followed"));
+    }
+
+    #[test]
+    fn a_refusal_is_the_pins_end_with_the_apis_text() {
+        assert_eq!(
+            of(400, &[], Ok(&exception("BAD_REQUEST"))),
+            Meaning::Rejected("400 Bad Request: BAD_REQUEST: Some text".into())
+        );
+        for code in [400, 402, 405, 406, 409, 410, 414, 415, 422, 431, 451, 499] {
+            for body in [Ok("<html>"), Ok(""), Err("the body is cut off")] {
+                let Meaning::Rejected(text) = of(code, &[], body) else { panic!("{code} {body:?}") };
+                assert!(text.starts_with(&code.to_string()), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_credentials_are_not_the_pins_fault() {
+        for code in [401, 403] {
+            assert_eq!(of(code, &[], Ok(&exception("UNAUTHORIZED"))), Meaning::Unauthorized(code));
+            assert_eq!(of(code, &[], Err("the body is cut off")), Meaning::Unauthorized(code));
+        }
+    }
+
+    #[test]
+    fn a_404_is_not_found_whoever_says_it() {
+        for body in [Ok("<html>"), Ok(""), Err("the body is cut off")] {
+            assert_eq!(of(404, &[], body), Meaning::NotFound);
+        }
+    }
+
+    #[test]
+    fn a_429_is_throttled_for_as_long_as_it_says() {
+        for (value, seconds) in [
+            ("7", 7),
+            ("Fri, 02 Jan 2026 03:05:05 GMT", 60),
+            ("Fri, 02 Jan 2026 03:00:00 GMT", 1),
+            ("soon", 1),
+            ("86400", 3600),
+        ] {
+            assert_eq!(
+                of(429, &[(RETRY_AFTER, value)], Err("the body is cut off")),
+                Meaning::Throttled(Duration::from_secs(seconds)),
+                "{value}"
+            );
+        }
+        assert_eq!(of(429, &[], Ok("")), Meaning::Throttled(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_date_to_retry_after_is_read_by_the_servers_own_clock() {
+        let headers =
+            [(DATE, "Fri, 02 Jan 2026 09:00:00 GMT"), (RETRY_AFTER, "Fri, 02 Jan 2026 09:00:30 GMT")];
+        assert_eq!(of(429, &headers, Ok("")), Meaning::Throttled(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn what_is_down_or_busy_is_unavailable() {
+        assert_eq!(
+            of(503, &[], Ok(&exception("SERVICE_UNAVAILABLE"))),
+            unavailable("503 Service Unavailable: SERVICE_UNAVAILABLE: Some text")
+        );
+        assert_eq!(of(407, &[], Ok("<html>")), unavailable("407 Proxy Authentication Required"));
+        for code in [408, 425, 500, 501, 502, 503, 504, 520, 599, 600, 999] {
+            for body in [Ok("<html>"), Ok(""), Err("the body is cut off")] {
+                let Meaning::Unavailable(text) = of(code, &[], body) else { panic!("{code} {body:?}") };
+                assert!(text.starts_with(&code.to_string()), "{text}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_panics_or_is_given_a_text_that_is_not_one_short_line(
+            code in 100u16..1000,
+            headers in prop::collection::vec(any::<u8>(), 0..60),
+            body: Vec<u8>,
+        ) {
+            let status = StatusCode::from_u16(code).unwrap();
+            let value = reqwest::header::HeaderValue::from_bytes(&headers).ok();
+            let names = [RETRY_AFTER, DATE, LOCATION];
+            let headers = names.into_iter().filter_map(|name| Some((name, value.clone()?))).collect();
+            match Meaning::of(status, &headers, Ok(&body), now()) {
+                Meaning::Unreadable(text) | Meaning::Rejected(text) | Meaning::Unavailable(text) => {
+                    prop_assert!(!text.is_empty() && !text.contains(char::is_control));
+                    prop_assert!(text.chars().count() <= super::super::MAX_TEXT);
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `Retry-After`: how long the API wants to be left alone.
+//!
+//! Pure: "now" is an argument. Whatever the header says, the answer lies between [`SHORTEST`] and [`LONGEST`],
+//! so that no server can make pinwatch spin or fall silent for a day.
+
+use std::time::Duration;
+
+use jiff::{Timestamp, civil, tz::TimeZone};
+
+/// What is waited without a usable header, and the least that is waited with one: `Retry-After: 0` on a 429
+/// would otherwise be an invitation to a storm.
+pub const SHORTEST: Duration = Duration::from_secs(1);
+
+/// The most that is waited. The brake ends by a probe, so a server that truly wants longer says so again.
+pub const LONGEST: Duration = Duration::from_secs(3600);
+
+/// The wait that a `Retry-After` value asks for (RFC 9110, section 10.2.3: whole seconds, or an HTTP date),
+/// counted from `now`. Missing, garbage and the past all give [`SHORTEST`].
+pub(super) fn retry_after(value: Option<&[u8]>, now: Timestamp) -> Duration {
+    value.and_then(|value| wanted(value, now)).unwrap_or(SHORTEST).clamp(SHORTEST, LONGEST)
+}
+
+fn wanted(value: &[u8], now: Timestamp) -> Option<Duration> {
+    let value = value.trim_ascii();
+    if !value.is_empty() && value.iter().all(u8::is_ascii_digit) {
+        // More digits than fit are still a number, and a long wait.
+        let seconds = str::from_utf8(value).ok()?.parse().unwrap_or(u64::MAX);
+        return Some(Duration::from_secs(seconds));
+    }
+    // A date in the past is a negative span, which has no `Duration`.
+    Duration::try_from(http_date(value)?.duration_since(now)).ok()
+}
+
+/// The time that an HTTP date means. RFC 9110, section 5.6.7: recipients take all three forms.
+pub(super) fn http_date(value: &[u8]) -> Option<Timestamp> {
+    // The longest form has 33 characters; no parser needs to see more.
+    let text = str::from_utf8(value.get(..40.min(value.len()))?).ok()?;
+    let civil = |format| civil::DateTime::strptime(format, text).ok();
+    civil("%a, %d %b %Y %H:%M:%S GMT") // IMF-fixdate
+        .or_else(|| civil("%A, %d-%b-%y %H:%M:%S GMT")) // RFC 850
+        .or_else(|| civil("%a %b %e %H:%M:%S %Y")) // asctime
+        // The last hours of the year 9999 are no `Timestamp`, and far away all the same.
+        .map(|time| TimeZone::UTC.to_timestamp(time).unwrap_or(Timestamp::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        "1994-11-06T08:49:00Z".parse().unwrap()
+    }
+
+    fn wait(value: &str) -> u64 {
+        retry_after(Some(value.as_bytes()), now()).as_secs()
+    }
+
+    #[test]
+    fn seconds_are_waited_within_a_second_and_an_hour() {
+        for (value, seconds) in [
+            ("0", 1),
+            ("1", 1),
+            ("30", 30),
+            (" 30 ", 30),
+            ("007", 7),
+            ("3600", 3600),
+            ("3601", 3600),
+            ("99999999999999999999999", 3600),
+        ] {
+            assert_eq!(wait(value), seconds, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn all_three_forms_of_an_http_date_are_waited_for() {
+        for (value, seconds) in [
+            ("Sun, 06 Nov 1994 08:49:37 GMT", 37),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", 37),
+            ("Sun Nov  6 08:49:37 1994", 37),
+            ("Sun, 06 Nov 1994 09:19:00 GMT", 1800),
+            ("Mon, 07 Nov 1994 08:49:37 GMT", 3600),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", 3600),
+        ] {
+            assert_eq!(wait(value), seconds, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn the_past_and_garbage_and_nothing_are_one_second() {
+        assert_eq!(retry_after(None, now()), SHORTEST);
+        for value in [
+            "",
+            " ",
+            "-5",
+            "+5",
+            "1.5",
+            "soon",
+            "30 s",
+            "Sun, 06 Nov 1994 08:48:59 GMT",
+            "Thu, 01 Jan 1970 00:00:00 GMT",
+            "Sun, 06 Nov 1994 08:49:37 CET",
+            "Sun, 31 Feb 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 GMT, and so on and so forth",
+            "1994-11-06T08:49:37Z",
+        ] {
+            assert_eq!(wait(value), 1, "{value:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_can_make_the_wait_leave_its_bounds(value: Vec<u8>, at in 0i64..250_000_000_000) {
+            let now = Timestamp::from_second(at).unwrap();
+            let wait = retry_after(Some(&value), now);
+            prop_assert!((SHORTEST..=LONGEST).contains(&wait));
+        }
+    }
+}
