@@ -1,12 +1,46 @@
 //! What the program is told: TOML file, then environment, then `--set`.
+//!
+//! Each section has a file of its own: what users write (its wire type), what the program sees (its domain
+//! type), and the checks between them. Promises: a [`Config`] that exists is right in itself; whatever is
+//! wrong is found before anything is opened or made, all at once, and said with the key, the value, its origin
+//! and what would be right. Loading reads the configuration file and the key files, nothing else. Must not
+//! know: the process (its environment is an argument), or what the settings are used for.
 
-use std::net::SocketAddr;
-use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::Url;
-use secrecy::SecretString;
+use ::config::{Map, Value};
+use serde::Deserialize;
+
+mod api;
+mod check;
+mod error;
+mod http;
+mod intake;
+mod log;
+mod schedule;
+mod secret;
+mod section;
+mod sink;
+mod sources;
+mod store;
+mod toml_file;
+mod webhook;
+mod wire;
+
+pub use api::{Api, Credentials};
+pub use error::{ConfigError, Problem};
+pub use http::Http;
+pub use intake::Intake;
+pub use log::{Log, LogFormat};
+pub use schedule::{Completion, Schedule};
+pub use sink::{From, Fsync, Sink, SinkKind};
+pub use sources::{Environment, SYSTEM_FILE, Sources};
+pub use store::Store;
+pub use webhook::{Webhook, WebhookFormat};
+
+use section::{Report, Section, field_names};
+use sources::Merged;
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]
@@ -22,136 +56,151 @@ pub struct Config {
     pub shutdown_grace: Duration,
 }
 
-/// `[api]`
+/// A configuration, and where each of its values came from.
 #[derive(Debug, Clone)]
-pub struct Api {
-    pub base_url: Url,
-    /// Path template with `{pinId}`.
-    pub path: String,
-    pub credentials: Credentials,
-    pub timeout: Duration,
-    pub connect_timeout: Duration,
-    pub concurrency: usize,
-    /// Polls a second; `None` is no limit.
-    pub rate: Option<NonZeroU32>,
+pub struct Explained {
+    pub config: Config,
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+    /// Every key in effect, in the order of the sections.
+    pub settings: Vec<Setting>,
 }
 
-/// How the daemon shows the API who it is.
-#[derive(Debug, Clone)]
-pub enum Credentials {
-    /// `Authorization: App <key>`
-    App(SecretString),
-    /// `Authorization: Basic …`
-    Basic { username: String, password: SecretString },
+/// One key in effect, for `check-config`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The key in full, such as `schedule.max_interval`.
+    pub key: String,
+    /// The value as TOML would write it; of a secret only that it is set, and where from.
+    pub value: String,
+    /// "default", or where it was written: file and line, environment variable, `--set`.
+    pub origin: String,
 }
 
-/// `[schedule]`
-#[derive(Debug, Clone)]
-pub struct Schedule {
-    pub initial_interval: Duration,
-    pub multiplier: f64,
-    pub max_interval: Duration,
-    pub randomization_factor: f64,
-    pub deadline: Duration,
-    pub not_found_grace: Duration,
-    pub completion: Completion,
+impl Config {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// The file can't be read or isn't TOML, or any key or value is wrong: then all that are, together.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        Self::explain(sources).map(|explained| explained.config)
+    }
+
+    /// As [`Config::load`], with each value's origin.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn explain(sources: &Sources) -> Result<Explained, ConfigError> {
+        let Merged { mut values, problems, file, personal: _ } = sources::merge(sources)?;
+        let mut report = Report { problems, settings: Vec::new() };
+        let config = check(&mut values, &sources.environment, &mut report);
+        let Report { mut problems, settings } = report;
+        match config {
+            Some(config) if problems.is_empty() => Ok(Explained { config, file, settings }),
+            _ => {
+                problems.sort_by(|a, b| a.key.cmp(&b.key));
+                Err(ConfigError::Invalid(problems))
+            }
+        }
+    }
 }
 
-/// Of several deliveries, how many must be final.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Completion {
-    All,
-    Any,
+/// Where the clients find the daemon: what `intake.socket` says in the same sources, whatever else is wrong
+/// with them. `--socket` stands above this, and is the caller's.
+///
+/// A user without any configuration gets the own daemon's socket if there is one, else the system's if there
+/// is that.
+///
+/// # Errors
+/// A file given by `--config` can't be read, a file isn't TOML, or `intake.socket` itself is wrong.
+pub fn client_socket(sources: &Sources) -> Result<PathBuf, ConfigError> {
+    let Merged { mut values, problems, personal, .. } = match sources::merge(sources) {
+        // The system's file is often closed to those who may use the socket. It is there, so the daemon is the
+        // system's.
+        Err(ConfigError::Unreadable { source, .. })
+            if sources.file.is_none() && source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            let mut as_root = sources.clone();
+            as_root.environment.uid = 0;
+            as_root.environment.system_file = PathBuf::new();
+            sources::merge(&as_root)?
+        }
+        merged => merged?,
+    };
+    const KEY: &str = "intake.socket";
+    let mut report = Report { problems, settings: Vec::new() };
+    let socket = intake::check_socket(Section::new("intake", values.remove("intake"), &mut report));
+    report.problems.retain(|problem| problem.key == KEY);
+    let system = Path::new(intake::SYSTEM_SOCKET);
+    let by_default =
+        report.settings.iter().any(|setting| setting.key == KEY && setting.origin.contains("default"));
+    match socket {
+        Some(own) if report.problems.is_empty() => {
+            let elsewhere = personal && by_default && !own.exists() && system.exists();
+            Ok(if elsewhere { system.to_owned() } else { own })
+        }
+        _ => Err(ConfigError::Invalid(report.problems)),
+    }
 }
 
-/// `[intake]`
-#[derive(Debug, Clone)]
-pub struct Intake {
-    pub socket: PathBuf,
-    /// Permission bits of the socket file.
-    pub mode: u32,
-    pub max_in_flight: usize,
-    pub max_connections: usize,
+/// What stands above the first section.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Wire {
+    shutdown_grace: wire::Span,
 }
 
-/// `[store]`
-#[derive(Debug, Clone)]
-pub struct Store {
-    /// The SQLite file.
-    pub path: PathBuf,
-    /// How long outcomes are kept after every sink has them.
-    pub retention: Duration,
+impl Default for Wire {
+    fn default() -> Self {
+        Self { shutdown_grace: wire::Span(Duration::from_secs(10)) }
+    }
 }
 
-/// One `[[sink]]`
-#[derive(Debug, Clone)]
-pub struct Sink {
-    /// Its cursor's name; unique.
-    pub name: String,
-    pub kind: SinkKind,
-    pub from: From,
+/// Gives the names of a section's keys.
+type Keys = fn() -> &'static [&'static str];
+
+/// The sections that are single tables, and their keys.
+const SECTIONS: [(&str, Keys); 6] = [
+    ("api", field_names::<api::Wire>),
+    ("schedule", field_names::<schedule::Wire>),
+    ("intake", field_names::<intake::Wire>),
+    ("store", field_names::<store::Wire>),
+    ("http", field_names::<http::Wire>),
+    ("log", field_names::<log::Wire>),
+];
+
+/// Every key there is, in full; those of a sink as `sink.url`.
+pub fn known_keys() -> Vec<String> {
+    let top = field_names::<Wire>().iter().map(|key| (*key).to_owned());
+    let sections =
+        SECTIONS.iter().flat_map(|(name, keys)| keys().iter().map(move |key| format!("{name}.{key}")));
+    let sinks = sink::keys().into_iter().map(|key| format!("sink.{key}"));
+    top.chain(sections).chain(sinks).collect()
 }
 
-/// Where a sink that has no cursor yet begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
-    Now,
-    Oldest,
-}
-
-/// What a sink is.
-#[derive(Debug, Clone)]
-pub enum SinkKind {
-    Stdout,
-    File { path: PathBuf, fsync: Fsync },
-    Webhook(Webhook),
-}
-
-/// When the file sink makes its lines durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fsync {
-    Batch,
-    Never,
-}
-
-/// `type = "webhook"`
-#[derive(Debug, Clone)]
-pub struct Webhook {
-    pub url: Url,
-    /// Signing secrets, the newest first; several while they are rotated, none for unsigned.
-    pub secrets: Vec<SecretString>,
-    pub timeout: Duration,
-    pub concurrency: usize,
-    pub max_age: Duration,
-    pub format: WebhookFormat,
-    /// Outcomes in one request; 1 sends a record, more sends an array of records.
-    pub batch: usize,
-}
-
-/// The body of a webhook request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WebhookFormat {
-    Record,
-    CloudEvents,
-}
-
-/// `[http]`
-#[derive(Debug, Clone)]
-pub struct Http {
-    pub listen: Option<SocketAddr>,
-}
-
-/// `[log]`
-#[derive(Debug, Clone)]
-pub struct Log {
-    /// A `tracing_subscriber::EnvFilter` directive, such as `info` or `pinwatch=debug`.
-    pub level: String,
-    pub format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
-    Journald,
+/// Takes each section out of the merged values and checks it; what is left belongs to the top level.
+fn check(values: &mut Map<String, Value>, environment: &Environment, report: &mut Report) -> Option<Config> {
+    let api = api::check(Section::new("api", values.remove("api"), report), environment);
+    let schedule = schedule::check(Section::new("schedule", values.remove("schedule"), report));
+    let intake = intake::check(Section::new("intake", values.remove("intake"), report));
+    let store = store::check(Section::new("store", values.remove("store"), report));
+    let sinks = sink::check(values.remove("sink"), report);
+    let http = http::check(Section::new("http", values.remove("http"), report));
+    let log = log::check(Section::new("log", values.remove("log"), report));
+    let shutdown_grace = {
+        let mut top = Section::new("", Some(std::mem::take(values).into()), report);
+        let others: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).chain(["sink"]).collect();
+        let wire: Wire = top.read_part(&others);
+        top.duration("shutdown_grace", wire.shutdown_grace, Duration::ZERO..=Duration::from_secs(3600))
+    };
+    Some(Config {
+        api: api?,
+        schedule: schedule?,
+        intake: intake?,
+        store: store?,
+        sinks: sinks?,
+        http: http?,
+        log: log?,
+        shutdown_grace,
+    })
 }

@@ -1,0 +1,65 @@
+//! What is wrong with a configuration, in words for the one who wrote it.
+//!
+//! Promises: a problem names the key in full, says what would be right and where the value came from, and
+//! never holds a secret. Must not know: sections, or how a message gets to the terminal.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why there is no configuration.
+///
+/// The messages are lower-case fragments, made to stand after "pinwatch: " or in a chain.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file is named or is there, and can't be read.
+    #[error("can't read the configuration file {}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    /// The file isn't TOML. The offending line isn't quoted, since it may hold a secret.
+    #[error("the configuration file {} is not valid TOML in line {line}: {message}", path.display())]
+    Syntax { path: PathBuf, line: usize, message: String },
+    /// Keys or values are wrong: all of them that were found, in the order of their names.
+    #[error("{}", Lines(.0))]
+    Invalid(Vec<Problem>),
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The key in full, such as `schedule.max_interval`.
+    pub key: String,
+    /// What was given, as TOML would write it; `None` where nothing was, or where it may be a secret.
+    pub value: Option<String>,
+    /// Where it came from: file and line, environment variable, or `--set`.
+    pub origin: Option<String>,
+    /// What would be right.
+    pub reason: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.key)?;
+        if let Some(value) = &self.value {
+            write!(f, " = {value}")?;
+        }
+        if let Some(origin) = &self.origin {
+            write!(f, " ({origin})")?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+/// One problem stands in the line; several stand below each other.
+struct Lines<'a>(&'a [Problem]);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [only] = self.0 {
+            return write!(f, "in the configuration, {only}");
+        }
+        write!(f, "the configuration has {} problems:", self.0.len())?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}

@@ -1,0 +1,48 @@
+//! `[http]`: where metrics and health are served.
+//!
+//! Promises: an address that can be listened on without asking a name server. Must not know: what is served.
+
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+
+use super::section::{Section, quoted};
+use super::wire::Text;
+
+/// `[http]`
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// `None` is off.
+    pub listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Wire {
+    listen: Text,
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self { listen: "".into() }
+    }
+}
+
+/// Reads and checks the section; `None` if it is of no use, which is reported then.
+pub(super) fn check(mut section: Section) -> Option<Http> {
+    let wire: Wire = section.read();
+    section.show("listen", quoted(&wire.listen.0));
+    if wire.listen.0.is_empty() {
+        return Some(Http { listen: None });
+    }
+    match wire.listen.0.parse() {
+        Ok(address) => Some(Http { listen: Some(address) }),
+        Err(_) => {
+            section.refuse(
+                "listen",
+                "must be an IP address and a port, such as \"127.0.0.1:9464\" or \"[::1]:9464\", or \"\" for off",
+            );
+            None
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! `[[sink]]`: where outcomes go.
+//!
+//! Promises: names are unique, because each is the name of a durable cursor; no two sinks write one file;
+//! without any sink there is one to stdout. Must not know: how anything is delivered.
+
+use std::path::PathBuf;
+
+use config::{Value, ValueKind};
+use serde::Deserialize;
+
+use super::error::Problem;
+use super::section::{Report, Section, did_you_mean, field_names, origin_of, quoted};
+use super::webhook::{self, Webhook};
+use super::wire::Text;
+
+/// One `[[sink]]`
+#[derive(Debug, Clone)]
+pub struct Sink {
+    /// Its cursor's name; unique; 1 to 64 characters of `a-z 0-9 - _`.
+    pub name: String,
+    pub kind: SinkKind,
+    pub from: From,
+}
+
+/// Where a sink that has no cursor yet begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    Now,
+    Oldest,
+}
+
+/// What a sink is.
+#[derive(Debug, Clone)]
+pub enum SinkKind {
+    Stdout,
+    File {
+        /// Absolute.
+        path: PathBuf,
+        fsync: Fsync,
+    },
+    Webhook(Webhook),
+}
+
+/// When the file sink makes its lines durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fsync {
+    Batch,
+    Never,
+}
+
+const TYPES: [&str; 3] = ["stdout", "file", "webhook"];
+const LONGEST_NAME: usize = 64;
+
+/// The keys of every sink.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Wire {
+    r#type: Option<Text>,
+    name: Option<Text>,
+    from: Text,
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self { r#type: None, name: None, from: "now".into() }
+    }
+}
+
+/// The further keys of `type = "stdout"`: none.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct StdoutWire {}
+
+/// The further keys of `type = "file"`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileWire {
+    path: Option<Text>,
+    fsync: Text,
+}
+
+impl Default for FileWire {
+    fn default() -> Self {
+        Self { path: None, fsync: "batch".into() }
+    }
+}
+
+/// Every key that some sink has.
+pub(super) fn keys() -> Vec<&'static str> {
+    [field_names::<Wire>(), field_names::<FileWire>(), field_names::<webhook::Wire>()].concat()
+}
+
+/// Reads and checks all sinks; `None` if they are of no use, which is reported then.
+pub(super) fn check(value: Option<Value>, report: &mut Report) -> Option<Vec<Sink>> {
+    let origin = value.as_ref().and_then(origin_of);
+    let tables = match value.map(|value| value.kind) {
+        None | Some(ValueKind::Nil) => Vec::new(),
+        Some(ValueKind::Array(tables)) => tables,
+        Some(_) => {
+            let reason = "must be written [[sink]], in two pairs of brackets, for each sink; on the command \
+                          line it is 'sink=[{type=\"stdout\"}]'";
+            report.problems.push(Problem {
+                key: "sink".to_owned(),
+                value: None,
+                origin,
+                reason: reason.to_owned(),
+            });
+            return None;
+        }
+    };
+    if tables.is_empty() {
+        Section::new("sink[0]", None, report).show("type", quoted("stdout"));
+        return Some(vec![Sink { name: "stdout".to_owned(), kind: SinkKind::Stdout, from: From::Now }]);
+    }
+    let mut sinks: Vec<Sink> = Vec::with_capacity(tables.len());
+    for (index, table) in tables.into_iter().enumerate() {
+        let mut section = Section::new(format!("sink[{index}]"), Some(table), report);
+        if let Some(sink) = check_one(&mut section) {
+            refuse_twins(&mut section, &sink, &sinks);
+            sinks.push(sink);
+        }
+    }
+    Some(sinks)
+}
+
+fn check_one(section: &mut Section) -> Option<Sink> {
+    section.call("a sink".to_owned());
+    let wire: Wire = section.read_part(&keys());
+    let kind = wire.r#type.map(|text| text.0).unwrap_or_default();
+    if !TYPES.contains(&kind.as_str()) {
+        // A type that isn't a string was refused when it was read.
+        if section.is_clean() || !section.has("type") {
+            let meant = did_you_mean(&kind, &TYPES).map(|meant| format!("; did you mean {meant:?}?"));
+            let meant = meant.unwrap_or_default();
+            section.refuse("type", format!("must be \"stdout\", \"file\" or \"webhook\"{meant}"));
+        }
+        return None;
+    }
+    section.show("type", quoted(&kind));
+    section.call(format!("a sink of type {kind:?}"));
+    let name = name(section, wire.name, &kind);
+    let from = section.choice("from", &wire.from, &[("now", From::Now), ("oldest", From::Oldest)]);
+    let common = field_names::<Wire>();
+    let kind = match kind.as_str() {
+        "file" => file(section, common),
+        "webhook" => webhook::check(section, common).map(SinkKind::Webhook),
+        _ => {
+            section.read_part::<StdoutWire>(common);
+            Some(SinkKind::Stdout)
+        }
+    };
+    Some(Sink { name: name?, kind: kind?, from: from? })
+}
+
+fn name(section: &mut Section, name: Option<Text>, kind: &str) -> Option<String> {
+    let name = name.map_or_else(|| kind.to_owned(), |text| text.0);
+    section.show("name", quoted(&name));
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+    if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(allowed) {
+        section.refuse("name", format!("must be 1 to {LONGEST_NAME} characters of a-z 0-9 - _"));
+        return None;
+    }
+    Some(name)
+}
+
+fn file(section: &mut Section, common: &[&str]) -> Option<SinkKind> {
+    let wire: FileWire = section.read_part(common);
+    let fsync = section.choice("fsync", &wire.fsync, &[("batch", Fsync::Batch), ("never", Fsync::Never)]);
+    let Some(path) = wire.path else {
+        if !section.has("path") {
+            section.refuse("path", "must be given: the absolute path of the file that outcomes go to");
+        }
+        return None;
+    };
+    section.show("path", quoted(&path.0));
+    Some(SinkKind::File { path: section.absolute_path("path", &path.0)?, fsync: fsync? })
+}
+
+/// Two cursors of one name would be one cursor; two writers of one file would tear its lines.
+fn refuse_twins(section: &mut Section, sink: &Sink, others: &[Sink]) {
+    if others.iter().any(|other| other.name == sink.name) {
+        section.refuse(
+            "name",
+            format!("must be given and differ: another sink is called {:?} already", sink.name),
+        );
+    }
+    let SinkKind::File { path, .. } = &sink.kind else { return };
+    let same = |other: &&Sink| matches!(&other.kind, SinkKind::File { path: theirs, .. } if theirs == path);
+    if let Some(other) = others.iter().find(same) {
+        section.refuse("path", format!("must differ: the sink {:?} writes this file already", other.name));
+    }
+}

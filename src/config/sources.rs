@@ -1,0 +1,287 @@
+//! Where a configuration comes from: file, environment, `--set`, and what stands in where none says anything.
+//!
+//! The layers are put together by the `config` crate, later ones over earlier ones; what is ours is that every
+//! value keeps its exact origin (file and line, variable, flag). Promises: reads one file and nothing else of
+//! this machine; a caller who gives the environment gets no other. Must not know: what any value means, except
+//! that `sink` is a list.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use config::{Map, Source, Value, ValueKind};
+
+use super::error::{ConfigError, Problem};
+use super::section::{no_such_key, origin_of};
+use super::{SECTIONS, intake, store, toml_file};
+
+/// Where a configuration is looked for without `--config`.
+pub const SYSTEM_FILE: &str = "/etc/pinwatch/pinwatch.toml";
+
+const PREFIX: &str = "PINWATCH__";
+
+/// No configuration is larger; a device or a database named by mistake isn't read into memory.
+const LARGEST_FILE: u64 = 1024 * 1024;
+
+/// Everything that a configuration is made of.
+#[derive(Clone, Default)]
+pub struct Sources {
+    /// `--config`; it must exist.
+    pub file: Option<PathBuf>,
+    pub environment: Environment,
+    /// Each `--set`: `section.key=value`.
+    pub set: Vec<String>,
+}
+
+/// What of the process the configuration depends on; tests give their own.
+#[derive(Clone)]
+pub struct Environment {
+    pub variables: BTreeMap<String, OsString>,
+    /// The effective user; 0 is root.
+    pub uid: u32,
+    /// The file that is taken without `--config`, if it is there.
+    pub system_file: PathBuf,
+}
+
+impl Default for Environment {
+    /// Root with no variables.
+    fn default() -> Self {
+        Self { variables: BTreeMap::new(), uid: 0, system_file: SYSTEM_FILE.into() }
+    }
+}
+
+impl Environment {
+    /// That of this process.
+    pub fn of_process() -> Self {
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();
+        Self { variables, uid: rustix::process::geteuid().as_raw(), system_file: SYSTEM_FILE.into() }
+    }
+
+    /// An absolute path; XDG's specification says that a relative one is to be ignored.
+    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
+        self.variables.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
+    }
+}
+
+// Both may hold secrets: PINWATCH__API__KEY, --set api.key=…
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment")
+            .field("variables", &self.variables.keys())
+            .field("uid", &self.uid)
+            .field("system_file", &self.system_file)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources")
+            .field("file", &self.file)
+            .field("environment", &self.environment)
+            .field("set", &self.set.len())
+            .finish()
+    }
+}
+
+/// The layers, put together.
+pub(super) struct Merged {
+    pub values: Map<String, Value>,
+    /// What couldn't even be put in its place.
+    pub problems: Vec<Problem>,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+    /// No file, and not root: the socket and the store are the user's own.
+    pub personal: bool,
+}
+
+/// Reads all sources and puts them over each other.
+///
+/// Fails if the file can't be read or isn't TOML; everything else is a problem to be reported together with
+/// those of the sections.
+pub(super) fn merge(sources: &Sources) -> Result<Merged, ConfigError> {
+    let file = find_file(sources)?;
+    let personal = file.is_none() && sources.environment.uid != 0;
+    let mut problems = Vec::new();
+    let mut layers = Vec::new();
+    if personal {
+        layers.push(personal_defaults(&sources.environment, &mut problems));
+    }
+    if let Some((path, text)) = &file {
+        layers.push(from_file(toml_file::parse(path, text)?, &mut problems));
+    }
+    layers.push(from_environment(&sources.environment, &mut problems));
+    layers.push(from_flags(&sources.set, &mut problems));
+
+    let builder =
+        layers.into_iter().fold(config::Config::builder(), |builder, layer| builder.add_source(layer));
+    let values = match builder.build().map(|merged| merged.cache.kind) {
+        Ok(ValueKind::Table(values)) => values,
+        Ok(_) => Map::new(),
+        Err(error) => {
+            problems.push(problem("configuration", None, error.to_string()));
+            Map::new()
+        }
+    };
+    Ok(Merged { values, problems, file: file.map(|(path, _)| path), personal })
+}
+
+/// One source, read already: keys with dots in them, or tables.
+#[derive(Clone)]
+struct Layer(Map<String, Value>);
+
+impl Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
+        Ok(self.0.clone())
+    }
+}
+
+// The values may be secrets.
+impl fmt::Debug for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Layer").field(&self.0.keys()).finish()
+    }
+}
+
+/// The file and its text. `--config` must be there; the system's file may be missing.
+fn find_file(sources: &Sources) -> Result<Option<(PathBuf, String)>, ConfigError> {
+    let path = sources.file.as_ref().unwrap_or(&sources.environment.system_file);
+    match read_text(path) {
+        Ok(text) => Ok(Some((path.clone(), text))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && sources.file.is_none() => Ok(None),
+        Err(source) => Err(ConfigError::Unreadable { path: path.clone(), source }),
+    }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(LARGEST_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 1 MiB"));
+    }
+    Ok(text)
+}
+
+/// What a user who isn't root and has no file gets instead of `/run` and `/var/lib`.
+fn personal_defaults(environment: &Environment, problems: &mut Vec<Problem>) -> Layer {
+    let mut layer = Map::new();
+    let (socket, origin) =
+        intake::user_socket(environment.path("XDG_RUNTIME_DIR").as_deref(), environment.uid);
+    layer.insert("intake.socket".to_owned(), given(origin, socket.to_string_lossy()));
+    let (state, home) = (environment.path("XDG_STATE_HOME"), environment.path("HOME"));
+    match store::user_store(state.as_deref(), home.as_deref()) {
+        Some((url, origin)) => {
+            layer.insert("store.url".to_owned(), given(origin, url));
+        }
+        // Only where nothing else says it; the default of root would be no help to this user.
+        None if !environment.variables.contains_key("PINWATCH__STORE__URL") => {
+            let reason = "must be given, because neither $XDG_STATE_HOME nor $HOME is an absolute path";
+            problems.push(problem("store.url", None, reason));
+        }
+        None => {}
+    }
+    Layer(layer)
+}
+
+/// The file's tables. `config` would take a quoted `"a.b"` or `"a[9]"` at the top level for an expression.
+fn from_file(mut tables: Map<String, Value>, problems: &mut Vec<Problem>) -> Layer {
+    tables.retain(|key, value| {
+        if !is_plain(key) {
+            problems.push(problem(key, origin_of(value), "there is no such key"));
+        }
+        is_plain(key)
+    });
+    Layer(tables)
+}
+
+/// `PINWATCH__SECTION__KEY`; variables with any other beginning are not ours.
+fn from_environment(environment: &Environment, problems: &mut Vec<Problem>) -> Layer {
+    let mut layer = Map::new();
+    for (name, value) in &environment.variables {
+        let Some(key) = name.strip_prefix(PREFIX) else { continue };
+        let key = key.to_ascii_lowercase().replace("__", ".");
+        let origin = format!("{name} in the environment");
+        let Some(text) = value.to_str() else {
+            problems.push(problem(&key, Some(origin), "must be UTF-8"));
+            continue;
+        };
+        place(&mut layer, problems, &key, text, origin);
+    }
+    Layer(layer)
+}
+
+/// `--set section.key=value`; of two for one key the later one counts.
+fn from_flags(flags: &[String], problems: &mut Vec<Problem>) -> Layer {
+    let mut layer = Map::new();
+    for flag in flags {
+        match flag.split_once('=') {
+            Some((key, text)) => place(&mut layer, problems, key.trim(), text, "--set".to_owned()),
+            // What was given isn't shown: it may be a secret.
+            None => problems.push(problem("--set", None, "must be written section.key=value")),
+        }
+    }
+    Layer(layer)
+}
+
+/// Puts a value that came as a string where it belongs. It stays a string: the key's type decides what it
+/// means, so that an all-digit key isn't taken for a number.
+fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str, text: &str, origin: String) {
+    let parts: Vec<&str> = key.split('.').collect();
+    let sections: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
+    let value = match parts[..] {
+        ["sink"] => match toml_file::parse_value(text, &origin) {
+            Ok(list) => list,
+            Err(reason) => {
+                let reason = format!("must be a list in TOML, such as [{{type=\"stdout\"}}]: {reason}");
+                problems.push(problem(key, Some(origin), reason));
+                return;
+            }
+        },
+        ["sink", ..] => {
+            let reason = "sinks can't be set key by key; set the whole list, or write [[sink]] in the file";
+            problems.push(problem(key, Some(origin), reason));
+            return;
+        }
+        [section] if sections.contains(&section) => {
+            problems.push(problem(
+                key,
+                Some(origin),
+                format!("is a section; set one of its keys, {section}.…"),
+            ));
+            return;
+        }
+        ["shutdown_grace"] => given(&origin, text),
+        [section, name] if sections.contains(&section) && is_plain(name) => given(&origin, text),
+        [section, ..] => {
+            let known: Vec<&str> = sections.into_iter().chain(["shutdown_grace", "sink"]).collect();
+            let reason = match known.contains(&section) {
+                true => "there is no such key; it is written section.key".to_owned(),
+                false => no_such_key("the top level", section, &known),
+            };
+            problems.push(problem(key, Some(origin), reason));
+            return;
+        }
+        [] => return,
+    };
+    layer.insert(key.to_owned(), value);
+}
+
+/// Whether `config` takes the name for a name, not for an expression like `a[0]`.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+fn given(origin: &str, text: impl Into<String>) -> Value {
+    Value::new(Some(&origin.to_owned()), text.into())
+}
+
+fn problem(key: &str, origin: Option<String>, reason: impl Into<String>) -> Problem {
+    Problem { key: key.to_owned(), value: None, origin, reason: reason.into() }
+}
