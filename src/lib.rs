@@ -11,3 +11,4 @@ pub mod config;
 pub mod outcome;
 pub mod pin;
 pub mod poll;
+pub mod simulate;
