@@ -14,3 +14,4 @@ pub mod pin;
 pub mod poll;
 pub mod schedule;
 pub mod store;
+pub mod simulate;

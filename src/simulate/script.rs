@@ -1,0 +1,128 @@
+//! Scripted PINs: PIN IDs that say themselves what their life shall be, for tests and for trying things out.
+//!
+//! `sim-WHAT-anything` has the life, or always gets the answer, that WHAT names; every other PIN ID has an
+//! ordinary life. Pure, and knows nothing of HTTP beyond the names of faults.
+
+use std::time::Duration;
+
+use super::faults::Fault;
+use super::life::{Known, Life, UNDOCUMENTED};
+use crate::outcome::{CallStatus, SmsStatus};
+
+/// How every scripted PIN ID begins.
+pub const PREFIX: &str = "sim-";
+
+/// What a scripted PIN ID asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Script {
+    Life(Life),
+    /// The same answer to every request.
+    Always(Fault),
+    /// It asks for something that there isn't.
+    Unheard,
+}
+
+impl Script {
+    /// What this PIN ID asks for; none if it isn't a scripted one.
+    pub fn of(pin: &str) -> Option<Self> {
+        let rest = pin.strip_prefix(PREFIX)?;
+        let what = rest.split_once('-').map_or(rest, |(what, _)| what);
+        Some(Self::named(what))
+    }
+
+    fn named(what: &str) -> Self {
+        let waiting = Known::Sms(SmsStatus::WaitingDelivery);
+        let delivered = Known::Sms(SmsStatus::Delivered);
+        let always = |status| Self::Life(Life::single(status, None, status));
+        match what {
+            "delivered" => always(delivered),
+            "failed" => always(Known::Sms(SmsStatus::NotDelivered)),
+            "waiting" => always(waiting),
+            "call" => always(Known::Call(CallStatus::Processed)),
+            "unknown" => always(Known::Undocumented),
+            "none" => Self::Life(Life::empty()),
+            _ => {
+                // Before the durations: "500" is an HTTP status, and "500ms" a time.
+                if let Ok(fault) = what.parse() {
+                    Self::Always(fault)
+                } else if let Some(status) = Known::from_wire(what) {
+                    always(status)
+                } else if let Some(waits) = duration(what) {
+                    Self::Life(Life::single(waiting, Some(waits), delivered))
+                } else {
+                    Self::Unheard
+                }
+            }
+        }
+    }
+}
+
+/// A time such as `250ms` or `5s`.
+fn duration(text: &str) -> Option<Duration> {
+    text.starts_with(|first: char| first.is_ascii_digit()).then(|| humantime::parse_duration(text).ok())?
+}
+
+/// What `--help` says about scripted PIN IDs.
+pub fn help() -> String {
+    format!(
+        "  sim-delivered-…  sim-failed-…  sim-call-…   final at once\n  \
+           sim-5s-…  sim-250ms-…                       delivered after that time\n  \
+           sim-waiting-…                               never final\n  \
+           sim-none-…                                  always an empty array\n  \
+           sim-unknown-…                               final, with a status that isn't documented ({UNDOCUMENTED})\n  \
+           sim-MESSAGE_EXPIRED-…                       always this status; so for each one of the API\n  \
+           sim-404-…  sim-500-…  sim-429-…             always this HTTP status, 400 to 599\n  \
+           sim-cut-…  sim-stall-…                      always this fault; so for each kind of --fault"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first(pin: &str, age: Duration) -> Option<Known> {
+        match Script::of(pin) {
+            Some(Script::Life(life)) => life.at(age).next().map(|told| told.status),
+            other => panic!("{pin}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_ordinary_pin_id_has_no_script() {
+        for pin in ["9C817C6F8AF3D48F9FE553282AFA2B67", "sim", "SIM-404-1", "x-sim-404-1", ""] {
+            assert_eq!(Script::of(pin), None);
+        }
+    }
+
+    #[test]
+    fn every_documented_status_can_be_asked_for() {
+        let all = SmsStatus::ALL.iter().copied().map(Known::Sms);
+        for status in all.chain(CallStatus::ALL.iter().copied().map(Known::Call)) {
+            let pin = format!("sim-{}-1", status.status());
+            assert_eq!(first(&pin, Duration::ZERO), Some(status));
+        }
+    }
+
+    #[test]
+    fn a_time_is_when_the_pin_is_delivered() {
+        for pin in ["sim-5s-1", "sim-5s", "sim-5000ms-a-b-c"] {
+            let last = Duration::from_millis(4999);
+            assert_eq!(first(pin, last), Some(Known::Sms(SmsStatus::WaitingDelivery)));
+            assert_eq!(first(pin, Duration::from_secs(5)), Some(Known::Sms(SmsStatus::Delivered)));
+        }
+    }
+
+    #[test]
+    fn an_http_status_or_a_fault_is_the_answer_always() {
+        for (pin, fault) in [("sim-404-1", "404"), ("sim-503", "503"), ("sim-stall-x", "stall")] {
+            assert_eq!(Script::of(pin), Some(Script::Always(fault.parse().unwrap())));
+        }
+    }
+
+    #[test]
+    fn a_typing_error_is_not_taken_for_an_ordinary_life() {
+        for pin in ["sim-deliverd-1", "sim-", "sim-200-1", "sim-99999999999999999999s-1"] {
+            assert_eq!(Script::of(pin), Some(Script::Unheard), "{pin}");
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The server: HTTP/1.1 and HTTP/2 without TLS (prior knowledge), on one port.
+//!
+//! Promises that every task it starts is its own and ends with it, that its memory is bounded by
+//! [`Settings::max_pins`] and the open connections, and that no lock is held while it waits. What a PIN's life
+//! is like it asks of [`life`](super::life); what a fault does, of [`faults`](super::faults).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::handler::Handler;
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use fastrand::Rng;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use percent_encoding::percent_decode_str;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::answers::{self, Answers};
+use super::counts::{Counters, Counts};
+use super::faults::{self, Fault, Faults};
+use super::life::{Known, Life, LifeSettings, stable_hash};
+use super::pins::Pins;
+use super::script::Script;
+use crate::outcome::SmsStatus;
+use crate::pin::PinId;
+
+/// How long requests in progress may go on when the simulator stops. Short, for a stalled one never ends.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// After a failed `accept`, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where the PIN ID stands in [`Settings::path`].
+const PLACEHOLDER: &str = "{pinId}";
+
+/// Everything about a simulator but its address.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub life: LifeSettings,
+    pub faults: Faults,
+    /// Taken as `Authorization: App KEY`.
+    pub key: String,
+    /// `USER:PASSWORD`, taken beside the key.
+    pub basic: Option<String>,
+    /// The path of a request, with `{pinId}` in it.
+    pub path: String,
+    /// A PIN is answered by 404 until this long after it was first asked for.
+    pub known_after: Duration,
+    /// Requests in a second for all clients together; above it, 429. Seconds are counted from the start.
+    pub rate_limit: Option<NonZeroU32>,
+    /// Before every answer.
+    pub latency: Duration,
+    /// As much more at most, drawn for each answer.
+    pub jitter: Duration,
+    /// Between two bytes of a slow answer.
+    pub slow_every: Duration,
+    /// PINs whose age is remembered; one past that is as old as the simulator.
+    pub max_pins: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            life: LifeSettings::default(),
+            faults: Faults::default(),
+            key: "demo-key".into(),
+            basic: None,
+            path: "/2fa/1/pin/{pinId}/status".into(),
+            known_after: Duration::ZERO,
+            rate_limit: None,
+            latency: Duration::ZERO,
+            jitter: Duration::ZERO,
+            slow_every: Duration::from_millis(200),
+            max_pins: 4_000_000,
+        }
+    }
+}
+
+/// Why a simulator can't start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error("the path {0:?} is not one that begins with / and has {PLACEHOLDER} in it once")]
+    Path(String),
+    #[error("the key or the user name and password can't be sent in a header")]
+    Credentials,
+    #[error("the listening socket has no address: {0}")]
+    Listener(#[source] io::Error),
+}
+
+/// A running simulator. It ends when it is dropped; [`Simulator::stop`] lets the last answers go out.
+pub struct Simulator {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    stopping: CancellationToken,
+    /// The one task that owns all others.
+    task: JoinSet<()>,
+}
+
+impl Simulator {
+    /// Serves on this socket from now on. To be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// If the settings make no sense together, or the socket doesn't tell its address.
+    pub fn start(settings: Settings, listener: TcpListener) -> Result<Self, StartError> {
+        let addr = listener.local_addr().map_err(StartError::Listener)?;
+        let shared = Arc::new(Shared::new(settings)?);
+        let stopping = CancellationToken::new();
+        let mut task = JoinSet::new();
+        task.spawn(accept(listener, Arc::clone(&shared), stopping.clone()));
+        Ok(Self { addr, shared, stopping, task })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What `api.base_url` must be for it.
+    pub fn base_url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// What it has answered so far.
+    pub fn counts(&self) -> Counts {
+        self.shared.counters.read()
+    }
+
+    /// Takes no more connections, gives requests in progress half a second, and ends.
+    pub async fn stop(mut self) -> Counts {
+        self.stopping.cancel();
+        while self.task.join_next().await.is_some() {}
+        self.shared.counters.read()
+    }
+}
+
+impl fmt::Debug for Simulator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Simulator").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, stopping: CancellationToken) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((io, _)) => {
+                    connections.spawn(serve(io, Arc::clone(&shared), stopping.clone()));
+                }
+                Err(_) => sleep(ACCEPT_PAUSE).await,
+            },
+        }
+    }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(GRACE, ended).await.is_err() {
+        connections.shutdown().await;
+    }
+}
+
+/// Serves one connection to its end. HTTP/2 gives each of its streams a task, which ends with the connection.
+async fn serve(io: TcpStream, shared: Arc<Shared>, stopping: CancellationToken) {
+    // An answer is one small write: it mustn't wait for an acknowledgement of the last.
+    let _ = io.set_nodelay(true);
+    let service = TowerToHyperService::new(answer.with_state(shared));
+    let builder = Builder::new(TokioExecutor::new());
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    // An error is the client's leaving, or a fault that was asked for: both are ordinary here.
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let settings = &shared.settings;
+    let number = shared.counters.next_request();
+    let mut rng = Rng::with_seed(stable_hash(settings.life.seed, &number.to_le_bytes()));
+    let answer = shared.decide(&request, &mut rng);
+    drop(request);
+
+    let delay = settings.latency.saturating_add(settings.jitter.mul_f64(rng.f64()));
+    if !delay.is_zero() {
+        sleep(delay).await;
+    }
+    match answer {
+        Answer::Right(json) => {
+            shared.counters.answered(StatusCode::OK);
+            answers::json(json)
+        }
+        Answer::Error(response) => {
+            shared.counters.answered(response.status());
+            response
+        }
+        Answer::Fault(fault, right) => {
+            match fault {
+                Fault::Status(status) => shared.counters.answered(status),
+                _ => shared.counters.spoiled(),
+            }
+            faults::spoil(fault, right, settings.slow_every, &mut rng).await
+        }
+    }
+}
+
+/// What a request gets.
+enum Answer {
+    Right(Bytes),
+    Error(Response),
+    /// The fault, instead of the right answer.
+    Fault(Fault, Bytes),
+}
+
+impl Answer {
+    fn error(status: StatusCode, text: &str) -> Self {
+        Self::Error(answers::error(status, text))
+    }
+}
+
+/// What all connections share.
+struct Shared {
+    settings: Settings,
+    /// The settings' path before and after the PIN ID.
+    path: (String, String),
+    /// Every `Authorization` that is taken.
+    credentials: Vec<HeaderValue>,
+    answers: Answers,
+    pins: Pins,
+    counters: Counters,
+    started: Instant,
+    /// The last second of the rate limit in the upper half, its requests in the lower.
+    window: AtomicU64,
+}
+
+impl Shared {
+    fn new(settings: Settings) -> Result<Self, StartError> {
+        let path = settings
+            .path
+            .split_once(PLACEHOLDER)
+            .filter(|(before, after)| before.starts_with('/') && !after.contains(PLACEHOLDER))
+            .map(|(before, after)| (before.to_owned(), after.to_owned()))
+            .ok_or_else(|| StartError::Path(settings.path.clone()))?;
+        let basic = settings.basic.as_ref().map(|pair| format!("Basic {}", STANDARD.encode(pair)));
+        let credentials = std::iter::once(format!("App {}", settings.key))
+            .chain(basic)
+            .map(HeaderValue::try_from)
+            .collect::<Result<_, _>>()
+            .map_err(|_| StartError::Credentials)?;
+        Ok(Self {
+            path,
+            credentials,
+            answers: Answers::new(),
+            pins: Pins::new(settings.max_pins),
+            counters: Counters::default(),
+            started: Instant::now(),
+            window: AtomicU64::new(0),
+            settings,
+        })
+    }
+
+    fn decide(&self, request: &Request, rng: &mut Rng) -> Answer {
+        let Some(encoded) = self.pin_of(request.uri().path()) else {
+            return Answer::error(StatusCode::NOT_FOUND, "There is nothing at this path.");
+        };
+        if request.method() != Method::GET {
+            return Answer::error(StatusCode::METHOD_NOT_ALLOWED, "Only GET is allowed here.");
+        }
+        let given = request.headers().get(AUTHORIZATION);
+        if !given.is_some_and(|given| self.credentials.contains(given)) {
+            self.counters.bad_key();
+            return Answer::error(StatusCode::UNAUTHORIZED, "Invalid login details");
+        }
+        let decoded = percent_decode_str(encoded).decode_utf8().unwrap_or(Cow::Borrowed(encoded));
+        let pin: &str = &decoded;
+        if let Err(error) = pin.parse::<PinId>() {
+            return Answer::error(StatusCode::BAD_REQUEST, &error.to_string());
+        }
+
+        let life = &self.settings.life;
+        let now = self.started.elapsed();
+        let (age, new) = self.pins.age(stable_hash(life.seed, pin.as_bytes()), now);
+        if new {
+            self.counters.new_pin();
+        }
+        if !self.admits(now) {
+            return Answer::Error(answers::throttled(HeaderValue::from_static("1")));
+        }
+        let (life, always) = match Script::of(pin) {
+            None => (Life::of(life, pin), None),
+            Some(Script::Life(life)) => (life, None),
+            Some(Script::Always(fault)) => {
+                let delivered = Known::Sms(SmsStatus::Delivered);
+                (Life::single(delivered, None, delivered), Some(fault))
+            }
+            Some(Script::Unheard) => {
+                let text = "pinwatch simulate --help tells what can stand after sim- in a PIN ID.";
+                return Answer::error(StatusCode::BAD_REQUEST, text);
+            }
+        };
+        if let Some(fault) = always.or_else(|| self.settings.faults.draw(rng)) {
+            return Answer::Fault(fault, self.answers.array(life.at(age)));
+        }
+        if age < self.settings.known_after {
+            return Answer::error(StatusCode::NOT_FOUND, "Requested PIN not found.");
+        }
+        Answer::Right(self.answers.array(life.at(age)))
+    }
+
+    fn pin_of<'a>(&self, path: &'a str) -> Option<&'a str> {
+        path.strip_prefix(&*self.path.0)?.strip_suffix(&*self.path.1).filter(|pin| !pin.contains('/'))
+    }
+
+    /// Counts a request against the rate limit, and says whether it is within.
+    fn admits(&self, now: Duration) -> bool {
+        let Some(limit) = self.settings.rate_limit else { return true };
+        let second = now.as_secs();
+        let counted = self.window.fetch_update(Relaxed, Relaxed, |window| {
+            if window >> 32 < second {
+                return Some((second << 32) | 1);
+            }
+            // The lower half stays under the limit, which has 32 bits: it never runs over into the upper.
+            (window & u64::from(u32::MAX) < u64::from(limit.get())).then_some(window + 1)
+        });
+        counted.is_ok()
+    }
+}
