@@ -6,6 +6,7 @@
 //! clients. `ARCHITECTURE.md` has the map and the invariants.
 #![forbid(unsafe_code)]
 
+pub mod backoff;
 pub mod clock;
 pub mod config;
 pub mod intake;
@@ -13,5 +14,7 @@ pub mod outcome;
 pub mod pin;
 pub mod poll;
 pub mod schedule;
-pub mod store;
 pub mod simulate;
+pub mod sinks;
+
+pub mod store;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::backoff::Backoff;
+use crate::backoff::Backoff;
 use crate::clock::Moment;
 
 /// From the first refused poll to the probe; doubles with each refused probe.

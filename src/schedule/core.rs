@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::backoff::Backoff;
 use super::brake::{Brake, Reason};
 use super::queue::{Class, Queue};
 use super::rate::Rate;
 use super::table::{Entry, LastAnswer, Stage, Table};
+use crate::backoff::Backoff;
 use crate::clock::{Clock, Moment};
 use crate::config;
 use crate::outcome::{Deliveries, Delivery, Ending, Verdict};

@@ -5,7 +5,6 @@
 //! by a poll's answer, by a commit and by questions. Knows no socket, no SQL and no HTTP: who polls is passed
 //! in. Its rules are in [`core`], without a runtime.
 
-mod backoff;
 mod brake;
 mod core;
 mod queue;
@@ -22,7 +21,6 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-pub use self::backoff::Backoff;
 pub use self::brake::Reason;
 use self::core::{Cancelled, Ticket};
 pub use self::core::{Core, Counts};

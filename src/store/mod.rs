@@ -62,6 +62,42 @@ pub struct Outcome {
     pub record: Record,
 }
 
+/// How far a sink came, in one step: all of it becomes durable together.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    pub sink: String,
+    /// Every outcome up to this `seq` is delivered, or among `failed` of this or an earlier step.
+    pub cursor: Option<i64>,
+    /// Outcomes that the sink does not have.
+    pub failed: Vec<Failed>,
+    /// Outcomes that it has now, and did not have before.
+    pub delivered: Vec<i64>,
+}
+
+/// An outcome, at or before a sink's cursor, that the sink does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    pub seq: i64,
+    /// A dead letter: it is not tried again unless somebody asks for it.
+    pub dead: bool,
+    /// 0 where somebody asked for it and it was not tried since.
+    pub tries: u32,
+    pub first_try_at: Option<Timestamp>,
+    pub last_try_at: Option<Timestamp>,
+    pub error: Option<String>,
+}
+
+/// What somebody asks of a sink's outcomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Deliver the outcomes from one `seq` to another, both included, again; of dead letters only those.
+    Replay { sink: String, from: i64, to: i64, only_dead: bool },
+    /// Give up the dead letters from one `seq` to another, both included.
+    Drop { sink: String, from: i64, to: i64 },
+    /// Forget a sink that is not configured any more, with its dead letters.
+    Forget { sink: String },
+}
+
 /// What a transaction made durable, for those who act on it.
 #[derive(Debug)]
 pub enum Committed {

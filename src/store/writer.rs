@@ -7,12 +7,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::sqlite::{Applied, Transaction, WriteConnection};
-use super::{Committed, NewPin, Submitted, Unavailable};
+use super::{Committed, NewPin, Order, Progress, Submitted, Unavailable};
 use crate::outcome::Verdict;
 
 /// Requests that may wait for the writer.
@@ -27,17 +28,22 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long changes may wait at a stop for a store that can't be written.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
+type Reply<T> = oneshot::Sender<Result<T, Unavailable>>;
+
 enum Change {
-    Submit(Vec<NewPin>, oneshot::Sender<Result<Vec<Submitted>, Unavailable>>),
+    Submit(Vec<NewPin>, Reply<Vec<Submitted>>),
     Finish(Verdict),
-    Cursor { sink: String, cursor: i64 },
+    Progress(Progress),
+    Order(Order, Reply<u64>),
+    Prune(Timestamp, Reply<u64>),
 }
 
 impl Change {
     fn weight(&self) -> usize {
         match self {
             Self::Submit(pins, _) => pins.len(),
-            Self::Finish(_) | Self::Cursor { .. } => 1,
+            Self::Progress(progress) => 1 + progress.failed.len() + progress.delivered.len(),
+            Self::Finish(_) | Self::Order(..) | Self::Prune(..) => 1,
         }
     }
 }
@@ -47,6 +53,7 @@ impl Change {
 pub struct Writer {
     changes: mpsc::Sender<Change>,
     newest: watch::Receiver<i64>,
+    orders: watch::Receiver<u64>,
 }
 
 impl Writer {
@@ -57,17 +64,16 @@ impl Writer {
         max_in_flight: usize,
     ) -> (Self, WriterTask<M>) {
         let (sender, changes) = mpsc::channel(QUEUE);
-        let (newest, receiver) = watch::channel(connection.last_seq());
-        let task = WriterTask { connection, changes, committed, newest, max_in_flight, failing: false };
-        (Self { changes: sender, newest: receiver }, task)
+        let (newest, newest_seen) = watch::channel(connection.last_seq());
+        let (orders, orders_seen) = watch::channel(0);
+        let task =
+            WriterTask { connection, changes, committed, newest, orders, max_in_flight, failing: false };
+        (Self { changes: sender, newest: newest_seen, orders: orders_seen }, task)
     }
 
     /// Takes PINs in; answers, in their order, when that is durable.
     pub async fn submit(&self, pins: Vec<NewPin>) -> Result<Vec<Submitted>, Unavailable> {
-        let (reply, answer) = oneshot::channel();
-        let sent = self.changes.send(Change::Submit(pins, reply)).await;
-        sent.map_err(|_| Unavailable::stopped())?;
-        answer.await.map_err(|_| Unavailable::stopped())?
+        self.ask(|reply| Change::Submit(pins, reply)).await
     }
 
     /// Hands in a verdict if there is room, else gives it back. It is committed sooner or later; its PIN's
@@ -89,11 +95,36 @@ impl Writer {
         let _ = self.changes.reserve().await;
     }
 
-    /// Notes that `sink` has every outcome up to `cursor`. Not durable when this returns: what a crash undoes
-    /// is delivered again.
-    pub async fn advance(&self, sink: &str, cursor: i64) {
-        // The writer outlives the sinks; and a cursor that is lost only means one more delivery.
-        let _ = self.changes.send(Change::Cursor { sink: sink.to_owned(), cursor }).await;
+    /// Notes how far a sink came. Not durable when this returns: what a crash undoes is delivered again.
+    pub async fn advance(&self, progress: Progress) {
+        // The writer outlives the sinks; and progress that is lost only means one more delivery.
+        let _ = self.changes.send(Change::Progress(progress)).await;
+    }
+
+    /// Waits until all that was handed in before is durable.
+    pub async fn flush(&self) -> Result<(), Unavailable> {
+        self.submit(Vec::new()).await.map(|_| ())
+    }
+
+    /// Does what somebody asks of a sink's outcomes; gives how many it concerned, when that is durable.
+    pub async fn order(&self, order: Order) -> Result<u64, Unavailable> {
+        self.ask(|reply| Change::Order(order, reply)).await
+    }
+
+    /// Removes some of the outcomes that ended before `before` and that every sink has; gives how many.
+    pub async fn prune(&self, before: Timestamp) -> Result<u64, Unavailable> {
+        self.ask(|reply| Change::Prune(before, reply)).await
+    }
+
+    async fn ask<T>(&self, change: impl FnOnce(Reply<T>) -> Change) -> Result<T, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        self.changes.send(change(reply)).await.map_err(|_| Unavailable::stopped())?;
+        answer.await.map_err(|_| Unavailable::stopped())?
+    }
+
+    /// Changes with every order that was carried out.
+    pub fn orders(&self) -> watch::Receiver<u64> {
+        self.orders.clone()
     }
 
     /// The newest durable `seq`, and its changes.
@@ -108,22 +139,29 @@ pub struct WriterTask<M> {
     changes: mpsc::Receiver<Change>,
     committed: mpsc::Sender<M>,
     newest: watch::Sender<i64>,
+    orders: watch::Sender<u64>,
     max_in_flight: usize,
     failing: bool,
 }
 
-/// Who waits for how many of the transaction's submits.
-type Waiting = VecDeque<(usize, oneshot::Sender<Result<Vec<Submitted>, Unavailable>>)>;
+/// Who waits for what of the transaction.
+#[derive(Default)]
+struct Waiting {
+    /// For how many of its submits.
+    submits: VecDeque<(usize, Reply<Vec<Submitted>>)>,
+    orders: VecDeque<Reply<u64>>,
+    prunes: VecDeque<Reply<u64>>,
+}
 
 impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     /// Writes until every [`Writer`] is gone, then closes the file. Gives the number of verdicts that could
     /// not be written; their PINs are still in flight in the file and are polled again after the next start.
     pub async fn run(mut self) -> usize {
         let mut work = Transaction::default();
-        let mut waiting = Waiting::new();
+        let mut waiting = Waiting::default();
         let mut open = true;
         let mut give_up_at = None;
-        while open || !is_empty(&work) {
+        while open || !work.is_empty() {
             if open {
                 open = self.gather(&mut work, &mut waiting).await;
             } else {
@@ -136,7 +174,9 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                     tokio::time::sleep(RETRY).await;
                 }
             }
-            if is_empty(&work) {
+            if work.is_empty() {
+                // Somebody only wanted to know that all is durable: it is.
+                self.publish(Applied::default(), &mut waiting).await;
                 continue;
             }
             let result = self.connection.apply(&work, self.max_in_flight).await;
@@ -159,7 +199,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     /// Waits for a change and takes with it all that wait behind it; after a failure it waits only so long.
     /// False when every [`Writer`] is gone.
     async fn gather(&mut self, work: &mut Transaction, waiting: &mut Waiting) -> bool {
-        let first = if is_empty(work) {
+        let first = if work.is_empty() {
             self.changes.recv().await
         } else {
             match tokio::time::timeout(RETRY, self.changes.recv()).await {
@@ -189,9 +229,18 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
             let _ = self.committed.send(Committed::Accepted(applied.accepted).into()).await;
         }
         let mut submitted = applied.submitted.into_iter();
-        for (count, reply) in waiting.drain(..) {
-            // Who hung up learns it when it submits again: `duplicate`.
+        // Who hung up learns what happened when it asks again.
+        for (count, reply) in waiting.submits.drain(..) {
             let _ = reply.send(Ok(submitted.by_ref().take(count).collect()));
+        }
+        if !applied.ordered.is_empty() {
+            self.orders.send_modify(|orders| *orders += 1);
+        }
+        for (reply, count) in waiting.orders.drain(..).zip(applied.ordered) {
+            let _ = reply.send(Ok(count));
+        }
+        for reply in waiting.prunes.drain(..) {
+            let _ = reply.send(Ok(applied.pruned));
         }
     }
 
@@ -211,7 +260,12 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
             );
         }
         work.submits.clear();
-        for (_, reply) in waiting.drain(..) {
+        work.orders.clear();
+        work.prune = None;
+        for (_, reply) in waiting.submits.drain(..) {
+            let _ = reply.send(Err(unavailable.clone()));
+        }
+        for reply in waiting.orders.drain(..).chain(waiting.prunes.drain(..)) {
             let _ = reply.send(Err(unavailable.clone()));
         }
     }
@@ -220,16 +274,18 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
 fn add(change: Change, work: &mut Transaction, waiting: &mut Waiting) {
     match change {
         Change::Submit(pins, reply) => {
-            waiting.push_back((pins.len(), reply));
+            waiting.submits.push_back((pins.len(), reply));
             work.submits.extend(pins);
         }
         Change::Finish(verdict) => work.verdicts.push(verdict),
-        Change::Cursor { sink, cursor } => {
-            work.cursors.insert(sink, cursor);
+        Change::Progress(progress) => work.progress.push(progress),
+        Change::Order(order, reply) => {
+            waiting.orders.push_back(reply);
+            work.orders.push(order);
+        }
+        Change::Prune(before, reply) => {
+            waiting.prunes.push_back(reply);
+            work.prune = Some(before);
         }
     }
-}
-
-fn is_empty(work: &Transaction) -> bool {
-    work.verdicts.is_empty() && work.submits.is_empty() && work.cursors.is_empty()
 }

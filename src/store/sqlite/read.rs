@@ -4,7 +4,7 @@ use futures_util::TryStreamExt;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::super::{InFlight, Outcome, Record, Unavailable};
+use super::super::{Failed, InFlight, Outcome, Record, Unavailable};
 use super::Store;
 use super::write::{pin_id, raw, timestamp};
 use crate::outcome::Submission;
@@ -93,6 +93,58 @@ impl Store {
             .collect::<Result<_, sqlx::Error>>()?)
     }
 
+    /// At most `limit` outcomes after `seq` that a sink does not have although its cursor is past them, and
+    /// what became of them: dead letters, or those that are to be tried again.
+    pub async fn failed(
+        &self,
+        sink: &str,
+        dead: bool,
+        seq: i64,
+        limit: u32,
+    ) -> Result<Vec<(Failed, Outcome)>, Unavailable> {
+        let rows = sqlx::query(
+            "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error \
+             FROM delivery JOIN outcome USING (seq) \
+             WHERE sink = ?1 AND dead = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4",
+        )
+        .bind(sink)
+        .bind(dead)
+        .bind(seq)
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await?;
+        let both = |row: &SqliteRow| Ok((failed(row)?, outcome(row)?));
+        Ok(rows.iter().map(both).collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    /// What became of one outcome at every sink: its name, its cursor, and why it does not have the outcome
+    /// although its cursor is past it.
+    pub async fn sinks_of(&self, seq: i64) -> Result<Vec<(String, i64, Option<Failed>)>, Unavailable> {
+        let rows = sqlx::query(
+            "SELECT seq, name, cursor, dead, tries, first_try_at, last_try_at, error \
+             FROM sink LEFT JOIN delivery ON sink = name AND seq = ?1 ORDER BY name",
+        )
+        .bind(seq)
+        .fetch_all(&self.readers)
+        .await?;
+        let state = |row: &SqliteRow| {
+            let known: Option<i64> = row.try_get(0)?;
+            Ok((row.try_get(1)?, row.try_get(2)?, known.map(|_| failed(row)).transpose()?))
+        };
+        Ok(rows.iter().map(state).collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    /// How many outcomes each sink does not have although its cursor is past them: to be tried again, dead.
+    pub async fn failed_counts(&self) -> Result<Vec<(String, i64, i64)>, Unavailable> {
+        let rows = sqlx::query(
+            "SELECT sink, count(*) FILTER (WHERE NOT dead), count(*) FILTER (WHERE dead) FROM delivery GROUP BY sink",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        let counts = |row: &SqliteRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+        Ok(rows.iter().map(counts).collect::<Result<_, sqlx::Error>>()?)
+    }
+
     /// Closes the reading connections.
     pub async fn close(&self) {
         self.readers.close().await;
@@ -104,6 +156,19 @@ fn in_flight(row: &SqliteRow) -> Result<InFlight, sqlx::Error> {
         pin: pin_id(row.try_get(0)?)?,
         submitted_at: timestamp(row.try_get(1)?),
         deadline_at: timestamp(row.try_get(2)?),
+    })
+}
+
+/// Reads the columns of `delivery` behind the first three.
+fn failed(row: &SqliteRow) -> Result<Failed, sqlx::Error> {
+    let time = |column| row.try_get::<Option<i64>, _>(column).map(|millis| millis.map(timestamp));
+    Ok(Failed {
+        seq: row.try_get(0)?,
+        dead: row.try_get(3)?,
+        tries: row.try_get(4)?,
+        first_try_at: time(5)?,
+        last_try_at: time(6)?,
+        error: row.try_get(7)?,
     })
 }
 

@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Row};
+use tracing::error;
 use uuid::Uuid;
 
-use super::super::{InFlight, NewPin, Outcome, Record, Submitted};
+use super::super::{InFlight, NewPin, Order, Outcome, Progress, Record, Submitted};
 use crate::outcome::{self, Submission, Verdict};
 use crate::pin::PinId;
 
@@ -29,8 +30,22 @@ pub struct WriteConnection {
 pub struct Transaction {
     pub verdicts: Vec<Verdict>,
     pub submits: Vec<NewPin>,
-    /// Sinks' cursors.
-    pub cursors: HashMap<String, i64>,
+    pub progress: Vec<Progress>,
+    pub orders: Vec<Order>,
+    /// Remove some of the outcomes that ended before this and that every sink has.
+    pub prune: Option<Timestamp>,
+}
+
+impl Transaction {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        let Self { verdicts, submits, progress, orders, prune } = self;
+        verdicts.is_empty()
+            && submits.is_empty()
+            && progress.is_empty()
+            && orders.is_empty()
+            && prune.is_none()
+    }
 }
 
 /// What a committed transaction did.
@@ -40,6 +55,9 @@ pub struct Applied {
     pub submitted: Vec<Submitted>,
     pub accepted: Vec<InFlight>,
     pub finished: Vec<Outcome>,
+    /// How many outcomes each order concerned, in the order of the orders.
+    pub ordered: Vec<u64>,
+    pub pruned: u64,
 }
 
 impl WriteConnection {
@@ -62,12 +80,14 @@ impl WriteConnection {
         let in_flight = self.in_flight.saturating_sub(applied.finished.len());
         let room = max_in_flight.saturating_sub(in_flight);
         submit(&mut transaction, &work.submits, room, &mut applied).await?;
-        for (sink, cursor) in &work.cursors {
-            sqlx::query("UPDATE sink SET cursor = ?2 WHERE name = ?1 AND cursor < ?2")
-                .bind(sink)
-                .bind(cursor)
-                .execute(&mut *transaction)
-                .await?;
+        for progress in &work.progress {
+            advance(&mut transaction, progress).await?;
+        }
+        for order in &work.orders {
+            applied.ordered.push(carry_out(&mut transaction, order).await?);
+        }
+        if let Some(before) = work.prune {
+            applied.pruned = prune(&mut transaction, before).await?;
         }
         sqlx::query("UPDATE history SET commits = commits + 1").execute(&mut *transaction).await?;
         transaction.commit().await?;
@@ -139,7 +159,10 @@ async fn finish(
     let mut seq = first_seq;
     let mut inserts: Vec<(i64, &str, i64, Record)> = Vec::with_capacity(submissions.len());
     for verdict in verdicts {
-        let Some(submission) = submissions.remove(verdict.pin.as_str()) else { continue };
+        let Some(submission) = submissions.remove(verdict.pin.as_str()) else {
+            error!(pin = %verdict.pin, "a PIN that is not in flight got a verdict; it was dropped. This is a bug");
+            continue;
+        };
         let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission).into();
         inserts.push((seq, verdict.pin.as_str(), verdict.finished_at.as_millisecond(), record.clone()));
         applied.finished.push(Outcome { seq, pin: verdict.pin.clone(), record });
@@ -271,6 +294,88 @@ async fn in_flight_among(connection: &mut SqliteConnection, submits: &[&NewPin])
             .fetch_all(connection)
             .await?;
     Ok(known.into_iter().collect())
+}
+
+/// Notes how far a sink came.
+async fn advance(connection: &mut SqliteConnection, progress: &Progress) -> Result<(), sqlx::Error> {
+    let Progress { sink, cursor, failed, delivered } = progress;
+    if let Some(cursor) = cursor {
+        sqlx::query("UPDATE sink SET cursor = ?2 WHERE name = ?1 AND cursor < ?2")
+            .bind(sink)
+            .bind(cursor)
+            .execute(&mut *connection)
+            .await?;
+    }
+    if !failed.is_empty() {
+        let millis = |time: Option<Timestamp>| time.map(Timestamp::as_millisecond);
+        let rows: Vec<_> = failed
+            .iter()
+            .map(|f| (f.seq, f.dead, f.tries, millis(f.first_try_at), millis(f.last_try_at), &f.error))
+            .collect();
+        sqlx::query(
+            "INSERT OR REPLACE INTO delivery (sink, seq, dead, tries, first_try_at, last_try_at, error) \
+             SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 \
+             FROM json_each(?2)",
+        )
+        .bind(sink)
+        .bind(json(&rows))
+        .execute(&mut *connection)
+        .await?;
+    }
+    if !delivered.is_empty() {
+        sqlx::query("DELETE FROM delivery WHERE sink = ?1 AND seq IN (SELECT value FROM json_each(?2))")
+            .bind(sink)
+            .bind(json(&delivered))
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Does what somebody asked of a sink's outcomes; gives how many it concerned.
+async fn carry_out(connection: &mut SqliteConnection, order: &Order) -> Result<u64, sqlx::Error> {
+    let done = match order {
+        Order::Replay { sink, from, to, only_dead: false } => {
+            // Those after the cursor are on their way anyway.
+            let sql = "INSERT OR REPLACE INTO delivery (sink, seq, dead, tries) \
+                 SELECT sink.name, outcome.seq, 0, 0 FROM outcome, sink \
+                 WHERE sink.name = ?1 AND outcome.seq BETWEEN ?2 AND min(?3, sink.cursor)";
+            sqlx::query(sql).bind(sink).bind(from).bind(to).execute(connection).await?
+        }
+        Order::Replay { sink, from, to, only_dead: true } => {
+            let sql = "UPDATE delivery SET dead = 0, tries = 0, first_try_at = NULL, last_try_at = NULL \
+                 WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead";
+            sqlx::query(sql).bind(sink).bind(from).bind(to).execute(connection).await?
+        }
+        Order::Drop { sink, from, to } => {
+            let sql = "DELETE FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead";
+            sqlx::query(sql).bind(sink).bind(from).bind(to).execute(connection).await?
+        }
+        Order::Forget { sink } => {
+            sqlx::query("DELETE FROM delivery WHERE sink = ?1").bind(sink).execute(&mut *connection).await?;
+            sqlx::query("DELETE FROM sink WHERE name = ?1").bind(sink).execute(connection).await?
+        }
+    };
+    Ok(done.rows_affected())
+}
+
+/// Outcomes that are removed at once: bounds the transaction, so that nobody waits long for it.
+const PRUNE_AT_ONCE: i64 = 2000;
+
+/// Removes outcomes that are old enough and that every sink has; a dead letter keeps its outcome.
+async fn prune(connection: &mut SqliteConnection, before: Timestamp) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query(
+        "DELETE FROM outcome WHERE seq IN ( \
+             SELECT seq FROM outcome \
+             WHERE seq <= (SELECT coalesce(min(cursor), 0x7fffffffffffffff) FROM sink) AND finished_at < ?1 \
+               AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.seq = outcome.seq) \
+             ORDER BY seq LIMIT ?2)",
+    )
+    .bind(before.as_millisecond())
+    .bind(PRUNE_AT_ONCE)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// Many rows as one parameter: SQLite's `json_each` gives them back, so that a statement is prepared once

@@ -1,4 +1,4 @@
-//! Interval arithmetic: how long between one poll and the next.
+//! Interval arithmetic: how long between one try and the next, of polls, probes and deliveries.
 //!
 //! Pure: no clock, and the generator of the jitter is passed in. The only module that knows the `backoff`
 //! crate, which has no maintainer any more: the growth of the intervals is its, all else is here.

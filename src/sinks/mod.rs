@@ -1,0 +1,80 @@
+//! Delivery of outcomes: one dispatcher a sink, each with a durable cursor of its own.
+//!
+//! Promises that every sink gets every outcome, in order for stdout and files, whatever was killed, full or
+//! down; and that no sink waits for another. The cursor moves only on an explicit "delivered". Knows the
+//! store's outbox; knows nothing of polls.
+
+mod dispatch;
+mod file;
+mod stdout;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+pub use dispatch::{Dispatcher, Rotate};
+pub use file::FileSink;
+pub use stdout::StdoutSink;
+
+use crate::store::Outcome;
+
+/// A sink that takes outcomes one after the other.
+pub trait Ordered: Send + 'static {
+    /// Makes ready to deliver. Gives the last line that it has, where it can tell: after a crash that may be
+    /// further than the cursor.
+    fn open(&mut self) -> impl Future<Output = Result<Option<String>, Trouble>> + Send;
+
+    /// Delivers outcomes in their order. Gives how many it has for good, and what stopped it, if it did not
+    /// take all.
+    fn deliver(
+        &mut self,
+        outcomes: Vec<Outcome>,
+    ) -> impl Future<Output = (usize, Result<(), Trouble>)> + Send;
+}
+
+/// Why a sink takes no outcomes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// It may do so later.
+    #[error("{0}")]
+    Later(String),
+    /// Its file is another one now: it is to be opened again, once the cursor is durable.
+    #[error("the file was rotated")]
+    Rotated,
+    /// It never will, in this process.
+    #[error("{0}")]
+    Closed(String),
+}
+
+/// How the sinks are, for `stats`, health and metrics. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Health(Arc<Mutex<BTreeMap<String, SinkHealth>>>);
+
+/// How one sink is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SinkHealth {
+    /// Every outcome up to here is delivered, or known to have failed.
+    pub cursor: i64,
+    /// What stops it, and since when.
+    pub trouble: Option<(Timestamp, String)>,
+    /// It takes nothing more in this process.
+    pub closed: bool,
+}
+
+impl Health {
+    /// How each sink is, by name.
+    pub fn all(&self) -> BTreeMap<String, SinkHealth> {
+        self.lock().clone()
+    }
+
+    /// Changes what is known of one sink.
+    pub fn update(&self, sink: &str, change: impl FnOnce(&mut SinkHealth)) {
+        change(self.lock().entry(sink.to_owned()).or_default());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, SinkHealth>> {
+        // Each update is whole in itself, so a panic elsewhere leaves nothing half-done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

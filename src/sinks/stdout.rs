@@ -1,0 +1,39 @@
+//! The sink `stdout`: a line an outcome. Under systemd that is the journal.
+
+use std::io::{self, ErrorKind, Write};
+
+use tokio::task::spawn_blocking;
+
+use super::{Ordered, Trouble};
+use crate::store::Outcome;
+
+/// Writes to this process's standard output.
+#[derive(Debug, Default)]
+pub struct StdoutSink;
+
+impl Ordered for StdoutSink {
+    async fn open(&mut self) -> Result<Option<String>, Trouble> {
+        Ok(None)
+    }
+
+    async fn deliver(&mut self, outcomes: Vec<Outcome>) -> (usize, Result<(), Trouble>) {
+        let written = spawn_blocking(move || {
+            let mut out = io::stdout().lock();
+            for (count, outcome) in outcomes.iter().enumerate() {
+                let result = writeln!(out, "{}", outcome.record).and_then(|()| out.flush());
+                if let Err(error) = result {
+                    return (count, Err(trouble(&error)));
+                }
+            }
+            (outcomes.len(), Ok(()))
+        });
+        written.await.unwrap_or_else(|failure| (0, Err(Trouble::Closed(failure.to_string()))))
+    }
+}
+
+fn trouble(error: &io::Error) -> Trouble {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Trouble::Closed("nobody reads standard output any more".into()),
+        _ => Trouble::Later(format!("standard output can't be written: {error}")),
+    }
+}
