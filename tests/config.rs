@@ -87,6 +87,23 @@ fn every_problem_is_told_at_once_with_key_value_origin_and_what_would_be_right()
 }
 
 #[test]
+fn everything_in_effect_is_listed_without_secrets() {
+    let mut place = Place::new();
+    place.sources.environment.variables.clear();
+    std::fs::write(place.path("api-key"), "geheim\n").unwrap();
+    let sinks = format!(
+        "[[sink]]\ntype = \"webhook\"\nurl = \"https://h/a?token=geheim\"\nsecret = \"whsec_{}\"\n",
+        "A".repeat(32)
+    );
+    place.file(&format!(
+        "shutdown_grace = \"20s\"\n[api]\nkey_file = \"{}\"\n{sinks}",
+        place.path("api-key").display()
+    ));
+    let listed = place.explain().to_string();
+    insta::assert_snapshot!(listed.replace(&format!("{}/", place.folder.path().display()), "/etc/pinwatch/"));
+}
+
+#[test]
 fn a_secret_is_in_no_message_whatever_is_wrong_with_it() {
     const SECRET: &str = "geheim";
     let file = |text: &str| Place::new().file(text).refusal();
@@ -157,4 +174,217 @@ fn a_file_that_is_not_toml_is_refused_with_its_line() {
             other => panic!("{text}: {other:?}"),
         }
     }
+}
+
+/// The file that is shipped.
+const SHIPPED: &str = include_str!("../config/pinwatch.toml");
+
+/// The keys of the shipped file, in full, and their lines without the `#`. Those of sinks are `sink.…`.
+fn shipped_keys() -> Vec<(String, String)> {
+    let mut section = String::new();
+    let mut keys = Vec::new();
+    for line in SHIPPED.lines() {
+        let bare = line.strip_prefix('#').unwrap_or(line);
+        if let Some(name) = bare.strip_prefix('[').filter(|_| !bare.starts_with("[ ")) {
+            section = format!("{}.", name.trim_matches(['[', ']']));
+        } else if let Some((key, _)) =
+            bare.split_once(" = ").filter(|_| line.starts_with('#') && !bare.starts_with(' '))
+        {
+            keys.push((format!("{section}{key}"), bare.to_owned()));
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_shipped_file_equals_the_defaults() {
+    let mut place = Place::new();
+    let defaults = place.explain().settings;
+    assert_eq!(place.file(SHIPPED).explain().settings, defaults);
+}
+
+#[test]
+fn the_shipped_file_has_every_key_and_no_other() {
+    let mut shipped: Vec<String> = shipped_keys().into_iter().map(|(key, _)| key).collect();
+    let mut known = pinwatch::config::known_keys();
+    shipped.sort();
+    shipped.dedup();
+    known.sort();
+    assert_eq!(shipped, known);
+}
+
+#[test]
+fn a_default_that_is_uncommented_changes_nothing() {
+    let defaults = Place::new().explain().settings;
+    for (key, line) in shipped_keys() {
+        let Some(default) = defaults.iter().find(|setting| setting.key == key && !key.contains("key")) else {
+            continue;
+        };
+        let (section, line) = match key.rsplit_once('.') {
+            Some((section, _)) => (format!("[{section}]\n"), line),
+            None => (String::new(), line),
+        };
+        let mut place = Place::new();
+        let explained = place.file(&format!("{section}{line}\n")).explain();
+        let setting = explained.settings.into_iter().find(|setting| setting.key == key).unwrap();
+        assert_eq!(setting.value, default.value, "{line}");
+        assert_ne!(setting.origin, "default", "{line}");
+    }
+}
+
+#[test]
+fn the_shipped_file_with_every_key_uncommented_is_taken() {
+    // Of several ways to give one thing, one: each in its turn.
+    let turns = [
+        vec!["username", "password", "password_file", "secret", "secrets", "key"],
+        vec!["username", "password", "password_file", "secret_file", "secrets", "key_file"],
+        vec!["key", "key_file", "password", "secret", "secret_file"],
+        vec!["key", "key_file", "password_file", "secret_file", "secret"],
+    ];
+    for without in turns {
+        let mut place = Place::new();
+        place.sources.environment.variables.clear();
+        std::fs::write(place.path("api-key"), "0123").unwrap();
+        std::fs::write(place.path("api-password"), "0123").unwrap();
+        std::fs::write(place.path("webhook-secret"), format!("whsec_{}\n", "A".repeat(32))).unwrap();
+        let lines = SHIPPED.lines().filter_map(|line| match line.strip_prefix('#') {
+            Some(prose) if prose.is_empty() || prose.starts_with(' ') => None,
+            Some(key) if without.iter().any(|name| key.starts_with(&format!("{name} = "))) => None,
+            Some(key) => Some(key),
+            None => Some(line),
+        });
+        let text: Vec<&str> = lines.collect();
+        let text = text.join("\n").replace("/etc/pinwatch", &place.folder.path().display().to_string());
+        assert_eq!(place.file(&text).explain().config.sinks.len(), 3, "without {without:?}");
+    }
+}
+
+#[test]
+fn a_user_without_a_file_gets_places_of_the_own() {
+    let mut place = Place::new();
+    place.sources.environment.uid = 1000;
+    place.variable("HOME", "/home/u");
+    assert_eq!(
+        place.effect("intake.socket"),
+        "\"/tmp/pinwatch-1000/pinwatch.sock\" (default without $XDG_RUNTIME_DIR)"
+    );
+    assert_eq!(
+        place.effect("store.url"),
+        "\"sqlite:/home/u/.local/state/pinwatch/pinwatch.db\" (default, in $HOME)"
+    );
+    assert_eq!(place.effect("sink[0].type"), "\"stdout\" (default)");
+
+    place.variable("XDG_RUNTIME_DIR", "/run/user/1000").variable("XDG_STATE_HOME", "/state");
+    assert_eq!(
+        place.effect("intake.socket"),
+        "\"/run/user/1000/pinwatch/pinwatch.sock\" (default, in $XDG_RUNTIME_DIR)"
+    );
+    assert_eq!(
+        place.effect("store.url"),
+        "\"sqlite:/state/pinwatch/pinwatch.db\" (default, in $XDG_STATE_HOME)"
+    );
+
+    place.variable("XDG_RUNTIME_DIR", "relative");
+    assert!(place.effect("intake.socket").starts_with("\"/tmp/"), "a relative XDG folder counts");
+
+    place.file("");
+    assert_eq!(place.effect("intake.socket"), "\"/run/pinwatch/pinwatch.sock\" (default)");
+    assert_eq!(place.effect("store.url"), "\"sqlite:/var/lib/pinwatch/pinwatch.db\" (default)");
+}
+
+#[test]
+fn a_user_without_any_home_is_asked_for_the_store() {
+    let mut place = Place::new();
+    place.sources.environment.uid = 1000;
+    assert_eq!(
+        place.refusal(),
+        "in the configuration, store.url: must be given, because neither $XDG_STATE_HOME nor $HOME is an \
+         absolute path"
+    );
+    place.set("store.url=sqlite:/a.db");
+    assert_eq!(place.effect("store.url"), "\"sqlite:/a.db\" (--set)");
+}
+
+#[test]
+fn strings_of_environment_and_flags_become_what_the_key_is() {
+    let mut place = Place::new();
+    place
+        .set("api.key=12345")
+        .set("api.concurrency=1_000")
+        .set("api.allow_plain_http=true")
+        .set("schedule.multiplier=2")
+        .set("shutdown_grace=1m 30s")
+        .set("sink=[{type=\"stdout\", name=\"a\"}, {type=\"file\", path=\"/b\"}]");
+    let config = place.explain().config;
+    assert_eq!((config.api.concurrency, config.schedule.multiplier), (1000, 2.0));
+    assert_eq!(config.shutdown_grace.as_secs(), 90);
+    assert_eq!(config.sinks.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>(), ["a", "file"]);
+    assert_eq!(place.effect("api.key"), "set (--set)");
+    assert_eq!(place.effect("sink[1].path"), "\"/b\" (--set)");
+}
+
+#[test]
+fn what_a_flag_or_a_variable_can_not_set_is_told() {
+    let table = [
+        (
+            "sink.0.url=x",
+            "sink.0.url (--set): sinks can't be set key by key; set the whole list, or write [[sink]] in the file",
+        ),
+        ("sink=stdout", "sink (--set): must be a list in TOML, such as [{type=\"stdout\"}]: "),
+        ("api=1", "api (--set): is a section; set one of its keys, api.…"),
+        ("rate=1", "rate (--set): the top level has no such key; "),
+        ("apy.rate=1", "apy (--set): the top level has no such key; did you mean api?"),
+        ("api.rate.x=1", "api.rate.x (--set): there is no such key; it is written section.key"),
+        ("api.rat=1", "api.rat (--set): [api] has no such key; did you mean rate?"),
+        ("api.rate", "--set: must be written section.key=value"),
+        ("api.a[9999999999]=1", "api.a[9999999999] (--set): there is no such key"),
+    ];
+    for (flag, expected) in table {
+        let refusal = Place::new().set(flag).refusal();
+        assert!(refusal.starts_with(&format!("in the configuration, {expected}")), "{flag}: {refusal}");
+    }
+    let refusal = Place::new().variable("PINWATCH__API__KEY__X", "geheim").refusal();
+    assert!(
+        refusal.contains("api.key.x (PINWATCH__API__KEY__X in the environment): there is no such key"),
+        "{refusal}"
+    );
+    Place::new().variable("PINWATCH_API_KEY", "another program's").explain();
+}
+
+#[test]
+fn clients_find_the_socket_whatever_else_is_wrong() {
+    let mut place = Place::new();
+    place.sources.environment.variables.clear();
+    let socket =
+        |place: &Place| pinwatch::config::client_socket(&place.sources).map_err(|error| error.to_string());
+    assert_eq!(socket(&place), Ok("/run/pinwatch/pinwatch.sock".into()));
+    place.file("nonsense = 1\n[api]\nrate = \"fast\"\n[intake]\nmode = 1\nsocket = \"/a.sock\"\n");
+    assert_eq!(socket(&place), Ok("/a.sock".into()));
+    place.variable("PINWATCH__INTAKE__SOCKET", "/b.sock");
+    assert_eq!(socket(&place), Ok("/b.sock".into()));
+    place.set("intake.socket=c.sock");
+    assert!(
+        socket(&place).unwrap_err().contains("intake.socket = \"c.sock\" (--set): must be the absolute path")
+    );
+}
+
+#[test]
+fn a_users_client_looks_for_the_users_daemon() {
+    let mut place = Place::new();
+    place.sources.environment.uid = 1000;
+    let own = place.path("pinwatch/pinwatch.sock");
+    std::fs::create_dir(place.path("pinwatch")).unwrap();
+    std::fs::write(&own, "").unwrap();
+    place.variable("XDG_RUNTIME_DIR", place.path(""));
+    assert_eq!(pinwatch::config::client_socket(&place.sources).unwrap(), own);
+}
+
+#[test]
+fn loading_makes_nothing() {
+    let mut place = Place::new();
+    place.set(&format!("store.url=sqlite:{}", place.path("a/b.db").display()));
+    place.set(&format!("intake.socket={}", place.path("c.sock").display()));
+    place.set(&format!("sink=[{{type=\"file\", path=\"{}\"}}]", place.path("d").display()));
+    place.explain();
+    assert_eq!(std::fs::read_dir(place.folder.path()).unwrap().count(), 0);
 }

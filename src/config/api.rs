@@ -1,17 +1,15 @@
 //! `[api]`: where the API is, who we are to it, and how hard we may lean on it.
 //!
-//! Promises: the URL can't lead a key to another host or over an open line, there is exactly one way in which
-//! credentials are given, and no message has a part of them. Must not know: HTTP.
+//! Promises: the URL can't lead a key to another host or over an open line. Must not know: HTTP, or how
+//! credentials are found.
 
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::Url;
-use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::secret;
+use super::credentials::{self, Credentials, Given};
 use super::section::{Section, quoted};
 use super::sources::Environment;
 use super::wire::{Count, Flag, Secret, Span, Text};
@@ -19,7 +17,7 @@ use super::wire::{Count, Flag, Secret, Span, Text};
 /// `[api]`
 #[derive(Debug, Clone)]
 pub struct Api {
-    /// Scheme, host and port alone: the path of a gateway stands in `path`.
+    /// Its own path, if it has one, goes before `path`.
     pub base_url: Url,
     /// Path template with `{pinId}`.
     pub path: String,
@@ -32,22 +30,6 @@ pub struct Api {
     /// Polls a second; `None` is no limit.
     pub rate: Option<NonZeroU32>,
 }
-
-/// How the daemon shows the API who it is.
-#[derive(Debug, Clone)]
-pub enum Credentials {
-    /// `Authorization: App <key>`
-    App(SecretString),
-    /// `Authorization: Basic …`
-    Basic { username: String, password: SecretString },
-}
-
-/// The keys that give credentials, in the order in which messages name them.
-const CREDENTIALS: [&str; 5] = ["key", "key_file", "username", "password", "password_file"];
-
-const WAYS: &str = "api.key_file (a file with the key), api.key (the key itself), or api.username with \
-                    api.password_file or api.password; or systemd's LoadCredential=api-key:/its/path, which \
-                    is found by itself as $CREDENTIALS_DIRECTORY/api-key";
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -90,7 +72,14 @@ pub(super) fn check(mut section: Section, environment: &Environment) -> Option<A
     let wire: Wire = section.read();
     let base_url = base_url(&mut section, &wire);
     let path = path(&mut section, wire.path.0.clone());
-    let credentials = credentials(&mut section, &wire, environment);
+    let given = Given {
+        key: wire.key,
+        key_file: wire.key_file,
+        username: wire.username,
+        password: wire.password,
+        password_file: wire.password_file,
+    };
+    let credentials = credentials::check(&mut section, given, environment);
     let least = Duration::from_millis(1);
     let timeout = section.duration("timeout", wire.timeout, least..=Duration::from_secs(600));
     let connect_timeout =
@@ -113,12 +102,6 @@ fn base_url(section: &mut Section, wire: &Wire) -> Option<Url> {
     let url = section.url("base_url", &wire.base_url, wire.allow_plain_http.0)?;
     if url.query().is_some() {
         section.refuse("base_url", "must have no query (?…)");
-        return None;
-    }
-    // One place for the path: joined out of two, it would be a riddle which "/" counts.
-    if url.path() != "/" {
-        section
-            .refuse("base_url", "must end with the host or port; what comes behind it belongs into api.path");
         return None;
     }
     Some(url)
@@ -145,115 +128,100 @@ fn path(section: &mut Section, path: String) -> Option<String> {
     None
 }
 
-fn credentials(section: &mut Section, wire: &Wire, environment: &Environment) -> Option<Credentials> {
-    let given: Vec<&str> = CREDENTIALS.into_iter().filter(|key| section.has(key)).collect();
-    match given[..] {
-        [] => from_systemd(section, environment),
-        ["key"] => {
-            let key = wire.key.as_ref()?.0.clone();
-            section.show("key", "set");
-            checked_key(section, "key", key).map(Credentials::App)
-        }
-        ["key_file"] => {
-            let path = &wire.key_file.as_ref()?.0;
-            let key = from_file(section, "key_file", path)?;
-            section.show_from("key", format!("set (from key_file {path})"), "key_file");
-            checked_key(section, "key_file", key).map(Credentials::App)
-        }
-        ["username", "password"] => {
-            let password = wire.password.as_ref()?.0.clone();
-            section.show("password", "set");
-            basic(section, wire, "password", password)
-        }
-        ["username", "password_file"] => {
-            let path = &wire.password_file.as_ref()?.0;
-            let password = from_file(section, "password_file", path)?;
-            section.show_from("password", format!("set (from password_file {path})"), "password_file");
-            basic(section, wire, "password_file", password)
-        }
-        _ => {
-            let named: Vec<String> = given
-                .iter()
-                .map(|key| match section.origin(key) {
-                    Some(origin) => format!("api.{key} ({origin})"),
-                    None => format!("api.{key}"),
-                })
-                .collect();
-            let named = named.join(" and ");
-            refuse_all(
-                section,
-                format!("credentials are given in exactly one way, and here are {named}; give {WAYS}"),
-            );
-            None
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{load, table};
+    use super::*;
 
-/// The credential that systemd passes, if nothing is configured.
-fn from_systemd(section: &mut Section, environment: &Environment) -> Option<Credentials> {
-    let path: Option<PathBuf> =
-        environment.path("CREDENTIALS_DIRECTORY").map(|folder| folder.join("api-key"));
-    let Some(path) = path.filter(|path| path.exists()) else {
-        refuse_all(section, format!("there are no credentials; give {WAYS}"));
-        return None;
-    };
-    match secret::read(&path) {
-        Ok(key) => {
-            let shown = format!("set (from {})", path.display());
-            section.show_origin("key", shown, "$CREDENTIALS_DIRECTORY".to_owned());
-            checked_key(section, "key", key).map(Credentials::App)
-        }
-        Err(error) => {
-            refuse_all(section, format!("can't use the credential {}: {error}", path.display()));
-            None
-        }
+    #[test]
+    fn the_url_leads_to_the_api_and_over_a_closed_line() {
+        table(&[
+            ("https is taken", "api.base_url = \"https://x.api.infobip.com\"", ""),
+            ("a port is taken", "api.base_url = \"https://x.api.infobip.com:8443/\"", ""),
+            (
+                "plain http is refused",
+                "api.base_url = \"http://a.example\"",
+                "api.base_url: must begin with https",
+            ),
+            (
+                "and taken if it is allowed",
+                "api.base_url = \"http://a.example\"\napi.allow_plain_http = true",
+                "",
+            ),
+            ("plain http to localhost is taken", "api.base_url = \"http://localhost:8080\"", ""),
+            ("plain http to 127.0.0.0/8 is taken", "api.base_url = \"http://127.9.9.9:1\"", ""),
+            ("plain http to ::1 is taken", "api.base_url = \"http://[::1]:1\"", ""),
+            (
+                "a name that only begins like it is not",
+                "api.base_url = \"http://localhost.example\"",
+                "api.base_url: ",
+            ),
+            ("nor an address that does", "api.base_url = \"http://127.0.0.1.example\"", "api.base_url: "),
+            (
+                "another scheme is refused",
+                "api.base_url = \"ftp://a.example\"",
+                "api.base_url: must begin with",
+            ),
+            ("no URL is refused", "api.base_url = \"a.example\"", "api.base_url: must be a URL"),
+            ("no host is refused", "api.base_url = \"https://\"", "api.base_url: must be a URL"),
+            (
+                "a user is refused",
+                "api.base_url = \"https://u@a.example\"",
+                "api.base_url: must have no user",
+            ),
+            (
+                "a query is refused",
+                "api.base_url = \"https://a.example/?a=1\"",
+                "api.base_url: must have no query",
+            ),
+            (
+                "a fragment is refused",
+                "api.base_url = \"https://a.example/#a\"",
+                "api.base_url: must have no frag",
+            ),
+            ("a path is taken", "api.base_url = \"https://a.example/b/\"", ""),
+        ]);
     }
-}
 
-/// Refuses what is no single key's fault.
-fn refuse_all(section: &mut Section, reason: String) {
-    section.refuse("", reason);
-}
-
-pub(super) fn from_file(section: &mut Section, key: &str, path: &str) -> Option<SecretString> {
-    let path = section.absolute_path(key, path)?;
-    match secret::read(Path::new(&path)) {
-        Ok(secret) => Some(secret),
-        Err(error) => {
-            section.refuse(key, format!("can't use this file: {error}"));
-            None
-        }
+    #[test]
+    fn the_path_has_the_pin_id_once_and_stays_at_its_host() {
+        table(&[
+            ("a gateway's path is taken", "api.path = \"/infobip/2fa/1/pin/{pinId}/status\"", ""),
+            ("a relative path is refused", "api.path = \"2fa/{pinId}\"", "api.path: must begin with /"),
+            ("a path without the ID is refused", "api.path = \"/2fa/{id}\"", "api.path: must have {pinId}"),
+            ("one with two IDs too", "api.path = \"/{pinId}/{pinId}\"", "api.path: must have {pinId}"),
+            ("two slashes would name a host", "api.path = \"//evil/{pinId}\"", "api.path: must be a path"),
+            ("so would a backslash", "api.path = '/\\evil/{pinId}'", "api.path: must be a path"),
+            ("a query is refused", "api.path = \"/a?b={pinId}\"", "api.path: must have no ?"),
+            ("a space is refused", "api.path = \"/a b/{pinId}\"", "api.path: must have no ?"),
+            ("dots would climb", "api.path = \"/../{pinId}\"", "api.path: must have no . and .."),
+        ]);
     }
-}
 
-/// What may stand in `Authorization: App …`: printable ASCII without spaces.
-fn checked_key(section: &mut Section, from: &str, key: SecretString) -> Option<SecretString> {
-    let text = key.expose_secret();
-    let reason = if text.is_empty() {
-        "the key is empty"
-    } else if text.starts_with("App ") {
-        "the key must stand alone, without \"App \" before it"
-    } else if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        "the key has a character in it that no key has: a space, an end of line or one that isn't ASCII"
-    } else {
-        return Some(key);
-    };
-    section.refuse(from, reason);
-    None
-}
-
-/// What may stand in `Authorization: Basic …` (RFC 7617, section 2).
-fn basic(section: &mut Section, wire: &Wire, from: &str, password: SecretString) -> Option<Credentials> {
-    let username = wire.username.as_ref()?.0.clone();
-    section.show("username", quoted(&username));
-    if username.is_empty() || username.contains(|c: char| c == ':' || c.is_control()) {
-        section.refuse("username", "must not be empty, and must have no : and no control characters in it");
-        return None;
+    #[test]
+    fn numbers_stay_in_their_ranges() {
+        table(&[
+            ("no time at all is refused", "api.timeout = \"0s\"", "api.timeout: must be at least 1ms"),
+            ("a bare number is refused", "api.timeout = 10", "api.timeout: must be a duration with its unit"),
+            (
+                "nothing at once is refused",
+                "api.concurrency = 0",
+                "api.concurrency: must be a whole number from 1",
+            ),
+            (
+                "a part of a poll is refused",
+                "api.concurrency = 1.5",
+                "api.concurrency: must be a whole number",
+            ),
+            ("fewer than none is refused", "api.rate = -1", "api.rate: must be a whole number, 0 or more"),
+            ("true is no number", "api.rate = true", "api.rate: must be a whole number"),
+            (
+                "a number is not true",
+                "api.allow_plain_http = 1",
+                "api.allow_plain_http: must be true or false",
+            ),
+        ]);
+        assert_eq!(load("").unwrap().api.rate, None);
+        assert_eq!(load("api.rate = 50").unwrap().api.rate, NonZeroU32::new(50));
     }
-    let text = password.expose_secret();
-    if text.is_empty() || text.contains(|c: char| c.is_control()) {
-        section.refuse(from, "the password must not be empty, and must have no control characters in it");
-        return None;
-    }
-    Some(Credentials::Basic { username, password })
 }

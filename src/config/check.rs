@@ -49,7 +49,7 @@ impl Section<'_> {
         number.0
     }
 
-    /// One of a few words; the first stands in for a wrong one.
+    /// What one of a few words stands for.
     pub fn choice<T: Copy>(&mut self, key: &str, word: &Text, choices: &[(&'static str, T)]) -> Option<T> {
         self.show(key, quoted(&word.0));
         if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == word.0) {

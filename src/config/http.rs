@@ -46,3 +46,29 @@ pub(super) fn check(mut section: Section) -> Option<Http> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{load, table};
+
+    #[test]
+    fn an_address_with_its_port_is_listened_on_and_nothing_is_off() {
+        table(&[
+            ("an IPv4 address is taken", "http.listen = \"127.0.0.1:9464\"", ""),
+            ("an IPv6 address is taken", "http.listen = \"[::]:9464\"", ""),
+            ("nothing is off", "http.listen = \"\"", ""),
+            (
+                "a name is refused",
+                "http.listen = \"localhost:9464\"",
+                "http.listen: must be an IP address and a port",
+            ),
+            (
+                "a port alone is refused",
+                "http.listen = \":9464\"",
+                "http.listen: must be an IP address and a port",
+            ),
+            ("a number is refused", "http.listen = 9464", "http.listen: must be a string"),
+        ]);
+        assert_eq!(load("").unwrap().http.listen, None);
+    }
+}

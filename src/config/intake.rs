@@ -94,3 +94,50 @@ pub(super) fn user_socket(runtime_dir: Option<&Path>, uid: u32) -> (PathBuf, &'s
         None => (format!("/tmp/pinwatch-{uid}/pinwatch.sock").into(), "default without $XDG_RUNTIME_DIR"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{load, table};
+
+    #[test]
+    fn the_socket_fits_an_address_and_the_mode_is_octal() {
+        let longest = format!("intake.socket = \"/{}\"", "x".repeat(106));
+        let too_long = format!("intake.socket = \"/{}\"", "x".repeat(107));
+        table(&[
+            ("an absolute path is taken", "intake.socket = \"/tmp/p.sock\"", ""),
+            (
+                "a relative one is refused",
+                "intake.socket = \"p.sock\"",
+                "intake.socket: must be the absolute path",
+            ),
+            (
+                "a folder is refused",
+                "intake.socket = \"/tmp/\"",
+                "intake.socket: must be the absolute path of a file",
+            ),
+            ("107 bytes are taken", &longest, ""),
+            ("108 are refused", &too_long, "intake.socket: must have at most 107 bytes"),
+            ("three digits are taken", "intake.mode = \"600\"", ""),
+            ("a number is refused", "intake.mode = 0o660", "intake.mode: must be a string"),
+            ("8 is no octal digit", "intake.mode = \"0680\"", "intake.mode: must be permission bits"),
+            ("a sign is no octal digit", "intake.mode = \"+660\"", "intake.mode: must be permission bits"),
+            (
+                "more than permission bits is refused",
+                "intake.mode = \"4755\"",
+                "intake.mode: must be permission",
+            ),
+            ("nothing is refused", "intake.mode = \"\"", "intake.mode: must be permission bits"),
+            (
+                "no PIN at all is refused",
+                "intake.max_in_flight = 0",
+                "intake.max_in_flight: must be a whole number",
+            ),
+            (
+                "nobody at all is refused",
+                "intake.max_connections = 0",
+                "intake.max_connections: must be a whole",
+            ),
+        ]);
+        assert_eq!(load("intake.mode = \"0600\"").unwrap().intake.mode, 0o600);
+    }
+}

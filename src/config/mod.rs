@@ -6,6 +6,7 @@
 //! and what would be right. Loading reads the configuration file and the key files, nothing else. Must not
 //! know: the process (its environment is an argument), or what the settings are used for.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use serde::Deserialize;
 
 mod api;
 mod check;
+mod credentials;
 mod error;
 mod http;
 mod intake;
@@ -24,11 +26,14 @@ mod section;
 mod sink;
 mod sources;
 mod store;
+#[cfg(test)]
+mod testing;
 mod toml_file;
 mod webhook;
 mod wire;
 
-pub use api::{Api, Credentials};
+pub use api::Api;
+pub use credentials::Credentials;
 pub use error::{ConfigError, Problem};
 pub use http::Http;
 pub use intake::Intake;
@@ -75,6 +80,15 @@ pub struct Setting {
     pub value: String,
     /// "default", or where it was written: file and line, environment variable, `--set`.
     pub origin: String,
+}
+
+/// A line for each key: `schedule.max_interval = "10m"  # default`.
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.settings
+            .iter()
+            .try_for_each(|Setting { key, value, origin }| writeln!(f, "{key} = {value}  # {origin}"))
+    }
 }
 
 impl Config {
@@ -133,7 +147,7 @@ pub fn client_socket(sources: &Sources) -> Result<PathBuf, ConfigError> {
     report.problems.retain(|problem| problem.key == KEY);
     let system = Path::new(intake::SYSTEM_SOCKET);
     let by_default =
-        report.settings.iter().any(|setting| setting.key == KEY && setting.origin.contains("default"));
+        report.settings.iter().any(|setting| setting.key == KEY && setting.origin.starts_with("default"));
     match socket {
         Some(own) if report.problems.is_empty() => {
             let elsewhere = personal && by_default && !own.exists() && system.exists();

@@ -14,7 +14,7 @@ use super::wire::{Number, Span, Text};
 /// `[schedule]`
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    /// From a PIN's submission to its first poll, and from there to the second.
+    /// The first interval; at least a millisecond.
     pub initial_interval: Duration,
     /// What each interval is multiplied by to give the next; 1 to 10.
     pub multiplier: f64,
@@ -101,5 +101,116 @@ fn refuse_order(section: &mut Section, schedule: &Schedule) {
         );
     } else {
         section.refuse("initial_interval", format!("must be at most schedule.max_interval, which is {max}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{load, table};
+    use super::*;
+
+    #[test]
+    fn intervals_are_positive_and_in_order() {
+        table(&[
+            ("two units are taken", "schedule.max_interval = \"1m 30s\"", ""),
+            (
+                "one interval for all is taken",
+                "schedule = {initial_interval = \"5s\", max_interval = \"5s\"}",
+                "",
+            ),
+            (
+                "no interval is refused",
+                "schedule.initial_interval = \"0s\"",
+                "schedule.initial_interval: must be at",
+            ),
+            (
+                "a bare number is refused",
+                "schedule.deadline = 48",
+                "schedule.deadline: must be a duration with",
+            ),
+            (
+                "so is one in a string",
+                "schedule.deadline = \"48\"",
+                "schedule.deadline: must be a duration with",
+            ),
+            (
+                "and a bare zero",
+                "schedule.not_found_grace = \"0\"",
+                "schedule.not_found_grace: must be a duration",
+            ),
+            (
+                "a unit that isn't one is refused",
+                "schedule.deadline = \"48 hrss\"",
+                "schedule.deadline: must be",
+            ),
+            ("less than nothing is refused", "schedule.deadline = \"-1s\"", "schedule.deadline: must be"),
+            (
+                "more than a year is refused",
+                "schedule.deadline = \"366days\"",
+                "schedule.deadline: must be at least",
+            ),
+            (
+                "more than fits is refused",
+                "schedule.deadline = \"99999999999999999y\"",
+                "schedule.deadline: must",
+            ),
+            ("no grace is taken", "schedule.not_found_grace = \"0s\"", ""),
+            (
+                "the longest may not be shorter than the first",
+                "schedule.max_interval = \"500ms\"",
+                "schedule.max_interval: must be at least schedule.initial_interval, which is 1s",
+            ),
+            (
+                "the first may not be longer than the longest, and the one that was written is blamed",
+                "schedule.initial_interval = \"1h\"",
+                "schedule.initial_interval: must be at most schedule.max_interval, which is 10m",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn factors_are_numbers_that_make_sense() {
+        table(&[
+            ("a whole number is taken", "schedule.multiplier = 2", ""),
+            (
+                "shrinking is refused",
+                "schedule.multiplier = 0.9",
+                "schedule.multiplier: must be a number from 1 to 10",
+            ),
+            (
+                "infinity is refused",
+                "schedule.multiplier = inf",
+                "schedule.multiplier: must be a number from 1",
+            ),
+            (
+                "not a number is refused",
+                "schedule.multiplier = nan",
+                "schedule.multiplier: must be a number from 1",
+            ),
+            ("no jitter is taken", "schedule.randomization_factor = 0", ""),
+            (
+                "full jitter is refused",
+                "schedule.randomization_factor = 1.0",
+                "schedule.randomization_factor: must",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn completion_is_one_of_two_words() {
+        table(&[
+            ("any is taken", "schedule.completion = \"any\"", ""),
+            (
+                "a typing error is helped",
+                "schedule.completion = \"al\"",
+                "schedule.completion: must be \"all\" or \"any\"; did you mean \"all\"?",
+            ),
+            (
+                "the words are lower case",
+                "schedule.completion = \"ALL\"",
+                "schedule.completion: must be \"all\"",
+            ),
+        ]);
+        assert_eq!(load("schedule.completion = \"any\"").unwrap().schedule.completion, Completion::Any);
     }
 }

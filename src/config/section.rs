@@ -271,3 +271,45 @@ fn locate(error: ReadError) -> (String, String) {
 fn top_key(key: &str) -> String {
     key.split(['[', '.']).next().unwrap_or_default().to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_what_may_be_secret() {
+        let table = [
+            ("a plain one is shown whole", "https://a.example:1/b", "https://a.example:1/b"),
+            ("user and password are hidden", "https://u:p@a.example/b", "https://***@a.example/b"),
+            ("whatever the password has in it", "https://u:p/?#@:x@a.example", "https://***@a.example"),
+            ("without slashes too", "postgres:u:p@a", "postgres:***@a"),
+            ("without a scheme too", "u@a", "***@a"),
+            ("a query is hidden", "https://a.example/b?token=c", "https://a.example/b?***"),
+            ("so is a fragment", "https://a.example/b#c", "https://a.example/b?***"),
+            ("a mail address in the query hides more", "https://a/b?c=d@e", "https://***@e"),
+        ];
+        for (title, url, expected) in table {
+            assert_eq!(redacted(url), expected, "{title}");
+        }
+    }
+
+    #[test]
+    fn a_suggestion_is_made_only_where_one_is_close() {
+        let known = ["max_interval", "initial_interval", "deadline"];
+        let table = [
+            ("a letter too many", "max_intervall", Some("max_interval")),
+            ("a hyphen for an underscore", "max-interval", Some("max_interval")),
+            ("two letters in each other's place", "daedline", Some("deadline")),
+            ("something else altogether", "foo", None),
+        ];
+        for (title, word, expected) in table {
+            assert_eq!(did_you_mean(word, &known), expected, "{title}");
+        }
+    }
+
+    #[test]
+    fn a_long_value_is_cut_to_fit_a_line() {
+        assert_eq!(quoted("a\"b"), r#""a\"b""#);
+        assert_eq!(quoted(&"é".repeat(300)).chars().count(), 203);
+    }
+}

@@ -114,7 +114,13 @@ pub(super) fn check(value: Option<Value>, report: &mut Report) -> Option<Vec<Sin
     }
     let mut sinks: Vec<Sink> = Vec::with_capacity(tables.len());
     for (index, table) in tables.into_iter().enumerate() {
-        let mut section = Section::new(format!("sink[{index}]"), Some(table), report);
+        let key = format!("sink[{index}]");
+        if !matches!(table.kind, ValueKind::Table(_)) {
+            let reason = "must be a table, such as {type=\"stdout\"}".to_owned();
+            report.problems.push(Problem { key, value: None, origin: origin_of(&table), reason });
+            continue;
+        }
+        let mut section = Section::new(key, Some(table), report);
         if let Some(sink) = check_one(&mut section) {
             refuse_twins(&mut section, &sink, &sinks);
             sinks.push(sink);
@@ -188,5 +194,93 @@ fn refuse_twins(section: &mut Section, sink: &Sink, others: &[Sink]) {
     let same = |other: &&Sink| matches!(&other.kind, SinkKind::File { path: theirs, .. } if theirs == path);
     if let Some(other) = others.iter().find(same) {
         section.refuse("path", format!("must differ: the sink {:?} writes this file already", other.name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{load, table};
+    use super::*;
+
+    #[test]
+    fn a_sink_has_a_type_and_only_the_keys_of_that_type() {
+        table(&[
+            ("stdout needs nothing more", "[[sink]]\ntype = \"stdout\"", ""),
+            ("a file needs its path", "[[sink]]\ntype = \"file\"", "sink[0].path: must be given"),
+            (
+                "an absolute one",
+                "[[sink]]\ntype = \"file\"\npath = \"a\"",
+                "sink[0].path: must be the absolute path",
+            ),
+            (
+                "a type must be given",
+                "[[sink]]\nname = \"a\"",
+                "sink[0].type: must be \"stdout\", \"file\" or",
+            ),
+            (
+                "a typing error in it is helped",
+                "[[sink]]\ntype = \"webhok\"",
+                "sink[0].type: must be \"stdout\", \"file\" or \"webhook\"; did you mean \"webhook\"?",
+            ),
+            ("a type is a string", "[[sink]]\ntype = 1", "sink[0].type: must be a string"),
+            (
+                "another type's key is refused",
+                "[[sink]]\ntype = \"stdout\"\npath = \"/a\"",
+                "sink[0].path: a sink of type \"stdout\" has no such key; it has type, name, from",
+            ),
+            (
+                "a typing error in a key is helped",
+                "[[sink]]\ntype = \"file\"\npath = \"/a\"\nfsnc = \"never\"",
+                "sink[0].fsnc: a sink has no such key; did you mean fsync?",
+            ),
+            (
+                "another fsync is refused",
+                "[[sink]]\ntype=\"file\"\npath=\"/a\"\nfsync=\"all\"",
+                "sink[0].fsync: must",
+            ),
+            (
+                "another beginning is refused",
+                "[[sink]]\ntype=\"stdout\"\nfrom=\"first\"",
+                "sink[0].from: must be",
+            ),
+            (
+                "one pair of brackets is refused",
+                "[sink]\ntype = \"stdout\"",
+                "sink: must be written [[sink]]",
+            ),
+            ("a word is no sink", "sink = [\"stdout\"]", "sink[0]: must be a table"),
+        ]);
+    }
+
+    #[test]
+    fn names_and_files_are_unique() {
+        let stdout = "[[sink]]\ntype = \"stdout\"\n";
+        let file = "[[sink]]\ntype = \"file\"\npath = \"/a\"\n";
+        table(&[
+            ("different types differ by their names", &[stdout, file].concat(), ""),
+            (
+                "two of a type need names",
+                &[stdout, stdout].concat(),
+                "sink[1].name: must be given and differ",
+            ),
+            ("and with names are taken", &[stdout, "name = \"a\"\n", stdout].concat(), ""),
+            (
+                "two sinks may not write one file",
+                &[file, file, "name = \"b\"\n"].concat(),
+                "sink[1].path: must differ: the sink \"file\" writes this file already",
+            ),
+            ("a name has no capitals", &[stdout, "name = \"A\""].concat(), "sink[0].name: must be 1 to 64"),
+            ("a name isn't empty", &[stdout, "name = \"\""].concat(), "sink[0].name: must be 1 to 64"),
+        ]);
+    }
+
+    #[test]
+    fn without_any_sink_there_is_one_to_stdout() {
+        for text in ["", "sink = []"] {
+            let sinks = load(text).unwrap().sinks;
+            assert_eq!(sinks.len(), 1);
+            assert_eq!((sinks[0].name.as_str(), sinks[0].from), ("stdout", From::Now));
+            assert!(matches!(sinks[0].kind, SinkKind::Stdout));
+        }
     }
 }

@@ -60,9 +60,10 @@ impl Environment {
         Self { variables, uid: rustix::process::geteuid().as_raw(), system_file: SYSTEM_FILE.into() }
     }
 
-    /// An absolute path; XDG's specification says that a relative one is to be ignored.
+    /// An absolute path; XDG's specification says that a relative one is to be ignored. So is one that isn't
+    /// UTF-8: it could not be shown, nor written into a configuration.
     pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
-        self.variables.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
+        self.variables.get(name)?.to_str().map(PathBuf::from).filter(|path| path.is_absolute())
     }
 }
 
@@ -108,7 +109,7 @@ pub(super) fn merge(sources: &Sources) -> Result<Merged, ConfigError> {
     let mut problems = Vec::new();
     let mut layers = Vec::new();
     if personal {
-        layers.push(personal_defaults(&sources.environment, &mut problems));
+        layers.push(personal_defaults(&sources.environment));
     }
     if let Some((path, text)) = &file {
         layers.push(from_file(toml_file::parse(path, text)?, &mut problems));
@@ -126,7 +127,16 @@ pub(super) fn merge(sources: &Sources) -> Result<Merged, ConfigError> {
             Map::new()
         }
     };
+    if personal && !has_store_url(&values) {
+        // The default of root would be no help to this user.
+        let reason = "must be given, because neither $XDG_STATE_HOME nor $HOME is an absolute path";
+        problems.push(problem("store.url", None, reason));
+    }
     Ok(Merged { values, problems, file: file.map(|(path, _)| path), personal })
+}
+
+fn has_store_url(values: &Map<String, Value>) -> bool {
+    matches!(values.get("store").map(|store| &store.kind), Some(ValueKind::Table(store)) if store.contains_key("url"))
 }
 
 /// One source, read already: keys with dots in them, or tables.
@@ -170,22 +180,13 @@ fn read_text(path: &Path) -> io::Result<String> {
 }
 
 /// What a user who isn't root and has no file gets instead of `/run` and `/var/lib`.
-fn personal_defaults(environment: &Environment, problems: &mut Vec<Problem>) -> Layer {
-    let mut layer = Map::new();
-    let (socket, origin) =
-        intake::user_socket(environment.path("XDG_RUNTIME_DIR").as_deref(), environment.uid);
-    layer.insert("intake.socket".to_owned(), given(origin, socket.to_string_lossy()));
+fn personal_defaults(environment: &Environment) -> Layer {
+    let runtime = environment.path("XDG_RUNTIME_DIR");
     let (state, home) = (environment.path("XDG_STATE_HOME"), environment.path("HOME"));
-    match store::user_store(state.as_deref(), home.as_deref()) {
-        Some((url, origin)) => {
-            layer.insert("store.url".to_owned(), given(origin, url));
-        }
-        // Only where nothing else says it; the default of root would be no help to this user.
-        None if !environment.variables.contains_key("PINWATCH__STORE__URL") => {
-            let reason = "must be given, because neither $XDG_STATE_HOME nor $HOME is an absolute path";
-            problems.push(problem("store.url", None, reason));
-        }
-        None => {}
+    let (socket, origin) = intake::user_socket(runtime.as_deref(), environment.uid);
+    let mut layer = Map::from([("intake.socket".to_owned(), given(origin, socket.to_string_lossy()))]);
+    if let Some((url, origin)) = store::user_store(state.as_deref(), home.as_deref()) {
+        layer.insert("store.url".to_owned(), given(origin, url));
     }
     Layer(layer)
 }
@@ -265,7 +266,8 @@ fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str,
                 true => "there is no such key; it is written section.key".to_owned(),
                 false => no_such_key("the top level", section, &known),
             };
-            problems.push(problem(key, Some(origin), reason));
+            let subject = if known.contains(&section) { key } else { section };
+            problems.push(problem(subject, Some(origin), reason));
             return;
         }
         [] => return,

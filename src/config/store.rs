@@ -73,3 +73,30 @@ pub(super) fn user_store(state: Option<&Path>, home: Option<&Path>) -> Option<(S
     };
     Some((format!("sqlite:{}", folder.join("pinwatch/pinwatch.db").display()), origin))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{load, table};
+
+    #[test]
+    fn the_store_is_a_sqlite_file_with_an_absolute_path() {
+        table(&[
+            ("the short form is taken", "store.url = \"sqlite:/a/b.db\"", ""),
+            ("the long form is taken", "store.url = \"sqlite:///a/b.db\"", ""),
+            ("a relative path is refused", "store.url = \"sqlite:b.db\"", "store.url: must be \"sqlite:\""),
+            ("so is one in the long form", "store.url = \"sqlite://b.db\"", "store.url: must be \"sqlite:\""),
+            ("memory is no store", "store.url = \"sqlite::memory:\"", "store.url: must be \"sqlite:\""),
+            ("parameters are refused", "store.url = \"sqlite:/a?mode=ro\"", "store.url: must be \"sqlite:\""),
+            ("a path alone is refused", "store.url = \"/a/b.db\"", "store.url: must be \"sqlite:\""),
+            (
+                "PostgreSQL is not yet there",
+                "store.url = \"postgres://h/d\"",
+                "store.url: PostgreSQL is not yet",
+            ),
+            ("under no name", "store.url = \"postgresql://h/d\"", "store.url: PostgreSQL is not yet"),
+            ("nothing kept is refused", "store.retention = \"0s\"", "store.retention: must be at least 1s"),
+        ]);
+        let path = |url: &str| load(&format!("store.url = \"{url}\"")).unwrap().store.path;
+        assert_eq!(path("sqlite:/a/b.db"), path("sqlite:///a/b.db"));
+    }
+}

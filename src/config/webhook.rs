@@ -12,8 +12,8 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::api::from_file;
 use super::check::YEAR;
+use super::credentials::from_file;
 use super::section::Section;
 use super::wire::{Count, Flag, Secret, Secrets, Span, Text};
 
@@ -148,4 +148,100 @@ fn is_signing_secret(secret: &SecretString) -> bool {
     let Some(encoded) = secret.expose_secret().strip_prefix("whsec_") else { return false };
     let decoded = STANDARD.decode(encoded).map(Zeroizing::new);
     decoded.is_ok_and(|bytes| (24..=64).contains(&bytes.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sink::SinkKind;
+    use super::super::testing::{load, table};
+    use super::*;
+
+    /// A webhook with these keys too.
+    fn with(keys: &str) -> String {
+        format!("[[sink]]\ntype = \"webhook\"\nurl = \"https://h.example/a\"\n{keys}")
+    }
+
+    fn secret(bytes: usize) -> String {
+        format!("whsec_{}", STANDARD.encode(vec![7; bytes]))
+    }
+
+    fn webhook(text: &str) -> Webhook {
+        match load(text).unwrap().sinks.remove(0).kind {
+            SinkKind::Webhook(webhook) => webhook,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_url_is_given_and_closed_to_listeners() {
+        let url = |url: &str| format!("[[sink]]\ntype = \"webhook\"\nurl = \"{url}\"\n");
+        table(&[
+            ("https with a query is taken", &url("https://h.example/a?b=c"), ""),
+            ("plain http to this machine is taken", &url("http://127.0.0.1:1/a"), ""),
+            (
+                "plain http is refused, with the key that allows it",
+                &url("http://h.example"),
+                "sink[0].url: must begin with https://, because over http:// everybody on the way reads along; \
+                 sink[0].allow_plain_http = true",
+            ),
+            (
+                "and taken if it is allowed",
+                &[&url("http://h.example"), "allow_plain_http = true"].concat(),
+                "",
+            ),
+            ("a user is refused", &url("https://u:p@h.example"), "sink[0].url: must have no user"),
+            ("no URL at all is refused", "[[sink]]\ntype = \"webhook\"", "sink[0].url: must be given"),
+        ]);
+    }
+
+    #[test]
+    fn secrets_are_those_of_standard_webhooks_and_given_in_one_way() {
+        let one = |bytes| with(&format!("secret = \"{}\"", secret(bytes)));
+        table(&[
+            ("24 bytes are taken", &one(24), ""),
+            ("64 bytes are taken", &one(64), ""),
+            ("23 are refused", &one(23), "sink[0].secret: must be \"whsec_\""),
+            ("65 are refused", &one(65), "sink[0].secret: must be \"whsec_\""),
+            ("the prefix is needed", &with("secret = \"AAAA\""), "sink[0].secret: must be \"whsec_\""),
+            ("the rest is base64", &with("secret = \"whsec_?\""), "sink[0].secret: must be \"whsec_\""),
+            ("a list is a list", &with("secrets = \"a\""), "sink[0].secrets: must be a list of strings"),
+            ("of strings", &with("secrets = [1]"), "sink[0].secrets: must be a list of strings"),
+            ("with one at least", &with("secrets = []"), "sink[0].secrets: must have at least one"),
+            (
+                "one way is enough",
+                &with("secret = \"a\"\nsecret_file = \"/b\""),
+                "sink[0]: must have one of secret, secret_file, not several",
+            ),
+            (
+                "a missing file is refused",
+                &with("secret_file = \"/no/b\""),
+                "sink[0].secret_file: can't use this",
+            ),
+        ]);
+        assert!(webhook(&with("")).secrets.is_empty());
+        let rotated = webhook(&with(&format!("secrets = [\"{}\", \"{}\"]", secret(32), secret(24))));
+        assert_eq!(rotated.secrets[0].expose_secret(), secret(32));
+        assert_eq!(rotated.secrets.len(), 2);
+    }
+
+    #[test]
+    fn numbers_and_words_stay_within_what_makes_sense() {
+        table(&[
+            ("a thousand in a batch are taken", &with("batch = 1000"), ""),
+            (
+                "more are refused",
+                &with("batch = 1001"),
+                "sink[0].batch: must be a whole number from 1 to 1000",
+            ),
+            ("none are refused", &with("batch = 0"), "sink[0].batch: must be a whole number from 1"),
+            (
+                "no concurrency is refused",
+                &with("concurrency = 0"),
+                "sink[0].concurrency: must be a whole number",
+            ),
+            ("no age is refused", &with("max_age = \"0s\""), "sink[0].max_age: must be at least 1s"),
+            ("another format is refused", &with("format = \"xml\""), "sink[0].format: must be \"record\" or"),
+        ]);
+        assert_eq!(webhook(&with("format = \"cloudevents\"")).format, WebhookFormat::CloudEvents);
+    }
 }
