@@ -32,7 +32,7 @@ impl Answers {
         for status in sms.chain(calls).chain([Known::Undocumented]) {
             for form in [FinalForm::Bool, FinalForm::Text, FinalForm::Absent] {
                 let told = Told { status, form };
-                single[index(told)] = Bytes::from(json!([object(told)]).to_string());
+                single[index(told)] = Bytes::from(format!("[{}]", object(told)));
             }
         }
         Self { single }
@@ -66,19 +66,18 @@ fn index(told: Told) -> usize {
     status * FORMS + told.form as usize
 }
 
-fn object(told: Told) -> serde_json::Value {
+/// A delivery, its fields in the order of the vendor's example.
+fn object(told: Told) -> String {
     let status = told.status.status();
     let is_final = told.status.is_final();
-    let mut object = json!({
-        "status": status.as_str(),
-        "description": status.description().unwrap_or(UNDOCUMENTED_DESCRIPTION),
-    });
-    match told.form {
-        FinalForm::Bool => object["finalStatus"] = json!(is_final),
-        FinalForm::Text => object["finalStatus"] = json!(is_final.to_string()),
-        FinalForm::Absent => {}
-    }
-    object
+    let final_status = match told.form {
+        FinalForm::Bool => format!(r#","finalStatus":{is_final}"#),
+        FinalForm::Text => format!(r#","finalStatus":"{is_final}""#),
+        FinalForm::Absent => String::new(),
+    };
+    let status_text = json!(status.as_str());
+    let description = json!(status.description().unwrap_or(UNDOCUMENTED_DESCRIPTION));
+    format!(r#"{{"status":{status_text},"description":{description}{final_status}}}"#)
 }
 
 /// A 200 with this JSON.
@@ -136,12 +135,13 @@ mod tests {
         let delivered = told(Known::Sms(SmsStatus::Delivered), FinalForm::Bool);
         let waiting = told(Known::Sms(SmsStatus::WaitingDelivery), FinalForm::Text);
         let call = told(Known::Call(CallStatus::Undefined), FinalForm::Absent);
-        let one = json!({"status": "MESSAGE_DELIVERED", "description": "Message sent and delivered", "finalStatus": true});
-        let two = json!({"status": "MESSAGE_WAITING_DELIVERY", "description": "Message sent, waiting for delivery", "finalStatus": "false"});
-        let three = json!({"status": "UNDEFINED", "description": "Request is undefined."});
+        let one =
+            r#"{"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true}"#;
+        let two = r#"{"status":"MESSAGE_WAITING_DELIVERY","description":"Message sent, waiting for delivery","finalStatus":"false"}"#;
+        let three = r#"{"status":"UNDEFINED","description":"Request is undefined."}"#;
         assert_eq!(text(&[]), "[]");
-        assert_eq!(text(&[delivered]), json!([one]).to_string());
-        assert_eq!(text(&[delivered, waiting, call]), json!([one, two, three]).to_string());
+        assert_eq!(text(&[delivered]), format!("[{one}]"));
+        assert_eq!(text(&[delivered, waiting, call]), format!("[{one},{two},{three}]"));
     }
 
     #[test]
@@ -149,6 +149,7 @@ mod tests {
         let answers = Answers::new();
         let distinct: std::collections::HashSet<_> = answers.single.iter().collect();
         assert_eq!(distinct.len(), STATUSES * FORMS);
-        assert!(answers.single.iter().all(|bytes| bytes.starts_with(b"[{")));
+        let is_json = |bytes: &Bytes| serde_json::from_slice::<Vec<serde_json::Value>>(bytes).is_ok();
+        assert!(answers.single.iter().all(is_json));
     }
 }

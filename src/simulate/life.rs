@@ -292,7 +292,7 @@ fn log_normal(settings: &LifeSettings, rng: &mut Rng) -> Duration {
 
 /// `time` times `factor`, at most [`LONGEST`]. Whole microseconds: what machines compute differently, in the
 /// last bits of a logarithm, is not in it.
-fn scaled(time: Duration, factor: f64) -> Duration {
+pub fn scaled(time: Duration, factor: f64) -> Duration {
     let scaled = Duration::try_from_secs_f64(time.as_secs_f64() * factor).unwrap_or(LONGEST).min(LONGEST);
     scaled - Duration::from_nanos(u64::from(scaled.subsec_nanos() % 1000))
 }

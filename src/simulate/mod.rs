@@ -36,8 +36,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use args::SimulateArgs;
 pub use counts::Counts;
-pub use faults::{Fault, FaultRate, Faults, InvalidFault};
-pub use life::{FinalForm, Known, Life, LifeSettings, Told};
+pub use faults::{Fault, FaultRate, Faults, HUGE, InvalidFault};
+pub use life::{FinalForm, Known, LONGEST, Life, LifeSettings, MAX_DELIVERIES, Told, UNDOCUMENTED};
 pub use server::{Settings, Simulator, StartError};
 
 /// Why `pinwatch simulate` ended badly.

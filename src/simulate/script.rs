@@ -69,7 +69,7 @@ pub fn help() -> String {
            sim-5s-…  sim-250ms-…                       delivered after that time\n  \
            sim-waiting-…                               never final\n  \
            sim-none-…                                  always an empty array\n  \
-           sim-unknown-…                               final, with a status that isn't documented ({UNDOCUMENTED})\n  \
+           sim-unknown-…                               final, with an undocumented status ({UNDOCUMENTED})\n  \
            sim-MESSAGE_EXPIRED-…                       always this status; so for each one of the API\n  \
            sim-404-…  sim-500-…  sim-429-…             always this HTTP status, 400 to 599\n  \
            sim-cut-…  sim-stall-…                      always this fault; so for each kind of --fault"

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use super::answers::{self, Answers};
 use super::counts::{Counters, Counts};
 use super::faults::{self, Fault, Faults};
-use super::life::{Known, Life, LifeSettings, stable_hash};
+use super::life::{Known, Life, LifeSettings, scaled, stable_hash};
 use super::pins::Pins;
 use super::script::Script;
 use crate::outcome::SmsStatus;
@@ -202,7 +202,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let answer = shared.decide(&request, &mut rng);
     drop(request);
 
-    let delay = settings.latency.saturating_add(settings.jitter.mul_f64(rng.f64()));
+    let delay = settings.latency.saturating_add(scaled(settings.jitter, rng.f64()));
     if !delay.is_zero() {
         sleep(delay).await;
     }
