@@ -7,11 +7,13 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod commands;
 pub mod config;
+pub mod daemon;
 pub mod intake;
 pub mod outcome;
 pub mod pin;
 pub mod poll;
 pub mod schedule;
-pub mod store;
 pub mod simulate;
+pub mod store;
