@@ -18,7 +18,7 @@ Exit status:
   124  timed out";
 
 pub const RUN: &str = "\
-Configuration is read from the file, then from the environment (PINWATCH__SECTION__KEY), then from --set.
+Configuration is read from the file, then from the environment (PINWATCH__SECTION__KEY), then from --set. \
 SIGTERM stops, SIGHUP reads the configuration anew.
 
 Examples:
@@ -27,7 +27,7 @@ Examples:
   PINWATCH__API__KEY_FILE=./api-key pinwatch run --set intake.socket=/tmp/pinwatch.sock --set store.url=sqlite:/tmp/pinwatch.db";
 
 pub const SUBMIT: &str = "\
-Submitting a PIN a second time does no harm: it is a duplicate, and is polled once. In a file, blank lines
+Submitting a PIN a second time does no harm: it is a duplicate, and is polled once. In a file, blank lines \
 and lines that begin with # are skipped, and what a JSON line says wins over the options.
 
 Examples:
@@ -39,7 +39,7 @@ Examples:
 Exit status: 1 if some PIN was refused; with --wait also 4 if some PIN was not delivered, 124 if time was up.";
 
 pub const WAIT: &str = "\
-Survives a restart of the daemon. Delivered is what the API calls delivered or answered; a PIN that was only
+Survives a restart of the daemon. Delivered is what the API calls delivered or answered; a PIN that was only \
 accepted by the operator counts as not delivered, for nobody can know.
 
 Examples:
@@ -70,7 +70,7 @@ Examples:
 Exit status: 1 if the daemon does not know some PIN.";
 
 pub const TAIL: &str = "\
-A line is the outcome record that every sink gets. With -f the daemon may restart: no outcome is left out or
+A line is the outcome record that every sink gets. With -f the daemon may restart: no outcome is left out or \
 printed twice.
 
 Examples:
@@ -100,7 +100,7 @@ Examples:
   pinwatch check-config && systemctl reload pinwatch";
 
 pub const DEMO: &str = "\
-Starts a simulated API and a daemon in a temporary folder, submits PINs to it, shows how they become final,
+Starts a simulated API and a daemon in a temporary folder, submits PINs to it, shows how they become final, \
 and leaves nothing behind.
 
 Examples:

@@ -101,6 +101,22 @@ mod tests {
                          {"name":"hook","state":"retrying","since":"2026-01-02T00:00:05.000Z","tries":3,"lastError":"503"}]}"#,
         );
         let told = told(story.unwrap(), "2026-01-02T00:01:00Z".parse().unwrap()).unwrap();
-        insta::assert_snapshot!(told, @"");
+        insta::assert_snapshot!(told, @r"
+        PIN          9C81
+        state        finished
+        reference    order\u{1b}-42
+        submitted    2026-01-02T00:00:00.000Z (1m ago)
+        polls        4
+        last answer  MESSAGE_DELIVERED, 2026-01-02T00:00:04.000Z (56s ago)
+        outcome      final
+        status       MESSAGE_DELIVERED: Message sent and delivered
+        delivered    yes
+        finished     2026-01-02T00:00:04.000Z (56s ago)
+        seq          7
+
+        SINK    STATE      SINCE    TRIES  LAST ERROR
+        stdout  delivered  55s ago  -
+        hook    retrying   55s ago  3      503
+        ");
     }
 }
