@@ -8,7 +8,9 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod commands;
 pub mod config;
+pub mod daemon;
 pub mod intake;
 pub mod outcome;
 pub mod pin;
@@ -16,5 +18,4 @@ pub mod poll;
 pub mod schedule;
 pub mod simulate;
 pub mod sinks;
-
 pub mod store;

@@ -1,5 +1,7 @@
 //! What a client is told: one line of JSON an answer, as in the contract.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -7,7 +9,8 @@ use super::request::Refusal;
 use crate::outcome::{Delivery, Ending, Submission, deciding, rfc3339};
 use crate::pin::PinId;
 use crate::schedule::{Live, Next, Stats};
-use crate::store::{InFlight, Outcome, Record, Submitted};
+use crate::sinks::SinkHealth;
+use crate::store::{Failed, InFlight, Outcome, Record, Submitted};
 
 /// The answer to anything that is refused.
 pub fn refused(refusal: &Refusal) -> String {
@@ -72,15 +75,41 @@ pub fn tail_end(next: i64) -> String {
 /// A sink's state for one PIN.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct SinkState {
-    pub name: String,
-    pub state: &'static str,
+struct SinkState<'a> {
+    name: &'a str,
+    state: &'static str,
+    /// Since when it is tried.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub since: Option<String>,
+    since: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tries: Option<i64>,
+    tries: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<String>,
+    last_error: Option<&'a str>,
+}
+
+/// What is known of an outcome at one sink: from its cursor, from its failed deliveries, and from what stops
+/// it now.
+fn sink_state<'a>(
+    seq: i64,
+    (name, cursor, failed): &'a (String, i64, Option<Failed>),
+    health: Option<&'a SinkHealth>,
+) -> SinkState<'a> {
+    let (mut since, mut tries, mut last_error) = (None, None, None);
+    let cursor = health.map_or(*cursor, |health| health.cursor.max(*cursor));
+    let state = if let Some(failed) = failed {
+        since = failed.first_try_at.map(rfc3339);
+        tries = Some(failed.tries);
+        last_error = failed.error.as_deref();
+        if failed.dead { "dead_letter" } else { "retrying" }
+    } else if cursor >= seq {
+        "delivered"
+    } else {
+        let trouble = health.and_then(|health| health.trouble.as_ref());
+        since = trouble.map(|(since, _)| rfc3339(*since));
+        last_error = trouble.map(|(_, what)| what.as_str());
+        "pending"
+    };
+    SinkState { name, state, since, tries, last_error }
 }
 
 /// The answer to a show of a PIN in flight.
@@ -102,14 +131,18 @@ pub fn in_flight(pin: &PinId, live: &Live, submission: Option<&Submission>) -> S
 }
 
 /// The answer to a show of a PIN that has its outcome.
-pub fn finished(outcome: &Outcome, sinks: Vec<SinkState>) -> String {
+pub fn finished(
+    outcome: &Outcome,
+    sinks: &[(String, i64, Option<Failed>)],
+    health: &BTreeMap<String, SinkHealth>,
+) -> String {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Shown<'a> {
         pin_id: &'a PinId,
         state: &'a str,
         outcome: &'a RawValue,
-        sinks: Vec<SinkState>,
+        sinks: Vec<SinkState<'a>>,
     }
     #[derive(Serialize)]
     struct Answer<'a> {
@@ -119,6 +152,7 @@ pub fn finished(outcome: &Outcome, sinks: Vec<SinkState>) -> String {
     let Ok(record) = serde_json::from_str(&outcome.record) else {
         return refused(&super::Code::StoreUnavailable.because("the outcome in the store is not readable"));
     };
+    let sinks = sinks.iter().map(|sink| sink_state(outcome.seq, sink, health.get(&sink.0))).collect();
     line(&Answer { ok: true, pin: Shown { pin_id: &outcome.pin, state: "finished", outcome: record, sinks } })
 }
 
@@ -183,15 +217,38 @@ fn told(deliveries: &[Delivery]) -> String {
     if statuses.is_empty() { "nothing known yet".into() } else { statuses.join("; ") }
 }
 
-/// The answer to stats.
-pub fn stats(schedule: &Stats, newest_seq: i64, connections: usize, sinks: &[(String, i64)]) -> String {
+/// The answer to stats. Of `failed`: a sink's name, how many outcomes it is tried again with, how many are
+/// dead letters.
+pub fn stats(
+    schedule: &Stats,
+    newest_seq: i64,
+    connections: usize,
+    health: &BTreeMap<String, SinkHealth>,
+    failed: &[(String, i64, i64)],
+) -> String {
     let counts = &schedule.counts;
     let outcomes: serde_json::Map<_, _> =
         Ending::ALL.iter().map(|e| (e.as_str().to_owned(), counts.outcomes[*e as usize].into())).collect();
-    let sinks: serde_json::Map<_, _> = sinks
+    let sinks: serde_json::Map<_, _> = health
         .iter()
-        .map(|(name, cursor)| {
-            (name.clone(), serde_json::json!({"cursor": cursor, "behind": newest_seq - cursor}))
+        .map(|(name, health)| {
+            let (retrying, dead) = failed
+                .iter()
+                .find(|(sink, ..)| sink == name)
+                .map_or((0, 0), |(_, retrying, dead)| (*retrying, *dead));
+            let trouble = health
+                .trouble
+                .as_ref()
+                .map(|(since, what)| serde_json::json!({"since": rfc3339(*since), "what": what}));
+            let sink = serde_json::json!({
+                "cursor": health.cursor,
+                "behind": (newest_seq - health.cursor).max(0),
+                "retrying": retrying,
+                "deadLetters": dead,
+                "closed": health.closed,
+                "trouble": trouble,
+            });
+            (name.clone(), sink)
         })
         .collect();
     let brake = schedule

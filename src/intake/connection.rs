@@ -12,7 +12,7 @@ use tokio::time::{interval, timeout};
 use tracing::{info, warn};
 
 use super::Services;
-use super::answer::{self, SinkState};
+use super::answer;
 use super::lines::{Line, Lines, MAX_LINE};
 use super::outgoing::{Gone, Outgoing, SharedRoom, write_out};
 use super::request::{Code, Refusal, Request, Submit, TailStart, parse};
@@ -187,19 +187,9 @@ impl Connection<'_> {
             return Ok(answer::in_flight(&pin, live, submission.as_ref()));
         }
         let outcome = self.outcome_of(&pin).await?;
-        let sinks = self.services.store.cursors().await?;
-        let state = |cursor| if cursor >= outcome.seq { "delivered" } else { "pending" };
-        let sinks = sinks
-            .into_iter()
-            .map(|(name, cursor)| SinkState {
-                name,
-                state: state(cursor),
-                since: None,
-                tries: None,
-                last_error: None,
-            })
-            .collect();
-        Ok(answer::finished(&outcome, sinks))
+        let sinks = self.services.store.sinks_of(outcome.seq).await?;
+        let health = self.services.health.all();
+        Ok(answer::finished(&outcome, &sinks, &health))
     }
 
     async fn cancel(&self, pin: PinId) -> Result<String, Ended> {
@@ -260,10 +250,10 @@ impl Connection<'_> {
 
     async fn stats(&self) -> Result<String, Ended> {
         let schedule = self.services.schedule.stats().await?;
-        let sinks = self.services.store.cursors().await?;
+        let failed = self.services.store.failed_counts().await?;
         let newest = *self.services.writer.newest().borrow();
         let connections = self.services.connections.load(Ordering::Relaxed);
-        Ok(answer::stats(&schedule, newest, connections, &sinks))
+        Ok(answer::stats(&schedule, newest, connections, &self.services.health.all(), &failed))
     }
 
     /// Streams outcome records, no faster than they are read: a slow reader costs a page of memory.

@@ -28,6 +28,7 @@ pub use socket::{Socket, SocketError};
 
 use crate::clock::Clock;
 use crate::schedule::Schedule;
+use crate::sinks::Health;
 use crate::store::{Store, Writer};
 use outgoing::SharedRoom;
 
@@ -43,6 +44,7 @@ pub struct Services {
     pub clock: Clock,
     /// `schedule.deadline`
     pub deadline: Duration,
+    pub health: Health,
     pub stop: CancellationToken,
     /// Connections that are open, for `stats`.
     pub connections: Arc<AtomicUsize>,

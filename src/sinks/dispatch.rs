@@ -79,8 +79,7 @@ impl<S: Ordered> Dispatcher<S> {
                 return;
             }
             tokio::select! {
-                // The sender is the writer's task, which outlives this one.
-                _ = newest.wait_for(|newest| *newest > self.cursor) => {}
+                () = newer_than(&mut newest, self.cursor) => {}
                 _ = orders.changed() => orders.mark_changed(),
                 _ = self.rotate.changed() => {
                     if self.recover(Trouble::Rotated).await.is_break() {
@@ -212,6 +211,12 @@ impl<S: Ordered> Dispatcher<S> {
         let known = self.store.outcomes_after(seq.saturating_sub(1), 1).await?;
         Ok(known.first().filter(|outcome| outcome.seq == seq && *outcome.record == *line).map(|o| o.seq))
     }
+}
+
+/// Waits for an outcome after `cursor`.
+async fn newer_than(newest: &mut watch::Receiver<i64>, cursor: i64) {
+    // The sender is the writer's task, which outlives the sinks.
+    let _ = newest.wait_for(|newest| *newest > cursor).await;
 }
 
 fn later(unavailable: Unavailable) -> Trouble {

@@ -20,7 +20,7 @@ pub use stdout::StdoutSink;
 use crate::store::Outcome;
 
 /// A sink that takes outcomes one after the other.
-pub trait Ordered: Send + 'static {
+pub trait Ordered: Send + Sync + 'static {
     /// Makes ready to deliver. Gives the last line that it has, where it can tell: after a crash that may be
     /// further than the cursor.
     fn open(&mut self) -> impl Future<Output = Result<Option<String>, Trouble>> + Send;

@@ -1,0 +1,34 @@
+//! `pinwatch check-config`: whether the daemon would take this configuration, and each value with its origin.
+
+use serde_json::json;
+
+use super::cli::Globals;
+use super::config;
+use super::error::CommandError;
+use super::exit::Exit;
+use super::human;
+use super::output::{Output, note};
+
+pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> {
+    let explained = config::explain(globals)?;
+    if output.is_json() {
+        for setting in &explained.settings {
+            let line =
+                json!({"key": setting.key, "value": setting.value, "origin": setting.origin}).to_string();
+            output.json(line.as_bytes())?;
+        }
+    } else {
+        let rows: Vec<_> = explained
+            .settings
+            .into_iter()
+            .map(|setting| [setting.key, setting.value, setting.origin])
+            .collect();
+        output.text(&human::table(["KEY", "VALUE", "ORIGIN"], &rows))?;
+    }
+    output.flush()?;
+    match explained.file {
+        Some(file) => note(format_args!("the configuration is good; it was read from {}", file.display())),
+        None => note("the configuration is good; no file was read"),
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,257 @@
+//! The command line: what can be said, and how `--help` teaches it.
+//!
+//! Promises that whatever parses is well formed; usage errors end here, with status 2. Does nothing.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Parser, Subcommand};
+use serde_json::value::RawValue;
+
+use super::help;
+use crate::pin::PinId;
+use crate::simulate::SimulateArgs;
+
+/// Waits for the final status of Infobip 2FA PINs, and delivers how each ended
+#[derive(Debug, Parser)]
+#[command(
+    name = "pinwatch",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = help::TOP
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub globals: Globals,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Clone, Args)]
+pub struct Globals {
+    /// Configuration file [default: /etc/pinwatch/pinwatch.toml]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub config: Option<PathBuf>,
+    /// Set one key of the configuration, over file and environment; repeatable
+    #[arg(
+        long = "set",
+        global = true,
+        value_name = "SECTION.KEY=VALUE",
+        value_parser = setting,
+        help_heading = "Global options"
+    )]
+    pub sets: Vec<String>,
+    /// Print results as JSON lines, also on a terminal
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub json: bool,
+}
+
+/// What every client of the daemon understands.
+#[derive(Debug, Clone, Args)]
+pub struct Link {
+    /// The daemon's socket [default: intake.socket of the configuration]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon
+    #[command(after_help = help::RUN)]
+    Run,
+    /// Submit PINs
+    #[command(after_help = help::SUBMIT)]
+    Submit(SubmitArgs),
+    /// Wait for PINs' outcomes
+    #[command(after_help = help::WAIT)]
+    Wait(WaitArgs),
+    /// Show all that is known of a PIN
+    #[command(after_help = help::SHOW)]
+    Show(ShowArgs),
+    /// List the PINs in flight
+    #[command(after_help = help::LIST)]
+    List(ListArgs),
+    /// Withdraw PINs; their outcome is "cancelled"
+    #[command(after_help = help::CANCEL)]
+    Cancel(CancelArgs),
+    /// Print outcomes: the newest, or all from one on
+    #[command(after_help = help::TAIL)]
+    Tail(TailArgs),
+    /// Print the daemon's numbers
+    #[command(after_help = help::STATS)]
+    Stats(Link),
+    /// Ask whether the daemon is there
+    #[command(after_help = help::PING)]
+    Ping(Link),
+    /// Check the configuration and print the values in effect
+    #[command(after_help = help::CHECK_CONFIG)]
+    CheckConfig,
+    /// Stand in for the API: answer polls for any PIN
+    Simulate(SimulateArgs),
+    /// See all of it work for a few seconds: no account, no network, no root
+    #[command(after_help = help::DEMO)]
+    Demo(DemoArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = help::COMPLETIONS)]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    #[command(after_help = help::MAN)]
+    Man(ManArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct SubmitArgs {
+    /// PIN IDs, or "-" to read them from stdin
+    #[arg(value_name = "ID", required_unless_present = "file", conflicts_with = "file")]
+    pub ids: Vec<String>,
+    /// Read PINs from a file: a line is a PIN ID, or a JSON object with pinId, reference, metadata,
+    /// deadline, again
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Your own name for the PIN, which its outcome carries
+    #[arg(long, value_name = "TEXT")]
+    pub reference: Option<String>,
+    /// JSON which the outcome carries unchanged
+    #[arg(long, value_name = "JSON", value_parser = metadata)]
+    pub metadata: Option<Box<RawValue>>,
+    /// Give a PIN up when it is not final after this long [default: schedule.deadline]
+    #[arg(long, value_name = "DURATION", value_parser = duration_text)]
+    pub deadline: Option<String>,
+    /// Poll PINs anew that have finished before
+    #[arg(long)]
+    pub again: bool,
+    /// Wait for the outcomes and print them as they come
+    #[arg(long)]
+    pub wait: bool,
+    /// With --wait: how long to wait for all of them [default: for ever]
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "wait")]
+    pub timeout: Option<Duration>,
+    #[command(flatten)]
+    pub link: Link,
+}
+
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// PIN IDs
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<PinId>,
+    /// How long to wait for all of them [default: for ever]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    #[command(flatten)]
+    pub link: Link,
+}
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// PIN ID
+    #[arg(value_name = "ID")]
+    pub id: PinId,
+    #[command(flatten)]
+    pub link: Link,
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+    pub limit: u64,
+    /// Go on where the list before ended: the token that it printed
+    #[arg(long, value_name = "TOKEN")]
+    pub after: Option<String>,
+    #[command(flatten)]
+    pub link: Link,
+}
+
+#[derive(Debug, Args)]
+pub struct CancelArgs {
+    /// PIN IDs
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<PinId>,
+    #[command(flatten)]
+    pub link: Link,
+}
+
+#[derive(Debug, Args)]
+pub struct TailArgs {
+    /// Go on with those that come, also over a restart of the daemon
+    #[arg(short, long)]
+    pub follow: bool,
+    /// How many of the newest
+    #[arg(short = 'n', long = "last", value_name = "N", default_value_t = 10)]
+    pub last: u64,
+    /// All from this seq on, instead
+    #[arg(long, value_name = "SEQ", conflicts_with = "last")]
+    pub from: Option<i64>,
+    #[command(flatten)]
+    pub link: Link,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// How many PINs
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = RangedU64ValueParser::<u64>::new().range(1..=1000))]
+    pub pins: u64,
+    /// The same seed gives the PINs the same lives
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// For which shell
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Write a page for each command into this directory, which is made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; a duration has its unit, such as 30s, 10m or 2h"))
+}
+
+/// A duration that is passed on as it was written.
+fn duration_text(text: &str) -> Result<String, String> {
+    duration(text).map(|_| text.to_owned())
+}
+
+fn metadata(text: &str) -> Result<Box<RawValue>, String> {
+    serde_json::from_str(text).map_err(|error| format!("{error}; write JSON, such as '{{\"user\":7}}'"))
+}
+
+fn setting(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.is_empty() => Ok(text.to_owned()),
+        _ => Err("write section.key=value, such as schedule.deadline=2h".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_teaches_by_two_to_four_examples() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().unwrap_or_default().to_string();
+            let examples = help.lines().filter(|line| line.trim_start().starts_with("pinwatch ")).count();
+            assert!((2..=4).contains(&examples), "{} has {examples} examples", command.get_name());
+        }
+    }
+}

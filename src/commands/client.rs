@@ -1,0 +1,305 @@
+//! The client's end of the local socket: one line out, one line in, in order.
+//!
+//! Promises that a line from the daemon has a bound, that nobody waits for ever for an answer that should be
+//! quick, and that [`Client::pipeline`] writes and reads at the same time with a bounded number of requests
+//! under way, so a million PINs need no more memory than a thousand. Knows no terminal and no exit status.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::{FutureExt, Stream, StreamExt};
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use super::protocol::{Envelope, Refusal, Request, Tailed};
+
+/// The longest answer that is read. Far over a record, which holds metadata of less than a request line's
+/// 64 KiB; a page of `list` is the longest.
+const MAX_ANSWER: usize = 4 << 20;
+
+/// How long the daemon may take for an answer that waits for nothing but its disk.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// Requests under way in a pipeline. Enough for the daemon to commit many PINs at once.
+const WINDOW: usize = 4096;
+
+/// How long to try when the daemon's queue of new connections is full.
+const BUSY_FOR: Duration = Duration::from_secs(5);
+
+/// Why there is no connection.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    #[error(
+        "no daemon at {}: there is no such socket; start it (\"pinwatch run\", or \"systemctl start pinwatch\"), or say with --socket where it is",
+        .0.display()
+    )]
+    NotFound(PathBuf),
+    #[error(
+        "no daemon at {}: the socket is there, but nobody listens on it; start the daemon (\"pinwatch run\", or \"systemctl start pinwatch\")",
+        .0.display()
+    )]
+    Refused(PathBuf),
+    #[error(
+        "not allowed to use {}: add yourself to group pinwatch (\"sudo usermod -aG pinwatch $USER\", then log in again)",
+        .0.display()
+    )]
+    PermissionDenied(PathBuf),
+    #[error("can't connect to {}: {error}", path.display())]
+    Other { path: PathBuf, error: io::Error },
+}
+
+/// What can go wrong on a connection.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    #[error("the daemon closed the connection before it had answered; see its log")]
+    Closed,
+    #[error("the connection to the daemon broke: {0}")]
+    Broken(#[source] io::Error),
+    #[error("the daemon has not answered for {} s; see its log, and \"systemctl status pinwatch\"", ANSWER_WITHIN.as_secs())]
+    Silent,
+    #[error("the daemon sent a line of over {} MiB; is it pinwatch that listens at this socket?", MAX_ANSWER >> 20)]
+    TooLong,
+    #[error("the daemon sent what this version of pinwatch can't read ({problem}): {line}")]
+    Unreadable { line: String, problem: String },
+    #[error("the daemon refused: {0}")]
+    Refused(#[from] Refusal),
+}
+
+impl ClientError {
+    /// Whether the daemon went away, or is about to: worth another connection.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Self::Closed | Self::Broken(_) => true,
+            Self::Refused(refusal) => refusal.is_passing(),
+            Self::Silent | Self::TooLong | Self::Unreadable { .. } => false,
+        }
+    }
+
+    /// Whether the daemon is there and says nothing.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Silent)
+    }
+}
+
+/// One connection to the daemon.
+pub struct Client {
+    lines: Lines,
+    writer: OwnedWriteHalf,
+}
+
+impl Client {
+    /// Connects to the daemon that listens at `path`.
+    pub async fn connect(path: &Path) -> Result<Self, ConnectError> {
+        let started = tokio::time::Instant::now();
+        let stream = loop {
+            match UnixStream::connect(path).await {
+                // The kernel's queue of the socket is full, which a busy daemon empties in a moment.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && started.elapsed() < BUSY_FOR => {
+                    sleep(Duration::from_millis(20)).await;
+                }
+                other => break other,
+            }
+        };
+        let stream = stream.map_err(|error| {
+            let path = path.to_owned();
+            match error.kind() {
+                io::ErrorKind::NotFound => ConnectError::NotFound(path),
+                io::ErrorKind::ConnectionRefused => ConnectError::Refused(path),
+                io::ErrorKind::PermissionDenied => ConnectError::PermissionDenied(path),
+                _ => ConnectError::Other { path, error },
+            }
+        })?;
+        let (reader, writer) = stream.into_split();
+        Ok(Self { lines: Lines::new(reader), writer })
+    }
+
+    /// Asks once and reads the answer.
+    pub async fn ask<T: DeserializeOwned>(&mut self, request: &Request<'_>) -> Result<T, ClientError> {
+        self.send(request).await?;
+        self.lines.read_due().await?;
+        parse(self.lines.line())
+    }
+
+    /// Writes a request whose lines are read by [`Self::tailed`].
+    pub async fn send(&mut self, request: &Request<'_>) -> Result<(), ClientError> {
+        self.writer.write_all(&request.line()).await.map_err(ClientError::Broken)
+    }
+
+    /// The next line of a tail that follows, however long it takes: what it means, and its bytes. Nothing is
+    /// lost when this is dropped half-way.
+    pub async fn tailed(&mut self) -> Result<(Tailed, &[u8]), ClientError> {
+        self.lines.read().await?;
+        self.lines.tailed()
+    }
+
+    /// The next line of a tail that does not follow, so it is due now.
+    pub async fn tailed_due(&mut self) -> Result<(Tailed, &[u8]), ClientError> {
+        self.lines.read_due().await?;
+        self.lines.tailed()
+    }
+
+    /// The first seq that no outcome has yet.
+    pub async fn next_seq(&mut self) -> Result<i64, ClientError> {
+        self.send(&Request::Tail { from: None, last: Some(0), follow: false }).await?;
+        loop {
+            if let (Tailed::End { next }, _) = self.tailed_due().await? {
+                return Ok(next);
+            }
+        }
+    }
+
+    /// Whether a line can be read without waiting.
+    pub fn has_next(&self) -> bool {
+        self.lines.has_next()
+    }
+
+    /// Writes all `requests` and gives each answer, with its request's tag, to `on_answer`, which also hears
+    /// whether the next one is not there yet, so that this is a good moment to show what there is.
+    ///
+    /// What is written waits for no answer until [`WINDOW`] requests are under way, and is sent at once when
+    /// the next request is not there yet (somebody types them).
+    pub async fn pipeline<T, E>(
+        &mut self,
+        requests: impl Stream<Item = (T, Vec<u8>)>,
+        mut on_answer: impl FnMut(T, &[u8], bool) -> Result<(), E>,
+    ) -> Result<(), E>
+    where
+        E: From<ClientError>,
+    {
+        let Self { lines, writer } = self;
+        let (pending, mut unanswered) = mpsc::channel(WINDOW);
+        let write = async move {
+            let mut requests = pin!(requests);
+            let mut out = BufWriter::with_capacity(64 << 10, writer);
+            loop {
+                let request = match requests.next().now_or_never() {
+                    Some(request) => request,
+                    None => {
+                        out.flush().await?;
+                        requests.next().await
+                    }
+                };
+                let Some((tag, line)) = request else { break };
+                let room = match pending.try_reserve() {
+                    Ok(room) => room,
+                    Err(_) => {
+                        out.flush().await?;
+                        // The reader is gone only with its error, which is the one to tell.
+                        let Ok(room) = pending.reserve().await else { break };
+                        room
+                    }
+                };
+                room.send(tag);
+                out.write_all(&line).await?;
+            }
+            out.flush().await
+        };
+        let read = async {
+            while let Some(tag) = unanswered.recv().await {
+                lines.read_due().await?;
+                on_answer(tag, lines.line(), !lines.has_next())?;
+            }
+            Ok::<_, E>(())
+        };
+        // The reader ends by its error, or when the writer has ended and all is answered. A broken writer
+        // ends nothing: what the daemon still answered is worth reading.
+        let (mut write, mut read) = (pin!(write.fuse()), pin!(read));
+        let mut written = Ok(());
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut read => {
+                    result?;
+                    return written.map_err(|error| ClientError::Broken(error).into());
+                }
+                result = &mut write => written = result,
+            }
+        }
+    }
+}
+
+/// Reads an answer: what was asked for, or the refusal.
+pub fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, ClientError> {
+    let envelope: Envelope = read(line)?;
+    if envelope.ok {
+        return read(line);
+    }
+    let nameless = || Refusal::new("unknown", "it gave no reason");
+    Err(ClientError::Refused(envelope.error.unwrap_or_else(nameless)))
+}
+
+/// Reads JSON, or tells what was there instead, bounded and on one line.
+pub fn read<T: DeserializeOwned>(line: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(line).map_err(|error| unreadable(line, &error))
+}
+
+/// The error for a line that is not what it should be.
+fn unreadable(line: &[u8], error: &serde_json::Error) -> ClientError {
+    let shown = String::from_utf8_lossy(&line[..line.len().min(200)]);
+    ClientError::Unreadable { line: shown.escape_debug().to_string(), problem: error.to_string() }
+}
+
+/// Lines from the daemon, bounded, and whole even if a read was given up half-way.
+struct Lines {
+    reader: BufReader<OwnedReadHalf>,
+    line: Vec<u8>,
+    /// Whether `line` is whole, and the next read begins a new one.
+    is_complete: bool,
+}
+
+impl Lines {
+    fn new(reader: OwnedReadHalf) -> Self {
+        Self { reader: BufReader::with_capacity(64 << 10, reader), line: Vec::new(), is_complete: false }
+    }
+
+    /// Reads a line that is due now.
+    async fn read_due(&mut self) -> Result<(), ClientError> {
+        timeout(ANSWER_WITHIN, self.read()).await.unwrap_or(Err(ClientError::Silent))
+    }
+
+    /// Reads a line.
+    async fn read(&mut self) -> Result<(), ClientError> {
+        if self.is_complete {
+            self.line.clear();
+            self.is_complete = false;
+        }
+        while !self.is_complete {
+            let available = self.reader.fill_buf().await.map_err(ClientError::Broken)?;
+            if available.is_empty() {
+                // A last line without its newline was cut off: it counts as not sent.
+                return Err(ClientError::Closed);
+            }
+            let newline = memchr::memchr(b'\n', available);
+            let taken = newline.map_or(available.len(), |end| end + 1);
+            if self.line.len() + taken > MAX_ANSWER {
+                return Err(ClientError::TooLong);
+            }
+            self.line.extend_from_slice(&available[..newline.unwrap_or(taken)]);
+            self.reader.consume(taken);
+            self.is_complete = newline.is_some();
+        }
+        Ok(())
+    }
+
+    /// The line that was read.
+    fn line(&self) -> &[u8] {
+        &self.line
+    }
+
+    /// The line that was read, as one of a tail.
+    fn tailed(&self) -> Result<(Tailed, &[u8]), ClientError> {
+        let tailed = Tailed::parse(&self.line).map_err(|error| unreadable(&self.line, &error))?;
+        Ok((tailed?, &self.line))
+    }
+
+    fn has_next(&self) -> bool {
+        memchr::memchr(b'\n', self.reader.buffer()).is_some()
+    }
+}

@@ -1,0 +1,65 @@
+//! What can go wrong in a command, in sentences for the person at the terminal.
+//!
+//! Each message says what failed, with which value, and what to do where that is known. Which exit status
+//! follows is [`Exit`](super::exit::Exit)'s business.
+
+use std::error::Error as _;
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::client::{ClientError, ConnectError};
+use super::config::ConfigError;
+use crate::daemon::DaemonError;
+use crate::simulate::SimulateError;
+
+/// Why a command ended without doing what it was told.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(
+        "log.level {level:?} is not a log filter: {problem}; use a level such as \"info\", or \"info,pinwatch=debug\""
+    )]
+    LogLevel { level: String, problem: String },
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("can't write the results to stdout: {0}")]
+    Output(#[source] io::Error),
+    #[error("can't {what} {}: {error}", path.display())]
+    File { what: &'static str, path: PathBuf, error: io::Error },
+    #[error("can't start the runtime: {0}")]
+    Runtime(#[source] io::Error),
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    #[error(transparent)]
+    Simulate(#[from] SimulateError),
+    #[error("the demonstration failed: {0}")]
+    Demo(String),
+}
+
+impl CommandError {
+    /// Whether the reader of our stdout went away.
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// The error and its causes in one line; a cause that the error tells already is not told twice.
+pub fn told(error: &CommandError) -> String {
+    let mut text = format!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let problem = error.to_string();
+        if !text.contains(&problem) {
+            text = format!("{text}: {problem}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,119 @@
+//! What stands below the options in `--help`: examples, and the exit statuses.
+//!
+//! Every command has two to four examples that work as they stand.
+
+pub const TOP: &str = "\
+Examples:
+  pinwatch demo                                  see it work, without an account
+  pinwatch run --set api.key_file=/etc/pinwatch/api-key
+  pinwatch submit 9C817C6F8AF3D48F9FE553282AFA2B67 --wait
+  pinwatch tail -f | jq 'select(.delivered != true)'
+
+Exit status:
+    0  done
+    1  failed, or refused for some PINs
+    2  the command line or the configuration is wrong
+    3  no daemon at the socket
+    4  wait, submit --wait: some PIN was not delivered
+  124  timed out";
+
+pub const RUN: &str = "\
+Configuration is read from the file, then from the environment (PINWATCH__SECTION__KEY), then from --set. \
+SIGTERM stops, SIGHUP reads the configuration anew.
+
+Examples:
+  pinwatch run
+  pinwatch run --config ./pinwatch.toml --set log.level=debug
+  PINWATCH__API__KEY_FILE=./api-key pinwatch run --set intake.socket=/tmp/pinwatch.sock --set store.url=sqlite:/tmp/pinwatch.db";
+
+pub const SUBMIT: &str = "\
+Submitting a PIN a second time does no harm: it is a duplicate, and is polled once. In a file, blank lines \
+and lines that begin with # are skipped, and what a JSON line says wins over the options.
+
+Examples:
+  pinwatch submit 9C817C6F8AF3D48F9FE553282AFA2B67 --reference order-42
+  pinwatch submit --file pins.txt --deadline 2h
+  psql -Atc 'select pin_id from sent' | pinwatch submit -
+  pinwatch submit 9C81 9C82 --wait --timeout 10m || echo \"status $?\"
+
+Exit status: 1 if some PIN was refused; with --wait also 4 if some PIN was not delivered, 124 if time was up.";
+
+pub const WAIT: &str = "\
+Survives a restart of the daemon. Delivered is what the API calls delivered or answered; a PIN that was only \
+accepted by the operator counts as not delivered, for nobody can know.
+
+Examples:
+  pinwatch wait 9C817C6F8AF3D48F9FE553282AFA2B67
+  pinwatch wait 9C81 9C82 9C83 --timeout 5m
+  pinwatch wait 9C81 --json | jq -r .status
+
+Exit status: 0 all delivered, 4 some not delivered, 124 time was up, 1 the daemon does not know some PIN.";
+
+pub const SHOW: &str = "\
+Examples:
+  pinwatch show 9C817C6F8AF3D48F9FE553282AFA2B67
+  pinwatch show 9C81 --json | jq .nextPoll";
+
+pub const LIST: &str = "\
+Examples:
+  pinwatch list
+  pinwatch list --limit 100000 --json | jq -r .pinId
+  pinwatch list --after TOKEN";
+
+pub const CANCEL: &str = "\
+A PIN that has finished already stays as it is, and its outcome is printed.
+
+Examples:
+  pinwatch cancel 9C817C6F8AF3D48F9FE553282AFA2B67
+  pinwatch list --limit 1000 --json | jq -r .pinId | xargs pinwatch cancel
+
+Exit status: 1 if the daemon does not know some PIN.";
+
+pub const TAIL: &str = "\
+A line is the outcome record that every sink gets. With -f the daemon may restart: no outcome is left out or \
+printed twice.
+
+Examples:
+  pinwatch tail
+  pinwatch tail -f -n 0
+  pinwatch tail --from 1200 --json > outcomes.jsonl
+  pinwatch tail -f | jq -r 'select(.delivered == false) | .pinId'";
+
+pub const STATS: &str = "\
+Examples:
+  pinwatch stats
+  watch pinwatch stats
+  pinwatch stats --json | jq .";
+
+pub const PING: &str = "\
+Examples:
+  pinwatch ping
+  pinwatch ping --socket /tmp/pinwatch.sock
+  pinwatch ping >/dev/null 2>&1 || systemctl status pinwatch";
+
+pub const CHECK_CONFIG: &str = "\
+Connects to nothing, changes nothing and prints no secret.
+
+Examples:
+  pinwatch check-config
+  pinwatch check-config --config ./pinwatch.toml --set api.rate=50
+  pinwatch check-config && systemctl reload pinwatch";
+
+pub const DEMO: &str = "\
+Starts a simulated API and a daemon in a temporary folder, submits PINs to it, shows how they become final, \
+and leaves nothing behind.
+
+Examples:
+  pinwatch demo
+  pinwatch demo --pins 100 --seed 7";
+
+pub const COMPLETIONS: &str = "\
+Examples:
+  pinwatch completions bash > /etc/bash_completion.d/pinwatch
+  pinwatch completions zsh > ~/.zfunc/_pinwatch
+  pinwatch completions fish > ~/.config/fish/completions/pinwatch.fish";
+
+pub const MAN: &str = "\
+Examples:
+  pinwatch man | man -l -
+  pinwatch man --dir /usr/local/share/man/man1";

@@ -1,0 +1,217 @@
+//! The PINs that `submit` is given: arguments, a file or stdin, one entry each.
+//!
+//! Reads on a thread of its own, through a bounded queue: files and terminals block, and a file of a million
+//! PINs is never in memory. Promises that every entry that it lets through makes a request which the daemon
+//! can take, and that no line, however long, takes more than the bound. Knows no socket.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Stdin};
+use std::path::{Path, PathBuf};
+
+use tokio::sync::mpsc;
+
+use super::error::CommandError;
+use super::protocol::{Refusal, Submission};
+use crate::pin::PinId;
+
+/// The daemon takes lines of up to 64 KiB.
+pub const MAX_LINE: usize = 64 << 10;
+
+/// Entries that are read ahead.
+const AHEAD: usize = 1024;
+
+/// Where the PINs come from.
+pub enum Source {
+    Arguments(Vec<String>),
+    Stdin(Stdin),
+    File { file: File, path: PathBuf },
+}
+
+/// One PIN that somebody wants submitted.
+pub struct Entry {
+    /// The line that it stands in; none for an argument.
+    pub line: Option<u64>,
+    /// Bytes of the file up to its end.
+    pub bytes: u64,
+    /// What to submit; or what was there, shortened, and why that can't be.
+    pub what: Result<Submission, (String, Refusal)>,
+}
+
+/// Entries as they are read. An error is the last of them.
+pub type Entries = mpsc::Receiver<Result<Entry, CommandError>>;
+
+/// Reads all entries of `source`. What an entry leaves open, `defaults` fills in.
+pub fn entries(source: Source, defaults: Submission) -> Entries {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    // Detached on purpose: blocked on a terminal it can't be joined. It ends with the queue or the process.
+    std::thread::spawn(move || {
+        // Whoever wants the rest no more needs no telling.
+        let _unwanted = match source {
+            Source::Arguments(ids) => arguments(ids, &defaults, &sender),
+            Source::Stdin(stdin) => lines(BufReader::new(stdin), Path::new("stdin"), &defaults, &sender),
+            Source::File { file, path } => {
+                lines(BufReader::with_capacity(256 << 10, file), &path, &defaults, &sender)
+            }
+        };
+    });
+    receiver
+}
+
+type Queue = mpsc::Sender<Result<Entry, CommandError>>;
+
+/// The other side is there no more.
+struct Unwanted;
+
+fn arguments(ids: Vec<String>, defaults: &Submission, queue: &Queue) -> Result<(), Unwanted> {
+    ids.into_iter().try_for_each(|id| {
+        let what = bare(&id, defaults).map_err(|refusal| (shortened(&id), refusal));
+        send(queue, Ok(Entry { line: None, bytes: 0, what }))
+    })
+}
+
+fn send(queue: &Queue, entry: Result<Entry, CommandError>) -> Result<(), Unwanted> {
+    queue.blocking_send(entry).map_err(|_| Unwanted)
+}
+
+fn lines(
+    mut reader: impl BufRead,
+    path: &Path,
+    defaults: &Submission,
+    queue: &Queue,
+) -> Result<(), Unwanted> {
+    let (mut number, mut bytes, mut line) = (0, 0, Vec::new());
+    loop {
+        line.clear();
+        let taken = match bounded_line(&mut reader, &mut line) {
+            Ok(0) => return Ok(()),
+            Ok(taken) => taken,
+            Err(error) => {
+                return send(queue, Err(CommandError::File { what: "read", path: path.to_owned(), error }));
+            }
+        };
+        number += 1;
+        bytes += taken;
+        let text = String::from_utf8_lossy(&line);
+        // Windows editors begin a file with a mark.
+        let text = text.trim_start_matches('\u{feff}').trim();
+        if text.is_empty() || text.starts_with('#') {
+            continue;
+        }
+        let what = entry(text, taken, defaults).map_err(|refusal| (shortened(text), refusal));
+        send(queue, Ok(Entry { line: Some(number), bytes, what }))?;
+    }
+}
+
+/// Reads a line; what is over the bound is skipped, and told by the count of bytes that the line had.
+fn bounded_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
+    let mut taken = reader.by_ref().take(MAX_LINE as u64).read_until(b'\n', line)? as u64;
+    if taken < MAX_LINE as u64 || line.ends_with(b"\n") {
+        return Ok(taken);
+    }
+    loop {
+        let rest = reader.fill_buf()?;
+        let end = memchr::memchr(b'\n', rest).map(|end| end + 1);
+        let skipped = end.unwrap_or(rest.len());
+        let is_over = end.is_some() || rest.is_empty();
+        reader.consume(skipped);
+        taken += skipped as u64;
+        if is_over {
+            return Ok(taken);
+        }
+    }
+}
+
+fn entry(text: &str, bytes: u64, defaults: &Submission) -> Result<Submission, Refusal> {
+    if bytes > MAX_LINE as u64 {
+        let problem = format!("a line has at most {MAX_LINE} bytes, and this one has {bytes}");
+        return Err(Refusal::new("line_too_long", problem));
+    }
+    if text.starts_with('{') { object(text, defaults) } else { bare(text, defaults) }
+}
+
+fn bare(id: &str, defaults: &Submission) -> Result<Submission, Refusal> {
+    check_id(id)?;
+    Ok(Submission { pin_id: id.to_owned(), ..defaults.clone() })
+}
+
+fn object(text: &str, defaults: &Submission) -> Result<Submission, Refusal> {
+    let given: Submission = serde_json::from_str(text).map_err(|error| {
+        let code = if error.is_data() { "invalid_request" } else { "invalid_json" };
+        Refusal::new(code, error.to_string())
+    })?;
+    check_id(&given.pin_id)?;
+    if let Some(deadline) = &given.deadline {
+        humantime::parse_duration(deadline).map_err(|error| {
+            Refusal::new(
+                "invalid_request",
+                format!("deadline {deadline:?} is no duration such as \"30m\": {error}"),
+            )
+        })?;
+    }
+    Ok(Submission {
+        pin_id: given.pin_id,
+        reference: given.reference.or_else(|| defaults.reference.clone()),
+        metadata: given.metadata.or_else(|| defaults.metadata.clone()),
+        deadline: given.deadline.or_else(|| defaults.deadline.clone()),
+        again: given.again || defaults.again,
+    })
+}
+
+fn check_id(id: &str) -> Result<(), Refusal> {
+    id.parse::<PinId>().map(drop).map_err(|error| Refusal::new("invalid_pin_id", error.to_string()))
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Vec<(Option<u64>, Result<Submission, (String, Refusal)>)> {
+        let (sender, mut receiver) = mpsc::channel(100);
+        let defaults = Submission { reference: Some("default".into()), ..Submission::default() };
+        assert!(lines(text.as_bytes(), Path::new("test"), &defaults, &sender).is_ok());
+        drop(sender);
+        std::iter::from_fn(|| receiver.blocking_recv())
+            .map(Result::unwrap)
+            .map(|e| (e.line, e.what))
+            .collect()
+    }
+
+    #[test]
+    fn blank_lines_and_comments_are_skipped_and_lines_keep_their_numbers() {
+        let read = read("\u{feff}# mine\r\n\r\n  9C81 \r\n\n{\"pinId\":\"9C82\",\"reference\":\"r\"}");
+        let given: Vec<_> = read
+            .into_iter()
+            .map(|(line, what)| what.map(|s| (line, s.pin_id, s.reference)).unwrap())
+            .collect();
+        assert_eq!(given[0], (Some(3), "9C81".into(), Some("default".into())));
+        assert_eq!(given[1], (Some(5), "9C82".into(), Some("r".into())));
+    }
+
+    #[test]
+    fn what_the_daemon_would_refuse_is_refused_with_the_daemons_code() {
+        for (line, code) in [
+            ("a/b", "invalid_pin_id"),
+            ("{\"pinId\":\"..\"}", "invalid_pin_id"),
+            ("{\"pinId\":", "invalid_json"),
+            ("{\"pinID\":\"9C81\"}", "invalid_request"),
+            ("{\"pinId\":\"9C81\",\"deadline\":\"30\"}", "invalid_request"),
+        ] {
+            let (_, refusal) = read(line).remove(0).1.unwrap_err();
+            assert_eq!(refusal.code, code, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_endless_line_is_refused_within_the_bound_and_the_next_one_is_read() {
+        let mut read = read(&format!("{}\n9C81\n", "x".repeat(3 * MAX_LINE)));
+        assert_eq!(read.remove(0).1.unwrap_err().1.code, "line_too_long");
+        assert_eq!(read.remove(0).1.unwrap().pin_id, "9C81");
+    }
+}

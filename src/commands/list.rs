@@ -1,0 +1,66 @@
+//! `pinwatch list`: the PINs in flight, page by page.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::cli::ListArgs;
+use super::client::{self, Client};
+use super::error::CommandError;
+use super::exit::Exit;
+use super::human;
+use super::output::{Output, note};
+use super::protocol::{Listed, Page, Request};
+
+/// PINs asked for at a time: an answer is one line, which has a bound.
+const PAGE: u64 = 500;
+
+pub async fn run(socket: &Path, args: &ListArgs, mut output: Output) -> Result<Exit, CommandError> {
+    let mut client = Client::connect(socket).await?;
+    let mut after = args.after.clone();
+    let mut left = args.limit;
+    let mut rows = Vec::new();
+    while left > 0 {
+        let request = Request::List { limit: left.min(PAGE), after: after.as_deref() };
+        let page: Page = client.ask(&request).await?;
+        let now = Timestamp::now();
+        for pin in &page.pins {
+            if output.is_json() {
+                output.json(pin.get().as_bytes())?;
+            } else {
+                rows.push(row(client::read(pin.get().as_bytes())?, now));
+            }
+        }
+        left = left.saturating_sub(page.pins.len() as u64);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    if !rows.is_empty() {
+        output.text(&human::table(
+            ["PIN", "SUBMITTED", "DEADLINE", "POLLS", "LAST STATUS", "NEXT POLL"],
+            &rows,
+        ))?;
+    }
+    output.flush()?;
+    match after {
+        Some(token) => note(format_args!("there are more: --after {}", human::printable(&token))),
+        None if !output.is_json() && rows.is_empty() => note("no PIN is in flight"),
+        None => {}
+    }
+    Ok(Exit::Done)
+}
+
+fn row(pin: Listed, now: Timestamp) -> [String; 6] {
+    let distance =
+        |time: Option<String>| time.map_or_else(|| "-".to_owned(), |time| human::distance(&time, now));
+    [
+        pin.pin_id,
+        distance(pin.submitted_at),
+        distance(pin.deadline_at),
+        pin.polls.map_or_else(String::new, |polls| polls.to_string()),
+        pin.last_status.unwrap_or_else(|| "-".to_owned()),
+        distance(pin.next_poll_at),
+    ]
+}

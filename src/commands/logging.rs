@@ -1,0 +1,99 @@
+//! The daemon's log on stderr, in the form that `log.format` asks for.
+//!
+//! Promises one line an event: nothing that an event carries can begin a second one. Results never go here.
+
+use std::fmt;
+use std::io::IsTerminal;
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, fmt as layer};
+
+use super::error::CommandError;
+use crate::config::{Log, LogFormat};
+
+/// Begins to log. Once a process.
+pub fn start(log: &Log) -> Result<(), CommandError> {
+    let filter = EnvFilter::builder()
+        .parse(&log.level)
+        .map_err(|error| CommandError::LogLevel { level: log.level.clone(), problem: error.to_string() })?;
+    let builder = layer().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Journald => builder.with_ansi(false).event_format(Journal).init(),
+    }
+    Ok(())
+}
+
+/// Lines as journald wants them from stderr: `<N>` is the priority, and the time is the journal's own.
+struct Journal;
+
+impl<S, N> FormatEvent<S, N> for Journal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        write!(writer, "<{}>{}: ", priority(*metadata.level()), metadata.target())?;
+        let mut fields = String::new();
+        context.format_fields(Writer::new(&mut fields), event)?;
+        // A line of its own would be an entry of its own, with a priority that it could choose.
+        for c in fields.chars() {
+            if c.is_control() { write!(writer, "{}", c.escape_default())? } else { writer.write_char(c)? }
+        }
+        writeln!(writer)
+    }
+}
+
+/// The priority of syslog(3).
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_journal_line_has_a_priority_and_no_event_makes_two_lines() {
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber =
+            layer().with_ansi(false).event_format(Journal).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(target: "pinwatch::poll", pin = "9C81", "the API said: {}", "a\n<0>b");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text, "<4>pinwatch::poll: the API said: a\\n<0>b pin=\"9C81\"\n");
+    }
+}

@@ -1,0 +1,108 @@
+//! The command line: the daemon's starter and its clients.
+//!
+//! Each command is a file. Results go to stdout, everything else to stderr; people get tables, programs get
+//! JSON lines. Nothing here knows the store, the schedule or the API: the daemon is reached by its socket
+//! only, as any other program would. Exit statuses are made in [`exit`] alone.
+
+mod cancel;
+mod check_config;
+mod cli;
+mod client;
+mod config;
+mod demo;
+mod error;
+mod exit;
+mod help;
+mod human;
+mod input;
+mod list;
+mod logging;
+mod output;
+mod pages;
+mod ping;
+mod progress;
+mod protocol;
+mod reconnect;
+mod run;
+mod show;
+mod stats;
+mod submit;
+mod tail;
+mod wait;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::{ExitCode, Termination};
+
+use clap::Parser;
+use tokio::runtime::{Builder, Runtime};
+
+use cli::{Cli, Command, Globals, Link};
+use error::CommandError;
+pub use exit::Exit;
+use output::Output;
+
+/// Parses the command line, does what it says, and tells how it went.
+pub fn main() -> ExitCode {
+    let exit = dispatch(Cli::parse()).unwrap_or_else(|error| {
+        if !error.is_broken_pipe() {
+            output::note(error::told(&error));
+        }
+        Exit::from(&error)
+    });
+    exit.report()
+}
+
+fn dispatch(Cli { globals, command }: Cli) -> Result<Exit, CommandError> {
+    let output = || Output::new(globals.json);
+    let socket = |link: &Link| socket(&globals, link);
+    match command {
+        Command::Run => {
+            refuse_json(&globals, "run has no results; for JSON logs, use --set log.format=json")?;
+            run::run(&globals)
+        }
+        Command::Submit(args) => {
+            client_runtime()?.block_on(submit::run(&socket(&args.link)?, args, output()))
+        }
+        Command::Wait(args) => client_runtime()?.block_on(wait::run(&socket(&args.link)?, &args, output())),
+        Command::Show(args) => client_runtime()?.block_on(show::run(&socket(&args.link)?, &args, output())),
+        Command::List(args) => client_runtime()?.block_on(list::run(&socket(&args.link)?, &args, output())),
+        Command::Cancel(args) => {
+            client_runtime()?.block_on(cancel::run(&socket(&args.link)?, &args, output()))
+        }
+        Command::Tail(args) => client_runtime()?.block_on(tail::run(&socket(&args.link)?, &args, output())),
+        Command::Stats(link) => client_runtime()?.block_on(stats::run(&socket(&link)?, output())),
+        Command::Ping(link) => client_runtime()?.block_on(ping::run(&socket(&link)?, output())),
+        Command::CheckConfig => check_config::run(&globals, output()),
+        Command::Simulate(args) => {
+            refuse_json(&globals, "simulate has no results")?;
+            run::simulate(args)
+        }
+        Command::Demo(args) => {
+            refuse_json(&globals, "demo is for people; \"pinwatch tail --json\" prints outcomes as JSON")?;
+            demo::run(&args)
+        }
+        Command::Completions(args) => {
+            refuse_json(&globals, "a completion script has no JSON form")?;
+            pages::completions(args.shell)
+        }
+        Command::Man(args) => {
+            refuse_json(&globals, "a manual page has no JSON form")?;
+            pages::man(args.dir.as_deref())
+        }
+    }
+}
+
+fn socket(globals: &Globals, link: &Link) -> Result<PathBuf, CommandError> {
+    Ok(config::client_socket(globals, link.socket.as_ref())?)
+}
+
+/// An option that does nothing is refused rather than swallowed.
+fn refuse_json(globals: &Globals, why: &str) -> Result<(), CommandError> {
+    if globals.json { Err(CommandError::Usage(format!("--json makes no sense here: {why}"))) } else { Ok(()) }
+}
+
+/// Clients have one connection and nothing to do beside it: one thread, started in no time.
+fn client_runtime() -> Result<Runtime, CommandError> {
+    Builder::new_current_thread().enable_io().enable_time().build().map_err(CommandError::Runtime)
+}

@@ -1,0 +1,25 @@
+//! `pinwatch ping`: whether the daemon is there, and which version it is.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::client::Client;
+use super::error::CommandError;
+use super::exit::Exit;
+use super::human;
+use super::output::Output;
+use super::protocol::{Pong, Request};
+
+pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError> {
+    let started = Instant::now();
+    let pong: Pong = Client::connect(socket).await?.ask(&Request::Ping).await?;
+    if output.is_json() {
+        output.json(serde_json::json!({"ok": true, "version": pong.version}).to_string().as_bytes())?;
+    } else {
+        let micros = started.elapsed().as_micros();
+        let version = human::printable(&pong.version);
+        output.text(&format!("pinwatch {version} answers at {} in {micros} µs\n", socket.display()))?;
+    }
+    output.flush()?;
+    Ok(Exit::Done)
+}

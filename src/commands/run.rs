@@ -1,0 +1,31 @@
+//! `pinwatch run` and `pinwatch simulate`: the commands that stay.
+//!
+//! Reads the configuration, starts the log and the runtime, and hands over. What the daemon does, and how it
+//! stops, is the daemon's.
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::cli::Globals;
+use super::config;
+use super::error::CommandError;
+use super::exit::Exit;
+use super::logging;
+use crate::config::{Log, LogFormat};
+use crate::simulate::{self, SimulateArgs};
+
+pub fn run(globals: &Globals) -> Result<Exit, CommandError> {
+    let config = config::load(globals)?;
+    logging::start(&config.log)?;
+    runtime()?.block_on(crate::daemon::run(config))?;
+    Ok(Exit::Done)
+}
+
+pub fn simulate(args: SimulateArgs) -> Result<Exit, CommandError> {
+    logging::start(&Log { level: "info".to_owned(), format: LogFormat::Text })?;
+    runtime()?.block_on(simulate::run(args))?;
+    Ok(Exit::Done)
+}
+
+fn runtime() -> Result<Runtime, CommandError> {
+    Builder::new_multi_thread().enable_all().build().map_err(CommandError::Runtime)
+}

@@ -1,0 +1,126 @@
+//! `pinwatch show`: a PIN's whole story.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::cli::ShowArgs;
+use super::client::{self, Client, ClientError};
+use super::error::CommandError;
+use super::exit::Exit;
+use super::human;
+use super::output::{Output, note};
+use super::protocol::{Record, Request, Shown, SinkState, Story};
+
+pub async fn run(socket: &Path, args: &ShowArgs, mut output: Output) -> Result<Exit, CommandError> {
+    let mut client = Client::connect(socket).await?;
+    let shown: Shown = match client.ask(&Request::Show { pin_id: args.id.as_str() }).await {
+        Err(ClientError::Refused(refusal)) if refusal.is_not_found() => {
+            note(format_args!(
+                "the daemon does not know PIN {}: never submitted, or finished longer ago than store.retention",
+                args.id
+            ));
+            return Ok(Exit::Failed);
+        }
+        shown => shown?,
+    };
+    if output.is_json() {
+        output.json(shown.pin.get().as_bytes())?;
+    } else {
+        let story = client::read(shown.pin.get().as_bytes())?;
+        output.text(&told(story, Timestamp::now())?)?;
+    }
+    output.flush()?;
+    Ok(Exit::Done)
+}
+
+/// The story in lines: first the PIN, then its outcome, then who has that.
+fn told(story: Story, now: Timestamp) -> Result<String, ClientError> {
+    let mut rows = Vec::new();
+    let mut add = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            rows.push((name.to_owned(), value));
+        }
+    };
+    add("PIN", Some(story.pin_id));
+    add("state", Some(story.state));
+    add("reference", story.reference);
+    add("metadata", story.metadata.map(|json| human::json(&json)));
+    add("submitted", story.submitted_at.map(|at| human::when(&at, now)));
+    add("deadline", story.deadline_at.map(|at| human::when(&at, now)));
+    add("polls", story.polls.map(|polls| polls.to_string()));
+    add(
+        "last answer",
+        story.last_answer.map(|last| format!("{}, {}", last.what, human::when(&last.at, now))),
+    );
+    let next_poll = story.next_poll.map(|next| match next.at {
+        Some(at) => format!("{}, {}", human::when(&at, now), next.why),
+        None => next.why,
+    });
+    add("next poll", next_poll);
+    if let Some(outcome) = story.outcome {
+        let record: Record = client::read(outcome.get().as_bytes())?;
+        add("outcome", Some(record.outcome));
+        let status = record.status.map(|status| match record.description {
+            Some(description) => format!("{status}: {description}"),
+            None => status,
+        });
+        add("status", status);
+        add("delivered", Some(human::delivered(record.delivered).to_owned()));
+        add("error", record.error);
+        add("finished", record.finished_at.map(|at| human::when(&at, now)));
+        add("seq", Some(record.seq.to_string()));
+    }
+    let mut text = human::pairs(&rows);
+    if !story.sinks.is_empty() {
+        let sinks: Vec<_> = story.sinks.into_iter().map(|sink| sink_row(sink, now)).collect();
+        text.push('\n');
+        text += &human::table(["SINK", "STATE", "SINCE", "TRIES", "LAST ERROR"], &sinks);
+    }
+    Ok(text)
+}
+
+fn sink_row(sink: SinkState, now: Timestamp) -> [String; 5] {
+    [
+        sink.name,
+        sink.state,
+        sink.since.map_or_else(|| "-".to_owned(), |since| human::distance(&since, now)),
+        sink.tries.map_or_else(|| "-".to_owned(), |tries| tries.to_string()),
+        sink.last_error.unwrap_or_default(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_story_of_a_finished_pin_says_who_has_its_outcome() {
+        let story = serde_json::from_str(
+            r#"{"pinId":"9C81","state":"finished","submittedAt":"2026-01-02T00:00:00.000Z","polls":4,
+                "lastAnswer":{"at":"2026-01-02T00:00:04.000Z","what":"MESSAGE_DELIVERED"},"reference":"order\u001b-42",
+                "outcome":{"seq":7,"pinId":"9C81","outcome":"final","status":"MESSAGE_DELIVERED",
+                           "description":"Message sent and delivered","delivered":true,"finishedAt":"2026-01-02T00:00:04.000Z"},
+                "sinks":[{"name":"stdout","state":"delivered","since":"2026-01-02T00:00:05.000Z"},
+                         {"name":"hook","state":"retrying","since":"2026-01-02T00:00:05.000Z","tries":3,"lastError":"503"}]}"#,
+        );
+        let told = told(story.unwrap(), "2026-01-02T00:01:00Z".parse().unwrap()).unwrap();
+        insta::assert_snapshot!(told, @r"
+        PIN          9C81
+        state        finished
+        reference    order\u{1b}-42
+        submitted    2026-01-02T00:00:00.000Z (1m ago)
+        polls        4
+        last answer  MESSAGE_DELIVERED, 2026-01-02T00:00:04.000Z (56s ago)
+        outcome      final
+        status       MESSAGE_DELIVERED: Message sent and delivered
+        delivered    yes
+        finished     2026-01-02T00:00:04.000Z (56s ago)
+        seq          7
+
+        SINK    STATE      SINCE    TRIES  LAST ERROR
+        stdout  delivered  55s ago  -
+        hook    retrying   55s ago  3      503
+        ");
+    }
+}

@@ -1,0 +1,58 @@
+//! `pinwatch stats`: the daemon's numbers, whichever it has.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::client::Client;
+use super::error::CommandError;
+use super::exit::Exit;
+use super::human;
+use super::output::Output;
+use super::protocol::{Numbers, Request};
+
+pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError> {
+    let numbers: Numbers = Client::connect(socket).await?.ask(&Request::Stats).await?;
+    if output.is_json() {
+        output.json(numbers.stats.to_string().as_bytes())?;
+    } else {
+        let mut rows = Vec::new();
+        flatten(String::new(), numbers.stats, &mut rows);
+        output.text(&human::pairs(&rows))?;
+    }
+    output.flush()?;
+    Ok(Exit::Done)
+}
+
+/// A row for each leaf, named by the way to it. Not deep: the parser has its own bound.
+fn flatten(name: String, value: Value, rows: &mut Vec<(String, String)>) {
+    let below = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
+    match value {
+        Value::Object(members) => {
+            for (key, value) in members {
+                flatten(below(&key), value, rows);
+            }
+        }
+        Value::Array(items) => {
+            for (index, value) in items.into_iter().enumerate() {
+                flatten(below(&index.to_string()), value, rows);
+            }
+        }
+        Value::String(text) => rows.push((name, text)),
+        Value::Null => rows.push((name, "-".to_owned())),
+        leaf => rows.push((name, leaf.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nested_numbers_become_rows_named_by_the_way_to_them() {
+        let value = serde_json::json!({"polls": {"total": 7, "brake": null}, "sinks": [{"name": "a"}]});
+        let mut rows = Vec::new();
+        flatten(String::new(), value, &mut rows);
+        assert_eq!(human::pairs(&rows), "polls.brake   -\npolls.total   7\nsinks.0.name  a\n");
+    }
+}

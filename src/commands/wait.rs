@@ -1,0 +1,16 @@
+//! `pinwatch wait`: prints PINs' outcomes as they come, and tells by its status whether all were delivered.
+
+use std::path::Path;
+
+use super::cli::WaitArgs;
+use super::client::Client;
+use super::error::CommandError;
+use super::exit::Exit;
+use super::output::Output;
+use super::watch::Watch;
+
+pub async fn run(socket: &Path, args: &WaitArgs, output: Output) -> Result<Exit, CommandError> {
+    let client = Client::connect(socket).await?;
+    let pins = args.ids.iter().map(|id| id.as_str().into());
+    Watch::of(pins, output).run(socket, client, args.timeout).await
+}

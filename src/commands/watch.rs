@@ -1,0 +1,217 @@
+//! Waiting for the outcomes of a set of PINs, over restarts of the daemon.
+//!
+//! One tail from a seq known beforehand, rather than a `wait` for each PIN: one connection whatever the
+//! number, outcomes in the order in which they come, and after a restart it goes on where it was. The seq is
+//! taken before anything is asked about a PIN, so an outcome that comes in between is in the tail. After each
+//! reconnection all PINs are asked about once more: one that the daemon no longer knows will never come.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::stream;
+use tokio::time::timeout;
+
+use super::client::{self, Client, ClientError};
+use super::error::CommandError;
+use super::exit::Exit;
+use super::human::{self, OutcomeRows};
+use super::output::Output;
+use super::progress::Progress;
+use super::protocol::{Record, Request, Shown, Story, Tailed};
+use super::reconnect::reconnect;
+
+/// PINs that are named in a message; of the others only the number is told.
+const NAMED: usize = 20;
+
+/// A set of PINs whose outcomes are waited for.
+pub struct Watch {
+    waiting: HashSet<Box<str>>,
+    /// The first seq that was not seen yet; none before the first session.
+    next: Option<i64>,
+    /// Whether PINs may have finished before `next`, or be unknown.
+    needs_check: bool,
+    has_undelivered: bool,
+    unknown: u64,
+    printed: u64,
+    rows: OutcomeRows,
+    output: Output,
+    progress: Progress,
+}
+
+impl Watch {
+    /// Waits for PINs of which nothing is known.
+    pub fn of(pins: impl IntoIterator<Item = Box<str>>, output: Output) -> Self {
+        let waiting: HashSet<_> = pins.into_iter().collect();
+        let width = waiting.iter().map(|pin| pin.len()).max().unwrap_or(0);
+        Self { needs_check: true, rows: OutcomeRows::new(width), waiting, ..Self::new(None, output) }
+    }
+
+    /// Will wait for PINs that are added while they are submitted, after `next` was asked for.
+    pub fn from(next: i64, output: Output) -> Self {
+        Self::new(Some(next), output)
+    }
+
+    fn new(next: Option<i64>, output: Output) -> Self {
+        Self {
+            waiting: HashSet::new(),
+            next,
+            needs_check: false,
+            has_undelivered: false,
+            unknown: 0,
+            printed: 0,
+            rows: OutcomeRows::new(32),
+            output,
+            progress: Progress::hidden(),
+        }
+    }
+
+    /// Adds a PIN that the daemon has in flight.
+    pub fn add(&mut self, pin: &str) {
+        self.waiting.insert(pin.into());
+    }
+
+    /// Prints an outcome, and no longer waits for its PIN.
+    pub fn take(&mut self, record: &Record, line: &[u8]) -> Result<(), CommandError> {
+        self.waiting.remove(record.pin_id.as_str());
+        self.has_undelivered |= record.delivered != Some(true);
+        self.printed += 1;
+        if self.output.is_json() {
+            self.output.json(line)?;
+        } else {
+            let row = self.rows.row(record);
+            let output = &mut self.output;
+            self.progress.above(|| output.text(&row).and_then(|()| output.flush()))?;
+        }
+        self.progress.set(self.printed);
+        Ok(())
+    }
+
+    /// Shows what was printed so far.
+    pub fn flush(&mut self) -> Result<(), CommandError> {
+        self.output.flush()
+    }
+
+    /// Waits until all have their outcome, or the time is up.
+    pub async fn run(
+        mut self,
+        path: &Path,
+        client: Client,
+        within: Option<Duration>,
+    ) -> Result<Exit, CommandError> {
+        if self.waiting.len() > 1 {
+            self.progress = Progress::of_outcomes(self.waiting.len() as u64 + self.printed);
+            self.progress.set(self.printed);
+        }
+        let sessions = self.sessions(path, client);
+        let in_time = match within {
+            Some(within) => timeout(within, sessions).await,
+            None => Ok(sessions.await),
+        };
+        self.progress.end();
+        self.output.flush()?;
+        let mut exit = Exit::Done;
+        match in_time {
+            Ok(result) => result?,
+            Err(_elapsed) => {
+                self.tell_missing();
+                exit = exit.or_worse(Exit::TimedOut);
+            }
+        }
+        if self.has_undelivered {
+            exit = exit.or_worse(Exit::NotDelivered);
+        }
+        if self.unknown > 0 {
+            exit = exit.or_worse(Exit::Failed);
+        }
+        Ok(exit)
+    }
+
+    async fn sessions(&mut self, path: &Path, mut client: Client) -> Result<(), CommandError> {
+        loop {
+            match self.session(&mut client).await {
+                Err(CommandError::Client(error)) if error.is_lost() => {
+                    self.output.flush()?;
+                    // The old connection is closed before a new one is asked for.
+                    drop(client);
+                    client = reconnect(path, &error).await;
+                    self.needs_check = true;
+                }
+                end => return end,
+            }
+        }
+    }
+
+    async fn session(&mut self, client: &mut Client) -> Result<(), CommandError> {
+        if self.next.is_none() {
+            self.next = Some(client.next_seq().await?);
+        }
+        if self.needs_check {
+            self.check(client).await?;
+            self.needs_check = false;
+        }
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        client.send(&Request::Tail { from: self.next, last: None, follow: true }).await?;
+        while !self.waiting.is_empty() {
+            if !client.has_next() {
+                self.output.flush()?;
+            }
+            match client.tailed().await? {
+                (Tailed::Record(record), line) => {
+                    self.next = Some(record.seq.saturating_add(1));
+                    if self.waiting.contains(record.pin_id.as_str()) {
+                        self.take(&record, line)?;
+                    }
+                }
+                // A tail that follows has no end but that of the daemon.
+                (Tailed::End { .. }, _) => return Err(ClientError::Closed.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks about every PIN: which have their outcome already, and which are unknown.
+    async fn check(&mut self, client: &mut Client) -> Result<(), CommandError> {
+        let mut pins: Vec<_> = self.waiting.iter().cloned().collect();
+        pins.sort_unstable();
+        let requests = pins.into_iter().map(|pin| {
+            let line = Request::Show { pin_id: &pin }.line();
+            (pin, line)
+        });
+        client
+            .pipeline(stream::iter(requests), |pin, line, _| match client::parse::<Shown>(line) {
+                Ok(shown) => {
+                    let story: Story = client::read(shown.pin.get().as_bytes())?;
+                    match story.outcome {
+                        Some(outcome) if story.state == "finished" => {
+                            let record = client::read(outcome.get().as_bytes())?;
+                            self.take(&record, outcome.get().as_bytes())
+                        }
+                        _ => Ok(()),
+                    }
+                }
+                Err(ClientError::Refused(refusal)) if refusal.is_not_found() => {
+                    self.waiting.remove(&pin);
+                    self.unknown += 1;
+                    self.progress.note(format_args!("the daemon does not know PIN {pin}: submit it first"));
+                    Ok(())
+                }
+                Err(error) => Err(error.into()),
+            })
+            .await
+    }
+
+    fn tell_missing(&self) {
+        let mut pins: Vec<_> = self.waiting.iter().map(|pin| human::printable(pin)).collect();
+        pins.sort_unstable();
+        let more = if pins.len() > NAMED { ", …" } else { "" };
+        pins.truncate(NAMED);
+        self.progress.note(format_args!(
+            "timed out: {} without an outcome yet, still in flight: {}{more}",
+            human::count(self.waiting.len() as u64, "PIN"),
+            pins.join(", "),
+        ));
+    }
+}

@@ -1,0 +1,324 @@
+//! The daemon: puts the parts together, and ends them in order.
+//!
+//! Promises that nothing is opened before the configuration made sense, that a part which breaks ends the
+//! daemon instead of being missed, and that a stop loses nothing: no new PINs, running polls end, the store
+//! and the sinks are flushed. Knows the parts' insides as little as they know each other's.
+
+mod signals;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use self::signals::{Signal, Signals};
+use crate::clock::Clock;
+use crate::config::{self, Config, SinkKind};
+use crate::intake::{self, Services, Socket, SocketError};
+use crate::pin::PinId;
+use crate::poll::{Client, ClientError, Meaning};
+use crate::schedule::{self, Schedule};
+use crate::sinks::{Dispatcher, FileSink, Health, Ordered, StdoutSink, Trouble};
+use crate::store::{OpenError, Store, Unavailable, Writer};
+
+/// How often outcomes that are past `store.retention` are looked for.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+
+/// How long the store and the sinks may take to be flushed at a stop, each.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why the daemon did not start, or did not end well.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error("the PINs in flight can't be loaded: {0}")]
+    Load(#[from] Unavailable),
+    #[error("the sink {name:?} can't be used: {trouble}")]
+    Sink { name: String, trouble: Trouble },
+    #[error("signals can't be heard: {0}")]
+    Signals(#[source] io::Error),
+    #[error("the {0} ended while the daemon ran; this is a bug. What was accepted is in the store")]
+    Broken(&'static str),
+    #[error("stopped at once, by a second signal: what was accepted is in the store")]
+    Forced,
+}
+
+impl schedule::Poll for Client {
+    async fn poll(&self, pin: &PinId) -> Meaning {
+        Client::poll(self, pin).await
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// It could not start, a part of it broke, or a second signal ended it at once.
+pub async fn run(config: Config) -> Result<(), DaemonError> {
+    let mut signals = Signals::listen().map_err(DaemonError::Signals)?;
+    let client = Client::new(&config.api)?;
+    let daemon = Daemon::start(&config, client).await?;
+    let ended = daemon.until_stopped(&mut signals).await;
+    let stopping = daemon.stop(config.shutdown_grace);
+    tokio::select! {
+        () = stopping => ended,
+        () = signals.stop_again() => Err(DaemonError::Forced),
+    }
+}
+
+/// The parts that run until the daemon stops; each ends with its name.
+type Parts = JoinSet<&'static str>;
+
+struct Daemon {
+    /// Ends first: takes PINs, and polls them.
+    parts: tokio::sync::Mutex<Parts>,
+    /// Ends when all that hold a [`Writer`] have: then all is durable.
+    writing: JoinSet<usize>,
+    sinks: JoinSet<()>,
+    writer: Writer,
+    stop: CancellationToken,
+    finish: CancellationToken,
+    rotate: watch::Sender<u64>,
+}
+
+impl Daemon {
+    async fn start(config: &Config, client: Client) -> Result<Self, DaemonError> {
+        let clock = Clock::system();
+        let (store, mut connection) = Store::open(&config.store.path).await?;
+        let mut cursors = Vec::new();
+        for sink in &config.sinks {
+            let oldest = sink.from == config::From::Oldest;
+            let cursor = connection.register_sink(&sink.name, oldest).await;
+            cursors.push(cursor.map_err(|error| DaemonError::Load(error.into()))?);
+        }
+        warn_of_unknown_sinks(&store, &config.sinks).await?;
+
+        let seed = fastrand::u64(..);
+        let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
+        core.reserve(connection.in_flight());
+        schedule::resume(&mut core, &store).await?;
+        let in_flight = core.in_flight();
+
+        let (schedule, inbox, events) = Schedule::channel();
+        let (writer, writer_task) = Writer::new(connection, inbox, config.intake.max_in_flight);
+        let mut writing = JoinSet::new();
+        writing.spawn(writer_task.run());
+
+        let stop = CancellationToken::new();
+        let finish = CancellationToken::new();
+        let (rotate, rotations) = watch::channel(0);
+        let health = Health::default();
+        let mut sinks = JoinSet::new();
+        for (sink, cursor) in config.sinks.iter().zip(cursors) {
+            let outbox = Outbox {
+                cursor,
+                store: store.clone(),
+                writer: writer.clone(),
+                clock: clock.clone(),
+                health: health.clone(),
+                rotate: rotations.clone(),
+                finish: finish.clone(),
+            };
+            start_sink(sink, outbox, &mut sinks).await?;
+        }
+
+        let socket = Socket::bind(&config.intake.socket, config.intake.mode)?;
+        let mut parts = Parts::new();
+        let schedule_task = schedule::Task {
+            core,
+            poller: Arc::new(client),
+            writer: writer.clone(),
+            events,
+            concurrency: config.api.concurrency,
+            stop: stop.clone(),
+            grace: config.shutdown_grace,
+        };
+        parts.spawn(async move {
+            let dropped = schedule_task.run().await;
+            if dropped > 0 {
+                warn!(dropped, "polls were still running at the end of shutdown_grace; their PINs are polled after the next start");
+            }
+            "schedule"
+        });
+        let services = Services {
+            schedule,
+            store: store.clone(),
+            writer: writer.clone(),
+            clock: clock.clone(),
+            deadline: config.schedule.deadline,
+            health,
+            stop: stop.clone(),
+            connections: Arc::default(),
+        };
+        let max_connections = config.intake.max_connections;
+        parts.spawn(async move {
+            intake::serve(socket, max_connections, services).await;
+            "intake"
+        });
+        let pruning = prune(writer.clone(), clock, config.store.retention, stop.clone());
+        parts.spawn(async move {
+            pruning.await;
+            "retention"
+        });
+        info!(
+            socket = %config.intake.socket.display(),
+            store = %config.store.path.display(),
+            in_flight,
+            "ready: PINs are taken and polled"
+        );
+        Ok(Self { parts: parts.into(), writing, sinks, writer, stop, finish, rotate })
+    }
+
+    /// Waits for the signal to stop. A part that ends before that is a failure.
+    async fn until_stopped(&self, signals: &mut Signals) -> Result<(), DaemonError> {
+        let mut parts = self.parts.lock().await;
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Stop(name) => {
+                        info!(signal = name, "stopping: no new PINs are taken, running polls end");
+                        return Ok(());
+                    }
+                    Signal::Reload => {
+                        info!("files are opened again");
+                        self.rotate.send_modify(|count| *count += 1);
+                    }
+                },
+                Some(ended) = parts.join_next() => return Err(DaemonError::Broken(part(ended))),
+            }
+        }
+    }
+
+    /// Ends the parts in the order of the data, each within a limit.
+    async fn stop(self, grace: Duration) {
+        let Self { parts, mut writing, mut sinks, writer, stop, finish, rotate: _rotate } = self;
+        stop.cancel();
+        let mut parts = parts.into_inner();
+        // The parts keep to the grace themselves; the patience is for what they must not do.
+        within(grace + FLUSH_PATIENCE, "intake and schedule", async {
+            while let Some(ended) = parts.join_next().await {
+                part(ended);
+            }
+        })
+        .await;
+        drop(parts);
+        within(FLUSH_PATIENCE, "store", async {
+            if let Err(unavailable) = writer.flush().await {
+                error!(%unavailable, "outcomes could not be written; their PINs are polled again after the next start");
+            }
+        })
+        .await;
+        finish.cancel();
+        within(FLUSH_PATIENCE, "sinks", async {
+            while let Some(ended) = sinks.join_next().await {
+                if let Err(failure) = ended {
+                    error!(%failure, "a sink broke off; this is a bug. Its outcomes are kept");
+                }
+            }
+        })
+        .await;
+        // The sinks' writers go with them, ours goes here: now the writer's task ends.
+        drop((sinks, writer));
+        within(FLUSH_PATIENCE, "store", async { while writing.join_next().await.is_some() {} }).await;
+        info!("stopped");
+    }
+}
+
+/// What every sink is given.
+struct Outbox {
+    cursor: i64,
+    store: Store,
+    writer: Writer,
+    clock: Clock,
+    health: Health,
+    rotate: watch::Receiver<u64>,
+    finish: CancellationToken,
+}
+
+/// Opens a sink, so that one that can't be written stops the start, and starts its dispatcher.
+async fn start_sink(
+    config: &config::Sink,
+    outbox: Outbox,
+    sinks: &mut JoinSet<()>,
+) -> Result<(), DaemonError> {
+    match &config.kind {
+        SinkKind::Stdout => start_ordered(config, StdoutSink, outbox, sinks).await,
+        SinkKind::File { path, fsync } => {
+            start_ordered(config, FileSink::new(path.clone(), *fsync), outbox, sinks).await
+        }
+        SinkKind::Webhook(_) => Err(DaemonError::Sink {
+            name: config.name.clone(),
+            trouble: Trouble::Closed("webhooks are not in this build yet".into()),
+        }),
+    }
+}
+
+async fn start_ordered(
+    config: &config::Sink,
+    sink: impl Ordered,
+    outbox: Outbox,
+    sinks: &mut JoinSet<()>,
+) -> Result<(), DaemonError> {
+    let Outbox { cursor, store, writer, clock, health, rotate, finish } = outbox;
+    let name = config.name.clone();
+    let mut dispatcher = Dispatcher { name, sink, cursor, store, writer, clock, health, rotate, finish };
+    let opened = dispatcher.open().await;
+    opened.map_err(|trouble| DaemonError::Sink { name: config.name.clone(), trouble })?;
+    sinks.spawn(dispatcher.run());
+    Ok(())
+}
+
+/// A sink that is not configured any more keeps its cursor, and so all outcomes since.
+async fn warn_of_unknown_sinks(store: &Store, sinks: &[config::Sink]) -> Result<(), Unavailable> {
+    for (name, _) in store.cursors().await? {
+        if !sinks.iter().any(|sink| sink.name == name) {
+            warn!(
+                sink = name,
+                "a sink that is not configured any more has a cursor: outcomes are kept for it until \
+                 `pinwatch sinks forget` says that they need not be"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Removes outcomes past their retention, until the stop.
+async fn prune(writer: Writer, clock: Clock, retention: Duration, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(PRUNE_EVERY)).await.is_some() {
+        let Ok(before) = clock.wall().checked_sub(retention) else { continue };
+        loop {
+            match writer.prune(before).await {
+                Ok(0) => break,
+                Ok(_) if !stop.is_cancelled() => {}
+                // The writer says what is wrong with the store; old outcomes can wait.
+                Ok(_) | Err(_) => break,
+            }
+        }
+    }
+}
+
+/// The name of a part that ended.
+fn part(ended: Result<&'static str, JoinError>) -> &'static str {
+    ended.unwrap_or_else(|failure| {
+        error!(%failure, "a part of the daemon broke off; this is a bug");
+        "daemon"
+    })
+}
+
+/// Waits for a part's end, and names it if it is late.
+async fn within(limit: Duration, name: &str, end: impl Future<Output = ()>) {
+    if timeout(limit, end).await.is_err() {
+        warn!(part = name, seconds = limit.as_secs(), "did not end in time and is broken off");
+    }
+}

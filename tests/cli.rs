@@ -1,0 +1,117 @@
+//! The command line as a person or a script meets it: the real binary, against a scripted daemon on a real
+//! socket.
+
+#[path = "cli/client.rs"]
+mod client;
+#[path = "cli/fake.rs"]
+mod fake;
+#[path = "cli/waiting.rs"]
+mod waiting;
+
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use assert_cmd::Command;
+use predicates::prelude::*;
+use predicates::str::contains;
+
+const COMMANDS: [&str; 14] = [
+    "run",
+    "submit",
+    "wait",
+    "show",
+    "list",
+    "cancel",
+    "tail",
+    "stats",
+    "ping",
+    "check-config",
+    "simulate",
+    "demo",
+    "completions",
+    "man",
+];
+
+/// The program, which can't see the machine's own configuration and never hangs a test.
+fn pinwatch(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pinwatch"));
+    command.args(args).env_remove("PINWATCH__INTAKE__SOCKET").timeout(Duration::from_secs(30));
+    command
+}
+
+#[test]
+fn help_teaches_every_command_by_examples_and_lists_the_exit_statuses() {
+    pinwatch(&["--help"]).assert().success().stdout(contains("  124  timed out"));
+    for command in COMMANDS {
+        pinwatch(&[command, "--help"])
+            .assert()
+            .success()
+            .stdout(contains("Examples:\n").and(contains(format!("pinwatch {command}"))));
+        pinwatch(&["--help"]).assert().stdout(contains(format!("\n  {command} ")));
+    }
+}
+
+#[test]
+fn bad_usage_exits_2_and_says_what_would_be_right() {
+    for (args, hint) in [
+        (&[][..], "Usage:"),
+        (&["fly"], "unrecognized subcommand"),
+        (&["submit"], "<ID>"),
+        (&["submit", "9C81", "--file", "x"], "cannot be used with"),
+        (&["submit", "9C81", "--timeout", "5m"], "--wait"),
+        (&["submit", "9C81", "--deadline", "30"], "such as 30s, 10m or 2h"),
+        (&["submit", "9C81", "--metadata", "{"], "write JSON, such as"),
+        (&["submit", "-", "9C81"], "stands alone"),
+        (&["wait", "a/b"], "a PIN ID has only the characters"),
+        (&["show", ""], "a PIN ID can't be empty"),
+        (&["tail", "-n", "5", "--from", "3"], "cannot be used with"),
+        (&["list", "--limit", "0"], "--limit"),
+        (&["ping", "--set", "schedule"], "section.key=value"),
+        (&["run", "--json"], "log.format=json"),
+    ] {
+        pinwatch(args).assert().code(2).stdout("").stderr(contains(hint));
+    }
+}
+
+#[test]
+fn without_a_daemon_every_client_exits_3_and_names_the_socket_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("none.sock");
+    let socket = socket.to_str().unwrap();
+    let clients: [&[&str]; 8] = [
+        &["submit", "9C81"],
+        &["wait", "9C81"],
+        &["show", "9C81"],
+        &["list"],
+        &["cancel", "9C81"],
+        &["tail", "-f"],
+        &["stats"],
+        &["ping"],
+    ];
+    for client in clients {
+        pinwatch(client)
+            .args(["--socket", socket])
+            .assert()
+            .code(3)
+            .stdout("")
+            .stderr(contains(socket).and(contains("there is no such socket; start it")));
+    }
+    // What a killed daemon leaves behind.
+    drop(UnixListener::bind(socket).unwrap());
+    pinwatch(&["ping", "--socket", socket]).assert().code(3).stderr(contains("nobody listens on it"));
+}
+
+#[test]
+fn completions_come_for_every_shell_and_manual_pages_for_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        pinwatch(&["completions", shell]).assert().success().stdout(contains("check-config"));
+    }
+    pinwatch(&["man"]).assert().success().stdout(contains(".TH").and(contains("Exit status")));
+    let dir = tempfile::tempdir().unwrap();
+    let pages = dir.path().join("man1");
+    pinwatch(&["man", "--dir", pages.to_str().unwrap()]).assert().success().stdout("");
+    for command in COMMANDS {
+        let page = std::fs::read_to_string(pages.join(format!("pinwatch-{command}.1"))).unwrap();
+        assert!(page.contains("Examples:"), "{command}");
+    }
+}

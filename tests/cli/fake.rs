@@ -1,0 +1,126 @@
+//! A daemon of a few lines: a real Unix socket in a temporary folder, and a script that says what it answers.
+//!
+//! Promises that a script which fails, fails the test that joins it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub struct Fake {
+    dir: TempDir,
+    script: Option<JoinHandle<()>>,
+}
+
+impl Fake {
+    /// A daemon that does what `script` says with its socket.
+    pub fn new(script: impl FnOnce(Socket) + Send + 'static) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = Socket::at(dir.path().join("pinwatch.sock"));
+        let script = Some(std::thread::spawn(move || script(socket)));
+        Self { dir, script }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("pinwatch.sock")
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Waits for the script's end.
+    pub fn join(mut self) {
+        self.script.take().unwrap().join().unwrap();
+    }
+}
+
+/// The listening end.
+pub struct Socket {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl Socket {
+    fn at(path: PathBuf) -> Self {
+        let listener = UnixListener::bind(&path).unwrap();
+        Self { path, listener }
+    }
+
+    pub fn accept(&self) -> Connection {
+        let (stream, _) = self.listener.accept().unwrap();
+        Connection { reader: BufReader::new(stream.try_clone().unwrap()), stream }
+    }
+
+    /// Goes away and comes back, as a daemon that restarts.
+    pub fn restart(self) -> Self {
+        drop(self.listener);
+        std::fs::remove_file(&self.path).unwrap();
+        Self::at(self.path)
+    }
+}
+
+/// One client.
+pub struct Connection {
+    reader: BufReader<UnixStream>,
+    stream: UnixStream,
+}
+
+impl Connection {
+    /// The next request; none once the client is gone.
+    pub fn hear(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        match self.reader.read_line(&mut line) {
+            Ok(0) | Err(_) => None,
+            Ok(_) => Some(serde_json::from_str(&line).unwrap()),
+        }
+    }
+
+    /// Insists that the next request is this one.
+    pub fn expect(&mut self, request: Value) -> &mut Self {
+        assert_eq!(self.hear(), Some(request));
+        self
+    }
+
+    pub fn say(&mut self, answer: Value) -> &mut Self {
+        self.say_raw(&format!("{answer}\n"))
+    }
+
+    pub fn say_raw(&mut self, bytes: &str) -> &mut Self {
+        self.stream.write_all(bytes.as_bytes()).unwrap();
+        self
+    }
+
+    /// Answers the question for the newest seq, which clients that wait ask first.
+    pub fn tell_next_seq(&mut self, next: i64) -> &mut Self {
+        self.expect(json!({"op": "tail", "last": 0, "follow": false})).say(end(next))
+    }
+
+    /// Waits until the client hangs up.
+    pub fn until_gone(&mut self) {
+        while self.hear().is_some() {}
+    }
+}
+
+pub fn end(next: i64) -> Value {
+    json!({"ok": true, "end": true, "next": next})
+}
+
+pub fn follow(from: i64) -> Value {
+    json!({"op": "tail", "from": from, "follow": true})
+}
+
+pub fn error(code: &str) -> Value {
+    json!({"ok": false, "error": {"code": code, "message": "says the fake"}})
+}
+
+/// An outcome record.
+pub fn record(seq: i64, pin: &str, delivered: Option<bool>) -> Value {
+    let status = if delivered == Some(true) { "MESSAGE_DELIVERED" } else { "MESSAGE_EXPIRED" };
+    json!({"seq": seq, "id": "0193", "pinId": pin, "outcome": "final", "status": status, "description": null,
+           "delivered": delivered, "deliveries": [], "submittedAt": "2026-01-02T03:04:05.000Z",
+           "finishedAt": "2026-01-02T03:04:09.000Z", "polls": 4})
+}

@@ -1,0 +1,212 @@
+//! Commands that stay until something happens, also over a restart of the daemon.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use predicates::prelude::*;
+use predicates::str::contains;
+use serde_json::{Value, json};
+
+use crate::fake::{Connection, Fake, end, error, follow, record};
+use crate::pinwatch;
+
+/// Answers `show` for PINs that are in flight.
+fn show_in_flight(client: &mut Connection, pins: &[&str]) {
+    for pin in pins {
+        client
+            .expect(json!({"op": "show", "pinId": pin}))
+            .say(json!({"ok": true, "pin": {"pinId": pin, "state": "in_flight"}}));
+    }
+}
+
+/// The `seq` of each line.
+fn seqs(stdout: &[u8]) -> Vec<i64> {
+    let lines = String::from_utf8_lossy(stdout);
+    lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_i64().unwrap()).collect()
+}
+
+#[test]
+fn tail_follows_over_a_restart_without_gap_or_double() {
+    let fake = Fake::new(|socket| {
+        let mut client = socket.accept();
+        client
+            .expect(json!({"op": "tail", "last": 10, "follow": false}))
+            .say(record(4, "a", None))
+            .say(end(5))
+            .expect(follow(5))
+            .say(record(5, "b", None))
+            .say(record(8, "c", None))
+            // Cut off in the middle of a record, which the next daemon sends whole.
+            .say_raw("{\"seq\":9,\"pinId\":");
+        drop(client);
+        let socket = socket.restart();
+        socket
+            .accept()
+            .expect(json!({"op": "tail", "from": 9, "follow": false}))
+            // A daemon that repeats itself.
+            .say(record(8, "c", None))
+            .say(record(9, "d", None))
+            .say(end(10))
+            .expect(follow(10))
+            .say(error("shutting_down"))
+            .until_gone();
+        socket
+            .accept()
+            .expect(json!({"op": "tail", "from": 10, "follow": false}))
+            .say(end(10))
+            .expect(follow(10))
+            .say(record(11, "e", None))
+            .until_gone();
+    });
+    let mut tail = Command::new(env!("CARGO_BIN_EXE_pinwatch"))
+        .args(["tail", "-f", "--socket"])
+        .arg(fake.socket())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Each line is there when its outcome is, not when a buffer is full: the script would wait for ever.
+    let lines: Vec<_> =
+        BufReader::new(tail.stdout.take().unwrap()).lines().take(5).map(Result::unwrap).collect();
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    assert_eq!(seqs(lines.join("\n").as_bytes()), [4, 5, 8, 9, 11]);
+    fake.join();
+}
+
+#[test]
+fn tail_of_nothing_goes_on_at_the_seq_that_the_daemon_told() {
+    let fake = Fake::new(|socket| {
+        socket
+            .accept()
+            .expect(json!({"op": "tail", "last": 0, "follow": false}))
+            .say(end(7))
+            .expect(follow(7))
+            .say(error("invalid_request"));
+    });
+    // What the daemon refuses for good is no reason to come back.
+    pinwatch(&["tail", "-f", "-n", "0", "--socket"])
+        .arg(fake.socket())
+        .assert()
+        .code(1)
+        .stdout("")
+        .stderr(contains("says the fake"));
+    fake.join();
+}
+
+#[test]
+fn wait_exits_0_when_all_were_delivered_whether_before_or_meanwhile() {
+    let fake = Fake::new(|socket| {
+        let mut client = socket.accept();
+        client.tell_next_seq(5);
+        client
+            .expect(json!({"op": "show", "pinId": "a"}))
+            .say(json!({"ok": true, "pin": {"pinId": "a", "state": "finished", "outcome": record(2, "a", Some(true))}}));
+        show_in_flight(&mut client, &["b"]);
+        client
+            .expect(follow(5))
+            .say(record(5, "somebody-elses", Some(false)))
+            .say(record(6, "b", Some(true)))
+            .until_gone();
+    });
+    let assert =
+        pinwatch(&["wait", "a", "b", "a", "--socket"]).arg(fake.socket()).assert().code(0).stderr("");
+    assert_eq!(seqs(&assert.get_output().stdout), [2, 6]);
+    fake.join();
+}
+
+#[test]
+fn wait_exits_4_when_some_pin_was_not_delivered_or_nobody_knows() {
+    for delivered in [Some(false), None] {
+        let fake = Fake::new(move |socket| {
+            let mut client = socket.accept();
+            client.tell_next_seq(5);
+            show_in_flight(&mut client, &["a", "b"]);
+            client
+                .expect(follow(5))
+                .say(record(5, "a", Some(true)))
+                .say(record(6, "b", delivered))
+                .until_gone();
+        });
+        pinwatch(&["wait", "a", "b", "--socket"]).arg(fake.socket()).assert().code(4);
+        fake.join();
+    }
+}
+
+#[test]
+fn wait_exits_124_when_time_is_up_and_names_the_pins_that_are_left() {
+    let fake = Fake::new(|socket| {
+        let mut client = socket.accept();
+        client.tell_next_seq(5);
+        show_in_flight(&mut client, &["a", "b"]);
+        client.expect(follow(5)).say(record(5, "a", Some(false))).until_gone();
+    });
+    pinwatch(&["wait", "a", "b", "--timeout", "500ms", "--socket"])
+        .arg(fake.socket())
+        .assert()
+        .code(124)
+        .stdout(contains("\"a\""))
+        .stderr("timed out: 1 PIN without an outcome yet, still in flight: b\n");
+    fake.join();
+}
+
+#[test]
+fn wait_outlives_a_restart_and_does_not_wait_for_a_pin_that_is_lost() {
+    let fake = Fake::new(|socket| {
+        let mut client = socket.accept();
+        client.tell_next_seq(5);
+        show_in_flight(&mut client, &["a", "b", "c"]);
+        client.expect(follow(5)).say(record(6, "a", Some(true)));
+        drop(client);
+        let mut client = socket.restart().accept();
+        show_in_flight(&mut client, &["b"]);
+        client.expect(json!({"op": "show", "pinId": "c"})).say(error("not_found"));
+        client.expect(follow(7)).say(record(7, "b", Some(true))).until_gone();
+    });
+    let assert = pinwatch(&["wait", "a", "b", "c", "--socket"]).arg(fake.socket()).assert().code(1);
+    assert_eq!(seqs(&assert.get_output().stdout), [6, 7]);
+    assert!(contains("does not know PIN c").eval(&String::from_utf8_lossy(&assert.get_output().stderr)));
+    fake.join();
+}
+
+#[test]
+fn submit_and_wait_prints_outcomes_and_misses_none_that_came_while_it_submitted() {
+    let fake = Fake::new(|socket| {
+        let mut client = socket.accept();
+        client.tell_next_seq(5);
+        for pin in ["a", "b"] {
+            client
+                .expect(json!({"op": "submit", "pinId": pin}))
+                .say(json!({"ok": true, "pinId": pin, "state": "accepted"}));
+        }
+        client.expect(json!({"op": "submit", "pinId": "c"})).say(
+            json!({"ok": true, "pinId": "c", "state": "finished", "outcome": record(1, "c", Some(true))}),
+        );
+        client
+            .expect(follow(5))
+            .say(record(5, "a", Some(true)))
+            .say(record(6, "b", Some(false)))
+            .until_gone();
+    });
+    let assert =
+        pinwatch(&["submit", "a", "b", "c", "--wait", "--socket"]).arg(fake.socket()).assert().code(4);
+    assert_eq!(seqs(&assert.get_output().stdout), [1, 5, 6]);
+    fake.join();
+}
+
+#[test]
+fn with_submit_and_wait_a_refused_pin_weighs_more_than_an_undelivered_one() {
+    let fake = Fake::new(|socket| {
+        let mut client = socket.accept();
+        client.tell_next_seq(5).expect(json!({"op": "submit", "pinId": "a"})).say(
+            json!({"ok": true, "pinId": "a", "state": "finished", "outcome": record(1, "a", Some(false))}),
+        );
+        client.until_gone();
+    });
+    pinwatch(&["submit", "a", "a/b", "--wait", "--socket"])
+        .arg(fake.socket())
+        .assert()
+        .code(1)
+        .stderr(contains("a/b is refused"));
+    fake.join();
+}
