@@ -207,7 +207,7 @@ fn authorization(credentials: &Credentials) -> Result<HeaderValue, ClientError> 
 /// The whole body, decompressed, or what went wrong with it. Never holds more than [`MAX_BODY`] and one chunk.
 async fn whole_body(response: &mut Response) -> Result<Bytes, String> {
     let too_large = || format!("the body is over {} KiB", MAX_BODY / 1024);
-    let cut_off = |error: reqwest::Error| format!("the body is cut off: {}", detail(&error));
+    let cut_off = |error: reqwest::Error| format!("the body is cut off or broken: {}", detail(&error));
     if response.content_length().is_some_and(|length| length > MAX_BODY as u64) {
         return Err(too_large());
     }

@@ -1,0 +1,62 @@
+//! The API's client against servers that behave and servers that don't: wiremock for whole answers, a raw
+//! socket for what wiremock can't do. No test looks at how long anything took.
+
+mod answers;
+mod connections;
+mod stub;
+mod tls;
+
+use std::time::Duration;
+
+use pinwatch::config::{Api, Credentials};
+use pinwatch::pin::PinId;
+use pinwatch::poll::{Client, Meaning};
+
+const GOOD: &str =
+    r#"[{"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true}]"#;
+
+/// Long enough that no healthy poll runs into it, on the slowest machine.
+const AMPLE: Duration = Duration::from_secs(30);
+
+/// For polls that have to run into it.
+const SHORT: Duration = Duration::from_millis(200);
+
+fn api(base_url: &str) -> Api {
+    Api {
+        base_url: base_url.parse().unwrap(),
+        path: "/2fa/1/pin/{pinId}/status".to_owned(),
+        credentials: Credentials::App("hunter2".into()),
+        timeout: AMPLE,
+        connect_timeout: AMPLE,
+        concurrency: 64,
+        rate: None,
+    }
+}
+
+fn pin() -> PinId {
+    "9C817C6F8AF3D48F9FE553282AFA2B67".parse().unwrap()
+}
+
+async fn poll(api: &Api) -> Meaning {
+    Client::new(api).unwrap().poll(&pin()).await
+}
+
+#[track_caller]
+fn assert_delivered(meaning: &Meaning) {
+    let Meaning::Deliveries(deliveries) = meaning else { panic!("{meaning:?}") };
+    assert_eq!((deliveries.len(), deliveries[0].status.as_str()), (1, "MESSAGE_DELIVERED"));
+}
+
+#[track_caller]
+fn assert_unavailable(meaning: &Meaning, text: &str) {
+    let Meaning::Unavailable(said) = meaning else { panic!("{meaning:?}") };
+    assert!(said.contains(text), "{said}");
+    // Neither the key nor the URL, whose host and path are configuration and may be private.
+    assert!(!said.contains("hunter2") && !said.contains("/2fa/"), "{said}");
+}
+
+#[track_caller]
+fn assert_unreadable(meaning: &Meaning, text: &str) {
+    let Meaning::Unreadable(said) = meaning else { panic!("{meaning:?}") };
+    assert!(said.contains(text), "{said}");
+}
