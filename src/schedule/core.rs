@@ -386,3 +386,7 @@ fn share(answers: &mut HashSet<Deliveries>, deliveries: Vec<Delivery>) -> Delive
     answers.insert(shared.clone());
     shared
 }
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;
