@@ -217,6 +217,46 @@ fn told(deliveries: &[Delivery]) -> String {
     if statuses.is_empty() { "nothing known yet".into() } else { statuses.join("; ") }
 }
 
+/// The answer to dead_letters: sink, what became of it, the outcome.
+pub fn dead_letters(letters: &[(String, Failed, Outcome)], next: Option<String>) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Letter<'a> {
+        sink: &'a str,
+        seq: i64,
+        pin_id: &'a PinId,
+        tries: u32,
+        since: Option<String>,
+        last_try_at: Option<String>,
+        error: Option<&'a str>,
+        outcome: Option<&'a RawValue>,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer<'a> {
+        ok: bool,
+        dead_letters: Vec<Letter<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next: Option<String>,
+    }
+    let letters = letters.iter().map(|(sink, failed, outcome)| Letter {
+        sink,
+        seq: failed.seq,
+        pin_id: &outcome.pin,
+        tries: failed.tries,
+        since: failed.first_try_at.map(rfc3339),
+        last_try_at: failed.last_try_at.map(rfc3339),
+        error: failed.error.as_deref(),
+        outcome: serde_json::from_str(&outcome.record).ok(),
+    });
+    line(&Answer { ok: true, dead_letters: letters.collect(), next })
+}
+
+/// The answer to what changes a number of deliveries.
+pub fn counted(count: u64) -> String {
+    line(&serde_json::json!({"ok": true, "count": count}))
+}
+
 /// The answer to stats. Of `failed`: a sink's name, how many outcomes it is tried again with, how many are
 /// dead letters.
 pub fn stats(

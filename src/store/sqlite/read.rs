@@ -117,6 +117,28 @@ impl Store {
         Ok(rows.iter().map(both).collect::<Result<_, sqlx::Error>>()?)
     }
 
+    /// At most `limit` dead letters behind a sink and `seq`, of one sink or of all, in that order.
+    pub async fn dead_letters(
+        &self,
+        sink: Option<&str>,
+        (after_sink, after_seq): &(String, i64),
+        limit: u32,
+    ) -> Result<Vec<(String, Failed, Outcome)>, Unavailable> {
+        let rows = sqlx::query(
+            "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error, sink \
+             FROM delivery JOIN outcome USING (seq) \
+             WHERE dead AND (?1 IS NULL OR sink = ?1) AND (sink, seq) > (?2, ?3) ORDER BY sink, seq LIMIT ?4",
+        )
+        .bind(sink)
+        .bind(after_sink)
+        .bind(after_seq)
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await?;
+        let letter = |row: &SqliteRow| Ok((row.try_get(8)?, failed(row)?, outcome(row)?));
+        Ok(rows.iter().map(letter).collect::<Result<_, sqlx::Error>>()?)
+    }
+
     /// What became of one outcome at every sink: its name, its cursor, and why it does not have the outcome
     /// although its cursor is past it.
     pub async fn sinks_of(&self, seq: i64) -> Result<Vec<(String, i64, Option<Failed>)>, Unavailable> {
