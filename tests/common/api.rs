@@ -1,8 +1,6 @@
 //! Two stand-ins for the API: the simulator, whose PIN IDs say what happens to them, and a mock that answers
 //! what it is told to.
 
-use std::time::Duration;
-
 use pinwatch::simulate::{Counts, Settings, Simulator};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -69,18 +67,23 @@ impl Mock {
         });
     }
 
-    /// Requests since the start or since [`Mock::answers_all`].
+    /// Requests since the start, or since [`Mock::answers_all`].
     pub fn requests(&self) -> usize {
-        self.runtime.block_on(self.server.received_requests()).map_or(0, |requests| requests.len())
+        self.requests_that(|_| true)
+    }
+
+    /// Of those, requests for this PIN.
+    pub fn requests_for(&self, pin: &str) -> usize {
+        self.requests_that(|path| path == format!("/2fa/1/pin/{pin}/status"))
+    }
+
+    fn requests_that(&self, count: impl Fn(&str) -> bool) -> usize {
+        let requests = self.runtime.block_on(self.server.received_requests()).unwrap();
+        requests.iter().filter(|request| count(request.url.path())).count()
     }
 }
 
 /// A delivery as the API tells it.
 pub fn delivery(status: &str, is_final: bool) -> serde_json::Value {
     serde_json::json!({"status": status, "description": format!("about {status}"), "finalStatus": is_final})
-}
-
-/// An answer that comes late.
-pub fn late(response: ResponseTemplate, delay: Duration) -> ResponseTemplate {
-    response.set_delay(delay)
 }

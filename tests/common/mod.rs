@@ -11,7 +11,7 @@ mod database;
 
 use std::time::{Duration, Instant};
 
-pub use api::{Mock, Simulated, delivery, late};
+pub use api::{Mock, Simulated, delivery};
 pub use client::{Client, code};
 pub use daemon::{Daemon, Ended, Place, isolate, program, run_to_end};
 pub use database::{change, flip_a_byte};
