@@ -48,6 +48,13 @@ impl Client {
         }
     }
 
+    /// As [`Client::line`], from a daemon that may have been killed within a line: that one does not count.
+    pub fn whole_line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).ok()?;
+        line.strip_suffix('\n').map(str::to_owned)
+    }
+
     /// The next answer.
     #[track_caller]
     pub fn answer(&mut self) -> Value {

@@ -84,7 +84,10 @@ impl Place {
     }
 
     pub fn socket(&self) -> PathBuf {
-        self.path("pinwatch.sock")
+        match self.sets.iter().find(|(key, _)| key == "intake.socket") {
+            Some((_, path)) => path.into(),
+            None => self.path("pinwatch.sock"),
+        }
     }
 
     pub fn store(&self) -> PathBuf {
