@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -20,13 +20,13 @@ const KEY: &str = "demo-key";
 /// Unless a test sets them otherwise, intervals are short and there is one sink, a file.
 pub struct Place {
     pub folder: TempDir,
-    key: String,
+    key: Option<String>,
     sets: Vec<(String, String)>,
 }
 
 /// A daemon that runs. Killed when it is dropped.
 pub struct Daemon {
-    process: Process,
+    process: Child,
     pub place: Place,
 }
 
@@ -41,7 +41,7 @@ impl Place {
     pub fn new(base_url: &str) -> Self {
         let place = Self {
             folder: tempfile::tempdir().unwrap(),
-            key: KEY.to_owned(),
+            key: Some(KEY.to_owned()),
             sets: vec![("api.base_url".to_owned(), base_url.to_owned())],
         };
         // A file of our own, so that the machine's is not read.
@@ -75,7 +75,12 @@ impl Place {
     }
 
     pub fn key(mut self, key: &str) -> Self {
-        key.clone_into(&mut self.key);
+        self.key = Some(key.to_owned());
+        self
+    }
+
+    pub fn without_key(mut self) -> Self {
+        self.key = None;
         self
     }
 
@@ -105,7 +110,9 @@ impl Place {
         for (key, value) in &self.sets {
             command.arg("--set").arg(format!("{key}={value}"));
         }
-        command.env("PINWATCH__API__KEY", &self.key);
+        if let Some(key) = &self.key {
+            command.env("PINWATCH__API__KEY", key);
+        }
         command
     }
 
@@ -121,9 +128,9 @@ impl Place {
     pub fn start_by(self, mut command: Command) -> Daemon {
         let log = |name| OpenOptions::new().create(true).append(true).open(self.path(name)).unwrap();
         command.stdin(Stdio::null()).stdout(log("stdout")).stderr(log("stderr"));
-        let mut process = Process(command.spawn().unwrap());
+        let mut process = Child::spawn(command);
         until_true("the daemon takes connections", || {
-            let ended = process.0.try_wait().unwrap();
+            let ended = process.ended();
             assert!(ended.is_none(), "the daemon did not start: {}", ended.unwrap());
             UnixStream::connect(self.socket()).is_ok()
         });
@@ -195,7 +202,7 @@ impl Daemon {
     /// Waits for its end.
     #[track_caller]
     pub fn ended(mut self) -> (ExitStatus, Place) {
-        let status = until("the daemon's end", || self.process.0.try_wait().unwrap());
+        let status = until("the daemon's end", || self.process.ended());
         (status, self.place)
     }
 
@@ -207,18 +214,24 @@ impl Daemon {
         assert!(status.success(), "SIGTERM ended the daemon with {status}, signal {:?}", status.signal());
         place
     }
-
-    /// One open file after the other that the process has.
-    pub fn open_files(&self) -> usize {
-        let folder = format!("/proc/{}/fd", self.process.0.id());
-        fs::read_dir(folder).map_or(0, Iterator::count)
-    }
 }
 
 /// A child that does not outlive its test.
-struct Process(Child);
+pub struct Child(std::process::Child);
 
-impl Drop for Process {
+impl Child {
+    #[track_caller]
+    pub fn spawn(mut command: Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().unwrap()
+    }
+}
+
+impl Drop for Child {
     fn drop(&mut self) {
         // Fails only where it has ended already.
         let _ = self.0.kill();
@@ -247,8 +260,8 @@ pub fn run_to_end(mut command: Command) -> Ended {
     let folder = tempfile::tempdir().unwrap();
     let (out, err) = (folder.path().join("out"), folder.path().join("err"));
     command.stdin(Stdio::null()).stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
-    let mut process = Process(command.spawn().unwrap());
+    let mut process = Child::spawn(command);
     let read = |path: &Path| String::from_utf8(fs::read(path).unwrap()).unwrap();
-    let status = until("the program's end", || process.0.try_wait().unwrap());
+    let status = until("the program's end", || process.ended());
     Ended { code: status.code(), stdout: read(&out), stderr: read(&err) }
 }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 pub use api::{Mock, Simulated, delivery};
 pub use client::{Client, code};
-pub use daemon::{Daemon, Ended, Place, isolate, program, run_to_end};
-pub use database::{change, flip_a_byte};
+pub use daemon::{Child, Daemon, Ended, Place, isolate, program, run_to_end};
+pub use database::{change, change_as_if_killed, flip_a_byte};
 
 /// Long enough on the slowest machine; what takes longer hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
