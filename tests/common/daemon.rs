@@ -199,6 +199,11 @@ impl Daemon {
         kill_process(Pid::from_child(&self.process.0), signal).unwrap();
     }
 
+    /// As everybody on the machine can see it.
+    pub fn command_line(&self) -> String {
+        fs::read_to_string(format!("/proc/{}/cmdline", self.process.0.id())).unwrap()
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn ended(mut self) -> (ExitStatus, Place) {
