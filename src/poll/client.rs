@@ -13,10 +13,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
+use memchr::memmem;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Method, Request, Response, StatusCode, Url, redirect};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
@@ -51,6 +52,8 @@ pub struct Client {
     connections: Arc<RwLock<Connections>>,
     /// The URL before the PIN ID, and after it.
     url: (Box<str>, Box<str>),
+    /// What no error text may repeat, should the API or a proxy say back what it got.
+    secrets: Arc<[SecretString]>,
     /// For the whole poll: connecting, a second try, the body.
     timeout: Duration,
 }
@@ -92,6 +95,7 @@ impl Client {
             api: Arc::new(api.clone()),
             connections: Arc::new(RwLock::new(connections)),
             url,
+            secrets: secrets(&api.credentials).into(),
             timeout: api.timeout,
         })
     }
@@ -136,7 +140,23 @@ impl Client {
             // What the status code says stands without the body.
             Err(_) => Err("the body did not come in time".to_owned()),
         };
-        Meaning::of(status, response.headers(), body.as_deref().map_err(String::as_str), Timestamp::now())
+        let meaning =
+            |body: Result<&[u8], &str>| Meaning::of(status, response.headers(), body, Timestamp::now());
+        let told = meaning(body.as_deref().map_err(String::as_str));
+        let has_text =
+            matches!(told, Meaning::Rejected(_) | Meaning::Unavailable(_) | Meaning::Unreadable(_));
+        match body.ok().filter(|_| has_text).and_then(|body| self.without_secrets(&body)) {
+            Some(clean) => meaning(Ok(&clean)),
+            None => told,
+        }
+    }
+
+    /// The body with `***` for every secret in it; `None` if there is none.
+    fn without_secrets(&self, body: &[u8]) -> Option<Vec<u8>> {
+        self.secrets.iter().fold(None, |clean, secret| {
+            let secret = secret.expose_secret().as_bytes();
+            replaced(clean.as_deref().unwrap_or(body), secret).or(clean)
+        })
     }
 
     /// One request, or two: a kept connection that the server had closed is nobody's failure. hyper tries
@@ -274,6 +294,30 @@ fn authorization(credentials: &Credentials) -> Result<HeaderValue, ClientError> 
     Ok(value)
 }
 
+/// What of the credentials nobody may see.
+fn secrets(credentials: &Credentials) -> Vec<SecretString> {
+    match credentials {
+        Credentials::App(key) => vec![key.clone()],
+        Credentials::Basic { username, password } => {
+            let pair = BASE64.encode(format!("{username}:{}", password.expose_secret()));
+            vec![pair.into(), password.clone()]
+        }
+    }
+}
+
+/// The text with `***` wherever `what` stands in it; `None` if it doesn't.
+fn replaced(text: &[u8], what: &[u8]) -> Option<Vec<u8>> {
+    let mut new = Vec::new();
+    let mut rest = 0;
+    for at in memmem::find_iter(text, what) {
+        new.extend_from_slice(&text[rest..at]);
+        new.extend_from_slice(b"***");
+        rest = at + what.len();
+    }
+    new.extend_from_slice(&text[rest..]);
+    (rest > 0).then_some(new)
+}
+
 /// The whole body, decompressed, or what went wrong with it. Never holds more than [`MAX_BODY`] and one chunk.
 async fn whole_body(response: &mut Response) -> Result<Bytes, String> {
     let too_large = || format!("the body is over {} KiB", MAX_BODY / 1024);
@@ -381,6 +425,20 @@ mod tests {
         }
         let error = Client::new(&api("http://u:hunter2@h", "/{pinId}", app("k"))).unwrap_err();
         assert!(!format!("{error}{error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_body_is_told_without_the_secrets_in_it() {
+        let clean = |credentials, body: &str| {
+            let client = Client::new(&api("http://h", "/{pinId}", credentials)).unwrap();
+            client.without_secrets(body.as_bytes()).map(|body| String::from_utf8(body).unwrap())
+        };
+        assert_eq!(clean(app("k-1"), "k-2"), None);
+        assert_eq!(clean(app("k-1"), "App k-1, k-1").as_deref(), Some("App ***, ***"));
+        assert_eq!(clean(app("*"), "a*b").as_deref(), Some("a***b"));
+        let basic = Credentials::Basic { username: "Aladdin".into(), password: "open sesame".into() };
+        let body = "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ== is Aladdin:open sesame";
+        assert_eq!(clean(basic, body).as_deref(), Some("Basic *** is Aladdin:***"));
     }
 
     #[test]

@@ -61,8 +61,12 @@ impl Store {
     pub async fn open(path: &Path) -> Result<(Self, WriteConnection), OpenError> {
         let lock_path = with_suffix(path, ".lock");
         let (lock, noted) = lock_exclusively(path, &lock_path)?;
-        if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
-            inspect(path).await?;
+        let found = match std::fs::metadata(path) {
+            Ok(file) if file.len() > 0 => inspect(path).await?,
+            _ => 0,
+        };
+        if noted > found {
+            return Err(OpenError::LostCommits { path: path.to_owned(), lock: lock_path, found, noted });
         }
 
         let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
@@ -76,23 +80,11 @@ impl Store {
             .map_err(sqlite)?;
         migrate(path, &mut connection).await?;
 
-        let count = |sql| sqlx::query_scalar::<_, i64>(sql);
-        let commits =
-            count("SELECT commits FROM history").fetch_one(&mut connection).await.map_err(sqlite)?;
-        if noted > commits {
-            return Err(OpenError::LostCommits {
-                path: path.to_owned(),
-                lock: lock_path,
-                found: commits,
-                noted,
-            });
-        }
+        let commits = ask(&mut connection, "SELECT commits FROM history").await.map_err(sqlite)?;
         note_commits(&lock, commits);
-        let in_flight = count("SELECT count(*) FROM pin").fetch_one(&mut connection).await.map_err(sqlite)?;
-        let last_seq = count("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outcome'")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(sqlite)?;
+        let in_flight = ask(&mut connection, "SELECT count(*) FROM pin").await.map_err(sqlite)?;
+        let last_seq = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outcome'";
+        let last_seq = ask(&mut connection, last_seq).await.map_err(sqlite)?;
 
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
@@ -143,35 +135,47 @@ fn lock_exclusively(path: &Path, lock_path: &Path) -> Result<(File, i64), OpenEr
     Ok((lock, note.trim().parse().unwrap_or(0)))
 }
 
-/// Looks at a file that exists, through a connection that can't write: is it ours, and is it whole?
-async fn inspect(path: &Path) -> Result<(), OpenError> {
+/// Looks at a file that exists, through a connection that can't write: is it ours, do we know its schema, and
+/// is it whole? Gives the number of its commits.
+async fn inspect(path: &Path) -> Result<i64, OpenError> {
+    let foreign = |why: &str| OpenError::Foreign { path: path.to_owned(), why: why.to_owned() };
     let judge = |error: sqlx::Error| match primary_code(&error) {
-        Some(SQLITE_NOTADB) => OpenError::Foreign {
-            path: path.to_owned(),
-            why: "it does not begin like an SQLite file, or its first page is damaged".into(),
-        },
+        Some(SQLITE_NOTADB) => foreign(NO_SQLITE_FILE),
         Some(SQLITE_CORRUPT) => OpenError::Damaged { path: path.to_owned(), what: error.to_string() },
         _ => OpenError::Sqlite { path: path.to_owned(), source: error },
     };
-    let mut connection = options(path).read_only(true).connect().await.map_err(judge)?;
+    // SQLite takes a file of one byte for an empty one, and would overwrite it.
+    if !begins_like_sqlite(path)? {
+        return Err(foreign(NO_SQLITE_FILE));
+    }
+    // Without a log all is in the file itself; then SQLite need not put one beside it only to look.
+    let whole = !with_suffix(path, "-wal").exists();
+    let mut connection = options(path).read_only(true).immutable(whole).connect().await.map_err(judge)?;
     let result = async {
-        let id: i64 =
-            sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut connection).await.map_err(judge)?;
-        let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(judge)?;
-        // No table yet: a first start that was killed before its first commit.
+        let id = ask(&mut connection, "PRAGMA application_id").await.map_err(judge)?;
+        // None yet, or only the list of migrations: a first start that was killed before its first migration.
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'";
+        let tables = ask(&mut connection, tables).await.map_err(judge)?;
         if id != APPLICATION_ID && tables > 0 {
-            let why = "it is the SQLite database of another program".into();
-            return Err(OpenError::Foreign { path: path.to_owned(), why });
+            return Err(foreign("it is the SQLite database of another program"));
         }
-        let found: Vec<String> =
+        if tables > 0 {
+            let newest = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations";
+            let found = ask(&mut connection, newest).await.map_err(judge)?;
+            let known = known_schema();
+            if found > known {
+                return Err(OpenError::Newer { path: path.to_owned(), found, known });
+            }
+        }
+        let wrong: Vec<String> =
             sqlx::query_scalar("PRAGMA quick_check(3)").fetch_all(&mut connection).await.map_err(judge)?;
-        if found != ["ok"] {
-            return Err(OpenError::Damaged { path: path.to_owned(), what: found.join("; ") });
+        if wrong != ["ok"] {
+            return Err(OpenError::Damaged { path: path.to_owned(), what: wrong.join("; ") });
         }
-        Ok(())
+        if tables == 0 {
+            return Ok(0);
+        }
+        ask(&mut connection, "SELECT commits FROM history").await.map_err(judge)
     }
     .await;
     // Closing can't fail in a way that matters to what was seen.
@@ -179,8 +183,28 @@ async fn inspect(path: &Path) -> Result<(), OpenError> {
     result
 }
 
+const NO_SQLITE_FILE: &str = "it does not begin like an SQLite file, or its first page is damaged";
+
+/// Whether a file begins with the header string, https://www.sqlite.org/fileformat.html
+fn begins_like_sqlite(path: &Path) -> Result<bool, OpenError> {
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(16).read_to_end(&mut start))
+        .map_err(|source| OpenError::Io { doing: "read", path: path.to_owned(), source })?;
+    Ok(start == b"SQLite format 3\0")
+}
+
+async fn ask(connection: &mut SqliteConnection, sql: &'static str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(sql).fetch_one(connection).await
+}
+
+/// The newest schema that this version knows.
+fn known_schema() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
 async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), OpenError> {
-    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let known = known_schema();
     MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) | MigrateError::VersionTooNew(found, _) => {
             OpenError::Newer { path: path.to_owned(), found, known }

@@ -1,6 +1,7 @@
 //! The questions that are asked of the file.
 
 use futures_util::TryStreamExt;
+use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -47,18 +48,17 @@ impl Store {
         })
     }
 
-    /// What the submitter gave with a PIN that is in flight.
-    pub async fn submission(&self, pin: &PinId) -> Result<Option<Submission>, Unavailable> {
-        let row = sqlx::query("SELECT submitted_at, reference, metadata FROM pin WHERE pin_id = ?1")
-            .bind(pin.as_str())
-            .fetch_optional(&self.readers)
-            .await?;
+    /// What the submitter gave with a PIN that is in flight, and the PIN's deadline.
+    pub async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable> {
+        let sql = "SELECT submitted_at, reference, metadata, deadline_at FROM pin WHERE pin_id = ?1";
+        let row = sqlx::query(sql).bind(pin.as_str()).fetch_optional(&self.readers).await?;
         let Some(row) = row else { return Ok(None) };
-        Ok(Some(Submission {
+        let submission = Submission {
             submitted_at: timestamp(row.try_get(0)?),
             reference: row.try_get(1)?,
             metadata: raw(row.try_get(2)?),
-        }))
+        };
+        Ok(Some((submission, timestamp(row.try_get(3)?))))
     }
 
     /// The newest outcome of a PIN.
