@@ -4,6 +4,7 @@
 
 mod client;
 mod daemon;
+mod disk;
 mod home;
 
 use std::thread;
@@ -15,6 +16,7 @@ use tokio::runtime::Runtime;
 
 pub use client::Client;
 pub use daemon::Daemon;
+pub use disk::SmallDisk;
 pub use home::Home;
 
 /// Longer than anything takes on the slowest machine: who waits this long waits for ever.
