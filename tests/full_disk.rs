@@ -5,51 +5,12 @@
 
 mod harness;
 
-use std::collections::HashSet;
 use std::fs;
 
-use harness::{Api, Client, Daemon, Home, SmallDisk, json, until};
-use serde_json::Value;
+use harness::disk::SmallDisk;
+use harness::{Api, Daemon, Home, all_delivered, assert_each_once, pins, submit, until};
 
 const MIB: u64 = 1024 * 1024;
-
-/// Submits PINs, each pipelined behind the one before; gives the answers.
-fn submit(client: &mut Client, pins: &[String]) -> Vec<Value> {
-    let lines: String = pins.iter().map(|pin| format!("{pin}\n")).collect();
-    client.write(&lines).expect("the daemon reads");
-    pins.iter().map(|_| json(&client.line().expect("the daemon answers"))).collect()
-}
-
-fn pins(what: &str, count: usize) -> Vec<String> {
-    (0..count).map(|number| format!("sim-{what}-{number}")).collect()
-}
-
-fn times(daemon: &Daemon, what: &str) -> usize {
-    daemon.said().lines().filter(|line| line.contains(what)).count()
-}
-
-/// Waits until every outcome that is known is delivered.
-fn all_delivered(client: &mut Client) {
-    until("every outcome is delivered", || {
-        let stats = client.stats();
-        let behind = stats["sinks"]["file"]["behind"] == 0;
-        (stats["finishing"] == 0 && behind && stats["sinks"]["file"]["trouble"].is_null()).then_some(())
-    });
-}
-
-/// That the files have what the outbox has, which is one outcome for each of these PINs.
-#[track_caller]
-fn assert_each_once(outbox: &[String], files: &str, pins: &[&[String]]) {
-    let lines: Vec<&str> = files.lines().collect();
-    assert!(files.ends_with('\n') && lines == outbox, "{} lines, {} outcomes", lines.len(), outbox.len());
-    let finished: Vec<String> = outbox
-        .iter()
-        .map(|line| json(line)["pinId"].as_str().expect("a record names its PIN").into())
-        .collect();
-    let expected: HashSet<&String> = pins.iter().copied().flatten().collect();
-    assert_eq!(finished.len(), expected.len());
-    assert_eq!(finished.iter().collect::<HashSet<_>>(), expected);
-}
 
 #[test]
 fn with_the_databases_disk_full_submits_are_refused_polling_goes_on_and_no_outcome_is_forgotten() {
@@ -89,15 +50,15 @@ fn with_the_databases_disk_full_submits_are_refused_polling_goes_on_and_no_outco
     let unknown = client.ask(r#"{"op":"submit","pinId":"sim-delivered-refused"}"#);
     assert_eq!(unknown["error"]["code"], "store_unavailable", "{unknown}");
     assert_eq!(client.ask(r#"{"op":"show","pinId":"sim-waiting-0"}"#)["ok"], true);
-    assert_eq!(times(&daemon, "the store can't be written"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_said("the store can't be written"), 1, "{}", daemon.said());
 
     disk.free();
     all_delivered(&mut client);
     until("the rest is delivered", || (client.stats()["inFlight"] == waiting.len()).then_some(()));
     all_delivered(&mut client);
-    assert_each_once(&client.outbox(), &home.results().concat(), &[&ending, &taken]);
+    assert_each_once(&client.outbox(), &home.results(), &[&ending, &taken]);
     assert!(client.stats()["store"]["trouble"].is_null());
-    assert_eq!(times(&daemon, "the store can be written again"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_said("the store can be written again"), 1, "{}", daemon.said());
     assert_eq!(submit(&mut client, &pins("delivered", 1))[0]["state"], "accepted");
     drop(client);
     daemon.stop();
@@ -134,7 +95,7 @@ fn killed_while_the_databases_disk_is_full_it_says_so_at_the_start_or_serves_and
     let mut client = daemon.client();
     until("every PIN has its outcome", || (client.stats()["inFlight"] == 0).then_some(()));
     all_delivered(&mut client);
-    assert_each_once(&client.outbox(), &home.results().concat(), &[&pins]);
+    assert_each_once(&client.outbox(), &home.results(), &[&pins]);
     drop(client);
     daemon.stop();
 }
@@ -166,9 +127,9 @@ fn with_the_result_files_disk_full_the_sink_waits_says_so_once_and_goes_on_by_it
     disk.free();
     all_delivered(&mut client);
     all.extend(more);
-    assert_each_once(&client.outbox(), &fs::read_to_string(&file).unwrap(), &[&all]);
-    assert_eq!(times(&daemon, "the sink takes no outcomes"), 1, "{}", daemon.said());
-    assert_eq!(times(&daemon, "the sink takes outcomes again"), 1, "{}", daemon.said());
+    assert_each_once(&client.outbox(), &[fs::read_to_string(&file).unwrap()], &[&all]);
+    assert_eq!(daemon.times_said("the sink takes no outcomes"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_said("the sink takes outcomes again"), 1, "{}", daemon.said());
     drop(client);
     daemon.stop();
 }
@@ -196,8 +157,8 @@ fn a_folder_that_is_gone_is_waited_for_and_gone_on_with_when_it_is_back() {
     fs::rename(&away, &home.results).expect("a folder can be renamed");
     all_delivered(&mut client);
     all.extend(more);
-    assert_each_once(&client.outbox(), &home.results().concat(), &[&all]);
-    assert_eq!(times(&daemon, "the sink takes no outcomes"), 1, "{}", daemon.said());
+    assert_each_once(&client.outbox(), &home.results(), &[&all]);
+    assert_eq!(daemon.times_said("the sink takes no outcomes"), 1, "{}", daemon.said());
     drop(client);
     daemon.stop();
 }

@@ -15,6 +15,7 @@ use tracing::{error, info};
 
 use super::sqlite::{Applied, Transaction, WriteConnection};
 use super::{Committed, NewPin, Order, Progress, Submitted, Unavailable};
+use crate::fault::fault_point;
 use crate::outcome::Verdict;
 
 /// Requests that may wait for the writer.
@@ -236,11 +237,15 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         // A receiver that is gone means that the daemon stops: the store is the truth, nobody misses it. A PIN
         // that left can have been accepted again in the same transaction, so what finished is told first.
         if let Some(last) = applied.finished.last() {
+            fault_point!("finished-and-nobody-told");
             self.newest.send_replace(last.seq);
             let _ = self.committed.send(Committed::Finished(applied.finished).into()).await;
+            fault_point!("finished-and-told");
         }
         if !applied.accepted.is_empty() {
+            fault_point!("accepted-and-nobody-told");
             let _ = self.committed.send(Committed::Accepted(applied.accepted).into()).await;
+            fault_point!("accepted-and-not-acked");
         }
         let mut submitted = applied.submitted.into_iter();
         // Who hung up learns what happened when it asks again.

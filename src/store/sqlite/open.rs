@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::Store;
 use super::write::{WriteConnection, note_commits};
+use crate::fault::fault_point;
 
 /// `PRAGMA application_id` of our files: "pinw".
 const APPLICATION_ID: i64 = 0x7069_6e77;
@@ -74,7 +75,9 @@ impl Store {
             .connect()
             .await
             .map_err(sqlite)?;
+        fault_point!("database-made");
         migrate(path, &mut connection).await?;
+        fault_point!("migrated");
 
         let count = |sql| sqlx::query_scalar::<_, i64>(sql);
         let commits =

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::super::{InFlight, NewPin, Order, Outcome, Progress, Record, Submitted};
 use super::rows::{json, raw, timestamp};
+use crate::fault::fault_point;
 use crate::outcome::{self, Submission, Verdict};
 
 /// The only connection that writes.
@@ -80,6 +81,7 @@ impl WriteConnection {
             let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
             return applied;
         };
+        fault_point!("committed-and-not-noted");
         self.in_flight = self.in_flight.saturating_sub(applied.finished.len()) + applied.accepted.len();
         self.next_seq += applied.finished.len() as i64;
         self.commits += 1;
@@ -105,6 +107,7 @@ impl WriteConnection {
             applied.pruned = prune(connection, before).await?;
         }
         sqlx::query("UPDATE history SET commits = commits + 1").execute(&mut *connection).await?;
+        fault_point!("not-committed");
         sqlx::query("COMMIT").execute(connection).await?;
         Ok(applied)
     }
