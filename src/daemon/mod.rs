@@ -87,6 +87,7 @@ struct Daemon {
     /// Ends when all that hold a [`Writer`] have: then all is durable.
     writing: JoinSet<usize>,
     sinks: JoinSet<()>,
+    store: Store,
     writer: Writer,
     stop: CancellationToken,
     finish: CancellationToken,
@@ -179,7 +180,7 @@ impl Daemon {
             in_flight,
             "ready: PINs are taken and polled"
         );
-        Ok(Self { parts: parts.into(), writing, sinks, writer, stop, finish, rotate })
+        Ok(Self { parts: parts.into(), writing, sinks, store, writer, stop, finish, rotate })
     }
 
     /// Waits for the signal to stop. A part that ends before that is a failure.
@@ -204,7 +205,7 @@ impl Daemon {
 
     /// Ends the parts in the order of the data, each within a limit.
     async fn stop(self, grace: Duration) {
-        let Self { parts, mut writing, mut sinks, writer, stop, finish, rotate: _rotate } = self;
+        let Self { parts, mut writing, mut sinks, store, writer, stop, finish, rotate: _rotate } = self;
         stop.cancel();
         let mut parts = parts.into_inner();
         // The parts keep to the grace themselves; the patience is for what they must not do.
@@ -232,6 +233,9 @@ impl Daemon {
             }
         })
         .await;
+        // Before the writer's connection: the last one to close folds the write-ahead log into the file, and
+        // those that read can't.
+        within(FLUSH_PATIENCE, "store", store.close()).await;
         // The sinks' writers go with them, ours goes here: now the writer's task ends.
         fault_point!("sinks-finished-and-store-open");
         drop((sinks, writer));
