@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 use self::signals::{Signal, Signals};
 use crate::clock::Clock;
 use crate::config::{self, Config, SinkKind};
+use crate::fault::fault_point;
 use crate::intake::{self, Services, Socket, SocketError};
 use crate::pin::PinId;
 use crate::poll::{Client, ClientError, Meaning};
@@ -102,6 +103,7 @@ impl Daemon {
             let oldest = sink.from == config::From::Oldest;
             let cursor = connection.register_sink(&sink.name, oldest).await;
             cursors.push(cursor.map_err(|error| DaemonError::Load(error.into()))?);
+            fault_point!("sink-registered");
         }
         warn_of_unknown_sinks(&store, &config.sinks).await?;
 
@@ -219,6 +221,7 @@ impl Daemon {
         })
         .await;
         drop(parts);
+        fault_point!("stopped-taking-and-not-flushed");
         within(FLUSH_PATIENCE, "store", async {
             if let Err(unavailable) = writer.flush().await {
                 error!(%unavailable, "outcomes could not be written; their PINs are polled again after the next start");
@@ -226,6 +229,7 @@ impl Daemon {
         })
         .await;
         finish.cancel();
+        fault_point!("told-sinks-to-finish");
         within(FLUSH_PATIENCE, "sinks", async {
             while let Some(ended) = sinks.join_next().await {
                 if let Err(failure) = ended {
@@ -234,9 +238,11 @@ impl Daemon {
             }
         })
         .await;
-        // Who closes last folds the write-ahead log into the file, and only the writer can.
+        // Before the writer's connection: the last one to close folds the write-ahead log into the file, and
+        // those that read can't.
         within(FLUSH_PATIENCE, "store", store.close()).await;
         // The sinks' writers go with them, ours goes here: now the writer's task ends.
+        fault_point!("sinks-finished-and-store-open");
         drop((sinks, writer));
         within(FLUSH_PATIENCE, "store", async { while writing.join_next().await.is_some() {} }).await;
         info!("stopped");

@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::Store;
 use super::write::{WriteConnection, note_commits};
+use crate::fault::fault_point;
 
 /// `PRAGMA application_id` of our files: "pinw".
 const APPLICATION_ID: i64 = 0x7069_6e77;
@@ -42,14 +43,14 @@ pub enum OpenError {
     )]
     Newer { path: PathBuf, found: i64, known: i64 },
     #[error(
-        "the database {path} is damaged: {what}. It was left as it is. Restore a backup, or move {path}, \
-         {path}-wal and {path}-shm away to start empty; `sqlite3 {path} .recover` may save what is in it"
+        "the database {path} is damaged: {what}. It was left as it is. Restore a backup, or move {path} and \
+         those beside it (-wal, -shm, .lock) away to start empty; `sqlite3 {path} .recover` may save what is in it"
     )]
     Damaged { path: PathBuf, what: String },
     #[error(
-        "the database {path} has lost commits: it knows of {found}, and {noted} were acknowledged. A restored \
-         backup or a removed or cut {path}-wal would explain it. PINs accepted since are not in it. \
-         To go on with it as it is, remove {lock}"
+        "the database {path} has lost commits: it knows of {found}, and {noted} were acknowledged. It was left \
+         as it is. A restored backup, or a file that was removed or cut ({path} or {path}-wal), would explain \
+         it. PINs accepted since are not in it. To go on with it as it is, remove {lock}"
     )]
     LostCommits { path: PathBuf, lock: PathBuf, found: i64, noted: i64 },
     #[error("can't open the database {path}: {source}")]
@@ -61,10 +62,7 @@ impl Store {
     pub async fn open(path: &Path) -> Result<(Self, WriteConnection), OpenError> {
         let lock_path = with_suffix(path, ".lock");
         let (lock, noted) = lock_exclusively(path, &lock_path)?;
-        let found = match std::fs::metadata(path) {
-            Ok(file) if file.len() > 0 => inspect(path).await?,
-            _ => 0,
-        };
+        let found = inspect(path).await?;
         if noted > found {
             return Err(OpenError::LostCommits { path: path.to_owned(), lock: lock_path, found, noted });
         }
@@ -78,13 +76,19 @@ impl Store {
             .connect()
             .await
             .map_err(sqlite)?;
+        fault_point!("database-made");
         migrate(path, &mut connection).await?;
+        fault_point!("migrated");
 
-        let commits = ask(&mut connection, "SELECT commits FROM history").await.map_err(sqlite)?;
+        let count = |sql| sqlx::query_scalar::<_, i64>(sql);
+        let commits =
+            count("SELECT commits FROM history").fetch_one(&mut connection).await.map_err(sqlite)?;
         note_commits(&lock, commits);
-        let in_flight = ask(&mut connection, "SELECT count(*) FROM pin").await.map_err(sqlite)?;
-        let last_seq = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outcome'";
-        let last_seq = ask(&mut connection, last_seq).await.map_err(sqlite)?;
+        let in_flight = count("SELECT count(*) FROM pin").fetch_one(&mut connection).await.map_err(sqlite)?;
+        let last_seq = count("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outcome'")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(sqlite)?;
 
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
@@ -135,55 +139,83 @@ fn lock_exclusively(path: &Path, lock_path: &Path) -> Result<(File, i64), OpenEr
     Ok((lock, note.trim().parse().unwrap_or(0)))
 }
 
-/// Looks at a file that exists, through a connection that can't write: is it ours, do we know its schema, and
-/// is it whole? Gives the number of its commits.
+/// Looks at what is there, and changes nothing: is it ours, is it whole, do we know its schema? Gives the number
+/// of its commits; 0 where there is no database yet.
 async fn inspect(path: &Path) -> Result<i64, OpenError> {
-    let foreign = |why: &str| OpenError::Foreign { path: path.to_owned(), why: why.to_owned() };
-    let judge = |error: sqlx::Error| match primary_code(&error) {
-        Some(SQLITE_NOTADB) => foreign(NO_SQLITE_FILE),
-        Some(SQLITE_CORRUPT) => OpenError::Damaged { path: path.to_owned(), what: error.to_string() },
-        _ => OpenError::Sqlite { path: path.to_owned(), source: error },
+    let length = |path: &Path| match std::fs::metadata(path) {
+        Ok(file) => Ok(Some(file.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(OpenError::Io { doing: "look at", path: path.to_owned(), source }),
     };
+    let log = length(&with_suffix(path, "-wal"))?.unwrap_or(0);
+    match length(path)? {
+        Some(1..) => {}
+        // SQLite would throw the log away.
+        gone if log > 0 => {
+            let how = if gone.is_some() { "empty" } else { "missing" };
+            let what = format!("it is {how}, and its log {}-wal is not", path.display());
+            return Err(OpenError::Damaged { path: path.to_owned(), what });
+        }
+        _ => return Ok(0),
+    }
     // SQLite takes a file of one byte for an empty one, and would overwrite it.
     if !begins_like_sqlite(path)? {
-        return Err(foreign(NO_SQLITE_FILE));
+        return Err(foreign(path, NO_SQLITE_FILE));
     }
-    // Without a log all is in the file itself; then SQLite need not put one beside it only to look.
-    let whole = !with_suffix(path, "-wal").exists();
-    let mut connection = options(path).read_only(true).immutable(whole).connect().await.map_err(judge)?;
-    let result = async {
-        let id = ask(&mut connection, "PRAGMA application_id").await.map_err(judge)?;
-        // None yet, or only the list of migrations: a first start that was killed before its first migration.
-        let tables = "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'";
-        let tables = ask(&mut connection, tables).await.map_err(judge)?;
-        if id != APPLICATION_ID && tables > 0 {
-            return Err(foreign("it is the SQLite database of another program"));
-        }
-        if tables > 0 {
-            let newest = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations";
-            let found = ask(&mut connection, newest).await.map_err(judge)?;
-            let known = known_schema();
-            if found > known {
-                return Err(OpenError::Newer { path: path.to_owned(), found, known });
-            }
-        }
-        let wrong: Vec<String> =
-            sqlx::query_scalar("PRAGMA quick_check(3)").fetch_all(&mut connection).await.map_err(judge)?;
-        if wrong != ["ok"] {
-            return Err(OpenError::Damaged { path: path.to_owned(), what: wrong.join("; ") });
-        }
-        if tables == 0 {
-            return Ok(0);
-        }
-        ask(&mut connection, "SELECT commits FROM history").await.map_err(judge)
-    }
-    .await;
+    // Without a log nothing but the file is needed, and SQLite makes nothing beside it.
+    let options = options(path).read_only(true).immutable(log == 0);
+    let mut connection = options.connect().await.map_err(|error| judge(path, error))?;
+    let found = inspect_open(path, &mut connection).await;
     // Closing can't fail in a way that matters to what was seen.
     let _ = connection.close().await;
-    result
+    found
+}
+
+async fn inspect_open(path: &Path, connection: &mut SqliteConnection) -> Result<i64, OpenError> {
+    let judge = |error| judge(path, error);
+    let mut number =
+        async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *connection).await;
+    let id = number("PRAGMA application_id").await.map_err(judge)?;
+    if id != APPLICATION_ID {
+        // None yet, or only the list of migrations: a first start that was killed before its first migration.
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'";
+        let empty = id == 0 && number(tables).await.map_err(judge)? == 0;
+        let why = "it is the SQLite database of another program";
+        return if empty { Ok(0) } else { Err(foreign(path, why)) };
+    }
+    let found = number("SELECT coalesce(max(version), 0) FROM _sqlx_migrations").await.map_err(judge)?;
+    let known = newest_schema();
+    if found > known {
+        return Err(OpenError::Newer { path: path.to_owned(), found, known });
+    }
+    // Every page, but not every index against its table: `integrity_check` takes five times as long.
+    let wrong: Vec<String> =
+        sqlx::query_scalar("PRAGMA quick_check(3)").fetch_all(&mut *connection).await.map_err(judge)?;
+    if wrong != ["ok"] {
+        return Err(OpenError::Damaged { path: path.to_owned(), what: wrong.join("; ") });
+    }
+    sqlx::query_scalar("SELECT commits FROM history").fetch_one(connection).await.map_err(judge)
+}
+
+/// What an error of SQLite tells about the file.
+fn judge(path: &Path, error: sqlx::Error) -> OpenError {
+    let path = path.to_owned();
+    match primary_code(&error) {
+        Some(SQLITE_NOTADB) => foreign(&path, NO_SQLITE_FILE),
+        // A table or a row that every file of ours has is not there.
+        Some(SQLITE_CORRUPT | SQLITE_ERROR) => OpenError::Damaged { path, what: error.to_string() },
+        None if matches!(error, sqlx::Error::RowNotFound) => {
+            OpenError::Damaged { path, what: "a row is missing that it always has".into() }
+        }
+        _ => OpenError::Sqlite { path, source: error },
+    }
 }
 
 const NO_SQLITE_FILE: &str = "it does not begin like an SQLite file, or its first page is damaged";
+
+fn foreign(path: &Path, why: &str) -> OpenError {
+    OpenError::Foreign { path: path.to_owned(), why: why.to_owned() }
+}
 
 /// Whether a file begins with the header string, https://www.sqlite.org/fileformat.html
 fn begins_like_sqlite(path: &Path) -> Result<bool, OpenError> {
@@ -194,17 +226,13 @@ fn begins_like_sqlite(path: &Path) -> Result<bool, OpenError> {
     Ok(start == b"SQLite format 3\0")
 }
 
-async fn ask(connection: &mut SqliteConnection, sql: &'static str) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(sql).fetch_one(connection).await
-}
-
-/// The newest schema that this version knows.
-fn known_schema() -> i64 {
+/// The newest schema that this pinwatch knows.
+fn newest_schema() -> i64 {
     MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
 async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), OpenError> {
-    let known = known_schema();
+    let known = newest_schema();
     MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) | MigrateError::VersionTooNew(found, _) => {
             OpenError::Newer { path: path.to_owned(), found, known }
@@ -217,6 +245,7 @@ async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), O
 }
 
 /// Primary result codes, https://www.sqlite.org/rescode.html
+const SQLITE_ERROR: u32 = 1;
 const SQLITE_CORRUPT: u32 = 11;
 const SQLITE_NOTADB: u32 = 26;
 
