@@ -19,6 +19,8 @@ mod state;
 #[cfg(test)]
 mod state_tests;
 mod told;
+#[cfg(test)]
+mod world;
 
 use std::collections::HashMap;
 use std::sync::Arc;

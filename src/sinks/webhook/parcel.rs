@@ -4,6 +4,7 @@
 //! are parted only to find out which of them the receiver can't take.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -64,6 +65,11 @@ impl Parcel {
         self.first_try.get_or_insert(at);
         self.last_try = Some(at);
         self.error = Some(error);
+    }
+
+    /// When its time is up: counted from its first try, so that none is given up unseen.
+    pub fn expiry(&self, max_age: Duration) -> Option<Moment> {
+        self.first_try.map(|first| first.moment.after(max_age))
     }
 
     /// The same outcomes in parcels of at most `size`.

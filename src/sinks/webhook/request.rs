@@ -275,8 +275,8 @@ mod tests {
         let header = |signer| {
             let headers = message.headers(signer, 1_700_000_000);
             assert_eq!(
-                (headers["webhook-id"].as_bytes(), &headers["webhook-timestamp"]),
-                (ID.as_bytes(), "1700000000")
+                (&headers["webhook-id"], &headers["webhook-timestamp"]),
+                (&HeaderValue::from_static(ID), &HeaderValue::from_static("1700000000"))
             );
             headers.get("webhook-signature").map(|value| value.to_str().unwrap().to_owned())
         };

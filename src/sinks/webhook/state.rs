@@ -237,7 +237,7 @@ impl State {
 
     /// When [`State::next`] may have something without anything else happening.
     pub fn wake_at(&self) -> Option<Moment> {
-        let expiry = || self.waiting.values().filter_map(|parcel| self.expiry(parcel)).min();
+        let expiry = || self.waiting.values().filter_map(|parcel| parcel.expiry(self.rules.max_age)).min();
         let room = self.running.len() < self.rules.concurrency;
         if !self.gate.is_shut() {
             return self.due().filter(|_| room && self.may_retry());
@@ -285,7 +285,7 @@ impl State {
 
     /// Notes a parcel as failed, and has it tried again unless its time is up.
     fn retry(&mut self, mut parcel: Parcel, wait: Wait, now: Now) {
-        if self.is_expired(&parcel, now) {
+        if parcel.expiry(self.rules.max_age).is_some_and(|expiry| expiry <= now.moment) {
             return self.bury(&parcel);
         }
         parcel.noted = true;
@@ -321,23 +321,10 @@ impl State {
 
     /// Gives up those whose time is up while the endpoint is down: a last try would tell nothing new.
     fn expire(&mut self, now: Now) {
-        let waiting = std::mem::take(&mut self.waiting);
-        for (key, parcel) in waiting {
-            if self.is_expired(&parcel, now) {
-                self.bury(&parcel);
-            } else {
-                self.waiting.insert(key, parcel);
-            }
-        }
-    }
-
-    /// When its time is up: counted from its first try, so that none is given up unseen.
-    fn expiry(&self, parcel: &Parcel) -> Option<Moment> {
-        parcel.first_try.map(|first| first.moment.after(self.rules.max_age))
-    }
-
-    fn is_expired(&self, parcel: &Parcel, now: Now) -> bool {
-        self.expiry(parcel).is_some_and(|expiry| expiry <= now.moment)
+        let max_age = self.rules.max_age;
+        let expired = |parcel: &Parcel| parcel.expiry(max_age).is_some_and(|expiry| expiry <= now.moment);
+        let expired: Vec<_> = self.waiting.extract_if(.., |_, parcel| expired(parcel)).collect();
+        expired.iter().for_each(|(_, parcel)| self.bury(parcel));
     }
 
     /// When it is tried again after a failure: by backoff, not before `least`, and one last time when its time
@@ -346,6 +333,6 @@ impl State {
         let interval = self.retries.nth(parcel.tries.saturating_sub(1));
         let interval = self.retries.jittered(interval, &mut self.random).max(least);
         let due = failure.after(interval);
-        self.expiry(parcel).map_or(due, |expiry| due.min(expiry))
+        parcel.expiry(self.rules.max_age).map_or(due, |expiry| due.min(expiry))
     }
 }
