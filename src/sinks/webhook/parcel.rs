@@ -11,6 +11,9 @@ use jiff::Timestamp;
 use crate::clock::Moment;
 use crate::store::{Failed, Outcome};
 
+/// A batch of this size, in bytes, takes no further outcome: receivers commonly refuse much larger bodies.
+const MAX_BYTES: usize = 512 * 1024;
+
 /// A moment on both clocks: the one that is waited by, the other to be written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
@@ -91,25 +94,32 @@ impl Parcel {
     }
 }
 
-/// Puts together again what was tried together: neighbours of one fate, at most `size`. What was never tried
+/// How many of the first of these records go into one parcel: `limit` at most, and [`MAX_BYTES`], but
+/// one at least.
+pub fn fitting(sizes: impl Iterator<Item = usize>, limit: usize) -> usize {
+    let mut bytes = 0usize;
+    let fits = |size: &usize| {
+        let fits = bytes == 0 || bytes.saturating_add(*size) <= MAX_BYTES;
+        bytes = bytes.saturating_add(*size);
+        fits
+    };
+    sizes.take(limit).take_while(fits).count()
+}
+
+/// Puts together again what was tried together: neighbours of one fate, `size` at most. What was never tried
 /// since somebody asked for it makes batches as well.
 pub fn regroup(rows: Vec<(Failed, Outcome)>, size: usize, past: impl Fn(Timestamp) -> Moment) -> Vec<Parcel> {
-    let same = |a: &Failed, b: &Failed| {
-        (a.tries, a.first_try_at, a.last_try_at) == (b.tries, b.first_try_at, b.last_try_at)
-    };
+    let fate = |(row, _): &(Failed, Outcome)| (row.tries, row.first_try_at, row.last_try_at);
     let mut parcels = Vec::new();
-    let mut group: Vec<Outcome> = Vec::new();
-    let mut fate: Option<Failed> = None;
-    for (row, outcome) in rows {
-        if let Some(fate) = &fate
-            && (group.len() >= size || !same(fate, &row))
-        {
-            parcels.push(Parcel::stored(std::mem::take(&mut group), fate, &past));
+    for mut rest in rows.chunk_by(|a, b| fate(a) == fate(b)) {
+        while let Some((row, _)) = rest.first() {
+            let count = fitting(rest.iter().map(|(_, outcome)| outcome.record.len()), size).max(1);
+            let (together, others) = rest.split_at(count);
+            let outcomes = together.iter().map(|(_, outcome)| outcome.clone()).collect();
+            parcels.push(Parcel::stored(outcomes, row, &past));
+            rest = others;
         }
-        group.push(outcome);
-        fate = Some(row);
     }
-    parcels.extend(fate.map(|fate| Parcel::stored(group, &fate, &past)));
     parcels
 }
 
@@ -138,5 +148,15 @@ mod tests {
         assert_eq!(seqs, [vec![1, 2], vec![4], vec![5, 6, 7], vec![8]]);
         assert_eq!(parcels.iter().map(|parcel| parcel.tries).collect::<Vec<_>>(), [1, 1, 0, 0]);
         assert!(regroup(Vec::new(), 3, |_| Moment::START).is_empty());
+    }
+
+    #[test]
+    fn a_batch_is_bounded_in_number_and_in_bytes_and_is_never_empty() {
+        let fitting = |sizes: &[usize], limit| super::fitting(sizes.iter().copied(), limit);
+        assert_eq!(fitting(&[10; 5], 3), 3);
+        assert_eq!(fitting(&[10; 2], 3), 2);
+        assert_eq!(fitting(&[MAX_BYTES / 2; 5], 5), 2);
+        assert_eq!(fitting(&[MAX_BYTES * 2, 10], 5), 1);
+        assert_eq!(fitting(&[], 5), 0);
     }
 }

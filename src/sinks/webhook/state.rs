@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use super::gate::{Admits, Gate};
 use super::ledger::Ledger;
-use super::parcel::{Now, Parcel, regroup};
+use super::parcel::{Now, Parcel, fitting, regroup};
 use super::response::{Answer, Wait};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
@@ -194,7 +194,7 @@ impl State {
     /// One that is due, or a new one, by turns. Those that failed before have half of the deliveries at most:
     /// they may be the ones that hang.
     fn next_parcel(&mut self, now: Now) -> Option<Parcel> {
-        let retry = self.may_retry() && self.due().is_some_and(|due| due <= now.moment);
+        let retry = self.due().is_some_and(|due| due <= now.moment) && self.may_retry();
         let new = self.noted.len() < MAX_RETRYING && !(self.again.is_empty() && self.fresh.is_empty());
         if retry && (self.retry_next || !new) {
             self.retry_next = false;
@@ -222,7 +222,8 @@ impl State {
     }
 
     fn take_fresh(&mut self) -> Option<Parcel> {
-        let count = self.fresh.len().min(self.rules.batch);
+        let sizes = self.fresh.iter().map(|outcome| outcome.record.len());
+        let count = fitting(sizes, self.rules.batch);
         (count > 0).then(|| Parcel::untried(self.fresh.drain(..count).collect()))
     }
 

@@ -66,7 +66,6 @@ impl World {
             running: BTreeMap::new(),
             tries: Vec::new(),
             received: BTreeSet::new(),
-            /// How often each was tried.
             counts: HashMap::new(),
         }
     }
