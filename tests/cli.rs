@@ -35,7 +35,12 @@ const COMMANDS: [&str; 14] = [
 /// The program, which can't see the machine's own configuration and never hangs a test.
 fn pinwatch(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pinwatch"));
-    command.args(args).env_remove("PINWATCH__INTAKE__SOCKET").timeout(Duration::from_secs(30));
+    command.args(args).timeout(Duration::from_secs(40));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PINWATCH__") {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
@@ -71,6 +76,48 @@ fn bad_usage_exits_2_and_says_what_would_be_right() {
     ] {
         pinwatch(args).assert().code(2).stdout("").stderr(contains(hint));
     }
+}
+
+#[test]
+fn a_configuration_that_is_wrong_exits_2_and_one_that_is_right_is_shown_with_its_origins() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pinwatch.toml");
+    let config = |text: &str, args: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        pinwatch(args).arg("--config").arg(&file).assert()
+    };
+    for command in ["run", "check-config"] {
+        config("[schedule]\ndeadline = \"soon\"\n", &[command])
+            .code(2)
+            .stdout("")
+            .stderr(contains("error: ").and(contains("schedule.deadline = \"soon\"")));
+    }
+    pinwatch(&["check-config", "--config", "/no/such/file"])
+        .assert()
+        .code(2)
+        .stderr(contains("No such file"));
+    let good = format!(
+        "[api]\nbase_url = \"https://x.api.infobip.com\"\nkey = \"sesame\"\n\
+         [store]\nurl = \"sqlite:{0}/db\"\n[intake]\nsocket = \"{0}/sock\"\n",
+        dir.path().display()
+    );
+    config(&good, &["check-config", "--set", "schedule.deadline=2h", "--json"])
+        .code(0)
+        .stdout(contains("\"schedule.deadline\"").and(contains("--set")).and(contains("sesame").not()))
+        .stderr(contains("the configuration is good; it was read from"));
+    // A client finds the daemon by the same file.
+    config(&good, &["ping"]).code(3).stderr(contains(format!("{}/sock", dir.path().display())));
+}
+
+#[test]
+fn the_demo_ends_with_0_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    pinwatch(&["demo", "--pins", "30"])
+        .env("TMPDIR", dir.path())
+        .assert()
+        .code(0)
+        .stdout(contains("MESSAGE_DELIVERED").and(contains("30 PINs: ")));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[test]

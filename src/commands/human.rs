@@ -68,7 +68,7 @@ impl OutcomeRows {
 
     /// The row of one outcome; the first time, below the headings.
     pub fn row(&mut self, record: &Record) -> String {
-        let widths = [self.pin_width, 9, 28, 9, 5, 6, 0];
+        let widths = [self.pin_width, 9, 30, 9, 5, 6, 0];
         let headings = ["PIN", "OUTCOME", "STATUS", "DELIVERED", "POLLS", "SEQ", "REFERENCE"];
         let mut text = String::new();
         if !self.has_headings {
@@ -113,18 +113,18 @@ pub fn distance(text: &str, now: Timestamp) -> String {
 
 fn away(time: Timestamp, now: Timestamp) -> String {
     let distance = time.duration_since(now);
-    let seconds = short(Duration::from_secs(distance.unsigned_abs().as_secs()));
+    let seconds = Duration::from_secs(distance.unsigned_abs().as_secs());
+    if seconds.is_zero() {
+        return "now".to_owned();
+    }
+    let seconds = short(seconds);
     if distance.is_negative() { format!("{seconds} ago") } else { format!("in {seconds}") }
 }
 
-/// A duration in its two greatest units: `2days 3h`, `1m 5s`, `840ms`.
+/// A duration in its two greatest units: `2days 3h`, `1m 5s`, `1s 840ms`.
 pub fn short(duration: Duration) -> String {
-    let whole = if duration.as_secs() > 0 {
-        Duration::from_secs(duration.as_secs())
-    } else {
-        Duration::from_millis(u64::from(duration.subsec_millis()))
-    };
-    let text = humantime::format_duration(whole).to_string();
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let text = humantime::format_duration(Duration::from_millis(millis)).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
@@ -159,6 +159,7 @@ mod tests {
         let now: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
         assert_eq!(when("2026-01-02T00:01:05.000Z", now), "2026-01-02T00:01:05.000Z (in 1m 5s)");
         assert_eq!(when("2025-12-30T21:00:00.500Z", now), "2025-12-30T21:00:00.500Z (2days 2h ago)");
+        assert_eq!(distance("2026-01-01T23:59:59.500Z", now), "now");
         assert_eq!(when("soon", now), "soon");
     }
 }

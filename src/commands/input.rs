@@ -172,15 +172,12 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Vec<(Option<u64>, Result<Submission, (String, Refusal)>)> {
+    fn read(text: &str) -> Vec<Entry> {
         let (sender, mut receiver) = mpsc::channel(100);
         let defaults = Submission { reference: Some("default".into()), ..Submission::default() };
         assert!(lines(text.as_bytes(), Path::new("test"), &defaults, &sender).is_ok());
         drop(sender);
-        std::iter::from_fn(|| receiver.blocking_recv())
-            .map(Result::unwrap)
-            .map(|e| (e.line, e.what))
-            .collect()
+        std::iter::from_fn(|| receiver.blocking_recv()).map(Result::unwrap).collect()
     }
 
     #[test]
@@ -188,7 +185,7 @@ mod tests {
         let read = read("\u{feff}# mine\r\n\r\n  9C81 \r\n\n{\"pinId\":\"9C82\",\"reference\":\"r\"}");
         let given: Vec<_> = read
             .into_iter()
-            .map(|(line, what)| what.map(|s| (line, s.pin_id, s.reference)).unwrap())
+            .map(|entry| entry.what.map(|given| (entry.line, given.pin_id, given.reference)).unwrap())
             .collect();
         assert_eq!(given[0], (Some(3), "9C81".into(), Some("default".into())));
         assert_eq!(given[1], (Some(5), "9C82".into(), Some("r".into())));
@@ -203,7 +200,7 @@ mod tests {
             ("{\"pinID\":\"9C81\"}", "invalid_request"),
             ("{\"pinId\":\"9C81\",\"deadline\":\"30\"}", "invalid_request"),
         ] {
-            let (_, refusal) = read(line).remove(0).1.unwrap_err();
+            let (_, refusal) = read(line).remove(0).what.unwrap_err();
             assert_eq!(refusal.code, code, "{line}");
         }
     }
@@ -211,7 +208,7 @@ mod tests {
     #[test]
     fn an_endless_line_is_refused_within_the_bound_and_the_next_one_is_read() {
         let mut read = read(&format!("{}\n9C81\n", "x".repeat(3 * MAX_LINE)));
-        assert_eq!(read.remove(0).1.unwrap_err().1.code, "line_too_long");
-        assert_eq!(read.remove(0).1.unwrap().pin_id, "9C81");
+        assert_eq!(read.remove(0).what.unwrap_err().1.code, "line_too_long");
+        assert_eq!(read.remove(0).what.unwrap().pin_id, "9C81");
     }
 }

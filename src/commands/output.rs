@@ -18,9 +18,13 @@ pub struct Output {
 impl Output {
     /// To stdout: as JSON where that was asked for, or where no person looks.
     pub fn new(json: bool) -> Self {
-        let out = std::io::stdout();
-        let is_json = json || !out.is_terminal();
-        Self { out: BufWriter::with_capacity(64 << 10, out), is_json }
+        let is_json = json || !std::io::stdout().is_terminal();
+        Self { is_json, ..Self::for_people() }
+    }
+
+    /// To stdout, as text whoever looks.
+    pub fn for_people() -> Self {
+        Self { out: BufWriter::with_capacity(64 << 10, std::io::stdout()), is_json: false }
     }
 
     /// Whether results are lines of JSON.

@@ -33,7 +33,7 @@ pub fn man(dir: Option<&Path>) -> Result<Exit, CommandError> {
 }
 
 fn print(bytes: &[u8]) -> Result<Exit, CommandError> {
-    let mut output = Output::new(false);
+    let mut output = Output::for_people();
     output.text(&String::from_utf8_lossy(bytes))?;
     output.flush()?;
     Ok(Exit::Done)

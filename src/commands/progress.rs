@@ -27,6 +27,16 @@ impl Progress {
         Self::styled(total, "{bar:30} {pos}/{len} outcomes  {elapsed}")
     }
 
+    /// Lines that change, given by [`Self::message`].
+    pub fn of_lines() -> Self {
+        Self::styled(0, "{msg}")
+    }
+
+    /// Whether anybody sees it.
+    pub fn is_shown(&self) -> bool {
+        !self.0.is_hidden()
+    }
+
     fn styled(total: u64, template: &str) -> Self {
         let bar = ProgressBar::new(total);
         // The templates are ours; one that can't be read leaves the default style.
@@ -41,7 +51,7 @@ impl Progress {
     }
 
     pub fn message(&self, message: impl FnOnce() -> String) {
-        if !self.0.is_hidden() {
+        if self.is_shown() {
             self.0.set_message(message());
         }
     }

@@ -203,7 +203,7 @@ pub struct Record {
 /// One line of a tail: an outcome record, or the end of those that there are.
 #[derive(Debug, PartialEq)]
 pub enum Tailed {
-    Record(Record),
+    Record(Box<Record>),
     End { next: i64 },
 }
 

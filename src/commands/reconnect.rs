@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::client::{Client, ClientError};
 use super::output::note;
@@ -17,18 +17,41 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Short enough that nobody takes a client for hung once the daemon is back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Tries until a daemon listens at `path` again. Whoever can't wait for ever puts a time-out around it.
-pub async fn reconnect(path: &Path, lost: &ClientError) -> Client {
-    note(format_args!("{lost}; waiting for it to come back"));
-    let mut pause = FIRST_PAUSE;
-    loop {
-        // Every reason is tried again: between two daemons the socket is absent, then refuses, then may have
-        // rights that are not set yet.
-        sleep(pause).await;
-        if let Ok(client) = Client::connect(path).await {
-            note("connected again");
-            return client;
+/// A connection that held this long was a good one; the next pause is a short one again.
+const GOOD: Duration = Duration::from_secs(10);
+
+/// The way back to the daemon, and how patient it has become.
+pub struct Reconnect {
+    pause: Duration,
+    connected_at: Instant,
+}
+
+impl Reconnect {
+    /// For a client that is connected now.
+    pub fn new() -> Self {
+        Self { pause: FIRST_PAUSE, connected_at: Instant::now() }
+    }
+
+    /// Tries until a daemon listens at `path` again. Whoever can't wait for ever puts a time-out around it.
+    pub async fn again(&mut self, path: &Path, lost: &ClientError) -> Client {
+        match lost {
+            ClientError::Refused(refusal) => note(format_args!("the daemon can't go on now: {refusal}")),
+            _ => note("the daemon has closed the connection"),
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        note("waiting for it to come back");
+        if self.connected_at.elapsed() > GOOD {
+            self.pause = FIRST_PAUSE;
+        }
+        loop {
+            // Every reason is tried again: between two daemons the socket is absent, then refuses, then may
+            // have rights that are not set yet.
+            sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            if let Ok(client) = Client::connect(path).await {
+                note("connected again");
+                self.connected_at = Instant::now();
+                return client;
+            }
+        }
     }
 }

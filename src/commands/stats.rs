@@ -53,6 +53,6 @@ mod tests {
         let value = serde_json::json!({"polls": {"total": 7, "brake": null}, "sinks": [{"name": "a"}]});
         let mut rows = Vec::new();
         flatten(String::new(), value, &mut rows);
-        assert_eq!(human::pairs(&rows), "polls.brake   -\npolls.total   7\nsinks.0.name  a\n");
+        assert_eq!(human::pairs(&rows), "polls.total   7\npolls.brake   -\nsinks.0.name  a\n");
     }
 }

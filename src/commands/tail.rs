@@ -12,17 +12,18 @@ use super::exit::Exit;
 use super::human::OutcomeRows;
 use super::output::Output;
 use super::protocol::{Record, Request, Tailed};
-use super::reconnect::reconnect;
+use super::reconnect::Reconnect;
 
 pub async fn run(socket: &Path, args: &TailArgs, output: Output) -> Result<Exit, CommandError> {
     let mut client = Client::connect(socket).await?;
     let mut tail = Tail { next: args.from, rows: OutcomeRows::new(32), output };
+    let mut reconnect = Reconnect::new();
     loop {
         match tail.session(&mut client, args).await {
             Err(CommandError::Client(error)) if args.follow && error.is_lost() => {
                 tail.output.flush()?;
                 drop(client);
-                client = reconnect(socket, &error).await;
+                client = reconnect.again(socket, &error).await;
             }
             end => {
                 tail.output.flush()?;

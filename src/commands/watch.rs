@@ -19,7 +19,7 @@ use super::human::{self, OutcomeRows};
 use super::output::Output;
 use super::progress::Progress;
 use super::protocol::{Record, Request, Shown, Story, Tailed};
-use super::reconnect::reconnect;
+use super::reconnect::Reconnect;
 
 /// PINs that are named in a message; of the others only the number is told.
 const NAMED: usize = 20;
@@ -128,13 +128,14 @@ impl Watch {
     }
 
     async fn sessions(&mut self, path: &Path, mut client: Client) -> Result<(), CommandError> {
+        let mut reconnect = Reconnect::new();
         loop {
             match self.session(&mut client).await {
                 Err(CommandError::Client(error)) if error.is_lost() => {
                     self.output.flush()?;
                     // The old connection is closed before a new one is asked for.
                     drop(client);
-                    client = reconnect(path, &error).await;
+                    client = reconnect.again(path, &error).await;
                     self.needs_check = true;
                 }
                 end => return end,

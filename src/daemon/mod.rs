@@ -26,7 +26,7 @@ use crate::intake::{self, Services, Socket, SocketError};
 use crate::pin::PinId;
 use crate::poll::{Client, ClientError, Meaning};
 use crate::schedule::{self, Schedule};
-use crate::sinks::{Dispatcher, FileSink, Health, Ordered, StdoutSink, Trouble};
+use crate::sinks::{Dispatcher, Endpoint, FileSink, Health, Ordered, StdoutSink, Trouble, WebhookSink};
 use crate::store::{OpenError, Store, Unavailable, Writer};
 
 /// How often outcomes that are past `store.retention` are looked for.
@@ -138,6 +138,11 @@ impl Daemon {
 
         let socket = Socket::bind(&config.intake.socket, config.intake.mode)?;
         let mut parts = Parts::new();
+        let (renewing, stopped) = (client.clone().renew_connections(), stop.clone());
+        parts.spawn(async move {
+            stopped.run_until_cancelled(renewing).await;
+            "renewal of connections"
+        });
         let schedule_task = schedule::Task {
             core,
             poller: Arc::new(client),
@@ -272,11 +277,25 @@ async fn start_sink(
         SinkKind::File { path, fsync } => {
             start_ordered(config, FileSink::new(path.clone(), *fsync), outbox, sinks).await
         }
-        SinkKind::Webhook(_) => Err(DaemonError::Sink {
-            name: config.name.clone(),
-            trouble: Trouble::Closed("webhooks are not in this build yet".into()),
-        }),
+        SinkKind::Webhook(webhook) => start_webhook(config, webhook, outbox, sinks),
     }
+}
+
+/// Never depends on the endpoint, which may be down.
+fn start_webhook(
+    config: &config::Sink,
+    webhook: &config::Webhook,
+    outbox: Outbox,
+    sinks: &mut JoinSet<()>,
+) -> Result<(), DaemonError> {
+    let name = config.name.clone();
+    let endpoint = Endpoint::new(webhook).map_err(|error| DaemonError::Sink {
+        name: name.clone(),
+        trouble: Trouble::Closed(error.to_string()),
+    })?;
+    let Outbox { cursor, store, writer, clock, health, rotate: _, finish } = outbox;
+    sinks.spawn(WebhookSink { name, endpoint, cursor, store, writer, clock, health, finish }.run());
+    Ok(())
 }
 
 async fn start_ordered(

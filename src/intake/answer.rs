@@ -114,22 +114,34 @@ fn sink_state<'a>(
     SinkState { name, state, since, tries, last_error }
 }
 
-/// The answer to a show of a PIN in flight.
-pub fn in_flight(pin: &PinId, live: &Live, submission: Option<&Submission>) -> String {
-    let mut shown = state(live);
-    let mut put = |key: &str, value: serde_json::Value| {
-        shown.insert(key.into(), value);
-    };
-    put("pinId", pin.as_str().into());
-    put("state", "in_flight".into());
-    if let Some(reference) = submission.and_then(|s| s.reference.as_deref()) {
-        put("reference", reference.into());
+/// The answer to a show of a PIN in flight; `stored` is what the store has of it, with its deadline.
+pub fn in_flight(pin: &PinId, live: &Live, stored: Option<&(Submission, Timestamp)>) -> String {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        #[serde(flatten)]
+        state: serde_json::Map<String, serde_json::Value>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        metadata: Option<&'a RawValue>,
     }
-    if let Some(metadata) = submission.and_then(|s| s.metadata.as_deref()) {
-        // It was checked at its submit; what can't be read any more is left out.
-        put("metadata", serde_json::from_str(metadata.get()).unwrap_or_default());
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        ok: bool,
+        pin: Shown<'a>,
     }
-    line(&serde_json::json!({"ok": true, "pin": shown}))
+    let mut state = state(live);
+    if let Some((submission, deadline_at)) = stored {
+        // As in the record: the schedule's own are worked out from the clock and can be off by a little.
+        state.insert("submittedAt".into(), rfc3339(submission.submitted_at).into());
+        state.insert("deadlineAt".into(), rfc3339(*deadline_at).into());
+    }
+    state.insert("pinId".into(), pin.as_str().into());
+    state.insert("state".into(), "in_flight".into());
+    let submission = stored.map(|(submission, _)| submission);
+    let reference = submission.and_then(|s| s.reference.as_deref());
+    let metadata = submission.and_then(|s| s.metadata.as_deref());
+    line(&Answer { ok: true, pin: Shown { state, reference, metadata } })
 }
 
 /// The answer to a show of a PIN that has its outcome.
@@ -219,6 +231,46 @@ fn told(deliveries: &[Delivery]) -> String {
     if statuses.is_empty() { "nothing known yet".into() } else { statuses.join("; ") }
 }
 
+/// The answer to dead_letters: sink, what became of it, the outcome.
+pub fn dead_letters(letters: &[(String, Failed, Outcome)], next: Option<String>) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Letter<'a> {
+        sink: &'a str,
+        seq: i64,
+        pin_id: &'a PinId,
+        tries: u32,
+        since: Option<String>,
+        last_try_at: Option<String>,
+        error: Option<&'a str>,
+        outcome: Option<&'a RawValue>,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer<'a> {
+        ok: bool,
+        dead_letters: Vec<Letter<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next: Option<String>,
+    }
+    let letters = letters.iter().map(|(sink, failed, outcome)| Letter {
+        sink,
+        seq: failed.seq,
+        pin_id: &outcome.pin,
+        tries: failed.tries,
+        since: failed.first_try_at.map(rfc3339),
+        last_try_at: failed.last_try_at.map(rfc3339),
+        error: failed.error.as_deref(),
+        outcome: serde_json::from_str(&outcome.record).ok(),
+    });
+    line(&Answer { ok: true, dead_letters: letters.collect(), next })
+}
+
+/// The answer to what changes a number of deliveries.
+pub fn counted(count: u64) -> String {
+    line(&serde_json::json!({"ok": true, "count": count}))
+}
+
 /// The answer to stats. Of `failed`: a sink's name, how many outcomes it is tried again with, how many are
 /// dead letters. `store` is why it can't be written, and since when.
 pub fn stats(
@@ -262,6 +314,7 @@ pub fn stats(
         "polling": schedule.polling,
         "finishing": schedule.finishing,
         "brake": brake,
+        "rate": schedule.rate,
         "polls": {
             "total": counts.polls,
             "understood": counts.understood,

@@ -11,11 +11,11 @@ use tokio::sync::oneshot;
 use tokio::time::{interval, timeout};
 use tracing::{info, warn};
 
-use super::Services;
 use super::answer;
 use super::lines::{Line, Lines, MAX_LINE};
 use super::outgoing::{Gone, Outgoing, SharedRoom, write_out};
 use super::request::{Code, Refusal, Request, Submit, TailStart, parse};
+use super::{Services, upkeep};
 use crate::pin::PinId;
 use crate::schedule::Stopping;
 use crate::store::{NewPin, Outcome, Record, Unavailable};
@@ -169,6 +169,14 @@ impl Connection<'_> {
             Request::Cancel(pin) => self.cancel(pin).await,
             Request::Wait { pin, timeout } => self.wait(pin, timeout).await,
             Request::List { limit, after } => self.list(limit, &after).await,
+            Request::DeadLetters { sink, after, limit } => {
+                upkeep::dead_letters(self.services, sink.as_deref(), &after, limit).await
+            }
+            Request::Replay { sink, which, only_dead } => {
+                upkeep::replay(self.services, sink, which, only_dead).await
+            }
+            Request::Drop { sink, which } => upkeep::drop(self.services, sink, which).await,
+            Request::ForgetSink { sink } => upkeep::forget_sink(self.services, sink).await,
             Request::Stats => self.stats().await,
             Request::Ping => Ok(answer::pong()),
             Request::Tail { start, follow } => return self.tail(start, follow).await,
@@ -183,8 +191,8 @@ impl Connection<'_> {
     async fn show(&self, pin: PinId) -> Result<String, Ended> {
         let live = self.services.schedule.live(vec![pin.clone()]).await?;
         if let Some(Some(live)) = live.first() {
-            let submission = self.services.store.submission(&pin).await?;
-            return Ok(answer::in_flight(&pin, live, submission.as_ref()));
+            let stored = self.services.store.submission(&pin).await?;
+            return Ok(answer::in_flight(&pin, live, stored.as_ref()));
         }
         let outcome = self.outcome_of(&pin).await?;
         let sinks = self.services.store.sinks_of(outcome.seq).await?;
@@ -230,15 +238,8 @@ impl Connection<'_> {
         }
     }
 
-    /// The newest outcome, or the refusal that there is none.
     async fn outcome_of(&self, pin: &PinId) -> Result<Outcome, Ended> {
-        let outcome = self.services.store.outcome_of(pin).await?;
-        let unknown = || {
-            Code::NotFound.because(format!(
-                "PIN {pin} was never submitted, or its outcome is older than store.retention"
-            ))
-        };
-        outcome.ok_or_else(|| unknown().into())
+        outcome_of(self.services, pin).await
     }
 
     async fn list(&self, limit: u32, after: &str) -> Result<String, Ended> {
@@ -327,8 +328,15 @@ impl Connection<'_> {
     }
 }
 
+/// The newest outcome of a PIN, or the refusal that there is none.
+pub(super) async fn outcome_of(services: &Services, pin: &PinId) -> Result<Outcome, Ended> {
+    let outcome = services.store.outcome_of(pin).await?;
+    let unknown = || format!("PIN {pin} was never submitted, or its outcome is older than store.retention");
+    outcome.ok_or_else(|| Code::NotFound.because(unknown()).into())
+}
+
 /// Why a question has no answer.
-enum Ended {
+pub(super) enum Ended {
     Refused(Refusal),
     Gone,
 }

@@ -10,6 +10,7 @@ mod lines;
 mod outgoing;
 mod request;
 mod socket;
+mod upkeep;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

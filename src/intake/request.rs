@@ -26,6 +26,10 @@ pub enum Request {
     Wait { pin: PinId, timeout: Option<Duration> },
     List { limit: u32, after: String },
     Tail { start: TailStart, follow: bool },
+    DeadLetters { sink: Option<String>, after: DeadLetterToken, limit: u32 },
+    Replay { sink: String, which: Which, only_dead: bool },
+    Drop { sink: String, which: Which },
+    ForgetSink { sink: String },
     Stats,
     Ping,
 }
@@ -49,6 +53,18 @@ pub enum TailStart {
     /// At the newest so many.
     Last(u32),
 }
+
+/// Which outcomes are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// The newest of this PIN.
+    Pin(PinId),
+    /// From one `seq` to another, both included.
+    Range(i64, i64),
+}
+
+/// Where a list of dead letters goes on: behind this sink and `seq`.
+pub type DeadLetterToken = (String, i64);
 
 /// Why a request is refused: the code is for programs, the message for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +129,10 @@ struct Wire<'a> {
     limit: Option<u32>,
     after: Option<String>,
     from: Option<i64>,
+    to: Option<i64>,
+    dead: Option<bool>,
+    #[serde(borrow)]
+    sink: Option<Cow<'a, str>>,
     last: Option<u32>,
     follow: Option<bool>,
 }
@@ -161,10 +181,7 @@ fn parse_object(line: &[u8]) -> Result<Request, Refusal> {
             pin: wire.pin()?,
             timeout: wire.timeout.as_deref().map(|text| duration("timeout", text)).transpose()?,
         },
-        "list" => Request::List {
-            limit: wire.limit.unwrap_or(100).clamp(1, 1000),
-            after: wire.after.clone().unwrap_or_default(),
-        },
+        "list" => Request::List { limit: wire.limit(), after: wire.after.clone().unwrap_or_default() },
         "tail" => Request::Tail {
             start: match (wire.from, wire.last) {
                 (Some(_), Some(_)) => {
@@ -175,10 +192,22 @@ fn parse_object(line: &[u8]) -> Result<Request, Refusal> {
             },
             follow: wire.follow.unwrap_or(false),
         },
+        "dead_letters" => Request::DeadLetters {
+            sink: wire.sink.as_deref().map(str::to_owned),
+            after: wire.after.as_deref().map(dead_letter_token).transpose()?.unwrap_or_default(),
+            limit: wire.limit(),
+        },
+        "replay" => Request::Replay {
+            sink: wire.sink()?,
+            which: wire.which()?,
+            only_dead: wire.dead.unwrap_or(false),
+        },
+        "drop" => Request::Drop { sink: wire.sink()?, which: wire.which()? },
+        "forget_sink" => Request::ForgetSink { sink: wire.sink()? },
         "stats" => Request::Stats,
         "ping" => Request::Ping,
         other => {
-            let known = "submit, show, cancel, list, wait, tail, stats, ping";
+            let known = "submit, show, cancel, list, wait, tail, stats, ping, dead_letters, replay, drop, forget_sink";
             let other: String = other.chars().take(40).collect();
             return Err(Code::UnknownOp.because(format!("there is no op {other:?}; there are {known}")));
         }
@@ -195,18 +224,40 @@ impl Wire<'_> {
         }
     }
 
+    fn limit(&self) -> u32 {
+        self.limit.unwrap_or(100).clamp(1, 1000)
+    }
+
+    fn sink(&self) -> Result<String, Refusal> {
+        let missing =
+            || Code::InvalidRequest.because("\"sink\" is missing: the name of the sink that is meant");
+        self.sink.as_deref().map(str::to_owned).ok_or_else(missing)
+    }
+
+    fn which(&self) -> Result<Which, Refusal> {
+        match (self.pin_id.is_some(), self.from, self.to) {
+            (true, None, None) => Ok(Which::Pin(self.pin()?)),
+            (false, Some(from), Some(to)) if from <= to => Ok(Which::Range(from, to)),
+            _ => Err(Code::InvalidRequest
+                .because("say which outcomes: \"pinId\", or \"from\" and \"to\", two seqs in their order")),
+        }
+    }
+
     /// A field that means nothing to this op is a misunderstanding; better to say so than to ignore it.
     fn only_fields_of(&self, op: &str) -> Result<(), Refusal> {
         let given = [
-            ("pinId", self.pin_id.is_some(), &["submit", "show", "cancel", "wait"][..]),
+            ("pinId", self.pin_id.is_some(), &["submit", "show", "cancel", "wait", "replay", "drop"][..]),
             ("reference", self.reference.is_some(), &["submit"]),
             ("metadata", self.metadata.is_some(), &["submit"]),
             ("deadline", self.deadline.is_some(), &["submit"]),
             ("again", self.again.is_some(), &["submit"]),
             ("timeout", self.timeout.is_some(), &["wait"]),
-            ("limit", self.limit.is_some(), &["list"]),
-            ("after", self.after.is_some(), &["list"]),
-            ("from", self.from.is_some(), &["tail"]),
+            ("limit", self.limit.is_some(), &["list", "dead_letters"]),
+            ("after", self.after.is_some(), &["list", "dead_letters"]),
+            ("from", self.from.is_some(), &["tail", "replay", "drop"]),
+            ("to", self.to.is_some(), &["replay", "drop"]),
+            ("dead", self.dead.is_some(), &["replay"]),
+            ("sink", self.sink.is_some(), &["dead_letters", "replay", "drop", "forget_sink"]),
             ("last", self.last.is_some(), &["tail"]),
             ("follow", self.follow.is_some(), &["tail"]),
         ];
@@ -217,6 +268,12 @@ impl Wire<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// `SINK/SEQ`, as the answer before gave it.
+fn dead_letter_token(text: &str) -> Result<DeadLetterToken, Refusal> {
+    let parts = text.rsplit_once('/').and_then(|(sink, seq)| Some((sink.to_owned(), seq.parse().ok()?)));
+    parts.ok_or_else(|| Code::InvalidRequest.because("\"after\" is not what an answer gave as \"next\""))
 }
 
 fn pin_id(text: &str) -> Result<PinId, Refusal> {
@@ -302,6 +359,12 @@ mod tests {
             r#"{"op":"wait","pinId":"A","timeout":"5s"}"#,
             r#"{"op":"tail","from":7,"follow":true}"#,
             r#"{"op":"tail","last":7}"#,
+            r#"{"op":"dead_letters"}"#,
+            r#"{"op":"dead_letters","sink":"hook","after":"hook/7","limit":3}"#,
+            r#"{"op":"replay","sink":"hook","pinId":"A"}"#,
+            r#"{"op":"replay","sink":"hook","from":1,"to":9,"dead":true}"#,
+            r#"{"op":"drop","sink":"hook","from":1,"to":9}"#,
+            r#"{"op":"forget_sink","sink":"hook"}"#,
             r#"{"op":"stats"}"#,
             r#" { "op" : "ping" } "#,
         ] {
@@ -342,6 +405,11 @@ mod tests {
             (b"{\"op\":\"submit\",\"pinId\":\"a\",\"deadline\":\"0s\"}", "invalid_request"),
             (b"{\"op\":\"submit\",\"pinId\":\"a\",\"deadline\":\"400d\"}", "invalid_request"),
             (b"{\"op\":\"tail\",\"from\":1,\"last\":1}", "invalid_request"),
+            (b"{\"op\":\"replay\",\"pinId\":\"A\"}", "invalid_request"),
+            (b"{\"op\":\"replay\",\"sink\":\"s\"}", "invalid_request"),
+            (b"{\"op\":\"replay\",\"sink\":\"s\",\"from\":9,\"to\":1}", "invalid_request"),
+            (b"{\"op\":\"replay\",\"sink\":\"s\",\"from\":1,\"to\":2,\"pinId\":\"A\"}", "invalid_request"),
+            (b"{\"op\":\"dead_letters\",\"after\":\"x\"}", "invalid_request"),
             (deep.as_bytes(), "invalid_request"),
             (deeper.as_bytes(), "invalid_request"),
         ] {

@@ -50,7 +50,7 @@ fn each_refused_pin_is_named_with_its_line_and_reason_and_submit_exits_1() {
         .arg(fake.socket())
         .assert()
         .code(1)
-        .stdout(contains(r#""line":4,"ok":false,"pinId":"not a pin""#).and(contains("at_capacity")))
+        .stdout(contains(r#"{"ok":false,"line":4,"pinId":"not a pin","error":"#).and(contains("at_capacity")))
         .stderr(
             contains("line 4: not a pin is refused: a PIN ID has only")
                 .and(contains("line 5: 9C82 is refused: says the fake (at_capacity)"))
@@ -126,7 +126,7 @@ fn show_list_cancel_stats_and_ping_print_what_the_daemon_says() {
         socket.accept().expect(json!({"op": "show", "pinId": "9C82"})).say(error("not_found"));
     });
     let ask = |args: &[&str]| pinwatch(args).arg("--socket").arg(fake.socket()).assert();
-    ask(&["show", "9C81"]).code(0).stdout("{\"pinId\":\"9C81\",\"polls\":2,\"state\":\"in_flight\"}\n");
+    ask(&["show", "9C81"]).code(0).stdout("{\"pinId\":\"9C81\",\"state\":\"in_flight\",\"polls\":2}\n");
     ask(&["cancel", "9C81", "9C82"])
         .code(1)
         .stdout(contains("cancelled").and(contains("9C82").not()))

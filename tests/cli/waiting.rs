@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use predicates::prelude::*;
 use predicates::str::contains;
@@ -66,8 +68,10 @@ fn tail_follows_over_a_restart_without_gap_or_double() {
         .spawn()
         .unwrap();
     // Each line is there when its outcome is, not when a buffer is full: the script would wait for ever.
-    let lines: Vec<_> =
-        BufReader::new(tail.stdout.take().unwrap()).lines().take(5).map(Result::unwrap).collect();
+    let stdout = BufReader::new(tail.stdout.take().unwrap());
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let lines: Vec<_> = (0..5).map_while(|_| receiver.recv_timeout(Duration::from_secs(20)).ok()).collect();
     tail.kill().unwrap();
     tail.wait().unwrap();
     assert_eq!(seqs(lines.join("\n").as_bytes()), [4, 5, 8, 9, 11]);

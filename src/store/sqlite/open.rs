@@ -158,6 +158,10 @@ async fn inspect(path: &Path) -> Result<i64, OpenError> {
         }
         _ => return Ok(0),
     }
+    // SQLite takes a file of one byte for an empty one, and would overwrite it.
+    if !begins_like_sqlite(path)? {
+        return Err(foreign(path, NO_SQLITE_FILE));
+    }
     // Without a log nothing but the file is needed, and SQLite makes nothing beside it.
     let options = options(path).read_only(true).immutable(log == 0);
     let mut connection = options.connect().await.map_err(|error| judge(path, error))?;
@@ -172,15 +176,12 @@ async fn inspect_open(path: &Path, connection: &mut SqliteConnection) -> Result<
     let mut number =
         async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *connection).await;
     let id = number("PRAGMA application_id").await.map_err(judge)?;
-    let tables = number("SELECT count(*) FROM sqlite_schema").await.map_err(judge)?;
     if id != APPLICATION_ID {
-        // No table yet: a first start that was killed before its first commit.
-        return if id == 0 && tables == 0 {
-            Ok(0)
-        } else {
-            let why = "it is the SQLite database of another program".into();
-            Err(OpenError::Foreign { path: path.to_owned(), why })
-        };
+        // None yet, or only the list of migrations: a first start that was killed before its first migration.
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'";
+        let empty = id == 0 && number(tables).await.map_err(judge)? == 0;
+        let why = "it is the SQLite database of another program";
+        return if empty { Ok(0) } else { Err(foreign(path, why)) };
     }
     let found = number("SELECT coalesce(max(version), 0) FROM _sqlx_migrations").await.map_err(judge)?;
     let known = newest_schema();
@@ -200,10 +201,7 @@ async fn inspect_open(path: &Path, connection: &mut SqliteConnection) -> Result<
 fn judge(path: &Path, error: sqlx::Error) -> OpenError {
     let path = path.to_owned();
     match primary_code(&error) {
-        Some(SQLITE_NOTADB) => OpenError::Foreign {
-            path,
-            why: "it does not begin like an SQLite file, or its first page is damaged".into(),
-        },
+        Some(SQLITE_NOTADB) => foreign(&path, NO_SQLITE_FILE),
         // A table or a row that every file of ours has is not there.
         Some(SQLITE_CORRUPT | SQLITE_ERROR) => OpenError::Damaged { path, what: error.to_string() },
         None if matches!(error, sqlx::Error::RowNotFound) => {
@@ -211,6 +209,21 @@ fn judge(path: &Path, error: sqlx::Error) -> OpenError {
         }
         _ => OpenError::Sqlite { path, source: error },
     }
+}
+
+const NO_SQLITE_FILE: &str = "it does not begin like an SQLite file, or its first page is damaged";
+
+fn foreign(path: &Path, why: &str) -> OpenError {
+    OpenError::Foreign { path: path.to_owned(), why: why.to_owned() }
+}
+
+/// Whether a file begins with the header string, https://www.sqlite.org/fileformat.html
+fn begins_like_sqlite(path: &Path) -> Result<bool, OpenError> {
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(16).read_to_end(&mut start))
+        .map_err(|source| OpenError::Io { doing: "read", path: path.to_owned(), source })?;
+    Ok(start == b"SQLite format 3\0")
 }
 
 /// The newest schema that this pinwatch knows.

@@ -1,9 +1,10 @@
 //! The questions that are asked of the file.
 
+use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::super::{Failed, InFlight, Outcome, Record, Unavailable};
+use super::super::{Failed, InFlight, Outcome, Record, SavedBrake, Unavailable};
 use super::Store;
 use super::rows::{pin_id, raw, timestamp};
 use crate::outcome::Submission;
@@ -68,18 +69,27 @@ impl Store {
         Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
     }
 
-    /// What the submitter gave with a PIN that is in flight.
-    pub async fn submission(&self, pin: &PinId) -> Result<Option<Submission>, Unavailable> {
-        let row = sqlx::query("SELECT submitted_at, reference, metadata FROM pin WHERE pin_id = ?1")
-            .bind(pin.as_str())
-            .fetch_optional(&self.readers)
-            .await?;
+    /// The brake as it last was.
+    pub async fn brake(&self) -> Result<SavedBrake, Unavailable> {
+        let row = sqlx::query("SELECT reason, until, rate FROM brake").fetch_one(&self.readers).await?;
+        Ok(SavedBrake {
+            reason: row.try_get(0)?,
+            until: row.try_get::<Option<i64>, _>(1)?.map(timestamp),
+            rate: row.try_get(2)?,
+        })
+    }
+
+    /// What the submitter gave with a PIN that is in flight, and the PIN's deadline.
+    pub async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable> {
+        let sql = "SELECT submitted_at, reference, metadata, deadline_at FROM pin WHERE pin_id = ?1";
+        let row = sqlx::query(sql).bind(pin.as_str()).fetch_optional(&self.readers).await?;
         let Some(row) = row else { return Ok(None) };
-        Ok(Some(Submission {
+        let submission = Submission {
             submitted_at: timestamp(row.try_get(0)?),
             reference: row.try_get(1)?,
             metadata: raw(row.try_get(2)?),
-        }))
+        };
+        Ok(Some((submission, timestamp(row.try_get(3)?))))
     }
 
     /// The newest outcome of a PIN.
@@ -146,6 +156,28 @@ impl Store {
         .await?;
         let both = |row: &SqliteRow| Ok((failed(row)?, outcome(row)?));
         Ok(rows.iter().map(both).collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    /// At most `limit` dead letters behind a sink and `seq`, of one sink or of all, in that order.
+    pub async fn dead_letters(
+        &self,
+        sink: Option<&str>,
+        (after_sink, after_seq): &(String, i64),
+        limit: u32,
+    ) -> Result<Vec<(String, Failed, Outcome)>, Unavailable> {
+        let rows = sqlx::query(
+            "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error, sink \
+             FROM delivery JOIN outcome USING (seq) \
+             WHERE dead AND (?1 IS NULL OR sink = ?1) AND (sink, seq) > (?2, ?3) ORDER BY sink, seq LIMIT ?4",
+        )
+        .bind(sink)
+        .bind(after_sink)
+        .bind(after_seq)
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await?;
+        let letter = |row: &SqliteRow| Ok((row.try_get(8)?, failed(row)?, outcome(row)?));
+        Ok(rows.iter().map(letter).collect::<Result<_, sqlx::Error>>()?)
     }
 
     /// What became of one outcome at every sink: its name, its cursor, and why it does not have the outcome

@@ -1,0 +1,213 @@
+//! `pinwatch demo`: all of it at work for some seconds, with nothing needed and nothing left behind.
+//!
+//! The real daemon as a process of its own, with a configuration file, a store and a socket in a temporary
+//! folder; only the API is simulated, in this process. Promises to end within [`LIMIT`], and that process and
+//! folder are gone at the end, also after Ctrl-C. (After `kill -9` nobody can keep that.)
+
+mod daemon;
+mod summary;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use fastrand::Rng;
+use futures_util::stream;
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use self::daemon::Daemon;
+use self::summary::Summary;
+use super::cli::DemoArgs;
+use super::client::{self, Client, ClientError};
+use super::error::CommandError;
+use super::exit::Exit;
+use super::human::{self, OutcomeRows};
+use super::output::{Output, note};
+use super::progress::Progress;
+use super::protocol::{Listed, Page, Record, Request, Submission, Tailed, Taken};
+use crate::simulate::{LifeSettings, Settings, Simulator};
+
+/// Well over the deadline that the demonstration's PINs have.
+const LIMIT: Duration = Duration::from_secs(28);
+
+/// How often the PINs in flight are drawn anew.
+const FRAME: Duration = Duration::from_millis(200);
+
+/// PINs in flight that are drawn; of the others only the number is.
+const DRAWN: usize = 8;
+
+pub fn run(args: &DemoArgs) -> Result<Exit, CommandError> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(CommandError::Runtime)?;
+    runtime.block_on(async {
+        let mut simulator = None;
+        let mut daemon = None;
+        let shown = tokio::select! {
+            shown = timeout(LIMIT, show(args, &mut simulator, &mut daemon)) => {
+                shown.unwrap_or_else(|_| Err(failed(format_args!("it was not over after {} s", LIMIT.as_secs()))))
+            }
+            stopped = told_to_stop() => Err(match stopped {
+                Ok(()) => failed("it was interrupted"),
+                Err(error) => failed(format_args!("can't wait for signals: {error}")),
+            }),
+        };
+        // First the one that asks, then the one that answers: a poll in progress can still end.
+        if let Some(daemon) = daemon {
+            daemon.stop().await;
+        }
+        if let Some(simulator) = simulator {
+            simulator.stop().await;
+        }
+        shown.map(|()| Exit::Done)
+    })
+}
+
+fn failed(problem: impl std::fmt::Display) -> CommandError {
+    CommandError::Demo(problem.to_string())
+}
+
+/// Waits for what would end the process at once: Ctrl-C, kill, a terminal that is closed.
+async fn told_to_stop() -> std::io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    Ok(())
+}
+
+/// What is shown. Simulator and daemon are put where the caller can stop them however this ends.
+async fn show(
+    args: &DemoArgs,
+    simulator: &mut Option<Simulator>,
+    daemon: &mut Option<Daemon>,
+) -> Result<(), CommandError> {
+    let api = simulator.insert(simulate(args.seed).await?);
+    let daemon = daemon.insert(Daemon::start(&api.base_url()).map_err(failed)?);
+    note(format_args!(
+        "A simulated API listens at {}, and the daemon, process {}, at {}.",
+        api.base_url(),
+        daemon.id(),
+        daemon.socket().display()
+    ));
+    let mut client = daemon.connect().await.map_err(failed)?;
+    let next = client.next_seq().await?;
+    let mut waiting = submit(&mut client, args).await?;
+    note(format_args!(
+        "{} submitted. Each is polled, ever more seldom, until it is final:\n",
+        human::count(waiting.len() as u64, "PIN")
+    ));
+
+    let mut output = Output::for_people();
+    let mut rows = OutcomeRows::new(32);
+    let mut summary = Summary::default();
+    let progress = Progress::of_lines();
+    let mut lister = Client::connect(&daemon.socket()).await?;
+    client.send(&Request::Tail { from: Some(next), last: None, follow: true }).await?;
+    let mut frames = interval(FRAME);
+    frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !waiting.is_empty() {
+        tokio::select! {
+            tailed = client.tailed() => {
+                let record = match tailed {
+                    Ok((Tailed::Record(record), _)) => record,
+                    Ok((Tailed::End { .. }, _)) => return Err(ClientError::Closed.into()),
+                    // The daemon's own words say more than a closed connection does.
+                    Err(error) => return Err(daemon.last_words().map_or_else(|| error.into(), failed)),
+                };
+                if waiting.remove(record.pin_id.as_str()) {
+                    let row = rows.row(&record);
+                    progress.above(|| output.text(&row).and_then(|()| output.flush()))?;
+                    summary.add(&record);
+                }
+            }
+            _ = frames.tick(), if progress.is_shown() => {
+                let page: Page = lister.ask(&Request::List { limit: 1000, after: None }).await?;
+                let drawn = drawn(page)?;
+                progress.message(|| drawn);
+            }
+        }
+    }
+    progress.end();
+    output.text(&summary.told())?;
+    output.flush()?;
+    daemon.await_sink(summary.all()).await.map_err(failed)?;
+    note(
+        "\nThe daemon's file sink has all of these outcomes too. What was made is removed now.\n\
+         Go on with \"pinwatch simulate\" and \"pinwatch run --help\".",
+    );
+    Ok(())
+}
+
+/// An API of fast lives: half of the PINs have their status within a second, and some never.
+async fn simulate(seed: u64) -> Result<Simulator, CommandError> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
+    let life = LifeSettings {
+        seed,
+        median: Duration::from_millis(900),
+        sigma: 0.8,
+        call_share: 0.2,
+        ..LifeSettings::default()
+    };
+    let settings = Settings { life, key: daemon::KEY.to_owned(), ..Settings::default() };
+    Simulator::start(settings, listener).map_err(failed)
+}
+
+/// Submits the PINs over the socket; their IDs look like the API's.
+async fn submit(client: &mut Client, args: &DemoArgs) -> Result<HashSet<String>, CommandError> {
+    let mut rng = Rng::with_seed(args.seed);
+    let submissions = (1..=args.pins).map(move |number| Submission {
+        pin_id: format!("{:032X}", rng.u128(..)),
+        reference: Some(format!("demo-{number}")),
+        ..Submission::default()
+    });
+    let requests = submissions.map(|submission| ((), Request::Submit(&submission).line()));
+    let mut waiting = HashSet::new();
+    client
+        .pipeline(stream::iter(requests), |(), line, _| {
+            waiting.insert(client::parse::<Taken>(line)?.pin_id);
+            Ok::<_, CommandError>(())
+        })
+        .await?;
+    Ok(waiting)
+}
+
+/// The PINs in flight, as they are now.
+fn drawn(page: Page) -> Result<String, CommandError> {
+    let now = Timestamp::now();
+    let all = page.pins.len();
+    let rows = page.pins.iter().take(DRAWN).map(|pin| {
+        let pin: Listed = client::read(pin.get().as_bytes())?;
+        Ok([
+            pin.pin_id,
+            pin.polls.unwrap_or(0).to_string(),
+            pin.last_status.unwrap_or_else(|| "-".to_owned()),
+            pin.next_poll_at.and_then(|at| tenths(&at, now)).unwrap_or_else(|| "now".to_owned()),
+        ])
+    });
+    let rows = rows.collect::<Result<Vec<_>, ClientError>>()?;
+    let mut text = format!("\n{} in flight\n", human::count(all as u64, "PIN"));
+    text += &human::table(["PIN", "POLLS", "LAST STATUS", "NEXT POLL"], &rows);
+    if all > DRAWN {
+        text += &format!("and {} more", all - DRAWN);
+    }
+    Ok(text.trim_end().to_owned())
+}
+
+/// How far a time is ahead, finely enough to see it shrink; none if it is not.
+fn tenths(time: &str, now: Timestamp) -> Option<String> {
+    let ahead = time.parse::<Timestamp>().ok()?.duration_since(now).as_secs_f64();
+    (ahead > 0.0).then(|| format!("in {ahead:.1} s"))
+}
+
+/// How long a PIN took.
+fn took(record: &Record) -> Option<Duration> {
+    let time = |text: &Option<String>| text.as_deref()?.parse::<Timestamp>().ok();
+    let took = time(&record.finished_at)?.duration_since(time(&record.submitted_at)?);
+    Duration::try_from(took).ok()
+}

@@ -1,0 +1,437 @@
+//! The schedule's rules, on a clock that the tests move.
+
+use std::sync::Mutex;
+
+use jiff::Timestamp;
+use tokio::time::advance;
+
+use super::*;
+use crate::clock::Wall;
+use crate::outcome::Status;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A wall clock that goes with tokio's, and that a test can set.
+#[derive(Clone)]
+struct TestWall(Arc<Mutex<(Timestamp, tokio::time::Instant)>>);
+
+impl TestWall {
+    fn new() -> Self {
+        let noon = "2026-01-02T12:00:00Z".parse().unwrap();
+        Self(Arc::new(Mutex::new((noon, tokio::time::Instant::now()))))
+    }
+
+    fn jump_to(&self, time: Timestamp) {
+        *self.0.lock().unwrap() = (time, tokio::time::Instant::now());
+    }
+}
+
+impl Wall for TestWall {
+    fn now(&self) -> Timestamp {
+        let (base, since) = *self.0.lock().unwrap();
+        base + since.elapsed()
+    }
+}
+
+fn settings() -> config::Schedule {
+    config::Schedule {
+        initial_interval: SECOND,
+        multiplier: 2.0,
+        max_interval: MINUTE,
+        randomization_factor: 0.0,
+        deadline: 60 * MINUTE,
+        not_found_grace: 2 * MINUTE,
+        deadline_grace: 60 * MINUTE,
+        completion: config::Completion::All,
+    }
+}
+
+fn core_with(settings: config::Schedule) -> (Core, TestWall) {
+    let wall = TestWall::new();
+    (Core::new(settings, None, Clock::new(wall.clone()), 7), wall)
+}
+
+fn core() -> Core {
+    core_with(settings()).0
+}
+
+fn pin(id: &str) -> PinId {
+    id.parse().unwrap()
+}
+
+/// A PIN that is submitted now.
+fn submit(core: &mut Core, id: &str, deadline: Duration) {
+    let now = core.clock().wall();
+    core.accept(&InFlight { pin: pin(id), submitted_at: now, deadline_at: now + deadline });
+}
+
+fn deliveries(statuses: &[(&str, bool)]) -> Meaning {
+    let delivery = |&(status, final_status): &(&str, bool)| Delivery {
+        status: Status::from_wire(status),
+        description: None,
+        final_status,
+    };
+    Meaning::Deliveries(statuses.iter().map(delivery).collect())
+}
+
+fn waiting() -> Meaning {
+    deliveries(&[("MESSAGE_WAITING_DELIVERY", false)])
+}
+
+fn delivered() -> Meaning {
+    deliveries(&[("MESSAGE_DELIVERED", true)])
+}
+
+/// Sleeps until the next poll, and gives it.
+async fn next(core: &mut Core) -> Ticket {
+    loop {
+        match core.next_poll() {
+            Ok(ticket) => return ticket,
+            Err(again) => {
+                let again = again.expect("a poll will be due");
+                advance(again.since(core.clock().now())).await;
+            }
+        }
+    }
+}
+
+/// Polls once, when it is due, with this answer.
+async fn poll(core: &mut Core, meaning: Meaning) -> Option<Verdict> {
+    let ticket = next(core).await;
+    core.answered(ticket, meaning)
+}
+
+fn age(core: &Core, id: &str) -> Duration {
+    core.clock().now().since(core.entry(&pin(id)).unwrap().submitted)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_is_polled_with_growing_intervals_until_it_is_final() {
+    let mut core = core();
+    submit(&mut core, "A", 60 * MINUTE);
+    let mut ages = Vec::new();
+    for _ in 0..8 {
+        assert_eq!(poll(&mut core, waiting()).await, None);
+        ages.push(age(&core, "A").as_secs());
+    }
+    assert_eq!(ages, [1, 3, 7, 15, 31, 63, 123, 183]);
+    let verdict = poll(&mut core, delivered()).await.unwrap();
+    assert_eq!((verdict.ending, verdict.polls), (Ending::Final, 9));
+    assert_eq!(core.next_poll().unwrap_err(), None, "a PIN with a verdict is not polled");
+    core.finished(&pin("A"));
+    assert_eq!((core.in_flight(), core.finishing()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_answer_means_that_nothing_is_known_yet() {
+    for completion in [config::Completion::All, config::Completion::Any] {
+        let mut core = core_with(config::Schedule { completion, ..settings() }).0;
+        submit(&mut core, "A", MINUTE);
+        assert_eq!(poll(&mut core, deliveries(&[])).await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn completion_all_waits_for_the_resend_and_any_does_not() {
+    let resent = || deliveries(&[("MESSAGE_EXPIRED", true), ("MESSAGE_WAITING_DELIVERY", false)]);
+    let mut all = core();
+    submit(&mut all, "A", MINUTE);
+    assert_eq!(poll(&mut all, resent()).await, None);
+    let any = config::Schedule { completion: config::Completion::Any, ..settings() };
+    let mut any = core_with(any).0;
+    submit(&mut any, "A", MINUTE);
+    assert_eq!(poll(&mut any, resent()).await.unwrap().ending, Ending::Final);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_its_deadline_a_pin_is_polled_one_last_time_and_then_given_up() {
+    let mut core = core();
+    submit(&mut core, "A", 10 * SECOND);
+    for _ in 0..3 {
+        assert_eq!(poll(&mut core, waiting()).await, None);
+    }
+    let last = next(&mut core).await;
+    assert_eq!(age(&core, "A"), 10 * SECOND);
+    let verdict = core.answered(last, Meaning::Unavailable("503".into())).unwrap();
+    assert_eq!(verdict.ending, Ending::Deadline);
+    assert_eq!(verdict.deliveries.unwrap()[0].status.as_str(), "MESSAGE_WAITING_DELIVERY");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_that_is_final_at_its_last_poll_is_final() {
+    let mut core = core();
+    submit(&mut core, "A", Duration::from_millis(10));
+    let verdict = poll(&mut core, delivered()).await.unwrap();
+    assert_eq!(verdict.ending, Ending::Final);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_404_is_only_believed_when_its_grace_is_over() {
+    let mut core = core();
+    submit(&mut core, "A", 60 * MINUTE);
+    assert_eq!(poll(&mut core, waiting()).await, None);
+    let verdict = loop {
+        if let Some(verdict) = poll(&mut core, Meaning::NotFound).await {
+            break verdict;
+        }
+        assert!(age(&core, "A") <= 2 * MINUTE);
+    };
+    assert_eq!(verdict.ending, Ending::NotFound);
+    assert_eq!(verdict.deliveries.unwrap()[0].status.as_str(), "MESSAGE_WAITING_DELIVERY");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_pin_is_rejected_with_what_the_api_said() {
+    let mut core = core();
+    submit(&mut core, "A", MINUTE);
+    let verdict = poll(&mut core, Meaning::Rejected("no such application".into())).await.unwrap();
+    assert_eq!((verdict.ending, verdict.error.as_deref()), (Ending::Rejected, Some("no such application")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_answer_costs_a_pin_one_interval() {
+    for meaning in [Meaning::Unreadable("HTML".into()), Meaning::Unavailable("503".into())] {
+        let mut core = core();
+        submit(&mut core, "A", MINUTE);
+        assert_eq!(poll(&mut core, meaning).await, None);
+        next(&mut core).await;
+        assert_eq!(age(&core, "A"), 3 * SECOND);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_key_gives_up_no_pin_however_long_it_lasts() {
+    let mut core = core();
+    for id in ["A", "B", "C"] {
+        submit(&mut core, id, MINUTE);
+    }
+    let mut polls = 0;
+    while core.clock().now() < Moment::START.after(24 * 60 * MINUTE) {
+        assert_eq!(poll(&mut core, Meaning::Unauthorized(401)).await, None);
+        polls += 1;
+    }
+    assert!(polls <= 24 * 60 + 10, "{polls} polls in a day are no single probes");
+    let mut endings = Vec::new();
+    for _ in 0..3 {
+        endings.push(poll(&mut core, delivered()).await.unwrap().ending);
+    }
+    assert_eq!(endings, [Ending::Final; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_stops_all_pins_and_costs_none_its_last_poll() {
+    let mut core = core();
+    submit(&mut core, "A", 2 * SECOND);
+    submit(&mut core, "B", 60 * MINUTE);
+    assert_eq!(poll(&mut core, Meaning::Throttled(5 * MINUTE)).await, None);
+    assert_eq!(core.brake().unwrap().0, Reason::Throttled);
+    let probe = next(&mut core).await;
+    assert!(core.clock().now() >= Moment::START.after(5 * MINUTE));
+    assert_eq!(core.next_poll().unwrap_err(), None, "one probe at a time");
+    core.answered(probe, delivered()).unwrap();
+    assert_eq!(poll(&mut core, delivered()).await.unwrap().ending, Ending::Final);
+}
+
+/// Polls without an answer until the circuit opens.
+async fn break_down(core: &mut Core) {
+    while core.brake().is_none() {
+        poll(core, Meaning::Unavailable("503".into())).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_an_outage_only_probes_go_out_and_no_pin_is_given_up_for_want_of_an_answer() {
+    let mut core = core();
+    for n in 0..1000 {
+        submit(&mut core, &format!("P{n}"), MINUTE);
+    }
+    break_down(&mut core).await;
+    let start = core.clock().now();
+    let mut probes = 0;
+    while core.clock().now().since(start) < 30 * MINUTE {
+        assert_eq!(poll(&mut core, Meaning::Unavailable("503".into())).await, None);
+        assert!(core.expired().is_empty());
+        probes += 1;
+    }
+    assert!(probes <= 66, "{probes} probes in half an hour");
+    assert_eq!(
+        poll(&mut core, waiting()).await.unwrap().ending,
+        Ending::Deadline,
+        "the last poll of the probe's PIN"
+    );
+    assert_eq!(core.brake(), None);
+    // No storm: the backlog goes out slowly at first, and all of it in the end.
+    let (start, mut first_second) = (core.clock().now(), 0);
+    for _ in 1..1000 {
+        let verdict = poll(&mut core, delivered()).await.unwrap();
+        assert_eq!(verdict.ending, Ending::Final);
+        first_second += u32::from(core.clock().now().since(start) < SECOND);
+    }
+    assert!(first_second <= 20, "{first_second} polls in the first second after the outage");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_that_an_outage_keeps_from_its_last_poll_is_given_up_when_its_grace_is_over() {
+    let mut core = core();
+    submit(&mut core, "SHORT", MINUTE);
+    submit(&mut core, "LONG", 600 * MINUTE);
+    break_down(&mut core).await;
+    advance(59 * MINUTE).await;
+    assert!(core.expired().is_empty());
+    advance(2 * MINUTE).await;
+    let expired = core.expired();
+    assert_eq!((expired.len(), expired[0].ending), (1, Ending::Deadline));
+    assert_eq!(expired[0].pin, pin("SHORT"));
+    assert!(core.expired().is_empty(), "a PIN is given up once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_brake_and_the_rate_survive_a_restart() {
+    let mut core = core();
+    submit(&mut core, "A", 60 * MINUTE);
+    assert_eq!(core.take_unsaved(), None);
+    poll(&mut core, Meaning::Throttled(10 * MINUTE)).await;
+    let saved = core.take_unsaved().unwrap();
+    assert_eq!(saved.reason.as_deref(), Some("throttled"));
+    assert_eq!(core.take_unsaved(), None, "it is told once");
+
+    let (mut restarted, wall) = core_with(settings());
+    restarted.restore(&SavedBrake { until: Some(wall.now() + 10 * MINUTE), ..saved.clone() });
+    assert_eq!(restarted.rate(), core.rate());
+    submit(&mut restarted, "B", 60 * MINUTE);
+    let probe = next(&mut restarted).await;
+    assert!(restarted.clock().now() >= Moment::START.after(10 * MINUTE));
+    restarted.answered(probe, delivered()).unwrap();
+    assert_eq!(restarted.take_unsaved().unwrap().reason, None);
+
+    // The wall clock went back by a year since: nobody waits for a year.
+    let (mut restarted, wall) = core_with(settings());
+    restarted.restore(&SavedBrake { until: Some(wall.now() + 365 * 24 * 60 * MINUTE), ..saved });
+    submit(&mut restarted, "C", 60 * 24 * MINUTE);
+    next(&mut restarted).await;
+    assert!(restarted.clock().now() <= Moment::START.after(61 * MINUTE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_configuration_ends_the_pause_of_a_wrong_key_at_once() {
+    let mut core = core();
+    submit(&mut core, "A", 60 * MINUTE);
+    submit(&mut core, "B", 60 * MINUTE);
+    poll(&mut core, Meaning::Unauthorized(401)).await;
+    core.reconfigure(settings(), None);
+    let before = core.clock().now();
+    let probe = next(&mut core).await;
+    assert!(core.clock().now().since(before) < SECOND);
+    core.answered(probe, waiting());
+    assert_eq!(core.brake(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_after_the_cancel_is_not_heard() {
+    let mut core = core();
+    submit(&mut core, "A", MINUTE);
+    let ticket = next(&mut core).await;
+    let Cancelled::Now(verdict) = core.cancel(&pin("A")) else { panic!("not cancelled") };
+    assert_eq!((verdict.ending, verdict.polls), (Ending::Cancelled, 1));
+    assert!(matches!(core.cancel(&pin("A")), Cancelled::Finishing));
+    core.finished(&pin("A"));
+    submit(&mut core, "A", MINUTE);
+    assert_eq!(core.answered(ticket, delivered()), None, "it was of the PIN before");
+    assert!(matches!(core.cancel(&pin("B")), Cancelled::Unknown));
+    assert_eq!(poll(&mut core, delivered()).await.unwrap().polls, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_pin_is_polled_no_more() {
+    let mut core = core();
+    submit(&mut core, "A", MINUTE);
+    assert!(matches!(core.cancel(&pin("A")), Cancelled::Now(_)));
+    assert_eq!(core.next_poll().unwrap_err(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_the_age_tells_the_interval_and_polls_are_spread_over_it() {
+    let (mut core, wall) = core_with(settings());
+    let submitted_at = wall.now() - 60 * MINUTE;
+    for n in 0..1000 {
+        let deadline_at = submitted_at + 120 * MINUTE;
+        core.resume(&InFlight { pin: pin(&format!("P{n}")), submitted_at, deadline_at });
+    }
+    for tenth in 1..=10 {
+        advance(MINUTE / 10).await;
+        let due = core.due();
+        assert!(
+            (tenth * 100 - 60..=tenth * 100 + 60).contains(&due),
+            "{due} are due after {tenth}/10 of a minute"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_whose_deadline_passed_while_the_daemon_was_away_gets_its_last_poll() {
+    let (mut core, wall) = core_with(settings());
+    let submitted_at = wall.now() - 60 * MINUTE;
+    core.resume(&InFlight { pin: pin("A"), submitted_at, deadline_at: submitted_at + MINUTE });
+    assert_eq!(poll(&mut core, waiting()).await.unwrap().ending, Ending::Deadline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_moves_no_poll_and_no_deadline() {
+    let (mut core, wall) = core_with(settings());
+    submit(&mut core, "A", 10 * SECOND);
+    for time in ["2020-01-01T00:00:00Z", "2040-01-01T00:00:00Z", "2026-01-02T12:00:00Z"] {
+        wall.jump_to(time.parse().unwrap());
+        assert_eq!(poll(&mut core, waiting()).await, None, "at {time}");
+    }
+    assert_eq!(age(&core, "A"), 7 * SECOND);
+    // Submitted before the clock went back: its age is not known, so it counts as new.
+    let later = wall.now() + 60 * MINUTE;
+    core.resume(&InFlight { pin: pin("B"), submitted_at: later, deadline_at: later + 5 * SECOND });
+    assert_eq!(age(&core, "B"), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn polling_pauses_while_too_many_verdicts_wait_for_the_store() {
+    let mut core = core();
+    for n in 0..=MAX_FINISHING {
+        submit(&mut core, &format!("P{n}"), MINUTE);
+    }
+    for _ in 0..MAX_FINISHING {
+        poll(&mut core, delivered()).await.unwrap();
+    }
+    assert_eq!(core.next_poll().unwrap_err(), None);
+    core.finished(&pin("P0"));
+    core.finished(&pin("P1"));
+    assert!(poll(&mut core, delivered()).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_a_rate_limit_new_pins_are_not_starved_by_many_old_ones() {
+    let wall = TestWall::new();
+    let mut core = Core::new(settings(), NonZeroU32::new(10), Clock::new(wall.clone()), 7);
+    let submitted_at = wall.now() - 30 * MINUTE;
+    for n in 0..6000 {
+        let deadline_at = submitted_at + 24 * 60 * MINUTE;
+        core.resume(&InFlight { pin: pin(&format!("OLD{n}")), submitted_at, deadline_at });
+    }
+    // A demand of 100 a second at a rate of 10: after ten minutes the backlog is as long as it gets.
+    let mut old = 0;
+    while core.clock().now() < Moment::START.after(10 * MINUTE) {
+        assert!(poll(&mut core, waiting()).await.is_none());
+        old += 1;
+    }
+    assert!((5_900..=6_110).contains(&old), "{old} polls in ten minutes at ten a second");
+    submit(&mut core, "NEW", 60 * MINUTE);
+    let mut before = 0;
+    loop {
+        let ticket = next(&mut core).await;
+        let is_new = ticket.pin == pin("NEW");
+        core.answered(ticket, waiting());
+        if is_new {
+            break;
+        }
+        before += 1;
+    }
+    assert!(before <= 120, "{before} old PINs were polled before the new one");
+}
