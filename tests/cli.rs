@@ -5,6 +5,8 @@
 mod client;
 #[path = "cli/fake.rs"]
 mod fake;
+#[path = "cli/letters.rs"]
+mod letters;
 #[path = "cli/waiting.rs"]
 mod waiting;
 
@@ -15,7 +17,7 @@ use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 17] = [
     "run",
     "submit",
     "wait",
@@ -23,6 +25,9 @@ const COMMANDS: [&str; 14] = [
     "list",
     "cancel",
     "tail",
+    "dead-letters",
+    "replay",
+    "sinks",
     "stats",
     "ping",
     "check-config",
@@ -125,7 +130,7 @@ fn without_a_daemon_every_client_exits_3_and_names_the_socket_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("none.sock");
     let socket = socket.to_str().unwrap();
-    let clients: [&[&str]; 8] = [
+    let clients: [&[&str]; 15] = [
         &["submit", "9C81"],
         &["wait", "9C81"],
         &["show", "9C81"],
@@ -134,6 +139,13 @@ fn without_a_daemon_every_client_exits_3_and_names_the_socket_and_what_to_do() {
         &["tail", "-f"],
         &["stats"],
         &["ping"],
+        &["dead-letters", "list"],
+        &["dead-letters", "show", "9C81"],
+        &["dead-letters", "replay", "--sink", "hook", "--all"],
+        &["dead-letters", "drop", "--sink", "hook", "--all"],
+        &["replay", "--sink", "hook", "9C81"],
+        &["sinks", "list"],
+        &["sinks", "forget", "hook"],
     ];
     for client in clients {
         pinwatch(client)

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::value::RawValue;
 
 use super::help;
+use super::upkeep_cli::{DeadLetters, ReplayArgs, Sinks};
 use crate::pin::PinId;
 use crate::simulate::SimulateArgs;
 
@@ -81,6 +82,15 @@ pub enum Command {
     /// Print outcomes: the newest, or all from one on
     #[command(after_help = help::TAIL)]
     Tail(TailArgs),
+    /// List, show, replay or drop what a sink did not take
+    #[command(subcommand, after_help = help::DEAD_LETTERS, arg_required_else_help = true, disable_help_subcommand = true)]
+    DeadLetters(DeadLetters),
+    /// Deliver outcomes to a sink again, under the same id
+    #[command(after_help = help::REPLAY)]
+    Replay(ReplayArgs),
+    /// List the sinks, or forget one that is not configured any more
+    #[command(subcommand, after_help = help::SINKS, arg_required_else_help = true, disable_help_subcommand = true)]
+    Sinks(Sinks),
     /// Print the daemon's numbers
     #[command(after_help = help::STATS)]
     Stats(Link),
@@ -248,10 +258,12 @@ mod tests {
 
     #[test]
     fn every_command_teaches_by_two_to_four_examples() {
-        for command in Cli::command().get_subcommands() {
+        let mut commands: Vec<_> = Cli::command().get_subcommands().cloned().collect();
+        while let Some(command) = commands.pop() {
             let help = command.get_after_help().unwrap_or_default().to_string();
             let examples = help.lines().filter(|line| line.trim_start().starts_with("pinwatch ")).count();
             assert!((2..=4).contains(&examples), "{} has {examples} examples", command.get_name());
+            commands.extend(command.get_subcommands().cloned());
         }
     }
 }

@@ -79,6 +79,89 @@ Examples:
   pinwatch tail --from 1200 --json > outcomes.jsonl
   pinwatch tail -f | jq -r 'select(.delivered == false) | .pinId'";
 
+pub const DEAD_LETTERS: &str = "\
+A dead letter is an outcome that a sink refused for good, or did not take within its max_age. It is kept until \
+it is replayed or dropped, whatever store.retention says. Other sinks have it all the same.
+
+Examples:
+  pinwatch dead-letters list
+  pinwatch dead-letters show 9C817C6F8AF3D48F9FE553282AFA2B67
+  pinwatch dead-letters replay --sink webhook --all
+  pinwatch dead-letters drop --sink webhook --seq 42";
+
+pub const DEAD_LETTERS_LIST: &str = "\
+Examples:
+  pinwatch dead-letters list
+  pinwatch dead-letters list --sink webhook --limit 1000 --json | jq -r '[.seq, .pinId, .error] | @tsv'
+  pinwatch dead-letters list --after TOKEN";
+
+pub const DEAD_LETTERS_SHOW: &str = "\
+What stands alone is a PIN ID, also if it is a number; a seq is given with --seq. A PIN can be a dead letter of \
+several sinks: each is shown.
+
+Examples:
+  pinwatch dead-letters show 9C817C6F8AF3D48F9FE553282AFA2B67
+  pinwatch dead-letters show --seq 42 --sink webhook
+  pinwatch dead-letters show 9C81 --json | jq .outcome
+
+Exit status: 1 if it is no dead letter.";
+
+pub const DEAD_LETTERS_REPLAY: &str = "\
+The sink gets each again, under the same id, as often as it is replayed; what fails again is tried anew and may \
+be a dead letter anew. What stands alone is a PIN ID, also if it is a number; a seq is given with --seq.
+
+Examples:
+  pinwatch dead-letters replay --sink webhook 9C817C6F8AF3D48F9FE553282AFA2B67
+  pinwatch dead-letters replay --sink webhook --seq 42,43,50
+  pinwatch dead-letters replay --sink webhook --all
+
+Exit status: 1 if some PIN or seq is no dead letter of the sink; --all of none is no failure.";
+
+pub const DEAD_LETTERS_DROP: &str = "\
+The sink never gets them; the outcomes themselves stay for store.retention, and \"pinwatch replay\" still finds \
+them until then. What stands alone is a PIN ID, also if it is a number; a seq is given with --seq.
+
+Examples:
+  pinwatch dead-letters drop --sink webhook 9C817C6F8AF3D48F9FE553282AFA2B67
+  pinwatch dead-letters drop --sink webhook --seq 42,43,50
+  pinwatch dead-letters drop --sink webhook --all
+
+Exit status: 1 if some PIN or seq is no dead letter of the sink; --all of none is no failure.";
+
+pub const REPLAY: &str = "\
+The sink gets them once more, under the same id, whether it had them or not; what is still on its way comes \
+once. A file gets the lines a second time. If the daemon is killed during a replay, some may come twice. What \
+stands alone is a PIN ID, also if it is a number.
+
+Examples:
+  pinwatch replay --sink webhook 9C817C6F8AF3D48F9FE553282AFA2B67
+  pinwatch replay --sink webhook --from 1200 --to 1300
+  pinwatch show 9C81 --json | jq .outcome.seq
+
+Exit status: 1 if there was nothing to replay for some PIN, or in the range.";
+
+pub const SINKS: &str = "\
+Examples:
+  pinwatch sinks list
+  pinwatch sinks forget old-webhook";
+
+pub const SINKS_LIST: &str = "\
+A sink that is not configured any more is listed as long as it has a cursor: outcomes are kept for it.
+
+Examples:
+  pinwatch sinks list
+  pinwatch sinks list --json | jq -r 'select(.deadLetters > 0) | .name'";
+
+pub const SINKS_FORGET: &str = "\
+Outcomes that only this sink lacks need not be kept then, and its dead letters are gone. A sink that is \
+configured is refused: take it out of the configuration and restart the daemon first.
+
+Examples:
+  pinwatch sinks forget old-webhook
+  pinwatch sinks list --json | jq -r 'select(.configured | not) | .name' | xargs -n 1 pinwatch sinks forget
+
+Exit status: 1 if there is no such sink, or if it is configured.";
+
 pub const STATS: &str = "\
 Examples:
   pinwatch stats

@@ -9,6 +9,7 @@ mod check_config;
 mod cli;
 mod client;
 mod config;
+mod dead_letters;
 mod demo;
 mod error;
 mod exit;
@@ -23,11 +24,14 @@ mod ping;
 mod progress;
 mod protocol;
 mod reconnect;
+mod replay;
 mod run;
 mod show;
+mod sinks;
 mod stats;
 mod submit;
 mod tail;
+mod upkeep_cli;
 mod wait;
 mod watch;
 
@@ -41,6 +45,7 @@ use cli::{Cli, Command, Globals, Link};
 use error::CommandError;
 pub use exit::Exit;
 use output::Output;
+use upkeep_cli::{DeadLetters, Sinks};
 
 /// Parses the command line, does what it says, and tells how it went.
 pub fn main() -> ExitCode {
@@ -71,6 +76,27 @@ fn dispatch(Cli { globals, command }: Cli) -> Result<Exit, CommandError> {
             client_runtime()?.block_on(cancel::run(&socket(&args.link)?, &args, output()))
         }
         Command::Tail(args) => client_runtime()?.block_on(tail::run(&socket(&args.link)?, &args, output())),
+        Command::DeadLetters(DeadLetters::List(args)) => {
+            client_runtime()?.block_on(dead_letters::list(&socket(&args.link)?, &args, output()))
+        }
+        Command::DeadLetters(DeadLetters::Show(args)) => {
+            client_runtime()?.block_on(dead_letters::show(&socket(&args.link)?, &args, output()))
+        }
+        Command::DeadLetters(DeadLetters::Replay(args)) => {
+            client_runtime()?.block_on(replay::dead(&socket(&args.link)?, &args, output()))
+        }
+        Command::DeadLetters(DeadLetters::Drop(args)) => {
+            client_runtime()?.block_on(replay::drop(&socket(&args.link)?, &args, output()))
+        }
+        Command::Replay(args) => {
+            client_runtime()?.block_on(replay::run(&socket(&args.link)?, &args, output()))
+        }
+        Command::Sinks(Sinks::List(link)) => {
+            client_runtime()?.block_on(sinks::list(&socket(&link)?, output()))
+        }
+        Command::Sinks(Sinks::Forget(args)) => {
+            client_runtime()?.block_on(sinks::forget(&socket(&args.link)?, &args, output()))
+        }
         Command::Stats(link) => client_runtime()?.block_on(stats::run(&socket(&link)?, output())),
         Command::Ping(link) => client_runtime()?.block_on(ping::run(&socket(&link)?, output())),
         Command::CheckConfig => check_config::run(&globals, output()),

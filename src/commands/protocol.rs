@@ -33,8 +33,43 @@ pub enum Request<'a> {
         last: Option<u64>,
         follow: bool,
     },
+    DeadLetters {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sink: Option<&'a str>,
+        #[serde(flatten)]
+        which: Option<Which<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<&'a str>,
+        limit: u64,
+    },
+    /// Deliver outcomes again; with `dead` only those that are dead letters.
+    Replay {
+        sink: &'a str,
+        #[serde(flatten)]
+        which: Which<'a>,
+        dead: bool,
+    },
+    /// Give dead letters up.
+    Drop {
+        sink: &'a str,
+        #[serde(flatten)]
+        which: Which<'a>,
+    },
+    ForgetSink {
+        sink: &'a str,
+    },
     Stats,
     Ping,
+}
+
+/// Which outcomes are meant.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(untagged)]
+pub enum Which<'a> {
+    #[serde(rename_all = "camelCase")]
+    Pin { pin_id: &'a str },
+    /// Both included.
+    Range { from: i64, to: i64 },
 }
 
 impl Request<'_> {
@@ -177,6 +212,65 @@ pub struct Numbers {
     pub stats: serde_json::Value,
 }
 
+/// Answer to `stats`, of which only the sinks are read; each by its name.
+#[derive(Debug, Deserialize)]
+pub struct SinksOfStats {
+    pub stats: OnlySinks,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct OnlySinks {
+    pub sinks: serde_json::Map<String, serde_json::Value>,
+}
+
+/// How one sink is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SinkNumbers {
+    pub configured: Option<bool>,
+    pub cursor: Option<i64>,
+    pub behind: Option<i64>,
+    pub retrying: Option<i64>,
+    pub dead_letters: Option<i64>,
+    pub trouble: Option<Trouble>,
+}
+
+/// What stops a sink, and since when.
+#[derive(Debug, Deserialize)]
+pub struct Trouble {
+    pub since: String,
+    pub what: String,
+}
+
+/// Answer to `dead_letters`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetterPage {
+    pub dead_letters: Vec<Box<RawValue>>,
+    /// Where the next page begins; none after the last.
+    pub next: Option<String>,
+}
+
+/// An outcome that a sink did not take, and is not tried with any more.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetter {
+    pub sink: String,
+    pub seq: i64,
+    pub pin_id: String,
+    pub tries: u64,
+    pub since: Option<String>,
+    pub last_try_at: Option<String>,
+    pub error: Option<String>,
+    pub outcome: Option<Box<RawValue>>,
+}
+
+/// Answer to `replay`, `drop` and `forget_sink`.
+#[derive(Debug, Deserialize)]
+pub struct Counted {
+    pub count: u64,
+}
+
 /// Answer to `ping`.
 #[derive(Debug, Deserialize)]
 pub struct Pong {
@@ -257,6 +351,18 @@ mod tests {
             "{\"op\":\"tail\",\"last\":10,\"follow\":false}\n"
         );
         assert_eq!(line(&Request::Stats), "{\"op\":\"stats\"}\n");
+        assert_eq!(
+            line(&Request::DeadLetters { sink: None, which: None, after: None, limit: 7 }),
+            "{\"op\":\"dead_letters\",\"limit\":7}\n"
+        );
+        assert_eq!(
+            line(&Request::Replay { sink: "hook", which: Which::Pin { pin_id: "9C81" }, dead: true }),
+            "{\"op\":\"replay\",\"sink\":\"hook\",\"pinId\":\"9C81\",\"dead\":true}\n"
+        );
+        assert_eq!(
+            line(&Request::Drop { sink: "hook", which: Which::Range { from: 1, to: 9 } }),
+            "{\"op\":\"drop\",\"sink\":\"hook\",\"from\":1,\"to\":9}\n"
+        );
     }
 
     #[test]

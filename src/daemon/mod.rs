@@ -124,6 +124,8 @@ impl Daemon {
         let health = Health::default();
         let mut sinks = JoinSet::new();
         for (sink, cursor) in config.sinks.iter().zip(cursors) {
+            // Before anybody can ask: who has no health is taken for a sink that is not configured any more.
+            health.update(&sink.name, |health| health.cursor = cursor);
             let outbox = Outbox {
                 cursor,
                 store: store.clone(),

@@ -271,29 +271,36 @@ pub fn counted(count: u64) -> String {
     line(&serde_json::json!({"ok": true, "count": count}))
 }
 
-/// The answer to stats. Of `failed`: a sink's name, how many outcomes it is tried again with, how many are
-/// dead letters. `store` is why it can't be written, and since when.
+/// The answer to stats. A sink that has a cursor and no health is not configured any more. Of `failed`: a sink's
+/// name, how many outcomes it is tried again with, how many are dead letters. `store` is why it can't be written, and since when.
 pub fn stats(
     schedule: &Stats,
     newest_seq: i64,
     store: Option<(Timestamp, Arc<str>)>,
     connections: usize,
     health: &BTreeMap<String, SinkHealth>,
+    cursors: &[(String, i64)],
     failed: &[(String, i64, i64)],
 ) -> String {
     let counts = &schedule.counts;
     let outcomes: serde_json::Map<_, _> =
         Ending::ALL.iter().map(|e| (e.as_str().to_owned(), counts.outcomes[*e as usize].into())).collect();
     let trouble = |since: Timestamp, what: &str| serde_json::json!({"since": rfc3339(since), "what": what});
+    let forgotten = cursors.iter().filter(|(name, _)| !health.contains_key(name));
+    let forgotten = forgotten
+        .map(|(name, cursor)| (name, false, SinkHealth { cursor: *cursor, ..SinkHealth::default() }));
     let sinks: serde_json::Map<_, _> = health
         .iter()
-        .map(|(name, health)| {
+        .map(|(name, health)| (name, true, health.clone()))
+        .chain(forgotten)
+        .map(|(name, configured, health)| {
             let (retrying, dead) = failed
                 .iter()
                 .find(|(sink, ..)| sink == name)
                 .map_or((0, 0), |(_, retrying, dead)| (*retrying, *dead));
             let trouble = health.trouble.as_ref().map(|(since, what)| trouble(*since, what));
             let sink = serde_json::json!({
+                "configured": configured,
                 "cursor": health.cursor,
                 "behind": (newest_seq - health.cursor).max(0),
                 "retrying": retrying,

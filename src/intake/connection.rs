@@ -173,8 +173,8 @@ impl Connection<'_> {
             Request::Cancel(pin) => self.cancel(pin).await,
             Request::Wait { pin, timeout } => self.wait(pin, timeout).await,
             Request::List { limit, after } => self.list(limit, &after).await,
-            Request::DeadLetters { sink, after, limit } => {
-                upkeep::dead_letters(self.services, sink.as_deref(), &after, limit).await
+            Request::DeadLetters { sink, which, after, limit } => {
+                upkeep::dead_letters(self.services, sink.as_deref(), which, &after, limit).await
             }
             Request::Replay { sink, which, only_dead } => {
                 upkeep::replay(self.services, sink, which, only_dead).await
@@ -256,13 +256,15 @@ impl Connection<'_> {
     async fn stats(&self) -> Result<String, Ended> {
         let schedule = self.services.schedule.stats().await?;
         let failed = self.services.store.failed_counts().await?;
+        let cursors = self.services.store.cursors().await?;
         let newest = *self.services.writer.newest().borrow();
         let trouble = self.services.writer.trouble().map(|trouble| {
             let since = self.services.clock.wall() - trouble.since.elapsed();
             (since, trouble.what)
         });
         let connections = self.services.connections.load(Ordering::Relaxed);
-        Ok(answer::stats(&schedule, newest, trouble, connections, &self.services.health.all(), &failed))
+        let health = self.services.health.all();
+        Ok(answer::stats(&schedule, newest, trouble, connections, &health, &cursors, &failed))
     }
 
     /// Streams outcome records, no faster than they are read: a slow reader costs a page of memory.
@@ -281,6 +283,8 @@ impl Connection<'_> {
         newest.mark_unchanged();
         let mut cursor = match start {
             TailStart::From(seq) => seq.saturating_sub(1),
+            // Not from the store, where retention may have removed the newest.
+            TailStart::Last(0) => *newest.borrow(),
             TailStart::Last(count) => store.seq_before_last(count).await?,
         };
         loop {

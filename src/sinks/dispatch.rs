@@ -63,9 +63,7 @@ impl<S: Ordered> Dispatcher<S> {
         // What was ordered before the start is still to be done.
         orders.mark_changed();
         loop {
-            let asked = orders.has_changed().unwrap_or(false);
-            let done = if asked { self.replay(&mut orders).await } else { self.deliver_batch().await };
-            match done {
+            match self.step(&mut orders).await {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(Trouble::Closed(why)) => return self.close(&why),
@@ -90,6 +88,13 @@ impl<S: Ordered> Dispatcher<S> {
                 () = self.finish.cancelled() => {}
             }
         }
+    }
+
+    /// Delivers a batch of what was ordered and one of what comes next, so that neither waits for the other's
+    /// end; false if there is nothing of either.
+    async fn step(&mut self, orders: &mut watch::Receiver<u64>) -> Result<bool, Trouble> {
+        let replayed = self.replay(orders).await?;
+        Ok(self.deliver_batch().await? || replayed)
     }
 
     /// Delivers what comes next; false if there is nothing.
@@ -122,23 +127,40 @@ impl<S: Ordered> Dispatcher<S> {
         })
     }
 
-    /// Delivers again what somebody ordered. The cursor is durable first: after a crash the sink's last line
-    /// may be a replayed one, and then tells nothing.
+    /// Delivers a batch of what somebody ordered, if anything was; false if there is nothing. At a stop it is
+    /// left for the next start: however much it is, the stop does not wait for it, nor break it off half-way.
     async fn replay(&mut self, orders: &mut watch::Receiver<u64>) -> Result<bool, Trouble> {
+        if self.finish.is_cancelled() || !orders.has_changed().unwrap_or(false) {
+            return Ok(false);
+        }
+        // Before the look, or an order that is carried out during it would be slept over.
+        orders.mark_unchanged();
+        let done = self.replay_batch().await;
+        if done != Ok(false) {
+            // Behind this batch there may be more; after trouble there is.
+            orders.mark_changed();
+        }
+        done
+    }
+
+    /// The cursor is durable before anything is delivered again: after a crash the sink's last line may be one of
+    /// these, and then tells nothing. So what a crash interrupts here is delivered once more, under the same `id`.
+    async fn replay_batch(&mut self) -> Result<bool, Trouble> {
         let ordered = self.store.failed(&self.name, false, 0, BATCH).await.map_err(later)?;
         if ordered.is_empty() {
-            orders.mark_unchanged();
-            return Ok(true);
+            return Ok(false);
         }
         self.writer.flush().await.map_err(later)?;
         let outcomes: Vec<Outcome> = ordered.into_iter().map(|(_, outcome)| outcome).collect();
-        let seqs: Vec<i64> = outcomes.iter().map(|outcome| outcome.seq).collect();
+        let mut delivered: Vec<i64> = outcomes.iter().map(|outcome| outcome.seq).collect();
         let (count, result) = self.sink.deliver(outcomes).await;
-        let delivered = seqs[..count.min(seqs.len())].to_vec();
+        delivered.truncate(count);
         self.writer.advance(Progress { sink: self.name.clone(), delivered, ..Progress::default() }).await;
         // Before the next look, or the same would be found again.
         self.writer.flush().await.map_err(later)?;
-        result.map(|()| true)
+        result?;
+        self.well();
+        Ok(true)
     }
 
     async fn advance(&mut self, seq: i64) {
@@ -238,3 +260,7 @@ async fn newer_than(newest: &mut watch::Receiver<i64>, cursor: i64) {
 fn later(unavailable: Unavailable) -> Trouble {
     Trouble::Later(unavailable.to_string())
 }
+
+#[cfg(test)]
+#[path = "dispatch_tests.rs"]
+mod tests;

@@ -87,6 +87,9 @@ pub struct Failed {
     pub error: Option<String>,
 }
 
+/// A sink, why it does not have an outcome and will not, and the outcome.
+pub type DeadLetter = (String, Failed, Outcome);
+
 /// What somebody asks of a sink's outcomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {

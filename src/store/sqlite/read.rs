@@ -1,10 +1,13 @@
 //! The questions that are asked of the file.
 
+use std::ops::RangeInclusive;
+
+use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::super::{Failed, InFlight, Outcome, Record, SavedBrake, Unavailable};
+use super::super::{DeadLetter, Failed, InFlight, Outcome, Record, SavedBrake, Unavailable};
 use super::Store;
 use super::rows::{pin_id, raw, timestamp};
 use crate::outcome::Submission;
@@ -19,6 +22,9 @@ macro_rules! in_flight_columns {
         "SELECT pin_id, submitted_at, deadline_at FROM pin "
     };
 }
+
+/// Dead letters are read until they have so many bytes, about: an answer is one line.
+const DEAD_LETTERS_BYTES: usize = 1024 * 1024;
 
 impl Store {
     /// Gives every PIN in flight to `take`, in the order of their IDs. Not while anybody writes.
@@ -158,26 +164,41 @@ impl Store {
         Ok(rows.iter().map(both).collect::<Result<_, sqlx::Error>>()?)
     }
 
-    /// At most `limit` dead letters behind a sink and `seq`, of one sink or of all, in that order.
+    /// At most `limit` dead letters behind a sink and `seq`, in that order, of one sink or of all, of one PIN or of
+    /// all; fewer where their outcomes are large. Gives also whether there may be more.
     pub async fn dead_letters(
         &self,
         sink: Option<&str>,
+        pin: Option<&PinId>,
+        seqs: &RangeInclusive<i64>,
         (after_sink, after_seq): &(String, i64),
         limit: u32,
-    ) -> Result<Vec<(String, Failed, Outcome)>, Unavailable> {
-        let rows = sqlx::query(
+    ) -> Result<(Vec<DeadLetter>, bool), Unavailable> {
+        let mut rows = sqlx::query(
             "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error, sink \
              FROM delivery JOIN outcome USING (seq) \
-             WHERE dead AND (?1 IS NULL OR sink = ?1) AND (sink, seq) > (?2, ?3) ORDER BY sink, seq LIMIT ?4",
+             WHERE dead AND (?1 IS NULL OR sink = ?1) AND (?5 IS NULL OR pin_id = ?5) \
+               AND seq BETWEEN ?6 AND ?7 AND (sink, seq) > (?2, ?3) ORDER BY sink, seq LIMIT ?4",
         )
         .bind(sink)
         .bind(after_sink)
         .bind(after_seq)
         .bind(limit)
-        .fetch_all(&self.readers)
-        .await?;
-        let letter = |row: &SqliteRow| Ok((row.try_get(8)?, failed(row)?, outcome(row)?));
-        Ok(rows.iter().map(letter).collect::<Result<_, sqlx::Error>>()?)
+        .bind(pin.map(PinId::as_str))
+        .bind(seqs.start())
+        .bind(seqs.end())
+        .fetch(&self.readers);
+        let (mut letters, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.try_next().await? {
+            let (failed, outcome) = (failed(&row)?, outcome(&row)?);
+            bytes += outcome.record.len() + failed.error.as_ref().map_or(0, String::len);
+            letters.push((row.try_get(8)?, failed, outcome));
+            if bytes >= DEAD_LETTERS_BYTES {
+                return Ok((letters, true));
+            }
+        }
+        let full = letters.len() == limit as usize;
+        Ok((letters, full))
     }
 
     /// What became of one outcome at every sink: its name, its cursor, and why it does not have the outcome

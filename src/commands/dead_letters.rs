@@ -1,0 +1,171 @@
+//! `pinwatch dead-letters`: outcomes that a sink did not take and is not tried with any more.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+
+use super::client::{self, Client, ClientError};
+use super::error::CommandError;
+use super::exit::Exit;
+use super::human;
+use super::output::{Output, note};
+use super::protocol::{DeadLetter, DeadLetterPage, Record, Request, Which};
+use super::upkeep_cli::{LettersListArgs, LettersShowArgs};
+
+/// Dead letters asked for at a time: an answer is one line, which has a bound.
+const PAGE: u64 = 500;
+
+pub async fn list(socket: &Path, args: &LettersListArgs, mut output: Output) -> Result<Exit, CommandError> {
+    let mut pages = Pages::new(Client::connect(socket).await?, args.sink.as_deref(), None);
+    pages.after.clone_from(&args.after);
+    let now = Timestamp::now();
+    let (mut left, mut rows) = (args.limit, Vec::new());
+    while left > 0 {
+        let letters = pages.next(left).await?;
+        left = left.saturating_sub(letters.len() as u64);
+        for letter in letters {
+            if output.is_json() {
+                output.json(letter.get().as_bytes())?;
+            } else {
+                rows.push(row(client::read(letter.get().as_bytes())?, now)?);
+            }
+        }
+        if pages.after.is_none() {
+            break;
+        }
+    }
+    if !rows.is_empty() {
+        output.text(&human::table(["SINK", "SEQ", "PIN", "OUTCOME", "TRIES", "LAST TRY", "ERROR"], &rows))?;
+    }
+    output.flush()?;
+    match pages.after {
+        Some(token) => note(format_args!("there are more: --after {}", human::printable(&token))),
+        None if !output.is_json() && rows.is_empty() => note("no dead letters"),
+        None => {}
+    }
+    Ok(Exit::Done)
+}
+
+fn row(letter: DeadLetter, now: Timestamp) -> Result<[String; 7], ClientError> {
+    let outcome = match &letter.outcome {
+        Some(outcome) => client::read::<Record>(outcome.get().as_bytes())?.outcome,
+        None => "-".to_owned(),
+    };
+    let last_try = letter.last_try_at.map_or_else(|| "-".to_owned(), |at| human::distance(&at, now));
+    let (seq, tries) = (letter.seq.to_string(), letter.tries.to_string());
+    let error = letter.error.unwrap_or_default();
+    Ok([letter.sink, seq, letter.pin_id, outcome, tries, last_try, error])
+}
+
+pub async fn show(socket: &Path, args: &LettersShowArgs, mut output: Output) -> Result<Exit, CommandError> {
+    let which = match (&args.id, args.seq) {
+        (Some(id), _) => Some(Which::Pin { pin_id: id.as_str() }),
+        (None, seq) => seq.map(|seq| Which::Range { from: seq, to: seq }),
+    };
+    let mut pages = Pages::new(Client::connect(socket).await?, args.sink.as_deref(), which);
+    let (now, mut found) = (Timestamp::now(), false);
+    loop {
+        for letter in pages.next(PAGE).await? {
+            if output.is_json() {
+                output.json(letter.get().as_bytes())?;
+            } else {
+                let gap = if found { "\n" } else { "" };
+                output.text(&format!("{gap}{}", told(client::read(letter.get().as_bytes())?, now)?))?;
+            }
+            found = true;
+        }
+        if pages.after.is_none() {
+            break;
+        }
+    }
+    output.flush()?;
+    if found {
+        return Ok(Exit::Done);
+    }
+    let which = match (&args.id, args.seq) {
+        (None, Some(seq)) => format!("seq {seq}"),
+        (id, _) => format!("PIN {}", id.as_ref().map_or("", |id| id.as_str())),
+    };
+    note(format_args!("{which} is no dead letter; \"pinwatch dead-letters list\" has them all"));
+    Ok(Exit::Failed)
+}
+
+/// A dead letter in lines: what became of it, then the outcome.
+fn told(letter: DeadLetter, now: Timestamp) -> Result<String, ClientError> {
+    let mut rows = vec![("sink".to_owned(), letter.sink), ("seq".to_owned(), letter.seq.to_string())];
+    let mut add = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            rows.push((name.to_owned(), value));
+        }
+    };
+    add("PIN", Some(letter.pin_id));
+    add("tries", Some(letter.tries.to_string()));
+    add("first try", letter.since.map(|at| human::when(&at, now)));
+    add("last try", letter.last_try_at.map(|at| human::when(&at, now)));
+    add("error", letter.error);
+    if let Some(outcome) = letter.outcome {
+        let record: Record = client::read(outcome.get().as_bytes())?;
+        add("outcome", Some(record.outcome));
+        add("status", record.status);
+        add("delivered", Some(human::delivered(record.delivered).to_owned()));
+        add("reference", record.reference);
+        add("finished", record.finished_at.map(|at| human::when(&at, now)));
+        add("record", Some(human::json(&outcome)));
+    }
+    Ok(human::pairs(&rows))
+}
+
+/// Dead letters, page by page.
+struct Pages<'a> {
+    client: Client,
+    sink: Option<&'a str>,
+    which: Option<Which<'a>>,
+    /// Where the next page begins; none after the last, and before the first.
+    after: Option<String>,
+}
+
+impl<'a> Pages<'a> {
+    fn new(client: Client, sink: Option<&'a str>, which: Option<Which<'a>>) -> Self {
+        Self { client, sink, which, after: None }
+    }
+
+    /// The next page, of at most so many.
+    async fn next(&mut self, most: u64) -> Result<Vec<Box<RawValue>>, ClientError> {
+        let Self { client, sink, which, after } = self;
+        let (sink, which) = (*sink, *which);
+        let request = Request::DeadLetters { sink, which, after: after.as_deref(), limit: most.min(PAGE) };
+        let page: DeadLetterPage = client.ask(&request).await?;
+        *after = page.next;
+        Ok(page.dead_letters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_says_why_it_is_one_and_what_the_sink_misses() {
+        let letter = serde_json::from_str(
+            r#"{"sink":"hook","seq":7,"pinId":"9C81","tries":3,"since":"2026-01-02T00:00:00.000Z",
+                "lastTryAt":"2026-01-02T00:00:30.000Z","error":"410 \u001b[31mGone",
+                "outcome":{"seq":7,"pinId":"9C81","outcome":"final","status":"MESSAGE_DELIVERED","delivered":true,"reference":"order-42"}}"#,
+        );
+        let told = told(letter.unwrap(), "2026-01-02T00:01:00Z".parse().unwrap()).unwrap();
+        insta::assert_snapshot!(told, @r#"
+        sink       hook
+        seq        7
+        PIN        9C81
+        tries      3
+        first try  2026-01-02T00:00:00.000Z (1m ago)
+        last try   2026-01-02T00:00:30.000Z (30s ago)
+        error      410 \u{1b}[31mGone
+        outcome    final
+        status     MESSAGE_DELIVERED
+        delivered  yes
+        reference  order-42
+        record     {"seq":7,"pinId":"9C81","outcome":"final","status":"MESSAGE_DELIVERED","delivered":true,"reference":"order-42"}
+        "#);
+    }
+}

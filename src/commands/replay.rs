@@ -1,0 +1,157 @@
+//! `pinwatch replay`, `pinwatch dead-letters replay` and `drop`: outcomes that a sink is to get again, or never.
+//!
+//! Promises to say of each PIN or seq that was named whether there was anything to do, and to end with 1 if for
+//! some there was not: whoever names it believes that there is.
+
+use std::path::Path;
+
+use futures_util::stream;
+use serde_json::json;
+
+use super::client::{self, Client, ClientError};
+use super::error::CommandError;
+use super::exit::Exit;
+use super::human;
+use super::output::{Output, note};
+use super::protocol::{Counted, Request, Which};
+use super::upkeep_cli::{LettersArgs, ReplayArgs};
+
+/// What is done to the outcomes.
+#[derive(Clone, Copy)]
+enum Deed {
+    Replay,
+    ReplayDead,
+    Drop,
+}
+
+/// One thing that was named on the command line.
+#[derive(Clone, Copy)]
+enum Named<'a> {
+    Pin(&'a str),
+    Seq(i64),
+    Range(i64, i64),
+    /// All dead letters of the sink: none is fine as well.
+    All,
+}
+
+/// `pinwatch replay`
+pub async fn run(socket: &Path, args: &ReplayArgs, output: Output) -> Result<Exit, CommandError> {
+    let ids = args.ids.iter().map(|id| Named::Pin(id.as_str()));
+    let range = args.from.zip(args.to).map(|(from, to)| Named::Range(from, to));
+    if let Some((from, to)) = args.from.zip(args.to).filter(|(from, to)| from > to) {
+        return Err(CommandError::Usage(format!("--from {from} is after --to {to}")));
+    }
+    carry_out(socket, Deed::Replay, &args.sink, ids.chain(range).collect(), output).await
+}
+
+/// `pinwatch dead-letters replay`
+pub async fn dead(socket: &Path, args: &LettersArgs, output: Output) -> Result<Exit, CommandError> {
+    carry_out(socket, Deed::ReplayDead, &args.sink, named(args), output).await
+}
+
+/// `pinwatch dead-letters drop`
+pub async fn drop(socket: &Path, args: &LettersArgs, output: Output) -> Result<Exit, CommandError> {
+    carry_out(socket, Deed::Drop, &args.sink, named(args), output).await
+}
+
+fn named(args: &LettersArgs) -> Vec<Named<'_>> {
+    let ids = args.ids.iter().map(|id| Named::Pin(id.as_str()));
+    let seqs = args.seqs.iter().map(|seq| Named::Seq(*seq));
+    ids.chain(seqs).chain(args.all.then_some(Named::All)).collect()
+}
+
+async fn carry_out(
+    socket: &Path,
+    deed: Deed,
+    sink: &str,
+    named: Vec<Named<'_>>,
+    mut output: Output,
+) -> Result<Exit, CommandError> {
+    let mut client = Client::connect(socket).await?;
+    let requests = named.into_iter().map(|named| (named, deed.request(sink, named).line()));
+    let (mut total, mut exit) = (0, Exit::Done);
+    client
+        .pipeline(stream::iter(requests), |named, line, _| {
+            match client::parse::<Counted>(line) {
+                Ok(Counted { count }) => {
+                    total += count;
+                    if count == 0 && !matches!(named, Named::All) {
+                        note(format_args!("{named}: {}", deed.nothing()));
+                        exit = Exit::Failed;
+                    }
+                    if output.is_json() {
+                        output.json(result(sink, named, count).to_string().as_bytes())?;
+                    }
+                }
+                Err(ClientError::Refused(refusal)) => {
+                    note(format_args!("{named}: refused: {}", human::printable(&refusal.to_string())));
+                    exit = Exit::Failed;
+                }
+                Err(error) => return Err(CommandError::from(error)),
+            }
+            Ok(())
+        })
+        .await?;
+    if !output.is_json() {
+        output.text(&format!("{}\n", deed.done(total)))?;
+    }
+    output.flush()?;
+    Ok(exit)
+}
+
+impl Deed {
+    fn request<'a>(self, sink: &'a str, named: Named<'a>) -> Request<'a> {
+        let which = match named {
+            Named::Pin(pin_id) => Which::Pin { pin_id },
+            Named::Seq(seq) => Which::Range { from: seq, to: seq },
+            Named::Range(from, to) => Which::Range { from, to },
+            Named::All => Which::Range { from: 0, to: i64::MAX },
+        };
+        match self {
+            Self::Replay => Request::Replay { sink, which, dead: false },
+            Self::ReplayDead => Request::Replay { sink, which, dead: true },
+            Self::Drop => Request::Drop { sink, which },
+        }
+    }
+
+    /// Why it concerned none.
+    fn nothing(self) -> &'static str {
+        match self {
+            Self::Replay => {
+                "nothing to replay: not there yet, on its way to the sink, or past store.retention"
+            }
+            Self::ReplayDead | Self::Drop => "no dead letter of this sink",
+        }
+    }
+
+    fn done(self, count: u64) -> String {
+        match self {
+            Self::Replay => format!("{}: delivered again from now on", human::count(count, "outcome")),
+            Self::ReplayDead => {
+                format!("{}: delivered again from now on", human::count(count, "dead letter"))
+            }
+            Self::Drop => format!("{}: dropped", human::count(count, "dead letter")),
+        }
+    }
+}
+
+impl std::fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Pin(pin) => write!(f, "PIN {pin}"),
+            Self::Seq(seq) => write!(f, "seq {seq}"),
+            Self::Range(from, to) => write!(f, "seq {from} to {to}"),
+            Self::All => f.write_str("all"),
+        }
+    }
+}
+
+/// One line of JSON for what was named.
+fn result(sink: &str, named: Named<'_>, count: u64) -> serde_json::Value {
+    match named {
+        Named::Pin(pin) => json!({"sink": sink, "pinId": pin, "count": count}),
+        Named::Seq(seq) => json!({"sink": sink, "seq": seq, "count": count}),
+        Named::Range(from, to) => json!({"sink": sink, "from": from, "to": to, "count": count}),
+        Named::All => json!({"sink": sink, "count": count}),
+    }
+}

@@ -1,0 +1,116 @@
+//! What can be said of dead letters, replays and sinks, and how `--help` teaches it.
+//!
+//! A PIN ID can be a bare number, so what stands alone is always a PIN; a seq has its `--seq`. Promises, as
+//! [`cli`](super::cli), that whatever parses is well formed. Does nothing.
+
+use clap::builder::RangedU64ValueParser;
+use clap::{ArgGroup, Args, Subcommand};
+
+use super::cli::Link;
+use super::help;
+use crate::pin::PinId;
+
+#[derive(Debug, Subcommand)]
+pub enum DeadLetters {
+    /// List dead letters
+    #[command(after_help = help::DEAD_LETTERS_LIST)]
+    List(LettersListArgs),
+    /// Show all that is known of a dead letter
+    #[command(after_help = help::DEAD_LETTERS_SHOW)]
+    Show(LettersShowArgs),
+    /// Deliver dead letters again, under the same id
+    #[command(after_help = help::DEAD_LETTERS_REPLAY)]
+    Replay(LettersArgs),
+    /// Give dead letters up for good; asks nothing
+    #[command(after_help = help::DEAD_LETTERS_DROP)]
+    Drop(LettersArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Sinks {
+    /// List the sinks: how far each is, and what stops it
+    #[command(after_help = help::SINKS_LIST)]
+    List(Link),
+    /// Forget a sink that is not configured any more, with its dead letters
+    #[command(after_help = help::SINKS_FORGET)]
+    Forget(ForgetArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct LettersListArgs {
+    /// Only those of this sink
+    #[arg(long, value_name = "NAME")]
+    pub sink: Option<String>,
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+    pub limit: u64,
+    /// Go on where the list before ended: the token that it printed
+    #[arg(long, value_name = "TOKEN")]
+    pub after: Option<String>,
+    #[command(flatten)]
+    pub link: Link,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").args(["id", "seq"]).required(true))]
+pub struct LettersShowArgs {
+    /// PIN ID
+    #[arg(value_name = "ID")]
+    pub id: Option<PinId>,
+    /// The outcome's seq, instead
+    #[arg(long, value_name = "SEQ")]
+    pub seq: Option<i64>,
+    /// Only of this sink
+    #[arg(long, value_name = "NAME")]
+    pub sink: Option<String>,
+    #[command(flatten)]
+    pub link: Link,
+}
+
+/// Which dead letters of a sink are meant.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").args(["ids", "seqs", "all"]).required(true))]
+pub struct LettersArgs {
+    /// PIN IDs
+    #[arg(value_name = "ID")]
+    pub ids: Vec<PinId>,
+    /// The outcomes' seqs, instead; repeatable
+    #[arg(long = "seq", value_name = "SEQ", value_delimiter = ',')]
+    pub seqs: Vec<i64>,
+    /// All that the sink has
+    #[arg(long)]
+    pub all: bool,
+    /// The sink
+    #[arg(long, value_name = "NAME")]
+    pub sink: String,
+    #[command(flatten)]
+    pub link: Link,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").args(["ids", "from"]).required(true))]
+pub struct ReplayArgs {
+    /// PIN IDs: the newest outcome of each
+    #[arg(value_name = "ID")]
+    pub ids: Vec<PinId>,
+    /// The outcomes from this seq, instead
+    #[arg(long, value_name = "SEQ", requires = "to")]
+    pub from: Option<i64>,
+    /// To this seq, itself included
+    #[arg(long, value_name = "SEQ", requires = "from")]
+    pub to: Option<i64>,
+    /// The sink
+    #[arg(long, value_name = "NAME")]
+    pub sink: String,
+    #[command(flatten)]
+    pub link: Link,
+}
+
+#[derive(Debug, Args)]
+pub struct ForgetArgs {
+    /// The sink
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    #[command(flatten)]
+    pub link: Link,
+}

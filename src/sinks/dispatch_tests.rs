@@ -1,0 +1,176 @@
+//! Deliveries over again, with a real store and a sink that does what a test says.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::*;
+use crate::outcome::{Ending, Verdict};
+use crate::store::{Committed, NewPin, Order};
+
+const SINK: &str = "sink";
+
+/// What was delivered, in its order, and what is to go wrong first: how many of a batch are taken, then.
+#[derive(Clone, Default)]
+struct Script {
+    delivered: Arc<Mutex<Vec<i64>>>,
+    troubles: Arc<Mutex<VecDeque<usize>>>,
+    /// Cancelled when the first batch comes.
+    stop: CancellationToken,
+}
+
+impl Ordered for Script {
+    async fn open(&mut self) -> Result<Option<String>, Trouble> {
+        Ok(None)
+    }
+
+    async fn deliver(&mut self, outcomes: Vec<Outcome>) -> (usize, Result<(), Trouble>) {
+        self.stop.cancel();
+        let trouble = self.troubles.lock().unwrap().pop_front();
+        let count = trouble.unwrap_or(outcomes.len()).min(outcomes.len());
+        self.delivered.lock().unwrap().extend(outcomes[..count].iter().map(|outcome| outcome.seq));
+        (count, trouble.map_or(Ok(()), |_| Err(Trouble::Later("the test says so".into()))))
+    }
+}
+
+/// A store with so many outcomes that the sink has.
+struct Outbox {
+    _folder: TempDir,
+    store: Store,
+    writer: Writer,
+    health: Health,
+    rotate: watch::Sender<u64>,
+}
+
+impl Outbox {
+    async fn with(outcomes: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, mut connection) = Store::open(&folder.path().join("db")).await.unwrap();
+        connection.register_sink(SINK, true).await.unwrap();
+        // Nobody hears of commits.
+        let (committed, _) = mpsc::channel::<Committed>(1);
+        let (writer, task) = Writer::new(connection, committed, usize::MAX);
+        tokio::spawn(task.run());
+        let outbox =
+            Self { _folder: folder, store, writer, health: Health::default(), rotate: watch::channel(0).0 };
+        outbox.finish("OLD", outcomes).await;
+        let cursor = Some(outcomes as i64);
+        outbox.writer.advance(Progress { sink: SINK.into(), cursor, ..Progress::default() }).await;
+        outbox.writer.flush().await.unwrap();
+        outbox
+    }
+
+    /// So many PINs come and end.
+    async fn finish(&self, name: &str, count: usize) {
+        let now = Clock::system().wall();
+        let pins = (0..count).map(|n| format!("{name}-{n}").parse().unwrap());
+        let new = pins.map(|pin| NewPin {
+            pin,
+            reference: None,
+            metadata: None,
+            submitted_at: now,
+            deadline_at: now,
+            again: false,
+        });
+        let new: Vec<_> = new.collect();
+        self.writer.submit(new.clone()).await.unwrap();
+        for NewPin { pin, .. } in new {
+            let verdict = Verdict {
+                pin,
+                ending: Ending::Final,
+                deliveries: None,
+                error: None,
+                polls: 1,
+                finished_at: now,
+            };
+            while self.writer.try_finish(verdict.clone()).is_err() {
+                self.writer.room().await;
+            }
+        }
+        self.writer.flush().await.unwrap();
+    }
+
+    async fn replay(&self, from: i64, to: i64) {
+        let order = Order::Replay { sink: SINK.into(), from, to, only_dead: false };
+        self.writer.order(order).await.unwrap();
+    }
+
+    /// How many replays are still to be done.
+    async fn left(&self) -> usize {
+        self.store.failed(SINK, false, 0, u32::MAX).await.unwrap().len()
+    }
+
+    /// Runs the sink until `finish`.
+    fn run(&self, cursor: i64, sink: Script, finish: CancellationToken) -> JoinHandle<()> {
+        let dispatcher = Dispatcher {
+            name: SINK.into(),
+            sink,
+            cursor,
+            store: self.store.clone(),
+            writer: self.writer.clone(),
+            clock: Clock::system(),
+            health: self.health.clone(),
+            rotate: self.rotate.subscribe(),
+            finish,
+        };
+        tokio::spawn(dispatcher.run())
+    }
+
+    /// Runs the sink until no replay is left, then to its end.
+    async fn run_until_replayed(&self, cursor: i64, sink: Script) {
+        let finish = CancellationToken::new();
+        let running = self.run(cursor, sink, finish.clone());
+        let replayed = async {
+            while self.left().await > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(20), replayed).await.expect("the replays were not done in time");
+        finish.cancel();
+        running.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn more_replays_than_a_batch_all_come_once_and_new_outcomes_do_not_wait_for_their_end() {
+    let many = 2 * BATCH as usize + 1;
+    let (outbox, script) = (Outbox::with(many).await, Script::default());
+    outbox.finish("NEW", 1).await;
+    outbox.replay(1, many as i64).await;
+    outbox.run_until_replayed(many as i64, script.clone()).await;
+    let delivered = script.delivered.lock().unwrap().clone();
+    let new = many as i64 + 1;
+    assert_eq!(delivered.iter().position(|seq| *seq == new), Some(BATCH as usize));
+    let replays: Vec<_> = delivered.into_iter().filter(|seq| *seq != new).collect();
+    assert_eq!(replays, (1..new).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_sink_that_fails_within_a_replay_goes_on_behind_what_it_took_and_is_well_again_after() {
+    let (outbox, script) = (Outbox::with(5).await, Script::default());
+    script.troubles.lock().unwrap().extend([0, 2]);
+    outbox.replay(1, 5).await;
+    outbox.run_until_replayed(5, script.clone()).await;
+    assert_eq!(*script.delivered.lock().unwrap(), [1, 2, 3, 4, 5]);
+    assert_eq!(outbox.health.all()[SINK].trouble, None);
+}
+
+#[tokio::test]
+async fn a_stop_ends_a_long_replay_behind_a_batch_and_the_next_start_does_the_rest() {
+    let many = 3 * BATCH as usize;
+    let (outbox, first) = (Outbox::with(many).await, Script::default());
+    outbox.replay(1, many as i64).await;
+    let running = outbox.run(many as i64, first.clone(), first.stop.clone());
+    timeout(Duration::from_secs(20), running).await.expect("the stop waits for the whole replay").unwrap();
+    assert_eq!(first.delivered.lock().unwrap().len(), BATCH as usize);
+    assert_eq!(outbox.left().await, many - BATCH as usize);
+    let second = Script::default();
+    outbox.run_until_replayed(many as i64, second.clone()).await;
+    let both: Vec<_> =
+        [first, second].iter().flat_map(|script| script.delivered.lock().unwrap().clone()).collect();
+    assert_eq!(both, (1..=many as i64).collect::<Vec<_>>());
+}
