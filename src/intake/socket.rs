@@ -17,6 +17,11 @@ pub enum SocketError {
     Live(PathBuf),
     #[error("{0} exists and is not a socket; it was left as it is. Give another `intake.socket`")]
     NotASocket(PathBuf),
+    #[error(
+        "the folder {path} belongs to user {owner}, who could put another socket in the place of this one: make it \
+         yours, or give another `intake.socket`"
+    )]
+    FolderOfOthers { path: PathBuf, owner: u32 },
     #[error("can't {doing} {path}: {source}")]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
 }
@@ -42,6 +47,7 @@ impl Socket {
                 source,
             })?;
         }
+        refuse_folder_of_others(path)?;
         remove_stale(path)?;
         // Bound under another name and renamed when its mode is right: at no moment is it open to more than
         // it should be, and nobody finds a socket that is not listened at.
@@ -72,6 +78,18 @@ impl Drop for Socket {
             warn!(%error, path = %self.path.display(), "the socket's file could not be removed");
         }
     }
+}
+
+/// Whoever owns the folder can swap the socket, and read every PIN: without `$XDG_RUNTIME_DIR` the folder is one
+/// in /tmp whose name anybody can foresee and take.
+fn refuse_folder_of_others(path: &Path) -> Result<(), SocketError> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    let Ok(metadata) = fs::metadata(folder) else { return Ok(()) };
+    let owner = metadata.uid();
+    if owner == 0 || owner == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(SocketError::FolderOfOthers { path: folder.to_owned(), owner })
 }
 
 /// Removes a socket that nobody listens at any more.
@@ -115,6 +133,17 @@ mod tests {
         assert!(matches!(Socket::bind(&path, 0o640), Err(SocketError::Live(_))));
         drop(live);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_folder_of_another_user_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        // Only root can give a folder away; anybody else has no way to make this case.
+        if std::os::unix::fs::chown(folder.path(), Some(4242), None).is_err() {
+            return eprintln!("SKIPPED: only root can give a folder to another user");
+        }
+        let refused = Socket::bind(&folder.path().join("pinwatch.sock"), 0o600);
+        assert!(matches!(refused, Err(SocketError::FolderOfOthers { owner: 4242, .. })), "{refused:?}");
     }
 
     #[tokio::test]

@@ -27,6 +27,9 @@ use crate::store::{InFlight, SavedBrake};
 /// learned.
 const MAX_FINISHING: usize = 10_000;
 
+/// The log hears of polls without a usable answer at most this often.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
 /// Different answers that are kept to be shared between PINs.
 const MAX_SHARED_ANSWERS: usize = 1024;
 
@@ -81,7 +84,8 @@ pub struct Core {
     finishing: usize,
     answers: HashSet<Deliveries>,
     pub counts: Counts,
-    unavailable_run: bool,
+    /// When the log was last told of a poll without a usable answer, and how many there were since.
+    complained: Option<(Moment, u64)>,
 }
 
 impl Core {
@@ -102,7 +106,7 @@ impl Core {
             finishing: 0,
             answers: HashSet::new(),
             counts: Counts::default(),
-            unavailable_run: false,
+            complained: None,
         }
     }
 
@@ -185,7 +189,7 @@ impl Core {
     /// Takes in what a poll told; gives the verdict if that ends the PIN.
     pub fn answered(&mut self, ticket: Ticket, meaning: Meaning) -> Option<Verdict> {
         let now = self.clock.now();
-        self.count(&meaning);
+        self.count(&meaning, now);
         self.apply_brake(&ticket, &meaning, now);
         let not_found_grace = self.settings.not_found_grace;
         let outage = self.brake.reason() == Some(Reason::Outage);
@@ -402,7 +406,7 @@ impl Core {
         self.unsaved = true;
     }
 
-    fn count(&mut self, meaning: &Meaning) {
+    fn count(&mut self, meaning: &Meaning, now: Moment) {
         let counts = &mut self.counts;
         counts.polls += 1;
         let class = match meaning {
@@ -415,15 +419,14 @@ impl Core {
             Meaning::Unavailable(_) => &mut counts.unavailable,
         };
         *class += 1;
-        // Once a burst: an outage must not fill the log.
-        match meaning {
-            Meaning::Unavailable(what) | Meaning::Unreadable(what) => {
-                if !std::mem::replace(&mut self.unavailable_run, true) {
-                    warn!(answer = %what, "a poll got no usable answer; its PIN is polled again, and so is any other");
-                }
-            }
-            _ => self.unavailable_run = false,
+        let (Meaning::Unavailable(what) | Meaning::Unreadable(what)) = meaning else { return };
+        // Once a burst: neither an outage nor a few bad polls among many good ones may fill the log.
+        if self.complained.is_some_and(|(at, _)| now.since(at) < COMPLAIN_EVERY) {
+            self.complained = self.complained.map(|(at, more)| (at, more + 1));
+            return;
         }
+        let (_, more) = self.complained.replace((now, 0)).unwrap_or((now, 0));
+        warn!(answer = %what, more, "a poll got no usable answer, after so many more like it; its PIN is polled again");
     }
 }
 
