@@ -213,6 +213,10 @@ impl<P: Poll> Running<P> {
         let mut expire = tokio::time::interval(EXPIRE_EVERY);
         expire.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // Here too, or clients who never stop asking would keep the answers of polls waiting for ever.
+            while let Some(ended) = self.polls.try_join_next_with_id() {
+                self.answered(ended);
+            }
             let stopping = stop.is_cancelled();
             let wake = if stopping { give_up } else { self.start_polls() };
             self.hand_over();
