@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::api::Api;
 use super::clocks::Time;
 use super::oracle::{Broken, Oracle};
-use super::plan::{Happening, Plan, SECOND};
+use super::plan::{Plan, SECOND};
 use super::store::Store;
 
 /// Since when everything is well, and what follows.
@@ -84,8 +84,9 @@ impl Fairness {
     }
 }
 
-/// The time after which all polls that can have become due are sent, at the rate: whoever became due first is
-/// polled by then, in whatever order. `None` if there is no such time, because the demand is over the rate.
+/// In this time all polls can be sent, at the rate, that can come due within it, wherever in this fair time it
+/// begins: a PIN that came due is polled by then, in whatever order that is. Every PIN that is not there may
+/// still come. `None` if there is no such time, because the demand is over the rate.
 fn backlog(since: Time, plan: &Plan, store: &Store, oracle: &Oracle) -> Option<Duration> {
     let at_once = plan.concurrency as f64 / plan.slowest().as_secs_f64();
     let rate = plan.rate.map_or(at_once, |rate| at_once.min(f64::from(rate.get())));
@@ -93,10 +94,8 @@ fn backlog(since: Time, plan: &Plan, store: &Store, oracle: &Oracle) -> Option<D
     let demand = |time: Duration| {
         let here = store.rows().filter_map(|(pin, _)| ages(pin));
         let here: f64 = here.map(|age| oracle.intervals.polls(age, age + time)).sum();
-        let coming = plan.happenings.iter().filter(|(at, what)| {
-            *at < since + time && matches!(what, Happening::Submit { pin, .. } if store.row(*pin).is_none())
-        });
-        here + coming.count() as f64 * oracle.intervals.polls(Duration::ZERO, time)
+        let coming = (0..plan.pins.len()).filter(|pin| store.row(*pin).is_none()).count();
+        here + coming as f64 * oracle.intervals.polls(Duration::ZERO, time)
     };
     let times = std::iter::successors(Some(SECOND), |time| Some(*time * 3 / 2));
     times

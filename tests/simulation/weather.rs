@@ -40,10 +40,10 @@ impl Weather {
         let minute = Duration::from_secs(60);
         let all = end - BEGIN;
         let (mut turns, mut at) = (vec![(BEGIN, Sky::Fair)], BEGIN);
-        let calm = rng.u32(..12) == 0;
-        while !calm {
+        let is_calm = rng.u32(..12) == 0;
+        loop {
             at += span(minute, all / 3, rng);
-            if at >= end {
+            if is_calm || at >= end {
                 break;
             }
             let sky = match rng.u32(..10) {

@@ -155,14 +155,13 @@ impl World {
     }
 
     fn note(&mut self, what: impl FnOnce(&Self) -> String) {
-        if self.log.is_some() {
-            let (now, line) = (self.clocks.now() - BEGIN, what(self));
-            let log = self.log.as_mut().expect("just seen");
-            log.push_back(format!("{:>16.6} {line}", now.as_secs_f64()));
-            if log.len() > LOG {
-                log.pop_front();
-            }
+        let Some(mut log) = self.log.take() else { return };
+        let (now, line) = (self.clocks.now() - BEGIN, what(self));
+        log.push_back(format!("{:>16.6} {line}", now.as_secs_f64()));
+        if log.len() > LOG {
+            log.pop_front();
         }
+        self.log = Some(log);
     }
 
     /// As the daemon's task does: starts every poll that is due and admitted; gives when to look again.
