@@ -135,6 +135,11 @@ impl Daemon {
 
         let socket = Socket::bind(&config.intake.socket, config.intake.mode)?;
         let mut parts = Parts::new();
+        let (renewing, stopped) = (client.clone().renew_connections(), stop.clone());
+        parts.spawn(async move {
+            stopped.run_until_cancelled(renewing).await;
+            "renewal of connections"
+        });
         let schedule_task = schedule::Task {
             core,
             poller: Arc::new(client),

@@ -301,6 +301,7 @@ pub fn stats(
         "polling": schedule.polling,
         "finishing": schedule.finishing,
         "brake": brake,
+        "rate": schedule.rate,
         "polls": {
             "total": counts.polls,
             "understood": counts.understood,

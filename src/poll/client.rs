@@ -4,6 +4,9 @@
 //! that finds a kept connection allocates the URL and what reqwest needs.
 
 use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Method, Request, Response, StatusCode, Url, redirect};
+use reqwest::{Certificate, Method, Request, Response, StatusCode, Url, redirect};
 use secrecy::ExposeSecret;
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
@@ -31,6 +34,9 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// As much of `api.ca_file` is read, in bytes; the system's whole bundle has a quarter of a megabyte.
+const MAX_CA_FILE: u64 = 4 * 1024 * 1024;
+
 /// Where the PIN ID stands in `api.path`.
 const PLACEHOLDER: &str = "{pinId}";
 
@@ -41,13 +47,20 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 /// Asks the API about PINs. Clones share their connections.
 #[derive(Clone)]
 pub struct Client {
-    http: reqwest::Client,
-    /// Keeps no connections: for the second try of a poll whose kept connection turned out to be dead.
-    fresh: reqwest::Client,
+    api: Arc<Api>,
+    connections: Arc<RwLock<Connections>>,
     /// The URL before the PIN ID, and after it.
     url: (Box<str>, Box<str>),
     /// For the whole poll: connecting, a second try, the body.
     timeout: Duration,
+}
+
+/// The connections in use; those before may still have polls that are under way.
+#[derive(Clone)]
+struct Connections {
+    kept: reqwest::Client,
+    /// Keeps none: for the second try of a poll whose kept connection turned out to be dead.
+    fresh: reqwest::Client,
 }
 
 /// Why no client can be made of a configuration. The texts have no secrets.
@@ -61,6 +74,8 @@ pub enum ClientError {
     Credentials(&'static str),
     #[error("api.username has a colon, which Basic authentication can't express")]
     UsernameWithColon,
+    #[error("api.ca_file {} can't be used: {reason}", path.display())]
+    CaFile { path: PathBuf, reason: String },
     #[error("the HTTP client can't be set up: {0}")]
     Setup(String),
 }
@@ -72,31 +87,38 @@ impl Client {
     /// The URL or the credentials can't be put into a request, or the system has no CA certificates.
     pub fn new(api: &Api) -> Result<Self, ClientError> {
         let url = url_parts(&api.base_url, &api.path)?;
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(AUTHORIZATION, authorization(&api.credentials)?);
-        // Fails if there is one already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let build = |kept: usize| {
-            let mut builder = reqwest::Client::builder()
-                .user_agent(concat!("pinwatch/", env!("CARGO_PKG_VERSION")))
-                .default_headers(headers.clone())
-                .redirect(redirect::Policy::none())
-                .referer(false)
-                .gzip(true)
-                .connect_timeout(api.connect_timeout)
-                .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-                .pool_max_idle_per_host(kept)
-                .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
-                .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
-            if api.base_url.scheme() == "http" {
-                // A proxy would see the key of a plain request, and the key goes to one host only. No TLS
-                // either, then, so that a system without CA certificates can do it.
-                builder = builder.no_proxy().tls_certs_only([]);
+        let connections = Connections::new(api)?;
+        Ok(Self {
+            api: Arc::new(api.clone()),
+            connections: Arc::new(RwLock::new(connections)),
+            url,
+            timeout: api.timeout,
+        })
+    }
+
+    /// Replaces all connections, for ever, before any gets older than `api.pool_max_age`: an API that moved is
+    /// followed, and a load balancer's new machines get their part. Polls that are under way end on the old ones.
+    pub async fn renew_connections(self) {
+        loop {
+            tokio::time::sleep(self.api.pool_max_age).await;
+            let api = self.api.clone();
+            // Reads the system's certificates anew, which takes some milliseconds.
+            let renewed = tokio::task::spawn_blocking(move || Connections::new(&api)).await;
+            match renewed {
+                Ok(Ok(connections)) => {
+                    *self.connections.write().unwrap_or_else(PoisonError::into_inner) = connections
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the connections are kept, for they can't be renewed")
+                }
+                Err(failure) => tracing::error!(%failure, "the connections are kept; this is a bug"),
             }
-            builder.build().map_err(|error| ClientError::Setup(detail(&error)))
-        };
-        Ok(Self { http: build(api.concurrency)?, fresh: build(0)?, url, timeout: api.timeout })
+        }
+    }
+
+    fn connections(&self) -> Connections {
+        // Each write is whole in itself, so a panic elsewhere leaves nothing half-done.
+        self.connections.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks about one PIN. Ends within `api.timeout`, and always with a meaning.
@@ -123,7 +145,8 @@ impl Client {
     ///
     /// A new connection that dies before it answers is tried again too, for reqwest doesn't tell which it was.
     async fn ask(&self, pin: &PinId) -> Result<Response, String> {
-        let first = match self.http.execute(self.request(pin)?).await {
+        let Connections { kept, fresh } = self.connections();
+        let first = match kept.execute(self.request(pin)?).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
@@ -131,7 +154,7 @@ impl Client {
             return Err(failure_text(&first));
         }
         tracing::debug!(error = failure_text(&first), "lost a connection; asking on a new one");
-        self.fresh.execute(self.request(pin)?).await.map_err(|error| failure_text(&error))
+        fresh.execute(self.request(pin)?).await.map_err(|error| failure_text(&error))
     }
 
     fn request(&self, pin: &PinId) -> Result<Request, String> {
@@ -148,6 +171,53 @@ impl Client {
     fn time_out(&self, of: &str) -> String {
         format!("time-out: no {of} within {}", humantime::format_duration(self.timeout))
     }
+}
+
+impl Connections {
+    fn new(api: &Api) -> Result<Self, ClientError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(AUTHORIZATION, authorization(&api.credentials)?);
+        let certificates = certificates(api.ca_file.as_deref())?;
+        // Fails if there is one already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let build = |kept: usize| {
+            let mut builder = reqwest::Client::builder()
+                .user_agent(concat!("pinwatch/", env!("CARGO_PKG_VERSION")))
+                .default_headers(headers.clone())
+                .redirect(redirect::Policy::none())
+                .referer(false)
+                .gzip(true)
+                .connect_timeout(api.connect_timeout)
+                .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+                .pool_max_idle_per_host(kept)
+                .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
+                .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
+            if api.base_url.scheme() == "http" {
+                // A proxy would see the key of a plain request, and the key goes to one host only. No TLS
+                // either, then, so that a system without CA certificates can do it.
+                builder = builder.no_proxy().tls_certs_only([]);
+            } else if !certificates.is_empty() {
+                builder = builder.tls_certs_merge(certificates.clone());
+            }
+            builder.build().map_err(|error| ClientError::Setup(detail(&error)))
+        };
+        Ok(Self { kept: build(api.concurrency)?, fresh: build(0)? })
+    }
+}
+
+/// The certificates of `api.ca_file`.
+fn certificates(path: Option<&Path>) -> Result<Vec<Certificate>, ClientError> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let unusable = |reason: String| ClientError::CaFile { path: path.to_owned(), reason };
+    let mut pem = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| unusable(error.to_string()))?;
+    file.take(MAX_CA_FILE).read_to_end(&mut pem).map_err(|error| unusable(error.to_string()))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(detail(&error)))?;
+    if certificates.is_empty() {
+        return Err(unusable("it has no certificate in PEM (-----BEGIN CERTIFICATE-----)".into()));
+    }
+    Ok(certificates)
 }
 
 impl fmt::Debug for Client {
@@ -243,6 +313,8 @@ mod tests {
             connect_timeout: Duration::from_secs(5),
             concurrency: 64,
             rate: None,
+            pool_max_age: Duration::from_secs(300),
+            ca_file: None,
         }
     }
 
@@ -296,7 +368,8 @@ mod tests {
     #[test]
     fn no_secret_is_shown_by_debug_or_by_an_error() {
         let client = Client::new(&api("http://h", "/{pinId}", app("hunter2"))).unwrap();
-        assert!(!format!("{client:?}{:?}{:?}", client.http, client.fresh).contains("hunter2"));
+        let Connections { kept, fresh } = client.connections();
+        assert!(!format!("{client:?}{kept:?}{fresh:?}").contains("hunter2"));
 
         let bad = [
             app("hunter2\n"),

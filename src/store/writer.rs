@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::sqlite::{Applied, Transaction, WriteConnection};
-use super::{Committed, NewPin, Order, Progress, Submitted, Unavailable};
+use super::{Committed, NewPin, Order, Progress, SavedBrake, Submitted, Unavailable};
 use crate::outcome::Verdict;
 
 /// Requests that may wait for the writer.
@@ -35,6 +35,7 @@ enum Change {
     Finish(Verdict),
     Progress(Progress),
     Order(Order, Reply<u64>),
+    Brake(SavedBrake),
     Prune(Timestamp, Reply<u64>),
 }
 
@@ -43,7 +44,7 @@ impl Change {
         match self {
             Self::Submit(pins, _) => pins.len(),
             Self::Progress(progress) => 1 + progress.failed.len() + progress.delivered.len(),
-            Self::Finish(_) | Self::Order(..) | Self::Prune(..) => 1,
+            Self::Finish(_) | Self::Order(..) | Self::Brake(_) | Self::Prune(..) => 1,
         }
     }
 }
@@ -86,6 +87,17 @@ impl Writer {
                 Ok(())
             }
             Err(_) => Err(verdict),
+        }
+    }
+
+    /// Notes how the brake is, if there is room; else gives it back.
+    pub fn try_save_brake(&self, brake: SavedBrake) -> Result<(), SavedBrake> {
+        match self.changes.try_reserve() {
+            Ok(room) => {
+                room.send(Change::Brake(brake));
+                Ok(())
+            }
+            Err(_) => Err(brake),
         }
     }
 
@@ -283,6 +295,7 @@ fn add(change: Change, work: &mut Transaction, waiting: &mut Waiting) {
             waiting.orders.push_back(reply);
             work.orders.push(order);
         }
+        Change::Brake(brake) => work.brake = Some(brake),
         Change::Prune(before, reply) => {
             waiting.prunes.push_back(reply);
             work.prune = Some(before);

@@ -4,7 +4,7 @@ use futures_util::TryStreamExt;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::super::{Failed, InFlight, Outcome, Record, Unavailable};
+use super::super::{Failed, InFlight, Outcome, Record, SavedBrake, Unavailable};
 use super::Store;
 use super::write::{pin_id, raw, timestamp};
 use crate::outcome::Submission;
@@ -35,6 +35,16 @@ impl Store {
             .fetch_all(&self.readers)
             .await?;
         Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
+    }
+
+    /// The brake as it last was.
+    pub async fn brake(&self) -> Result<SavedBrake, Unavailable> {
+        let row = sqlx::query("SELECT reason, until, rate FROM brake").fetch_one(&self.readers).await?;
+        Ok(SavedBrake {
+            reason: row.try_get(0)?,
+            until: row.try_get::<Option<i64>, _>(1)?.map(timestamp),
+            rate: row.try_get(2)?,
+        })
     }
 
     /// What the submitter gave with a PIN that is in flight.

@@ -11,7 +11,7 @@ use sqlx::{Connection, Row};
 use tracing::error;
 use uuid::Uuid;
 
-use super::super::{InFlight, NewPin, Order, Outcome, Progress, Record, Submitted};
+use super::super::{InFlight, NewPin, Order, Outcome, Progress, Record, SavedBrake, Submitted};
 use crate::outcome::{self, Submission, Verdict};
 use crate::pin::PinId;
 
@@ -32,6 +32,7 @@ pub struct Transaction {
     pub submits: Vec<NewPin>,
     pub progress: Vec<Progress>,
     pub orders: Vec<Order>,
+    pub brake: Option<SavedBrake>,
     /// Remove some of the outcomes that ended before this and that every sink has.
     pub prune: Option<Timestamp>,
 }
@@ -39,11 +40,12 @@ pub struct Transaction {
 impl Transaction {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        let Self { verdicts, submits, progress, orders, prune } = self;
+        let Self { verdicts, submits, progress, orders, brake, prune } = self;
         verdicts.is_empty()
             && submits.is_empty()
             && progress.is_empty()
             && orders.is_empty()
+            && brake.is_none()
             && prune.is_none()
     }
 }
@@ -85,6 +87,14 @@ impl WriteConnection {
         }
         for order in &work.orders {
             applied.ordered.push(carry_out(&mut transaction, order).await?);
+        }
+        if let Some(SavedBrake { reason, until, rate }) = &work.brake {
+            sqlx::query("UPDATE brake SET reason = ?1, until = ?2, rate = ?3")
+                .bind(reason)
+                .bind(until.map(Timestamp::as_millisecond))
+                .bind(rate)
+                .execute(&mut *transaction)
+                .await?;
         }
         if let Some(before) = work.prune {
             applied.pruned = prune(&mut transaction, before).await?;
