@@ -9,28 +9,31 @@ use pinwatch::clock::Clock;
 use pinwatch::outcome::Verdict;
 use pinwatch::pin::PinId;
 use pinwatch::poll::Meaning;
-use pinwatch::schedule::{Cancelled, Core, Stage, Ticket};
-use pinwatch::store::InFlight;
+use pinwatch::schedule::{Cancelled, Core, Reason, Stage, Ticket};
+use pinwatch::store::{InFlight, SavedBrake};
 
 use super::clocks::{Clocks, Time};
 use super::plan::Plan;
 use super::story::number;
 
-/// What the core of this version promises beyond its first. Turn on what it learns; the checks are written.
-pub struct Promises {
-    /// A 429's time binds the next process too.
-    pub brakes_survive_restarts: bool,
-    /// A missing answer ends no PIN before this long after its deadline.
-    pub deadline_grace: Option<Duration>,
-    /// The longest that a probe is away, whatever the brake.
-    pub probe_interval: Duration,
-}
+/// The longest that a probe is away, whatever the brake, unless a 429 says otherwise.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(60);
 
-pub const PROMISES: Promises = Promises {
-    brakes_survive_restarts: false,
-    deadline_grace: None,
-    probe_interval: Duration::from_secs(60),
-};
+/// In the second after a brake went off, no more polls than this go out.
+pub const RAMP: usize = 20;
+
+/// However many 429s there were, so many polls a second may go out, and each second so many more.
+pub const LEAST_RATE: f64 = 0.1;
+pub const LEAST_GROWTH: f64 = LEAST_RATE / 64.0;
+
+/// How often the task asks for PINs that an outage has kept from their last poll.
+pub const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+
+/// Whether a poll without an answer may be the last, although `deadline_grace` is not over. The contract says
+/// never while a brake is on; the core says only not in an outage that it has noticed.
+pub fn may_end_unanswered(brake: Option<Reason>) -> bool {
+    brake != Some(Reason::Outage)
+}
 
 /// Where the core has a PIN.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,9 +51,10 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub fn start(plan: &Plan, clocks: &Clocks, process: u64, rows: &[InFlight]) -> Self {
+    pub fn start(plan: &Plan, clocks: &Clocks, process: u64, rows: &[InFlight], brake: &SavedBrake) -> Self {
         let clock = Clock::new(clocks.clone());
         let mut core = Core::new(plan.schedule.clone(), plan.rate, clock, plan.seed ^ (process << 32));
+        core.restore(brake);
         rows.iter().for_each(|row| core.resume(row));
         Self { core, clocks: clocks.clone() }
     }
@@ -97,8 +101,23 @@ impl Daemon {
         }
     }
 
-    pub fn is_braked(&self) -> bool {
-        self.core.brake().is_some()
+    pub fn brake(&self) -> Option<Reason> {
+        self.core.brake().map(|(reason, _)| reason)
+    }
+
+    /// What the store is to know of the brake.
+    pub fn unsaved(&mut self) -> Option<SavedBrake> {
+        self.core.take_unsaved()
+    }
+
+    /// PINs that an outage has kept from their last poll for too long.
+    pub fn expired(&mut self) -> Vec<Verdict> {
+        self.core.expired()
+    }
+
+    /// The configuration is read anew, and is as it was.
+    pub fn reload(&mut self, plan: &Plan) {
+        self.core.reconfigure(plan.schedule.clone(), plan.rate);
     }
 
     /// PINs that are to be polled some day.

@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use super::api::Api;
 use super::clocks::Time;
+use super::daemon::{LEAST_GROWTH, LEAST_RATE};
 use super::oracle::{Broken, Oracle};
 use super::plan::{Plan, SECOND};
 use super::store::Store;
+
+/// After so long a brake that went off limits nothing any more.
+const RAMPS_UP: Duration = Duration::from_secs(15);
 
 /// Since when everything is well, and what follows.
 #[derive(Debug, Default)]
@@ -57,7 +61,7 @@ impl Fairness {
         };
         // What was asked in bad weather may still hang, and hold its place.
         let free = oracle.free_from.max(well_since + plan.timeout);
-        let overdue = due.max(free) + backlog + plan.timeout + SECOND;
+        let overdue = due.max(free) + backlog + plan.timeout + RAMPS_UP;
         if now > overdue {
             return Err(format!(
                 "PIN {pin} could have had its outcome {:?} ago, and had to {:?} ago: \
@@ -90,6 +94,16 @@ impl Fairness {
 fn backlog(since: Time, plan: &Plan, store: &Store, oracle: &Oracle) -> Option<Duration> {
     let at_once = plan.concurrency as f64 / plan.slowest().as_secs_f64();
     let rate = plan.rate.map_or(at_once, |rate| at_once.min(f64::from(rate.get())));
+    let can_send = |time: Duration| {
+        let time = time.as_secs_f64();
+        if !oracle.was_throttled {
+            return rate * time;
+        }
+        // It climbs back from the bottom, in the worst case.
+        let back = ((rate - LEAST_RATE) / LEAST_GROWTH).max(0.0);
+        let climbing = time.min(back);
+        LEAST_RATE.min(rate) * time + LEAST_GROWTH * climbing * (time - climbing / 2.0)
+    };
     let ages = |pin: usize| oracle.watched(pin).map(|watched| since.saturating_sub(watched.submitted));
     let demand = |time: Duration| {
         let here = store.rows().filter_map(|(pin, _)| ages(pin));
@@ -98,7 +112,5 @@ fn backlog(since: Time, plan: &Plan, store: &Store, oracle: &Oracle) -> Option<D
         here + coming as f64 * oracle.intervals.polls(Duration::ZERO, time)
     };
     let times = std::iter::successors(Some(SECOND), |time| Some(*time * 3 / 2));
-    times
-        .take_while(|time| *time < 1000 * 3600 * SECOND)
-        .find(|time| demand(*time) <= rate * time.as_secs_f64())
+    times.take_while(|time| *time < 1000 * 3600 * SECOND).find(|time| demand(*time) <= can_send(*time))
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use pinwatch::outcome::{Delivery, Ending, Verdict};
 use pinwatch::poll::{LONGEST, Meaning, SHORTEST};
-use pinwatch::store::InFlight;
+use pinwatch::schedule::Reason;
+use pinwatch::store::{InFlight, SavedBrake};
 
 use super::api::{Truth, Wait};
 use super::clocks::{Clocks, Time};
-use super::daemon::{PROMISES, Standing};
+use super::daemon::{PROBE_INTERVAL, RAMP, Standing, may_end_unanswered};
 use super::intervals::Intervals;
 use super::plan::{Plan, SECOND};
 
@@ -38,10 +39,18 @@ pub struct Oracle {
     pins: Vec<Option<Watched>>,
     /// Polls of the last second.
     recent: VecDeque<Time>,
-    is_braked: bool,
+    /// The brake as it was when somebody last looked.
+    brake: Option<Reason>,
     probe: Option<u64>,
+    /// When the last brake went off, and the polls in the second after that.
+    off: (Time, usize),
     /// The API asked to be left alone until then.
     left_alone_until: Time,
+    /// The same in true time, as the store was told it, and as it durably knows it.
+    handed_over: Time,
+    saved: Time,
+    /// A 429 came, some day.
+    pub was_throttled: bool,
     /// No brake is on later than this, if all answers are good from now on.
     pub free_from: Time,
     /// When the process began, how many old PINs it polled at once since, and how many it may.
@@ -57,9 +66,13 @@ impl Oracle {
             intervals: Intervals::new(&plan.schedule),
             pins: vec![None; plan.pins.len()],
             recent: VecDeque::new(),
-            is_braked: false,
+            brake: None,
             probe: None,
+            off: (Time::ZERO, 0),
             left_alone_until: Time::ZERO,
+            handed_over: Time::ZERO,
+            saved: Time::ZERO,
+            was_throttled: false,
             free_from: Time::ZERO,
             start: (Time::ZERO, 0, 0.0),
         }
@@ -72,19 +85,49 @@ impl Oracle {
     pub fn process_died(&mut self) {
         self.pins.fill(None);
         self.recent.clear();
-        self.is_braked = false;
+        self.brake = None;
         self.probe = None;
-        if !PROMISES.brakes_survive_restarts {
-            self.left_alone_until = Time::ZERO;
-        }
+        self.left_alone_until = Time::ZERO;
+    }
+
+    /// What the process knows of the brake is handed to the store.
+    pub fn brake_handed_over(&mut self, clocks: &Clocks) {
+        self.handed_over = self.left_alone_until + clocks.suspended();
+    }
+
+    /// What was handed over is durable now.
+    pub fn brake_saved(&mut self) {
+        self.saved = self.handed_over;
+    }
+
+    /// The wall clock jumped: what was saved by it is not to be found again.
+    pub fn clock_jumped(&mut self) {
+        self.handed_over = Time::ZERO;
+        self.saved = Time::ZERO;
+    }
+
+    /// Somebody asks the daemon to read its configuration anew: the account may be another one now.
+    pub fn reloaded(&mut self) {
+        self.left_alone_until = Time::ZERO;
     }
 
     pub fn accepted(&mut self, pin: usize, row: &InFlight, now: Time) {
         self.learn(pin, row, Duration::ZERO, now, false);
     }
 
-    pub fn resumed<'a>(&mut self, rows: impl Iterator<Item = (usize, &'a InFlight)>, clocks: &Clocks) {
+    pub fn resumed<'a>(
+        &mut self,
+        plan: &Plan,
+        brake: &SavedBrake,
+        rows: impl Iterator<Item = (usize, &'a InFlight)>,
+        clocks: &Clocks,
+    ) {
         let now = clocks.now();
+        let tick = Duration::from_millis(1);
+        self.left_alone_until = self.saved.saturating_sub(clocks.suspended() + tick);
+        let ahead = brake.until.map(|until| Duration::try_from(until.duration_since(clocks.wall())));
+        let ahead = ahead.and_then(Result::ok).unwrap_or_default().min(LONGEST);
+        self.free_from = self.free_from.max(now + ahead + plan.timeout);
         let mut expected = 0.0;
         for (pin, row) in rows {
             let age = Duration::try_from(clocks.wall().duration_since(row.submitted_at)).unwrap_or_default();
@@ -183,8 +226,14 @@ impl Oracle {
                 self.left_alone_until - now
             ));
         }
-        if self.is_braked && self.probe.replace(id).is_some() {
+        if self.brake.is_some() && self.probe.replace(id).is_some() {
             return Err("a second probe while the brake is on".to_owned());
+        }
+        if self.brake.is_none() && now < self.off.0 + SECOND {
+            self.off.1 += 1;
+            if self.off.1 > RAMP {
+                return Err(format!("a storm: {} polls in the second after a brake went off", self.off.1));
+            }
         }
         Ok(())
     }
@@ -196,20 +245,21 @@ impl Oracle {
         (id, pin): (u64, usize),
         (truth, meaning): (&Truth, &Meaning),
         verdict: Option<&Verdict>,
+        brake: Option<Reason>,
         clocks: &Clocks,
     ) -> Result<(), Broken> {
         let now = clocks.now();
         if !means(truth, meaning) {
             return Err(format!("{truth:?} is understood as {meaning:?}"));
         }
-        self.brake_learns(plan, id, truth, clocks);
+        self.brake_learns(plan, id, truth, brake, clocks)?;
         // It can be gone, by a cancel, and can even be here anew.
         let Some(watched) = self.pins[pin].as_mut().filter(|watched| watched.poll == Some(id)) else {
             return verdict.map_or(Ok(()), |_| Err(format!("a verdict for PIN {pin}, which has one")));
         };
         watched.poll = None;
         watched.last_answer = Some(now);
-        let expected = if watched.has_verdict { None } else { ending(plan, watched, truth, now) };
+        let expected = if watched.has_verdict { None } else { ending(plan, watched, truth, brake, now) };
         if verdict.map(|verdict| verdict.ending) != expected {
             let age = now.saturating_sub(watched.submitted);
             return Err(format!(
@@ -240,20 +290,45 @@ impl Oracle {
         Ok(())
     }
 
-    fn brake_learns(&mut self, plan: &Plan, id: u64, truth: &Truth, clocks: &Clocks) {
-        let now = clocks.now();
-        let was_probe = self.probe == Some(id);
-        if was_probe {
-            self.probe = None;
+    /// The task gave up a PIN without a poll.
+    pub fn expired(&mut self, plan: &Plan, pin: usize, verdict: &Verdict, now: Time) -> Result<(), Broken> {
+        let Some(watched) = self.pins[pin].as_mut().filter(|watched| !watched.has_verdict) else {
+            return Err(format!("PIN {pin} expired and has its outcome"));
+        };
+        watched.has_verdict = true;
+        let is_over = now >= watched.deadline + plan.schedule.deadline_grace;
+        if !is_over || verdict.ending != Ending::Deadline || self.brake != Some(Reason::Outage) {
+            return Err(format!("PIN {pin} is given up too soon: {watched:?}"));
         }
+        Ok(())
+    }
+
+    fn brake_learns(
+        &mut self,
+        plan: &Plan,
+        id: u64,
+        truth: &Truth,
+        brake: Option<Reason>,
+        clocks: &Clocks,
+    ) -> Result<(), Broken> {
+        let now = clocks.now();
+        if self.probe == Some(id) {
+            self.probe = None;
+        } else if self.brake.is_some() && brake.is_none() {
+            return Err("a brake went off, and not by its probe".to_owned());
+        }
+        if self.brake.is_some() && brake.is_none() {
+            self.off = (now, 0);
+        }
+        self.brake = brake;
         let wait = match truth {
             Truth::Throttled(Wait::For(wait)) => *wait,
             Truth::Throttled(Wait::Until(time)) => {
                 Duration::try_from(time.duration_since(clocks.wall())).unwrap_or_default()
             }
-            Truth::Unauthorized => PROMISES.probe_interval,
+            Truth::Unauthorized => PROBE_INTERVAL,
             Truth::Unavailable => {
-                self.free_from = self.free_from.max(now + PROMISES.probe_interval + plan.timeout);
+                self.free_from = self.free_from.max(now + PROBE_INTERVAL + plan.timeout);
                 Duration::ZERO
             }
             _ => Duration::ZERO,
@@ -261,15 +336,23 @@ impl Oracle {
         match truth {
             Truth::Throttled(_) | Truth::Unauthorized => {
                 let wait = wait.clamp(SHORTEST, LONGEST);
-                self.is_braked = true;
+                if brake.is_none() {
+                    return Err(format!("{truth:?} leaves the brake off"));
+                }
                 self.free_from = self.free_from.max(now + wait + plan.timeout);
                 if let Truth::Throttled(_) = truth {
+                    self.was_throttled = true;
                     self.left_alone_until = self.left_alone_until.max(now + wait);
                 }
             }
-            _ if was_probe => self.is_braked = false,
             _ => {}
         }
+        Ok(())
+    }
+
+    /// What is known of the brake before polls are started.
+    pub fn brake_is(&mut self, brake: Option<Reason>) {
+        self.brake = brake;
     }
 
     /// Where the core has each PIN is a place from which it goes on.
@@ -289,10 +372,10 @@ impl Oracle {
 }
 
 /// The table "What an answer means" of the contract.
-fn ending(plan: &Plan, watched: &Watched, truth: &Truth, now: Time) -> Option<Ending> {
+fn ending(plan: &Plan, watched: &Watched, truth: &Truth, brake: Option<Reason>, now: Time) -> Option<Ending> {
     let age = now.saturating_sub(watched.submitted);
     let is_late = (now >= watched.deadline).then_some(Ending::Deadline);
-    let grace = PROMISES.deadline_grace.unwrap_or_default();
+    let grace = plan.schedule.deadline_grace;
     match truth {
         Truth::Deliveries { done: true, .. } => Some(Ending::Final),
         Truth::Deliveries { .. } => is_late,
@@ -300,7 +383,10 @@ fn ending(plan: &Plan, watched: &Watched, truth: &Truth, now: Time) -> Option<En
         Truth::NotFound if age > plan.schedule.not_found_grace => Some(Ending::NotFound),
         Truth::NotFound => is_late,
         Truth::Unauthorized | Truth::Throttled(_) => None,
-        Truth::Unreadable | Truth::Unavailable => is_late.filter(|_| now >= watched.deadline + grace),
+        Truth::Unavailable if !may_end_unanswered(brake) => {
+            is_late.filter(|_| now >= watched.deadline + grace)
+        }
+        Truth::Unreadable | Truth::Unavailable => is_late,
     }
 }
 

@@ -45,6 +45,8 @@ pub enum Happening {
         down: Duration,
     },
     Suspend(Duration),
+    /// SIGHUP.
+    Reload,
     Jump {
         forward: bool,
         by: Duration,
@@ -164,6 +166,7 @@ fn schedule(horizon: Duration, polls_a_pin: u32, rng: &mut Rng) -> Schedule {
         max_interval: max,
         randomization_factor: if rng.u32(..10) == 0 { 0.0 } else { rng.f64() * 0.9 },
         deadline,
+        deadline_grace: if rng.u32(..5) == 0 { Duration::ZERO } else { span(SECOND, 3 * HOUR, rng) },
         not_found_grace: if rng.u32(..5) == 0 { Duration::ZERO } else { span(SECOND, HOUR, rng) },
         completion: if rng.bool() { Completion::All } else { Completion::Any },
     }
@@ -199,6 +202,7 @@ fn happenings(count: usize, end: Time, schedule: &Schedule, rng: &mut Rng) -> Ve
         Happening::Crash { down: span(SECOND / 10, longest, rng) }
     });
     now_and_then(2, rng, &mut |rng| Happening::Suspend(span(SECOND, 10 * HOUR, rng)));
+    now_and_then(1, rng, &mut |_| Happening::Reload);
     now_and_then(3, rng, &mut |rng| Happening::Jump {
         forward: rng.bool(),
         by: span(SECOND, 12 * HOUR, rng),

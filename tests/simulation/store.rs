@@ -1,7 +1,7 @@
 //! The model of the store and of the sinks behind it: what is committed is kept, all else a crash forgets.
 
 use pinwatch::outcome::{Ending, Verdict};
-use pinwatch::store::InFlight;
+use pinwatch::store::{InFlight, SavedBrake};
 
 use super::story::number;
 
@@ -18,6 +18,7 @@ pub struct Submit {
 pub struct Applied {
     pub finished: Vec<usize>,
     pub accepted: Vec<Submit>,
+    pub is_brake_saved: bool,
 }
 
 #[derive(Debug)]
@@ -33,6 +34,9 @@ pub struct Store {
     submits: Vec<Submit>,
     verdicts: Vec<Verdict>,
     progress: [Option<usize>; 2],
+    brake: SavedBrake,
+    /// The newest, not durable yet.
+    new_brake: Option<SavedBrake>,
     pub is_commit_due: bool,
 }
 
@@ -47,6 +51,8 @@ impl Store {
             submits: Vec::new(),
             verdicts: Vec::new(),
             progress: [None; 2],
+            brake: SavedBrake::default(),
+            new_brake: None,
             is_commit_due: false,
         }
     }
@@ -63,8 +69,17 @@ impl Store {
         self.progress[sink] = Some(cursor);
     }
 
+    pub fn save_brake(&mut self, brake: SavedBrake) {
+        self.new_brake = Some(brake);
+    }
+
+    pub fn brake(&self) -> &SavedBrake {
+        &self.brake
+    }
+
     pub fn has_work(&self) -> bool {
-        !self.submits.is_empty() || !self.verdicts.is_empty() || self.progress.iter().any(Option::is_some)
+        let has_progress = self.progress.iter().any(Option::is_some);
+        !self.submits.is_empty() || !self.verdicts.is_empty() || has_progress || self.new_brake.is_some()
     }
 
     pub fn has_verdict_of(&self, pin: usize) -> bool {
@@ -97,6 +112,13 @@ impl Store {
         for (cursor, progress) in self.cursors.iter_mut().zip(&mut self.progress) {
             *cursor = progress.take().unwrap_or(*cursor);
         }
+        if let Some(brake) = self.new_brake.take() {
+            // Times are kept in milliseconds.
+            let until = brake.until.map(|until| until.as_millisecond());
+            let until = until.map(|until| jiff::Timestamp::from_millisecond(until).expect("this century"));
+            self.brake = SavedBrake { until, ..brake };
+            applied.is_brake_saved = true;
+        }
         Ok(applied)
     }
 
@@ -108,6 +130,7 @@ impl Store {
     /// The process is gone, and what it had not committed. Gives the submits, which nobody acknowledged.
     pub fn crash(&mut self) -> Vec<Submit> {
         self.verdicts.clear();
+        self.new_brake = None;
         self.progress = [None; 2];
         std::mem::take(&mut self.submits)
     }

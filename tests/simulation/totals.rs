@@ -16,6 +16,8 @@ pub struct Totals {
     pub faults: BTreeMap<&'static str, u64>,
     /// PINs that were final in fair weather, and so had to be found in time.
     pub found_in_time: u64,
+    /// PINs that an outage kept from their last poll for too long.
+    pub expired: u64,
     /// Everything that happened, in order, as one number: same seed, same story.
     pub story: u64,
 }
@@ -38,6 +40,7 @@ impl Totals {
         self.polls += other.polls;
         self.simulated += other.simulated;
         self.found_in_time += other.found_in_time;
+        self.expired += other.expired;
         self.story ^= other.story;
         self.outcomes.iter_mut().zip(other.outcomes).for_each(|(sum, more)| *sum += more);
         for (kind, count) in &other.faults {
@@ -56,7 +59,13 @@ impl fmt::Display for Totals {
         )?;
         let outcomes = Ending::ALL.iter().zip(self.outcomes);
         let outcomes: Vec<_> = outcomes.map(|(ending, count)| format!("{ending} {count}")).collect();
-        writeln!(f, "outcomes: {}; {} had to be found in time", outcomes.join(", "), self.found_in_time)?;
+        writeln!(
+            f,
+            "outcomes: {}; {} had to be found in time, an outage ended {}",
+            outcomes.join(", "),
+            self.found_in_time,
+            self.expired
+        )?;
         let faults: Vec<_> = self.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
         write!(f, "faults: {}", faults.join(", "))
     }

@@ -11,12 +11,12 @@ use pinwatch::store::InFlight;
 
 use super::api::{Api, Reply};
 use super::clocks::{BEGIN, Clocks, Time};
-use super::daemon::{Daemon, Standing};
+use super::daemon::{Daemon, EXPIRE_EVERY, Standing};
 use super::fairness::Fairness;
 use super::oracle::{Broken, Oracle};
 use super::plan::{HOUR, Happening, MINUTE, Plan, SECOND, closes};
 use super::store::{Sink, Store, Submit};
-use super::story::pin_id;
+use super::story::{number, pin_id};
 use super::totals::Totals;
 use super::weather::{Sky, span};
 
@@ -29,6 +29,8 @@ enum Event {
     /// The weather, the store or a sink may have turned.
     Look,
     Audit,
+    /// The task asks who has waited too long.
+    Expire,
 }
 
 /// A poll under way.
@@ -57,6 +59,7 @@ pub struct World {
     fairness: Fairness,
     /// Planned events that are still to come.
     left: usize,
+    is_expire_due: bool,
     totals: Totals,
     /// The last things that happened, for people; empty unless asked for.
     log: Option<VecDeque<String>>,
@@ -84,6 +87,7 @@ impl World {
             oracle: Oracle::new(&plan),
             fairness: Fairness::default(),
             left: plan.happenings.len(),
+            is_expire_due: false,
             totals: Totals { seeds: 1, pins: count as u64, ..Totals::default() },
             log: with_log.then(VecDeque::new),
             plan,
@@ -167,10 +171,10 @@ impl World {
     /// As the daemon's task does: starts every poll that is due and admitted; gives when to look again.
     fn start_polls(&mut self) -> Result<Option<Time>, Broken> {
         let now = self.clocks.now();
-        let Some(daemon) = &mut self.daemon else { return Ok(None) };
-        let mut was_braked = daemon.is_braked();
+        self.save_brake();
         while self.running.len() < self.plan.concurrency {
-            let daemon = self.daemon.as_mut().expect("it runs");
+            let Some(daemon) = &mut self.daemon else { return Ok(None) };
+            self.oracle.brake_is(daemon.brake());
             let (ticket, pin) = match daemon.next_poll() {
                 Ok(next) => next,
                 Err(wake) => {
@@ -184,9 +188,6 @@ impl World {
                     return Ok(wake);
                 }
             };
-            if std::mem::take(&mut was_braked) && !daemon.is_braked() {
-                return Err("a brake went off without an answer".to_owned());
-            }
             self.next_id += 1;
             let id = self.next_id;
             self.oracle.poll_starts(&self.plan, id, pin, self.running.len(), now)?;
@@ -208,6 +209,7 @@ impl World {
             Event::PollEnds(id) => return self.poll_ends(id),
             Event::Commit => return self.commit(),
             Event::Audit => return self.audit(),
+            Event::Expire => return self.expire(),
             _ => self.note(|_| format!("{event:?}")),
         }
         let now = self.clocks.now();
@@ -219,7 +221,7 @@ impl World {
                 self.deliver();
                 self.commit_soon();
             }
-            Event::PollEnds(_) | Event::Commit | Event::Audit => {}
+            Event::PollEnds(_) | Event::Commit | Event::Audit | Event::Expire => {}
         }
         self.look_whether_well();
         Ok(())
@@ -257,6 +259,14 @@ impl World {
             Happening::Jump { forward, by } => {
                 self.totals.fault("clock jump");
                 self.clocks.jump(forward, by);
+                self.oracle.clock_jumped();
+            }
+            Happening::Reload => {
+                if let Some(daemon) = &mut self.daemon {
+                    self.totals.fault("reload");
+                    daemon.reload(&self.plan);
+                    self.oracle.reloaded();
+                }
             }
         }
         self.look_whether_well();
@@ -296,8 +306,9 @@ impl World {
         }
         self.processes += 1;
         let rows: Vec<_> = self.store.rows().map(|(_, row)| row.clone()).collect();
-        self.daemon = Some(Daemon::start(&self.plan, &self.clocks, self.processes, &rows));
-        self.oracle.resumed(self.store.rows(), &self.clocks);
+        self.daemon =
+            Some(Daemon::start(&self.plan, &self.clocks, self.processes, &rows, self.store.brake()));
+        self.oracle.resumed(&self.plan, self.store.brake(), self.store.rows(), &self.clocks);
         for (index, sink) in self.sinks.iter_mut().enumerate() {
             sink.restart(index, &self.store);
         }
@@ -317,14 +328,45 @@ impl World {
         let daemon = self.daemon.as_mut().expect("polls end with their process");
         let verdict = daemon.answered(ticket, meaning.clone());
         self.totals.tell(id, self.clocks.now());
-        let answer = (&reply.truth, &meaning);
-        self.oracle.answered(&self.plan, (id, pin), answer, verdict.as_ref(), &self.clocks)?;
+        let (answer, brake) = ((&reply.truth, &meaning), daemon.brake());
+        self.oracle.answered(&self.plan, (id, pin), answer, verdict.as_ref(), brake, &self.clocks)?;
+        if brake.is_some() && !self.is_expire_due {
+            // In the real task it ticks for ever; there is nothing to do but while a brake is on.
+            self.is_expire_due = true;
+            self.at(self.clocks.now() + EXPIRE_EVERY, Event::Expire);
+        }
         if let Some(verdict) = verdict {
             let Self { fairness, plan, api, store, oracle, clocks, totals, .. } = self;
             totals.found_in_time += u64::from(fairness.check(pin, plan, api, store, oracle, clocks.now())?);
             self.finish(verdict);
         }
         Ok(())
+    }
+
+    fn expire(&mut self) -> Result<(), Broken> {
+        self.is_expire_due = false;
+        let now = self.clocks.now();
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        if daemon.brake().is_some() {
+            self.is_expire_due = true;
+        }
+        for verdict in daemon.expired() {
+            self.oracle.expired(&self.plan, number(verdict.pin.as_str()), &verdict, now)?;
+            self.totals.expired += 1;
+            self.finish(verdict);
+        }
+        if self.is_expire_due {
+            self.at(now + EXPIRE_EVERY, Event::Expire);
+        }
+        Ok(())
+    }
+
+    fn save_brake(&mut self) {
+        if let Some(brake) = self.daemon.as_mut().and_then(Daemon::unsaved) {
+            self.store.save_brake(brake);
+            self.oracle.brake_handed_over(&self.clocks);
+            self.commit_soon();
+        }
     }
 
     fn commit_soon(&mut self) {
@@ -348,6 +390,9 @@ impl World {
             return Ok(());
         }
         let applied = self.store.commit()?;
+        if applied.is_brake_saved {
+            self.oracle.brake_saved();
+        }
         for pin in &applied.finished {
             daemon.finished(&pin_id(*pin).parse().expect("a PIN ID"));
             self.oracle.finished(*pin);
