@@ -24,9 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 pub use self::brake::Reason;
-use self::core::{Cancelled, Ticket};
-pub use self::core::{Core, Counts};
-use self::table::{Entry, Stage};
+pub use self::core::{Cancelled, Core, Counts, Ticket};
+pub use self::table::{Entry, Stage};
 use crate::outcome::{Deliveries, Verdict};
 use crate::pin::PinId;
 use crate::poll::Meaning;

@@ -1,0 +1,127 @@
+//! The daemon's core under simulation: the one place that knows the API of `schedule::Core`.
+//!
+//! What the real daemon does around the core (`schedule::Task`) is done here by hand: it starts polls while
+//! there is room, keeps their tickets and hands on the verdicts.
+
+use std::time::Duration;
+
+use pinwatch::clock::Clock;
+use pinwatch::outcome::Verdict;
+use pinwatch::pin::PinId;
+use pinwatch::poll::Meaning;
+use pinwatch::schedule::{Cancelled, Core, Reason, Stage, Ticket};
+use pinwatch::store::{InFlight, SavedBrake};
+
+use super::clocks::{Clocks, Time};
+use super::plan::Plan;
+use super::story::number;
+
+/// The longest that a probe is away, whatever the brake, unless a 429 says otherwise.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// In the second after a brake went off, no more polls than this go out.
+pub const RAMP: usize = 20;
+
+/// However many 429s there were, so many polls a second may go out, and each second so many more.
+pub const LEAST_RATE: f64 = 0.1;
+pub const LEAST_GROWTH: f64 = LEAST_RATE / 64.0;
+
+/// How often the task asks for PINs that an outage has kept from their last poll.
+pub const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+
+/// Whether a poll without an answer may be the last, although `deadline_grace` is not over. The contract says
+/// never while a brake is on; the core says only not in an outage that it has noticed.
+pub fn may_end_unanswered(brake: Option<Reason>) -> bool {
+    brake != Some(Reason::Outage)
+}
+
+/// Where the core has a PIN.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Standing {
+    Absent,
+    Waiting { due: Time },
+    Polling,
+    Finishing,
+}
+
+/// One process.
+pub struct Daemon {
+    core: Core,
+    clocks: Clocks,
+}
+
+impl Daemon {
+    pub fn start(plan: &Plan, clocks: &Clocks, process: u64, rows: &[InFlight], brake: &SavedBrake) -> Self {
+        let clock = Clock::new(clocks.clone());
+        let mut core = Core::new(plan.schedule.clone(), plan.rate, clock, plan.seed ^ (process << 32));
+        core.restore(brake);
+        rows.iter().for_each(|row| core.resume(row));
+        Self { core, clocks: clocks.clone() }
+    }
+
+    pub fn accept(&mut self, row: &InFlight) {
+        self.core.accept(row);
+    }
+
+    pub fn finished(&mut self, pin: &PinId) {
+        self.core.finished(pin);
+    }
+
+    /// The poll to send now, and of which PIN; else when to ask again.
+    pub fn next_poll(&mut self) -> Result<(Ticket, usize), Option<Time>> {
+        match self.core.next_poll() {
+            Ok(ticket) => {
+                let pin = number(ticket.pin.as_str());
+                Ok((ticket, pin))
+            }
+            Err(again) => Err(again.map(|moment| self.clocks.time_of(self.core.clock().instant(moment)))),
+        }
+    }
+
+    pub fn answered(&mut self, ticket: Ticket, meaning: Meaning) -> Option<Verdict> {
+        self.core.answered(ticket, meaning)
+    }
+
+    /// The verdict of a cancel, if there is one now.
+    pub fn cancel(&mut self, pin: &PinId) -> Option<Verdict> {
+        match self.core.cancel(pin) {
+            Cancelled::Now(verdict) => Some(verdict),
+            Cancelled::Finishing | Cancelled::Unknown => None,
+        }
+    }
+
+    pub fn standing(&self, pin: &PinId) -> Standing {
+        match self.core.entry(pin).map(|entry| entry.stage) {
+            None => Standing::Absent,
+            Some(Stage::Waiting { due, .. }) => {
+                Standing::Waiting { due: self.clocks.time_of(self.core.clock().instant(due)) }
+            }
+            Some(Stage::Polling) => Standing::Polling,
+            Some(Stage::Finishing) => Standing::Finishing,
+        }
+    }
+
+    pub fn brake(&self) -> Option<Reason> {
+        self.core.brake().map(|(reason, _)| reason)
+    }
+
+    /// What the store is to know of the brake.
+    pub fn unsaved(&mut self) -> Option<SavedBrake> {
+        self.core.take_unsaved()
+    }
+
+    /// PINs that an outage has kept from their last poll for too long.
+    pub fn expired(&mut self) -> Vec<Verdict> {
+        self.core.expired()
+    }
+
+    /// The configuration is read anew, and is as it was.
+    pub fn reload(&mut self, plan: &Plan) {
+        self.core.reconfigure(plan.schedule.clone(), plan.rate);
+    }
+
+    /// PINs that are to be polled some day.
+    pub fn waiting(&self) -> usize {
+        self.core.in_flight() - self.core.finishing()
+    }
+}

@@ -1,0 +1,410 @@
+//! What must be true: every promise of the schedule, checked from outside at every poll and every answer.
+//!
+//! Knows what a process was told and what it did since; keeps no state of its own design from the core.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use pinwatch::outcome::{Delivery, Ending, Verdict};
+use pinwatch::poll::{LONGEST, Meaning, SHORTEST};
+use pinwatch::schedule::Reason;
+use pinwatch::store::{InFlight, SavedBrake};
+
+use super::api::{Truth, Wait};
+use super::clocks::{Clocks, Time};
+use super::daemon::{PROBE_INTERVAL, RAMP, Standing, may_end_unanswered};
+use super::intervals::Intervals;
+use super::plan::{Plan, SECOND};
+
+/// A promise that was not kept.
+pub type Broken = String;
+
+/// A PIN that a process knows.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    pub submitted: Time,
+    pub deadline: Time,
+    /// When the process learned of it.
+    pub since: Time,
+    resumed: bool,
+    polls: u32,
+    /// The poll that is running.
+    poll: Option<u64>,
+    last_answer: Option<Time>,
+    pub has_verdict: bool,
+}
+
+pub struct Oracle {
+    pub intervals: Intervals,
+    pins: Vec<Option<Watched>>,
+    /// Polls of the last second.
+    recent: VecDeque<Time>,
+    /// The brake as it was when somebody last looked.
+    brake: Option<Reason>,
+    probe: Option<u64>,
+    /// When the last brake went off, and the polls in the second after that.
+    off: (Time, usize),
+    /// The API asked to be left alone until then.
+    left_alone_until: Time,
+    /// The same in true time, as the store was told it, and as it durably knows it.
+    handed_over: Time,
+    saved: Time,
+    /// A 429 came, some day.
+    pub was_throttled: bool,
+    /// No brake is on later than this, if all answers are good from now on.
+    pub free_from: Time,
+    /// When the process began, how many old PINs it polled at once since, and how many it may.
+    start: (Time, u32, f64),
+}
+
+/// In this time after a start, old PINs are polled as often as on the average, and hardly more.
+const START: Duration = Duration::from_secs(2);
+
+impl Oracle {
+    pub fn new(plan: &Plan) -> Self {
+        Self {
+            intervals: Intervals::new(&plan.schedule),
+            pins: vec![None; plan.pins.len()],
+            recent: VecDeque::new(),
+            brake: None,
+            probe: None,
+            off: (Time::ZERO, 0),
+            left_alone_until: Time::ZERO,
+            handed_over: Time::ZERO,
+            saved: Time::ZERO,
+            was_throttled: false,
+            free_from: Time::ZERO,
+            start: (Time::ZERO, 0, 0.0),
+        }
+    }
+
+    pub fn watched(&self, pin: usize) -> Option<&Watched> {
+        self.pins[pin].as_ref()
+    }
+
+    pub fn process_died(&mut self) {
+        self.pins.fill(None);
+        self.recent.clear();
+        self.brake = None;
+        self.probe = None;
+        self.left_alone_until = Time::ZERO;
+    }
+
+    /// What the process knows of the brake is handed to the store.
+    pub fn brake_handed_over(&mut self, clocks: &Clocks) {
+        self.handed_over = self.left_alone_until + clocks.suspended();
+    }
+
+    /// What was handed over is durable now.
+    pub fn brake_saved(&mut self) {
+        self.saved = self.handed_over;
+    }
+
+    /// The wall clock jumped: what was saved by it is not to be found again.
+    pub fn clock_jumped(&mut self) {
+        self.handed_over = Time::ZERO;
+        self.saved = Time::ZERO;
+    }
+
+    /// Somebody asks the daemon to read its configuration anew: the account may be another one now.
+    pub fn reloaded(&mut self) {
+        self.left_alone_until = Time::ZERO;
+    }
+
+    pub fn accepted(&mut self, pin: usize, row: &InFlight, now: Time) {
+        self.learn(pin, row, Duration::ZERO, now, false);
+    }
+
+    pub fn resumed<'a>(
+        &mut self,
+        plan: &Plan,
+        brake: &SavedBrake,
+        rows: impl Iterator<Item = (usize, &'a InFlight)>,
+        clocks: &Clocks,
+    ) {
+        let now = clocks.now();
+        let tick = Duration::from_millis(1);
+        self.left_alone_until = self.saved.saturating_sub(clocks.suspended() + tick);
+        let ahead = brake.until.map(|until| Duration::try_from(until.duration_since(clocks.wall())));
+        let ahead = ahead.and_then(Result::ok).unwrap_or_default().min(LONGEST);
+        self.free_from = self.free_from.max(now + ahead + plan.timeout);
+        let mut expected = 0.0;
+        for (pin, row) in rows {
+            let age = Duration::try_from(clocks.wall().duration_since(row.submitted_at)).unwrap_or_default();
+            self.learn(pin, row, age, now, true);
+            expected += self.intervals.chance(age, START);
+            if self.pins[pin].as_ref().is_some_and(|watched| watched.deadline <= now + START) {
+                // Its last poll is due, and who has waited longest waits no longer.
+                expected += 1.0;
+            }
+        }
+        self.start = (now, 0, expected + 6.0 * expected.sqrt() + 8.0);
+    }
+
+    fn learn(&mut self, pin: usize, row: &InFlight, age: Duration, now: Time, resumed: bool) {
+        let lifetime = Duration::try_from(row.deadline_at.duration_since(row.submitted_at));
+        let submitted = now - age;
+        self.pins[pin] = Some(Watched {
+            submitted,
+            deadline: submitted + lifetime.unwrap_or_default(),
+            since: now,
+            resumed,
+            polls: 0,
+            poll: None,
+            last_answer: None,
+            has_verdict: false,
+        });
+    }
+
+    /// The store told the process that it has the outcome.
+    pub fn finished(&mut self, pin: usize) {
+        self.pins[pin] = None;
+    }
+
+    pub fn poll_starts(
+        &mut self,
+        plan: &Plan,
+        id: u64,
+        pin: usize,
+        running: usize,
+        now: Time,
+    ) -> Result<(), Broken> {
+        let Some(watched) = &mut self.pins[pin] else {
+            return Err(format!("PIN {pin} is polled and is not in flight"));
+        };
+        if watched.has_verdict {
+            return Err(format!("PIN {pin} is polled after its outcome"));
+        }
+        if watched.poll.is_some() {
+            return Err(format!("PIN {pin} is polled twice at once"));
+        }
+        if running >= plan.concurrency {
+            return Err(format!(
+                "{} polls at once, and api.concurrency is {}",
+                running + 1,
+                plan.concurrency
+            ));
+        }
+        let soonest = match (watched.last_answer, watched.resumed) {
+            (Some(last), _) => last + self.intervals.shortest(last.saturating_sub(watched.submitted)),
+            (None, false) => watched.since + self.intervals.first(),
+            (None, true) => Time::ZERO,
+        };
+        let was_late_already = watched.last_answer.is_some_and(|last| last >= watched.deadline);
+        if now < soonest && (now < watched.deadline || was_late_already) {
+            return Err(format!("PIN {pin} is polled {:?} too soon", soonest - now));
+        }
+        if watched.polls == 0 && watched.resumed && now < self.start.0 + START {
+            self.start.1 += 1;
+            if f64::from(self.start.1) > self.start.2 {
+                return Err(format!("a storm after the start: {} polls in {START:?}", self.start.1));
+            }
+        }
+        watched.polls += 1;
+        watched.poll = Some(id);
+        self.poll_keeps_rate(plan, now)?;
+        self.poll_keeps_brake(id, now)
+    }
+
+    fn poll_keeps_rate(&mut self, plan: &Plan, now: Time) -> Result<(), Broken> {
+        let Some(rate) = plan.rate.map(u32::from) else { return Ok(()) };
+        while self.recent.front().is_some_and(|earliest| *earliest + SECOND <= now) {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(now);
+        let most = rate + (rate / 10).max(1);
+        if self.recent.len() > most as usize {
+            return Err(format!("{} polls within a second, and api.rate is {rate}", self.recent.len()));
+        }
+        Ok(())
+    }
+
+    fn poll_keeps_brake(&mut self, id: u64, now: Time) -> Result<(), Broken> {
+        if now < self.left_alone_until {
+            return Err(format!(
+                "a poll {:?} before the time that a 429 asked for is over",
+                self.left_alone_until - now
+            ));
+        }
+        if self.brake.is_some() && self.probe.replace(id).is_some() {
+            return Err("a second probe while the brake is on".to_owned());
+        }
+        if self.brake.is_none() && now < self.off.0 + SECOND {
+            self.off.1 += 1;
+            if self.off.1 > RAMP {
+                return Err(format!("a storm: {} polls in the second after a brake went off", self.off.1));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the schedule made of an answer. `pin` is still the one that was polled.
+    pub fn answered(
+        &mut self,
+        plan: &Plan,
+        (id, pin): (u64, usize),
+        (truth, meaning): (&Truth, &Meaning),
+        verdict: Option<&Verdict>,
+        brake: Option<Reason>,
+        clocks: &Clocks,
+    ) -> Result<(), Broken> {
+        let now = clocks.now();
+        if !means(truth, meaning) {
+            return Err(format!("{truth:?} is understood as {meaning:?}"));
+        }
+        self.brake_learns(plan, id, truth, brake, clocks)?;
+        // It can be gone, by a cancel, and can even be here anew.
+        let Some(watched) = self.pins[pin].as_mut().filter(|watched| watched.poll == Some(id)) else {
+            return verdict.map_or(Ok(()), |_| Err(format!("a verdict for PIN {pin}, which has one")));
+        };
+        watched.poll = None;
+        watched.last_answer = Some(now);
+        let expected = if watched.has_verdict { None } else { ending(plan, watched, truth, brake, now) };
+        if verdict.map(|verdict| verdict.ending) != expected {
+            let age = now.saturating_sub(watched.submitted);
+            return Err(format!(
+                "PIN {pin}, {age:?} old, is told {truth:?}: {verdict:?} where {expected:?} was due"
+            ));
+        }
+        if let Some(verdict) = verdict {
+            watched.has_verdict = true;
+            if verdict.polls != watched.polls {
+                return Err(format!("PIN {pin} had {} polls and says {}", watched.polls, verdict.polls));
+            }
+            let seen = verdict.deliveries.as_deref().unwrap_or_default();
+            if let Truth::Deliveries { told, .. } = truth
+                && !same(told, seen)
+            {
+                return Err(format!("PIN {pin} is told {told:?} and its outcome says {seen:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A cancel that made a verdict.
+    pub fn cancelled(&mut self, pin: usize, verdict: &Verdict) -> Result<(), Broken> {
+        let news = self.pins[pin].as_mut().is_some_and(|pin| !std::mem::replace(&mut pin.has_verdict, true));
+        if !news || verdict.ending != Ending::Cancelled {
+            return Err(format!("a cancel of PIN {pin} gives it the outcome {}", verdict.ending));
+        }
+        Ok(())
+    }
+
+    /// The task gave up a PIN without a poll.
+    pub fn expired(&mut self, plan: &Plan, pin: usize, verdict: &Verdict, now: Time) -> Result<(), Broken> {
+        let Some(watched) = self.pins[pin].as_mut().filter(|watched| !watched.has_verdict) else {
+            return Err(format!("PIN {pin} expired and has its outcome"));
+        };
+        watched.has_verdict = true;
+        let is_over = now >= watched.deadline + plan.schedule.deadline_grace;
+        if !is_over || verdict.ending != Ending::Deadline || self.brake != Some(Reason::Outage) {
+            return Err(format!("PIN {pin} is given up too soon: {watched:?}"));
+        }
+        Ok(())
+    }
+
+    fn brake_learns(
+        &mut self,
+        plan: &Plan,
+        id: u64,
+        truth: &Truth,
+        brake: Option<Reason>,
+        clocks: &Clocks,
+    ) -> Result<(), Broken> {
+        let now = clocks.now();
+        if self.probe == Some(id) {
+            self.probe = None;
+        } else if self.brake.is_some() && brake.is_none() {
+            return Err("a brake went off, and not by its probe".to_owned());
+        }
+        if self.brake.is_some() && brake.is_none() {
+            self.off = (now, 0);
+        }
+        self.brake = brake;
+        let wait = match truth {
+            Truth::Throttled(Wait::For(wait)) => *wait,
+            Truth::Throttled(Wait::Until(time)) => {
+                Duration::try_from(time.duration_since(clocks.wall())).unwrap_or_default()
+            }
+            Truth::Unauthorized => PROBE_INTERVAL,
+            Truth::Unavailable => {
+                self.free_from = self.free_from.max(now + PROBE_INTERVAL + plan.timeout);
+                Duration::ZERO
+            }
+            _ => Duration::ZERO,
+        };
+        match truth {
+            Truth::Throttled(_) | Truth::Unauthorized => {
+                let wait = wait.clamp(SHORTEST, LONGEST);
+                if brake.is_none() {
+                    return Err(format!("{truth:?} leaves the brake off"));
+                }
+                self.free_from = self.free_from.max(now + wait + plan.timeout);
+                if let Truth::Throttled(_) = truth {
+                    self.was_throttled = true;
+                    self.left_alone_until = self.left_alone_until.max(now + wait);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What is known of the brake before polls are started.
+    pub fn brake_is(&mut self, brake: Option<Reason>) {
+        self.brake = brake;
+    }
+
+    /// Where the core has each PIN is a place from which it goes on.
+    pub fn goes_on(&self, pin: usize, standing: Standing, now: Time, in_store: bool) -> Result<(), Broken> {
+        let Some(watched) = &self.pins[pin] else {
+            return Err(format!("PIN {pin} is in flight, and the schedule was never told"));
+        };
+        let longest = self.intervals.longest(now.saturating_sub(watched.submitted));
+        let is_well = match standing {
+            Standing::Absent => false,
+            Standing::Waiting { due } => !watched.has_verdict && due <= now + longest,
+            Standing::Polling => watched.poll.is_some(),
+            Standing::Finishing => watched.has_verdict && in_store,
+        };
+        if is_well { Ok(()) } else { Err(format!("PIN {pin} is stuck: {standing:?}, {watched:?}")) }
+    }
+}
+
+/// The table "What an answer means" of the contract.
+fn ending(plan: &Plan, watched: &Watched, truth: &Truth, brake: Option<Reason>, now: Time) -> Option<Ending> {
+    let age = now.saturating_sub(watched.submitted);
+    let is_late = (now >= watched.deadline).then_some(Ending::Deadline);
+    let grace = plan.schedule.deadline_grace;
+    match truth {
+        Truth::Deliveries { done: true, .. } => Some(Ending::Final),
+        Truth::Deliveries { .. } => is_late,
+        Truth::Rejected => Some(Ending::Rejected),
+        Truth::NotFound if age > plan.schedule.not_found_grace => Some(Ending::NotFound),
+        Truth::NotFound => is_late,
+        Truth::Unauthorized | Truth::Throttled(_) => None,
+        Truth::Unavailable if !may_end_unanswered(brake) => {
+            is_late.filter(|_| now >= watched.deadline + grace)
+        }
+        Truth::Unreadable | Truth::Unavailable => is_late,
+    }
+}
+
+fn means(truth: &Truth, meaning: &Meaning) -> bool {
+    match (truth, meaning) {
+        (Truth::Deliveries { told, .. }, Meaning::Deliveries(deliveries)) => same(told, deliveries),
+        (Truth::Throttled(Wait::For(wait)), Meaning::Throttled(meant)) => wait == meant,
+        (Truth::Throttled(Wait::Until(_)), Meaning::Throttled(meant)) => (SHORTEST..=LONGEST).contains(meant),
+        (Truth::Unauthorized, Meaning::Unauthorized(_))
+        | (Truth::NotFound, Meaning::NotFound)
+        | (Truth::Unreadable, Meaning::Unreadable(_))
+        | (Truth::Rejected, Meaning::Rejected(_))
+        | (Truth::Unavailable, Meaning::Unavailable(_)) => true,
+        _ => false,
+    }
+}
+
+fn same(told: &[pinwatch::simulate::Told], deliveries: &[Delivery]) -> bool {
+    let told = told.iter().map(|told| (told.status.status(), told.status.is_final()));
+    told.eq(deliveries.iter().map(|delivery| (delivery.status.clone(), delivery.final_status)))
+}

@@ -1,0 +1,105 @@
+//! What the API tells of one PIN in fair weather, by its age: a life, and what real APIs do to lives.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use pinwatch::config::Completion;
+use pinwatch::simulate::{FinalForm, Known, Life, LifeSettings, Told};
+
+use super::weather::span;
+
+/// What an answer tells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tale {
+    Deliveries(Vec<Told>),
+    NotFound,
+    Rejected(u16),
+}
+
+#[derive(Debug)]
+pub struct Story {
+    life: Life,
+    /// 404 until this age.
+    hidden: Duration,
+    never_found: bool,
+    rejected: Option<u16>,
+    /// Between these ages, what is final is told as waiting again.
+    relapse: Option<(Duration, Duration)>,
+    /// Between these ages, the newest delivery is missing.
+    shrinks: Option<(Duration, Duration)>,
+    completion: Completion,
+}
+
+impl Story {
+    pub fn draw(lives: &LifeSettings, pin: usize, completion: Completion, rng: &mut Rng) -> Self {
+        let life = Life::of(lives, &pin_id(pin));
+        let second = Duration::from_secs(1);
+        let mut interval = |share: u32| {
+            (rng.u32(..100) < share).then(|| {
+                let begin = span(second, lives.median * 8, rng);
+                (begin, begin + span(second, lives.median * 8, rng))
+            })
+        };
+        let (relapse, shrinks) = (interval(5), interval(5));
+        let (mut hidden, mut never_found, mut rejected) = (Duration::ZERO, false, None);
+        match rng.u32(..100) {
+            0..6 => hidden = span(second / 2, 600 * second, rng),
+            6..8 => never_found = true,
+            8..10 => rejected = rng.choice(&[400, 405, 410, 422]).copied(),
+            _ => {}
+        }
+        Self { life, hidden, never_found, rejected, relapse, shrinks, completion }
+    }
+
+    pub fn at(&self, age: Duration) -> Tale {
+        if let Some(code) = self.rejected {
+            return Tale::Rejected(code);
+        }
+        if self.never_found || age < self.hidden {
+            return Tale::NotFound;
+        }
+        let within = |ages: Option<(Duration, Duration)>| ages.is_some_and(|(a, b)| a <= age && age < b);
+        let mut told: Vec<_> = self.life.at(age).collect();
+        if within(self.shrinks) {
+            told.pop();
+        }
+        if within(self.relapse) {
+            for delivery in told.iter_mut().filter(|delivery| delivery.status.is_final()) {
+                let waiting = Known::from_wire("MESSAGE_WAITING_DELIVERY").expect("a documented status");
+                *delivery = Told { status: waiting, form: FinalForm::Bool };
+            }
+        }
+        Tale::Deliveries(told)
+    }
+
+    /// Whether an answer of these deliveries ends the PIN.
+    pub fn is_done(&self, told: &[Told]) -> bool {
+        let finals = told.iter().filter(|delivery| delivery.status.is_final()).count();
+        match self.completion {
+            Completion::All => finals > 0 && finals == told.len(),
+            Completion::Any => finals > 0,
+        }
+    }
+
+    /// From this age on every answer ends the PIN; `None` if that never comes, or by the daemon's grace only.
+    pub fn settled(&self) -> Option<Duration> {
+        if self.rejected.is_some() {
+            return Some(Duration::ZERO);
+        }
+        if self.never_found {
+            return None;
+        }
+        let ends = [self.relapse, self.shrinks].into_iter().flatten().map(|(_, end)| end);
+        ends.chain([self.life.settles()?, self.hidden]).max()
+    }
+}
+
+/// The PIN ID of a number.
+pub fn pin_id(pin: usize) -> String {
+    format!("PIN-{pin}")
+}
+
+/// The number of a PIN ID.
+pub fn number(pin: &str) -> usize {
+    pin.strip_prefix("PIN-").and_then(|number| number.parse().ok()).expect("a PIN ID of the simulation")
+}

@@ -1,0 +1,89 @@
+//! The weather at the API: what is wrong with all of it, and when. Ends fair, and stays so.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::clocks::{BEGIN, Time};
+
+/// What the API is like at a moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Sky {
+    Fair,
+    /// 5xx, and what else says "not now".
+    Errors,
+    /// No answer within the time-out.
+    Silence,
+    /// Connections are refused or reset.
+    Resets,
+    /// 401 or 403, whatever the PIN.
+    Refused(u16),
+    /// 429, whatever the rate.
+    Busy,
+    /// 200 that can't be understood.
+    Garbage,
+    /// Any of these, to so many of the requests.
+    Flaky(f64),
+    /// Right answers, late or too late.
+    Slow,
+}
+
+#[derive(Debug)]
+pub struct Weather {
+    /// When each begins, in true time.
+    turns: Vec<(Time, Sky)>,
+    end: Time,
+}
+
+impl Weather {
+    pub fn draw(end: Time, rng: &mut Rng) -> Self {
+        let minute = Duration::from_secs(60);
+        let all = end - BEGIN;
+        let (mut turns, mut at) = (vec![(BEGIN, Sky::Fair)], BEGIN);
+        let is_calm = rng.u32(..12) == 0;
+        loop {
+            at += span(minute, all / 3, rng);
+            if is_calm || at >= end {
+                break;
+            }
+            let sky = match rng.u32(..10) {
+                0 | 1 => Sky::Errors,
+                2 => Sky::Silence,
+                3 => Sky::Resets,
+                4 => Sky::Refused(if rng.bool() { 401 } else { 403 }),
+                5 => Sky::Busy,
+                6 => Sky::Garbage,
+                7 => Sky::Slow,
+                _ => Sky::Flaky(rng.f64()),
+            };
+            turns.push((at, sky));
+            at += span(Duration::from_secs(5), all / 2, rng);
+            turns.push((at, Sky::Fair));
+        }
+        let end = end.max(at);
+        Self { turns, end }
+    }
+
+    pub fn at(&self, truth: Time) -> Sky {
+        let next = self.turns.partition_point(|(begin, _)| *begin <= truth);
+        self.turns[next - 1].1
+    }
+
+    /// When it turns next.
+    pub fn turns(&self, truth: Time) -> Option<Time> {
+        self.turns.iter().map(|(begin, _)| *begin).chain([self.end]).find(|begin| *begin > truth)
+    }
+
+    /// From then on it is fair, and the API takes any rate.
+    pub fn end(&self) -> Time {
+        self.end
+    }
+}
+
+/// A time between the two; each order of magnitude is as likely.
+pub fn span(least: Duration, most: Duration, rng: &mut Rng) -> Duration {
+    let most = most.max(least);
+    let factor = most.as_secs_f64() / least.as_secs_f64();
+    let micros = least.as_secs_f64() * factor.powf(rng.f64()) * 1e6;
+    Duration::from_micros(micros as u64)
+}

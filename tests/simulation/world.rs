@@ -1,0 +1,465 @@
+//! The world around the core: the queue of what happens next, and the loop that lets it happen.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::time::Duration;
+
+use fastrand::Rng;
+use pinwatch::outcome::Verdict;
+use pinwatch::schedule::Ticket;
+use pinwatch::store::InFlight;
+
+use super::api::{Api, Reply};
+use super::clocks::{BEGIN, Clocks, Time};
+use super::daemon::{Daemon, EXPIRE_EVERY, Standing};
+use super::fairness::Fairness;
+use super::oracle::{Broken, Oracle};
+use super::plan::{HOUR, Happening, MINUTE, Plan, SECOND, closes};
+use super::store::{Sink, Store, Submit};
+use super::story::{number, pin_id};
+use super::totals::Totals;
+use super::weather::{Sky, span};
+
+#[derive(Debug, PartialEq)]
+enum Event {
+    Planned(Happening),
+    Start,
+    Commit,
+    PollEnds(u64),
+    /// The weather, the store or a sink may have turned.
+    Look,
+    Audit,
+    /// The task asks who has waited too long.
+    Expire,
+}
+
+/// A poll under way.
+struct Running {
+    ticket: Ticket,
+    pin: usize,
+    reply: Reply,
+}
+
+pub struct World {
+    plan: Plan,
+    clocks: Clocks,
+    rng: Rng,
+    /// When, and in which order what comes at the same time; the event is in `events`.
+    queue: BinaryHeap<Reverse<(Time, u64)>>,
+    events: BTreeMap<u64, Event>,
+    next_id: u64,
+    daemon: Option<Daemon>,
+    processes: u64,
+    starts_at: Time,
+    running: BTreeMap<u64, Running>,
+    api: Api,
+    store: Store,
+    sinks: [Sink; 2],
+    oracle: Oracle,
+    fairness: Fairness,
+    /// Planned events that are still to come.
+    left: usize,
+    is_expire_due: bool,
+    totals: Totals,
+    /// The last things that happened, for people; empty unless asked for.
+    log: Option<VecDeque<String>>,
+}
+
+/// Things that are kept for people.
+const LOG: usize = 60;
+
+impl World {
+    pub fn new(plan: Plan, with_log: bool) -> Self {
+        let count = plan.pins.len();
+        let mut world = Self {
+            clocks: Clocks::new(),
+            rng: Rng::with_seed(!plan.seed),
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            next_id: 0,
+            daemon: None,
+            processes: 0,
+            starts_at: BEGIN,
+            running: BTreeMap::new(),
+            api: Api::new(&plan),
+            store: Store::new(count),
+            sinks: [Sink::exactly_once(), Sink::default()],
+            oracle: Oracle::new(&plan),
+            fairness: Fairness::default(),
+            left: plan.happenings.len(),
+            is_expire_due: false,
+            totals: Totals { seeds: 1, pins: count as u64, ..Totals::default() },
+            log: with_log.then(VecDeque::new),
+            plan,
+        };
+        world.at(BEGIN, Event::Start);
+        world.at(BEGIN, Event::Audit);
+        for (time, happening) in world.plan.happenings.clone() {
+            world.at(time, Event::Planned(happening));
+        }
+        let windows = world.plan.store_fails.iter().chain(world.plan.sinks_fail.iter().flatten());
+        for time in windows.flat_map(|(begin, end)| [*begin, *end]).collect::<Vec<_>>() {
+            world.at(time, Event::Look);
+        }
+        world
+    }
+
+    /// The last things that happened.
+    pub fn log(&self) -> impl Iterator<Item = &String> {
+        self.log.iter().flatten()
+    }
+
+    /// Lets everything happen, until every PIN has its outcome and every sink has them all.
+    pub async fn run(&mut self) -> Result<Totals, Broken> {
+        self.weather_turns();
+        let longest = (0..self.plan.pins.len()).map(|pin| self.plan.lifetime(pin)).max().unwrap_or_default();
+        let patience = 100 * HOUR + 3 * longest + 20 * self.plan.schedule.max_interval;
+        let last = self.plan.happenings.iter().map(|(time, _)| *time).max().unwrap_or(BEGIN);
+        let give_up = last.max(self.plan.weather.end()) + patience;
+        while !self.is_over() {
+            let wake = self.start_polls()?;
+            let next = self.queue.peek().map(|Reverse((time, _))| *time);
+            let Some(next) = [next, wake].into_iter().flatten().min() else {
+                return Err("nothing is left to happen, and not all is done".to_owned());
+            };
+            if next > give_up {
+                return Err(self.store.is_settled().err().unwrap_or("it never ends".to_owned()));
+            }
+            self.clocks.advance_to(next).await;
+            while self.queue.peek().is_some_and(|Reverse((time, _))| *time <= next) {
+                if let Some(event) = self.queue.pop().and_then(|Reverse((_, id))| self.events.remove(&id)) {
+                    self.happen(event)?;
+                }
+            }
+        }
+        self.store.is_settled()?;
+        self.sinks.iter().try_for_each(|sink| sink.check(&self.store))?;
+        for (_, ending) in self.store.outbox() {
+            self.totals.outcomes[*ending as usize] += 1;
+        }
+        self.totals.simulated = self.clocks.truth() - BEGIN;
+        Ok(self.totals.clone())
+    }
+
+    fn is_over(&self) -> bool {
+        let delivered = self.sinks.iter().all(|sink| sink.cursor() == self.store.outbox().len());
+        self.left == 0 && self.daemon.is_some() && !self.store.has_work() && delivered && self.rows() == 0
+    }
+
+    fn rows(&self) -> usize {
+        self.store.rows().count()
+    }
+
+    fn at(&mut self, time: Time, event: Event) {
+        // The daemon's moments are whole microseconds; so is whatever happens.
+        let time = Duration::from_micros(time.as_nanos().div_ceil(1000) as u64);
+        self.next_id += 1;
+        self.events.insert(self.next_id, event);
+        self.queue.push(Reverse((time, self.next_id)));
+    }
+
+    fn note(&mut self, what: impl FnOnce(&Self) -> String) {
+        let Some(mut log) = self.log.take() else { return };
+        let (now, line) = (self.clocks.now() - BEGIN, what(self));
+        log.push_back(format!("{:>16.6} {line}", now.as_secs_f64()));
+        if log.len() > LOG {
+            log.pop_front();
+        }
+        self.log = Some(log);
+    }
+
+    /// As the daemon's task does: starts every poll that is due and admitted; gives when to look again.
+    fn start_polls(&mut self) -> Result<Option<Time>, Broken> {
+        let now = self.clocks.now();
+        self.save_brake();
+        while self.running.len() < self.plan.concurrency {
+            let Some(daemon) = &mut self.daemon else { return Ok(None) };
+            self.oracle.brake_is(daemon.brake());
+            let (ticket, pin) = match daemon.next_poll() {
+                Ok(next) => next,
+                Err(wake) => {
+                    let is_idle = self.running.is_empty() && daemon.waiting() > 0;
+                    if wake.is_some_and(|wake| wake <= now) {
+                        return Err("the schedule wants to be woken at once, for ever".to_owned());
+                    }
+                    if wake.is_none() && is_idle {
+                        return Err(format!("{} PINs wait, and for nothing", daemon.waiting()));
+                    }
+                    return Ok(wake);
+                }
+            };
+            self.next_id += 1;
+            let id = self.next_id;
+            self.oracle.poll_starts(&self.plan, id, pin, self.running.len(), now)?;
+            let reply = self.api.ask(&self.plan, pin, self.clocks.truth(), &mut self.rng);
+            self.totals.polls += 1;
+            self.totals.tell(pin as u64, now);
+            if let Some(fault) = reply.fault {
+                self.totals.fault(fault);
+            }
+            self.note(|_| format!("poll {id} of PIN {pin} will be answered {:?}", reply.truth));
+            self.at(now + reply.takes.max(Duration::from_micros(100)), Event::PollEnds(id));
+            self.running.insert(id, Running { ticket, pin, reply });
+        }
+        Ok(None)
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Broken> {
+        match event {
+            Event::PollEnds(id) => return self.poll_ends(id),
+            Event::Commit => return self.commit(),
+            Event::Audit => return self.audit(),
+            Event::Expire => return self.expire(),
+            _ => self.note(|_| format!("{event:?}")),
+        }
+        let now = self.clocks.now();
+        match event {
+            Event::Planned(happening) => return self.planned(happening, now),
+            Event::Start => self.start(now),
+            Event::Look => {
+                self.weather_turns();
+                self.deliver();
+                self.commit_soon();
+            }
+            Event::PollEnds(_) | Event::Commit | Event::Audit | Event::Expire => {}
+        }
+        self.look_whether_well();
+        Ok(())
+    }
+
+    fn planned(&mut self, happening: Happening, now: Time) -> Result<(), Broken> {
+        self.left -= 1;
+        match happening {
+            Happening::Submit { pin, again } => self.submit(pin, again, now),
+            Happening::Cancel { pin } => {
+                let id = pin_id(pin).parse().expect("a PIN ID");
+                if let Some(verdict) = self.daemon.as_mut().and_then(|daemon| daemon.cancel(&id)) {
+                    self.oracle.cancelled(pin, &verdict)?;
+                    self.finish(verdict);
+                }
+            }
+            Happening::Crash { down } => {
+                self.totals.fault("crash");
+                // A crash while it is down is one that takes longer.
+                self.starts_at = self.starts_at.max(now + down);
+                let lost = self.store.crash();
+                self.try_again(lost, self.starts_at + SECOND);
+                if self.daemon.take().is_some() {
+                    self.at(self.starts_at, Event::Start);
+                }
+                self.running.clear();
+                self.oracle.process_died();
+            }
+            Happening::Suspend(time) => {
+                self.totals.fault("suspend");
+                self.clocks.suspend(time);
+                self.fairness.slept(now, self.clocks.suspended());
+                self.weather_turns();
+            }
+            Happening::Jump { forward, by } => {
+                self.totals.fault("clock jump");
+                self.clocks.jump(forward, by);
+                self.oracle.clock_jumped();
+            }
+            Happening::Reload => {
+                if let Some(daemon) = &mut self.daemon {
+                    self.totals.fault("reload");
+                    daemon.reload(&self.plan);
+                    self.oracle.reloaded();
+                }
+            }
+        }
+        self.look_whether_well();
+        Ok(())
+    }
+
+    fn submit(&mut self, pin: usize, again: bool, now: Time) {
+        self.api.send(pin, self.clocks.truth());
+        if self.daemon.is_none() {
+            self.left += 1;
+            let back = self.starts_at.max(now) + SECOND;
+            return self.at(back, Event::Planned(Happening::Submit { pin, again }));
+        }
+        // The store keeps milliseconds.
+        let wall =
+            jiff::Timestamp::from_millisecond(self.clocks.wall().as_millisecond()).expect("this century");
+        let deadline_at = wall + self.plan.lifetime(pin);
+        let deadline_at =
+            jiff::Timestamp::from_millisecond(deadline_at.as_millisecond()).expect("this century");
+        let row = InFlight { pin: pin_id(pin).parse().expect("a PIN ID"), submitted_at: wall, deadline_at };
+        self.store.submit(Submit { pin, again, row });
+        self.commit_soon();
+    }
+
+    /// Clients that were refused, or heard nothing, try again.
+    fn try_again(&mut self, submits: Vec<Submit>, at: Time) {
+        for Submit { pin, again, .. } in submits {
+            self.left += 1;
+            let late = Duration::from_micros(self.rng.u64(..1_000_000));
+            self.at(at + late, Event::Planned(Happening::Submit { pin, again }));
+        }
+    }
+
+    fn start(&mut self, now: Time) {
+        if self.starts_at > now || self.daemon.is_some() {
+            return self.at(self.starts_at, Event::Start);
+        }
+        self.processes += 1;
+        let rows: Vec<_> = self.store.rows().map(|(_, row)| row.clone()).collect();
+        self.daemon =
+            Some(Daemon::start(&self.plan, &self.clocks, self.processes, &rows, self.store.brake()));
+        self.oracle.resumed(&self.plan, self.store.brake(), self.store.rows(), &self.clocks);
+        for (index, sink) in self.sinks.iter_mut().enumerate() {
+            sink.restart(index, &self.store);
+        }
+        self.deliver();
+    }
+
+    fn finish(&mut self, verdict: Verdict) {
+        self.note(|_| format!("{verdict:?}"));
+        self.store.finish(verdict);
+        self.commit_soon();
+    }
+
+    fn poll_ends(&mut self, id: u64) -> Result<(), Broken> {
+        // It was lost with its process.
+        let Some(Running { ticket, pin, reply }) = self.running.remove(&id) else { return Ok(()) };
+        let meaning = reply.meaning(self.clocks.wall());
+        let daemon = self.daemon.as_mut().expect("polls end with their process");
+        let verdict = daemon.answered(ticket, meaning.clone());
+        self.totals.tell(id, self.clocks.now());
+        let (answer, brake) = ((&reply.truth, &meaning), daemon.brake());
+        self.oracle.answered(&self.plan, (id, pin), answer, verdict.as_ref(), brake, &self.clocks)?;
+        if brake.is_some() && !self.is_expire_due {
+            // In the real task it ticks for ever; there is nothing to do but while a brake is on.
+            self.is_expire_due = true;
+            self.at(self.clocks.now() + EXPIRE_EVERY, Event::Expire);
+        }
+        if let Some(verdict) = verdict {
+            let Self { fairness, plan, api, store, oracle, clocks, totals, .. } = self;
+            totals.found_in_time += u64::from(fairness.check(pin, plan, api, store, oracle, clocks.now())?);
+            self.finish(verdict);
+        }
+        Ok(())
+    }
+
+    fn expire(&mut self) -> Result<(), Broken> {
+        self.is_expire_due = false;
+        let now = self.clocks.now();
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        if daemon.brake().is_some() {
+            self.is_expire_due = true;
+        }
+        for verdict in daemon.expired() {
+            self.oracle.expired(&self.plan, number(verdict.pin.as_str()), &verdict, now)?;
+            self.totals.expired += 1;
+            self.finish(verdict);
+        }
+        if self.is_expire_due {
+            self.at(now + EXPIRE_EVERY, Event::Expire);
+        }
+        Ok(())
+    }
+
+    fn save_brake(&mut self) {
+        if let Some(brake) = self.daemon.as_mut().and_then(Daemon::unsaved) {
+            self.store.save_brake(brake);
+            self.oracle.brake_handed_over(&self.clocks);
+            self.commit_soon();
+        }
+    }
+
+    fn commit_soon(&mut self) {
+        if self.daemon.is_some() && self.store.has_work() && !self.store.is_commit_due {
+            self.store.is_commit_due = true;
+            let takes = span(Duration::from_millis(1), SECOND / 5, &mut self.rng);
+            self.at(self.clocks.now() + takes, Event::Commit);
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), Broken> {
+        self.store.is_commit_due = false;
+        let now = self.clocks.now();
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        if closes(&self.plan.store_fails, now).is_some() {
+            self.totals.fault("store fails");
+            let refused = self.store.fail();
+            let pause = span(SECOND, 10 * MINUTE, &mut self.rng);
+            self.try_again(refused, now + pause);
+            // What is left is tried again when somebody looks.
+            return Ok(());
+        }
+        let applied = self.store.commit()?;
+        if applied.is_brake_saved {
+            self.oracle.brake_saved();
+        }
+        for pin in &applied.finished {
+            daemon.finished(&pin_id(*pin).parse().expect("a PIN ID"));
+            self.oracle.finished(*pin);
+        }
+        for submit in &applied.accepted {
+            daemon.accept(&submit.row);
+            self.oracle.accepted(submit.pin, &submit.row, now);
+        }
+        self.note(|_| format!("committed {applied:?}"));
+        self.deliver();
+        Ok(())
+    }
+
+    fn deliver(&mut self) {
+        let now = self.clocks.now();
+        for index in 0..self.sinks.len() {
+            let fails = &self.plan.sinks_fail[index];
+            if closes(fails, now).is_some() {
+                self.totals.fault("sink is down");
+            } else if self.daemon.is_some() && self.sinks[index].deliver(&self.store) {
+                self.store.advance(index, self.sinks[index].cursor());
+            }
+        }
+        self.commit_soon();
+    }
+
+    fn weather_turns(&mut self) {
+        if let Some(turns) = self.plan.weather.turns(self.clocks.truth()) {
+            let turns = turns - self.clocks.suspended();
+            self.at(turns, Event::Look);
+        }
+    }
+
+    fn look_whether_well(&mut self) {
+        let (now, truth) = (self.clocks.now(), self.clocks.truth());
+        let is_well = self.daemon.is_some()
+            && self.plan.weather.at(truth) == Sky::Fair
+            && !self.plan.is_limited(truth)
+            && closes(&self.plan.store_fails, now).is_none();
+        self.fairness.is_well(is_well, now);
+    }
+
+    /// Looks at every PIN in flight.
+    fn audit(&mut self) -> Result<(), Broken> {
+        let now = self.clocks.now();
+        let pause = span(MINUTE, 12 * HOUR, &mut self.rng);
+        self.at(now + pause, Event::Audit);
+        let Self { daemon: Some(daemon), fairness, plan, api, store, oracle, .. } = self else {
+            return Ok(());
+        };
+        for (pin, row) in store.rows() {
+            let standing = daemon.standing(&row.pin);
+            oracle.goes_on(pin, standing, now, store.has_verdict_of(pin))?;
+            if standing != Standing::Finishing {
+                fairness.check(pin, plan, api, store, oracle, now)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One whole simulation, on a runtime of its own whose clock stands still unless it is advanced.
+pub fn simulate(seed: u64, with_log: bool) -> Result<Totals, (Broken, Vec<String>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        let mut world = World::new(Plan::of(seed), with_log);
+        let result = world.run().await;
+        result.map_err(|broken| (broken, world.log().cloned().collect()))
+    })
+}
