@@ -53,6 +53,11 @@ fn simulate(seed: u64, with_log: bool) -> Result<Totals, (String, Vec<String>)> 
     })
 }
 
+/// The command that runs one seed, and tells what happened last.
+fn replay(seed: u64) -> String {
+    format!("PINWATCH_SIM_SEED={seed} cargo test --test simulation one_seed -- --nocapture")
+}
+
 #[test]
 fn every_promise_is_kept_whatever_goes_wrong() {
     let from = number("PINWATCH_SIM_FROM").unwrap_or(0);
@@ -70,7 +75,11 @@ fn every_promise_is_kept_whatever_goes_wrong() {
                     }
                     match simulate(seed, false) {
                         Ok(totals) => sum.add(&totals),
-                        Err((broken, _)) => failures.lock().unwrap().push((seed, broken)),
+                        Err((broken, _)) => {
+                            println!("seed {seed}: {broken}");
+                            println!("  {}", replay(seed));
+                            failures.lock().unwrap().push(seed);
+                        }
                     }
                 }
                 Totals::add(&mut totals.lock().unwrap(), &sum);
@@ -79,11 +88,8 @@ fn every_promise_is_kept_whatever_goes_wrong() {
     });
     println!("{}", totals.into_inner().unwrap());
     let failures = failures.into_inner().unwrap();
-    for (seed, broken) in &failures {
-        println!("seed {seed}: {broken}");
-        println!("  PINWATCH_SIM_SEED={seed} cargo test --test simulation one_seed -- --nocapture");
-    }
-    assert!(failures.is_empty(), "{} seeds broke a promise", failures.len());
+    let commands: Vec<_> = failures.iter().map(|seed| replay(*seed)).collect();
+    assert!(failures.is_empty(), "{} seeds broke a promise:\n{}", failures.len(), commands.join("\n"));
 }
 
 /// Replays `PINWATCH_SIM_SEED`, and tells what happened last.

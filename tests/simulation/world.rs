@@ -198,7 +198,11 @@ impl World {
                 self.totals.fault(fault);
             }
             self.note(|_| format!("poll {id} of PIN {pin} will be answered {:?}", reply.truth));
-            self.at(now + reply.takes.max(Duration::from_micros(100)), Event::PollEnds(id));
+            let takes = reply.takes.max(Duration::from_micros(100));
+            self.at(now + takes, Event::PollEnds(id));
+            if self.rng.u32(..300) == 0 {
+                self.withdraw_during_poll(pin, now, takes);
+            }
             self.running.insert(id, Running { ticket, pin, reply });
         }
         Ok(None)
@@ -271,6 +275,16 @@ impl World {
         }
         self.look_whether_well();
         Ok(())
+    }
+
+    /// Somebody withdraws the PIN while its poll is under way, and may submit it again before that ends.
+    fn withdraw_during_poll(&mut self, pin: usize, now: Time, takes: Duration) {
+        self.left += 1;
+        self.at(now + takes / 4, Event::Planned(Happening::Cancel { pin }));
+        if self.rng.bool() {
+            self.left += 1;
+            self.at(now + takes / 2, Event::Planned(Happening::Submit { pin, again: true }));
+        }
     }
 
     fn submit(&mut self, pin: usize, again: bool, now: Time) {

@@ -1,0 +1,33 @@
+//! Any line that a client may send. No panic; what is taken is within its limits; what is refused says why in
+//! one line.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pinwatch::intake::{MAX_LINE, Request, parse};
+
+fuzz_target!(|data: &[u8]| {
+    if data.len() > MAX_LINE || data.contains(&b'\n') {
+        return;
+    }
+    match parse(data) {
+        Ok(request) => check(request),
+        Err(refusal) => {
+            assert!(!refusal.message.is_empty(), "{}", refusal.code.as_str());
+        }
+    }
+});
+
+fn check(request: Request) {
+    match request {
+        Request::Submit(submit) => {
+            assert!((1..=128).contains(&submit.pin.as_str().len()));
+            assert!(submit.deadline.is_none_or(|deadline| !deadline.is_zero()));
+            let metadata = submit.metadata.map(|metadata| metadata.get().to_owned());
+            assert!(metadata.is_none_or(|metadata| !metadata.contains('\n')));
+        }
+        Request::Show(pin) | Request::Cancel(pin) | Request::Wait { pin, .. } => {
+            assert!((1..=128).contains(&pin.as_str().len()));
+        }
+        _ => {}
+    }
+}
