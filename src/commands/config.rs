@@ -8,12 +8,7 @@ use super::cli::Globals;
 pub use crate::config::ConfigError;
 use crate::config::{Config, Environment, Explained, Sources};
 
-/// The daemon's configuration: file, then environment, then `--set`.
-pub fn load(globals: &Globals) -> Result<Config, ConfigError> {
-    Config::load(&sources(globals))
-}
-
-/// The same, with where each value came from.
+/// The daemon's configuration, file, then environment, then `--set`, with where each value came from.
 pub fn explain(globals: &Globals) -> Result<Explained, ConfigError> {
     Config::explain(&sources(globals))
 }
@@ -26,7 +21,8 @@ pub fn client_socket(globals: &Globals, told: Option<&PathBuf>) -> Result<PathBu
     }
 }
 
-fn sources(globals: &Globals) -> Sources {
+/// Where the configuration is read.
+pub fn sources(globals: &Globals) -> Sources {
     Sources {
         file: globals.config.clone(),
         environment: Environment::of_process(),

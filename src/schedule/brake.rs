@@ -91,6 +91,14 @@ impl Brake {
         true
     }
 
+    /// Polls may be answered now, for a reason that is known: the next poll is the probe.
+    pub fn try_now(&mut self, now: Moment) {
+        if let State::On { until, refused_probes, .. } = &mut self.state {
+            *until = now;
+            *refused_probes = 0;
+        }
+    }
+
     /// A poll was answered 401 or 403; true if that is news.
     pub fn unauthorized(&mut self, now: Moment, probe: bool) -> bool {
         let refused_probes = match self.state {

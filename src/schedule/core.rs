@@ -106,6 +106,17 @@ impl Core {
         }
     }
 
+    /// Goes on with another configuration. A PIN's next interval is by the new one. The credentials may be
+    /// others too, so if the brake is on, the probe goes out at once.
+    pub fn reconfigure(&mut self, settings: config::Schedule, rate: Option<std::num::NonZeroU32>) {
+        let config::Schedule { initial_interval, multiplier, max_interval, randomization_factor, .. } =
+            settings;
+        self.backoff = Backoff::new(initial_interval, multiplier, max_interval, randomization_factor);
+        self.settings = settings;
+        self.rate = Rate::new(rate, self.clock.now());
+        self.brake.try_now(self.clock.now());
+    }
+
     /// Makes room for so many more PINs.
     pub fn reserve(&mut self, more: usize) {
         self.table.reserve(more);
@@ -277,7 +288,7 @@ impl Core {
         entry.stage = Stage::Finishing;
         self.finishing += 1;
         self.counts.outcomes[ending as usize] += 1;
-        debug!(pin = %entry.pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");
+        debug!(pin_id = %entry.pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");
         Some(Verdict {
             pin: entry.pin.clone(),
             ending,
