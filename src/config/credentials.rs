@@ -105,6 +105,11 @@ fn from_systemd(section: &mut Section, environment: &Environment) -> Option<Cred
         return None;
     };
     match secret::read(&path) {
+        // The packaged unit's stand-in for a key that is not there.
+        Ok(key) if key.expose_secret().is_empty() => {
+            refuse_all(section, format!("there are no credentials, {} is empty; give {WAYS}", path.display()));
+            None
+        }
         Ok(key) => {
             let shown = format!("set (from {})", path.display());
             section.show_origin("key", shown, "$CREDENTIALS_DIRECTORY".to_owned());

@@ -25,8 +25,7 @@ fn a_passed_socket_is_used_as_it_is_and_stays_for_the_next_daemon() {
     let folder = std::mem::replace(&mut first.folder, self::folder());
     drop(first);
     std::fs::remove_file(folder.path().join("notify")).unwrap();
-    let _second =
-        Daemon::start(folder, Start { config: CONFIG, socket: Some(listener), ..Start::default() });
+    let _second = Daemon::start(folder, Start { config: CONFIG, socket: Some(listener), ..Start::default() });
     assert_eq!(waiting.join().unwrap()["state"], "duplicate");
 }
 

@@ -7,7 +7,8 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::daemon::{Daemon, Start, ask, folder};
 
-const DELIVERED: &str = r#"{"pinId":"A1","deliveries":[{"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true}]}"#;
+const DELIVERED: &str =
+    r#"[{"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true}]"#;
 
 /// An API that takes one key, and delivers at once.
 async fn api(key: &str) -> MockServer {
@@ -39,7 +40,8 @@ async fn beside(test: impl FnOnce() + Send + 'static) {
 async fn a_new_key_ends_the_pause_at_once_and_no_pin_was_given_up() {
     let server = api("good").await;
     beside(move || {
-        let daemon = Daemon::start(folder(), Start { config: &config(&server, "bad", ""), ..Start::default() });
+        let daemon =
+            Daemon::start(folder(), Start { config: &config(&server, "bad", ""), ..Start::default() });
         daemon.told_until("READY=1");
         ask(&daemon.socket(), "A1");
         daemon.wait_for_line("log", "the API refuses the credentials");
@@ -56,7 +58,8 @@ async fn a_new_key_ends_the_pause_at_once_and_no_pin_was_given_up() {
 async fn a_bad_configuration_is_refused_whole_with_its_reason() {
     let server = api("good").await;
     beside(move || {
-        let daemon = Daemon::start(folder(), Start { config: &config(&server, "good", ""), ..Start::default() });
+        let daemon =
+            Daemon::start(folder(), Start { config: &config(&server, "good", ""), ..Start::default() });
         daemon.told_until("READY=1");
         daemon.configure(&config(&server, "bad", "schedule.max_interval = \"never\""));
         daemon.reload();
