@@ -27,8 +27,8 @@ sed -e 's|^#format = "text"$|format = "journald"|' \
     -e '/^# The same lines, appended to a file/,/^#path = /{s|^#\[\[sink\]\]|[[sink]]|;s|^#type = |type = |;s|^#path = |path = |}' \
     config/pinwatch.toml > "$made/pinwatch.toml"
 # What the package would install is what the program takes.
-env -i PINWATCH__API__KEY=example "$made/pinwatch" --config "$made/pinwatch.toml" check-config > "$made/check"
-grep -q '^log.format .*journald' "$made/check"
-grep -q '^sink\[0\].path .*/var/log/pinwatch/outcomes.jsonl' "$made/check"
+env -i PINWATCH__API__KEY=example "$made/pinwatch" --config "$made/pinwatch.toml" check-config > "$made/check" 2>/dev/null
+grep -q '"log.format".*journald' "$made/check"
+grep -q '"sink\[0\].path".*/var/log/pinwatch/outcomes.jsonl' "$made/check"
 
 cargo deb --no-build --no-strip "$@"

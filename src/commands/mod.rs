@@ -10,6 +10,7 @@ mod cli;
 mod client;
 mod config;
 mod demo;
+mod doctor;
 mod error;
 mod exit;
 mod help;
@@ -76,6 +77,7 @@ fn dispatch(Cli { globals, command }: Cli) -> Result<Exit, CommandError> {
         Command::Stats(link) => client_runtime()?.block_on(stats::run(&socket(&link)?, output())),
         Command::Ping(link) => client_runtime()?.block_on(ping::run(&socket(&link)?, output())),
         Command::CheckConfig => check_config::run(&globals, output()),
+        Command::Doctor => client_runtime()?.block_on(doctor::run(&globals, output())),
         Command::Simulate(args) => {
             refuse_json(&globals, "simulate has no results")?;
             run::simulate(args)

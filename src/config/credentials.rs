@@ -107,7 +107,10 @@ fn from_systemd(section: &mut Section, environment: &Environment) -> Option<Cred
     match secret::read(&path) {
         // The packaged unit's stand-in for a key that is not there.
         Ok(key) if key.expose_secret().is_empty() => {
-            refuse_all(section, format!("there are no credentials, {} is empty; give {WAYS}", path.display()));
+            refuse_all(
+                section,
+                format!("there are no credentials, {} is empty; give {WAYS}", path.display()),
+            );
             None
         }
         Ok(key) => {

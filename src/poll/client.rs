@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, HeaderMap, HeaderValue};
 use reqwest::{Method, Request, Response, StatusCode, Url, redirect};
 use secrecy::ExposeSecret;
 use thiserror::Error;
@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Meaning;
 use super::answer::MAX_BODY;
 use super::failure::{detail, failure_text, lost_connection};
+use super::retry_after::http_date;
 use crate::config::{Api, Credentials};
 use crate::pin::PinId;
 
@@ -115,6 +116,14 @@ impl Client {
             Err(_) => Err("the body did not come in time".to_owned()),
         };
         Meaning::of(status, response.headers(), body.as_deref().map_err(String::as_str), Timestamp::now())
+    }
+
+    /// One request, for a person who wants to know whether it works: the status, and what time it is there.
+    pub async fn look(&self, pin: &PinId) -> Result<(u16, Option<Timestamp>), String> {
+        let answer = timeout_at(Instant::now() + self.timeout, self.ask(pin)).await;
+        let response = answer.unwrap_or_else(|_| Err(self.time_out("answer")))?;
+        let date = response.headers().get(DATE).and_then(|date| http_date(date.as_bytes()));
+        Ok((response.status().as_u16(), date))
     }
 
     /// One request, or two: a kept connection that the server had closed is nobody's failure. hyper tries

@@ -4,6 +4,7 @@
 //! is passed as standard input. The real one is in `tests/systemd.rs`.
 
 mod daemon;
+mod doctor;
 mod notify;
 mod passed_socket;
 mod reload;
