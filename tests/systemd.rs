@@ -49,7 +49,8 @@ fn a_fresh_install_without_a_key_starts_nothing_and_says_what_to_do() {
     container.run("systemctl is-enabled pinwatch.socket pinwatch.service");
     container.fails("systemctl is-active pinwatch.socket");
     container.fails("systemctl start pinwatch.service");
-    container.until("journalctl -u pinwatch -o cat", |text| text.contains("there are no credentials"));
+    container
+        .until("journalctl -u pinwatch -o cat", |text| text.contains("it is empty. Is the key in the file"));
     // A mistake in the configuration is not tried again and again.
     container.run("systemctl is-failed pinwatch.service");
     // systemd finds nothing to complain of, and little that is exposed.

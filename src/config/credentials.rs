@@ -105,21 +105,20 @@ fn from_systemd(section: &mut Section, environment: &Environment) -> Option<Cred
         return None;
     };
     match secret::read(&path) {
-        // The packaged unit's stand-in for a key that is not there.
-        Ok(key) if key.expose_secret().is_empty() => {
-            refuse_all(
-                section,
-                format!("there are no credentials, {} is empty; give {WAYS}", path.display()),
-            );
-            None
-        }
         Ok(key) => {
             let shown = format!("set (from {})", path.display());
             section.show_origin("key", shown, "$CREDENTIALS_DIRECTORY".to_owned());
             checked_key(section, "key", key).map(Credentials::App)
         }
         Err(error) => {
-            refuse_all(section, format!("can't use the credential {}: {error}", path.display()));
+            refuse_all(
+                section,
+                format!(
+                    "can't use the credential {}: {error}. Is the key in the file that LoadCredential= of the unit names \
+                 (/etc/pinwatch/api-key)?",
+                    path.display()
+                ),
+            );
             None
         }
     }

@@ -27,7 +27,7 @@ mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
 # What this machine itself would start, and what an earlier installation may have left.
-rm -rf etc/systemd/system etc/pinwatch var/lib/pinwatch var/log/pinwatch var/log/journal
+rm -rf usr/sbin/policy-rc.d etc/systemd/system etc/pinwatch var/lib/pinwatch var/log/pinwatch var/log/journal
 mkdir -p etc/systemd/system run/systemd
 echo systemd-test > etc/hostname
 hostname systemd-test
