@@ -182,5 +182,10 @@ fn remove_keeps_what_purge_takes() {
     ] {
         container.run(&format!("! test -e {gone}"));
     }
-    assert_eq!(container.run("find /etc/systemd/system /var/lib/systemd -name '*pinwatch*' -not -name pinwatch.service.d"), "");
+    assert_eq!(
+        container.run(
+            "find /etc/systemd/system /var/lib/systemd -name '*pinwatch*' -not -name pinwatch.service.d"
+        ),
+        ""
+    );
 }

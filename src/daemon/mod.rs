@@ -27,10 +27,11 @@ use self::signals::{Signal, Signals};
 use self::sink_set::SinkSet;
 use crate::clock::Clock;
 use crate::config::{self, Explained, Setting, SinkKind};
+use crate::fault::fault_point;
 use crate::intake::{self, Passed, Services, Socket, SocketError};
 use crate::poll::{Client, ClientError};
 use crate::schedule::{self, Schedule};
-use crate::sinks::{Dispatcher, FileSink, Health, Ordered, StdoutSink, Trouble};
+use crate::sinks::{Dispatcher, Endpoint, FileSink, Health, Ordered, StdoutSink, Trouble, WebhookSink};
 use crate::store::{OpenError, Store, Unavailable, Writer};
 
 /// How often outcomes that are past `store.retention` are looked for.
@@ -141,6 +142,11 @@ impl Daemon {
 
         let socket = listen(outside.socket.take(), &config.intake)?;
         let mut parts = Parts::new();
+        let (renewing, stopped) = (client.clone().renew_connections(), stop.clone());
+        parts.spawn(async move {
+            stopped.run_until_cancelled(renewing).await;
+            "renewal of connections"
+        });
         let schedule_task = schedule::Task {
             core,
             poller: client.clone(),
@@ -222,13 +228,20 @@ impl Daemon {
                     Signal::Stall => self.schedule.stall().await,
                 },
                 Some(ended) = self.parts.join_next() => return Err(DaemonError::Broken(part(ended))),
+                // As long as we hold a `Writer`, its task ends only by breaking off.
+                Some(ended) = self.writing.join_next() => {
+                    return Err(DaemonError::Broken(part(ended.map(|_| "store's writer"))));
+                }
+                // A sink that is closed for good ends well, and the others go on.
+                failure = self.sinks.broke() => return Err(DaemonError::Broken(part(Err(failure)))),
             }
         }
     }
 
     /// Ends the parts in the order of the data, each within a limit.
     async fn stop(self, grace: Duration) {
-        let Self { mut parts, mut writing, mut sinks, writer, stop, finish, rotate: _rotate, .. } = self;
+        let Self { mut parts, mut writing, mut sinks, store, writer, stop, finish, rotate: _rotate, .. } =
+            self;
         stop.cancel();
         // The parts keep to the grace themselves; the patience is for what they must not do.
         within(grace + FLUSH_PATIENCE, "intake and schedule", async {
@@ -238,6 +251,7 @@ impl Daemon {
         })
         .await;
         drop(parts);
+        fault_point!("stopped-taking-and-not-flushed");
         within(FLUSH_PATIENCE, "store", async {
             if let Err(unavailable) = writer.flush().await {
                 error!(%unavailable, "outcomes could not be written; their PINs are polled again after the next start");
@@ -245,8 +259,13 @@ impl Daemon {
         })
         .await;
         finish.cancel();
+        fault_point!("told-sinks-to-finish");
         within(FLUSH_PATIENCE, "sinks", sinks.ended()).await;
+        // Before the writer's connection: the last one to close folds the write-ahead log into the file, and
+        // those that read can't.
+        within(FLUSH_PATIENCE, "store", store.close()).await;
         // The sinks' writers go with them, ours goes here: now the writer's task ends.
+        fault_point!("sinks-finished-and-store-open");
         drop((sinks, writer));
         within(FLUSH_PATIENCE, "store", async { while writing.join_next().await.is_some() {} }).await;
         info!("stopped");
@@ -288,11 +307,25 @@ async fn start_sink(
         SinkKind::File { path, fsync } => {
             start_ordered(config, FileSink::new(path.clone(), *fsync), outbox, sinks).await
         }
-        SinkKind::Webhook(_) => Err(DaemonError::Sink {
-            name: config.name.clone(),
-            trouble: Trouble::Closed("webhooks are not in this build yet".into()),
-        }),
+        SinkKind::Webhook(webhook) => start_webhook(config, webhook, outbox, sinks),
     }
+}
+
+/// Never depends on the endpoint, which may be down.
+fn start_webhook(
+    config: &config::Sink,
+    webhook: &config::Webhook,
+    outbox: Outbox,
+    sinks: &mut JoinSet<()>,
+) -> Result<(), DaemonError> {
+    let name = config.name.clone();
+    let endpoint = Endpoint::new(webhook).map_err(|error| DaemonError::Sink {
+        name: name.clone(),
+        trouble: Trouble::Closed(error.to_string()),
+    })?;
+    let Outbox { cursor, store, writer, clock, health, rotate: _, finish } = outbox;
+    sinks.spawn(WebhookSink { name, endpoint, cursor, store, writer, clock, health, finish }.run());
+    Ok(())
 }
 
 async fn start_ordered(

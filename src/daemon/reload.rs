@@ -4,9 +4,10 @@
 //! opened again in any case, since that is what logrotate asks for; and that keys which need a restart are
 //! named. Whatever can fail is done before anything that can't.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use thiserror::Error;
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::{Daemon, DaemonError, notify, warn_of_unknown_sinks};
@@ -43,25 +44,31 @@ enum Refused {
 }
 
 /// The client in force: a poll that has begun goes on with the one that it began with.
-pub struct CurrentClient(RwLock<Arc<Client>>);
+pub struct CurrentClient(watch::Sender<Client>);
 
 impl CurrentClient {
     pub fn new(client: Client) -> Self {
-        Self(RwLock::new(Arc::new(client)))
+        Self(watch::Sender::new(client))
     }
 
-    fn set(&self, client: Client) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(client);
-    }
-
-    fn get(&self) -> Arc<Client> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Keeps the connections of whichever client is in force young, for ever.
+    pub async fn renew_connections(self: Arc<Self>) {
+        let mut current = self.0.subscribe();
+        loop {
+            let client = current.borrow_and_update().clone();
+            tokio::select! {
+                () = client.renew_connections() => {}
+                // The sender is ours.
+                _ = current.changed() => {}
+            }
+        }
     }
 }
 
 impl schedule::Poll for CurrentClient {
     async fn poll(&self, pin: &PinId) -> Meaning {
-        self.get().poll(pin).await
+        let client = self.0.borrow().clone();
+        client.poll(pin).await
     }
 }
 
@@ -96,7 +103,7 @@ impl Daemon {
         }
         // These can't.
         let api = &new.config.api;
-        self.client.set(client);
+        self.client.0.send_replace(client);
         let settings = schedule::Settings {
             schedule: new.config.schedule.clone(),
             rate: api.rate,

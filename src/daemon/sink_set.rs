@@ -3,12 +3,16 @@
 //! Promises that an exchange happens whole or not at all, and that no cursor has two dispatchers. Knows no
 //! kind of sink.
 
-use tokio::task::JoinSet;
+use std::future::poll_fn;
+use std::task::Poll;
+
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::{DaemonError, FLUSH_PATIENCE, Outbox, start_sink, within};
 use crate::config;
+use crate::fault::fault_point;
 use crate::store::Order;
 
 /// All that run, and what each is given.
@@ -35,6 +39,7 @@ impl SinkSet {
         let from_oldest = config.from == config::From::Oldest;
         // The writer answers after all that was handed in before: the cursor is where the last one ended.
         let cursor = writer.register(config.name.clone(), from_oldest).await?;
+        fault_point!("sink-registered");
         let finish = finish.child_token();
         let outbox = Outbox {
             cursor,
@@ -103,6 +108,21 @@ impl SinkSet {
                 }
             }
         }
+    }
+
+    /// Waits until one breaks off. Others may end well: they are closed for good.
+    pub async fn broke(&mut self) -> JoinError {
+        poll_fn(|context| {
+            for running in &mut self.running {
+                while let Poll::Ready(Some(ended)) = running.tasks.poll_join_next(context) {
+                    if let Err(failure) = ended {
+                        return Poll::Ready(failure);
+                    }
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Waits until all have ended, after they were told to finish.

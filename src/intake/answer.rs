@@ -1,7 +1,9 @@
 //! What a client is told: one line of JSON an answer, as in the contract.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -112,22 +114,34 @@ fn sink_state<'a>(
     SinkState { name, state, since, tries, last_error }
 }
 
-/// The answer to a show of a PIN in flight.
-pub fn in_flight(pin: &PinId, live: &Live, submission: Option<&Submission>) -> String {
-    let mut shown = state(live);
-    let mut put = |key: &str, value: serde_json::Value| {
-        shown.insert(key.into(), value);
-    };
-    put("pinId", pin.as_str().into());
-    put("state", "in_flight".into());
-    if let Some(reference) = submission.and_then(|s| s.reference.as_deref()) {
-        put("reference", reference.into());
+/// The answer to a show of a PIN in flight; `stored` is what the store has of it, with its deadline.
+pub fn in_flight(pin: &PinId, live: &Live, stored: Option<&(Submission, Timestamp)>) -> String {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        #[serde(flatten)]
+        state: serde_json::Map<String, serde_json::Value>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        metadata: Option<&'a RawValue>,
     }
-    if let Some(metadata) = submission.and_then(|s| s.metadata.as_deref()) {
-        // It was checked at its submit; what can't be read any more is left out.
-        put("metadata", serde_json::from_str(metadata.get()).unwrap_or_default());
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        ok: bool,
+        pin: Shown<'a>,
     }
-    line(&serde_json::json!({"ok": true, "pin": shown}))
+    let mut state = state(live);
+    if let Some((submission, deadline_at)) = stored {
+        // As in the record: the schedule's own are worked out from the clock and can be off by a little.
+        state.insert("submittedAt".into(), rfc3339(submission.submitted_at).into());
+        state.insert("deadlineAt".into(), rfc3339(*deadline_at).into());
+    }
+    state.insert("pinId".into(), pin.as_str().into());
+    state.insert("state".into(), "in_flight".into());
+    let submission = stored.map(|(submission, _)| submission);
+    let reference = submission.and_then(|s| s.reference.as_deref());
+    let metadata = submission.and_then(|s| s.metadata.as_deref());
+    line(&Answer { ok: true, pin: Shown { state, reference, metadata } })
 }
 
 /// The answer to a show of a PIN that has its outcome.
@@ -258,10 +272,11 @@ pub fn counted(count: u64) -> String {
 }
 
 /// The answer to stats. Of `failed`: a sink's name, how many outcomes it is tried again with, how many are
-/// dead letters.
+/// dead letters. `store` is why it can't be written, and since when.
 pub fn stats(
     schedule: &Stats,
     newest_seq: i64,
+    store: Option<(Timestamp, Arc<str>)>,
     connections: usize,
     health: &BTreeMap<String, SinkHealth>,
     failed: &[(String, i64, i64)],
@@ -269,6 +284,7 @@ pub fn stats(
     let counts = &schedule.counts;
     let outcomes: serde_json::Map<_, _> =
         Ending::ALL.iter().map(|e| (e.as_str().to_owned(), counts.outcomes[*e as usize].into())).collect();
+    let trouble = |since: Timestamp, what: &str| serde_json::json!({"since": rfc3339(since), "what": what});
     let sinks: serde_json::Map<_, _> = health
         .iter()
         .map(|(name, health)| {
@@ -276,10 +292,7 @@ pub fn stats(
                 .iter()
                 .find(|(sink, ..)| sink == name)
                 .map_or((0, 0), |(_, retrying, dead)| (*retrying, *dead));
-            let trouble = health
-                .trouble
-                .as_ref()
-                .map(|(since, what)| serde_json::json!({"since": rfc3339(*since), "what": what}));
+            let trouble = health.trouble.as_ref().map(|(since, what)| trouble(*since, what));
             let sink = serde_json::json!({
                 "cursor": health.cursor,
                 "behind": (newest_seq - health.cursor).max(0),
@@ -301,6 +314,7 @@ pub fn stats(
         "polling": schedule.polling,
         "finishing": schedule.finishing,
         "brake": brake,
+        "rate": schedule.rate,
         "polls": {
             "total": counts.polls,
             "understood": counts.understood,
@@ -312,6 +326,7 @@ pub fn stats(
             "unavailable": counts.unavailable,
         },
         "outcomes": outcomes,
+        "store": {"trouble": store.map(|(since, what)| trouble(since, &what))},
         "newestSeq": newest_seq,
         "sinks": sinks,
         "connections": connections,

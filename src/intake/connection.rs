@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::answer;
 use super::lines::{Line, Lines, MAX_LINE};
-use super::outgoing::{Gone, Outgoing, SharedRoom, write_out};
+use super::outgoing::{Gone, Outgoing, STALL, SharedRoom, write_out};
 use super::request::{Code, Refusal, Request, Submit, TailStart, parse};
 use super::{Services, upkeep};
 use crate::pin::PinId;
@@ -47,7 +47,11 @@ pub async fn serve(stream: UnixStream, services: &Services, room: SharedRoom) {
         // Gone: nobody is left to be told anything.
         let _ = connection.run().await;
     };
-    let (_, written) = tokio::join!(reading, write_out(incoming, writer));
+    let cut = answer::refused(&Code::Timeout.because(format!(
+        "answers were left unread for {} s, so this connection is closed; a tail goes on with \"from\"",
+        STALL.as_secs()
+    )));
+    let (_, written) = tokio::join!(reading, write_out(incoming, writer, cut.as_bytes()));
     if let Err(stalled) = written {
         info!("a connection was cut: {stalled}");
     }
@@ -193,8 +197,8 @@ impl Connection<'_> {
     async fn show(&self, pin: PinId) -> Result<String, Ended> {
         let live = self.services.schedule.live(vec![pin.clone()]).await?;
         if let Some(Some(live)) = live.first() {
-            let submission = self.services.store.submission(&pin).await?;
-            return Ok(answer::in_flight(&pin, live, submission.as_ref()));
+            let stored = self.services.store.submission(&pin).await?;
+            return Ok(answer::in_flight(&pin, live, stored.as_ref()));
         }
         let outcome = self.outcome_of(&pin).await?;
         let sinks = self.services.store.sinks_of(outcome.seq).await?;
@@ -255,8 +259,12 @@ impl Connection<'_> {
         let schedule = self.services.schedule.stats().await?;
         let failed = self.services.store.failed_counts().await?;
         let newest = *self.services.writer.newest().borrow();
+        let trouble = self.services.writer.trouble().map(|trouble| {
+            let since = self.services.clock.wall() - trouble.since.elapsed();
+            (since, trouble.what)
+        });
         let connections = self.services.connections.load(Ordering::Relaxed);
-        Ok(answer::stats(&schedule, newest, connections, &self.services.health.all(), &failed))
+        Ok(answer::stats(&schedule, newest, trouble, connections, &self.services.health.all(), &failed))
     }
 
     /// Streams outcome records, no faster than they are read: a slow reader costs a page of memory.

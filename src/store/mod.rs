@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 pub use sqlite::{OpenError, Store};
-pub use writer::{Writer, WriterTask};
+pub use writer::{StoreTrouble, Writer, WriterTask};
 
 use crate::pin::PinId;
 
@@ -96,6 +96,16 @@ pub enum Order {
     Drop { sink: String, from: i64, to: i64 },
     /// Forget a sink that is not configured any more, with its dead letters.
     Forget { sink: String },
+}
+
+/// Why all polling stood still, and what 429s had taught, when that last changed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SavedBrake {
+    /// The reason's name; `None` if polls went out.
+    pub reason: Option<String>,
+    pub until: Option<Timestamp>,
+    /// Polls a second.
+    pub rate: Option<f64>,
 }
 
 /// What a transaction made durable, for those who act on it.

@@ -5,6 +5,7 @@
 //! Every channel into it is bounded: who finds it full waits.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,7 +14,8 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::sqlite::{Applied, Transaction, WriteConnection};
-use super::{Committed, NewPin, Order, Progress, Submitted, Unavailable};
+use super::{Committed, NewPin, Order, Progress, SavedBrake, Submitted, Unavailable};
+use crate::fault::fault_point;
 use crate::outcome::Verdict;
 
 /// Requests that may wait for the writer.
@@ -35,6 +37,7 @@ enum Change {
     Finish(Verdict),
     Progress(Progress),
     Order(Order, Reply<u64>),
+    Brake(SavedBrake),
     Prune(Timestamp, Reply<u64>),
     Register(String, bool, Reply<i64>),
 }
@@ -44,7 +47,7 @@ impl Change {
         match self {
             Self::Submit(pins, _) => pins.len(),
             Self::Progress(progress) => 1 + progress.failed.len() + progress.delivered.len(),
-            Self::Finish(_) | Self::Order(..) | Self::Prune(..) | Self::Register(..) => 1,
+            Self::Finish(_) | Self::Order(..) | Self::Brake(_) | Self::Prune(..) | Self::Register(..) => 1,
         }
     }
 }
@@ -55,6 +58,14 @@ pub struct Writer {
     changes: mpsc::Sender<Change>,
     newest: watch::Receiver<i64>,
     orders: watch::Receiver<u64>,
+    trouble: watch::Receiver<Option<StoreTrouble>>,
+}
+
+/// Why the store can't be written, and since when.
+#[derive(Debug, Clone)]
+pub struct StoreTrouble {
+    pub since: Instant,
+    pub what: Arc<str>,
 }
 
 impl Writer {
@@ -67,9 +78,9 @@ impl Writer {
         let (sender, changes) = mpsc::channel(QUEUE);
         let (newest, newest_seen) = watch::channel(connection.last_seq());
         let (orders, orders_seen) = watch::channel(0);
-        let task =
-            WriterTask { connection, changes, committed, newest, orders, max_in_flight, failing: false };
-        (Self { changes: sender, newest: newest_seen, orders: orders_seen }, task)
+        let (trouble, trouble_seen) = watch::channel(None);
+        let task = WriterTask { connection, changes, committed, newest, orders, max_in_flight, trouble };
+        (Self { changes: sender, newest: newest_seen, orders: orders_seen, trouble: trouble_seen }, task)
     }
 
     /// Takes PINs in; answers, in their order, when that is durable.
@@ -87,6 +98,17 @@ impl Writer {
                 Ok(())
             }
             Err(_) => Err(verdict),
+        }
+    }
+
+    /// Notes how the brake is, if there is room; else gives it back.
+    pub fn try_save_brake(&self, brake: SavedBrake) -> Result<(), SavedBrake> {
+        match self.changes.try_reserve() {
+            Ok(room) => {
+                room.send(Change::Brake(brake));
+                Ok(())
+            }
+            Err(_) => Err(brake),
         }
     }
 
@@ -133,6 +155,11 @@ impl Writer {
         self.orders.clone()
     }
 
+    /// Why the store can't be written now; `None` if it can.
+    pub fn trouble(&self) -> Option<StoreTrouble> {
+        self.trouble.borrow().clone()
+    }
+
     /// The newest durable `seq`, and its changes.
     pub fn newest(&self) -> watch::Receiver<i64> {
         self.newest.clone()
@@ -147,7 +174,7 @@ pub struct WriterTask<M> {
     newest: watch::Sender<i64>,
     orders: watch::Sender<u64>,
     max_in_flight: usize,
-    failing: bool,
+    trouble: watch::Sender<Option<StoreTrouble>>,
 }
 
 /// Who waits for what of the transaction.
@@ -177,7 +204,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                 if Instant::now() >= give_up_at {
                     break;
                 }
-                if self.failing {
+                if self.trouble.borrow().is_some() {
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -229,11 +256,15 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         // A receiver that is gone means that the daemon stops: the store is the truth, nobody misses it. A PIN
         // that left can have been accepted again in the same transaction, so what finished is told first.
         if let Some(last) = applied.finished.last() {
+            fault_point!("finished-and-nobody-told");
             self.newest.send_replace(last.seq);
             let _ = self.committed.send(Committed::Finished(applied.finished).into()).await;
+            fault_point!("finished-and-told");
         }
         if !applied.accepted.is_empty() {
+            fault_point!("accepted-and-nobody-told");
             let _ = self.committed.send(Committed::Accepted(applied.accepted).into()).await;
+            fault_point!("accepted-and-not-acked");
         }
         let mut submitted = applied.submitted.into_iter();
         // Who hung up learns what happened when it asks again.
@@ -256,7 +287,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     }
 
     fn succeeded(&mut self) {
-        if std::mem::take(&mut self.failing) {
+        if self.trouble.send_if_modified(|trouble| trouble.take().is_some()) {
             info!("the store can be written again");
         }
     }
@@ -264,12 +295,16 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     /// Refuses the submits and keeps the rest.
     fn failed(&mut self, error: sqlx::Error, work: &mut Transaction, waiting: &mut Waiting) {
         let unavailable = Unavailable::from(error);
-        if !std::mem::replace(&mut self.failing, true) {
-            error!(
-                error = %unavailable.0,
-                "the store can't be written: submits are refused, outcomes are kept in memory until it can"
-            );
-        }
+        self.trouble.send_modify(|trouble| {
+            if trouble.is_none() {
+                error!(
+                    error = %unavailable.0,
+                    "the store can't be written: submits are refused, outcomes are kept in memory until it can"
+                );
+            }
+            let since = trouble.take().map_or_else(Instant::now, |trouble| trouble.since);
+            *trouble = Some(StoreTrouble { since, what: unavailable.0.clone() });
+        });
         work.submits.clear();
         work.orders.clear();
         work.prune = None;
@@ -297,6 +332,7 @@ fn add(change: Change, work: &mut Transaction, waiting: &mut Waiting) {
             waiting.orders.push_back(reply);
             work.orders.push(order);
         }
+        Change::Brake(brake) => work.brake = Some(brake),
         Change::Prune(before, reply) => {
             waiting.prunes.push_back(reply);
             work.prune = Some(before);

@@ -1,14 +1,17 @@
 //! The questions that are asked of the file.
 
-use futures_util::TryStreamExt;
+use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::super::{Failed, InFlight, Outcome, Record, Unavailable};
+use super::super::{Failed, InFlight, Outcome, Record, SavedBrake, Unavailable};
 use super::Store;
-use super::write::{pin_id, raw, timestamp};
+use super::rows::{pin_id, raw, timestamp};
 use crate::outcome::Submission;
 use crate::pin::PinId;
+
+/// PINs that are loaded at once.
+const LOAD_PAGE: u32 = 4096;
 
 /// The columns of [`in_flight`], in its order.
 macro_rules! in_flight_columns {
@@ -18,13 +21,42 @@ macro_rules! in_flight_columns {
 }
 
 impl Store {
-    /// Gives every PIN in flight to `take`, in no particular order.
+    /// Gives every PIN in flight to `take`, in the order of their IDs. Not while anybody writes.
+    ///
+    /// # Errors
+    /// The store can't be read, or a row is damaged.
     pub async fn each_in_flight(&self, mut take: impl FnMut(InFlight)) -> Result<(), Unavailable> {
-        let mut rows = sqlx::query(in_flight_columns!()).fetch(&self.readers);
-        while let Some(row) = rows.try_next().await? {
-            take(in_flight(&row)?);
+        let mut after = String::new();
+        loop {
+            // A page is one row: a row for each PIN would wake SQLite's thread and this one for each.
+            let page: Option<String> = sqlx::query_scalar(concat!(
+                "SELECT group_concat(pin_id || ' ' || submitted_at || ' ' || deadline_at, char(10)) FROM (",
+                in_flight_columns!(),
+                "WHERE pin_id > ?1 ORDER BY pin_id LIMIT ?2)"
+            ))
+            .bind(&after)
+            .bind(LOAD_PAGE)
+            .fetch_one(&self.readers)
+            .await?;
+            let Some(page) = page else { return Ok(()) };
+            for line in page.lines() {
+                let damaged = || Unavailable(format!("a PIN in flight is damaged: {line:?}").into());
+                let mut fields = line.split(' ');
+                let (Some(pin), Some(submitted), Some(deadline), None) =
+                    (fields.next(), fields.next(), fields.next(), fields.next())
+                else {
+                    return Err(damaged());
+                };
+                take(InFlight {
+                    pin: pin.parse().map_err(|_| damaged())?,
+                    submitted_at: timestamp(submitted.parse().map_err(|_| damaged())?),
+                    deadline_at: timestamp(deadline.parse().map_err(|_| damaged())?),
+                });
+                if pin > after.as_str() {
+                    pin.clone_into(&mut after);
+                }
+            }
         }
-        Ok(())
     }
 
     /// At most `limit` PINs in flight after `after`, in the order of their IDs.
@@ -37,18 +69,27 @@ impl Store {
         Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
     }
 
-    /// What the submitter gave with a PIN that is in flight.
-    pub async fn submission(&self, pin: &PinId) -> Result<Option<Submission>, Unavailable> {
-        let row = sqlx::query("SELECT submitted_at, reference, metadata FROM pin WHERE pin_id = ?1")
-            .bind(pin.as_str())
-            .fetch_optional(&self.readers)
-            .await?;
+    /// The brake as it last was.
+    pub async fn brake(&self) -> Result<SavedBrake, Unavailable> {
+        let row = sqlx::query("SELECT reason, until, rate FROM brake").fetch_one(&self.readers).await?;
+        Ok(SavedBrake {
+            reason: row.try_get(0)?,
+            until: row.try_get::<Option<i64>, _>(1)?.map(timestamp),
+            rate: row.try_get(2)?,
+        })
+    }
+
+    /// What the submitter gave with a PIN that is in flight, and the PIN's deadline.
+    pub async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable> {
+        let sql = "SELECT submitted_at, reference, metadata, deadline_at FROM pin WHERE pin_id = ?1";
+        let row = sqlx::query(sql).bind(pin.as_str()).fetch_optional(&self.readers).await?;
         let Some(row) = row else { return Ok(None) };
-        Ok(Some(Submission {
+        let submission = Submission {
             submitted_at: timestamp(row.try_get(0)?),
             reference: row.try_get(1)?,
             metadata: raw(row.try_get(2)?),
-        }))
+        };
+        Ok(Some((submission, timestamp(row.try_get(3)?))))
     }
 
     /// The newest outcome of a PIN.
