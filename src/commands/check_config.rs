@@ -10,7 +10,7 @@ use super::human;
 use super::output::{Output, note};
 
 pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> {
-    let explained = config::explain(globals)?;
+    let explained = config::explain_beside_daemon(globals)?;
     if output.is_json() {
         for setting in &explained.settings {
             let line =

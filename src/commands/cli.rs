@@ -100,6 +100,9 @@ pub enum Command {
     /// Check the configuration and print the values in effect
     #[command(after_help = help::CHECK_CONFIG)]
     CheckConfig,
+    /// Find what keeps pinwatch from working: key, network, clock, rights; and say what to do
+    #[command(after_help = help::DOCTOR)]
+    Doctor,
     /// Stand in for the API: answer polls for any PIN
     Simulate(SimulateArgs),
     /// See all of it work for a few seconds: no account, no network, no root

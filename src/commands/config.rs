@@ -2,20 +2,31 @@
 //!
 //! The one place of the commands that knows the process's environment.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::cli::Globals;
 pub use crate::config::ConfigError;
 use crate::config::{Config, Environment, Explained, Sources};
 
-/// The daemon's configuration: file, then environment, then `--set`.
-pub fn load(globals: &Globals) -> Result<Config, ConfigError> {
-    Config::load(&sources(globals))
-}
+/// Where the packaged unit takes credentials from (LoadCredential=).
+const CREDENTIALS: &str = "/etc/pinwatch";
 
-/// The same, with where each value came from.
+/// The daemon's configuration, file, then environment, then `--set`, with where each value came from.
 pub fn explain(globals: &Globals) -> Result<Explained, ConfigError> {
     Config::explain(&sources(globals))
+}
+
+/// The same for somebody who is not the daemon: credentials that systemd hands to it alone are looked for where
+/// systemd takes them from.
+pub fn explain_beside_daemon(globals: &Globals) -> Result<Explained, ConfigError> {
+    let mut sources = sources(globals);
+    let credential = Path::new(CREDENTIALS).join("api-key");
+    // Only what can be read: for all others the message is that there are no credentials.
+    if std::fs::File::open(credential).is_ok() {
+        let variables = &mut sources.environment.variables;
+        variables.entry("CREDENTIALS_DIRECTORY".to_owned()).or_insert_with(|| CREDENTIALS.into());
+    }
+    Config::explain(&sources)
 }
 
 /// The socket that a client connects to: as told, or where the daemon's configuration puts it.
@@ -26,7 +37,8 @@ pub fn client_socket(globals: &Globals, told: Option<&PathBuf>) -> Result<PathBu
     }
 }
 
-fn sources(globals: &Globals) -> Sources {
+/// Where the configuration is read.
+pub fn sources(globals: &Globals) -> Sources {
     Sources {
         file: globals.config.clone(),
         environment: Environment::of_process(),

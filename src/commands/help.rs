@@ -182,6 +182,17 @@ Examples:
   pinwatch check-config --config ./pinwatch.toml --set api.rate=50
   pinwatch check-config && systemctl reload pinwatch";
 
+pub const DOCTOR: &str = "\
+Makes one call to the API, asks the daemon, and looks at the sinks; changes nothing. As root it sees most: the key \
+that systemd hands to the daemon is read from /etc/pinwatch/api-key.
+
+Examples:
+  sudo pinwatch doctor
+  pinwatch doctor --config ./pinwatch.toml
+  pinwatch doctor --json | jq -r 'select(.ok == false) | .what'
+
+Exit status: 0 all is well, 1 something is not, 2 the configuration is wrong.";
+
 pub const DEMO: &str = "\
 Starts a simulated API and a daemon in a temporary folder, submits PINs to it, shows how they become final, \
 and leaves nothing behind.

@@ -1,37 +1,56 @@
-//! The daemon's log on stderr, in the form that `log.format` asks for.
+//! The daemon's log, on stderr or in the journal, in the form that `log.format` asks for.
 //!
 //! Promises one line an event: nothing that an event carries can begin a second one. Results never go here.
 
 use std::fmt;
 use std::io::IsTerminal;
+use std::path::Path;
 
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Subscriber, warn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::{EnvFilter, fmt as layer};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt as layer, registry, reload};
 
 use super::error::CommandError;
+use super::journal::{self, priority};
+use super::storm;
 use crate::config::{Log, LogFormat};
+use crate::daemon::SetLog;
 
-/// Begins to log. Once a process.
-pub fn start(log: &Log) -> Result<(), CommandError> {
-    let filter = EnvFilter::builder()
-        .parse(&log.level)
-        .map_err(|error| CommandError::LogLevel { level: log.level.clone(), problem: error.to_string() })?;
-    let builder = layer().with_env_filter(filter).with_writer(std::io::stderr);
+/// Begins to log; once a process. Gives what puts another level in force.
+pub fn start(log: &Log) -> Result<SetLog, CommandError> {
+    let (filter, handle) = reload::Layer::new(level_filter(log)?);
+    let base = registry().with(filter).with(storm::Limit::default());
+    let stderr = layer::layer().with_writer(std::io::stderr);
     match log.format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-        LogFormat::Journald => builder.with_ansi(false).event_format(Journal).init(),
+        LogFormat::Text => base.with(stderr.with_ansi(std::io::stderr().is_terminal())).init(),
+        LogFormat::Json => base.with(stderr.json().flatten_event(true)).init(),
+        LogFormat::Journald => match journal::Journal::connect(Path::new(journal::SOCKET)) {
+            Ok(journal) => base.with(journal).init(),
+            Err(error) => {
+                base.with(stderr.with_ansi(false).event_format(Lines)).init();
+                warn!(%error, "the journal can't be reached: the log goes to stderr, with priorities");
+            }
+        },
     }
-    Ok(())
+    Ok(Box::new(move |log| {
+        let filter = level_filter(log).map_err(|error| error.to_string())?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    }))
+}
+
+fn level_filter(log: &Log) -> Result<EnvFilter, CommandError> {
+    let parsed = EnvFilter::builder().parse(&log.level);
+    parsed.map_err(|error| CommandError::LogLevel { level: log.level.clone(), problem: error.to_string() })
 }
 
 /// Lines as journald wants them from stderr: `<N>` is the priority, and the time is the journal's own.
-struct Journal;
+struct Lines;
 
-impl<S, N> FormatEvent<S, N> for Journal
+impl<S, N> FormatEvent<S, N> for Lines
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -51,16 +70,6 @@ where
             if c.is_control() { write!(writer, "{}", c.escape_default())? } else { writer.write_char(c)? }
         }
         writeln!(writer)
-    }
-}
-
-/// The priority of syslog(3).
-fn priority(level: Level) -> u8 {
-    match level {
-        Level::ERROR => 3,
-        Level::WARN => 4,
-        Level::INFO => 6,
-        Level::DEBUG | Level::TRACE => 7,
     }
 }
 
@@ -89,7 +98,7 @@ mod tests {
         let written = Written::default();
         let writer = written.clone();
         let subscriber =
-            layer().with_ansi(false).event_format(Journal).with_writer(move || writer.clone()).finish();
+            layer::fmt().with_ansi(false).event_format(Lines).with_writer(move || writer.clone()).finish();
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(target: "pinwatch::poll", pin = "9C81", "the API said: {}", "a\n<0>b");
         });

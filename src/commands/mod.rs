@@ -11,11 +11,13 @@ mod client;
 mod config;
 mod dead_letters;
 mod demo;
+mod doctor;
 mod error;
 mod exit;
 mod help;
 mod human;
 mod input;
+mod journal;
 mod list;
 mod logging;
 mod output;
@@ -29,6 +31,7 @@ mod run;
 mod show;
 mod sinks;
 mod stats;
+mod storm;
 mod submit;
 mod tail;
 mod upkeep_cli;
@@ -100,6 +103,7 @@ fn dispatch(Cli { globals, command }: Cli) -> Result<Exit, CommandError> {
         Command::Stats(link) => client_runtime()?.block_on(stats::run(&socket(&link)?, output())),
         Command::Ping(link) => client_runtime()?.block_on(ping::run(&socket(&link)?, output())),
         Command::CheckConfig => check_config::run(&globals, output()),
+        Command::Doctor => client_runtime()?.block_on(doctor::run(&globals, output())),
         Command::Simulate(args) => {
             refuse_json(&globals, "simulate has no results")?;
             run::simulate(args)

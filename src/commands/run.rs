@@ -11,17 +11,22 @@ use super::error::CommandError;
 use super::exit::Exit;
 use super::logging;
 use crate::config::{Log, LogFormat};
+use crate::daemon::{DaemonError, Outside};
+use crate::intake::Passed;
 use crate::simulate::{self, SimulateArgs};
 
 pub fn run(globals: &Globals) -> Result<Exit, CommandError> {
-    let config = config::load(globals)?;
-    logging::start(&config.log)?;
-    runtime()?.block_on(crate::daemon::run(config))?;
+    // First of all: it changes the environment, which must not have threads yet.
+    let socket = Passed::take().map_err(DaemonError::Socket)?;
+    let configured = config::explain(globals)?;
+    let set_log = logging::start(&configured.config.log)?;
+    let outside = Outside { socket, sources: config::sources(globals), set_log };
+    runtime()?.block_on(crate::daemon::run(configured, outside))?;
     Ok(Exit::Done)
 }
 
 pub fn simulate(args: SimulateArgs) -> Result<Exit, CommandError> {
-    logging::start(&Log { level: "info".to_owned(), format: LogFormat::Text })?;
+    let _unchanged = logging::start(&Log { level: "info".to_owned(), format: LogFormat::Text })?;
     runtime()?.block_on(simulate::run(args))?;
     Ok(Exit::Done)
 }

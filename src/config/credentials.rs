@@ -21,6 +21,19 @@ pub enum Credentials {
     Basic { username: String, password: SecretString },
 }
 
+impl Credentials {
+    /// Whether these are the same, for a reload to tell.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::App(a), Self::App(b)) => a.expose_secret() == b.expose_secret(),
+            (Self::Basic { username: a, password: p }, Self::Basic { username: b, password: q }) => {
+                a == b && p.expose_secret() == q.expose_secret()
+            }
+            _ => false,
+        }
+    }
+}
+
 /// The keys that give credentials, in the order in which messages name them.
 const KEYS: [&str; 5] = ["key", "key_file", "username", "password", "password_file"];
 
@@ -98,7 +111,14 @@ fn from_systemd(section: &mut Section, environment: &Environment) -> Option<Cred
             checked_key(section, "key", key).map(Credentials::App)
         }
         Err(error) => {
-            refuse_all(section, format!("can't use the credential {}: {error}", path.display()));
+            refuse_all(
+                section,
+                format!(
+                    "can't use the credential {}: {error}. Is the key in the file that LoadCredential= of the unit names \
+                 (/etc/pinwatch/api-key)?",
+                    path.display()
+                ),
+            );
             None
         }
     }

@@ -22,6 +22,13 @@ pub struct Sink {
     pub from: From,
 }
 
+impl Sink {
+    /// Whether a running sink can stay as it is: `from` is for those that have no cursor yet.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.kind == other.kind
+    }
+}
+
 /// Where a sink that has no cursor yet begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum From {
@@ -30,7 +37,7 @@ pub enum From {
 }
 
 /// What a sink is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SinkKind {
     Stdout,
     File {

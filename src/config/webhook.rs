@@ -35,6 +35,18 @@ pub struct Webhook {
     pub batch: usize,
 }
 
+impl PartialEq for Webhook {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { url, secrets, timeout, concurrency, max_age, format, batch } = self;
+        let same_secrets = secrets.len() == other.secrets.len()
+            && secrets.iter().zip(&other.secrets).all(|(a, b)| a.expose_secret() == b.expose_secret());
+        same_secrets
+            && *url == other.url
+            && (*timeout, *concurrency, *max_age) == (other.timeout, other.concurrency, other.max_age)
+            && (*format, *batch) == (other.format, other.batch)
+    }
+}
+
 /// The body of a webhook request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WebhookFormat {

@@ -4,7 +4,10 @@
 //! daemon instead of being missed, and that a stop loses nothing: no new PINs, running polls end, the store
 //! and the sinks are flushed. Knows the parts' insides as little as they know each other's.
 
+mod notify;
+mod reload;
 mod signals;
+mod sink_set;
 
 use std::future::Future;
 use std::io;
@@ -18,13 +21,15 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::reload::CurrentClient;
+pub use self::reload::{Outside, SetLog};
 use self::signals::{Signal, Signals};
+use self::sink_set::SinkSet;
 use crate::clock::Clock;
-use crate::config::{self, Config, SinkKind};
+use crate::config::{self, Explained, Setting, SinkKind};
 use crate::fault::fault_point;
-use crate::intake::{self, Services, Socket, SocketError};
-use crate::pin::PinId;
-use crate::poll::{Client, ClientError, Meaning};
+use crate::intake::{self, Passed, Services, Socket, SocketError};
+use crate::poll::{Client, ClientError};
 use crate::schedule::{self, Schedule};
 use crate::sinks::{Dispatcher, Endpoint, FileSink, Health, Ordered, StdoutSink, Trouble, WebhookSink};
 use crate::store::{OpenError, Store, Unavailable, Writer};
@@ -56,22 +61,19 @@ pub enum DaemonError {
     Forced,
 }
 
-impl schedule::Poll for Client {
-    async fn poll(&self, pin: &PinId) -> Meaning {
-        Client::poll(self, pin).await
-    }
-}
-
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT; on SIGHUP it goes on with the configuration as it is then.
 ///
 /// # Errors
 /// It could not start, a part of it broke, or a second signal ended it at once.
-pub async fn run(config: Config) -> Result<(), DaemonError> {
+pub async fn run(configured: Explained, outside: Outside) -> Result<(), DaemonError> {
     let mut signals = Signals::listen().map_err(DaemonError::Signals)?;
-    let client = Client::new(&config.api)?;
-    let mut daemon = Daemon::start(&config, client).await?;
+    notify::starting("starting: the store is opened");
+    let grace = configured.config.shutdown_grace;
+    let mut daemon = Daemon::start(configured, outside).await?;
+    notify::ready();
     let ended = daemon.until_stopped(&mut signals).await;
-    let stopping = daemon.stop(config.shutdown_grace);
+    notify::stopping();
+    let stopping = daemon.stop(grace);
     tokio::select! {
         () = stopping => ended,
         () = signals.stop_again() => Err(DaemonError::Forced),
@@ -86,30 +88,32 @@ struct Daemon {
     parts: Parts,
     /// Ends when all that hold a [`Writer`] have: then all is durable.
     writing: JoinSet<usize>,
-    sinks: JoinSet<()>,
+    sinks: SinkSet,
     store: Store,
     writer: Writer,
     stop: CancellationToken,
     finish: CancellationToken,
     rotate: watch::Sender<u64>,
+    // What a reload needs, and what it changes.
+    outside: Outside,
+    current: Explained,
+    at_start: Vec<Setting>,
+    client: Arc<CurrentClient>,
+    schedule: Schedule,
+    deadline: watch::Sender<Duration>,
 }
 
 impl Daemon {
-    async fn start(config: &Config, client: Client) -> Result<Self, DaemonError> {
+    async fn start(configured: Explained, mut outside: Outside) -> Result<Self, DaemonError> {
+        let config = &configured.config;
+        let client = Arc::new(CurrentClient::new(Client::new(&config.api)?));
         let clock = Clock::system();
-        let (store, mut connection) = Store::open(&config.store.path).await?;
-        let mut cursors = Vec::new();
-        for sink in &config.sinks {
-            let oldest = sink.from == config::From::Oldest;
-            let cursor = connection.register_sink(&sink.name, oldest).await;
-            cursors.push(cursor.map_err(|error| DaemonError::Load(error.into()))?);
-            fault_point!("sink-registered");
-        }
-        warn_of_unknown_sinks(&store, &config.sinks).await?;
+        let (store, connection) = Store::open(&config.store.path).await?;
 
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
         core.reserve(connection.in_flight());
+        notify::starting("starting: the PINs in flight are loaded");
         schedule::resume(&mut core, &store).await?;
         let in_flight = core.in_flight();
 
@@ -122,23 +126,21 @@ impl Daemon {
         let finish = CancellationToken::new();
         let (rotate, rotations) = watch::channel(0);
         let health = Health::default();
-        let mut sinks = JoinSet::new();
-        for (sink, cursor) in config.sinks.iter().zip(cursors) {
-            // Before anybody can ask: who has no health is taken for a sink that is not configured any more.
-            health.update(&sink.name, |health| health.cursor = cursor);
-            let outbox = Outbox {
-                cursor,
-                store: store.clone(),
-                writer: writer.clone(),
-                clock: clock.clone(),
-                health: health.clone(),
-                rotate: rotations.clone(),
-                finish: finish.clone(),
-            };
-            start_sink(sink, outbox, &mut sinks).await?;
+        let mut sinks = SinkSet::new(Outbox {
+            cursor: 0,
+            store: store.clone(),
+            writer: writer.clone(),
+            clock: clock.clone(),
+            health: health.clone(),
+            rotate: rotations,
+            finish: finish.clone(),
+        });
+        for sink in &config.sinks {
+            sinks.start(sink).await?;
         }
+        warn_of_unknown_sinks(&store, &config.sinks).await?;
 
-        let socket = Socket::bind(&config.intake.socket, config.intake.mode)?;
+        let socket = listen(outside.socket.take(), &config.intake)?;
         let mut parts = Parts::new();
         let (renewing, stopped) = (client.clone().renew_connections(), stop.clone());
         parts.spawn(async move {
@@ -147,7 +149,7 @@ impl Daemon {
         });
         let schedule_task = schedule::Task {
             core,
-            poller: Arc::new(client),
+            poller: client.clone(),
             writer: writer.clone(),
             events,
             concurrency: config.api.concurrency,
@@ -161,13 +163,14 @@ impl Daemon {
             }
             "schedule"
         });
+        let (deadline, deadline_seen) = watch::channel(config.schedule.deadline);
         let services = Services {
-            schedule,
+            schedule: schedule.clone(),
             store: store.clone(),
             writer: writer.clone(),
             clock: clock.clone(),
-            deadline: config.schedule.deadline,
-            health,
+            deadline: deadline_seen,
+            health: health.clone(),
             stop: stop.clone(),
             connections: Arc::default(),
         };
@@ -181,13 +184,34 @@ impl Daemon {
             pruning.await;
             "retention"
         });
+        let telling = notify::keep_told(schedule.clone(), writer.clone(), health, stop.clone());
+        parts.spawn(async move {
+            telling.await;
+            "status"
+        });
         info!(
             socket = %config.intake.socket.display(),
             store = %config.store.path.display(),
             in_flight,
             "ready: PINs are taken and polled"
         );
-        Ok(Self { parts, writing, sinks, store, writer, stop, finish, rotate })
+        let at_start = configured.settings.clone();
+        Ok(Self {
+            parts,
+            writing,
+            sinks,
+            store,
+            writer,
+            stop,
+            finish,
+            rotate,
+            outside,
+            current: configured,
+            at_start,
+            client,
+            schedule,
+            deadline,
+        })
     }
 
     /// Waits for the signal to stop. A part that ends before that is a failure.
@@ -199,10 +223,9 @@ impl Daemon {
                         info!(signal = name, "stopping: no new PINs are taken, running polls end");
                         return Ok(());
                     }
-                    Signal::Reload => {
-                        info!("files are opened again");
-                        self.rotate.send_modify(|count| *count += 1);
-                    }
+                    Signal::Reload => self.reload().await,
+                    #[cfg(feature = "stall")]
+                    Signal::Stall => self.schedule.stall().await,
                 },
                 Some(ended) = self.parts.join_next() => return Err(DaemonError::Broken(part(ended))),
                 // As long as we hold a `Writer`, its task ends only by breaking off.
@@ -210,16 +233,15 @@ impl Daemon {
                     return Err(DaemonError::Broken(part(ended.map(|_| "store's writer"))));
                 }
                 // A sink that is closed for good ends well, and the others go on.
-                Some(ended) = self.sinks.join_next() => if ended.is_err() {
-                    return Err(DaemonError::Broken(part(ended.map(|()| "sink"))));
-                },
+                failure = self.sinks.broke() => return Err(DaemonError::Broken(part(Err(failure)))),
             }
         }
     }
 
     /// Ends the parts in the order of the data, each within a limit.
     async fn stop(self, grace: Duration) {
-        let Self { mut parts, mut writing, mut sinks, store, writer, stop, finish, rotate: _rotate } = self;
+        let Self { mut parts, mut writing, mut sinks, store, writer, stop, finish, rotate: _rotate, .. } =
+            self;
         stop.cancel();
         // The parts keep to the grace themselves; the patience is for what they must not do.
         within(grace + FLUSH_PATIENCE, "intake and schedule", async {
@@ -238,14 +260,7 @@ impl Daemon {
         .await;
         finish.cancel();
         fault_point!("told-sinks-to-finish");
-        within(FLUSH_PATIENCE, "sinks", async {
-            while let Some(ended) = sinks.join_next().await {
-                if let Err(failure) = ended {
-                    error!(%failure, "a sink broke off; this is a bug. Its outcomes are kept");
-                }
-            }
-        })
-        .await;
+        within(FLUSH_PATIENCE, "sinks", sinks.ended()).await;
         // Before the writer's connection: the last one to close folds the write-ahead log into the file, and
         // those that read can't.
         within(FLUSH_PATIENCE, "store", store.close()).await;
@@ -255,6 +270,19 @@ impl Daemon {
         within(FLUSH_PATIENCE, "store", async { while writing.join_next().await.is_some() {} }).await;
         info!("stopped");
     }
+}
+
+/// Listens at the socket that systemd passed, else at one of its own.
+fn listen(passed: Option<Passed>, intake: &config::Intake) -> Result<Socket, SocketError> {
+    let Some(passed) = passed else { return Socket::bind(&intake.socket, intake.mode) };
+    if let Some(path) = passed.path().filter(|path| *path != intake.socket) {
+        warn!(
+            passed = %path.display(),
+            configured = %intake.socket.display(),
+            "the socket that was passed is not intake.socket, where the commands look for it: make them the same"
+        );
+    }
+    Socket::adopt(passed)
 }
 
 /// What every sink is given.

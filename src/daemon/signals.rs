@@ -11,6 +11,9 @@ pub enum Signal {
     Stop(&'static str),
     /// SIGHUP, from logrotate or `systemctl reload`.
     Reload,
+    /// SIGUSR1, in test builds: the schedule is to stand still.
+    #[cfg(feature = "stall")]
+    Stall,
 }
 
 /// The signals of this process, from when it listens.
@@ -18,6 +21,8 @@ pub struct Signals {
     terminate: Stream,
     interrupt: Stream,
     hang_up: Stream,
+    #[cfg(feature = "stall")]
+    user: Stream,
 }
 
 impl Signals {
@@ -27,20 +32,32 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            #[cfg(feature = "stall")]
+            user: signal(SignalKind::user_defined1())?,
         })
     }
 
     /// The next one.
     pub async fn next(&mut self) -> Signal {
+        #[cfg(feature = "stall")]
         tokio::select! {
-            _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
-            _ = self.hang_up.recv() => Signal::Reload,
+            _ = self.user.recv() => Signal::Stall,
+            signal = Self::common(&mut self.terminate, &mut self.interrupt, &mut self.hang_up) => signal,
+        }
+        #[cfg(not(feature = "stall"))]
+        Self::common(&mut self.terminate, &mut self.interrupt, &mut self.hang_up).await
+    }
+
+    async fn common(terminate: &mut Stream, interrupt: &mut Stream, hang_up: &mut Stream) -> Signal {
+        tokio::select! {
+            _ = terminate.recv() => Signal::Stop("SIGTERM"),
+            _ = interrupt.recv() => Signal::Stop("SIGINT"),
+            _ = hang_up.recv() => Signal::Reload,
         }
     }
 
     /// Waits for another signal to stop.
     pub async fn stop_again(&mut self) {
-        while self.next().await == Signal::Reload {}
+        while !matches!(self.next().await, Signal::Stop(_)) {}
     }
 }

@@ -139,7 +139,9 @@ impl Connection<'_> {
         let new = submits.into_iter().map(|submit| NewPin {
             submitted_at: now,
             // A deadline is at most a year away, so this only ends where the calendar does.
-            deadline_at: now.saturating_add(submit.deadline.unwrap_or(self.services.deadline)).unwrap_or(now),
+            deadline_at: now
+                .saturating_add(submit.deadline.unwrap_or(*self.services.deadline.borrow()))
+                .unwrap_or(now),
             pin: submit.pin,
             reference: submit.reference,
             metadata: submit.metadata,

@@ -18,14 +18,14 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 pub use lines::MAX_LINE;
 pub use request::{Code, Request, parse};
-pub use socket::{Socket, SocketError};
+pub use socket::{Passed, Socket, SocketError};
 
 use crate::clock::Clock;
 use crate::schedule::Schedule;
@@ -43,8 +43,8 @@ pub struct Services {
     pub store: Store,
     pub writer: Writer,
     pub clock: Clock,
-    /// `schedule.deadline`
-    pub deadline: Duration,
+    /// `schedule.deadline`, which a reload can change.
+    pub deadline: watch::Receiver<Duration>,
     pub health: Health,
     pub stop: CancellationToken,
     /// Connections that are open, for `stats`.

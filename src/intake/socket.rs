@@ -1,4 +1,5 @@
-//! The socket's file: made with its mode, taken over from a dead daemon, never from a live one.
+//! The socket: systemd's, if it passes one, and left to it; else a file of our own, made with its mode, taken
+//! over from a dead daemon, never from a live one.
 
 use std::fs;
 use std::io;
@@ -6,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use listenfd::ListenFd;
 use thiserror::Error;
 use tokio::net::UnixListener;
 use tracing::warn;
@@ -22,19 +24,56 @@ pub enum SocketError {
          yours, or give another `intake.socket`"
     )]
     FolderOfOthers { path: PathBuf, owner: u32 },
+    #[error("the socket that was passed (LISTEN_FDS) can't be used: {0}. Check the .socket unit")]
+    Passed(String),
     #[error("can't {doing} {path}: {source}")]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
 }
 
-/// A listening socket that removes its file when it is dropped, if the file is still its own.
+/// A listening socket that removes its file when it is dropped, if it made it and the file is still its own.
 #[derive(Debug)]
 pub struct Socket {
     pub listener: UnixListener,
-    path: PathBuf,
-    inode: u64,
+    /// What it made: the path and the inode.
+    own: Option<(PathBuf, u64)>,
+}
+
+/// A socket that systemd listened at before us, and will after us.
+#[derive(Debug)]
+pub struct Passed(std::os::unix::net::UnixListener);
+
+impl Passed {
+    /// Takes it from the environment, if there is one. To be called before there are threads: it takes the
+    /// variables out of the environment.
+    ///
+    /// # Errors
+    /// What was passed is not one listening Unix socket.
+    pub fn take() -> Result<Option<Self>, SocketError> {
+        let mut passed = ListenFd::from_env();
+        if passed.len() > 1 {
+            return Err(SocketError::Passed(format!(
+                "{} sockets were passed, and one is used",
+                passed.len()
+            )));
+        }
+        let listener = passed.take_unix_listener(0);
+        Ok(listener.map_err(|error| SocketError::Passed(error.to_string()))?.map(Self))
+    }
+
+    /// Where it listens, as far as that has a name.
+    pub fn path(&self) -> Option<PathBuf> {
+        self.0.local_addr().ok()?.as_pathname().map(Path::to_owned)
+    }
 }
 
 impl Socket {
+    /// Uses a socket that was passed, as it is. Must be called within a tokio runtime.
+    pub fn adopt(Passed(listener): Passed) -> Result<Self, SocketError> {
+        let adopted = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
+        let listener = adopted.map_err(|error| SocketError::Passed(error.to_string()))?;
+        Ok(Self { listener, own: None })
+    }
+
     /// Listens at `path` with the permission bits `mode`. Must be called within a tokio runtime.
     pub fn bind(path: &Path, mode: u32) -> Result<Self, SocketError> {
         let io = |doing| move |source| SocketError::Io { doing, path: path.to_owned(), source };
@@ -66,16 +105,17 @@ impl Socket {
             let _ = fs::remove_file(&temporary);
             io("listen at")(source)
         })?;
-        Ok(Self { listener, path: path.to_owned(), inode })
+        Ok(Self { listener, own: Some((path.to_owned(), inode)) })
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
-            && let Err(error) = fs::remove_file(&self.path)
+        if let Some((path, inode)) = &self.own
+            && fs::symlink_metadata(path).is_ok_and(|file| file.ino() == *inode)
+            && let Err(error) = fs::remove_file(path)
         {
-            warn!(%error, path = %self.path.display(), "the socket's file could not be removed");
+            warn!(%error, path = %path.display(), "the socket's file could not be removed");
         }
     }
 }
@@ -144,6 +184,19 @@ mod tests {
         }
         let refused = Socket::bind(&folder.path().join("pinwatch.sock"), 0o600);
         assert!(matches!(refused, Err(SocketError::FolderOfOthers { owner: 4242, .. })), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_passed_is_used_and_its_file_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("passed.sock");
+        let passed = Passed(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert_eq!(passed.path().as_deref(), Some(path.as_path()));
+        let socket = Socket::adopt(passed).unwrap();
+        let client = UnixStream::connect(&path).unwrap();
+        assert!(socket.listener.accept().await.is_ok());
+        drop((client, socket));
+        assert!(path.exists());
     }
 
     #[tokio::test]

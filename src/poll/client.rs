@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use memchr::memmem;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Method, Request, Response, StatusCode, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Meaning;
 use super::answer::MAX_BODY;
 use super::failure::{detail, failure_text, lost_connection};
+use super::retry_after::http_date;
 use crate::config::{Api, Credentials};
 use crate::pin::PinId;
 
@@ -157,6 +158,14 @@ impl Client {
             let secret = secret.expose_secret().as_bytes();
             replaced(clean.as_deref().unwrap_or(body), secret).or(clean)
         })
+    }
+
+    /// One request, for a person who wants to know whether it works: the status, and what time it is there.
+    pub async fn look(&self, pin: &PinId) -> Result<(u16, Option<Timestamp>), String> {
+        let answer = timeout_at(Instant::now() + self.timeout, self.ask(pin)).await;
+        let response = answer.unwrap_or_else(|_| Err(self.time_out("answer")))?;
+        let date = response.headers().get(DATE).and_then(|date| http_date(date.as_bytes()));
+        Ok((response.status().as_u16(), date))
     }
 
     /// One request, or two: a kept connection that the server had closed is nobody's failure. hyper tries

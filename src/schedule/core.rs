@@ -343,7 +343,7 @@ impl Core {
         entry.stage = Stage::Finishing;
         self.finishing += 1;
         self.counts.outcomes[ending as usize] += 1;
-        debug!(pin = %entry.pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");
+        debug!(pin_id = %entry.pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");
         Some(Verdict {
             pin: entry.pin.clone(),
             ending,

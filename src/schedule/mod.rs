@@ -13,6 +13,7 @@ mod rate;
 mod table;
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use tracing::error;
 pub use self::brake::Reason;
 pub use self::core::{Cancelled, Core, Counts, Ticket};
 pub use self::table::{Entry, Stage};
+use crate::config;
 use crate::outcome::{Deliveries, Verdict};
 use crate::pin::PinId;
 use crate::poll::Meaning;
@@ -50,6 +52,18 @@ pub trait Poll: Send + Sync + 'static {
 pub enum Event {
     Committed(Committed),
     Ask(Ask),
+    Reconfigure(Box<Settings>),
+    /// Test builds only: stand still, to see the watchdog bite.
+    #[cfg(feature = "stall")]
+    Stall,
+}
+
+/// What of the configuration can change while the schedule runs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub schedule: config::Schedule,
+    pub rate: Option<NonZeroU32>,
+    pub concurrency: usize,
 }
 
 impl From<Committed> for Event {
@@ -143,6 +157,16 @@ impl Schedule {
     /// The schedule in numbers.
     pub async fn stats(&self) -> Result<Stats, Stopping> {
         self.ask(Ask::Stats).await
+    }
+
+    /// Goes on with another configuration; what is due already stays so.
+    pub async fn reconfigure(&self, settings: Settings) -> Result<(), Stopping> {
+        self.inbox.send(Event::Reconfigure(Box::new(settings))).await.map_err(|_| Stopping)
+    }
+
+    #[cfg(feature = "stall")]
+    pub async fn stall(&self) {
+        let _ = self.inbox.send(Event::Stall).await;
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Stopping> {
@@ -313,6 +337,15 @@ impl<P: Poll> Running<P> {
             Event::Ask(Ask::Stats(reply)) => {
                 let _ = reply.send(self.stats());
             }
+            Event::Reconfigure(settings) => {
+                let Settings { schedule, rate, concurrency } = *settings;
+                self.core.reconfigure(schedule, rate);
+                self.concurrency = concurrency;
+            }
+            #[cfg(feature = "stall")]
+            Event::Stall => loop {
+                std::thread::park();
+            },
         }
     }
 

@@ -75,6 +75,11 @@ impl Health {
         change(self.lock().entry(sink.to_owned()).or_default());
     }
 
+    /// Forgets a sink that is not configured any more.
+    pub fn forget(&self, sink: &str) {
+        self.lock().remove(sink);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, SinkHealth>> {
         // Each update is whole in itself, so a panic elsewhere leaves nothing half-done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

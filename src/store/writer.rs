@@ -39,6 +39,7 @@ enum Change {
     Order(Order, Reply<u64>),
     Brake(SavedBrake),
     Prune(Timestamp, Reply<u64>),
+    Register(String, bool, Reply<i64>),
 }
 
 impl Change {
@@ -46,7 +47,7 @@ impl Change {
         match self {
             Self::Submit(pins, _) => pins.len(),
             Self::Progress(progress) => 1 + progress.failed.len() + progress.delivered.len(),
-            Self::Finish(_) | Self::Order(..) | Self::Brake(_) | Self::Prune(..) => 1,
+            Self::Finish(_) | Self::Order(..) | Self::Brake(_) | Self::Prune(..) | Self::Register(..) => 1,
         }
     }
 }
@@ -138,6 +139,11 @@ impl Writer {
         self.ask(|reply| Change::Prune(before, reply)).await
     }
 
+    /// Makes a cursor for a sink, at the oldest outcome or behind the newest, if it has none; gives its cursor.
+    pub async fn register(&self, sink: String, from_oldest: bool) -> Result<i64, Unavailable> {
+        self.ask(|reply| Change::Register(sink, from_oldest, reply)).await
+    }
+
     async fn ask<T>(&self, change: impl FnOnce(Reply<T>) -> Change) -> Result<T, Unavailable> {
         let (reply, answer) = oneshot::channel();
         self.changes.send(change(reply)).await.map_err(|_| Unavailable::stopped())?;
@@ -178,6 +184,7 @@ struct Waiting {
     submits: VecDeque<(usize, Reply<Vec<Submitted>>)>,
     orders: VecDeque<Reply<u64>>,
     prunes: VecDeque<Reply<u64>>,
+    registers: VecDeque<(String, bool, Reply<i64>)>,
 }
 
 impl<M: From<Committed> + Send + 'static> WriterTask<M> {
@@ -273,6 +280,10 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         for reply in waiting.prunes.drain(..) {
             let _ = reply.send(Ok(applied.pruned));
         }
+        for (sink, from_oldest, reply) in waiting.registers.drain(..) {
+            let cursor = self.connection.register_sink(&sink, from_oldest).await;
+            let _ = reply.send(cursor.map_err(Unavailable::from));
+        }
     }
 
     fn succeeded(&mut self) {
@@ -303,6 +314,9 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         for reply in waiting.orders.drain(..).chain(waiting.prunes.drain(..)) {
             let _ = reply.send(Err(unavailable.clone()));
         }
+        for (_, _, reply) in waiting.registers.drain(..) {
+            let _ = reply.send(Err(unavailable.clone()));
+        }
     }
 }
 
@@ -323,5 +337,6 @@ fn add(change: Change, work: &mut Transaction, waiting: &mut Waiting) {
             waiting.prunes.push_back(reply);
             work.prune = Some(before);
         }
+        Change::Register(sink, from_oldest, reply) => waiting.registers.push_back((sink, from_oldest, reply)),
     }
 }

@@ -183,7 +183,7 @@ async fn finish(
     let mut inserts: Vec<(i64, &str, i64, Record)> = Vec::with_capacity(submissions.len());
     for verdict in verdicts {
         let Some(submission) = submissions.remove(verdict.pin.as_str()) else {
-            error!(pin = %verdict.pin, "a PIN that is not in flight got a verdict; it was dropped. This is a bug");
+            error!(pin_id = %verdict.pin, "a PIN that is not in flight got a verdict; it was dropped. This is a bug");
             continue;
         };
         let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission).into();

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Builds the Debian package: the program, then what it prints about itself (manual, completions), then the .deb.
+# Usage: packaging/build-deb.sh [options of cargo deb], such as --output DIR.
+# PINWATCH_BINARY names a program that is there already, instead of a release build; for tests.
+set -eu
+cd "$(dirname "$0")/.."
+target=${CARGO_TARGET_DIR:-target}
+if [ -z "${PINWATCH_BINARY:-}" ]; then
+  cargo build --release --locked
+  PINWATCH_BINARY=$target/release/pinwatch
+fi
+# Where [package.metadata.deb] looks for what it packs.
+made=target/packaging
+rm -rf "$made"
+mkdir -p "$made"
+install -m 0755 "$PINWATCH_BINARY" "$made/pinwatch"
+"$made/pinwatch" man --dir "$made/man"
+gzip -9n "$made"/man/*.1
+for shell in bash zsh fish; do
+  "$made/pinwatch" completions "$shell" > "$made/pinwatch.$shell"
+done
+gzip -9nc CHANGELOG.md > "$made/changelog.gz"
+
+# The configuration of the package: every key as in config/pinwatch.toml, with outcomes in a file that
+# logrotate knows, and the log in the journal with its fields.
+sed -e 's|^#format = "text"$|format = "journald"|' \
+    -e '/^# The same lines, appended to a file/,/^#path = /{s|^#\[\[sink\]\]|[[sink]]|;s|^#type = |type = |;s|^#path = |path = |}' \
+    config/pinwatch.toml > "$made/pinwatch.toml"
+# What the package would install is what the program takes.
+env -i PINWATCH__API__KEY=example "$made/pinwatch" --config "$made/pinwatch.toml" check-config > "$made/check" 2>/dev/null
+grep -q '"log.format".*journald' "$made/check"
+grep -q '"sink\[0\].path".*/var/log/pinwatch/outcomes.jsonl' "$made/check"
+
+cargo deb --no-build --no-strip "$@"

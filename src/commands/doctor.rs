@@ -1,0 +1,204 @@
+//! `pinwatch doctor`: what a new user gets wrong, found, and what to do about it.
+//!
+//! Promises to change nothing: one GET to the API for a PIN that nobody has, one ping to the daemon, and looks
+//! at folders. Every check is made, whatever the others found. No secret is printed.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use rustix::fs::{Access, access};
+use serde_json::json;
+
+use super::cli::Globals;
+use super::client::Client;
+use super::config;
+use super::error::{CommandError, told};
+use super::exit::Exit;
+use super::human;
+use super::output::{Output, note};
+use super::protocol::{Numbers, Request};
+use crate::config::{Api, Sink, SinkKind};
+use crate::pin::PinId;
+use crate::poll;
+
+/// A PIN that no account has.
+const NOBODYS: &str = "pinwatch-doctor";
+
+/// Signatures of webhooks are refused beyond this by those who check them.
+const CLOCK_OFF: SignedDuration = SignedDuration::from_secs(60);
+
+/// What one check found.
+struct Finding {
+    check: &'static str,
+    is_well: bool,
+    /// What is so, and what to do if it should not be.
+    what: String,
+}
+
+impl Finding {
+    fn well(check: &'static str, what: impl Into<String>) -> Self {
+        Self { check, is_well: true, what: what.into() }
+    }
+
+    fn ill(check: &'static str, what: impl Into<String>) -> Self {
+        Self { check, is_well: false, what: what.into() }
+    }
+}
+
+/// Exit statuses: 0 all is well, 1 something is not, 2 the configuration is wrong.
+pub async fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> {
+    let explained = config::explain_beside_daemon(globals)?;
+    let file = explained.file.as_ref().map_or("no file".to_owned(), |file| file.display().to_string());
+    let mut findings = vec![Finding::well("configuration", format!("is good ({file})"))];
+    findings.extend(api(&explained.config.api).await);
+    let socket = config::client_socket(globals, None)?;
+    let (finding, stats) = daemon(&socket).await;
+    findings.push(finding);
+    for sink in &explained.config.sinks {
+        findings.push(look_at(sink, stats.as_ref()));
+    }
+
+    for finding in &findings {
+        if output.is_json() {
+            let line = json!({"check": finding.check, "ok": finding.is_well, "what": finding.what});
+            output.json(line.to_string().as_bytes())?;
+        } else {
+            let mark = if finding.is_well { "ok " } else { "BAD" };
+            output.text(&format!("{mark}  {}: {}\n", finding.check, human::printable(&finding.what)))?;
+        }
+    }
+    output.flush()?;
+    let ill = findings.iter().filter(|finding| !finding.is_well).count() as u64;
+    if ill > 0 {
+        note(format_args!("{} found", human::count(ill, "problem")));
+        return Ok(Exit::Failed);
+    }
+    Ok(Exit::Done)
+}
+
+/// One real call: the host, the key, and by its Date header the clock.
+async fn api(api: &Api) -> Vec<Finding> {
+    let host = api.base_url.host_str().unwrap_or("the API").to_owned();
+    let looked = match (poll::Client::new(api), NOBODYS.parse::<PinId>()) {
+        (Ok(client), Ok(pin)) => client.look(&pin).await,
+        (Err(error), _) => Err(error.to_string()),
+        (_, Err(error)) => Err(error.to_string()),
+    };
+    let (status, date) = match looked {
+        Ok(answer) => answer,
+        Err(failure) => {
+            let what = format!(
+                "{host} can't be reached ({failure}): check api.base_url, the name server, the firewall and the proxy"
+            );
+            return vec![Finding::ill("api", what)];
+        }
+    };
+    let key = match status {
+        401 | 403 => Finding::ill(
+            "api",
+            format!(
+                "{host} refuses the credentials ({status}): check the key and that it is of the account that api.base_url belongs to"
+            ),
+        ),
+        429 => Finding::ill("api", format!("{host} says 429: the account polls too much; set api.rate")),
+        500.. => Finding::ill("api", format!("{host} answers {status}: it is ill, or a proxy is; try later")),
+        _ => Finding::well("api", format!("{host} answers, and takes the key")),
+    };
+    let clock = date.map(|date| {
+        let off = Timestamp::now().duration_since(date);
+        if off.abs() > CLOCK_OFF {
+            let what = format!(
+                "differs by {} from that of {host}: start a time service (timedatectl set-ntp true)",
+                human::short(Duration::try_from(off.abs()).unwrap_or_default())
+            );
+            Finding::ill("clock", what)
+        } else {
+            Finding::well("clock", format!("agrees with that of {host}"))
+        }
+    });
+    [Some(key), clock].into_iter().flatten().collect()
+}
+
+/// Whether the daemon answers, and its numbers.
+async fn daemon(socket: &Path) -> (Finding, Option<serde_json::Value>) {
+    let asked = async {
+        let mut client = Client::connect(socket).await?;
+        let numbers: Numbers = client.ask(&Request::Stats).await?;
+        Ok::<_, CommandError>(numbers.stats)
+    };
+    match asked.await {
+        Ok(stats) => match stats.pointer("/brake/reason").and_then(|reason| reason.as_str()) {
+            Some("unauthorized") => {
+                let what = "has a key that the API refuses: if the key is another one now, restart it \
+                            (systemctl restart pinwatch; LoadCredential is read at the start)";
+                (Finding::ill("daemon", what), Some(stats))
+            }
+            _ => (Finding::well("daemon", format!("answers at {}", socket.display())), Some(stats)),
+        },
+        Err(error) => (Finding::ill("daemon", told(&error).trim_start_matches("error: ").to_owned()), None),
+    }
+}
+
+/// What the daemon says of a sink; without a daemon, whether its file could be written.
+fn look_at(sink: &Sink, stats: Option<&serde_json::Value>) -> Finding {
+    let named = |what: String| format!("{} {what}", sink.name);
+    let known = stats.and_then(|stats| stats.get("sinks")?.get(&sink.name));
+    let trouble = known.and_then(|known| known.pointer("/trouble/what")?.as_str());
+    match (known, trouble, &sink.kind) {
+        (_, Some(trouble), _) => Finding::ill(
+            "sink",
+            named(format!(
+                "takes nothing: {trouble}. Under systemd a path outside of /var/log/pinwatch needs ReadWritePaths= \
+                 in a drop-in (systemctl edit pinwatch)"
+            )),
+        ),
+        (Some(_), None, _) => Finding::well("sink", named("takes outcomes".to_owned())),
+        (None, _, SinkKind::File { path, .. }) => match writable(path) {
+            Ok(()) => Finding::well("sink", named(format!("can write {}", path.display()))),
+            Err(why) => Finding::ill("sink", named(why)),
+        },
+        (None, _, _) => Finding::well("sink", named("is known when the daemon runs".to_owned())),
+    }
+}
+
+/// Whether the daemon's user could append to the file or make it; as far as the own rights tell where there is
+/// no such user, or where somebody else than root asks.
+fn writable(path: &Path) -> Result<(), String> {
+    let folder = path.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
+    let place = if path.exists() { path } else { &folder };
+    let metadata = fs::metadata(place).map_err(|error| {
+        format!(
+            "can't write {}: {error}. Make the folder: install -d -o pinwatch -g pinwatch -m 0750 {}",
+            path.display(),
+            folder.display()
+        )
+    })?;
+    let allowed = match user("pinwatch").filter(|_| rustix::process::geteuid().is_root()) {
+        Some((uid, gid)) => {
+            let bits = metadata.mode();
+            let shift = if metadata.uid() == uid {
+                6
+            } else if metadata.gid() == gid {
+                3
+            } else {
+                0
+            };
+            (bits >> shift) & 0o2 != 0
+        }
+        None => access(place, Access::WRITE_OK).is_ok(),
+    };
+    if allowed {
+        return Ok(());
+    }
+    Err(format!("can't write {}: chown pinwatch:pinwatch {}", path.display(), place.display()))
+}
+
+/// The numbers of a user and its group, where this machine's own file has them.
+fn user(name: &str) -> Option<(u32, u32)> {
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    let mut fields = users.lines().find(|line| line.split(':').next() == Some(name))?.split(':').skip(2);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}

@@ -1,0 +1,142 @@
+//! What the service manager is told (sd_notify): ready, reloading, stopping, a line of status, the watchdog.
+//!
+//! Promises that the watchdog is told only while the schedule and the writer answer; a full disk or a dead API
+//! is no reason to be restarted, a part that stands still is. Without a service manager it says nothing.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info};
+
+use crate::schedule::{Schedule, Stats};
+use crate::sinks::Health;
+use crate::store::Writer;
+
+/// How often the status is told, at least; the watchdog may want it more often.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
+
+/// How long the parts may take to answer where no watchdog says so.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The start goes on, and what it is at.
+pub fn starting(at: &str) {
+    tell(&[NotifyState::Status(at)]);
+}
+
+/// Everything is open: PINs are taken and polled.
+pub fn ready() {
+    tell(&[NotifyState::Ready, NotifyState::Status("ready")]);
+}
+
+/// The configuration is being read anew, until [`ready`].
+pub fn reloading() {
+    // Without the time, systemd 253 and later would wait for the end of another reload.
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => debug!(%error, "the monotonic clock can't be read; the reload is not announced"),
+    }
+}
+
+/// The stop has begun.
+pub fn stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("stopping: running polls end, sinks are flushed")]);
+}
+
+/// Keeps the status current and the watchdog content, until the stop.
+pub async fn keep_told(schedule: Schedule, writer: Writer, health: Health, stop: CancellationToken) {
+    let watchdog = sd_notify::watchdog_enabled();
+    let every = watchdog.map_or(STATUS_EVERY, |limit| STATUS_EVERY.min(limit / 4));
+    let patience = watchdog.map_or(PATIENCE, |limit| limit / 2);
+    let mut silent = false;
+    loop {
+        let Some(answered) = stop.run_until_cancelled(timeout(patience, progress(&schedule, &writer))).await
+        else {
+            return;
+        };
+        match answered {
+            Ok(Some(stats)) => {
+                let status = status(&stats, &health);
+                tell(&[NotifyState::Status(&status)]);
+                if watchdog.is_some() {
+                    tell(&[NotifyState::Watchdog]);
+                }
+                if std::mem::take(&mut silent) {
+                    info!("the schedule and the writer answer again");
+                }
+            }
+            // The schedule has ended; the daemon notices by itself.
+            Ok(None) => {}
+            Err(_) => {
+                if !std::mem::replace(&mut silent, true) {
+                    error!(
+                        seconds = patience.as_secs_f64(),
+                        "the schedule or the store's writer does not answer; the watchdog is not told until it does"
+                    );
+                }
+                tell(&[NotifyState::Status("a part does not answer")]);
+            }
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(every)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Waits for a sign of life from both. A writer that can't write still answers that it can't.
+async fn progress(schedule: &Schedule, writer: &Writer) -> Option<Stats> {
+    let stats = schedule.stats().await.ok()?;
+    let _ = writer.flush().await;
+    Some(stats)
+}
+
+/// One line for `systemctl status`.
+fn status(stats: &Stats, health: &Health) -> String {
+    let Stats { in_flight, polling, due, .. } = stats;
+    let mut line =
+        format!("{in_flight} in flight, {polling} being polled, {due} due; {} polls", stats.counts.polls);
+    if let Some((reason, until)) = &stats.brake {
+        line.push_str(&format!("; all polling waits ({})", reason.as_str()));
+        if let Some(until) = until {
+            line.push_str(&format!(" until {until:.0}"));
+        }
+    }
+    for (name, _) in health.all().iter().filter(|(_, sink)| sink.trouble.is_some()) {
+        line.push_str(&format!("; the sink {name} takes nothing"));
+    }
+    line
+}
+
+fn tell(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        debug!(%error, "the service manager can't be told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::{Counts, Reason};
+
+    #[test]
+    fn the_status_says_what_it_is_doing_and_what_stands_still() {
+        let stats = Stats {
+            in_flight: 12,
+            due: 3,
+            polling: 2,
+            finishing: 0,
+            brake: Some((Reason::Unauthorized, Some("2026-01-02T03:04:05Z".parse().unwrap()))),
+            counts: Counts { polls: 99, ..Counts::default() },
+            rate: None,
+        };
+        let health = Health::default();
+        health.update("file", |_| {});
+        health.update("hook", |sink| sink.trouble = Some((jiff::Timestamp::UNIX_EPOCH, "503".into())));
+        assert_eq!(
+            status(&stats, &health),
+            "12 in flight, 2 being polled, 3 due; 99 polls; all polling waits (unauthorized) until \
+             2026-01-02T03:04:05Z; the sink hook takes nothing"
+        );
+    }
+}

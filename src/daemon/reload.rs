@@ -1,0 +1,183 @@
+//! SIGHUP: the configuration is read anew and put in force, whole or not at all.
+//!
+//! Promises that a configuration which is refused changes nothing, and that the reason is told; that files are
+//! opened again in any case, since that is what logrotate asks for; and that keys which need a restart are
+//! named. Whatever can fail is done before anything that can't.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use super::{Daemon, DaemonError, notify, warn_of_unknown_sinks};
+use crate::config::{Config, ConfigError, Log, Setting, Sources};
+use crate::intake::Passed;
+use crate::pin::PinId;
+use crate::poll::{Client, ClientError, Meaning};
+use crate::schedule;
+
+/// What the process gives the daemon beside its configuration.
+pub struct Outside {
+    /// The socket that systemd passed.
+    pub socket: Option<Passed>,
+    /// Where the configuration is read anew.
+    pub sources: Sources,
+    /// Puts another log level in force.
+    pub set_log: SetLog,
+}
+
+/// Puts another log level in force, or says why not.
+pub type SetLog = Box<dyn Fn(&Log) -> Result<(), String> + Send + Sync>;
+
+/// Why a reload was refused.
+#[derive(Debug, Error)]
+enum Refused {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Sink(#[from] DaemonError),
+    #[error("log.level: {0}")]
+    Log(String),
+}
+
+/// The client in force: a poll that has begun goes on with the one that it began with.
+pub struct CurrentClient(watch::Sender<Client>);
+
+impl CurrentClient {
+    pub fn new(client: Client) -> Self {
+        Self(watch::Sender::new(client))
+    }
+
+    /// Keeps the connections of whichever client is in force young, for ever.
+    pub async fn renew_connections(self: Arc<Self>) {
+        let mut current = self.0.subscribe();
+        loop {
+            let client = current.borrow_and_update().clone();
+            tokio::select! {
+                () = client.renew_connections() => {}
+                // The sender is ours.
+                _ = current.changed() => {}
+            }
+        }
+    }
+}
+
+impl schedule::Poll for CurrentClient {
+    async fn poll(&self, pin: &PinId) -> Meaning {
+        let client = self.0.borrow().clone();
+        client.poll(pin).await
+    }
+}
+
+impl Daemon {
+    /// Does what SIGHUP asks for.
+    pub(super) async fn reload(&mut self) {
+        notify::reloading();
+        match self.put_in_force().await {
+            Ok(()) => {}
+            Err(refused) => {
+                error!(
+                    reason = %refused,
+                    "the configuration was not reloaded; everything goes on as before. `pinwatch check-config` tells more"
+                );
+            }
+        }
+        self.rotate.send_modify(|count| *count += 1);
+        info!("files are opened again");
+        notify::ready();
+    }
+
+    async fn put_in_force(&mut self) -> Result<(), Refused> {
+        let new = Config::explain(&self.outside.sources)?;
+        let client = Client::new(&new.config.api)?;
+        // These can fail, and are undone then.
+        let mut changes = self.sinks.change_to(&new.config.sinks).await?;
+        if let Err(problem) = (self.outside.set_log)(&new.config.log) {
+            if let Err(error) = self.sinks.change_to(&self.current.config.sinks).await {
+                error!(%error, "the sinks could not be put back");
+            }
+            return Err(Refused::Log(problem));
+        }
+        // These can't.
+        let api = &new.config.api;
+        self.client.0.send_replace(client);
+        let settings = schedule::Settings {
+            schedule: new.config.schedule.clone(),
+            rate: api.rate,
+            concurrency: api.concurrency,
+        };
+        // If it has ended, the daemon is about to notice.
+        let _ = self.schedule.reconfigure(settings).await;
+        self.deadline.send_replace(new.config.schedule.deadline);
+
+        let keys = changed(&self.current.settings, &new.settings);
+        changes.extend(keys.into_iter().filter(|key| !needs_restart(key) && !key.starts_with("sink[")));
+        if !api.credentials.is_same(&self.current.config.api.credentials) {
+            changes.push("the credentials".to_owned());
+        }
+        let changes = if changes.is_empty() { "nothing".to_owned() } else { changes.join(", ") };
+        info!(changes, "the configuration was read anew");
+        let waiting = changed(&self.at_start, &new.settings);
+        let waiting: Vec<_> = waiting.into_iter().filter(|key| needs_restart(key)).collect();
+        if !waiting.is_empty() {
+            warn!(
+                keys = waiting.join(", "),
+                "these keys have other values now, which need a restart to be in force"
+            );
+        }
+        if let Err(unavailable) = warn_of_unknown_sinks(&self.store, &new.config.sinks).await {
+            warn!(%unavailable, "cursors of sinks that are not configured any more could not be looked for");
+        }
+        self.current = new;
+        Ok(())
+    }
+}
+
+/// The keys whose values differ.
+fn changed(old: &[Setting], new: &[Setting]) -> Vec<String> {
+    let value = |settings: &[Setting], key: &str| {
+        settings.iter().find(|setting| setting.key == key).map(|setting| setting.value.clone())
+    };
+    let mut keys: Vec<String> = old.iter().chain(new).map(|setting| setting.key.clone()).collect();
+    keys.sort();
+    keys.dedup();
+    keys.retain(|key| value(old, key) != value(new, key));
+    keys
+}
+
+/// Whether a key is read at the start alone.
+fn needs_restart(key: &str) -> bool {
+    let sections = ["store.", "intake.", "http."];
+    sections.iter().any(|section| key.starts_with(section)) || matches!(key, "shutdown_grace" | "log.format")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting(key: &str, value: &str) -> Setting {
+        Setting { key: key.into(), value: value.into(), origin: "default".into() }
+    }
+
+    #[test]
+    fn what_changed_is_named_and_what_needs_a_restart_is_known() {
+        let old = [setting("api.rate", "0"), setting("store.url", "\"a\""), setting("log.level", "\"info\"")];
+        let new = [setting("api.rate", "5"), setting("store.url", "\"b\""), setting("log.level", "\"info\"")];
+        assert_eq!(changed(&old, &new), ["api.rate", "store.url"]);
+        assert_eq!(changed(&old, &old), [""; 0]);
+        assert_eq!(changed(&old[..1], &old), ["log.level", "store.url"]);
+        assert!(needs_restart("store.url") && !needs_restart("api.rate") && needs_restart("log.format"));
+    }
+
+    #[test]
+    fn every_key_is_either_reloaded_or_needs_a_restart() {
+        let reloaded = ["api.", "schedule.", "log.level", "sink."];
+        for key in crate::config::known_keys() {
+            let is_reloaded = reloaded.iter().any(|start| key.starts_with(start));
+            assert_ne!(is_reloaded, needs_restart(&key), "{key}");
+        }
+    }
+}

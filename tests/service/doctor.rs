@@ -1,0 +1,90 @@
+//! `pinwatch doctor`: each mistake is found, and named with what to do.
+
+use std::process::Command;
+
+use serde_json::Value;
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use crate::daemon::{Daemon, Start, folder};
+
+/// What it finds, by check, and its exit status.
+async fn doctor(config: String) -> (Vec<(String, bool, String)>, Option<i32>) {
+    tokio::task::spawn_blocking(move || {
+        let folder = folder();
+        let path = folder.path().join("pinwatch.toml");
+        let base = "store.url = \"sqlite:FOLDER/pinwatch.db\"\nintake.socket = \"FOLDER/none.sock\"\n";
+        let text = format!("{base}{config}").replace("FOLDER", folder.path().to_str().unwrap());
+        std::fs::write(&path, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pinwatch"));
+        let output = command.env_clear().arg("doctor").arg("--config").arg(&path).output().unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let findings = lines.lines().map(|line| {
+            let finding: Value = serde_json::from_str(line).unwrap();
+            let text = |key: &str| finding[key].as_str().unwrap().to_owned();
+            (text("check"), finding["ok"].as_bool().unwrap(), text("what"))
+        });
+        (findings.collect(), output.status.code())
+    })
+    .await
+    .unwrap()
+}
+
+fn of<'a>(findings: &'a [(String, bool, String)], check: &str) -> (bool, &'a str) {
+    let found = findings.iter().find(|(name, ..)| name == check);
+    let (_, is_well, what) = found.unwrap_or_else(|| panic!("no {check} in {findings:?}"));
+    (*is_well, what)
+}
+
+async fn api(status: u16, date: &str) -> MockServer {
+    let server = MockServer::start().await;
+    let answer = ResponseTemplate::new(status).insert_header("Date", date);
+    Mock::given(wiremock::matchers::any()).respond_with(answer).mount(&server).await;
+    server
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_a_clock_that_is_off_and_a_missing_daemon_are_found() {
+    let server = api(401, "Sun, 06 Nov 1994 08:49:37 GMT").await;
+    let (found, status) = doctor(format!("api.base_url = \"{}\"\napi.key = \"hunter2\"", server.uri())).await;
+    assert_eq!(status, Some(1));
+    assert!(of(&found, "configuration").0);
+    assert!(matches!(of(&found, "api"), (false, what) if what.contains("refuses the credentials (401)")));
+    assert!(matches!(of(&found, "clock"), (false, what) if what.contains("set-ntp")));
+    assert!(matches!(of(&found, "daemon"), (false, what) if what.contains("start it")));
+    assert!(!format!("{found:?}").contains("hunter2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_can_not_be_reached_and_a_sink_that_can_not_be_written_are_found() {
+    let config = "api.base_url = \"http://127.0.0.1:9\"\napi.key = \"k\"\n\
+                  [[sink]]\ntype = \"file\"\npath = \"FOLDER/missing/outcomes\"\n";
+    let (found, status) = doctor(config.to_owned()).await;
+    assert_eq!(status, Some(1));
+    assert!(matches!(of(&found, "api"), (false, what) if what.contains("can't be reached")));
+    assert!(matches!(of(&found, "sink"), (false, what) if what.contains("install -d")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_configuration_is_status_2() {
+    assert_eq!(doctor("api.kee = \"k\"".to_owned()).await.1, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_all_is_well_it_says_so() {
+    // A PIN that nobody has is 404, which shows that the key is taken. wiremock dates its answers itself.
+    let server = MockServer::start().await;
+    Mock::given(wiremock::matchers::any()).respond_with(ResponseTemplate::new(404)).mount(&server).await;
+    let config = format!("api.base_url = \"{}\"\napi.key = \"k\"\n", server.uri());
+    let daemon = Daemon::start(folder(), Start { config: &config, ..Start::default() });
+    tokio::task::spawn_blocking(move || {
+        daemon.told_until("READY=1");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pinwatch"));
+        let config = daemon.folder.path().join("pinwatch.toml");
+        let output = command.env_clear().arg("doctor").arg("--config").arg(config).output().unwrap();
+        let found = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{found}");
+        assert!(!found.contains("\"ok\":false") && found.lines().count() >= 4, "{found}");
+    })
+    .await
+    .unwrap();
+}

@@ -1,0 +1,77 @@
+//! READY, STATUS, RELOADING, STOPPING, WATCHDOG.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::daemon::{Daemon, Start, ask, folder};
+
+const CONFIG: &str = "api.key = \"k\"\napi.base_url = \"http://127.0.0.1:9\"\n";
+
+#[test]
+fn ready_is_told_when_pins_are_taken_and_stopping_when_they_are_not() {
+    let mut daemon = Daemon::start(folder(), Start { config: CONFIG, ..Start::default() });
+    let before = daemon.told_until("READY=1");
+    assert!(before[0].contains("STATUS=starting"), "{before:?}");
+    assert_eq!(ask(&daemon.socket(), "A1")["state"], "accepted");
+    daemon.told_until("STATUS=1 in flight");
+    daemon.signal(Signal::TERM);
+    daemon.told_until("STOPPING=1");
+    assert_eq!(daemon.ended(), Some(0));
+    assert!(!daemon.socket().exists());
+}
+
+#[test]
+fn a_start_that_fails_is_never_ready() {
+    let folder = folder();
+    let config = format!("{CONFIG}[[sink]]\ntype = \"file\"\npath = \"FOLDER/missing/outcomes.jsonl\"\n");
+    let mut daemon = Daemon::start(folder, Start { config: &config, ..Start::default() });
+    assert_eq!(daemon.ended(), Some(1));
+    assert!(daemon.log().contains("missing/outcomes.jsonl"), "{}", daemon.log());
+    assert!(!daemon.socket().exists());
+}
+
+#[test]
+fn a_reload_is_announced_with_its_time_and_ends_ready() {
+    let daemon = Daemon::start(folder(), Start { config: CONFIG, ..Start::default() });
+    daemon.told_until("READY=1");
+    daemon.signal(Signal::HUP);
+    let told = daemon.told_until("RELOADING=1").pop().unwrap();
+    assert!(told.contains("MONOTONIC_USEC="), "{told}");
+    daemon.told_until("READY=1");
+}
+
+#[test]
+fn the_watchdog_is_told_while_all_is_well_also_when_the_api_is_dead() {
+    let start = Start { config: CONFIG, watchdog: Some(Duration::from_secs(1)), ..Start::default() };
+    let daemon = Daemon::start(folder(), start);
+    daemon.told_until("READY=1");
+    ask(&daemon.socket(), "A1");
+    for _ in 0..3 {
+        daemon.told_until("WATCHDOG=1");
+    }
+}
+
+#[cfg(feature = "stall")]
+#[test]
+fn the_watchdog_is_not_told_when_the_schedule_stands_still() {
+    let start = Start { config: CONFIG, watchdog: Some(Duration::from_secs(1)), ..Start::default() };
+    let daemon = Daemon::start(folder(), start);
+    daemon.told_until("WATCHDOG=1");
+    daemon.signal(Signal::USR1);
+    daemon.told_until("STATUS=a part does not answer");
+    // Nothing is told again; a second look finds nothing better.
+    let told = daemon.told_until("STATUS=a part does not answer");
+    assert!(!told.iter().any(|told| told.contains("WATCHDOG=1")), "{told:?}");
+}
+
+#[test]
+fn without_a_service_manager_nothing_is_missed() {
+    let folder = folder();
+    let gone = folder.path().join("notify");
+    let daemon = Daemon::start(folder, Start { config: CONFIG, ..Start::default() });
+    let _ = fs::remove_file(gone);
+    daemon.wait_for_line("log", "ready: PINs are taken");
+    assert_eq!(ask(&daemon.socket(), "A1")["state"], "accepted");
+}

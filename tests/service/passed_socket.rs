@@ -1,0 +1,41 @@
+//! Socket activation.
+
+use std::os::unix::net::UnixListener;
+
+use crate::daemon::{Daemon, Start, ask, folder};
+
+const CONFIG: &str = "api.key = \"k\"\napi.base_url = \"http://127.0.0.1:9\"\n";
+
+#[test]
+fn a_passed_socket_is_used_as_it_is_and_stays_for_the_next_daemon() {
+    let folder = folder();
+    let path = folder.path().join("pinwatch.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let socket = Some(listener.try_clone().unwrap());
+    let mut first = Daemon::start(folder, Start { config: CONFIG, socket, ..Start::default() });
+    assert_eq!(ask(&path, "A1")["state"], "accepted");
+    assert_eq!(first.stop(), Some(0));
+    assert!(path.exists());
+
+    // While nobody accepts, who connects waits for the next one.
+    let waiting = std::thread::spawn({
+        let path = path.clone();
+        move || ask(&path, "A1")
+    });
+    let folder = std::mem::replace(&mut first.folder, self::folder());
+    drop(first);
+    std::fs::remove_file(folder.path().join("notify")).unwrap();
+    let _second = Daemon::start(folder, Start { config: CONFIG, socket: Some(listener), ..Start::default() });
+    assert_eq!(waiting.join().unwrap()["state"], "duplicate");
+}
+
+#[test]
+fn a_passed_socket_that_is_somewhere_else_is_told_of() {
+    let folder = folder();
+    let elsewhere = folder.path().join("other.sock");
+    let socket = Some(UnixListener::bind(&elsewhere).unwrap());
+    let daemon = Daemon::start(folder, Start { config: CONFIG, socket, ..Start::default() });
+    assert_eq!(ask(&elsewhere, "A1")["state"], "accepted");
+    assert!(daemon.log().contains("is not intake.socket"), "{}", daemon.log());
+    assert!(!daemon.socket().exists());
+}

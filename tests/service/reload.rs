@@ -1,0 +1,168 @@
+//! SIGHUP: whole or not at all.
+
+use std::fs;
+
+use wiremock::matchers::header;
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use crate::daemon::{Daemon, Start, ask, folder};
+
+const DELIVERED: &str =
+    r#"[{"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true}]"#;
+
+/// An API that takes one key, and delivers at once.
+async fn api(key: &str) -> MockServer {
+    let server = MockServer::start().await;
+    let delivered = ResponseTemplate::new(200).set_body_raw(DELIVERED, "application/json");
+    Mock::given(header("Authorization", format!("App {key}"))).respond_with(delivered).mount(&server).await;
+    Mock::given(wiremock::matchers::any())
+        .respond_with(ResponseTemplate::new(401))
+        .with_priority(9)
+        .mount(&server)
+        .await;
+    server
+}
+
+fn config(server: &MockServer, key: &str, more: &str) -> String {
+    let uri = server.uri();
+    format!(
+        "api.base_url = \"{uri}\"\napi.key = \"{key}\"\nschedule.initial_interval = \"10ms\"\n{more}\n\
+         [[sink]]\ntype = \"file\"\npath = \"FOLDER/outcomes\"\n"
+    )
+}
+
+/// Runs the blocking part of a test beside the API.
+async fn beside(test: impl FnOnce() + Send + 'static) {
+    tokio::task::spawn_blocking(test).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_ends_the_pause_at_once_and_no_pin_was_given_up() {
+    let server = api("good").await;
+    beside(move || {
+        let daemon =
+            Daemon::start(folder(), Start { config: &config(&server, "bad", ""), ..Start::default() });
+        daemon.told_until("READY=1");
+        ask(&daemon.socket(), "A1");
+        daemon.wait_for_line("log", "the API refuses the credentials");
+        daemon.configure(&config(&server, "good", ""));
+        daemon.reload();
+        daemon.wait_for_line("outcomes", "\"pinId\":\"A1\"");
+        assert!(daemon.log().contains("the credentials"), "{}", daemon.log());
+        assert!(!daemon.log().contains("good") && !daemon.log().contains("\"bad\""));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_configuration_is_refused_whole_with_its_reason() {
+    let server = api("good").await;
+    beside(move || {
+        let daemon =
+            Daemon::start(folder(), Start { config: &config(&server, "good", ""), ..Start::default() });
+        daemon.told_until("READY=1");
+        daemon.configure(&config(&server, "bad", "schedule.max_interval = \"never\""));
+        daemon.reload();
+        assert!(daemon.log().contains("was not reloaded"), "{}", daemon.log());
+        assert!(daemon.log().contains("schedule.max_interval"), "{}", daemon.log());
+        // A sink that can't be opened is as bad: the new key is not used.
+        daemon.configure(&format!(
+            "{}[[sink]]\nname = \"other\"\ntype = \"file\"\npath = \"FOLDER/missing/x\"\n",
+            config(&server, "bad", "")
+        ));
+        daemon.reload();
+        assert!(daemon.log().contains("missing/x"), "{}", daemon.log());
+        ask(&daemon.socket(), "A1");
+        daemon.wait_for_line("outcomes", "\"pinId\":\"A1\"");
+        assert!(!daemon.log().contains("refuses the credentials"), "{}", daemon.log());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sinks_are_added_moved_and_removed_and_no_outcome_is_lost_or_doubled() {
+    let server = api("good").await;
+    beside(move || {
+        let one = config(&server, "good", "");
+        let added = "[[sink]]\nname = \"second\"\ntype = \"file\"\npath = \"FOLDER/second\"\n";
+        let daemon = Daemon::start(folder(), Start { config: &one, ..Start::default() });
+        daemon.told_until("READY=1");
+        let submit = |pin: &str| ask(&daemon.socket(), &format!("{{\"op\":\"wait\",\"pinId\":\"{pin}\"}}"));
+        ask(&daemon.socket(), "A1");
+        submit("A1");
+
+        daemon.configure(&format!("{one}{added}"));
+        daemon.reload();
+        ask(&daemon.socket(), "A2");
+        submit("A2");
+        daemon.wait_for_line("second", "\"pinId\":\"A2\"");
+
+        daemon.configure(&one.replace("FOLDER/outcomes", "FOLDER/moved"));
+        daemon.reload();
+        ask(&daemon.socket(), "A3");
+        submit("A3");
+        daemon.wait_for_line("moved", "\"pinId\":\"A3\"");
+        let lines = |file: &str| {
+            let text = fs::read_to_string(daemon.folder.path().join(file)).unwrap();
+            let pins: Vec<_> = text.lines().map(|line| line.split('"').nth(9).unwrap().to_owned()).collect();
+            pins.join(" ")
+        };
+        assert_eq!(lines("outcomes"), "A1 A2");
+        assert_eq!(lines("moved"), "A3");
+        assert_eq!(lines("second"), "A2");
+        let log = daemon.log();
+        for text in ["sink second added", "sink file changed", "sink second removed"] {
+            assert!(log.contains(text), "{log}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_schedule_and_the_log_level_change_and_what_needs_a_restart_is_named() {
+    let server = api("good").await;
+    beside(move || {
+        let slow = config(&server, "good", "schedule.deadline = \"1h\"").replace("10ms", "1h").replace(
+            "schedule.initial_interval",
+            "schedule.max_interval = \"2h\"\nschedule.initial_interval",
+        );
+        let daemon = Daemon::start(folder(), Start { config: &slow, ..Start::default() });
+        daemon.told_until("READY=1");
+        let fast = config(
+            &server,
+            "good",
+            "log.level = \"debug\"\nintake.max_connections = 7\nstore.retention = \"1d\"\nschedule.deadline = \"2h\"",
+        );
+        daemon.configure(&fast);
+        daemon.reload();
+        ask(&daemon.socket(), "A1");
+        daemon.wait_for_line("outcomes", "\"pinId\":\"A1\"");
+        daemon.wait_for_line("log", "a PIN has its outcome");
+        let log = daemon.log();
+        assert!(log.contains("intake.max_connections, store.retention"), "{log}");
+        assert!(log.contains("need a restart"), "{log}");
+        assert!(log.contains("schedule.deadline"), "{log}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_file_is_begun_anew_also_when_the_configuration_is_bad() {
+    let server = api("good").await;
+    beside(move || {
+        let good = config(&server, "good", "");
+        let daemon = Daemon::start(folder(), Start { config: &good, ..Start::default() });
+        daemon.told_until("READY=1");
+        ask(&daemon.socket(), "A1");
+        daemon.wait_for_line("outcomes", "\"pinId\":\"A1\"");
+        let path = daemon.folder.path().join("outcomes");
+        fs::rename(&path, daemon.folder.path().join("outcomes.1")).unwrap();
+        daemon.configure("this is no TOML");
+        daemon.reload();
+        daemon.wait_for_line("log", "was not reloaded");
+        ask(&daemon.socket(), "A2");
+        daemon.wait_for_line("outcomes", "\"pinId\":\"A2\"");
+        assert!(!fs::read_to_string(&path).unwrap().contains("A1"));
+    })
+    .await;
+}

@@ -1,0 +1,191 @@
+//! The package under a real systemd as PID 1: installed by dpkg, started by its socket, killed, stalled, reloaded.
+//!
+//! Each test boots a systemd of its own in namespaces of its own, on a copy-on-write view of the machine
+//! (`tests/systemd/boot.sh`): nothing reaches the machine itself. Needs root, and cargo-deb for the package;
+//! without them the tests skip and say so, and fail where CI=true.
+
+#[path = "systemd/container.rs"]
+mod container;
+
+use container::{Container, container};
+
+/// Submits a PIN that is delivered, and waits for its outcome.
+fn deliver(container: &Container, pin: &str) {
+    container.run(&format!("pinwatch submit {pin} --wait --timeout 60s"));
+}
+
+fn main_pid(container: &Container) -> String {
+    container.run("systemctl show -p MainPID --value pinwatch.service")
+}
+
+#[test]
+fn the_first_submit_starts_it_by_its_socket_and_the_outcome_is_in_the_file_and_the_journal() {
+    let Some(container) = container() else { return };
+    container.install_with_key();
+    container.run("systemctl stop pinwatch.service");
+    container.fails("systemctl is-active pinwatch.service");
+    deliver(&container, "sim-delivered-1");
+    // Type=notify: active is what READY=1 made it.
+    container.run("systemctl is-active pinwatch.service");
+    container.run("grep -q '\"pinId\":\"sim-delivered-1\"' /var/log/pinwatch/outcomes.jsonl");
+    let entry = container
+        .until("journalctl -u pinwatch PIN_ID=sim-delivered-1 OUTCOME=final -o cat", |text| {
+            text.contains("a PIN has its outcome")
+        });
+    assert!(entry.contains("pin_id=sim-delivered-1"), "{entry}");
+    container
+        .until("systemctl show -p StatusText --value pinwatch.service", |text| text.contains("in flight"));
+    // The key came by LoadCredential, from a file that the daemon can't read, and is nowhere to be seen.
+    container.fails("setpriv --reuid pinwatch --regid pinwatch --clear-groups cat /etc/pinwatch/api-key");
+    container.fails("journalctl -u pinwatch -o verbose | grep demo-key");
+    container.fails("systemctl show pinwatch.service | grep demo-key");
+}
+
+#[test]
+fn a_fresh_install_without_a_key_starts_nothing_and_says_what_to_do() {
+    let Some(container) = container() else { return };
+    let said = container.run("dpkg -i $DEB 2>&1");
+    assert!(said.contains("write the API key into /etc/pinwatch/api-key"), "{said}");
+    container.run("systemctl is-enabled pinwatch.socket pinwatch.service");
+    container.fails("systemctl is-active pinwatch.socket");
+    container.fails("systemctl start pinwatch.service");
+    container
+        .until("journalctl -u pinwatch -o cat", |text| text.contains("it is empty. Is the key in the file"));
+    // A mistake in the configuration is not tried again and again.
+    container.run("systemctl is-failed pinwatch.service");
+    // systemd finds nothing to complain of, and little that is exposed.
+    let complaints = container.run("systemd-analyze verify pinwatch.service pinwatch.socket 2>&1");
+    assert_eq!(complaints, "");
+    container
+        .run("systemd-analyze security --offline=true --threshold=11 /lib/systemd/system/pinwatch.service");
+}
+
+#[test]
+fn members_of_the_group_are_served_and_others_refused() {
+    let Some(container) = container() else { return };
+    container.install_with_key();
+    container.run("useradd --no-create-home --groups pinwatch inside && useradd --no-create-home outside");
+    container.run("runuser -u inside -- pinwatch submit sim-delivered-1 --wait --timeout 60s");
+    container.run("runuser -u inside -- cat /var/log/pinwatch/outcomes.jsonl");
+    let refusal = container.fails("runuser -u outside -- pinwatch submit sim-delivered-2");
+    assert!(refusal.contains("add yourself to group pinwatch"), "{refusal}");
+    container.fails("runuser -u outside -- cat /var/log/pinwatch/outcomes.jsonl");
+    container.fails("runuser -u inside -- cat /var/lib/pinwatch/pinwatch.db");
+}
+
+#[test]
+fn logrotate_and_reload_lose_and_double_no_line() {
+    let Some(container) = container() else { return };
+    container.install_with_key();
+    deliver(&container, "sim-delivered-1");
+    let pid = main_pid(&container);
+    container.run("logrotate --force /etc/logrotate.d/pinwatch");
+    container.until("journalctl -u pinwatch -o cat", |text| text.contains("files are opened again"));
+    deliver(&container, "sim-delivered-2");
+    assert_eq!(main_pid(&container), pid);
+    let lines =
+        container.run("cd /var/log/pinwatch && grep -c sim-delivered outcomes.jsonl.1 outcomes.jsonl");
+    assert_eq!(lines, "outcomes.jsonl.1:1\noutcomes.jsonl:1");
+    container.run("grep -q sim-delivered-2 /var/log/pinwatch/outcomes.jsonl");
+    container.run("stat -c '%a %U %G' /var/log/pinwatch/outcomes.jsonl | grep -qx '640 pinwatch pinwatch'");
+    // A bad configuration changes nothing.
+    container.run("echo 'nonsense = 1' >> /etc/pinwatch/pinwatch.toml && systemctl reload pinwatch.service");
+    container.until("journalctl -u pinwatch -o cat", |text| text.contains("was not reloaded"));
+    deliver(&container, "sim-delivered-3");
+}
+
+#[test]
+fn killed_it_is_back_by_itself_and_what_was_accepted_is_delivered() {
+    let Some(container) = container() else { return };
+    container.install_with_key();
+    container.run("pinwatch submit sim-5s-1");
+    let pid = main_pid(&container);
+    container.run("systemctl kill --kill-whom=main --signal=KILL pinwatch.service");
+    container.until("systemctl show -p NRestarts --value pinwatch.service", |text| text != "0");
+    container.run("pinwatch wait sim-5s-1 --timeout 60s");
+    assert_ne!(main_pid(&container), pid);
+}
+
+#[cfg(feature = "stall")]
+#[test]
+fn a_daemon_that_stands_still_is_restarted_by_the_watchdog() {
+    let Some(container) = container() else { return };
+    container.install_with_key();
+    container.drop_in("watchdog", "[Service]\nWatchdogSec=2s\nTimeoutAbortSec=2s\n");
+    container.run("systemctl restart pinwatch.service");
+    container.run("pinwatch submit sim-5s-1");
+    container.run("systemctl kill --kill-whom=main --signal=USR1 pinwatch.service");
+    container.until("systemctl show -p NRestarts --value pinwatch.service", |text| text != "0");
+    container.until("journalctl -o cat _PID=1 -u pinwatch.service; journalctl -o cat -u pinwatch", |text| {
+        text.contains("does not answer")
+    });
+    container.run("pinwatch wait sim-5s-1 --timeout 60s");
+}
+
+#[test]
+fn a_stop_ends_within_its_limit_and_well_and_the_socket_goes_on_listening() {
+    let Some(container) = container() else { return };
+    container.install_with_key();
+    container.run("pinwatch submit sim-waiting-1 sim-stall-1");
+    container.run("systemctl stop pinwatch.service");
+    assert_eq!(container.run("systemctl show -p Result --value pinwatch.service"), "success");
+    container.run("systemctl is-active pinwatch.socket && test -S /run/pinwatch/pinwatch.sock");
+    // Both units stopped, nobody is served.
+    container.run("systemctl stop pinwatch.socket pinwatch.service");
+    container.fails("pinwatch ping");
+}
+
+#[test]
+fn an_upgrade_under_load_loses_nothing() {
+    let Some(container) = container() else { return };
+    container.install_with_key();
+    container.run("systemctl start pinwatch.service && echo '# mine' >> /etc/pinwatch/pinwatch.toml");
+    let pid = main_pid(&container);
+    // Submits one after the other, each until it was acknowledged, while the package is installed again.
+    container.run(
+        "cat > /tmp/load <<'END'\n\
+         for n in $(seq 300); do until pinwatch submit sim-250ms-$n >/dev/null 2>&1; do :; done; echo $n > /tmp/done; done\n\
+         END\n\
+         systemd-run --quiet --unit=load sh /tmp/load",
+    );
+    container.until("cat /tmp/done", |text| text.parse::<u32>().is_ok_and(|done| done > 20));
+    container.run("dpkg --force-confold -i $DEB");
+    assert_ne!(main_pid(&container), pid);
+    container.until("cat /tmp/done", |text| text == "300");
+    container.until("grep -c sim-250ms- /var/log/pinwatch/outcomes.jsonl", |text| text == "300");
+    let different =
+        container.run("grep -o 'sim-250ms-[0-9]*' /var/log/pinwatch/outcomes.jsonl | sort -u | wc -l");
+    assert_eq!(different, "300");
+    // The administrator's change is still there.
+    container.run("grep -qx '# mine' /etc/pinwatch/pinwatch.toml");
+}
+
+#[test]
+fn remove_keeps_what_purge_takes() {
+    let Some(container) = container() else { return };
+    container.install_with_key();
+    deliver(&container, "sim-delivered-1");
+    container.run("dpkg --remove pinwatch");
+    container.fails("systemctl is-active pinwatch.service pinwatch.socket");
+    container.run("test -s /var/lib/pinwatch/pinwatch.db && test -s /var/log/pinwatch/outcomes.jsonl");
+    container.run("test -s /etc/pinwatch/pinwatch.toml && ! test -e /usr/bin/pinwatch");
+    // Installed again, it goes on where it was.
+    container.run("dpkg -i $DEB && systemctl start pinwatch.service");
+    container.run("pinwatch show sim-delivered-1 --json | grep -q MESSAGE_DELIVERED");
+    container.run("dpkg --purge pinwatch");
+    for gone in [
+        "/var/lib/pinwatch",
+        "/var/log/pinwatch",
+        "/etc/pinwatch",
+        "/run/pinwatch",
+        "/etc/logrotate.d/pinwatch",
+    ] {
+        container.run(&format!("! test -e {gone}"));
+    }
+    assert_eq!(
+        container.run(
+            "find /etc/systemd/system /var/lib/systemd -name '*pinwatch*' -not -name pinwatch.service.d"
+        ),
+        ""
+    );
+}
