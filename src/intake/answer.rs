@@ -1,7 +1,9 @@
 //! What a client is told: one line of JSON an answer, as in the contract.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -258,10 +260,11 @@ pub fn counted(count: u64) -> String {
 }
 
 /// The answer to stats. Of `failed`: a sink's name, how many outcomes it is tried again with, how many are
-/// dead letters.
+/// dead letters. `store` is why it can't be written, and since when.
 pub fn stats(
     schedule: &Stats,
     newest_seq: i64,
+    store: Option<(Timestamp, Arc<str>)>,
     connections: usize,
     health: &BTreeMap<String, SinkHealth>,
     failed: &[(String, i64, i64)],
@@ -269,6 +272,7 @@ pub fn stats(
     let counts = &schedule.counts;
     let outcomes: serde_json::Map<_, _> =
         Ending::ALL.iter().map(|e| (e.as_str().to_owned(), counts.outcomes[*e as usize].into())).collect();
+    let trouble = |since: Timestamp, what: &str| serde_json::json!({"since": rfc3339(since), "what": what});
     let sinks: serde_json::Map<_, _> = health
         .iter()
         .map(|(name, health)| {
@@ -276,10 +280,7 @@ pub fn stats(
                 .iter()
                 .find(|(sink, ..)| sink == name)
                 .map_or((0, 0), |(_, retrying, dead)| (*retrying, *dead));
-            let trouble = health
-                .trouble
-                .as_ref()
-                .map(|(since, what)| serde_json::json!({"since": rfc3339(*since), "what": what}));
+            let trouble = health.trouble.as_ref().map(|(since, what)| trouble(*since, what));
             let sink = serde_json::json!({
                 "cursor": health.cursor,
                 "behind": (newest_seq - health.cursor).max(0),
@@ -312,6 +313,7 @@ pub fn stats(
             "unavailable": counts.unavailable,
         },
         "outcomes": outcomes,
+        "store": {"trouble": store.map(|(since, what)| trouble(since, &what))},
         "newestSeq": newest_seq,
         "sinks": sinks,
         "connections": connections,

@@ -253,8 +253,12 @@ impl Connection<'_> {
         let schedule = self.services.schedule.stats().await?;
         let failed = self.services.store.failed_counts().await?;
         let newest = *self.services.writer.newest().borrow();
+        let trouble = self.services.writer.trouble().map(|trouble| {
+            let since = self.services.clock.wall() - trouble.since.elapsed();
+            (since, trouble.what)
+        });
         let connections = self.services.connections.load(Ordering::Relaxed);
-        Ok(answer::stats(&schedule, newest, connections, &self.services.health.all(), &failed))
+        Ok(answer::stats(&schedule, newest, trouble, connections, &self.services.health.all(), &failed))
     }
 
     /// Streams outcome records, no faster than they are read: a slow reader costs a page of memory.

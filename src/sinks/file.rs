@@ -54,13 +54,14 @@ impl FileSink {
         self.open = None;
         let file = OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(&self.path);
         let mut file = file.map_err(|error| self.trouble("opened", &error))?;
-        let last = end_of(&mut file, &self.path, true).map_err(|error| self.trouble("read", &error))?;
-        let last = match last {
+        let end = end_of(&mut file).map_err(|error| self.trouble("read", &error))?;
+        if end.half > 0 {
+            mend(&mut file, &self.path, &end).map_err(|error| self.trouble("mended", &error))?;
+        }
+        let last = match end.line {
             Some(last) => Some(last),
-            None => rotated(&self.path).and_then(|path| {
-                let mut file = File::open(&path).ok()?;
-                end_of(&mut file, &path, false).ok().flatten()
-            }),
+            // One may be empty: it was begun, and renamed before its first line.
+            None => rotated(&self.path).into_iter().find_map(|path| end_of_rotated(&path)),
         };
         let metadata = file.metadata().map_err(|error| self.trouble("read", &error))?;
         self.open = Some(Open { file, identity: identity(&metadata), length: metadata.len() });
@@ -158,10 +159,18 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// The last whole line of a file, if it has one. A half-written line of ours behind it is cut off, if it is
-/// `mine` to cut.
-fn end_of(file: &mut File, path: &Path, mine: bool) -> io::Result<Option<String>> {
-    let mut length = file.metadata()?.len();
+/// How a file ends.
+struct End {
+    /// Its last whole line, if it has one.
+    line: Option<String>,
+    /// The bytes behind its last newline.
+    half: u64,
+    /// Whether those look like the beginning of a line of ours.
+    ours: bool,
+}
+
+fn end_of(file: &mut File) -> io::Result<End> {
+    let length = file.metadata()?.len();
     let mut size = TAIL;
     loop {
         let start = length.saturating_sub(size);
@@ -178,37 +187,64 @@ fn end_of(file: &mut File, path: &Path, mine: bool) -> io::Result<Option<String>
             size *= 4;
             continue;
         }
-        if mine && !half.is_empty() {
-            let ours = half.starts_with(LINE_START) || LINE_START.starts_with(half);
-            if ours && (end > 0 || start == 0) {
-                info!(path = %path.display(), bytes = half.len(), "a half-written line was cut off");
-                length -= half.len() as u64;
-                file.set_len(length)?;
-            } else {
-                warn!(path = %path.display(), "the file ends in the middle of a line that is not ours; a newline is put behind it");
-                file.write_all(b"\n")?;
-            }
-        }
-        return Ok(found.map(|at| String::from_utf8_lossy(&whole_lines[at..]).into_owned()));
+        // Zeros are what some file systems leave of a write that a power cut ended.
+        let zeros = half.iter().all(|byte| *byte == 0);
+        let begins_like_ours = zeros || half.starts_with(LINE_START) || LINE_START.starts_with(half);
+        return Ok(End {
+            line: found.map(|at| String::from_utf8_lossy(&whole_lines[at..]).into_owned()),
+            half: half.len() as u64,
+            ours: begins_like_ours && (end > 0 || start == 0),
+        });
     }
 }
 
-/// The file that the one at `path` was last renamed or copied to: logrotate's `.1` or `-20260131`.
-fn rotated(path: &Path) -> Option<PathBuf> {
-    let name = path.file_name()?.as_encoded_bytes();
+/// Cuts a half line of ours off, and ends any other.
+fn mend(file: &mut File, path: &Path, end: &End) -> io::Result<()> {
+    if end.ours {
+        cut(file, path, end.half)
+    } else {
+        warn!(path = %path.display(), "the file ends in the middle of a line that is not ours; a newline is put behind it");
+        file.write_all(b"\n")
+    }
+}
+
+fn cut(file: &File, path: &Path, half: u64) -> io::Result<()> {
+    file.set_len(file.metadata()?.len().saturating_sub(half))?;
+    info!(path = %path.display(), bytes = half, "a half-written line was cut off");
+    Ok(())
+}
+
+/// The last whole line of a file that ours was renamed to. A crash may have torn the line behind it, which goes
+/// into the new file whole.
+fn end_of_rotated(path: &Path) -> Option<String> {
+    let end = end_of(&mut File::open(path).ok()?).ok()?;
+    if end.ours && end.half > 0 {
+        let cut = OpenOptions::new().write(true).open(path).and_then(|file| cut(&file, path, end.half));
+        if let Err(error) = cut {
+            warn!(%error, path = %path.display(), "a half-written line could not be cut off");
+        }
+    }
+    end.line
+}
+
+/// The files that the one at `path` was renamed or copied to: logrotate's `.1` or `-20260131`, the newest first.
+fn rotated(path: &Path) -> Vec<PathBuf> {
     let is_rotated = |candidate: &OsStr| {
+        let name = path.file_name().map_or(&b""[..], OsStr::as_encoded_bytes);
         let rest = candidate.as_encoded_bytes().strip_prefix(name);
         rest.is_some_and(|rest| matches!(rest.first(), Some(b'.' | b'-')))
     };
-    let siblings = std::fs::read_dir(path.parent()?).ok()?.flatten();
-    siblings
+    let siblings =
+        path.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    let mut found: Vec<_> = siblings
         .filter(|entry| is_rotated(&entry.file_name()))
         .filter_map(|entry| {
             let metadata = entry.metadata().ok()?;
             metadata.is_file().then(|| Some((metadata.modified().ok()?, entry.path())))?
         })
-        .max()
-        .map(|(_, path)| path)
+        .collect();
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    found.into_iter().map(|(_, path)| path).collect()
 }
 
 #[cfg(test)]
@@ -227,7 +263,7 @@ mod tests {
     fn the_last_line_is_told_and_a_half_one_is_cut() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("outcomes.jsonl");
-        for half in ["", "{", "{\"seq\":3,\"pinId\":\"9C"] {
+        for half in ["", "{", "{\"seq\":3,\"pinId\":\"9C", "\0\0\0"] {
             std::fs::write(&path, format!("{{\"seq\":1}}\n{{\"seq\":2}}\n{half}")).unwrap();
             let mut sink = sink_at(&path);
             assert_eq!(sink.open_file().unwrap().as_deref(), Some("{\"seq\":2}"));
@@ -272,6 +308,19 @@ mod tests {
         assert_eq!(sink.open_file().unwrap().as_deref(), Some("{\"seq\":1,\"x\":1}"));
         assert_eq!(sink.append(&[outcome(2)]), (1, Ok(())));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"seq\":2,\"x\":1}\n");
+    }
+
+    #[test]
+    fn a_line_torn_before_the_rename_is_cut_and_an_empty_file_in_between_hides_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, older, newer] =
+            ["outcomes.jsonl", "outcomes.jsonl.2", "outcomes.jsonl.1"].map(|name| folder.path().join(name));
+        std::fs::write(&older, "{\"seq\":1}\n{\"seq\":2,\"pinId\":").unwrap();
+        let before = std::time::SystemTime::now() - std::time::Duration::from_secs(1);
+        File::options().write(true).open(&older).unwrap().set_modified(before).unwrap();
+        std::fs::write(&newer, "").unwrap();
+        assert_eq!(sink_at(&path).open_file().unwrap().as_deref(), Some("{\"seq\":1}"));
+        assert_eq!(std::fs::read_to_string(&older).unwrap(), "{\"seq\":1}\n");
     }
 
     #[test]

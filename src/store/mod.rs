@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 pub use sqlite::{OpenError, Store};
-pub use writer::{Writer, WriterTask};
+pub use writer::{StoreTrouble, Writer, WriterTask};
 
 use crate::pin::PinId;
 

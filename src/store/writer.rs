@@ -5,6 +5,7 @@
 //! Every channel into it is bounded: who finds it full waits.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -54,6 +55,14 @@ pub struct Writer {
     changes: mpsc::Sender<Change>,
     newest: watch::Receiver<i64>,
     orders: watch::Receiver<u64>,
+    trouble: watch::Receiver<Option<StoreTrouble>>,
+}
+
+/// Why the store can't be written, and since when.
+#[derive(Debug, Clone)]
+pub struct StoreTrouble {
+    pub since: Instant,
+    pub what: Arc<str>,
 }
 
 impl Writer {
@@ -66,9 +75,9 @@ impl Writer {
         let (sender, changes) = mpsc::channel(QUEUE);
         let (newest, newest_seen) = watch::channel(connection.last_seq());
         let (orders, orders_seen) = watch::channel(0);
-        let task =
-            WriterTask { connection, changes, committed, newest, orders, max_in_flight, failing: false };
-        (Self { changes: sender, newest: newest_seen, orders: orders_seen }, task)
+        let (trouble, trouble_seen) = watch::channel(None);
+        let task = WriterTask { connection, changes, committed, newest, orders, max_in_flight, trouble };
+        (Self { changes: sender, newest: newest_seen, orders: orders_seen, trouble: trouble_seen }, task)
     }
 
     /// Takes PINs in; answers, in their order, when that is durable.
@@ -127,6 +136,11 @@ impl Writer {
         self.orders.clone()
     }
 
+    /// Why the store can't be written now; `None` if it can.
+    pub fn trouble(&self) -> Option<StoreTrouble> {
+        self.trouble.borrow().clone()
+    }
+
     /// The newest durable `seq`, and its changes.
     pub fn newest(&self) -> watch::Receiver<i64> {
         self.newest.clone()
@@ -141,7 +155,7 @@ pub struct WriterTask<M> {
     newest: watch::Sender<i64>,
     orders: watch::Sender<u64>,
     max_in_flight: usize,
-    failing: bool,
+    trouble: watch::Sender<Option<StoreTrouble>>,
 }
 
 /// Who waits for what of the transaction.
@@ -170,7 +184,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                 if Instant::now() >= give_up_at {
                     break;
                 }
-                if self.failing {
+                if self.trouble.borrow().is_some() {
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -245,7 +259,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     }
 
     fn succeeded(&mut self) {
-        if std::mem::take(&mut self.failing) {
+        if self.trouble.send_if_modified(|trouble| trouble.take().is_some()) {
             info!("the store can be written again");
         }
     }
@@ -253,12 +267,16 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     /// Refuses the submits and keeps the rest.
     fn failed(&mut self, error: sqlx::Error, work: &mut Transaction, waiting: &mut Waiting) {
         let unavailable = Unavailable::from(error);
-        if !std::mem::replace(&mut self.failing, true) {
-            error!(
-                error = %unavailable.0,
-                "the store can't be written: submits are refused, outcomes are kept in memory until it can"
-            );
-        }
+        self.trouble.send_modify(|trouble| {
+            if trouble.is_none() {
+                error!(
+                    error = %unavailable.0,
+                    "the store can't be written: submits are refused, outcomes are kept in memory until it can"
+                );
+            }
+            let since = trouble.take().map_or_else(Instant::now, |trouble| trouble.since);
+            *trouble = Some(StoreTrouble { since, what: unavailable.0.clone() });
+        });
         work.submits.clear();
         work.orders.clear();
         work.prune = None;

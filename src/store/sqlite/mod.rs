@@ -2,6 +2,7 @@
 
 mod open;
 mod read;
+mod rows;
 mod write;
 
 pub use open::OpenError;

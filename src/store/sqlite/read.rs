@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::super::{Failed, InFlight, Outcome, Record, Unavailable};
 use super::Store;
-use super::write::{pin_id, raw, timestamp};
+use super::rows::{pin_id, raw, timestamp};
 use crate::outcome::Submission;
 use crate::pin::PinId;
 

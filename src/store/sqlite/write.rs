@@ -5,15 +5,14 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use jiff::Timestamp;
-use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Row};
 use tracing::error;
 use uuid::Uuid;
 
 use super::super::{InFlight, NewPin, Order, Outcome, Progress, Record, Submitted};
+use super::rows::{json, raw, timestamp};
 use crate::outcome::{self, Submission, Verdict};
-use crate::pin::PinId;
 
 /// The only connection that writes.
 pub struct WriteConnection {
@@ -74,28 +73,39 @@ impl WriteConnection {
     /// Does all of it, durably, or none. At most `max_in_flight` PINs are in flight afterwards, unless more
     /// were before.
     pub async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, sqlx::Error> {
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-        let mut applied = Applied::default();
-        finish(&mut transaction, &work.verdicts, self.next_seq, &mut applied).await?;
-        let in_flight = self.in_flight.saturating_sub(applied.finished.len());
-        let room = max_in_flight.saturating_sub(in_flight);
-        submit(&mut transaction, &work.submits, room, &mut applied).await?;
-        for progress in &work.progress {
-            advance(&mut transaction, progress).await?;
-        }
-        for order in &work.orders {
-            applied.ordered.push(carry_out(&mut transaction, order).await?);
-        }
-        if let Some(before) = work.prune {
-            applied.pruned = prune(&mut transaction, before).await?;
-        }
-        sqlx::query("UPDATE history SET commits = commits + 1").execute(&mut *transaction).await?;
-        transaction.commit().await?;
-
-        self.in_flight = in_flight + applied.accepted.len();
+        let applied = self.transact(work, max_in_flight).await;
+        let Ok(applied) = applied else {
+            // SQLite may have rolled back already, as it does when the disk is full: then this fails, and
+            // nothing is left to undo. sqlx's own transactions count on a rollback that succeeds.
+            let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+            return applied;
+        };
+        self.in_flight = self.in_flight.saturating_sub(applied.finished.len()) + applied.accepted.len();
         self.next_seq += applied.finished.len() as i64;
         self.commits += 1;
         note_commits(&self.lock, self.commits);
+        Ok(applied)
+    }
+
+    async fn transact(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, sqlx::Error> {
+        let connection = &mut self.connection;
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        let mut applied = Applied::default();
+        finish(connection, &work.verdicts, self.next_seq, &mut applied).await?;
+        let in_flight = self.in_flight.saturating_sub(applied.finished.len());
+        let room = max_in_flight.saturating_sub(in_flight);
+        submit(connection, &work.submits, room, &mut applied).await?;
+        for progress in &work.progress {
+            advance(connection, progress).await?;
+        }
+        for order in &work.orders {
+            applied.ordered.push(carry_out(connection, order).await?);
+        }
+        if let Some(before) = work.prune {
+            applied.pruned = prune(connection, before).await?;
+        }
+        sqlx::query("UPDATE history SET commits = commits + 1").execute(&mut *connection).await?;
+        sqlx::query("COMMIT").execute(connection).await?;
         Ok(applied)
     }
 
@@ -376,25 +386,4 @@ async fn prune(connection: &mut SqliteConnection, before: Timestamp) -> Result<u
     .execute(connection)
     .await?;
     Ok(done.rows_affected())
-}
-
-/// Many rows as one parameter: SQLite's `json_each` gives them back, so that a statement is prepared once
-/// whatever the size of the batch.
-fn json(rows: &impl serde::Serialize) -> String {
-    serde_json::to_string(rows).expect("strings and numbers always serialize")
-}
-
-/// Metadata as it was checked at the intake; a column that is no JSON any more counts as none.
-pub(super) fn raw(text: Option<String>) -> Option<Box<RawValue>> {
-    text.and_then(|text| RawValue::from_string(text).ok())
-}
-
-/// A time as it is stored; one out of range, which nothing of ours writes, is the epoch.
-pub(super) fn timestamp(millis: i64) -> Timestamp {
-    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-/// A PIN ID as it is stored; every one was valid when it went in.
-pub(super) fn pin_id(text: &str) -> Result<PinId, sqlx::Error> {
-    text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }

@@ -1,0 +1,232 @@
+//! One life of the daemon after the other, each ended by an accident, in a home that stays.
+
+use std::fs;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::WEBHOOK;
+use super::compare::compare;
+use super::harness::{Api, Home, until};
+use super::load::Clients;
+use super::receiver::Receiver;
+
+/// Clients that submit at once.
+const SUBMITTERS: usize = 3;
+
+/// PINs submitted in one life of the daemon, at most.
+const PINS: usize = 120;
+
+/// What happened, and what came of it.
+#[derive(Debug, Default, Clone)]
+pub struct Counts {
+    pub kills: u64,
+    pub kills_before_ready: u64,
+    pub stops: u64,
+    pub rotations_with_signal: u64,
+    pub rotations_without_signal: u64,
+    pub rotations_while_dead: u64,
+    pub half_lines_planted: u64,
+    pub half_lines_cut: u64,
+    pub starts_with_a_file_ahead_of_its_cursor: u64,
+    pub pins: u64,
+    pub acked_accepted: u64,
+    pub acked_duplicate: u64,
+    pub acked_finished: u64,
+    pub submitted_again_for_want_of_an_answer: u64,
+    pub refused_by_a_stopping_daemon: u64,
+    pub outcomes_in_the_store: u64,
+    pub outcomes_followed: u64,
+    pub lines_in_files: u64,
+    pub webhooks: u64,
+    pub webhooks_doubled: u64,
+}
+
+impl Counts {
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            kills,
+            kills_before_ready,
+            stops,
+            rotations_with_signal,
+            rotations_without_signal,
+            rotations_while_dead,
+            half_lines_planted,
+            half_lines_cut,
+            starts_with_a_file_ahead_of_its_cursor,
+            pins,
+            acked_accepted,
+            acked_duplicate,
+            acked_finished,
+            submitted_again_for_want_of_an_answer,
+            refused_by_a_stopping_daemon,
+            outcomes_in_the_store,
+            outcomes_followed,
+            lines_in_files,
+            webhooks,
+            webhooks_doubled,
+        } = self;
+        *kills += other.kills;
+        *kills_before_ready += other.kills_before_ready;
+        *stops += other.stops;
+        *rotations_with_signal += other.rotations_with_signal;
+        *rotations_without_signal += other.rotations_without_signal;
+        *rotations_while_dead += other.rotations_while_dead;
+        *half_lines_planted += other.half_lines_planted;
+        *half_lines_cut += other.half_lines_cut;
+        *starts_with_a_file_ahead_of_its_cursor += other.starts_with_a_file_ahead_of_its_cursor;
+        *pins += other.pins;
+        *acked_accepted += other.acked_accepted;
+        *acked_duplicate += other.acked_duplicate;
+        *acked_finished += other.acked_finished;
+        *submitted_again_for_want_of_an_answer += other.submitted_again_for_want_of_an_answer;
+        *refused_by_a_stopping_daemon += other.refused_by_a_stopping_daemon;
+        *outcomes_in_the_store += other.outcomes_in_the_store;
+        *outcomes_followed += other.outcomes_followed;
+        *lines_in_files += other.lines_in_files;
+        *webhooks += other.webhooks;
+        *webhooks_doubled += other.webhooks_doubled;
+    }
+}
+
+/// Many lives in one home.
+pub struct Epoch {
+    home: Home,
+    number: usize,
+    random: fastrand::Rng,
+    clients: Clients,
+    receiver: Option<Receiver>,
+    rotations: usize,
+    pub counts: Counts,
+}
+
+impl Epoch {
+    pub fn new(api: &Api, number: usize, random: fastrand::Rng) -> Self {
+        let mut home = Home::new(&api.base_url());
+        let receiver = WEBHOOK.then(Receiver::start);
+        if let Some(receiver) = &receiver {
+            home.configure(&format!("[[sink]]\ntype = \"webhook\"\nurl = {:?}\n", receiver.url()));
+        }
+        let (clients, counts) = (Clients::default(), Counts::default());
+        Self { home, number, random, clients, receiver, rotations: 0, counts }
+    }
+
+    /// One life: maybe an accident before it, load and maybe a rotation during it, a kill or a stop to end it.
+    pub fn round(&mut self) {
+        self.meddle();
+        let fresh = self.random.usize(..PINS);
+        self.clients.more(self.number, fresh, &mut self.random);
+        let (early, stopped) = (self.random.u8(..6) == 0, self.random.u8(..10) == 0);
+        let life = Duration::from_millis(self.random.u64(if early { 0..60 } else { 5..400 }));
+        let rotation = self.random.u8(..12);
+
+        let over = AtomicBool::new(false);
+        let (home, clients) = (&self.home, &self.clients);
+        let socket = home.socket();
+        thread::scope(|scope| {
+            // Also if this thread panics, or the others would never end.
+            let _end = SetAtEnd(&over);
+            for _ in 0..SUBMITTERS {
+                let random = self.random.fork();
+                scope.spawn(|| clients.submit(&socket, &over, random));
+            }
+            scope.spawn(|| clients.follow(&socket, &over));
+            let mut daemon = home.spawn();
+            if !early {
+                daemon = daemon.ready();
+            }
+            if rotation < 2 && !early {
+                let rest = life.mul_f64(self.random.f64());
+                thread::sleep(life - rest);
+                home.rotate(self.rotations);
+                self.rotations += 1;
+                if rotation == 0 {
+                    daemon.signal(Signal::HUP);
+                    self.counts.rotations_with_signal += 1;
+                } else {
+                    self.counts.rotations_without_signal += 1;
+                }
+                thread::sleep(rest);
+            } else {
+                thread::sleep(life);
+            }
+            if let Some(status) = daemon.ended() {
+                panic!("the daemon ended by itself with {status}:\n{}", daemon.said());
+            }
+            if stopped && !early {
+                daemon.stop();
+                self.counts.stops += 1;
+            } else {
+                daemon.kill();
+                self.counts.kills += 1;
+                self.counts.kills_before_ready += u64::from(early);
+            }
+        });
+    }
+
+    /// What may happen to the files while no daemon runs.
+    fn meddle(&mut self) {
+        if self.random.u8(..8) == 0 && self.plant_half_line().is_some() {
+            self.counts.half_lines_planted += 1;
+        }
+        if self.random.u8(..10) == 0 {
+            self.home.rotate(self.rotations);
+            self.rotations += 1;
+            self.counts.rotations_while_dead += 1;
+        }
+    }
+
+    /// Puts the beginning of a line behind the last one, as a kill in the middle of a write leaves it.
+    fn plant_half_line(&mut self) -> Option<()> {
+        let text = fs::read_to_string(self.home.file()).ok()?;
+        // A kill may have torn the last line already.
+        let last = text.strip_suffix('\n')?.lines().last()?;
+        let half = &last.as_bytes()[..self.random.usize(1..last.len())];
+        let mut file = fs::File::options().append(true).open(self.home.file()).ok()?;
+        file.write_all(half).ok()
+    }
+
+    /// Runs until every PIN is acked and has its outcome everywhere, stops, and compares.
+    pub fn finish(mut self) -> Counts {
+        let daemon = self.home.start();
+        let over = AtomicBool::new(false);
+        let socket = self.home.socket();
+        thread::scope(|scope| {
+            let _end = SetAtEnd(&over);
+            let random = self.random.fork();
+            scope.spawn(|| self.clients.submit(&socket, &over, random));
+            until("every PIN is acked", || (self.clients.unacked() == 0).then_some(()));
+        });
+        let mut client = daemon.client();
+        until("every outcome is delivered", || {
+            let stats = client.stats();
+            let sinks = stats["sinks"].as_object()?;
+            let delivered = sinks.values().all(|sink| sink["behind"] == 0 && sink["retrying"] == 0);
+            (stats["inFlight"] == 0 && delivered).then_some(())
+        });
+        let outbox = client.outbox();
+        drop(client);
+        let said = daemon.said();
+        daemon.stop();
+        self.counts.half_lines_cut = count(&said, "a half-written line was cut off");
+        self.counts.starts_with_a_file_ahead_of_its_cursor = count(&said, "ahead of the cursor");
+        let webhooks = self.receiver.take().map(Receiver::received);
+        compare(&self.clients.lock(), &outbox, &self.home.results(), webhooks, &mut self.counts);
+        self.counts
+    }
+}
+
+fn count(text: &str, what: &str) -> u64 {
+    text.lines().filter(|line| line.contains(what)).count() as u64
+}
+
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
