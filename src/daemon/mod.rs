@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 use self::signals::{Signal, Signals};
 use crate::clock::Clock;
 use crate::config::{self, Config, SinkKind};
+use crate::http::{self, Http};
 use crate::intake::{self, Services, Socket, SocketError};
 use crate::pin::PinId;
 use crate::poll::{Client, ClientError, Meaning};
@@ -43,6 +44,8 @@ pub enum DaemonError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Socket(#[from] SocketError),
+    #[error(transparent)]
+    Listen(#[from] http::ListenError),
     #[error("the PINs in flight can't be loaded: {0}")]
     Load(#[from] Unavailable),
     #[error("the sink {name:?} can't be used: {trouble}")]
@@ -86,6 +89,7 @@ struct Daemon {
     /// Ends when all that hold a [`Writer`] have: then all is durable.
     writing: JoinSet<usize>,
     sinks: JoinSet<()>,
+    http: Http,
     writer: Writer,
     stop: CancellationToken,
     finish: CancellationToken,
@@ -134,6 +138,7 @@ impl Daemon {
         }
 
         let socket = Socket::bind(&config.intake.socket, config.intake.mode)?;
+        let listener = http::Listener::bind(config).await?;
         let mut parts = Parts::new();
         let schedule_task = schedule::Task {
             core,
@@ -161,6 +166,7 @@ impl Daemon {
             stop: stop.clone(),
             connections: Arc::default(),
         };
+        let http = listener.serve(config, services.clone());
         let max_connections = config.intake.max_connections;
         parts.spawn(async move {
             intake::serve(socket, max_connections, services).await;
@@ -177,7 +183,7 @@ impl Daemon {
             in_flight,
             "ready: PINs are taken and polled"
         );
-        Ok(Self { parts: parts.into(), writing, sinks, writer, stop, finish, rotate })
+        Ok(Self { parts: parts.into(), writing, sinks, http, writer, stop, finish, rotate })
     }
 
     /// Waits for the signal to stop. A part that ends before that is a failure.
@@ -196,13 +202,14 @@ impl Daemon {
                     }
                 },
                 Some(ended) = parts.join_next() => return Err(DaemonError::Broken(part(ended))),
+                () = self.http.ended() => return Err(DaemonError::Broken("HTTP server")),
             }
         }
     }
 
     /// Ends the parts in the order of the data, each within a limit.
     async fn stop(self, grace: Duration) {
-        let Self { parts, mut writing, mut sinks, writer, stop, finish, rotate: _rotate } = self;
+        let Self { parts, mut writing, mut sinks, http, writer, stop, finish, rotate: _rotate } = self;
         stop.cancel();
         let mut parts = parts.into_inner();
         // The parts keep to the grace themselves; the patience is for what they must not do.
@@ -228,6 +235,8 @@ impl Daemon {
             }
         })
         .await;
+        // Until here it told that the daemon is stopping.
+        within(FLUSH_PATIENCE, "HTTP server", http.stop()).await;
         // The sinks' writers go with them, ours goes here: now the writer's task ends.
         drop((sinks, writer));
         within(FLUSH_PATIENCE, "store", async { while writing.join_next().await.is_some() {} }).await;

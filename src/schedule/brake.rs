@@ -23,6 +23,9 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 2] = [Self::Unauthorized, Self::Throttled];
+
     /// Its name in logs and `stats`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -25,6 +25,7 @@ pub use self::brake::Reason;
 use self::core::{Cancelled, Ticket};
 pub use self::core::{Core, Counts};
 use self::table::{Entry, Stage};
+use crate::metrics;
 use crate::outcome::{Deliveries, Verdict};
 use crate::pin::PinId;
 use crate::poll::Meaning;
@@ -97,6 +98,8 @@ pub struct Stats {
     pub polling: usize,
     pub finishing: usize,
     pub brake: Option<(Reason, Option<Timestamp>)>,
+    /// Polls a second that are allowed now; `None` is no limit.
+    pub rate: Option<f64>,
     pub counts: Counts,
 }
 
@@ -236,7 +239,7 @@ impl<P: Poll> Running<P> {
                 Err(again) => return again.map(|moment| self.core.clock().instant(moment)),
             };
             let (poller, pin) = (self.poller.clone(), ticket.pin.clone());
-            let task = self.polls.spawn(async move { poller.poll(&pin).await });
+            let task = self.polls.spawn(async move { metrics::polled(poller.poll(&pin)).await });
             self.tickets.insert(task.id(), ticket);
         }
         None
@@ -333,14 +336,16 @@ impl<P: Poll> Running<P> {
         }
     }
 
-    fn stats(&self) -> Stats {
+    fn stats(&mut self) -> Stats {
+        let due = self.core.due();
         let wall = |moment| self.core.clock().wall_of(moment);
         Stats {
             in_flight: self.core.in_flight(),
-            due: self.core.due(),
+            due,
             polling: self.polls.len(),
             finishing: self.core.finishing(),
             brake: self.core.brake().map(|(reason, until)| (reason, until.map(wall))),
+            rate: self.core.rate(),
             counts: self.core.counts.clone(),
         }
     }

@@ -20,6 +20,7 @@ pub struct Rate {
             NoOpMiddleware<<FakeRelativeClock as governor::clock::Clock>::Instant>,
         >,
     >,
+    per_second: Option<NonZeroU32>,
     clock: FakeRelativeClock,
     told: Moment,
 }
@@ -32,7 +33,12 @@ impl Rate {
             let burst = NonZeroU32::new(rate.get() / 10).unwrap_or(NonZeroU32::MIN);
             RateLimiter::direct_with_clock(Quota::per_second(rate).allow_burst(burst), clock.clone())
         });
-        Self { limiter, clock, told: now }
+        Self { limiter, per_second, clock, told: now }
+    }
+
+    /// Polls a second that are allowed now; `None` is no limit.
+    pub fn in_force(&self) -> Option<f64> {
+        self.per_second.map(|rate| f64::from(rate.get()))
     }
 
     /// Takes the right to one poll, or tells when there is one.

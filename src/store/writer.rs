@@ -15,6 +15,7 @@ use tracing::{error, info};
 
 use super::sqlite::{Applied, Transaction, WriteConnection};
 use super::{Committed, NewPin, Order, Progress, Submitted, Unavailable};
+use crate::metrics;
 use crate::outcome::Verdict;
 
 /// Requests that may wait for the writer.
@@ -193,9 +194,11 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                 self.publish(Applied::default(), &mut waiting).await;
                 continue;
             }
+            let begun = Instant::now();
             let result = self.connection.apply(&work, self.max_in_flight).await;
             match result {
                 Ok(applied) => {
+                    metrics::committed(work.changes(), begun);
                     self.succeeded();
                     work = Transaction::default();
                     self.publish(applied, &mut waiting).await;
@@ -242,6 +245,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         if !applied.accepted.is_empty() {
             let _ = self.committed.send(Committed::Accepted(applied.accepted).into()).await;
         }
+        metrics::submitted(&applied.submitted);
         let mut submitted = applied.submitted.into_iter();
         // Who hung up learns what happened when it asks again.
         for (count, reply) in waiting.submits.drain(..) {
@@ -266,6 +270,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
 
     /// Refuses the submits and keeps the rest.
     fn failed(&mut self, error: sqlx::Error, work: &mut Transaction, waiting: &mut Waiting) {
+        metrics::commit_failed();
         let unavailable = Unavailable::from(error);
         self.trouble.send_modify(|trouble| {
             if trouble.is_none() {

@@ -45,6 +45,12 @@ impl Transaction {
             && orders.is_empty()
             && prune.is_none()
     }
+
+    /// How many changes it makes.
+    pub fn changes(&self) -> usize {
+        let Self { verdicts, submits, progress, orders, prune } = self;
+        verdicts.len() + submits.len() + progress.len() + orders.len() + usize::from(prune.is_some())
+    }
 }
 
 /// What a committed transaction did.

@@ -1,0 +1,73 @@
+//! The connections: how many, how long, how much they may send.
+//!
+//! A connection is one request and its answer, and all of it has one time limit: whoever dawdles, before the
+//! answer or while it is sent, is cut. Knows nothing of what is answered.
+
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{error, warn};
+
+/// Connections at once; more wait until one ends.
+const MAX_CONNECTIONS: usize = 32;
+
+/// From accepting a connection to the last byte of its answer. More than the parts of the daemon may take to
+/// answer.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// Request line and headers, in bytes; hyper takes no less than 8 KiB.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// How long answers that are under way may take at a stop.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How long `accept` rests when the process has no file descriptor left.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Serves connections until `stop`, and owns their tasks.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, _ended: DropGuard) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(ended) = connections.join_next() => log_if_broken(ended),
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, router.clone()));
+                }
+                Err(error) => {
+                    warn!(%error, "an HTTP connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(GRACE, ended).await.is_err() {
+        connections.shutdown().await;
+    }
+}
+
+/// Serves one request.
+async fn connection(stream: TcpStream, router: Router) {
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().keep_alive(false).max_buf_size(MAX_HEAD);
+    let service = TowerToHyperService::new(router);
+    // An error is the client's: it left, or spoke something else than HTTP. Late or not, it is over.
+    let _ = timeout(LIMIT, builder.serve_connection(TokioIo::new(stream), service)).await;
+}
+
+fn log_if_broken(ended: Result<(), JoinError>) {
+    if let Err(failure) = ended {
+        error!(%failure, "an HTTP connection broke off; this is a bug. Only its client is affected");
+    }
+}
