@@ -11,6 +11,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod daemon;
+mod fault;
 pub mod http;
 pub mod intake;
 pub mod metrics;

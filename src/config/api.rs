@@ -4,6 +4,7 @@
 //! credentials are found.
 
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
@@ -29,6 +30,10 @@ pub struct Api {
     pub concurrency: usize,
     /// Polls a second; `None` is no limit.
     pub rate: Option<NonZeroU32>,
+    /// No connection gets older, so that a moved API is followed.
+    pub pool_max_age: Duration,
+    /// Certificates to trust beside the system's; absolute, PEM.
+    pub ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -45,6 +50,8 @@ pub(super) struct Wire {
     connect_timeout: Span,
     concurrency: Count,
     rate: Count,
+    pool_max_age: Span,
+    ca_file: Option<Text>,
     allow_plain_http: Flag,
 }
 
@@ -62,6 +69,8 @@ impl Default for Wire {
             connect_timeout: Span(Duration::from_secs(5)),
             concurrency: Count(64),
             rate: Count(0),
+            pool_max_age: Span(Duration::from_secs(5 * 60)),
+            ca_file: None,
             allow_plain_http: Flag(false),
         }
     }
@@ -86,6 +95,15 @@ pub(super) fn check(mut section: Section, environment: &Environment) -> Option<A
         section.duration("connect_timeout", wire.connect_timeout, least..=Duration::from_secs(600));
     let concurrency = section.count("concurrency", wire.concurrency, 1..=10_000);
     let rate = section.count("rate", wire.rate, 0..=1_000_000);
+    let pool_max_age = section.duration(
+        "pool_max_age",
+        wire.pool_max_age,
+        Duration::from_secs(1)..=Duration::from_secs(86_400),
+    );
+    let ca_file = wire.ca_file.map(|path| {
+        section.show("ca_file", quoted(&path.0));
+        section.absolute_path("ca_file", &path.0)
+    });
     section.show("allow_plain_http", wire.allow_plain_http.0.to_string());
     Some(Api {
         base_url: base_url?,
@@ -95,6 +113,11 @@ pub(super) fn check(mut section: Section, environment: &Environment) -> Option<A
         connect_timeout,
         concurrency,
         rate: u32::try_from(rate).ok().and_then(NonZeroU32::new),
+        pool_max_age,
+        ca_file: match ca_file {
+            Some(path) => Some(path?),
+            None => None,
+        },
     })
 }
 

@@ -26,6 +26,8 @@ pub struct Schedule {
     pub deadline: Duration,
     /// From submission, how long 404 means "not yet".
     pub not_found_grace: Duration,
+    /// How long past its deadline a PIN waits for its last poll while an outage keeps it from one.
+    pub deadline_grace: Duration,
     pub completion: Completion,
 }
 
@@ -45,6 +47,7 @@ pub(super) struct Wire {
     randomization_factor: Number,
     deadline: Span,
     not_found_grace: Span,
+    deadline_grace: Span,
     completion: Text,
 }
 
@@ -57,6 +60,7 @@ impl Default for Wire {
             randomization_factor: Number(0.2),
             deadline: Span(Duration::from_secs(48 * 60 * 60)),
             not_found_grace: Span(Duration::from_secs(2 * 60)),
+            deadline_grace: Span(Duration::from_secs(60 * 60)),
             completion: "all".into(),
         }
     }
@@ -79,6 +83,7 @@ pub(super) fn check(mut section: Section) -> Option<Schedule> {
         ),
         deadline: section.duration("deadline", wire.deadline, positive),
         not_found_grace: section.duration("not_found_grace", wire.not_found_grace, Duration::ZERO..=YEAR),
+        deadline_grace: section.duration("deadline_grace", wire.deadline_grace, Duration::ZERO..=YEAR),
         completion: section.choice(
             "completion",
             &wire.completion,

@@ -21,12 +21,13 @@ use tracing::{error, info, warn};
 use self::signals::{Signal, Signals};
 use crate::clock::Clock;
 use crate::config::{self, Config, SinkKind};
+use crate::fault::fault_point;
 use crate::http::{self, Http};
 use crate::intake::{self, Services, Socket, SocketError};
 use crate::pin::PinId;
 use crate::poll::{Client, ClientError, Meaning};
 use crate::schedule::{self, Schedule};
-use crate::sinks::{Dispatcher, FileSink, Health, Ordered, StdoutSink, Trouble};
+use crate::sinks::{Dispatcher, Endpoint, FileSink, Health, Ordered, StdoutSink, Trouble, WebhookSink};
 use crate::store::{OpenError, Store, Unavailable, Writer};
 
 /// How often outcomes that are past `store.retention` are looked for.
@@ -89,6 +90,7 @@ struct Daemon {
     /// Ends when all that hold a [`Writer`] have: then all is durable.
     writing: JoinSet<usize>,
     sinks: JoinSet<()>,
+    store: Store,
     http: Http,
     writer: Writer,
     stop: CancellationToken,
@@ -105,6 +107,7 @@ impl Daemon {
             let oldest = sink.from == config::From::Oldest;
             let cursor = connection.register_sink(&sink.name, oldest).await;
             cursors.push(cursor.map_err(|error| DaemonError::Load(error.into()))?);
+            fault_point!("sink-registered");
         }
         warn_of_unknown_sinks(&store, &config.sinks).await?;
 
@@ -140,6 +143,11 @@ impl Daemon {
         let socket = Socket::bind(&config.intake.socket, config.intake.mode)?;
         let listener = http::Listener::bind(config).await?;
         let mut parts = Parts::new();
+        let (renewing, stopped) = (client.clone().renew_connections(), stop.clone());
+        parts.spawn(async move {
+            stopped.run_until_cancelled(renewing).await;
+            "renewal of connections"
+        });
         let schedule_task = schedule::Task {
             core,
             poller: Arc::new(client),
@@ -183,7 +191,7 @@ impl Daemon {
             in_flight,
             "ready: PINs are taken and polled"
         );
-        Ok(Self { parts: parts.into(), writing, sinks, http, writer, stop, finish, rotate })
+        Ok(Self { parts: parts.into(), writing, sinks, store, http, writer, stop, finish, rotate })
     }
 
     /// Waits for the signal to stop. A part that ends before that is a failure.
@@ -209,7 +217,7 @@ impl Daemon {
 
     /// Ends the parts in the order of the data, each within a limit.
     async fn stop(self, grace: Duration) {
-        let Self { parts, mut writing, mut sinks, http, writer, stop, finish, rotate: _rotate } = self;
+        let Self { parts, mut writing, mut sinks, store, http, writer, stop, finish, rotate: _rotate } = self;
         stop.cancel();
         let mut parts = parts.into_inner();
         // The parts keep to the grace themselves; the patience is for what they must not do.
@@ -220,6 +228,7 @@ impl Daemon {
         })
         .await;
         drop(parts);
+        fault_point!("stopped-taking-and-not-flushed");
         within(FLUSH_PATIENCE, "store", async {
             if let Err(unavailable) = writer.flush().await {
                 error!(%unavailable, "outcomes could not be written; their PINs are polled again after the next start");
@@ -227,6 +236,7 @@ impl Daemon {
         })
         .await;
         finish.cancel();
+        fault_point!("told-sinks-to-finish");
         within(FLUSH_PATIENCE, "sinks", async {
             while let Some(ended) = sinks.join_next().await {
                 if let Err(failure) = ended {
@@ -237,7 +247,11 @@ impl Daemon {
         .await;
         // Until here it told that the daemon is stopping.
         within(FLUSH_PATIENCE, "HTTP server", http.stop()).await;
+        // Before the writer's connection: the last one to close folds the write-ahead log into the file, and
+        // those that read can't.
+        within(FLUSH_PATIENCE, "store", store.close()).await;
         // The sinks' writers go with them, ours goes here: now the writer's task ends.
+        fault_point!("sinks-finished-and-store-open");
         drop((sinks, writer));
         within(FLUSH_PATIENCE, "store", async { while writing.join_next().await.is_some() {} }).await;
         info!("stopped");
@@ -266,11 +280,25 @@ async fn start_sink(
         SinkKind::File { path, fsync } => {
             start_ordered(config, FileSink::new(path.clone(), *fsync), outbox, sinks).await
         }
-        SinkKind::Webhook(_) => Err(DaemonError::Sink {
-            name: config.name.clone(),
-            trouble: Trouble::Closed("webhooks are not in this build yet".into()),
-        }),
+        SinkKind::Webhook(webhook) => start_webhook(config, webhook, outbox, sinks),
     }
+}
+
+/// Never depends on the endpoint, which may be down.
+fn start_webhook(
+    config: &config::Sink,
+    webhook: &config::Webhook,
+    outbox: Outbox,
+    sinks: &mut JoinSet<()>,
+) -> Result<(), DaemonError> {
+    let name = config.name.clone();
+    let endpoint = Endpoint::new(webhook).map_err(|error| DaemonError::Sink {
+        name: name.clone(),
+        trouble: Trouble::Closed(error.to_string()),
+    })?;
+    let Outbox { cursor, store, writer, clock, health, rotate: _, finish } = outbox;
+    sinks.spawn(WebhookSink { name, endpoint, cursor, store, writer, clock, health, finish }.run());
+    Ok(())
 }
 
 async fn start_ordered(

@@ -5,15 +5,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::timeout;
 
-use super::{PATIENCE, Server};
+use super::Server;
 use crate::metrics::{Recorder, catalogue};
 use crate::schedule::{Counts, Reason, Stats};
 use crate::sinks::SinkHealth;
 use crate::store::Unavailable;
+
+/// How long a part may take to answer: Prometheus itself waits 10 s, if it isn't told otherwise.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The numbers of now, in Prometheus' text format.
 pub async fn gather(server: &Server) -> String {

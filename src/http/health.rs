@@ -3,13 +3,19 @@
 //! "Not ready" is what keeps it from taking PINs. "Degraded" is what keeps it from finishing them: they are
 //! kept, and nothing is lost. Says what is so and decides nothing by it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::{PATIENCE, Server};
+use super::Server;
 use crate::outcome::rfc3339;
 use crate::schedule::Stats;
+
+/// How long a part may take to answer before it counts as stuck. A writer whose database is locked by another
+/// program answers after twice SQLite's patience of 5 s.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// What `/healthz` tells.
 #[derive(Debug, Serialize)]

@@ -32,9 +32,6 @@ use crate::config::Config;
 use crate::intake::Services;
 use crate::metrics::{self, Recorded};
 
-/// How long a part of the daemon may take to answer before it counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// How often what was noted is put into its buckets.
 const UPKEEP: Duration = Duration::from_secs(1);
 

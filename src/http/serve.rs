@@ -21,7 +21,7 @@ const MAX_CONNECTIONS: usize = 32;
 
 /// From accepting a connection to the last byte of its answer. More than the parts of the daemon may take to
 /// answer.
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// Request line and headers, in bytes; hyper takes no less than 8 KiB.
 const MAX_HEAD: usize = 16 * 1024;

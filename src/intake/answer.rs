@@ -114,22 +114,34 @@ fn sink_state<'a>(
     SinkState { name, state, since, tries, last_error }
 }
 
-/// The answer to a show of a PIN in flight.
-pub fn in_flight(pin: &PinId, live: &Live, submission: Option<&Submission>) -> String {
-    let mut shown = state(live);
-    let mut put = |key: &str, value: serde_json::Value| {
-        shown.insert(key.into(), value);
-    };
-    put("pinId", pin.as_str().into());
-    put("state", "in_flight".into());
-    if let Some(reference) = submission.and_then(|s| s.reference.as_deref()) {
-        put("reference", reference.into());
+/// The answer to a show of a PIN in flight; `stored` is what the store has of it, with its deadline.
+pub fn in_flight(pin: &PinId, live: &Live, stored: Option<&(Submission, Timestamp)>) -> String {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        #[serde(flatten)]
+        state: serde_json::Map<String, serde_json::Value>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        metadata: Option<&'a RawValue>,
     }
-    if let Some(metadata) = submission.and_then(|s| s.metadata.as_deref()) {
-        // It was checked at its submit; what can't be read any more is left out.
-        put("metadata", serde_json::from_str(metadata.get()).unwrap_or_default());
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        ok: bool,
+        pin: Shown<'a>,
     }
-    line(&serde_json::json!({"ok": true, "pin": shown}))
+    let mut state = state(live);
+    if let Some((submission, deadline_at)) = stored {
+        // As in the record: the schedule's own are worked out from the clock and can be off by a little.
+        state.insert("submittedAt".into(), rfc3339(submission.submitted_at).into());
+        state.insert("deadlineAt".into(), rfc3339(*deadline_at).into());
+    }
+    state.insert("pinId".into(), pin.as_str().into());
+    state.insert("state".into(), "in_flight".into());
+    let submission = stored.map(|(submission, _)| submission);
+    let reference = submission.and_then(|s| s.reference.as_deref());
+    let metadata = submission.and_then(|s| s.metadata.as_deref());
+    line(&Answer { ok: true, pin: Shown { state, reference, metadata } })
 }
 
 /// The answer to a show of a PIN that has its outcome.
@@ -302,6 +314,7 @@ pub fn stats(
         "polling": schedule.polling,
         "finishing": schedule.finishing,
         "brake": brake,
+        "rate": schedule.rate,
         "polls": {
             "total": counts.polls,
             "understood": counts.understood,

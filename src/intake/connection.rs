@@ -191,8 +191,8 @@ impl Connection<'_> {
     async fn show(&self, pin: PinId) -> Result<String, Ended> {
         let live = self.services.schedule.live(vec![pin.clone()]).await?;
         if let Some(Some(live)) = live.first() {
-            let submission = self.services.store.submission(&pin).await?;
-            return Ok(answer::in_flight(&pin, live, submission.as_ref()));
+            let stored = self.services.store.submission(&pin).await?;
+            return Ok(answer::in_flight(&pin, live, stored.as_ref()));
         }
         let outcome = self.outcome_of(&pin).await?;
         let sinks = self.services.store.sinks_of(outcome.seq).await?;

@@ -4,16 +4,20 @@
 //! that finds a kept connection allocates the URL and what reqwest needs.
 
 use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
+use memchr::memmem;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Method, Request, Response, StatusCode, Url, redirect};
-use secrecy::ExposeSecret;
+use reqwest::{Certificate, Method, Request, Response, StatusCode, Url, redirect};
+use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
@@ -31,6 +35,9 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// As much of `api.ca_file` is read, in bytes; the system's whole bundle has a quarter of a megabyte.
+const MAX_CA_FILE: u64 = 4 * 1024 * 1024;
+
 /// Where the PIN ID stands in `api.path`.
 const PLACEHOLDER: &str = "{pinId}";
 
@@ -41,13 +48,22 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 /// Asks the API about PINs. Clones share their connections.
 #[derive(Clone)]
 pub struct Client {
-    http: reqwest::Client,
-    /// Keeps no connections: for the second try of a poll whose kept connection turned out to be dead.
-    fresh: reqwest::Client,
+    api: Arc<Api>,
+    connections: Arc<RwLock<Connections>>,
     /// The URL before the PIN ID, and after it.
     url: (Box<str>, Box<str>),
+    /// What no error text may repeat, should the API or a proxy say back what it got.
+    secrets: Arc<[SecretString]>,
     /// For the whole poll: connecting, a second try, the body.
     timeout: Duration,
+}
+
+/// The connections in use; those before may still have polls that are under way.
+#[derive(Clone)]
+struct Connections {
+    kept: reqwest::Client,
+    /// Keeps none: for the second try of a poll whose kept connection turned out to be dead.
+    fresh: reqwest::Client,
 }
 
 /// Why no client can be made of a configuration. The texts have no secrets.
@@ -61,6 +77,8 @@ pub enum ClientError {
     Credentials(&'static str),
     #[error("api.username has a colon, which Basic authentication can't express")]
     UsernameWithColon,
+    #[error("api.ca_file {} can't be used: {reason}", path.display())]
+    CaFile { path: PathBuf, reason: String },
     #[error("the HTTP client can't be set up: {0}")]
     Setup(String),
 }
@@ -72,9 +90,115 @@ impl Client {
     /// The URL or the credentials can't be put into a request, or the system has no CA certificates.
     pub fn new(api: &Api) -> Result<Self, ClientError> {
         let url = url_parts(&api.base_url, &api.path)?;
+        let connections = Connections::new(api)?;
+        Ok(Self {
+            api: Arc::new(api.clone()),
+            connections: Arc::new(RwLock::new(connections)),
+            url,
+            secrets: secrets(&api.credentials).into(),
+            timeout: api.timeout,
+        })
+    }
+
+    /// Replaces all connections, for ever, before any gets older than `api.pool_max_age`: an API that moved is
+    /// followed, and a load balancer's new machines get their part. Polls that are under way end on the old ones.
+    pub async fn renew_connections(self) {
+        loop {
+            tokio::time::sleep(self.api.pool_max_age).await;
+            let api = self.api.clone();
+            // Reads the system's certificates anew, which takes some milliseconds.
+            let renewed = tokio::task::spawn_blocking(move || Connections::new(&api)).await;
+            match renewed {
+                Ok(Ok(connections)) => {
+                    *self.connections.write().unwrap_or_else(PoisonError::into_inner) = connections
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the connections are kept, for they can't be renewed")
+                }
+                Err(failure) => tracing::error!(%failure, "the connections are kept; this is a bug"),
+            }
+        }
+    }
+
+    fn connections(&self) -> Connections {
+        // Each write is whole in itself, so a panic elsewhere leaves nothing half-done.
+        self.connections.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks about one PIN. Ends within `api.timeout`, and always with a meaning.
+    pub async fn poll(&self, pin: &PinId) -> Meaning {
+        let deadline = Instant::now() + self.timeout;
+        let mut response = match timeout_at(deadline, self.ask(pin)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(failure)) => return Meaning::Unavailable(failure),
+            Err(_) => return Meaning::Unavailable(self.time_out("answer")),
+        };
+        let status = response.status();
+        let body = match timeout_at(deadline, whole_body(&mut response)).await {
+            Ok(body) => body,
+            Err(_) if status == StatusCode::OK => return Meaning::Unavailable(self.time_out("whole answer")),
+            // What the status code says stands without the body.
+            Err(_) => Err("the body did not come in time".to_owned()),
+        };
+        let meaning =
+            |body: Result<&[u8], &str>| Meaning::of(status, response.headers(), body, Timestamp::now());
+        let told = meaning(body.as_deref().map_err(String::as_str));
+        let has_text =
+            matches!(told, Meaning::Rejected(_) | Meaning::Unavailable(_) | Meaning::Unreadable(_));
+        match body.ok().filter(|_| has_text).and_then(|body| self.without_secrets(&body)) {
+            Some(clean) => meaning(Ok(&clean)),
+            None => told,
+        }
+    }
+
+    /// The body with `***` for every secret in it; `None` if there is none.
+    fn without_secrets(&self, body: &[u8]) -> Option<Vec<u8>> {
+        self.secrets.iter().fold(None, |clean, secret| {
+            let secret = secret.expose_secret().as_bytes();
+            replaced(clean.as_deref().unwrap_or(body), secret).or(clean)
+        })
+    }
+
+    /// One request, or two: a kept connection that the server had closed is nobody's failure. hyper tries
+    /// again by itself if it notices before it has written; if it notices later, it can't know that a GET
+    /// may be sent twice. We do, and on a new connection, since the next kept one may be just as dead.
+    ///
+    /// A new connection that dies before it answers is tried again too, for reqwest doesn't tell which it was.
+    async fn ask(&self, pin: &PinId) -> Result<Response, String> {
+        let Connections { kept, fresh } = self.connections();
+        let first = match kept.execute(self.request(pin)?).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        if !lost_connection(&first) {
+            return Err(failure_text(&first));
+        }
+        tracing::debug!(error = failure_text(&first), "lost a connection; asking on a new one");
+        fresh.execute(self.request(pin)?).await.map_err(|error| failure_text(&error))
+    }
+
+    fn request(&self, pin: &PinId) -> Result<Request, String> {
+        let (before, after) = &self.url;
+        let mut url = String::with_capacity(before.len() + pin.as_str().len() + after.len());
+        url.push_str(before);
+        url.extend(utf8_percent_encode(pin.as_str(), ESCAPED));
+        url.push_str(after);
+        // Can't fail: `new` has tried a PIN ID, and all of them are made of the same characters.
+        let url = Url::parse(&url).map_err(|error| format!("no URL can be made for the PIN: {error}"))?;
+        Ok(Request::new(Method::GET, url))
+    }
+
+    fn time_out(&self, of: &str) -> String {
+        format!("time-out: no {of} within {}", humantime::format_duration(self.timeout))
+    }
+}
+
+impl Connections {
+    fn new(api: &Api) -> Result<Self, ClientError> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(AUTHORIZATION, authorization(&api.credentials)?);
+        let certificates = certificates(api.ca_file.as_deref())?;
         // Fails if there is one already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let build = |kept: usize| {
@@ -93,61 +217,27 @@ impl Client {
                 // A proxy would see the key of a plain request, and the key goes to one host only. No TLS
                 // either, then, so that a system without CA certificates can do it.
                 builder = builder.no_proxy().tls_certs_only([]);
+            } else if !certificates.is_empty() {
+                builder = builder.tls_certs_merge(certificates.clone());
             }
             builder.build().map_err(|error| ClientError::Setup(detail(&error)))
         };
-        Ok(Self { http: build(api.concurrency)?, fresh: build(0)?, url, timeout: api.timeout })
+        Ok(Self { kept: build(api.concurrency)?, fresh: build(0)? })
     }
+}
 
-    /// Asks about one PIN. Ends within `api.timeout`, and always with a meaning.
-    pub async fn poll(&self, pin: &PinId) -> Meaning {
-        let deadline = Instant::now() + self.timeout;
-        let mut response = match timeout_at(deadline, self.ask(pin)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(failure)) => return Meaning::Unavailable(failure),
-            Err(_) => return Meaning::Unavailable(self.time_out("answer")),
-        };
-        let status = response.status();
-        let body = match timeout_at(deadline, whole_body(&mut response)).await {
-            Ok(body) => body,
-            Err(_) if status == StatusCode::OK => return Meaning::Unavailable(self.time_out("whole answer")),
-            // What the status code says stands without the body.
-            Err(_) => Err("the body did not come in time".to_owned()),
-        };
-        Meaning::of(status, response.headers(), body.as_deref().map_err(String::as_str), Timestamp::now())
+/// The certificates of `api.ca_file`.
+fn certificates(path: Option<&Path>) -> Result<Vec<Certificate>, ClientError> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let unusable = |reason: String| ClientError::CaFile { path: path.to_owned(), reason };
+    let mut pem = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| unusable(error.to_string()))?;
+    file.take(MAX_CA_FILE).read_to_end(&mut pem).map_err(|error| unusable(error.to_string()))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(detail(&error)))?;
+    if certificates.is_empty() {
+        return Err(unusable("it has no certificate in PEM (-----BEGIN CERTIFICATE-----)".into()));
     }
-
-    /// One request, or two: a kept connection that the server had closed is nobody's failure. hyper tries
-    /// again by itself if it notices before it has written; if it notices later, it can't know that a GET
-    /// may be sent twice. We do, and on a new connection, since the next kept one may be just as dead.
-    ///
-    /// A new connection that dies before it answers is tried again too, for reqwest doesn't tell which it was.
-    async fn ask(&self, pin: &PinId) -> Result<Response, String> {
-        let first = match self.http.execute(self.request(pin)?).await {
-            Ok(response) => return Ok(response),
-            Err(error) => error,
-        };
-        if !lost_connection(&first) {
-            return Err(failure_text(&first));
-        }
-        tracing::debug!(error = failure_text(&first), "lost a connection; asking on a new one");
-        self.fresh.execute(self.request(pin)?).await.map_err(|error| failure_text(&error))
-    }
-
-    fn request(&self, pin: &PinId) -> Result<Request, String> {
-        let (before, after) = &self.url;
-        let mut url = String::with_capacity(before.len() + pin.as_str().len() + after.len());
-        url.push_str(before);
-        url.extend(utf8_percent_encode(pin.as_str(), ESCAPED));
-        url.push_str(after);
-        // Can't fail: `new` has tried a PIN ID, and all of them are made of the same characters.
-        let url = Url::parse(&url).map_err(|error| format!("no URL can be made for the PIN: {error}"))?;
-        Ok(Request::new(Method::GET, url))
-    }
-
-    fn time_out(&self, of: &str) -> String {
-        format!("time-out: no {of} within {}", humantime::format_duration(self.timeout))
-    }
+    Ok(certificates)
 }
 
 impl fmt::Debug for Client {
@@ -204,6 +294,30 @@ fn authorization(credentials: &Credentials) -> Result<HeaderValue, ClientError> 
     Ok(value)
 }
 
+/// What of the credentials nobody may see.
+fn secrets(credentials: &Credentials) -> Vec<SecretString> {
+    match credentials {
+        Credentials::App(key) => vec![key.clone()],
+        Credentials::Basic { username, password } => {
+            let pair = BASE64.encode(format!("{username}:{}", password.expose_secret()));
+            vec![pair.into(), password.clone()]
+        }
+    }
+}
+
+/// The text with `***` wherever `what` stands in it; `None` if it doesn't.
+fn replaced(text: &[u8], what: &[u8]) -> Option<Vec<u8>> {
+    let mut new = Vec::new();
+    let mut rest = 0;
+    for at in memmem::find_iter(text, what) {
+        new.extend_from_slice(&text[rest..at]);
+        new.extend_from_slice(b"***");
+        rest = at + what.len();
+    }
+    new.extend_from_slice(&text[rest..]);
+    (rest > 0).then_some(new)
+}
+
 /// The whole body, decompressed, or what went wrong with it. Never holds more than [`MAX_BODY`] and one chunk.
 async fn whole_body(response: &mut Response) -> Result<Bytes, String> {
     let too_large = || format!("the body is over {} KiB", MAX_BODY / 1024);
@@ -243,6 +357,8 @@ mod tests {
             connect_timeout: Duration::from_secs(5),
             concurrency: 64,
             rate: None,
+            pool_max_age: Duration::from_secs(300),
+            ca_file: None,
         }
     }
 
@@ -296,7 +412,8 @@ mod tests {
     #[test]
     fn no_secret_is_shown_by_debug_or_by_an_error() {
         let client = Client::new(&api("http://h", "/{pinId}", app("hunter2"))).unwrap();
-        assert!(!format!("{client:?}{:?}{:?}", client.http, client.fresh).contains("hunter2"));
+        let Connections { kept, fresh } = client.connections();
+        assert!(!format!("{client:?}{kept:?}{fresh:?}").contains("hunter2"));
 
         let bad = [
             app("hunter2\n"),
@@ -308,6 +425,20 @@ mod tests {
         }
         let error = Client::new(&api("http://u:hunter2@h", "/{pinId}", app("k"))).unwrap_err();
         assert!(!format!("{error}{error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_body_is_told_without_the_secrets_in_it() {
+        let clean = |credentials, body: &str| {
+            let client = Client::new(&api("http://h", "/{pinId}", credentials)).unwrap();
+            client.without_secrets(body.as_bytes()).map(|body| String::from_utf8(body).unwrap())
+        };
+        assert_eq!(clean(app("k-1"), "k-2"), None);
+        assert_eq!(clean(app("k-1"), "App k-1, k-1").as_deref(), Some("App ***, ***"));
+        assert_eq!(clean(app("*"), "a*b").as_deref(), Some("a***b"));
+        let basic = Credentials::Basic { username: "Aladdin".into(), password: "open sesame".into() };
+        let body = "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ== is Aladdin:open sesame";
+        assert_eq!(clean(basic, body).as_deref(), Some("Basic *** is Aladdin:***"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) fn error_text(status: StatusCode, body: &[u8]) -> String {
 }
 
 /// `404 Not Found`; for a code that has no name, `599`.
-pub(super) fn named(status: StatusCode) -> String {
+pub(crate) fn named(status: StatusCode) -> String {
     match status.canonical_reason() {
         Some(reason) => format!("{} {reason}", status.as_str()),
         None => status.as_str().to_owned(),
@@ -86,7 +86,7 @@ pub(super) fn harmless(text: &str) -> String {
 
 /// The text in one line of at most `limit` characters, `…` at its end where it was cut. Control characters
 /// and those that turn the direction of writing count as white space; runs of that become one space.
-pub(super) fn bounded(text: &str, limit: usize) -> String {
+pub(crate) fn bounded(text: &str, limit: usize) -> String {
     let is_gap = |c: char| c.is_whitespace() || is_harmful(c);
     let mut line = String::with_capacity(text.len().min(limit));
     let mut left = limit;

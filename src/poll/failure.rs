@@ -15,7 +15,7 @@ pub(super) fn lost_connection(error: &reqwest::Error) -> bool {
 }
 
 /// `connect: connection refused`, `DNS: …`, `TLS: …`: what failed, and what is known about it.
-pub(super) fn failure_text(error: &reqwest::Error) -> String {
+pub(crate) fn failure_text(error: &reqwest::Error) -> String {
     let kind = if error.is_dns() {
         "DNS"
     } else if find::<rustls::Error>(error).is_some() {
@@ -33,7 +33,7 @@ pub(super) fn failure_text(error: &reqwest::Error) -> String {
 }
 
 /// What is known about a failure, without the URL.
-pub(super) fn detail(error: &reqwest::Error) -> String {
+pub(crate) fn detail(error: &reqwest::Error) -> String {
     if let Some(tls) = find::<rustls::Error>(error) {
         return tls.to_string();
     }

@@ -10,11 +10,11 @@
 
 mod answer;
 mod client;
-mod error_text;
-mod failure;
+pub(crate) mod error_text;
+pub(crate) mod failure;
 mod field;
 mod meaning;
-mod retry_after;
+pub(crate) mod retry_after;
 
 pub use answer::{MAX_BODY, MAX_DELIVERIES, MAX_DESCRIPTION, MAX_STATUS};
 pub use client::{Client, ClientError};

@@ -16,7 +16,7 @@ pub const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The wait that a `Retry-After` value asks for (RFC 9110, section 10.2.3: whole seconds, or an HTTP date),
 /// counted from `now`. Missing, garbage and the past all give [`SHORTEST`].
-pub(super) fn retry_after(value: Option<&[u8]>, now: Timestamp) -> Duration {
+pub(crate) fn retry_after(value: Option<&[u8]>, now: Timestamp) -> Duration {
     value.and_then(|value| wanted(value, now)).unwrap_or(SHORTEST).clamp(SHORTEST, LONGEST)
 }
 

@@ -1,4 +1,4 @@
-//! The brake: what stops all polling at once, because the trouble is the account's and not a PIN's.
+//! The brake: what stops all polling at once, because the trouble is the account's or the API's, not a PIN's.
 //!
 //! While it is on, nothing is polled until its time is over; then one poll, the probe, tells whether it
 //! goes off. Costs no PIN anything. Pure: moments are passed in.
@@ -8,129 +8,177 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 
-/// From the first refused poll to the probe; doubles with each refused probe.
-const FIRST_PROBE_AFTER: Duration = Duration::from_secs(5);
-/// A key that is mended is noticed within this time.
-const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(60);
+/// From a refused key to the first probe, and the longest until the next: a key that is mended is noticed
+/// within that.
+const UNAUTHORIZED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
-/// Why all polling stands still.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The same for an outage.
+const OUTAGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Why all polling stands still. The later one outranks the earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// 401 or 403: the credentials are wrong.
-    Unauthorized,
+    /// Most polls got no answer: the circuit is open.
+    Outage,
     /// 429: the account polls too much.
     Throttled,
+    /// 401 or 403: the credentials are wrong.
+    Unauthorized,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 2] = [Self::Unauthorized, Self::Throttled];
+    pub const ALL: [Self; 3] = [Self::Outage, Self::Throttled, Self::Unauthorized];
 
-    /// Its name in logs and `stats`.
+    /// Its name in logs, `stats` and the store.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Unauthorized => "unauthorized",
+            Self::Outage => "outage",
             Self::Throttled => "throttled",
+            Self::Unauthorized => "unauthorized",
         }
     }
+}
+
+/// What an answer tells about all polls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// Polls are answered.
+    Fine,
+    /// They are refused for this reason; 429 says for how long.
+    Trouble(Reason, Option<Duration>),
+}
+
+/// What a sign changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Nothing,
+    /// It went on, or its reason is another one now.
+    On(Reason),
+    /// It stays on, for longer.
+    Longer(Reason),
+    /// It went off.
+    Off(Reason),
 }
 
 /// Whether polls may go out.
 #[derive(Debug)]
 pub struct Brake {
-    state: State,
-    probes: Backoff,
+    on: Option<On>,
+    unauthorized: Backoff,
+    outage: Backoff,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum State {
-    Off,
-    On {
-        reason: Reason,
-        until: Moment,
-        refused_probes: u32,
-    },
-    /// The probe is running.
-    Probing {
-        reason: Reason,
-        refused_probes: u32,
-    },
+struct On {
+    reason: Reason,
+    until: Moment,
+    /// Probes in a row that were refused.
+    refused: u32,
+    probing: bool,
+}
+
+impl Default for Brake {
+    fn default() -> Self {
+        let backoff = |(first, longest)| Backoff::new(first, 2.0, longest, 0.0);
+        Self { on: None, unauthorized: backoff(UNAUTHORIZED), outage: backoff(OUTAGE) }
+    }
 }
 
 impl Brake {
-    pub fn new() -> Self {
-        Self { state: State::Off, probes: Backoff::new(FIRST_PROBE_AFTER, 2.0, MAX_PROBE_INTERVAL, 0.0) }
-    }
-
     /// Why polling stands still, if it does.
     pub fn reason(&self) -> Option<Reason> {
-        match self.state {
-            State::Off => None,
-            State::On { reason, .. } | State::Probing { reason, .. } => Some(reason),
-        }
+        self.on.map(|on| on.reason)
+    }
+
+    /// No poll before this, if it is on.
+    pub fn until(&self) -> Option<Moment> {
+        self.on.map(|on| on.until)
     }
 
     /// Whether a poll may start now. If the brake is on, that poll is the probe.
     pub fn admits(&self, now: Moment) -> bool {
-        match self.state {
-            State::Off => true,
-            State::On { until, .. } => until <= now,
-            State::Probing { .. } => false,
-        }
+        self.on.is_none_or(|on| !on.probing && on.until <= now)
     }
 
     /// When [`Brake::admits`] will change by itself.
-    pub fn until(&self) -> Option<Moment> {
-        match self.state {
-            State::On { until, .. } => Some(until),
-            State::Off | State::Probing { .. } => None,
-        }
+    pub fn opens_at(&self) -> Option<Moment> {
+        self.on.filter(|on| !on.probing).map(|on| on.until)
     }
 
     /// A poll starts; true if it is the probe.
     pub fn started(&mut self) -> bool {
-        let State::On { reason, refused_probes, .. } = self.state else { return false };
-        self.state = State::Probing { reason, refused_probes };
-        true
+        match &mut self.on {
+            Some(on) => {
+                on.probing = true;
+                true
+            }
+            None => false,
+        }
     }
 
-    /// A poll was answered 401 or 403; true if that is news.
-    pub fn unauthorized(&mut self, now: Moment, probe: bool) -> bool {
-        let refused_probes = match self.state {
-            // Polls that were under way when the brake went on tell nothing new.
-            State::On { reason: Reason::Unauthorized, .. } => return false,
-            State::Probing { .. } if !probe => return false,
-            State::Probing { reason: Reason::Unauthorized, refused_probes } => refused_probes + 1,
+    /// Puts it on as it was before a restart; ends by a probe, as always.
+    pub fn restore(&mut self, reason: Reason, until: Moment) {
+        self.on = Some(On { reason, until, refused: 0, probing: false });
+    }
+
+    /// Polls may be answered now, for a reason that is known: the next poll is the probe.
+    pub fn try_now(&mut self, now: Moment) {
+        if let Some(on) = &mut self.on {
+            on.until = now;
+            on.refused = 0;
+        }
+    }
+
+    /// Takes in what a poll's answer tells.
+    pub fn hear(&mut self, now: Moment, sign: Sign, probe: bool) -> Change {
+        let (reason, wait) = match sign {
+            Sign::Fine => return self.released(now, probe),
+            Sign::Trouble(reason, wait) => (reason, wait),
+        };
+        let refused = match self.on {
+            Some(on) if on.reason == reason => on.refused + u32::from(probe),
             _ => 0,
         };
-        let news = self.reason() != Some(Reason::Unauthorized);
-        let until = now.after(self.probes.nth(refused_probes));
-        self.state = State::On { reason: Reason::Unauthorized, until, refused_probes };
-        news
-    }
-
-    /// A poll was answered 429, to wait for so long; true if that is news.
-    pub fn throttled(&mut self, now: Moment, wait: Duration, probe: bool) -> bool {
+        let wait = wait.unwrap_or_else(|| match reason {
+            Reason::Unauthorized => self.unauthorized.nth(refused),
+            Reason::Outage | Reason::Throttled => self.outage.nth(refused),
+        });
         let until = now.after(wait);
-        match self.state {
-            State::Probing { .. } if !probe => return false,
-            // The account is refused whatever the rate: 429 can't lift that, only lengthen it.
-            State::On { reason: Reason::Unauthorized, .. } => return false,
-            State::On { until: earlier, .. } if until <= earlier => return false,
-            _ => {}
+        match &mut self.on {
+            None => {
+                self.on = Some(On { reason, until, refused: 0, probing: false });
+                Change::On(reason)
+            }
+            Some(on) if probe => {
+                let news = on.reason != reason;
+                *on = On { reason, until: until.max(on.until), refused, probing: false };
+                if news { Change::On(reason) } else { Change::Longer(reason) }
+            }
+            // It was under way when the brake went on. What it knows better counts; that the same trouble is
+            // still there does not: a burst of refusals is one.
+            Some(on) if reason > on.reason => {
+                *on = On { reason, until: until.max(on.until), ..*on };
+                Change::On(reason)
+            }
+            Some(on) if reason == Reason::Throttled && until > on.until => {
+                on.until = until;
+                Change::Longer(on.reason)
+            }
+            Some(_) => Change::Nothing,
         }
-        let news = self.reason() != Some(Reason::Throttled);
-        self.state = State::On { reason: Reason::Throttled, until, refused_probes: 0 };
-        news
     }
 
-    /// A poll had any other end; true if that released the brake.
-    pub fn passed(&mut self, probe: bool) -> bool {
-        let released = probe && matches!(self.state, State::Probing { .. });
-        if released {
-            self.state = State::Off;
+    fn released(&mut self, now: Moment, probe: bool) -> Change {
+        let Some(on) = self.on.as_mut().filter(|_| probe) else { return Change::Nothing };
+        on.probing = false;
+        // A 429 that came while the probe was under way still counts.
+        if on.until > now {
+            return Change::Nothing;
         }
-        released
+        let reason = on.reason;
+        self.on = None;
+        Change::Off(reason)
     }
 }
 
@@ -140,36 +188,87 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
     const T0: Moment = Moment::START;
+    const UNAUTHORIZED: Sign = Sign::Trouble(Reason::Unauthorized, None);
+    const OUTAGE: Sign = Sign::Trouble(Reason::Outage, None);
+
+    fn throttled(seconds: u32) -> Sign {
+        Sign::Trouble(Reason::Throttled, Some(seconds * SECOND))
+    }
 
     #[test]
     fn a_wrong_key_stops_all_polls_but_one_probe_with_growing_intervals() {
-        let mut brake = Brake::new();
+        let mut brake = Brake::default();
         let mut now = T0;
-        assert!(brake.unauthorized(now, false));
-        assert!(!brake.unauthorized(now, false), "the other running polls are no news");
+        assert_eq!(brake.hear(now, UNAUTHORIZED, false), Change::On(Reason::Unauthorized));
+        assert_eq!(
+            brake.hear(now, UNAUTHORIZED, false),
+            Change::Nothing,
+            "the other running polls are no news"
+        );
         for wait in [5, 10, 20, 40, 60, 60] {
             assert!(!brake.admits(now.after(wait * SECOND - Duration::from_millis(1))));
             now = now.after(wait * SECOND);
-            assert!(brake.admits(now));
-            assert!(brake.started());
+            assert!(brake.admits(now) && brake.started());
             assert!(!brake.admits(now), "one probe at a time");
-            brake.unauthorized(now, true);
+            assert_eq!(brake.hear(now, UNAUTHORIZED, true), Change::Longer(Reason::Unauthorized));
         }
         now = now.after(60 * SECOND);
         assert!(brake.started());
-        assert!(!brake.passed(false), "a poll from before the brake does not lift it");
-        assert!(brake.passed(true));
+        assert_eq!(
+            brake.hear(now, Sign::Fine, false),
+            Change::Nothing,
+            "a poll from before does not lift it"
+        );
+        assert_eq!(brake.hear(now, Sign::Fine, true), Change::Off(Reason::Unauthorized));
         assert!(brake.admits(now) && !brake.started());
     }
 
     #[test]
-    fn a_429_stops_all_polls_for_as_long_as_it_says() {
-        let mut brake = Brake::new();
-        assert!(brake.throttled(T0, 30 * SECOND, false));
-        assert!(!brake.throttled(T0, 10 * SECOND, false));
-        assert_eq!(brake.until(), Some(T0.after(30 * SECOND)));
-        assert!(!brake.admits(T0.after(29 * SECOND)) && brake.admits(T0.after(30 * SECOND)));
-        assert!(brake.started() && brake.passed(true));
-        assert_eq!(brake.reason(), None);
+    fn a_new_key_is_tried_at_once() {
+        let mut brake = Brake::default();
+        brake.hear(T0, UNAUTHORIZED, false);
+        brake.try_now(T0);
+        assert!(brake.admits(T0) && brake.started());
+        assert_eq!(brake.hear(T0, Sign::Fine, true), Change::Off(Reason::Unauthorized));
+    }
+
+    #[test]
+    fn a_429_stops_all_polls_for_as_long_as_the_longest_of_them_says() {
+        let mut brake = Brake::default();
+        assert_eq!(brake.hear(T0, throttled(30), false), Change::On(Reason::Throttled));
+        assert_eq!(brake.hear(T0, throttled(10), false), Change::Nothing);
+        assert_eq!(brake.hear(T0, throttled(40), false), Change::Longer(Reason::Throttled));
+        assert!(!brake.admits(T0.after(39 * SECOND)) && brake.admits(T0.after(40 * SECOND)));
+    }
+
+    #[test]
+    fn a_429_that_comes_during_the_probe_outlasts_it() {
+        let mut brake = Brake::default();
+        brake.hear(T0, OUTAGE, false);
+        let now = T0.after(SECOND);
+        assert!(brake.admits(now) && brake.started());
+        assert_eq!(brake.hear(now, throttled(60), false), Change::On(Reason::Throttled));
+        assert_eq!(brake.hear(now, Sign::Fine, true), Change::Nothing);
+        assert!(!brake.admits(now.after(59 * SECOND)) && brake.admits(now.after(60 * SECOND)));
+    }
+
+    #[test]
+    fn what_a_probe_meets_is_the_reason_from_then_on() {
+        let mut brake = Brake::default();
+        brake.hear(T0, UNAUTHORIZED, false);
+        let now = T0.after(5 * SECOND);
+        brake.started();
+        assert_eq!(brake.hear(now, OUTAGE, true), Change::On(Reason::Outage));
+        assert!(!brake.admits(now) && brake.admits(now.after(SECOND)));
+    }
+
+    #[test]
+    fn a_brake_from_before_a_restart_ends_by_a_probe() {
+        let mut brake = Brake::default();
+        brake.restore(Reason::Throttled, T0.after(10 * SECOND));
+        assert!(!brake.admits(T0));
+        let now = T0.after(10 * SECOND);
+        assert!(brake.admits(now) && brake.started() && !brake.admits(now));
+        assert_eq!(brake.hear(now, Sign::Fine, true), Change::Off(Reason::Throttled));
     }
 }

@@ -4,12 +4,14 @@
 //! never looks at a clock: moments are passed in, so that tests and simulations own the time.
 
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::brake::{Brake, Reason};
+use super::brake::{Brake, Change, Reason, Sign};
+use super::circuit::Circuit;
 use super::queue::{Class, Queue};
 use super::rate::Rate;
 use super::table::{Entry, LastAnswer, Stage, Table};
@@ -19,8 +21,8 @@ use crate::config;
 use crate::metrics;
 use crate::outcome::{Deliveries, Delivery, Ending, Verdict};
 use crate::pin::PinId;
-use crate::poll::Meaning;
-use crate::store::InFlight;
+use crate::poll::{self, Meaning};
+use crate::store::{InFlight, SavedBrake};
 
 /// Verdicts that may wait for the store before polling pauses: what is not known durably bounds what is
 /// learned.
@@ -71,7 +73,10 @@ pub struct Core {
     table: Table,
     queue: Queue,
     brake: Brake,
+    circuit: Circuit,
     rate: Rate,
+    /// What the store should know of the brake, since it was last asked for.
+    unsaved: bool,
     random: fastrand::Rng,
     generation: u32,
     finishing: usize,
@@ -82,22 +87,17 @@ pub struct Core {
 
 impl Core {
     /// A schedule without PINs.
-    pub fn new(
-        settings: config::Schedule,
-        rate: Option<std::num::NonZeroU32>,
-        clock: Clock,
-        seed: u64,
-    ) -> Self {
-        let config::Schedule { initial_interval, multiplier, max_interval, randomization_factor, .. } =
-            settings;
+    pub fn new(settings: config::Schedule, rate: Option<NonZeroU32>, clock: Clock, seed: u64) -> Self {
         Self {
-            backoff: Backoff::new(initial_interval, multiplier, max_interval, randomization_factor),
+            backoff: backoff_of(&settings),
             rate: Rate::new(rate, clock.now()),
             clock,
             settings,
             table: Table::default(),
             queue: Queue::default(),
-            brake: Brake::new(),
+            brake: Brake::default(),
+            circuit: Circuit::default(),
+            unsaved: false,
             random: fastrand::Rng::with_seed(seed),
             generation: 0,
             finishing: 0,
@@ -105,6 +105,15 @@ impl Core {
             counts: Counts::default(),
             unavailable_run: false,
         }
+    }
+
+    /// Goes on with another configuration. A PIN's next interval is by the new one. The credentials may be
+    /// others too, so if the brake is on, the probe goes out at once.
+    pub fn reconfigure(&mut self, settings: config::Schedule, rate: Option<NonZeroU32>) {
+        self.backoff = backoff_of(&settings);
+        self.settings = settings;
+        self.rate.configure(rate);
+        self.brake.try_now(self.clock.now());
     }
 
     /// Makes room for so many more PINs.
@@ -159,7 +168,7 @@ impl Core {
             return Err(None);
         }
         if !self.brake.admits(now) {
-            return Err(self.brake.until().map(|until| until.max(due)));
+            return Err(self.brake.opens_at().map(|opens_at| opens_at.max(due)));
         }
         if due > now {
             return Err(Some(due));
@@ -180,7 +189,9 @@ impl Core {
         let now = self.clock.now();
         self.count(&meaning);
         self.apply_brake(&ticket, &meaning, now);
-        let grace_over = |entry: &Entry| now.since(entry.submitted) > self.settings.not_found_grace;
+        let not_found_grace = self.settings.not_found_grace;
+        let outage = self.brake.reason() == Some(Reason::Outage);
+        let deadline_grace = self.settings.deadline_grace;
         let completion = self.settings.completion;
 
         let entry = self.table.get_mut(ticket.slot)?;
@@ -201,9 +212,11 @@ impl Core {
                 error = Some(text);
                 Some(Ending::Rejected)
             }
-            Meaning::NotFound if grace_over(entry) => Some(Ending::NotFound),
+            Meaning::NotFound if now.since(entry.submitted) > not_found_grace => Some(Ending::NotFound),
             // The account's trouble, not the PIN's: it gets its last poll when that is over.
             Meaning::Unauthorized(_) | Meaning::Throttled(_) => None,
+            // Missing answers alone decide nothing while nobody gets any.
+            Meaning::Unavailable(_) if outage && now < entry.deadline.after(deadline_grace) => None,
             Meaning::NotFound | Meaning::Unreadable(_) | Meaning::Unavailable(_) => {
                 time_is_up.then_some(Ending::Deadline)
             }
@@ -219,16 +232,20 @@ impl Core {
 
     /// Withdraws a PIN.
     pub fn cancel(&mut self, pin: &PinId) -> Cancelled {
-        let Some(slot) = self.table.find(pin) else { return Cancelled::Unknown };
-        match self.table.get(slot).map(|entry| entry.stage) {
-            Some(Stage::Waiting { due, class }) => {
-                self.queue.remove(slot, due, class);
-            }
-            Some(Stage::Polling) => {}
-            Some(Stage::Finishing) => return Cancelled::Finishing,
-            None => return Cancelled::Unknown,
+        match self.entry(pin).map(|entry| entry.stage) {
+            None => Cancelled::Unknown,
+            Some(Stage::Finishing) => Cancelled::Finishing,
+            Some(_) => self.withdraw(pin, Ending::Cancelled).map_or(Cancelled::Unknown, Cancelled::Now),
         }
-        self.finish(slot, Ending::Cancelled, None).map_or(Cancelled::Unknown, Cancelled::Now)
+    }
+
+    /// Ends a PIN without a poll. The answer of one that is under way is not heard.
+    fn withdraw(&mut self, pin: &PinId, ending: Ending) -> Option<Verdict> {
+        let slot = self.table.find(pin)?;
+        if let Stage::Waiting { due, class } = self.table.get(slot)?.stage {
+            self.queue.remove(slot, due, class);
+        }
+        self.finish(slot, ending, None)
     }
 
     /// The store has this PIN's outcome: it is no longer in flight.
@@ -264,14 +281,54 @@ impl Core {
         self.queue.due(self.clock.now())
     }
 
-    /// Polls a second that are allowed now; `None` is no limit.
+    /// Why all polling stands still, and until when.
+    pub fn brake(&self) -> Option<(Reason, Option<Moment>)> {
+        self.brake.reason().map(|reason| (reason, self.brake.until()))
+    }
+
+    /// The rate in force, in polls a second; `None` is no limit.
     pub fn rate(&self) -> Option<f64> {
         self.rate.in_force()
     }
 
-    /// Why all polling stands still, and until when.
-    pub fn brake(&self) -> Option<(Reason, Option<Moment>)> {
-        self.brake.reason().map(|reason| (reason, self.brake.until()))
+    /// What the next start should know of the brake and the rate, if that has changed since this was asked.
+    pub fn take_unsaved(&mut self) -> Option<SavedBrake> {
+        std::mem::take(&mut self.unsaved).then(|| SavedBrake {
+            reason: self.brake.reason().map(|reason| reason.as_str().to_owned()),
+            until: self.brake.until().map(|until| self.clock.wall_of(until)),
+            rate: self.rate.learned(),
+        })
+    }
+
+    /// Puts brake and rate as they were before the start. A brake's time that is further away than any can be
+    /// is the work of a clock that went back.
+    pub fn restore(&mut self, saved: &SavedBrake) {
+        let now = self.clock.now();
+        if let Some(reason) = Reason::ALL.into_iter().find(|r| Some(r.as_str()) == saved.reason.as_deref()) {
+            let ahead = saved.until.map(|until| until.duration_since(self.clock.wall()));
+            let ahead = ahead.and_then(|ahead| Duration::try_from(ahead).ok()).unwrap_or_default();
+            info!(reason = reason.as_str(), "all polling waited before the start: it goes on by a probe");
+            self.brake.restore(reason, now.after(ahead.min(poll::LONGEST)));
+        }
+        if let Some(rate) = saved.rate {
+            self.rate.restore(rate);
+        }
+    }
+
+    /// Gives up PINs that an outage has kept from their last poll for `schedule.deadline_grace`; some of them,
+    /// so that it is to be asked again while it gives any. O(n): for once a minute, and nothing to do but in
+    /// an outage.
+    pub fn expired(&mut self) -> Vec<Verdict> {
+        if self.brake.reason() != Some(Reason::Outage) {
+            return Vec::new();
+        }
+        let now = self.clock.now();
+        let grace = self.settings.deadline_grace;
+        let room = MAX_FINISHING.saturating_sub(self.finishing);
+        let over = |entry: &Entry| entry.stage != Stage::Finishing && now >= entry.deadline.after(grace);
+        let pins: Vec<PinId> =
+            self.table.iter().filter(|e| over(e)).take(room).map(|e| e.pin.clone()).collect();
+        pins.iter().filter_map(|pin| self.withdraw(pin, Ending::Deadline)).collect()
     }
 
     /// The clock that the moments are of.
@@ -310,29 +367,42 @@ impl Core {
     }
 
     fn apply_brake(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) {
-        match meaning {
-            Meaning::Unauthorized(status) => {
-                if self.brake.unauthorized(now, ticket.probe) {
-                    warn!(
-                        status,
-                        "the API refuses the credentials: all polling waits, one probe at a time; \
-                         no PIN is given up. Check the key ([api] key or key_file)"
-                    );
+        let outage = self.circuit.record(!matches!(meaning, Meaning::Unavailable(_)));
+        let sign = match meaning {
+            Meaning::Unauthorized(_) => Sign::Trouble(Reason::Unauthorized, None),
+            Meaning::Throttled(wait) => Sign::Trouble(Reason::Throttled, Some(*wait)),
+            Meaning::Unavailable(_) if outage || ticket.probe => Sign::Trouble(Reason::Outage, None),
+            // One poll without an answer, between others that had one, says nothing about all.
+            Meaning::Unavailable(_) => return,
+            _ => Sign::Fine,
+        };
+        let change = self.brake.hear(now, sign, ticket.probe);
+        let halve = match change {
+            Change::Nothing => return,
+            Change::Longer(_) => ticket.probe,
+            Change::On(reason) => {
+                match reason {
+                    Reason::Unauthorized => warn!(
+                        "the API refuses the credentials: all polling waits, one probe at a time; no PIN is \
+                         given up. Check the key ([api] key or key_file)"
+                    ),
+                    Reason::Throttled => warn!("the API answers 429: all polling waits, then goes on slower"),
+                    Reason::Outage => warn!("most polls get no answer: only probes go out until one does"),
                 }
+                true
             }
-            Meaning::Throttled(wait) => {
-                if self.brake.throttled(now, *wait, ticket.probe) {
-                    warn!(?wait, "the API answers 429: all polling waits");
-                }
+            Change::Off(reason) => {
+                info!(reason = reason.as_str(), "a probe was answered: polling goes on");
+                self.circuit.forget();
+                self.rate.ramp_up(now);
+                false
             }
-            _ => {
-                let reason = self.brake.reason();
-                if self.brake.passed(ticket.probe) {
-                    let reason = reason.map(Reason::as_str);
-                    info!(reason, "polling goes on: a probe was answered");
-                }
-            }
+        };
+        // A burst of 429s is one; a probe that meets another is one more.
+        if halve && matches!(meaning, Meaning::Throttled(_)) {
+            self.rate.halve(now);
         }
+        self.unsaved = true;
     }
 
     fn count(&mut self, meaning: &Meaning) {
@@ -358,6 +428,11 @@ impl Core {
             _ => self.unavailable_run = false,
         }
     }
+}
+
+fn backoff_of(settings: &config::Schedule) -> Backoff {
+    let config::Schedule { initial_interval, multiplier, max_interval, randomization_factor, .. } = *settings;
+    Backoff::new(initial_interval, multiplier, max_interval, randomization_factor)
 }
 
 /// Whether these deliveries end a PIN. No delivery at all: nothing is known yet.

@@ -1,6 +1,5 @@
 //! The schedule's rules, on a clock that the tests move.
 
-use std::num::NonZeroU32;
 use std::sync::Mutex;
 
 use jiff::Timestamp;
@@ -43,6 +42,7 @@ fn settings() -> config::Schedule {
         randomization_factor: 0.0,
         deadline: 60 * MINUTE,
         not_found_grace: 2 * MINUTE,
+        deadline_grace: 60 * MINUTE,
         completion: config::Completion::All,
     }
 }
@@ -231,6 +231,100 @@ async fn a_429_stops_all_pins_and_costs_none_its_last_poll() {
     assert_eq!(core.next_poll().unwrap_err(), None, "one probe at a time");
     core.answered(probe, delivered()).unwrap();
     assert_eq!(poll(&mut core, delivered()).await.unwrap().ending, Ending::Final);
+}
+
+/// Polls without an answer until the circuit opens.
+async fn break_down(core: &mut Core) {
+    while core.brake().is_none() {
+        poll(core, Meaning::Unavailable("503".into())).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_an_outage_only_probes_go_out_and_no_pin_is_given_up_for_want_of_an_answer() {
+    let mut core = core();
+    for n in 0..1000 {
+        submit(&mut core, &format!("P{n}"), MINUTE);
+    }
+    break_down(&mut core).await;
+    let start = core.clock().now();
+    let mut probes = 0;
+    while core.clock().now().since(start) < 30 * MINUTE {
+        assert_eq!(poll(&mut core, Meaning::Unavailable("503".into())).await, None);
+        assert!(core.expired().is_empty());
+        probes += 1;
+    }
+    assert!(probes <= 66, "{probes} probes in half an hour");
+    assert_eq!(
+        poll(&mut core, waiting()).await.unwrap().ending,
+        Ending::Deadline,
+        "the last poll of the probe's PIN"
+    );
+    assert_eq!(core.brake(), None);
+    // No storm: the backlog goes out slowly at first, and all of it in the end.
+    let (start, mut first_second) = (core.clock().now(), 0);
+    for _ in 1..1000 {
+        let verdict = poll(&mut core, delivered()).await.unwrap();
+        assert_eq!(verdict.ending, Ending::Final);
+        first_second += u32::from(core.clock().now().since(start) < SECOND);
+    }
+    assert!(first_second <= 20, "{first_second} polls in the first second after the outage");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_that_an_outage_keeps_from_its_last_poll_is_given_up_when_its_grace_is_over() {
+    let mut core = core();
+    submit(&mut core, "SHORT", MINUTE);
+    submit(&mut core, "LONG", 600 * MINUTE);
+    break_down(&mut core).await;
+    advance(59 * MINUTE).await;
+    assert!(core.expired().is_empty());
+    advance(2 * MINUTE).await;
+    let expired = core.expired();
+    assert_eq!((expired.len(), expired[0].ending), (1, Ending::Deadline));
+    assert_eq!(expired[0].pin, pin("SHORT"));
+    assert!(core.expired().is_empty(), "a PIN is given up once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_brake_and_the_rate_survive_a_restart() {
+    let mut core = core();
+    submit(&mut core, "A", 60 * MINUTE);
+    assert_eq!(core.take_unsaved(), None);
+    poll(&mut core, Meaning::Throttled(10 * MINUTE)).await;
+    let saved = core.take_unsaved().unwrap();
+    assert_eq!(saved.reason.as_deref(), Some("throttled"));
+    assert_eq!(core.take_unsaved(), None, "it is told once");
+
+    let (mut restarted, wall) = core_with(settings());
+    restarted.restore(&SavedBrake { until: Some(wall.now() + 10 * MINUTE), ..saved.clone() });
+    assert_eq!(restarted.rate(), core.rate());
+    submit(&mut restarted, "B", 60 * MINUTE);
+    let probe = next(&mut restarted).await;
+    assert!(restarted.clock().now() >= Moment::START.after(10 * MINUTE));
+    restarted.answered(probe, delivered()).unwrap();
+    assert_eq!(restarted.take_unsaved().unwrap().reason, None);
+
+    // The wall clock went back by a year since: nobody waits for a year.
+    let (mut restarted, wall) = core_with(settings());
+    restarted.restore(&SavedBrake { until: Some(wall.now() + 365 * 24 * 60 * MINUTE), ..saved });
+    submit(&mut restarted, "C", 60 * 24 * MINUTE);
+    next(&mut restarted).await;
+    assert!(restarted.clock().now() <= Moment::START.after(61 * MINUTE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_configuration_ends_the_pause_of_a_wrong_key_at_once() {
+    let mut core = core();
+    submit(&mut core, "A", 60 * MINUTE);
+    submit(&mut core, "B", 60 * MINUTE);
+    poll(&mut core, Meaning::Unauthorized(401)).await;
+    core.reconfigure(settings(), None);
+    let before = core.clock().now();
+    let probe = next(&mut core).await;
+    assert!(core.clock().now().since(before) < SECOND);
+    core.answered(probe, waiting());
+    assert_eq!(core.brake(), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@
 //! in. Its rules are in [`core`], without a runtime.
 
 mod brake;
+mod circuit;
 mod core;
 mod queue;
 mod rate;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -29,13 +31,16 @@ use crate::metrics;
 use crate::outcome::{Deliveries, Verdict};
 use crate::pin::PinId;
 use crate::poll::Meaning;
-use crate::store::{Committed, InFlight, Outcome, Record, Writer};
+use crate::store::{Committed, InFlight, Outcome, Record, SavedBrake, Store, Unavailable, Writer};
 
 /// Events that may wait for the schedule; who finds it full waits.
 const INBOX: usize = 256;
 
 /// Events taken in at once before polls get their turn.
 const EVENTS_AT_ONCE: usize = 64;
+
+/// How often PINs are looked for that an outage has kept from their last poll for too long.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// Asks the API about one PIN.
 pub trait Poll: Send + Sync + 'static {
@@ -98,7 +103,7 @@ pub struct Stats {
     pub polling: usize,
     pub finishing: usize,
     pub brake: Option<(Reason, Option<Timestamp>)>,
-    /// Polls a second that are allowed now; `None` is no limit.
+    /// The rate in force, in polls a second; `None` is no limit.
     pub rate: Option<f64>,
     pub counts: Counts,
 }
@@ -175,6 +180,7 @@ impl<P: Poll> Task<P> {
             polls: JoinSet::new(),
             tickets: HashMap::new(),
             verdicts: VecDeque::new(),
+            unsaved: None,
             waiters: HashMap::new(),
         };
         running.run(events, stop, grace).await
@@ -191,6 +197,8 @@ struct Running<P> {
     tickets: HashMap<task::Id, Ticket>,
     /// Verdicts for which the writer had no room. Bounded by the core, which stops polling.
     verdicts: VecDeque<Verdict>,
+    /// The state of the brake, if the writer had no room for it.
+    unsaved: Option<SavedBrake>,
     waiters: HashMap<PinId, Vec<oneshot::Sender<Record>>>,
 }
 
@@ -203,9 +211,12 @@ impl<P: Poll> Running<P> {
     ) -> usize {
         let mut batch = Vec::with_capacity(EVENTS_AT_ONCE);
         let mut give_up = None;
+        let mut expire = tokio::time::interval(EXPIRE_EVERY);
+        expire.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let stopping = stop.is_cancelled();
             let wake = if stopping { give_up } else { self.start_polls() };
+            self.hand_over();
             if stopping && self.polls.is_empty() && self.verdicts.is_empty() {
                 return 0;
             }
@@ -221,7 +232,8 @@ impl<P: Poll> Running<P> {
                     }
                 }
                 Some(ended) = self.polls.join_next_with_id() => self.answered(ended),
-                () = self.writer.room(), if !self.verdicts.is_empty() => self.hand_over(),
+                () = self.writer.room(), if !self.verdicts.is_empty() || self.unsaved.is_some() => {}
+                _ = expire.tick() => self.verdicts.extend(self.core.expired()),
                 () = sleep_until(wake), if wake.is_some() => {
                     if stopping {
                         return self.polls.len() + self.verdicts.len();
@@ -256,12 +268,15 @@ impl<P: Poll> Running<P> {
         let Some(ticket) = self.tickets.remove(&id) else { return };
         if let Some(verdict) = self.core.answered(ticket, meaning) {
             self.verdicts.push_back(verdict);
-            self.hand_over();
         }
     }
 
-    /// Gives the writer as many verdicts as it has room for.
+    /// Gives the writer as much as it has room for.
     fn hand_over(&mut self) {
+        // The newest state of the brake is the only one that matters.
+        if let Some(brake) = self.core.take_unsaved().or_else(|| self.unsaved.take()) {
+            self.unsaved = self.writer.try_save_brake(brake).err();
+        }
         while let Some(verdict) = self.verdicts.pop_front() {
             if let Err(verdict) = self.writer.try_finish(verdict) {
                 self.verdicts.push_front(verdict);
@@ -288,7 +303,6 @@ impl<P: Poll> Running<P> {
                     Cancelled::Finishing => Some(self.add_waiter(pin)),
                     Cancelled::Now(verdict) => {
                         self.verdicts.push_back(verdict);
-                        self.hand_over();
                         Some(self.add_waiter(pin))
                     }
                 };
@@ -351,8 +365,9 @@ impl<P: Poll> Running<P> {
     }
 }
 
-/// Loads every PIN in flight from the store.
-pub async fn resume(core: &mut Core, store: &crate::store::Store) -> Result<(), crate::store::Unavailable> {
+/// Loads every PIN in flight from the store, and the brake.
+pub async fn resume(core: &mut Core, store: &Store) -> Result<(), Unavailable> {
+    core.restore(&store.brake().await?);
     store.each_in_flight(|pin: InFlight| core.resume(&pin)).await
 }
 

@@ -1,4 +1,8 @@
-//! The rate: never more polls in a second than `api.rate` and a small burst.
+//! The rate: how many polls may go out a second.
+//!
+//! Never more in any second than `api.rate` and a tenth; less after a 429, which halves it, and it climbs back
+//! additively; less also when a brake went off, so that a backlog is no storm. Without `api.rate` there is no
+//! limit until a 429 shows one. Pure: moments are passed in.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,46 +14,171 @@ use governor::{Quota, RateLimiter};
 
 use crate::clock::Moment;
 
-/// A token bucket that refills evenly. Time is told to it, so that a test or a simulation can.
+/// How often the rate grows.
+const STEP: Duration = Duration::from_secs(1);
+
+/// A rate that was halved is back after so many steps' half.
+const STEPS_BACK: f64 = 64.0;
+
+/// Never less than this: one poll in ten seconds, as "100 in 10 minutes" allows.
+const LEAST: f64 = 0.1;
+
+/// Where the ramp after a brake begins, in polls a second; it doubles with each step.
+const RAMP_FROM: f64 = 16.0;
+
+/// A ramp that is past this is no limit any more.
+const RAMP_TO: f64 = 20_000.0;
+
+type Limiter = RateLimiter<
+    NotKeyed,
+    InMemoryState,
+    FakeRelativeClock,
+    NoOpMiddleware<<FakeRelativeClock as governor::clock::Clock>::Instant>,
+>;
+
+/// Polls a second, as a token bucket that refills evenly.
 pub struct Rate {
-    limiter: Option<
-        RateLimiter<
-            NotKeyed,
-            InMemoryState,
-            FakeRelativeClock,
-            NoOpMiddleware<<FakeRelativeClock as governor::clock::Clock>::Instant>,
-        >,
-    >,
-    per_second: Option<NonZeroU32>,
+    /// `api.rate`
+    configured: Option<f64>,
+    /// What 429s taught, and by how much it grows with each step.
+    learned: Option<(f64, f64)>,
+    /// After a brake.
+    ramp: Option<f64>,
+    /// The limiter for the least of these, and that.
+    limiter: Option<(Limiter, f64)>,
     clock: FakeRelativeClock,
     told: Moment,
+    grown: Moment,
+    /// Polls in the second that began then, and in the one before.
+    counted: (Moment, u32, u32),
 }
 
 impl Rate {
-    /// `per_second` polls a second, and a burst of a tenth of that; `None` is no limit.
+    /// `per_second` polls a second; `None` is no limit.
     pub fn new(per_second: Option<NonZeroU32>, now: Moment) -> Self {
-        let clock = FakeRelativeClock::default();
-        let limiter = per_second.map(|rate| {
-            let burst = NonZeroU32::new(rate.get() / 10).unwrap_or(NonZeroU32::MIN);
-            RateLimiter::direct_with_clock(Quota::per_second(rate).allow_burst(burst), clock.clone())
-        });
-        Self { limiter, per_second, clock, told: now }
+        let mut rate = Self {
+            configured: None,
+            learned: None,
+            ramp: None,
+            limiter: None,
+            clock: FakeRelativeClock::default(),
+            told: now,
+            grown: now,
+            counted: (now, 0, 0),
+        };
+        rate.configure(per_second);
+        rate
     }
 
-    /// Polls a second that are allowed now; `None` is no limit.
+    /// Another `api.rate`. What 429s taught stays.
+    pub fn configure(&mut self, per_second: Option<NonZeroU32>) {
+        self.configured = per_second.map(|rate| f64::from(rate.get()));
+        self.adjust();
+    }
+
+    /// The rate in force, in polls a second; `None` is no limit.
     pub fn in_force(&self) -> Option<f64> {
-        self.per_second.map(|rate| f64::from(rate.get()))
+        self.limiter.as_ref().map(|(_, rate)| *rate)
     }
 
-    /// Takes the right to one poll, or tells when there is one.
+    /// What 429s taught, for the next start.
+    pub fn learned(&self) -> Option<f64> {
+        self.learned.map(|(rate, _)| rate)
+    }
+
+    /// What 429s had taught before the start.
+    pub fn restore(&mut self, rate: f64) {
+        if rate.is_finite() && rate > 0.0 {
+            self.learned = Some((rate.max(LEAST), rate / STEPS_BACK));
+            self.adjust();
+        }
+    }
+
+    /// Takes the right to one poll, or tells when to ask again.
     pub fn take(&mut self, now: Moment) -> Result<(), Moment> {
-        let Some(limiter) = &self.limiter else { return Ok(()) };
         self.clock.advance(now.since(self.told));
         self.told = self.told.max(now);
-        // A moment is a microsecond, and the wait may end within one.
-        limiter.check().map_err(|not_until| {
-            now.after(not_until.wait_time_from(self.clock.now()) + Duration::from_micros(1))
-        })
+        self.grow(now);
+        if let Some((limiter, _)) = &self.limiter
+            && let Err(not_until) = limiter.check()
+        {
+            // A moment is a microsecond, and the wait may end within one.
+            let wait = not_until.wait_time_from(self.clock.now()) + Duration::from_micros(1);
+            return Err(now.after(wait.min(STEP)));
+        }
+        self.count(now);
+        Ok(())
+    }
+
+    /// The API answered 429: half of what it got is what it can have.
+    pub fn halve(&mut self, now: Moment) {
+        self.count_to(now);
+        let (_, this_second, last_second) = self.counted;
+        let observed = f64::from(this_second.max(last_second).max(1));
+        let before = self.in_force().unwrap_or(observed).min(observed.max(1.0));
+        self.learned = Some(((before / 2.0).max(LEAST), before / STEPS_BACK));
+        self.grown = now;
+        self.adjust();
+    }
+
+    /// A brake went off: what waits goes out slowly at first.
+    pub fn ramp_up(&mut self, now: Moment) {
+        self.ramp = Some(RAMP_FROM);
+        self.grown = now;
+        self.adjust();
+    }
+
+    fn grow(&mut self, now: Moment) {
+        if self.learned.is_none() && self.ramp.is_none() {
+            return;
+        }
+        let steps = now.since(self.grown).as_secs() / STEP.as_secs();
+        if steps == 0 {
+            return;
+        }
+        self.grown = self.grown.after(STEP * u32::try_from(steps).unwrap_or(u32::MAX));
+        let ceiling = self.configured.unwrap_or(RAMP_TO);
+        self.learned = self.learned.map(|(rate, step)| (rate + step * steps as f64, step));
+        // Without `api.rate` what was learned is kept however high: it is no limit then.
+        if self.learned.is_some_and(|(rate, _)| rate >= ceiling) {
+            self.learned = None;
+        }
+        self.ramp = self.ramp.map(|ramp| ramp * 2f64.powf(steps as f64));
+        let cap = self.learned.map_or(ceiling, |(rate, _)| rate.min(ceiling));
+        self.ramp = self.ramp.filter(|ramp| *ramp < cap);
+        self.adjust();
+    }
+
+    /// Makes the limiter that of the least limit. A new one begins empty: it is no second burst.
+    fn adjust(&mut self) {
+        let limits = [self.configured, self.learned(), self.ramp];
+        let least = limits.into_iter().flatten().min_by(f64::total_cmp);
+        if least == self.in_force() {
+            return;
+        }
+        self.limiter = least.and_then(|rate| {
+            let quota = Quota::with_period(Duration::from_secs_f64(1.0 / rate))?;
+            let burst = NonZeroU32::new((rate / 10.0) as u32).unwrap_or(NonZeroU32::MIN);
+            let limiter = RateLimiter::direct_with_clock(quota.allow_burst(burst), self.clock.clone());
+            if self.told > Moment::START {
+                let _ = limiter.check_n(burst);
+            }
+            Some((limiter, rate))
+        });
+    }
+
+    fn count(&mut self, now: Moment) {
+        self.count_to(now);
+        self.counted.1 = self.counted.1.saturating_add(1);
+    }
+
+    fn count_to(&mut self, now: Moment) {
+        let (began, this, _) = self.counted;
+        match now.since(began).as_secs() {
+            0 => {}
+            1 => self.counted = (began.after(STEP), 0, this),
+            _ => self.counted = (now, 0, 0),
+        }
     }
 }
 
@@ -57,29 +186,107 @@ impl Rate {
 mod tests {
     use super::*;
 
-    #[test]
-    fn no_second_has_more_polls_than_the_rate_and_a_tenth() {
-        let rate = NonZeroU32::new(50).unwrap();
-        let mut limiter = Rate::new(Some(rate), Moment::START);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(ms: u64) -> Moment {
+        Moment::START.after(Duration::from_millis(ms))
+    }
+
+    /// All that can be had from one moment to another, as milliseconds.
+    fn take_all(rate: &mut Rate, from: u64, to: u64) -> Vec<u64> {
         let mut taken = Vec::new();
-        for ms in 0..5_000 {
-            let now = Moment::START.after(Duration::from_millis(ms));
-            while limiter.take(now).is_ok() {
+        for ms in from..to {
+            // Bounded, for where there is no limit.
+            while taken.len() < 1_000_000 && rate.take(at(ms)).is_ok() {
                 taken.push(ms);
             }
         }
+        taken
+    }
+
+    fn within(taken: &[u64], from: u64, to: u64) -> usize {
+        taken.iter().filter(|ms| (from..to).contains(ms)).count()
+    }
+
+    #[test]
+    fn no_second_has_more_polls_than_the_rate_and_a_tenth() {
+        let mut rate = Rate::new(NonZeroU32::new(50), Moment::START);
+        let taken = take_all(&mut rate, 0, 5_000);
         for start in 0..4_000 {
-            let count = taken.iter().filter(|&&ms| (start..start + 1000).contains(&ms)).count();
+            let count = within(&taken, start, start + 1000);
             assert!((49..=56).contains(&count), "{count} polls in the second from {start} ms");
         }
     }
 
     #[test]
-    fn the_wait_that_it_tells_is_enough() {
-        let mut limiter = Rate::new(NonZeroU32::new(3), Moment::START);
-        assert_eq!(limiter.take(Moment::START), Ok(()));
-        let next = limiter.take(Moment::START).unwrap_err();
-        assert!(next > Moment::START && next <= Moment::START.after(Duration::from_millis(334)));
-        assert_eq!(limiter.take(next), Ok(()));
+    fn the_moment_that_it_tells_is_late_enough() {
+        let mut rate = Rate::new(NonZeroU32::new(3), Moment::START);
+        assert_eq!(rate.take(Moment::START), Ok(()));
+        let next = rate.take(Moment::START).unwrap_err();
+        assert!(next > Moment::START && next <= at(334));
+        assert_eq!(rate.take(next), Ok(()));
+    }
+
+    #[test]
+    fn a_429_halves_the_rate_and_it_climbs_back_by_equal_steps() {
+        let mut rate = Rate::new(NonZeroU32::new(100), Moment::START);
+        take_all(&mut rate, 0, 3_000);
+        rate.halve(at(3_000));
+        let halved = rate.in_force().unwrap();
+        assert!((45.0..=55.0).contains(&halved), "{halved}");
+        let mut before = halved;
+        for second in 4..20 {
+            take_all(&mut rate, second * 1000, second * 1000 + 1000);
+            let now = rate.in_force().unwrap();
+            assert!((1.0..=2.0).contains(&(now - before)), "{before} to {now}");
+            before = now;
+        }
+        take_all(&mut rate, 60_000, 61_000);
+        assert_eq!((rate.in_force(), rate.learned()), (Some(100.0), None));
+    }
+
+    #[test]
+    fn without_a_rate_429s_find_one() {
+        let mut rate = Rate::new(None, Moment::START);
+        assert_eq!(rate.in_force(), None);
+        for ms in 0..2_000 {
+            rate.take(at(ms)).unwrap();
+        }
+        rate.halve(at(2_000));
+        let found = rate.in_force().unwrap();
+        assert!((450.0..=510.0).contains(&found), "{found} from a thousand a second");
+        let count = within(&take_all(&mut rate, 2_000, 3_000), 2_000, 3_000) as f64;
+        assert!(count <= found * 1.15, "{count} at {found}");
+    }
+
+    #[test]
+    fn however_often_it_is_halved_some_polls_go_out() {
+        let mut rate = Rate::new(None, Moment::START);
+        (0..100).for_each(|_| rate.halve(Moment::START));
+        assert!(rate.in_force().unwrap() >= LEAST);
+        assert!(!take_all(&mut rate, 1, 30_000).is_empty());
+    }
+
+    #[test]
+    fn after_a_brake_the_backlog_goes_out_slowly_at_first() {
+        let mut rate = Rate::new(None, Moment::START);
+        rate.ramp_up(at(1000));
+        let taken = take_all(&mut rate, 1_000, 5_000);
+        let counts: Vec<usize> = (1..5).map(|s| within(&taken, s * 1000, s * 1000 + 1000)).collect();
+        for (count, limit) in counts.iter().zip([16, 32, 64, 128]) {
+            assert!((limit * 8 / 10..=limit * 12 / 10 + 1).contains(count), "{counts:?}");
+        }
+        take_all(&mut rate, 20_000, 20_001);
+        assert_eq!(rate.in_force(), None);
+    }
+
+    #[test]
+    fn a_change_of_the_rate_is_no_second_burst() {
+        let mut rate = Rate::new(NonZeroU32::new(1000), Moment::START);
+        take_all(&mut rate, 0, 1_000);
+        rate.configure(NonZeroU32::new(999));
+        let count = take_all(&mut rate, 1_000, 1_001).len();
+        assert!(count <= 3, "{count}");
+        rate.clock.advance(SECOND);
     }
 }

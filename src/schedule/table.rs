@@ -107,6 +107,11 @@ impl Table {
         self.entries.get_mut(slot as usize)
     }
 
+    /// All of them, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().map(|(_, entry)| entry)
+    }
+
     /// Takes a PIN out.
     pub fn remove(&mut self, pin: &PinId) -> Option<(u32, Entry)> {
         let hash = self.hasher.hash_one(pin);

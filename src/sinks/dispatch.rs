@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 use super::{Health, Ordered, Trouble};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
+use crate::fault::fault_point;
 use crate::store::{Outcome, Progress, Store, Unavailable, Writer};
 
 /// Outcomes that are read ahead.
@@ -100,14 +101,19 @@ impl<S: Ordered> Dispatcher<S> {
         let outcomes = self.store.outcomes_after(self.cursor, BATCH).await.map_err(later)?;
         let seqs: Vec<i64> = outcomes.iter().map(|outcome| outcome.seq).collect();
         if outcomes.is_empty() {
+            // What stopped it, if anything did, stops it no more: nothing is left that it does not take.
+            self.well();
             return Ok(false);
         }
         let (count, result) = self.sink.deliver(outcomes).await;
         if let Some(seq) = count.checked_sub(1).and_then(|last| seqs.get(last)) {
+            fault_point!("delivered-and-cursor-behind");
             self.advance(*seq).await;
-            self.well();
         }
-        result.map(|()| true)
+        result.map(|()| {
+            self.well();
+            true
+        })
     }
 
     /// Delivers again what somebody ordered. The cursor is durable first: after a crash the sink's last line
@@ -150,9 +156,13 @@ impl<S: Ordered> Dispatcher<S> {
                     () = self.finish.cancelled() => return Break(()),
                 }
             }
+            fault_point!("trouble-noticed");
             // A new file tells nothing about the old one's lines, so the cursor is durable before it is begun.
             let opened = match self.writer.flush().await {
-                Ok(()) => self.open().await,
+                Ok(()) => {
+                    fault_point!("cursor-durable-and-file-not-reopened");
+                    self.open().await
+                }
                 Err(unavailable) => Err(later(unavailable)),
             };
             match opened {

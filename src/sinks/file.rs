@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::{Ordered, Trouble};
 use crate::config::Fsync;
+use crate::fault::fault_point;
 use crate::store::Outcome;
 
 /// Bits of a new file: for its owner, and to be read by its group.
@@ -54,6 +55,7 @@ impl FileSink {
         self.open = None;
         let file = OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(&self.path);
         let mut file = file.map_err(|error| self.trouble("opened", &error))?;
+        fault_point!("file-opened");
         let end = end_of(&mut file).map_err(|error| self.trouble("read", &error))?;
         if end.half > 0 {
             mend(&mut file, &self.path, &end).map_err(|error| self.trouble("mended", &error))?;
@@ -98,6 +100,7 @@ impl FileSink {
             line.clear();
             line.extend_from_slice(outcome.record.as_bytes());
             line.push(b'\n');
+            fault_point!("half-a-line", open.file.write_all(&line[..line.len() / 2]));
             if let Err(error) = open.file.write_all(&line) {
                 // Half a line may be there. If it can't be cut off now, it is when the file is opened again.
                 let _ = open.file.set_len(open.length);
@@ -106,7 +109,9 @@ impl FileSink {
             }
             open.length += line.len() as u64;
             count += 1;
+            fault_point!("line-written");
         }
+        fault_point!("file-not-synced");
         if count > 0
             && self.fsync == Fsync::Batch
             && let Err(error) = open.file.sync_data()
@@ -115,6 +120,7 @@ impl FileSink {
             self.open = None;
             return (0, Err(self.trouble("synced", &error)));
         }
+        fault_point!("file-synced");
         if let Err(error) = result {
             self.open = None;
             return (count, Err(self.trouble("written", &error)));

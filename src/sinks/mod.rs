@@ -7,6 +7,7 @@
 mod dispatch;
 mod file;
 mod stdout;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 pub use dispatch::{Dispatcher, Rotate};
 pub use file::FileSink;
 pub use stdout::StdoutSink;
+pub use webhook::{Endpoint, SetupError, WebhookSink};
 
 use crate::store::Outcome;
 

@@ -98,6 +98,16 @@ pub enum Order {
     Forget { sink: String },
 }
 
+/// Why all polling stood still, and what 429s had taught, when that last changed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SavedBrake {
+    /// The reason's name; `None` if polls went out.
+    pub reason: Option<String>,
+    pub until: Option<Timestamp>,
+    /// Polls a second.
+    pub rate: Option<f64>,
+}
+
 /// What a transaction made durable, for those who act on it.
 #[derive(Debug)]
 pub enum Committed {

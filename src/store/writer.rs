@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::sqlite::{Applied, Transaction, WriteConnection};
-use super::{Committed, NewPin, Order, Progress, Submitted, Unavailable};
+use super::{Committed, NewPin, Order, Progress, SavedBrake, Submitted, Unavailable};
+use crate::fault::fault_point;
 use crate::metrics;
 use crate::outcome::Verdict;
 
@@ -37,6 +38,7 @@ enum Change {
     Finish(Verdict),
     Progress(Progress),
     Order(Order, Reply<u64>),
+    Brake(SavedBrake),
     Prune(Timestamp, Reply<u64>),
 }
 
@@ -45,7 +47,7 @@ impl Change {
         match self {
             Self::Submit(pins, _) => pins.len(),
             Self::Progress(progress) => 1 + progress.failed.len() + progress.delivered.len(),
-            Self::Finish(_) | Self::Order(..) | Self::Prune(..) => 1,
+            Self::Finish(_) | Self::Order(..) | Self::Brake(_) | Self::Prune(..) => 1,
         }
     }
 }
@@ -96,6 +98,17 @@ impl Writer {
                 Ok(())
             }
             Err(_) => Err(verdict),
+        }
+    }
+
+    /// Notes how the brake is, if there is room; else gives it back.
+    pub fn try_save_brake(&self, brake: SavedBrake) -> Result<(), SavedBrake> {
+        match self.changes.try_reserve() {
+            Ok(room) => {
+                room.send(Change::Brake(brake));
+                Ok(())
+            }
+            Err(_) => Err(brake),
         }
     }
 
@@ -189,7 +202,8 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                     tokio::time::sleep(RETRY).await;
                 }
             }
-            if work.is_empty() {
+            let well = self.trouble.borrow().is_none();
+            if work.is_empty() && well {
                 // Somebody only wanted to know that all is durable: it is.
                 self.publish(Applied::default(), &mut waiting).await;
                 continue;
@@ -216,7 +230,9 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     /// Waits for a change and takes with it all that wait behind it; after a failure it waits only so long.
     /// False when every [`Writer`] is gone.
     async fn gather(&mut self, work: &mut Transaction, waiting: &mut Waiting) -> bool {
-        let first = if work.is_empty() {
+        // While the store fails it is tried even with nothing to write: who waits for it to be well submits nothing.
+        let well = self.trouble.borrow().is_none();
+        let first = if work.is_empty() && well {
             self.changes.recv().await
         } else {
             match tokio::time::timeout(RETRY, self.changes.recv()).await {
@@ -239,11 +255,15 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         // A receiver that is gone means that the daemon stops: the store is the truth, nobody misses it. A PIN
         // that left can have been accepted again in the same transaction, so what finished is told first.
         if let Some(last) = applied.finished.last() {
+            fault_point!("finished-and-nobody-told");
             self.newest.send_replace(last.seq);
             let _ = self.committed.send(Committed::Finished(applied.finished).into()).await;
+            fault_point!("finished-and-told");
         }
         if !applied.accepted.is_empty() {
+            fault_point!("accepted-and-nobody-told");
             let _ = self.committed.send(Committed::Accepted(applied.accepted).into()).await;
+            fault_point!("accepted-and-not-acked");
         }
         metrics::submitted(&applied.submitted);
         let mut submitted = applied.submitted.into_iter();
@@ -306,6 +326,7 @@ fn add(change: Change, work: &mut Transaction, waiting: &mut Waiting) {
             waiting.orders.push_back(reply);
             work.orders.push(order);
         }
+        Change::Brake(brake) => work.brake = Some(brake),
         Change::Prune(before, reply) => {
             waiting.prunes.push_back(reply);
             work.prune = Some(before);

@@ -209,18 +209,13 @@ impl Epoch {
         });
         let outbox = client.outbox();
         drop(client);
-        let said = daemon.said();
+        self.counts.half_lines_cut = daemon.times_said("a half-written line was cut off") as u64;
+        self.counts.starts_with_a_file_ahead_of_its_cursor = daemon.times_said("ahead of the cursor") as u64;
         daemon.stop();
-        self.counts.half_lines_cut = count(&said, "a half-written line was cut off");
-        self.counts.starts_with_a_file_ahead_of_its_cursor = count(&said, "ahead of the cursor");
         let webhooks = self.receiver.take().map(Receiver::received);
         compare(&self.clients.lock(), &outbox, &self.home.results(), webhooks, &mut self.counts);
         self.counts
     }
-}
-
-fn count(text: &str, what: &str) -> u64 {
-    text.lines().filter(|line| line.contains(what)).count() as u64
 }
 
 struct SetAtEnd<'a>(&'a AtomicBool);

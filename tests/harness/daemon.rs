@@ -83,6 +83,11 @@ impl Daemon {
         until("the daemon has ended", || self.ended())
     }
 
+    /// How many lines of its log, and of those before it, have this in them.
+    pub fn times_said(&self, what: &str) -> usize {
+        self.said().lines().filter(|line| line.contains(what)).count()
+    }
+
     /// All that it and those before it said.
     pub fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

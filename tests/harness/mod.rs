@@ -1,9 +1,11 @@
 //! What the tests of durability share: the real binary with a home of its own, a stand-in for the API, and a
 //! client of the socket. Every wait is bounded, and no test looks at how long anything took.
-#![allow(dead_code, reason = "every test target has this module and uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "every test target has this module and uses a part of it")]
 
+mod check;
 mod client;
 mod daemon;
+pub mod disk;
 mod home;
 
 use std::thread;
@@ -13,6 +15,7 @@ use pinwatch::simulate::{Settings, Simulator};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
+pub use check::{all_delivered, assert_each_once, pins, submit, try_submit};
 pub use client::Client;
 pub use daemon::Daemon;
 pub use home::Home;

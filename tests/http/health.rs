@@ -1,6 +1,8 @@
 //! `/healthz` and `/readyz` in good and in bad times.
 
 use rustix::process::Signal;
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::harness::{Api, Daemon, Home, json, until};
 use crate::served::{Served, get, submit};
@@ -39,6 +41,31 @@ fn a_full_intake_is_not_ready() {
     assert_eq!((status, &ready["status"]), (503, &json(r#""not_ready""#)), "{ready}");
     assert_eq!(ready["reasons"][0]["code"], "at_capacity", "{ready}");
     assert_eq!(served.numbers().value(r#"pinwatch_submits_total{result="at_capacity"}"#), 1.0);
+}
+
+#[test]
+fn a_store_that_cannot_be_written_is_not_ready_but_alive_and_is_well_again_by_itself() {
+    let served = Served::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let options = SqliteConnectOptions::new().filename(served.home.database());
+    let mut other = runtime.block_on(options.connect()).expect("the database can be opened");
+    let mut execute = |sql: &'static str| {
+        runtime.block_on(async { sqlx::query(sql).execute(&mut other).await.expect("it is carried out") });
+    };
+    execute("BEGIN IMMEDIATE");
+    assert_eq!(served.daemon.client().ask("sim-delivered-1")["error"]["code"], "store_unavailable");
+    let numbers = served.numbers();
+    assert_eq!(numbers.value("pinwatch_store_failing"), 1.0);
+    assert!(numbers.value("pinwatch_store_commit_failures_total") >= 1.0);
+    let (status, ready) = served.ready();
+    assert_eq!((status, &ready["status"]), (503, &json(r#""not_ready""#)), "{ready}");
+    assert_eq!(ready["reasons"][0]["code"], "store_failing", "{ready}");
+    assert!(ready["reasons"][0]["since"].is_string(), "{ready}");
+    assert_eq!(served.get("/healthz").status, 200, "a restart would mend nothing");
+
+    execute("ROLLBACK");
+    until("it is ready, though nobody submits", || (served.ready().0 == 200).then_some(()));
+    assert_eq!(served.numbers().value("pinwatch_store_failing"), 0.0);
 }
 
 #[test]

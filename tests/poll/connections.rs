@@ -26,6 +26,22 @@ async fn polls_share_a_kept_connection() {
 }
 
 #[tokio::test]
+async fn connections_are_renewed_so_that_an_api_that_moved_is_followed() {
+    let (url, connections) = stub(|_, mut stream| async move {
+        while request(&mut stream).await {
+            answer_good(&mut stream).await;
+        }
+    })
+    .await;
+    let client = Client::new(&Api { pool_max_age: SHORT, ..api(&url) }).unwrap();
+    let renewing = tokio::spawn(client.clone().renew_connections());
+    while connections.load(Ordering::SeqCst) < 3 {
+        assert_delivered(&client.poll(&pin()).await);
+    }
+    renewing.abort();
+}
+
+#[tokio::test]
 async fn answers_that_refuse_keep_their_connection_too() {
     let (url, connections) = stub(|_, mut stream| async move {
         while request(&mut stream).await {

@@ -30,6 +30,8 @@ fn api(base_url: &str) -> Api {
         connect_timeout: AMPLE,
         concurrency: 64,
         rate: None,
+        pool_max_age: Duration::from_secs(300),
+        ca_file: None,
     }
 }
 

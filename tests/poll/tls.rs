@@ -69,35 +69,30 @@ async fn a_certificate_that_nobody_vouches_for_is_refused_before_the_key_is_sent
     assert_eq!(server.join().unwrap(), b"");
 }
 
-/// Set in the process that this test starts for its client.
-const CHILD: &str = "PINWATCH_TEST_HTTP2_URL";
-
-/// The certificate has to be trusted, and the system's list of those is read from the environment, which no
-/// test can change for itself: so the client runs in a process of its own.
-#[test]
-fn polls_share_one_http2_connection_where_the_server_speaks_it() {
-    if let Ok(url) = std::env::var(CHILD) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        return runtime.block_on(async {
-            let client = Client::new(&api(&url)).unwrap();
-            let pin = pin();
-            let (one, two, three) = tokio::join!(client.poll(&pin), client.poll(&pin), client.poll(&pin));
-            [one, two, three, client.poll(&pin).await].iter().for_each(assert_delivered);
-        });
-    }
-
+#[tokio::test]
+async fn polls_share_one_http2_connection_and_a_private_ca_is_trusted_if_told_so() {
     let (url, pem, server) = server(serve_http2);
-    let mut roots = tempfile::NamedTempFile::new().unwrap();
-    roots.write_all(pem.as_bytes()).unwrap();
-    let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "tls::polls_share_one_http2_connection_where_the_server_speaks_it"])
-        .env(CHILD, url)
-        .env("SSL_CERT_FILE", roots.path())
-        .env_remove("SSL_CERT_DIR")
-        .output()
-        .unwrap();
-    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
-    assert_eq!(server.join().unwrap(), 4);
+    let mut ca = tempfile::NamedTempFile::new().unwrap();
+    ca.write_all(pem.as_bytes()).unwrap();
+    let client = Client::new(&Api { ca_file: Some(ca.path().to_owned()), ..api(&url) }).unwrap();
+    let pin = pin();
+    let (one, two, three) = tokio::join!(client.poll(&pin), client.poll(&pin), client.poll(&pin));
+    [one, two, three, client.poll(&pin).await].iter().for_each(assert_delivered);
+    drop(client);
+    // Off this thread: it is the one that closes the connection.
+    let requests = tokio::task::spawn_blocking(|| server.join().unwrap()).await.unwrap();
+    assert_eq!(requests, 4);
+}
+
+#[test]
+fn a_ca_file_that_is_of_no_use_is_named_before_anything_is_opened() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"not a certificate").unwrap();
+    for path in [file.path(), std::path::Path::new("/nowhere/ca.pem")] {
+        let api = Api { ca_file: Some(path.to_owned()), ..api("https://localhost") };
+        let refused = Client::new(&api).unwrap_err().to_string();
+        assert!(refused.contains("api.ca_file") && refused.contains(path.to_str().unwrap()), "{refused}");
+    }
 }
 
 /// As little HTTP/2 (RFC 9113) as it takes to answer every request well; gives how many there were.

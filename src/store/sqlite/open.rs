@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::Store;
 use super::write::{WriteConnection, note_commits};
+use crate::fault::fault_point;
 
 /// `PRAGMA application_id` of our files: "pinw".
 const APPLICATION_ID: i64 = 0x7069_6e77;
@@ -42,14 +43,14 @@ pub enum OpenError {
     )]
     Newer { path: PathBuf, found: i64, known: i64 },
     #[error(
-        "the database {path} is damaged: {what}. It was left as it is. Restore a backup, or move {path}, \
-         {path}-wal and {path}-shm away to start empty; `sqlite3 {path} .recover` may save what is in it"
+        "the database {path} is damaged: {what}. It was left as it is. Restore a backup, or move {path} and \
+         those beside it (-wal, -shm, .lock) away to start empty; `sqlite3 {path} .recover` may save what is in it"
     )]
     Damaged { path: PathBuf, what: String },
     #[error(
-        "the database {path} has lost commits: it knows of {found}, and {noted} were acknowledged. A restored \
-         backup or a removed or cut {path}-wal would explain it. PINs accepted since are not in it. \
-         To go on with it as it is, remove {lock}"
+        "the database {path} has lost commits: it knows of {found}, and {noted} were acknowledged. It was left \
+         as it is. A restored backup, or a file that was removed or cut ({path} or {path}-wal), would explain \
+         it. PINs accepted since are not in it. To go on with it as it is, remove {lock}"
     )]
     LostCommits { path: PathBuf, lock: PathBuf, found: i64, noted: i64 },
     #[error("can't open the database {path}: {source}")]
@@ -61,8 +62,9 @@ impl Store {
     pub async fn open(path: &Path) -> Result<(Self, WriteConnection), OpenError> {
         let lock_path = with_suffix(path, ".lock");
         let (lock, noted) = lock_exclusively(path, &lock_path)?;
-        if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
-            inspect(path).await?;
+        let found = inspect(path).await?;
+        if noted > found {
+            return Err(OpenError::LostCommits { path: path.to_owned(), lock: lock_path, found, noted });
         }
 
         let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
@@ -74,19 +76,13 @@ impl Store {
             .connect()
             .await
             .map_err(sqlite)?;
+        fault_point!("database-made");
         migrate(path, &mut connection).await?;
+        fault_point!("migrated");
 
         let count = |sql| sqlx::query_scalar::<_, i64>(sql);
         let commits =
             count("SELECT commits FROM history").fetch_one(&mut connection).await.map_err(sqlite)?;
-        if noted > commits {
-            return Err(OpenError::LostCommits {
-                path: path.to_owned(),
-                lock: lock_path,
-                found: commits,
-                noted,
-            });
-        }
         note_commits(&lock, commits);
         let in_flight = count("SELECT count(*) FROM pin").fetch_one(&mut connection).await.map_err(sqlite)?;
         let last_seq = count("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outcome'")
@@ -143,44 +139,100 @@ fn lock_exclusively(path: &Path, lock_path: &Path) -> Result<(File, i64), OpenEr
     Ok((lock, note.trim().parse().unwrap_or(0)))
 }
 
-/// Looks at a file that exists, through a connection that can't write: is it ours, and is it whole?
-async fn inspect(path: &Path) -> Result<(), OpenError> {
-    let judge = |error: sqlx::Error| match primary_code(&error) {
-        Some(SQLITE_NOTADB) => OpenError::Foreign {
-            path: path.to_owned(),
-            why: "it does not begin like an SQLite file, or its first page is damaged".into(),
-        },
-        Some(SQLITE_CORRUPT) => OpenError::Damaged { path: path.to_owned(), what: error.to_string() },
-        _ => OpenError::Sqlite { path: path.to_owned(), source: error },
+/// Looks at what is there, and changes nothing: is it ours, is it whole, do we know its schema? Gives the number
+/// of its commits; 0 where there is no database yet.
+async fn inspect(path: &Path) -> Result<i64, OpenError> {
+    let length = |path: &Path| match std::fs::metadata(path) {
+        Ok(file) => Ok(Some(file.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(OpenError::Io { doing: "look at", path: path.to_owned(), source }),
     };
-    let mut connection = options(path).read_only(true).connect().await.map_err(judge)?;
-    let result = async {
-        let id: i64 =
-            sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut connection).await.map_err(judge)?;
-        let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(judge)?;
-        // No table yet: a first start that was killed before its first commit.
-        if id != APPLICATION_ID && tables > 0 {
-            let why = "it is the SQLite database of another program".into();
-            return Err(OpenError::Foreign { path: path.to_owned(), why });
+    let log = length(&with_suffix(path, "-wal"))?.unwrap_or(0);
+    match length(path)? {
+        Some(1..) => {}
+        // SQLite would throw the log away.
+        gone if log > 0 => {
+            let how = if gone.is_some() { "empty" } else { "missing" };
+            let what = format!("it is {how}, and its log {}-wal is not", path.display());
+            return Err(OpenError::Damaged { path: path.to_owned(), what });
         }
-        let found: Vec<String> =
-            sqlx::query_scalar("PRAGMA quick_check(3)").fetch_all(&mut connection).await.map_err(judge)?;
-        if found != ["ok"] {
-            return Err(OpenError::Damaged { path: path.to_owned(), what: found.join("; ") });
-        }
-        Ok(())
+        _ => return Ok(0),
     }
-    .await;
+    // SQLite takes a file of one byte for an empty one, and would overwrite it.
+    if !begins_like_sqlite(path)? {
+        return Err(foreign(path, NO_SQLITE_FILE));
+    }
+    // Without a log nothing but the file is needed, and SQLite makes nothing beside it.
+    let options = options(path).read_only(true).immutable(log == 0);
+    let mut connection = options.connect().await.map_err(|error| judge(path, error))?;
+    let found = inspect_open(path, &mut connection).await;
     // Closing can't fail in a way that matters to what was seen.
     let _ = connection.close().await;
-    result
+    found
+}
+
+async fn inspect_open(path: &Path, connection: &mut SqliteConnection) -> Result<i64, OpenError> {
+    let judge = |error| judge(path, error);
+    let mut number =
+        async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *connection).await;
+    let id = number("PRAGMA application_id").await.map_err(judge)?;
+    if id != APPLICATION_ID {
+        // None yet, or only the list of migrations: a first start that was killed before its first migration.
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'";
+        let empty = id == 0 && number(tables).await.map_err(judge)? == 0;
+        let why = "it is the SQLite database of another program";
+        return if empty { Ok(0) } else { Err(foreign(path, why)) };
+    }
+    let found = number("SELECT coalesce(max(version), 0) FROM _sqlx_migrations").await.map_err(judge)?;
+    let known = newest_schema();
+    if found > known {
+        return Err(OpenError::Newer { path: path.to_owned(), found, known });
+    }
+    // Every page, but not every index against its table: `integrity_check` takes five times as long.
+    let wrong: Vec<String> =
+        sqlx::query_scalar("PRAGMA quick_check(3)").fetch_all(&mut *connection).await.map_err(judge)?;
+    if wrong != ["ok"] {
+        return Err(OpenError::Damaged { path: path.to_owned(), what: wrong.join("; ") });
+    }
+    sqlx::query_scalar("SELECT commits FROM history").fetch_one(connection).await.map_err(judge)
+}
+
+/// What an error of SQLite tells about the file.
+fn judge(path: &Path, error: sqlx::Error) -> OpenError {
+    let path = path.to_owned();
+    match primary_code(&error) {
+        Some(SQLITE_NOTADB) => foreign(&path, NO_SQLITE_FILE),
+        // A table or a row that every file of ours has is not there.
+        Some(SQLITE_CORRUPT | SQLITE_ERROR) => OpenError::Damaged { path, what: error.to_string() },
+        None if matches!(error, sqlx::Error::RowNotFound) => {
+            OpenError::Damaged { path, what: "a row is missing that it always has".into() }
+        }
+        _ => OpenError::Sqlite { path, source: error },
+    }
+}
+
+const NO_SQLITE_FILE: &str = "it does not begin like an SQLite file, or its first page is damaged";
+
+fn foreign(path: &Path, why: &str) -> OpenError {
+    OpenError::Foreign { path: path.to_owned(), why: why.to_owned() }
+}
+
+/// Whether a file begins with the header string, https://www.sqlite.org/fileformat.html
+fn begins_like_sqlite(path: &Path) -> Result<bool, OpenError> {
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(16).read_to_end(&mut start))
+        .map_err(|source| OpenError::Io { doing: "read", path: path.to_owned(), source })?;
+    Ok(start == b"SQLite format 3\0")
+}
+
+/// The newest schema that this pinwatch knows.
+fn newest_schema() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
 async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), OpenError> {
-    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let known = newest_schema();
     MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) | MigrateError::VersionTooNew(found, _) => {
             OpenError::Newer { path: path.to_owned(), found, known }
@@ -193,6 +245,7 @@ async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), O
 }
 
 /// Primary result codes, https://www.sqlite.org/rescode.html
+const SQLITE_ERROR: u32 = 1;
 const SQLITE_CORRUPT: u32 = 11;
 const SQLITE_NOTADB: u32 = 26;
 

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::super::{Failed, InFlight, Outcome, Record, Unavailable};
+use super::super::{Failed, InFlight, Outcome, Record, SavedBrake, Unavailable};
 use super::Store;
 use super::rows::{pin_id, raw, timestamp};
 use crate::outcome::Submission;
@@ -38,18 +38,27 @@ impl Store {
         Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
     }
 
-    /// What the submitter gave with a PIN that is in flight.
-    pub async fn submission(&self, pin: &PinId) -> Result<Option<Submission>, Unavailable> {
-        let row = sqlx::query("SELECT submitted_at, reference, metadata FROM pin WHERE pin_id = ?1")
-            .bind(pin.as_str())
-            .fetch_optional(&self.readers)
-            .await?;
+    /// The brake as it last was.
+    pub async fn brake(&self) -> Result<SavedBrake, Unavailable> {
+        let row = sqlx::query("SELECT reason, until, rate FROM brake").fetch_one(&self.readers).await?;
+        Ok(SavedBrake {
+            reason: row.try_get(0)?,
+            until: row.try_get::<Option<i64>, _>(1)?.map(timestamp),
+            rate: row.try_get(2)?,
+        })
+    }
+
+    /// What the submitter gave with a PIN that is in flight, and the PIN's deadline.
+    pub async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable> {
+        let sql = "SELECT submitted_at, reference, metadata, deadline_at FROM pin WHERE pin_id = ?1";
+        let row = sqlx::query(sql).bind(pin.as_str()).fetch_optional(&self.readers).await?;
         let Some(row) = row else { return Ok(None) };
-        Ok(Some(Submission {
+        let submission = Submission {
             submitted_at: timestamp(row.try_get(0)?),
             reference: row.try_get(1)?,
             metadata: raw(row.try_get(2)?),
-        }))
+        };
+        Ok(Some((submission, timestamp(row.try_get(3)?))))
     }
 
     /// The newest outcome of a PIN.

@@ -10,8 +10,9 @@ use sqlx::{Connection, Row};
 use tracing::error;
 use uuid::Uuid;
 
-use super::super::{InFlight, NewPin, Order, Outcome, Progress, Record, Submitted};
+use super::super::{InFlight, NewPin, Order, Outcome, Progress, Record, SavedBrake, Submitted};
 use super::rows::{json, raw, timestamp};
+use crate::fault::fault_point;
 use crate::outcome::{self, Submission, Verdict};
 
 /// The only connection that writes.
@@ -31,6 +32,7 @@ pub struct Transaction {
     pub submits: Vec<NewPin>,
     pub progress: Vec<Progress>,
     pub orders: Vec<Order>,
+    pub brake: Option<SavedBrake>,
     /// Remove some of the outcomes that ended before this and that every sink has.
     pub prune: Option<Timestamp>,
 }
@@ -38,18 +40,21 @@ pub struct Transaction {
 impl Transaction {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        let Self { verdicts, submits, progress, orders, prune } = self;
+        let Self { verdicts, submits, progress, orders, brake, prune } = self;
         verdicts.is_empty()
             && submits.is_empty()
             && progress.is_empty()
             && orders.is_empty()
+            && brake.is_none()
             && prune.is_none()
     }
 
     /// How many changes it makes.
     pub fn changes(&self) -> usize {
-        let Self { verdicts, submits, progress, orders, prune } = self;
-        verdicts.len() + submits.len() + progress.len() + orders.len() + usize::from(prune.is_some())
+        let Self { verdicts, submits, progress, orders, brake, prune } = self;
+        let moves = progress.iter().map(|one| 1 + one.failed.len() + one.delivered.len()).sum::<usize>();
+        let others = usize::from(brake.is_some()) + usize::from(prune.is_some());
+        verdicts.len() + submits.len() + moves + orders.len() + others
     }
 }
 
@@ -86,6 +91,7 @@ impl WriteConnection {
             let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
             return applied;
         };
+        fault_point!("committed-and-not-noted");
         self.in_flight = self.in_flight.saturating_sub(applied.finished.len()) + applied.accepted.len();
         self.next_seq += applied.finished.len() as i64;
         self.commits += 1;
@@ -107,10 +113,19 @@ impl WriteConnection {
         for order in &work.orders {
             applied.ordered.push(carry_out(connection, order).await?);
         }
+        if let Some(SavedBrake { reason, until, rate }) = &work.brake {
+            sqlx::query("UPDATE brake SET reason = ?1, until = ?2, rate = ?3")
+                .bind(reason)
+                .bind(until.map(Timestamp::as_millisecond))
+                .bind(rate)
+                .execute(&mut *connection)
+                .await?;
+        }
         if let Some(before) = work.prune {
             applied.pruned = prune(connection, before).await?;
         }
         sqlx::query("UPDATE history SET commits = commits + 1").execute(&mut *connection).await?;
+        fault_point!("not-committed");
         sqlx::query("COMMIT").execute(connection).await?;
         Ok(applied)
     }

@@ -44,3 +44,12 @@ CREATE TABLE history (
     commits  INTEGER NOT NULL
 ) STRICT;
 INSERT INTO history (only_row, commits) VALUES (1, 0);
+
+-- Why all polling stands still, and what 429s taught of the rate: for the next start.
+CREATE TABLE brake (
+    only_row INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
+    reason   TEXT,
+    until    INTEGER,
+    rate     REAL
+) STRICT;
+INSERT INTO brake (only_row) VALUES (1);

@@ -1,0 +1,134 @@
+//! What the store is told: how far the cursor is, and which outcomes before it the receiver does not have.
+//!
+//! Promises that the cursor is never past an outcome that is neither delivered nor noted as failed, and that such a
+//! note is handed over in the same step in which the cursor passes it. Pure; the store itself is written by
+//! whoever takes the steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::store::{Failed, Outcome, Progress};
+
+#[derive(Debug)]
+pub struct Ledger {
+    sink: String,
+    /// As the last step told it.
+    cursor: i64,
+    /// The last `seq` that was read.
+    read_to: i64,
+    /// Read, and neither delivered nor noted as failed.
+    unsettled: BTreeSet<i64>,
+    /// To be told as soon as the cursor is past them.
+    failed: BTreeMap<i64, Failed>,
+    /// Told as failed before, and delivered now.
+    delivered: Vec<i64>,
+}
+
+impl Ledger {
+    pub fn new(sink: String, cursor: i64) -> Self {
+        let (unsettled, failed) = (BTreeSet::new(), BTreeMap::new());
+        Self { sink, cursor, read_to: cursor, unsettled, failed, delivered: Vec::new() }
+    }
+
+    pub fn cursor(&self) -> i64 {
+        self.cursor
+    }
+
+    pub fn read_to(&self) -> i64 {
+        self.read_to
+    }
+
+    /// How many outcomes were read and are not settled.
+    pub fn unsettled(&self) -> usize {
+        self.unsettled.len()
+    }
+
+    /// These were read, and there are no others up to `all_to`.
+    pub fn read(&mut self, outcomes: &[Outcome], all_to: i64) {
+        self.unsettled.extend(outcomes.iter().map(|outcome| outcome.seq));
+        let last = outcomes.last().map_or(all_to, |last| last.seq.max(all_to));
+        self.read_to = self.read_to.max(last);
+    }
+
+    /// The receiver has it.
+    pub fn delivered(&mut self, seq: i64) {
+        let first_try = self.unsettled.remove(&seq);
+        self.failed.remove(&seq);
+        if !first_try && seq <= self.cursor {
+            self.delivered.push(seq);
+        }
+    }
+
+    /// The receiver does not have it, for now or for good.
+    pub fn failed(&mut self, failed: Failed) {
+        self.unsettled.remove(&failed.seq);
+        self.failed.insert(failed.seq, failed);
+    }
+
+    /// What is to be told, if there is anything.
+    pub fn step(&mut self) -> Option<Progress> {
+        let cursor = self.unsettled.first().map_or(self.read_to, |first| first - 1).max(self.cursor);
+        let later = self.failed.split_off(&cursor.saturating_add(1));
+        let failed: Vec<Failed> = std::mem::replace(&mut self.failed, later).into_values().collect();
+        let delivered = std::mem::take(&mut self.delivered);
+        let moved = cursor > self.cursor;
+        self.cursor = cursor;
+        (moved || !failed.is_empty() || !delivered.is_empty()).then(|| Progress {
+            sink: self.sink.clone(),
+            cursor: moved.then_some(cursor),
+            failed,
+            delivered,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(read: &[i64]) -> Ledger {
+        let mut ledger = Ledger::new("hook".into(), 0);
+        let outcome = |seq: &i64| Outcome { seq: *seq, pin: "P".parse().unwrap(), record: "{}".into() };
+        ledger.read(&read.iter().map(outcome).collect::<Vec<_>>(), 0);
+        ledger
+    }
+
+    fn failed(seq: i64) -> Failed {
+        Failed { seq, dead: false, tries: 1, first_try_at: None, last_try_at: None, error: None }
+    }
+
+    #[test]
+    fn the_cursor_waits_for_the_oldest_outcome_that_is_not_settled() {
+        let mut ledger = ledger(&[1, 2, 5]);
+        assert_eq!(ledger.step().map(|step| step.cursor), None);
+        ledger.delivered(2);
+        ledger.delivered(5);
+        assert!(ledger.step().is_none());
+        ledger.delivered(1);
+        let step = ledger.step().unwrap();
+        assert_eq!((step.cursor, step.delivered.len(), step.failed.len()), (Some(5), 0, 0));
+        assert!(ledger.step().is_none());
+    }
+
+    #[test]
+    fn a_failure_is_told_in_the_step_that_moves_the_cursor_past_it_and_not_before() {
+        let mut ledger = ledger(&[1, 2, 3]);
+        ledger.failed(failed(2));
+        assert!(ledger.step().is_none(), "1 is still under way");
+        ledger.delivered(1);
+        let step = ledger.step().unwrap();
+        assert_eq!((step.cursor, step.failed), (Some(2), vec![failed(2)]));
+        ledger.delivered(2);
+        let step = ledger.step().unwrap();
+        assert_eq!((step.cursor, step.delivered), (None, vec![2]));
+    }
+
+    #[test]
+    fn a_failure_that_was_made_good_before_the_cursor_came_is_never_told() {
+        let mut ledger = ledger(&[1, 2]);
+        ledger.failed(failed(2));
+        ledger.delivered(2);
+        ledger.delivered(1);
+        let step = ledger.step().unwrap();
+        assert_eq!((step.cursor, step.delivered.len(), step.failed.len()), (Some(2), 0, 0));
+    }
+}

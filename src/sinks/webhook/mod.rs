@@ -1,0 +1,228 @@
+//! The sink `webhook`: outcomes are sent to a URL, each at least once.
+//!
+//! Promises that every outcome is delivered or becomes a dead letter in the store, whatever the endpoint does
+//! and whenever the daemon is killed: the cursor is durable and never past an outcome whose fate is not. After a crash
+//! some are sent again, under the same `webhook-id`. Outcomes are not in order. One that fails holds back no
+//! other; an endpoint that is down is probed, and not stormed, when it is back.
+//!
+//! [`state`] has the rules, without a runtime; [`endpoint`] makes the requests; here is the one task that owns
+//! the running deliveries. Woken by a new outcome, a delivery's end, an order, a wait that is over and by the
+//! stop. Knows nothing of polls.
+
+mod endpoint;
+mod gate;
+mod ledger;
+mod parcel;
+mod request;
+mod response;
+mod state;
+#[cfg(test)]
+mod state_tests;
+mod told;
+#[cfg(test)]
+mod world;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+pub use self::endpoint::{Endpoint, SetupError};
+use self::parcel::Now;
+use self::response::Answer;
+use self::state::{State, Ticket};
+use self::told::Told;
+use super::Health;
+use crate::clock::Clock;
+use crate::store::{Store, Unavailable, Writer};
+
+/// Between two looks into a store that can't be read.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// Outcomes that are read at once.
+const READ_AT_ONCE: u32 = 1024;
+
+/// One webhook and its cursor.
+pub struct WebhookSink {
+    pub name: String,
+    pub endpoint: Endpoint,
+    /// The durable cursor at the start.
+    pub cursor: i64,
+    pub store: Store,
+    pub writer: Writer,
+    pub clock: Clock,
+    pub health: Health,
+    /// When it is cancelled nothing more is started, the deliveries that run end, and so does the sink.
+    pub finish: CancellationToken,
+}
+
+impl WebhookSink {
+    /// Delivers until `finish`. Dropped earlier, it breaks off its deliveries; what they carried is sent again
+    /// after the next start.
+    pub async fn run(self) {
+        let Self { name, endpoint, cursor, store, writer, clock, health, finish } = self;
+        let task = Task {
+            state: State::new(name.clone(), endpoint.rules, cursor, fastrand::u64(..)),
+            told: Told::new(name.clone(), health),
+            deliveries: Deliveries::default(),
+            endpoint: Arc::new(endpoint),
+            newest: writer.newest(),
+            orders: writer.orders(),
+            read_again_at: None,
+            name,
+            store,
+            writer,
+            clock,
+        };
+        task.run(finish).await;
+    }
+}
+
+struct Task {
+    name: String,
+    endpoint: Arc<Endpoint>,
+    store: Store,
+    writer: Writer,
+    clock: Clock,
+    newest: watch::Receiver<i64>,
+    orders: watch::Receiver<u64>,
+    state: State,
+    told: Told,
+    deliveries: Deliveries,
+    /// The store could not be read, and is not asked again before then.
+    read_again_at: Option<Instant>,
+}
+
+impl Task {
+    async fn run(mut self, finish: CancellationToken) {
+        while !finish.is_cancelled() {
+            if self.orders.has_changed().unwrap_or(false) {
+                self.orders.mark_unchanged();
+                self.state.forget_failed();
+            }
+            self.tell().await;
+            self.read().await;
+            self.start();
+            self.tell().await;
+            self.wait(&finish).await;
+        }
+        while let Some((ticket, answer)) = self.deliveries.ended().await {
+            self.state.ended(ticket, answer, now(&self.clock));
+            self.tell().await;
+        }
+        self.told.say(now(&self.clock));
+    }
+
+    /// Waits until there may be something to do, and takes in what ended.
+    async fn wait(&mut self, finish: &CancellationToken) {
+        let wants = self.state.wants_outcomes().filter(|_| self.read_again_at.is_none());
+        let after = wants.map_or(i64::MAX, |(after, _)| after);
+        let wake_at = self.state.wake_at().map(|moment| self.clock.instant(moment));
+        let wake_at = wake_at.into_iter().chain(self.read_again_at).min();
+        tokio::select! {
+            Some((ticket, answer)) = self.deliveries.ended() => {
+                self.state.ended(ticket, answer, now(&self.clock));
+                // One step for all that ended together.
+                while let Some((ticket, answer)) = self.deliveries.ended_already() {
+                    self.state.ended(ticket, answer, now(&self.clock));
+                }
+            }
+            // An error would mean that the writer is gone, which the daemon notices.
+            Ok(_) = self.newest.wait_for(|newest| *newest > after) => {}
+            Ok(()) = self.orders.changed() => self.orders.mark_changed(),
+            () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
+            () = finish.cancelled() => {}
+        }
+    }
+
+    fn start(&mut self) {
+        while let Some((ticket, outcomes)) = self.state.next(now(&self.clock)) {
+            let (endpoint, date) = (self.endpoint.clone(), self.clock.wall());
+            self.deliveries.start(ticket, async move { endpoint.deliver(&outcomes, date).await });
+        }
+    }
+
+    /// Reads ahead, as far as the rules want it.
+    async fn read(&mut self) {
+        if self.read_again_at.is_some_and(|at| at > Instant::now()) {
+            return;
+        }
+        let read = self.read_store().await;
+        if let (Err(unavailable), None) = (&read, self.read_again_at) {
+            warn!(sink = self.name, %unavailable, "outcomes can't be read from the store; it is tried again");
+        }
+        self.read_again_at = read.err().map(|_| Instant::now() + STORE_RETRY);
+    }
+
+    async fn read_store(&mut self) -> Result<(), Unavailable> {
+        while let Some((after, limit)) = self.state.wants_failed() {
+            // What was told and is not durable yet would be found as it was before.
+            self.writer.flush().await?;
+            let rows = self.store.failed(&self.name, false, after, limit).await?;
+            let past = |time| self.clock.moment_of_past(time);
+            self.state.take_failed(rows, limit, now(&self.clock), past);
+        }
+        let newest = *self.newest.borrow();
+        if let Some((after, limit)) = self.state.wants_outcomes().filter(|(after, _)| newest > *after) {
+            let limit = limit.min(READ_AT_ONCE);
+            let outcomes = self.store.outcomes_after(after, limit).await?;
+            // Retention may have removed the newest: then there is nothing up to there.
+            let all = u32::try_from(outcomes.len()).is_ok_and(|count| count < limit);
+            self.state.take_outcomes(outcomes, if all { newest } else { after });
+        }
+        Ok(())
+    }
+
+    /// Tells the store and people how far the sink is.
+    async fn tell(&mut self) {
+        let now = now(&self.clock);
+        if let Some(step) = self.state.step() {
+            self.told.failed(&step.failed, now);
+            self.writer.advance(step).await;
+        }
+        self.told.health(self.state.cursor(), self.state.trouble(), now);
+    }
+}
+
+fn now(clock: &Clock) -> Now {
+    Now { moment: clock.now(), wall: clock.wall() }
+}
+
+/// The deliveries that run. They end when this is dropped.
+#[derive(Default)]
+struct Deliveries {
+    tasks: JoinSet<Answer>,
+    tickets: HashMap<Id, Ticket>,
+}
+
+impl Deliveries {
+    fn start(&mut self, ticket: Ticket, delivery: impl Future<Output = Answer> + Send + 'static) {
+        let task = self.tasks.spawn(delivery);
+        self.tickets.insert(task.id(), ticket);
+    }
+
+    /// The next one that ends; `None` if none runs.
+    async fn ended(&mut self) -> Option<(Ticket, Answer)> {
+        let ended = self.tasks.join_next_with_id().await?;
+        self.settle(ended)
+    }
+
+    /// One that has ended already.
+    fn ended_already(&mut self) -> Option<(Ticket, Answer)> {
+        let ended = self.tasks.try_join_next_with_id()?;
+        self.settle(ended)
+    }
+
+    fn settle(&mut self, ended: Result<(Id, Answer), JoinError>) -> Option<(Ticket, Answer)> {
+        let (id, answer) = ended.unwrap_or_else(|failure| {
+            error!(%failure, "a delivery broke off; this is a bug. It is tried again");
+            (failure.id(), Answer::none("the delivery broke off; this is a bug"))
+        });
+        Some((self.tickets.remove(&id)?, answer))
+    }
+}

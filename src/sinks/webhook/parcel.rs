@@ -1,0 +1,162 @@
+//! What one request carries: one outcome, or a batch that stays together while it is tried again.
+//!
+//! Pure data. Outcomes that failed together stay together, so that what is sent again has the same ID; they
+//! are parted only to find out which of them the receiver can't take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::clock::Moment;
+use crate::store::{Failed, Outcome};
+
+/// A batch of this size, in bytes, takes no further outcome: receivers commonly refuse much larger bodies.
+const MAX_BYTES: usize = 512 * 1024;
+
+/// A moment on both clocks: the one that is waited by, the other to be written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    pub moment: Moment,
+    pub wall: Timestamp,
+}
+
+/// Outcomes that are sent together. Never empty.
+#[derive(Debug, Clone)]
+pub struct Parcel {
+    pub outcomes: Arc<[Outcome]>,
+    pub tries: u32,
+    pub first_try: Option<Now>,
+    pub last_try: Option<Now>,
+    pub error: Option<String>,
+    /// Its outcomes are settled as failed, in the store or soon: the cursor may be past them.
+    pub noted: bool,
+}
+
+impl Parcel {
+    /// Outcomes that were never tried.
+    pub fn untried(outcomes: Vec<Outcome>) -> Self {
+        let outcomes = outcomes.into();
+        Self { outcomes, tries: 0, first_try: None, last_try: None, error: None, noted: false }
+    }
+
+    /// Outcomes that failed before, as the store has it, all with the same fate.
+    pub fn stored(outcomes: Vec<Outcome>, fate: &Failed, past: impl Fn(Timestamp) -> Moment) -> Self {
+        let both = |wall| Now { moment: past(wall), wall };
+        Self {
+            outcomes: outcomes.into(),
+            tries: fate.tries,
+            first_try: fate.first_try_at.map(both),
+            last_try: fate.last_try_at.map(both),
+            error: fate.error.clone(),
+            noted: true,
+        }
+    }
+
+    /// What it is known by: the `seq` of its first outcome.
+    pub fn key(&self) -> i64 {
+        self.outcomes.first().map_or(0, |outcome| outcome.seq)
+    }
+
+    pub fn seqs(&self) -> impl Iterator<Item = i64> + '_ {
+        self.outcomes.iter().map(|outcome| outcome.seq)
+    }
+
+    /// Counts a try that did not deliver it.
+    pub fn count(&mut self, at: Now, error: String) {
+        self.tries = self.tries.saturating_add(1);
+        self.first_try.get_or_insert(at);
+        self.last_try = Some(at);
+        self.error = Some(error);
+    }
+
+    /// When its time is up: counted from its first try, so that none is given up unseen.
+    pub fn expiry(&self, max_age: Duration) -> Option<Moment> {
+        self.first_try.map(|first| first.moment.after(max_age))
+    }
+
+    /// The same outcomes in parcels of at most `size`.
+    pub fn parts(&self, size: usize) -> Vec<Self> {
+        let part = |outcomes: &[Outcome]| Self { outcomes: outcomes.into(), ..self.clone() };
+        self.outcomes.chunks(size.max(1)).map(part).collect()
+    }
+
+    /// What the store is to know of its outcomes.
+    pub fn fates(&self, dead: bool) -> impl Iterator<Item = Failed> + '_ {
+        self.seqs().map(move |seq| Failed {
+            seq,
+            dead,
+            tries: self.tries,
+            first_try_at: self.first_try.map(|at| at.wall),
+            last_try_at: self.last_try.map(|at| at.wall),
+            error: self.error.clone(),
+        })
+    }
+}
+
+/// How many of the first of these records go into one parcel: `limit` at most, and [`MAX_BYTES`], but
+/// one at least.
+pub fn fitting(sizes: impl Iterator<Item = usize>, limit: usize) -> usize {
+    let mut bytes = 0usize;
+    let fits = |size: &usize| {
+        let fits = bytes == 0 || bytes.saturating_add(*size) <= MAX_BYTES;
+        bytes = bytes.saturating_add(*size);
+        fits
+    };
+    sizes.take(limit).take_while(fits).count()
+}
+
+/// Puts together again what was tried together: neighbours of one fate, `size` at most. What was never tried
+/// since somebody asked for it makes batches as well.
+pub fn regroup(rows: Vec<(Failed, Outcome)>, size: usize, past: impl Fn(Timestamp) -> Moment) -> Vec<Parcel> {
+    let fate = |(row, _): &(Failed, Outcome)| (row.tries, row.first_try_at, row.last_try_at);
+    let mut parcels = Vec::new();
+    for mut rest in rows.chunk_by(|a, b| fate(a) == fate(b)) {
+        while let Some((row, _)) = rest.first() {
+            let count = fitting(rest.iter().map(|(_, outcome)| outcome.record.len()), size).max(1);
+            let (together, others) = rest.split_at(count);
+            let outcomes = together.iter().map(|(_, outcome)| outcome.clone()).collect();
+            parcels.push(Parcel::stored(outcomes, row, &past));
+            rest = others;
+        }
+    }
+    parcels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_tried_together_is_together_again_after_a_restart() {
+        let row = |seq: i64, tries, first: Option<i64>| {
+            let at = first.map(|second| Timestamp::from_second(second).unwrap());
+            let fate = Failed { seq, dead: false, tries, first_try_at: at, last_try_at: at, error: None };
+            (fate, Outcome { seq, pin: "P".parse().unwrap(), record: "{}".into() })
+        };
+        let rows = vec![
+            row(1, 1, Some(5)),
+            row(2, 1, Some(5)),
+            row(4, 1, Some(6)),
+            row(5, 0, None),
+            row(6, 0, None),
+            row(7, 0, None),
+            row(8, 0, None),
+        ];
+        let parcels = regroup(rows, 3, |_| Moment::START);
+        let seqs: Vec<Vec<i64>> = parcels.iter().map(|parcel| parcel.seqs().collect()).collect();
+        assert_eq!(seqs, [vec![1, 2], vec![4], vec![5, 6, 7], vec![8]]);
+        assert_eq!(parcels.iter().map(|parcel| parcel.tries).collect::<Vec<_>>(), [1, 1, 0, 0]);
+        assert!(regroup(Vec::new(), 3, |_| Moment::START).is_empty());
+    }
+
+    #[test]
+    fn a_batch_is_bounded_in_number_and_in_bytes_and_is_never_empty() {
+        let fitting = |sizes: &[usize], limit| super::fitting(sizes.iter().copied(), limit);
+        assert_eq!(fitting(&[10; 5], 3), 3);
+        assert_eq!(fitting(&[10; 2], 3), 2);
+        assert_eq!(fitting(&[MAX_BYTES / 2; 5], 5), 2);
+        assert_eq!(fitting(&[MAX_BYTES * 2, 10], 5), 1);
+        assert_eq!(fitting(&[], 5), 0);
+    }
+}

@@ -1,0 +1,75 @@
+//! What people are told of a webhook: its health, and a few lines in the log.
+//!
+//! Promises one line when trouble begins and one when it ends, and one a minute about dead letters at most,
+//! however many there are. Knows nothing of how deliveries go.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::parcel::Now;
+use crate::clock::Moment;
+use crate::sinks::Health;
+use crate::store::Failed;
+
+/// Between two lines about dead letters.
+const DEAD_LETTERS_EVERY: Duration = Duration::from_secs(60);
+
+pub struct Told {
+    sink: String,
+    health: Health,
+    dead: u64,
+    last_dead: Option<(i64, String)>,
+    said_at: Option<Moment>,
+}
+
+impl Told {
+    pub fn new(sink: String, health: Health) -> Self {
+        Self { sink, health, dead: 0, last_dead: None, said_at: None }
+    }
+
+    /// How the sink is now.
+    pub fn health(&self, cursor: i64, trouble: Option<&str>, now: Now) {
+        let sink = self.sink.as_str();
+        self.health.update(sink, |health| {
+            health.cursor = cursor;
+            match (trouble, &mut health.trouble) {
+                (Some(error), trouble @ None) => {
+                    warn!(
+                        sink,
+                        error, "the endpoint takes no outcomes; they are kept, and it is tried again"
+                    );
+                    *trouble = Some((now.wall, error.to_owned()));
+                }
+                (Some(error), Some((_, known))) if *known != error => error.clone_into(known),
+                (None, trouble @ Some(_)) => {
+                    info!(sink, "the endpoint takes outcomes again");
+                    *trouble = None;
+                }
+                (Some(_), Some(_)) | (None, None) => {}
+            }
+        });
+    }
+
+    /// These failed; the dead letters among them are told of, if it is not too soon.
+    pub fn failed(&mut self, failed: &[Failed], now: Now) {
+        for letter in failed.iter().filter(|failed| failed.dead) {
+            self.dead += 1;
+            self.last_dead = Some((letter.seq, letter.error.clone().unwrap_or_default()));
+        }
+        if self.said_at.is_none_or(|at| now.moment.since(at) >= DEAD_LETTERS_EVERY) {
+            self.say(now);
+        }
+    }
+
+    /// Tells of the dead letters that were not told of yet.
+    pub fn say(&mut self, now: Now) {
+        let Some((seq, error)) = self.last_dead.take() else { return };
+        let (sink, count) = (self.sink.as_str(), std::mem::take(&mut self.dead));
+        self.said_at = Some(now.moment);
+        warn!(
+            sink,
+            count, seq, error, "dead letters: `pinwatch dead-letters list` shows them; this is the last"
+        );
+    }
+}

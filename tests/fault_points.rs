@@ -1,0 +1,144 @@
+//! The daemon killed at every point where something is done by half, and started again: all promises hold.
+//!
+//!     cargo test --features fault-points --test fault_points
+
+mod harness;
+
+use std::os::unix::process::ExitStatusExt;
+
+use harness::{Api, Daemon, Home, all_delivered, assert_each_once, pins, submit, try_submit, until};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// What the daemon is at when it dies.
+#[derive(Clone, Copy, PartialEq)]
+enum At {
+    /// Its very first start.
+    FirstStart,
+    /// A start after one that was killed with outcomes on their way.
+    Restart,
+    /// Its work.
+    Work,
+    /// A rename of its file, with SIGHUP.
+    Rotation,
+    /// Its stop.
+    Stop,
+}
+
+/// One test for a point: it dies there at this pass, and is started again, once with its file as it was, once
+/// with the file renamed in between.
+macro_rules! killed {
+    ($($name:ident: $at:expr, $point:literal, $pass:literal;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                for renamed in [false, true] {
+                    dies_and_loses_nothing($at, concat!($point, ":", $pass), renamed);
+                }
+            }
+        )*
+    };
+}
+
+killed! {
+    before_its_tables_are_made: At::FirstStart, "database-made", 1;
+    after_its_tables_are_made: At::FirstStart, "migrated", 1;
+    after_its_sink_is_registered_for_the_first_time: At::FirstStart, "sink-registered", 1;
+    after_its_file_is_made: At::FirstStart, "file-opened", 1;
+    at_a_restart_before_the_sinks_are_opened: At::Restart, "sink-registered", 1;
+    at_a_restart_after_the_file_is_opened: At::Restart, "file-opened", 1;
+    at_a_restart_before_the_files_place_is_durable: At::Restart, "not-committed", 1;
+
+    before_the_first_commit: At::Work, "not-committed", 1;
+    before_a_later_commit: At::Work, "not-committed", 4;
+    between_commit_and_its_note: At::Work, "committed-and-not-noted", 1;
+    between_a_later_commit_and_its_note: At::Work, "committed-and-not-noted", 4;
+    between_commit_and_telling_the_schedule: At::Work, "accepted-and-nobody-told", 1;
+    between_commit_and_ack: At::Work, "accepted-and-not-acked", 1;
+    between_a_later_commit_and_its_ack: At::Work, "accepted-and-not-acked", 3;
+    between_an_outcomes_commit_and_telling_anybody: At::Work, "finished-and-nobody-told", 1;
+    between_later_outcomes_commit_and_telling_anybody: At::Work, "finished-and-nobody-told", 2;
+    when_the_schedule_was_told_of_an_outcome: At::Work, "finished-and-told", 1;
+
+    in_the_middle_of_the_first_line: At::Work, "half-a-line", 1;
+    in_the_middle_of_a_later_line: At::Work, "half-a-line", 25;
+    between_two_lines_of_a_batch: At::Work, "line-written", 2;
+    between_lines_and_fsync: At::Work, "file-not-synced", 1;
+    between_fsync_and_cursor: At::Work, "file-synced", 1;
+    between_delivery_and_cursor: At::Work, "delivered-and-cursor-behind", 1;
+    between_a_later_delivery_and_its_cursor: At::Work, "delivered-and-cursor-behind", 2;
+
+    when_a_rename_is_noticed: At::Rotation, "trouble-noticed", 1;
+    between_the_old_files_cursor_and_the_new_file: At::Rotation, "cursor-durable-and-file-not-reopened", 1;
+    when_the_new_file_is_made: At::Rotation, "file-opened", 2;
+    in_the_middle_of_the_new_files_first_line: At::Rotation, "half-a-line", 41;
+    after_the_new_files_first_line: At::Rotation, "line-written", 41;
+
+    at_a_stop_before_the_store_is_flushed: At::Stop, "stopped-taking-and-not-flushed", 1;
+    at_a_stop_before_the_sinks_are: At::Stop, "told-sinks-to-finish", 1;
+    at_a_stop_before_the_store_is_closed: At::Stop, "sinks-finished-and-store-open", 1;
+}
+
+fn dies_and_loses_nothing(at: At, fault: &str, renamed: bool) {
+    let api = Api::start();
+    let home = Home::new(&api.base_url());
+    // Ends that come apart in time, so that they are several commits and deliveries.
+    let early: Vec<String> = [pins("delivered", 20), pins("100ms", 20)].concat();
+    let late: Vec<String> = [pins("failed", 10), pins("300ms", 10), pins("call", 10)].concat();
+    if at == At::Restart {
+        let daemon = home.start();
+        submit(&mut daemon.client(), &early);
+        until("some outcomes are out", || home.results().concat().contains('\n').then_some(()));
+        daemon.kill();
+    }
+
+    let mut command = home.command();
+    command.env("PINWATCH_FAULT", fault);
+    let mut daemon = Daemon::spawn(command, &home.socket(), &home.log());
+    let mut acked = Vec::new();
+    if !matches!(at, At::FirstStart | At::Restart) {
+        daemon = daemon.ready();
+        acked.extend(submit_in_pieces(&daemon, &early));
+        if at == At::Rotation {
+            let delivered = || (home.results().concat().lines().count() == early.len()).then_some(());
+            until("the first outcomes are out", delivered);
+            home.rotate(1);
+            daemon.signal(Signal::HUP);
+        }
+        acked.extend(submit_in_pieces(&daemon, &late));
+        if at == At::Stop {
+            daemon.signal(Signal::TERM);
+        }
+    }
+    let status = daemon.wait();
+    assert_eq!(status.signal(), Some(9), "it ended with {status} instead of at {fault}:\n{}", daemon.said());
+    if renamed {
+        home.rotate(2);
+    }
+
+    let daemon = home.start();
+    let mut client = daemon.client();
+    let all = [early, late].concat();
+    for (pin, answer) in all.iter().zip(submit(&mut client, &all)) {
+        let state = answer["state"].as_str().expect("a submit is taken");
+        assert!(state != "accepted" || !acked.contains(pin), "{pin} was acked and is not known any more");
+    }
+    until("every PIN has its outcome", || (client.stats()["inFlight"] == 0).then_some(()));
+    all_delivered(&mut client);
+    let outbox = client.outbox();
+    drop(client);
+    daemon.stop();
+    assert_each_once(&outbox, &home.results(), &[&all]);
+}
+
+/// Submits PINs, some at a time, as long as there is a daemon; gives those that it took.
+fn submit_in_pieces(daemon: &Daemon, pins: &[String]) -> Vec<String> {
+    let Some(mut client) = daemon.try_client() else { return Vec::new() };
+    let mut acked = Vec::new();
+    for piece in pins.chunks(7) {
+        let answers: Vec<Value> = try_submit(&mut client, piece);
+        let taken = piece.iter().zip(&answers).filter(|(_, answer)| answer["ok"] == true);
+        acked.extend(taken.map(|(pin, _)| pin.clone()));
+    }
+    acked
+}

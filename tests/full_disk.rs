@@ -1,0 +1,164 @@
+//! A real disk that is full, under the database and under the result file: nothing is forgotten, it is said
+//! once, and all goes on by itself when there is room.
+//!
+//! Needs root, for a tmpfs with a size; without it the tests say loudly that they were skipped, and fail in CI.
+
+mod harness;
+
+use std::fs;
+
+use harness::disk::SmallDisk;
+use harness::{Api, Daemon, Home, all_delivered, assert_each_once, pins, submit, until};
+
+const MIB: u64 = 1024 * 1024;
+
+#[test]
+fn with_the_databases_disk_full_submits_are_refused_polling_goes_on_and_no_outcome_is_forgotten() {
+    let api = Api::start();
+    let home = Home::new(&api.base_url());
+    let Some(disk) = SmallDisk::mount(&home.data, 16 * MIB) else { return };
+    let start = || Daemon::spawn(disk.within(&home.command()), &home.socket(), &home.log());
+
+    let daemon = start().ready();
+    let mut client = daemon.client();
+    let (waiting, ending) = (pins("waiting", 20), pins("3s", 300));
+    for answer in submit(&mut client, &waiting).iter().chain(&submit(&mut client, &ending)) {
+        assert_eq!(answer["state"], "accepted", "{answer}");
+    }
+    disk.fill();
+    // The log has some room of its own left; then it is over.
+    let mut taken = Vec::new();
+    let refusal = until("a submit is refused", || {
+        let pin = format!("sim-delivered-full{}", taken.len());
+        let answer = submit(&mut client, std::slice::from_ref(&pin)).remove(0);
+        if answer["ok"] == false {
+            return Some(answer);
+        }
+        taken.push(pin);
+        None
+    });
+    assert_eq!(refusal["error"]["code"], "store_unavailable", "{refusal}");
+
+    let stats = until("outcomes wait for the store", || {
+        let stats = client.stats();
+        (stats["finishing"].as_u64() >= Some(200)).then_some(stats)
+    });
+    let what = stats["store"]["trouble"]["what"].as_str().expect("stats say that the store is in trouble");
+    assert!(what.contains("full"), "{what}");
+    let polls = stats["polls"]["total"].as_u64();
+    until("polling goes on", || (client.stats()["polls"]["total"].as_u64() > polls).then_some(()));
+    let unknown = client.ask(r#"{"op":"submit","pinId":"sim-delivered-refused"}"#);
+    assert_eq!(unknown["error"]["code"], "store_unavailable", "{unknown}");
+    assert_eq!(client.ask(r#"{"op":"show","pinId":"sim-waiting-0"}"#)["ok"], true);
+    assert_eq!(daemon.times_said("the store can't be written"), 1, "{}", daemon.said());
+
+    disk.free();
+    all_delivered(&mut client);
+    until("the rest is delivered", || (client.stats()["inFlight"] == waiting.len()).then_some(()));
+    all_delivered(&mut client);
+    assert_each_once(&client.outbox(), &home.results(), &[&ending, &taken]);
+    assert!(client.stats()["store"]["trouble"].is_null());
+    assert_eq!(daemon.times_said("the store can be written again"), 1, "{}", daemon.said());
+    assert_eq!(submit(&mut client, &pins("delivered", 1))[0]["state"], "accepted");
+    drop(client);
+    daemon.stop();
+}
+
+#[test]
+fn killed_while_the_databases_disk_is_full_it_says_so_at_the_start_or_serves_and_loses_nothing() {
+    let api = Api::start();
+    let home = Home::new(&api.base_url());
+    let Some(disk) = SmallDisk::mount(&home.data, 16 * MIB) else { return };
+    let start = || Daemon::spawn(disk.within(&home.command()), &home.socket(), &home.log());
+
+    let daemon = start().ready();
+    let mut client = daemon.client();
+    let pins = pins("1s", 300);
+    assert!(submit(&mut client, &pins).iter().all(|answer| answer["state"] == "accepted"));
+    disk.fill();
+    until("outcomes wait for the store", || (client.stats()["finishing"].as_u64() > Some(50)).then_some(()));
+    daemon.kill();
+
+    let mut daemon = start();
+    let ended = until("it serves or gives up", || match daemon.ended() {
+        Some(status) => Some(Some(status)),
+        None => daemon.try_client()?.try_ask(r#"{"op":"ping"}"#).map(|_| None),
+    });
+    if let Some(status) = ended {
+        assert_eq!(status.code(), Some(1), "{}", daemon.said());
+        assert!(daemon.said().contains(home.database().to_str().unwrap()), "{}", daemon.said());
+    }
+    drop(daemon);
+
+    disk.free();
+    let daemon = start().ready();
+    let mut client = daemon.client();
+    until("every PIN has its outcome", || (client.stats()["inFlight"] == 0).then_some(()));
+    all_delivered(&mut client);
+    assert_each_once(&client.outbox(), &home.results(), &[&pins]);
+    drop(client);
+    daemon.stop();
+}
+
+#[test]
+fn with_the_result_files_disk_full_the_sink_waits_says_so_once_and_goes_on_by_itself() {
+    let api = Api::start();
+    let home = Home::new(&api.base_url());
+    let Some(disk) = SmallDisk::mount(&home.results, MIB) else { return };
+    let daemon = Daemon::spawn(disk.within(&home.command()), &home.socket(), &home.log()).ready();
+    let mut client = daemon.client();
+    let file = disk.path(&home.file());
+
+    let mut all = pins("delivered", 100);
+    submit(&mut client, &all);
+    until("they are delivered", || (fs::read_to_string(&file).ok()?.lines().count() == 100).then_some(()));
+    disk.fill();
+    let more = pins("call", 400);
+    submit(&mut client, &more);
+    let trouble = until("the sink is in trouble", || {
+        client.stats()["sinks"]["file"]["trouble"]["what"].as_str().map(str::to_owned)
+    });
+    assert!(trouble.contains(home.file().to_str().unwrap()), "{trouble}");
+    until("the others have their outcome nonetheless", || (client.stats()["inFlight"] == 0).then_some(()));
+    let text = fs::read_to_string(&file).expect("the file is there");
+    assert!(text.ends_with('\n'), "half a line is left in the file");
+    assert!(client.stats()["sinks"]["file"]["behind"].as_i64() > Some(0));
+
+    disk.free();
+    all_delivered(&mut client);
+    all.extend(more);
+    assert_each_once(&client.outbox(), &[fs::read_to_string(&file).unwrap()], &[&all]);
+    assert_eq!(daemon.times_said("the sink takes no outcomes"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_said("the sink takes outcomes again"), 1, "{}", daemon.said());
+    drop(client);
+    daemon.stop();
+}
+
+#[test]
+fn a_folder_that_is_gone_is_waited_for_and_gone_on_with_when_it_is_back() {
+    let api = Api::start();
+    let home = Home::new(&api.base_url());
+    let daemon = home.start();
+    let mut client = daemon.client();
+    let mut all = pins("delivered", 50);
+    submit(&mut client, &all);
+    until("they are delivered", || (home.results().concat().lines().count() == 50).then_some(()));
+
+    let away = home.path().join("away");
+    fs::rename(&home.results, &away).expect("a folder can be renamed");
+    let more = pins("call", 50);
+    submit(&mut client, &more);
+    until("the sink is in trouble", || {
+        client.stats()["sinks"]["file"]["trouble"]["what"].as_str().map(str::to_owned)
+    });
+    assert!(!home.results.exists(), "the daemon made a folder");
+    until("the others have their outcome nonetheless", || (client.stats()["inFlight"] == 0).then_some(()));
+
+    fs::rename(&away, &home.results).expect("a folder can be renamed");
+    all_delivered(&mut client);
+    all.extend(more);
+    assert_each_once(&client.outbox(), &home.results(), &[&all]);
+    assert_eq!(daemon.times_said("the sink takes no outcomes"), 1, "{}", daemon.said());
+    drop(client);
+    daemon.stop();
+}

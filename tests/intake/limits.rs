@@ -1,0 +1,82 @@
+//! What is limited, and what is said past the limit.
+
+use std::process::Command;
+
+use rustix::process::{Resource, getrlimit};
+use serde_json::json;
+
+use super::common::{Client, Place, Simulated, code, until_true};
+
+#[test]
+fn past_max_in_flight_a_pin_is_not_accepted_until_another_one_ended() {
+    let daemon = Place::new("http://127.0.0.1:9").never_due().set("intake.max_in_flight", "3").start();
+    let mut client = daemon.client();
+    client.write("A\nB\nC\nD\nA\nE\n");
+    let answers: Vec<_> = (0..6).map(|_| client.answer()).collect();
+    let states: Vec<_> = answers.iter().map(|a| a["state"].as_str().unwrap_or_else(|| code(a))).collect();
+    assert_eq!(states, ["accepted", "accepted", "accepted", "at_capacity", "duplicate", "at_capacity"]);
+    assert_eq!(code(&client.op(&json!({"op": "show", "pinId": "D"}))), "not_found");
+
+    client.op(&json!({"op": "cancel", "pinId": "B"}));
+    assert_eq!(client.submit("D"), "accepted");
+    assert_eq!(code(&client.ask("E")), "at_capacity");
+    assert_eq!(client.submit("B"), "finished");
+
+    // A start with a lower limit gives up none.
+    let daemon = daemon.kill9().set("intake.max_in_flight", "1").start();
+    let mut client = daemon.client();
+    assert_eq!(client.stats()["inFlight"], 3);
+    assert_eq!(code(&client.ask("E")), "at_capacity");
+}
+
+#[test]
+fn of_10_000_connections_those_within_the_limit_work_and_each_other_one_is_told() {
+    let api = Simulated::start();
+    let daemon = Place::new(&api.base_url()).start();
+    let mut observer = daemon.client();
+    until_true("the connection that the start made is gone", || observer.stats()["connections"] == 1);
+
+    // Each is an open file here; some are left for the other tests.
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let count = usize::try_from(files.saturating_sub(1000)).unwrap_or(usize::MAX).clamp(400, 10_000);
+    let mut within: Vec<Client> = (0..count).map(|_| daemon.client()).collect();
+    let mut excess = within.split_off(256 - 1);
+    for client in &mut excess {
+        assert_eq!(code(&client.answer()), "at_capacity");
+        assert_eq!(client.line(), None, "and is closed");
+    }
+    for (n, client) in within.iter_mut().enumerate() {
+        assert_eq!(client.submit(&format!("sim-delivered-{n}")), "accepted");
+    }
+    assert_eq!(observer.stats()["connections"], 256);
+    assert_eq!(daemon.all_records(255).len(), 255);
+
+    drop((within, excess));
+    until_true("they are gone", || observer.stats()["connections"] == 1);
+    assert_eq!(daemon.client().submit("sim-delivered-0"), "finished");
+}
+
+#[test]
+fn without_a_file_descriptor_left_who_is_connected_is_served_and_others_are_later() {
+    let api = Simulated::start();
+    let place = Place::new(&api.base_url()).never_due();
+    let run = place.command();
+    let mut limited = Command::new("/bin/sh");
+    limited.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]).arg(run.get_program()).args(run.get_args());
+    super::common::isolate(&mut limited);
+    limited.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let daemon = place.start_by(limited);
+    let mut client = daemon.client();
+    assert_eq!(client.submit("A"), "accepted");
+
+    let crowd: Vec<Client> = (0..100).map(|_| daemon.client()).collect();
+    until_true("there is none left", || daemon.place.stderr().contains("a connection could not be accepted"));
+    assert_eq!(client.op(&json!({"op": "ping"}))["ok"], true);
+    assert_eq!(client.submit("B"), "accepted");
+
+    drop(crowd);
+    assert_eq!(daemon.client().op(&json!({"op": "ping"}))["ok"], true);
+    drop(client);
+    let daemon = daemon.terminate().soon_due().start();
+    assert_eq!(daemon.client().stats()["inFlight"], 2);
+}

@@ -1,0 +1,244 @@
+//! Every op, asked as it should be.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::common::code;
+use super::{idle, polling};
+
+#[test]
+fn a_bare_pin_id_is_accepted_and_its_outcome_comes() {
+    let (_api, daemon) = polling();
+    let mut client = daemon.client();
+    assert_eq!(
+        client.ask("sim-delivered-1"),
+        json!({"ok": true, "pinId": "sim-delivered-1", "state": "accepted"})
+    );
+    assert_eq!(daemon.all_records(1)[0]["pinId"], "sim-delivered-1");
+    // As it comes from Windows, and with spaces.
+    assert_eq!(client.submit("sim-delivered-2\r"), "accepted");
+    assert_eq!(client.submit("  sim-delivered-3\t"), "accepted");
+    assert_eq!(client.outcome("sim-delivered-2")["outcome"], "final");
+    assert_eq!(client.outcome("sim-delivered-3")["outcome"], "final");
+}
+
+#[test]
+fn netcat_is_client_enough() {
+    // Other netcats have other options.
+    let help = Command::new("nc").arg("-h").output();
+    if !help.is_ok_and(|help| String::from_utf8_lossy(&help.stderr).contains("OpenBSD")) {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "CI has no netcat-openbsd");
+        eprintln!("SKIPPED: this machine has no netcat-openbsd");
+        return;
+    }
+    let (_api, daemon) = polling();
+    let mut nc = Command::new("nc")
+        .arg("-NU")
+        .arg(daemon.place.socket())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    nc.stdin
+        .take()
+        .unwrap()
+        .write_all(b"sim-delivered-1\n{\"op\":\"wait\",\"pinId\":\"sim-delivered-1\"}\n")
+        .unwrap();
+    let output = nc.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let told = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{told}");
+    assert_eq!(lines[0]["state"], "accepted");
+    assert_eq!(lines[1]["outcome"], daemon.all_records(1)[0]);
+}
+
+#[test]
+fn a_pin_that_is_in_flight_is_a_duplicate_and_one_that_ended_is_finished_until_it_is_submitted_again() {
+    let (_api, daemon) = polling();
+    let mut client = daemon.client();
+    assert_eq!(client.submit("sim-waiting-1"), "accepted");
+    for request in [
+        json!({"op": "submit", "pinId": "sim-waiting-1"}),
+        json!({"op": "submit", "pinId": "sim-waiting-1", "again": true}),
+    ] {
+        assert_eq!(client.op(&request), json!({"ok": true, "pinId": "sim-waiting-1", "state": "duplicate"}));
+    }
+
+    client.submit("sim-delivered-1");
+    let outcome = client.outcome("sim-delivered-1");
+    assert_eq!(
+        client.ask("sim-delivered-1"),
+        json!({"ok": true, "pinId": "sim-delivered-1", "state": "finished", "outcome": outcome})
+    );
+    let again = json!({"op": "submit", "pinId": "sim-delivered-1", "again": true, "reference": "second"});
+    assert_eq!(client.op(&again)["state"], "accepted");
+    let records = daemon.all_records(2);
+    assert_eq!(records[0], outcome);
+    assert_eq!(
+        (&records[1]["pinId"], &records[1]["reference"]),
+        (&json!("sim-delivered-1"), &json!("second"))
+    );
+    assert!(records[1]["seq"].as_i64() > records[0]["seq"].as_i64());
+    // From now on the newer one is the PIN's outcome.
+    assert_eq!(client.ask("sim-delivered-1")["outcome"], records[1]);
+}
+
+#[test]
+fn the_same_pin_twice_in_one_go_is_accepted_once() {
+    let daemon = idle();
+    let mut client = daemon.client();
+    client.write("A\nB\nA\n{\"op\":\"submit\",\"pinId\":\"B\"}\nA\n");
+    let states: Vec<_> = (0..5).map(|_| client.answer()["state"].clone()).collect();
+    assert_eq!(states, ["accepted", "accepted", "duplicate", "duplicate", "duplicate"]);
+    assert_eq!(client.stats()["inFlight"], 2);
+}
+
+#[test]
+fn list_gives_every_pin_in_flight_once_by_pages() {
+    let daemon = idle();
+    let mut client = daemon.client();
+    let mut pins: Vec<String> = (0..250).map(|n| format!("pin-{n:x}")).collect();
+    client.submit_all(&pins);
+    pins.sort();
+    for limit in [1000, 100, 125, 7] {
+        let mut request = json!({"op": "list", "limit": limit});
+        let mut listed = Vec::new();
+        loop {
+            let page = client.op(&request);
+            assert_eq!(page["ok"], true, "{page}");
+            let page_pins = page["pins"].as_array().unwrap();
+            assert!(page_pins.len() <= limit);
+            for pin in page_pins {
+                assert!(pin["submittedAt"].is_string() && pin["deadlineAt"].is_string(), "{pin}");
+                assert!(pin["nextPollAt"].is_string() && pin["polls"] == 0, "{pin}");
+                listed.push(pin["pinId"].as_str().unwrap().to_owned());
+            }
+            let Some(next) = page.get("next") else { break };
+            request["after"] = next.clone();
+        }
+        assert_eq!(listed, pins, "limit {limit}");
+    }
+    assert_eq!(client.op(&json!({"op": "list", "after": "zzz"})), json!({"ok": true, "pins": []}));
+    assert_eq!(client.op(&json!({"op": "list"}))["pins"].as_array().unwrap().len(), 100);
+}
+
+#[test]
+fn show_tells_what_is_known_of_a_pin_in_flight() {
+    let daemon = idle();
+    let mut client = daemon.client();
+    let metadata = r#"{ "n" : 1.50, "big":1e400, "half":"\ud83d" }"#;
+    let request = format!(
+        r#"{{"op":"submit","pinId":"A","reference":"order-42","metadata":{metadata},"deadline":"2days"}}"#
+    );
+    assert_eq!(client.submit(&request), "accepted");
+    client.write("{\"op\":\"show\",\"pinId\":\"A\"}\n");
+    let line = client.line().unwrap();
+    assert!(line.contains(&format!(r#""metadata":{metadata}"#)), "to the letter: {line}");
+    let shown: Value = serde_json::from_str(&line.replace(metadata, "null")).unwrap();
+    assert_eq!(shown["ok"], true, "{shown}");
+    let pin = &shown["pin"];
+    assert_eq!(pin["pinId"], "A");
+    assert_eq!(pin["state"], "in_flight");
+    assert_eq!(pin["reference"], "order-42");
+    assert_eq!(pin["polls"], 0);
+    assert_eq!(pin["nextPoll"]["why"], "next interval");
+    let time = |member: &str| pin[member].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert_eq!(time("deadlineAt") - time("submittedAt"), jiff::Span::new().seconds(2 * 86_400).fieldwise());
+    let listed = &client.op(&json!({"op": "list"}))["pins"][0];
+    for member in ["submittedAt", "deadlineAt"] {
+        assert_eq!(pin[member], listed[member]);
+    }
+    assert_eq!(pin["nextPoll"]["at"], pin["nextPollAt"]);
+    assert_eq!(code(&client.op(&json!({"op": "show", "pinId": "B"}))), "not_found");
+}
+
+#[test]
+fn show_tells_the_last_answer_while_a_pin_waits() {
+    let (_api, daemon) = polling();
+    let mut client = daemon.client();
+    for (pin, what) in [
+        ("sim-waiting-1", "MESSAGE_WAITING_DELIVERY, not final"),
+        ("sim-404-1", "404 not found"),
+        ("sim-503-1", "503 Service Unavailable"),
+        ("sim-none-1", "nothing known yet"),
+        ("sim-malformed-1", "not understood"),
+    ] {
+        client.submit(pin);
+        let shown = super::common::until("an answer", || {
+            let shown = client.op(&json!({"op": "show", "pinId": pin}));
+            shown["pin"]["lastAnswer"].is_object().then_some(shown)
+        });
+        let told = shown["pin"]["lastAnswer"]["what"].as_str().unwrap();
+        assert!(told.starts_with(what), "{pin}: {told}");
+        assert!(shown["pin"]["polls"].as_u64().unwrap() >= 1);
+    }
+}
+
+#[test]
+fn show_tells_of_a_finished_pin_which_sink_has_its_outcome() {
+    let (_api, daemon) = polling();
+    let mut client = daemon.client();
+    client.submit("sim-delivered-1");
+    let record = daemon.all_records(1).remove(0);
+    let expected = json!({"ok": true, "pin": {
+        "pinId": "sim-delivered-1", "state": "finished", "outcome": record,
+        "sinks": [{"name": "file", "state": "delivered"}],
+    }});
+    super::common::until_true("delivered", || {
+        client.op(&json!({"op": "show", "pinId": "sim-delivered-1"})) == expected
+    });
+}
+
+#[test]
+fn cancel_withdraws_a_pin_in_flight_and_leaves_a_finished_one_as_it_is() {
+    let (api, daemon) = polling();
+    let mut client = daemon.client();
+    client.submit("sim-waiting-1");
+    let answer = client.op(&json!({"op": "cancel", "pinId": "sim-waiting-1"}));
+    assert_eq!((&answer["ok"], &answer["state"]), (&json!(true), &json!("cancelled")), "{answer}");
+    assert_eq!(answer["outcome"]["outcome"], "cancelled");
+    assert_eq!(daemon.all_records(1)[0], answer["outcome"]);
+    assert_eq!(client.op(&json!({"op": "cancel", "pinId": "sim-waiting-1"})), answer, "a second cancel");
+
+    client.submit("sim-delivered-1");
+    let outcome = client.outcome("sim-delivered-1");
+    assert_eq!(
+        client.op(&json!({"op": "cancel", "pinId": "sim-delivered-1"})),
+        json!({"ok": true, "pinId": "sim-delivered-1", "state": "finished", "outcome": outcome})
+    );
+    assert_eq!(code(&client.op(&json!({"op": "cancel", "pinId": "never-seen"}))), "not_found");
+    assert_eq!(daemon.all_records(2).len(), 2);
+    assert_eq!(api.counts().bad_keys, 0);
+}
+
+#[test]
+fn ping_tells_the_version_and_stats_what_is_going_on() {
+    let (_api, daemon) = polling();
+    let mut client = daemon.client();
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(client.op(&json!({"op": "ping"})), json!({"ok": true, "version": version}));
+    client.submit("sim-waiting-1");
+    client.submit("sim-400-1");
+    client.outcome("sim-400-1");
+    let stats = super::common::until("the sink's cursor", || {
+        let stats = client.stats();
+        (stats["sinks"]["file"]["behind"] == 0 && stats["polls"]["understood"] != 0).then_some(stats)
+    });
+    assert_eq!(stats["version"], version);
+    assert_eq!(stats["inFlight"], 1);
+    assert_eq!(stats["connections"], 1);
+    assert_eq!(stats["brake"], Value::Null);
+    assert_eq!(stats["polls"]["rejected"], 1);
+    assert_eq!(stats["newestSeq"], 1);
+    assert_eq!(
+        stats["outcomes"],
+        json!({"final": 0, "deadline": 0, "not_found": 0, "rejected": 1, "cancelled": 0})
+    );
+    assert_eq!(
+        stats["sinks"]["file"],
+        json!({"cursor": 1, "behind": 0, "retrying": 0, "deadLetters": 0, "closed": false, "trouble": null})
+    );
+}

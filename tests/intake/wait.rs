@@ -1,0 +1,106 @@
+//! `wait`: a connection that is held until the outcome is there.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::common::{Place, Simulated, code, until_true};
+use super::{idle, polling};
+
+#[test]
+fn wait_answers_when_the_outcome_is_there_whether_that_was_before_or_is_later() {
+    let (_api, daemon) = polling();
+    let mut client = daemon.client();
+    let (mut second, mut third) = (daemon.client(), daemon.client());
+    client.submit("sim-300ms-1");
+    let wait = json!({"op": "wait", "pinId": "sim-300ms-1"});
+    // Several at once, and several on one connection.
+    second.write(format!("{wait}\n{wait}\n"));
+    third.write(format!("{wait}\n"));
+    let expected = client.op(&wait);
+    assert_eq!((&expected["ok"], &expected["pinId"]), (&json!(true), &json!("sim-300ms-1")));
+    assert_eq!(expected["outcome"]["status"], "MESSAGE_DELIVERED");
+    assert_eq!(
+        [second.answer(), second.answer(), third.answer()],
+        [expected.clone(), expected.clone(), expected.clone()]
+    );
+    assert_eq!(client.op(&wait), expected, "afterwards");
+    assert_eq!(daemon.all_records(1)[0], expected["outcome"]);
+}
+
+#[test]
+fn wait_gives_up_when_its_time_is_over_and_the_connection_goes_on() {
+    let daemon = idle();
+    let mut client = daemon.client();
+    client.submit("A");
+    for timeout in ["0s", "50ms"] {
+        let answer = client.op(&json!({"op": "wait", "pinId": "A", "timeout": timeout}));
+        assert_eq!(code(&answer), "timeout");
+    }
+    assert_eq!(code(&client.op(&json!({"op": "wait", "pinId": "B"}))), "not_found");
+    assert_eq!(client.op(&json!({"op": "ping"}))["ok"], true);
+}
+
+#[test]
+fn a_cancel_answers_those_who_wait() {
+    let daemon = idle();
+    let (mut waiter, mut client) = (daemon.client(), daemon.client());
+    waiter.write("A\n{\"op\":\"wait\",\"pinId\":\"A\"}\n");
+    assert_eq!(waiter.answer()["state"], "accepted");
+    let cancelled = client.op(&json!({"op": "cancel", "pinId": "A"}));
+    assert_eq!(waiter.answer()["outcome"], cancelled["outcome"]);
+}
+
+#[test]
+fn who_waits_and_writes_no_more_still_gets_the_answer() {
+    let (_api, daemon) = polling();
+    let mut client = daemon.client();
+    client.write("sim-300ms-1\n{\"op\":\"wait\",\"pinId\":\"sim-300ms-1\"}\n");
+    client.finish();
+    assert_eq!(client.answer()["state"], "accepted");
+    assert_eq!(client.answer()["outcome"]["outcome"], "final");
+    assert_eq!(client.line(), None);
+}
+
+#[test]
+fn a_client_that_hangs_up_while_it_waits_or_follows_frees_its_place() {
+    let place = Place::new("http://127.0.0.1:9").never_due().set("intake.max_connections", "2");
+    let daemon = place.start();
+    let mut client = daemon.client();
+    client.submit("A");
+    until_true("the connection that the start made is gone", || client.stats()["connections"] == 1);
+    for request in [json!({"op": "wait", "pinId": "A"}), json!({"op": "tail", "follow": true})] {
+        let mut holder = daemon.client();
+        holder.write(format!("{request}\n"));
+        until_true("the place is taken", || client.stats()["connections"] == 2);
+        let mut excess = daemon.client();
+        assert_eq!(code(&excess.answer()), "at_capacity");
+        drop(holder);
+        until_true("the place is free", || client.stats()["connections"] == 1);
+        assert_eq!(daemon.client().op(&json!({"op": "ping"}))["ok"], true);
+        until_true("the place is free again", || client.stats()["connections"] == 1);
+    }
+}
+
+#[test]
+fn a_stop_answers_those_who_wait_or_follow_with_shutting_down() {
+    let api = Simulated::start();
+    let daemon = Place::new(&api.base_url()).start();
+    let (mut waiter, mut follower) = (daemon.client(), daemon.client());
+    waiter.write("sim-waiting-1\n{\"op\":\"wait\",\"pinId\":\"sim-waiting-1\"}\nsim-waiting-2\n");
+    assert_eq!(waiter.answer()["state"], "accepted");
+    let mut client = daemon.client();
+    client.submit("sim-delivered-1");
+    let outcome = client.outcome("sim-delivered-1");
+    follower.write("{\"op\":\"tail\",\"last\":1,\"follow\":true}\n");
+    assert_eq!(follower.answer(), outcome, "it follows");
+    daemon.signal(Signal::TERM);
+    assert_eq!(code(&waiter.answer()), "shutting_down");
+    assert_eq!(code(&waiter.answer()), "shutting_down", "a submit behind the wait");
+    assert_eq!(waiter.line(), None);
+    assert_eq!(code(&follower.answer()), "shutting_down");
+    assert_eq!(follower.line(), None);
+    assert_eq!(client.line(), None);
+    let (status, place) = daemon.ended();
+    assert_eq!(status.code(), Some(0));
+    assert!(!place.socket().exists());
+}

@@ -1,0 +1,59 @@
+//! Two daemons: the second one says so, and the first one does not notice.
+
+use serde_json::json;
+
+use super::common::{Place, Simulated};
+
+#[test]
+fn a_second_daemon_on_the_same_database_says_so() {
+    let api = Simulated::start();
+    let daemon = Place::new(&api.base_url()).start();
+    daemon.client().submit("sim-waiting-1");
+    let other = Place::new(&api.base_url());
+    let other = other.set("store.url", &format!("sqlite:{}", daemon.place.store().display()));
+    let ended = other.refusal();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("another pinwatch uses the database"), "{}", ended.stderr);
+    assert!(ended.stderr.contains(daemon.place.store().to_str().unwrap()), "{}", ended.stderr);
+    assert!(!other.socket().exists() && !other.results().exists());
+    assert_eq!(daemon.client().submit("sim-delivered-1"), "accepted");
+    assert_eq!(daemon.client().outcome("sim-delivered-1")["outcome"], "final");
+    assert_eq!(daemon.client().stats()["inFlight"], 1);
+}
+
+#[test]
+fn a_second_daemon_on_the_same_socket_says_so() {
+    let api = Simulated::start();
+    let daemon = Place::new(&api.base_url()).start();
+    let other = Place::new(&api.base_url()).set("intake.socket", daemon.place.socket().to_str().unwrap());
+    for _ in 0..2 {
+        let ended = other.refusal();
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert!(ended.stderr.contains("another daemon listens at"), "{}", ended.stderr);
+        assert!(ended.stderr.contains(daemon.place.socket().to_str().unwrap()), "{}", ended.stderr);
+        assert_eq!(daemon.client().op(&json!({"op": "ping"}))["ok"], true);
+    }
+    daemon.terminate();
+}
+
+#[test]
+fn the_socket_of_a_killed_daemon_is_taken_over() {
+    let api = Simulated::start();
+    let place = Place::new(&api.base_url()).start().kill9();
+    assert!(place.socket().exists());
+    let daemon = place.start();
+    assert_eq!(daemon.client().submit("sim-delivered-1"), "accepted");
+}
+
+#[test]
+fn a_daemon_that_ends_leaves_the_socket_of_its_successor_alone() {
+    let api = Simulated::start();
+    let first = Place::new(&api.base_url()).start();
+    // Somebody removed the file: nobody can know that the first one listens.
+    std::fs::remove_file(first.place.socket()).unwrap();
+    let path = first.place.socket();
+    let second = Place::new(&api.base_url()).set("intake.socket", path.to_str().unwrap()).start();
+    let _folder = first.terminate();
+    assert_eq!(second.client().submit("sim-delivered-1"), "accepted");
+    assert_eq!(second.all_records(1).len(), 1);
+}

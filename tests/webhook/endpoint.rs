@@ -1,0 +1,213 @@
+//! Endpoints that misbehave.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pinwatch::config::WebhookFormat;
+use tokio::net::TcpListener;
+
+use crate::bench::{Folder, webhook};
+use crate::receiver::{Answers, AnswersWith, Closes, CutsBody, CutsHead, Does, Hangs, Receiver, Request};
+
+/// The first try of each message gets this, the others are taken.
+fn at_first(does: Does) -> impl Fn(usize, &Request) -> Does + Send + Sync {
+    let seen = std::sync::Mutex::new(HashSet::new());
+    move |_, request| {
+        let first = seen.lock().unwrap().insert(request.id().to_owned());
+        if first { does.clone() } else { Answers(200) }
+    }
+}
+
+#[tokio::test]
+async fn a_healthy_endpoint_gets_every_outcome_once_as_its_record() {
+    let receiver = Receiver::start(|_, _| Answers(204)).await;
+    let folder = Folder::new();
+    let bench = folder.start(&webhook(&receiver.url())).await;
+    bench.outcomes(300).await;
+    bench.until_all_delivered().await;
+    let requests = receiver.requests();
+    assert_eq!(requests.len(), 300);
+    let stored = bench.store.outcomes_after(0, 1000).await.unwrap();
+    let records: HashSet<&str> = stored.iter().map(|outcome| &*outcome.record).collect();
+    for request in &requests {
+        assert!(records.contains(request.body.as_str()), "the record to the letter");
+        assert_eq!(request.id(), request.json()["id"]);
+        assert_eq!(request.headers["content-type"], "application/json");
+        assert_eq!(request.headers["user-agent"], concat!("pinwatch/", env!("CARGO_PKG_VERSION")));
+    }
+    let ids: HashSet<&str> = requests.iter().map(Request::id).collect();
+    assert_eq!(ids.len(), 300);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn what_fails_at_first_is_sent_again_under_the_same_id_with_the_same_body() {
+    for does in [
+        Answers(500),
+        Answers(302),
+        Answers(408),
+        AnswersWith(429, "retry-after: 1\r\n", ""),
+        AnswersWith(503, "retry-after: soon\r\n", ""),
+        Closes,
+        CutsHead,
+        CutsBody(502),
+    ] {
+        let receiver = Receiver::start(at_first(does.clone())).await;
+        let folder = Folder::new();
+        let bench = folder.start(&webhook(&receiver.url())).await;
+        bench.outcomes(2).await;
+        bench.until_all_delivered().await;
+        let requests = receiver.requests();
+        assert_eq!(requests.len(), 4, "{does:?}");
+        for first in &requests[..2] {
+            let same: Vec<_> = requests.iter().filter(|request| request.id() == first.id()).collect();
+            assert_eq!((same.len(), &same[0].body), (2, &same[1].body), "{does:?}");
+        }
+        bench.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_success_whose_body_is_cut_off_is_a_success() {
+    let receiver = Receiver::start(|_, _| CutsBody(200)).await;
+    let folder = Folder::new();
+    let bench = folder.start(&webhook(&receiver.url())).await;
+    bench.outcomes(3).await;
+    bench.until_all_delivered().await;
+    assert_eq!(receiver.requests().len(), 3);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_answers_too_late_is_asked_again() {
+    let receiver = Receiver::start(at_first(Hangs)).await;
+    let folder = Folder::new();
+    let mut webhook = webhook(&receiver.url());
+    webhook.timeout = Duration::from_millis(200);
+    let bench = folder.start(&webhook).await;
+    bench.outcomes(1).await;
+    let failed = bench.until_failed(1, false).await;
+    assert_eq!(failed.error.as_deref(), Some("time-out: no answer within 200ms"));
+    // A busy machine may be late as well, so only the end is sure.
+    bench.until_all_delivered().await;
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_refused_outcome_is_a_dead_letter_in_the_store_with_what_the_endpoint_said() {
+    for (status, error) in [
+        (410, "410 Gone: it is gone [2J"),
+        (400, "400 Bad Request: it is gone [2J"),
+        (404, "404 Not Found: it is gone [2J"),
+    ] {
+        let whim = move |_, request: &Request| match request.seqs()[0] {
+            2 => AnswersWith(status, "", "it is\r\n gone \u{1b}[2J"),
+            _ => Answers(200),
+        };
+        let receiver = Receiver::start(whim).await;
+        let folder = Folder::new();
+        let bench = folder.start(&webhook(&receiver.url())).await;
+        bench.outcomes(5).await;
+        let dead = bench.until_failed(2, true).await;
+        assert_eq!((dead.error.as_deref(), dead.tries), (Some(error), 1));
+        assert!(dead.first_try_at.is_some() && dead.last_try_at.is_some());
+        bench.until("the others", async |bench| (bench.stored().await.0 == 5).then_some(())).await;
+        assert_eq!(receiver.requests().len(), 5);
+        bench.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn one_poisonous_outcome_blocks_none_of_the_others() {
+    let whim = |_, request: &Request| if request.seqs() == [3] { Answers(500) } else { Answers(200) };
+    let receiver = Receiver::start(whim).await;
+    let folder = Folder::new();
+    let mut webhook = webhook(&receiver.url());
+    webhook.concurrency = 1;
+    let bench = folder.start(&webhook).await;
+    bench.outcomes(200).await;
+    bench.until("the others", async |bench| (bench.stored().await.0 == 200).then_some(())).await;
+    let (_, failed) = bench.stored().await;
+    assert_eq!(failed.iter().map(|failed| (failed.seq, failed.dead)).collect::<Vec<_>>(), [(3, false)]);
+    assert_eq!(failed[0].error.as_deref(), Some("500 Internal Server Error: ok"));
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn an_outcome_that_fails_for_longer_than_max_age_is_a_dead_letter() {
+    let receiver = Receiver::start(|_, _| Answers(500)).await;
+    let folder = Folder::new();
+    let mut webhook = webhook(&receiver.url());
+    webhook.max_age = Duration::from_secs(1);
+    let bench = folder.start(&webhook).await;
+    bench.outcomes(1).await;
+    let dead = bench.until_failed(1, true).await;
+    assert!(dead.tries >= 2, "it had a last try: {dead:?}");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_sink_starts_without_its_endpoint_and_delivers_all_when_it_comes() {
+    let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let folder = Folder::new();
+    let bench = folder.start(&webhook(&format!("http://{addr}/hook?token=hunter2"))).await;
+    bench.outcomes(500).await;
+    let trouble = bench.until("trouble", async |bench| bench.health.all()["hook"].trouble.clone()).await.1;
+    assert_eq!(trouble, "connect: connection refused");
+    let (cursor, failed) = bench.stored().await;
+    assert!(cursor < 20 && failed.len() < 20, "the cursor stays: {cursor}, {} rows", failed.len());
+    let receiver = Receiver::start_at(addr, |_, _| Answers(200)).await;
+    bench.until_all_delivered().await;
+    let seqs: HashSet<i64> = receiver.requests().iter().flat_map(Request::seqs).collect();
+    assert_eq!(seqs, (1..=500).collect());
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let elsewhere = Receiver::start(|_, _| Answers(200)).await;
+    let location: &'static str = format!("location: {}\r\n", elsewhere.url()).leak();
+    let moved = Arc::new(AtomicBool::new(true));
+    let still = moved.clone();
+    let whim = move |_, _: &Request| match still.load(Ordering::SeqCst) {
+        true => AnswersWith(307, location, ""),
+        false => Answers(200),
+    };
+    let receiver = Receiver::start(whim).await;
+    let folder = Folder::new();
+    let bench = folder.start(&webhook(&receiver.url())).await;
+    bench.outcomes(1).await;
+    bench.until_failed(1, false).await;
+    moved.store(false, Ordering::SeqCst);
+    bench.until_all_delivered().await;
+    assert!(elsewhere.requests().is_empty());
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn batches_are_arrays_and_the_outcome_that_is_refused_is_found_in_one() {
+    let whim = |_, request: &Request| match request.seqs().contains(&42) {
+        true => Answers(422),
+        false => Answers(200),
+    };
+    let receiver = Receiver::start(whim).await;
+    let folder = Folder::new();
+    let mut webhook = webhook(&receiver.url());
+    (webhook.batch, webhook.format) = (50, WebhookFormat::CloudEvents);
+    let bench = folder.start(&webhook).await;
+    bench.outcomes(1000).await;
+    bench.until_failed(42, true).await;
+    bench.until("the others", async |bench| (bench.stored().await.0 == 1000).then_some(())).await;
+    let requests = receiver.requests();
+    let seqs: HashSet<i64> = requests.iter().flat_map(Request::seqs).collect();
+    assert_eq!(seqs, (1..=1000).collect());
+    assert!(requests.len() < 300, "{} requests", requests.len());
+    for request in &requests {
+        assert_eq!(request.headers["content-type"], "application/cloudevents-batch+json");
+        assert!(request.json().as_array().is_some_and(|events| events.len() <= 50));
+    }
+    assert_eq!(bench.stored().await.1.len(), 1);
+    bench.stop().await;
+}
