@@ -72,7 +72,7 @@ impl schedule::Poll for Client {
 pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut signals = Signals::listen().map_err(DaemonError::Signals)?;
     let client = Client::new(&config.api)?;
-    let daemon = Daemon::start(&config, client).await?;
+    let mut daemon = Daemon::start(&config, client).await?;
     let ended = daemon.until_stopped(&mut signals).await;
     let stopping = daemon.stop(config.shutdown_grace);
     tokio::select! {
@@ -86,7 +86,7 @@ type Parts = JoinSet<&'static str>;
 
 struct Daemon {
     /// Ends first: takes PINs, and polls them.
-    parts: tokio::sync::Mutex<Parts>,
+    parts: Parts,
     /// Ends when all that hold a [`Writer`] have: then all is durable.
     writing: JoinSet<usize>,
     sinks: JoinSet<()>,
@@ -191,12 +191,11 @@ impl Daemon {
             in_flight,
             "ready: PINs are taken and polled"
         );
-        Ok(Self { parts: parts.into(), writing, sinks, store, http, writer, stop, finish, rotate })
+        Ok(Self { parts, writing, sinks, store, http, writer, stop, finish, rotate })
     }
 
     /// Waits for the signal to stop. A part that ends before that is a failure.
-    async fn until_stopped(&self, signals: &mut Signals) -> Result<(), DaemonError> {
-        let mut parts = self.parts.lock().await;
+    async fn until_stopped(&mut self, signals: &mut Signals) -> Result<(), DaemonError> {
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
@@ -209,7 +208,15 @@ impl Daemon {
                         self.rotate.send_modify(|count| *count += 1);
                     }
                 },
-                Some(ended) = parts.join_next() => return Err(DaemonError::Broken(part(ended))),
+                Some(ended) = self.parts.join_next() => return Err(DaemonError::Broken(part(ended))),
+                // As long as we hold a `Writer`, its task ends only by breaking off.
+                Some(ended) = self.writing.join_next() => {
+                    return Err(DaemonError::Broken(part(ended.map(|_| "store's writer"))));
+                }
+                // A sink that is closed for good ends well, and the others go on.
+                Some(ended) = self.sinks.join_next() => if ended.is_err() {
+                    return Err(DaemonError::Broken(part(ended.map(|()| "sink"))));
+                },
                 () = self.http.ended() => return Err(DaemonError::Broken("HTTP server")),
             }
         }
@@ -217,9 +224,9 @@ impl Daemon {
 
     /// Ends the parts in the order of the data, each within a limit.
     async fn stop(self, grace: Duration) {
-        let Self { parts, mut writing, mut sinks, store, http, writer, stop, finish, rotate: _rotate } = self;
+        let Self { mut parts, mut writing, mut sinks, store, http, writer, stop, finish, rotate: _rotate } =
+            self;
         stop.cancel();
-        let mut parts = parts.into_inner();
         // The parts keep to the grace themselves; the patience is for what they must not do.
         within(grace + FLUSH_PATIENCE, "intake and schedule", async {
             while let Some(ended) = parts.join_next().await {

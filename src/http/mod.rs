@@ -24,8 +24,8 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::info;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
 
 use self::health::Status;
 use crate::config::Config;
@@ -50,8 +50,6 @@ pub struct Listener(Option<(TcpListener, &'static Recorded)>);
 pub struct Http {
     tasks: JoinSet<()>,
     stop: CancellationToken,
-    /// Cancelled when a task ends.
-    ended: CancellationToken,
 }
 
 /// What the handlers work with.
@@ -83,7 +81,7 @@ impl Listener {
 
     /// Answers from now on.
     pub fn serve(self, config: &Config, services: Services) -> Http {
-        let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
+        let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         if let Some((listener, recorded)) = self.0 {
             if let Ok(address) = listener.local_addr() {
@@ -96,17 +94,21 @@ impl Listener {
             };
             let started = services.clock.wall();
             let router = router(Server { services, limits, recorded, started });
-            tasks.spawn(upkeep(recorded, stop.clone(), ended.clone().drop_guard()));
-            tasks.spawn(serve::serve(listener, router, stop.clone(), ended.clone().drop_guard()));
+            tasks.spawn(upkeep(recorded, stop.clone()));
+            tasks.spawn(serve::serve(listener, router, stop.clone()));
         }
-        Http { tasks, stop, ended }
+        Http { tasks, stop }
     }
 }
 
 impl Http {
-    /// Waits until a task has ended, which none does before [`Http::stop`].
-    pub async fn ended(&self) {
-        self.ended.cancelled().await;
+    /// Waits until a task has ended, which none does before [`Http::stop`], unless it breaks off.
+    pub async fn ended(&mut self) {
+        match self.tasks.join_next().await {
+            None => std::future::pending().await,
+            Some(Ok(())) => {}
+            Some(Err(failure)) => error!(%failure, "the HTTP server broke off; this is a bug"),
+        }
     }
 
     /// Ends the tasks; answers that are under way have a moment to go out.
@@ -117,7 +119,7 @@ impl Http {
 }
 
 /// Keeps what was noted from piling up between scrapes.
-async fn upkeep(recorded: &'static Recorded, stop: CancellationToken, _ended: DropGuard) {
+async fn upkeep(recorded: &'static Recorded, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(UPKEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {

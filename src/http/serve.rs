@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 /// Connections at once; more wait until one ends.
@@ -33,7 +33,7 @@ const GRACE: Duration = Duration::from_millis(500);
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Serves connections until `stop`, and owns their tasks.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, _ended: DropGuard) {
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

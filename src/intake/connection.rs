@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::answer;
 use super::lines::{Line, Lines, MAX_LINE};
-use super::outgoing::{Gone, Outgoing, SharedRoom, write_out};
+use super::outgoing::{Gone, Outgoing, STALL, SharedRoom, write_out};
 use super::request::{Code, Refusal, Request, Submit, TailStart, parse};
 use super::{Services, upkeep};
 use crate::pin::PinId;
@@ -47,7 +47,11 @@ pub async fn serve(stream: UnixStream, services: &Services, room: SharedRoom) {
         // Gone: nobody is left to be told anything.
         let _ = connection.run().await;
     };
-    let (_, written) = tokio::join!(reading, write_out(incoming, writer));
+    let cut = answer::refused(&Code::Timeout.because(format!(
+        "answers were left unread for {} s, so this connection is closed; a tail goes on with \"from\"",
+        STALL.as_secs()
+    )));
+    let (_, written) = tokio::join!(reading, write_out(incoming, writer, cut.as_bytes()));
     if let Err(stalled) = written {
         info!("a connection was cut: {stalled}");
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use memchr::memchr;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
@@ -20,6 +21,9 @@ const SHARED_ROOM: u32 = 256 * 1024 * 1024;
 
 /// How long a client may leave its answers unread before it is cut.
 pub const STALL: Duration = Duration::from_secs(300);
+
+/// How long it then has to read why.
+const LAST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The shared room. Cheap to clone.
 #[derive(Clone)]
@@ -89,15 +93,27 @@ fn size(bytes: &Bytes) -> u32 {
 /// Answers that wait to be written.
 pub struct Incoming(mpsc::UnboundedReceiver<(Bytes, OwnedSemaphorePermit)>);
 
-/// Writes answers out until there are no more, or the other side is gone or stalls.
-pub async fn write_out(mut incoming: Incoming, mut to: impl AsyncWrite + Unpin) -> Result<(), Stalled> {
+/// Writes answers out until there are no more, or the other side is gone or stalls. One that stalled is told
+/// so, with `last_line`, should it read again within [`LAST_PATIENCE`].
+pub async fn write_out(
+    mut incoming: Incoming,
+    mut to: impl AsyncWrite + Unpin,
+    last_line: &[u8],
+) -> Result<(), Stalled> {
     while let Some((mut bytes, permit)) = incoming.0.recv().await {
         while !bytes.is_empty() {
             match timeout(STALL, to.write_buf(&mut bytes)).await {
                 // Who hung up does not want its answers.
                 Ok(Ok(0) | Err(_)) => return Ok(()),
                 Ok(Ok(_)) => {}
-                Err(_) => return Err(Stalled),
+                Err(_) => {
+                    // All that waits goes, but for the line that was begun.
+                    drop((incoming, permit));
+                    let begun = memchr(b'\n', &bytes).map_or(bytes.len(), |end| end + 1);
+                    let farewell = [&bytes[..begun], last_line].concat();
+                    let _ = timeout(LAST_PATIENCE, to.write_all(&farewell)).await;
+                    return Err(Stalled);
+                }
             }
         }
         drop(permit);
@@ -122,7 +138,7 @@ mod tests {
         let shared = SharedRoom::default();
         let (outgoing, incoming) = Outgoing::new(shared.clone());
         let (ours, _theirs) = duplex(64);
-        let writing = tokio::spawn(write_out(incoming, ours));
+        let writing = tokio::spawn(write_out(incoming, ours, b"cut\n"));
         for _ in 0..10 {
             outgoing.send(vec![b'x'; OWN_ROOM as usize].into()).await.unwrap();
         }
@@ -130,6 +146,21 @@ mod tests {
         assert_eq!(outgoing.send(Bytes::from_static(b"x")).await, Err(Gone));
         drop(outgoing);
         assert_eq!(shared.0.available_permits(), SHARED_ROOM as usize);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_cut_is_told_behind_the_line_that_it_was_reading() {
+        let (outgoing, incoming) = Outgoing::new(SharedRoom::default());
+        let (ours, mut theirs) = duplex(16);
+        let writing = tokio::spawn(write_out(incoming, ours, b"cut\n"));
+        for line in ["one\n", "a line that is long\ntwo\n", "three\n"] {
+            outgoing.send(Bytes::from_static(line.as_bytes())).await.unwrap();
+        }
+        outgoing.closed().await;
+        let mut read = String::new();
+        theirs.read_to_string(&mut read).await.unwrap();
+        assert_eq!(read, "one\na line that is long\ncut\n");
+        assert!(writing.await.unwrap().is_err());
     }
 
     #[tokio::test(start_paused = true)]
@@ -141,7 +172,7 @@ mod tests {
         }
         let (polite, incoming) = Outgoing::new(shared);
         let (ours, mut theirs) = duplex(64);
-        let writing = tokio::spawn(write_out(incoming, ours));
+        let writing = tokio::spawn(write_out(incoming, ours, b"cut\n"));
         polite.send(Bytes::from_static(b"answer")).await.unwrap();
         drop(polite);
         let mut read = String::new();

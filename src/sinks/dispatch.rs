@@ -98,9 +98,15 @@ impl<S: Ordered> Dispatcher<S> {
             self.rotate.mark_unchanged();
             return Err(Trouble::Rotated);
         }
+        // Before the read, which sees at least all that was durable then.
+        let newest = *self.writer.newest().borrow();
         let outcomes = self.store.outcomes_after(self.cursor, BATCH).await.map_err(later)?;
         let seqs: Vec<i64> = outcomes.iter().map(|outcome| outcome.seq).collect();
         if outcomes.is_empty() {
+            // Retention removed what is between, as it may for a sink that was not there then.
+            if newest > self.cursor {
+                self.advance(newest).await;
+            }
             // What stopped it, if anything did, stops it no more: nothing is left that it does not take.
             self.well();
             return Ok(false);

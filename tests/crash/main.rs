@@ -21,7 +21,7 @@ use harness::Api;
 use round::Epoch;
 
 /// Whether outcomes go to a webhook too.
-const WEBHOOK: bool = false;
+const WEBHOOK: bool = true;
 
 /// Kills after which all is compared and a new home begun: a store that keeps every outcome for the comparison
 /// would make each start of a long run slower than the one before.

@@ -34,7 +34,7 @@ fn package() -> Option<&'static Path> {
     static PATH: OnceLock<Option<PathBuf>> = OnceLock::new();
     PATH.get_or_init(|| {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(PACKAGE.replace("==", "-"));
-        match path.is_dir().then_some(Ok(())).unwrap_or_else(|| install(&path)) {
+        match if path.is_dir() { Ok(()) } else { install(&path) } {
             Ok(()) => Some(path),
             Err(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") => panic!("{PACKAGE}: {why}"),
             Err(why) => {

@@ -1,6 +1,5 @@
 //! The questions that are asked of the file.
 
-use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -11,6 +10,9 @@ use super::rows::{pin_id, raw, timestamp};
 use crate::outcome::Submission;
 use crate::pin::PinId;
 
+/// PINs that are loaded at once.
+const LOAD_PAGE: u32 = 4096;
+
 /// The columns of [`in_flight`], in its order.
 macro_rules! in_flight_columns {
     () => {
@@ -19,13 +21,42 @@ macro_rules! in_flight_columns {
 }
 
 impl Store {
-    /// Gives every PIN in flight to `take`, in no particular order.
+    /// Gives every PIN in flight to `take`, in the order of their IDs. Not while anybody writes.
+    ///
+    /// # Errors
+    /// The store can't be read, or a row is damaged.
     pub async fn each_in_flight(&self, mut take: impl FnMut(InFlight)) -> Result<(), Unavailable> {
-        let mut rows = sqlx::query(in_flight_columns!()).fetch(&self.readers);
-        while let Some(row) = rows.try_next().await? {
-            take(in_flight(&row)?);
+        let mut after = String::new();
+        loop {
+            // A page is one row: a row for each PIN would wake SQLite's thread and this one for each.
+            let page: Option<String> = sqlx::query_scalar(concat!(
+                "SELECT group_concat(pin_id || ' ' || submitted_at || ' ' || deadline_at, char(10)) FROM (",
+                in_flight_columns!(),
+                "WHERE pin_id > ?1 ORDER BY pin_id LIMIT ?2)"
+            ))
+            .bind(&after)
+            .bind(LOAD_PAGE)
+            .fetch_one(&self.readers)
+            .await?;
+            let Some(page) = page else { return Ok(()) };
+            for line in page.lines() {
+                let damaged = || Unavailable(format!("a PIN in flight is damaged: {line:?}").into());
+                let mut fields = line.split(' ');
+                let (Some(pin), Some(submitted), Some(deadline), None) =
+                    (fields.next(), fields.next(), fields.next(), fields.next())
+                else {
+                    return Err(damaged());
+                };
+                take(InFlight {
+                    pin: pin.parse().map_err(|_| damaged())?,
+                    submitted_at: timestamp(submitted.parse().map_err(|_| damaged())?),
+                    deadline_at: timestamp(deadline.parse().map_err(|_| damaged())?),
+                });
+                if pin > after.as_str() {
+                    pin.clone_into(&mut after);
+                }
+            }
         }
-        Ok(())
     }
 
     /// At most `limit` PINs in flight after `after`, in the order of their IDs.
