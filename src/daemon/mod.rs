@@ -28,6 +28,7 @@ use self::sink_set::SinkSet;
 use crate::clock::Clock;
 use crate::config::{self, Explained, Setting, SinkKind};
 use crate::fault::fault_point;
+use crate::http::{self, Http};
 use crate::intake::{self, Passed, Services, Socket, SocketError};
 use crate::poll::{Client, ClientError};
 use crate::schedule::{self, Schedule};
@@ -49,6 +50,8 @@ pub enum DaemonError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Socket(#[from] SocketError),
+    #[error(transparent)]
+    Listen(#[from] http::ListenError),
     #[error("the PINs in flight can't be loaded: {0}")]
     Load(#[from] Unavailable),
     #[error("the sink {name:?} can't be used: {trouble}")]
@@ -90,6 +93,7 @@ struct Daemon {
     writing: JoinSet<usize>,
     sinks: SinkSet,
     store: Store,
+    http: Http,
     writer: Writer,
     stop: CancellationToken,
     finish: CancellationToken,
@@ -141,6 +145,7 @@ impl Daemon {
         warn_of_unknown_sinks(&store, &config.sinks).await?;
 
         let socket = listen(outside.socket.take(), &config.intake)?;
+        let listener = http::Listener::bind(config).await?;
         let mut parts = Parts::new();
         let (renewing, stopped) = (client.clone().renew_connections(), stop.clone());
         parts.spawn(async move {
@@ -174,6 +179,7 @@ impl Daemon {
             stop: stop.clone(),
             connections: Arc::default(),
         };
+        let http = listener.serve(config, services.clone());
         let max_connections = config.intake.max_connections;
         parts.spawn(async move {
             intake::serve(socket, max_connections, services).await;
@@ -201,6 +207,7 @@ impl Daemon {
             writing,
             sinks,
             store,
+            http,
             writer,
             stop,
             finish,
@@ -234,14 +241,25 @@ impl Daemon {
                 }
                 // A sink that is closed for good ends well, and the others go on.
                 failure = self.sinks.broke() => return Err(DaemonError::Broken(part(Err(failure)))),
+                () = self.http.ended() => return Err(DaemonError::Broken("HTTP server")),
             }
         }
     }
 
     /// Ends the parts in the order of the data, each within a limit.
     async fn stop(self, grace: Duration) {
-        let Self { mut parts, mut writing, mut sinks, store, writer, stop, finish, rotate: _rotate, .. } =
-            self;
+        let Self {
+            mut parts,
+            mut writing,
+            mut sinks,
+            store,
+            http,
+            writer,
+            stop,
+            finish,
+            rotate: _rotate,
+            ..
+        } = self;
         stop.cancel();
         // The parts keep to the grace themselves; the patience is for what they must not do.
         within(grace + FLUSH_PATIENCE, "intake and schedule", async {
@@ -261,6 +279,8 @@ impl Daemon {
         finish.cancel();
         fault_point!("told-sinks-to-finish");
         within(FLUSH_PATIENCE, "sinks", sinks.ended()).await;
+        // Until here it told that the daemon is stopping.
+        within(FLUSH_PATIENCE, "HTTP server", http.stop()).await;
         // Before the writer's connection: the last one to close folds the write-ahead log into the file, and
         // those that read can't.
         within(FLUSH_PATIENCE, "store", store.close()).await;
