@@ -52,7 +52,7 @@ pub enum DaemonError {
     Socket(#[from] SocketError),
     #[error(transparent)]
     Listen(#[from] http::ListenError),
-    #[error("the PINs in flight can't be loaded: {0}")]
+    #[error("the sinks' cursors can't be read: {0}")]
     Load(#[from] Unavailable),
     #[error("the sink {name:?} can't be used: {trouble}")]
     Sink { name: String, trouble: Trouble },
@@ -116,10 +116,15 @@ impl Daemon {
 
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
-        core.reserve(connection.in_flight());
+        let in_flight = connection.in_flight();
+        core.reserve(in_flight);
         notify::starting("starting: the PINs in flight are loaded");
-        schedule::resume(&mut core, &store).await?;
-        let in_flight = core.in_flight();
+        let damaged = |what| OpenError::Damaged { path: config.store.path.clone(), what };
+        schedule::resume(&mut core, &store).await.map_err(|error| damaged(error.0.to_string()))?;
+        if core.in_flight() != in_flight {
+            let what = format!("of {in_flight} PINs in flight {} can be read", core.in_flight());
+            return Err(damaged(what).into());
+        }
 
         let (schedule, inbox, events) = Schedule::channel();
         let (writer, writer_task) = Writer::new(connection, inbox, config.intake.max_in_flight);
