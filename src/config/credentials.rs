@@ -252,6 +252,6 @@ mod tests {
 
         std::fs::write(folder.path().join("api-key"), "").unwrap();
         let (_, problems) = check(None);
-        assert!(problems[0].reason.ends_with("api-key: it is empty"), "{}", problems[0]);
+        assert!(problems[0].reason.contains("api-key: it is empty. Is the key in"), "{}", problems[0]);
     }
 }

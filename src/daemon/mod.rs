@@ -6,6 +6,7 @@
 
 mod notify;
 mod reload;
+mod retention;
 mod signals;
 mod sink_set;
 
@@ -28,14 +29,12 @@ use self::sink_set::SinkSet;
 use crate::clock::Clock;
 use crate::config::{self, Explained, Setting, SinkKind};
 use crate::fault::fault_point;
+use crate::http::{self, Http};
 use crate::intake::{self, Passed, Services, Socket, SocketError};
 use crate::poll::{Client, ClientError};
 use crate::schedule::{self, Schedule};
 use crate::sinks::{Dispatcher, Endpoint, FileSink, Health, Ordered, StdoutSink, Trouble, WebhookSink};
 use crate::store::{OpenError, Store, Unavailable, Writer};
-
-/// How often outcomes that are past `store.retention` are looked for.
-const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 /// How long the store and the sinks may take to be flushed at a stop, each.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
@@ -49,6 +48,8 @@ pub enum DaemonError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Socket(#[from] SocketError),
+    #[error(transparent)]
+    Listen(#[from] http::ListenError),
     #[error("the sinks' cursors can't be read: {0}")]
     Load(#[from] Unavailable),
     #[error("the sink {name:?} can't be used: {trouble}")]
@@ -90,6 +91,7 @@ struct Daemon {
     writing: JoinSet<usize>,
     sinks: SinkSet,
     store: Store,
+    http: Http,
     writer: Writer,
     stop: CancellationToken,
     finish: CancellationToken,
@@ -146,6 +148,7 @@ impl Daemon {
         warn_of_unknown_sinks(&store, &config.sinks).await?;
 
         let socket = listen(outside.socket.take(), &config.intake)?;
+        let listener = http::Listener::bind(config).await?;
         let mut parts = Parts::new();
         let (renewing, stopped) = (client.clone().renew_connections(), stop.clone());
         parts.spawn(async move {
@@ -179,12 +182,13 @@ impl Daemon {
             stop: stop.clone(),
             connections: Arc::default(),
         };
+        let http = listener.serve(config, services.clone());
         let max_connections = config.intake.max_connections;
         parts.spawn(async move {
             intake::serve(socket, max_connections, services).await;
             "intake"
         });
-        let pruning = prune(writer.clone(), clock, config.store.retention, stop.clone());
+        let pruning = retention::prune(writer.clone(), clock, config.store.retention, stop.clone());
         parts.spawn(async move {
             pruning.await;
             "retention"
@@ -206,6 +210,7 @@ impl Daemon {
             writing,
             sinks,
             store,
+            http,
             writer,
             stop,
             finish,
@@ -239,14 +244,25 @@ impl Daemon {
                 }
                 // A sink that is closed for good ends well, and the others go on.
                 failure = self.sinks.broke() => return Err(DaemonError::Broken(part(Err(failure)))),
+                () = self.http.ended() => return Err(DaemonError::Broken("HTTP server")),
             }
         }
     }
 
     /// Ends the parts in the order of the data, each within a limit.
     async fn stop(self, grace: Duration) {
-        let Self { mut parts, mut writing, mut sinks, store, writer, stop, finish, rotate: _rotate, .. } =
-            self;
+        let Self {
+            mut parts,
+            mut writing,
+            mut sinks,
+            store,
+            http,
+            writer,
+            stop,
+            finish,
+            rotate: _rotate,
+            ..
+        } = self;
         stop.cancel();
         // The parts keep to the grace themselves; the patience is for what they must not do.
         within(grace + FLUSH_PATIENCE, "intake and schedule", async {
@@ -266,6 +282,8 @@ impl Daemon {
         finish.cancel();
         fault_point!("told-sinks-to-finish");
         within(FLUSH_PATIENCE, "sinks", sinks.ended()).await;
+        // Until here it told that the daemon is stopping.
+        within(FLUSH_PATIENCE, "HTTP server", http.stop()).await;
         // Before the writer's connection: the last one to close folds the write-ahead log into the file, and
         // those that read can't.
         within(FLUSH_PATIENCE, "store", store.close()).await;
@@ -360,21 +378,6 @@ async fn warn_of_unknown_sinks(store: &Store, sinks: &[config::Sink]) -> Result<
         }
     }
     Ok(())
-}
-
-/// Removes outcomes past their retention, until the stop.
-async fn prune(writer: Writer, clock: Clock, retention: Duration, stop: CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(PRUNE_EVERY)).await.is_some() {
-        let Ok(before) = clock.wall().checked_sub(retention) else { continue };
-        loop {
-            match writer.prune(before).await {
-                Ok(0) => break,
-                Ok(_) if !stop.is_cancelled() => {}
-                // The writer says what is wrong with the store; old outcomes can wait.
-                Ok(_) | Err(_) => break,
-            }
-        }
-    }
 }
 
 /// The name of a part that ended.

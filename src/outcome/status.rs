@@ -20,7 +20,8 @@ macro_rules! statuses {
             /// All of them, in the order of the vendor's table.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            fn wire(self) -> &'static str {
+            /// Its name on the wire.
+            pub fn wire(self) -> &'static str {
                 match self { $(Self::$variant => $wire,)* }
             }
 

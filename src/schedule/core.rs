@@ -18,6 +18,7 @@ use super::table::{Entry, LastAnswer, Stage, Table};
 use crate::backoff::Backoff;
 use crate::clock::{Clock, Moment};
 use crate::config;
+use crate::metrics;
 use crate::outcome::{Deliveries, Delivery, Ending, Verdict};
 use crate::pin::PinId;
 use crate::poll::{self, Meaning};
@@ -180,6 +181,7 @@ impl Core {
 
         let slot = self.queue.pop(now).ok_or(None)?;
         let entry = self.table.get_mut(slot).ok_or(None)?;
+        metrics::poll_sent(entry.late(now));
         entry.stage = Stage::Polling;
         entry.polls = entry.polls.saturating_add(1);
         let probe = self.brake.started();
@@ -279,7 +281,7 @@ impl Core {
     }
 
     /// PINs that are due now.
-    pub fn due(&self) -> usize {
+    pub fn due(&mut self) -> usize {
         self.queue.due(self.clock.now())
     }
 
@@ -343,6 +345,7 @@ impl Core {
         entry.stage = Stage::Finishing;
         self.finishing += 1;
         self.counts.outcomes[ending as usize] += 1;
+        metrics::ended(ending, entry.seen.as_ref(), self.clock.now().since(entry.submitted));
         debug!(pin_id = %entry.pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");
         Some(Verdict {
             pin: entry.pin.clone(),

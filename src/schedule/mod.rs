@@ -28,6 +28,7 @@ pub use self::brake::Reason;
 pub use self::core::{Cancelled, Core, Counts, Ticket};
 pub use self::table::{Entry, Stage};
 use crate::config;
+use crate::metrics;
 use crate::outcome::{Deliveries, Verdict};
 use crate::pin::PinId;
 use crate::poll::Meaning;
@@ -277,7 +278,7 @@ impl<P: Poll> Running<P> {
                 Err(again) => return again.map(|moment| self.core.clock().instant(moment)),
             };
             let (poller, pin) = (self.poller.clone(), ticket.pin.clone());
-            let task = self.polls.spawn(async move { poller.poll(&pin).await });
+            let task = self.polls.spawn(async move { metrics::polled(poller.poll(&pin)).await });
             self.tickets.insert(task.id(), ticket);
         }
         None
@@ -385,11 +386,12 @@ impl<P: Poll> Running<P> {
         }
     }
 
-    fn stats(&self) -> Stats {
+    fn stats(&mut self) -> Stats {
+        let due = self.core.due();
         let wall = |moment| self.core.clock().wall_of(moment);
         Stats {
             in_flight: self.core.in_flight(),
-            due: self.core.due(),
+            due,
             polling: self.polls.len(),
             finishing: self.core.finishing(),
             brake: self.core.brake().map(|(reason, until)| (reason, until.map(wall))),

@@ -5,6 +5,7 @@
 //! say who is most late. Knows slots and moments, not PINs.
 
 use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Included};
 use std::time::Duration;
 
 use crate::clock::Moment;
@@ -30,20 +31,32 @@ impl Class {
 }
 
 /// The queue. Every slot in it has one due moment and one class, which its owner remembers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Queue {
     classes: [BTreeSet<(Moment, u32)>; CLASSES],
+    /// How many slots are due up to `counted_until`: a million are counted once, not at each question.
+    counted: usize,
+    counted_until: Moment,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { classes: Default::default(), counted: 0, counted_until: Moment::START }
+    }
 }
 
 impl Queue {
     /// Puts a slot in that is not in.
     pub fn insert(&mut self, slot: u32, due: Moment, class: Class) {
-        self.classes[usize::from(class.0)].insert((due, slot));
+        let new = self.classes[usize::from(class.0)].insert((due, slot));
+        self.counted += usize::from(new && due <= self.counted_until);
     }
 
     /// Takes a slot out; false if it was not in.
     pub fn remove(&mut self, slot: u32, due: Moment, class: Class) -> bool {
-        self.classes[usize::from(class.0)].remove(&(due, slot))
+        let was_in = self.classes[usize::from(class.0)].remove(&(due, slot));
+        self.counted -= usize::from(was_in && due <= self.counted_until);
+        was_in
     }
 
     /// When the first is due.
@@ -63,12 +76,20 @@ impl Queue {
             (due <= now).then(|| (class, lateness(class, due)))
         });
         let (class, _) = heads.max_by(|a, b| a.1.total_cmp(&b.1))?;
-        self.classes[class].pop_first().map(|(_, slot)| slot)
+        let (due, slot) = self.classes[class].pop_first()?;
+        self.counted -= usize::from(due <= self.counted_until);
+        Some(slot)
     }
 
-    /// How many are due. O(n) in the answer.
-    pub fn due(&self, now: Moment) -> usize {
-        self.classes.iter().map(|class| class.range(..=(now, u32::MAX)).count()).sum()
+    /// How many are due. O(n) in those that became due since it was asked last, and are still in; `now` never
+    /// goes back.
+    pub fn due(&mut self, now: Moment) -> usize {
+        if now > self.counted_until {
+            let new = (Excluded((self.counted_until, u32::MAX)), Included((now, u32::MAX)));
+            self.counted += self.classes.iter().map(|class| class.range(new).count()).sum::<usize>();
+            self.counted_until = now;
+        }
+        self.counted
     }
 }
 
@@ -118,6 +139,34 @@ mod tests {
         // But an old one is not starved: ten minutes late weighs as much as a second for a new one.
         queue.insert(5001, T0.after(700 * SECOND), Class::of(SECOND));
         assert_eq!(queue.pop(T0.after(700 * SECOND)), Some(0));
+    }
+
+    #[test]
+    fn those_due_are_counted_right_whatever_came_and_went_since() {
+        let mut queue = Queue::default();
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut inside = Vec::new();
+        let mut now = T0;
+        for slot in 0..5_000 {
+            let (due, class) = (T0.after(SECOND * random.u32(..300)), Class::of(SECOND * random.u32(1..600)));
+            queue.insert(slot, due, class);
+            inside.push((slot, due, class));
+            match random.u8(..10) {
+                0..4 => {
+                    let (slot, due, class) = inside.swap_remove(random.usize(..inside.len()));
+                    assert!(queue.remove(slot, due, class));
+                    assert!(!queue.remove(slot, due, class), "what is not in is not counted out");
+                }
+                4..8 => {
+                    let popped = queue.pop(now);
+                    inside.retain(|(slot, ..)| Some(*slot) != popped);
+                }
+                8 => now = now.after(Duration::from_millis(random.u64(..500))),
+                _ => {
+                    assert_eq!(queue.due(now), inside.iter().filter(|(_, due, _)| *due <= now).count());
+                }
+            }
+        }
     }
 
     #[test]

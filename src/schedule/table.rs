@@ -4,6 +4,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashTable;
 use slab::Slab;
@@ -27,6 +28,16 @@ pub struct Entry {
     /// The deliveries that an answer last told, if one ever did.
     pub seen: Option<Deliveries>,
     pub last_answer: Option<LastAnswer>,
+}
+
+impl Entry {
+    /// How long ago its next poll was due; zero if it was not, or does not wait for one.
+    pub fn late(&self, now: Moment) -> Duration {
+        match self.stage {
+            Stage::Waiting { due, .. } => now.since(due),
+            Stage::Polling | Stage::Finishing => Duration::ZERO,
+        }
+    }
 }
 
 /// Where a PIN stands.

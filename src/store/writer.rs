@@ -16,6 +16,7 @@ use tracing::{error, info};
 use super::sqlite::{Applied, Transaction, WriteConnection};
 use super::{Committed, NewPin, Order, Progress, SavedBrake, Submitted, Unavailable};
 use crate::fault::fault_point;
+use crate::metrics;
 use crate::outcome::Verdict;
 
 /// Requests that may wait for the writer.
@@ -208,14 +209,17 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                     tokio::time::sleep(RETRY).await;
                 }
             }
-            if work.is_empty() {
+            let well = self.trouble.borrow().is_none();
+            if work.is_empty() && well {
                 // Somebody only wanted to know that all is durable: it is.
                 self.publish(Applied::default(), &mut waiting).await;
                 continue;
             }
+            let begun = Instant::now();
             let result = self.connection.apply(&work, self.max_in_flight).await;
             match result {
                 Ok(applied) => {
+                    metrics::committed(work.changes(), begun);
                     self.succeeded();
                     work = Transaction::default();
                     self.publish(applied, &mut waiting).await;
@@ -233,7 +237,9 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     /// Waits for a change and takes with it all that wait behind it; after a failure it waits only so long.
     /// False when every [`Writer`] is gone.
     async fn gather(&mut self, work: &mut Transaction, waiting: &mut Waiting) -> bool {
-        let first = if work.is_empty() {
+        // While the store fails it is tried even with nothing to write: who waits for it to be well submits nothing.
+        let well = self.trouble.borrow().is_none();
+        let first = if work.is_empty() && well {
             self.changes.recv().await
         } else {
             match tokio::time::timeout(RETRY, self.changes.recv()).await {
@@ -266,6 +272,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
             let _ = self.committed.send(Committed::Accepted(applied.accepted).into()).await;
             fault_point!("accepted-and-not-acked");
         }
+        metrics::submitted(&applied.submitted);
         let mut submitted = applied.submitted.into_iter();
         // Who hung up learns what happened when it asks again.
         for (count, reply) in waiting.submits.drain(..) {
@@ -294,6 +301,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
 
     /// Refuses the submits and keeps the rest.
     fn failed(&mut self, error: sqlx::Error, work: &mut Transaction, waiting: &mut Waiting) {
+        metrics::commit_failed();
         let unavailable = Unavailable::from(error);
         self.trouble.send_modify(|trouble| {
             if trouble.is_none() {

@@ -13,7 +13,7 @@ const SCHEDULE: &str = r#"
 [schedule]
 initial_interval = "20ms"
 max_interval = "200ms"
-deadline = "30s"
+deadline = "10m"
 not_found_grace = "100ms"
 "#;
 

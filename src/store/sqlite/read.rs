@@ -231,6 +231,27 @@ impl Store {
         Ok(rows.iter().map(counts).collect::<Result<_, sqlx::Error>>()?)
     }
 
+    /// When the oldest PIN ended whose outcome a sink with this cursor is still to get.
+    pub async fn oldest_undelivered(
+        &self,
+        sink: &str,
+        cursor: i64,
+    ) -> Result<Option<Timestamp>, Unavailable> {
+        // The oldest has the lowest `seq`, so each half reads one row; an outcome's end is not indexed.
+        let millis: Option<i64> = sqlx::query_scalar(
+            "SELECT min(finished_at) FROM ( \
+                 SELECT * FROM (SELECT finished_at FROM outcome WHERE seq > ?2 ORDER BY seq LIMIT 1) \
+                 UNION ALL \
+                 SELECT * FROM (SELECT finished_at FROM delivery JOIN outcome USING (seq) \
+                                WHERE sink = ?1 AND NOT dead ORDER BY seq LIMIT 1))",
+        )
+        .bind(sink)
+        .bind(cursor)
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(millis.map(timestamp))
+    }
+
     /// Closes the reading connections.
     pub async fn close(&self) {
         self.readers.close().await;

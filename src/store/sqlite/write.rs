@@ -48,6 +48,14 @@ impl Transaction {
             && brake.is_none()
             && prune.is_none()
     }
+
+    /// How many changes it makes.
+    pub fn changes(&self) -> usize {
+        let Self { verdicts, submits, progress, orders, brake, prune } = self;
+        let moves = progress.iter().map(|one| 1 + one.failed.len() + one.delivered.len()).sum::<usize>();
+        let others = usize::from(brake.is_some()) + usize::from(prune.is_some());
+        verdicts.len() + submits.len() + moves + orders.len() + others
+    }
 }
 
 /// What a committed transaction did.

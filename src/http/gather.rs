@@ -1,0 +1,134 @@
+//! What is asked for at each scrape: the schedule, the sinks and the store as they are now.
+//!
+//! Promises that a part which does not answer costs the scrape its numbers and nothing else. The numbers that
+//! have to be noted as they happen are in [`crate::metrics`].
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::timeout;
+
+use super::Server;
+use crate::metrics::{Recorder, catalogue};
+use crate::schedule::{Counts, Reason, Stats};
+use crate::sinks::SinkHealth;
+use crate::store::Unavailable;
+
+/// How long a part may take to answer: Prometheus itself waits 10 s, if it isn't told otherwise.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The numbers of now, in Prometheus' text format.
+pub async fn gather(server: &Server) -> String {
+    // A new one each time, so that a sink that is no more leaves no number behind.
+    let recorder = Recorder::default();
+    let services = &server.services;
+    let health = services.health.all();
+    let (stats, outbox) = tokio::join!(
+        timeout(PATIENCE, services.schedule.stats()),
+        timeout(PATIENCE, Outbox::read(server, &health)),
+    );
+    let set = |metric, value: f64| recorder.gauge(metric, &[]).set(value);
+
+    set(&catalogue::IN_FLIGHT_MAX, server.limits.in_flight as f64);
+    set(&catalogue::POLLING_MAX, server.limits.polls as f64);
+    set(&catalogue::CONNECTIONS_MAX, server.limits.connections as f64);
+    set(&catalogue::CONNECTIONS, services.connections.load(Ordering::Relaxed) as f64);
+    set(&catalogue::STORE_FAILING, flag(services.writer.trouble().is_some()));
+    set(&catalogue::START_TIME, server.started.as_duration().as_secs_f64());
+    recorder.gauge(&catalogue::BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
+
+    let part = |name, up| recorder.gauge(&catalogue::PART_UP, &[name]).set(flag(up));
+    let stats = stats.ok().and_then(Result::ok);
+    part("schedule", stats.is_some());
+    if let Some(stats) = stats {
+        schedule(&recorder, &stats);
+    }
+    let newest = *services.writer.newest().borrow();
+    for (name, health) in &health {
+        recorder.gauge(&catalogue::SINK_TROUBLE, &[name]).set(flag(health.trouble.is_some()));
+        recorder.gauge(&catalogue::SINK_BACKLOG, &[name]).set((newest - health.cursor).max(0) as f64);
+    }
+    let outbox = outbox.ok().and_then(Result::ok);
+    part("store", outbox.is_some());
+    for sink in outbox.into_iter().flatten() {
+        sink.tell(&recorder, services.clock.wall());
+    }
+    recorder.render()
+}
+
+fn schedule(recorder: &Recorder, stats: &Stats) {
+    let Stats { in_flight, due, polling, finishing, brake, rate, counts } = stats;
+    let set = |metric, value: f64| recorder.gauge(metric, &[]).set(value);
+    set(&catalogue::IN_FLIGHT, *in_flight as f64);
+    set(&catalogue::DUE, *due as f64);
+    set(&catalogue::POLLING, *polling as f64);
+    set(&catalogue::UNWRITTEN, *finishing as f64);
+    set(&catalogue::RATE, rate.unwrap_or(0.0));
+    for reason in Reason::ALL {
+        let on = brake.is_some_and(|(on, _)| on == reason);
+        recorder.gauge(&catalogue::BRAKE, &[reason.as_str()]).set(flag(on));
+    }
+    let Counts {
+        polls: _,
+        understood,
+        unreadable,
+        rejected,
+        unauthorized,
+        not_found,
+        throttled,
+        unavailable,
+        // Counted with their status, in `metrics`.
+        outcomes: _,
+    } = counts;
+    let classes = [
+        ("understood", understood),
+        ("unreadable", unreadable),
+        ("rejected", rejected),
+        ("unauthorized", unauthorized),
+        ("not_found", not_found),
+        ("throttled", throttled),
+        ("unavailable", unavailable),
+    ];
+    for (class, count) in classes {
+        recorder.counter(&catalogue::POLLS, &[class]).absolute(*count);
+    }
+}
+
+/// What the store knows of a sink.
+struct Outbox {
+    sink: String,
+    /// When the oldest PIN ended whose outcome it is still to get.
+    oldest: Option<Timestamp>,
+    retrying: i64,
+    dead: i64,
+}
+
+impl Outbox {
+    async fn read(server: &Server, sinks: &BTreeMap<String, SinkHealth>) -> Result<Vec<Self>, Unavailable> {
+        let store = &server.services.store;
+        let failed = store.failed_counts().await?;
+        let mut all = Vec::with_capacity(sinks.len());
+        for (sink, health) in sinks {
+            let counts = failed.iter().find(|(name, ..)| name == sink);
+            let (retrying, dead) = counts.map_or((0, 0), |(_, retrying, dead)| (*retrying, *dead));
+            let oldest = store.oldest_undelivered(sink, health.cursor).await?;
+            all.push(Self { sink: sink.clone(), oldest, retrying, dead });
+        }
+        Ok(all)
+    }
+
+    fn tell(&self, recorder: &Recorder, now: Timestamp) {
+        let set = |metric, value: f64| recorder.gauge(metric, &[&self.sink]).set(value);
+        // The wall clock may have gone back since.
+        let age = self.oldest.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64().max(0.0));
+        set(&catalogue::SINK_OLDEST, age);
+        set(&catalogue::SINK_RETRYING, self.retrying as f64);
+        set(&catalogue::DEAD_LETTERS, self.dead as f64);
+    }
+}
+
+fn flag(on: bool) -> f64 {
+    if on { 1.0 } else { 0.0 }
+}

@@ -1,0 +1,173 @@
+//! Whether the daemon lives, and whether it is of use: `/healthz` and `/readyz`.
+//!
+//! "Not ready" is what keeps it from taking PINs. "Degraded" is what keeps it from finishing them: they are
+//! kept, and nothing is lost. Says what is so and decides nothing by it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::Server;
+use crate::outcome::rfc3339;
+use crate::schedule::Stats;
+
+/// How long a part may take to answer before it counts as stuck. A writer whose database is locked by another
+/// program answers after twice SQLite's patience of 5 s.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// What `/healthz` tells.
+#[derive(Debug, Serialize)]
+pub struct Alive {
+    pub alive: bool,
+    pub reasons: Vec<Reason>,
+}
+
+/// What `/readyz` tells.
+#[derive(Debug, Serialize)]
+pub struct Ready {
+    pub status: Status,
+    pub reasons: Vec<Reason>,
+}
+
+/// How the daemon is, from good to bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// All is well.
+    Ready,
+    /// PINs are taken, but some of them, or their outcomes, don't get on.
+    Degraded,
+    /// No PIN is taken.
+    NotReady,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// For programs: one of those in `docs/metrics.md`.
+    pub code: &'static str,
+    /// What it makes the daemon.
+    pub makes: Status,
+    /// The sink that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sink: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// When it is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// For people.
+    pub what: String,
+}
+
+impl Reason {
+    fn new(code: &'static str, makes: Status, what: impl Into<String>) -> Self {
+        Self { code, makes, sink: None, since: None, until: None, what: what.into() }
+    }
+
+    fn since(self, since: Timestamp) -> Self {
+        Self { since: Some(rfc3339(since)), ..self }
+    }
+}
+
+/// Whether the schedule and the writer answer.
+pub async fn alive(server: &Server) -> Alive {
+    let (_, reasons) = probe(server).await;
+    Alive { alive: reasons.is_empty(), reasons }
+}
+
+/// Whether PINs are taken and get on.
+pub async fn ready(server: &Server) -> Ready {
+    let services = &server.services;
+    let (stats, mut reasons) = probe(server).await;
+    if services.stop.is_cancelled() {
+        reasons.push(Reason::new("stopping", Status::NotReady, "the daemon is stopping"));
+    }
+    if let Some(trouble) = services.writer.trouble() {
+        let since = services.clock.wall() - trouble.since.elapsed();
+        let what = format!("the store can't be written: {}", trouble.what);
+        reasons.push(Reason::new("store_failing", Status::NotReady, what).since(since));
+    }
+    if let Some(stats) = stats {
+        judge(&stats, server.limits.in_flight, &mut reasons);
+    }
+    for (sink, health) in services.health.all() {
+        if let Some((since, what)) = health.trouble {
+            let code = if health.closed { "sink_closed" } else { "sink_trouble" };
+            let reason = Reason::new(code, Status::Degraded, what).since(since);
+            reasons.push(Reason { sink: Some(sink), ..reason });
+        }
+    }
+    let status = reasons.iter().map(|reason| reason.makes).max().unwrap_or(Status::Ready);
+    Ready { status, reasons }
+}
+
+/// Asks the schedule and the writer; gives what the schedule told, and who did not answer. A schedule that
+/// ended because the daemon stops is no failure.
+async fn probe(server: &Server) -> (Option<Stats>, Vec<Reason>) {
+    let services = &server.services;
+    let (stats, flushed) = tokio::join!(
+        timeout(PATIENCE, services.schedule.stats()),
+        timeout(PATIENCE, services.writer.flush()),
+    );
+    // A writer that answers "I can't write" lives.
+    let silent = [("schedule", stats.is_err()), ("writer", flushed.is_err())];
+    let reasons = silent.into_iter().filter(|(_, silent)| *silent).map(|(part, _)| {
+        let what = format!("the {part} did not answer within {} s", PATIENCE.as_secs());
+        Reason::new("unresponsive", Status::NotReady, what)
+    });
+    let reasons = reasons.collect();
+    (stats.ok().and_then(Result::ok), reasons)
+}
+
+/// What is wrong by the schedule's own numbers.
+fn judge(stats: &Stats, max_in_flight: usize, reasons: &mut Vec<Reason>) {
+    if let Some((brake, until)) = stats.brake {
+        let what = "all polling waits, but for one probe at a time; no PIN is given up for it";
+        let reason = Reason::new(brake.as_str(), Status::Degraded, what);
+        reasons.push(Reason { until: until.map(rfc3339), ..reason });
+    }
+    if stats.in_flight >= max_in_flight {
+        let what = format!("{} PINs are in flight (intake.max_in_flight)", stats.in_flight);
+        reasons.push(Reason::new("at_capacity", Status::NotReady, what));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::{self, Counts};
+
+    fn stats(in_flight: usize, brake: Option<schedule::Reason>) -> Stats {
+        let brake = brake.map(|reason| (reason, Some("2026-01-02T03:04:05Z".parse().unwrap())));
+        let counts = Counts::default();
+        Stats { in_flight, due: 0, polling: 0, finishing: 0, brake, rate: None, counts }
+    }
+
+    fn told(stats: &Stats) -> serde_json::Value {
+        let mut reasons = Vec::new();
+        judge(stats, 10, &mut reasons);
+        for reason in &mut reasons {
+            reason.what.clear();
+        }
+        serde_json::to_value(reasons).unwrap()
+    }
+
+    #[test]
+    fn a_brake_degrades_and_a_full_intake_is_not_ready() {
+        use schedule::Reason::Throttled;
+        assert_eq!(told(&stats(9, None)), serde_json::json!([]));
+        let brake = serde_json::json!(
+            {"code": "throttled", "makes": "degraded", "until": "2026-01-02T03:04:05.000Z", "what": ""});
+        assert_eq!(told(&stats(9, Some(Throttled))), serde_json::json!([brake]));
+        let full = serde_json::json!({"code": "at_capacity", "makes": "not_ready", "what": ""});
+        assert_eq!(told(&stats(10, Some(Throttled))), serde_json::json!([brake, full]));
+    }
+
+    #[test]
+    fn the_worst_reason_decides() {
+        assert!(Status::Ready < Status::Degraded && Status::Degraded < Status::NotReady);
+    }
+}

@@ -1,0 +1,159 @@
+//! `/metrics`, `/healthz` and `/readyz` over HTTP, where the configuration asks for them.
+//!
+//! Promises that nobody who connects hurts the daemon: connections, their life, and what they send are bounded,
+//! and no answer waits long for a part that does not answer. Reads everything and changes nothing. Knows what
+//! the parts tell of themselves, not how they work. `docs/metrics.md` is this for people.
+
+mod gather;
+mod health;
+mod serve;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use jiff::Timestamp;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use self::health::Status;
+use crate::config::Config;
+use crate::intake::Services;
+use crate::metrics::{self, Recorded};
+
+/// How often what was noted is put into its buckets.
+const UPKEEP: Duration = Duration::from_secs(1);
+
+/// The address can't be listened on.
+#[derive(Debug, Error)]
+#[error("can't listen for HTTP at {address} (http.listen): {source}")]
+pub struct ListenError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// The listening socket, or nothing where HTTP is off.
+pub struct Listener(Option<(TcpListener, &'static Recorded)>);
+
+/// The server's tasks, none where HTTP is off. They end when it is dropped.
+pub struct Http {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+/// What the handlers work with.
+struct Server {
+    services: Services,
+    limits: Limits,
+    recorded: &'static Recorded,
+    started: Timestamp,
+}
+
+/// How many there may be at once.
+struct Limits {
+    in_flight: usize,
+    polls: usize,
+    connections: usize,
+}
+
+impl Listener {
+    /// Listens, and counts what happens from now on, if the configuration asks for it.
+    ///
+    /// # Errors
+    /// The address can't be had.
+    pub async fn bind(config: &Config) -> Result<Self, ListenError> {
+        let Some(address) = config.http.listen else { return Ok(Self(None)) };
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|source| ListenError { address, source })?;
+        Ok(Self(Some((listener, metrics::install()))))
+    }
+
+    /// Answers from now on.
+    pub fn serve(self, config: &Config, services: Services) -> Http {
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        if let Some((listener, recorded)) = self.0 {
+            if let Ok(address) = listener.local_addr() {
+                info!(%address, "metrics and health are served over HTTP");
+            }
+            let limits = Limits {
+                in_flight: config.intake.max_in_flight,
+                polls: config.api.concurrency,
+                connections: config.intake.max_connections,
+            };
+            let started = services.clock.wall();
+            let router = router(Server { services, limits, recorded, started });
+            tasks.spawn(upkeep(recorded, stop.clone()));
+            tasks.spawn(serve::serve(listener, router, stop.clone()));
+        }
+        Http { tasks, stop }
+    }
+}
+
+impl Http {
+    /// Waits until a task has ended, which none does before [`Http::stop`], unless it breaks off.
+    pub async fn ended(&mut self) {
+        match self.tasks.join_next().await {
+            None => std::future::pending().await,
+            Some(Ok(())) => {}
+            Some(Err(failure)) => error!(%failure, "the HTTP server broke off; this is a bug"),
+        }
+    }
+
+    /// Ends the tasks; answers that are under way have a moment to go out.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Keeps what was noted from piling up between scrapes.
+async fn upkeep(recorded: &'static Recorded, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        recorded.upkeep();
+    }
+}
+
+fn router(server: Server) -> Router {
+    Router::new()
+        .route("/metrics", get(answer_metrics))
+        .route("/healthz", get(answer_alive))
+        .route("/readyz", get(answer_ready))
+        .with_state(Arc::new(server))
+}
+
+async fn answer_metrics(State(server): State<Arc<Server>>) -> Response {
+    let mut text = gather::gather(&server).await;
+    text.push_str(&server.recorded.render());
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+async fn answer_alive(State(server): State<Arc<Server>>) -> Response {
+    let alive = health::alive(&server).await;
+    json(alive.alive, &alive)
+}
+
+async fn answer_ready(State(server): State<Arc<Server>>) -> Response {
+    let ready = health::ready(&server).await;
+    json(ready.status < Status::NotReady, &ready)
+}
+
+fn json(good: bool, told: &impl serde::Serialize) -> Response {
+    let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut text = serde_json::to_string(told).expect("a struct of strings always serializes");
+    text.push('\n');
+    (status, [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], text).into_response()
+}

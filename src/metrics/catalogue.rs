@@ -1,0 +1,135 @@
+//! Every metric that there is: its name, its type, its labels and what it tells.
+//!
+//! Promises that nothing is served that does not stand here; `docs/metrics.md` says the same to people, and a
+//! test holds both together. Pure data.
+
+/// What a metric is to Prometheus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    /// Its name in Prometheus' text format.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+    /// The upper bounds of a histogram's buckets.
+    pub buckets: &'static [f64],
+}
+
+/// Declares the metrics, and the list of all of them.
+macro_rules! metrics {
+    ($($name:ident = $kind:ident $wire:literal [$($label:literal),*] $help:literal $(in $buckets:ident)?;)*) => {
+        $(
+            #[doc = $help]
+            pub const $name: Metric = Metric {
+                name: $wire,
+                kind: Kind::$kind,
+                labels: &[$($label),*],
+                help: $help,
+                buckets: metrics!(@buckets $($buckets)?),
+            };
+        )*
+
+        /// All of them, in the order of `docs/metrics.md`.
+        pub const ALL: &[Metric] = &[$($name),*];
+    };
+    (@buckets) => { &[] };
+    (@buckets $buckets:ident) => { $buckets };
+}
+
+/// What an answer takes, and a commit: from a millisecond to what any time-out allows.
+const SHORT: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// How late a poll can be: a long stand-still makes it minutes.
+const LATENESS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0];
+
+/// How long a PIN takes: from a second to two days, the default deadline.
+const LIFETIMES: &[f64] = &[
+    1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 10_800.0, 21_600.0, 43_200.0,
+    86_400.0, 172_800.0,
+];
+
+/// Changes in a transaction; about 8192 is the most.
+const BATCHES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 8192.0];
+
+metrics! {
+    SUBMITS = Counter "pinwatch_submits_total" ["result"]
+        "PINs submitted, by what became of them.";
+    IN_FLIGHT = Gauge "pinwatch_pins_in_flight" []
+        "PINs that wait for their outcome.";
+    IN_FLIGHT_MAX = Gauge "pinwatch_pins_in_flight_max" []
+        "PINs that may be in flight (intake.max_in_flight).";
+    CONNECTIONS = Gauge "pinwatch_connections" []
+        "Clients connected to the local socket.";
+    CONNECTIONS_MAX = Gauge "pinwatch_connections_max" []
+        "Clients that may be connected (intake.max_connections).";
+
+    POLLS = Counter "pinwatch_polls_total" ["class"]
+        "Polls answered, by what the answer meant.";
+    POLLING = Gauge "pinwatch_polls_in_flight" []
+        "Polls that wait for their answer.";
+    POLLING_MAX = Gauge "pinwatch_polls_in_flight_max" []
+        "Polls that may run at once (api.concurrency).";
+    DUE = Gauge "pinwatch_pins_due" []
+        "PINs whose next poll is due and was not sent yet.";
+    LATENESS_SECONDS = Histogram "pinwatch_poll_lateness_seconds" []
+        "From the moment a poll was due to the moment it was sent." in LATENESS;
+    POLL_SECONDS = Histogram "pinwatch_poll_duration_seconds" []
+        "From sending a poll to having understood its answer." in SHORT;
+    BRAKE = Gauge "pinwatch_brake" ["reason"]
+        "1 while all polling stands still for this reason, but for probes.";
+    RATE = Gauge "pinwatch_poll_rate_limit" []
+        "Polls a second that are allowed now; 0 is no limit.";
+
+    OUTCOMES = Counter "pinwatch_outcomes_total" ["outcome", "status"]
+        "PINs that ended, by how and by the status that decided.";
+    OUTCOME_SECONDS = Histogram "pinwatch_submit_to_outcome_seconds" ["outcome"]
+        "From a PIN's submission to its end." in LIFETIMES;
+    UNWRITTEN = Gauge "pinwatch_outcomes_unwritten" []
+        "Outcomes that are known and not yet in the store.";
+
+    STORE_FAILING = Gauge "pinwatch_store_failing" []
+        "1 while the store can't be written.";
+    COMMIT_SECONDS = Histogram "pinwatch_store_commit_duration_seconds" []
+        "What a transaction took, until it was durable." in SHORT;
+    COMMIT_CHANGES = Histogram "pinwatch_store_commit_changes" []
+        "Changes that were committed together." in BATCHES;
+    COMMIT_FAILURES = Counter "pinwatch_store_commit_failures_total" []
+        "Transactions that failed; what was in them is tried again or refused.";
+
+    SINK_BACKLOG = Gauge "pinwatch_sink_backlog" ["sink"]
+        "Outcomes behind the sink's cursor that it was not given yet.";
+    SINK_OLDEST = Gauge "pinwatch_sink_oldest_undelivered_age_seconds" ["sink"]
+        "Age of the oldest outcome that the sink is still to get; 0 if there is none.";
+    SINK_TROUBLE = Gauge "pinwatch_sink_trouble" ["sink"]
+        "1 while the sink takes no outcomes.";
+    SINK_RETRYING = Gauge "pinwatch_sink_retrying" ["sink"]
+        "Outcomes before the sink's cursor that are tried again.";
+    DEAD_LETTERS = Gauge "pinwatch_dead_letters" ["sink"]
+        "Outcomes that were given up for the sink.";
+
+    PART_UP = Gauge "pinwatch_part_up" ["part"]
+        "1 if this part of the daemon answered this scrape; without it, its gauges are missing.";
+    BUILD_INFO = Gauge "pinwatch_build_info" ["version"]
+        "1, with the version that runs.";
+    START_TIME = Gauge "process_start_time_seconds" []
+        "When the daemon started, in seconds since the Unix epoch.";
+}

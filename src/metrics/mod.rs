@@ -1,0 +1,247 @@
+//! What happens, counted for `/metrics`: one named function for each thing that is worth a number.
+//!
+//! Promises that a call costs next to nothing: handles are made once, nothing is looked up or allocated; and
+//! that where nobody asked for metrics a call is one load. What can be asked for at a scrape (`http/gather.rs`)
+//! is not here. Knows the words of the other modules (outcomes, statuses), none of their insides.
+
+pub mod catalogue;
+
+use std::future::Future;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use ::metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _, Unit};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio::time::Instant;
+
+use self::catalogue::{Kind, Metric};
+use crate::outcome::{self, CallStatus, Deliveries, Ending, SmsStatus, Status};
+use crate::store::Submitted;
+
+/// Set once, by the first daemon of this process that serves metrics.
+static RECORDED: OnceLock<Recorded> = OnceLock::new();
+
+/// The values of the label `result`.
+const SUBMIT_RESULTS: [&str; 4] = ["accepted", "duplicate", "finished", "at_capacity"];
+
+/// The values of the label `status`: the documented ones, any other, and none at all.
+const STATUSES: usize = SmsStatus::ALL.len() + CallStatus::ALL.len() + 2;
+
+/// The handles.
+pub struct Recorded {
+    rendered: PrometheusHandle,
+    lateness: Histogram,
+    poll_duration: Histogram,
+    /// By ending, then by status.
+    outcomes: Vec<Counter>,
+    outcome_age: Vec<Histogram>,
+    submits: [Counter; SUBMIT_RESULTS.len()],
+    commit_duration: Histogram,
+    commit_changes: Histogram,
+    commit_failures: Counter,
+}
+
+/// From now on, what happens is counted. Gives where the numbers are.
+pub fn install() -> &'static Recorded {
+    RECORDED.get_or_init(Recorded::new)
+}
+
+/// A poll is sent, so long after it was due.
+pub fn poll_sent(lateness: Duration) {
+    if let Some(recorded) = RECORDED.get() {
+        recorded.lateness.record(lateness);
+    }
+}
+
+/// Runs a poll and notes what it took.
+pub async fn polled<T>(poll: impl Future<Output = T>) -> T {
+    let Some(recorded) = RECORDED.get() else { return poll.await };
+    let sent = Instant::now();
+    let answer = poll.await;
+    recorded.poll_duration.record(sent.elapsed());
+    answer
+}
+
+/// A PIN ended, so long after it was submitted.
+pub fn ended(ending: Ending, seen: Option<&Deliveries>, age: Duration) {
+    if let Some(recorded) = RECORDED.get() {
+        let decider = outcome::deciding(seen.map_or(&[], |seen| seen), ending);
+        let status = status_index(decider.map(|delivery| &delivery.status));
+        recorded.outcomes[ending as usize * STATUSES + status].increment(1);
+        recorded.outcome_age[ending as usize].record(age);
+    }
+}
+
+/// PINs were submitted, and this became of them.
+pub fn submitted(results: &[Submitted]) {
+    if let Some(recorded) = RECORDED.get() {
+        for result in results {
+            let index = match result {
+                Submitted::Accepted => 0,
+                Submitted::Duplicate => 1,
+                Submitted::Finished(_) => 2,
+                Submitted::AtCapacity => 3,
+            };
+            recorded.submits[index].increment(1);
+        }
+    }
+}
+
+/// So many changes became durable together, in the time since `begun`.
+pub fn committed(changes: usize, begun: Instant) {
+    if let Some(recorded) = RECORDED.get() {
+        recorded.commit_duration.record(begun.elapsed());
+        recorded.commit_changes.record(changes as f64);
+    }
+}
+
+/// A transaction failed.
+pub fn commit_failed() {
+    if let Some(recorded) = RECORDED.get() {
+        recorded.commit_failures.increment(1);
+    }
+}
+
+impl Recorded {
+    fn new() -> Self {
+        let recorder = Recorder::default();
+        let outcomes = Ending::ALL.iter().flat_map(|ending| {
+            let counter = |status| recorder.counter(&catalogue::OUTCOMES, &[ending.as_str(), status]);
+            statuses().map(counter).collect::<Vec<_>>()
+        });
+        let age = |ending: &Ending| recorder.histogram(&catalogue::OUTCOME_SECONDS, &[ending.as_str()]);
+        Self {
+            lateness: recorder.histogram(&catalogue::LATENESS_SECONDS, &[]),
+            poll_duration: recorder.histogram(&catalogue::POLL_SECONDS, &[]),
+            outcomes: outcomes.collect(),
+            outcome_age: Ending::ALL.iter().map(age).collect(),
+            submits: SUBMIT_RESULTS.map(|result| recorder.counter(&catalogue::SUBMITS, &[result])),
+            commit_duration: recorder.histogram(&catalogue::COMMIT_SECONDS, &[]),
+            commit_changes: recorder.histogram(&catalogue::COMMIT_CHANGES, &[]),
+            commit_failures: recorder.counter(&catalogue::COMMIT_FAILURES, &[]),
+            rendered: recorder.0.handle(),
+        }
+    }
+
+    /// The numbers in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.rendered.render()
+    }
+
+    /// Puts what was noted into its buckets. To be called about every second: until then each number takes
+    /// memory of its own.
+    pub fn upkeep(&self) {
+        self.rendered.run_upkeep();
+    }
+}
+
+/// Numbers under the names of the catalogue, and only those.
+pub struct Recorder(PrometheusRecorder);
+
+impl Default for Recorder {
+    fn default() -> Self {
+        let mut builder = PrometheusBuilder::new();
+        for Metric { name, buckets, .. } in catalogue::ALL.iter().filter(|metric| !metric.buckets.is_empty())
+        {
+            let bucketed = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets);
+            builder = bucketed.expect("only a list without buckets is refused");
+        }
+        let recorder = builder.build_recorder();
+        for Metric { name, kind, help, .. } in catalogue::ALL.iter().copied() {
+            match kind {
+                Kind::Counter => recorder.describe_counter(name.into(), None::<Unit>, help.into()),
+                Kind::Gauge => recorder.describe_gauge(name.into(), None::<Unit>, help.into()),
+                Kind::Histogram => recorder.describe_histogram(name.into(), None::<Unit>, help.into()),
+            }
+        }
+        Self(recorder)
+    }
+}
+
+impl Recorder {
+    /// `values` are those of the metric's labels, in their order.
+    pub fn counter(&self, metric: &Metric, values: &[&str]) -> Counter {
+        debug_assert_eq!(metric.kind, Kind::Counter, "{}", metric.name);
+        self.0.register_counter(&key(metric, values), &METADATA)
+    }
+
+    pub fn gauge(&self, metric: &Metric, values: &[&str]) -> Gauge {
+        debug_assert_eq!(metric.kind, Kind::Gauge, "{}", metric.name);
+        self.0.register_gauge(&key(metric, values), &METADATA)
+    }
+
+    fn histogram(&self, metric: &Metric, values: &[&str]) -> Histogram {
+        debug_assert_eq!(metric.kind, Kind::Histogram, "{}", metric.name);
+        self.0.register_histogram(&key(metric, values), &METADATA)
+    }
+
+    /// The numbers in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.0.handle().render()
+    }
+}
+
+/// The exporter looks at none of this.
+const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
+
+fn key(metric: &Metric, values: &[&str]) -> Key {
+    debug_assert_eq!(metric.labels.len(), values.len(), "{}", metric.name);
+    let labels = metric.labels.iter().zip(values);
+    let labels: Vec<_> = labels.map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
+    Key::from_parts(metric.name, labels)
+}
+
+/// The values of the label `status`, at the places that [`status_index`] tells.
+fn statuses() -> impl Iterator<Item = &'static str> {
+    let sms = SmsStatus::ALL.iter().map(|status| status.wire());
+    let call = CallStatus::ALL.iter().map(|status| status.wire());
+    sms.chain(call).chain(["other", "none"])
+}
+
+fn status_index(status: Option<&Status>) -> usize {
+    match status {
+        Some(Status::Sms(sms)) => *sms as usize,
+        Some(Status::Call(call)) => SmsStatus::ALL.len() + *call as usize,
+        Some(Status::Unknown(_)) => STATUSES - 2,
+        None => STATUSES - 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_documented_status_has_a_label_of_its_own_and_any_other_is_other() {
+        let labels: Vec<_> = statuses().collect();
+        assert_eq!(labels.len(), STATUSES);
+        for status in SmsStatus::ALL.iter().map(|status| Status::Sms(*status)) {
+            assert_eq!(labels[status_index(Some(&status))], status.as_str());
+        }
+        for status in CallStatus::ALL.iter().map(|status| Status::Call(*status)) {
+            assert_eq!(labels[status_index(Some(&status))], status.as_str());
+        }
+        for made_up in ["MESSAGE_MADE_UP", "other\n\"}"] {
+            assert_eq!(labels[status_index(Some(&Status::from_wire(made_up)))], "other");
+        }
+        assert_eq!(labels[status_index(None)], "none");
+    }
+
+    #[test]
+    fn every_ending_has_its_own_counters() {
+        for (index, ending) in Ending::ALL.into_iter().enumerate() {
+            assert_eq!(ending as usize, index);
+        }
+    }
+
+    #[test]
+    fn names_and_units_are_as_prometheus_has_them() {
+        for Metric { name, kind, help, buckets, .. } in catalogue::ALL {
+            assert!(name.starts_with("pinwatch_") || name.starts_with("process_"), "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            assert_eq!(!buckets.is_empty(), *kind == Kind::Histogram, "{name}");
+            assert!(buckets.is_sorted_by(|a, b| a < b), "{name}");
+            assert!(help.ends_with('.'), "{name}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What clients may do to it: little.
+
+use std::io::{Read, Write};
+
+use crate::harness::until;
+use crate::served::{Served, connect, get, send};
+
+#[test]
+fn a_huge_head_is_cut_off() {
+    let served = Served::start();
+    let huge = format!("GET /metrics HTTP/1.1\r\nhost: pinwatch\r\nx: {}\r\n\r\n", "x".repeat(1 << 20));
+    // Refused in words, or cut off while it was still writing.
+    assert!(send(served.address, &huge).is_none_or(|answer| answer.status == 431));
+    assert_eq!(served.get("/healthz").status, 200);
+}
+
+#[test]
+fn a_body_is_never_waited_for() {
+    let served = Served::start();
+    let request = "GET /healthz HTTP/1.1\r\nhost: pinwatch\r\ncontent-length: 1000000\r\n\r\n";
+    assert_eq!(send(served.address, request).map(|answer| answer.status), Some(200));
+}
+
+#[test]
+fn what_is_no_http_is_cut_off() {
+    let served = Served::start();
+    for noise in ["\0\u{1}\u{2}\r\n\r\n", "sim-delivered-1\n\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        assert!(send(served.address, noise).is_none_or(|answer| answer.status >= 400), "{noise:?}");
+    }
+    assert_eq!(served.get("/healthz").status, 200);
+}
+
+#[test]
+fn a_crowd_that_says_nothing_takes_few_files_and_holds_back_no_pin() {
+    let served = Served::start();
+    let files = || std::fs::read_dir(format!("/proc/{}/fd", served.daemon.pid())).map_or(0, Iterator::count);
+    served.finish(&["sim-delivered-1"]);
+    let before = files();
+    let crowd: Vec<_> = (0..100).map(|_| connect(served.address)).collect();
+    served.finish(&["sim-delivered-2"]);
+    let taken = files().saturating_sub(before);
+    assert!(taken <= 40, "100 connections take {taken} files");
+    drop(crowd);
+    until("it answers again", || get(served.address, "/healthz").filter(|answer| answer.status == 200));
+}
+
+#[test]
+fn who_dawdles_over_a_request_is_cut_off() {
+    let served = Served::start();
+    let mut slow = connect(served.address);
+    slow.write_all(b"GET /metrics HTTP/1.1\r\nhost: pinwatch\r\n").expect("it takes the first lines");
+    let mut rest = Vec::new();
+    // Its end comes; the harness' patience is the limit here.
+    let end = slow.read_to_end(&mut rest);
+    let still_open = end.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+    assert!(!still_open && !rest.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&rest));
+}

@@ -1,0 +1,164 @@
+//! `/healthz` and `/readyz` in good and in bad times.
+
+use rustix::process::Signal;
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
+
+use crate::harness::{Api, Daemon, Home, json, until};
+use crate::served::{Served, get, submit};
+
+#[test]
+fn all_is_well_in_good_times() {
+    let served = Served::start();
+    served.finish(&["sim-delivered-1"]);
+    let answer = served.get("/healthz");
+    assert_eq!((answer.status, answer.body.as_str()), (200, "{\"alive\":true,\"reasons\":[]}\n"));
+    assert!(answer.head.contains("content-type: application/json"), "{}", answer.head);
+    assert_eq!(served.ready(), (200, json(r#"{"status":"ready","reasons":[]}"#)));
+}
+
+#[test]
+fn a_wrong_key_degrades_and_is_named_but_the_daemon_lives_and_takes_pins() {
+    let served = Served::with(&["api.key=wrong"]);
+    submit(&mut served.daemon.client(), "sim-delivered-1");
+    let numbers = served.until(r#"pinwatch_brake{reason="unauthorized"}"#, 1.0);
+    assert!(numbers.value(r#"pinwatch_polls_total{class="unauthorized"}"#) >= 1.0);
+    assert_eq!(numbers.value(r#"pinwatch_brake{reason="throttled"}"#), 0.0);
+    let (status, ready) = served.ready();
+    assert_eq!((status, &ready["status"]), (200, &json(r#""degraded""#)), "{ready}");
+    assert_eq!(ready["reasons"][0]["code"], "unauthorized", "{ready}");
+    assert_eq!(served.get("/healthz").status, 200);
+    assert_eq!(submit(&mut served.daemon.client(), "sim-delivered-2"), "accepted");
+}
+
+#[test]
+fn a_full_intake_is_not_ready() {
+    let served = Served::with(&["intake.max_in_flight=1"]);
+    let mut client = served.daemon.client();
+    submit(&mut client, "sim-waiting-1");
+    assert_eq!(client.ask("sim-waiting-2")["error"]["code"], "at_capacity");
+    let (status, ready) = served.ready();
+    assert_eq!((status, &ready["status"]), (503, &json(r#""not_ready""#)), "{ready}");
+    assert_eq!(ready["reasons"][0]["code"], "at_capacity", "{ready}");
+    assert_eq!(served.numbers().value(r#"pinwatch_submits_total{result="at_capacity"}"#), 1.0);
+}
+
+#[test]
+fn a_store_that_cannot_be_written_is_not_ready_but_alive_and_is_well_again_by_itself() {
+    let served = Served::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let options = SqliteConnectOptions::new().filename(served.home.database());
+    let mut other = runtime.block_on(options.connect()).expect("the database can be opened");
+    let mut execute = |sql: &'static str| {
+        runtime.block_on(async { sqlx::query(sql).execute(&mut other).await.expect("it is carried out") });
+    };
+    execute("BEGIN IMMEDIATE");
+    assert_eq!(served.daemon.client().ask("sim-delivered-1")["error"]["code"], "store_unavailable");
+    let numbers = served.numbers();
+    assert_eq!(numbers.value("pinwatch_store_failing"), 1.0);
+    assert!(numbers.value("pinwatch_store_commit_failures_total") >= 1.0);
+    let (status, ready) = served.ready();
+    assert_eq!((status, &ready["status"]), (503, &json(r#""not_ready""#)), "{ready}");
+    assert_eq!(ready["reasons"][0]["code"], "store_failing", "{ready}");
+    assert!(ready["reasons"][0]["since"].is_string(), "{ready}");
+    assert_eq!(served.get("/healthz").status, 200, "a restart would mend nothing");
+
+    execute("ROLLBACK");
+    until("it is ready, though nobody submits", || (served.ready().0 == 200).then_some(()));
+    assert_eq!(served.numbers().value("pinwatch_store_failing"), 0.0);
+}
+
+#[test]
+fn a_daemon_that_stops_says_so_to_its_end_and_is_alive_until_then() {
+    let mut served = Served::with(&["shutdown_grace=60s", "api.timeout=60s"]);
+    submit(&mut served.daemon.client(), "sim-stall-1");
+    served.until("pinwatch_polls_in_flight", 1.0);
+    served.daemon.signal(Signal::TERM);
+    let ready = until("it stops", || {
+        let (status, ready) = served.ready();
+        (status == 503).then_some(ready)
+    });
+    assert_eq!(ready["status"], "not_ready", "{ready}");
+    assert_eq!(ready["reasons"][0]["code"], "stopping", "{ready}");
+    assert_eq!(served.get("/healthz").status, 200);
+    assert_eq!(served.numbers().value("pinwatch_polls_in_flight"), 1.0);
+    served.daemon.signal(Signal::TERM);
+    served.daemon.wait();
+}
+
+#[test]
+fn a_stop_does_not_wait_for_who_is_connected() {
+    let served = Served::start();
+    let _idle = crate::served::connect(served.address);
+    served.finish(&["sim-delivered-1"]);
+    served.daemon.stop();
+    assert_eq!(served.home.results().concat().lines().count(), 1);
+}
+
+#[test]
+fn there_is_nothing_else_to_be_had() {
+    let served = Served::start();
+    for path in ["/", "/metrics/", "/../metrics", "/debug"] {
+        assert_eq!(served.get(path).status, 404, "{path}");
+    }
+    for method in ["POST", "PUT", "DELETE"] {
+        let request = format!("{method} /readyz HTTP/1.1\r\nhost: pinwatch\r\ncontent-length: 0\r\n\r\n");
+        let answer = crate::served::send(served.address, &request).expect("it is answered");
+        assert_eq!(answer.status, 405, "{method}");
+    }
+}
+
+#[test]
+fn nothing_listens_where_it_is_not_asked_for() {
+    let api = Api::start();
+    let home = Home::new(&api.base_url());
+    let daemon = home.start();
+    assert_eq!(listening(daemon.pid()), Vec::<String>::new());
+    assert!(!daemon.said().contains("HTTP"), "{}", daemon.said());
+    let served = Served::start();
+    assert_eq!(listening(served.daemon.pid()).len(), 1, "the test sees what listens");
+}
+
+/// The TCP sockets that a process listens at.
+fn listening(pid: u32) -> Vec<String> {
+    let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
+    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("Linux tells the open files");
+    let sockets: Vec<_> = links
+        .filter_map(|entry| Some(std::fs::read_link(entry.ok()?.path()).ok()?.to_str()?.to_owned()))
+        .collect();
+    let tables = read(format!("/proc/{pid}/net/tcp")) + &read(format!("/proc/{pid}/net/tcp6"));
+    let own = tables.lines().filter(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        // 0A is "listening"; the tenth field is the inode.
+        fields.get(3) == Some(&"0A")
+            && fields.get(9).is_some_and(|inode| sockets.contains(&format!("socket:[{inode}]")))
+    });
+    own.map(str::to_owned).collect()
+}
+
+#[test]
+fn an_address_that_others_reach_is_refused_unless_it_is_allowed() {
+    let api = Api::start();
+    let mut home = Home::new(&api.base_url());
+    home.configure("[http]\nlisten = \"0.0.0.0:0\"\n");
+    let mut refused = home.spawn();
+    assert_eq!(refused.wait().code(), Some(2), "{}", refused.said());
+    assert!(refused.said().contains("http.allow_remote"), "{}", refused.said());
+    assert!(!home.database().exists(), "nothing was opened");
+
+    home.configure("allow_remote = true\n");
+    home.start().stop();
+}
+
+#[test]
+fn an_address_that_is_taken_is_named_and_stops_the_start() {
+    let served = Served::start();
+    let api = Api::start();
+    let mut home = Home::new(&api.base_url());
+    home.configure(&format!("[http]\nlisten = \"{}\"\n", served.address));
+    let mut second: Daemon = home.spawn();
+    assert_eq!(second.wait().code(), Some(1), "{}", second.said());
+    let address = served.address.to_string();
+    assert!(second.said().contains(&address) && second.said().contains("http.listen"), "{}", second.said());
+    assert!(get(served.address, "/healthz").is_some_and(|answer| answer.status == 200));
+}

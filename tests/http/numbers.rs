@@ -1,0 +1,133 @@
+//! The numbers: all that are documented are there, and they are right.
+
+use std::fs;
+
+use pinwatch::metrics::catalogue::{self, Kind};
+
+use crate::harness::{json, until};
+use crate::served::{Served, submit};
+
+#[test]
+fn every_metric_of_the_catalogue_is_served_with_its_type_and_labels_and_no_other_is() {
+    let served = Served::start();
+    served.finish(&["sim-delivered-1"]);
+    let numbers = served.numbers();
+    for metric in catalogue::ALL {
+        let name = metric.name;
+        let kind = format!("# TYPE {name} {}\n", metric.kind.as_str());
+        assert_eq!(numbers.text.matches(&kind).count(), 1, "{kind}");
+        assert!(numbers.text.contains(&format!("# HELP {name} {}\n", metric.help)), "{name}");
+        let part = if metric.kind == Kind::Histogram { format!("{name}_count") } else { name.to_owned() };
+        assert!(numbers.series(&part).next().is_some(), "{name} has no series");
+        for (series, _) in numbers.series(&part) {
+            let labels = series.split_once('{').map_or("", |(_, labels)| labels);
+            let names: Vec<_> =
+                labels.split("\",").filter_map(|label| Some(label.split_once('=')?.0)).collect();
+            assert_eq!(names, metric.labels, "{series}");
+        }
+    }
+    let types = numbers.text.lines().filter(|line| line.starts_with("# TYPE")).count();
+    assert_eq!(types, catalogue::ALL.len(), "there is a metric that is in no catalogue:\n{}", numbers.text);
+}
+
+#[test]
+fn submits_polls_and_outcomes_are_counted_right() {
+    let served = Served::start();
+    served.finish(&["sim-delivered-1", "sim-delivered-2", "sim-unknown-1", "sim-400-1", "sim-404-1"]);
+    let mut client = served.daemon.client();
+    assert_eq!(submit(&mut client, "sim-delivered-1"), "finished");
+    assert_eq!(submit(&mut client, "sim-waiting-1"), "accepted");
+    assert_eq!(submit(&mut client, "sim-waiting-1"), "duplicate");
+    assert_eq!(client.ask(r#"{"op":"cancel","pinId":"sim-waiting-1"}"#)["ok"], true);
+    let numbers = until("no poll is running", || {
+        let numbers = served.numbers();
+        (numbers.value("pinwatch_polls_in_flight") == 0.0).then_some(numbers)
+    });
+
+    let outcome = |outcome: &str, status: &str| {
+        numbers.value(&format!(r#"pinwatch_outcomes_total{{outcome="{outcome}",status="{status}"}}"#))
+    };
+    assert_eq!(outcome("final", "MESSAGE_DELIVERED"), 2.0);
+    assert_eq!(outcome("final", "other"), 1.0, "an undocumented status makes no label of its own");
+    assert_eq!(outcome("rejected", "none"), 1.0);
+    assert_eq!(outcome("not_found", "none"), 1.0);
+    let cancelled = ["none", "MESSAGE_WAITING_DELIVERY"].map(|status| outcome("cancelled", status));
+    assert_eq!(cancelled.iter().sum::<f64>(), 1.0);
+    let all: f64 = numbers.series("pinwatch_outcomes_total").map(|(_, value)| value).sum();
+    assert_eq!(all, 6.0);
+    let ages: f64 = numbers.series("pinwatch_submit_to_outcome_seconds_count").map(|(_, count)| count).sum();
+    assert_eq!(ages, all);
+
+    let submits = ["accepted", "duplicate", "finished", "at_capacity"]
+        .map(|result| numbers.value(&format!(r#"pinwatch_submits_total{{result="{result}"}}"#)));
+    assert_eq!(submits, [6.0, 1.0, 1.0, 0.0]);
+
+    let stats = client.stats();
+    let polls: f64 = numbers.series("pinwatch_polls_total").map(|(_, value)| value).sum();
+    assert_eq!(Some(polls), stats["polls"]["total"].as_f64());
+    assert_eq!(numbers.value(r#"pinwatch_polls_total{class="rejected"}"#), 1.0);
+    assert!(numbers.value(r#"pinwatch_polls_total{class="understood"}"#) >= 3.0);
+    assert_eq!(numbers.value("pinwatch_poll_duration_seconds_count"), polls);
+    assert_eq!(numbers.value("pinwatch_poll_lateness_seconds_count"), polls);
+    let commits = numbers.value("pinwatch_store_commit_duration_seconds_count");
+    assert!(commits >= 1.0 && commits == numbers.value("pinwatch_store_commit_changes_count"));
+
+    assert_eq!(numbers.value("pinwatch_pins_in_flight"), 0.0);
+    assert_eq!(numbers.value("pinwatch_pins_in_flight_max"), 1_000_000.0);
+    assert_eq!(numbers.value("pinwatch_polls_in_flight_max"), 32.0);
+    assert_eq!(numbers.value("pinwatch_connections_max"), 256.0);
+    assert_eq!(numbers.value("pinwatch_poll_rate_limit"), 0.0);
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(numbers.value(&format!(r#"pinwatch_build_info{{version="{version}"}}"#)), 1.0);
+    assert!(numbers.value("process_start_time_seconds") > 1_700_000_000.0);
+    for part in ["schedule", "store"] {
+        assert_eq!(numbers.value(&format!(r#"pinwatch_part_up{{part="{part}"}}"#)), 1.0);
+    }
+    // Ours; those before it may take a moment to be gone.
+    served.until("pinwatch_connections", 1.0);
+}
+
+#[test]
+fn the_configured_rate_is_told_and_polls_that_hang_are_in_flight() {
+    let served = Served::with(&["api.rate=100"]);
+    assert_eq!(served.numbers().value("pinwatch_poll_rate_limit"), 100.0);
+    let mut client = served.daemon.client();
+    for n in 0..3 {
+        submit(&mut client, &format!("sim-stall-{n}"));
+    }
+    let numbers = served.until("pinwatch_polls_in_flight", 3.0);
+    assert_eq!(numbers.value("pinwatch_pins_in_flight"), 3.0);
+}
+
+#[test]
+fn a_sink_that_takes_nothing_shows_trouble_backlog_and_the_age_of_its_oldest_outcome() {
+    let served = Served::start();
+    served.finish(&["sim-delivered-1"]);
+    served.until(r#"pinwatch_sink_backlog{sink="file"}"#, 0.0);
+    let away = served.home.path().join("away");
+    fs::rename(&served.home.results, &away).expect("a folder can be renamed");
+    // The first may still go to the file that was open.
+    served.finish(&["sim-delivered-2"]);
+    served.finish(&["sim-delivered-3", "sim-delivered-4"]);
+    let numbers = served.until(r#"pinwatch_sink_trouble{sink="file"}"#, 1.0);
+    assert!(numbers.value(r#"pinwatch_sink_backlog{sink="file"}"#) >= 2.0);
+    until("the oldest outcome has an age", || {
+        let age = served.numbers().value(r#"pinwatch_sink_oldest_undelivered_age_seconds{sink="file"}"#);
+        (age > 0.0).then_some(())
+    });
+    let (status, ready) = served.ready();
+    assert_eq!((status, &ready["status"]), (200, &json(r#""degraded""#)), "{ready}");
+    let reason = &ready["reasons"][0];
+    assert_eq!(
+        (&reason["code"], &reason["sink"]),
+        (&json(r#""sink_trouble""#), &json(r#""file""#)),
+        "{ready}"
+    );
+    assert!(reason["since"].is_string() && reason["what"].is_string(), "{ready}");
+
+    fs::rename(&away, &served.home.results).expect("a folder can be renamed");
+    let numbers = served.until(r#"pinwatch_sink_trouble{sink="file"}"#, 0.0);
+    assert_eq!(numbers.value(r#"pinwatch_sink_backlog{sink="file"}"#), 0.0);
+    assert_eq!(numbers.value(r#"pinwatch_sink_oldest_undelivered_age_seconds{sink="file"}"#), 0.0);
+    assert_eq!(served.ready(), (200, json(r#"{"status":"ready","reasons":[]}"#)));
+}
