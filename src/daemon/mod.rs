@@ -6,6 +6,7 @@
 
 mod notify;
 mod reload;
+mod retention;
 mod signals;
 mod sink_set;
 
@@ -34,9 +35,6 @@ use crate::poll::{Client, ClientError};
 use crate::schedule::{self, Schedule};
 use crate::sinks::{Dispatcher, Endpoint, FileSink, Health, Ordered, StdoutSink, Trouble, WebhookSink};
 use crate::store::{OpenError, Store, Unavailable, Writer};
-
-/// How often outcomes that are past `store.retention` are looked for.
-const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 /// How long the store and the sinks may take to be flushed at a stop, each.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
@@ -190,7 +188,7 @@ impl Daemon {
             intake::serve(socket, max_connections, services).await;
             "intake"
         });
-        let pruning = prune(writer.clone(), clock, config.store.retention, stop.clone());
+        let pruning = retention::prune(writer.clone(), clock, config.store.retention, stop.clone());
         parts.spawn(async move {
             pruning.await;
             "retention"
@@ -380,21 +378,6 @@ async fn warn_of_unknown_sinks(store: &Store, sinks: &[config::Sink]) -> Result<
         }
     }
     Ok(())
-}
-
-/// Removes outcomes past their retention, until the stop.
-async fn prune(writer: Writer, clock: Clock, retention: Duration, stop: CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(PRUNE_EVERY)).await.is_some() {
-        let Ok(before) = clock.wall().checked_sub(retention) else { continue };
-        loop {
-            match writer.prune(before).await {
-                Ok(0) => break,
-                Ok(_) if !stop.is_cancelled() => {}
-                // The writer says what is wrong with the store; old outcomes can wait.
-                Ok(_) | Err(_) => break,
-            }
-        }
-    }
 }
 
 /// The name of a part that ended.
