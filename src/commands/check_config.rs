@@ -8,9 +8,13 @@ use super::error::CommandError;
 use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
+use crate::daemon::DaemonError;
+use crate::poll::Client;
 
 pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> {
     let explained = config::explain_beside_daemon(globals)?;
+    // Reads `api.ca_file`, and makes no connection.
+    Client::new(&explained.config.api).map_err(DaemonError::Client)?;
     if output.is_json() {
         for setting in &explained.settings {
             let line =

@@ -5,6 +5,7 @@
 use std::process::{ExitCode, Termination};
 
 use super::error::CommandError;
+use crate::daemon::DaemonError;
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,8 @@ impl From<&CommandError> for Exit {
             error if error.is_broken_pipe() => Self::Done,
             CommandError::Usage(_) | CommandError::Config(_) | CommandError::LogLevel { .. } => Self::Usage,
             CommandError::Simulate(error) if error.is_usage() => Self::Usage,
+            // Found when the client is made, but written in the configuration: `api.ca_file`.
+            CommandError::Daemon(DaemonError::Client(_)) => Self::Usage,
             CommandError::Connect(_) => Self::NoDaemon,
             CommandError::Client(error) if error.is_silence() => Self::TimedOut,
             CommandError::Client(_)

@@ -70,7 +70,11 @@ pub async fn run(configured: Explained, outside: Outside) -> Result<(), DaemonEr
     let mut signals = Signals::listen().map_err(DaemonError::Signals)?;
     notify::starting("starting: the store is opened");
     let grace = configured.config.shutdown_grace;
-    let mut daemon = Daemon::start(configured, outside).await?;
+    let mut daemon = tokio::select! {
+        started = Daemon::start(configured, outside) => started?,
+        // Nothing was taken yet, so there is nothing to end in order.
+        () = signals.stop_again() => return Ok(()),
+    };
     notify::ready();
     let ended = daemon.until_stopped(&mut signals).await;
     notify::stopping();

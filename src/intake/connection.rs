@@ -23,6 +23,12 @@ use crate::store::{NewPin, Outcome, Record, Unavailable};
 /// Submits that are handed to the store together.
 const BATCH: usize = 4096;
 
+/// Answers are queued in pieces of about this size, in bytes.
+const PIECE: usize = 64 * 1024;
+
+/// Submits that are handed to the store together, in bytes of their lines, about.
+const BATCH_BYTES: usize = 1024 * 1024;
+
 /// How much is read at once, in bytes.
 const READ: usize = 128 * 1024;
 
@@ -104,7 +110,11 @@ impl Connection<'_> {
     /// Answers every whole line that was read. Submits are gathered until something else comes.
     async fn answer_lines(&mut self) -> Result<(), Gone> {
         let mut submits = Vec::new();
+        let mut gathered = 0;
         while let Some(line) = self.lines.next_line() {
+            if let Line::Whole(line) = &line {
+                gathered += line.len();
+            }
             let request = match line {
                 _ if self.services.stop.is_cancelled() => Err(shutting_down()),
                 Line::Whole(line) => parse(&line),
@@ -114,7 +124,8 @@ impl Connection<'_> {
             match request {
                 Ok(Request::Submit(submit)) => {
                     submits.push(submit);
-                    if submits.len() == BATCH {
+                    if submits.len() == BATCH || gathered >= BATCH_BYTES {
+                        gathered = 0;
                         self.submit(std::mem::take(&mut submits)).await?;
                     }
                 }
@@ -151,7 +162,13 @@ impl Connection<'_> {
         let mut out = Vec::with_capacity(ids.len() * 96);
         match result {
             Ok(Ok(states)) => {
-                ids.iter().zip(&states).for_each(|(pin, state)| answer::submitted(pin, state, &mut out));
+                for (pin, state) in ids.iter().zip(&states) {
+                    answer::submitted(pin, state, &mut out);
+                    // An outcome can be long, and the room that answers take is counted a piece at a time.
+                    if out.len() >= PIECE {
+                        self.outgoing.send(std::mem::take(&mut out).into()).await?;
+                    }
+                }
             }
             Ok(Err(unavailable)) => {
                 let line = answer::refused(&unavailable.into());

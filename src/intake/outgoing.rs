@@ -57,16 +57,14 @@ impl Outgoing {
     /// Queues bytes behind those before; waits where there is no room.
     pub async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
         let size = size(&bytes);
-        let permit = match self.own.clone().try_acquire_many_owned(size) {
-            Ok(permit) => permit,
-            Err(_) => {
-                let shared = self.shared.0.clone().acquire_many_owned(size);
-                tokio::select! {
-                    permit = shared => permit.map_err(|_| Gone)?,
-                    () = self.chunks.closed() => return Err(Gone),
-                }
-            }
+        // Whichever is free first: others may have filled the shared room, and not read for minutes.
+        let permit = tokio::select! {
+            biased;
+            permit = self.own.clone().acquire_many_owned(size) => permit,
+            permit = self.shared.0.clone().acquire_many_owned(size) => permit,
+            () = self.chunks.closed() => return Err(Gone),
         };
+        let permit = permit.map_err(|_| Gone)?;
         self.chunks.send((bytes, permit)).map_err(|_| Gone)
     }
 
@@ -173,11 +171,16 @@ mod tests {
         let (polite, incoming) = Outgoing::new(shared);
         let (ours, mut theirs) = duplex(64);
         let writing = tokio::spawn(write_out(incoming, ours, b"cut\n"));
-        polite.send(Bytes::from_static(b"answer")).await.unwrap();
+        let reading = tokio::spawn(async move {
+            let mut read = Vec::new();
+            theirs.read_to_end(&mut read).await.map(|_| read.len())
+        });
+        // More than its own room holds at once, and it reads.
+        for _ in 0..8 {
+            polite.send(vec![b'x'; OWN_ROOM as usize].into()).await.unwrap();
+        }
         drop(polite);
-        let mut read = String::new();
-        theirs.read_to_string(&mut read).await.unwrap();
-        assert_eq!(read, "answer");
+        assert_eq!(reading.await.unwrap().unwrap(), 8 * OWN_ROOM as usize);
         writing.await.unwrap().unwrap();
     }
 }

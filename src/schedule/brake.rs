@@ -122,9 +122,10 @@ impl Brake {
         self.on = Some(On { reason, until, refused: 0, probing: false });
     }
 
-    /// Polls may be answered now, for a reason that is known: the next poll is the probe.
+    /// The credentials may be others now: if they were the reason, the next poll is the probe. A 429's time is
+    /// not for us to shorten.
     pub fn try_now(&mut self, now: Moment) {
-        if let Some(on) = &mut self.on {
+        if let Some(on) = self.on.as_mut().filter(|on| on.reason == Reason::Unauthorized) {
             on.until = now;
             on.refused = 0;
         }
@@ -230,6 +231,14 @@ mod tests {
         brake.try_now(T0);
         assert!(brake.admits(T0) && brake.started());
         assert_eq!(brake.hear(T0, Sign::Fine, true), Change::Off(Reason::Unauthorized));
+    }
+
+    #[test]
+    fn a_new_configuration_does_not_shorten_the_time_of_a_429() {
+        let mut brake = Brake::default();
+        brake.hear(T0, throttled(3600), false);
+        brake.try_now(T0);
+        assert!(!brake.admits(T0.after(3599 * SECOND)));
     }
 
     #[test]

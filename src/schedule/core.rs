@@ -404,7 +404,7 @@ impl Core {
         };
         // A burst of 429s is one; a probe that meets another is one more.
         if halve && matches!(meaning, Meaning::Throttled(_)) {
-            self.rate.halve(now);
+            self.rate.halve(now, ticket.probe);
         }
         self.unsaved = true;
     }

@@ -48,6 +48,7 @@ pub struct Rate {
     limiter: Option<(Limiter, f64)>,
     clock: FakeRelativeClock,
     told: Moment,
+    replaced: Moment,
     grown: Moment,
     /// Polls in the second that began then, and in the one before.
     counted: (Moment, u32, u32),
@@ -63,6 +64,7 @@ impl Rate {
             limiter: None,
             clock: FakeRelativeClock::default(),
             told: now,
+            replaced: now,
             grown: now,
             counted: (now, 0, 0),
         };
@@ -89,7 +91,8 @@ impl Rate {
     /// What 429s had taught before the start.
     pub fn restore(&mut self, rate: f64) {
         if rate.is_finite() && rate > 0.0 {
-            self.learned = Some((rate.max(LEAST), rate / STEPS_BACK));
+            let aim = self.configured.unwrap_or(rate).max(rate);
+            self.learned = Some((rate.max(LEAST), aim / STEPS_BACK));
             self.adjust();
         }
     }
@@ -110,13 +113,21 @@ impl Rate {
         Ok(())
     }
 
-    /// The API answered 429: half of what it got is what it can have.
-    pub fn halve(&mut self, now: Moment) {
+    /// The API answered 429: half of what it got is what it can have. A probe goes out alone, so what it got
+    /// is the rate in force before.
+    pub fn halve(&mut self, now: Moment, probe: bool) {
         self.count_to(now);
         let (_, this_second, last_second) = self.counted;
         let observed = f64::from(this_second.max(last_second).max(1));
-        let before = self.in_force().unwrap_or(observed).min(observed.max(1.0));
-        self.learned = Some(((before / 2.0).max(LEAST), before / STEPS_BACK));
+        let before = match (self.in_force(), probe) {
+            (Some(rate), true) => rate,
+            (None, true) => RAMP_FROM,
+            (Some(rate), false) => rate.min(observed),
+            (None, false) => observed,
+        };
+        // Never a smaller step than before: the way back must not get longer with each 429.
+        let step = self.learned.map_or(0.0, |(_, step)| step).max(before / STEPS_BACK);
+        self.learned = Some(((before / 2.0).max(LEAST), step));
         self.grown = now;
         self.adjust();
     }
@@ -156,6 +167,16 @@ impl Rate {
         if least == self.in_force() {
             return;
         }
+        // A new limiter begins empty, so one that is slow must have given something before it is replaced by a
+        // faster one: else a rate that grows each second, from one poll in ten, would never let one out.
+        let faster = |rate: f64| least.is_none_or(|least| least > rate);
+        if let Some((_, rate)) = self.limiter
+            && faster(rate)
+            && self.told.since(self.replaced) < Duration::from_secs_f64(2.0 / rate)
+        {
+            return;
+        }
+        self.replaced = self.told;
         self.limiter = least.and_then(|rate| {
             let quota = Quota::with_period(Duration::from_secs_f64(1.0 / rate))?;
             let burst = NonZeroU32::new((rate / 10.0) as u32).unwrap_or(NonZeroU32::MIN);
@@ -231,7 +252,7 @@ mod tests {
     fn a_429_halves_the_rate_and_it_climbs_back_by_equal_steps() {
         let mut rate = Rate::new(NonZeroU32::new(100), Moment::START);
         take_all(&mut rate, 0, 3_000);
-        rate.halve(at(3_000));
+        rate.halve(at(3_000), false);
         let halved = rate.in_force().unwrap();
         assert!((45.0..=55.0).contains(&halved), "{halved}");
         let mut before = halved;
@@ -246,13 +267,26 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_that_meets_another_429_halves_the_rate_and_not_what_a_lone_probe_got() {
+        let mut rate = Rate::new(NonZeroU32::new(100), Moment::START);
+        take_all(&mut rate, 0, 3_000);
+        rate.halve(at(3_000), false);
+        let step = rate.learned.unwrap().1;
+        assert!(!take_all(&mut rate, 33_000, 33_100).is_empty());
+        let before = rate.in_force().unwrap();
+        rate.halve(at(33_100), true);
+        assert_eq!(rate.in_force(), Some(before / 2.0));
+        assert!(rate.learned.unwrap().1 >= step, "and the way back gets no longer");
+    }
+
+    #[test]
     fn without_a_rate_429s_find_one() {
         let mut rate = Rate::new(None, Moment::START);
         assert_eq!(rate.in_force(), None);
         for ms in 0..2_000 {
             rate.take(at(ms)).unwrap();
         }
-        rate.halve(at(2_000));
+        rate.halve(at(2_000), false);
         let found = rate.in_force().unwrap();
         assert!((450.0..=510.0).contains(&found), "{found} from a thousand a second");
         let count = within(&take_all(&mut rate, 2_000, 3_000), 2_000, 3_000) as f64;
@@ -262,9 +296,10 @@ mod tests {
     #[test]
     fn however_often_it_is_halved_some_polls_go_out() {
         let mut rate = Rate::new(None, Moment::START);
-        (0..100).for_each(|_| rate.halve(Moment::START));
+        (0..100).for_each(|_| rate.halve(Moment::START, true));
         assert!(rate.in_force().unwrap() >= LEAST);
-        assert!(!take_all(&mut rate, 1, 30_000).is_empty());
+        let polls = take_all(&mut rate, 1, 60_000).len();
+        assert!((5..=500).contains(&polls), "{polls} polls in a minute");
     }
 
     #[test]

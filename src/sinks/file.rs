@@ -65,6 +65,14 @@ impl FileSink {
             // One may be empty: it was begun, and renamed before its first line.
             None => rotated(&self.path).into_iter().find_map(|path| end_of_rotated(&path)),
         };
+        if self.fsync == Fsync::Batch {
+            // What a killed process had written and not synced counts from now on, and so does a new file's name.
+            let synced = file.sync_all().and_then(|()| match self.path.parent() {
+                Some(folder) => File::open(folder)?.sync_all(),
+                None => Ok(()),
+            });
+            synced.map_err(|error| self.trouble("synced", &error))?;
+        }
         let metadata = file.metadata().map_err(|error| self.trouble("read", &error))?;
         self.open = Some(Open { file, identity: identity(&metadata), length: metadata.len() });
         Ok(last)

@@ -30,6 +30,14 @@ pub struct NewPin {
     pub again: bool,
 }
 
+impl NewPin {
+    /// What it adds to a transaction, in bare PINs.
+    fn weight(&self) -> usize {
+        1 + self.metadata.as_ref().map_or(0, |metadata| metadata.get().len()) / 1024
+            + self.reference.as_ref().map_or(0, String::len) / 1024
+    }
+}
+
 /// A PIN that waits for its final status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InFlight {

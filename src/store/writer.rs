@@ -46,7 +46,8 @@ enum Change {
 impl Change {
     fn weight(&self) -> usize {
         match self {
-            Self::Submit(pins, _) => pins.len(),
+            // A kilobyte of metadata weighs as much as a bare PIN.
+            Self::Submit(pins, _) => pins.iter().map(NewPin::weight).sum(),
             Self::Progress(progress) => 1 + progress.failed.len() + progress.delivered.len(),
             Self::Finish(_) | Self::Order(..) | Self::Brake(_) | Self::Prune(..) | Self::Register(..) => 1,
         }

@@ -397,10 +397,11 @@ const PRUNE_AT_ONCE: i64 = 2000;
 async fn prune(connection: &mut SqliteConnection, before: Timestamp) -> Result<u64, sqlx::Error> {
     let done = sqlx::query(
         "DELETE FROM outcome WHERE seq IN ( \
-             SELECT seq FROM outcome \
+             SELECT seq FROM outcome INDEXED BY outcome_by_end \
              WHERE seq <= (SELECT coalesce(min(cursor), 0x7fffffffffffffff) FROM sink) AND finished_at < ?1 \
-               AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.seq = outcome.seq) \
-             ORDER BY seq LIMIT ?2)",
+               AND NOT EXISTS ( \
+                   SELECT 1 FROM delivery INDEXED BY delivery_by_seq WHERE delivery.seq = outcome.seq) \
+             LIMIT ?2)",
     )
     .bind(before.as_millisecond())
     .bind(PRUNE_AT_ONCE)

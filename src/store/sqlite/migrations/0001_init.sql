@@ -19,6 +19,8 @@ CREATE TABLE outcome (
     record      TEXT    NOT NULL
 ) STRICT;
 CREATE INDEX outcome_by_pin ON outcome (pin_id, seq);
+-- For retention.
+CREATE INDEX outcome_by_end ON outcome (finished_at);
 
 -- How far each sink is: it has, or `delivery` says what became of, every outcome up to its cursor.
 CREATE TABLE sink (
@@ -37,6 +39,8 @@ CREATE TABLE delivery (
     error         TEXT,
     PRIMARY KEY (sink, seq)
 ) STRICT, WITHOUT ROWID;
+-- For retention, which asks of each outcome whether any sink still needs it.
+CREATE INDEX delivery_by_seq ON delivery (seq);
 
 -- How many transactions were ever committed; compared with the note in the lock file at start-up.
 CREATE TABLE history (
