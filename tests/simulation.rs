@@ -9,6 +9,8 @@
 mod api;
 #[path = "simulation/clocks.rs"]
 mod clocks;
+#[path = "simulation/contract.rs"]
+mod contract;
 #[path = "simulation/daemon.rs"]
 mod daemon;
 #[path = "simulation/fairness.rs"]

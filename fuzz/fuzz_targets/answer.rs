@@ -27,7 +27,8 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     let now = Timestamp::from_second(1_767_355_200).expect("a time of this century");
-    for body in [Ok(body), Err(str::from_utf8(body).unwrap_or("the body is cut off"))] {
+    let fault = format!("the body is cut off: {}", String::from_utf8_lossy(body));
+    for body in [Ok(body), Err(fault.as_str())] {
         check(&Meaning::of(status, &headers, body, now), body.unwrap_or_default());
     }
 });

@@ -5,14 +5,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use pinwatch::outcome::{Delivery, Ending, Verdict};
+use pinwatch::outcome::{Ending, Verdict};
 use pinwatch::poll::{LONGEST, Meaning, SHORTEST};
 use pinwatch::schedule::Reason;
 use pinwatch::store::{InFlight, SavedBrake};
 
 use super::api::{Truth, Wait};
 use super::clocks::{Clocks, Time};
-use super::daemon::{PROBE_INTERVAL, RAMP, Standing, may_end_unanswered};
+use super::contract::{ending, means, same};
+use super::daemon::{PROBE_INTERVAL, RAMP, Standing};
 use super::intervals::Intervals;
 use super::plan::{Plan, SECOND};
 
@@ -369,42 +370,4 @@ impl Oracle {
         };
         if is_well { Ok(()) } else { Err(format!("PIN {pin} is stuck: {standing:?}, {watched:?}")) }
     }
-}
-
-/// The table "What an answer means" of the contract.
-fn ending(plan: &Plan, watched: &Watched, truth: &Truth, brake: Option<Reason>, now: Time) -> Option<Ending> {
-    let age = now.saturating_sub(watched.submitted);
-    let is_late = (now >= watched.deadline).then_some(Ending::Deadline);
-    let grace = plan.schedule.deadline_grace;
-    match truth {
-        Truth::Deliveries { done: true, .. } => Some(Ending::Final),
-        Truth::Deliveries { .. } => is_late,
-        Truth::Rejected => Some(Ending::Rejected),
-        Truth::NotFound if age > plan.schedule.not_found_grace => Some(Ending::NotFound),
-        Truth::NotFound => is_late,
-        Truth::Unauthorized | Truth::Throttled(_) => None,
-        Truth::Unavailable if !may_end_unanswered(brake) => {
-            is_late.filter(|_| now >= watched.deadline + grace)
-        }
-        Truth::Unreadable | Truth::Unavailable => is_late,
-    }
-}
-
-fn means(truth: &Truth, meaning: &Meaning) -> bool {
-    match (truth, meaning) {
-        (Truth::Deliveries { told, .. }, Meaning::Deliveries(deliveries)) => same(told, deliveries),
-        (Truth::Throttled(Wait::For(wait)), Meaning::Throttled(meant)) => wait == meant,
-        (Truth::Throttled(Wait::Until(_)), Meaning::Throttled(meant)) => (SHORTEST..=LONGEST).contains(meant),
-        (Truth::Unauthorized, Meaning::Unauthorized(_))
-        | (Truth::NotFound, Meaning::NotFound)
-        | (Truth::Unreadable, Meaning::Unreadable(_))
-        | (Truth::Rejected, Meaning::Rejected(_))
-        | (Truth::Unavailable, Meaning::Unavailable(_)) => true,
-        _ => false,
-    }
-}
-
-fn same(told: &[pinwatch::simulate::Told], deliveries: &[Delivery]) -> bool {
-    let told = told.iter().map(|told| (told.status.status(), told.status.is_final()));
-    told.eq(deliveries.iter().map(|delivery| (delivery.status.clone(), delivery.final_status)))
 }

@@ -1,5 +1,8 @@
 //! The world around the core: the queue of what happens next, and the loop that lets it happen.
 
+#[path = "polls.rs"]
+mod polls;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
@@ -11,12 +14,12 @@ use pinwatch::store::InFlight;
 
 use super::api::{Api, Reply};
 use super::clocks::{BEGIN, Clocks, Time};
-use super::daemon::{Daemon, EXPIRE_EVERY, Standing};
+use super::daemon::{Daemon, Standing};
 use super::fairness::Fairness;
 use super::oracle::{Broken, Oracle};
 use super::plan::{HOUR, Happening, MINUTE, Plan, SECOND, closes};
 use super::store::{Sink, Store, Submit};
-use super::story::{number, pin_id};
+use super::story::pin_id;
 use super::totals::Totals;
 use super::weather::{Sky, span};
 
@@ -168,46 +171,6 @@ impl World {
         self.log = Some(log);
     }
 
-    /// As the daemon's task does: starts every poll that is due and admitted; gives when to look again.
-    fn start_polls(&mut self) -> Result<Option<Time>, Broken> {
-        let now = self.clocks.now();
-        self.save_brake();
-        while self.running.len() < self.plan.concurrency {
-            let Some(daemon) = &mut self.daemon else { return Ok(None) };
-            self.oracle.brake_is(daemon.brake());
-            let (ticket, pin) = match daemon.next_poll() {
-                Ok(next) => next,
-                Err(wake) => {
-                    let is_idle = self.running.is_empty() && daemon.waiting() > 0;
-                    if wake.is_some_and(|wake| wake <= now) {
-                        return Err("the schedule wants to be woken at once, for ever".to_owned());
-                    }
-                    if wake.is_none() && is_idle {
-                        return Err(format!("{} PINs wait, and for nothing", daemon.waiting()));
-                    }
-                    return Ok(wake);
-                }
-            };
-            self.next_id += 1;
-            let id = self.next_id;
-            self.oracle.poll_starts(&self.plan, id, pin, self.running.len(), now)?;
-            let reply = self.api.ask(&self.plan, pin, self.clocks.truth(), &mut self.rng);
-            self.totals.polls += 1;
-            self.totals.tell(pin as u64, now);
-            if let Some(fault) = reply.fault {
-                self.totals.fault(fault);
-            }
-            self.note(|_| format!("poll {id} of PIN {pin} will be answered {:?}", reply.truth));
-            let takes = reply.takes.max(Duration::from_micros(100));
-            self.at(now + takes, Event::PollEnds(id));
-            if self.rng.u32(..300) == 0 {
-                self.withdraw_during_poll(pin, now, takes);
-            }
-            self.running.insert(id, Running { ticket, pin, reply });
-        }
-        Ok(None)
-    }
-
     fn happen(&mut self, event: Event) -> Result<(), Broken> {
         match event {
             Event::PollEnds(id) => return self.poll_ends(id),
@@ -277,16 +240,6 @@ impl World {
         Ok(())
     }
 
-    /// Somebody withdraws the PIN while its poll is under way, and may submit it again before that ends.
-    fn withdraw_during_poll(&mut self, pin: usize, now: Time, takes: Duration) {
-        self.left += 1;
-        self.at(now + takes / 4, Event::Planned(Happening::Cancel { pin }));
-        if self.rng.bool() {
-            self.left += 1;
-            self.at(now + takes / 2, Event::Planned(Happening::Submit { pin, again: true }));
-        }
-    }
-
     fn submit(&mut self, pin: usize, again: bool, now: Time) {
         self.api.send(pin, self.clocks.truth());
         if self.daemon.is_none() {
@@ -333,54 +286,6 @@ impl World {
         self.note(|_| format!("{verdict:?}"));
         self.store.finish(verdict);
         self.commit_soon();
-    }
-
-    fn poll_ends(&mut self, id: u64) -> Result<(), Broken> {
-        // It was lost with its process.
-        let Some(Running { ticket, pin, reply }) = self.running.remove(&id) else { return Ok(()) };
-        let meaning = reply.meaning(self.clocks.wall());
-        let daemon = self.daemon.as_mut().expect("polls end with their process");
-        let verdict = daemon.answered(ticket, meaning.clone());
-        self.totals.tell(id, self.clocks.now());
-        let (answer, brake) = ((&reply.truth, &meaning), daemon.brake());
-        self.oracle.answered(&self.plan, (id, pin), answer, verdict.as_ref(), brake, &self.clocks)?;
-        if brake.is_some() && !self.is_expire_due {
-            // In the real task it ticks for ever; there is nothing to do but while a brake is on.
-            self.is_expire_due = true;
-            self.at(self.clocks.now() + EXPIRE_EVERY, Event::Expire);
-        }
-        if let Some(verdict) = verdict {
-            let Self { fairness, plan, api, store, oracle, clocks, totals, .. } = self;
-            totals.found_in_time += u64::from(fairness.check(pin, plan, api, store, oracle, clocks.now())?);
-            self.finish(verdict);
-        }
-        Ok(())
-    }
-
-    fn expire(&mut self) -> Result<(), Broken> {
-        self.is_expire_due = false;
-        let now = self.clocks.now();
-        let Some(daemon) = &mut self.daemon else { return Ok(()) };
-        if daemon.brake().is_some() {
-            self.is_expire_due = true;
-        }
-        for verdict in daemon.expired() {
-            self.oracle.expired(&self.plan, number(verdict.pin.as_str()), &verdict, now)?;
-            self.totals.expired += 1;
-            self.finish(verdict);
-        }
-        if self.is_expire_due {
-            self.at(now + EXPIRE_EVERY, Event::Expire);
-        }
-        Ok(())
-    }
-
-    fn save_brake(&mut self) {
-        if let Some(brake) = self.daemon.as_mut().and_then(Daemon::unsaved) {
-            self.store.save_brake(brake);
-            self.oracle.brake_handed_over(&self.clocks);
-            self.commit_soon();
-        }
     }
 
     fn commit_soon(&mut self) {
