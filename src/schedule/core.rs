@@ -194,7 +194,7 @@ impl Core {
         self.count(&meaning, now);
         self.apply_brake(&ticket, &meaning, now);
         let not_found_grace = self.settings.not_found_grace;
-        let outage = self.brake.reason() == Some(Reason::Outage);
+        let braked = self.brake.reason().is_some();
         let deadline_grace = self.settings.deadline_grace;
         let completion = self.settings.completion;
 
@@ -219,8 +219,8 @@ impl Core {
             Meaning::NotFound if now.since(entry.submitted) > not_found_grace => Some(Ending::NotFound),
             // The account's trouble, not the PIN's: it gets its last poll when that is over.
             Meaning::Unauthorized(_) | Meaning::Throttled(_) => None,
-            // Missing answers alone decide nothing while nobody gets any.
-            Meaning::Unavailable(_) if outage && now < entry.deadline.after(deadline_grace) => None,
+            // Missing answers alone decide nothing while nobody gets any, or nobody may ask.
+            Meaning::Unavailable(_) if braked && now < entry.deadline.after(deadline_grace) => None,
             Meaning::NotFound | Meaning::Unreadable(_) | Meaning::Unavailable(_) => {
                 time_is_up.then_some(Ending::Deadline)
             }
