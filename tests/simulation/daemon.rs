@@ -29,10 +29,10 @@ pub const LEAST_GROWTH: f64 = LEAST_RATE / 64.0;
 /// How often the task asks for PINs that an outage has kept from their last poll.
 pub const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
-/// Whether a poll without an answer may be the last, although `deadline_grace` is not over. The contract says
-/// never while a brake is on; the core says only not in an outage that it has noticed.
+/// Whether a poll without an answer may be the last, although `deadline_grace` is not over: never while a brake
+/// is on.
 pub fn may_end_unanswered(brake: Option<Reason>) -> bool {
-    brake != Some(Reason::Outage)
+    brake.is_none()
 }
 
 /// Where the core has a PIN.
