@@ -3,22 +3,9 @@
 
 mod common;
 
-use common::{Client, Mock, Place, delivery, until, until_true};
-use serde_json::{Value, json};
+use common::{Mock, Place, brake, delivered, pins, until_true};
+use serde_json::json;
 use wiremock::ResponseTemplate;
-
-fn delivered() -> ResponseTemplate {
-    ResponseTemplate::new(200).set_body_json([delivery("MESSAGE_DELIVERED", true)])
-}
-
-fn pins(count: usize) -> Vec<String> {
-    (0..count).map(|n| format!("PIN-{n}")).collect()
-}
-
-#[track_caller]
-fn brake(client: &mut Client) -> Value {
-    until("the brake", || Some(client.stats()["brake"].take()).filter(Value::is_object))
-}
 
 #[test]
 fn in_an_outage_only_probes_go_out_and_every_pin_is_found_when_the_api_is_back() {

@@ -9,24 +9,11 @@ use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
 use common::{
-    Client, Daemon, Ended, Mock, Place, Simulated, delivery, program, run_to_end, until, until_true,
+    Daemon, Ended, Mock, Place, Simulated, brake, delivered, pins, program, run_to_end, until_true,
 };
 
 /// What must not be seen anywhere.
 const SECRET: &str = "hunter2-hunter2";
-
-fn delivered() -> ResponseTemplate {
-    ResponseTemplate::new(200).set_body_json([delivery("MESSAGE_DELIVERED", true)])
-}
-
-fn pins(count: usize) -> Vec<String> {
-    (0..count).map(|n| format!("PIN-{n}")).collect()
-}
-
-#[track_caller]
-fn brake(client: &mut Client) -> Value {
-    until("the brake", || Some(client.stats()["brake"].take()).filter(Value::is_object))
-}
 
 /// A client program of this daemon.
 fn run_client(daemon: &Daemon, args: &[&str]) -> Ended {

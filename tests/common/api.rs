@@ -87,3 +87,8 @@ impl Mock {
 pub fn delivery(status: &str, is_final: bool) -> serde_json::Value {
     serde_json::json!({"status": status, "description": format!("about {status}"), "finalStatus": is_final})
 }
+
+/// The answer for a PIN whose only delivery arrived.
+pub fn delivered() -> ResponseTemplate {
+    ResponseTemplate::new(200).set_body_json([delivery("MESSAGE_DELIVERED", true)])
+}

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::PATIENCE;
+use super::{PATIENCE, until};
 
 pub struct Client {
     reader: BufReader<UnixStream>,
@@ -118,4 +118,15 @@ pub fn code(answer: &Value) -> &str {
     assert_eq!(answer["ok"], false, "{answer}");
     assert!(answer["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{answer}");
     answer["error"]["code"].as_str().unwrap()
+}
+
+/// So many PIN IDs.
+pub fn pins(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("PIN-{n}")).collect()
+}
+
+/// The brake as `stats` tells it, once it is on.
+#[track_caller]
+pub fn brake(client: &mut Client) -> Value {
+    until("the brake", || Some(client.stats()["brake"].take()).filter(Value::is_object))
 }

@@ -11,8 +11,8 @@ mod database;
 
 use std::time::{Duration, Instant};
 
-pub use api::{Mock, Simulated, delivery};
-pub use client::{Client, code};
+pub use api::{Mock, Simulated, delivered, delivery};
+pub use client::{Client, brake, code, pins};
 pub use daemon::{Child, Daemon, Ended, Place, isolate, program, run_to_end};
 pub use database::{change, change_as_if_killed, flip_a_byte};
 
