@@ -10,6 +10,7 @@ mod circuit;
 mod core;
 mod queue;
 mod rate;
+mod slots;
 mod table;
 
 use std::collections::{HashMap, VecDeque};
@@ -26,6 +27,7 @@ use tracing::error;
 
 pub use self::brake::Reason;
 pub use self::core::{Cancelled, Core, Counts, Ticket};
+pub use self::slots::SlotEvent;
 pub use self::table::{Entry, Stage};
 use crate::config;
 use crate::metrics;
@@ -53,6 +55,7 @@ pub trait Poll: Send + Sync + 'static {
 pub enum Event {
     Committed(Committed),
     Ask(Ask),
+    Slots(SlotEvent),
     Reconfigure(Box<Settings>),
     /// Test builds only: stand still, to see the watchdog bite.
     #[cfg(feature = "stall")]
@@ -338,6 +341,7 @@ impl<P: Poll> Running<P> {
             Event::Ask(Ask::Stats(reply)) => {
                 let _ = reply.send(self.stats());
             }
+            Event::Slots(event) => self.hear_of_slots(event),
             Event::Reconfigure(settings) => {
                 let Settings { schedule, rate, concurrency } = *settings;
                 self.core.reconfigure(schedule, rate);
