@@ -50,14 +50,8 @@ fn package() -> Result<PathBuf, String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deb");
     let deb = folder.join("pinwatch.deb");
     fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-    // Debug symbols would be most of it, and each container has a copy.
-    let program = folder.join("pinwatch");
-    let strip = Command::new("strip").arg("-o").arg(&program).arg(env!("CARGO_BIN_EXE_pinwatch")).status();
-    if !strip.is_ok_and(|status| status.success()) {
-        fs::copy(env!("CARGO_BIN_EXE_pinwatch"), &program).map_err(|error| error.to_string())?;
-    }
     let built = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/build-deb.sh"))
-        .env("PINWATCH_BINARY", &program)
+        .env("PINWATCH_BINARY", env!("CARGO_BIN_EXE_pinwatch"))
         .args(["--fast", "--output"])
         .arg(&deb)
         .output()
