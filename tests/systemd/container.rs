@@ -21,9 +21,38 @@ pub struct Container {
 
 /// Boots one; `None`, loudly, where this machine can't.
 pub fn container() -> Option<Container> {
+    booted(None)
+}
+
+/// Boots one with systemd 254; `None`, loudly, where this machine can't, or where it can't be had: the tests must not
+/// depend on an archive that is elsewhere.
+pub fn newer_container() -> Option<Container> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("newer-systemd");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd/newer.sh");
+    let fetched = Command::new("timeout").arg("60").arg("sh").arg(script).arg(&folder).output();
+    match fetched {
+        Ok(output) if output.status.success() => booted(Some(&folder)),
+        failed => {
+            let why = failed.map_or_else(|error| error.to_string(), |output| text(&output));
+            eprintln!("\n*** SKIPPED, NOT TESTED: no newer systemd could be fetched: {why} ***\n");
+            None
+        }
+    }
+}
+
+/// The package that is tested.
+pub fn deb() -> Option<PathBuf> {
+    package_once().as_ref().ok().cloned()
+}
+
+fn package_once() -> &'static Result<PathBuf, String> {
     static DEB: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let booted = match DEB.get_or_init(package) {
-        Ok(deb) => Container::boot(deb.clone()),
+    DEB.get_or_init(package)
+}
+
+fn booted(systemd: Option<&Path>) -> Option<Container> {
+    let booted = match package_once() {
+        Ok(deb) => Container::boot(deb.clone(), systemd),
         Err(missing) => Err(missing.clone()),
     };
     match booted {
@@ -62,7 +91,8 @@ fn package() -> Result<PathBuf, String> {
 }
 
 impl Container {
-    fn boot(deb: PathBuf) -> Result<Self, String> {
+    /// `systemd`: a folder with the packages of another one than the machine's.
+    fn boot(deb: PathBuf, systemd: Option<&Path>) -> Result<Self, String> {
         // Not in /tmp, which the container has its own of.
         let root = TempDir::with_prefix_in("root", env!("CARGO_TARGET_TMPDIR"))
             .map_err(|error| error.to_string())?;
@@ -71,6 +101,7 @@ impl Container {
             .args("--pid --mount --mount-proc --fork --uts --ipc --cgroup --net --kill-child bash".split(' '))
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd/boot.sh"))
             .arg(root.path())
+            .args(systemd)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
