@@ -148,6 +148,29 @@ fn refuses_a_bad_reload_and_takes_a_good_one(container: &Container) {
 }
 
 #[test]
+fn doctor_foresees_what_systemd_forbids_and_its_advice_helps() {
+    let Some(container) = container() else { return };
+    container.install_with_key();
+    let doctor = "PINWATCH__API__BASE_URL=http://127.0.0.1:8085 pinwatch doctor";
+    container.run(&format!("systemctl start pinwatch.service && {doctor}"));
+    container.run(
+        "install -d -o pinwatch -g pinwatch -m 0750 /srv/outcomes \
+         && printf '[[sink]]\\ntype = \"file\"\\nname = \"other\"\\npath = \"/srv/outcomes/a.jsonl\"\\n' >> /etc/pinwatch/pinwatch.toml",
+    );
+    let found = container.fails(doctor);
+    assert!(found.contains("ReadWritePaths=/srv/outcomes, then systemctl restart"), "{found}");
+    container.fails("systemctl restart pinwatch.service");
+    container.drop_in("sink", "[Service]\nReadWritePaths=/srv/outcomes\n");
+    container.run(&format!("systemctl restart pinwatch.service && {doctor}"));
+    deliver(&container, "sim-delivered-1");
+    container.run("grep -q sim-delivered-1 /srv/outcomes/a.jsonl");
+    // The store too.
+    let elsewhere = format!("PINWATCH__STORE__URL=sqlite:/srv/state/pinwatch.db {doctor} --json");
+    let found = container.fails(&elsewhere);
+    assert!(found.contains("\"check\":\"store\",\"ok\":false"), "{found}");
+}
+
+#[test]
 fn lintian_finds_nothing() {
     let Some(deb) = deb() else { return };
     match Command::new("lintian").args(["--display-info", "--fail-on=error,warning,info"]).arg(deb).output() {
