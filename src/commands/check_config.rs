@@ -8,13 +8,14 @@ use super::error::CommandError;
 use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
+use crate::config::{Config, SinkKind};
 use crate::daemon::DaemonError;
 use crate::poll::Client;
+use crate::sinks::{Endpoint, Trouble};
 
 pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> {
     let explained = config::explain_beside_daemon(globals)?;
-    // Reads `api.ca_file`, and makes no connection.
-    Client::new(&explained.config.api).map_err(DaemonError::Client)?;
+    build(&explained.config)?;
     if output.is_json() {
         for setting in &explained.settings {
             let line =
@@ -35,4 +36,19 @@ pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> 
         None => note("the configuration is good; no file was read"),
     }
     Ok(Exit::Done)
+}
+
+/// Makes what the start makes of a configuration before it opens anything: reads `api.ca_file` and the system's
+/// certificates, and makes no connection.
+fn build(config: &Config) -> Result<(), CommandError> {
+    Client::new(&config.api).map_err(DaemonError::Client)?;
+    for sink in &config.sinks {
+        if let SinkKind::Webhook(webhook) = &sink.kind {
+            Endpoint::new(webhook).map_err(|error| DaemonError::Sink {
+                name: sink.name.clone(),
+                trouble: Trouble::Closed(error.to_string()),
+            })?;
+        }
+    }
+    Ok(())
 }

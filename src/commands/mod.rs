@@ -34,6 +34,7 @@ mod stats;
 mod storm;
 mod submit;
 mod tail;
+mod unit;
 mod upkeep_cli;
 mod wait;
 mod watch;

@@ -1,14 +1,22 @@
 #!/bin/bash
 # Boots systemd as PID 1 on a copy-on-write view of this machine, in namespaces that `unshare` has made. Nothing
 # of it reaches the machine: all writes go to a tmpfs that ends with the namespace.
-# Usage: unshare --pid --mount --mount-proc --fork --uts --ipc --cgroup --net bash boot.sh EMPTY-FOLDER
+# Usage: unshare --pid --mount --mount-proc --fork --uts --ipc --cgroup --net bash boot.sh EMPTY-FOLDER [DEBS]
+# DEBS: a folder with the packages of another systemd, which is booted instead of the machine's.
 set -eu
 root=$1
+debs=${2:-}
 mount --make-rprivate /
 mount -t tmpfs -o mode=0755 tmpfs "$root"
 mkdir "$root/upper" "$root/work" "$root/new"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$root/upper,workdir=$root/work" "$root/new"
 cd "$root/new"
+if [ -n "$debs" ]; then
+  for deb in "$debs"/*.deb; do
+    # Debian's /lib is a link to /usr/lib, and stays one.
+    dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink
+  done
+fi
 mount -t proc proc proc
 mount -t sysfs sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
