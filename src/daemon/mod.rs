@@ -9,6 +9,7 @@ mod reload;
 mod retention;
 mod signals;
 mod sink_set;
+mod sink_start;
 
 use std::future::Future;
 use std::io;
@@ -26,14 +27,15 @@ use self::reload::CurrentClient;
 pub use self::reload::{Outside, SetLog};
 use self::signals::{Signal, Signals};
 use self::sink_set::SinkSet;
+use self::sink_start::Outbox;
 use crate::clock::Clock;
-use crate::config::{self, Explained, Setting, SinkKind};
+use crate::config::{self, Explained, Setting};
 use crate::fault::fault_point;
 use crate::http::{self, Http};
 use crate::intake::{self, Passed, Services, Socket, SocketError};
 use crate::poll::{Client, ClientError};
 use crate::schedule::{self, Schedule};
-use crate::sinks::{Dispatcher, Endpoint, FileSink, Health, Ordered, StdoutSink, Trouble, WebhookSink};
+use crate::sinks::{Health, Leave, Trouble};
 use crate::store::{OpenError, Store, Unavailable, Writer};
 
 /// How long the store and the sinks may take to be flushed at a stop, each.
@@ -145,10 +147,9 @@ impl Daemon {
             health: health.clone(),
             rotate: rotations,
             finish: finish.clone(),
+            leave: Leave::default(),
         });
-        for sink in &config.sinks {
-            sinks.start(sink).await?;
-        }
+        sinks.start(&config.sinks).await?;
         warn_of_unknown_sinks(&store, &config.sinks).await?;
 
         let socket = listen(outside.socket.take(), &config.intake)?;
@@ -310,64 +311,6 @@ fn listen(passed: Option<Passed>, intake: &config::Intake) -> Result<Socket, Soc
         );
     }
     Socket::adopt(passed)
-}
-
-/// What every sink is given.
-struct Outbox {
-    cursor: i64,
-    store: Store,
-    writer: Writer,
-    clock: Clock,
-    health: Health,
-    rotate: watch::Receiver<u64>,
-    finish: CancellationToken,
-}
-
-/// Opens a sink, so that one that can't be written stops the start, and starts its dispatcher.
-async fn start_sink(
-    config: &config::Sink,
-    outbox: Outbox,
-    sinks: &mut JoinSet<()>,
-) -> Result<(), DaemonError> {
-    match &config.kind {
-        SinkKind::Stdout => start_ordered(config, StdoutSink, outbox, sinks).await,
-        SinkKind::File { path, fsync } => {
-            start_ordered(config, FileSink::new(path.clone(), *fsync), outbox, sinks).await
-        }
-        SinkKind::Webhook(webhook) => start_webhook(config, webhook, outbox, sinks),
-    }
-}
-
-/// Never depends on the endpoint, which may be down.
-fn start_webhook(
-    config: &config::Sink,
-    webhook: &config::Webhook,
-    outbox: Outbox,
-    sinks: &mut JoinSet<()>,
-) -> Result<(), DaemonError> {
-    let name = config.name.clone();
-    let endpoint = Endpoint::new(webhook).map_err(|error| DaemonError::Sink {
-        name: name.clone(),
-        trouble: Trouble::Closed(error.to_string()),
-    })?;
-    let Outbox { cursor, store, writer, clock, health, rotate: _, finish } = outbox;
-    sinks.spawn(WebhookSink { name, endpoint, cursor, store, writer, clock, health, finish }.run());
-    Ok(())
-}
-
-async fn start_ordered(
-    config: &config::Sink,
-    sink: impl Ordered,
-    outbox: Outbox,
-    sinks: &mut JoinSet<()>,
-) -> Result<(), DaemonError> {
-    let Outbox { cursor, store, writer, clock, health, rotate, finish } = outbox;
-    let name = config.name.clone();
-    let mut dispatcher = Dispatcher { name, sink, cursor, store, writer, clock, health, rotate, finish };
-    let opened = dispatcher.open().await;
-    opened.map_err(|trouble| DaemonError::Sink { name: config.name.clone(), trouble })?;
-    sinks.spawn(dispatcher.run());
-    Ok(())
 }
 
 /// A sink that is not configured any more keeps its cursor, and so all outcomes since.

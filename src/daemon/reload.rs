@@ -10,7 +10,8 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{Daemon, DaemonError, notify, warn_of_unknown_sinks};
+use super::sink_set::CantChange;
+use super::{Daemon, notify, warn_of_unknown_sinks};
 use crate::config::{Config, ConfigError, Log, Setting, Sources};
 use crate::intake::Passed;
 use crate::pin::PinId;
@@ -38,7 +39,7 @@ enum Refused {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
-    Sink(#[from] DaemonError),
+    Sinks(#[from] CantChange),
     #[error("log.level: {0}")]
     Log(String),
 }
@@ -94,14 +95,13 @@ impl Daemon {
         let new = Config::explain(&self.outside.sources)?;
         let client = Client::new(&new.config.api)?;
         // These can fail, and are undone then.
-        let mut changes = self.sinks.change_to(&new.config.sinks).await?;
+        let prepared = self.sinks.prepare(&new.config.sinks).await?;
         if let Err(problem) = (self.outside.set_log)(&new.config.log) {
-            if let Err(error) = self.sinks.change_to(&self.current.config.sinks).await {
-                error!(%error, "the sinks could not be put back");
-            }
+            self.sinks.undo(prepared).await;
             return Err(Refused::Log(problem));
         }
         // These can't.
+        let mut changes = self.sinks.change_over(prepared);
         let api = &new.config.api;
         self.client.0.send_replace(client);
         let settings = schedule::Settings {
