@@ -75,7 +75,7 @@ pub async fn run(configured: Explained, outside: Outside) -> Result<(), DaemonEr
     let mut daemon = tokio::select! {
         started = Daemon::start(configured, outside) => started?,
         // Nothing was taken yet, so there is nothing to end in order.
-        () = signals.stop_again() => return Ok(()),
+        _ = signals.stop() => return Ok(()),
     };
     notify::ready();
     let ended = daemon.until_stopped(&mut signals).await;
@@ -83,7 +83,7 @@ pub async fn run(configured: Explained, outside: Outside) -> Result<(), DaemonEr
     let stopping = daemon.stop(grace);
     tokio::select! {
         () = stopping => ended,
-        () = signals.stop_again() => Err(DaemonError::Forced),
+        _ = signals.stop() => Err(DaemonError::Forced),
     }
 }
 
@@ -234,11 +234,13 @@ impl Daemon {
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
-                    Signal::Stop(name) => {
-                        info!(signal = name, "stopping: no new PINs are taken, running polls end");
-                        return Ok(());
-                    }
-                    Signal::Reload => self.reload().await,
+                    Signal::Stop(name) => return Ok(stops(name)),
+                    // A sink may take long to leave its place, or to be opened; a stop does not wait for that.
+                    Signal::Reload => tokio::select! {
+                        biased;
+                        name = signals.stop() => return Ok(stops(name)),
+                        () = self.reload() => {}
+                    },
                     #[cfg(feature = "stall")]
                     Signal::Stall => self.schedule.stall().await,
                 },
@@ -325,6 +327,10 @@ async fn warn_of_unknown_sinks(store: &Store, sinks: &[config::Sink]) -> Result<
         }
     }
     Ok(())
+}
+
+fn stops(signal: &'static str) {
+    info!(signal, "stopping: no new PINs are taken, running polls end");
 }
 
 /// The name of a part that ended.
