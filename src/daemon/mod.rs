@@ -10,8 +10,8 @@ mod retention;
 mod signals;
 mod sink_set;
 mod sink_start;
+mod stop_limit;
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,6 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -28,6 +27,8 @@ pub use self::reload::{Outside, SetLog};
 use self::signals::{Signal, Signals};
 use self::sink_set::SinkSet;
 use self::sink_start::Outbox;
+use self::stop_limit::StopLimit;
+pub use self::stop_limit::wanted_of_unit;
 use crate::clock::Clock;
 use crate::config::{self, Explained, Setting};
 use crate::fault::fault_point;
@@ -37,9 +38,6 @@ use crate::poll::{Client, ClientError};
 use crate::schedule::{self, Schedule};
 use crate::sinks::{Health, Leave, Trouble};
 use crate::store::{OpenError, Store, Unavailable, Writer};
-
-/// How long the store and the sinks may take to be flushed at a stop, each.
-const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the daemon did not start, or did not end well.
 #[derive(Debug, Error)]
@@ -256,7 +254,7 @@ impl Daemon {
         }
     }
 
-    /// Ends the parts in the order of the data, each within a limit.
+    /// Ends the parts in the order of the data, each within a limit and all within one.
     async fn stop(self, grace: Duration) {
         let Self {
             mut parts,
@@ -270,17 +268,19 @@ impl Daemon {
             rotate: _rotate,
             ..
         } = self;
+        let limit = StopLimit::new(grace);
         stop.cancel();
         // The parts keep to the grace themselves; the patience is for what they must not do.
-        within(grace + FLUSH_PATIENCE, "intake and schedule", async {
-            while let Some(ended) = parts.join_next().await {
-                part(ended);
-            }
-        })
-        .await;
+        limit
+            .longer_step(grace, "intake and schedule", async {
+                while let Some(ended) = parts.join_next().await {
+                    part(ended);
+                }
+            })
+            .await;
         drop(parts);
         fault_point!("stopped-taking-and-not-flushed");
-        within(FLUSH_PATIENCE, "store", async {
+        limit.step("store", async {
             if let Err(unavailable) = writer.flush().await {
                 error!(%unavailable, "outcomes could not be written; their PINs are polled again after the next start");
             }
@@ -288,16 +288,16 @@ impl Daemon {
         .await;
         finish.cancel();
         fault_point!("told-sinks-to-finish");
-        within(FLUSH_PATIENCE, "sinks", sinks.ended()).await;
+        limit.step("sinks", sinks.ended()).await;
         // Until here it told that the daemon is stopping.
-        within(FLUSH_PATIENCE, "HTTP server", http.stop()).await;
+        limit.step("HTTP server", http.stop()).await;
         // Before the writer's connection: the last one to close folds the write-ahead log into the file, and
         // those that read can't.
-        within(FLUSH_PATIENCE, "store", store.close()).await;
+        limit.step("store", store.close()).await;
         // The sinks' writers go with them, ours goes here: now the writer's task ends.
         fault_point!("sinks-finished-and-store-open");
         drop((sinks, writer));
-        within(FLUSH_PATIENCE, "store", async { while writing.join_next().await.is_some() {} }).await;
+        limit.step("store", async { while writing.join_next().await.is_some() {} }).await;
         info!("stopped");
     }
 }
@@ -339,11 +339,4 @@ fn part(ended: Result<&'static str, JoinError>) -> &'static str {
         error!(%failure, "a part of the daemon broke off; this is a bug");
         "daemon"
     })
-}
-
-/// Waits for a part's end, and names it if it is late.
-async fn within(limit: Duration, name: &str, end: impl Future<Output = ()>) {
-    if timeout(limit, end).await.is_err() {
-        warn!(part = name, seconds = limit.as_secs(), "did not end in time and is broken off");
-    }
 }
