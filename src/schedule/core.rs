@@ -371,7 +371,7 @@ impl Core {
     }
 
     fn apply_brake(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) {
-        let outage = self.circuit.record(!matches!(meaning, Meaning::Unavailable(_)));
+        let outage = self.circuit.record(now, !matches!(meaning, Meaning::Unavailable(_)));
         let sign = match meaning {
             Meaning::Unauthorized(_) => Sign::Trouble(Reason::Unauthorized, None),
             Meaning::Throttled(wait) => Sign::Trouble(Reason::Throttled, Some(*wait)),
