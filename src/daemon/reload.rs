@@ -100,6 +100,8 @@ impl Daemon {
             self.sinks.undo(prepared).await;
             return Err(Refused::Log(problem));
         }
+        let keys = changed(&self.current.settings, &new.settings);
+        let new_key = !new.config.api.credentials.is_same(&self.current.config.api.credentials);
         // These can't.
         let mut changes = self.sinks.change_over(prepared);
         let api = &new.config.api;
@@ -108,14 +110,14 @@ impl Daemon {
             schedule: new.config.schedule.clone(),
             rate: api.rate,
             concurrency: api.concurrency,
+            renewed: new_key || keys.iter().any(|key| is_of_client(key)),
         };
-        // If it has ended, the daemon is about to notice.
+        // After the client, so that what counts as an answer of the new one is. If it has ended, the daemon is about to notice.
         let _ = self.schedule.reconfigure(settings).await;
         self.deadline.send_replace(new.config.schedule.deadline);
 
-        let keys = changed(&self.current.settings, &new.settings);
         changes.extend(keys.into_iter().filter(|key| !needs_restart(key) && !key.starts_with("sink[")));
-        if !api.credentials.is_same(&self.current.config.api.credentials) {
+        if new_key {
             changes.push("the credentials".to_owned());
         }
         let changes = if changes.is_empty() { "nothing".to_owned() } else { changes.join(", ") };
@@ -146,6 +148,11 @@ fn changed(old: &[Setting], new: &[Setting]) -> Vec<String> {
     keys.dedup();
     keys.retain(|key| value(old, key) != value(new, key));
     keys
+}
+
+/// Whether polls are other ones when a key has another value.
+fn is_of_client(key: &str) -> bool {
+    key.starts_with("api.") && !matches!(key, "api.rate" | "api.concurrency")
 }
 
 /// Whether a key is read at the start alone.

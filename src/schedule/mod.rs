@@ -41,7 +41,7 @@ const INBOX: usize = 256;
 const EVENTS_AT_ONCE: usize = 64;
 
 /// How often PINs are looked for that an outage has kept from their last poll for too long.
-const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+const EXPIRE_EVERY: Duration = Duration::from_secs(20);
 
 /// Asks the API about one PIN.
 pub trait Poll: Send + Sync + 'static {
@@ -65,6 +65,8 @@ pub struct Settings {
     pub schedule: config::Schedule,
     pub rate: Option<NonZeroU32>,
     pub concurrency: usize,
+    /// Whether the API or the credentials are others from now on.
+    pub renewed: bool,
 }
 
 impl From<Committed> for Event {
@@ -339,7 +341,10 @@ impl<P: Poll> Running<P> {
                 let _ = reply.send(self.stats());
             }
             Event::Reconfigure(settings) => {
-                let Settings { schedule, rate, concurrency } = *settings;
+                let Settings { schedule, rate, concurrency, renewed } = *settings;
+                if renewed {
+                    self.core.renew();
+                }
                 self.core.reconfigure(schedule, rate);
                 self.concurrency = concurrency;
             }
