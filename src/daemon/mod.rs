@@ -229,14 +229,14 @@ impl Daemon {
 
     /// Waits for the signal to stop. A part that ends before that is a failure.
     async fn until_stopped(&mut self, signals: &mut Signals) -> Result<(), DaemonError> {
-        loop {
+        let signal = loop {
             tokio::select! {
                 signal = signals.next() => match signal {
-                    Signal::Stop(name) => return Ok(stops(name)),
+                    Signal::Stop(name) => break name,
                     // A sink may take long to leave its place, or to be opened; a stop does not wait for that.
                     Signal::Reload => tokio::select! {
                         biased;
-                        name = signals.stop() => return Ok(stops(name)),
+                        name = signals.stop() => break name,
                         () = self.reload() => {}
                     },
                     #[cfg(feature = "stall")]
@@ -251,7 +251,9 @@ impl Daemon {
                 failure = self.sinks.broke() => return Err(DaemonError::Broken(part(Err(failure)))),
                 () = self.http.ended() => return Err(DaemonError::Broken("HTTP server")),
             }
-        }
+        };
+        info!(signal, "stopping: no new PINs are taken, running polls end");
+        Ok(())
     }
 
     /// Ends the parts in the order of the data, each within a limit and all within one.
@@ -327,10 +329,6 @@ async fn warn_of_unknown_sinks(store: &Store, sinks: &[config::Sink]) -> Result<
         }
     }
     Ok(())
-}
-
-fn stops(signal: &'static str) {
-    info!(signal, "stopping: no new PINs are taken, running polls end");
 }
 
 /// The name of a part that ended.
