@@ -9,13 +9,14 @@ use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
 use crate::config::{Config, SinkKind};
-use crate::daemon::DaemonError;
+use crate::daemon::{self, DaemonError};
 use crate::poll::Client;
 use crate::sinks::{Endpoint, Trouble};
 
 pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> {
     let explained = config::explain_beside_daemon(globals)?;
     build(&explained.config)?;
+    let grace = explained.config.shutdown_grace;
     if output.is_json() {
         for setting in &explained.settings {
             let line =
@@ -31,6 +32,13 @@ pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> 
         output.text(&human::table(["KEY", "VALUE", "ORIGIN"], &rows))?;
     }
     output.flush()?;
+    if let Some(wanted) = daemon::wanted_of_unit(grace) {
+        note(format_args!(
+            "a stop may take {wait} s with this shutdown_grace: under systemd set TimeoutStopSec={wait} in a drop-in \
+             (systemctl edit pinwatch), or it may kill the daemon before",
+            wait = wanted.as_secs()
+        ));
+    }
     match explained.file {
         Some(file) => note(format_args!("the configuration is good; it was read from {}", file.display())),
         None => note("the configuration is good; no file was read"),

@@ -43,6 +43,7 @@ pub struct Ticket {
     pub pin: PinId,
     slot: u32,
     generation: u32,
+    epoch: u32,
     probe: bool,
 }
 
@@ -86,6 +87,8 @@ pub struct Core {
     unsaved: bool,
     random: fastrand::Rng,
     generation: u32,
+    /// How often the API or the credentials became others.
+    epoch: u32,
     finishing: usize,
     answers: HashSet<Deliveries>,
     pub counts: Counts,
@@ -109,6 +112,7 @@ impl Core {
             unsaved: false,
             random: fastrand::Rng::with_seed(seed),
             generation: 0,
+            epoch: 0,
             finishing: 0,
             answers: HashSet::new(),
             counts: Counts::default(),
@@ -123,6 +127,13 @@ impl Core {
         self.settings = settings;
         self.rate.configure(rate);
         self.brake.try_now(self.clock.now());
+    }
+
+    /// The API or the credentials are others now. Polls under way are of the old ones: a good answer of theirs
+    /// counts for its PIN, any other tells nothing. A probe among them keeps the next one waiting no more.
+    pub fn renew(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.brake.forget_probe();
     }
 
     /// Makes room for so many more PINs.
@@ -194,16 +205,18 @@ impl Core {
         entry.stage = Stage::Polling;
         entry.polls = entry.polls.saturating_add(1);
         let probe = self.brake.started();
-        Ok(Ticket { pin: entry.pin.clone(), slot, generation: entry.generation, probe })
+        Ok(Ticket { pin: entry.pin.clone(), slot, generation: entry.generation, epoch: self.epoch, probe })
     }
 
     /// Takes in what a poll told; gives the verdict if that ends the PIN.
     pub fn answered(&mut self, ticket: Ticket, meaning: Meaning) -> Option<Verdict> {
         let now = self.clock.now();
         self.count(&meaning, now);
-        self.apply_brake(&ticket, &meaning, now);
+        let is_of_old = ticket.epoch != self.epoch;
+        if !is_of_old {
+            self.apply_brake(&ticket, &meaning, now);
+        }
         let not_found_grace = self.settings.not_found_grace;
-        let braked = self.brake.reason().is_some();
         let deadline_grace = self.settings.deadline_grace;
         let completion = self.settings.completion;
 
@@ -221,6 +234,8 @@ impl Core {
                 entry.seen = Some(share(&mut self.answers, deliveries));
                 if done { Some(Ending::Final) } else { time_is_up.then_some(Ending::Deadline) }
             }
+            // What another account or another server says of it decides nothing.
+            _ if is_of_old => None,
             Meaning::Rejected(text) => {
                 error = Some(text);
                 Some(Ending::Rejected)
@@ -228,8 +243,8 @@ impl Core {
             Meaning::NotFound if now.since(entry.submitted) > not_found_grace => Some(Ending::NotFound),
             // The account's trouble, not the PIN's: it gets its last poll when that is over.
             Meaning::Unauthorized(_) | Meaning::Throttled(_) => None,
-            // Missing answers alone decide nothing while nobody gets any, or nobody may ask.
-            Meaning::Unavailable(_) if braked && now < entry.deadline.after(deadline_grace) => None,
+            // A missing answer alone decides nothing: the last poll is tried again, for so long.
+            Meaning::Unavailable(_) if now < entry.deadline.after(deadline_grace) => None,
             Meaning::NotFound | Meaning::Unreadable(_) | Meaning::Unavailable(_) => {
                 time_is_up.then_some(Ending::Deadline)
             }
@@ -329,7 +344,7 @@ impl Core {
     }
 
     /// Gives up PINs that an outage has kept from their last poll for `schedule.deadline_grace`; some of them,
-    /// so that it is to be asked again while it gives any. O(n): for once a minute, and nothing to do but in
+    /// so that it is to be asked again while it gives any. O(n): for now and then, and nothing to do but in
     /// an outage.
     pub fn expired(&mut self) -> Vec<Verdict> {
         if self.brake.reason() != Some(Reason::Outage) {
@@ -380,7 +395,7 @@ impl Core {
     }
 
     fn apply_brake(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) {
-        let outage = self.circuit.record(!matches!(meaning, Meaning::Unavailable(_)));
+        let outage = self.circuit.record(now, !matches!(meaning, Meaning::Unavailable(_)));
         let sign = match meaning {
             Meaning::Unauthorized(_) => Sign::Trouble(Reason::Unauthorized, None),
             Meaning::Throttled(wait) => Sign::Trouble(Reason::Throttled, Some(*wait)),

@@ -43,7 +43,7 @@ const INBOX: usize = 256;
 const EVENTS_AT_ONCE: usize = 64;
 
 /// How often PINs are looked for that an outage has kept from their last poll for too long.
-const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+const EXPIRE_EVERY: Duration = Duration::from_secs(20);
 
 /// Asks the API about one PIN.
 pub trait Poll: Send + Sync + 'static {
@@ -68,6 +68,8 @@ pub struct Settings {
     pub schedule: config::Schedule,
     pub rate: Option<NonZeroU32>,
     pub concurrency: usize,
+    /// Whether the API or the credentials are others from now on.
+    pub renewed: bool,
 }
 
 impl From<Committed> for Event {
@@ -349,7 +351,10 @@ impl<P: Poll> Running<P> {
             }
             Event::Slots(event) => self.hear_of_slots(event),
             Event::Reconfigure(settings) => {
-                let Settings { schedule, rate, concurrency } = *settings;
+                let Settings { schedule, rate, concurrency, renewed } = *settings;
+                if renewed {
+                    self.core.renew();
+                }
                 self.core.reconfigure(schedule, rate);
                 self.concurrency = concurrency;
             }
