@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::process::{MEASURED, Process, pinned};
+use super::process::{Process, pinned};
 
 /// The API's key, which nobody checks.
 pub const KEY: &str = "bench-key";
 
 /// No start takes longer; what does hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Settings for PINs that only wait.
+pub const NEVER_DUE: [&str; 2] = ["schedule.initial_interval=1day", "schedule.max_interval=1day"];
 
 /// A daemon's folder: its configuration's base, its store, its outcomes.
 pub struct Home {
@@ -42,9 +45,9 @@ impl Home {
         self.at("socket")
     }
 
-    /// Starts a daemon on the core for what is measured, and waits until it is ready.
-    pub fn start(&self, settings: &[&str]) -> Daemon {
-        let mut command = pinned(MEASURED, env!("CARGO_BIN_EXE_pinwatch"));
+    /// Starts a daemon, on one core or on all, and waits until it is ready.
+    pub fn start(&self, core: Option<usize>, settings: &[&str]) -> Daemon {
+        let mut command = pinned(core, env!("CARGO_BIN_EXE_pinwatch"));
         // A file of our own, so that the machine's is not read.
         let config = self.at("pinwatch.toml");
         std::fs::write(&config, "").expect("a file");

@@ -4,14 +4,21 @@
 //! The daemon and the loop get core 0 and nginx core 1, where there are two. Prints a table of medians with the
 //! lowest and highest, and writes it as JSON. Judges nothing by its exit status: a shared machine is noisy.
 
+mod clients;
 mod daemon;
+mod lateness;
+mod lives;
 mod measure;
+mod metrics;
+mod million;
 mod nginx;
 mod plain_loop;
 mod polls;
 mod process;
 mod report;
+mod stand_in;
 mod submit;
+mod submits;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -19,7 +26,14 @@ use std::time::Instant;
 use report::Report;
 
 /// What can be measured, by name, in the order of the issue that asks for it.
-const GROUPS: [(&str, fn(&mut Report, usize)); 1] = [("polls", polls::measure)];
+const GROUPS: [(&str, fn(&mut Report, usize)); 6] = [
+    ("polls", polls::measure),
+    ("lives", lives::measure),
+    ("submits", submits::measure),
+    ("million", million::measure),
+    ("lateness", lateness::measure),
+    ("clients", clients::measure),
+];
 
 const USAGE: &str = "cargo bench -- [--runs N] [--short] [--json FILE] [GROUP…]\n\n\
     Runs all groups, or those named. --runs is how often each figure is measured (3); --short is one run.\n\
@@ -32,6 +46,10 @@ fn main() {
         match argument.as_str() {
             // This program again, in a process of its own.
             plain_loop::MODE => return plain_loop::run(&arguments.next().expect("a URL")),
+            stand_in::MODE => {
+                let mut next = || arguments.next().expect("two numbers");
+                return stand_in::run(&next(), &next());
+            }
             "--runs" => runs = arguments.next().and_then(|runs| runs.parse().ok()).unwrap_or_else(|| usage()),
             "--short" => runs = 1,
             "--json" => json = Some(arguments.next().map(PathBuf::from).unwrap_or_else(|| usage())),

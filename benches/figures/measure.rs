@@ -10,6 +10,8 @@ pub struct Window {
     pub per_second: f64,
     /// Processor time of one, in microseconds.
     pub cpu_each: f64,
+    /// Of one core, from 0 to 1.
+    pub cpu_share: f64,
 }
 
 /// Lets time pass; `count` tells how many there were so far.
@@ -20,5 +22,6 @@ pub fn window(length: Duration, process: &Process, count: impl Fn() -> f64) -> W
     Window {
         per_second: counted / took.as_secs_f64(),
         cpu_each: spent.as_secs_f64() * 1e6 / counted.max(1.0),
+        cpu_share: spent.as_secs_f64() / took.as_secs_f64(),
     }
 }

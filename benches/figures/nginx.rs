@@ -16,7 +16,7 @@ const ANSWER: &str = concat!(
 );
 
 pub struct Nginx {
-    process: Process,
+    _process: Process,
     address: SocketAddr,
     _folder: TempDir,
 }
@@ -46,7 +46,7 @@ impl Nginx {
         let program = ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx"];
         let program = program.into_iter().find(|path| fs::exists(path).unwrap_or(false));
         let program = program.expect("nginx is not installed: apt-get install nginx-light");
-        let mut command = pinned(SERVER, program);
+        let mut command = pinned(Some(SERVER), program);
         command.arg("-c").arg(&path).arg("-p").arg(folder.path());
         command.arg("-e").arg(folder.path().join("error.log"));
         let mut process = Process::start(command);
@@ -55,15 +55,11 @@ impl Nginx {
             assert!(!process.has_ended() && Instant::now() < patience, "nginx did not start at {address}");
             std::thread::sleep(Duration::from_millis(10));
         }
-        Self { process, address, _folder: folder }
+        Self { _process: process, address, _folder: folder }
     }
 
     pub fn base_url(&self) -> String {
         format!("http://{}", self.address)
-    }
-
-    pub fn process(&self) -> &Process {
-        &self.process
     }
 
     /// Requests answered so far; being asked this is one.

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use super::daemon::{Home, every};
+use super::daemon::{Daemon, Home, every};
 use super::measure::{Window, window};
 use super::nginx::Nginx;
 use super::plain_loop;
@@ -36,15 +36,20 @@ pub fn measure(report: &mut Report, runs: usize) {
 pub fn daemon(nginx: &Nginx, pins: u64) -> Window {
     let home = Home::new(&nginx.base_url());
     let often = every("100ms");
-    let daemon = home.start(&often.each_ref().map(String::as_str));
+    let daemon = home.start(Some(MEASURED), &often.each_ref().map(String::as_str));
     submit(&home.socket(), 0..pins);
+    saturated(nginx, &daemon)
+}
+
+/// A daemon that always has something due.
+pub fn saturated(nginx: &Nginx, daemon: &Daemon) -> Window {
     thread::sleep(WARM_UP);
     window(LENGTH, &daemon.process, || nginx.requests())
 }
 
 fn plain(nginx: &Nginx) -> Window {
     let this = std::env::current_exe().expect("this program");
-    let mut command = pinned(MEASURED, &this.display().to_string());
+    let mut command = pinned(Some(MEASURED), &this.display().to_string());
     command.args([plain_loop::MODE, &nginx.base_url()]);
     let process = Process::start(command);
     thread::sleep(WARM_UP);

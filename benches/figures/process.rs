@@ -1,7 +1,9 @@
 //! A process that is measured: pinned to a core, looked at through /proc, killed when it is dropped.
 
-use std::process::{Child, Command};
+use std::process::{Child, ChildStdout, Command};
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// `/proc` counts processor time in these: part of Linux' interface, whatever the kernel's own tick is.
 const TICKS_A_SECOND: f64 = 100.0;
@@ -27,11 +29,7 @@ impl Process {
 
     /// Processor time so far, of all its threads, in the kernel too.
     pub fn cpu(&self) -> Duration {
-        let stat = self.read("stat");
-        // Behind the name, which may have anything in it, the state is the first field.
-        let fields = stat.rsplit_once(") ").expect("a name").1.split(' ');
-        let ticks: f64 = fields.skip(11).take(2).map(|field| field.parse::<f64>().expect("ticks")).sum();
-        Duration::from_secs_f64(ticks / TICKS_A_SECOND)
+        ticks(&self.read("stat"), 11)
     }
 
     /// Memory that it holds now, in bytes.
@@ -42,6 +40,17 @@ impl Process {
     /// Bytes that it made the disk write so far.
     pub fn written(&self) -> f64 {
         self.number("io", "write_bytes:")
+    }
+
+    /// What it prints, if that was piped.
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.0.stdout.take().expect("a pipe")
+    }
+
+    /// Sends a signal that ends it, and waits until it has.
+    pub fn end(&mut self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).expect("a child");
+        self.0.wait().expect("a child");
     }
 
     /// Whether it has ended.
@@ -73,12 +82,24 @@ impl Drop for Process {
     }
 }
 
-/// A command that runs on this core alone; anywhere, if the machine has no such core.
-pub fn pinned(core: usize, program: &str) -> Command {
-    if std::thread::available_parallelism().is_ok_and(|cores| core >= cores.get()) {
-        return Command::new(program);
-    }
+/// A command that runs on this core alone; anywhere, if the machine has no such core or none is named.
+pub fn pinned(core: Option<usize>, program: &str) -> Command {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let Some(core) = core.filter(|core| *core < cores) else { return Command::new(program) };
     let mut command = Command::new("taskset");
     command.args(["-c", &core.to_string(), program]);
     command
+}
+
+/// Processor time of the children that have ended and were waited for.
+pub fn children_cpu() -> Duration {
+    ticks(&std::fs::read_to_string("/proc/self/stat").expect("/proc"), 13)
+}
+
+/// The sum of two fields of a `stat`, counted from the state.
+fn ticks(stat: &str, first: usize) -> Duration {
+    // The name before the state may have anything in it.
+    let fields = stat.rsplit_once(") ").expect("a name").1.split(' ');
+    let ticks: f64 = fields.skip(first).take(2).map(|field| field.parse::<f64>().expect("ticks")).sum();
+    Duration::from_secs_f64(ticks / TICKS_A_SECOND)
 }
