@@ -21,7 +21,7 @@ use super::human;
 use super::output::{Output, note};
 use super::protocol::{Numbers, Request};
 use super::unit::Limits;
-use crate::config::{Api, Explained, SYSTEM_FILE, Setting, Sink, SinkKind};
+use crate::config::{Api, Explained, SYSTEM_FILE, Setting, Sink, SinkKind, StoreUrl};
 use crate::pin::PinId;
 use crate::poll;
 
@@ -161,7 +161,10 @@ async fn under_systemd(explained: &Explained) -> Vec<Finding> {
     }
     let Some(limits) = Limits::of_unit().await else { return Vec::new() };
     let config = &explained.config;
-    let store = limits.refusal(&config.store.path).map(|why| Finding::ill("store", why));
+    let store = match &config.store.url {
+        StoreUrl::Sqlite(path) => limits.refusal(path).map(|why| Finding::ill("store", why)),
+        StoreUrl::Postgres { .. } => None,
+    };
     let sinks = config.sinks.iter().filter_map(|sink| match &sink.kind {
         SinkKind::File { path, .. } => {
             limits.refusal(path).map(|why| Finding::ill("sink", format!("{} {why}", sink.name)))

@@ -47,6 +47,14 @@ pub struct Ticket {
     probe: bool,
 }
 
+#[cfg(test)]
+impl Ticket {
+    pub(super) fn for_test(pin: &str) -> Self {
+        let pin = pin.parse().expect("a PIN ID");
+        Self { pin, slot: 0, generation: 0, epoch: 0, probe: false }
+    }
+}
+
 /// What became of a cancel.
 #[derive(Debug)]
 pub enum Cancelled {

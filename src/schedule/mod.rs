@@ -8,6 +8,7 @@
 mod brake;
 mod circuit;
 mod core;
+mod polls;
 mod queue;
 mod rate;
 mod slots;
@@ -20,17 +21,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
 
 pub use self::brake::Reason;
 pub use self::core::{Cancelled, Core, Counts, Ticket};
+use self::polls::Polls;
 pub use self::slots::SlotEvent;
 pub use self::table::{Entry, Stage};
 use crate::config;
-use crate::metrics;
 use crate::outcome::{Deliveries, Verdict};
 use crate::pin::PinId;
 use crate::poll::Meaning;
@@ -202,11 +201,9 @@ impl<P: Poll> Task<P> {
         let Self { core, poller, writer, events, concurrency, stop, grace } = self;
         let running = Running {
             core,
-            poller,
+            polls: Polls::new(|ticket| polls::poll(&*poller, ticket)),
             writer,
             concurrency,
-            polls: JoinSet::new(),
-            tickets: HashMap::new(),
             verdicts: VecDeque::new(),
             unsaved: None,
             waiters: HashMap::new(),
@@ -215,14 +212,11 @@ impl<P: Poll> Task<P> {
     }
 }
 
-struct Running<P> {
+struct Running<S, F> {
     core: Core,
-    poller: Arc<P>,
+    polls: Polls<S, F>,
     writer: Writer,
     concurrency: usize,
-    polls: JoinSet<Meaning>,
-    /// The running polls, by task: a poll that panics still tells whose it was.
-    tickets: HashMap<task::Id, Ticket>,
     /// Verdicts for which the writer had no room. Bounded by the core, which stops polling.
     verdicts: VecDeque<Verdict>,
     /// The state of the brake, if the writer had no room for it.
@@ -230,7 +224,7 @@ struct Running<P> {
     waiters: HashMap<PinId, Vec<oneshot::Sender<Record>>>,
 }
 
-impl<P: Poll> Running<P> {
+impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
     async fn run(
         mut self,
         mut events: mpsc::Receiver<Event>,
@@ -243,8 +237,8 @@ impl<P: Poll> Running<P> {
         expire.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // Here too, or clients who never stop asking would keep the answers of polls waiting for ever.
-            while let Some(ended) = self.polls.try_join_next_with_id() {
-                self.answered(ended);
+            while let Some((ticket, meaning)) = self.polls.try_answer() {
+                self.answered(ticket, meaning);
             }
             let stopping = stop.is_cancelled();
             let wake = if stopping { give_up } else { self.start_polls() };
@@ -263,7 +257,7 @@ impl<P: Poll> Running<P> {
                         self.hear(event);
                     }
                 }
-                Some(ended) = self.polls.join_next_with_id() => self.answered(ended),
+                Some((ticket, meaning)) = self.polls.answer() => self.answered(ticket, meaning),
                 () = self.writer.room(), if !self.verdicts.is_empty() || self.unsaved.is_some() => {}
                 _ = expire.tick() => self.verdicts.extend(self.core.expired()),
                 () = sleep_until(wake), if wake.is_some() => {
@@ -278,26 +272,15 @@ impl<P: Poll> Running<P> {
     /// Starts every poll that is due and admitted; gives when to look again.
     fn start_polls(&mut self) -> Option<tokio::time::Instant> {
         while self.polls.len() < self.concurrency {
-            let ticket = match self.core.next_poll() {
-                Ok(ticket) => ticket,
+            match self.core.next_poll() {
+                Ok(ticket) => self.polls.start(ticket),
                 Err(again) => return again.map(|moment| self.core.clock().instant(moment)),
-            };
-            let (poller, pin) = (self.poller.clone(), ticket.pin.clone());
-            let task = self.polls.spawn(async move { metrics::polled(poller.poll(&pin)).await });
-            self.tickets.insert(task.id(), ticket);
+            }
         }
         None
     }
 
-    fn answered(&mut self, ended: Result<(task::Id, Meaning), JoinError>) {
-        let (id, meaning) = match ended {
-            Ok((id, meaning)) => (id, meaning),
-            Err(failure) => {
-                error!(%failure, "a poll broke off; this is a bug. Its PIN is polled again");
-                (failure.id(), Meaning::Unreadable("the poll broke off".into()))
-            }
-        };
-        let Some(ticket) = self.tickets.remove(&id) else { return };
+    fn answered(&mut self, ticket: Ticket, meaning: Meaning) {
         if let Some(verdict) = self.core.answered(ticket, meaning) {
             self.verdicts.push_back(verdict);
         }
