@@ -59,6 +59,7 @@ pub enum Request<'a> {
         sink: &'a str,
     },
     Stats,
+    Nodes,
     Ping,
 }
 
