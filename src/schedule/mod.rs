@@ -320,6 +320,12 @@ impl<P: Poll> Running<P> {
         match event {
             Event::Committed(Committed::Accepted(pins)) => pins.iter().for_each(|pin| self.core.accept(pin)),
             Event::Committed(Committed::Finished(outcomes)) => outcomes.iter().for_each(|o| self.finished(o)),
+            Event::Committed(Committed::Cancel(pins)) => pins.iter().for_each(|pin| {
+                if let Cancelled::Now(verdict) = self.core.cancel(pin) {
+                    self.verdicts.push_back(verdict);
+                }
+            }),
+            Event::Committed(Committed::Gone(pins)) => pins.iter().for_each(|pin| self.gone(pin)),
             Event::Ask(Ask::Live(pins, reply)) => {
                 let _ = reply.send(pins.iter().map(|pin| Some(self.live(self.core.entry(pin)?))).collect());
             }
@@ -408,7 +414,7 @@ impl<P: Poll> Running<P> {
 /// Loads every PIN in flight from the store, and the brake.
 pub async fn resume(core: &mut Core, store: &Store) -> Result<(), Unavailable> {
     core.restore(&store.brake().await?);
-    store.each_in_flight(|pin: InFlight| core.resume(&pin)).await
+    store.each_in_flight(&mut |pin: InFlight| core.resume(&pin)).await
 }
 
 async fn sleep_until(instant: Option<tokio::time::Instant>) {
