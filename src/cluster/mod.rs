@@ -5,8 +5,12 @@
 
 mod plan;
 mod registry;
+mod shared;
 mod task;
+mod waiting;
 
 pub use self::plan::{Holders, NodeId, Plan, plan};
 pub use self::registry::{Registered, Registry, Renewed, Report, Seen, View};
+pub use self::shared::{Cluster, Fate, Positions, Shared};
 pub use self::task::{Hints, State, Task};
+pub use self::waiting::Waiting;

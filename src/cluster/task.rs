@@ -99,6 +99,7 @@ impl<R: Registry> Task<R> {
             told_until: registered,
             next_beat: registered,
             report: Report::default(),
+            settled: false,
         };
         member.task.state.send_modify(|state| state.id = id);
         finish.run_until_cancelled(member.run()).await;
@@ -119,6 +120,8 @@ struct Member<R> {
     told_until: Instant,
     next_beat: Instant,
     report: Report,
+    /// The schedule has all PINs of the slots that are this node's, and of no others.
+    settled: bool,
 }
 
 impl<R: Registry> Member<R> {
@@ -126,8 +129,13 @@ impl<R: Registry> Member<R> {
         let mut next_claim = Instant::now();
         loop {
             let begun = Instant::now();
+            self.settled = false;
             let next_look = match self.round().await {
-                Ok(next) => next.max(begun + LOOKS_APART),
+                Ok(next) => {
+                    self.settled = true;
+                    next_claim = begun;
+                    next.max(begun + LOOKS_APART)
+                }
                 Err(broken) => {
                     self.note(broken);
                     begun + (self.task.lease / 10).clamp(LOOKS_APART, CLAIM_EVERY)
@@ -146,10 +154,11 @@ impl<R: Registry> Member<R> {
                     () = sleep_until(next_claim) => {}
                 }
                 next_claim = Instant::now() + CLAIM_EVERY;
-                if self.loaded.is_empty() {
+                // A cancel of a PIN that is not loaded yet would find nothing to withdraw, and be lost.
+                if !self.settled || self.held.is_empty() {
                     continue;
                 }
-                if let Err(unavailable) = self.task.registry.claim(&self.loaded).await {
+                if let Err(unavailable) = self.task.registry.claim().await {
                     self.note(unavailable.into());
                 }
             }
@@ -289,8 +298,7 @@ impl<R: Registry> Member<R> {
             self.beat_if_due().await?;
         }
         self.loaded = self.loaded.union(&slots);
-        // What was left for their holder before: a cancel of a PIN that was not loaded yet would have been lost.
-        Ok(self.task.registry.claim(&self.loaded).await?)
+        Ok(())
     }
 
     fn note(&self, broken: Broken) {

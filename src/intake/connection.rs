@@ -201,6 +201,7 @@ impl Connection<'_> {
             Request::Drop { sink, which } => upkeep::drop(self.services, sink, which).await,
             Request::ForgetSink { sink } => upkeep::forget_sink(self.services, sink).await,
             Request::Stats => self.stats().await,
+            Request::Nodes => nodes(self.services).await,
             Request::Ping => Ok(answer::pong()),
             Request::Tail { start, follow } => return self.tail(start, follow).await,
         };
