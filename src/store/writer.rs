@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::{
-    Applied, ClusterApplied, ClusterWork, Committed, NewPin, Order, Orphan, Progress, SavedBrake, Submitted, Transaction,
-    Unavailable, Writes,
+    Applied, ClusterApplied, ClusterWork, Committed, NewPin, Order, Orphan, Progress, SavedBrake, Submitted,
+    Transaction, Unavailable, Writes,
 };
 use crate::fault::fault_point;
 use crate::metrics;

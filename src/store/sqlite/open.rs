@@ -81,8 +81,7 @@ pub async fn open(path: &Path) -> Result<(Store, Box<dyn Writes>), OpenError> {
     fault_point!("migrated");
 
     let count = |sql| sqlx::query_scalar::<_, i64>(sql);
-    let commits =
-        count("SELECT commits FROM history").fetch_one(&mut connection).await.map_err(sqlite)?;
+    let commits = count("SELECT commits FROM history").fetch_one(&mut connection).await.map_err(sqlite)?;
     note_commits(&lock, commits);
     let in_flight = count("SELECT count(*) FROM pin").fetch_one(&mut connection).await.map_err(sqlite)?;
     let last_seq = count("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outcome'")

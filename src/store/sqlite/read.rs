@@ -215,11 +215,7 @@ impl Reads for Reader {
         Ok(rows.iter().map(counts).collect::<Result<_, sqlx::Error>>()?)
     }
 
-    async fn oldest_undelivered(
-        &self,
-        sink: &str,
-        cursor: i64,
-    ) -> Result<Option<Timestamp>, Unavailable> {
+    async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Timestamp>, Unavailable> {
         // The oldest has the lowest `seq`, so each half reads one row; an outcome's end is not indexed.
         let millis: Option<i64> = sqlx::query_scalar(
             "SELECT min(finished_at) FROM ( \
