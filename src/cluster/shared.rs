@@ -27,7 +27,11 @@ pub trait Shared: Send + Sync + 'static {
     async fn seq_before_last(&self, count: u32) -> Result<i64, Unavailable>;
 
     /// At most `limit` outcomes behind these positions, by `seq`, which moves the positions behind them.
-    async fn outcomes_after(&self, positions: &mut Positions, limit: u32) -> Result<Vec<Outcome>, Unavailable>;
+    async fn outcomes_after(
+        &self,
+        positions: &mut Positions,
+        limit: u32,
+    ) -> Result<Vec<Outcome>, Unavailable>;
 }
 
 /// How far somebody has read each node's part of the outbox. One `seq` would not do: a node may commit a lower one

@@ -99,7 +99,9 @@ impl Waiting {
             let fates = match timeout(PATIENCE, self.shared.fates(pins)).await {
                 Ok(Ok(fates)) => fates,
                 Ok(Err(error)) => return debug!(%error, "what became of PINs of other nodes is asked again"),
-                Err(_) => return debug!("what became of PINs of other nodes was not answered, and is asked again"),
+                Err(_) => {
+                    return debug!("what became of PINs of other nodes was not answered, and is asked again");
+                }
             };
             for (pin, fate) in pins.iter().zip(fates) {
                 if fate == Fate::InFlight {
@@ -174,7 +176,12 @@ mod tests {
         let (cluster, waiting) = Cluster::new(tables.clone(), watch::channel(State::default()).1, hints);
         let stop = CancellationToken::new();
         tokio::spawn(waiting.run(stop.clone()));
-        let ask = |id: &str| tokio::spawn({ let (cluster, pin) = (cluster.clone(), pin(id)); async move { cluster.ended(pin).await } });
+        let ask = |id: &str| {
+            tokio::spawn({
+                let (cluster, pin) = (cluster.clone(), pin(id));
+                async move { cluster.ended(pin).await }
+            })
+        };
         let (a, b, twice, c) = (ask("A"), ask("B"), ask("A"), ask("C"));
         tokio::time::sleep(Duration::from_millis(1500)).await;
         assert_eq!(*tables.questions.lock().unwrap(), [3], "one for all, each PIN once");

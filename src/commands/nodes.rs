@@ -29,7 +29,10 @@ pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError
     if !shared {
         note("this is one machine: its store is a file, which no other node shares (store.url)");
     } else if free > 0 {
-        note(format_args!("{} held by nobody alive; the nodes take them within the lease", human::count(free, "slot")));
+        note(format_args!(
+            "{} held by nobody alive; the nodes take them within the lease",
+            human::count(free, "slot")
+        ));
     }
     Ok(Exit::Done)
 }
@@ -44,7 +47,8 @@ fn row(node: Value) -> [String; 8] {
         (Some(rate), None) => format!("at most {rate:.1}"),
         (None, None) => "no limit".to_owned(),
     };
-    let lease = node.lease_left_ms.map_or_else(|| "over".to_owned(), |ms| human::short(Duration::from_millis(ms)));
+    let lease =
+        node.lease_left_ms.map_or_else(|| "over".to_owned(), |ms| human::short(Duration::from_millis(ms)));
     let alive = if node.alive { "yes" } else { "no" };
     [
         name,
