@@ -9,6 +9,7 @@
 mod adopt;
 mod claims;
 mod connect;
+mod fates;
 mod finish;
 mod membership;
 mod open;
