@@ -20,7 +20,7 @@ use crate::clock::{Clock, Moment};
 use crate::config;
 use crate::metrics;
 use crate::outcome::{Deliveries, Delivery, Ending, Verdict};
-use crate::pin::PinId;
+use crate::pin::{CompactPinId, PinId};
 use crate::poll::{self, Meaning};
 use crate::store::{InFlight, SavedBrake};
 
@@ -150,7 +150,7 @@ impl Core {
         let (due, class) = (due.min(deadline.max(self.clock.now())), Class::of(interval));
         self.generation = self.generation.wrapping_add(1);
         let entry = Entry {
-            pin: pin.pin.clone(),
+            pin: CompactPinId::from(&pin.pin),
             submitted,
             deadline,
             stage: Stage::Waiting { due, class },
@@ -185,7 +185,7 @@ impl Core {
         entry.stage = Stage::Polling;
         entry.polls = entry.polls.saturating_add(1);
         let probe = self.brake.started();
-        Ok(Ticket { pin: entry.pin.clone(), slot, generation: entry.generation, probe })
+        Ok(Ticket { pin: entry.pin.expand(), slot, generation: entry.generation, probe })
     }
 
     /// Takes in what a poll told; gives the verdict if that ends the PIN.
@@ -331,7 +331,7 @@ impl Core {
         let room = MAX_FINISHING.saturating_sub(self.finishing);
         let over = |entry: &Entry| entry.stage != Stage::Finishing && now >= entry.deadline.after(grace);
         let pins: Vec<PinId> =
-            self.table.iter().filter(|e| over(e)).take(room).map(|e| e.pin.clone()).collect();
+            self.table.iter().filter(|e| over(e)).take(room).map(|e| e.pin.expand()).collect();
         pins.iter().filter_map(|pin| self.withdraw(pin, Ending::Deadline)).collect()
     }
 
@@ -346,9 +346,10 @@ impl Core {
         self.finishing += 1;
         self.counts.outcomes[ending as usize] += 1;
         metrics::ended(ending, entry.seen.as_ref(), self.clock.now().since(entry.submitted));
-        debug!(pin_id = %entry.pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");
+        let pin = entry.pin.expand();
+        debug!(pin_id = %pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");
         Some(Verdict {
-            pin: entry.pin.clone(),
+            pin,
             ending,
             deliveries: entry.seen.clone(),
             error,
