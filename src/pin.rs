@@ -186,9 +186,11 @@ impl FromStr for PinId {
         if text.len() > MAX_PIN_ID_LEN {
             return Err(InvalidPinId::TooLong(text.chars().count()));
         }
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if let Some(bad) = text.chars().find(|c| !allowed(*c)) {
-            return Err(InvalidPinId::BadCharacter(bad));
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if let Some(at) = text.bytes().position(|byte| !allowed(byte)) {
+            // What is before it is ASCII, so a character begins there.
+            let bad = text.get(at..).and_then(|rest| rest.chars().next());
+            return Err(InvalidPinId::BadCharacter(bad.unwrap_or(char::REPLACEMENT_CHARACTER)));
         }
         if matches!(text, "." | "..") {
             return Err(InvalidPinId::Dots);

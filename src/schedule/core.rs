@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::brake::{Brake, Change, Reason, Sign};
 use super::circuit::Circuit;
-use super::queue::{Class, Queue};
+use super::queue::{Class, Queue, Waiting};
 use super::rate::Rate;
 use super::table::{Entry, LastAnswer, Stage, Table};
 use crate::backoff::Backoff;
@@ -129,20 +129,41 @@ impl Core {
     pub fn accept(&mut self, new: &InFlight) {
         let now = self.clock.now();
         let wait = self.backoff.jittered(self.settings.initial_interval, &mut self.random);
-        self.insert(new, now, now.after(wait), self.settings.initial_interval);
+        let entered = self.enter(new, now, now.after(wait), self.settings.initial_interval);
+        if let Some(Waiting { class, due, slot }) = entered {
+            self.queue.insert(slot, due, class);
+        }
     }
 
     /// Takes a PIN that was in flight before the start. Its age tells its interval, and its next poll is
     /// anywhere within that, so that a start is no storm.
     pub fn resume(&mut self, old: &InFlight) {
+        if let Some(Waiting { class, due, slot }) = self.enter_old(old) {
+            self.queue.insert(slot, due, class);
+        }
+    }
+
+    /// The same for all of them at the start, who come one by one.
+    pub fn resume_all(&mut self) -> ResumeAll<'_> {
+        ResumeAll { core: self, waiting: Vec::new() }
+    }
+
+    fn enter_old(&mut self, old: &InFlight) -> Option<Waiting> {
         let now = self.clock.now();
         let submitted = self.clock.moment_of_past(old.submitted_at);
         let interval = self.backoff.interval_at(now.since(submitted));
         let due = now.after(interval.mul_f64(self.random.f64()));
-        self.insert(old, submitted, due, interval);
+        self.enter(old, submitted, due, interval)
     }
 
-    fn insert(&mut self, pin: &InFlight, submitted: Moment, due: Moment, interval: Duration) {
+    /// Puts a PIN into the table; gives how it is to be put into the queue.
+    fn enter(
+        &mut self,
+        pin: &InFlight,
+        submitted: Moment,
+        due: Moment,
+        interval: Duration,
+    ) -> Option<Waiting> {
         // A deadline is a time to live: the wall clock may have jumped since it was worked out.
         let lifetime =
             Duration::try_from(pin.deadline_at.duration_since(pin.submitted_at)).unwrap_or_default();
@@ -159,9 +180,8 @@ impl Core {
             seen: None,
             last_answer: None,
         };
-        if let Some(slot) = self.table.insert(entry) {
-            self.queue.insert(slot, due, class);
-        }
+        let slot = self.table.insert(entry)?;
+        Some(Waiting { class, due, slot })
     }
 
     /// The poll to send now; else when to ask again, should nothing else happen until then.
@@ -431,6 +451,25 @@ impl Core {
         }
         let (_, more) = self.complained.replace((now, 0)).unwrap_or((now, 0));
         warn!(answer = %what, more, "a poll got no usable answer, after so many more like it; its PIN is polled again");
+    }
+}
+
+/// See [`Core::resume_all`].
+pub struct ResumeAll<'a> {
+    core: &'a mut Core,
+    /// The queue is made of all of them at once, which is quicker and smaller.
+    waiting: Vec<Waiting>,
+}
+
+impl ResumeAll<'_> {
+    /// Takes one.
+    pub fn resume(&mut self, old: &InFlight) {
+        self.waiting.extend(self.core.enter_old(old));
+    }
+
+    /// There are no more.
+    pub fn done(self) {
+        self.core.queue.fill(self.waiting);
     }
 }
 
