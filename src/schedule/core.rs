@@ -3,7 +3,9 @@
 //! Promises one verdict for every PIN that it was given, and no poll of a PIN that has one. Never waits and
 //! never looks at a clock: moments are passed in, so that tests and simulations own the time.
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +86,7 @@ pub struct Core {
     generation: u32,
     finishing: usize,
     answers: HashSet<Deliveries>,
+    troubles: HashSet<Arc<str>>,
     pub counts: Counts,
     /// When the log was last told of a poll without a usable answer, and how many there were since.
     complained: Option<(Moment, u64)>,
@@ -106,6 +109,7 @@ impl Core {
             generation: 0,
             finishing: 0,
             answers: HashSet::new(),
+            troubles: HashSet::new(),
             counts: Counts::default(),
             complained: None,
         }
@@ -223,7 +227,8 @@ impl Core {
             // It was cancelled meanwhile.
             return None;
         }
-        entry.last_answer = Some(LastAnswer { at: now, trouble: describe(&meaning).map(Into::into) });
+        let trouble = describe(&meaning).map(|trouble| share(&mut self.troubles, trouble));
+        entry.last_answer = Some(LastAnswer { at: now, trouble });
         let mut error = None;
         let time_is_up = now >= entry.deadline;
         let ending = match meaning {
@@ -501,15 +506,19 @@ fn describe(meaning: &Meaning) -> Option<String> {
 }
 
 /// Most PINs get one of a few answers, so those are kept once.
-fn share(answers: &mut HashSet<Deliveries>, deliveries: Vec<Delivery>) -> Deliveries {
-    if let Some(known) = answers.get(deliveries.as_slice()) {
+fn share<T, N>(known: &mut HashSet<Arc<T>>, new: N) -> Arc<T>
+where
+    T: ?Sized + Eq + Hash,
+    N: Borrow<T> + Into<Arc<T>>,
+{
+    if let Some(known) = known.get(new.borrow()) {
         return known.clone();
     }
-    if answers.len() >= MAX_SHARED_ANSWERS {
-        answers.clear();
+    if known.len() >= MAX_SHARED_ANSWERS {
+        known.clear();
     }
-    let shared: Deliveries = Arc::from(deliveries);
-    answers.insert(shared.clone());
+    let shared: Arc<T> = new.into();
+    known.insert(shared.clone());
     shared
 }
 
