@@ -145,3 +145,6 @@ impl From<sqlx::Error> for Unavailable {
         Self(error.to_string().into())
     }
 }
+
+#[cfg(test)]
+mod tests;
