@@ -499,3 +499,19 @@ async fn under_a_rate_limit_new_pins_are_not_starved_by_many_old_ones() {
     }
     assert!(before <= 120, "{before} old PINs were polled before the new one");
 }
+
+#[tokio::test(start_paused = true)]
+async fn pins_that_hear_the_same_keep_it_once() {
+    let mut core = core();
+    submit(&mut core, "A", 60 * MINUTE);
+    submit(&mut core, "B", 60 * MINUTE);
+    for heard in [waiting, || Meaning::NotFound] {
+        for _ in ["A", "B"] {
+            assert_eq!(poll(&mut core, heard()).await, None);
+        }
+    }
+    let [a, b] = ["A", "B"].map(|id| core.entry(&pin(id)).unwrap());
+    assert!(Arc::ptr_eq(a.seen.as_ref().unwrap(), b.seen.as_ref().unwrap()));
+    let [a, b] = [a, b].map(|entry| entry.last_answer.clone().unwrap().trouble.unwrap());
+    assert!(Arc::ptr_eq(&a, &b), "{a} {b}");
+}

@@ -402,7 +402,10 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
 /// Loads every PIN in flight from the store, and the brake.
 pub async fn resume(core: &mut Core, store: &Store) -> Result<(), Unavailable> {
     core.restore(&store.brake().await?);
-    store.each_in_flight(&mut |pin: InFlight| core.resume(&pin)).await
+    let mut resumed = core.resume_all();
+    store.each_in_flight(&mut |pin: InFlight| resumed.resume(&pin)).await?;
+    resumed.done();
+    Ok(())
 }
 
 async fn sleep_until(instant: Option<tokio::time::Instant>) {

@@ -166,3 +166,6 @@ impl From<sqlx::Error> for Unavailable {
         Self(error.to_string().into())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,7 +96,8 @@ pub async fn open(path: &Path) -> Result<(Store, Box<dyn Writes>), OpenError> {
         .await
         .map_err(sqlite)?;
     let in_flight = usize::try_from(in_flight).unwrap_or(0);
-    let writer = WriteConnection { connection, lock, in_flight, next_seq: last_seq + 1, commits };
+    let writer =
+        WriteConnection { connection, lock, in_flight, next_seq: last_seq + 1, commits, well: true };
     Ok((Store::new(Reader { readers }), Box::new(writer)))
 }
 
