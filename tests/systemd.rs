@@ -252,19 +252,30 @@ fn remove_keeps_what_purge_takes() {
     let Some(container) = container() else { return };
     container.install_with_key();
     deliver(&container, "sim-delivered-1");
+    container.run("echo '# mine' >> /etc/pinwatch/pinwatch.toml");
+    let user = container.run("getent passwd pinwatch");
     container.run("dpkg --remove pinwatch");
-    container.fails("systemctl is-active pinwatch.service pinwatch.socket");
+    container.fails("systemctl is-active pinwatch.service");
+    container.fails("systemctl is-active pinwatch.socket");
     container.run("test -s /var/lib/pinwatch/pinwatch.db && test -s /var/log/pinwatch/outcomes.jsonl");
-    container.run("test -s /etc/pinwatch/pinwatch.toml && ! test -e /usr/bin/pinwatch");
-    // Installed again, it goes on where it was.
-    container.run("dpkg -i $DEB && systemctl start pinwatch.service");
+    container.run("test -s /etc/pinwatch/api-key && ! test -e /usr/bin/pinwatch");
+    let conffiles =
+        container.run("dpkg-query --showformat '${Conffiles}' --show pinwatch | cut -d' ' -f2 | sort");
+    assert_eq!(conffiles, "/etc/logrotate.d/pinwatch\n/etc/pinwatch/pinwatch.toml");
+    // logrotate runs on without the program.
+    container.run("logrotate --force /etc/logrotate.d/pinwatch");
+    // Installed again, it is started and goes on where it was.
+    container.run("dpkg -i $DEB && grep -qx '# mine' /etc/pinwatch/pinwatch.toml");
     container.run("pinwatch show sim-delivered-1 --json | grep -q MESSAGE_DELIVERED");
     container.run("dpkg --purge pinwatch");
+    container.fails("systemctl is-active pinwatch.service");
+    assert_eq!(container.run("getent passwd pinwatch"), user);
     for gone in [
         "/var/lib/pinwatch",
         "/var/log/pinwatch",
         "/etc/pinwatch",
         "/run/pinwatch",
+        "/run/pinwatch.install",
         "/etc/logrotate.d/pinwatch",
     ] {
         container.run(&format!("! test -e {gone}"));
@@ -275,4 +286,46 @@ fn remove_keeps_what_purge_takes() {
         ),
         ""
     );
+    container.fails("dpkg-query --show --showformat '${db:Status-Status}' pinwatch | grep .");
+    // A new beginning, with nothing of the old one but the user.
+    let said = container.run("dpkg -i $DEB 2>&1");
+    assert!(said.contains("write the API key into /etc/pinwatch/api-key"), "{said}");
+    container.fails("grep -x '# mine' /etc/pinwatch/pinwatch.toml");
+    // A purge of what was removed before.
+    container.run("dpkg --remove pinwatch && dpkg --purge pinwatch && ! test -e /etc/pinwatch");
+    assert_eq!(container.run("getent passwd pinwatch"), user);
+}
+
+#[test]
+fn what_the_administrator_stopped_disabled_or_masked_stays_so_over_an_upgrade() {
+    let Some(container) = container() else { return };
+    container.install_with_key();
+    container.run("systemctl stop pinwatch.socket pinwatch.service && dpkg -i $DEB");
+    container.fails("systemctl is-active pinwatch.service");
+    container.fails("systemctl is-active pinwatch.socket");
+    container.run("systemctl disable pinwatch.socket pinwatch.service && dpkg -i $DEB");
+    container.fails("systemctl is-enabled pinwatch.service");
+    container.run("dpkg --remove pinwatch && dpkg -i $DEB");
+    container.fails("systemctl is-enabled pinwatch.socket");
+    // Without the socket unit the daemon has a socket of its own.
+    container.run("systemctl stop pinwatch.socket pinwatch.service && systemctl mask pinwatch.socket");
+    container.run("systemctl start pinwatch.service && dpkg -i $DEB");
+    assert_eq!(container.run("systemctl show -p LoadState --value pinwatch.socket"), "masked");
+    container.run("systemctl is-active pinwatch.service && pinwatch ping");
+}
+
+#[test]
+fn it_can_be_installed_and_purged_where_no_systemd_runs() {
+    let Some(container) = container() else { return };
+    // As in a folder that becomes an image.
+    container.run(
+        "unshare --mount sh -ec 'mount -t tmpfs tmpfs /run; dpkg -i $DEB; pinwatch --version; dpkg --purge pinwatch'",
+    );
+    container.run("! test -e /etc/pinwatch && getent passwd pinwatch");
+    // Nor is anything started where a policy forbids it.
+    container.run("mkdir -p /etc/pinwatch && echo demo-key > /etc/pinwatch/api-key");
+    container
+        .run("printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d");
+    container.run("dpkg -i $DEB && systemctl is-enabled pinwatch.service");
+    container.fails("systemctl is-active pinwatch.socket");
 }

@@ -37,6 +37,8 @@ ln -s /proc/self/fd dev/fd
 # What this machine itself would start, and what an earlier installation may have left.
 rm -rf usr/sbin/policy-rc.d etc/systemd/system etc/pinwatch var/lib/pinwatch var/log/pinwatch var/log/journal
 mkdir -p etc/systemd/system run/systemd
+# An index of all manual pages is not made anew at each dpkg -i: it takes four fifths of its time.
+rm -f var/lib/man-db/auto-update
 echo systemd-test > etc/hostname
 hostname systemd-test
 # Not chroot: in one, no user namespace can be made, which PrivateUsers= needs.
