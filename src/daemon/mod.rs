@@ -9,6 +9,7 @@ mod reload;
 mod retention;
 mod signals;
 mod sink_set;
+mod stores;
 
 use std::future::Future;
 use std::io;
@@ -26,15 +27,16 @@ use self::reload::CurrentClient;
 pub use self::reload::{Outside, SetLog};
 use self::signals::{Signal, Signals};
 use self::sink_set::SinkSet;
+use self::stores::Opened;
 use crate::clock::Clock;
-use crate::config::{self, Explained, Setting, SinkKind, StoreUrl};
+use crate::config::{self, Explained, Setting, SinkKind};
 use crate::fault::fault_point;
 use crate::http::{self, Http};
 use crate::intake::{self, Passed, Services, Socket, SocketError};
 use crate::poll::{Client, ClientError};
 use crate::schedule::{self, Schedule};
 use crate::sinks::{Dispatcher, Endpoint, FileSink, Health, Ordered, StdoutSink, Trouble, WebhookSink};
-use crate::store::{self, OpenError, Store, Unavailable, Writer};
+use crate::store::{OpenError, Store, Unavailable, Writer, postgres};
 
 /// How long the store and the sinks may take to be flushed at a stop, each.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
@@ -46,6 +48,13 @@ pub enum DaemonError {
     Client(#[from] ClientError),
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    OpenPostgres(#[from] postgres::OpenError),
+    #[error(
+        "another node is registered as {name:?}, and its lease goes on: give each node its own cluster.node, or stop \
+         that one"
+    )]
+    NameTaken { name: String },
     #[error(transparent)]
     Socket(#[from] SocketError),
     #[error(transparent)]
@@ -114,19 +123,19 @@ impl Daemon {
         let config = &configured.config;
         let client = Arc::new(CurrentClient::new(Client::new(&config.api)?));
         let clock = Clock::system();
-        let StoreUrl::Sqlite(path) = &config.store.url else { todo!("PostgreSQL") };
-        let (store, connection) = store::open_sqlite(path).await?;
+        let Opened { store, connection, membership } = stores::open(config).await?;
 
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
         let in_flight = connection.in_flight();
         core.reserve(in_flight);
         notify::starting("starting: the PINs in flight are loaded");
-        let damaged = |what| OpenError::Damaged { path: path.clone(), what };
-        schedule::resume(&mut core, &store).await.map_err(|error| damaged(error.0.to_string()))?;
+        schedule::resume(&mut core, &store)
+            .await
+            .map_err(|error| stores::unreadable(config, error.0.to_string()))?;
         if core.in_flight() != in_flight {
             let what = format!("of {in_flight} PINs in flight {} can be read", core.in_flight());
-            return Err(damaged(what).into());
+            return Err(stores::unreadable(config, what));
         }
 
         let (schedule, inbox, events) = Schedule::channel();
@@ -176,6 +185,13 @@ impl Daemon {
             }
             "schedule"
         });
+        if let Some(membership) = membership {
+            let keeping = stores::keep_lease(membership, config.cluster.lease, finish.clone());
+            parts.spawn(async move {
+                keeping.await;
+                "lease"
+            });
+        }
         let (deadline, deadline_seen) = watch::channel(config.schedule.deadline);
         let services = Services {
             schedule: schedule.clone(),

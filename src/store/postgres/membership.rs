@@ -19,6 +19,10 @@ use crate::slot::Slots;
 /// Connections that read, for clients' questions and the sinks; one of them listens.
 const READERS: u32 = 5;
 
+/// The nodes and what they hold: one statement, so at one moment. Read by [`node_row`].
+pub(super) const LOOK: &str = "SELECT id, name, (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::float8, started_at, \
+     version, stats, ARRAY(SELECT slot FROM slot WHERE slot.node = node.id ORDER BY slot) FROM node ORDER BY id";
+
 /// What became of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registration {
@@ -74,7 +78,8 @@ impl Membership {
     /// The database can't be used.
     pub async fn store(&self) -> Result<(Store, Box<dyn Writes>), OpenError> {
         let writer = WriteConnection::open(self.server.clone(), self.node.clone()).await;
-        let writer = writer.map_err(|source| OpenError::Postgres { url: self.server.shown.clone(), source })?;
+        let writer =
+            writer.map_err(|source| OpenError::Postgres { url: self.server.shown.clone(), source })?;
         let reader = Reader { readers: self.questions.readers.clone(), node: self.node.clone() };
         Ok((Store::new(reader), Box::new(writer)))
     }
@@ -94,7 +99,8 @@ impl Membership {
     /// name had begun to write is written or given up by then; afterwards it writes nothing.
     pub async fn register(&mut self) -> Result<Registration, Unavailable> {
         let mut connection = self.connected().await?;
-        let result = within(self.server.patience(), register(&mut connection, &self.name, self.server.lease)).await;
+        let result =
+            within(self.server.patience(), register(&mut connection, &self.name, self.server.lease)).await;
         Ok(match self.back(connection, result)? {
             Ok((id, fence)) => {
                 self.node.become_registered(id, fence);
@@ -124,12 +130,7 @@ impl Membership {
     /// Every node that ever was, and what each holds, at one moment.
     pub async fn look(&mut self) -> Result<Vec<NodeRow>, Unavailable> {
         let mut connection = self.connected().await?;
-        let rows = sqlx::query(
-            "SELECT id, name, (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::float8, started_at, \
-             version, stats, ARRAY(SELECT slot FROM slot WHERE slot.node = node.id ORDER BY slot) \
-             FROM node ORDER BY id",
-        )
-        .fetch_all(&mut connection);
+        let rows = sqlx::query(LOOK).fetch_all(&mut connection);
         let result = within(self.server.patience(), rows).await;
         let rows = self.back(connection, result)?;
         Ok(rows.iter().map(node_row).collect::<Result<_, _>>()?)
@@ -170,7 +171,11 @@ impl Membership {
     }
 
     /// Keeps the connection for the next question if it is of use.
-    fn back<T>(&mut self, connection: PgConnection, result: Result<T, sqlx::Error>) -> Result<T, Unavailable> {
+    fn back<T>(
+        &mut self,
+        connection: PgConnection,
+        result: Result<T, sqlx::Error>,
+    ) -> Result<T, Unavailable> {
         if result.as_ref().err().is_none_or(|error| !is_broken(error)) {
             self.connection = Some(connection);
         }
@@ -259,7 +264,7 @@ pub async fn lock_lease(connection: &mut PgConnection, node: &Node) -> Result<Op
     .await
 }
 
-fn node_row(row: &PgRow) -> Result<NodeRow, sqlx::Error> {
+pub(super) fn node_row(row: &PgRow) -> Result<NodeRow, sqlx::Error> {
     let left: f64 = row.try_get(2)?;
     let slots: Vec<i16> = row.try_get(6)?;
     Ok(NodeRow {
