@@ -4,6 +4,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use super::super::{Outcome, Record, Unavailable};
+use super::connect::answer;
 use super::membership::{LOOK, NodeRow, node_row};
 use super::questions::Questions;
 use crate::cluster::Fate;
@@ -25,8 +26,8 @@ impl Questions {
         )
         .bind(slots)
         .bind(ids)
-        .fetch_all(&self.readers)
-        .await?;
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
         let fate = |(row, pin): (&PgRow, &PinId)| {
             let seq: Option<i64> = row.try_get(1)?;
             Ok(match (row.try_get(0)?, seq) {
@@ -43,7 +44,8 @@ impl Questions {
 
     /// Every node that ever was, and what each holds, at one moment.
     pub async fn look(&self) -> Result<Vec<NodeRow>, Unavailable> {
-        let rows = sqlx::query(LOOK).fetch_all(&self.readers).await?;
+        let rows = sqlx::query(LOOK).fetch_all(&self.readers);
+        let rows = answer(rows).await?;
         Ok(rows.iter().map(node_row).collect::<Result<_, _>>()?)
     }
 }

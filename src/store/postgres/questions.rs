@@ -5,6 +5,7 @@ use sqlx::postgres::{PgListener, PgPool, PgRow};
 
 use super::super::{InFlight, Outcome, Unavailable};
 use super::Node;
+use super::connect::answer;
 use super::page::{in_flight, outcome};
 use super::write::CHANNEL;
 use crate::pin::PinId;
@@ -45,8 +46,8 @@ impl Questions {
         .bind(slot)
         .bind(pin)
         .bind(LOAD_PAGE)
-        .fetch_all(&self.readers)
-        .await?;
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
         Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
     }
 
@@ -62,15 +63,15 @@ impl Questions {
         )
         .bind(slots)
         .bind(pins)
-        .fetch_all(&self.readers)
-        .await?;
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
         Ok(rows.iter().map(outcome).collect::<Result<_, _>>()?)
     }
 
     /// The name of the node that holds each slot; `None` where nobody does.
     pub async fn holders(&self) -> Result<Vec<Option<String>>, Unavailable> {
         let sql = "SELECT node.name FROM slot LEFT JOIN node ON node.id = slot.node ORDER BY slot.slot";
-        Ok(sqlx::query_scalar(sql).fetch_all(&self.readers).await?)
+        answer(sqlx::query_scalar(sql).fetch_all(&self.readers)).await
     }
 
     /// Where each node's part of the outbox stands before the newest `count` outcomes of them all. What comes later
@@ -83,8 +84,8 @@ impl Questions {
              FROM node CROSS JOIN start ORDER BY node.id",
         )
         .bind(i64::from(count))
-        .fetch_all(&self.readers)
-        .await?;
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
         let lane = |row: &PgRow| Ok(Lane { node: row.try_get(0)?, seq: row.try_get(1)? });
         Ok(rows.iter().map(lane).collect::<Result<_, sqlx::Error>>()?)
     }
@@ -109,8 +110,8 @@ impl Questions {
         .bind(seqs)
         .bind(from)
         .bind(i64::from(limit))
-        .fetch_all(&self.readers)
-        .await?;
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
         let both = |row: &PgRow| Ok((row.try_get(3)?, outcome(row)?));
         Ok(rows.iter().map(both).collect::<Result<_, sqlx::Error>>()?)
     }
