@@ -27,14 +27,14 @@ pub use self::reload::{Outside, SetLog};
 use self::signals::{Signal, Signals};
 use self::sink_set::SinkSet;
 use crate::clock::Clock;
-use crate::config::{self, Explained, Setting, SinkKind};
+use crate::config::{self, Explained, Setting, SinkKind, StoreUrl};
 use crate::fault::fault_point;
 use crate::http::{self, Http};
 use crate::intake::{self, Passed, Services, Socket, SocketError};
 use crate::poll::{Client, ClientError};
 use crate::schedule::{self, Schedule};
 use crate::sinks::{Dispatcher, Endpoint, FileSink, Health, Ordered, StdoutSink, Trouble, WebhookSink};
-use crate::store::{OpenError, Store, Unavailable, Writer};
+use crate::store::{self, OpenError, Store, Unavailable, Writer};
 
 /// How long the store and the sinks may take to be flushed at a stop, each.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
@@ -114,14 +114,15 @@ impl Daemon {
         let config = &configured.config;
         let client = Arc::new(CurrentClient::new(Client::new(&config.api)?));
         let clock = Clock::system();
-        let (store, connection) = Store::open(&config.store.path).await?;
+        let StoreUrl::Sqlite(path) = &config.store.url else { todo!("PostgreSQL") };
+        let (store, connection) = store::open_sqlite(path).await?;
 
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
         let in_flight = connection.in_flight();
         core.reserve(in_flight);
         notify::starting("starting: the PINs in flight are loaded");
-        let damaged = |what| OpenError::Damaged { path: config.store.path.clone(), what };
+        let damaged = |what| OpenError::Damaged { path: path.clone(), what };
         schedule::resume(&mut core, &store).await.map_err(|error| damaged(error.0.to_string()))?;
         if core.in_flight() != in_flight {
             let what = format!("of {in_flight} PINs in flight {} can be read", core.in_flight());
@@ -204,7 +205,7 @@ impl Daemon {
         });
         info!(
             socket = %config.intake.socket.display(),
-            store = %config.store.path.display(),
+            store = %config.store.url,
             in_flight,
             "ready: PINs are taken and polled"
         );
