@@ -19,6 +19,7 @@ mod receiver;
 mod deaths;
 mod fixtures;
 mod members;
+mod moves;
 mod nodes;
 mod outages;
 mod proxy;
