@@ -99,7 +99,9 @@ impl FromStr for StoreUrl {
         }
         let path = text.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
         match path {
-            Some(path) if path.starts_with('/') && !path.ends_with('/') && !path.contains(['?', '#', '\0']) => {
+            Some(path)
+                if path.starts_with('/') && !path.ends_with('/') && !path.contains(['?', '#', '\0']) =>
+            {
                 Ok(Self::Sqlite(path.into()))
             }
             Some(_) => Err(InvalidStoreUrl(

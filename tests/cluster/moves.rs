@@ -170,7 +170,10 @@ fn there_and_back_again_is_the_same_store() {
     let there = moved(&sqlite(&place), &cluster.database.url());
     let home = alone(&cluster);
     let back = moved(&cluster.database.url(), &sqlite(&home));
-    assert_eq!((&there["pins"], &there["outcomes"], &there["sinks"]), (&back["pins"], &back["outcomes"], &back["sinks"]));
+    assert_eq!(
+        (&there["pins"], &there["outcomes"], &there["sinks"]),
+        (&back["pins"], &back["outcomes"], &back["sinks"])
+    );
     let node = home.start();
     all_well(&cluster, &node, &full, &before);
 }

@@ -38,13 +38,13 @@ pub struct Delivery {
 }
 
 /// What went wrong with a store's SQL, as an error of the move.
-pub fn sql(doing: &'static str, store: &str) -> impl Fn(sqlx::Error) -> MigrateError {
+pub fn sql(doing: &'static str, store: &str) -> impl Fn(sqlx::Error) -> MigrateError + use<> {
     let store = store.to_owned();
     move |source| MigrateError::Sql { doing, store: store.clone(), source }
 }
 
 /// As [`sql`], for a file.
-pub fn sql_of(doing: &'static str, path: &Path) -> impl Fn(sqlx::Error) -> MigrateError {
+pub fn sql_of(doing: &'static str, path: &Path) -> impl Fn(sqlx::Error) -> MigrateError + use<> {
     sql(doing, &path.display().to_string())
 }
 

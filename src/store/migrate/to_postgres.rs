@@ -219,7 +219,7 @@ impl Run<'_> {
             .bind(page.iter().map(|row| row.pin_id.as_str()).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.submitted_at).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.deadline_at).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.reference.as_deref()).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.reference.as_deref().map(postgres::storable)).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.metadata.as_deref()).collect::<Vec<_>>())
             .execute(&mut self.target)
             .await

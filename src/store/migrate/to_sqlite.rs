@@ -28,8 +28,7 @@ pub async fn migrate(
     remove(&unfinished)?;
     let target = sqlite::make(&unfinished).await?;
     let all = amount(&mut source).await.map_err(sql("read", shown))?;
-    let mut run =
-        Run { source, shown, target, path: &unfinished, all, moved: Amount::default(), watch };
+    let mut run = Run { source, shown, target, path: &unfinished, all, moved: Amount::default(), watch };
     let last = run.outcomes().await?;
     run.cursors(last).await?;
     run.undelivered().await?;
@@ -82,8 +81,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Outcomes that a sink has not got because its cursor in their lane is not there yet.
-const BEHIND: &str =
-    "SELECT cursor.sink, outcome.seq FROM cursor JOIN outcome ON outcome.lane = cursor.lane AND outcome.seq > cursor.cursor";
+const BEHIND: &str = "SELECT cursor.sink, outcome.seq FROM cursor JOIN outcome ON outcome.lane = cursor.lane AND outcome.seq > cursor.cursor";
 
 async fn amount(source: &mut PgConnection) -> Result<Amount, sqlx::Error> {
     let mut count = async |sql: String| -> Result<u64, sqlx::Error> {
@@ -93,10 +91,14 @@ async fn amount(source: &mut PgConnection) -> Result<Amount, sqlx::Error> {
     Ok(Amount {
         pins: count("SELECT count(*) FROM pin".into()).await?,
         outcomes: count("SELECT count(*) FROM outcome".into()).await?,
-        undelivered: count(format!("SELECT count(*) FROM (SELECT sink, seq FROM delivery UNION {BEHIND}) AS undelivered"))
-            .await?,
-        sinks: count("SELECT count(*) FROM (SELECT sink FROM cursor UNION SELECT sink FROM delivery) AS sinks".into())
-            .await?,
+        undelivered: count(format!(
+            "SELECT count(*) FROM (SELECT sink, seq FROM delivery UNION {BEHIND}) AS undelivered"
+        ))
+        .await?,
+        sinks: count(
+            "SELECT count(*) FROM (SELECT sink FROM cursor UNION SELECT sink FROM delivery) AS sinks".into(),
+        )
+        .await?,
     })
 }
 
@@ -171,10 +173,11 @@ impl Run<'_> {
     }
 
     async fn cursors(&mut self, last: i64) -> Result<(), MigrateError> {
-        let sinks: Vec<String> = sqlx::query_scalar("SELECT sink FROM cursor UNION SELECT sink FROM delivery")
-            .fetch_all(&mut self.source)
-            .await
-            .map_err(sql("read", self.shown))?;
+        let sinks: Vec<String> =
+            sqlx::query_scalar("SELECT sink FROM cursor UNION SELECT sink FROM delivery")
+                .fetch_all(&mut self.source)
+                .await
+                .map_err(sql("read", self.shown))?;
         for sink in sinks {
             sqlx::query("INSERT INTO sink (name, cursor) VALUES (?1, ?2)")
                 .bind(sink)

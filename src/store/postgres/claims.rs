@@ -18,7 +18,11 @@ fn numbers(slots: &Slots) -> Vec<i16> {
 }
 
 /// Whether anything was left for these slots of this node.
-pub async fn anything(connection: &mut PgConnection, node: &Node, slots: &Slots) -> Result<bool, sqlx::Error> {
+pub async fn anything(
+    connection: &mut PgConnection,
+    node: &Node,
+    slots: &Slots,
+) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM inbox JOIN slot USING (slot) WHERE slot.node = $1 AND slot = ANY($2))",
     )

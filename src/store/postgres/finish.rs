@@ -53,7 +53,8 @@ pub async fn finish(
             continue;
         };
         let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission).into();
-        finished.push((Outcome { seq, pin: verdict.pin.clone(), record }, verdict.finished_at.as_millisecond()));
+        finished
+            .push((Outcome { seq, pin: verdict.pin.clone(), record }, verdict.finished_at.as_millisecond()));
     }
     finished.sort_unstable_by_key(|(outcome, _)| outcome.seq);
     insert(connection, node, &finished).await?;

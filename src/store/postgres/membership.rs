@@ -74,7 +74,8 @@ impl Membership {
     /// The database can't be used.
     pub async fn store(&self) -> Result<(Store, Box<dyn Writes>), OpenError> {
         let writer = WriteConnection::open(self.server.clone(), self.node.clone()).await;
-        let writer = writer.map_err(|source| OpenError::Postgres { url: self.server.shown.clone(), source })?;
+        let writer =
+            writer.map_err(|source| OpenError::Postgres { url: self.server.shown.clone(), source })?;
         let reader = Reader { readers: self.questions.readers.clone(), node: self.node.clone() };
         Ok((Store::new(reader), Box::new(writer)))
     }
@@ -94,7 +95,8 @@ impl Membership {
     /// name had begun to write is written or given up by then; afterwards it writes nothing.
     pub async fn register(&mut self) -> Result<Registration, Unavailable> {
         let mut connection = self.connected().await?;
-        let result = within(self.server.patience(), register(&mut connection, &self.name, self.server.lease)).await;
+        let result =
+            within(self.server.patience(), register(&mut connection, &self.name, self.server.lease)).await;
         Ok(match self.back(connection, result)? {
             Ok((id, fence)) => {
                 self.node.become_registered(id, fence);
@@ -170,7 +172,11 @@ impl Membership {
     }
 
     /// Keeps the connection for the next question if it is of use.
-    fn back<T>(&mut self, connection: PgConnection, result: Result<T, sqlx::Error>) -> Result<T, Unavailable> {
+    fn back<T>(
+        &mut self,
+        connection: PgConnection,
+        result: Result<T, sqlx::Error>,
+    ) -> Result<T, Unavailable> {
         if result.as_ref().err().is_none_or(|error| !is_broken(error)) {
             self.connection = Some(connection);
         }

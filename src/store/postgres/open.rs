@@ -1,8 +1,8 @@
 //! Opening the database: whether it can be reached, whether it is ours, whether we know its schema.
 
+use secrecy::SecretString;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{Connection, PgConnection};
-use secrecy::SecretString;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -20,9 +20,13 @@ const OLDEST: u32 = 130_000;
 pub enum OpenError {
     #[error("store.url: {0}")]
     Url(sqlx::Error),
-    #[error("can't reach the database {url}: {source}. Is the server there, and does it let this machine in?")]
+    #[error(
+        "can't reach the database {url}: {source}. Is the server there, and does it let this machine in?"
+    )]
     Unreachable { url: String, source: sqlx::Error },
-    #[error("the database {url} does not let this user in: {source}. Check user, password and database in store.url")]
+    #[error(
+        "the database {url} does not let this user in: {source}. Check user, password and database in store.url"
+    )]
     Refused { url: String, source: sqlx::Error },
     #[error(
         "the user of the database {url} lacks a right: {source}. It must own its tables, or be allowed to create them \
@@ -36,7 +40,9 @@ pub enum OpenError {
          version again, or give another store.url"
     )]
     Newer { url: String, found: i64, known: i64 },
-    #[error("the database {url} has tables that are not pinwatch's, or not as it left them: {what}. It was left as it is")]
+    #[error(
+        "the database {url} has tables that are not pinwatch's, or not as it left them: {what}. It was left as it is"
+    )]
     Foreign { url: String, what: String },
     #[error("the database {url} can't be used: {source}")]
     Postgres { url: String, source: sqlx::Error },
@@ -46,7 +52,12 @@ pub enum OpenError {
 ///
 /// # Errors
 /// The server can't be reached or used, or the database is not for this version.
-pub async fn open(url: &SecretString, shown: &str, name: String, lease: Duration) -> Result<Membership, OpenError> {
+pub async fn open(
+    url: &SecretString,
+    shown: &str,
+    name: String,
+    lease: Duration,
+) -> Result<Membership, OpenError> {
     let server = Server::new(url, shown, lease).map_err(OpenError::Url)?;
     let judge = |error| judge(shown, error);
     let mut connection = server.connect().await.map_err(judge)?;
@@ -58,6 +69,18 @@ pub async fn open(url: &SecretString, shown: &str, name: String, lease: Duration
     // Closing can't fail in a way that matters.
     let _ = connection.close().await;
     Ok(Membership::new(server, node, name))
+}
+
+/// Connects for somebody who moves a store, and brings the schema up to date.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_to_move(url: &SecretString, shown: &str) -> Result<PgConnection, OpenError> {
+    // Whoever moves a store is no node, and has no lease.
+    let server = Server::new(url, shown, Duration::ZERO).map_err(OpenError::Url)?;
+    let mut connection = server.connect().await.map_err(|error| judge(shown, error))?;
+    migrate(&server, &mut connection).await?;
+    Ok(connection)
 }
 
 async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), OpenError> {
@@ -100,7 +123,9 @@ fn judge(url: &str, source: sqlx::Error) -> OpenError {
         Some("42501") => OpenError::NoRights { url, source },
         // A table that is there already.
         Some("42P07") => OpenError::Foreign { url, what: source.to_string() },
-        None if matches!(source, sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => OpenError::Unreachable { url, source },
+        None if matches!(source, sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => {
+            OpenError::Unreachable { url, source }
+        }
         _ => OpenError::Postgres { url, source },
     }
 }

@@ -97,7 +97,11 @@ async fn fail(
 
 /// Does what somebody asks of a sink's outcomes, of whatever node's: what is to be delivered again is this node's to
 /// deliver. Gives how many it concerned.
-pub async fn carry_out(connection: &mut PgConnection, node: &Node, order: &Order) -> Result<u64, sqlx::Error> {
+pub async fn carry_out(
+    connection: &mut PgConnection,
+    node: &Node,
+    order: &Order,
+) -> Result<u64, sqlx::Error> {
     let done = match order {
         Order::Replay { sink, from, to, only_dead: false } => {
             // Those after the cursor of their lane are on their way anyway.
@@ -116,18 +120,16 @@ pub async fn carry_out(connection: &mut PgConnection, node: &Node, order: &Order
             .execute(connection)
             .await?
         }
-        Order::Replay { sink, from, to, only_dead: true } => {
-            sqlx::query(
-                "UPDATE delivery SET lane = $4, dead = false, tries = 0, first_try_at = NULL, last_try_at = NULL \
+        Order::Replay { sink, from, to, only_dead: true } => sqlx::query(
+            "UPDATE delivery SET lane = $4, dead = false, tries = 0, first_try_at = NULL, last_try_at = NULL \
                  WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND dead",
-            )
-            .bind(sink)
-            .bind(from)
-            .bind(to)
-            .bind(node.id())
-            .execute(connection)
-            .await?
-        }
+        )
+        .bind(sink)
+        .bind(from)
+        .bind(to)
+        .bind(node.id())
+        .execute(connection)
+        .await?,
         Order::Drop { sink, from, to } => {
             sqlx::query("DELETE FROM delivery WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND dead")
                 .bind(sink)

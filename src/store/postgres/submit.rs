@@ -120,15 +120,20 @@ async fn insert(
     if submits.is_empty() {
         return Ok(HashMap::new());
     }
-    let mut rows: Vec<(i16, &NewPin)> = submits.iter().map(|new| (i16::from(slot_of(&new.pin)), *new)).collect();
+    let mut rows: Vec<(i16, &NewPin)> =
+        submits.iter().map(|new| (i16::from(slot_of(&new.pin)), *new)).collect();
     // Every node in the same order: none waits for one that waits for it.
-    rows.sort_unstable_by(|(slot, new), (other, than)| (slot, new.pin.as_str()).cmp(&(other, than.pin.as_str())));
+    rows.sort_unstable_by(|(slot, new), (other, than)| {
+        (slot, new.pin.as_str()).cmp(&(other, than.pin.as_str()))
+    });
     let slots: Vec<i16> = rows.iter().map(|(slot, _)| *slot).collect();
     let pins: Vec<&str> = rows.iter().map(|(_, new)| new.pin.as_str()).collect();
     let submitted: Vec<i64> = rows.iter().map(|(_, new)| new.submitted_at.as_millisecond()).collect();
     let deadlines: Vec<i64> = rows.iter().map(|(_, new)| new.deadline_at.as_millisecond()).collect();
-    let references: Vec<Option<String>> = rows.iter().map(|(_, new)| new.reference.as_deref().map(storable)).collect();
-    let metadata: Vec<Option<&str>> = rows.iter().map(|(_, new)| new.metadata.as_ref().map(|m| m.get())).collect();
+    let references: Vec<Option<String>> =
+        rows.iter().map(|(_, new)| new.reference.as_deref().map(storable)).collect();
+    let metadata: Vec<Option<&str>> =
+        rows.iter().map(|(_, new)| new.metadata.as_ref().map(|m| m.get())).collect();
     let rows = sqlx::query(
         "WITH inserted AS ( \
              INSERT INTO pin (slot, pin_id, submitted_at, deadline_at, reference, metadata) \
@@ -176,7 +181,8 @@ async fn take_back(
     finished: &HashMap<String, Record>,
 ) -> Result<(), sqlx::Error> {
     let pins: Vec<&str> = finished.keys().map(String::as_str).collect();
-    let slots: Vec<i16> = pins.iter().filter_map(|pin| Some(i16::from(slot_of(&pin.parse().ok()?)))).collect();
+    let slots: Vec<i16> =
+        pins.iter().filter_map(|pin| Some(i16::from(slot_of(&pin.parse().ok()?)))).collect();
     sqlx::query(
         "DELETE FROM pin USING unnest($1::smallint[], $2::text[]) AS asked (slot, pin_id) \
          WHERE pin.slot = asked.slot AND pin.pin_id = asked.pin_id",

@@ -64,8 +64,7 @@ pub struct Done {
 
 impl WriteConnection {
     pub(super) async fn open(server: Server, node: Node) -> Result<Self, sqlx::Error> {
-        let mut writer =
-            Self { server, node, connection: None, last_seq: 0, uncertain: None, settled: None };
+        let mut writer = Self { server, node, connection: None, last_seq: 0, uncertain: None, settled: None };
         writer.last_seq = {
             let lane = writer.node.id();
             let connection = writer.connected().await?;
@@ -89,7 +88,8 @@ impl WriteConnection {
                 within(ANSWER_PATIENCE, alone.execute(&mut connection)).await?;
                 if let Some((number, _)) = &self.uncertain {
                     let status = sqlx::query_scalar("SELECT txid_status($1)").bind(number);
-                    let status: Option<String> = within(ANSWER_PATIENCE, status.fetch_one(&mut connection)).await?;
+                    let status: Option<String> =
+                        within(ANSWER_PATIENCE, status.fetch_one(&mut connection)).await?;
                     let applied = self.uncertain.take().map(|(_, applied)| applied);
                     if status.as_deref() == Some("committed") {
                         self.settled = applied;
@@ -158,7 +158,9 @@ impl WriteConnection {
             return;
         }
         // Not in the transaction: those that notify are committed one after the other, over all nodes.
-        let hint = sqlx::query("SELECT pg_notify($1, hint) FROM unnest($2::text[]) AS hint").bind(CHANNEL).bind(hints);
+        let hint = sqlx::query("SELECT pg_notify($1, hint) FROM unnest($2::text[]) AS hint")
+            .bind(CHANNEL)
+            .bind(hints);
         if within(ANSWER_PATIENCE, hint.execute(&mut connection)).await.is_ok() {
             self.connection = Some(connection);
         }
