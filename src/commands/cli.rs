@@ -95,6 +95,9 @@ pub enum Command {
     /// Print the daemon's numbers
     #[command(after_help = help::STATS)]
     Stats(Link),
+    /// List the nodes that share the PINs, where there are several machines
+    #[command(after_help = help::NODES)]
+    Nodes(Link),
     /// Ask whether the daemon is there
     #[command(after_help = help::PING)]
     Ping(Link),

@@ -177,6 +177,15 @@ Examples:
   watch pinwatch stats
   pinwatch stats --json | jq .";
 
+pub const NODES: &str = "\
+With a store.url of PostgreSQL, any number of daemons share the PINs; each polls those of its slots, of 256. A node \
+that is not alive has no lease: the others have taken its slots, or are about to.
+
+Examples:
+  pinwatch nodes
+  watch pinwatch nodes
+  pinwatch nodes --json | jq -r 'select(.alive | not) | .name'";
+
 pub const PING: &str = "\
 Examples:
   pinwatch ping

@@ -21,6 +21,7 @@ mod journal;
 mod list;
 mod logging;
 mod migrate_store;
+mod nodes;
 mod output;
 mod pages;
 mod ping;
@@ -102,6 +103,7 @@ fn dispatch(Cli { globals, command }: Cli) -> Result<Exit, CommandError> {
             client_runtime()?.block_on(sinks::forget(&socket(&args.link)?, &args, output()))
         }
         Command::Stats(link) => client_runtime()?.block_on(stats::run(&socket(&link)?, output())),
+        Command::Nodes(link) => client_runtime()?.block_on(nodes::run(&socket(&link)?, output())),
         Command::Ping(link) => client_runtime()?.block_on(ping::run(&socket(&link)?, output())),
         Command::CheckConfig => check_config::run(&globals, output()),
         Command::MigrateStore(args) => client_runtime()?.block_on(migrate_store::run(&args, output())),

@@ -181,6 +181,7 @@ impl Daemon {
             schedule: schedule.clone(),
             store: store.clone(),
             writer: writer.clone(),
+            cluster: None,
             clock: clock.clone(),
             deadline: deadline_seen,
             health: health.clone(),
