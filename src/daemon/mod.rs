@@ -34,7 +34,7 @@ use crate::intake::{self, Passed, Services, Socket, SocketError};
 use crate::poll::{Client, ClientError};
 use crate::schedule::{self, Schedule};
 use crate::sinks::{Dispatcher, Endpoint, FileSink, Health, Ordered, StdoutSink, Trouble, WebhookSink};
-use crate::store::{OpenError, Store, Unavailable, Writer};
+use crate::store::{self, OpenError, Store, Unavailable, Writer};
 
 /// How long the store and the sinks may take to be flushed at a stop, each.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
@@ -114,7 +114,7 @@ impl Daemon {
         let config = &configured.config;
         let client = Arc::new(CurrentClient::new(Client::new(&config.api)?));
         let clock = Clock::system();
-        let (store, connection) = Store::open(&config.store.path).await?;
+        let (store, connection) = store::open_sqlite(&config.store.path).await?;
 
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
