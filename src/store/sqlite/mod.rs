@@ -1,5 +1,6 @@
 //! The store in one SQLite file: WAL, `synchronous = FULL`, one writing connection, a few reading ones.
 
+mod many;
 mod open;
 mod read;
 mod rows;
