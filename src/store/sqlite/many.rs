@@ -54,16 +54,20 @@ impl Many {
         Ok(())
     }
 
-    /// Asks it, a query of one column and row that is a JSON array, for all these texts.
-    pub async fn ask<T: DeserializeOwned>(
+    /// Asks it, a query of one column and row that is a JSON array, for all these values.
+    pub async fn ask<T, V>(
         &self,
         connection: &mut SqliteConnection,
-        texts: &[&str],
-    ) -> Result<Vec<T>, sqlx::Error> {
+        values: &[V],
+    ) -> Result<Vec<T>, sqlx::Error>
+    where
+        T: DeserializeOwned,
+        V: Copy + for<'q> sqlx::Encode<'q, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite> + Sync,
+    {
         let mut answers = Vec::new();
-        for texts in chunks(texts) {
-            let query = sqlx::query_scalar(self.text(texts.len()));
-            let query = texts.iter().fold(query, |query, text| query.bind(*text));
+        for values in chunks(values) {
+            let query = sqlx::query_scalar(self.text(values.len()));
+            let query = values.iter().fold(query, |query, value| query.bind(*value));
             let found: String = query.fetch_one(&mut *connection).await?;
             let found: Vec<T> =
                 serde_json::from_str(&found).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;

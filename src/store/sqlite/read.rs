@@ -10,6 +10,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::super::{DeadLetter, Failed, InFlight, Outcome, Reads, Record, SavedBrake, Unavailable};
 use super::Reader;
+use super::by_pin::hash;
 use super::rows::{pin_id, raw, timestamp};
 use crate::outcome::Submission;
 use crate::pin::PinId;
@@ -96,9 +97,20 @@ impl Reads for Reader {
     }
 
     async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable> {
+        let hash = hash(pin.as_str());
+        // What waits is looked at first: what leaves it meanwhile is in the file by then.
+        for seq in self.waiting.seqs(hash) {
+            let sql = "SELECT seq, pin_id, record FROM outcome WHERE seq = ?1 AND pin_id = ?2";
+            let row = sqlx::query(sql).bind(seq).bind(pin.as_str()).fetch_optional(&self.readers).await?;
+            if let Some(row) = row {
+                return Ok(Some(outcome(&row)?));
+            }
+        }
         let row = sqlx::query(
-            "SELECT seq, pin_id, record FROM outcome WHERE pin_id = ?1 ORDER BY seq DESC LIMIT 1",
+            "SELECT seq, pin_id, record FROM outcome_by_pin CROSS JOIN outcome USING (seq) \
+             WHERE pin_hash = ?1 AND pin_id = ?2 ORDER BY seq DESC LIMIT 1",
         )
+        .bind(hash)
         .bind(pin.as_str())
         .fetch_optional(&self.readers)
         .await?;
@@ -106,6 +118,9 @@ impl Reads for Reader {
     }
 
     async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable> {
+        if let Some(outcomes) = self.recent.outcomes_after(seq, limit) {
+            return Ok(outcomes);
+        }
         let rows =
             sqlx::query("SELECT seq, pin_id, record FROM outcome WHERE seq > ?1 ORDER BY seq LIMIT ?2")
                 .bind(seq)
@@ -215,11 +230,7 @@ impl Reads for Reader {
         Ok(rows.iter().map(counts).collect::<Result<_, sqlx::Error>>()?)
     }
 
-    async fn oldest_undelivered(
-        &self,
-        sink: &str,
-        cursor: i64,
-    ) -> Result<Option<Timestamp>, Unavailable> {
+    async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Timestamp>, Unavailable> {
         // The oldest has the lowest `seq`, so each half reads one row; an outcome's end is not indexed.
         let millis: Option<i64> = sqlx::query_scalar(
             "SELECT min(finished_at) FROM ( \

@@ -13,7 +13,9 @@ use uuid::Uuid;
 use super::super::{
     Applied, InFlight, NewPin, Order, Outcome, Progress, Record, SavedBrake, Submitted, Transaction,
 };
+use super::by_pin::{Entry, Index, Step, Waiting, hash};
 use super::many::Many;
+use super::recent::Recent;
 use super::rows::{json, raw, timestamp};
 use crate::fault::fault_point;
 use crate::outcome::{self, Submission, Verdict};
@@ -26,6 +28,15 @@ pub struct WriteConnection {
     pub(super) in_flight: usize,
     pub(super) next_seq: i64,
     pub(super) commits: i64,
+    pub(super) recent: Recent,
+    pub(super) index: Index,
+}
+
+/// What a transaction does beside what its callers hear of.
+#[derive(Default)]
+struct Beside {
+    step: Step,
+    pruned: Vec<Entry>,
 }
 
 impl WriteConnection {
@@ -43,21 +54,36 @@ impl WriteConnection {
     /// were before.
     pub async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, sqlx::Error> {
         let applied = self.transact(work, max_in_flight).await;
-        let Ok(applied) = applied else {
-            // SQLite may have rolled back already, as it does when the disk is full: then this fails, and
-            // nothing is left to undo. sqlx's own transactions count on a rollback that succeeds.
-            let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
-            return applied;
+        let (applied, Beside { step, pruned }) = match applied {
+            Ok(applied) => applied,
+            Err(error) => {
+                // SQLite may have rolled back already, as it does when the disk is full: then this fails, and
+                // nothing is left to undo. sqlx's own transactions count on a rollback that succeeds.
+                let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+                return Err(error);
+            }
         };
         fault_point!("committed-and-not-noted");
         self.in_flight = self.in_flight.saturating_sub(applied.finished.len()) + applied.accepted.len();
         self.next_seq += applied.finished.len() as i64;
         self.commits += 1;
         note_commits(&self.lock, self.commits);
+        self.index.stepped(step);
+        self.index.add(applied.finished.iter().map(|outcome| (hash(outcome.pin.as_str()), outcome.seq)));
+        self.recent.add(&applied.finished);
+        if !pruned.is_empty() {
+            self.index.dropped(&pruned);
+            self.recent.forget();
+        }
         Ok(applied)
     }
 
-    async fn transact(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, sqlx::Error> {
+    async fn transact(
+        &mut self,
+        work: &Transaction,
+        max_in_flight: usize,
+    ) -> Result<(Applied, Beside), sqlx::Error> {
+        let newest = self.last_seq();
         let connection = &mut self.connection;
         // Two statements, but one way to SQLite's thread.
         sqlx::query("BEGIN IMMEDIATE; UPDATE history SET commits = commits + 1")
@@ -67,7 +93,9 @@ impl WriteConnection {
         finish(connection, &work.verdicts, self.next_seq, &mut applied).await?;
         let in_flight = self.in_flight.saturating_sub(applied.finished.len());
         let room = max_in_flight.saturating_sub(in_flight);
-        submit(connection, &work.submits, room, &mut applied).await?;
+        submit(connection, &self.index.waiting, &work.submits, room, &mut applied).await?;
+        let mut beside = Beside::default();
+        beside.step = self.index.step(connection, applied.finished.len(), newest).await?;
         for progress in &work.progress {
             advance(connection, progress).await?;
         }
@@ -83,11 +111,12 @@ impl WriteConnection {
                 .await?;
         }
         if let Some(before) = work.prune {
-            applied.pruned = prune(connection, before).await?;
+            beside.pruned = prune(connection, before).await?;
+            applied.pruned = beside.pruned.len() as u64;
         }
         fault_point!("not-committed");
         sqlx::query("COMMIT").execute(connection).await?;
-        Ok(applied)
+        Ok((applied, beside))
     }
 
     /// Registers a sink, if it is new, with its first cursor; gives its cursor.
@@ -172,8 +201,14 @@ async fn finish(
 
 static IN_FLIGHT: Many = Many::new("SELECT json_group_array(pin_id) FROM pin WHERE pin_id IN (", "?", ")");
 static FINISHED: Many = Many::new(
-    "SELECT json_group_array(json_array(pin_id, record)) FROM outcome \
-     WHERE seq IN (SELECT max(seq) FROM outcome WHERE pin_id IN (",
+    "SELECT json_group_array(json_array(seq, pin_id, record)) FROM outcome WHERE seq IN ( \
+         SELECT max(seq) FROM outcome_by_pin CROSS JOIN outcome USING (seq) WHERE pin_hash IN (",
+    "?",
+    ") GROUP BY pin_id)",
+);
+static FINISHED_AND_WAITING: Many = Many::new(
+    "SELECT json_group_array(json_array(seq, pin_id, record)) FROM outcome WHERE seq IN ( \
+         SELECT max(seq) FROM outcome WHERE seq IN (",
     "?",
     ") GROUP BY pin_id)",
 );
@@ -186,6 +221,7 @@ static ENTER: Many = Many::new(
 /// Takes PINs in, as far as there is room. One that stands twice among them is dealt with in the order given.
 async fn submit(
     connection: &mut SqliteConnection,
+    waiting: &Waiting,
     submits: &[NewPin],
     mut room: usize,
     applied: &mut Applied,
@@ -195,9 +231,7 @@ async fn submit(
     }
     let ids: Vec<&str> = submits.iter().map(|new| new.pin.as_str()).collect();
     let in_flight: HashSet<String> = IN_FLIGHT.ask(connection, &ids).await?.into_iter().collect();
-    let ids: Vec<&str> = submits.iter().filter(|new| !new.again).map(|new| new.pin.as_str()).collect();
-    let finished: Vec<(String, Record)> = FINISHED.ask(connection, &ids).await?;
-    let finished: HashMap<String, Record> = finished.into_iter().collect();
+    let finished = finished_among(connection, waiting, submits, &applied.finished).await?;
 
     let mut taken = HashSet::with_capacity(submits.len());
     let mut accepted = Vec::with_capacity(submits.len());
@@ -205,7 +239,7 @@ async fn submit(
         let id = new.pin.as_str();
         applied.submitted.push(if in_flight.contains(id) || taken.contains(id) {
             Submitted::Duplicate
-        } else if let Some(record) = finished.get(id).filter(|_| !new.again) {
+        } else if let Some((_, record)) = finished.get(id).filter(|_| !new.again) {
             Submitted::Finished(record.clone())
         } else if room == 0 {
             Submitted::AtCapacity
@@ -226,6 +260,31 @@ async fn submit(
             query.bind(new.reference.as_deref()).bind(new.metadata.as_ref().map(|metadata| metadata.get()))
         })
         .await
+}
+
+/// The newest outcomes of these PINs, by ID, with those of this transaction.
+async fn finished_among(
+    connection: &mut SqliteConnection,
+    waiting: &Waiting,
+    submits: &[NewPin],
+    just_now: &[Outcome],
+) -> Result<HashMap<String, (i64, Record)>, sqlx::Error> {
+    let asked = submits.iter().filter(|new| !new.again);
+    let hashes: Vec<i64> = asked.map(|new| hash(new.pin.as_str())).collect();
+    let seqs: Vec<i64> = hashes.iter().flat_map(|hash| waiting.seqs(*hash)).collect();
+    let mut found: Vec<(i64, String, Record)> = FINISHED.ask(connection, &hashes).await?;
+    found.extend(FINISHED_AND_WAITING.ask(connection, &seqs).await?);
+    let mut finished: HashMap<String, (i64, Record)> = HashMap::with_capacity(found.len() + just_now.len());
+    for (seq, pin, record) in found {
+        let newest = finished.entry(pin).or_insert_with(|| (seq, record.clone()));
+        if newest.0 < seq {
+            *newest = (seq, record);
+        }
+    }
+    for Outcome { seq, pin, record } in just_now {
+        finished.insert(pin.as_str().to_owned(), (*seq, record.clone()));
+    }
+    Ok(finished)
 }
 
 /// Notes how far a sink came.
@@ -294,19 +353,24 @@ async fn carry_out(connection: &mut SqliteConnection, order: &Order) -> Result<u
 /// Outcomes that are removed at once: bounds the transaction, so that nobody waits long for it.
 const PRUNE_AT_ONCE: i64 = 2000;
 
-/// Removes outcomes that are old enough and that every sink has; a dead letter keeps its outcome.
-async fn prune(connection: &mut SqliteConnection, before: Timestamp) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query(
+/// Removes outcomes that are old enough and that every sink has; a dead letter keeps its outcome. Gives what
+/// they had in the index.
+async fn prune(connection: &mut SqliteConnection, before: Timestamp) -> Result<Vec<Entry>, sqlx::Error> {
+    let removed: Vec<(i64, String)> = sqlx::query_as(
         "DELETE FROM outcome WHERE seq IN ( \
              SELECT seq FROM outcome INDEXED BY outcome_by_end \
              WHERE seq <= (SELECT coalesce(min(cursor), 0x7fffffffffffffff) FROM sink) AND finished_at < ?1 \
                AND NOT EXISTS ( \
                    SELECT 1 FROM delivery INDEXED BY delivery_by_seq WHERE delivery.seq = outcome.seq) \
-             LIMIT ?2)",
+             LIMIT ?2) RETURNING seq, pin_id",
     )
     .bind(before.as_millisecond())
     .bind(PRUNE_AT_ONCE)
-    .execute(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    Ok(done.rows_affected())
+    let mut entries: Vec<Entry> = removed.iter().map(|(seq, pin)| (hash(pin), *seq)).collect();
+    // In the order of the index, so that each of its pages is looked for once.
+    entries.sort_unstable();
+    Index::drop(connection, &entries).await?;
+    Ok(entries)
 }
