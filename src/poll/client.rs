@@ -229,6 +229,8 @@ impl Connections {
                 .default_headers(headers.clone())
                 .redirect(redirect::Policy::none())
                 .referer(false)
+                // It would copy each request to have it for a second try, and `ask` makes a new one for its own.
+                .retry(reqwest::retry::never().max_retries_per_request(0))
                 .gzip(true)
                 .connect_timeout(api.connect_timeout)
                 .pool_idle_timeout(POOL_IDLE_TIMEOUT)
