@@ -8,6 +8,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod daemon;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pinwatch::outcome::{Ending, Verdict};
-use pinwatch::store::{self, Committed, Failed, NewPin, Progress, Store, Writer};
+use pinwatch::store::{self, Committed, Failed, NewPin, Progress, Writer};
 use predicates::prelude::*;
 use predicates::str::contains;
 use real::{Daemon, Place, until};

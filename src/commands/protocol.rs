@@ -59,6 +59,7 @@ pub enum Request<'a> {
         sink: &'a str,
     },
     Stats,
+    Nodes,
     Ping,
 }
 
@@ -240,6 +241,35 @@ pub struct SinkNumbers {
 pub struct Trouble {
     pub since: String,
     pub what: String,
+}
+
+/// Answer to `nodes`.
+#[derive(Debug, Deserialize)]
+pub struct Nodes {
+    /// Whether the store is one that several nodes can share.
+    pub shared: bool,
+    pub nodes: Vec<serde_json::Value>,
+    /// Slots that no living node holds.
+    #[serde(default)]
+    pub free: u64,
+}
+
+/// How one node is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Node {
+    pub name: String,
+    /// Whether it is the one that was asked.
+    #[serde(rename = "self")]
+    pub this: bool,
+    pub alive: bool,
+    pub slots: Option<u64>,
+    pub lease_left_ms: Option<u64>,
+    pub version: Option<String>,
+    pub in_flight: Option<u64>,
+    pub due: Option<u64>,
+    pub rate: Option<f64>,
+    pub brake: Option<String>,
 }
 
 /// Answer to `dead_letters`.

@@ -4,40 +4,43 @@
 //! daemon instead of being missed, and that a stop loses nothing: no new PINs, running polls end, the store
 //! and the sinks are flushed. Knows the parts' insides as little as they know each other's.
 
+mod joining;
 mod notify;
 mod reload;
 mod retention;
 mod signals;
 mod sink_set;
+mod sink_start;
+mod stop_limit;
 
-use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::joining::{Kind, Member, Opened};
 use self::reload::CurrentClient;
 pub use self::reload::{Outside, SetLog};
 use self::signals::{Signal, Signals};
 use self::sink_set::SinkSet;
+use self::sink_start::Outbox;
+use self::stop_limit::StopLimit;
+pub use self::stop_limit::wanted_of_unit;
 use crate::clock::Clock;
-use crate::config::{self, Explained, Setting, SinkKind};
+use crate::config::{self, Explained, Setting};
 use crate::fault::fault_point;
 use crate::http::{self, Http};
 use crate::intake::{self, Passed, Services, Socket, SocketError};
 use crate::poll::{Client, ClientError};
 use crate::schedule::{self, Schedule};
-use crate::sinks::{Dispatcher, Endpoint, FileSink, Health, Ordered, StdoutSink, Trouble, WebhookSink};
-use crate::store::{self, OpenError, Store, Unavailable, Writer};
-
-/// How long the store and the sinks may take to be flushed at a stop, each.
-const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+use crate::sinks::{Health, Leave, Trouble};
+use crate::store::{OpenError, Store, Unavailable, Writer, postgres};
 
 /// Why the daemon did not start, or did not end well.
 #[derive(Debug, Error)]
@@ -47,10 +50,16 @@ pub enum DaemonError {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
+    Postgres(#[from] postgres::OpenError),
+    #[error(
+        "a daemon of the name {name:?} runs on this database already: give each node its own `cluster.node`"
+    )]
+    NameTaken { name: String },
+    #[error(transparent)]
     Socket(#[from] SocketError),
     #[error(transparent)]
     Listen(#[from] http::ListenError),
-    #[error("the sinks' cursors can't be read: {0}")]
+    #[error(transparent)]
     Load(#[from] Unavailable),
     #[error("the sink {name:?} can't be used: {trouble}")]
     Sink { name: String, trouble: Trouble },
@@ -73,7 +82,7 @@ pub async fn run(configured: Explained, outside: Outside) -> Result<(), DaemonEr
     let mut daemon = tokio::select! {
         started = Daemon::start(configured, outside) => started?,
         // Nothing was taken yet, so there is nothing to end in order.
-        () = signals.stop_again() => return Ok(()),
+        _ = signals.stop() => return Ok(()),
     };
     notify::ready();
     let ended = daemon.until_stopped(&mut signals).await;
@@ -81,7 +90,7 @@ pub async fn run(configured: Explained, outside: Outside) -> Result<(), DaemonEr
     let stopping = daemon.stop(grace);
     tokio::select! {
         () = stopping => ended,
-        () = signals.stop_again() => Err(DaemonError::Forced),
+        _ = signals.stop() => Err(DaemonError::Forced),
     }
 }
 
@@ -94,6 +103,8 @@ struct Daemon {
     /// Ends when all that hold a [`Writer`] have: then all is durable.
     writing: JoinSet<usize>,
     sinks: SinkSet,
+    /// Among other nodes, where the store is shared; ends when everything is written.
+    member: Option<Member>,
     store: Store,
     http: Http,
     writer: Writer,
@@ -114,19 +125,18 @@ impl Daemon {
         let config = &configured.config;
         let client = Arc::new(CurrentClient::new(Client::new(&config.api)?));
         let clock = Clock::system();
-        let (store, connection) = store::open_sqlite(&config.store.path).await?;
+        let Opened { store, connection, mut kind } = joining::open(config).await?;
 
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
-        let in_flight = connection.in_flight();
-        core.reserve(in_flight);
-        notify::starting("starting: the PINs in flight are loaded");
-        let damaged = |what| OpenError::Damaged { path: config.store.path.clone(), what };
-        schedule::resume(&mut core, &store).await.map_err(|error| damaged(error.0.to_string()))?;
-        if core.in_flight() != in_flight {
-            let what = format!("of {in_flight} PINs in flight {} can be read", core.in_flight());
-            return Err(damaged(what).into());
+        match &kind {
+            Kind::Own(path) => load(&mut core, &store, connection.in_flight(), path).await?,
+            Kind::Shared(_) => {
+                core.restore(&store.brake().await?);
+                core.hold_none();
+            }
         }
+        let in_flight = core.in_flight();
 
         let (schedule, inbox, events) = Schedule::channel();
         let (writer, writer_task) = Writer::new(connection, inbox, config.intake.max_in_flight);
@@ -145,11 +155,16 @@ impl Daemon {
             health: health.clone(),
             rotate: rotations,
             finish: finish.clone(),
+            leave: Leave::default(),
         });
-        for sink in &config.sinks {
-            sinks.start(sink).await?;
+        let starting = async {
+            sinks.start(&config.sinks).await?;
+            Ok::<_, DaemonError>(warn_of_unknown_sinks(&store, &config.sinks).await?)
+        };
+        match &mut kind {
+            Kind::Own(_) => starting.await?,
+            Kind::Shared(joining) => joining.while_renewing(starting).await?,
         }
-        warn_of_unknown_sinks(&store, &config.sinks).await?;
 
         let socket = listen(outside.socket.take(), &config.intake)?;
         let listener = http::Listener::bind(config).await?;
@@ -175,11 +190,30 @@ impl Daemon {
             }
             "schedule"
         });
+        let mut member = match kind {
+            Kind::Own(_) => None,
+            Kind::Shared(joining) => {
+                Some(joining.join(schedule.clone(), writer.clone(), health.clone(), stop.clone()))
+            }
+        };
+        if let Some(member) = &mut member {
+            notify::starting("starting: the node takes its part of the PINs");
+            member.is_ready().await?;
+            if let Some(waiting) = member.waiting.take() {
+                let stop = stop.clone();
+                parts.spawn(async move {
+                    waiting.run(stop).await;
+                    "waiting for other nodes"
+                });
+            }
+        }
+        let cluster = member.as_ref().map(|member| member.cluster.clone());
         let (deadline, deadline_seen) = watch::channel(config.schedule.deadline);
         let services = Services {
             schedule: schedule.clone(),
             store: store.clone(),
             writer: writer.clone(),
+            cluster: cluster.clone(),
             clock: clock.clone(),
             deadline: deadline_seen,
             health: health.clone(),
@@ -197,14 +231,14 @@ impl Daemon {
             pruning.await;
             "retention"
         });
-        let telling = notify::keep_told(schedule.clone(), writer.clone(), health, stop.clone());
+        let telling = notify::keep_told(schedule.clone(), writer.clone(), health, cluster, stop.clone());
         parts.spawn(async move {
             telling.await;
             "status"
         });
         info!(
             socket = %config.intake.socket.display(),
-            store = %config.store.path.display(),
+            store = %config.store.url,
             in_flight,
             "ready: PINs are taken and polled"
         );
@@ -213,6 +247,7 @@ impl Daemon {
             parts,
             writing,
             sinks,
+            member,
             store,
             http,
             writer,
@@ -230,14 +265,16 @@ impl Daemon {
 
     /// Waits for the signal to stop. A part that ends before that is a failure.
     async fn until_stopped(&mut self, signals: &mut Signals) -> Result<(), DaemonError> {
-        loop {
+        let signal = loop {
             tokio::select! {
                 signal = signals.next() => match signal {
-                    Signal::Stop(name) => {
-                        info!(signal = name, "stopping: no new PINs are taken, running polls end");
-                        return Ok(());
-                    }
-                    Signal::Reload => self.reload().await,
+                    Signal::Stop(name) => break name,
+                    // A sink may take long to leave its place, or to be opened; a stop does not wait for that.
+                    Signal::Reload => tokio::select! {
+                        biased;
+                        name = signals.stop() => break name,
+                        () = self.reload() => {}
+                    },
                     #[cfg(feature = "stall")]
                     Signal::Stall => self.schedule.stall().await,
                 },
@@ -248,17 +285,21 @@ impl Daemon {
                 }
                 // A sink that is closed for good ends well, and the others go on.
                 failure = self.sinks.broke() => return Err(DaemonError::Broken(part(Err(failure)))),
+                part = broke(&mut self.member) => return Err(DaemonError::Broken(part)),
                 () = self.http.ended() => return Err(DaemonError::Broken("HTTP server")),
             }
-        }
+        };
+        info!(signal, "stopping: no new PINs are taken, running polls end");
+        Ok(())
     }
 
-    /// Ends the parts in the order of the data, each within a limit.
+    /// Ends the parts in the order of the data, each within a limit and all within one.
     async fn stop(self, grace: Duration) {
         let Self {
             mut parts,
             mut writing,
             mut sinks,
+            member,
             store,
             http,
             writer,
@@ -267,17 +308,19 @@ impl Daemon {
             rotate: _rotate,
             ..
         } = self;
+        let limit = StopLimit::new(grace);
         stop.cancel();
         // The parts keep to the grace themselves; the patience is for what they must not do.
-        within(grace + FLUSH_PATIENCE, "intake and schedule", async {
-            while let Some(ended) = parts.join_next().await {
-                part(ended);
-            }
-        })
-        .await;
+        limit
+            .longer_step(grace, "intake and schedule", async {
+                while let Some(ended) = parts.join_next().await {
+                    part(ended);
+                }
+            })
+            .await;
         drop(parts);
         fault_point!("stopped-taking-and-not-flushed");
-        within(FLUSH_PATIENCE, "store", async {
+        limit.step("store", async {
             if let Err(unavailable) = writer.flush().await {
                 error!(%unavailable, "outcomes could not be written; their PINs are polled again after the next start");
             }
@@ -285,17 +328,45 @@ impl Daemon {
         .await;
         finish.cancel();
         fault_point!("told-sinks-to-finish");
-        within(FLUSH_PATIENCE, "sinks", sinks.ended()).await;
+        limit.step("sinks", sinks.ended()).await;
         // Until here it told that the daemon is stopping.
-        within(FLUSH_PATIENCE, "HTTP server", http.stop()).await;
+        limit.step("HTTP server", http.stop()).await;
+        if let Some(member) = member {
+            limit.step("cluster", member.leave()).await;
+        }
         // Before the writer's connection: the last one to close folds the write-ahead log into the file, and
         // those that read can't.
-        within(FLUSH_PATIENCE, "store", store.close()).await;
+        limit.step("store", store.close()).await;
         // The sinks' writers go with them, ours goes here: now the writer's task ends.
         fault_point!("sinks-finished-and-store-open");
         drop((sinks, writer));
-        within(FLUSH_PATIENCE, "store", async { while writing.join_next().await.is_some() {} }).await;
+        limit.step("store", async { while writing.join_next().await.is_some() {} }).await;
         info!("stopped");
+    }
+}
+
+/// Loads every PIN in flight of this machine's own store.
+async fn load(
+    core: &mut schedule::Core,
+    store: &Store,
+    in_flight: usize,
+    path: &Path,
+) -> Result<(), DaemonError> {
+    core.reserve(in_flight);
+    notify::starting("starting: the PINs in flight are loaded");
+    let damaged = |what| OpenError::Damaged { path: path.to_owned(), what };
+    schedule::resume(core, store).await.map_err(|error| damaged(error.0.to_string()))?;
+    if core.in_flight() != in_flight {
+        let what = format!("of {in_flight} PINs in flight {} can be read", core.in_flight());
+        return Err(damaged(what).into());
+    }
+    Ok(())
+}
+
+async fn broke(member: &mut Option<Member>) -> &'static str {
+    match member {
+        Some(member) => member.broke().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -310,64 +381,6 @@ fn listen(passed: Option<Passed>, intake: &config::Intake) -> Result<Socket, Soc
         );
     }
     Socket::adopt(passed)
-}
-
-/// What every sink is given.
-struct Outbox {
-    cursor: i64,
-    store: Store,
-    writer: Writer,
-    clock: Clock,
-    health: Health,
-    rotate: watch::Receiver<u64>,
-    finish: CancellationToken,
-}
-
-/// Opens a sink, so that one that can't be written stops the start, and starts its dispatcher.
-async fn start_sink(
-    config: &config::Sink,
-    outbox: Outbox,
-    sinks: &mut JoinSet<()>,
-) -> Result<(), DaemonError> {
-    match &config.kind {
-        SinkKind::Stdout => start_ordered(config, StdoutSink, outbox, sinks).await,
-        SinkKind::File { path, fsync } => {
-            start_ordered(config, FileSink::new(path.clone(), *fsync), outbox, sinks).await
-        }
-        SinkKind::Webhook(webhook) => start_webhook(config, webhook, outbox, sinks),
-    }
-}
-
-/// Never depends on the endpoint, which may be down.
-fn start_webhook(
-    config: &config::Sink,
-    webhook: &config::Webhook,
-    outbox: Outbox,
-    sinks: &mut JoinSet<()>,
-) -> Result<(), DaemonError> {
-    let name = config.name.clone();
-    let endpoint = Endpoint::new(webhook).map_err(|error| DaemonError::Sink {
-        name: name.clone(),
-        trouble: Trouble::Closed(error.to_string()),
-    })?;
-    let Outbox { cursor, store, writer, clock, health, rotate: _, finish } = outbox;
-    sinks.spawn(WebhookSink { name, endpoint, cursor, store, writer, clock, health, finish }.run());
-    Ok(())
-}
-
-async fn start_ordered(
-    config: &config::Sink,
-    sink: impl Ordered,
-    outbox: Outbox,
-    sinks: &mut JoinSet<()>,
-) -> Result<(), DaemonError> {
-    let Outbox { cursor, store, writer, clock, health, rotate, finish } = outbox;
-    let name = config.name.clone();
-    let mut dispatcher = Dispatcher { name, sink, cursor, store, writer, clock, health, rotate, finish };
-    let opened = dispatcher.open().await;
-    opened.map_err(|trouble| DaemonError::Sink { name: config.name.clone(), trouble })?;
-    sinks.spawn(dispatcher.run());
-    Ok(())
 }
 
 /// A sink that is not configured any more keeps its cursor, and so all outcomes since.
@@ -390,11 +403,4 @@ fn part(ended: Result<&'static str, JoinError>) -> &'static str {
         error!(%failure, "a part of the daemon broke off; this is a bug");
         "daemon"
     })
-}
-
-/// Waits for a part's end, and names it if it is late.
-async fn within(limit: Duration, name: &str, end: impl Future<Output = ()>) {
-    if timeout(limit, end).await.is_err() {
-        warn!(part = name, seconds = limit.as_secs(), "did not end in time and is broken off");
-    }
 }

@@ -7,18 +7,18 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
-use tokio::sync::oneshot;
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, timeout};
 use tracing::{info, warn};
 
 use super::answer;
 use super::lines::{Line, Lines, MAX_LINE};
 use super::outgoing::{Gone, Outgoing, STALL, SharedRoom, write_out};
-use super::request::{Code, Refusal, Request, Submit, TailStart, parse};
-use super::{Services, upkeep};
+use super::request::{Code, Refusal, Request, Submit, parse};
+use super::{Services, elsewhere, upkeep};
+use crate::cluster::Fate;
 use crate::pin::PinId;
 use crate::schedule::Stopping;
-use crate::store::{NewPin, Outcome, Record, Unavailable};
+use crate::store::{NewPin, Outcome, Unavailable};
 
 /// Submits that are handed to the store together.
 const BATCH: usize = 4096;
@@ -36,13 +36,10 @@ const READ: usize = 128 * 1024;
 const LINE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long the store may take to answer.
-const STORE_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const STORE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often a connection that waits or follows looks whether its client is still there.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Outcomes that a tail fetches at once.
-const TAIL_PAGE: u32 = 256;
 
 /// Serves one client until it hangs up, stalls or the daemon stops.
 pub async fn serve(stream: UnixStream, services: &Services, room: SharedRoom) {
@@ -63,9 +60,9 @@ pub async fn serve(stream: UnixStream, services: &Services, room: SharedRoom) {
     }
 }
 
-struct Connection<'a> {
-    services: &'a Services,
-    outgoing: Outgoing,
+pub(super) struct Connection<'a> {
+    pub(super) services: &'a Services,
+    pub(super) outgoing: Outgoing,
     reader: OwnedReadHalf,
     lines: Lines,
 }
@@ -201,6 +198,7 @@ impl Connection<'_> {
             Request::Drop { sink, which } => upkeep::drop(self.services, sink, which).await,
             Request::ForgetSink { sink } => upkeep::forget_sink(self.services, sink).await,
             Request::Stats => self.stats().await,
+            Request::Nodes => elsewhere::nodes(self.services).await,
             Request::Ping => Ok(answer::pong()),
             Request::Tail { start, follow } => return self.tail(start, follow).await,
         };
@@ -215,7 +213,10 @@ impl Connection<'_> {
         let live = self.services.schedule.live(vec![pin.clone()]).await?;
         if let Some(Some(live)) = live.first() {
             let stored = self.services.store.submission(&pin).await?;
-            return Ok(answer::in_flight(&pin, live, stored.as_ref()));
+            return Ok(answer::in_flight(&pin, Ok(live), stored.as_ref()));
+        }
+        if let Some(answer) = elsewhere::show(self.services, &pin).await? {
+            return Ok(answer);
         }
         let outcome = self.outcome_of(&pin).await?;
         let sinks = self.services.store.sinks_of(outcome.seq).await?;
@@ -224,40 +225,69 @@ impl Connection<'_> {
     }
 
     async fn cancel(&self, pin: PinId) -> Result<String, Ended> {
-        match self.services.schedule.cancel(pin.clone()).await? {
-            Some(outcome) => {
+        loop {
+            if let Some(outcome) = self.services.schedule.cancel(pin.clone()).await? {
                 let outcome = timeout(STORE_PATIENCE, outcome).await.map_err(|_| {
                     Code::StoreUnavailable.because("the PIN is withdrawn, but the store can't be written now")
                 })?;
-                Ok(answer::cancelled(&pin, &outcome.map_err(|_| Stopping)?))
+                match outcome {
+                    Ok(outcome) => return Ok(answer::cancelled(&pin, &outcome)),
+                    // Its slot went to another node meanwhile.
+                    Err(_) if self.services.cluster.is_some() && !self.services.stop.is_cancelled() => {
+                        continue;
+                    }
+                    Err(_) => return Err(Stopping.into()),
+                }
             }
-            None => Ok(answer::cancelled(&pin, &self.outcome_of(&pin).await?.record)),
+            let record = match &self.services.cluster {
+                Some(cluster) => elsewhere::cancel(self.services, cluster, &pin).await?,
+                None => self.outcome_of(&pin).await?.record,
+            };
+            return Ok(answer::cancelled(&pin, &record));
         }
     }
 
     /// Waits for the outcome. The schedule is asked first and the store second: a PIN that leaves in between
     /// is found in the store.
     async fn wait(&self, pin: PinId, limit: Option<Duration>) -> Result<String, Ended> {
-        let Some(outcome) = self.services.schedule.wait(pin.clone()).await? else {
-            let outcome = self.outcome_of(&pin).await?;
-            return Ok(answer::ended(&pin, &outcome.record));
-        };
-        let record = self.while_client_is_there(outcome, limit).await?;
-        Ok(answer::ended(&pin, &record))
+        let until = limit.map(|limit| Instant::now() + limit);
+        loop {
+            if let Some(outcome) = self.services.schedule.wait(pin.clone()).await? {
+                match self.while_client_is_there(outcome, until).await? {
+                    Ok(record) => return Ok(answer::ended(&pin, &record)),
+                    // Its slot went to another node meanwhile.
+                    Err(_) if self.services.cluster.is_some() && !self.services.stop.is_cancelled() => {
+                        continue;
+                    }
+                    Err(_) => return Err(Stopping.into()),
+                }
+            }
+            let Some(cluster) = &self.services.cluster else {
+                return Ok(answer::ended(&pin, &self.outcome_of(&pin).await?.record));
+            };
+            let fate = match cluster.fate(&pin).await? {
+                Fate::InFlight => {
+                    let ended = cluster.ended(pin.clone());
+                    self.while_client_is_there(ended, until).await?.map_err(|_| Stopping)?
+                }
+                fate => fate,
+            };
+            return Ok(answer::ended(&pin, &elsewhere::record(fate, &pin)?));
+        }
     }
 
-    async fn while_client_is_there(
+    async fn while_client_is_there<T>(
         &self,
-        outcome: oneshot::Receiver<Record>,
-        limit: Option<Duration>,
-    ) -> Result<Record, Ended> {
+        awaited: impl Future<Output = T>,
+        until: Option<Instant>,
+    ) -> Result<T, Ended> {
         tokio::select! {
             // In this order: an outcome that is there beats a limit of zero.
             biased;
-            record = outcome => Ok(record.map_err(|_| Stopping)?),
+            told = awaited => Ok(told),
             () = self.hang_up() => Err(Ended::Gone),
             () = self.services.stop.cancelled() => Err(Stopping.into()),
-            () = sleep(limit) => Err(Code::Timeout.because("the PIN has no outcome yet").into()),
+            () = sleep(until) => Err(Code::Timeout.because("the PIN has no outcome yet").into()),
         }
     }
 
@@ -269,7 +299,11 @@ impl Connection<'_> {
         let pins = self.services.store.in_flight_after(after, limit).await?;
         let live = self.services.schedule.live(pins.iter().map(|pin| pin.pin.clone()).collect()).await?;
         let next = pins.last().filter(|_| pins.len() == limit as usize).map(|pin| &pin.pin);
-        Ok(answer::list(&pins, &live, next))
+        let view = match &self.services.cluster {
+            Some(cluster) if live.iter().any(Option::is_none) => Some(cluster.shared.look().await?),
+            _ => None,
+        };
+        Ok(answer::list(&pins, &live, view.as_ref(), next))
     }
 
     async fn stats(&self) -> Result<String, Ended> {
@@ -283,57 +317,16 @@ impl Connection<'_> {
         });
         let connections = self.services.connections.load(Ordering::Relaxed);
         let health = self.services.health.all();
-        Ok(answer::stats(&schedule, newest, trouble, connections, &health, &cursors, &failed))
-    }
-
-    /// Streams outcome records, no faster than they are read: a slow reader costs a page of memory.
-    async fn tail(&self, start: TailStart, follow: bool) -> Result<(), Gone> {
-        match self.try_tail(start, follow).await {
-            Ok(line) => self.outgoing.send(line.into()).await,
-            Err(Ended::Refused(refusal)) => self.refuse(refusal).await,
-            Err(Ended::Gone) => Err(Gone),
-        }
-    }
-
-    async fn try_tail(&self, start: TailStart, follow: bool) -> Result<String, Ended> {
-        let store = &self.services.store;
-        // Before the first look, so that what is committed during a look is not slept over.
-        let mut newest = self.services.writer.newest();
-        newest.mark_unchanged();
-        let mut cursor = match start {
-            TailStart::From(seq) => seq.saturating_sub(1),
-            // Not from the store, where retention may have removed the newest.
-            TailStart::Last(0) => *newest.borrow(),
-            TailStart::Last(count) => store.seq_before_last(count).await?,
+        let cluster = match &self.services.cluster {
+            Some(cluster) => Some((cluster.shared.look().await?, cluster.state.borrow().id)),
+            None => None,
         };
-        loop {
-            let outcomes = store.outcomes_after(cursor, TAIL_PAGE).await?;
-            if let Some(last) = outcomes.last() {
-                cursor = last.seq;
-                for outcome in &outcomes {
-                    let mut line = Vec::with_capacity(outcome.record.len() + 1);
-                    line.extend_from_slice(outcome.record.as_bytes());
-                    line.push(b'\n');
-                    self.outgoing.send_paced(line.into()).await?;
-                }
-                if self.services.stop.is_cancelled() {
-                    return Err(Stopping.into());
-                }
-                continue;
-            }
-            if !follow {
-                return Ok(answer::tail_end(cursor + 1));
-            }
-            tokio::select! {
-                changed = newest.changed() => changed.map_err(|_| Stopping)?,
-                () = self.hang_up() => return Err(Ended::Gone),
-                () = self.services.stop.cancelled() => return Err(Stopping.into()),
-            }
-        }
+        let cluster = cluster.as_ref().map(|(view, id)| answer::cluster(view, *id));
+        Ok(answer::stats(&schedule, newest, trouble, connections, &health, &cursors, &failed, cluster))
     }
 
     /// Waits until the client has hung up: not only stopped writing, as `nc -N` does, but closed.
-    async fn hang_up(&self) {
+    pub(super) async fn hang_up(&self) {
         let mut look = interval(LOOK);
         loop {
             tokio::select! {
@@ -350,7 +343,7 @@ impl Connection<'_> {
         }
     }
 
-    async fn refuse(&self, refusal: Refusal) -> Result<(), Gone> {
+    pub(super) async fn refuse(&self, refusal: Refusal) -> Result<(), Gone> {
         self.outgoing.send(Bytes::from(answer::refused(&refusal))).await
     }
 }
@@ -358,8 +351,12 @@ impl Connection<'_> {
 /// The newest outcome of a PIN, or the refusal that there is none.
 pub(super) async fn outcome_of(services: &Services, pin: &PinId) -> Result<Outcome, Ended> {
     let outcome = services.store.outcome_of(pin).await?;
-    let unknown = || format!("PIN {pin} was never submitted, or its outcome is older than store.retention");
-    outcome.ok_or_else(|| Code::NotFound.because(unknown()).into())
+    outcome.ok_or_else(|| Code::NotFound.because(unknown(pin)).into())
+}
+
+/// Why there is nothing to tell of a PIN.
+pub(super) fn unknown(pin: &PinId) -> String {
+    format!("PIN {pin} was never submitted, or its outcome is older than store.retention")
 }
 
 /// Why a question has no answer.
@@ -403,9 +400,9 @@ fn shutting_down() -> Refusal {
     Code::ShuttingDown.because("the daemon is stopping: try again when it is back")
 }
 
-async fn sleep(limit: Option<Duration>) {
-    match limit {
-        Some(limit) => tokio::time::sleep(limit).await,
+async fn sleep(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
         None => std::future::pending().await,
     }
 }

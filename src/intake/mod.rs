@@ -6,10 +6,12 @@
 
 mod answer;
 mod connection;
+mod elsewhere;
 mod lines;
 mod outgoing;
 mod request;
 mod socket;
+mod tail;
 mod upkeep;
 
 use std::sync::Arc;
@@ -28,6 +30,7 @@ pub use request::{Code, Request, parse};
 pub use socket::{Passed, Socket, SocketError};
 
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::schedule::Schedule;
 use crate::sinks::Health;
 use crate::store::{Store, Writer};
@@ -42,6 +45,8 @@ pub struct Services {
     pub schedule: Schedule,
     pub store: Store,
     pub writer: Writer,
+    /// The other nodes, where the store is one that nodes can share.
+    pub cluster: Option<Cluster>,
     pub clock: Clock,
     /// `schedule.deadline`, which a reload can change.
     pub deadline: watch::Receiver<Duration>,

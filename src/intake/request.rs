@@ -31,6 +31,7 @@ pub enum Request {
     Drop { sink: String, which: Which },
     ForgetSink { sink: String },
     Stats,
+    Nodes,
     Ping,
 }
 
@@ -206,9 +207,10 @@ fn parse_object(line: &[u8]) -> Result<Request, Refusal> {
         "drop" => Request::Drop { sink: wire.sink()?, which: wire.which()? },
         "forget_sink" => Request::ForgetSink { sink: wire.sink()? },
         "stats" => Request::Stats,
+        "nodes" => Request::Nodes,
         "ping" => Request::Ping,
         other => {
-            let known = "submit, show, cancel, list, wait, tail, stats, ping, dead_letters, replay, drop, forget_sink";
+            let known = "submit, show, cancel, list, wait, tail, stats, nodes, ping, dead_letters, replay, drop, forget_sink";
             let other: String = other.chars().take(40).collect();
             return Err(Code::UnknownOp.because(format!("there is no op {other:?}; there are {known}")));
         }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use super::{InFlight, NewPin, Order, Outcome, Progress, SavedBrake, Submitted, Unavailable};
 use crate::outcome::Verdict;
 use crate::pin::PinId;
+use crate::slot::Slots;
 
 /// What one transaction is to do. The order of the fields is the order in which it is done.
 #[derive(Default)]
@@ -24,12 +25,12 @@ pub struct Transaction {
 /// What one transaction is to do where several nodes share the store.
 #[derive(Default)]
 pub struct ClusterWork {
-    /// Hear of the PINs that other nodes took in, and of the withdrawals that they were asked for.
-    pub claim: bool,
+    /// Hear of the PINs that other nodes took in for these slots, and of the withdrawals that they were asked for.
+    pub claim: Option<Slots>,
     /// Tell whoever holds these PINs' slots that they are withdrawn.
     pub cancels: Vec<PinId>,
     /// Give these slots back.
-    pub release: Vec<u8>,
+    pub release: Slots,
     /// Take over what a dead node did not deliver.
     pub adopt: Vec<Orphan>,
 }
@@ -37,7 +38,7 @@ pub struct ClusterWork {
 impl ClusterWork {
     fn changes(&self) -> usize {
         let Self { claim, cancels, release, adopt } = self;
-        usize::from(*claim) + cancels.len() + release.len() + adopt.len()
+        usize::from(claim.is_some()) + cancels.len() + release.len() + adopt.len()
     }
 }
 
@@ -60,6 +61,11 @@ impl Transaction {
             && brake.is_none()
             && prune.is_none()
             && cluster.changes() == 0
+    }
+
+    /// Whether all there is to do is to look whether other nodes left anything.
+    pub fn is_only_claim(&self) -> bool {
+        self.cluster.claim.is_some() && self.changes() == 1
     }
 
     /// How many changes it makes.

@@ -14,13 +14,14 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::{
-    Applied, ClusterApplied, ClusterWork, Committed, NewPin, Order, Orphan, Progress, SavedBrake, Submitted, Transaction,
-    Unavailable, Writes,
+    Applied, ClusterApplied, ClusterWork, Committed, NewPin, Order, Orphan, Progress, SavedBrake, Submitted,
+    Transaction, Unavailable, Writes,
 };
 use crate::fault::fault_point;
 use crate::metrics;
 use crate::outcome::Verdict;
 use crate::pin::PinId;
+use crate::slot::Slots;
 
 /// Requests that may wait for the writer.
 const QUEUE: usize = 1024;
@@ -44,9 +45,9 @@ enum Change {
     Brake(SavedBrake),
     Prune(Timestamp, Reply<u64>),
     Register(String, bool, Reply<i64>),
-    Claim,
+    Claim(Slots),
     CancelElsewhere(PinId, Reply<()>),
-    Release(Vec<u8>, Reply<()>),
+    Release(Slots, Reply<()>),
     Adopt(Orphan, Reply<u64>),
 }
 
@@ -57,7 +58,7 @@ impl Change {
             Self::Submit(pins, _) => pins.iter().map(NewPin::weight).sum(),
             Self::Progress(progress) => 1 + progress.failed.len() + progress.delivered.len(),
             Self::Finish(_) | Self::Order(..) | Self::Brake(_) | Self::Prune(..) | Self::Register(..) => 1,
-            Self::Claim | Self::CancelElsewhere(..) | Self::Release(..) | Self::Adopt(..) => 1,
+            Self::Claim(_) | Self::CancelElsewhere(..) | Self::Release(..) | Self::Adopt(..) => 1,
         }
     }
 }
@@ -154,11 +155,11 @@ impl Writer {
         self.ask(|reply| Change::Register(sink, from_oldest, reply)).await
     }
 
-    /// Hears of what other nodes took in for this one, soon: [`Committed`] tells what it was. Lost if the writer is
+    /// Hears of what other nodes left for these slots, soon: [`Committed`] tells what it was. Lost if the writer is
     /// full, so it is asked every now and then.
-    pub fn claim(&self) {
+    pub fn claim(&self, slots: Slots) {
         // Full: it is busy, and asked again; gone: the daemon is stopping.
-        let _ = self.changes.try_send(Change::Claim);
+        let _ = self.changes.try_send(Change::Claim(slots));
     }
 
     /// Tells the node that polls this PIN to withdraw it. Durable when this returns.
@@ -167,7 +168,7 @@ impl Writer {
     }
 
     /// Gives slots back, behind all that was handed in before. Their PINs must be nobody's here any more.
-    pub async fn release(&self, slots: Vec<u8>) -> Result<(), Unavailable> {
+    pub async fn release(&self, slots: Slots) -> Result<(), Unavailable> {
         self.ask(|reply| Change::Release(slots, reply)).await
     }
 
@@ -404,14 +405,17 @@ fn add(change: Change, work: &mut Transaction, waiting: &mut Waiting) {
             waiting.prunes.push_back(reply);
             work.prune = Some(before);
         }
-        Change::Claim => work.cluster.claim = true,
+        Change::Claim(slots) => {
+            let claim = work.cluster.claim.get_or_insert_default();
+            *claim = claim.union(&slots);
+        }
         Change::CancelElsewhere(pin, reply) => {
             waiting.dones.push(reply);
             work.cluster.cancels.push(pin);
         }
         Change::Release(slots, reply) => {
             waiting.dones.push(reply);
-            work.cluster.release.extend(slots);
+            work.cluster.release = work.cluster.release.union(&slots);
         }
         Change::Adopt(orphan, reply) => {
             waiting.adopts.push_back(reply);

@@ -1,27 +1,9 @@
-//! What stands in a column, and what it is outside.
+//! What goes into SQLite as one parameter.
 
-use jiff::Timestamp;
-use serde_json::value::RawValue;
-
-use crate::pin::PinId;
+pub use super::super::rows::{pin_id, raw, timestamp};
 
 /// Many rows as one parameter: SQLite's `json_each` gives them back, so that a statement is prepared once
 /// whatever the size of the batch.
 pub fn json(rows: &impl serde::Serialize) -> String {
     serde_json::to_string(rows).expect("strings and numbers always serialize")
-}
-
-/// Metadata as it was checked at the intake; a column that is no JSON any more counts as none.
-pub fn raw(text: Option<String>) -> Option<Box<RawValue>> {
-    text.and_then(|text| RawValue::from_string(text).ok())
-}
-
-/// A time as it is stored; one out of range, which nothing of ours writes, is the epoch.
-pub fn timestamp(millis: i64) -> Timestamp {
-    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-/// A PIN ID as it is stored; every one was valid when it went in.
-pub fn pin_id(text: &str) -> Result<PinId, sqlx::Error> {
-    text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }

@@ -1,0 +1,183 @@
+//! The plans of nodes that come, go and look at different times, against a database that arbitrates.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// The tables: who lives, who holds what.
+#[derive(Debug, Clone)]
+struct Database {
+    live: Vec<NodeId>,
+    holders: Holders,
+}
+
+impl Database {
+    fn new(live: impl IntoIterator<Item = NodeId>) -> Self {
+        Self { live: live.into_iter().collect(), holders: [None; SLOTS] }
+    }
+
+    fn plan(&self, me: NodeId) -> Plan {
+        plan(me, &self.live, &self.holders)
+    }
+
+    /// Does what a node wants as far as that is allowed now, whatever it was that the node looked at.
+    fn carry_out(&mut self, me: NodeId, plan: &Plan) {
+        for slot in plan.take.iter() {
+            let holder = &mut self.holders[usize::from(slot)];
+            if holder.is_none_or(|node| !self.live.contains(&node)) {
+                *holder = Some(me);
+            }
+        }
+        for slot in plan.give.iter() {
+            let holder = &mut self.holders[usize::from(slot)];
+            assert_eq!(*holder, Some(me), "a node gives what it has");
+            *holder = None;
+        }
+    }
+
+    /// Every node looks at the same, then each acts.
+    fn round(&mut self) {
+        let seen = self.clone();
+        for node in seen.live.iter().copied() {
+            self.carry_out(node, &seen.plan(node));
+        }
+    }
+
+    /// How many slots each living node holds.
+    fn counts(&self) -> Vec<usize> {
+        let count = |node: &NodeId| self.holders.iter().filter(|holder| **holder == Some(*node)).count();
+        self.live.iter().map(count).collect()
+    }
+
+    fn is_balanced(&self) -> bool {
+        let counts = self.counts();
+        counts.iter().sum::<usize>() == SLOTS
+            && counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1
+    }
+}
+
+#[test]
+fn one_node_takes_all_and_a_second_gets_half_in_two_looks() {
+    let mut database = Database::new([7]);
+    database.round();
+    assert_eq!(database.counts(), [256]);
+    database.live.push(3);
+    database.round();
+    assert_eq!(database.counts(), [128, 0], "the second one can't take what is not given yet");
+    database.round();
+    assert_eq!(database.counts(), [128, 128]);
+}
+
+#[test]
+fn the_slots_of_a_dead_node_go_to_the_living_at_once_and_evenly() {
+    let mut database = Database::new([1, 2, 3]);
+    database.round();
+    assert_eq!(database.counts(), [86, 85, 85]);
+    let before = database.clone();
+    database.live.remove(0);
+    database.round();
+    assert_eq!(database.counts(), [128, 128]);
+    let moved = database.holders.iter().zip(before.holders).filter(|(now, then)| **now != *then).count();
+    assert_eq!(moved, 86, "nothing moves but what has to");
+}
+
+#[test]
+fn a_node_that_is_not_alive_wants_nothing() {
+    let database = Database::new([1, 2]);
+    assert_eq!(database.plan(3), Plan::default());
+}
+
+#[test]
+fn of_two_that_have_the_larger_share_where_one_may_one_gives() {
+    let mut database = Database::new([1, 2, 3]);
+    for (slot, holder) in database.holders.iter_mut().enumerate() {
+        *holder = Some(if slot < 86 {
+            1
+        } else if slot < 172 {
+            2
+        } else {
+            3
+        });
+    }
+    assert_eq!(database.counts(), [86, 86, 84]);
+    database.round();
+    database.round();
+    assert_eq!(database.counts(), [86, 85, 85]);
+}
+
+/// Nodes by number, those that hold slots among them or not, alive or not.
+fn any_database() -> impl Strategy<Value = Database> {
+    let live = prop::collection::btree_set(0..12, 1..9);
+    let holders = prop::collection::vec(prop::option::of(0..12), SLOTS);
+    (live, holders).prop_map(|(live, holders)| {
+        let mut database = Database::new(live);
+        database.holders.copy_from_slice(&holders);
+        database
+    })
+}
+
+proptest! {
+    #[test]
+    fn in_two_looks_every_slot_is_held_and_evenly(mut database in any_database()) {
+        database.round();
+        database.round();
+        prop_assert!(database.is_balanced(), "{:?}", database.counts());
+    }
+
+    #[test]
+    fn nothing_moves_where_all_is_even(mut database in any_database()) {
+        database.round();
+        database.round();
+        for node in database.live.clone() {
+            prop_assert_eq!(database.plan(node), Plan::default());
+        }
+    }
+
+    #[test]
+    fn nobody_wants_what_a_living_node_holds_and_no_two_want_the_same(database in any_database()) {
+        let mut wanted = Slots::NONE;
+        for node in database.live.clone() {
+            let plan = database.plan(node);
+            prop_assert!(plan.take.iter().all(|slot| !wanted.contains(slot)));
+            wanted = wanted.union(&plan.take);
+            let of_living = |slot: u8| database.holders[usize::from(slot)].is_some_and(|n| database.live.contains(&n));
+            prop_assert!(!plan.take.iter().any(of_living));
+            prop_assert!(plan.give.iter().all(|slot| database.holders[usize::from(slot)] == Some(node)));
+            prop_assert!(plan.give.is_empty() || plan.take.is_empty());
+        }
+    }
+
+    /// Each acts on an old look of its own, nodes come and die meanwhile; then it is quiet.
+    #[test]
+    fn after_any_disorder_a_few_looks_make_it_even(
+        mut database in any_database(),
+        steps in prop::collection::vec((0..12i32, 0..3u8), 0..60),
+    ) {
+        let mut looks: BTreeMap<NodeId, Plan> = BTreeMap::new();
+        for (node, step) in steps {
+            match step {
+                0 if database.live.contains(&node) => {
+                    if database.live.len() > 1 {
+                        database.live.retain(|other| *other != node);
+                    }
+                }
+                0 => database.live.push(node),
+                1 => {
+                    looks.insert(node, database.plan(node));
+                }
+                _ => {
+                    // What it gives must still be its own: a node that died meanwhile begins anew.
+                    if let Some(mut plan) = looks.remove(&node).filter(|_| database.live.contains(&node)) {
+                        let own = |slot: &u8| database.holders[usize::from(*slot)] == Some(node);
+                        plan.give = plan.give.iter().filter(own).collect();
+                        database.carry_out(node, &plan);
+                    }
+                }
+            }
+        }
+        for _ in 0..3 {
+            database.round();
+        }
+        prop_assert!(database.is_balanced(), "{:?}", database.counts());
+    }
+}

@@ -1,0 +1,358 @@
+//! Several nodes on one database that is not there at times, on a clock that the tests move. All the while it is
+//! looked whether two of them could poll the same PIN.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::super::{Holders, Seen};
+use super::*;
+use crate::pin::PinId;
+use crate::schedule::{Ask, Counts, Event, SlotEvent, Stats};
+use crate::slot::{SLOTS, slot_of};
+use crate::store::InFlight;
+
+const LEASE: Duration = Duration::from_secs(6);
+const PINS: usize = 1000;
+
+/// The tables.
+struct Tables {
+    leases: BTreeMap<NodeId, (u32, Instant)>,
+    holders: Holders,
+    /// Nodes that can't reach the database.
+    cut: BTreeSet<NodeId>,
+    /// How long a page of PINs takes to read.
+    page: Duration,
+}
+
+/// What a node's schedule would poll.
+#[derive(Default)]
+struct Polls {
+    held: Slots,
+    until: Option<Instant>,
+    pins: BTreeSet<PinId>,
+}
+
+#[derive(Clone)]
+struct World {
+    tables: Arc<Mutex<Tables>>,
+    polls: Arc<Mutex<BTreeMap<NodeId, Polls>>>,
+    states: Arc<Mutex<BTreeMap<NodeId, watch::Receiver<State>>>>,
+}
+
+struct Connection {
+    id: NodeId,
+    fence: u32,
+    world: World,
+}
+
+impl Connection {
+    async fn tables<T>(&self, act: impl FnOnce(&mut Tables) -> T) -> Result<T, Unavailable> {
+        sleep(Duration::from_millis(3)).await;
+        let mut tables = self.world.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if tables.cut.contains(&self.id) {
+            return Err(Unavailable("cut off".into()));
+        }
+        Ok(act(&mut tables))
+    }
+}
+
+impl Tables {
+    fn lives(&self, node: NodeId) -> bool {
+        self.leases.get(&node).is_some_and(|(_, until)| *until > Instant::now())
+    }
+}
+
+impl Registry for Connection {
+    async fn register(&mut self) -> Result<Registered, Unavailable> {
+        let id = self.id;
+        let fence = self
+            .tables(|tables| {
+                let lease = tables.leases.entry(id).or_insert((0, Instant::now()));
+                let left = lease.1.saturating_duration_since(Instant::now());
+                if !left.is_zero() {
+                    return Err(left);
+                }
+                *lease = (lease.0 + 1, Instant::now() + LEASE);
+                Ok(lease.0)
+            })
+            .await?;
+        Ok(match fence {
+            Ok(fence) => {
+                self.fence = fence;
+                Registered::As(id)
+            }
+            Err(left) => Registered::Taken(left),
+        })
+    }
+
+    async fn renew(&mut self, _: &Report) -> Result<Renewed, Unavailable> {
+        let (id, fence) = (self.id, self.fence);
+        let act = |tables: &mut Tables| match tables.leases.get_mut(&id) {
+            Some(lease) if lease.0 == fence => {
+                lease.1 = Instant::now() + LEASE;
+                Renewed::Runs
+            }
+            _ => Renewed::Fenced,
+        };
+        self.tables(act).await
+    }
+
+    async fn look(&mut self) -> Result<View, Unavailable> {
+        self.tables(|tables| {
+            let seen = |(id, (_, until)): (&NodeId, &(u32, Instant))| Seen {
+                id: *id,
+                name: id.to_string(),
+                lease_left: until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()),
+                version: String::new(),
+                report: Report::default(),
+            };
+            View { nodes: tables.leases.iter().map(seen).collect(), holders: tables.holders }
+        })
+        .await
+    }
+
+    async fn take(&mut self, slots: &Slots) -> Result<Slots, Unavailable> {
+        let id = self.id;
+        self.tables(|tables| {
+            let free = |slot: &u8| tables.holders[usize::from(*slot)].is_none_or(|node| !tables.lives(node));
+            let taken: Slots = slots.iter().filter(free).collect();
+            taken.iter().for_each(|slot| tables.holders[usize::from(slot)] = Some(id));
+            taken
+        })
+        .await
+    }
+
+    async fn give(&mut self, slots: &Slots) -> Result<(), Unavailable> {
+        let id = self.id;
+        self.tables(|tables| {
+            for slot in slots.iter().map(usize::from) {
+                assert_eq!(tables.holders[slot], Some(id));
+                tables.holders[slot] = None;
+            }
+        })
+        .await
+    }
+
+    async fn page(&mut self, slots: &Slots, after: Option<&PinId>) -> Result<Vec<InFlight>, Unavailable> {
+        let page = self.tables(|tables| tables.page).await?;
+        sleep(page).await;
+        let place = |pin: &PinId| (slot_of(pin), pin.clone());
+        let mut pins: Vec<PinId> = (0..PINS).map(|n| format!("P{n}").parse().unwrap()).collect();
+        pins.retain(|pin| slots.holds(pin) && after.is_none_or(|after| place(pin) > place(after)));
+        pins.sort_by_key(place);
+        pins.truncate(100);
+        let (submitted_at, deadline_at) = (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::MAX);
+        Ok(pins.into_iter().map(|pin| InFlight { pin, submitted_at, deadline_at }).collect())
+    }
+
+    async fn claim(&mut self, _: &Slots) -> Result<(), Unavailable> {
+        self.tables(|_| ()).await
+    }
+
+    async fn adopt(&mut self) -> Result<u64, Unavailable> {
+        Ok(0)
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let (leases, cut) = (BTreeMap::new(), BTreeSet::new());
+        let tables = Tables { leases, holders: [None; SLOTS], cut, page: Duration::ZERO };
+        Self { tables: Arc::new(Mutex::new(tables)), polls: Arc::default(), states: Arc::default() }
+    }
+
+    fn tables<T>(&self, act: impl FnOnce(&mut Tables) -> T) -> T {
+        act(&mut self.tables.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn polls<T>(&self, act: impl FnOnce(&mut BTreeMap<NodeId, Polls>) -> T) -> T {
+        act(&mut self.polls.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A node, until it is dropped, as by kill -9.
+    async fn start(&self, id: NodeId) -> JoinSet<()> {
+        let mut connection = Connection { id, fence: 0, world: self.clone() };
+        let registered = Instant::now();
+        assert_eq!(connection.register().await.unwrap(), Registered::As(id));
+        let (schedule, _inbox, events) = Schedule::channel();
+        let (state, seen) = watch::channel(State::default());
+        self.states.lock().unwrap().insert(id, seen);
+        let task = Task {
+            registry: connection,
+            schedule,
+            lease: LEASE,
+            hints: Hints::default(),
+            state,
+            stop: CancellationToken::new(),
+            finish: CancellationToken::new(),
+        };
+        let mut node = JoinSet::new();
+        node.spawn(listen(self.clone(), id, events));
+        node.spawn(task.run(id, registered));
+        node
+    }
+
+    fn kill(&self, id: NodeId, node: JoinSet<()>) {
+        drop(node);
+        self.polls(|polls| polls.remove(&id));
+    }
+
+    /// How many slots each polls, those whose lease is over none.
+    fn polled(&self) -> Vec<usize> {
+        let now = Instant::now();
+        let runs = |polls: &Polls| polls.until.is_some_and(|until| until > now);
+        self.polls(|all| all.values().map(|p| if runs(p) { p.held.len() } else { 0 }).collect())
+    }
+
+    /// PINs that are in some schedule.
+    fn known(&self) -> usize {
+        self.polls(|all| all.values().map(|polls| polls.pins.len()).sum())
+    }
+
+    fn state(&self, id: NodeId) -> State {
+        self.states.lock().unwrap()[&id].borrow().clone()
+    }
+
+    /// Lets time pass, and looks at each step that no PIN can be polled by two.
+    async fn pass(&self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            sleep(Duration::from_millis(5)).await;
+            let now = Instant::now();
+            self.polls(|all| {
+                let mut polled = Slots::NONE;
+                for polls in all.values().filter(|polls| polls.until.is_some_and(|until| until > now)) {
+                    assert_eq!(polled.without(&polls.held), polled, "two nodes poll the same");
+                    polled = polled.union(&polls.held);
+                }
+            });
+        }
+    }
+}
+
+/// Does what a schedule does with what it hears of slots.
+async fn listen(world: World, id: NodeId, mut events: mpsc::Receiver<Event>) {
+    while let Some(event) = events.recv().await {
+        world.polls(|all| {
+            let polls = all.entry(id).or_default();
+            match event {
+                Event::Slots(SlotEvent::Hold(slots)) => polls.held = polls.held.union(&slots),
+                Event::Slots(SlotEvent::Resume(pins)) => {
+                    polls
+                        .pins
+                        .extend(pins.into_iter().map(|pin| pin.pin).filter(|pin| polls.held.holds(pin)));
+                }
+                Event::Slots(SlotEvent::Release(slots, done)) => {
+                    polls.held = polls.held.without(&slots);
+                    polls.pins.retain(|pin| !slots.holds(pin));
+                    let _ = done.send(());
+                }
+                Event::Slots(SlotEvent::Lease(until)) => polls.until = Some(until),
+                Event::Ask(Ask::Stats(reply)) => {
+                    let in_flight = polls.pins.len();
+                    let counts = Counts::default();
+                    let stats = Stats {
+                        in_flight,
+                        due: 0,
+                        polling: 0,
+                        finishing: 0,
+                        brake: None,
+                        rate: None,
+                        counts,
+                    };
+                    let _ = reply.send(stats);
+                }
+                _ => panic!("nobody else asks"),
+            }
+        });
+    }
+}
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_share_the_slots_and_those_of_a_killed_one_go_on_a_second_after_its_lease() {
+    let world = World::new();
+    let first = world.start(1).await;
+    world.pass(seconds(1)).await;
+    assert_eq!((world.polled(), world.known()), (vec![256], PINS));
+    assert!(world.state(1).ready);
+    let _others = [world.start(2).await, world.start(3).await];
+    world.pass(seconds(6)).await;
+    assert_eq!((world.polled(), world.known()), (vec![86, 85, 85], PINS));
+    world.kill(1, first);
+    world.pass(LEASE + seconds(1)).await;
+    assert_eq!((world.polled(), world.known()), (vec![128, 128], PINS));
+    assert_eq!(world.state(2).nodes, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_cut_off_stops_before_the_others_begin_and_comes_back_as_one_of_them() {
+    let world = World::new();
+    let _nodes = [world.start(1).await, world.start(2).await];
+    world.pass(seconds(6)).await;
+    world.tables(|tables| tables.cut.insert(1));
+    world.pass(LEASE + seconds(1)).await;
+    assert_eq!(world.polled(), [0, 256]);
+    let State { lost, trouble, .. } = world.state(1);
+    assert_eq!((lost, trouble.is_some()), (1, true));
+    world.tables(|tables| tables.cut.clear());
+    world.pass(seconds(6)).await;
+    assert_eq!((world.polled(), world.known()), (vec![128, 128], PINS));
+    assert!(world.state(1).trouble.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_are_cut_off_for_long_all_stop_and_all_go_on() {
+    let world = World::new();
+    let _nodes = [world.start(1).await, world.start(2).await, world.start(3).await];
+    world.pass(seconds(6)).await;
+    world.tables(|tables| tables.cut.extend([1, 2, 3]));
+    world.pass(seconds(60)).await;
+    assert_eq!(world.polled(), [0, 0, 0]);
+    world.tables(|tables| tables.cut.clear());
+    world.pass(seconds(6)).await;
+    assert_eq!(world.known(), PINS);
+    assert!(world.polled().iter().all(|slots| (85..=86).contains(slots)), "{:?}", world.polled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_cut_costs_no_slot_and_no_lease() {
+    let world = World::new();
+    let _nodes = [world.start(1).await, world.start(2).await];
+    world.pass(seconds(6)).await;
+    world.tables(|tables| tables.cut.insert(1));
+    world.pass(seconds(3)).await;
+    world.tables(|tables| tables.cut.clear());
+    world.pass(seconds(3)).await;
+    assert_eq!((world.polled(), world.state(1).lost), (vec![128, 128], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_is_renewed_while_a_long_load_goes_on() {
+    let world = World::new();
+    world.tables(|tables| tables.page = seconds(3));
+    let _node = world.start(1).await;
+    world.pass(seconds(40)).await;
+    assert_eq!((world.polled(), world.known(), world.state(1).lost), (vec![256], PINS, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_name_another_process_took_polls_nothing_until_that_one_is_gone() {
+    let world = World::new();
+    let _node = world.start(1).await;
+    world.pass(seconds(3)).await;
+    // The other one registered while this one was stopped; its lease runs for a minute.
+    world.tables(|tables| tables.leases.insert(1, (9, Instant::now() + seconds(60))));
+    world.pass(seconds(10)).await;
+    assert_eq!((world.polled(), world.known()), (vec![0], 0));
+    assert!(world.state(1).trouble.unwrap().1.contains("cluster.node"));
+    world.pass(seconds(60)).await;
+    assert_eq!((world.polled(), world.known()), (vec![256], PINS));
+}

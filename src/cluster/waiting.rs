@@ -1,0 +1,207 @@
+//! Those who wait for PINs of other nodes: one question to the database for all of them.
+//!
+//! Asked when it is hinted that outcomes were committed, and every second in any case. Promises that nobody is told
+//! "in flight", and that a database which does not answer costs the waiting time and nothing else.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::{Cluster, Fate, Shared, State};
+use crate::pin::PinId;
+
+/// How often it is asked without a hint.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// No two questions are closer than this, whatever is hinted.
+const APART: Duration = Duration::from_millis(50);
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// PINs in one question.
+const AT_ONCE: usize = 1000;
+
+/// Those who ask at the same moment; more wait their turn.
+const QUEUE: usize = 256;
+
+/// Who waits for what became of a PIN.
+pub(super) type Wait = (PinId, oneshot::Sender<Fate>);
+
+/// The task.
+pub struct Waiting {
+    shared: Arc<dyn Shared>,
+    asks: mpsc::Receiver<Wait>,
+    outcomes: watch::Receiver<u64>,
+    waiting: HashMap<PinId, Vec<oneshot::Sender<Fate>>>,
+}
+
+impl Cluster {
+    /// What answers questions about all nodes, and the task behind it.
+    pub fn new(
+        shared: Arc<dyn Shared>,
+        state: watch::Receiver<State>,
+        outcomes: watch::Receiver<u64>,
+    ) -> (Self, Waiting) {
+        let (waits, asks) = mpsc::channel(QUEUE);
+        let waiting =
+            Waiting { shared: shared.clone(), asks, outcomes: outcomes.clone(), waiting: HashMap::new() };
+        (Self { shared, state, outcomes, waits }, waiting)
+    }
+}
+
+impl Waiting {
+    /// Answers until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        stop.run_until_cancelled(self.answer()).await;
+    }
+
+    async fn answer(&mut self) {
+        let mut asked = Instant::now();
+        let mut hints = true;
+        loop {
+            let idle = self.waiting.is_empty();
+            tokio::select! {
+                ask = self.asks.recv() => match ask {
+                    Some((pin, told)) => self.waiting.entry(pin).or_default().push(told),
+                    // Nobody can ask any more.
+                    None => return,
+                },
+                hint = self.outcomes.changed(), if hints => {
+                    hints = hint.is_ok();
+                    if !self.waiting.is_empty() {
+                        sleep_until(asked + APART).await;
+                        self.ask().await;
+                        asked = Instant::now();
+                    }
+                }
+                () = sleep_until(asked + EVERY), if !idle => {
+                    self.ask().await;
+                    asked = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// Asks for all, and tells those whose PIN is in flight no more.
+    async fn ask(&mut self) {
+        self.waiting.retain(|_, waiters| {
+            waiters.retain(|waiter| !waiter.is_closed());
+            !waiters.is_empty()
+        });
+        let pins: Vec<PinId> = self.waiting.keys().cloned().collect();
+        for pins in pins.chunks(AT_ONCE) {
+            let fates = match timeout(PATIENCE, self.shared.fates(pins)).await {
+                Ok(Ok(fates)) => fates,
+                Ok(Err(error)) => return debug!(%error, "what became of PINs of other nodes is asked again"),
+                Err(_) => {
+                    return debug!("what became of PINs of other nodes was not answered, and is asked again");
+                }
+            };
+            for (pin, fate) in pins.iter().zip(fates) {
+                if fate == Fate::InFlight {
+                    continue;
+                }
+                for waiter in self.waiting.remove(pin).into_iter().flatten() {
+                    let _ = waiter.send(fate.clone());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+
+    use super::super::{Positions, View};
+    use super::*;
+    use crate::store::{Outcome, Unavailable};
+
+    /// PINs that have ended; and every question that was asked.
+    #[derive(Default)]
+    struct Tables {
+        ended: Mutex<HashMap<PinId, Fate>>,
+        questions: Mutex<Vec<usize>>,
+        down: Mutex<bool>,
+    }
+
+    #[async_trait]
+    impl Shared for Tables {
+        async fn look(&self) -> Result<View, Unavailable> {
+            unreachable!()
+        }
+
+        async fn fates(&self, pins: &[PinId]) -> Result<Vec<Fate>, Unavailable> {
+            self.questions.lock().unwrap().push(pins.len());
+            if *self.down.lock().unwrap() {
+                return Err(Unavailable("down".into()));
+            }
+            let ended = self.ended.lock().unwrap();
+            Ok(pins.iter().map(|pin| ended.get(pin).cloned().unwrap_or(Fate::InFlight)).collect())
+        }
+
+        async fn before_last(&self, _: u32) -> Result<Positions, Unavailable> {
+            unreachable!()
+        }
+
+        async fn outcomes_after(&self, _: &mut Positions, _: u32) -> Result<Vec<Outcome>, Unavailable> {
+            unreachable!()
+        }
+    }
+
+    fn pin(id: &str) -> PinId {
+        id.parse().unwrap()
+    }
+
+    fn finished(id: &str) -> Fate {
+        Fate::Finished(Outcome { seq: 1, pin: pin(id), record: "{}".into() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_wait_are_answered_by_one_question_a_second_and_at_once_by_a_hint() {
+        let tables = Arc::new(Tables::default());
+        let (hint, hints) = watch::channel(0);
+        let (cluster, waiting) = Cluster::new(tables.clone(), watch::channel(State::default()).1, hints);
+        let stop = CancellationToken::new();
+        tokio::spawn(waiting.run(stop.clone()));
+        let ask = |id: &str| {
+            tokio::spawn({
+                let (cluster, pin) = (cluster.clone(), pin(id));
+                async move { cluster.ended(pin).await }
+            })
+        };
+        let (a, b, twice, c) = (ask("A"), ask("B"), ask("A"), ask("C"));
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert_eq!(*tables.questions.lock().unwrap(), [3], "one for all, each PIN once");
+
+        *tables.down.lock().unwrap() = true;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        *tables.down.lock().unwrap() = false;
+        tables.ended.lock().unwrap().extend([(pin("A"), finished("A")), (pin("C"), Fate::Unknown)]);
+        let before = Instant::now();
+        hint.send_replace(1);
+        assert_eq!((a.await.unwrap(), twice.await.unwrap()), (Ok(finished("A")), Ok(finished("A"))));
+        assert_eq!(c.await.unwrap(), Ok(Fate::Unknown));
+        assert!(before.elapsed() <= APART);
+
+        // Who gave up is not asked for any more.
+        b.abort();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let count = tables.questions.lock().unwrap().len();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(tables.questions.lock().unwrap().len(), count);
+
+        let d = ask("D");
+        tokio::task::yield_now().await;
+        stop.cancel();
+        assert!(d.await.unwrap().is_err(), "a stop is told");
+    }
+}

@@ -1,0 +1,60 @@
+//! Taking over what a dead node did not deliver.
+
+use sqlx::postgres::PgConnection;
+
+use super::super::Orphan;
+use super::Node;
+
+/// How much is taken over at once: bounds the transaction.
+const ADOPT_AT_ONCE: i64 = 5000;
+
+/// Takes over the next part of a dead node's lane for one sink: it becomes what this node is to deliver although its
+/// cursor is past it. Gives how many outcomes that was, 0 when nothing is left, or when the node lives, or when somebody
+/// else is at it. The dead node's cursor moves along, so that it goes on behind this if it comes back.
+pub async fn adopt(connection: &mut PgConnection, node: &Node, orphan: &Orphan) -> Result<u64, sqlx::Error> {
+    let Orphan { node: dead, sink } = orphan;
+    let locked = sqlx::query(
+        "SELECT 1 FROM node WHERE id = $1 AND id <> $2 AND lease_until <= clock_timestamp() FOR UPDATE SKIP LOCKED",
+    )
+    .bind(dead)
+    .bind(node.id())
+    .fetch_optional(&mut *connection)
+    .await?;
+    if locked.is_none() {
+        return Ok(0);
+    }
+    let (count, last): (i64, Option<i64>) = sqlx::query_as(
+        "WITH late AS MATERIALIZED ( \
+             SELECT seq FROM outcome WHERE lane = $1 \
+               AND seq > (SELECT cursor FROM cursor WHERE lane = $1 AND sink = $2) ORDER BY seq LIMIT $4), \
+         taken AS ( \
+             INSERT INTO delivery (sink, seq, lane, dead, tries) SELECT $2, seq, $3, false, 0 FROM late \
+             ON CONFLICT (sink, seq) DO UPDATE SET lane = excluded.lane WHERE NOT delivery.dead) \
+         SELECT count(*), max(seq) FROM late",
+    )
+    .bind(dead)
+    .bind(sink)
+    .bind(node.id())
+    .bind(ADOPT_AT_ONCE)
+    .fetch_one(&mut *connection)
+    .await?;
+    if let Some(last) = last {
+        sqlx::query("UPDATE cursor SET cursor = $3 WHERE lane = $1 AND sink = $2")
+            .bind(dead)
+            .bind(sink)
+            .bind(last)
+            .execute(&mut *connection)
+            .await?;
+    }
+    let moved = sqlx::query(
+        "UPDATE delivery SET lane = $3 WHERE sink = $2 AND seq IN ( \
+             SELECT seq FROM delivery WHERE lane = $1 AND sink = $2 AND NOT dead ORDER BY seq LIMIT $4)",
+    )
+    .bind(dead)
+    .bind(sink)
+    .bind(node.id())
+    .bind(ADOPT_AT_ONCE)
+    .execute(connection)
+    .await?;
+    Ok(u64::try_from(count).unwrap_or(0) + moved.rows_affected())
+}

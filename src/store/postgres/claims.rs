@@ -1,0 +1,112 @@
+//! What nodes leave for each other: PINs for the holder of their slot, withdrawals, slots.
+
+use sqlx::Row;
+use sqlx::postgres::PgConnection;
+
+use super::super::InFlight;
+use super::super::rows::{pin_id, timestamp};
+use super::Node;
+use super::write::Done;
+use crate::pin::PinId;
+use crate::slot::{Slots, slot_of};
+
+/// How much is claimed at once: bounds the transaction.
+const CLAIM_AT_ONCE: i64 = 8192;
+
+fn numbers(slots: &Slots) -> Vec<i16> {
+    slots.iter().map(i16::from).collect()
+}
+
+/// Whether anything was left for these slots of this node.
+pub async fn anything(
+    connection: &mut PgConnection,
+    node: &Node,
+    slots: &Slots,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM inbox JOIN slot USING (slot) WHERE slot.node = $1 AND slot = ANY($2))",
+    )
+    .bind(node.id())
+    .bind(numbers(slots))
+    .fetch_one(connection)
+    .await
+}
+
+/// Hears of what was left for these slots, as far as this node holds them. A PIN that is not in flight any more was
+/// loaded and finished before.
+pub async fn claim(
+    connection: &mut PgConnection,
+    node: &Node,
+    slots: &Slots,
+    done: &mut Done,
+) -> Result<(), sqlx::Error> {
+    let rows = sqlx::query(
+        "WITH claimed AS ( \
+             DELETE FROM inbox WHERE ctid = ANY(ARRAY( \
+                 SELECT inbox.ctid FROM inbox JOIN slot USING (slot) \
+                 WHERE slot.node = $1 AND inbox.slot = ANY($2) LIMIT $3)) \
+             RETURNING slot, pin_id, kind) \
+         SELECT kind, pin_id, submitted_at, deadline_at FROM claimed JOIN pin USING (slot, pin_id)",
+    )
+    .bind(node.id())
+    .bind(numbers(slots))
+    .bind(CLAIM_AT_ONCE)
+    .fetch_all(connection)
+    .await?;
+    for row in rows {
+        let pin = pin_id(row.try_get(1)?)?;
+        if row.try_get::<&str, _>(0)? == "submit" {
+            let (submitted_at, deadline_at) = (timestamp(row.try_get(2)?), timestamp(row.try_get(3)?));
+            done.applied.accepted.push(InFlight { pin, submitted_at, deadline_at });
+        } else {
+            done.applied.cluster.cancels.push(pin);
+        }
+    }
+    Ok(())
+}
+
+/// Leaves word that these PINs are withdrawn.
+pub async fn cancel_elsewhere(
+    connection: &mut PgConnection,
+    pins: &[PinId],
+    done: &mut Done,
+) -> Result<(), sqlx::Error> {
+    if pins.is_empty() {
+        return Ok(());
+    }
+    let mut rows: Vec<(i16, &str)> = pins.iter().map(|pin| (i16::from(slot_of(pin)), pin.as_str())).collect();
+    rows.sort_unstable();
+    let (slots, pins): (Vec<i16>, Vec<&str>) = rows.into_iter().unzip();
+    let holders: Vec<Option<i32>> = sqlx::query_scalar(
+        "WITH told AS ( \
+             INSERT INTO inbox (slot, pin_id, kind) \
+             SELECT slot, pin_id, 'cancel' FROM unnest($1::smallint[], $2::text[]) AS asked (slot, pin_id) \
+             ON CONFLICT DO NOTHING RETURNING slot) \
+         SELECT DISTINCT slot.node FROM told JOIN slot USING (slot)",
+    )
+    .bind(&slots)
+    .bind(&pins)
+    .fetch_all(connection)
+    .await?;
+    done.hints.extend(holders.into_iter().flatten().map(|holder| format!("inbox:{holder}")));
+    Ok(())
+}
+
+/// Gives slots back, as far as this node has them.
+pub async fn release(
+    connection: &mut PgConnection,
+    node: &Node,
+    slots: &Slots,
+    done: &mut Done,
+) -> Result<(), sqlx::Error> {
+    if slots.is_empty() {
+        return Ok(());
+    }
+    sqlx::query("UPDATE slot SET node = NULL, fence = fence + 1 WHERE node = $1 AND slot = ANY($2)")
+        .bind(node.id())
+        .bind(numbers(slots))
+        .execute(connection)
+        .await?;
+    done.hints.push("slots".into());
+    Ok(())
+}

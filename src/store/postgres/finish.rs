@@ -1,0 +1,131 @@
+//! Taking PINs out and putting their outcomes in.
+
+use std::collections::HashMap;
+
+use sqlx::Row;
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
+
+use super::super::rows::{raw, timestamp};
+use super::super::{Outcome, Record};
+use super::Node;
+use super::write::Done;
+use crate::outcome::{self, Submission, Verdict};
+use crate::slot::slot_of;
+
+/// Takes PINs of this node's slots out and puts their outcomes in. A verdict of another PIN is dropped: it has an
+/// outcome already, or another node polls it now.
+pub async fn finish(
+    connection: &mut PgConnection,
+    node: &Node,
+    verdicts: &[&Verdict],
+    done: &mut Done,
+) -> Result<(), sqlx::Error> {
+    if verdicts.is_empty() {
+        return Ok(());
+    }
+    let (slots, pins) = keys(verdicts);
+    let rows = sqlx::query(
+        "DELETE FROM pin USING slot, unnest($2::smallint[], $3::text[]) AS asked (slot, pin_id) \
+         WHERE slot.slot = asked.slot AND slot.node = $1 AND pin.slot = asked.slot AND pin.pin_id = asked.pin_id \
+         RETURNING pin.pin_id, pin.submitted_at, pin.reference, pin.metadata, nextval('outcome_seq')",
+    )
+    .bind(node.id())
+    .bind(&slots)
+    .bind(&pins)
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut submissions = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let submission = Submission {
+            submitted_at: timestamp(row.try_get(1)?),
+            reference: row.try_get(2)?,
+            metadata: raw(row.try_get(3)?),
+        };
+        submissions.insert(row.try_get::<String, _>(0)?, (row.try_get::<i64, _>(4)?, submission));
+    }
+
+    let mut finished = Vec::with_capacity(submissions.len());
+    let mut missing = Vec::new();
+    for verdict in verdicts {
+        let Some((seq, submission)) = submissions.remove(verdict.pin.as_str()) else {
+            missing.push(*verdict);
+            continue;
+        };
+        let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission).into();
+        finished
+            .push((Outcome { seq, pin: verdict.pin.clone(), record }, verdict.finished_at.as_millisecond()));
+    }
+    finished.sort_unstable_by_key(|(outcome, _)| outcome.seq);
+    insert(connection, node, &finished).await?;
+    if !finished.is_empty() {
+        done.hints.push("outcome".into());
+    }
+    done.applied.finished.extend(finished.into_iter().map(|(outcome, _)| outcome));
+    look_for(connection, &missing, done).await
+}
+
+fn keys<'a>(verdicts: &[&'a Verdict]) -> (Vec<i16>, Vec<&'a str>) {
+    verdicts.iter().map(|verdict| (i16::from(slot_of(&verdict.pin)), verdict.pin.as_str())).unzip()
+}
+
+async fn insert(
+    connection: &mut PgConnection,
+    node: &Node,
+    finished: &[(Outcome, i64)],
+) -> Result<(), sqlx::Error> {
+    if finished.is_empty() {
+        return Ok(());
+    }
+    let seqs: Vec<i64> = finished.iter().map(|(outcome, _)| outcome.seq).collect();
+    let pins: Vec<&str> = finished.iter().map(|(outcome, _)| outcome.pin.as_str()).collect();
+    let ends: Vec<i64> = finished.iter().map(|(_, end)| *end).collect();
+    let records: Vec<&str> = finished.iter().map(|(outcome, _)| &*outcome.record).collect();
+    sqlx::query(
+        "INSERT INTO outcome (lane, seq, pin_id, finished_at, record) \
+         SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::bigint[], $5::text[])",
+    )
+    .bind(node.id())
+    .bind(&seqs)
+    .bind(&pins)
+    .bind(&ends)
+    .bind(&records)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Finds out what became of PINs that this node can't finish. One that is in flight is another node's, whatever
+/// outcome it had in an earlier life.
+async fn look_for(
+    connection: &mut PgConnection,
+    missing: &[&Verdict],
+    done: &mut Done,
+) -> Result<(), sqlx::Error> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let (slots, pins) = keys(missing);
+    let rows = sqlx::query(
+        "SELECT asked.pin_id, newest.seq, newest.record \
+         FROM unnest($1::smallint[], $2::text[]) AS asked (slot, pin_id) CROSS JOIN LATERAL \
+         (SELECT seq, record FROM outcome WHERE outcome.pin_id = asked.pin_id ORDER BY seq DESC LIMIT 1) AS newest \
+         WHERE NOT EXISTS (SELECT 1 FROM pin WHERE pin.slot = asked.slot AND pin.pin_id = asked.pin_id)",
+    )
+    .bind(&slots)
+    .bind(&pins)
+    .fetch_all(connection)
+    .await?;
+    let mut known: HashMap<String, (i64, Record)> = HashMap::with_capacity(rows.len());
+    for row in rows {
+        known.insert(row.try_get(0)?, (row.try_get(1)?, row.try_get::<&str, _>(2)?.into()));
+    }
+    for verdict in missing {
+        let pin = verdict.pin.clone();
+        match known.remove(pin.as_str()) {
+            Some((seq, record)) => done.applied.cluster.known.push(Outcome { seq, pin, record }),
+            None => done.applied.cluster.gone.push(pin),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,284 @@
+//! This node's row, and what it sees and takes of the others: all that the lease depends on, on a connection of its
+//! own, so that no large transaction holds a renewal up.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::postgres::{PgConnection, PgPoolOptions, PgRow};
+use sqlx::{Connection, Row};
+
+use super::super::{Orphan, Store, Unavailable, Writes};
+use super::Node;
+use super::connect::{Server, fenced, is_broken, within};
+use super::open::OpenError;
+use super::questions::Questions;
+use super::read::Reader;
+use super::write::WriteConnection;
+use crate::slot::Slots;
+
+/// Connections that read, for clients' questions and the sinks; one of them listens.
+const READERS: u32 = 5;
+
+/// Every node that ever was, and what each holds.
+pub(super) const LOOK: &str = "SELECT id, name, (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::float8, \
+     started_at, version, stats, ARRAY(SELECT slot FROM slot WHERE slot.node = node.id ORDER BY slot) \
+     FROM node ORDER BY id";
+
+/// What became of a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// This node's number; its lease runs.
+    As(i32),
+    /// A lease of this name runs for so long.
+    Taken(Duration),
+}
+
+/// A node as the database knows it.
+#[derive(Debug, Clone)]
+pub struct NodeRow {
+    pub id: i32,
+    pub name: String,
+    /// How long its lease still runs, by the database's clock; `None` if it is over.
+    pub lease_left: Option<Duration>,
+    pub started_at: Timestamp,
+    pub version: String,
+    /// What it told with its last renewal: JSON.
+    pub stats: String,
+    /// What it holds, whether its lease runs or not.
+    pub slots: Slots,
+}
+
+/// This node's membership. Every answer is there, or an error, within a quarter of the lease, but for the first after
+/// the connection was lost.
+pub struct Membership {
+    server: Server,
+    node: Node,
+    name: String,
+    questions: Questions,
+    connection: Option<PgConnection>,
+}
+
+impl Membership {
+    pub(super) fn new(server: Server, node: Node, name: String) -> Self {
+        let readers = PgPoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_lazy_with(server.options());
+        let questions = Questions { readers, node: node.clone() };
+        Self { server, node, name, questions, connection: None }
+    }
+
+    /// The name this node registers under.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The store of this node, once it is registered.
+    ///
+    /// # Errors
+    /// The database can't be used.
+    pub async fn store(&self) -> Result<(Store, Box<dyn Writes>), OpenError> {
+        let writer = WriteConnection::open(self.server.clone(), self.node.clone()).await;
+        let writer =
+            writer.map_err(|source| OpenError::Postgres { url: self.server.shown.clone(), source })?;
+        let reader = Reader { readers: self.questions.readers.clone(), node: self.node.clone() };
+        Ok((Store::new(reader), Box::new(writer)))
+    }
+
+    /// What only several nodes ask.
+    pub fn questions(&self) -> Questions {
+        self.questions.clone()
+    }
+
+    /// So many PINs are in flight in the whole database, about: `intake.max_in_flight` is compared with it, and with
+    /// what this node's writer counts from then on.
+    pub fn set_in_flight(&self, count: usize) {
+        self.node.set_in_flight(count);
+    }
+
+    /// Enters this node under its name with a new fence, unless a lease of that name runs. Whatever a process of that
+    /// name had begun to write is written or given up by then; afterwards it writes nothing.
+    pub async fn register(&mut self) -> Result<Registration, Unavailable> {
+        let mut connection = self.connected().await?;
+        let result =
+            within(self.server.patience(), register(&mut connection, &self.name, self.server.lease)).await;
+        Ok(match self.back(connection, result)? {
+            Ok((id, fence)) => {
+                self.node.become_registered(id, fence);
+                Registration::As(id)
+            }
+            Err(left) => Registration::Taken(left),
+        })
+    }
+
+    /// Makes the lease run for its whole length from now on; `stats` is JSON for the other nodes to see. False:
+    /// another process has registered this node's name since.
+    pub async fn renew(&mut self, stats: &str) -> Result<bool, Unavailable> {
+        let mut connection = self.connected().await?;
+        let renewal = sqlx::query(
+            "UPDATE node SET lease_until = clock_timestamp() + $3 * interval '1 millisecond', stats = $4 \
+             WHERE id = $1 AND fence = $2",
+        )
+        .bind(self.node.id())
+        .bind(self.node.fence())
+        .bind(millis(self.server.lease))
+        .bind(stats)
+        .execute(&mut connection);
+        let result = within(self.server.patience(), renewal).await;
+        Ok(self.back(connection, result)?.rows_affected() == 1)
+    }
+
+    /// Every node that ever was, and what each holds, at one moment.
+    pub async fn look(&mut self) -> Result<Vec<NodeRow>, Unavailable> {
+        let mut connection = self.connected().await?;
+        let rows = sqlx::query(LOOK).fetch_all(&mut connection);
+        let result = within(self.server.patience(), rows).await;
+        let rows = self.back(connection, result)?;
+        Ok(rows.iter().map(node_row).collect::<Result<_, _>>()?)
+    }
+
+    /// Takes those of these slots that nobody holds whose lease runs; gives which. A dead node that is just now
+    /// writing its last keeps its own a moment longer.
+    pub async fn take(&mut self, slots: &Slots) -> Result<Slots, Unavailable> {
+        let mut connection = self.connected().await?;
+        let result = within(self.server.patience(), take(&mut connection, &self.node, slots)).await;
+        self.back(connection, result)?.ok_or_else(fenced)
+    }
+
+    /// What dead nodes did not deliver to these sinks.
+    pub async fn orphans(&mut self, sinks: &[String]) -> Result<Vec<Orphan>, Unavailable> {
+        let mut connection = self.connected().await?;
+        let rows = sqlx::query(
+            "SELECT c.lane, c.sink FROM cursor c JOIN node ON node.id = c.lane \
+             WHERE node.lease_until <= clock_timestamp() AND node.id <> $1 AND c.sink = ANY($2) \
+               AND (EXISTS (SELECT 1 FROM outcome o WHERE o.lane = c.lane AND o.seq > c.cursor) \
+                    OR EXISTS (SELECT 1 FROM delivery d WHERE d.lane = c.lane AND d.sink = c.sink AND NOT d.dead)) \
+             ORDER BY c.lane, c.sink",
+        )
+        .bind(self.node.id())
+        .bind(sinks)
+        .fetch_all(&mut connection);
+        let result = within(self.server.patience(), rows).await;
+        let rows = self.back(connection, result)?;
+        let orphan = |row: &PgRow| Ok(Orphan { node: row.try_get(0)?, sink: row.try_get(1)? });
+        Ok(rows.iter().map(orphan).collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    async fn connected(&mut self) -> Result<PgConnection, Unavailable> {
+        Ok(match self.connection.take() {
+            Some(connection) => connection,
+            None => self.server.connect_keeper().await?,
+        })
+    }
+
+    /// Keeps the connection for the next question if it is of use.
+    fn back<T>(
+        &mut self,
+        connection: PgConnection,
+        result: Result<T, sqlx::Error>,
+    ) -> Result<T, Unavailable> {
+        if result.as_ref().err().is_none_or(|error| !is_broken(error)) {
+            self.connection = Some(connection);
+        }
+        Ok(result?)
+    }
+}
+
+type Told = Result<(i32, i64), Duration>;
+
+async fn register(connection: &mut PgConnection, name: &str, lease: Duration) -> Result<Told, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    // Waits for what an earlier process of this name is just writing.
+    let left: Option<f64> = sqlx::query_scalar(
+        "SELECT (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::float8 \
+         FROM node WHERE name = $1 FOR UPDATE",
+    )
+    .bind(name)
+    .fetch_optional(&mut *transaction)
+    .await?;
+    if let Some(left) = left.filter(|left| *left > 0.0) {
+        transaction.rollback().await?;
+        return Ok(Err(Duration::from_secs_f64(left / 1000.0)));
+    }
+    let registered: Option<(i32, i64)> = sqlx::query_as(
+        "INSERT INTO node (name, fence, lease_until, started_at, version) \
+         VALUES ($1, 1, clock_timestamp() + $2 * interval '1 millisecond', $3, $4) \
+         ON CONFLICT (name) DO UPDATE SET fence = node.fence + 1, lease_until = excluded.lease_until, \
+             started_at = excluded.started_at, version = excluded.version, stats = '{}' \
+             WHERE node.lease_until <= clock_timestamp() \
+         RETURNING id, fence",
+    )
+    .bind(name)
+    .bind(millis(lease))
+    .bind(Timestamp::now().as_millisecond())
+    .bind(env!("CARGO_PKG_VERSION"))
+    .fetch_optional(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    // Nothing: another process entered the name for the first time, just now.
+    Ok(registered.ok_or(lease))
+}
+
+async fn take(
+    connection: &mut PgConnection,
+    node: &Node,
+    slots: &Slots,
+) -> Result<Option<Slots>, sqlx::Error> {
+    let wanted: Vec<i16> = slots.iter().map(i16::from).collect();
+    let mut transaction = connection.begin().await?;
+    if lock_lease(&mut transaction, node).await?.is_none() {
+        transaction.rollback().await?;
+        return Ok(None);
+    }
+    // A transaction of a dead node that is still open holds its row, and is waited for by trying again.
+    let dead: Vec<i32> = sqlx::query_scalar(
+        "SELECT id FROM node WHERE lease_until <= clock_timestamp() \
+         AND id IN (SELECT slot.node FROM slot WHERE slot = ANY($1)) ORDER BY id FOR UPDATE SKIP LOCKED",
+    )
+    .bind(&wanted)
+    .fetch_all(&mut *transaction)
+    .await?;
+    let taken: Vec<i16> = sqlx::query_scalar(
+        "UPDATE slot SET node = $1, fence = fence + 1 \
+         WHERE slot IN (SELECT slot FROM slot WHERE slot = ANY($2) ORDER BY slot FOR UPDATE SKIP LOCKED) \
+           AND (node IS NULL OR node = ANY($3)) RETURNING slot",
+    )
+    .bind(node.id())
+    .bind(&wanted)
+    .bind(&dead)
+    .fetch_all(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(Some(taken.into_iter().filter_map(|slot| u8::try_from(slot).ok()).collect()))
+}
+
+/// Makes sure that this node's lease runs, and that nobody takes anything from it before the transaction ends; gives
+/// the transaction's number, or `None` if it doesn't.
+pub async fn lock_lease(connection: &mut PgConnection, node: &Node) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT txid_current() FROM node WHERE id = $1 AND fence = $2 AND lease_until > clock_timestamp() \
+         FOR KEY SHARE",
+    )
+    .bind(node.id())
+    .bind(node.fence())
+    .fetch_optional(connection)
+    .await
+}
+
+pub(super) fn node_row(row: &PgRow) -> Result<NodeRow, sqlx::Error> {
+    let left: f64 = row.try_get(2)?;
+    let slots: Vec<i16> = row.try_get(6)?;
+    Ok(NodeRow {
+        id: row.try_get(0)?,
+        name: row.try_get(1)?,
+        lease_left: (left > 0.0).then(|| Duration::from_secs_f64(left / 1000.0)),
+        started_at: super::super::rows::timestamp(row.try_get(3)?),
+        version: row.try_get(4)?,
+        stats: row.try_get(5)?,
+        slots: slots.into_iter().filter_map(|slot| u8::try_from(slot).ok()).collect(),
+    })
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}

@@ -1,0 +1,159 @@
+//! Opening the database: whether it can be reached, whether it is ours, whether we know its schema.
+
+use secrecy::SecretString;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::{Connection, PgConnection};
+use std::time::Duration;
+use thiserror::Error;
+
+use super::Node;
+use super::connect::Server;
+use super::membership::Membership;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("src/store/postgres/migrations");
+
+/// The oldest server that this works with, as `server_version_num` has it.
+const OLDEST: u32 = 130_000;
+
+/// Why the store can't be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    #[error("store.url: {}", said(.0))]
+    Url(sqlx::Error),
+    #[error(
+        "can't reach the database {url}: {}. Is the server there, and does it let this machine in?",
+        said(source)
+    )]
+    Unreachable { url: String, source: sqlx::Error },
+    #[error(
+        "the database {url} does not let this user in: {}. Check user, password and database in store.url",
+        said(source)
+    )]
+    Refused { url: String, source: sqlx::Error },
+    #[error(
+        "the user of the database {url} lacks a right: {}. It must own its tables, or be allowed to create them \
+         (GRANT CREATE ON SCHEMA public TO …)",
+        said(source)
+    )]
+    NoRights { url: String, source: sqlx::Error },
+    #[error("the database {url} is PostgreSQL {found}, and pinwatch needs 13 or later")]
+    TooOld { url: String, found: u32 },
+    #[error(
+        "the database {url} was written by a newer pinwatch (schema {found}, this one knows {known}): install that \
+         version again, or give another store.url"
+    )]
+    Newer { url: String, found: i64, known: i64 },
+    #[error(
+        "the database {url} has tables that are not pinwatch's, or not as it left them: {what}. It was left as it is"
+    )]
+    Foreign { url: String, what: String },
+    #[error("the database {url} can't be used: {}", said(source))]
+    Postgres { url: String, source: sqlx::Error },
+}
+
+/// Connects, and brings the schema up to date: several nodes may do so at once. Nothing is registered yet.
+///
+/// # Errors
+/// The server can't be reached or used, or the database is not for this version.
+pub async fn open(
+    url: &SecretString,
+    shown: &str,
+    name: String,
+    lease: Duration,
+) -> Result<Membership, OpenError> {
+    let server = Server::new(url, shown, lease).map_err(OpenError::Url)?;
+    let judge = |error| judge(shown, error);
+    let mut connection = server.connect().await.map_err(judge)?;
+    migrate(&server, &mut connection).await?;
+    let in_flight: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM pin").fetch_one(&mut connection).await.map_err(judge)?;
+    let node = Node::default();
+    node.set_in_flight(usize::try_from(in_flight).unwrap_or(0));
+    // Closing can't fail in a way that matters.
+    let _ = connection.close().await;
+    Ok(Membership::new(server, node, name))
+}
+
+/// Connects for somebody who moves a store, and brings the schema up to date.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_to_move(url: &SecretString, shown: &str) -> Result<PgConnection, OpenError> {
+    // Whoever moves a store is no node, and has no lease.
+    let server = Server::new(url, shown, Duration::ZERO).map_err(OpenError::Url)?;
+    let mut connection = server.connect().await.map_err(|error| judge(shown, error))?;
+    migrate(&server, &mut connection).await?;
+    Ok(connection)
+}
+
+async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), OpenError> {
+    let url = || server.shown.clone();
+    let found = connection.server_version_num().unwrap_or(OLDEST);
+    if found < OLDEST {
+        return Err(OpenError::TooOld { url: url(), found: found / 10_000 });
+    }
+    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let judge = |error| judge(&server.shown, error);
+    let ours: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(judge)?;
+    if ours {
+        let found: i64 = sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(judge)?;
+        if found > known {
+            return Err(OpenError::Newer { url: url(), found, known });
+        }
+        // Nothing to do, and nothing to lock the other nodes out for.
+        if found == known {
+            return Ok(());
+        }
+    } else {
+        let theirs: Option<String> = sqlx::query_scalar(
+            "SELECT min(tablename) FROM pg_tables WHERE schemaname = current_schema() \
+             AND tablename IN ('node', 'slot', 'pin', 'inbox', 'outcome', 'cursor', 'delivery')",
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(judge)?;
+        if let Some(table) = theirs {
+            return Err(OpenError::Foreign { url: url(), what: format!("there is a table {table:?}") });
+        }
+    }
+    MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| match error {
+        MigrateError::VersionMissing(found) | MigrateError::VersionTooNew(found, _) => {
+            OpenError::Newer { url: url(), found, known }
+        }
+        MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => judge(source),
+        other => OpenError::Foreign { url: url(), what: other.to_string() },
+    })
+}
+
+/// What an error of the server says about the database.
+fn judge(url: &str, source: sqlx::Error) -> OpenError {
+    let url = url.to_owned();
+    let code = source.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
+    match code.as_deref() {
+        // Invalid authorization, no such database, too many connections: https://www.postgresql.org/docs/current/errcodes-appendix.html
+        Some("28000" | "28P01" | "3D000" | "53300") => OpenError::Refused { url, source },
+        Some("42501") => OpenError::NoRights { url, source },
+        // A table that is there already.
+        Some("42P07") => OpenError::Foreign { url, what: source.to_string() },
+        None if matches!(source, sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => {
+            OpenError::Unreachable { url, source }
+        }
+        _ => OpenError::Postgres { url, source },
+    }
+}
+
+/// What the server said, without where in its source it said so.
+fn said(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        sqlx::Error::Io(error) => error.to_string(),
+        sqlx::Error::Configuration(error) => error.to_string(),
+        other => other.to_string(),
+    }
+}

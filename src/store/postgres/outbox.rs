@@ -1,0 +1,201 @@
+//! How far the sinks are, what is asked of them, and what need not be kept any more.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use sqlx::postgres::PgConnection;
+
+use super::super::{Failed, Order, Progress, SavedBrake};
+use super::Node;
+use super::submit::storable;
+
+/// Notes how far sinks came, all of them at once: of what stands several times the last counts.
+pub async fn advance(
+    connection: &mut PgConnection,
+    node: &Node,
+    progress: &[Progress],
+) -> Result<(), sqlx::Error> {
+    let mut cursors: BTreeMap<&str, i64> = BTreeMap::new();
+    // In the order of the table's key, which every node locks its rows in.
+    let mut deliveries: BTreeMap<(&str, i64), Option<&Failed>> = BTreeMap::new();
+    for Progress { sink, cursor, failed, delivered } in progress {
+        if let Some(cursor) = cursor {
+            let known = cursors.entry(sink).or_insert(*cursor);
+            *known = (*known).max(*cursor);
+        }
+        deliveries.extend(failed.iter().map(|failed| ((sink.as_str(), failed.seq), Some(failed))));
+        deliveries.extend(delivered.iter().map(|seq| ((sink.as_str(), *seq), None)));
+    }
+    if !cursors.is_empty() {
+        let (sinks, cursors): (Vec<&str>, Vec<i64>) = cursors.into_iter().unzip();
+        sqlx::query(
+            "UPDATE cursor SET cursor = came.cursor FROM unnest($2::text[], $3::bigint[]) AS came (sink, cursor) \
+             WHERE cursor.lane = $1 AND cursor.sink = came.sink AND cursor.cursor < came.cursor",
+        )
+        .bind(node.id())
+        .bind(&sinks)
+        .bind(&cursors)
+        .execute(&mut *connection)
+        .await?;
+    }
+    let failed: Vec<(&str, &Failed)> =
+        deliveries.iter().filter_map(|((sink, _), failed)| Some((*sink, (*failed)?))).collect();
+    fail(connection, node, &failed).await?;
+    let done = deliveries.iter().filter(|(_, failed)| failed.is_none());
+    let (sinks, seqs): (Vec<&str>, Vec<i64>) = done.map(|((sink, seq), _)| (*sink, *seq)).unzip();
+    if !seqs.is_empty() {
+        sqlx::query(
+            "DELETE FROM delivery USING unnest($1::text[], $2::bigint[]) AS done (sink, seq) \
+             WHERE delivery.sink = done.sink AND delivery.seq = done.seq",
+        )
+        .bind(&sinks)
+        .bind(&seqs)
+        .execute(connection)
+        .await?;
+    }
+    Ok(())
+}
+
+async fn fail(
+    connection: &mut PgConnection,
+    node: &Node,
+    failed: &[(&str, &Failed)],
+) -> Result<(), sqlx::Error> {
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let millis = |time: Option<Timestamp>| time.map(Timestamp::as_millisecond);
+    let sinks: Vec<&str> = failed.iter().map(|(sink, _)| *sink).collect();
+    let seqs: Vec<i64> = failed.iter().map(|(_, failed)| failed.seq).collect();
+    let dead: Vec<bool> = failed.iter().map(|(_, failed)| failed.dead).collect();
+    let tries: Vec<i32> =
+        failed.iter().map(|(_, failed)| i32::try_from(failed.tries).unwrap_or(i32::MAX)).collect();
+    let first: Vec<Option<i64>> = failed.iter().map(|(_, failed)| millis(failed.first_try_at)).collect();
+    let last: Vec<Option<i64>> = failed.iter().map(|(_, failed)| millis(failed.last_try_at)).collect();
+    let errors: Vec<Option<String>> =
+        failed.iter().map(|(_, failed)| failed.error.as_deref().map(storable)).collect();
+    sqlx::query(
+        "INSERT INTO delivery (lane, sink, seq, dead, tries, first_try_at, last_try_at, error) \
+         SELECT $1, * FROM unnest($2::text[], $3::bigint[], $4::boolean[], $5::integer[], $6::bigint[], \
+             $7::bigint[], $8::text[]) \
+         ON CONFLICT (sink, seq) DO UPDATE SET lane = excluded.lane, dead = excluded.dead, \
+             tries = excluded.tries, first_try_at = excluded.first_try_at, last_try_at = excluded.last_try_at, \
+             error = excluded.error",
+    )
+    .bind(node.id())
+    .bind(&sinks)
+    .bind(&seqs)
+    .bind(&dead)
+    .bind(&tries)
+    .bind(&first)
+    .bind(&last)
+    .bind(&errors)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Does what somebody asks of a sink's outcomes, of whatever node's: what is to be delivered again is this node's to
+/// deliver. Gives how many it concerned.
+pub async fn carry_out(
+    connection: &mut PgConnection,
+    node: &Node,
+    order: &Order,
+) -> Result<u64, sqlx::Error> {
+    let done = match order {
+        Order::Replay { sink, from, to, only_dead: false } => {
+            // Those after the cursor of their lane are on their way anyway.
+            sqlx::query(
+                "INSERT INTO delivery (sink, seq, lane, dead, tries) \
+                 SELECT $1, o.seq, $4, false, 0 FROM outcome o WHERE o.seq BETWEEN $2 AND $3 \
+                   AND EXISTS (SELECT 1 FROM cursor c WHERE c.lane = $4 AND c.sink = $1) \
+                   AND NOT EXISTS ( \
+                       SELECT 1 FROM cursor c WHERE c.lane = o.lane AND c.sink = $1 AND c.cursor < o.seq) \
+                 ORDER BY o.seq FOR KEY SHARE OF o \
+                 ON CONFLICT (sink, seq) DO UPDATE SET lane = excluded.lane, dead = false, tries = 0, \
+                     first_try_at = NULL, last_try_at = NULL, error = NULL",
+            )
+            .bind(sink)
+            .bind(from)
+            .bind(to)
+            .bind(node.id())
+            .execute(connection)
+            .await?
+        }
+        Order::Replay { sink, from, to, only_dead: true } => sqlx::query(
+            "UPDATE delivery SET lane = $4, dead = false, tries = 0, first_try_at = NULL, last_try_at = NULL \
+                 WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND dead",
+        )
+        .bind(sink)
+        .bind(from)
+        .bind(to)
+        .bind(node.id())
+        .execute(connection)
+        .await?,
+        Order::Drop { sink, from, to } => {
+            sqlx::query("DELETE FROM delivery WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND dead")
+                .bind(sink)
+                .bind(from)
+                .bind(to)
+                .execute(connection)
+                .await?
+        }
+        Order::Forget { sink } => return forget(connection, node, sink).await,
+    };
+    Ok(done.rows_affected())
+}
+
+/// Another node that lives may have the sink still, and its cursor is none of this node's business.
+async fn forget(connection: &mut PgConnection, node: &Node, sink: &str) -> Result<u64, sqlx::Error> {
+    sqlx::query(
+        "DELETE FROM delivery WHERE sink = $1 AND lane NOT IN ( \
+             SELECT id FROM node WHERE id <> $2 AND lease_until > clock_timestamp())",
+    )
+    .bind(sink)
+    .bind(node.id())
+    .execute(&mut *connection)
+    .await?;
+    let done = sqlx::query(
+        "DELETE FROM cursor WHERE sink = $1 AND lane NOT IN ( \
+             SELECT id FROM node WHERE id <> $2 AND lease_until > clock_timestamp())",
+    )
+    .bind(sink)
+    .bind(node.id())
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected().min(1))
+}
+
+/// Outcomes that are removed at once: bounds the transaction, so that nobody waits long for it.
+const PRUNE_AT_ONCE: i64 = 2000;
+
+/// Removes outcomes that are old enough and that every sink has, of all nodes; a dead letter keeps its outcome.
+pub async fn prune(connection: &mut PgConnection, before: Timestamp) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query(
+        "DELETE FROM outcome WHERE seq = ANY(ARRAY( \
+             SELECT o.seq FROM outcome o WHERE o.finished_at < $1 \
+               AND NOT EXISTS (SELECT 1 FROM cursor c WHERE c.lane = o.lane AND c.cursor < o.seq) \
+               AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.seq = o.seq) \
+             ORDER BY o.finished_at LIMIT $2 FOR UPDATE OF o SKIP LOCKED))",
+    )
+    .bind(before.as_millisecond())
+    .bind(PRUNE_AT_ONCE)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+pub async fn save_brake(
+    connection: &mut PgConnection,
+    node: &Node,
+    SavedBrake { reason, until, rate }: &SavedBrake,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE node SET brake_reason = $2, brake_until = $3, brake_rate = $4 WHERE id = $1")
+        .bind(node.id())
+        .bind(reason)
+        .bind(until.map(Timestamp::as_millisecond))
+        .bind(rate)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

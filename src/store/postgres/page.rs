@@ -1,0 +1,35 @@
+//! Rows of the outbox and of PINs, as what they are outside.
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use super::super::rows::{pin_id, timestamp};
+use super::super::{Failed, InFlight, Outcome, Record};
+
+/// Reads `pin_id, submitted_at, deadline_at`.
+pub fn in_flight(row: &PgRow) -> Result<InFlight, sqlx::Error> {
+    Ok(InFlight {
+        pin: pin_id(row.try_get(0)?)?,
+        submitted_at: timestamp(row.try_get(1)?),
+        deadline_at: timestamp(row.try_get(2)?),
+    })
+}
+
+/// Reads `seq, pin_id, record`.
+pub fn outcome(row: &PgRow) -> Result<Outcome, sqlx::Error> {
+    let record: &str = row.try_get(2)?;
+    Ok(Outcome { seq: row.try_get(0)?, pin: pin_id(row.try_get(1)?)?, record: Record::from(record) })
+}
+
+/// Reads `seq`, and the columns of `delivery` behind the first three.
+pub fn failed(row: &PgRow) -> Result<Failed, sqlx::Error> {
+    let time = |column| row.try_get::<Option<i64>, _>(column).map(|millis| millis.map(timestamp));
+    Ok(Failed {
+        seq: row.try_get(0)?,
+        dead: row.try_get(3)?,
+        tries: u32::try_from(row.try_get::<i32, _>(4)?).unwrap_or(0),
+        first_try_at: time(5)?,
+        last_try_at: time(6)?,
+        error: row.try_get(7)?,
+    })
+}

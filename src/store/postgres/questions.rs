@@ -1,0 +1,167 @@
+//! What only several nodes ask: of slots, of other nodes' PINs and outcomes, and the hints between them.
+
+use sqlx::Row;
+use sqlx::postgres::{PgListener, PgPool, PgRow};
+
+use super::super::{InFlight, Outcome, Unavailable};
+use super::Node;
+use super::connect::answer;
+use super::page::{in_flight, outcome};
+use super::write::CHANNEL;
+use crate::pin::PinId;
+use crate::slot::{Slots, slot_of};
+
+/// Asks the database what a single node has no use for. Cheap to clone.
+#[derive(Clone)]
+pub struct Questions {
+    pub(super) readers: PgPool,
+    pub(super) node: Node,
+}
+
+/// A place in a node's part of the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lane {
+    /// The node's number.
+    pub node: i32,
+    pub seq: i64,
+}
+
+/// PINs that are loaded at once.
+const LOAD_PAGE: i64 = 4096;
+
+impl Questions {
+    /// Some PINs in flight of these slots after one, by slot and ID; none where there are no more.
+    pub async fn in_flight_of(
+        &self,
+        slots: &Slots,
+        after: Option<&PinId>,
+    ) -> Result<Vec<InFlight>, Unavailable> {
+        let slots: Vec<i16> = slots.iter().map(i16::from).collect();
+        let (slot, pin) = after.map_or((-1, ""), |pin| (i16::from(slot_of(pin)), pin.as_str()));
+        let rows = sqlx::query(
+            "SELECT pin_id, submitted_at, deadline_at FROM pin \
+             WHERE (slot, pin_id) > ($2, $3) AND slot = ANY($1) ORDER BY slot, pin_id LIMIT $4",
+        )
+        .bind(slots)
+        .bind(slot)
+        .bind(pin)
+        .bind(LOAD_PAGE)
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
+        Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
+    }
+
+    /// Those of these PINs that are in flight nowhere and have an outcome: the newest of each.
+    pub async fn outcomes_of(&self, pins: &[PinId]) -> Result<Vec<Outcome>, Unavailable> {
+        let (slots, pins): (Vec<i16>, Vec<&str>) =
+            pins.iter().map(|pin| (i16::from(slot_of(pin)), pin.as_str())).unzip();
+        let rows = sqlx::query(
+            "SELECT newest.seq, asked.pin_id, newest.record \
+             FROM unnest($1::smallint[], $2::text[]) AS asked (slot, pin_id) CROSS JOIN LATERAL \
+             (SELECT seq, record FROM outcome WHERE outcome.pin_id = asked.pin_id ORDER BY seq DESC LIMIT 1) AS newest \
+             WHERE NOT EXISTS (SELECT 1 FROM pin WHERE pin.slot = asked.slot AND pin.pin_id = asked.pin_id)",
+        )
+        .bind(slots)
+        .bind(pins)
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
+        Ok(rows.iter().map(outcome).collect::<Result<_, _>>()?)
+    }
+
+    /// The name of the node that holds each slot; `None` where nobody does.
+    pub async fn holders(&self) -> Result<Vec<Option<String>>, Unavailable> {
+        let sql = "SELECT node.name FROM slot LEFT JOIN node ON node.id = slot.node ORDER BY slot.slot";
+        answer(sqlx::query_scalar(sql).fetch_all(&self.readers)).await
+    }
+
+    /// Where each node's part of the outbox stands before the newest `count` outcomes of them all. What comes later
+    /// in any of them is after these.
+    pub async fn before_last(&self, count: u32) -> Result<Vec<Lane>, Unavailable> {
+        let rows = sqlx::query(
+            "WITH start AS (SELECT coalesce((SELECT seq FROM outcome ORDER BY seq DESC LIMIT 1 OFFSET $1), 0) AS seq) \
+             SELECT node.id, coalesce((SELECT max(outcome.seq) FROM outcome \
+                                       WHERE outcome.lane = node.id AND outcome.seq <= start.seq), 0) \
+             FROM node CROSS JOIN start ORDER BY node.id",
+        )
+        .bind(i64::from(count))
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
+        let lane = |row: &PgRow| Ok(Lane { node: row.try_get(0)?, seq: row.try_get(1)? });
+        Ok(rows.iter().map(lane).collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    /// At most `limit` outcomes of all nodes behind these places, in the order of `seq`, with the node of each; those
+    /// of a node that has no place here from its first one on, if that is after `from`.
+    pub async fn outcomes_after(
+        &self,
+        places: &[Lane],
+        from: i64,
+        limit: u32,
+    ) -> Result<Vec<(i32, Outcome)>, Unavailable> {
+        let (nodes, seqs): (Vec<i32>, Vec<i64>) = places.iter().map(|lane| (lane.node, lane.seq)).unzip();
+        let rows = sqlx::query(
+            "SELECT next.seq, next.pin_id, next.record, node.id FROM node \
+             LEFT JOIN unnest($1::integer[], $2::bigint[]) AS place (node, seq) ON place.node = node.id \
+             CROSS JOIN LATERAL (SELECT seq, pin_id, record FROM outcome \
+                 WHERE outcome.lane = node.id AND outcome.seq > coalesce(place.seq, $3) ORDER BY seq LIMIT $4) AS next \
+             ORDER BY next.seq LIMIT $4",
+        )
+        .bind(nodes)
+        .bind(seqs)
+        .bind(from)
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
+        let both = |row: &PgRow| Ok((row.try_get(3)?, outcome(row)?));
+        Ok(rows.iter().map(both).collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    /// Hears the hints of all nodes.
+    pub async fn listen(&self) -> Result<Hints, Unavailable> {
+        let mut listener = PgListener::connect_with(&self.readers).await?;
+        listener.listen(CHANNEL).await?;
+        Ok(Hints { listener, node: self.node.clone() })
+    }
+}
+
+/// Hints that other nodes, and this one, give.
+pub struct Hints {
+    listener: PgListener,
+    node: Node,
+}
+
+/// Why it may be worth looking earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    /// Slots were given back.
+    Slots,
+    /// Something was left for this node.
+    Inbox,
+    /// A PIN ended somewhere.
+    Outcome,
+    /// The connection was lost for a while: any of these may have been missed.
+    Lost,
+}
+
+impl Hints {
+    /// The next hint.
+    ///
+    /// # Errors
+    /// The database can't be reached; the next call tries to.
+    pub async fn next(&mut self) -> Result<Hint, Unavailable> {
+        loop {
+            let Some(notification) = self.listener.try_recv().await? else { return Ok(Hint::Lost) };
+            match notification.payload() {
+                "slots" => return Ok(Hint::Slots),
+                "outcome" => return Ok(Hint::Outcome),
+                // Another node's.
+                other => {
+                    let holder = other.strip_prefix("inbox:").and_then(|id| id.parse::<i32>().ok());
+                    if holder == Some(self.node.id()) {
+                        return Ok(Hint::Inbox);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The questions that are asked of the database by whoever has any store.
+
+use std::ops::RangeInclusive;
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt;
+use jiff::Timestamp;
+use sqlx::Row;
+use sqlx::postgres::{PgPool, PgRow};
+
+use super::super::rows::{raw, timestamp};
+use super::super::{DeadLetter, Failed, InFlight, Outcome, Reads, SavedBrake, Unavailable};
+use super::Node;
+use super::connect::answer;
+use super::page::{failed, in_flight, outcome};
+use crate::outcome::Submission;
+use crate::pin::PinId;
+use crate::slot::slot_of;
+
+/// PINs that are loaded at once.
+const LOAD_PAGE: u32 = 4096;
+
+/// Dead letters are read until they have so many bytes, about: an answer is one line.
+const DEAD_LETTERS_BYTES: usize = 1024 * 1024;
+
+/// The reading side.
+pub struct Reader {
+    pub(super) readers: PgPool,
+    pub(super) node: Node,
+}
+
+fn slot(pin: &PinId) -> i16 {
+    i16::from(slot_of(pin))
+}
+
+#[async_trait]
+impl Reads for Reader {
+    async fn each_in_flight(&self, take: &mut (dyn FnMut(InFlight) + Send)) -> Result<(), Unavailable> {
+        let mut after = String::new();
+        loop {
+            let page = self.in_flight_after(&after, LOAD_PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            last.pin.as_str().clone_into(&mut after);
+            page.into_iter().for_each(&mut *take);
+        }
+    }
+
+    async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Vec<InFlight>, Unavailable> {
+        // The order is that of slots first; what is no PIN ID is in front of them all.
+        let slot = after.parse().map_or(-1, |pin| slot(&pin));
+        let rows = sqlx::query(
+            "SELECT pin_id, submitted_at, deadline_at FROM pin WHERE (slot, pin_id) > ($1, $2) \
+             ORDER BY slot, pin_id LIMIT $3",
+        )
+        .bind(slot)
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
+        Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
+    }
+
+    async fn brake(&self) -> Result<SavedBrake, Unavailable> {
+        let row = sqlx::query("SELECT brake_reason, brake_until, brake_rate FROM node WHERE id = $1")
+            .bind(self.node.id())
+            .fetch_one(&self.readers);
+        let row = answer(row).await?;
+        Ok(SavedBrake {
+            reason: row.try_get(0)?,
+            until: row.try_get::<Option<i64>, _>(1)?.map(timestamp),
+            rate: row.try_get(2)?,
+        })
+    }
+
+    async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable> {
+        let row = sqlx::query(
+            "SELECT submitted_at, reference, metadata, deadline_at FROM pin WHERE slot = $1 AND pin_id = $2",
+        )
+        .bind(slot(pin))
+        .bind(pin.as_str())
+        .fetch_optional(&self.readers);
+        let row = answer(row).await?;
+        let Some(row) = row else { return Ok(None) };
+        let submission = Submission {
+            submitted_at: timestamp(row.try_get(0)?),
+            reference: row.try_get(1)?,
+            metadata: raw(row.try_get(2)?),
+        };
+        Ok(Some((submission, timestamp(row.try_get(3)?))))
+    }
+
+    async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable> {
+        let row = sqlx::query(
+            "SELECT seq, pin_id, record FROM outcome WHERE pin_id = $1 ORDER BY seq DESC LIMIT 1",
+        )
+        .bind(pin.as_str())
+        .fetch_optional(&self.readers);
+        let row = answer(row).await?;
+        Ok(row.as_ref().map(outcome).transpose()?)
+    }
+
+    async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable> {
+        let rows = sqlx::query(
+            "SELECT seq, pin_id, record FROM outcome WHERE lane = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+        )
+        .bind(self.node.id())
+        .bind(seq)
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
+        Ok(rows.iter().map(outcome).collect::<Result<_, _>>()?)
+    }
+
+    async fn seq_before_last(&self, count: u32) -> Result<i64, Unavailable> {
+        let seq =
+            sqlx::query_scalar("SELECT seq FROM outcome WHERE lane = $1 ORDER BY seq DESC LIMIT 1 OFFSET $2")
+                .bind(self.node.id())
+                .bind(i64::from(count))
+                .fetch_optional(&self.readers);
+        let seq: Option<i64> = answer(seq).await?;
+        Ok(seq.unwrap_or(0))
+    }
+
+    async fn cursors(&self) -> Result<Vec<(String, i64)>, Unavailable> {
+        let rows = sqlx::query("SELECT sink, cursor FROM cursor WHERE lane = $1 ORDER BY sink")
+            .bind(self.node.id())
+            .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
+        let cursor = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
+        Ok(rows.iter().map(cursor).collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    async fn failed(
+        &self,
+        sink: &str,
+        dead: bool,
+        seq: i64,
+        limit: u32,
+    ) -> Result<Vec<(Failed, Outcome)>, Unavailable> {
+        // What is dead is nobody's to deliver, so everybody's to see.
+        let rows = sqlx::query(
+            "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error \
+             FROM delivery JOIN outcome USING (seq) \
+             WHERE sink = $1 AND dead = $2 AND (dead OR delivery.lane = $5) AND seq > $3 ORDER BY seq LIMIT $4",
+        )
+        .bind(sink)
+        .bind(dead)
+        .bind(seq)
+        .bind(i64::from(limit))
+        .bind(self.node.id())
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
+        let both = |row: &PgRow| Ok((failed(row)?, outcome(row)?));
+        Ok(rows.iter().map(both).collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    async fn dead_letters(
+        &self,
+        sink: Option<&str>,
+        pin: Option<&PinId>,
+        seqs: &RangeInclusive<i64>,
+        (after_sink, after_seq): &(String, i64),
+        limit: u32,
+    ) -> Result<(Vec<DeadLetter>, bool), Unavailable> {
+        let mut rows = sqlx::query(
+            "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error, sink \
+             FROM delivery JOIN outcome USING (seq) \
+             WHERE dead AND ($1::text IS NULL OR sink = $1) AND ($5::text IS NULL OR pin_id = $5) \
+               AND seq BETWEEN $6 AND $7 AND (sink, seq) > ($2, $3) ORDER BY sink, seq LIMIT $4",
+        )
+        .bind(sink)
+        .bind(after_sink)
+        .bind(after_seq)
+        .bind(i64::from(limit))
+        .bind(pin.map(PinId::as_str))
+        .bind(seqs.start())
+        .bind(seqs.end())
+        .fetch(&self.readers);
+        let (mut letters, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.try_next().await? {
+            let (failed, outcome) = (failed(&row)?, outcome(&row)?);
+            bytes += outcome.record.len() + failed.error.as_ref().map_or(0, String::len);
+            letters.push((row.try_get(8)?, failed, outcome));
+            if bytes >= DEAD_LETTERS_BYTES {
+                return Ok((letters, true));
+            }
+        }
+        let full = letters.len() == limit as usize;
+        Ok((letters, full))
+    }
+
+    async fn sinks_of(&self, seq: i64) -> Result<Vec<(String, i64, Option<Failed>)>, Unavailable> {
+        // The sinks of the node that found the outcome, and any other that it was taken over for.
+        let rows = sqlx::query(
+            "SELECT d.seq, coalesce(c.sink, d.sink), coalesce(c.cursor, $1), d.dead, d.tries, d.first_try_at, \
+                 d.last_try_at, d.error \
+             FROM (SELECT sink, cursor FROM cursor WHERE lane = (SELECT lane FROM outcome WHERE seq = $1)) AS c \
+             FULL JOIN (SELECT * FROM delivery WHERE seq = $1) AS d ON d.sink = c.sink ORDER BY 2",
+        )
+        .bind(seq)
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
+        let state = |row: &PgRow| {
+            let known: Option<i64> = row.try_get(0)?;
+            Ok((row.try_get(1)?, row.try_get(2)?, known.map(|_| failed(row)).transpose()?))
+        };
+        Ok(rows.iter().map(state).collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    async fn failed_counts(&self) -> Result<Vec<(String, i64, i64)>, Unavailable> {
+        let rows = sqlx::query(
+            "SELECT sink, count(*) FILTER (WHERE NOT dead AND lane = $1), count(*) FILTER (WHERE dead) \
+             FROM delivery GROUP BY sink ORDER BY sink",
+        )
+        .bind(self.node.id())
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
+        let counts = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+        Ok(rows.iter().map(counts).collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Timestamp>, Unavailable> {
+        let millis = sqlx::query_scalar(
+            "SELECT least( \
+                 (SELECT finished_at FROM outcome WHERE lane = $1 AND seq > $3 ORDER BY seq LIMIT 1), \
+                 (SELECT finished_at FROM delivery d JOIN outcome USING (seq) \
+                  WHERE d.lane = $1 AND sink = $2 AND NOT dead ORDER BY seq LIMIT 1))",
+        )
+        .bind(self.node.id())
+        .bind(sink)
+        .bind(cursor)
+        .fetch_one(&self.readers);
+        let millis: Option<i64> = answer(millis).await?;
+        Ok(millis.map(timestamp))
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+    }
+}

@@ -1,0 +1,222 @@
+//! Taking PINs in.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::Row;
+use sqlx::postgres::PgConnection;
+
+use super::super::{InFlight, NewPin, Record, Submitted};
+use super::Node;
+use super::write::Done;
+use crate::slot::slot_of;
+
+/// Takes PINs in. A PIN that stands twice among them is dealt with in the order given, so the submits are
+/// cut into runs without repetition.
+pub async fn submit(
+    connection: &mut PgConnection,
+    node: &Node,
+    submits: &[NewPin],
+    mut room: usize,
+    done: &mut Done,
+) -> Result<(), sqlx::Error> {
+    let mut rest = submits;
+    while !rest.is_empty() {
+        let mut seen = HashSet::with_capacity(rest.len());
+        let end = rest.iter().position(|new| !seen.insert(&new.pin)).unwrap_or(rest.len());
+        let (run, later) = rest.split_at(end);
+        let accepted = submit_distinct(connection, node, run, room, done).await?;
+        room = room.saturating_sub(accepted);
+        rest = later;
+    }
+    Ok(())
+}
+
+/// Takes in PINs that are all different; gives how many were accepted.
+async fn submit_distinct(
+    connection: &mut PgConnection,
+    node: &Node,
+    submits: &[NewPin],
+    room: usize,
+    done: &mut Done,
+) -> Result<usize, sqlx::Error> {
+    let excess = if submits.len() > room { excess(connection, submits, room).await? } else { HashSet::new() };
+    let candidates: Vec<&NewPin> = submits.iter().filter(|new| !excess.contains(new.pin.as_str())).collect();
+    let mut inserted = insert(connection, &candidates).await?;
+    // Only now: an insert waits for a transaction of another node that finishes the same PIN, and what that wrote is
+    // seen by no statement that began before.
+    let fresh = candidates.iter().filter(|new| !new.again && inserted.contains_key(new.pin.as_str()));
+    let fresh: Vec<&str> = fresh.map(|new| new.pin.as_str()).collect();
+    let mut finished = finished_before(connection, &fresh).await?;
+    if !finished.is_empty() {
+        take_back(connection, &finished).await?;
+        inserted.retain(|pin, _| !finished.contains_key(pin));
+    }
+    let elsewhere: Vec<(&NewPin, Option<i32>)> = candidates
+        .iter()
+        .filter_map(|new| Some((*new, *inserted.get(new.pin.as_str())?)))
+        .filter(|(_, holder)| *holder != Some(node.id()))
+        .collect();
+    tell_holders(connection, &elsewhere, done).await?;
+
+    let mut accepted = 0;
+    for new in submits {
+        let NewPin { pin, submitted_at, deadline_at, .. } = new;
+        let id = pin.as_str();
+        done.applied.submitted.push(if let Some(record) = finished.remove(id) {
+            Submitted::Finished(record)
+        } else if let Some(holder) = inserted.get(id) {
+            accepted += 1;
+            if *holder == Some(node.id()) {
+                let (submitted_at, deadline_at) = (*submitted_at, *deadline_at);
+                done.applied.accepted.push(InFlight { pin: pin.clone(), submitted_at, deadline_at });
+            }
+            Submitted::Accepted
+        } else if excess.contains(id) {
+            Submitted::AtCapacity
+        } else {
+            Submitted::Duplicate
+        });
+    }
+    Ok(accepted)
+}
+
+/// Those that are new and for which there is no room. Only asked where room is short.
+async fn excess(
+    connection: &mut PgConnection,
+    submits: &[NewPin],
+    room: usize,
+) -> Result<HashSet<String>, sqlx::Error> {
+    let (slots, pins, again): (Vec<i16>, Vec<&str>, Vec<bool>) = columns(submits.iter());
+    let known: Vec<String> = sqlx::query_scalar(
+        "SELECT asked.pin_id FROM unnest($1::smallint[], $2::text[], $3::boolean[]) AS asked (slot, pin_id, again) \
+         WHERE EXISTS (SELECT 1 FROM pin WHERE pin.slot = asked.slot AND pin.pin_id = asked.pin_id) \
+            OR (NOT asked.again AND EXISTS (SELECT 1 FROM outcome WHERE outcome.pin_id = asked.pin_id))",
+    )
+    .bind(&slots)
+    .bind(&pins)
+    .bind(&again)
+    .fetch_all(connection)
+    .await?;
+    let known: HashSet<String> = known.into_iter().collect();
+    let new = submits.iter().map(|new| new.pin.as_str()).filter(|pin| !known.contains(*pin));
+    Ok(new.skip(room).map(str::to_owned).collect())
+}
+
+fn columns<'a>(submits: impl Iterator<Item = &'a NewPin>) -> (Vec<i16>, Vec<&'a str>, Vec<bool>) {
+    let mut columns = (Vec::new(), Vec::new(), Vec::new());
+    for new in submits {
+        columns.0.push(i16::from(slot_of(&new.pin)));
+        columns.1.push(new.pin.as_str());
+        columns.2.push(new.again);
+    }
+    columns
+}
+
+/// Inserts those that are not in flight yet; gives which, and who holds their slots.
+async fn insert(
+    connection: &mut PgConnection,
+    submits: &[&NewPin],
+) -> Result<HashMap<String, Option<i32>>, sqlx::Error> {
+    if submits.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut rows: Vec<(i16, &NewPin)> =
+        submits.iter().map(|new| (i16::from(slot_of(&new.pin)), *new)).collect();
+    // Every node in the same order: none waits for one that waits for it.
+    rows.sort_unstable_by(|(slot, new), (other, than)| {
+        (slot, new.pin.as_str()).cmp(&(other, than.pin.as_str()))
+    });
+    let slots: Vec<i16> = rows.iter().map(|(slot, _)| *slot).collect();
+    let pins: Vec<&str> = rows.iter().map(|(_, new)| new.pin.as_str()).collect();
+    let submitted: Vec<i64> = rows.iter().map(|(_, new)| new.submitted_at.as_millisecond()).collect();
+    let deadlines: Vec<i64> = rows.iter().map(|(_, new)| new.deadline_at.as_millisecond()).collect();
+    let references: Vec<Option<String>> =
+        rows.iter().map(|(_, new)| new.reference.as_deref().map(storable)).collect();
+    let metadata: Vec<Option<&str>> =
+        rows.iter().map(|(_, new)| new.metadata.as_ref().map(|m| m.get())).collect();
+    let rows = sqlx::query(
+        "WITH inserted AS ( \
+             INSERT INTO pin (slot, pin_id, submitted_at, deadline_at, reference, metadata) \
+             SELECT * FROM unnest($1::smallint[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[]) \
+             ON CONFLICT DO NOTHING RETURNING slot, pin_id) \
+         SELECT inserted.pin_id, slot.node FROM inserted JOIN slot USING (slot)",
+    )
+    .bind(&slots)
+    .bind(&pins)
+    .bind(&submitted)
+    .bind(&deadlines)
+    .bind(&references)
+    .bind(&metadata)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// PostgreSQL's text has no NUL.
+pub fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// Of these PINs, those with an outcome, and the newest.
+async fn finished_before(
+    connection: &mut PgConnection,
+    pins: &[&str],
+) -> Result<HashMap<String, Record>, sqlx::Error> {
+    if pins.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query(
+        "SELECT asked.pin_id, newest.record FROM unnest($1::text[]) AS asked (pin_id) CROSS JOIN LATERAL \
+         (SELECT record FROM outcome WHERE outcome.pin_id = asked.pin_id ORDER BY seq DESC LIMIT 1) AS newest",
+    )
+    .bind(pins)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<&str, _>(1)?.into()))).collect()
+}
+
+/// Takes out again what should not have gone in.
+async fn take_back(
+    connection: &mut PgConnection,
+    finished: &HashMap<String, Record>,
+) -> Result<(), sqlx::Error> {
+    let pins: Vec<&str> = finished.keys().map(String::as_str).collect();
+    let slots: Vec<i16> =
+        pins.iter().filter_map(|pin| Some(i16::from(slot_of(&pin.parse().ok()?)))).collect();
+    sqlx::query(
+        "DELETE FROM pin USING unnest($1::smallint[], $2::text[]) AS asked (slot, pin_id) \
+         WHERE pin.slot = asked.slot AND pin.pin_id = asked.pin_id",
+    )
+    .bind(&slots)
+    .bind(&pins)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Leaves word for those who hold the slots of these PINs, and for those who will.
+async fn tell_holders(
+    connection: &mut PgConnection,
+    elsewhere: &[(&NewPin, Option<i32>)],
+    done: &mut Done,
+) -> Result<(), sqlx::Error> {
+    if elsewhere.is_empty() {
+        return Ok(());
+    }
+    let mut rows: Vec<(i16, &str)> =
+        elsewhere.iter().map(|(new, _)| (i16::from(slot_of(&new.pin)), new.pin.as_str())).collect();
+    rows.sort_unstable();
+    let (slots, pins): (Vec<i16>, Vec<&str>) = rows.into_iter().unzip();
+    sqlx::query(
+        "INSERT INTO inbox (slot, pin_id, kind) \
+         SELECT slot, pin_id, 'submit' FROM unnest($1::smallint[], $2::text[]) AS asked (slot, pin_id) \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(&slots)
+    .bind(&pins)
+    .execute(connection)
+    .await?;
+    let holders: HashSet<i32> = elsewhere.iter().filter_map(|(_, holder)| *holder).collect();
+    done.hints.extend(holders.into_iter().map(|holder| format!("inbox:{holder}")));
+    Ok(())
+}

@@ -1,0 +1,367 @@
+//! One transaction: everything that this node changes, behind its fence.
+//!
+//! Promises that a transaction whose end was lost with the connection is settled before the next begins: the next
+//! connection waits until the old one's transaction is over, asks what became of it, and if it was committed its
+//! effects are told as if nothing had happened.
+
+use async_trait::async_trait;
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Executor};
+use tracing::info;
+
+use super::super::{Applied, Submitted, Transaction, Unavailable, Writes};
+use super::connect::{ANSWER_PATIENCE, Server, fenced, is_broken, is_conflict, within};
+use super::membership::lock_lease;
+use super::{Node, adopt, claims, finish, outbox, submit};
+use crate::fault::fault_point;
+use crate::outcome::Verdict;
+
+/// How often a transaction that met another node's is tried again before it is an error.
+const CONFLICTS: u32 = 5;
+
+/// The channel of the hints that nodes give each other.
+pub const CHANNEL: &str = "pinwatch";
+
+/// The only connection of this node that writes PINs and outcomes.
+pub struct WriteConnection {
+    server: Server,
+    node: Node,
+    connection: Option<PgConnection>,
+    last_seq: i64,
+    /// The transaction that was sent to be committed, and whose end nobody heard: its number, and what it did.
+    uncertain: Option<(i64, Applied)>,
+    /// What such a transaction did, where it turned out to be committed, and nobody was told yet.
+    settled: Option<Applied>,
+}
+
+/// Why a transaction was not committed, or is not known to be.
+enum Failure {
+    Fenced,
+    Sql(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<Failure> for Unavailable {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Fenced => fenced(),
+            Failure::Sql(error) => error.into(),
+        }
+    }
+}
+
+/// What a transaction did, and whom it is worth a hint.
+#[derive(Default)]
+pub struct Done {
+    pub applied: Applied,
+    pub hints: Vec<String>,
+}
+
+impl WriteConnection {
+    pub(super) async fn open(server: Server, node: Node) -> Result<Self, sqlx::Error> {
+        let mut writer = Self { server, node, connection: None, last_seq: 0, uncertain: None, settled: None };
+        writer.last_seq = {
+            let lane = writer.node.id();
+            let connection = writer.connected().await?;
+            sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM outcome WHERE lane = $1")
+                .bind(lane)
+                .fetch_one(connection)
+                .await?
+        };
+        Ok(writer)
+    }
+
+    /// The connection, made anew if it was lost. No transaction of an earlier one of this node is open then.
+    async fn connected(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let mut connection = self.server.connect_writer().await?;
+                // It holds the row as long as it is open. Were it to commit later, its outcomes would come into the
+                // lane before others that are there already, and cursors would have stepped over them.
+                let alone = sqlx::query("SELECT 1 FROM node WHERE id = $1 FOR UPDATE").bind(self.node.id());
+                within(ANSWER_PATIENCE, alone.execute(&mut connection)).await?;
+                if let Some((number, _)) = &self.uncertain {
+                    let status = sqlx::query_scalar("SELECT txid_status($1)").bind(number);
+                    let status: Option<String> =
+                        within(ANSWER_PATIENCE, status.fetch_one(&mut connection)).await?;
+                    let applied = self.uncertain.take().map(|(_, applied)| applied);
+                    if status.as_deref() == Some("committed") {
+                        self.settled = applied;
+                    }
+                    info!(?status, "what became of a transaction whose end was lost is known");
+                }
+                connection
+            }
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    async fn attempt(
+        &mut self,
+        work: &Transaction,
+        verdicts: &[&Verdict],
+        max_in_flight: usize,
+    ) -> Result<Done, Failure> {
+        let node = self.node.clone();
+        self.connected().await?;
+        let Some(mut connection) = self.connection.take() else { return Err(Failure::Fenced) };
+        let doing = transact(&mut connection, &node, work, verdicts, max_in_flight);
+        let (number, done) = match within_failure(doing).await {
+            Ok(done) => done,
+            Err(failure) => {
+                self.undo(connection, &failure).await;
+                return Err(failure);
+            }
+        };
+        fault_point!("not-committed");
+        match within(ANSWER_PATIENCE, connection.execute("COMMIT")).await {
+            Ok(_) => self.connection = Some(connection),
+            // The server says that it is not committed.
+            Err(error) if !is_broken(&error) => {
+                let failure = Failure::Sql(error);
+                self.undo(connection, &failure).await;
+                return Err(failure);
+            }
+            Err(error) => {
+                self.uncertain = Some((number, done.applied));
+                return Err(error.into());
+            }
+        }
+        fault_point!("committed-and-not-noted");
+        Ok(done)
+    }
+
+    /// Ends a transaction that failed; without an answer to that, the connection goes.
+    async fn undo(&mut self, mut connection: PgConnection, failure: &Failure) {
+        let usable = match failure {
+            Failure::Fenced => true,
+            Failure::Sql(error) => !is_broken(error),
+        };
+        if usable && within(ANSWER_PATIENCE, connection.execute("ROLLBACK")).await.is_ok() {
+            self.connection = Some(connection);
+        }
+    }
+
+    /// Only to be faster than the other nodes' next look, so an error is none.
+    async fn hint(&mut self, mut hints: Vec<String>) {
+        hints.sort_unstable();
+        hints.dedup();
+        let Some(mut connection) = self.connection.take() else { return };
+        if hints.is_empty() {
+            self.connection = Some(connection);
+            return;
+        }
+        // Not in the transaction: those that notify are committed one after the other, over all nodes.
+        let hint = sqlx::query("SELECT pg_notify($1, hint) FROM unnest($2::text[]) AS hint")
+            .bind(CHANNEL)
+            .bind(hints);
+        if within(ANSWER_PATIENCE, hint.execute(&mut connection)).await.is_ok() {
+            self.connection = Some(connection);
+        }
+    }
+}
+
+async fn within_failure<T>(doing: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    match tokio::time::timeout(ANSWER_PATIENCE, doing).await {
+        Ok(done) => done,
+        Err(_) => {
+            let what = format!("the database did not carry out a transaction within {ANSWER_PATIENCE:?}");
+            Err(Failure::Sql(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, what))))
+        }
+    }
+}
+
+/// All but the commit.
+async fn transact(
+    connection: &mut PgConnection,
+    node: &Node,
+    work: &Transaction,
+    verdicts: &[&Verdict],
+    max_in_flight: usize,
+) -> Result<(i64, Done), Failure> {
+    connection.execute("BEGIN").await?;
+    let Some(number) = lock_lease(connection, node).await? else { return Err(Failure::Fenced) };
+    let mut done = Done::default();
+    let room = max_in_flight.saturating_sub(node.in_flight());
+    // Before the verdicts: a PIN that is taken in waits for the transaction of another node that deletes it, and if
+    // it held deletions itself then, the two could wait for each other.
+    submit::submit(connection, node, &work.submits, room, &mut done).await?;
+    finish::finish(connection, node, verdicts, &mut done).await?;
+    outbox::advance(connection, node, &work.progress).await?;
+    for order in &work.orders {
+        done.applied.ordered.push(outbox::carry_out(connection, node, order).await?);
+    }
+    if let Some(before) = work.prune {
+        done.applied.pruned = outbox::prune(connection, before).await?;
+    }
+    let cluster = &work.cluster;
+    claims::cancel_elsewhere(connection, &cluster.cancels, &mut done).await?;
+    for orphan in &cluster.adopt {
+        done.applied.cluster.adopted.push(adopt::adopt(connection, node, orphan).await?);
+    }
+    if let Some(slots) = &cluster.claim {
+        claims::claim(connection, node, slots, &mut done).await?;
+    }
+    claims::release(connection, node, &cluster.release, &mut done).await?;
+    // Last: it makes the renewal of the lease wait for the commit.
+    if let Some(brake) = &work.brake {
+        outbox::save_brake(connection, node, brake).await?;
+    }
+    Ok((number, done))
+}
+
+/// Puts what an earlier transaction did in front of what this one did. Who asked for orders and the like was refused
+/// then: those numbers stand behind the new ones, where nobody takes them for an answer.
+fn join(earlier: Applied, mut applied: Applied) -> Applied {
+    let front = |new: &mut Vec<_>, old: Vec<_>| new.splice(0..0, old).for_each(drop);
+    front(&mut applied.finished, earlier.finished);
+    applied.accepted.splice(0..0, earlier.accepted);
+    applied.ordered.extend(earlier.ordered);
+    let (new, old) = (&mut applied.cluster, earlier.cluster);
+    new.cancels.splice(0..0, old.cancels);
+    front(&mut new.known, old.known);
+    new.gone.splice(0..0, old.gone);
+    new.adopted.extend(old.adopted);
+    applied
+}
+
+#[async_trait]
+impl Writes for WriteConnection {
+    fn in_flight(&self) -> usize {
+        self.node.in_flight()
+    }
+
+    fn last_seq(&self) -> i64 {
+        self.last_seq
+    }
+
+    async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, Unavailable> {
+        // First: what it tells may be what some of this work is about.
+        self.connected().await?;
+        let told = |verdict: &&Verdict| {
+            let Some(Applied { finished, cluster, .. }) = &self.settled else { return true };
+            let ended = finished.iter().chain(&cluster.known).map(|outcome| &outcome.pin);
+            !ended.chain(&cluster.gone).any(|pin| *pin == verdict.pin)
+        };
+        let verdicts: Vec<&Verdict> = work.verdicts.iter().filter(told).collect();
+        if self.settled.is_none() && work.is_only_claim() && !self.anything_to_claim(work).await? {
+            return Ok(Applied::default());
+        }
+        let mut attempts = 0;
+        let Done { applied, hints } = loop {
+            match self.attempt(work, &verdicts, max_in_flight).await {
+                Ok(done) => break done,
+                Err(Failure::Sql(error)) if is_conflict(&error) && attempts < CONFLICTS => attempts += 1,
+                Err(failure) => return Err(failure.into()),
+            }
+        };
+        self.hint(hints).await;
+        let applied = match self.settled.take() {
+            Some(earlier) => join(earlier, applied),
+            None => applied,
+        };
+        let taken = applied.submitted.iter().filter(|submitted| **submitted == Submitted::Accepted).count();
+        self.node.count(taken, applied.finished.len());
+        if let Some(last) = applied.finished.last() {
+            self.last_seq = last.seq;
+        }
+        Ok(applied)
+    }
+
+    async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, Unavailable> {
+        let (node, first) = (self.node.clone(), if from_oldest { 0 } else { self.last_seq });
+        self.connected().await?;
+        let Some(mut connection) = self.connection.take() else { return Err(fenced()) };
+        let result = within_failure(register_sink(&mut connection, &node, name, first)).await;
+        match result {
+            Ok(cursor) => {
+                self.connection = Some(connection);
+                Ok(cursor)
+            }
+            Err(failure) => {
+                self.undo(connection, &failure).await;
+                Err(failure.into())
+            }
+        }
+    }
+
+    /// Gives everything back, so that others go on at once.
+    async fn close(mut self: Box<Self>) -> Result<(), Unavailable> {
+        let node = self.node.clone();
+        self.connected().await?;
+        let Some(mut connection) = self.connection.take() else { return Err(fenced()) };
+        match within_failure(leave(&mut connection, &node)).await {
+            Ok(()) => self.connection = Some(connection),
+            // Others have it already, or will when the lease is over.
+            Err(Failure::Fenced) => return Ok(()),
+            Err(failure) => return Err(failure.into()),
+        }
+        self.hint(vec!["slots".into()]).await;
+        let Some(connection) = self.connection.take() else { return Ok(()) };
+        Ok(within(ANSWER_PATIENCE, connection.close()).await?)
+    }
+}
+
+impl WriteConnection {
+    /// Looks, without a transaction: mostly there is nothing.
+    async fn anything_to_claim(&mut self, work: &Transaction) -> Result<bool, Unavailable> {
+        let node = self.node.clone();
+        let Some(slots) = &work.cluster.claim else { return Ok(false) };
+        self.connected().await?;
+        let Some(mut connection) = self.connection.take() else { return Ok(false) };
+        let result = within(ANSWER_PATIENCE, claims::anything(&mut connection, &node, slots)).await;
+        if result.as_ref().err().is_none_or(|error| !is_broken(error)) {
+            self.connection = Some(connection);
+        }
+        Ok(result?)
+    }
+}
+
+async fn register_sink(
+    connection: &mut PgConnection,
+    node: &Node,
+    name: &str,
+    first: i64,
+) -> Result<i64, Failure> {
+    connection.execute("BEGIN").await?;
+    if lock_lease(connection, node).await?.is_none() {
+        return Err(Failure::Fenced);
+    }
+    sqlx::query("INSERT INTO cursor (lane, sink, cursor) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+        .bind(node.id())
+        .bind(name)
+        .bind(first)
+        .execute(&mut *connection)
+        .await?;
+    let cursor = sqlx::query_scalar("SELECT cursor FROM cursor WHERE lane = $1 AND sink = $2")
+        .bind(node.id())
+        .bind(name)
+        .fetch_one(&mut *connection)
+        .await?;
+    connection.execute("COMMIT").await?;
+    Ok(cursor)
+}
+
+async fn leave(connection: &mut PgConnection, node: &Node) -> Result<(), Failure> {
+    connection.execute("BEGIN").await?;
+    if lock_lease(connection, node).await?.is_none() {
+        return Err(Failure::Fenced);
+    }
+    sqlx::query("UPDATE slot SET node = NULL, fence = fence + 1 WHERE node = $1")
+        .bind(node.id())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("UPDATE node SET lease_until = clock_timestamp() WHERE id = $1 AND fence = $2")
+        .bind(node.id())
+        .bind(node.fence())
+        .execute(&mut *connection)
+        .await?;
+    connection.execute("COMMIT").await?;
+    Ok(())
+}
