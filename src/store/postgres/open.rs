@@ -98,6 +98,17 @@ async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), O
         if found == known {
             return Ok(());
         }
+    } else {
+        let theirs: Option<String> = sqlx::query_scalar(
+            "SELECT min(tablename) FROM pg_tables WHERE schemaname = current_schema() \
+             AND tablename IN ('node', 'slot', 'pin', 'inbox', 'outcome', 'cursor', 'delivery')",
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(judge)?;
+        if let Some(table) = theirs {
+            return Err(OpenError::Foreign { url: url(), what: format!("there is a table {table:?}") });
+        }
     }
     MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) | MigrateError::VersionTooNew(found, _) => {
