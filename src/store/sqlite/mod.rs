@@ -6,6 +6,7 @@ mod rows;
 mod write;
 
 pub use open::{OpenError, open};
+pub(super) use open::{lock_to_make, make, open_to_move};
 
 use async_trait::async_trait;
 use sqlx::SqlitePool;

@@ -60,25 +60,9 @@ pub enum OpenError {
 
 /// Opens the database at `path`, makes it if there is none, and brings its schema up to date.
 pub async fn open(path: &Path) -> Result<(Store, Box<dyn Writes>), OpenError> {
-    let lock_path = with_suffix(path, ".lock");
-    let (lock, noted) = lock_exclusively(path, &lock_path)?;
-    let found = inspect(path).await?;
-    if noted > found {
-        return Err(OpenError::LostCommits { path: path.to_owned(), lock: lock_path, found, noted });
-    }
-
+    let lock = lock_whole(path).await?;
+    let mut connection = make(path).await?;
     let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
-    let mut connection = options(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .pragma("journal_size_limit", WAL_SIZE_LIMIT)
-        .connect()
-        .await
-        .map_err(sqlite)?;
-    fault_point!("database-made");
-    migrate(path, &mut connection).await?;
-    fault_point!("migrated");
 
     let count = |sql| sqlx::query_scalar::<_, i64>(sql);
     let commits = count("SELECT commits FROM history").fetch_one(&mut connection).await.map_err(sqlite)?;
@@ -96,8 +80,54 @@ pub async fn open(path: &Path) -> Result<(Store, Box<dyn Writes>), OpenError> {
         .await
         .map_err(sqlite)?;
     let in_flight = usize::try_from(in_flight).unwrap_or(0);
-    let writer = WriteConnection { connection, lock, in_flight, next_seq: last_seq + 1, commits };
+    let writer =
+        WriteConnection { connection, lock, in_flight, next_seq: last_seq + 1, commits, well: true };
     Ok((Store::new(Reader { readers }), Box::new(writer)))
+}
+
+/// Opens the database at `path` for somebody who moves what is in it elsewhere, and keeps daemons away from it as
+/// long as the lock is held; `None` if there is none.
+pub async fn open_to_move(path: &Path) -> Result<Option<(SqliteConnection, File)>, OpenError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let lock = lock_whole(path).await?;
+    Ok(Some((make(path).await?, lock)))
+}
+
+/// Keeps daemons away from a `path` where a database is about to come from elsewhere, as long as it is held.
+pub fn lock_to_make(path: &Path) -> Result<File, OpenError> {
+    let (lock, _) = lock_exclusively(path, &with_suffix(path, ".lock"))?;
+    // Of whatever was here before.
+    note_commits(&lock, 0);
+    Ok(lock)
+}
+
+/// Takes the lock of a database that is whole, or not there yet.
+async fn lock_whole(path: &Path) -> Result<File, OpenError> {
+    let lock_path = with_suffix(path, ".lock");
+    let (lock, noted) = lock_exclusively(path, &lock_path)?;
+    let found = inspect(path).await?;
+    if noted > found {
+        return Err(OpenError::LostCommits { path: path.to_owned(), lock: lock_path, found, noted });
+    }
+    Ok(lock)
+}
+
+/// Connects for writing, makes the database if there is none, and brings its schema up to date.
+pub async fn make(path: &Path) -> Result<SqliteConnection, OpenError> {
+    let mut connection = options(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("journal_size_limit", WAL_SIZE_LIMIT)
+        .connect()
+        .await
+        .map_err(|source| OpenError::Sqlite { path: path.to_owned(), source })?;
+    fault_point!("database-made");
+    migrate(path, &mut connection).await?;
+    fault_point!("migrated");
+    Ok(connection)
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

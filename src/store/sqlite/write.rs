@@ -17,6 +17,17 @@ use super::rows::{json, raw, timestamp};
 use crate::fault::fault_point;
 use crate::outcome::{self, Submission, Verdict};
 
+/// The first `?2` outcomes that are older than `?1`, that every sink has and that are no dead letter.
+macro_rules! prunable {
+    () => {
+        "SELECT seq FROM outcome INDEXED BY outcome_by_end \
+         WHERE seq <= (SELECT coalesce(min(cursor), 0x7fffffffffffffff) FROM sink) AND finished_at < ?1 \
+           AND NOT EXISTS ( \
+               SELECT 1 FROM delivery INDEXED BY delivery_by_seq WHERE delivery.seq = outcome.seq) \
+         LIMIT ?2"
+    };
+}
+
 /// The only connection that writes.
 pub struct WriteConnection {
     pub(super) connection: SqliteConnection,
@@ -25,6 +36,8 @@ pub struct WriteConnection {
     pub(super) in_flight: usize,
     pub(super) next_seq: i64,
     pub(super) commits: i64,
+    /// Whether the last transaction went well.
+    pub(super) well: bool,
 }
 
 impl WriteConnection {
@@ -38,10 +51,24 @@ impl WriteConnection {
         self.next_seq - 1
     }
 
-    /// Does all of it, durably, or none. At most `max_in_flight` PINs are in flight afterwards, unless more
+    /// Does all of it, durably, or none; where there is nothing to remove, a prune alone writes nothing. At most `max_in_flight` PINs are in flight afterwards, unless more
     /// were before.
     pub async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, sqlx::Error> {
+        // Not after a failure: then every transaction is also the question whether the file can be written again.
+        if let (Some(before), 1, true) = (work.prune, work.changes(), self.well) {
+            let statement = concat!("SELECT EXISTS (", prunable!(), ")");
+            let connection = &mut self.connection;
+            let some: bool = sqlx::query_scalar(statement)
+                .bind(before.as_millisecond())
+                .bind(1)
+                .fetch_one(connection)
+                .await?;
+            if !some {
+                return Ok(Applied::default());
+            }
+        }
         let applied = self.transact(work, max_in_flight).await;
+        self.well = applied.is_ok();
         let Ok(applied) = applied else {
             // SQLite may have rolled back already, as it does when the disk is full: then this fails, and
             // nothing is left to undo. sqlx's own transactions count on a rollback that succeeds.
@@ -352,17 +379,10 @@ const PRUNE_AT_ONCE: i64 = 2000;
 
 /// Removes outcomes that are old enough and that every sink has; a dead letter keeps its outcome.
 async fn prune(connection: &mut SqliteConnection, before: Timestamp) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query(
-        "DELETE FROM outcome WHERE seq IN ( \
-             SELECT seq FROM outcome INDEXED BY outcome_by_end \
-             WHERE seq <= (SELECT coalesce(min(cursor), 0x7fffffffffffffff) FROM sink) AND finished_at < ?1 \
-               AND NOT EXISTS ( \
-                   SELECT 1 FROM delivery INDEXED BY delivery_by_seq WHERE delivery.seq = outcome.seq) \
-             LIMIT ?2)",
-    )
-    .bind(before.as_millisecond())
-    .bind(PRUNE_AT_ONCE)
-    .execute(connection)
-    .await?;
+    let done = sqlx::query(concat!("DELETE FROM outcome WHERE seq IN (", prunable!(), ")"))
+        .bind(before.as_millisecond())
+        .bind(PRUNE_AT_ONCE)
+        .execute(connection)
+        .await?;
     Ok(done.rows_affected())
 }
