@@ -11,6 +11,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::super::{DeadLetter, Failed, InFlight, Outcome, Reads, Record, SavedBrake, Unavailable};
 use super::Reader;
+use super::by_pin::hash;
 use super::rows::{pin_id, raw, timestamp};
 use crate::outcome::Submission;
 use crate::pin::PinId;
@@ -99,9 +100,20 @@ impl Reads for Reader {
     }
 
     async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable> {
+        let hash = hash(pin.as_str());
+        // What waits is looked at first: what leaves it meanwhile is in the file by then.
+        for seq in self.waiting.seqs(hash) {
+            let sql = "SELECT seq, pin_id, record FROM outcome WHERE seq = ?1 AND pin_id = ?2";
+            let row = sqlx::query(sql).bind(seq).bind(pin.as_str()).fetch_optional(&self.readers).await?;
+            if let Some(row) = row {
+                return Ok(Some(outcome(&row)?));
+            }
+        }
         let row = sqlx::query(
-            "SELECT seq, pin_id, record FROM outcome WHERE pin_id = ?1 ORDER BY seq DESC LIMIT 1",
+            "SELECT seq, pin_id, record FROM outcome_by_pin CROSS JOIN outcome USING (seq) \
+             WHERE pin_hash = ?1 AND pin_id = ?2 ORDER BY seq DESC LIMIT 1",
         )
+        .bind(hash)
         .bind(pin.as_str())
         .fetch_optional(&self.readers)
         .await?;
@@ -109,6 +121,9 @@ impl Reads for Reader {
     }
 
     async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable> {
+        if let Some(outcomes) = self.recent.outcomes_after(seq, limit) {
+            return Ok(outcomes);
+        }
         let rows =
             sqlx::query("SELECT seq, pin_id, record FROM outcome WHERE seq > ?1 ORDER BY seq LIMIT ?2")
                 .bind(seq)
