@@ -9,7 +9,6 @@
 mod adopt;
 mod claims;
 mod connect;
-mod fates;
 mod finish;
 mod membership;
 mod open;
@@ -25,7 +24,7 @@ use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
 
 pub use membership::{Membership, NodeRow, Registration};
 pub use open::{OpenError, open};
-pub use questions::{Hint, Hints, Lane, Questions};
+pub use questions::{Hint, Hints, Questions};
 
 /// Who this node is, for all connections of this process.
 #[derive(Clone, Default)]
