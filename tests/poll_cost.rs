@@ -15,7 +15,7 @@ use pinwatch::config::{Api, Completion, Credentials};
 use pinwatch::pin::PinId;
 use pinwatch::poll::{Client, Meaning};
 use pinwatch::schedule::{self, Core, Schedule};
-use pinwatch::store::{InFlight, Store, Writer};
+use pinwatch::store::{InFlight, Writer, open_sqlite};
 use tokio_util::sync::CancellationToken;
 
 /// Allocations a poll: 44 when this was written. A few more may come with a new version of a library; a step
@@ -55,7 +55,7 @@ fn a_poll_allocates_no_more_than_it_did() {
         let (pin, now) = (format!("{n:032X}").parse().unwrap(), core.clock().wall());
         core.accept(&InFlight { pin, submitted_at: now, deadline_at: now + Duration::from_secs(3600) });
     }
-    let (store, connection) = runtime.block_on(Store::open(&folder.path().join("pinwatch.db"))).unwrap();
+    let (store, connection) = runtime.block_on(open_sqlite(&folder.path().join("pinwatch.db"))).unwrap();
     let (_schedule, inbox, events) = Schedule::channel();
     let (writer, writing) = Writer::new(connection, inbox, PINS);
     runtime.spawn(writing.run());
