@@ -4,6 +4,7 @@
 //! surely runs. The database alone arbitrates; whatever this believes is checked against it at each look.
 
 mod plan;
+pub mod postgres;
 mod registry;
 mod shared;
 mod task;

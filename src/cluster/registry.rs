@@ -37,9 +37,8 @@ pub trait Registry: Send + 'static {
         after: Option<&PinId>,
     ) -> impl Future<Output = Result<Vec<InFlight>, Unavailable>> + Send;
 
-    /// Has the writer tell what other nodes left for the holder of this node's slots: PINs, and cancels. Waits until
-    /// it has.
-    fn claim(&mut self) -> impl Future<Output = Result<(), Unavailable>> + Send;
+    /// Has the writer tell what other nodes left for the holder of these slots: PINs, and cancels. Waits until it has.
+    fn claim(&mut self, slots: &Slots) -> impl Future<Output = Result<(), Unavailable>> + Send;
 
     /// Takes over some of what dead nodes had not delivered to the sinks that this node has; how many outcomes.
     /// 0: nothing is left.

@@ -20,11 +20,8 @@ pub trait Shared: Send + Sync + 'static {
     /// What became of these PINs, all at one moment, in their order.
     async fn fates(&self, pins: &[PinId]) -> Result<Vec<Fate>, Unavailable>;
 
-    /// Where every node's part of the outbox stands at or before `seq`.
-    async fn positions(&self, seq: i64) -> Result<Positions, Unavailable>;
-
-    /// The `seq` before the newest `count` outcomes of all nodes; the newest there is for none.
-    async fn seq_before_last(&self, count: u32) -> Result<i64, Unavailable>;
+    /// Where every node's part of the outbox stands before the newest `count` outcomes of them all.
+    async fn before_last(&self, count: u32) -> Result<Positions, Unavailable>;
 
     /// At most `limit` outcomes behind these positions, by `seq`, which moves the positions behind them.
     async fn outcomes_after(

@@ -99,7 +99,6 @@ impl<R: Registry> Task<R> {
             told_until: registered,
             next_beat: registered,
             report: Report::default(),
-            settled: false,
         };
         member.task.state.send_modify(|state| state.id = id);
         finish.run_until_cancelled(member.run()).await;
@@ -120,8 +119,6 @@ struct Member<R> {
     told_until: Instant,
     next_beat: Instant,
     report: Report,
-    /// The schedule has all PINs of the slots that are this node's, and of no others.
-    settled: bool,
 }
 
 impl<R: Registry> Member<R> {
@@ -129,10 +126,8 @@ impl<R: Registry> Member<R> {
         let mut next_claim = Instant::now();
         loop {
             let begun = Instant::now();
-            self.settled = false;
             let next_look = match self.round().await {
                 Ok(next) => {
-                    self.settled = true;
                     next_claim = begun;
                     next.max(begun + LOOKS_APART)
                 }
@@ -154,11 +149,11 @@ impl<R: Registry> Member<R> {
                     () = sleep_until(next_claim) => {}
                 }
                 next_claim = Instant::now() + CLAIM_EVERY;
-                // A cancel of a PIN that is not loaded yet would find nothing to withdraw, and be lost.
-                if !self.settled || self.held.is_empty() {
+                if self.loaded.is_empty() {
                     continue;
                 }
-                if let Err(unavailable) = self.task.registry.claim().await {
+                // Of what is loaded alone: a cancel of a PIN that is not would find nothing to withdraw, and be lost.
+                if let Err(unavailable) = self.task.registry.claim(&self.loaded).await {
                     self.note(unavailable.into());
                 }
             }

@@ -149,7 +149,7 @@ impl Registry for Connection {
         Ok(pins.into_iter().map(|pin| InFlight { pin, submitted_at, deadline_at }).collect())
     }
 
-    async fn claim(&mut self) -> Result<(), Unavailable> {
+    async fn claim(&mut self, _: &Slots) -> Result<(), Unavailable> {
         self.tables(|_| ()).await
     }
 

@@ -148,11 +148,7 @@ mod tests {
             Ok(pins.iter().map(|pin| ended.get(pin).cloned().unwrap_or(Fate::InFlight)).collect())
         }
 
-        async fn positions(&self, _: i64) -> Result<Positions, Unavailable> {
-            unreachable!()
-        }
-
-        async fn seq_before_last(&self, _: u32) -> Result<i64, Unavailable> {
+        async fn before_last(&self, _: u32) -> Result<Positions, Unavailable> {
             unreachable!()
         }
 

@@ -4,6 +4,7 @@
 //! daemon instead of being missed, and that a stop loses nothing: no new PINs, running polls end, the store
 //! and the sinks are flushed. Knows the parts' insides as little as they know each other's.
 
+mod joining;
 mod notify;
 mod reload;
 mod retention;
@@ -12,6 +13,7 @@ mod sink_set;
 
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,19 +24,20 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::joining::{Kind, Member, Opened};
 use self::reload::CurrentClient;
 pub use self::reload::{Outside, SetLog};
 use self::signals::{Signal, Signals};
 use self::sink_set::SinkSet;
 use crate::clock::Clock;
-use crate::config::{self, Explained, Setting, SinkKind, StoreUrl};
+use crate::config::{self, Explained, Setting, SinkKind};
 use crate::fault::fault_point;
 use crate::http::{self, Http};
 use crate::intake::{self, Passed, Services, Socket, SocketError};
 use crate::poll::{Client, ClientError};
 use crate::schedule::{self, Schedule};
 use crate::sinks::{Dispatcher, Endpoint, FileSink, Health, Ordered, StdoutSink, Trouble, WebhookSink};
-use crate::store::{self, OpenError, Store, Unavailable, Writer};
+use crate::store::{OpenError, Store, Unavailable, Writer, postgres};
 
 /// How long the store and the sinks may take to be flushed at a stop, each.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
@@ -47,10 +50,17 @@ pub enum DaemonError {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
+    Postgres(#[from] postgres::OpenError),
+    #[error(
+        "another node is registered as {name:?}, and its lease goes on: give each node its own `cluster.node`, or \
+         stop that one"
+    )]
+    NameTaken { name: String },
+    #[error(transparent)]
     Socket(#[from] SocketError),
     #[error(transparent)]
     Listen(#[from] http::ListenError),
-    #[error("the sinks' cursors can't be read: {0}")]
+    #[error(transparent)]
     Load(#[from] Unavailable),
     #[error("the sink {name:?} can't be used: {trouble}")]
     Sink { name: String, trouble: Trouble },
@@ -94,6 +104,8 @@ struct Daemon {
     /// Ends when all that hold a [`Writer`] have: then all is durable.
     writing: JoinSet<usize>,
     sinks: SinkSet,
+    /// Among other nodes, where the store is shared; ends when everything is written.
+    member: Option<Member>,
     store: Store,
     http: Http,
     writer: Writer,
@@ -114,20 +126,18 @@ impl Daemon {
         let config = &configured.config;
         let client = Arc::new(CurrentClient::new(Client::new(&config.api)?));
         let clock = Clock::system();
-        let StoreUrl::Sqlite(path) = &config.store.url else { todo!("PostgreSQL") };
-        let (store, connection) = store::open_sqlite(path).await?;
+        let Opened { store, connection, mut kind } = joining::open(config).await?;
 
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
-        let in_flight = connection.in_flight();
-        core.reserve(in_flight);
-        notify::starting("starting: the PINs in flight are loaded");
-        let damaged = |what| OpenError::Damaged { path: path.clone(), what };
-        schedule::resume(&mut core, &store).await.map_err(|error| damaged(error.0.to_string()))?;
-        if core.in_flight() != in_flight {
-            let what = format!("of {in_flight} PINs in flight {} can be read", core.in_flight());
-            return Err(damaged(what).into());
+        match &kind {
+            Kind::Own(path) => load(&mut core, &store, connection.in_flight(), path).await?,
+            Kind::Shared(_) => {
+                core.restore(&store.brake().await?);
+                core.hold_none();
+            }
         }
+        let in_flight = core.in_flight();
 
         let (schedule, inbox, events) = Schedule::channel();
         let (writer, writer_task) = Writer::new(connection, inbox, config.intake.max_in_flight);
@@ -147,10 +157,16 @@ impl Daemon {
             rotate: rotations,
             finish: finish.clone(),
         });
-        for sink in &config.sinks {
-            sinks.start(sink).await?;
+        let starting = async {
+            for sink in &config.sinks {
+                sinks.start(sink).await?;
+            }
+            Ok::<_, DaemonError>(warn_of_unknown_sinks(&store, &config.sinks).await?)
+        };
+        match &mut kind {
+            Kind::Own(_) => starting.await?,
+            Kind::Shared(joining) => joining.while_renewing(starting).await?,
         }
-        warn_of_unknown_sinks(&store, &config.sinks).await?;
 
         let socket = listen(outside.socket.take(), &config.intake)?;
         let listener = http::Listener::bind(config).await?;
@@ -176,12 +192,30 @@ impl Daemon {
             }
             "schedule"
         });
+        let mut member = match kind {
+            Kind::Own(_) => None,
+            Kind::Shared(joining) => {
+                Some(joining.join(schedule.clone(), writer.clone(), health.clone(), stop.clone()))
+            }
+        };
+        if let Some(member) = &mut member {
+            notify::starting("starting: the node takes its part of the PINs");
+            member.is_ready().await?;
+            if let Some(waiting) = member.waiting.take() {
+                let stop = stop.clone();
+                parts.spawn(async move {
+                    waiting.run(stop).await;
+                    "waiting for other nodes"
+                });
+            }
+        }
+        let cluster = member.as_ref().map(|member| member.cluster.clone());
         let (deadline, deadline_seen) = watch::channel(config.schedule.deadline);
         let services = Services {
             schedule: schedule.clone(),
             store: store.clone(),
             writer: writer.clone(),
-            cluster: None,
+            cluster: cluster.clone(),
             clock: clock.clone(),
             deadline: deadline_seen,
             health: health.clone(),
@@ -199,7 +233,7 @@ impl Daemon {
             pruning.await;
             "retention"
         });
-        let telling = notify::keep_told(schedule.clone(), writer.clone(), health, stop.clone());
+        let telling = notify::keep_told(schedule.clone(), writer.clone(), health, cluster, stop.clone());
         parts.spawn(async move {
             telling.await;
             "status"
@@ -215,6 +249,7 @@ impl Daemon {
             parts,
             writing,
             sinks,
+            member,
             store,
             http,
             writer,
@@ -250,6 +285,7 @@ impl Daemon {
                 }
                 // A sink that is closed for good ends well, and the others go on.
                 failure = self.sinks.broke() => return Err(DaemonError::Broken(part(Err(failure)))),
+                part = broke(&mut self.member) => return Err(DaemonError::Broken(part)),
                 () = self.http.ended() => return Err(DaemonError::Broken("HTTP server")),
             }
         }
@@ -261,6 +297,7 @@ impl Daemon {
             mut parts,
             mut writing,
             mut sinks,
+            member,
             store,
             http,
             writer,
@@ -290,6 +327,9 @@ impl Daemon {
         within(FLUSH_PATIENCE, "sinks", sinks.ended()).await;
         // Until here it told that the daemon is stopping.
         within(FLUSH_PATIENCE, "HTTP server", http.stop()).await;
+        if let Some(member) = member {
+            within(FLUSH_PATIENCE, "cluster", member.leave()).await;
+        }
         // Before the writer's connection: the last one to close folds the write-ahead log into the file, and
         // those that read can't.
         within(FLUSH_PATIENCE, "store", store.close()).await;
@@ -298,6 +338,31 @@ impl Daemon {
         drop((sinks, writer));
         within(FLUSH_PATIENCE, "store", async { while writing.join_next().await.is_some() {} }).await;
         info!("stopped");
+    }
+}
+
+/// Loads every PIN in flight of this machine's own store.
+async fn load(
+    core: &mut schedule::Core,
+    store: &Store,
+    in_flight: usize,
+    path: &Path,
+) -> Result<(), DaemonError> {
+    core.reserve(in_flight);
+    notify::starting("starting: the PINs in flight are loaded");
+    let damaged = |what| OpenError::Damaged { path: path.to_owned(), what };
+    schedule::resume(core, store).await.map_err(|error| damaged(error.0.to_string()))?;
+    if core.in_flight() != in_flight {
+        let what = format!("of {in_flight} PINs in flight {} can be read", core.in_flight());
+        return Err(damaged(what).into());
+    }
+    Ok(())
+}
+
+async fn broke(member: &mut Option<Member>) -> &'static str {
+    match member {
+        Some(member) => member.broke().await,
+        None => std::future::pending().await,
     }
 }
 

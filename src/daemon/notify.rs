@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
+use crate::cluster::{Cluster, State};
 use crate::schedule::{Schedule, Stats};
 use crate::sinks::Health;
 use crate::store::Writer;
@@ -45,7 +46,13 @@ pub fn stopping() {
 }
 
 /// Keeps the status current and the watchdog content, until the stop.
-pub async fn keep_told(schedule: Schedule, writer: Writer, health: Health, stop: CancellationToken) {
+pub async fn keep_told(
+    schedule: Schedule,
+    writer: Writer,
+    health: Health,
+    cluster: Option<Cluster>,
+    stop: CancellationToken,
+) {
     let watchdog = sd_notify::watchdog_enabled();
     let every = watchdog.map_or(STATUS_EVERY, |limit| STATUS_EVERY.min(limit / 4));
     let patience = watchdog.map_or(PATIENCE, |limit| limit / 2);
@@ -57,7 +64,8 @@ pub async fn keep_told(schedule: Schedule, writer: Writer, health: Health, stop:
         };
         match answered {
             Ok(Some(stats)) => {
-                let status = status(&stats, &health);
+                let cluster = cluster.as_ref().map(|cluster| cluster.state.borrow().clone());
+                let status = status(&stats, &health, cluster.as_ref());
                 tell(&[NotifyState::Status(&status)]);
                 if watchdog.is_some() {
                     tell(&[NotifyState::Watchdog]);
@@ -92,10 +100,16 @@ async fn progress(schedule: &Schedule, writer: &Writer) -> Option<Stats> {
 }
 
 /// One line for `systemctl status`.
-fn status(stats: &Stats, health: &Health) -> String {
+fn status(stats: &Stats, health: &Health, cluster: Option<&State>) -> String {
     let Stats { in_flight, polling, due, .. } = stats;
     let mut line =
         format!("{in_flight} in flight, {polling} being polled, {due} due; {} polls", stats.counts.polls);
+    if let Some(State { held, nodes, trouble, .. }) = cluster {
+        line.push_str(&format!("; {} of 256 slots, {nodes} nodes", held.len()));
+        if let Some((_, what)) = trouble {
+            line.push_str(&format!("; without its lease nothing is polled or written: {what}"));
+        }
+    }
     if let Some((reason, until)) = &stats.brake {
         line.push_str(&format!("; all polling waits ({})", reason.as_str()));
         if let Some(until) = until {
@@ -134,9 +148,16 @@ mod tests {
         health.update("file", |_| {});
         health.update("hook", |sink| sink.trouble = Some((jiff::Timestamp::UNIX_EPOCH, "503".into())));
         assert_eq!(
-            status(&stats, &health),
+            status(&stats, &health, None),
             "12 in flight, 2 being polled, 3 due; 99 polls; all polling waits (unauthorized) until \
              2026-01-02T03:04:05Z; the sink hook takes nothing"
         );
+        let stats = Stats { brake: None, ..stats };
+        let mut state = State { held: (0..86).collect(), nodes: 3, ..State::default() };
+        let told = status(&stats, &Health::default(), Some(&state));
+        assert_eq!(told, "12 in flight, 2 being polled, 3 due; 99 polls; 86 of 256 slots, 3 nodes");
+        state.trouble = Some((tokio::time::Instant::now(), "cut off".into()));
+        let told = status(&stats, &Health::default(), Some(&state));
+        assert!(told.ends_with("; without its lease nothing is polled or written: cut off"), "{told}");
     }
 }

@@ -107,10 +107,7 @@ impl Connection<'_> {
             hints.mark_unchanged();
             let after = match start {
                 TailStart::From(seq) => Positions { others: seq.saturating_sub(1), ..Positions::default() },
-                TailStart::Last(count) => {
-                    let seq = cluster.shared.seq_before_last(count).await?;
-                    cluster.shared.positions(seq).await?
-                }
+                TailStart::Last(count) => cluster.shared.before_last(count).await?,
             };
             return Ok(Reading::All { cluster, hints, after });
         }

@@ -37,6 +37,11 @@ impl Held {
 }
 
 impl Core {
+    /// As a node among others begins: no slot is its own, and no poll begins before it is told of its lease.
+    pub fn hold_none(&mut self) {
+        self.held = Held { slots: Slots::NONE, until: Some(Moment::START) };
+    }
+
     /// These slots are this node's from now on, as are those before; their PINs come by [`Core::resume`] and
     /// [`Core::accept`].
     pub fn hold(&mut self, slots: &Slots) {

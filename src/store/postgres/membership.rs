@@ -19,6 +19,10 @@ use crate::slot::Slots;
 /// Connections that read, for clients' questions and the sinks; one of them listens.
 const READERS: u32 = 5;
 
+/// The nodes and what they hold: one statement, so at one moment. Read by [`node_row`].
+pub(super) const LOOK: &str = "SELECT id, name, (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::float8, started_at, \
+     version, stats, ARRAY(SELECT slot FROM slot WHERE slot.node = node.id ORDER BY slot) FROM node ORDER BY id";
+
 /// What became of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registration {
@@ -126,12 +130,7 @@ impl Membership {
     /// Every node that ever was, and what each holds, at one moment.
     pub async fn look(&mut self) -> Result<Vec<NodeRow>, Unavailable> {
         let mut connection = self.connected().await?;
-        let rows = sqlx::query(
-            "SELECT id, name, (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::float8, started_at, \
-             version, stats, ARRAY(SELECT slot FROM slot WHERE slot.node = node.id ORDER BY slot) \
-             FROM node ORDER BY id",
-        )
-        .fetch_all(&mut connection);
+        let rows = sqlx::query(LOOK).fetch_all(&mut connection);
         let result = within(self.server.patience(), rows).await;
         let rows = self.back(connection, result)?;
         Ok(rows.iter().map(node_row).collect::<Result<_, _>>()?)
@@ -265,7 +264,7 @@ pub async fn lock_lease(connection: &mut PgConnection, node: &Node) -> Result<Op
     .await
 }
 
-fn node_row(row: &PgRow) -> Result<NodeRow, sqlx::Error> {
+pub(super) fn node_row(row: &PgRow) -> Result<NodeRow, sqlx::Error> {
     let left: f64 = row.try_get(2)?;
     let slots: Vec<i16> = row.try_get(6)?;
     Ok(NodeRow {

@@ -44,6 +44,8 @@ pub enum OpenError {
         "the database {url} has tables that are not pinwatch's, or not as it left them: {what}. It was left as it is"
     )]
     Foreign { url: String, what: String },
+    #[error("the database {url} is damaged: {what}")]
+    Damaged { url: String, what: String },
     #[error("the database {url} can't be used: {source}")]
     Postgres { url: String, source: sqlx::Error },
 }

@@ -137,22 +137,18 @@ impl Reads for Reader {
         limit: u32,
     ) -> Result<Vec<(Failed, Outcome)>, Unavailable> {
         // What is dead is nobody's to deliver, so everybody's to see.
-        let sql = if dead {
+        let rows = sqlx::query(
             "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error \
              FROM delivery JOIN outcome USING (seq) \
-             WHERE sink = $2 AND dead AND $1 = $1 AND seq > $3 ORDER BY seq LIMIT $4"
-        } else {
-            "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error \
-             FROM delivery JOIN outcome USING (seq) \
-             WHERE delivery.lane = $1 AND sink = $2 AND NOT dead AND seq > $3 ORDER BY seq LIMIT $4"
-        };
-        let rows = sqlx::query(sql)
-            .bind(self.node.id())
-            .bind(sink)
-            .bind(seq)
-            .bind(i64::from(limit))
-            .fetch_all(&self.readers)
-            .await?;
+             WHERE sink = $1 AND dead = $2 AND (dead OR delivery.lane = $5) AND seq > $3 ORDER BY seq LIMIT $4",
+        )
+        .bind(sink)
+        .bind(dead)
+        .bind(seq)
+        .bind(i64::from(limit))
+        .bind(self.node.id())
+        .fetch_all(&self.readers)
+        .await?;
         let both = |row: &PgRow| Ok((failed(row)?, outcome(row)?));
         Ok(rows.iter().map(both).collect::<Result<_, sqlx::Error>>()?)
     }

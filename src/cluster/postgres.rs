@@ -1,0 +1,178 @@
+//! The shared tables in PostgreSQL, as the cluster asks for them.
+//!
+//! Promises that nothing which the lease waits for takes longer than a third of it: what the writer does not answer
+//! in that time is looked for again at the next look.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use super::{Fate, Hints, Holders, Positions, Registered, Registry, Renewed, Report, Seen, Shared, View};
+use crate::pin::PinId;
+use crate::sinks::Health;
+use crate::slot::{SLOTS, Slots};
+use crate::store::postgres::{Hint, Membership, NodeRow, Questions, Registration};
+use crate::store::{InFlight, Outcome, Unavailable, Writer};
+
+/// How long after an error it is listened again.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// This node's way to the tables.
+pub struct Postgres {
+    pub membership: Membership,
+    pub questions: Questions,
+    pub writer: Writer,
+    /// Knows which sinks there are now.
+    pub health: Health,
+    pub lease: Duration,
+}
+
+impl Postgres {
+    /// An answer that the lease must not wait for any longer.
+    async fn soon<T>(&self, answer: impl Future<Output = Result<T, Unavailable>>) -> Result<T, Unavailable> {
+        let late = || Unavailable("the database did not answer in time".into());
+        timeout(self.lease / 3, answer).await.map_err(|_| late())?
+    }
+}
+
+impl Registry for Postgres {
+    async fn register(&mut self) -> Result<Registered, Unavailable> {
+        Ok(match self.membership.register().await? {
+            Registration::As(id) => Registered::As(id),
+            Registration::Taken(left) => Registered::Taken(left),
+        })
+    }
+
+    async fn renew(&mut self, report: &Report) -> Result<Renewed, Unavailable> {
+        let stats = serde_json::to_string(report).map_err(|error| Unavailable(error.to_string().into()))?;
+        Ok(if self.membership.renew(&stats).await? { Renewed::Runs } else { Renewed::Fenced })
+    }
+
+    async fn look(&mut self) -> Result<View, Unavailable> {
+        let view = view(self.membership.look().await?);
+        // Those of a dead node are counted again when somebody has them.
+        let live = view.nodes.iter().filter(|node| node.lease_left.is_some());
+        self.membership.set_in_flight(live.map(|node| node.report.in_flight).sum());
+        Ok(view)
+    }
+
+    async fn take(&mut self, slots: &Slots) -> Result<Slots, Unavailable> {
+        self.membership.take(slots).await
+    }
+
+    async fn give(&mut self, slots: &Slots) -> Result<(), Unavailable> {
+        self.soon(self.writer.release(*slots)).await
+    }
+
+    async fn page(&mut self, slots: &Slots, after: Option<&PinId>) -> Result<Vec<InFlight>, Unavailable> {
+        self.soon(self.questions.in_flight_of(slots, after)).await
+    }
+
+    async fn claim(&mut self, slots: &Slots) -> Result<(), Unavailable> {
+        self.writer.claim(*slots);
+        // Behind it, so done when it is.
+        self.soon(self.writer.flush()).await
+    }
+
+    async fn adopt(&mut self) -> Result<u64, Unavailable> {
+        let sinks: Vec<String> = self.health.all().into_keys().collect();
+        let mut adopted = 0;
+        for orphan in self.membership.orphans(&sinks).await? {
+            adopted += self.soon(self.writer.adopt(orphan)).await?;
+        }
+        Ok(adopted)
+    }
+}
+
+fn view(rows: Vec<NodeRow>) -> View {
+    let mut holders: Holders = [None; SLOTS];
+    let seen = |row: NodeRow| {
+        row.slots.iter().for_each(|slot| holders[usize::from(slot)] = Some(row.id));
+        Seen {
+            id: row.id,
+            name: row.name,
+            lease_left: row.lease_left,
+            version: row.version,
+            // Another version may tell other things: then of that node no numbers are known.
+            report: serde_json::from_str(&row.stats).unwrap_or_default(),
+        }
+    };
+    let nodes = rows.into_iter().map(seen).collect();
+    View { nodes, holders }
+}
+
+#[async_trait]
+impl Shared for Questions {
+    async fn look(&self) -> Result<View, Unavailable> {
+        Ok(view(Questions::look(self).await?))
+    }
+
+    async fn fates(&self, pins: &[PinId]) -> Result<Vec<Fate>, Unavailable> {
+        let fates = Questions::fates(self, pins).await?;
+        let fate = |(in_flight, outcome): (bool, Option<Outcome>)| match outcome {
+            _ if in_flight => Fate::InFlight,
+            Some(outcome) => Fate::Finished(outcome),
+            None => Fate::Unknown,
+        };
+        Ok(fates.into_iter().map(fate).collect())
+    }
+
+    async fn before_last(&self, count: u32) -> Result<Positions, Unavailable> {
+        let seq = self.seq_before_last(count).await?;
+        // What comes after the look is behind the positions, whatever its number.
+        Ok(Positions { of: self.positions(seq).await?.into_iter().collect(), others: seq })
+    }
+
+    async fn outcomes_after(
+        &self,
+        positions: &mut Positions,
+        limit: u32,
+    ) -> Result<Vec<Outcome>, Unavailable> {
+        let places: Vec<_> = positions.of.iter().map(|(&node, &seq)| (node, seq)).collect();
+        let outcomes = Questions::outcomes_after(self, &places, positions.others, limit).await?;
+        let told = |(node, outcome): (i32, Outcome)| {
+            positions.of.insert(node, outcome.seq);
+            outcome
+        };
+        Ok(outcomes.into_iter().map(told).collect())
+    }
+}
+
+/// Hears what nodes hint at, for ever.
+pub async fn listen(questions: Questions, hints: Hints, outcomes: watch::Sender<u64>) {
+    loop {
+        let mut listener = match questions.listen().await {
+            Ok(listener) => listener,
+            Err(error) => {
+                debug!(%error, "no hints are heard; every look finds what they would have told");
+                sleep(LISTEN_AGAIN).await;
+                continue;
+            }
+        };
+        loop {
+            let hint = listener.next().await;
+            let all = !matches!(hint, Ok(Hint::Slots | Hint::Inbox | Hint::Outcome));
+            if all || matches!(hint, Ok(Hint::Slots)) {
+                hints.slots.notify_one();
+            }
+            if all || matches!(hint, Ok(Hint::Inbox)) {
+                hints.inbox.notify_one();
+            }
+            if all || matches!(hint, Ok(Hint::Outcome)) {
+                outcomes.send_modify(|count| *count += 1);
+            }
+            if hint.is_err() {
+                sleep(LISTEN_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// What answers questions about all nodes.
+pub fn shared(questions: &Questions) -> Arc<dyn Shared> {
+    Arc::new(questions.clone())
+}
