@@ -24,7 +24,6 @@ use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
 
 pub use membership::{Membership, NodeRow, Registration};
 pub(super) use open::open_to_move;
-pub(super) use open::open_to_move;
 pub use open::{OpenError, open};
 pub use questions::{Hint, Hints, Questions};
 pub(super) use submit::storable;
