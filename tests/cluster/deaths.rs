@@ -22,7 +22,7 @@ fn the_pins_of_a_killed_node_are_taken_over_and_each_has_one_outcome() {
     let a = a.kill9();
     let killed = Instant::now();
     cluster.shared_by(&["b", "c"]);
-    println!("taken over {:?} after the kill, with a lease of 2 s", killed.elapsed());
+    println!("taken over {:?} after the kill, with a lease of 3 s", killed.elapsed());
     cluster.each_once(&all.concat());
     cluster.all_at_the_webhook();
     // It comes again, and is a node like the others.
@@ -86,12 +86,8 @@ fn a_node_that_slept_longer_than_its_lease_writes_nothing_when_it_wakes() {
         [of("outcome", "seq"), of("delivery", "sink, seq"), of("cursor", "lane, sink")]
     };
     let before = rows();
-    let fence = || cluster.database.count("SELECT fence FROM node WHERE name = 'a'");
-    let slept_with = fence();
     a.signal(Signal::CONT);
-    // It is a newcomer, by another fencing number.
     cluster.shared_by(&["a", "b"]);
-    assert!(fence() > slept_with);
     let late_answers: Vec<_> = late.iter().map(|_| client.answer()).collect();
     assert!(late_answers.iter().all(|answer| answer["ok"] == true), "{late_answers:?}");
     all.extend(late);

@@ -12,7 +12,7 @@ use crate::harness;
 use crate::receiver::Receiver;
 
 /// Short, so that tests don't wait long for its end; long enough that a loaded machine keeps it.
-pub const LEASE: &str = "2s";
+pub const LEASE: &str = "3s";
 
 /// Slots of a cluster.
 pub const SLOTS: i64 = 256;

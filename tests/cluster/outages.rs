@@ -84,7 +84,7 @@ fn a_database_that_is_gone_for_longer_than_the_lease_is_waited_for() {
     let all = pins("2s", "x", 200);
     a.client().submit_all(&all);
     server.stop();
-    thread::sleep(Duration::from_secs(4));
+    thread::sleep(Duration::from_secs(5));
     server.start();
     cluster.each_once(&all);
     cluster.all_at_the_webhook();
