@@ -16,7 +16,7 @@ use crate::pin::PinId;
 use crate::sinks::Health;
 use crate::slot::{SLOTS, Slots};
 use crate::store::postgres::{Hint, Membership, NodeRow, Questions, Registration};
-use crate::store::{InFlight, Outcome, Unavailable, Writer};
+use crate::store::{InFlight, Orphan, Outcome, Unavailable, Writer};
 
 /// How long after an error it is listened again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
@@ -72,19 +72,22 @@ impl Registry for Postgres {
         self.soon(self.questions.in_flight_of(slots, after)).await
     }
 
-    async fn claim(&mut self, slots: &Slots) -> Result<(), Unavailable> {
+    fn claim(&mut self, slots: &Slots) {
         self.writer.claim(*slots);
-        // Behind it, so done when it is.
+    }
+
+    async fn settle(&mut self) -> Result<(), Unavailable> {
+        // Behind them in the writer's queue, so they are done when it is.
         self.soon(self.writer.flush()).await
     }
 
-    async fn adopt(&mut self) -> Result<u64, Unavailable> {
+    async fn orphans(&mut self) -> Result<Vec<Orphan>, Unavailable> {
         let sinks: Vec<String> = self.health.all().into_keys().collect();
-        let mut adopted = 0;
-        for orphan in self.membership.orphans(&sinks).await? {
-            adopted += self.soon(self.writer.adopt(orphan)).await?;
-        }
-        Ok(adopted)
+        self.membership.orphans(&sinks).await
+    }
+
+    async fn adopt(&mut self, orphan: &Orphan) -> Result<u64, Unavailable> {
+        self.soon(self.writer.adopt(orphan.clone())).await
     }
 }
 
