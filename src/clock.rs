@@ -86,6 +86,11 @@ impl Clock {
         self.start + Duration::from_micros(u64::try_from(moment.0).unwrap_or(0))
     }
 
+    /// The moment that tokio calls `instant`; the start for what was before it.
+    pub fn moment(&self, instant: Instant) -> Moment {
+        Moment(micros(instant.saturating_duration_since(self.start)))
+    }
+
     /// The moment that the wall clock, as it stands now, calls `time`. A time in the future counts as now:
     /// the clock went back since it was written.
     pub fn moment_of_past(&self, time: Timestamp) -> Moment {

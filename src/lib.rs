@@ -21,4 +21,5 @@ pub mod poll;
 pub mod schedule;
 pub mod simulate;
 pub mod sinks;
+pub mod slot;
 pub mod store;

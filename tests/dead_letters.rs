@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pinwatch::outcome::{Ending, Verdict};
-use pinwatch::store::{Committed, Failed, NewPin, Progress, Store, Writer};
+use pinwatch::store::{self, Committed, Failed, NewPin, Progress, Writer};
 use predicates::prelude::*;
 use predicates::str::contains;
 use real::{Daemon, Place, until};
@@ -33,7 +33,7 @@ fn finish(place: &Place, pins: &[&str]) {
 fn offline<T>(place: &Place, work: impl AsyncFnOnce(&Writer) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (store, connection) = Store::open(&place.path("pinwatch.db")).await.unwrap();
+        let (store, connection) = store::open_sqlite(&place.path("pinwatch.db")).await.unwrap();
         // Nobody hears of commits.
         let (committed, _) = tokio::sync::mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(connection, committed, usize::MAX);

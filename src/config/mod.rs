@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 mod api;
 mod check;
+mod cluster;
 mod credentials;
 mod error;
 mod http;
@@ -33,6 +34,7 @@ mod webhook;
 mod wire;
 
 pub use api::Api;
+pub use cluster::Cluster;
 pub use credentials::Credentials;
 pub use error::{ConfigError, Problem};
 pub use http::Http;
@@ -41,7 +43,7 @@ pub use log::{Log, LogFormat};
 pub use schedule::{Completion, Schedule};
 pub use sink::{From, Fsync, Sink, SinkKind};
 pub use sources::{Environment, SYSTEM_FILE, Sources};
-pub use store::Store;
+pub use store::{Store, StoreUrl};
 pub use webhook::{Webhook, WebhookFormat};
 
 use section::{Report, Section, field_names};
@@ -54,6 +56,7 @@ pub struct Config {
     pub schedule: Schedule,
     pub intake: Intake,
     pub store: Store,
+    pub cluster: Cluster,
     pub sinks: Vec<Sink>,
     pub http: Http,
     pub log: Log,
@@ -174,11 +177,12 @@ impl Default for Wire {
 type Keys = fn() -> &'static [&'static str];
 
 /// The sections that are single tables, and their keys.
-const SECTIONS: [(&str, Keys); 6] = [
+const SECTIONS: [(&str, Keys); 7] = [
     ("api", field_names::<api::Wire>),
     ("schedule", field_names::<schedule::Wire>),
     ("intake", field_names::<intake::Wire>),
     ("store", field_names::<store::Wire>),
+    ("cluster", field_names::<cluster::Wire>),
     ("http", field_names::<http::Wire>),
     ("log", field_names::<log::Wire>),
 ];
@@ -198,6 +202,7 @@ fn check(values: &mut Map<String, Value>, environment: &Environment, report: &mu
     let schedule = schedule::check(Section::new("schedule", values.remove("schedule"), report));
     let intake = intake::check(Section::new("intake", values.remove("intake"), report));
     let store = store::check(Section::new("store", values.remove("store"), report));
+    let cluster = cluster::check(Section::new("cluster", values.remove("cluster"), report));
     let sinks = sink::check(values.remove("sink"), report);
     let http = http::check(Section::new("http", values.remove("http"), report));
     let log = log::check(Section::new("log", values.remove("log"), report));
@@ -212,6 +217,7 @@ fn check(values: &mut Map<String, Value>, environment: &Environment, report: &mu
         schedule: schedule?,
         intake: intake?,
         store: store?,
+        cluster,
         sinks: sinks?,
         http: http?,
         log: log?,

@@ -1,24 +1,45 @@
 //! `[store]`: where PINs and outcomes are kept, and how long.
 //!
-//! Promises: a store that this version can't use is refused by name. Must not know: SQL, or whether the file
-//! is there.
+//! Promises: a store that this version can't use is refused by name, and the password of one is in no message.
+//! Must not know: SQL, or whether the file or the server is there.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use reqwest::Url;
+use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::check::YEAR;
-use super::section::{Section, quoted};
+use super::section::{Section, quoted, redacted};
 use super::wire::{Span, Text};
 
 /// `[store]`
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// The SQLite file; absolute.
-    pub path: PathBuf,
+    pub url: StoreUrl,
     /// How long outcomes are kept after every sink has them.
     pub retention: Duration,
+}
+
+/// Which store.
+#[derive(Debug, Clone)]
+pub enum StoreUrl {
+    /// The file of one daemon; absolute.
+    Sqlite(PathBuf),
+    /// The database of any number of nodes: the URL with its password, and what may be shown of it.
+    Postgres { url: SecretString, shown: String },
+}
+
+/// As it may be shown: without user, password and parameters.
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => path.display().fmt(f),
+            Self::Postgres { shown, .. } => f.write_str(shown),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -40,27 +61,49 @@ impl Default for Wire {
 /// Reads and checks the section; `None` if it is of no use, which is reported then.
 pub(super) fn check(mut section: Section) -> Option<Store> {
     let wire: Wire = section.read();
-    let path = path(&mut section, &wire.url.0);
+    let url = check_url(&mut section, &wire.url.0);
     let retention = section.duration("retention", wire.retention, Duration::from_secs(1)..=10 * YEAR);
-    Some(Store { path: path?, retention })
+    Some(Store { url: url?, retention })
 }
 
-fn path(section: &mut Section, url: &str) -> Option<PathBuf> {
+fn check_url(section: &mut Section, url: &str) -> Option<StoreUrl> {
     if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-        section.refuse("url", "PostgreSQL is not yet in this version; give \"sqlite:/path/of/the/file\"");
-        return None;
+        return check_postgres(section, url);
     }
     let path = url.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
     match path {
         Some(path) if path.starts_with('/') && !path.ends_with('/') && !path.contains(['?', '#', '\0']) => {
             section.show("url", quoted(url));
-            Some(path.into())
+            Some(StoreUrl::Sqlite(path.into()))
         }
-        _ => {
+        Some(_) => {
             section.refuse("url", "must be \"sqlite:\" and the absolute path of a file, without parameters");
             None
         }
+        None => {
+            section.refuse(
+                "url",
+                "must be \"sqlite:\" and the absolute path of a file, or \"postgres://user@host/database\"",
+            );
+            None
+        }
     }
+}
+
+fn check_postgres(section: &mut Section, text: &str) -> Option<StoreUrl> {
+    // What the parser says is left out: it could repeat a part of the password.
+    let parsed = Url::parse(text).ok().filter(|url| text.contains("://") && url.fragment().is_none());
+    if parsed.is_none() {
+        section.refuse(
+            "url",
+            "must be a URL such as \"postgres://user:password@host/database?sslmode=verify-full\"; whatever is \
+             not a letter or a digit in a password is written in percent",
+        );
+        return None;
+    }
+    let shown = redacted(text);
+    section.show("url", quoted(&shown));
+    Some(StoreUrl::Postgres { url: text.to_owned().into(), shown })
 }
 
 /// The store of a user who has no configuration file, and where that follows from. `None` if the environment
@@ -88,15 +131,26 @@ mod tests {
             ("memory is no store", "store.url = \"sqlite::memory:\"", "store.url: must be \"sqlite:\""),
             ("parameters are refused", "store.url = \"sqlite:/a?mode=ro\"", "store.url: must be \"sqlite:\""),
             ("a path alone is refused", "store.url = \"/a/b.db\"", "store.url: must be \"sqlite:\""),
-            (
-                "PostgreSQL is not yet there",
-                "store.url = \"postgres://h/d\"",
-                "store.url: PostgreSQL is not yet",
-            ),
-            ("under no name", "store.url = \"postgresql://h/d\"", "store.url: PostgreSQL is not yet"),
             ("nothing kept is refused", "store.retention = \"0s\"", "store.retention: must be at least 1s"),
         ]);
-        let path = |url: &str| load(&format!("store.url = \"{url}\"")).unwrap().store.path;
+        let path = |url: &str| load(&format!("store.url = \"{url}\"")).unwrap().store.url.to_string();
         assert_eq!(path("sqlite:/a/b.db"), path("sqlite:///a/b.db"));
+    }
+
+    #[test]
+    fn several_nodes_share_a_postgresql_whose_password_nobody_sees() {
+        let refused = "store.url: must be a URL such as \"postgres://";
+        table(&[
+            ("a host is enough", "store.url = \"postgres://h/d\"", ""),
+            ("the long name is taken", "store.url = \"postgresql://u:p@h:5433/d?sslmode=require\"", ""),
+            ("a socket is a parameter", "store.url = \"postgres:///d?host=/run/postgresql\"", ""),
+            ("without slashes it is refused", "store.url = \"postgres:h/d\"", refused),
+            ("a port is a number", "store.url = \"postgres://h:x/d\"", refused),
+            ("a fragment is refused", "store.url = \"postgres://u:p@h/d#x\"", refused),
+            ("another database is refused", "store.url = \"mysql://h/d\"", "store.url: must be \"sqlite:\""),
+        ]);
+        let store = load("store.url = \"postgres://u:geheim@h/d?password=geheim\"").unwrap().store;
+        assert_eq!(store.url.to_string(), "postgres://***@h/d?***");
+        assert!(!format!("{store:?}").contains("geheim"));
     }
 }

@@ -30,14 +30,14 @@ use self::sink_start::Outbox;
 use self::stop_limit::StopLimit;
 pub use self::stop_limit::wanted_of_unit;
 use crate::clock::Clock;
-use crate::config::{self, Explained, Setting};
+use crate::config::{self, Explained, Setting, StoreUrl};
 use crate::fault::fault_point;
 use crate::http::{self, Http};
 use crate::intake::{self, Passed, Services, Socket, SocketError};
 use crate::poll::{Client, ClientError};
 use crate::schedule::{self, Schedule};
 use crate::sinks::{Health, Leave, Trouble};
-use crate::store::{OpenError, Store, Unavailable, Writer};
+use crate::store::{self, OpenError, Store, Unavailable, Writer};
 
 /// Why the daemon did not start, or did not end well.
 #[derive(Debug, Error)]
@@ -114,14 +114,15 @@ impl Daemon {
         let config = &configured.config;
         let client = Arc::new(CurrentClient::new(Client::new(&config.api)?));
         let clock = Clock::system();
-        let (store, connection) = Store::open(&config.store.path).await?;
+        let StoreUrl::Sqlite(path) = &config.store.url else { todo!("PostgreSQL") };
+        let (store, connection) = store::open_sqlite(path).await?;
 
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
         let in_flight = connection.in_flight();
         core.reserve(in_flight);
         notify::starting("starting: the PINs in flight are loaded");
-        let damaged = |what| OpenError::Damaged { path: config.store.path.clone(), what };
+        let damaged = |what| OpenError::Damaged { path: path.clone(), what };
         schedule::resume(&mut core, &store).await.map_err(|error| damaged(error.0.to_string()))?;
         if core.in_flight() != in_flight {
             let what = format!("of {in_flight} PINs in flight {} can be read", core.in_flight());
@@ -203,7 +204,7 @@ impl Daemon {
         });
         info!(
             socket = %config.intake.socket.display(),
-            store = %config.store.path.display(),
+            store = %config.store.url,
             in_flight,
             "ready: PINs are taken and polled"
         );

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Fsync, SinkKind};
 use crate::outcome::{Ending, Verdict};
 use crate::sinks::Health;
-use crate::store::{Committed, NewPin, Store, Writer};
+use crate::store::{self, Committed, NewPin, Writer};
 
 /// Reached only by a bug.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,7 +29,7 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, connection) = Store::open(&folder.path().join("db")).await.unwrap();
+        let (store, connection) = store::open_sqlite(&folder.path().join("db")).await.unwrap();
         // Nobody hears of commits.
         let (committed, _) = mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(connection, committed, usize::MAX);

@@ -3,6 +3,8 @@
 //! Promises one verdict for every PIN that it was given, and no poll of a PIN that has one. Never waits and
 //! never looks at a clock: moments are passed in, so that tests and simulations own the time.
 
+mod slots;
+
 use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
+use self::slots::Held;
 use super::brake::{Brake, Change, Reason, Sign};
 use super::circuit::Circuit;
 use super::queue::{Class, Queue};
@@ -79,6 +82,7 @@ pub struct Core {
     brake: Brake,
     circuit: Circuit,
     rate: Rate,
+    held: Held,
     /// What the store should know of the brake, since it was last asked for.
     unsaved: bool,
     random: fastrand::Rng,
@@ -104,6 +108,7 @@ impl Core {
             queue: Queue::default(),
             brake: Brake::default(),
             circuit: Circuit::default(),
+            held: Held::default(),
             unsaved: false,
             random: fastrand::Rng::with_seed(seed),
             generation: 0,
@@ -154,6 +159,10 @@ impl Core {
     }
 
     fn insert(&mut self, pin: &InFlight, submitted: Moment, due: Moment, interval: Duration) {
+        if !self.held.has(&pin.pin) {
+            // Whoever holds its slot has it, or finds it in the store.
+            return;
+        }
         // A deadline is a time to live: the wall clock may have jumped since it was worked out.
         let lifetime =
             Duration::try_from(pin.deadline_at.duration_since(pin.submitted_at)).unwrap_or_default();
@@ -179,7 +188,7 @@ impl Core {
     pub fn next_poll(&mut self) -> Result<Ticket, Option<Moment>> {
         let now = self.clock.now();
         let due = self.queue.next_due().ok_or(None)?;
-        if self.finishing >= MAX_FINISHING {
+        if self.finishing >= MAX_FINISHING || !self.held.admits(now) {
             return Err(None);
         }
         if !self.brake.admits(now) {

@@ -1,5 +1,8 @@
 //! The schedule's rules, on a clock that the tests move.
 
+#[path = "slots_tests.rs"]
+mod slots;
+
 use std::sync::Mutex;
 
 use jiff::Timestamp;

@@ -10,6 +10,7 @@ mod circuit;
 mod core;
 mod queue;
 mod rate;
+mod slots;
 mod table;
 
 use std::collections::{HashMap, VecDeque};
@@ -26,6 +27,7 @@ use tracing::error;
 
 pub use self::brake::Reason;
 pub use self::core::{Cancelled, Core, Counts, Ticket};
+pub use self::slots::SlotEvent;
 pub use self::table::{Entry, Stage};
 use crate::config;
 use crate::metrics;
@@ -53,6 +55,7 @@ pub trait Poll: Send + Sync + 'static {
 pub enum Event {
     Committed(Committed),
     Ask(Ask),
+    Slots(SlotEvent),
     Reconfigure(Box<Settings>),
     /// Test builds only: stand still, to see the watchdog bite.
     #[cfg(feature = "stall")]
@@ -319,6 +322,12 @@ impl<P: Poll> Running<P> {
         match event {
             Event::Committed(Committed::Accepted(pins)) => pins.iter().for_each(|pin| self.core.accept(pin)),
             Event::Committed(Committed::Finished(outcomes)) => outcomes.iter().for_each(|o| self.finished(o)),
+            Event::Committed(Committed::Cancel(pins)) => pins.iter().for_each(|pin| {
+                if let Cancelled::Now(verdict) = self.core.cancel(pin) {
+                    self.verdicts.push_back(verdict);
+                }
+            }),
+            Event::Committed(Committed::Gone(pins)) => pins.iter().for_each(|pin| self.gone(pin)),
             Event::Ask(Ask::Live(pins, reply)) => {
                 let _ = reply.send(pins.iter().map(|pin| Some(self.live(self.core.entry(pin)?))).collect());
             }
@@ -340,6 +349,7 @@ impl<P: Poll> Running<P> {
             Event::Ask(Ask::Stats(reply)) => {
                 let _ = reply.send(self.stats());
             }
+            Event::Slots(event) => self.hear_of_slots(event),
             Event::Reconfigure(settings) => {
                 let Settings { schedule, rate, concurrency, renewed } = *settings;
                 if renewed {
@@ -409,7 +419,7 @@ impl<P: Poll> Running<P> {
 /// Loads every PIN in flight from the store, and the brake.
 pub async fn resume(core: &mut Core, store: &Store) -> Result<(), Unavailable> {
     core.restore(&store.brake().await?);
-    store.each_in_flight(|pin: InFlight| core.resume(&pin)).await
+    store.each_in_flight(&mut |pin: InFlight| core.resume(&pin)).await
 }
 
 async fn sleep_until(instant: Option<tokio::time::Instant>) {

@@ -40,6 +40,8 @@ type Limiter = RateLimiter<
 pub struct Rate {
     /// `api.rate`
     configured: Option<f64>,
+    /// What of it is this node's, from 0 to 1.
+    share: f64,
     /// What 429s taught, and by how much it grows with each step.
     learned: Option<(f64, f64)>,
     /// After a brake.
@@ -59,6 +61,7 @@ impl Rate {
     pub fn new(per_second: Option<NonZeroU32>, now: Moment) -> Self {
         let mut rate = Self {
             configured: None,
+            share: 1.0,
             learned: None,
             ramp: None,
             limiter: None,
@@ -75,7 +78,21 @@ impl Rate {
     /// Another `api.rate`. What 429s taught stays.
     pub fn configure(&mut self, per_second: Option<NonZeroU32>) {
         self.configured = per_second.map(|rate| f64::from(rate.get()));
-        self.adjust();
+        self.replace();
+    }
+
+    /// Another part of `api.rate` is this node's. None of it: the last one stays, for who has no part of the PINs
+    /// has nothing to poll.
+    pub fn share(&mut self, share: f64) {
+        if share > 0.0 && share != self.share {
+            self.share = share;
+            self.replace();
+        }
+    }
+
+    /// What of `api.rate` may be used here.
+    fn ours(&self) -> Option<f64> {
+        self.configured.map(|rate| rate * self.share)
     }
 
     /// The rate in force, in polls a second; `None` is no limit.
@@ -91,7 +108,7 @@ impl Rate {
     /// What 429s had taught before the start.
     pub fn restore(&mut self, rate: f64) {
         if rate.is_finite() && rate > 0.0 {
-            let aim = self.configured.unwrap_or(rate).max(rate);
+            let aim = self.ours().unwrap_or(rate).max(rate);
             self.learned = Some((rate.max(LEAST), aim / STEPS_BACK));
             self.adjust();
         }
@@ -148,7 +165,7 @@ impl Rate {
             return;
         }
         self.grown = self.grown.after(STEP * u32::try_from(steps).unwrap_or(u32::MAX));
-        let ceiling = self.configured.unwrap_or(RAMP_TO);
+        let ceiling = self.ours().unwrap_or(RAMP_TO);
         self.learned = self.learned.map(|(rate, step)| (rate + step * steps as f64, step));
         // Without `api.rate` what was learned is kept however high: it is no limit then.
         if self.learned.is_some_and(|(rate, _)| rate >= ceiling) {
@@ -162,11 +179,7 @@ impl Rate {
 
     /// Makes the limiter that of the least limit. A new one begins empty: it is no second burst.
     fn adjust(&mut self) {
-        let limits = [self.configured, self.learned(), self.ramp];
-        let least = limits.into_iter().flatten().min_by(f64::total_cmp);
-        if least == self.in_force() {
-            return;
-        }
+        let least = self.least();
         // A new limiter begins empty, so one that is slow must have given something before it is replaced by a
         // faster one: else a rate that grows each second, from one poll in ten, would never let one out.
         let faster = |rate: f64| least.is_none_or(|least| least > rate);
@@ -174,6 +187,19 @@ impl Rate {
             && faster(rate)
             && self.told.since(self.replaced) < Duration::from_secs_f64(2.0 / rate)
         {
+            return;
+        }
+        self.replace();
+    }
+
+    /// The least limit; `None` is none.
+    fn least(&self) -> Option<f64> {
+        [self.ours(), self.learned(), self.ramp].into_iter().flatten().min_by(f64::total_cmp)
+    }
+
+    fn replace(&mut self) {
+        let least = self.least();
+        if least == self.in_force() {
             return;
         }
         self.replaced = self.told;

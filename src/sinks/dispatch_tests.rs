@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::outcome::{Ending, Verdict};
-use crate::store::{Committed, NewPin, Order};
+use crate::store::{self, Committed, NewPin, Order};
 
 const SINK: &str = "sink";
 
@@ -49,7 +49,7 @@ struct Outbox {
 impl Outbox {
     async fn with(outcomes: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, mut connection) = Store::open(&folder.path().join("db")).await.unwrap();
+        let (store, mut connection) = store::open_sqlite(&folder.path().join("db")).await.unwrap();
         connection.register_sink(SINK, true).await.unwrap();
         // Nobody hears of commits.
         let (committed, _) = mpsc::channel::<Committed>(1);

@@ -4,7 +4,9 @@
 //! transaction. One [`Writer`] makes every change and commits whatever waits together; a [`Store`] reads.
 //! Knows nothing of polls or sinks, and sees no poll that did not end a PIN: disk work grows with PINs.
 
+mod reads;
 mod sqlite;
+mod transaction;
 mod writer;
 
 use std::sync::Arc;
@@ -13,7 +15,9 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-pub use sqlite::{OpenError, Store};
+pub use reads::{Reads, Store};
+pub use sqlite::{OpenError, open as open_sqlite};
+pub use transaction::{Applied, ClusterApplied, ClusterWork, Orphan, Transaction, Writes};
 pub use writer::{StoreTrouble, Writer, WriterTask};
 
 use crate::pin::PinId;
@@ -126,6 +130,21 @@ pub enum Committed {
     Accepted(Vec<InFlight>),
     /// These PINs left, with these outcomes.
     Finished(Vec<Outcome>),
+    /// Another node was asked to withdraw these PINs of this one.
+    Cancel(Vec<PinId>),
+    /// These PINs, of which verdicts were handed in, are another node's now and go on there.
+    Gone(Vec<PinId>),
+}
+
+impl Committed {
+    /// Whether it is about no PIN at all.
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Accepted(pins) => pins.is_empty(),
+            Self::Finished(outcomes) => outcomes.is_empty(),
+            Self::Cancel(pins) | Self::Gone(pins) => pins.is_empty(),
+        }
+    }
 }
 
 /// The store can't be read or written now. What was asked did not happen and may be asked again.

@@ -13,11 +13,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use super::sqlite::{Applied, Transaction, WriteConnection};
-use super::{Committed, NewPin, Order, Progress, SavedBrake, Submitted, Unavailable};
+use super::{
+    Applied, ClusterApplied, ClusterWork, Committed, NewPin, Order, Orphan, Progress, SavedBrake, Submitted,
+    Transaction, Unavailable, Writes,
+};
 use crate::fault::fault_point;
 use crate::metrics;
 use crate::outcome::Verdict;
+use crate::pin::PinId;
 
 /// Requests that may wait for the writer.
 const QUEUE: usize = 1024;
@@ -41,6 +44,10 @@ enum Change {
     Brake(SavedBrake),
     Prune(Timestamp, Reply<u64>),
     Register(String, bool, Reply<i64>),
+    Claim,
+    CancelElsewhere(PinId, Reply<()>),
+    Release(Vec<u8>, Reply<()>),
+    Adopt(Orphan, Reply<u64>),
 }
 
 impl Change {
@@ -50,6 +57,7 @@ impl Change {
             Self::Submit(pins, _) => pins.iter().map(NewPin::weight).sum(),
             Self::Progress(progress) => 1 + progress.failed.len() + progress.delivered.len(),
             Self::Finish(_) | Self::Order(..) | Self::Brake(_) | Self::Prune(..) | Self::Register(..) => 1,
+            Self::Claim | Self::CancelElsewhere(..) | Self::Release(..) | Self::Adopt(..) => 1,
         }
     }
 }
@@ -73,7 +81,7 @@ pub struct StoreTrouble {
 impl Writer {
     /// A writer and its task. `committed` hears of every commit before anybody who asked for it does.
     pub fn new<M: From<Committed> + Send + 'static>(
-        connection: WriteConnection,
+        connection: Box<dyn Writes>,
         committed: mpsc::Sender<M>,
         max_in_flight: usize,
     ) -> (Self, WriterTask<M>) {
@@ -146,6 +154,29 @@ impl Writer {
         self.ask(|reply| Change::Register(sink, from_oldest, reply)).await
     }
 
+    /// Hears of what other nodes took in for this one, soon: [`Committed`] tells what it was. Lost if the writer is
+    /// full, so it is asked every now and then.
+    pub fn claim(&self) {
+        // Full: it is busy, and asked again; gone: the daemon is stopping.
+        let _ = self.changes.try_send(Change::Claim);
+    }
+
+    /// Tells the node that polls this PIN to withdraw it. Durable when this returns.
+    pub async fn cancel_elsewhere(&self, pin: PinId) -> Result<(), Unavailable> {
+        self.ask(|reply| Change::CancelElsewhere(pin, reply)).await
+    }
+
+    /// Gives slots back, behind all that was handed in before. Their PINs must be nobody's here any more.
+    pub async fn release(&self, slots: Vec<u8>) -> Result<(), Unavailable> {
+        self.ask(|reply| Change::Release(slots, reply)).await
+    }
+
+    /// Takes over some of what a dead node had still to deliver to a sink; gives how many outcomes that was, 0
+    /// when nothing is left, or when the node lives.
+    pub async fn adopt(&self, orphan: Orphan) -> Result<u64, Unavailable> {
+        self.ask(|reply| Change::Adopt(orphan, reply)).await
+    }
+
     async fn ask<T>(&self, change: impl FnOnce(Reply<T>) -> Change) -> Result<T, Unavailable> {
         let (reply, answer) = oneshot::channel();
         self.changes.send(change(reply)).await.map_err(|_| Unavailable::stopped())?;
@@ -170,7 +201,7 @@ impl Writer {
 
 /// The task behind [`Writer`]. Ends when every `Writer` is gone and all is committed.
 pub struct WriterTask<M> {
-    connection: WriteConnection,
+    connection: Box<dyn Writes>,
     changes: mpsc::Receiver<Change>,
     committed: mpsc::Sender<M>,
     newest: watch::Sender<i64>,
@@ -187,6 +218,9 @@ struct Waiting {
     orders: VecDeque<Reply<u64>>,
     prunes: VecDeque<Reply<u64>>,
     registers: VecDeque<(String, bool, Reply<i64>)>,
+    /// For cancels and releases.
+    dones: Vec<Reply<()>>,
+    adopts: VecDeque<Reply<u64>>,
 }
 
 impl<M: From<Committed> + Send + 'static> WriterTask<M> {
@@ -273,6 +307,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
             let _ = self.committed.send(Committed::Accepted(applied.accepted).into()).await;
             fault_point!("accepted-and-not-acked");
         }
+        self.publish_cluster(applied.cluster, waiting).await;
         metrics::submitted(&applied.submitted);
         let mut submitted = applied.submitted.into_iter();
         // Who hung up learns what happened when it asks again.
@@ -290,7 +325,26 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         }
         for (sink, from_oldest, reply) in waiting.registers.drain(..) {
             let cursor = self.connection.register_sink(&sink, from_oldest).await;
-            let _ = reply.send(cursor.map_err(Unavailable::from));
+            let _ = reply.send(cursor);
+        }
+    }
+
+    async fn publish_cluster(&mut self, applied: ClusterApplied, waiting: &mut Waiting) {
+        let ClusterApplied { cancels, known, gone, adopted } = applied;
+        // They are in other parts of the outbox, so `newest` has nothing to do with them.
+        for committed in [Committed::Finished(known), Committed::Cancel(cancels), Committed::Gone(gone)] {
+            if !committed.is_empty() {
+                let _ = self.committed.send(committed.into()).await;
+            }
+        }
+        for reply in waiting.dones.drain(..) {
+            let _ = reply.send(Ok(()));
+        }
+        if adopted.iter().any(|count| *count > 0) {
+            self.orders.send_modify(|orders| *orders += 1);
+        }
+        for (reply, count) in waiting.adopts.drain(..).zip(adopted) {
+            let _ = reply.send(Ok(count));
         }
     }
 
@@ -301,9 +355,8 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     }
 
     /// Refuses the submits and keeps the rest.
-    fn failed(&mut self, error: sqlx::Error, work: &mut Transaction, waiting: &mut Waiting) {
+    fn failed(&mut self, unavailable: Unavailable, work: &mut Transaction, waiting: &mut Waiting) {
         metrics::commit_failed();
-        let unavailable = Unavailable::from(error);
         self.trouble.send_modify(|trouble| {
             if trouble.is_none() {
                 error!(
@@ -317,10 +370,15 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         work.submits.clear();
         work.orders.clear();
         work.prune = None;
+        work.cluster = ClusterWork::default();
         for (_, reply) in waiting.submits.drain(..) {
             let _ = reply.send(Err(unavailable.clone()));
         }
-        for reply in waiting.orders.drain(..).chain(waiting.prunes.drain(..)) {
+        for reply in waiting.dones.drain(..) {
+            let _ = reply.send(Err(unavailable.clone()));
+        }
+        let counts = waiting.orders.drain(..).chain(waiting.prunes.drain(..)).chain(waiting.adopts.drain(..));
+        for reply in counts {
             let _ = reply.send(Err(unavailable.clone()));
         }
         for (_, _, reply) in waiting.registers.drain(..) {
@@ -345,6 +403,19 @@ fn add(change: Change, work: &mut Transaction, waiting: &mut Waiting) {
         Change::Prune(before, reply) => {
             waiting.prunes.push_back(reply);
             work.prune = Some(before);
+        }
+        Change::Claim => work.cluster.claim = true,
+        Change::CancelElsewhere(pin, reply) => {
+            waiting.dones.push(reply);
+            work.cluster.cancels.push(pin);
+        }
+        Change::Release(slots, reply) => {
+            waiting.dones.push(reply);
+            work.cluster.release.extend(slots);
+        }
+        Change::Adopt(orphan, reply) => {
+            waiting.adopts.push_back(reply);
+            work.cluster.adopt.push(orphan);
         }
         Change::Register(sink, from_oldest, reply) => waiting.registers.push_back((sink, from_oldest, reply)),
     }

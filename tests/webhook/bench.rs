@@ -8,7 +8,7 @@ use pinwatch::clock::Clock;
 use pinwatch::config::{Webhook, WebhookFormat};
 use pinwatch::outcome::{Ending, Verdict};
 use pinwatch::sinks::{Endpoint, Health, Leave, WebhookSink};
-use pinwatch::store::{Committed, Failed, NewPin, Store, Writer};
+use pinwatch::store::{self, Committed, Failed, NewPin, Store, Writer};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -46,7 +46,7 @@ impl Folder {
 
     /// Starts the sink.
     pub async fn start(&self, webhook: &Webhook) -> Bench {
-        let (store, mut connection) = Store::open(&self.database()).await.unwrap();
+        let (store, mut connection) = store::open_sqlite(&self.database()).await.unwrap();
         let cursor = connection.register_sink("hook", true).await.unwrap();
         let (committed, mut commits) = mpsc::channel::<Committed>(64);
         let (writer, task) = Writer::new(connection, committed, 1_000_000);

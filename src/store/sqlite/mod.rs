@@ -5,13 +5,38 @@ mod read;
 mod rows;
 mod write;
 
-pub use open::OpenError;
-pub(super) use write::{Applied, Transaction, WriteConnection};
+pub use open::{OpenError, open};
 
+use async_trait::async_trait;
 use sqlx::SqlitePool;
 
-/// The reading side of the store. Cheap to clone.
-#[derive(Clone)]
-pub struct Store {
+use self::write::WriteConnection;
+use super::{Applied, Transaction, Unavailable, Writes};
+
+/// The reading side.
+struct Reader {
     readers: SqlitePool,
+}
+
+#[async_trait]
+impl Writes for WriteConnection {
+    fn in_flight(&self) -> usize {
+        self.in_flight()
+    }
+
+    fn last_seq(&self) -> i64 {
+        self.last_seq()
+    }
+
+    async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, Unavailable> {
+        Ok(self.apply(work, max_in_flight).await?)
+    }
+
+    async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, Unavailable> {
+        Ok(self.register_sink(name, from_oldest).await?)
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), Unavailable> {
+        Ok((*self).close().await?)
+    }
 }

@@ -13,7 +13,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use thiserror::Error;
 
-use super::Store;
+use super::super::{Store, Writes};
+use super::Reader;
 use super::write::{WriteConnection, note_commits};
 use crate::fault::fault_point;
 
@@ -57,49 +58,46 @@ pub enum OpenError {
     Sqlite { path: PathBuf, source: sqlx::Error },
 }
 
-impl Store {
-    /// Opens the database at `path`, makes it if there is none, and brings its schema up to date.
-    pub async fn open(path: &Path) -> Result<(Self, WriteConnection), OpenError> {
-        let lock_path = with_suffix(path, ".lock");
-        let (lock, noted) = lock_exclusively(path, &lock_path)?;
-        let found = inspect(path).await?;
-        if noted > found {
-            return Err(OpenError::LostCommits { path: path.to_owned(), lock: lock_path, found, noted });
-        }
-
-        let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
-        let mut connection = options(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .pragma("journal_size_limit", WAL_SIZE_LIMIT)
-            .connect()
-            .await
-            .map_err(sqlite)?;
-        fault_point!("database-made");
-        migrate(path, &mut connection).await?;
-        fault_point!("migrated");
-
-        let count = |sql| sqlx::query_scalar::<_, i64>(sql);
-        let commits =
-            count("SELECT commits FROM history").fetch_one(&mut connection).await.map_err(sqlite)?;
-        note_commits(&lock, commits);
-        let in_flight = count("SELECT count(*) FROM pin").fetch_one(&mut connection).await.map_err(sqlite)?;
-        let last_seq = count("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outcome'")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(sqlite)?;
-
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options(path).read_only(true).row_buffer_size(1024))
-            .await
-            .map_err(sqlite)?;
-        let in_flight = usize::try_from(in_flight).unwrap_or(0);
-        let writer = WriteConnection { connection, lock, in_flight, next_seq: last_seq + 1, commits };
-        Ok((Self { readers }, writer))
+/// Opens the database at `path`, makes it if there is none, and brings its schema up to date.
+pub async fn open(path: &Path) -> Result<(Store, Box<dyn Writes>), OpenError> {
+    let lock_path = with_suffix(path, ".lock");
+    let (lock, noted) = lock_exclusively(path, &lock_path)?;
+    let found = inspect(path).await?;
+    if noted > found {
+        return Err(OpenError::LostCommits { path: path.to_owned(), lock: lock_path, found, noted });
     }
+
+    let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+    let mut connection = options(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("journal_size_limit", WAL_SIZE_LIMIT)
+        .connect()
+        .await
+        .map_err(sqlite)?;
+    fault_point!("database-made");
+    migrate(path, &mut connection).await?;
+    fault_point!("migrated");
+
+    let count = |sql| sqlx::query_scalar::<_, i64>(sql);
+    let commits = count("SELECT commits FROM history").fetch_one(&mut connection).await.map_err(sqlite)?;
+    note_commits(&lock, commits);
+    let in_flight = count("SELECT count(*) FROM pin").fetch_one(&mut connection).await.map_err(sqlite)?;
+    let last_seq = count("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outcome'")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(sqlite)?;
+
+    let readers = SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_with(options(path).read_only(true).row_buffer_size(1024))
+        .await
+        .map_err(sqlite)?;
+    let in_flight = usize::try_from(in_flight).unwrap_or(0);
+    let writer = WriteConnection { connection, lock, in_flight, next_seq: last_seq + 1, commits };
+    Ok((Store::new(Reader { readers }), Box::new(writer)))
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

@@ -2,13 +2,14 @@
 
 use std::ops::RangeInclusive;
 
+use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::super::{DeadLetter, Failed, InFlight, Outcome, Record, SavedBrake, Unavailable};
-use super::Store;
+use super::super::{DeadLetter, Failed, InFlight, Outcome, Reads, Record, SavedBrake, Unavailable};
+use super::Reader;
 use super::rows::{pin_id, raw, timestamp};
 use crate::outcome::Submission;
 use crate::pin::PinId;
@@ -26,12 +27,9 @@ macro_rules! in_flight_columns {
 /// Dead letters are read until they have so many bytes, about: an answer is one line.
 const DEAD_LETTERS_BYTES: usize = 1024 * 1024;
 
-impl Store {
-    /// Gives every PIN in flight to `take`, in the order of their IDs. Not while anybody writes.
-    ///
-    /// # Errors
-    /// The store can't be read, or a row is damaged.
-    pub async fn each_in_flight(&self, mut take: impl FnMut(InFlight)) -> Result<(), Unavailable> {
+#[async_trait]
+impl Reads for Reader {
+    async fn each_in_flight(&self, take: &mut (dyn FnMut(InFlight) + Send)) -> Result<(), Unavailable> {
         let mut after = String::new();
         loop {
             // A page is one row: a row for each PIN would wake SQLite's thread and this one for each.
@@ -67,8 +65,7 @@ impl Store {
         }
     }
 
-    /// At most `limit` PINs in flight after `after`, in the order of their IDs.
-    pub async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Vec<InFlight>, Unavailable> {
+    async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Vec<InFlight>, Unavailable> {
         let rows = sqlx::query(concat!(in_flight_columns!(), "WHERE pin_id > ?1 ORDER BY pin_id LIMIT ?2"))
             .bind(after)
             .bind(limit)
@@ -77,8 +74,7 @@ impl Store {
         Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
     }
 
-    /// The brake as it last was.
-    pub async fn brake(&self) -> Result<SavedBrake, Unavailable> {
+    async fn brake(&self) -> Result<SavedBrake, Unavailable> {
         let row = sqlx::query("SELECT reason, until, rate FROM brake").fetch_one(&self.readers).await?;
         Ok(SavedBrake {
             reason: row.try_get(0)?,
@@ -87,8 +83,7 @@ impl Store {
         })
     }
 
-    /// What the submitter gave with a PIN that is in flight, and the PIN's deadline.
-    pub async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable> {
+    async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable> {
         let sql = "SELECT submitted_at, reference, metadata, deadline_at FROM pin WHERE pin_id = ?1";
         let row = sqlx::query(sql).bind(pin.as_str()).fetch_optional(&self.readers).await?;
         let Some(row) = row else { return Ok(None) };
@@ -100,8 +95,7 @@ impl Store {
         Ok(Some((submission, timestamp(row.try_get(3)?))))
     }
 
-    /// The newest outcome of a PIN.
-    pub async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable> {
+    async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable> {
         let row = sqlx::query(
             "SELECT seq, pin_id, record FROM outcome WHERE pin_id = ?1 ORDER BY seq DESC LIMIT 1",
         )
@@ -111,8 +105,7 @@ impl Store {
         Ok(row.as_ref().map(outcome).transpose()?)
     }
 
-    /// At most `limit` outcomes after `seq`, oldest first.
-    pub async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable> {
+    async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable> {
         let rows =
             sqlx::query("SELECT seq, pin_id, record FROM outcome WHERE seq > ?1 ORDER BY seq LIMIT ?2")
                 .bind(seq)
@@ -122,8 +115,7 @@ impl Store {
         Ok(rows.iter().map(outcome).collect::<Result<_, _>>()?)
     }
 
-    /// The `seq` before the newest `count` outcomes, for reading on from there.
-    pub async fn seq_before_last(&self, count: u32) -> Result<i64, Unavailable> {
+    async fn seq_before_last(&self, count: u32) -> Result<i64, Unavailable> {
         let seq: Option<i64> =
             sqlx::query_scalar("SELECT seq FROM outcome ORDER BY seq DESC LIMIT 1 OFFSET ?1")
                 .bind(count)
@@ -132,8 +124,7 @@ impl Store {
         Ok(seq.unwrap_or(0))
     }
 
-    /// Every sink that has a cursor, with its cursor.
-    pub async fn cursors(&self) -> Result<Vec<(String, i64)>, Unavailable> {
+    async fn cursors(&self) -> Result<Vec<(String, i64)>, Unavailable> {
         let rows =
             sqlx::query("SELECT name, cursor FROM sink ORDER BY name").fetch_all(&self.readers).await?;
         Ok(rows
@@ -142,9 +133,7 @@ impl Store {
             .collect::<Result<_, sqlx::Error>>()?)
     }
 
-    /// At most `limit` outcomes after `seq` that a sink does not have although its cursor is past them, and
-    /// what became of them: dead letters, or those that are to be tried again.
-    pub async fn failed(
+    async fn failed(
         &self,
         sink: &str,
         dead: bool,
@@ -166,9 +155,7 @@ impl Store {
         Ok(rows.iter().map(both).collect::<Result<_, sqlx::Error>>()?)
     }
 
-    /// At most `limit` dead letters behind a sink and `seq`, in that order, of one sink or of all, of one PIN or of
-    /// all; fewer where their outcomes are large. Gives also whether there may be more.
-    pub async fn dead_letters(
+    async fn dead_letters(
         &self,
         sink: Option<&str>,
         pin: Option<&PinId>,
@@ -203,9 +190,7 @@ impl Store {
         Ok((letters, full))
     }
 
-    /// What became of one outcome at every sink: its name, its cursor, and why it does not have the outcome
-    /// although its cursor is past it.
-    pub async fn sinks_of(&self, seq: i64) -> Result<Vec<(String, i64, Option<Failed>)>, Unavailable> {
+    async fn sinks_of(&self, seq: i64) -> Result<Vec<(String, i64, Option<Failed>)>, Unavailable> {
         let rows = sqlx::query(
             "SELECT seq, name, cursor, dead, tries, first_try_at, last_try_at, error \
              FROM sink LEFT JOIN delivery ON sink = name AND seq = ?1 ORDER BY name",
@@ -220,8 +205,7 @@ impl Store {
         Ok(rows.iter().map(state).collect::<Result<_, sqlx::Error>>()?)
     }
 
-    /// How many outcomes each sink does not have although its cursor is past them: to be tried again, dead.
-    pub async fn failed_counts(&self) -> Result<Vec<(String, i64, i64)>, Unavailable> {
+    async fn failed_counts(&self) -> Result<Vec<(String, i64, i64)>, Unavailable> {
         let rows = sqlx::query(
             "SELECT sink, count(*) FILTER (WHERE NOT dead), count(*) FILTER (WHERE dead) FROM delivery GROUP BY sink",
         )
@@ -231,12 +215,7 @@ impl Store {
         Ok(rows.iter().map(counts).collect::<Result<_, sqlx::Error>>()?)
     }
 
-    /// When the oldest PIN ended whose outcome a sink with this cursor is still to get.
-    pub async fn oldest_undelivered(
-        &self,
-        sink: &str,
-        cursor: i64,
-    ) -> Result<Option<Timestamp>, Unavailable> {
+    async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Timestamp>, Unavailable> {
         // The oldest has the lowest `seq`, so each half reads one row; an outcome's end is not indexed.
         let millis: Option<i64> = sqlx::query_scalar(
             "SELECT min(finished_at) FROM ( \
@@ -252,8 +231,7 @@ impl Store {
         Ok(millis.map(timestamp))
     }
 
-    /// Closes the reading connections.
-    pub async fn close(&self) {
+    async fn close(&self) {
         self.readers.close().await;
     }
 }

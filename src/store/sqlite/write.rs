@@ -10,7 +10,9 @@ use sqlx::{Connection, Row};
 use tracing::error;
 use uuid::Uuid;
 
-use super::super::{InFlight, NewPin, Order, Outcome, Progress, Record, SavedBrake, Submitted};
+use super::super::{
+    Applied, InFlight, NewPin, Order, Outcome, Progress, Record, SavedBrake, Submitted, Transaction,
+};
 use super::rows::{json, raw, timestamp};
 use crate::fault::fault_point;
 use crate::outcome::{self, Submission, Verdict};
@@ -23,51 +25,6 @@ pub struct WriteConnection {
     pub(super) in_flight: usize,
     pub(super) next_seq: i64,
     pub(super) commits: i64,
-}
-
-/// What one transaction is to do. The order of the fields is the order in which it is done.
-#[derive(Default)]
-pub struct Transaction {
-    pub verdicts: Vec<Verdict>,
-    pub submits: Vec<NewPin>,
-    pub progress: Vec<Progress>,
-    pub orders: Vec<Order>,
-    pub brake: Option<SavedBrake>,
-    /// Remove some of the outcomes that ended before this and that every sink has.
-    pub prune: Option<Timestamp>,
-}
-
-impl Transaction {
-    /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        let Self { verdicts, submits, progress, orders, brake, prune } = self;
-        verdicts.is_empty()
-            && submits.is_empty()
-            && progress.is_empty()
-            && orders.is_empty()
-            && brake.is_none()
-            && prune.is_none()
-    }
-
-    /// How many changes it makes.
-    pub fn changes(&self) -> usize {
-        let Self { verdicts, submits, progress, orders, brake, prune } = self;
-        let moves = progress.iter().map(|one| 1 + one.failed.len() + one.delivered.len()).sum::<usize>();
-        let others = usize::from(brake.is_some()) + usize::from(prune.is_some());
-        verdicts.len() + submits.len() + moves + orders.len() + others
-    }
-}
-
-/// What a committed transaction did.
-#[derive(Default)]
-pub struct Applied {
-    /// As many as there were submits, in their order.
-    pub submitted: Vec<Submitted>,
-    pub accepted: Vec<InFlight>,
-    pub finished: Vec<Outcome>,
-    /// How many outcomes each order concerned, in the order of the orders.
-    pub ordered: Vec<u64>,
-    pub pruned: u64,
 }
 
 impl WriteConnection {

@@ -1,0 +1,95 @@
+//! The questions that a store answers, and the handle by which everybody asks them.
+
+use std::ops::{Deref, RangeInclusive};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::{DeadLetter, Failed, InFlight, Outcome, SavedBrake, Unavailable};
+use crate::outcome::Submission;
+use crate::pin::PinId;
+
+/// The reading side of the store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store(Arc<dyn Reads>);
+
+impl Store {
+    pub(super) fn new(reads: impl Reads + 'static) -> Self {
+        Self(Arc::new(reads))
+    }
+}
+
+impl Deref for Store {
+    type Target = dyn Reads;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+/// What can be asked of a store. Where several nodes share one, "the outbox" is this node's part of it, and a
+/// cursor is that of this node's sink; PINs, outcomes by PIN and dead letters are those of all.
+#[async_trait]
+pub trait Reads: Send + Sync {
+    /// Gives every PIN in flight to `take`, in the order of their IDs. Not while anybody writes.
+    ///
+    /// # Errors
+    /// The store can't be read, or a row is damaged.
+    async fn each_in_flight(&self, take: &mut (dyn FnMut(InFlight) + Send)) -> Result<(), Unavailable>;
+
+    /// At most `limit` PINs in flight after `after`, in the order of their IDs.
+    async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Vec<InFlight>, Unavailable>;
+
+    /// The brake as it last was.
+    async fn brake(&self) -> Result<SavedBrake, Unavailable>;
+
+    /// What the submitter gave with a PIN that is in flight, and the PIN's deadline.
+    async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable>;
+
+    /// The newest outcome of a PIN.
+    async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable>;
+
+    /// At most `limit` outcomes after `seq`, oldest first.
+    async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable>;
+
+    /// The `seq` before the newest `count` outcomes, for reading on from there.
+    async fn seq_before_last(&self, count: u32) -> Result<i64, Unavailable>;
+
+    /// Every sink that has a cursor, with its cursor.
+    async fn cursors(&self) -> Result<Vec<(String, i64)>, Unavailable>;
+
+    /// At most `limit` outcomes after `seq` that a sink does not have although its cursor is past them, and
+    /// what became of them: dead letters, or those that are to be tried again.
+    async fn failed(
+        &self,
+        sink: &str,
+        dead: bool,
+        seq: i64,
+        limit: u32,
+    ) -> Result<Vec<(Failed, Outcome)>, Unavailable>;
+
+    /// At most `limit` dead letters behind a sink and `seq`, in that order, of one sink or of all, of one PIN or of
+    /// all; fewer where their outcomes are large. Gives also whether there may be more.
+    async fn dead_letters(
+        &self,
+        sink: Option<&str>,
+        pin: Option<&PinId>,
+        seqs: &RangeInclusive<i64>,
+        after: &(String, i64),
+        limit: u32,
+    ) -> Result<(Vec<DeadLetter>, bool), Unavailable>;
+
+    /// What became of one outcome at every sink: its name, its cursor, and why it does not have the outcome
+    /// although its cursor is past it.
+    async fn sinks_of(&self, seq: i64) -> Result<Vec<(String, i64, Option<Failed>)>, Unavailable>;
+
+    /// How many outcomes each sink does not have although its cursor is past them: to be tried again, dead.
+    async fn failed_counts(&self) -> Result<Vec<(String, i64, i64)>, Unavailable>;
+
+    /// When the oldest PIN ended whose outcome a sink with this cursor is still to get.
+    async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Timestamp>, Unavailable>;
+
+    /// Closes the reading connections.
+    async fn close(&self);
+}
