@@ -183,13 +183,19 @@ fn show_tells_of_a_finished_pin_which_sink_has_its_outcome() {
     let mut client = daemon.client();
     client.submit("sim-delivered-1");
     let record = daemon.all_records(1).remove(0);
+    let show = json!({"op": "show", "pinId": "sim-delivered-1"});
+    super::common::until_true("delivered", || client.op(&show)["pin"]["sinks"][0]["state"] == "delivered");
+    let mut answer = client.op(&show);
+    let since = answer["pin"]["sinks"][0].as_object_mut().unwrap().remove("since").expect("since when");
+    assert!(since.as_str() >= record["finishedAt"].as_str(), "{since}");
     let expected = json!({"ok": true, "pin": {
         "pinId": "sim-delivered-1", "state": "finished", "outcome": record,
         "sinks": [{"name": "file", "state": "delivered"}],
     }});
-    super::common::until_true("delivered", || {
-        client.op(&json!({"op": "show", "pinId": "sim-delivered-1"})) == expected
-    });
+    assert_eq!(answer, expected);
+    // What it got before a restart it has, and nobody knows since when.
+    let daemon = daemon.terminate().start();
+    assert_eq!(daemon.client().op(&show), expected);
 }
 
 #[test]
