@@ -130,6 +130,38 @@ async fn nodes_that_submit_and_finish_each_others_pins_never_fail_each_other() {
     assert_eq!(database.count("SELECT count(*) FROM pin"), 0);
 }
 
+/// Another node in another order of its locks, as one of another version might be.
+#[tokio::test]
+async fn who_loses_a_deadlock_tries_again_and_nobody_hears_of_it() {
+    let Some(database) = database() else { return };
+    let name = database.one("SELECT current_database()");
+    database.execute(&format!("ALTER DATABASE {name} SET deadlock_timeout = '3s'"));
+    let mut node = node_at(&database.url(), "a", &Slots::ALL).await;
+    let mut pins = ids("P", 2);
+    pins.sort_by_key(|id| slot_of(&pin(id)));
+    let insert = |id: &str| {
+        let slot = slot_of(&pin(id));
+        sqlx::AssertSqlSafe(format!("INSERT INTO pin VALUES ({slot}, '{id}', 0, 0) ON CONFLICT DO NOTHING"))
+    };
+    let mut other = PgConnection::connect(&database.url()).await.unwrap();
+    other.execute("SET deadlock_timeout = '60s'; BEGIN").await.unwrap();
+    other.execute(insert(&pins[1])).await.unwrap();
+    let meanwhile = async {
+        // The node has the first, and waits for the second.
+        let mut look = PgConnection::connect(&database.url()).await.unwrap();
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                     AND datname = current_database()";
+        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut look).await.unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+        other.execute(insert(&pins[0])).await.unwrap();
+        other.execute("COMMIT").await.unwrap();
+    };
+    let asked = strs(&pins);
+    let (submitted, ()) = tokio::join!(node.submit(&asked), meanwhile);
+    assert_eq!(submitted, [Submitted::Duplicate, Submitted::Duplicate]);
+}
+
 #[tokio::test]
 async fn what_commits_late_in_another_nodes_lane_is_not_stepped_over() {
     let Some(database) = database() else { return };
