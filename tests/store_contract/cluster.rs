@@ -215,6 +215,35 @@ async fn slots_of_a_living_node_are_its_own_and_those_of_a_dead_one_are_not() {
 }
 
 #[tokio::test]
+async fn nothing_is_taken_from_a_dead_node_while_a_transaction_of_it_is_open_nor_by_a_dead_one() {
+    let Some(database) = database() else { return };
+    let (mut a, mut b) = two(&database).await;
+    let [_, odd] = of_each(1);
+    b.writes.register_sink("s", true).await.unwrap();
+    b.live(&strs(&odd)).await;
+    let mut last = PgConnection::connect(&database.url()).await.unwrap();
+    last.execute("BEGIN").await.unwrap();
+    // As every writing transaction begins.
+    last.execute("SELECT 1 FROM node WHERE name = 'b' FOR KEY SHARE").await.unwrap();
+    die(&database, "b");
+    let node = database.one("SELECT id FROM node WHERE name = 'b'").parse().unwrap();
+    let adopt = || {
+        let cluster =
+            ClusterWork { adopt: vec![Orphan { node, sink: "s".into() }], ..ClusterWork::default() };
+        Transaction { cluster, ..Transaction::default() }
+    };
+    assert_eq!(a.membership().take(&Slots::ALL).await.unwrap().len(), 0);
+    assert_eq!(a.apply(adopt()).await.cluster.adopted, [0]);
+
+    last.execute("ROLLBACK").await.unwrap();
+    die(&database, "a");
+    assert!(a.membership().take(&Slots::ALL).await.is_err(), "it has no lease itself");
+    assert!(a.membership().renew("{}").await.unwrap());
+    assert_eq!(a.membership().take(&Slots::ALL).await.unwrap().len(), 128);
+    assert_eq!(a.apply(adopt()).await.cluster.adopted, [1]);
+}
+
+#[tokio::test]
 async fn slots_given_back_are_anybodys_and_word_is_left_for_whoever_takes_them() {
     let Some(database) = database() else { return };
     let (mut a, mut b) = two(&database).await;
