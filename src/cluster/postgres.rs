@@ -15,8 +15,8 @@ use super::{Fate, Hints, Holders, Positions, Registered, Registry, Renewed, Repo
 use crate::pin::PinId;
 use crate::sinks::Health;
 use crate::slot::{SLOTS, Slots};
-use crate::store::postgres::{Hint, Lane, Membership, NodeRow, Questions, Registration};
-use crate::store::{InFlight, Outcome, Unavailable, Writer};
+use crate::store::postgres::{Hint, Membership, NodeRow, Questions, Registration};
+use crate::store::{InFlight, Orphan, Outcome, Unavailable, Writer};
 
 /// How long after an error it is listened again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
@@ -72,19 +72,22 @@ impl Registry for Postgres {
         self.soon(self.questions.in_flight_of(slots, after)).await
     }
 
-    async fn claim(&mut self, slots: &Slots) -> Result<(), Unavailable> {
+    fn claim(&mut self, slots: &Slots) {
         self.writer.claim(*slots);
-        // Behind it, so done when it is.
+    }
+
+    async fn settle(&mut self) -> Result<(), Unavailable> {
+        // Behind them in the writer's queue, so they are done when it is.
         self.soon(self.writer.flush()).await
     }
 
-    async fn adopt(&mut self) -> Result<u64, Unavailable> {
+    async fn orphans(&mut self) -> Result<Vec<Orphan>, Unavailable> {
         let sinks: Vec<String> = self.health.all().into_keys().collect();
-        let mut adopted = 0;
-        for orphan in self.membership.orphans(&sinks).await? {
-            adopted += self.soon(self.writer.adopt(orphan)).await?;
-        }
-        Ok(adopted)
+        self.membership.orphans(&sinks).await
+    }
+
+    async fn adopt(&mut self, orphan: &Orphan) -> Result<u64, Unavailable> {
+        self.soon(self.writer.adopt(orphan.clone())).await
     }
 }
 
@@ -112,12 +115,19 @@ impl Shared for Questions {
     }
 
     async fn fates(&self, pins: &[PinId]) -> Result<Vec<Fate>, Unavailable> {
-        Questions::fates(self, pins).await
+        let fates = Questions::fates(self, pins).await?;
+        let fate = |(in_flight, outcome): (bool, Option<Outcome>)| match outcome {
+            _ if in_flight => Fate::InFlight,
+            Some(outcome) => Fate::Finished(outcome),
+            None => Fate::Unknown,
+        };
+        Ok(fates.into_iter().map(fate).collect())
     }
 
     async fn before_last(&self, count: u32) -> Result<Positions, Unavailable> {
-        let lanes = Questions::before_last(self, count).await?;
-        Ok(Positions { of: lanes.into_iter().map(|lane| (lane.node, lane.seq)).collect(), others: 0 })
+        let seq = self.seq_before_last(count).await?;
+        // What comes after the look is behind the positions, whatever its number.
+        Ok(Positions { of: self.positions(seq).await?.into_iter().collect(), others: seq })
     }
 
     async fn outcomes_after(
@@ -125,7 +135,7 @@ impl Shared for Questions {
         positions: &mut Positions,
         limit: u32,
     ) -> Result<Vec<Outcome>, Unavailable> {
-        let places: Vec<Lane> = positions.of.iter().map(|(&node, &seq)| Lane { node, seq }).collect();
+        let places: Vec<_> = positions.of.iter().map(|(&node, &seq)| (node, seq)).collect();
         let outcomes = Questions::outcomes_after(self, &places, positions.others, limit).await?;
         let told = |(node, outcome): (i32, Outcome)| {
             positions.of.insert(node, outcome.seq);

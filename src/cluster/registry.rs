@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Holders, NodeId};
 use crate::pin::PinId;
 use crate::slot::Slots;
-use crate::store::{InFlight, Unavailable};
+use crate::store::{InFlight, Orphan, Unavailable};
 
 /// The shared tables, for this node.
 pub trait Registry: Send + 'static {
@@ -37,12 +37,17 @@ pub trait Registry: Send + 'static {
         after: Option<&PinId>,
     ) -> impl Future<Output = Result<Vec<InFlight>, Unavailable>> + Send;
 
-    /// Has the writer tell what other nodes left for the holder of these slots: PINs, and cancels. Waits until it has.
-    fn claim(&mut self, slots: &Slots) -> impl Future<Output = Result<(), Unavailable>> + Send;
+    /// Has the writer tell soon what other nodes left for the holder of these slots: PINs, and cancels.
+    fn claim(&mut self, slots: &Slots);
 
-    /// Takes over some of what dead nodes had not delivered to the sinks that this node has; how many outcomes.
-    /// 0: nothing is left.
-    fn adopt(&mut self) -> impl Future<Output = Result<u64, Unavailable>> + Send;
+    /// Waits until every claim before is carried out and told.
+    fn settle(&mut self) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
+    /// What dead nodes had not delivered to the sinks that this node has.
+    fn orphans(&mut self) -> impl Future<Output = Result<Vec<Orphan>, Unavailable>> + Send;
+
+    /// Takes over some of it; how many outcomes. 0: nothing is left.
+    fn adopt(&mut self, orphan: &Orphan) -> impl Future<Output = Result<u64, Unavailable>> + Send;
 }
 
 /// What became of a registration.

@@ -140,6 +140,8 @@ impl<R: Registry> Member<R> {
             loop {
                 let Hints { slots, inbox } = &self.task.hints;
                 tokio::select! {
+                    // The look first: nothing may keep the lease from being renewed.
+                    biased;
                     () = sleep_until(next_look) => break,
                     () = slots.notified() => {
                         sleep_until(begun + LOOKS_APART).await;
@@ -149,12 +151,9 @@ impl<R: Registry> Member<R> {
                     () = sleep_until(next_claim) => {}
                 }
                 next_claim = Instant::now() + CLAIM_EVERY;
-                if self.loaded.is_empty() {
-                    continue;
-                }
                 // Of what is loaded alone: a cancel of a PIN that is not would find nothing to withdraw, and be lost.
-                if let Err(unavailable) = self.task.registry.claim(&self.loaded).await {
-                    self.note(unavailable.into());
+                if !self.loaded.is_empty() {
+                    self.task.registry.claim(&self.loaded);
                 }
             }
         }
@@ -172,8 +171,18 @@ impl<R: Registry> Member<R> {
         self.tell_lease().await?;
         let nodes = view.live();
         self.balance(plan(id, &nodes, &view.holders)).await?;
-        while self.task.registry.adopt().await? > 0 {
-            self.beat_if_due().await?;
+        for orphan in self.task.registry.orphans().await? {
+            let mut adopted = 0;
+            loop {
+                self.beat_if_due().await?;
+                match self.task.registry.adopt(&orphan).await? {
+                    0 => break,
+                    some => adopted += some,
+                }
+            }
+            if adopted > 0 {
+                info!(outcomes = adopted, sink = orphan.sink, "delivers what a dead node had not");
+            }
         }
         let held = self.held;
         self.task.state.send_modify(|state| {
@@ -259,9 +268,13 @@ impl<R: Registry> Member<R> {
         if !take.is_empty() {
             let taken = self.task.registry.take(&take).await?;
             self.load(taken).await?;
-            info!(slots = taken.len(), "took slots: their PINs are polled here now");
+            if !taken.is_empty() {
+                info!(slots = taken.len(), "took slots: their PINs are polled here now");
+            }
         }
         if !give.is_empty() {
+            // A cancel that is claimed must find its PIN still here.
+            self.task.registry.settle().await?;
             self.drop_slots(give).await?;
             self.task.registry.give(&give).await?;
             info!(slots = give.len(), "gave slots to the other nodes");

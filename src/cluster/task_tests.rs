@@ -1,7 +1,7 @@
 //! Several nodes on one database that is not there at times, on a clock that the tests move. All the while it is
 //! looked whether two of them could poll the same PIN.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::mpsc;
@@ -13,7 +13,7 @@ use super::*;
 use crate::pin::PinId;
 use crate::schedule::{Ask, Counts, Event, SlotEvent, Stats};
 use crate::slot::{SLOTS, slot_of};
-use crate::store::InFlight;
+use crate::store::{InFlight, Orphan};
 
 const LEASE: Duration = Duration::from_secs(6);
 const PINS: usize = 1000;
@@ -26,6 +26,8 @@ struct Tables {
     cut: BTreeSet<NodeId>,
     /// How long a page of PINs takes to read.
     page: Duration,
+    /// How many outcomes dead nodes had not delivered.
+    orphans: HashMap<Orphan, u64>,
 }
 
 /// What a node's schedule would poll.
@@ -149,19 +151,43 @@ impl Registry for Connection {
         Ok(pins.into_iter().map(|pin| InFlight { pin, submitted_at, deadline_at }).collect())
     }
 
-    async fn claim(&mut self, _: &Slots) -> Result<(), Unavailable> {
+    fn claim(&mut self, slots: &Slots) {
+        self.world.polls(|polls| {
+            let pins =
+                polls.get(&self.id).map_or(0, |polls| polls.pins.iter().filter(|p| slots.holds(p)).count());
+            let all = (0..PINS).filter(|n| slots.holds(&format!("P{n}").parse().unwrap())).count();
+            assert_eq!(pins, all, "what is claimed is loaded");
+        });
+    }
+
+    async fn settle(&mut self) -> Result<(), Unavailable> {
         self.tables(|_| ()).await
     }
 
-    async fn adopt(&mut self) -> Result<u64, Unavailable> {
-        Ok(0)
+    async fn orphans(&mut self) -> Result<Vec<Orphan>, Unavailable> {
+        self.tables(|tables| tables.orphans.keys().cloned().collect()).await
+    }
+
+    async fn adopt(&mut self, orphan: &Orphan) -> Result<u64, Unavailable> {
+        sleep(LEASE / 4).await;
+        let some = |tables: &mut Tables| {
+            let left = tables.orphans.get_mut(orphan)?;
+            let some = (*left).min(5000);
+            *left -= some;
+            if some == 0 {
+                tables.orphans.remove(orphan);
+            }
+            Some(some)
+        };
+        Ok(self.tables(some).await?.unwrap_or(0))
     }
 }
 
 impl World {
     fn new() -> Self {
         let (leases, cut) = (BTreeMap::new(), BTreeSet::new());
-        let tables = Tables { leases, holders: [None; SLOTS], cut, page: Duration::ZERO };
+        let (holders, page, orphans) = ([None; SLOTS], Duration::ZERO, HashMap::new());
+        let tables = Tables { leases, holders, cut, page, orphans };
         Self { tables: Arc::new(Mutex::new(tables)), polls: Arc::default(), states: Arc::default() }
     }
 
@@ -341,6 +367,19 @@ async fn the_lease_is_renewed_while_a_long_load_goes_on() {
     let _node = world.start(1).await;
     world.pass(seconds(40)).await;
     assert_eq!((world.polled(), world.known(), world.state(1).lost), (vec![256], PINS, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_dead_nodes_left_is_taken_over_to_its_end_and_the_lease_is_renewed_meanwhile() {
+    let world = World::new();
+    let left = |node, sink: &str| Orphan { node, sink: sink.into() };
+    world.tables(|tables| {
+        tables.orphans.extend([(left(7, "a"), 23_000), (left(7, "b"), 0), (left(8, "a"), 1)]);
+    });
+    let _node = world.start(1).await;
+    world.pass(seconds(30)).await;
+    assert!(world.tables(|tables| tables.orphans.is_empty()));
+    assert_eq!((world.polled(), world.state(1).lost), (vec![256], 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -52,7 +52,8 @@ pub enum DaemonError {
     #[error(transparent)]
     Postgres(#[from] postgres::OpenError),
     #[error(
-        "a daemon of the name {name:?} runs on this database already: give each node its own `cluster.node`"
+        "another node is registered as {name:?}, and its lease goes on: give each node its own `cluster.node`, or \
+         stop that one"
     )]
     NameTaken { name: String },
     #[error(transparent)]

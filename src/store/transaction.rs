@@ -43,7 +43,7 @@ impl ClusterWork {
 }
 
 /// What a dead node had still to deliver to one sink.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Orphan {
     /// The dead node's number, which is that of its part of the outbox.
     pub node: i32,
