@@ -9,6 +9,7 @@
 mod adopt;
 mod claims;
 mod connect;
+mod fates;
 mod finish;
 mod membership;
 mod open;
@@ -24,7 +25,7 @@ use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
 
 pub use membership::{Membership, NodeRow, Registration};
 pub use open::{OpenError, open};
-pub use questions::{Hint, Hints, Questions};
+pub use questions::{Hint, Hints, Lane, Questions};
 
 /// Who this node is, for all connections of this process.
 #[derive(Clone, Default)]

@@ -1,0 +1,322 @@
+//! A real PostgreSQL for tests: started by the test that wants one, ended with it, however it ends.
+//!
+//! Needs the server's binaries (Debian: `postgresql`) and `psql`, and nothing else: no server that runs already,
+//! no account, no root (as root it runs as somebody else, for PostgreSQL refuses to run as root). It writes as
+//! durably as in production. It has to know nothing of pinwatch, so that any test can include this one file.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
+
+/// Whose rights nodes have, and its password, which must be seen nowhere.
+pub const USER: &str = "pinwatch";
+pub const PASSWORD: &str = "pg-secret-of-tests";
+
+/// Ports below those that the kernel gives away: a client that asks for a server that is down must not be given
+/// this very port as its own, or it talks to itself and the server can't come back.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// A server of its own. Ended, without leaving anything behind, when it is dropped or the test's process ends.
+pub struct Postgres {
+    binaries: PathBuf,
+    folder: TempDir,
+    /// User and group that it runs as, where we are root.
+    runs_as: Option<(u32, u32)>,
+    port: u16,
+    databases: AtomicU32,
+    /// Stops the server at the end of its standard input, which is the end of this process.
+    watcher: Child,
+}
+
+/// A database of a server, made for one test.
+#[derive(Clone)]
+pub struct Database {
+    name: String,
+    port: u16,
+    socket: PathBuf,
+    psql: PathBuf,
+}
+
+impl Postgres {
+    /// Starts one, for a test that stops and restarts it. `None`, loudly, where there are no server binaries: there
+    /// the test has nothing to test. CI must have them.
+    pub fn launch() -> Option<Self> {
+        let Some(binaries) = binaries() else {
+            assert!(
+                std::env::var("CI").as_deref() != Ok("true"),
+                "CI must have PostgreSQL's server binaries"
+            );
+            eprintln!("\n!!! SKIPPED: no PostgreSQL server found (Debian: apt install postgresql) !!!\n");
+            return None;
+        };
+        let runs_as = rustix::process::geteuid().is_root().then(unprivileged);
+        // Not a root's TMPDIR: nobody else may be allowed to enter it.
+        let parent = if runs_as.is_some() { PathBuf::from("/tmp") } else { std::env::temp_dir() };
+        let folder = tempfile::Builder::new().prefix("pinwatch-pg-").tempdir_in(parent).unwrap();
+        if let Some((user, group)) = runs_as {
+            chown(folder.path(), Some(user), Some(group)).unwrap();
+        }
+        let watcher = watch(&binaries, folder.path(), runs_as);
+        let mut server = Self { binaries, folder, runs_as, port: 0, databases: AtomicU32::new(0), watcher };
+        server.initialise();
+        Some(server)
+    }
+
+    /// One for all tests of this process that need no more than a database of their own.
+    pub fn shared() -> Option<&'static Self> {
+        static SHARED: OnceLock<Option<Postgres>> = OnceLock::new();
+        SHARED.get_or_init(Self::launch).as_ref()
+    }
+
+    fn initialise(&mut self) {
+        let password = self.path("password");
+        fs::write(&password, PASSWORD).unwrap();
+        let mut initdb = self.command("initdb");
+        initdb.args([
+            "--no-sync",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--auth=scram-sha-256",
+            "--username",
+            USER,
+        ]);
+        initdb.arg("--pwfile").arg(&password).arg("-D").arg(self.data());
+        succeed(initdb);
+        // Tests look at the database over the socket, without the password.
+        fs::write(
+            self.data().join("pg_hba.conf"),
+            "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n",
+        )
+        .unwrap();
+        let settings = format!(
+            "listen_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nmax_connections = 200\n\
+             shared_buffers = '32MB'\nfsync = on\nsynchronous_commit = on\n",
+            self.folder.path().display()
+        );
+        fs::write(self.data().join("postgresql.auto.conf"), settings).unwrap();
+        // Somebody else may take a port between our look and the server's: then another one.
+        for _ in 0..10 {
+            self.port = free_port();
+            if self.pg_ctl(&["start"]).status.success() {
+                return;
+            }
+        }
+        panic!("PostgreSQL does not start:\n{}", self.log());
+    }
+
+    /// A new and empty database.
+    #[track_caller]
+    pub fn database(&self) -> Database {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.named("postgres").execute(&format!("CREATE DATABASE {name}"));
+        self.named(&name)
+    }
+
+    fn named(&self, name: &str) -> Database {
+        let (socket, psql) = (self.folder.path().to_owned(), self.binaries.join("psql"));
+        Database { name: name.to_owned(), port: self.port, socket, psql }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// As after a crash: every connection is cut, nothing is flushed, and what was committed is recovered.
+    #[track_caller]
+    pub fn restart_immediately(&self) {
+        self.must(&["restart", "-m", "immediate"]);
+    }
+
+    /// Ends it as a crash does, until [`Postgres::start`].
+    #[track_caller]
+    pub fn stop(&self) {
+        self.must(&["stop", "-m", "immediate"]);
+    }
+
+    #[track_caller]
+    pub fn start(&self) {
+        self.must(&["start"]);
+    }
+
+    /// What the server said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn must(&self, what: &[&str]) {
+        let output = self.pg_ctl(what);
+        assert!(output.status.success(), "pg_ctl {what:?}: {output:?}\n{}", self.log());
+    }
+
+    fn pg_ctl(&self, what: &[&str]) -> Output {
+        let mut command = self.command("pg_ctl");
+        command.args(what).args(["-w", "-t", "60", "-D"]).arg(self.data());
+        command.arg("-l").arg(self.path("log"));
+        command.arg("-o").arg(format!("-p {}", self.port));
+        run(command)
+    }
+
+    fn command(&self, name: &str) -> Command {
+        as_somebody(self.binaries.join(name), self.folder.path(), self.runs_as)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        drop(self.watcher.stdin.take());
+        let _ = self.watcher.wait();
+    }
+}
+
+impl Database {
+    /// For `store.url`.
+    pub fn url(&self) -> String {
+        self.url_through(self.port)
+    }
+
+    /// The same database by another port, such as that of a proxy.
+    pub fn url_through(&self, port: u16) -> String {
+        format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{port}/{}", self.name)
+    }
+
+    /// Rows of columns as text; NULL is empty. Not by what is under test.
+    #[track_caller]
+    pub fn query(&self, sql: &str) -> Vec<Vec<String>> {
+        let output = self.psql(sql);
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| line.split('\x1f').map(str::to_owned).collect()).collect()
+    }
+
+    /// The only column of the only row.
+    #[track_caller]
+    pub fn one(&self, sql: &str) -> String {
+        let mut rows = self.query(sql);
+        assert!(rows.len() == 1 && rows[0].len() == 1, "{sql}: {rows:?}");
+        rows.remove(0).remove(0)
+    }
+
+    /// A count.
+    #[track_caller]
+    pub fn count(&self, sql: &str) -> i64 {
+        self.one(sql).parse().unwrap_or_else(|_| panic!("no number: {sql}"))
+    }
+
+    /// Executes statements, each in a transaction of its own.
+    #[track_caller]
+    pub fn execute(&self, sql: &str) {
+        self.query(sql);
+    }
+
+    /// Whether it answers at all.
+    pub fn answers(&self) -> bool {
+        self.psql("SELECT 1").status.success()
+    }
+
+    fn psql(&self, sql: &str) -> Output {
+        let mut psql = Command::new(&self.psql);
+        psql.args([
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-F",
+            "\x1f",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-U",
+            USER,
+            "-d",
+            &self.name,
+        ]);
+        psql.arg("-h").arg(&self.socket).arg("-p").arg(self.port.to_string()).arg("-c").arg(sql);
+        run(psql)
+    }
+}
+
+/// The folder of the server's binaries; Debian puts them into no PATH.
+fn binaries() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let in_path = std::env::split_paths(&path).filter_map(|folder| {
+        // A link to where its siblings are.
+        Some(fs::canonicalize(folder.join("postgres")).ok()?.parent()?.to_owned())
+    });
+    let mut of_debian: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .map(|versions| versions.flatten().map(|version| version.path().join("bin")).collect())
+        .unwrap_or_default();
+    of_debian.sort();
+    let complete = |folder: &PathBuf| {
+        ["postgres", "initdb", "pg_ctl", "psql"].iter().all(|name| folder.join(name).exists())
+    };
+    in_path.chain(of_debian.into_iter().rev()).find(complete)
+}
+
+/// User and group of `postgres`, else of `nobody`.
+fn unprivileged() -> (u32, u32) {
+    let users = fs::read_to_string("/etc/passwd").unwrap();
+    let find = |name: &str| {
+        users.lines().find_map(|line| {
+            let mut fields = line.strip_prefix(name)?.strip_prefix(':')?.split(':').skip(1);
+            Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+        })
+    };
+    find("postgres").or_else(|| find("nobody")).expect("there is a user postgres or nobody")
+}
+
+fn as_somebody(program: impl AsRef<std::ffi::OsStr>, folder: &Path, runs_as: Option<(u32, u32)>) -> Command {
+    let mut command = Command::new(program);
+    // Where we are may be closed to somebody else.
+    command.current_dir(folder);
+    if let Some((user, group)) = runs_as {
+        command.gid(group).uid(user);
+    }
+    command
+}
+
+/// Starts what stops the server and removes its folder when this process ends, were it by `kill -9`.
+fn watch(binaries: &Path, folder: &Path, runs_as: Option<(u32, u32)>) -> Child {
+    let script = r#"trap '' INT TERM HUP; read -r _; "$0" stop -m immediate -w -D "$1/data"; rm -rf "$1""#;
+    let mut command = as_somebody("sh", Path::new("/"), runs_as);
+    command.args(["-c", script]).arg(binaries.join("pg_ctl")).arg(folder);
+    // A terminal's Ctrl-C goes to the whole group.
+    command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+fn free_port() -> u16 {
+    std::iter::repeat_with(|| fastrand::u16(PORTS))
+        .take(1000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a port is free")
+}
+
+#[track_caller]
+fn succeed(command: Command) {
+    let text = format!("{command:?}");
+    let output = run(command);
+    assert!(output.status.success(), "{text}: {output:?}");
+}
+
+/// Runs a command that starts servers: those keep its outputs open, so they go to files and not through pipes.
+fn run(mut command: Command) -> Output {
+    let (out, err) = (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    command.stdin(Stdio::null()).stdout(out.reopen().unwrap()).stderr(err.reopen().unwrap());
+    let status = command.status().unwrap();
+    Output { status, stdout: fs::read(out.path()).unwrap(), stderr: fs::read(err.path()).unwrap() }
+}
