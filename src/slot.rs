@@ -13,9 +13,14 @@ pub const SLOTS: usize = 256;
 /// The slot of a PIN: FNV-1a over its ID's bytes, 32 bits, folded to 8 as its authors advise for a small range
 /// (the low byte alone would depend on the low bits of the characters alone).
 pub fn slot_of(pin: &PinId) -> u8 {
+    slot_of_text(pin.as_str())
+}
+
+/// As [`slot_of`], for a PIN ID out of a store.
+pub fn slot_of_text(pin: &str) -> u8 {
     const OFFSET_BASIS: u32 = 0x811c_9dc5;
     const PRIME: u32 = 0x0100_0193;
-    let hash = pin.as_str().bytes().fold(OFFSET_BASIS, |hash, byte| {
+    let hash = pin.bytes().fold(OFFSET_BASIS, |hash, byte| {
         // A multiplication modulo 2^32 is what the hash is made of.
         (hash ^ u32::from(byte)).wrapping_mul(PRIME)
     });

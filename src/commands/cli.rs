@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::value::RawValue;
 
 use super::help;
+use super::migrate_store::MigrateStoreArgs;
 use super::upkeep_cli::{DeadLetters, ReplayArgs, Sinks};
 use crate::pin::PinId;
 use crate::simulate::SimulateArgs;
@@ -103,6 +104,9 @@ pub enum Command {
     /// Check the configuration and print the values in effect
     #[command(after_help = help::CHECK_CONFIG)]
     CheckConfig,
+    /// Move everything from SQLite to PostgreSQL, or back
+    #[command(after_help = help::MIGRATE_STORE)]
+    MigrateStore(MigrateStoreArgs),
     /// Find what keeps pinwatch from working: key, network, clock, rights; and say what to do
     #[command(after_help = help::DOCTOR)]
     Doctor,

@@ -13,6 +13,7 @@ use super::client::{ClientError, ConnectError};
 use super::config::ConfigError;
 use crate::daemon::DaemonError;
 use crate::simulate::SimulateError;
+use crate::store::migrate::MigrateError;
 
 /// Why a command ended without doing what it was told.
 #[derive(Debug, Error)]
@@ -39,6 +40,8 @@ pub enum CommandError {
     Daemon(#[from] DaemonError),
     #[error(transparent)]
     Simulate(#[from] SimulateError),
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
     #[error("the demonstration failed: {0}")]
     Demo(String),
 }

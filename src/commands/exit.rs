@@ -69,6 +69,7 @@ impl From<&CommandError> for Exit {
             | CommandError::Runtime(_)
             | CommandError::Daemon(_)
             | CommandError::Simulate(_)
+            | CommandError::Migrate(_)
             | CommandError::Demo(_) => Self::Failed,
         }
     }

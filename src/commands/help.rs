@@ -26,6 +26,15 @@ Examples:
   pinwatch run --config ./pinwatch.toml --set log.level=debug
   PINWATCH__API__KEY_FILE=./api-key pinwatch run --set intake.socket=/tmp/pinwatch.sock --set store.url=sqlite:/tmp/pinwatch.db";
 
+pub const MIGRATE_STORE: &str = "\
+Stop every daemon that uses either store first; it refuses otherwise. The new store comes into being whole or not \
+at all, so what was broken off is begun again. A password in a URL can be seen by everybody on the machine: leave it \
+out, and put it into the environment's PGPASSWORD or into ~/.pgpass.
+
+Examples:
+  pinwatch migrate-store --from sqlite:/var/lib/pinwatch/pinwatch.db --to postgres://pinwatch@db.example/pinwatch
+  pinwatch migrate-store --from postgres://pinwatch@db.example/pinwatch --to sqlite:/var/lib/pinwatch/pinwatch.db";
+
 pub const SUBMIT: &str = "\
 Submitting a PIN a second time does no harm: it is a duplicate, and is polled once. In a file, blank lines \
 and lines that begin with # are skipped, and what a JSON line says wins over the options.
@@ -192,8 +201,8 @@ Examples:
   pinwatch check-config && systemctl reload pinwatch";
 
 pub const DOCTOR: &str = "\
-Makes one call to the API, asks the daemon, and looks at the sinks; changes nothing. As root it sees most: the key \
-that systemd hands to the daemon is read from /etc/pinwatch/api-key.
+Makes one call to the API, asks the daemon, and looks at the sinks and at what systemd lets the daemon write; changes \
+nothing. As root it sees most: the key that systemd hands to the daemon is read from /etc/pinwatch/api-key.
 
 Examples:
   sudo pinwatch doctor

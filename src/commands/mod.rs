@@ -2,7 +2,7 @@
 //!
 //! Each command is a file. Results go to stdout, everything else to stderr; people get tables, programs get
 //! JSON lines. Nothing here knows the store, the schedule or the API: the daemon is reached by its socket
-//! only, as any other program would. Exit statuses are made in [`exit`] alone.
+//! only, as any other program would; but for migrate-store, which works where no daemon runs. Exit statuses are made in [`exit`] alone.
 
 mod cancel;
 mod check_config;
@@ -20,6 +20,7 @@ mod input;
 mod journal;
 mod list;
 mod logging;
+mod migrate_store;
 mod nodes;
 mod output;
 mod pages;
@@ -35,6 +36,7 @@ mod stats;
 mod storm;
 mod submit;
 mod tail;
+mod unit;
 mod upkeep_cli;
 mod wait;
 mod watch;
@@ -105,6 +107,7 @@ fn dispatch(Cli { globals, command }: Cli) -> Result<Exit, CommandError> {
         Command::Nodes(link) => client_runtime()?.block_on(nodes::run(&socket(&link)?, output())),
         Command::Ping(link) => client_runtime()?.block_on(ping::run(&socket(&link)?, output())),
         Command::CheckConfig => check_config::run(&globals, output()),
+        Command::MigrateStore(args) => client_runtime()?.block_on(migrate_store::run(&args, output())),
         Command::Doctor => client_runtime()?.block_on(doctor::run(&globals, output())),
         Command::Simulate(args) => {
             refuse_json(&globals, "simulate has no results")?;

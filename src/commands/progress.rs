@@ -27,6 +27,11 @@ impl Progress {
         Self::styled(total, "{bar:30} {pos}/{len} outcomes  {elapsed}")
     }
 
+    /// How many of the rows are moved.
+    pub fn of_rows() -> Self {
+        Self::styled(0, "{bar:30} {percent}% {pos}/{len} rows  {elapsed}, {eta} left")
+    }
+
     /// Lines that change, given by [`Self::message`].
     pub fn of_lines() -> Self {
         Self::styled(0, "{msg}")
@@ -47,6 +52,11 @@ impl Progress {
     }
 
     pub fn set(&self, position: u64) {
+        self.0.set_position(position);
+    }
+
+    pub fn set_of(&self, position: u64, total: u64) {
+        self.0.set_length(total);
         self.0.set_position(position);
     }
 

@@ -43,7 +43,7 @@ pub use log::{Log, LogFormat};
 pub use schedule::{Completion, Schedule};
 pub use sink::{From, Fsync, Sink, SinkKind};
 pub use sources::{Environment, SYSTEM_FILE, Sources};
-pub use store::{Store, StoreUrl};
+pub use store::{InvalidStoreUrl, Store, StoreUrl};
 pub use webhook::{Webhook, WebhookFormat};
 
 use section::{Report, Section, field_names};

@@ -5,11 +5,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use reqwest::Url;
 use secrecy::SecretString;
 use serde::Deserialize;
+use thiserror::Error;
 
 use super::check::YEAR;
 use super::section::{Section, quoted, redacted};
@@ -66,44 +68,62 @@ pub(super) fn check(mut section: Section) -> Option<Store> {
     Some(Store { url: url?, retention })
 }
 
-fn check_url(section: &mut Section, url: &str) -> Option<StoreUrl> {
-    if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-        return check_postgres(section, url);
-    }
-    let path = url.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
-    match path {
-        Some(path) if path.starts_with('/') && !path.ends_with('/') && !path.contains(['?', '#', '\0']) => {
-            section.show("url", quoted(url));
-            Some(StoreUrl::Sqlite(path.into()))
+fn check_url(section: &mut Section, text: &str) -> Option<StoreUrl> {
+    match text.parse() {
+        Ok(url) => {
+            let shown = match &url {
+                StoreUrl::Sqlite(_) => quoted(text),
+                StoreUrl::Postgres { shown, .. } => quoted(shown),
+            };
+            section.show("url", shown);
+            Some(url)
         }
-        Some(_) => {
-            section.refuse("url", "must be \"sqlite:\" and the absolute path of a file, without parameters");
-            None
-        }
-        None => {
-            section.refuse(
-                "url",
-                "must be \"sqlite:\" and the absolute path of a file, or \"postgres://user@host/database\"",
-            );
+        Err(InvalidStoreUrl(what)) => {
+            section.refuse("url", what);
             None
         }
     }
 }
 
-fn check_postgres(section: &mut Section, text: &str) -> Option<StoreUrl> {
+/// What a store's URL must be instead; nothing of what it is, for that may have a password in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct InvalidStoreUrl(&'static str);
+
+impl FromStr for StoreUrl {
+    type Err = InvalidStoreUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidStoreUrl> {
+        if text.starts_with("postgres:") || text.starts_with("postgresql:") {
+            return postgres(text);
+        }
+        let path = text.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
+        match path {
+            Some(path)
+                if path.starts_with('/') && !path.ends_with('/') && !path.contains(['?', '#', '\0']) =>
+            {
+                Ok(Self::Sqlite(path.into()))
+            }
+            Some(_) => Err(InvalidStoreUrl(
+                "must be \"sqlite:\" and the absolute path of a file, without parameters",
+            )),
+            None => Err(InvalidStoreUrl(
+                "must be \"sqlite:\" and the absolute path of a file, or \"postgres://user@host/database\"",
+            )),
+        }
+    }
+}
+
+fn postgres(text: &str) -> Result<StoreUrl, InvalidStoreUrl> {
     // What the parser says is left out: it could repeat a part of the password.
     let parsed = Url::parse(text).ok().filter(|url| text.contains("://") && url.fragment().is_none());
     if parsed.is_none() {
-        section.refuse(
-            "url",
+        return Err(InvalidStoreUrl(
             "must be a URL such as \"postgres://user:password@host/database?sslmode=verify-full\"; whatever is \
              not a letter or a digit in a password is written in percent",
-        );
-        return None;
+        ));
     }
-    let shown = redacted(text);
-    section.show("url", quoted(&shown));
-    Some(StoreUrl::Postgres { url: text.to_owned().into(), shown })
+    Ok(StoreUrl::Postgres { url: text.to_owned().into(), shown: redacted(text) })
 }
 
 /// The store of a user who has no configuration file, and where that follows from. `None` if the environment

@@ -116,6 +116,7 @@ impl Outbox {
             health: self.health.clone(),
             rotate: self.rotate.subscribe(),
             finish,
+            leave: Leave::default(),
         };
         tokio::spawn(dispatcher.run())
     }

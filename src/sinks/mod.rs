@@ -6,6 +6,7 @@
 
 mod dispatch;
 mod file;
+mod leave;
 mod stdout;
 mod webhook;
 
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 
 pub use dispatch::{Dispatcher, Rotate};
 pub use file::FileSink;
+pub use leave::Leave;
 pub use stdout::StdoutSink;
 pub use webhook::{Endpoint, SetupError, WebhookSink};
 

@@ -4,6 +4,7 @@
 //! transaction. One [`Writer`] makes every change and commits whatever waits together; a [`Store`] reads.
 //! Knows nothing of polls or sinks, and sees no poll that did not end a PIN: disk work grows with PINs.
 
+pub mod migrate;
 pub mod postgres;
 mod reads;
 mod rows;
@@ -166,3 +167,6 @@ impl From<sqlx::Error> for Unavailable {
         Self(error.to_string().into())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ mod api;
 mod client;
 mod daemon;
 mod database;
+pub mod postgres;
 
 use std::time::{Duration, Instant};
 

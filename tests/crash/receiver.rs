@@ -3,6 +3,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -17,11 +18,15 @@ pub struct Delivery {
     pub body: String,
 }
 
-type Received = Arc<Mutex<Vec<Delivery>>>;
+#[derive(Default)]
+struct Received {
+    deliveries: Mutex<Vec<Delivery>>,
+    refuses: AtomicBool,
+}
 
 pub struct Receiver {
     address: SocketAddr,
-    received: Received,
+    received: Arc<Received>,
 }
 
 impl Receiver {
@@ -29,7 +34,7 @@ impl Receiver {
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let received = Received::default();
+        let received = Arc::<Received>::default();
         let ours = received.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -45,8 +50,14 @@ impl Receiver {
         format!("http://{}/hook", self.address)
     }
 
-    pub fn received(self) -> Vec<Delivery> {
-        self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// From now on it hangs up on every request, or no more.
+    #[allow(dead_code, reason = "the tests of the cluster do; they have this module too")]
+    pub fn refuse(&self, refuses: bool) {
+        self.received.refuses.store(refuses, Ordering::Relaxed);
+    }
+
+    pub fn received(&self) -> Vec<Delivery> {
+        self.received.deliveries.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -76,8 +87,11 @@ fn serve(stream: TcpStream, received: &Received) -> io::Result<()> {
         let mut body = vec![0; length];
         stream.read_exact(&mut body)?;
         let body = String::from_utf8(body).map_err(io::Error::other)?;
+        if received.refuses.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let count = {
-            let mut received = received.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut received = received.deliveries.lock().unwrap_or_else(PoisonError::into_inner);
             received.push(Delivery { id: id.unwrap_or_default(), body });
             received.len()
         };

@@ -110,7 +110,7 @@ impl Epoch {
         if let Some(receiver) = &receiver {
             home.configure(&format!("[[sink]]\ntype = \"webhook\"\nurl = {:?}\n", receiver.url()));
         }
-        let (clients, counts) = (Clients::default(), Counts::default());
+        let (clients, counts) = (Clients::refused_only_for(&["shutting_down"]), Counts::default());
         Self { home, number, random, clients, receiver, rotations: 0, counts }
     }
 
@@ -212,7 +212,7 @@ impl Epoch {
         self.counts.half_lines_cut = daemon.times_said("a half-written line was cut off") as u64;
         self.counts.starts_with_a_file_ahead_of_its_cursor = daemon.times_said("ahead of the cursor") as u64;
         daemon.stop();
-        let webhooks = self.receiver.take().map(Receiver::received);
+        let webhooks = self.receiver.as_ref().map(Receiver::received);
         compare(&self.clients.lock(), &outbox, &self.home.results(), webhooks, &mut self.counts);
         self.counts
     }

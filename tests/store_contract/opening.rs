@@ -51,8 +51,8 @@ async fn who_is_not_let_in_is_told_so_without_the_password() {
     assert!(said.starts_with("can't reach the database postgres://***@db/x: Connection refused"), "{said}");
     let said = refusal(&format!("{url}?sslmode=require")).await;
     assert!(said.contains("TLS"), "{said}");
-    let said = refusal(&format!("{url}?sslmode=geheim2")).await.replace("geheim2", "");
-    assert!(said.starts_with("store.url: "), "{said}");
+    let said = refusal(&format!("{url}?sslmode=odd")).await;
+    assert!(said.starts_with("store.url: ") && said.contains("odd"), "{said}");
 }
 
 #[tokio::test]

@@ -24,8 +24,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
 
 pub use membership::{Membership, NodeRow, Registration};
+pub(super) use open::open_to_move;
 pub use open::{OpenError, open};
 pub use questions::{Hint, Hints, Lane, Questions};
+pub(super) use submit::storable;
 
 /// Who this node is, for all connections of this process.
 #[derive(Clone, Default)]

@@ -74,6 +74,18 @@ pub async fn open(
     Ok(Membership::new(server, node, name))
 }
 
+/// Connects for somebody who moves a store, and brings the schema up to date.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_to_move(url: &SecretString, shown: &str) -> Result<PgConnection, OpenError> {
+    // Whoever moves a store is no node, and has no lease.
+    let server = Server::new(url, shown, Duration::ZERO).map_err(OpenError::Url)?;
+    let mut connection = server.connect().await.map_err(|error| judge(shown, error))?;
+    migrate(&server, &mut connection).await?;
+    Ok(connection)
+}
+
 async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), OpenError> {
     let url = || server.shown.clone();
     let found = connection.server_version_num().unwrap_or(OLDEST);

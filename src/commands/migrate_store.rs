@@ -1,0 +1,62 @@
+//! `pinwatch migrate-store`: a store moved into one of the other kind, while no daemon runs.
+//!
+//! The one command that opens a store itself: there is no daemon to ask.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::json;
+
+use super::error::CommandError;
+use super::exit::Exit;
+use super::output::{Output, note};
+use super::progress::Progress;
+use crate::config::StoreUrl;
+use crate::store::migrate::{Amount, migrate};
+
+/// Between two lines of progress where there is no terminal for a bar.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Args)]
+pub struct MigrateStoreArgs {
+    /// The store to move, as in store.url; it is left as it is
+    #[arg(long, value_name = "URL")]
+    pub from: String,
+    /// The empty database, or the file that is not there yet, to move it to
+    #[arg(long, value_name = "URL")]
+    pub to: String,
+}
+
+pub async fn run(args: &MigrateStoreArgs, mut output: Output) -> Result<Exit, CommandError> {
+    let (from, to) = (url("--from", &args.from)?, url("--to", &args.to)?);
+    let progress = Progress::of_rows();
+    let mut told = Instant::now();
+    let moved = migrate(&from, &to, &mut |all: &Amount, moved: &Amount| {
+        progress.set_of(moved.rows(), all.rows());
+        if !progress.is_shown() && told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            note(format_args!("{} of {} rows are moved", moved.rows(), all.rows()));
+        }
+    })
+    .await?;
+    progress.end();
+    let Amount { pins, outcomes, undelivered, sinks } = moved;
+    if output.is_json() {
+        let line = json!({"pins": pins, "outcomes": outcomes, "undelivered": undelivered, "sinks": sinks});
+        output.json(line.to_string().as_bytes())?;
+    } else {
+        output.text(&format!(
+            "moved {pins} PINs in flight, {outcomes} outcomes, {undelivered} that a sink has still to get or has \
+             given up, {sinks} sinks\n"
+        ))?;
+    }
+    output.flush()?;
+    note(format_args!(
+        "{to} has it all. {from} is as it was: no daemon may run on it any more, or PINs are polled and delivered twice"
+    ));
+    Ok(Exit::Done)
+}
+
+fn url(option: &str, text: &str) -> Result<StoreUrl, CommandError> {
+    text.parse().map_err(|error| CommandError::Usage(format!("{option} {error}")))
+}

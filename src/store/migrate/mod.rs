@@ -1,0 +1,88 @@
+//! A whole store moved into one of the other kind: from SQLite to PostgreSQL, and back.
+//!
+//! Promises that nobody uses either store meanwhile, and that the new one comes into being whole or not at all: in
+//! PostgreSQL all is one transaction, and the SQLite file gets its name when it is complete. So whatever breaks a
+//! move off, it is begun again from the start. The old store is left as it is. What a sink has not got, it gets from
+//! the new store, under the same `seq` and `id`. Left behind are the brake and what 429s taught, which are found out
+//! anew, and withdrawals that no node has done yet, which nobody was told to be done.
+
+mod rows;
+mod to_postgres;
+mod to_sqlite;
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::{postgres, sqlite};
+use crate::config::StoreUrl;
+
+/// Rows that are read, and written, at once.
+const PAGE: i64 = 1000;
+
+/// How much there is of everything, or how much of it has been moved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// PINs in flight.
+    pub pins: u64,
+    pub outcomes: u64,
+    /// Outcomes that a sink has not got, each counted for each such sink; dead letters too.
+    pub undelivered: u64,
+    pub sinks: u64,
+}
+
+impl Amount {
+    /// All rows, for a bar.
+    pub fn rows(&self) -> u64 {
+        self.pins + self.outcomes + self.undelivered + self.sinks
+    }
+}
+
+/// Hears, again and again, how much there is and how much of it has been moved.
+pub type Watcher<'a> = &'a mut dyn FnMut(&Amount, &Amount);
+
+/// Why a store was not moved. The old one is as it was, and there is no new one.
+#[derive(Debug, Error)]
+pub enum MigrateError {
+    #[error("--from and --to must be a sqlite: and a postgres: URL, or the other way round")]
+    SameKind,
+    #[error("there is no database {path} to move")]
+    NoSource { path: PathBuf },
+    #[error("{path} is there already, and a store is moved only to where none is: give another path")]
+    Exists { path: PathBuf },
+    #[error(
+        "the database {url} has {what} already, and a store is moved only into an empty one: give another database"
+    )]
+    NotEmpty { url: String, what: &'static str },
+    #[error("nodes use the database {url} now: {names}. Stop them first")]
+    Alive { url: String, names: String },
+    #[error("nodes use the database {url} now, or have open transactions in it: stop them first ({source})")]
+    Busy { url: String, source: sqlx::Error },
+    #[error(transparent)]
+    Sqlite(#[from] sqlite::OpenError),
+    #[error(transparent)]
+    Postgres(#[from] postgres::OpenError),
+    #[error("can't {doing} {store}: {source}")]
+    Sql { doing: &'static str, store: String, source: sqlx::Error },
+    #[error("can't {doing} {path}: {source}")]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("{moved:?} were moved of {all:?}: the old store is not what its tables say. Nothing was changed")]
+    Incomplete { all: Amount, moved: Amount },
+}
+
+/// Moves everything; gives how much that was.
+///
+/// # Errors
+/// Somebody uses one of the stores, the new one is not empty, or one of them can't be read or written.
+pub async fn migrate(from: &StoreUrl, to: &StoreUrl, watch: Watcher<'_>) -> Result<Amount, MigrateError> {
+    match (from, to) {
+        (StoreUrl::Sqlite(path), StoreUrl::Postgres { url, shown }) => {
+            to_postgres::migrate(path, url, shown, watch).await
+        }
+        (StoreUrl::Postgres { url, shown }, StoreUrl::Sqlite(path)) => {
+            to_sqlite::migrate(url, shown, path, watch).await
+        }
+        _ => Err(MigrateError::SameKind),
+    }
+}

@@ -1,0 +1,72 @@
+//! The rows that both kinds of store have, and what stands between a move and everybody else.
+
+use std::path::Path;
+
+use sqlx::{AssertSqlSafe, Executor, FromRow, PgConnection};
+
+use super::MigrateError;
+
+/// How long to wait for a transaction of a node that is just stopping.
+const LOCK_PATIENCE: &str = "5s";
+
+#[derive(FromRow)]
+pub struct Pin {
+    pub pin_id: String,
+    pub submitted_at: i64,
+    pub deadline_at: i64,
+    pub reference: Option<String>,
+    pub metadata: Option<String>,
+}
+
+#[derive(FromRow)]
+pub struct Outcome {
+    pub seq: i64,
+    pub pin_id: String,
+    pub finished_at: i64,
+    pub record: String,
+}
+
+#[derive(FromRow)]
+pub struct Delivery {
+    pub sink: String,
+    pub seq: i64,
+    pub dead: bool,
+    pub tries: i32,
+    pub first_try_at: Option<i64>,
+    pub last_try_at: Option<i64>,
+    pub error: Option<String>,
+}
+
+/// What went wrong with a store's SQL, as an error of the move.
+pub fn sql(doing: &'static str, store: &str) -> impl Fn(sqlx::Error) -> MigrateError + use<> {
+    let store = store.to_owned();
+    move |source| MigrateError::Sql { doing, store: store.clone(), source }
+}
+
+/// As [`sql`], for a file.
+pub fn sql_of(doing: &'static str, path: &Path) -> impl Fn(sqlx::Error) -> MigrateError + use<> {
+    sql(doing, &path.display().to_string())
+}
+
+/// Begins a transaction in which nobody registers as a node, and none that is one writes: both lock their row of
+/// `node` first.
+pub async fn begin_alone(connection: &mut PgConnection, url: &str) -> Result<(), MigrateError> {
+    let begin = format!(
+        "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; \
+         SET LOCAL lock_timeout = '{LOCK_PATIENCE}'; SET LOCAL synchronous_commit = on"
+    );
+    connection.execute(AssertSqlSafe(begin)).await.map_err(sql("use", url))?;
+    connection
+        .execute("LOCK TABLE node IN EXCLUSIVE MODE")
+        .await
+        .map_err(|source| MigrateError::Busy { url: url.to_owned(), source })?;
+    let alive: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM node WHERE lease_until > clock_timestamp() ORDER BY name")
+            .fetch_all(connection)
+            .await
+            .map_err(sql("read", url))?;
+    if alive.is_empty() {
+        return Ok(());
+    }
+    Err(MigrateError::Alive { url: url.to_owned(), names: alive.join(", ") })
+}

@@ -1,0 +1,231 @@
+//! SQLite to PostgreSQL. All outcomes go into one lane, that of a node which never lives: the nodes that come adopt
+//! what its sinks have not got, as they do with every dead node's.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
+
+use super::rows::{Delivery, Outcome, Pin, begin_alone, sql, sql_of};
+use super::{Amount, MigrateError, PAGE, Watcher};
+use crate::slot::slot_of_text;
+use crate::store::{postgres, sqlite};
+
+pub async fn migrate(
+    path: &Path,
+    url: &SecretString,
+    shown: &str,
+    watch: Watcher<'_>,
+) -> Result<Amount, MigrateError> {
+    // Held to the end: no daemon starts on the file meanwhile.
+    let (mut source, _lock) =
+        sqlite::open_to_move(path).await?.ok_or_else(|| MigrateError::NoSource { path: path.to_owned() })?;
+    let mut target = postgres::open_to_move(url, shown).await?;
+    begin_alone(&mut target, shown).await?;
+    must_be_empty(&mut target, shown).await?;
+    let all = amount(&mut source).await.map_err(sql_of("read", path))?;
+    let lane = make_lane(&mut target, path).await.map_err(sql("write", shown))?;
+    let mut run = Run { source, path, target, shown, lane, all, moved: Amount::default(), watch };
+    run.outcomes().await?;
+    run.undelivered().await?;
+    run.cursors().await?;
+    run.pins().await?;
+    let Run { source, mut target, moved, .. } = run;
+    if moved != all {
+        return Err(MigrateError::Incomplete { all, moved });
+    }
+    target.execute("COMMIT").await.map_err(sql("write", shown))?;
+    // Both have nothing left to lose.
+    let _ = target.close().await;
+    let _ = source.close().await;
+    Ok(moved)
+}
+
+async fn amount(source: &mut SqliteConnection) -> Result<Amount, sqlx::Error> {
+    let mut count = async |sql: &'static str| -> Result<u64, sqlx::Error> {
+        let count: i64 = sqlx::query_scalar(sql).fetch_one(&mut *source).await?;
+        Ok(count.unsigned_abs())
+    };
+    Ok(Amount {
+        pins: count("SELECT count(*) FROM pin").await?,
+        outcomes: count("SELECT count(*) FROM outcome").await?,
+        undelivered: count("SELECT count(*) FROM delivery").await?,
+        sinks: count("SELECT count(*) FROM sink").await?,
+    })
+}
+
+async fn must_be_empty(target: &mut PgConnection, shown: &str) -> Result<(), MigrateError> {
+    for (what, sql_text) in [
+        ("PINs in flight", "SELECT EXISTS (SELECT FROM pin)"),
+        ("outcomes", "SELECT EXISTS (SELECT FROM outcome) OR (SELECT is_called FROM outcome_seq)"),
+    ] {
+        let some: bool =
+            sqlx::query_scalar(sql_text).fetch_one(&mut *target).await.map_err(sql("read", shown))?;
+        if some {
+            return Err(MigrateError::NotEmpty { url: shown.to_owned(), what });
+        }
+    }
+    Ok(())
+}
+
+/// The row of a node whose lease is over.
+async fn make_lane(target: &mut PgConnection, path: &Path) -> Result<i32, sqlx::Error> {
+    sqlx::query_scalar(
+        "INSERT INTO node (name, fence, lease_until, started_at, version) \
+         VALUES ($1, 0, clock_timestamp(), $2, $3) RETURNING id",
+    )
+    .bind(format!("moved from sqlite:{}", path.display()))
+    .bind(Timestamp::now().as_millisecond())
+    .bind(env!("CARGO_PKG_VERSION"))
+    .fetch_one(target)
+    .await
+}
+
+struct Run<'a> {
+    source: SqliteConnection,
+    path: &'a Path,
+    target: PgConnection,
+    shown: &'a str,
+    lane: i32,
+    all: Amount,
+    moved: Amount,
+    watch: Watcher<'a>,
+}
+
+impl Run<'_> {
+    fn tell(&mut self) {
+        (self.watch)(&self.all, &self.moved);
+    }
+
+    async fn outcomes(&mut self) -> Result<(), MigrateError> {
+        let mut after = i64::MIN;
+        loop {
+            let page: Vec<Outcome> = sqlx::query_as(
+                "SELECT seq, pin_id, finished_at, record FROM outcome WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+            )
+            .bind(after)
+            .bind(PAGE)
+            .fetch_all(&mut self.source)
+            .await
+            .map_err(sql_of("read", self.path))?;
+            let Some(last) = page.last() else { break };
+            after = last.seq;
+            sqlx::query(
+                "INSERT INTO outcome (lane, seq, pin_id, finished_at, record) \
+                 SELECT $1, * FROM UNNEST($2::bigint[], $3::text[], $4::bigint[], $5::text[])",
+            )
+            .bind(self.lane)
+            .bind(page.iter().map(|row| row.seq).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.pin_id.as_str()).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.finished_at).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.record.as_str()).collect::<Vec<_>>())
+            .execute(&mut self.target)
+            .await
+            .map_err(sql("write", self.shown))?;
+            self.moved.outcomes += page.len() as u64;
+            self.tell();
+        }
+        // No seq is used twice, not even one that retention has removed.
+        let last: i64 =
+            sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outcome'")
+                .fetch_one(&mut self.source)
+                .await
+                .map_err(sql_of("read", self.path))?;
+        if last > 0 {
+            sqlx::query("SELECT setval('outcome_seq', $1)")
+                .bind(last)
+                .execute(&mut self.target)
+                .await
+                .map_err(sql("write", self.shown))?;
+        }
+        Ok(())
+    }
+
+    async fn undelivered(&mut self) -> Result<(), MigrateError> {
+        let mut after = (String::new(), i64::MIN);
+        loop {
+            let page: Vec<Delivery> = sqlx::query_as(
+                "SELECT sink, seq, dead, tries, first_try_at, last_try_at, error FROM delivery \
+                 WHERE (sink, seq) > (?1, ?2) ORDER BY sink, seq LIMIT ?3",
+            )
+            .bind(&after.0)
+            .bind(after.1)
+            .bind(PAGE)
+            .fetch_all(&mut self.source)
+            .await
+            .map_err(sql_of("read", self.path))?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = (last.sink.clone(), last.seq);
+            sqlx::query(
+                "INSERT INTO delivery (lane, sink, seq, dead, tries, first_try_at, last_try_at, error) \
+                 SELECT $1, * FROM UNNEST($2::text[], $3::bigint[], $4::boolean[], $5::integer[], $6::bigint[], \
+                 $7::bigint[], $8::text[])",
+            )
+            .bind(self.lane)
+            .bind(page.iter().map(|row| row.sink.as_str()).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.seq).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.dead).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.tries).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.first_try_at).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.last_try_at).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.error.as_deref()).collect::<Vec<_>>())
+            .execute(&mut self.target)
+            .await
+            .map_err(sql("write", self.shown))?;
+            self.moved.undelivered += page.len() as u64;
+            self.tell();
+        }
+    }
+
+    async fn cursors(&mut self) -> Result<(), MigrateError> {
+        let sinks: Vec<(String, i64)> = sqlx::query_as("SELECT name, cursor FROM sink")
+            .fetch_all(&mut self.source)
+            .await
+            .map_err(sql_of("read", self.path))?;
+        for (sink, cursor) in sinks {
+            sqlx::query("INSERT INTO cursor (lane, sink, cursor) VALUES ($1, $2, $3)")
+                .bind(self.lane)
+                .bind(sink)
+                .bind(cursor)
+                .execute(&mut self.target)
+                .await
+                .map_err(sql("write", self.shown))?;
+            self.moved.sinks += 1;
+        }
+        self.tell();
+        Ok(())
+    }
+
+    async fn pins(&mut self) -> Result<(), MigrateError> {
+        let mut after = String::new();
+        loop {
+            let page: Vec<Pin> = sqlx::query_as(
+                "SELECT pin_id, submitted_at, deadline_at, reference, metadata FROM pin \
+                 WHERE pin_id > ?1 ORDER BY pin_id LIMIT ?2",
+            )
+            .bind(&after)
+            .bind(PAGE)
+            .fetch_all(&mut self.source)
+            .await
+            .map_err(sql_of("read", self.path))?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after.clone_from(&last.pin_id);
+            sqlx::query(
+                "INSERT INTO pin (slot, pin_id, submitted_at, deadline_at, reference, metadata) \
+                 SELECT * FROM UNNEST($1::smallint[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[])",
+            )
+            .bind(page.iter().map(|row| i16::from(slot_of_text(&row.pin_id))).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.pin_id.as_str()).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.submitted_at).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.deadline_at).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.reference.as_deref().map(postgres::storable)).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.metadata.as_deref()).collect::<Vec<_>>())
+            .execute(&mut self.target)
+            .await
+            .map_err(sql("write", self.shown))?;
+            self.moved.pins += page.len() as u64;
+            self.tell();
+        }
+    }
+}

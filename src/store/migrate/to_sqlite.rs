@@ -1,0 +1,315 @@
+//! PostgreSQL to SQLite. The lanes become one: a sink's cursor stands behind the last outcome, and what it has not
+//! got of any lane is to be delivered apart from it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
+
+use super::rows::{Delivery, Outcome, Pin, begin_alone, sql, sql_of};
+use super::{Amount, MigrateError, PAGE, Watcher};
+use crate::store::{postgres, sqlite};
+
+pub async fn migrate(
+    url: &SecretString,
+    shown: &str,
+    path: &Path,
+    watch: Watcher<'_>,
+) -> Result<Amount, MigrateError> {
+    let mut source = postgres::open_to_move(url, shown).await?;
+    begin_alone(&mut source, shown).await?;
+    if path.exists() {
+        return Err(MigrateError::Exists { path: path.to_owned() });
+    }
+    // Held to the end: no daemon makes the file meanwhile.
+    let _lock = sqlite::lock_to_make(path)?;
+    let unfinished = with_suffix(path, ".unfinished");
+    remove(&unfinished)?;
+    let target = sqlite::make(&unfinished).await?;
+    let all = amount(&mut source).await.map_err(sql("read", shown))?;
+    let mut run = Run { source, shown, target, path: &unfinished, all, moved: Amount::default(), watch };
+    let last = run.outcomes().await?;
+    run.cursors(last).await?;
+    run.undelivered().await?;
+    run.to_deliver().await?;
+    run.pins().await?;
+    let Run { source, mut target, moved, .. } = run;
+    if moved != all {
+        return Err(MigrateError::Incomplete { all, moved });
+    }
+    // The whole of it in the one file that gets the name.
+    let write = sql_of("write", &unfinished);
+    target.execute("PRAGMA wal_checkpoint(TRUNCATE)").await.map_err(&write)?;
+    target.close().await.map_err(&write)?;
+    finish(&unfinished, path).map_err(|source| MigrateError::Io {
+        doing: "give the finished database its name",
+        path: path.to_owned(),
+        source,
+    })?;
+    // Only now may nodes use the old one again. It was not changed.
+    let _ = source.close().await;
+    Ok(moved)
+}
+
+fn finish(unfinished: &Path, path: &Path) -> std::io::Result<()> {
+    File::open(unfinished)?.sync_all()?;
+    fs::rename(unfinished, path)?;
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Removes what a move that was broken off has left.
+fn remove(unfinished: &Path) -> Result<(), MigrateError> {
+    for path in ["", "-wal", "-shm"].map(|suffix| with_suffix(unfinished, suffix)) {
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(MigrateError::Io { doing: "remove", path, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Outcomes that a sink has not got because its cursor in their lane is not there yet.
+const BEHIND: &str = "SELECT cursor.sink, outcome.seq FROM cursor JOIN outcome ON outcome.lane = cursor.lane AND outcome.seq > cursor.cursor";
+
+async fn amount(source: &mut PgConnection) -> Result<Amount, sqlx::Error> {
+    let mut count = async |sql: String| -> Result<u64, sqlx::Error> {
+        let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut *source).await?;
+        Ok(count.unsigned_abs())
+    };
+    Ok(Amount {
+        pins: count("SELECT count(*) FROM pin".into()).await?,
+        outcomes: count("SELECT count(*) FROM outcome".into()).await?,
+        undelivered: count(format!(
+            "SELECT count(*) FROM (SELECT sink, seq FROM delivery UNION {BEHIND}) AS undelivered"
+        ))
+        .await?,
+        sinks: count(
+            "SELECT count(*) FROM (SELECT sink FROM cursor UNION SELECT sink FROM delivery) AS sinks".into(),
+        )
+        .await?,
+    })
+}
+
+struct Run<'a> {
+    source: PgConnection,
+    shown: &'a str,
+    target: SqliteConnection,
+    path: &'a Path,
+    all: Amount,
+    moved: Amount,
+    watch: Watcher<'a>,
+}
+
+impl Run<'_> {
+    fn tell(&mut self) {
+        (self.watch)(&self.all, &self.moved);
+    }
+
+    async fn begin(&mut self) -> Result<(), MigrateError> {
+        self.target.execute("BEGIN IMMEDIATE").await.map_err(sql_of("write", self.path))?;
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<(), MigrateError> {
+        self.target.execute("COMMIT").await.map_err(sql_of("write", self.path))?;
+        self.tell();
+        Ok(())
+    }
+
+    /// Gives the last seq that was ever given away.
+    async fn outcomes(&mut self) -> Result<i64, MigrateError> {
+        let mut after = i64::MIN;
+        loop {
+            let page: Vec<Outcome> = sqlx::query_as(
+                "SELECT seq, pin_id, finished_at, record FROM outcome WHERE seq > $1 ORDER BY seq LIMIT $2",
+            )
+            .bind(after)
+            .bind(PAGE)
+            .fetch_all(&mut self.source)
+            .await
+            .map_err(sql("read", self.shown))?;
+            let Some(last) = page.last() else { break };
+            after = last.seq;
+            self.begin().await?;
+            for row in &page {
+                sqlx::query("INSERT INTO outcome (seq, pin_id, finished_at, record) VALUES (?1, ?2, ?3, ?4)")
+                    .bind(row.seq)
+                    .bind(&row.pin_id)
+                    .bind(row.finished_at)
+                    .bind(&row.record)
+                    .execute(&mut self.target)
+                    .await
+                    .map_err(sql_of("write", self.path))?;
+            }
+            self.moved.outcomes += page.len() as u64;
+            self.commit().await?;
+        }
+        let last: i64 =
+            sqlx::query_scalar("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM outcome_seq")
+                .fetch_one(&mut self.source)
+                .await
+                .map_err(sql("read", self.shown))?;
+        // No seq is used twice, not even one that retention has removed. SQLite keeps the number in this table.
+        let write = sql_of("write", self.path);
+        self.target.execute("DELETE FROM sqlite_sequence WHERE name = 'outcome'").await.map_err(&write)?;
+        sqlx::query("INSERT INTO sqlite_sequence (name, seq) VALUES ('outcome', ?1)")
+            .bind(last)
+            .execute(&mut self.target)
+            .await
+            .map_err(&write)?;
+        Ok(last)
+    }
+
+    async fn cursors(&mut self, last: i64) -> Result<(), MigrateError> {
+        let sinks: Vec<String> =
+            sqlx::query_scalar("SELECT sink FROM cursor UNION SELECT sink FROM delivery")
+                .fetch_all(&mut self.source)
+                .await
+                .map_err(sql("read", self.shown))?;
+        for sink in sinks {
+            sqlx::query("INSERT INTO sink (name, cursor) VALUES (?1, ?2)")
+                .bind(sink)
+                .bind(last)
+                .execute(&mut self.target)
+                .await
+                .map_err(sql_of("write", self.path))?;
+            self.moved.sinks += 1;
+        }
+        self.tell();
+        Ok(())
+    }
+
+    /// What a cursor had still to come to.
+    async fn to_deliver(&mut self) -> Result<(), MigrateError> {
+        let lanes: Vec<(i32, String, i64)> = sqlx::query_as("SELECT lane, sink, cursor FROM cursor")
+            .fetch_all(&mut self.source)
+            .await
+            .map_err(sql("read", self.shown))?;
+        for (lane, sink, mut after) in lanes {
+            loop {
+                let page: Vec<i64> = sqlx::query_scalar(
+                    "SELECT seq FROM outcome WHERE lane = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+                )
+                .bind(lane)
+                .bind(after)
+                .bind(PAGE)
+                .fetch_all(&mut self.source)
+                .await
+                .map_err(sql("read", self.shown))?;
+                let Some(last) = page.last() else { break };
+                after = *last;
+                let rows = page.iter().map(|seq| Delivery {
+                    sink: sink.clone(),
+                    seq: *seq,
+                    dead: false,
+                    tries: 0,
+                    first_try_at: None,
+                    last_try_at: None,
+                    error: None,
+                });
+                self.deliver(rows).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was tried, or given up.
+    async fn undelivered(&mut self) -> Result<(), MigrateError> {
+        let mut after = (String::new(), i64::MIN);
+        loop {
+            let page: Vec<Delivery> = sqlx::query_as(
+                "SELECT sink, seq, dead, tries, first_try_at, last_try_at, error FROM delivery \
+                 WHERE (sink, seq) > ($1, $2) ORDER BY sink, seq LIMIT $3",
+            )
+            .bind(&after.0)
+            .bind(after.1)
+            .bind(PAGE)
+            .fetch_all(&mut self.source)
+            .await
+            .map_err(sql("read", self.shown))?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = (last.sink.clone(), last.seq);
+            self.deliver(page).await?;
+        }
+    }
+
+    async fn deliver(&mut self, rows: impl IntoIterator<Item = Delivery>) -> Result<(), MigrateError> {
+        self.begin().await?;
+        for row in rows {
+            // What was tried says more than that the cursor is not there yet, and came first.
+            let done = sqlx::query(
+                "INSERT OR IGNORE INTO delivery (sink, seq, dead, tries, first_try_at, last_try_at, error) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )
+            .bind(row.sink)
+            .bind(row.seq)
+            .bind(row.dead)
+            .bind(row.tries)
+            .bind(row.first_try_at)
+            .bind(row.last_try_at)
+            .bind(row.error)
+            .execute(&mut self.target)
+            .await
+            .map_err(sql_of("write", self.path))?;
+            self.moved.undelivered += done.rows_affected();
+        }
+        self.commit().await
+    }
+
+    async fn pins(&mut self) -> Result<(), MigrateError> {
+        let mut after = (i16::MIN, String::new());
+        loop {
+            let page: Vec<(i16, Pin)> = sqlx::query_as::<_, SlotAndPin>(
+                "SELECT slot, pin_id, submitted_at, deadline_at, reference, metadata FROM pin \
+                 WHERE (slot, pin_id) > ($1, $2) ORDER BY slot, pin_id LIMIT $3",
+            )
+            .bind(after.0)
+            .bind(&after.1)
+            .bind(PAGE)
+            .fetch_all(&mut self.source)
+            .await
+            .map_err(sql("read", self.shown))?
+            .into_iter()
+            .map(|SlotAndPin { slot, pin }| (slot, pin))
+            .collect();
+            let Some((slot, last)) = page.last() else { return Ok(()) };
+            after = (*slot, last.pin_id.clone());
+            self.begin().await?;
+            for (_, row) in &page {
+                sqlx::query(
+                    "INSERT INTO pin (pin_id, submitted_at, deadline_at, reference, metadata) \
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                )
+                .bind(&row.pin_id)
+                .bind(row.submitted_at)
+                .bind(row.deadline_at)
+                .bind(&row.reference)
+                .bind(&row.metadata)
+                .execute(&mut self.target)
+                .await
+                .map_err(sql_of("write", self.path))?;
+            }
+            self.moved.pins += page.len() as u64;
+            self.commit().await?;
+        }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct SlotAndPin {
+    slot: i16,
+    #[sqlx(flatten)]
+    pin: Pin,
+}

@@ -1,0 +1,140 @@
+//! A node dies, is stopped, or goes; another takes over all that it had.
+
+use std::time::Instant;
+
+use pinwatch::simulate::Settings;
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::common::postgres::Postgres;
+use crate::common::until_true;
+use crate::harness;
+use crate::nodes::{Cluster, pins, submit_anywhere};
+
+#[test]
+fn the_pins_of_a_killed_node_are_taken_over_and_each_has_one_outcome() {
+    let Some(cluster) = Cluster::new() else { return };
+    let [a, b, c] = cluster.nodes(["a", "b", "c"]);
+    let all: Vec<Vec<String>> = ["a", "b", "c"].iter().map(|name| pins("2s", name, 200)).collect();
+    for (node, pins) in [&a, &b, &c].into_iter().zip(&all) {
+        node.client().submit_all(pins);
+    }
+    let a = a.kill9();
+    let killed = Instant::now();
+    cluster.shared_by(&["b", "c"]);
+    println!("taken over {:?} after the kill, with a lease of 2 s", killed.elapsed());
+    cluster.each_once(&all.concat());
+    cluster.all_at_the_webhook();
+    // It comes again, and is a node like the others.
+    let a = a.start();
+    cluster.shared_by(&["a", "b", "c"]);
+    let more = pins("delivered", "more", 50);
+    a.client().submit_all(&more);
+    cluster.each_once(&[all.concat(), more].concat());
+    cluster.all_at_the_webhook();
+}
+
+#[test]
+fn what_a_dead_node_had_not_delivered_another_one_delivers() {
+    let Some(cluster) = Cluster::new() else { return };
+    let [a, b] = cluster.nodes(["a", "b"]);
+    cluster.hook.refuse(true);
+    let pins = pins("delivered", "x", 300);
+    a.client().submit_all(&pins);
+    cluster.each_once(&pins);
+    assert!(cluster.hook.received().is_empty());
+    let a = a.kill9();
+    cluster.shared_by(&["b"]);
+    cluster.hook.refuse(false);
+    cluster.all_at_the_webhook();
+    // Both have a file, and every outcome is in one of them.
+    until_true("every outcome is in a file", || {
+        let mut written: Vec<String> =
+            a.records().iter().chain(&b.records()).map(|record| record["pinId"].to_string()).collect();
+        written.sort();
+        written.dedup();
+        written.len() == pins.len()
+    });
+}
+
+#[test]
+fn a_node_that_slept_longer_than_its_lease_writes_nothing_when_it_wakes() {
+    let Some(server) = Postgres::shared() else { return };
+    // A poll takes a while, so that the node falls asleep over many.
+    let slow = Settings { latency: std::time::Duration::from_millis(400), ..Settings::default() };
+    let cluster = Cluster::with(server, slow);
+    let [a, b] = cluster.nodes(["a", "b"]);
+    let mut all = pins("delivered", "slept", 200);
+    let mut client = a.client();
+    client.submit_all(&all);
+    until_true("some have ended", || cluster.database.count("SELECT count(*) FROM outcome") > 20);
+    a.signal(Signal::STOP);
+    // Written to it in its sleep.
+    let late = pins("delivered", "late", 20);
+    client.write(late.iter().map(|pin| format!("{pin}\n")).collect::<String>());
+    cluster.shared_by(&["b"]);
+    cluster.each_once(&all);
+    cluster.all_at_the_webhook();
+    until_true("all is delivered", || {
+        let stats = b.client().stats();
+        stats["sinks"].as_object().unwrap().values().all(|sink| sink["behind"] == 0 && sink["retrying"] == 0)
+    });
+    let rows = || {
+        let of = |table: &str, order: &str| {
+            cluster.database.query(&format!("SELECT xmin, * FROM {table} ORDER BY {order}"))
+        };
+        [of("outcome", "seq"), of("delivery", "sink, seq"), of("cursor", "lane, sink")]
+    };
+    let before = rows();
+    let fence = || cluster.database.count("SELECT fence FROM node WHERE name = 'a'");
+    let slept_with = fence();
+    a.signal(Signal::CONT);
+    // It is a newcomer, by another fencing number.
+    cluster.shared_by(&["a", "b"]);
+    assert!(fence() > slept_with);
+    let late_answers: Vec<_> = late.iter().map(|_| client.answer()).collect();
+    assert!(late_answers.iter().all(|answer| answer["ok"] == true), "{late_answers:?}");
+    all.extend(late);
+    cluster.each_once(&all);
+    cluster.all_at_the_webhook();
+    let [outcomes, deliveries, cursors] = rows();
+    assert_eq!(outcomes[..before[0].len()], before[0]);
+    assert!(deliveries.is_empty(), "{deliveries:?}");
+    println!("cursors before it woke {:?}, after {cursors:?}", before[2]);
+}
+
+#[test]
+fn a_stopped_node_hands_over_without_waiting_for_its_lease() {
+    let Some(cluster) = Cluster::new() else { return };
+    let lease = |name| cluster.place(name).set("cluster.lease", "60s");
+    let (a, b) = (lease("a").start(), lease("b").start());
+    cluster.shared_by(&["a", "b"]);
+    let pins = pins("1s", "x", 100);
+    a.client().submit_all(&pins);
+    a.terminate();
+    assert_eq!(cluster.holders().keys().collect::<Vec<_>>(), ["b"]);
+    // Were it to wait for a lease of a minute, this would not come.
+    cluster.shared_by(&["b"]);
+    cluster.each_once(&pins);
+    cluster.all_at_the_webhook();
+    drop(b);
+}
+
+#[test]
+fn pins_that_a_dying_node_took_for_another_are_polled_by_that_one() {
+    let Some(cluster) = Cluster::new() else { return };
+    let [a, b] = cluster.nodes(["a", "b"]);
+    let pins = pins("delivered", "x", 100);
+    let mut client = a.client();
+    let answers = harness::submit(&mut harness::Client::connect(&a.place.socket()).unwrap(), &pins);
+    assert!(answers.iter().all(|answer| answer["state"] == "accepted"));
+    drop(a);
+    assert!(client.whole_line().is_none());
+    cluster.each_once(&pins);
+    cluster.all_at_the_webhook();
+    // Known to all: nothing is polled twice for want of memory.
+    let answer = b.client().op(&json!({"op": "submit", "pinId": pins[0]}));
+    assert_eq!(answer["state"], "finished");
+    submit_anywhere(&[&b], &pins);
+    cluster.each_once(&pins);
+}

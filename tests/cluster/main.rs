@@ -1,0 +1,28 @@
+//! Several nodes on one PostgreSQL: real `pinwatch run` processes, a real server, and what happens to machines.
+//!
+//!     cargo test --test cluster -- --nocapture
+//!     PINWATCH_CLUSTER_ROUNDS=1000 PINWATCH_CLUSTER_SEED=7 cargo test --test cluster rounds -- --nocapture
+//!
+//! The first has 100 random rounds; the second is the long form. A seed gives the same PINs and accidents again,
+//! though not the same interleaving. Without PostgreSQL's server binaries nothing of it runs, and it says so.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../harness/mod.rs"]
+mod harness;
+#[path = "../crash/load.rs"]
+#[allow(dead_code, reason = "its follower expects the order of one writer")]
+mod load;
+#[path = "../crash/receiver.rs"]
+mod receiver;
+
+mod deaths;
+mod fixtures;
+mod members;
+mod moves;
+mod nodes;
+mod outages;
+mod proxy;
+mod questions;
+mod rate;
+mod rounds;

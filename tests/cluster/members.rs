@@ -1,0 +1,132 @@
+//! Who is a node of the cluster, and who must not be.
+
+use std::thread;
+
+use serde_json::json;
+
+use crate::common::postgres::PASSWORD;
+use crate::common::{Place, program, run_to_end, until_true};
+use crate::nodes::{Cluster, pins};
+
+#[test]
+fn slots_are_shared_evenly_when_nodes_come_and_go() {
+    let Some(cluster) = Cluster::new() else { return };
+    let [a, b, c] = cluster.nodes(["a", "b", "c"]);
+    a.terminate();
+    cluster.shared_by(&["b", "c"]);
+    let b = b.kill9();
+    cluster.shared_by(&["c"]);
+    let b = b.start();
+    cluster.shared_by(&["b", "c"]);
+    b.terminate();
+    c.terminate();
+    assert!(cluster.holders().is_empty());
+}
+
+#[test]
+fn nodes_started_at_once_on_an_empty_database_agree_on_its_tables() {
+    let Some(cluster) = Cluster::new() else { return };
+    let names = ["a", "b", "c", "d", "e"];
+    thread::scope(|scope| {
+        let places = names.map(|name| cluster.place(name));
+        let nodes = places.map(|place| scope.spawn(|| place.start()));
+        let mut nodes: Vec<_> = nodes.into_iter().map(|node| node.join().unwrap()).collect();
+        cluster.shared_by(&names);
+        let pins = pins("delivered", "x", 100);
+        nodes.pop().unwrap().client().submit_all(&pins);
+        cluster.each_once(&pins);
+    });
+    assert_eq!(cluster.database.count("SELECT count(*) FROM slot"), 256);
+}
+
+#[test]
+fn a_second_node_of_one_name_is_refused_and_the_first_goes_on_undisturbed() {
+    let Some(cluster) = Cluster::new() else { return };
+    let first = cluster.place("twin").set("cluster.lease", "1s").start();
+    cluster.shared_by(&["twin"]);
+    let fence = "SELECT fence FROM node WHERE name = 'twin'";
+    let before = cluster.database.one(fence);
+    let second = cluster.place("twin").set("cluster.lease", "1s").refusal();
+    assert_eq!(second.code, Some(1), "{}", second.stderr);
+    assert!(second.stderr.contains("cluster.node") && second.stderr.contains("twin"), "{}", second.stderr);
+    assert_eq!(cluster.database.one(fence), before);
+    let pins = pins("delivered", "x", 20);
+    first.client().submit_all(&pins);
+    cluster.each_once(&pins);
+}
+
+#[test]
+fn a_node_that_was_killed_a_moment_ago_is_started_again_under_its_name() {
+    let Some(cluster) = Cluster::new() else { return };
+    let [node] = cluster.nodes(["a"]);
+    let pins = pins("1s", "x", 50);
+    node.client().submit_all(&pins);
+    let node = node.kill9().start();
+    cluster.each_once(&pins);
+    cluster.all_at_the_webhook();
+    assert_eq!(cluster.database.count("SELECT count(*) FROM node"), 1);
+    drop(node);
+}
+
+#[test]
+fn a_node_that_is_older_than_the_database_refuses_and_changes_nothing() {
+    let Some(cluster) = Cluster::new() else { return };
+    cluster.node("a").terminate();
+    let migrations = cluster
+        .database
+        .one("SELECT oid::regclass FROM pg_class WHERE relname LIKE '%migrations' AND relkind = 'r'");
+    cluster.database.execute(&format!(
+        "INSERT INTO {migrations} SELECT 9999, 'of tomorrow', now(), true, checksum, 0 FROM {migrations} LIMIT 1"
+    ));
+    let nodes = "SELECT string_agg(node::text, ' ' ORDER BY id) FROM node";
+    let before = cluster.database.one(nodes);
+    let refused = cluster.place("b").refusal();
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    assert!(refused.stderr.contains("newer"), "{}", refused.stderr);
+    assert_eq!(cluster.database.one(nodes), before);
+}
+
+#[test]
+fn a_database_that_does_not_answer_is_named_without_its_password() {
+    let Some(cluster) = Cluster::new() else { return };
+    let wrong = cluster.database.url().replace(PASSWORD, "another-secret");
+    let nowhere = cluster.database.url_through(1);
+    for (url, secret) in [(wrong.as_str(), "another-secret"), (nowhere.as_str(), PASSWORD)] {
+        let refused = cluster.place_at("a", url).refusal();
+        assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+        assert!(refused.stderr.contains("127.0.0.1"), "{}", refused.stderr);
+        assert!(!refused.stderr.contains(secret), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn the_databases_password_is_seen_nowhere() {
+    let Some(cluster) = Cluster::new() else { return };
+    let node = cluster.place("a").set("log.level", "trace").start();
+    cluster.shared_by(&["a"]);
+    let stats = node.client().op(&json!({"op": "stats"})).to_string();
+    let mut check = program();
+    check.arg("--config").arg(node.place.path("pinwatch.toml")).arg("check-config");
+    let checked = run_to_end(check);
+    let place: Place = node.terminate();
+    for text in [stats, checked.stdout, checked.stderr, place.stderr()] {
+        assert!(!text.contains(PASSWORD), "{text}");
+    }
+}
+
+#[test]
+fn nodes_tell_who_holds_what() {
+    let Some(cluster) = Cluster::new() else { return };
+    let [a, b] = cluster.nodes(["a", "b"]);
+    let b = b.kill9();
+    until_true("the dead one is told as dead", || {
+        let answer = a.client().op(&json!({"op": "nodes"}));
+        let Some(nodes) = answer["nodes"].as_array() else { panic!("{answer}") };
+        let told = |name: &str| nodes.iter().find(|node| node["name"] == name).unwrap().clone();
+        nodes.len() == 2
+            && told("a")["alive"] == true
+            && told("a")["slots"] == 256
+            && told("b")["alive"] == false
+    });
+    drop(b);
+}

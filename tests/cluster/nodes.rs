@@ -1,0 +1,169 @@
+//! A cluster on a database of its own: nodes that share it, the API they poll, and the webhook they deliver to.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+
+use pinwatch::simulate::Settings;
+use serde_json::Value;
+
+use crate::common::postgres::{Database, Postgres};
+use crate::common::{Daemon, Place, Simulated, until, until_true};
+use crate::harness;
+use crate::receiver::Receiver;
+
+/// Short, so that tests don't wait long for its end; long enough that a loaded machine keeps it.
+pub const LEASE: &str = "2s";
+
+/// Slots of a cluster.
+pub const SLOTS: i64 = 256;
+
+pub struct Cluster {
+    pub database: Database,
+    pub api: Simulated,
+    pub hook: Receiver,
+}
+
+impl Cluster {
+    /// On the server that the tests share; none where there is no PostgreSQL.
+    pub fn new() -> Option<Self> {
+        Some(Self::on(Postgres::shared()?))
+    }
+
+    pub fn on(server: &Postgres) -> Self {
+        Self::with(server, Settings::default())
+    }
+
+    pub fn with(server: &Postgres, api: Settings) -> Self {
+        Self { database: server.database(), api: Simulated::with(api), hook: Receiver::start() }
+    }
+
+    /// Where a node of this name lives: a file of its own as a sink, and the cluster's webhook.
+    pub fn place(&self, name: &str) -> Place {
+        self.place_at(name, &self.database.url())
+    }
+
+    /// As [`Cluster::place`], with the database somewhere else, as through a proxy.
+    pub fn place_at(&self, name: &str, url: &str) -> Place {
+        let place = Place::new(&self.api.base_url());
+        let file = place.path("pinwatch.toml");
+        let config = fs::read_to_string(&file).unwrap();
+        let sqlite = format!("sqlite:{}", place.store().display());
+        assert!(config.contains(&sqlite));
+        let webhook = format!(
+            "[[sink]]\ntype = \"webhook\"\nurl = {:?}\nfrom = \"oldest\"\n[cluster]\nnode = {name:?}\n",
+            self.hook.url()
+        );
+        // In the file, where a password belongs; a command line is everybody's to read.
+        fs::write(&file, config.replace(&sqlite, url) + &webhook).unwrap();
+        place.set("cluster.lease", LEASE)
+    }
+
+    /// Starts a node of this name.
+    #[track_caller]
+    pub fn node(&self, name: &str) -> Daemon {
+        self.place(name).start()
+    }
+
+    /// Starts nodes, and waits until they share all slots.
+    #[track_caller]
+    pub fn nodes<const N: usize>(&self, names: [&str; N]) -> [Daemon; N] {
+        let nodes = names.map(|name| self.node(name));
+        self.shared_by(&names);
+        nodes
+    }
+
+    /// Slots by the name of the node that holds them by a lease that runs.
+    pub fn holders(&self) -> BTreeMap<String, i64> {
+        let rows = self.database.query(
+            "SELECT node.name, count(*) FROM slot JOIN node ON node.id = slot.node \
+             WHERE node.lease_until > clock_timestamp() GROUP BY node.name",
+        );
+        rows.into_iter().map(|row| (row[0].clone(), row[1].parse().unwrap())).collect()
+    }
+
+    /// Waits until these nodes, and no others, hold all slots, none of them more than a slot over its part.
+    #[track_caller]
+    pub fn shared_by(&self, names: &[&str]) {
+        let part = SLOTS / i64::try_from(names.len()).unwrap();
+        let mut seen = BTreeMap::new();
+        until(&format!("{names:?} share the slots"), || {
+            let holders = self.holders();
+            if holders != seen {
+                eprintln!("slots: {holders:?}");
+                seen.clone_from(&holders);
+            }
+            let all = holders.values().sum::<i64>() == SLOTS && holders.len() == names.len();
+            let fair = names
+                .iter()
+                .all(|name| holders.get(*name).is_some_and(|held| (part..=part + 1).contains(held)));
+            (all && fair).then_some(())
+        });
+    }
+
+    /// Waits until no PIN is in flight, and checks that each of these has exactly one outcome, and nothing else has.
+    #[track_caller]
+    pub fn each_once(&self, pins: &[String]) -> HashMap<String, Value> {
+        until_true("no PIN is in flight", || self.database.count("SELECT count(*) FROM pin") == 0);
+        let mut records = HashMap::new();
+        for row in self.database.query("SELECT pin_id, seq FROM outcome") {
+            let twice = records.insert(row[0].clone(), Value::from(row[1].parse::<i64>().unwrap()));
+            assert!(twice.is_none(), "{} has two outcomes", row[0]);
+        }
+        let expected: HashSet<&String> = pins.iter().collect();
+        assert_eq!(records.keys().collect::<HashSet<_>>(), expected);
+        records
+    }
+
+    /// Waits until the webhook has every outcome, and checks that it has nothing else, and each by one id.
+    #[track_caller]
+    pub fn all_at_the_webhook(&self) {
+        let outcomes: HashSet<String> =
+            self.database.query("SELECT pin_id FROM outcome").into_iter().flatten().collect();
+        let mut bodies: HashMap<String, String> = HashMap::new();
+        until("the webhook has every outcome", || {
+            bodies = self.hook.received().into_iter().map(|one| (one.id, one.body)).collect();
+            (bodies.len() >= outcomes.len()).then_some(())
+        });
+        for delivery in self.hook.received() {
+            let record = harness::json(&delivery.body);
+            assert_eq!(record["id"], delivery.id);
+            assert_eq!(bodies[&delivery.id], delivery.body, "an id has one body");
+        }
+        let pins: HashSet<String> =
+            bodies.values().map(|body| harness::json(body)["pinId"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(bodies.len(), outcomes.len(), "an outcome has one id");
+        assert_eq!(pins, outcomes);
+    }
+
+    /// The name of the node that holds each PIN in flight.
+    pub fn holder_of_pins(&self) -> HashMap<String, String> {
+        let rows = self.database.query(
+            "SELECT pin.pin_id, node.name FROM pin JOIN slot USING (slot) JOIN node ON node.id = slot.node",
+        );
+        rows.into_iter().map(|mut row| (row.remove(0), row.remove(0))).collect()
+    }
+}
+
+/// PIN IDs with lives as `sim-WHAT-` has them, told apart by a name.
+pub fn pins(what: &str, name: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("sim-{what}-{name}{number}")).collect()
+}
+
+/// Submits PINs until some node of these took each, as a client does that is answered by nobody or is refused.
+#[track_caller]
+pub fn submit_anywhere(nodes: &[&Daemon], pins: &[String]) {
+    let mut left: Vec<String> = pins.to_vec();
+    let mut nodes = nodes.iter().cycle();
+    until("every PIN is taken", || {
+        let node = nodes.next()?;
+        let Ok(mut client) = harness::Client::connect(&node.place.socket()) else { return None };
+        let answers = harness::try_submit(&mut client, &left);
+        let taken: HashSet<String> = answers
+            .iter()
+            .filter(|answer| answer["ok"] == true)
+            .map(|answer| answer["pinId"].as_str().unwrap().to_owned())
+            .collect();
+        left.retain(|pin| !taken.contains(pin));
+        left.is_empty().then_some(())
+    });
+}

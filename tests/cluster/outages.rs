@@ -1,0 +1,95 @@
+//! The database, or the way to it, is gone for a while.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::common::postgres::Postgres;
+use crate::common::until_true;
+use crate::nodes::{Cluster, pins, submit_anywhere};
+use crate::proxy::Proxy;
+
+#[test]
+fn a_node_cut_off_from_the_database_is_replaced_and_comes_back() {
+    let Some(server) = Postgres::shared() else { return };
+    let cluster = Cluster::on(server);
+    let line = Proxy::start(server.port());
+    let a = cluster.place_at("a", &cluster.database.url_through(line.port())).start();
+    let _b = cluster.node("b");
+    cluster.shared_by(&["a", "b"]);
+    let all = pins("3s", "x", 200);
+    a.client().submit_all(&all);
+    line.cut();
+    cluster.shared_by(&["b"]);
+    cluster.each_once(&all);
+    line.heal();
+    cluster.shared_by(&["a", "b"]);
+    // What it had sent and what arrived late changed nothing.
+    cluster.each_once(&all);
+    let more = pins("delivered", "more", 50);
+    a.client().submit_all(&more);
+    cluster.each_once(&[all, more].concat());
+    cluster.all_at_the_webhook();
+}
+
+#[test]
+fn a_cut_in_the_middle_of_work_loses_no_acked_pin_and_doubles_none() {
+    let Some(server) = Postgres::shared() else { return };
+    let cluster = Cluster::on(server);
+    let line = Proxy::start(server.port());
+    let a = cluster.place_at("a", &cluster.database.url_through(line.port())).start();
+    let b = cluster.node("b");
+    cluster.shared_by(&["a", "b"]);
+    let mut all = Vec::new();
+    for round in 0..5_u64 {
+        let fresh = pins("100ms", &format!("r{round}n"), 200);
+        thread::scope(|scope| {
+            scope.spawn(|| submit_anywhere(&[&a, &b], &fresh));
+            thread::sleep(Duration::from_millis(20 * round));
+            line.cut();
+            thread::sleep(Duration::from_millis(700 * round));
+            line.heal();
+            line.reset();
+        });
+        all.extend(fresh);
+    }
+    cluster.each_once(&all);
+    cluster.all_at_the_webhook();
+}
+
+#[test]
+fn an_immediate_restart_of_the_database_costs_time_and_no_pin() {
+    let Some(server) = Postgres::launch() else { return };
+    let cluster = Cluster::on(&server);
+    let nodes = cluster.nodes(["a", "b", "c"]);
+    let nodes: Vec<_> = nodes.iter().collect();
+    let mut all = Vec::new();
+    for round in 0..3 {
+        let fresh = pins("300ms", &format!("r{round}n"), 300);
+        thread::scope(|scope| {
+            scope.spawn(|| submit_anywhere(&nodes, &fresh));
+            server.restart_immediately();
+        });
+        all.extend(fresh);
+    }
+    cluster.each_once(&all);
+    cluster.all_at_the_webhook();
+    cluster.shared_by(&["a", "b", "c"]);
+}
+
+#[test]
+fn a_database_that_is_gone_for_longer_than_the_lease_is_waited_for() {
+    let Some(server) = Postgres::launch() else { return };
+    let cluster = Cluster::on(&server);
+    let [a, b] = cluster.nodes(["a", "b"]);
+    let all = pins("2s", "x", 200);
+    a.client().submit_all(&all);
+    server.stop();
+    thread::sleep(Duration::from_secs(4));
+    server.start();
+    cluster.each_once(&all);
+    cluster.all_at_the_webhook();
+    cluster.shared_by(&["a", "b"]);
+    until_true("both are well", || {
+        [&a, &b].iter().all(|node| node.client().stats()["store"]["trouble"].is_null())
+    });
+}

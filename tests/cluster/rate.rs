@@ -1,0 +1,73 @@
+//! `api.rate` is the whole cluster's.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::nodes::{Cluster, pins};
+
+/// Polls a second, of all nodes.
+const RATE: u64 = 60;
+
+#[test]
+fn a_cluster_never_polls_faster_than_its_rate_while_nodes_come_and_go() {
+    let Some(cluster) = Cluster::new() else { return };
+    let place = |name| cluster.place(name).set("api.rate", &RATE.to_string());
+    let over = AtomicBool::new(false);
+    let (cluster, over) = (&cluster, &over);
+    thread::scope(|scope| {
+        let watch = scope.spawn(move || {
+            let mut seen = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                let before = Instant::now();
+                let count = cluster.api.counts().requests;
+                seen.push((before, count, Instant::now()));
+                thread::sleep(Duration::from_millis(20));
+            }
+            seen
+        });
+        let a = place("a").start();
+        cluster.shared_by(&["a"]);
+        a.client().submit_all(&pins("waiting", "x", 1000));
+        let b = place("b").start();
+        cluster.shared_by(&["a", "b"]);
+        let c = place("c").start();
+        cluster.shared_by(&["a", "b", "c"]);
+        let b = b.kill9();
+        cluster.shared_by(&["a", "c"]);
+        let b = b.start();
+        cluster.shared_by(&["a", "b", "c"]);
+        a.terminate();
+        cluster.shared_by(&["b", "c"]);
+        thread::sleep(Duration::from_secs(2));
+        over.store(true, Ordering::Relaxed);
+        let seen = watch.join().unwrap();
+        drop((b, c));
+        check(&seen);
+    });
+}
+
+/// In no window, however long, are there more polls than its time allows and a small burst.
+fn check(seen: &[(Instant, u64, Instant)]) {
+    let mut most = (0.0_f64, Duration::ZERO);
+    for (at, (begun, before, _)) in seen.iter().enumerate() {
+        for (_, count, now) in &seen[at..] {
+            // From before the one count to after the other: the time of all that is between them, or longer.
+            let time = now.duration_since(*begun);
+            let over = (count - before) as f64 - time.as_secs_f64() * RATE as f64 * 1.1;
+            if over > most.0 {
+                most = (over, time);
+            }
+        }
+    }
+    let (first, last) = (seen[0], seen[seen.len() - 1]);
+    println!(
+        "{} polls in {:?}; at most {:.1} over the rate, in {:?}",
+        last.1 - first.1,
+        last.0.duration_since(first.0),
+        most.0,
+        most.1
+    );
+    assert!(most.0 <= RATE as f64 / 2.0, "{most:?}");
+    assert!(last.1 - first.1 > RATE, "it polled at all");
+}
