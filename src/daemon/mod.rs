@@ -14,7 +14,6 @@ mod sink_start;
 mod stop_limit;
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,7 +130,7 @@ impl Daemon {
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
         match &kind {
-            Kind::Own(path) => load(&mut core, &store, connection.in_flight(), path).await?,
+            Kind::Own(path) => joining::load(&mut core, &store, connection.in_flight(), path).await?,
             Kind::Shared(_) => {
                 core.restore(&store.brake().await?);
                 core.hold_none();
@@ -344,24 +343,6 @@ impl Daemon {
         limit.step("store", async { while writing.join_next().await.is_some() {} }).await;
         info!("stopped");
     }
-}
-
-/// Loads every PIN in flight of this machine's own store.
-async fn load(
-    core: &mut schedule::Core,
-    store: &Store,
-    in_flight: usize,
-    path: &Path,
-) -> Result<(), DaemonError> {
-    core.reserve(in_flight);
-    notify::starting("starting: the PINs in flight are loaded");
-    let damaged = |what| OpenError::Damaged { path: path.to_owned(), what };
-    schedule::resume(core, store).await.map_err(|error| damaged(error.0.to_string()))?;
-    if core.in_flight() != in_flight {
-        let what = format!("of {in_flight} PINs in flight {} can be read", core.in_flight());
-        return Err(damaged(what).into());
-    }
-    Ok(())
 }
 
 async fn broke(member: &mut Option<Member>) -> &'static str {

@@ -347,12 +347,11 @@ impl Connection<'_> {
         });
         let connections = self.services.connections.load(Ordering::Relaxed);
         let health = self.services.health.all();
-        let cluster = match &self.services.cluster {
-            Some(cluster) => Some((cluster.shared.look().await?, cluster.state.borrow().id)),
-            None => None,
-        };
-        let cluster = cluster.as_ref().map(|(view, id)| answer::cluster(view, *id));
-        Ok(answer::stats(&schedule, newest, trouble, connections, &health, &cursors, &failed, cluster))
+        let mut stats = answer::stats(&schedule, newest, trouble, connections, &health, &cursors, &failed);
+        if let Some(cluster) = elsewhere::numbers(self.services).await? {
+            stats["cluster"] = cluster;
+        }
+        Ok(answer::line(&serde_json::json!({"ok": true, "stats": stats})))
     }
 
     /// Waits until the client has hung up: not only stopped writing, as `nc -N` does, but closed.
