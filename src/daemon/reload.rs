@@ -157,7 +157,7 @@ fn is_of_client(key: &str) -> bool {
 
 /// Whether a key is read at the start alone.
 fn needs_restart(key: &str) -> bool {
-    let sections = ["store.", "intake.", "http."];
+    let sections = ["store.", "cluster.", "intake.", "http."];
     sections.iter().any(|section| key.starts_with(section)) || matches!(key, "shutdown_grace" | "log.format")
 }
 
