@@ -96,7 +96,8 @@ fn sink_state<'a>(
     (name, cursor, failed): &'a (String, i64, Option<Failed>),
     health: Option<&'a SinkHealth>,
 ) -> SinkState<'a> {
-    let (mut since, mut tries, mut last_error) = (None, None, None);
+    let since;
+    let (mut tries, mut last_error) = (None, None);
     let cursor = health.map_or(*cursor, |health| health.cursor.max(*cursor));
     let state = if let Some(failed) = failed {
         since = failed.first_try_at.map(rfc3339);
