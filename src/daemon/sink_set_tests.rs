@@ -115,9 +115,13 @@ async fn a_sink_that_hangs_goes_on_as_it_was_and_so_do_those_that_had_left() {
     bench.sinks.run(bench.file("slow", "slow", now), slow.clone(), Box::pin(task));
 
     let moved = [bench.file("slow", "slow-2", now), bench.file("idle", "idle-2", now)];
+    let idle = bench.sinks.running[0].leave.clone();
     let refused = {
         let time_passes = async {
             slow.asked().await;
+            while idle.is_asked() {
+                tokio::task::yield_now().await;
+            }
             tokio::time::pause();
             for _ in 0..1000 {
                 tokio::time::advance(Duration::from_secs(1)).await;
