@@ -117,6 +117,33 @@ fn a_node_that_slept_alone_writes_nothing_before_it_has_a_lease_again() {
 }
 
 #[test]
+fn a_node_that_can_not_renew_its_lease_takes_nothing_in_until_it_can() {
+    let Some(cluster) = Cluster::new() else { return };
+    let [a] = cluster.nodes(["a"]);
+    let database = &cluster.database;
+    database.execute("CREATE TABLE gate ()");
+    let pins = pins("delivered", "x", 10);
+    thread::scope(|scope| {
+        // Against renewals, and against nothing that the writer does.
+        let lock = scope.spawn(|| {
+            database.execute(
+                "SELECT FROM node FOR NO KEY UPDATE; \
+                 DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM gate) LOOP PERFORM pg_sleep(0.02); END LOOP; END $$",
+            );
+        });
+        until_true("its lease is over", || cluster.holders().is_empty());
+        let answers = harness::submit(&mut harness::Client::connect(&a.place.socket()).unwrap(), &pins);
+        let in_flight = database.count("SELECT count(*) FROM pin");
+        database.execute("INSERT INTO gate DEFAULT VALUES");
+        lock.join().unwrap();
+        assert!(answers.iter().all(|answer| answer["error"]["code"] == "store_unavailable"), "{answers:?}");
+        assert_eq!(in_flight, 0);
+    });
+    submit_anywhere(&[&a], &pins);
+    cluster.each_once(&pins);
+}
+
+#[test]
 fn a_stopped_node_hands_over_without_waiting_for_its_lease() {
     let Some(cluster) = Cluster::new() else { return };
     let lease = |name| cluster.place(name).set("cluster.lease", "60s");
