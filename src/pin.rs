@@ -125,10 +125,9 @@ impl CompactPinId {
 impl From<&PinId> for CompactPinId {
     fn from(pin: &PinId) -> Self {
         Self(match &pin.0 {
-            Text::Inline { length: 32, bytes } => compact(bytes, b'A')
-                .map(Compact::Upper)
-                .or_else(|| compact(bytes, b'a').map(Compact::Lower))
-                .unwrap_or_else(|| Compact::Text(pin.as_str().into())),
+            Text::Inline { length: 32, bytes } => {
+                compact(bytes).unwrap_or_else(|| Compact::Text(pin.as_str().into()))
+            }
             Text::Inline { .. } => Compact::Text(pin.as_str().into()),
             Text::Shared(id) => Compact::Text(id.clone()),
         })
@@ -151,18 +150,49 @@ impl fmt::Debug for CompactPinId {
     }
 }
 
-/// The bytes of the 32 hexadecimal digits that `text` begins with, if those over 9 are the letters from `ten` on.
-fn compact(text: &[u8; INLINE], ten: u8) -> Option<[u8; 16]> {
-    let value = |digit: u8| match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        _ if (ten..ten + 6).contains(&digit) => Some(digit - ten + 10),
-        _ => None,
-    };
-    let mut bytes = [0; 16];
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = value(pair[0])? << 4 | value(pair[1])?;
+/// The characters that an ID can have.
+const ALLOWED: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        allowed[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        byte += 1;
     }
-    Some(bytes)
+    allowed
+};
+
+/// What a hexadecimal digit is worth, and a bit for what it is otherwise.
+const DIGITS: [u8; 256] = {
+    let mut digits = [OTHER; 256];
+    let mut value = 0;
+    while value < 16 {
+        let (upper, lower) = (b"0123456789ABCDEF"[value], b"0123456789abcdef"[value]);
+        let letter = value > 9;
+        digits[upper as usize] = value as u8 | if letter { UPPER } else { 0 };
+        digits[lower as usize] = value as u8 | if letter { LOWER } else { 0 };
+        value += 1;
+    }
+    digits
+};
+const UPPER: u8 = 0x10;
+const LOWER: u8 = 0x20;
+const OTHER: u8 = 0x40;
+
+/// The 32 hexadecimal digits that `text` begins with, if they are that and their letters are of one case.
+fn compact(text: &[u8; INLINE]) -> Option<Compact> {
+    let mut bytes = [0; 16];
+    // All of them are looked at before anything is decided: a million are read at the start.
+    let mut kinds = 0;
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        let (high, low) = (DIGITS[usize::from(pair[0])], DIGITS[usize::from(pair[1])]);
+        *byte = high << 4 | low & 15;
+        kinds |= high | low;
+    }
+    match kinds & (UPPER | LOWER | OTHER) {
+        0 | UPPER => Some(Compact::Upper(bytes)),
+        LOWER => Some(Compact::Lower(bytes)),
+        _ => None,
+    }
 }
 
 /// The reverse of [`compact`].
@@ -186,8 +216,7 @@ impl FromStr for PinId {
         if text.len() > MAX_PIN_ID_LEN {
             return Err(InvalidPinId::TooLong(text.chars().count()));
         }
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        if let Some(at) = text.bytes().position(|byte| !allowed(byte)) {
+        if let Some(at) = text.bytes().position(|byte| !ALLOWED[usize::from(byte)]) {
             // What is before it is ASCII, so a character begins there.
             let bad = text.get(at..).and_then(|rest| rest.chars().next());
             return Err(InvalidPinId::BadCharacter(bad.unwrap_or(char::REPLACEMENT_CHARACTER)));

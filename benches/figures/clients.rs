@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use super::daemon::{Home, NEVER_DUE};
+use super::daemon::{Home, NEVER_DUE, program};
 use super::process::children_cpu;
 use super::report::{Asked, Report};
 
@@ -15,7 +15,7 @@ pub fn measure(report: &mut Report, runs: usize) {
         let spent = (0..runs).map(|_| {
             let before = children_cpu();
             for _ in 0..TIMES {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_pinwatch"));
+                let mut command = Command::new(program());
                 command.arg(name).arg("--socket").arg(home.socket()).stdout(Stdio::null());
                 assert!(command.status().expect("the command").success(), "{name} failed");
             }
@@ -24,6 +24,6 @@ pub fn measure(report: &mut Report, runs: usize) {
         let what = format!("CPU of `pinwatch {name}`");
         report.figure(&what, spent.collect(), "ms", Asked::AtMost(10.0));
     }
-    let size = std::fs::metadata(env!("CARGO_BIN_EXE_pinwatch")).expect("the binary").len();
+    let size = std::fs::metadata(program()).expect("the binary").len();
     report.figure("release binary", vec![size as f64 / 1e6], "MB", Asked::AtMost(15.0));
 }

@@ -1,8 +1,9 @@
 //! The daemon: the real binary, with its state in a folder that outlives a stop and goes with this.
 
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -17,6 +18,27 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Settings for PINs that only wait.
 pub const NEVER_DUE: [&str; 2] = ["schedule.initial_interval=1day", "schedule.max_interval=1day"];
+
+/// The binary that is measured.
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Measures this binary; else the one that is released, which is built if need be. What `cargo bench` has built
+/// is another: it has what only tests use.
+pub fn choose(program: Option<PathBuf>) {
+    let program = program.unwrap_or_else(|| {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--release", "--quiet", "--bin", "pinwatch"]);
+        let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo");
+        assert!(built.success(), "the release can't be built");
+        env!("CARGO_BIN_EXE_pinwatch").into()
+    });
+    PROGRAM.set(program).expect("chosen once");
+}
+
+/// The binary that is measured.
+pub fn program() -> &'static Path {
+    PROGRAM.get().expect("chosen at first")
+}
 
 /// A daemon's folder: its configuration's base, its store, its outcomes.
 pub struct Home {
@@ -47,7 +69,7 @@ impl Home {
 
     /// Starts a daemon, on one core or on all, and waits until it is ready.
     pub fn start(&self, core: Option<usize>, settings: &[&str]) -> Daemon {
-        let mut command = pinned(core, env!("CARGO_BIN_EXE_pinwatch"));
+        let mut command = pinned(core, program());
         // A file of our own, so that the machine's is not read.
         let config = self.at("pinwatch.toml");
         std::fs::write(&config, "").expect("a file");

@@ -35,13 +35,14 @@ const GROUPS: [(&str, fn(&mut Report, usize)); 6] = [
     ("clients", clients::measure),
 ];
 
-const USAGE: &str = "cargo bench -- [--runs N] [--short] [--json FILE] [GROUP…]\n\n\
+const USAGE: &str = "cargo bench -- [--runs N] [--short] [--json FILE] [--daemon FILE] [GROUP…]\n\n\
     Runs all groups, or those named. --runs is how often each figure is measured (3); --short is one run.\n\
-    The JSON goes to target/figures.json unless --json says otherwise.";
+    The JSON goes to target/figures.json unless --json says otherwise.\n\
+    --daemon measures another binary than the release of this tree: one from before a change, say.";
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
-    let (mut runs, mut json, mut groups) = (3, None, Vec::new());
+    let (mut runs, mut json, mut daemon, mut groups) = (3, None, None, Vec::new());
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             // This program again, in a process of its own.
@@ -52,6 +53,7 @@ fn main() {
             }
             "--runs" => runs = arguments.next().and_then(|runs| runs.parse().ok()).unwrap_or_else(|| usage()),
             "--short" => runs = 1,
+            "--daemon" => daemon = Some(arguments.next().map(PathBuf::from).unwrap_or_else(|| usage())),
             "--json" => json = Some(arguments.next().map(PathBuf::from).unwrap_or_else(|| usage())),
             name if GROUPS.iter().any(|(group, _)| *group == name) => groups.push(name.to_owned()),
             _ => usage(),
@@ -59,6 +61,7 @@ fn main() {
     }
     let json =
         json.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/figures.json")));
+    daemon::choose(daemon);
     let begun = Instant::now();
     let mut report = Report::begin();
     for (name, measure) in GROUPS {

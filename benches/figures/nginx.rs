@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -46,7 +47,7 @@ impl Nginx {
         let program = ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx"];
         let program = program.into_iter().find(|path| fs::exists(path).unwrap_or(false));
         let program = program.expect("nginx is not installed: apt-get install nginx-light");
-        let mut command = pinned(Some(SERVER), program);
+        let mut command = pinned(Some(SERVER), Path::new(program));
         command.arg("-c").arg(&path).arg("-p").arg(folder.path());
         command.arg("-e").arg(folder.path().join("error.log"));
         let mut process = Process::start(command);

@@ -49,7 +49,7 @@ pub fn saturated(nginx: &Nginx, daemon: &Daemon) -> Window {
 
 fn plain(nginx: &Nginx) -> Window {
     let this = std::env::current_exe().expect("this program");
-    let mut command = pinned(Some(MEASURED), &this.display().to_string());
+    let mut command = pinned(Some(MEASURED), &this);
     command.args([plain_loop::MODE, &nginx.base_url()]);
     let process = Process::start(command);
     thread::sleep(WARM_UP);

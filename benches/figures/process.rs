@@ -1,5 +1,6 @@
 //! A process that is measured: pinned to a core, looked at through /proc, killed when it is dropped.
 
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command};
 use std::time::Duration;
 
@@ -83,11 +84,11 @@ impl Drop for Process {
 }
 
 /// A command that runs on this core alone; anywhere, if the machine has no such core or none is named.
-pub fn pinned(core: Option<usize>, program: &str) -> Command {
+pub fn pinned(core: Option<usize>, program: &Path) -> Command {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let Some(core) = core.filter(|core| *core < cores) else { return Command::new(program) };
     let mut command = Command::new("taskset");
-    command.args(["-c", &core.to_string(), program]);
+    command.args(["-c", &core.to_string()]).arg(program);
     command
 }
 

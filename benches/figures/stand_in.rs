@@ -33,7 +33,7 @@ pub struct StandIn {
 impl StandIn {
     /// Answers after `latency`; the answer with this number is final, if a number is given.
     pub fn start(latency: Duration, final_at: Option<u8>, core: Option<usize>) -> Self {
-        let this = std::env::current_exe().expect("this program").display().to_string();
+        let this = std::env::current_exe().expect("this program");
         let mut command = pinned(core, &this);
         command.args([MODE, &latency.as_millis().to_string(), &final_at.unwrap_or(0).to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -15,7 +15,7 @@ use super::{Fate, Hints, Holders, Positions, Registered, Registry, Renewed, Repo
 use crate::pin::PinId;
 use crate::sinks::Health;
 use crate::slot::{SLOTS, Slots};
-use crate::store::postgres::{Hint, Lane, Membership, NodeRow, Questions, Registration};
+use crate::store::postgres::{Hint, Membership, NodeRow, Questions, Registration};
 use crate::store::{InFlight, Orphan, Outcome, Unavailable, Writer};
 
 /// How long after an error it is listened again.
@@ -115,12 +115,19 @@ impl Shared for Questions {
     }
 
     async fn fates(&self, pins: &[PinId]) -> Result<Vec<Fate>, Unavailable> {
-        Questions::fates(self, pins).await
+        let fates = Questions::fates(self, pins).await?;
+        let fate = |(in_flight, outcome): (bool, Option<Outcome>)| match outcome {
+            _ if in_flight => Fate::InFlight,
+            Some(outcome) => Fate::Finished(outcome),
+            None => Fate::Unknown,
+        };
+        Ok(fates.into_iter().map(fate).collect())
     }
 
     async fn before_last(&self, count: u32) -> Result<Positions, Unavailable> {
-        let lanes = Questions::before_last(self, count).await?;
-        Ok(Positions { of: lanes.into_iter().map(|lane| (lane.node, lane.seq)).collect(), others: 0 })
+        let seq = self.seq_before_last(count).await?;
+        // What comes after the look is behind the positions, whatever its number.
+        Ok(Positions { of: self.positions(seq).await?.into_iter().collect(), others: seq })
     }
 
     async fn outcomes_after(
@@ -128,7 +135,7 @@ impl Shared for Questions {
         positions: &mut Positions,
         limit: u32,
     ) -> Result<Vec<Outcome>, Unavailable> {
-        let places: Vec<Lane> = positions.of.iter().map(|(&node, &seq)| Lane { node, seq }).collect();
+        let places: Vec<_> = positions.of.iter().map(|(&node, &seq)| (node, seq)).collect();
         let outcomes = Questions::outcomes_after(self, &places, positions.others, limit).await?;
         let told = |(node, outcome): (i32, Outcome)| {
             positions.of.insert(node, outcome.seq);

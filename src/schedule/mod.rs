@@ -16,6 +16,7 @@ mod table;
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -235,6 +236,8 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
         let mut give_up = None;
         let mut expire = tokio::time::interval(EXPIRE_EVERY);
         expire.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Once, not anew for each answer.
+        let mut stopped = pin!(stop.cancelled());
         loop {
             // Here too, or clients who never stop asking would keep the answers of polls waiting for ever.
             while let Some((ticket, meaning)) = self.polls.try_answer() {
@@ -248,7 +251,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
             }
             tokio::select! {
                 biased;
-                () = stop.cancelled(), if !stopping => {
+                () = &mut stopped, if !stopping => {
                     give_up = Some(tokio::time::Instant::now() + grace);
                 }
                 count = events.recv_many(&mut batch, EVENTS_AT_ONCE) => {

@@ -198,7 +198,8 @@ fn a_store_in_use_is_not_moved_and_not_moved_onto() {
 #[test]
 fn a_move_that_was_broken_off_is_begun_again_from_the_start() {
     let Some(cluster) = Cluster::new() else { return };
-    cluster.node("a").terminate();
+    let [node] = cluster.nodes(["a"]);
+    node.terminate();
     let place = alone(&cluster);
     // What a killed one leaves.
     std::fs::write(place.path("pinwatch.db.unfinished"), "half").unwrap();

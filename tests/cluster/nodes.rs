@@ -12,7 +12,7 @@ use crate::harness;
 use crate::receiver::Receiver;
 
 /// Short, so that tests don't wait long for its end; long enough that a loaded machine keeps it.
-pub const LEASE: &str = "2s";
+pub const LEASE: &str = "3s";
 
 /// Slots of a cluster.
 pub const SLOTS: i64 = 256;
@@ -100,6 +100,26 @@ impl Cluster {
         });
     }
 
+    /// From now on the database itself writes down by which right each outcome is written. Once there are tables.
+    pub fn watch_rights(&self) {
+        until_true("there are tables", || {
+            self.database.one("SELECT to_regclass('delivery') IS NOT NULL") == "t"
+        });
+        self.database.execute(WATCH);
+    }
+
+    /// Checks that every outcome since was written by a node whose lease ran when its transaction began and that
+    /// held the PIN's slot; gives how many that were.
+    #[track_caller]
+    pub fn all_by_right(&self) -> i64 {
+        let wrong = self.database.query(
+            "SELECT w.*, d.holder FROM written w LEFT JOIN deleted d USING (tx, pin_id) \
+             WHERE NOT w.lease_runs OR d.holder IS DISTINCT FROM w.lane",
+        );
+        assert!(wrong.is_empty(), "{} outcomes were written without a right to: {wrong:?}", wrong.len());
+        self.database.count("SELECT count(*) FROM written")
+    }
+
     /// Waits until no PIN is in flight, and checks that each of these has exactly one outcome, and nothing else has.
     #[track_caller]
     pub fn each_once(&self, pins: &[String]) -> HashMap<String, Value> {
@@ -143,6 +163,24 @@ impl Cluster {
         rows.into_iter().map(|mut row| (row.remove(0), row.remove(0))).collect()
     }
 }
+
+/// Who deletes a PIN and writes its outcome does both in one transaction; nobody takes its slot or its lease meanwhile.
+/// A lease that ran when the transaction began does not end earlier by what happens since.
+const WATCH: &str = "
+    CREATE TABLE deleted (tx bigint, pin_id text, holder integer);
+    CREATE TABLE written (tx bigint, pin_id text, lane integer, lease_runs boolean);
+    CREATE FUNCTION note_deleted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO deleted SELECT txid_current(), OLD.pin_id, slot.node FROM slot WHERE slot.slot = OLD.slot;
+        RETURN NULL;
+    END $$;
+    CREATE FUNCTION note_written() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO written SELECT txid_current(), NEW.pin_id, NEW.lane, node.lease_until > now()
+            FROM node WHERE node.id = NEW.lane;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER note AFTER DELETE ON pin FOR EACH ROW EXECUTE FUNCTION note_deleted();
+    CREATE TRIGGER note AFTER INSERT ON outcome FOR EACH ROW EXECUTE FUNCTION note_written();
+";
 
 /// PIN IDs with lives as `sim-WHAT-` has them, told apart by a name.
 pub fn pins(what: &str, name: &str, count: usize) -> Vec<String> {

@@ -16,6 +16,7 @@ fn a_node_cut_off_from_the_database_is_replaced_and_comes_back() {
     let a = cluster.place_at("a", &cluster.database.url_through(line.port())).start();
     let _b = cluster.node("b");
     cluster.shared_by(&["a", "b"]);
+    cluster.watch_rights();
     let all = pins("3s", "x", 200);
     a.client().submit_all(&all);
     line.cut();
@@ -29,6 +30,7 @@ fn a_node_cut_off_from_the_database_is_replaced_and_comes_back() {
     a.client().submit_all(&more);
     cluster.each_once(&[all, more].concat());
     cluster.all_at_the_webhook();
+    cluster.all_by_right();
 }
 
 #[test]
@@ -84,7 +86,7 @@ fn a_database_that_is_gone_for_longer_than_the_lease_is_waited_for() {
     let all = pins("2s", "x", 200);
     a.client().submit_all(&all);
     server.stop();
-    thread::sleep(Duration::from_secs(4));
+    thread::sleep(Duration::from_secs(5));
     server.start();
     cluster.each_once(&all);
     cluster.all_at_the_webhook();

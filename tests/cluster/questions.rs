@@ -57,12 +57,13 @@ fn a_pin_submitted_at_one_node_is_shown_and_listed_at_each() {
 fn a_pin_is_a_duplicate_at_every_node_and_finished_at_every_node() {
     let Some(cluster) = Cluster::new() else { return };
     let [a, b] = cluster.nodes(["a", "b"]);
-    let pins = pins("2s", "x", 30);
-    a.client().submit_all(&pins);
-    let mut other = b.client();
-    assert!(pins.iter().all(|pin| other.submit(pin) == "duplicate"));
-    cluster.each_once(&pins);
-    assert!(pins.iter().all(|pin| other.submit(pin) == "finished" && a.client().submit(pin) == "finished"));
+    let (waiting, ended) = (pins("waiting", "x", 30), pins("delivered", "x", 30));
+    let (mut one, mut other) = (a.client(), b.client());
+    one.submit_all(&waiting);
+    one.submit_all(&ended);
+    assert!(waiting.iter().all(|pin| other.submit(pin) == "duplicate" && one.submit(pin) == "duplicate"));
+    ended.iter().for_each(|pin| assert_eq!(one.outcome(pin), other.outcome(pin)));
+    assert!(ended.iter().all(|pin| other.submit(pin) == "finished" && one.submit(pin) == "finished"));
 }
 
 #[test]

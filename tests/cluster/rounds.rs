@@ -94,6 +94,8 @@ fn every_acked_pin_has_exactly_one_outcome_whatever_happens_to_nodes_network_and
     let clients = Clients::refused_only_for(&["shutting_down", "store_unavailable"]);
     let sockets = nodes.each_ref().map(|node| node.place.socket());
     let mut counts = Counts::default();
+    nodes.iter_mut().for_each(|node| node.keep_running(&mut counts));
+    cluster.watch_rights();
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         // Also if this thread panics, or the others would never end.
@@ -126,6 +128,7 @@ fn every_acked_pin_has_exactly_one_outcome_whatever_happens_to_nodes_network_and
     cluster.each_once(&acked);
     delivered_everywhere(&mut nodes);
     compare(&cluster, &clients, &mut nodes, &mut counts);
+    assert_eq!(cluster.all_by_right(), i64::try_from(counts.outcomes).unwrap());
     counts.fences = cluster.database.count("SELECT sum(fence) FROM node");
     for node in &mut nodes {
         node.process.take().expect("every node runs").stop();

@@ -9,7 +9,6 @@
 mod adopt;
 mod claims;
 mod connect;
-mod fates;
 mod finish;
 mod membership;
 mod open;
@@ -26,7 +25,7 @@ use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
 pub use membership::{Membership, NodeRow, Registration};
 pub(super) use open::open_to_move;
 pub use open::{OpenError, open};
-pub use questions::{Hint, Hints, Lane, Questions};
+pub use questions::{Hint, Hints, Questions};
 pub(super) use submit::storable;
 
 /// Who this node is, for all connections of this process.

@@ -6,6 +6,7 @@ use sqlx::postgres::{PgListener, PgPool, PgRow};
 use super::super::{InFlight, Outcome, Unavailable};
 use super::Node;
 use super::connect::answer;
+use super::membership::{LOOK, NodeRow, node_row};
 use super::page::{in_flight, outcome};
 use super::write::CHANNEL;
 use crate::pin::PinId;
@@ -16,14 +17,6 @@ use crate::slot::{Slots, slot_of};
 pub struct Questions {
     pub(super) readers: PgPool,
     pub(super) node: Node,
-}
-
-/// A place in a node's part of the outbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lane {
-    /// The node's number.
-    pub node: i32,
-    pub seq: i64,
 }
 
 /// PINs that are loaded at once.
@@ -51,54 +44,65 @@ impl Questions {
         Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
     }
 
-    /// Those of these PINs that are in flight nowhere and have an outcome: the newest of each.
-    pub async fn outcomes_of(&self, pins: &[PinId]) -> Result<Vec<Outcome>, Unavailable> {
-        let (slots, pins): (Vec<i16>, Vec<&str>) =
+    /// What became of these PINs, all at one moment, in their order: whether it is in flight, and else its newest
+    /// outcome, if there is one.
+    pub async fn fates(&self, pins: &[PinId]) -> Result<Vec<(bool, Option<Outcome>)>, Unavailable> {
+        let (slots, ids): (Vec<i16>, Vec<&str>) =
             pins.iter().map(|pin| (i16::from(slot_of(pin)), pin.as_str())).unzip();
         let rows = sqlx::query(
-            "SELECT newest.seq, asked.pin_id, newest.record \
-             FROM unnest($1::smallint[], $2::text[]) AS asked (slot, pin_id) CROSS JOIN LATERAL \
-             (SELECT seq, record FROM outcome WHERE outcome.pin_id = asked.pin_id ORDER BY seq DESC LIMIT 1) AS newest \
-             WHERE NOT EXISTS (SELECT 1 FROM pin WHERE pin.slot = asked.slot AND pin.pin_id = asked.pin_id)",
+            "SELECT newest.seq, asked.pin_id, newest.record, pin.pin_id IS NOT NULL \
+             FROM unnest($1::smallint[], $2::text[]) WITH ORDINALITY AS asked (slot, pin_id, place) \
+             LEFT JOIN pin ON pin.slot = asked.slot AND pin.pin_id = asked.pin_id \
+             LEFT JOIN LATERAL (SELECT seq, record FROM outcome \
+                 WHERE outcome.pin_id = asked.pin_id AND pin.pin_id IS NULL ORDER BY seq DESC LIMIT 1) AS newest ON true \
+             ORDER BY asked.place",
         )
         .bind(slots)
-        .bind(pins)
+        .bind(ids)
         .fetch_all(&self.readers);
         let rows = answer(rows).await?;
-        Ok(rows.iter().map(outcome).collect::<Result<_, _>>()?)
+        let fate = |row: &PgRow| {
+            let seq: Option<i64> = row.try_get(0)?;
+            Ok((row.try_get(3)?, seq.map(|_| outcome(row)).transpose()?))
+        };
+        Ok(rows.iter().map(fate).collect::<Result<_, sqlx::Error>>()?)
     }
 
-    /// The name of the node that holds each slot; `None` where nobody does.
-    pub async fn holders(&self) -> Result<Vec<Option<String>>, Unavailable> {
-        let sql = "SELECT node.name FROM slot LEFT JOIN node ON node.id = slot.node ORDER BY slot.slot";
-        answer(sqlx::query_scalar(sql).fetch_all(&self.readers)).await
+    /// Every node that ever was, and what each holds, at one moment.
+    pub async fn look(&self) -> Result<Vec<NodeRow>, Unavailable> {
+        let rows = answer(sqlx::query(LOOK).fetch_all(&self.readers)).await?;
+        Ok(rows.iter().map(node_row).collect::<Result<_, _>>()?)
     }
 
-    /// Where each node's part of the outbox stands before the newest `count` outcomes of them all. What comes later
-    /// in any of them is after these.
-    pub async fn before_last(&self, count: u32) -> Result<Vec<Lane>, Unavailable> {
-        let rows = sqlx::query(
-            "WITH start AS (SELECT coalesce((SELECT seq FROM outcome ORDER BY seq DESC LIMIT 1 OFFSET $1), 0) AS seq) \
-             SELECT node.id, coalesce((SELECT max(outcome.seq) FROM outcome \
-                                       WHERE outcome.lane = node.id AND outcome.seq <= start.seq), 0) \
-             FROM node CROSS JOIN start ORDER BY node.id",
+    /// Where each node's part of the outbox stands at or before `seq`: the node's number and a `seq` of its own.
+    pub async fn positions(&self, seq: i64) -> Result<Vec<(i32, i64)>, Unavailable> {
+        Ok(sqlx::query_as(
+            "SELECT id, coalesce((SELECT max(seq) FROM outcome WHERE lane = node.id AND seq <= $1), 0) FROM node",
         )
-        .bind(i64::from(count))
-        .fetch_all(&self.readers);
-        let rows = answer(rows).await?;
-        let lane = |row: &PgRow| Ok(Lane { node: row.try_get(0)?, seq: row.try_get(1)? });
-        Ok(rows.iter().map(lane).collect::<Result<_, sqlx::Error>>()?)
+        .bind(seq)
+        .fetch_all(&self.readers)
+        .await?)
     }
 
-    /// At most `limit` outcomes of all nodes behind these places, in the order of `seq`, with the node of each; those
-    /// of a node that has no place here from its first one on, if that is after `from`.
+    /// The `seq` before the newest `count` outcomes of all nodes; the newest there is for none.
+    pub async fn seq_before_last(&self, count: u32) -> Result<i64, Unavailable> {
+        let seq: Option<i64> =
+            sqlx::query_scalar("SELECT seq FROM outcome ORDER BY seq DESC LIMIT 1 OFFSET $1")
+                .bind(i64::from(count))
+                .fetch_optional(&self.readers)
+                .await?;
+        Ok(seq.unwrap_or(0))
+    }
+
+    /// At most `limit` outcomes of all nodes behind these positions, in the order of `seq`, with the node of each;
+    /// those of a node that has no position here behind `others`.
     pub async fn outcomes_after(
         &self,
-        places: &[Lane],
-        from: i64,
+        positions: &[(i32, i64)],
+        others: i64,
         limit: u32,
     ) -> Result<Vec<(i32, Outcome)>, Unavailable> {
-        let (nodes, seqs): (Vec<i32>, Vec<i64>) = places.iter().map(|lane| (lane.node, lane.seq)).unzip();
+        let (nodes, seqs): (Vec<i32>, Vec<i64>) = positions.iter().copied().unzip();
         let rows = sqlx::query(
             "SELECT next.seq, next.pin_id, next.record, node.id FROM node \
              LEFT JOIN unnest($1::integer[], $2::bigint[]) AS place (node, seq) ON place.node = node.id \
@@ -108,7 +112,7 @@ impl Questions {
         )
         .bind(nodes)
         .bind(seqs)
-        .bind(from)
+        .bind(others)
         .bind(i64::from(limit))
         .fetch_all(&self.readers);
         let rows = answer(rows).await?;

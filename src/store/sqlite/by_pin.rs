@@ -69,7 +69,12 @@ static PUT: Many = Many::new(
     "(?, ?)",
     ") WHERE column1 IS NOT NULL",
 );
-static DROP: Many = Many::new("DELETE FROM outcome_by_pin WHERE (pin_hash, seq) IN (VALUES ", "(?, ?)", ")");
+// Not by (pin_hash, seq) IN (VALUES …), for which SQLite reads the whole table.
+static DROP: Many = Many::new(
+    "DELETE FROM outcome_by_pin WHERE pin_hash IN (",
+    "?",
+    ") AND NOT EXISTS (SELECT 1 FROM outcome WHERE outcome.seq = outcome_by_pin.seq)",
+);
 
 impl Index {
     /// The index of a file whose newest outcome has this `seq`.
@@ -142,9 +147,9 @@ impl Index {
         self.waiting.lock().extend(entries);
     }
 
-    /// Takes the entries of outcomes that are removed out of the file.
+    /// Takes the entries of outcomes out of the file that were removed before in this transaction.
     pub async fn drop(connection: &mut SqliteConnection, entries: &[Entry]) -> Result<(), sqlx::Error> {
-        DROP.execute(connection, entries, |query, (hash, seq)| query.bind(*hash).bind(*seq)).await
+        DROP.execute(connection, entries, |query, (hash, _)| query.bind(*hash)).await
     }
 
     /// They are removed, durably.

@@ -42,9 +42,9 @@ impl Reads for Reader {
                 let damaged =
                     |what: &str| Unavailable(format!("a PIN in flight is damaged: {what:?}").into());
                 let time = |millis: &str| millis.parse().map(timestamp).map_err(|_| damaged(millis));
-                let (mut submitted, mut deadlines) = (submitted.split(' '), deadlines.split(' '));
+                let (mut submitted, mut deadlines) = (fields(&submitted), fields(&deadlines));
                 let mut before = after.as_str();
-                for pin in pins.split(' ') {
+                for pin in fields(&pins) {
                     // A flipped bit in a PIN ID that still is one: `quick_check` does not look at the order.
                     if pin <= before {
                         return Err(damaged(pin));
@@ -261,6 +261,16 @@ struct Page {
     pins: String,
     submitted: String,
     deadlines: String,
+}
+
+/// What a column of a page has, in its order.
+fn fields(column: &str) -> impl Iterator<Item = &str> {
+    let mut begin = 0;
+    memchr::memchr_iter(b' ', column.as_bytes()).chain([column.len()]).map(move |end| {
+        let field = column.get(begin..end).unwrap_or_default();
+        begin = end + 1;
+        field
+    })
 }
 
 /// The page behind a PIN ID; `None` where there is no more.

@@ -46,7 +46,6 @@ pub struct WriteConnection {
 }
 
 /// What a transaction does beside what its callers hear of.
-#[derive(Default)]
 struct Beside {
     step: Step,
     pruned: Vec<Entry>,
@@ -121,8 +120,7 @@ impl WriteConnection {
         let in_flight = self.in_flight.saturating_sub(applied.finished.len());
         let room = max_in_flight.saturating_sub(in_flight);
         submit(connection, &self.index.waiting, &work.submits, room, &mut applied).await?;
-        let mut beside = Beside::default();
-        beside.step = self.index.step(connection, applied.finished.len(), newest).await?;
+        let step = self.index.step(connection, applied.finished.len(), newest).await?;
         for progress in &work.progress {
             advance(connection, progress).await?;
         }
@@ -137,13 +135,14 @@ impl WriteConnection {
                 .execute(&mut *connection)
                 .await?;
         }
+        let mut pruned = Vec::new();
         if let Some(before) = work.prune {
-            beside.pruned = prune(connection, before).await?;
-            applied.pruned = beside.pruned.len() as u64;
+            pruned = prune(connection, before).await?;
+            applied.pruned = pruned.len() as u64;
         }
         fault_point!("not-committed");
         sqlx::query("COMMIT").execute(connection).await?;
-        Ok((applied, beside))
+        Ok((applied, Beside { step, pruned }))
     }
 
     /// Registers a sink, if it is new, with its first cursor; gives its cursor.
