@@ -25,8 +25,11 @@ use std::time::Instant;
 
 use report::Report;
 
-/// What can be measured, by name, in the order of the issue that asks for it.
-const GROUPS: [(&str, fn(&mut Report, usize)); 6] = [
+/// What can be measured under one name: measures each figure so many times.
+type Group = (&'static str, fn(&mut Report, usize));
+
+/// What can be measured, in the order of the issue that asks for it.
+const GROUPS: [Group; 6] = [
     ("polls", polls::measure),
     ("lives", lives::measure),
     ("submits", submits::measure),
@@ -37,7 +40,7 @@ const GROUPS: [(&str, fn(&mut Report, usize)); 6] = [
 
 const USAGE: &str = "cargo bench -- [--runs N] [--short] [--json FILE] [--daemon FILE] [GROUP…]\n\n\
     Runs all groups, or those named. --runs is how often each figure is measured (3); --short is one run.\n\
-    The JSON goes to target/figures.json unless --json says otherwise.\n\
+    The JSON goes to target/figures.json unless --json says otherwise, and the table as Markdown beside it.\n\
     --daemon measures another binary than the release of this tree: one from before a change, say.";
 
 fn main() {

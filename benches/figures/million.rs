@@ -55,7 +55,7 @@ fn memory(report: &mut Report, home: &Home) -> Daemon {
     );
     report.figure("  bytes a PIN between the two", vec![slope], "bytes", Asked::AtMost(200.0));
     let slower = last.as_secs_f64() / first.as_secs_f64();
-    report.figure("submit of the last 100,000, to that of the first", vec![slower], "", Asked::AtMost(1.3));
+    report.figure("submit of the last 100,000, to that of the first", vec![slower], "", Asked::Nothing);
     daemon
 }
 

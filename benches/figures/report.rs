@@ -1,4 +1,5 @@
-//! The table and the JSON: figures, each with the limit that was asked for and whether it was reached.
+//! The table, as text, as JSON and as Markdown: figures, each with the limit that was asked for and whether it was
+//! reached.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,6 +18,7 @@ pub enum Asked {
 /// Prints figures as they are measured, and keeps them for the JSON.
 pub struct Report {
     figures: Vec<Value>,
+    markdown: String,
     group: &'static str,
     missed: usize,
 }
@@ -29,7 +31,9 @@ impl Report {
             "{:<62} {:>14}  {:<21} {:>10}",
             "figure (median of its runs)", "measured", "lowest .. highest", "asked"
         );
-        Self { figures: Vec::new(), group: "", missed: 0 }
+        let markdown =
+            "| figure | measured | lowest .. highest | asked | |\n|---|---|---|---|---|\n".to_owned();
+        Self { figures: Vec::new(), markdown, group: "", missed: 0 }
     }
 
     /// What follows belongs to this group.
@@ -61,6 +65,12 @@ impl Report {
         };
         self.missed += usize::from(reached == Some(false));
         println!("{what:<62} {:>14}  {range:<21} {asked:>10} {mark}", format!("{} {unit}", short(median)));
+        let unit_of_all = format!("{} {unit}", short(median));
+        self.markdown += &format!(
+            "| {what} | {} | {range} | {asked} | {} |\n",
+            unit_of_all.trim_end(),
+            mark.to_lowercase()
+        );
         self.figures.push(json!({
             "group": self.group, "figure": what.trim(), "unit": unit, "median": median, "measured": measured,
             "asked": asked, "reached": reached,
@@ -72,7 +82,9 @@ impl Report {
         let all =
             json!({"machine": machine(), "runs": runs, "seconds": took.as_secs(), "figures": self.figures});
         let text = format!("{all:#}\n");
-        match std::fs::write(path, text) {
+        let written = std::fs::write(path, text)
+            .and_then(|()| std::fs::write(path.with_extension("md"), &self.markdown));
+        match written {
             Ok(()) => println!("# {} limits missed; {} s; {}", self.missed, took.as_secs(), path.display()),
             Err(error) => eprintln!("{} can't be written: {error}", path.display()),
         }

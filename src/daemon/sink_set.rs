@@ -16,7 +16,7 @@ use super::sink_start::{self, Outbox, SinkTask};
 use super::{DaemonError, Unavailable};
 use crate::config;
 use crate::fault::fault_point;
-use crate::sinks::{Leave, SinkHealth};
+use crate::sinks::Leave;
 use crate::store::Order;
 
 /// How long a sink that is to leave may take for what it is at.
@@ -107,7 +107,8 @@ impl SinkSet {
             // Before anybody can ask: who has no health is taken for a sink that is not configured any more. The
             // trouble was that of its predecessor.
             self.common.health.update(&config.name, |health| {
-                *health = SinkHealth { cursor: health.cursor.max(cursor), ..SinkHealth::default() };
+                health.cursor = health.cursor.max(cursor);
+                (health.trouble, health.closed) = (None, false);
             });
             self.run(config, leave, task);
         }

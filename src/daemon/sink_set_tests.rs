@@ -1,11 +1,9 @@
-//! Exchanges of sinks with a real store and real files, on a disk that hangs or is gone.
+//! Exchanges of sinks with a real store and real files, one of which hangs or whose folder is gone.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc as blocking;
 
 use tempfile::TempDir;
-use tokio::runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +22,7 @@ struct Bench {
     sinks: SinkSet,
     writer: Writer,
     health: Health,
+    _rotate: watch::Sender<u64>,
 }
 
 impl Bench {
@@ -34,6 +33,7 @@ impl Bench {
         let (committed, _) = mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(connection, committed, usize::MAX);
         tokio::spawn(task.run());
+        let (rotate, rotations) = watch::channel(0);
         let health = Health::default();
         let sinks = SinkSet::new(Outbox {
             cursor: 0,
@@ -41,11 +41,11 @@ impl Bench {
             writer: writer.clone(),
             clock: Clock::system(),
             health: health.clone(),
-            rotate: watch::channel(0).1,
+            rotate: rotations,
             finish: CancellationToken::new(),
             leave: Leave::default(),
         });
-        Self { folder, sinks, writer, health }
+        Self { folder, sinks, writer, health, _rotate: rotate }
     }
 
     fn path(&self, file: &str) -> PathBuf {
@@ -97,82 +97,73 @@ fn pins_in(path: &Path) -> Vec<String> {
     text.lines().map(|line| line.split('"').nth(9).unwrap().to_owned()).collect()
 }
 
-/// A runtime whose file work stands still as long as its one thread for that is taken.
-fn runtime() -> runtime::Runtime {
-    runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap()
-}
+#[tokio::test]
+async fn a_sink_that_hangs_goes_on_as_it_was_and_so_do_those_that_had_left() {
+    let mut bench = Bench::new().await;
+    let now = config::From::Now;
+    bench.sinks.start(&[bench.file("idle", "idle", now)]).await.unwrap();
+    // One that hangs in a write, and leaves when it is asked behind that.
+    let (slow, (go_on, hung)) = (Leave::default(), oneshot::channel::<()>());
+    let place = slow.clone();
+    let task = async move {
+        let _ = hung.await;
+        place.asked().await;
+        assert!(place.leaves());
+    };
+    bench.writer.register("slow".into(), false).await.unwrap();
+    bench.health.update("slow", |_| {});
+    bench.sinks.run(bench.file("slow", "slow", now), slow.clone(), Box::pin(task));
 
-#[test]
-fn a_sink_that_hangs_goes_on_as_it_was_and_so_do_those_that_had_left() {
-    runtime().block_on(async {
-        let mut bench = Bench::new().await;
-        let (now, oldest) = (config::From::Now, config::From::Oldest);
-        bench.finish("P1").await;
-        // Only the one from the oldest has something to deliver, and hangs with it.
-        let first = [bench.file("slow", "slow", oldest), bench.file("idle", "idle", now)];
-        let moved = [bench.file("slow", "slow-2", oldest), bench.file("idle", "idle-2", now)];
-        let prepared = bench.sinks.prepare(&first).await.unwrap();
-        let (release, held) = blocking::channel::<()>();
-        let disk = tokio::task::spawn_blocking(move || held.recv());
-        bench.sinks.change_over(prepared);
-        tokio::task::yield_now().await;
-
-        let asked = bench.sinks.running[0].leave.clone();
-        let refused = {
-            let time_passes = async {
-                asked.asked().await;
-                tokio::time::pause();
-                for _ in 0..1000 {
-                    tokio::time::advance(Duration::from_secs(1)).await;
-                    tokio::task::yield_now().await;
-                }
-            };
-            tokio::select! {
-                changed = bench.sinks.prepare(&moved) => changed.map(|_| ()),
-                () = time_passes => panic!("it waits for ever"),
-            }
-        };
-        tokio::time::resume();
-        assert!(matches!(&refused, Err(CantChange::Busy(name)) if name == "slow"), "{refused:?}");
-        release.send(()).unwrap();
-        disk.await.unwrap().unwrap();
-        bench.finish("P2").await;
-        bench.wait_for_lines("slow", &["P1", "P2"]).await;
-        bench.wait_for_lines("idle", &["P2"]).await;
-        assert!(!bench.path("slow-2").exists() && !bench.path("idle-2").exists());
-
-        let prepared = bench.sinks.prepare(&moved).await.unwrap();
-        assert_eq!(bench.sinks.change_over(prepared), ["sink slow changed", "sink idle changed"]);
-        bench.finish("P3").await;
-        for file in ["slow-2", "idle-2"] {
-            bench.wait_for_lines(file, &["P3"]).await;
-        }
-        assert_eq!((pins_in(&bench.path("slow")).len(), pins_in(&bench.path("idle")).len()), (2, 1));
-    });
-}
-
-#[test]
-fn a_sink_that_left_and_cannot_be_opened_again_delivers_once_it_can() {
-    runtime().block_on(async {
-        let mut bench = Bench::new().await;
-        let now = config::From::Now;
-        let [here, away] = [bench.path("here"), bench.path("away")];
-        std::fs::create_dir(&here).unwrap();
-        bench.sinks.start(&[bench.file("one", "here/one", now)]).await.unwrap();
-        std::fs::rename(&here, &away).unwrap();
-        let wanted = [bench.file("one", "moved", now), bench.file("two", "missing/two", now)];
-        let refused = bench.sinks.prepare(&wanted).await.map(|_| ());
-        assert!(matches!(refused, Err(CantChange::Start(_))), "{refused:?}");
-        bench.finish("P1").await;
-        let in_trouble = async {
-            while bench.health.all()["one"].trouble.is_none() {
+    let moved = [bench.file("slow", "slow-2", now), bench.file("idle", "idle-2", now)];
+    let refused = {
+        let time_passes = async {
+            slow.asked().await;
+            tokio::time::pause();
+            for _ in 0..1000 {
+                tokio::time::advance(Duration::from_secs(1)).await;
                 tokio::task::yield_now().await;
             }
         };
-        timeout(PATIENCE, in_trouble).await.expect("nobody tries to open the old one");
-        std::fs::rename(&away, &here).unwrap();
-        bench.wait_for_lines("here/one", &["P1"]).await;
-        assert_eq!(pins_in(&bench.path("moved")), [""; 0]);
-        assert_eq!(bench.sinks.common.store.cursors().await.unwrap().len(), 1, "the other has no cursor");
-    });
+        tokio::select! {
+            changed = bench.sinks.prepare(&moved) => changed.map(|_| ()),
+            () = time_passes => panic!("it waits for ever"),
+        }
+    };
+    tokio::time::resume();
+    assert!(matches!(&refused, Err(CantChange::Busy(name)) if name == "slow"), "{refused:?}");
+    assert!(!bench.path("slow-2").exists() && !bench.path("idle-2").exists());
+    bench.finish("P1").await;
+    bench.wait_for_lines("idle", &["P1"]).await;
+    go_on.send(()).expect("the one that hangs was broken off");
+
+    let prepared = bench.sinks.prepare(&moved).await.unwrap();
+    assert_eq!(bench.sinks.change_over(prepared), ["sink slow changed", "sink idle changed"]);
+    bench.finish("P2").await;
+    bench.wait_for_lines("slow-2", &["P1", "P2"]).await;
+    bench.wait_for_lines("idle-2", &["P2"]).await;
+    assert_eq!(pins_in(&bench.path("idle")), ["P1"]);
+}
+
+#[tokio::test]
+async fn a_sink_that_left_and_cannot_be_opened_again_delivers_once_it_can() {
+    let mut bench = Bench::new().await;
+    let now = config::From::Now;
+    let [here, away] = [bench.path("here"), bench.path("away")];
+    std::fs::create_dir(&here).unwrap();
+    bench.sinks.start(&[bench.file("one", "here/one", now)]).await.unwrap();
+    std::fs::rename(&here, &away).unwrap();
+    let wanted = [bench.file("one", "moved", now), bench.file("two", "missing/two", now)];
+    let refused = bench.sinks.prepare(&wanted).await.map(|_| ());
+    assert!(matches!(refused, Err(CantChange::Start(_))), "{refused:?}");
+    bench.finish("P1").await;
+    let in_trouble = async {
+        while bench.health.all()["one"].trouble.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, in_trouble).await.expect("nobody tries to open the old one");
+    std::fs::rename(&away, &here).unwrap();
+    bench.wait_for_lines("here/one", &["P1"]).await;
+    assert_eq!(pins_in(&bench.path("moved")), [""; 0]);
+    assert_eq!(bench.sinks.common.store.cursors().await.unwrap().len(), 1, "the other has no cursor");
 }

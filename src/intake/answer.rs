@@ -82,7 +82,7 @@ pub fn tail_end(next: i64) -> String {
 struct SinkState<'a> {
     name: &'a str,
     state: &'static str,
-    /// Since when it is tried.
+    /// Since when it has it, or since when it is tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,7 +98,8 @@ fn sink_state<'a>(
     (name, cursor, failed): &'a (String, i64, Option<Failed>),
     health: Option<&'a SinkHealth>,
 ) -> SinkState<'a> {
-    let (mut since, mut tries, mut last_error) = (None, None, None);
+    let since;
+    let (mut tries, mut last_error) = (None, None);
     let cursor = health.map_or(*cursor, |health| health.cursor.max(*cursor));
     let state = if let Some(failed) = failed {
         since = failed.first_try_at.map(rfc3339);
@@ -106,6 +107,7 @@ fn sink_state<'a>(
         last_error = failed.error.as_deref();
         if failed.dead { "dead_letter" } else { "retrying" }
     } else if cursor >= seq {
+        since = health.and_then(|health| health.has_since(seq)).map(rfc3339);
         "delivered"
     } else {
         let trouble = health.and_then(|health| health.trouble.as_ref());
@@ -299,8 +301,7 @@ pub fn stats(
         Ending::ALL.iter().map(|e| (e.as_str().to_owned(), counts.outcomes[*e as usize].into())).collect();
     let trouble = |since: Timestamp, what: &str| serde_json::json!({"since": rfc3339(since), "what": what});
     let forgotten = cursors.iter().filter(|(name, _)| !health.contains_key(name));
-    let forgotten = forgotten
-        .map(|(name, cursor)| (name, false, SinkHealth { cursor: *cursor, ..SinkHealth::default() }));
+    let forgotten = forgotten.map(|(name, cursor)| (name, false, SinkHealth::at(*cursor)));
     let sinks: serde_json::Map<_, _> = health
         .iter()
         .map(|(name, health)| (name, true, health.clone()))

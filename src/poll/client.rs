@@ -56,12 +56,15 @@ struct Inner {
     /// The URL of some PIN: a copy of it with another path costs a fraction of reading one from text.
     url: Url,
     /// Its path before the PIN ID, and after it.
-    path: (Box<str>, Box<str>),
+    path: AroundPin,
     /// What no error text may repeat, should the API or a proxy say back what it got.
     secrets: Vec<SecretString>,
     /// For the whole poll: connecting, a second try, the body.
     timeout: Duration,
 }
+
+/// A path before the PIN ID, and after it.
+type AroundPin = (Box<str>, Box<str>);
 
 /// The connections in use; those before may still have polls that are under way.
 struct Connections {
@@ -278,7 +281,7 @@ impl fmt::Debug for Client {
 }
 
 /// The URL of a sample, and its path before and after the PIN ID: `path` is put behind the base URL's own.
-fn url_parts(base: &Url, path: &str) -> Result<(Url, (Box<str>, Box<str>)), ClientError> {
+fn url_parts(base: &Url, path: &str) -> Result<(Url, AroundPin), ClientError> {
     let has_user = !base.username().is_empty() || base.password().is_some();
     if !matches!(base.scheme(), "http" | "https")
         || !base.has_host()

@@ -165,6 +165,8 @@ impl<S: Ordered> Dispatcher<S> {
         let mut delivered: Vec<i64> = outcomes.iter().map(|outcome| outcome.seq).collect();
         let (count, result) = self.sink.deliver(outcomes).await;
         delivered.truncate(count);
+        let now = self.clock.wall();
+        self.health.update(&self.name, |health| health.delivered(&delivered, now));
         self.writer.advance(Progress { sink: self.name.clone(), delivered, ..Progress::default() }).await;
         // Before the next look, or the same would be found again.
         self.writer.flush().await.map_err(later)?;
@@ -177,7 +179,8 @@ impl<S: Ordered> Dispatcher<S> {
         self.cursor = seq;
         let progress = Progress { sink: self.name.clone(), cursor: Some(seq), ..Progress::default() };
         self.writer.advance(progress).await;
-        self.health.update(&self.name, |health| health.cursor = seq);
+        let now = self.clock.wall();
+        self.health.update(&self.name, |health| health.advance(seq, now));
     }
 
     /// Waits until the sink can be opened again; breaks if the daemon stops or the sink leaves first, or if it

@@ -129,6 +129,38 @@ async fn nodes_that_submit_and_finish_each_others_pins_never_fail_each_other() {
     assert_eq!(database.count("SELECT count(*) FROM pin"), 0);
 }
 
+/// Another node in another order of its locks, as one of another version might be.
+#[tokio::test]
+async fn who_loses_a_deadlock_tries_again_and_nobody_hears_of_it() {
+    let Some(database) = database() else { return };
+    let name = database.one("SELECT current_database()");
+    database.execute(&format!("ALTER DATABASE {name} SET deadlock_timeout = '3s'"));
+    let mut node = node_at(&database.url(), "a", &Slots::ALL).await;
+    let mut pins = ids("P", 2);
+    pins.sort_by_key(|id| slot_of(&pin(id)));
+    let insert = |id: &str| {
+        let slot = slot_of(&pin(id));
+        sqlx::AssertSqlSafe(format!("INSERT INTO pin VALUES ({slot}, '{id}', 0, 0) ON CONFLICT DO NOTHING"))
+    };
+    let mut other = PgConnection::connect(&database.url()).await.unwrap();
+    other.execute("SET deadlock_timeout = '60s'; BEGIN").await.unwrap();
+    other.execute(insert(&pins[1])).await.unwrap();
+    let meanwhile = async {
+        // The node has the first, and waits for the second.
+        let mut look = PgConnection::connect(&database.url()).await.unwrap();
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                     AND datname = current_database()";
+        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut look).await.unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+        other.execute(insert(&pins[0])).await.unwrap();
+        other.execute("COMMIT").await.unwrap();
+    };
+    let asked = strs(&pins);
+    let (submitted, ()) = tokio::join!(node.submit(&asked), meanwhile);
+    assert_eq!(submitted, [Submitted::Duplicate, Submitted::Duplicate]);
+}
+
 #[tokio::test]
 async fn what_commits_late_in_another_nodes_lane_is_not_stepped_over() {
     let Some(database) = database() else { return };
@@ -179,6 +211,35 @@ async fn slots_of_a_living_node_are_its_own_and_those_of_a_dead_one_are_not() {
     let applied = b.apply(verdicts(&strs(&odd))).await;
     assert!(applied.finished.is_empty() && applied.cluster.gone.is_empty());
     assert_eq!(applied.cluster.known, ended);
+}
+
+#[tokio::test]
+async fn nothing_is_taken_from_a_dead_node_while_a_transaction_of_it_is_open_nor_by_a_dead_one() {
+    let Some(database) = database() else { return };
+    let (mut a, mut b) = two(&database).await;
+    let [_, odd] = of_each(1);
+    b.writes.register_sink("s", true).await.unwrap();
+    b.live(&strs(&odd)).await;
+    let mut last = PgConnection::connect(&database.url()).await.unwrap();
+    last.execute("BEGIN").await.unwrap();
+    // As every writing transaction begins.
+    last.execute("SELECT 1 FROM node WHERE name = 'b' FOR KEY SHARE").await.unwrap();
+    die(&database, "b");
+    let node = database.one("SELECT id FROM node WHERE name = 'b'").parse().unwrap();
+    let adopt = || {
+        let cluster =
+            ClusterWork { adopt: vec![Orphan { node, sink: "s".into() }], ..ClusterWork::default() };
+        Transaction { cluster, ..Transaction::default() }
+    };
+    assert_eq!(a.membership().take(&Slots::ALL).await.unwrap().len(), 0);
+    assert_eq!(a.apply(adopt()).await.cluster.adopted, [0]);
+
+    last.execute("ROLLBACK").await.unwrap();
+    die(&database, "a");
+    assert!(a.membership().take(&Slots::ALL).await.is_err(), "it has no lease itself");
+    assert!(a.membership().renew("{}").await.unwrap());
+    assert_eq!(a.membership().take(&Slots::ALL).await.unwrap().len(), 128);
+    assert_eq!(a.apply(adopt()).await.cluster.adopted, [1]);
 }
 
 #[tokio::test]

@@ -212,6 +212,7 @@ impl Task {
         let now = now(&self.clock);
         if let Some(step) = self.state.step() {
             self.told.failed(&step.failed, now);
+            self.told.delivered(&step.delivered, now);
             self.writer.advance(step).await;
         }
         self.told.health(self.state.cursor(), self.state.trouble(), now);

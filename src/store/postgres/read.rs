@@ -121,6 +121,11 @@ impl Reads for Reader {
         Ok(seq.unwrap_or(0))
     }
 
+    async fn first_seq_from(&self, seq: i64) -> Result<Option<i64>, Unavailable> {
+        let sql = "SELECT seq FROM outcome WHERE seq >= $1 ORDER BY seq LIMIT 1";
+        answer(sqlx::query_scalar(sql).bind(seq).fetch_optional(&self.readers)).await
+    }
+
     async fn cursors(&self) -> Result<Vec<(String, i64)>, Unavailable> {
         let rows = sqlx::query("SELECT sink, cursor FROM cursor WHERE lane = $1 ORDER BY sink")
             .bind(self.node.id())

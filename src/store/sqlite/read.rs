@@ -142,6 +142,11 @@ impl Reads for Reader {
         Ok(seq.unwrap_or(0))
     }
 
+    async fn first_seq_from(&self, seq: i64) -> Result<Option<i64>, Unavailable> {
+        let first = sqlx::query_scalar("SELECT min(seq) FROM outcome WHERE seq >= ?1");
+        Ok(first.bind(seq).fetch_one(&self.readers).await?)
+    }
+
     async fn cursors(&self) -> Result<Vec<(String, i64)>, Unavailable> {
         let rows =
             sqlx::query("SELECT name, cursor FROM sink ORDER BY name").fetch_all(&self.readers).await?;

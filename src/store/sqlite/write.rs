@@ -369,12 +369,23 @@ async fn carry_out(connection: &mut SqliteConnection, order: &Order) -> Result<u
             sqlx::query(sql).bind(sink).bind(from).bind(to).execute(connection).await?
         }
         Order::Forget { sink } => {
-            sqlx::query("DELETE FROM delivery WHERE sink = ?1").bind(sink).execute(&mut *connection).await?;
-            sqlx::query("DELETE FROM sink WHERE name = ?1").bind(sink).execute(connection).await?
+            let some = sqlx::query(
+                "DELETE FROM delivery WHERE sink = ?1 AND seq IN ( \
+                     SELECT seq FROM delivery WHERE sink = ?1 ORDER BY seq LIMIT ?2)",
+            );
+            let some = some.bind(sink).bind(FORGET_AT_ONCE).execute(&mut *connection).await?.rows_affected();
+            if some == u64::from(FORGET_AT_ONCE) {
+                return Ok(some);
+            }
+            let done = sqlx::query("DELETE FROM sink WHERE name = ?1").bind(sink).execute(connection).await?;
+            return Ok(some + done.rows_affected());
         }
     };
     Ok(done.rows_affected())
 }
+
+/// Deliveries of a sink that are forgotten at once: bounds the transaction.
+const FORGET_AT_ONCE: u32 = 10_000;
 
 /// Outcomes that are removed at once: bounds the transaction, so that nobody waits long for it.
 const PRUNE_AT_ONCE: i64 = 2000;
