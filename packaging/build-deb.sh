@@ -13,13 +13,24 @@ fi
 made=target/packaging
 rm -rf "$made"
 mkdir -p "$made"
-install -m 0755 "$PINWATCH_BINARY" "$made/pinwatch"
+# As dh_strip does it; a debug build's symbols would be most of the package.
+strip --remove-section=.comment --remove-section=.note -o "$made/pinwatch" "$PINWATCH_BINARY"
 "$made/pinwatch" man --dir "$made/man"
 gzip -9n "$made"/man/*.1
 for shell in bash zsh fish; do
   "$made/pinwatch" completions "$shell" > "$made/pinwatch.$shell"
 done
 gzip -9nc CHANGELOG.md > "$made/changelog.gz"
+# Debian wants the package's own history too, in its own form. Dated so that a build of the same commit is the same.
+version=$("$made/pinwatch" --version | cut -d' ' -f2)
+date=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}
+cat > "$made/changelog.Debian" <<END
+pinwatch ($version-1) unstable; urgency=medium
+
+  * Version $version; what users notice of it is in changelog.gz beside this file.
+
+ -- $(sed -n 's/^maintainer = "\(.*\)"$/\1/p' Cargo.toml)  $(date -uRd "@$date")
+END
 
 # The configuration of the package: every key as in config/pinwatch.toml, with outcomes in a file that
 # logrotate knows, and the log in the journal with its fields.

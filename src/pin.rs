@@ -1,9 +1,11 @@
 //! The PIN ID: what names a PIN everywhere in pinwatch.
 //!
 //! A `PinId` that exists is valid, so nothing past the intake checks again, and it can be put into a URL
-//! path, a log line or a table without surprises.
+//! path, a log line or a table without surprises. [`CompactPinId`] is the same for a million that are kept.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -13,12 +15,21 @@ use thiserror::Error;
 /// The longest PIN ID that is taken, in characters (all of them ASCII, so also in bytes).
 pub const MAX_PIN_ID_LEN: usize = 128;
 
+/// An ID of at most so many characters is kept in place; with it, a `PinId` has 40 bytes.
+const INLINE: usize = 38;
+
 /// The ID of one PIN: 1 to 128 characters of `A-Z a-z 0-9 - _ .`, and neither `.` nor `..`.
 ///
 /// Opaque to us; Infobip's are 32 hexadecimal digits. `.` and `..` are refused because a URL path would
-/// swallow them. Cloning is cheap.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PinId(Arc<str>);
+/// swallow them. Cloning is cheap: IDs that vendors use need no memory of their own.
+#[derive(Clone)]
+pub struct PinId(Text);
+
+#[derive(Clone)]
+enum Text {
+    Inline { length: u8, bytes: [u8; INLINE] },
+    Shared(Arc<str>),
+}
 
 /// Why a string is no PIN ID.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -36,8 +47,162 @@ pub enum InvalidPinId {
 impl PinId {
     /// The ID as it was submitted.
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            // Checked when it was made, and again here, because unsafe code would be the only way around it.
+            Text::Inline { length, bytes } => {
+                bytes.get(..usize::from(*length)).and_then(|id| str::from_utf8(id).ok()).unwrap_or_default()
+            }
+            Text::Shared(id) => id,
+        }
     }
+
+    /// The ID that a text is known to be.
+    fn of_valid(text: &str) -> Self {
+        let mut bytes = [0; INLINE];
+        match (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
+            (Some(start), Ok(length)) => {
+                start.copy_from_slice(text.as_bytes());
+                Self(Text::Inline { length, bytes })
+            }
+            _ => Self(Text::Shared(text.into())),
+        }
+    }
+}
+
+impl PartialEq for PinId {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for PinId {}
+
+impl PartialOrd for PinId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for PinId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl Hash for PinId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+/// A PIN ID in as little memory as it can be kept: 32 hexadecimal digits, all letters of one case, are 16 bytes
+/// and no allocation.
+///
+/// Two of them are equal if the IDs are, to the letter.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CompactPinId(Compact);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Compact {
+    /// Also where there are no letters: each ID has one form.
+    Upper([u8; 16]),
+    Lower([u8; 16]),
+    Text(Arc<str>),
+}
+
+impl CompactPinId {
+    /// The ID itself.
+    pub fn expand(&self) -> PinId {
+        match &self.0 {
+            Compact::Upper(bytes) => expand(bytes, b'A'),
+            Compact::Lower(bytes) => expand(bytes, b'a'),
+            Compact::Text(id) if id.len() > INLINE => PinId(Text::Shared(id.clone())),
+            Compact::Text(id) => PinId::of_valid(id),
+        }
+    }
+}
+
+impl From<&PinId> for CompactPinId {
+    fn from(pin: &PinId) -> Self {
+        Self(match &pin.0 {
+            Text::Inline { length: 32, bytes } => {
+                compact(bytes).unwrap_or_else(|| Compact::Text(pin.as_str().into()))
+            }
+            Text::Inline { .. } => Compact::Text(pin.as_str().into()),
+            Text::Shared(id) => Compact::Text(id.clone()),
+        })
+    }
+}
+
+impl Hash for CompactPinId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match &self.0 {
+            // Two that differ in case alone share a bucket, which nobody can do more than once.
+            Compact::Upper(bytes) | Compact::Lower(bytes) => state.write(bytes),
+            Compact::Text(id) => id.hash(state),
+        }
+    }
+}
+
+impl fmt::Debug for CompactPinId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.expand().fmt(f)
+    }
+}
+
+/// The characters that an ID can have.
+const ALLOWED: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        allowed[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        byte += 1;
+    }
+    allowed
+};
+
+/// What a hexadecimal digit is worth, and a bit for what it is otherwise.
+const DIGITS: [u8; 256] = {
+    let mut digits = [OTHER; 256];
+    let mut value = 0;
+    while value < 16 {
+        let (upper, lower) = (b"0123456789ABCDEF"[value], b"0123456789abcdef"[value]);
+        let letter = value > 9;
+        digits[upper as usize] = value as u8 | if letter { UPPER } else { 0 };
+        digits[lower as usize] = value as u8 | if letter { LOWER } else { 0 };
+        value += 1;
+    }
+    digits
+};
+const UPPER: u8 = 0x10;
+const LOWER: u8 = 0x20;
+const OTHER: u8 = 0x40;
+
+/// The 32 hexadecimal digits that `text` begins with, if they are that and their letters are of one case.
+fn compact(text: &[u8; INLINE]) -> Option<Compact> {
+    let mut bytes = [0; 16];
+    // All of them are looked at before anything is decided: a million are read at the start.
+    let mut kinds = 0;
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        let (high, low) = (DIGITS[usize::from(pair[0])], DIGITS[usize::from(pair[1])]);
+        *byte = high << 4 | low & 15;
+        kinds |= high | low;
+    }
+    match kinds & (UPPER | LOWER | OTHER) {
+        0 | UPPER => Some(Compact::Upper(bytes)),
+        LOWER => Some(Compact::Lower(bytes)),
+        _ => None,
+    }
+}
+
+/// The reverse of [`compact`].
+fn expand(bytes: &[u8; 16], ten: u8) -> PinId {
+    let digit = |value: u8| if value < 10 { b'0' + value } else { ten + value - 10 };
+    let mut text = [0; INLINE];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        (pair[0], pair[1]) = (digit(byte >> 4), digit(byte & 15));
+    }
+    PinId(Text::Inline { length: 32, bytes: text })
 }
 
 impl FromStr for PinId {
@@ -51,32 +216,33 @@ impl FromStr for PinId {
         if text.len() > MAX_PIN_ID_LEN {
             return Err(InvalidPinId::TooLong(text.chars().count()));
         }
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if let Some(bad) = text.chars().find(|c| !allowed(*c)) {
-            return Err(InvalidPinId::BadCharacter(bad));
+        if let Some(at) = text.bytes().position(|byte| !ALLOWED[usize::from(byte)]) {
+            // What is before it is ASCII, so a character begins there.
+            let bad = text.get(at..).and_then(|rest| rest.chars().next());
+            return Err(InvalidPinId::BadCharacter(bad.unwrap_or(char::REPLACEMENT_CHARACTER)));
         }
         if matches!(text, "." | "..") {
             return Err(InvalidPinId::Dots);
         }
-        Ok(Self(text.into()))
+        Ok(Self::of_valid(text))
     }
 }
 
 impl fmt::Display for PinId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for PinId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PinId({})", self.0)
+        write!(f, "PinId({})", self.as_str())
     }
 }
 
 impl Serialize for PinId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -95,6 +261,56 @@ mod tests {
     fn the_ids_of_the_api_and_of_other_vendors_are_taken() {
         for id in ["9C817C6F8AF3D48F9FE553282AFA2B67", "a", "0.1_b-C", "...", &"x".repeat(128)] {
             assert_eq!(id.parse::<PinId>().unwrap().as_str(), id);
+        }
+    }
+
+    #[test]
+    fn an_id_is_the_same_to_the_letter_after_it_was_kept_compact() {
+        let hex = "9C817C6F8AF3D48F9FE553282AFA2B67";
+        let lower = hex.to_lowercase();
+        let mixed = lower.replace("9c", "9C");
+        let letters = "G".repeat(32);
+        for id in [
+            hex,
+            &lower,
+            &mixed,
+            &letters,
+            &"1".repeat(32),
+            &"A".repeat(31),
+            &"a".repeat(33),
+            "a",
+            &"x".repeat(128),
+        ] {
+            let pin: PinId = id.parse().unwrap();
+            assert_eq!(CompactPinId::from(&pin).expand(), pin);
+            assert_eq!(CompactPinId::from(&pin).expand().as_str(), id);
+            for other in [hex, &lower, &mixed, &letters].into_iter().filter(|other| *other != id) {
+                assert_ne!(CompactPinId::from(&pin), CompactPinId::from(&other.parse().unwrap()));
+            }
+        }
+    }
+
+    #[test]
+    fn ids_of_vendors_need_no_allocation() {
+        assert_eq!(size_of::<PinId>(), 40);
+        assert_eq!(size_of::<CompactPinId>(), 24);
+        for id in ["9C817C6F8AF3D48F9FE553282AFA2B67", "019a2b67-1111-7000-8000-0123456789ab"] {
+            assert!(matches!(id.parse::<PinId>().unwrap().0, Text::Inline { .. }));
+        }
+        for id in ["9C817C6F8AF3D48F9FE553282AFA2B67", "9c817c6f8af3d48f9fe553282afa2b67"] {
+            let compact = CompactPinId::from(&id.parse().unwrap());
+            assert!(!matches!(compact.0, Compact::Text(_)));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_id_comes_back_from_its_compact_form(id in "[A-Za-z0-9_.-]{1,128}|[0-9A-F]{32}|[0-9a-f]{32}|[0-9A-Fa-f]{32}") {
+            if let Ok(pin) = id.parse::<PinId>() {
+                proptest::prop_assert_eq!(pin.as_str(), &id);
+                let back = CompactPinId::from(&pin).expand();
+                proptest::prop_assert_eq!(back.as_str(), &id);
+            }
         }
     }
 

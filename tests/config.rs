@@ -78,7 +78,7 @@ fn every_problem_is_told_at_once_with_key_value_origin_and_what_would_be_right()
     let mut place = Place::new();
     place
         .file(
-            "[schedule]\nmax_interval = \"10x\"\ndeadlin = \"1h\"\n[intake]\nmode = 660\n[sched]\na = 1\n[store]\nurl = \"postgres://u:geheim@db/x\"\n",
+            "[schedule]\nmax_interval = \"10x\"\ndeadlin = \"1h\"\n[intake]\nmode = 660\n[sched]\na = 1\n[store]\nurl = \"postgres://u:geheim@db:x/x\"\n",
         )
         .variable("PINWATCH__API__RATE", "fast")
         .set("log.level=inof")

@@ -7,7 +7,9 @@
 #[path = "systemd/container.rs"]
 mod container;
 
-use container::{Container, container};
+use std::process::Command;
+
+use container::{Container, container, deb, newer_container};
 
 /// Submits a PIN that is delivered, and waits for its outcome.
 fn deliver(container: &Container, pin: &str) {
@@ -88,10 +90,95 @@ fn logrotate_and_reload_lose_and_double_no_line() {
     assert_eq!(lines, "outcomes.jsonl.1:1\noutcomes.jsonl:1");
     container.run("grep -q sim-delivered-2 /var/log/pinwatch/outcomes.jsonl");
     container.run("stat -c '%a %U %G' /var/log/pinwatch/outcomes.jsonl | grep -qx '640 pinwatch pinwatch'");
-    // A bad configuration changes nothing.
-    container.run("echo 'nonsense = 1' >> /etc/pinwatch/pinwatch.toml && systemctl reload pinwatch.service");
+    // With a mistake in the configuration the file is rotated all the same.
+    container.run("echo 'nonsense = 1' >> /etc/pinwatch/pinwatch.toml");
+    container.run("logrotate --force /etc/logrotate.d/pinwatch");
     container.until("journalctl -u pinwatch -o cat", |text| text.contains("was not reloaded"));
     deliver(&container, "sim-delivered-3");
+    container.run("grep -q sim-delivered-3 /var/log/pinwatch/outcomes.jsonl");
+    assert_eq!(main_pid(&container), pid);
+}
+
+#[test]
+fn a_reload_fails_where_the_configuration_is_refused_and_the_daemon_goes_on() {
+    let Some(container) = container() else { return };
+    container.install_with_key();
+    container.run("systemctl start pinwatch.service");
+    refuses_a_bad_reload_and_takes_a_good_one(&container);
+    // Wherever the credentials come from, the check sees those that the daemon has.
+    container.run("mv /etc/pinwatch/api-key /etc/elsewhere");
+    container.drop_in("key", "[Service]\nLoadCredential=\nLoadCredential=api-key:/etc/elsewhere\n");
+    container.run("systemctl restart pinwatch.service && systemctl reload pinwatch.service");
+    // What root could read and the daemon can't is no good configuration.
+    container.run("install -m 0600 /etc/elsewhere /etc/pinwatch/own-key");
+    container.run("sed -i '/^\\[api\\]/a key_file = \"/etc/pinwatch/own-key\"' /etc/pinwatch/pinwatch.toml");
+    container.fails("systemctl reload pinwatch.service");
+    container.run("chown pinwatch /etc/pinwatch/own-key && systemctl reload pinwatch.service");
+}
+
+#[test]
+fn under_systemd_254_the_drop_in_has_a_reload_return_when_it_is_in_force() {
+    let Some(container) = newer_container() else { return };
+    container.install_with_key();
+    container.run(
+        "cp /usr/share/doc/pinwatch/examples/notify-reload.conf /etc/systemd/system/pinwatch.service.d/ \
+         && systemctl daemon-reload && systemctl restart pinwatch.service",
+    );
+    assert_eq!(container.run("systemctl show -p Type --value pinwatch.service"), "notify-reload");
+    assert_eq!(container.run("systemd-analyze verify pinwatch.service pinwatch.socket 2>&1"), "");
+    refuses_a_bad_reload_and_takes_a_good_one(&container);
+    // Without a message of the daemon's the reload would have waited for TimeoutStartSec=, and so for too long.
+    container.run(
+        "printf '[[sink]]\\ntype = \"file\"\\nname = \"second\"\\npath = \"/var/log/pinwatch/second.jsonl\"\\n' \
+         >> /etc/pinwatch/pinwatch.toml && systemctl reload pinwatch.service && test -e /var/log/pinwatch/second.jsonl",
+    );
+    deliver(&container, "sim-delivered-1");
+    container.run("grep -q sim-delivered-1 /var/log/pinwatch/second.jsonl");
+}
+
+fn refuses_a_bad_reload_and_takes_a_good_one(container: &Container) {
+    let pid = main_pid(container);
+    container.run("cp /etc/pinwatch/pinwatch.toml /root/ && systemctl reload pinwatch.service");
+    container.run("echo 'nonsense = 1' >> /etc/pinwatch/pinwatch.toml");
+    container.fails("systemctl reload pinwatch.service");
+    container.until("journalctl -u pinwatch -o cat", |text| text.contains("nonsense (/etc/pinwatch"));
+    container.run("systemctl is-active pinwatch.service && pinwatch ping");
+    container.run("cp /root/pinwatch.toml /etc/pinwatch/ && systemctl reload pinwatch.service");
+    assert_eq!(main_pid(container), pid);
+}
+
+#[test]
+fn doctor_foresees_what_systemd_forbids_and_its_advice_helps() {
+    let Some(container) = container() else { return };
+    container.install_with_key();
+    let doctor = "PINWATCH__API__BASE_URL=http://127.0.0.1:8085 pinwatch doctor";
+    container.run(&format!("systemctl start pinwatch.service && {doctor}"));
+    container.run(
+        "install -d -o pinwatch -g pinwatch -m 0750 /srv/outcomes \
+         && printf '[[sink]]\\ntype = \"file\"\\nname = \"other\"\\npath = \"/srv/outcomes/a.jsonl\"\\n' >> /etc/pinwatch/pinwatch.toml",
+    );
+    let found = container.fails(doctor);
+    assert!(found.contains("ReadWritePaths=/srv/outcomes, then systemctl restart"), "{found}");
+    container.fails("systemctl restart pinwatch.service");
+    container.drop_in("sink", "[Service]\nReadWritePaths=/srv/outcomes\n");
+    container.run(&format!("systemctl restart pinwatch.service && {doctor}"));
+    deliver(&container, "sim-delivered-1");
+    container.run("grep -q sim-delivered-1 /srv/outcomes/a.jsonl");
+    // The store too.
+    let elsewhere = format!("PINWATCH__STORE__URL=sqlite:/srv/state/pinwatch.db {doctor} --json");
+    let found = container.fails(&elsewhere);
+    assert!(found.contains("\"check\":\"store\",\"ok\":false"), "{found}");
+}
+
+#[test]
+fn lintian_finds_nothing() {
+    let Some(deb) = deb() else { return };
+    match Command::new("lintian").args(["--display-info", "--fail-on=error,warning,info"]).arg(deb).output() {
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        }
+        Err(error) => eprintln!("\n*** SKIPPED, NOT TESTED: lintian: {error} ***\n"),
+    }
 }
 
 #[test]
@@ -165,19 +252,30 @@ fn remove_keeps_what_purge_takes() {
     let Some(container) = container() else { return };
     container.install_with_key();
     deliver(&container, "sim-delivered-1");
+    container.run("echo '# mine' >> /etc/pinwatch/pinwatch.toml");
+    let user = container.run("getent passwd pinwatch");
     container.run("dpkg --remove pinwatch");
-    container.fails("systemctl is-active pinwatch.service pinwatch.socket");
+    container.fails("systemctl is-active pinwatch.service");
+    container.fails("systemctl is-active pinwatch.socket");
     container.run("test -s /var/lib/pinwatch/pinwatch.db && test -s /var/log/pinwatch/outcomes.jsonl");
-    container.run("test -s /etc/pinwatch/pinwatch.toml && ! test -e /usr/bin/pinwatch");
-    // Installed again, it goes on where it was.
-    container.run("dpkg -i $DEB && systemctl start pinwatch.service");
+    container.run("test -s /etc/pinwatch/api-key && ! test -e /usr/bin/pinwatch");
+    let conffiles =
+        container.run("dpkg-query --showformat '${Conffiles}' --show pinwatch | cut -d' ' -f2 | sort");
+    assert_eq!(conffiles, "/etc/logrotate.d/pinwatch\n/etc/pinwatch/pinwatch.toml");
+    // logrotate runs on without the program.
+    container.run("logrotate --force /etc/logrotate.d/pinwatch");
+    // Installed again, it is started and goes on where it was.
+    container.run("dpkg -i $DEB && grep -qx '# mine' /etc/pinwatch/pinwatch.toml");
     container.run("pinwatch show sim-delivered-1 --json | grep -q MESSAGE_DELIVERED");
     container.run("dpkg --purge pinwatch");
+    container.fails("systemctl is-active pinwatch.service");
+    assert_eq!(container.run("getent passwd pinwatch"), user);
     for gone in [
         "/var/lib/pinwatch",
         "/var/log/pinwatch",
         "/etc/pinwatch",
         "/run/pinwatch",
+        "/run/pinwatch.install",
         "/etc/logrotate.d/pinwatch",
     ] {
         container.run(&format!("! test -e {gone}"));
@@ -188,4 +286,46 @@ fn remove_keeps_what_purge_takes() {
         ),
         ""
     );
+    container.fails("dpkg-query --show --showformat '${db:Status-Status}' pinwatch | grep .");
+    // A new beginning, with nothing of the old one but the user.
+    let said = container.run("dpkg -i $DEB 2>&1");
+    assert!(said.contains("write the API key into /etc/pinwatch/api-key"), "{said}");
+    container.fails("grep -x '# mine' /etc/pinwatch/pinwatch.toml");
+    // A purge of what was removed before.
+    container.run("dpkg --remove pinwatch && dpkg --purge pinwatch && ! test -e /etc/pinwatch");
+    assert_eq!(container.run("getent passwd pinwatch"), user);
+}
+
+#[test]
+fn what_the_administrator_stopped_disabled_or_masked_stays_so_over_an_upgrade() {
+    let Some(container) = container() else { return };
+    container.install_with_key();
+    container.run("systemctl stop pinwatch.socket pinwatch.service && dpkg -i $DEB");
+    container.fails("systemctl is-active pinwatch.service");
+    container.fails("systemctl is-active pinwatch.socket");
+    container.run("systemctl disable pinwatch.socket pinwatch.service && dpkg -i $DEB");
+    container.fails("systemctl is-enabled pinwatch.service");
+    container.run("dpkg --remove pinwatch && dpkg -i $DEB");
+    container.fails("systemctl is-enabled pinwatch.socket");
+    // Without the socket unit the daemon has a socket of its own.
+    container.run("systemctl stop pinwatch.socket pinwatch.service && systemctl mask pinwatch.socket");
+    container.run("systemctl start pinwatch.service && dpkg -i $DEB");
+    assert_eq!(container.run("systemctl show -p LoadState --value pinwatch.socket"), "masked");
+    container.run("systemctl is-active pinwatch.service && pinwatch ping");
+}
+
+#[test]
+fn it_can_be_installed_and_purged_where_no_systemd_runs() {
+    let Some(container) = container() else { return };
+    // As in a folder that becomes an image.
+    container.run(
+        "unshare --mount sh -ec 'mount -t tmpfs tmpfs /run; dpkg -i $DEB; pinwatch --version; dpkg --purge pinwatch'",
+    );
+    container.run("! test -e /etc/pinwatch && getent passwd pinwatch");
+    // Nor is anything started where a policy forbids it.
+    container.run("mkdir -p /etc/pinwatch && echo demo-key > /etc/pinwatch/api-key");
+    container
+        .run("printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d");
+    container.run("dpkg -i $DEB && systemctl is-enabled pinwatch.service");
+    container.fails("systemctl is-active pinwatch.socket");
 }

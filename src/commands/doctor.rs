@@ -20,7 +20,8 @@ use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
 use super::protocol::{Numbers, Request};
-use crate::config::{Api, Sink, SinkKind};
+use super::unit::Limits;
+use crate::config::{Api, Explained, SYSTEM_FILE, Setting, Sink, SinkKind, StoreUrl};
 use crate::pin::PinId;
 use crate::poll;
 
@@ -55,11 +56,12 @@ pub async fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandE
     let mut findings = vec![Finding::well("configuration", format!("is good ({file})"))];
     findings.extend(api(&explained.config.api).await);
     let socket = config::client_socket(globals, None)?;
-    let (finding, stats) = daemon(&socket).await;
+    let (finding, stats) = daemon(&socket, &explained.settings).await;
     findings.push(finding);
     for sink in &explained.config.sinks {
         findings.push(look_at(sink, stats.as_ref()));
     }
+    findings.extend(under_systemd(&explained).await);
 
     for finding in &findings {
         if output.is_json() {
@@ -123,7 +125,7 @@ async fn api(api: &Api) -> Vec<Finding> {
 }
 
 /// Whether the daemon answers, and its numbers.
-async fn daemon(socket: &Path) -> (Finding, Option<serde_json::Value>) {
+async fn daemon(socket: &Path, settings: &[Setting]) -> (Finding, Option<serde_json::Value>) {
     let asked = async {
         let mut client = Client::connect(socket).await?;
         let numbers: Numbers = client.ask(&Request::Stats).await?;
@@ -132,8 +134,12 @@ async fn daemon(socket: &Path) -> (Finding, Option<serde_json::Value>) {
     match asked.await {
         Ok(stats) => match stats.pointer("/brake/reason").and_then(|reason| reason.as_str()) {
             Some("unauthorized") => {
-                let what = "has a key that the API refuses: if the key is another one now, restart it \
-                            (systemctl restart pinwatch; LoadCredential is read at the start)";
+                let what = if reload_takes_key(settings) {
+                    "systemctl reload pinwatch"
+                } else {
+                    "systemctl restart pinwatch, since a reload does not read it anew"
+                };
+                let what = format!("has a key that the API refuses; if the key is another one now: {what}");
                 (Finding::ill("daemon", what), Some(stats))
             }
             _ => (Finding::well("daemon", format!("answers at {}", socket.display())), Some(stats)),
@@ -142,19 +148,39 @@ async fn daemon(socket: &Path) -> (Finding, Option<serde_json::Value>) {
     }
 }
 
+/// Whether a reload reads the key anew. What systemd hands over and the environment are of a start alone.
+fn reload_takes_key(settings: &[Setting]) -> bool {
+    let key = settings.iter().find(|setting| matches!(setting.key.as_str(), "api.key" | "api.password"));
+    key.is_some_and(|key| key.value.contains("_file ") || key.origin.contains(", line "))
+}
+
+/// What the unit would not let the daemon write, if this is the configuration that the unit runs with.
+async fn under_systemd(explained: &Explained) -> Vec<Finding> {
+    if explained.file.as_deref() != Some(Path::new(SYSTEM_FILE)) {
+        return Vec::new();
+    }
+    let Some(limits) = Limits::of_unit().await else { return Vec::new() };
+    let config = &explained.config;
+    let store = match &config.store.url {
+        StoreUrl::Sqlite(path) => limits.refusal(path).map(|why| Finding::ill("store", why)),
+        StoreUrl::Postgres { .. } => None,
+    };
+    let sinks = config.sinks.iter().filter_map(|sink| match &sink.kind {
+        SinkKind::File { path, .. } => {
+            limits.refusal(path).map(|why| Finding::ill("sink", format!("{} {why}", sink.name)))
+        }
+        _ => None,
+    });
+    store.into_iter().chain(sinks).collect()
+}
+
 /// What the daemon says of a sink; without a daemon, whether its file could be written.
 fn look_at(sink: &Sink, stats: Option<&serde_json::Value>) -> Finding {
     let named = |what: String| format!("{} {what}", sink.name);
     let known = stats.and_then(|stats| stats.get("sinks")?.get(&sink.name));
     let trouble = known.and_then(|known| known.pointer("/trouble/what")?.as_str());
     match (known, trouble, &sink.kind) {
-        (_, Some(trouble), _) => Finding::ill(
-            "sink",
-            named(format!(
-                "takes nothing: {trouble}. Under systemd a path outside of /var/log/pinwatch needs ReadWritePaths= \
-                 in a drop-in (systemctl edit pinwatch)"
-            )),
-        ),
+        (_, Some(trouble), _) => Finding::ill("sink", named(format!("takes nothing: {trouble}"))),
         (Some(_), None, _) => Finding::well("sink", named("takes outcomes".to_owned())),
         (None, _, SinkKind::File { path, .. }) => match writable(path) {
             Ok(()) => Finding::well("sink", named(format!("can write {}", path.display()))),
@@ -201,4 +227,36 @@ fn user(name: &str) -> Option<(u32, u32)> {
     let users = fs::read_to_string("/etc/passwd").ok()?;
     let mut fields = users.lines().find(|line| line.split(':').next() == Some(name))?.split(':').skip(2);
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::{Config, Environment, Sources};
+
+    #[test]
+    fn a_restart_is_advised_only_where_a_reload_would_not_read_the_key_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, key) = (folder.path().join("pinwatch.toml"), folder.path().join("api-key"));
+        fs::write(&key, "k").unwrap();
+        let from_file = format!("api.key_file = \"{}\"", key.display());
+        let of_start = ("CREDENTIALS_DIRECTORY", folder.path().as_os_str());
+        let variable = ("PINWATCH__API__KEY", "k".as_ref());
+        for (text, (name, value), reloads) in [
+            (from_file.as_str(), of_start, true),
+            ("api.key = \"k\"", of_start, true),
+            ("api = {username = \"u\", password = \"p\"}", of_start, true),
+            ("", of_start, false),
+            ("", variable, false),
+        ] {
+            fs::write(&file, text).unwrap();
+            let variables = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+            let environment = Environment { variables, ..Environment::default() };
+            let sources = Sources { file: Some(file.clone()), environment, set: Vec::new() };
+            let settings = Config::explain(&sources).unwrap().settings;
+            assert_eq!(reload_takes_key(&settings), reloads, "{text} {name}");
+        }
+    }
 }

@@ -201,8 +201,8 @@ Examples:
   pinwatch check-config && systemctl reload pinwatch";
 
 pub const DOCTOR: &str = "\
-Makes one call to the API, asks the daemon, and looks at the sinks; changes nothing. As root it sees most: the key \
-that systemd hands to the daemon is read from /etc/pinwatch/api-key.
+Makes one call to the API, asks the daemon, and looks at the sinks and at what systemd lets the daemon write; changes \
+nothing. As root it sees most: the key that systemd hands to the daemon is read from /etc/pinwatch/api-key.
 
 Examples:
   sudo pinwatch doctor

@@ -36,6 +36,7 @@ mod stats;
 mod storm;
 mod submit;
 mod tail;
+mod unit;
 mod upkeep_cli;
 mod wait;
 mod watch;

@@ -94,7 +94,12 @@ impl Default for FileWire {
 
 /// Every key that some sink has.
 pub(super) fn keys() -> Vec<&'static str> {
-    [field_names::<Wire>(), field_names::<FileWire>(), field_names::<webhook::Wire>()].concat()
+    [field_names::<Wire>(), &further_keys()].concat()
+}
+
+/// The keys that only some types have.
+fn further_keys() -> Vec<&'static str> {
+    [field_names::<FileWire>(), field_names::<webhook::Wire>()].concat()
 }
 
 /// Reads and checks all sinks; `None` if they are of no use, which is reported then.
@@ -138,7 +143,7 @@ pub(super) fn check(value: Option<Value>, report: &mut Report) -> Option<Vec<Sin
 
 fn check_one(section: &mut Section) -> Option<Sink> {
     section.call("a sink".to_owned());
-    let wire: Wire = section.read_part(&keys());
+    let wire: Wire = section.read_part(&further_keys());
     let kind = wire.r#type.map(|text| text.0).unwrap_or_default();
     if !TYPES.contains(&kind.as_str()) {
         // A type that isn't a string was refused when it was read.
@@ -234,6 +239,11 @@ mod tests {
                 "another type's key is refused",
                 "[[sink]]\ntype = \"stdout\"\npath = \"/a\"",
                 "sink[0].path: a sink of type \"stdout\" has no such key; it has type, name, from",
+            ),
+            (
+                "an unknown key is answered with all that there are, each once",
+                "[[sink]]\ntype = \"stdout\"\nqqqq = 1",
+                "sink[0].qqqq: a sink has no such key; it has type, name, from, path, fsync, url",
             ),
             (
                 "a typing error in a key is helped",

@@ -3,7 +3,7 @@
 //! Promises that a lease is kept from the registration until everything is written, whatever the start and the stop
 //! are at meanwhile. Without other nodes there is nothing to keep.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::{DaemonError, notify};
 use crate::cluster::{self, Cluster, Hints, NodeId, State, Waiting};
 use crate::config::{Config, StoreUrl};
-use crate::schedule::Schedule;
+use crate::schedule::{self, Schedule};
 use crate::sinks::Health;
 use crate::store::postgres::{self, Membership, Registration};
-use crate::store::{self, Store, Writer, Writes};
+use crate::store::{self, OpenError, Store, Writer, Writes};
 
 /// How many leases of its own name a start waits for.
 const LEASES: u32 = 3;
@@ -77,6 +77,24 @@ pub async fn open(config: &Config) -> Result<Opened, DaemonError> {
     let (store, connection) = membership.store().await?;
     let joining = Joining { membership, id, registered, lease };
     Ok(Opened { store, connection, kind: Kind::Shared(Box::new(joining)) })
+}
+
+/// Loads every PIN in flight of this machine's own store.
+pub async fn load(
+    core: &mut schedule::Core,
+    store: &Store,
+    in_flight: usize,
+    path: &Path,
+) -> Result<(), DaemonError> {
+    core.reserve(in_flight);
+    notify::starting("starting: the PINs in flight are loaded");
+    let damaged = |what| OpenError::Damaged { path: path.to_owned(), what };
+    schedule::resume(core, store).await.map_err(|error| damaged(error.0.to_string()))?;
+    if core.in_flight() != in_flight {
+        let what = format!("of {in_flight} PINs in flight {} can be read", core.in_flight());
+        return Err(damaged(what).into());
+    }
+    Ok(())
 }
 
 /// Stable over restarts, and different for two daemons of one machine.

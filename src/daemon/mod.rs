@@ -10,17 +10,16 @@ mod reload;
 mod retention;
 mod signals;
 mod sink_set;
+mod sink_start;
+mod stop_limit;
 
-use std::future::Future;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -29,18 +28,18 @@ use self::reload::CurrentClient;
 pub use self::reload::{Outside, SetLog};
 use self::signals::{Signal, Signals};
 use self::sink_set::SinkSet;
+use self::sink_start::Outbox;
+use self::stop_limit::StopLimit;
+pub use self::stop_limit::wanted_of_unit;
 use crate::clock::Clock;
-use crate::config::{self, Explained, Setting, SinkKind};
+use crate::config::{self, Explained, Setting};
 use crate::fault::fault_point;
 use crate::http::{self, Http};
 use crate::intake::{self, Passed, Services, Socket, SocketError};
 use crate::poll::{Client, ClientError};
 use crate::schedule::{self, Schedule};
-use crate::sinks::{Dispatcher, Endpoint, FileSink, Health, Ordered, StdoutSink, Trouble, WebhookSink};
+use crate::sinks::{Health, Leave, Trouble};
 use crate::store::{OpenError, Store, Unavailable, Writer, postgres};
-
-/// How long the store and the sinks may take to be flushed at a stop, each.
-const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the daemon did not start, or did not end well.
 #[derive(Debug, Error)]
@@ -83,7 +82,7 @@ pub async fn run(configured: Explained, outside: Outside) -> Result<(), DaemonEr
     let mut daemon = tokio::select! {
         started = Daemon::start(configured, outside) => started?,
         // Nothing was taken yet, so there is nothing to end in order.
-        () = signals.stop_again() => return Ok(()),
+        _ = signals.stop() => return Ok(()),
     };
     notify::ready();
     let ended = daemon.until_stopped(&mut signals).await;
@@ -91,7 +90,7 @@ pub async fn run(configured: Explained, outside: Outside) -> Result<(), DaemonEr
     let stopping = daemon.stop(grace);
     tokio::select! {
         () = stopping => ended,
-        () = signals.stop_again() => Err(DaemonError::Forced),
+        _ = signals.stop() => Err(DaemonError::Forced),
     }
 }
 
@@ -131,7 +130,7 @@ impl Daemon {
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
         match &kind {
-            Kind::Own(path) => load(&mut core, &store, connection.in_flight(), path).await?,
+            Kind::Own(path) => joining::load(&mut core, &store, connection.in_flight(), path).await?,
             Kind::Shared(_) => {
                 core.restore(&store.brake().await?);
                 core.hold_none();
@@ -156,11 +155,10 @@ impl Daemon {
             health: health.clone(),
             rotate: rotations,
             finish: finish.clone(),
+            leave: Leave::default(),
         });
         let starting = async {
-            for sink in &config.sinks {
-                sinks.start(sink).await?;
-            }
+            sinks.start(&config.sinks).await?;
             Ok::<_, DaemonError>(warn_of_unknown_sinks(&store, &config.sinks).await?)
         };
         match &mut kind {
@@ -267,14 +265,16 @@ impl Daemon {
 
     /// Waits for the signal to stop. A part that ends before that is a failure.
     async fn until_stopped(&mut self, signals: &mut Signals) -> Result<(), DaemonError> {
-        loop {
+        let signal = loop {
             tokio::select! {
                 signal = signals.next() => match signal {
-                    Signal::Stop(name) => {
-                        info!(signal = name, "stopping: no new PINs are taken, running polls end");
-                        return Ok(());
-                    }
-                    Signal::Reload => self.reload().await,
+                    Signal::Stop(name) => break name,
+                    // A sink may take long to leave its place, or to be opened; a stop does not wait for that.
+                    Signal::Reload => tokio::select! {
+                        biased;
+                        name = signals.stop() => break name,
+                        () = self.reload() => {}
+                    },
                     #[cfg(feature = "stall")]
                     Signal::Stall => self.schedule.stall().await,
                 },
@@ -288,10 +288,12 @@ impl Daemon {
                 part = broke(&mut self.member) => return Err(DaemonError::Broken(part)),
                 () = self.http.ended() => return Err(DaemonError::Broken("HTTP server")),
             }
-        }
+        };
+        info!(signal, "stopping: no new PINs are taken, running polls end");
+        Ok(())
     }
 
-    /// Ends the parts in the order of the data, each within a limit.
+    /// Ends the parts in the order of the data, each within a limit and all within one.
     async fn stop(self, grace: Duration) {
         let Self {
             mut parts,
@@ -306,17 +308,19 @@ impl Daemon {
             rotate: _rotate,
             ..
         } = self;
+        let limit = StopLimit::new(grace);
         stop.cancel();
         // The parts keep to the grace themselves; the patience is for what they must not do.
-        within(grace + FLUSH_PATIENCE, "intake and schedule", async {
-            while let Some(ended) = parts.join_next().await {
-                part(ended);
-            }
-        })
-        .await;
+        limit
+            .longer_step(grace, "intake and schedule", async {
+                while let Some(ended) = parts.join_next().await {
+                    part(ended);
+                }
+            })
+            .await;
         drop(parts);
         fault_point!("stopped-taking-and-not-flushed");
-        within(FLUSH_PATIENCE, "store", async {
+        limit.step("store", async {
             if let Err(unavailable) = writer.flush().await {
                 error!(%unavailable, "outcomes could not be written; their PINs are polled again after the next start");
             }
@@ -324,39 +328,21 @@ impl Daemon {
         .await;
         finish.cancel();
         fault_point!("told-sinks-to-finish");
-        within(FLUSH_PATIENCE, "sinks", sinks.ended()).await;
+        limit.step("sinks", sinks.ended()).await;
         // Until here it told that the daemon is stopping.
-        within(FLUSH_PATIENCE, "HTTP server", http.stop()).await;
+        limit.step("HTTP server", http.stop()).await;
         if let Some(member) = member {
-            within(FLUSH_PATIENCE, "cluster", member.leave()).await;
+            limit.step("cluster", member.leave()).await;
         }
         // Before the writer's connection: the last one to close folds the write-ahead log into the file, and
         // those that read can't.
-        within(FLUSH_PATIENCE, "store", store.close()).await;
+        limit.step("store", store.close()).await;
         // The sinks' writers go with them, ours goes here: now the writer's task ends.
         fault_point!("sinks-finished-and-store-open");
         drop((sinks, writer));
-        within(FLUSH_PATIENCE, "store", async { while writing.join_next().await.is_some() {} }).await;
+        limit.step("store", async { while writing.join_next().await.is_some() {} }).await;
         info!("stopped");
     }
-}
-
-/// Loads every PIN in flight of this machine's own store.
-async fn load(
-    core: &mut schedule::Core,
-    store: &Store,
-    in_flight: usize,
-    path: &Path,
-) -> Result<(), DaemonError> {
-    core.reserve(in_flight);
-    notify::starting("starting: the PINs in flight are loaded");
-    let damaged = |what| OpenError::Damaged { path: path.to_owned(), what };
-    schedule::resume(core, store).await.map_err(|error| damaged(error.0.to_string()))?;
-    if core.in_flight() != in_flight {
-        let what = format!("of {in_flight} PINs in flight {} can be read", core.in_flight());
-        return Err(damaged(what).into());
-    }
-    Ok(())
 }
 
 async fn broke(member: &mut Option<Member>) -> &'static str {
@@ -379,64 +365,6 @@ fn listen(passed: Option<Passed>, intake: &config::Intake) -> Result<Socket, Soc
     Socket::adopt(passed)
 }
 
-/// What every sink is given.
-struct Outbox {
-    cursor: i64,
-    store: Store,
-    writer: Writer,
-    clock: Clock,
-    health: Health,
-    rotate: watch::Receiver<u64>,
-    finish: CancellationToken,
-}
-
-/// Opens a sink, so that one that can't be written stops the start, and starts its dispatcher.
-async fn start_sink(
-    config: &config::Sink,
-    outbox: Outbox,
-    sinks: &mut JoinSet<()>,
-) -> Result<(), DaemonError> {
-    match &config.kind {
-        SinkKind::Stdout => start_ordered(config, StdoutSink, outbox, sinks).await,
-        SinkKind::File { path, fsync } => {
-            start_ordered(config, FileSink::new(path.clone(), *fsync), outbox, sinks).await
-        }
-        SinkKind::Webhook(webhook) => start_webhook(config, webhook, outbox, sinks),
-    }
-}
-
-/// Never depends on the endpoint, which may be down.
-fn start_webhook(
-    config: &config::Sink,
-    webhook: &config::Webhook,
-    outbox: Outbox,
-    sinks: &mut JoinSet<()>,
-) -> Result<(), DaemonError> {
-    let name = config.name.clone();
-    let endpoint = Endpoint::new(webhook).map_err(|error| DaemonError::Sink {
-        name: name.clone(),
-        trouble: Trouble::Closed(error.to_string()),
-    })?;
-    let Outbox { cursor, store, writer, clock, health, rotate: _, finish } = outbox;
-    sinks.spawn(WebhookSink { name, endpoint, cursor, store, writer, clock, health, finish }.run());
-    Ok(())
-}
-
-async fn start_ordered(
-    config: &config::Sink,
-    sink: impl Ordered,
-    outbox: Outbox,
-    sinks: &mut JoinSet<()>,
-) -> Result<(), DaemonError> {
-    let Outbox { cursor, store, writer, clock, health, rotate, finish } = outbox;
-    let name = config.name.clone();
-    let mut dispatcher = Dispatcher { name, sink, cursor, store, writer, clock, health, rotate, finish };
-    let opened = dispatcher.open().await;
-    opened.map_err(|trouble| DaemonError::Sink { name: config.name.clone(), trouble })?;
-    sinks.spawn(dispatcher.run());
-    Ok(())
-}
-
 /// A sink that is not configured any more keeps its cursor, and so all outcomes since.
 async fn warn_of_unknown_sinks(store: &Store, sinks: &[config::Sink]) -> Result<(), Unavailable> {
     for (name, _) in store.cursors().await? {
@@ -457,11 +385,4 @@ fn part(ended: Result<&'static str, JoinError>) -> &'static str {
         error!(%failure, "a part of the daemon broke off; this is a bug");
         "daemon"
     })
-}
-
-/// Waits for a part's end, and names it if it is late.
-async fn within(limit: Duration, name: &str, end: impl Future<Output = ()>) {
-    if timeout(limit, end).await.is_err() {
-        warn!(part = name, seconds = limit.as_secs(), "did not end in time and is broken off");
-    }
 }

@@ -10,7 +10,8 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{Daemon, DaemonError, notify, warn_of_unknown_sinks};
+use super::sink_set::CantChange;
+use super::{Daemon, notify, warn_of_unknown_sinks};
 use crate::config::{Config, ConfigError, Log, Setting, Sources};
 use crate::intake::Passed;
 use crate::pin::PinId;
@@ -38,7 +39,7 @@ enum Refused {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
-    Sink(#[from] DaemonError),
+    Sinks(#[from] CantChange),
     #[error("log.level: {0}")]
     Log(String),
 }
@@ -94,28 +95,29 @@ impl Daemon {
         let new = Config::explain(&self.outside.sources)?;
         let client = Client::new(&new.config.api)?;
         // These can fail, and are undone then.
-        let mut changes = self.sinks.change_to(&new.config.sinks).await?;
+        let prepared = self.sinks.prepare(&new.config.sinks).await?;
         if let Err(problem) = (self.outside.set_log)(&new.config.log) {
-            if let Err(error) = self.sinks.change_to(&self.current.config.sinks).await {
-                error!(%error, "the sinks could not be put back");
-            }
+            self.sinks.undo(prepared).await;
             return Err(Refused::Log(problem));
         }
+        let keys = changed(&self.current.settings, &new.settings);
+        let new_key = !new.config.api.credentials.is_same(&self.current.config.api.credentials);
         // These can't.
+        let mut changes = self.sinks.change_over(prepared);
         let api = &new.config.api;
         self.client.0.send_replace(client);
         let settings = schedule::Settings {
             schedule: new.config.schedule.clone(),
             rate: api.rate,
             concurrency: api.concurrency,
+            renewed: new_key || keys.iter().any(|key| is_of_client(key)),
         };
-        // If it has ended, the daemon is about to notice.
+        // After the client, so that what counts as an answer of the new one is. If it has ended, the daemon is about to notice.
         let _ = self.schedule.reconfigure(settings).await;
         self.deadline.send_replace(new.config.schedule.deadline);
 
-        let keys = changed(&self.current.settings, &new.settings);
         changes.extend(keys.into_iter().filter(|key| !needs_restart(key) && !key.starts_with("sink[")));
-        if !api.credentials.is_same(&self.current.config.api.credentials) {
+        if new_key {
             changes.push("the credentials".to_owned());
         }
         let changes = if changes.is_empty() { "nothing".to_owned() } else { changes.join(", ") };
@@ -146,6 +148,11 @@ fn changed(old: &[Setting], new: &[Setting]) -> Vec<String> {
     keys.dedup();
     keys.retain(|key| value(old, key) != value(new, key));
     keys
+}
+
+/// Whether polls are other ones when a key has another value.
+fn is_of_client(key: &str) -> bool {
+    key.starts_with("api.") && !matches!(key, "api.rate" | "api.concurrency")
 }
 
 /// Whether a key is read at the start alone.

@@ -50,14 +50,20 @@ impl Signals {
 
     async fn common(terminate: &mut Stream, interrupt: &mut Stream, hang_up: &mut Stream) -> Signal {
         tokio::select! {
-            _ = terminate.recv() => Signal::Stop("SIGTERM"),
-            _ = interrupt.recv() => Signal::Stop("SIGINT"),
+            name = Self::first_stop(terminate, interrupt) => Signal::Stop(name),
             _ = hang_up.recv() => Signal::Reload,
         }
     }
 
-    /// Waits for another signal to stop.
-    pub async fn stop_again(&mut self) {
-        while !matches!(self.next().await, Signal::Stop(_)) {}
+    async fn first_stop(terminate: &mut Stream, interrupt: &mut Stream) -> &'static str {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// Waits for a signal to stop, and gives its name; the others can still be asked for.
+    pub async fn stop(&mut self) -> &'static str {
+        Self::first_stop(&mut self.terminate, &mut self.interrupt).await
     }
 }

@@ -1,31 +1,78 @@
 //! The sinks that run: started at first, exchanged by a reload, ended at last.
 //!
-//! Promises that an exchange happens whole or not at all, and that no cursor has two dispatchers. Knows no
-//! kind of sink.
+//! Promises that an exchange happens whole or not at all, that no cursor has two dispatchers, and that a sink which
+//! hangs is waited for, not broken off: what it is at may still come true. Knows no kind of sink.
 
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Duration;
 
+use thiserror::Error;
 use tokio::task::{JoinError, JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, timeout_at};
 use tracing::{error, info};
 
-use super::{DaemonError, FLUSH_PATIENCE, Outbox, start_sink, within};
+use super::sink_start::{self, Outbox, SinkTask};
+use super::{DaemonError, Unavailable};
 use crate::config;
 use crate::fault::fault_point;
+use crate::sinks::Leave;
 use crate::store::Order;
+
+/// How long a sink that is to leave may take for what it is at.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// All that run, and what each is given.
 pub struct SinkSet {
     running: Vec<Running>,
-    /// Its cursor is of no sink.
+    /// Its cursor and its place are of no sink.
     common: Outbox,
 }
 
 struct Running {
     config: config::Sink,
-    finish: CancellationToken,
+    leave: Leave,
     tasks: JoinSet<()>,
+}
+
+/// An exchange of which nothing is left that can fail.
+pub struct Prepared {
+    opened: Vec<Opened>,
+    left: Vec<Left>,
+    /// Those of the opened ones that had no cursor before.
+    added: Vec<String>,
+}
+
+struct Opened {
+    config: config::Sink,
+    leave: Leave,
+    cursor: i64,
+    task: SinkTask,
+}
+
+/// A sink that has left, and its cursor then.
+struct Left {
+    config: config::Sink,
+    cursor: i64,
+}
+
+/// Why sinks were not exchanged; all is as it was.
+#[derive(Debug, Error)]
+pub enum CantChange {
+    #[error(transparent)]
+    Start(#[from] DaemonError),
+    #[error(
+        "the sink {0:?} is to change or to go, but what it delivers now does not end within {seconds} s, so it goes \
+         on as it was: see what holds up its disk or its endpoint, then reload again",
+        seconds = LEAVE_PATIENCE.as_secs()
+    )]
+    Busy(String),
+}
+
+impl From<Unavailable> for CantChange {
+    fn from(unavailable: Unavailable) -> Self {
+        Self::Start(unavailable.into())
+    }
 }
 
 impl SinkSet {
@@ -33,83 +80,153 @@ impl SinkSet {
         Self { running: Vec::new(), common }
     }
 
-    /// Starts a sink where its cursor is; one without a cursor gets one.
-    pub async fn start(&mut self, config: &config::Sink) -> Result<(), DaemonError> {
-        let Outbox { store, writer, clock, health, rotate, finish, cursor: _ } = &self.common;
-        let from_oldest = config.from == config::From::Oldest;
-        // The writer answers after all that was handed in before: the cursor is where the last one ended.
-        let cursor = writer.register(config.name.clone(), from_oldest).await?;
-        fault_point!("sink-registered");
-        let finish = finish.child_token();
-        let outbox = Outbox {
-            cursor,
-            store: store.clone(),
-            writer: writer.clone(),
-            clock: clock.clone(),
-            health: health.clone(),
-            rotate: rotate.clone(),
-            finish: finish.clone(),
-        };
-        let mut tasks = JoinSet::new();
-        start_sink(config, outbox, &mut tasks).await?;
-        // Before anybody can ask: who has no health is taken for a sink that is not configured any more.
-        health.update(&config.name, |health| health.cursor = health.cursor.max(cursor));
-        self.running.push(Running { config: config.clone(), finish, tasks });
+    /// Starts the first sinks, each where its cursor is; one without a cursor gets one. On an error none runs, and
+    /// none has got a cursor.
+    pub async fn start(&mut self, sinks: &[config::Sink]) -> Result<(), DaemonError> {
+        let known = self.common.store.cursors().await?;
+        let prepared = self.open_all(sinks, &known, Vec::new()).await?;
+        self.change_over(prepared);
         Ok(())
     }
 
-    /// Goes over to these sinks; gives what changed, in words. On an error all is as it was.
-    pub async fn change_to(&mut self, wanted: &[config::Sink]) -> Result<Vec<String>, DaemonError> {
+    /// Has the sinks leave that are not among the wanted, and opens those of them that do not run. On an error all
+    /// is as it was. Dropped half-way, for a stop, it leaves each sink's outcomes for the next start.
+    pub async fn prepare(&mut self, wanted: &[config::Sink]) -> Result<Prepared, CantChange> {
         let known = self.common.store.cursors().await?;
-        let (stay, leave): (Vec<_>, Vec<_>) = std::mem::take(&mut self.running)
-            .into_iter()
-            .partition(|running| wanted.iter().any(|sink| sink.is_same(&running.config)));
-        let kept = stay.len();
-        self.running = stay;
-        let left: Vec<_> = leave.iter().map(|running| running.config.clone()).collect();
-        for running in leave {
-            running.end().await;
-        }
+        let left = self.have_leave(|sink| !wanted.iter().any(|wanted| wanted.is_same(sink))).await?;
+        Ok(self.open_all(wanted, &known, left).await?)
+    }
+
+    /// Has what was prepared run; gives what changed, in words.
+    pub fn change_over(&mut self, prepared: Prepared) -> Vec<String> {
+        let Prepared { opened, left, added: _ } = prepared;
         let mut changes = Vec::new();
+        for Opened { config, leave, cursor, task } in opened {
+            let was = left.iter().any(|old| old.config.name == config.name);
+            changes.push(format!("sink {} {}", config.name, if was { "changed" } else { "added" }));
+            // Before anybody can ask: who has no health is taken for a sink that is not configured any more. The
+            // trouble was that of its predecessor.
+            self.common.health.update(&config.name, |health| {
+                health.cursor = health.cursor.max(cursor);
+                (health.trouble, health.closed) = (None, false);
+            });
+            self.run(config, leave, task);
+        }
+        for Left { config, cursor: _ } in left {
+            if !self.running.iter().any(|running| running.config.name == config.name) {
+                self.common.health.forget(&config.name);
+                changes.push(format!("sink {} removed", config.name));
+            }
+        }
+        changes
+    }
+
+    /// Takes back the cursors that were given, and has go on what had left.
+    pub async fn undo(&mut self, prepared: Prepared) {
+        let Prepared { opened, left, added } = prepared;
+        drop(opened);
+        for name in added {
+            self.common.health.forget(&name);
+            // Should it stay, it is a sink that is not configured any more, which the next start tells of.
+            let _ = self.common.writer.order(Order::Forget { sink: name }).await;
+        }
+        for old in left {
+            self.go_on(old);
+        }
+    }
+
+    /// Opens the sinks that do not run, in place of those that left.
+    async fn open_all(
+        &mut self,
+        wanted: &[config::Sink],
+        known: &[(String, i64)],
+        left: Vec<Left>,
+    ) -> Result<Prepared, DaemonError> {
+        let mut prepared = Prepared { opened: Vec::new(), left, added: Vec::new() };
         for sink in wanted {
             if self.running.iter().any(|running| running.config.name == sink.name) {
                 continue;
             }
-            if let Err(error) = self.start(sink).await {
-                let added = wanted.iter().map(|sink| &sink.name);
-                let added = added.filter(|name| !known.iter().any(|(known, _)| known == *name));
-                self.undo(kept, &left, added).await;
-                return Err(error);
+            if !known.iter().any(|(known, _)| *known == sink.name) {
+                prepared.added.push(sink.name.clone());
             }
-            let was = left.iter().any(|old| old.name == sink.name);
-            changes.push(format!("sink {} {}", sink.name, if was { "changed" } else { "added" }));
-        }
-        for old in left.iter().filter(|old| !wanted.iter().any(|sink| sink.name == old.name)) {
-            self.common.health.forget(&old.name);
-            changes.push(format!("sink {} removed", old.name));
-        }
-        Ok(changes)
-    }
-
-    /// Ends what was started after the first `kept`, takes back the cursors of those that were `added`, and
-    /// starts again what had left.
-    async fn undo(&mut self, kept: usize, left: &[config::Sink], added: impl Iterator<Item = &String>) {
-        for started in self.running.split_off(kept) {
-            started.end().await;
-        }
-        for name in added {
-            self.common.health.forget(name);
-            // Should it stay, it is a sink that is not configured any more, which the next start tells of.
-            let _ = self.common.writer.order(Order::Forget { sink: name.clone() }).await;
-        }
-        for old in left {
-            match self.start(old).await {
-                Ok(()) => info!(sink = old.name, "the sink goes on as it was"),
+            match self.open(sink).await {
+                Ok(opened) => prepared.opened.push(opened),
                 Err(error) => {
-                    error!(sink = old.name, %error, "the sink can't go on as it was; its outcomes are kept for the next start");
+                    self.undo(prepared).await;
+                    return Err(error);
                 }
             }
         }
+        Ok(prepared)
+    }
+
+    async fn open(&self, config: &config::Sink) -> Result<Opened, DaemonError> {
+        let from_oldest = config.from == config::From::Oldest;
+        // The writer answers after all that was handed in before: the cursor is where the last one ended.
+        let cursor = self.common.writer.register(config.name.clone(), from_oldest).await?;
+        fault_point!("sink-registered");
+        let leave = Leave::default();
+        let outbox = Outbox { cursor, leave: leave.clone(), ..self.common.clone() };
+        let task = sink_start::open(config, outbox).await?;
+        Ok(Opened { config: config.clone(), leave, cursor, task })
+    }
+
+    /// Has some sinks leave behind their present batch. If one of them does not in time, none does.
+    async fn have_leave(&mut self, goes: impl Fn(&config::Sink) -> bool) -> Result<Vec<Left>, CantChange> {
+        let give_up_at = Instant::now() + LEAVE_PATIENCE;
+        for running in self.running.iter().filter(|running| goes(&running.config)) {
+            running.leave.ask();
+        }
+        let mut busy = None;
+        for running in self.running.iter_mut().filter(|running| goes(&running.config)) {
+            if timeout_at(give_up_at, join(&mut running.tasks)).await.is_ok() {
+                continue;
+            }
+            if running.leave.take_back() {
+                busy = busy.or_else(|| Some(running.config.name.clone()));
+            } else {
+                // It has agreed to, and waits for nothing more.
+                join(&mut running.tasks).await;
+            }
+        }
+        let (left, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.running)
+            .into_iter()
+            .partition(|r| goes(&r.config) && r.tasks.is_empty());
+        self.running = stay;
+        let health = self.common.health.all();
+        let cursor = |sink: &config::Sink| health.get(&sink.name).map_or(0, |health| health.cursor);
+        let left = left.into_iter().map(|r| Left { cursor: cursor(&r.config), config: r.config }).collect();
+        let Some(busy) = busy else { return Ok(left) };
+        for old in left {
+            self.go_on(old);
+        }
+        Err(CantChange::Busy(busy))
+    }
+
+    /// Has a sink go on that had left. That it can't be opened now is a trouble as any other: it is tried again.
+    fn go_on(&mut self, Left { config, cursor }: Left) {
+        let leave = Leave::default();
+        let outbox = Outbox { cursor, leave: leave.clone(), ..self.common.clone() };
+        match sink_start::open_again(&config, outbox) {
+            Ok(task) => {
+                info!(sink = config.name, "the sink goes on as it was");
+                self.common.health.update(&config.name, |health| {
+                    health.cursor = cursor;
+                    health.closed = false;
+                });
+                self.run(config, leave, task);
+            }
+            Err(error) => {
+                error!(sink = config.name, %error, "the sink can't go on as it was; its outcomes are kept for the next start");
+            }
+        }
+    }
+
+    fn run(&mut self, config: config::Sink, leave: Leave, task: SinkTask) {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(task);
+        self.running.push(Running { config, leave, tasks });
     }
 
     /// Waits until one breaks off. Others may end well: they are closed for good.
@@ -135,14 +252,6 @@ impl SinkSet {
     }
 }
 
-impl Running {
-    /// Has it deliver what is there, if it can, and ends it.
-    async fn end(mut self) {
-        self.finish.cancel();
-        within(FLUSH_PATIENCE, &self.config.name, join(&mut self.tasks)).await;
-    }
-}
-
 async fn join(tasks: &mut JoinSet<()>) {
     while let Some(ended) = tasks.join_next().await {
         if let Err(failure) = ended {
@@ -150,3 +259,7 @@ async fn join(tasks: &mut JoinSet<()>) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "sink_set_tests.rs"]
+mod tests;

@@ -11,9 +11,11 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::Server;
+use crate::cluster::State;
 use crate::metrics::{Recorder, catalogue};
 use crate::schedule::{Counts, Reason, Stats};
 use crate::sinks::SinkHealth;
+use crate::slot::Slots;
 use crate::store::Unavailable;
 
 /// How long a part may take to answer: Prometheus itself waits 10 s, if it isn't told otherwise.
@@ -45,6 +47,11 @@ pub async fn gather(server: &Server) -> String {
     if let Some(stats) = stats {
         schedule(&recorder, &stats);
     }
+    let alone = || State { held: Slots::ALL, nodes: 1, ..State::default() };
+    let state = services.cluster.as_ref().map_or_else(alone, |cluster| cluster.state.borrow().clone());
+    set(&catalogue::CLUSTER_SLOTS, state.held.len() as f64);
+    set(&catalogue::CLUSTER_NODES, state.nodes as f64);
+    recorder.counter(&catalogue::CLUSTER_LOST, &[]).absolute(state.lost);
     let newest = *services.writer.newest().borrow();
     for (name, health) in &health {
         recorder.gauge(&catalogue::SINK_TROUBLE, &[name]).set(flag(health.trouble.is_some()));

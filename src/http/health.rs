@@ -90,6 +90,13 @@ pub async fn ready(server: &Server) -> Ready {
         let what = format!("the store can't be written: {}", trouble.what);
         reasons.push(Reason::new("store_failing", Status::NotReady, what).since(since));
     }
+    if let Some(cluster) = &services.cluster
+        && let Some((since, what)) = cluster.state.borrow().trouble.clone()
+    {
+        let since = services.clock.wall() - since.elapsed();
+        let what = format!("this node polls and writes nothing until it has a lease again: {what}");
+        reasons.push(Reason::new("lease_lost", Status::NotReady, what).since(since));
+    }
     if let Some(stats) = stats {
         judge(&stats, server.limits.in_flight, &mut reasons);
     }

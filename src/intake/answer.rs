@@ -9,12 +9,11 @@ use serde_json::value::RawValue;
 
 use super::elsewhere;
 use super::request::Refusal;
-use crate::cluster::{NodeId, Report, Seen, View};
+use crate::cluster::View;
 use crate::outcome::{Delivery, Ending, Submission, deciding, rfc3339};
 use crate::pin::PinId;
 use crate::schedule::{Live, Next, Stats};
 use crate::sinks::SinkHealth;
-use crate::slot::SLOTS;
 use crate::store::{Failed, InFlight, Outcome, Record, Submitted};
 
 /// The answer to anything that is refused.
@@ -83,7 +82,7 @@ pub fn tail_end(next: i64) -> String {
 struct SinkState<'a> {
     name: &'a str,
     state: &'static str,
-    /// Since when it is tried.
+    /// Since when it has it, or since when it is tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +98,8 @@ fn sink_state<'a>(
     (name, cursor, failed): &'a (String, i64, Option<Failed>),
     health: Option<&'a SinkHealth>,
 ) -> SinkState<'a> {
-    let (mut since, mut tries, mut last_error) = (None, None, None);
+    let since;
+    let (mut tries, mut last_error) = (None, None);
     let cursor = health.map_or(*cursor, |health| health.cursor.max(*cursor));
     let state = if let Some(failed) = failed {
         since = failed.first_try_at.map(rfc3339);
@@ -107,6 +107,7 @@ fn sink_state<'a>(
         last_error = failed.error.as_deref();
         if failed.dead { "dead_letter" } else { "retrying" }
     } else if cursor >= seq {
+        since = health.and_then(|health| health.has_since(seq)).map(rfc3339);
         "delivered"
     } else {
         let trouble = health.and_then(|health| health.trouble.as_ref());
@@ -138,7 +139,7 @@ pub fn in_flight(
         ok: bool,
         pin: Shown<'a>,
     }
-    let mut state = live.map_or_else(held_by, state);
+    let mut state = live.map_or_else(elsewhere::held_by, state);
     if let Some((submission, deadline_at)) = stored {
         // As in the record: the schedule's own are worked out from the clock and can be off by a little.
         state.insert("submittedAt".into(), rfc3339(submission.submitted_at).into());
@@ -186,7 +187,7 @@ pub fn list(pins: &[InFlight], live: &[Option<Live>], others: Option<&View>, nex
         .map(|(pin, live)| {
             let mut shown = match (live, others) {
                 (Some(live), _) => state(live),
-                (None, Some(view)) => held_by(elsewhere::holder(view, &pin.pin)),
+                (None, Some(view)) => elsewhere::held_by(elsewhere::holder(view, &pin.pin)),
                 // It ended between the two looks.
                 (None, None) => serde_json::Map::new(),
             };
@@ -201,16 +202,6 @@ pub fn list(pins: &[InFlight], live: &[Option<Live>], others: Option<&View>, nex
         answer["next"] = next.as_str().into();
     }
     line(&answer)
-}
-
-/// A PIN in flight at another node: what only that node knows is null.
-fn held_by(node: Option<&str>) -> serde_json::Map<String, serde_json::Value> {
-    let mut shown = serde_json::Map::new();
-    shown.insert("node".into(), node.into());
-    for unknown in ["polls", "lastStatus", "lastAnswer", "nextPollAt", "nextPoll"] {
-        shown.insert(unknown.into(), serde_json::Value::Null);
-    }
-    shown
 }
 
 /// A PIN in flight as `show` and `list` tell it.
@@ -294,47 +285,7 @@ pub fn counted(count: u64) -> String {
     line(&serde_json::json!({"ok": true, "count": count}))
 }
 
-/// The answer to nodes where the store is one machine's own.
-pub fn one_machine() -> String {
-    line(&serde_json::json!({"ok": true, "shared": false, "nodes": []}))
-}
-
-/// The answer to nodes; `this` is the one that was asked.
-pub fn nodes(view: &View, this: NodeId) -> String {
-    let (nodes, live) = (node_list(view, this), view.live());
-    let free = view.holders.iter().filter(|holder| holder.is_none_or(|node| !live.contains(&node))).count();
-    line(&serde_json::json!({"ok": true, "shared": true, "slots": SLOTS, "free": free, "nodes": nodes}))
-}
-
-/// All nodes, as `nodes` and `stats` tell them.
-fn node_list(view: &View, this: NodeId) -> Vec<serde_json::Value> {
-    let told = |node: &Seen| {
-        let Report { in_flight, due, rate, brake } = &node.report;
-        serde_json::json!({
-            "name": node.name,
-            "id": node.id,
-            "self": node.id == this,
-            "alive": node.lease_left.is_some(),
-            "slots": view.slots_of(node.id).len(),
-            "leaseLeftMs": node.lease_left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
-            "version": node.version,
-            "inFlight": in_flight,
-            "due": due,
-            "rate": rate,
-            "brake": brake,
-        })
-    };
-    view.nodes.iter().map(told).collect()
-}
-
-/// What stats tell of all nodes.
-pub fn cluster(view: &View, this: NodeId) -> serde_json::Value {
-    let live = view.nodes.iter().filter(|node| node.lease_left.is_some());
-    let in_flight: usize = live.map(|node| node.report.in_flight).sum();
-    serde_json::json!({"inFlight": in_flight, "nodes": node_list(view, this)})
-}
-
-/// The answer to stats. A sink that has a cursor and no health is not configured any more. Of `failed`: a sink's
+/// What stats tell. A sink that has a cursor and no health is not configured any more. Of `failed`: a sink's
 /// name, how many outcomes it is tried again with, how many are dead letters. `store` is why it can't be written, and since when.
 pub fn stats(
     schedule: &Stats,
@@ -344,15 +295,13 @@ pub fn stats(
     health: &BTreeMap<String, SinkHealth>,
     cursors: &[(String, i64)],
     failed: &[(String, i64, i64)],
-    cluster: Option<serde_json::Value>,
-) -> String {
+) -> serde_json::Value {
     let counts = &schedule.counts;
     let outcomes: serde_json::Map<_, _> =
         Ending::ALL.iter().map(|e| (e.as_str().to_owned(), counts.outcomes[*e as usize].into())).collect();
     let trouble = |since: Timestamp, what: &str| serde_json::json!({"since": rfc3339(since), "what": what});
     let forgotten = cursors.iter().filter(|(name, _)| !health.contains_key(name));
-    let forgotten = forgotten
-        .map(|(name, cursor)| (name, false, SinkHealth { cursor: *cursor, ..SinkHealth::default() }));
+    let forgotten = forgotten.map(|(name, cursor)| (name, false, SinkHealth::at(*cursor)));
     let sinks: serde_json::Map<_, _> = health
         .iter()
         .map(|(name, health)| (name, true, health.clone()))
@@ -378,7 +327,7 @@ pub fn stats(
     let brake = schedule
         .brake
         .map(|(reason, until)| serde_json::json!({"reason": reason.as_str(), "until": until.map(rfc3339)}));
-    let mut stats = serde_json::json!({
+    serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "inFlight": schedule.in_flight,
         "due": schedule.due,
@@ -401,14 +350,10 @@ pub fn stats(
         "newestSeq": newest_seq,
         "sinks": sinks,
         "connections": connections,
-    });
-    if let Some(cluster) = cluster {
-        stats["cluster"] = cluster;
-    }
-    line(&serde_json::json!({"ok": true, "stats": stats}))
+    })
 }
 
-fn line(value: &impl Serialize) -> String {
+pub fn line(value: &impl Serialize) -> String {
     let mut text = serde_json::to_string(value).expect("maps with string keys always serialize");
     text.push('\n');
     text

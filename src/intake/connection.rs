@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{FuturesOrdered, StreamExt};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
@@ -22,6 +23,9 @@ use crate::store::{NewPin, Outcome, Unavailable};
 
 /// Submits that are handed to the store together.
 const BATCH: usize = 4096;
+
+/// Cancels that are under way together.
+const CANCELS: usize = 512;
 
 /// Answers are queued in pieces of about this size, in bytes.
 const PIECE: usize = 64 * 1024;
@@ -104,9 +108,10 @@ impl Connection<'_> {
         self.refuse(Code::InvalidRequest.because(message)).await
     }
 
-    /// Answers every whole line that was read. Submits are gathered until something else comes.
+    /// Answers every whole line that was read. Submits are gathered until something else comes, and so are cancels:
+    /// each alone would wait for a commit of its own.
     async fn answer_lines(&mut self) -> Result<(), Gone> {
-        let mut submits = Vec::new();
+        let (mut submits, mut cancels) = (Vec::new(), Vec::new());
         let mut gathered = 0;
         while let Some(line) = self.lines.next_line() {
             if let Line::Whole(line) = &line {
@@ -120,14 +125,23 @@ impl Connection<'_> {
             };
             match request {
                 Ok(Request::Submit(submit)) => {
+                    self.cancel_all(std::mem::take(&mut cancels)).await?;
                     submits.push(submit);
                     if submits.len() == BATCH || gathered >= BATCH_BYTES {
                         gathered = 0;
                         self.submit(std::mem::take(&mut submits)).await?;
                     }
                 }
+                Ok(Request::Cancel(pin)) => {
+                    self.submit(std::mem::take(&mut submits)).await?;
+                    cancels.push(pin);
+                    if cancels.len() == CANCELS {
+                        self.cancel_all(std::mem::take(&mut cancels)).await?;
+                    }
+                }
                 other => {
                     self.submit(std::mem::take(&mut submits)).await?;
+                    self.cancel_all(std::mem::take(&mut cancels)).await?;
                     match other {
                         Ok(request) => self.answer(request).await?,
                         Err(refusal) => self.refuse(refusal).await?,
@@ -135,7 +149,18 @@ impl Connection<'_> {
                 }
             }
         }
-        self.submit(submits).await
+        // Of one kind there are none left when the other comes.
+        self.submit(submits).await?;
+        self.cancel_all(cancels).await
+    }
+
+    /// Withdraws PINs that were asked for one after the other, together; answers in that order.
+    async fn cancel_all(&mut self, pins: Vec<PinId>) -> Result<(), Gone> {
+        let mut answers: FuturesOrdered<_> = pins.into_iter().map(|pin| self.cancel(pin)).collect();
+        while let Some(answered) = answers.next().await {
+            self.told(answered).await?;
+        }
+        Ok(())
     }
 
     async fn submit(&mut self, submits: Vec<Submit>) -> Result<(), Gone> {
@@ -202,6 +227,11 @@ impl Connection<'_> {
             Request::Ping => Ok(answer::pong()),
             Request::Tail { start, follow } => return self.tail(start, follow).await,
         };
+        self.told(answered).await
+    }
+
+    /// Sends the client an answer.
+    async fn told(&self, answered: Result<String, Ended>) -> Result<(), Gone> {
         match answered {
             Ok(line) => self.outgoing.send(line.into()).await,
             Err(Ended::Refused(refusal)) => self.refuse(refusal).await,
@@ -317,12 +347,11 @@ impl Connection<'_> {
         });
         let connections = self.services.connections.load(Ordering::Relaxed);
         let health = self.services.health.all();
-        let cluster = match &self.services.cluster {
-            Some(cluster) => Some((cluster.shared.look().await?, cluster.state.borrow().id)),
-            None => None,
-        };
-        let cluster = cluster.as_ref().map(|(view, id)| answer::cluster(view, *id));
-        Ok(answer::stats(&schedule, newest, trouble, connections, &health, &cursors, &failed, cluster))
+        let mut stats = answer::stats(&schedule, newest, trouble, connections, &health, &cursors, &failed);
+        if let Some(cluster) = elsewhere::numbers(self.services).await? {
+            stats["cluster"] = cluster;
+        }
+        Ok(answer::line(&serde_json::json!({"ok": true, "stats": stats})))
     }
 
     /// Waits until the client has hung up: not only stopped writing, as `nc -N` does, but closed.

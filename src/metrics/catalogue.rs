@@ -115,6 +115,13 @@ metrics! {
     COMMIT_FAILURES = Counter "pinwatch_store_commit_failures_total" []
         "Transactions that failed; what was in them is tried again or refused.";
 
+    CLUSTER_SLOTS = Gauge "pinwatch_cluster_slots_held" []
+        "Slots, of 256, whose PINs this node polls; all of them where the store is its own.";
+    CLUSTER_NODES = Gauge "pinwatch_cluster_nodes" []
+        "Nodes whose lease ran when this one last looked, itself among them.";
+    CLUSTER_LOST = Counter "pinwatch_cluster_leases_lost_total" []
+        "How often this node was without its lease.";
+
     SINK_BACKLOG = Gauge "pinwatch_sink_backlog" ["sink"]
         "Outcomes behind the sink's cursor that it was not given yet.";
     SINK_OLDEST = Gauge "pinwatch_sink_oldest_undelivered_age_seconds" ["sink"]

@@ -19,7 +19,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Method, Request, Response, StatusCode, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::Meaning;
 use super::answer::MAX_BODY;
@@ -48,19 +48,25 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 
 /// Asks the API about PINs. Clones share their connections.
 #[derive(Clone)]
-pub struct Client {
-    api: Arc<Api>,
-    connections: Arc<RwLock<Connections>>,
-    /// The URL before the PIN ID, and after it.
-    url: (Box<str>, Box<str>),
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    api: Api,
+    connections: RwLock<Arc<Connections>>,
+    /// The URL of some PIN: a copy of it with another path costs a fraction of reading one from text.
+    url: Url,
+    /// Its path before the PIN ID, and after it.
+    path: AroundPin,
     /// What no error text may repeat, should the API or a proxy say back what it got.
-    secrets: Arc<[SecretString]>,
+    secrets: Vec<SecretString>,
     /// For the whole poll: connecting, a second try, the body.
     timeout: Duration,
 }
 
+/// A path before the PIN ID, and after it.
+type AroundPin = (Box<str>, Box<str>);
+
 /// The connections in use; those before may still have polls that are under way.
-#[derive(Clone)]
 struct Connections {
     kept: reqwest::Client,
     /// Keeps none: for the second try of a poll whose kept connection turned out to be dead.
@@ -90,28 +96,30 @@ impl Client {
     /// # Errors
     /// The URL or the credentials can't be put into a request, or the system has no CA certificates.
     pub fn new(api: &Api) -> Result<Self, ClientError> {
-        let url = url_parts(&api.base_url, &api.path)?;
+        let (url, path) = url_parts(&api.base_url, &api.path)?;
         let connections = Connections::new(api)?;
-        Ok(Self {
-            api: Arc::new(api.clone()),
-            connections: Arc::new(RwLock::new(connections)),
+        Ok(Self(Arc::new(Inner {
+            api: api.clone(),
+            connections: RwLock::new(Arc::new(connections)),
             url,
-            secrets: secrets(&api.credentials).into(),
+            path,
+            secrets: secrets(&api.credentials),
             timeout: api.timeout,
-        })
+        })))
     }
 
     /// Replaces all connections, for ever, before any gets older than `api.pool_max_age`: an API that moved is
     /// followed, and a load balancer's new machines get their part. Polls that are under way end on the old ones.
     pub async fn renew_connections(self) {
         loop {
-            tokio::time::sleep(self.api.pool_max_age).await;
-            let api = self.api.clone();
+            tokio::time::sleep(self.0.api.pool_max_age).await;
+            let api = self.0.api.clone();
             // Reads the system's certificates anew, which takes some milliseconds.
             let renewed = tokio::task::spawn_blocking(move || Connections::new(&api)).await;
             match renewed {
                 Ok(Ok(connections)) => {
-                    *self.connections.write().unwrap_or_else(PoisonError::into_inner) = connections
+                    *self.0.connections.write().unwrap_or_else(PoisonError::into_inner) =
+                        Arc::new(connections)
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "the connections are kept, for they can't be renewed")
@@ -121,26 +129,45 @@ impl Client {
         }
     }
 
-    fn connections(&self) -> Connections {
+    /// Asks about one PIN. Ends within `api.timeout`, and always with a meaning.
+    pub async fn poll(&self, pin: &PinId) -> Meaning {
+        self.0.poll(pin).await
+    }
+
+    /// One request, for a person who wants to know whether it works: the status, and what time it is there.
+    pub async fn look(&self, pin: &PinId) -> Result<(u16, Option<Timestamp>), String> {
+        let answer = timeout(self.0.timeout, self.0.ask(pin)).await;
+        let response = answer.unwrap_or_else(|_| Err(self.0.time_out("answer")))?;
+        let date = response.headers().get(DATE).and_then(|date| http_date(date.as_bytes()));
+        Ok((response.status().as_u16(), date))
+    }
+}
+
+impl Inner {
+    fn connections(&self) -> Arc<Connections> {
         // Each write is whole in itself, so a panic elsewhere leaves nothing half-done.
         self.connections.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks about one PIN. Ends within `api.timeout`, and always with a meaning.
-    pub async fn poll(&self, pin: &PinId) -> Meaning {
-        let deadline = Instant::now() + self.timeout;
-        let mut response = match timeout_at(deadline, self.ask(pin)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(failure)) => return Meaning::Unavailable(failure),
-            Err(_) => return Meaning::Unavailable(self.time_out("answer")),
+    async fn poll(&self, pin: &PinId) -> Meaning {
+        // One timer for all of it; the head stays here if it is the body that comes too late.
+        let mut head = None;
+        let asking = async {
+            let response = head.insert(self.ask(pin).await?);
+            Ok(whole_body(response).await)
+        };
+        let asked = timeout(self.timeout, asking).await;
+        let (response, body) = match (head, asked) {
+            (Some(response), Ok(Ok(body))) => (response, body),
+            (_, Ok(Err(failure))) => return Meaning::Unavailable(failure),
+            (None, _) => return Meaning::Unavailable(self.time_out("answer")),
+            (Some(response), Err(_)) if response.status() == StatusCode::OK => {
+                return Meaning::Unavailable(self.time_out("whole answer"));
+            }
+            // What the status code says stands without the body.
+            (Some(response), Err(_)) => (response, Err("the body did not come in time".to_owned())),
         };
         let status = response.status();
-        let body = match timeout_at(deadline, whole_body(&mut response)).await {
-            Ok(body) => body,
-            Err(_) if status == StatusCode::OK => return Meaning::Unavailable(self.time_out("whole answer")),
-            // What the status code says stands without the body.
-            Err(_) => Err("the body did not come in time".to_owned()),
-        };
         let meaning =
             |body: Result<&[u8], &str>| Meaning::of(status, response.headers(), body, Timestamp::now());
         let told = meaning(body.as_deref().map_err(String::as_str));
@@ -160,22 +187,14 @@ impl Client {
         })
     }
 
-    /// One request, for a person who wants to know whether it works: the status, and what time it is there.
-    pub async fn look(&self, pin: &PinId) -> Result<(u16, Option<Timestamp>), String> {
-        let answer = timeout_at(Instant::now() + self.timeout, self.ask(pin)).await;
-        let response = answer.unwrap_or_else(|_| Err(self.time_out("answer")))?;
-        let date = response.headers().get(DATE).and_then(|date| http_date(date.as_bytes()));
-        Ok((response.status().as_u16(), date))
-    }
-
     /// One request, or two: a kept connection that the server had closed is nobody's failure. hyper tries
     /// again by itself if it notices before it has written; if it notices later, it can't know that a GET
     /// may be sent twice. We do, and on a new connection, since the next kept one may be just as dead.
     ///
     /// A new connection that dies before it answers is tried again too, for reqwest doesn't tell which it was.
     async fn ask(&self, pin: &PinId) -> Result<Response, String> {
-        let Connections { kept, fresh } = self.connections();
-        let first = match kept.execute(self.request(pin)?).await {
+        let connections = self.connections();
+        let first = match connections.kept.execute(self.request(pin)).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
@@ -183,18 +202,18 @@ impl Client {
             return Err(failure_text(&first));
         }
         tracing::debug!(error = failure_text(&first), "lost a connection; asking on a new one");
-        fresh.execute(self.request(pin)?).await.map_err(|error| failure_text(&error))
+        connections.fresh.execute(self.request(pin)).await.map_err(|error| failure_text(&error))
     }
 
-    fn request(&self, pin: &PinId) -> Result<Request, String> {
-        let (before, after) = &self.url;
-        let mut url = String::with_capacity(before.len() + pin.as_str().len() + after.len());
-        url.push_str(before);
-        url.extend(utf8_percent_encode(pin.as_str(), ESCAPED));
-        url.push_str(after);
-        // Can't fail: `new` has tried a PIN ID, and all of them are made of the same characters.
-        let url = Url::parse(&url).map_err(|error| format!("no URL can be made for the PIN: {error}"))?;
-        Ok(Request::new(Method::GET, url))
+    fn request(&self, pin: &PinId) -> Request {
+        let (before, after) = &self.path;
+        let mut path = String::with_capacity(before.len() + pin.as_str().len() + after.len());
+        path.push_str(before);
+        path.extend(utf8_percent_encode(pin.as_str(), ESCAPED));
+        path.push_str(after);
+        let mut url = self.url.clone();
+        url.set_path(&path);
+        Request::new(Method::GET, url)
     }
 
     fn time_out(&self, of: &str) -> String {
@@ -216,6 +235,8 @@ impl Connections {
                 .default_headers(headers.clone())
                 .redirect(redirect::Policy::none())
                 .referer(false)
+                // It would copy each request to have it for a second try, and `ask` makes a new one for its own.
+                .retry(reqwest::retry::never().max_retries_per_request(0))
                 .gzip(true)
                 .connect_timeout(api.connect_timeout)
                 .pool_idle_timeout(POOL_IDLE_TIMEOUT)
@@ -252,14 +273,15 @@ fn certificates(path: Option<&Path>) -> Result<Vec<Certificate>, ClientError> {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("url", &self.url)
-            .field("timeout", &self.timeout)
+            .field("url", &self.0.url.as_str())
+            .field("path", &self.0.path)
+            .field("timeout", &self.0.timeout)
             .finish_non_exhaustive()
     }
 }
 
-/// The URL before and after the PIN ID: the path is put behind the base URL's own.
-fn url_parts(base: &Url, path: &str) -> Result<(Box<str>, Box<str>), ClientError> {
+/// The URL of a sample, and its path before and after the PIN ID: `path` is put behind the base URL's own.
+fn url_parts(base: &Url, path: &str) -> Result<(Url, AroundPin), ClientError> {
     let has_user = !base.username().is_empty() || base.password().is_some();
     if !matches!(base.scheme(), "http" | "https")
         || !base.has_host()
@@ -279,10 +301,15 @@ fn url_parts(base: &Url, path: &str) -> Result<(Box<str>, Box<str>), ClientError
     // Where the sample ends up is where every PIN ID will: in the path, at the same host.
     let sample = "9C817C6F8AF3D48F9FE553282AFA2B67";
     let url = Url::parse(&format!("{before}{sample}{after}")).map_err(|_| refused())?;
-    if url.origin() != base.origin() || !url.path().contains(sample) {
+    if url.origin() != base.origin() {
         return Err(refused());
     }
-    Ok((before.into(), after.into()))
+    let (before, after) = url.path().split_once(sample).ok_or_else(refused)?;
+    if after.contains(sample) {
+        return Err(refused());
+    }
+    let parts = (before.into(), after.into());
+    Ok((url, parts))
 }
 
 /// The `Authorization` header, marked as a secret: reqwest shows it in no `Debug`, and HTTP/2 puts it into no
@@ -377,7 +404,7 @@ mod tests {
 
     fn url_of(base_url: &str, path: &str, pin: &str) -> Result<String, ClientError> {
         let client = Client::new(&api(base_url, path, app("key")))?;
-        Ok(client.request(&pin.parse().unwrap()).unwrap().url().to_string())
+        Ok(client.0.request(&pin.parse().unwrap()).url().to_string())
     }
 
     #[test]
@@ -421,7 +448,8 @@ mod tests {
     #[test]
     fn no_secret_is_shown_by_debug_or_by_an_error() {
         let client = Client::new(&api("http://h", "/{pinId}", app("hunter2"))).unwrap();
-        let Connections { kept, fresh } = client.connections();
+        let connections = client.0.connections();
+        let Connections { kept, fresh } = &*connections;
         assert!(!format!("{client:?}{kept:?}{fresh:?}").contains("hunter2"));
 
         let bad = [
@@ -440,7 +468,7 @@ mod tests {
     fn a_body_is_told_without_the_secrets_in_it() {
         let clean = |credentials, body: &str| {
             let client = Client::new(&api("http://h", "/{pinId}", credentials)).unwrap();
-            client.without_secrets(body.as_bytes()).map(|body| String::from_utf8(body).unwrap())
+            client.0.without_secrets(body.as_bytes()).map(|body| String::from_utf8(body).unwrap())
         };
         assert_eq!(clean(app("k-1"), "k-2"), None);
         assert_eq!(clean(app("k-1"), "App k-1, k-1").as_deref(), Some("App ***, ***"));

@@ -131,6 +131,13 @@ impl Brake {
         }
     }
 
+    /// The probe under way, if one is, decides nothing any more: another may start.
+    pub fn forget_probe(&mut self) {
+        if let Some(on) = &mut self.on {
+            on.probing = false;
+        }
+    }
+
     /// Takes in what a poll's answer tells.
     pub fn hear(&mut self, now: Moment, sign: Sign, probe: bool) -> Change {
         let (reason, wait) = match sign {

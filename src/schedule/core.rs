@@ -5,7 +5,9 @@
 
 mod slots;
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use tracing::{debug, info, warn};
 use self::slots::Held;
 use super::brake::{Brake, Change, Reason, Sign};
 use super::circuit::Circuit;
-use super::queue::{Class, Queue};
+use super::queue::{Class, Queue, Waiting};
 use super::rate::Rate;
 use super::table::{Entry, LastAnswer, Stage, Table};
 use crate::backoff::Backoff;
@@ -23,7 +25,7 @@ use crate::clock::{Clock, Moment};
 use crate::config;
 use crate::metrics;
 use crate::outcome::{Deliveries, Delivery, Ending, Verdict};
-use crate::pin::PinId;
+use crate::pin::{CompactPinId, PinId};
 use crate::poll::{self, Meaning};
 use crate::store::{InFlight, SavedBrake};
 
@@ -43,7 +45,16 @@ pub struct Ticket {
     pub pin: PinId,
     slot: u32,
     generation: u32,
+    epoch: u32,
     probe: bool,
+}
+
+#[cfg(test)]
+impl Ticket {
+    pub(super) fn for_test(pin: &str) -> Self {
+        let pin = pin.parse().expect("a PIN ID");
+        Self { pin, slot: 0, generation: 0, epoch: 0, probe: false }
+    }
 }
 
 /// What became of a cancel.
@@ -86,8 +97,11 @@ pub struct Core {
     unsaved: bool,
     random: fastrand::Rng,
     generation: u32,
+    /// How often the API or the credentials became others.
+    epoch: u32,
     finishing: usize,
     answers: HashSet<Deliveries>,
+    troubles: HashSet<Arc<str>>,
     pub counts: Counts,
     /// When the log was last told of a poll without a usable answer, and how many there were since.
     complained: Option<(Moment, u64)>,
@@ -109,8 +123,10 @@ impl Core {
             unsaved: false,
             random: fastrand::Rng::with_seed(seed),
             generation: 0,
+            epoch: 0,
             finishing: 0,
             answers: HashSet::new(),
+            troubles: HashSet::new(),
             counts: Counts::default(),
             complained: None,
         }
@@ -125,6 +141,13 @@ impl Core {
         self.brake.try_now(self.clock.now());
     }
 
+    /// The API or the credentials are others now. Polls under way are of the old ones: a good answer of theirs
+    /// counts for its PIN, any other tells nothing. A probe among them keeps the next one waiting no more.
+    pub fn renew(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.brake.forget_probe();
+    }
+
     /// Makes room for so many more PINs.
     pub fn reserve(&mut self, more: usize) {
         self.table.reserve(more);
@@ -134,23 +157,44 @@ impl Core {
     pub fn accept(&mut self, new: &InFlight) {
         let now = self.clock.now();
         let wait = self.backoff.jittered(self.settings.initial_interval, &mut self.random);
-        self.insert(new, now, now.after(wait), self.settings.initial_interval);
+        let entered = self.enter(new, now, now.after(wait), self.settings.initial_interval);
+        if let Some(Waiting { class, due, slot }) = entered {
+            self.queue.insert(slot, due, class);
+        }
     }
 
     /// Takes a PIN that was in flight before the start. Its age tells its interval, and its next poll is
     /// anywhere within that, so that a start is no storm.
     pub fn resume(&mut self, old: &InFlight) {
+        if let Some(Waiting { class, due, slot }) = self.enter_old(old) {
+            self.queue.insert(slot, due, class);
+        }
+    }
+
+    /// The same for all of them at the start, who come one by one.
+    pub fn resume_all(&mut self) -> ResumeAll<'_> {
+        ResumeAll { core: self, waiting: Vec::new() }
+    }
+
+    fn enter_old(&mut self, old: &InFlight) -> Option<Waiting> {
         let now = self.clock.now();
         let submitted = self.clock.moment_of_past(old.submitted_at);
         let interval = self.backoff.interval_at(now.since(submitted));
         let due = now.after(interval.mul_f64(self.random.f64()));
-        self.insert(old, submitted, due, interval);
+        self.enter(old, submitted, due, interval)
     }
 
-    fn insert(&mut self, pin: &InFlight, submitted: Moment, due: Moment, interval: Duration) {
+    /// Puts a PIN into the table; gives how it is to be put into the queue.
+    fn enter(
+        &mut self,
+        pin: &InFlight,
+        submitted: Moment,
+        due: Moment,
+        interval: Duration,
+    ) -> Option<Waiting> {
         if !self.held.has(&pin.pin) {
             // Whoever holds its slot has it, or finds it in the store.
-            return;
+            return None;
         }
         // A deadline is a time to live: the wall clock may have jumped since it was worked out.
         let lifetime =
@@ -159,7 +203,7 @@ impl Core {
         let (due, class) = (due.min(deadline.max(self.clock.now())), Class::of(interval));
         self.generation = self.generation.wrapping_add(1);
         let entry = Entry {
-            pin: pin.pin.clone(),
+            pin: CompactPinId::from(&pin.pin),
             submitted,
             deadline,
             stage: Stage::Waiting { due, class },
@@ -168,9 +212,8 @@ impl Core {
             seen: None,
             last_answer: None,
         };
-        if let Some(slot) = self.table.insert(entry) {
-            self.queue.insert(slot, due, class);
-        }
+        let slot = self.table.insert(entry)?;
+        Some(Waiting { class, due, slot })
     }
 
     /// The poll to send now; else when to ask again, should nothing else happen until then.
@@ -194,16 +237,18 @@ impl Core {
         entry.stage = Stage::Polling;
         entry.polls = entry.polls.saturating_add(1);
         let probe = self.brake.started();
-        Ok(Ticket { pin: entry.pin.clone(), slot, generation: entry.generation, probe })
+        Ok(Ticket { pin: entry.pin.expand(), slot, generation: entry.generation, epoch: self.epoch, probe })
     }
 
     /// Takes in what a poll told; gives the verdict if that ends the PIN.
     pub fn answered(&mut self, ticket: Ticket, meaning: Meaning) -> Option<Verdict> {
         let now = self.clock.now();
         self.count(&meaning, now);
-        self.apply_brake(&ticket, &meaning, now);
+        let is_of_old = ticket.epoch != self.epoch;
+        if !is_of_old {
+            self.apply_brake(&ticket, &meaning, now);
+        }
         let not_found_grace = self.settings.not_found_grace;
-        let braked = self.brake.reason().is_some();
         let deadline_grace = self.settings.deadline_grace;
         let completion = self.settings.completion;
 
@@ -212,7 +257,8 @@ impl Core {
             // It was cancelled meanwhile.
             return None;
         }
-        entry.last_answer = Some(LastAnswer { at: now, trouble: describe(&meaning).map(Into::into) });
+        let trouble = describe(&meaning).map(|trouble| share(&mut self.troubles, trouble));
+        entry.last_answer = Some(LastAnswer { at: now, trouble });
         let mut error = None;
         let time_is_up = now >= entry.deadline;
         let ending = match meaning {
@@ -221,6 +267,8 @@ impl Core {
                 entry.seen = Some(share(&mut self.answers, deliveries));
                 if done { Some(Ending::Final) } else { time_is_up.then_some(Ending::Deadline) }
             }
+            // What another account or another server says of it decides nothing.
+            _ if is_of_old => None,
             Meaning::Rejected(text) => {
                 error = Some(text);
                 Some(Ending::Rejected)
@@ -228,8 +276,8 @@ impl Core {
             Meaning::NotFound if now.since(entry.submitted) > not_found_grace => Some(Ending::NotFound),
             // The account's trouble, not the PIN's: it gets its last poll when that is over.
             Meaning::Unauthorized(_) | Meaning::Throttled(_) => None,
-            // Missing answers alone decide nothing while nobody gets any, or nobody may ask.
-            Meaning::Unavailable(_) if braked && now < entry.deadline.after(deadline_grace) => None,
+            // A missing answer alone decides nothing: the last poll is tried again, for so long.
+            Meaning::Unavailable(_) if now < entry.deadline.after(deadline_grace) => None,
             Meaning::NotFound | Meaning::Unreadable(_) | Meaning::Unavailable(_) => {
                 time_is_up.then_some(Ending::Deadline)
             }
@@ -329,7 +377,7 @@ impl Core {
     }
 
     /// Gives up PINs that an outage has kept from their last poll for `schedule.deadline_grace`; some of them,
-    /// so that it is to be asked again while it gives any. O(n): for once a minute, and nothing to do but in
+    /// so that it is to be asked again while it gives any. O(n): for now and then, and nothing to do but in
     /// an outage.
     pub fn expired(&mut self) -> Vec<Verdict> {
         if self.brake.reason() != Some(Reason::Outage) {
@@ -340,7 +388,7 @@ impl Core {
         let room = MAX_FINISHING.saturating_sub(self.finishing);
         let over = |entry: &Entry| entry.stage != Stage::Finishing && now >= entry.deadline.after(grace);
         let pins: Vec<PinId> =
-            self.table.iter().filter(|e| over(e)).take(room).map(|e| e.pin.clone()).collect();
+            self.table.iter().filter(|e| over(e)).take(room).map(|e| e.pin.expand()).collect();
         pins.iter().filter_map(|pin| self.withdraw(pin, Ending::Deadline)).collect()
     }
 
@@ -355,9 +403,10 @@ impl Core {
         self.finishing += 1;
         self.counts.outcomes[ending as usize] += 1;
         metrics::ended(ending, entry.seen.as_ref(), self.clock.now().since(entry.submitted));
-        debug!(pin_id = %entry.pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");
+        let pin = entry.pin.expand();
+        debug!(pin_id = %pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");
         Some(Verdict {
-            pin: entry.pin.clone(),
+            pin,
             ending,
             deliveries: entry.seen.clone(),
             error,
@@ -380,7 +429,7 @@ impl Core {
     }
 
     fn apply_brake(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) {
-        let outage = self.circuit.record(!matches!(meaning, Meaning::Unavailable(_)));
+        let outage = self.circuit.record(now, !matches!(meaning, Meaning::Unavailable(_)));
         let sign = match meaning {
             Meaning::Unauthorized(_) => Sign::Trouble(Reason::Unauthorized, None),
             Meaning::Throttled(wait) => Sign::Trouble(Reason::Throttled, Some(*wait)),
@@ -442,6 +491,25 @@ impl Core {
     }
 }
 
+/// See [`Core::resume_all`].
+pub struct ResumeAll<'a> {
+    core: &'a mut Core,
+    /// The queue is made of all of them at once, which is quicker and smaller.
+    waiting: Vec<Waiting>,
+}
+
+impl ResumeAll<'_> {
+    /// Takes one.
+    pub fn resume(&mut self, old: &InFlight) {
+        self.waiting.extend(self.core.enter_old(old));
+    }
+
+    /// There are no more.
+    pub fn done(self) {
+        self.core.queue.fill(self.waiting);
+    }
+}
+
 fn backoff_of(settings: &config::Schedule) -> Backoff {
     let config::Schedule { initial_interval, multiplier, max_interval, randomization_factor, .. } = *settings;
     Backoff::new(initial_interval, multiplier, max_interval, randomization_factor)
@@ -470,15 +538,19 @@ fn describe(meaning: &Meaning) -> Option<String> {
 }
 
 /// Most PINs get one of a few answers, so those are kept once.
-fn share(answers: &mut HashSet<Deliveries>, deliveries: Vec<Delivery>) -> Deliveries {
-    if let Some(known) = answers.get(deliveries.as_slice()) {
+fn share<T, N>(known: &mut HashSet<Arc<T>>, new: N) -> Arc<T>
+where
+    T: ?Sized + Eq + Hash,
+    N: Borrow<T> + Into<Arc<T>>,
+{
+    if let Some(known) = known.get(new.borrow()) {
         return known.clone();
     }
-    if answers.len() >= MAX_SHARED_ANSWERS {
-        answers.clear();
+    if known.len() >= MAX_SHARED_ANSWERS {
+        known.clear();
     }
-    let shared: Deliveries = Arc::from(deliveries);
-    answers.insert(shared.clone());
+    let shared: Arc<T> = new.into();
+    known.insert(shared.clone());
     shared
 }
 

@@ -156,9 +156,31 @@ async fn at_its_deadline_a_pin_is_polled_one_last_time_and_then_given_up() {
     }
     let last = next(&mut core).await;
     assert_eq!(age(&core, "A"), 10 * SECOND);
-    let verdict = core.answered(last, Meaning::Unavailable("503".into())).unwrap();
+    let verdict = core.answered(last, Meaning::Unreadable("HTML".into())).unwrap();
     assert_eq!(verdict.ending, Ending::Deadline);
     assert_eq!(verdict.deliveries.unwrap()[0].status.as_str(), "MESSAGE_WAITING_DELIVERY");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_last_poll_without_an_answer_is_tried_again_until_one_comes_or_the_grace_is_over() {
+    let mut core = core();
+    submit(&mut core, "A", 10 * SECOND);
+    for _ in 0..3 {
+        poll(&mut core, waiting()).await;
+    }
+    assert_eq!(poll(&mut core, Meaning::Unavailable("503".into())).await, None);
+    assert_eq!(core.brake(), None, "one is no outage");
+    assert_eq!(poll(&mut core, delivered()).await.unwrap().ending, Ending::Final);
+
+    submit(&mut core, "B", 10 * SECOND);
+    let verdict = loop {
+        if let Some(verdict) = poll(&mut core, Meaning::Unavailable("503".into())).await {
+            break verdict;
+        }
+        assert!(age(&core, "B") < 61 * MINUTE);
+    };
+    assert_eq!(verdict.ending, Ending::Deadline);
+    assert!(age(&core, "B") >= 60 * MINUTE + 10 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
@@ -331,6 +353,45 @@ async fn a_new_configuration_ends_the_pause_of_a_wrong_key_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_polls_with_the_old_key_bring_puts_on_no_brake_and_ends_no_pin_unless_it_is_good() {
+    let mut core = core();
+    for id in ["A", "B", "C", "D"] {
+        submit(&mut core, id, 60 * MINUTE);
+    }
+    let [a, b, c, d] =
+        [next(&mut core).await, next(&mut core).await, next(&mut core).await, next(&mut core).await];
+    core.renew();
+    assert_eq!(core.answered(a, Meaning::Unauthorized(401)), None);
+    assert_eq!(core.answered(b, Meaning::Throttled(MINUTE)), None);
+    assert_eq!(core.answered(c, Meaning::Rejected("another account's".into())), None);
+    assert_eq!(core.brake(), None);
+    assert_eq!(core.answered(d, delivered()).unwrap().ending, Ending::Final);
+    for _ in 0..3 {
+        assert_eq!(poll(&mut core, delivered()).await.unwrap().ending, Ending::Final);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_with_the_old_key_neither_delays_the_new_one_nor_decides_for_it() {
+    let mut core = core();
+    for id in ["A", "B", "C"] {
+        submit(&mut core, id, 60 * MINUTE);
+    }
+    poll(&mut core, Meaning::Unauthorized(401)).await;
+    let old = next(&mut core).await;
+    assert_eq!(core.next_poll().unwrap_err(), None, "one probe at a time");
+    core.reconfigure(settings(), None);
+    core.renew();
+    let new = core.next_poll().expect("the old one's answer is waited for");
+    assert_eq!(core.next_poll().unwrap_err(), None, "one probe at a time, of each key");
+    core.answered(old, waiting());
+    assert!(core.brake().is_some(), "the old key was good, which says nothing of the new one");
+    assert_eq!(core.next_poll().unwrap_err(), None);
+    core.answered(new, waiting());
+    assert_eq!(core.brake(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_comes_after_the_cancel_is_not_heard() {
     let mut core = core();
     submit(&mut core, "A", MINUTE);
@@ -437,4 +498,20 @@ async fn under_a_rate_limit_new_pins_are_not_starved_by_many_old_ones() {
         before += 1;
     }
     assert!(before <= 120, "{before} old PINs were polled before the new one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pins_that_hear_the_same_keep_it_once() {
+    let mut core = core();
+    submit(&mut core, "A", 60 * MINUTE);
+    submit(&mut core, "B", 60 * MINUTE);
+    for heard in [waiting, || Meaning::NotFound] {
+        for _ in ["A", "B"] {
+            assert_eq!(poll(&mut core, heard()).await, None);
+        }
+    }
+    let [a, b] = ["A", "B"].map(|id| core.entry(&pin(id)).unwrap());
+    assert!(Arc::ptr_eq(a.seen.as_ref().unwrap(), b.seen.as_ref().unwrap()));
+    let [a, b] = [a, b].map(|entry| entry.last_answer.clone().unwrap().trouble.unwrap());
+    assert!(Arc::ptr_eq(&a, &b), "{a} {b}");
 }

@@ -8,6 +8,7 @@
 mod brake;
 mod circuit;
 mod core;
+mod polls;
 mod queue;
 mod rate;
 mod slots;
@@ -15,22 +16,21 @@ mod table;
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
 
 pub use self::brake::Reason;
 pub use self::core::{Cancelled, Core, Counts, Ticket};
+use self::polls::Polls;
 pub use self::slots::SlotEvent;
 pub use self::table::{Entry, Stage};
 use crate::config;
-use crate::metrics;
 use crate::outcome::{Deliveries, Verdict};
 use crate::pin::PinId;
 use crate::poll::Meaning;
@@ -43,7 +43,7 @@ const INBOX: usize = 256;
 const EVENTS_AT_ONCE: usize = 64;
 
 /// How often PINs are looked for that an outage has kept from their last poll for too long.
-const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+const EXPIRE_EVERY: Duration = Duration::from_secs(20);
 
 /// Asks the API about one PIN.
 pub trait Poll: Send + Sync + 'static {
@@ -68,6 +68,8 @@ pub struct Settings {
     pub schedule: config::Schedule,
     pub rate: Option<NonZeroU32>,
     pub concurrency: usize,
+    /// Whether the API or the credentials are others from now on.
+    pub renewed: bool,
 }
 
 impl From<Committed> for Event {
@@ -200,11 +202,9 @@ impl<P: Poll> Task<P> {
         let Self { core, poller, writer, events, concurrency, stop, grace } = self;
         let running = Running {
             core,
-            poller,
+            polls: Polls::new(|ticket| polls::poll(&*poller, ticket)),
             writer,
             concurrency,
-            polls: JoinSet::new(),
-            tickets: HashMap::new(),
             verdicts: VecDeque::new(),
             unsaved: None,
             waiters: HashMap::new(),
@@ -213,14 +213,11 @@ impl<P: Poll> Task<P> {
     }
 }
 
-struct Running<P> {
+struct Running<S, F> {
     core: Core,
-    poller: Arc<P>,
+    polls: Polls<S, F>,
     writer: Writer,
     concurrency: usize,
-    polls: JoinSet<Meaning>,
-    /// The running polls, by task: a poll that panics still tells whose it was.
-    tickets: HashMap<task::Id, Ticket>,
     /// Verdicts for which the writer had no room. Bounded by the core, which stops polling.
     verdicts: VecDeque<Verdict>,
     /// The state of the brake, if the writer had no room for it.
@@ -228,7 +225,7 @@ struct Running<P> {
     waiters: HashMap<PinId, Vec<oneshot::Sender<Record>>>,
 }
 
-impl<P: Poll> Running<P> {
+impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
     async fn run(
         mut self,
         mut events: mpsc::Receiver<Event>,
@@ -239,10 +236,12 @@ impl<P: Poll> Running<P> {
         let mut give_up = None;
         let mut expire = tokio::time::interval(EXPIRE_EVERY);
         expire.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Once, not anew for each answer.
+        let mut stopped = pin!(stop.cancelled());
         loop {
             // Here too, or clients who never stop asking would keep the answers of polls waiting for ever.
-            while let Some(ended) = self.polls.try_join_next_with_id() {
-                self.answered(ended);
+            while let Some((ticket, meaning)) = self.polls.try_answer() {
+                self.answered(ticket, meaning);
             }
             let stopping = stop.is_cancelled();
             let wake = if stopping { give_up } else { self.start_polls() };
@@ -252,7 +251,7 @@ impl<P: Poll> Running<P> {
             }
             tokio::select! {
                 biased;
-                () = stop.cancelled(), if !stopping => {
+                () = &mut stopped, if !stopping => {
                     give_up = Some(tokio::time::Instant::now() + grace);
                 }
                 count = events.recv_many(&mut batch, EVENTS_AT_ONCE) => {
@@ -261,7 +260,7 @@ impl<P: Poll> Running<P> {
                         self.hear(event);
                     }
                 }
-                Some(ended) = self.polls.join_next_with_id() => self.answered(ended),
+                Some((ticket, meaning)) = self.polls.answer() => self.answered(ticket, meaning),
                 () = self.writer.room(), if !self.verdicts.is_empty() || self.unsaved.is_some() => {}
                 _ = expire.tick() => self.verdicts.extend(self.core.expired()),
                 () = sleep_until(wake), if wake.is_some() => {
@@ -276,26 +275,15 @@ impl<P: Poll> Running<P> {
     /// Starts every poll that is due and admitted; gives when to look again.
     fn start_polls(&mut self) -> Option<tokio::time::Instant> {
         while self.polls.len() < self.concurrency {
-            let ticket = match self.core.next_poll() {
-                Ok(ticket) => ticket,
+            match self.core.next_poll() {
+                Ok(ticket) => self.polls.start(ticket),
                 Err(again) => return again.map(|moment| self.core.clock().instant(moment)),
-            };
-            let (poller, pin) = (self.poller.clone(), ticket.pin.clone());
-            let task = self.polls.spawn(async move { metrics::polled(poller.poll(&pin)).await });
-            self.tickets.insert(task.id(), ticket);
+            }
         }
         None
     }
 
-    fn answered(&mut self, ended: Result<(task::Id, Meaning), JoinError>) {
-        let (id, meaning) = match ended {
-            Ok((id, meaning)) => (id, meaning),
-            Err(failure) => {
-                error!(%failure, "a poll broke off; this is a bug. Its PIN is polled again");
-                (failure.id(), Meaning::Unreadable("the poll broke off".into()))
-            }
-        };
-        let Some(ticket) = self.tickets.remove(&id) else { return };
+    fn answered(&mut self, ticket: Ticket, meaning: Meaning) {
         if let Some(verdict) = self.core.answered(ticket, meaning) {
             self.verdicts.push_back(verdict);
         }
@@ -349,7 +337,10 @@ impl<P: Poll> Running<P> {
             }
             Event::Slots(event) => self.hear_of_slots(event),
             Event::Reconfigure(settings) => {
-                let Settings { schedule, rate, concurrency } = *settings;
+                let Settings { schedule, rate, concurrency, renewed } = *settings;
+                if renewed {
+                    self.core.renew();
+                }
                 self.core.reconfigure(schedule, rate);
                 self.concurrency = concurrency;
             }
@@ -414,7 +405,10 @@ impl<P: Poll> Running<P> {
 /// Loads every PIN in flight from the store, and the brake.
 pub async fn resume(core: &mut Core, store: &Store) -> Result<(), Unavailable> {
     core.restore(&store.brake().await?);
-    store.each_in_flight(&mut |pin: InFlight| core.resume(&pin)).await
+    let mut resumed = core.resume_all();
+    store.each_in_flight(&mut |pin: InFlight| resumed.resume(&pin)).await?;
+    resumed.done();
+    Ok(())
 }
 
 async fn sleep_until(instant: Option<tokio::time::Instant>) {

@@ -51,7 +51,7 @@ impl Schedule {
     }
 }
 
-impl<P> Running<P> {
+impl<S, F> Running<S, F> {
     pub(super) fn hear_of_slots(&mut self, event: SlotEvent) {
         match event {
             SlotEvent::Hold(slots) => self.core.hold(&slots),

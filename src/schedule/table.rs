@@ -1,7 +1,9 @@
 //! The PINs in flight, in memory: by slot for the schedule, by ID for questions.
 //!
-//! About 200 bytes a PIN: what only the store needs (reference, metadata) is not here.
+//! About 150 bytes a PIN, with its place in the queue: what only the store needs (reference, metadata) is not
+//! here. Memory is taken and given back in small pieces, so that no PIN ever waits for a million others to be moved.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +14,12 @@ use slab::Slab;
 use super::queue::Class;
 use crate::clock::Moment;
 use crate::outcome::Deliveries;
-use crate::pin::PinId;
+use crate::pin::{CompactPinId, PinId};
 
 /// What the schedule knows of one PIN.
 #[derive(Debug)]
 pub struct Entry {
-    pub pin: PinId,
+    pub pin: CompactPinId,
     pub submitted: Moment,
     pub deadline: Moment,
     pub stage: Stage,
@@ -59,64 +61,237 @@ pub struct LastAnswer {
     pub trouble: Option<Arc<str>>,
 }
 
+/// PINs that share one piece of memory, which is given back when the last of them has left.
+const CHUNK: usize = 1024;
+
+/// Parts of the index. Each grows by itself, so that no growth holds up the polls: a thousandth of a million PINs
+/// is moved in microseconds.
+const SHARDS: usize = 256;
+
 /// All PINs in flight.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Table {
-    entries: Slab<Entry>,
-    slots: HashTable<u32>,
+    len: usize,
+    /// Slot `n` is in chunk `n / CHUNK`.
+    chunks: Vec<Slab<Entry>>,
+    /// The chunks that have room, lowest first, so that those at the end become empty.
+    roomy: BTreeSet<u32>,
+    /// The chunk that became empty last; it alone may be empty and keep its memory: a PIN that comes
+    /// and goes takes it from the allocator but once.
+    spare: Option<usize>,
+    slots: Box<[HashTable<u32>]>,
     /// Keyed at random, so that nobody can choose IDs that collide.
     hasher: RandomState,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            len: 0,
+            chunks: Vec::new(),
+            roomy: BTreeSet::new(),
+            spare: None,
+            slots: (0..SHARDS).map(|_| HashTable::new()).collect(),
+            hasher: RandomState::new(),
+        }
+    }
 }
 
 impl Table {
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
-    /// Makes room for so many more.
+    /// Makes room in the index for so many more.
     pub fn reserve(&mut self, more: usize) {
-        self.entries.reserve(more);
-        self.slots.reserve(more, |&slot| self.hasher.hash_one(&self.entries[slot as usize].pin));
+        let Self { chunks, slots, hasher, .. } = self;
+        for slots in slots.iter_mut() {
+            slots.reserve(more / SHARDS, |&slot| hash_of(hasher, chunks, slot));
+        }
     }
 
     /// Puts a PIN in; `None` if it is in already, or if all 2^32 slots are taken.
     pub fn insert(&mut self, entry: Entry) -> Option<u32> {
-        if self.find(&entry.pin).is_some() {
+        let hash = self.hasher.hash_one(&entry.pin);
+        if self.find_hashed(hash, &entry.pin).is_some() {
             return None;
         }
-        let hash = self.hasher.hash_one(&entry.pin);
-        let slot = u32::try_from(self.entries.vacant_key()).ok()?;
-        self.entries.insert(entry);
-        let Self { entries, slots, hasher } = self;
-        slots.insert_unique(hash, slot, |&slot| hasher.hash_one(&entries[slot as usize].pin));
+        let chunk = match self.roomy.first() {
+            Some(&chunk) => chunk,
+            None => {
+                let chunk = u32::try_from(self.chunks.len())
+                    .ok()
+                    .filter(|chunk| *chunk <= u32::MAX / CHUNK as u32)?;
+                self.chunks.push(Slab::new());
+                self.roomy.insert(chunk);
+                chunk
+            }
+        };
+        let entries = self.chunks.get_mut(chunk as usize)?;
+        if entries.capacity() < CHUNK {
+            entries.reserve_exact(CHUNK);
+        }
+        let slot = chunk * CHUNK as u32 + entries.insert(entry) as u32;
+        if entries.len() == CHUNK {
+            self.roomy.remove(&chunk);
+        }
+        self.len += 1;
+        let Self { chunks, slots, hasher, .. } = self;
+        slots[shard(hash)].insert_unique(hash, slot, |&slot| hash_of(hasher, chunks, slot));
         Some(slot)
     }
 
     /// The slot of a PIN.
     pub fn find(&self, pin: &PinId) -> Option<u32> {
-        let hash = self.hasher.hash_one(pin);
-        self.slots.find(hash, |&slot| self.entries[slot as usize].pin == *pin).copied()
+        let pin = CompactPinId::from(pin);
+        self.find_hashed(self.hasher.hash_one(&pin), &pin)
+    }
+
+    fn find_hashed(&self, hash: u64, pin: &CompactPinId) -> Option<u32> {
+        self.slots[shard(hash)].find(hash, |&slot| self.get(slot).is_some_and(|e| e.pin == *pin)).copied()
     }
 
     pub fn get(&self, slot: u32) -> Option<&Entry> {
-        self.entries.get(slot as usize)
+        at(&self.chunks, slot)
     }
 
     pub fn get_mut(&mut self, slot: u32) -> Option<&mut Entry> {
-        self.entries.get_mut(slot as usize)
+        let (chunk, key) = place(slot);
+        self.chunks.get_mut(chunk)?.get_mut(key)
     }
 
     /// All of them, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().map(|(_, entry)| entry)
+        self.chunks.iter().flatten().map(|(_, entry)| entry)
     }
 
     /// Takes a PIN out.
     pub fn remove(&mut self, pin: &PinId) -> Option<(u32, Entry)> {
-        let hash = self.hasher.hash_one(pin);
-        let found = self.slots.find_entry(hash, |&slot| self.entries[slot as usize].pin == *pin).ok()?;
-        let (slot, _) = found.remove();
-        Some((slot, self.entries.try_remove(slot as usize)?))
+        let pin = CompactPinId::from(pin);
+        let hash = self.hasher.hash_one(&pin);
+        let Self { chunks, slots, hasher, .. } = self;
+        let slots = &mut slots[shard(hash)];
+        let same = |&slot: &u32| at(chunks, slot).is_some_and(|entry| entry.pin == pin);
+        let (slot, _) = slots.find_entry(hash, same).ok()?.remove();
+        // Not to the last one: a PIN that comes and goes must not move the others each time.
+        if slots.len() < slots.capacity() / 8 {
+            slots.shrink_to(slots.capacity() / 4, |&slot| hash_of(hasher, chunks, slot));
+        }
+        let (chunk, key) = place(slot);
+        let entries = chunks.get_mut(chunk)?;
+        let entry = entries.try_remove(key)?;
+        let emptied = entries.is_empty();
+        self.roomy.insert(chunk as u32);
+        if emptied
+            && let Some(other) = self.spare.replace(chunk).filter(|other| *other != chunk)
+            && let Some(other) = chunks.get_mut(other).filter(|other| other.is_empty())
+        {
+            *other = Slab::new();
+        }
+        self.len -= 1;
+        Some((slot, entry))
+    }
+}
+
+/// The chunk of a slot, and its key there.
+fn place(slot: u32) -> (usize, usize) {
+    (slot as usize / CHUNK, slot as usize % CHUNK)
+}
+
+fn at(chunks: &[Slab<Entry>], slot: u32) -> Option<&Entry> {
+    let (chunk, key) = place(slot);
+    chunks.get(chunk)?.get(key)
+}
+
+/// Every slot in the index is taken.
+fn hash_of(hasher: &RandomState, chunks: &[Slab<Entry>], slot: u32) -> u64 {
+    at(chunks, slot).map_or(0, |entry| hasher.hash_one(&entry.pin))
+}
+
+/// The part of the index for a hash; by bits that the part itself does not go by.
+fn shard(hash: u64) -> usize {
+    (hash >> 32) as usize % SHARDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: &str, generation: u32) -> Entry {
+        Entry {
+            pin: CompactPinId::from(&id.parse().unwrap()),
+            submitted: Moment::START,
+            deadline: Moment::START,
+            stage: Stage::Polling,
+            polls: 0,
+            generation,
+            seen: None,
+            last_answer: None,
+        }
+    }
+
+    fn pin(n: u32) -> PinId {
+        format!("{n:032X}").parse().unwrap()
+    }
+
+    /// Chunks that hold memory.
+    fn held(table: &Table) -> usize {
+        table.chunks.iter().filter(|chunk| chunk.capacity() > 0).count()
+    }
+
+    #[test]
+    fn every_pin_is_found_whatever_came_and_went_and_never_twice() {
+        let mut table = Table::default();
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut inside = std::collections::HashMap::new();
+        table.reserve(100);
+        for step in 0..60_000 {
+            let n = random.u32(..6_000);
+            // Grows at first, and shrinks to nothing at the end.
+            if random.u32(..60_000) > step {
+                let slot = table.insert(entry(pin(n).as_str(), n));
+                assert_eq!(slot.is_some(), !inside.contains_key(&n));
+                inside.extend(slot.map(|slot| (n, slot)));
+            } else {
+                let removed = table.remove(&pin(n)).map(|(slot, entry)| (slot, entry.generation));
+                assert_eq!(removed, inside.remove(&n).map(|slot| (slot, n)));
+            }
+            let n = random.u32(..6_000);
+            assert_eq!(table.find(&pin(n)), inside.get(&n).copied());
+            assert_eq!(table.len(), inside.len());
+        }
+        assert_eq!(table.iter().count(), inside.len());
+        for (n, slot) in inside {
+            assert_eq!(table.get(slot).map(|entry| entry.generation), Some(n));
+        }
+    }
+
+    #[test]
+    fn memory_is_given_back_in_whatever_order_pins_leave() {
+        let orders: [fn(u32) -> u32; 3] = [|n| n, |n| 9_999 - n, |n| (n * 7_919) % 10_000];
+        for order in orders {
+            let mut table = Table::default();
+            for n in 0..10_000 {
+                table.insert(entry(pin(n).as_str(), n)).unwrap();
+            }
+            assert_eq!(held(&table), 10_000_usize.div_ceil(CHUNK));
+            for n in 0..10_000 {
+                table.remove(&pin(order(n))).unwrap();
+            }
+            assert!(held(&table) <= 1 && table.slots.iter().all(|slots| slots.capacity() < 16));
+            assert!(table.insert(entry("again", 0)).is_some() && held(&table) <= 2);
+        }
+    }
+
+    #[test]
+    fn ids_that_differ_in_case_alone_are_two_pins() {
+        let mut table = Table::default();
+        let (upper, lower) = ("A".repeat(32), "a".repeat(32));
+        let first = table.insert(entry(&upper, 1)).unwrap();
+        let second = table.insert(entry(&lower, 2)).unwrap();
+        assert_eq!(table.find(&upper.parse().unwrap()), Some(first));
+        assert_eq!(table.remove(&lower.parse().unwrap()).map(|(slot, _)| slot), Some(second));
+        assert_eq!(table.find(&lower.parse().unwrap()), None);
     }
 }

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Health, Ordered, Trouble};
+use super::{Health, Leave, Ordered, Trouble};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::fault::fault_point;
@@ -35,6 +35,8 @@ pub struct Dispatcher<S> {
     pub rotate: Rotate,
     /// When it is cancelled the dispatcher delivers what is there, if it can, and ends.
     pub finish: CancellationToken,
+    /// When it is asked to leave, the dispatcher ends behind its present batch.
+    pub leave: Leave,
 }
 
 impl<S: Ordered> Dispatcher<S> {
@@ -56,13 +58,20 @@ impl<S: Ordered> Dispatcher<S> {
         Ok(())
     }
 
-    /// Delivers until `finish`, or until the sink is closed for good.
+    /// Opens the sink, as often as that takes, then [runs](Self::run).
+    pub async fn open_and_run(mut self) {
+        if self.recover(Trouble::Rotated).await.is_continue() {
+            self.run().await;
+        }
+    }
+
+    /// Delivers until `finish`, or until it leaves or the sink is closed for good.
     pub async fn run(mut self) {
         let mut newest = self.writer.newest();
         let mut orders = self.writer.orders();
         // What was ordered before the start is still to be done.
         orders.mark_changed();
-        loop {
+        while !self.leave.leaves() {
             match self.step(&mut orders).await {
                 Ok(true) => continue,
                 Ok(false) => {}
@@ -86,6 +95,7 @@ impl<S: Ordered> Dispatcher<S> {
                     }
                 }
                 () = self.finish.cancelled() => {}
+                () = self.leave.asked() => {}
             }
         }
     }
@@ -155,6 +165,8 @@ impl<S: Ordered> Dispatcher<S> {
         let mut delivered: Vec<i64> = outcomes.iter().map(|outcome| outcome.seq).collect();
         let (count, result) = self.sink.deliver(outcomes).await;
         delivered.truncate(count);
+        let now = self.clock.wall();
+        self.health.update(&self.name, |health| health.delivered(&delivered, now));
         self.writer.advance(Progress { sink: self.name.clone(), delivered, ..Progress::default() }).await;
         // Before the next look, or the same would be found again.
         self.writer.flush().await.map_err(later)?;
@@ -167,10 +179,12 @@ impl<S: Ordered> Dispatcher<S> {
         self.cursor = seq;
         let progress = Progress { sink: self.name.clone(), cursor: Some(seq), ..Progress::default() };
         self.writer.advance(progress).await;
-        self.health.update(&self.name, |health| health.cursor = seq);
+        let now = self.clock.wall();
+        self.health.update(&self.name, |health| health.advance(seq, now));
     }
 
-    /// Waits until the sink can be opened again; breaks if the daemon stops first, or if it never will.
+    /// Waits until the sink can be opened again; breaks if the daemon stops or the sink leaves first, or if it
+    /// never will.
     async fn recover(&mut self, trouble: Trouble) -> std::ops::ControlFlow<()> {
         use std::ops::ControlFlow::{Break, Continue};
         let backoff = Backoff::new(FIRST_RETRY, 2.0, MAX_RETRY, 0.2);
@@ -182,6 +196,10 @@ impl<S: Ordered> Dispatcher<S> {
                 tokio::select! {
                     () = tokio::time::sleep(backoff.jittered(backoff.nth(attempt), &mut random)) => {}
                     () = self.finish.cancelled() => return Break(()),
+                    () = self.leave.asked() => {}
+                }
+                if self.leave.leaves() {
+                    return Break(());
                 }
             }
             fault_point!("trouble-noticed");

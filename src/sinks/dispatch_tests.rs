@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -21,6 +21,8 @@ struct Script {
     troubles: Arc<Mutex<VecDeque<usize>>>,
     /// Cancelled when the first batch comes.
     stop: CancellationToken,
+    /// Where a batch waits, each for a permit; nowhere without.
+    gate: Option<Arc<Semaphore>>,
 }
 
 impl Ordered for Script {
@@ -30,6 +32,9 @@ impl Ordered for Script {
 
     async fn deliver(&mut self, outcomes: Vec<Outcome>) -> (usize, Result<(), Trouble>) {
         self.stop.cancel();
+        if let Some(gate) = &self.gate {
+            gate.acquire().await.unwrap().forget();
+        }
         let trouble = self.troubles.lock().unwrap().pop_front();
         let count = trouble.unwrap_or(outcomes.len()).min(outcomes.len());
         self.delivered.lock().unwrap().extend(outcomes[..count].iter().map(|outcome| outcome.seq));
@@ -106,18 +111,20 @@ impl Outbox {
 
     /// Runs the sink until `finish`.
     fn run(&self, cursor: i64, sink: Script, finish: CancellationToken) -> JoinHandle<()> {
-        let dispatcher = Dispatcher {
-            name: SINK.into(),
-            sink,
-            cursor,
-            store: self.store.clone(),
-            writer: self.writer.clone(),
-            clock: Clock::system(),
-            health: self.health.clone(),
-            rotate: self.rotate.subscribe(),
-            finish,
-        };
-        tokio::spawn(dispatcher.run())
+        tokio::spawn(self.dispatcher(cursor, sink, finish, Leave::default()).run())
+    }
+
+    fn dispatcher(
+        &self,
+        cursor: i64,
+        sink: Script,
+        finish: CancellationToken,
+        leave: Leave,
+    ) -> Dispatcher<Script> {
+        let (name, clock) = (SINK.into(), Clock::system());
+        let (store, writer) = (self.store.clone(), self.writer.clone());
+        let (health, rotate) = (self.health.clone(), self.rotate.subscribe());
+        Dispatcher { name, sink, cursor, store, writer, clock, health, rotate, finish, leave }
     }
 
     /// Runs the sink until no replay is left, then to its end.
@@ -173,4 +180,31 @@ async fn a_stop_ends_a_long_replay_behind_a_batch_and_the_next_start_does_the_re
     let both: Vec<_> =
         [first, second].iter().flat_map(|script| script.delivered.lock().unwrap().clone()).collect();
     assert_eq!(both, (1..=many as i64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_sink_leaves_behind_its_present_batch_and_goes_on_if_that_is_taken_back() {
+    let many = 3 * BATCH as usize;
+    let outbox = Outbox::with(many).await;
+    let gate = Arc::new(Semaphore::new(0));
+    let script = Script { gate: Some(gate.clone()), ..Script::default() };
+    let leave = Leave::default();
+    let running = outbox.dispatcher(0, script.clone(), CancellationToken::new(), leave.clone()).run();
+    let running = tokio::spawn(running);
+    let delivered = || script.delivered.lock().unwrap().len();
+    script.stop.cancelled().await;
+    leave.ask();
+    assert!(leave.take_back());
+    gate.add_permits(2);
+    let two = async {
+        while delivered() < 2 * BATCH as usize {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), two).await.expect("it left, though that was taken back");
+    leave.ask();
+    gate.add_permits(1);
+    timeout(Duration::from_secs(20), running).await.expect("it does not leave").unwrap();
+    assert!(delivered() <= many && outbox.health.all()[SINK].cursor == delivered() as i64);
+    assert!(!leave.take_back());
 }

@@ -10,6 +10,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::process::{getegid, geteuid};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
@@ -54,7 +55,7 @@ impl FileSink {
     fn open_file(&mut self) -> Result<Option<String>, Trouble> {
         self.open = None;
         let file = OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(&self.path);
-        let mut file = file.map_err(|error| self.trouble("opened", &error))?;
+        let mut file = file.map_err(|error| self.cant_open(&error))?;
         fault_point!("file-opened");
         let end = end_of(&mut file).map_err(|error| self.trouble("read", &error))?;
         if end.half > 0 {
@@ -134,6 +135,19 @@ impl FileSink {
             return (count, Err(self.trouble("written", &error)));
         }
         (count, Ok(()))
+    }
+
+    /// A file is made where there is none, but its folder is not: who runs the daemon knows whose it should be.
+    fn cant_open(&self, error: &io::Error) -> Trouble {
+        let folder = self.path.parent().filter(|folder| !folder.exists());
+        let Some(folder) = folder else { return self.trouble("opened", error) };
+        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+        Trouble::Later(format!(
+            "{} can't be opened, for its folder is not there; make it, for the user that pinwatch runs as: \
+             install -d -o {user} -g {group} -m 0750 {}",
+            self.path.display(),
+            folder.display()
+        ))
     }
 
     fn trouble(&self, done: &str, error: &io::Error) -> Trouble {
@@ -354,7 +368,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let gone = folder.path().join("gone");
         let mut sink = sink_at(&gone.join("outcomes.jsonl"));
-        assert!(matches!(sink.open_file(), Err(Trouble::Later(_))));
+        let Err(Trouble::Later(what)) = sink.open_file() else { panic!("opened") };
         assert!(!gone.exists());
+        // What it says to do is what helps.
+        let (_, command) = what.split_once("install ").unwrap();
+        assert!(std::process::Command::new("install").args(command.split(' ')).status().unwrap().success());
+        sink.open_file().unwrap();
     }
 }

@@ -6,6 +6,8 @@
 
 mod dispatch;
 mod file;
+mod leave;
+mod passed;
 mod stdout;
 mod webhook;
 
@@ -16,6 +18,8 @@ use jiff::Timestamp;
 
 pub use dispatch::{Dispatcher, Rotate};
 pub use file::FileSink;
+pub use leave::Leave;
+use passed::Passed;
 pub use stdout::StdoutSink;
 pub use webhook::{Endpoint, SetupError, WebhookSink};
 
@@ -62,6 +66,32 @@ pub struct SinkHealth {
     pub trouble: Option<(Timestamp, String)>,
     /// It takes nothing more in this process.
     pub closed: bool,
+    passed: Passed,
+}
+
+impl SinkHealth {
+    /// One of which nothing but the cursor is known.
+    pub fn at(cursor: i64) -> Self {
+        Self { cursor, ..Self::default() }
+    }
+
+    /// The cursor is at `seq` now.
+    pub fn advance(&mut self, seq: i64, at: Timestamp) {
+        if seq > self.cursor {
+            self.passed.step(self.cursor, seq, at);
+        }
+        self.cursor = seq;
+    }
+
+    /// Outcomes that the cursor had passed before are delivered now.
+    pub fn delivered(&mut self, seqs: &[i64], at: Timestamp) {
+        seqs.iter().for_each(|seq| self.passed.step(seq - 1, *seq, at));
+    }
+
+    /// Since when it has an outcome, if that is remembered.
+    pub fn has_since(&self, seq: i64) -> Option<Timestamp> {
+        self.passed.since(seq)
+    }
 }
 
 impl Health {

@@ -112,7 +112,8 @@ pub enum Order {
     Replay { sink: String, from: i64, to: i64, only_dead: bool },
     /// Give up the dead letters from one `seq` to another, both included.
     Drop { sink: String, from: i64, to: i64 },
-    /// Forget a sink that is not configured any more, with its dead letters.
+    /// Forget a sink that is not configured any more, with its dead letters: some of them at a time, so this is
+    /// to be ordered again until it concerns nothing.
     Forget { sink: String },
 }
 
@@ -167,3 +168,6 @@ impl From<sqlx::Error> for Unavailable {
         Self(error.to_string().into())
     }
 }
+
+#[cfg(test)]
+mod tests;

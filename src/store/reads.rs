@@ -56,6 +56,9 @@ pub trait Reads: Send + Sync {
     /// The `seq` before the newest `count` outcomes, for reading on from there.
     async fn seq_before_last(&self, count: u32) -> Result<i64, Unavailable>;
 
+    /// The first `seq` of any outcome, whoever found it, that is not before this one.
+    async fn first_seq_from(&self, seq: i64) -> Result<Option<i64>, Unavailable>;
+
     /// Every sink that has a cursor, with its cursor.
     async fn cursors(&self) -> Result<Vec<(String, i64)>, Unavailable>;
 

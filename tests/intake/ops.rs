@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::common::code;
+use super::common::{code, pins};
 use super::{idle, polling};
 
 #[test]
@@ -183,13 +183,19 @@ fn show_tells_of_a_finished_pin_which_sink_has_its_outcome() {
     let mut client = daemon.client();
     client.submit("sim-delivered-1");
     let record = daemon.all_records(1).remove(0);
+    let show = json!({"op": "show", "pinId": "sim-delivered-1"});
+    super::common::until_true("delivered", || client.op(&show)["pin"]["sinks"][0]["state"] == "delivered");
+    let mut answer = client.op(&show);
+    let since = answer["pin"]["sinks"][0].as_object_mut().unwrap().remove("since").expect("since when");
+    assert!(since.as_str() >= record["finishedAt"].as_str(), "{since}");
     let expected = json!({"ok": true, "pin": {
         "pinId": "sim-delivered-1", "state": "finished", "outcome": record,
         "sinks": [{"name": "file", "state": "delivered"}],
     }});
-    super::common::until_true("delivered", || {
-        client.op(&json!({"op": "show", "pinId": "sim-delivered-1"})) == expected
-    });
+    assert_eq!(answer, expected);
+    // What it got before a restart it has, and nobody knows since when.
+    let daemon = daemon.terminate().start();
+    assert_eq!(daemon.client().op(&show), expected);
 }
 
 #[test]
@@ -241,4 +247,33 @@ fn ping_tells_the_version_and_stats_what_is_going_on() {
         stats["sinks"]["file"],
         json!({"configured": true, "cursor": 1, "behind": 0, "retrying": 0, "deadLetters": 0, "closed": false, "trouble": null})
     );
+}
+
+#[test]
+fn cancels_that_come_together_share_their_commits_and_are_answered_in_order() {
+    let daemon = idle();
+    let mut client = daemon.client();
+    let pins = pins(1000);
+    client.submit_all(&pins);
+    // The lock file tells how many commits there were, of PINs, outcomes and cursors.
+    let lock = daemon.place.store().with_extension("db.lock");
+    let commits = || std::fs::read_to_string(&lock).unwrap().trim().parse::<u32>().unwrap();
+    let before = commits();
+    // One of them twice, one that was never submitted, and another question in between.
+    let ids = [&pins[..600], &["NEVER".to_owned(), pins[7].clone()], &pins[600..]].concat();
+    let cancel = |pin: &String| format!("{}\n", json!({"op": "cancel", "pinId": pin}));
+    let mut lines: Vec<String> = ids.iter().map(cancel).collect();
+    lines.insert(300, "{\"op\":\"ping\"}\n".to_owned());
+    client.write(lines.concat());
+    for (n, line) in lines.iter().enumerate() {
+        let (asked, answer) = (serde_json::from_str::<Value>(line).unwrap(), client.answer());
+        match n {
+            300 => assert!(answer["version"].is_string(), "{answer}"),
+            601 => assert_eq!(code(&answer), "not_found"),
+            _ => assert_eq!((&answer["pinId"], &answer["state"]), (&asked["pinId"], &json!("cancelled"))),
+        }
+    }
+    let commits = commits() - before;
+    assert!(commits < 250, "{commits} commits for 1000 cancels");
+    assert_eq!(client.stats()["inFlight"], 0);
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use rustix::process::Signal;
 use wiremock::matchers::header;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -97,6 +98,8 @@ async fn sinks_are_added_moved_and_removed_and_no_outcome_is_lost_or_doubled() {
         submit("A2");
         daemon.wait_for_line("second", "\"pinId\":\"A2\"");
 
+        daemon.wait_for_line("outcomes", "\"pinId\":\"A2\"");
+
         daemon.configure(&one.replace("FOLDER/outcomes", "FOLDER/moved"));
         daemon.reload();
         ask(&daemon.socket(), "A3");
@@ -163,6 +166,33 @@ async fn a_renamed_file_is_begun_anew_also_when_the_configuration_is_bad() {
         ask(&daemon.socket(), "A2");
         daemon.wait_for_line("outcomes", "\"pinId\":\"A2\"");
         assert!(!fs::read_to_string(&path).unwrap().contains("A1"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_is_heard_while_a_reload_waits_for_a_sink() {
+    let server = api("good").await;
+    // It takes a request, and never answers.
+    let endpoint = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    beside(move || {
+        let uri = format!("http://{}", endpoint.local_addr().unwrap());
+        let hook = format!("[[sink]]\ntype = \"webhook\"\nurl = \"{uri}\"\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n");
+        let with_hook = format!("{}{hook}", config(&server, "good", ""));
+        let mut daemon = Daemon::start(folder(), Start { config: &with_hook, ..Start::default() });
+        daemon.told_until("READY=1");
+        ask(&daemon.socket(), "A1");
+        let (_request, _) = endpoint.accept().unwrap();
+        daemon.configure(&config(&server, "good", ""));
+        daemon.signal(Signal::HUP);
+        daemon.told_until("RELOADING=1");
+        daemon.signal(Signal::TERM);
+        let told = daemon.told_until("STOPPING=1");
+        assert!(!told.iter().any(|told| told.contains("READY=1")), "the stop waited for the reload: {told:?}");
+        // And a second one is a second one.
+        daemon.signal(Signal::TERM);
+        assert_eq!(daemon.ended(), Some(1));
+        assert!(daemon.log().contains("by a second signal"), "{}", daemon.log());
     })
     .await;
 }

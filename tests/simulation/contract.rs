@@ -3,23 +3,15 @@
 
 use pinwatch::outcome::{Delivery, Ending};
 use pinwatch::poll::{LONGEST, Meaning, SHORTEST};
-use pinwatch::schedule::Reason;
 use pinwatch::simulate::Told;
 
 use super::api::{Truth, Wait};
 use super::clocks::Time;
-use super::daemon::may_end_unanswered;
 use super::oracle::Watched;
 use super::plan::Plan;
 
 /// How the answer ends the PIN, if it does.
-pub fn ending(
-    plan: &Plan,
-    watched: &Watched,
-    truth: &Truth,
-    brake: Option<Reason>,
-    now: Time,
-) -> Option<Ending> {
+pub fn ending(plan: &Plan, watched: &Watched, truth: &Truth, now: Time) -> Option<Ending> {
     let age = now.saturating_sub(watched.submitted);
     let is_late = (now >= watched.deadline).then_some(Ending::Deadline);
     let grace = plan.schedule.deadline_grace;
@@ -30,10 +22,8 @@ pub fn ending(
         Truth::NotFound if age > plan.schedule.not_found_grace => Some(Ending::NotFound),
         Truth::NotFound => is_late,
         Truth::Unauthorized | Truth::Throttled(_) => None,
-        Truth::Unavailable if !may_end_unanswered(brake) => {
-            is_late.filter(|_| now >= watched.deadline + grace)
-        }
-        Truth::Unreadable | Truth::Unavailable => is_late,
+        Truth::Unavailable => is_late.filter(|_| now >= watched.deadline + grace),
+        Truth::Unreadable => is_late,
     }
 }
 

@@ -29,12 +29,6 @@ pub const LEAST_GROWTH: f64 = LEAST_RATE / 64.0;
 /// How often the task asks for PINs that an outage has kept from their last poll.
 pub const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
-/// Whether a poll without an answer may be the last, although `deadline_grace` is not over: never while a brake
-/// is on.
-pub fn may_end_unanswered(brake: Option<Reason>) -> bool {
-    brake.is_none()
-}
-
 /// Where the core has a PIN.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Standing {
@@ -115,8 +109,11 @@ impl Daemon {
         self.core.expired()
     }
 
-    /// The configuration is read anew, and is as it was.
-    pub fn reload(&mut self, plan: &Plan) {
+    /// The configuration is read anew, and is as it was; or the credentials are others.
+    pub fn reload(&mut self, plan: &Plan, renewed: bool) {
+        if renewed {
+            self.core.renew();
+        }
         self.core.reconfigure(plan.schedule.clone(), plan.rate);
     }
 

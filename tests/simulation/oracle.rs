@@ -43,6 +43,8 @@ pub struct Oracle {
     /// The brake as it was when somebody last looked.
     brake: Option<Reason>,
     probe: Option<u64>,
+    /// Polls up to this one were under way when the API or the credentials became others.
+    renewed_after: u64,
     /// When the last brake went off, and the polls in the second after that.
     off: (Time, usize),
     /// The API asked to be left alone until then.
@@ -69,6 +71,7 @@ impl Oracle {
             recent: VecDeque::new(),
             brake: None,
             probe: None,
+            renewed_after: 0,
             off: (Time::ZERO, 0),
             left_alone_until: Time::ZERO,
             handed_over: Time::ZERO,
@@ -107,9 +110,14 @@ impl Oracle {
         self.saved = Time::ZERO;
     }
 
-    /// Somebody asks the daemon to read its configuration anew: the account may be another one now.
-    pub fn reloaded(&mut self) {
+    /// Somebody asks the daemon to read its configuration anew: the account may be another one now. It is, if the
+    /// last poll of the old one is given.
+    pub fn reloaded(&mut self, renewed_after: Option<u64>) {
         self.left_alone_until = Time::ZERO;
+        if let Some(last) = renewed_after {
+            self.renewed_after = last;
+            self.probe = None;
+        }
     }
 
     pub fn accepted(&mut self, pin: usize, row: &InFlight, now: Time) {
@@ -260,7 +268,9 @@ impl Oracle {
         };
         watched.poll = None;
         watched.last_answer = Some(now);
-        let expected = if watched.has_verdict { None } else { ending(plan, watched, truth, brake, now) };
+        let is_heard = id > self.renewed_after || matches!(truth, Truth::Deliveries { .. });
+        let expected =
+            if watched.has_verdict || !is_heard { None } else { ending(plan, watched, truth, now) };
         if verdict.map(|verdict| verdict.ending) != expected {
             let age = now.saturating_sub(watched.submitted);
             return Err(format!(
@@ -313,6 +323,12 @@ impl Oracle {
         clocks: &Clocks,
     ) -> Result<(), Broken> {
         let now = clocks.now();
+        if id <= self.renewed_after {
+            let is_same = brake == self.brake;
+            return is_same
+                .then_some(())
+                .ok_or_else(|| "an answer of the old account moves the brake".to_owned());
+        }
         if self.probe == Some(id) {
             self.probe = None;
         } else if self.brake.is_some() && brake.is_none() {

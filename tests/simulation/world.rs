@@ -231,8 +231,9 @@ impl World {
             Happening::Reload => {
                 if let Some(daemon) = &mut self.daemon {
                     self.totals.fault("reload");
-                    daemon.reload(&self.plan);
-                    self.oracle.reloaded();
+                    let renewed = self.rng.bool();
+                    daemon.reload(&self.plan, renewed);
+                    self.oracle.reloaded(renewed.then_some(self.next_id));
                 }
             }
         }

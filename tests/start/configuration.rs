@@ -105,13 +105,22 @@ fn check_config_agrees_with_the_start() {
         let run = place.command();
         command.args(run.get_args().map(|arg| if arg == "run" { "check-config".as_ref() } else { arg }));
         command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        run_to_end(command)
+        command
     };
-    let good = check(&Place::new(NOWHERE));
+    let good = run_to_end(check(&Place::new(NOWHERE)));
     assert_eq!(good.code, Some(0), "{}", good.stderr);
     assert!(good.stdout.contains("20ms") && !good.stdout.contains("demo-key"), "{}", good.stdout);
     let bad = Place::new(NOWHERE).set("schedule.deadline", "48");
-    let (told, refused) = (check(&bad), bad.refusal());
+    let (told, refused) = (run_to_end(check(&bad)), bad.refusal());
     assert_eq!((told.code, refused.code), (Some(2), Some(2)));
+    assert_eq!(told.stderr, refused.stderr);
+    // What comes out only when the parts are made of it: https, and no certificate to trust.
+    let place = Place::new(NOWHERE).set("sink", "[{type=\"webhook\", url=\"https://h.example/\"}]");
+    let [told, refused] = [check(&place), place.command()].map(|mut command| {
+        command.env("SSL_CERT_FILE", "/nowhere").env("SSL_CERT_DIR", "/nowhere");
+        run_to_end(command)
+    });
+    assert_eq!((told.code, refused.code), (Some(1), Some(1)), "{}", told.stderr);
+    assert!(told.stderr.contains("No CA certificates"), "{}", told.stderr);
     assert_eq!(told.stderr, refused.stderr);
 }

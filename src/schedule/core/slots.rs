@@ -53,8 +53,8 @@ impl Core {
     /// is not heard. Gives the forgotten PINs. O(n) in the PINs in flight.
     pub fn release(&mut self, slots: &Slots) -> Vec<PinId> {
         self.held.slots = self.held.slots.without(slots);
-        let theirs = |pin: &PinId| slots.holds(pin);
-        let pins: Vec<PinId> = self.table.iter().map(|e| &e.pin).filter(|p| theirs(p)).cloned().collect();
+        let pins = self.table.iter().map(|entry| entry.pin.expand());
+        let pins: Vec<PinId> = pins.filter(|pin| slots.holds(pin)).collect();
         pins.iter().for_each(|pin| self.finished(pin));
         self.share_rate();
         pins

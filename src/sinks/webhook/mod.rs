@@ -37,12 +37,15 @@ use self::parcel::Now;
 use self::response::Answer;
 use self::state::{State, Ticket};
 use self::told::Told;
-use super::Health;
+use super::{Health, Leave};
 use crate::clock::Clock;
 use crate::store::{Store, Unavailable, Writer};
 
 /// Between two looks into a store that can't be read.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// How long deliveries that are under way may take to end when the sink leaves; below what a reload waits for.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Outcomes that are read at once.
 const READ_AT_ONCE: u32 = 1024;
@@ -59,13 +62,15 @@ pub struct WebhookSink {
     pub health: Health,
     /// When it is cancelled nothing more is started, the deliveries that run end, and so does the sink.
     pub finish: CancellationToken,
+    /// When it is asked to leave, the same, but deliveries that take long are broken off.
+    pub leave: Leave,
 }
 
 impl WebhookSink {
-    /// Delivers until `finish`. Dropped earlier, it breaks off its deliveries; what they carried is sent again
+    /// Delivers until `finish`, or until it leaves. Dropped earlier, it breaks off its deliveries; what they carried is sent again
     /// after the next start.
     pub async fn run(self) {
-        let Self { name, endpoint, cursor, store, writer, clock, health, finish } = self;
+        let Self { name, endpoint, cursor, store, writer, clock, health, finish, leave } = self;
         let task = Task {
             state: State::new(name.clone(), endpoint.rules, cursor, fastrand::u64(..)),
             told: Told::new(name.clone(), health),
@@ -79,7 +84,7 @@ impl WebhookSink {
             writer,
             clock,
         };
-        task.run(finish).await;
+        task.run(finish, leave).await;
     }
 }
 
@@ -99,8 +104,21 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, finish: CancellationToken) {
-        while !finish.is_cancelled() {
+    async fn run(mut self, finish: CancellationToken, leave: Leave) {
+        loop {
+            self.work(&finish, &leave).await;
+            self.end_deliveries(&finish).await;
+            if finish.is_cancelled() || leave.leaves() {
+                break;
+            }
+            // That it was asked was taken back.
+        }
+        self.told.say(now(&self.clock));
+    }
+
+    /// Delivers until it is to end.
+    async fn work(&mut self, finish: &CancellationToken, leave: &Leave) {
+        while !finish.is_cancelled() && !leave.is_asked() {
             if self.orders.has_changed().unwrap_or(false) {
                 self.orders.mark_unchanged();
                 self.state.forget_failed();
@@ -109,17 +127,27 @@ impl Task {
             self.read().await;
             self.start();
             self.tell().await;
-            self.wait(&finish).await;
+            self.wait(finish, leave).await;
         }
-        while let Some((ticket, answer)) = self.deliveries.ended().await {
+    }
+
+    /// Waits for the deliveries that run; unless the daemon stops, only so long. An endpoint that hangs may be
+    /// why another is wanted: what is under way then is sent again by that, under the same ID.
+    async fn end_deliveries(&mut self, finish: &CancellationToken) {
+        let give_up_at = Instant::now() + LEAVE_PATIENCE;
+        loop {
+            let ended = tokio::select! {
+                ended = self.deliveries.ended() => ended,
+                () = sleep_until(give_up_at), if !finish.is_cancelled() => None,
+            };
+            let Some((ticket, answer)) = ended else { return };
             self.state.ended(ticket, answer, now(&self.clock));
             self.tell().await;
         }
-        self.told.say(now(&self.clock));
     }
 
     /// Waits until there may be something to do, and takes in what ended.
-    async fn wait(&mut self, finish: &CancellationToken) {
+    async fn wait(&mut self, finish: &CancellationToken, leave: &Leave) {
         let wants = self.state.wants_outcomes().filter(|_| self.read_again_at.is_none());
         let after = wants.map_or(i64::MAX, |(after, _)| after);
         let wake_at = self.state.wake_at().map(|moment| self.clock.instant(moment));
@@ -137,6 +165,7 @@ impl Task {
             Ok(()) = self.orders.changed() => self.orders.mark_changed(),
             () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
             () = finish.cancelled() => {}
+            () = leave.asked() => {}
         }
     }
 
@@ -183,6 +212,7 @@ impl Task {
         let now = now(&self.clock);
         if let Some(step) = self.state.step() {
             self.told.failed(&step.failed, now);
+            self.told.delivered(&step.delivered, now);
             self.writer.advance(step).await;
         }
         self.told.health(self.state.cursor(), self.state.trouble(), now);

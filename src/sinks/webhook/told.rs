@@ -32,7 +32,7 @@ impl Told {
     pub fn health(&self, cursor: i64, trouble: Option<&str>, now: Now) {
         let sink = self.sink.as_str();
         self.health.update(sink, |health| {
-            health.cursor = cursor;
+            health.advance(cursor, now.wall);
             match (trouble, &mut health.trouble) {
                 (Some(error), trouble @ None) => {
                     warn!(
@@ -49,6 +49,13 @@ impl Told {
                 (Some(_), Some(_)) | (None, None) => {}
             }
         });
+    }
+
+    /// The receiver has these now, and had not when the cursor passed them.
+    pub fn delivered(&self, seqs: &[i64], now: Now) {
+        if !seqs.is_empty() {
+            self.health.update(&self.sink, |health| health.delivered(seqs, now.wall));
+        }
     }
 
     /// These failed; the dead letters among them are told of, if it is not too soon.

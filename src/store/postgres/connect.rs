@@ -1,6 +1,5 @@
 //! Connections to the server, and what each kind of them is told at its start.
 
-use std::future::Future;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -99,6 +98,11 @@ pub async fn within<T>(
             format!("the database did not answer within {limit:?}"),
         ))),
     }
+}
+
+/// The answer to a question that somebody waits for.
+pub async fn answer<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Unavailable> {
+    Ok(within(ANSWER_PATIENCE, asked).await?)
 }
 
 /// Whether the connection is of no use after this error.

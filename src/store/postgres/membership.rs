@@ -19,9 +19,10 @@ use crate::slot::Slots;
 /// Connections that read, for clients' questions and the sinks; one of them listens.
 const READERS: u32 = 5;
 
-/// The nodes and what they hold: one statement, so at one moment. Read by [`node_row`].
-pub(super) const LOOK: &str = "SELECT id, name, (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::float8, started_at, \
-     version, stats, ARRAY(SELECT slot FROM slot WHERE slot.node = node.id ORDER BY slot) FROM node ORDER BY id";
+/// Every node that ever was, and what each holds.
+pub(super) const LOOK: &str = "SELECT id, name, (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::float8, \
+     started_at, version, stats, ARRAY(SELECT slot FROM slot WHERE slot.node = node.id ORDER BY slot) \
+     FROM node ORDER BY id";
 
 /// What became of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,19 +18,22 @@ const OLDEST: u32 = 130_000;
 /// Why the store can't be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    #[error("store.url: {0}")]
+    #[error("store.url: {}", said(.0))]
     Url(sqlx::Error),
     #[error(
-        "can't reach the database {url}: {source}. Is the server there, and does it let this machine in?"
+        "can't reach the database {url}: {}. Is the server there, and does it let this machine in?",
+        said(source)
     )]
     Unreachable { url: String, source: sqlx::Error },
     #[error(
-        "the database {url} does not let this user in: {source}. Check user, password and database in store.url"
+        "the database {url} does not let this user in: {}. Check user, password and database in store.url",
+        said(source)
     )]
     Refused { url: String, source: sqlx::Error },
     #[error(
-        "the user of the database {url} lacks a right: {source}. It must own its tables, or be allowed to create them \
-         (GRANT CREATE ON SCHEMA public TO …)"
+        "the user of the database {url} lacks a right: {}. It must own its tables, or be allowed to create them \
+         (GRANT CREATE ON SCHEMA public TO …)",
+        said(source)
     )]
     NoRights { url: String, source: sqlx::Error },
     #[error("the database {url} is PostgreSQL {found}, and pinwatch needs 13 or later")]
@@ -44,9 +47,7 @@ pub enum OpenError {
         "the database {url} has tables that are not pinwatch's, or not as it left them: {what}. It was left as it is"
     )]
     Foreign { url: String, what: String },
-    #[error("the database {url} is damaged: {what}")]
-    Damaged { url: String, what: String },
-    #[error("the database {url} can't be used: {source}")]
+    #[error("the database {url} can't be used: {}", said(source))]
     Postgres { url: String, source: sqlx::Error },
 }
 
@@ -105,6 +106,21 @@ async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), O
         if found > known {
             return Err(OpenError::Newer { url: url(), found, known });
         }
+        // Nothing to do, and nothing to lock the other nodes out for.
+        if found == known {
+            return Ok(());
+        }
+    } else {
+        let theirs: Option<String> = sqlx::query_scalar(
+            "SELECT min(tablename) FROM pg_tables WHERE schemaname = current_schema() \
+             AND tablename IN ('node', 'slot', 'pin', 'inbox', 'outcome', 'cursor', 'delivery')",
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(judge)?;
+        if let Some(table) = theirs {
+            return Err(OpenError::Foreign { url: url(), what: format!("there is a table {table:?}") });
+        }
     }
     MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) | MigrateError::VersionTooNew(found, _) => {
@@ -129,5 +145,15 @@ fn judge(url: &str, source: sqlx::Error) -> OpenError {
             OpenError::Unreachable { url, source }
         }
         _ => OpenError::Postgres { url, source },
+    }
+}
+
+/// What the server said, without where in its source it said so.
+fn said(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        sqlx::Error::Io(error) => error.to_string(),
+        sqlx::Error::Configuration(error) => error.to_string(),
+        other => other.to_string(),
     }
 }

@@ -107,8 +107,10 @@ pub async fn carry_out(
             // Those after the cursor of their lane are on their way anyway.
             sqlx::query(
                 "INSERT INTO delivery (sink, seq, lane, dead, tries) \
-                 SELECT $1, o.seq, $4, false, 0 FROM outcome o WHERE o.seq BETWEEN $2 AND $3 AND NOT EXISTS ( \
-                     SELECT 1 FROM cursor c WHERE c.lane = o.lane AND c.sink = $1 AND c.cursor < o.seq) \
+                 SELECT $1, o.seq, $4, false, 0 FROM outcome o WHERE o.seq BETWEEN $2 AND $3 \
+                   AND EXISTS (SELECT 1 FROM cursor c WHERE c.lane = $4 AND c.sink = $1) \
+                   AND NOT EXISTS ( \
+                       SELECT 1 FROM cursor c WHERE c.lane = o.lane AND c.sink = $1 AND c.cursor < o.seq) \
                  ORDER BY o.seq FOR KEY SHARE OF o \
                  ON CONFLICT (sink, seq) DO UPDATE SET lane = excluded.lane, dead = false, tries = 0, \
                      first_try_at = NULL, last_try_at = NULL, error = NULL",

@@ -5,6 +5,7 @@ use sqlx::postgres::{PgListener, PgPool, PgRow};
 
 use super::super::{InFlight, Outcome, Unavailable};
 use super::Node;
+use super::connect::answer;
 use super::membership::{LOOK, NodeRow, node_row};
 use super::page::{in_flight, outcome};
 use super::write::CHANNEL;
@@ -38,8 +39,8 @@ impl Questions {
         .bind(slot)
         .bind(pin)
         .bind(LOAD_PAGE)
-        .fetch_all(&self.readers)
-        .await?;
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
         Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
     }
 
@@ -58,8 +59,8 @@ impl Questions {
         )
         .bind(slots)
         .bind(ids)
-        .fetch_all(&self.readers)
-        .await?;
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
         let fate = |row: &PgRow| {
             let seq: Option<i64> = row.try_get(0)?;
             Ok((row.try_get(3)?, seq.map(|_| outcome(row)).transpose()?))
@@ -69,7 +70,7 @@ impl Questions {
 
     /// Every node that ever was, and what each holds, at one moment.
     pub async fn look(&self) -> Result<Vec<NodeRow>, Unavailable> {
-        let rows = sqlx::query(LOOK).fetch_all(&self.readers).await?;
+        let rows = answer(sqlx::query(LOOK).fetch_all(&self.readers)).await?;
         Ok(rows.iter().map(node_row).collect::<Result<_, _>>()?)
     }
 
@@ -113,8 +114,8 @@ impl Questions {
         .bind(seqs)
         .bind(others)
         .bind(i64::from(limit))
-        .fetch_all(&self.readers)
-        .await?;
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
         let both = |row: &PgRow| Ok((row.try_get(3)?, outcome(row)?));
         Ok(rows.iter().map(both).collect::<Result<_, sqlx::Error>>()?)
     }

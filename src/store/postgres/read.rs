@@ -11,6 +11,7 @@ use sqlx::postgres::{PgPool, PgRow};
 use super::super::rows::{raw, timestamp};
 use super::super::{DeadLetter, Failed, InFlight, Outcome, Reads, SavedBrake, Unavailable};
 use super::Node;
+use super::connect::answer;
 use super::page::{failed, in_flight, outcome};
 use crate::outcome::Submission;
 use crate::pin::PinId;
@@ -54,16 +55,16 @@ impl Reads for Reader {
         .bind(slot)
         .bind(after)
         .bind(i64::from(limit))
-        .fetch_all(&self.readers)
-        .await?;
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
         Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
     }
 
     async fn brake(&self) -> Result<SavedBrake, Unavailable> {
         let row = sqlx::query("SELECT brake_reason, brake_until, brake_rate FROM node WHERE id = $1")
             .bind(self.node.id())
-            .fetch_one(&self.readers)
-            .await?;
+            .fetch_one(&self.readers);
+        let row = answer(row).await?;
         Ok(SavedBrake {
             reason: row.try_get(0)?,
             until: row.try_get::<Option<i64>, _>(1)?.map(timestamp),
@@ -77,8 +78,8 @@ impl Reads for Reader {
         )
         .bind(slot(pin))
         .bind(pin.as_str())
-        .fetch_optional(&self.readers)
-        .await?;
+        .fetch_optional(&self.readers);
+        let row = answer(row).await?;
         let Some(row) = row else { return Ok(None) };
         let submission = Submission {
             submitted_at: timestamp(row.try_get(0)?),
@@ -93,8 +94,8 @@ impl Reads for Reader {
             "SELECT seq, pin_id, record FROM outcome WHERE pin_id = $1 ORDER BY seq DESC LIMIT 1",
         )
         .bind(pin.as_str())
-        .fetch_optional(&self.readers)
-        .await?;
+        .fetch_optional(&self.readers);
+        let row = answer(row).await?;
         Ok(row.as_ref().map(outcome).transpose()?)
     }
 
@@ -105,26 +106,31 @@ impl Reads for Reader {
         .bind(self.node.id())
         .bind(seq)
         .bind(i64::from(limit))
-        .fetch_all(&self.readers)
-        .await?;
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
         Ok(rows.iter().map(outcome).collect::<Result<_, _>>()?)
     }
 
     async fn seq_before_last(&self, count: u32) -> Result<i64, Unavailable> {
-        let seq: Option<i64> =
+        let seq =
             sqlx::query_scalar("SELECT seq FROM outcome WHERE lane = $1 ORDER BY seq DESC LIMIT 1 OFFSET $2")
                 .bind(self.node.id())
                 .bind(i64::from(count))
-                .fetch_optional(&self.readers)
-                .await?;
+                .fetch_optional(&self.readers);
+        let seq: Option<i64> = answer(seq).await?;
         Ok(seq.unwrap_or(0))
+    }
+
+    async fn first_seq_from(&self, seq: i64) -> Result<Option<i64>, Unavailable> {
+        let sql = "SELECT seq FROM outcome WHERE seq >= $1 ORDER BY seq LIMIT 1";
+        answer(sqlx::query_scalar(sql).bind(seq).fetch_optional(&self.readers)).await
     }
 
     async fn cursors(&self) -> Result<Vec<(String, i64)>, Unavailable> {
         let rows = sqlx::query("SELECT sink, cursor FROM cursor WHERE lane = $1 ORDER BY sink")
             .bind(self.node.id())
-            .fetch_all(&self.readers)
-            .await?;
+            .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
         let cursor = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
         Ok(rows.iter().map(cursor).collect::<Result<_, sqlx::Error>>()?)
     }
@@ -147,8 +153,8 @@ impl Reads for Reader {
         .bind(seq)
         .bind(i64::from(limit))
         .bind(self.node.id())
-        .fetch_all(&self.readers)
-        .await?;
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
         let both = |row: &PgRow| Ok((failed(row)?, outcome(row)?));
         Ok(rows.iter().map(both).collect::<Result<_, sqlx::Error>>()?)
     }
@@ -197,8 +203,8 @@ impl Reads for Reader {
              FULL JOIN (SELECT * FROM delivery WHERE seq = $1) AS d ON d.sink = c.sink ORDER BY 2",
         )
         .bind(seq)
-        .fetch_all(&self.readers)
-        .await?;
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
         let state = |row: &PgRow| {
             let known: Option<i64> = row.try_get(0)?;
             Ok((row.try_get(1)?, row.try_get(2)?, known.map(|_| failed(row)).transpose()?))
@@ -212,14 +218,14 @@ impl Reads for Reader {
              FROM delivery GROUP BY sink ORDER BY sink",
         )
         .bind(self.node.id())
-        .fetch_all(&self.readers)
-        .await?;
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
         let counts = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
         Ok(rows.iter().map(counts).collect::<Result<_, sqlx::Error>>()?)
     }
 
     async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Timestamp>, Unavailable> {
-        let millis: Option<i64> = sqlx::query_scalar(
+        let millis = sqlx::query_scalar(
             "SELECT least( \
                  (SELECT finished_at FROM outcome WHERE lane = $1 AND seq > $3 ORDER BY seq LIMIT 1), \
                  (SELECT finished_at FROM delivery d JOIN outcome USING (seq) \
@@ -228,8 +234,8 @@ impl Reads for Reader {
         .bind(self.node.id())
         .bind(sink)
         .bind(cursor)
-        .fetch_one(&self.readers)
-        .await?;
+        .fetch_one(&self.readers);
+        let millis: Option<i64> = answer(millis).await?;
         Ok(millis.map(timestamp))
     }
 

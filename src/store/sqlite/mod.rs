@@ -1,7 +1,10 @@
 //! The store in one SQLite file: WAL, `synchronous = FULL`, one writing connection, a few reading ones.
 
+mod by_pin;
+mod many;
 mod open;
 mod read;
+mod recent;
 mod rows;
 mod write;
 
@@ -11,12 +14,16 @@ pub(super) use open::{lock_to_make, make, open_to_move};
 use async_trait::async_trait;
 use sqlx::SqlitePool;
 
+use self::by_pin::Waiting;
+use self::recent::Recent;
 use self::write::WriteConnection;
 use super::{Applied, Transaction, Unavailable, Writes};
 
 /// The reading side.
 struct Reader {
     readers: SqlitePool,
+    recent: Recent,
+    waiting: Waiting,
 }
 
 #[async_trait]

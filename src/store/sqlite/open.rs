@@ -15,6 +15,8 @@ use thiserror::Error;
 
 use super::super::{Store, Writes};
 use super::Reader;
+use super::by_pin::Index;
+use super::recent::Recent;
 use super::write::{WriteConnection, note_commits};
 use crate::fault::fault_point;
 
@@ -25,6 +27,10 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/store/sqlite/migrations");
 
 /// Connections that read, for clients' questions and the sinks.
 const READERS: u32 = 4;
+
+/// The write-ahead log is folded into the file when it has so many pages: 32 MB. A page that many commits change
+/// is written to the file once.
+const CHECKPOINT_AFTER: &str = "8192";
 
 /// The write-ahead log is cut back to this size, in bytes, after a burst.
 const WAL_SIZE_LIMIT: &str = "67108864";
@@ -60,6 +66,11 @@ pub enum OpenError {
 
 /// Opens the database at `path`, makes it if there is none, and brings its schema up to date.
 pub async fn open(path: &Path) -> Result<(Store, Box<dyn Writes>), OpenError> {
+    let (reader, writer) = open_both(path).await?;
+    Ok((Store::new(reader), Box::new(writer)))
+}
+
+pub(super) async fn open_both(path: &Path) -> Result<(Reader, WriteConnection), OpenError> {
     let lock = lock_whole(path).await?;
     let mut connection = make(path).await?;
     let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
@@ -80,8 +91,13 @@ pub async fn open(path: &Path) -> Result<(Store, Box<dyn Writes>), OpenError> {
         .await
         .map_err(sqlite)?;
     let in_flight = usize::try_from(in_flight).unwrap_or(0);
-    let writer = WriteConnection { connection, lock, in_flight, next_seq: last_seq + 1, commits };
-    Ok((Store::new(Reader { readers }), Box::new(writer)))
+    let index = Index::load(&mut connection, last_seq).await.map_err(sqlite)?;
+    let recent = Recent::new(last_seq);
+    let reader = Reader { readers, recent: recent.clone(), waiting: index.waiting.clone() };
+    let next_seq = last_seq + 1;
+    let writer =
+        WriteConnection { connection, lock, in_flight, next_seq, commits, well: true, recent, index };
+    Ok((reader, writer))
 }
 
 /// Opens the database at `path` for somebody who moves what is in it elsewhere, and keeps daemons away from it as
@@ -120,6 +136,7 @@ pub async fn make(path: &Path) -> Result<SqliteConnection, OpenError> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .pragma("journal_size_limit", WAL_SIZE_LIMIT)
+        .pragma("wal_autocheckpoint", CHECKPOINT_AFTER)
         .connect()
         .await
         .map_err(|source| OpenError::Sqlite { path: path.to_owned(), source })?;

@@ -6,10 +6,12 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use sqlx::Row;
+use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::super::{DeadLetter, Failed, InFlight, Outcome, Reads, Record, SavedBrake, Unavailable};
 use super::Reader;
+use super::by_pin::hash;
 use super::rows::{pin_id, raw, timestamp};
 use crate::outcome::Submission;
 use crate::pin::PinId;
@@ -30,39 +32,41 @@ const DEAD_LETTERS_BYTES: usize = 1024 * 1024;
 #[async_trait]
 impl Reads for Reader {
     async fn each_in_flight(&self, take: &mut (dyn FnMut(InFlight) + Send)) -> Result<(), Unavailable> {
+        // One connection, for a page is asked for while the one before is taken in.
+        let mut connection = self.readers.acquire().await?;
         let mut after = String::new();
-        loop {
-            // A page is one row: a row for each PIN would wake SQLite's thread and this one for each.
-            let page: Option<String> = sqlx::query_scalar(concat!(
-                "SELECT group_concat(pin_id || ' ' || submitted_at || ' ' || deadline_at, char(10)) FROM (",
-                in_flight_columns!(),
-                "WHERE pin_id > ?1 ORDER BY pin_id LIMIT ?2)"
-            ))
-            .bind(&after)
-            .bind(LOAD_PAGE)
-            .fetch_one(&self.readers)
-            .await?;
-            let Some(page) = page else { return Ok(()) };
-            for line in page.lines() {
-                let damaged = || Unavailable(format!("a PIN in flight is damaged: {line:?}").into());
-                let mut fields = line.split(' ');
-                let (Some(pin), Some(submitted), Some(deadline), None) =
-                    (fields.next(), fields.next(), fields.next(), fields.next())
-                else {
-                    return Err(damaged());
-                };
-                // A flipped bit in a PIN ID that still is one: `quick_check` does not look at the order.
-                if pin <= after.as_str() {
-                    return Err(damaged());
+        let mut page = load_page(&mut connection, &after).await?;
+        while let Some(Page { pins, submitted, deadlines }) = page {
+            let last = pins.rsplit(' ').next().unwrap_or_default();
+            let take_in = async {
+                let damaged =
+                    |what: &str| Unavailable(format!("a PIN in flight is damaged: {what:?}").into());
+                let time = |millis: &str| millis.parse().map(timestamp).map_err(|_| damaged(millis));
+                let (mut submitted, mut deadlines) = (fields(&submitted), fields(&deadlines));
+                let mut before = after.as_str();
+                for pin in fields(&pins) {
+                    // A flipped bit in a PIN ID that still is one: `quick_check` does not look at the order.
+                    if pin <= before {
+                        return Err(damaged(pin));
+                    }
+                    let (Some(submitted), Some(deadline)) = (submitted.next(), deadlines.next()) else {
+                        return Err(damaged(pin));
+                    };
+                    take(InFlight {
+                        pin: pin.parse().map_err(|_| damaged(pin))?,
+                        submitted_at: time(submitted)?,
+                        deadline_at: time(deadline)?,
+                    });
+                    before = pin;
                 }
-                take(InFlight {
-                    pin: pin.parse().map_err(|_| damaged())?,
-                    submitted_at: timestamp(submitted.parse().map_err(|_| damaged())?),
-                    deadline_at: timestamp(deadline.parse().map_err(|_| damaged())?),
-                });
-                pin.clone_into(&mut after);
-            }
+                Ok(())
+            };
+            let (next, taken) = tokio::join!(biased; load_page(&mut connection, last), take_in);
+            taken?;
+            last.clone_into(&mut after);
+            page = next?;
         }
+        Ok(())
     }
 
     async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Vec<InFlight>, Unavailable> {
@@ -96,9 +100,20 @@ impl Reads for Reader {
     }
 
     async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable> {
+        let hash = hash(pin.as_str());
+        // What waits is looked at first: what leaves it meanwhile is in the file by then.
+        for seq in self.waiting.seqs(hash) {
+            let sql = "SELECT seq, pin_id, record FROM outcome WHERE seq = ?1 AND pin_id = ?2";
+            let row = sqlx::query(sql).bind(seq).bind(pin.as_str()).fetch_optional(&self.readers).await?;
+            if let Some(row) = row {
+                return Ok(Some(outcome(&row)?));
+            }
+        }
         let row = sqlx::query(
-            "SELECT seq, pin_id, record FROM outcome WHERE pin_id = ?1 ORDER BY seq DESC LIMIT 1",
+            "SELECT seq, pin_id, record FROM outcome_by_pin CROSS JOIN outcome USING (seq) \
+             WHERE pin_hash = ?1 AND pin_id = ?2 ORDER BY seq DESC LIMIT 1",
         )
+        .bind(hash)
         .bind(pin.as_str())
         .fetch_optional(&self.readers)
         .await?;
@@ -106,6 +121,9 @@ impl Reads for Reader {
     }
 
     async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable> {
+        if let Some(outcomes) = self.recent.outcomes_after(seq, limit) {
+            return Ok(outcomes);
+        }
         let rows =
             sqlx::query("SELECT seq, pin_id, record FROM outcome WHERE seq > ?1 ORDER BY seq LIMIT ?2")
                 .bind(seq)
@@ -122,6 +140,11 @@ impl Reads for Reader {
                 .fetch_optional(&self.readers)
                 .await?;
         Ok(seq.unwrap_or(0))
+    }
+
+    async fn first_seq_from(&self, seq: i64) -> Result<Option<i64>, Unavailable> {
+        let first = sqlx::query_scalar("SELECT min(seq) FROM outcome WHERE seq >= ?1");
+        Ok(first.bind(seq).fetch_one(&self.readers).await?)
     }
 
     async fn cursors(&self) -> Result<Vec<(String, i64)>, Unavailable> {
@@ -234,6 +257,39 @@ impl Reads for Reader {
     async fn close(&self) {
         self.readers.close().await;
     }
+}
+
+/// A page of the PINs in flight: one row, for a row each would wake SQLite's thread and ours for each.
+#[derive(sqlx::FromRow)]
+struct Page {
+    /// In ascending order, with a blank between each two, as have the other columns.
+    pins: String,
+    submitted: String,
+    deadlines: String,
+}
+
+/// What a column of a page has, in its order.
+fn fields(column: &str) -> impl Iterator<Item = &str> {
+    let mut begin = 0;
+    memchr::memchr_iter(b' ', column.as_bytes()).chain([column.len()]).map(move |end| {
+        let field = column.get(begin..end).unwrap_or_default();
+        begin = end + 1;
+        field
+    })
+}
+
+/// The page behind a PIN ID; `None` where there is no more.
+async fn load_page(connection: &mut SqliteConnection, after: &str) -> Result<Option<Page>, sqlx::Error> {
+    sqlx::query_as(concat!(
+        "SELECT group_concat(pin_id, ' ') AS pins, group_concat(submitted_at, ' ') AS submitted, \
+         group_concat(deadline_at, ' ') AS deadlines FROM (",
+        in_flight_columns!(),
+        "WHERE pin_id > ?1 ORDER BY pin_id LIMIT ?2) HAVING count(*) > 0"
+    ))
+    .bind(after)
+    .bind(LOAD_PAGE)
+    .fetch_optional(connection)
+    .await
 }
 
 fn in_flight(row: &SqliteRow) -> Result<InFlight, sqlx::Error> {

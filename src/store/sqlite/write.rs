@@ -5,17 +5,31 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use jiff::Timestamp;
+use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection, Row};
 use tracing::error;
 use uuid::Uuid;
 
 use super::super::{
     Applied, InFlight, NewPin, Order, Outcome, Progress, Record, SavedBrake, Submitted, Transaction,
 };
+use super::by_pin::{Entry, Index, Step, Waiting, hash};
+use super::many::Many;
+use super::recent::Recent;
 use super::rows::{json, raw, timestamp};
 use crate::fault::fault_point;
 use crate::outcome::{self, Submission, Verdict};
+
+/// The first `?2` outcomes that are older than `?1`, that every sink has and that are no dead letter.
+macro_rules! prunable {
+    () => {
+        "SELECT seq FROM outcome INDEXED BY outcome_by_end \
+         WHERE seq <= (SELECT coalesce(min(cursor), 0x7fffffffffffffff) FROM sink) AND finished_at < ?1 \
+           AND NOT EXISTS ( \
+               SELECT 1 FROM delivery INDEXED BY delivery_by_seq WHERE delivery.seq = outcome.seq) \
+         LIMIT ?2"
+    };
+}
 
 /// The only connection that writes.
 pub struct WriteConnection {
@@ -25,6 +39,16 @@ pub struct WriteConnection {
     pub(super) in_flight: usize,
     pub(super) next_seq: i64,
     pub(super) commits: i64,
+    /// Whether the last transaction went well.
+    pub(super) well: bool,
+    pub(super) recent: Recent,
+    pub(super) index: Index,
+}
+
+/// What a transaction does beside what its callers hear of.
+struct Beside {
+    step: Step,
+    pruned: Vec<Entry>,
 }
 
 impl WriteConnection {
@@ -38,32 +62,65 @@ impl WriteConnection {
         self.next_seq - 1
     }
 
-    /// Does all of it, durably, or none. At most `max_in_flight` PINs are in flight afterwards, unless more
-    /// were before.
+    /// Does all of it, durably, or none; where there is nothing to remove, a prune alone writes nothing. At most
+    /// `max_in_flight` PINs are in flight afterwards, unless more were before.
     pub async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, sqlx::Error> {
+        // Not after a failure: then every transaction is also the question whether the file can be written again.
+        if let (Some(before), 1, true) = (work.prune, work.changes(), self.well) {
+            let statement = concat!("SELECT EXISTS (", prunable!(), ")");
+            let connection = &mut self.connection;
+            let some: bool = sqlx::query_scalar(statement)
+                .bind(before.as_millisecond())
+                .bind(1)
+                .fetch_one(connection)
+                .await?;
+            if !some {
+                return Ok(Applied::default());
+            }
+        }
         let applied = self.transact(work, max_in_flight).await;
-        let Ok(applied) = applied else {
-            // SQLite may have rolled back already, as it does when the disk is full: then this fails, and
-            // nothing is left to undo. sqlx's own transactions count on a rollback that succeeds.
-            let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
-            return applied;
+        self.well = applied.is_ok();
+        let (applied, Beside { step, pruned }) = match applied {
+            Ok(applied) => applied,
+            Err(error) => {
+                // SQLite may have rolled back already, as it does when the disk is full: then this fails, and
+                // nothing is left to undo. sqlx's own transactions count on a rollback that succeeds.
+                let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+                return Err(error);
+            }
         };
         fault_point!("committed-and-not-noted");
         self.in_flight = self.in_flight.saturating_sub(applied.finished.len()) + applied.accepted.len();
         self.next_seq += applied.finished.len() as i64;
         self.commits += 1;
         note_commits(&self.lock, self.commits);
+        self.index.stepped(step);
+        self.index.add(applied.finished.iter().map(|outcome| (hash(outcome.pin.as_str()), outcome.seq)));
+        self.recent.add(&applied.finished);
+        if !pruned.is_empty() {
+            self.index.dropped(&pruned);
+            self.recent.forget();
+        }
         Ok(applied)
     }
 
-    async fn transact(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, sqlx::Error> {
+    async fn transact(
+        &mut self,
+        work: &Transaction,
+        max_in_flight: usize,
+    ) -> Result<(Applied, Beside), sqlx::Error> {
+        let newest = self.last_seq();
         let connection = &mut self.connection;
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        // Two statements, but one way to SQLite's thread.
+        sqlx::query("BEGIN IMMEDIATE; UPDATE history SET commits = commits + 1")
+            .execute(&mut *connection)
+            .await?;
         let mut applied = Applied::default();
         finish(connection, &work.verdicts, self.next_seq, &mut applied).await?;
         let in_flight = self.in_flight.saturating_sub(applied.finished.len());
         let room = max_in_flight.saturating_sub(in_flight);
-        submit(connection, &work.submits, room, &mut applied).await?;
+        submit(connection, &self.index.waiting, &work.submits, room, &mut applied).await?;
+        let step = self.index.step(connection, applied.finished.len(), newest).await?;
         for progress in &work.progress {
             advance(connection, progress).await?;
         }
@@ -78,13 +135,14 @@ impl WriteConnection {
                 .execute(&mut *connection)
                 .await?;
         }
+        let mut pruned = Vec::new();
         if let Some(before) = work.prune {
-            applied.pruned = prune(connection, before).await?;
+            pruned = prune(connection, before).await?;
+            applied.pruned = pruned.len() as u64;
         }
-        sqlx::query("UPDATE history SET commits = commits + 1").execute(&mut *connection).await?;
         fault_point!("not-committed");
         sqlx::query("COMMIT").execute(connection).await?;
-        Ok(applied)
+        Ok((applied, Beside { step, pruned }))
     }
 
     /// Registers a sink, if it is new, with its first cursor; gives its cursor.
@@ -115,6 +173,19 @@ pub(super) fn note_commits(lock: &File, commits: i64) {
     let _ = lock.write_all_at(format!("{commits:020}\n").as_bytes(), 0);
 }
 
+/// The PINs of these IDs, with what their submitters gave.
+static LEAVING: Many = Many::new(
+    "SELECT json_group_array(json_array(pin_id, submitted_at, reference, metadata)) FROM pin WHERE pin_id IN (",
+    "?",
+    ")",
+);
+static LEAVE: Many = Many::new("DELETE FROM pin WHERE pin_id IN (", "?", ")");
+static END: Many = Many::new(
+    "INSERT INTO outcome (seq, pin_id, finished_at, record) SELECT * FROM (VALUES ",
+    "(?, ?, ?, ?)",
+    ") WHERE column1 IS NOT NULL",
+);
+
 /// Takes PINs out and puts their outcomes in. A verdict of a PIN that is not in flight is dropped: it
 /// already has its outcome.
 async fn finish(
@@ -127,161 +198,119 @@ async fn finish(
         return Ok(());
     }
     let ids: Vec<&str> = verdicts.iter().map(|verdict| verdict.pin.as_str()).collect();
-    let rows = sqlx::query(
-        "DELETE FROM pin WHERE pin_id IN (SELECT value FROM json_each(?1)) \
-         RETURNING pin_id, submitted_at, reference, metadata",
-    )
-    .bind(json(&ids))
-    .fetch_all(&mut *connection)
-    .await?;
-    let mut submissions = HashMap::with_capacity(rows.len());
-    for row in rows {
-        let submission = Submission {
-            submitted_at: timestamp(row.try_get(1)?),
-            reference: row.try_get(2)?,
-            metadata: raw(row.try_get(3)?),
-        };
-        submissions.insert(row.try_get::<String, _>(0)?, submission);
+    let leaving: Vec<(String, i64, Option<String>, Option<String>)> = LEAVING.ask(connection, &ids).await?;
+    let mut submissions = HashMap::with_capacity(leaving.len());
+    for (pin, submitted_at, reference, metadata) in leaving {
+        let submitted_at = timestamp(submitted_at);
+        submissions.insert(pin, Submission { submitted_at, reference, metadata: raw(metadata) });
     }
+    LEAVE.execute(connection, &ids, |query, id| query.bind(*id)).await?;
 
     let mut seq = first_seq;
-    let mut inserts: Vec<(i64, &str, i64, Record)> = Vec::with_capacity(submissions.len());
+    let mut inserts: Vec<(i64, &Verdict, Record)> = Vec::with_capacity(submissions.len());
     for verdict in verdicts {
         let Some(submission) = submissions.remove(verdict.pin.as_str()) else {
             error!(pin_id = %verdict.pin, "a PIN that is not in flight got a verdict; it was dropped. This is a bug");
             continue;
         };
         let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission).into();
-        inserts.push((seq, verdict.pin.as_str(), verdict.finished_at.as_millisecond(), record.clone()));
+        inserts.push((seq, verdict, record.clone()));
         applied.finished.push(Outcome { seq, pin: verdict.pin.clone(), record });
         seq += 1;
     }
-    sqlx::query(
-        "INSERT INTO outcome (seq, pin_id, finished_at, record) \
-         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1)",
-    )
-    .bind(json(&inserts))
-    .execute(connection)
-    .await?;
-    Ok(())
+    END.execute(connection, &inserts, |query, (seq, verdict, record)| {
+        let finished_at = verdict.finished_at.as_millisecond();
+        query.bind(*seq).bind(verdict.pin.as_str()).bind(finished_at).bind(record.as_ref())
+    })
+    .await
 }
 
-/// Takes PINs in. A PIN that stands twice among them is dealt with in the order given, so the submits are
-/// cut into runs without repetition.
+static IN_FLIGHT: Many = Many::new("SELECT json_group_array(pin_id) FROM pin WHERE pin_id IN (", "?", ")");
+static FINISHED: Many = Many::new(
+    "SELECT json_group_array(json_array(seq, pin_id, record)) FROM outcome WHERE seq IN ( \
+         SELECT max(seq) FROM outcome_by_pin CROSS JOIN outcome USING (seq) WHERE pin_hash IN (",
+    "?",
+    ") GROUP BY pin_id)",
+);
+static FINISHED_AND_WAITING: Many = Many::new(
+    "SELECT json_group_array(json_array(seq, pin_id, record)) FROM outcome WHERE seq IN ( \
+         SELECT max(seq) FROM outcome WHERE seq IN (",
+    "?",
+    ") GROUP BY pin_id)",
+);
+static ENTER: Many = Many::new(
+    "INSERT INTO pin (pin_id, submitted_at, deadline_at, reference, metadata) SELECT * FROM (VALUES ",
+    "(?, ?, ?, ?, ?)",
+    ") WHERE column1 IS NOT NULL",
+);
+
+/// Takes PINs in, as far as there is room. One that stands twice among them is dealt with in the order given.
 async fn submit(
     connection: &mut SqliteConnection,
+    waiting: &Waiting,
     submits: &[NewPin],
     mut room: usize,
     applied: &mut Applied,
 ) -> Result<(), sqlx::Error> {
-    let mut rest = submits;
-    while !rest.is_empty() {
-        let mut seen = HashSet::with_capacity(rest.len());
-        let end = rest.iter().position(|new| !seen.insert(&new.pin)).unwrap_or(rest.len());
-        let (run, later) = rest.split_at(end);
-        let accepted = submit_distinct(connection, run, room, applied).await?;
-        room = room.saturating_sub(accepted);
-        rest = later;
-    }
-    Ok(())
-}
-
-/// Takes in PINs that are all different; gives how many were accepted.
-async fn submit_distinct(
-    connection: &mut SqliteConnection,
-    submits: &[NewPin],
-    room: usize,
-    applied: &mut Applied,
-) -> Result<usize, sqlx::Error> {
-    let mut finished = finished_before(connection, submits).await?;
-    let candidates: Vec<&NewPin> =
-        submits.iter().filter(|new| !finished.contains_key(new.pin.as_str())).collect();
-    let (fitting, excess) = candidates.split_at(candidates.len().min(room));
-    let inserted = insert(connection, fitting).await?;
-    let known = in_flight_among(connection, excess).await?;
-
-    let before = applied.accepted.len();
-    let mut candidate = 0;
-    for new in submits {
-        let id = new.pin.as_str();
-        if let Some(record) = finished.remove(id) {
-            applied.submitted.push(Submitted::Finished(record));
-            continue;
-        }
-        let excess = candidate >= fitting.len();
-        candidate += 1;
-        applied.submitted.push(if inserted.contains(id) {
-            let NewPin { pin, submitted_at, deadline_at, .. } = new;
-            applied.accepted.push(InFlight {
-                pin: pin.clone(),
-                submitted_at: *submitted_at,
-                deadline_at: *deadline_at,
-            });
-            Submitted::Accepted
-        } else if excess && !known.contains(id) {
-            Submitted::AtCapacity
-        } else {
-            Submitted::Duplicate
-        });
-    }
-    Ok(applied.accepted.len() - before)
-}
-
-/// Of these PINs, those with an outcome that are not to be polled again and are not in flight.
-async fn finished_before(
-    connection: &mut SqliteConnection,
-    submits: &[NewPin],
-) -> Result<HashMap<String, Record>, sqlx::Error> {
-    let ids: Vec<&str> = submits.iter().filter(|new| !new.again).map(|new| new.pin.as_str()).collect();
-    let rows = sqlx::query(
-        "SELECT asked.value, (SELECT record FROM outcome WHERE pin_id = asked.value ORDER BY seq DESC LIMIT 1) \
-         FROM json_each(?1) asked \
-         WHERE EXISTS (SELECT 1 FROM outcome WHERE pin_id = asked.value) \
-           AND NOT EXISTS (SELECT 1 FROM pin WHERE pin_id = asked.value)",
-    )
-    .bind(json(&ids))
-    .fetch_all(connection)
-    .await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<&str, _>(1)?.into()))).collect()
-}
-
-type Ids = HashSet<String>;
-
-/// Inserts those that are not in flight yet; gives which.
-async fn insert(connection: &mut SqliteConnection, submits: &[&NewPin]) -> Result<Ids, sqlx::Error> {
     if submits.is_empty() {
-        return Ok(Ids::new());
-    }
-    let rows: Vec<_> = submits
-        .iter()
-        .map(|new| {
-            let (submitted, deadline) = (new.submitted_at.as_millisecond(), new.deadline_at.as_millisecond());
-            (new.pin.as_str(), submitted, deadline, &new.reference, new.metadata.as_ref().map(|m| m.get()))
-        })
-        .collect();
-    let inserted = sqlx::query_scalar(
-        "INSERT INTO pin (pin_id, submitted_at, deadline_at, reference, metadata) \
-         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1) \
-         WHERE true ON CONFLICT DO NOTHING RETURNING pin_id",
-    )
-    .bind(json(&rows))
-    .fetch_all(connection)
-    .await?;
-    Ok(inserted.into_iter().collect())
-}
-
-/// Which of these are in flight.
-async fn in_flight_among(connection: &mut SqliteConnection, submits: &[&NewPin]) -> Result<Ids, sqlx::Error> {
-    if submits.is_empty() {
-        return Ok(Ids::new());
+        return Ok(());
     }
     let ids: Vec<&str> = submits.iter().map(|new| new.pin.as_str()).collect();
-    let known =
-        sqlx::query_scalar("SELECT pin_id FROM pin WHERE pin_id IN (SELECT value FROM json_each(?1))")
-            .bind(json(&ids))
-            .fetch_all(connection)
-            .await?;
-    Ok(known.into_iter().collect())
+    let in_flight: HashSet<String> = IN_FLIGHT.ask(connection, &ids).await?.into_iter().collect();
+    let finished = finished_among(connection, waiting, submits, &applied.finished).await?;
+
+    let mut taken = HashSet::with_capacity(submits.len());
+    let mut accepted = Vec::with_capacity(submits.len());
+    for new in submits {
+        let id = new.pin.as_str();
+        applied.submitted.push(if in_flight.contains(id) || taken.contains(id) {
+            Submitted::Duplicate
+        } else if let Some((_, record)) = finished.get(id).filter(|_| !new.again) {
+            Submitted::Finished(record.clone())
+        } else if room == 0 {
+            Submitted::AtCapacity
+        } else {
+            room -= 1;
+            taken.insert(id);
+            accepted.push(new);
+            let NewPin { pin, submitted_at, deadline_at, .. } = new;
+            let (submitted_at, deadline_at) = (*submitted_at, *deadline_at);
+            applied.accepted.push(InFlight { pin: pin.clone(), submitted_at, deadline_at });
+            Submitted::Accepted
+        });
+    }
+    ENTER
+        .execute(connection, &accepted, |query, new| {
+            let (submitted, deadline) = (new.submitted_at.as_millisecond(), new.deadline_at.as_millisecond());
+            let query = query.bind(new.pin.as_str()).bind(submitted).bind(deadline);
+            query.bind(new.reference.as_deref()).bind(new.metadata.as_ref().map(|metadata| metadata.get()))
+        })
+        .await
+}
+
+/// The newest outcomes of these PINs, by ID, with those of this transaction.
+async fn finished_among(
+    connection: &mut SqliteConnection,
+    waiting: &Waiting,
+    submits: &[NewPin],
+    just_now: &[Outcome],
+) -> Result<HashMap<String, (i64, Record)>, sqlx::Error> {
+    let asked = submits.iter().filter(|new| !new.again);
+    let hashes: Vec<i64> = asked.map(|new| hash(new.pin.as_str())).collect();
+    let seqs: Vec<i64> = hashes.iter().flat_map(|hash| waiting.seqs(*hash)).collect();
+    let mut found: Vec<(i64, String, Record)> = FINISHED.ask(connection, &hashes).await?;
+    found.extend(FINISHED_AND_WAITING.ask(connection, &seqs).await?);
+    let mut finished: HashMap<String, (i64, Record)> = HashMap::with_capacity(found.len() + just_now.len());
+    for (seq, pin, record) in found {
+        let newest = finished.entry(pin).or_insert_with(|| (seq, record.clone()));
+        if newest.0 < seq {
+            *newest = (seq, record);
+        }
+    }
+    for Outcome { seq, pin, record } in just_now {
+        finished.insert(pin.as_str().to_owned(), (*seq, record.clone()));
+    }
+    Ok(finished)
 }
 
 /// Notes how far a sink came.
@@ -340,29 +369,39 @@ async fn carry_out(connection: &mut SqliteConnection, order: &Order) -> Result<u
             sqlx::query(sql).bind(sink).bind(from).bind(to).execute(connection).await?
         }
         Order::Forget { sink } => {
-            sqlx::query("DELETE FROM delivery WHERE sink = ?1").bind(sink).execute(&mut *connection).await?;
-            sqlx::query("DELETE FROM sink WHERE name = ?1").bind(sink).execute(connection).await?
+            let some = sqlx::query(
+                "DELETE FROM delivery WHERE sink = ?1 AND seq IN ( \
+                     SELECT seq FROM delivery WHERE sink = ?1 ORDER BY seq LIMIT ?2)",
+            );
+            let some = some.bind(sink).bind(FORGET_AT_ONCE).execute(&mut *connection).await?.rows_affected();
+            if some == u64::from(FORGET_AT_ONCE) {
+                return Ok(some);
+            }
+            let done = sqlx::query("DELETE FROM sink WHERE name = ?1").bind(sink).execute(connection).await?;
+            return Ok(some + done.rows_affected());
         }
     };
     Ok(done.rows_affected())
 }
 
+/// Deliveries of a sink that are forgotten at once: bounds the transaction.
+const FORGET_AT_ONCE: u32 = 10_000;
+
 /// Outcomes that are removed at once: bounds the transaction, so that nobody waits long for it.
 const PRUNE_AT_ONCE: i64 = 2000;
 
-/// Removes outcomes that are old enough and that every sink has; a dead letter keeps its outcome.
-async fn prune(connection: &mut SqliteConnection, before: Timestamp) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query(
-        "DELETE FROM outcome WHERE seq IN ( \
-             SELECT seq FROM outcome INDEXED BY outcome_by_end \
-             WHERE seq <= (SELECT coalesce(min(cursor), 0x7fffffffffffffff) FROM sink) AND finished_at < ?1 \
-               AND NOT EXISTS ( \
-                   SELECT 1 FROM delivery INDEXED BY delivery_by_seq WHERE delivery.seq = outcome.seq) \
-             LIMIT ?2)",
-    )
-    .bind(before.as_millisecond())
-    .bind(PRUNE_AT_ONCE)
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected())
+/// Removes outcomes that are old enough and that every sink has; a dead letter keeps its outcome. Gives what
+/// they had in the index.
+async fn prune(connection: &mut SqliteConnection, before: Timestamp) -> Result<Vec<Entry>, sqlx::Error> {
+    let removed: Vec<(i64, String)> =
+        sqlx::query_as(concat!("DELETE FROM outcome WHERE seq IN (", prunable!(), ") RETURNING seq, pin_id"))
+            .bind(before.as_millisecond())
+            .bind(PRUNE_AT_ONCE)
+            .fetch_all(&mut *connection)
+            .await?;
+    let mut entries: Vec<Entry> = removed.iter().map(|(seq, pin)| (hash(pin), *seq)).collect();
+    // In the order of the index, so that each of its pages is looked for once.
+    entries.sort_unstable();
+    Index::drop(connection, &entries).await?;
+    Ok(entries)
 }

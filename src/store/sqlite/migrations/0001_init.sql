@@ -18,9 +18,16 @@ CREATE TABLE outcome (
     finished_at INTEGER NOT NULL,
     record      TEXT    NOT NULL
 ) STRICT;
-CREATE INDEX outcome_by_pin ON outcome (pin_id, seq);
 -- For retention.
 CREATE INDEX outcome_by_end ON outcome (finished_at);
+
+-- The outcomes of a PIN, by the first 48 bits of the SHA-256 of its ID. Those after history.indexed may not be in
+-- it yet: entries are put in by many, in their order, for one at a time would be a page written for each.
+CREATE TABLE outcome_by_pin (
+    pin_hash INTEGER NOT NULL,
+    seq      INTEGER NOT NULL,
+    PRIMARY KEY (pin_hash, seq)
+) STRICT, WITHOUT ROWID;
 
 -- How far each sink is: it has, or `delivery` says what became of, every outcome up to its cursor.
 CREATE TABLE sink (
@@ -42,12 +49,14 @@ CREATE TABLE delivery (
 -- For retention, which asks of each outcome whether any sink still needs it.
 CREATE INDEX delivery_by_seq ON delivery (seq);
 
--- How many transactions were ever committed; compared with the note in the lock file at start-up.
+-- How many transactions were ever committed, compared with the note in the lock file at start-up; and the seq up
+-- to which all outcomes are in outcome_by_pin.
 CREATE TABLE history (
     only_row INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
-    commits  INTEGER NOT NULL
+    commits  INTEGER NOT NULL,
+    indexed  INTEGER NOT NULL
 ) STRICT;
-INSERT INTO history (only_row, commits) VALUES (1, 0);
+INSERT INTO history (only_row, commits, indexed) VALUES (1, 0, 0);
 
 -- Why all polling stands still, and what 429s taught of the rate: for the next start.
 CREATE TABLE brake (

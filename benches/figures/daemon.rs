@@ -1,0 +1,124 @@
+//! The daemon: the real binary, with its state in a folder that outlives a stop and goes with this.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::process::{Process, pinned};
+
+/// The API's key, which nobody checks.
+pub const KEY: &str = "bench-key";
+
+/// No start takes longer; what does hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Settings for PINs that only wait.
+pub const NEVER_DUE: [&str; 2] = ["schedule.initial_interval=1day", "schedule.max_interval=1day"];
+
+/// The binary that is measured.
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Measures this binary; else the one that is released, which is built if need be. What `cargo bench` has built
+/// is another: it has what only tests use.
+pub fn choose(program: Option<PathBuf>) {
+    let program = program.unwrap_or_else(|| {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--release", "--quiet", "--bin", "pinwatch"]);
+        let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo");
+        assert!(built.success(), "the release can't be built");
+        env!("CARGO_BIN_EXE_pinwatch").into()
+    });
+    PROGRAM.set(program).expect("chosen once");
+}
+
+/// The binary that is measured.
+pub fn program() -> &'static Path {
+    PROGRAM.get().expect("chosen at first")
+}
+
+/// A daemon's folder: its configuration's base, its store, its outcomes.
+pub struct Home {
+    folder: TempDir,
+    base_url: String,
+}
+
+/// A daemon that runs.
+pub struct Daemon {
+    pub process: Process,
+    /// From its start until it said READY=1.
+    pub started_in: Duration,
+}
+
+impl Home {
+    /// An empty one; `base_url` is the API's.
+    pub fn new(base_url: &str) -> Self {
+        Self { folder: tempfile::tempdir().expect("a folder"), base_url: base_url.to_owned() }
+    }
+
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.at("socket")
+    }
+
+    /// Starts a daemon, on one core or on all, and waits until it is ready.
+    pub fn start(&self, core: Option<usize>, settings: &[&str]) -> Daemon {
+        let mut command = pinned(core, program());
+        // A file of our own, so that the machine's is not read.
+        let config = self.at("pinwatch.toml");
+        std::fs::write(&config, "").expect("a file");
+        command.arg("--config").arg(config).arg("run").env("PINWATCH__API__KEY", KEY);
+        let at = |name: &str| self.at(name).display().to_string();
+        for setting in [
+            format!("api.base_url={}", self.base_url),
+            format!("intake.socket={}", at("socket")),
+            "intake.max_in_flight=4000000".to_owned(),
+            format!("store.url=sqlite:{}", at("pinwatch.db")),
+            format!("sink=[{{type=\"file\",path=\"{}\"}}]", at("outcomes.jsonl")),
+        ]
+        .iter()
+        .map(String::as_str)
+        .chain(settings.iter().copied())
+        {
+            command.args(["--set", setting]);
+        }
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.at("log")).expect("a log");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let notify = self.at("notify");
+        let _ = std::fs::remove_file(&notify);
+        let told = UnixDatagram::bind(&notify).expect("a socket");
+        told.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        command.env("NOTIFY_SOCKET", &notify);
+        let begun = Instant::now();
+        let process = Process::start(command);
+        let mut message = [0; 1024];
+        loop {
+            let length = told.recv(&mut message).unwrap_or_else(|error| {
+                panic!("the daemon is not ready: {error}\n{}", self.log());
+            });
+            if message[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
+                return Daemon { process, started_in: begun.elapsed() };
+            }
+        }
+    }
+
+    /// What the daemons here wrote to their log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.at("log")).unwrap_or_default()
+    }
+}
+
+/// Settings for polls that are all the same interval apart.
+pub fn every(interval: &str) -> [String; 3] {
+    [
+        format!("schedule.initial_interval={interval}"),
+        format!("schedule.max_interval={interval}"),
+        "schedule.multiplier=1.0".to_owned(),
+    ]
+}

@@ -1,0 +1,83 @@
+//! `cargo bench`: every figure that is asked for, measured on this machine in one run, beside its limit.
+//!
+//! Starts the release binary, nginx and a plain reqwest loop, all of them in temporary folders and on loopback.
+//! The daemon and the loop get core 0 and nginx core 1, where there are two. Prints a table of medians with the
+//! lowest and highest, and writes it as JSON. Judges nothing by its exit status: a shared machine is noisy.
+
+mod clients;
+mod daemon;
+mod lateness;
+mod lives;
+mod measure;
+mod metrics;
+mod million;
+mod nginx;
+mod plain_loop;
+mod polls;
+mod process;
+mod report;
+mod stand_in;
+mod submit;
+mod submits;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use report::Report;
+
+/// What can be measured under one name: measures each figure so many times.
+type Group = (&'static str, fn(&mut Report, usize));
+
+/// What can be measured, in the order of the issue that asks for it.
+const GROUPS: [Group; 6] = [
+    ("polls", polls::measure),
+    ("lives", lives::measure),
+    ("submits", submits::measure),
+    ("million", million::measure),
+    ("lateness", lateness::measure),
+    ("clients", clients::measure),
+];
+
+const USAGE: &str = "cargo bench -- [--runs N] [--short] [--json FILE] [--daemon FILE] [GROUP…]\n\n\
+    Runs all groups, or those named. --runs is how often each figure is measured (3); --short is one run.\n\
+    The JSON goes to target/figures.json unless --json says otherwise, and the table as Markdown beside it.\n\
+    --daemon measures another binary than the release of this tree: one from before a change, say.";
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let (mut runs, mut json, mut daemon, mut groups) = (3, None, None, Vec::new());
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            // This program again, in a process of its own.
+            plain_loop::MODE => return plain_loop::run(&arguments.next().expect("a URL")),
+            stand_in::MODE => {
+                let mut next = || arguments.next().expect("two numbers");
+                return stand_in::run(&next(), &next());
+            }
+            "--runs" => runs = arguments.next().and_then(|runs| runs.parse().ok()).unwrap_or_else(|| usage()),
+            "--short" => runs = 1,
+            "--daemon" => daemon = Some(arguments.next().map(PathBuf::from).unwrap_or_else(|| usage())),
+            "--json" => json = Some(arguments.next().map(PathBuf::from).unwrap_or_else(|| usage())),
+            name if GROUPS.iter().any(|(group, _)| *group == name) => groups.push(name.to_owned()),
+            _ => usage(),
+        }
+    }
+    let json =
+        json.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/figures.json")));
+    daemon::choose(daemon);
+    let begun = Instant::now();
+    let mut report = Report::begin();
+    for (name, measure) in GROUPS {
+        if groups.is_empty() || groups.iter().any(|group| group == name) {
+            report.group(name);
+            measure(&mut report, runs.max(1));
+        }
+    }
+    report.end(&json, runs, begun.elapsed());
+}
+
+fn usage() -> ! {
+    let names: Vec<_> = GROUPS.iter().map(|(name, _)| *name).collect();
+    eprintln!("{USAGE}\nGroups: {}", names.join(", "));
+    std::process::exit(2);
+}

@@ -1,0 +1,57 @@
+//! Polls a second and what one costs, beside a plain reqwest loop at the same nginx in the same run.
+
+use std::thread;
+use std::time::Duration;
+
+use super::daemon::{Daemon, Home, every};
+use super::measure::{Window, window};
+use super::nginx::Nginx;
+use super::plain_loop;
+use super::process::{MEASURED, Process, pinned};
+use super::report::{Asked, Report};
+use super::submit::submit;
+
+const PINS: u64 = 100_000;
+const WARM_UP: Duration = Duration::from_secs(2);
+const LENGTH: Duration = Duration::from_secs(4);
+
+pub fn measure(report: &mut Report, runs: usize) {
+    let both: Vec<_> = (0..runs)
+        .map(|_| {
+            let nginx = Nginx::start();
+            (daemon(&nginx, PINS), plain(&nginx))
+        })
+        .collect();
+    let of = |figure: fn(&(Window, Window)) -> f64| both.iter().map(figure).collect::<Vec<_>>();
+    report.figure("polls a second, 100,000 PINs", of(|(ours, _)| ours.per_second), "/s", Asked::Nothing);
+    report.figure("  the plain loop's", of(|(_, plain)| plain.per_second), "/s", Asked::Nothing);
+    let ratio = of(|(ours, plain)| ours.per_second / plain.per_second);
+    report.figure("  ratio", ratio, "", Asked::AtLeast(0.85));
+    report.figure("CPU of a poll", of(|(ours, _)| ours.cpu_each), "µs", Asked::Nothing);
+    report.figure("  the plain loop's", of(|(_, plain)| plain.cpu_each), "µs", Asked::Nothing);
+    report.figure("  ratio", of(|(ours, plain)| ours.cpu_each / plain.cpu_each), "", Asked::AtMost(1.2));
+}
+
+/// A daemon with so many PINs, all of which are due far sooner than it can poll them.
+pub fn daemon(nginx: &Nginx, pins: u64) -> Window {
+    let home = Home::new(&nginx.base_url());
+    let often = every("100ms");
+    let daemon = home.start(Some(MEASURED), &often.each_ref().map(String::as_str));
+    submit(&home.socket(), 0..pins);
+    saturated(nginx, &daemon)
+}
+
+/// A daemon that always has something due.
+pub fn saturated(nginx: &Nginx, daemon: &Daemon) -> Window {
+    thread::sleep(WARM_UP);
+    window(LENGTH, &daemon.process, || nginx.requests())
+}
+
+fn plain(nginx: &Nginx) -> Window {
+    let this = std::env::current_exe().expect("this program");
+    let mut command = pinned(Some(MEASURED), &this);
+    command.args([plain_loop::MODE, &nginx.base_url()]);
+    let process = Process::start(command);
+    thread::sleep(WARM_UP);
+    window(LENGTH, &process, || nginx.requests())
+}

@@ -1,0 +1,106 @@
+//! A process that is measured: pinned to a core, looked at through /proc, killed when it is dropped.
+
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// `/proc` counts processor time in these: part of Linux' interface, whatever the kernel's own tick is.
+const TICKS_A_SECOND: f64 = 100.0;
+
+/// The core of what is measured: the daemon, and the plain loop that it is compared with.
+pub const MEASURED: usize = 0;
+
+/// The core of the server that both ask.
+pub const SERVER: usize = 1;
+
+/// A child process; it does not outlive this.
+pub struct Process(Child);
+
+impl Process {
+    /// Starts a command, on one core if there is a second one.
+    pub fn start(mut command: Command) -> Self {
+        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?} can't be started: {error}")))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Processor time so far, of all its threads, in the kernel too.
+    pub fn cpu(&self) -> Duration {
+        ticks(&self.read("stat"), 11)
+    }
+
+    /// Memory that it holds now, in bytes.
+    pub fn resident(&self) -> f64 {
+        self.number("status", "VmRSS:") * 1024.0
+    }
+
+    /// Bytes that it made the disk write so far.
+    pub fn written(&self) -> f64 {
+        self.number("io", "write_bytes:")
+    }
+
+    /// What it prints, if that was piped.
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.0.stdout.take().expect("a pipe")
+    }
+
+    /// Sends a signal that ends it, and waits until it has.
+    pub fn end(&mut self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).expect("a child");
+        self.0.wait().expect("a child");
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().expect("a child").is_some()
+    }
+
+    /// As `kill -9`.
+    pub fn kill(&mut self) {
+        // Fails only where it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    fn number(&self, file: &str, name: &str) -> f64 {
+        let text = self.read(file);
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        line.split_whitespace().next().and_then(|number| number.parse().ok()).expect(name)
+    }
+
+    fn read(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.id())).expect("a running process")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A command that runs on this core alone; anywhere, if the machine has no such core or none is named.
+pub fn pinned(core: Option<usize>, program: &Path) -> Command {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let Some(core) = core.filter(|core| *core < cores) else { return Command::new(program) };
+    let mut command = Command::new("taskset");
+    command.args(["-c", &core.to_string()]).arg(program);
+    command
+}
+
+/// Processor time of the children that have ended and were waited for.
+pub fn children_cpu() -> Duration {
+    ticks(&std::fs::read_to_string("/proc/self/stat").expect("/proc"), 13)
+}
+
+/// The sum of two fields of a `stat`, counted from the state.
+fn ticks(stat: &str, first: usize) -> Duration {
+    // The name before the state may have anything in it.
+    let fields = stat.rsplit_once(") ").expect("a name").1.split(' ');
+    let ticks: f64 = fields.skip(first).take(2).map(|field| field.parse::<f64>().expect("ticks")).sum();
+    Duration::from_secs_f64(ticks / TICKS_A_SECOND)
+}

@@ -1,0 +1,169 @@
+//! Exchanges of sinks with a real store and real files, one of which hangs or whose folder is gone.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::clock::Clock;
+use crate::config::{Fsync, SinkKind};
+use crate::outcome::{Ending, Verdict};
+use crate::sinks::Health;
+use crate::store::{self, Committed, NewPin, Writer};
+
+/// Reached only by a bug.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Bench {
+    folder: TempDir,
+    sinks: SinkSet,
+    writer: Writer,
+    health: Health,
+    _rotate: watch::Sender<u64>,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, connection) = store::open_sqlite(&folder.path().join("db")).await.unwrap();
+        // Nobody hears of commits.
+        let (committed, _) = mpsc::channel::<Committed>(1);
+        let (writer, task) = Writer::new(connection, committed, usize::MAX);
+        tokio::spawn(task.run());
+        let (rotate, rotations) = watch::channel(0);
+        let health = Health::default();
+        let sinks = SinkSet::new(Outbox {
+            cursor: 0,
+            store,
+            writer: writer.clone(),
+            clock: Clock::system(),
+            health: health.clone(),
+            rotate: rotations,
+            finish: CancellationToken::new(),
+            leave: Leave::default(),
+        });
+        Self { folder, sinks, writer, health, _rotate: rotate }
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.folder.path().join(file)
+    }
+
+    fn file(&self, name: &str, file: &str, from: config::From) -> config::Sink {
+        let kind = SinkKind::File { path: self.path(file), fsync: Fsync::Never };
+        config::Sink { name: name.into(), kind, from }
+    }
+
+    /// A PIN comes and ends.
+    async fn finish(&self, pin: &str) {
+        let (now, pin) = (Clock::system().wall(), pin.parse().unwrap());
+        let new = NewPin {
+            pin,
+            reference: None,
+            metadata: None,
+            submitted_at: now,
+            deadline_at: now,
+            again: false,
+        };
+        self.writer.submit(vec![new.clone()]).await.unwrap();
+        let verdict = Verdict {
+            pin: new.pin,
+            ending: Ending::Final,
+            deliveries: None,
+            error: None,
+            polls: 1,
+            finished_at: now,
+        };
+        self.writer.try_finish(verdict).unwrap();
+        self.writer.flush().await.unwrap();
+    }
+
+    async fn wait_for_lines(&self, file: &str, pins: &[&str]) {
+        let all = async {
+            while pins_in(&self.path(file)) != pins {
+                tokio::task::yield_now().await;
+            }
+        };
+        let came = timeout(PATIENCE, all).await;
+        came.unwrap_or_else(|_| panic!("{file} has {:?}", pins_in(&self.path(file))));
+    }
+}
+
+fn pins_in(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| line.split('"').nth(9).unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_sink_that_hangs_goes_on_as_it_was_and_so_do_those_that_had_left() {
+    let mut bench = Bench::new().await;
+    let now = config::From::Now;
+    bench.sinks.start(&[bench.file("idle", "idle", now)]).await.unwrap();
+    // One that hangs in a write, and leaves when it is asked behind that.
+    let (slow, (go_on, hung)) = (Leave::default(), oneshot::channel::<()>());
+    let place = slow.clone();
+    let task = async move {
+        let _ = hung.await;
+        place.asked().await;
+        assert!(place.leaves());
+    };
+    bench.writer.register("slow".into(), false).await.unwrap();
+    bench.health.update("slow", |_| {});
+    bench.sinks.run(bench.file("slow", "slow", now), slow.clone(), Box::pin(task));
+
+    let moved = [bench.file("slow", "slow-2", now), bench.file("idle", "idle-2", now)];
+    let refused = {
+        let time_passes = async {
+            slow.asked().await;
+            tokio::time::pause();
+            for _ in 0..1000 {
+                tokio::time::advance(Duration::from_secs(1)).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            changed = bench.sinks.prepare(&moved) => changed.map(|_| ()),
+            () = time_passes => panic!("it waits for ever"),
+        }
+    };
+    tokio::time::resume();
+    assert!(matches!(&refused, Err(CantChange::Busy(name)) if name == "slow"), "{refused:?}");
+    assert!(!bench.path("slow-2").exists() && !bench.path("idle-2").exists());
+    bench.finish("P1").await;
+    bench.wait_for_lines("idle", &["P1"]).await;
+    go_on.send(()).expect("the one that hangs was broken off");
+
+    let prepared = bench.sinks.prepare(&moved).await.unwrap();
+    assert_eq!(bench.sinks.change_over(prepared), ["sink slow changed", "sink idle changed"]);
+    bench.finish("P2").await;
+    bench.wait_for_lines("slow-2", &["P1", "P2"]).await;
+    bench.wait_for_lines("idle-2", &["P2"]).await;
+    assert_eq!(pins_in(&bench.path("idle")), ["P1"]);
+}
+
+#[tokio::test]
+async fn a_sink_that_left_and_cannot_be_opened_again_delivers_once_it_can() {
+    let mut bench = Bench::new().await;
+    let now = config::From::Now;
+    let [here, away] = [bench.path("here"), bench.path("away")];
+    std::fs::create_dir(&here).unwrap();
+    bench.sinks.start(&[bench.file("one", "here/one", now)]).await.unwrap();
+    std::fs::rename(&here, &away).unwrap();
+    let wanted = [bench.file("one", "moved", now), bench.file("two", "missing/two", now)];
+    let refused = bench.sinks.prepare(&wanted).await.map(|_| ());
+    assert!(matches!(refused, Err(CantChange::Start(_))), "{refused:?}");
+    bench.finish("P1").await;
+    let in_trouble = async {
+        while bench.health.all()["one"].trouble.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, in_trouble).await.expect("nobody tries to open the old one");
+    std::fs::rename(&away, &here).unwrap();
+    bench.wait_for_lines("here/one", &["P1"]).await;
+    assert_eq!(pins_in(&bench.path("moved")), [""; 0]);
+    assert_eq!(bench.sinks.common.store.cursors().await.unwrap().len(), 1, "the other has no cursor");
+}

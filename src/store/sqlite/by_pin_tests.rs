@@ -1,0 +1,116 @@
+//! Wherever a PIN's entry is (in memory, in the file, in both after a crash), its outcome is found.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::super::open::open_both;
+use super::super::write::WriteConnection;
+use super::super::{Reader, Transaction};
+use crate::outcome::{Ending, Verdict};
+use crate::pin::PinId;
+use crate::store::{NewPin, Reads, Submitted};
+
+const ROOM: usize = 1000;
+
+/// So few entries wait that most are in the file soon.
+async fn open(path: &Path) -> (Reader, WriteConnection) {
+    let (reader, mut writer) = open_both(path).await.unwrap();
+    writer.index.target = 5;
+    (reader, writer)
+}
+
+fn pin(n: usize) -> PinId {
+    format!("pin-{n}").parse().unwrap()
+}
+
+fn new(pin: PinId, again: bool) -> NewPin {
+    let submitted_at = Timestamp::UNIX_EPOCH;
+    NewPin { pin, reference: None, metadata: None, submitted_at, deadline_at: submitted_at, again }
+}
+
+fn verdict(pin: PinId) -> Verdict {
+    let finished_at = Timestamp::UNIX_EPOCH;
+    Verdict { pin, ending: Ending::Cancelled, deliveries: None, error: None, polls: 0, finished_at }
+}
+
+/// One whole life; gives the `seq` of its outcome.
+async fn live(writer: &mut WriteConnection, pin: &PinId, again: bool) -> i64 {
+    let submits = Transaction { submits: vec![new(pin.clone(), again)], ..Transaction::default() };
+    assert_eq!(writer.apply(&submits, ROOM).await.unwrap().submitted, [Submitted::Accepted], "{pin}");
+    let ends = Transaction { verdicts: vec![verdict(pin.clone())], ..Transaction::default() };
+    writer.apply(&ends, ROOM).await.unwrap().finished[0].seq
+}
+
+async fn all_are_known(reader: &Reader, writer: &mut WriteConnection, seqs: &[i64]) {
+    for (n, seq) in seqs.iter().enumerate() {
+        let outcome = reader.outcome_of(&pin(n)).await.unwrap();
+        assert_eq!(outcome.map(|outcome| outcome.seq), Some(*seq), "pin-{n}");
+    }
+    let submits = (0..seqs.len()).map(|n| new(pin(n), false)).collect();
+    let applied = writer.apply(&Transaction { submits, ..Transaction::default() }, ROOM).await.unwrap();
+    for (n, (submitted, seq)) in applied.submitted.iter().zip(seqs).enumerate() {
+        let Submitted::Finished(record) = submitted else { panic!("pin-{n}: {submitted:?}") };
+        assert!(record.starts_with(&format!("{{\"seq\":{seq},")), "pin-{n}: {record}");
+    }
+}
+
+async fn count(writer: &mut WriteConnection, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(&mut writer.connection).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_newest_outcome_of_a_pin_is_found_wherever_its_entry_is_and_after_any_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pinwatch.db");
+    let (mut reader, mut writer) = open(&path).await;
+    let mut seqs = Vec::new();
+    for n in 0..60 {
+        seqs.push(live(&mut writer, &pin(n), false).await);
+        // Some live twice: the newest counts.
+        if n % 7 == 3 {
+            seqs[n / 2] = live(&mut writer, &pin(n / 2), true).await;
+        }
+        if n % 13 == 12 {
+            all_are_known(&reader, &mut writer, &seqs).await;
+            // As a crash does it: nothing is closed.
+            drop((reader, writer));
+            (reader, writer) = open(&path).await;
+            all_are_known(&reader, &mut writer, &seqs).await;
+        }
+    }
+    all_are_known(&reader, &mut writer, &seqs).await;
+    let in_file = count(&mut writer, "SELECT count(*) FROM outcome_by_pin").await;
+    assert!(in_file >= 50, "{in_file}");
+    // Else every start would read them all.
+    assert!(count(&mut writer, "SELECT indexed FROM history").await >= 40);
+}
+
+#[tokio::test]
+async fn an_outcome_that_is_removed_leaves_nothing_in_the_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let (reader, mut writer) = open(&folder.path().join("pinwatch.db")).await;
+    for n in 0..20 {
+        live(&mut writer, &pin(n), false).await;
+    }
+    let prune = Transaction { prune: Some(Timestamp::now()), ..Transaction::default() };
+    assert_eq!(writer.apply(&prune, ROOM).await.unwrap().pruned, 20);
+    assert_eq!(count(&mut writer, "SELECT count(*) FROM outcome_by_pin").await, 0);
+    assert!(writer.index.waiting.lock().is_empty());
+    assert_eq!(reader.outcome_of(&pin(3)).await.unwrap(), None);
+    assert!(reader.outcomes_after(0, 100).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_pin_that_ends_and_comes_again_in_one_transaction_has_its_outcome() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_reader, mut writer) = open(&folder.path().join("pinwatch.db")).await;
+    let submits = vec![new(pin(1), false), new(pin(1), false), new(pin(2), false)];
+    let applied = writer.apply(&Transaction { submits, ..Transaction::default() }, 1).await.unwrap();
+    assert_eq!(applied.submitted, [Submitted::Accepted, Submitted::Duplicate, Submitted::AtCapacity]);
+    let submits = vec![new(pin(1), false), new(pin(1), true), new(pin(1), true)];
+    let work = Transaction { verdicts: vec![verdict(pin(1))], submits, ..Transaction::default() };
+    let applied = writer.apply(&work, 1).await.unwrap();
+    let record = applied.finished[0].record.clone();
+    assert_eq!(applied.submitted, [Submitted::Finished(record), Submitted::Accepted, Submitted::Duplicate]);
+}

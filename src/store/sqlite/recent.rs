@@ -1,0 +1,99 @@
+//! The newest outcomes, in memory: a sink or a tail that keeps up does not read from the file what was written a
+//! moment ago.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::super::Outcome;
+
+/// How much is kept, in bytes of records: thousands of outcomes, more than a sink that keeps up is behind.
+const MAX_BYTES: usize = 2 * 1024 * 1024;
+
+/// Outcomes that are durable, without a gap up to the newest. Clones share them.
+#[derive(Clone)]
+pub struct Recent(Arc<Mutex<Kept>>);
+
+struct Kept {
+    outcomes: VecDeque<Outcome>,
+    bytes: usize,
+    /// Every outcome after this `seq` is among them.
+    after: i64,
+}
+
+impl Recent {
+    /// None yet; `newest` is the `seq` of the newest.
+    pub fn new(newest: i64) -> Self {
+        Self(Arc::new(Mutex::new(Kept { outcomes: VecDeque::new(), bytes: 0, after: newest })))
+    }
+
+    /// Takes in what became durable just now.
+    pub fn add(&self, finished: &[Outcome]) {
+        let mut kept = self.lock();
+        for outcome in finished {
+            kept.bytes += outcome.record.len();
+            kept.outcomes.push_back(outcome.clone());
+        }
+        while kept.bytes > MAX_BYTES {
+            let Some(oldest) = kept.outcomes.pop_front() else { return };
+            kept.bytes -= oldest.record.len();
+            kept.after = oldest.seq;
+        }
+    }
+
+    /// Forgets all: some were removed from the store.
+    pub fn forget(&self) {
+        let mut kept = self.lock();
+        let newest = kept.outcomes.back().map_or(kept.after, |outcome| outcome.seq);
+        *kept = Kept { outcomes: VecDeque::new(), bytes: 0, after: newest };
+    }
+
+    /// At most `limit` outcomes after `seq`, oldest first; `None` if only the file can tell.
+    pub fn outcomes_after(&self, seq: i64, limit: u32) -> Option<Vec<Outcome>> {
+        let kept = self.lock();
+        if seq < kept.after {
+            return None;
+        }
+        let first = kept.outcomes.partition_point(|outcome| outcome.seq <= seq);
+        Some(kept.outcomes.range(first..).take(limit as usize).cloned().collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        // Nothing within a lock can panic but an allocation.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcomes(seqs: std::ops::RangeInclusive<i64>, bytes: usize) -> Vec<Outcome> {
+        seqs.map(|seq| Outcome { seq, pin: "A".parse().unwrap(), record: "x".repeat(bytes).into() }).collect()
+    }
+
+    fn seqs(recent: &Recent, after: i64, limit: u32) -> Option<Vec<i64>> {
+        Some(recent.outcomes_after(after, limit)?.iter().map(|outcome| outcome.seq).collect())
+    }
+
+    #[test]
+    fn what_is_not_known_without_a_gap_is_left_to_the_file() {
+        let recent = Recent::new(7);
+        assert_eq!((seqs(&recent, 6, 10), seqs(&recent, 7, 10)), (None, Some(vec![])));
+        recent.add(&outcomes(8..=10, 1));
+        assert_eq!(seqs(&recent, 6, 10), None);
+        assert_eq!(seqs(&recent, 7, 2), Some(vec![8, 9]));
+        assert_eq!(seqs(&recent, 9, 10), Some(vec![10]));
+        recent.forget();
+        assert_eq!((seqs(&recent, 9, 10), seqs(&recent, 10, 10)), (None, Some(vec![])));
+    }
+
+    #[test]
+    fn the_oldest_leave_where_there_are_too_many() {
+        let recent = Recent::new(0);
+        recent.add(&outcomes(1..=5, MAX_BYTES / 4));
+        assert_eq!(seqs(&recent, 0, 10), None);
+        assert_eq!(seqs(&recent, 1, 10), Some(vec![2, 3, 4, 5]));
+        recent.add(&outcomes(6..=6, 2 * MAX_BYTES));
+        assert_eq!((seqs(&recent, 5, 10), seqs(&recent, 6, 10)), (None, Some(vec![])));
+    }
+}

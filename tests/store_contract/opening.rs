@@ -1,0 +1,83 @@
+//! Opening a PostgreSQL: every node brings an empty one up to date, and one that is not ours or not for us is refused
+//! in words, and left as it is.
+
+use std::time::Duration;
+
+use pinwatch::store::postgres::open;
+
+use super::place::Place;
+use super::postgres::{Database, PASSWORD, USER};
+
+fn database() -> Option<Database> {
+    match Place::postgres()? {
+        Place::Postgres(database) => Some(database),
+        Place::Sqlite(_) => None,
+    }
+}
+
+/// What is said of a database that can't be opened.
+async fn refusal(url: &str) -> String {
+    let url = url.to_owned().into();
+    let said = open(&url, "postgres://***@db/x", "a".into(), Duration::from_secs(5))
+        .await
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(!said.contains("pg-secret") && !said.contains("geheim") && !said.contains('\n'), "{said}");
+    said
+}
+
+#[tokio::test]
+async fn nodes_that_start_together_on_an_empty_database_make_it_once() {
+    let Some(database) = database() else { return };
+    let url = database.url().into();
+    let open = || open(&url, "shown", "a".into(), Duration::from_secs(5));
+    let (one, two, three) = tokio::join!(open(), open(), open());
+    assert!(one.is_ok() && two.is_ok() && three.is_ok());
+    assert_eq!(database.count("SELECT count(*) FROM slot"), 256);
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_is_told_so_without_the_password() {
+    let Some(database) = database() else { return };
+    let url = database.url();
+    let refused = "the database postgres://***@db/x does not let this user in: ";
+    let said = refusal(&url.replace(PASSWORD, "geheim")).await;
+    assert!(said.starts_with(refused) && said.contains("password authentication failed"), "{said}");
+    let said = refusal(&format!("{url}_not_there")).await;
+    assert!(said.starts_with(refused) && said.contains("does not exist"), "{said}");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let said = refusal(&database.url_through(port)).await;
+    assert!(said.starts_with("can't reach the database postgres://***@db/x: Connection refused"), "{said}");
+    let said = refusal(&format!("{url}?sslmode=require")).await;
+    assert!(said.contains("TLS"), "{said}");
+    let said = refusal(&format!("{url}?sslmode=odd")).await;
+    assert!(said.starts_with("store.url: ") && said.contains("odd"), "{said}");
+}
+
+#[tokio::test]
+async fn a_user_without_rights_is_told_what_is_missing() {
+    let Some(database) = database() else { return };
+    database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC");
+    database.execute("CREATE ROLE guest LOGIN PASSWORD 'geheim'");
+    let said = refusal(&database.url().replace(&format!("{USER}:{PASSWORD}"), "guest:geheim")).await;
+    assert!(
+        said.starts_with("the user of the database postgres://***@db/x lacks a right: permission denied"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_or_of_something_else_is_left_as_it_is() {
+    let Some(newer) = database() else { return };
+    open(&newer.url().into(), "shown", "a".into(), Duration::from_secs(5)).await.map(drop).unwrap();
+    newer.execute("INSERT INTO _sqlx_migrations VALUES (99, 'later', now(), true, '', 0)");
+    let said = refusal(&newer.url()).await;
+    assert!(said.contains("was written by a newer pinwatch (schema 99, this one knows 1)"), "{said}");
+
+    let Some(foreign) = database() else { return };
+    foreign.execute("CREATE TABLE pin (number integer)");
+    let said = refusal(&foreign.url()).await;
+    assert!(said.contains("has tables that are not pinwatch's") && said.contains("pin"), "{said}");
+    assert_eq!(foreign.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"), [["pin"]]);
+}

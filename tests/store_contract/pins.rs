@@ -1,0 +1,148 @@
+//! PINs: taken in once, out once, with what their submitters gave.
+
+use std::collections::BTreeSet;
+
+use pinwatch::store::{SavedBrake, Submitted, Transaction};
+
+use super::place::{Place, new, pin, submits};
+
+crate::promises! {
+    a_pin_is_accepted_once
+    a_finished_pin_is_answered_with_its_outcome_and_polled_anew_only_where_that_is_asked
+    no_more_pins_are_taken_than_may_be_in_flight
+    a_verdict_of_a_pin_that_is_not_in_flight_changes_nothing
+    what_the_submitter_gave_is_kept_and_told
+    pages_have_every_pin_once
+    all_is_there_after_a_restart
+    a_brake_is_kept
+}
+
+async fn a_pin_is_accepted_once(place: Place) {
+    let mut node = place.node().await;
+    let applied = node.apply(submits(&["A", "B", "A"])).await;
+    assert_eq!(applied.submitted, [Submitted::Accepted, Submitted::Accepted, Submitted::Duplicate]);
+    let told: Vec<&str> = applied.accepted.iter().map(|accepted| accepted.pin.as_str()).collect();
+    assert_eq!(told, ["A", "B"]);
+    assert_eq!(applied.accepted[0].submitted_at, new("A").submitted_at);
+    assert_eq!(applied.accepted[0].deadline_at, new("A").deadline_at);
+    assert_eq!(node.submit(&["B", "C"]).await, [Submitted::Duplicate, Submitted::Accepted]);
+    let mut again = new("A");
+    again.again = true;
+    let work = Transaction { submits: vec![again], ..Transaction::default() };
+    assert_eq!(node.apply(work).await.submitted, [Submitted::Duplicate], "it is polled already");
+}
+
+async fn a_finished_pin_is_answered_with_its_outcome_and_polled_anew_only_where_that_is_asked(place: Place) {
+    let mut node = place.node().await;
+    node.submit(&["A"]).await;
+    let first = node.finish(&["A"]).await.remove(0);
+    assert_eq!(node.submit(&["A", "A"]).await, [(); 2].map(|()| Submitted::Finished(first.record.clone())));
+    assert_eq!(node.store.in_flight_after("", 9).await.unwrap(), []);
+
+    let mut again = new("A");
+    again.again = true;
+    let work = Transaction { submits: vec![new("A"), again, new("A")], ..Transaction::default() };
+    let expected = [Submitted::Finished(first.record.clone()), Submitted::Accepted, Submitted::Duplicate];
+    assert_eq!(node.apply(work).await.submitted, expected);
+    let second = node.finish(&["A"]).await.remove(0);
+    assert!(second.seq > first.seq);
+    assert_eq!(node.store.outcome_of(&pin("A")).await.unwrap(), Some(second.clone()));
+    assert_eq!(node.store.outcomes_after(0, 9).await.unwrap(), [first, second]);
+}
+
+async fn no_more_pins_are_taken_than_may_be_in_flight(place: Place) {
+    use Submitted::{Accepted, AtCapacity, Duplicate, Finished};
+    let mut node = place.node().await;
+    let ended = {
+        node.submit(&["OLD"]).await;
+        node.finish(&["OLD"]).await.remove(0).record
+    };
+    let mut ask = async |pins: &[&str]| node.writes.apply(&submits(pins), 2).await.unwrap().submitted;
+    assert_eq!(ask(&["A", "OLD", "B", "C"]).await, [Accepted, Finished(ended), Accepted, AtCapacity]);
+    assert_eq!(ask(&["C", "A"]).await, [AtCapacity, Duplicate]);
+    node.finish(&["B"]).await;
+    let mut ask = async |pins: &[&str]| node.writes.apply(&submits(pins), 2).await.unwrap().submitted;
+    assert_eq!(ask(&["A"]).await, [Duplicate]);
+    assert_eq!(ask(&["C", "D", "A"]).await, [Accepted, AtCapacity, Duplicate]);
+    assert_eq!(node.store.in_flight_after("", 9).await.unwrap().len(), 2);
+}
+
+async fn a_verdict_of_a_pin_that_is_not_in_flight_changes_nothing(place: Place) {
+    let mut node = place.node().await;
+    node.submit(&["A"]).await;
+    assert_eq!(node.finish(&["A", "B", "A"]).await.len(), 1);
+    assert_eq!(node.finish(&["A"]).await, []);
+    assert_eq!(node.store.outcomes_after(0, 9).await.unwrap().len(), 1);
+    assert_eq!(node.store.outcome_of(&pin("B")).await.unwrap(), None);
+}
+
+async fn what_the_submitter_gave_is_kept_and_told(place: Place) {
+    let mut node = place.node().await;
+    let mut full = new("A");
+    full.reference = Some("o'rder \"42\" \\ é".into());
+    full.metadata = Some(serde_json::value::RawValue::from_string("{\"a\":[1,\"\\u0000\"]}".into()).unwrap());
+    let work = Transaction { submits: vec![full.clone(), new("B")], ..Transaction::default() };
+    node.apply(work).await;
+    let (kept, deadline) = node.store.submission(&pin("A")).await.unwrap().unwrap();
+    assert_eq!((kept.submitted_at, deadline), (full.submitted_at, full.deadline_at));
+    assert_eq!(kept.reference, full.reference);
+    assert_eq!(kept.metadata.unwrap().get(), full.metadata.unwrap().get());
+    let (bare, _) = node.store.submission(&pin("B")).await.unwrap().unwrap();
+    assert!(bare.reference.is_none() && bare.metadata.is_none());
+    assert!(node.store.submission(&pin("C")).await.unwrap().is_none());
+
+    let outcome = node.finish(&["A"]).await.remove(0);
+    let record: serde_json::Value = serde_json::from_str(&outcome.record).unwrap();
+    assert_eq!(record["reference"], "o'rder \"42\" \\ é");
+    assert_eq!(record["metadata"]["a"][1], "\0");
+    assert_eq!((record["seq"].as_i64(), record["pinId"].as_str()), (Some(outcome.seq), Some("A")));
+    assert_eq!(record["submittedAt"], "2026-01-02T03:04:05.006Z");
+    assert!(node.store.submission(&pin("A")).await.unwrap().is_none());
+}
+
+async fn pages_have_every_pin_once(place: Place) {
+    let mut node = place.node().await;
+    let ids: Vec<String> = (0..300).map(|n| format!("PIN-{n}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    node.submit(&ids).await;
+    let (mut paged, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = node.store.in_flight_after(&after, 70).await.unwrap();
+        let Some(last) = page.last() else { break };
+        assert!(page.len() <= 70);
+        after = last.pin.to_string();
+        paged.extend(page.into_iter().map(|row| row.pin.to_string()));
+    }
+    let mut walked = Vec::new();
+    node.store.each_in_flight(&mut |row| walked.push(row.pin.to_string())).await.unwrap();
+    assert_eq!((paged.len(), walked.len()), (300, 300));
+    let all: BTreeSet<&str> = ids.into_iter().collect();
+    assert_eq!(paged.iter().map(String::as_str).collect::<BTreeSet<_>>(), all);
+    assert_eq!(walked.iter().map(String::as_str).collect::<BTreeSet<_>>(), all);
+}
+
+async fn all_is_there_after_a_restart(place: Place) {
+    let mut node = place.node().await;
+    node.writes.register_sink("s", false).await.unwrap();
+    node.submit(&["A", "B"]).await;
+    let seq = node.finish(&["A"]).await[0].seq;
+    node.store.close().await;
+    node.writes.close().await.unwrap();
+
+    let mut node = place.node().await;
+    assert_eq!((node.writes.in_flight(), node.writes.last_seq()), (1, seq));
+    assert_eq!(node.store.in_flight_after("", 9).await.unwrap()[0].pin, pin("B"));
+    assert_eq!(node.store.cursors().await.unwrap(), [("s".to_owned(), 0)]);
+    assert!(node.finish(&["B"]).await[0].seq > seq);
+}
+
+async fn a_brake_is_kept(place: Place) {
+    let mut node = place.node().await;
+    assert_eq!(node.store.brake().await.unwrap(), SavedBrake::default());
+    let until = Some("2026-01-02T03:04:05.678Z".parse().unwrap());
+    let brake = SavedBrake { reason: Some("throttled".into()), until, rate: Some(0.25) };
+    node.apply(Transaction { brake: Some(brake.clone()), ..Transaction::default() }).await;
+    assert_eq!(node.store.brake().await.unwrap(), brake);
+    node.apply(Transaction { brake: Some(SavedBrake::default()), ..Transaction::default() }).await;
+    assert_eq!(node.store.brake().await.unwrap(), SavedBrake::default());
+}
