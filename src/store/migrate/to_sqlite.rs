@@ -32,7 +32,7 @@ pub async fn migrate(
     let last = run.outcomes().await?;
     run.cursors(last).await?;
     run.undelivered().await?;
-    run.undelivered().await?;
+    run.behind().await?;
     run.pins().await?;
     let Run { source, mut target, moved, .. } = run;
     if moved != all {
@@ -192,7 +192,7 @@ impl Run<'_> {
     }
 
     /// What a cursor had still to come to.
-    async fn undelivered(&mut self) -> Result<(), MigrateError> {
+    async fn behind(&mut self) -> Result<(), MigrateError> {
         let lanes: Vec<(i32, String, i64)> = sqlx::query_as("SELECT lane, sink, cursor FROM cursor")
             .fetch_all(&mut self.source)
             .await
