@@ -35,7 +35,7 @@ fn ids(name: &str, count: usize) -> Vec<String> {
 /// PINs of even and of odd slots.
 fn of_each(count: usize) -> [Vec<String>; 2] {
     let (even, odd): (Vec<String>, Vec<String>) =
-        ids("P", 4 * count).into_iter().partition(|id| slot_of(&pin(id)) % 2 == 0);
+        ids("P", 4 * count).into_iter().partition(|id| slot_of(&pin(id)).is_multiple_of(2));
     [even, odd].map(|ids| ids.into_iter().take(count).collect())
 }
 
@@ -95,7 +95,7 @@ async fn a_pin_that_two_nodes_take_at_once_is_accepted_by_one_and_heard_of_by_it
             accepted.map(|accepted| accepted.pin.to_string()).collect::<Vec<_>>()
         };
         let (of_a, of_b) = (heard([told_a, claimed_a]), heard([told_b, claimed_b]));
-        assert!(of_a.iter().all(|id| slot_of(&pin(id)) % 2 == 0));
+        assert!(of_a.iter().all(|id| slot_of(&pin(id)).is_multiple_of(2)));
         assert!(of_b.iter().all(|id| slot_of(&pin(id)) % 2 == 1));
         assert_eq!(of_a.len() + of_b.len(), 200);
         let distinct: BTreeSet<&String> = of_a.iter().chain(&of_b).collect();
