@@ -154,6 +154,11 @@ impl Clients {
                 known.acked.insert(pin.id.clone(), (pin, answer));
             } else {
                 let code = answer["error"]["code"].as_str().unwrap_or_default();
+                if code == "at_capacity" {
+                    // The connection is one too many: a daemon that slept finds all that were tried meanwhile.
+                    alive = false;
+                    break;
+                }
                 assert!(known.refusals.contains(&code), "{line}");
                 known.refused += 1;
                 known.waiting.extend(batch.pop_front());

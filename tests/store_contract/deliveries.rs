@@ -176,7 +176,7 @@ async fn a_forgotten_sink_leaves_nothing(place: Place) {
     let seq = node.live(&["A"]).await[0];
     node.advance(failed("s", &[dead(seq)])).await;
     node.advance(failed("t", &[dead(seq)])).await;
-    assert_eq!(order(&mut node, Order::Forget { sink: "s".into() }).await, 1);
+    assert!(order(&mut node, Order::Forget { sink: "s".into() }).await > 0);
     assert_eq!(order(&mut node, Order::Forget { sink: "s".into() }).await, 0);
     assert_eq!(node.store.cursors().await.unwrap(), [("t".to_owned(), 0)]);
     assert!(missing(&node, "s", true).await.is_empty());
