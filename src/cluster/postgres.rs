@@ -11,12 +11,12 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::{Fate, Hints, Holders, Positions, Registered, Registry, Renewed, Report, Seen, Shared, View};
+use super::{Hints, Holders, Positions, Registered, Registry, Renewed, Report, Seen, Shared, View};
 use crate::pin::PinId;
 use crate::sinks::Health;
 use crate::slot::{SLOTS, Slots};
 use crate::store::postgres::{Hint, Lane, Membership, NodeRow, Questions, Registration};
-use crate::store::{InFlight, Orphan, Outcome, Unavailable, Writer};
+use crate::store::{Fate, InFlight, Orphan, Outcome, Unavailable, Writer};
 
 /// How long after an error it is listened again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);

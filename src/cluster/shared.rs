@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::waiting::Wait;
 use super::{NodeId, State, View};
 use crate::pin::PinId;
-use crate::store::{Outcome, Unavailable};
+use crate::store::{Fate, Outcome, Unavailable};
 
 /// What a shared store tells beyond what every store does.
 #[async_trait]
@@ -38,17 +38,6 @@ pub struct Positions {
     pub of: BTreeMap<NodeId, i64>,
     /// Of nodes that came later.
     pub others: i64,
-}
-
-/// What became of a PIN.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
-    /// It waits for its outcome, at whatever node.
-    InFlight,
-    /// Its newest outcome.
-    Finished(Outcome),
-    /// It is neither in flight nor is there an outcome.
-    Unknown,
 }
 
 /// All nodes, as one of them is asked about them. Cheap to clone.

@@ -12,8 +12,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{Cluster, Fate, Shared, State};
+use super::{Cluster, Shared, State};
 use crate::pin::PinId;
+use crate::store::Fate;
 
 /// How often it is asked without a hint.
 const EVERY: Duration = Duration::from_secs(1);

@@ -128,7 +128,7 @@ impl SinkSet {
         for name in added {
             self.common.health.forget(&name);
             // Should it stay, it is a sink that is not configured any more, which the next start tells of.
-            let _ = self.common.writer.order(Order::Forget { sink: name }).await;
+            let _ = self.common.writer.order(Order::Unregister { sink: name }).await;
         }
         for old in left {
             self.go_on(old);

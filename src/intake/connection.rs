@@ -16,10 +16,9 @@ use super::lines::{Line, Lines, MAX_LINE};
 use super::outgoing::{Gone, Outgoing, STALL, SharedRoom, write_out};
 use super::request::{Code, Refusal, Request, Submit, parse};
 use super::{Services, elsewhere, upkeep};
-use crate::cluster::Fate;
 use crate::pin::PinId;
 use crate::schedule::Stopping;
-use crate::store::{NewPin, Outcome, Unavailable};
+use crate::store::{Fate, NewPin, Outcome, Unavailable};
 
 /// Submits that are handed to the store together.
 const BATCH: usize = 4096;

@@ -8,11 +8,11 @@ use tokio::time::timeout;
 use super::connection::{Ended, STORE_PATIENCE};
 use super::request::Code;
 use super::{Services, answer};
-use crate::cluster::{Cluster, Fate, NodeId, Report, Seen, View};
+use crate::cluster::{Cluster, NodeId, Report, Seen, View};
 use crate::pin::PinId;
 use crate::schedule::Stopping;
 use crate::slot::{SLOTS, slot_of};
-use crate::store::Record;
+use crate::store::{Fate, Record};
 
 /// Who shares the PINs.
 pub async fn nodes(services: &Services) -> Result<String, Ended> {

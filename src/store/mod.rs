@@ -77,6 +77,17 @@ pub struct Outcome {
     pub record: Record,
 }
 
+/// What became of a PIN, wherever it was polled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It waits for its outcome, at whatever node.
+    InFlight,
+    /// Its newest outcome.
+    Finished(Outcome),
+    /// It is neither in flight nor is there an outcome.
+    Unknown,
+}
+
 /// How far a sink came, in one step: all of it becomes durable together.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
@@ -115,6 +126,9 @@ pub enum Order {
     /// Forget a sink that is not configured any more, with its dead letters: some of them at a time, so this is
     /// to be ordered again until it concerns nothing.
     Forget { sink: String },
+    /// Take back the cursor that this process gave a sink which never ran. What other nodes, alive or dead, have for a
+    /// sink of that name stays.
+    Unregister { sink: String },
 }
 
 /// Why all polling stood still, and what 429s had taught, when that last changed.
@@ -165,7 +179,11 @@ impl Unavailable {
 
 impl From<sqlx::Error> for Unavailable {
     fn from(error: sqlx::Error) -> Self {
-        Self(error.to_string().into())
+        // sqlx puts the place in the server's source behind what the server says.
+        match error {
+            sqlx::Error::Database(error) => Self(error.message().into()),
+            error => Self(error.to_string().into()),
+        }
     }
 }
 

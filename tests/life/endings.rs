@@ -44,6 +44,7 @@ fn a_pin_that_is_not_final_at_its_deadline_ends_with_the_last_that_was_seen() {
     for (pin, status, delivered, deliveries) in [
         ("sim-waiting-1", json!("MESSAGE_WAITING_DELIVERY"), json!(false), seen),
         ("sim-none-1", Value::Null, Value::Null, json!([])),
+        ("sim-503-1", Value::Null, Value::Null, json!([])),
         ("sim-malformed-1", Value::Null, Value::Null, json!([])),
         ("sim-404-1", Value::Null, Value::Null, json!([])),
     ] {

@@ -72,12 +72,13 @@ fn a_pin_keeps_its_times_over_a_restart_and_goes_on_from_its_age() {
 #[test]
 fn a_pin_whose_deadline_went_by_while_the_daemon_was_down_is_polled_one_last_time() {
     let api = Simulated::start();
-    let pins = ["sim-waiting-1".into(), "sim-delivered-1".into()];
+    let pins = ["sim-waiting-1".into(), "sim-delivered-1".into(), "sim-503-1".into()];
     let daemon = with_old_pins(&api, &pins, "UPDATE pin SET deadline_at = submitted_at + 60000;");
     let mut client = daemon.client();
     for (pin, ending, status) in [
         ("sim-waiting-1", "deadline", json!("MESSAGE_WAITING_DELIVERY")),
         ("sim-delivered-1", "final", json!("MESSAGE_DELIVERED")),
+        ("sim-503-1", "deadline", Value::Null),
     ] {
         let outcome = client.outcome(pin);
         assert_eq!((&outcome["outcome"], &outcome["status"]), (&json!(ending), &status));

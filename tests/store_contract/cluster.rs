@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use pinwatch::slot::{Slots, slot_of};
-use pinwatch::store::{ClusterWork, Failed, Orphan, Progress, Submitted, Transaction};
+use pinwatch::store::{ClusterWork, Failed, Order, Orphan, Progress, Submitted, Transaction};
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::place::{Node, Place, node_at, pin, submits, verdicts};
@@ -260,6 +260,25 @@ async fn slots_given_back_are_anybodys_and_word_is_left_for_whoever_takes_them()
     let heard = b.apply(claim()).await;
     assert_eq!((heard.accepted.len(), heard.cluster.cancels), (1, vec![pin(&odd[0])]));
     assert!(b.apply(claim()).await.accepted.is_empty(), "told once");
+}
+
+#[tokio::test]
+async fn a_sink_that_could_not_start_at_one_node_costs_a_dead_node_nothing() {
+    let Some(database) = database() else { return };
+    let (mut a, mut b) = two(&database).await;
+    let [_, odd] = of_each(1);
+    b.writes.register_sink("s", true).await.unwrap();
+    b.live(&strs(&odd)).await;
+    die(&database, "b");
+    let id =
+        |name: &str| database.one(&format!("SELECT id FROM node WHERE name = '{name}'")).parse().unwrap();
+    let orphan = Orphan { node: id("b"), sink: "s".into() };
+
+    a.writes.register_sink("s", true).await.unwrap();
+    let unregister = Order::Unregister { sink: "s".into() };
+    a.apply(Transaction { orders: vec![unregister], ..Transaction::default() }).await;
+    assert!(a.store.cursors().await.unwrap().is_empty());
+    assert_eq!(a.membership().orphans(&["s".to_owned()]).await.unwrap(), [orphan]);
 }
 
 #[tokio::test]

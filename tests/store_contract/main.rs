@@ -2,7 +2,7 @@
 //! and what nodes that share a PostgreSQL rely on.
 
 #[path = "../common/postgres.rs"]
-#[allow(dead_code)] // Not every target needs all of it.
+#[allow(dead_code, reason = "each test binary uses its part of this")]
 mod postgres;
 
 mod cluster;

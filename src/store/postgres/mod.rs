@@ -9,7 +9,6 @@
 mod adopt;
 mod claims;
 mod connect;
-mod fates;
 mod finish;
 mod membership;
 mod open;

@@ -140,6 +140,13 @@ pub async fn carry_out(
                 .execute(connection)
                 .await?
         }
+        Order::Unregister { sink } => {
+            sqlx::query("DELETE FROM cursor WHERE lane = $2 AND sink = $1")
+                .bind(sink)
+                .bind(node.id())
+                .execute(connection)
+                .await?
+        }
         Order::Forget { sink } => return forget(connection, node, sink).await,
     };
     Ok(done.rows_affected())

@@ -368,6 +368,9 @@ async fn carry_out(connection: &mut SqliteConnection, order: &Order) -> Result<u
             let sql = "DELETE FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead";
             sqlx::query(sql).bind(sink).bind(from).bind(to).execute(connection).await?
         }
+        Order::Unregister { sink } => {
+            sqlx::query("DELETE FROM sink WHERE name = ?1").bind(sink).execute(connection).await?
+        }
         Order::Forget { sink } => {
             let some = sqlx::query(
                 "DELETE FROM delivery WHERE sink = ?1 AND seq IN ( \
