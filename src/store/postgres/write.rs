@@ -357,11 +357,14 @@ async fn leave(connection: &mut PgConnection, node: &Node) -> Result<(), Failure
         .bind(node.id())
         .execute(&mut *connection)
         .await?;
-    sqlx::query("UPDATE node SET lease_until = clock_timestamp() WHERE id = $1 AND fence = $2")
-        .bind(node.id())
-        .bind(node.fence())
-        .execute(&mut *connection)
-        .await?;
+    // The fence, so that a renewal that is still on its way finds nothing to renew.
+    sqlx::query(
+        "UPDATE node SET lease_until = clock_timestamp(), fence = fence + 1 WHERE id = $1 AND fence = $2",
+    )
+    .bind(node.id())
+    .bind(node.fence())
+    .execute(&mut *connection)
+    .await?;
     connection.execute("COMMIT").await?;
     Ok(())
 }
