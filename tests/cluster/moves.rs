@@ -159,6 +159,10 @@ fn a_store_moves_from_postgresql_to_sqlite_with_what_every_lane_has_still_to_del
     let told = moved(&cluster.database.url(), &sqlite(&place));
     assert_eq!(told["outcomes"], cluster.database.count("SELECT count(*) FROM outcome"));
     assert!(refused(&cluster.database.url(), &sqlite(&place)).contains("there already"));
+    let count = |sql| crate::common::count(&place.store(), sql);
+    let (outcomes, newest) = (count("SELECT count(*) FROM outcome"), count("SELECT max(seq) FROM outcome"));
+    assert_eq!(count("SELECT count(*) FROM outcome_by_pin"), outcomes, "a start has nothing to put in order");
+    assert!(count("SELECT indexed FROM history") >= newest);
     let node = place.start();
     all_well(&cluster, &node, &full, &before);
 }

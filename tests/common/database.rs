@@ -37,6 +37,17 @@ fn change_and<T>(path: &Path, sql: &str, look: impl FnOnce() -> T) -> T {
     })
 }
 
+/// The one number that this asks for, of a database that no daemon has.
+#[track_caller]
+pub fn count(path: &Path, sql: &str) -> i64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut connection =
+            SqliteConnectOptions::new().filename(path).read_only(true).connect().await.unwrap();
+        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap()
+    })
+}
+
 /// Damages a file.
 pub fn flip_a_byte(path: &Path, at: u64) {
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();

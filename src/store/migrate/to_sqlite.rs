@@ -152,6 +152,12 @@ impl Run<'_> {
                     .execute(&mut self.target)
                     .await
                     .map_err(sql_of("write", self.path))?;
+                sqlx::query("INSERT INTO outcome_by_pin (pin_hash, seq) VALUES (?1, ?2)")
+                    .bind(sqlite::pin_hash(&row.pin_id))
+                    .bind(row.seq)
+                    .execute(&mut self.target)
+                    .await
+                    .map_err(sql_of("write", self.path))?;
             }
             self.moved.outcomes += page.len() as u64;
             self.commit().await?;
@@ -165,6 +171,11 @@ impl Run<'_> {
         let write = sql_of("write", self.path);
         self.target.execute("DELETE FROM sqlite_sequence WHERE name = 'outcome'").await.map_err(&write)?;
         sqlx::query("INSERT INTO sqlite_sequence (name, seq) VALUES ('outcome', ?1)")
+            .bind(last)
+            .execute(&mut self.target)
+            .await
+            .map_err(&write)?;
+        sqlx::query("UPDATE history SET indexed = ?1")
             .bind(last)
             .execute(&mut self.target)
             .await

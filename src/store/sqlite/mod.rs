@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use sqlx::SqlitePool;
 
 use self::by_pin::Waiting;
+pub(super) use self::by_pin::hash as pin_hash;
 use self::recent::Recent;
 use self::write::WriteConnection;
 use super::{Applied, Transaction, Unavailable, Writes};
