@@ -26,7 +26,7 @@ pub struct Schedule {
     pub deadline: Duration,
     /// From submission, how long 404 means "not yet".
     pub not_found_grace: Duration,
-    /// How long past its deadline a PIN waits for an answer to its last poll.
+    /// How long past its deadline a PIN waits for its last poll while an outage keeps it from one.
     pub deadline_grace: Duration,
     pub completion: Completion,
 }

@@ -3,6 +3,9 @@
 //! Promises one verdict for every PIN that it was given, and no poll of a PIN that has one. Never waits and
 //! never looks at a clock: moments are passed in, so that tests and simulations own the time.
 
+mod braking;
+mod counts;
+mod resume;
 mod slots;
 
 use std::borrow::Borrow;
@@ -12,10 +15,11 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use tracing::debug;
 
+pub use self::counts::Counts;
 use self::slots::Held;
-use super::brake::{Brake, Change, Reason, Sign};
+use super::brake::{Brake, Reason};
 use super::circuit::Circuit;
 use super::queue::{Class, Queue, Waiting};
 use super::rate::Rate;
@@ -26,15 +30,12 @@ use crate::config;
 use crate::metrics;
 use crate::outcome::{Deliveries, Delivery, Ending, Verdict};
 use crate::pin::{CompactPinId, PinId};
-use crate::poll::{self, Meaning};
-use crate::store::{InFlight, SavedBrake};
+use crate::poll::Meaning;
+use crate::store::InFlight;
 
 /// Verdicts that may wait for the store before polling pauses: what is not known durably bounds what is
 /// learned.
 const MAX_FINISHING: usize = 10_000;
-
-/// The log hears of polls without a usable answer at most this often.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// Different answers that are kept to be shared between PINs.
 const MAX_SHARED_ANSWERS: usize = 1024;
@@ -66,20 +67,6 @@ pub enum Cancelled {
     Finishing,
     /// It is not in flight.
     Unknown,
-}
-
-/// Counts since the start.
-#[derive(Debug, Default, Clone)]
-pub struct Counts {
-    pub polls: u64,
-    pub understood: u64,
-    pub unreadable: u64,
-    pub rejected: u64,
-    pub unauthorized: u64,
-    pub not_found: u64,
-    pub throttled: u64,
-    pub unavailable: u64,
-    pub outcomes: [u64; Ending::ALL.len()],
 }
 
 /// The state of the schedule.
@@ -163,27 +150,6 @@ impl Core {
         }
     }
 
-    /// Takes a PIN that was in flight before the start. Its age tells its interval, and its next poll is
-    /// anywhere within that, so that a start is no storm.
-    pub fn resume(&mut self, old: &InFlight) {
-        if let Some(Waiting { class, due, slot }) = self.enter_old(old) {
-            self.queue.insert(slot, due, class);
-        }
-    }
-
-    /// The same for all of them at the start, who come one by one.
-    pub fn resume_all(&mut self) -> ResumeAll<'_> {
-        ResumeAll { core: self, waiting: Vec::new() }
-    }
-
-    fn enter_old(&mut self, old: &InFlight) -> Option<Waiting> {
-        let now = self.clock.now();
-        let submitted = self.clock.moment_of_past(old.submitted_at);
-        let interval = self.backoff.interval_at(now.since(submitted));
-        let due = now.after(interval.mul_f64(self.random.f64()));
-        self.enter(old, submitted, due, interval)
-    }
-
     /// Puts a PIN into the table; gives how it is to be put into the queue.
     fn enter(
         &mut self,
@@ -250,6 +216,7 @@ impl Core {
         }
         let not_found_grace = self.settings.not_found_grace;
         let deadline_grace = self.settings.deadline_grace;
+        let braked = self.brake.reason().is_some();
         let completion = self.settings.completion;
 
         let entry = self.table.get_mut(ticket.slot)?;
@@ -257,7 +224,7 @@ impl Core {
             // It was cancelled meanwhile.
             return None;
         }
-        let trouble = describe(&meaning).map(|trouble| share(&mut self.troubles, trouble));
+        let trouble = counts::describe(&meaning).map(|trouble| share(&mut self.troubles, trouble));
         entry.last_answer = Some(LastAnswer { at: now, trouble });
         let mut error = None;
         let time_is_up = now >= entry.deadline;
@@ -276,8 +243,8 @@ impl Core {
             Meaning::NotFound if now.since(entry.submitted) > not_found_grace => Some(Ending::NotFound),
             // The account's trouble, not the PIN's: it gets its last poll when that is over.
             Meaning::Unauthorized(_) | Meaning::Throttled(_) => None,
-            // A missing answer alone decides nothing: the last poll is tried again, for so long.
-            Meaning::Unavailable(_) if now < entry.deadline.after(deadline_grace) => None,
+            // Missing answers alone decide nothing while nobody gets any, or nobody may ask.
+            Meaning::Unavailable(_) if braked && now < entry.deadline.after(deadline_grace) => None,
             Meaning::NotFound | Meaning::Unreadable(_) | Meaning::Unavailable(_) => {
                 time_is_up.then_some(Ending::Deadline)
             }
@@ -342,38 +309,9 @@ impl Core {
         self.queue.due(self.clock.now())
     }
 
-    /// Why all polling stands still, and until when.
-    pub fn brake(&self) -> Option<(Reason, Option<Moment>)> {
-        self.brake.reason().map(|reason| (reason, self.brake.until()))
-    }
-
     /// The rate in force, in polls a second; `None` is no limit.
     pub fn rate(&self) -> Option<f64> {
         self.rate.in_force()
-    }
-
-    /// What the next start should know of the brake and the rate, if that has changed since this was asked.
-    pub fn take_unsaved(&mut self) -> Option<SavedBrake> {
-        std::mem::take(&mut self.unsaved).then(|| SavedBrake {
-            reason: self.brake.reason().map(|reason| reason.as_str().to_owned()),
-            until: self.brake.until().map(|until| self.clock.wall_of(until)),
-            rate: self.rate.learned(),
-        })
-    }
-
-    /// Puts brake and rate as they were before the start. A brake's time that is further away than any can be
-    /// is the work of a clock that went back.
-    pub fn restore(&mut self, saved: &SavedBrake) {
-        let now = self.clock.now();
-        if let Some(reason) = Reason::ALL.into_iter().find(|r| Some(r.as_str()) == saved.reason.as_deref()) {
-            let ahead = saved.until.map(|until| until.duration_since(self.clock.wall()));
-            let ahead = ahead.and_then(|ahead| Duration::try_from(ahead).ok()).unwrap_or_default();
-            info!(reason = reason.as_str(), "all polling waited before the start: it goes on by a probe");
-            self.brake.restore(reason, now.after(ahead.min(poll::LONGEST)));
-        }
-        if let Some(rate) = saved.rate {
-            self.rate.restore(rate);
-        }
     }
 
     /// Gives up PINs that an outage has kept from their last poll for `schedule.deadline_grace`; some of them,
@@ -427,87 +365,6 @@ impl Core {
         entry.stage = Stage::Waiting { due, class };
         self.queue.insert(slot, due, class);
     }
-
-    fn apply_brake(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) {
-        let outage = self.circuit.record(now, !matches!(meaning, Meaning::Unavailable(_)));
-        let sign = match meaning {
-            Meaning::Unauthorized(_) => Sign::Trouble(Reason::Unauthorized, None),
-            Meaning::Throttled(wait) => Sign::Trouble(Reason::Throttled, Some(*wait)),
-            Meaning::Unavailable(_) if outage || ticket.probe => Sign::Trouble(Reason::Outage, None),
-            // One poll without an answer, between others that had one, says nothing about all.
-            Meaning::Unavailable(_) => return,
-            _ => Sign::Fine,
-        };
-        let change = self.brake.hear(now, sign, ticket.probe);
-        let halve = match change {
-            Change::Nothing => return,
-            Change::Longer(_) => ticket.probe,
-            Change::On(reason) => {
-                match reason {
-                    Reason::Unauthorized => warn!(
-                        "the API refuses the credentials: all polling waits, one probe at a time; no PIN is \
-                         given up. Check the key ([api] key or key_file)"
-                    ),
-                    Reason::Throttled => warn!("the API answers 429: all polling waits, then goes on slower"),
-                    Reason::Outage => warn!("most polls get no answer: only probes go out until one does"),
-                }
-                true
-            }
-            Change::Off(reason) => {
-                info!(reason = reason.as_str(), "a probe was answered: polling goes on");
-                self.circuit.forget();
-                self.rate.ramp_up(now);
-                false
-            }
-        };
-        // A burst of 429s is one; a probe that meets another is one more.
-        if halve && matches!(meaning, Meaning::Throttled(_)) {
-            self.rate.halve(now, ticket.probe);
-        }
-        self.unsaved = true;
-    }
-
-    fn count(&mut self, meaning: &Meaning, now: Moment) {
-        let counts = &mut self.counts;
-        counts.polls += 1;
-        let class = match meaning {
-            Meaning::Deliveries(_) => &mut counts.understood,
-            Meaning::Unreadable(_) => &mut counts.unreadable,
-            Meaning::Rejected(_) => &mut counts.rejected,
-            Meaning::Unauthorized(_) => &mut counts.unauthorized,
-            Meaning::NotFound => &mut counts.not_found,
-            Meaning::Throttled(_) => &mut counts.throttled,
-            Meaning::Unavailable(_) => &mut counts.unavailable,
-        };
-        *class += 1;
-        let (Meaning::Unavailable(what) | Meaning::Unreadable(what)) = meaning else { return };
-        // Once a burst: neither an outage nor a few bad polls among many good ones may fill the log.
-        if self.complained.is_some_and(|(at, _)| now.since(at) < COMPLAIN_EVERY) {
-            self.complained = self.complained.map(|(at, more)| (at, more + 1));
-            return;
-        }
-        let (_, more) = self.complained.replace((now, 0)).unwrap_or((now, 0));
-        warn!(answer = %what, more, "a poll got no usable answer, after so many more like it; its PIN is polled again");
-    }
-}
-
-/// See [`Core::resume_all`].
-pub struct ResumeAll<'a> {
-    core: &'a mut Core,
-    /// The queue is made of all of them at once, which is quicker and smaller.
-    waiting: Vec<Waiting>,
-}
-
-impl ResumeAll<'_> {
-    /// Takes one.
-    pub fn resume(&mut self, old: &InFlight) {
-        self.waiting.extend(self.core.enter_old(old));
-    }
-
-    /// There are no more.
-    pub fn done(self) {
-        self.core.queue.fill(self.waiting);
-    }
 }
 
 fn backoff_of(settings: &config::Schedule) -> Backoff {
@@ -521,19 +378,6 @@ fn is_final(deliveries: &[Delivery], completion: config::Completion) -> bool {
     match completion {
         config::Completion::All => !deliveries.is_empty() && finals.all(|is_final| is_final),
         config::Completion::Any => finals.any(|is_final| is_final),
-    }
-}
-
-/// The answer in a few words; `None` where the deliveries tell it.
-fn describe(meaning: &Meaning) -> Option<String> {
-    match meaning {
-        Meaning::Deliveries(_) => None,
-        Meaning::Unreadable(what) => Some(format!("not understood: {what}")),
-        Meaning::Rejected(text) => Some(format!("rejected: {text}")),
-        Meaning::Unauthorized(status) => Some(format!("{status}: the credentials are refused")),
-        Meaning::NotFound => Some("404 not found".into()),
-        Meaning::Throttled(wait) => Some(format!("429: wait {} s", wait.as_secs_f64())),
-        Meaning::Unavailable(what) => Some(what.clone()),
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::time::advance;
 use super::*;
 use crate::clock::Wall;
 use crate::outcome::Status;
+use crate::store::SavedBrake;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -156,31 +157,9 @@ async fn at_its_deadline_a_pin_is_polled_one_last_time_and_then_given_up() {
     }
     let last = next(&mut core).await;
     assert_eq!(age(&core, "A"), 10 * SECOND);
-    let verdict = core.answered(last, Meaning::Unreadable("HTML".into())).unwrap();
+    let verdict = core.answered(last, Meaning::Unavailable("503".into())).unwrap();
     assert_eq!(verdict.ending, Ending::Deadline);
     assert_eq!(verdict.deliveries.unwrap()[0].status.as_str(), "MESSAGE_WAITING_DELIVERY");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_last_poll_without_an_answer_is_tried_again_until_one_comes_or_the_grace_is_over() {
-    let mut core = core();
-    submit(&mut core, "A", 10 * SECOND);
-    for _ in 0..3 {
-        poll(&mut core, waiting()).await;
-    }
-    assert_eq!(poll(&mut core, Meaning::Unavailable("503".into())).await, None);
-    assert_eq!(core.brake(), None, "one is no outage");
-    assert_eq!(poll(&mut core, delivered()).await.unwrap().ending, Ending::Final);
-
-    submit(&mut core, "B", 10 * SECOND);
-    let verdict = loop {
-        if let Some(verdict) = poll(&mut core, Meaning::Unavailable("503".into())).await {
-            break verdict;
-        }
-        assert!(age(&core, "B") < 61 * MINUTE);
-    };
-    assert_eq!(verdict.ending, Ending::Deadline);
-    assert!(age(&core, "B") >= 60 * MINUTE + 10 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 
 use pinwatch::outcome::{Delivery, Ending};
 use pinwatch::poll::{LONGEST, Meaning, SHORTEST};
+use pinwatch::schedule::Reason;
 use pinwatch::simulate::Told;
 
 use super::api::{Truth, Wait};
@@ -11,7 +12,13 @@ use super::oracle::Watched;
 use super::plan::Plan;
 
 /// How the answer ends the PIN, if it does.
-pub fn ending(plan: &Plan, watched: &Watched, truth: &Truth, now: Time) -> Option<Ending> {
+pub fn ending(
+    plan: &Plan,
+    watched: &Watched,
+    truth: &Truth,
+    brake: Option<Reason>,
+    now: Time,
+) -> Option<Ending> {
     let age = now.saturating_sub(watched.submitted);
     let is_late = (now >= watched.deadline).then_some(Ending::Deadline);
     let grace = plan.schedule.deadline_grace;
@@ -22,8 +29,8 @@ pub fn ending(plan: &Plan, watched: &Watched, truth: &Truth, now: Time) -> Optio
         Truth::NotFound if age > plan.schedule.not_found_grace => Some(Ending::NotFound),
         Truth::NotFound => is_late,
         Truth::Unauthorized | Truth::Throttled(_) => None,
-        Truth::Unavailable => is_late.filter(|_| now >= watched.deadline + grace),
-        Truth::Unreadable => is_late,
+        Truth::Unavailable if brake.is_some() => is_late.filter(|_| now >= watched.deadline + grace),
+        Truth::Unreadable | Truth::Unavailable => is_late,
     }
 }
 

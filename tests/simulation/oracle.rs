@@ -270,7 +270,7 @@ impl Oracle {
         watched.last_answer = Some(now);
         let is_heard = id > self.renewed_after || matches!(truth, Truth::Deliveries { .. });
         let expected =
-            if watched.has_verdict || !is_heard { None } else { ending(plan, watched, truth, now) };
+            if watched.has_verdict || !is_heard { None } else { ending(plan, watched, truth, brake, now) };
         if verdict.map(|verdict| verdict.ending) != expected {
             let age = now.saturating_sub(watched.submitted);
             return Err(format!(

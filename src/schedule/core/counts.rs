@@ -1,0 +1,67 @@
+//! What is counted of the answers, and how the log hears of those that are of no use.
+//!
+//! Promises one line a burst, however many polls fail.
+
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::Core;
+use crate::clock::Moment;
+use crate::outcome::Ending;
+use crate::poll::Meaning;
+
+/// The log hears of polls without a usable answer at most this often.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// Counts since the start.
+#[derive(Debug, Default, Clone)]
+pub struct Counts {
+    pub polls: u64,
+    pub understood: u64,
+    pub unreadable: u64,
+    pub rejected: u64,
+    pub unauthorized: u64,
+    pub not_found: u64,
+    pub throttled: u64,
+    pub unavailable: u64,
+    pub outcomes: [u64; Ending::ALL.len()],
+}
+
+impl Core {
+    pub(super) fn count(&mut self, meaning: &Meaning, now: Moment) {
+        let counts = &mut self.counts;
+        counts.polls += 1;
+        let class = match meaning {
+            Meaning::Deliveries(_) => &mut counts.understood,
+            Meaning::Unreadable(_) => &mut counts.unreadable,
+            Meaning::Rejected(_) => &mut counts.rejected,
+            Meaning::Unauthorized(_) => &mut counts.unauthorized,
+            Meaning::NotFound => &mut counts.not_found,
+            Meaning::Throttled(_) => &mut counts.throttled,
+            Meaning::Unavailable(_) => &mut counts.unavailable,
+        };
+        *class += 1;
+        let (Meaning::Unavailable(what) | Meaning::Unreadable(what)) = meaning else { return };
+        // Once a burst: neither an outage nor a few bad polls among many good ones may fill the log.
+        if self.complained.is_some_and(|(at, _)| now.since(at) < COMPLAIN_EVERY) {
+            self.complained = self.complained.map(|(at, more)| (at, more + 1));
+            return;
+        }
+        let (_, more) = self.complained.replace((now, 0)).unwrap_or((now, 0));
+        warn!(answer = %what, more, "a poll got no usable answer, after so many more like it; its PIN is polled again");
+    }
+}
+
+/// The answer in a few words; `None` where the deliveries tell it.
+pub(super) fn describe(meaning: &Meaning) -> Option<String> {
+    match meaning {
+        Meaning::Deliveries(_) => None,
+        Meaning::Unreadable(what) => Some(format!("not understood: {what}")),
+        Meaning::Rejected(text) => Some(format!("rejected: {text}")),
+        Meaning::Unauthorized(status) => Some(format!("{status}: the credentials are refused")),
+        Meaning::NotFound => Some("404 not found".into()),
+        Meaning::Throttled(wait) => Some(format!("429: wait {} s", wait.as_secs_f64())),
+        Meaning::Unavailable(what) => Some(what.clone()),
+    }
+}

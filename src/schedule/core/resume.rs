@@ -1,0 +1,49 @@
+//! PINs that were in flight before: at the start, or at another node.
+//!
+//! Promises that taking them back is no storm, whatever their number.
+
+use super::super::queue::Waiting;
+use super::Core;
+use crate::store::InFlight;
+
+impl Core {
+    /// Takes a PIN that was in flight before the start. Its age tells its interval, and its next poll is
+    /// anywhere within that, so that a start is no storm.
+    pub fn resume(&mut self, old: &InFlight) {
+        if let Some(Waiting { class, due, slot }) = self.enter_old(old) {
+            self.queue.insert(slot, due, class);
+        }
+    }
+
+    /// The same for all of them at the start, who come one by one.
+    pub fn resume_all(&mut self) -> ResumeAll<'_> {
+        ResumeAll { core: self, waiting: Vec::new() }
+    }
+
+    fn enter_old(&mut self, old: &InFlight) -> Option<Waiting> {
+        let now = self.clock.now();
+        let submitted = self.clock.moment_of_past(old.submitted_at);
+        let interval = self.backoff.interval_at(now.since(submitted));
+        let due = now.after(interval.mul_f64(self.random.f64()));
+        self.enter(old, submitted, due, interval)
+    }
+}
+
+/// See [`Core::resume_all`].
+pub struct ResumeAll<'a> {
+    core: &'a mut Core,
+    /// The queue is made of all of them at once, which is quicker and smaller.
+    waiting: Vec<Waiting>,
+}
+
+impl ResumeAll<'_> {
+    /// Takes one.
+    pub fn resume(&mut self, old: &InFlight) {
+        self.waiting.extend(self.core.enter_old(old));
+    }
+
+    /// There are no more.
+    pub fn done(self) {
+        self.core.queue.fill(self.waiting);
+    }
+}
