@@ -20,6 +20,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -32,7 +33,7 @@ use self::sink_start::Outbox;
 use self::stop_limit::StopLimit;
 pub use self::stop_limit::wanted_of_unit;
 use crate::clock::Clock;
-use crate::config::{self, Explained, Setting};
+use crate::config::{self, Explained, Setting, StoreUrl};
 use crate::fault::fault_point;
 use crate::http::{self, Http};
 use crate::intake::{self, Passed, Services, Socket, SocketError};
@@ -40,6 +41,9 @@ use crate::poll::{Client, ClientError};
 use crate::schedule::{self, Schedule};
 use crate::sinks::{Health, Leave, Trouble};
 use crate::store::{OpenError, Store, Unavailable, Writer, postgres};
+
+/// How long a start may take to its end, so that what it took of a shared store is given back, when it is to stop.
+const START_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why the daemon did not start, or did not end well.
 #[derive(Debug, Error)]
@@ -79,10 +83,23 @@ pub async fn run(configured: Explained, outside: Outside) -> Result<(), DaemonEr
     let mut signals = Signals::listen().map_err(DaemonError::Signals)?;
     notify::starting("starting: the store is opened");
     let grace = configured.config.shutdown_grace;
+    let is_shared = matches!(configured.config.store.url, StoreUrl::Postgres { .. });
+    let mut starting = Box::pin(Daemon::start(configured, outside));
     let mut daemon = tokio::select! {
-        started = Daemon::start(configured, outside) => started?,
-        // Nothing was taken yet, so there is nothing to end in order.
-        _ = signals.stop() => return Ok(()),
+        started = &mut starting => started?,
+        // Nothing was taken yet, so there is nothing to end in order; but other nodes would wait for the lease.
+        _ = signals.stop() => {
+            let leaving = timeout(START_PATIENCE, async {
+                if let Ok(daemon) = starting.await {
+                    daemon.stop(grace).await;
+                }
+            });
+            return tokio::select! {
+                _ = leaving, if is_shared => Ok(()),
+                _ = signals.stop(), if is_shared => Err(DaemonError::Forced),
+                else => Ok(()),
+            };
+        }
     };
     notify::ready();
     let ended = daemon.until_stopped(&mut signals).await;

@@ -115,6 +115,18 @@ fn the_databases_password_is_seen_nowhere() {
 }
 
 #[test]
+fn a_node_that_is_stopped_as_it_starts_gives_back_what_it_took() {
+    let Some(cluster) = Cluster::new() else { return };
+    let mut place = cluster.place("a");
+    for _ in 0..10 {
+        // It takes connections before its slots are loaded.
+        place = place.start().terminate();
+        let alive = "SELECT count(*) FROM node WHERE lease_until > clock_timestamp()";
+        assert_eq!(cluster.database.count(alive), 0);
+    }
+}
+
+#[test]
 fn nodes_tell_who_holds_what() {
     let Some(cluster) = Cluster::new() else { return };
     let [a, b] = cluster.nodes(["a", "b"]);
