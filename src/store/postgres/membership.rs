@@ -80,7 +80,7 @@ impl Membership {
     pub async fn store(&self) -> Result<(Store, Box<dyn Writes>), OpenError> {
         let writer = WriteConnection::open(self.server.clone(), self.node.clone()).await;
         let writer =
-            writer.map_err(|source| OpenError::Postgres { url: self.server.shown.clone(), source })?;
+            writer.map_err(|source| OpenError::Postgres { url: self.server.shown.clone(), error: source })?;
         let reader = Reader { readers: self.questions.readers.clone(), node: self.node.clone() };
         Ok((Store::new(reader), Box::new(writer)))
     }

@@ -22,20 +22,20 @@ pub enum OpenError {
     Url(sqlx::Error),
     #[error(
         "can't reach the database {url}: {}. Is the server there, and does it let this machine in?",
-        said(source)
+        said(error)
     )]
-    Unreachable { url: String, source: sqlx::Error },
+    Unreachable { url: String, error: sqlx::Error },
     #[error(
         "the database {url} does not let this user in: {}. Check user, password and database in store.url",
-        said(source)
+        said(error)
     )]
-    Refused { url: String, source: sqlx::Error },
+    Refused { url: String, error: sqlx::Error },
     #[error(
         "the user of the database {url} lacks a right: {}. It must own its tables, or be allowed to create them \
          (GRANT CREATE ON SCHEMA public TO …)",
-        said(source)
+        said(error)
     )]
-    NoRights { url: String, source: sqlx::Error },
+    NoRights { url: String, error: sqlx::Error },
     #[error("the database {url} is PostgreSQL {found}, and pinwatch needs 13 or later")]
     TooOld { url: String, found: u32 },
     #[error(
@@ -47,8 +47,8 @@ pub enum OpenError {
         "the database {url} has tables that are not pinwatch's, or not as it left them: {what}. It was left as it is"
     )]
     Foreign { url: String, what: String },
-    #[error("the database {url} can't be used: {}", said(source))]
-    Postgres { url: String, source: sqlx::Error },
+    #[error("the database {url} can't be used: {}", said(error))]
+    Postgres { url: String, error: sqlx::Error },
 }
 
 /// Connects, and brings the schema up to date: several nodes may do so at once. Nothing is registered yet.
@@ -137,14 +137,14 @@ fn judge(url: &str, source: sqlx::Error) -> OpenError {
     let code = source.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
     match code.as_deref() {
         // Invalid authorization, no such database, too many connections: https://www.postgresql.org/docs/current/errcodes-appendix.html
-        Some("28000" | "28P01" | "3D000" | "53300") => OpenError::Refused { url, source },
-        Some("42501") => OpenError::NoRights { url, source },
+        Some("28000" | "28P01" | "3D000" | "53300") => OpenError::Refused { url, error: source },
+        Some("42501") => OpenError::NoRights { url, error: source },
         // A table that is there already.
         Some("42P07") => OpenError::Foreign { url, what: source.to_string() },
         None if matches!(source, sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => {
-            OpenError::Unreachable { url, source }
+            OpenError::Unreachable { url, error: source }
         }
-        _ => OpenError::Postgres { url, source },
+        _ => OpenError::Postgres { url, error: source },
     }
 }
 
