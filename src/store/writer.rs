@@ -29,6 +29,12 @@ const QUEUE: usize = 1024;
 /// PINs, verdicts and cursors in one transaction, about: bounds its length and so everybody's wait.
 const MAX_BATCH: usize = 8192;
 
+/// A transaction of so many changes shows that many come at once.
+const BUSY: usize = 64;
+
+/// How long the next one then waits for more: together they write fewer pages. A lone client never waits for it.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// How long after a failed transaction the next is tried, when nothing else asks for one.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -231,9 +237,13 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         let mut work = Transaction::default();
         let mut waiting = Waiting::default();
         let mut open = true;
+        let mut busy = false;
         let mut give_up_at = None;
         while open || !work.is_empty() {
             if open {
+                if busy {
+                    tokio::time::sleep(GATHER).await;
+                }
                 open = self.gather(&mut work, &mut waiting).await;
             } else {
                 // Only what failed before is left, and nobody else wakes us.
@@ -251,6 +261,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                 self.publish(Applied::default(), &mut waiting).await;
                 continue;
             }
+            busy = (BUSY..MAX_BATCH).contains(&work.changes());
             let begun = Instant::now();
             let result = self.connection.apply(&work, self.max_in_flight).await;
             match result {
