@@ -34,7 +34,11 @@ impl Cluster {
     }
 
     pub fn with(server: &Postgres, api: Settings) -> Self {
-        Self { database: server.database(), api: Simulated::with(api), hook: Receiver::start() }
+        Self::of(server.database(), api)
+    }
+
+    pub fn of(database: Database, api: Settings) -> Self {
+        Self { database, api: Simulated::with(api), hook: Receiver::start() }
     }
 
     /// Where a node of this name lives: a file of its own as a sink, and the cluster's webhook.
