@@ -98,6 +98,7 @@ impl<R: Registry> Task<R> {
             lease_until,
             told_until: registered,
             next_beat: registered,
+            server: None,
             report: Report::default(),
         };
         member.task.state.send_modify(|state| state.id = id);
@@ -118,6 +119,8 @@ struct Member<R> {
     /// Until when the schedule was told that it runs.
     told_until: Instant,
     next_beat: Instant,
+    /// What [`Registry::server`] told when the slots were loaded.
+    server: Option<i64>,
     report: Report,
 }
 
@@ -166,6 +169,13 @@ impl<R: Registry> Member<R> {
             return Ok(self.next_beat);
         }
         let view = self.task.registry.look().await?;
+        let server = self.task.registry.server();
+        if self.server != server {
+            // By a standby that lacks the last commits, PINs are in flight whose end the schedule was told: all are
+            // read again. Those that it has it does not take twice.
+            self.loaded = Slots::NONE;
+            self.server = server;
+        }
         self.reconcile(id, &view).await?;
         // Only now, if the lease was over meanwhile: what had been this node's may be another's.
         self.tell_lease().await?;

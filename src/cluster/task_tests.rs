@@ -28,6 +28,9 @@ struct Tables {
     page: Duration,
     /// How many outcomes dead nodes had not delivered.
     orphans: HashMap<Orphan, u64>,
+    /// Which of several servers this is.
+    server: i64,
+    pages_read: usize,
 }
 
 /// What a node's schedule would poll.
@@ -117,6 +120,10 @@ impl Registry for Connection {
         .await
     }
 
+    fn server(&self) -> Option<i64> {
+        Some(self.world.tables(|tables| tables.server))
+    }
+
     async fn take(&mut self, slots: &Slots) -> Result<Slots, Unavailable> {
         let id = self.id;
         self.tables(|tables| {
@@ -140,7 +147,11 @@ impl Registry for Connection {
     }
 
     async fn page(&mut self, slots: &Slots, after: Option<&PinId>) -> Result<Vec<InFlight>, Unavailable> {
-        let page = self.tables(|tables| tables.page).await?;
+        let read = |tables: &mut Tables| {
+            tables.pages_read += 1;
+            tables.page
+        };
+        let page = self.tables(read).await?;
         sleep(page).await;
         let place = |pin: &PinId| (slot_of(pin), pin.clone());
         let mut pins: Vec<PinId> = (0..PINS).map(|n| format!("P{n}").parse().unwrap()).collect();
@@ -187,7 +198,7 @@ impl World {
     fn new() -> Self {
         let (leases, cut) = (BTreeMap::new(), BTreeSet::new());
         let (holders, page, orphans) = ([None; SLOTS], Duration::ZERO, HashMap::new());
-        let tables = Tables { leases, holders, cut, page, orphans };
+        let tables = Tables { leases, holders, cut, page, orphans, server: 1, pages_read: 0 };
         Self { tables: Arc::new(Mutex::new(tables)), polls: Arc::default(), states: Arc::default() }
     }
 
@@ -380,6 +391,22 @@ async fn what_dead_nodes_left_is_taken_over_to_its_end_and_the_lease_is_renewed_
     world.pass(seconds(30)).await;
     assert!(world.tables(|tables| tables.orphans.is_empty()));
     assert_eq!((world.polled(), world.state(1).lost), (vec![256], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_server_has_in_flight_is_read_anew() {
+    let world = World::new();
+    let _nodes = [world.start(1).await, world.start(2).await];
+    world.pass(seconds(6)).await;
+    let read = |world: &World| world.tables(|tables| std::mem::take(&mut tables.pages_read));
+    read(&world);
+    world.pass(seconds(6)).await;
+    assert_eq!(read(&world), 0, "nothing is read without need");
+    world.tables(|tables| tables.server = 2);
+    world.pass(seconds(6)).await;
+    // Pages of a hundred, and for each node one that is empty.
+    assert_eq!(read(&world), PINS / 100 + 2);
+    assert_eq!((world.polled(), world.known()), (vec![128, 128], PINS));
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,6 +17,7 @@ mod load;
 mod receiver;
 
 mod deaths;
+mod failover;
 mod fixtures;
 mod members;
 mod moves;
