@@ -27,3 +27,4 @@ mod proxy;
 mod questions;
 mod rate;
 mod rounds;
+mod tls;
