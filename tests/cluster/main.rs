@@ -16,9 +16,12 @@ mod load;
 #[path = "../crash/receiver.rs"]
 mod receiver;
 
+mod clocks;
 mod deaths;
 mod failover;
 mod fixtures;
+mod full;
+mod hints;
 mod members;
 mod moves;
 mod nodes;
