@@ -2,7 +2,7 @@
 
 use std::panic::{self, AssertUnwindSafe};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pinwatch::simulate::Settings;
 use rustix::process::Signal;
@@ -21,10 +21,13 @@ fn the_pins_of_a_killed_node_are_taken_over_and_each_has_one_outcome() {
     for (node, pins) in [&a, &b, &c].into_iter().zip(&all) {
         node.client().submit_all(pins);
     }
+    cluster.watch_takes();
     let a = a.kill9();
-    let killed = Instant::now();
     cluster.shared_by(&["b", "c"]);
-    println!("taken over {:?} after the kill, with a lease of 3 s", killed.elapsed());
+    let latest = cluster.database.one("SELECT max(late) FROM took");
+    println!("taken over {latest} after the lease's end");
+    assert!(cluster.database.count("SELECT count(*) FROM took") >= 85);
+    assert_eq!(cluster.database.one("SELECT max(late) < interval '1 second' FROM took"), "t", "{latest}");
     cluster.each_once(&all.concat());
     cluster.all_at_the_webhook();
     // It comes again, and is a node like the others.

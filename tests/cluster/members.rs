@@ -1,7 +1,5 @@
 //! Who is a node of the cluster, and who must not be.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +9,7 @@ use serde_json::json;
 use crate::common::postgres::PASSWORD;
 use crate::common::{Place, program, run_to_end, until_true};
 use crate::harness;
-use crate::nodes::{Cluster, pins};
+use crate::nodes::{Cluster, get, pins};
 
 #[test]
 fn slots_are_shared_evenly_when_nodes_come_and_go() {
@@ -146,27 +144,19 @@ fn a_start_that_waits_for_the_lease_of_its_name_is_stopped_at_once() {
     assert!(told.elapsed() < Duration::from_secs(15), "{:?}", told.elapsed());
 }
 
-/// A number of those that a node serves.
-fn metric(address: &str, name: &str) -> f64 {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {name}: {text}")).parse().unwrap()
-}
-
 #[test]
 fn metrics_tell_how_many_slots_a_node_holds_and_how_often_it_lost_its_lease() {
     let Some(cluster) = Cluster::new() else { return };
     let a = cluster.place("a").set("http.listen", "127.0.0.1:0").start();
     let b = cluster.node("b");
     cluster.shared_by(&["a", "b"]);
-    let said = a.place.stderr();
-    let address = said.split_once("served over HTTP address=").unwrap().1.split_whitespace().next().unwrap();
     let numbers = || {
-        ["slots_held", "nodes", "leases_lost_total"]
-            .map(|name| metric(address, &format!("pinwatch_cluster_{name}")))
+        let text = get(&a, "/metrics");
+        ["slots_held", "nodes", "leases_lost_total"].map(|name| {
+            let name = format!("pinwatch_cluster_{name} ");
+            let value = text.lines().find_map(|line| line.strip_prefix(&name));
+            value.unwrap_or_else(|| panic!("no {name}: {text}")).parse::<f64>().unwrap()
+        })
     };
     until_true("it has its half", || numbers() == [128.0, 2.0, 0.0]);
     drop(b);
