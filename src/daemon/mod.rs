@@ -6,6 +6,7 @@
 
 mod joining;
 mod notify;
+mod own_thread;
 mod reload;
 mod retention;
 mod signals;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use self::joining::{Kind, Member, Opened};
+use self::own_thread::on_own_thread;
 use self::reload::CurrentClient;
 pub use self::reload::{Outside, SetLog};
 use self::signals::{Signal, Signals};
@@ -207,9 +209,12 @@ impl Daemon {
             grace: config.shutdown_grace,
         };
         parts.spawn(async move {
-            let dropped = schedule_task.run().await;
-            if dropped > 0 {
-                warn!(dropped, "polls were still running at the end of shutdown_grace; their PINs are polled after the next start");
+            match on_own_thread(|| schedule_task.run()).await {
+                Ok(0) => {}
+                Ok(dropped) => {
+                    warn!(dropped, "polls were still running at the end of shutdown_grace; their PINs are polled after the next start");
+                }
+                Err(error) => error!(%error, "the schedule can't have a thread of its own"),
             }
             "schedule"
         });

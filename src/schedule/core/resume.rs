@@ -3,7 +3,7 @@
 //! Promises that taking them back is no storm, whatever their number.
 
 use super::super::queue::Waiting;
-use super::Core;
+use super::{Core, Stage};
 use crate::store::InFlight;
 
 impl Core {
@@ -42,8 +42,17 @@ impl ResumeAll<'_> {
         self.waiting.extend(self.core.enter_old(old));
     }
 
-    /// There are no more.
-    pub fn done(self) {
-        self.core.queue.fill(self.waiting);
+    /// There are no more. Who became due while the others were read is drawn anew: a million take a second, and
+    /// what came due in it would all be polled at once.
+    pub fn done(mut self) {
+        let core = self.core;
+        let now = core.clock.now();
+        for waiting in self.waiting.iter_mut().filter(|waiting| waiting.due < now) {
+            let Some(entry) = core.table.get_mut(waiting.slot) else { continue };
+            let interval = core.backoff.interval_at(now.since(entry.submitted));
+            waiting.due = now.after(interval.mul_f64(core.random.f64())).min(entry.deadline.max(now));
+            entry.stage = Stage::Waiting { due: waiting.due, class: waiting.class };
+        }
+        core.queue.fill(self.waiting);
     }
 }
