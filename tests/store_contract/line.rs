@@ -16,7 +16,7 @@ pub enum Cut {
     /// It is lost.
     BeforeCommit = 2,
     /// It is on its way until [`Line::release`]; meanwhile the node sees the line as cut.
-    WithinCommit = 3,
+    CommitHeld = 3,
 }
 
 #[derive(Clone)]
@@ -147,7 +147,7 @@ impl Line {
             }
             let is_commit = kind == Some(b'Q') && message[head..].starts_with(b"COMMIT");
             let cut = if is_commit { self.cut.swap(0, Ordering::Relaxed) } else { 0 };
-            if cut == Cut::WithinCommit as u8 {
+            if cut == Cut::CommitHeld as u8 {
                 return Some((message, to));
             }
             if cut != Cut::BeforeCommit as u8 {

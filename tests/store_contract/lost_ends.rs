@@ -69,7 +69,7 @@ async fn until_some(database: &Database, what: &str) {
 async fn a_commit_that_arrives_late_is_waited_for_so_that_no_sink_steps_over_its_outcomes() {
     let Some((mut node, line, database)) = on_a_line().await else { return };
     node.submit(&["B"]).await;
-    line.cut(Cut::WithinCommit);
+    line.cut(Cut::CommitHeld);
     node.writes.apply(&verdicts(&["A"]), 9).await.err().unwrap();
     let mut writes = node.writes;
     let next = tokio::spawn(async move { writes.apply(&verdicts(&["B"]), 9).await });

@@ -5,6 +5,7 @@ use sqlx::postgres::PgConnection;
 
 use super::super::Applied;
 use super::Node;
+use super::connect::{ANSWER_PATIENCE, within};
 
 /// Waits for an earlier connection's transaction, which holds the node's row as long as it is open. Were it to commit
 /// later, its outcomes would come into the lane before others that are there already, and cursors would have stepped
@@ -14,18 +15,26 @@ pub async fn wait_until_alone(connection: &mut PgConnection, node: &Node) -> Res
     Ok(())
 }
 
+/// Numbers that are drawn at once: bounds the statement, where the server is one that was set back by a day.
+const DRAWN_AT_ONCE: i64 = 1_000_000;
+
 /// Makes sure that no `seq` up to this one, which sinks and tails of this lane may have seen, is given to another
 /// outcome: they would step over it. A standby may not have heard that they were given away.
 pub async fn pass_numbers(connection: &mut PgConnection, last_seq: i64) -> Result<(), sqlx::Error> {
-    // By drawing them: setting the sequence could set it back behind another node.
-    sqlx::query(
-        "SELECT count(nextval('outcome_seq')) \
-         FROM generate_series(1, $1 - (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM outcome_seq))",
-    )
-    .bind(last_seq)
-    .execute(connection)
-    .await?;
-    Ok(())
+    loop {
+        // By drawing them: setting the sequence could set it back behind another node.
+        let drawn = sqlx::query_scalar(
+            "SELECT count(nextval('outcome_seq')) FROM generate_series(1, least($2, \
+                 $1 - (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM outcome_seq)))",
+        )
+        .bind(last_seq)
+        .bind(DRAWN_AT_ONCE)
+        .fetch_one(&mut *connection);
+        let drawn: i64 = within(ANSWER_PATIENCE, drawn).await?;
+        if drawn < DRAWN_AT_ONCE {
+            return Ok(());
+        }
+    }
 }
 
 /// Whether a transaction of this node, of which all but the end is known, is there.

@@ -101,8 +101,7 @@ impl WriteConnection {
     async fn connect(&mut self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = self.server.connect_writer().await?;
         within(ANSWER_PATIENCE, reconnect::wait_until_alone(&mut connection, &self.node)).await?;
-        let passed = reconnect::pass_numbers(&mut connection, self.last_seq);
-        within(ANSWER_PATIENCE, passed).await?;
+        reconnect::pass_numbers(&mut connection, self.last_seq).await?;
         if let Some((number, applied)) = &self.uncertain {
             let asked = reconnect::is_committed(&mut connection, &self.node, *number, applied);
             let committed = within(ANSWER_PATIENCE, asked).await?;
