@@ -60,6 +60,10 @@ impl Registry for Postgres {
         Ok(view)
     }
 
+    fn server(&self) -> Option<i64> {
+        self.membership.server_started()
+    }
+
     async fn take(&mut self, slots: &Slots) -> Result<Slots, Unavailable> {
         self.membership.take(slots).await
     }

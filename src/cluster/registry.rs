@@ -24,6 +24,9 @@ pub trait Registry: Send + 'static {
     /// Who is there, and who holds what, at one moment.
     fn look(&mut self) -> impl Future<Output = Result<View, Unavailable>> + Send;
 
+    /// Which run of which server the last answer is of. Another one may be a standby that lacks the last commits.
+    fn server(&self) -> Option<i64>;
+
     /// Takes those of these slots that nobody holds whose lease runs; gives which.
     fn take(&mut self, slots: &Slots) -> impl Future<Output = Result<Slots, Unavailable>> + Send;
 

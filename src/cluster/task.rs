@@ -24,8 +24,15 @@ const CLAIM_EVERY: Duration = Duration::from_secs(1);
 /// How long after another node's lease should have ended it is looked whether it has.
 const AFTER_LEASE: Duration = Duration::from_millis(20);
 
+/// How long after it got less than was free it is looked again: another node was just taking its own part, or a
+/// transaction of the dead one is still open.
+const TAKE_AGAIN: Duration = Duration::from_millis(100);
+
 /// No two looks are closer than this, whatever is hinted.
 const LOOKS_APART: Duration = Duration::from_millis(50);
+
+/// Why a lease is lost, where nothing else is known.
+const NOT_RENEWED: &str = "it was not renewed in time";
 
 /// Woken by what the database notifies; only to be faster than the next look.
 #[derive(Debug, Clone, Default)]
@@ -89,7 +96,8 @@ impl<R: Registry> Task<R> {
     /// Keeps the lease of a node that was registered as `id` until `finish`; `registered` is when that was asked.
     pub async fn run(self, id: NodeId, registered: Instant) {
         let finish = self.finish.clone();
-        let lease_until = registered + self.lease;
+        let (lease_until, ends) = watch::channel(registered + self.lease);
+        let state = self.state.clone();
         let mut member = Member {
             task: self,
             id: Some(id),
@@ -98,11 +106,45 @@ impl<R: Registry> Task<R> {
             lease_until,
             told_until: registered,
             next_beat: registered,
+            server: None,
             report: Report::default(),
         };
         member.task.state.send_modify(|state| state.id = id);
-        finish.run_until_cancelled(member.run()).await;
+        let both = async { tokio::join!(member.run(), note_ends(ends, &state)) };
+        finish.run_until_cancelled(both).await;
     }
+}
+
+/// Tells that the lease is over as soon as it is, whatever the member waits for.
+async fn note_ends(mut ends: watch::Receiver<Instant>, state: &watch::Sender<State>) {
+    loop {
+        let end = *ends.borrow_and_update();
+        let renewed = tokio::select! {
+            biased;
+            renewed = ends.changed() => renewed,
+            () = sleep_until(end) => {
+                lost(state, NOT_RENEWED.into());
+                ends.changed().await
+            }
+        };
+        if renewed.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells that the lease is lost, and why.
+fn lost(state: &watch::Sender<State>, what: Arc<str>) {
+    state.send_if_modified(|state| {
+        let news = state.trouble.is_none();
+        if news {
+            error!(reason = %what, "this node lost its lease: it polls and writes nothing until it has one again");
+            state.lost += 1;
+        }
+        let since = state.trouble.take().map_or_else(Instant::now, |(since, _)| since);
+        state.trouble = Some((since, what));
+        news
+    });
 }
 
 /// The node while it runs.
@@ -114,10 +156,12 @@ struct Member<R> {
     held: Slots,
     /// Of those, what is all in the schedule.
     loaded: Slots,
-    lease_until: Instant,
+    lease_until: watch::Sender<Instant>,
     /// Until when the schedule was told that it runs.
     told_until: Instant,
     next_beat: Instant,
+    /// What [`Registry::server`] told when the slots were loaded.
+    server: Option<i64>,
     report: Report,
 }
 
@@ -166,11 +210,18 @@ impl<R: Registry> Member<R> {
             return Ok(self.next_beat);
         }
         let view = self.task.registry.look().await?;
+        let server = self.task.registry.server();
+        if self.server != server {
+            // By a standby that lacks the last commits, PINs are in flight whose end the schedule was told: all are
+            // read again. Those that it has it does not take twice.
+            self.loaded = Slots::NONE;
+            self.server = server;
+        }
         self.reconcile(id, &view).await?;
         // Only now, if the lease was over meanwhile: what had been this node's may be another's.
         self.tell_lease().await?;
         let nodes = view.live();
-        self.balance(plan(id, &nodes, &view.holders)).await?;
+        let got_all = self.balance(plan(id, &nodes, &view.holders)).await?;
         for orphan in self.task.registry.orphans().await? {
             let mut adopted = 0;
             loop {
@@ -195,7 +246,8 @@ impl<R: Registry> Member<R> {
         });
         let ends = view.nodes.iter().filter_map(|node| node.lease_left).min();
         let ends = ends.map(|left| Instant::now() + left + AFTER_LEASE);
-        Ok(ends.map_or(self.next_beat, |ends| ends.min(self.next_beat)))
+        let again = (!got_all).then(|| Instant::now() + TAKE_AGAIN);
+        Ok([ends, again].into_iter().flatten().fold(self.next_beat, Instant::min))
     }
 
     /// Renews the lease; registers anew if another process had this node's name meanwhile.
@@ -218,10 +270,10 @@ impl<R: Registry> Member<R> {
         };
         self.next_beat = sent + self.task.lease / 3;
         // Renewed before it can have ended: nobody can have taken anything meanwhile.
-        let unbroken = Instant::now() < self.lease_until;
-        self.lease_until = sent + self.task.lease;
+        let unbroken = Instant::now() < *self.lease_until.borrow();
+        self.lease_until.send_replace(sent + self.task.lease);
         if !unbroken {
-            self.lost("it was not renewed in time".into());
+            lost(&self.task.state, NOT_RENEWED.into());
         } else if self.told_until > sent {
             // A schedule that has ended polls nothing; what it left to write still needs the lease.
             let _ = self.tell_lease().await;
@@ -248,8 +300,9 @@ impl<R: Registry> Member<R> {
     }
 
     async fn tell_lease(&mut self) -> Result<(), Broken> {
-        self.task.schedule.lease_until(self.lease_until).await?;
-        self.told_until = self.lease_until;
+        let until = *self.lease_until.borrow();
+        self.task.schedule.lease_until(until).await?;
+        self.told_until = until;
         Ok(())
     }
 
@@ -264,9 +317,12 @@ impl<R: Registry> Member<R> {
         self.load(mine.without(&self.loaded)).await
     }
 
-    async fn balance(&mut self, Plan { take, give }: Plan) -> Result<(), Broken> {
+    /// Takes and gives; whether it got all that it was to take.
+    async fn balance(&mut self, Plan { take, give }: Plan) -> Result<bool, Broken> {
+        let mut got_all = true;
         if !take.is_empty() {
             let taken = self.task.registry.take(&take).await?;
+            got_all = taken.len() == take.len();
             self.load(taken).await?;
             if !taken.is_empty() {
                 info!(slots = taken.len(), "took slots: their PINs are polled here now");
@@ -279,7 +335,7 @@ impl<R: Registry> Member<R> {
             self.task.registry.give(&give).await?;
             info!(slots = give.len(), "gave slots to the other nodes");
         }
-        Ok(())
+        Ok(got_all)
     }
 
     /// Nothing of these is polled here any more.
@@ -319,22 +375,9 @@ impl<R: Registry> Member<R> {
             Broken::Stopping => return,
         };
         // One that works again before the lease is over is nobody's concern.
-        if Instant::now() >= self.lease_until || self.id.is_none() {
-            self.lost(what);
+        if Instant::now() >= *self.lease_until.borrow() || self.id.is_none() {
+            lost(&self.task.state, what);
         }
-    }
-
-    fn lost(&self, what: Arc<str>) {
-        self.task.state.send_if_modified(|state| {
-            let news = state.trouble.is_none();
-            if news {
-                error!(reason = %what, "this node lost its lease: it polls and writes nothing until it has one again");
-                state.lost += 1;
-            }
-            let since = state.trouble.take().map_or_else(Instant::now, |(since, _)| since);
-            state.trouble = Some((since, what));
-            news
-        });
     }
 
     /// Whether the lease runs, after a round.

@@ -24,10 +24,17 @@ struct Tables {
     holders: Holders,
     /// Nodes that can't reach the database.
     cut: BTreeSet<NodeId>,
+    /// Nodes that the database does not answer.
+    silent: BTreeSet<NodeId>,
+    /// How often a taker finds that somebody else is at what it wants.
+    busy: usize,
     /// How long a page of PINs takes to read.
     page: Duration,
     /// How many outcomes dead nodes had not delivered.
     orphans: HashMap<Orphan, u64>,
+    /// Which of several servers this is.
+    server: i64,
+    pages_read: usize,
 }
 
 /// What a node's schedule would poll.
@@ -54,6 +61,9 @@ struct Connection {
 impl Connection {
     async fn tables<T>(&self, act: impl FnOnce(&mut Tables) -> T) -> Result<T, Unavailable> {
         sleep(Duration::from_millis(3)).await;
+        while self.world.tables(|tables| tables.silent.contains(&self.id)) {
+            sleep(Duration::from_millis(3)).await;
+        }
         let mut tables = self.world.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if tables.cut.contains(&self.id) {
             return Err(Unavailable("cut off".into()));
@@ -117,9 +127,17 @@ impl Registry for Connection {
         .await
     }
 
+    fn server(&self) -> Option<i64> {
+        Some(self.world.tables(|tables| tables.server))
+    }
+
     async fn take(&mut self, slots: &Slots) -> Result<Slots, Unavailable> {
         let id = self.id;
         self.tables(|tables| {
+            if tables.busy > 0 {
+                tables.busy -= 1;
+                return Slots::NONE;
+            }
             let free = |slot: &u8| tables.holders[usize::from(*slot)].is_none_or(|node| !tables.lives(node));
             let taken: Slots = slots.iter().filter(free).collect();
             taken.iter().for_each(|slot| tables.holders[usize::from(slot)] = Some(id));
@@ -140,7 +158,11 @@ impl Registry for Connection {
     }
 
     async fn page(&mut self, slots: &Slots, after: Option<&PinId>) -> Result<Vec<InFlight>, Unavailable> {
-        let page = self.tables(|tables| tables.page).await?;
+        let read = |tables: &mut Tables| {
+            tables.pages_read += 1;
+            tables.page
+        };
+        let page = self.tables(read).await?;
         sleep(page).await;
         let place = |pin: &PinId| (slot_of(pin), pin.clone());
         let mut pins: Vec<PinId> = (0..PINS).map(|n| format!("P{n}").parse().unwrap()).collect();
@@ -185,9 +207,17 @@ impl Registry for Connection {
 
 impl World {
     fn new() -> Self {
-        let (leases, cut) = (BTreeMap::new(), BTreeSet::new());
-        let (holders, page, orphans) = ([None; SLOTS], Duration::ZERO, HashMap::new());
-        let tables = Tables { leases, holders, cut, page, orphans };
+        let tables = Tables {
+            leases: BTreeMap::new(),
+            holders: [None; SLOTS],
+            cut: BTreeSet::new(),
+            silent: BTreeSet::new(),
+            busy: 0,
+            page: Duration::ZERO,
+            orphans: HashMap::new(),
+            server: 1,
+            pages_read: 0,
+        };
         Self { tables: Arc::new(Mutex::new(tables)), polls: Arc::default(), states: Arc::default() }
     }
 
@@ -335,6 +365,32 @@ async fn a_node_that_is_cut_off_stops_before_the_others_begin_and_comes_back_as_
 }
 
 #[tokio::test(start_paused = true)]
+async fn slots_that_others_were_just_at_are_taken_in_the_same_second() {
+    let world = World::new();
+    let first = world.start(1).await;
+    let _others = [world.start(2).await, world.start(3).await];
+    world.pass(seconds(6)).await;
+    world.tables(|tables| tables.busy = 6);
+    world.kill(1, first);
+    world.pass(LEASE + seconds(1)).await;
+    assert_eq!((world.polled(), world.tables(|tables| tables.busy)), (vec![128, 128], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_the_database_does_not_answer_tells_that_its_lease_is_over_when_it_is() {
+    let world = World::new();
+    let _nodes = [world.start(1).await, world.start(2).await];
+    world.pass(seconds(6)).await;
+    world.tables(|tables| tables.silent.insert(1));
+    world.pass(LEASE).await;
+    assert_eq!((world.state(1).lost, world.state(1).trouble.is_some()), (1, true));
+    world.tables(|tables| tables.silent.clear());
+    world.pass(seconds(6)).await;
+    assert_eq!((world.polled(), world.state(1).lost), (vec![128, 128], 1));
+    assert!(world.state(1).trouble.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_all_are_cut_off_for_long_all_stop_and_all_go_on() {
     let world = World::new();
     let _nodes = [world.start(1).await, world.start(2).await, world.start(3).await];
@@ -380,6 +436,22 @@ async fn what_dead_nodes_left_is_taken_over_to_its_end_and_the_lease_is_renewed_
     world.pass(seconds(30)).await;
     assert!(world.tables(|tables| tables.orphans.is_empty()));
     assert_eq!((world.polled(), world.state(1).lost), (vec![256], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_server_has_in_flight_is_read_anew() {
+    let world = World::new();
+    let _nodes = [world.start(1).await, world.start(2).await];
+    world.pass(seconds(6)).await;
+    let read = |world: &World| world.tables(|tables| std::mem::take(&mut tables.pages_read));
+    read(&world);
+    world.pass(seconds(6)).await;
+    assert_eq!(read(&world), 0, "nothing is read without need");
+    world.tables(|tables| tables.server = 2);
+    world.pass(seconds(6)).await;
+    // Pages of a hundred, and for each node one that is empty.
+    assert_eq!(read(&world), PINS / 100 + 2);
+    assert_eq!((world.polled(), world.known()), (vec![128, 128], PINS));
 }
 
 #[tokio::test(start_paused = true)]

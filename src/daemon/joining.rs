@@ -48,8 +48,8 @@ pub struct Joining {
     lease: Duration,
 }
 
-/// Opens the store; where nodes share it, this one is registered then.
-pub async fn open(config: &Config) -> Result<Opened, DaemonError> {
+/// Opens the store; where nodes share it, this one is registered then. Who is `leaving` waits for no lease.
+pub async fn open(config: &Config, leaving: &CancellationToken) -> Result<Opened, DaemonError> {
     let (url, shown) = match &config.store.url {
         StoreUrl::Sqlite(path) => {
             let (store, connection) = store::open_sqlite(path).await?;
@@ -65,11 +65,11 @@ pub async fn open(config: &Config) -> Result<Opened, DaemonError> {
         let asked = Instant::now();
         match membership.register().await? {
             Registration::As(id) => break (id, asked),
-            Registration::Taken(left) if Instant::now() + left < give_up => {
+            Registration::Taken(left) if Instant::now() + left < give_up && !leaving.is_cancelled() => {
                 notify::starting(
                     "starting: waits until the lease of an earlier process of this name is over",
                 );
-                sleep(left + AFTER_LEASE).await;
+                leaving.run_until_cancelled(sleep(left + AFTER_LEASE)).await;
             }
             Registration::Taken(_) => return Err(DaemonError::NameTaken { name }),
         }

@@ -86,18 +86,20 @@ pub async fn run(configured: Explained, outside: Outside) -> Result<(), DaemonEr
     notify::starting("starting: the store is opened");
     let grace = configured.config.shutdown_grace;
     let is_shared = matches!(configured.config.store.url, StoreUrl::Postgres { .. });
-    let mut starting = Box::pin(Daemon::start(configured, outside));
+    let leaving = CancellationToken::new();
+    let mut starting = Box::pin(Daemon::start(configured, outside, leaving.clone()));
     let mut daemon = tokio::select! {
         started = &mut starting => started?,
         // Nothing was taken yet, so there is nothing to end in order; but other nodes would wait for the lease.
         _ = signals.stop() => {
-            let leaving = timeout(START_PATIENCE, async {
+            leaving.cancel();
+            let left = timeout(START_PATIENCE, async {
                 if let Ok(daemon) = starting.await {
                     daemon.stop(grace).await;
                 }
             });
             return tokio::select! {
-                _ = leaving, if is_shared => Ok(()),
+                _ = left, if is_shared => Ok(()),
                 _ = signals.stop(), if is_shared => Err(DaemonError::Forced),
                 else => Ok(()),
             };
@@ -140,11 +142,15 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(configured: Explained, mut outside: Outside) -> Result<Self, DaemonError> {
+    async fn start(
+        configured: Explained,
+        mut outside: Outside,
+        leaving: CancellationToken,
+    ) -> Result<Self, DaemonError> {
         let config = &configured.config;
         let client = Arc::new(CurrentClient::new(Client::new(&config.api)?));
         let clock = Clock::system();
-        let Opened { store, connection, mut kind } = joining::open(config).await?;
+        let Opened { store, connection, mut kind } = joining::open(config, &leaving).await?;
 
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);

@@ -179,8 +179,19 @@ impl Unavailable {
 
 impl From<sqlx::Error> for Unavailable {
     fn from(error: sqlx::Error) -> Self {
-        // sqlx puts the place in the server's source behind what the server says.
+        Self::from(&error)
+    }
+}
+
+impl From<&sqlx::Error> for Unavailable {
+    fn from(error: &sqlx::Error) -> Self {
         match error {
+            // A session that was cut off while it was idle in a transaction: its process slept, or was cut off itself.
+            sqlx::Error::Database(error) if error.code().as_deref() == Some("25P03") => Self(
+                "this node stood still within a transaction, so the database ended it: nothing of it was written"
+                    .into(),
+            ),
+            // sqlx puts the place in the server's source behind what the server says.
             sqlx::Error::Database(error) => Self(error.message().into()),
             error => Self(error.to_string().into()),
         }

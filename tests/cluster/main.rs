@@ -16,8 +16,12 @@ mod load;
 #[path = "../crash/receiver.rs"]
 mod receiver;
 
+mod clocks;
 mod deaths;
+mod failover;
 mod fixtures;
+mod full;
+mod hints;
 mod members;
 mod moves;
 mod nodes;
@@ -26,3 +30,4 @@ mod proxy;
 mod questions;
 mod rate;
 mod rounds;
+mod tls;

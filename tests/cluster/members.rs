@@ -1,12 +1,15 @@
 //! Who is a node of the cluster, and who must not be.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::common::postgres::PASSWORD;
 use crate::common::{Place, program, run_to_end, until_true};
-use crate::nodes::{Cluster, pins};
+use crate::harness;
+use crate::nodes::{Cluster, get, pins};
 
 #[test]
 fn slots_are_shared_evenly_when_nodes_come_and_go() {
@@ -124,6 +127,44 @@ fn a_node_that_is_stopped_as_it_starts_gives_back_what_it_took() {
         let alive = "SELECT count(*) FROM node WHERE lease_until > clock_timestamp()";
         assert_eq!(cluster.database.count(alive), 0);
     }
+}
+
+#[test]
+fn a_start_that_waits_for_the_lease_of_its_name_is_stopped_at_once() {
+    let Some(cluster) = Cluster::new() else { return };
+    let place = cluster.place("a").set("cluster.lease", "60s").start().kill9();
+    let mut waiting = harness::Daemon::spawn(place.command(), &place.socket(), &place.path("stderr"));
+    let asked =
+        "SELECT count(*) FROM pg_stat_activity WHERE query = 'ROLLBACK' AND datname = current_database()";
+    until_true("it has asked for its name", || cluster.database.count(asked) == 1);
+    let told = Instant::now();
+    waiting.signal(Signal::TERM);
+    assert!(waiting.wait().success());
+    // There is nothing that would have to be given back, which a start that is stopped has 20 s for.
+    assert!(told.elapsed() < Duration::from_secs(15), "{:?}", told.elapsed());
+}
+
+#[test]
+fn metrics_tell_how_many_slots_a_node_holds_and_how_often_it_lost_its_lease() {
+    let Some(cluster) = Cluster::new() else { return };
+    let a = cluster.place("a").set("http.listen", "127.0.0.1:0").start();
+    let b = cluster.node("b");
+    cluster.shared_by(&["a", "b"]);
+    let numbers = || {
+        let text = get(&a, "/metrics");
+        ["slots_held", "nodes", "leases_lost_total"].map(|name| {
+            let name = format!("pinwatch_cluster_{name} ");
+            let value = text.lines().find_map(|line| line.strip_prefix(&name));
+            value.unwrap_or_else(|| panic!("no {name}: {text}")).parse::<f64>().unwrap()
+        })
+    };
+    until_true("it has its half", || numbers() == [128.0, 2.0, 0.0]);
+    drop(b);
+    until_true("it has all", || numbers() == [256.0, 1.0, 0.0]);
+    a.signal(Signal::STOP);
+    until_true("its lease is over", || cluster.holders().is_empty());
+    a.signal(Signal::CONT);
+    until_true("it has lost one lease, and has another", || numbers() == [256.0, 1.0, 1.0]);
 }
 
 #[test]

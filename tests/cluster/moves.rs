@@ -1,14 +1,18 @@
 //! A store moved from SQLite to PostgreSQL, and back: nothing is lost, nothing is doubled, nobody disturbs it.
 
 use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
 
+use pinwatch::store::migrate::{self, Amount};
 use serde_json::{Value, json};
 
-use crate::common::postgres::PASSWORD;
-use crate::common::{Ended, Place, program, run_to_end, until_true};
+use crate::common::postgres::{Database, PASSWORD};
+use crate::common::{Child, Ended, Place, program, run_to_end, until_true};
 use crate::nodes::{Cluster, pins};
 
-fn migrate(from: &str, to: &str) -> Ended {
+fn migrate_store(from: &str, to: &str) -> Ended {
     let mut command = program();
     command.args(["migrate-store", "--json", "--from", from, "--to", to]);
     run_to_end(command)
@@ -17,7 +21,7 @@ fn migrate(from: &str, to: &str) -> Ended {
 /// Checks that it did it; gives what it moved.
 #[track_caller]
 fn moved(from: &str, to: &str) -> Value {
-    let Ended { code, stdout, stderr } = migrate(from, to);
+    let Ended { code, stdout, stderr } = migrate_store(from, to);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(!stderr.contains(PASSWORD), "{stderr}");
     serde_json::from_str(&stdout).unwrap()
@@ -26,7 +30,7 @@ fn moved(from: &str, to: &str) -> Value {
 /// Checks that it did not; gives why.
 #[track_caller]
 fn refused(from: &str, to: &str) -> String {
-    let Ended { code, stdout, stderr } = migrate(from, to);
+    let Ended { code, stdout, stderr } = migrate_store(from, to);
     assert_eq!(code, Some(1), "{stderr}");
     assert_eq!(stdout, "");
     assert!(!stderr.contains(PASSWORD), "{stderr}");
@@ -199,6 +203,118 @@ fn a_store_in_use_is_not_moved_and_not_moved_onto() {
     drop(node);
 }
 
+/// More than a move does in a moment: PINs, outcomes, and of these some that a sink has not got or has given up.
+const MANY: &str = "
+    WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 30000)
+    INSERT INTO pin SELECT 'P' || n, 1767225600000 + n, 4102444800000 + n, 'ref' || n, json_object('n', n) FROM n;
+    WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 60000)
+    INSERT INTO outcome (pin_id, finished_at, record) SELECT 'E' || n, 1767225600000 + n, json_object('id', n) FROM n;
+    INSERT INTO delivery SELECT 'webhook', seq, seq % 3 = 0, 2, 1767225600000, 1767225600000 + seq, 'error ' || seq
+        FROM outcome WHERE seq % 2 = 0;
+    UPDATE sink SET cursor = 60000;
+";
+
+/// All that must be the same in both stores, in words of both.
+const ALL: [&str; 4] = [
+    "SELECT pin_id || ' ' || submitted_at || ' ' || deadline_at || ' ' || reference || ' ' || metadata FROM pin \
+     ORDER BY length(pin_id), pin_id",
+    "SELECT seq || ' ' || pin_id || ' ' || finished_at || ' ' || record FROM outcome ORDER BY seq",
+    "SELECT sink || ' ' || seq || CASE WHEN dead THEN ' dead ' ELSE ' ' END || tries || ' ' || first_try_at || ' ' || \
+     last_try_at || ' ' || error FROM delivery ORDER BY seq",
+    "SELECT name || ' ' || cursor FROM sink ORDER BY name",
+];
+
+fn all_of_sqlite(file: &Path) -> Vec<String> {
+    ALL.iter().flat_map(|sql| crate::common::column(file, sql)).collect()
+}
+
+fn all_of_postgres(database: &Database) -> Vec<String> {
+    let rows = |sql: &&str| {
+        database.query(
+            &sql.replace("name || ' ' || cursor FROM sink", "sink || ' ' || cursor FROM cursor")
+                .replace("ORDER BY name", "ORDER BY sink"),
+        )
+    };
+    ALL.iter().flat_map(rows).flatten().collect()
+}
+
+/// Begins a move, and kills it when it has come so far.
+#[track_caller]
+fn kill_a_move(from: &str, to: &str, has_come: impl Fn() -> bool) {
+    let mut command = program();
+    command.args(["migrate-store", "--from", from, "--to", to]);
+    let said = tempfile::NamedTempFile::new().unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.reopen().unwrap());
+    let mut process = Child::spawn(command);
+    until_true("the move has come so far", || {
+        let ended = process.ended();
+        assert!(ended.is_none(), "it ended before: {}", fs::read_to_string(said.path()).unwrap());
+        has_come()
+    });
+}
+
+#[test]
+fn a_move_that_is_killed_leaves_nothing_and_is_done_whole_the_next_time() {
+    let Some(cluster) = Cluster::new() else { return };
+    let place = alone(&cluster).start().terminate();
+    crate::common::change(&place.store(), MANY);
+    let (file, database) = (sqlite(&place), &cluster.database);
+    let before = all_of_sqlite(&place.store());
+    assert_eq!(before.len(), 30_000 + 60_000 + 30_000 + 2);
+    for table in ["outcome", "delivery", "pin"] {
+        let writes = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+             AND query LIKE 'INSERT INTO {table} %' AND application_name = 'pinwatch'"
+        );
+        kill_a_move(&file, &database.url(), || database.count(&writes) > 0);
+        let left = "SELECT (SELECT count(*) FROM node) + (SELECT count(*) FROM pin) + \
+                    (SELECT count(*) FROM outcome) + (SELECT count(*) FROM delivery) + (SELECT count(*) FROM cursor)";
+        assert_eq!(database.count(left), 0, "killed while it wrote {table}");
+    }
+    let told = moved(&file, &database.url());
+    assert_eq!(
+        (&told["pins"], &told["outcomes"], &told["undelivered"]),
+        (&json!(30_000), &json!(60_000), &json!(30_000))
+    );
+    assert!(all_of_postgres(database) == before, "PostgreSQL has what the file has");
+    assert!(all_of_sqlite(&place.store()) == before, "the file is as it was");
+
+    let home = alone(&cluster);
+    let unfinished = home.path("pinwatch.db.unfinished");
+    let size = || {
+        let of =
+            |suffix| fs::metadata(format!("{}{suffix}", unfinished.display())).map_or(0, |file| file.len());
+        of("") + of("-wal")
+    };
+    for large in [100_000, 3_000_000] {
+        kill_a_move(&database.url(), &sqlite(&home), || size() > large);
+        assert!(!home.store().exists(), "killed at {large} bytes");
+    }
+    moved(&database.url(), &sqlite(&home));
+    assert!(all_of_sqlite(&home.store()) == before, "there and back again");
+    assert!(!unfinished.exists());
+    assert!(all_of_postgres(database) == before);
+}
+
+#[test]
+fn a_move_tells_how_far_it_is() {
+    let Some(cluster) = Cluster::new() else { return };
+    let place = alone(&cluster).start().terminate();
+    crate::common::change(&place.store(), MANY);
+    let home = alone(&cluster);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (here, there) = (sqlite(&place), cluster.database.url());
+    for (from, to) in [(&here, &there), (&there, &sqlite(&home))] {
+        let mut told: Vec<(Amount, Amount)> = Vec::new();
+        let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
+        runtime.block_on(migrate::migrate(&from, &to, &mut |all, moved| told.push((*all, *moved)))).unwrap();
+        assert!(told.len() > 100, "told {} times", told.len());
+        assert!(told.iter().all(|(all, _)| all.rows() == 120_002));
+        assert!(told.is_sorted_by_key(|(_, moved)| moved.rows()));
+        assert_eq!(told.last().map(|(all, moved)| all == moved), Some(true));
+    }
+}
+
 #[test]
 fn a_move_that_was_broken_off_is_begun_again_from_the_start() {
     let Some(cluster) = Cluster::new() else { return };
@@ -218,7 +334,7 @@ fn what_can_not_be_moved_is_told() {
     let place = alone(&cluster);
     assert!(refused(&sqlite(&place), &cluster.database.url()).contains("there is no database"));
     assert!(refused(&sqlite(&place), &sqlite(&place)).contains("the other way round"));
-    let Ended { code, stderr, .. } = migrate("mysql:x", &cluster.database.url());
+    let Ended { code, stderr, .. } = migrate_store("mysql:x", &cluster.database.url());
     assert_eq!(code, Some(2), "{stderr}");
     assert!(stderr.contains("--from must be"), "{stderr}");
 }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use pinwatch::simulate::Settings;
 use serde_json::Value;
@@ -34,7 +36,11 @@ impl Cluster {
     }
 
     pub fn with(server: &Postgres, api: Settings) -> Self {
-        Self { database: server.database(), api: Simulated::with(api), hook: Receiver::start() }
+        Self::of(server.database(), api)
+    }
+
+    pub fn of(database: Database, api: Settings) -> Self {
+        Self { database, api: Simulated::with(api), hook: Receiver::start() }
     }
 
     /// Where a node of this name lives: a file of its own as a sink, and the cluster's webhook.
@@ -106,6 +112,19 @@ impl Cluster {
             self.database.one("SELECT to_regclass('delivery') IS NOT NULL") == "t"
         });
         self.database.execute(WATCH);
+    }
+
+    /// From now on the database itself writes down how long after the end of the old holder's lease each slot is taken.
+    pub fn watch_takes(&self) {
+        self.database.execute(
+            "CREATE TABLE took (slot smallint, late interval); \
+             CREATE FUNCTION note_take() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                 INSERT INTO took SELECT NEW.slot, clock_timestamp() - lease_until FROM node WHERE id = OLD.node; \
+                 RETURN NULL; \
+             END $$; \
+             CREATE TRIGGER note_take AFTER UPDATE ON slot FOR EACH ROW \
+                 WHEN (OLD.node IS NOT NULL AND NEW.node IS NOT NULL) EXECUTE FUNCTION note_take()",
+        );
     }
 
     /// Checks that every outcome since was written by a node whose lease ran when its transaction began and that
@@ -185,6 +204,18 @@ const WATCH: &str = "
 /// PIN IDs with lives as `sim-WHAT-` has them, told apart by a name.
 pub fn pins(what: &str, name: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("sim-{what}-{name}{number}")).collect()
+}
+
+/// What a node with `http.listen = "127.0.0.1:0"` answers over HTTP.
+#[track_caller]
+pub fn get(node: &Daemon, path: &str) -> String {
+    let said = node.place.stderr();
+    let (_, address) = said.rsplit_once("served over HTTP address=").unwrap();
+    let mut stream = TcpStream::connect(address.split_whitespace().next().unwrap()).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
 }
 
 /// Submits PINs until some node of these took each, as a client does that is answered by nobody or is refused.

@@ -3,9 +3,11 @@
 use std::thread;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::common::postgres::Postgres;
 use crate::common::until_true;
-use crate::nodes::{Cluster, pins, submit_anywhere};
+use crate::nodes::{Cluster, get, pins, submit_anywhere};
 use crate::proxy::Proxy;
 
 #[test]
@@ -13,17 +15,24 @@ fn a_node_cut_off_from_the_database_is_replaced_and_comes_back() {
     let Some(server) = Postgres::shared() else { return };
     let cluster = Cluster::on(server);
     let line = Proxy::start(server.port());
-    let a = cluster.place_at("a", &cluster.database.url_through(line.port())).start();
+    let a = cluster.place_at("a", &cluster.database.url_through(line.port()));
+    let a = a.set("http.listen", "127.0.0.1:0").start();
     let _b = cluster.node("b");
     cluster.shared_by(&["a", "b"]);
     cluster.watch_rights();
     let all = pins("3s", "x", 200);
     a.client().submit_all(&all);
+    assert!(get(&a, "/readyz").starts_with("HTTP/1.0 200"));
     line.cut();
     cluster.shared_by(&["b"]);
+    let ready = get(&a, "/readyz");
+    assert!(ready.starts_with("HTTP/1.0 503") && ready.contains("lease_lost"), "{ready}");
+    let answer = a.client().op(&json!({"op": "submit", "pinId": "sim-delivered-refused"}));
+    assert_eq!(answer["error"]["code"], "store_unavailable", "{answer}");
     cluster.each_once(&all);
     line.heal();
     cluster.shared_by(&["a", "b"]);
+    until_true("it says that it is well", || get(&a, "/readyz").starts_with("HTTP/1.0 200"));
     // What it had sent and what arrived late changed nothing.
     cluster.each_once(&all);
     let more = pins("delivered", "more", 50);

@@ -22,6 +22,8 @@ struct Line {
 
 #[derive(Default)]
 struct State {
+    /// Where connections lead that are opened from now on.
+    to: u16,
     cut: bool,
     over: bool,
     /// Both ends of every connection since the last reset.
@@ -34,6 +36,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let ours = listener.local_addr().unwrap().port();
         let line = Arc::<Line>::default();
+        line.lock().to = port;
         let theirs = line.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -42,7 +45,7 @@ impl Proxy {
                 }
                 let line = theirs.clone();
                 // A connection that fails is one that ends, which the node must live with.
-                thread::spawn(move || line.serve(stream, port));
+                thread::spawn(move || line.serve(stream));
             }
         });
         Self { port: ours, line }
@@ -61,6 +64,12 @@ impl Proxy {
     pub fn heal(&self) {
         self.line.lock().cut = false;
         self.line.changed.notify_all();
+    }
+
+    /// As an address does that moves with the primary: connections end, and new ones lead to this port.
+    pub fn move_to(&self, port: u16) {
+        self.line.lock().to = port;
+        self.reset();
     }
 
     /// Ends every connection, in the middle of whatever it is at.
@@ -93,9 +102,10 @@ impl Line {
         drop(state.unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn serve(self: Arc<Self>, node: TcpStream, port: u16) -> io::Result<()> {
+    fn serve(self: Arc<Self>, node: TcpStream) -> io::Result<()> {
         self.whole();
-        let server = TcpStream::connect(("127.0.0.1", port))?;
+        let to = self.lock().to;
+        let server = TcpStream::connect(("127.0.0.1", to))?;
         for stream in [&node, &server] {
             stream.set_nodelay(true)?;
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use serde_json::{Value, json};
 
-use crate::common::Client;
+use crate::common::{Client, until_true};
 use crate::nodes::{Cluster, pins};
 
 /// All PIN IDs that `list` tells, page by page.
@@ -49,7 +49,17 @@ fn a_pin_submitted_at_one_node_is_shown_and_listed_at_each() {
             assert_eq!(told.len(), pins.len(), "none twice");
             assert_eq!(told.into_iter().collect::<HashSet<_>>(), pins.iter().map(String::as_str).collect());
         }
-        assert_eq!(client.stats()["cluster"]["nodes"].as_array().unwrap().len(), 2);
+        // Each node tells of itself with its renewals.
+        until_true("the nodes' numbers are told", || {
+            let stats = client.stats();
+            let nodes = stats["cluster"]["nodes"].as_array().unwrap();
+            let in_flight = |name| {
+                let node = nodes.iter().find(|node| node["name"] == name)?;
+                node["inFlight"].as_u64()
+            };
+            let held = |name| holders.values().filter(|holder| *holder == name).count() as u64;
+            nodes.len() == 2 && ["a", "b"].iter().all(|name| in_flight(*name) == Some(held(*name)))
+        });
     }
 }
 

@@ -48,6 +48,17 @@ pub fn count(path: &Path, sql: &str) -> i64 {
     })
 }
 
+/// The one column of text that this asks for, of a database that no daemon has.
+#[track_caller]
+pub fn column(path: &Path, sql: &str) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut connection =
+            SqliteConnectOptions::new().filename(path).read_only(true).connect().await.unwrap();
+        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap()
+    })
+}
+
 /// Damages a file.
 pub fn flip_a_byte(path: &Path, at: u64) {
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();

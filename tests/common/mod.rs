@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub use api::{Mock, Simulated, delivered, delivery};
 pub use client::{Client, brake, code, pins};
 pub use daemon::{Child, Daemon, Ended, Place, isolate, program, run_to_end};
-pub use database::{change, change_as_if_killed, count, flip_a_byte};
+pub use database::{change, change_as_if_killed, column, count, flip_a_byte};
 
 /// Long enough on the slowest machine; what takes longer hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);

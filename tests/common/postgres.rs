@@ -4,9 +4,11 @@
 //! no account, no root (as root it runs as somebody else, for PostgreSQL refuses to run as root). It writes as
 //! durably as in production. It has to know nothing of pinwatch, so that any test can include this one file.
 
-use std::fs;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Write;
 use std::net::TcpListener;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -29,6 +31,8 @@ pub struct Postgres {
     folder: TempDir,
     /// User and group that it runs as, where we are root.
     runs_as: Option<(u32, u32)>,
+    /// The command before each command, for a server that sees other disks.
+    entrance: Vec<OsString>,
     port: u16,
     databases: AtomicU32,
     /// Stops the server at the end of its standard input, which is the end of this process.
@@ -48,6 +52,20 @@ impl Postgres {
     /// Starts one, for a test that stops and restarts it. `None`, loudly, where there are no server binaries: there
     /// the test has nothing to test. CI must have them.
     pub fn launch() -> Option<Self> {
+        Self::launch_within(|_, _| Some(Vec::new()))
+    }
+
+    /// As [`Postgres::launch`], where root has made a place for it: that is told the server's folder, and who it runs
+    /// as, and gives the command by which other commands enter the place.
+    pub fn launch_within(place: impl FnOnce(&Path, (u32, u32)) -> Option<Vec<OsString>>) -> Option<Self> {
+        let mut server = Self::prepare()?;
+        server.entrance = place(server.folder.path(), server.runs_as.unwrap_or_default())?;
+        server.initialise();
+        Some(server)
+    }
+
+    /// A folder and an owner, and no data yet.
+    fn prepare() -> Option<Self> {
         let Some(binaries) = binaries() else {
             assert!(
                 std::env::var("CI").as_deref() != Ok("true"),
@@ -64,9 +82,8 @@ impl Postgres {
             chown(folder.path(), Some(user), Some(group)).unwrap();
         }
         let watcher = watch(&binaries, folder.path(), runs_as);
-        let mut server = Self { binaries, folder, runs_as, port: 0, databases: AtomicU32::new(0), watcher };
-        server.initialise();
-        Some(server)
+        let (entrance, databases) = (Vec::new(), AtomicU32::new(0));
+        Some(Self { binaries, folder, runs_as, entrance, port: 0, databases, watcher })
     }
 
     /// One for all tests of this process that need no more than a database of their own.
@@ -93,7 +110,7 @@ impl Postgres {
         // a debug build a second of a loaded machine for each connection.
         fs::write(
             self.data().join("pg_hba.conf"),
-            "local all all trust\nhost all all 127.0.0.1/32 password\n",
+            "local all,replication all trust\nhost all all 127.0.0.1/32 password\n",
         )
         .unwrap();
         let settings = format!(
@@ -102,6 +119,10 @@ impl Postgres {
             self.folder.path().display()
         );
         fs::write(self.data().join("postgresql.auto.conf"), settings).unwrap();
+        self.start_on_a_free_port();
+    }
+
+    fn start_on_a_free_port(&mut self) {
         // Somebody else may take a port between our look and the server's: then another one.
         for _ in 0..10 {
             self.port = free_port();
@@ -118,6 +139,16 @@ impl Postgres {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.named("postgres").execute(&format!("CREATE DATABASE {name}"));
         self.named(&name)
+    }
+
+    /// As [`Postgres::database`], with its tables in a folder of the server's.
+    #[track_caller]
+    pub fn database_in(&self, folder: &str) -> Database {
+        let place = self.path(folder);
+        self.named("postgres")
+            .execute(&format!("CREATE TABLESPACE elsewhere LOCATION '{}'", place.display()));
+        self.named("postgres").execute("CREATE DATABASE elsewhere TABLESPACE elsewhere");
+        self.named("elsewhere")
     }
 
     fn named(&self, name: &str) -> Database {
@@ -146,6 +177,53 @@ impl Postgres {
         self.must(&["start"]);
     }
 
+    /// A server that follows this one from now on, and answers questions only until it is [promoted](Self::promote).
+    #[track_caller]
+    pub fn standby(&self) -> Self {
+        let mut standby = Self::prepare().expect("there is one server already");
+        let mut copy = standby.command("pg_basebackup");
+        copy.args(["--wal-method=stream", "--checkpoint=fast", "--no-sync", "--write-recovery-conf"]);
+        copy.arg("-h").arg(self.folder.path()).args(["-p", &self.port.to_string(), "-U", USER]);
+        copy.arg("-D").arg(standby.data());
+        succeed(copy);
+        standby.configure(&format!("unix_socket_directories = '{}'", standby.folder.path().display()));
+        standby.start_on_a_free_port();
+        standby
+    }
+
+    /// Makes a standby a server of its own.
+    #[track_caller]
+    pub fn promote(&self) {
+        self.must(&["promote"]);
+    }
+
+    /// Has it speak TLS by this certificate and key, in PEM.
+    #[track_caller]
+    pub fn speak_tls(&self, certificate: &str, key: &str) {
+        for (name, pem) in [("server.crt", certificate), ("server.key", key)] {
+            let path = self.data().join(name);
+            fs::write(&path, pem).unwrap();
+            // It uses no key that others can read.
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            if let Some((user, group)) = self.runs_as {
+                chown(&path, Some(user), Some(group)).unwrap();
+            }
+        }
+        self.configure("ssl = on");
+        self.must(&["restart", "-m", "fast"]);
+    }
+
+    /// Adds a setting, for its next start; the last one counts.
+    fn configure(&self, setting: &str) {
+        let mut file = File::options().append(true).open(self.data().join("postgresql.auto.conf")).unwrap();
+        writeln!(file, "{setting}").unwrap();
+    }
+
+    /// The database of this name, as of another server that this one is a standby of.
+    pub fn same(&self, database: &Database) -> Database {
+        self.named(&database.name)
+    }
+
     /// What the server said.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
@@ -166,7 +244,18 @@ impl Postgres {
     }
 
     fn command(&self, name: &str) -> Command {
-        as_somebody(self.binaries.join(name), self.folder.path(), self.runs_as)
+        let program = self.binaries.join(name);
+        let Some((enter, arguments)) = self.entrance.split_first() else {
+            return as_somebody(program, self.folder.path(), self.runs_as);
+        };
+        // Root enters, and is somebody else then.
+        let mut command = as_somebody(enter, self.folder.path(), None);
+        command.args(arguments);
+        if let Some((user, group)) = self.runs_as {
+            command.arg(format!("--setuid={user}")).arg(format!("--setgid={group}"));
+        }
+        command.arg(program);
+        command
     }
 
     fn data(&self) -> PathBuf {
@@ -263,7 +352,9 @@ fn binaries() -> Option<PathBuf> {
         .unwrap_or_default();
     of_debian.sort();
     let complete = |folder: &PathBuf| {
-        ["postgres", "initdb", "pg_ctl", "psql"].iter().all(|name| folder.join(name).exists())
+        ["postgres", "initdb", "pg_ctl", "psql", "pg_basebackup"]
+            .iter()
+            .all(|name| folder.join(name).exists())
     };
     in_path.chain(of_debian.into_iter().rev()).find(complete)
 }

@@ -1,5 +1,6 @@
 //! A real small disk: a tmpfs with a size, in a mount namespace of its own that a child keeps alive.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -41,11 +42,16 @@ impl SmallDisk {
         Some(Self { holder, mounted_at: at.to_owned() })
     }
 
+    /// The command before another one, for which the small disk is mounted.
+    pub fn entrance(&self) -> Vec<OsString> {
+        vec!["nsenter".into(), format!("--mount=/proc/{}/ns/mnt", self.holder.id()).into()]
+    }
+
     /// The same command, for which the small disk is mounted.
     pub fn within(&self, command: &Command) -> Command {
-        let mut inside = Command::new("nsenter");
-        inside.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id()));
-        inside.arg(command.get_program()).args(command.get_args());
+        let mut entrance = self.entrance().into_iter();
+        let mut inside = Command::new(entrance.next().expect("it is a command"));
+        inside.args(entrance).arg(command.get_program()).args(command.get_args());
         inside.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         inside
     }

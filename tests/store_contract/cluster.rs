@@ -1,13 +1,16 @@
 //! What nodes that share a PostgreSQL promise each other.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use pinwatch::slot::{Slots, slot_of};
 use pinwatch::store::{ClusterWork, Failed, Order, Orphan, Progress, Submitted, Transaction};
+use serde_json::value::RawValue;
 use sqlx::{Connection, Executor, PgConnection};
 
-use super::place::{Node, Place, node_at, pin, submits, verdicts};
-use super::postgres::Database;
+use super::line::Line;
+use super::place::{Node, Place, new, node_at, node_with_lease, pin, submits, verdicts};
+use super::postgres::{Database, Postgres};
 
 fn database() -> Option<Database> {
     match Place::postgres()? {
@@ -240,6 +243,47 @@ async fn nothing_is_taken_from_a_dead_node_while_a_transaction_of_it_is_open_nor
     assert!(a.membership().renew("{}").await.unwrap());
     assert_eq!(a.membership().take(&Slots::ALL).await.unwrap().len(), 128);
     assert_eq!(a.apply(adopt()).await.cluster.adopted, [1]);
+}
+
+#[tokio::test]
+async fn a_node_that_stopped_while_it_was_answered_keeps_its_slots_from_nobody() {
+    let Some(database) = database() else { return };
+    let Some(server) = Postgres::shared() else { return };
+    let line = Line::to(server.port()).await;
+    let lease = Duration::from_secs(3);
+    let mut a = node_with_lease(&database.url_through(line.port), "a", &Slots::ALL, lease).await;
+    let mut b = node_at(&database.url(), "b", &Slots::NONE).await;
+    // More than is on its way between the two.
+    let large = format!("{{\"x\":\"{}\"}}", "x".repeat(400_000));
+    let pins = ids("P", 100);
+    let submit = |id: &String| {
+        let mut new = new(id);
+        new.metadata = Some(RawValue::from_string(large.clone()).unwrap());
+        new
+    };
+    a.apply(Transaction { submits: pins.iter().map(submit).collect(), ..Transaction::default() }).await;
+    line.stop_reading();
+    let mut writes = a.writes;
+    let work = verdicts(&strs(&pins));
+    let stopped = tokio::spawn(async move { writes.apply(&work, 9).await.map(drop) });
+    let sends = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite'";
+    let taken = async {
+        while database.count(sends) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        loop {
+            let taken = b.membership().take(&Slots::ALL).await.unwrap();
+            if !taken.is_empty() {
+                return taken;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // Its process is there, so its connections are.
+    let taken = tokio::time::timeout(Duration::from_secs(60), taken).await.expect("they are taken");
+    assert_eq!(taken.len(), 256);
+    assert_eq!(database.count("SELECT count(*) FROM outcome"), 0);
+    stopped.abort();
 }
 
 #[tokio::test]

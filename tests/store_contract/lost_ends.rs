@@ -1,4 +1,6 @@
-//! Commits whose end nobody heard, on PostgreSQL; and what a transaction costs the line.
+//! Commits whose end nobody heard, on PostgreSQL, and servers that are not there; and what a transaction costs the line.
+
+use std::time::Duration;
 
 use pinwatch::slot::Slots;
 use pinwatch::store::{Submitted, Transaction};
@@ -51,6 +53,119 @@ async fn what_was_not_committed_is_done_anew_and_only_what_is_asked_again() {
     assert_eq!(database.count("SELECT count(*) FROM outcome"), 1);
     assert!(node.store.submission(&pin("B")).await.unwrap().is_none());
     assert_eq!(node.submit(&["B"]).await, [Submitted::Accepted]);
+}
+
+/// Looks at the database until this counts something.
+async fn until_some(database: &Database, what: &str) {
+    let seen = async {
+        while database.count(what) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), seen).await.unwrap_or_else(|_| panic!("not seen: {what}"));
+}
+
+#[tokio::test]
+async fn a_commit_that_arrives_late_is_waited_for_so_that_no_sink_steps_over_its_outcomes() {
+    let Some((mut node, line, database)) = on_a_line().await else { return };
+    node.submit(&["B"]).await;
+    line.cut(Cut::CommitHeld);
+    node.writes.apply(&verdicts(&["A"]), 9).await.err().unwrap();
+    let mut writes = node.writes;
+    let next = tokio::spawn(async move { writes.apply(&verdicts(&["B"]), 9).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity \
+                 WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    until_some(&database, waits).await;
+    assert_eq!(database.count("SELECT count(*) FROM outcome"), 0);
+    line.release();
+    let finished = next.await.unwrap().unwrap().finished;
+    let told: Vec<&str> = finished.iter().map(|outcome| outcome.pin.as_str()).collect();
+    assert_eq!(told, ["A", "B"]);
+    assert_eq!(database.query("SELECT pin_id FROM outcome ORDER BY seq"), [["A"], ["B"]]);
+}
+
+/// A node whose last commit is only on a server that has died, and the standby that has taken its place; PIN A is in
+/// flight there.
+async fn on_a_standby() -> Option<(Node, Line, Postgres, Database)> {
+    let server = Postgres::launch()?;
+    let database = server.database();
+    let line = Line::to(server.port()).await;
+    let mut node = node_at(&database.url_through(line.port), "a", &Slots::ALL).await;
+    node.submit(&["A"]).await;
+    let standby = server.standby();
+    let has_it_all = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn = pg_current_wal_lsn()";
+    until_some(&database, has_it_all).await;
+    standby.stop();
+    line.cut(Cut::AfterCommit);
+    node.writes.apply(&a_ends_and_b_comes(), 9).await.err().unwrap();
+    server.stop();
+    standby.start();
+    standby.promote();
+    line.move_to(standby.port());
+    let database = standby.same(&database);
+    assert_eq!(database.count("SELECT count(*) FROM pin"), 1);
+    Some((node, line, standby, database))
+}
+
+#[tokio::test]
+async fn a_commit_that_a_standby_lacks_is_done_anew() {
+    let Some((mut node, _line, _standby, database)) = on_a_standby().await else { return };
+    let applied = node.apply(verdicts(&["A"])).await;
+    assert_eq!((applied.finished.len(), applied.accepted.len()), (1, 0));
+    assert_eq!(database.count("SELECT count(*) FROM outcome"), 1);
+}
+
+#[tokio::test]
+async fn a_commit_whose_number_a_standby_has_given_to_another_is_done_anew() {
+    let Some((mut node, _line, _standby, database)) = on_a_standby().await else { return };
+    let others = "DO $$ BEGIN FOR n IN 1..50 LOOP PERFORM txid_current(); COMMIT; END LOOP; END $$";
+    database.execute(others);
+    let applied = node.apply(verdicts(&["A"])).await;
+    assert_eq!((applied.finished.len(), applied.accepted.len()), (1, 0));
+    assert_eq!(database.count("SELECT count(*) FROM outcome"), 1);
+}
+
+#[tokio::test]
+async fn a_seq_that_a_sink_may_have_seen_is_not_given_away_again_by_a_standby() {
+    let Some(server) = Postgres::launch() else { return };
+    let database = server.database();
+    let line = Line::to(server.port()).await;
+    let mut node = node_at(&database.url_through(line.port), "a", &Slots::ALL).await;
+    let standby = server.standby();
+    let has_it_all = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn = pg_current_wal_lsn()";
+    until_some(&database, has_it_all).await;
+    standby.stop();
+    let pins: Vec<String> = (0..100).map(|n| format!("P{n}")).collect();
+    let seqs = node.live(&pins.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    server.stop();
+    standby.start();
+    standby.promote();
+    line.move_to(standby.port());
+    node.writes.apply(&submits(&["A"]), 9).await.err().unwrap();
+    node.submit(&["A"]).await;
+    let after = node.finish(&["A"]).await.remove(0).seq;
+    assert!(after > *seqs.iter().max().unwrap(), "{after}");
+}
+
+#[tokio::test]
+async fn clients_that_go_on_submitting_do_not_make_the_writer_connect_for_each() {
+    let Some((mut node, line, _)) = on_a_line().await else { return };
+    line.close();
+    line.cut(Cut::BeforeCommit);
+    line.opened();
+    for _ in 0..1000 {
+        node.writes.apply(&submits(&["B"]), 9).await.err().unwrap();
+    }
+    let opened = line.opened();
+    println!("{opened} connections for 1,000 submits");
+    assert!((1..100).contains(&opened), "{opened}");
+    line.move_to(Postgres::shared().unwrap().port());
+    let back = async {
+        while node.writes.apply(&submits(&["B"]), 9).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), back).await.expect("it connects again");
 }
 
 #[tokio::test]

@@ -49,8 +49,12 @@ impl Place {
 
 /// A node of a name, with those of the slots that it gets.
 pub async fn node_at(url: &str, name: &str, slots: &Slots) -> Node {
+    node_with_lease(url, name, slots, LEASE).await
+}
+
+pub async fn node_with_lease(url: &str, name: &str, slots: &Slots, lease: Duration) -> Node {
     let url = format!("{url}?sslmode=disable").into();
-    let mut membership = server::open(&url, "shown", name.into(), LEASE).await.unwrap();
+    let mut membership = server::open(&url, "shown", name.into(), lease).await.unwrap();
     assert!(matches!(membership.register().await.unwrap(), Registration::As(_)));
     membership.take(slots).await.unwrap();
     let (store, writes) = membership.store().await.unwrap();

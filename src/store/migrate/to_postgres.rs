@@ -133,6 +133,12 @@ impl Run<'_> {
                 .await
                 .map_err(sql_of("read", self.path))?;
         if last > 0 {
+            // By itself the second is not undone with the transaction, and a database that a move was broken off into
+            // would seem to have had outcomes. The first makes a sequence of this transaction's own.
+            self.target
+                .execute("ALTER SEQUENCE outcome_seq RESTART")
+                .await
+                .map_err(sql("write", self.shown))?;
             sqlx::query("SELECT setval('outcome_seq', $1)")
                 .bind(last)
                 .execute(&mut self.target)

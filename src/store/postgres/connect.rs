@@ -1,12 +1,14 @@
 //! Connections to the server, and what each kind of them is told at its start.
 
+use std::fs::File;
 use std::str::FromStr;
 use std::time::Duration;
 
+use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::super::Unavailable;
 
@@ -30,6 +32,7 @@ pub struct Server {
 
 impl Server {
     pub fn new(url: &SecretString, shown: &str, lease: Duration) -> Result<Self, sqlx::Error> {
+        check_files(url.expose_secret())?;
         // Statements are few and fixed; logging each would put PIN IDs into the log.
         let options = PgConnectOptions::from_str(url.expose_secret())?.disable_statement_logging();
         let options = match options.get_application_name() {
@@ -54,14 +57,16 @@ impl Server {
         let mut connection = self.connect().await?;
         // A plan by a guess that a table is empty would be kept for ever, and every statement of the writer finds its
         // rows by an index: the planner is left no other way.
+        // Neither of the first two ends a session that is just sending to a node that does not read.
         let settings = format!(
-            "SET idle_in_transaction_session_timeout = {}; SET statement_timeout = {}; SET jit = off; \
+            "SET idle_in_transaction_session_timeout = {lease}; SET statement_timeout = {}; SET jit = off; \
+             SELECT set_config(name, '{lease}', false) FROM pg_settings WHERE name = 'tcp_user_timeout'; \
              SET plan_cache_mode = force_generic_plan; \
              SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
              SELECT set_config('synchronous_commit', 'on', false) \
              WHERE current_setting('synchronous_commit') = 'off'",
-            self.lease.as_millis(),
-            STATEMENT_PATIENCE.as_millis()
+            STATEMENT_PATIENCE.as_millis(),
+            lease = self.lease.as_millis(),
         );
         within(CONNECT_PATIENCE, connection.execute(AssertSqlSafe(settings))).await?;
         Ok(connection)
@@ -83,6 +88,53 @@ impl Server {
     /// How long whatever the lease depends on may take.
     pub fn patience(&self) -> Duration {
         self.lease / 4
+    }
+}
+
+/// The files that a URL names for TLS must be there: else it would seem as if the server were not.
+fn check_files(url: &str) -> Result<(), sqlx::Error> {
+    // What is no URL is refused by the parser of the options, in its words.
+    let Ok(url) = Url::parse(url) else { return Ok(()) };
+    let files = ["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
+    for (key, path) in url.query_pairs() {
+        // It may be the certificate itself.
+        if files.contains(&&*key) && !path.starts_with("-----BEGIN") {
+            let refused = |error| sqlx::Error::Configuration(format!("{key}={path}: {error}").into());
+            File::open(&*path).map_err(refused)?;
+        }
+    }
+    Ok(())
+}
+
+/// How long nobody connects again after that failed: longer each time, up to [`LONGEST_PAUSE`]. A server that is just
+/// recovering is not to be asked at the speed at which clients submit.
+#[derive(Debug, Default)]
+pub struct Pause {
+    failures: u32,
+    ends: Option<(Instant, Unavailable)>,
+}
+
+/// The first one, doubled each time.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+impl Pause {
+    /// What failed, while it lasts.
+    pub fn runs(&self) -> Option<Unavailable> {
+        self.ends.as_ref().filter(|(end, _)| Instant::now() < *end).map(|(_, error)| error.clone())
+    }
+
+    pub fn begin(&mut self, error: Unavailable) {
+        let length = SHORTEST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        // Not all nodes at the same moment.
+        let length = length.mul_f64(0.5 + fastrand::f64() / 2.0);
+        self.ends = Some((Instant::now() + length, error));
+    }
+
+    pub fn end(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -109,10 +161,13 @@ pub async fn answer<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> R
 pub fn is_broken(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => {
-            // Class 57, operator intervention, but for a statement that was cancelled (57014); and 25P03, a session
-            // that was cut off while it was idle in a transaction.
+            // Class 57, operator intervention, but for a statement that was cancelled (57014); 25P03, a session that was
+            // cut off while it was idle in a transaction; and 25006, a server that has become a standby: the address
+            // may lead to another one by now.
             let code = error.code();
-            code.is_some_and(|code| (code.starts_with("57") && code != "57014") || code == "25P03")
+            code.is_some_and(|code| {
+                (code.starts_with("57") && code != "57014") || code == "25P03" || code == "25006"
+            })
         }
         sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => false,
         _ => true,

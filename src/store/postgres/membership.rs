@@ -56,6 +56,7 @@ pub struct Membership {
     name: String,
     questions: Questions,
     connection: Option<PgConnection>,
+    server_started: Option<i64>,
 }
 
 impl Membership {
@@ -65,7 +66,7 @@ impl Membership {
             .acquire_timeout(Duration::from_secs(10))
             .connect_lazy_with(server.options());
         let questions = Questions { readers, node: node.clone() };
-        Self { server, node, name, questions, connection: None }
+        Self { server, node, name, questions, connection: None, server_started: None }
     }
 
     /// The name this node registers under.
@@ -164,11 +165,22 @@ impl Membership {
         Ok(rows.iter().map(orphan).collect::<Result<_, sqlx::Error>>()?)
     }
 
+    /// When the server that answered last was started, in microseconds: another number means another server, or that it
+    /// was down.
+    pub fn server_started(&self) -> Option<i64> {
+        self.server_started
+    }
+
     async fn connected(&mut self) -> Result<PgConnection, Unavailable> {
-        Ok(match self.connection.take() {
-            Some(connection) => connection,
-            None => self.server.connect_keeper().await?,
-        })
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
+        }
+        let mut connection = self.server.connect_keeper().await?;
+        let started =
+            sqlx::query_scalar("SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint")
+                .fetch_one(&mut connection);
+        self.server_started = Some(within(self.server.patience(), started).await?);
+        Ok(connection)
     }
 
     /// Keeps the connection for the next question if it is of use.

@@ -16,6 +16,7 @@ mod outbox;
 mod page;
 mod questions;
 mod read;
+mod reconnect;
 mod submit;
 mod write;
 

@@ -25,6 +25,8 @@ pub enum OpenError {
         said(error)
     )]
     Unreachable { url: String, error: sqlx::Error },
+    #[error("there is no TLS with the database {url}: {what}")]
+    Tls { url: String, what: String },
     #[error(
         "the database {url} does not let this user in: {}. Check user, password and database in store.url",
         said(error)
@@ -141,11 +143,34 @@ fn judge(url: &str, source: sqlx::Error) -> OpenError {
         Some("42501") => OpenError::NoRights { url, error: source },
         // A table that is there already.
         Some("42P07") => OpenError::Foreign { url, what: source.to_string() },
-        None if matches!(source, sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => {
-            OpenError::Unreachable { url, error: source }
-        }
+        None if let Some(what) = tls_trouble(&source) => OpenError::Tls { url, what },
+        None if matches!(source, sqlx::Error::Io(_)) => OpenError::Unreachable { url, error: source },
         _ => OpenError::Postgres { url, error: source },
     }
+}
+
+/// Why TLS was not agreed upon, and what to do; `None` if it is no matter of TLS.
+fn tls_trouble(error: &sqlx::Error) -> Option<String> {
+    use rustls::{CertificateError, Error};
+    let io = match error {
+        // The only reason of its own that sqlx has.
+        sqlx::Error::Tls(reason) if reason.to_string().contains("does not support TLS") => {
+            return Some("it does not speak TLS. Set ssl = on there, or another sslmode in store.url".into());
+        }
+        sqlx::Error::Tls(reason) => return Some(reason.to_string()),
+        sqlx::Error::Io(io) => io,
+        _ => return None,
+    };
+    let error = io.get_ref()?.downcast_ref::<Error>()?;
+    Some(match error {
+        // The second is an authority of the right name and another key.
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            "its certificate is of no authority that this machine trusts. Give that authority's certificate as \
+             sslrootcert=/its/file in store.url"
+                .into()
+        }
+        other => format!("{other}. Check sslmode, sslrootcert and the host in store.url"),
+    })
 }
 
 /// What the server said, without where in its source it said so.

@@ -10,9 +10,9 @@ use sqlx::{Connection, Executor};
 use tracing::info;
 
 use super::super::{Applied, Submitted, Transaction, Unavailable, Writes};
-use super::connect::{ANSWER_PATIENCE, Server, fenced, is_broken, is_conflict, within};
+use super::connect::{ANSWER_PATIENCE, Pause, Server, fenced, is_broken, is_conflict, within};
 use super::membership::lock_lease;
-use super::{Node, adopt, claims, finish, outbox, submit};
+use super::{Node, adopt, claims, finish, outbox, reconnect, submit};
 use crate::fault::fault_point;
 use crate::outcome::Verdict;
 
@@ -32,6 +32,8 @@ pub struct WriteConnection {
     uncertain: Option<(i64, Applied)>,
     /// What such a transaction did, where it turned out to be committed, and nobody was told yet.
     settled: Option<Applied>,
+    /// After connecting failed.
+    pause: Pause,
 }
 
 /// Why a transaction was not committed, or is not known to be.
@@ -64,7 +66,9 @@ pub struct Done {
 
 impl WriteConnection {
     pub(super) async fn open(server: Server, node: Node) -> Result<Self, sqlx::Error> {
-        let mut writer = Self { server, node, connection: None, last_seq: 0, uncertain: None, settled: None };
+        let (connection, uncertain, settled) = (None, None, None);
+        let mut writer =
+            Self { server, node, connection, last_seq: 0, uncertain, settled, pause: Pause::default() };
         writer.last_seq = {
             let lane = writer.node.id();
             let connection = writer.connected().await?;
@@ -80,26 +84,31 @@ impl WriteConnection {
     async fn connected(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => {
-                let mut connection = self.server.connect_writer().await?;
-                // It holds the row as long as it is open. Were it to commit later, its outcomes would come into the
-                // lane before others that are there already, and cursors would have stepped over them.
-                let alone = sqlx::query("SELECT 1 FROM node WHERE id = $1 FOR UPDATE").bind(self.node.id());
-                within(ANSWER_PATIENCE, alone.execute(&mut connection)).await?;
-                if let Some((number, _)) = &self.uncertain {
-                    let status = sqlx::query_scalar("SELECT txid_status($1)").bind(number);
-                    let status: Option<String> =
-                        within(ANSWER_PATIENCE, status.fetch_one(&mut connection)).await?;
-                    let applied = self.uncertain.take().map(|(_, applied)| applied);
-                    if status.as_deref() == Some("committed") {
-                        self.settled = applied;
-                    }
-                    info!(?status, "what became of a transaction whose end was lost is known");
+            None => match self.connect().await {
+                Ok(connection) => {
+                    self.pause.end();
+                    connection
                 }
-                connection
-            }
+                Err(error) => {
+                    self.pause.begin(Unavailable::from(&error));
+                    return Err(error);
+                }
+            },
         };
         Ok(self.connection.insert(connection))
+    }
+
+    async fn connect(&mut self) -> Result<PgConnection, sqlx::Error> {
+        let mut connection = self.server.connect_writer().await?;
+        within(ANSWER_PATIENCE, reconnect::wait_until_alone(&mut connection, &self.node)).await?;
+        reconnect::pass_numbers(&mut connection, self.last_seq).await?;
+        if let Some((number, applied)) = &self.uncertain {
+            let asked = reconnect::is_committed(&mut connection, &self.node, *number, applied);
+            let committed = within(ANSWER_PATIENCE, asked).await?;
+            info!(committed, "what became of a transaction whose end was lost is known");
+            self.settled = self.uncertain.take().map(|(_, applied)| applied).filter(|_| committed);
+        }
+        Ok(connection)
     }
 
     async fn attempt(
@@ -161,7 +170,8 @@ impl WriteConnection {
         let hint = sqlx::query("SELECT pg_notify($1, hint) FROM unnest($2::text[]) AS hint")
             .bind(CHANNEL)
             .bind(hints);
-        if within(ANSWER_PATIENCE, hint.execute(&mut connection)).await.is_ok() {
+        let given = within(ANSWER_PATIENCE, hint.execute(&mut connection)).await;
+        if given.err().is_none_or(|error| !is_broken(&error)) {
             self.connection = Some(connection);
         }
     }
@@ -242,6 +252,9 @@ impl Writes for WriteConnection {
     }
 
     async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, Unavailable> {
+        if let Some(unavailable) = self.pause.runs() {
+            return Err(unavailable);
+        }
         // First: what it tells may be what some of this work is about.
         self.connected().await?;
         let told = |verdict: &&Verdict| {

@@ -1,0 +1,62 @@
+//! The disk of the database is full.
+
+use std::os::unix::fs::chown;
+use std::thread;
+use std::time::Duration;
+
+use pinwatch::simulate::Settings;
+
+use crate::common::postgres::Postgres;
+use crate::common::until_true;
+use crate::harness::{self, disk::SmallDisk};
+use crate::nodes::{Cluster, pins, submit_anywhere};
+
+/// Room for a database and some more.
+const ROOM: u64 = 24 * 1024 * 1024;
+
+#[test]
+fn a_full_database_refuses_submits_and_goes_on_by_itself_when_there_is_room() {
+    let mut disk = None;
+    let Some(server) = Postgres::launch_within(|folder, owner| {
+        let at = folder.join("small");
+        std::fs::create_dir(&at).unwrap();
+        let small = disk.insert(SmallDisk::mount(&at, ROOM)?);
+        let space = small.path(&at).join("space");
+        std::fs::create_dir(&space).unwrap();
+        chown(&space, Some(owner.0), Some(owner.1)).unwrap();
+        Some(small.entrance())
+    }) else {
+        return;
+    };
+    let disk = disk.expect("the server is within");
+    let cluster = Cluster::of(server.database_in("small/space"), Settings::default());
+    let [a, b] = cluster.nodes(["a", "b"]);
+    let mut all = pins("1s", "x", 200);
+    a.client().submit_all(&all);
+    disk.fill();
+    // What there is of free pages fills up first.
+    let mut refused = Vec::new();
+    until_true("submits are refused", || {
+        let fresh = pins("delivered", &format!("n{}n", all.len()), 100);
+        let answers = harness::submit(&mut harness::Client::connect(&a.place.socket()).unwrap(), &fresh);
+        let (taken, not): (Vec<_>, Vec<_>) =
+            fresh.into_iter().zip(&answers).partition(|(_, answer)| answer["ok"] == true);
+        let full = not
+            .iter()
+            .any(|(_, answer)| answer["error"]["message"].as_str().unwrap().contains("No space left"));
+        assert!(not.iter().all(|(_, answer)| answer["error"]["code"] == "store_unavailable"), "{answers:?}");
+        all.extend(taken.into_iter().map(|(pin, _)| pin));
+        refused.extend(not.into_iter().map(|(pin, _)| pin));
+        full
+    });
+    thread::sleep(Duration::from_secs(5));
+    disk.free();
+    submit_anywhere(&[&a, &b], &refused);
+    all.extend(refused);
+    cluster.each_once(&all);
+    cluster.all_at_the_webhook();
+    cluster.shared_by(&["a", "b"]);
+    until_true("both are well", || {
+        [&a, &b].iter().all(|node| node.client().stats()["store"]["trouble"].is_null())
+    });
+}

@@ -1,0 +1,47 @@
+//! Hints are only hints: on a database that has no LISTEN and NOTIFY all is found by looking.
+
+use std::collections::{BTreeSet, HashSet};
+
+use serde_json::{Value, json};
+
+use crate::common::postgres::Database;
+use crate::nodes::{Cluster, pins};
+
+/// The server's processes of this database's nodes.
+fn sessions(database: &Database) -> BTreeSet<String> {
+    let ours = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pinwatch'";
+    database.query(ours).into_iter().flatten().collect()
+}
+
+#[test]
+fn without_notify_everything_works_and_costs_no_connection() {
+    let Some(cluster) = Cluster::new() else { return };
+    // Whoever notifies now is told that there is no such function.
+    cluster.database.execute("ALTER FUNCTION pg_catalog.pg_notify(text, text) RENAME TO pg_notify_no_more");
+    let [a, b] = cluster.nodes(["a", "b"]);
+    let mut follower = b.client();
+    follower.write("{\"op\":\"tail\",\"from\":1,\"follow\":true}\n");
+    let before = sessions(&cluster.database);
+    let ended = pins("delivered", "x", 100);
+    let mut client = a.client();
+    // One by one: a hint is given, in vain, for each.
+    ended.iter().for_each(|pin| assert_eq!(client.submit(pin), "accepted"));
+    let told: HashSet<String> =
+        ended.iter().map(|_| follower.answer()["pinId"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(told, ended.iter().cloned().collect());
+    let waiting = pins("waiting", "y", 20);
+    client.submit_all(&waiting);
+    let mut other = b.client();
+    for pin in &waiting {
+        let answer: Value = other.op(&json!({"op": "cancel", "pinId": pin}));
+        assert_eq!(answer["ok"], true, "{answer}");
+    }
+    assert!(before.is_subset(&sessions(&cluster.database)), "a hint that can't be given costs no connection");
+    // Given back at the stop, and found.
+    let last = pins("1s", "z", 50);
+    client.submit_all(&last);
+    a.terminate();
+    cluster.shared_by(&["b"]);
+    cluster.each_once(&[ended, waiting, last].concat());
+    cluster.all_at_the_webhook();
+}
