@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,14 +12,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::daemon::{Home, every};
+use super::daemon::{Daemon, Home, every};
 use super::metrics::{Histogram, scrape, sum};
-use super::nginx::free_address;
 use super::report::{Asked, Report};
 use super::stand_in::StandIn;
 use super::submit::pin;
 
-pub const IN_FLIGHT: u64 = 20_000;
+const IN_FLIGHT: u64 = 20_000;
 
 /// Three of these make a life: 24,000 lives a second are asked for, more than there can be.
 const INTERVAL: &str = "278ms";
@@ -29,7 +29,7 @@ const CHUNK: u64 = 2048;
 const LENGTH: Duration = Duration::from_secs(10);
 
 pub fn measure(report: &mut Report, runs: usize) {
-    let runs: Vec<_> = (0..runs).map(|_| one()).collect();
+    let runs: Vec<_> = (0..runs).map(|_| measured(1, &[])).collect();
     let of = |figure: fn(&Lived) -> f64| runs.iter().map(figure).collect::<Vec<_>>();
     report.figure("whole lives a second", of(|l| l.per_second), "/s", Asked::AtLeast(12_000.0));
     report.figure("  commit, 99th percentile", of(|l| l.commit_p99 * 1000.0), "ms", Asked::AtMost(50.0));
@@ -47,53 +47,51 @@ pub struct Lived {
     pub written: f64,
 }
 
-fn one() -> Lived {
-    measured(&|base_url| vec![Home::new(base_url)], &[])
-}
-
-/// Lives at the nodes of these homes, as many as the machine turns over.
-pub fn measured(homes: &dyn Fn(&str) -> Vec<Home>, settings: &[&str]) -> Lived {
+/// Lives at so many nodes, as many as the machine turns over.
+pub fn measured(nodes: usize, settings: &[&str]) -> Lived {
     let api = StandIn::start(Duration::ZERO, Some(POLLS_A_LIFE), None);
-    let homes = homes(&api.base_url);
+    let homes: Vec<Home> = (0..nodes).map(|_| Home::new(&api.base_url)).collect();
     let often = every(INTERVAL);
-    let start = |home: &Home| {
-        let metrics = free_address();
-        let listen = format!("http.listen={metrics}");
-        let own = often.iter().map(String::as_str).chain([listen.as_str()]);
-        (home.start(None, &own.chain(settings.iter().copied()).collect::<Vec<_>>()), metrics)
-    };
-    let nodes: Vec<_> = homes.iter().map(start).collect();
+    let often = often.each_ref().map(String::as_str);
+    let nodes: Vec<_> =
+        homes.iter().map(|home| home.start_observed(&[&often[..], settings].concat())).collect();
     let mut lives = Lives::new(&homes);
     // Until everything that was in flight at first is replaced: from then on it is a steady state.
     lives.run(|lives| lives.ended >= IN_FLIGHT * 3 / 2);
-    let look = || {
-        nodes
-            .iter()
-            .map(|(daemon, metrics)| (scrape(*metrics), daemon.process.cpu(), daemon.process.written()))
-            .collect::<Vec<_>>()
-    };
+    let look = || nodes.iter().map(Seen::of).collect::<Vec<_>>();
     let (before, ended, begun) = (look(), lives.ended, Instant::now());
     lives.run(|_| begun.elapsed() >= LENGTH);
     let (after, ended, took) = (look(), (lives.ended - ended) as f64, begun.elapsed());
     lives.drain();
-    let mut polls = 0.0;
-    let (mut cpu, mut written) = (0.0, 0.0);
-    let (mut p99, mut commits) = (0.0, 0.0);
-    for (before, after) in before.iter().zip(&after) {
-        polls += sum("pinwatch_polls_total", &after.0) - sum("pinwatch_polls_total", &before.0);
-        cpu += (after.1 - before.1).as_secs_f64();
-        written += after.2 - before.2;
-        let durations = Histogram::between("pinwatch_store_commit_duration_seconds", &before.0, &after.0);
-        // Of several nodes, the slowest.
-        p99 = f64::max(p99, durations.quantile(0.99));
-        commits += durations.count();
-    }
+    let total = |figure: fn(&Seen) -> f64| {
+        after.iter().map(figure).sum::<f64>() - before.iter().map(figure).sum::<f64>()
+    };
+    let commits = |(before, after): (&Seen, &Seen)| {
+        Histogram::between("pinwatch_store_commit_duration_seconds", &before.metrics, &after.metrics)
+    };
+    let commits: Vec<Histogram> = before.iter().zip(&after).map(commits).collect();
     Lived {
         per_second: ended / took.as_secs_f64(),
-        commit_p99: p99,
-        cpu_per_1000: cpu * 1000.0 / polls,
-        per_commit: ended / commits,
-        written: written / ended,
+        // Of several nodes, the slowest.
+        commit_p99: commits.iter().map(|commits| commits.quantile(0.99)).fold(0.0, f64::max),
+        cpu_per_1000: total(|seen| seen.cpu) * 1000.0
+            / total(|seen| sum("pinwatch_polls_total", &seen.metrics)),
+        per_commit: ended / commits.iter().map(Histogram::count).sum::<f64>(),
+        written: total(|seen| seen.written) / ended,
+    }
+}
+
+/// A node as it is at one moment.
+struct Seen {
+    metrics: String,
+    cpu: f64,
+    written: f64,
+}
+
+impl Seen {
+    fn of((daemon, metrics): &(Daemon, SocketAddr)) -> Self {
+        let process = &daemon.process;
+        Self { metrics: scrape(*metrics), cpu: process.cpu().as_secs_f64(), written: process.written() }
     }
 }
 

@@ -8,6 +8,7 @@
 mod clients;
 mod cluster;
 mod daemon;
+mod database_work;
 mod lateness;
 mod lives;
 mod measure;
@@ -24,6 +25,7 @@ mod report;
 mod stand_in;
 mod submit;
 mod submits;
+mod takeover;
 
 use std::path::PathBuf;
 use std::time::Instant;
