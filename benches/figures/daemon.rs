@@ -1,5 +1,6 @@
 //! The daemon: the real binary, with its state in a folder that outlives a stop and goes with this.
 
+use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::nginx::free_address;
 use super::process::{Process, pinned};
 
 /// The API's key, which nobody checks.
@@ -106,6 +108,13 @@ impl Home {
                 return Daemon { process, started_in: begun.elapsed() };
             }
         }
+    }
+
+    /// Starts a daemon on all cores; gives also where it tells its metrics.
+    pub fn start_observed(&self, settings: &[&str]) -> (Daemon, SocketAddr) {
+        let metrics = free_address();
+        let listen = format!("http.listen={metrics}");
+        (self.start(None, &[settings, &[listen.as_str()]].concat()), metrics)
     }
 
     /// What the daemons here wrote to their log.

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,9 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::daemon::{Home, every};
+use super::daemon::{Daemon, Home, every};
 use super::metrics::{Histogram, scrape, sum};
-use super::nginx::free_address;
 use super::report::{Asked, Report};
 use super::stand_in::StandIn;
 use super::submit::pin;
@@ -29,7 +29,7 @@ const CHUNK: u64 = 2048;
 const LENGTH: Duration = Duration::from_secs(10);
 
 pub fn measure(report: &mut Report, runs: usize) {
-    let runs: Vec<_> = (0..runs).map(|_| one()).collect();
+    let runs: Vec<_> = (0..runs).map(|_| measured(1, &[])).collect();
     let of = |figure: fn(&Lived) -> f64| runs.iter().map(figure).collect::<Vec<_>>();
     report.figure("whole lives a second", of(|l| l.per_second), "/s", Asked::AtLeast(12_000.0));
     report.figure("  commit, 99th percentile", of(|l| l.commit_p99 * 1000.0), "ms", Asked::AtMost(50.0));
@@ -38,52 +38,128 @@ pub fn measure(report: &mut Report, runs: usize) {
     report.figure("  written to the disk per life", of(|l| l.written), "bytes", Asked::Nothing);
 }
 
-struct Lived {
-    per_second: f64,
-    commit_p99: f64,
-    cpu_per_1000: f64,
-    per_commit: f64,
-    written: f64,
+/// What was seen of lives in a steady state.
+pub struct Lived {
+    pub per_second: f64,
+    pub commit_p99: f64,
+    pub cpu_per_1000: f64,
+    pub per_commit: f64,
+    pub written: f64,
 }
 
-fn one() -> Lived {
+/// Lives at so many nodes, as many as the machine turns over.
+pub fn measured(nodes: usize, settings: &[&str]) -> Lived {
     let api = StandIn::start(Duration::ZERO, Some(POLLS_A_LIFE), None);
-    let home = Home::new(&api.base_url);
-    let (metrics, often) = (free_address(), every(INTERVAL));
-    let listen = format!("http.listen={metrics}");
-    let [a, b, c] = often.each_ref().map(String::as_str);
-    let daemon = home.start(None, &[a, b, c, &listen]);
-    let mut lives = Lives::new(&home);
+    let homes: Vec<Home> = (0..nodes).map(|_| Home::new(&api.base_url)).collect();
+    let often = every(INTERVAL);
+    let often = often.each_ref().map(String::as_str);
+    let nodes: Vec<_> =
+        homes.iter().map(|home| home.start_observed(&[&often[..], settings].concat())).collect();
+    let mut lives = Lives::new(&homes);
     // Until everything that was in flight at first is replaced: from then on it is a steady state.
     lives.run(|lives| lives.ended >= IN_FLIGHT * 3 / 2);
-    let look = || (scrape(metrics), daemon.process.cpu(), daemon.process.written());
+    let look = || nodes.iter().map(Seen::of).collect::<Vec<_>>();
     let (before, ended, begun) = (look(), lives.ended, Instant::now());
     lives.run(|_| begun.elapsed() >= LENGTH);
     let (after, ended, took) = (look(), (lives.ended - ended) as f64, begun.elapsed());
     lives.drain();
-    let polls = sum("pinwatch_polls_total", &after.0) - sum("pinwatch_polls_total", &before.0);
-    let commits = Histogram::between("pinwatch_store_commit_duration_seconds", &before.0, &after.0);
+    let total = |figure: fn(&Seen) -> f64| {
+        after.iter().map(figure).sum::<f64>() - before.iter().map(figure).sum::<f64>()
+    };
+    let commits = |(before, after): (&Seen, &Seen)| {
+        Histogram::between("pinwatch_store_commit_duration_seconds", &before.metrics, &after.metrics)
+    };
+    let commits: Vec<Histogram> = before.iter().zip(&after).map(commits).collect();
     Lived {
         per_second: ended / took.as_secs_f64(),
-        commit_p99: commits.quantile(0.99),
-        cpu_per_1000: (after.1 - before.1).as_secs_f64() * 1000.0 / polls,
-        per_commit: ended / commits.count(),
-        written: (after.2 - before.2) / ended,
+        // Of several nodes, the slowest.
+        commit_p99: commits.iter().map(|commits| commits.quantile(0.99)).fold(0.0, f64::max),
+        cpu_per_1000: total(|seen| seen.cpu) * 1000.0
+            / total(|seen| sum("pinwatch_polls_total", &seen.metrics)),
+        per_commit: ended / commits.iter().map(Histogram::count).sum::<f64>(),
+        written: total(|seen| seen.written) / ended,
     }
 }
 
-/// One client that submits, and the file that the lines come out in.
-struct Lives {
-    stream: UnixStream,
-    accepted: Arc<AtomicU64>,
-    submitted: u64,
-    path: PathBuf,
-    lines: Option<File>,
-    ended: u64,
+/// A node as it is at one moment.
+struct Seen {
+    metrics: String,
+    cpu: f64,
+    written: f64,
+}
+
+impl Seen {
+    fn of((daemon, metrics): &(Daemon, SocketAddr)) -> Self {
+        let process = &daemon.process;
+        Self { metrics: scrape(*metrics), cpu: process.cpu().as_secs_f64(), written: process.written() }
+    }
+}
+
+/// Clients that submit, one at each node, and the files that the lines come out in.
+pub struct Lives {
+    clients: Vec<Client>,
+    pub submitted: u64,
+    pub ended: u64,
     buffer: Vec<u8>,
 }
 
+struct Client {
+    stream: UnixStream,
+    accepted: Arc<AtomicU64>,
+    path: PathBuf,
+    lines: Option<File>,
+}
+
 impl Lives {
+    pub fn new(homes: &[Home]) -> Self {
+        let clients = homes.iter().map(Client::new).collect();
+        Self { clients, submitted: 0, ended: 0, buffer: vec![0; 1 << 20] }
+    }
+
+    /// Keeps [`IN_FLIGHT`] PINs between submit and line, until it is enough.
+    pub fn run(&mut self, enough: impl Fn(&Self) -> bool) {
+        while !enough(self) {
+            self.count_lines();
+            let missing = (IN_FLIGHT + self.ended).saturating_sub(self.submitted);
+            self.submit(missing.min(CHUNK));
+            if missing < CHUNK {
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    /// Submits so many, each node's part at that node.
+    fn submit(&mut self, count: u64) {
+        let nodes = self.clients.len() as u64;
+        for (node, client) in (0..).zip(&mut self.clients) {
+            let numbers = self.submitted..self.submitted + count;
+            let lines: String =
+                numbers.filter(|n| n % nodes == node).flat_map(|n| [pin(n), "\n".to_owned()]).collect();
+            client.stream.write_all(lines.as_bytes()).expect("submits");
+        }
+        self.submitted += count;
+    }
+
+    /// Waits for the last line; every PIN that was accepted has one.
+    pub fn drain(&mut self) {
+        let patience = Instant::now() + Duration::from_secs(120);
+        while self.ended < self.submitted {
+            assert!(Instant::now() < patience, "{} of {} lines", self.ended, self.submitted);
+            thread::sleep(Duration::from_millis(20));
+            self.count_lines();
+        }
+        let accepted: u64 = self.clients.iter().map(|client| client.accepted.load(Ordering::Relaxed)).sum();
+        assert_eq!(accepted, self.submitted);
+    }
+
+    fn count_lines(&mut self) {
+        for client in &mut self.clients {
+            self.ended += client.new_lines(&mut self.buffer);
+        }
+    }
+}
+
+impl Client {
     fn new(home: &Home) -> Self {
         let stream = UnixStream::connect(home.socket()).expect("the socket");
         let answers = BufReader::with_capacity(1 << 20, stream.try_clone().expect("the socket"));
@@ -96,48 +172,18 @@ impl Lives {
                 count.fetch_add(1, Ordering::Relaxed);
             }
         });
-        let path = home.at("outcomes.jsonl");
-        Self { stream, accepted, submitted: 0, path, lines: None, ended: 0, buffer: vec![0; 1 << 20] }
+        Self { stream, accepted, path: home.at("outcomes.jsonl"), lines: None }
     }
 
-    /// Keeps [`IN_FLIGHT`] PINs between submit and line, until it is enough.
-    fn run(&mut self, enough: impl Fn(&Self) -> bool) {
-        while !enough(self) {
-            self.count_lines();
-            let missing = (IN_FLIGHT + self.ended).saturating_sub(self.submitted);
-            self.submit(missing.min(CHUNK));
-            if missing < CHUNK {
-                thread::sleep(Duration::from_millis(5));
-            }
-        }
-    }
-
-    fn submit(&mut self, count: u64) {
-        let range = self.submitted..self.submitted + count;
-        let lines: String = range.flat_map(|n| [pin(n), "\n".to_owned()]).collect();
-        self.stream.write_all(lines.as_bytes()).expect("submits");
-        self.submitted += count;
-    }
-
-    /// Waits for the last line; every PIN that was accepted has one.
-    fn drain(&mut self) {
-        let patience = Instant::now() + Duration::from_secs(120);
-        while self.ended < self.submitted {
-            assert!(Instant::now() < patience, "{} of {} lines", self.ended, self.submitted);
-            thread::sleep(Duration::from_millis(20));
-            self.count_lines();
-        }
-        assert_eq!(self.accepted.load(Ordering::Relaxed), self.submitted);
-    }
-
-    fn count_lines(&mut self) {
+    fn new_lines(&mut self, buffer: &mut [u8]) -> u64 {
         self.lines = self.lines.take().or_else(|| File::open(&self.path).ok());
-        let Some(file) = &mut self.lines else { return };
+        let Some(file) = &mut self.lines else { return 0 };
+        let mut lines = 0;
         loop {
-            let read = file.read(&mut self.buffer).expect("the file");
-            self.ended += memchr::memchr_iter(b'\n', &self.buffer[..read]).count() as u64;
-            if read < self.buffer.len() {
-                return;
+            let read = file.read(buffer).expect("the file");
+            lines += memchr::memchr_iter(b'\n', &buffer[..read]).count() as u64;
+            if read < buffer.len() {
+                return lines;
             }
         }
     }

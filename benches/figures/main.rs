@@ -1,11 +1,14 @@
 //! `cargo bench`: every figure that is asked for, measured on this machine in one run, beside its limit.
 //!
-//! Starts the release binary, nginx and a plain reqwest loop, all of them in temporary folders and on loopback.
+//! Starts the release binary, nginx, PostgreSQL and a plain reqwest loop, all of them in temporary folders and on
+//! loopback.
 //! The daemon and the loop get core 0 and nginx core 1, where there are two. Prints a table of medians with the
 //! lowest and highest, and writes it as JSON. Judges nothing by its exit status: a shared machine is noisy.
 
 mod clients;
+mod cluster;
 mod daemon;
+mod database_work;
 mod lateness;
 mod lives;
 mod measure;
@@ -14,11 +17,15 @@ mod million;
 mod nginx;
 mod plain_loop;
 mod polls;
+#[path = "../../tests/common/postgres.rs"]
+#[allow(dead_code, reason = "tests use the rest of it")]
+mod postgres;
 mod process;
 mod report;
 mod stand_in;
 mod submit;
 mod submits;
+mod takeover;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -29,13 +36,14 @@ use report::Report;
 type Group = (&'static str, fn(&mut Report, usize));
 
 /// What can be measured, in the order of the issue that asks for it.
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     ("polls", polls::measure),
     ("lives", lives::measure),
     ("submits", submits::measure),
     ("million", million::measure),
     ("lateness", lateness::measure),
     ("clients", clients::measure),
+    ("cluster", cluster::measure),
 ];
 
 const USAGE: &str = "cargo bench -- [--runs N] [--short] [--json FILE] [--daemon FILE] [GROUP…]\n\n\

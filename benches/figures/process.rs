@@ -97,10 +97,32 @@ pub fn children_cpu() -> Duration {
     ticks(&std::fs::read_to_string("/proc/self/stat").expect("/proc"), 13)
 }
 
+/// Processor time of a process and of its children, those that have ended too.
+pub fn family_cpu(parent: i64) -> Duration {
+    let own = |stat: &str| ticks(stat, 11);
+    let all = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let stats = all.filter_map(|process| std::fs::read_to_string(process.path().join("stat")).ok());
+    let of_family = |stat: String| {
+        if stat.starts_with(&format!("{parent} ")) {
+            // Those that have ended stand in its own.
+            own(&stat) + ticks(&stat, 13)
+        } else if fields(&stat).nth(1) == Some(&parent.to_string()) {
+            own(&stat)
+        } else {
+            Duration::ZERO
+        }
+    };
+    stats.map(of_family).sum()
+}
+
 /// The sum of two fields of a `stat`, counted from the state.
 fn ticks(stat: &str, first: usize) -> Duration {
-    // The name before the state may have anything in it.
-    let fields = stat.rsplit_once(") ").expect("a name").1.split(' ');
-    let ticks: f64 = fields.skip(first).take(2).map(|field| field.parse::<f64>().expect("ticks")).sum();
+    let ticks: f64 = fields(stat).skip(first).take(2).map(|field| field.parse::<f64>().expect("ticks")).sum();
     Duration::from_secs_f64(ticks / TICKS_A_SECOND)
+}
+
+/// The fields of a `stat` from the state on.
+fn fields(stat: &str) -> impl Iterator<Item = &str> {
+    // The name before the state may have anything in it.
+    stat.rsplit_once(") ").expect("a name").1.split(' ')
 }

@@ -12,6 +12,7 @@ mod lost_ends;
 mod opening;
 mod pins;
 mod place;
+mod takeover;
 
 /// Each promise is a test of both stores.
 #[macro_export]

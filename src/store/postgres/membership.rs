@@ -19,6 +19,11 @@ use crate::slot::Slots;
 /// Connections that read, for clients' questions and the sinks; one of them listens.
 const READERS: u32 = 5;
 
+/// How often slots of a dead node are taken while another node has its row, and how far apart: a transaction that takes
+/// is over in a few milliseconds. What can't be had by then is for the next look.
+const TAKES: u32 = 8;
+const TAKES_APART: Duration = Duration::from_millis(20);
+
 /// Every node that ever was, and what each holds.
 pub(super) const LOOK: &str = "SELECT id, name, (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::float8, \
      started_at, version, stats, ARRAY(SELECT slot FROM slot WHERE slot.node = node.id ORDER BY slot) \
@@ -142,7 +147,7 @@ impl Membership {
     /// writing its last keeps its own a moment longer.
     pub async fn take(&mut self, slots: &Slots) -> Result<Slots, Unavailable> {
         let mut connection = self.connected().await?;
-        let result = within(self.server.patience(), take(&mut connection, &self.node, slots)).await;
+        let result = within(self.server.patience(), take_all(&mut connection, &self.node, slots)).await;
         self.back(connection, result)?.ok_or_else(fenced)
     }
 
@@ -231,18 +236,40 @@ async fn register(connection: &mut PgConnection, name: &str, lease: Duration) ->
     Ok(registered.ok_or(lease))
 }
 
-async fn take(
+/// The others take their part of what a dead node held at the same moment, and only one of them has its row: who does
+/// not tries again when that one's transaction should be over.
+async fn take_all(
     connection: &mut PgConnection,
     node: &Node,
     slots: &Slots,
 ) -> Result<Option<Slots>, sqlx::Error> {
+    let mut taken = Slots::NONE;
+    for _ in 0..TAKES {
+        let missing = slots.without(&taken);
+        let Some((some, more)) = take(connection, node, &missing).await? else { return Ok(None) };
+        taken = taken.union(&some);
+        if !more {
+            break;
+        }
+        tokio::time::sleep(TAKES_APART).await;
+    }
+    Ok(Some(taken))
+}
+
+/// Takes what it can; gives also whether another node had one of the dead ones' rows just then.
+async fn take(
+    connection: &mut PgConnection,
+    node: &Node,
+    slots: &Slots,
+) -> Result<Option<(Slots, bool)>, sqlx::Error> {
     let wanted: Vec<i16> = slots.iter().map(i16::from).collect();
     let mut transaction = connection.begin().await?;
     if lock_lease(&mut transaction, node).await?.is_none() {
         transaction.rollback().await?;
         return Ok(None);
     }
-    // A transaction of a dead node that is still open holds its row, and is waited for by trying again.
+    // A transaction of a dead node that is still open holds its row, and is waited for by trying again; so does one of
+    // another node that takes its part.
     let dead: Vec<i32> = sqlx::query_scalar(
         "SELECT id FROM node WHERE lease_until <= clock_timestamp() \
          AND id IN (SELECT slot.node FROM slot WHERE slot = ANY($1)) ORDER BY id FOR UPDATE SKIP LOCKED",
@@ -260,8 +287,16 @@ async fn take(
     .bind(&dead)
     .fetch_all(&mut *transaction)
     .await?;
+    let more = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM slot JOIN node ON node.id = slot.node \
+         WHERE slot = ANY($1) AND lease_until <= clock_timestamp() AND node.id <> ALL($2))",
+    )
+    .bind(&wanted)
+    .bind(&dead)
+    .fetch_one(&mut *transaction)
+    .await?;
     transaction.commit().await?;
-    Ok(Some(taken.into_iter().filter_map(|slot| u8::try_from(slot).ok()).collect()))
+    Ok(Some((taken.into_iter().filter_map(|slot| u8::try_from(slot).ok()).collect(), more)))
 }
 
 /// Makes sure that this node's lease runs, and that nobody takes anything from it before the transaction ends; gives

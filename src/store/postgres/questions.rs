@@ -37,13 +37,20 @@ impl Questions {
         slots: &Slots,
         after: Option<&PinId>,
     ) -> Result<Vec<InFlight>, Unavailable> {
-        let slots: Vec<i16> = slots.iter().map(i16::from).collect();
         let (slot, pin) = after.map_or((-1, ""), |pin| (i16::from(slot_of(pin)), pin.as_str()));
+        let later: Vec<i16> = slots.iter().map(i16::from).filter(|later| *later > slot).collect();
+        // The slot that was begun, and those behind it, each by its own range of the index: "(slot, pin_id) > …" of
+        // these slots would read all before it once more for each page.
         let rows = sqlx::query(
-            "SELECT pin_id, submitted_at, deadline_at FROM pin \
-             WHERE (slot, pin_id) > ($2, $3) AND slot = ANY($1) ORDER BY slot, pin_id LIMIT $4",
+            "SELECT pin_id, submitted_at, deadline_at FROM ( \
+                 (SELECT slot, pin_id, submitted_at, deadline_at FROM pin WHERE slot = $2 AND pin_id > $3 \
+                  ORDER BY slot, pin_id LIMIT $4) \
+                 UNION ALL \
+                 (SELECT slot, pin_id, submitted_at, deadline_at FROM pin WHERE slot = ANY($1) \
+                  ORDER BY slot, pin_id LIMIT $4)) AS next \
+             ORDER BY slot, pin_id LIMIT $4",
         )
-        .bind(slots)
+        .bind(later)
         .bind(slot)
         .bind(pin)
         .bind(LOAD_PAGE)

@@ -1,0 +1,44 @@
+//! Nodes that share a PostgreSQL: whole lives, the PINs of a node that dies, and what a PIN costs the database.
+//!
+//! PostgreSQL (14 or later) is as it comes from Debian, but for its sockets: every commit waits for the disk.
+
+use super::lives::{self, Lived};
+use super::postgres::{Database, Postgres};
+use super::report::{Asked, Report};
+use super::{database_work, takeover};
+
+pub fn measure(report: &mut Report, runs: usize) {
+    let Some(server) = Postgres::launch() else { return };
+    // Tests make it small.
+    let settings = server.database();
+    settings.execute("ALTER SYSTEM RESET shared_buffers");
+    server.restart_immediately();
+    alive(report, &server, runs);
+    takeover::measure(report, &server, runs);
+    // It costs the server something, so it comes after what is timed.
+    settings.execute("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'");
+    server.restart_immediately();
+    database_work::measure(report, &server);
+}
+
+fn alive(report: &mut Report, server: &Postgres, runs: usize) {
+    for (nodes, what, asked) in
+        [(1, "whole lives a second, one node", Asked::AtLeast(5000.0)), (3, "  three nodes", Asked::Nothing)]
+    {
+        let runs: Vec<Lived> = (0..runs).map(|_| lives_of(server, nodes)).collect();
+        let of = |figure: fn(&Lived) -> f64| runs.iter().map(figure).collect::<Vec<_>>();
+        report.figure(what, of(|l| l.per_second), "/s", asked);
+        report.figure("    commit, 99th percentile", of(|l| l.commit_p99 * 1000.0), "ms", Asked::Nothing);
+        report.figure("    nodes' CPU seconds per 1,000 polls", of(|l| l.cpu_per_1000), "s", Asked::Nothing);
+        report.figure("    lives in a commit", of(|l| l.per_commit), "", Asked::Nothing);
+    }
+}
+
+fn lives_of(server: &Postgres, nodes: usize) -> Lived {
+    lives::measured(nodes, &[&store(&server.database())])
+}
+
+/// The setting by which nodes share a database.
+pub fn store(database: &Database) -> String {
+    format!("store.url={}", database.url())
+}
