@@ -33,7 +33,7 @@ const MAX_BATCH: usize = 8192;
 const BUSY: usize = 64;
 
 /// How long the next one then waits for more: together they write fewer pages. A lone client never waits for it.
-const GATHER: Duration = Duration::from_millis(2);
+const GATHER: Duration = Duration::from_millis(5);
 
 /// How long after a failed transaction the next is tried, when nothing else asks for one.
 const RETRY: Duration = Duration::from_secs(1);
