@@ -261,6 +261,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                 self.publish(Applied::default(), &mut waiting).await;
                 continue;
             }
+            // One that is full left more behind than the next can take.
             busy = (BUSY..MAX_BATCH).contains(&work.changes());
             let begun = Instant::now();
             let result = self.connection.apply(&work, self.max_in_flight).await;
