@@ -152,6 +152,11 @@ const AFTER_A_STOP: &[Case] = &[
         a_flipped_bit_in_a_pin_id,
         &["is damaged", "a PIN in flight is damaged", "Restore a backup"],
     ),
+    (
+        "a PIN in flight that stands there twice",
+        |home| sql(home, "INSERT INTO pin SELECT NULL, pin_id, pin_hash, 0, 0, NULL, NULL FROM pin LIMIT 1"),
+        &["is damaged", "1500 PINs in flight are 1501 rows"],
+    ),
     ("a backup of before the last commits", an_older_copy, LOST),
 ];
 
@@ -172,11 +177,11 @@ fn an_older_copy(home: &Home) {
     sql(home, "UPDATE history SET commits = commits - 1");
 }
 
-/// Into another valid one, at a place where only the order of the IDs tells.
+/// Into another valid one.
 fn a_flipped_bit_in_a_pin_id(home: &Home) {
     let bytes = fs::read(home.database()).unwrap();
     let place = memchr::memmem::rfind(&bytes, b"sim-waiting-7").expect("a PIN in flight is in the file");
-    overwrite(&home.database(), place as u64, b"c");
+    overwrite(&home.database(), place as u64 + 12, b"6");
 }
 
 /// Does something to the database that no daemon does, and leaves no WAL.

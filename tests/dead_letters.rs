@@ -33,7 +33,8 @@ fn finish(place: &Place, pins: &[&str]) {
 fn offline<T>(place: &Place, work: impl AsyncFnOnce(&Writer) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (store, connection) = store::open_sqlite(&place.path("pinwatch.db")).await.unwrap();
+        let (store, connection) =
+            store::open_sqlite(&place.path("pinwatch.db")).await.unwrap().load(|_| {}).await.unwrap();
         // Nobody hears of commits.
         let (committed, _) = tokio::sync::mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(connection, committed, usize::MAX);

@@ -55,7 +55,9 @@ fn a_poll_allocates_no_more_than_it_did() {
         let (pin, now) = (format!("{n:032X}").parse().unwrap(), core.clock().wall());
         core.accept(&InFlight { pin, submitted_at: now, deadline_at: now + Duration::from_secs(3600) });
     }
-    let (store, connection) = runtime.block_on(open_sqlite(&folder.path().join("pinwatch.db"))).unwrap();
+    let (store, connection) = runtime.block_on(async {
+        open_sqlite(&folder.path().join("pinwatch.db")).await.unwrap().load(|_| {}).await.unwrap()
+    });
     let (_schedule, inbox, events) = Schedule::channel();
     let (writer, writing) = Writer::new(connection, inbox, PINS);
     runtime.spawn(writing.run());

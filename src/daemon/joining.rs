@@ -3,7 +3,7 @@
 //! Promises that a lease is kept from the registration until everything is written, whatever the start and the stop
 //! are at meanwhile. Without other nodes there is nothing to keep.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -34,8 +34,8 @@ pub struct Opened {
 
 /// Whose it is.
 pub enum Kind {
-    /// This machine's own, in this file.
-    Own(PathBuf),
+    /// This machine's own.
+    Own,
     /// One that nodes share.
     Shared(Box<Joining>),
 }
@@ -48,13 +48,15 @@ pub struct Joining {
     lease: Duration,
 }
 
-/// Opens the store; where nodes share it, this one is registered then. Who is `leaving` waits for no lease.
-pub async fn open(config: &Config, leaving: &CancellationToken) -> Result<Opened, DaemonError> {
+/// Opens the store. This machine's own PINs in flight are loaded then; where nodes share it, this one is registered,
+/// and has none yet. Who is `leaving` waits for no lease.
+pub async fn open(
+    config: &Config,
+    core: &mut schedule::Core,
+    leaving: &CancellationToken,
+) -> Result<Opened, DaemonError> {
     let (url, shown) = match &config.store.url {
-        StoreUrl::Sqlite(path) => {
-            let (store, connection) = store::open_sqlite(path).await?;
-            return Ok(Opened { store, connection, kind: Kind::Own(path.clone()) });
-        }
+        StoreUrl::Sqlite(path) => return load(core, path).await,
         StoreUrl::Postgres { url, shown } => (url, shown),
     };
     let lease = config.cluster.lease;
@@ -75,26 +77,27 @@ pub async fn open(config: &Config, leaving: &CancellationToken) -> Result<Opened
         }
     };
     let (store, connection) = membership.store().await?;
+    core.restore(&store.brake().await?);
+    core.hold_none();
     let joining = Joining { membership, id, registered, lease };
     Ok(Opened { store, connection, kind: Kind::Shared(Box::new(joining)) })
 }
 
-/// Loads every PIN in flight of this machine's own store.
-pub async fn load(
-    core: &mut schedule::Core,
-    store: &Store,
-    in_flight: usize,
-    path: &Path,
-) -> Result<(), DaemonError> {
-    core.reserve(in_flight);
+/// Opens this machine's own store, and takes over every PIN in flight, and the brake.
+async fn load(core: &mut schedule::Core, path: &Path) -> Result<Opened, DaemonError> {
+    let unloaded = store::open_sqlite(path).await?;
+    core.reserve(unloaded.in_flight());
     notify::starting("starting: the PINs in flight are loaded");
+    let mut resumed = core.resume_all();
+    let (store, connection) = unloaded.load(|pin| resumed.resume(&pin)).await?;
+    resumed.done();
     let damaged = |what| OpenError::Damaged { path: path.to_owned(), what };
-    schedule::resume(core, store).await.map_err(|error| damaged(error.0.to_string()))?;
-    if core.in_flight() != in_flight {
-        let what = format!("of {in_flight} PINs in flight {} can be read", core.in_flight());
+    if core.in_flight() != connection.in_flight() {
+        let what = format!("{} PINs in flight are {} rows", core.in_flight(), connection.in_flight());
         return Err(damaged(what).into());
     }
-    Ok(())
+    core.restore(&store.brake().await.map_err(|error| damaged(error.0.to_string()))?);
+    Ok(Opened { store, connection, kind: Kind::Own })
 }
 
 /// Stable over restarts, and different for two daemons of one machine.

@@ -150,17 +150,9 @@ impl Daemon {
         let config = &configured.config;
         let client = Arc::new(CurrentClient::new(Client::new(&config.api)?));
         let clock = Clock::system();
-        let Opened { store, connection, mut kind } = joining::open(config, &leaving).await?;
-
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
-        match &kind {
-            Kind::Own(path) => joining::load(&mut core, &store, connection.in_flight(), path).await?,
-            Kind::Shared(_) => {
-                core.restore(&store.brake().await?);
-                core.hold_none();
-            }
-        }
+        let Opened { store, connection, mut kind } = joining::open(config, &mut core, &leaving).await?;
         let in_flight = core.in_flight();
 
         let (schedule, inbox, events) = Schedule::channel();
@@ -187,7 +179,7 @@ impl Daemon {
             Ok::<_, DaemonError>(warn_of_unknown_sinks(&store, &config.sinks).await?)
         };
         match &mut kind {
-            Kind::Own(_) => starting.await?,
+            Kind::Own => starting.await?,
             Kind::Shared(joining) => joining.while_renewing(starting).await?,
         }
 
@@ -219,7 +211,7 @@ impl Daemon {
             "schedule"
         });
         let mut member = match kind {
-            Kind::Own(_) => None,
+            Kind::Own => None,
             Kind::Shared(joining) => {
                 Some(joining.join(schedule.clone(), writer.clone(), health.clone(), stop.clone()))
             }

@@ -28,7 +28,8 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, connection) = store::open_sqlite(&folder.path().join("db")).await.unwrap();
+        let (store, connection) =
+            store::open_sqlite(&folder.path().join("db")).await.unwrap().load(|_| {}).await.unwrap();
         // Nobody hears of commits.
         let (committed, _) = mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(connection, committed, usize::MAX);

@@ -180,7 +180,7 @@ pub fn finished(
 }
 
 /// The answer to a list: PINs with what the schedule knows of them, or with the node that does, and where to go on.
-pub fn list(pins: &[InFlight], live: &[Option<Live>], others: Option<&View>, next: Option<&PinId>) -> String {
+pub fn list(pins: &[InFlight], live: &[Option<Live>], others: Option<&View>, next: Option<&str>) -> String {
     let pins: Vec<_> = pins
         .iter()
         .zip(live)
@@ -199,7 +199,7 @@ pub fn list(pins: &[InFlight], live: &[Option<Live>], others: Option<&View>, nex
         .collect();
     let mut answer = serde_json::json!({"ok": true, "pins": pins});
     if let Some(next) = next {
-        answer["next"] = next.as_str().into();
+        answer["next"] = next.into();
     }
     line(&answer)
 }

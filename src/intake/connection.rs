@@ -18,7 +18,7 @@ use super::request::{Code, Refusal, Request, Submit, parse};
 use super::{Services, elsewhere, upkeep};
 use crate::pin::PinId;
 use crate::schedule::Stopping;
-use crate::store::{Fate, NewPin, Outcome, Unavailable};
+use crate::store::{Fate, NewPin, Outcome, Page, Unavailable};
 
 /// Submits that are handed to the store together.
 const BATCH: usize = 4096;
@@ -325,14 +325,17 @@ impl Connection<'_> {
     }
 
     async fn list(&self, limit: u32, after: &str) -> Result<String, Ended> {
-        let pins = self.services.store.in_flight_after(after, limit).await?;
+        let page = self.services.store.in_flight_after(after, limit).await?;
+        let Page { pins, next } = page.ok_or_else(|| {
+            Code::InvalidRequest
+                .because(r#""after" is neither what an answer gave as "next" nor a PIN that is in flight"#)
+        })?;
         let live = self.services.schedule.live(pins.iter().map(|pin| pin.pin.clone()).collect()).await?;
-        let next = pins.last().filter(|_| pins.len() == limit as usize).map(|pin| &pin.pin);
         let view = match &self.services.cluster {
             Some(cluster) if live.iter().any(Option::is_none) => Some(cluster.shared.look().await?),
             _ => None,
         };
-        Ok(answer::list(&pins, &live, view.as_ref(), next))
+        Ok(answer::list(&pins, &live, view.as_ref(), next.as_deref()))
     }
 
     async fn stats(&self) -> Result<String, Ended> {

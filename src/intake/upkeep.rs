@@ -190,7 +190,8 @@ mod tests {
 
     /// A store with so many outcomes, which a sink has.
     async fn services(folder: &std::path::Path, outcomes: usize) -> Services {
-        let (store, mut connection) = store::open_sqlite(&folder.join("db")).await.unwrap();
+        let (store, mut connection) =
+            store::open_sqlite(&folder.join("db")).await.unwrap().load(|_| {}).await.unwrap();
         connection.register_sink("sink", true).await.unwrap();
         let (committed, _) = mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(connection, committed, usize::MAX);

@@ -34,7 +34,7 @@ use crate::config;
 use crate::outcome::{Deliveries, Verdict};
 use crate::pin::PinId;
 use crate::poll::Meaning;
-use crate::store::{Committed, InFlight, Outcome, Record, SavedBrake, Store, Unavailable, Writer};
+use crate::store::{Committed, Outcome, Record, SavedBrake, Writer};
 
 /// Events that may wait for the schedule; who finds it full waits.
 const INBOX: usize = 256;
@@ -400,15 +400,6 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
             counts: self.core.counts.clone(),
         }
     }
-}
-
-/// Loads every PIN in flight from the store, and the brake.
-pub async fn resume(core: &mut Core, store: &Store) -> Result<(), Unavailable> {
-    core.restore(&store.brake().await?);
-    let mut resumed = core.resume_all();
-    store.each_in_flight(&mut |pin: InFlight| resumed.resume(&pin)).await?;
-    resumed.done();
-    Ok(())
 }
 
 async fn sleep_until(instant: Option<tokio::time::Instant>) {

@@ -54,7 +54,8 @@ struct Outbox {
 impl Outbox {
     async fn with(outcomes: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, mut connection) = store::open_sqlite(&folder.path().join("db")).await.unwrap();
+        let (store, mut connection) =
+            store::open_sqlite(&folder.path().join("db")).await.unwrap().load(|_| {}).await.unwrap();
         connection.register_sink(SINK, true).await.unwrap();
         // Nobody hears of commits.
         let (committed, _) = mpsc::channel::<Committed>(1);

@@ -18,8 +18,8 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-pub use reads::{Reads, Store};
-pub use sqlite::{OpenError, open as open_sqlite};
+pub use reads::{Page, Reads, Store};
+pub use sqlite::{OpenError, Unloaded, open as open_sqlite};
 pub use transaction::{Applied, ClusterApplied, ClusterWork, Orphan, Transaction, Writes};
 pub use writer::{StoreTrouble, Writer, WriterTask};
 

@@ -10,6 +10,14 @@ use super::{DeadLetter, Failed, InFlight, Outcome, SavedBrake, Unavailable};
 use crate::outcome::Submission;
 use crate::pin::PinId;
 
+/// Some of the PINs in flight, in an order in which those that stay do so.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Page {
+    pub pins: Vec<InFlight>,
+    /// What the next page begins behind, whoever leaves meanwhile; `None` where there is none.
+    pub next: Option<String>,
+}
+
 /// The reading side of the store. Cheap to clone.
 #[derive(Clone)]
 pub struct Store(Arc<dyn Reads>);
@@ -32,14 +40,9 @@ impl Deref for Store {
 /// cursor is that of this node's sink; PINs, outcomes by PIN and dead letters are those of all.
 #[async_trait]
 pub trait Reads: Send + Sync {
-    /// Gives every PIN in flight to `take`, in the order of their IDs. Not while anybody writes.
-    ///
-    /// # Errors
-    /// The store can't be read, or a row is damaged.
-    async fn each_in_flight(&self, take: &mut (dyn FnMut(InFlight) + Send)) -> Result<(), Unavailable>;
-
-    /// At most `limit` PINs in flight after `after`, in the order of their IDs.
-    async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Vec<InFlight>, Unavailable>;
+    /// A page of at most `limit` PINs in flight: the first one for `""`, else the one behind a [`Page::next`] or behind a
+    /// PIN that is in flight. `None` if `after` is none of these.
+    async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Option<Page>, Unavailable>;
 
     /// The brake as it last was.
     async fn brake(&self) -> Result<SavedBrake, Unavailable>;

@@ -16,7 +16,7 @@ fn commits(database: &Path) -> u64 {
 async fn a_search_for_old_outcomes_that_finds_none_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pinwatch.db");
-    let (store, connection) = super::open_sqlite(&path).await.unwrap();
+    let (store, connection) = super::open_sqlite(&path).await.unwrap().load(|_| {}).await.unwrap();
     let (committed, mut told) = tokio::sync::mpsc::channel::<Committed>(16);
     let (writer, task) = Writer::new(connection, committed, 10);
     let task = tokio::spawn(task.run());

@@ -206,7 +206,8 @@ fn a_store_in_use_is_not_moved_and_not_moved_onto() {
 /// More than a move does in a moment: PINs, outcomes, and of these some that a sink has not got or has given up.
 const MANY: &str = "
     WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 30000)
-    INSERT INTO pin SELECT 'P' || n, 1767225600000 + n, 4102444800000 + n, 'ref' || n, json_object('n', n) FROM n;
+    INSERT INTO pin (pin_id, submitted_at, deadline_at, reference, metadata)
+        SELECT 'P' || n, 1767225600000 + n, 4102444800000 + n, 'ref' || n, json_object('n', n) FROM n;
     WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 60000)
     INSERT INTO outcome (pin_id, finished_at, record) SELECT 'E' || n, 1767225600000 + n, json_object('id', n) FROM n;
     INSERT INTO delivery SELECT 'webhook', seq, seq % 3 = 0, 2, 1767225600000, 1767225600000 + seq, 'error ' || seq

@@ -97,12 +97,11 @@ fn the_same_pin_twice_in_one_go_is_accepted_once() {
 }
 
 #[test]
-fn list_gives_every_pin_in_flight_once_by_pages() {
+fn list_gives_every_pin_in_flight_once_by_pages_in_the_order_in_which_they_came() {
     let daemon = idle();
     let mut client = daemon.client();
-    let mut pins: Vec<String> = (0..250).map(|n| format!("pin-{n:x}")).collect();
+    let pins: Vec<String> = (0..250).map(|n| format!("pin-{n:x}")).collect();
     client.submit_all(&pins);
-    pins.sort();
     for limit in [1000, 100, 125, 7] {
         let mut request = json!({"op": "list", "limit": limit});
         let mut listed = Vec::new();
@@ -121,7 +120,11 @@ fn list_gives_every_pin_in_flight_once_by_pages() {
         }
         assert_eq!(listed, pins, "limit {limit}");
     }
-    assert_eq!(client.op(&json!({"op": "list", "after": "zzz"})), json!({"ok": true, "pins": []}));
+    assert_eq!(client.op(&json!({"op": "list", "after": "pin-f9"})), json!({"ok": true, "pins": []}));
+    assert_eq!(client.op(&json!({"op": "list", "after": "pin-f8"}))["pins"][0]["pinId"], "pin-f9");
+    for unknown in ["zzz", "@x", "@", "@1 ", "a b"] {
+        assert_eq!(code(&client.op(&json!({"op": "list", "after": unknown}))), "invalid_request");
+    }
     assert_eq!(client.op(&json!({"op": "list"}))["pins"].as_array().unwrap().len(), 100);
 }
 

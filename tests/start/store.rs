@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::common::{Place, change, change_as_if_killed, flip_a_byte};
+use super::common::{Place, change, change_as_if_killed, count, flip_a_byte};
 use super::{NOWHERE, assert_refused, contents};
 
 /// As [`assert_refused`]; and no byte of the database was changed, nor anything put beside it but the lock.
@@ -73,6 +73,41 @@ fn a_database_of_a_newer_version_is_left_as_it_is() {
     let place = used();
     change_as_if_killed(&place.store(), newer);
     assert_untouched(&place, &["written by a newer pinwatch", "9999"]);
+}
+
+/// Turns a database into one of the schema before, where PINs stood in the order of their IDs.
+const AS_BEFORE: &str = "
+    CREATE TABLE before (pin_id TEXT NOT NULL PRIMARY KEY, submitted_at INTEGER NOT NULL, deadline_at INTEGER NOT NULL,
+                         reference TEXT, metadata TEXT) STRICT, WITHOUT ROWID;
+    INSERT INTO before SELECT pin_id, submitted_at, deadline_at, 'order of ' || pin_id, '{}' FROM pin;
+    DROP TABLE pin;
+    ALTER TABLE before RENAME TO pin;
+    DELETE FROM _sqlx_migrations WHERE version = 2";
+
+#[test]
+fn a_database_of_an_earlier_version_is_brought_up_to_date_with_every_pin() {
+    for change in [change, change_as_if_killed] {
+        let mut place = used();
+        change(&place.store(), AS_BEFORE);
+        for _ in 0..2 {
+            let daemon = place.start();
+            let mut client = daemon.client();
+            assert_eq!(client.stats()["inFlight"], 3000);
+            assert_eq!(client.submit("PIN-7"), "duplicate");
+            let pin = &client.ask(r#"{"op":"show","pinId":"PIN-2999"}"#)["pin"];
+            assert_eq!(
+                (&pin["state"], &pin["reference"]),
+                (&"in_flight".into(), &"order of PIN-2999".into())
+            );
+            drop(client);
+            place = daemon.terminate();
+        }
+        // The oldest first, as they will be from now on.
+        let order = "SELECT count(*) FROM pin JOIN pin AS next ON next.number = pin.number + 1 \
+                     WHERE next.submitted_at < pin.submitted_at";
+        assert_eq!(count(&place.store(), order), 0);
+        assert_eq!(count(&place.store(), "SELECT count(*) FROM pin"), 3000);
+    }
 }
 
 #[test]

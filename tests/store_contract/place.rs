@@ -39,7 +39,8 @@ impl Place {
     pub async fn node(&self) -> Node {
         match self {
             Self::Sqlite(folder) => {
-                let (store, writes) = store::open_sqlite(&folder.path().join("db")).await.unwrap();
+                let (store, writes) =
+                    store::open_sqlite(&folder.path().join("db")).await.unwrap().load(|_| {}).await.unwrap();
                 Node { store, writes, membership: None }
             }
             Self::Postgres(database) => node_at(&database.url(), "a", &Slots::ALL).await,

@@ -46,7 +46,8 @@ impl Folder {
 
     /// Starts the sink.
     pub async fn start(&self, webhook: &Webhook) -> Bench {
-        let (store, mut connection) = store::open_sqlite(&self.database()).await.unwrap();
+        let (store, mut connection) =
+            store::open_sqlite(&self.database()).await.unwrap().load(|_| {}).await.unwrap();
         let cursor = connection.register_sink("hook", true).await.unwrap();
         let (committed, mut commits) = mpsc::channel::<Committed>(64);
         let (writer, task) = Writer::new(connection, committed, 1_000_000);

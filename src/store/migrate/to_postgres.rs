@@ -204,19 +204,20 @@ impl Run<'_> {
     }
 
     async fn pins(&mut self) -> Result<(), MigrateError> {
-        let mut after = String::new();
+        let mut after = i64::MIN;
         loop {
-            let page: Vec<Pin> = sqlx::query_as(
-                "SELECT pin_id, submitted_at, deadline_at, reference, metadata FROM pin \
-                 WHERE pin_id > ?1 ORDER BY pin_id LIMIT ?2",
+            let page: Vec<NumberAndPin> = sqlx::query_as(
+                "SELECT number, pin_id, submitted_at, deadline_at, reference, metadata FROM pin \
+                 WHERE number > ?1 ORDER BY number LIMIT ?2",
             )
-            .bind(&after)
+            .bind(after)
             .bind(PAGE)
             .fetch_all(&mut self.source)
             .await
             .map_err(sql_of("read", self.path))?;
             let Some(last) = page.last() else { return Ok(()) };
-            after.clone_from(&last.pin_id);
+            after = last.number;
+            let page: Vec<Pin> = page.into_iter().map(|NumberAndPin { pin, .. }| pin).collect();
             sqlx::query(
                 "INSERT INTO pin (slot, pin_id, submitted_at, deadline_at, reference, metadata) \
                  SELECT * FROM UNNEST($1::smallint[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[])",
@@ -234,4 +235,11 @@ impl Run<'_> {
             self.tell();
         }
     }
+}
+
+#[derive(sqlx::FromRow)]
+struct NumberAndPin {
+    number: i64,
+    #[sqlx(flatten)]
+    pin: Pin,
 }

@@ -300,10 +300,11 @@ impl Run<'_> {
             self.begin().await?;
             for (_, row) in &page {
                 sqlx::query(
-                    "INSERT INTO pin (pin_id, submitted_at, deadline_at, reference, metadata) \
-                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                    "INSERT INTO pin (pin_id, pin_hash, submitted_at, deadline_at, reference, metadata) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 )
                 .bind(&row.pin_id)
+                .bind(sqlite::pin_hash(&row.pin_id))
                 .bind(row.submitted_at)
                 .bind(row.deadline_at)
                 .bind(&row.reference)

@@ -9,16 +9,13 @@ use sqlx::Row;
 use sqlx::postgres::{PgPool, PgRow};
 
 use super::super::rows::{raw, timestamp};
-use super::super::{DeadLetter, Failed, InFlight, Outcome, Reads, SavedBrake, Unavailable};
+use super::super::{DeadLetter, Failed, InFlight, Outcome, Page, Reads, SavedBrake, Unavailable};
 use super::Node;
 use super::connect::answer;
 use super::page::{failed, in_flight, outcome};
 use crate::outcome::Submission;
 use crate::pin::PinId;
 use crate::slot::slot_of;
-
-/// PINs that are loaded at once.
-const LOAD_PAGE: u32 = 4096;
 
 /// Dead letters are read until they have so many bytes, about: an answer is one line.
 const DEAD_LETTERS_BYTES: usize = 1024 * 1024;
@@ -35,19 +32,13 @@ fn slot(pin: &PinId) -> i16 {
 
 #[async_trait]
 impl Reads for Reader {
-    async fn each_in_flight(&self, take: &mut (dyn FnMut(InFlight) + Send)) -> Result<(), Unavailable> {
-        let mut after = String::new();
-        loop {
-            let page = self.in_flight_after(&after, LOAD_PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            last.pin.as_str().clone_into(&mut after);
-            page.into_iter().for_each(&mut *take);
-        }
-    }
-
-    async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Vec<InFlight>, Unavailable> {
-        // The order is that of slots first; what is no PIN ID is in front of them all.
-        let slot = after.parse().map_or(-1, |pin| slot(&pin));
+    async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Option<Page>, Unavailable> {
+        // The order is that of slots first.
+        let slot = match after.parse() {
+            Ok(pin) => slot(&pin),
+            Err(_) if after.is_empty() => -1,
+            Err(_) => return Ok(None),
+        };
         let rows = sqlx::query(
             "SELECT pin_id, submitted_at, deadline_at FROM pin WHERE (slot, pin_id) > ($1, $2) \
              ORDER BY slot, pin_id LIMIT $3",
@@ -57,7 +48,9 @@ impl Reads for Reader {
         .bind(i64::from(limit))
         .fetch_all(&self.readers);
         let rows = answer(rows).await?;
-        Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
+        let pins: Vec<InFlight> = rows.iter().map(in_flight).collect::<Result<_, _>>()?;
+        let next = pins.last().filter(|_| pins.len() == limit as usize).map(|last| last.pin.to_string());
+        Ok(Some(Page { pins, next }))
     }
 
     async fn brake(&self) -> Result<SavedBrake, Unavailable> {

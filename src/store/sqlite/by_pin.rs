@@ -4,13 +4,11 @@
 //! there are many, and are put in in the order of their hashes, a stretch at each commit: a page takes several,
 //! and no commit is long. `history.indexed` says from where on outcomes are to be looked at after a start.
 
-use std::collections::BTreeSet;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ring::digest;
 use sqlx::sqlite::SqliteConnection;
 
+use super::by_hash::{Entries, Entry, hash};
 use super::many::Many;
 
 /// Entries that wait, about: half a megabyte or so, and a tenth of a second at the next start.
@@ -19,35 +17,10 @@ const WAITING: usize = 32_768;
 /// Outcomes that are read at once at the start.
 const PAGE: i64 = 4096;
 
-/// A PIN's hash and the `seq` of an outcome.
-pub type Entry = (i64, i64);
-
-/// The hash of a PIN ID: 48 bits, so that an entry is short. Of SHA-256, so that nobody can choose IDs that
-/// collide; those that do are told apart by the outcomes.
-pub fn hash(pin: &str) -> i64 {
-    let digest = digest::digest(&digest::SHA256, pin.as_bytes());
-    digest.as_ref().iter().take(6).fold(0, |hash, byte| hash << 8 | i64::from(*byte))
-}
-
-/// The entries that the file may not have yet. Clones share them.
-#[derive(Clone, Default)]
-pub struct Waiting(Arc<Mutex<BTreeSet<Entry>>>);
-
-impl Waiting {
-    /// The outcomes of a PIN with this hash, the newest first.
-    pub fn seqs(&self, hash: i64) -> Vec<i64> {
-        self.lock().range((hash, i64::MIN)..=(hash, i64::MAX)).rev().map(|(_, seq)| *seq).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<Entry>> {
-        // Nothing within a lock can panic but an allocation.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The writer's side.
 pub struct Index {
-    pub waiting: Waiting,
+    /// The entries that the file may not have yet.
+    pub waiting: Entries,
     /// How many wait, about.
     pub target: usize,
     /// The last entry that was put in, on the way through all that wait.
@@ -81,7 +54,7 @@ impl Index {
     pub async fn load(connection: &mut SqliteConnection, newest: i64) -> Result<Self, sqlx::Error> {
         let mut from: i64 =
             sqlx::query_scalar("SELECT indexed FROM history").fetch_one(&mut *connection).await?;
-        let waiting = Waiting::default();
+        let waiting = Entries::default();
         loop {
             let page: String = sqlx::query_scalar(
                 "SELECT json_group_array(json_array(seq, pin_id)) FROM \
@@ -95,7 +68,7 @@ impl Index {
                 serde_json::from_str(&page).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
             let Some((last, _)) = page.last() else { break };
             from = *last;
-            waiting.lock().extend(page.iter().map(|(seq, pin)| (hash(pin), *seq)));
+            waiting.lock().extend(page.iter().map(|(seq, pin)| Entry::new(hash(pin), *seq)));
         }
         Ok(Self { waiting, target: WAITING, at: None, began: newest })
     }
@@ -122,7 +95,7 @@ impl Index {
                 step.began = Some(newest);
             }
         }
-        PUT.execute(connection, &step.put, |query, (hash, seq)| query.bind(*hash).bind(*seq)).await?;
+        PUT.execute(connection, &step.put, |query, entry| query.bind(entry.hash()).bind(entry.row())).await?;
         if step.began.is_some() {
             sqlx::query("UPDATE history SET indexed = ?1").bind(self.began).execute(connection).await?;
         }
@@ -149,7 +122,7 @@ impl Index {
 
     /// Takes the entries of outcomes out of the file that were removed before in this transaction.
     pub async fn drop(connection: &mut SqliteConnection, entries: &[Entry]) -> Result<(), sqlx::Error> {
-        DROP.execute(connection, entries, |query, (hash, _)| query.bind(*hash)).await
+        DROP.execute(connection, entries, |query, entry| query.bind(entry.hash())).await
     }
 
     /// They are removed, durably.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::super::open::open_both;
+use super::super::open::open as open_file;
 use super::super::write::WriteConnection;
 use super::super::{Reader, Transaction};
 use crate::outcome::{Ending, Verdict};
@@ -15,7 +15,7 @@ const ROOM: usize = 1000;
 
 /// So few entries wait that most are in the file soon.
 async fn open(path: &Path) -> (Reader, WriteConnection) {
-    let (reader, mut writer) = open_both(path).await.unwrap();
+    let (reader, mut writer) = open_file(path).await.unwrap().load_both(|_| {}).await.unwrap();
     writer.index.target = 5;
     (reader, writer)
 }

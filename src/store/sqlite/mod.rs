@@ -1,21 +1,24 @@
 //! The store in one SQLite file: WAL, `synchronous = FULL`, one writing connection, a few reading ones.
 
+mod by_hash;
 mod by_pin;
+mod load;
 mod many;
 mod open;
+mod pins;
 mod read;
 mod recent;
 mod rows;
 mod write;
 
-pub use open::{OpenError, open};
+pub use open::{OpenError, Unloaded, open};
 pub(super) use open::{lock_to_make, make, open_to_move};
 
 use async_trait::async_trait;
 use sqlx::SqlitePool;
 
-use self::by_pin::Waiting;
-pub(super) use self::by_pin::hash as pin_hash;
+use self::by_hash::Entries;
+pub(super) use self::by_hash::hash as pin_hash;
 use self::recent::Recent;
 use self::write::WriteConnection;
 use super::{Applied, Transaction, Unavailable, Writes};
@@ -24,7 +27,10 @@ use super::{Applied, Transaction, Unavailable, Writes};
 struct Reader {
     readers: SqlitePool,
     recent: Recent,
-    waiting: Waiting,
+    /// The PINs in flight, as of the last commit.
+    pins: Entries,
+    /// Outcomes that the file's index may not have.
+    waiting: Entries,
 }
 
 #[async_trait]

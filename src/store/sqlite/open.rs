@@ -13,9 +13,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use thiserror::Error;
 
-use super::super::{Store, Writes};
+use super::super::{InFlight, Store, Writes};
 use super::Reader;
 use super::by_pin::Index;
+use super::load::load;
 use super::recent::Recent;
 use super::write::{WriteConnection, note_commits};
 use crate::fault::fault_point;
@@ -64,40 +65,71 @@ pub enum OpenError {
     Sqlite { path: PathBuf, source: sqlx::Error },
 }
 
-/// Opens the database at `path`, makes it if there is none, and brings its schema up to date.
-pub async fn open(path: &Path) -> Result<(Store, Box<dyn Writes>), OpenError> {
-    let (reader, writer) = open_both(path).await?;
-    Ok((Store::new(reader), Box::new(writer)))
+/// A database that is open, and whose PINs in flight are still to be read.
+pub struct Unloaded {
+    path: PathBuf,
+    lock: File,
+    connection: SqliteConnection,
+    in_flight: usize,
+    commits: i64,
 }
 
-pub(super) async fn open_both(path: &Path) -> Result<(Reader, WriteConnection), OpenError> {
+/// Opens the database at `path`, makes it if there is none, and brings its schema up to date.
+pub async fn open(path: &Path) -> Result<Unloaded, OpenError> {
     let lock = lock_whole(path).await?;
     let mut connection = make(path).await?;
-    let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
-
-    let count = |sql| sqlx::query_scalar::<_, i64>(sql);
-    let commits = count("SELECT commits FROM history").fetch_one(&mut connection).await.map_err(sqlite)?;
+    let (commits, in_flight): (i64, i64) =
+        sqlx::query_as("SELECT commits, (SELECT count(*) FROM pin) FROM history")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(|error| judge(path, error))?;
     note_commits(&lock, commits);
-    let in_flight = count("SELECT count(*) FROM pin").fetch_one(&mut connection).await.map_err(sqlite)?;
-    let last_seq = count("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outcome'")
-        .fetch_one(&mut connection)
-        .await
-        .map_err(sqlite)?;
-
-    let readers = SqlitePoolOptions::new()
-        .max_connections(READERS)
-        .acquire_timeout(Duration::from_secs(10))
-        .connect_with(options(path).read_only(true).row_buffer_size(1024))
-        .await
-        .map_err(sqlite)?;
     let in_flight = usize::try_from(in_flight).unwrap_or(0);
-    let index = Index::load(&mut connection, last_seq).await.map_err(sqlite)?;
-    let recent = Recent::new(last_seq);
-    let reader = Reader { readers, recent: recent.clone(), waiting: index.waiting.clone() };
-    let next_seq = last_seq + 1;
-    let writer =
-        WriteConnection { connection, lock, in_flight, next_seq, commits, well: true, recent, index };
-    Ok((reader, writer))
+    Ok(Unloaded { path: path.to_owned(), lock, connection, in_flight, commits })
+}
+
+impl Unloaded {
+    /// How many PINs are in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Gives every PIN in flight to `take`, and the store.
+    pub async fn load(self, take: impl FnMut(InFlight)) -> Result<(Store, Box<dyn Writes>), OpenError> {
+        let (reader, writer) = self.load_both(take).await?;
+        Ok((Store::new(reader), Box::new(writer)))
+    }
+
+    pub(super) async fn load_both(
+        self,
+        take: impl FnMut(InFlight),
+    ) -> Result<(Reader, WriteConnection), OpenError> {
+        let Self { path, lock, mut connection, in_flight, commits } = self;
+        let judge = |error| judge(&path, error);
+        let pins = load(&mut connection, take).await.map_err(judge)?;
+        if pins.entries.len() != in_flight {
+            let what = format!("of {in_flight} PINs in flight {} can be read", pins.entries.len());
+            return Err(OpenError::Damaged { path, what });
+        }
+        let last_seq: i64 =
+            sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outcome'")
+                .fetch_one(&mut connection)
+                .await
+                .map_err(judge)?;
+        let index = Index::load(&mut connection, last_seq).await.map_err(judge)?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_with(options(&path).read_only(true).row_buffer_size(1024))
+            .await
+            .map_err(judge)?;
+        let recent = Recent::new(last_seq);
+        let (entries, waiting) = (pins.entries.clone(), index.waiting.clone());
+        let reader = Reader { readers, recent: recent.clone(), pins: entries, waiting };
+        let next_seq = last_seq + 1;
+        let writer = WriteConnection { connection, lock, pins, next_seq, commits, well: true, recent, index };
+        Ok((reader, writer))
+    }
 }
 
 /// Opens the database at `path` for somebody who moves what is in it elsewhere, and keeps daemons away from it as
@@ -251,6 +283,7 @@ fn judge(path: &Path, error: sqlx::Error) -> OpenError {
         None if matches!(error, sqlx::Error::RowNotFound) => {
             OpenError::Damaged { path, what: "a row is missing that it always has".into() }
         }
+        None if let sqlx::Error::Decode(what) = error => OpenError::Damaged { path, what: what.to_string() },
         _ => OpenError::Sqlite { path, source: error },
     }
 }

@@ -6,76 +6,51 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use sqlx::Row;
-use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::super::{DeadLetter, Failed, InFlight, Outcome, Reads, Record, SavedBrake, Unavailable};
+use super::super::{DeadLetter, Failed, InFlight, Outcome, Page, Reads, Record, SavedBrake, Unavailable};
 use super::Reader;
-use super::by_pin::hash;
+use super::by_hash::hash;
 use super::rows::{pin_id, raw, timestamp};
 use crate::outcome::Submission;
 use crate::pin::PinId;
 
-/// PINs that are loaded at once.
-const LOAD_PAGE: u32 = 4096;
-
-/// The columns of [`in_flight`], in its order.
-macro_rules! in_flight_columns {
-    () => {
-        "SELECT pin_id, submitted_at, deadline_at FROM pin "
-    };
-}
-
 /// Dead letters are read until they have so many bytes, about: an answer is one line.
 const DEAD_LETTERS_BYTES: usize = 1024 * 1024;
 
+/// Before the number of a row, where that is told: no PIN ID has it.
+const NUMBER: char = '@';
+
+impl Reader {
+    /// The row of a PIN that is in flight.
+    async fn number_of(&self, pin: &str) -> Result<Option<i64>, sqlx::Error> {
+        for number in self.pins.rows(hash(pin)) {
+            let sql = "SELECT number FROM pin WHERE number = ?1 AND pin_id = ?2";
+            let row = sqlx::query_scalar(sql).bind(number).bind(pin).fetch_optional(&self.readers).await?;
+            if row.is_some() {
+                return Ok(row);
+            }
+        }
+        Ok(None)
+    }
+}
+
 #[async_trait]
 impl Reads for Reader {
-    async fn each_in_flight(&self, take: &mut (dyn FnMut(InFlight) + Send)) -> Result<(), Unavailable> {
-        // One connection, for a page is asked for while the one before is taken in.
-        let mut connection = self.readers.acquire().await?;
-        let mut after = String::new();
-        let mut page = load_page(&mut connection, &after).await?;
-        while let Some(Page { pins, submitted, deadlines }) = page {
-            let last = pins.rsplit(' ').next().unwrap_or_default();
-            let take_in = async {
-                let damaged =
-                    |what: &str| Unavailable(format!("a PIN in flight is damaged: {what:?}").into());
-                let time = |millis: &str| millis.parse().map(timestamp).map_err(|_| damaged(millis));
-                let (mut submitted, mut deadlines) = (fields(&submitted), fields(&deadlines));
-                let mut before = after.as_str();
-                for pin in fields(&pins) {
-                    // A flipped bit in a PIN ID that still is one: `quick_check` does not look at the order.
-                    if pin <= before {
-                        return Err(damaged(pin));
-                    }
-                    let (Some(submitted), Some(deadline)) = (submitted.next(), deadlines.next()) else {
-                        return Err(damaged(pin));
-                    };
-                    take(InFlight {
-                        pin: pin.parse().map_err(|_| damaged(pin))?,
-                        submitted_at: time(submitted)?,
-                        deadline_at: time(deadline)?,
-                    });
-                    before = pin;
-                }
-                Ok(())
-            };
-            let (next, taken) = tokio::join!(biased; load_page(&mut connection, last), take_in);
-            taken?;
-            last.clone_into(&mut after);
-            page = next?;
-        }
-        Ok(())
-    }
-
-    async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Vec<InFlight>, Unavailable> {
-        let rows = sqlx::query(concat!(in_flight_columns!(), "WHERE pin_id > ?1 ORDER BY pin_id LIMIT ?2"))
-            .bind(after)
-            .bind(limit)
-            .fetch_all(&self.readers)
-            .await?;
-        Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
+    async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Option<Page>, Unavailable> {
+        // The order is that in which they came.
+        let after = match (after.strip_prefix(NUMBER).map(str::parse), after) {
+            (_, "") => Some(0),
+            (Some(number), _) => number.ok(),
+            (None, pin) => self.number_of(pin).await?,
+        };
+        let Some(after) = after else { return Ok(None) };
+        let sql = "SELECT pin_id, submitted_at, deadline_at, number FROM pin \
+                   WHERE number > ?1 ORDER BY number LIMIT ?2";
+        let rows = sqlx::query(sql).bind(after).bind(limit).fetch_all(&self.readers).await?;
+        let last: Option<i64> = rows.last().map(|row| row.try_get(3)).transpose()?;
+        let next = last.filter(|_| rows.len() == limit as usize).map(|number| format!("{NUMBER}{number}"));
+        Ok(Some(Page { pins: rows.iter().map(in_flight).collect::<Result<_, _>>()?, next }))
     }
 
     async fn brake(&self) -> Result<SavedBrake, Unavailable> {
@@ -88,8 +63,9 @@ impl Reads for Reader {
     }
 
     async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable> {
-        let sql = "SELECT submitted_at, reference, metadata, deadline_at FROM pin WHERE pin_id = ?1";
-        let row = sqlx::query(sql).bind(pin.as_str()).fetch_optional(&self.readers).await?;
+        let Some(number) = self.number_of(pin.as_str()).await? else { return Ok(None) };
+        let sql = "SELECT submitted_at, reference, metadata, deadline_at FROM pin WHERE number = ?1";
+        let row = sqlx::query(sql).bind(number).fetch_optional(&self.readers).await?;
         let Some(row) = row else { return Ok(None) };
         let submission = Submission {
             submitted_at: timestamp(row.try_get(0)?),
@@ -102,7 +78,7 @@ impl Reads for Reader {
     async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable> {
         let hash = hash(pin.as_str());
         // What waits is looked at first: what leaves it meanwhile is in the file by then.
-        for seq in self.waiting.seqs(hash) {
+        for seq in self.waiting.rows(hash) {
             let sql = "SELECT seq, pin_id, record FROM outcome WHERE seq = ?1 AND pin_id = ?2";
             let row = sqlx::query(sql).bind(seq).bind(pin.as_str()).fetch_optional(&self.readers).await?;
             if let Some(row) = row {
@@ -257,39 +233,6 @@ impl Reads for Reader {
     async fn close(&self) {
         self.readers.close().await;
     }
-}
-
-/// A page of the PINs in flight: one row, for a row each would wake SQLite's thread and ours for each.
-#[derive(sqlx::FromRow)]
-struct Page {
-    /// In ascending order, with a blank between each two, as have the other columns.
-    pins: String,
-    submitted: String,
-    deadlines: String,
-}
-
-/// What a column of a page has, in its order.
-fn fields(column: &str) -> impl Iterator<Item = &str> {
-    let mut begin = 0;
-    memchr::memchr_iter(b' ', column.as_bytes()).chain([column.len()]).map(move |end| {
-        let field = column.get(begin..end).unwrap_or_default();
-        begin = end + 1;
-        field
-    })
-}
-
-/// The page behind a PIN ID; `None` where there is no more.
-async fn load_page(connection: &mut SqliteConnection, after: &str) -> Result<Option<Page>, sqlx::Error> {
-    sqlx::query_as(concat!(
-        "SELECT group_concat(pin_id, ' ') AS pins, group_concat(submitted_at, ' ') AS submitted, \
-         group_concat(deadline_at, ' ') AS deadlines FROM (",
-        in_flight_columns!(),
-        "WHERE pin_id > ?1 ORDER BY pin_id LIMIT ?2) HAVING count(*) > 0"
-    ))
-    .bind(after)
-    .bind(LOAD_PAGE)
-    .fetch_optional(connection)
-    .await
 }
 
 fn in_flight(row: &SqliteRow) -> Result<InFlight, sqlx::Error> {

@@ -1,24 +1,19 @@
 //! One transaction: everything that changes the file.
 
-use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use jiff::Timestamp;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
-use tracing::error;
-use uuid::Uuid;
 
-use super::super::{
-    Applied, InFlight, NewPin, Order, Outcome, Progress, Record, SavedBrake, Submitted, Transaction,
-};
-use super::by_pin::{Entry, Index, Step, Waiting, hash};
-use super::many::Many;
+use super::super::{Applied, Order, Progress, SavedBrake, Transaction};
+use super::by_hash::{Entry, hash};
+use super::by_pin::{Index, Step};
+use super::pins::{Pins, Turnover};
 use super::recent::Recent;
-use super::rows::{json, raw, timestamp};
+use super::rows::json;
 use crate::fault::fault_point;
-use crate::outcome::{self, Submission, Verdict};
 
 /// The first `?2` outcomes that are older than `?1`, that every sink has and that are no dead letter.
 macro_rules! prunable {
@@ -36,7 +31,7 @@ pub struct WriteConnection {
     pub(super) connection: SqliteConnection,
     /// Held for the life of the daemon; also keeps the number of commits, see [`note_commits`].
     pub(super) lock: File,
-    pub(super) in_flight: usize,
+    pub(super) pins: Pins,
     pub(super) next_seq: i64,
     pub(super) commits: i64,
     /// Whether the last transaction went well.
@@ -46,7 +41,9 @@ pub struct WriteConnection {
 }
 
 /// What a transaction does beside what its callers hear of.
+#[derive(Default)]
 struct Beside {
+    turnover: Turnover,
     step: Step,
     pruned: Vec<Entry>,
 }
@@ -54,7 +51,7 @@ struct Beside {
 impl WriteConnection {
     /// The PINs in flight, as of the last commit.
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.pins.entries.len()
     }
 
     /// The newest `seq` that was ever given.
@@ -80,7 +77,7 @@ impl WriteConnection {
         }
         let applied = self.transact(work, max_in_flight).await;
         self.well = applied.is_ok();
-        let (applied, Beside { step, pruned }) = match applied {
+        let (applied, Beside { turnover, step, pruned }) = match applied {
             Ok(applied) => applied,
             Err(error) => {
                 // SQLite may have rolled back already, as it does when the disk is full: then this fails, and
@@ -90,12 +87,13 @@ impl WriteConnection {
             }
         };
         fault_point!("committed-and-not-noted");
-        self.in_flight = self.in_flight.saturating_sub(applied.finished.len()) + applied.accepted.len();
+        self.pins.turned_over(turnover);
         self.next_seq += applied.finished.len() as i64;
         self.commits += 1;
         note_commits(&self.lock, self.commits);
         self.index.stepped(step);
-        self.index.add(applied.finished.iter().map(|outcome| (hash(outcome.pin.as_str()), outcome.seq)));
+        self.index
+            .add(applied.finished.iter().map(|outcome| Entry::new(hash(outcome.pin.as_str()), outcome.seq)));
         self.recent.add(&applied.finished);
         if !pruned.is_empty() {
             self.index.dropped(&pruned);
@@ -109,18 +107,20 @@ impl WriteConnection {
         work: &Transaction,
         max_in_flight: usize,
     ) -> Result<(Applied, Beside), sqlx::Error> {
-        let newest = self.last_seq();
+        let (newest, in_flight) = (self.last_seq(), self.in_flight());
         let connection = &mut self.connection;
         // Two statements, but one way to SQLite's thread.
         sqlx::query("BEGIN IMMEDIATE; UPDATE history SET commits = commits + 1")
             .execute(&mut *connection)
             .await?;
         let mut applied = Applied::default();
-        finish(connection, &work.verdicts, self.next_seq, &mut applied).await?;
-        let in_flight = self.in_flight.saturating_sub(applied.finished.len());
-        let room = max_in_flight.saturating_sub(in_flight);
-        submit(connection, &self.index.waiting, &work.submits, room, &mut applied).await?;
-        let step = self.index.step(connection, applied.finished.len(), newest).await?;
+        let mut beside = Beside::default();
+        let turnover = &mut beside.turnover;
+        self.pins.finish(connection, &work.verdicts, self.next_seq, &mut applied, turnover).await?;
+        let room = max_in_flight.saturating_sub(in_flight - applied.finished.len());
+        let waiting = &self.index.waiting;
+        self.pins.submit(connection, waiting, &work.submits, room, &mut applied, turnover).await?;
+        beside.step = self.index.step(connection, applied.finished.len(), newest).await?;
         for progress in &work.progress {
             advance(connection, progress).await?;
         }
@@ -135,14 +135,13 @@ impl WriteConnection {
                 .execute(&mut *connection)
                 .await?;
         }
-        let mut pruned = Vec::new();
         if let Some(before) = work.prune {
-            pruned = prune(connection, before).await?;
-            applied.pruned = pruned.len() as u64;
+            beside.pruned = prune(connection, before).await?;
+            applied.pruned = beside.pruned.len() as u64;
         }
         fault_point!("not-committed");
         sqlx::query("COMMIT").execute(connection).await?;
-        Ok((applied, Beside { step, pruned }))
+        Ok((applied, beside))
     }
 
     /// Registers a sink, if it is new, with its first cursor; gives its cursor.
@@ -171,146 +170,6 @@ impl WriteConnection {
 pub(super) fn note_commits(lock: &File, commits: i64) {
     // A note that can't be written makes the check weaker, not wrong.
     let _ = lock.write_all_at(format!("{commits:020}\n").as_bytes(), 0);
-}
-
-/// The PINs of these IDs, with what their submitters gave.
-static LEAVING: Many = Many::new(
-    "SELECT json_group_array(json_array(pin_id, submitted_at, reference, metadata)) FROM pin WHERE pin_id IN (",
-    "?",
-    ")",
-);
-static LEAVE: Many = Many::new("DELETE FROM pin WHERE pin_id IN (", "?", ")");
-static END: Many = Many::new(
-    "INSERT INTO outcome (seq, pin_id, finished_at, record) SELECT * FROM (VALUES ",
-    "(?, ?, ?, ?)",
-    ") WHERE column1 IS NOT NULL",
-);
-
-/// Takes PINs out and puts their outcomes in. A verdict of a PIN that is not in flight is dropped: it
-/// already has its outcome.
-async fn finish(
-    connection: &mut SqliteConnection,
-    verdicts: &[Verdict],
-    first_seq: i64,
-    applied: &mut Applied,
-) -> Result<(), sqlx::Error> {
-    if verdicts.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<&str> = verdicts.iter().map(|verdict| verdict.pin.as_str()).collect();
-    let leaving: Vec<(String, i64, Option<String>, Option<String>)> = LEAVING.ask(connection, &ids).await?;
-    let mut submissions = HashMap::with_capacity(leaving.len());
-    for (pin, submitted_at, reference, metadata) in leaving {
-        let submitted_at = timestamp(submitted_at);
-        submissions.insert(pin, Submission { submitted_at, reference, metadata: raw(metadata) });
-    }
-    LEAVE.execute(connection, &ids, |query, id| query.bind(*id)).await?;
-
-    let mut seq = first_seq;
-    let mut inserts: Vec<(i64, &Verdict, Record)> = Vec::with_capacity(submissions.len());
-    for verdict in verdicts {
-        let Some(submission) = submissions.remove(verdict.pin.as_str()) else {
-            error!(pin_id = %verdict.pin, "a PIN that is not in flight got a verdict; it was dropped. This is a bug");
-            continue;
-        };
-        let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission).into();
-        inserts.push((seq, verdict, record.clone()));
-        applied.finished.push(Outcome { seq, pin: verdict.pin.clone(), record });
-        seq += 1;
-    }
-    END.execute(connection, &inserts, |query, (seq, verdict, record)| {
-        let finished_at = verdict.finished_at.as_millisecond();
-        query.bind(*seq).bind(verdict.pin.as_str()).bind(finished_at).bind(record.as_ref())
-    })
-    .await
-}
-
-static IN_FLIGHT: Many = Many::new("SELECT json_group_array(pin_id) FROM pin WHERE pin_id IN (", "?", ")");
-static FINISHED: Many = Many::new(
-    "SELECT json_group_array(json_array(seq, pin_id, record)) FROM outcome WHERE seq IN ( \
-         SELECT max(seq) FROM outcome_by_pin CROSS JOIN outcome USING (seq) WHERE pin_hash IN (",
-    "?",
-    ") GROUP BY pin_id)",
-);
-static FINISHED_AND_WAITING: Many = Many::new(
-    "SELECT json_group_array(json_array(seq, pin_id, record)) FROM outcome WHERE seq IN ( \
-         SELECT max(seq) FROM outcome WHERE seq IN (",
-    "?",
-    ") GROUP BY pin_id)",
-);
-static ENTER: Many = Many::new(
-    "INSERT INTO pin (pin_id, submitted_at, deadline_at, reference, metadata) SELECT * FROM (VALUES ",
-    "(?, ?, ?, ?, ?)",
-    ") WHERE column1 IS NOT NULL",
-);
-
-/// Takes PINs in, as far as there is room. One that stands twice among them is dealt with in the order given.
-async fn submit(
-    connection: &mut SqliteConnection,
-    waiting: &Waiting,
-    submits: &[NewPin],
-    mut room: usize,
-    applied: &mut Applied,
-) -> Result<(), sqlx::Error> {
-    if submits.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<&str> = submits.iter().map(|new| new.pin.as_str()).collect();
-    let in_flight: HashSet<String> = IN_FLIGHT.ask(connection, &ids).await?.into_iter().collect();
-    let finished = finished_among(connection, waiting, submits, &applied.finished).await?;
-
-    let mut taken = HashSet::with_capacity(submits.len());
-    let mut accepted = Vec::with_capacity(submits.len());
-    for new in submits {
-        let id = new.pin.as_str();
-        applied.submitted.push(if in_flight.contains(id) || taken.contains(id) {
-            Submitted::Duplicate
-        } else if let Some((_, record)) = finished.get(id).filter(|_| !new.again) {
-            Submitted::Finished(record.clone())
-        } else if room == 0 {
-            Submitted::AtCapacity
-        } else {
-            room -= 1;
-            taken.insert(id);
-            accepted.push(new);
-            let NewPin { pin, submitted_at, deadline_at, .. } = new;
-            let (submitted_at, deadline_at) = (*submitted_at, *deadline_at);
-            applied.accepted.push(InFlight { pin: pin.clone(), submitted_at, deadline_at });
-            Submitted::Accepted
-        });
-    }
-    ENTER
-        .execute(connection, &accepted, |query, new| {
-            let (submitted, deadline) = (new.submitted_at.as_millisecond(), new.deadline_at.as_millisecond());
-            let query = query.bind(new.pin.as_str()).bind(submitted).bind(deadline);
-            query.bind(new.reference.as_deref()).bind(new.metadata.as_ref().map(|metadata| metadata.get()))
-        })
-        .await
-}
-
-/// The newest outcomes of these PINs, by ID, with those of this transaction.
-async fn finished_among(
-    connection: &mut SqliteConnection,
-    waiting: &Waiting,
-    submits: &[NewPin],
-    just_now: &[Outcome],
-) -> Result<HashMap<String, (i64, Record)>, sqlx::Error> {
-    let asked = submits.iter().filter(|new| !new.again);
-    let hashes: Vec<i64> = asked.map(|new| hash(new.pin.as_str())).collect();
-    let seqs: Vec<i64> = hashes.iter().flat_map(|hash| waiting.seqs(*hash)).collect();
-    let mut found: Vec<(i64, String, Record)> = FINISHED.ask(connection, &hashes).await?;
-    found.extend(FINISHED_AND_WAITING.ask(connection, &seqs).await?);
-    let mut finished: HashMap<String, (i64, Record)> = HashMap::with_capacity(found.len() + just_now.len());
-    for (seq, pin, record) in found {
-        let newest = finished.entry(pin).or_insert_with(|| (seq, record.clone()));
-        if newest.0 < seq {
-            *newest = (seq, record);
-        }
-    }
-    for Outcome { seq, pin, record } in just_now {
-        finished.insert(pin.as_str().to_owned(), (*seq, record.clone()));
-    }
-    Ok(finished)
 }
 
 /// Notes how far a sink came.
@@ -402,7 +261,7 @@ async fn prune(connection: &mut SqliteConnection, before: Timestamp) -> Result<V
             .bind(PRUNE_AT_ONCE)
             .fetch_all(&mut *connection)
             .await?;
-    let mut entries: Vec<Entry> = removed.iter().map(|(seq, pin)| (hash(pin), *seq)).collect();
+    let mut entries: Vec<Entry> = removed.iter().map(|(seq, pin)| Entry::new(hash(pin), *seq)).collect();
     // In the order of the index, so that each of its pages is looked for once.
     entries.sort_unstable();
     Index::drop(connection, &entries).await?;

@@ -1,0 +1,99 @@
+//! The PINs in flight, read once at the start: for the schedule, and for the index by which the writer finds them.
+
+use sqlx::SqliteConnection;
+
+use super::super::InFlight;
+use super::by_hash::{Entry, hash};
+use super::pins::Pins;
+use super::rows::timestamp;
+
+/// PINs that are read at once.
+const PAGE: u32 = 1024;
+
+/// Gives every PIN in flight to `take`, in the order in which they came. Not while anybody writes.
+///
+/// # Errors
+/// The file can't be read, or, as [`sqlx::Error::Decode`], a row is damaged.
+pub async fn load(
+    connection: &mut SqliteConnection,
+    mut take: impl FnMut(InFlight),
+) -> Result<Pins, sqlx::Error> {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut last = i64::MIN;
+    let mut page = read(connection, last).await?;
+    while let Some(before) = page {
+        last = before.last;
+        // A page is asked for while the one before is taken in.
+        let take_in = async {
+            before.each(|entry, pin| {
+                entries.push(entry);
+                take(pin);
+            })
+        };
+        let (next, taken) = tokio::join!(biased; read(connection, last), take_in);
+        taken.map_err(|what| sqlx::Error::Decode(format!("a PIN in flight is damaged: {what:?}").into()))?;
+        page = next?;
+    }
+    Ok(Pins { entries: entries.into_iter().collect(), next: last.max(0) + 1 })
+}
+
+/// A page of the PINs in flight: one row, for a row each would wake SQLite's thread and ours for each. Each column has
+/// a blank between each two.
+#[derive(sqlx::FromRow)]
+struct Page {
+    last: i64,
+    numbers: String,
+    pins: String,
+    hashes: String,
+    submitted: String,
+    deadlines: String,
+}
+
+/// The page behind the row of a number; `None` where there is no more.
+async fn read(connection: &mut SqliteConnection, after: i64) -> Result<Option<Page>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT max(number) AS last, group_concat(number, ' ') AS numbers, group_concat(pin_id, ' ') AS pins, \
+         group_concat(coalesce(pin_hash, ''), ' ') AS hashes, group_concat(submitted_at, ' ') AS submitted, \
+         group_concat(deadline_at, ' ') AS deadlines \
+         FROM (SELECT * FROM pin WHERE number > ?1 ORDER BY number LIMIT ?2) HAVING count(*) > 0",
+    )
+    .bind(after)
+    .bind(PAGE)
+    .fetch_optional(connection)
+    .await
+}
+
+impl Page {
+    /// Gives each PIN of it; of one that can't be right, the part that is not.
+    fn each(&self, mut give: impl FnMut(Entry, InFlight)) -> Result<(), String> {
+        let (mut numbers, mut hashes) = (fields(&self.numbers), fields(&self.hashes));
+        let (mut submitted, mut deadlines) = (fields(&self.submitted), fields(&self.deadlines));
+        for id in fields(&self.pins) {
+            let pin = id.parse().map_err(|_| id)?;
+            let hash = hash(id);
+            let stored = hashes.next().ok_or(id)?;
+            if !stored.is_empty() && number(stored)? != hash {
+                return Err(id.to_owned());
+            }
+            let row = number(numbers.next().ok_or(id)?)?;
+            let submitted_at = timestamp(number(submitted.next().ok_or(id)?)?);
+            let deadline_at = timestamp(number(deadlines.next().ok_or(id)?)?);
+            give(Entry::new(hash, row), InFlight { pin, submitted_at, deadline_at });
+        }
+        Ok(())
+    }
+}
+
+fn number(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| text.to_owned())
+}
+
+/// What a column of a page has, in its order.
+fn fields(column: &str) -> impl Iterator<Item = &str> {
+    let mut begin = 0;
+    memchr::memchr_iter(b' ', column.as_bytes()).chain([column.len()]).map(move |end| {
+        let field = column.get(begin..end).unwrap_or_default();
+        begin = end + 1;
+        field
+    })
+}

@@ -1,0 +1,212 @@
+//! The PINs in flight: rows in the order in which they came, and who comes and goes in one transaction.
+//!
+//! Promises that a PIN is in flight once at most, and that who leaves has its outcome in the same transaction. What
+//! is known in memory changes when the transaction is durable, not before.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::sqlite::SqliteConnection;
+use tracing::error;
+use uuid::Uuid;
+
+use super::super::{Applied, InFlight, NewPin, Outcome, Record, Submitted};
+use super::by_hash::{Entries, Entry, hash};
+use super::many::Many;
+use super::rows::{raw, timestamp};
+use crate::outcome::{self, Submission, Verdict};
+
+/// The PINs in flight as of the last commit. Their rows are found by this alone: the file has no index of them.
+pub struct Pins {
+    pub entries: Entries,
+    /// The number of the next row: more than any has, so that rows are only ever put in at the end.
+    pub next: i64,
+}
+
+/// Who came and who went in a transaction.
+#[derive(Default)]
+pub struct Turnover {
+    came: Vec<Entry>,
+    left: Vec<Entry>,
+}
+
+/// The PINs of these rows, with what their submitters gave.
+static LEAVING: Many = Many::new(
+    "SELECT json_group_array(json_array(number, pin_id, submitted_at, reference, metadata)) FROM pin \
+     WHERE number IN (",
+    "?",
+    ")",
+);
+static LEAVE: Many = Many::new("DELETE FROM pin WHERE number IN (", "?", ")");
+static END: Many = Many::new(
+    "INSERT INTO outcome (seq, pin_id, finished_at, record) SELECT * FROM (VALUES ",
+    "(?, ?, ?, ?)",
+    ") WHERE column1 IS NOT NULL",
+);
+static IN_FLIGHT: Many = Many::new("SELECT json_group_array(pin_id) FROM pin WHERE number IN (", "?", ")");
+static FINISHED: Many = Many::new(
+    "SELECT json_group_array(json_array(seq, pin_id, record)) FROM outcome WHERE seq IN ( \
+         SELECT max(seq) FROM outcome_by_pin CROSS JOIN outcome USING (seq) WHERE pin_hash IN (",
+    "?",
+    ") GROUP BY pin_id)",
+);
+static FINISHED_AND_WAITING: Many = Many::new(
+    "SELECT json_group_array(json_array(seq, pin_id, record)) FROM outcome WHERE seq IN ( \
+         SELECT max(seq) FROM outcome WHERE seq IN (",
+    "?",
+    ") GROUP BY pin_id)",
+);
+static ENTER: Many = Many::new(
+    "INSERT INTO pin (number, pin_id, pin_hash, submitted_at, deadline_at, reference, metadata) \
+     SELECT * FROM (VALUES ",
+    "(?, ?, ?, ?, ?, ?, ?)",
+    ") WHERE column1 IS NOT NULL",
+);
+
+/// A row of a PIN that leaves.
+type Leaving = (i64, String, i64, Option<String>, Option<String>);
+
+impl Pins {
+    /// Takes PINs out and puts their outcomes in. A verdict of a PIN that is not in flight is dropped: it
+    /// already has its outcome.
+    pub async fn finish(
+        &self,
+        connection: &mut SqliteConnection,
+        verdicts: &[Verdict],
+        first_seq: i64,
+        applied: &mut Applied,
+        turnover: &mut Turnover,
+    ) -> Result<(), sqlx::Error> {
+        if verdicts.is_empty() {
+            return Ok(());
+        }
+        let hashes: Vec<i64> = verdicts.iter().map(|verdict| hash(verdict.pin.as_str())).collect();
+        let leaving: Vec<Leaving> = LEAVING.ask(connection, &self.rows(&hashes)).await?;
+        let mut submissions = HashMap::with_capacity(leaving.len());
+        for (number, pin, submitted_at, reference, metadata) in leaving {
+            let submitted_at = timestamp(submitted_at);
+            let submission = Submission { submitted_at, reference, metadata: raw(metadata) };
+            submissions.insert(pin, (number, submission));
+        }
+
+        let mut inserts: Vec<(i64, &Verdict, Record)> = Vec::with_capacity(submissions.len());
+        let mut seq = first_seq;
+        for (verdict, hash) in verdicts.iter().zip(hashes) {
+            let Some((number, submission)) = submissions.remove(verdict.pin.as_str()) else {
+                error!(pin_id = %verdict.pin, "a PIN that is not in flight got a verdict; it was dropped. This is a bug");
+                continue;
+            };
+            turnover.left.push(Entry::new(hash, number));
+            let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission).into();
+            inserts.push((seq, verdict, record.clone()));
+            applied.finished.push(Outcome { seq, pin: verdict.pin.clone(), record });
+            seq += 1;
+        }
+        LEAVE.execute(connection, &turnover.left, |query, entry| query.bind(entry.row())).await?;
+        END.execute(connection, &inserts, |query, (seq, verdict, record)| {
+            let finished_at = verdict.finished_at.as_millisecond();
+            query.bind(*seq).bind(verdict.pin.as_str()).bind(finished_at).bind(record.as_ref())
+        })
+        .await
+    }
+
+    /// Takes PINs in, as far as there is room. One that stands twice among them is dealt with in the order given.
+    /// `waiting` are the outcomes that are not in the file's index.
+    pub async fn submit(
+        &self,
+        connection: &mut SqliteConnection,
+        waiting: &Entries,
+        submits: &[NewPin],
+        mut room: usize,
+        applied: &mut Applied,
+        turnover: &mut Turnover,
+    ) -> Result<(), sqlx::Error> {
+        if submits.is_empty() {
+            return Ok(());
+        }
+        let hashes: Vec<i64> = submits.iter().map(|new| hash(new.pin.as_str())).collect();
+        let in_flight: Vec<String> = IN_FLIGHT.ask(connection, &self.rows(&hashes)).await?;
+        let in_flight: HashSet<String> = in_flight.into_iter().collect();
+        let asked = hashes.iter().zip(submits).filter(|(_, new)| !new.again).map(|(hash, _)| *hash);
+        let finished = finished_among(connection, waiting, asked.collect(), &applied.finished).await?;
+
+        let mut taken = HashSet::with_capacity(submits.len());
+        let mut rows = Vec::with_capacity(submits.len());
+        for (new, hash) in submits.iter().zip(hashes) {
+            let id = new.pin.as_str();
+            applied.submitted.push(if in_flight.contains(id) || taken.contains(id) {
+                Submitted::Duplicate
+            } else if let Some((_, record)) = finished.get(id).filter(|_| !new.again) {
+                Submitted::Finished(record.clone())
+            } else if room == 0 {
+                Submitted::AtCapacity
+            } else {
+                room -= 1;
+                taken.insert(id);
+                let entry = Entry::new(hash, self.next + turnover.came.len() as i64);
+                turnover.came.push(entry);
+                rows.push((entry, new));
+                let NewPin { pin, submitted_at, deadline_at, .. } = new;
+                let (submitted_at, deadline_at) = (*submitted_at, *deadline_at);
+                applied.accepted.push(InFlight { pin: pin.clone(), submitted_at, deadline_at });
+                Submitted::Accepted
+            });
+        }
+        ENTER
+            .execute(connection, &rows, |query, (entry, new)| {
+                let (submitted, deadline) =
+                    (new.submitted_at.as_millisecond(), new.deadline_at.as_millisecond());
+                let query = query
+                    .bind(entry.row())
+                    .bind(new.pin.as_str())
+                    .bind(entry.hash())
+                    .bind(submitted)
+                    .bind(deadline);
+                query
+                    .bind(new.reference.as_deref())
+                    .bind(new.metadata.as_ref().map(|metadata| metadata.get()))
+            })
+            .await
+    }
+
+    /// A transaction is durable.
+    pub fn turned_over(&mut self, Turnover { came, left }: Turnover) {
+        self.next += came.len() as i64;
+        let mut entries = self.entries.lock();
+        for entry in &left {
+            entries.remove(entry);
+        }
+        entries.extend(came);
+    }
+
+    /// The rows of whatever has one of these hashes.
+    fn rows(&self, hashes: &[i64]) -> Vec<i64> {
+        hashes.iter().flat_map(|hash| self.entries.rows(*hash)).collect()
+    }
+}
+
+/// The newest outcomes of PINs with these hashes, by ID, with those of this transaction.
+async fn finished_among(
+    connection: &mut SqliteConnection,
+    waiting: &Entries,
+    hashes: Vec<i64>,
+    just_now: &[Outcome],
+) -> Result<HashMap<String, (i64, Record)>, sqlx::Error> {
+    let seqs: Vec<i64> = hashes.iter().flat_map(|hash| waiting.rows(*hash)).collect();
+    let mut found: Vec<(i64, String, Record)> = FINISHED.ask(connection, &hashes).await?;
+    found.extend(FINISHED_AND_WAITING.ask(connection, &seqs).await?);
+    let mut finished: HashMap<String, (i64, Record)> = HashMap::with_capacity(found.len() + just_now.len());
+    for (seq, pin, record) in found {
+        let newest = finished.entry(pin).or_insert_with(|| (seq, record.clone()));
+        if newest.0 < seq {
+            *newest = (seq, record);
+        }
+    }
+    for Outcome { seq, pin, record } in just_now {
+        finished.insert(pin.as_str().to_owned(), (*seq, record.clone()));
+    }
+    Ok(finished)
+}
+
+#[cfg(test)]
+#[path = "pins_tests.rs"]
+mod tests;
