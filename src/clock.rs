@@ -53,6 +53,22 @@ impl Wall for SystemWall {
     }
 }
 
+/// What both clocks say at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Both {
+    pub now: Moment,
+    pub wall: Timestamp,
+}
+
+impl Both {
+    /// The moment that the wall clock, as it stands, calls `time`. A time in the future counts as now: the clock
+    /// went back since it was written.
+    pub fn moment_of_past(&self, time: Timestamp) -> Moment {
+        let age = self.wall.duration_since(time);
+        self.now.before(Duration::try_from(age).unwrap_or(Duration::ZERO))
+    }
+}
+
 /// Both clocks of the daemon.
 #[derive(Clone)]
 pub struct Clock {
@@ -91,11 +107,14 @@ impl Clock {
         Moment(micros(instant.saturating_duration_since(self.start)))
     }
 
-    /// The moment that the wall clock, as it stands now, calls `time`. A time in the future counts as now:
-    /// the clock went back since it was written.
+    /// Both clocks, as they stand now: for what is worked out a million times.
+    pub fn both(&self) -> Both {
+        Both { now: self.now(), wall: self.wall() }
+    }
+
+    /// See [`Both::moment_of_past`].
     pub fn moment_of_past(&self, time: Timestamp) -> Moment {
-        let age = self.wall().duration_since(time);
-        self.now().before(Duration::try_from(age).unwrap_or(Duration::ZERO))
+        self.both().moment_of_past(time)
     }
 
     /// What the wall clock, as it stands now, calls `moment`.

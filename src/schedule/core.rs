@@ -144,7 +144,7 @@ impl Core {
     pub fn accept(&mut self, new: &InFlight) {
         let now = self.clock.now();
         let wait = self.backoff.jittered(self.settings.initial_interval, &mut self.random);
-        let entered = self.enter(new, now, now.after(wait), self.settings.initial_interval);
+        let entered = self.enter(new, now, now.after(wait), self.settings.initial_interval, now);
         if let Some(Waiting { class, due, slot }) = entered {
             self.queue.insert(slot, due, class);
         }
@@ -157,6 +157,7 @@ impl Core {
         submitted: Moment,
         due: Moment,
         interval: Duration,
+        now: Moment,
     ) -> Option<Waiting> {
         if !self.held.has(&pin.pin) {
             // Whoever holds its slot has it, or finds it in the store.
@@ -166,7 +167,7 @@ impl Core {
         let lifetime =
             Duration::try_from(pin.deadline_at.duration_since(pin.submitted_at)).unwrap_or_default();
         let deadline = submitted.after(lifetime);
-        let (due, class) = (due.min(deadline.max(self.clock.now())), Class::of(interval));
+        let (due, class) = (due.min(deadline.max(now)), Class::of(interval));
         self.generation = self.generation.wrapping_add(1);
         let entry = Entry {
             pin: CompactPinId::from(&pin.pin),

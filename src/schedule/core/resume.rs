@@ -4,34 +4,38 @@
 
 use super::super::queue::Waiting;
 use super::{Core, Stage};
+use crate::clock::Both;
 use crate::store::InFlight;
 
 impl Core {
     /// Takes a PIN that was in flight before the start. Its age tells its interval, and its next poll is
     /// anywhere within that, so that a start is no storm.
     pub fn resume(&mut self, old: &InFlight) {
-        if let Some(Waiting { class, due, slot }) = self.enter_old(old) {
+        if let Some(Waiting { class, due, slot }) = self.enter_old(old, self.clock.both()) {
             self.queue.insert(slot, due, class);
         }
     }
 
     /// The same for all of them at the start, who come one by one.
     pub fn resume_all(&mut self) -> ResumeAll<'_> {
-        ResumeAll { core: self, waiting: Vec::new() }
+        let begun = self.clock.both();
+        ResumeAll { core: self, begun, waiting: Vec::new() }
     }
 
-    fn enter_old(&mut self, old: &InFlight) -> Option<Waiting> {
-        let now = self.clock.now();
-        let submitted = self.clock.moment_of_past(old.submitted_at);
+    fn enter_old(&mut self, old: &InFlight, at: Both) -> Option<Waiting> {
+        let now = at.now;
+        let submitted = at.moment_of_past(old.submitted_at);
         let interval = self.backoff.interval_at(now.since(submitted));
         let due = now.after(interval.mul_f64(self.random.f64()));
-        self.enter(old, submitted, due, interval)
+        self.enter(old, submitted, due, interval, now)
     }
 }
 
 /// See [`Core::resume_all`].
 pub struct ResumeAll<'a> {
     core: &'a mut Core,
+    /// When the first of them could come.
+    begun: Both,
     /// The queue is made of all of them at once, which is quicker and smaller.
     waiting: Vec<Waiting>,
 }
@@ -39,7 +43,7 @@ pub struct ResumeAll<'a> {
 impl ResumeAll<'_> {
     /// Takes one.
     pub fn resume(&mut self, old: &InFlight) {
-        self.waiting.extend(self.core.enter_old(old));
+        self.waiting.extend(self.core.enter_old(old, self.begun));
     }
 
     /// There are no more. Who became due while the others were read is drawn anew: a million take a second, and
