@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Settings for PINs that only wait.
 pub const NEVER_DUE: [&str; 2] = ["schedule.initial_interval=1day", "schedule.max_interval=1day"];
 
+/// An API that nobody asks.
+pub const NOWHERE: &str = "http://127.0.0.1:9";
+
 /// The binary that is measured.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
@@ -58,7 +61,32 @@ pub struct Daemon {
 impl Home {
     /// An empty one; `base_url` is the API's.
     pub fn new(base_url: &str) -> Self {
-        Self { folder: tempfile::tempdir().expect("a folder"), base_url: base_url.to_owned() }
+        let home = Self { folder: tempfile::tempdir().expect("a folder"), base_url: base_url.to_owned() };
+        // A configuration of our own, so that the machine's is not read.
+        home.configure(&[]);
+        home
+    }
+
+    /// One with the store of this, whose daemon has ended, and another API.
+    pub fn copy(&self, base_url: &str) -> Self {
+        let copy = Self::new(base_url);
+        for name in ["pinwatch.db", "pinwatch.db-wal", "pinwatch.db.lock"] {
+            if self.at(name).exists() {
+                std::fs::copy(self.at(name), copy.at(name)).expect("a copy");
+            }
+        }
+        copy
+    }
+
+    /// Writes the configuration that the next start or reload finds: of these settings alone.
+    pub fn configure(&self, settings: &[&str]) {
+        let line = |setting: &&str| {
+            let (key, value) = setting.split_once('=').expect("a setting");
+            let quote = if value.parse::<f64>().is_ok() { "" } else { "\"" };
+            format!("{key} = {quote}{value}{quote}\n")
+        };
+        std::fs::write(self.at("pinwatch.toml"), settings.iter().map(line).collect::<String>())
+            .expect("a file");
     }
 
     pub fn at(&self, name: &str) -> PathBuf {
@@ -72,10 +100,7 @@ impl Home {
     /// Starts a daemon, on one core or on all, and waits until it is ready.
     pub fn start(&self, core: Option<usize>, settings: &[&str]) -> Daemon {
         let mut command = pinned(core, program());
-        // A file of our own, so that the machine's is not read.
-        let config = self.at("pinwatch.toml");
-        std::fs::write(&config, "").expect("a file");
-        command.arg("--config").arg(config).arg("run").env("PINWATCH__API__KEY", KEY);
+        command.arg("--config").arg(self.at("pinwatch.toml")).arg("run").env("PINWATCH__API__KEY", KEY);
         let at = |name: &str| self.at(name).display().to_string();
         for setting in [
             format!("api.base_url={}", self.base_url),

@@ -149,7 +149,7 @@ fn work_of_lives(server: &Postgres, polls: u8, interval: &str) -> Work {
     let [a, b, c] = often.each_ref().map(String::as_str);
     let _daemon = home.start(None, &[a, b, c, &url]);
     let before = Work::done(&database);
-    let mut lives = Lives::new(std::slice::from_ref(&home));
+    let mut lives = Lives::new(std::slice::from_ref(&home), 0);
     lives.run(|lives| lives.submitted >= COUNTED);
     lives.drain();
     Work::done(&database).since(before).each_of(lives.submitted as f64)

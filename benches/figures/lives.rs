@@ -21,8 +21,8 @@ use super::submit::pin;
 const IN_FLIGHT: u64 = 20_000;
 
 /// Three of these make a life: 24,000 lives a second are asked for, more than there can be.
-const INTERVAL: &str = "278ms";
-const POLLS_A_LIFE: u8 = 3;
+pub const INTERVAL: &str = "278ms";
+pub const POLLS_A_LIFE: u8 = 3;
 
 /// Submits that are written at once, at most.
 const CHUNK: u64 = 2048;
@@ -55,7 +55,12 @@ pub fn measured(nodes: usize, settings: &[&str]) -> Lived {
     let often = often.each_ref().map(String::as_str);
     let nodes: Vec<_> =
         homes.iter().map(|home| home.start_observed(&[&often[..], settings].concat())).collect();
-    let mut lives = Lives::new(&homes);
+    lived(&homes, &nodes, 0)
+}
+
+/// Lives of PINs from a number on, at nodes that poll at [`INTERVAL`].
+pub fn lived(homes: &[Home], nodes: &[(Daemon, SocketAddr)], from: u64) -> Lived {
+    let mut lives = Lives::new(homes, from);
     // Until everything that was in flight at first is replaced: from then on it is a steady state.
     lives.run(|lives| lives.ended >= IN_FLIGHT * 3 / 2);
     let look = || nodes.iter().map(Seen::of).collect::<Vec<_>>();
@@ -98,6 +103,7 @@ impl Seen {
 /// Clients that submit, one at each node, and the files that the lines come out in.
 pub struct Lives {
     clients: Vec<Client>,
+    from: u64,
     pub submitted: u64,
     pub ended: u64,
     buffer: Vec<u8>,
@@ -111,9 +117,10 @@ struct Client {
 }
 
 impl Lives {
-    pub fn new(homes: &[Home]) -> Self {
+    /// PINs from a number on.
+    pub fn new(homes: &[Home], from: u64) -> Self {
         let clients = homes.iter().map(Client::new).collect();
-        Self { clients, submitted: 0, ended: 0, buffer: vec![0; 1 << 20] }
+        Self { clients, from, submitted: 0, ended: 0, buffer: vec![0; 1 << 20] }
     }
 
     /// Keeps [`IN_FLIGHT`] PINs between submit and line, until it is enough.
@@ -132,7 +139,8 @@ impl Lives {
     fn submit(&mut self, count: u64) {
         let nodes = self.clients.len() as u64;
         for (node, client) in (0..).zip(&mut self.clients) {
-            let numbers = self.submitted..self.submitted + count;
+            let first = self.from + self.submitted;
+            let numbers = first..first + count;
             let lines: String =
                 numbers.filter(|n| n % nodes == node).flat_map(|n| [pin(n), "\n".to_owned()]).collect();
             client.stream.write_all(lines.as_bytes()).expect("submits");

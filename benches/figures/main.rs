@@ -9,6 +9,7 @@ mod clients;
 mod cluster;
 mod daemon;
 mod database_work;
+mod growth;
 mod lateness;
 mod lives;
 mod measure;
@@ -36,12 +37,13 @@ use report::Report;
 type Group = (&'static str, fn(&mut Report, usize));
 
 /// What can be measured, in the order of the issue that asks for it.
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 8] = [
     ("polls", polls::measure),
     ("lives", lives::measure),
     ("submits", submits::measure),
     ("million", million::measure),
     ("lateness", lateness::measure),
+    ("growth", growth::measure),
     ("clients", clients::measure),
     ("cluster", cluster::measure),
 ];

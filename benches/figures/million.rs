@@ -1,5 +1,4 @@
-//! A million PINs that wait: memory, what waiting costs, a restart, the polls after it, and what a poll costs then
-//! beside one among fewer PINs. One store serves all, since it takes half a minute to fill.
+//! A million PINs that wait: memory, what waiting costs, a restart, the polls after it. One store serves all.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,12 +8,10 @@ use rustix::process::Signal;
 use super::daemon::{Daemon, Home, NEVER_DUE, every};
 use super::measure::window;
 use super::nginx::Nginx;
-use super::polls;
 use super::process::MEASURED;
 use super::report::{Asked, Report};
 use super::submit::submit;
 
-const FEW: u64 = 10_000;
 const SOME: u64 = 100_000;
 const MANY: u64 = 1_000_000;
 
@@ -31,7 +28,6 @@ pub fn measure(report: &mut Report, runs: usize) {
     let daemon = memory(report, &home);
     idle(report, &daemon);
     restart(report, &home, &nginx, daemon, runs);
-    growth(report, &home, &nginx, runs);
 }
 
 fn memory(report: &mut Report, home: &Home) -> Daemon {
@@ -102,27 +98,4 @@ fn busiest_second(nginx: &Nginx) -> f64 {
         before = now;
     }
     busiest
-}
-
-/// What a poll costs, one after the other in each run, for the machine is not the same from run to run.
-fn growth(report: &mut Report, home: &Home, nginx: &Nginx, runs: usize) {
-    let runs: Vec<_> = (0..runs)
-        .map(|_| {
-            let few = polls::daemon(nginx, FEW).cpu_each;
-            let some = polls::daemon(nginx, SOME).cpu_each;
-            let often = every("1s");
-            let daemon = home.start(Some(MEASURED), &often.each_ref().map(String::as_str));
-            let many = polls::saturated(nginx, &daemon).cpu_each;
-            [few, some, many]
-        })
-        .collect();
-    report.figure(
-        "CPU of a poll among 10,000 PINs",
-        runs.iter().map(|r| r[0]).collect(),
-        "µs",
-        Asked::Nothing,
-    );
-    let of = |n: usize| runs.iter().map(|run| run[n] / run[0]).collect();
-    report.figure("  among 100,000, to that", of(1), "", Asked::AtMost(1.3));
-    report.figure("  among 1,000,000, to that", of(2), "", Asked::AtMost(1.3));
 }

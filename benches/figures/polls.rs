@@ -19,7 +19,7 @@ pub fn measure(report: &mut Report, runs: usize) {
     let both: Vec<_> = (0..runs)
         .map(|_| {
             let nginx = Nginx::start();
-            (daemon(&nginx, PINS), plain(&nginx))
+            (daemon(&nginx), plain(&nginx))
         })
         .collect();
     let of = |figure: fn(&(Window, Window)) -> f64| both.iter().map(figure).collect::<Vec<_>>();
@@ -32,12 +32,12 @@ pub fn measure(report: &mut Report, runs: usize) {
     report.figure("  ratio", of(|(ours, plain)| ours.cpu_each / plain.cpu_each), "", Asked::AtMost(1.2));
 }
 
-/// A daemon with so many PINs, all of which are due far sooner than it can poll them.
-pub fn daemon(nginx: &Nginx, pins: u64) -> Window {
+/// A daemon with PINs all of which are due far sooner than it can poll them.
+fn daemon(nginx: &Nginx) -> Window {
     let home = Home::new(&nginx.base_url());
     let often = every("100ms");
     let daemon = home.start(Some(MEASURED), &often.each_ref().map(String::as_str));
-    submit(&home.socket(), 0..pins);
+    submit(&home.socket(), 0..PINS);
     saturated(nginx, &daemon)
 }
 
@@ -47,7 +47,8 @@ pub fn saturated(nginx: &Nginx, daemon: &Daemon) -> Window {
     window(LENGTH, &daemon.process, || nginx.requests())
 }
 
-fn plain(nginx: &Nginx) -> Window {
+/// The plain loop.
+pub fn plain(nginx: &Nginx) -> Window {
     let this = std::env::current_exe().expect("this program");
     let mut command = pinned(Some(MEASURED), &this);
     command.args([plain_loop::MODE, &nginx.base_url()]);

@@ -48,9 +48,14 @@ impl Process {
         self.0.stdout.take().expect("a pipe")
     }
 
+    /// Sends a signal.
+    pub fn send(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).expect("a child");
+    }
+
     /// Sends a signal that ends it, and waits until it has.
     pub fn end(&mut self, signal: Signal) {
-        kill_process(Pid::from_child(&self.0), signal).expect("a child");
+        self.send(signal);
         self.0.wait().expect("a child");
     }
 

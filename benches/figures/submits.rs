@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use super::daemon::{Home, NEVER_DUE};
+use super::daemon::{Home, NEVER_DUE, NOWHERE};
 use super::metrics::{scrape, sum};
-use super::nginx::free_address;
 use super::report::{Asked, Report};
 use super::submit::{pin, submit};
 
@@ -15,36 +15,43 @@ const PIPELINED: u64 = 200_000;
 const LONE: u64 = 300;
 
 pub fn measure(report: &mut Report, runs: usize) {
-    let (mut rates, mut trips, mut bares, mut commits) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut rates, mut lones) = (Vec::new(), Vec::new());
     for _ in 0..runs {
-        let metrics = free_address();
-        let home = Home::new("http://127.0.0.1:9");
-        let listen = format!("http.listen={metrics}");
-        let _daemon = home.start(None, &[&NEVER_DUE[..], &[listen.as_str()]].concat());
+        let home = Home::new(NOWHERE);
+        let (_daemon, metrics) = home.start_observed(&NEVER_DUE);
         rates.push(PIPELINED as f64 / submit(&home.socket(), 0..PIPELINED).as_secs_f64());
-        let counted = || sum("pinwatch_store_commit_duration_seconds_count", &scrape(metrics));
-        let before = counted();
-        let (trip, bare) = lone(&home);
-        trips.push(trip * 1000.0);
-        bares.push(bare * 1000.0);
-        commits.push((counted() - before) / LONE as f64);
+        lones.push(lone(&home, metrics, PIPELINED));
     }
+    let of = |figure: fn(&Lone) -> f64| lones.iter().map(figure).collect::<Vec<_>>();
     report.figure("durable acks a second, pipelined", rates, "/s", Asked::AtLeast(50_000.0));
-    report.figure("round trip of a lone client", trips.clone(), "ms", Asked::Nothing);
-    report.figure("  a bare write of 8 KiB and its sync, beside it", bares.clone(), "ms", Asked::Nothing);
+    report.figure("round trip of a lone client", of(|l| l.trip * 1000.0), "ms", Asked::Nothing);
+    let bare = of(|l| l.bare * 1000.0);
+    report.figure("  a bare write of 8 KiB and its sync, beside it", bare, "ms", Asked::Nothing);
     // One commit is one write and one sync, and what else a round trip needs is far below the least timer.
-    let more = trips.iter().zip(&bares).map(|(trip, bare)| trip - bare).collect();
+    let more = of(|l| (l.trip - l.bare) * 1000.0);
     report.figure("  what the round trip has on top", more, "ms", Asked::AtMost(1.0));
-    report.figure("  commits a submit", commits, "", Asked::AtMost(1.05));
+    report.figure("  commits a submit", of(|l| l.commits), "", Asked::AtMost(1.05));
 }
 
-/// Medians in seconds: of a submit until its ack, and of the least that can be durable.
-fn lone(home: &Home) -> (f64, f64) {
+/// A client that waits for each ack. Medians in seconds.
+pub struct Lone {
+    /// Of a submit until its ack.
+    pub trip: f64,
+    /// Of the least that can be durable.
+    pub bare: f64,
+    /// For each submit.
+    pub commits: f64,
+}
+
+/// Submits so many PINs from a number on, one after the other.
+pub fn lone(home: &Home, metrics: SocketAddr, from: u64) -> Lone {
+    let counted = || sum("pinwatch_store_commit_duration_seconds_count", &scrape(metrics));
+    let before = counted();
     let mut stream = UnixStream::connect(home.socket()).expect("the socket");
     let mut answers = BufReader::new(stream.try_clone().expect("the socket"));
     let mut file = File::create(home.at("bare")).expect("a file");
     let (mut trips, mut bares, mut line) = (Vec::new(), Vec::new(), String::new());
-    for n in PIPELINED..PIPELINED + LONE {
+    for n in from..from + LONE {
         let begun = Instant::now();
         stream.write_all(format!("{}\n", pin(n)).as_bytes()).expect("a submit");
         line.clear();
@@ -56,5 +63,6 @@ fn lone(home: &Home) -> (f64, f64) {
         bares.push(begun.elapsed().as_secs_f64());
     }
     [&mut trips, &mut bares].into_iter().for_each(|times| times.sort_by(f64::total_cmp));
-    (trips[trips.len() / 2], bares[bares.len() / 2])
+    let middle = trips.len() / 2;
+    Lone { trip: trips[middle], bare: bares[middle], commits: (counted() - before) / LONE as f64 }
 }

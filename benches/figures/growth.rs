@@ -1,0 +1,127 @@
+//! What there is to measure, among 10,000, 100,000 and 1,000,000 PINs in flight: starts, lateness, acks, whole lives
+//! and polls. The store of each number is filled once, and each run begins with a copy of it.
+
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::daemon::{Home, NEVER_DUE, NOWHERE, every};
+use super::lateness;
+use super::lives;
+use super::nginx::Nginx;
+use super::polls;
+use super::process::MEASURED;
+use super::report::{Asked, Report};
+use super::stand_in::StandIn;
+use super::submit::submit;
+use super::submits;
+
+/// So many PINs, in words, and the interval at which 10,000 of them are due a second.
+const SIZES: [(u64, &str, &str); 3] =
+    [(10_000, "10,000", "1s"), (100_000, "100,000", "10s"), (1_000_000, "1,000,000", "100s")];
+
+/// Submitted at once, into all that are in flight already.
+const MORE: u64 = 50_000;
+
+/// From SIGHUP until it was followed, by far.
+const RELOAD: Duration = Duration::from_secs(1);
+
+/// What was measured among one number of PINs.
+struct Among {
+    ready: f64,
+    late: lateness::Late,
+    acks: f64,
+    commits_a_submit: f64,
+    lives: lives::Lived,
+    poll_cpu: f64,
+    poll_rate: f64,
+}
+
+pub fn measure(report: &mut Report, runs: usize) {
+    let nginx = Nginx::start();
+    let stores = SIZES.map(|(pins, ..)| filled(pins));
+    let (mut all, mut plain) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let sizes = SIZES.iter().zip(&stores);
+        all.push(
+            sizes
+                .map(|((pins, _, interval), store)| among(&nginx, store, *pins, interval))
+                .collect::<Vec<_>>(),
+        );
+        plain.push(polls::plain(&nginx).per_second);
+    }
+    for (n, (_, pins, _)) in SIZES.iter().enumerate() {
+        let of = |figure: fn(&Among) -> f64| all.iter().map(|run| figure(&run[n])).collect::<Vec<_>>();
+        report.figure(&format!("READY with {pins} PINs"), of(|a| a.ready), "s", Asked::AtMost(2.0));
+        report.figure("  lateness, 99th percentile", of(|a| a.late.p99 * 1000.0), "ms", Asked::AtMost(5.0));
+        report.figure("    polls a second", of(|a| a.late.per_second), "/s", Asked::AtLeast(9_500.0));
+        report.figure("  durable acks a second, pipelined", of(|a| a.acks), "/s", Asked::AtLeast(50_000.0));
+        report.figure(
+            "    commits a submit of a lone client",
+            of(|a| a.commits_a_submit),
+            "",
+            Asked::AtMost(1.05),
+        );
+        report.figure("  whole lives a second", of(|a| a.lives.per_second), "/s", Asked::AtLeast(12_000.0));
+        let p99 = of(|a| a.lives.commit_p99 * 1000.0);
+        report.figure("    commit, 99th percentile", p99, "ms", Asked::AtMost(50.0));
+        report.figure(
+            "    CPU seconds per 1,000 polls",
+            of(|a| a.lives.cpu_per_1000),
+            "s",
+            Asked::AtMost(0.03),
+        );
+        let rate = all.iter().zip(&plain).map(|(run, plain)| run[n].poll_rate / plain);
+        report.figure("  polls a second, to the plain loop's", rate.collect(), "", Asked::AtLeast(0.85));
+        let cpu = all.iter().map(|run| run[n].poll_cpu / run[0].poll_cpu);
+        report.figure("  CPU of a poll, to that among 10,000", cpu.collect(), "", Asked::AtMost(1.3));
+    }
+}
+
+/// The folder of a daemon that took in so many PINs and was stopped.
+fn filled(pins: u64) -> Home {
+    let home = Home::new(NOWHERE);
+    let mut daemon = home.start(None, &NEVER_DUE);
+    submit(&home.socket(), 0..pins);
+    daemon.process.end(Signal::TERM);
+    home
+}
+
+fn among(nginx: &Nginx, store: &Home, pins: u64, interval: &str) -> Among {
+    let late = lateness::at(store, interval);
+    let (acks, commits_a_submit, lives) = lives_among(store, pins);
+    let home = store.copy(&nginx.base_url());
+    let often = every("100ms");
+    let daemon = home.start(Some(MEASURED), &often.each_ref().map(String::as_str));
+    let polls = polls::saturated(nginx, &daemon);
+    let ready = daemon.started_in.as_secs_f64();
+    Among {
+        ready,
+        late,
+        acks,
+        commits_a_submit,
+        lives,
+        poll_cpu: polls.cpu_each,
+        poll_rate: polls.per_second,
+    }
+}
+
+/// Acks and lives of other PINs than those that wait.
+fn lives_among(store: &Home, pins: u64) -> (f64, f64, lives::Lived) {
+    let api = StandIn::start(Duration::ZERO, Some(lives::POLLS_A_LIFE), None);
+    let homes = [store.copy(&api.base_url)];
+    let [home] = &homes;
+    home.configure(&NEVER_DUE);
+    let nodes = [home.start_observed(&[])];
+    let [(daemon, metrics)] = &nodes;
+    let acks = MORE as f64 / submit(&home.socket(), pins..pins + MORE).as_secs_f64();
+    let commits = submits::lone(home, *metrics, pins + MORE).commits;
+    // Who waits already goes on waiting; who comes from now on is polled soon.
+    let often = every(lives::INTERVAL);
+    home.configure(&often.each_ref().map(String::as_str));
+    daemon.process.send(Signal::HUP);
+    thread::sleep(RELOAD);
+    let lives = lives::lived(&homes, &nodes, pins + 2 * MORE);
+    (acks, commits, lives)
+}
