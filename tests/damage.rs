@@ -153,6 +153,16 @@ const AFTER_A_STOP: &[Case] = &[
         &["is damaged", "a PIN in flight is damaged", "Restore a backup"],
     ),
     (
+        "a row whose number none of ours can have",
+        |home| sql(home, "UPDATE pin SET number = -1 WHERE number = (SELECT max(number) FROM pin)"),
+        &["is damaged", "a PIN in flight is damaged: \"-1\""],
+    ),
+    (
+        "a row whose number is too large",
+        |home| sql(home, "UPDATE pin SET number = 1 << 48 WHERE number = (SELECT max(number) FROM pin)"),
+        &["is damaged", "a PIN in flight is damaged: \"281474976710656\""],
+    ),
+    (
         "a PIN in flight that stands there twice",
         |home| sql(home, "INSERT INTO pin SELECT NULL, pin_id, pin_hash, 0, 0, NULL, NULL FROM pin LIMIT 1"),
         &["is damaged", "1500 PINs in flight are 1501 rows"],

@@ -18,8 +18,8 @@ pub const KEY: &str = "bench-key";
 /// No start takes longer; what does hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Settings for PINs that only wait.
-pub const NEVER_DUE: [&str; 2] = ["schedule.initial_interval=1day", "schedule.max_interval=1day"];
+/// Settings for PINs that only wait: until their deadline, 48 hours later.
+pub const NEVER_DUE: [&str; 2] = ["schedule.initial_interval=300days", "schedule.max_interval=300days"];
 
 /// An API that nobody asks.
 pub const NOWHERE: &str = "http://127.0.0.1:9";

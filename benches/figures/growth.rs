@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use super::daemon::{Home, NEVER_DUE, NOWHERE, every};
 use super::lateness;
 use super::lives;
+use super::measure::Window;
 use super::nginx::Nginx;
 use super::polls;
 use super::process::MEASURED;
@@ -21,8 +22,8 @@ use super::submits;
 const SIZES: [(u64, &str, &str); 3] =
     [(10_000, "10,000", "1s"), (100_000, "100,000", "10s"), (1_000_000, "1,000,000", "100s")];
 
-/// Submitted at once, into all that are in flight already.
-const MORE: u64 = 50_000;
+/// Submitted at once, into all that are in flight already: so many that the log is folded into the file meanwhile.
+const MORE: u64 = 200_000;
 
 /// From SIGHUP until it was followed, by far.
 const RELOAD: Duration = Duration::from_secs(1);
@@ -30,12 +31,11 @@ const RELOAD: Duration = Duration::from_secs(1);
 /// What was measured among one number of PINs.
 struct Among {
     ready: f64,
+    polls: Window,
     late: lateness::Late,
     acks: f64,
     commits_a_submit: f64,
     lives: lives::Lived,
-    poll_cpu: f64,
-    poll_rate: f64,
 }
 
 pub fn measure(report: &mut Report, runs: usize) {
@@ -43,39 +43,32 @@ pub fn measure(report: &mut Report, runs: usize) {
     let stores = SIZES.map(|(pins, ..)| filled(pins));
     let (mut all, mut plain) = (Vec::new(), Vec::new());
     for _ in 0..runs {
-        let sizes = SIZES.iter().zip(&stores);
-        all.push(
-            sizes
-                .map(|((pins, _, interval), store)| among(&nginx, store, *pins, interval))
-                .collect::<Vec<_>>(),
-        );
+        // What is compared comes one directly after the other: the machine is not the same from minute to minute.
+        let polls = stores.each_ref().map(|store| polls_of(&nginx, store));
         plain.push(polls::plain(&nginx).per_second);
+        let sizes = SIZES.iter().zip(&stores).zip(polls);
+        let sizes = sizes.map(|(((pins, _, interval), store), polls)| among(store, *pins, interval, polls));
+        all.push(sizes.collect::<Vec<_>>());
     }
     for (n, (_, pins, _)) in SIZES.iter().enumerate() {
         let of = |figure: fn(&Among) -> f64| all.iter().map(|run| figure(&run[n])).collect::<Vec<_>>();
         report.figure(&format!("READY with {pins} PINs"), of(|a| a.ready), "s", Asked::AtMost(2.0));
+        let rate = all.iter().zip(&plain).map(|(run, plain)| run[n].polls.per_second / plain);
+        report.figure("  polls a second, to the plain loop's", rate.collect(), "", Asked::AtLeast(0.85));
+        if n > 0 {
+            let cpu = all.iter().map(|run| run[n].polls.cpu_each / run[0].polls.cpu_each);
+            report.figure("    CPU of a poll, to that among 10,000", cpu.collect(), "", Asked::AtMost(1.3));
+        }
         report.figure("  lateness, 99th percentile", of(|a| a.late.p99 * 1000.0), "ms", Asked::AtMost(5.0));
         report.figure("    polls a second", of(|a| a.late.per_second), "/s", Asked::AtLeast(9_500.0));
         report.figure("  durable acks a second, pipelined", of(|a| a.acks), "/s", Asked::AtLeast(50_000.0));
-        report.figure(
-            "    commits a submit of a lone client",
-            of(|a| a.commits_a_submit),
-            "",
-            Asked::AtMost(1.05),
-        );
+        let commits = of(|a| a.commits_a_submit);
+        report.figure("    commits a submit of a lone client", commits, "", Asked::AtMost(1.05));
         report.figure("  whole lives a second", of(|a| a.lives.per_second), "/s", Asked::AtLeast(12_000.0));
         let p99 = of(|a| a.lives.commit_p99 * 1000.0);
         report.figure("    commit, 99th percentile", p99, "ms", Asked::AtMost(50.0));
-        report.figure(
-            "    CPU seconds per 1,000 polls",
-            of(|a| a.lives.cpu_per_1000),
-            "s",
-            Asked::AtMost(0.03),
-        );
-        let rate = all.iter().zip(&plain).map(|(run, plain)| run[n].poll_rate / plain);
-        report.figure("  polls a second, to the plain loop's", rate.collect(), "", Asked::AtLeast(0.85));
-        let cpu = all.iter().map(|run| run[n].poll_cpu / run[0].poll_cpu);
-        report.figure("  CPU of a poll, to that among 10,000", cpu.collect(), "", Asked::AtMost(1.3));
+        let cpu = of(|a| a.lives.cpu_per_1000);
+        report.figure("    CPU seconds per 1,000 polls", cpu, "s", Asked::AtMost(0.03));
     }
 }
 
@@ -88,23 +81,18 @@ fn filled(pins: u64) -> Home {
     home
 }
 
-fn among(nginx: &Nginx, store: &Home, pins: u64, interval: &str) -> Among {
-    let late = lateness::at(store, interval);
-    let (acks, commits_a_submit, lives) = lives_among(store, pins);
+/// When the daemon is ready, and what it polls when all are due at once.
+fn polls_of(nginx: &Nginx, store: &Home) -> (f64, Window) {
     let home = store.copy(&nginx.base_url());
     let often = every("100ms");
     let daemon = home.start(Some(MEASURED), &often.each_ref().map(String::as_str));
-    let polls = polls::saturated(nginx, &daemon);
-    let ready = daemon.started_in.as_secs_f64();
-    Among {
-        ready,
-        late,
-        acks,
-        commits_a_submit,
-        lives,
-        poll_cpu: polls.cpu_each,
-        poll_rate: polls.per_second,
-    }
+    (daemon.started_in.as_secs_f64(), polls::saturated(nginx, &daemon))
+}
+
+fn among(store: &Home, pins: u64, interval: &str, (ready, polls): (f64, Window)) -> Among {
+    let late = lateness::at(store, interval);
+    let (acks, commits_a_submit, lives) = lives_among(store, pins);
+    Among { ready, polls, late, acks, commits_a_submit, lives }
 }
 
 /// Acks and lives of other PINs than those that wait.

@@ -19,7 +19,7 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub struct MigrateStoreArgs {
-    /// The store to move, as in store.url; it is left as it is
+    /// The store to move, as in store.url; it keeps all it has
     #[arg(long, value_name = "URL")]
     pub from: String,
     /// The empty database, or the file that is not there yet, to move it to
@@ -52,7 +52,7 @@ pub async fn run(args: &MigrateStoreArgs, mut output: Output) -> Result<Exit, Co
     }
     output.flush()?;
     note(format_args!(
-        "{to} has it all. {from} is as it was: no daemon may run on it any more, or PINs are polled and delivered twice"
+        "{to} has it all. {from} still has it too: no daemon may run on it any more, or PINs are polled and delivered twice"
     ));
     Ok(Exit::Done)
 }

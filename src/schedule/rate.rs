@@ -105,8 +105,9 @@ impl Rate {
         self.learned.map(|(rate, _)| rate)
     }
 
-    /// What 429s had taught before the start.
-    pub fn restore(&mut self, rate: f64) {
+    /// What 429s had taught before the start. It grows from `now` on, however long the start took.
+    pub fn restore(&mut self, rate: f64, now: Moment) {
+        self.grown = now;
         if rate.is_finite() && rate > 0.0 {
             let aim = self.ours().unwrap_or(rate).max(rate);
             self.learned = Some((rate.max(LEAST), aim / STEPS_BACK));
@@ -290,6 +291,16 @@ mod tests {
         }
         take_all(&mut rate, 60_000, 61_000);
         assert_eq!((rate.in_force(), rate.learned()), (Some(100.0), None));
+    }
+
+    #[test]
+    fn what_429s_taught_does_not_grow_while_a_start_takes_long() {
+        let mut rate = Rate::new(NonZeroU32::new(100), Moment::START);
+        rate.restore(50.0, at(600_000));
+        rate.take(at(600_000)).unwrap();
+        assert_eq!(rate.in_force(), Some(50.0));
+        take_all(&mut rate, 600_001, 605_000);
+        assert!(rate.in_force().is_some_and(|rate| rate > 50.0));
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Deref for Store {
 #[async_trait]
 pub trait Reads: Send + Sync {
     /// A page of at most `limit` PINs in flight: the first one for `""`, else the one behind a [`Page::next`] or behind a
-    /// PIN that is in flight. `None` if `after` is none of these.
+    /// PIN that is in flight. `None` if `after` can't be one of these; where nodes share the store, the PIN may have left.
     async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Option<Page>, Unavailable>;
 
     /// The brake as it last was.

@@ -187,6 +187,22 @@ fn there_and_back_again_is_the_same_store() {
 }
 
 #[test]
+fn a_pin_that_is_another_one_than_went_in_is_not_moved() {
+    let Some(cluster) = Cluster::new() else { return };
+    let (place, ..) = fill(&cluster, alone(&cluster));
+    crate::common::change(
+        &place.store(),
+        "UPDATE pin SET pin_id = pin_id || '0' WHERE number = (SELECT max(number) FROM pin)",
+    );
+    let said = refused(&sqlite(&place), &cluster.database.url());
+    assert!(said.contains("is damaged") && said.contains("was another one"), "{said}");
+    assert_eq!(
+        cluster.database.count("SELECT (SELECT count(*) FROM pin) + (SELECT count(*) FROM outcome)"),
+        0
+    );
+}
+
+#[test]
 fn a_store_in_use_is_not_moved_and_not_moved_onto() {
     let Some(cluster) = Cluster::new() else { return };
     let daemon = alone(&cluster).start();

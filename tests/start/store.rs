@@ -82,7 +82,8 @@ const AS_BEFORE: &str = "
     INSERT INTO before SELECT pin_id, submitted_at, deadline_at, 'order of ' || pin_id, '{}' FROM pin;
     DROP TABLE pin;
     ALTER TABLE before RENAME TO pin;
-    DELETE FROM _sqlx_migrations WHERE version = 2";
+    DELETE FROM _sqlx_migrations WHERE version = 2;
+    VACUUM";
 
 #[test]
 fn a_database_of_an_earlier_version_is_brought_up_to_date_with_every_pin() {
@@ -107,6 +108,21 @@ fn a_database_of_an_earlier_version_is_brought_up_to_date_with_every_pin() {
                      WHERE next.submitted_at < pin.submitted_at";
         assert_eq!(count(&place.store(), order), 0);
         assert_eq!(count(&place.store(), "SELECT count(*) FROM pin"), 3000);
+    }
+}
+
+#[test]
+fn a_damaged_database_of_an_earlier_version_is_not_brought_up_to_date() {
+    // Another ID, which its place in the order tells; and none at all, at its place.
+    for wrong in ["PIN-9500", "PIN-150/"] {
+        let place = used();
+        change(&place.store(), AS_BEFORE);
+        let mut bytes = fs::read(place.store()).unwrap();
+        let mut found = memchr::memmem::find_iter(&bytes, "PIN-1500");
+        let at = found.find(|at| !bytes[..*at].ends_with(b"of ")).unwrap();
+        bytes[at..at + wrong.len()].copy_from_slice(wrong.as_bytes());
+        fs::write(place.store(), bytes).unwrap();
+        assert_untouched(&place, &["is damaged"]);
     }
 }
 

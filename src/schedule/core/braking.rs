@@ -39,7 +39,7 @@ impl Core {
             self.brake.restore(reason, now.after(ahead.min(poll::LONGEST)));
         }
         if let Some(rate) = saved.rate {
-            self.rate.restore(rate);
+            self.rate.restore(rate, now);
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Promises that nobody uses either store meanwhile, and that the new one comes into being whole or not at all: in
 //! PostgreSQL all is one transaction, and the SQLite file gets its name when it is complete. So whatever breaks a
-//! move off, it is begun again from the start. The old store is left as it is. What a sink has not got, it gets from
+//! move off, it is begun again from the start. The old store keeps all it has; a SQLite file of an earlier version is
+//! brought up to date, once the new store was found ready. What a sink has not got, it gets from
 //! the new store, under the same `seq` and `id`. Left behind are the brake and what 429s taught, which are found out
 //! anew, and withdrawals that no node has done yet, which nobody was told to be done.
 
@@ -67,6 +68,8 @@ pub enum MigrateError {
     Sql { doing: &'static str, store: String, source: sqlx::Error },
     #[error("can't {doing} {path}: {source}")]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("the database {path} is damaged: the PIN in flight {id:?} was another one. Restore a backup")]
+    DamagedPin { path: PathBuf, id: String },
     #[error("{moved:?} were moved of {all:?}: the old store is not what its tables say. Nothing was changed")]
     Incomplete { all: Amount, moved: Amount },
 }

@@ -18,12 +18,15 @@ pub async fn migrate(
     shown: &str,
     watch: Watcher<'_>,
 ) -> Result<Amount, MigrateError> {
-    // Held to the end: no daemon starts on the file meanwhile.
-    let (mut source, _lock) =
-        sqlite::open_to_move(path).await?.ok_or_else(|| MigrateError::NoSource { path: path.to_owned() })?;
+    let no_source = || MigrateError::NoSource { path: path.to_owned() };
+    if !path.exists() {
+        return Err(no_source());
+    }
     let mut target = postgres::open_to_move(url, shown).await?;
     begin_alone(&mut target, shown).await?;
     must_be_empty(&mut target, shown).await?;
+    // Held to the end: no daemon starts on the file meanwhile. Last, for an old file is brought up to date by it.
+    let (mut source, _lock) = sqlite::open_to_move(path).await?.ok_or_else(no_source)?;
     let all = amount(&mut source).await.map_err(sql_of("read", path))?;
     let lane = make_lane(&mut target, path).await.map_err(sql("write", shown))?;
     let mut run = Run { source, path, target, shown, lane, all, moved: Amount::default(), watch };
@@ -207,7 +210,7 @@ impl Run<'_> {
         let mut after = i64::MIN;
         loop {
             let page: Vec<NumberAndPin> = sqlx::query_as(
-                "SELECT number, pin_id, submitted_at, deadline_at, reference, metadata FROM pin \
+                "SELECT number, pin_hash, pin_id, submitted_at, deadline_at, reference, metadata FROM pin \
                  WHERE number > ?1 ORDER BY number LIMIT ?2",
             )
             .bind(after)
@@ -217,6 +220,9 @@ impl Run<'_> {
             .map_err(sql_of("read", self.path))?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.number;
+            if let Some(NumberAndPin { pin, .. }) = page.iter().find(|row| row.is_damaged()) {
+                return Err(MigrateError::DamagedPin { path: self.path.to_owned(), id: pin.pin_id.clone() });
+            }
             let page: Vec<Pin> = page.into_iter().map(|NumberAndPin { pin, .. }| pin).collect();
             sqlx::query(
                 "INSERT INTO pin (slot, pin_id, submitted_at, deadline_at, reference, metadata) \
@@ -240,6 +246,14 @@ impl Run<'_> {
 #[derive(sqlx::FromRow)]
 struct NumberAndPin {
     number: i64,
+    pin_hash: Option<i64>,
     #[sqlx(flatten)]
     pin: Pin,
+}
+
+impl NumberAndPin {
+    /// Whether its ID is not the one that went in.
+    fn is_damaged(&self) -> bool {
+        self.pin_hash.is_some_and(|hash| hash != sqlite::pin_hash(&self.pin.pin_id))
+    }
 }

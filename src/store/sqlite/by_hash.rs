@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ring::digest;
 
-/// A PIN's hash and the number of a row that is about the PIN, in this order. There are as many as PINs in flight: 12
+/// A PIN's hash and the number of a row that is about the PIN, in this order. There is one for each PIN in flight: 12
 /// bytes, where two numbers of 64 bits would be 16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry([u32; 3]);
@@ -16,6 +16,11 @@ const BITS: u32 = 48;
 const MAX: i64 = (1 << BITS) - 1;
 
 impl Entry {
+    /// As [`Entry::new`] of a number that comes from a file; `None` if no row of ours can have it.
+    pub fn of_file(hash: i64, row: i64) -> Option<Self> {
+        (1..MAX).contains(&row).then(|| Self::new(hash, row))
+    }
+
     /// Both are from 0 to 2^48 - 1.
     pub fn new(hash: i64, row: i64) -> Self {
         let both = (hash as u128) << BITS | row as u128;
@@ -40,8 +45,8 @@ impl Entry {
     }
 }
 
-/// The hash of a PIN ID: 48 bits, so that an entry is short. Of SHA-256, so that nobody can choose IDs that
-/// collide.
+/// The hash of a PIN ID: 48 bits, so that an entry is short. Of SHA-256, so that nobody can choose many IDs of one hash;
+/// a pair takes no more than trying.
 pub fn hash(pin: &str) -> i64 {
     let digest = digest::digest(&digest::SHA256, pin.as_bytes());
     digest.as_ref().iter().take(6).fold(0, |hash, byte| hash << 8 | i64::from(*byte))

@@ -68,7 +68,12 @@ impl Index {
                 serde_json::from_str(&page).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
             let Some((last, _)) = page.last() else { break };
             from = *last;
-            waiting.lock().extend(page.iter().map(|(seq, pin)| Entry::new(hash(pin), *seq)));
+            let entry = |(seq, pin): &(i64, &str)| {
+                let damaged = || sqlx::Error::Decode(format!("an outcome has the seq {seq}").into());
+                Entry::of_file(hash(pin), *seq).ok_or_else(damaged)
+            };
+            let entries: Vec<Entry> = page.iter().map(entry).collect::<Result<_, _>>()?;
+            waiting.lock().extend(entries);
         }
         Ok(Self { waiting, target: WAITING, at: None, began: newest })
     }

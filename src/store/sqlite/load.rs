@@ -34,7 +34,7 @@ pub async fn load(
         taken.map_err(|what| sqlx::Error::Decode(format!("a PIN in flight is damaged: {what:?}").into()))?;
         page = next?;
     }
-    Ok(Pins { entries: entries.into_iter().collect(), next: last.max(0) + 1 })
+    Ok(Pins { entries: entries.into_iter().collect(), next: last.max(0).saturating_add(1) })
 }
 
 /// A page of the PINs in flight: one row, for a row each would wake SQLite's thread and ours for each. Each column has
@@ -78,7 +78,8 @@ impl Page {
             let row = number(numbers.next().ok_or(id)?)?;
             let submitted_at = timestamp(number(submitted.next().ok_or(id)?)?);
             let deadline_at = timestamp(number(deadlines.next().ok_or(id)?)?);
-            give(Entry::new(hash, row), InFlight { pin, submitted_at, deadline_at });
+            let entry = Entry::of_file(hash, row).ok_or_else(|| row.to_string())?;
+            give(entry, InFlight { pin, submitted_at, deadline_at });
         }
         Ok(())
     }

@@ -24,6 +24,9 @@ use crate::fault::fault_point;
 /// `PRAGMA application_id` of our files: "pinw".
 const APPLICATION_ID: i64 = 0x7069_6e77;
 
+/// The schema since which each PIN in flight has the hash of its ID beside it.
+const HASHED: i64 = 2;
+
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/sqlite/migrations");
 
 /// Connections that read, for clients' questions and the sinks.
@@ -264,11 +267,22 @@ async fn inspect_open(path: &Path, connection: &mut SqliteConnection) -> Result<
     if found > known {
         return Err(OpenError::Newer { path: path.to_owned(), found, known });
     }
-    // Every page, but not every index against its table: `integrity_check` takes five times as long.
-    let wrong: Vec<String> =
-        sqlx::query_scalar("PRAGMA quick_check(3)").fetch_all(&mut *connection).await.map_err(judge)?;
+    let damaged = |what| OpenError::Damaged { path: path.to_owned(), what };
+    // Every page, but not every index against its table, which takes five times as long. Before the rows had hashes,
+    // the order of the IDs was what tells that one is another now: after 0002 there is no such order.
+    let has_hashes = found >= HASHED;
+    let check = if has_hashes { "PRAGMA quick_check(3)" } else { "PRAGMA integrity_check(3)" };
+    let wrong: Vec<String> = sqlx::query_scalar(check).fetch_all(&mut *connection).await.map_err(judge)?;
     if wrong != ["ok"] {
-        return Err(OpenError::Damaged { path: path.to_owned(), what: wrong.join("; ") });
+        return Err(damaged(wrong.join("; ")));
+    }
+    if !has_hashes {
+        let no_id =
+            "SELECT count(*) FROM pin WHERE pin_id GLOB '*[^-A-Za-z0-9_.]*' OR pin_id IN ('', '.', '..')";
+        let wrong: i64 = sqlx::query_scalar(no_id).fetch_one(&mut *connection).await.map_err(judge)?;
+        if wrong > 0 {
+            return Err(damaged(format!("{wrong} PINs in flight have an ID that is none")));
+        }
     }
     sqlx::query_scalar("SELECT commits FROM history").fetch_one(connection).await.map_err(judge)
 }

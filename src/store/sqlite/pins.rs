@@ -18,7 +18,8 @@ use crate::outcome::{self, Submission, Verdict};
 /// The PINs in flight as of the last commit. Their rows are found by this alone: the file has no index of them.
 pub struct Pins {
     pub entries: Entries,
-    /// The number of the next row: more than any has, so that rows are only ever put in at the end.
+    /// The number of the next row: more than any has, so that rows are only ever put in at the end. Nobody else may put
+    /// one in.
     pub next: i64,
 }
 

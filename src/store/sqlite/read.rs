@@ -63,16 +63,19 @@ impl Reads for Reader {
     }
 
     async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable> {
-        let Some(number) = self.number_of(pin.as_str()).await? else { return Ok(None) };
-        let sql = "SELECT submitted_at, reference, metadata, deadline_at FROM pin WHERE number = ?1";
-        let row = sqlx::query(sql).bind(number).fetch_optional(&self.readers).await?;
-        let Some(row) = row else { return Ok(None) };
-        let submission = Submission {
-            submitted_at: timestamp(row.try_get(0)?),
-            reference: row.try_get(1)?,
-            metadata: raw(row.try_get(2)?),
-        };
-        Ok(Some((submission, timestamp(row.try_get(3)?))))
+        for number in self.pins.rows(hash(pin.as_str())) {
+            let sql = "SELECT submitted_at, reference, metadata, deadline_at FROM pin \
+                       WHERE number = ?1 AND pin_id = ?2";
+            let row = sqlx::query(sql).bind(number).bind(pin.as_str()).fetch_optional(&self.readers).await?;
+            let Some(row) = row else { continue };
+            let submission = Submission {
+                submitted_at: timestamp(row.try_get(0)?),
+                reference: row.try_get(1)?,
+                metadata: raw(row.try_get(2)?),
+            };
+            return Ok(Some((submission, timestamp(row.try_get(3)?))));
+        }
+        Ok(None)
     }
 
     async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable> {
