@@ -1,7 +1,8 @@
 //! The PINs in flight, in memory: by slot for the schedule, by ID for questions.
 //!
-//! About 150 bytes a PIN, with its place in the queue; the store's own index is 25 more: what only the store needs (reference, metadata) is not
-//! here. Memory is taken and given back in small pieces, so that no PIN ever waits for a million others to be moved.
+//! About 150 bytes a PIN, with its place in the queue: what only the store needs (reference, metadata) is not here, and
+//! the store's own index is some 25 more. Memory is taken and given back in small pieces, so that no PIN ever waits for
+//! a million others to be moved.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
