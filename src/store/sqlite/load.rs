@@ -34,7 +34,7 @@ pub async fn load(
         taken.map_err(|what| sqlx::Error::Decode(format!("a PIN in flight is damaged: {what:?}").into()))?;
         page = next?;
     }
-    Ok(Pins { entries: entries.into_iter().collect(), next: last.max(0).saturating_add(1) })
+    Ok(Pins { entries: entries.into_iter().collect(), next: last.max(0) + 1 })
 }
 
 /// A page of the PINs in flight: one row, for a row each would wake SQLite's thread and ours for each. Each column has

@@ -27,7 +27,8 @@ pub struct Pins {
 #[derive(Default)]
 pub struct Turnover {
     came: Vec<Entry>,
-    left: Vec<Entry>,
+    /// In the order of their outcomes.
+    pub left: Vec<Entry>,
 }
 
 /// The PINs of these rows, with what their submitters gave.

@@ -87,13 +87,13 @@ impl WriteConnection {
             }
         };
         fault_point!("committed-and-not-noted");
-        self.pins.turned_over(turnover);
         self.next_seq += applied.finished.len() as i64;
         self.commits += 1;
         note_commits(&self.lock, self.commits);
         self.index.stepped(step);
-        self.index
-            .add(applied.finished.iter().map(|outcome| Entry::new(hash(outcome.pin.as_str()), outcome.seq)));
+        let ended = turnover.left.iter().zip(&applied.finished);
+        self.index.add(ended.map(|(left, outcome)| Entry::new(left.hash(), outcome.seq)));
+        self.pins.turned_over(turnover);
         self.recent.add(&applied.finished);
         if !pruned.is_empty() {
             self.index.dropped(&pruned);
