@@ -209,9 +209,14 @@ pub fn pins(what: &str, name: &str, count: usize) -> Vec<String> {
 /// What a node with `http.listen = "127.0.0.1:0"` answers over HTTP.
 #[track_caller]
 pub fn get(node: &Daemon, path: &str) -> String {
-    let said = node.place.stderr();
-    let (_, address) = said.rsplit_once("served over HTTP address=").unwrap();
-    let mut stream = TcpStream::connect(address.split_whitespace().next().unwrap()).unwrap();
+    // A node takes connections at its socket, and slots, a moment before it says this.
+    let address = until("it says where", || {
+        let said = node.place.stderr();
+        let (_, rest) = said.rsplit_once("served over HTTP address=")?;
+        let (address, _) = rest.split_once(char::is_whitespace)?;
+        Some(address.to_owned())
+    });
+    let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
