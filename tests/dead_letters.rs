@@ -5,7 +5,7 @@ mod real;
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use pinwatch::outcome::{Ending, Verdict};
 use pinwatch::store::{self, Committed, Failed, NewPin, Progress, Writer};
 use predicates::prelude::*;
@@ -200,9 +200,14 @@ fn a_dropped_dead_letter_never_comes_and_its_outcome_can_still_be_replayed() {
         .stderr(contains("PIN B: no dead letter").and(contains("PIN never was never submitted")));
     daemon.stop();
     let _daemon = start(&place, &["results"]);
+    let state = || place.ask(&["show", "B"])[0]["sinks"][0].clone();
+    assert_eq!(state()["state"], "dropped");
+    let since: Timestamp = state()["since"].as_str().unwrap().parse().unwrap();
+    assert!(Timestamp::now().duration_since(since) < SignedDuration::from_mins(10), "since {since}");
     assert_eq!(place.ask(&["replay", "--sink", "results", "B"])[0]["count"], 1);
     let lines = place.lines("results", 4);
     assert_eq!(lines[3], lines[1]);
+    until("it is told as delivered", || (state()["state"] == "delivered").then_some(()));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::outcome::{Delivery, Ending, Submission, deciding, rfc3339};
 use crate::pin::PinId;
 use crate::schedule::{Live, Next, Stats};
 use crate::sinks::SinkHealth;
-use crate::store::{Failed, InFlight, Outcome, Record, Submitted};
+use crate::store::{AtSink, Failed, InFlight, Outcome, Record, Submitted};
 
 /// The answer to anything that is refused.
 pub fn refused(refusal: &Refusal) -> String {
@@ -82,7 +82,7 @@ pub fn tail_end(next: i64) -> String {
 struct SinkState<'a> {
     name: &'a str,
     state: &'static str,
-    /// Since when it has it, or since when it is tried.
+    /// Since when it has it, or since when it is tried, or was given up.
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,7 +95,7 @@ struct SinkState<'a> {
 /// it now.
 fn sink_state<'a>(
     seq: i64,
-    (name, cursor, failed): &'a (String, i64, Option<Failed>),
+    AtSink { sink, cursor, failed, dropped_at }: &'a AtSink,
     health: Option<&'a SinkHealth>,
 ) -> SinkState<'a> {
     let since;
@@ -106,6 +106,9 @@ fn sink_state<'a>(
         tries = Some(failed.tries);
         last_error = failed.error.as_deref();
         if failed.dead { "dead_letter" } else { "retrying" }
+    } else if let Some(at) = dropped_at {
+        since = Some(rfc3339(*at));
+        "dropped"
     } else if cursor >= seq {
         since = health.and_then(|health| health.has_since(seq)).map(rfc3339);
         "delivered"
@@ -115,7 +118,7 @@ fn sink_state<'a>(
         last_error = trouble.map(|(_, what)| what.as_str());
         "pending"
     };
-    SinkState { name, state, since, tries, last_error }
+    SinkState { name: sink, state, since, tries, last_error }
 }
 
 /// The answer to a show of a PIN in flight, with what the schedule knows of it, or with the node that does; `stored` is
@@ -154,11 +157,7 @@ pub fn in_flight(
 }
 
 /// The answer to a show of a PIN that has its outcome.
-pub fn finished(
-    outcome: &Outcome,
-    sinks: &[(String, i64, Option<Failed>)],
-    health: &BTreeMap<String, SinkHealth>,
-) -> String {
+pub fn finished(outcome: &Outcome, sinks: &[AtSink], health: &BTreeMap<String, SinkHealth>) -> String {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Shown<'a> {
@@ -175,7 +174,7 @@ pub fn finished(
     let Ok(record) = serde_json::from_str(&outcome.record) else {
         return refused(&super::Code::StoreUnavailable.because("the outcome in the store is not readable"));
     };
-    let sinks = sinks.iter().map(|sink| sink_state(outcome.seq, sink, health.get(&sink.0))).collect();
+    let sinks = sinks.iter().map(|sink| sink_state(outcome.seq, sink, health.get(&sink.sink))).collect();
     line(&Answer { ok: true, pin: Shown { pin_id: &outcome.pin, state: "finished", outcome: record, sinks } })
 }
 

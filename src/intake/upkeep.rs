@@ -71,12 +71,13 @@ pub async fn replay(
 /// Gives up dead letters.
 pub async fn drop(services: &Services, sink: String, which: Which) -> Result<String, Ended> {
     known(services, &sink).await?;
-    let mut count = 0;
+    let (mut count, at) = (0, services.clock.wall());
     for range in seqs(services, &sink, which, true).await? {
         let ordered = in_slices(services, Some(&sink), range, SLICE, |from, to| Order::Drop {
             sink: sink.clone(),
             from,
             to,
+            at,
         });
         count += ordered.await?;
     }

@@ -113,6 +113,17 @@ pub struct Failed {
     pub error: Option<String>,
 }
 
+/// What became of one outcome at one sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AtSink {
+    pub sink: String,
+    pub cursor: i64,
+    /// Why the sink does not have the outcome although its cursor is past it.
+    pub failed: Option<Failed>,
+    /// When somebody gave it up for the sink.
+    pub dropped_at: Option<Timestamp>,
+}
+
 /// A sink, why it does not have an outcome and will not, and the outcome.
 pub type DeadLetter = (String, Failed, Outcome);
 
@@ -121,8 +132,8 @@ pub type DeadLetter = (String, Failed, Outcome);
 pub enum Order {
     /// Deliver the outcomes from one `seq` to another, both included, again; of dead letters only those.
     Replay { sink: String, from: i64, to: i64, only_dead: bool },
-    /// Give up the dead letters from one `seq` to another, both included.
-    Drop { sink: String, from: i64, to: i64 },
+    /// Give up the dead letters from one `seq` to another, both included; this is noted until their outcome goes.
+    Drop { sink: String, from: i64, to: i64, at: Timestamp },
     /// Forget a sink that is not configured any more, with its dead letters: some of them at a time, so this is
     /// to be ordered again until it concerns nothing.
     Forget { sink: String },

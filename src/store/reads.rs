@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{DeadLetter, Failed, InFlight, Outcome, SavedBrake, Unavailable};
+use super::{AtSink, DeadLetter, Failed, InFlight, Outcome, SavedBrake, Unavailable};
 use crate::outcome::Submission;
 use crate::pin::PinId;
 
@@ -86,9 +86,8 @@ pub trait Reads: Send + Sync {
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, bool), Unavailable>;
 
-    /// What became of one outcome at every sink: its name, its cursor, and why it does not have the outcome
-    /// although its cursor is past it.
-    async fn sinks_of(&self, seq: i64) -> Result<Vec<(String, i64, Option<Failed>)>, Unavailable>;
+    /// What became of one outcome at every sink.
+    async fn sinks_of(&self, seq: i64) -> Result<Vec<AtSink>, Unavailable>;
 
     /// How many outcomes each sink does not have although its cursor is past them: to be tried again, dead.
     async fn failed_counts(&self) -> Result<Vec<(String, i64, i64)>, Unavailable>;

@@ -90,6 +90,27 @@ fn a_node_that_is_older_than_the_database_refuses_and_changes_nothing() {
 }
 
 #[test]
+fn a_newer_node_brings_the_tables_up_to_date_while_an_older_one_works() {
+    let Some(cluster) = Cluster::new() else { return };
+    let a = cluster.node("a");
+    let all = pins("1h", "old", 50);
+    a.client().submit_all(&all);
+    // The first schema, of which `a` is a node then: none of its statements in daily work names the table.
+    cluster.database.execute("DROP TABLE dropped; DELETE FROM _sqlx_migrations WHERE version > 1");
+    let b = cluster.node("b");
+    cluster.shared_by(&["a", "b"]);
+    assert_eq!(cluster.database.count("SELECT max(version) FROM _sqlx_migrations"), 2);
+    let more = pins("delivered", "new", 50);
+    a.client().submit_all(&more[..25]);
+    b.client().submit_all(&more[25..]);
+    let mut client = b.client();
+    for pin in &more {
+        client.outcome(pin);
+    }
+    assert_eq!(cluster.database.count("SELECT count(*) FROM pin"), 50);
+}
+
+#[test]
 fn a_database_that_does_not_answer_is_named_without_its_password() {
     let Some(cluster) = Cluster::new() else { return };
     let wrong = cluster.database.url().replace(PASSWORD, "another-secret");

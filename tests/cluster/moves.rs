@@ -219,7 +219,7 @@ fn a_store_in_use_is_not_moved_and_not_moved_onto() {
     drop(node);
 }
 
-/// More than a move does in a moment: PINs, outcomes, and of these some that a sink has not got or has given up.
+/// More than a move does in a moment: PINs, outcomes, and of these some that a sink has not got, has given up, or was given up for.
 const MANY: &str = "
     WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 30000)
     INSERT INTO pin (pin_id, submitted_at, deadline_at, reference, metadata)
@@ -228,16 +228,18 @@ const MANY: &str = "
     INSERT INTO outcome (pin_id, finished_at, record) SELECT 'E' || n, 1767225600000 + n, json_object('id', n) FROM n;
     INSERT INTO delivery SELECT 'webhook', seq, seq % 3 = 0, 2, 1767225600000, 1767225600000 + seq, 'error ' || seq
         FROM outcome WHERE seq % 2 = 0;
+    INSERT INTO dropped SELECT seq, 'webhook', 1767225600000 + seq FROM outcome WHERE seq % 12 = 1;
     UPDATE sink SET cursor = 60000;
 ";
 
 /// All that must be the same in both stores, in words of both.
-const ALL: [&str; 4] = [
+const ALL: [&str; 5] = [
     "SELECT pin_id || ' ' || submitted_at || ' ' || deadline_at || ' ' || reference || ' ' || metadata FROM pin \
      ORDER BY length(pin_id), pin_id",
     "SELECT seq || ' ' || pin_id || ' ' || finished_at || ' ' || record FROM outcome ORDER BY seq",
     "SELECT sink || ' ' || seq || CASE WHEN dead THEN ' dead ' ELSE ' ' END || tries || ' ' || first_try_at || ' ' || \
      last_try_at || ' ' || error FROM delivery ORDER BY seq",
+    "SELECT seq || ' ' || sink || ' ' || dropped_at FROM dropped ORDER BY seq",
     "SELECT name || ' ' || cursor FROM sink ORDER BY name",
 ];
 
@@ -277,21 +279,22 @@ fn a_move_that_is_killed_leaves_nothing_and_is_done_whole_the_next_time() {
     crate::common::change(&place.store(), MANY);
     let (file, database) = (sqlite(&place), &cluster.database);
     let before = all_of_sqlite(&place.store());
-    assert_eq!(before.len(), 30_000 + 60_000 + 30_000 + 2);
-    for table in ["outcome", "delivery", "pin"] {
+    assert_eq!(before.len(), 30_000 + 60_000 + 30_000 + 5_000 + 2);
+    for table in ["outcome", "delivery", "dropped", "pin"] {
         let writes = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
              AND query LIKE 'INSERT INTO {table} %' AND application_name = 'pinwatch'"
         );
         kill_a_move(&file, &database.url(), || database.count(&writes) > 0);
         let left = "SELECT (SELECT count(*) FROM node) + (SELECT count(*) FROM pin) + \
-                    (SELECT count(*) FROM outcome) + (SELECT count(*) FROM delivery) + (SELECT count(*) FROM cursor)";
+                    (SELECT count(*) FROM outcome) + (SELECT count(*) FROM delivery) + (SELECT count(*) FROM dropped) + \
+                    (SELECT count(*) FROM cursor)";
         assert_eq!(database.count(left), 0, "killed while it wrote {table}");
     }
     let told = moved(&file, &database.url());
     assert_eq!(
         (&told["pins"], &told["outcomes"], &told["undelivered"]),
-        (&json!(30_000), &json!(60_000), &json!(30_000))
+        (&json!(30_000), &json!(60_000), &json!(35_000))
     );
     assert!(all_of_postgres(database) == before, "PostgreSQL has what the file has");
     assert!(all_of_sqlite(&place.store()) == before, "the file is as it was");
@@ -326,7 +329,7 @@ fn a_move_tells_how_far_it_is() {
         let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
         runtime.block_on(migrate::migrate(&from, &to, &mut |all, moved| told.push((*all, *moved)))).unwrap();
         assert!(told.len() > 100, "told {} times", told.len());
-        assert!(told.iter().all(|(all, _)| all.rows() == 120_002));
+        assert!(told.iter().all(|(all, _)| all.rows() == 125_002));
         assert!(told.is_sorted_by_key(|(_, moved)| moved.rows()));
         assert_eq!(told.last().map(|(all, moved)| all == moved), Some(true));
     }

@@ -75,14 +75,15 @@ fn a_database_of_a_newer_version_is_left_as_it_is() {
     assert_untouched(&place, &["written by a newer pinwatch", "9999"]);
 }
 
-/// Turns a database into one of the schema before, where PINs stood in the order of their IDs.
+/// Turns a database into one of the first schema, where PINs stood in the order of their IDs.
 const AS_BEFORE: &str = "
     CREATE TABLE before (pin_id TEXT NOT NULL PRIMARY KEY, submitted_at INTEGER NOT NULL, deadline_at INTEGER NOT NULL,
                          reference TEXT, metadata TEXT) STRICT, WITHOUT ROWID;
     INSERT INTO before SELECT pin_id, submitted_at, deadline_at, 'order of ' || pin_id, '{}' FROM pin;
     DROP TABLE pin;
     ALTER TABLE before RENAME TO pin;
-    DELETE FROM _sqlx_migrations WHERE version = 2;
+    DROP TABLE dropped;
+    DELETE FROM _sqlx_migrations WHERE version > 1;
     VACUUM";
 
 #[test]

@@ -11,6 +11,8 @@ crate::promises! {
     dead_letters_are_paged_and_chosen
     a_replay_is_of_what_is_past_the_cursor_and_of_a_sink_that_there_is
     dead_letters_are_tried_again_or_given_up
+    what_was_given_up_is_told_as_that_until_it_is_delivered_after_all
+    what_was_given_up_for_a_sink_goes_with_the_sink_and_with_the_outcome
     a_forgotten_sink_leaves_nothing
     only_what_is_old_and_delivered_everywhere_is_removed
 }
@@ -37,6 +39,23 @@ fn retry(seq: i64) -> Failed {
 
 fn dead(seq: i64) -> Failed {
     Failed { dead: true, ..retry(seq) }
+}
+
+fn replay(sink: &str, from: i64, to: i64) -> Order {
+    Order::Replay { sink: sink.into(), from, to, only_dead: false }
+}
+
+/// When [`give_up`] does it, in milliseconds.
+const GIVEN_UP_AT: i64 = 1_767_323_220_500;
+
+fn give_up(sink: &str, from: i64, to: i64) -> Order {
+    Order::Drop { sink: sink.into(), from, to, at: Timestamp::from_millisecond(GIVEN_UP_AT).unwrap() }
+}
+
+/// Each sink, and when the outcome was given up for it.
+async fn given_up(node: &Node, seq: i64) -> Vec<(String, Option<i64>)> {
+    let sinks = node.store.sinks_of(seq).await.unwrap();
+    sinks.into_iter().map(|at| (at.sink, at.dropped_at.map(Timestamp::as_millisecond))).collect()
 }
 
 async fn order(node: &mut Node, order: Order) -> u64 {
@@ -94,9 +113,10 @@ async fn what_a_sink_does_not_have_is_known_until_it_has_it(place: Place) {
     assert_eq!(node.store.failed_counts().await.unwrap(), [("s".to_owned(), 1, 1)]);
     assert!(node.store.oldest_undelivered("s", last).await.unwrap().is_some());
     let states = node.store.sinks_of(seqs[1]).await.unwrap();
-    assert_eq!((states.len(), states[0].0.as_str(), states[0].1), (1, "s", last));
-    assert!(states[0].2.as_ref().unwrap().dead);
-    assert!(node.store.sinks_of(seqs[2]).await.unwrap()[0].2.is_none());
+    assert_eq!((states.len(), states[0].sink.as_str(), states[0].cursor), (1, "s", last));
+    assert!(states[0].failed.as_ref().unwrap().dead);
+    assert_eq!(states[0].dropped_at, None);
+    assert!(node.store.sinks_of(seqs[2]).await.unwrap()[0].failed.is_none());
 
     let delivered = Progress { sink: "s".into(), delivered: seqs.clone(), ..Progress::default() };
     node.apply(Transaction {
@@ -141,7 +161,6 @@ async fn a_replay_is_of_what_is_past_the_cursor_and_of_a_sink_that_there_is(plac
         (node.live(&["A"]).await[0], node.live(&["B"]).await[0], node.live(&["C"]).await[0]);
     node.advance(cursor("s", two)).await;
     node.advance(failed("s", &[dead(one)])).await;
-    let replay = |sink: &str, from, to| Order::Replay { sink: sink.into(), from, to, only_dead: false };
     assert_eq!(order(&mut node, replay("none", 0, three)).await, 0);
     assert_eq!(order(&mut node, replay("s", 0, three)).await, 2);
     assert_eq!(missing(&node, "s", false).await, [one, two]);
@@ -160,12 +179,59 @@ async fn dead_letters_are_tried_again_or_given_up(place: Place) {
     let only = |seq| Order::Replay { sink: "s".into(), from: seq, to: seq, only_dead: true };
     assert_eq!(order(&mut node, only(seqs[2])).await, 0);
     assert_eq!(order(&mut node, only(seqs[0])).await, 1);
-    let drop = Order::Drop { sink: "s".into(), from: 0, to: i64::MAX };
-    assert_eq!(order(&mut node, drop).await, 1);
+    assert_eq!(order(&mut node, give_up("s", 0, i64::MAX)).await, 1);
     assert!(missing(&node, "s", true).await.is_empty());
     let mut left = vec![seqs[0], seqs[2]];
     left.sort_unstable();
     assert_eq!(missing(&node, "s", false).await, left);
+}
+
+async fn what_was_given_up_is_told_as_that_until_it_is_delivered_after_all(place: Place) {
+    let mut node = place.node().await;
+    for sink in ["s", "t"] {
+        node.writes.register_sink(sink, true).await.unwrap();
+    }
+    let seqs = node.live(&["A", "B"]).await;
+    let last = *seqs.iter().max().unwrap();
+    for sink in ["s", "t"] {
+        node.advance(cursor(sink, last)).await;
+    }
+    node.advance(failed("s", &[dead(seqs[0]), retry(seqs[1])])).await;
+    assert_eq!(order(&mut node, give_up("s", 0, i64::MAX)).await, 1);
+    assert_eq!(given_up(&node, seqs[0]).await, [("s".to_owned(), Some(GIVEN_UP_AT)), ("t".to_owned(), None)]);
+    assert_eq!(given_up(&node, seqs[1]).await, [("s".to_owned(), None), ("t".to_owned(), None)]);
+    // Replayed, refused again, given up again.
+    assert_eq!(order(&mut node, replay("s", seqs[0], seqs[0])).await, 1);
+    assert_eq!(given_up(&node, seqs[0]).await[0], ("s".to_owned(), None));
+    node.advance(failed("s", &[dead(seqs[0])])).await;
+    assert_eq!(order(&mut node, give_up("s", seqs[0], seqs[0])).await, 1);
+    assert_eq!(given_up(&node, seqs[0]).await[0], ("s".to_owned(), Some(GIVEN_UP_AT)));
+    // Replayed and delivered.
+    assert_eq!(order(&mut node, replay("s", seqs[0], seqs[0])).await, 1);
+    node.advance(Progress { sink: "s".into(), cursor: None, failed: vec![], delivered: vec![seqs[0]] }).await;
+    assert_eq!(given_up(&node, seqs[0]).await[0], ("s".to_owned(), None));
+    assert!(missing(&node, "s", false).await.contains(&seqs[1]));
+}
+
+async fn what_was_given_up_for_a_sink_goes_with_the_sink_and_with_the_outcome(place: Place) {
+    let mut node = place.node().await;
+    for sink in ["s", "t"] {
+        node.writes.register_sink(sink, true).await.unwrap();
+    }
+    let seqs = node.live(&["A", "B"]).await;
+    let last = *seqs.iter().max().unwrap();
+    for sink in ["s", "t"] {
+        node.advance(cursor(sink, last)).await;
+        node.advance(failed(sink, &[dead(seqs[0])])).await;
+        assert_eq!(order(&mut node, give_up(sink, 0, i64::MAX)).await, 1);
+    }
+    while order(&mut node, Order::Forget { sink: "s".into() }).await > 0 {}
+    node.writes.register_sink("s", false).await.unwrap();
+    let told = given_up(&node, seqs[0]).await;
+    assert_eq!(told, [("s".to_owned(), None), ("t".to_owned(), Some(GIVEN_UP_AT))]);
+    let prune = Transaction { prune: "2026-01-03T00:00:00Z".parse().ok(), ..Transaction::default() };
+    assert_eq!(node.apply(prune).await.pruned, 2);
+    assert!(given_up(&node, seqs[0]).await.iter().all(|(_, at)| at.is_none()));
 }
 
 async fn a_forgotten_sink_leaves_nothing(place: Place) {
@@ -198,7 +264,7 @@ async fn only_what_is_old_and_delivered_everywhere_is_removed(place: Place) {
     assert_eq!(node.apply(prune("2026-01-02T03:05:00.001Z")).await.pruned, 1);
     let left: Vec<i64> = node.store.outcomes_after(0, 9).await.unwrap().iter().map(|o| o.seq).collect();
     assert_eq!(left, [one, three], "one is a dead letter, the other not delivered yet");
-    order(&mut node, Order::Drop { sink: "t".into(), from: one, to: one }).await;
+    order(&mut node, give_up("t", one, one)).await;
     node.advance(cursor("t", three)).await;
     assert_eq!(node.apply(prune("2026-01-03T00:00:00Z")).await.pruned, 2);
     assert!(node.live(&["D"]).await[0] > three, "a seq is never used twice");

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jiff::Timestamp;
 use pinwatch::store::Order;
 use tokio::sync::watch;
 
@@ -114,7 +115,8 @@ async fn a_dead_letter_is_sent_again_under_the_same_id_when_somebody_orders_it_a
     }
     broken.store(false, Ordering::SeqCst);
     let sink = || "hook".to_owned();
-    let dropped = bench.writer.order(Order::Drop { sink: sink(), from: 2, to: 2 }).await.unwrap();
+    let dropped =
+        bench.writer.order(Order::Drop { sink: sink(), from: 2, to: 2, at: Timestamp::now() }).await.unwrap();
     let replay = Order::Replay { sink: sink(), from: 1, to: 3, only_dead: true };
     let replayed = bench.writer.order(replay).await.unwrap();
     assert_eq!((dropped, replayed), (1, 2));

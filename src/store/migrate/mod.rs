@@ -28,7 +28,7 @@ pub struct Amount {
     /// PINs in flight.
     pub pins: u64,
     pub outcomes: u64,
-    /// Outcomes that a sink has not got, each counted for each such sink; dead letters too.
+    /// Outcomes that a sink has not got, each counted for each such sink; dead letters and dropped ones too.
     pub undelivered: u64,
     pub sinks: u64,
 }

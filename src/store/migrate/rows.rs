@@ -37,6 +37,13 @@ pub struct Delivery {
     pub error: Option<String>,
 }
 
+#[derive(FromRow)]
+pub struct Dropped {
+    pub seq: i64,
+    pub sink: String,
+    pub dropped_at: i64,
+}
+
 /// What went wrong with a store's SQL, as an error of the move.
 pub fn sql(doing: &'static str, store: &str) -> impl Fn(sqlx::Error) -> MigrateError + use<> {
     let store = store.to_owned();

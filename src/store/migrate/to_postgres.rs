@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 
-use super::rows::{Delivery, Outcome, Pin, begin_alone, sql, sql_of};
+use super::rows::{Delivery, Dropped, Outcome, Pin, begin_alone, sql, sql_of};
 use super::{Amount, MigrateError, PAGE, Watcher};
 use crate::slot::slot_of_text;
 use crate::store::{postgres, sqlite};
@@ -32,6 +32,7 @@ pub async fn migrate(
     let mut run = Run { source, path, target, shown, lane, all, moved: Amount::default(), watch };
     run.outcomes().await?;
     run.undelivered().await?;
+    run.dropped().await?;
     run.cursors().await?;
     run.pins().await?;
     let Run { source, mut target, moved, .. } = run;
@@ -53,7 +54,7 @@ async fn amount(source: &mut SqliteConnection) -> Result<Amount, sqlx::Error> {
     Ok(Amount {
         pins: count("SELECT count(*) FROM pin").await?,
         outcomes: count("SELECT count(*) FROM outcome").await?,
-        undelivered: count("SELECT count(*) FROM delivery").await?,
+        undelivered: count("SELECT (SELECT count(*) FROM delivery) + (SELECT count(*) FROM dropped)").await?,
         sinks: count("SELECT count(*) FROM sink").await?,
     })
 }
@@ -179,6 +180,35 @@ impl Run<'_> {
             .bind(page.iter().map(|row| row.first_try_at).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.last_try_at).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.error.as_deref()).collect::<Vec<_>>())
+            .execute(&mut self.target)
+            .await
+            .map_err(sql("write", self.shown))?;
+            self.moved.undelivered += page.len() as u64;
+            self.tell();
+        }
+    }
+
+    async fn dropped(&mut self) -> Result<(), MigrateError> {
+        let mut after = (i64::MIN, String::new());
+        loop {
+            let page: Vec<Dropped> = sqlx::query_as(
+                "SELECT seq, sink, dropped_at FROM dropped WHERE (seq, sink) > (?1, ?2) ORDER BY seq, sink LIMIT ?3",
+            )
+            .bind(after.0)
+            .bind(&after.1)
+            .bind(PAGE)
+            .fetch_all(&mut self.source)
+            .await
+            .map_err(sql_of("read", self.path))?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = (last.seq, last.sink.clone());
+            sqlx::query(
+                "INSERT INTO dropped (seq, sink, dropped_at) \
+                 SELECT * FROM UNNEST($1::bigint[], $2::text[], $3::bigint[])",
+            )
+            .bind(page.iter().map(|row| row.seq).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.sink.as_str()).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.dropped_at).collect::<Vec<_>>())
             .execute(&mut self.target)
             .await
             .map_err(sql("write", self.shown))?;

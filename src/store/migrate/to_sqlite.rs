@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 
-use super::rows::{Delivery, Outcome, Pin, begin_alone, sql, sql_of};
+use super::rows::{Delivery, Dropped, Outcome, Pin, begin_alone, sql, sql_of};
 use super::{Amount, MigrateError, PAGE, Watcher};
 use crate::store::{postgres, sqlite};
 
@@ -33,6 +33,7 @@ pub async fn migrate(
     run.cursors(last).await?;
     run.undelivered().await?;
     run.behind().await?;
+    run.dropped().await?;
     run.pins().await?;
     let Run { source, mut target, moved, .. } = run;
     if moved != all {
@@ -92,7 +93,8 @@ async fn amount(source: &mut PgConnection) -> Result<Amount, sqlx::Error> {
         pins: count("SELECT count(*) FROM pin".into()).await?,
         outcomes: count("SELECT count(*) FROM outcome".into()).await?,
         undelivered: count(format!(
-            "SELECT count(*) FROM (SELECT sink, seq FROM delivery UNION {BEHIND}) AS undelivered"
+            "SELECT (SELECT count(*) FROM (SELECT sink, seq FROM delivery UNION {BEHIND}) AS undelivered) \
+                 + (SELECT count(*) FROM dropped)"
         ))
         .await?,
         sinks: count(
@@ -277,6 +279,35 @@ impl Run<'_> {
             self.moved.undelivered += done.rows_affected();
         }
         self.commit().await
+    }
+
+    async fn dropped(&mut self) -> Result<(), MigrateError> {
+        let mut after = (i64::MIN, String::new());
+        loop {
+            let page: Vec<Dropped> = sqlx::query_as(
+                "SELECT seq, sink, dropped_at FROM dropped WHERE (seq, sink) > ($1, $2) ORDER BY seq, sink LIMIT $3",
+            )
+            .bind(after.0)
+            .bind(&after.1)
+            .bind(PAGE)
+            .fetch_all(&mut self.source)
+            .await
+            .map_err(sql("read", self.shown))?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = (last.seq, last.sink.clone());
+            self.begin().await?;
+            for row in &page {
+                sqlx::query("INSERT INTO dropped (seq, sink, dropped_at) VALUES (?1, ?2, ?3)")
+                    .bind(row.seq)
+                    .bind(&row.sink)
+                    .bind(row.dropped_at)
+                    .execute(&mut self.target)
+                    .await
+                    .map_err(sql_of("write", self.path))?;
+            }
+            self.moved.undelivered += page.len() as u64;
+            self.commit().await?;
+        }
     }
 
     async fn pins(&mut self) -> Result<(), MigrateError> {

@@ -105,7 +105,7 @@ pub async fn carry_out(
     let done = match order {
         Order::Replay { sink, from, to, only_dead: false } => {
             // Those after the cursor of their lane are on their way anyway.
-            sqlx::query(
+            let ordered = sqlx::query(
                 "INSERT INTO delivery (sink, seq, lane, dead, tries) \
                  SELECT $1, o.seq, $4, false, 0 FROM outcome o WHERE o.seq BETWEEN $2 AND $3 \
                    AND EXISTS (SELECT 1 FROM cursor c WHERE c.lane = $4 AND c.sink = $1) \
@@ -119,8 +119,18 @@ pub async fn carry_out(
             .bind(from)
             .bind(to)
             .bind(node.id())
+            .execute(&mut *connection)
+            .await?;
+            sqlx::query(
+                "DELETE FROM dropped x USING delivery d \
+                 WHERE x.sink = $1 AND x.seq BETWEEN $2 AND $3 AND d.sink = x.sink AND d.seq = x.seq",
+            )
+            .bind(sink)
+            .bind(from)
+            .bind(to)
             .execute(connection)
-            .await?
+            .await?;
+            ordered
         }
         Order::Replay { sink, from, to, only_dead: true } => sqlx::query(
             "UPDATE delivery SET lane = $4, dead = false, tries = 0, first_try_at = NULL, last_try_at = NULL \
@@ -132,13 +142,19 @@ pub async fn carry_out(
         .bind(node.id())
         .execute(connection)
         .await?,
-        Order::Drop { sink, from, to } => {
-            sqlx::query("DELETE FROM delivery WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND dead")
-                .bind(sink)
-                .bind(from)
-                .bind(to)
-                .execute(connection)
-                .await?
+        Order::Drop { sink, from, to, at } => {
+            sqlx::query(
+                "WITH given_up AS ( \
+                     DELETE FROM delivery WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND dead RETURNING seq) \
+                 INSERT INTO dropped (seq, sink, dropped_at) SELECT seq, $1, $4 FROM given_up \
+                 ON CONFLICT (seq, sink) DO UPDATE SET dropped_at = excluded.dropped_at",
+            )
+            .bind(sink)
+            .bind(from)
+            .bind(to)
+            .bind(at.as_millisecond())
+            .execute(connection)
+            .await?
         }
         Order::Unregister { sink } => {
             sqlx::query("DELETE FROM cursor WHERE lane = $2 AND sink = $1")
@@ -168,8 +184,12 @@ async fn forget(connection: &mut PgConnection, node: &Node, sink: &str) -> Resul
     )
     .bind(sink)
     .bind(node.id())
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    sqlx::query("DELETE FROM dropped WHERE sink = $1 AND NOT EXISTS (SELECT 1 FROM cursor WHERE sink = $1)")
+        .bind(sink)
+        .execute(connection)
+        .await?;
     Ok(done.rows_affected().min(1))
 }
 
@@ -178,18 +198,22 @@ const PRUNE_AT_ONCE: i64 = 2000;
 
 /// Removes outcomes that are old enough and that every sink has, of all nodes; a dead letter keeps its outcome.
 pub async fn prune(connection: &mut PgConnection, before: Timestamp) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query(
+    let removed: Vec<i64> = sqlx::query_scalar(
         "DELETE FROM outcome WHERE seq = ANY(ARRAY( \
              SELECT o.seq FROM outcome o WHERE o.finished_at < $1 \
                AND NOT EXISTS (SELECT 1 FROM cursor c WHERE c.lane = o.lane AND c.cursor < o.seq) \
                AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.seq = o.seq) \
-             ORDER BY o.finished_at LIMIT $2 FOR UPDATE OF o SKIP LOCKED))",
+             ORDER BY o.finished_at LIMIT $2 FOR UPDATE OF o SKIP LOCKED)) \
+         RETURNING seq",
     )
     .bind(before.as_millisecond())
     .bind(PRUNE_AT_ONCE)
-    .execute(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    Ok(done.rows_affected())
+    if !removed.is_empty() {
+        sqlx::query("DELETE FROM dropped WHERE seq = ANY($1)").bind(&removed).execute(connection).await?;
+    }
+    Ok(removed.len() as u64)
 }
 
 pub async fn save_brake(

@@ -9,7 +9,7 @@ use sqlx::Row;
 use sqlx::postgres::{PgPool, PgRow};
 
 use super::super::rows::{raw, timestamp};
-use super::super::{DeadLetter, Failed, InFlight, Outcome, Page, Reads, SavedBrake, Unavailable};
+use super::super::{AtSink, DeadLetter, Failed, InFlight, Outcome, Page, Reads, SavedBrake, Unavailable};
 use super::Node;
 use super::connect::answer;
 use super::page::{failed, in_flight, outcome};
@@ -187,20 +187,25 @@ impl Reads for Reader {
         Ok((letters, full))
     }
 
-    async fn sinks_of(&self, seq: i64) -> Result<Vec<(String, i64, Option<Failed>)>, Unavailable> {
+    async fn sinks_of(&self, seq: i64) -> Result<Vec<AtSink>, Unavailable> {
         // The sinks of the node that found the outcome, and any other that it was taken over for.
         let rows = sqlx::query(
-            "SELECT d.seq, coalesce(c.sink, d.sink), coalesce(c.cursor, $1), d.dead, d.tries, d.first_try_at, \
-                 d.last_try_at, d.error \
+            "SELECT d.seq, sink, coalesce(cursor, $1), dead, tries, first_try_at, last_try_at, error, dropped_at \
              FROM (SELECT sink, cursor FROM cursor WHERE lane = (SELECT lane FROM outcome WHERE seq = $1)) AS c \
-             FULL JOIN (SELECT * FROM delivery WHERE seq = $1) AS d ON d.sink = c.sink ORDER BY 2",
+             FULL JOIN (SELECT * FROM delivery WHERE seq = $1) AS d USING (sink) \
+             FULL JOIN (SELECT sink, dropped_at FROM dropped WHERE seq = $1) AS x USING (sink) ORDER BY sink",
         )
         .bind(seq)
         .fetch_all(&self.readers);
         let rows = answer(rows).await?;
         let state = |row: &PgRow| {
             let known: Option<i64> = row.try_get(0)?;
-            Ok((row.try_get(1)?, row.try_get(2)?, known.map(|_| failed(row)).transpose()?))
+            Ok(AtSink {
+                sink: row.try_get(1)?,
+                cursor: row.try_get(2)?,
+                failed: known.map(|_| failed(row)).transpose()?,
+                dropped_at: row.try_get::<Option<i64>, _>(8)?.map(timestamp),
+            })
         };
         Ok(rows.iter().map(state).collect::<Result<_, sqlx::Error>>()?)
     }

@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::super::{DeadLetter, Failed, InFlight, Outcome, Page, Reads, Record, SavedBrake, Unavailable};
+use super::super::{
+    AtSink, DeadLetter, Failed, InFlight, Outcome, Page, Reads, Record, SavedBrake, Unavailable,
+};
 use super::Reader;
 use super::by_hash::hash;
 use super::rows::{pin_id, raw, timestamp};
@@ -192,17 +194,23 @@ impl Reads for Reader {
         Ok((letters, full))
     }
 
-    async fn sinks_of(&self, seq: i64) -> Result<Vec<(String, i64, Option<Failed>)>, Unavailable> {
+    async fn sinks_of(&self, seq: i64) -> Result<Vec<AtSink>, Unavailable> {
         let rows = sqlx::query(
-            "SELECT seq, name, cursor, dead, tries, first_try_at, last_try_at, error \
-             FROM sink LEFT JOIN delivery ON sink = name AND seq = ?1 ORDER BY name",
+            "SELECT d.seq, name, cursor, dead, tries, first_try_at, last_try_at, error, dropped_at FROM sink \
+             LEFT JOIN delivery d ON d.sink = name AND d.seq = ?1 \
+             LEFT JOIN dropped x ON x.sink = name AND x.seq = ?1 ORDER BY name",
         )
         .bind(seq)
         .fetch_all(&self.readers)
         .await?;
         let state = |row: &SqliteRow| {
             let known: Option<i64> = row.try_get(0)?;
-            Ok((row.try_get(1)?, row.try_get(2)?, known.map(|_| failed(row)).transpose()?))
+            Ok(AtSink {
+                sink: row.try_get(1)?,
+                cursor: row.try_get(2)?,
+                failed: known.map(|_| failed(row)).transpose()?,
+                dropped_at: row.try_get::<Option<i64>, _>(8)?.map(timestamp),
+            })
         };
         Ok(rows.iter().map(state).collect::<Result<_, sqlx::Error>>()?)
     }

@@ -216,14 +216,34 @@ async fn carry_out(connection: &mut SqliteConnection, order: &Order) -> Result<u
             let sql = "INSERT OR REPLACE INTO delivery (sink, seq, dead, tries) \
                  SELECT sink.name, outcome.seq, 0, 0 FROM outcome, sink \
                  WHERE sink.name = ?1 AND outcome.seq BETWEEN ?2 AND min(?3, sink.cursor)";
-            sqlx::query(sql).bind(sink).bind(from).bind(to).execute(connection).await?
+            let ordered = sqlx::query(sql).bind(sink).bind(from).bind(to).execute(&mut *connection).await?;
+            sqlx::query(
+                "DELETE FROM dropped WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 \
+                   AND EXISTS (SELECT 1 FROM delivery d WHERE d.sink = ?1 AND d.seq = dropped.seq)",
+            )
+            .bind(sink)
+            .bind(from)
+            .bind(to)
+            .execute(connection)
+            .await?;
+            ordered
         }
         Order::Replay { sink, from, to, only_dead: true } => {
             let sql = "UPDATE delivery SET dead = 0, tries = 0, first_try_at = NULL, last_try_at = NULL \
                  WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead";
             sqlx::query(sql).bind(sink).bind(from).bind(to).execute(connection).await?
         }
-        Order::Drop { sink, from, to } => {
+        Order::Drop { sink, from, to, at } => {
+            sqlx::query(
+                "INSERT OR REPLACE INTO dropped (seq, sink, dropped_at) \
+                 SELECT seq, ?1, ?4 FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead",
+            )
+            .bind(sink)
+            .bind(from)
+            .bind(to)
+            .bind(at.as_millisecond())
+            .execute(&mut *connection)
+            .await?;
             let sql = "DELETE FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead";
             sqlx::query(sql).bind(sink).bind(from).bind(to).execute(connection).await?
         }
@@ -239,6 +259,7 @@ async fn carry_out(connection: &mut SqliteConnection, order: &Order) -> Result<u
             if some == u64::from(FORGET_AT_ONCE) {
                 return Ok(some);
             }
+            sqlx::query("DELETE FROM dropped WHERE sink = ?1").bind(sink).execute(&mut *connection).await?;
             let done = sqlx::query("DELETE FROM sink WHERE name = ?1").bind(sink).execute(connection).await?;
             return Ok(some + done.rows_affected());
         }
@@ -261,6 +282,13 @@ async fn prune(connection: &mut SqliteConnection, before: Timestamp) -> Result<V
             .bind(PRUNE_AT_ONCE)
             .fetch_all(&mut *connection)
             .await?;
+    if !removed.is_empty() {
+        let seqs: Vec<i64> = removed.iter().map(|(seq, _)| *seq).collect();
+        sqlx::query("DELETE FROM dropped WHERE seq IN (SELECT value FROM json_each(?1))")
+            .bind(json(&seqs))
+            .execute(&mut *connection)
+            .await?;
+    }
     let mut entries: Vec<Entry> = removed.iter().map(|(seq, pin)| Entry::new(hash(pin), *seq)).collect();
     // In the order of the index, so that each of its pages is looked for once.
     entries.sort_unstable();
