@@ -10,6 +10,7 @@ mod cluster;
 mod daemon;
 mod database_work;
 mod growth;
+mod kept;
 mod lateness;
 mod lives;
 mod measure;
@@ -37,13 +38,14 @@ use report::Report;
 type Group = (&'static str, fn(&mut Report, usize));
 
 /// What can be measured, in the order of the issue that asks for it.
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 9] = [
     ("polls", polls::measure),
     ("lives", lives::measure),
     ("submits", submits::measure),
     ("million", million::measure),
     ("lateness", lateness::measure),
     ("growth", growth::measure),
+    ("kept", kept::measure),
     ("clients", clients::measure),
     ("cluster", cluster::measure),
 ];
