@@ -1,6 +1,7 @@
 //! What there is to measure, among 10,000, 100,000 and 1,000,000 PINs in flight: starts, lateness, acks, whole lives
 //! and polls. The store of each number is filled once, and each run begins with a copy of it.
 
+use std::slice;
 use std::thread;
 use std::time::Duration;
 
@@ -98,18 +99,33 @@ fn among(store: &Home, pins: u64, interval: &str, (ready, polls): (f64, Window))
 /// Acks and lives of other PINs than those that wait.
 fn lives_among(store: &Home, pins: u64) -> (f64, f64, lives::Lived) {
     let api = StandIn::start(Duration::ZERO, Some(lives::POLLS_A_LIFE), None);
-    let homes = [store.copy(&api.base_url)];
-    let [home] = &homes;
+    let home = store.copy(&api.base_url);
+    let Grown { acks, commits_a_submit, lives, .. } = grown(&home, pins);
+    (acks, commits_a_submit, lives)
+}
+
+/// What is measured of a store with something in it.
+pub struct Grown {
+    pub ready: f64,
+    pub acks: f64,
+    pub commits_a_submit: f64,
+    pub lives: lives::Lived,
+}
+
+/// Acks and lives of PINs from a number on, beside whatever is in the store.
+pub fn grown(home: &Home, pins: u64) -> Grown {
     home.configure(&NEVER_DUE);
-    let nodes = [home.start_observed(&[])];
+    let mut nodes = [home.start_observed(&[])];
     let [(daemon, metrics)] = &nodes;
     let acks = MORE as f64 / submit(&home.socket(), pins..pins + MORE).as_secs_f64();
-    let commits = submits::lone(home, *metrics, pins + MORE).commits;
+    let commits_a_submit = submits::lone(home, *metrics, pins + MORE).commits;
     // Who waits already goes on waiting; who comes from now on is polled soon.
     let often = every(lives::INTERVAL);
     home.configure(&often.each_ref().map(String::as_str));
     daemon.process.send(Signal::HUP);
     thread::sleep(RELOAD);
-    let lives = lives::lived(&homes, &nodes, pins + 2 * MORE);
-    (acks, commits, lives)
+    let lives = lives::lived(slice::from_ref(home), &nodes, pins + 2 * MORE);
+    let [(daemon, _)] = &mut nodes;
+    daemon.process.end(Signal::TERM);
+    Grown { ready: daemon.started_in.as_secs_f64(), acks, commits_a_submit, lives }
 }
