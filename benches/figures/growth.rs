@@ -11,7 +11,7 @@ use super::daemon::{Home, NEVER_DUE, NOWHERE, every};
 use super::lateness;
 use super::lives;
 use super::measure::Window;
-use super::nginx::Nginx;
+use super::nginx::{By, Nginx};
 use super::polls;
 use super::process::MEASURED;
 use super::report::{Asked, Report};
@@ -46,7 +46,7 @@ pub fn measure(report: &mut Report, runs: usize) {
     for _ in 0..runs {
         // What is compared comes one directly after the other: the machine is not the same from minute to minute.
         let polls = stores.each_ref().map(|store| polls_of(&nginx, store));
-        plain.push(polls::plain(&nginx).per_second);
+        plain.push(polls::plain(&nginx, By::Plain).per_second);
         let sizes = SIZES.iter().zip(&stores).zip(polls);
         let sizes = sizes.map(|(((pins, _, interval), store), polls)| among(store, *pins, interval, polls));
         all.push(sizes.collect::<Vec<_>>());

@@ -38,8 +38,9 @@ use report::Report;
 type Group = (&'static str, fn(&mut Report, usize));
 
 /// What can be measured, in the order of the issue that asks for it.
-const GROUPS: [Group; 9] = [
+const GROUPS: [Group; 10] = [
     ("polls", polls::measure),
+    ("tls", polls::measure_tls),
     ("lives", lives::measure),
     ("submits", submits::measure),
     ("million", million::measure),
@@ -61,10 +62,10 @@ fn main() {
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             // This program again, in a process of its own.
-            plain_loop::MODE => return plain_loop::run(&arguments.next().expect("a URL")),
-            stand_in::MODE => {
-                let mut next = || arguments.next().expect("two numbers");
-                return stand_in::run(&next(), &next());
+            plain_loop::MODE | stand_in::MODE => {
+                let mut next = || arguments.next().expect("two arguments");
+                let run = if argument == plain_loop::MODE { plain_loop::run } else { stand_in::run };
+                return run(&next(), &next());
             }
             "--runs" => runs = arguments.next().and_then(|runs| runs.parse().ok()).unwrap_or_else(|| usage()),
             "--short" => runs = 1,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -19,15 +19,29 @@ const ANSWER: &str = concat!(
 pub struct Nginx {
     _process: Process,
     address: SocketAddr,
-    _folder: TempDir,
+    /// The same over TLS, by HTTP/1.1 and by HTTP/2.
+    tls: [SocketAddr; 2],
+    folder: TempDir,
+}
+
+/// How the answer is asked for.
+#[derive(Clone, Copy)]
+pub enum By {
+    Plain,
+    Tls,
+    TlsAndHttp2,
 }
 
 impl Nginx {
     /// One process of it, on its own core, without a log.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let address = free_address();
+        let (address, tls) = (free_address(), [free_address(), free_address()]);
+        let [tls1, tls2] = tls;
         let at = folder.path().display();
+        let signed = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+        fs::write(folder.path().join("certificate.pem"), signed.cert.pem()).expect("a file");
+        fs::write(folder.path().join("key.pem"), signed.signing_key.serialize_pem()).expect("a file");
         let config = format!(
             "daemon off; master_process off; pid {at}/pid; error_log {at}/error.log warn;\n\
              events {{ worker_connections 4096; }}\n\
@@ -36,7 +50,8 @@ impl Nginx {
                client_body_temp_path {at}/b; proxy_temp_path {at}/p; fastcgi_temp_path {at}/f;\n\
                uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;\n\
                server {{\n\
-                 listen {address};\n\
+                 listen {address}; listen {tls1} ssl; listen {tls2} ssl http2;\n\
+                 ssl_certificate {at}/certificate.pem; ssl_certificate_key {at}/key.pem;\n\
                  location = /requests {{ stub_status; }}\n\
                  location / {{ default_type application/json; return 200 '{ANSWER}'; }}\n\
                }}\n\
@@ -56,11 +71,24 @@ impl Nginx {
             assert!(!process.has_ended() && Instant::now() < patience, "nginx did not start at {address}");
             std::thread::sleep(Duration::from_millis(10));
         }
-        Self { _process: process, address, _folder: folder }
+        Self { _process: process, address, tls, folder }
     }
 
     pub fn base_url(&self) -> String {
-        format!("http://{}", self.address)
+        self.url(By::Plain)
+    }
+
+    pub fn url(&self, by: By) -> String {
+        match by {
+            By::Plain => format!("http://{}", self.address),
+            By::Tls => format!("https://{}", self.tls[0]),
+            By::TlsAndHttp2 => format!("https://{}", self.tls[1]),
+        }
+    }
+
+    /// Who signed its certificate: itself.
+    pub fn authority(&self) -> PathBuf {
+        self.folder.path().join("certificate.pem")
     }
 
     /// Requests answered so far; being asked this is one.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::daemon::{Daemon, Home, every};
 use super::measure::{Window, window};
-use super::nginx::Nginx;
+use super::nginx::{By, Nginx};
 use super::plain_loop;
 use super::process::{MEASURED, Process, pinned};
 use super::report::{Asked, Report};
@@ -16,12 +16,7 @@ const WARM_UP: Duration = Duration::from_secs(2);
 const LENGTH: Duration = Duration::from_secs(4);
 
 pub fn measure(report: &mut Report, runs: usize) {
-    let both: Vec<_> = (0..runs)
-        .map(|_| {
-            let nginx = Nginx::start();
-            (daemon(&nginx), plain(&nginx))
-        })
-        .collect();
+    let both = both(runs, By::Plain);
     let of = |figure: fn(&(Window, Window)) -> f64| both.iter().map(figure).collect::<Vec<_>>();
     report.figure("polls a second, 100,000 PINs", of(|(ours, _)| ours.per_second), "/s", Asked::Nothing);
     report.figure("  the plain loop's", of(|(_, plain)| plain.per_second), "/s", Asked::Nothing);
@@ -32,11 +27,37 @@ pub fn measure(report: &mut Report, runs: usize) {
     report.figure("  ratio", of(|(ours, plain)| ours.cpu_each / plain.cpu_each), "", Asked::AtMost(1.2));
 }
 
+/// The same over TLS, which the API is asked by.
+pub fn measure_tls(report: &mut Report, runs: usize) {
+    for (by, words) in [(By::Tls, "TLS"), (By::TlsAndHttp2, "TLS and HTTP/2")] {
+        let both = both(runs, by);
+        let of = |figure: fn(&(Window, Window)) -> f64| both.iter().map(figure).collect::<Vec<_>>();
+        let what = format!("polls a second by {words}");
+        report.figure(&what, of(|(ours, _)| ours.per_second), "/s", Asked::Nothing);
+        let ratio = of(|(ours, plain)| ours.per_second / plain.per_second);
+        report.figure("  to the plain loop's", ratio, "", Asked::AtLeast(0.85));
+        report.figure("  CPU of a poll", of(|(ours, _)| ours.cpu_each), "µs", Asked::Nothing);
+        let ratio = of(|(ours, plain)| ours.cpu_each / plain.cpu_each);
+        report.figure("    to the plain loop's", ratio, "", Asked::AtMost(1.2));
+    }
+}
+
+/// The daemon, and after each of its runs the plain loop.
+fn both(runs: usize, by: By) -> Vec<(Window, Window)> {
+    let run = |_| {
+        let nginx = Nginx::start();
+        (daemon(&nginx, by), plain(&nginx, by))
+    };
+    (0..runs).map(run).collect()
+}
+
 /// A daemon with PINs all of which are due far sooner than it can poll them.
-fn daemon(nginx: &Nginx) -> Window {
-    let home = Home::new(&nginx.base_url());
+fn daemon(nginx: &Nginx, by: By) -> Window {
+    let home = Home::new(&nginx.url(by));
+    let authority = format!("api.ca_file={}", nginx.authority().display());
     let often = every("100ms");
-    let daemon = home.start(Some(MEASURED), &often.each_ref().map(String::as_str));
+    let often = often.each_ref().map(String::as_str);
+    let daemon = home.start(Some(MEASURED), &[&often[..], &[&authority]].concat());
     submit(&home.socket(), 0..PINS);
     saturated(nginx, &daemon)
 }
@@ -48,10 +69,10 @@ pub fn saturated(nginx: &Nginx, daemon: &Daemon) -> Window {
 }
 
 /// The plain loop.
-pub fn plain(nginx: &Nginx) -> Window {
+pub fn plain(nginx: &Nginx, by: By) -> Window {
     let this = std::env::current_exe().expect("this program");
     let mut command = pinned(Some(MEASURED), &this);
-    command.args([plain_loop::MODE, &nginx.base_url()]);
+    command.args([plain_loop::MODE, &nginx.url(by)]).arg(nginx.authority());
     let process = Process::start(command);
     thread::sleep(WARM_UP);
     window(LENGTH, &process, || nginx.requests())
