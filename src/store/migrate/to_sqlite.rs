@@ -23,7 +23,7 @@ pub async fn migrate(
         return Err(MigrateError::Exists { path: path.to_owned() });
     }
     // Held to the end: no daemon makes the file meanwhile.
-    let _lock = sqlite::lock_to_make(path)?;
+    let _lock = sqlite::lock_to_make(path).await?;
     let unfinished = with_suffix(path, ".unfinished");
     remove(&unfinished)?;
     let target = sqlite::make(&unfinished).await?;

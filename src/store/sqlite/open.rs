@@ -12,6 +12,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use thiserror::Error;
+use tokio::time::{Instant, sleep};
 
 use super::super::{InFlight, Store, Writes};
 use super::Reader;
@@ -36,6 +37,10 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/store/sqlite/migrations");
 
 /// Connections that read, for clients' questions and the sinks.
 const READERS: u32 = 4;
+
+/// How long to wait for the lock where somebody has it: of a process that gave it back, a child that is just being made
+/// has it until its exec.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The write-ahead log is folded into the file when it has so many pages: 32 MB. A page that many commits change
 /// is written to the file once.
@@ -151,8 +156,8 @@ pub async fn open_to_move(path: &Path) -> Result<Option<(SqliteConnection, File)
 }
 
 /// Keeps daemons away from a `path` where a database is about to come from elsewhere, as long as it is held.
-pub fn lock_to_make(path: &Path) -> Result<File, OpenError> {
-    let (lock, _) = lock_exclusively(path, &with_suffix(path, ".lock"))?;
+pub async fn lock_to_make(path: &Path) -> Result<File, OpenError> {
+    let (lock, _) = lock_exclusively(path, &with_suffix(path, ".lock")).await?;
     // Of whatever was here before.
     note_commits(&lock, 0);
     Ok(lock)
@@ -161,7 +166,7 @@ pub fn lock_to_make(path: &Path) -> Result<File, OpenError> {
 /// Takes the lock of a database that is whole, or not there yet.
 async fn lock_whole(path: &Path) -> Result<File, OpenError> {
     let lock_path = with_suffix(path, ".lock");
-    let (lock, noted) = lock_exclusively(path, &lock_path)?;
+    let (lock, noted) = lock_exclusively(path, &lock_path).await?;
     let found = inspect(path).await?;
     if noted > found {
         return Err(OpenError::LostCommits { path: path.to_owned(), lock: lock_path, found, noted });
@@ -196,7 +201,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
 
 /// Takes the lock that makes this process the only daemon on the file; gives also the number of commits that
 /// was noted in it, 0 where none can be read.
-fn lock_exclusively(path: &Path, lock_path: &Path) -> Result<(File, i64), OpenError> {
+async fn lock_exclusively(path: &Path, lock_path: &Path) -> Result<(File, i64), OpenError> {
     let io = |doing, source| OpenError::Io { doing, path: lock_path.to_owned(), source };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|source| OpenError::Io {
@@ -213,10 +218,14 @@ fn lock_exclusively(path: &Path, lock_path: &Path) -> Result<(File, i64), OpenEr
         .mode(0o600)
         .open(lock_path)
         .map_err(|source| io("open", source))?;
-    lock.try_lock().map_err(|error| match error {
-        TryLockError::WouldBlock => OpenError::InUse { path: path.to_owned() },
-        TryLockError::Error(source) => io("lock", source),
-    })?;
+    let give_up_at = Instant::now() + LOCK_PATIENCE;
+    while let Err(error) = lock.try_lock() {
+        match error {
+            TryLockError::WouldBlock if Instant::now() < give_up_at => sleep(LOCK_PATIENCE / 50).await,
+            TryLockError::WouldBlock => return Err(OpenError::InUse { path: path.to_owned() }),
+            TryLockError::Error(source) => return Err(io("lock", source)),
+        }
+    }
     let mut note = String::new();
     // What can't be read as a note is none: the check is a second line of defence.
     let _ = lock.by_ref().take(64).read_to_string(&mut note);
