@@ -4,6 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+use wiremock::ResponseTemplate;
+
+use crate::common::{Daemon, Mock, brake, until_true};
 use crate::nodes::{Cluster, pins};
 
 /// Polls a second, of all nodes.
@@ -70,4 +74,39 @@ fn check(seen: &[(Instant, u64, Instant)]) {
     );
     assert!(most.0 <= RATE as f64 / 2.0, "{most:?}");
     assert!(last.1 - first.1 > RATE, "it polled at all");
+}
+
+#[test]
+fn a_429_is_heeded_by_each_node_for_whatever_pins_it_has_over_deaths_and_restarts() {
+    let Some(cluster) = Cluster::new() else { return };
+    let api = Mock::start();
+    let throttled = || ResponseTemplate::new(429).insert_header("Retry-After", "3600");
+    api.answers_all(throttled());
+    let start = |name| cluster.place(name).set("api.base_url", &api.base_url()).start();
+    let (a, b) = (start("a"), start("b"));
+    cluster.shared_by(&["a", "b"]);
+    let mut all = pins("any", "x", 100);
+    a.client().submit_all(&all);
+    let throttled_at = |node: &Daemon| brake(&mut node.client())["reason"] == "throttled";
+    until_true("each has met a 429", || throttled_at(&a) && throttled_at(&b));
+    // Those that ran when the first was answered have their answer too, for no other comes now.
+    until_true("no poll runs", || [&a, &b].iter().all(|node| node.client().stats()["polling"] == 0));
+    let polls = api.requests();
+    assert!(polls <= all.len(), "{polls} polls of {} PINs", all.len());
+
+    // What is acked now is durable after the pause, which was handed in before.
+    assert_eq!(b.client().submit("sim-any-one-more"), "accepted");
+    let b = b.kill9();
+    cluster.shared_by(&["a"]);
+    until_true("all PINs are of the other node", || a.client().stats()["inFlight"] == 101);
+    let b = b.start();
+    cluster.shared_by(&["a", "b"]);
+    until_true("the pause is known after the restart", || throttled_at(&b));
+    assert_eq!(api.requests(), polls, "nobody polls for an hour");
+    all.push("sim-any-one-more".to_owned());
+    let mut client = b.client();
+    for pin in &all {
+        assert_eq!(client.op(&json!({"op": "cancel", "pinId": pin}))["ok"], true);
+    }
+    cluster.each_once(&all);
 }
