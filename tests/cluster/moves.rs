@@ -280,12 +280,23 @@ fn a_move_that_is_killed_leaves_nothing_and_is_done_whole_the_next_time() {
     let (file, database) = (sqlite(&place), &cluster.database);
     let before = all_of_sqlite(&place.store());
     assert_eq!(before.len(), 30_000 + 60_000 + 30_000 + 5_000 + 2);
-    for table in ["outcome", "delivery", "dropped", "pin"] {
-        let writes = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-             AND query LIKE 'INSERT INTO {table} %' AND application_name = 'pinwatch'"
-        );
-        kill_a_move(&file, &database.url(), || database.count(&writes) > 0);
+    // The tables, and nothing in them.
+    cluster.node("a").terminate();
+    database.execute("DELETE FROM cursor; DELETE FROM node");
+    database.execute(
+        "CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql \
+         AS $$ BEGIN PERFORM pg_sleep(600); RETURN NULL; END $$",
+    );
+    for table in ["outcome", "delivery", "dropped", "cursor", "pin"] {
+        // It comes as far as this table and no further.
+        database.execute(&format!(
+            "CREATE TRIGGER stall AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION stall()"
+        ));
+        let stalled = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        kill_a_move(&file, &database.url(), || database.count(&format!("SELECT count(*) {stalled}")) > 0);
+        // The server would notice at the end of its sleep that nobody is there.
+        database
+            .execute(&format!("SELECT pg_terminate_backend(pid) {stalled}; DROP TRIGGER stall ON {table}"));
         let left = "SELECT (SELECT count(*) FROM node) + (SELECT count(*) FROM pin) + \
                     (SELECT count(*) FROM outcome) + (SELECT count(*) FROM delivery) + (SELECT count(*) FROM dropped) + \
                     (SELECT count(*) FROM cursor)";
