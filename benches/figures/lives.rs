@@ -3,7 +3,7 @@
 //! As many PINs are in flight as the machine can turn over; everything shares its cores, the API too.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -180,7 +180,13 @@ impl Client {
                 count.fetch_add(1, Ordering::Relaxed);
             }
         });
-        Self { stream, accepted, path: home.at("outcomes.jsonl"), lines: None }
+        let path = home.at("outcomes.jsonl");
+        // Of a run before there are lines already.
+        let mut lines = File::open(&path).ok();
+        if let Some(file) = &mut lines {
+            file.seek(SeekFrom::End(0)).expect("the file");
+        }
+        Self { stream, accepted, path, lines }
     }
 
     fn new_lines(&mut self, buffer: &mut [u8]) -> u64 {
