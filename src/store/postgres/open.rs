@@ -96,10 +96,15 @@ async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), O
     }
     let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
     let judge = |error| judge(&server.shown, error);
-    let ours: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(judge)?;
+    // One statement: between two, another node may make all of them.
+    let (ours, theirs): (bool, Option<String>) = sqlx::query_as(
+        "SELECT to_regclass('_sqlx_migrations') IS NOT NULL, min(tablename) FROM pg_tables \
+         WHERE schemaname = current_schema() \
+           AND tablename IN ('node', 'slot', 'pin', 'inbox', 'outcome', 'cursor', 'delivery')",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(judge)?;
     if ours {
         let found: i64 = sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations")
             .fetch_one(&mut *connection)
@@ -112,17 +117,8 @@ async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), O
         if found == known {
             return Ok(());
         }
-    } else {
-        let theirs: Option<String> = sqlx::query_scalar(
-            "SELECT min(tablename) FROM pg_tables WHERE schemaname = current_schema() \
-             AND tablename IN ('node', 'slot', 'pin', 'inbox', 'outcome', 'cursor', 'delivery')",
-        )
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(judge)?;
-        if let Some(table) = theirs {
-            return Err(OpenError::Foreign { url: url(), what: format!("there is a table {table:?}") });
-        }
+    } else if let Some(table) = theirs {
+        return Err(OpenError::Foreign { url: url(), what: format!("there is a table {table:?}") });
     }
     MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) | MigrateError::VersionTooNew(found, _) => {
