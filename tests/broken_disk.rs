@@ -57,7 +57,7 @@ fn while_syncs_fail_nothing_is_acked_and_no_outcome_is_forgotten_and_then_all_go
     let home = Home::new(&api.base_url());
     let daemon = home.start();
     let mut client = daemon.client();
-    let (waiting, ending) = (pins("waiting", 20), pins("3s", 200));
+    let (waiting, ending) = (pins("waiting", 20), pins("10s", 200));
     for answer in submit(&mut client, &waiting).iter().chain(&submit(&mut client, &ending)) {
         assert_eq!(answer["state"], "accepted", "{answer}");
     }
@@ -91,7 +91,7 @@ fn killed_while_syncs_fail_it_has_all_that_was_acked() {
     let home = Home::new(&api.base_url());
     let daemon = home.start();
     let mut client = daemon.client();
-    let ending = pins("2s", 200);
+    let ending = pins("10s", 200);
     assert!(submit(&mut client, &ending).iter().all(|answer| answer["state"] == "accepted"));
     let Some(broken) = Broken::of(&daemon, &home) else { return };
     until("outcomes wait for the store", || (client.stats()["finishing"].as_u64() > Some(50)).then_some(()));

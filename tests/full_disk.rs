@@ -21,7 +21,7 @@ fn with_the_databases_disk_full_submits_are_refused_polling_goes_on_and_no_outco
 
     let daemon = start().ready();
     let mut client = daemon.client();
-    let (waiting, ending) = (pins("waiting", 20), pins("3s", 300));
+    let (waiting, ending) = (pins("waiting", 20), pins("10s", 300));
     for answer in submit(&mut client, &waiting).iter().chain(&submit(&mut client, &ending)) {
         assert_eq!(answer["state"], "accepted", "{answer}");
     }
@@ -73,7 +73,7 @@ fn killed_while_the_databases_disk_is_full_it_says_so_at_the_start_or_serves_and
 
     let daemon = start().ready();
     let mut client = daemon.client();
-    let pins = pins("1s", 300);
+    let pins = pins("10s", 300);
     assert!(submit(&mut client, &pins).iter().all(|answer| answer["state"] == "accepted"));
     disk.fill();
     until("outcomes wait for the store", || (client.stats()["finishing"].as_u64() > Some(50)).then_some(()));

@@ -353,7 +353,7 @@ async fn it_stops_within_its_grace_whatever_is_in_progress() {
     while simulator.counts().requests == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let counts = tokio::time::timeout(Duration::from_secs(3), simulator.stop()).await.unwrap();
+    let counts = tokio::time::timeout(Duration::from_secs(30), simulator.stop()).await.unwrap();
     assert_eq!((counts.requests, counts.spoiled), (1, 1));
     assert!(stalled.await.unwrap().is_err());
     assert!(tokio::net::TcpStream::connect(addr).await.is_err());

@@ -16,6 +16,11 @@ fn deliver(container: &Container, pin: &str) {
     container.run(&format!("pinwatch submit {pin} --wait --timeout 60s"));
 }
 
+/// Waits for this in a file that a sink writes, which hears of an outcome when those do who wait for it.
+fn written(container: &Container, what: &str, file: &str) {
+    container.until(&format!("cat {file}"), |text| text.contains(what));
+}
+
 fn main_pid(container: &Container) -> String {
     container.run("systemctl show -p MainPID --value pinwatch.service")
 }
@@ -29,7 +34,7 @@ fn the_first_submit_starts_it_by_its_socket_and_the_outcome_is_in_the_file_and_t
     deliver(&container, "sim-delivered-1");
     // Type=notify: active is what READY=1 made it.
     container.run("systemctl is-active pinwatch.service");
-    container.run("grep -q '\"pinId\":\"sim-delivered-1\"' /var/log/pinwatch/outcomes.jsonl");
+    written(&container, "\"pinId\":\"sim-delivered-1\"", "/var/log/pinwatch/outcomes.jsonl");
     let entry = container
         .until("journalctl -u pinwatch PIN_ID=sim-delivered-1 OUTCOME=final -o cat", |text| {
             text.contains("a PIN has its outcome")
@@ -85,17 +90,18 @@ fn logrotate_and_reload_lose_and_double_no_line() {
     container.until("journalctl -u pinwatch -o cat", |text| text.contains("files are opened again"));
     deliver(&container, "sim-delivered-2");
     assert_eq!(main_pid(&container), pid);
-    let lines =
-        container.run("cd /var/log/pinwatch && grep -c sim-delivered outcomes.jsonl.1 outcomes.jsonl");
-    assert_eq!(lines, "outcomes.jsonl.1:1\noutcomes.jsonl:1");
-    container.run("grep -q sim-delivered-2 /var/log/pinwatch/outcomes.jsonl");
+    container
+        .until("cd /var/log/pinwatch && grep -c sim-delivered outcomes.jsonl.1 outcomes.jsonl", |lines| {
+            lines == "outcomes.jsonl.1:1\noutcomes.jsonl:1"
+        });
+    written(&container, "sim-delivered-2", "/var/log/pinwatch/outcomes.jsonl");
     container.run("stat -c '%a %U %G' /var/log/pinwatch/outcomes.jsonl | grep -qx '640 pinwatch pinwatch'");
     // With a mistake in the configuration the file is rotated all the same.
     container.run("echo 'nonsense = 1' >> /etc/pinwatch/pinwatch.toml");
     container.run("logrotate --force /etc/logrotate.d/pinwatch");
     container.until("journalctl -u pinwatch -o cat", |text| text.contains("was not reloaded"));
     deliver(&container, "sim-delivered-3");
-    container.run("grep -q sim-delivered-3 /var/log/pinwatch/outcomes.jsonl");
+    written(&container, "sim-delivered-3", "/var/log/pinwatch/outcomes.jsonl");
     assert_eq!(main_pid(&container), pid);
 }
 
@@ -133,7 +139,7 @@ fn under_systemd_254_the_drop_in_has_a_reload_return_when_it_is_in_force() {
          >> /etc/pinwatch/pinwatch.toml && systemctl reload pinwatch.service && test -e /var/log/pinwatch/second.jsonl",
     );
     deliver(&container, "sim-delivered-1");
-    container.run("grep -q sim-delivered-1 /var/log/pinwatch/second.jsonl");
+    written(&container, "sim-delivered-1", "/var/log/pinwatch/second.jsonl");
 }
 
 fn refuses_a_bad_reload_and_takes_a_good_one(container: &Container) {
@@ -163,7 +169,7 @@ fn doctor_foresees_what_systemd_forbids_and_its_advice_helps() {
     container.drop_in("sink", "[Service]\nReadWritePaths=/srv/outcomes\n");
     container.run(&format!("systemctl restart pinwatch.service && {doctor}"));
     deliver(&container, "sim-delivered-1");
-    container.run("grep -q sim-delivered-1 /srv/outcomes/a.jsonl");
+    written(&container, "sim-delivered-1", "/srv/outcomes/a.jsonl");
     // The store too.
     let elsewhere = format!("PINWATCH__STORE__URL=sqlite:/srv/state/pinwatch.db {doctor} --json");
     let found = container.fails(&elsewhere);

@@ -145,7 +145,7 @@ fn wait_exits_124_when_time_is_up_and_names_the_pins_that_are_left() {
         show_in_flight(&mut client, &["a", "b"]);
         client.expect(follow(5)).say(record(5, "a", Some(false))).until_gone();
     });
-    pinwatch(&["wait", "a", "b", "--timeout", "500ms", "--socket"])
+    pinwatch(&["wait", "a", "b", "--timeout", "3s", "--socket"])
         .arg(fake.socket())
         .assert()
         .code(124)

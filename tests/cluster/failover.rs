@@ -71,7 +71,7 @@ fn a_standby_that_lacks_the_last_commits_costs_what_was_in_them_and_nothing_afte
     cluster.each_once(&early);
     cluster.all_at_the_webhook();
     let before = ids(&cluster.database);
-    let back = pins("2s", "back", 30);
+    let back = pins("10s", "back", 30);
     a.client().submit_all(&back);
     followed(&cluster.database);
     standby.stop();

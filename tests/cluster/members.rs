@@ -45,11 +45,11 @@ fn nodes_started_at_once_on_an_empty_database_agree_on_its_tables() {
 #[test]
 fn a_second_node_of_one_name_is_refused_and_the_first_goes_on_undisturbed() {
     let Some(cluster) = Cluster::new() else { return };
-    let first = cluster.place("twin").set("cluster.lease", "1s").start();
+    let first = cluster.place("twin").set("cluster.lease", "5s").start();
     cluster.shared_by(&["twin"]);
     let fence = "SELECT fence FROM node WHERE name = 'twin'";
     let before = cluster.database.one(fence);
-    let second = cluster.place("twin").set("cluster.lease", "1s").refusal();
+    let second = cluster.place("twin").set("cluster.lease", "5s").refusal();
     assert_eq!(second.code, Some(1), "{}", second.stderr);
     assert!(second.stderr.contains("cluster.node") && second.stderr.contains("twin"), "{}", second.stderr);
     assert_eq!(cluster.database.one(fence), before);

@@ -1,11 +1,14 @@
 //! Two stand-ins for the API: the simulator, whose PIN IDs say what happens to them, and a mock that answers
 //! what it is told to.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
 use pinwatch::simulate::{Counts, Settings, Simulator};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use wiremock::matchers::{method, path};
-use wiremock::{MockServer, ResponseTemplate};
+use wiremock::matchers::method;
+use wiremock::{MockServer, Request, ResponseTemplate};
 
 /// A simulator that runs beside a test that is not asynchronous.
 pub struct Simulated {
@@ -40,13 +43,38 @@ impl Simulated {
 /// Answers what it is told to, and remembers what it was asked.
 pub struct Mock {
     server: MockServer,
-    runtime: Runtime,
+    told: Arc<Mutex<Told>>,
+    _runtime: Runtime,
+}
+
+/// One answer follows the other without a moment between, in which there would be none.
+#[derive(Default)]
+struct Told {
+    /// By path.
+    answers: HashMap<String, ResponseTemplate>,
+    others: Option<ResponseTemplate>,
+    /// Paths that were asked for.
+    asked: Vec<String>,
 }
 
 impl Mock {
     pub fn start() -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        Self { server: runtime.block_on(MockServer::start()), runtime }
+        let told = Arc::new(Mutex::new(Told::default()));
+        let answering = told.clone();
+        let answer = move |request: &Request| {
+            let mut told = answering.lock().unwrap();
+            let path = request.url.path();
+            told.asked.push(path.to_owned());
+            let answer = told.answers.get(path).or(told.others.as_ref());
+            answer.cloned().unwrap_or_else(|| ResponseTemplate::new(404))
+        };
+        let server = runtime.block_on(async {
+            let server = MockServer::start().await;
+            wiremock::Mock::given(method("GET")).respond_with(answer).mount(&server).await;
+            server
+        });
+        Self { server, told, _runtime: runtime }
     }
 
     pub fn base_url(&self) -> String {
@@ -55,32 +83,27 @@ impl Mock {
 
     /// From now on this PIN is answered so.
     pub fn answers(&self, pin: &str, response: ResponseTemplate) {
-        let mock = wiremock::Mock::given(method("GET")).and(path(format!("/2fa/1/pin/{pin}/status")));
-        self.runtime.block_on(mock.respond_with(response).mount(&self.server));
+        self.told.lock().unwrap().answers.insert(path(pin), response);
     }
 
     /// From now on every PIN is answered so, and only so.
     pub fn answers_all(&self, response: ResponseTemplate) {
-        self.runtime.block_on(async {
-            self.server.reset().await;
-            wiremock::Mock::given(method("GET")).respond_with(response).mount(&self.server).await;
-        });
+        *self.told.lock().unwrap() = Told { others: Some(response), ..Told::default() };
     }
 
     /// Requests since the start, or since [`Mock::answers_all`].
     pub fn requests(&self) -> usize {
-        self.requests_that(|_| true)
+        self.told.lock().unwrap().asked.len()
     }
 
     /// Of those, requests for this PIN.
     pub fn requests_for(&self, pin: &str) -> usize {
-        self.requests_that(|path| path == format!("/2fa/1/pin/{pin}/status"))
+        self.told.lock().unwrap().asked.iter().filter(|asked| **asked == path(pin)).count()
     }
+}
 
-    fn requests_that(&self, count: impl Fn(&str) -> bool) -> usize {
-        let requests = self.runtime.block_on(self.server.received_requests()).unwrap();
-        requests.iter().filter(|request| count(request.url.path())).count()
-    }
+fn path(pin: &str) -> String {
+    format!("/2fa/1/pin/{pin}/status")
 }
 
 /// A delivery as the API tells it.

@@ -59,9 +59,11 @@ fn a_store_that_cannot_be_written_is_not_ready_but_alive_and_is_well_again_by_it
     assert!(numbers.value("pinwatch_store_commit_failures_total") >= 1.0);
     let (status, ready) = served.ready();
     assert_eq!((status, &ready["status"]), (503, &json(r#""not_ready""#)), "{ready}");
-    assert_eq!(ready["reasons"][0]["code"], "store_failing", "{ready}");
-    assert!(ready["reasons"][0]["since"].is_string(), "{ready}");
-    assert_eq!(served.get("/healthz").status, 200, "a restart would mend nothing");
+    let reasons = ready["reasons"].as_array().expect("reasons");
+    let failing = reasons.iter().find(|reason| reason["code"] == "store_failing");
+    assert!(failing.is_some_and(|reason| reason["since"].is_string()), "{ready}");
+    // A look at the writer waits for what it tries just then, on a slow machine for too long.
+    until("a restart would mend nothing", || (served.get("/healthz").status == 200).then_some(()));
 
     execute("ROLLBACK");
     until("it is ready, though nobody submits", || (served.ready().0 == 200).then_some(()));

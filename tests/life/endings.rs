@@ -168,16 +168,17 @@ fn a_cancelled_pin_keeps_the_last_that_was_seen() {
 
 #[test]
 fn whatever_the_api_does_every_pin_has_exactly_one_outcome() {
+    // Not so many that most polls get no answer: then only probes would go out, which is another test's.
     let rates = [
-        "500=0.1",
-        "503=0.1",
-        "408=0.05",
+        "500=0.05",
+        "503=0.05",
+        "408=0.03",
         "malformed=0.1",
         "html=0.05",
         "empty=0.05",
-        "cut=0.1",
-        "close=0.1",
-        "stall=0.02",
+        "cut=0.05",
+        "close=0.05",
+        "stall=0.01",
     ];
     let faults = Faults::new(rates.iter().map(|rate| rate.parse::<FaultRate>().unwrap())).unwrap();
     let api = Simulated::with(Settings { faults, ..Settings::default() });
@@ -225,5 +226,5 @@ fn ordinary_lives_end_each_in_its_way_and_each_once() {
             _ => panic!("{record}"),
         }
     }
-    assert_eq!(client.stats()["inFlight"], 0);
+    until_true("it knows of none in flight", || client.stats()["inFlight"] == 0);
 }

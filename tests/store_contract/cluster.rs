@@ -250,7 +250,7 @@ async fn a_node_that_stopped_while_it_was_answered_keeps_its_slots_from_nobody()
     let Some(database) = database() else { return };
     let Some(server) = Postgres::shared() else { return };
     let line = Line::to(server.port()).await;
-    let lease = Duration::from_secs(3);
+    let lease = Duration::from_secs(5);
     let mut a = node_with_lease(&database.url_through(line.port), "a", &Slots::ALL, lease).await;
     let mut b = node_at(&database.url(), "b", &Slots::NONE).await;
     // More than is on its way between the two.
@@ -262,6 +262,7 @@ async fn a_node_that_stopped_while_it_was_answered_keeps_its_slots_from_nobody()
         new
     };
     a.apply(Transaction { submits: pins.iter().map(submit).collect(), ..Transaction::default() }).await;
+    assert!(a.membership().renew("{}").await.unwrap());
     line.stop_reading();
     let mut writes = a.writes;
     let work = verdicts(&strs(&pins));

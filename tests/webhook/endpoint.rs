@@ -140,7 +140,7 @@ async fn an_outcome_that_fails_for_longer_than_max_age_is_a_dead_letter() {
     let receiver = Receiver::start(|_, _| Answers(500)).await;
     let folder = Folder::new();
     let mut webhook = webhook(&receiver.url());
-    webhook.max_age = Duration::from_secs(1);
+    webhook.max_age = Duration::from_secs(5);
     let bench = folder.start(&webhook).await;
     bench.outcomes(1).await;
     let dead = bench.until_failed(1, true).await;
