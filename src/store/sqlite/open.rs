@@ -305,11 +305,12 @@ async fn inspect_open(
     } else {
         // A table each, and those two not that retention may let grow without end.
         "SELECT quick_check FROM sqlite_schema, pragma_quick_check(name) \
-         WHERE type = 'table' AND name NOT IN ('outcome', 'outcome_by_pin') AND quick_check <> 'ok' \
-         UNION ALL SELECT 'ok'"
+         WHERE type = 'table' AND name NOT IN ('outcome', 'outcome_by_pin') AND quick_check <> 'ok' LIMIT 3"
     };
-    let wrong: Vec<String> = sqlx::query_scalar(check).fetch_all(&mut *connection).await.map_err(judge)?;
-    if wrong != ["ok"] {
+    let mut wrong: Vec<String> =
+        sqlx::query_scalar(check).fetch_all(&mut *connection).await.map_err(judge)?;
+    wrong.retain(|what| what != "ok");
+    if !wrong.is_empty() {
         return Err(damaged(wrong.join("; ")));
     }
     if !has_hashes {
