@@ -13,7 +13,7 @@ use std::time::Duration;
 use pinwatch::clock::Clock;
 use pinwatch::config::{Api, Completion, Credentials};
 use pinwatch::pin::PinId;
-use pinwatch::poll::{Client, Meaning};
+use pinwatch::poll::{Client, Connection, Meaning};
 use pinwatch::schedule::{self, Core, Schedule};
 use pinwatch::store::{InFlight, Writer, open_sqlite};
 use tokio_util::sync::CancellationToken;
@@ -35,8 +35,8 @@ thread_local! {
 struct Counted(Client);
 
 impl schedule::Poll for Counted {
-    async fn poll(&self, pin: &PinId) -> Meaning {
-        let meaning = self.0.poll(pin).await;
+    async fn poll(&self, pin: &PinId, _: Connection) -> Meaning {
+        let meaning = self.0.poll(pin, Connection::Kept).await;
         assert!(matches!(meaning, Meaning::Deliveries(_)), "{meaning:?}");
         POLLS.set(POLLS.get() + 1);
         meaning

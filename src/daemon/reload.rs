@@ -15,7 +15,7 @@ use super::{Daemon, notify, warn_of_unknown_sinks};
 use crate::config::{Config, ConfigError, Log, Setting, Sources};
 use crate::intake::Passed;
 use crate::pin::PinId;
-use crate::poll::{Client, ClientError, Meaning};
+use crate::poll::{Client, ClientError, Connection, Meaning};
 use crate::schedule;
 
 /// What the process gives the daemon beside its configuration.
@@ -67,9 +67,9 @@ impl CurrentClient {
 }
 
 impl schedule::Poll for CurrentClient {
-    async fn poll(&self, pin: &PinId) -> Meaning {
+    async fn poll(&self, pin: &PinId, connection: Connection) -> Meaning {
         let client = self.0.borrow().clone();
-        client.poll(pin).await
+        client.poll(pin, connection).await
     }
 }
 

@@ -86,6 +86,7 @@ fn schedule(recorder: &Recorder, stats: &Stats) {
         not_found,
         throttled,
         unavailable,
+        not_sent,
         // Counted with their status, in `metrics`.
         outcomes: _,
     } = counts;
@@ -97,6 +98,7 @@ fn schedule(recorder: &Recorder, stats: &Stats) {
         ("not_found", not_found),
         ("throttled", throttled),
         ("unavailable", unavailable),
+        ("not_sent", not_sent),
     ];
     for (class, count) in classes {
         recorder.counter(&catalogue::POLLS, &[class]).absolute(*count);

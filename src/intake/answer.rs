@@ -343,6 +343,7 @@ pub fn stats(
             "notFound": counts.not_found,
             "throttled": counts.throttled,
             "unavailable": counts.unavailable,
+            "notSent": counts.not_sent,
         },
         "outcomes": outcomes,
         "store": {"trouble": store.map(|(since, what)| trouble(since, &what))},

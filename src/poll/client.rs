@@ -21,10 +21,10 @@ use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::Meaning;
 use super::answer::MAX_BODY;
 use super::failure::{detail, failure_text, lost_connection};
 use super::retry_after::http_date;
+use super::{Connection, Meaning};
 use crate::config::{Api, Credentials};
 use crate::pin::PinId;
 
@@ -130,13 +130,13 @@ impl Client {
     }
 
     /// Asks about one PIN. Ends within `api.timeout`, and always with a meaning.
-    pub async fn poll(&self, pin: &PinId) -> Meaning {
-        self.0.poll(pin).await
+    pub async fn poll(&self, pin: &PinId, connection: Connection) -> Meaning {
+        self.0.poll(pin, connection).await
     }
 
     /// One request, for a person who wants to know whether it works: the status, and what time it is there.
     pub async fn look(&self, pin: &PinId) -> Result<(u16, Option<Timestamp>), String> {
-        let answer = timeout(self.0.timeout, self.0.ask(pin)).await;
+        let answer = timeout(self.0.timeout, self.0.ask(pin, Connection::New)).await;
         let response = answer.unwrap_or_else(|_| Err(self.0.time_out("answer")))?;
         let date = response.headers().get(DATE).and_then(|date| http_date(date.as_bytes()));
         Ok((response.status().as_u16(), date))
@@ -149,11 +149,11 @@ impl Inner {
         self.connections.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn poll(&self, pin: &PinId) -> Meaning {
+    async fn poll(&self, pin: &PinId, connection: Connection) -> Meaning {
         // One timer for all of it; the head stays here if it is the body that comes too late.
         let mut head = None;
         let asking = async {
-            let response = head.insert(self.ask(pin).await?);
+            let response = head.insert(self.ask(pin, connection).await?);
             Ok(whole_body(response).await)
         };
         let asked = timeout(self.timeout, asking).await;
@@ -192,8 +192,11 @@ impl Inner {
     /// may be sent twice. We do, and on a new connection, since the next kept one may be just as dead.
     ///
     /// A new connection that dies before it answers is tried again too, for reqwest doesn't tell which it was.
-    async fn ask(&self, pin: &PinId) -> Result<Response, String> {
+    async fn ask(&self, pin: &PinId, connection: Connection) -> Result<Response, String> {
         let connections = self.connections();
+        if connection == Connection::New {
+            return connections.fresh.execute(self.request(pin)).await.map_err(|error| failure_text(&error));
+        }
         let first = match connections.kept.execute(self.request(pin)).await {
             Ok(response) => return Ok(response),
             Err(error) => error,

@@ -33,6 +33,18 @@ pub enum Meaning {
     /// 408, 425, 5xx, connect, TLS, DNS, time-out: says which. So are redirects, which are not followed, and
     /// 407, which a proxy says: neither is the PIN's fault.
     Unavailable(String),
+    /// No request was sent, because this machine has no file descriptor, memory, port or resolver for it: says
+    /// which. Nothing about the API or the PIN follows from it.
+    NotSent(String),
+}
+
+/// Which connection a poll goes out on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connection {
+    /// One that earlier polls left open, if there is one.
+    Kept,
+    /// A new one, which no other poll uses: an answer on it can only be the answer to this poll.
+    New,
 }
 
 impl Meaning {

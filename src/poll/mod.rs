@@ -19,5 +19,5 @@ pub(crate) mod retry_after;
 pub use answer::{MAX_BODY, MAX_DELIVERIES, MAX_DESCRIPTION, MAX_STATUS};
 pub use client::{Client, ClientError};
 pub use error_text::MAX_TEXT;
-pub use meaning::Meaning;
+pub use meaning::{Connection, Meaning};
 pub use retry_after::{LONGEST, SHORTEST};

@@ -30,7 +30,7 @@ use crate::config;
 use crate::metrics;
 use crate::outcome::{Deliveries, Delivery, Ending, Verdict};
 use crate::pin::{CompactPinId, PinId};
-use crate::poll::Meaning;
+use crate::poll::{Connection, Meaning};
 use crate::store::InFlight;
 
 /// Verdicts that may wait for the store before polling pauses: what is not known durably bounds what is
@@ -48,13 +48,15 @@ pub struct Ticket {
     generation: u32,
     epoch: u32,
     probe: bool,
+    /// Which connection the poll goes out on.
+    pub connection: Connection,
 }
 
 #[cfg(test)]
 impl Ticket {
     pub(super) fn for_test(pin: &str) -> Self {
         let pin = pin.parse().expect("a PIN ID");
-        Self { pin, slot: 0, generation: 0, epoch: 0, probe: false }
+        Self { pin, slot: 0, generation: 0, epoch: 0, probe: false, connection: Connection::Kept }
     }
 }
 
@@ -204,7 +206,14 @@ impl Core {
         entry.stage = Stage::Polling;
         entry.polls = entry.polls.saturating_add(1);
         let probe = self.brake.started();
-        Ok(Ticket { pin: entry.pin.expand(), slot, generation: entry.generation, epoch: self.epoch, probe })
+        Ok(Ticket {
+            pin: entry.pin.expand(),
+            slot,
+            generation: entry.generation,
+            epoch: self.epoch,
+            probe,
+            connection: Connection::Kept,
+        })
     }
 
     /// Takes in what a poll told; gives the verdict if that ends the PIN.
@@ -243,7 +252,7 @@ impl Core {
             }
             Meaning::NotFound if now.since(entry.submitted) > not_found_grace => Some(Ending::NotFound),
             // The account's trouble, not the PIN's: it gets its last poll when that is over.
-            Meaning::Unauthorized(_) | Meaning::Throttled(_) => None,
+            Meaning::Unauthorized(_) | Meaning::Throttled(_) | Meaning::NotSent(_) => None,
             // Missing answers alone decide nothing while nobody gets any, or nobody may ask.
             Meaning::Unavailable(_) if braked && now < entry.deadline.after(deadline_grace) => None,
             Meaning::NotFound | Meaning::Unreadable(_) | Meaning::Unavailable(_) => {

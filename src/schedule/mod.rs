@@ -33,7 +33,7 @@ pub use self::table::{Entry, Stage};
 use crate::config;
 use crate::outcome::{Deliveries, Verdict};
 use crate::pin::PinId;
-use crate::poll::Meaning;
+use crate::poll::{Connection, Meaning};
 use crate::store::{Committed, Outcome, Record, SavedBrake, Writer};
 
 /// Events that may wait for the schedule; who finds it full waits.
@@ -48,7 +48,7 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(20);
 /// Asks the API about one PIN.
 pub trait Poll: Send + Sync + 'static {
     /// What the API told; every failure has a meaning too. Bounded in time.
-    fn poll(&self, pin: &PinId) -> impl Future<Output = Meaning> + Send;
+    fn poll(&self, pin: &PinId, connection: Connection) -> impl Future<Output = Meaning> + Send;
 }
 
 /// What the schedule hears.

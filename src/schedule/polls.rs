@@ -52,7 +52,8 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Polls<S, F> {
 
 /// One poll. A panic in it is its own: the PIN is polled again.
 pub(super) async fn poll<P: Poll>(poller: &P, ticket: Ticket) -> (Ticket, Meaning) {
-    let asked = AssertUnwindSafe(metrics::polled(poller.poll(&ticket.pin))).catch_unwind().await;
+    let asked =
+        AssertUnwindSafe(metrics::polled(poller.poll(&ticket.pin, ticket.connection))).catch_unwind().await;
     let meaning = asked.unwrap_or_else(|_| {
         error!("a poll broke off; this is a bug. Its PIN is polled again");
         Meaning::Unreadable("the poll broke off".into())
@@ -64,12 +65,13 @@ pub(super) async fn poll<P: Poll>(poller: &P, ticket: Ticket) -> (Ticket, Meanin
 mod tests {
     use super::*;
     use crate::pin::PinId;
+    use crate::poll::Connection;
 
     /// Answers to all but one, whose polls panic.
     struct Fragile;
 
     impl Poll for Fragile {
-        async fn poll(&self, pin: &PinId) -> Meaning {
+        async fn poll(&self, pin: &PinId, _: Connection) -> Meaning {
             assert_ne!(pin.as_str(), "BAD", "as a bug would");
             tokio::task::yield_now().await;
             Meaning::NotFound

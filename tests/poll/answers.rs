@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use pinwatch::poll::MAX_BODY;
+use pinwatch::poll::{Connection, MAX_BODY};
 use wiremock::matchers::{any, header, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -57,7 +57,7 @@ async fn the_base_urls_own_path_is_kept_and_every_pin_id_stays_one_segment() {
             .mount(&server)
             .await;
         let client = Client::new(&api(&format!("{}/gateway/v2/", server.uri()))).unwrap();
-        assert_delivered(&client.poll(&id.parse().unwrap()).await);
+        assert_delivered(&client.poll(&id.parse().unwrap(), Connection::Kept).await);
     }
 }
 

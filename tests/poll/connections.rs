@@ -20,7 +20,7 @@ async fn polls_share_a_kept_connection() {
     .await;
     let client = Client::new(&api(&url)).unwrap();
     for _ in 0..20 {
-        assert_delivered(&client.poll(&pin()).await);
+        assert_delivered(&client.poll(&pin(), Connection::Kept).await);
     }
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
@@ -36,7 +36,7 @@ async fn connections_are_renewed_so_that_an_api_that_moved_is_followed() {
     let client = Client::new(&Api { pool_max_age: SHORT, ..api(&url) }).unwrap();
     let renewing = tokio::spawn(client.clone().renew_connections());
     while connections.load(Ordering::SeqCst) < 3 {
-        assert_delivered(&client.poll(&pin()).await);
+        assert_delivered(&client.poll(&pin(), Connection::Kept).await);
     }
     renewing.abort();
 }
@@ -51,7 +51,7 @@ async fn answers_that_refuse_keep_their_connection_too() {
     .await;
     let client = Client::new(&api(&url)).unwrap();
     for _ in 0..5 {
-        assert_eq!(client.poll(&pin()).await, Meaning::NotFound);
+        assert_eq!(client.poll(&pin(), Connection::Kept).await, Meaning::NotFound);
     }
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
@@ -65,7 +65,7 @@ async fn a_kept_connection_that_the_server_closed_is_no_failed_poll() {
     .await;
     let client = Client::new(&api(&url)).unwrap();
     for _ in 0..10 {
-        assert_delivered(&client.poll(&pin()).await);
+        assert_delivered(&client.poll(&pin(), Connection::Kept).await);
     }
 }
 
@@ -87,8 +87,8 @@ async fn a_kept_connection_that_dies_under_the_next_request_is_no_failed_poll() 
         })
         .await;
         let client = Client::new(&api(&url)).unwrap();
-        assert_delivered(&client.poll(&pin()).await);
-        assert_delivered(&client.poll(&pin()).await);
+        assert_delivered(&client.poll(&pin(), Connection::Kept).await);
+        assert_delivered(&client.poll(&pin(), Connection::Kept).await);
         assert_eq!(connections.load(Ordering::SeqCst), 2);
     }
 }
@@ -118,12 +118,12 @@ async fn many_dead_kept_connections_fail_no_poll_either() {
     let mut first = tokio::task::JoinSet::new();
     for _ in 0..KEPT {
         let client = client.clone();
-        first.spawn(async move { client.poll(&pin()).await });
+        first.spawn(async move { client.poll(&pin(), Connection::Kept).await });
     }
     first.join_all().await.iter().for_each(assert_delivered);
     assert_eq!(connections.load(Ordering::SeqCst), KEPT);
     for _ in 0..KEPT {
-        assert_delivered(&client.poll(&pin()).await);
+        assert_delivered(&client.poll(&pin(), Connection::Kept).await);
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pinwatch::config::{Api, Credentials};
 use pinwatch::pin::PinId;
-use pinwatch::poll::{Client, Meaning};
+use pinwatch::poll::{Client, Connection, Meaning};
 
 const GOOD: &str =
     r#"[{"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true}]"#;
@@ -40,7 +40,7 @@ fn pin() -> PinId {
 }
 
 async fn poll(api: &Api) -> Meaning {
-    Client::new(api).unwrap().poll(&pin()).await
+    Client::new(api).unwrap().poll(&pin(), Connection::Kept).await
 }
 
 #[track_caller]

@@ -76,8 +76,12 @@ async fn polls_share_one_http2_connection_and_a_private_ca_is_trusted_if_told_so
     ca.write_all(pem.as_bytes()).unwrap();
     let client = Client::new(&Api { ca_file: Some(ca.path().to_owned()), ..api(&url) }).unwrap();
     let pin = pin();
-    let (one, two, three) = tokio::join!(client.poll(&pin), client.poll(&pin), client.poll(&pin));
-    [one, two, three, client.poll(&pin).await].iter().for_each(assert_delivered);
+    let (one, two, three) = tokio::join!(
+        client.poll(&pin, Connection::Kept),
+        client.poll(&pin, Connection::Kept),
+        client.poll(&pin, Connection::Kept)
+    );
+    [one, two, three, client.poll(&pin, Connection::Kept).await].iter().for_each(assert_delivered);
     drop(client);
     // Off this thread: it is the one that closes the connection.
     let requests = tokio::task::spawn_blocking(|| server.join().unwrap()).await.unwrap();

@@ -25,6 +25,7 @@ pub struct Counts {
     pub not_found: u64,
     pub throttled: u64,
     pub unavailable: u64,
+    pub not_sent: u64,
     pub outcomes: [u64; Ending::ALL.len()],
 }
 
@@ -40,9 +41,13 @@ impl Core {
             Meaning::NotFound => &mut counts.not_found,
             Meaning::Throttled(_) => &mut counts.throttled,
             Meaning::Unavailable(_) => &mut counts.unavailable,
+            Meaning::NotSent(_) => &mut counts.not_sent,
         };
         *class += 1;
-        let (Meaning::Unavailable(what) | Meaning::Unreadable(what)) = meaning else { return };
+        let (Meaning::Unavailable(what) | Meaning::Unreadable(what) | Meaning::NotSent(what)) = meaning
+        else {
+            return;
+        };
         // Once a burst: neither an outage nor a few bad polls among many good ones may fill the log.
         if self.complained.is_some_and(|(at, _)| now.since(at) < COMPLAIN_EVERY) {
             self.complained = self.complained.map(|(at, more)| (at, more + 1));
@@ -62,6 +67,6 @@ pub(super) fn describe(meaning: &Meaning) -> Option<String> {
         Meaning::Unauthorized(status) => Some(format!("{status}: the credentials are refused")),
         Meaning::NotFound => Some("404 not found".into()),
         Meaning::Throttled(wait) => Some(format!("429: wait {} s", wait.as_secs_f64())),
-        Meaning::Unavailable(what) => Some(what.clone()),
+        Meaning::Unavailable(what) | Meaning::NotSent(what) => Some(what.clone()),
     }
 }
