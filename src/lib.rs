@@ -17,6 +17,7 @@ pub mod http;
 pub mod intake;
 pub mod metrics;
 pub mod outcome;
+pub mod paths;
 pub mod pin;
 pub mod poll;
 pub mod schedule;
