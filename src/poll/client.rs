@@ -22,7 +22,8 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::answer::MAX_BODY;
-use super::failure::{detail, failure_text, lost_connection};
+use super::failure::{NoAnswer, detail, failure_text, lost_connection};
+use super::resolve::Resolver;
 use super::retry_after::http_date;
 use super::{Connection, Meaning};
 use crate::config::{Api, Credentials};
@@ -137,7 +138,11 @@ impl Client {
     /// One request, for a person who wants to know whether it works: the status, and what time it is there.
     pub async fn look(&self, pin: &PinId) -> Result<(u16, Option<Timestamp>), String> {
         let answer = timeout(self.0.timeout, self.0.ask(pin, Connection::New)).await;
-        let response = answer.unwrap_or_else(|_| Err(self.0.time_out("answer")))?;
+        let response = match answer {
+            Ok(Ok(response)) => response,
+            Ok(Err(NoAnswer::Failed(text) | NoAnswer::NotSent(text))) => return Err(text),
+            Err(_) => return Err(self.0.time_out("answer")),
+        };
         let date = response.headers().get(DATE).and_then(|date| http_date(date.as_bytes()));
         Ok((response.status().as_u16(), date))
     }
@@ -159,7 +164,7 @@ impl Inner {
         let asked = timeout(self.timeout, asking).await;
         let (response, body) = match (head, asked) {
             (Some(response), Ok(Ok(body))) => (response, body),
-            (_, Ok(Err(failure))) => return Meaning::Unavailable(failure),
+            (_, Ok(Err(no_answer))) => return NoAnswer::into(no_answer),
             (None, _) => return Meaning::Unavailable(self.time_out("answer")),
             (Some(response), Err(_)) if response.status() == StatusCode::OK => {
                 return Meaning::Unavailable(self.time_out("whole answer"));
@@ -192,20 +197,20 @@ impl Inner {
     /// may be sent twice. We do, and on a new connection, since the next kept one may be just as dead.
     ///
     /// A new connection that dies before it answers is tried again too, for reqwest doesn't tell which it was.
-    async fn ask(&self, pin: &PinId, connection: Connection) -> Result<Response, String> {
+    async fn ask(&self, pin: &PinId, connection: Connection) -> Result<Response, NoAnswer> {
         let connections = self.connections();
         if connection == Connection::New {
-            return connections.fresh.execute(self.request(pin)).await.map_err(|error| failure_text(&error));
+            return Ok(connections.fresh.execute(self.request(pin)).await?);
         }
         let first = match connections.kept.execute(self.request(pin)).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
         if !lost_connection(&first) {
-            return Err(failure_text(&first));
+            return Err(first.into());
         }
         tracing::debug!(error = failure_text(&first), "lost a connection; asking on a new one");
-        connections.fresh.execute(self.request(pin)).await.map_err(|error| failure_text(&error))
+        Ok(connections.fresh.execute(self.request(pin)).await?)
     }
 
     fn request(&self, pin: &PinId) -> Request {
@@ -240,6 +245,7 @@ impl Connections {
                 .referer(false)
                 // It would copy each request to have it for a second try, and `ask` makes a new one for its own.
                 .retry(reqwest::retry::never().max_retries_per_request(0))
+                .dns_resolver(Resolver::default())
                 .gzip(true)
                 .connect_timeout(api.connect_timeout)
                 .pool_idle_timeout(POOL_IDLE_TIMEOUT)

@@ -1,4 +1,4 @@
-//! Why a poll got no answer: the kind of a failure, in a few words.
+//! Why a poll got no answer: the kind of a failure, in a few words, and whether it is this machine's.
 //!
 //! Reads the chain of causes inside a `reqwest::Error`, whose own text would show the URL. Knows nothing of
 //! time-outs that the client itself imposes.
@@ -6,7 +6,80 @@
 use std::error::Error;
 use std::io;
 
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+use super::Meaning;
 use super::error_text::harmless;
+
+/// A request that got no answer, and why.
+pub(super) enum NoAnswer {
+    /// This machine could not send it.
+    NotSent(String),
+    Failed(String),
+}
+
+impl From<reqwest::Error> for NoAnswer {
+    fn from(error: reqwest::Error) -> Self {
+        // After the connection stood, the request may have been sent, whatever failed.
+        let code = causes(&error).filter_map(|cause| cause.downcast_ref()).find_map(Errno::from_io_error);
+        let code = code.filter(|_| error.is_connect());
+        match code.and_then(|code| lacking(code, error.is_dns())) {
+            Some(lack) => Self::NotSent(lack),
+            None => Self::Failed(failure_text(&error)),
+        }
+    }
+}
+
+impl From<NoAnswer> for Meaning {
+    fn from(no_answer: NoAnswer) -> Self {
+        match no_answer {
+            NoAnswer::NotSent(text) => Self::NotSent(text),
+            NoAnswer::Failed(text) => Self::Unavailable(text),
+        }
+    }
+}
+
+/// What this machine lacks if opening a connection fails with this code, and what to do; `None` if the code tells of
+/// the network or the other side.
+///
+/// When the resolver has an error code, it could not ask any name server: what a name server says has no such code.
+fn lacking(code: Errno, by_resolver: bool) -> Option<String> {
+    Some(match code {
+        Errno::MFILE => format!(
+            "no request was sent: all {} file descriptors that this process may have are in use (EMFILE); raise \
+             LimitNOFILE= in its unit, or ulimit -n",
+            getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+        ),
+        Errno::NFILE => "no request was sent: all file descriptors of this machine are in use (ENFILE); raise \
+                         fs.file-max"
+            .to_owned(),
+        Errno::NOMEM | Errno::NOBUFS => {
+            format!("no request was sent: this machine has no memory for a connection ({code:?}); free some")
+        }
+        Errno::AGAIN => "no request was sent: this machine has no thread for the resolver, or no room for a \
+                         connection (EAGAIN); raise TasksMax= in the unit, or ulimit -u"
+            .to_owned(),
+        Errno::ADDRNOTAVAIL => "no request was sent: this machine has no free local port or address to connect from \
+                                (EADDRNOTAVAIL); widen net.ipv4.ip_local_port_range, or look for what uses them up"
+            .to_owned(),
+        Errno::NETUNREACH | Errno::NETDOWN => format!(
+            "no request was sent: this machine has no route to the API ({code:?}); look at its network (ip route)"
+        ),
+        Errno::ACCESS | Errno::PERM | Errno::AFNOSUPPORT => format!(
+            "no request was sent: this machine forbids the connection ({code:?}); look at its firewall, and at \
+             IPAddressDeny= and RestrictAddressFamilies= in the unit"
+        ),
+        Errno::NOSPC => "no request was sent: this machine watches as many files as it may (ENOSPC); raise \
+                         fs.epoll.max_user_watches"
+            .to_owned(),
+        _ if by_resolver => format!(
+            "no request was sent: this machine's resolver does not work ({}); look at /etc/resolv.conf",
+            io::Error::from(code)
+        ),
+        _ => return None,
+    })
+}
 
 /// Whether the connection stood, and then failed before a whole response head was there. If it was a kept one,
 /// the server most likely had closed it already.
@@ -64,5 +137,38 @@ fn next_cause<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + '
         // The source of an I/O error that wraps another one is that one's source: it itself would be skipped.
         Some(io) => io.get_ref().map(|inner| inner as _),
         None => cause.source(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_told_from_what_the_other_side_does() {
+        for (code, hint) in [
+            (Errno::MFILE, "LimitNOFILE="),
+            (Errno::NFILE, "fs.file-max"),
+            (Errno::NOMEM, "memory"),
+            (Errno::NOBUFS, "memory"),
+            (Errno::AGAIN, "TasksMax="),
+            (Errno::ADDRNOTAVAIL, "ip_local_port_range"),
+            (Errno::NETUNREACH, "ip route"),
+            (Errno::NETDOWN, "ip route"),
+            (Errno::PERM, "firewall"),
+            (Errno::ACCESS, "firewall"),
+            (Errno::AFNOSUPPORT, "RestrictAddressFamilies="),
+            (Errno::NOSPC, "max_user_watches"),
+        ] {
+            for by_resolver in [false, true] {
+                let text = lacking(code, by_resolver).unwrap();
+                assert!(text.starts_with("no request was sent: ") && text.contains(hint), "{text}");
+                assert_eq!(harmless(&text), text);
+            }
+        }
+        for code in [Errno::CONNREFUSED, Errno::CONNRESET, Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::PIPE] {
+            assert_eq!(lacking(code, false), None, "{code:?}");
+        }
+        assert!(lacking(Errno::NOENT, true).unwrap().contains("resolver"));
     }
 }

@@ -30,8 +30,8 @@ pub enum Meaning {
     NotFound,
     /// 429: not before this long from now; a second to an hour.
     Throttled(Duration),
-    /// 408, 425, 5xx, connect, TLS, DNS, time-out: says which. So are redirects, which are not followed, and
-    /// 407, which a proxy says: neither is the PIN's fault.
+    /// 5xx, connect, TLS, DNS, time-out: says which. So are redirects, which are not followed, 407, which a proxy
+    /// says, and 408, 421, 425, 426 and 431, which concern the connection or the request: none is the PIN's fault.
     Unavailable(String),
     /// No request was sent, because this machine has no file descriptor, memory, port or resolver for it: says
     /// which. Nothing about the API or the PIN follows from it.
@@ -64,7 +64,7 @@ impl Meaning {
             401 | 403 => Self::Unauthorized(status.as_u16()),
             404 => Self::NotFound,
             429 => Self::Throttled(throttled(headers, now)),
-            407 | 408 | 425 => Self::Unavailable(text()),
+            407 | 408 | 421 | 425 | 426 | 431 => Self::Unavailable(text()),
             400..=499 => Self::Rejected(text()),
             _ => Self::Unavailable(text()),
         }
@@ -193,7 +193,7 @@ mod tests {
             of(400, &[], Ok(&exception("BAD_REQUEST"))),
             Meaning::Rejected("400 Bad Request: BAD_REQUEST: Some text".into())
         );
-        for code in [400, 402, 405, 406, 409, 410, 414, 415, 422, 431, 451, 499] {
+        for code in [400, 402, 405, 406, 409, 410, 414, 415, 422, 451, 499] {
             for body in [Ok("<html>"), Ok(""), Err("the body is cut off")] {
                 let Meaning::Rejected(text) = of(code, &[], body) else { panic!("{code} {body:?}") };
                 assert!(text.starts_with(&code.to_string()), "{text}");
@@ -248,7 +248,7 @@ mod tests {
             unavailable("503 Service Unavailable: SERVICE_UNAVAILABLE: Some text")
         );
         assert_eq!(of(407, &[], Ok("<html>")), unavailable("407 Proxy Authentication Required"));
-        for code in [408, 425, 500, 501, 502, 503, 504, 520, 599, 600, 999] {
+        for code in [408, 421, 425, 426, 431, 500, 501, 502, 503, 504, 520, 599, 600, 999] {
             for body in [Ok("<html>"), Ok(""), Err("the body is cut off")] {
                 let Meaning::Unavailable(text) = of(code, &[], body) else { panic!("{code} {body:?}") };
                 assert!(text.starts_with(&code.to_string()), "{text}");

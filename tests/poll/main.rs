@@ -3,6 +3,7 @@
 
 mod answers;
 mod connections;
+mod local;
 mod stub;
 mod tls;
 

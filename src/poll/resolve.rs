@@ -1,0 +1,125 @@
+//! Looks up the API's host, by the system's resolver.
+//!
+//! In place of reqwest's own, because that one panics if the system has no thread for it, and because of the C
+//! library's answers when this process has no file descriptor left: they say that the name server failed. Promises an
+//! error with a code of the system when this machine is at fault, and one without when the name server is.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::sync::Arc;
+use std::thread;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use rustix::io::Errno;
+use tokio::sync::{Semaphore, oneshot};
+
+/// Lookups at a time, each with a thread of its own: when the name server is silent, threads pile up for as long as
+/// the C library waits, which is 10 s by default.
+const MOST_LOOKUPS: usize = 16;
+
+/// What the C library needs, and as much again. Threads of Rust have 2 MiB, of which most is never touched.
+const STACK: usize = 1024 * 1024;
+
+/// The system's resolver.
+pub(super) struct Resolver {
+    lookups: Arc<Semaphore>,
+    stack: usize,
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self { lookups: Arc::new(Semaphore::new(MOST_LOOKUPS)), stack: STACK }
+    }
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (lookups, stack) = (self.lookups.clone(), self.stack);
+        Box::pin(async move {
+            let permit = lookups.acquire_owned().await?;
+            let (tell, told) = oneshot::channel();
+            let look_up = move || {
+                // Nobody listens any more if the poll has run into its time-out.
+                let _ = tell.send(look_up(name.as_str()));
+                drop(permit);
+            };
+            thread::Builder::new().name("resolver".to_owned()).stack_size(stack).spawn(look_up)?;
+            let addresses = told.await??;
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+fn look_up(host: &str) -> io::Result<Vec<SocketAddr>> {
+    match (host, 0).to_socket_addrs() {
+        Ok(addresses) => Ok(routed(addresses.collect())),
+        Err(error) if error.raw_os_error().is_some() => Err(error),
+        // EAI_MEMORY has no code of its own here, only the C library's words.
+        Err(error) if error.to_string().ends_with("Memory allocation failure") => Err(Errno::NOMEM.into()),
+        // The C library opens files and sockets, and what it says when it can't depends on which.
+        Err(error) => Err(File::open("/dev/null").err().unwrap_or(error)),
+    }
+}
+
+/// Without the addresses that this machine has no route to, unless it has none to all of them. An IPv6 address that
+/// nobody here can reach would otherwise be the failure that is reported when the IPv4 one refuses.
+fn routed(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let has_route: Vec<bool> = addresses.iter().map(has_route).collect();
+    if !has_route.contains(&true) {
+        return addresses;
+    }
+    addresses
+        .into_iter()
+        .zip(has_route)
+        .filter_map(|(address, has_route)| has_route.then_some(address))
+        .collect()
+}
+
+/// A datagram socket finds its route when it is connected, and sends nothing.
+fn has_route(address: &SocketAddr) -> bool {
+    let here: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    // The port does not matter to the route, and 0 is none.
+    let there = SocketAddr::new(address.ip(), 443);
+    UdpSocket::bind(here).and_then(|socket| socket.connect(there)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn resolve(resolver: &Resolver, host: &str) -> Result<Vec<SocketAddr>, String> {
+        match resolver.resolve(host.parse().unwrap()).await {
+            Ok(addresses) => Ok(addresses.collect()),
+            Err(error) => Err(error.downcast::<io::Error>().unwrap().kind().to_string()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up() {
+        let addresses = resolve(&Resolver::default(), "localhost").await.unwrap();
+        assert!(!addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback()));
+    }
+
+    #[tokio::test]
+    async fn a_machine_without_a_thread_to_spare_is_an_error_and_no_panic() {
+        // No address space has room for this stack: the system refuses the thread as when it has too many.
+        let resolver = Resolver { stack: usize::MAX / 4, ..Resolver::default() };
+        let error = resolver.resolve("localhost".parse().unwrap()).await.err().unwrap();
+        assert_eq!(Errno::from_io_error(error.downcast_ref().unwrap()), Some(Errno::AGAIN));
+        // The lookup that failed takes no place.
+        assert_eq!(resolver.lookups.available_permits(), MOST_LOOKUPS);
+    }
+
+    #[test]
+    fn addresses_that_nobody_here_can_reach_are_left_out_unless_there_is_no_other() {
+        let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        // A scoped address of an interface that does not exist.
+        let nowhere: SocketAddr = "[fe80::1%4294967295]:0".parse().unwrap();
+        assert_eq!(routed(vec![nowhere, local]), [local]);
+        assert_eq!(routed(vec![nowhere]), [nowhere]);
+    }
+}
