@@ -32,8 +32,8 @@ at all, so what was broken off is begun again. A password in a URL can be seen b
 out, and put it into the environment's PGPASSWORD or into ~/.pgpass.
 
 Examples:
-  pinwatch migrate-store --from sqlite:/var/lib/pinwatch/pinwatch.db --to postgres://pinwatch@db.example/pinwatch
-  pinwatch migrate-store --from postgres://pinwatch@db.example/pinwatch --to sqlite:/var/lib/pinwatch/pinwatch.db";
+  pinwatch migrate-store --from sqlite:/var/lib/pinwatch/pinwatch.db --to 'postgres://pinwatch@db.example/pinwatch?sslmode=verify-full'
+  pinwatch migrate-store --from 'postgres://pinwatch@db.example/pinwatch?sslmode=verify-full' --to sqlite:/var/lib/pinwatch/pinwatch.db";
 
 pub const SUBMIT: &str = "\
 Submitting a PIN a second time does no harm: it is a duplicate, and is polled once. In a file, blank lines \

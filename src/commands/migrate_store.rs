@@ -25,9 +25,16 @@ pub struct MigrateStoreArgs {
     /// The empty database, or the file that is not there yet, to move it to
     #[arg(long, value_name = "URL")]
     pub to: String,
+    /// Send the password to a PostgreSQL on another machine even if its certificate is not checked
+    #[arg(long)]
+    pub allow_insecure_tls: bool,
 }
 
 pub async fn run(args: &MigrateStoreArgs, mut output: Output) -> Result<Exit, CommandError> {
+    let url = |option: &str, text: &str| {
+        let url = StoreUrl::parse(text, args.allow_insecure_tls);
+        url.map_err(|error| CommandError::Usage(format!("{option} {error}")))
+    };
     let (from, to) = (url("--from", &args.from)?, url("--to", &args.to)?);
     let progress = Progress::of_rows();
     let mut told = Instant::now();
@@ -55,8 +62,4 @@ pub async fn run(args: &MigrateStoreArgs, mut output: Output) -> Result<Exit, Co
         "{to} has it all. {from} still has it too: no daemon may run on it any more, or PINs are polled and delivered twice"
     ));
     Ok(Exit::Done)
-}
-
-fn url(option: &str, text: &str) -> Result<StoreUrl, CommandError> {
-    text.parse().map_err(|error| CommandError::Usage(format!("{option} {error}")))
 }

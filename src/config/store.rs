@@ -15,7 +15,8 @@ use thiserror::Error;
 
 use super::check::YEAR;
 use super::section::{Section, quoted, redacted};
-use super::wire::{Span, Text};
+use super::wire::{Flag, Span, Text};
+use crate::store::postgres::trusts_anybody;
 
 /// `[store]`
 #[derive(Debug, Clone)]
@@ -48,6 +49,7 @@ impl fmt::Display for StoreUrl {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Wire {
     url: Text,
+    allow_insecure_tls: Flag,
     retention: Span,
 }
 
@@ -55,6 +57,7 @@ impl Default for Wire {
     fn default() -> Self {
         Self {
             url: "sqlite:/var/lib/pinwatch/pinwatch.db".into(),
+            allow_insecure_tls: Flag(false),
             retention: Span(Duration::from_secs(7 * 24 * 60 * 60)),
         }
     }
@@ -63,13 +66,14 @@ impl Default for Wire {
 /// Reads and checks the section; `None` if it is of no use, which is reported then.
 pub(super) fn check(mut section: Section) -> Option<Store> {
     let wire: Wire = section.read();
-    let url = check_url(&mut section, &wire.url.0);
+    let url = check_url(&mut section, &wire.url.0, wire.allow_insecure_tls.0);
+    section.show("allow_insecure_tls", wire.allow_insecure_tls.0.to_string());
     let retention = section.duration("retention", wire.retention, Duration::from_secs(1)..=10 * YEAR);
     Some(Store { url: url?, retention })
 }
 
-fn check_url(section: &mut Section, text: &str) -> Option<StoreUrl> {
-    match text.parse() {
+fn check_url(section: &mut Section, text: &str, allow_insecure_tls: bool) -> Option<StoreUrl> {
+    match StoreUrl::parse(text, allow_insecure_tls) {
         Ok(url) => {
             let shown = match &url {
                 StoreUrl::Sqlite(_) => quoted(text),
@@ -90,12 +94,24 @@ fn check_url(section: &mut Section, text: &str) -> Option<StoreUrl> {
 #[error("{0}")]
 pub struct InvalidStoreUrl(&'static str);
 
-impl FromStr for StoreUrl {
-    type Err = InvalidStoreUrl;
+/// What a URL without `verify-full` to another machine must be instead.
+const INSECURE_TLS: InvalidStoreUrl = InvalidStoreUrl(
+    "must have sslmode=verify-full, because the database is on another machine: without it the password goes to \
+     whoever answers there. Write \"postgres://user@host/database?sslmode=verify-full\", and \
+     &sslrootcert=/path/of/ca.pem behind it where the server's certificate is of an authority of your own; \
+     store.allow_insecure_tls = true (migrate-store: --allow-insecure-tls) allows it nevertheless",
+);
 
-    fn from_str(text: &str) -> Result<Self, InvalidStoreUrl> {
+impl StoreUrl {
+    /// Reads a URL. One that leads to a PostgreSQL on another machine must have `sslmode=verify-full`, unless
+    /// `allow_insecure_tls`.
+    ///
+    /// # Errors
+    /// The text is no URL of a store, or would give the password to whoever answers.
+    pub fn parse(text: &str, allow_insecure_tls: bool) -> Result<Self, InvalidStoreUrl> {
         if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-            return postgres(text);
+            let url = postgres(text)?;
+            return if allow_insecure_tls || !trusts_anybody(text) { Ok(url) } else { Err(INSECURE_TLS) };
         }
         let path = text.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
         match path {
@@ -111,6 +127,14 @@ impl FromStr for StoreUrl {
                 "must be \"sqlite:\" and the absolute path of a file, or \"postgres://user@host/database\"",
             )),
         }
+    }
+}
+
+impl FromStr for StoreUrl {
+    type Err = InvalidStoreUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidStoreUrl> {
+        Self::parse(text, false)
     }
 }
 
@@ -161,16 +185,50 @@ mod tests {
     fn several_nodes_share_a_postgresql_whose_password_nobody_sees() {
         let refused = "store.url: must be a URL such as \"postgres://";
         table(&[
-            ("a host is enough", "store.url = \"postgres://h/d\"", ""),
-            ("the long name is taken", "store.url = \"postgresql://u:p@h:5433/d?sslmode=require\"", ""),
+            ("a host is enough", "store.url = \"postgres://localhost/d\"", ""),
+            ("the long name is taken", "store.url = \"postgresql://u:p@h:5433/d?sslmode=verify-full\"", ""),
             ("a socket is a parameter", "store.url = \"postgres:///d?host=/run/postgresql\"", ""),
             ("without slashes it is refused", "store.url = \"postgres:h/d\"", refused),
             ("a port is a number", "store.url = \"postgres://h:x/d\"", refused),
             ("a fragment is refused", "store.url = \"postgres://u:p@h/d#x\"", refused),
             ("another database is refused", "store.url = \"mysql://h/d\"", "store.url: must be \"sqlite:\""),
         ]);
-        let store = load("store.url = \"postgres://u:geheim@h/d?password=geheim\"").unwrap().store;
-        assert_eq!(store.url.to_string(), "postgres://***@h/d?***");
+        let store = load("store.url = \"postgres://u:geheim@[::1]/d?password=geheim\"").unwrap().store;
+        assert_eq!(store.url.to_string(), "postgres://***@[::1]/d?***");
         assert!(!format!("{store:?}").contains("geheim"));
+    }
+
+    #[test]
+    fn a_database_on_another_machine_is_verified_unless_that_is_waived() {
+        for (url, safe) in [
+            ("postgres://h/d", false),
+            ("postgres://h/d?sslmode=disable", false),
+            ("postgres://h/d?sslmode=allow", false),
+            ("postgres://h/d?sslmode=prefer", false),
+            ("postgres://h/d?sslmode=require", false),
+            ("postgres://h/d?sslmode=verify-ca", false),
+            ("postgres://h/d?ssl_mode=verify-full", false),
+            ("postgres://h/d?sslmode=verify-full", true),
+            ("postgres://h/d?ssl-mode=VERIFY-FULL", true),
+            // The last one counts.
+            ("postgres://h/d?sslmode=verify-full&sslmode=require", false),
+            ("postgres://localhost/d?host=h", false),
+            ("postgres://localhost/d?hostaddr=10.0.0.1", false),
+            ("postgres://127.0.0.1,h/d", false),
+            ("postgres://127.0.0.1.example/d", false),
+            ("postgres://localhost.example/d", false),
+            ("postgres://0.0.0.0/d", false),
+            ("postgres://h/d?host=localhost", true),
+            ("postgres://LOCALHOST/d", true),
+            ("postgres://127.9.9.9:5433/d?sslmode=disable", true),
+            ("postgres://[::1]/d", true),
+            ("postgres://[::ffff:127.0.0.1]/d", true),
+            ("postgres://%2Frun%2Fpostgresql/d", true),
+            ("postgres:///d?host=/run/postgresql", true),
+        ] {
+            let expected = if safe { "" } else { "store.url: must have sslmode=verify-full" };
+            table(&[(url, &format!("store.url = {url:?}"), expected)]);
+            table(&[(url, &format!("store.url = {url:?}\nstore.allow_insecure_tls = true"), "")]);
+        }
     }
 }

@@ -1,12 +1,16 @@
 //! TLS to the database: it is really spoken, and who is at the other end is really looked at.
 
 use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 use crate::common::postgres::Postgres;
+use crate::common::{Ended, Place, program, run_to_end};
 use crate::nodes::{Cluster, pins};
 
 /// A certificate authority that somebody made for one database.
@@ -87,4 +91,117 @@ fn a_node_speaks_tls_to_a_server_that_its_authority_vouches_for_and_to_no_other(
     let said = refused("verify-full", &ours_pem);
     assert!(said.contains("127.0.0.1") && said.contains("elsewhere.example"), "{said}");
     place("b", "verify-ca", &ours_pem).start().terminate();
+}
+
+/// How a client asks for TLS, <https://www.postgresql.org/docs/current/protocol-message-formats.html>
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+/// A server that is not the one that was meant. It speaks no TLS, asks each client for its password in clear text, and
+/// keeps all that it is sent.
+struct Rogue {
+    port: u16,
+    sent: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Rogue {
+    fn start() -> Self {
+        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+        let (port, sent) = (listener.local_addr().unwrap().port(), Arc::<Mutex<Vec<u8>>>::default());
+        let kept = sent.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                // A client that gives up is what is wanted of it.
+                let _ = Self::ask_for_password(client.unwrap(), &kept);
+            }
+        });
+        Self { port, sent }
+    }
+
+    fn ask_for_password(mut client: TcpStream, kept: &Mutex<Vec<u8>>) -> std::io::Result<()> {
+        let mut message = [0; 4096];
+        loop {
+            let length = client.read(&mut message)?;
+            if length == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            kept.lock().unwrap().extend_from_slice(&message[..length]);
+            match message[..length] == SSL_REQUEST {
+                true => client.write_all(b"N")?,
+                // AuthenticationCleartextPassword
+                false => client.write_all(&[b'R', 0, 0, 0, 8, 0, 0, 0, 3])?,
+            }
+        }
+    }
+
+    /// What it was sent since this was asked before.
+    fn received(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.sent.lock().unwrap())
+    }
+}
+
+#[test]
+fn a_password_is_sent_to_no_server_on_another_machine_that_is_not_verified() {
+    let rogue = Rogue::start();
+    // No name of this machine, and yet this machine is who answers.
+    let host = format!("0.0.0.0:{}", rogue.port);
+    let place = Place::new("http://127.0.0.1:9");
+    let pgpass = place.path("pgpass");
+    fs::write(&pgpass, "*:*:*:*:geheim\n").unwrap();
+    fs::set_permissions(&pgpass, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let run = |what: &str, url: &str, more: &[&str], variables: &[(&str, &str)]| -> Ended {
+        let mut command = program();
+        if what == "migrate-store" {
+            let to = format!("sqlite:{}", place.store().display());
+            command.args(["migrate-store", "--from", url, "--to", &to]);
+        } else {
+            command.arg(what).arg("--config").arg(place.path("pinwatch.toml"));
+            command.arg("--set").arg(format!("store.url={url}")).env("PINWATCH__API__KEY", "key");
+        }
+        command.args(more).envs(variables.iter().copied());
+        run_to_end(command)
+    };
+    let with_password = format!("postgres://u:geheim@{host}/d");
+    let without = format!("postgres://u@{host}/d");
+    let elsewhere = format!("postgres://u:geheim@localhost:{}/d?hostaddr=0.0.0.0", rogue.port);
+    let port = rogue.port.to_string();
+    let pgpass = pgpass.to_str().unwrap();
+    for (url, variables) in [
+        (with_password.as_str(), &[][..]),
+        (&format!("{with_password}?sslmode=prefer"), &[]),
+        (&format!("{with_password}?sslmode=require"), &[]),
+        (&format!("{with_password}?sslmode=verify-ca"), &[]),
+        (&elsewhere, &[]),
+        (&without, &[("PGPASSWORD", "geheim")]),
+        (&without, &[("PGPASSFILE", pgpass)]),
+        (&with_password, &[("PGSSLMODE", "require")]),
+        ("postgres:///d?user=u&password=geheim", &[("PGHOST", "0.0.0.0"), ("PGPORT", &port)]),
+        ("postgres:///d?user=u&password=geheim", &[("PGHOSTADDR", "0.0.0.0"), ("PGPORT", &port)]),
+    ] {
+        for what in ["run", "check-config", "doctor", "migrate-store"] {
+            let Ended { code, stderr, .. } = run(what, url, &[], variables);
+            assert_eq!(code, Some(2), "{what} {url} {variables:?}: {stderr}");
+            let told = ["must have sslmode=verify-full", "sslrootcert", "store.allow_insecure_tls = true"];
+            assert!(told.iter().all(|told| stderr.contains(told)), "{stderr}");
+            assert!(!stderr.contains("geheim"), "{stderr}");
+        }
+    }
+    assert!(rogue.received().is_empty(), "nobody connected");
+
+    // Verified: it hears that TLS is wanted, and nothing else.
+    for variables in [&[][..], &[("PGSSLMODE", "disable")]] {
+        let Ended { code, stderr, .. } =
+            run("run", &format!("{with_password}?sslmode=verify-full"), &[], variables);
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(stderr.contains("does not speak TLS"), "{stderr}");
+        assert_eq!(rogue.received(), SSL_REQUEST);
+    }
+
+    // Who insists on it gets what is warned of.
+    let allowed: [(&str, &[&str]); 2] =
+        [("run", &["--set", "store.allow_insecure_tls=true"]), ("migrate-store", &["--allow-insecure-tls"])];
+    for (what, allow) in allowed {
+        let Ended { code, stderr, .. } = run(what, &with_password, allow, &[]);
+        assert_eq!(code, Some(1), "{what}: {stderr}");
+        assert!(rogue.received().windows(6).any(|bytes| bytes == b"geheim"), "{what}");
+    }
 }

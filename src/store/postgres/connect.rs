@@ -1,12 +1,13 @@
 //! Connections to the server, and what each kind of them is told at its start.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 use tokio::time::{Instant, timeout};
 
@@ -89,6 +90,20 @@ impl Server {
     pub fn patience(&self) -> Duration {
         self.lease / 4
     }
+}
+
+/// Whether whoever answers at this URL is given the password: the server is on another machine, and its certificate and
+/// name are not checked. Decided by what is connected with, which is the URL and the PG* variables of the environment.
+/// A URL that can't be used is connected to by nobody, so [`Server::new`] tells what is wrong with it.
+pub fn trusts_anybody(url: &str) -> bool {
+    let Ok(options) = PgConnectOptions::from_str(url) else { return false };
+    let host = options.get_host();
+    let is_socket = options.get_socket().is_some() || host.starts_with('/');
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    // No other name: what answers for a name is for a name server to say.
+    let is_loopback = host.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.to_canonical().is_loopback());
+    !is_socket && !is_loopback && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)
 }
 
 /// The files that a URL names for TLS must be there: else it would seem as if the server were not.

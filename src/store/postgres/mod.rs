@@ -23,6 +23,7 @@ mod write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
 
+pub use connect::trusts_anybody;
 pub use membership::{Membership, NodeRow, Registration};
 pub(super) use open::open_to_move;
 pub use open::{OpenError, open};
