@@ -317,9 +317,14 @@ impl Database {
         self.query(sql);
     }
 
+    /// As [`Database::execute`], where that may fail or be broken off; tells whether it was done.
+    pub fn try_execute(&self, sql: &str) -> bool {
+        self.psql(sql).status.success()
+    }
+
     /// Whether it answers at all.
     pub fn answers(&self) -> bool {
-        self.psql("SELECT 1").status.success()
+        self.try_execute("SELECT 1")
     }
 
     fn psql(&self, sql: &str) -> Output {

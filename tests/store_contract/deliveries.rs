@@ -1,5 +1,7 @@
 //! Sinks: their cursors, what they do not have, what is asked of them, and what need not be kept any more.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use pinwatch::store::{Failed, Order, Progress, Transaction};
 
@@ -268,4 +270,35 @@ async fn only_what_is_old_and_delivered_everywhere_is_removed(place: Place) {
     node.advance(cursor("t", three)).await;
     assert_eq!(node.apply(prune("2026-01-03T00:00:00Z")).await.pruned, 2);
     assert!(node.live(&["D"]).await[0] > three, "a seq is never used twice");
+}
+
+/// PostgreSQL alone: nobody else can lock a table of a file of ours.
+#[tokio::test]
+async fn a_question_about_dead_letters_has_an_end_though_the_table_is_locked() {
+    let Some(place) = Place::postgres() else { return };
+    let Place::Postgres(database) = &place else { unreachable!() };
+    let mut node = place.node().await;
+    node.live(&["A"]).await;
+    let locker = database.clone();
+    let locking = std::thread::spawn(move || {
+        locker.try_execute("BEGIN; LOCK TABLE delivery IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(600)")
+    });
+    let locked = "SELECT count(*) FROM pg_locks WHERE relation = 'delivery'::regclass AND granted \
+                  AND mode = 'AccessExclusiveLock'";
+    while database.count(locked) == 0 {
+        assert!(!locking.is_finished(), "it can't be locked");
+    }
+    let from = (String::new(), 0);
+    let asked = node.store.dead_letters(None, None, &(0..=i64::MAX), &from, 10);
+    let answer = tokio::time::timeout(Duration::from_secs(60), asked).await.expect("it has an end");
+    assert!(answer.unwrap_err().to_string().contains("timeout"));
+    // Nor does the server go on with it.
+    let waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'delivery'::regclass AND NOT granted";
+    assert_eq!(database.count(waiting), 0);
+    database.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep' \
+                      AND datname = current_database()",
+    );
+    assert!(!locking.join().unwrap());
+    node.store.dead_letters(None, None, &(0..=i64::MAX), &from, 10).await.unwrap();
 }

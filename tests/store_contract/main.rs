@@ -7,6 +7,7 @@ mod postgres;
 
 mod cluster;
 mod deliveries;
+mod hostile;
 mod line;
 mod lost_ends;
 mod opening;

@@ -76,8 +76,8 @@ async fn a_database_of_a_newer_version_or_of_something_else_is_left_as_it_is() {
     assert!(said.contains("was written by a newer pinwatch (schema 99, this one knows 2)"), "{said}");
 
     let Some(foreign) = database() else { return };
-    foreign.execute("CREATE TABLE pin (number integer)");
+    foreign.execute("CREATE SCHEMA pinwatch CREATE TABLE pin (number integer)");
     let said = refusal(&foreign.url()).await;
     assert!(said.contains("has tables that are not pinwatch's") && said.contains("pin"), "{said}");
-    assert_eq!(foreign.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"), [["pin"]]);
+    assert_eq!(foreign.query("SELECT tablename FROM pg_tables WHERE schemaname = 'pinwatch'"), [["pin"]]);
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 use tokio::time::{Instant, timeout};
 
 use super::super::Unavailable;
+use super::schema;
 
 /// How long connecting may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -26,6 +27,8 @@ pub const ANSWER_PATIENCE: Duration = Duration::from_secs(12);
 #[derive(Clone)]
 pub struct Server {
     options: PgConnectOptions,
+    /// What every connection begins with.
+    greeting: String,
     /// The URL as it may be shown.
     pub shown: String,
     pub lease: Duration,
@@ -40,16 +43,49 @@ impl Server {
             Some(_) => options,
             None => options.application_name("pinwatch"),
         };
-        Ok(Self { options, shown: shown.to_owned(), lease })
+        let greeting = format!("SET search_path = {}", schema::NOWHERE);
+        Ok(Self { options, greeting, shown: shown.to_owned(), lease })
     }
 
-    pub fn options(&self) -> PgConnectOptions {
-        self.options.clone()
+    /// From now on every connection finds the tables, which are in this schema.
+    pub fn tables_are_in(&mut self, schema: &str) {
+        self.greeting = format!("SET search_path = {}", schema::search_path(schema));
+    }
+
+    /// A connection that nobody has told anything yet.
+    pub async fn connect_bare(&self) -> Result<PgConnection, sqlx::Error> {
+        within(CONNECT_PATIENCE, self.options.connect()).await
+    }
+
+    /// Tells a connection what every one of them is told.
+    pub async fn greet(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        within(CONNECT_PATIENCE, connection.execute(AssertSqlSafe(self.greeting.clone()))).await?;
+        Ok(())
     }
 
     /// A connection that no kind of work has begun on.
-    pub async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        within(CONNECT_PATIENCE, self.options.connect()).await
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let mut connection = self.connect_bare().await?;
+        self.greet(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Connections that read, so many at most. They are made when they are needed.
+    pub fn readers(&self, count: u32) -> PgPool {
+        let server = self.clone();
+        PgPoolOptions::new()
+            .max_connections(count)
+            .acquire_timeout(Duration::from_secs(10))
+            .after_connect(move |connection, _| {
+                let server = server.clone();
+                Box::pin(async move {
+                    server.greet(connection).await?;
+                    let limit = format!("SET statement_timeout = {}", STATEMENT_PATIENCE.as_millis());
+                    connection.execute(AssertSqlSafe(limit)).await?;
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(self.options.clone())
     }
 
     /// The connection of the writer: a node that stops inside a transaction is cut off by the server before anybody

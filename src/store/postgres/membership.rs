@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::postgres::{PgConnection, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Row};
 
 use super::super::{Orphan, Store, Unavailable, Writes};
@@ -66,11 +66,7 @@ pub struct Membership {
 
 impl Membership {
     pub(super) fn new(server: Server, node: Node, name: String) -> Self {
-        let readers = PgPoolOptions::new()
-            .max_connections(READERS)
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_lazy_with(server.options());
-        let questions = Questions { readers, node: node.clone() };
+        let questions = Questions { readers: server.readers(READERS), node: node.clone() };
         Self { server, node, name, questions, connection: None, server_started: None }
     }
 

@@ -4,7 +4,7 @@
 //! node's row as valid, and whoever takes something from a dead node first locks that row against it. Each node has
 //! one writing connection, so within its lane of the outbox the order of `seq` is the order of commits. The
 //! database's clock decides about leases. Knows which slots this node holds only from the database, and nothing of
-//! who should hold which.
+//! who should hold which. Calls no function and uses no table of another role ([`schema`]).
 
 mod adopt;
 mod claims;
@@ -17,6 +17,7 @@ mod page;
 mod questions;
 mod read;
 mod reconnect;
+mod schema;
 mod submit;
 mod write;
 

@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::Node;
 use super::connect::Server;
 use super::membership::Membership;
+use super::schema;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/postgres/migrations");
 
@@ -33,8 +34,8 @@ pub enum OpenError {
     )]
     Refused { url: String, error: sqlx::Error },
     #[error(
-        "the user of the database {url} lacks a right: {}. It must own its tables, or be allowed to create them \
-         (GRANT CREATE ON SCHEMA public TO …)",
+        "the user of the database {url} lacks a right: {}. It must own its tables and their schema, or be allowed to \
+         make them (CREATE SCHEMA pinwatch AUTHORIZATION …, or GRANT CREATE ON DATABASE … TO …)",
         said(error)
     )]
     NoRights { url: String, error: sqlx::Error },
@@ -49,6 +50,11 @@ pub enum OpenError {
         "the database {url} has tables that are not pinwatch's, or not as it left them: {what}. It was left as it is"
     )]
     Foreign { url: String, what: String },
+    #[error(
+        "in the schema {schema:?} of the database {url} another role can make a function that pinwatch would call with \
+         its own rights: {why}. Take that right away, as docs/cluster.md says{or}"
+    )]
+    Unsafe { url: String, schema: String, why: String, or: String },
     #[error("the database {url} can't be used: {}", said(error))]
     Postgres { url: String, error: sqlx::Error },
 }
@@ -63,10 +69,8 @@ pub async fn open(
     name: String,
     lease: Duration,
 ) -> Result<Membership, OpenError> {
-    let server = Server::new(url, shown, lease).map_err(OpenError::Url)?;
     let judge = |error| judge(shown, error);
-    let mut connection = server.connect().await.map_err(judge)?;
-    migrate(&server, &mut connection).await?;
+    let (server, mut connection) = open_up_to_date(url, shown, lease).await?;
     let in_flight: i64 =
         sqlx::query_scalar("SELECT count(*) FROM pin").fetch_one(&mut connection).await.map_err(judge)?;
     let node = Node::default();
@@ -82,30 +86,36 @@ pub async fn open(
 /// As [`open`].
 pub async fn open_to_move(url: &SecretString, shown: &str) -> Result<PgConnection, OpenError> {
     // Whoever moves a store is no node, and has no lease.
-    let server = Server::new(url, shown, Duration::ZERO).map_err(OpenError::Url)?;
-    let mut connection = server.connect().await.map_err(|error| judge(shown, error))?;
+    Ok(open_up_to_date(url, shown, Duration::ZERO).await?.1)
+}
+
+async fn open_up_to_date(
+    url: &SecretString,
+    shown: &str,
+    lease: Duration,
+) -> Result<(Server, PgConnection), OpenError> {
+    let mut server = Server::new(url, shown, lease).map_err(OpenError::Url)?;
+    let mut connection = server.connect_bare().await.map_err(|error| judge(shown, error))?;
+    let found = connection.server_version_num().unwrap_or(OLDEST);
+    if found < OLDEST {
+        return Err(OpenError::TooOld { url: shown.to_owned(), found: found / 10_000 });
+    }
+    let schema = schema::settle(&mut connection, shown).await?;
+    server.tables_are_in(&schema);
+    server.greet(&mut connection).await.map_err(|error| judge(shown, error))?;
     migrate(&server, &mut connection).await?;
-    Ok(connection)
+    Ok((server, connection))
 }
 
 async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), OpenError> {
     let url = || server.shown.clone();
-    let found = connection.server_version_num().unwrap_or(OLDEST);
-    if found < OLDEST {
-        return Err(OpenError::TooOld { url: url(), found: found / 10_000 });
-    }
     let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
     let judge = |error| judge(&server.shown, error);
-    // One statement: between two, another node may make all of them.
-    let (ours, theirs): (bool, Option<String>) = sqlx::query_as(
-        "SELECT to_regclass('_sqlx_migrations') IS NOT NULL, min(tablename) FROM pg_tables \
-         WHERE schemaname = current_schema() \
-           AND tablename IN ('node', 'slot', 'pin', 'inbox', 'outcome', 'cursor', 'delivery')",
-    )
-    .fetch_one(&mut *connection)
-    .await
-    .map_err(judge)?;
-    if ours {
+    let is_made: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(judge)?;
+    if is_made {
         let found: i64 = sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations")
             .fetch_one(&mut *connection)
             .await
@@ -117,8 +127,6 @@ async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), O
         if found == known {
             return Ok(());
         }
-    } else if let Some(table) = theirs {
-        return Err(OpenError::Foreign { url: url(), what: format!("there is a table {table:?}") });
     }
     MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) | MigrateError::VersionTooNew(found, _) => {
@@ -130,7 +138,7 @@ async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), O
 }
 
 /// What an error of the server says about the database.
-fn judge(url: &str, source: sqlx::Error) -> OpenError {
+pub fn judge(url: &str, source: sqlx::Error) -> OpenError {
     let url = url.to_owned();
     let code = source.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
     match code.as_deref() {

@@ -163,9 +163,12 @@ impl Questions {
 
     /// Hears the hints of all nodes.
     pub async fn listen(&self) -> Result<Hints, Unavailable> {
-        let mut listener = PgListener::connect_with(&self.readers).await?;
-        listener.listen(CHANNEL).await?;
-        Ok(Hints { listener, node: self.node.clone() })
+        let listener = answer(async {
+            let mut listener = PgListener::connect_with(&self.readers).await?;
+            listener.listen(CHANNEL).await?;
+            Ok(listener)
+        });
+        Ok(Hints { listener: listener.await?, node: self.node.clone() })
     }
 }
 

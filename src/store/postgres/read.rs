@@ -175,16 +175,19 @@ impl Reads for Reader {
         .bind(seqs.end())
         .fetch(&self.readers);
         let (mut letters, mut bytes) = (Vec::new(), 0);
-        while let Some(row) = rows.try_next().await? {
-            let (failed, outcome) = (failed(&row)?, outcome(&row)?);
-            bytes += outcome.record.len() + failed.error.as_ref().map_or(0, String::len);
-            letters.push((row.try_get(8)?, failed, outcome));
-            if bytes >= DEAD_LETTERS_BYTES {
-                return Ok((letters, true));
+        let read = async {
+            while let Some(row) = rows.try_next().await? {
+                let (failed, outcome) = (failed(&row)?, outcome(&row)?);
+                bytes += outcome.record.len() + failed.error.as_ref().map_or(0, String::len);
+                letters.push((row.try_get(8)?, failed, outcome));
+                if bytes >= DEAD_LETTERS_BYTES {
+                    return Ok(true);
+                }
             }
-        }
-        let full = letters.len() == limit as usize;
-        Ok((letters, full))
+            Ok(letters.len() == limit as usize)
+        };
+        let more = answer(read).await?;
+        Ok((letters, more))
     }
 
     async fn sinks_of(&self, seq: i64) -> Result<Vec<AtSink>, Unavailable> {
