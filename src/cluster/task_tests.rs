@@ -312,6 +312,7 @@ async fn listen(world: World, id: NodeId, mut events: mpsc::Receiver<Event>) {
                     let in_flight = polls.pins.len();
                     let counts = Counts::default();
                     let stats = Stats {
+                        refused_everywhere: None,
                         in_flight,
                         due: 0,
                         polling: 0,

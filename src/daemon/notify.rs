@@ -116,6 +116,9 @@ fn status(stats: &Stats, health: &Health, cluster: Option<&State>) -> String {
             line.push_str(&format!(" until {until:.0}"));
         }
     }
+    if let Some((refusal, _)) = &stats.refused_everywhere {
+        line.push_str(&format!("; most PINs are answered {}", refusal.answer()));
+    }
     for (name, _) in health.all().iter().filter(|(_, sink)| sink.trouble.is_some()) {
         line.push_str(&format!("; the sink {name} takes nothing"));
     }
@@ -142,6 +145,7 @@ mod tests {
             finishing: 0,
             brake: Some((Reason::Unauthorized, Some("2026-01-02T03:04:05Z".parse().unwrap()))),
             counts: Counts { polls: 99, ..Counts::default() },
+            refused_everywhere: None,
             rate: None,
         };
         let health = Health::default();

@@ -136,6 +136,10 @@ fn judge(stats: &Stats, max_in_flight: usize, reasons: &mut Vec<Reason>) {
         let reason = Reason::new(brake.as_str(), Status::Degraded, what);
         reasons.push(Reason { until: until.map(rfc3339), ..reason });
     }
+    if let Some((refusal, since)) = stats.refused_everywhere {
+        let what = format!("most PINs are answered {}: {}", refusal.answer(), refusal.advice());
+        reasons.push(Reason::new("most_refused", Status::Degraded, what).since(since));
+    }
     if stats.in_flight >= max_in_flight {
         let what = format!("{} PINs are in flight (intake.max_in_flight)", stats.in_flight);
         reasons.push(Reason::new("at_capacity", Status::NotReady, what));
@@ -150,7 +154,16 @@ mod tests {
     fn stats(in_flight: usize, brake: Option<schedule::Reason>) -> Stats {
         let brake = brake.map(|reason| (reason, Some("2026-01-02T03:04:05Z".parse().unwrap())));
         let counts = Counts::default();
-        Stats { in_flight, due: 0, polling: 0, finishing: 0, brake, rate: None, counts }
+        Stats {
+            in_flight,
+            due: 0,
+            polling: 0,
+            finishing: 0,
+            brake,
+            refused_everywhere: None,
+            rate: None,
+            counts,
+        }
     }
 
     fn told(stats: &Stats) -> serde_json::Value {

@@ -333,6 +333,9 @@ pub fn stats(
         "polling": schedule.polling,
         "finishing": schedule.finishing,
         "brake": brake,
+        "mostRefused": schedule.refused_everywhere.map(|(refusal, since)| {
+            serde_json::json!({"answer": refusal.answer(), "since": rfc3339(since)})
+        }),
         "rate": schedule.rate,
         "polls": {
             "total": counts.polls,

@@ -136,7 +136,10 @@ pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) ->
         outcome: verdict.ending,
         status: decider.map(|delivery| &delivery.status),
         description: decider.and_then(|delivery| delivery.description.as_deref()),
-        delivered: decider.and_then(|delivery| delivery.status.delivered()),
+        // What is not final can still change.
+        delivered: decider
+            .filter(|delivery| delivery.final_status)
+            .and_then(|delivery| delivery.status.delivered()),
         deliveries,
         error: verdict.error.as_deref(),
         reference: submission.reference.as_deref(),
@@ -220,10 +223,7 @@ mod tests {
     fn what_is_not_final_decides_only_when_the_time_is_up() {
         let resent = [delivery("MESSAGE_EXPIRED", true), delivery("MESSAGE_WAITING_DELIVERY", false)];
         assert_eq!(decided(Ending::Final, &resent), serde_json::json!(["MESSAGE_EXPIRED", false]));
-        assert_eq!(
-            decided(Ending::Deadline, &resent),
-            serde_json::json!(["MESSAGE_WAITING_DELIVERY", false])
-        );
+        assert_eq!(decided(Ending::Deadline, &resent), serde_json::json!(["MESSAGE_WAITING_DELIVERY", null]));
         assert_eq!(decided(Ending::Deadline, &[]), serde_json::json!([null, null]));
     }
 }

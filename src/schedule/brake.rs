@@ -7,35 +7,48 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::clock::Moment;
+use crate::poll;
 
 /// From a refused key to the first probe, and the longest until the next: a key that is mended is noticed
 /// within that.
 const UNAUTHORIZED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
-/// The same for an outage.
+/// The same for an outage, and for a machine that can't send.
 const OUTAGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// Why all polling stands still. The later one outranks the earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
+    /// This machine has no file descriptor, memory, port or resolver to send a request with.
+    NotSent,
     /// Most polls got no answer: the circuit is open.
     Outage,
     /// 429: the account polls too much.
     Throttled,
-    /// 401 or 403: the credentials are wrong.
+    /// 401 or 403, for different PINs: the credentials are wrong.
     Unauthorized,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::Outage, Self::Throttled, Self::Unauthorized];
+    pub const ALL: [Self; 4] = [Self::NotSent, Self::Outage, Self::Throttled, Self::Unauthorized];
 
     /// Its name in logs, `stats` and the store.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::NotSent => "not_sent",
             Self::Outage => "outage",
             Self::Throttled => "throttled",
             Self::Unauthorized => "unauthorized",
+        }
+    }
+
+    /// The longest that polling pauses at a time for this reason.
+    pub fn longest(self) -> Duration {
+        match self {
+            Self::NotSent | Self::Outage => OUTAGE.1,
+            Self::Throttled => poll::LONGEST,
+            Self::Unauthorized => UNAUTHORIZED.1,
         }
     }
 }
@@ -76,6 +89,8 @@ struct On {
     /// Probes in a row that were refused.
     refused: u32,
     probing: bool,
+    /// When an answer last confirmed the reason.
+    last_sign: Moment,
 }
 
 impl Default for Brake {
@@ -117,9 +132,18 @@ impl Brake {
         }
     }
 
-    /// Puts it on as it was before a restart; ends by a probe, as always.
-    pub fn restore(&mut self, reason: Reason, until: Moment) {
-        self.on = Some(On { reason, until, refused: 0, probing: false });
+    /// Puts it on as it was before a restart, for at most the longest wait of its reason; ends by a probe, as always.
+    pub fn restore(&mut self, reason: Reason, until: Moment, now: Moment) {
+        let until = until.min(now.after(reason.longest()));
+        self.on = Some(On { reason, until, refused: 0, probing: false, last_sign: now });
+    }
+
+    /// A PIN came that has not failed yet: in an outage it is the next probe, a second after the last sign, so that an
+    /// outage of a part of the API keeps nobody else waiting.
+    pub fn newcomer(&mut self, due: Moment) {
+        if let Some(on) = self.on.as_mut().filter(|on| on.reason == Reason::Outage) {
+            on.until = on.until.min(due.max(on.last_sign.after(OUTAGE.0)));
+        }
     }
 
     /// The credentials may be others now: if they were the reason, the next poll is the probe. A 429's time is
@@ -150,23 +174,23 @@ impl Brake {
         };
         let wait = wait.unwrap_or_else(|| match reason {
             Reason::Unauthorized => self.unauthorized.nth(refused),
-            Reason::Outage | Reason::Throttled => self.outage.nth(refused),
+            Reason::NotSent | Reason::Outage | Reason::Throttled => self.outage.nth(refused),
         });
         let until = now.after(wait);
         match &mut self.on {
             None => {
-                self.on = Some(On { reason, until, refused: 0, probing: false });
+                self.on = Some(On { reason, until, refused: 0, probing: false, last_sign: now });
                 Change::On(reason)
             }
             Some(on) if probe => {
                 let news = on.reason != reason;
-                *on = On { reason, until: until.max(on.until), refused, probing: false };
+                *on = On { reason, until: until.max(on.until), refused, probing: false, last_sign: now };
                 if news { Change::On(reason) } else { Change::Longer(reason) }
             }
             // It was under way when the brake went on. What it knows better counts; that the same trouble is
             // still there does not: a burst of refusals is one.
             Some(on) if reason > on.reason => {
-                *on = On { reason, until: until.max(on.until), ..*on };
+                *on = On { reason, until: until.max(on.until), last_sign: now, ..*on };
                 Change::On(reason)
             }
             Some(on) if reason == Reason::Throttled && until > on.until => {
@@ -281,10 +305,43 @@ mod tests {
     #[test]
     fn a_brake_from_before_a_restart_ends_by_a_probe() {
         let mut brake = Brake::default();
-        brake.restore(Reason::Throttled, T0.after(10 * SECOND));
+        brake.restore(Reason::Throttled, T0.after(10 * SECOND), T0);
         assert!(!brake.admits(T0));
         let now = T0.after(10 * SECOND);
         assert!(brake.admits(now) && brake.started() && !brake.admits(now));
         assert_eq!(brake.hear(now, Sign::Fine, true), Change::Off(Reason::Throttled));
+    }
+
+    #[test]
+    fn a_saved_wait_is_no_longer_than_any_of_its_own_kind() {
+        for (reason, seconds) in [
+            (Reason::NotSent, 30),
+            (Reason::Outage, 30),
+            (Reason::Throttled, 3600),
+            (Reason::Unauthorized, 60),
+        ] {
+            let mut brake = Brake::default();
+            brake.restore(reason, T0.after(7200 * SECOND), T0);
+            assert!(!brake.admits(T0.after(seconds * SECOND - Duration::from_millis(1))));
+            assert!(brake.admits(T0.after(seconds * SECOND)), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn in_an_outage_a_pin_that_has_not_failed_is_probed_within_a_second_of_the_last_sign() {
+        let mut brake = Brake::default();
+        let mut now = T0;
+        brake.hear(now, OUTAGE, false);
+        for wait in [1, 2, 4, 8] {
+            now = now.after(wait * SECOND);
+            brake.started();
+            brake.hear(now, OUTAGE, true);
+        }
+        brake.newcomer(now.after(SECOND / 2));
+        assert!(!brake.admits(now.after(SECOND / 2)) && brake.admits(now.after(SECOND)));
+        let mut brake = Brake::default();
+        brake.hear(T0, throttled(60), false);
+        brake.newcomer(T0.after(SECOND));
+        assert!(!brake.admits(T0.after(59 * SECOND)), "a 429 asked for silence from everybody");
     }
 }

@@ -5,6 +5,8 @@
 
 mod braking;
 mod counts;
+mod credentials;
+mod evidence;
 mod resume;
 mod slots;
 
@@ -18,11 +20,13 @@ use std::time::Duration;
 use tracing::debug;
 
 pub use self::counts::Counts;
+use self::credentials::Check;
+pub use self::evidence::{Others, Refusal, Refusals};
 use self::slots::Held;
-use super::brake::{Brake, Reason};
-use super::circuit::Circuit;
+use super::brake::Brake;
 use super::queue::{Class, Queue, Waiting};
 use super::rate::Rate;
+use super::recent::Recent;
 use super::table::{Entry, LastAnswer, Stage, Table};
 use crate::backoff::Backoff;
 use crate::clock::{Clock, Moment};
@@ -37,6 +41,9 @@ use crate::store::InFlight;
 /// learned.
 const MAX_FINISHING: usize = 10_000;
 
+/// A PIN past its deadline whose last poll brought nothing is polled again within this.
+const LAST_POLL_AGAIN: Duration = Duration::from_secs(30);
+
 /// Different answers that are kept to be shared between PINs.
 const MAX_SHARED_ANSWERS: usize = 1024;
 
@@ -48,6 +55,9 @@ pub struct Ticket {
     generation: u32,
     epoch: u32,
     probe: bool,
+    /// The poll that is to tell whether the key is wrong.
+    check: bool,
+    sent: Moment,
     /// Which connection the poll goes out on.
     pub connection: Connection,
 }
@@ -56,7 +66,16 @@ pub struct Ticket {
 impl Ticket {
     pub(super) fn for_test(pin: &str) -> Self {
         let pin = pin.parse().expect("a PIN ID");
-        Self { pin, slot: 0, generation: 0, epoch: 0, probe: false, connection: Connection::Kept }
+        Self {
+            pin,
+            slot: 0,
+            generation: 0,
+            epoch: 0,
+            probe: false,
+            check: false,
+            sent: Moment::START,
+            connection: Connection::Kept,
+        }
     }
 }
 
@@ -79,8 +98,16 @@ pub struct Core {
     table: Table,
     queue: Queue,
     brake: Brake,
-    circuit: Circuit,
+    recent: Recent,
+    /// A 401 or 403 that is not explained yet.
+    check: Option<Check>,
+    /// The last probe's PIN, by its generation.
+    last_probe: Option<u32>,
+    /// Since when most PINs are refused, and how.
+    refused_since: Option<(Moment, Refusal)>,
     rate: Rate,
+    /// The rate that the store knows.
+    saved_rate: Option<f64>,
     held: Held,
     /// What the store should know of the brake, since it was last asked for.
     unsaved: bool,
@@ -107,7 +134,11 @@ impl Core {
             table: Table::default(),
             queue: Queue::default(),
             brake: Brake::default(),
-            circuit: Circuit::default(),
+            recent: Recent::default(),
+            check: None,
+            last_probe: None,
+            refused_since: None,
+            saved_rate: None,
             held: Held::default(),
             unsaved: false,
             random: fastrand::Rng::with_seed(seed),
@@ -135,6 +166,8 @@ impl Core {
     pub fn renew(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
         self.brake.forget_probe();
+        self.check = None;
+        self.table.iter_mut().for_each(|entry| entry.refusals = None);
     }
 
     /// Makes room for so many more PINs.
@@ -149,6 +182,7 @@ impl Core {
         let entered = self.enter(new, now, now.after(wait), self.settings.initial_interval, now);
         if let Some(Waiting { class, due, slot }) = entered {
             self.queue.insert(slot, due, class);
+            self.brake.newcomer(due);
         }
     }
 
@@ -180,6 +214,8 @@ impl Core {
             generation: self.generation,
             seen: None,
             last_answer: None,
+            is_failing: false,
+            refusals: None,
         };
         let slot = self.table.insert(entry)?;
         Some(Waiting { class, due, slot })
@@ -195,24 +231,54 @@ impl Core {
         if !self.brake.admits(now) {
             return Err(self.brake.opens_at().map(|opens_at| opens_at.max(due)));
         }
+        if self.brake.reason().is_none() && self.check.is_some() {
+            if self.has_check() {
+                self.rate.take(now).map_err(Some)?;
+                if let Some(slot) = self.next_check(now) {
+                    return self.ticket(slot, now, true).ok_or(None);
+                }
+            }
+            if let Some(until) = self.held_until(now) {
+                return Err(Some(until));
+            }
+        }
         if due > now {
             return Err(Some(due));
         }
         self.rate.take(now).map_err(Some)?;
+        let slot = match self.brake.reason() {
+            None => self.queue.pop(now),
+            Some(_) => self.next_probe(now),
+        };
+        self.ticket(slot.ok_or(None)?, now, false).ok_or(None)
+    }
 
-        let slot = self.queue.pop(now).ok_or(None)?;
-        let entry = self.table.get_mut(slot).ok_or(None)?;
+    /// The PIN of the next probe: not that of the last one, if there is another.
+    fn next_probe(&mut self, now: Moment) -> Option<u32> {
+        let (table, last) = (&self.table, self.last_probe);
+        let is_other = |slot| table.get(slot).is_some_and(|entry| Some(entry.generation) != last);
+        let slot = self.queue.pop_probe(now, is_other).or_else(|| self.queue.pop(now))?;
+        self.last_probe = self.table.get(slot).map(|entry| entry.generation);
+        Some(slot)
+    }
+
+    /// The poll of a PIN that was taken from the queue.
+    fn ticket(&mut self, slot: u32, now: Moment, check: bool) -> Option<Ticket> {
+        let entry = self.table.get_mut(slot)?;
         metrics::poll_sent(entry.late(now));
         entry.stage = Stage::Polling;
         entry.polls = entry.polls.saturating_add(1);
-        let probe = self.brake.started();
-        Ok(Ticket {
+        // What confirms an ending, or explains another PIN's refusal, must be an answer to just this request.
+        let is_proof = check || entry.refusals.is_some();
+        Some(Ticket {
             pin: entry.pin.expand(),
             slot,
             generation: entry.generation,
             epoch: self.epoch,
-            probe,
-            connection: Connection::Kept,
+            probe: self.brake.started(),
+            check,
+            sent: now,
+            connection: if is_proof { Connection::New } else { Connection::Kept },
         })
     }
 
@@ -221,13 +287,10 @@ impl Core {
         let now = self.clock.now();
         self.count(&meaning, now);
         let is_of_old = ticket.epoch != self.epoch;
-        if !is_of_old {
-            self.apply_brake(&ticket, &meaning, now);
-        }
-        let not_found_grace = self.settings.not_found_grace;
-        let deadline_grace = self.settings.deadline_grace;
-        let braked = self.brake.reason().is_some();
-        let completion = self.settings.completion;
+        let own_wait = if is_of_old { None } else { self.learn(&ticket, &meaning, now) };
+        let others = self.others();
+        let is_braked = self.brake.reason().is_some();
+        let settings = &self.settings;
 
         let entry = self.table.get_mut(ticket.slot)?;
         if entry.generation != ticket.generation || entry.stage != Stage::Polling {
@@ -236,33 +299,44 @@ impl Core {
         }
         let trouble = counts::describe(&meaning).map(|trouble| share(&mut self.troubles, trouble));
         entry.last_answer = Some(LastAnswer { at: now, trouble });
+        let is_late = ticket.sent >= entry.deadline;
+        let is_over = now >= entry.deadline.after(settings.deadline_grace);
+        let is_general = is_braked || others.most_are_refused;
+        let confirmed = entry.refusals.as_ref().and_then(|row| row.confirmed(&others, settings));
         let mut error = None;
-        let time_is_up = now >= entry.deadline;
         let ending = match meaning {
             Meaning::Deliveries(deliveries) => {
-                let done = is_final(&deliveries, completion);
+                let done = is_final(&deliveries, settings.completion);
                 entry.seen = Some(share(&mut self.answers, deliveries));
-                if done { Some(Ending::Final) } else { time_is_up.then_some(Ending::Deadline) }
+                if done { Some(Ending::Final) } else { (is_late || is_over).then_some(Ending::Deadline) }
             }
             // What another account or another server says of it decides nothing.
             _ if is_of_old => None,
-            Meaning::Rejected(text) => {
+            Meaning::Rejected(text) if confirmed.is_some() => {
                 error = Some(text);
-                Some(Ending::Rejected)
+                confirmed
             }
-            Meaning::NotFound if now.since(entry.submitted) > not_found_grace => Some(Ending::NotFound),
-            // The account's trouble, not the PIN's: it gets its last poll when that is over.
-            Meaning::Unauthorized(_) | Meaning::Throttled(_) | Meaning::NotSent(_) => None,
-            // Missing answers alone decide nothing while nobody gets any, or nobody may ask.
-            Meaning::Unavailable(_) if braked && now < entry.deadline.after(deadline_grace) => None,
-            Meaning::NotFound | Meaning::Unreadable(_) | Meaning::Unavailable(_) => {
-                time_is_up.then_some(Ending::Deadline)
+            Meaning::Unauthorized(status) if confirmed.is_some() => {
+                error = Some(format!("{status}: the API refuses this PIN, and answers for others"));
+                confirmed
+            }
+            Meaning::NotFound if confirmed.is_some() => confirmed,
+            _ if is_over => Some(Ending::Deadline),
+            // The account's trouble, or this machine's, is not the PIN's: it gets its last poll when that is over.
+            Meaning::NotSent(_) => None,
+            Meaning::Throttled(_) => (own_wait.is_some() && is_late).then_some(Ending::Deadline),
+            Meaning::Unauthorized(_) => {
+                let is_own = entry.refusals.as_ref().is_some_and(|row| row.is_about_the_pin(&others));
+                (is_own && is_late).then_some(Ending::Deadline)
+            }
+            Meaning::NotFound | Meaning::Rejected(_) | Meaning::Unreadable(_) | Meaning::Unavailable(_) => {
+                (is_late && !is_general).then_some(Ending::Deadline)
             }
         };
         match ending {
             Some(ending) => self.finish(ticket.slot, ending, error),
             None => {
-                self.put_back(ticket.slot, now);
+                self.put_back(ticket.slot, now, own_wait, is_late);
                 None
             }
         }
@@ -324,14 +398,15 @@ impl Core {
         self.rate.in_force()
     }
 
-    /// Gives up PINs that an outage has kept from their last poll for `schedule.deadline_grace`; some of them,
-    /// so that it is to be asked again while it gives any. O(n): for now and then, and nothing to do but in
-    /// an outage.
+    /// Ends PINs that are past their deadline by more than `schedule.deadline_grace`, whatever kept them from their
+    /// last poll; some of them, so that it is to be asked again while it gives any. O(n): for now and then, and nothing
+    /// to do while polls go out in time.
     pub fn expired(&mut self) -> Vec<Verdict> {
-        if self.brake.reason() != Some(Reason::Outage) {
+        let now = self.clock.now();
+        let is_behind = self.queue.next_due().is_some_and(|due| due < now);
+        if !is_behind && self.brake.reason().is_none() {
             return Vec::new();
         }
-        let now = self.clock.now();
         let grace = self.settings.deadline_grace;
         let room = MAX_FINISHING.saturating_sub(self.finishing);
         let over = |entry: &Entry| entry.stage != Stage::Finishing && now >= entry.deadline.after(grace);
@@ -363,15 +438,17 @@ impl Core {
         })
     }
 
-    /// Not final yet: one more interval, or what is left until the deadline.
-    fn put_back(&mut self, slot: u32, now: Moment) {
+    /// Not final yet: one more interval, or what is left until the deadline; not before `own_wait`, which the API asked
+    /// for this PIN alone.
+    fn put_back(&mut self, slot: u32, now: Moment, own_wait: Option<Duration>, was_last: bool) {
         let Some(entry) = self.table.get_mut(slot) else { return };
         let interval = self.backoff.interval_at(now.since(entry.submitted));
         let mut due = now.after(self.backoff.jittered(interval, &mut self.random));
-        if entry.deadline > now {
-            due = due.min(entry.deadline);
-        }
+        due = due.max(now.after(own_wait.unwrap_or_default()));
+        // Its last poll is sent at its deadline, or as soon as can be after it.
+        due = if was_last { due.min(now.after(LAST_POLL_AGAIN)) } else { due.min(entry.deadline.max(now)) };
         let class = Class::of(interval);
+        let class = if entry.is_doubtful() { class.doubtful() } else { class };
         entry.stage = Stage::Waiting { due, class };
         self.queue.insert(slot, due, class);
     }

@@ -1,5 +1,7 @@
 //! The schedule's rules, on a clock that the tests move.
 
+#[path = "evidence_tests.rs"]
+mod evidence;
 #[path = "resume_tests.rs"]
 mod resume;
 #[path = "slots_tests.rs"]
@@ -10,6 +12,7 @@ use std::sync::Mutex;
 use jiff::Timestamp;
 use tokio::time::advance;
 
+use super::super::brake::Reason;
 use super::*;
 use crate::clock::Wall;
 use crate::outcome::Status;
@@ -173,29 +176,6 @@ async fn a_pin_that_is_final_at_its_last_poll_is_final() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_404_is_only_believed_when_its_grace_is_over() {
-    let mut core = core();
-    submit(&mut core, "A", 60 * MINUTE);
-    assert_eq!(poll(&mut core, waiting()).await, None);
-    let verdict = loop {
-        if let Some(verdict) = poll(&mut core, Meaning::NotFound).await {
-            break verdict;
-        }
-        assert!(age(&core, "A") <= 2 * MINUTE);
-    };
-    assert_eq!(verdict.ending, Ending::NotFound);
-    assert_eq!(verdict.deliveries.unwrap()[0].status.as_str(), "MESSAGE_WAITING_DELIVERY");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_refused_pin_is_rejected_with_what_the_api_said() {
-    let mut core = core();
-    submit(&mut core, "A", MINUTE);
-    let verdict = poll(&mut core, Meaning::Rejected("no such application".into())).await.unwrap();
-    assert_eq!((verdict.ending, verdict.error.as_deref()), (Ending::Rejected, Some("no such application")));
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_is_no_answer_costs_a_pin_one_interval() {
     for meaning in [Meaning::Unreadable("HTML".into()), Meaning::Unavailable("503".into())] {
         let mut core = core();
@@ -207,17 +187,17 @@ async fn what_is_no_answer_costs_a_pin_one_interval() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_key_gives_up_no_pin_however_long_it_lasts() {
-    let mut core = core();
+async fn a_wrong_key_gives_up_no_pin_before_its_deadline_and_grace() {
+    let mut core = core_with(config::Schedule { deadline_grace: 24 * 60 * MINUTE, ..settings() }).0;
     for id in ["A", "B", "C"] {
         submit(&mut core, id, MINUTE);
     }
     let mut polls = 0;
-    while core.clock().now() < Moment::START.after(24 * 60 * MINUTE) {
+    while core.clock().now() < Moment::START.after(23 * 60 * MINUTE) {
         assert_eq!(poll(&mut core, Meaning::Unauthorized(401)).await, None);
         polls += 1;
     }
-    assert!(polls <= 24 * 60 + 10, "{polls} polls in a day are no single probes");
+    assert!(polls <= 23 * 60 + 10, "{polls} polls in 23 hours are no single probes");
     let mut endings = Vec::new();
     for _ in 0..3 {
         endings.push(poll(&mut core, delivered()).await.unwrap().ending);
@@ -319,12 +299,20 @@ async fn a_brake_and_the_rate_survive_a_restart() {
     assert!(restarted.clock().now() <= Moment::START.after(61 * MINUTE));
 }
 
+/// Refuses one PIN, and the one that is polled to check it.
+async fn refuse_the_key(core: &mut Core) {
+    while core.brake().is_none() {
+        poll(core, Meaning::Unauthorized(401)).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_new_configuration_ends_the_pause_of_a_wrong_key_at_once() {
     let mut core = core();
     submit(&mut core, "A", 60 * MINUTE);
     submit(&mut core, "B", 60 * MINUTE);
-    poll(&mut core, Meaning::Unauthorized(401)).await;
+    refuse_the_key(&mut core).await;
+    advance(4 * SECOND).await;
     core.reconfigure(settings(), None);
     let before = core.clock().now();
     let probe = next(&mut core).await;
@@ -358,7 +346,7 @@ async fn a_probe_with_the_old_key_neither_delays_the_new_one_nor_decides_for_it(
     for id in ["A", "B", "C"] {
         submit(&mut core, id, 60 * MINUTE);
     }
-    poll(&mut core, Meaning::Unauthorized(401)).await;
+    refuse_the_key(&mut core).await;
     let old = next(&mut core).await;
     assert_eq!(core.next_poll().unwrap_err(), None, "one probe at a time");
     core.reconfigure(settings(), None);

@@ -6,11 +6,11 @@
 //! in. Its rules are in [`core`], without a runtime.
 
 mod brake;
-mod circuit;
 mod core;
 mod polls;
 mod queue;
 mod rate;
+mod recent;
 mod slots;
 mod table;
 
@@ -26,7 +26,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 pub use self::brake::Reason;
-pub use self::core::{Cancelled, Core, Counts, Ticket};
+pub use self::core::{Cancelled, Core, Counts, Refusal, Ticket};
 use self::polls::Polls;
 pub use self::slots::SlotEvent;
 pub use self::table::{Entry, Stage};
@@ -121,6 +121,8 @@ pub struct Stats {
     pub polling: usize,
     pub finishing: usize,
     pub brake: Option<(Reason, Option<Timestamp>)>,
+    /// How most PINs are refused, and since when, if they are.
+    pub refused_everywhere: Option<(Refusal, Timestamp)>,
     /// The rate in force, in polls a second; `None` is no limit.
     pub rate: Option<f64>,
     pub counts: Counts,
@@ -396,6 +398,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
             polling: self.polls.len(),
             finishing: self.core.finishing(),
             brake: self.core.brake().map(|(reason, until)| (reason, until.map(wall))),
+            refused_everywhere: self.core.refused_everywhere().map(|(since, refusal)| (refusal, wall(since))),
             rate: self.core.rate(),
             counts: self.core.counts.clone(),
         }

@@ -2,18 +2,25 @@
 //!
 //! One entry a PIN, removable, 12 bytes and the tree around them; every operation is O(log n). Chosen over
 //! tokio-util's `DelayQueue`, which panics on a delay over two years, keeps its high-water memory and can't
-//! say who is most late. Knows slots and moments, not PINs.
+//! say who is most late. Knows slots and moments, not PINs; a slot is *doubtful* if its owner says so, and then
+//! comes last where a poll must not fail.
 
 use std::collections::BTreeSet;
-use std::ops::Bound::{Excluded, Included};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::time::Duration;
 
 use crate::clock::Moment;
 
-/// One class for each doubling of the interval, from 1 ms to 2^31 ms (25 days).
-const CLASSES: usize = 32;
+/// One length for each doubling of the interval, from 1 ms to 2^31 ms (25 days).
+const LENGTHS: usize = 32;
 
-/// Intervals of about the same length: within one, the longest due is the most late.
+/// Every length twice: for the slots that are not doubtful, then for those that are.
+const CLASSES: usize = 2 * LENGTHS;
+
+/// How many doubtful slots a search looks at before it takes any.
+const SEARCHED: usize = 32;
+
+/// Intervals of about the same length: within one class, the slot that is due longest is the most late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Class(u8);
 
@@ -21,12 +28,17 @@ impl Class {
     /// The class of an interval.
     pub fn of(interval: Duration) -> Self {
         let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
-        Self(millis.checked_ilog2().map_or(0, |log| log.min(CLASSES as u32 - 1)) as u8)
+        Self(millis.checked_ilog2().map_or(0, |log| log.min(LENGTHS as u32 - 1)) as u8)
+    }
+
+    /// The same class for a doubtful slot.
+    pub fn doubtful(self) -> Self {
+        Self(self.0 % LENGTHS as u8 + LENGTHS as u8)
     }
 
     /// The shortest interval of the class.
     fn interval(self) -> Duration {
-        Duration::from_millis(1 << self.0)
+        Duration::from_millis(1 << (usize::from(self.0) % LENGTHS))
     }
 }
 
@@ -49,7 +61,7 @@ pub struct Queue {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { classes: Default::default(), counted: 0, counted_until: Moment::START }
+        Self { classes: std::array::from_fn(|_| BTreeSet::new()), counted: 0, counted_until: Moment::START }
     }
 }
 
@@ -97,6 +109,33 @@ impl Queue {
         let (class, _) = heads.max_by(|a, b| a.1.total_cmp(&b.1))?;
         let (due, slot) = self.classes[class].pop_first()?;
         self.counted -= usize::from(due <= self.counted_until);
+        Some(slot)
+    }
+
+    /// Takes out a slot whose poll is to tell how things are, of those that pass `takes`: the newest that is due and not
+    /// doubtful; else the doubtful one that is due longest; else one that is not due yet. `None` if no slot passes.
+    pub fn pop_probe(&mut self, now: Moment, takes: impl Fn(u32) -> bool) -> Option<u32> {
+        let find = |slots: &mut dyn Iterator<Item = &(Moment, u32)>| {
+            slots.take(SEARCHED).find(|(_, slot)| takes(*slot)).copied()
+        };
+        let until_now = ..=(now, u32::MAX);
+        let after_now = (Excluded((now, u32::MAX)), Unbounded);
+        let all = || self.classes.iter().enumerate();
+        let (class, (due, slot)) = all()
+            .take(LENGTHS)
+            .find_map(|(class, slots)| Some((class, find(&mut slots.range(until_now).rev())?)))
+            .or_else(|| {
+                let doubtful = all().skip(LENGTHS);
+                let found =
+                    doubtful.filter_map(|(class, slots)| Some((class, find(&mut slots.range(until_now))?)));
+                found.min_by_key(|(_, first)| *first)
+            })
+            .or_else(|| {
+                let found =
+                    all().filter_map(|(class, slots)| Some((class, find(&mut slots.range(after_now))?)));
+                found.min_by_key(|(class, first)| (*class >= LENGTHS, *first))
+            })?;
+        self.remove(slot, due, Class(class as u8));
         Some(slot)
     }
 
@@ -158,6 +197,22 @@ mod tests {
         // But an old one is not starved: ten minutes late weighs as much as a second for a new one.
         queue.insert(5001, T0.after(700 * SECOND), Class::of(SECOND));
         assert_eq!(queue.pop(T0.after(700 * SECOND)), Some(0));
+    }
+
+    #[test]
+    fn a_probe_takes_the_newest_sound_slot_then_a_doubtful_one_then_one_that_is_early() {
+        let mut queue = Queue::default();
+        let (short, long) = (Class::of(SECOND), Class::of(600 * SECOND));
+        let now = T0.after(100 * SECOND);
+        queue.insert(1, T0, short.doubtful());
+        queue.insert(2, T0.after(50 * SECOND), long);
+        queue.insert(3, T0.after(98 * SECOND), short);
+        queue.insert(4, T0.after(99 * SECOND), short);
+        queue.insert(5, T0.after(101 * SECOND), short);
+        queue.insert(6, T0.after(50 * SECOND), long.doubtful());
+        let probes: Vec<_> = std::iter::from_fn(|| queue.pop_probe(now, |slot| slot != 3)).collect();
+        assert_eq!(probes, [4, 2, 1, 6, 5]);
+        assert_eq!((queue.pop(now), queue.pop(now)), (Some(3), None));
     }
 
     #[test]
@@ -225,7 +280,7 @@ mod tests {
         for interval in [Duration::ZERO, Duration::from_nanos(1), SECOND, Duration::MAX] {
             let class = Class::of(interval);
             assert!(
-                usize::from(class.0) < CLASSES && class.interval() <= interval.max(Duration::from_millis(1))
+                usize::from(class.0) < LENGTHS && class.interval() <= interval.max(Duration::from_millis(1))
             );
         }
     }

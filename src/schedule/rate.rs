@@ -1,8 +1,9 @@
 //! The rate: how many polls may go out a second.
 //!
-//! Never more in any second than `api.rate` and a tenth; less after a 429, which halves it, and it climbs back
-//! additively; less also when a brake went off, so that a backlog is no storm. Without `api.rate` there is no
-//! limit until a 429 shows one. Pure: moments are passed in.
+//! Never more in any second than `api.rate` and a tenth. A 429 halves the rate that was really sent; it doubles each
+//! second up to half of where it was refused, then climbs slowly to that, and faster where nobody refused it. Less also
+//! when a brake went off, so that a backlog does not go out at once. Without `api.rate` there is no limit until a 429
+//! shows one. Pure: moments are passed in.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -17,11 +18,20 @@ use crate::clock::Moment;
 /// How often the rate grows.
 const STEP: Duration = Duration::from_secs(1);
 
-/// A rate that was halved is back after so many steps' half.
-const STEPS_BACK: f64 = 64.0;
+/// From half of where it was refused, the rate takes so many steps to get back there.
+const STEPS_BACK: f64 = 32.0;
 
-/// Never less than this: one poll in ten seconds, as "100 in 10 minutes" allows.
-const LEAST: f64 = 0.1;
+/// The smallest step of the slow climb, in polls a second: a 429 at two polls a second says little about the limit.
+const LEAST_STEP: f64 = 0.25;
+
+/// The growth with each step above where it was refused.
+const BEYOND: f64 = 1.5;
+
+/// Never less than this, in polls a second: `Retry-After` keeps the API from being asked more than it wants.
+const LEAST: f64 = 1.0;
+
+/// The busiest of so many last seconds is the rate that was really sent.
+const BUSIEST_OF: usize = 8;
 
 /// Where the ramp after a brake begins, in polls a second; it doubles with each step.
 const RAMP_FROM: f64 = 16.0;
@@ -42,8 +52,8 @@ pub struct Rate {
     configured: Option<f64>,
     /// What of it is this node's, from 0 to 1.
     share: f64,
-    /// What 429s taught, and by how much it grows with each step.
-    learned: Option<(f64, f64)>,
+    /// What 429s taught.
+    learned: Option<Learned>,
     /// After a brake.
     ramp: Option<f64>,
     /// The limiter for the least of these, and that.
@@ -52,8 +62,34 @@ pub struct Rate {
     told: Moment,
     replaced: Moment,
     grown: Moment,
-    /// Polls in the second that began then, and in the one before.
-    counted: (Moment, u32, u32),
+    /// When the newest of the counted seconds began.
+    counted_from: Moment,
+    /// Polls in each of the last seconds, the newest first.
+    counted: [u32; BUSIEST_OF],
+}
+
+/// A rate that 429s taught, in polls a second.
+#[derive(Debug, Clone, Copy)]
+struct Learned {
+    rate: f64,
+    refused_at: f64,
+}
+
+impl Learned {
+    /// The rate one step later, without a 429 in it.
+    fn grown(self) -> Self {
+        let Self { rate, refused_at } = self;
+        let half = refused_at / 2.0;
+        let slowly = rate + (half / STEPS_BACK).max(LEAST_STEP);
+        let rate = if rate < half {
+            (rate * 2.0).min(half)
+        } else if rate < refused_at {
+            slowly
+        } else {
+            slowly.max(rate * BEYOND)
+        };
+        Self { rate, refused_at }
+    }
 }
 
 impl Rate {
@@ -69,7 +105,8 @@ impl Rate {
             told: now,
             replaced: now,
             grown: now,
-            counted: (now, 0, 0),
+            counted_from: now,
+            counted: [0; BUSIEST_OF],
         };
         rate.configure(per_second);
         rate
@@ -102,15 +139,15 @@ impl Rate {
 
     /// What 429s taught, for the next start.
     pub fn learned(&self) -> Option<f64> {
-        self.learned.map(|(rate, _)| rate)
+        self.learned.map(|learned| learned.rate)
     }
 
-    /// What 429s had taught before the start. It grows from `now` on, however long the start took.
+    /// The rate that was in force before the start. It grows from `now` on, however long the start took.
     pub fn restore(&mut self, rate: f64, now: Moment) {
         self.grown = now;
         if rate.is_finite() && rate > 0.0 {
-            let aim = self.ours().unwrap_or(rate).max(rate);
-            self.learned = Some((rate.max(LEAST), aim / STEPS_BACK));
+            let rate = rate.max(LEAST);
+            self.learned = Some(Learned { rate, refused_at: 2.0 * rate });
             self.adjust();
         }
     }
@@ -131,21 +168,14 @@ impl Rate {
         Ok(())
     }
 
-    /// The API answered 429: half of what it got is what it can have. A probe goes out alone, so what it got
-    /// is the rate in force before.
-    pub fn halve(&mut self, now: Moment, probe: bool) {
+    /// The API answered 429: half of what it got in the busiest recent second is what it can have; half of the rate
+    /// in force if that was less.
+    pub fn halve(&mut self, now: Moment) {
         self.count_to(now);
-        let (_, this_second, last_second) = self.counted;
-        let observed = f64::from(this_second.max(last_second).max(1));
-        let before = match (self.in_force(), probe) {
-            (Some(rate), true) => rate,
-            (None, true) => RAMP_FROM,
-            (Some(rate), false) => rate.min(observed),
-            (None, false) => observed,
-        };
-        // Never a smaller step than before: the way back must not get longer with each 429.
-        let step = self.learned.map_or(0.0, |(_, step)| step).max(before / STEPS_BACK);
-        self.learned = Some(((before / 2.0).max(LEAST), step));
+        let busiest = f64::from(self.counted.into_iter().max().unwrap_or_default());
+        let refused_at = self.learned.map_or(busiest, |learned| busiest.min(learned.rate)).max(LEAST);
+        let refused_at = self.ours().map_or(refused_at, |ours| refused_at.min(ours));
+        self.learned = Some(Learned { rate: (refused_at / 2.0).max(LEAST), refused_at });
         self.grown = now;
         self.adjust();
     }
@@ -167,13 +197,12 @@ impl Rate {
         }
         self.grown = self.grown.after(STEP * u32::try_from(steps).unwrap_or(u32::MAX));
         let ceiling = self.ours().unwrap_or(RAMP_TO);
-        self.learned = self.learned.map(|(rate, step)| (rate + step * steps as f64, step));
-        // Without `api.rate` what was learned is kept however high: it is no limit then.
-        if self.learned.is_some_and(|(rate, _)| rate >= ceiling) {
-            self.learned = None;
+        for _ in 0..steps.min(1000) {
+            // Without `api.rate` what was learned is no limit any more where no ramp would be one.
+            self.learned = self.learned.map(Learned::grown).filter(|learned| learned.rate < ceiling);
         }
         self.ramp = self.ramp.map(|ramp| ramp * 2f64.powf(steps as f64));
-        let cap = self.learned.map_or(ceiling, |(rate, _)| rate.min(ceiling));
+        let cap = self.learned.map_or(ceiling, |learned| learned.rate.min(ceiling));
         self.ramp = self.ramp.filter(|ramp| *ramp < cap);
         self.adjust();
     }
@@ -217,15 +246,18 @@ impl Rate {
 
     fn count(&mut self, now: Moment) {
         self.count_to(now);
-        self.counted.1 = self.counted.1.saturating_add(1);
+        self.counted[0] = self.counted[0].saturating_add(1);
     }
 
     fn count_to(&mut self, now: Moment) {
-        let (began, this, _) = self.counted;
-        match now.since(began).as_secs() {
-            0 => {}
-            1 => self.counted = (began.after(STEP), 0, this),
-            _ => self.counted = (now, 0, 0),
+        let seconds = usize::try_from(now.since(self.counted_from).as_secs()).unwrap_or(usize::MAX);
+        if seconds >= BUSIEST_OF {
+            self.counted = [0; BUSIEST_OF];
+            self.counted_from = now;
+        } else if seconds > 0 {
+            self.counted.rotate_right(seconds);
+            self.counted[..seconds].fill(0);
+            self.counted_from = self.counted_from.after(STEP * seconds as u32);
         }
     }
 }
@@ -276,10 +308,10 @@ mod tests {
     }
 
     #[test]
-    fn a_429_halves_the_rate_and_it_climbs_back_by_equal_steps() {
+    fn a_429_halves_the_rate_that_was_sent_and_it_climbs_back() {
         let mut rate = Rate::new(NonZeroU32::new(100), Moment::START);
         take_all(&mut rate, 0, 3_000);
-        rate.halve(at(3_000), false);
+        rate.halve(at(3_000));
         let halved = rate.in_force().unwrap();
         assert!((45.0..=55.0).contains(&halved), "{halved}");
         let mut before = halved;
@@ -294,6 +326,27 @@ mod tests {
     }
 
     #[test]
+    fn a_429_in_a_quiet_moment_does_not_slow_down_the_burst_after_it() {
+        let mut rate = Rate::new(None, Moment::START);
+        [0, 400, 800].map(|ms| rate.take(at(ms)).unwrap());
+        rate.halve(at(1_000));
+        assert_eq!(rate.in_force(), Some(1.5));
+        let burst = take_all(&mut rate, 2_000, 40_000);
+        let done = burst.get(499).expect("500 polls within 40 s");
+        assert!(*done < 30_000, "500 polls took until {done} ms");
+    }
+
+    #[test]
+    fn after_429s_in_a_row_the_rate_doubles_up_to_half_of_where_it_was_refused() {
+        let learned = Learned { rate: 1.0, refused_at: 64.0 };
+        let rates: Vec<f64> = std::iter::successors(Some(learned), |learned| Some(learned.grown()))
+            .map(|learned| learned.rate)
+            .take(8)
+            .collect();
+        assert_eq!(rates, [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 33.0, 34.0]);
+    }
+
+    #[test]
     fn what_429s_taught_does_not_grow_while_a_start_takes_long() {
         let mut rate = Rate::new(NonZeroU32::new(100), Moment::START);
         rate.restore(50.0, at(600_000));
@@ -304,16 +357,13 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_meets_another_429_halves_the_rate_and_not_what_a_lone_probe_got() {
+    fn a_probe_that_meets_another_429_halves_the_rate_in_force_and_not_what_was_sent_before_it() {
         let mut rate = Rate::new(NonZeroU32::new(100), Moment::START);
         take_all(&mut rate, 0, 3_000);
-        rate.halve(at(3_000), false);
-        let step = rate.learned.unwrap().1;
-        assert!(!take_all(&mut rate, 33_000, 33_100).is_empty());
-        let before = rate.in_force().unwrap();
-        rate.halve(at(33_100), true);
-        assert_eq!(rate.in_force(), Some(before / 2.0));
-        assert!(rate.learned.unwrap().1 >= step, "and the way back gets no longer");
+        rate.halve(at(3_000));
+        rate.take(at(3_500)).unwrap();
+        rate.halve(at(3_600));
+        assert_eq!(rate.in_force(), Some(25.0));
     }
 
     #[test]
@@ -323,7 +373,7 @@ mod tests {
         for ms in 0..2_000 {
             rate.take(at(ms)).unwrap();
         }
-        rate.halve(at(2_000), false);
+        rate.halve(at(2_000));
         let found = rate.in_force().unwrap();
         assert!((450.0..=510.0).contains(&found), "{found} from a thousand a second");
         let count = within(&take_all(&mut rate, 2_000, 3_000), 2_000, 3_000) as f64;
@@ -333,10 +383,10 @@ mod tests {
     #[test]
     fn however_often_it_is_halved_some_polls_go_out() {
         let mut rate = Rate::new(None, Moment::START);
-        (0..100).for_each(|_| rate.halve(Moment::START, true));
+        (0..100).for_each(|_| rate.halve(Moment::START));
         assert!(rate.in_force().unwrap() >= LEAST);
         let polls = take_all(&mut rate, 1, 60_000).len();
-        assert!((5..=500).contains(&polls), "{polls} polls in a minute");
+        assert!(polls >= 60, "{polls} polls in a minute");
     }
 
     #[test]

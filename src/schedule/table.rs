@@ -12,6 +12,7 @@ use std::time::Duration;
 use hashbrown::HashTable;
 use slab::Slab;
 
+use super::core::{Refusal, Refusals};
 use super::queue::Class;
 use crate::clock::Moment;
 use crate::outcome::Deliveries;
@@ -31,9 +32,23 @@ pub struct Entry {
     /// The deliveries that an answer last told, if one ever did.
     pub seen: Option<Deliveries>,
     pub last_answer: Option<LastAnswer>,
+    /// Its last poll brought no answer.
+    pub is_failing: bool,
+    /// The refusals that its last answers were; few PINs have any.
+    pub refusals: Option<Box<Refusals>>,
 }
 
 impl Entry {
+    /// Whether its next poll is likely to fail, whatever the state of the API.
+    pub fn is_doubtful(&self) -> bool {
+        self.is_failing || self.refusals.is_some()
+    }
+
+    /// Whether its last answer was a 401 or 403.
+    pub fn is_forbidden(&self) -> bool {
+        self.refusals.as_ref().is_some_and(|row| row.refusal == Refusal::Forbidden)
+    }
+
     /// How long ago its next poll was due; zero if it was not, or does not wait for one.
     pub fn late(&self, now: Moment) -> Duration {
         match self.stage {
@@ -167,6 +182,11 @@ impl Table {
         self.chunks.iter().flatten().map(|(_, entry)| entry)
     }
 
+    /// All of them, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.chunks.iter_mut().flatten().map(|(_, entry)| entry)
+    }
+
     /// Takes a PIN out.
     pub fn remove(&mut self, pin: &PinId) -> Option<(u32, Entry)> {
         let pin = CompactPinId::from(pin);
@@ -228,6 +248,8 @@ mod tests {
             polls: 0,
             generation,
             seen: None,
+            is_failing: false,
+            refusals: None,
             last_answer: None,
         }
     }

@@ -1,16 +1,18 @@
 //! What an answer says of all polling, and what the next start should know of that.
 //!
-//! Promises that a brake costs no PIN anything: nothing here knows of a PIN. The brake's own rules are in
-//! [`brake`](super::super::brake).
+//! Promises that a brake costs no PIN anything, and that PINs which alone fail or are refused pause nobody else. The
+//! brake's own rules are in [`brake`](super::super::brake); which PINs fail is in [`recent`](super::super::recent).
 
 use std::time::Duration;
 
 use tracing::{info, warn};
 
 use super::super::brake::{Change, Reason, Sign};
-use super::{Core, Ticket};
+use super::super::recent::Kind;
+use super::credentials::Suspicion;
+use super::{Core, Others, Refusal, Refusals, Ticket};
 use crate::clock::Moment;
-use crate::poll::{self, Meaning};
+use crate::poll::Meaning;
 use crate::store::SavedBrake;
 
 impl Core {
@@ -21,64 +23,157 @@ impl Core {
 
     /// What the next start should know of the brake and the rate, if that has changed since this was asked.
     pub fn take_unsaved(&mut self) -> Option<SavedBrake> {
-        std::mem::take(&mut self.unsaved).then(|| SavedBrake {
-            reason: self.brake.reason().map(|reason| reason.as_str().to_owned()),
-            until: self.brake.until().map(|until| self.clock.wall_of(until)),
-            rate: self.rate.learned(),
+        let rate = self.rate.learned();
+        let has_doubled = match (rate, self.saved_rate) {
+            (Some(rate), Some(saved)) => rate >= 2.0 * saved,
+            (rate, saved) => rate.is_some() != saved.is_some(),
+        };
+        (std::mem::take(&mut self.unsaved) || has_doubled).then(|| {
+            self.saved_rate = rate;
+            SavedBrake {
+                reason: self.brake.reason().map(|reason| reason.as_str().to_owned()),
+                until: self.brake.until().map(|until| self.clock.wall_of(until)),
+                rate,
+            }
         })
     }
 
-    /// Puts brake and rate as they were before the start. A brake's time that is further away than any can be
-    /// is the work of a clock that went back.
+    /// Puts brake and rate as they were before the start.
     pub fn restore(&mut self, saved: &SavedBrake) {
         let now = self.clock.now();
         if let Some(reason) = Reason::ALL.into_iter().find(|r| Some(r.as_str()) == saved.reason.as_deref()) {
             let ahead = saved.until.map(|until| until.duration_since(self.clock.wall()));
             let ahead = ahead.and_then(|ahead| Duration::try_from(ahead).ok()).unwrap_or_default();
             info!(reason = reason.as_str(), "all polling waited before the start: it goes on by a probe");
-            self.brake.restore(reason, now.after(ahead.min(poll::LONGEST)));
+            self.brake.restore(reason, now.after(ahead), now);
         }
         if let Some(rate) = saved.rate {
             self.rate.restore(rate, now);
+            self.saved_rate = self.rate.learned();
         }
     }
 
-    pub(super) fn apply_brake(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) {
-        let outage = self.circuit.record(now, !matches!(meaning, Meaning::Unavailable(_)));
-        let sign = match meaning {
-            Meaning::Unauthorized(_) => Sign::Trouble(Reason::Unauthorized, None),
-            Meaning::Throttled(wait) => Sign::Trouble(Reason::Throttled, Some(*wait)),
-            Meaning::Unavailable(_) if outage || ticket.probe => Sign::Trouble(Reason::Outage, None),
-            // One poll without an answer, between others that had one, says nothing about all.
-            Meaning::Unavailable(_) => return,
-            _ => Sign::Fine,
+    /// Takes in what an answer says about its PIN, the account, the API and this machine. Gives the wait of a 429 that
+    /// concerns this PIN alone.
+    pub(super) fn learn(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) -> Option<Duration> {
+        let (was_failing, was_throttled) = self.note(ticket, meaning, now);
+        if let Some(kind) = Kind::of(meaning) {
+            self.recent.record(ticket.generation, now, kind, was_failing);
+        }
+        self.report_refusals(meaning, now);
+        let is_own = was_throttled.is_some_and(|since| self.recent.throttles_only(ticket.generation, since));
+        let is_refused = matches!(meaning, Meaning::Unauthorized(_));
+        let mut is_probe = ticket.probe;
+        if is_probe && is_refused && self.brake.reason() != Some(Reason::Unauthorized) {
+            // The API answers, so what the probe was for is over; whether the key is wrong is another question.
+            self.hear(Sign::Fine, true, meaning, now);
+            is_probe = false;
+        }
+        let suspicion = match self.brake.reason() {
+            None => self.suspect(ticket, meaning, now),
+            Some(_) => Suspicion::Unproven,
         };
-        let change = self.brake.hear(now, sign, ticket.probe);
-        let halve = match change {
+        let sign = match meaning {
+            Meaning::Unauthorized(_) if is_probe || suspicion == Suspicion::WrongKey => {
+                Sign::Trouble(Reason::Unauthorized, None)
+            }
+            Meaning::Throttled(wait) if is_own && !is_probe => return Some(*wait),
+            Meaning::Throttled(wait) => Sign::Trouble(Reason::Throttled, Some(*wait)),
+            Meaning::NotSent(_) => Sign::Trouble(Reason::NotSent, None),
+            Meaning::Unavailable(_) if is_probe || self.recent.is_outage(now) => {
+                Sign::Trouble(Reason::Outage, None)
+            }
+            // One poll without an answer, or one refused PIN, between others that are answered says nothing about all.
+            Meaning::Unavailable(_) | Meaning::Unauthorized(_) => return None,
+            Meaning::Deliveries(_) | Meaning::NotFound | Meaning::Rejected(_) | Meaning::Unreadable(_) => {
+                Sign::Fine
+            }
+        };
+        self.hear(sign, is_probe, meaning, now);
+        None
+    }
+
+    /// Moves the brake, and what depends on it.
+    fn hear(&mut self, sign: Sign, is_probe: bool, meaning: &Meaning, now: Moment) {
+        let is_new_429 = match self.brake.hear(now, sign, is_probe) {
             Change::Nothing => return,
-            Change::Longer(_) => ticket.probe,
+            Change::Longer(_) => is_probe,
             Change::On(reason) => {
-                match reason {
-                    Reason::Unauthorized => warn!(
-                        "the API refuses the credentials: all polling waits, one probe at a time; no PIN is \
-                         given up. Check the key ([api] key or key_file)"
-                    ),
-                    Reason::Throttled => warn!("the API answers 429: all polling waits, then goes on slower"),
-                    Reason::Outage => warn!("most polls get no answer: only probes go out until one does"),
-                }
+                announce(reason, meaning);
                 true
             }
             Change::Off(reason) => {
                 info!(reason = reason.as_str(), "a probe was answered: polling goes on");
-                self.circuit.forget();
+                self.recent.forget();
                 self.rate.ramp_up(now);
                 false
             }
         };
         // A burst of 429s is one; a probe that meets another is one more.
-        if halve && matches!(meaning, Meaning::Throttled(_)) {
-            self.rate.halve(now, ticket.probe);
+        if is_new_429 && matches!(meaning, Meaning::Throttled(_)) {
+            self.rate.halve(now);
         }
         self.unsaved = true;
+    }
+
+    /// What is known about the other PINs.
+    pub(super) fn others(&self) -> Others {
+        Others {
+            none: self.is_only_pin(),
+            last_readable: self.recent.last_readable(),
+            most_are_refused: self.recent.is_refused_everywhere(),
+        }
+    }
+
+    /// How most PINs are refused, and since when, if they are.
+    pub fn refused_everywhere(&self) -> Option<(Moment, Refusal)> {
+        self.refused_since
+    }
+
+    /// Notes at the PIN what its answer was. Gives whether its previous poll failed, and when it was throttled if that
+    /// was its previous answer.
+    fn note(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) -> (bool, Option<Moment>) {
+        let entry = self.table.get_mut(ticket.slot).filter(|entry| entry.generation == ticket.generation);
+        let Some(entry) = entry else { return (false, None) };
+        let before = entry.refusals.take().map(|row| *row);
+        entry.refusals = Refusals::after(before, meaning, now).map(Box::new);
+        let is_failing = match meaning {
+            Meaning::NotSent(_) => entry.is_failing,
+            _ => matches!(meaning, Meaning::Unavailable(_)),
+        };
+        let was_failing = std::mem::replace(&mut entry.is_failing, is_failing);
+        let throttled = before.filter(|row| row.refusal == Refusal::Throttled).map(|row| row.last);
+        (was_failing, throttled)
+    }
+
+    /// Tells people when most PINs begin to be refused, and when that is over.
+    fn report_refusals(&mut self, meaning: &Meaning, now: Moment) {
+        let is_everywhere = self.recent.is_refused_everywhere();
+        if let (true, None, Some(refusal)) = (is_everywhere, self.refused_since, Refusal::of(meaning)) {
+            self.refused_since = Some((now, refusal));
+            warn!("most PINs are answered {}: {}", refusal.answer(), refusal.advice());
+        } else if let (false, Some(_)) = (is_everywhere, self.refused_since) {
+            self.refused_since = None;
+            info!("most PINs are not refused any more");
+        }
+    }
+}
+
+/// Tells people why all polling pauses.
+fn announce(reason: Reason, meaning: &Meaning) {
+    match reason {
+        Reason::NotSent => {
+            let lack = match meaning {
+                Meaning::NotSent(lack) => lack,
+                _ => "no more is known",
+            };
+            warn!(lack, "this machine can't send polls: polling pauses and tries again; no PIN is given up");
+        }
+        Reason::Unauthorized => warn!(
+            "the API refuses the credentials: all polling waits, one probe at a time; no PIN is given up. Check the \
+             key ([api] key or key_file)"
+        ),
+        Reason::Throttled => warn!("the API answers 429: all polling waits, then goes on slower"),
+        Reason::Outage => warn!("most PINs get no answer: only probes go out until one does"),
     }
 }

@@ -1,0 +1,100 @@
+//! Whether a 401 or 403 is about the key or about one PIN: another PIN's poll decides.
+//!
+//! Promises that a PIN which the API alone refuses pauses nobody for longer than one poll takes, and that a wrong key is
+//! noticed by the second refusal. Pure.
+
+use std::time::Duration;
+
+use super::{Core, Ticket};
+use crate::clock::Moment;
+use crate::poll::Meaning;
+
+/// While it is unknown whether the key is good, other polls wait, but not for longer than this.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// A check whose poll got no answer is repeated so often.
+const TRIES: u32 = 3;
+
+/// A refusal that the poll of another PIN is to explain.
+#[derive(Debug, Clone, Copy)]
+pub struct Check {
+    /// The PIN that was refused.
+    refused: u32,
+    since: Moment,
+    /// Whether nothing shows yet that the key is good for anybody.
+    holds: bool,
+    is_running: bool,
+    tries: u32,
+}
+
+/// What a refusal, or its check, says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspicion {
+    /// Nothing, or not yet.
+    Unproven,
+    /// Two PINs were refused, or the only one: the key is wrong.
+    WrongKey,
+}
+
+impl Core {
+    /// Takes in what an answer says about the key, while no brake is on for it.
+    pub(super) fn suspect(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) -> Suspicion {
+        let is_refused = matches!(meaning, Meaning::Unauthorized(_));
+        if ticket.check
+            && let Some(mut check) = self.check.take_if(|check| check.is_running)
+        {
+            if is_refused {
+                return Suspicion::WrongKey;
+            }
+            let is_undecided =
+                matches!(meaning, Meaning::Unavailable(_) | Meaning::NotSent(_) | Meaning::Throttled(_));
+            if is_undecided && check.tries < TRIES {
+                check.is_running = false;
+                self.check = Some(check);
+            }
+        } else if is_refused && self.is_only_pin() {
+            self.check = None;
+            let row = self.table.get(ticket.slot).and_then(|entry| entry.refusals.as_ref());
+            let is_own = row.is_some_and(|row| row.is_about_the_pin(&self.others()));
+            return if is_own { Suspicion::Unproven } else { Suspicion::WrongKey };
+        } else if is_refused && self.check.is_none() {
+            let is_good = self.recent.last_readable().is_some_and(|at| now.since(at) <= HOLD);
+            let refused = ticket.generation;
+            self.check = Some(Check { refused, since: now, holds: !is_good, is_running: false, tries: 0 });
+        }
+        Suspicion::Unproven
+    }
+
+    /// The PIN whose poll is to explain a refusal, if one is to go out now; the poll counts as sent.
+    pub(super) fn next_check(&mut self, now: Moment) -> Option<u32> {
+        let check = self.check.filter(|check| !check.is_running)?;
+        let table = &self.table;
+        let slot = self.queue.pop_probe(now, |slot| {
+            table.get(slot).is_some_and(|entry| entry.generation != check.refused && !entry.is_forbidden())
+        });
+        // If all others were refused too, one of them says as much.
+        let slot = slot.or_else(|| {
+            self.queue.pop_probe(now, |slot| table.get(slot).is_some_and(|e| e.generation != check.refused))
+        });
+        if slot.is_some() {
+            self.check = Some(Check { is_running: true, tries: check.tries + 1, ..check });
+        }
+        slot
+    }
+
+    /// Whether a check is to go out.
+    pub(super) fn has_check(&self) -> bool {
+        self.check.is_some_and(|check| !check.is_running) && !self.is_only_pin()
+    }
+
+    /// Until when other polls wait for a check.
+    pub(super) fn held_until(&self, now: Moment) -> Option<Moment> {
+        let until = self.check.filter(|check| check.holds).map(|check| check.since.after(HOLD));
+        until.filter(|until| now < *until)
+    }
+
+    /// Whether at most one PIN can be polled.
+    pub(super) fn is_only_pin(&self) -> bool {
+        self.table.len() - self.finishing <= 1
+    }
+}

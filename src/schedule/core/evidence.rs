@@ -1,0 +1,243 @@
+//! What must be known before a refused PIN ends: the contract's rule for a *confirmed* ending.
+//!
+//! Promises that one bad moment of a proxy, a load balancer or a key ends no PIN. Pure: says what an answer proves
+//! about its PIN, and decides nothing about other PINs.
+
+use crate::clock::Moment;
+use crate::config;
+use crate::outcome::Ending;
+use crate::poll::Meaning;
+
+/// So many refusals in a row end a PIN, at the least.
+const CONFIRMED_AFTER: u32 = 3;
+
+/// How the API refuses to tell the status of a PIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// 404
+    NotFound,
+    /// 400 and other 4xx.
+    Rejected,
+    /// 401 or 403, though the key is good for other PINs.
+    Forbidden,
+    /// 429; it ends no PIN, but tells whether it is this PIN's alone.
+    Throttled,
+}
+
+impl Refusal {
+    /// The refusal that an answer is, if it is one.
+    pub fn of(meaning: &Meaning) -> Option<Self> {
+        match meaning {
+            Meaning::NotFound => Some(Self::NotFound),
+            Meaning::Rejected(_) => Some(Self::Rejected),
+            Meaning::Unauthorized(_) => Some(Self::Forbidden),
+            Meaning::Throttled(_) => Some(Self::Throttled),
+            Meaning::Deliveries(_)
+            | Meaning::Unreadable(_)
+            | Meaning::Unavailable(_)
+            | Meaning::NotSent(_) => None,
+        }
+    }
+
+    /// The status codes that it stands for.
+    pub fn answer(self) -> &'static str {
+        match self {
+            Self::NotFound => "404",
+            Self::Rejected => "4xx",
+            Self::Forbidden => "401 or 403",
+            Self::Throttled => "429",
+        }
+    }
+
+    /// What to do where most PINs are answered so.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::NotFound => "is api.base_url right, and the proxy or load balancer before the API well?",
+            Self::Rejected => "are api.base_url and api.path right, and is it this API?",
+            Self::Forbidden => "is the key right, and allowed to read these PINs?",
+            Self::Throttled => "is api.rate too high for the account?",
+        }
+    }
+
+    /// How a PIN ends by it, once it is confirmed.
+    fn ending(self) -> Option<Ending> {
+        match self {
+            Self::NotFound => Some(Ending::NotFound),
+            Self::Rejected | Self::Forbidden => Some(Ending::Rejected),
+            Self::Throttled => None,
+        }
+    }
+}
+
+/// The same refusal, again and again, with no other answer between. Every poll after the first one goes out on a
+/// connection of its own, so three of them are answers on at least two connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Refusals {
+    pub refusal: Refusal,
+    count: u32,
+    first: Moment,
+    /// When the last one came, and the one before it.
+    pub last: Moment,
+    before: Moment,
+}
+
+/// What is known about the other PINs.
+#[derive(Debug, Clone, Copy)]
+pub struct Others {
+    /// No other PIN is in flight.
+    pub none: bool,
+    /// When one of them last got a readable answer.
+    pub last_readable: Option<Moment>,
+    /// Most of them are refused too.
+    pub most_are_refused: bool,
+}
+
+impl Refusals {
+    /// The row with one more answer, which came now: `None` if that is no refusal.
+    ///
+    /// A 429 and a request that was not sent say nothing about the PIN, so they do not end a row of other refusals.
+    pub fn after(row: Option<Self>, meaning: &Meaning, now: Moment) -> Option<Self> {
+        let says_nothing = match meaning {
+            Meaning::NotSent(_) => true,
+            Meaning::Throttled(_) => row.is_some_and(|row| row.refusal != Refusal::Throttled),
+            _ => false,
+        };
+        if says_nothing {
+            return row;
+        }
+        let refusal = Refusal::of(meaning)?;
+        let row = row.filter(|row| row.refusal == refusal);
+        Some(match row {
+            Some(row) => Self { count: row.count.saturating_add(1), before: row.last, last: now, ..row },
+            None => Self { refusal, count: 1, first: now, last: now, before: now },
+        })
+    }
+
+    /// How the PIN ends by this row, if it is confirmed.
+    pub fn confirmed(&self, others: &Others, settings: &config::Schedule) -> Option<Ending> {
+        let span = self.last.since(self.first);
+        let enough = if self.is_about_the_pin(others) {
+            settings.not_found_grace
+        } else if self.refusal == Refusal::Forbidden {
+            // The key may be wrong, and then no PIN is given up.
+            return None;
+        } else {
+            settings.deadline_grace.max(settings.not_found_grace)
+        };
+        self.refusal.ending().filter(|_| self.count >= CONFIRMED_AFTER && span >= enough)
+    }
+
+    /// Whether the last refusals are about this PIN: others got readable answers since the refusal before the last. A
+    /// lone PIN is believed too, but a forbidden one only if the key was good for others since its first refusal.
+    pub fn is_about_the_pin(&self, others: &Others) -> bool {
+        let answered_since = |moment| others.last_readable.is_some_and(|at| at >= moment);
+        if others.none {
+            return self.refusal != Refusal::Forbidden || answered_since(self.first);
+        }
+        self.count > 1 && answered_since(self.before) && !others.most_are_refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const GRACE: Duration = Duration::from_secs(120);
+    const ALONE: Others = Others { none: true, last_readable: None, most_are_refused: false };
+
+    fn at(seconds: u64) -> Moment {
+        Moment::START.after(Duration::from_secs(seconds))
+    }
+
+    fn settings() -> config::Schedule {
+        config::Schedule {
+            initial_interval: SECOND,
+            multiplier: 1.5,
+            max_interval: 3600 * SECOND,
+            randomization_factor: 0.0,
+            deadline: 172_800 * SECOND,
+            not_found_grace: GRACE,
+            deadline_grace: 3600 * SECOND,
+            completion: config::Completion::All,
+        }
+    }
+
+    /// The row of these answers, which came at these seconds.
+    fn row(answers: &[(u64, Meaning)]) -> Option<Refusals> {
+        answers.iter().fold(None, |row, (second, meaning)| Refusals::after(row, meaning, at(*second)))
+    }
+
+    fn rejected() -> Meaning {
+        Meaning::Rejected("400".into())
+    }
+
+    fn ending(answers: &[(u64, Meaning)], others: Others) -> Option<Ending> {
+        row(answers)?.confirmed(&others, &settings())
+    }
+
+    fn answered_at(second: u64) -> Others {
+        Others { none: false, last_readable: Some(at(second)), most_are_refused: false }
+    }
+
+    #[test]
+    fn three_refusals_over_the_grace_end_a_pin_while_others_are_answered() {
+        for (meaning, expected) in [
+            (Meaning::NotFound, Ending::NotFound),
+            (rejected(), Ending::Rejected),
+            (Meaning::Unauthorized(403), Ending::Rejected),
+        ] {
+            let answers = [(0, meaning.clone()), (60, meaning.clone()), (120, meaning.clone())];
+            assert_eq!(ending(&answers, answered_at(90)), Some(expected));
+            assert_eq!(ending(&answers[..2], answered_at(90)), None, "two are too few");
+            let soon = [(0, meaning.clone()), (60, meaning.clone()), (119, meaning.clone())];
+            assert_eq!(ending(&soon, answered_at(90)), None, "the grace is not over");
+            assert_eq!(ending(&answers, answered_at(59)), None, "others were answered before, not since");
+            let everywhere = Others { most_are_refused: true, ..answered_at(90) };
+            assert_eq!(ending(&answers, everywhere), None, "most others are refused too");
+        }
+    }
+
+    #[test]
+    fn a_lone_pin_is_believed_to_be_unknown_but_not_to_be_forbidden() {
+        let of = |meaning: Meaning| [(0, meaning.clone()), (60, meaning.clone()), (120, meaning)];
+        assert_eq!(ending(&of(Meaning::NotFound), ALONE), Some(Ending::NotFound));
+        assert_eq!(ending(&of(Meaning::Unauthorized(401)), ALONE), None);
+    }
+
+    #[test]
+    fn where_nobody_is_answered_it_takes_the_deadline_grace() {
+        let nobody = Others { none: false, last_readable: None, most_are_refused: true };
+        let until = |second| [(0, Meaning::NotFound), (60, Meaning::NotFound), (second, Meaning::NotFound)];
+        assert_eq!(ending(&until(3599), nobody), None);
+        assert_eq!(ending(&until(3600), nobody), Some(Ending::NotFound));
+        let forbidden = [0, 60, 7200].map(|second| (second, Meaning::Unauthorized(401)));
+        assert_eq!(ending(&forbidden, nobody), None, "a wrong key gives up no PIN");
+    }
+
+    #[test]
+    fn another_answer_ends_the_row_and_what_says_nothing_about_the_pin_does_not() {
+        let with = |between: Meaning| {
+            [(0, Meaning::NotFound), (60, Meaning::NotFound), (90, between), (120, Meaning::NotFound)]
+        };
+        for between in [
+            Meaning::Deliveries(vec![]),
+            Meaning::Unreadable("HTML".into()),
+            Meaning::Unavailable("503".into()),
+            rejected(),
+        ] {
+            assert_eq!(ending(&with(between), answered_at(110)), None);
+        }
+        for between in [Meaning::NotSent("EMFILE".into()), Meaning::Throttled(SECOND)] {
+            assert_eq!(ending(&with(between), answered_at(110)), Some(Ending::NotFound));
+        }
+    }
+
+    #[test]
+    fn a_429_ends_no_pin_however_often_it_comes() {
+        let answers: Vec<_> = (0..100).map(|n| (n * 60, Meaning::Throttled(SECOND))).collect();
+        assert_eq!(ending(&answers, answered_at(98 * 60)), None);
+    }
+}

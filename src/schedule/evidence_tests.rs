@@ -1,0 +1,336 @@
+//! A PIN ends on evidence about that PIN, and pauses others only if they have the same trouble.
+
+use super::*;
+use crate::poll::Connection;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What the API says of each PIN.
+type Answer<'a> = &'a dyn Fn(&str) -> Meaning;
+
+/// Lets the schedule poll for so long, each poll answered at once; the verdicts, with the age of their PIN.
+async fn run(core: &mut Core, time: Duration, answer: Answer<'_>) -> Vec<(String, Ending, Duration)> {
+    let end = core.clock().now().after(time);
+    let mut ended = Vec::new();
+    loop {
+        let verdicts = core.expired();
+        let mut note = |core: &mut Core, verdict: Verdict| {
+            let entry = core.entry(&verdict.pin).unwrap();
+            let age = core.clock().now().since(entry.submitted);
+            core.finished(&verdict.pin);
+            ended.push((verdict.pin.as_str().to_owned(), verdict.ending, age));
+        };
+        verdicts.into_iter().for_each(|verdict| note(core, verdict));
+        match core.next_poll() {
+            Ok(ticket) => {
+                let meaning = answer(ticket.pin.as_str());
+                if let Some(verdict) = core.answered(ticket, meaning) {
+                    note(core, verdict);
+                }
+            }
+            Err(again) => {
+                // The task asks for those that expired every 20 s.
+                let again = again.unwrap_or(end).min(core.clock().now().after(20 * SECOND)).min(end);
+                if core.clock().now() >= end {
+                    return ended;
+                }
+                advance(again.since(core.clock().now())).await;
+            }
+        }
+    }
+}
+
+fn ending_of(ended: &[(String, Ending, Duration)], id: &str) -> Option<(Ending, Duration)> {
+    ended.iter().find(|(pin, ..)| pin == id).map(|(_, ending, age)| (*ending, *age))
+}
+
+/// So many PINs that are delivered at their third poll, but for those that begin with `BAD`.
+fn third_is_final(bad: Meaning) -> impl Fn(&str) -> Meaning {
+    let polls = Mutex::new(std::collections::HashMap::<String, u32>::new());
+    move |id: &str| {
+        if id.starts_with("BAD") {
+            return bad.clone();
+        }
+        let mut polls = polls.lock().unwrap();
+        let count = polls.entry(id.to_owned()).or_default();
+        *count += 1;
+        if *count >= 3 { delivered() } else { waiting() }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_404_ends_a_pin_only_after_three_of_them_over_the_grace() {
+    let mut core = core();
+    submit(&mut core, "A", 60 * MINUTE);
+    assert_eq!(poll(&mut core, waiting()).await, None);
+    let mut ages = Vec::new();
+    let verdict = loop {
+        let verdict = poll(&mut core, Meaning::NotFound).await;
+        ages.push(age(&core, "A").as_secs());
+        if let Some(verdict) = verdict {
+            break verdict;
+        }
+    };
+    // The first 404 is at 3 s, so its grace of two minutes ends at 123 s.
+    assert_eq!((ages.first(), ages.last()), (Some(&3), Some(&123)));
+    assert_eq!(verdict.ending, Ending::NotFound);
+    assert_eq!(verdict.deliveries.unwrap()[0].status.as_str(), "MESSAGE_WAITING_DELIVERY");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_pin_is_rejected_with_what_the_api_said_last_once_that_is_confirmed_on_new_connections() {
+    let mut core = core();
+    submit(&mut core, "A", 60 * MINUTE);
+    let mut connections = Vec::new();
+    let verdict = loop {
+        let ticket = next(&mut core).await;
+        connections.push(ticket.connection);
+        let text = format!("refused {} times", connections.len());
+        if let Some(verdict) = core.answered(ticket, Meaning::Rejected(text)) {
+            break verdict;
+        }
+    };
+    assert!(connections.len() >= 3);
+    assert_eq!(connections[0], Connection::Kept);
+    assert!(connections[1..].iter().all(|connection| *connection == Connection::New), "{connections:?}");
+    let said = format!("refused {} times", connections.len());
+    assert_eq!((verdict.ending, verdict.error), (Ending::Rejected, Some(said)));
+}
+
+/// 13.A.1
+#[tokio::test(start_paused = true)]
+async fn a_pin_that_a_firewall_blocks_ends_alone_and_pauses_nobody() {
+    for status in [401, 403] {
+        let mut core = core();
+        for n in 0..300 {
+            submit(&mut core, &format!("P{n}"), 20 * SECOND);
+        }
+        submit(&mut core, "BAD", 20 * SECOND);
+        let ended = run(&mut core, 40 * SECOND, &third_is_final(Meaning::Unauthorized(status))).await;
+        let finals = ended.iter().filter(|(_, ending, age)| *ending == Ending::Final && *age <= 8 * SECOND);
+        assert_eq!(finals.count(), 300);
+        let (ending, age) = ending_of(&ended, "BAD").expect("the blocked PIN ends too");
+        assert!(ending == Ending::Deadline && age <= 40 * SECOND, "{ending} {age:?}");
+        assert_eq!(core.brake(), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blocked_pin_with_a_long_deadline_is_rejected_once_that_is_confirmed() {
+    let mut core = core();
+    submit(&mut core, "BAD", 48 * HOUR);
+    submit(&mut core, "GOOD", 48 * HOUR);
+    let answer = |id: &str| if id == "BAD" { Meaning::Unauthorized(403) } else { waiting() };
+    let ended = run(&mut core, HOUR, &answer).await;
+    let (ending, age) = ending_of(&ended, "BAD").expect("it ends");
+    assert!(ending == Ending::Rejected && (2 * MINUTE..=5 * MINUTE).contains(&age), "{ending} {age:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_key_is_noticed_by_the_second_refusal_and_the_check_goes_out_on_a_new_connection() {
+    let mut core = core();
+    for n in 0..50 {
+        submit(&mut core, &format!("P{n}"), 60 * MINUTE);
+    }
+    let first = next(&mut core).await;
+    core.answered(first.clone(), Meaning::Unauthorized(401));
+    assert_eq!(core.brake(), None, "one refusal may be about its PIN");
+    let check = core.next_poll().expect("the check goes out at once");
+    assert_eq!(check.connection, Connection::New);
+    assert_ne!(check.pin, first.pin);
+    let again = core.next_poll().unwrap_err().expect("nothing else goes out meanwhile");
+    assert!(again <= core.clock().now().after(SECOND), "and not for longer than a second");
+    core.answered(check, Meaning::Unauthorized(401));
+    assert_eq!(core.brake().unwrap().0, Reason::Unauthorized);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_gets_no_answer_is_made_with_another_pin() {
+    let mut core = core();
+    for id in ["A", "B", "C", "D"] {
+        submit(&mut core, id, 60 * MINUTE);
+    }
+    let refused = next(&mut core).await;
+    core.answered(refused, Meaning::Unauthorized(403));
+    let check = core.next_poll().unwrap();
+    core.answered(check.clone(), Meaning::Unavailable("time-out".into()));
+    let other = core.next_poll().unwrap();
+    assert_ne!(other.pin, check.pin);
+    core.answered(other, waiting());
+    assert_eq!(core.brake(), None);
+}
+
+/// 13.A.1, second half.
+#[tokio::test(start_paused = true)]
+async fn a_pin_that_always_gets_429_slows_down_nobody_else() {
+    let mut core = core();
+    submit(&mut core, "BAD", 60 * SECOND);
+    let answer = third_is_final(Meaning::Throttled(SECOND));
+    let mut ended = run(&mut core, 10 * SECOND, &answer).await;
+    for round in 0..9 {
+        for n in 0..100 {
+            submit(&mut core, &format!("P{round}-{n}"), 60 * MINUTE);
+        }
+        ended.extend(run(&mut core, 10 * SECOND, &answer).await);
+    }
+    ended.extend(run(&mut core, MINUTE, &answer).await);
+    let slowest = ended.iter().filter(|(_, ending, _)| *ending == Ending::Final).map(|(.., age)| *age).max();
+    assert_eq!(ended.len(), 901);
+    assert!(slowest.unwrap() <= 60 * SECOND, "{slowest:?}");
+    let (ending, age) = ending_of(&ended, "BAD").unwrap();
+    assert!(ending == Ending::Deadline && age <= 90 * SECOND, "{ending} {age:?}");
+}
+
+/// 13.A.2
+#[tokio::test(start_paused = true)]
+async fn a_load_balancer_that_answers_404_for_everybody_for_a_while_ends_no_pin() {
+    for refusal in [Meaning::NotFound, Meaning::Rejected("405 Method Not Allowed".into())] {
+        let mut core = core();
+        for n in 0..300 {
+            submit(&mut core, &format!("P{n}"), 60 * MINUTE);
+        }
+        assert_eq!(run(&mut core, 10 * SECOND, &|_| waiting()).await, []);
+        assert_eq!(core.refused_everywhere(), None);
+        assert_eq!(run(&mut core, 20 * MINUTE, &|_| refusal.clone()).await, [], "{refusal:?}");
+        assert!(core.refused_everywhere().is_some(), "health reports it");
+        let ended = run(&mut core, 10 * MINUTE, &|_| delivered()).await;
+        assert_eq!(ended.iter().filter(|(_, ending, _)| *ending == Ending::Final).count(), 300);
+        assert_eq!(core.refused_everywhere(), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_is_ever_answered_404_is_believed_after_the_deadline_grace() {
+    let mut core = core();
+    for n in 0..10 {
+        submit(&mut core, &format!("P{n}"), 48 * HOUR);
+    }
+    let ended = run(&mut core, 2 * HOUR, &|_| Meaning::NotFound).await;
+    assert_eq!(ended.len(), 10);
+    for (_, ending, age) in ended {
+        assert!(ending == Ending::NotFound && age >= HOUR, "{ending} {age:?}");
+    }
+}
+
+/// 13.A.4
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_can_send_nothing_ends_no_pin_before_the_deadline_grace() {
+    let mut core = core();
+    for n in 0..20 {
+        submit(&mut core, &format!("P{n}"), 3 * SECOND);
+    }
+    let lack = |_: &str| Meaning::NotSent("no file descriptor".into());
+    assert_eq!(run(&mut core, 59 * MINUTE, &lack).await, []);
+    assert_eq!(core.brake().unwrap().0, Reason::NotSent);
+    assert!(core.counts.not_sent < 200, "{} polls were tried", core.counts.not_sent);
+    let ended = run(&mut core, 30 * SECOND, &|_| delivered()).await;
+    assert_eq!(ended.iter().filter(|(_, ending, _)| *ending == Ending::Final).count(), 20);
+    // Sooner or later every PIN ends.
+    submit(&mut core, "LAST", 3 * SECOND);
+    let ended = run(&mut core, 61 * MINUTE, &lack).await;
+    assert_eq!(ending_of(&ended, "LAST").map(|(ending, _)| ending), Some(Ending::Deadline));
+}
+
+/// 13.A.5
+#[tokio::test(start_paused = true)]
+async fn one_429_in_a_quiet_moment_does_not_slow_down_the_burst_after_it_nor_the_next_start() {
+    let mut core = core();
+    ["A", "B", "C"].map(|id| submit(&mut core, id, 60 * MINUTE));
+    poll(&mut core, Meaning::Throttled(SECOND)).await;
+    run(&mut core, 2 * SECOND, &|_| waiting()).await;
+    for n in 0..500 {
+        submit(&mut core, &format!("P{n}"), 60 * MINUTE);
+    }
+    let ended = run(&mut core, 20 * SECOND, &|_| delivered()).await;
+    assert_eq!(ended.len(), 503, "all are done within 20 s");
+    let saved = core.take_unsaved().expect("the recovery is saved");
+    assert!(saved.rate.is_none_or(|rate| rate > 100.0), "{:?}", saved.rate);
+}
+
+/// 13.A.6 and 13.A.7
+#[tokio::test(start_paused = true)]
+async fn the_last_poll_is_sent_at_the_deadline_or_later() {
+    let mut core = core();
+    submit(&mut core, "A", 3 * SECOND);
+    let early = next(&mut core).await;
+    assert_eq!(age(&core, "A"), SECOND);
+    advance(3 * SECOND).await;
+    assert_eq!(core.answered(early, waiting()), None, "it was sent before the deadline");
+    let last = core.next_poll().expect("the last poll goes out at once");
+    assert_eq!(core.answered(last, delivered()).unwrap().ending, Ending::Final);
+}
+
+/// 13.A.8
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_part_of_the_api_delays_only_the_pins_it_concerns() {
+    let mut core = core();
+    let answer = third_is_final(Meaning::Unavailable("503".into()));
+    for n in 0..20 {
+        submit(&mut core, &format!("BAD{n}"), 5 * MINUTE);
+    }
+    let mut ended = run(&mut core, 30 * SECOND, &answer).await;
+    assert_eq!(core.brake().map(|(reason, _)| reason), Some(Reason::Outage), "so far nobody was answered");
+    for second in 0..89 {
+        for n in 0..10 {
+            submit(&mut core, &format!("P{second}-{n}"), 60 * MINUTE);
+        }
+        ended.extend(run(&mut core, SECOND, &answer).await);
+    }
+    // Those that nobody answers wait for their last poll as in any outage, until their grace is over.
+    ended.extend(run(&mut core, 2 * HOUR, &answer).await);
+    let finals: Vec<_> = ended.iter().filter(|(_, ending, _)| *ending == Ending::Final).collect();
+    assert_eq!((finals.len(), ended.len()), (890, 910));
+    let late = finals.iter().filter(|(.., age)| *age > 30 * SECOND).count();
+    assert_eq!(late, 0, "PINs that are answered were delayed by those that are not");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_never_asks_about_the_same_pin_twice_in_a_row() {
+    let mut core = core();
+    for n in 0..10 {
+        submit(&mut core, &format!("P{n}"), 60 * MINUTE);
+    }
+    break_down(&mut core).await;
+    let mut last = None;
+    for _ in 0..50 {
+        let probe = next(&mut core).await;
+        assert_ne!(Some(&probe.pin), last.as_ref());
+        last = Some(probe.pin.clone());
+        core.answered(probe, Meaning::Unavailable("503".into()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_pin_ends_by_its_deadline_and_grace_whatever_the_api_says() {
+    let unusable: [fn() -> Meaning; 7] = [
+        || Meaning::Unauthorized(401),
+        || Meaning::Throttled(HOUR),
+        || Meaning::Unavailable("503".into()),
+        || Meaning::Unreadable("HTML".into()),
+        || Meaning::NotFound,
+        || Meaning::Rejected("400".into()),
+        || Meaning::NotSent("no port".into()),
+    ];
+    for meaning in unusable {
+        for count in [1, 2, 30] {
+            let mut core = core();
+            for n in 0..count {
+                submit(&mut core, &format!("P{n}"), 10 * MINUTE);
+            }
+            let ended = run(&mut core, 10 * MINUTE + HOUR + MINUTE, &|_| meaning()).await;
+            assert_eq!(ended.len(), count, "{:?}", meaning());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_of_the_old_account_do_not_count_for_the_new_one() {
+    let mut core = core();
+    submit(&mut core, "A", 60 * MINUTE);
+    for _ in 0..6 {
+        assert_eq!(poll(&mut core, Meaning::NotFound).await, None);
+    }
+    core.renew();
+    let ticket = next(&mut core).await;
+    assert_eq!((core.answered(ticket, Meaning::NotFound), age(&core, "A") > 2 * MINUTE), (None, true));
+}

@@ -1,0 +1,249 @@
+//! What the last polls of different PINs brought: tells trouble that everybody has from that of a few PINs.
+//!
+//! Promises that a PIN counts once, however often it is polled: what pauses all polling is decided by how many
+//! *different* PINs fail. Pure: moments are passed in. Bounded by [`REMEMBERED`].
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::poll::Meaning;
+
+/// The last results of so many different PINs are remembered.
+const REMEMBERED: usize = 20;
+
+/// Fewer failures than this are not an outage.
+const ENOUGH: usize = 5;
+
+/// Fewer refused PINs than this are not a pattern.
+const ENOUGH_REFUSED: usize = 3;
+
+/// What is older says nothing about now: where few PINs are in flight, twenty polls can take hours.
+const NO_NEWS: Duration = Duration::from_secs(10 * 60);
+
+/// Where fewer than [`ENOUGH`] different PINs are polled, it is an outage if nobody gets an answer for so long.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// What an answer says about the API, as far as other PINs are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A 200 that was understood.
+    Readable,
+    /// 404, 400 and other 4xx, 401, 403: the API has no status for this PIN.
+    Refused,
+    /// 429
+    Throttled,
+    /// A 200 that was not understood.
+    Unreadable,
+    /// No answer, or one that says "not now".
+    Failed,
+}
+
+impl Kind {
+    /// The kind of a meaning; `None` if no request was sent, which says nothing about the API.
+    pub fn of(meaning: &Meaning) -> Option<Self> {
+        match meaning {
+            Meaning::Deliveries(_) => Some(Self::Readable),
+            Meaning::NotFound | Meaning::Rejected(_) | Meaning::Unauthorized(_) => Some(Self::Refused),
+            Meaning::Throttled(_) => Some(Self::Throttled),
+            Meaning::Unreadable(_) => Some(Self::Unreadable),
+            Meaning::Unavailable(_) => Some(Self::Failed),
+            Meaning::NotSent(_) => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Result {
+    /// The PIN's generation in the table, which no other PIN has.
+    pin: u32,
+    at: Moment,
+    kind: Kind,
+}
+
+/// The last results of different PINs, the oldest first.
+#[derive(Debug, Default)]
+pub struct Recent {
+    results: VecDeque<Result>,
+    /// The failures since the last answer: when the first was, and how many there are.
+    silence: Option<(Moment, usize)>,
+    last_readable: Option<Moment>,
+}
+
+impl Recent {
+    /// A poll of this PIN brought this. `failed_before` says that the PIN's previous poll failed too: that it
+    /// fails again is no news about the API.
+    pub fn record(&mut self, pin: u32, now: Moment, kind: Kind, failed_before: bool) {
+        if kind == Kind::Failed {
+            let silence =
+                self.silence.filter(|(since, count)| *count >= ENOUGH || now.since(*since) <= NO_NEWS);
+            self.silence = Some(silence.map_or((now, 1), |(since, count)| (since, count + 1)));
+        } else {
+            self.silence = None;
+        }
+        if kind == Kind::Readable {
+            self.last_readable = Some(now);
+        }
+        if kind == Kind::Failed && failed_before {
+            return;
+        }
+        if let Some(index) = self.results.iter().position(|result| result.pin == pin) {
+            self.results.remove(index);
+        }
+        while self.results.front().is_some_and(|oldest| now.since(oldest.at) > NO_NEWS)
+            || self.results.len() >= REMEMBERED
+        {
+            self.results.pop_front();
+        }
+        self.results.push_back(Result { pin, at: now, kind });
+    }
+
+    /// Whether the API is down: most different PINs fail, or nobody has had an answer for [`SILENCE`].
+    pub fn is_outage(&self, now: Moment) -> bool {
+        let (failed, all) = self.count(Kind::Failed);
+        let is_silent = |(since, count): (Moment, usize)| count >= ENOUGH && now.since(since) >= SILENCE;
+        (failed >= ENOUGH && failed * 2 > all) || self.silence.is_some_and(is_silent)
+    }
+
+    /// Whether most different PINs were refused: then it is hardly about each of them.
+    pub fn is_refused_everywhere(&self) -> bool {
+        let (refused, all) = self.count(Kind::Refused);
+        refused >= ENOUGH_REFUSED && refused * 2 > all
+    }
+
+    /// Whether 429s concern `pin` alone: of the other PINs, some got a readable answer since `since`, and fewer than
+    /// half were throttled.
+    pub fn throttles_only(&self, pin: u32, since: Moment) -> bool {
+        let others = || self.results.iter().filter(|result| result.pin != pin);
+        let throttled = others().filter(|result| result.kind == Kind::Throttled).count();
+        others().any(|result| result.kind == Kind::Readable && result.at >= since)
+            && throttled * 2 < others().count()
+    }
+
+    /// When a PIN last got a readable answer.
+    pub fn last_readable(&self) -> Option<Moment> {
+        self.last_readable
+    }
+
+    /// A pause is over: what was before says nothing about what comes.
+    pub fn forget(&mut self) {
+        self.results.clear();
+        self.silence = None;
+    }
+
+    fn count(&self, kind: Kind) -> (usize, usize) {
+        (self.results.iter().filter(|result| result.kind == kind).count(), self.results.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: Moment = Moment::START;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Polls of these PINs that all bring this, at once; whether it is an outage after each.
+    fn outages(recent: &mut Recent, pins: std::ops::Range<u32>, kind: Kind) -> Vec<bool> {
+        pins.map(|pin| {
+            recent.record(pin, T0, kind, false);
+            recent.is_outage(T0)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn five_different_pins_that_fail_are_an_outage_and_one_in_two_is_not() {
+        assert_eq!(outages(&mut Recent::default(), 0..5, Kind::Failed), [false, false, false, false, true]);
+        let mut recent = Recent::default();
+        for pin in 0..100 {
+            recent.record(2 * pin, T0, Kind::Readable, false);
+            recent.record(2 * pin + 1, T0, Kind::Failed, false);
+            assert!(!recent.is_outage(T0));
+        }
+    }
+
+    #[test]
+    fn after_many_good_polls_it_takes_most_of_the_last_twenty_pins() {
+        let mut recent = Recent::default();
+        assert!(outages(&mut recent, 0..1000, Kind::Readable).iter().all(|outage| !outage));
+        let until_open = outages(&mut recent, 1000..1020, Kind::Failed).iter().position(|outage| *outage);
+        assert_eq!(until_open, Some(10));
+        recent.forget();
+        assert!(!recent.is_outage(T0));
+    }
+
+    #[test]
+    fn a_pin_that_fails_a_hundred_times_counts_once() {
+        let mut recent = Recent::default();
+        for round in 0..100 {
+            for pin in 0..4 {
+                recent.record(pin, T0, Kind::Failed, round > 0);
+            }
+            recent.record(1000 + round, T0, Kind::Readable, false);
+            assert!(!recent.is_outage(T0.after(100 * SECOND)), "in round {round}");
+        }
+    }
+
+    #[test]
+    fn pins_that_failed_before_do_not_open_the_circuit_again_by_failing_again() {
+        let mut recent = Recent::default();
+        assert!(outages(&mut recent, 0..20, Kind::Failed).contains(&true));
+        recent.forget();
+        for pin in 0..20 {
+            recent.record(pin, T0, Kind::Failed, true);
+        }
+        assert!(!recent.is_outage(T0));
+    }
+
+    #[test]
+    fn a_lone_pin_is_in_an_outage_when_nobody_has_had_an_answer_for_ten_seconds() {
+        let mut recent = Recent::default();
+        for second in 0..20 {
+            let now = T0.after(second * SECOND);
+            recent.record(7, now, Kind::Failed, second > 0);
+            assert_eq!(recent.is_outage(now), second >= 10, "after {second} s");
+        }
+        recent.record(8, T0.after(20 * SECOND), Kind::Throttled, false);
+        assert!(!recent.is_outage(T0.after(21 * SECOND)), "a 429 is an answer");
+    }
+
+    #[test]
+    fn failures_of_long_ago_are_no_outage_of_now() {
+        let minutes = |count: u32| T0.after(count * 60 * SECOND);
+        let mut recent = Recent::default();
+        // One PIN, polled every three minutes over a network that loses some.
+        for n in 0..5 {
+            recent.record(7, minutes(3 * n), Kind::Failed, n > 0);
+            assert!(!recent.is_outage(minutes(3 * n)), "four polls in ten minutes conclude nothing");
+        }
+        let mut recent = Recent::default();
+        outages(&mut recent, 0..4, Kind::Failed);
+        recent.record(9, minutes(11), Kind::Failed, false);
+        assert!(!recent.is_outage(minutes(11)), "the first for eleven minutes");
+    }
+
+    #[test]
+    fn most_pins_refused_is_everywhere_and_a_few_among_many_are_not() {
+        let mut recent = Recent::default();
+        outages(&mut recent, 0..10, Kind::Readable);
+        outages(&mut recent, 10..20, Kind::Refused);
+        assert!(!recent.is_refused_everywhere());
+        outages(&mut recent, 20..21, Kind::Refused);
+        assert!(recent.is_refused_everywhere());
+        outages(&mut recent, 30..40, Kind::Readable);
+        assert!(!recent.is_refused_everywhere());
+    }
+
+    #[test]
+    fn a_429_is_of_one_pin_only_while_others_get_answers() {
+        let mut recent = Recent::default();
+        outages(&mut recent, 1..10, Kind::Readable);
+        recent.record(0, T0.after(SECOND), Kind::Throttled, false);
+        assert!(!recent.throttles_only(0, T0.after(SECOND)), "nobody had an answer since");
+        recent.record(1, T0.after(2 * SECOND), Kind::Readable, false);
+        assert!(recent.throttles_only(0, T0.after(SECOND)));
+        outages(&mut recent, 2..8, Kind::Throttled);
+        assert!(!recent.throttles_only(0, T0.after(SECOND)), "most others are throttled too");
+    }
+}
