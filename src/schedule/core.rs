@@ -62,6 +62,13 @@ pub struct Ticket {
     pub connection: Connection,
 }
 
+impl Ticket {
+    /// Whether the poll is to tell how things are for all PINs: then it may go out before its PIN is due.
+    pub fn is_for_all(&self) -> bool {
+        self.probe || self.check
+    }
+}
+
 #[cfg(test)]
 impl Ticket {
     pub(super) fn for_test(pin: &str) -> Self {
@@ -232,11 +239,11 @@ impl Core {
             return Err(self.brake.opens_at().map(|opens_at| opens_at.max(due)));
         }
         if self.brake.reason().is_none() && self.check.is_some() {
-            if self.has_check() {
+            if let Some(next) = self.find_check(now) {
                 self.rate.take(now).map_err(Some)?;
-                if let Some(slot) = self.next_check(now) {
-                    return self.ticket(slot, now, true).ok_or(None);
-                }
+                self.check_starts();
+                self.queue.remove(next.slot, next.due, next.class);
+                return self.ticket(next.slot, now, true).ok_or(None);
             }
             if let Some(until) = self.held_until(now) {
                 return Err(Some(until));
@@ -257,7 +264,10 @@ impl Core {
     fn next_probe(&mut self, now: Moment) -> Option<u32> {
         let (table, last) = (&self.table, self.last_probe);
         let is_other = |slot| table.get(slot).is_some_and(|entry| Some(entry.generation) != last);
-        let slot = self.queue.pop_probe(now, is_other).or_else(|| self.queue.pop(now))?;
+        let slot = match self.queue.find_probe(now, is_other) {
+            Some(Waiting { class, due, slot }) => self.queue.remove(slot, due, class).then_some(slot),
+            None => self.queue.pop(now),
+        }?;
         self.last_probe = self.table.get(slot).map(|entry| entry.generation);
         Some(slot)
     }
@@ -444,9 +454,11 @@ impl Core {
         let Some(entry) = self.table.get_mut(slot) else { return };
         let interval = self.backoff.interval_at(now.since(entry.submitted));
         let mut due = now.after(self.backoff.jittered(interval, &mut self.random));
-        due = due.max(now.after(own_wait.unwrap_or_default()));
         // Its last poll is sent at its deadline, or as soon as can be after it.
         due = if was_last { due.min(now.after(LAST_POLL_AGAIN)) } else { due.min(entry.deadline.max(now)) };
+        due = due.max(now.after(own_wait.unwrap_or_default()));
+        // Then it ends, whatever that poll brings.
+        due = due.min(entry.deadline.after(self.settings.deadline_grace).max(now));
         let class = Class::of(interval);
         let class = if entry.is_doubtful() { class.doubtful() } else { class };
         entry.stage = Stage::Waiting { due, class };

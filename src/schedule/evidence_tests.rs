@@ -235,7 +235,9 @@ async fn a_machine_that_can_send_nothing_ends_no_pin_before_the_deadline_grace()
 #[tokio::test(start_paused = true)]
 async fn one_429_in_a_quiet_moment_does_not_slow_down_the_burst_after_it_nor_the_next_start() {
     let mut core = core();
-    ["A", "B", "C"].map(|id| submit(&mut core, id, 60 * MINUTE));
+    for id in ["A", "B", "C"] {
+        submit(&mut core, id, 60 * MINUTE);
+    }
     poll(&mut core, Meaning::Throttled(SECOND)).await;
     run(&mut core, 2 * SECOND, &|_| waiting()).await;
     for n in 0..500 {

@@ -112,9 +112,9 @@ impl Queue {
         Some(slot)
     }
 
-    /// Takes out a slot whose poll is to tell how things are, of those that pass `takes`: the newest that is due and not
+    /// A slot whose poll is to tell how things are, of those that pass `takes`: the newest that is due and not
     /// doubtful; else the doubtful one that is due longest; else one that is not due yet. `None` if no slot passes.
-    pub fn pop_probe(&mut self, now: Moment, takes: impl Fn(u32) -> bool) -> Option<u32> {
+    pub fn find_probe(&self, now: Moment, takes: impl Fn(u32) -> bool) -> Option<Waiting> {
         let find = |slots: &mut dyn Iterator<Item = &(Moment, u32)>| {
             slots.take(SEARCHED).find(|(_, slot)| takes(*slot)).copied()
         };
@@ -135,8 +135,7 @@ impl Queue {
                     all().filter_map(|(class, slots)| Some((class, find(&mut slots.range(after_now))?)));
                 found.min_by_key(|(class, first)| (*class >= LENGTHS, *first))
             })?;
-        self.remove(slot, due, Class(class as u8));
-        Some(slot)
+        Some(Waiting { class: Class(class as u8), due, slot })
     }
 
     /// How many are due. O(n) in those that became due since it was asked last, and are still in; `now` never
@@ -210,7 +209,11 @@ mod tests {
         queue.insert(4, T0.after(99 * SECOND), short);
         queue.insert(5, T0.after(101 * SECOND), short);
         queue.insert(6, T0.after(50 * SECOND), long.doubtful());
-        let probes: Vec<_> = std::iter::from_fn(|| queue.pop_probe(now, |slot| slot != 3)).collect();
+        let probes: Vec<_> = std::iter::from_fn(|| {
+                let Waiting { class, due, slot } = queue.find_probe(now, |slot| slot != 3)?;
+                queue.remove(slot, due, class).then_some(slot)
+            })
+            .collect();
         assert_eq!(probes, [4, 2, 1, 6, 5]);
         assert_eq!((queue.pop(now), queue.pop(now)), (Some(3), None));
     }

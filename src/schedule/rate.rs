@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn a_429_in_a_quiet_moment_does_not_slow_down_the_burst_after_it() {
         let mut rate = Rate::new(None, Moment::START);
-        [0, 400, 800].map(|ms| rate.take(at(ms)).unwrap());
+        [0, 400, 800].into_iter().for_each(|ms| rate.take(at(ms)).unwrap());
         rate.halve(at(1_000));
         assert_eq!(rate.in_force(), Some(1.5));
         let burst = take_all(&mut rate, 2_000, 40_000);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use jiff::Timestamp;
-use pinwatch::poll::Meaning;
+use pinwatch::poll::{Connection, Meaning};
 use pinwatch::simulate::{FinalForm, Told};
 use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
@@ -26,6 +26,7 @@ pub enum Truth {
     NotFound,
     Throttled(Wait),
     Unavailable,
+    NotSent,
 }
 
 /// How long a 429 wants to be left alone.
@@ -50,6 +51,7 @@ pub struct Reply {
 enum Wire {
     /// No answer; the words are the client's.
     Nothing(&'static str),
+    NotSent,
     Answer(u16, Vec<(HeaderName, String)>, Result<Cow<'static, [u8]>, &'static str>),
 }
 
@@ -58,6 +60,7 @@ impl Reply {
     pub fn meaning(&self, now: Timestamp) -> Meaning {
         match &self.wire {
             Wire::Nothing(words) => Meaning::Unavailable((*words).to_owned()),
+            Wire::NotSent => Meaning::NotSent("no file descriptor".to_owned()),
             Wire::Answer(code, headers, body) => {
                 let status = StatusCode::from_u16(*code).expect("a status code");
                 let headers: HeaderMap = headers
@@ -93,7 +96,21 @@ impl Api {
     }
 
     /// The answer to a poll.
-    pub fn ask(&mut self, plan: &Plan, pin: usize, truth: Time, rng: &mut Rng) -> Reply {
+    pub fn ask(
+        &mut self,
+        plan: &Plan,
+        pin: usize,
+        connection: Connection,
+        truth: Time,
+        rng: &mut Rng,
+    ) -> Reply {
+        if plan.weather.at(truth) == Sky::CannotSend {
+            let takes = Duration::from_millis(1);
+            return Reply { truth: Truth::NotSent, takes, fault: Some("can't send"), wire: Wire::NotSent };
+        }
+        if connection == Connection::Kept && rng.f64() < plan.strays {
+            return stray(rng);
+        }
         if self.is_over_limit(plan, truth) {
             return throttled(plan, truth, rng);
         }
@@ -108,6 +125,8 @@ impl Api {
             Sky::Silence => nothing("time-out", plan.timeout),
             Sky::Resets => nothing("connection lost", plan.latency / 8),
             Sky::Refused(code) => refused(code),
+            Sky::Astray(code) => astray(code, plan.latency / 4),
+            Sky::CannotSend => unreachable!("handled before"),
             Sky::Busy => throttled(plan, truth, rng),
             Sky::Garbage => self.garbage(plan, pin, truth, rng),
             Sky::Flaky(share) if rng.f64() >= share => self.right(plan, pin, truth, takes, rng),
@@ -150,6 +169,9 @@ impl Api {
             Tale::NotFound => {
                 answer(404, Ok(exception("RESOURCE_NOT_FOUND")), Truth::NotFound, takes, Some("404"))
             }
+            Tale::Forbidden => refused(403),
+            Tale::Throttled => throttled(plan, truth, rng),
+            Tale::Down => error(rng),
             Tale::Rejected(code) => {
                 answer(code, Ok(exception("BAD_REQUEST")), Truth::Rejected, takes, Some("400 and the like"))
             }
@@ -197,6 +219,24 @@ fn nothing(words: &'static str, takes: Duration) -> Reply {
 fn refused(code: u16) -> Reply {
     let takes = Duration::from_millis(20);
     answer(code, Ok(exception("UNAUTHORIZED")), Truth::Unauthorized, takes, Some("401, 403"))
+}
+
+/// A response that nobody asked for, left over on a kept connection.
+fn stray(rng: &mut Rng) -> Reply {
+    let takes = Duration::from_micros(200);
+    let code = *rng.choice(&[400, 400, 404, 403]).expect("some");
+    Reply { fault: Some("stray"), ..astray(code, takes) }
+}
+
+/// What a load balancer says that does not know the way.
+fn astray(code: u16, takes: Duration) -> Reply {
+    let truth = match code {
+        404 => Truth::NotFound,
+        403 => Truth::Unauthorized,
+        421 => Truth::Unavailable,
+        _ => Truth::Rejected,
+    };
+    answer(code, Ok(b"default backend"[..].into()), truth, takes, Some("load balancer"))
 }
 
 fn error(rng: &mut Rng) -> Reply {

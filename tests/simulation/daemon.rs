@@ -23,10 +23,10 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(60);
 pub const RAMP: usize = 20;
 
 /// However many 429s there were, so many polls a second may go out, and each second so many more.
-pub const LEAST_RATE: f64 = 0.1;
-pub const LEAST_GROWTH: f64 = LEAST_RATE / 64.0;
+pub const LEAST_RATE: f64 = 1.0;
+pub const LEAST_GROWTH: f64 = 0.25;
 
-/// How often the task asks for PINs that an outage has kept from their last poll.
+/// How often the task asks for PINs that something has kept from their last poll for too long.
 pub const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// Where the core has a PIN.
@@ -104,7 +104,7 @@ impl Daemon {
         self.core.take_unsaved()
     }
 
-    /// PINs that an outage has kept from their last poll for too long.
+    /// PINs that something has kept from their last poll for too long.
     pub fn expired(&mut self) -> Vec<Verdict> {
         self.core.expired()
     }

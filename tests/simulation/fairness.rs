@@ -54,7 +54,11 @@ impl Fairness {
         if from > now {
             return Ok(false);
         }
-        let due = from + oracle.intervals.longest(from.saturating_sub(watched.submitted));
+        let mut due = from + oracle.intervals.longest(from.saturating_sub(watched.submitted));
+        if plan.strays > 0.0 {
+            // A stray refusal costs an interval; the next poll goes out on a connection of its own.
+            due += oracle.intervals.longest(due.saturating_sub(watched.submitted));
+        }
         let Some(backlog) = *self.backlog.get_or_insert_with(|| backlog(well_since, plan, store, oracle))
         else {
             return Ok(false);

@@ -6,16 +6,18 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use pinwatch::outcome::{Ending, Verdict};
-use pinwatch::poll::{LONGEST, Meaning, SHORTEST};
-use pinwatch::schedule::Reason;
+use pinwatch::poll::{Connection, LONGEST, Meaning, SHORTEST};
+use pinwatch::schedule::{Reason, Ticket};
 use pinwatch::store::{InFlight, SavedBrake};
 
 use super::api::{Truth, Wait};
 use super::clocks::{Clocks, Time};
-use super::contract::{ending, means, same};
-use super::daemon::{PROBE_INTERVAL, RAMP, Standing};
+use super::contract::{Known, Row, judge, means, same};
+use super::daemon::{EXPIRE_EVERY, PROBE_INTERVAL, RAMP, Standing};
 use super::intervals::Intervals;
 use super::plan::{Plan, SECOND};
+use super::story::Story;
+use super::weather::Sky;
 
 /// A promise that was not kept.
 pub type Broken = String;
@@ -29,9 +31,14 @@ pub struct Watched {
     pub since: Time,
     resumed: bool,
     polls: u32,
-    /// The poll that is running.
-    poll: Option<u64>,
+    /// The poll that is running, and when it was sent.
+    poll: Option<(u64, Time)>,
     last_answer: Option<Time>,
+    last_sent: Option<Time>,
+    row: Row,
+    was_throttled: bool,
+    /// A 429 that concerned this PIN alone wanted it to be left alone until then.
+    own_wait: Time,
     pub has_verdict: bool,
 }
 
@@ -52,6 +59,8 @@ pub struct Oracle {
     /// The same in true time, as the store was told it, and as it durably knows it.
     handed_over: Time,
     saved: Time,
+    /// The last two PINs that got a readable answer, the newer first, and when.
+    readable: [Option<(usize, Time)>; 2],
     /// A 429 came, some day.
     pub was_throttled: bool,
     /// No brake is on later than this, if all answers are good from now on.
@@ -59,6 +68,9 @@ pub struct Oracle {
     /// When the process began, how many old PINs it polled at once since, and how many it may.
     start: (Time, u32, f64),
 }
+
+/// A PIN that is past its deadline, and was answered since, is polled again no sooner than this or its interval.
+const LATE_AGAIN: Duration = Duration::from_secs(30);
 
 /// In this time after a start, old PINs are polled as often as on the average, and hardly more.
 const START: Duration = Duration::from_secs(2);
@@ -76,6 +88,7 @@ impl Oracle {
             left_alone_until: Time::ZERO,
             handed_over: Time::ZERO,
             saved: Time::ZERO,
+            readable: [None; 2],
             was_throttled: false,
             free_from: Time::ZERO,
             start: (Time::ZERO, 0, 0.0),
@@ -92,6 +105,7 @@ impl Oracle {
         self.brake = None;
         self.probe = None;
         self.left_alone_until = Time::ZERO;
+        self.readable = [None; 2];
     }
 
     /// What the process knows of the brake is handed to the store.
@@ -117,6 +131,7 @@ impl Oracle {
         if let Some(last) = renewed_after {
             self.renewed_after = last;
             self.probe = None;
+            self.pins.iter_mut().flatten().for_each(|pin| pin.row = Row::default());
         }
     }
 
@@ -161,6 +176,10 @@ impl Oracle {
             polls: 0,
             poll: None,
             last_answer: None,
+            last_sent: None,
+            row: Row::default(),
+            was_throttled: false,
+            own_wait: Time::ZERO,
             has_verdict: false,
         });
     }
@@ -173,8 +192,8 @@ impl Oracle {
     pub fn poll_starts(
         &mut self,
         plan: &Plan,
-        id: u64,
-        pin: usize,
+        (id, pin): (u64, usize),
+        ticket: &Ticket,
         running: usize,
         now: Time,
     ) -> Result<(), Broken> {
@@ -199,9 +218,13 @@ impl Oracle {
             (None, false) => watched.since + self.intervals.first(),
             (None, true) => Time::ZERO,
         };
-        let was_late_already = watched.last_answer.is_some_and(|last| last >= watched.deadline);
-        if now < soonest && (now < watched.deadline || was_late_already) {
-            return Err(format!("PIN {pin} is polled {:?} too soon", soonest - now));
+        let had_last_poll = watched.last_sent.is_some_and(|sent| sent >= watched.deadline);
+        let is_retried_late = had_last_poll && watched.last_answer.is_some_and(|last| now < last + LATE_AGAIN);
+        let is_too_soon = now < soonest && (now < watched.deadline || is_retried_late);
+        let is_last_chance = now >= watched.deadline + plan.schedule.deadline_grace;
+        if (is_too_soon || now < watched.own_wait) && !is_last_chance && !ticket.is_for_all() {
+            let soonest = soonest.max(watched.own_wait);
+            return Err(format!("PIN {pin} is polled {:?} too soon", soonest.saturating_sub(now)));
         }
         if watched.polls == 0 && watched.resumed && now < self.start.0 + START {
             self.start.1 += 1;
@@ -210,7 +233,8 @@ impl Oracle {
             }
         }
         watched.polls += 1;
-        watched.poll = Some(id);
+        watched.poll = Some((id, now));
+        watched.last_sent = Some(now);
         self.poll_keeps_rate(plan, now)?;
         self.poll_keeps_brake(id, now)
     }
@@ -252,8 +276,8 @@ impl Oracle {
         &mut self,
         plan: &Plan,
         (id, pin): (u64, usize),
-        (truth, meaning): (&Truth, &Meaning),
-        verdict: Option<&Verdict>,
+        (truth, meaning, connection): (&Truth, &Meaning, Connection),
+        (story, verdict): (&Story, Option<&Verdict>),
         brake: Option<Reason>,
         clocks: &Clocks,
     ) -> Result<(), Broken> {
@@ -261,22 +285,54 @@ impl Oracle {
         if !means(truth, meaning) {
             return Err(format!("{truth:?} is understood as {meaning:?}"));
         }
-        self.brake_learns(plan, id, truth, brake, clocks)?;
+        let was_throttled = self.pins[pin].as_ref().is_some_and(|pin| pin.was_throttled);
+        self.brake_learns(plan, id, (truth, was_throttled), brake, clocks)?;
+        let is_alone = self.in_flight() <= 1;
+        let others = self.readable.iter().flatten().find(|(other, _)| *other != pin).map(|(_, at)| *at);
         // It can be gone, by a cancel, and can even be here anew.
-        let Some(watched) = self.pins[pin].as_mut().filter(|watched| watched.poll == Some(id)) else {
+        let Some(watched) = self.pins[pin].as_mut().filter(|watched| watched.poll.is_some_and(|poll| poll.0 == id))
+        else {
             return verdict.map_or(Ok(()), |_| Err(format!("a verdict for PIN {pin}, which has one")));
         };
-        watched.poll = None;
+        let sent = watched.poll.take().map_or(now, |(_, sent)| sent);
         watched.last_answer = Some(now);
-        let is_heard = id > self.renewed_after || matches!(truth, Truth::Deliveries { .. });
-        let expected =
-            if watched.has_verdict || !is_heard { None } else { ending(plan, watched, truth, brake, now) };
-        if verdict.map(|verdict| verdict.ending) != expected {
-            let age = now.saturating_sub(watched.submitted);
-            return Err(format!(
-                "PIN {pin}, {age:?} old, is told {truth:?}: {verdict:?} where {expected:?} was due"
-            ));
+        let is_new = id > self.renewed_after;
+        if is_new {
+            watched.row.add(truth, connection, now);
+            if let (Meaning::Throttled(wait), true, None) = (meaning, watched.was_throttled, brake) {
+                watched.own_wait = now + *wait;
+            }
+            if !matches!(truth, Truth::NotSent) {
+                watched.was_throttled = matches!(truth, Truth::Throttled(_));
+            }
         }
+        let is_heard = is_new || matches!(truth, Truth::Deliveries { .. });
+        let ending = verdict.map(|verdict| verdict.ending);
+        if watched.has_verdict || !is_heard {
+            if ending.is_some() {
+                return Err(format!("PIN {pin} gets {ending:?} by an answer that says nothing"));
+            }
+        } else {
+            let (row, deadline, is_braked) = (&watched.row, watched.deadline, brake.is_some());
+            let known = Known { truth, row, sent, deadline, others, is_alone, is_braked, was_throttled };
+            judge(plan, &known, ending, now).map_err(|broken| format!("PIN {pin}: {broken}"))?;
+            // The promise behind the rules: no PIN that the API knows ends as one that it refuses, unless nobody was
+            // answered for the whole grace, or it met one bad time after the other.
+            let is_wrong = matches!(ending, Some(Ending::NotFound | Ending::Rejected)) && story.is_sound();
+            let turned = plan.weather.since(clocks.truth()).saturating_sub(clocks.suspended());
+            let is_fair = plan.weather.at(clocks.truth()) == Sky::Fair;
+            let was_answered = others.is_some_and(|at| !watched.row.began_after(at));
+            if is_wrong && was_answered && (is_fair || watched.row.began_after(turned)) {
+                return Err(format!("PIN {pin} is well known to the API, and ends {ending:?}"));
+            }
+        }
+        if let Truth::Deliveries { .. } = truth {
+            if self.readable[0].is_none_or(|(other, _)| other != pin) {
+                self.readable[1] = self.readable[0];
+            }
+            self.readable[0] = Some((pin, now));
+        }
+        let Some(watched) = self.pins[pin].as_mut() else { return Ok(()) };
         if let Some(verdict) = verdict {
             watched.has_verdict = true;
             if verdict.polls != watched.polls {
@@ -308,17 +364,31 @@ impl Oracle {
         };
         watched.has_verdict = true;
         let is_over = now >= watched.deadline + plan.schedule.deadline_grace;
-        if !is_over || verdict.ending != Ending::Deadline || self.brake != Some(Reason::Outage) {
+        if !is_over || verdict.ending != Ending::Deadline {
             return Err(format!("PIN {pin} is given up too soon: {watched:?}"));
         }
         Ok(())
+    }
+
+    /// No PIN is in flight past its deadline and grace.
+    pub fn every_pin_ends(&self, plan: &Plan, now: Time) -> Result<(), Broken> {
+        let end = |pin: &Watched| pin.deadline.max(pin.since) + plan.schedule.deadline_grace + 2 * EXPIRE_EVERY;
+        let overdue = self.pins.iter().enumerate().filter_map(|(pin, watched)| Some((pin, watched.as_ref()?)));
+        match overdue.filter(|(_, watched)| !watched.has_verdict && now > end(watched)).next() {
+            Some((pin, watched)) => Err(format!("PIN {pin} has no end: {watched:?}")),
+            None => Ok(()),
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.pins.iter().flatten().filter(|pin| !pin.has_verdict).count()
     }
 
     fn brake_learns(
         &mut self,
         plan: &Plan,
         id: u64,
-        truth: &Truth,
+        (truth, was_throttled): (&Truth, bool),
         brake: Option<Reason>,
         clocks: &Clocks,
     ) -> Result<(), Broken> {
@@ -329,7 +399,8 @@ impl Oracle {
                 .then_some(())
                 .ok_or_else(|| "an answer of the old account moves the brake".to_owned());
         }
-        if self.probe == Some(id) {
+        let is_probe = self.probe == Some(id);
+        if is_probe {
             self.probe = None;
         } else if self.brake.is_some() && brake.is_none() {
             return Err("a brake went off, and not by its probe".to_owned());
@@ -337,32 +408,30 @@ impl Oracle {
         if self.brake.is_some() && brake.is_none() {
             self.off = (now, 0);
         }
+        let is_new = brake.is_some() && brake != self.brake;
         self.brake = brake;
         let wait = match truth {
             Truth::Throttled(Wait::For(wait)) => *wait,
             Truth::Throttled(Wait::Until(time)) => {
                 Duration::try_from(time.duration_since(clocks.wall())).unwrap_or_default()
             }
-            Truth::Unauthorized => PROBE_INTERVAL,
-            Truth::Unavailable => {
-                self.free_from = self.free_from.max(now + PROBE_INTERVAL + plan.timeout);
-                Duration::ZERO
-            }
             _ => Duration::ZERO,
         };
-        match truth {
-            Truth::Throttled(_) | Truth::Unauthorized => {
-                let wait = wait.clamp(SHORTEST, LONGEST);
-                if brake.is_none() {
-                    return Err(format!("{truth:?} leaves the brake off"));
-                }
+        if is_new || is_probe {
+            self.free_from = self.free_from.max(now + PROBE_INTERVAL + plan.timeout);
+        }
+        if let Truth::Throttled(_) = truth {
+            let wait = wait.clamp(SHORTEST, LONGEST);
+            if brake.is_some() {
                 self.free_from = self.free_from.max(now + wait + plan.timeout);
-                if let Truth::Throttled(_) = truth {
-                    self.was_throttled = true;
-                    self.left_alone_until = self.left_alone_until.max(now + wait);
-                }
+                self.was_throttled = true;
+                self.left_alone_until = self.left_alone_until.max(now + wait);
+            } else if !was_throttled {
+                return Err("a 429 leaves the brake off".to_owned());
             }
-            _ => {}
+        }
+        if matches!(truth, Truth::NotSent) && brake.is_none() {
+            return Err("a machine that can't send goes on polling".to_owned());
         }
         Ok(())
     }
@@ -378,6 +447,7 @@ impl Oracle {
             return Err(format!("PIN {pin} is in flight, and the schedule was never told"));
         };
         let longest = self.intervals.longest(now.saturating_sub(watched.submitted));
+        let longest = longest.max(watched.own_wait.saturating_sub(now));
         let is_well = match standing {
             Standing::Absent => false,
             Standing::Waiting { due } => !watched.has_verdict && due <= now + longest,

@@ -77,6 +77,8 @@ pub struct Plan {
     pub retry_after: RetryAfter,
     /// What the API takes a second.
     pub limit: Option<u32>,
+    /// The share of kept connections on which a stray refusal waits for the next request.
+    pub strays: f64,
     pub weather: Weather,
     pub pins: Vec<PinPlan>,
     pub happenings: Vec<(Time, Happening)>,
@@ -115,10 +117,11 @@ impl Plan {
             4 => *rng.choice(&[RetryAfter::Zero, RetryAfter::Day]).expect("two"),
             _ => RetryAfter::Seconds,
         };
+        let troubled = if rng.u32(..3) == 0 { rng.u32(1..50) } else { 0 };
         let pins: Vec<_> = (0..count)
             .map(|pin| PinPlan {
                 deadline: (rng.u32(..10) == 0).then(|| span(MINUTE, 2 * schedule.deadline.max(MINUTE), rng)),
-                story: Story::draw(&lives, pin, schedule.completion, rng),
+                story: Story::draw(&lives, pin, schedule.completion, troubled, rng),
             })
             .collect();
         Self {
@@ -128,6 +131,7 @@ impl Plan {
             timeout,
             latency: span(Duration::from_millis(1), timeout.min(2 * SECOND) / 4, rng),
             retry_after,
+            strays: if rng.u32(..4) == 0 { rng.f64() * 0.3 } else { 0.0 },
             limit: (rng.u32(..5) == 0).then(|| log_uniform(2, 100, rng)),
             weather: Weather::draw(end, rng),
             happenings: happenings(count, end, &schedule, rng),

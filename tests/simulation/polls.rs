@@ -33,8 +33,9 @@ impl World {
             };
             self.next_id += 1;
             let id = self.next_id;
-            self.oracle.poll_starts(&self.plan, id, pin, self.running.len(), now)?;
-            let reply = self.api.ask(&self.plan, pin, self.clocks.truth(), &mut self.rng);
+            self.oracle.poll_starts(&self.plan, (id, pin), &ticket, self.running.len(), now)?;
+            let truth = self.clocks.truth();
+            let reply = self.api.ask(&self.plan, pin, ticket.connection, truth, &mut self.rng);
             self.totals.polls += 1;
             self.totals.tell(pin as u64, now);
             if let Some(fault) = reply.fault {
@@ -66,15 +67,12 @@ impl World {
         let Some(Running { ticket, pin, reply }) = self.running.remove(&id) else { return Ok(()) };
         let meaning = reply.meaning(self.clocks.wall());
         let daemon = self.daemon.as_mut().expect("polls end with their process");
+        let connection = ticket.connection;
         let verdict = daemon.answered(ticket, meaning.clone());
         self.totals.tell(id, self.clocks.now());
-        let (answer, brake) = ((&reply.truth, &meaning), daemon.brake());
-        self.oracle.answered(&self.plan, (id, pin), answer, verdict.as_ref(), brake, &self.clocks)?;
-        if brake.is_some() && !self.is_expire_due {
-            // In the real task it ticks for ever; there is nothing to do but while a brake is on.
-            self.is_expire_due = true;
-            self.at(self.clocks.now() + EXPIRE_EVERY, Event::Expire);
-        }
+        let (answer, brake) = ((&reply.truth, &meaning, connection), daemon.brake());
+        let made = (&self.plan.pins[pin].story, verdict.as_ref());
+        self.oracle.answered(&self.plan, (id, pin), answer, made, brake, &self.clocks)?;
         if let Some(verdict) = verdict {
             let Self { fairness, plan, api, store, oracle, clocks, totals, .. } = self;
             totals.found_in_time += u64::from(fairness.check(pin, plan, api, store, oracle, clocks.now())?);
@@ -84,21 +82,15 @@ impl World {
     }
 
     pub(super) fn expire(&mut self) -> Result<(), Broken> {
-        self.is_expire_due = false;
         let now = self.clocks.now();
+        self.at(now + EXPIRE_EVERY, Event::Expire);
         let Some(daemon) = &mut self.daemon else { return Ok(()) };
-        if daemon.brake().is_some() {
-            self.is_expire_due = true;
-        }
         for verdict in daemon.expired() {
             self.oracle.expired(&self.plan, number(verdict.pin.as_str()), &verdict, now)?;
             self.totals.expired += 1;
             self.finish(verdict);
         }
-        if self.is_expire_due {
-            self.at(now + EXPIRE_EVERY, Event::Expire);
-        }
-        Ok(())
+        self.oracle.every_pin_ends(&self.plan, now)
     }
 
     fn save_brake(&mut self) {

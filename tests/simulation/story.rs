@@ -14,10 +14,18 @@ pub enum Tale {
     Deliveries(Vec<Told>),
     NotFound,
     Rejected(u16),
+    /// A firewall refuses this PIN alone.
+    Forbidden,
+    /// This PIN alone always gets 429.
+    Throttled,
+    /// The part of the API that has this PIN is down.
+    Down,
 }
 
 #[derive(Debug)]
 pub struct Story {
+    /// What this PIN alone gets, always.
+    trouble: Option<Tale>,
     life: Life,
     /// 404 until this age.
     hidden: Duration,
@@ -31,7 +39,16 @@ pub struct Story {
 }
 
 impl Story {
-    pub fn draw(lives: &LifeSettings, pin: usize, completion: Completion, rng: &mut Rng) -> Self {
+    /// `troubled` is the share of PINs, in percent, that always get what nobody else does.
+    pub fn draw(
+        lives: &LifeSettings,
+        pin: usize,
+        completion: Completion,
+        troubled: u32,
+        rng: &mut Rng,
+    ) -> Self {
+        let troubles = [Tale::Forbidden, Tale::Throttled, Tale::Down, Tale::Down];
+        let trouble = (rng.u32(..100) < troubled).then(|| rng.choice(&troubles).cloned()).flatten();
         let life = Life::of(lives, &pin_id(pin));
         let second = Duration::from_secs(1);
         let mut interval = |share: u32| {
@@ -48,10 +65,13 @@ impl Story {
             8..10 => rejected = rng.choice(&[400, 405, 410, 422]).copied(),
             _ => {}
         }
-        Self { life, hidden, never_found, rejected, relapse, shrinks, completion }
+        Self { trouble, life, hidden, never_found, rejected, relapse, shrinks, completion }
     }
 
     pub fn at(&self, age: Duration) -> Tale {
+        if let Some(trouble) = &self.trouble {
+            return trouble.clone();
+        }
         if let Some(code) = self.rejected {
             return Tale::Rejected(code);
         }
@@ -81,12 +101,19 @@ impl Story {
         }
     }
 
-    /// From this age on every answer ends the PIN; `None` if that never comes, or by the daemon's grace only.
+    /// Whether the API has an answer for this PIN, some day.
+    fn is_answered(&self) -> bool {
+        self.trouble.is_none() && self.rejected.is_none() && !self.never_found
+    }
+
+    /// Whether the API has an answer for this PIN at once: then it ends `final`, or by its deadline.
+    pub fn is_sound(&self) -> bool {
+        self.is_answered() && self.hidden.is_zero()
+    }
+
+    /// From this age on every answer ends the PIN; `None` if that never comes.
     pub fn settled(&self) -> Option<Duration> {
-        if self.rejected.is_some() {
-            return Some(Duration::ZERO);
-        }
-        if self.never_found {
+        if !self.is_answered() {
             return None;
         }
         let ends = [self.relapse, self.shrinks].into_iter().flatten().map(|(_, end)| end);

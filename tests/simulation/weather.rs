@@ -26,6 +26,10 @@ pub enum Sky {
     Flaky(f64),
     /// Right answers, late or too late.
     Slow,
+    /// A load balancer's own answer for every PIN: 404, 405 or 421.
+    Astray(u16),
+    /// The daemon's machine can send nothing.
+    CannotSend,
 }
 
 #[derive(Debug)]
@@ -46,7 +50,7 @@ impl Weather {
             if is_calm || at >= end {
                 break;
             }
-            let sky = match rng.u32(..10) {
+            let sky = match rng.u32(..13) {
                 0 | 1 => Sky::Errors,
                 2 => Sky::Silence,
                 3 => Sky::Resets,
@@ -54,6 +58,8 @@ impl Weather {
                 5 => Sky::Busy,
                 6 => Sky::Garbage,
                 7 => Sky::Slow,
+                8 | 9 => Sky::Astray(*rng.choice(&[404, 404, 405]).expect("some")),
+                10 => Sky::CannotSend,
                 _ => Sky::Flaky(rng.f64()),
             };
             turns.push((at, sky));
@@ -67,6 +73,12 @@ impl Weather {
     pub fn at(&self, truth: Time) -> Sky {
         let next = self.turns.partition_point(|(begin, _)| *begin <= truth);
         self.turns[next - 1].1
+    }
+
+    /// When it turned last.
+    pub fn since(&self, truth: Time) -> Time {
+        let next = self.turns.partition_point(|(begin, _)| *begin <= truth);
+        self.turns[next - 1].0
     }
 
     /// When it turns next.

@@ -62,7 +62,6 @@ pub struct World {
     fairness: Fairness,
     /// Planned events that are still to come.
     left: usize,
-    is_expire_due: bool,
     totals: Totals,
     /// The last things that happened, for people; empty unless asked for.
     log: Option<VecDeque<String>>,
@@ -90,13 +89,13 @@ impl World {
             oracle: Oracle::new(&plan),
             fairness: Fairness::default(),
             left: plan.happenings.len(),
-            is_expire_due: false,
             totals: Totals { seeds: 1, pins: count as u64, ..Totals::default() },
             log: with_log.then(VecDeque::new),
             plan,
         };
         world.at(BEGIN, Event::Start);
         world.at(BEGIN, Event::Audit);
+        world.at(BEGIN, Event::Expire);
         for (time, happening) in world.plan.happenings.clone() {
             world.at(time, Event::Planned(happening));
         }

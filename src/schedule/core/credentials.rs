@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Core, Ticket};
+use super::{Core, Ticket, Waiting};
 use crate::clock::Moment;
 use crate::poll::Meaning;
 
@@ -65,26 +65,22 @@ impl Core {
         Suspicion::Unproven
     }
 
-    /// The PIN whose poll is to explain a refusal, if one is to go out now; the poll counts as sent.
-    pub(super) fn next_check(&mut self, now: Moment) -> Option<u32> {
+    /// The PIN whose poll is to explain a refusal, if one is to go out now: any but the refused one, and one that was not
+    /// refused itself if there is one.
+    pub(super) fn find_check(&self, now: Moment) -> Option<Waiting> {
         let check = self.check.filter(|check| !check.is_running)?;
-        let table = &self.table;
-        let slot = self.queue.pop_probe(now, |slot| {
-            table.get(slot).is_some_and(|entry| entry.generation != check.refused && !entry.is_forbidden())
-        });
-        // If all others were refused too, one of them says as much.
-        let slot = slot.or_else(|| {
-            self.queue.pop_probe(now, |slot| table.get(slot).is_some_and(|e| e.generation != check.refused))
-        });
-        if slot.is_some() {
-            self.check = Some(Check { is_running: true, tries: check.tries + 1, ..check });
-        }
-        slot
+        let other = |slot| self.table.get(slot).filter(|entry| entry.generation != check.refused);
+        let find = |takes: &dyn Fn(u32) -> bool| self.queue.find_probe(now, takes);
+        find(&|slot| other(slot).is_some_and(|entry| !entry.is_forbidden()))
+            .or_else(|| find(&|slot| other(slot).is_some()))
     }
 
-    /// Whether a check is to go out.
-    pub(super) fn has_check(&self) -> bool {
-        self.check.is_some_and(|check| !check.is_running) && !self.is_only_pin()
+    /// The poll that explains a refusal is sent.
+    pub(super) fn check_starts(&mut self) {
+        if let Some(check) = &mut self.check {
+            check.is_running = true;
+            check.tries += 1;
+        }
     }
 
     /// Until when other polls wait for a check.
