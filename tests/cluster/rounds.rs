@@ -88,7 +88,8 @@ fn every_acked_pin_has_exactly_one_outcome_whatever_happens_to_nodes_network_and
         let place = cluster
             .place_at(name, &cluster.database.url_through(line.port()))
             .set("cluster.lease", "1s")
-            .set("schedule.not_found_grace", "100ms");
+            .set("schedule.not_found_grace", "100ms")
+            .set("schedule.deadline_grace", "1s");
         Node { place, line, process: None }
     });
     let clients = Clients::refused_only_for(&["shutting_down", "store_unavailable"]);

@@ -35,7 +35,7 @@ const KINDS: &[Kind] = &[
     kind("404", "not_found", None),
     kind("unknown", "final", None),
     kind("400", "rejected", None),
-    Kind { deadline: Some("300ms"), ..kind("waiting", "deadline", Some(false)) },
+    Kind { deadline: Some("300ms"), ..kind("waiting", "deadline", None) },
 ];
 
 /// A PIN to submit, and what is to become of it.

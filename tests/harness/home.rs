@@ -15,6 +15,7 @@ initial_interval = "20ms"
 max_interval = "200ms"
 deadline = "10m"
 not_found_grace = "100ms"
+deadline_grace = "1s"
 "#;
 
 pub struct Home {

@@ -65,7 +65,7 @@ fn submits_polls_and_outcomes_are_counted_right() {
     let stats = client.stats();
     let polls: f64 = numbers.series("pinwatch_polls_total").map(|(_, value)| value).sum();
     assert_eq!(Some(polls), stats["polls"]["total"].as_f64());
-    assert_eq!(numbers.value(r#"pinwatch_polls_total{class="rejected"}"#), 1.0);
+    assert!(numbers.value(r#"pinwatch_polls_total{class="rejected"}"#) >= 3.0);
     assert!(numbers.value(r#"pinwatch_polls_total{class="understood"}"#) >= 3.0);
     assert_eq!(numbers.value("pinwatch_poll_duration_seconds_count"), polls);
     assert_eq!(numbers.value("pinwatch_poll_lateness_seconds_count"), polls);

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::common::{code, pins};
+use super::common::{Place, Simulated, code, pins};
 use super::{idle, polling};
 
 #[test]
@@ -225,7 +225,8 @@ fn cancel_withdraws_a_pin_in_flight_and_leaves_a_finished_one_as_it_is() {
 
 #[test]
 fn ping_tells_the_version_and_stats_what_is_going_on() {
-    let (_api, daemon) = polling();
+    let api = Simulated::start();
+    let daemon = Place::new(&api.base_url()).set("schedule.not_found_grace", "100ms").start();
     let mut client = daemon.client();
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(client.op(&json!({"op": "ping"})), json!({"ok": true, "version": version}));
@@ -240,7 +241,7 @@ fn ping_tells_the_version_and_stats_what_is_going_on() {
     assert_eq!(stats["inFlight"], 1);
     assert_eq!(stats["connections"], 1);
     assert_eq!(stats["brake"], Value::Null);
-    assert_eq!(stats["polls"]["rejected"], 1);
+    assert!(stats["polls"]["rejected"].as_u64() >= Some(3));
     assert_eq!(stats["newestSeq"], 1);
     assert_eq!(
         stats["outcomes"],

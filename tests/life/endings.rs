@@ -42,7 +42,7 @@ fn a_pin_that_is_not_final_at_its_deadline_ends_with_the_last_that_was_seen() {
         "finalStatus": false,
     }]);
     for (pin, status, delivered, deliveries) in [
-        ("sim-waiting-1", json!("MESSAGE_WAITING_DELIVERY"), json!(false), seen),
+        ("sim-waiting-1", json!("MESSAGE_WAITING_DELIVERY"), Value::Null, seen),
         ("sim-none-1", Value::Null, Value::Null, json!([])),
         ("sim-503-1", Value::Null, Value::Null, json!([])),
         ("sim-malformed-1", Value::Null, Value::Null, json!([])),
@@ -132,7 +132,7 @@ fn a_pin_that_the_api_refuses_ends_with_what_the_api_said() {
     let said = json!({"errorCode": "E405", "description": "Gone for good", "action": "Stop."});
     api.answers("FLAT", ResponseTemplate::new(410).set_body_json(said));
     api.answers("HTML", ResponseTemplate::new(422).set_body_string("<html>no</html>"));
-    let daemon = Place::new(&api.base_url()).start();
+    let daemon = Place::new(&api.base_url()).set("schedule.not_found_grace", "200ms").start();
     let mut client = daemon.client();
     for (pin, error) in [
         ("NESTED", "400 Bad Request: BAD_REQUEST: The \"pinId\" is [31mno PIN's; é €"),
@@ -143,8 +143,8 @@ fn a_pin_that_the_api_refuses_ends_with_what_the_api_said() {
         let outcome = client.outcome(pin);
         assert_eq!(outcome["outcome"], "rejected");
         assert_eq!(outcome["error"], error);
-        assert_eq!(outcome["polls"], 1);
-        assert_eq!(api.requests_for(pin), 1);
+        assert!(outcome["polls"].as_u64() >= Some(3), "{outcome}");
+        assert_eq!(outcome["polls"], json!(api.requests_for(pin)));
     }
 }
 
@@ -163,7 +163,7 @@ fn a_cancelled_pin_keeps_the_last_that_was_seen() {
         (&outcome["outcome"], &outcome["status"]),
         (&json!("cancelled"), &json!("MESSAGE_WAITING_DELIVERY"))
     );
-    assert_eq!(outcome["delivered"], false);
+    assert_eq!(outcome["delivered"], Value::Null, "it may still arrive");
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn each_of_the_25_documented_statuses_is_told_by_its_name_and_ends_a_pin_if_it_i
         let outcome = client.outcome(&format!("sim-{status}-1"));
         assert_eq!(outcome["outcome"], if is_final { "final" } else { "deadline" }, "{outcome}");
         assert_eq!(outcome["status"], status);
-        assert_eq!(outcome["delivered"], json!(delivered), "{status}");
+        assert_eq!(outcome["delivered"], json!(delivered.filter(|_| is_final)), "{status}");
         if let Some(description) = description {
             assert_eq!(outcome["description"], description);
         }

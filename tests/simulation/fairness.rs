@@ -54,7 +54,10 @@ impl Fairness {
         if from > now {
             return Ok(false);
         }
-        let mut due = from + oracle.intervals.longest(from.saturating_sub(watched.submitted));
+        // What was asked in bad weather may still hang, and hold its place.
+        let free = oracle.free_from.max(well_since + plan.timeout);
+        let due = from + oracle.intervals.longest(from.saturating_sub(watched.submitted));
+        let mut due = due.max(free);
         if plan.strays > 0.0 {
             // A stray refusal costs an interval; the next poll goes out on a connection of its own.
             due += oracle.intervals.longest(due.saturating_sub(watched.submitted));
@@ -63,9 +66,7 @@ impl Fairness {
         else {
             return Ok(false);
         };
-        // What was asked in bad weather may still hang, and hold its place.
-        let free = oracle.free_from.max(well_since + plan.timeout);
-        let overdue = due.max(free) + backlog + plan.timeout + RAMPS_UP;
+        let overdue = due + backlog + plan.timeout + RAMPS_UP;
         if now > overdue {
             return Err(format!(
                 "PIN {pin} could have had its outcome {:?} ago, and had to {:?} ago: \

@@ -299,6 +299,7 @@ impl Oracle {
         let is_new = id > self.renewed_after;
         if is_new {
             watched.row.add(truth, connection, now);
+            watched.own_wait = Time::ZERO;
             if let (Meaning::Throttled(wait), true, None) = (meaning, watched.was_throttled, brake) {
                 watched.own_wait = now + *wait;
             }
