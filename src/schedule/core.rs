@@ -300,6 +300,7 @@ impl Core {
         let own_wait = if is_of_old { None } else { self.learn(&ticket, &meaning, now) };
         let others = self.others();
         let is_braked = self.brake.reason().is_some();
+        let is_unreadable_everywhere = self.recent.is_unreadable_everywhere();
         let settings = &self.settings;
 
         let entry = self.table.get_mut(ticket.slot)?;
@@ -311,7 +312,7 @@ impl Core {
         entry.last_answer = Some(LastAnswer { at: now, trouble });
         let is_late = ticket.sent >= entry.deadline;
         let is_over = now >= entry.deadline.after(settings.deadline_grace);
-        let is_general = is_braked || others.most_are_refused;
+        let is_general = is_braked || others.most_are_refused || is_unreadable_everywhere;
         let confirmed = entry.refusals.as_ref().and_then(|row| row.confirmed(&others, settings));
         let mut error = None;
         let ending = match meaning {

@@ -200,6 +200,17 @@ async fn a_load_balancer_that_answers_404_for_everybody_for_a_while_ends_no_pin(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_proxy_that_answers_a_web_page_for_everybody_for_a_while_ends_no_pin_at_its_deadline() {
+    let mut core = core();
+    for n in 0..100 {
+        submit(&mut core, &format!("P{n}"), MINUTE);
+    }
+    assert_eq!(run(&mut core, 10 * MINUTE, &|_| Meaning::Unreadable("HTML".into())).await, []);
+    let ended = run(&mut core, MINUTE, &|_| delivered()).await;
+    assert_eq!(ended.iter().filter(|(_, ending, _)| *ending == Ending::Final).count(), 100);
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_nobody_is_ever_answered_404_is_believed_after_the_deadline_grace() {
     let mut core = core();
     for n in 0..10 {

@@ -210,10 +210,10 @@ mod tests {
         queue.insert(5, T0.after(101 * SECOND), short);
         queue.insert(6, T0.after(50 * SECOND), long.doubtful());
         let probes: Vec<_> = std::iter::from_fn(|| {
-                let Waiting { class, due, slot } = queue.find_probe(now, |slot| slot != 3)?;
-                queue.remove(slot, due, class).then_some(slot)
-            })
-            .collect();
+            let Waiting { class, due, slot } = queue.find_probe(now, |slot| slot != 3)?;
+            queue.remove(slot, due, class).then_some(slot)
+        })
+        .collect();
         assert_eq!(probes, [4, 2, 1, 6, 5]);
         assert_eq!((queue.pop(now), queue.pop(now)), (Some(3), None));
     }

@@ -111,6 +111,13 @@ impl Recent {
         refused >= ENOUGH_REFUSED && refused * 2 > all
     }
 
+    /// Whether most different PINs got no readable answer, for whatever reason: then a last poll that brings none either
+    /// says little about its PIN.
+    pub fn is_unreadable_everywhere(&self) -> bool {
+        let (readable, all) = self.count(Kind::Readable);
+        all - readable >= ENOUGH && (all - readable) * 2 > all
+    }
+
     /// Whether 429s concern `pin` alone: of the other PINs, some got a readable answer since `since`, and fewer than
     /// half were throttled.
     pub fn throttles_only(&self, pin: u32, since: Moment) -> bool {

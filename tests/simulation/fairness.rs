@@ -49,6 +49,10 @@ impl Fairness {
         let (Some(well_since), Some(watched)) = (self.well_since, oracle.watched(pin)) else {
             return Ok(false);
         };
+        if !plan.pins[pin].story.is_answered() {
+            // It may wait for its last poll until its grace is over, which is checked for every PIN.
+            return Ok(false);
+        }
         let settled = api.settled(plan, pin).map_or(Time::MAX, |truth| self.monotonic(truth));
         let from = settled.min(watched.deadline).max(well_since).max(watched.since);
         if from > now {

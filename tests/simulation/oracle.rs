@@ -219,7 +219,8 @@ impl Oracle {
             (None, true) => Time::ZERO,
         };
         let had_last_poll = watched.last_sent.is_some_and(|sent| sent >= watched.deadline);
-        let is_retried_late = had_last_poll && watched.last_answer.is_some_and(|last| now < last + LATE_AGAIN);
+        let is_retried_late =
+            had_last_poll && watched.last_answer.is_some_and(|last| now < last + LATE_AGAIN);
         let is_too_soon = now < soonest && (now < watched.deadline || is_retried_late);
         let is_last_chance = now >= watched.deadline + plan.schedule.deadline_grace;
         if (is_too_soon || now < watched.own_wait) && !is_last_chance && !ticket.is_for_all() {
@@ -289,8 +290,15 @@ impl Oracle {
         self.brake_learns(plan, id, (truth, was_throttled), brake, clocks)?;
         let is_alone = self.in_flight() <= 1;
         let others = self.readable.iter().flatten().find(|(other, _)| *other != pin).map(|(_, at)| *at);
+        if let Truth::Deliveries { .. } = truth {
+            if self.readable[0].is_none_or(|(other, _)| other != pin) {
+                self.readable[1] = self.readable[0];
+            }
+            self.readable[0] = Some((pin, now));
+        }
         // It can be gone, by a cancel, and can even be here anew.
-        let Some(watched) = self.pins[pin].as_mut().filter(|watched| watched.poll.is_some_and(|poll| poll.0 == id))
+        let Some(watched) =
+            self.pins[pin].as_mut().filter(|watched| watched.poll.is_some_and(|poll| poll.0 == id))
         else {
             return verdict.map_or(Ok(()), |_| Err(format!("a verdict for PIN {pin}, which has one")));
         };
@@ -326,12 +334,6 @@ impl Oracle {
             if is_wrong && was_answered && (is_fair || watched.row.began_after(turned)) {
                 return Err(format!("PIN {pin} is well known to the API, and ends {ending:?}"));
             }
-        }
-        if let Truth::Deliveries { .. } = truth {
-            if self.readable[0].is_none_or(|(other, _)| other != pin) {
-                self.readable[1] = self.readable[0];
-            }
-            self.readable[0] = Some((pin, now));
         }
         let Some(watched) = self.pins[pin].as_mut() else { return Ok(()) };
         if let Some(verdict) = verdict {
@@ -373,8 +375,10 @@ impl Oracle {
 
     /// No PIN is in flight past its deadline and grace.
     pub fn every_pin_ends(&self, plan: &Plan, now: Time) -> Result<(), Broken> {
-        let end = |pin: &Watched| pin.deadline.max(pin.since) + plan.schedule.deadline_grace + 2 * EXPIRE_EVERY;
-        let overdue = self.pins.iter().enumerate().filter_map(|(pin, watched)| Some((pin, watched.as_ref()?)));
+        let end =
+            |pin: &Watched| pin.deadline.max(pin.since) + plan.schedule.deadline_grace + 2 * EXPIRE_EVERY;
+        let overdue =
+            self.pins.iter().enumerate().filter_map(|(pin, watched)| Some((pin, watched.as_ref()?)));
         match overdue.filter(|(_, watched)| !watched.has_verdict && now > end(watched)).next() {
             Some((pin, watched)) => Err(format!("PIN {pin} has no end: {watched:?}")),
             None => Ok(()),
@@ -423,12 +427,14 @@ impl Oracle {
         }
         if let Truth::Throttled(_) = truth {
             let wait = wait.clamp(SHORTEST, LONGEST);
-            if brake.is_some() {
+            // A PIN that gets one 429 after the other may be the only one.
+            if !was_throttled || brake == Some(Reason::Throttled) && (is_new || is_probe) {
+                if brake.is_none() {
+                    return Err("a 429 leaves the brake off".to_owned());
+                }
                 self.free_from = self.free_from.max(now + wait + plan.timeout);
                 self.was_throttled = true;
                 self.left_alone_until = self.left_alone_until.max(now + wait);
-            } else if !was_throttled {
-                return Err("a 429 leaves the brake off".to_owned());
             }
         }
         if matches!(truth, Truth::NotSent) && brake.is_none() {

@@ -102,7 +102,7 @@ impl Story {
     }
 
     /// Whether the API has an answer for this PIN, some day.
-    fn is_answered(&self) -> bool {
+    pub fn is_answered(&self) -> bool {
         self.trouble.is_none() && self.rejected.is_none() && !self.never_found
     }
 

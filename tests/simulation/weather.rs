@@ -58,7 +58,7 @@ impl Weather {
                 5 => Sky::Busy,
                 6 => Sky::Garbage,
                 7 => Sky::Slow,
-                8 | 9 => Sky::Astray(*rng.choice(&[404, 404, 405]).expect("some")),
+                8 | 9 => Sky::Astray(*rng.choice(&[404, 404, 405, 421]).expect("some")),
                 10 => Sky::CannotSend,
                 _ => Sky::Flaky(rng.f64()),
             };
