@@ -379,7 +379,7 @@ impl Oracle {
             |pin: &Watched| pin.deadline.max(pin.since) + plan.schedule.deadline_grace + 2 * EXPIRE_EVERY;
         let overdue =
             self.pins.iter().enumerate().filter_map(|(pin, watched)| Some((pin, watched.as_ref()?)));
-        match overdue.filter(|(_, watched)| !watched.has_verdict && now > end(watched)).next() {
+        match overdue.find(|(_, watched)| !watched.has_verdict && now > end(watched)) {
             Some((pin, watched)) => Err(format!("PIN {pin} has no end: {watched:?}")),
             None => Ok(()),
         }
