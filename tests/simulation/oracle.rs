@@ -377,7 +377,7 @@ impl Oracle {
     pub fn every_pin_ends(&self, plan: &Plan, now: Time) -> Result<(), Broken> {
         let end =
             |pin: &Watched| pin.deadline.max(pin.since) + plan.schedule.deadline_grace + 2 * EXPIRE_EVERY;
-        let overdue =
+        let mut overdue =
             self.pins.iter().enumerate().filter_map(|(pin, watched)| Some((pin, watched.as_ref()?)));
         match overdue.find(|(_, watched)| !watched.has_verdict && now > end(watched)) {
             Some((pin, watched)) => Err(format!("PIN {pin} has no end: {watched:?}")),
