@@ -1,9 +1,74 @@
-//! What is at a path: which file it is.
+//! What is at a path: which file it is, and who could have put it there.
+//!
+//! Promises that a file which is opened here is a regular file, was reached by no symbolic link in the last component,
+//! and belongs to somebody who may change it anyway. Must not know: what the files are for.
 
-use std::fs::{self, Metadata};
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::process::geteuid;
+use thiserror::Error;
+use tokio::time::{Instant, sleep};
+
+/// How long to wait for a lock that somebody has. A child that another thread is just starting has copies of all open
+/// files until its exec, so a lock can outlive its owner by a moment.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Symbolic links that are followed on the way to one file: as many as Linux follows.
+const MAX_LINKS: usize = 40;
+
+const ROOT: u32 = 0;
+
+/// Permission bits that let the group or everybody else write.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// In a folder with this bit, files can be renamed and removed only by their owner and the folder's.
+const STICKY: u32 = 0o1000;
+
+/// Why a file, a folder or a socket is not used.
+#[derive(Debug, Error)]
+pub enum PathError {
+    #[error("can't {doing} {path}: {source}")]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("{0} is a symbolic link, which is not followed: give the path that it leads to")]
+    Link(PathBuf),
+    #[error("{0} is not a regular file; it was left as it is")]
+    NotAFile(PathBuf),
+    #[error(
+        "{path} belongs to user {owner}, who could change it at any time: remove it, or change its owner"
+    )]
+    FileOfOthers { path: PathBuf, owner: u32 },
+    #[error(
+        "the folder {path} belongs to user {owner}, who could put other files in the place of these: make it yours"
+    )]
+    FolderOfOthers { path: PathBuf, owner: u32 },
+    #[error(
+        "others may write to the folder {path} (mode {mode:04o}), so they could put other files in the place of \
+         these: \"chmod go-w {path}\", or use a folder of its own below it"
+    )]
+    OpenFolder { path: PathBuf, mode: u32 },
+    #[error(
+        "{path} belongs to user {owner}, and anybody could have put it there, because others may write to the folder \
+         that it is in"
+    )]
+    Planted { path: PathBuf, owner: u32 },
+    #[error(
+        "the process that listens at {socket} belongs to user {user}, and neither to root, nor to you, nor to the \
+         owner of the socket or of its folder"
+    )]
+    Server { socket: PathBuf, user: u32 },
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PathError + use<> {
+    let path = path.to_owned();
+    move |source| PathError::Io { doing, path, source }
+}
 
 /// Identifies a file on this machine, whatever its name: no other file has the same for as long as this one exists or
 /// a process has it open.
@@ -34,6 +99,196 @@ impl FileId {
     }
 }
 
+/// Makes a folder, and those above it, with this mode; one that is there stays as it is.
+///
+/// # Errors
+/// It can't be made, or something else is there.
+pub fn make_folder(folder: &Path, mode: u32) -> Result<(), PathError> {
+    DirBuilder::new().recursive(true).mode(mode).create(folder).map_err(failed("make the folder", folder))
+}
+
+/// Checks that nobody but root and this user can put other files in the place of those in a folder: it belongs to one
+/// of them, and others may not write to it. A folder with the sticky bit, such as /tmp, will do.
+///
+/// # Errors
+/// Others can, or the folder can't be looked at.
+pub fn check_folder(folder: &Path) -> Result<(), PathError> {
+    let metadata = fs::metadata(folder).map_err(failed("look at the folder", folder))?;
+    let owner = metadata.uid();
+    if ![ROOT, geteuid().as_raw()].contains(&owner) {
+        return Err(PathError::FolderOfOthers { path: folder.to_owned(), owner });
+    }
+    check_mode(folder, &metadata)
+}
+
+/// As [`check_folder`], but root may use a folder of any user: what is in it must belong to that user too, or to root.
+///
+/// # Errors
+/// As [`check_folder`].
+pub fn check_folder_of_files(folder: &Path) -> Result<(), PathError> {
+    if !geteuid().is_root() {
+        return check_folder(folder);
+    }
+    check_mode(folder, &fs::metadata(folder).map_err(failed("look at the folder", folder))?)
+}
+
+fn check_mode(folder: &Path, metadata: &Metadata) -> Result<(), PathError> {
+    if !others_write(metadata) || metadata.mode() & STICKY != 0 {
+        return Ok(());
+    }
+    Err(PathError::OpenFolder { path: folder.to_owned(), mode: metadata.mode() & 0o7777 })
+}
+
+fn others_write(metadata: &Metadata) -> bool {
+    metadata.mode() & OTHERS_WRITE != 0
+}
+
+/// Opens a file for reading and writing, and makes it for this user alone if `options` say so. It must be a regular
+/// file of this user, of root, or of the folder's owner; a symbolic link is not followed. `None` if there is none.
+///
+/// # Errors
+/// It is none of these, or can't be opened.
+pub fn open_own(path: &Path, options: &mut OpenOptions) -> Result<Option<File>, PathError> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = match options.read(true).write(true).mode(0o600).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(_) if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) => {
+            return Err(PathError::Link(path.to_owned()));
+        }
+        Err(source) => return Err(failed("open", path)(source)),
+    };
+    let metadata = file.metadata().map_err(failed("look at", path))?;
+    if !metadata.is_file() {
+        return Err(PathError::NotAFile(path.to_owned()));
+    }
+    let owner = metadata.uid();
+    let of_folder = || fs::metadata(folder_of(path)).is_ok_and(|folder| folder.uid() == owner);
+    if ![ROOT, geteuid().as_raw()].contains(&owner) && !of_folder() {
+        return Err(PathError::FileOfOthers { path: path.to_owned(), owner });
+    }
+    Ok(Some(file))
+}
+
+/// Takes the rights of the group and of everybody else to an open file away, if there are any and this process may.
+pub fn make_private(file: &File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    let is_ours = geteuid().is_root() || metadata.uid() == geteuid().as_raw();
+    if is_ours && metadata.mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(metadata.mode() & 0o700))?;
+    }
+    Ok(())
+}
+
+/// Takes the lock of an open file; waits [`LOCK_PATIENCE`] for whoever has it. False if that did not help.
+pub async fn lock(file: &File) -> io::Result<bool> {
+    let give_up_at = Instant::now() + LOCK_PATIENCE;
+    while !try_lock(file)? {
+        if Instant::now() >= give_up_at {
+            return Ok(false);
+        }
+        sleep(LOCK_PATIENCE / 50).await;
+    }
+    Ok(true)
+}
+
+/// Opens or makes the lock file at `path` and takes its lock; waits [`LOCK_PATIENCE`] for whoever has it. `None` if
+/// that did not help.
+///
+/// # Errors
+/// It can't be made, or is not a file of ours.
+pub async fn take_lock_file(path: &Path) -> Result<Option<File>, PathError> {
+    let give_up_at = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match try_take_lock_file(path)? {
+            None if Instant::now() < give_up_at => sleep(LOCK_PATIENCE / 50).await,
+            taken => return Ok(taken),
+        }
+    }
+}
+
+/// As [`take_lock_file`], without waiting.
+///
+/// # Errors
+/// As [`take_lock_file`].
+pub fn try_take_lock_file(path: &Path) -> Result<Option<File>, PathError> {
+    let file = open_own(path, OpenOptions::new().create(true))?;
+    // Only if its folder is not there.
+    let file = file.ok_or_else(|| failed("make", path)(io::ErrorKind::NotFound.into()))?;
+    let taken = try_lock(&file).map_err(failed("lock", path))?;
+    // Whoever had it may have removed the file before giving the lock back: then others lock another file.
+    let is_there = is_at(path, &file).map_err(failed("look at", path))?;
+    Ok((taken && is_there).then_some(file))
+}
+
+/// Whether an open file is the one at `path`.
+fn is_at(path: &Path, file: &File) -> io::Result<bool> {
+    Ok(FileId::at(path)? == Some(FileId::of(&file.metadata()?)))
+}
+
+fn try_lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Checks that a process of `user` may be the daemon behind a socket. It may be root's and this user's own; and
+/// that of another user if the socket, or a folder on the way to it, belongs to them and only somebody trusted can
+/// have put it there. `/run/pinwatch` of the user pinwatch passes, because only root can write to `/run`;
+/// `/tmp/pinwatch-1000` of any other user does not, because everybody can write to `/tmp`.
+///
+/// # Errors
+/// It may not, or the way can't be looked at.
+pub fn check_server(socket: &Path, user: u32) -> Result<(), PathError> {
+    let mut trusted = vec![ROOT, geteuid().as_raw()];
+    let absolute = std::path::absolute(socket).map_err(failed("look at", socket))?;
+    let names = |path: &Path| -> Vec<OsString> {
+        path.components().rev().map(|component| component.as_os_str().to_owned()).collect()
+    };
+    // The last one first; links add theirs.
+    let mut to_go = names(&absolute);
+    let (mut at, mut links) = (PathBuf::new(), 0);
+    while let Some(name) = to_go.pop() {
+        let entry = at.join(&name);
+        let metadata = fs::symlink_metadata(&entry).map_err(failed("look at", &entry))?;
+        if name == "/" || name == ".." {
+            // Leads to nothing that whoever owns the folder could have chosen.
+            at = entry;
+            continue;
+        }
+        let owner = metadata.uid();
+        if !trusted.contains(&owner) {
+            if others_write(&fs::symlink_metadata(&at).map_err(failed("look at", &at))?) {
+                return Err(PathError::Planted { path: entry, owner });
+            }
+            trusted.push(owner);
+        }
+        if metadata.is_symlink() {
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(failed("follow the links of", socket)(Errno::LOOP.into()));
+            }
+            to_go.extend(names(&fs::read_link(&entry).map_err(failed("look at", &entry))?));
+        } else {
+            at = entry;
+        }
+    }
+    if trusted.contains(&user) {
+        return Ok(());
+    }
+    Err(PathError::Server { socket: socket.to_owned(), user })
+}
+
+/// The folder that a file is in.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,5 +310,125 @@ mod tests {
         std::os::unix::fs::symlink(&away, &path).unwrap();
         assert_ne!(FileId::at(&path).unwrap(), Some(id), "a link to the file is not the file");
         assert_eq!(FileId::at(&away).unwrap(), Some(id));
+    }
+
+    const SERVICE: u32 = 4242;
+    const MALLORY: u32 = 6666;
+
+    /// A folder with this owner and mode; `None`, said aloud, where only root could make it.
+    fn make(path: &Path, owner: u32, mode: u32) -> Option<()> {
+        fs::create_dir(path).unwrap();
+        give(path, owner)?;
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        Some(())
+    }
+
+    fn give(path: &Path, owner: u32) -> Option<()> {
+        let given = std::os::unix::fs::lchown(path, Some(owner), None);
+        given.map_err(|_| eprintln!("SKIPPED: only root can give a file to another user")).ok()
+    }
+
+    /// Whether each of these users may serve at a socket of this owner.
+    fn may_serve(socket: &Path, owner: u32, users: &[u32]) -> Vec<bool> {
+        if !socket.exists() {
+            fs::write(socket, "").unwrap();
+        }
+        give(socket, owner).unwrap();
+        users.iter().map(|user| check_server(socket, *user).is_ok()).collect()
+    }
+
+    #[test]
+    fn a_server_is_trusted_if_only_somebody_trusted_can_have_put_its_socket_there() {
+        let base = tempfile::tempdir().unwrap();
+        let (run, tmp) = (base.path().join("run"), base.path().join("tmp"));
+        let Some(()) = make(&run, 0, 0o755) else { return };
+        make(&tmp, 0, 0o1777).unwrap();
+        let users = [0, SERVICE, MALLORY];
+        let (only_root, with_service, nobody) =
+            ([true, false, false], [true, true, false], [false, false, false]);
+
+        // As the package and systemd make it: root made the folder for the service.
+        make(&run.join("pinwatch"), SERVICE, 0o755).unwrap();
+        assert_eq!(may_serve(&run.join("pinwatch/sock"), SERVICE, &users), with_service);
+        assert_eq!(may_serve(&run.join("root.sock"), 0, &users), only_root);
+        // Given away by root, as SocketUser= does.
+        assert_eq!(may_serve(&run.join("given.sock"), SERVICE, &users), with_service);
+
+        // Everybody can make these.
+        make(&tmp.join("pinwatch-0"), MALLORY, 0o700).unwrap();
+        assert_eq!(may_serve(&tmp.join("pinwatch-0/sock"), MALLORY, &users), nobody);
+        assert_eq!(may_serve(&tmp.join("mallory.sock"), MALLORY, &users), nobody);
+        make(&tmp.join("ours"), 0, 0o700).unwrap();
+        assert_eq!(may_serve(&tmp.join("ours/sock"), 0, &users), only_root);
+        make(&tmp.join("shared"), 0, 0o770).unwrap();
+        assert_eq!(may_serve(&tmp.join("shared/sock"), MALLORY, &users), nobody);
+        assert_eq!(may_serve(&tmp.join("shared/ours"), 0, &users), only_root);
+    }
+
+    #[test]
+    fn a_link_on_the_way_is_followed_only_where_somebody_trusted_put_it() {
+        let base = tempfile::tempdir().unwrap();
+        let (run, tmp) = (base.path().join("run"), base.path().join("tmp"));
+        let Some(()) = make(&run, 0, 0o755) else { return };
+        make(&tmp, 0, 0o1777).unwrap();
+        // Mallory has a folder where only root puts any, and leads others to it.
+        make(&run.join("mallory"), MALLORY, 0o755).unwrap();
+        fs::write(run.join("mallory/sock"), "").unwrap();
+        for (link, owner, trusted) in [("mine", 0, true), ("planted", MALLORY, false)] {
+            let link = tmp.join(link);
+            std::os::unix::fs::symlink("../run/mallory", &link).unwrap();
+            give(&link, owner).unwrap();
+            assert_eq!(check_server(&link.join("sock"), MALLORY).is_ok(), trusted, "{}", link.display());
+            let dotted = run.join("..").join("tmp").join(link.file_name().unwrap()).join("sock");
+            assert_eq!(check_server(&dotted, MALLORY).is_ok(), trusted, "{}", dotted.display());
+        }
+        std::os::unix::fs::symlink("loop", run.join("loop")).unwrap();
+        assert!(check_server(&run.join("loop/sock"), 0).is_err());
+    }
+
+    #[test]
+    fn only_a_regular_file_of_somebody_trusted_is_opened_and_nothing_is_made_elsewhere() {
+        let base = tempfile::tempdir().unwrap();
+        let path = |name: &str| base.path().join(name);
+        let open = |name: &str| open_own(&path(name), OpenOptions::new().create(true));
+        let made = open("new").unwrap().unwrap();
+        assert_eq!(made.metadata().unwrap().mode() & 0o777, 0o600);
+        assert!(open_own(&path("none"), &mut OpenOptions::new()).unwrap().is_none());
+
+        for target in ["new", "nowhere"] {
+            let _ = fs::remove_file(path("link"));
+            std::os::unix::fs::symlink(path(target), path("link")).unwrap();
+            assert!(matches!(open("link"), Err(PathError::Link(_))));
+        }
+        assert!(!path("nowhere").exists());
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            path("fifo"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        assert!(matches!(open("fifo"), Err(PathError::NotAFile(_))));
+        let Some(()) = give(&path("new"), MALLORY) else { return };
+        assert!(matches!(open("new"), Err(PathError::FileOfOthers { owner: MALLORY, .. })));
+        // Root helps a service with its files.
+        give(base.path(), MALLORY).unwrap();
+        assert!(open("new").is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_lock_file_that_its_holder_removed_is_not_taken_for_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let first = take_lock_file(&path).await.unwrap().unwrap();
+        assert!(take_lock_file(&path).await.unwrap().is_none());
+        // Who waits has the old file open already.
+        let waiting = open_own(&path, &mut OpenOptions::new()).unwrap().unwrap();
+        fs::remove_file(&path).unwrap();
+        drop(first);
+        assert!(try_lock(&waiting).unwrap() && !is_at(&path, &waiting).unwrap());
+        let next = take_lock_file(&path).await.unwrap().unwrap();
+        assert!(is_at(&path, &next).unwrap());
     }
 }

@@ -4,6 +4,7 @@
 
 mod harness;
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 
 use harness::{Api, Daemon, Home, all_delivered, assert_each_once, pins, submit, try_submit, until};
@@ -77,6 +78,24 @@ killed! {
     at_a_stop_before_the_store_is_flushed: At::Stop, "stopped-taking-and-not-flushed", 1;
     at_a_stop_before_the_sinks_are: At::Stop, "told-sinks-to-finish", 1;
     at_a_stop_before_the_store_is_closed: At::Stop, "sinks-finished-and-store-open", 1;
+}
+
+#[test]
+fn the_socket_is_never_open_to_more_than_its_mode_says_not_even_before_it_is_listened_at() {
+    let api = Api::start();
+    let home = Home::new(&api.base_url());
+    for mode in [0o600, 0o660] {
+        let run = home.command();
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "umask 0; exec \"$0\" \"$@\""]).arg(run.get_program()).args(run.get_args());
+        command.args(["--set", &format!("intake.mode={mode:04o}")]).env("PINWATCH_FAULT", "socket-bound");
+        let status = Daemon::spawn(command, &home.socket(), &home.log()).wait();
+        assert_eq!(status.signal(), Some(9), "it ended with {status}");
+        let file = std::fs::symlink_metadata(home.socket()).expect("it is bound");
+        assert_eq!(file.permissions().mode() & 0o777, mode);
+    }
+    // What was left behind is stale, and its lock is free.
+    home.start().stop();
 }
 
 fn dies_and_loses_nothing(at: At, fault: &str, renamed: bool) {

@@ -183,7 +183,7 @@ impl Daemon {
             Kind::Shared(joining) => joining.while_renewing(starting).await?,
         }
 
-        let socket = listen(outside.socket.take(), &config.intake)?;
+        let socket = listen(outside.socket.take(), &config.intake).await?;
         let listener = http::Listener::bind(config).await?;
         let mut parts = Parts::new();
         let (renewing, stopped) = (client.clone().renew_connections(), stop.clone());
@@ -237,6 +237,7 @@ impl Daemon {
             clock: clock.clone(),
             deadline: deadline_seen,
             health: health.clone(),
+            socket: socket.trouble(),
             stop: stop.clone(),
             connections: Arc::default(),
         };
@@ -373,8 +374,8 @@ async fn broke(member: &mut Option<Member>) -> &'static str {
 }
 
 /// Listens at the socket that systemd passed, else at one of its own.
-fn listen(passed: Option<Passed>, intake: &config::Intake) -> Result<Socket, SocketError> {
-    let Some(passed) = passed else { return Socket::bind(&intake.socket, intake.mode) };
+async fn listen(passed: Option<Passed>, intake: &config::Intake) -> Result<Socket, SocketError> {
+    let Some(passed) = passed else { return Socket::bind(&intake.socket, intake.mode).await };
     if let Some(path) = passed.path().filter(|path| *path != intake.socket) {
         warn!(
             passed = %path.display(),

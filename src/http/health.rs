@@ -90,6 +90,11 @@ pub async fn ready(server: &Server) -> Ready {
         let what = format!("the store can't be written: {}", trouble.what);
         reasons.push(Reason::new("store_failing", Status::NotReady, what).since(since));
     }
+    if let Some(trouble) = services.socket.borrow().clone() {
+        let since = services.clock.wall() - trouble.since.elapsed();
+        let what = format!("clients don't reach the socket: {}", trouble.what);
+        reasons.push(Reason::new("socket_lost", Status::NotReady, what).since(since));
+    }
     if let Some(cluster) = &services.cluster
         && let Some((since, what)) = cluster.state.borrow().trouble.clone()
     {

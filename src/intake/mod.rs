@@ -27,7 +27,7 @@ use tracing::{error, warn};
 
 pub use lines::MAX_LINE;
 pub use request::{Code, Request, parse};
-pub use socket::{Passed, Socket, SocketError};
+pub use socket::{Passed, Socket, SocketError, SocketTrouble};
 
 use crate::clock::Clock;
 use crate::cluster::Cluster;
@@ -51,6 +51,8 @@ pub struct Services {
     /// `schedule.deadline`, which a reload can change.
     pub deadline: watch::Receiver<Duration>,
     pub health: Health,
+    /// Why clients don't reach the socket, if they don't.
+    pub socket: watch::Receiver<Option<SocketTrouble>>,
     pub stop: CancellationToken,
     /// Connections that are open, for `stats`.
     pub connections: Arc<AtomicUsize>,
@@ -58,7 +60,7 @@ pub struct Services {
 
 /// Serves connections until `services.stop`, then until each had its last answer. Owns every connection's
 /// task.
-pub async fn serve(socket: Socket, max_connections: usize, services: Services) {
+pub async fn serve(mut socket: Socket, max_connections: usize, services: Services) {
     let permits = Arc::new(Semaphore::new(max_connections));
     let room = SharedRoom::default();
     let mut connections = JoinSet::new();
@@ -70,8 +72,8 @@ pub async fn serve(socket: Socket, max_connections: usize, services: Services) {
                 log_if_broken(ended);
                 continue;
             }
-            accepted = socket.listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+            accepted = socket.accept() => match accepted {
+                Ok(stream) => stream,
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_REST).await;

@@ -1,46 +1,76 @@
 //! The socket: systemd's, if it passes one, and left to it; else a file of our own, made with its mode, taken
-//! over from a dead daemon, never from a live one.
+//! over from a dead daemon, never from a live one, and made anew when it was removed.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use listenfd::ListenFd;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use thiserror::Error;
-use tokio::net::UnixListener;
-use tracing::warn;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use crate::fault::fault_point;
+use crate::paths::{self, FileId, PathError};
+
+/// Connections that may wait to be accepted; the kernel's own limit (net.core.somaxconn) is below or above it.
+const BACKLOG: i32 = 1024;
+
+/// How often to compare what is at the socket's path with the socket.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Why the socket can't be listened at.
 #[derive(Debug, Error)]
 pub enum SocketError {
     #[error("another daemon listens at {0}: stop it first, or give this one another `intake.socket`")]
     Live(PathBuf),
+    #[error("another daemon is starting at {0}: stop it first, or give this one another `intake.socket`")]
+    Starting(PathBuf),
     #[error("{0} exists and is not a socket; it was left as it is. Give another `intake.socket`")]
     NotASocket(PathBuf),
-    #[error(
-        "the folder {path} belongs to user {owner}, who could put another socket in the place of this one: make it \
-         yours, or give another `intake.socket`"
-    )]
-    FolderOfOthers { path: PathBuf, owner: u32 },
+    #[error("{0}. This is about `intake.socket`")]
+    Path(#[from] PathError),
     #[error("the socket that was passed (LISTEN_FDS) can't be used: {0}. Check the .socket unit")]
     Passed(String),
     #[error("can't {doing} {path}: {source}")]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
 }
 
-/// A listening socket that removes its file when it is dropped, if it made it and the file is still its own.
+/// Why clients don't reach the socket, and since when.
+#[derive(Debug, Clone)]
+pub struct SocketTrouble {
+    pub since: Instant,
+    pub what: Arc<str>,
+}
+
+/// A listening socket. It removes its file when it is dropped, if it made it and the file is still its own.
 #[derive(Debug)]
 pub struct Socket {
-    pub listener: UnixListener,
-    /// What it made: the path and the inode.
-    own: Option<(PathBuf, u64)>,
+    listener: UnixListener,
+    /// Where its file is, if it has one.
+    file: Option<SocketFile>,
+    look: Interval,
+    trouble: watch::Sender<Option<SocketTrouble>>,
+}
+
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    id: FileId,
+    /// The permission bits; `None` for a socket that was passed, whose file is left alone.
+    made_with: Option<u32>,
 }
 
 /// A socket that systemd listened at before us, and will after us.
 #[derive(Debug)]
-pub struct Passed(std::os::unix::net::UnixListener);
+pub struct Passed(StdListener);
 
 impl Passed {
     /// Takes it from the environment, if there is one. To be called before there are threads: it takes the
@@ -68,51 +98,102 @@ impl Passed {
 
 impl Socket {
     /// Uses a socket that was passed, as it is. Must be called within a tokio runtime.
-    pub fn adopt(Passed(listener): Passed) -> Result<Self, SocketError> {
+    pub fn adopt(passed: Passed) -> Result<Self, SocketError> {
+        let file = passed.path().and_then(|path| {
+            let id = FileId::at(&path).ok().flatten()?;
+            Some(SocketFile { path, id, made_with: None })
+        });
+        let Passed(listener) = passed;
         let adopted = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
         let listener = adopted.map_err(|error| SocketError::Passed(error.to_string()))?;
-        Ok(Self { listener, own: None })
+        Ok(Self::new(listener, file))
     }
 
-    /// Listens at `path` with the permission bits `mode`. Must be called within a tokio runtime.
-    pub fn bind(path: &Path, mode: u32) -> Result<Self, SocketError> {
-        let io = |doing| move |source| SocketError::Io { doing, path: path.to_owned(), source };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            // For everybody to pass: the socket's own mode says who may use it.
-            let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
-            made.map_err(|source| SocketError::Io {
-                doing: "make the folder",
-                path: folder.to_owned(),
-                source,
-            })?;
+    /// Listens at `path` with the permission bits `mode`.
+    pub async fn bind(path: &Path, mode: u32) -> Result<Self, SocketError> {
+        let (listener, id) = bind(path, mode).await?;
+        let file = SocketFile { path: path.to_owned(), id, made_with: Some(mode) };
+        Ok(Self::new(listener, Some(file)))
+    }
+
+    fn new(listener: UnixListener, file: Option<SocketFile>) -> Self {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { listener, file, look, trouble: watch::Sender::new(None) }
+    }
+
+    /// Why clients don't reach it now; `None` if they do.
+    pub fn trouble(&self) -> watch::Receiver<Option<SocketTrouble>> {
+        self.trouble.subscribe()
+    }
+
+    /// Waits for the next connection, and meanwhile sees to it that the socket's file is there.
+    pub async fn accept(&mut self) -> io::Result<UnixStream> {
+        loop {
+            tokio::select! {
+                // In this order: a new listener takes over from one that has no connection waiting.
+                biased;
+                accepted = self.listener.accept() => return accepted.map(|(stream, _)| stream),
+                _ = self.look.tick() => self.look_at_file().await,
+            }
         }
-        refuse_folder_of_others(path)?;
-        remove_stale(path)?;
-        // Bound under another name and renamed when its mode is right: at no moment is it open to more than
-        // it should be, and nobody finds a socket that is not listened at.
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(format!(".{}", std::process::id()));
-        let temporary = PathBuf::from(temporary);
-        let _ = fs::remove_file(&temporary);
-        let listener = std::os::unix::net::UnixListener::bind(&temporary).map_err(io("listen at"))?;
-        let placed = (|| {
-            fs::set_permissions(&temporary, fs::Permissions::from_mode(mode))?;
-            fs::rename(&temporary, path)?;
-            listener.set_nonblocking(true)?;
-            Ok((fs::symlink_metadata(path)?.ino(), UnixListener::from_std(listener)?))
-        })();
-        let (inode, listener) = placed.map_err(|source| {
-            let _ = fs::remove_file(&temporary);
-            io("listen at")(source)
-        })?;
-        Ok(Self { listener, own: Some((path.to_owned(), inode)) })
+    }
+
+    /// Makes a file of our own anew if it is gone, and reports what else is wrong.
+    async fn look_at_file(&mut self) {
+        let Some(SocketFile { path, id, made_with }) = &mut self.file else { return };
+        let found = FileId::at(path);
+        let wrong = match (&found, *made_with) {
+            (Ok(Some(found)), _) if found == id => None,
+            (_, Some(mode)) => match bind(path, mode).await {
+                Ok((listener, new)) => {
+                    (self.listener, *id) = (listener, new);
+                    warn!(path = %path.display(), "the socket's file was removed or replaced; it was made anew");
+                    None
+                }
+                Err(error) => {
+                    Some(format!("its file was removed or replaced, and can't be made anew: {error}"))
+                }
+            },
+            (found, None) => {
+                let path = path.display();
+                let how = match found {
+                    Ok(None) => format!("{path} was removed"),
+                    Ok(Some(_)) => format!("there is another file at {path} now"),
+                    Err(error) => format!("can't look at {path}: {error}"),
+                };
+                Some(format!(
+                    "{how}: restart what passed the socket (systemctl restart pinwatch.socket pinwatch.service)"
+                ))
+            }
+        };
+        self.tell(wrong);
+    }
+
+    /// Notes what is wrong, and logs it when it changes.
+    fn tell(&self, wrong: Option<String>) {
+        self.trouble.send_if_modified(|trouble| match (&trouble, wrong) {
+            (None, None) => false,
+            (Some(_), None) => {
+                info!("clients reach the socket again");
+                *trouble = None;
+                true
+            }
+            (Some(known), Some(wrong)) if *known.what == *wrong => false,
+            (known, Some(wrong)) => {
+                error!(error = %wrong, "clients don't reach the socket");
+                let since = known.as_ref().map_or_else(Instant::now, |known| known.since);
+                *trouble = Some(SocketTrouble { since, what: wrong.into() });
+                true
+            }
+        });
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Some((path, inode)) = &self.own
-            && fs::symlink_metadata(path).is_ok_and(|file| file.ino() == *inode)
+        if let Some(SocketFile { path, id, made_with: Some(_) }) = &self.file
+            && FileId::at(path).is_ok_and(|found| found == Some(*id))
             && let Err(error) = fs::remove_file(path)
         {
             warn!(%error, path = %path.display(), "the socket's file could not be removed");
@@ -120,25 +201,70 @@ impl Drop for Socket {
     }
 }
 
-/// Whoever owns the folder can swap the socket, and read every PIN: without `$XDG_RUNTIME_DIR` the folder is one
-/// in /tmp whose name anybody can foresee and take.
-fn refuse_folder_of_others(path: &Path) -> Result<(), SocketError> {
-    let Some(folder) = path.parent() else { return Ok(()) };
-    let Ok(metadata) = fs::metadata(folder) else { return Ok(()) };
-    let owner = metadata.uid();
-    if owner == 0 || owner == rustix::process::geteuid().as_raw() {
-        return Ok(());
+/// The lock that one daemon at a time has while it makes the socket's file; its own file is there no longer.
+struct Turn {
+    path: PathBuf,
+    _lock: fs::File,
+}
+
+impl Turn {
+    async fn take(socket: &Path) -> Result<Self, SocketError> {
+        let mut path = socket.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let lock = paths::take_lock_file(&path).await?;
+        let lock = lock.ok_or_else(|| SocketError::Starting(socket.to_owned()))?;
+        Ok(Self { path, _lock: lock })
     }
-    Err(SocketError::FolderOfOthers { path: folder.to_owned(), owner })
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // One that stays does no harm: the next daemon locks it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Makes the socket's file and listens at it.
+async fn bind(path: &Path, mode: u32) -> Result<(UnixListener, FileId), SocketError> {
+    let folder = paths::folder_of(path);
+    // For everybody to pass: the socket's own mode says who may use it.
+    paths::make_folder(folder, 0o755)?;
+    paths::check_folder(folder)?;
+    let _turn = Turn::take(path).await?;
+    remove_stale(path).await?;
+    let made = listen(path, mode).and_then(|listener| {
+        let id = FileId::at(path)?.ok_or(io::ErrorKind::NotFound)?;
+        Ok((UnixListener::from_std(listener)?, id))
+    });
+    made.map_err(|source| SocketError::Io { doing: "listen at", path: path.to_owned(), source })
+}
+
+/// Bound under its final name: systemd-tmpfiles takes a socket for a dead one if the kernel has no listener of that
+/// name, so a renamed one would be cleaned away.
+fn listen(path: &Path, mode: u32) -> io::Result<StdListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // The file is made with the socket's own mode, less the umask: at no moment may more than `mode` says use it.
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(mode))?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    fault_point!("socket-bound");
+    let listening = fs::set_permissions(path, Permissions::from_mode(mode))
+        .and_then(|()| Ok(rustix::net::listen(&socket, BACKLOG)?));
+    if let Err(error) = listening {
+        let _ = fs::remove_file(path);
+        return Err(error);
+    }
+    Ok(socket.into())
 }
 
 /// Removes a socket that nobody listens at any more.
-fn remove_stale(path: &Path) -> Result<(), SocketError> {
+async fn remove_stale(path: &Path) -> Result<(), SocketError> {
     let Ok(file) = fs::symlink_metadata(path) else { return Ok(()) };
     if !file.file_type().is_socket() {
         return Err(SocketError::NotASocket(path.to_owned()));
     }
-    match UnixStream::connect(path) {
+    match UnixStream::connect(path).await {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).or_else(|error| match error.kind() {
                 io::ErrorKind::NotFound => Ok(()),
@@ -150,51 +276,112 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
             })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(SocketError::Io { doing: "ask who listens at", path: path.to_owned(), source }),
+        // WouldBlock: somebody listens, and many wait to be accepted.
         Ok(_) => Err(SocketError::Live(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SocketError::Live(path.to_owned())),
+        Err(source) => Err(SocketError::Io { doing: "ask who listens at", path: path.to_owned(), source }),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
 
     #[tokio::test]
     async fn a_stale_socket_is_taken_over_and_a_live_one_never() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/pinwatch.sock");
-        drop(std::os::unix::net::UnixListener::bind(folder.path().join("stale")).unwrap());
-        let stale = Socket::bind(&folder.path().join("stale"), 0o600).unwrap();
+        drop(StdListener::bind(folder.path().join("stale")).unwrap());
+        let stale = Socket::bind(&folder.path().join("stale"), 0o600).await.unwrap();
         assert!(UnixStream::connect(folder.path().join("stale")).is_ok());
         drop(stale);
 
-        let live = Socket::bind(&path, 0o640).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
-        assert!(matches!(Socket::bind(&path, 0o640), Err(SocketError::Live(_))));
+        let live = Socket::bind(&path, 0o640).await.unwrap();
+        assert_eq!(mode(&path), 0o640);
+        assert!(matches!(Socket::bind(&path, 0o640).await, Err(SocketError::Live(_))));
         drop(live);
-        assert!(!path.exists());
+        assert!(fs::read_dir(path.parent().unwrap()).unwrap().next().is_none(), "something is left");
+    }
+
+    #[test]
+    fn of_daemons_that_start_at_once_one_gets_the_socket_and_the_others_leave_it_alone() {
+        for stale in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("pinwatch.sock");
+            if stale {
+                drop(StdListener::bind(&path).unwrap());
+            }
+            let starts = (0..8).map(|_| {
+                let path = path.clone();
+                // Threads and runtimes of their own, as processes would have.
+                std::thread::spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    let bound = runtime.block_on(Socket::bind(&path, 0o600));
+                    (bound, runtime)
+                })
+            });
+            let starts: Vec<_> = starts.collect();
+            let ends: Vec<_> = starts.into_iter().map(|start| start.join().unwrap()).collect();
+            let (bound, refused): (Vec<_>, Vec<_>) = ends.iter().partition(|(bound, _)| bound.is_ok());
+            assert_eq!(bound.len(), 1);
+            for (refused, _) in refused {
+                let refused = refused.as_ref().unwrap_err();
+                assert!(matches!(refused, SocketError::Live(_) | SocketError::Starting(_)), "{refused}");
+            }
+            assert!(UnixStream::connect(&path).is_ok());
+        }
     }
 
     #[tokio::test]
-    async fn a_folder_of_another_user_is_refused() {
+    async fn a_folder_of_another_user_and_one_that_others_can_write_to_are_refused() {
         let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pinwatch.sock");
+        for (mode, refused) in [(0o777, true), (0o770, true), (0o755, false), (0o1777, false)] {
+            fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+            let bound = Socket::bind(&path, 0o600).await;
+            let is_refused = matches!(bound, Err(SocketError::Path(PathError::OpenFolder { .. })));
+            assert_eq!(is_refused, refused, "{mode:o}: {bound:?}");
+        }
         // Only root can give a folder away; anybody else has no way to make this case.
         if std::os::unix::fs::chown(folder.path(), Some(4242), None).is_err() {
             return eprintln!("SKIPPED: only root can give a folder to another user");
         }
-        let refused = Socket::bind(&folder.path().join("pinwatch.sock"), 0o600);
-        assert!(matches!(refused, Err(SocketError::FolderOfOthers { owner: 4242, .. })), "{refused:?}");
+        let refused = Socket::bind(&path, 0o600).await;
+        let expected =
+            matches!(refused, Err(SocketError::Path(PathError::FolderOfOthers { owner: 4242, .. })));
+        assert!(expected, "{refused:?}");
     }
 
     #[tokio::test]
-    async fn a_socket_that_was_passed_is_used_and_its_file_stays() {
+    async fn a_socket_that_was_passed_is_used_and_its_file_stays_and_is_never_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("passed.sock");
-        let passed = Passed(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let passed = Passed(StdListener::bind(&path).unwrap());
         assert_eq!(passed.path().as_deref(), Some(path.as_path()));
-        let socket = Socket::adopt(passed).unwrap();
+        let mut socket = Socket::adopt(passed).unwrap();
         let client = UnixStream::connect(&path).unwrap();
-        assert!(socket.listener.accept().await.is_ok());
+        assert!(socket.accept().await.is_ok());
+        let mut trouble = socket.trouble();
+        assert!(trouble.borrow().is_none());
+        let away = folder.path().join("away");
+        fs::rename(&path, &away).unwrap();
+        let told = tokio::select! {
+            _ = socket.accept() => unreachable!("nobody connects"),
+            told = trouble.wait_for(Option::is_some) => told.unwrap().clone().unwrap(),
+        };
+        assert!(told.what.contains("was removed"), "{}", told.what);
+        assert!(!path.exists());
+        fs::rename(&away, &path).unwrap();
+        tokio::select! {
+            _ = socket.accept() => unreachable!("nobody connects"),
+            told = trouble.wait_for(Option::is_none) => drop(told.unwrap()),
+        }
         drop((client, socket));
         assert!(path.exists());
     }
@@ -204,7 +391,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes.txt");
         fs::write(&path, "mine").unwrap();
-        assert!(matches!(Socket::bind(&path, 0o600), Err(SocketError::NotASocket(_))));
+        assert!(matches!(Socket::bind(&path, 0o600).await, Err(SocketError::NotASocket(_))));
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     }
 }

@@ -223,6 +223,7 @@ mod tests {
             writer,
             clock,
             deadline: watch::channel(Duration::ZERO).1,
+            socket: watch::channel(None).1,
             health: Health::default(),
             stop: CancellationToken::new(),
             connections: Arc::default(),
