@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::protocol::{Envelope, Refusal, Request, Tailed};
+use crate::paths::{self, PathError};
 
 /// The longest answer that is read. Far over a record, which holds metadata of less than a request line's
 /// 64 KiB; a page of `list` is the longest.
@@ -51,6 +52,8 @@ pub enum ConnectError {
         .0.display()
     )]
     PermissionDenied(PathBuf),
+    #[error("the daemon at {} is not trusted, and nothing was sent to it: {problem}", path.display())]
+    Untrusted { path: PathBuf, problem: PathError },
     #[error("can't connect to {}: {error}", path.display())]
     Other { path: PathBuf, error: io::Error },
 }
@@ -95,7 +98,10 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the daemon that listens at `path`.
+    /// Connects to the daemon that listens at `path`, if whoever listens there may be the daemon.
+    ///
+    /// # Errors
+    /// Nobody listens, or may not be connected to, or is not to be trusted: see [`paths::check_server`].
     pub async fn connect(path: &Path) -> Result<Self, ConnectError> {
         let started = tokio::time::Instant::now();
         let stream = loop {
@@ -116,6 +122,10 @@ impl Client {
                 _ => ConnectError::Other { path, error },
             }
         })?;
+        let peer =
+            stream.peer_cred().map_err(|error| ConnectError::Other { path: path.to_owned(), error })?;
+        paths::check_server(path, peer.uid())
+            .map_err(|problem| ConnectError::Untrusted { path: path.to_owned(), problem })?;
         let (reader, writer) = stream.into_split();
         Ok(Self { lines: Lines::new(reader), writer })
     }

@@ -4,6 +4,7 @@
 
 use std::process::{ExitCode, Termination};
 
+use super::client::ConnectError;
 use super::error::CommandError;
 use crate::daemon::DaemonError;
 
@@ -61,6 +62,7 @@ impl From<&CommandError> for Exit {
             CommandError::Simulate(error) if error.is_usage() => Self::Usage,
             // Found when the client is made, but written in the configuration: `api.ca_file`.
             CommandError::Daemon(DaemonError::Client(_)) => Self::Usage,
+            CommandError::Connect(ConnectError::Untrusted { .. }) => Self::Failed,
             CommandError::Connect(_) => Self::NoDaemon,
             CommandError::Client(error) if error.is_silence() => Self::TimedOut,
             CommandError::Client(_)
