@@ -18,6 +18,9 @@ use super::section::{Section, quoted, redacted};
 use super::wire::{Flag, Span, Text};
 use crate::store::postgres::trusts_anybody;
 
+/// The longest path of a database in bytes: 512 (MAX_PATHNAME of SQLite) less what SQLite keeps for a suffix.
+const LONGEST_PATH: usize = 504;
+
 /// `[store]`
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -115,6 +118,9 @@ impl StoreUrl {
         }
         let path = text.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
         match path {
+            Some(path) if path.len() > LONGEST_PATH => {
+                Err(InvalidStoreUrl("must have a path of at most 504 bytes, which is all that SQLite takes"))
+            }
             Some(path)
                 if path.starts_with('/') && !path.ends_with('/') && !path.contains(['?', '#', '\0']) =>
             {
@@ -167,6 +173,9 @@ mod tests {
 
     #[test]
     fn the_store_is_a_sqlite_file_with_an_absolute_path() {
+        let with_path_of = |bytes: usize| {
+            format!("store.url = \"sqlite:{}{}\"", "/xxx".repeat(100), "x".repeat(bytes - 400))
+        };
         table(&[
             ("the short form is taken", "store.url = \"sqlite:/a/b.db\"", ""),
             ("the long form is taken", "store.url = \"sqlite:///a/b.db\"", ""),
@@ -175,6 +184,8 @@ mod tests {
             ("memory is no store", "store.url = \"sqlite::memory:\"", "store.url: must be \"sqlite:\""),
             ("parameters are refused", "store.url = \"sqlite:/a?mode=ro\"", "store.url: must be \"sqlite:\""),
             ("a path alone is refused", "store.url = \"/a/b.db\"", "store.url: must be \"sqlite:\""),
+            ("504 bytes are taken", &with_path_of(504), ""),
+            ("505 are refused", &with_path_of(505), "store.url: must have a path of at most 504 bytes"),
             ("nothing kept is refused", "store.retention = \"0s\"", "store.retention: must be at least 1s"),
         ]);
         let path = |url: &str| load(&format!("store.url = \"{url}\"")).unwrap().store.url.to_string();

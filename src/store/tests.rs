@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
 
 use super::*;
 use crate::outcome::{Ending, Verdict};
@@ -10,6 +13,10 @@ use crate::outcome::{Ending, Verdict};
 fn commits(database: &Path) -> u64 {
     let note = fs::read_to_string(database.with_extension("db.lock")).unwrap();
     note.trim().parse().unwrap()
+}
+
+fn new(pin: PinId, now: Timestamp) -> NewPin {
+    NewPin { pin, reference: None, metadata: None, submitted_at: now, deadline_at: now, again: false }
 }
 
 #[tokio::test]
@@ -25,15 +32,7 @@ async fn a_search_for_old_outcomes_that_finds_none_writes_nothing() {
     assert_eq!(commits(&path), 0);
 
     let pin: PinId = "A".parse().unwrap();
-    let new = NewPin {
-        pin: pin.clone(),
-        reference: None,
-        metadata: None,
-        submitted_at: now,
-        deadline_at: now,
-        again: false,
-    };
-    writer.submit(vec![new]).await.unwrap();
+    writer.submit(vec![new(pin.clone(), now)]).await.unwrap();
     let verdict =
         Verdict { pin, ending: Ending::Cancelled, deliveries: None, error: None, polls: 0, finished_at: now };
     writer.try_finish(verdict).unwrap();
@@ -48,5 +47,68 @@ async fn a_search_for_old_outcomes_that_finds_none_writes_nothing() {
     drop(writer);
     while told.recv().await.is_some() {}
     store.close().await;
+    assert_eq!(task.await.unwrap(), 0);
+}
+
+/// A database that is moved away, once, just as something is committed.
+struct Moving {
+    inner: Box<dyn Writes>,
+    leaves: bool,
+    is_away: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Writes for Moving {
+    fn in_flight(&self) -> usize {
+        self.inner.in_flight()
+    }
+
+    fn last_seq(&self) -> i64 {
+        self.inner.last_seq()
+    }
+
+    async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, Unavailable> {
+        let applied = self.inner.apply(work, max_in_flight).await;
+        self.is_away.store(std::mem::take(&mut self.leaves), Ordering::Relaxed);
+        applied
+    }
+
+    async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, Unavailable> {
+        self.inner.register_sink(name, from_oldest).await
+    }
+
+    async fn in_place(&mut self) -> Result<(), Unavailable> {
+        if self.is_away.load(Ordering::Relaxed) { Err(Unavailable("moved".into())) } else { Ok(()) }
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), Unavailable> {
+        self.inner.close().await
+    }
+}
+
+#[tokio::test]
+async fn what_was_committed_as_its_file_was_moved_away_is_polled_and_not_acked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pinwatch.db");
+    let (_store, inner) = super::open_sqlite(&path).await.unwrap().load(|_| {}).await.unwrap();
+    let is_away = Arc::new(AtomicBool::new(false));
+    let (committed, mut told) = tokio::sync::mpsc::channel::<Committed>(16);
+    let moving = Moving { inner, leaves: true, is_away: is_away.clone() };
+    let (writer, task) = Writer::new(Box::new(moving), committed, 10);
+    let task = tokio::spawn(task.run());
+    let pin: PinId = "A".parse().unwrap();
+    let submit = || writer.submit(vec![new(pin.clone(), Timestamp::now())]);
+    let refused = submit().await.unwrap_err();
+    assert_eq!(&*refused.0, "moved");
+    assert!(writer.trouble().is_some());
+    assert!(matches!(&told.recv().await, Some(Committed::Accepted(pins)) if pins[0].pin == pin));
+    // Nor is anything written while it is away.
+    assert!(writer.flush().await.is_err() && submit().await.is_err());
+    assert_eq!(commits(&path), 1);
+    is_away.store(false, Ordering::Relaxed);
+    // Its file, at its place again, has it.
+    assert_eq!(submit().await.unwrap(), [Submitted::Duplicate]);
+    assert!(writer.trouble().is_none());
+    drop(writer);
     assert_eq!(task.await.unwrap(), 0);
 }

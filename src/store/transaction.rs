@@ -122,6 +122,14 @@ pub trait Writes: Send {
     /// Registers a sink, if it is new, with its first cursor; gives its cursor.
     async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, Unavailable>;
 
+    /// Checks that what is written is where the next start looks for it.
+    ///
+    /// # Errors
+    /// It is not: then nothing is to be written, and nothing that was is to be acknowledged.
+    async fn in_place(&mut self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+
     /// Ends the connection in good order.
     async fn close(self: Box<Self>) -> Result<(), Unavailable>;
 }

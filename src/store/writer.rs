@@ -38,6 +38,9 @@ const GATHER: Duration = Duration::from_millis(5);
 /// How long after a failed transaction the next is tried, when nothing else asks for one.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How often to see whether the store's files are where they should be, when nobody writes.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// How long changes may wait at a stop for a store that can't be written.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -255,6 +258,10 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                     tokio::time::sleep(RETRY).await;
                 }
             }
+            if let Err(unavailable) = self.connection.in_place().await {
+                self.failed(unavailable, &mut work, &mut waiting);
+                continue;
+            }
             let well = self.trouble.borrow().is_none();
             if work.is_empty() && well {
                 // Somebody only wanted to know that all is durable: it is.
@@ -268,8 +275,13 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
             match result {
                 Ok(applied) => {
                     metrics::committed(work.changes(), begun);
-                    self.succeeded();
                     work = Transaction::default();
+                    // The schedule hears of the commit in any case, but nobody else does if the file was moved away
+                    // meanwhile: the next start would not find it.
+                    match self.connection.in_place().await {
+                        Ok(()) => self.succeeded(),
+                        Err(unavailable) => self.failed(unavailable, &mut work, &mut waiting),
+                    }
                     self.publish(applied, &mut waiting).await;
                 }
                 Err(error) => self.failed(error, &mut work, &mut waiting),
@@ -282,19 +294,13 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         lost
     }
 
-    /// Waits for a change and takes with it all that wait behind it; after a failure it waits only so long.
-    /// False when every [`Writer`] is gone.
+    /// Waits for a change, but only so long, and takes with it all that wait behind it. False when every [`Writer`]
+    /// is gone.
     async fn gather(&mut self, work: &mut Transaction, waiting: &mut Waiting) -> bool {
         // While the store fails it is tried even with nothing to write: who waits for it to be well submits nothing.
         let well = self.trouble.borrow().is_none();
-        let first = if work.is_empty() && well {
-            self.changes.recv().await
-        } else {
-            match tokio::time::timeout(RETRY, self.changes.recv()).await {
-                Ok(change) => change,
-                Err(_) => return true,
-            }
-        };
+        let patience = if work.is_empty() && well { LOOK } else { RETRY };
+        let Ok(first) = tokio::time::timeout(patience, self.changes.recv()).await else { return true };
         let Some(first) = first else { return false };
         let mut weight = first.weight();
         add(first, work, waiting);

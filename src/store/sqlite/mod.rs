@@ -6,6 +6,7 @@ mod load;
 mod many;
 mod open;
 mod pins;
+mod place;
 mod read;
 mod recent;
 mod rows;
@@ -51,7 +52,11 @@ impl Writes for WriteConnection {
         Ok(self.register_sink(name, from_oldest).await?)
     }
 
+    async fn in_place(&mut self) -> Result<(), Unavailable> {
+        self.in_place().await
+    }
+
     async fn close(self: Box<Self>) -> Result<(), Unavailable> {
-        Ok((*self).close().await?)
+        (*self).close().await
     }
 }

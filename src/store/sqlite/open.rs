@@ -2,9 +2,8 @@
 //!
 //! Promises to change nothing in a file that is refused.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,15 +11,16 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use thiserror::Error;
-use tokio::time::{Instant, sleep};
 
 use super::super::{InFlight, Store, Writes};
 use super::Reader;
 use super::by_pin::Index;
 use super::load::load;
+use super::place::{self, Claim, LockFile, Place, with_suffix};
 use super::recent::Recent;
-use super::write::{WriteConnection, note_commits};
+use super::write::WriteConnection;
 use crate::fault::fault_point;
+use crate::paths::{self, PathError};
 
 /// `PRAGMA application_id` of our files: "pinw".
 const APPLICATION_ID: i64 = 0x7069_6e77;
@@ -38,10 +38,6 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/store/sqlite/migrations");
 /// Connections that read, for clients' questions and the sinks.
 const READERS: u32 = 4;
 
-/// How long to wait for the lock where somebody has it: of a process that gave it back, a child that is just being made
-/// has it until its exec.
-const LOCK_PATIENCE: Duration = Duration::from_millis(500);
-
 /// The write-ahead log is folded into the file when it has so many pages: 32 MB. A page that many commits change
 /// is written to the file once.
 const CHECKPOINT_AFTER: &str = "8192";
@@ -54,6 +50,12 @@ const WAL_SIZE_LIMIT: &str = "67108864";
 pub enum OpenError {
     #[error("another pinwatch uses the database {path}: stop it first, or give this one another `store.url`")]
     InUse { path: PathBuf },
+    #[error("{0}. This is about `store.url`")]
+    Path(#[from] PathError),
+    #[error(
+        "{path} is not a lock file of pinwatch; it was left as it is. Move it away, or give another `store.url`"
+    )]
+    NotALock { path: PathBuf },
     #[error("can't {doing} {path}: {source}")]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("{path} is not a pinwatch database ({why}); it was left as it is. Give another `store.url`")]
@@ -80,8 +82,7 @@ pub enum OpenError {
 
 /// A database that is open, and whose PINs in flight are still to be read.
 pub struct Unloaded {
-    path: PathBuf,
-    lock: File,
+    place: Place,
     connection: SqliteConnection,
     in_flight: usize,
     commits: i64,
@@ -89,16 +90,16 @@ pub struct Unloaded {
 
 /// Opens the database at `path`, makes it if there is none, and brings its schema up to date.
 pub async fn open(path: &Path) -> Result<Unloaded, OpenError> {
-    let lock = lock_whole(path).await?;
+    let place = hold_whole(path).await?;
     let mut connection = make(path).await?;
     let (commits, in_flight): (i64, i64) =
         sqlx::query_as("SELECT commits, (SELECT count(*) FROM pin) FROM history")
             .fetch_one(&mut connection)
             .await
             .map_err(|error| judge(path, error))?;
-    note_commits(&lock, commits);
+    place.note_commits(commits);
     let in_flight = usize::try_from(in_flight).unwrap_or(0);
-    Ok(Unloaded { path: path.to_owned(), lock, connection, in_flight, commits })
+    Ok(Unloaded { place, connection, in_flight, commits })
 }
 
 impl Unloaded {
@@ -117,7 +118,8 @@ impl Unloaded {
         self,
         take: impl FnMut(InFlight),
     ) -> Result<(Reader, WriteConnection), OpenError> {
-        let Self { path, lock, mut connection, in_flight, commits } = self;
+        let Self { mut place, mut connection, in_flight, commits } = self;
+        let path = place.path().to_owned();
         let judge = |error| judge(&path, error);
         let pins = load(&mut connection, take).await.map_err(judge)?;
         if pins.entries.len() != in_flight {
@@ -131,53 +133,78 @@ impl Unloaded {
                 .map_err(judge)?;
         let index = Index::load(&mut connection, last_seq).await.map_err(judge)?;
         let readers = SqlitePoolOptions::new()
+            // All of them now, and for as long as the daemon runs: another file may come to the path.
+            .min_connections(READERS)
             .max_connections(READERS)
+            .max_lifetime(None)
+            .idle_timeout(None)
             .acquire_timeout(Duration::from_secs(10))
             .connect_with(options(&path).read_only(true).row_buffer_size(1024))
             .await
             .map_err(judge)?;
+        place.opened()?;
         let recent = Recent::new(last_seq);
         let (entries, waiting) = (pins.entries.clone(), index.waiting.clone());
         let reader = Reader { readers, recent: recent.clone(), pins: entries, waiting };
         let next_seq = last_seq + 1;
-        let writer = WriteConnection { connection, lock, pins, next_seq, commits, well: true, recent, index };
+        let writer = WriteConnection {
+            connection,
+            place,
+            pins,
+            next_seq,
+            commits,
+            well: true,
+            saved: false,
+            recent,
+            index,
+        };
         Ok((reader, writer))
     }
 }
 
 /// Opens the database at `path` for somebody who moves what is in it elsewhere, and keeps daemons away from it as
-/// long as the lock is held; `None` if there is none.
-pub async fn open_to_move(path: &Path) -> Result<Option<(SqliteConnection, File)>, OpenError> {
+/// long as the place is held; `None` if there is none.
+pub async fn open_to_move(path: &Path) -> Result<Option<(SqliteConnection, Place)>, OpenError> {
     if !path.exists() {
         return Ok(None);
     }
-    let lock = lock_whole(path).await?;
-    Ok(Some((make(path).await?, lock)))
+    let place = hold_whole(path).await?;
+    Ok(Some((make(path).await?, place)))
 }
 
 /// Keeps daemons away from a `path` where a database is about to come from elsewhere, as long as it is held.
-pub async fn lock_to_make(path: &Path) -> Result<File, OpenError> {
-    let (lock, _) = lock_exclusively(path, &with_suffix(path, ".lock")).await?;
+pub async fn lock_to_make(path: &Path) -> Result<LockFile, OpenError> {
+    prepare_folder(path)?;
+    let (lock, _) = LockFile::take(path).await?;
     // Of whatever was here before.
-    note_commits(&lock, 0);
+    lock.note_commits(0);
     Ok(lock)
 }
 
-/// Takes the lock of a database that is whole, or not there yet.
-async fn lock_whole(path: &Path) -> Result<File, OpenError> {
-    let lock_path = with_suffix(path, ".lock");
-    let (lock, noted) = lock_exclusively(path, &lock_path).await?;
-    let found = inspect(path).await?;
+/// Takes a database that is whole, or makes an empty one.
+async fn hold_whole(path: &Path) -> Result<Place, OpenError> {
+    prepare_folder(path)?;
+    let claim = Claim::take(path).await?;
+    let (found, noted) = (inspect(path).await?, claim.noted);
     if noted > found {
-        return Err(OpenError::LostCommits { path: path.to_owned(), lock: lock_path, found, noted });
+        let lock = claim.lock_path().to_owned();
+        return Err(OpenError::LostCommits { path: path.to_owned(), lock, found, noted });
     }
-    Ok(lock)
+    claim.hold().await
+}
+
+/// Makes the folder for this user alone, if there is none.
+fn prepare_folder(path: &Path) -> Result<(), OpenError> {
+    let folder = paths::folder_of(path);
+    paths::make_folder(folder, 0o700)?;
+    Ok(paths::check_folder_of_files(folder)?)
 }
 
 /// Connects for writing, makes the database if there is none, and brings its schema up to date.
 pub async fn make(path: &Path) -> Result<SqliteConnection, OpenError> {
+    // Not by SQLite, which would let everybody read it.
+    drop(place::make(path)?);
     let mut connection = options(path)
-        .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .pragma("journal_size_limit", WAL_SIZE_LIMIT)
@@ -197,39 +224,6 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .filename(path)
         .busy_timeout(Duration::from_secs(5))
         .disable_statement_logging()
-}
-
-/// Takes the lock that makes this process the only daemon on the file; gives also the number of commits that
-/// was noted in it, 0 where none can be read.
-async fn lock_exclusively(path: &Path, lock_path: &Path) -> Result<(File, i64), OpenError> {
-    let io = |doing, source| OpenError::Io { doing, path: lock_path.to_owned(), source };
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|source| OpenError::Io {
-            doing: "make the folder",
-            path: folder.to_owned(),
-            source,
-        })?;
-    }
-    let mut lock = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(lock_path)
-        .map_err(|source| io("open", source))?;
-    let give_up_at = Instant::now() + LOCK_PATIENCE;
-    while let Err(error) = lock.try_lock() {
-        match error {
-            TryLockError::WouldBlock if Instant::now() < give_up_at => sleep(LOCK_PATIENCE / 50).await,
-            TryLockError::WouldBlock => return Err(OpenError::InUse { path: path.to_owned() }),
-            TryLockError::Error(source) => return Err(io("lock", source)),
-        }
-    }
-    let mut note = String::new();
-    // What can't be read as a note is none: the check is a second line of defence.
-    let _ = lock.by_ref().take(64).read_to_string(&mut note);
-    Ok((lock, note.trim().parse().unwrap_or(0)))
 }
 
 /// Looks at what is there, and changes nothing: is it ours, is it whole, do we know its schema? Gives the number
@@ -380,10 +374,4 @@ const SQLITE_NOTADB: u32 = 26;
 fn primary_code(error: &sqlx::Error) -> Option<u32> {
     let extended: u32 = error.as_database_error()?.code()?.parse().ok()?;
     Some(extended & 0xff)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }

@@ -1,16 +1,14 @@
 //! One transaction: everything that changes the file.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
 use jiff::Timestamp;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 
-use super::super::{Applied, Order, Progress, SavedBrake, Transaction};
+use super::super::{Applied, Order, Progress, SavedBrake, Transaction, Unavailable};
 use super::by_hash::{Entry, hash};
 use super::by_pin::{Index, Step};
 use super::pins::{Pins, Turnover};
+use super::place::{Lost, Place};
 use super::recent::Recent;
 use super::rows::json;
 use crate::fault::fault_point;
@@ -29,13 +27,14 @@ macro_rules! prunable {
 /// The only connection that writes.
 pub struct WriteConnection {
     pub(super) connection: SqliteConnection,
-    /// Held for the life of the daemon; also keeps the number of commits, see [`note_commits`].
-    pub(super) lock: File,
+    pub(super) place: Place,
     pub(super) pins: Pins,
     pub(super) next_seq: i64,
     pub(super) commits: i64,
     /// Whether the last transaction went well.
     pub(super) well: bool,
+    /// Whether the write-ahead log, removed from its path, has been written into the database.
+    pub(super) saved: bool,
     pub(super) recent: Recent,
     pub(super) index: Index,
 }
@@ -89,7 +88,7 @@ impl WriteConnection {
         fault_point!("committed-and-not-noted");
         self.next_seq += applied.finished.len() as i64;
         self.commits += 1;
-        note_commits(&self.lock, self.commits);
+        self.place.note_commits(self.commits);
         self.index.stepped(step);
         let ended = turnover.left.iter().zip(&applied.finished);
         self.index.add(ended.map(|(left, outcome)| Entry::new(left.hash(), outcome.seq)));
@@ -158,18 +157,35 @@ impl WriteConnection {
             .await
     }
 
-    /// Closes the file: the write-ahead log is folded into it.
-    pub async fn close(self) -> Result<(), sqlx::Error> {
-        self.connection.close().await
+    /// Checks that the database's files are where the next start looks for them.
+    pub async fn in_place(&mut self) -> Result<(), Unavailable> {
+        let Err(lost) = self.place.check(self.commits) else {
+            self.saved = false;
+            return Ok(());
+        };
+        let mut told = lost.to_string();
+        if matches!(lost, Lost::Beside(_)) {
+            if !self.saved {
+                // The next start won't find the log, but SQLite still has it open.
+                let busy = sqlx::query_scalar::<_, i64>("PRAGMA wal_checkpoint(FULL)");
+                self.saved = busy.fetch_one(&mut self.connection).await.is_ok_and(|busy| busy == 0);
+            }
+            if self.saved {
+                told.push_str("; what was acknowledged is in the database");
+            }
+        }
+        Err(Unavailable(told.into()))
     }
-}
 
-/// Notes the number of commits beside the database, after the fact and without a sync: it can lag behind the
-/// database but never lead it, unless the database lost commits. So a write-ahead log that was cut or
-/// removed, which SQLite itself takes for a clean end, is noticed at start-up.
-pub(super) fn note_commits(lock: &File, commits: i64) {
-    // A note that can't be written makes the check weaker, not wrong.
-    let _ = lock.write_all_at(format!("{commits:020}\n").as_bytes(), 0);
+    /// Closes the file: the write-ahead log is folded into it.
+    pub async fn close(mut self) -> Result<(), Unavailable> {
+        if let Err(lost) = self.in_place().await {
+            // SQLite would remove the log by its name, whatever has that name now. The process is about to end.
+            std::mem::forget(self.connection);
+            return Err(lost);
+        }
+        Ok(self.connection.close().await?)
+    }
 }
 
 /// Notes how far a sink came.
