@@ -5,8 +5,9 @@
 
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
+use pinwatch::outcome::MAX_KEPT;
 use pinwatch::poll::{
-    LONGEST, MAX_BODY, MAX_DELIVERIES, MAX_DESCRIPTION, MAX_STATUS, MAX_TEXT, Meaning, SHORTEST,
+    LONGEST, MAX_BODY, MAX_DESCRIPTION, MAX_STATUS, MAX_TEXT, Meaning, SHORTEST,
 };
 use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
@@ -43,7 +44,7 @@ fn line(data: &[u8]) -> (&[u8], &[u8]) {
 fn check(meaning: &Meaning, body: &[u8]) {
     match meaning {
         Meaning::Deliveries(deliveries) => {
-            assert!(body.len() <= MAX_BODY && deliveries.len() <= MAX_DELIVERIES);
+            assert!(body.len() <= MAX_BODY && deliveries.len() <= MAX_KEPT);
             for delivery in deliveries {
                 let status = delivery.status.as_str();
                 assert!(!status.is_empty() && status.len() <= MAX_STATUS);

@@ -103,6 +103,46 @@ pub fn deciding(deliveries: &[Delivery], ending: Ending) -> Option<&Delivery> {
         .max_by_key(|delivery| delivery.status.weight())
 }
 
+/// How many deliveries of one answer are kept, in memory and in the record. Infobip has one for each SMS or call of a
+/// PIN, so a handful; the limits are for an API that goes wrong, because every PIN in flight has its own.
+pub const MAX_KEPT: usize = 16;
+
+/// How many bytes the statuses and descriptions of those may have together. The three that decide are kept in any case.
+pub const MAX_KEPT_TEXT: usize = 4096;
+
+/// The deliveries of an answer within [`MAX_KEPT`] and [`MAX_KEPT_TEXT`]: those that decide and the newest, in their
+/// order. Whether any or all are final, and which one decides, is the same as for all of them.
+pub fn kept(mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
+    let text = |delivery: &Delivery| {
+        delivery.status.as_str().len() + delivery.description.as_ref().map_or(0, |text| text.len())
+    };
+    if deliveries.len() <= MAX_KEPT && deliveries.iter().map(text).sum::<usize>() <= MAX_KEPT_TEXT {
+        return deliveries;
+    }
+    let newest_open = deliveries.iter().rposition(|delivery| !delivery.final_status);
+    let deciders = [Ending::Final, Ending::Deadline].map(|ending| {
+        let decider = deciding(&deliveries, ending)?;
+        deliveries.iter().rposition(|delivery| std::ptr::eq(delivery, decider))
+    });
+    let mut keep: Vec<usize> = deciders.into_iter().chain([newest_open]).flatten().collect();
+    keep.sort_unstable();
+    keep.dedup();
+    let mut bytes: usize = keep.iter().map(|at| text(&deliveries[*at])).sum();
+    for (at, delivery) in deliveries.iter().enumerate().rev() {
+        bytes += if keep.contains(&at) { 0 } else { text(delivery) };
+        if keep.len() == MAX_KEPT || bytes > MAX_KEPT_TEXT {
+            break;
+        }
+        if !keep.contains(&at) {
+            keep.push(at);
+        }
+    }
+    let mut at = 0..;
+    deliveries.retain(|_| at.next().is_some_and(|at| keep.contains(&at)));
+    deliveries.shrink_to_fit();
+    deliveries
+}
+
 /// The outcome as one line of JSON, without the newline: the shape fixed in the contract.
 pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) -> String {
     #[derive(Serialize)]
@@ -225,5 +265,48 @@ mod tests {
         assert_eq!(decided(Ending::Final, &resent), serde_json::json!(["MESSAGE_EXPIRED", false]));
         assert_eq!(decided(Ending::Deadline, &resent), serde_json::json!(["MESSAGE_WAITING_DELIVERY", null]));
         assert_eq!(decided(Ending::Deadline, &[]), serde_json::json!([null, null]));
+    }
+
+    #[test]
+    fn of_very_many_deliveries_those_are_kept_that_decide_and_the_newest() {
+        let waiting = |n: usize| Delivery {
+            description: Some(format!("about {n}").into()),
+            ..delivery("MESSAGE_WAITING_DELIVERY", false)
+        };
+        let few: Vec<_> = (0..MAX_KEPT).map(waiting).collect();
+        assert_eq!(kept(few.clone()), few);
+        let mut many: Vec<_> = (0..256).map(waiting).collect();
+        many[3] = delivery("MESSAGE_DELIVERED", true);
+        let kept = kept(many.clone());
+        assert_eq!((kept.len(), &kept[0]), (MAX_KEPT, &many[3]));
+        assert_eq!(kept[1..], many[256 - MAX_KEPT + 1..]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_kept_is_bounded_and_decides_as_all_of_them_do(
+            rows in proptest::collection::vec((0..8usize, proptest::bool::ANY, 0..600usize), 0..60),
+        ) {
+            let statuses = ["MESSAGE_DELIVERED", "MESSAGE_ACCEPTED", "UNDEFINED", "MESSAGE_TELEPORTED",
+                "MESSAGE_WAITING_DELIVERY", "PROCESSING", "MESSAGE_EXPIRED", "SYSTEM_ERROR"];
+            let all: Vec<Delivery> = rows.iter().enumerate().map(|(n, (status, is_final, length))| Delivery {
+                // Each is another one.
+                description: Some(format!("{n:0length$}").into()),
+                ..delivery(statuses[*status], *is_final)
+            }).collect();
+            let kept = kept(all.clone());
+            let is_final = |d: &Delivery| d.final_status;
+            proptest::prop_assert_eq!(kept.iter().all(is_final), all.iter().all(is_final));
+            proptest::prop_assert_eq!(kept.iter().any(is_final), all.iter().any(is_final));
+            for ending in Ending::ALL {
+                proptest::prop_assert_eq!(deciding(&kept, ending), deciding(&all, ending));
+            }
+            proptest::prop_assert_eq!(kept.last(), if kept.len() > 3 { all.last() } else { kept.last() });
+            let mut order = all.iter();
+            proptest::prop_assert!(kept.iter().all(|one| order.any(|other| one == other)));
+            let bytes: usize = kept.iter().map(|d| d.status.as_str().len() + d.description.as_ref().map_or(0, |d| d.len())).sum();
+            proptest::prop_assert!(kept.len() <= MAX_KEPT && (bytes <= MAX_KEPT_TEXT || kept.len() <= 3));
+            proptest::prop_assert!(all.len() > MAX_KEPT || bytes > MAX_KEPT_TEXT / 2 || kept == all);
+        }
     }
 }

@@ -11,13 +11,13 @@ use reqwest::{StatusCode, Url};
 use super::answer;
 use super::error_text::{error_text, harmless, named, said};
 use super::retry_after::{http_date, retry_after};
-use crate::outcome::Delivery;
+use crate::outcome::{self, Delivery};
 
 /// What one poll told, whatever the API, a proxy or the network did. The texts are one short line each,
 /// without control characters and without secrets.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Meaning {
-    /// 200 and understood. May be empty: nothing is known yet.
+    /// 200 and understood; of very many deliveries, those that [`outcome::kept`] keeps. May be empty: nothing is known yet.
     Deliveries(Vec<Delivery>),
     /// 200, but not to be understood, too large or cut off: says what was wrong. So is any other success: it
     /// has no deliveries that could be trusted.
@@ -73,7 +73,7 @@ impl Meaning {
 
 fn deliveries(body: &[u8]) -> Meaning {
     match answer::deliveries(body) {
-        Ok(deliveries) => Meaning::Deliveries(deliveries),
+        Ok(deliveries) => Meaning::Deliveries(outcome::kept(deliveries)),
         Err(fault) => Meaning::Unreadable(match said(body) {
             // Some gateways say 200 and put the error into the body: then that is what is worth reading.
             Some(said) => harmless(&format!("{fault}; it says: {said}")),
