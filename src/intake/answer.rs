@@ -8,13 +8,14 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::elsewhere;
+use super::outgoing::MAX_ANSWER;
 use super::request::Refusal;
 use crate::cluster::View;
 use crate::outcome::{Delivery, Ending, Submission, deciding, rfc3339};
 use crate::pin::PinId;
 use crate::schedule::{Live, Next, Stats};
 use crate::sinks::SinkHealth;
-use crate::store::{AtSink, Failed, InFlight, Outcome, Record, Submitted};
+use crate::store::{AtSink, DeadLetter, Outcome, Page, Record, Submitted};
 
 /// The answer to anything that is refused.
 pub fn refused(refusal: &Refusal) -> String {
@@ -40,11 +41,16 @@ pub fn submitted(pin: &PinId, state: &Submitted, out: &mut Vec<u8>) {
     for part in [r#"{"ok":true,"pinId":""#, pin.as_str(), r#"","state":""#, state_name, "\""] {
         out.extend_from_slice(part.as_bytes());
     }
-    if let Submitted::Finished(record) = state {
+    if let Submitted::Finished(Some(record)) = state {
         out.extend_from_slice(br#","outcome":"#);
         out.extend_from_slice(record.as_bytes());
     }
     out.extend_from_slice(b"}\n");
+}
+
+/// The answer to a submit of a PIN that has this outcome already.
+pub fn finished_before(pin: &PinId, record: &Record) -> String {
+    format!("{{\"ok\":true,\"pinId\":\"{pin}\",\"state\":\"finished\",\"outcome\":{record}}}\n")
 }
 
 /// The answer to a wait.
@@ -179,28 +185,45 @@ pub fn finished(outcome: &Outcome, sinks: &[AtSink], health: &BTreeMap<String, S
 }
 
 /// The answer to a list: PINs with what the schedule knows of them, or with the node that does, and where to go on.
-pub fn list(pins: &[InFlight], live: &[Option<Live>], others: Option<&View>, next: Option<&str>) -> String {
-    let pins: Vec<_> = pins
-        .iter()
-        .zip(live)
-        .map(|(pin, live)| {
-            let mut shown = match (live, others) {
-                (Some(live), _) => state(live),
-                (None, Some(view)) => elsewhere::held_by(elsewhere::holder(view, &pin.pin)),
-                // It ended between the two looks.
-                (None, None) => serde_json::Map::new(),
-            };
-            shown.insert("pinId".into(), pin.pin.as_str().into());
-            shown.insert("submittedAt".into(), rfc3339(pin.submitted_at).into());
-            shown.insert("deadlineAt".into(), rfc3339(pin.deadline_at).into());
-            shown
-        })
-        .collect();
-    let mut answer = serde_json::json!({"ok": true, "pins": pins});
-    if let Some(next) = next {
-        answer["next"] = next.into();
+pub fn list(Page { pins, more }: &Page, live: &[Option<Live>], others: Option<&View>) -> String {
+    let pins = pins.iter().zip(live).map(|((pin, place), live)| {
+        let mut shown = match (live, others) {
+            (Some(live), _) => state(live),
+            (None, Some(view)) => elsewhere::held_by(elsewhere::holder(view, &pin.pin)),
+            // It ended between the two looks.
+            (None, None) => serde_json::Map::new(),
+        };
+        shown.insert("pinId".into(), pin.pin.as_str().into());
+        shown.insert("submittedAt".into(), rfc3339(pin.submitted_at).into());
+        shown.insert("deadlineAt".into(), rfc3339(pin.deadline_at).into());
+        (shown, place.clone())
+    });
+    page("pins", pins, *more)
+}
+
+/// The answer to a question for a list: as many of the items as [`MAX_ANSWER`] allows, each with the place behind which
+/// the next page would begin; `more` is whether there may be any behind the last.
+fn page(name: &str, items: impl Iterator<Item = (impl Serialize, String)>, more: bool) -> String {
+    let mut text = format!("{{\"ok\":true,\"{name}\":[");
+    let (mut next, mut is_cut) = (None, false);
+    for (item, place) in items {
+        let item = json(&item);
+        is_cut = next.is_some() && text.len() + item.len() + place.len() + 64 > MAX_ANSWER;
+        if is_cut {
+            break;
+        }
+        if next.is_some() {
+            text.push(',');
+        }
+        text.push_str(&item);
+        next = Some(place);
     }
-    line(&answer)
+    text.push(']');
+    if let Some(next) = next.filter(|_| more || is_cut) {
+        text.push_str(&format!(",\"next\":{}", json(&next)));
+    }
+    text.push_str("}\n");
+    text
 }
 
 /// A PIN in flight as `show` and `list` tell it.
@@ -244,8 +267,8 @@ fn told(deliveries: &[Delivery]) -> String {
     if statuses.is_empty() { "nothing known yet".into() } else { statuses.join("; ") }
 }
 
-/// The answer to dead_letters: sink, what became of it, the outcome.
-pub fn dead_letters(letters: &[(String, Failed, Outcome)], next: Option<String>) -> String {
+/// The answer to dead_letters; `more` is whether there may be any behind these.
+pub fn dead_letters(letters: &[DeadLetter], more: bool) -> String {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Letter<'a> {
@@ -258,25 +281,20 @@ pub fn dead_letters(letters: &[(String, Failed, Outcome)], next: Option<String>)
         error: Option<&'a str>,
         outcome: Option<&'a RawValue>,
     }
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Answer<'a> {
-        ok: bool,
-        dead_letters: Vec<Letter<'a>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        next: Option<String>,
-    }
-    let letters = letters.iter().map(|(sink, failed, outcome)| Letter {
-        sink,
-        seq: failed.seq,
-        pin_id: &outcome.pin,
-        tries: failed.tries,
-        since: failed.first_try_at.map(rfc3339),
-        last_try_at: failed.last_try_at.map(rfc3339),
-        error: failed.error.as_deref(),
-        outcome: serde_json::from_str(&outcome.record).ok(),
+    let letters = letters.iter().map(|(sink, failed, outcome)| {
+        let letter = Letter {
+            sink,
+            seq: failed.seq,
+            pin_id: &outcome.pin,
+            tries: failed.tries,
+            since: failed.first_try_at.map(rfc3339),
+            last_try_at: failed.last_try_at.map(rfc3339),
+            error: failed.error.as_deref(),
+            outcome: serde_json::from_str(&outcome.record).ok(),
+        };
+        (letter, format!("{sink}/{}", failed.seq))
     });
-    line(&Answer { ok: true, dead_letters: letters.collect(), next })
+    page("deadLetters", letters, more)
 }
 
 /// The answer to what changes a number of deliveries.
@@ -357,7 +375,11 @@ pub fn stats(
 }
 
 pub fn line(value: &impl Serialize) -> String {
-    let mut text = serde_json::to_string(value).expect("maps with string keys always serialize");
+    let mut text = json(value);
     text.push('\n');
     text
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("maps with string keys always serialize")
 }

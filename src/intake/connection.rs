@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
@@ -13,21 +12,18 @@ use tracing::{info, warn};
 
 use super::answer;
 use super::lines::{Line, Lines, MAX_LINE};
-use super::outgoing::{Gone, Outgoing, STALL, SharedRoom, write_out};
+use super::outgoing::{Gone, MAX_ANSWER, Outgoing, PIECE, Pieces, Room, SMALL, STALL, SharedRoom, write_out};
 use super::request::{Code, Refusal, Request, Submit, parse};
 use super::{Services, elsewhere, upkeep};
 use crate::pin::PinId;
 use crate::schedule::Stopping;
-use crate::store::{Fate, NewPin, Outcome, Page, Unavailable};
+use crate::store::{Fate, NewPin, Outcome, Record, Submitted, Unavailable};
 
 /// Submits that are handed to the store together.
 const BATCH: usize = 4096;
 
 /// Cancels that are under way together.
 const CANCELS: usize = 512;
-
-/// Answers are queued in pieces of about this size, in bytes.
-const PIECE: usize = 64 * 1024;
 
 /// Submits that are handed to the store together, in bytes of their lines, about.
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -153,11 +149,22 @@ impl Connection<'_> {
         self.cancel_all(cancels).await
     }
 
-    /// Withdraws PINs that were asked for one after the other, together; answers in that order.
+    /// Withdraws PINs that were asked for one after the other, together; answers in that order when all have ended. A
+    /// large record is not kept until its turn comes, but read again then.
     async fn cancel_all(&mut self, pins: Vec<PinId>) -> Result<(), Gone> {
-        let mut answers: FuturesOrdered<_> = pins.into_iter().map(|pin| self.cancel(pin)).collect();
-        while let Some(answered) = answers.next().await {
-            self.told(answered).await?;
+        let cancels = pins.into_iter().map(async |pin| {
+            let record = self.cancel(&pin).await;
+            (pin, record.map(|record| Some(record).filter(|record| record.len() <= SMALL)))
+        });
+        let ended: Vec<_> = cancels.collect::<FuturesOrdered<_>>().collect().await;
+        for (pin, record) in ended {
+            let room = self.outgoing.room(if matches!(record, Ok(None)) { MAX_ANSWER } else { PIECE }).await?;
+            let record = match record {
+                Ok(Some(record)) => Ok(record),
+                Ok(None) => self.outcome_of(&pin).await.map(|outcome| outcome.record),
+                Err(ended) => Err(ended),
+            };
+            self.told(room, record.map(|record| answer::cancelled(&pin, &record)))?;
         }
         Ok(())
     }
@@ -180,60 +187,74 @@ impl Connection<'_> {
             again: submit.again,
         });
         let result = timeout(STORE_PATIENCE, self.services.writer.submit(new.collect())).await;
-        let mut out = Vec::with_capacity(ids.len() * 96);
+        let mut pieces = Pieces::new(&self.outgoing);
         match result {
-            Ok(Ok(states)) => {
+            Ok(Ok(mut states)) => {
+                forget_most(&mut states);
                 for (pin, state) in ids.iter().zip(&states) {
-                    answer::submitted(pin, state, &mut out);
-                    // An outcome can be long, and the room that answers take is counted a piece at a time.
-                    if out.len() >= PIECE {
-                        self.outgoing.send(std::mem::take(&mut out).into()).await?;
+                    if let Submitted::Finished(None) = state {
+                        pieces.flush()?;
+                        let room = self.outgoing.room(MAX_ANSWER).await?;
+                        let record = self.outcome_of(pin).await.map(|outcome| outcome.record);
+                        self.told(room, record.map(|record| answer::finished_before(pin, &record)))?;
+                    } else {
+                        pieces.add(|out| answer::submitted(pin, state, out)).await?;
                     }
                 }
             }
             Ok(Err(unavailable)) => {
                 let line = answer::refused(&unavailable.into());
-                ids.iter().for_each(|_| out.extend_from_slice(line.as_bytes()));
+                for _ in &ids {
+                    pieces.add(|out| out.extend_from_slice(line.as_bytes())).await?;
+                }
             }
             Err(_) => {
                 let line = answer::refused(&Code::StoreUnavailable.because(
                     "the store did not answer in time: whether the PIN was accepted is not known; submit it again",
                 ));
-                ids.iter().for_each(|_| out.extend_from_slice(line.as_bytes()));
+                for _ in &ids {
+                    pieces.add(|out| out.extend_from_slice(line.as_bytes())).await?;
+                }
             }
         }
-        self.outgoing.send(out.into()).await
+        pieces.flush()
     }
 
     async fn answer(&mut self, request: Request) -> Result<(), Gone> {
-        let answered = match request {
-            // Submits are gathered before they come here.
-            Request::Submit(submit) => return self.submit(vec![submit]).await,
-            Request::Show(pin) => self.show(pin).await,
-            Request::Cancel(pin) => self.cancel(pin).await,
-            Request::Wait { pin, timeout } => self.wait(pin, timeout).await,
-            Request::List { limit, after } => self.list(limit, &after).await,
+        match request {
+            // Submits and cancels are gathered before they come here.
+            Request::Submit(submit) => self.submit(vec![submit]).await,
+            Request::Cancel(pin) => self.cancel_all(vec![pin]).await,
+            Request::Show(pin) => self.reply(in_time(self.show(pin))).await,
+            Request::Wait { pin, timeout } => self.reply(self.wait(pin, timeout)).await,
+            Request::List { limit, after } => self.reply(in_time(self.list(limit, &after))).await,
+            Request::Tail { start, follow } => self.tail(start, follow).await,
             Request::DeadLetters { sink, which, after, limit } => {
-                upkeep::dead_letters(self.services, sink.as_deref(), which, &after, limit).await
+                let letters = upkeep::dead_letters(self.services, sink.as_deref(), which, &after, limit);
+                self.reply(in_time(letters)).await
             }
             Request::Replay { sink, which, only_dead } => {
-                upkeep::replay(self.services, sink, which, only_dead).await
+                self.reply(upkeep::replay(self.services, sink, which, only_dead)).await
             }
-            Request::Drop { sink, which } => upkeep::drop(self.services, sink, which).await,
-            Request::ForgetSink { sink } => upkeep::forget_sink(self.services, sink).await,
-            Request::Stats => self.stats().await,
-            Request::Nodes => elsewhere::nodes(self.services).await,
-            Request::Ping => Ok(answer::pong()),
-            Request::Tail { start, follow } => return self.tail(start, follow).await,
-        };
-        self.told(answered).await
+            Request::Drop { sink, which } => self.reply(upkeep::drop(self.services, sink, which)).await,
+            Request::ForgetSink { sink } => self.reply(upkeep::forget_sink(self.services, sink)).await,
+            Request::Stats => self.reply(in_time(self.stats())).await,
+            Request::Nodes => self.reply(in_time(elsewhere::nodes(self.services))).await,
+            Request::Ping => self.reply(async { Ok(answer::pong()) }).await,
+        }
+    }
+
+    /// Takes room, then has the answer made and sends it.
+    async fn reply(&self, answer: impl Future<Output = Result<String, Ended>>) -> Result<(), Gone> {
+        let room = self.outgoing.room(MAX_ANSWER).await?;
+        self.told(room, answer.await)
     }
 
     /// Sends the client an answer.
-    async fn told(&self, answered: Result<String, Ended>) -> Result<(), Gone> {
+    pub(super) fn told(&self, room: Room, answered: Result<String, Ended>) -> Result<(), Gone> {
         match answered {
-            Ok(line) => self.outgoing.send(line.into()).await,
-            Err(Ended::Refused(refusal)) => self.refuse(refusal).await,
+            Ok(line) => self.outgoing.send(room, line),
+            Err(Ended::Refused(refusal)) => self.outgoing.send(room, answer::refused(&refusal)),
             Err(Ended::Gone) => Err(Gone),
         }
     }
@@ -253,14 +274,14 @@ impl Connection<'_> {
         Ok(answer::finished(&outcome, &sinks, &health))
     }
 
-    async fn cancel(&self, pin: PinId) -> Result<String, Ended> {
+    async fn cancel(&self, pin: &PinId) -> Result<Record, Ended> {
         loop {
             if let Some(outcome) = self.services.schedule.cancel(pin.clone()).await? {
                 let outcome = timeout(STORE_PATIENCE, outcome).await.map_err(|_| {
                     Code::StoreUnavailable.because("the PIN is withdrawn, but the store can't be written now")
                 })?;
                 match outcome {
-                    Ok(outcome) => return Ok(answer::cancelled(&pin, &outcome)),
+                    Ok(record) => return Ok(record),
                     // Its slot went to another node meanwhile.
                     Err(_) if self.services.cluster.is_some() && !self.services.stop.is_cancelled() => {
                         continue;
@@ -268,11 +289,10 @@ impl Connection<'_> {
                     Err(_) => return Err(Stopping.into()),
                 }
             }
-            let record = match &self.services.cluster {
-                Some(cluster) => elsewhere::cancel(self.services, cluster, &pin).await?,
-                None => self.outcome_of(&pin).await?.record,
+            return match &self.services.cluster {
+                Some(cluster) => elsewhere::cancel(self.services, cluster, pin).await,
+                None => self.outcome_of(pin).await.map(|outcome| outcome.record),
             };
-            return Ok(answer::cancelled(&pin, &record));
         }
     }
 
@@ -326,16 +346,17 @@ impl Connection<'_> {
 
     async fn list(&self, limit: u32, after: &str) -> Result<String, Ended> {
         let page = self.services.store.in_flight_after(after, limit).await?;
-        let Page { pins, next } = page.ok_or_else(|| {
+        let page = page.ok_or_else(|| {
             Code::InvalidRequest
                 .because(r#""after" is neither what an answer gave as "next" nor a PIN that is in flight"#)
         })?;
-        let live = self.services.schedule.live(pins.iter().map(|pin| pin.pin.clone()).collect()).await?;
+        let pins = page.pins.iter().map(|(pin, _)| pin.pin.clone());
+        let live = self.services.schedule.live(pins.collect()).await?;
         let view = match &self.services.cluster {
             Some(cluster) if live.iter().any(Option::is_none) => Some(cluster.shared.look().await?),
             _ => None,
         };
-        Ok(answer::list(&pins, &live, view.as_ref(), next.as_deref()))
+        Ok(answer::list(&page, &live, view.as_ref()))
     }
 
     async fn stats(&self) -> Result<String, Ended> {
@@ -375,7 +396,22 @@ impl Connection<'_> {
     }
 
     pub(super) async fn refuse(&self, refusal: Refusal) -> Result<(), Gone> {
-        self.outgoing.send(Bytes::from(answer::refused(&refusal))).await
+        let room = self.outgoing.room(SMALL).await?;
+        self.outgoing.send(room, answer::refused(&refusal))
+    }
+}
+
+/// Keeps only so many records as a batch of requests may have bytes: while the client does not read, they take memory
+/// that no answer is charged for. The others are read again when it is their turn.
+fn forget_most(states: &mut [Submitted]) {
+    let mut bytes = 0;
+    for state in states {
+        if let Submitted::Finished(Some(record)) = state {
+            bytes += record.len();
+            if bytes > BATCH_BYTES {
+                *state = Submitted::Finished(None);
+            }
+        }
     }
 }
 
@@ -425,6 +461,15 @@ impl From<Unavailable> for Refusal {
     fn from(unavailable: Unavailable) -> Self {
         Code::StoreUnavailable.because(format!("{unavailable}; try again later"))
     }
+}
+
+/// An answer from the store, or the refusal that there is none in time.
+async fn in_time(answer: impl Future<Output = Result<String, Ended>>) -> Result<String, Ended> {
+    timeout(STORE_PATIENCE, answer).await.unwrap_or_else(|_| {
+        let seconds = STORE_PATIENCE.as_secs();
+        let message = format!("the store did not answer within {seconds} s; try again later");
+        Err(Code::StoreUnavailable.because(message).into())
+    })
 }
 
 fn shutting_down() -> Refusal {

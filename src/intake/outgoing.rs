@@ -1,8 +1,9 @@
 //! Answers on their way out: a client may write a million lines before it reads one, so they are kept here.
 //!
-//! Bounded twice: each connection has a little room of its own, which nobody can take from it, and all share
-//! a large one. Who finds both full is not read from until it reads. A client that reads nothing for
-//! [`STALL`] is cut.
+//! Promises that an answer has its room before it is built, and that the room is as large as the answer. Each connection
+//! has room for one answer of the largest size, which nobody can take from it. Small answers may also wait in a room
+//! that all connections share, so that a client can ask far ahead. A client that finds no room is not read from until
+//! it reads; one that reads nothing for [`STALL`] is cut.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +14,21 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
-/// Room of its own, in bytes: larger than any one answer but `tail`'s and `list`'s, which come in pieces.
-const OWN_ROOM: u32 = 256 * 1024;
+/// The largest answer, in bytes. A page ends before it gets larger. A single outcome does not get near it: it has what
+/// one request line of 64 KiB gave, at most three times as long in its escaped form, and a few KiB of deliveries.
+pub const MAX_ANSWER: usize = 512 * 1024;
 
-/// Room that all connections share, in bytes: about three million answers to a submit.
-const SHARED_ROOM: u32 = 256 * 1024 * 1024;
+/// Answers to submits are queued in pieces of about this size, in bytes.
+pub const PIECE: usize = 64 * 1024;
+
+/// An answer of up to so many bytes is a small one.
+pub const SMALL: usize = 4 * 1024;
+
+/// Room that small answers share, in bytes: about three million answers to a submit.
+const SHARED_ROOM: usize = 256 * 1024 * 1024;
+
+/// What an answer takes beside its own bytes while it waits: its place in the queue, and what the allocator adds.
+const OVERHEAD: usize = 128;
 
 /// How long a client may leave its answers unread before it is cut.
 pub const STALL: Duration = Duration::from_secs(300);
@@ -31,7 +42,7 @@ pub struct SharedRoom(Arc<Semaphore>);
 
 impl Default for SharedRoom {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(SHARED_ROOM as usize)))
+        Self(Arc::new(Semaphore::new(SHARED_ROOM)))
     }
 }
 
@@ -46,35 +57,42 @@ pub struct Outgoing {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Gone;
 
+/// Room for an answer that is not built yet.
+#[must_use]
+pub struct Room(OwnedSemaphorePermit);
+
 impl Outgoing {
     /// Where answers go in, and what [`write_out`] takes them from.
     pub fn new(shared: SharedRoom) -> (Self, Incoming) {
         // Unbounded in chunks, but each holds a permit for its bytes.
         let (chunks, receiver) = mpsc::unbounded_channel();
-        (Self { own: Arc::new(Semaphore::new(OWN_ROOM as usize)), shared, chunks }, Incoming(receiver))
+        (Self { own: Arc::new(Semaphore::new(MAX_ANSWER)), shared, chunks }, Incoming(receiver))
     }
 
-    /// Queues bytes behind those before; waits where there is no room.
-    pub async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
-        let size = size(&bytes);
-        // Whichever is free first: others may have filled the shared room, and not read for minutes.
+    /// Waits for room for an answer of at most so many bytes: the connection's own, which has to be free for the largest
+    /// answer, or for up to [`PIECE`] whichever is free first.
+    pub async fn room(&self, most: usize) -> Result<Room, Gone> {
+        let size = permits(most.saturating_add(OVERHEAD));
         let permit = tokio::select! {
             biased;
             permit = self.own.clone().acquire_many_owned(size) => permit,
-            permit = self.shared.0.clone().acquire_many_owned(size) => permit,
+            // Others may have filled the shared room, and not read for minutes.
+            permit = self.shared.0.clone().acquire_many_owned(size), if most <= PIECE => permit,
             () = self.chunks.closed() => return Err(Gone),
         };
-        let permit = permit.map_err(|_| Gone)?;
-        self.chunks.send((bytes, permit)).map_err(|_| Gone)
+        permit.map(Room).map_err(|_| Gone)
     }
 
-    /// Queues bytes that can be fetched again, within the connection's own room: no faster than they are read.
-    pub async fn send_paced(&self, bytes: Bytes) -> Result<(), Gone> {
-        let permit = tokio::select! {
-            permit = self.own.clone().acquire_many_owned(size(&bytes)) => permit.map_err(|_| Gone)?,
-            () = self.chunks.closed() => return Err(Gone),
-        };
-        self.chunks.send((bytes, permit)).map_err(|_| Gone)
+    /// Queues an answer behind those before, and gives back what it does not need of its room. A small one goes to the
+    /// shared room if it can, so that the next answer need not wait until it is read.
+    pub fn send(&self, Room(mut room): Room, answer: impl Into<Vec<u8>>) -> Result<(), Gone> {
+        let mut answer = answer.into();
+        answer.shrink_to_fit();
+        let size = permits(answer.len() + OVERHEAD);
+        let shared = || self.shared.0.clone().try_acquire_many_owned(size).ok();
+        let permit = if answer.len() <= SMALL { shared() } else { None };
+        let permit = permit.or_else(|| room.split(size as usize)).unwrap_or(room);
+        self.chunks.send((answer.into(), permit)).map_err(|_| Gone)
     }
 
     /// Waits until the other side is gone or was cut.
@@ -83,9 +101,42 @@ impl Outgoing {
     }
 }
 
-/// A chunk larger than the room takes all of it.
-fn size(bytes: &Bytes) -> u32 {
-    u32::try_from(bytes.len()).unwrap_or(u32::MAX).min(OWN_ROOM)
+/// Small answers that go out together, in pieces.
+pub struct Pieces<'a> {
+    outgoing: &'a Outgoing,
+    room: Option<Room>,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Pieces<'a> {
+    pub fn new(outgoing: &'a Outgoing) -> Self {
+        Self { outgoing, room: None, bytes: Vec::new() }
+    }
+
+    /// Adds an answer that `write` puts behind those before: one of little more than [`SMALL`] at most.
+    pub async fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Gone> {
+        if self.bytes.len() > PIECE - 2 * SMALL {
+            self.flush()?;
+        }
+        if self.room.is_none() {
+            self.room = Some(self.outgoing.room(PIECE).await?);
+        }
+        write(&mut self.bytes);
+        Ok(())
+    }
+
+    /// Queues what was added.
+    pub fn flush(&mut self) -> Result<(), Gone> {
+        match self.room.take() {
+            Some(room) => self.outgoing.send(room, std::mem::take(&mut self.bytes)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An answer larger than the room takes all of it.
+fn permits(bytes: usize) -> u32 {
+    bytes.min(MAX_ANSWER) as u32
 }
 
 /// Answers that wait to be written.
@@ -131,19 +182,33 @@ mod tests {
 
     use super::*;
 
+    /// Takes room for an answer and queues it.
+    async fn answer(outgoing: &Outgoing, answer: Vec<u8>) {
+        let room = outgoing.room(answer.len()).await.unwrap();
+        outgoing.send(room, answer).unwrap();
+    }
+
+    /// Fills the shared room from one connection that does not read.
+    async fn fill(shared: &SharedRoom) -> (Outgoing, Incoming) {
+        let (hog, unread) = Outgoing::new(shared.clone());
+        while shared.0.available_permits() > PIECE + OVERHEAD {
+            answer(&hog, vec![b'x'; PIECE]).await;
+        }
+        (hog, unread)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_client_that_reads_nothing_is_cut_and_frees_its_room() {
         let shared = SharedRoom::default();
         let (outgoing, incoming) = Outgoing::new(shared.clone());
         let (ours, _theirs) = duplex(64);
         let writing = tokio::spawn(write_out(incoming, ours, b"cut\n"));
-        for _ in 0..10 {
-            outgoing.send(vec![b'x'; OWN_ROOM as usize].into()).await.unwrap();
+        for _ in 0..100 {
+            answer(&outgoing, vec![b'x'; PIECE]).await;
         }
         assert!(writing.await.unwrap().is_err());
-        assert_eq!(outgoing.send(Bytes::from_static(b"x")).await, Err(Gone));
-        drop(outgoing);
-        assert_eq!(shared.0.available_permits(), SHARED_ROOM as usize);
+        assert!(outgoing.room(1).await.and_then(|room| outgoing.send(room, "x")).is_err());
+        assert_eq!(shared.0.available_permits(), SHARED_ROOM);
     }
 
     #[tokio::test(start_paused = true)]
@@ -152,7 +217,7 @@ mod tests {
         let (ours, mut theirs) = duplex(16);
         let writing = tokio::spawn(write_out(incoming, ours, b"cut\n"));
         for line in ["one\n", "a line that is long\ntwo\n", "three\n"] {
-            outgoing.send(Bytes::from_static(line.as_bytes())).await.unwrap();
+            answer(&outgoing, line.into()).await;
         }
         outgoing.closed().await;
         let mut read = String::new();
@@ -164,10 +229,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn when_the_shared_room_is_full_others_still_get_answers() {
         let shared = SharedRoom::default();
-        let (hog, _unread) = Outgoing::new(shared.clone());
-        while shared.0.available_permits() > 0 {
-            hog.send(vec![b'x'; OWN_ROOM as usize].into()).await.unwrap();
-        }
+        let _hog = fill(&shared).await;
         let (polite, incoming) = Outgoing::new(shared);
         let (ours, mut theirs) = duplex(64);
         let writing = tokio::spawn(write_out(incoming, ours, b"cut\n"));
@@ -176,11 +238,33 @@ mod tests {
             theirs.read_to_end(&mut read).await.map(|_| read.len())
         });
         // More than its own room holds at once, and it reads.
-        for _ in 0..8 {
-            polite.send(vec![b'x'; OWN_ROOM as usize].into()).await.unwrap();
+        for size in [MAX_ANSWER, PIECE, MAX_ANSWER, SMALL, MAX_ANSWER] {
+            answer(&polite, vec![b'x'; size]).await;
         }
         drop(polite);
-        assert_eq!(reading.await.unwrap().unwrap(), 8 * OWN_ROOM as usize);
+        assert_eq!(reading.await.unwrap().unwrap(), 3 * MAX_ANSWER + PIECE + SMALL);
         writing.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_large_answer_of_a_client_waits_at_a_time_and_small_ones_by_the_million() {
+        let shared = SharedRoom::default();
+        let (outgoing, mut unread) = Outgoing::new(shared.clone());
+        for _ in 0..100_000 {
+            let room = outgoing.room(MAX_ANSWER).await.unwrap();
+            outgoing.send(room, "small\n").unwrap();
+        }
+        assert_eq!(outgoing.own.available_permits(), MAX_ANSWER, "its own room is free for a large one");
+        let room = outgoing.room(MAX_ANSWER).await.unwrap();
+        outgoing.send(room, vec![b'x'; SMALL + 1]).unwrap();
+        let second = outgoing.room(MAX_ANSWER);
+        assert!(timeout(STALL / 2, second).await.is_err(), "the next is not even begun");
+        // What is not large goes on.
+        answer(&outgoing, vec![b'x'; PIECE]).await;
+        for _ in 0..100_002 {
+            assert!(unread.0.recv().await.is_some());
+        }
+        let free = (outgoing.own.available_permits(), shared.0.available_permits());
+        assert_eq!(free, (MAX_ANSWER, SHARED_ROOM), "all room comes back");
     }
 }

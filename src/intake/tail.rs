@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::answer;
 use super::connection::{Connection, Ended};
-use super::outgoing::Gone;
+use super::outgoing::{Gone, MAX_ANSWER, SMALL};
 use super::request::TailStart;
 use crate::cluster::{Cluster, Positions};
 use crate::schedule::Stopping;
@@ -66,29 +66,25 @@ impl Reading<'_> {
 impl Connection<'_> {
     /// Streams outcome records, no faster than they are read: a slow reader costs a page of memory.
     pub(super) async fn tail(&self, start: TailStart, follow: bool) -> Result<(), Gone> {
-        match self.try_tail(start, follow).await {
-            Ok(line) => self.outgoing.send(line.into()).await,
-            Err(Ended::Refused(refusal)) => self.refuse(refusal).await,
-            Err(Ended::Gone) => Err(Gone),
-        }
+        let answered = self.try_tail(start, follow).await;
+        let room = self.outgoing.room(SMALL).await?;
+        self.told(room, answered)
     }
 
     async fn try_tail(&self, start: TailStart, follow: bool) -> Result<String, Ended> {
         let mut reading = self.begin(start).await?;
         loop {
+            let room = self.outgoing.room(MAX_ANSWER).await?;
             let outcomes = reading.page().await?;
             if !outcomes.is_empty() {
-                for outcome in &outcomes {
-                    let mut line = Vec::with_capacity(outcome.record.len() + 1);
-                    line.extend_from_slice(outcome.record.as_bytes());
-                    line.push(b'\n');
-                    self.outgoing.send_paced(line.into()).await?;
-                }
+                let lines = outcomes.iter().flat_map(|outcome| [outcome.record.as_ref(), "\n"]);
+                self.outgoing.send(room, lines.collect::<String>())?;
                 if self.services.stop.is_cancelled() {
                     return Err(Stopping.into());
                 }
                 continue;
             }
+            drop(room);
             if !follow {
                 return Ok(answer::tail_end(reading.next()));
             }

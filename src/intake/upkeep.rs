@@ -37,9 +37,7 @@ pub async fn dead_letters(
         Some(Which::Range(from, to)) => (None, from..=to),
     };
     let (letters, more) = services.store.dead_letters(sink, pin.as_ref(), &seqs, after, limit).await?;
-    let next = letters.last().filter(|_| more);
-    let next = next.map(|(sink, failed, _)| format!("{sink}/{}", failed.seq));
-    Ok(answer::dead_letters(&letters, next))
+    Ok(answer::dead_letters(&letters, more))
 }
 
 /// Has outcomes delivered to a sink again, under the same `id`.

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-pub use reads::{Page, Reads, Store};
+pub use reads::{PAGE_BYTES, Page, Reads, SMALL_RECORD, Store};
 pub use sqlite::{OpenError, Unloaded, open as open_sqlite};
 pub use transaction::{Applied, ClusterApplied, ClusterWork, Orphan, Transaction, Writes};
 pub use writer::{StoreTrouble, Writer, WriterTask};
@@ -60,8 +60,8 @@ pub enum Submitted {
     Accepted,
     /// It was in flight already.
     Duplicate,
-    /// It has this outcome already.
-    Finished(Record),
+    /// It has this outcome already; the record is left out where it is larger than [`SMALL_RECORD`].
+    Finished(Option<Record>),
     /// `intake.max_in_flight` PINs are in flight already.
     AtCapacity,
 }

@@ -10,12 +10,26 @@ use super::{AtSink, DeadLetter, Failed, InFlight, Outcome, SavedBrake, Unavailab
 use crate::outcome::Submission;
 use crate::pin::PinId;
 
+/// Outcomes and dead letters are read until their records have so many bytes together; the last may be beyond that.
+pub const PAGE_BYTES: usize = 256 * 1024;
+
+/// The largest record that a transaction hands over with [`Submitted::Finished`](super::Submitted::Finished), in bytes.
+pub const SMALL_RECORD: usize = 4 * 1024;
+
 /// Some of the PINs in flight, in an order in which those that stay do so.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {
-    pub pins: Vec<InFlight>,
-    /// What the next page begins behind, whoever leaves meanwhile; `None` where there is none.
-    pub next: Option<String>,
+    /// Each with its place: what a page of those behind it begins behind, whoever leaves meanwhile.
+    pub pins: Vec<(InFlight, String)>,
+    /// Whether there may be more.
+    pub more: bool,
+}
+
+impl Page {
+    /// What the next page begins behind; `None` where there is none.
+    pub fn next(&self) -> Option<&str> {
+        self.pins.last().filter(|_| self.more).map(|(_, place)| place.as_str())
+    }
 }
 
 /// The reading side of the store. Cheap to clone.
@@ -40,7 +54,7 @@ impl Deref for Store {
 /// cursor is that of this node's sink; PINs, outcomes by PIN and dead letters are those of all.
 #[async_trait]
 pub trait Reads: Send + Sync {
-    /// A page of at most `limit` PINs in flight: the first one for `""`, else the one behind a [`Page::next`] or behind a
+    /// A page of at most `limit` PINs in flight: the first one for `""`, else the one behind a place of [`Page`] or behind a
     /// PIN that is in flight. `None` if `after` can't be one of these; where nodes share the store, the PIN may have left.
     async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Option<Page>, Unavailable>;
 
@@ -53,7 +67,7 @@ pub trait Reads: Send + Sync {
     /// The newest outcome of a PIN.
     async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable>;
 
-    /// At most `limit` outcomes after `seq`, oldest first.
+    /// At most `limit` outcomes after `seq`, oldest first; fewer where they are large ([`PAGE_BYTES`]).
     async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable>;
 
     /// The `seq` before the newest `count` outcomes, for reading on from there.
@@ -76,7 +90,7 @@ pub trait Reads: Send + Sync {
     ) -> Result<Vec<(Failed, Outcome)>, Unavailable>;
 
     /// At most `limit` dead letters behind a sink and `seq`, in that order, of one sink or of all, of one PIN or of
-    /// all; fewer where their outcomes are large. Gives also whether there may be more.
+    /// all; fewer where they are large ([`PAGE_BYTES`]). Gives also whether there may be more.
     async fn dead_letters(
         &self,
         sink: Option<&str>,

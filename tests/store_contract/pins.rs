@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pinwatch::store::{SavedBrake, Submitted, Transaction};
+use pinwatch::store::{NewPin, Outcome, PAGE_BYTES, SavedBrake, Submitted, Transaction};
 
 use super::place::{Node, Place, new, pin, submits};
 
@@ -13,6 +13,8 @@ crate::promises! {
     a_verdict_of_a_pin_that_is_not_in_flight_changes_nothing
     what_the_submitter_gave_is_kept_and_told
     pages_have_every_pin_once_whoever_leaves_meanwhile
+    a_page_can_be_left_at_any_pin_and_goes_on_behind_it_whoever_leaves
+    outcomes_are_read_by_bytes_and_a_large_record_is_not_handed_over_with_a_submit
     all_is_there_after_a_restart
     a_brake_is_kept
 }
@@ -20,7 +22,7 @@ crate::promises! {
 /// The IDs of the first few.
 async fn in_flight(node: &Node) -> Vec<String> {
     let page = node.store.in_flight_after("", 9).await.unwrap().unwrap();
-    page.pins.iter().map(|row| row.pin.to_string()).collect()
+    page.pins.iter().map(|(row, _)| row.pin.to_string()).collect()
 }
 
 async fn a_pin_is_accepted_once(place: Place) {
@@ -42,13 +44,13 @@ async fn a_finished_pin_is_answered_with_its_outcome_and_polled_anew_only_where_
     let mut node = place.node().await;
     node.submit(&["A"]).await;
     let first = node.finish(&["A"]).await.remove(0);
-    assert_eq!(node.submit(&["A", "A"]).await, [(); 2].map(|()| Submitted::Finished(first.record.clone())));
+    assert_eq!(node.submit(&["A", "A"]).await, [(); 2].map(|()| Submitted::Finished(Some(first.record.clone()))));
     assert_eq!(in_flight(&node).await, [""; 0]);
 
     let mut again = new("A");
     again.again = true;
     let work = Transaction { submits: vec![new("A"), again, new("A")], ..Transaction::default() };
-    let expected = [Submitted::Finished(first.record.clone()), Submitted::Accepted, Submitted::Duplicate];
+    let expected = [Submitted::Finished(Some(first.record.clone())), Submitted::Accepted, Submitted::Duplicate];
     assert_eq!(node.apply(work).await.submitted, expected);
     let second = node.finish(&["A"]).await.remove(0);
     assert!(second.seq > first.seq);
@@ -64,7 +66,7 @@ async fn no_more_pins_are_taken_than_may_be_in_flight(place: Place) {
         node.finish(&["OLD"]).await.remove(0).record
     };
     let mut ask = async |pins: &[&str]| node.writes.apply(&submits(pins), 2).await.unwrap().submitted;
-    assert_eq!(ask(&["A", "OLD", "B", "C"]).await, [Accepted, Finished(ended), Accepted, AtCapacity]);
+    assert_eq!(ask(&["A", "OLD", "B", "C"]).await, [Accepted, Finished(Some(ended)), Accepted, AtCapacity]);
     assert_eq!(ask(&["C", "A"]).await, [AtCapacity, Duplicate]);
     node.finish(&["B"]).await;
     let mut ask = async |pins: &[&str]| node.writes.apply(&submits(pins), 2).await.unwrap().submitted;
@@ -116,16 +118,65 @@ async fn pages_have_every_pin_once_whoever_leaves_meanwhile(place: Place) {
         let page = node.store.in_flight_after(&after, 70).await.unwrap().unwrap();
         assert!(page.pins.len() <= 70);
         // Who leaves does not end the list, and who is asked for is not lost.
-        let left = page.pins.last().unwrap().pin.to_string();
+        let left = page.pins.last().unwrap().0.pin.to_string();
         assert_eq!(node.finish(&[&left]).await.len(), 1);
-        paged.extend(page.pins.into_iter().map(|row| row.pin.to_string()));
-        let Some(next) = page.next else { break };
+        let next = page.next().map(str::to_owned);
+        paged.extend(page.pins.into_iter().map(|(row, _)| row.pin.to_string()));
+        let Some(next) = next else { break };
         after = next;
     }
     assert_eq!(paged.len(), 300);
     let all: BTreeSet<&str> = ids.into_iter().collect();
     assert_eq!(paged.iter().map(String::as_str).collect::<BTreeSet<_>>(), all);
     assert_eq!(node.store.in_flight_after("no PIN", 70).await.unwrap(), None);
+}
+
+async fn a_page_can_be_left_at_any_pin_and_goes_on_behind_it_whoever_leaves(place: Place) {
+    let mut node = place.node().await;
+    let ids: Vec<String> = (0..20).map(|n| format!("PIN-{n}")).collect();
+    node.submit(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let page = node.store.in_flight_after("", 20).await.unwrap().unwrap();
+    for (at, (left, place)) in page.pins.iter().enumerate() {
+        assert_eq!(node.finish(&[left.pin.as_str()]).await.len(), 1);
+        let rest = node.store.in_flight_after(place, 20).await.unwrap().unwrap();
+        assert_eq!(rest.pins, page.pins[at + 1..]);
+    }
+}
+
+async fn outcomes_are_read_by_bytes_and_a_large_record_is_not_handed_over_with_a_submit(place: Place) {
+    let mut node = place.node().await;
+    // Of different lengths, so that no page ends where it would by chance.
+    let ids: Vec<String> = (0..40).map(|n| format!("PIN-{n}")).collect();
+    let large = |n: usize| NewPin {
+        metadata: serde_json::from_str(&format!("{:?}", "x".repeat(20_000 + 1000 * n))).unwrap(),
+        ..new(&ids[n])
+    };
+    let submits = (0..40).map(large).collect();
+    node.apply(Transaction { submits, ..Transaction::default() }).await;
+    let mut outcomes = node.finish(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    outcomes.sort_by_key(|outcome| outcome.seq);
+    assert_eq!(read_all(&node).await, outcomes, "from memory, where they are kept");
+    node.store.close().await;
+    node.writes.close().await.unwrap();
+    let mut node = place.node().await;
+    assert_eq!(read_all(&node).await, outcomes);
+
+    node.submit(&["SMALL"]).await;
+    let small = node.finish(&["SMALL"]).await.remove(0);
+    let expected = [Submitted::Finished(None), Submitted::Finished(Some(small.record))];
+    assert_eq!(node.submit(&["PIN-7", "SMALL"]).await, expected);
+}
+
+/// All outcomes, in pages that have few bytes each.
+async fn read_all(node: &Node) -> Vec<Outcome> {
+    let mut read: Vec<Outcome> = Vec::new();
+    loop {
+        let page = node.store.outcomes_after(read.last().map_or(0, |last| last.seq), 1000).await.unwrap();
+        let Some((_, before)) = page.split_last() else { return read };
+        let bytes: usize = before.iter().map(|outcome| outcome.record.len()).sum();
+        assert!(bytes < PAGE_BYTES, "a page has {bytes} bytes before its last");
+        read.extend(page);
+    }
 }
 
 async fn all_is_there_after_a_restart(place: Place) {

@@ -201,8 +201,8 @@ impl Task {
             let limit = limit.min(READ_AT_ONCE);
             let outcomes = self.store.outcomes_after(after, limit).await?;
             // Retention may have removed the newest: then there is nothing up to there.
-            let all = u32::try_from(outcomes.len()).is_ok_and(|count| count < limit);
-            self.state.take_outcomes(outcomes, if all { newest } else { after });
+            let all_to = if outcomes.is_empty() { newest } else { after };
+            self.state.take_outcomes(outcomes, all_to);
         }
         Ok(())
     }

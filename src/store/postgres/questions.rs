@@ -3,7 +3,7 @@
 use sqlx::Row;
 use sqlx::postgres::{PgListener, PgPool, PgRow};
 
-use super::super::{Fate, InFlight, Outcome, Record, Unavailable};
+use super::super::{Fate, InFlight, Outcome, PAGE_BYTES, Record, Unavailable};
 use super::Node;
 use super::connect::answer;
 use super::membership::{LOOK, NodeRow, node_row};
@@ -98,7 +98,8 @@ impl Questions {
         Ok(rows.iter().map(lane).collect::<Result<_, sqlx::Error>>()?)
     }
 
-    /// At most `limit` outcomes of all nodes behind these places, in the order of `seq`, with the node of each; those
+    /// At most `limit` outcomes of all nodes behind these places, in the order of `seq`, with the node of each; fewer
+    /// where they are large ([`PAGE_BYTES`]); those
     /// of a node that has no place here from its first one on, if that is after `from`.
     pub async fn outcomes_after(
         &self,
@@ -108,16 +109,21 @@ impl Questions {
     ) -> Result<Vec<(i32, Outcome)>, Unavailable> {
         let (nodes, seqs): (Vec<i32>, Vec<i64>) = places.iter().map(|lane| (lane.node, lane.seq)).unzip();
         let rows = sqlx::query(
-            "SELECT next.seq, next.pin_id, next.record, node.id FROM node \
-             LEFT JOIN unnest($1::integer[], $2::bigint[]) AS place (node, seq) ON place.node = node.id \
-             CROSS JOIN LATERAL (SELECT seq, pin_id, record FROM outcome \
-                 WHERE outcome.lane = node.id AND outcome.seq > coalesce(place.seq, $3) ORDER BY seq LIMIT $4) AS next \
-             ORDER BY next.seq LIMIT $4",
+            "SELECT seq, pin_id, record, id FROM ( \
+                 SELECT next.seq, next.pin_id, next.record, node.id, \
+                     sum(octet_length(next.record)) OVER (ORDER BY next.seq) - octet_length(next.record) AS before \
+                 FROM node LEFT JOIN unnest($1::integer[], $2::bigint[]) AS place (node, seq) ON place.node = node.id \
+                 CROSS JOIN LATERAL (SELECT seq, pin_id, record FROM outcome \
+                     WHERE outcome.lane = node.id AND outcome.seq > coalesce(place.seq, $3) \
+                     ORDER BY seq LIMIT $4) AS next \
+                 ORDER BY next.seq LIMIT $4) AS page \
+             WHERE before < $5 ORDER BY seq",
         )
         .bind(nodes)
         .bind(seqs)
         .bind(from)
         .bind(i64::from(limit))
+        .bind(PAGE_BYTES as i64)
         .fetch_all(&self.readers);
         let rows = answer(rows).await?;
         let both = |row: &PgRow| Ok((row.try_get(3)?, outcome(row)?));

@@ -3,22 +3,20 @@
 use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
-use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::postgres::{PgPool, PgRow};
 
 use super::super::rows::{raw, timestamp};
-use super::super::{AtSink, DeadLetter, Failed, InFlight, Outcome, Page, Reads, SavedBrake, Unavailable};
+use super::super::{
+    AtSink, DeadLetter, Failed, InFlight, Outcome, PAGE_BYTES, Page, Reads, SavedBrake, Unavailable,
+};
 use super::Node;
 use super::connect::answer;
 use super::page::{failed, in_flight, outcome};
 use crate::outcome::Submission;
 use crate::pin::PinId;
 use crate::slot::slot_of;
-
-/// Dead letters are read until they have so many bytes, about: an answer is one line.
-const DEAD_LETTERS_BYTES: usize = 1024 * 1024;
 
 /// The reading side.
 pub struct Reader {
@@ -49,8 +47,12 @@ impl Reads for Reader {
         .fetch_all(&self.readers);
         let rows = answer(rows).await?;
         let pins: Vec<InFlight> = rows.iter().map(in_flight).collect::<Result<_, _>>()?;
-        let next = pins.last().filter(|_| pins.len() == limit as usize).map(|last| last.pin.to_string());
-        Ok(Some(Page { pins, next }))
+        let more = pins.len() == limit as usize;
+        let place = |pin: InFlight| {
+            let place = pin.pin.to_string();
+            (pin, place)
+        };
+        Ok(Some(Page { pins: pins.into_iter().map(place).collect(), more }))
     }
 
     async fn brake(&self) -> Result<SavedBrake, Unavailable> {
@@ -94,11 +96,16 @@ impl Reads for Reader {
 
     async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable> {
         let rows = sqlx::query(
-            "SELECT seq, pin_id, record FROM outcome WHERE lane = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+            "SELECT seq, pin_id, record FROM ( \
+                 SELECT seq, pin_id, record, \
+                     sum(octet_length(record)) OVER (ORDER BY seq) - octet_length(record) AS before \
+                 FROM (SELECT * FROM outcome WHERE lane = $1 AND seq > $2 ORDER BY seq LIMIT $3) AS next) AS page \
+             WHERE before < $4 ORDER BY seq",
         )
         .bind(self.node.id())
         .bind(seq)
         .bind(i64::from(limit))
+        .bind(PAGE_BYTES as i64)
         .fetch_all(&self.readers);
         let rows = answer(rows).await?;
         Ok(rows.iter().map(outcome).collect::<Result<_, _>>()?)
@@ -160,11 +167,16 @@ impl Reads for Reader {
         (after_sink, after_seq): &(String, i64),
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, bool), Unavailable> {
-        let mut rows = sqlx::query(
-            "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error, sink \
-             FROM delivery JOIN outcome USING (seq) \
-             WHERE dead AND ($1::text IS NULL OR sink = $1) AND ($5::text IS NULL OR pin_id = $5) \
-               AND seq BETWEEN $6 AND $7 AND (sink, seq) > ($2, $3) ORDER BY sink, seq LIMIT $4",
+        let rows = sqlx::query(
+            "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error, sink, of_all FROM ( \
+                 SELECT *, count(*) OVER () AS of_all, \
+                     sum(octet_length(record)) OVER (ORDER BY sink, seq) - octet_length(record) AS before \
+                 FROM (SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error, sink \
+                       FROM delivery JOIN outcome USING (seq) \
+                       WHERE dead AND ($1::text IS NULL OR sink = $1) AND ($5::text IS NULL OR pin_id = $5) \
+                         AND seq BETWEEN $6 AND $7 AND (sink, seq) > ($2, $3) \
+                       ORDER BY sink, seq LIMIT $4) AS next) AS page \
+             WHERE before < $8 ORDER BY sink, seq",
         )
         .bind(sink)
         .bind(after_sink)
@@ -173,20 +185,13 @@ impl Reads for Reader {
         .bind(pin.map(PinId::as_str))
         .bind(seqs.start())
         .bind(seqs.end())
-        .fetch(&self.readers);
-        let (mut letters, mut bytes) = (Vec::new(), 0);
-        let read = async {
-            while let Some(row) = rows.try_next().await? {
-                let (failed, outcome) = (failed(&row)?, outcome(&row)?);
-                bytes += outcome.record.len() + failed.error.as_ref().map_or(0, String::len);
-                letters.push((row.try_get(8)?, failed, outcome));
-                if bytes >= DEAD_LETTERS_BYTES {
-                    return Ok(true);
-                }
-            }
-            Ok(letters.len() == limit as usize)
-        };
-        let more = answer(read).await?;
+        .bind(PAGE_BYTES as i64)
+        .fetch_all(&self.readers);
+        let rows = answer(rows).await?;
+        let letter = |row: &PgRow| Ok((row.try_get(8)?, failed(row)?, outcome(row)?));
+        let letters: Vec<DeadLetter> = rows.iter().map(letter).collect::<Result<_, sqlx::Error>>()?;
+        let of_all: i64 = rows.first().map(|row| row.try_get(9)).transpose()?.unwrap_or(0);
+        let more = of_all == i64::from(limit) || letters.len() < of_all as usize;
         Ok((letters, more))
     }
 

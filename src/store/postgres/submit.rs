@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
-use super::super::{InFlight, NewPin, Record, Submitted};
+use super::super::{InFlight, NewPin, Record, SMALL_RECORD, Submitted};
 use super::Node;
 use super::write::Done;
 use crate::slot::slot_of;
@@ -157,28 +157,30 @@ pub fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// Of these PINs, those with an outcome, and the newest.
+/// Of these PINs, those with an outcome, and the newest one's record if it is a small one.
 async fn finished_before(
     connection: &mut PgConnection,
     pins: &[&str],
-) -> Result<HashMap<String, Record>, sqlx::Error> {
+) -> Result<HashMap<String, Option<Record>>, sqlx::Error> {
     if pins.is_empty() {
         return Ok(HashMap::new());
     }
     let rows = sqlx::query(
-        "SELECT asked.pin_id, newest.record FROM unnest($1::text[]) AS asked (pin_id) CROSS JOIN LATERAL \
+        "SELECT asked.pin_id, CASE WHEN octet_length(newest.record) <= $2 THEN newest.record END \
+         FROM unnest($1::text[]) AS asked (pin_id) CROSS JOIN LATERAL \
          (SELECT record FROM outcome WHERE outcome.pin_id = asked.pin_id ORDER BY seq DESC LIMIT 1) AS newest",
     )
     .bind(pins)
+    .bind(SMALL_RECORD as i64)
     .fetch_all(connection)
     .await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<&str, _>(1)?.into()))).collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<Option<&str>, _>(1)?.map(Record::from)))).collect()
 }
 
 /// Takes out again what should not have gone in.
 async fn take_back(
     connection: &mut PgConnection,
-    finished: &HashMap<String, Record>,
+    finished: &HashMap<String, Option<Record>>,
 ) -> Result<(), sqlx::Error> {
     let pins: Vec<&str> = finished.keys().map(String::as_str).collect();
     let slots: Vec<i16> =

@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteConnection;
 use tracing::error;
 use uuid::Uuid;
 
-use super::super::{Applied, InFlight, NewPin, Outcome, Record, Submitted};
+use super::super::{Applied, InFlight, NewPin, Outcome, Record, SMALL_RECORD, Submitted};
 use super::by_hash::{Entries, Entry, hash};
 use super::many::Many;
 use super::rows::{raw, timestamp};
@@ -45,14 +45,17 @@ static END: Many = Many::new(
     ") WHERE column1 IS NOT NULL",
 );
 static IN_FLIGHT: Many = Many::new("SELECT json_group_array(pin_id) FROM pin WHERE number IN (", "?", ")");
+/// Of large records, which the caller reads one by one if it wants them, only that they are there: see `SMALL_RECORD`.
 static FINISHED: Many = Many::new(
-    "SELECT json_group_array(json_array(seq, pin_id, record)) FROM outcome WHERE seq IN ( \
+    "SELECT json_group_array(json_array(seq, pin_id, CASE WHEN octet_length(record) <= 4096 THEN record END)) \
+     FROM outcome WHERE seq IN ( \
          SELECT max(seq) FROM outcome_by_pin CROSS JOIN outcome USING (seq) WHERE pin_hash IN (",
     "?",
     ") GROUP BY pin_id)",
 );
 static FINISHED_AND_WAITING: Many = Many::new(
-    "SELECT json_group_array(json_array(seq, pin_id, record)) FROM outcome WHERE seq IN ( \
+    "SELECT json_group_array(json_array(seq, pin_id, CASE WHEN octet_length(record) <= 4096 THEN record END)) \
+     FROM outcome WHERE seq IN ( \
          SELECT max(seq) FROM outcome WHERE seq IN (",
     "?",
     ") GROUP BY pin_id)",
@@ -192,11 +195,11 @@ async fn finished_among(
     waiting: &Entries,
     hashes: Vec<i64>,
     just_now: &[Outcome],
-) -> Result<HashMap<String, (i64, Record)>, sqlx::Error> {
+) -> Result<HashMap<String, (i64, Option<Record>)>, sqlx::Error> {
     let seqs: Vec<i64> = hashes.iter().flat_map(|hash| waiting.rows(*hash)).collect();
-    let mut found: Vec<(i64, String, Record)> = FINISHED.ask(connection, &hashes).await?;
+    let mut found: Vec<(i64, String, Option<Record>)> = FINISHED.ask(connection, &hashes).await?;
     found.extend(FINISHED_AND_WAITING.ask(connection, &seqs).await?);
-    let mut finished: HashMap<String, (i64, Record)> = HashMap::with_capacity(found.len() + just_now.len());
+    let mut finished: HashMap<String, (i64, Option<Record>)> = HashMap::with_capacity(found.len() + just_now.len());
     for (seq, pin, record) in found {
         let newest = finished.entry(pin).or_insert_with(|| (seq, record.clone()));
         if newest.0 < seq {
@@ -204,7 +207,8 @@ async fn finished_among(
         }
     }
     for Outcome { seq, pin, record } in just_now {
-        finished.insert(pin.as_str().to_owned(), (*seq, record.clone()));
+        let small = Some(record).filter(|record| record.len() <= SMALL_RECORD);
+        finished.insert(pin.as_str().to_owned(), (*seq, small.cloned()));
     }
     Ok(finished)
 }

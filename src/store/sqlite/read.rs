@@ -9,16 +9,13 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::super::{
-    AtSink, DeadLetter, Failed, InFlight, Outcome, Page, Reads, Record, SavedBrake, Unavailable,
+    AtSink, DeadLetter, Failed, InFlight, Outcome, PAGE_BYTES, Page, Reads, Record, SavedBrake, Unavailable,
 };
 use super::Reader;
 use super::by_hash::hash;
 use super::rows::{pin_id, raw, timestamp};
 use crate::outcome::Submission;
 use crate::pin::PinId;
-
-/// Dead letters are read until they have so many bytes, about: an answer is one line.
-const DEAD_LETTERS_BYTES: usize = 1024 * 1024;
 
 /// Before the number of a row, where that is told: no PIN ID has it.
 const NUMBER: char = '@';
@@ -50,9 +47,12 @@ impl Reads for Reader {
         let sql = "SELECT pin_id, submitted_at, deadline_at, number FROM pin \
                    WHERE number > ?1 ORDER BY number LIMIT ?2";
         let rows = sqlx::query(sql).bind(after).bind(limit).fetch_all(&self.readers).await?;
-        let last: Option<i64> = rows.last().map(|row| row.try_get(3)).transpose()?;
-        let next = last.filter(|_| rows.len() == limit as usize).map(|number| format!("{NUMBER}{number}"));
-        Ok(Some(Page { pins: rows.iter().map(in_flight).collect::<Result<_, _>>()?, next }))
+        let listed = |row: &SqliteRow| {
+            let number: i64 = row.try_get(3)?;
+            Ok((in_flight(row)?, format!("{NUMBER}{number}")))
+        };
+        let pins = rows.iter().map(listed).collect::<Result<_, sqlx::Error>>()?;
+        Ok(Some(Page { pins, more: rows.len() == limit as usize }))
     }
 
     async fn brake(&self) -> Result<SavedBrake, Unavailable> {
@@ -105,13 +105,20 @@ impl Reads for Reader {
         if let Some(outcomes) = self.recent.outcomes_after(seq, limit) {
             return Ok(outcomes);
         }
-        let rows =
+        let mut rows =
             sqlx::query("SELECT seq, pin_id, record FROM outcome WHERE seq > ?1 ORDER BY seq LIMIT ?2")
                 .bind(seq)
                 .bind(limit)
-                .fetch_all(&self.readers)
-                .await?;
-        Ok(rows.iter().map(outcome).collect::<Result<_, _>>()?)
+                .fetch(&self.readers);
+        let (mut outcomes, mut bytes) = (Vec::new(), 0);
+        while bytes < PAGE_BYTES
+            && let Some(row) = rows.try_next().await?
+        {
+            let outcome = outcome(&row)?;
+            bytes += outcome.record.len();
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
     }
 
     async fn seq_before_last(&self, count: u32) -> Result<i64, Unavailable> {
@@ -186,7 +193,7 @@ impl Reads for Reader {
             let (failed, outcome) = (failed(&row)?, outcome(&row)?);
             bytes += outcome.record.len() + failed.error.as_ref().map_or(0, String::len);
             letters.push((row.try_get(8)?, failed, outcome));
-            if bytes >= DEAD_LETTERS_BYTES {
+            if bytes >= PAGE_BYTES {
                 return Ok((letters, true));
             }
         }

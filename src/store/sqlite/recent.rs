@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::super::Outcome;
+use super::super::{Outcome, PAGE_BYTES};
 
 /// How much is kept, in bytes of records: thousands of outcomes, more than a sink that keeps up is behind.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
@@ -47,14 +47,21 @@ impl Recent {
         *kept = Kept { outcomes: VecDeque::new(), bytes: 0, after: newest };
     }
 
-    /// At most `limit` outcomes after `seq`, oldest first; `None` if only the file can tell.
+    /// At most `limit` outcomes after `seq`, oldest first, and not many more bytes than [`PAGE_BYTES`]; `None` if only the
+    /// file can tell.
     pub fn outcomes_after(&self, seq: i64, limit: u32) -> Option<Vec<Outcome>> {
         let kept = self.lock();
         if seq < kept.after {
             return None;
         }
         let first = kept.outcomes.partition_point(|outcome| outcome.seq <= seq);
-        Some(kept.outcomes.range(first..).take(limit as usize).cloned().collect())
+        let mut bytes = 0;
+        let fits = |outcome: &&Outcome| {
+            let fits = bytes < PAGE_BYTES;
+            bytes += outcome.record.len();
+            fits
+        };
+        Some(kept.outcomes.range(first..).take(limit as usize).take_while(fits).cloned().collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -92,7 +99,8 @@ mod tests {
         let recent = Recent::new(0);
         recent.add(&outcomes(1..=5, MAX_BYTES / 4));
         assert_eq!(seqs(&recent, 0, 10), None);
-        assert_eq!(seqs(&recent, 1, 10), Some(vec![2, 3, 4, 5]));
+        assert_eq!(seqs(&recent, 1, 10), Some(vec![2]), "one of this size is a page");
+        assert_eq!(seqs(&recent, 4, 10), Some(vec![5]));
         recent.add(&outcomes(6..=6, 2 * MAX_BYTES));
         assert_eq!((seqs(&recent, 5, 10), seqs(&recent, 6, 10)), (None, Some(vec![])));
     }
