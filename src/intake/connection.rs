@@ -158,7 +158,8 @@ impl Connection<'_> {
         });
         let ended: Vec<_> = cancels.collect::<FuturesOrdered<_>>().collect().await;
         for (pin, record) in ended {
-            let room = self.outgoing.room(if matches!(record, Ok(None)) { MAX_ANSWER } else { PIECE }).await?;
+            let room =
+                self.outgoing.room(if matches!(record, Ok(None)) { MAX_ANSWER } else { PIECE }).await?;
             let record = match record {
                 Ok(Some(record)) => Ok(record),
                 Ok(None) => self.outcome_of(&pin).await.map(|outcome| outcome.record),

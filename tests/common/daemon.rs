@@ -204,6 +204,31 @@ impl Daemon {
         fs::read_to_string(format!("/proc/{}/cmdline", self.process.0.id())).unwrap()
     }
 
+    /// The most memory that it ever had, in bytes (`VmHWM`).
+    #[track_caller]
+    pub fn peak_memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+    }
+
+    /// Waits until it has done what it can: until it takes no more processor time.
+    #[track_caller]
+    pub fn rests(&self) {
+        let stat = || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.0.id())).unwrap();
+            let (_, fields) = stat.rsplit_once(") ").unwrap();
+            fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>()
+        };
+        let (mut last, mut same) = (0, 0);
+        until_true("it rests", || {
+            let now = stat();
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+            same == 30
+        });
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn ended(mut self) -> (ExitStatus, Place) {

@@ -5,6 +5,7 @@ mod common;
 mod crowd;
 mod input;
 mod limits;
+mod memory;
 mod ops;
 mod tail;
 mod wait;

@@ -44,13 +44,17 @@ async fn a_finished_pin_is_answered_with_its_outcome_and_polled_anew_only_where_
     let mut node = place.node().await;
     node.submit(&["A"]).await;
     let first = node.finish(&["A"]).await.remove(0);
-    assert_eq!(node.submit(&["A", "A"]).await, [(); 2].map(|()| Submitted::Finished(Some(first.record.clone()))));
+    assert_eq!(
+        node.submit(&["A", "A"]).await,
+        [(); 2].map(|()| Submitted::Finished(Some(first.record.clone())))
+    );
     assert_eq!(in_flight(&node).await, [""; 0]);
 
     let mut again = new("A");
     again.again = true;
     let work = Transaction { submits: vec![new("A"), again, new("A")], ..Transaction::default() };
-    let expected = [Submitted::Finished(Some(first.record.clone())), Submitted::Accepted, Submitted::Duplicate];
+    let expected =
+        [Submitted::Finished(Some(first.record.clone())), Submitted::Accepted, Submitted::Duplicate];
     assert_eq!(node.apply(work).await.submitted, expected);
     let second = node.finish(&["A"]).await.remove(0);
     assert!(second.seq > first.seq);

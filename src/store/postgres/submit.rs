@@ -174,7 +174,9 @@ async fn finished_before(
     .bind(SMALL_RECORD as i64)
     .fetch_all(connection)
     .await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<Option<&str>, _>(1)?.map(Record::from)))).collect()
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get::<Option<&str>, _>(1)?.map(Record::from))))
+        .collect()
 }
 
 /// Takes out again what should not have gone in.

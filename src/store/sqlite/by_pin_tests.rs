@@ -112,5 +112,8 @@ async fn a_pin_that_ends_and_comes_again_in_one_transaction_has_its_outcome() {
     let work = Transaction { verdicts: vec![verdict(pin(1))], submits, ..Transaction::default() };
     let applied = writer.apply(&work, 1).await.unwrap();
     let record = applied.finished[0].record.clone();
-    assert_eq!(applied.submitted, [Submitted::Finished(Some(record)), Submitted::Accepted, Submitted::Duplicate]);
+    assert_eq!(
+        applied.submitted,
+        [Submitted::Finished(Some(record)), Submitted::Accepted, Submitted::Duplicate]
+    );
 }

@@ -199,7 +199,8 @@ async fn finished_among(
     let seqs: Vec<i64> = hashes.iter().flat_map(|hash| waiting.rows(*hash)).collect();
     let mut found: Vec<(i64, String, Option<Record>)> = FINISHED.ask(connection, &hashes).await?;
     found.extend(FINISHED_AND_WAITING.ask(connection, &seqs).await?);
-    let mut finished: HashMap<String, (i64, Option<Record>)> = HashMap::with_capacity(found.len() + just_now.len());
+    let mut finished: HashMap<String, (i64, Option<Record>)> =
+        HashMap::with_capacity(found.len() + just_now.len());
     for (seq, pin, record) in found {
         let newest = finished.entry(pin).or_insert_with(|| (seq, record.clone()));
         if newest.0 < seq {
