@@ -21,7 +21,7 @@ use tracing::debug;
 
 pub use self::counts::Counts;
 use self::credentials::Check;
-pub use self::evidence::{Others, Refusal, Refusals};
+pub use self::evidence::{Doubts, Others, Refusal, Refusals};
 use self::slots::Held;
 use super::brake::Brake;
 use super::queue::{Class, Queue, Waiting};
@@ -174,7 +174,7 @@ impl Core {
         self.epoch = self.epoch.wrapping_add(1);
         self.brake.forget_probe();
         self.check = None;
-        self.table.iter_mut().for_each(|entry| entry.refusals = None);
+        self.table.iter_mut().for_each(|entry| entry.doubts = None);
     }
 
     /// Makes room for so many more PINs.
@@ -222,7 +222,7 @@ impl Core {
             seen: None,
             last_answer: None,
             is_failing: false,
-            refusals: None,
+            doubts: None,
         };
         let slot = self.table.insert(entry)?;
         Some(Waiting { class, due, slot })
@@ -279,7 +279,7 @@ impl Core {
         entry.stage = Stage::Polling;
         entry.polls = entry.polls.saturating_add(1);
         // What confirms an ending, or explains another PIN's refusal, must be an answer to just this request.
-        let is_proof = check || entry.refusals.is_some();
+        let is_proof = check || entry.refusals().is_some();
         Some(Ticket {
             pin: entry.pin.expand(),
             slot,
@@ -313,7 +313,7 @@ impl Core {
         let is_late = ticket.sent >= entry.deadline;
         let is_over = now >= entry.deadline.after(settings.deadline_grace);
         let is_general = is_braked || others.most_are_refused || is_unreadable_everywhere;
-        let confirmed = entry.refusals.as_ref().and_then(|row| row.confirmed(&others, settings));
+        let confirmed = entry.refusals().and_then(|row| row.confirmed(&others, settings));
         let mut error = None;
         let ending = match meaning {
             Meaning::Deliveries(deliveries) => {
@@ -337,7 +337,7 @@ impl Core {
             Meaning::NotSent(_) => None,
             Meaning::Throttled(_) => (own_wait.is_some() && is_late).then_some(Ending::Deadline),
             Meaning::Unauthorized(_) => {
-                let is_own = entry.refusals.as_ref().is_some_and(|row| row.is_about_the_pin(&others));
+                let is_own = entry.refusals().is_some_and(|row| row.is_about_the_pin(&others));
                 (is_own && is_late).then_some(Ending::Deadline)
             }
             Meaning::NotFound | Meaning::Rejected(_) | Meaning::Unreadable(_) | Meaning::Unavailable(_) => {

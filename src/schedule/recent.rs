@@ -118,13 +118,14 @@ impl Recent {
         all - readable >= ENOUGH && (all - readable) * 2 > all
     }
 
-    /// Whether 429s concern `pin` alone: of the other PINs, some got a readable answer since `since`, and fewer than
-    /// half were throttled.
+    /// Whether 429s concern `pin` alone, whose last one came at `since`: other PINs got readable answers since, and
+    /// fewer than half of them were throttled.
     pub fn throttles_only(&self, pin: u32, since: Moment) -> bool {
         let others = || self.results.iter().filter(|result| result.pin != pin);
         let throttled = others().filter(|result| result.kind == Kind::Throttled).count();
-        others().any(|result| result.kind == Kind::Readable && result.at >= since)
-            && throttled * 2 < others().count()
+        // The PIN itself had no readable answer since: its last one was a 429.
+        self.last_readable.is_some_and(|at| at >= since)
+            && (throttled == 0 || throttled * 2 < others().count())
     }
 
     /// When a PIN last got a readable answer.

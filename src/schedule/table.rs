@@ -12,7 +12,7 @@ use std::time::Duration;
 use hashbrown::HashTable;
 use slab::Slab;
 
-use super::core::{Refusal, Refusals};
+use super::core::{Doubts, Refusals};
 use super::queue::Class;
 use crate::clock::Moment;
 use crate::outcome::Deliveries;
@@ -34,19 +34,24 @@ pub struct Entry {
     pub last_answer: Option<LastAnswer>,
     /// Its last poll brought no answer.
     pub is_failing: bool,
-    /// The refusals that its last answers were; few PINs have any.
-    pub refusals: Option<Box<Refusals>>,
+    /// What speaks against it; few PINs have anything.
+    pub doubts: Option<Box<Doubts>>,
 }
 
 impl Entry {
     /// Whether its next poll is likely to fail, whatever the state of the API.
     pub fn is_doubtful(&self) -> bool {
-        self.is_failing || self.refusals.is_some()
+        self.is_failing || self.doubts.is_some()
+    }
+
+    /// The refusals that its last answers were.
+    pub fn refusals(&self) -> Option<&Refusals> {
+        self.doubts.as_ref()?.refusals.as_ref()
     }
 
     /// Whether its last answer was a 401 or 403.
     pub fn is_forbidden(&self) -> bool {
-        self.refusals.as_ref().is_some_and(|row| row.refusal == Refusal::Forbidden)
+        self.refusals().is_some_and(Refusals::is_forbidden)
     }
 
     /// How long ago its next poll was due; zero if it was not, or does not wait for one.
@@ -249,7 +254,7 @@ mod tests {
             generation,
             seen: None,
             is_failing: false,
-            refusals: None,
+            doubts: None,
             last_answer: None,
         }
     }

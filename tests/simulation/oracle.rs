@@ -61,6 +61,10 @@ pub struct Oracle {
     saved: Time,
     /// The last two PINs that got a readable answer, the newer first, and when.
     readable: [Option<(usize, Time)>; 2],
+    /// The last PINs, of two different ones, that got a 429, the newer first, and when.
+    throttled: [Option<(usize, Time)>; 2],
+    /// The last PIN that was refused by 401 or 403, and when, if no poll that was sent since got a readable answer.
+    refused: Option<(usize, Time)>,
     /// A 429 came, some day.
     pub was_throttled: bool,
     /// No brake is on later than this, if all answers are good from now on.
@@ -72,8 +76,19 @@ pub struct Oracle {
 /// A PIN that is past its deadline, and was answered since, is polled again no sooner than this or its interval.
 const LATE_AGAIN: Duration = Duration::from_secs(30);
 
+/// What is older says nothing about the API now.
+const NO_NEWS: Duration = Duration::from_secs(10 * 60);
+
 /// In this time after a start, old PINs are polled as often as on the average, and hardly more.
 const START: Duration = Duration::from_secs(2);
+
+/// Notes what a PIN got now, beside the last other PIN that got it.
+fn note_last(last: &mut [Option<(usize, Time)>; 2], pin: usize, now: Time) {
+    if last[0].is_none_or(|(other, _)| other != pin) {
+        last[1] = last[0];
+    }
+    last[0] = Some((pin, now));
+}
 
 impl Oracle {
     pub fn new(plan: &Plan) -> Self {
@@ -89,6 +104,8 @@ impl Oracle {
             handed_over: Time::ZERO,
             saved: Time::ZERO,
             readable: [None; 2],
+            throttled: [None; 2],
+            refused: None,
             was_throttled: false,
             free_from: Time::ZERO,
             start: (Time::ZERO, 0, 0.0),
@@ -106,6 +123,8 @@ impl Oracle {
         self.probe = None;
         self.left_alone_until = Time::ZERO;
         self.readable = [None; 2];
+        self.throttled = [None; 2];
+        self.refused = None;
     }
 
     /// What the process knows of the brake is handed to the store.
@@ -131,7 +150,10 @@ impl Oracle {
         if let Some(last) = renewed_after {
             self.renewed_after = last;
             self.probe = None;
-            self.pins.iter_mut().flatten().for_each(|pin| pin.row = Row::default());
+            for pin in self.pins.iter_mut().flatten() {
+                pin.row = Row::default();
+                pin.was_throttled = false;
+            }
         }
     }
 
@@ -287,14 +309,21 @@ impl Oracle {
             return Err(format!("{truth:?} is understood as {meaning:?}"));
         }
         let was_throttled = self.pins[pin].as_ref().is_some_and(|pin| pin.was_throttled);
+        if brake.is_some() && brake != self.brake {
+            self.is_for_all(pin, truth, brake, now)?;
+        }
+        match truth {
+            Truth::Throttled(_) => note_last(&mut self.throttled, pin, now),
+            Truth::Unauthorized => self.refused = Some((pin, now)),
+            _ => {}
+        }
         self.brake_learns(plan, id, (truth, was_throttled), brake, clocks)?;
         let is_alone = self.in_flight() <= 1;
         let others = self.readable.iter().flatten().find(|(other, _)| *other != pin).map(|(_, at)| *at);
         if let Truth::Deliveries { .. } = truth {
-            if self.readable[0].is_none_or(|(other, _)| other != pin) {
-                self.readable[1] = self.readable[0];
-            }
-            self.readable[0] = Some((pin, now));
+            note_last(&mut self.readable, pin, now);
+            let sent = self.pins[pin].as_ref().and_then(|watched| watched.last_sent);
+            self.refused = self.refused.filter(|(_, at)| sent.is_none_or(|sent| sent <= *at));
         }
         // It can be gone, by a cancel, and can even be here anew.
         let Some(watched) =
@@ -369,6 +398,33 @@ impl Oracle {
         let is_over = now >= watched.deadline + plan.schedule.deadline_grace;
         if !is_over || verdict.ending != Ending::Deadline {
             return Err(format!("PIN {pin} is given up too soon: {watched:?}"));
+        }
+        Ok(())
+    }
+
+    /// Whether a brake that goes on by this answer has the trouble of more than one PIN as its reason.
+    fn is_for_all(&self, pin: usize, truth: &Truth, brake: Option<Reason>, now: Time) -> Result<(), Broken> {
+        let is_alone = self.in_flight() <= 1;
+        if brake == Some(Reason::Unauthorized)
+            && !is_alone
+            && self.refused.is_none_or(|(other, _)| other == pin)
+        {
+            return Err(format!("PIN {pin} alone is refused, and all polling pauses"));
+        }
+        let last = |pairs: &[Option<(usize, Time)>; 2], is_wanted: &dyn Fn(usize) -> bool| {
+            pairs.iter().flatten().find(|(pin, _)| is_wanted(*pin)).map(|(_, at)| *at)
+        };
+        let Some(own) = last(&self.throttled, &|other| other == pin) else { return Ok(()) };
+        let others = last(&self.throttled, &|other| other != pin);
+        let is_own = self.pins[pin].as_ref().is_some_and(|watched| watched.was_throttled)
+            && last(&self.readable, &|other| other != pin).is_some_and(|at| at > own)
+            && others.is_none_or(|at| now > at + NO_NEWS);
+        if brake == Some(Reason::Throttled)
+            && matches!(truth, Truth::Throttled(_))
+            && is_own
+            && self.probe.is_none()
+        {
+            return Err(format!("PIN {pin} alone is throttled, and all polling pauses"));
         }
         Ok(())
     }

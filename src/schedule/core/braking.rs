@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::super::brake::{Change, Reason, Sign};
 use super::super::recent::Kind;
 use super::credentials::Suspicion;
-use super::{Core, Others, Refusal, Refusals, Ticket};
+use super::{Core, Doubts, Others, Refusal, Ticket};
 use crate::clock::Moment;
 use crate::poll::Meaning;
 use crate::store::SavedBrake;
@@ -61,6 +61,7 @@ impl Core {
             self.recent.record(ticket.generation, now, kind, was_failing);
         }
         self.report_refusals(meaning, now);
+        self.explain(ticket, meaning);
         let is_own = was_throttled.is_some_and(|since| self.recent.throttles_only(ticket.generation, since));
         let is_refused = matches!(meaning, Meaning::Unauthorized(_));
         let mut is_probe = ticket.probe;
@@ -135,15 +136,14 @@ impl Core {
     fn note(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) -> (bool, Option<Moment>) {
         let entry = self.table.get_mut(ticket.slot).filter(|entry| entry.generation == ticket.generation);
         let Some(entry) = entry else { return (false, None) };
-        let before = entry.refusals.take().map(|row| *row);
-        entry.refusals = Refusals::after(before, meaning, now).map(Box::new);
+        let before = entry.doubts.take().map(|doubts| *doubts);
+        entry.doubts = Doubts::after(before, meaning, now).map(Box::new);
         let is_failing = match meaning {
             Meaning::NotSent(_) => entry.is_failing,
             _ => matches!(meaning, Meaning::Unavailable(_)),
         };
         let was_failing = std::mem::replace(&mut entry.is_failing, is_failing);
-        let throttled = before.filter(|row| row.refusal == Refusal::Throttled).map(|row| row.last);
-        (was_failing, throttled)
+        (was_failing, before.and_then(|before| before.throttled))
     }
 
     /// Tells people when most PINs begin to be refused, and when that is over.

@@ -37,6 +37,15 @@ pub enum Suspicion {
 }
 
 impl Core {
+    /// Whichever poll was sent since a refusal and is answered explains it: the key is good.
+    pub(super) fn explain(&mut self, ticket: &Ticket, meaning: &Meaning) {
+        let is_answer = matches!(
+            meaning,
+            Meaning::Deliveries(_) | Meaning::Unreadable(_) | Meaning::NotFound | Meaning::Rejected(_)
+        );
+        self.check = self.check.filter(|check| !is_answer || ticket.sent < check.since);
+    }
+
     /// Takes in what an answer says about the key, while no brake is on for it.
     pub(super) fn suspect(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) -> Suspicion {
         let is_refused = matches!(meaning, Meaning::Unauthorized(_));
@@ -46,15 +55,14 @@ impl Core {
             if is_refused {
                 return Suspicion::WrongKey;
             }
-            let is_undecided =
-                matches!(meaning, Meaning::Unavailable(_) | Meaning::NotSent(_) | Meaning::Throttled(_));
-            if is_undecided && check.tries < TRIES {
+            // It got no answer, or it would have explained the refusal.
+            if check.tries < TRIES {
                 check.is_running = false;
                 self.check = Some(check);
             }
         } else if is_refused && self.is_only_pin() {
             self.check = None;
-            let row = self.table.get(ticket.slot).and_then(|entry| entry.refusals.as_ref());
+            let row = self.table.get(ticket.slot).and_then(|entry| entry.refusals());
             let is_own = row.is_some_and(|row| row.is_about_the_pin(&self.others()));
             return if is_own { Suspicion::Unproven } else { Suspicion::WrongKey };
         } else if is_refused && self.check.is_none() {

@@ -20,8 +20,6 @@ pub enum Refusal {
     Rejected,
     /// 401 or 403, though the key is good for other PINs.
     Forbidden,
-    /// 429; it ends no PIN, but tells whether it is this PIN's alone.
-    Throttled,
 }
 
 impl Refusal {
@@ -31,8 +29,8 @@ impl Refusal {
             Meaning::NotFound => Some(Self::NotFound),
             Meaning::Rejected(_) => Some(Self::Rejected),
             Meaning::Unauthorized(_) => Some(Self::Forbidden),
-            Meaning::Throttled(_) => Some(Self::Throttled),
             Meaning::Deliveries(_)
+            | Meaning::Throttled(_)
             | Meaning::Unreadable(_)
             | Meaning::Unavailable(_)
             | Meaning::NotSent(_) => None,
@@ -45,7 +43,6 @@ impl Refusal {
             Self::NotFound => "404",
             Self::Rejected => "4xx",
             Self::Forbidden => "401 or 403",
-            Self::Throttled => "429",
         }
     }
 
@@ -55,17 +52,41 @@ impl Refusal {
             Self::NotFound => "is api.base_url right, and the proxy or load balancer before the API well?",
             Self::Rejected => "are api.base_url and api.path right, and is it this API?",
             Self::Forbidden => "is the key right, and allowed to read these PINs?",
-            Self::Throttled => "is api.rate too high for the account?",
         }
     }
 
     /// How a PIN ends by it, once it is confirmed.
-    fn ending(self) -> Option<Ending> {
+    fn ending(self) -> Ending {
         match self {
-            Self::NotFound => Some(Ending::NotFound),
-            Self::Rejected | Self::Forbidden => Some(Ending::Rejected),
-            Self::Throttled => None,
+            Self::NotFound => Ending::NotFound,
+            Self::Rejected | Self::Forbidden => Ending::Rejected,
         }
+    }
+}
+
+/// What speaks against a PIN since its last good answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Doubts {
+    pub refusals: Option<Refusals>,
+    /// When its last answer came, if that was a 429.
+    pub throttled: Option<Moment>,
+}
+
+impl Doubts {
+    /// The doubts after one more answer, which came now; `None` if there are none.
+    ///
+    /// A 429 and a request that was not sent say nothing about the PIN, so they do not end a row of refusals.
+    pub fn after(before: Option<Self>, meaning: &Meaning, now: Moment) -> Option<Self> {
+        let (refusals, throttled) = before.map_or((None, None), |before| (before.refusals, before.throttled));
+        let after = match meaning {
+            Meaning::NotSent(_) => Self { refusals, throttled },
+            Meaning::Throttled(_) => Self { refusals, throttled: Some(now) },
+            _ => {
+                let refusals = Refusal::of(meaning).map(|refusal| Refusals::with(refusals, refusal, now));
+                Self { refusals, throttled: None }
+            }
+        };
+        (after.refusals.is_some() || after.throttled.is_some()).then_some(after)
     }
 }
 
@@ -73,11 +94,11 @@ impl Refusal {
 /// connection of its own, so three of them are answers on at least two connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Refusals {
-    pub refusal: Refusal,
+    refusal: Refusal,
     count: u32,
     first: Moment,
     /// When the last one came, and the one before it.
-    pub last: Moment,
+    last: Moment,
     before: Moment,
 }
 
@@ -93,24 +114,12 @@ pub struct Others {
 }
 
 impl Refusals {
-    /// The row with one more answer, which came now: `None` if that is no refusal.
-    ///
-    /// A 429 and a request that was not sent say nothing about the PIN, so they do not end a row of other refusals.
-    pub fn after(row: Option<Self>, meaning: &Meaning, now: Moment) -> Option<Self> {
-        let says_nothing = match meaning {
-            Meaning::NotSent(_) => true,
-            Meaning::Throttled(_) => row.is_some_and(|row| row.refusal != Refusal::Throttled),
-            _ => false,
-        };
-        if says_nothing {
-            return row;
-        }
-        let refusal = Refusal::of(meaning)?;
-        let row = row.filter(|row| row.refusal == refusal);
-        Some(match row {
+    /// The row with one more refusal, which came now; a new one if it is another refusal.
+    fn with(row: Option<Self>, refusal: Refusal, now: Moment) -> Self {
+        match row.filter(|row| row.refusal == refusal) {
             Some(row) => Self { count: row.count.saturating_add(1), before: row.last, last: now, ..row },
             None => Self { refusal, count: 1, first: now, last: now, before: now },
-        })
+        }
     }
 
     /// How the PIN ends by this row, if it is confirmed.
@@ -124,7 +133,12 @@ impl Refusals {
         } else {
             settings.deadline_grace.max(settings.not_found_grace)
         };
-        self.refusal.ending().filter(|_| self.count >= CONFIRMED_AFTER && span >= enough)
+        (self.count >= CONFIRMED_AFTER && span >= enough).then(|| self.refusal.ending())
+    }
+
+    /// Whether they were 401 or 403.
+    pub fn is_forbidden(&self) -> bool {
+        self.refusal == Refusal::Forbidden
     }
 
     /// Whether the last refusals are about this PIN: others got readable answers since the refusal before the last. A
@@ -167,7 +181,10 @@ mod tests {
 
     /// The row of these answers, which came at these seconds.
     fn row(answers: &[(u64, Meaning)]) -> Option<Refusals> {
-        answers.iter().fold(None, |row, (second, meaning)| Refusals::after(row, meaning, at(*second)))
+        let doubts = answers
+            .iter()
+            .fold(None, |doubts, (second, meaning)| Doubts::after(doubts, meaning, at(*second)));
+        doubts?.refusals
     }
 
     fn rejected() -> Meaning {
