@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Core, Ticket, Waiting};
 use crate::clock::Moment;
+use crate::pin::CompactPinId;
 use crate::poll::Meaning;
 
 /// While it is unknown whether the key is good, other polls wait, but not for longer than this.
@@ -16,10 +17,10 @@ const HOLD: Duration = Duration::from_secs(1);
 const TRIES: u32 = 3;
 
 /// A refusal that the poll of another PIN is to explain.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Check {
-    /// The PIN that was refused.
-    refused: u32,
+    /// The PIN that was refused: if it comes again meanwhile, it is still the same.
+    refused: CompactPinId,
     since: Moment,
     /// Whether nothing shows yet that the key is good for anybody.
     holds: bool,
@@ -43,7 +44,7 @@ impl Core {
             meaning,
             Meaning::Deliveries(_) | Meaning::Unreadable(_) | Meaning::NotFound | Meaning::Rejected(_)
         );
-        self.check = self.check.filter(|check| !is_answer || ticket.sent < check.since);
+        self.check.take_if(|check| is_answer && ticket.sent >= check.since);
     }
 
     /// Takes in what an answer says about the key, while no brake is on for it.
@@ -67,7 +68,7 @@ impl Core {
             return if is_own { Suspicion::Unproven } else { Suspicion::WrongKey };
         } else if is_refused && self.check.is_none() {
             let is_good = self.recent.last_readable().is_some_and(|at| now.since(at) <= HOLD);
-            let refused = ticket.generation;
+            let refused = CompactPinId::from(&ticket.pin);
             self.check = Some(Check { refused, since: now, holds: !is_good, is_running: false, tries: 0 });
         }
         Suspicion::Unproven
@@ -76,8 +77,8 @@ impl Core {
     /// The PIN whose poll is to explain a refusal, if one is to go out now: any but the refused one, and one that was not
     /// refused itself if there is one.
     pub(super) fn find_check(&self, now: Moment) -> Option<Waiting> {
-        let check = self.check.filter(|check| !check.is_running)?;
-        let other = |slot| self.table.get(slot).filter(|entry| entry.generation != check.refused);
+        let check = self.check.as_ref().filter(|check| !check.is_running)?;
+        let other = |slot| self.table.get(slot).filter(|entry| entry.pin != check.refused);
         let find = |takes: &dyn Fn(u32) -> bool| self.queue.find_probe(now, takes);
         find(&|slot| other(slot).is_some_and(|entry| !entry.is_forbidden()))
             .or_else(|| find(&|slot| other(slot).is_some()))
@@ -93,7 +94,7 @@ impl Core {
 
     /// Until when other polls wait for a check.
     pub(super) fn held_until(&self, now: Moment) -> Option<Moment> {
-        let until = self.check.filter(|check| check.holds).map(|check| check.since.after(HOLD));
+        let until = self.check.as_ref().filter(|check| check.holds).map(|check| check.since.after(HOLD));
         until.filter(|until| now < *until)
     }
 
