@@ -10,6 +10,7 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
+use harness::not_run::not_run;
 use harness::{Api, Daemon, Home, all_delivered, assert_each_once, pins, submit, until};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -39,7 +40,7 @@ impl Broken {
 }
 
 fn skipped<T>(why: &str) -> Option<T> {
-    eprintln!("\n!!! SKIPPED: strace can't make the disk fail (Debian: apt install strace): {why} !!!\n");
+    not_run(&format!("a disk whose syncs fail ({why})"), "the package strace");
     None
 }
 

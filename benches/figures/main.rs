@@ -17,6 +17,8 @@ mod measure;
 mod metrics;
 mod million;
 mod nginx;
+#[path = "../../tests/not_run/mod.rs"]
+mod not_run;
 mod plain_loop;
 mod polls;
 #[path = "../../tests/common/postgres.rs"]

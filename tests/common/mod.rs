@@ -8,6 +8,8 @@ mod api;
 mod client;
 mod daemon;
 mod database;
+#[path = "../not_run/mod.rs"]
+pub mod not_run;
 pub mod postgres;
 
 use std::time::{Duration, Instant};

@@ -6,6 +6,7 @@
 //! last step to the kernel: no kill of a process loses what the kernel has. Benchmarks wait for the disk. It has to
 //! know nothing of pinwatch, so that any test can include this one file.
 
+use super::not_run::not_run;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
@@ -69,11 +70,7 @@ impl Postgres {
     /// A folder and an owner, and no data yet.
     fn prepare() -> Option<Self> {
         let Some(binaries) = binaries() else {
-            assert!(
-                std::env::var("CI").as_deref() != Ok("true"),
-                "CI must have PostgreSQL's server binaries"
-            );
-            eprintln!("\n!!! SKIPPED: no PostgreSQL server found (Debian: apt install postgresql) !!!\n");
+            not_run("PostgreSQL as the store", "the package postgresql");
             return None;
         };
         let runs_as = rustix::process::geteuid().is_root().then(unprivileged);

@@ -7,6 +7,8 @@ mod client;
 mod daemon;
 pub mod disk;
 mod home;
+#[path = "../not_run/mod.rs"]
+pub mod not_run;
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! What this machine lacks for a poll. Each test runs its polls in a process of its own, which it deprives of
 //! something.
 
+use super::not_run::not_run;
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -68,9 +69,7 @@ fn a_process_without_a_file_descriptor_to_spare_sends_nothing_and_says_what_to_r
 fn a_machine_without_a_network_sends_nothing_and_says_so() {
     let may = Command::new("unshare").args(["--net", "true"]).output();
     if !may.as_ref().is_ok_and(|output| output.status.success()) {
-        eprintln!(
-            "\n*** SKIPPED, NOT TESTED: needs root for a network of its own, and has not: {may:?} ***\n"
-        );
+        not_run("a machine without a network", "root, for a network of its own");
         return;
     }
     if !is_deprived("local::a_machine_without_a_network_sends_nothing_and_says_so", &["unshare", "--net"]) {

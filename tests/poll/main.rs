@@ -4,6 +4,8 @@
 mod answers;
 mod connections;
 mod local;
+#[path = "../not_run/mod.rs"]
+mod not_run;
 mod stub;
 mod tls;
 

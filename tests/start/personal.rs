@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::common::not_run::not_run;
 use super::common::{Child, Client, Simulated, isolate, run_to_end, until, until_true};
 
 /// Somebody who is not root, with a home.
@@ -21,13 +22,10 @@ struct User {
 
 /// `None`, said aloud, where there can be no such user.
 fn user() -> Option<User> {
-    let skipped = |why: &str| {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "CI: {why}");
-        eprintln!("SKIPPED: {why}");
-        None
-    };
+    let what = "a user without root and without configuration";
     if Path::new("/etc/pinwatch/pinwatch.toml").exists() {
-        return skipped("this machine has a configuration of its own");
+        not_run(what, "a machine without /etc/pinwatch/pinwatch.toml");
+        return None;
     }
     let home = tempfile::tempdir().unwrap();
     let program = PathBuf::from(env!("CARGO_BIN_EXE_pinwatch"));
@@ -35,7 +33,8 @@ fn user() -> Option<User> {
         return Some(User { home, program, uid: None });
     }
     if Command::new("setpriv").arg("--version").stdout(Stdio::null()).status().is_err() {
-        return skipped("root without setpriv can't become somebody else");
+        not_run(what, "the package util-linux (setpriv)");
+        return None;
     }
     let uid = 65534;
     chown(home.path(), Some(uid), Some(uid)).unwrap();

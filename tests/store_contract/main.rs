@@ -1,6 +1,8 @@
 //! One store, whichever it is: what the rest of the daemon relies on, tried on a SQLite file and on a real PostgreSQL;
 //! and what nodes that share a PostgreSQL rely on.
 
+#[path = "../not_run/mod.rs"]
+mod not_run;
 #[path = "../common/postgres.rs"]
 #[allow(dead_code, reason = "each test binary uses its part of this")]
 mod postgres;

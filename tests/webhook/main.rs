@@ -5,6 +5,8 @@
 mod bench;
 mod daemon;
 mod endpoint;
+#[path = "../not_run/mod.rs"]
+mod not_run;
 mod outbox;
 mod receiver;
 mod signatures;
