@@ -17,7 +17,7 @@ use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "run",
     "submit",
     "wait",
@@ -30,6 +30,7 @@ const COMMANDS: [&str; 17] = [
     "sinks",
     "stats",
     "ping",
+    "socket",
     "check-config",
     "simulate",
     "demo",
@@ -59,6 +60,39 @@ fn help_teaches_every_command_by_examples_and_lists_the_exit_statuses() {
             .stdout(contains("Examples:\n").and(contains(format!("pinwatch {command}"))));
         pinwatch(&["--help"]).assert().stdout(contains(format!("\n  {command} ")));
     }
+}
+
+#[test]
+fn every_client_command_honours_pinwatch_socket_and_socket_prints_the_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("elsewhere.sock");
+    let with_variable = |args: &[&str]| {
+        let mut command = pinwatch(args);
+        command.env("PINWATCH_SOCKET", &path);
+        command.assert()
+    };
+    with_variable(&["socket"]).success().stdout(format!("{}\n", path.display()));
+    with_variable(&["socket", "--socket", "/given"]).success().stdout("/given\n");
+    for command in [&["ping"][..], &["stats"], &["list"], &["tail"], &["show", "9C81"], &["submit", "9C81"]] {
+        with_variable(command).code(3).stderr(contains(path.to_str().unwrap()));
+    }
+}
+
+#[test]
+fn relative_paths_are_meant_from_where_they_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (here, other) = (folder.path().join("here"), folder.path().join("other"));
+    for place in [&here, &other] {
+        std::fs::create_dir(place).unwrap();
+        std::fs::write(place.join("api-key"), "key").unwrap();
+    }
+    std::fs::write(other.join("p.toml"), "[api]\nkey_file = \"./api-key\"\n").unwrap();
+    let mut by_variable = pinwatch(&["check-config"]);
+    by_variable.current_dir(&here).env("PINWATCH__API__KEY_FILE", "./api-key");
+    by_variable.assert().success().stdout(contains(here.join("api-key").to_str().unwrap()));
+    let mut by_file = pinwatch(&["check-config", "--config", "../other/p.toml"]);
+    by_file.current_dir(&here);
+    by_file.assert().success().stdout(contains("other/api-key"));
 }
 
 #[test]

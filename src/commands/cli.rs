@@ -56,7 +56,7 @@ pub struct Globals {
 #[derive(Debug, Clone, Args)]
 pub struct Link {
     /// The daemon's socket [default: intake.socket of the configuration]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", env = "PINWATCH_SOCKET")]
     pub socket: Option<PathBuf>,
 }
 
@@ -101,6 +101,9 @@ pub enum Command {
     /// Ask whether the daemon is there
     #[command(after_help = help::PING)]
     Ping(Link),
+    /// Print the path of the daemon's socket, for programs that use it
+    #[command(after_help = help::SOCKET)]
+    Socket(Link),
     /// Check the configuration and print the values in effect
     #[command(after_help = help::CHECK_CONFIG)]
     CheckConfig,

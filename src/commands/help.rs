@@ -26,6 +26,15 @@ Examples:
   pinwatch run --config ./pinwatch.toml --set log.level=debug
   PINWATCH__API__KEY_FILE=./api-key pinwatch run --set intake.socket=/tmp/pinwatch.sock --set store.url=sqlite:/tmp/pinwatch.db";
 
+pub const SOCKET: &str = "\
+Where every client command looks for the daemon: --socket, else $PINWATCH_SOCKET, else intake.socket of the \
+configuration. The daemon need not run.
+
+Examples:
+  pinwatch socket
+  export PINWATCH_SOCKET=$(pinwatch socket)
+  printf '9C817C6F8AF3D48F9FE553282AFA2B67\\n' | nc -NU \"$(pinwatch socket)\"";
+
 pub const MIGRATE_STORE: &str = "\
 Stop every daemon that uses either store first; it refuses otherwise. The new store comes into being whole or not \
 at all, so what was broken off is begun again. A password in a URL can be seen by everybody on the machine: leave it \

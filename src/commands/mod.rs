@@ -106,6 +106,13 @@ fn dispatch(Cli { globals, command }: Cli) -> Result<Exit, CommandError> {
         Command::Stats(link) => client_runtime()?.block_on(stats::run(&socket(&link)?, output())),
         Command::Nodes(link) => client_runtime()?.block_on(nodes::run(&socket(&link)?, output())),
         Command::Ping(link) => client_runtime()?.block_on(ping::run(&socket(&link)?, output())),
+        Command::Socket(link) => {
+            refuse_json(&globals, "a path has no JSON form")?;
+            let mut output = Output::for_people();
+            output.text(&format!("{}\n", socket(&link)?.display()))?;
+            output.flush()?;
+            Ok(Exit::Done)
+        }
         Command::CheckConfig => check_config::run(&globals, output()),
         Command::MigrateStore(args) => client_runtime()?.block_on(migrate_store::run(&args, output())),
         Command::Doctor => client_runtime()?.block_on(doctor::run(&globals, output())),

@@ -79,8 +79,8 @@ impl Default for Wire {
 /// Reads and checks the section; `None` if it is of no use, which is reported then.
 pub(super) fn check(mut section: Section, environment: &Environment) -> Option<Api> {
     let wire: Wire = section.read();
-    let base_url = base_url(&mut section, &wire);
     let path = path(&mut section, wire.path.0.clone());
+    let base_url = base_url(&mut section, &wire, path.as_deref());
     let given = Given {
         key: wire.key,
         key_file: wire.key_file,
@@ -121,10 +121,22 @@ pub(super) fn check(mut section: Section, environment: &Environment) -> Option<A
     })
 }
 
-fn base_url(section: &mut Section, wire: &Wire) -> Option<Url> {
+fn base_url(section: &mut Section, wire: &Wire, path: Option<&str>) -> Option<Url> {
     let url = section.url("base_url", &wire.base_url, wire.allow_plain_http.0)?;
     if url.query().is_some() {
         section.refuse("base_url", "must have no query (?…)");
+        return None;
+    }
+    // What stands before the PIN ID in api.path, such as /2fa/1/pin/: a whole request URL has it already.
+    let before = path.and_then(|path| path.split_once("{pinId}")).map_or("", |(before, _)| before);
+    let own = url.path().to_ascii_lowercase();
+    let is_request = own.contains("%7bpinid%7d") || own.contains("/2fa/");
+    if is_request || (before.len() > 1 && format!("{own}/").contains(before)) {
+        let origin = url.origin().ascii_serialization();
+        section.refuse(
+            "base_url",
+            format!("must be the API's address alone, {origin:?}; api.path is put behind it for each PIN"),
+        );
         return None;
     }
     Some(url)
@@ -203,6 +215,21 @@ mod tests {
                 "api.base_url: must have no frag",
             ),
             ("a path is taken", "api.base_url = \"https://a.example/b/\"", ""),
+            (
+                "a whole request URL is refused",
+                "api.base_url = \"https://a.example/2fa/1/pin/{pinId}/status\"",
+                "api.base_url: must be the API's address alone, \"https://a.example\"",
+            ),
+            (
+                "the beginning of one too",
+                "api.base_url = \"https://a.example/2fa/1/pin\"",
+                "api.base_url: must be the API's address alone",
+            ),
+            (
+                "and what api.path says in other words",
+                "api.base_url = \"https://a.example/v3/logs\"\napi.path = \"/v3/logs/{pinId}\"",
+                "api.base_url: must be the API's address alone",
+            ),
         ]);
     }
 

@@ -21,6 +21,7 @@ mod error;
 mod http;
 mod intake;
 mod log;
+mod relative;
 mod schedule;
 mod secret;
 mod section;

@@ -15,7 +15,7 @@ use config::{Map, Source, Value, ValueKind};
 
 use super::error::{ConfigError, Problem};
 use super::section::{no_such_key, origin_of};
-use super::{SECTIONS, intake, store, toml_file};
+use super::{SECTIONS, intake, relative, store, toml_file};
 
 /// Where a configuration is looked for without `--config`.
 pub const SYSTEM_FILE: &str = "/etc/pinwatch/pinwatch.toml";
@@ -43,12 +43,19 @@ pub struct Environment {
     pub uid: u32,
     /// The file that is taken without `--config`, if it is there.
     pub system_file: PathBuf,
+    /// Where relative paths of the environment and of `--set` begin; empty: they are refused.
+    pub working_directory: PathBuf,
 }
 
 impl Default for Environment {
     /// Root with no variables.
     fn default() -> Self {
-        Self { variables: BTreeMap::new(), uid: 0, system_file: SYSTEM_FILE.into() }
+        Self {
+            variables: BTreeMap::new(),
+            uid: 0,
+            system_file: SYSTEM_FILE.into(),
+            working_directory: PathBuf::new(),
+        }
     }
 }
 
@@ -57,7 +64,13 @@ impl Environment {
     pub fn of_process() -> Self {
         let variables =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();
-        Self { variables, uid: rustix::process::geteuid().as_raw(), system_file: SYSTEM_FILE.into() }
+        Self {
+            variables,
+            uid: rustix::process::geteuid().as_raw(),
+            system_file: SYSTEM_FILE.into(),
+            // Without one, only absolute paths are taken.
+            working_directory: std::env::current_dir().unwrap_or_default(),
+        }
     }
 
     /// An absolute path; XDG's specification says that a relative one is to be ignored. So is one that isn't
@@ -74,6 +87,7 @@ impl fmt::Debug for Environment {
             .field("variables", &self.variables.keys())
             .field("uid", &self.uid)
             .field("system_file", &self.system_file)
+            .field("working_directory", &self.working_directory)
             .finish()
     }
 }
@@ -112,10 +126,18 @@ pub(super) fn merge(sources: &Sources) -> Result<Merged, ConfigError> {
         layers.push(personal_defaults(&sources.environment));
     }
     if let Some((path, text)) = &file {
-        layers.push(from_file(toml_file::parse(path, text)?, &mut problems));
+        let mut layer = from_file(toml_file::parse(path, text)?, &mut problems);
+        // The file itself may be named from the working directory.
+        let folder = sources.environment.working_directory.join(path.parent().unwrap_or(path));
+        relative::resolve(&mut layer.0, &folder);
+        layers.push(layer);
     }
-    layers.push(from_environment(&sources.environment, &mut problems));
-    layers.push(from_flags(&sources.set, &mut problems));
+    for mut layer in
+        [from_environment(&sources.environment, &mut problems), from_flags(&sources.set, &mut problems)]
+    {
+        relative::resolve(&mut layer.0, &sources.environment.working_directory);
+        layers.push(layer);
+    }
 
     let builder =
         layers.into_iter().fold(config::Config::builder(), |builder, layer| builder.add_source(layer));
