@@ -1,16 +1,16 @@
 //! Deliveries over again, with a real store and a sink that does what a test says.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
-use tempfile::TempDir;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::super::testing::TestStore;
 use super::*;
-use crate::outcome::{Ending, Verdict};
-use crate::store::{self, Committed, NewPin, Order};
+use crate::store::Order;
 
 const SINK: &str = "sink";
 
@@ -26,7 +26,7 @@ struct Script {
 }
 
 impl Ordered for Script {
-    async fn open(&mut self) -> Result<Option<String>, Trouble> {
+    async fn open(&mut self, _store: &Store, _cursor: i64) -> Result<Option<i64>, Trouble> {
         Ok(None)
     }
 
@@ -44,60 +44,27 @@ impl Ordered for Script {
 
 /// A store with so many outcomes that the sink has.
 struct Outbox {
-    _folder: TempDir,
-    store: Store,
-    writer: Writer,
+    test: TestStore,
     health: Health,
     rotate: watch::Sender<u64>,
 }
 
+impl Deref for Outbox {
+    type Target = TestStore;
+
+    fn deref(&self) -> &TestStore {
+        &self.test
+    }
+}
+
 impl Outbox {
     async fn with(outcomes: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (store, mut connection) =
-            store::open_sqlite(&folder.path().join("db")).await.unwrap().load(|_| {}).await.unwrap();
-        connection.register_sink(SINK, true).await.unwrap();
-        // Nobody hears of commits.
-        let (committed, _) = mpsc::channel::<Committed>(1);
-        let (writer, task) = Writer::new(connection, committed, usize::MAX);
-        tokio::spawn(task.run());
-        let outbox =
-            Self { _folder: folder, store, writer, health: Health::default(), rotate: watch::channel(0).0 };
-        outbox.finish("OLD", outcomes).await;
+        let test = TestStore::with_sink(SINK).await;
+        test.finish("OLD", outcomes).await;
         let cursor = Some(outcomes as i64);
-        outbox.writer.advance(Progress { sink: SINK.into(), cursor, ..Progress::default() }).await;
-        outbox.writer.flush().await.unwrap();
-        outbox
-    }
-
-    /// So many PINs come and end.
-    async fn finish(&self, name: &str, count: usize) {
-        let now = Clock::system().wall();
-        let pins = (0..count).map(|n| format!("{name}-{n}").parse().unwrap());
-        let new = pins.map(|pin| NewPin {
-            pin,
-            reference: None,
-            metadata: None,
-            submitted_at: now,
-            deadline_at: now,
-            again: false,
-        });
-        let new: Vec<_> = new.collect();
-        self.writer.submit(new.clone()).await.unwrap();
-        for NewPin { pin, .. } in new {
-            let verdict = Verdict {
-                pin,
-                ending: Ending::Final,
-                deliveries: None,
-                error: None,
-                polls: 1,
-                finished_at: now,
-            };
-            while self.writer.try_finish(verdict.clone()).is_err() {
-                self.writer.room().await;
-            }
-        }
-        self.writer.flush().await.unwrap();
+        test.writer.advance(Progress { sink: SINK.into(), cursor, ..Progress::default() }).await;
+        test.writer.flush().await.unwrap();
+        Self { test, health: Health::default(), rotate: watch::channel(0).0 }
     }
 
     async fn replay(&self, from: i64, to: i64) {
