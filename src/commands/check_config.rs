@@ -57,9 +57,12 @@ fn build(config: &Config) -> Result<(), CommandError> {
         let checked = match &sink.kind {
             SinkKind::Stdout => Ok(()),
             SinkKind::File { path, .. } => FileSink::check(path, daemon).map_err(|found| found.to_string()),
-            SinkKind::Webhook(webhook) => Endpoint::new(webhook).map(|_| ()).map_err(|error| error.to_string()),
+            SinkKind::Webhook(webhook) => {
+                Endpoint::new(webhook).map(|_| ()).map_err(|error| error.to_string())
+            }
         };
-        checked.map_err(|what| DaemonError::Sink { name: sink.name.clone(), trouble: Trouble::Closed(what) })?;
+        checked
+            .map_err(|what| DaemonError::Sink { name: sink.name.clone(), trouble: Trouble::Closed(what) })?;
     }
     Ok(())
 }

@@ -211,7 +211,8 @@ fn file(section: &mut Section, common: &[&str]) -> Option<SinkKind> {
     section.show("path", quoted(&path.0));
     let path = section.absolute_path("path", &path.0)?;
     if is_standard_stream(&path) {
-        section.refuse("path", "must be a regular file; for standard output, use a sink with type = \"stdout\"");
+        section
+            .refuse("path", "must be a regular file; for standard output, use a sink with type = \"stdout\"");
         return None;
     }
     if path.file_name().is_none() {
@@ -225,7 +226,9 @@ fn file(section: &mut Section, common: &[&str]) -> Option<SinkKind> {
 fn know_each_other(sinks: &mut [Sink]) {
     let paths: Vec<PathBuf> = sinks
         .iter()
-        .filter_map(|sink| if let SinkKind::File { path, .. } = &sink.kind { Some(path.clone()) } else { None })
+        .filter_map(
+            |sink| if let SinkKind::File { path, .. } = &sink.kind { Some(path.clone()) } else { None },
+        )
         .collect();
     for sink in sinks {
         let SinkKind::File { path, others, .. } = &mut sink.kind else { continue };
@@ -264,6 +267,16 @@ mod tests {
                 "an absolute one",
                 "[[sink]]\ntype = \"file\"\npath = \"a\"",
                 "sink[0].path: must be the absolute path",
+            ),
+            (
+                "one that is no stream",
+                "[[sink]]\ntype = \"file\"\npath = \"/dev/stdout\"",
+                "sink[0].path: must be a regular file; for standard output, use a sink with type = \"stdout\"",
+            ),
+            (
+                "and one that has a name",
+                "[[sink]]\ntype = \"file\"\npath = \"/var/log/..\"",
+                "sink[0].path: must end with the name of a file",
             ),
             (
                 "a type must be given",
@@ -330,6 +343,24 @@ mod tests {
             ("a name has no capitals", &[stdout, "name = \"A\""].concat(), "sink[0].name: must be 1 to 64"),
             ("a name isn't empty", &[stdout, "name = \"\""].concat(), "sink[0].name: must be 1 to 64"),
         ]);
+    }
+
+    #[test]
+    fn a_file_sink_knows_which_files_of_others_look_like_its_own() {
+        let sink =
+            |name: &str, path: &str| format!("[[sink]]\ntype=\"file\"\nname={name:?}\npath={path:?}\n");
+        let paths = ["/log/out", "/log/out.audit", "/log/out-2", "/log/outer", "/other/out.audit"];
+        let text: String = paths.iter().enumerate().map(|(n, path)| sink(&format!("s{n}"), path)).collect();
+        let others = |sink: &Sink| match &sink.kind {
+            SinkKind::File { others, .. } => others.clone(),
+            kind => panic!("{kind:?}"),
+        };
+        let sinks = load(&text).unwrap().sinks;
+        assert_eq!(
+            others(&sinks[0]),
+            ["/log/out.audit", "/log/out-2", "/other/out.audit"].map(PathBuf::from)
+        );
+        assert!(sinks[1..].iter().all(|sink| others(sink).is_empty()));
     }
 
     #[test]

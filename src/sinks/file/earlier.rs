@@ -64,7 +64,8 @@ pub fn names(folder: &Folder, name: &OsStr, others: &[PathBuf]) -> io::Result<Ve
         there.is_some_and(|there| FileId::of(&there) == FileId::of(&folder.metadata))
     };
     let others: Vec<_> = others.iter().filter(in_this_folder).filter_map(|other| other.file_name()).collect();
-    let is_anothers = |found: &OsStr| others.iter().any(|other| *other == found || is_rotated_name(found, other));
+    let is_anothers =
+        |found: &OsStr| others.iter().any(|other| *other == found || is_rotated_name(found, other));
     let mut names = folder.names()?;
     names.retain(|found| is_rotated_name(found, name) && !is_anothers(found));
     Ok(names)

@@ -56,7 +56,7 @@ impl End {
     /// Whether the bytes behind the last line look like the beginning of a line of ours.
     pub fn begins_like_ours(&self) -> bool {
         // Else the line began before what was read.
-        let is_whole = self.line.is_some() || self.length == self.half.len() as u64;
+        let is_whole = self.line.is_some() || self.is_one_half();
         is_whole && (self.half.starts_with(LINE_START) || LINE_START.starts_with(&self.half))
     }
 
@@ -76,9 +76,14 @@ impl End {
         file.set_len(self.length - self.half.len() as u64)
     }
 
+    /// Whether there is no newline in the whole file.
+    pub fn is_one_half(&self) -> bool {
+        self.length == self.half.len() as u64
+    }
+
     /// Whether there is nothing else than [zeros](Self::is_zeros) in the whole file.
     pub fn is_empty(&self) -> bool {
-        self.length == self.half.len() as u64 && self.is_zeros()
+        self.is_one_half() && self.is_zeros()
     }
 }
 
@@ -121,7 +126,11 @@ mod tests {
         ] {
             let end = end_of(content.as_bytes());
             assert_eq!(end.line.as_deref(), line.map(str::as_bytes), "{content:?}");
-            assert_eq!((end.half.as_slice(), end.length), (half.as_bytes(), content.len() as u64), "{content:?}");
+            assert_eq!(
+                (end.half.as_slice(), end.length),
+                (half.as_bytes(), content.len() as u64),
+                "{content:?}"
+            );
         }
     }
 
@@ -136,7 +145,9 @@ mod tests {
 
     #[test]
     fn a_half_line_is_ours_as_far_as_it_goes() {
-        for (half, ours) in [("{", true), ("{\"seq\":", true), ("{\"seq\":12,\"", true), ("{\"a\"", false), ("x", false)] {
+        for (half, ours) in
+            [("{", true), ("{\"seq\":", true), ("{\"seq\":12,\"", true), ("{\"a\"", false), ("x", false)]
+        {
             assert_eq!(end_of(half.as_bytes()).begins_like_ours(), ours, "{half}");
         }
         assert!(end_of(b"\0\0").is_empty() && end_of(b"").is_empty());

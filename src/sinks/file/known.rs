@@ -17,13 +17,23 @@ pub async fn seq_of(store: &Store, line: Option<&[u8]>) -> Result<Option<i64>, U
     Ok(known.filter(|known| known.seq == seq && known.record.as_bytes() == line).map(|known| known.seq))
 }
 
-/// Whether these bytes are the beginning of a record of this store, and long enough to be of no other.
+/// Whether these bytes are the beginning of a record of this store, and long enough to be of no other; or, however short,
+/// that of the record behind `next_after`.
 ///
 /// # Errors
 /// The store can't be read now.
-pub async fn begins_a_record(store: &Store, half: &[u8]) -> Result<bool, Unavailable> {
+pub async fn begins_a_record(
+    store: &Store,
+    half: &[u8],
+    next_after: Option<i64>,
+) -> Result<bool, Unavailable> {
+    if let Some(seq) = next_after
+        && begins_the_next(store, seq, half).await?
+    {
+        return Ok(true);
+    }
     let Some(seq) = seq_in(half).filter(|_| half.len() >= WITH_ID) else { return Ok(false) };
-    Ok(first_from(store, seq).await?.is_some_and(|known| known.record.as_bytes().starts_with(half)))
+    begins_the_next(store, seq.saturating_sub(1), half).await
 }
 
 /// Whether these bytes are the beginning of the record behind this `seq`.

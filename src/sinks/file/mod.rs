@@ -10,6 +10,7 @@ mod end;
 mod known;
 mod place;
 
+use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -111,7 +112,9 @@ impl FileSink {
         let adopts = mem::take(&mut self.state.adopts);
         let folder = Folder::open(folder_of(&self.path)).map_err(|error| self.no_folder(&error))?;
         let there = folder.look(self.name()).map_err(|error| self.trouble("looked up", &error))?;
-        if let Some(moved) = self.state.place.as_ref().and_then(|place| place.moved(&folder.metadata, there.as_ref())) {
+        if let Some(moved) =
+            self.state.place.as_ref().and_then(|place| place.moved(&folder.metadata, there.as_ref()))
+        {
             if !(adopts && moved == Moved::Replaced || self.recognises(&folder)) {
                 return Err(self.moved(moved));
             }
@@ -294,7 +297,9 @@ impl FileSink {
         let what = format!("{} can't be {done}: {error}", self.path.display());
         Trouble::Later(match error.kind() {
             ErrorKind::FileTooLarge => {
-                format!("{what}: it is as large as this process may make files; raise LimitFSIZE= (ulimit -f), or rotate it")
+                format!(
+                    "{what}: it is as large as this process may make files; raise LimitFSIZE= (ulimit -f), or rotate it"
+                )
             }
             _ => what,
         })
@@ -306,7 +311,8 @@ impl FileSink {
         work: impl FnOnce(&mut Self) -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, Trouble> {
         let state = mem::take(&mut self.state);
-        let mut sink = Self { path: self.path.clone(), fsync: self.fsync, others: self.others.clone(), state };
+        let mut sink =
+            Self { path: self.path.clone(), fsync: self.fsync, others: self.others.clone(), state };
         let done = spawn_blocking(move || {
             let result = work(&mut sink);
             (sink, result)
@@ -326,25 +332,32 @@ impl FileSink {
     ) -> Result<(Option<i64>, Option<Earlier>), Trouble> {
         let opened = folder.clone();
         let names = self.blocking(move |sink| {
-            earlier::names(&opened, sink.name(), &sink.others).map_err(|error| sink.trouble("looked for", &error))
+            earlier::names(&opened, sink.name(), &sink.others)
+                .map_err(|error| sink.trouble("looked for", &error))
         });
         let mut furthest = None;
         let mut candidate = None;
         for name in names.await? {
             let opened = folder.clone();
-            let Some(earlier) = self.blocking(move |_| Ok(Earlier::read(&opened, name))).await? else { continue };
-            let seq = known::seq_of(store, earlier.end.line.as_deref()).await?;
-            if seq > furthest {
-                (furthest, candidate) = (seq, Some(earlier));
-            } else if seq.is_some() && seq == furthest {
+            let Some(earlier) = self.blocking(move |_| Ok(Earlier::read(&opened, name))).await? else {
+                continue;
+            };
+            let Some(seq) = known::seq_of(store, earlier.end.line.as_deref()).await? else { continue };
+            let reached = Some((seq, earlier.end.half.len()));
+            match reached.cmp(&furthest) {
+                Ordering::Less => {}
+                Ordering::Greater => (furthest, candidate) = (reached, Some(earlier)),
                 // One is a copy of the other, and nobody knows which.
-                candidate = None;
+                Ordering::Equal => candidate = None,
             }
         }
-        let (Some(seq), Some(earlier)) = (furthest, candidate) else { return Ok((furthest, None)) };
-        let half = &earlier.end.half;
-        let is_ours = seq >= cursor && !half.is_empty() && known::begins_the_next(store, seq, half).await?;
-        Ok((furthest, is_ours.then_some(earlier)))
+        let Some((seq, half_length)) = furthest else { return Ok((None, None)) };
+        let torn = candidate.filter(|_| half_length > 0 && seq >= cursor);
+        let is_ours = match &torn {
+            Some(earlier) => known::begins_the_next(store, seq, &earlier.end.half).await?,
+            None => false,
+        };
+        Ok((Some(seq), torn.filter(|_| is_ours)))
     }
 }
 
@@ -353,18 +366,19 @@ impl Ordered for FileSink {
         let opening = self.blocking(Self::begin).await?;
         let mut reached = known::seq_of(store, opening.end.line.as_deref()).await?;
         let is_ours = reached.is_some();
-        let end = &opening.end;
-        let is_beginning = end.begins_like_ours() && (is_ours || opening.is_held);
-        let is_nothing = end.is_zeros() && (is_ours || opening.is_held) || end.is_empty();
-        let mut halves = Halves {
-            own: is_beginning || is_nothing || known::begins_a_record(store, &end.half).await?,
-            earlier: None,
-        };
+        let mut halves = Halves::default();
         if let Some(before) = &opening.before {
             reached = reached.max(known::seq_of(store, before.line.as_deref()).await?);
         } else if !is_ours && !opening.is_held && self.state.has_history {
             (reached, halves.earlier) = self.find_earlier(&opening.folder, store, cursor).await?;
         }
+        let end = &opening.end;
+        halves.own = if is_ours || opening.is_held {
+            end.begins_like_ours() || end.is_zeros()
+        } else {
+            let next_after = end.is_one_half().then_some(reached.unwrap_or(0).max(cursor));
+            end.is_empty() || known::begins_a_record(store, &end.half, next_after).await?
+        };
         self.blocking(move |sink| sink.finish(opening, &halves, is_ours)).await?;
         Ok(reached)
     }

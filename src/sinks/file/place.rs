@@ -146,9 +146,8 @@ impl Folder {
     /// # Errors
     /// It can't be read.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
-        let names = Dir::read_from(&self.handle)?.map(|entry| {
-            Ok(OsString::from_vec(entry?.file_name().to_bytes().to_vec()))
-        });
+        let names = Dir::read_from(&self.handle)?
+            .map(|entry| Ok(OsString::from_vec(entry?.file_name().to_bytes().to_vec())));
         names.collect()
     }
 

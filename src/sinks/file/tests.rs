@@ -82,14 +82,15 @@ async fn the_last_line_is_told_and_a_half_one_is_cut() {
 #[tokio::test]
 async fn a_file_that_begins_with_a_half_line_is_ours_if_the_store_has_that_line() {
     let bench = Bench::with(3).await;
-    for half in [&bench.lines[0][..bench.lines[0].len() / 2], "\0\0\0"] {
+    let [first, second] = [&bench.lines[0], &bench.lines[1]];
+    for half in ["{", "{\"seq\":1,\"id\"", &first[..first.len() / 2], &second[..second.len() / 2], "\0\0\0"] {
         bench.write(NAME, half);
         assert_eq!(bench.open(&mut bench.sink()).await, Ok(None));
         assert_eq!(bench.text(NAME), "", "{half:?}");
     }
     // Nobody can say whose these are.
     let another = bench.lines[0].replace("A-0", "B-0");
-    for half in ["{", "{\"seq\":1,\"id\"", another.trim_end()] {
+    for half in ["{\"a\"", "{\"seq\":2,\"id\"", another.trim_end()] {
         bench.write(NAME, half);
         assert_eq!(bench.open(&mut bench.sink()).await, Ok(None));
         assert_eq!(bench.text(NAME), format!("{half}\n"));
@@ -188,7 +189,17 @@ async fn a_copy_in_progress_is_never_cut() {
     // Of one that ends in the same line, so that either may be the copy.
     bench.write("outcomes.jsonl.1", &copy);
     assert_eq!(bench.open(&mut bench.sink()).await, Ok(Some(2)));
-    assert_eq!((bench.text("outcomes.jsonl.bak"), bench.text("outcomes.jsonl.1")), (copy.clone(), copy.clone()));
+    assert_eq!(
+        (bench.text("outcomes.jsonl.bak"), bench.text("outcomes.jsonl.1")),
+        (copy.clone(), copy.clone())
+    );
+    // It is behind the one that it is copied from.
+    bench.write("outcomes.jsonl.1", bench.first(2) + &bench.lines[2][..51]);
+    assert_eq!(bench.open(&mut bench.sink()).await, Ok(Some(2)));
+    assert_eq!(
+        (bench.text("outcomes.jsonl.bak"), bench.text("outcomes.jsonl.1")),
+        (copy.clone(), bench.first(2))
+    );
     // Of one that is elsewhere, and behind what was delivered already.
     fs::remove_file(bench.path("outcomes.jsonl.1")).unwrap();
     assert_eq!(bench.open_at(&mut bench.sink(), 3).await, Ok(Some(2)));
@@ -258,7 +269,9 @@ async fn a_replaced_folder_is_not_written_until_a_reload_or_until_the_old_one_is
     fs::rename(&folder, &away).unwrap();
     assert!(matches!(sink.check().await, Err(Trouble::Later(what)) if what.contains("not there any more")));
     fs::create_dir(&folder).unwrap();
-    assert!(matches!(sink.check().await, Err(Trouble::Later(what)) if what.contains("its folder was replaced")));
+    assert!(
+        matches!(sink.check().await, Err(Trouble::Later(what)) if what.contains("its folder was replaced"))
+    );
     assert!(matches!(bench.deliver(&mut sink, 2).await, (0, Err(Trouble::Later(_)))));
     assert!(why(bench.open(&mut sink).await).contains("its folder was replaced"));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "something was made in it");
