@@ -19,6 +19,9 @@ const SINK: &str = "sink";
 struct Script {
     delivered: Arc<Mutex<Vec<i64>>>,
     troubles: Arc<Mutex<VecDeque<usize>>>,
+    /// For each time that it was opened whether it was told to adopt what is there.
+    opened: Arc<Mutex<Vec<bool>>>,
+    adopts: bool,
     /// Cancelled when the first batch comes.
     stop: CancellationToken,
     /// Where a batch waits, each for a permit; nowhere without.
@@ -27,7 +30,12 @@ struct Script {
 
 impl Ordered for Script {
     async fn open(&mut self, _store: &Store, _cursor: i64) -> Result<Option<i64>, Trouble> {
+        self.opened.lock().unwrap().push(std::mem::take(&mut self.adopts));
         Ok(None)
+    }
+
+    fn adopt(&mut self) {
+        self.adopts = true;
     }
 
     async fn deliver(&mut self, outcomes: Vec<Outcome>) -> (usize, Result<(), Trouble>) {
@@ -175,4 +183,46 @@ async fn a_sink_leaves_behind_its_present_batch_and_goes_on_if_that_is_taken_bac
     timeout(Duration::from_secs(20), running).await.expect("it does not leave").unwrap();
     assert!(delivered() <= many && outbox.health.all()[SINK].cursor == delivered() as i64);
     assert!(!leave.take_back());
+}
+
+#[tokio::test]
+async fn a_sink_is_told_of_a_reload_whether_it_is_idle_busy_or_in_trouble() {
+    let outbox = Outbox::with(1).await;
+    let adopted = async |script: &Script, times: usize| {
+        let adopted = async {
+            while script.opened.lock().unwrap().iter().filter(|adopts| **adopts).count() < times {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(20), adopted).await.expect("it is not told");
+    };
+    let finish = CancellationToken::new();
+    // At a batch.
+    let script = Script::default();
+    let dispatcher = outbox.dispatcher(0, script.clone(), finish.clone(), Leave::default());
+    outbox.rotate.send_modify(|count| *count += 1);
+    let running = tokio::spawn(dispatcher.run());
+    adopted(&script, 1).await;
+    // Idle.
+    let delivered = async {
+        while script.delivered.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), delivered).await.expect("it delivers nothing");
+    outbox.rotate.send_modify(|count| *count += 1);
+    adopted(&script, 2).await;
+    // In trouble.
+    script.troubles.lock().unwrap().extend([0]);
+    outbox.finish("NEW", 1).await;
+    let troubled = async {
+        while outbox.health.all()[SINK].trouble.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), troubled).await.expect("it is in no trouble");
+    outbox.rotate.send_modify(|count| *count += 1);
+    adopted(&script, 3).await;
+    finish.cancel();
+    running.await.unwrap();
 }
