@@ -5,7 +5,9 @@
 
 mod harness;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::process::Command;
 
 use harness::disk::SmallDisk;
 use harness::{Api, Daemon, Home, all_delivered, assert_each_once, pins, submit, until};
@@ -130,6 +132,51 @@ fn with_the_result_files_disk_full_the_sink_waits_says_so_once_and_goes_on_by_it
     assert_each_once(&client.outbox(), &[fs::read_to_string(&file).unwrap()], &[&all]);
     assert_eq!(daemon.times_said("the sink takes no outcomes"), 1, "{}", daemon.said());
     assert_eq!(daemon.times_said("the sink takes outcomes again"), 1, "{}", daemon.said());
+    drop(client);
+    daemon.stop();
+}
+
+#[test]
+fn at_the_limit_for_the_size_of_files_the_sink_waits_as_for_a_full_disk_and_leaves_no_half_line() {
+    let api = Api::start();
+    let home = Home::new(&api.base_url());
+    // So large that only the result file reaches the limit, in the middle of some line. It takes no room on the disk.
+    let (limit, notes) = (64 * MIB, "\nmy notes\n");
+    let mut file = File::create(home.file()).expect("a file can be made");
+    file.set_len(limit - 10_000).and_then(|()| file.seek(SeekFrom::End(0))).expect("a file can be sparse");
+    file.write_all(notes.as_bytes()).expect("it has room");
+    let before = fs::metadata(home.file()).expect("it is there").len();
+    let lines = || {
+        let mut file = File::open(home.file()).expect("it is there");
+        let mut lines = String::new();
+        let read = file.seek(SeekFrom::Start(before)).and_then(|_| file.read_to_string(&mut lines));
+        read.expect("lines are text");
+        lines
+    };
+
+    let mut command = Command::new("sh");
+    let run = home.command();
+    // The signal would end a daemon that does not ignore it.
+    command.args(["-c", "trap '' XFSZ; exec prlimit \"$@\"", "sh", &format!("--fsize={limit}:unlimited")]);
+    command.arg(run.get_program()).args(run.get_args());
+    let daemon = Daemon::spawn(command, &home.socket(), &home.log()).ready();
+    let mut client = daemon.client();
+    let all = pins("delivered", 100);
+    submit(&mut client, &all);
+    let trouble = until("the sink is in trouble", || {
+        client.stats()["sinks"]["file"]["trouble"]["what"].as_str().map(str::to_owned)
+    });
+    assert!(trouble.contains(home.file().to_str().unwrap()) && trouble.contains("LimitFSIZE="), "{trouble}");
+    until("every PIN has its outcome", || (client.stats()["inFlight"] == 0).then_some(()));
+    let taken = lines();
+    assert!(taken.ends_with('\n') && taken.lines().count() < all.len(), "half a line is left in the file");
+
+    let raised =
+        Command::new("prlimit").args(["--fsize=unlimited", "--pid", &daemon.pid().to_string()]).status();
+    assert!(raised.expect("prlimit was there just now").success());
+    all_delivered(&mut client);
+    assert_each_once(&client.outbox(), &[lines()], &[&all]);
+    assert_eq!(daemon.times_said("the sink takes no outcomes"), 1, "{}", daemon.said());
     drop(client);
     daemon.stop();
 }

@@ -1,9 +1,11 @@
 //! `pinwatch check-config`: whether the daemon would take this configuration, and each value with its origin.
 
+use rustix::process::geteuid;
 use serde_json::json;
 
 use super::cli::Globals;
 use super::config;
+use super::doctor;
 use super::error::CommandError;
 use super::exit::Exit;
 use super::human;
@@ -11,7 +13,7 @@ use super::output::{Output, note};
 use crate::config::{Config, SinkKind};
 use crate::daemon::{self, DaemonError};
 use crate::poll::Client;
-use crate::sinks::{Endpoint, Trouble};
+use crate::sinks::{Endpoint, FileSink, Trouble};
 
 pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> {
     let explained = config::explain_beside_daemon(globals)?;
@@ -47,16 +49,20 @@ pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> 
 }
 
 /// Makes what the start makes of a configuration before it opens anything: reads `api.ca_file` and the system's
-/// certificates, and makes no connection.
+/// certificates, looks at what is at the sinks' paths, and makes no connection.
 fn build(config: &Config) -> Result<(), CommandError> {
     Client::new(&config.api).map_err(DaemonError::Client)?;
+    let daemon = doctor::daemon_user().map_or(geteuid().as_raw(), |(uid, _)| uid);
     for sink in &config.sinks {
-        if let SinkKind::Webhook(webhook) = &sink.kind {
-            Endpoint::new(webhook).map_err(|error| DaemonError::Sink {
-                name: sink.name.clone(),
-                trouble: Trouble::Closed(error.to_string()),
-            })?;
-        }
+        let checked = match &sink.kind {
+            SinkKind::Stdout => Ok(()),
+            SinkKind::File { path, .. } => FileSink::check(path, daemon).map_err(|found| found.to_string()),
+            SinkKind::Webhook(webhook) => {
+                Endpoint::new(webhook).map(|_| ()).map_err(|error| error.to_string())
+            }
+        };
+        checked
+            .map_err(|what| DaemonError::Sink { name: sink.name.clone(), trouble: Trouble::Closed(what) })?;
     }
     Ok(())
 }

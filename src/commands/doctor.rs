@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{Access, access};
+use rustix::process::geteuid;
 use serde_json::json;
 
 use super::cli::Globals;
@@ -24,6 +25,7 @@ use super::unit::Limits;
 use crate::config::{Api, Explained, SYSTEM_FILE, Setting, Sink, SinkKind, StoreUrl};
 use crate::pin::PinId;
 use crate::poll;
+use crate::sinks::FileSink;
 
 /// A PIN that no account has.
 const NOBODYS: &str = "pinwatch-doctor";
@@ -193,6 +195,9 @@ fn look_at(sink: &Sink, stats: Option<&serde_json::Value>) -> Finding {
 /// Whether the daemon's user could append to the file or make it; as far as the own rights tell where there is
 /// no such user, or where somebody else than root asks.
 fn writable(path: &Path) -> Result<(), String> {
+    let daemon = daemon_user();
+    let uid = daemon.map_or(geteuid().as_raw(), |(uid, _)| uid);
+    FileSink::check(path, uid).map_err(|found| found.to_string())?;
     let folder = path.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
     let place = if path.exists() { path } else { &folder };
     let metadata = fs::metadata(place).map_err(|error| {
@@ -202,7 +207,7 @@ fn writable(path: &Path) -> Result<(), String> {
             folder.display()
         )
     })?;
-    let allowed = match user("pinwatch").filter(|_| rustix::process::geteuid().is_root()) {
+    let allowed = match daemon {
         Some((uid, gid)) => {
             let bits = metadata.mode();
             let shift = if metadata.uid() == uid {
@@ -220,6 +225,11 @@ fn writable(path: &Path) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("can't write {}: chown pinwatch:pinwatch {}", path.display(), place.display()))
+}
+
+/// The user and the group that the daemon runs as, as far as root can tell.
+pub fn daemon_user() -> Option<(u32, u32)> {
+    user("pinwatch").filter(|_| geteuid().is_root())
 }
 
 /// The numbers of a user and its group, where this machine's own file has them.

@@ -3,7 +3,8 @@
 //! Promises: names are unique, because each is the name of a durable cursor; no two sinks write one file;
 //! without any sink there is one to stdout. Must not know: how anything is delivered.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use config::{Value, ValueKind};
 use serde::Deserialize;
@@ -44,6 +45,8 @@ pub enum SinkKind {
         /// Absolute.
         path: PathBuf,
         fsync: Fsync,
+        /// Files of other sinks with names that [look](is_rotated_name) as if this one had been renamed to them.
+        others: Vec<PathBuf>,
     },
     Webhook(Webhook),
 }
@@ -53,6 +56,20 @@ pub enum SinkKind {
 pub enum Fsync {
     Batch,
     Never,
+}
+
+/// Whether `found` is a name that a file called `name` gets when it is rotated: the same with something behind a dot or
+/// a dash.
+pub fn is_rotated_name(found: &OsStr, name: &OsStr) -> bool {
+    let rest = found.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
+    rest.is_some_and(|rest| matches!(rest.first(), Some(b'.' | b'-')))
+}
+
+/// Whether a path stands for a stream of the process that opens it.
+pub fn is_standard_stream(path: &Path) -> bool {
+    let streams = ["/dev/stdin", "/dev/stdout", "/dev/stderr"];
+    streams.iter().any(|stream| path == Path::new(stream))
+        || ["/dev/fd", "/proc/self/fd"].iter().any(|folder| path.starts_with(folder))
 }
 
 const TYPES: [&str; 3] = ["stdout", "file", "webhook"];
@@ -138,6 +155,7 @@ pub(super) fn check(value: Option<Value>, report: &mut Report) -> Option<Vec<Sin
             sinks.push(sink);
         }
     }
+    know_each_other(&mut sinks);
     Some(sinks)
 }
 
@@ -191,7 +209,33 @@ fn file(section: &mut Section, common: &[&str]) -> Option<SinkKind> {
         return None;
     };
     section.show("path", quoted(&path.0));
-    Some(SinkKind::File { path: section.absolute_path("path", &path.0)?, fsync: fsync? })
+    let path = section.absolute_path("path", &path.0)?;
+    if is_standard_stream(&path) {
+        section
+            .refuse("path", "must be a regular file; for standard output, use a sink with type = \"stdout\"");
+        return None;
+    }
+    if path.file_name().is_none() {
+        section.refuse("path", "must end with the name of a file");
+        return None;
+    }
+    Some(SinkKind::File { path, fsync: fsync?, others: Vec::new() })
+}
+
+/// Tells each file sink which files are not its own although they have such names.
+fn know_each_other(sinks: &mut [Sink]) {
+    let paths: Vec<PathBuf> = sinks
+        .iter()
+        .filter_map(
+            |sink| if let SinkKind::File { path, .. } = &sink.kind { Some(path.clone()) } else { None },
+        )
+        .collect();
+    for sink in sinks {
+        let SinkKind::File { path, others, .. } = &mut sink.kind else { continue };
+        let name = path.file_name().unwrap_or_default();
+        let is_like = |other: &&PathBuf| other.file_name().is_some_and(|other| is_rotated_name(other, name));
+        *others = paths.iter().filter(is_like).cloned().collect();
+    }
 }
 
 /// Two cursors of one name would be one cursor; two writers of one file would tear its lines.
@@ -223,6 +267,16 @@ mod tests {
                 "an absolute one",
                 "[[sink]]\ntype = \"file\"\npath = \"a\"",
                 "sink[0].path: must be the absolute path",
+            ),
+            (
+                "one that is no stream",
+                "[[sink]]\ntype = \"file\"\npath = \"/dev/stdout\"",
+                "sink[0].path: must be a regular file; for standard output, use a sink with type = \"stdout\"",
+            ),
+            (
+                "and one that has a name",
+                "[[sink]]\ntype = \"file\"\npath = \"/var/log/..\"",
+                "sink[0].path: must end with the name of a file",
             ),
             (
                 "a type must be given",
@@ -289,6 +343,24 @@ mod tests {
             ("a name has no capitals", &[stdout, "name = \"A\""].concat(), "sink[0].name: must be 1 to 64"),
             ("a name isn't empty", &[stdout, "name = \"\""].concat(), "sink[0].name: must be 1 to 64"),
         ]);
+    }
+
+    #[test]
+    fn a_file_sink_knows_which_files_of_others_look_like_its_own() {
+        let sink =
+            |name: &str, path: &str| format!("[[sink]]\ntype=\"file\"\nname={name:?}\npath={path:?}\n");
+        let paths = ["/log/out", "/log/out.audit", "/log/out-2", "/log/outer", "/other/out.audit"];
+        let text: String = paths.iter().enumerate().map(|(n, path)| sink(&format!("s{n}"), path)).collect();
+        let others = |sink: &Sink| match &sink.kind {
+            SinkKind::File { others, .. } => others.clone(),
+            kind => panic!("{kind:?}"),
+        };
+        let sinks = load(&text).unwrap().sinks;
+        assert_eq!(
+            others(&sinks[0]),
+            ["/log/out.audit", "/log/out-2", "/other/out.audit"].map(PathBuf::from)
+        );
+        assert!(sinks[1..].iter().all(|sink| others(sink).is_empty()));
     }
 
     #[test]

@@ -166,6 +166,7 @@ impl Daemon {
         let health = Health::default();
         let mut sinks = SinkSet::new(Outbox {
             cursor: 0,
+            is_new: false,
             store: store.clone(),
             writer: writer.clone(),
             clock: clock.clone(),

@@ -147,10 +147,11 @@ impl SinkSet {
             if self.running.iter().any(|running| running.config.name == sink.name) {
                 continue;
             }
-            if !known.iter().any(|(known, _)| *known == sink.name) {
+            let is_new = !known.iter().any(|(known, _)| *known == sink.name);
+            if is_new {
                 prepared.added.push(sink.name.clone());
             }
-            match self.open(sink).await {
+            match self.open(sink, is_new).await {
                 Ok(opened) => prepared.opened.push(opened),
                 Err(error) => {
                     self.undo(prepared).await;
@@ -161,13 +162,13 @@ impl SinkSet {
         Ok(prepared)
     }
 
-    async fn open(&self, config: &config::Sink) -> Result<Opened, DaemonError> {
+    async fn open(&self, config: &config::Sink, is_new: bool) -> Result<Opened, DaemonError> {
         let from_oldest = config.from == config::From::Oldest;
         // The writer answers after all that was handed in before: the cursor is where the last one ended.
         let cursor = self.common.writer.register(config.name.clone(), from_oldest).await?;
         fault_point!("sink-registered");
         let leave = Leave::default();
-        let outbox = Outbox { cursor, leave: leave.clone(), ..self.common.clone() };
+        let outbox = Outbox { cursor, is_new, leave: leave.clone(), ..self.common.clone() };
         let task = sink_start::open(config, outbox).await?;
         Ok(Opened { config: config.clone(), leave, cursor, task })
     }

@@ -38,6 +38,7 @@ impl Bench {
         let health = Health::default();
         let sinks = SinkSet::new(Outbox {
             cursor: 0,
+            is_new: false,
             store,
             writer: writer.clone(),
             clock: Clock::system(),
@@ -54,7 +55,7 @@ impl Bench {
     }
 
     fn file(&self, name: &str, file: &str, from: config::From) -> config::Sink {
-        let kind = SinkKind::File { path: self.path(file), fsync: Fsync::Never };
+        let kind = SinkKind::File { path: self.path(file), fsync: Fsync::Never, others: Vec::new() };
         config::Sink { name: name.into(), kind, from }
     }
 

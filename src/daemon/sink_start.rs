@@ -20,6 +20,8 @@ use crate::store::{Store, Writer};
 #[derive(Clone)]
 pub struct Outbox {
     pub cursor: i64,
+    /// Whether the cursor is a new one, so that nothing was delivered yet.
+    pub is_new: bool,
     pub store: Store,
     pub writer: Writer,
     pub clock: Clock,
@@ -39,8 +41,9 @@ pub type SinkTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub async fn open(config: &config::Sink, outbox: Outbox) -> Result<SinkTask, DaemonError> {
     match &config.kind {
         SinkKind::Stdout => open_ordered(config, StdoutSink, outbox).await,
-        SinkKind::File { path, fsync } => {
-            open_ordered(config, FileSink::new(path.clone(), *fsync), outbox).await
+        SinkKind::File { path, fsync, others } => {
+            let sink = FileSink::new(path.clone(), *fsync, others, outbox.is_new);
+            open_ordered(config, sink, outbox).await
         }
         SinkKind::Webhook(webhook) => webhook_task(config, webhook, outbox),
     }
@@ -53,8 +56,9 @@ pub async fn open(config: &config::Sink, outbox: Outbox) -> Result<SinkTask, Dae
 pub fn open_again(config: &config::Sink, outbox: Outbox) -> Result<SinkTask, DaemonError> {
     Ok(match &config.kind {
         SinkKind::Stdout => Box::pin(dispatcher(config, StdoutSink, outbox).open_and_run()),
-        SinkKind::File { path, fsync } => {
-            Box::pin(dispatcher(config, FileSink::new(path.clone(), *fsync), outbox).open_and_run())
+        SinkKind::File { path, fsync, others } => {
+            let sink = FileSink::new(path.clone(), *fsync, others, outbox.is_new);
+            Box::pin(dispatcher(config, sink, outbox).open_and_run())
         }
         SinkKind::Webhook(webhook) => webhook_task(config, webhook, outbox)?,
     })
@@ -72,7 +76,7 @@ async fn open_ordered(
 }
 
 fn dispatcher<S: Ordered>(config: &config::Sink, sink: S, outbox: Outbox) -> Dispatcher<S> {
-    let Outbox { cursor, store, writer, clock, health, rotate, finish, leave } = outbox;
+    let Outbox { cursor, is_new: _, store, writer, clock, health, rotate, finish, leave } = outbox;
     let name = config.name.clone();
     Dispatcher { name, sink, cursor, store, writer, clock, health, rotate, finish, leave }
 }
@@ -84,6 +88,6 @@ fn webhook_task(config: &config::Sink, webhook: &Webhook, outbox: Outbox) -> Res
         name: name.clone(),
         trouble: Trouble::Closed(error.to_string()),
     })?;
-    let Outbox { cursor, store, writer, clock, health, rotate: _, finish, leave } = outbox;
+    let Outbox { cursor, is_new: _, store, writer, clock, health, rotate: _, finish, leave } = outbox;
     Ok(Box::pin(WebhookSink { name, endpoint, cursor, store, writer, clock, health, finish, leave }.run()))
 }

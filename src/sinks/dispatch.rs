@@ -10,14 +10,17 @@ use super::{Health, Leave, Ordered, Trouble};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::fault::fault_point;
-use crate::store::{Outcome, Progress, Store, Unavailable, Writer};
+use crate::store::{Outcome, Progress, Store, Writer};
 
 /// Outcomes that are read ahead.
 const BATCH: u32 = 512;
 
 /// Between one try and the next while a sink is in trouble.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-const MAX_RETRY: Duration = Duration::from_secs(30);
+const MAX_RETRY: Duration = Duration::from_secs(5);
+
+/// Between one look and the next at whether an idle sink could still deliver.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Asks sinks to open their files again: its changes are the asking (SIGHUP).
 pub type Rotate = watch::Receiver<u64>;
@@ -40,18 +43,15 @@ pub struct Dispatcher<S> {
 }
 
 impl<S: Ordered> Dispatcher<S> {
-    /// Opens the sink, and takes its word for how far it is if the store knows the line it ends with.
+    /// Opens the sink, which may tell that it is further than the cursor.
     ///
     /// # Errors
     /// The sink can't be written, or the store can't be read.
     pub async fn open(&mut self) -> Result<(), Trouble> {
-        let last_line = self.sink.open().await?;
-        if let Some(line) = last_line {
-            let seq = self.seq_of(&line).await.map_err(|error| Trouble::Later(error.to_string()))?;
-            if let Some(seq) = seq.filter(|seq| *seq > self.cursor) {
-                info!(sink = self.name, from = self.cursor, to = seq, "the file is ahead of the cursor");
-                self.advance(seq).await;
-            }
+        let reached = self.sink.open(&self.store, self.cursor).await?;
+        if let Some(seq) = reached.filter(|seq| *seq > self.cursor) {
+            info!(sink = self.name, from = self.cursor, to = seq, "the file is ahead of the cursor");
+            self.advance(seq).await;
         }
         let (cursor, name) = (self.cursor, self.name.as_str());
         self.health.update(name, |health| health.cursor = cursor);
@@ -90,7 +90,15 @@ impl<S: Ordered> Dispatcher<S> {
                 () = newer_than(&mut newest, self.cursor) => {}
                 _ = orders.changed() => orders.mark_changed(),
                 _ = self.rotate.changed() => {
+                    self.sink.adopt();
                     if self.recover(Trouble::Rotated).await.is_break() {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(CHECK_INTERVAL) => {
+                    if let Err(trouble) = self.sink.check().await
+                        && self.recover(trouble).await.is_break()
+                    {
                         return;
                     }
                 }
@@ -111,11 +119,12 @@ impl<S: Ordered> Dispatcher<S> {
     async fn deliver_batch(&mut self) -> Result<bool, Trouble> {
         if self.rotate.has_changed().unwrap_or(false) {
             self.rotate.mark_unchanged();
+            self.sink.adopt();
             return Err(Trouble::Rotated);
         }
         // Before the read, which sees at least all that was durable then.
         let newest = *self.writer.newest().borrow();
-        let outcomes = self.store.outcomes_after(self.cursor, BATCH).await.map_err(later)?;
+        let outcomes = self.store.outcomes_after(self.cursor, BATCH).await?;
         let seqs: Vec<i64> = outcomes.iter().map(|outcome| outcome.seq).collect();
         if outcomes.is_empty() {
             // Retention removed what is between, as it may for a sink that was not there then.
@@ -156,11 +165,11 @@ impl<S: Ordered> Dispatcher<S> {
     /// The cursor is durable before anything is delivered again: after a crash the sink's last line may be one of
     /// these, and then tells nothing. So what a crash interrupts here is delivered once more, under the same `id`.
     async fn replay_batch(&mut self) -> Result<bool, Trouble> {
-        let ordered = self.store.failed(&self.name, false, 0, BATCH).await.map_err(later)?;
+        let ordered = self.store.failed(&self.name, false, 0, BATCH).await?;
         if ordered.is_empty() {
             return Ok(false);
         }
-        self.writer.flush().await.map_err(later)?;
+        self.writer.flush().await?;
         let outcomes: Vec<Outcome> = ordered.into_iter().map(|(_, outcome)| outcome).collect();
         let mut delivered: Vec<i64> = outcomes.iter().map(|outcome| outcome.seq).collect();
         let (count, result) = self.sink.deliver(outcomes).await;
@@ -169,7 +178,7 @@ impl<S: Ordered> Dispatcher<S> {
         self.health.update(&self.name, |health| health.delivered(&delivered, now));
         self.writer.advance(Progress { sink: self.name.clone(), delivered, ..Progress::default() }).await;
         // Before the next look, or the same would be found again.
-        self.writer.flush().await.map_err(later)?;
+        self.writer.flush().await?;
         result?;
         self.well();
         Ok(true)
@@ -195,6 +204,7 @@ impl<S: Ordered> Dispatcher<S> {
                 self.ill(&trouble);
                 tokio::select! {
                     () = tokio::time::sleep(backoff.jittered(backoff.nth(attempt), &mut random)) => {}
+                    _ = self.rotate.changed() => self.sink.adopt(),
                     () = self.finish.cancelled() => return Break(()),
                     () = self.leave.asked() => {}
                 }
@@ -209,7 +219,7 @@ impl<S: Ordered> Dispatcher<S> {
                     fault_point!("cursor-durable-and-file-not-reopened");
                     self.open().await
                 }
-                Err(unavailable) => Err(later(unavailable)),
+                Err(unavailable) => Err(unavailable.into()),
             };
             match opened {
                 Ok(()) => return Continue(()),
@@ -255,28 +265,12 @@ impl<S: Ordered> Dispatcher<S> {
             health.closed = true;
         });
     }
-
-    /// The `seq` of a line that the store has to the letter. Any other line is not of this store: its `seq`
-    /// would lead astray.
-    async fn seq_of(&self, line: &str) -> Result<Option<i64>, Unavailable> {
-        #[derive(serde::Deserialize)]
-        struct SeqOnly {
-            seq: i64,
-        }
-        let Ok(SeqOnly { seq }) = serde_json::from_str(line) else { return Ok(None) };
-        let known = self.store.outcomes_after(seq.saturating_sub(1), 1).await?;
-        Ok(known.first().filter(|outcome| outcome.seq == seq && *outcome.record == *line).map(|o| o.seq))
-    }
 }
 
 /// Waits for an outcome after `cursor`.
 async fn newer_than(newest: &mut watch::Receiver<i64>, cursor: i64) {
     // The sender is the writer's task, which outlives the sinks.
     let _ = newest.wait_for(|newest| *newest > cursor).await;
-}
-
-fn later(unavailable: Unavailable) -> Trouble {
-    Trouble::Later(unavailable.to_string())
 }
 
 #[cfg(test)]

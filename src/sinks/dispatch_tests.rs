@@ -1,16 +1,16 @@
 //! Deliveries over again, with a real store and a sink that does what a test says.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
-use tempfile::TempDir;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::super::testing::TestStore;
 use super::*;
-use crate::outcome::{Ending, Verdict};
-use crate::store::{self, Committed, NewPin, Order};
+use crate::store::Order;
 
 const SINK: &str = "sink";
 
@@ -19,6 +19,9 @@ const SINK: &str = "sink";
 struct Script {
     delivered: Arc<Mutex<Vec<i64>>>,
     troubles: Arc<Mutex<VecDeque<usize>>>,
+    /// For each time that it was opened whether it was told to adopt what is there.
+    opened: Arc<Mutex<Vec<bool>>>,
+    adopts: bool,
     /// Cancelled when the first batch comes.
     stop: CancellationToken,
     /// Where a batch waits, each for a permit; nowhere without.
@@ -26,8 +29,13 @@ struct Script {
 }
 
 impl Ordered for Script {
-    async fn open(&mut self) -> Result<Option<String>, Trouble> {
+    async fn open(&mut self, _store: &Store, _cursor: i64) -> Result<Option<i64>, Trouble> {
+        self.opened.lock().unwrap().push(std::mem::take(&mut self.adopts));
         Ok(None)
+    }
+
+    fn adopt(&mut self) {
+        self.adopts = true;
     }
 
     async fn deliver(&mut self, outcomes: Vec<Outcome>) -> (usize, Result<(), Trouble>) {
@@ -44,60 +52,27 @@ impl Ordered for Script {
 
 /// A store with so many outcomes that the sink has.
 struct Outbox {
-    _folder: TempDir,
-    store: Store,
-    writer: Writer,
+    test: TestStore,
     health: Health,
     rotate: watch::Sender<u64>,
 }
 
+impl Deref for Outbox {
+    type Target = TestStore;
+
+    fn deref(&self) -> &TestStore {
+        &self.test
+    }
+}
+
 impl Outbox {
     async fn with(outcomes: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (store, mut connection) =
-            store::open_sqlite(&folder.path().join("db")).await.unwrap().load(|_| {}).await.unwrap();
-        connection.register_sink(SINK, true).await.unwrap();
-        // Nobody hears of commits.
-        let (committed, _) = mpsc::channel::<Committed>(1);
-        let (writer, task) = Writer::new(connection, committed, usize::MAX);
-        tokio::spawn(task.run());
-        let outbox =
-            Self { _folder: folder, store, writer, health: Health::default(), rotate: watch::channel(0).0 };
-        outbox.finish("OLD", outcomes).await;
+        let test = TestStore::with_sink(SINK).await;
+        test.finish("OLD", outcomes).await;
         let cursor = Some(outcomes as i64);
-        outbox.writer.advance(Progress { sink: SINK.into(), cursor, ..Progress::default() }).await;
-        outbox.writer.flush().await.unwrap();
-        outbox
-    }
-
-    /// So many PINs come and end.
-    async fn finish(&self, name: &str, count: usize) {
-        let now = Clock::system().wall();
-        let pins = (0..count).map(|n| format!("{name}-{n}").parse().unwrap());
-        let new = pins.map(|pin| NewPin {
-            pin,
-            reference: None,
-            metadata: None,
-            submitted_at: now,
-            deadline_at: now,
-            again: false,
-        });
-        let new: Vec<_> = new.collect();
-        self.writer.submit(new.clone()).await.unwrap();
-        for NewPin { pin, .. } in new {
-            let verdict = Verdict {
-                pin,
-                ending: Ending::Final,
-                deliveries: None,
-                error: None,
-                polls: 1,
-                finished_at: now,
-            };
-            while self.writer.try_finish(verdict.clone()).is_err() {
-                self.writer.room().await;
-            }
-        }
-        self.writer.flush().await.unwrap();
+        test.writer.advance(Progress { sink: SINK.into(), cursor, ..Progress::default() }).await;
+        test.writer.flush().await.unwrap();
+        Self { test, health: Health::default(), rotate: watch::channel(0).0 }
     }
 
     async fn replay(&self, from: i64, to: i64) {
@@ -208,4 +183,46 @@ async fn a_sink_leaves_behind_its_present_batch_and_goes_on_if_that_is_taken_bac
     timeout(Duration::from_secs(20), running).await.expect("it does not leave").unwrap();
     assert!(delivered() <= many && outbox.health.all()[SINK].cursor == delivered() as i64);
     assert!(!leave.take_back());
+}
+
+#[tokio::test]
+async fn a_sink_is_told_of_a_reload_whether_it_is_idle_busy_or_in_trouble() {
+    let outbox = Outbox::with(1).await;
+    let adopted = async |script: &Script, times: usize| {
+        let adopted = async {
+            while script.opened.lock().unwrap().iter().filter(|adopts| **adopts).count() < times {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(20), adopted).await.expect("it is not told");
+    };
+    let finish = CancellationToken::new();
+    // At a batch.
+    let script = Script::default();
+    let dispatcher = outbox.dispatcher(0, script.clone(), finish.clone(), Leave::default());
+    outbox.rotate.send_modify(|count| *count += 1);
+    let running = tokio::spawn(dispatcher.run());
+    adopted(&script, 1).await;
+    // Idle.
+    let delivered = async {
+        while script.delivered.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), delivered).await.expect("it delivers nothing");
+    outbox.rotate.send_modify(|count| *count += 1);
+    adopted(&script, 2).await;
+    // In trouble.
+    script.troubles.lock().unwrap().extend([0]);
+    outbox.finish("NEW", 1).await;
+    let troubled = async {
+        while outbox.health.all()[SINK].trouble.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), troubled).await.expect("it is in no trouble");
+    outbox.rotate.send_modify(|count| *count += 1);
+    adopted(&script, 3).await;
+    finish.cancel();
+    running.await.unwrap();
 }

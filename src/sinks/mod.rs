@@ -9,6 +9,8 @@ mod file;
 mod leave;
 mod passed;
 mod stdout;
+#[cfg(test)]
+mod testing;
 mod webhook;
 
 use std::collections::BTreeMap;
@@ -17,19 +19,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 
 pub use dispatch::{Dispatcher, Rotate};
-pub use file::FileSink;
+pub use file::{FileSink, Unsafe};
 pub use leave::Leave;
 use passed::Passed;
 pub use stdout::StdoutSink;
 pub use webhook::{Endpoint, SetupError, WebhookSink};
 
-use crate::store::Outcome;
+use crate::store::{Outcome, Store, Unavailable};
 
 /// A sink that takes outcomes one after the other.
 pub trait Ordered: Send + Sync + 'static {
-    /// Makes ready to deliver. Gives the last line that it has, where it can tell: after a crash that may be
-    /// further than the cursor.
-    fn open(&mut self) -> impl Future<Output = Result<Option<String>, Trouble>> + Send;
+    /// Makes ready to deliver what comes after `cursor`. Gives the `seq` up to which it has all outcomes, where it can
+    /// tell by what the store knows: after a crash that may be further than the cursor.
+    fn open(
+        &mut self,
+        store: &Store,
+        cursor: i64,
+    ) -> impl Future<Output = Result<Option<i64>, Trouble>> + Send;
 
     /// Delivers outcomes in their order. Gives how many it has for good, and what stopped it, if it did not
     /// take all.
@@ -37,6 +43,15 @@ pub trait Ordered: Send + Sync + 'static {
         &mut self,
         outcomes: Vec<Outcome>,
     ) -> impl Future<Output = (usize, Result<(), Trouble>)> + Send;
+
+    /// Looks whether it could still deliver; asked every few seconds while there is nothing to deliver.
+    fn check(&mut self) -> impl Future<Output = Result<(), Trouble>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Whatever it delivers to now is meant, even if it is not what it opened: somebody has asked for a reload. Holds for
+    /// the next `open`.
+    fn adopt(&mut self) {}
 }
 
 /// Why a sink takes no outcomes.
@@ -51,6 +66,12 @@ pub enum Trouble {
     /// It never will, in this process.
     #[error("{0}")]
     Closed(String),
+}
+
+impl From<Unavailable> for Trouble {
+    fn from(unavailable: Unavailable) -> Self {
+        Self::Later(unavailable.to_string())
+    }
 }
 
 /// How the sinks are, for `stats`, health and metrics. Cheap to clone.

@@ -5,14 +5,14 @@ use std::io::{self, ErrorKind, Write};
 use tokio::task::spawn_blocking;
 
 use super::{Ordered, Trouble};
-use crate::store::Outcome;
+use crate::store::{Outcome, Store};
 
 /// Writes to this process's standard output.
 #[derive(Debug, Default)]
 pub struct StdoutSink;
 
 impl Ordered for StdoutSink {
-    async fn open(&mut self) -> Result<Option<String>, Trouble> {
+    async fn open(&mut self, _store: &Store, _cursor: i64) -> Result<Option<i64>, Trouble> {
         Ok(None)
     }
 

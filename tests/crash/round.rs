@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use rustix::process::Signal;
 
 use super::WEBHOOK;
 use super::compare::compare;
-use super::harness::{Api, Home, until};
+use super::harness::{Api, Home, json, until};
 use super::load::Clients;
 use super::receiver::Receiver;
 
@@ -31,6 +32,7 @@ pub struct Counts {
     pub rotations_while_dead: u64,
     pub half_lines_planted: u64,
     pub half_lines_cut: u64,
+    pub neighbours_planted: u64,
     pub starts_with_a_file_ahead_of_its_cursor: u64,
     pub pins: u64,
     pub acked_accepted: u64,
@@ -56,6 +58,7 @@ impl Counts {
             rotations_while_dead,
             half_lines_planted,
             half_lines_cut,
+            neighbours_planted,
             starts_with_a_file_ahead_of_its_cursor,
             pins,
             acked_accepted,
@@ -77,6 +80,7 @@ impl Counts {
         *rotations_while_dead += other.rotations_while_dead;
         *half_lines_planted += other.half_lines_planted;
         *half_lines_cut += other.half_lines_cut;
+        *neighbours_planted += other.neighbours_planted;
         *starts_with_a_file_ahead_of_its_cursor += other.starts_with_a_file_ahead_of_its_cursor;
         *pins += other.pins;
         *acked_accepted += other.acked_accepted;
@@ -100,6 +104,8 @@ pub struct Epoch {
     clients: Clients,
     receiver: Option<Receiver>,
     rotations: usize,
+    /// Files that are not the daemon's, and what is in them.
+    neighbours: Vec<(PathBuf, Vec<u8>)>,
     pub counts: Counts,
 }
 
@@ -111,7 +117,7 @@ impl Epoch {
             home.configure(&format!("[[sink]]\ntype = \"webhook\"\nurl = {:?}\n", receiver.url()));
         }
         let (clients, counts) = (Clients::refused_only_for(&["shutting_down"]), Counts::default());
-        Self { home, number, random, clients, receiver, rotations: 0, counts }
+        Self { home, number, random, clients, receiver, rotations: 0, neighbours: Vec::new(), counts }
     }
 
     /// One life: maybe an accident before it, load and maybe a rotation during it, a kill or a stop to end it.
@@ -169,6 +175,10 @@ impl Epoch {
 
     /// What may happen to the files while no daemon runs.
     fn meddle(&mut self) {
+        if self.random.u8(..8) == 0 {
+            self.plant_neighbours();
+            self.counts.neighbours_planted += 1;
+        }
         if self.random.u8(..8) == 0 && self.plant_half_line().is_some() {
             self.counts.half_lines_planted += 1;
         }
@@ -179,14 +189,27 @@ impl Epoch {
         }
     }
 
-    /// Puts the beginning of a line behind the last one, as a kill in the middle of a write leaves it.
+    /// Puts the beginning of the next line behind the last one, as a kill in the middle of a write leaves it.
     fn plant_half_line(&mut self) -> Option<()> {
-        let text = fs::read_to_string(self.home.file()).ok()?;
-        // A kill may have torn the last line already.
-        let last = text.strip_suffix('\n')?.lines().last()?;
-        let half = &last.as_bytes()[..self.random.usize(1..last.len())];
         let mut file = fs::File::options().append(true).open(self.home.file()).ok()?;
-        file.write_all(half).ok()
+        let files = self.home.results();
+        // A kill may have torn the last line already.
+        let is_torn = files.last()?.bytes().last().is_some_and(|byte| byte != b'\n');
+        let last = files.iter().flat_map(|file| file.lines()).last().filter(|_| !is_torn)?;
+        let next = self.home.record_after(json(last)["seq"].as_i64()?)?;
+        file.write_all(&next.as_bytes()[..self.random.usize(1..next.len())]).ok()
+    }
+
+    /// Puts files beside the result file that look as if it had been renamed to them, newer than those that it was.
+    fn plant_neighbours(&mut self) {
+        let text = fs::read(self.home.file()).unwrap_or_default();
+        let copied = &text[..self.random.usize(..=text.len())];
+        for (name, content) in [("copy", copied), ("pos", b"{\"seq\":"), ("gz", b"\x1f\x8b\n{")] {
+            let path = self.home.results.join(format!("outcomes.jsonl.{name}"));
+            fs::write(&path, content).expect("a file can be made");
+            self.neighbours.retain(|(planted, _)| *planted != path);
+            self.neighbours.push((path, content.to_vec()));
+        }
     }
 
     /// Runs until every PIN is acked and has its outcome everywhere, stops, and compares.
@@ -212,6 +235,10 @@ impl Epoch {
         self.counts.half_lines_cut = daemon.times_said("a half-written line was cut off") as u64;
         self.counts.starts_with_a_file_ahead_of_its_cursor = daemon.times_said("ahead of the cursor") as u64;
         daemon.stop();
+        for (path, content) in &self.neighbours {
+            let now = fs::read(path).expect("nobody removes it");
+            assert!(now == *content, "{} was changed", path.display());
+        }
         let webhooks = self.receiver.as_ref().map(Receiver::received);
         compare(&self.clients.lock(), &outbox, &self.home.results(), webhooks, &mut self.counts);
         self.counts

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
 
 use super::Daemon;
@@ -101,11 +103,30 @@ impl Home {
         let _ = fs::rename(self.file(), self.results.join(format!("outcomes.jsonl.{number}")));
     }
 
-    /// What the result files hold, the oldest first, the one that is written now last.
+    /// The record that the store of a daemon which does not run has behind this `seq`. Reads a copy: a look at the store
+    /// itself would fold its write-ahead log into it.
+    pub fn record_after(&self, seq: i64) -> Option<String> {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let copy = folder.path().join("copy.db");
+        for (from, to) in [("", "copy.db"), ("-wal", "copy.db-wal")] {
+            // A store that was closed has no log.
+            let _ = fs::copy(self.beside(from), folder.path().join(to));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+        runtime.block_on(async {
+            let mut connection = SqliteConnectOptions::new().filename(copy).connect().await.ok()?;
+            let sql = "SELECT record FROM outcome WHERE seq > ?1 ORDER BY seq LIMIT 1";
+            sqlx::query_scalar(sql).bind(seq).fetch_optional(&mut connection).await.ok()?
+        })
+    }
+
+    /// What the result files hold, the oldest first, the one that is written now last. What a test has put beside them
+    /// has no number.
     pub fn results(&self) -> Vec<String> {
         let number = |path: &Path| path.extension()?.to_str()?.parse::<usize>().ok();
         let entries = fs::read_dir(&self.results).expect("the results are there");
         let mut files: Vec<_> = entries.map(|entry| entry.expect("a folder can be read").path()).collect();
+        files.retain(|path| *path == self.file() || number(path).is_some());
         files.sort_by_key(|path| number(path).unwrap_or(usize::MAX));
         files.iter().map(|path| fs::read_to_string(path).expect("a result file is text")).collect()
     }

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::by_pin;
@@ -154,6 +156,62 @@ fn a_cursor_that_a_kill_left_behind_the_file_doubles_no_line() {
     let records = daemon.all_records(21);
     assert_eq!(records[20]["pinId"], "sim-delivered-new");
     assert_eq!(by_pin(&records).len(), 21);
+}
+
+#[test]
+fn files_beside_the_log_are_neither_changed_nor_believed_over_kill_and_rotation() {
+    let api = Simulated::start();
+    let place = Place::new(&api.base_url());
+    let (results, audit) = (place.results(), place.path("outcomes.jsonl.audit"));
+    let file =
+        |name: &str, path: &Path| format!(r#"{{type="file",name="{name}",path={path:?},from="oldest"}}"#);
+    let one = format!("[{}]", file("file", &results));
+    let two = format!("[{},{}]", file("file", &results), file("audit", &audit));
+
+    let daemon = place.set("sink", &two).start();
+    let pins: Vec<String> = (0..20).map(|n| format!("sim-delivered-{n}")).collect();
+    daemon.client().submit_all(&pins);
+    daemon.all_records(20);
+    until_true("the other sink has them", || fs::read_to_string(&audit).unwrap().lines().count() == 20);
+    let place = daemon.kill9();
+    let text = fs::read_to_string(&results).unwrap();
+    // The kill left the cursor of the one behind, and the file was rotated; the other one has lines since.
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let rotated = place.path("outcomes.jsonl.1");
+    fs::remove_file(&results).unwrap();
+    fs::write(&rotated, lines[..10].concat() + &lines[10][..60]).unwrap();
+    change(&place.store(), "UPDATE sink SET cursor = 3 WHERE name = 'file'");
+    let copy = lines[..5].concat() + &lines[5][..40];
+    let neighbours = [("pos", "{\"seq\":"), ("copy", &copy), ("2.gz", "\u{1f}\u{8b}\n{\"seq\"")];
+    for (name, content) in neighbours {
+        fs::write(place.path(&format!("outcomes.jsonl.{name}")), content).unwrap();
+    }
+    let untouched = |place: &Place| {
+        for (name, content) in neighbours {
+            let path = place.path(&format!("outcomes.jsonl.{name}"));
+            assert_eq!(fs::read_to_string(path).unwrap(), content, "{name}");
+        }
+    };
+
+    let daemon = place.start();
+    daemon.all_records(10);
+    assert_eq!(fs::read_to_string(&rotated).unwrap(), lines[..10].concat());
+    assert_eq!(fs::read_to_string(&results).unwrap(), lines[10..].concat());
+    untouched(&daemon.place);
+    // Over a rotation by the living.
+    fs::rename(&results, daemon.place.path("outcomes.jsonl.3")).unwrap();
+    daemon.signal(Signal::HUP);
+    until_true("a new file", || results.exists());
+    daemon.client().submit("sim-delivered-new");
+    assert_eq!(daemon.all_records(1)[0]["pinId"], "sim-delivered-new");
+    untouched(&daemon.place);
+    // And a new sink of such a name gets all that there is.
+    let place = daemon.kill9();
+    change(&place.store(), "DELETE FROM sink WHERE name = 'file'");
+    fs::remove_file(&results).unwrap();
+    let daemon = place.set("sink", &one).start();
+    daemon.all_records(21);
+    untouched(&daemon.place);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Folders and files that can't be used.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
 use super::common::Place;
 use super::{NOWHERE, assert_refused, contents};
@@ -59,6 +62,69 @@ fn what_is_at_the_sockets_path_and_is_no_socket_is_left_as_it_is() {
     std::os::unix::fs::symlink(place.path("notes.txt"), place.socket()).unwrap();
     assert_refused(&place, 1, &["is not a socket"]);
     assert_eq!(fs::read_to_string(place.socket()).unwrap(), "mine");
+}
+
+/// A place whose sink writes to this file.
+fn with_sink_at(path: &Path) -> Place {
+    Place::new(NOWHERE).set("sink", &format!("[{{type=\"file\",name=\"results\",path={path:?}}}]"))
+}
+
+/// Runs `check-config`; gives its exit status and what it says.
+fn check(place: &Place) -> (Option<i32>, String) {
+    let run = place.command();
+    let arguments =
+        run.get_args().map(|argument| if argument == "run" { "check-config".as_ref() } else { argument });
+    let mut command = Command::new(run.get_program());
+    command.args(arguments).env("PINWATCH__API__KEY", "key");
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_result_file_that_is_a_symbolic_link_is_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (target, link) = (folder.path().join("precious"), folder.path().join("outcomes.jsonl"));
+    fs::write(&target, "precious").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let place = with_sink_at(&link);
+    let told = ["is a symbolic link to", target.to_str().unwrap(), "remove the link"];
+    assert_refused(&place, 1, &told);
+    let (status, said) = check(&place);
+    assert!(status == Some(1) && told.iter().all(|told| said.contains(told)), "{said}");
+    assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+    // Links in the folders above are the administrator's.
+    let alias = folder.path().join("alias");
+    std::os::unix::fs::symlink(folder.path(), &alias).unwrap();
+    assert_eq!(check(&with_sink_at(&alias.join("other.jsonl"))).0, Some(0));
+}
+
+#[test]
+fn standard_output_and_pipes_are_refused_with_the_type_that_is_meant() {
+    for stream in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        let place = with_sink_at(Path::new(stream));
+        assert_refused(&place, 2, &["sink[0].path", stream, "type = \"stdout\""]);
+        assert_eq!(check(&place).0, Some(2));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (path, kind) in [(pipe.as_path(), "is a named pipe"), (Path::new("/dev/null"), "is a device")] {
+        let place = with_sink_at(path);
+        assert_refused(&place, 1, &[path.to_str().unwrap(), kind, "type = \"stdout\""]);
+        let (status, said) = check(&place);
+        assert!(status == Some(1) && said.contains(kind), "{said}");
+    }
+}
+
+#[test]
+fn a_folder_that_every_user_can_write_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let place = with_sink_at(&folder.path().join("outcomes.jsonl"));
+    let told = format!("chmod o-w {}", folder.path().display());
+    assert_refused(&place, 1, &[&told]);
+    assert!(matches!(check(&place), (Some(1), said) if said.contains(&told)));
+    assert!(contents(folder.path()).is_empty());
 }
 
 #[test]

@@ -1,0 +1,156 @@
+//! How a result file ends: its last whole line, and what stands behind that.
+//!
+//! A crash or a full disk can leave the first half of a line. Whether that is ours, or somebody else's, is for others to
+//! decide.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// How every line of ours begins.
+pub const LINE_START: &[u8] = b"{\"seq\":";
+
+/// The end of a file is read in pieces that grow from this size, in bytes.
+const FIRST_PIECE: u64 = 64 * 1024;
+
+/// No line of ours is longer, in bytes: the intake limits what a submitter gives, the poll what the API gives.
+const LONGEST_LINE: u64 = 16 * 1024 * 1024;
+
+/// The end of a file.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct End {
+    /// The file's length in bytes.
+    pub length: u64,
+    /// The last whole line, without its newline.
+    pub line: Option<Vec<u8>>,
+    /// What stands behind the last newline.
+    pub half: Vec<u8>,
+}
+
+impl End {
+    /// Reads the end of a file.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let length = file.metadata()?.len();
+        let mut size = FIRST_PIECE;
+        loop {
+            let start = length.saturating_sub(size);
+            let piece = read(file, start, length)?;
+            let half_start = piece.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let lines = &piece[..half_start.saturating_sub(1)];
+            let line_start = match lines.iter().rposition(|byte| *byte == b'\n') {
+                Some(at) => Some(at + 1),
+                None => (start == 0 && half_start > 0).then_some(0),
+            };
+            if line_start.is_none() && start > 0 && size < LONGEST_LINE {
+                size *= 4;
+                continue;
+            }
+            let line = line_start.map(|at| lines[at..].to_vec());
+            return Ok(Self { length, line, half: piece[half_start..].to_vec() });
+        }
+    }
+
+    /// Whether the bytes behind the last line look like the beginning of a line of ours.
+    pub fn begins_like_ours(&self) -> bool {
+        // Else the line began before what was read.
+        let is_whole = self.line.is_some() || self.is_one_half();
+        is_whole && (self.half.starts_with(LINE_START) || LINE_START.starts_with(&self.half))
+    }
+
+    /// Whether those bytes are all zero, which is what some file systems keep of a write that a power cut ended.
+    pub fn is_zeros(&self) -> bool {
+        self.half.iter().all(|byte| *byte == 0)
+    }
+
+    /// Cuts off what stands behind the last newline.
+    ///
+    /// # Errors
+    /// The file has changed since its end was read, or can't be cut.
+    pub fn cut(&self, file: &File) -> io::Result<()> {
+        if file.metadata()?.len() != self.length {
+            return Err(io::Error::other("somebody else is writing to it"));
+        }
+        file.set_len(self.length - self.half.len() as u64)
+    }
+
+    /// Whether there is no newline in the whole file.
+    pub fn is_one_half(&self) -> bool {
+        self.length == self.half.len() as u64
+    }
+
+    /// Whether there is nothing else than [zeros](Self::is_zeros) in the whole file.
+    pub fn is_empty(&self) -> bool {
+        self.is_one_half() && self.is_zeros()
+    }
+}
+
+/// The bytes from `start` up to `end`, or up to the file's end if somebody cut it meanwhile.
+pub fn read(file: &File, start: u64, end: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(end.saturating_sub(start)).map_err(io::Error::other)?];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], start + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end_of(content: &[u8]) -> End {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&path, content).unwrap();
+        End::of(path.as_file()).unwrap()
+    }
+
+    #[test]
+    fn the_last_whole_line_and_what_is_behind_it_are_told_apart() {
+        for (content, line, half) in [
+            ("", None, ""),
+            ("half", None, "half"),
+            ("\n", Some(""), ""),
+            ("one\n", Some("one"), ""),
+            ("one\ntwo\n", Some("two"), ""),
+            ("one\ntwo\nhalf", Some("two"), "half"),
+            ("one\n\n", Some(""), ""),
+        ] {
+            let end = end_of(content.as_bytes());
+            assert_eq!(end.line.as_deref(), line.map(str::as_bytes), "{content:?}");
+            assert_eq!(
+                (end.half.as_slice(), end.length),
+                (half.as_bytes(), content.len() as u64),
+                "{content:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn lines_longer_than_a_piece_are_read_whole() {
+        for size in [FIRST_PIECE - 1, FIRST_PIECE, 5 * FIRST_PIECE] {
+            let long = "x".repeat(usize::try_from(size).unwrap());
+            let end = end_of(format!("one\n{long}\n{long}").as_bytes());
+            assert!(end.line.as_deref() == Some(long.as_bytes()) && end.half == long.as_bytes(), "{size}");
+        }
+    }
+
+    #[test]
+    fn a_half_line_is_ours_as_far_as_it_goes() {
+        for (half, ours) in
+            [("{", true), ("{\"seq\":", true), ("{\"seq\":12,\"", true), ("{\"a\"", false), ("x", false)]
+        {
+            assert_eq!(end_of(half.as_bytes()).begins_like_ours(), ours, "{half}");
+        }
+        assert!(end_of(b"\0\0").is_empty() && end_of(b"").is_empty());
+        assert!(!end_of(b"one\n\0\0").is_empty() && end_of(b"one\n\0\0").is_zeros());
+    }
+}

@@ -1,0 +1,57 @@
+//! What the store knows of the lines in a file: only it can tell which of them are ours.
+
+use crate::store::{Outcome, Store, Unavailable};
+
+use super::end::LINE_START;
+
+/// A beginning of this many bytes has the record's `id` in it, which no other record has.
+const WITH_ID: usize = 80;
+
+/// The `seq` of a line that the store has byte for byte. Any other line is not of this store: its `seq` would mislead.
+///
+/// # Errors
+/// The store can't be read now.
+pub async fn seq_of(store: &Store, line: Option<&[u8]>) -> Result<Option<i64>, Unavailable> {
+    let Some((line, seq)) = line.and_then(|line| Some((line, seq_in(line)?))) else { return Ok(None) };
+    let known = first_from(store, seq).await?;
+    Ok(known.filter(|known| known.seq == seq && known.record.as_bytes() == line).map(|known| known.seq))
+}
+
+/// Whether these bytes are the beginning of a record of this store, and long enough to be of no other; or, however short,
+/// that of the record behind `next_after`.
+///
+/// # Errors
+/// The store can't be read now.
+pub async fn begins_a_record(
+    store: &Store,
+    half: &[u8],
+    next_after: Option<i64>,
+) -> Result<bool, Unavailable> {
+    if let Some(seq) = next_after
+        && begins_the_next(store, seq, half).await?
+    {
+        return Ok(true);
+    }
+    let Some(seq) = seq_in(half).filter(|_| half.len() >= WITH_ID) else { return Ok(false) };
+    begins_the_next(store, seq.saturating_sub(1), half).await
+}
+
+/// Whether these bytes are the beginning of the record behind this `seq`.
+///
+/// # Errors
+/// The store can't be read now.
+pub async fn begins_the_next(store: &Store, seq: i64, half: &[u8]) -> Result<bool, Unavailable> {
+    let next = first_from(store, seq.saturating_add(1)).await?;
+    Ok(next.is_some_and(|next| next.record.as_bytes().starts_with(half)))
+}
+
+async fn first_from(store: &Store, seq: i64) -> Result<Option<Outcome>, Unavailable> {
+    Ok(store.outcomes_after(seq.saturating_sub(1), 1).await?.into_iter().next())
+}
+
+/// The `seq` that a record begins with.
+fn seq_in(line: &[u8]) -> Option<i64> {
+    let rest = line.strip_prefix(LINE_START)?;
+    let digits = &rest[..rest.iter().position(|byte| *byte == b',')?];
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}

@@ -1,0 +1,430 @@
+//! The sink `file`: exactly one line an outcome, over any crash and rotation.
+//!
+//! Promises that no line is lost, doubled or torn: after a crash the file itself tells how far it is, by its last line,
+//! or by that of the file that it was renamed to. Writes to no other place than the one it opened: if its folder is
+//! replaced or its disk unmounted, it waits. Changes or believes no file that is not provably its own: one that it has
+//! open, or one whose last line the store knows. Never makes a folder.
+
+mod earlier;
+mod end;
+mod known;
+mod place;
+
+use std::cmp::Ordering;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::mem;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+use rustix::process::{getegid, geteuid};
+use tokio::task::spawn_blocking;
+use tracing::{info, warn};
+
+use self::earlier::Earlier;
+use self::end::End;
+pub use self::place::Unsafe;
+use self::place::{Folder, Moved, Place};
+use super::{Ordered, Trouble};
+use crate::config::Fsync;
+use crate::fault::fault_point;
+use crate::paths::FileId;
+use crate::store::{Outcome, Store};
+
+/// Appends to a file.
+#[derive(Debug)]
+pub struct FileSink {
+    path: PathBuf,
+    fsync: Fsync,
+    /// Files of other sinks with names like those that this one may be renamed to.
+    others: Arc<[PathBuf]>,
+    state: State,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Kept until the next one is open: whatever was renamed meanwhile, this one is ours.
+    open: Option<Open>,
+    /// Where the file was when it was last opened.
+    place: Option<Place>,
+    /// The file's last line, if it is ours.
+    last_line: Option<Vec<u8>>,
+    /// Whether the file may have been renamed with lines of ours in it, before it was first opened here.
+    has_history: bool,
+    /// Whatever the path leads to now is meant.
+    adopts: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    id: FileId,
+    length: u64,
+}
+
+/// A file that is open, and not changed yet.
+struct Opening {
+    folder: Arc<Folder>,
+    file: File,
+    id: FileId,
+    end: End,
+    /// The file that was open before, where that is not this one.
+    before: Option<End>,
+    /// Whether it is this one.
+    is_held: bool,
+}
+
+/// What is to be cut off behind the last whole lines.
+#[derive(Default)]
+struct Halves {
+    /// In the file itself; else a newline is put behind it.
+    own: bool,
+    /// In the file that it was renamed to.
+    earlier: Option<Earlier>,
+}
+
+impl FileSink {
+    /// A sink that appends to the file at `path`, which it makes if there is none. `others` are the files of other sinks
+    /// with names that this one may be renamed to. A sink that `is_new` was never given an outcome.
+    pub fn new(path: PathBuf, fsync: Fsync, others: &[PathBuf], is_new: bool) -> Self {
+        let state = State { has_history: !is_new, ..State::default() };
+        Self { path, fsync, others: others.into(), state }
+    }
+
+    /// Checks a path by what is there now, for a daemon that runs as `user`. What is not there is no mistake.
+    ///
+    /// # Errors
+    /// A sink would refuse what is there.
+    pub fn check(path: &Path, user: u32) -> Result<(), Unsafe> {
+        let Ok(folder) = fs::metadata(folder_of(path)) else { return Ok(()) };
+        Unsafe::check(path, &folder, fs::symlink_metadata(path).ok().as_ref(), user)
+    }
+
+    fn name(&self) -> &OsStr {
+        // The configuration takes no path without one.
+        self.path.file_name().unwrap_or_default()
+    }
+
+    /// Opens the file, or makes it, in the place where it was before.
+    fn begin(&mut self) -> Result<Opening, Trouble> {
+        let adopts = mem::take(&mut self.state.adopts);
+        let folder = Folder::open(folder_of(&self.path)).map_err(|error| self.no_folder(&error))?;
+        let there = folder.look(self.name()).map_err(|error| self.trouble("looked up", &error))?;
+        if let Some(moved) =
+            self.state.place.as_ref().and_then(|place| place.moved(&folder.metadata, there.as_ref()))
+        {
+            if !(adopts && moved == Moved::Replaced || self.recognises(&folder)) {
+                return Err(self.moved(moved));
+            }
+            info!(path = %self.path.display(), "the path leads to another place, where outcomes go from now on");
+        }
+        self.check_open(&folder.metadata, there.as_ref())?;
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
+        let file = folder.open_file(self.name(), flags).map_err(|error| self.trouble("opened", &error))?;
+        fault_point!("file-opened");
+        let metadata = file.metadata().map_err(|error| self.trouble("read", &error))?;
+        // Once more: it may be another file than the one that was there just now.
+        self.check_open(&folder.metadata, Some(&metadata))?;
+        let id = FileId::of(&metadata);
+        let held = self.state.open.as_ref();
+        let before = held.filter(|open| open.id != id).and_then(|open| {
+            let end = End::of(&open.file);
+            end.inspect_err(|error| warn!(%error, "the file that was open before can't be read")).ok()
+        });
+        Ok(Opening {
+            end: End::of(&file).map_err(|error| self.trouble("read", &error))?,
+            before,
+            is_held: held.is_some_and(|open| open.id == id),
+            folder: Arc::new(folder),
+            file,
+            id,
+        })
+    }
+
+    fn check_open(&self, folder: &fs::Metadata, file: Option<&fs::Metadata>) -> Result<(), Trouble> {
+        let checked = Unsafe::check(&self.path, folder, file, geteuid().as_raw());
+        checked.map_err(|found| Trouble::Later(found.to_string()))
+    }
+
+    /// Whether the file there ends with the line that was written last, as does ours when its disk is mounted again
+    /// under another number.
+    fn recognises(&self, folder: &Folder) -> bool {
+        let Some(last_line) = &self.state.last_line else { return false };
+        let is_file = folder.look(self.name()).ok().flatten().is_some_and(|there| there.is_file());
+        let end = || End::of(&folder.open_file(self.name(), OFlags::RDONLY).ok()?).ok();
+        is_file && end().is_some_and(|end| end.line.as_ref() == Some(last_line))
+    }
+
+    /// Cuts half lines off, makes durable what is there, and takes the file into use.
+    fn finish(&mut self, opening: Opening, halves: &Halves, is_ours: bool) -> Result<(), Trouble> {
+        let Opening { folder, file, id, end, before, is_held: _ } = opening;
+        if !end.half.is_empty() {
+            mend(&file, &self.path, &end, halves.own).map_err(|error| self.trouble("mended", &error))?;
+        }
+        if let (Some(before), Some(open)) = (before, &self.state.open)
+            && !before.half.is_empty()
+            && before.begins_like_ours()
+        {
+            tell_cut(&self.path, &before, before.cut(&open.file));
+        }
+        if let Some(earlier) = &halves.earlier {
+            tell_cut(&earlier.beside(&self.path), &earlier.end, earlier.cut(&folder));
+        }
+        if self.fsync == Fsync::Batch {
+            // What a killed process had written and not synced counts from now on, and so does a new file's name.
+            let synced = file.sync_all().and_then(|()| folder.sync());
+            synced.map_err(|error| self.trouble("synced", &error))?;
+        }
+        let metadata = file.metadata().map_err(|error| self.trouble("read", &error))?;
+        self.state.place = Some(Place::of(folder_of(&self.path), &folder.metadata, &metadata));
+        self.state.last_line = end.line.filter(|_| is_ours);
+        self.state.open = Some(Open { file, id, length: metadata.len() });
+        Ok(())
+    }
+
+    /// Compares what is at the path with what is open. If it leads elsewhere, lets go of the file, so that its disk can be
+    /// unmounted for good.
+    fn verify(&mut self) -> Result<Option<fs::Metadata>, Trouble> {
+        let Some(place) = &self.state.place else { return Ok(None) };
+        let there = match fs::symlink_metadata(&self.path) {
+            Ok(there) => Some(there),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
+            Err(error) => return Err(self.trouble("looked up", &error)),
+        };
+        let trouble = match fs::metadata(folder_of(&self.path)) {
+            Ok(folder) => match place.moved(&folder, there.as_ref()) {
+                Some(moved) => self.moved(moved),
+                None => return Ok(there),
+            },
+            Err(error) => self.no_folder(&error),
+        };
+        self.state.open = None;
+        Err(trouble)
+    }
+
+    /// Appends each line with one write; gives how many are in the file for good.
+    fn append(&mut self, outcomes: &[Outcome]) -> (usize, Result<(), Trouble>) {
+        let there = match self.verify() {
+            Ok(there) => there,
+            Err(trouble) => return (0, Err(trouble)),
+        };
+        let Some(open) = &mut self.state.open else {
+            return (0, Err(Trouble::Later(format!("{} is not open", self.path.display()))));
+        };
+        // Renamed or removed: a new one is begun.
+        let Some(there) = there.filter(|there| FileId::of(there) == open.id) else {
+            return (0, Err(Trouble::Rotated));
+        };
+        if there.len() < open.length {
+            warn!(
+                path = %self.path.display(),
+                "the file was cut by somebody else (copytruncate?): lines may have been lost in between; \
+                 rename it and send SIGHUP instead"
+            );
+        }
+        open.length = there.len();
+
+        let mut line = Vec::new();
+        let mut result = Ok(());
+        let mut count = 0;
+        for outcome in outcomes {
+            line.clear();
+            line.extend_from_slice(outcome.record.as_bytes());
+            line.push(b'\n');
+            fault_point!("half-a-line", open.file.write_all(&line[..line.len() / 2]));
+            if let Err(error) = open.file.write_all(&line) {
+                // If it can't be cut off now, it is when the file is opened again.
+                let _ = cut_back(&open.file, open.length, &line);
+                result = Err(error);
+                break;
+            }
+            open.length += line.len() as u64;
+            count += 1;
+            fault_point!("line-written");
+        }
+        if let Some(last) = outcomes[..count].last() {
+            self.state.last_line = Some(last.record.as_bytes().to_vec());
+            self.state.has_history = true;
+        }
+        fault_point!("file-not-synced");
+        if count > 0
+            && self.fsync == Fsync::Batch
+            && let Err(error) = open.file.sync_data()
+        {
+            // What the disk has is not known: the file is opened again and says how far it is.
+            return (0, Err(self.trouble("synced", &error)));
+        }
+        fault_point!("file-synced");
+        (count, result.map_err(|error| self.trouble("written", &error)))
+    }
+
+    /// A file is made where there is none, but its folder is not: who runs the daemon knows whose it should be.
+    fn no_folder(&self, error: &io::Error) -> Trouble {
+        if error.kind() != ErrorKind::NotFound {
+            return self.trouble("opened", error);
+        }
+        let (path, folder) = (self.path.display(), folder_of(&self.path).display());
+        if self.state.place.is_some() {
+            return Trouble::Later(format!(
+                "{path} can't be written: its folder is not there any more. Mount its disk, or put the folder back; if you \
+                 make a new one, reload pinwatch (SIGHUP)"
+            ));
+        }
+        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+        Trouble::Later(format!(
+            "{path} can't be opened, for its folder is not there; make it, for the user that pinwatch runs as: \
+             install -d -o {user} -g {group} -m 0750 {folder}"
+        ))
+    }
+
+    fn moved(&self, moved: Moved) -> Trouble {
+        let path = self.path.display();
+        Trouble::Later(match moved {
+            Moved::Unmounted => format!(
+                "{path} can't be written: its disk is not mounted any more. Mount it; or, if outcomes are to go to the disk \
+                 beneath, restart pinwatch"
+            ),
+            Moved::Replaced => format!(
+                "{path} can't be written: its folder was replaced, or another disk was mounted there. Put the old one back; \
+                 or, if outcomes are to go to this one, reload pinwatch (SIGHUP)"
+            ),
+        })
+    }
+
+    fn trouble(&self, done: &str, error: &io::Error) -> Trouble {
+        let what = format!("{} can't be {done}: {error}", self.path.display());
+        Trouble::Later(match error.kind() {
+            ErrorKind::FileTooLarge => {
+                format!(
+                    "{what}: it is as large as this process may make files; raise LimitFSIZE= (ulimit -f), or rotate it"
+                )
+            }
+            _ => what,
+        })
+    }
+
+    /// Runs file work where it may block.
+    async fn blocking<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, Trouble> {
+        let state = mem::take(&mut self.state);
+        let mut sink =
+            Self { path: self.path.clone(), fsync: self.fsync, others: self.others.clone(), state };
+        let done = spawn_blocking(move || {
+            let result = work(&mut sink);
+            (sink, result)
+        });
+        let (sink, result) = done.await.map_err(|failure| Trouble::Later(failure.to_string()))?;
+        *self = sink;
+        result
+    }
+
+    /// Looks in its folder for the file that ours was renamed to before this process: of those that end with a line of
+    /// this store the one that is furthest. Gives also its half line, if that is provably one of ours.
+    async fn find_earlier(
+        &mut self,
+        folder: &Arc<Folder>,
+        store: &Store,
+        cursor: i64,
+    ) -> Result<(Option<i64>, Option<Earlier>), Trouble> {
+        let opened = folder.clone();
+        let names = self.blocking(move |sink| {
+            earlier::names(&opened, sink.name(), &sink.others)
+                .map_err(|error| sink.trouble("looked for", &error))
+        });
+        let mut furthest = None;
+        let mut candidate = None;
+        for name in names.await? {
+            let opened = folder.clone();
+            let Some(earlier) = self.blocking(move |_| Ok(Earlier::read(&opened, name))).await? else {
+                continue;
+            };
+            let Some(seq) = known::seq_of(store, earlier.end.line.as_deref()).await? else { continue };
+            let reached = Some((seq, earlier.end.half.len()));
+            match reached.cmp(&furthest) {
+                Ordering::Less => {}
+                Ordering::Greater => (furthest, candidate) = (reached, Some(earlier)),
+                // One is a copy of the other, and nobody knows which.
+                Ordering::Equal => candidate = None,
+            }
+        }
+        let Some((seq, half_length)) = furthest else { return Ok((None, None)) };
+        let torn = candidate.filter(|_| half_length > 0 && seq >= cursor);
+        let is_ours = match &torn {
+            Some(earlier) => known::begins_the_next(store, seq, &earlier.end.half).await?,
+            None => false,
+        };
+        Ok((Some(seq), torn.filter(|_| is_ours)))
+    }
+}
+
+impl Ordered for FileSink {
+    async fn open(&mut self, store: &Store, cursor: i64) -> Result<Option<i64>, Trouble> {
+        let opening = self.blocking(Self::begin).await?;
+        let mut reached = known::seq_of(store, opening.end.line.as_deref()).await?;
+        let is_ours = reached.is_some();
+        let mut halves = Halves::default();
+        if let Some(before) = &opening.before {
+            reached = reached.max(known::seq_of(store, before.line.as_deref()).await?);
+        } else if !is_ours && !opening.is_held && self.state.has_history {
+            (reached, halves.earlier) = self.find_earlier(&opening.folder, store, cursor).await?;
+        }
+        let end = &opening.end;
+        halves.own = if is_ours || opening.is_held {
+            end.begins_like_ours() || end.is_zeros()
+        } else {
+            let next_after = end.is_one_half().then_some(reached.unwrap_or(0).max(cursor));
+            end.is_empty() || known::begins_a_record(store, &end.half, next_after).await?
+        };
+        self.blocking(move |sink| sink.finish(opening, &halves, is_ours)).await?;
+        Ok(reached)
+    }
+
+    async fn deliver(&mut self, outcomes: Vec<Outcome>) -> (usize, Result<(), Trouble>) {
+        let appended = self.blocking(move |sink| Ok(sink.append(&outcomes))).await;
+        appended.unwrap_or_else(|failure| (0, Err(failure)))
+    }
+
+    async fn check(&mut self) -> Result<(), Trouble> {
+        self.blocking(|sink| sink.verify().map(|_| ())).await
+    }
+
+    fn adopt(&mut self) {
+        self.state.adopts = true;
+    }
+}
+
+/// Cuts a half line of ours off, and ends any other.
+fn mend(mut file: &File, path: &Path, end: &End, is_ours: bool) -> io::Result<()> {
+    if is_ours {
+        end.cut(file)?;
+        tell_cut(path, end, Ok(()));
+        return Ok(());
+    }
+    warn!(path = %path.display(), "the file ends in the middle of a line that is not ours; a newline is put behind it");
+    file.write_all(b"\n")
+}
+
+fn tell_cut(path: &Path, end: &End, done: io::Result<()>) {
+    let (path, bytes) = (path.display(), end.half.len());
+    match done {
+        Ok(()) => info!(%path, bytes, "a half-written line was cut off"),
+        Err(error) => warn!(%path, bytes, %error, "a half-written line can't be cut off"),
+    }
+}
+
+/// Cuts off what was written of a line, if nothing else was written behind it.
+fn cut_back(file: &File, length: u64, line: &[u8]) -> io::Result<()> {
+    let written = end::read(file, length, file.metadata()?.len())?;
+    if line.starts_with(&written) { file.set_len(length) } else { Ok(()) }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests;
