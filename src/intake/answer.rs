@@ -11,11 +11,13 @@ use super::elsewhere;
 use super::outgoing::MAX_ANSWER;
 use super::request::Refusal;
 use crate::cluster::View;
-use crate::outcome::{Delivery, Ending, Submission, deciding, rfc3339};
+use crate::metrics;
+use crate::outcome::{Delivery, Ending, Metadata, Submission, deciding, rfc3339};
 use crate::pin::PinId;
 use crate::schedule::{Live, Next, Stats};
 use crate::sinks::SinkHealth;
 use crate::store::{AtSink, DeadLetter, Outcome, Page, Record, Submitted};
+use crate::text::json_line;
 
 /// The answer to anything that is refused.
 pub fn refused(refusal: &Refusal) -> String {
@@ -141,7 +143,7 @@ pub fn in_flight(
         #[serde(skip_serializing_if = "Option::is_none")]
         reference: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        metadata: Option<&'a RawValue>,
+        metadata: Option<&'a Metadata>,
     }
     #[derive(Serialize)]
     struct Answer<'a> {
@@ -158,7 +160,7 @@ pub fn in_flight(
     state.insert("state".into(), "in_flight".into());
     let submission = stored.map(|(submission, _)| submission);
     let reference = submission.and_then(|s| s.reference.as_deref());
-    let metadata = submission.and_then(|s| s.metadata.as_deref());
+    let metadata = submission.and_then(|s| s.metadata.as_ref());
     line(&Answer { ok: true, pin: Shown { state, reference, metadata } })
 }
 
@@ -371,9 +373,11 @@ pub fn stats(
         "newestSeq": newest_seq,
         "sinks": sinks,
         "connections": connections,
+        "logLinesLost": metrics::log_lines_lost(),
     })
 }
 
+/// An answer as one line for every reader, with its newline.
 pub fn line(value: &impl Serialize) -> String {
     let mut text = json(value);
     text.push('\n');
@@ -381,5 +385,5 @@ pub fn line(value: &impl Serialize) -> String {
 }
 
 fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("maps with string keys always serialize")
+    json_line(serde_json::to_string(value).expect("maps with string keys always serialize")).into_owned()
 }

@@ -9,13 +9,15 @@ use serde::Deserialize;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use crate::config::YEAR;
+use crate::outcome::Metadata;
 use crate::pin::PinId;
 
 /// How deep metadata may be nested: nobody who reads the outcome later should stumble over it.
 const MAX_METADATA_DEPTH: usize = 32;
 
-/// The longest deadline that a PIN can be given.
-const MAX_DEADLINE: Duration = Duration::from_secs(365 * 86_400);
+/// The longest deadline that a PIN can be given: as the configuration's.
+const MAX_DEADLINE: Duration = YEAR;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub enum Request {
 pub struct Submit {
     pub pin: PinId,
     pub reference: Option<String>,
-    pub metadata: Option<Box<RawValue>>,
+    pub metadata: Option<Metadata>,
     /// Its own time to live, instead of `schedule.deadline`.
     pub deadline: Option<Duration>,
     pub again: bool,
@@ -298,13 +300,15 @@ fn duration(field: &str, text: &str) -> Result<Duration, Refusal> {
 fn deadline(text: &str) -> Result<Duration, Refusal> {
     let deadline = duration("deadline", text)?;
     if deadline.is_zero() || deadline > MAX_DEADLINE {
-        return Err(Code::InvalidRequest.because("\"deadline\" is more than 0 and at most a year"));
+        return Err(
+            Code::InvalidRequest.because("\"deadline\" is more than 0 and at most 1year (365.25 days)")
+        );
     }
     Ok(deadline)
 }
 
-/// Metadata as it came, if it isn't nested too deep; `null` is none.
-fn metadata(raw: &RawValue) -> Result<Option<Box<RawValue>>, Refusal> {
+/// Metadata that isn't nested too deep; `null` is none.
+fn metadata(raw: &RawValue) -> Result<Option<Metadata>, Refusal> {
     let text = raw.get();
     if text == "null" {
         return Ok(None);
@@ -313,7 +317,7 @@ fn metadata(raw: &RawValue) -> Result<Option<Box<RawValue>>, Refusal> {
         return Err(Code::InvalidRequest
             .because(format!("\"metadata\" is nested more than {MAX_METADATA_DEPTH} deep")));
     }
-    Ok(Some(raw.to_owned()))
+    Ok(Some(raw.to_owned().into()))
 }
 
 /// How deep valid JSON is nested.

@@ -1,6 +1,6 @@
 //! What the store knows of the lines in a file: only it can tell which of them are ours.
 
-use crate::store::{Outcome, Store, Unavailable};
+use crate::store::{Outcome, Record, Store, Unavailable};
 
 use super::end::LINE_START;
 
@@ -13,8 +13,10 @@ const WITH_ID: usize = 80;
 /// The store can't be read now.
 pub async fn seq_of(store: &Store, line: Option<&[u8]>) -> Result<Option<i64>, Unavailable> {
     let Some((line, seq)) = line.and_then(|line| Some((line, seq_in(line)?))) else { return Ok(None) };
+    // What an older version wrote may have white space that a record has no more.
+    let Ok(written) = std::str::from_utf8(line).map(Record::from) else { return Ok(None) };
     let known = first_from(store, seq).await?;
-    Ok(known.filter(|known| known.seq == seq && known.record.as_bytes() == line).map(|known| known.seq))
+    Ok(known.filter(|known| known.seq == seq && known.record == written).map(|known| known.seq))
 }
 
 /// Whether these bytes are the beginning of a record of this store, and long enough to be of no other; or, however short,
