@@ -33,17 +33,19 @@ pub struct Webhook {
     pub format: WebhookFormat,
     /// Outcomes in one request; 1 sends a record, more sends an array of records.
     pub batch: usize,
+    /// How old a connection may get before it is replaced.
+    pub pool_max_age: Duration,
 }
 
 impl PartialEq for Webhook {
     fn eq(&self, other: &Self) -> bool {
-        let Self { url, secrets, timeout, concurrency, max_age, format, batch } = self;
+        let Self { url, secrets, timeout, concurrency, max_age, format, batch, pool_max_age } = self;
         let same_secrets = secrets.len() == other.secrets.len()
             && secrets.iter().zip(&other.secrets).all(|(a, b)| a.expose_secret() == b.expose_secret());
         same_secrets
             && *url == other.url
             && (*timeout, *concurrency, *max_age) == (other.timeout, other.concurrency, other.max_age)
-            && (*format, *batch) == (other.format, other.batch)
+            && (*format, *batch, *pool_max_age) == (other.format, other.batch, other.pool_max_age)
     }
 }
 
@@ -66,6 +68,7 @@ pub(super) struct Wire {
     max_age: Span,
     format: Text,
     batch: Count,
+    pool_max_age: Span,
     allow_plain_http: Flag,
 }
 
@@ -81,6 +84,7 @@ impl Default for Wire {
             max_age: Span(Duration::from_secs(24 * 60 * 60)),
             format: "record".into(),
             batch: Count(1),
+            pool_max_age: Span(Duration::from_secs(5 * 60)),
             allow_plain_http: Flag(false),
         }
     }
@@ -99,8 +103,22 @@ pub(super) fn check(section: &mut Section, common: &[&str]) -> Option<Webhook> {
     let formats = [("record", WebhookFormat::Record), ("cloudevents", WebhookFormat::CloudEvents)];
     let format = section.choice("format", &wire.format, &formats);
     let batch = section.count("batch", wire.batch, 1..=1_000);
+    let pool_max_age = section.duration(
+        "pool_max_age",
+        wire.pool_max_age,
+        Duration::from_secs(1)..=Duration::from_secs(86_400),
+    );
     section.show("allow_plain_http", wire.allow_plain_http.0.to_string());
-    Some(Webhook { url: url?, secrets: secrets?, timeout, concurrency, max_age, format: format?, batch })
+    Some(Webhook {
+        url: url?,
+        secrets: secrets?,
+        timeout,
+        concurrency,
+        max_age,
+        format: format?,
+        batch,
+        pool_max_age,
+    })
 }
 
 fn url(section: &mut Section, wire: &Wire) -> Option<Url> {
@@ -252,6 +270,12 @@ mod tests {
                 "sink[0].concurrency: must be a whole number",
             ),
             ("no age is refused", &with("max_age = \"0s\""), "sink[0].max_age: must be at least 1s"),
+            (
+                "connections live a second at least",
+                &with("pool_max_age = \"1ms\""),
+                "sink[0].pool_max_age: must be at least 1s",
+            ),
+            ("and a day at most", &with("pool_max_age = \"1day\""), ""),
             ("another format is refused", &with("format = \"xml\""), "sink[0].format: must be \"record\" or"),
         ]);
         assert_eq!(webhook(&with("format = \"cloudevents\"")).format, WebhookFormat::CloudEvents);

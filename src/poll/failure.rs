@@ -87,6 +87,19 @@ pub(super) fn lost_connection(error: &reqwest::Error) -> bool {
     error.is_request() && !error.is_connect() && !error.is_timeout()
 }
 
+/// Whether the server surely did not process the request: there was no connection, hyper gave the request back unsent, or
+/// the server said so. By GOAWAY (RFC 9113, section 6.8) it refuses the requests after the last one that it names, and h2 ends
+/// only those with it; REFUSED_STREAM is told of in section 8.7.
+pub(crate) fn not_processed(error: &reqwest::Error) -> bool {
+    let by_server = |error: &h2::Error| {
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.is_remote() && (error.is_go_away() || refused)
+    };
+    error.is_connect()
+        || find(error).is_some_and(hyper::Error::is_canceled)
+        || find(error).is_some_and(by_server)
+}
+
 /// `connect: connection refused`, `DNS: …`, `TLS: …`: what failed, and what is known about it.
 pub(crate) fn failure_text(error: &reqwest::Error) -> String {
     let kind = if error.is_dns() {
@@ -109,6 +122,10 @@ pub(crate) fn failure_text(error: &reqwest::Error) -> String {
 pub(crate) fn detail(error: &reqwest::Error) -> String {
     if let Some(tls) = find::<rustls::Error>(error) {
         return tls.to_string();
+    }
+    // Its text may have what the other side wrote into a GOAWAY.
+    if let Some(reason) = find::<h2::Error>(error).and_then(h2::Error::reason) {
+        return format!("HTTP/2: {}", reason.description());
     }
     // The kind of an I/O error is shorter than its text and has no numbers; those without one of their own
     // say more as text.

@@ -14,7 +14,7 @@ pub(crate) mod error_text;
 pub(crate) mod failure;
 mod field;
 mod meaning;
-mod resolve;
+pub(crate) mod resolve;
 pub(crate) mod retry_after;
 
 pub use answer::{MAX_BODY, MAX_DELIVERIES, MAX_DESCRIPTION, MAX_STATUS};

@@ -22,7 +22,7 @@ const MOST_LOOKUPS: usize = 16;
 const STACK: usize = 1024 * 1024;
 
 /// The system's resolver.
-pub(super) struct Resolver {
+pub(crate) struct Resolver {
     lookups: Arc<Semaphore>,
     stack: usize,
 }

@@ -29,6 +29,7 @@ pub fn webhook(url: &str) -> Webhook {
         max_age: Duration::from_secs(24 * 3600),
         format: WebhookFormat::Record,
         batch: 1,
+        pool_max_age: Duration::from_secs(300),
     }
 }
 

@@ -8,8 +8,10 @@ use std::time::Duration;
 use pinwatch::config::WebhookFormat;
 use tokio::net::TcpListener;
 
-use crate::bench::{Folder, webhook};
-use crate::receiver::{Answers, AnswersWith, Closes, CutsBody, CutsHead, Does, Hangs, Receiver, Request};
+use crate::bench::{Folder, SECRET, webhook};
+use crate::receiver::{
+    Answers, AnswersWith, Closes, CutsBody, CutsHead, Does, Echoes, Hangs, HangsInBody, Receiver, Request,
+};
 
 /// The first try of each message gets this, the others are taken.
 fn at_first(does: Does) -> impl Fn(usize, &Request) -> Does + Send + Sync {
@@ -110,11 +112,15 @@ async fn a_refused_outcome_is_a_dead_letter_in_the_store_with_what_the_endpoint_
         let folder = Folder::new();
         let bench = folder.start(&webhook(&receiver.url())).await;
         bench.outcomes(5).await;
+        bench.until_failed(2, false).await;
+        // It is refused again after this one is accepted.
+        bench.outcomes(1).await;
         let dead = bench.until_failed(2, true).await;
-        assert_eq!((dead.error.as_deref(), dead.tries), (Some(error), 1));
-        assert!(dead.first_try_at.is_some() && dead.last_try_at.is_some());
-        bench.until("the others", async |bench| (bench.stored().await.0 == 5).then_some(())).await;
-        assert_eq!(receiver.requests().len(), 5);
+        assert_eq!(dead.error.as_deref(), Some(error));
+        assert!(dead.tries >= 2 && dead.first_try_at < dead.last_try_at, "{dead:?}");
+        bench.until("the others", async |bench| (bench.stored().await.0 == 6).then_some(())).await;
+        let others = receiver.requests().iter().filter(|request| request.seqs() != [2]).count();
+        assert_eq!(others, 5);
         bench.stop().await;
     }
 }
@@ -198,11 +204,13 @@ async fn batches_are_arrays_and_the_outcome_that_is_refused_is_found_in_one() {
     (webhook.batch, webhook.format) = (50, WebhookFormat::CloudEvents);
     let bench = folder.start(&webhook).await;
     bench.outcomes(1000).await;
-    bench.until_failed(42, true).await;
     bench.until("the others", async |bench| (bench.stored().await.0 == 1000).then_some(())).await;
+    bench.outcomes(1).await;
+    bench.until_failed(42, true).await;
+    bench.until("the last", async |bench| (bench.stored().await.0 == 1001).then_some(())).await;
     let requests = receiver.requests();
     let seqs: HashSet<i64> = requests.iter().flat_map(Request::seqs).collect();
-    assert_eq!(seqs, (1..=1000).collect());
+    assert_eq!(seqs, (1..=1001).collect());
     assert!(requests.len() < 300, "{} requests", requests.len());
     for request in &requests {
         assert_eq!(request.headers["content-type"], "application/cloudevents-batch+json");
@@ -210,4 +218,140 @@ async fn batches_are_arrays_and_the_outcome_that_is_refused_is_found_in_one() {
     }
     assert_eq!(bench.stored().await.1.len(), 1);
     bench.stop().await;
+}
+
+#[tokio::test]
+async fn batches_shrink_until_one_is_accepted() {
+    for too_large in [Answers(500), Answers(413), Answers(400), Closes, CutsHead] {
+        let does = too_large.clone();
+        let whim = move |_, request: &Request| match request.body.len() > 100_000 {
+            true => does.clone(),
+            false => Answers(200),
+        };
+        let receiver = Receiver::start(whim).await;
+        let folder = Folder::new();
+        let mut webhook = webhook(&receiver.url());
+        webhook.batch = 1000;
+        let bench = folder.start(&webhook).await;
+        bench.outcomes(3000).await;
+        bench.until_all_delivered().await;
+        let requests = receiver.requests();
+        assert!(requests.iter().any(|request| request.body.len() > 100_000));
+        assert!(requests.len() < 100, "{} requests with {too_large:?}", requests.len());
+        bench.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_everything_is_in_trouble_and_no_outcome_becomes_a_dead_letter() {
+    let moved = Arc::new(AtomicBool::new(true));
+    let still = moved.clone();
+    let whim = move |_, _: &Request| match still.load(Ordering::SeqCst) {
+        true => AnswersWith(404, "", "default backend"),
+        false => Answers(200),
+    };
+    let receiver = Receiver::start(whim).await;
+    let folder = Folder::new();
+    let bench = folder.start(&webhook(&receiver.url())).await;
+    bench.outcomes(400).await;
+    let trouble = bench.until("trouble", async |bench| bench.health.all()["hook"].trouble.clone()).await.1;
+    assert_eq!(trouble, "404 Not Found");
+    let (cursor, failed) = bench.stored().await;
+    assert!(failed.iter().all(|failed| !failed.dead), "{failed:?}");
+    assert!(cursor < 400, "the others wait in the store");
+    moved.store(false, Ordering::SeqCst);
+    bench.until_all_delivered().await;
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_moved_is_found_when_the_old_address_refuses_everything() {
+    // It moves when the fiftieth request comes; who was connected by then stays at the old address.
+    let last_old = std::sync::OnceLock::new();
+    let whim = move |n, request: &Request| {
+        if n >= 50 {
+            last_old.get_or_init(|| request.connections);
+        }
+        Answers(if last_old.get().is_some_and(|last| request.connection <= *last) { 404 } else { 200 })
+    };
+    let receiver = Receiver::start(whim).await;
+    let folder = Folder::new();
+    let bench = folder.start(&webhook(&receiver.url())).await;
+    bench.outcomes(500).await;
+    bench.until_all_delivered().await;
+    assert!(receiver.requests().len() > 500, "some were refused");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn no_connection_is_used_when_it_is_older_than_pool_max_age() {
+    let receiver = Receiver::start(|_, _| Answers(200)).await;
+    let folder = Folder::new();
+    let mut webhook = webhook(&receiver.url());
+    (webhook.concurrency, webhook.pool_max_age) = (1, Duration::from_secs(1));
+    let bench = folder.start(&webhook).await;
+    // Outcomes come often enough that no connection is idle for long.
+    bench
+        .until("another connection", async |bench| {
+            bench.outcomes(1).await;
+            bench.until_all_delivered().await;
+            receiver.requests().last().filter(|request| request.connection > 4).map(|_| ())
+        })
+        .await;
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_2xx_whose_body_never_ends_occupies_no_delivery() {
+    // With one delivery at a time, the next request comes while the last answer's body is still waited for.
+    let hanging = Arc::new(std::sync::OnceLock::<Arc<std::sync::atomic::AtomicUsize>>::new());
+    let overlapped = Arc::new(AtomicBool::new(false));
+    let (known, seen) = (hanging.clone(), overlapped.clone());
+    let whim = move |_, _: &Request| {
+        if known.get().is_some_and(|hanging| hanging.load(Ordering::SeqCst) > 0) {
+            seen.store(true, Ordering::SeqCst);
+        }
+        HangsInBody(200)
+    };
+    let receiver = Receiver::start(whim).await;
+    hanging.set(receiver.hanging()).unwrap();
+    let folder = Folder::new();
+    let mut webhook = webhook(&receiver.url());
+    webhook.concurrency = 1;
+    let bench = folder.start(&webhook).await;
+    bench.outcomes(30).await;
+    bench.until_all_delivered().await;
+    assert_eq!(receiver.requests().len(), 30);
+    assert!(overlapped.load(Ordering::SeqCst), "each delivery waited for the body of the one before");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_endpoint_echoes_is_not_told() {
+    for (status, batch) in [(404, 1), (500, 1), (413, 10)] {
+        let receiver = Receiver::start(move |_, _| Echoes(status)).await;
+        let folder = Folder::new();
+        let mut webhook = webhook(&receiver.url());
+        webhook.batch = batch;
+        let bench = folder.start(&webhook).await;
+        bench.outcomes(30).await;
+        let trouble =
+            bench.until("trouble", async |bench| bench.health.all()["hook"].trouble.clone()).await.1;
+        let errors: Vec<String> =
+            bench.stored().await.1.into_iter().filter_map(|failed| failed.error).collect();
+        assert!(!errors.is_empty());
+        let reason = trouble.split_once(' ').unwrap().0;
+        assert_eq!((reason, trouble.contains(':')), (status.to_string().as_str(), false), "{trouble}");
+        let signatures: Vec<String> = receiver
+            .requests()
+            .iter()
+            .map(|request| request.headers["webhook-signature"][3..].to_owned())
+            .collect();
+        for error in errors.iter().chain([&trouble]) {
+            let secrets = ["hunter2", "/hook", SECRET, &SECRET[6..], "PIN-", "order"];
+            let mut secrets = secrets.into_iter().chain(signatures.iter().map(String::as_str));
+            assert_eq!(secrets.find(|secret| error.contains(secret)), None, "{error}");
+        }
+        bench.stop().await;
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
@@ -15,6 +16,12 @@ use crate::bench::AMPLE;
 /// A request as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
+    /// The number of its connection, from 1.
+    pub connection: usize,
+    /// How many connections there were when it came.
+    pub connections: usize,
+    /// `POST` and the URL's path and query.
+    pub line: String,
     pub headers: HashMap<String, String>,
     pub body: String,
 }
@@ -49,6 +56,10 @@ pub enum Does {
     CutsHead,
     /// Closes it in the middle of the answer's body.
     CutsBody(u16),
+    /// Stops in the middle of the answer's body, until the sender closes the connection.
+    HangsInBody(u16),
+    /// Answers with all of the request, as error pages do.
+    Echoes(u16),
     /// Never answers.
     Hangs,
     /// Answers as soon as it is let.
@@ -57,13 +68,23 @@ pub enum Does {
 
 pub use Does::*;
 
-type Whim = Arc<dyn Fn(usize, &Request) -> Does + Send + Sync>;
+type Whim = Box<dyn Fn(usize, &Request) -> Does + Send + Sync>;
+
+/// What all connections share.
+struct Desk {
+    whim: Whim,
+    requests: Arc<Mutex<Vec<Request>>>,
+    counter: watch::Sender<usize>,
+    connections: AtomicUsize,
+    hanging: Arc<AtomicUsize>,
+}
 
 /// Takes requests until it is dropped.
 pub struct Receiver {
     pub addr: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
     count: watch::Receiver<usize>,
+    hanging: Arc<AtomicUsize>,
     _task: JoinSet<()>,
 }
 
@@ -81,20 +102,32 @@ impl Receiver {
         let addr = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (counter, count) = watch::channel(0);
-        let (whim, seen): (Whim, _) = (Arc::new(whim), requests.clone());
+        let hanging = Arc::new(AtomicUsize::new(0));
+        let desk = Arc::new(Desk {
+            whim: Box::new(whim),
+            requests: requests.clone(),
+            counter,
+            connections: AtomicUsize::new(0),
+            hanging: hanging.clone(),
+        });
         let mut task = JoinSet::new();
         task.spawn(async move {
             let mut connections = JoinSet::new();
-            let counter = Arc::new(counter);
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, whim.clone(), seen.clone(), counter.clone()));
+                let number = desk.connections.fetch_add(1, Ordering::SeqCst) + 1;
+                connections.spawn(serve(stream, number, desk.clone()));
             }
         });
-        Self { addr, requests, count, _task: task }
+        Self { addr, requests, count, hanging, _task: task }
     }
 
     pub fn url(&self) -> String {
         format!("http://{}/hook?token=hunter2", self.addr)
+    }
+
+    /// How many connections hang in the body of an answer.
+    pub fn hanging(&self) -> Arc<AtomicUsize> {
+        self.hanging.clone()
     }
 
     pub fn requests(&self) -> Vec<Request> {
@@ -111,25 +144,29 @@ impl Receiver {
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    whim: Whim,
-    requests: Arc<Mutex<Vec<Request>>>,
-    counter: Arc<watch::Sender<usize>>,
-) {
+async fn serve(stream: TcpStream, connection: usize, desk: Arc<Desk>) {
     let mut stream = BufReader::new(stream);
-    while let Some(request) = read(&mut stream).await {
+    while let Some((line, headers, body)) = read(&mut stream).await {
+        let connections = desk.connections.load(Ordering::SeqCst);
+        let request = Request { connection, connections, line, headers, body };
         let number = {
-            let mut requests = requests.lock().unwrap();
+            let mut requests = desk.requests.lock().unwrap();
             requests.push(request.clone());
             requests.len() - 1
         };
-        let does = whim(number, &request);
-        counter.send_modify(|count| *count += 1);
+        let does = (desk.whim)(number, &request);
+        desk.counter.send_modify(|count| *count += 1);
         let text = match does {
             Answers(status) => answer(status, "", "ok"),
             AnswersWith(status, headers, body) => answer(status, headers, body),
-            CutsBody(status) => format!("HTTP/1.1 {status} X\r\ncontent-length: 1000\r\n\r\nhalf of"),
+            CutsBody(status) | HangsInBody(status) => {
+                format!("HTTP/1.1 {status} X\r\ncontent-length: 1000\r\n\r\nhalf of")
+            }
+            Echoes(status) => {
+                let headers: String =
+                    request.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+                answer(status, "", &format!("{}\n{headers}\n{}", request.line, request.body))
+            }
             CutsHead => "HTTP/1.1 200 OK\r\ncontent-le".to_owned(),
             Closes => return,
             Hangs => std::future::pending().await,
@@ -142,6 +179,12 @@ async fn serve(
         let _ = stream.get_mut().write_all(text.as_bytes()).await;
         match does {
             CutsBody(_) => return,
+            HangsInBody(_) => {
+                desk.hanging.fetch_add(1, Ordering::SeqCst);
+                let _ = stream.read(&mut [0]).await;
+                desk.hanging.fetch_sub(1, Ordering::SeqCst);
+                return;
+            }
             CutsHead => return stream.get_ref().set_zero_linger().unwrap(),
             _ => {}
         }
@@ -152,11 +195,13 @@ fn answer(status: u16, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status} X\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
 }
 
-async fn read(stream: &mut BufReader<TcpStream>) -> Option<Request> {
+/// The first line, the headers and the body of a request.
+async fn read(stream: &mut BufReader<TcpStream>) -> Option<(String, HashMap<String, String>, String)> {
     let mut headers = HashMap::new();
     let mut line = String::new();
     stream.read_line(&mut line).await.ok().filter(|read| *read > 0)?;
-    assert!(line.starts_with("POST /hook?token=hunter2 HTTP/1.1"), "{line}");
+    assert_eq!(line, "POST /hook?token=hunter2 HTTP/1.1\r\n");
+    let first = line.trim_end().to_owned();
     loop {
         line.clear();
         stream.read_line(&mut line).await.ok().filter(|read| *read > 0)?;
@@ -165,5 +210,5 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<Request> {
     }
     let mut body = vec![0; headers["content-length"].parse().unwrap()];
     stream.read_exact(&mut body).await.ok()?;
-    Some(Request { headers, body: String::from_utf8(body).unwrap() })
+    Some((first, headers, String::from_utf8(body).unwrap()))
 }

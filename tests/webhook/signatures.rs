@@ -75,7 +75,7 @@ pub fn verify(requests: &[Request], secret: &str) -> Option<Vec<String>> {
     let lines: String = requests
         .iter()
         .map(|request| {
-            let Request { headers, body } = request;
+            let Request { headers, body, .. } = request;
             serde_json::json!({ "secret": secret, "headers": headers, "body": body }).to_string() + "\n"
         })
         .collect();

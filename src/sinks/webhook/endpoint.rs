@@ -1,23 +1,26 @@
 //! The endpoint: one signed POST, and what became of it.
 //!
-//! Promises that every try ends within the configured time-out and in exactly one [`Answer`], that it reads a
-//! few KiB of an answer at most, and that what is secret goes to the configured host and nowhere else: the URL
-//! (whose path or query may be a token) and the signing secrets are in no error, and redirects are not
-//! followed. Knows neither the rules of delivery nor the store.
+//! Promises that every try ends within the configured time-out and in exactly one [`Answer`], that at most a few KiB of an answer
+//! are read, and that secrets go to the configured host and nowhere else: the URL (whose path or query may be a token), the signing
+//! secrets and what was sent are in no error text, and redirects are not followed. Knows neither the rules of delivery nor the store.
 
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::header::RETRY_AFTER;
-use reqwest::{Method, Request, Response, Url, redirect};
+use reqwest::{Client, ClientBuilder, Method, Request, Response, redirect, retry};
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
-use super::request::{BadSecret, Message, Signer};
-use super::response::{Answer, MAX_BODY};
+use super::redact::Redactor;
+use super::request::{BadSecret, Message, Signer, WEBHOOK_SIGNATURE};
+use super::response::Answer;
 use super::state::Rules;
-use crate::config::{Webhook, WebhookFormat};
-use crate::poll::failure::{detail, failure_text};
+use crate::config::Webhook;
+use crate::poll::Connection;
+use crate::poll::failure::{detail, failure_text, not_processed};
+use crate::poll::resolve::Resolver;
 use crate::store::Outcome;
 
 /// How long a kept connection may be idle: less than Node's and uvicorn's 5 s, so that it is we who close it.
@@ -28,10 +31,24 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the body of an answer is waited for: it only makes an error text better, and a connection reusable.
-const BODY_PATIENCE: Duration = Duration::from_secs(1);
+/// How much of a body is read, in bytes.
+const MAX_BODY: usize = 4096;
 
-/// Why there is no delivering to an endpoint as it is configured. Has no secrets.
+/// How long the body of an answer other than 2xx is waited for: it only makes an error text better.
+const TEXT_PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long the rest of a 2xx may take before its connection is closed. Nobody waits for it.
+const REST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// For each delivery that runs, on so many other connections the rest of an answer may come. With fewer, connections are closed that the
+/// next deliveries could use.
+const RESTS: usize = 4;
+
+/// How often a request that the server did not process is sent again within one try. A server that closes a connection refuses
+/// all requests that it has not begun, and the next connection may be closed as soon.
+const MAX_FREE_RETRIES: u32 = 5;
+
+/// Why an endpoint can't be used as it is configured. Has no secrets.
 #[derive(Debug, Error)]
 pub enum SetupError {
     #[error(transparent)]
@@ -40,13 +57,18 @@ pub enum SetupError {
     Client(String),
 }
 
+struct Clients {
+    kept: Client,
+    /// Keeps no connection.
+    new: Client,
+}
+
 /// Where outcomes are delivered.
 pub struct Endpoint {
-    http: reqwest::Client,
-    url: Url,
+    webhook: Webhook,
+    clients: RwLock<Clients>,
     signer: Signer,
-    timeout: Duration,
-    format: WebhookFormat,
+    redactor: Redactor,
     pub(super) rules: Rules,
 }
 
@@ -56,67 +78,370 @@ impl Endpoint {
     /// # Errors
     /// A secret can't sign, or the system has no CA certificates.
     pub fn new(webhook: &Webhook) -> Result<Self, SetupError> {
-        let Webhook { url, secrets, timeout, concurrency, max_age, format, batch } = webhook;
-        // Fails if there is one already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("pinwatch/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .gzip(false)
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .pool_max_idle_per_host(*concurrency)
-            .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
-            .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
-        if url.scheme() == "http" {
-            // A proxy would see a plain request. No TLS either, then, so that a system without CA certificates
-            // can do it.
-            builder = builder.no_proxy().tls_certs_only([]);
-        }
+        let Webhook { url, secrets, concurrency, batch, max_age, .. } = webhook;
         Ok(Self {
-            http: builder.build().map_err(|error| SetupError::Client(detail(&error)))?,
-            url: url.clone(),
+            clients: RwLock::new(Clients::new(webhook)?),
             signer: Signer::new(secrets)?,
-            timeout: *timeout,
-            format: *format,
+            redactor: Redactor::new(url, secrets),
             rules: Rules { concurrency: *concurrency, batch: *batch, max_age: *max_age },
+            webhook: webhook.clone(),
         })
     }
 
-    /// Tries once to deliver these outcomes; `now` dates the request.
-    pub(super) async fn deliver(&self, outcomes: &[Outcome], now: Timestamp) -> Answer {
-        let message = match Message::of(outcomes, self.format, self.rules.batch > 1) {
-            Ok(message) => message,
-            Err(bad) => return Answer::Refused(bad.to_string()),
-        };
-        let mut request = Request::new(Method::POST, self.url.clone());
-        *request.headers_mut() = message.headers(&self.signer, now.as_second());
-        *request.body_mut() = Some(message.body.into());
+    /// On how many connections the rest of an answer may come.
+    pub(super) fn max_rests(&self) -> usize {
+        self.rules.concurrency.saturating_mul(RESTS)
+    }
 
-        let deadline = Instant::now() + self.timeout;
-        let mut response = match timeout_at(deadline, self.http.execute(request)).await {
+    /// How old a connection may get.
+    pub(super) fn pool_max_age(&self) -> Duration {
+        self.webhook.pool_max_age
+    }
+
+    /// Uses new connections from now on. Requests that run end on the old ones. Reads the system's certificates, which takes
+    /// some milliseconds.
+    ///
+    /// # Errors
+    /// The system has no CA certificates any more; the connections are kept.
+    pub(super) fn renew_connections(&self) -> Result<(), SetupError> {
+        let renewed = Clients::new(&self.webhook)?;
+        *self.clients.write().unwrap_or_else(PoisonError::into_inner) = renewed;
+        Ok(())
+    }
+
+    /// Tries once to deliver these outcomes; `now` dates the request. Gives also what is left of a 2xx to [`read`](Rest::read).
+    pub(super) async fn deliver(
+        &self,
+        outcomes: &[Outcome],
+        connection: Connection,
+        now: Timestamp,
+    ) -> (Answer, Option<Rest>) {
+        let message = match Message::of(outcomes, self.webhook.format, self.rules.batch > 1) {
+            Ok(message) => message,
+            Err(bad) => return (Answer::Unsendable(bad.to_string()), None),
+        };
+        let headers = message.headers(&self.signer, now.as_second());
+        let request = || {
+            let mut request = Request::new(Method::POST, self.webhook.url.clone());
+            *request.headers_mut() = headers.clone();
+            *request.body_mut() = Some(message.body.clone().into());
+            request
+        };
+        let deadline = Instant::now() + self.webhook.timeout;
+        let mut response = match timeout_at(deadline, self.send(request, connection)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Answer::none(failure_text(&error)),
+            Ok(Err(error)) if not_processed(&error) => {
+                return (Answer::Unprocessed(failure_text(&error).into()), None);
+            }
+            Ok(Err(error)) => return (Answer::none(failure_text(&error)), None),
             Err(_) => {
-                let timeout = humantime::format_duration(self.timeout);
-                return Answer::none(format!("time-out: no answer within {timeout}"));
+                let timeout = humantime::format_duration(self.webhook.timeout);
+                return (Answer::none(format!("time-out: no answer within {timeout}")), None);
             }
         };
-        // What the status says stands, whatever becomes of the body.
-        let body = beginning(&mut response, deadline.min(Instant::now() + BODY_PATIENCE)).await;
+        if response.status().is_success() {
+            // The status decides: the receiver has them, whatever becomes of the body.
+            let rest = (response.content_length() != Some(0)).then_some(Rest(response));
+            return (Answer::Delivered, rest);
+        }
+        let said = match outcomes {
+            [outcome] => {
+                let body = beginning(&mut response, deadline.min(Instant::now() + TEXT_PATIENCE)).await;
+                let signature = headers.get(WEBHOOK_SIGNATURE).and_then(|value| value.to_str().ok());
+                self.redactor.clean(&body, outcome, signature)
+            }
+            // What is said about many would be kept with each, and might name the others.
+            _ => None,
+        };
         let retry_after = response.headers().get(RETRY_AFTER).map(|value| value.as_bytes());
-        Answer::of(response.status(), retry_after, &body, now)
+        (Answer::of(response.status(), retry_after, said.as_deref(), now), None)
     }
+
+    /// Sends the request; again at once if the server says that it did not process it, which it does when it closes a
+    /// connection (HTTP/2's GOAWAY) or has too many requests (REFUSED_STREAM).
+    async fn send(
+        &self,
+        request: impl Fn() -> Request,
+        connection: Connection,
+    ) -> Result<Response, reqwest::Error> {
+        let client = {
+            let clients = self.clients.read().unwrap_or_else(PoisonError::into_inner);
+            match connection {
+                Connection::Kept => clients.kept.clone(),
+                Connection::New => clients.new.clone(),
+            }
+        };
+        for _ in 0..MAX_FREE_RETRIES {
+            match client.execute(request()).await {
+                Err(error) if not_processed(&error) && !error.is_connect() => {}
+                ended => return ended,
+            }
+        }
+        client.execute(request()).await
+    }
+}
+
+/// The body of a 2xx.
+pub(super) struct Rest(Response);
+
+impl Rest {
+    /// Reads a little of it, for at most a second: a body that ends leaves its connection to the next request.
+    pub async fn read(mut self) {
+        beginning(&mut self.0, Instant::now() + REST_PATIENCE).await;
+    }
+}
+
+impl Clients {
+    fn new(webhook: &Webhook) -> Result<Self, SetupError> {
+        Self::with(webhook, client)
+    }
+
+    fn with(webhook: &Webhook, client: impl Fn(&Webhook) -> ClientBuilder) -> Result<Self, SetupError> {
+        let build = |kept| {
+            let client = client(webhook).pool_max_idle_per_host(kept).build();
+            client.map_err(|error| SetupError::Client(detail(&error)))
+        };
+        Ok(Self { kept: build(webhook.concurrency.saturating_mul(RESTS))?, new: build(0)? })
+    }
+}
+
+fn client(webhook: &Webhook) -> ClientBuilder {
+    // Fails if there is one already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = Client::builder()
+        .user_agent(concat!("pinwatch/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        // `send` knows better which requests may be sent again.
+        .retry(retry::never().max_retries_per_request(0))
+        .dns_resolver(Resolver::default())
+        .gzip(false)
+        // Of the whole time, so that an endpoint that can't be reached is told from one that takes too long.
+        .connect_timeout(webhook.timeout / 2)
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
+        .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
+    if webhook.url.scheme() == "http" {
+        // A proxy would see a plain request. No TLS either, then, so that a system without CA certificates
+        // can do it.
+        builder = builder.no_proxy().tls_certs_only([]);
+    }
+    builder
 }
 
 /// As much of a body as comes in time and is wanted. A whole one leaves the connection fit for reuse.
 async fn beginning(response: &mut Response, deadline: Instant) -> Vec<u8> {
     let mut body = Vec::new();
-    while body.len() <= MAX_BODY
+    while body.len() < MAX_BODY
         && let Ok(Ok(Some(chunk))) = timeout_at(deadline, response.chunk()).await
     {
-        let room = (MAX_BODY + 1).saturating_sub(body.len());
+        let room = MAX_BODY.saturating_sub(body.len());
         body.extend_from_slice(&chunk[..chunk.len().min(room)]);
     }
     body
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::config::WebhookFormat;
+
+    /// Long enough that nothing healthy runs into it, on the slowest machine.
+    const AMPLE: Duration = Duration::from_secs(60);
+
+    fn webhook(url: &str, timeout: Duration) -> Webhook {
+        Webhook {
+            url: url.parse().unwrap(),
+            secrets: Vec::new(),
+            timeout,
+            concurrency: 1,
+            max_age: AMPLE,
+            format: WebhookFormat::Record,
+            batch: 1,
+            pool_max_age: AMPLE,
+        }
+    }
+
+    async fn deliver(endpoint: &Endpoint) -> Answer {
+        let record =
+            r#"{"id":"0193e6a0-0000-7000-8000-000000000001","pinId":"A","outcome":"final","finishedAt":""}"#;
+        let outcome = Outcome { seq: 1, pin: "A".parse().unwrap(), record: record.into() };
+        endpoint.deliver(&[outcome], Connection::Kept, Timestamp::UNIX_EPOCH).await.0
+    }
+
+    /// What an HTTP/2 server does with a request.
+    #[derive(Clone, Copy)]
+    enum Does {
+        Answers,
+        /// GOAWAY with the last stream that it processes and an error code (RFC 9113, section 6.8).
+        GoesAway {
+            last: u8,
+            code: u8,
+        },
+        /// RST_STREAM with REFUSED_STREAM.
+        Refuses,
+    }
+
+    const NO_ERROR: u8 = 0;
+    const REFUSED_STREAM: u8 = 7;
+    const ENHANCE_YOUR_CALM: u8 = 11;
+
+    /// A server of HTTP/2 without TLS that does these things with the requests that come, over all connections, and the last with all
+    /// others. Tells of each request.
+    async fn http2_server(script: &'static [Does]) -> (SocketAddr, mpsc::UnboundedReceiver<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (requests, seen) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut script = script.iter().copied();
+            let mut last = Does::Answers;
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // A connection that ends makes room for the next.
+                let _ = serve_http2(stream, &requests, || {
+                    last = script.next().unwrap_or(last);
+                    last
+                })
+                .await;
+            }
+        });
+        (addr, seen)
+    }
+
+    async fn serve_http2(
+        mut stream: TcpStream,
+        requests: &mpsc::UnboundedSender<()>,
+        mut next: impl FnMut() -> Does,
+    ) -> std::io::Result<()> {
+        const HEADERS: u8 = 1;
+        const RST_STREAM: u8 = 3;
+        const SETTINGS: u8 = 4;
+        const PING: u8 = 6;
+        const GOAWAY: u8 = 7;
+        const ACK: u8 = 1;
+        const END_OF_BOTH: u8 = 5;
+        // HPACK's static table has `:status: 200` at 8.
+        const STATUS_200: u8 = 0x88;
+
+        fn frame(kind: u8, flags: u8, id: &[u8], payload: &[u8]) -> Vec<u8> {
+            let length = u8::try_from(payload.len()).unwrap();
+            [&[0, 0, length, kind, flags], id, payload].concat()
+        }
+        let connection = [0; 4];
+        stream.read_exact(&mut [0; 24]).await?;
+        stream.write_all(&frame(SETTINGS, 0, &connection, &[])).await?;
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await?;
+            let mut payload = vec![0; usize::from(head[1]) * 256 + usize::from(head[2])];
+            stream.read_exact(&mut payload).await?;
+            let (kind, flags, id) = (head[3], head[4], &head[5..]);
+            let answer = match kind {
+                SETTINGS if flags & ACK == 0 => frame(SETTINGS, ACK, &connection, &[]),
+                PING if flags & ACK == 0 => frame(PING, ACK, &connection, &payload),
+                HEADERS => {
+                    requests.send(()).unwrap();
+                    match next() {
+                        Does::Answers => frame(HEADERS, END_OF_BOTH, id, &[STATUS_200]),
+                        Does::Refuses => frame(RST_STREAM, 0, id, &[0, 0, 0, REFUSED_STREAM]),
+                        Does::GoesAway { last, code } => {
+                            let words = b"POST /hook?token=hunter2";
+                            let payload = [&[0, 0, 0, last, 0, 0, 0, code], &words[..]].concat();
+                            stream.write_all(&frame(GOAWAY, 0, &connection, &payload)).await?;
+                            return stream.shutdown().await;
+                        }
+                    }
+                }
+                _ => continue,
+            };
+            stream.write_all(&answer).await?;
+        }
+    }
+
+    /// What a delivery to such a server comes to, and how many requests it took.
+    async fn deliver_by_http2(script: &'static [Does]) -> (Answer, usize) {
+        let (addr, mut seen) = http2_server(script).await;
+        let webhook = webhook(&format!("http://{addr}/hook?token=hunter2"), AMPLE);
+        let endpoint = Endpoint::new(&webhook).unwrap();
+        let http2 = |webhook: &Webhook| client(webhook).http2_prior_knowledge();
+        *endpoint.clients.write().unwrap() = Clients::with(&webhook, http2).unwrap();
+        let answer = deliver(&endpoint).await;
+        let mut requests = 0;
+        while seen.try_recv().is_ok() {
+            requests += 1;
+        }
+        (answer, requests)
+    }
+
+    #[tokio::test]
+    async fn a_request_that_the_server_says_it_did_not_process_is_sent_again_at_once() {
+        use Does::{Answers, GoesAway, Refuses};
+        for (script, requests) in [
+            (&[Answers][..], 1),
+            (&[GoesAway { last: 0, code: NO_ERROR }, Answers], 2),
+            (&[GoesAway { last: 0, code: ENHANCE_YOUR_CALM }, Answers], 2),
+            (&[Refuses, Answers], 2),
+            (
+                &[
+                    Refuses,
+                    GoesAway { last: 1, code: NO_ERROR },
+                    GoesAway { last: 0, code: NO_ERROR },
+                    Refuses,
+                    Answers,
+                ],
+                5,
+            ),
+        ] {
+            assert_eq!(deliver_by_http2(script).await, (Answer::Delivered, requests));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_never_processes_a_request_gets_it_a_few_times_and_is_not_quoted() {
+        for script in [&[Does::Refuses][..], &[Does::GoesAway { last: 0, code: ENHANCE_YOUR_CALM }]] {
+            let (answer, requests) = deliver_by_http2(script).await;
+            let Answer::Unprocessed(failure) = answer else { panic!("{answer:?}") };
+            assert!(failure.text.starts_with("connection lost: HTTP/2: "), "{}", failure.text);
+            assert!(!failure.text.contains("hunter2"), "{}", failure.text);
+            assert_eq!(requests, 6);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_the_server_may_have_processed_is_not_sent_again_at_once() {
+        let (answer, requests) = deliver_by_http2(&[Does::GoesAway { last: 1, code: NO_ERROR }]).await;
+        assert!(matches!(answer, Answer::Later { .. }), "{answer:?}");
+        assert_eq!(requests, 1);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_can_not_be_reached_has_processed_nothing() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent_addr = silent.local_addr().unwrap();
+        let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let plain_addr = plain.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = plain.accept().await.unwrap();
+                stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+            }
+        });
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let short = Duration::from_millis(200);
+        for (url, timeout, expected) in [
+            (format!("http://{nobody}/"), AMPLE, "connect: connection refused"),
+            (format!("https://{plain_addr}/"), AMPLE, "TLS: received corrupt message"),
+            (format!("https://{silent_addr}/"), short, "time-out while connecting"),
+        ] {
+            let answer = deliver(&Endpoint::new(&webhook(&url, timeout)).unwrap()).await;
+            let Answer::Unprocessed(failure) = answer else { panic!("{answer:?}") };
+            assert!(failure.text.starts_with(expected), "{}", failure.text);
+        }
+    }
 }

@@ -1,9 +1,9 @@
-//! Whether deliveries may go out: all of them, one at a time to see whether the endpoint is back, or none.
+//! Whether deliveries may start: all of them, one at a time to see whether the endpoint works again, or none.
 //!
-//! The gate shuts when the last [`ENOUGH`] tries of different outcomes failed, or when the endpoint asked to be
-//! left alone. Then one probe at a time goes through, less and less often, until one gets an answer. Promises
-//! that an endpoint that is down is asked at most once in [`MAX_PROBE_INTERVAL`], give or take a fifth. Pure: moments and the generator of
-//! the jitter are passed in. Knows nothing of what is delivered.
+//! The gate shuts when the endpoint took nothing while [`ENOUGH`] different outcomes failed, when it took nothing while
+//! [`ENOUGH_REFUSED`] failed or were refused, or when it asked to be left alone. Then one probe at a time goes through, less and less
+//! often, until one is accepted. Promises that an endpoint that is down is asked at most once in [`MAX_PROBE_INTERVAL`], give or take
+//! a fifth. Pure: moments and the generator of the jitter are passed in. Knows nothing of what is delivered.
 
 use std::time::Duration;
 
@@ -13,8 +13,14 @@ use crate::clock::Moment;
 /// So many different outcomes in a row must fail before it is the endpoint's fault and not theirs.
 pub const ENOUGH: usize = 5;
 
+/// So many must be refused. More, because a receiver that refuses has seen them, and may have a reason for each.
+pub const ENOUGH_REFUSED: usize = 20;
+
 /// So many tries in a row, of whatever outcomes, must fail before people are told.
 const WORTH_TELLING: u32 = 3;
+
+/// If they are refused, nothing must have been accepted for as long.
+const REFUSES_FOR: Duration = Duration::from_secs(10);
 
 const FIRST_PROBE_AFTER: Duration = Duration::from_secs(1);
 /// With jitter, an endpoint that is back is noticed within a minute.
@@ -24,20 +30,47 @@ pub const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(50);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admits {
     Everything,
-    /// One delivery, to see whether the endpoint is back.
+    /// One delivery, to see whether the endpoint works again.
     Probe,
     Nothing,
+}
+
+/// A try that did not deliver.
+#[derive(Debug, Clone, Copy)]
+pub struct Miss<'a> {
+    /// Its first outcome.
+    pub outcome: i64,
+    /// The receiver refuses it, and did not fail.
+    pub refused: bool,
+    /// How long the endpoint wants to be left alone.
+    pub hold: Option<Duration>,
+    pub error: &'a str,
 }
 
 #[derive(Debug)]
 pub struct Gate {
     state: State,
-    /// The outcomes that failed since the last answer that was none of "later"; each once, [`ENOUGH`] at most.
+    /// The outcomes that failed since one was last accepted; each once, [`ENOUGH`] at most.
     failed: Vec<i64>,
-    /// Tries that failed since then.
-    in_a_row: u32,
-    last_error: Option<String>,
+    /// Those that were refused since then; each once, [`ENOUGH_REFUSED`] at most.
+    refused: Vec<i64>,
+    /// The tries since then.
+    row: Option<Row>,
+    /// Rows of misses are numbered; each ends when an outcome is accepted.
+    row_number: u64,
+    /// The last row that shut the gate.
+    last_long_row: Option<u64>,
     probes: Backoff,
+}
+
+/// Tries in a row that did not deliver.
+#[derive(Debug)]
+struct Row {
+    began: Moment,
+    tries: u32,
+    last_error: String,
+    /// People are to be told.
+    told: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,12 +82,25 @@ enum State {
 impl Gate {
     pub fn new() -> Self {
         let probes = Backoff::new(FIRST_PROBE_AFTER, 2.0, MAX_PROBE_INTERVAL, 0.2);
-        Self { state: State::Open, failed: Vec::new(), in_a_row: 0, last_error: None, probes }
+        Self {
+            state: State::Open,
+            failed: Vec::new(),
+            refused: Vec::new(),
+            row: None,
+            row_number: 0,
+            last_long_row: None,
+            probes,
+        }
     }
 
     /// Whether it is not open.
     pub fn is_shut(&self) -> bool {
         matches!(self.state, State::Shut { .. })
+    }
+
+    /// Whether it is shut because the endpoint refuses what it is sent.
+    pub fn is_refusing(&self) -> bool {
+        self.is_shut() && self.refused.len() >= ENOUGH
     }
 
     /// What may start now.
@@ -76,42 +122,59 @@ impl Gate {
 
     /// The probe that was admitted starts.
     pub fn probe_started(&mut self) {
+        self.set_probing(true);
+    }
+
+    /// The probe ended without a request: another may start.
+    pub fn probe_was_not_sent(&mut self) {
+        self.set_probing(false);
+    }
+
+    fn set_probing(&mut self, now_probing: bool) {
         if let State::Shut { probing, .. } = &mut self.state {
-            *probing = true;
+            *probing = now_probing;
         }
     }
 
-    /// A try was answered, delivered or refused: the endpoint lives. A try from before the gate shut tells
-    /// nothing about now, so only the probe opens it.
-    pub fn answered(&mut self, probe: bool) {
+    /// The endpoint accepted a try. One from before the gate shut tells nothing about now, so only the probe opens it.
+    pub fn accepted(&mut self, probe: bool) {
         if probe {
             self.state = State::Open;
         }
         if !self.is_shut() {
             self.failed.clear();
-            self.in_a_row = 0;
-            self.last_error = None;
+            self.refused.clear();
+            self.row = None;
+            self.row_number += 1;
         }
     }
 
-    /// A try of this outcome failed. `hold` is how long the endpoint wants to be left alone.
-    pub fn failed(
-        &mut self,
-        outcome: i64,
-        probe: bool,
-        hold: Option<Duration>,
-        error: &str,
-        now: Moment,
-        random: &mut fastrand::Rng,
-    ) {
-        self.in_a_row = self.in_a_row.saturating_add(1);
-        self.last_error = Some(error.to_owned());
-        if self.failed.len() < ENOUGH && !self.failed.contains(&outcome) {
-            self.failed.push(outcome);
+    /// The number of the present row of misses.
+    pub fn row_number(&self) -> u64 {
+        self.row_number
+    }
+
+    /// Whether this row of misses ended by an accepted outcome without having shut the gate, and no other shut it since: what was refused in it
+    /// was refused by an endpoint that accepts others.
+    pub fn was_short(&self, row: u64) -> bool {
+        row < self.row_number && self.last_long_row.is_none_or(|long| long < row)
+    }
+
+    /// Whether several outcomes in a row were missed: the next ones may be as bad.
+    pub fn is_row_long(&self) -> bool {
+        self.failed.len() + self.refused.len() >= ENOUGH
+    }
+
+    /// A try did not deliver.
+    pub fn missed(&mut self, miss: Miss, probe: bool, now: Moment, random: &mut fastrand::Rng) {
+        self.note(miss, now);
+        let held = miss.hold.map(|hold| now.after(hold));
+        let enough = self.failed.len() >= ENOUGH || self.failed.len() + self.refused.len() >= ENOUGH_REFUSED;
+        if enough || held.is_some() {
+            self.last_long_row = Some(self.row_number);
         }
-        let held = hold.map(|hold| now.after(hold));
         self.state = match self.state {
-            State::Open if held.is_none() && self.failed.len() < ENOUGH => return,
+            State::Open if held.is_none() && !enough => return,
             State::Open => State::Shut {
                 until: held.unwrap_or(now).max(self.next_probe(0, now, random)),
                 failed_probes: 0,
@@ -129,14 +192,32 @@ impl Gate {
         };
     }
 
+    fn note(&mut self, miss: Miss, now: Moment) {
+        let (list, most) = match miss.refused {
+            true => (&mut self.refused, ENOUGH_REFUSED),
+            false => (&mut self.failed, ENOUGH),
+        };
+        if list.len() < most && !list.contains(&miss.outcome) {
+            list.push(miss.outcome);
+        }
+        let row = self.row.get_or_insert_with(|| Row {
+            began: now,
+            tries: 0,
+            last_error: String::new(),
+            told: false,
+        });
+        row.tries = row.tries.saturating_add(1);
+        miss.error.clone_into(&mut row.last_error);
+        row.told |= row.tries >= WORTH_TELLING && (!miss.refused || now.since(row.began) >= REFUSES_FOR);
+    }
+
     fn next_probe(&self, failed_probes: u32, now: Moment, random: &mut fastrand::Rng) -> Moment {
         now.after(self.probes.jittered(self.probes.nth(failed_probes), random))
     }
 
     /// What people should know: why nothing is delivered.
     pub fn trouble(&self) -> Option<&str> {
-        let told = self.is_shut() || self.in_a_row >= WORTH_TELLING;
-        self.last_error.as_deref().filter(|_| told)
+        self.row.as_ref().filter(|row| self.is_shut() || row.told).map(|row| row.last_error.as_str())
     }
 }
 
@@ -155,7 +236,13 @@ mod tests {
         }
 
         fn fail(&mut self, outcome: i64, probe: bool, hold: Option<u64>, now: Moment) {
-            self.0.failed(outcome, probe, hold.map(Duration::from_secs), "503", now, &mut self.1);
+            let miss = Miss { outcome, refused: false, hold: hold.map(Duration::from_secs), error: "503" };
+            self.0.missed(miss, probe, now, &mut self.1);
+        }
+
+        fn refuse(&mut self, outcome: i64, now: Moment) {
+            let miss = Miss { outcome, refused: true, hold: None, error: "404" };
+            self.0.missed(miss, false, now, &mut self.1);
         }
     }
 
@@ -175,7 +262,7 @@ mod tests {
         for outcome in 0..4 {
             trial.fail(outcome, false, None, T0);
         }
-        trial.0.answered(false);
+        trial.0.accepted(false);
         assert_eq!(trial.0.trouble(), None);
         for outcome in 4..8 {
             trial.fail(outcome, false, None, T0);
@@ -183,6 +270,62 @@ mod tests {
         assert_eq!(trial.0.admits(T0), Admits::Everything);
         trial.fail(8, false, None, T0);
         assert_eq!(trial.0.admits(T0), Admits::Nothing);
+    }
+
+    #[test]
+    fn an_endpoint_that_refuses_every_outcome_shuts_it_and_is_told_of() {
+        let mut trial = Trial::new();
+        for outcome in 0..19 {
+            trial.refuse(outcome, T0);
+            trial.refuse(outcome, T0);
+        }
+        assert_eq!(
+            (trial.0.admits(T0), trial.0.trouble()),
+            (Admits::Everything, None),
+            "it may have reasons"
+        );
+        trial.refuse(19, T0);
+        assert_eq!((trial.0.admits(T0), trial.0.trouble()), (Admits::Nothing, Some("404")));
+    }
+
+    #[test]
+    fn an_endpoint_that_refuses_one_outcome_is_told_of_when_it_accepts_nothing_meanwhile() {
+        let mut trial = Trial::new();
+        for second in [0, 1, 3, 7] {
+            trial.refuse(1, T0.after(second * SECOND));
+            assert_eq!(trial.0.trouble(), None);
+        }
+        trial.refuse(1, T0.after(15 * SECOND));
+        assert_eq!((trial.0.is_shut(), trial.0.trouble()), (false, Some("404")));
+        trial.0.accepted(false);
+        assert_eq!(trial.0.trouble(), None);
+    }
+
+    #[test]
+    fn a_row_of_misses_is_short_when_an_outcome_is_accepted_before_the_gate_shuts() {
+        let mut trial = Trial::new();
+        let first = trial.0.row_number();
+        (0..19).for_each(|outcome| trial.refuse(outcome, T0));
+        assert!(!trial.0.was_short(first), "it goes on");
+        trial.0.accepted(false);
+        let second = trial.0.row_number();
+        assert!(trial.0.was_short(first) && !trial.0.was_short(second));
+        (0..20).for_each(|outcome| trial.refuse(outcome, T0));
+        trial.0.accepted(false);
+        trial.0.probe_started();
+        trial.0.accepted(true);
+        assert!(!trial.0.is_shut() && trial.0.row_number() > second);
+        assert!(!trial.0.was_short(first) && !trial.0.was_short(second), "all were refused for a while");
+    }
+
+    #[test]
+    fn a_probe_that_was_not_sent_makes_room_for_another() {
+        let mut trial = Trial::new();
+        (0..5).for_each(|outcome| trial.fail(outcome, false, None, T0));
+        let at = trial.0.probe_at().unwrap();
+        trial.0.probe_started();
+        trial.0.probe_was_not_sent();
+        assert_eq!(trial.0.admits(at), Admits::Probe);
     }
 
     #[test]
@@ -203,12 +346,12 @@ mod tests {
                 (trial.0.admits(now.after(3600 * SECOND)), trial.0.probe_at()),
                 (Admits::Nothing, None)
             );
-            trial.0.answered(false);
+            trial.0.accepted(false);
             assert!(trial.0.is_shut(), "a delivery from before the gate shut does not open it");
             trial.fail(9, true, None, now);
         }
         trial.0.probe_started();
-        trial.0.answered(true);
+        trial.0.accepted(true);
         assert_eq!((trial.0.admits(now), trial.0.trouble()), (Admits::Everything, None));
     }
 

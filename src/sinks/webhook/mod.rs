@@ -9,10 +9,12 @@
 //! the running deliveries. Woken by a new outcome, a delivery's end, an order, a wait that is over and by the
 //! stop. Knows nothing of polls.
 
+mod batch_size;
 mod endpoint;
 mod gate;
 mod ledger;
 mod parcel;
+mod redact;
 mod request;
 mod response;
 mod state;
@@ -27,11 +29,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use self::endpoint::Rest;
 pub use self::endpoint::{Endpoint, SetupError};
 use self::parcel::Now;
 use self::response::Answer;
@@ -74,7 +77,9 @@ impl WebhookSink {
         let task = Task {
             state: State::new(name.clone(), endpoint.rules, cursor, fastrand::u64(..)),
             told: Told::new(name.clone(), health),
-            deliveries: Deliveries::default(),
+            deliveries: Deliveries::new(endpoint.max_rests()),
+            renew_at: Instant::now() + endpoint.pool_max_age(),
+            was_shut: false,
             endpoint: Arc::new(endpoint),
             newest: writer.newest(),
             orders: writer.orders(),
@@ -99,6 +104,9 @@ struct Task {
     state: State,
     told: Told,
     deliveries: Deliveries,
+    /// When the connections are too old for another request.
+    renew_at: Instant,
+    was_shut: bool,
     /// The store could not be read, and is not asked again before then.
     read_again_at: Option<Instant>,
 }
@@ -125,6 +133,7 @@ impl Task {
             }
             self.tell().await;
             self.read().await;
+            self.renew_connections().await;
             self.start();
             self.tell().await;
             self.wait(finish, leave).await;
@@ -169,10 +178,33 @@ impl Task {
         }
     }
 
+    /// Replaces the connections when they get too old, and when the endpoint takes nothing any more: its name may stand for
+    /// another address by now, and what answers at the old one may know nothing of the receiver.
+    async fn renew_connections(&mut self) {
+        let is_shut = self.state.is_shut();
+        let shuts = is_shut && !self.was_shut;
+        self.was_shut = is_shut;
+        if !shuts && self.renew_at > Instant::now() {
+            return;
+        }
+        self.renew_at = Instant::now() + self.endpoint.pool_max_age();
+        let endpoint = self.endpoint.clone();
+        match spawn_blocking(move || endpoint.renew_connections()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                warn!(sink = self.name, %error, "the connections can't be replaced, so the old ones are used");
+            }
+            Err(failure) => {
+                error!(sink = self.name, %failure, "replacing the connections broke off; this is a bug");
+            }
+        }
+    }
+
     fn start(&mut self) {
-        while let Some((ticket, outcomes)) = self.state.next(now(&self.clock)) {
+        while let Some((ticket, outcomes, connection)) = self.state.next(now(&self.clock)) {
             let (endpoint, date) = (self.endpoint.clone(), self.clock.wall());
-            self.deliveries.start(ticket, async move { endpoint.deliver(&outcomes, date).await });
+            let delivery = async move { endpoint.deliver(&outcomes, connection, date).await };
+            self.deliveries.start(ticket, delivery);
         }
     }
 
@@ -224,14 +256,24 @@ fn now(clock: &Clock) -> Now {
 }
 
 /// The deliveries that run. They end when this is dropped.
-#[derive(Default)]
 struct Deliveries {
-    tasks: JoinSet<Answer>,
+    tasks: JoinSet<(Answer, Option<Rest>)>,
     tickets: HashMap<Id, Ticket>,
+    /// Read what is left of successful answers, so that their connections can be used again.
+    rests: JoinSet<()>,
+    max_rests: usize,
 }
 
 impl Deliveries {
-    fn start(&mut self, ticket: Ticket, delivery: impl Future<Output = Answer> + Send + 'static) {
+    fn new(max_rests: usize) -> Self {
+        Self { tasks: JoinSet::new(), tickets: HashMap::new(), rests: JoinSet::new(), max_rests }
+    }
+
+    fn start(
+        &mut self,
+        ticket: Ticket,
+        delivery: impl Future<Output = (Answer, Option<Rest>)> + Send + 'static,
+    ) {
         let task = self.tasks.spawn(delivery);
         self.tickets.insert(task.id(), ticket);
     }
@@ -248,11 +290,16 @@ impl Deliveries {
         self.settle(ended)
     }
 
-    fn settle(&mut self, ended: Result<(Id, Answer), JoinError>) -> Option<(Ticket, Answer)> {
-        let (id, answer) = ended.unwrap_or_else(|failure| {
+    fn settle(&mut self, ended: Result<(Id, (Answer, Option<Rest>)), JoinError>) -> Option<(Ticket, Answer)> {
+        let (id, (answer, rest)) = ended.unwrap_or_else(|failure| {
             error!(%failure, "a delivery broke off; this is a bug. It is tried again");
-            (failure.id(), Answer::none("the delivery broke off; this is a bug"))
+            (failure.id(), (Answer::none("the delivery broke off; this is a bug"), None))
         });
+        while self.rests.try_join_next().is_some() {}
+        // Beyond that their connections are closed.
+        if let Some(rest) = rest.filter(|_| self.rests.len() < self.max_rests) {
+            self.rests.spawn(rest.read());
+        }
         Some((self.tickets.remove(&id)?, answer))
     }
 }

@@ -31,25 +31,38 @@ pub struct Parcel {
     pub error: Option<String>,
     /// Its outcomes are settled as failed, in the store or soon: the cursor may be past them.
     pub noted: bool,
+    /// It is one outcome, and the receiver may have seen it alone while it was not known to be down. Not stored: after a restart it is
+    /// tried again.
+    pub tried_alone: bool,
+    /// It is one outcome, and was refused in this row of misses.
+    pub refused_in: Option<u64>,
 }
 
 impl Parcel {
     /// Outcomes that were never tried.
     pub fn untried(outcomes: Vec<Outcome>) -> Self {
-        let outcomes = outcomes.into();
-        Self { outcomes, tries: 0, first_try: None, last_try: None, error: None, noted: false }
+        Self {
+            outcomes: outcomes.into(),
+            tries: 0,
+            first_try: None,
+            last_try: None,
+            error: None,
+            noted: false,
+            tried_alone: false,
+            refused_in: None,
+        }
     }
 
     /// Outcomes that failed before, as the store has it, all with the same fate.
     pub fn stored(outcomes: Vec<Outcome>, fate: &Failed, past: impl Fn(Timestamp) -> Moment) -> Self {
         let both = |wall| Now { moment: past(wall), wall };
         Self {
-            outcomes: outcomes.into(),
             tries: fate.tries,
             first_try: fate.first_try_at.map(both),
             last_try: fate.last_try_at.map(both),
             error: fate.error.clone(),
             noted: true,
+            ..Self::untried(outcomes)
         }
     }
 
@@ -62,23 +75,39 @@ impl Parcel {
         self.outcomes.iter().map(|outcome| outcome.seq)
     }
 
-    /// Counts a try that did not deliver it.
-    pub fn count(&mut self, at: Now, error: String) {
+    /// Counts a try that did not deliver it; `counts` if the outcomes may be why.
+    pub fn count(&mut self, at: Now, error: String, counts: bool) {
+        self.tried_alone |= counts && self.outcomes.len() == 1;
         self.tries = self.tries.saturating_add(1);
         self.first_try.get_or_insert(at);
         self.last_try = Some(at);
         self.error = Some(error);
     }
 
-    /// When its time is up: counted from its first try, so that none is given up unseen.
+    /// When its time is up, counted from its first try. Then it is tried alone once more.
     pub fn expiry(&self, max_age: Duration) -> Option<Moment> {
         self.first_try.map(|first| first.moment.after(max_age))
+    }
+
+    /// From when on it may be given up without another try.
+    pub fn ends_at(&self, max_age: Duration) -> Option<Moment> {
+        self.expiry(max_age).filter(|_| self.tried_alone)
     }
 
     /// The same outcomes in parcels of at most `size`.
     pub fn parts(&self, size: usize) -> Vec<Self> {
         let part = |outcomes: &[Outcome]| Self { outcomes: outcomes.into(), ..self.clone() };
         self.outcomes.chunks(size.max(1)).map(part).collect()
+    }
+
+    /// Its first `size` outcomes, and the others.
+    pub fn split(self, size: usize) -> (Self, Option<Self>) {
+        if self.outcomes.len() <= size {
+            return (self, None);
+        }
+        let (first, rest) = self.outcomes.split_at(size);
+        let part = |outcomes: &[Outcome]| Self { outcomes: outcomes.into(), ..self.clone() };
+        (part(first), Some(part(rest)))
     }
 
     /// What the store is to know of its outcomes.

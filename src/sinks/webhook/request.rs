@@ -23,7 +23,7 @@ use crate::store::Outcome;
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+pub const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// `source` of a CloudEvent: one daemon's word for itself. Its `id` alone is unique already.
 const SOURCE: &str = "/pinwatch";
@@ -91,8 +91,10 @@ impl Message {
         headers.insert(WEBHOOK_TIMESTAMP, timestamp.into());
         // Neither can fail: hexadecimal digits, hyphens, and base64 with commas and spaces are allowed.
         if let Some(signature) = signer.sign(&id, timestamp, &self.body)
-            && let Ok(signature) = HeaderValue::try_from(signature)
+            && let Ok(mut signature) = HeaderValue::try_from(signature)
         {
+            // Neither Debug shows it, nor does HTTP/2 put it into its compression table.
+            signature.set_sensitive(true);
             headers.insert(WEBHOOK_SIGNATURE, signature);
         }
         if let Ok(id) = HeaderValue::try_from(id) {

@@ -1,8 +1,8 @@
-//! What an endpoint's answer means: delivered, refused for good, or later.
+//! What an endpoint's answer means: delivered, refused, or later.
 //!
-//! Pure, "now" is an argument. Promises one of the three for every status there is, waits within
-//! [`SHORTEST`](crate::poll::SHORTEST) and [`LONGEST`](crate::poll::LONGEST), and error texts of one bounded
-//! line without control characters. Silence is never success. Knows no connection, and not what follows.
+//! Pure: "now" is an argument. Promises one of the three for every status code, waits within
+//! [`SHORTEST`](crate::poll::SHORTEST) and [`LONGEST`](crate::poll::LONGEST), and texts of one bounded line without
+//! control characters. Knows no connection, and does not know what follows from an answer.
 
 use std::time::Duration;
 
@@ -13,10 +13,7 @@ use crate::poll::error_text::named;
 use crate::poll::retry_after::retry_after;
 use crate::text::bounded;
 
-/// How much of a body is read for the error text, in bytes.
-pub const MAX_BODY: usize = 4096;
-
-/// How much of that is told, in characters.
+/// How much of a receiver's text is kept, in characters.
 const MAX_TEXT: usize = 256;
 
 /// What became of one try.
@@ -24,10 +21,23 @@ const MAX_TEXT: usize = 256;
 pub enum Answer {
     /// The receiver has it.
     Delivered,
-    /// The receiver will never take it: a dead letter.
-    Refused(String),
-    /// It may take it at another time.
-    Later { error: String, wait: Wait },
+    /// The receiver refuses it (4xx).
+    Refused(Failure),
+    /// The receiver may take it at another time. It may have seen the request.
+    Later { failure: Failure, wait: Wait },
+    /// The receiver did not process the request: there was no connection, or it said so itself.
+    Unprocessed(Failure),
+    /// No request can be made of it.
+    Unsendable(String),
+}
+
+/// Why a try did not deliver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The status code or the kind of the failure, without any word of the receiver's.
+    pub summary: String,
+    /// The summary, and what the receiver said.
+    pub text: String,
 }
 
 /// How long the endpoint asked to be left alone.
@@ -37,30 +47,38 @@ pub enum Wait {
     Unsaid,
     /// With these outcomes.
     ThisOne(Duration),
-    /// With everything: it is overloaded, or we ask too much of it.
+    /// With everything: it is overloaded, or the rate limit is reached.
     Everything(Duration),
+}
+
+impl From<String> for Failure {
+    /// A failure about which the receiver said nothing.
+    fn from(summary: String) -> Self {
+        Self { text: summary.clone(), summary }
+    }
 }
 
 impl Answer {
     /// A try that got no answer.
-    pub fn none(error: impl Into<String>) -> Self {
-        Self::Later { error: error.into(), wait: Wait::Unsaid }
+    pub fn none(why: impl Into<String>) -> Self {
+        Self::Later { failure: Failure::from(why.into()), wait: Wait::Unsaid }
     }
 
-    /// What an answer with this status, `Retry-After` and beginning of a body means.
-    pub fn of(status: StatusCode, after: Option<&[u8]>, body: &[u8], now: Timestamp) -> Self {
+    /// What an answer with this status and `Retry-After` means; `said` is what the receiver says about it, without secrets.
+    pub fn of(status: StatusCode, after: Option<&[u8]>, said: Option<&str>, now: Timestamp) -> Self {
         let asked = || retry_after(after, now);
+        let failure = || failure(status, said);
         let wait = match status.as_u16() {
             200..=299 => return Self::Delivered,
             429 => Wait::Everything(asked()),
             503 if after.is_some() => Wait::Everything(asked()),
-            // Timed out, in conflict with something else that goes on, or too early: another try may do.
-            408 | 409 | 425 => this_one(after.map(|_| asked())),
-            400..=499 => return Self::Refused(error_text(status, body)),
-            // Redirects are not followed: the URL is whom the operator trusts. Whoever moved it may move it back.
+            // About the connection, a proxy or the moment, and not about the outcome: another try may do.
+            407 | 408 | 409 | 421 | 425 | 426 | 431 => this_one(after.map(|_| asked())),
+            400..=499 => return Self::Refused(failure()),
+            // Redirects are not followed: the operator trusts this URL only.
             _ => this_one(after.map(|_| asked())),
         };
-        Self::Later { error: error_text(status, body), wait }
+        Self::Later { failure: failure(), wait }
     }
 }
 
@@ -68,13 +86,13 @@ fn this_one(asked: Option<Duration>) -> Wait {
     asked.map_or(Wait::Unsaid, Wait::ThisOne)
 }
 
-/// `404 Not Found: no such hook`; pages for people are left out.
-fn error_text(status: StatusCode, body: &[u8]) -> String {
-    let body = String::from_utf8_lossy(body.get(..MAX_BODY).unwrap_or(body));
-    let said = bounded(&body, MAX_TEXT);
+/// `404 Not Found: no such hook`; HTML pages are left out.
+fn failure(status: StatusCode, said: Option<&str>) -> Failure {
+    let summary = named(status);
+    let said = bounded(said.unwrap_or_default(), MAX_TEXT);
     match said.is_empty() || said.starts_with('<') {
-        true => named(status),
-        false => format!("{}: {said}", named(status)),
+        true => Failure::from(summary),
+        false => Failure { text: format!("{summary}: {said}"), summary },
     }
 }
 
@@ -86,15 +104,15 @@ mod tests {
 
     fn answer(status: u16, after: Option<&str>, body: &str) -> Answer {
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
-        Answer::of(StatusCode::from_u16(status).unwrap(), after.map(str::as_bytes), body.as_bytes(), now)
+        Answer::of(StatusCode::from_u16(status).unwrap(), after.map(str::as_bytes), Some(body), now)
     }
 
     #[test]
     fn every_status_is_delivered_refused_or_later() {
         use Wait::{Everything, ThisOne, Unsaid};
         let secs = Duration::from_secs;
-        let refused = |error: &str| Answer::Refused(error.to_owned());
-        let later = |error: &str, wait| Answer::Later { error: error.to_owned(), wait };
+        let refused = |error: &str| Answer::Refused(error.to_owned().into());
+        let later = |error: &str, wait| Answer::Later { failure: error.to_owned().into(), wait };
         for (status, after, expected) in [
             (200, None, Answer::Delivered),
             (201, Some("30"), Answer::Delivered),
@@ -113,6 +131,10 @@ mod tests {
             (408, Some("30"), later("408 Request Timeout", ThisOne(secs(30)))),
             (409, None, later("409 Conflict", Unsaid)),
             (410, None, refused("410 Gone")),
+            (407, None, later("407 Proxy Authentication Required", Unsaid)),
+            (421, None, later("421 Misdirected Request", Unsaid)),
+            (426, None, later("426 Upgrade Required", Unsaid)),
+            (431, None, later("431 Request Header Fields Too Large", Unsaid)),
             (413, None, refused("413 Payload Too Large")),
             (422, None, refused("422 Unprocessable Entity")),
             (425, None, later("425 Too Early", Unsaid)),
@@ -149,28 +171,31 @@ mod tests {
             (" \n", "404 Not Found"),
             ("<html>Oh no</html>", "404 Not Found"),
         ] {
-            assert_eq!(answer(404, None, body), Answer::Refused(expected.to_owned()), "{body:?}");
+            let failure = Failure { summary: "404 Not Found".to_owned(), text: expected.to_owned() };
+            assert_eq!(answer(404, None, body), Answer::Refused(failure), "{body:?}");
         }
         let Answer::Refused(long) = answer(404, None, &"x".repeat(100_000)) else { panic!() };
-        assert!(long.chars().count() < 300 && long.ends_with('…'));
+        assert!(long.text.chars().count() < 300 && long.text.ends_with('…'));
     }
 
     proptest! {
         #[test]
-        fn no_answer_breaks_out_of_its_bounds(status in 100u16..1000, after: Option<Vec<u8>>, body: Vec<u8>) {
+        fn no_answer_breaks_out_of_its_bounds(status in 100u16..1000, after: Option<Vec<u8>>, said: Option<String>) {
             let status = StatusCode::from_u16(status).unwrap();
-            match Answer::of(status, after.as_deref(), &body, Timestamp::UNIX_EPOCH) {
+            let harmless = |text: &str| !text.chars().any(char::is_control) && text.chars().count() < 320;
+            match Answer::of(status, after.as_deref(), said.as_deref(), Timestamp::UNIX_EPOCH) {
                 Answer::Delivered => prop_assert!(status.is_success()),
-                Answer::Refused(error) => {
+                Answer::Refused(failure) => {
                     prop_assert!(status.is_client_error());
-                    prop_assert!(!error.chars().any(char::is_control) && error.chars().count() < 320);
+                    prop_assert!(harmless(&failure.text));
                 }
-                Answer::Later { error, wait } => {
-                    prop_assert!(!status.is_success() && !error.chars().any(char::is_control));
+                Answer::Later { failure, wait } => {
+                    prop_assert!(!status.is_success() && harmless(&failure.text));
                     if let Wait::ThisOne(wait) | Wait::Everything(wait) = wait {
                         prop_assert!((1..=3600).contains(&wait.as_secs()));
                     }
                 }
+                Answer::Unprocessed(_) | Answer::Unsendable(_) => prop_assert!(false, "it was answered"),
             }
         }
     }

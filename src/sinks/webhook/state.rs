@@ -1,9 +1,10 @@
 //! The rules of delivery, without a runtime: what is sent next, and what follows from its answer.
 //!
-//! Promises that every outcome is delivered, is waiting to be, or is a dead letter that the receiver or
-//! [`Rules::max_age`] made one; that one bad outcome holds back no other; and that an endpoint that is down is
-//! probed and costs no outcome that it had not seen before anything: the cursor stays. What is in memory is
-//! bounded by [`MAX_WINDOW`] and [`MAX_RETRYING`], whatever the backlog is.
+//! Promises that every outcome is delivered, is waiting to be, or is a dead letter; that only an outcome that was tried alone
+//! becomes one, by [`Rules::max_age`] or because the receiver refused it twice and accepted another one meanwhile; that one bad
+//! outcome holds back no other; and that an endpoint that is down, or refuses everything, is probed and costs no outcome that it had
+//! not seen before anything: the cursor stays. What is in memory is bounded by [`MAX_WINDOW`] and [`MAX_RETRYING`], whatever the
+//! backlog is.
 //!
 //! Moments, rows and answers come in, parcels and [`Progress`] go out. Must not know HTTP or the store.
 
@@ -13,12 +14,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::gate::{Admits, Gate};
+use super::batch_size::BatchSize;
+use super::gate::{Admits, Gate, Miss};
 use super::ledger::Ledger;
 use super::parcel::{Now, Parcel, fitting, regroup};
 use super::response::{Answer, Wait};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
+use crate::poll::Connection;
 use crate::store::{Failed, Outcome, Progress};
 
 /// Outcomes that failed and wait for another try, about; beyond that no new ones are tried.
@@ -50,12 +53,15 @@ pub type Ticket = u64;
 struct Running {
     parcel: Parcel,
     probe: bool,
+    /// A new one that may only show whether the endpoint accepts it: if it does not, that costs it nothing.
+    scout: bool,
     started: Now,
 }
 
 pub struct State {
     rules: Rules,
     gate: Gate,
+    size: BatchSize,
     ledger: Ledger,
     retries: Backoff,
     random: fastrand::Rng,
@@ -81,6 +87,7 @@ impl State {
         Self {
             rules,
             gate: Gate::new(),
+            size: BatchSize::new(rules.batch),
             ledger: Ledger::new(sink, cursor),
             retries: Backoff::new(FIRST_RETRY, 2.0, MAX_RETRY, 0.2),
             random: fastrand::Rng::with_seed(seed),
@@ -99,6 +106,11 @@ impl State {
         self.ledger.cursor()
     }
 
+    /// Whether the endpoint takes nothing now, and is probed.
+    pub fn is_shut(&self) -> bool {
+        self.gate.is_shut()
+    }
+
     /// Why nothing is delivered, if that is so.
     pub fn trouble(&self) -> Option<&str> {
         self.gate.trouble()
@@ -112,7 +124,11 @@ impl State {
     /// After which `seq` outcomes are wanted, and how many at most.
     pub fn wants_outcomes(&self) -> Option<(i64, u32)> {
         let Rules { concurrency, batch, .. } = self.rules;
-        let window = concurrency.saturating_mul(batch).saturating_mul(4).clamp(MIN_WINDOW, MAX_WINDOW);
+        let window = match self.gate.is_refusing() {
+            // Some that the endpoint accepts may come after many that it refuses for a reason.
+            true => MAX_WINDOW,
+            false => concurrency.saturating_mul(batch).saturating_mul(4).clamp(MIN_WINDOW, MAX_WINDOW),
+        };
         let room = window.saturating_sub(self.ledger.unsettled());
         // Not one by one: a read costs more than what it reads.
         let worth_it = room >= window / 4;
@@ -169,7 +185,7 @@ impl State {
     }
 
     /// The next delivery to start, if one may start now. Its end is to be told by [`State::ended`].
-    pub fn next(&mut self, now: Now) -> Option<(Ticket, Arc<[Outcome]>)> {
+    pub fn next(&mut self, now: Now) -> Option<(Ticket, Arc<[Outcome]>, Connection)> {
         if self.gate.is_shut() {
             self.expire(now);
         }
@@ -181,21 +197,25 @@ impl State {
             Admits::Probe => true,
             Admits::Nothing => return None,
         };
+        let scout = probe || self.noted.len() >= MAX_RETRYING;
         let parcel = if probe { self.next_probe()? } else { self.next_parcel(now)? };
         if probe {
             self.gate.probe_started();
         }
         self.last_ticket += 1;
         let outcomes = parcel.outcomes.clone();
-        self.running.insert(self.last_ticket, Running { parcel, probe, started: now });
-        Some((self.last_ticket, outcomes))
+        // A refusal is confirmed by another connection: a server that is wrong may be at the other end of the first.
+        let connection = if parcel.refused_in.is_some() { Connection::New } else { Connection::Kept };
+        self.running.insert(self.last_ticket, Running { parcel, probe, scout, started: now });
+        Some((self.last_ticket, outcomes, connection))
     }
 
     /// One that is due, or a new one, by turns. Those that failed before have half of the deliveries at most:
-    /// they may be the ones that hang.
+    /// they may be the ones that hang. When too many failed, new ones only go between them, to show whether the endpoint accepts others.
     fn next_parcel(&mut self, now: Now) -> Option<Parcel> {
         let retry = self.due().is_some_and(|due| due <= now.moment) && self.may_retry();
-        let new = self.noted.len() < MAX_RETRYING && !(self.again.is_empty() && self.fresh.is_empty());
+        let full = self.noted.len() >= MAX_RETRYING;
+        let new = (!full || retry) && !(self.again.is_empty() && self.fresh.is_empty());
         if retry && (self.retry_next || !new) {
             self.retry_next = false;
             return self.take_waiting();
@@ -204,7 +224,10 @@ impl State {
         if !new {
             return None;
         }
-        self.again.pop_front().or_else(|| self.take_fresh())
+        match full || self.gate.is_row_long() {
+            true => self.take_scout(),
+            false => self.take_again().or_else(|| self.take_fresh()),
+        }
     }
 
     /// New ones and those that failed before, by turns, and each time another one: it may be the outcome that
@@ -213,18 +236,41 @@ impl State {
         self.retry_next = !self.retry_next;
         let (retry_first, new_first) = (!self.retry_next, self.retry_next);
         let retry = if retry_first { self.take_waiting() } else { None };
-        let new = |state: &mut Self| state.take_fresh().or_else(|| state.again.pop_front());
-        retry.or_else(|| new(self)).or_else(|| if new_first { self.take_waiting() } else { None })
+        retry.or_else(|| self.take_scout()).or_else(|| if new_first { self.take_waiting() } else { None })
+    }
+
+    /// The last of the new ones, since bad ones tend to come together.
+    fn take_scout(&mut self) -> Option<Parcel> {
+        self.take_last_fresh().or_else(|| self.take_again())
     }
 
     fn take_waiting(&mut self) -> Option<Parcel> {
-        self.waiting.pop_first().map(|(_, parcel)| parcel)
+        let ((due, _), parcel) = self.waiting.pop_first()?;
+        let (parcel, rest) = parcel.split(self.size.get());
+        if let Some(rest) = rest {
+            self.waiting.insert((due, rest.key()), rest);
+        }
+        Some(parcel)
+    }
+
+    fn take_again(&mut self) -> Option<Parcel> {
+        let (parcel, rest) = self.again.pop_front()?.split(self.size.get());
+        if let Some(rest) = rest {
+            self.again.push_front(rest);
+        }
+        Some(parcel)
     }
 
     fn take_fresh(&mut self) -> Option<Parcel> {
         let sizes = self.fresh.iter().map(|outcome| outcome.record.len());
-        let count = fitting(sizes, self.rules.batch);
+        let count = fitting(sizes, self.size.get());
         (count > 0).then(|| Parcel::untried(self.fresh.drain(..count).collect()))
+    }
+
+    fn take_last_fresh(&mut self) -> Option<Parcel> {
+        let sizes = self.fresh.iter().rev().map(|outcome| outcome.record.len());
+        let rest = self.fresh.len() - fitting(sizes, self.size.get());
+        (rest < self.fresh.len()).then(|| Parcel::untried(self.fresh.drain(rest..).collect()))
     }
 
     fn may_retry(&self) -> bool {
@@ -238,55 +284,88 @@ impl State {
 
     /// When [`State::next`] may have something without anything else happening.
     pub fn wake_at(&self) -> Option<Moment> {
-        let expiry = || self.waiting.values().filter_map(|parcel| parcel.expiry(self.rules.max_age)).min();
+        let end = || self.waiting.values().filter_map(|parcel| parcel.ends_at(self.rules.max_age)).min();
         let room = self.running.len() < self.rules.concurrency;
         if !self.gate.is_shut() {
             return self.due().filter(|_| room && self.may_retry());
         }
         let anything = !(self.waiting.is_empty() && self.again.is_empty() && self.fresh.is_empty());
         let probe = self.gate.probe_at().filter(|_| room && anything);
-        probe.into_iter().chain(expiry()).min()
+        probe.into_iter().chain(end()).min()
     }
 
     /// What became of a delivery.
     pub fn ended(&mut self, ticket: Ticket, answer: Answer, now: Now) {
-        let Some(Running { mut parcel, probe, started }) = self.running.remove(&ticket) else { return };
-        match answer {
-            Answer::Delivered => {
-                self.gate.answered(probe);
-                for seq in parcel.seqs() {
-                    self.noted.remove(&seq);
-                    self.ledger.delivered(seq);
-                }
+        let Some(Running { mut parcel, probe, scout, started }) = self.running.remove(&ticket) else {
+            return;
+        };
+        let count = parcel.outcomes.len();
+        let refused = matches!(answer, Answer::Refused(_));
+        let processed = !matches!(answer, Answer::Unprocessed(_));
+        let (failure, wait) = match answer {
+            Answer::Delivered => return self.delivered(&parcel, probe, now),
+            Answer::Unsendable(error) => return self.unsendable(parcel, probe, started, error, now),
+            Answer::Refused(failure) | Answer::Unprocessed(failure) => (failure, Wait::Unsaid),
+            Answer::Later { failure, wait } => (failure, wait),
+        };
+        let hold = if let Wait::Everything(hold) = wait { Some(hold) } else { None };
+        let was_shut = self.gate.is_shut();
+        let counts = processed && !was_shut;
+        // Who asks for time does not complain of the number.
+        if processed && hold.is_none() {
+            self.size.failed(count, was_shut, now.moment);
+        }
+        if refused && count > 1 && !was_shut {
+            // One of them may be why, or their number. Each alone shows whether it is the endpoint.
+            return self.part(&parcel, count.div_ceil(2), now);
+        }
+        if refused && count == 1 && !was_shut {
+            let row = *parcel.refused_in.get_or_insert(self.gate.row_number());
+            if self.gate.was_short(row) {
+                // Refused again, and others were accepted in between: it concerns this outcome only.
+                parcel.count(started, failure.text, counts);
+                return self.bury(&parcel);
             }
-            Answer::Refused(error) => {
-                self.gate.answered(probe);
-                parcel.count(started, error);
-                if parcel.outcomes.len() > 1 {
-                    // One of them may be why; each alone gets its own answer.
-                    self.part(&parcel, 1, now);
-                } else {
-                    self.bury(&parcel);
-                }
-            }
-            Answer::Later { error, wait } => {
-                let hold = if let Wait::Everything(hold) = wait { Some(hold) } else { None };
-                let was_shut = self.gate.is_shut();
-                self.gate.failed(parcel.key(), probe, hold, &error, now.moment, &mut self.random);
-                if was_shut && !parcel.noted {
-                    // The endpoint's fault and not the outcomes': as if it had not been.
-                    self.again.push_back(parcel);
-                    return;
-                }
-                parcel.count(started, error);
-                self.retry(parcel, wait, now);
-            }
+            parcel.refused_in = Some(self.gate.row_number());
+        }
+        let miss = Miss { outcome: parcel.key(), refused, hold, error: &failure.summary };
+        self.gate.missed(miss, probe, now.moment, &mut self.random);
+        if (was_shut || scout) && !parcel.noted {
+            // It may be the endpoint's fault and not the outcomes': as if it had not been.
+            return self.again.push_back(parcel);
+        }
+        parcel.count(started, failure.text, counts);
+        self.retry(parcel, wait, counts, now);
+    }
+
+    fn delivered(&mut self, parcel: &Parcel, probe: bool, now: Now) {
+        self.gate.accepted(probe);
+        self.size.accepted(parcel.outcomes.len(), now.moment);
+        for seq in parcel.seqs() {
+            self.noted.remove(&seq);
+            self.ledger.delivered(seq);
         }
     }
 
-    /// Notes a parcel as failed, and has it tried again unless its time is up.
-    fn retry(&mut self, mut parcel: Parcel, wait: Wait, now: Now) {
-        if parcel.expiry(self.rules.max_age).is_some_and(|expiry| expiry <= now.moment) {
+    /// An outcome of which no request can be made is a dead letter at once: that is not the endpoint's doing.
+    fn unsendable(&mut self, mut parcel: Parcel, probe: bool, started: Now, error: String, now: Now) {
+        if probe {
+            self.gate.probe_was_not_sent();
+        }
+        match parcel.outcomes.len() {
+            1 => {
+                parcel.count(started, error, true);
+                self.bury(&parcel);
+            }
+            count => self.part(&parcel, count.div_ceil(2), now),
+        }
+    }
+
+    /// Notes a parcel as failed, and has it tried again unless its time is up and it was tried alone. If an outcome may be why
+    /// (`by_outcome`), a parcel of several is parted when it failed often, and when its time is up.
+    fn retry(&mut self, mut parcel: Parcel, wait: Wait, by_outcome: bool, now: Now) {
+        let over = |end: Option<Moment>| end.is_some_and(|end| end <= now.moment);
+        if over(parcel.ends_at(self.rules.max_age)) {
             return self.bury(&parcel);
         }
         parcel.noted = true;
@@ -297,8 +376,11 @@ impl State {
         let due = self.due_after(&parcel, now.moment, wait);
         self.noted.extend(parcel.seqs());
         parcel.fates(false).for_each(|fate| self.ledger.failed(fate));
-        let halve = parcel.tries >= SPLIT_AFTER && !self.gate.is_shut();
-        let size = if halve { parcel.outcomes.len().div_ceil(2) } else { parcel.outcomes.len() };
+        let size = match by_outcome {
+            true if over(parcel.expiry(self.rules.max_age)) => 1,
+            true if parcel.tries >= SPLIT_AFTER => parcel.outcomes.len().div_ceil(2),
+            _ => parcel.outcomes.len(),
+        };
         for part in parcel.parts(size) {
             self.waiting.insert((due, part.key()), part);
         }
@@ -314,18 +396,18 @@ impl State {
         }
     }
 
-    /// Makes dead letters of a parcel.
+    /// Makes a dead letter of an outcome that was tried alone.
     fn bury(&mut self, parcel: &Parcel) {
         parcel.seqs().for_each(|seq| _ = self.noted.remove(&seq));
         parcel.fates(true).for_each(|fate| self.ledger.failed(fate));
     }
 
-    /// Gives up those whose time is up while the endpoint is down: a last try would tell nothing new.
+    /// Gives up those that were tried alone and whose time is up while the endpoint is down: a last try would tell nothing new.
     fn expire(&mut self, now: Now) {
         let max_age = self.rules.max_age;
-        let expired = |parcel: &Parcel| parcel.expiry(max_age).is_some_and(|expiry| expiry <= now.moment);
-        let expired: Vec<_> = self.waiting.extract_if(.., |_, parcel| expired(parcel)).collect();
-        expired.iter().for_each(|(_, parcel)| self.bury(parcel));
+        let ended = |parcel: &Parcel| parcel.ends_at(max_age).is_some_and(|end| end <= now.moment);
+        let ended: Vec<_> = self.waiting.extract_if(.., |_, parcel| ended(parcel)).collect();
+        ended.iter().for_each(|(_, parcel)| self.bury(parcel));
     }
 
     /// When it is tried again after a failure: by backoff, not before `least`, and one last time when its time
@@ -334,6 +416,7 @@ impl State {
         let interval = self.retries.nth(parcel.tries.saturating_sub(1));
         let interval = self.retries.jittered(interval, &mut self.random).max(least);
         let due = failure.after(interval);
-        parcel.expiry(self.rules.max_age).map_or(due, |expiry| due.min(expiry))
+        let expiry = parcel.expiry(self.rules.max_age).filter(|expiry| *expiry > failure);
+        expiry.map_or(due, |expiry| due.min(expiry))
     }
 }

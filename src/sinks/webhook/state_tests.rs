@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::gate::ENOUGH;
+use super::gate::{ENOUGH, ENOUGH_REFUSED};
 use super::response::{Answer, Wait};
 use super::state::{MAX_RETRYING, Rules};
-use super::world::{HOUR, RULES, SECOND, World, at, held, later};
+use super::world::{HOUR, RULES, SECOND, World, at, held, later, refused, unreachable};
 use crate::clock::Moment;
 use crate::store::Failed;
 
@@ -14,7 +14,7 @@ fn an_endpoint_that_is_down_for_a_day_is_probed_seldom_costs_nothing_and_gets_al
     let day = 24 * HOUR;
     let rules = Rules { max_age: 2 * day, ..RULES };
     let mut world = World::new(rules, move |_, now| match now < at(day) {
-        true => Answer::none("connect: connection refused"),
+        true => unreachable(),
         false => Answer::Delivered,
     });
     // A PIN ends every second.
@@ -47,6 +47,25 @@ fn an_outage_longer_than_max_age_costs_only_what_was_tried_before_it_was_known()
         assert!(world.tries_of(seq) > 1 && !world.received.contains(&seq));
         let row = &world.failed[&seq];
         assert!(row.first_try_at.is_some() && row.error.is_some());
+    }
+}
+
+#[test]
+fn an_endpoint_that_can_not_be_reached_for_longer_than_max_age_costs_nothing() {
+    for batch in [1, 100] {
+        let rules = Rules { batch, ..RULES };
+        let mut world = World::new(rules, |_, now| match now < at(100 * HOUR) {
+            true => unreachable(),
+            false => Answer::Delivered,
+        });
+        world.newest = 5000;
+        world.run_until(99 * HOUR);
+        assert!(world.state.trouble().is_some());
+        let probes = world.tries.len();
+        world.run_until(110 * HOUR);
+        world.assert_all_received();
+        let after = world.tries.len() - probes;
+        assert!(after < 5000 / batch + 150, "{after} requests: the number of outcomes is not why it failed");
     }
 }
 
@@ -109,18 +128,110 @@ fn outcomes_that_wait_for_another_try_are_bounded_and_new_ones_then_wait_in_the_
 }
 
 #[test]
-fn a_refused_outcome_is_a_dead_letter_at_once_and_the_others_go_on() {
+fn an_outcome_that_is_refused_again_after_others_were_accepted_is_a_dead_letter_and_the_others_go_on() {
     let mut world = World::new(RULES, |seqs, _| match seqs[0] % 2 {
-        0 => Answer::Refused("410 Gone".into()),
+        0 => refused("410 Gone"),
         _ => Answer::Delivered,
     });
-    world.newest = 100;
+    world.newest = 101;
     world.run_until(10 * SECOND);
     assert_eq!(world.dead(), (1..=50).map(|n| 2 * n).collect::<Vec<_>>());
-    assert_eq!((world.received.len(), world.tries.len(), world.cursor), (50, 100, 100));
+    assert_eq!((world.received.len(), world.tries.len(), world.cursor), (51, 151, 101));
     let row = &world.failed[&2];
-    assert_eq!((row.tries, row.error.as_deref()), (1, Some("410 Gone")));
-    assert_eq!(world.state.trouble(), None, "an endpoint that refuses is not down");
+    assert_eq!((row.tries, row.error.as_deref()), (2, Some("410 Gone")));
+    assert_eq!(world.state.trouble(), None, "an endpoint that refuses some is not in trouble");
+}
+
+#[test]
+fn an_endpoint_that_refuses_everything_is_in_trouble_and_gets_everything_when_it_accepts_again() {
+    for (batch, concurrency) in [(1, 1), (1, 8), (100, 8)] {
+        let rules = Rules { batch, concurrency, ..RULES };
+        let mut world = World::new(rules, |_, now| match now < at(20 * HOUR) {
+            true => refused("404 Not Found"),
+            false => Answer::Delivered,
+        });
+        world.newest = 5000;
+        world.run_until(HOUR);
+        assert_eq!((world.state.trouble(), world.dead()), (Some("404 Not Found"), vec![]));
+        let before = world.tries.len();
+        world.run_until(20 * HOUR);
+        assert!(world.tries.len() < before + 19 * 3600 / 40, "it is probed, and not stormed");
+        assert!(world.most_failed < ENOUGH_REFUSED + 2 * concurrency, "{} rows", world.most_failed);
+        assert!(world.dead().is_empty());
+        world.run_until(22 * HOUR);
+        world.assert_all_received();
+        assert_eq!(world.state.trouble(), None);
+    }
+}
+
+#[test]
+fn an_endpoint_that_refuses_the_only_outcome_is_in_trouble_and_max_age_ends_the_outcome() {
+    let mut world = World::new(RULES, |_, _| refused("404 Not Found"));
+    world.newest = 1;
+    world.run_until(60 * SECOND);
+    assert_eq!((world.state.trouble(), world.dead()), (Some("404 Not Found"), vec![]));
+    world.run_until(23 * HOUR);
+    assert!(world.dead().is_empty());
+    world.run_until(25 * HOUR);
+    assert_eq!(world.dead(), [1]);
+}
+
+#[test]
+fn an_endpoint_that_accepts_and_refuses_everything_by_turns_makes_few_dead_letters() {
+    // A minute each, so that outcomes which were refused before are refused again.
+    let works = |now: Moment| (now.since(Moment::START).as_secs() / 60).is_multiple_of(2);
+    let mut world = World::new(RULES, move |_, now| match works(now) {
+        true => Answer::Delivered,
+        false => refused("404 Not Found"),
+    });
+    for second in 0..3600 {
+        world.newest += 10;
+        world.run_until(second * SECOND);
+    }
+    world.run_until(2 * HOUR);
+    let dead = world.dead().len();
+    assert!(dead < 30 * ENOUGH, "{dead} dead letters in 30 bad minutes");
+    assert_eq!(world.received.len() + dead, 36_000);
+}
+
+#[test]
+fn a_burst_of_outcomes_that_are_refused_holds_the_others_back_for_minutes_at_most() {
+    let mut world = World::new(RULES, |seqs, _| match seqs[0] <= 200 {
+        true => refused("410 Gone"),
+        false => Answer::Delivered,
+    });
+    world.newest = 5000;
+    world.run_until(600 * SECOND);
+    assert_eq!((world.received.len(), world.dead().len()), (4800, 200));
+}
+
+#[test]
+fn thousands_of_outcomes_that_are_refused_do_not_keep_each_other_from_becoming_dead_letters() {
+    let mut world = World::new(RULES, |seqs, _| match (1000..4000).contains(&seqs[0]) {
+        true => refused("410 Gone"),
+        false => Answer::Delivered,
+    });
+    world.newest = 5000;
+    world.run_until(HOUR);
+    world.newest = 6000;
+    world.run_until(2 * HOUR);
+    assert_eq!((world.received.len(), world.dead().len()), (3000, 3000));
+    assert!(world.most_failed <= 3000 + MAX_RETRYING);
+}
+
+#[test]
+fn an_outcome_of_which_no_request_can_be_made_is_a_dead_letter_at_once() {
+    for batch in [1, 50] {
+        let unsendable = |seqs: &[i64], now: Moment| match (seqs.contains(&7), now < at(HOUR)) {
+            (true, _) => Answer::Unsendable("the stored record of outcome 7 can't be read".into()),
+            (false, true) => later(),
+            (false, false) => Answer::Delivered,
+        };
+        let mut world = World::new(Rules { batch, ..RULES }, unsendable);
+        world.newest = 100;
+        world.run_until(2 * HOUR);
+        assert_eq!((world.dead(), world.received.len()), (vec![7], 99));
+    }
 }
 
 #[test]
@@ -144,7 +255,7 @@ fn the_whole_endpoint_is_left_alone_for_as_long_as_it_asks_and_then_probed() {
 fn an_answer_with_retry_after_for_one_outcome_holds_back_that_one_only() {
     let mut world = World::new(RULES, |seqs, now| match seqs {
         [1] if now < at(SECOND) => {
-            Answer::Later { error: "500".into(), wait: Wait::ThisOne(Duration::from_secs(900)) }
+            Answer::Later { failure: "500".to_owned().into(), wait: Wait::ThisOne(Duration::from_secs(900)) }
         }
         _ => Answer::Delivered,
     });
@@ -159,13 +270,13 @@ fn an_answer_with_retry_after_for_one_outcome_holds_back_that_one_only() {
 fn a_batch_is_sent_again_as_it_was_and_parted_only_to_find_the_outcome_that_is_the_cause() {
     let rules = Rules { batch: 100, ..RULES };
     let mut refusing = World::new(rules, |seqs, _| match seqs.contains(&42) {
-        true => Answer::Refused("422".into()),
+        true => refused("422"),
         false => Answer::Delivered,
     });
     refusing.newest = 1000;
     refusing.run_until(HOUR);
     assert_eq!((refusing.dead(), refusing.received.len()), (vec![42], 999));
-    assert_eq!(refusing.tries.len(), 10 + 100);
+    assert!(refusing.tries.len() < 10 + 2 * 7 + 3, "{} tries: it is found by halves", refusing.tries.len());
 
     let mut failing = World::new(rules, |seqs, _| match seqs.contains(&42) {
         true => later(),
@@ -177,22 +288,77 @@ fn a_batch_is_sent_again_as_it_was_and_parted_only_to_find_the_outcome_that_is_t
     let whole: Vec<i64> = (1..=100).collect();
     let again = failing.tries.iter().filter(|(_, seqs)| *seqs == whole).count();
     assert_eq!(again, 3);
+}
 
-    let mut down = World::new(rules, |_, now| if now < at(HOUR) { later() } else { Answer::Delivered });
-    down.newest = 1000;
-    down.run_until(2 * HOUR);
-    down.assert_all_received();
-    assert!(down.tries.iter().all(|(_, seqs)| seqs.len() == 100), "an outage parts none");
+/// Asks for `batch` outcomes at once where the receiver takes only `most`.
+#[track_caller]
+fn assert_batches_shrink(most: usize, beyond: impl Fn() -> Answer + 'static) {
+    for (batch, concurrency) in [(1000, 8), (1000, 1), (10, 4)] {
+        let rules = Rules { batch, concurrency, ..RULES };
+        let beyond = beyond();
+        let mut world = World::new(rules, move |seqs, _| match seqs.len() > most {
+            true => beyond.clone(),
+            false => Answer::Delivered,
+        });
+        world.newest = 5000;
+        world.run_until(600 * SECOND);
+        world.assert_all_received();
+        let tries = world.tries.len();
+        let needed = 5000 / most.min(batch);
+        assert!(tries < 3 * needed + 60, "{tries} requests where {needed} would do");
+        assert_eq!(world.state.trouble(), None);
+    }
+}
+
+#[test]
+fn batches_shrink_until_one_is_accepted_also_while_the_endpoint_is_probed() {
+    for most in [1, 3, 130, 999] {
+        assert_batches_shrink(most, later);
+        assert_batches_shrink(most, || refused("413 Payload Too Large"));
+        assert_batches_shrink(most, || Answer::none("time-out: no answer within 10s"));
+    }
+}
+
+#[test]
+fn no_outcome_becomes_a_dead_letter_unless_it_was_tried_alone() {
+    // `World` looks at each dead letter. The endpoint fails all day, then takes only one at a time.
+    let rules = Rules { batch: 1000, ..RULES };
+    let mut world = World::new(rules, |seqs, now| match seqs.len() == 1 && now >= at(30 * HOUR) {
+        true => Answer::Delivered,
+        false => later(),
+    });
+    world.newest = 5000;
+    world.run_until(29 * HOUR);
+    let probes = world.tries.len();
+    assert!(
+        probes < 29 * 3600 / 40 + 100,
+        "{probes} tries: outcomes whose time is up are no reason to storm it"
+    );
+    world.run_until(40 * HOUR);
+    world.assert_all_received();
+}
+
+#[test]
+fn after_an_outage_batches_are_soon_as_large_as_before() {
+    let rules = Rules { batch: 100, ..RULES };
+    let mut world = World::new(rules, |_, now| if now < at(HOUR) { later() } else { Answer::Delivered });
+    world.newest = 50_000;
+    world.run_until(2 * HOUR);
+    world.assert_all_received();
+    let after = world.tries.iter().filter(|(start, _)| *start > at(HOUR)).count();
+    assert!(after < 500 + 150, "{after} requests where 500 would do");
 }
 
 #[test]
 fn what_somebody_orders_is_delivered_again_and_what_is_dropped_is_not() {
     let mut world = World::new(RULES, |seqs, now| match (seqs, now < at(HOUR)) {
-        ([3], true) => Answer::Refused("404".into()),
+        ([3], true) => refused("404"),
         ([4], true) => later(),
         _ => Answer::Delivered,
     });
     world.newest = 10;
+    world.run_until(10 * SECOND);
+    world.newest = 11;
     world.run_until(HOUR);
     assert_eq!(world.dead(), [3]);
     let asked =
@@ -228,18 +394,23 @@ fn whatever_the_endpoint_says_and_whenever_the_process_is_killed_every_outcome_e
         let mut whims = random.fork();
         let batch = if random.bool() { 1 } else { random.usize(2..50) };
         let rules = Rules { concurrency: random.usize(1..20), batch, max_age: 6 * HOUR };
+        let most = random.usize(1..50);
         let (mut down_until, mut mood) = (Moment::START, 0);
         let mut world = World::new(rules, move |seqs, now| {
             if now >= down_until {
-                mood = whims.u32(0..4);
+                mood = whims.u32(0..7);
                 down_until = now.after(Duration::from_secs(whims.u64(1..1000)));
             }
             match (mood, whims.u32(0..20)) {
-                (0, _) => Answer::none("down"),
-                (1, 0) => held(whims.u64(1..600)),
-                (_, 1) => Answer::Refused("404".into()),
+                (0, _) => later(),
+                (1, _) => unreachable(),
+                (2, _) => refused("404"),
+                (3, 0) => held(whims.u64(1..600)),
+                (_, 1) => refused("422"),
                 (_, 2 | 3) => later(),
                 _ if seqs.contains(&17) => later(),
+                _ if seqs.contains(&18) => refused("410"),
+                _ if seqs.len() > most => Answer::none("time-out"),
                 _ => Answer::Delivered,
             }
         });

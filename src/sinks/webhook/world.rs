@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::parcel::Now;
-use super::response::{Answer, Wait};
+use super::response::{Answer, Failure, Wait};
 use super::state::{Rules, State, Ticket};
 use crate::clock::Moment;
 use crate::store::{Failed, Outcome};
@@ -26,7 +26,19 @@ pub fn later() -> Answer {
 }
 
 pub fn held(seconds: u64) -> Answer {
-    Answer::Later { error: "429".into(), wait: Wait::Everything(Duration::from_secs(seconds)) }
+    Answer::Later { failure: failure("429"), wait: Wait::Everything(Duration::from_secs(seconds)) }
+}
+
+pub fn refused(status: &str) -> Answer {
+    Answer::Refused(failure(status))
+}
+
+pub fn unreachable() -> Answer {
+    Answer::Unprocessed(failure("connect: connection refused"))
+}
+
+fn failure(summary: &str) -> Failure {
+    summary.to_owned().into()
 }
 
 /// What an endpoint says to these outcomes at this time.
@@ -47,6 +59,8 @@ pub struct World {
     /// What was tried and when, and what the receiver has.
     pub tries: Vec<(Moment, Vec<i64>)>,
     pub received: BTreeSet<i64>,
+    /// What the endpoint saw alone in a request, or could not be sent.
+    alone: BTreeSet<i64>,
     /// How often each was tried.
     counts: HashMap<i64, usize>,
 }
@@ -66,6 +80,7 @@ impl World {
             running: BTreeMap::new(),
             tries: Vec::new(),
             received: BTreeSet::new(),
+            alone: BTreeSet::new(),
             counts: HashMap::new(),
         }
     }
@@ -92,7 +107,7 @@ impl World {
             let to = self.newest.min(after + i64::from(limit));
             self.state.take_outcomes((after + 1..=to).map(Self::outcome).collect(), to);
         }
-        while let Some((ticket, outcomes)) = self.state.next(self.now()) {
+        while let Some((ticket, outcomes, _)) = self.state.next(self.now()) {
             outcomes.iter().for_each(|outcome| *self.counts.entry(outcome.seq).or_default() += 1);
             self.tries.push((self.now, outcomes.iter().map(|outcome| outcome.seq).collect()));
             self.running.insert((self.now.after(self.latency), ticket), outcomes);
@@ -107,6 +122,13 @@ impl World {
             let before = self.cursor;
             self.cursor = step.cursor.unwrap_or(self.cursor).max(self.cursor);
             assert!(step.failed.iter().all(|failed| failed.seq <= self.cursor));
+            for dead in step.failed.iter().filter(|failed| failed.dead) {
+                assert!(
+                    self.alone.contains(&dead.seq),
+                    "{} was given up without being tried alone",
+                    dead.seq
+                );
+            }
             self.failed.extend(step.failed.into_iter().map(|failed| (failed.seq, failed)));
             step.delivered.iter().for_each(|seq| _ = self.failed.remove(seq));
             for seq in before + 1..=self.cursor {
@@ -137,6 +159,9 @@ impl World {
             }
             let seqs: Vec<i64> = outcomes.iter().map(|outcome| outcome.seq).collect();
             let answer = (self.whim)(&seqs, self.now);
+            if let ([seq], false) = (&seqs[..], matches!(answer, Answer::Unprocessed(_))) {
+                self.alone.insert(*seq);
+            }
             if answer == Answer::Delivered {
                 self.received.extend(seqs);
             }

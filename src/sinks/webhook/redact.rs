@@ -1,0 +1,320 @@
+//! Removes from a receiver's text what pinwatch sent to it: frameworks like to show a failed request in their error pages.
+//!
+//! Promises that no path or query value of the URL, no secret, no signature, no PIN ID and nothing that the submitter gave with the
+//! PIN stays in the text, whether the receiver wrote it as it is, as JSON, as a URL or as HTML, and also if the text
+//! was cut off within it. Pure. Does not know what the text is for.
+
+use memchr::memmem;
+use percent_encoding::percent_decode_str;
+use reqwest::Url;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+
+use crate::store::Outcome;
+
+/// A shorter path segment or query value of the URL is no secret: `v1`, `api`.
+const SHORTEST_SECRET: usize = 4;
+
+/// Below this length only whole words are replaced. A PIN ID may be one letter.
+const LONG: usize = 8;
+
+/// How often a text may have been encoded: JSON within JSON, a URL within HTML.
+const MAX_DECODINGS: usize = 4;
+
+const REPLACEMENT: &str = "***";
+
+/// What an endpoint must not be quoted with, whatever the request was.
+pub struct Redactor {
+    secrets: Vec<SecretString>,
+}
+
+impl Redactor {
+    pub fn new(url: &Url, signing: &[SecretString]) -> Self {
+        let mut secrets: Vec<String> = Vec::new();
+        let query = url.query().unwrap_or_default();
+        secrets.extend([format!("{}?{query}", url.path()), url.path().to_owned(), query.to_owned()]);
+        secrets.extend(url.path().split('/').map(str::to_owned));
+        for parameter in query.split('&') {
+            let value = parameter.split_once('=').map_or(parameter, |(_, value)| value);
+            secrets.extend([value.to_owned(), value.replace('+', " ")]);
+        }
+        secrets.retain(|secret| secret.len() >= SHORTEST_SECRET);
+        for secret in signing {
+            let secret = secret.expose_secret();
+            secrets.extend([secret, secret.trim_start_matches("whsec_")].map(str::to_owned));
+        }
+        let secrets = secrets.iter().map(|secret| normal(secret).into()).collect();
+        Self { secrets }
+    }
+
+    /// What the receiver said about a request for this outcome with this signature; `None` for what is no text.
+    pub fn clean(&self, said: &[u8], outcome: &Outcome, signature: Option<&str>) -> Option<String> {
+        let text = decoded(text(said)?);
+        let (pin, given) = (outcome.pin.as_str(), given(outcome));
+        // `v1,BASE64`, once for each secret.
+        let signatures = signature.unwrap_or_default().split([' ', ',']).filter(|part| part.len() >= LONG);
+        let of_request: Vec<String> =
+            signatures.chain([pin]).chain(given.iter().map(String::as_str)).map(normal).collect();
+        let fixed = self.secrets.iter().map(ExposeSecret::expose_secret);
+        Some(without(&text, fixed.chain(of_request.iter().map(String::as_str))))
+    }
+}
+
+/// The text of a body that may be cut off within a character; `None` for other encodings, in which nothing would be found.
+fn text(body: &[u8]) -> Option<&str> {
+    let text = match str::from_utf8(body) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_some() => return None,
+        Err(error) => str::from_utf8(body.get(..error.valid_up_to())?).ok()?,
+    };
+    (!text.contains('\0')).then_some(text)
+}
+
+/// What the submitter gave with the PIN: the reference, and every name, text and number of the metadata.
+fn given(outcome: &Outcome) -> Vec<String> {
+    let mut given = Vec::new();
+    let mut rest: Vec<Value> = match serde_json::from_str(&outcome.record) {
+        Ok(Value::Object(mut record)) => {
+            ["reference", "metadata"].into_iter().filter_map(|field| record.remove(field)).collect()
+        }
+        _ => Vec::new(),
+    };
+    while let Some(value) = rest.pop() {
+        match value {
+            Value::String(text) => given.push(text),
+            Value::Number(number) => given.push(number.to_string()),
+            Value::Array(values) => rest.extend(values),
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    given.push(name);
+                    rest.push(value);
+                }
+            }
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+    given
+}
+
+/// The text with every secret replaced. The secrets are [`normal`].
+fn without<'a>(text: &str, secrets: impl Iterator<Item = &'a str>) -> String {
+    // Of the same length as the text, byte by byte.
+    let normal_text = text.to_ascii_lowercase();
+    let mut hidden = vec![false; text.len()];
+    for secret in secrets.filter(|secret| !secret.is_empty()) {
+        for start in memmem::find_iter(normal_text.as_bytes(), secret) {
+            let end = start + secret.len();
+            if secret.len() >= LONG || is_word(&normal_text, start, end) {
+                hidden[start..end].fill(true);
+            }
+        }
+        if let Some(start) = cut_off(&normal_text, secret) {
+            hidden[start..].fill(true);
+        }
+    }
+    let mut clean = String::with_capacity(text.len());
+    let mut was_hidden = false;
+    for (at, character) in text.char_indices() {
+        match hidden[at] {
+            false => clean.push(character),
+            true if !was_hidden => clean.push_str(REPLACEMENT),
+            true => {}
+        }
+        was_hidden = hidden[at];
+    }
+    clean
+}
+
+fn is_word(text: &str, start: usize, end: usize) -> bool {
+    let touches = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    !touches(start.checked_sub(1).and_then(|before| bytes.get(before))) && !touches(bytes.get(end))
+}
+
+/// Where the beginning of a secret stands at the end of the text.
+fn cut_off(text: &str, secret: &str) -> Option<usize> {
+    let longest = secret.len().saturating_sub(1).min(text.len());
+    let length = (SHORTEST_SECRET..=longest).rev().find(|length| {
+        secret.as_bytes().get(..*length).is_some_and(|beginning| text.as_bytes().ends_with(beginning))
+    })?;
+    Some(text.len() - length)
+}
+
+/// A secret in the form in which it is looked for.
+fn normal(secret: &str) -> String {
+    decoded(secret).to_ascii_lowercase()
+}
+
+/// The text that is meant, whatever it was encoded for.
+fn decoded(text: &str) -> String {
+    let mut text = text.to_owned();
+    for _ in 0..MAX_DECODINGS {
+        let once = percent_decode_str(&without_html(&without_json(&text))).decode_utf8_lossy().into_owned();
+        if once == text {
+            break;
+        }
+        text = once;
+    }
+    text
+}
+
+/// The text with JSON's escapes (RFC 8259, section 7) replaced by what they mean.
+fn without_json(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        plain.push_str(&rest[..at]);
+        let escape = &rest[at..];
+        let mut chars = escape.chars();
+        let (character, length) = match chars.by_ref().nth(1) {
+            Some('u') => utf16(escape),
+            Some('n' | 'r' | 't' | 'b' | 'f') => (Some(' '), 2),
+            Some(character @ ('"' | '\\' | '/')) => (Some(character), 2),
+            _ => (None, 0),
+        };
+        match character {
+            Some(character) => {
+                plain.push(character);
+                rest = &escape[length..];
+            }
+            None => {
+                plain.push('\\');
+                rest = &escape[1..];
+            }
+        }
+    }
+    plain.push_str(rest);
+    plain
+}
+
+/// The character that `\uXXXX`, or two of them, stand for, and how many bytes they take.
+fn utf16(escape: &str) -> (Option<char>, usize) {
+    let unit = |at: usize| {
+        let digits = escape.get(at..)?.strip_prefix("\\u")?.get(..4)?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let units = unit(0).into_iter().chain(unit(6));
+    match char::decode_utf16(units).next() {
+        Some(Ok(character)) => (Some(character), 6 * character.len_utf16()),
+        _ => (None, 0),
+    }
+}
+
+/// The text with HTML's character references, numeric and of the characters that must be escaped, replaced by what they mean.
+fn without_html(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('&') {
+        plain.push_str(&rest[..at]);
+        let reference = rest[at + 1..].split_once(';').map(|(name, _)| name).filter(|name| name.len() <= 8);
+        let character = reference.and_then(|name| match name {
+            "amp" => Some('&'),
+            "lt" => Some('<'),
+            "gt" => Some('>'),
+            "quot" => Some('"'),
+            "apos" => Some('\''),
+            _ => {
+                let number = name.strip_prefix('#')?;
+                let hexadecimal =
+                    number.strip_prefix(['x', 'X']).map(|digits| u32::from_str_radix(digits, 16));
+                char::from_u32(hexadecimal.unwrap_or_else(|| number.parse()).ok()?)
+            }
+        });
+        match (character, reference) {
+            (Some(character), Some(name)) => {
+                plain.push(character);
+                rest = &rest[at + name.len() + 2..];
+            }
+            _ => {
+                plain.push('&');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    plain.push_str(rest);
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    const SIGNATURE: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+
+    fn clean(said: &str) -> String {
+        let url = "https://h.example/v1/services/T0%2BK3N/in?token=hunter2&to=a%2Fb+c".parse().unwrap();
+        let record = r#"{"seq":1,"id":"0193e6a0-0000-7000-8000-000000000001","pinId":"9C817C6F","reference":"order \"é\"",
+            "metadata":{"phone":"+44 7700 900123","n":[4711,true,null]},"status":"MESSAGE_DELIVERED"}"#;
+        let outcome = Outcome { seq: 1, pin: "9C817C6F".parse().unwrap(), record: record.into() };
+        Redactor::new(&url, &[SECRET.into()]).clean(said.as_bytes(), &outcome, Some(SIGNATURE)).unwrap()
+    }
+
+    #[test]
+    fn ordinary_words_of_the_receiver_stay() {
+        for said in [
+            "no such order: v1 is gone",
+            r#"{"error":"bad"}"#,
+            "100% of \\x & nothing & more; &#; &#x;",
+            "é\\u12",
+        ] {
+            assert_eq!(clean(said), said);
+        }
+    }
+
+    #[test]
+    fn what_was_sent_is_removed_however_it_is_written() {
+        for (said, expected) in [
+            (
+                "POST https://h.example/v1/services/T0%2BK3N/in?token=hunter2 failed",
+                "POST https://h.example***?token=*** failed",
+            ),
+            ("no T0+K3N here", "no *** here"),
+            ("no t0%2bk3n here", "no *** here"),
+            (r"no T0\u002BK3N here", "no *** here"),
+            (r"no T0\\u002bK3N here", "no *** here"),
+            ("no T0&#43;K3N, no T0&#x2B;K3N", "no ***, no ***"),
+            ("token=hunter2, to=a/b c, to=a%2Fb+c", "token=***, to=***, to=***"),
+            (r#"{"path":"\/v1\/services\/T0+K3N\/in"}"#, r#"{"path":"***"}"#),
+            ("hunter22 is another", "hunter22 is another"),
+            ("pin 9c817c6f of order \\\"\\u00e9\\\"", "pin *** of ***"),
+            ("phone +44 7700 900123 and 4711", "*** *** and ***"),
+            (SIGNATURE, "v1,***"),
+            ("g0hM9SsE%2BOTPJTGt%2FtmIKtSyZlE3uFJELVlNIOLJ1OE%3D", "***"),
+            (SECRET, "***"),
+            ("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "***"),
+        ] {
+            assert_eq!(clean(said), expected, "{said}");
+        }
+    }
+
+    #[test]
+    fn the_beginning_of_a_secret_where_the_text_was_cut_off_is_removed() {
+        assert_eq!(clean("the token is hunte"), "the token is ***");
+        assert_eq!(clean("signed g0hM9SsE+OTPJT"), "signed ***");
+    }
+
+    #[test]
+    fn what_is_no_text_is_not_told() {
+        let url = "https://h.example/".parse().unwrap();
+        let outcome = Outcome { seq: 1, pin: "A".parse().unwrap(), record: "{}".into() };
+        let clean = |said: &[u8]| Redactor::new(&url, &[]).clean(said, &outcome, None);
+        assert_eq!(clean(b"\x1f\x8b\x08"), None);
+        assert_eq!(clean(b"h\0u\0n\0"), None);
+        assert_eq!(clean("cut in é".as_bytes().split_last().unwrap().1).as_deref(), Some("cut in "));
+        assert_eq!(clean(b"a plan for A").as_deref(), Some("*** plan for ***"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_reveals_a_token_or_breaks_it(before: String, after: String, said: Vec<u8>) {
+            let text = clean(&format!("{before} hunter2 {after}"));
+            prop_assert!(!text.contains(" hunter2 "), "{text}");
+            let url = "https://h.example/hook/secret-token".parse().unwrap();
+            let outcome = Outcome { seq: 1, pin: "A".parse().unwrap(), record: "{}".into() };
+            let _ = Redactor::new(&url, &[]).clean(&said, &outcome, None);
+        }
+    }
+}
