@@ -12,6 +12,6 @@ mod waiting;
 
 pub use self::plan::{Holders, NodeId, Plan, plan};
 pub use self::registry::{Registered, Registry, Renewed, Report, Seen, View};
-pub use self::shared::{Cluster, Positions, Shared};
+pub use self::shared::{Cluster, Shared};
 pub use self::task::{Hints, State, Task};
 pub use self::waiting::Waiting;

@@ -11,12 +11,12 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::{Hints, Holders, Positions, Registered, Registry, Renewed, Report, Seen, Shared, View};
+use super::{Hints, Holders, Registered, Registry, Renewed, Report, Seen, Shared, View};
 use crate::pin::PinId;
 use crate::sinks::Health;
 use crate::slot::{SLOTS, Slots};
-use crate::store::postgres::{Hint, Lane, Membership, NodeRow, Questions, Registration};
-use crate::store::{Fate, InFlight, Orphan, Outcome, Unavailable, Writer};
+use crate::store::postgres::{Hint, Membership, NodeRow, Questions, Registration};
+use crate::store::{Fate, InFlight, Orphan, Unavailable, Writer};
 
 /// How long after an error it is listened again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
@@ -120,25 +120,6 @@ impl Shared for Questions {
 
     async fn fates(&self, pins: &[PinId]) -> Result<Vec<Fate>, Unavailable> {
         Questions::fates(self, pins).await
-    }
-
-    async fn before_last(&self, count: u32) -> Result<Positions, Unavailable> {
-        let lanes = Questions::before_last(self, count).await?;
-        Ok(Positions { of: lanes.into_iter().map(|lane| (lane.node, lane.seq)).collect(), others: 0 })
-    }
-
-    async fn outcomes_after(
-        &self,
-        positions: &mut Positions,
-        limit: u32,
-    ) -> Result<Vec<Outcome>, Unavailable> {
-        let places: Vec<Lane> = positions.of.iter().map(|(&node, &seq)| Lane { node, seq }).collect();
-        let outcomes = Questions::outcomes_after(self, &places, positions.others, limit).await?;
-        let told = |(node, outcome): (i32, Outcome)| {
-            positions.of.insert(node, outcome.seq);
-            outcome
-        };
-        Ok(outcomes.into_iter().map(told).collect())
     }
 }
 

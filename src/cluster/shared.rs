@@ -1,15 +1,14 @@
 //! Questions about all nodes' PINs, at any node.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::waiting::Wait;
-use super::{NodeId, State, View};
+use super::{State, View};
 use crate::pin::PinId;
-use crate::store::{Fate, Outcome, Unavailable};
+use crate::store::{Fate, Unavailable};
 
 /// What a shared store tells beyond what every store does.
 #[async_trait]
@@ -19,25 +18,6 @@ pub trait Shared: Send + Sync + 'static {
 
     /// What became of these PINs, all at one moment, in their order.
     async fn fates(&self, pins: &[PinId]) -> Result<Vec<Fate>, Unavailable>;
-
-    /// Where every node's part of the outbox stands before the newest `count` outcomes of them all.
-    async fn before_last(&self, count: u32) -> Result<Positions, Unavailable>;
-
-    /// At most `limit` outcomes behind these positions, by `seq`, which moves the positions behind them.
-    async fn outcomes_after(
-        &self,
-        positions: &mut Positions,
-        limit: u32,
-    ) -> Result<Vec<Outcome>, Unavailable>;
-}
-
-/// How far somebody has read each node's part of the outbox. One `seq` would not do: a node may commit a lower one
-/// than another did before.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Positions {
-    pub of: BTreeMap<NodeId, i64>,
-    /// Of nodes that came later.
-    pub others: i64,
 }
 
 /// All nodes, as one of them is asked about them. Cheap to clone.

@@ -122,7 +122,7 @@ mod tests {
 
     use async_trait::async_trait;
 
-    use super::super::{Positions, View};
+    use super::super::View;
     use super::*;
     use crate::store::{Outcome, Unavailable};
 
@@ -147,14 +147,6 @@ mod tests {
             }
             let ended = self.ended.lock().unwrap();
             Ok(pins.iter().map(|pin| ended.get(pin).cloned().unwrap_or(Fate::InFlight)).collect())
-        }
-
-        async fn before_last(&self, _: u32) -> Result<Positions, Unavailable> {
-            unreachable!()
-        }
-
-        async fn outcomes_after(&self, _: &mut Positions, _: u32) -> Result<Vec<Outcome>, Unavailable> {
-            unreachable!()
         }
     }
 

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::help;
 use super::migrate_store::MigrateStoreArgs;
+use super::protocol::Start;
 use super::upkeep_cli::{DeadLetters, ReplayArgs, Sinks};
 use crate::outcome::Metadata;
 use crate::pin::PinId;
@@ -207,9 +208,12 @@ pub struct TailArgs {
     /// How many of the newest
     #[arg(short = 'n', long = "last", value_name = "N", default_value_t = 10)]
     pub last: u64,
-    /// All from this seq on, instead
-    #[arg(long, value_name = "SEQ", conflicts_with = "last")]
-    pub from: Option<i64>,
+    /// All from this seq, or from behind this position, instead
+    #[arg(long, value_name = "SEQ|POSITION", conflicts_with = "last", value_parser = start)]
+    pub from: Option<Start>,
+    /// Print positions among the outcomes, as JSON: with the last one as --from, a later tail has neither gap nor double
+    #[arg(long)]
+    pub positions: bool,
     #[command(flatten)]
     pub link: Link,
 }
@@ -240,6 +244,15 @@ pub struct ManArgs {
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{error}; a duration has its unit, such as 30s, 10m or 2h"))
+}
+
+/// What begins like a position is the daemon's to read.
+fn start(text: &str) -> Result<Start, String> {
+    match text.parse() {
+        Ok(seq) => Ok(Start::Seq(seq)),
+        Err(_) if text.starts_with('p') => Ok(Start::Position(text.to_owned())),
+        Err(_) => Err("write a seq, such as 1200, or a position that --positions printed".to_owned()),
+    }
 }
 
 /// A duration that is passed on as it was written.

@@ -155,12 +155,12 @@ impl Client {
         self.lines.tailed()
     }
 
-    /// The first seq that no outcome has yet.
-    pub async fn next_seq(&mut self) -> Result<i64, ClientError> {
-        self.send(&Request::Tail { from: None, last: Some(0), follow: false }).await?;
+    /// The position behind all outcomes that there are.
+    pub async fn newest_position(&mut self) -> Result<String, ClientError> {
+        self.send(&Request::Tail { from: None, last: Some(0), follow: false, positions: false }).await?;
         loop {
-            if let (Tailed::End { next }, _) = self.tailed_due().await? {
-                return Ok(next);
+            if let (Tailed::End { position }, _) = self.tailed_due().await? {
+                return Ok(position);
             }
         }
     }

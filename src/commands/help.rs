@@ -89,13 +89,14 @@ Exit status: 1 if the daemon does not know some PIN.";
 
 pub const TAIL: &str = "\
 A line is the outcome record that every sink gets. With -f the daemon may restart: no outcome is left out or \
-printed twice.
+printed twice. What store.retention removed before it could be printed is told on stderr. Where several nodes share \
+the PINs, a later tail goes on without a gap from a position, not from a seq.
 
 Examples:
   pinwatch tail
   pinwatch tail -f -n 0
   pinwatch tail --from 1200 --json > outcomes.jsonl
-  pinwatch tail -f | jq -r 'select(.delivered == false) | .pinId'";
+  pinwatch tail --from 0 --positions | jq -r 'select(.position) | .position'";
 
 pub const DEAD_LETTERS: &str = "\
 A dead letter is an outcome that a sink refused for good, or did not take within its max_age. It is kept until \

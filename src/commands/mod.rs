@@ -94,7 +94,10 @@ fn dispatch(Cli { globals, command }: Cli) -> Result<Exit, CommandError> {
         Command::Cancel(args) => {
             client_runtime()?.block_on(cancel::run(&socket(&args.link)?, &args, output()))
         }
-        Command::Tail(args) => client_runtime()?.block_on(tail::run(&socket(&args.link)?, &args, output())),
+        Command::Tail(args) => {
+            let output = Output::new(globals.json || args.positions);
+            client_runtime()?.block_on(tail::run(&socket(&args.link)?, &args, output))
+        }
         Command::DeadLetters(DeadLetters::List(args)) => {
             client_runtime()?.block_on(dead_letters::list(&socket(&args.link)?, &args, output()))
         }

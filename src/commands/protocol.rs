@@ -27,13 +27,16 @@ pub enum Request<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         after: Option<&'a str>,
     },
-    /// Outcome records from `from` on, or the `last` ones that there are.
+    /// Outcome records from `from` on, or the `last` ones that there are; with `positions` also lines that tell how far
+    /// that is.
     Tail {
         #[serde(skip_serializing_if = "Option::is_none")]
-        from: Option<i64>,
+        from: Option<&'a Start>,
         #[serde(skip_serializing_if = "Option::is_none")]
         last: Option<u64>,
         follow: bool,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        positions: bool,
     },
     DeadLetters {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,6 +66,15 @@ pub enum Request<'a> {
     Stats,
     Nodes,
     Ping,
+}
+
+/// Where a tail begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Start {
+    Seq(i64),
+    /// Text that only the daemon can read.
+    Position(String),
 }
 
 /// Which outcomes are meant.
@@ -326,11 +338,21 @@ pub struct Record {
     pub polls: Option<u64>,
 }
 
-/// One line of a tail: an outcome record, or the end of those that there are.
+/// One line of a tail.
 #[derive(Debug, PartialEq)]
 pub enum Tailed {
     Record(Box<Record>),
-    End { next: i64 },
+    /// All so far is up to here.
+    Position(String),
+    /// Outcomes with a seq from one to the other were removed before they were read.
+    Removed {
+        from: i64,
+        to: i64,
+    },
+    /// There are no more.
+    End {
+        position: String,
+    },
 }
 
 impl Tailed {
@@ -342,8 +364,15 @@ impl Tailed {
             ok: Option<bool>,
         }
         #[derive(Deserialize)]
-        struct End {
-            next: i64,
+        #[serde(untagged)]
+        enum Notice {
+            Removed { removed: Range },
+            Position { position: String, end: Option<bool> },
+        }
+        #[derive(Deserialize)]
+        struct Range {
+            from: i64,
+            to: i64,
         }
         #[derive(Deserialize)]
         struct Refused {
@@ -351,7 +380,11 @@ impl Tailed {
         }
         Ok(match serde_json::from_slice::<Kind>(line)?.ok {
             None => Ok(Self::Record(serde_json::from_slice(line)?)),
-            Some(true) => Ok(Self::End { next: serde_json::from_slice::<End>(line)?.next }),
+            Some(true) => Ok(match serde_json::from_slice(line)? {
+                Notice::Removed { removed: Range { from, to } } => Self::Removed { from, to },
+                Notice::Position { position, end: Some(true) } => Self::End { position },
+                Notice::Position { position, .. } => Self::Position(position),
+            }),
             Some(false) => Err(serde_json::from_slice::<Refused>(line)?.error),
         })
     }
@@ -379,8 +412,15 @@ mod tests {
         );
         assert_eq!(line(&Request::Show { pin_id: "9C81" }), "{\"op\":\"show\",\"pinId\":\"9C81\"}\n");
         assert_eq!(
-            line(&Request::Tail { from: None, last: Some(10), follow: false }),
+            line(&Request::Tail { from: None, last: Some(10), follow: false, positions: false }),
             "{\"op\":\"tail\",\"last\":10,\"follow\":false}\n"
+        );
+        let tail =
+            |start| line(&Request::Tail { from: Some(start), last: None, follow: true, positions: true });
+        assert_eq!(tail(&Start::Seq(7)), "{\"op\":\"tail\",\"from\":7,\"follow\":true,\"positions\":true}\n");
+        assert_eq!(
+            tail(&Start::Position("p7".into())),
+            "{\"op\":\"tail\",\"from\":\"p7\",\"follow\":true,\"positions\":true}\n"
         );
         assert_eq!(line(&Request::Stats), "{\"op\":\"stats\"}\n");
         assert_eq!(
@@ -398,10 +438,18 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_line_is_a_record_or_the_end_or_a_refusal() {
+    fn a_tail_line_is_a_record_or_tells_of_the_stream_or_is_a_refusal() {
         assert_eq!(
-            Tailed::parse(br#"{"ok":true,"end":true,"next":7}"#).unwrap(),
-            Ok(Tailed::End { next: 7 })
+            Tailed::parse(br#"{"ok":true,"end":true,"next":7,"position":"p6"}"#).unwrap(),
+            Ok(Tailed::End { position: "p6".into() })
+        );
+        assert_eq!(
+            Tailed::parse(br#"{"ok":true,"position":"p6"}"#).unwrap(),
+            Ok(Tailed::Position("p6".into()))
+        );
+        assert_eq!(
+            Tailed::parse(br#"{"ok":true,"removed":{"from":2,"to":6}}"#).unwrap(),
+            Ok(Tailed::Removed { from: 2, to: 6 })
         );
         let record = br#"{"seq":6,"id":"x","pinId":"9C81","outcome":"rejected","delivered":null,"error":"no","new":[1]}"#;
         let Ok(Tailed::Record(record)) = Tailed::parse(record).unwrap() else { panic!("not a record") };

@@ -33,8 +33,8 @@ pub async fn run(socket: &Path, args: SubmitArgs, output: Output) -> Result<Exit
     let has_rows = matches!(source, Source::Arguments(_)) && !output.is_json();
     let mut client = Client::connect(socket).await?;
     let results = if wait {
-        // The seq before the first PIN is submitted: none of their outcomes is before it.
-        Results::Outcomes(Watch::from(client.next_seq().await?, output))
+        // The position before the first PIN is submitted: none of their outcomes is before it.
+        Results::Outcomes(Watch::from(client.newest_position().await?, output))
     } else {
         Results::Answers { output, rows: has_rows.then(Vec::new) }
     };

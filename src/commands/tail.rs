@@ -1,8 +1,10 @@
 //! `pinwatch tail`: outcome records as they are, the newest or all from one on.
 //!
-//! Promises with `-f` that no record is left out or printed twice, also over restarts of the daemon: it
-//! always asks for the seq after the last that it printed, and never prints a smaller one.
+//! Promises with `-f` that no record is left out or printed twice, also over restarts of the daemon and whatever node
+//! finds an outcome: it goes on from the last position that it was told, and knows what it printed since. What was
+//! removed before it could be printed is told on stderr.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::cli::TailArgs;
@@ -10,18 +12,25 @@ use super::client::{Client, ClientError};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::human::OutcomeRows;
-use super::output::Output;
-use super::protocol::{Record, Request, Tailed};
+use super::output::{Output, note};
+use super::protocol::{Record, Request, Start, Tailed};
 use super::reconnect::Reconnect;
 
 pub async fn run(socket: &Path, args: &TailArgs, output: Output) -> Result<Exit, CommandError> {
     let mut client = Client::connect(socket).await?;
-    let mut tail = Tail { next: args.from, rows: OutcomeRows::new(32), output };
+    let mut tail = Tail {
+        start: args.from.clone(),
+        printed: HashSet::new(),
+        again: HashSet::new(),
+        rows: OutcomeRows::new(32),
+        output,
+    };
     let mut reconnect = Reconnect::new();
     loop {
         match tail.session(&mut client, args).await {
             Err(CommandError::Client(error)) if args.follow && error.is_lost() => {
                 tail.output.flush()?;
+                tail.again.extend(tail.printed.drain());
                 drop(client);
                 client = reconnect.again(socket, &error).await;
             }
@@ -34,8 +43,12 @@ pub async fn run(socket: &Path, args: &TailArgs, output: Output) -> Result<Exit,
 }
 
 struct Tail {
-    /// The first seq that was not printed; none while that is "of the newest".
-    next: Option<i64>,
+    /// The last position that was told, or where to begin; none is "at the newest".
+    start: Option<Start>,
+    /// The seqs of what was printed since that position: a page of the daemon's.
+    printed: HashSet<i64>,
+    /// What an earlier session printed since that position, and this one will send once more.
+    again: HashSet<i64>,
     rows: OutcomeRows,
     output: Output,
 }
@@ -43,39 +56,47 @@ struct Tail {
 impl Tail {
     /// Prints what there is, then follows if that is wanted.
     async fn session(&mut self, client: &mut Client, args: &TailArgs) -> Result<(), CommandError> {
-        let last = self.next.is_none().then_some(args.last);
-        client.send(&Request::Tail { from: self.next, last, follow: false }).await?;
-        loop {
-            match client.tailed_due().await? {
-                (Tailed::Record(record), line) => self.print(&record, line)?,
-                (Tailed::End { next }, _) => {
-                    // With no outcome at all, only this says where to go on.
-                    self.next = self.next.max(Some(next));
-                    break;
-                }
-            }
-        }
-        if !args.follow {
-            return Ok(());
-        }
-        client.send(&Request::Tail { from: self.next, last: None, follow: true }).await?;
+        let last = self.start.is_none().then_some(args.last);
+        let request = Request::Tail { from: self.start.as_ref(), last, follow: args.follow, positions: true };
+        client.send(&request).await?;
+        let mut is_answered = false;
         loop {
             if !client.has_next() {
                 self.output.flush()?;
             }
-            match client.tailed().await? {
-                (Tailed::Record(record), line) => self.print(&record, line)?,
+            // The first line is due now, and so is everything that is there already.
+            let (tailed, line) = match is_answered && args.follow {
+                true => client.tailed().await?,
+                false => client.tailed_due().await?,
+            };
+            is_answered = true;
+            match tailed {
+                Tailed::Record(record) => self.print(&record, line)?,
+                Tailed::Position(position) => {
+                    if args.positions {
+                        self.output.json(line)?;
+                    }
+                    self.start = Some(Start::Position(position));
+                    self.printed.clear();
+                }
+                Tailed::Removed { from, to } => {
+                    self.output.flush()?;
+                    note(format_args!(
+                        "outcomes from seq {from} to {to} are missing here: store.retention removed them before they were read"
+                    ));
+                }
                 // A tail that follows has no end but that of the daemon.
-                (Tailed::End { .. }, _) => return Err(ClientError::Closed.into()),
+                Tailed::End { .. } if args.follow => return Err(ClientError::Closed.into()),
+                Tailed::End { .. } => return Ok(()),
             }
         }
     }
 
     fn print(&mut self, record: &Record, line: &[u8]) -> Result<(), CommandError> {
-        if self.next.is_some_and(|next| record.seq < next) {
+        let came_before = self.again.remove(&record.seq);
+        if !self.printed.insert(record.seq) || came_before {
             return Ok(());
         }
-        self.next = Some(record.seq.saturating_add(1));
         if self.output.is_json() { self.output.json(line) } else { self.output.text(&self.rows.row(record)) }
     }
 }

@@ -1,9 +1,10 @@
 //! Waiting for the outcomes of a set of PINs, over restarts of the daemon.
 //!
-//! One tail from a seq known beforehand, rather than a `wait` for each PIN: one connection whatever the
-//! number, outcomes in the order in which they come, and after a restart it goes on where it was. The seq is
+//! One tail from a position known beforehand, rather than a `wait` for each PIN: one connection whatever the
+//! number, outcomes in the order in which they come, and after a restart it goes on where it was. The position is
 //! taken before anything is asked about a PIN, so an outcome that comes in between is in the tail. After each
-//! reconnection all PINs are asked about once more: one that the daemon no longer knows will never come.
+//! reconnection, and where outcomes were removed before the tail came to them, all PINs are asked about once more: one
+//! that the daemon no longer knows will never come.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -18,7 +19,7 @@ use super::exit::Exit;
 use super::human::{self, OutcomeRows};
 use super::output::Output;
 use super::progress::Progress;
-use super::protocol::{Record, Request, Shown, Story, Tailed};
+use super::protocol::{Record, Request, Shown, Start, Story, Tailed};
 use super::reconnect::Reconnect;
 
 /// PINs that are named in a message; of the others only the number is told.
@@ -27,9 +28,9 @@ const NAMED: usize = 20;
 /// A set of PINs whose outcomes are waited for.
 pub struct Watch {
     waiting: HashSet<Box<str>>,
-    /// The first seq that was not seen yet; none before the first session.
-    next: Option<i64>,
-    /// Whether PINs may have finished before `next`, or be unknown.
+    /// All up to here was seen; none before the first session.
+    position: Option<Start>,
+    /// Whether PINs may have finished before `position`, or be unknown.
     needs_check: bool,
     has_undelivered: bool,
     unknown: u64,
@@ -47,15 +48,15 @@ impl Watch {
         Self { needs_check: true, rows: OutcomeRows::new(width), waiting, ..Self::new(None, output) }
     }
 
-    /// Will wait for PINs that are added while they are submitted, after `next` was asked for.
-    pub fn from(next: i64, output: Output) -> Self {
-        Self::new(Some(next), output)
+    /// Will wait for PINs that are added while they are submitted, after `position` was asked for.
+    pub fn from(position: String, output: Output) -> Self {
+        Self::new(Some(Start::Position(position)), output)
     }
 
-    fn new(next: Option<i64>, output: Output) -> Self {
+    fn new(position: Option<Start>, output: Output) -> Self {
         Self {
             waiting: HashSet::new(),
-            next,
+            position,
             needs_check: false,
             has_undelivered: false,
             unknown: 0,
@@ -138,14 +139,17 @@ impl Watch {
                     client = reconnect.again(path, &error).await;
                     self.needs_check = true;
                 }
+                // The tail has the connection.
+                Ok(()) if self.needs_check => client = Client::connect(path).await?,
                 end => return end,
             }
         }
     }
 
+    /// Ends when nobody is waited for any more, or when PINs are to be asked about.
     async fn session(&mut self, client: &mut Client) -> Result<(), CommandError> {
-        if self.next.is_none() {
-            self.next = Some(client.next_seq().await?);
+        if self.position.is_none() {
+            self.position = Some(Start::Position(client.newest_position().await?));
         }
         if self.needs_check {
             self.check(client).await?;
@@ -154,16 +158,24 @@ impl Watch {
         if self.waiting.is_empty() {
             return Ok(());
         }
-        client.send(&Request::Tail { from: self.next, last: None, follow: true }).await?;
+        let from = self.position.as_ref();
+        client.send(&Request::Tail { from, last: None, follow: true, positions: true }).await?;
         while !self.waiting.is_empty() {
             if !client.has_next() {
                 self.output.flush()?;
             }
             match client.tailed().await? {
                 (Tailed::Record(record), line) => {
-                    self.next = Some(record.seq.saturating_add(1));
                     if self.waiting.contains(record.pin_id.as_str()) {
                         self.take(&record, line)?;
+                    }
+                }
+                (Tailed::Removed { .. }, _) => self.needs_check = true,
+                (Tailed::Position(position), _) => {
+                    self.position = Some(Start::Position(position));
+                    // Only here, so that what was removed is behind it.
+                    if self.needs_check {
+                        return Ok(());
                     }
                 }
                 // A tail that follows has no end but that of the daemon.

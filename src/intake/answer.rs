@@ -16,7 +16,7 @@ use crate::outcome::{Delivery, Ending, Metadata, Submission, deciding, rfc3339};
 use crate::pin::PinId;
 use crate::schedule::{Live, Next, Stats};
 use crate::sinks::SinkHealth;
-use crate::store::{AtSink, DeadLetter, Outcome, Page, Record, Submitted};
+use crate::store::{AtSink, DeadLetter, Outcome, Page, Position, Record, Submitted};
 use crate::text::json_line;
 
 /// The answer to anything that is refused.
@@ -79,9 +79,20 @@ pub fn pong() -> String {
     line(&serde_json::json!({"ok": true, "version": env!("CARGO_PKG_VERSION")}))
 }
 
-/// The end of a tail that does not follow; `next` is where to go on from.
-pub fn tail_end(next: i64) -> String {
-    line(&serde_json::json!({"ok": true, "end": true, "next": next}))
+/// The end of a tail that does not follow. `next`, the `seq` to go on from, is for clients that know no positions.
+pub fn tail_end(position: &Position) -> String {
+    let next = position.highest().saturating_add(1);
+    line(&serde_json::json!({"ok": true, "end": true, "next": next, "position": position.to_string()}))
+}
+
+/// Between the records of a tail: they are all up to here.
+pub fn tail_position(position: &Position) -> String {
+    line(&serde_json::json!({"ok": true, "position": position.to_string()}))
+}
+
+/// Between the records of a tail: outcomes from one `seq` to another were removed before they were read.
+pub fn tail_removed(from: i64, to: i64) -> String {
+    line(&serde_json::json!({"ok": true, "removed": {"from": from, "to": to}}))
 }
 
 /// A sink's state for one PIN.

@@ -229,7 +229,7 @@ impl Connection<'_> {
             Request::Show(pin) => self.reply(in_time(self.show(pin))).await,
             Request::Wait { pin, timeout } => self.reply(self.wait(pin, timeout)).await,
             Request::List { limit, after } => self.reply(in_time(self.list(limit, &after))).await,
-            Request::Tail { start, follow } => self.tail(start, follow).await,
+            Request::Tail { start, follow, positions } => self.tail(start, follow, positions).await,
             Request::DeadLetters { sink, which, after, limit } => {
                 let letters = upkeep::dead_letters(self.services, sink.as_deref(), which, &after, limit);
                 self.reply(in_time(letters)).await

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use crate::config::YEAR;
 use crate::outcome::Metadata;
 use crate::pin::PinId;
+use crate::store::{InvalidPosition, Position};
 
 /// How deep metadata may be nested: nobody who reads the outcome later should stumble over it.
 const MAX_METADATA_DEPTH: usize = 32;
@@ -25,13 +26,38 @@ pub enum Request {
     Submit(Submit),
     Show(PinId),
     Cancel(PinId),
-    Wait { pin: PinId, timeout: Option<Duration> },
-    List { limit: u32, after: String },
-    Tail { start: TailStart, follow: bool },
-    DeadLetters { sink: Option<String>, which: Option<Which>, after: DeadLetterToken, limit: u32 },
-    Replay { sink: String, which: Which, only_dead: bool },
-    Drop { sink: String, which: Which },
-    ForgetSink { sink: String },
+    Wait {
+        pin: PinId,
+        timeout: Option<Duration>,
+    },
+    List {
+        limit: u32,
+        after: String,
+    },
+    /// `positions`: lines that tell where the client is, and what it has missed, are wanted among the records.
+    Tail {
+        start: TailStart,
+        follow: bool,
+        positions: bool,
+    },
+    DeadLetters {
+        sink: Option<String>,
+        which: Option<Which>,
+        after: DeadLetterToken,
+        limit: u32,
+    },
+    Replay {
+        sink: String,
+        which: Which,
+        only_dead: bool,
+    },
+    Drop {
+        sink: String,
+        which: Which,
+    },
+    ForgetSink {
+        sink: String,
+    },
     Stats,
     Nodes,
     Ping,
@@ -49,10 +75,12 @@ pub struct Submit {
 }
 
 /// Where a tail begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TailStart {
     /// At this `seq`.
     From(i64),
+    /// Behind what was read.
+    At(Position),
     /// At the newest so many.
     Last(u32),
 }
@@ -88,6 +116,7 @@ pub enum Code {
     AtCapacity,
     ShuttingDown,
     StoreUnavailable,
+    Removed,
     Timeout,
 }
 
@@ -103,6 +132,7 @@ impl Code {
             Self::AtCapacity => "at_capacity",
             Self::ShuttingDown => "shutting_down",
             Self::StoreUnavailable => "store_unavailable",
+            Self::Removed => "removed",
             Self::Timeout => "timeout",
         }
     }
@@ -131,13 +161,23 @@ struct Wire<'a> {
     timeout: Option<Cow<'a, str>>,
     limit: Option<u32>,
     after: Option<String>,
-    from: Option<i64>,
+    #[serde(borrow)]
+    from: Option<From<'a>>,
     to: Option<i64>,
     dead: Option<bool>,
     #[serde(borrow)]
     sink: Option<Cow<'a, str>>,
     last: Option<u32>,
     follow: Option<bool>,
+    positions: Option<bool>,
+}
+
+/// Where something begins.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "\"from\" is a seq, or for tail what an answer gave as \"position\"")]
+enum From<'a> {
+    Seq(i64),
+    Position(#[serde(borrow)] Cow<'a, str>),
 }
 
 /// Reads one line, without its newline: a bare PIN ID, or a JSON object with `op`.
@@ -186,14 +226,16 @@ fn parse_object(line: &[u8]) -> Result<Request, Refusal> {
         },
         "list" => Request::List { limit: wire.limit(), after: wire.after.clone().unwrap_or_default() },
         "tail" => Request::Tail {
-            start: match (wire.from, wire.last) {
+            start: match (&wire.from, wire.last) {
                 (Some(_), Some(_)) => {
                     return Err(Code::InvalidRequest.because("\"from\" and \"last\" exclude each other"));
                 }
-                (Some(from), None) => TailStart::From(from),
+                (Some(From::Seq(seq)), None) => TailStart::From(*seq),
+                (Some(From::Position(text)), None) => TailStart::At(position(text)?),
                 (None, last) => TailStart::Last(last.unwrap_or(0)),
             },
             follow: wire.follow.unwrap_or(false),
+            positions: wire.positions.unwrap_or(false),
         },
         "dead_letters" => Request::DeadLetters {
             sink: wire.sink.as_deref().map(str::to_owned),
@@ -244,9 +286,9 @@ impl Wire<'_> {
     }
 
     fn which(&self) -> Result<Which, Refusal> {
-        match (self.pin_id.is_some(), self.from, self.to) {
+        match (self.pin_id.is_some(), &self.from, self.to) {
             (true, None, None) => Ok(Which::Pin(self.pin()?)),
-            (false, Some(from), Some(to)) if from <= to => Ok(Which::Range(from, to)),
+            (false, Some(From::Seq(from)), Some(to)) if *from <= to => Ok(Which::Range(*from, to)),
             _ => Err(Code::InvalidRequest
                 .because("say which outcomes: \"pinId\", or \"from\" and \"to\", two seqs in their order")),
         }
@@ -270,6 +312,7 @@ impl Wire<'_> {
             ("sink", self.sink.is_some(), &["dead_letters", "replay", "drop", "forget_sink"]),
             ("last", self.last.is_some(), &["tail"]),
             ("follow", self.follow.is_some(), &["tail"]),
+            ("positions", self.positions.is_some(), &["tail"]),
         ];
         match given.iter().find(|(_, is_given, ops)| *is_given && !ops.contains(&op)) {
             Some((field, ..)) => {
@@ -284,6 +327,12 @@ impl Wire<'_> {
 fn dead_letter_token(text: &str) -> Result<DeadLetterToken, Refusal> {
     let parts = text.rsplit_once('/').and_then(|(sink, seq)| Some((sink.to_owned(), seq.parse().ok()?)));
     parts.ok_or_else(|| Code::InvalidRequest.because("\"after\" is not what an answer gave as \"next\""))
+}
+
+fn position(text: &str) -> Result<Position, Refusal> {
+    text.parse().map_err(|error: InvalidPosition| {
+        Code::InvalidRequest.because(format!("\"from\" is neither a seq nor a position: {error}"))
+    })
 }
 
 fn pin_id(text: &str) -> Result<PinId, Refusal> {

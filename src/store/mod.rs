@@ -5,6 +5,7 @@
 //! Knows nothing of polls or sinks, and sees no poll that did not end a PIN: disk work grows with PINs.
 
 pub mod migrate;
+mod position;
 pub mod postgres;
 mod reads;
 mod rows;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use thiserror::Error;
 
+pub use position::{InvalidPosition, ONLY_LANE, Position, Stretch};
 pub use reads::{PAGE_BYTES, Page, Reads, SMALL_RECORD, Store};
 pub use sqlite::{OpenError, Unloaded, open as open_sqlite};
 pub use transaction::{Applied, ClusterApplied, ClusterWork, Orphan, Transaction, Writes};

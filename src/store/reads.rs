@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{AtSink, DeadLetter, Failed, InFlight, Outcome, SavedBrake, Unavailable};
+use super::{AtSink, DeadLetter, Failed, InFlight, Outcome, Position, SavedBrake, Stretch, Unavailable};
 use crate::outcome::Submission;
 use crate::pin::PinId;
 
@@ -70,8 +70,12 @@ pub trait Reads: Send + Sync {
     /// At most `limit` outcomes after `seq`, oldest first; fewer where they are large ([`PAGE_BYTES`]).
     async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable>;
 
-    /// The `seq` before the newest `count` outcomes, for reading on from there.
-    async fn seq_before_last(&self, count: u32) -> Result<i64, Unavailable>;
+    /// At most `limit` outcomes of all nodes behind a position, fewer where they are large ([`PAGE_BYTES`]); and what was
+    /// removed there.
+    async fn stretch(&self, position: &Position, limit: u32) -> Result<Stretch, Unavailable>;
+
+    /// The position before the newest `count` outcomes of all nodes. What is committed later is behind it.
+    async fn before_last(&self, count: u32) -> Result<Position, Unavailable>;
 
     /// The first `seq` of any outcome, whoever found it, that is not before this one.
     async fn first_seq_from(&self, seq: i64) -> Result<Option<i64>, Unavailable>;

@@ -181,7 +181,7 @@ fn a_reader_that_has_enough_ends_tail_quietly_and_with_0() {
         for seq in 0..5000 {
             client.say(record(seq, "9C81", None));
         }
-        client.say(end(5000));
+        client.say(end("behind all"));
     });
     let mut tail = Command::new(env!("CARGO_BIN_EXE_pinwatch"))
         .args(["tail", "-n", "5000", "--socket"])

@@ -94,9 +94,9 @@ impl Connection {
         self
     }
 
-    /// Answers the question for the newest seq, which clients that wait ask first.
-    pub fn tell_next_seq(&mut self, next: i64) -> &mut Self {
-        self.expect(json!({"op": "tail", "last": 0, "follow": false})).say(end(next))
+    /// Answers the question for the newest position, which clients that wait ask first.
+    pub fn tell_position(&mut self, position: &str) -> &mut Self {
+        self.expect(json!({"op": "tail", "last": 0, "follow": false})).say(end(position))
     }
 
     /// Waits until the client hangs up.
@@ -105,12 +105,16 @@ impl Connection {
     }
 }
 
-pub fn end(next: i64) -> Value {
-    json!({"ok": true, "end": true, "next": next})
+pub fn end(position: &str) -> Value {
+    json!({"ok": true, "end": true, "next": 0, "position": position})
 }
 
-pub fn follow(from: i64) -> Value {
-    json!({"op": "tail", "from": from, "follow": true})
+pub fn position(position: &str) -> Value {
+    json!({"ok": true, "position": position})
+}
+
+pub fn follow(position: &str) -> Value {
+    json!({"op": "tail", "from": position, "follow": true, "positions": true})
 }
 
 pub fn error(code: &str) -> Value {

@@ -9,7 +9,7 @@ use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::{Value, json};
 
-use crate::fake::{Connection, Fake, end, error, follow, record};
+use crate::fake::{Connection, Fake, end, error, follow, position, record};
 use crate::pinwatch;
 
 /// Answers `show` for PINs that are in flight.
@@ -28,36 +28,40 @@ fn seqs(stdout: &[u8]) -> Vec<i64> {
 }
 
 #[test]
-fn tail_follows_over_a_restart_without_gap_or_double() {
+fn tail_follows_over_restarts_without_gap_or_double_in_whatever_order_seqs_come() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
         client
-            .expect(json!({"op": "tail", "last": 10, "follow": false}))
+            .expect(json!({"op": "tail", "last": 10, "follow": true, "positions": true}))
+            .say(position("start"))
             .say(record(4, "a", None))
-            .say(end(5))
-            .expect(follow(5))
-            .say(record(5, "b", None))
-            .say(record(8, "c", None))
+            .say(position("behind a"))
+            .say(record(8, "b", None))
+            .say(record(5, "c", None))
             // Cut off in the middle of a record, which the next daemon sends whole.
             .say_raw("{\"seq\":9,\"pinId\":");
         drop(client);
         let socket = socket.restart();
+        let mut client = socket.accept();
+        client
+            .expect(follow("behind a"))
+            .say(position("behind a"))
+            // Of those behind the last position some come again, and one that another node committed late.
+            .say(record(3, "late", None))
+            .say(record(8, "b", None))
+            .say(error("shutting_down"));
+        client.until_gone();
         socket
             .accept()
-            .expect(json!({"op": "tail", "from": 9, "follow": false}))
-            // A daemon that repeats itself.
-            .say(record(8, "c", None))
+            .expect(follow("behind a"))
+            .say(position("behind a"))
+            .say(record(3, "late", None))
+            .say(record(8, "b", None))
+            .say(position("behind b"))
+            .say(record(5, "c", None))
             .say(record(9, "d", None))
-            .say(end(10))
-            .expect(follow(10))
-            .say(error("shutting_down"))
-            .until_gone();
-        socket
-            .accept()
-            .expect(json!({"op": "tail", "from": 10, "follow": false}))
-            .say(end(10))
-            .expect(follow(10))
-            .say(record(11, "e", None))
+            .say(position("behind d"))
+            .say(record(1, "e", None))
             .until_gone();
     });
     let mut tail = Command::new(env!("CARGO_BIN_EXE_pinwatch"))
@@ -71,24 +75,72 @@ fn tail_follows_over_a_restart_without_gap_or_double() {
     let stdout = BufReader::new(tail.stdout.take().unwrap());
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-    let lines: Vec<_> = (0..5).map_while(|_| receiver.recv_timeout(Duration::from_secs(20)).ok()).collect();
+    let lines: Vec<_> = (0..6).map_while(|_| receiver.recv_timeout(Duration::from_secs(20)).ok()).collect();
     tail.kill().unwrap();
     tail.wait().unwrap();
-    assert_eq!(seqs(lines.join("\n").as_bytes()), [4, 5, 8, 9, 11]);
+    assert_eq!(seqs(lines.join("\n").as_bytes()), [4, 8, 5, 3, 9, 1]);
     fake.join();
 }
 
 #[test]
-fn tail_of_nothing_goes_on_at_the_seq_that_the_daemon_told() {
+fn tail_goes_on_from_a_position_or_a_seq_and_prints_positions_where_they_are_wanted() {
+    for (from, asked) in [("p0,3:7", json!("p0,3:7")), ("7", json!(7)), ("-7", json!(-7))] {
+        let fake = Fake::new(move |socket| {
+            socket
+                .accept()
+                .expect(json!({"op": "tail", "from": asked, "follow": false, "positions": true}))
+                .say(position("p1"))
+                .say(record(8, "a", None))
+                .say(position("p2"))
+                .say(end("p2"));
+        });
+        let from = format!("--from={from}");
+        let args = ["tail", &from, "--positions", "--socket"];
+        let assert = pinwatch(&args).arg(fake.socket()).assert().code(0).stderr("");
+        let lines = String::from_utf8_lossy(&assert.get_output().stdout).into_owned();
+        let lines: Vec<&str> = lines.lines().collect();
+        assert_eq!(
+            (lines.len(), lines[0], lines[2]),
+            (3, &*position("p1").to_string(), &*position("p2").to_string())
+        );
+        fake.join();
+    }
+    pinwatch(&["tail", "--from", "yesterday"])
+        .assert()
+        .code(2)
+        .stderr(contains("a seq, such as 1200, or a position"));
+}
+
+#[test]
+fn tail_tells_what_was_removed_before_it_could_be_printed() {
     let fake = Fake::new(|socket| {
         socket
             .accept()
-            .expect(json!({"op": "tail", "last": 0, "follow": false}))
-            .say(end(7))
-            .expect(follow(7))
+            .expect(json!({"op": "tail", "last": 10, "follow": false, "positions": true}))
+            .say(position("start"))
+            .say(record(4, "a", None))
+            .say(position("behind a"))
+            .say(json!({"ok": true, "removed": {"from": 5, "to": 80_004}}))
+            .say(record(80_005, "b", None))
+            .say(position("behind b"))
+            .say(end("behind b"));
+    });
+    let assert = pinwatch(&["tail", "--socket"]).arg(fake.socket()).assert().code(0).stderr(
+        "outcomes from seq 5 to 80004 are missing here: store.retention removed them before they were read\n",
+    );
+    assert_eq!(seqs(&assert.get_output().stdout), [4, 80_005]);
+    fake.join();
+}
+
+#[test]
+fn tail_does_not_come_back_for_what_the_daemon_refuses_for_good() {
+    let fake = Fake::new(|socket| {
+        socket
+            .accept()
+            .expect(json!({"op": "tail", "last": 0, "follow": true, "positions": true}))
+            .say(position("here"))
             .say(error("invalid_request"));
     });
-    // What the daemon refuses for good is no reason to come back.
     pinwatch(&["tail", "-f", "-n", "0", "--socket"])
         .arg(fake.socket())
         .assert()
@@ -102,13 +154,13 @@ fn tail_of_nothing_goes_on_at_the_seq_that_the_daemon_told() {
 fn wait_exits_0_when_all_were_delivered_whether_before_or_meanwhile() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
-        client.tell_next_seq(5);
+        client.tell_position("here");
         client
             .expect(json!({"op": "show", "pinId": "a"}))
             .say(json!({"ok": true, "pin": {"pinId": "a", "state": "finished", "outcome": record(2, "a", Some(true))}}));
         show_in_flight(&mut client, &["b"]);
         client
-            .expect(follow(5))
+            .expect(follow("here"))
             .say(record(5, "somebody-elses", Some(false)))
             .say(record(6, "b", Some(true)))
             .until_gone();
@@ -124,10 +176,10 @@ fn wait_exits_4_when_some_pin_was_not_delivered_or_nobody_knows() {
     for delivered in [Some(false), None] {
         let fake = Fake::new(move |socket| {
             let mut client = socket.accept();
-            client.tell_next_seq(5);
+            client.tell_position("here");
             show_in_flight(&mut client, &["a", "b"]);
             client
-                .expect(follow(5))
+                .expect(follow("here"))
                 .say(record(5, "a", Some(true)))
                 .say(record(6, "b", delivered))
                 .until_gone();
@@ -141,9 +193,9 @@ fn wait_exits_4_when_some_pin_was_not_delivered_or_nobody_knows() {
 fn wait_exits_124_when_time_is_up_and_names_the_pins_that_are_left() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
-        client.tell_next_seq(5);
+        client.tell_position("here");
         show_in_flight(&mut client, &["a", "b"]);
-        client.expect(follow(5)).say(record(5, "a", Some(false))).until_gone();
+        client.expect(follow("here")).say(record(5, "a", Some(false))).until_gone();
     });
     pinwatch(&["wait", "a", "b", "--timeout", "3s", "--socket"])
         .arg(fake.socket())
@@ -158,18 +210,48 @@ fn wait_exits_124_when_time_is_up_and_names_the_pins_that_are_left() {
 fn wait_outlives_a_restart_and_does_not_wait_for_a_pin_that_is_lost() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
-        client.tell_next_seq(5);
+        client.tell_position("here");
         show_in_flight(&mut client, &["a", "b", "c"]);
-        client.expect(follow(5)).say(record(6, "a", Some(true)));
+        client
+            .expect(follow("here"))
+            .say(position("here"))
+            .say(record(6, "a", Some(true)))
+            .say(position("behind a"))
+            // Its outcome comes late, under a lower seq than was seen.
+            .say(record(9, "somebody-elses", None));
         drop(client);
         let mut client = socket.restart().accept();
         show_in_flight(&mut client, &["b"]);
         client.expect(json!({"op": "show", "pinId": "c"})).say(error("not_found"));
-        client.expect(follow(7)).say(record(7, "b", Some(true))).until_gone();
+        client.expect(follow("behind a")).say(record(3, "b", Some(true))).until_gone();
     });
     let assert = pinwatch(&["wait", "a", "b", "c", "--socket"]).arg(fake.socket()).assert().code(1);
-    assert_eq!(seqs(&assert.get_output().stdout), [6, 7]);
+    assert_eq!(seqs(&assert.get_output().stdout), [6, 3]);
     assert!(contains("does not know PIN c").eval(&String::from_utf8_lossy(&assert.get_output().stderr)));
+    fake.join();
+}
+
+#[test]
+fn wait_asks_about_its_pins_again_where_outcomes_were_removed_before_it_came_to_them() {
+    let fake = Fake::new(|socket| {
+        let mut client = socket.accept();
+        client.tell_position("here");
+        show_in_flight(&mut client, &["a", "b", "c"]);
+        client
+            .expect(follow("here"))
+            .say(position("here"))
+            .say(json!({"ok": true, "removed": {"from": 5, "to": 90}}))
+            .say(record(91, "a", Some(true)))
+            .say(position("there"))
+            .until_gone();
+        let mut client = socket.accept();
+        client.expect(json!({"op": "show", "pinId": "b"})).say(error("not_found"));
+        show_in_flight(&mut client, &["c"]);
+        client.expect(follow("there")).say(record(92, "c", Some(true))).until_gone();
+    });
+    let assert = pinwatch(&["wait", "a", "b", "c", "--socket"]).arg(fake.socket()).assert().code(1);
+    assert_eq!(seqs(&assert.get_output().stdout), [91, 92]);
+    assert!(contains("does not know PIN b").eval(&String::from_utf8_lossy(&assert.get_output().stderr)));
     fake.join();
 }
 
@@ -177,7 +259,7 @@ fn wait_outlives_a_restart_and_does_not_wait_for_a_pin_that_is_lost() {
 fn submit_and_wait_prints_outcomes_and_misses_none_that_came_while_it_submitted() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
-        client.tell_next_seq(5);
+        client.tell_position("here");
         for pin in ["a", "b"] {
             client
                 .expect(json!({"op": "submit", "pinId": pin}))
@@ -187,7 +269,7 @@ fn submit_and_wait_prints_outcomes_and_misses_none_that_came_while_it_submitted(
             json!({"ok": true, "pinId": "c", "state": "finished", "outcome": record(1, "c", Some(true))}),
         );
         client
-            .expect(follow(5))
+            .expect(follow("here"))
             .say(record(5, "a", Some(true)))
             .say(record(6, "b", Some(false)))
             .until_gone();
@@ -202,7 +284,7 @@ fn submit_and_wait_prints_outcomes_and_misses_none_that_came_while_it_submitted(
 fn with_submit_and_wait_a_refused_pin_weighs_more_than_an_undelivered_one() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
-        client.tell_next_seq(5).expect(json!({"op": "submit", "pinId": "a"})).say(
+        client.tell_position("here").expect(json!({"op": "submit", "pinId": "a"})).say(
             json!({"ok": true, "pinId": "a", "state": "finished", "outcome": record(1, "a", Some(false))}),
         );
         client.until_gone();

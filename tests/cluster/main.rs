@@ -20,6 +20,7 @@ mod clocks;
 mod deaths;
 mod failover;
 mod fixtures;
+mod follow;
 mod full;
 mod hints;
 mod members;

@@ -110,6 +110,151 @@ fn a_follower_that_does_not_read_holds_back_nobody() {
     }
 }
 
+/// All lines of a tail that does not follow.
+fn lines(client: &mut Client, request: &Value) -> Vec<Value> {
+    client.write(format!("{request}\n"));
+    let mut lines = Vec::new();
+    loop {
+        lines.push(client.answer());
+        if lines.last().is_some_and(|line| line["end"] == true) {
+            return lines;
+        }
+    }
+}
+
+#[test]
+fn a_position_is_given_for_each_stretch_and_goes_on_without_gap_or_double() {
+    let (_api, daemon) = polling();
+    let mut client = daemon.client();
+    let records = finish(&daemon, &mut client, 4);
+    let all = lines(&mut client, &json!({"op": "tail", "from": 0, "positions": true}));
+    let (start, behind) = (&all[0]["position"], &all[5]["position"]);
+    assert!(start.is_string() && behind.is_string() && start != behind, "{all:?}");
+    assert_eq!(all[1..5], records);
+    let end =
+        json!({"ok": true, "end": true, "next": records[3]["seq"].as_i64().unwrap() + 1, "position": behind});
+    assert_eq!(all[6], end, "who asks for no position is told it at the end too");
+    assert_eq!(lines(&mut client, &json!({"op": "tail", "last": 1})), [records[3].clone(), end]);
+
+    // Who gives a position wants positions.
+    let again = lines(&mut client, &json!({"op": "tail", "from": start}));
+    assert_eq!(again, all);
+    let more = finish(&daemon, &mut client, 2);
+    let rest = lines(&mut client, &json!({"op": "tail", "from": behind}));
+    assert_eq!((&rest[0]["position"], &rest[1..3]), (behind, &more[..]));
+
+    let mut follower = daemon.client();
+    follower.write(format!("{}\n", json!({"op": "tail", "from": behind, "follow": true})));
+    assert_eq!(
+        (&follower.answer()["position"], [follower.answer(), follower.answer()].as_slice()),
+        (behind, &more[..])
+    );
+    assert_eq!(follower.answer(), rest[3]);
+    let last = finish(&daemon, &mut client, 1);
+    assert_eq!(follower.answer(), last[0]);
+    let position = &follower.answer()["position"];
+    assert_eq!(lines(&mut client, &json!({"op": "tail", "from": position})).len(), 2, "nothing is behind it");
+}
+
+/// Ends PINs whose records are so large that the daemon soon has only the newest in memory; gives their seqs.
+fn finish_large(daemon: &Daemon, client: &mut Client, count: usize) -> Vec<i64> {
+    let metadata = "x".repeat(60_000);
+    for n in 0..count {
+        let pin = format!("sim-delivered-large-{n}");
+        client.ask(json!({"op": "submit", "pinId": pin, "metadata": metadata}).to_string());
+    }
+    daemon.all_records(count).iter().map(|record| record["seq"].as_i64().unwrap()).collect()
+}
+
+/// What retention does, which looks once a minute.
+fn remove_up_to(daemon: &Daemon, seq: i64) {
+    let sql = format!(
+        "BEGIN; DELETE FROM outcome WHERE seq <= {seq}; UPDATE history SET pruned_to = {seq}; COMMIT"
+    );
+    super::common::change(&daemon.place.store(), &sql);
+}
+
+#[test]
+fn a_tail_that_is_slower_than_retention_is_told_what_it_has_missed() {
+    let (_api, daemon) = polling();
+    let mut client = daemon.client();
+    let seqs = finish_large(&daemon, &mut client, 120);
+    let [mut told, mut old] = [daemon.client(), daemon.client()];
+    told.write("{\"op\":\"tail\",\"from\":1,\"follow\":true,\"positions\":true}\n");
+    old.write("{\"op\":\"tail\",\"from\":1,\"follow\":true}\n");
+    // Each has its first stretch, and does not read on.
+    assert!(told.answer()["position"].is_string());
+    assert_eq!((told.answer()["seq"].clone(), old.answer()["seq"].clone()), (json!(seqs[0]), json!(seqs[0])));
+    let removed_to = seqs[59];
+    remove_up_to(&daemon, removed_to);
+
+    let mut last = seqs[0];
+    let gap = loop {
+        let line = told.answer();
+        match line["seq"].as_i64() {
+            Some(seq) => last = seq,
+            None if line["removed"].is_object() => break line,
+            None => assert!(line["position"].is_string(), "{line}"),
+        }
+    };
+    assert!(last < removed_to);
+    assert_eq!(gap, json!({"ok": true, "removed": {"from": last + 1, "to": removed_to}}));
+    for seq in &seqs[60..] {
+        let line = told.answer();
+        let line = if line["position"].is_string() { told.answer() } else { line };
+        assert_eq!(line["seq"], *seq, "told once, and on it goes");
+    }
+
+    // Who knows no such line is told by the one that it must know.
+    let end = loop {
+        let line = old.answer();
+        match line["seq"].as_i64() {
+            Some(seq) => assert!(seq < removed_to),
+            None => break line,
+        }
+    };
+    assert_eq!(super::common::code(&end), "removed", "{end}");
+    let message = end["error"]["message"].as_str().unwrap();
+    assert!(message.contains(&format!("\"from\":{}", removed_to + 1)), "{message}");
+    let (rest, _) = tail(&mut old, &json!({"op": "tail", "from": removed_to + 1}));
+    assert_eq!(rest.len(), 60, "the connection goes on");
+}
+
+#[test]
+fn only_who_had_not_come_to_what_was_removed_is_told_of_it() {
+    let (_api, daemon) = polling();
+    let mut client = daemon.client();
+    let seqs = finish_large(&daemon, &mut client, 50);
+    let at = |client: &mut Client, from: Value| {
+        let lines = lines(client, &json!({"op": "tail", "from": from, "positions": true}));
+        lines[0]["position"].clone()
+    };
+    let [start, third, fourth] = [0, 3, 4].map(|after| at(&mut client, json!(seqs[0] + after)));
+    remove_up_to(&daemon, seqs[3]);
+    let gaps = |client: &mut Client, request: Value| -> Vec<Value> {
+        lines(client, &request)
+            .iter()
+            .filter(|line| line["ok"] == true)
+            .map(|line| line["removed"].clone())
+            .filter(|removed| !removed.is_null())
+            .collect()
+    };
+    let gap = |from: i64| vec![json!({"from": from, "to": seqs[3]})];
+    for (request, expected) in [
+        (json!({"op": "tail", "from": start}), gap(seqs[0])),
+        (json!({"op": "tail", "from": third}), gap(seqs[3])),
+        (json!({"op": "tail", "from": fourth}), vec![]),
+        (json!({"op": "tail", "from": 0, "positions": true}), gap(1)),
+        // The newest are those that there are.
+        (json!({"op": "tail", "last": 99, "positions": true}), vec![]),
+        // As before there were positions.
+        (json!({"op": "tail", "from": 0}), vec![]),
+        (json!({"op": "tail", "last": 99}), vec![]),
+    ] {
+        assert_eq!(gaps(&mut client, request.clone()), expected, "{request}");
+    }
+}
+
 #[test]
 fn what_a_tail_can_not_be_asked_is_refused() {
     let daemon = idle();
@@ -118,6 +263,10 @@ fn what_a_tail_can_not_be_asked_is_refused() {
         json!({"op": "tail", "from": 1, "last": 1}),
         json!({"op": "tail", "last": -1}),
         json!({"op": "tail", "from": "1"}),
+        json!({"op": "tail", "from": "p1,x"}),
+        json!({"op": "tail", "from": "p1", "last": 1}),
+        json!({"op": "tail", "from": true}),
+        json!({"op": "replay", "sink": "file", "from": "p1", "to": 2}),
         json!({"op": "tail", "pinId": "A"}),
     ] {
         assert_eq!(super::common::code(&client.op(&request)), "invalid_request", "{request}");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pinwatch::slot::{Slots, slot_of};
-use pinwatch::store::{ClusterWork, Failed, Order, Orphan, Progress, Submitted, Transaction};
+use pinwatch::store::{ClusterWork, Failed, Order, Orphan, Position, Progress, Submitted, Transaction};
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::line::Line;
@@ -177,13 +177,12 @@ async fn what_commits_late_in_another_nodes_lane_is_not_stepped_over() {
     late.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
     let seq = a.finish(&strs(&even)).await[0].seq;
 
-    let questions = a.membership().questions();
-    let seen = questions.outcomes_after(&[], 0, 9).await.unwrap();
-    assert_eq!(seen.len(), 1);
-    let places = questions.before_last(0).await.unwrap();
-    assert!(places.iter().any(|place| place.seq == seq));
+    let seen = a.store.stretch(&Position::after(0), 9).await.unwrap();
+    assert_eq!(seen.outcomes.len(), 1);
+    let position = a.store.before_last(0).await.unwrap();
+    assert_eq!(position.highest(), seq);
     late.execute("COMMIT").await.unwrap();
-    let (node, outcome) = questions.outcomes_after(&places, 0, 9).await.unwrap().remove(0);
+    let (node, outcome) = a.store.stretch(&position, 9).await.unwrap().outcomes.remove(0);
     assert_eq!((node.to_string(), outcome.pin, outcome.seq < seq), (lane, pin("LATE"), true));
     assert_eq!(b.store.outcomes_after(0, 9).await.unwrap()[0].seq, outcome.seq, "its sinks read its lane");
     assert_eq!(a.store.outcomes_after(0, 9).await.unwrap()[0].seq, seq);

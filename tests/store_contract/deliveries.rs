@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pinwatch::store::{Failed, Order, Progress, Transaction};
+use pinwatch::store::{Failed, Order, PAGE_BYTES, Position, Progress, Stretch, Transaction};
+use serde_json::value::RawValue;
 
-use super::place::{Node, Place, pin};
+use super::place::{Node, Place, new, pin};
 
 crate::promises! {
     a_sink_begins_where_it_is_told_and_its_cursor_only_goes_on
@@ -17,6 +18,8 @@ crate::promises! {
     what_was_given_up_for_a_sink_goes_with_the_sink_and_with_the_outcome
     a_forgotten_sink_leaves_nothing
     only_what_is_old_and_delivered_everywhere_is_removed
+    what_was_removed_is_told_to_whoever_had_not_come_to_it
+    a_stretch_ends_where_its_records_are_large
 }
 
 fn cursor(sink: &str, seq: i64) -> Progress {
@@ -69,6 +72,14 @@ async fn missing(node: &Node, sink: &str, dead: bool) -> Vec<i64> {
     node.store.failed(sink, dead, 0, 99).await.unwrap().iter().map(|(failed, _)| failed.seq).collect()
 }
 
+/// The seqs of the outcomes behind a position, and up to which seq any were removed there.
+async fn behind_of(node: &Node, position: &Position) -> (Vec<i64>, Vec<i64>) {
+    let Stretch { outcomes, removed, more } = node.store.stretch(position, 99).await.unwrap();
+    assert!(!more);
+    let seqs = outcomes.iter().map(|(_, outcome)| outcome.seq).collect();
+    (seqs, removed.iter().map(|(_, seq)| *seq).collect())
+}
+
 async fn a_sink_begins_where_it_is_told_and_its_cursor_only_goes_on(place: Place) {
     let mut node = place.node().await;
     let seqs = node.live(&["A", "B"]).await;
@@ -77,8 +88,10 @@ async fn a_sink_begins_where_it_is_told_and_its_cursor_only_goes_on(place: Place
     let (first, last) = (*seqs.iter().min().unwrap(), *seqs.iter().max().unwrap());
     assert_eq!(node.store.outcomes_after(0, 1).await.unwrap()[0].seq, first);
     assert_eq!(node.store.outcomes_after(first, 9).await.unwrap().len(), 1);
-    assert_eq!(node.store.seq_before_last(1).await.unwrap(), first);
-    assert_eq!(node.store.seq_before_last(2).await.unwrap(), 0);
+    for (count, behind) in [(0, vec![]), (1, vec![last]), (2, vec![first, last]), (9, vec![first, last])] {
+        let position = node.store.before_last(count).await.unwrap();
+        assert_eq!(behind_of(&node, &position).await, (behind, vec![]), "the last {count}");
+    }
 
     // In one transaction as in several: never back.
     node.apply(Transaction {
@@ -270,6 +283,74 @@ async fn only_what_is_old_and_delivered_everywhere_is_removed(place: Place) {
     node.advance(cursor("t", three)).await;
     assert_eq!(node.apply(prune("2026-01-03T00:00:00Z")).await.pruned, 2);
     assert!(node.live(&["D"]).await[0] > three, "a seq is never used twice");
+}
+
+async fn what_was_removed_is_told_to_whoever_had_not_come_to_it(place: Place) {
+    let mut node = place.node().await;
+    let mut seqs = Vec::new();
+    for pin in ["A", "B", "C", "D", "E"] {
+        seqs.push(node.live(&[pin]).await[0]);
+    }
+    let prune = || Transaction { prune: "2026-01-03T00:00:00Z".parse().ok(), ..Transaction::default() };
+    node.writes.register_sink("s", true).await.unwrap();
+    // Of all but the last, the second is a dead letter.
+    node.advance(cursor("s", seqs[3])).await;
+    node.advance(failed("s", &[dead(seqs[1])])).await;
+    let newest = node.store.before_last(0).await.unwrap();
+    let all_there_are = node.store.before_last(9).await.unwrap();
+    assert_eq!(behind_of(&node, &all_there_are).await, (seqs.clone(), vec![]), "a gap alone is nothing");
+    assert_eq!(node.apply(prune()).await.pruned, 3);
+    assert_eq!(node.apply(prune()).await.pruned, 0);
+
+    // Also by a process that comes later.
+    node.writes.close().await.unwrap();
+    let mut node = place.node().await;
+    for (after, there, removed) in [
+        (0, vec![seqs[1], seqs[4]], vec![seqs[3]]),
+        (seqs[0], vec![seqs[1], seqs[4]], vec![seqs[3]]),
+        (seqs[2], vec![seqs[4]], vec![seqs[3]]),
+        (seqs[3], vec![seqs[4]], vec![]),
+        (seqs[4], vec![], vec![]),
+    ] {
+        let position = Position::after(after);
+        assert_eq!(behind_of(&node, &position).await, (there, removed), "after {after}");
+    }
+    assert_eq!(behind_of(&node, &newest).await, (vec![], vec![]));
+    let none = node.store.stretch(&Position::after(0), 0).await.unwrap();
+    assert_eq!((none.outcomes.len(), none.removed.len()), (0, 1), "no outcome is asked for");
+
+    // All are gone: who begins now misses nothing.
+    node.advance(Progress { delivered: vec![seqs[1]], ..cursor("s", seqs[4]) }).await;
+    assert_eq!(node.apply(prune()).await.pruned, 2);
+    let now = node.store.before_last(0).await.unwrap();
+    let next = node.live(&["F"]).await[0];
+    assert_eq!(behind_of(&node, &now).await, (vec![next], vec![]));
+}
+
+async fn a_stretch_ends_where_its_records_are_large(place: Place) {
+    let mut node = place.node().await;
+    let metadata = format!("\"{}\"", "x".repeat(60_000));
+    for n in 0..40 {
+        let mut pin = new(&format!("P{n}"));
+        pin.metadata = RawValue::from_string(metadata.clone()).ok();
+        node.apply(Transaction { submits: vec![pin], ..Transaction::default() }).await;
+        node.finish(&[&format!("P{n}")]).await;
+    }
+    // What was written a moment ago is in memory, and costs nothing.
+    node.writes.close().await.unwrap();
+    let node = place.node().await;
+    let (mut position, mut seen, mut stretches) = (Position::after(0), 0, 0);
+    loop {
+        let stretch = node.store.stretch(&position, 256).await.unwrap();
+        let bytes: usize = stretch.outcomes.iter().map(|(_, outcome)| outcome.record.len()).sum();
+        assert!(bytes < PAGE_BYTES + 61_000, "{bytes}");
+        stretch.outcomes.iter().for_each(|(lane, outcome)| position.advance(*lane, outcome.seq));
+        (seen, stretches) = (seen + stretch.outcomes.len(), stretches + 1);
+        if !stretch.more {
+            break;
+        }
+    }
+    assert!(seen == 40 && stretches >= 8, "{seen} in {stretches}");
 }
 
 /// PostgreSQL alone: nobody else can lock a table of a file of ours.

@@ -108,6 +108,8 @@ async fn live(node: &mut Node, id: &str) {
     node.writes.register_sink("hook", true).await.unwrap();
     assert!(node.store.outcome_of(&pin(id)).await.unwrap().is_some());
     node.store.outcomes_after(0, 10).await.unwrap();
+    let position = node.store.before_last(1).await.unwrap();
+    assert!(!node.store.stretch(&position, 10).await.unwrap().outcomes.is_empty());
     node.store.dead_letters(None, None, &(0..=i64::MAX), &(String::new(), 0), 10).await.unwrap();
     node.store.failed_counts().await.unwrap();
     let membership = node.membership();
@@ -115,7 +117,6 @@ async fn live(node: &mut Node, id: &str) {
     assert!(!membership.look().await.unwrap().is_empty());
     membership.orphans(&["hook".into()]).await.unwrap();
     let questions = membership.questions();
-    questions.before_last(1).await.unwrap();
     questions.fates(&[pin(id)]).await.unwrap();
     questions.listen().await.unwrap();
     let prune = Some("2000-01-01T00:00:00Z".parse().unwrap());

@@ -27,7 +27,7 @@ use super::exit::Exit;
 use super::human::{self, OutcomeRows};
 use super::output::{Output, note};
 use super::progress::Progress;
-use super::protocol::{Listed, Page, Record, Request, Submission, Tailed, Taken};
+use super::protocol::{Listed, Page, Record, Request, Start, Submission, Tailed, Taken};
 use crate::simulate::{LifeSettings, Settings, Simulator};
 
 /// Well over the deadline that the demonstration's PINs have.
@@ -96,7 +96,7 @@ async fn show(
         daemon.socket().display()
     ));
     let mut client = daemon.connect().await.map_err(failed)?;
-    let next = client.next_seq().await?;
+    let start = Start::Position(client.newest_position().await?);
     let mut waiting = submit(&mut client, args).await?;
     note(format_args!(
         "{} submitted. Each is polled, ever more seldom, until it is final:",
@@ -109,7 +109,7 @@ async fn show(
     let mut summary = Summary::default();
     let progress = Progress::of_lines();
     let mut lister = Client::connect(&daemon.socket()).await?;
-    client.send(&Request::Tail { from: Some(next), last: None, follow: true }).await?;
+    client.send(&Request::Tail { from: Some(&start), last: None, follow: true, positions: true }).await?;
     let mut frames = interval(FRAME);
     frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !waiting.is_empty() {
@@ -117,6 +117,7 @@ async fn show(
             tailed = client.tailed() => {
                 let record = match tailed {
                     Ok((Tailed::Record(record), _)) => record,
+                    Ok((Tailed::Position(_) | Tailed::Removed { .. }, _)) => continue,
                     Ok((Tailed::End { .. }, _)) => return Err(ClientError::Closed.into()),
                     // The daemon's own words say more than a closed connection does.
                     Err(error) => return Err(daemon.last_words().map_or_else(|| error.into(), failed)),

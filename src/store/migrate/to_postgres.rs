@@ -28,7 +28,11 @@ pub async fn migrate(
     // Held to the end: no daemon starts on the file meanwhile. Last, for an old file is brought up to date by it.
     let (mut source, _lock) = sqlite::open_to_move(path).await?.ok_or_else(no_source)?;
     let all = amount(&mut source).await.map_err(sql_of("read", path))?;
-    let lane = make_lane(&mut target, path).await.map_err(sql("write", shown))?;
+    let pruned_to: i64 = sqlx::query_scalar("SELECT pruned_to FROM history")
+        .fetch_one(&mut source)
+        .await
+        .map_err(sql_of("read", path))?;
+    let lane = make_lane(&mut target, path, pruned_to).await.map_err(sql("write", shown))?;
     let mut run = Run { source, path, target, shown, lane, all, moved: Amount::default(), watch };
     run.outcomes().await?;
     run.undelivered().await?;
@@ -73,15 +77,18 @@ async fn must_be_empty(target: &mut PgConnection, shown: &str) -> Result<(), Mig
     Ok(())
 }
 
-/// The row of a node whose lease is over.
-async fn make_lane(target: &mut PgConnection, path: &Path) -> Result<i32, sqlx::Error> {
+/// The row of a node whose lease is over; up to this `seq` it has removed outcomes.
+async fn make_lane(target: &mut PgConnection, path: &Path, pruned_to: i64) -> Result<i32, sqlx::Error> {
     sqlx::query_scalar(
-        "INSERT INTO node (name, fence, lease_until, started_at, version) \
-         VALUES ($1, 0, clock_timestamp(), $2, $3) RETURNING id",
+        "WITH made AS ( \
+             INSERT INTO node (name, fence, lease_until, started_at, version) \
+             VALUES ($1, 0, clock_timestamp(), $2, $3) RETURNING id) \
+         INSERT INTO pruned (lane, seq) SELECT id, $4 FROM made RETURNING lane",
     )
     .bind(format!("moved from sqlite:{}", path.display()))
     .bind(Timestamp::now().as_millisecond())
     .bind(env!("CARGO_PKG_VERSION"))
+    .bind(pruned_to)
     .fetch_one(target)
     .await
 }

@@ -177,8 +177,13 @@ impl Run<'_> {
             .execute(&mut self.target)
             .await
             .map_err(&write)?;
-        sqlx::query("UPDATE history SET indexed = ?1")
+        let pruned_to: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM pruned")
+            .fetch_one(&mut self.source)
+            .await
+            .map_err(sql("read", self.shown))?;
+        sqlx::query("UPDATE history SET indexed = ?1, pruned_to = ?2")
             .bind(last)
+            .bind(pruned_to)
             .execute(&mut self.target)
             .await
             .map_err(&write)?;

@@ -227,6 +227,12 @@ async fn register(connection: &mut PgConnection, name: &str, lease: Duration) ->
     .bind(env!("CARGO_PKG_VERSION"))
     .fetch_optional(&mut *transaction)
     .await?;
+    if let Some((id, _)) = registered {
+        sqlx::query("INSERT INTO pruned (lane) VALUES ($1) ON CONFLICT DO NOTHING")
+            .bind(id)
+            .execute(&mut *transaction)
+            .await?;
+    }
     transaction.commit().await?;
     // Nothing: another process entered the name for the first time, just now.
     Ok(registered.ok_or(lease))

@@ -28,7 +28,7 @@ pub use connect::trusts_anybody;
 pub use membership::{Membership, NodeRow, Registration};
 pub(super) use open::open_to_move;
 pub use open::{OpenError, open};
-pub use questions::{Hint, Hints, Lane, Questions};
+pub use questions::{Hint, Hints, Questions};
 pub(super) use submit::storable;
 
 /// Who this node is, for all connections of this process.

@@ -198,13 +198,20 @@ const PRUNE_AT_ONCE: i64 = 2000;
 
 /// Removes outcomes that are old enough and that every sink has, of all nodes; a dead letter keeps its outcome.
 pub async fn prune(connection: &mut PgConnection, before: Timestamp) -> Result<u64, sqlx::Error> {
+    // Lanes that another node removes from at this moment are left to it: nobody waits for anybody.
     let removed: Vec<i64> = sqlx::query_scalar(
-        "DELETE FROM outcome WHERE seq = ANY(ARRAY( \
-             SELECT o.seq FROM outcome o WHERE o.finished_at < $1 \
-               AND NOT EXISTS (SELECT 1 FROM cursor c WHERE c.lane = o.lane AND c.cursor < o.seq) \
-               AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.seq = o.seq) \
-             ORDER BY o.finished_at LIMIT $2 FOR UPDATE OF o SKIP LOCKED)) \
-         RETURNING seq",
+        "WITH mine AS MATERIALIZED (SELECT lane FROM pruned ORDER BY lane FOR UPDATE SKIP LOCKED), \
+         gone AS ( \
+             DELETE FROM outcome WHERE seq = ANY(ARRAY( \
+                 SELECT o.seq FROM outcome o WHERE o.finished_at < $1 AND o.lane IN (SELECT lane FROM mine) \
+                   AND NOT EXISTS (SELECT 1 FROM cursor c WHERE c.lane = o.lane AND c.cursor < o.seq) \
+                   AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.seq = o.seq) \
+                 ORDER BY o.finished_at LIMIT $2 FOR UPDATE OF o SKIP LOCKED)) \
+             RETURNING seq, lane), \
+         noted AS ( \
+             UPDATE pruned SET seq = greatest(pruned.seq, newest.seq) \
+             FROM (SELECT lane, max(seq) AS seq FROM gone GROUP BY lane) AS newest WHERE pruned.lane = newest.lane) \
+         SELECT seq FROM gone",
     )
     .bind(before.as_millisecond())
     .bind(PRUNE_AT_ONCE)

@@ -3,7 +3,7 @@
 use sqlx::Row;
 use sqlx::postgres::{PgListener, PgPool, PgRow};
 
-use super::super::{Fate, InFlight, Outcome, PAGE_BYTES, Record, Unavailable};
+use super::super::{Fate, InFlight, Outcome, Record, Unavailable};
 use super::Node;
 use super::connect::answer;
 use super::membership::{LOOK, NodeRow, node_row};
@@ -17,14 +17,6 @@ use crate::slot::{Slots, slot_of};
 pub struct Questions {
     pub(super) readers: PgPool,
     pub(super) node: Node,
-}
-
-/// A place in a node's part of the outbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lane {
-    /// The node's number.
-    pub node: i32,
-    pub seq: i64,
 }
 
 /// PINs that are loaded at once.
@@ -80,54 +72,6 @@ impl Questions {
     pub async fn holders(&self) -> Result<Vec<Option<String>>, Unavailable> {
         let sql = "SELECT node.name FROM slot LEFT JOIN node ON node.id = slot.node ORDER BY slot.slot";
         answer(sqlx::query_scalar(sql).fetch_all(&self.readers)).await
-    }
-
-    /// Where each node's part of the outbox stands before the newest `count` outcomes of them all. What comes later
-    /// in any of them is after these.
-    pub async fn before_last(&self, count: u32) -> Result<Vec<Lane>, Unavailable> {
-        let rows = sqlx::query(
-            "WITH start AS (SELECT coalesce((SELECT seq FROM outcome ORDER BY seq DESC LIMIT 1 OFFSET $1), 0) AS seq) \
-             SELECT node.id, coalesce((SELECT max(outcome.seq) FROM outcome \
-                                       WHERE outcome.lane = node.id AND outcome.seq <= start.seq), 0) \
-             FROM node CROSS JOIN start ORDER BY node.id",
-        )
-        .bind(i64::from(count))
-        .fetch_all(&self.readers);
-        let rows = answer(rows).await?;
-        let lane = |row: &PgRow| Ok(Lane { node: row.try_get(0)?, seq: row.try_get(1)? });
-        Ok(rows.iter().map(lane).collect::<Result<_, sqlx::Error>>()?)
-    }
-
-    /// At most `limit` outcomes of all nodes behind these places, in the order of `seq`, with the node of each; fewer
-    /// where they are large ([`PAGE_BYTES`]); those
-    /// of a node that has no place here from its first one on, if that is after `from`.
-    pub async fn outcomes_after(
-        &self,
-        places: &[Lane],
-        from: i64,
-        limit: u32,
-    ) -> Result<Vec<(i32, Outcome)>, Unavailable> {
-        let (nodes, seqs): (Vec<i32>, Vec<i64>) = places.iter().map(|lane| (lane.node, lane.seq)).unzip();
-        let rows = sqlx::query(
-            "SELECT seq, pin_id, record, id FROM ( \
-                 SELECT next.seq, next.pin_id, next.record, node.id, \
-                     sum(octet_length(next.record)) OVER (ORDER BY next.seq) - octet_length(next.record) AS before \
-                 FROM node LEFT JOIN unnest($1::integer[], $2::bigint[]) AS place (node, seq) ON place.node = node.id \
-                 CROSS JOIN LATERAL (SELECT seq, pin_id, record FROM outcome \
-                     WHERE outcome.lane = node.id AND outcome.seq > coalesce(place.seq, $3) \
-                     ORDER BY seq LIMIT $4) AS next \
-                 ORDER BY next.seq LIMIT $4) AS page \
-             WHERE before < $5 ORDER BY seq",
-        )
-        .bind(nodes)
-        .bind(seqs)
-        .bind(from)
-        .bind(i64::from(limit))
-        .bind(PAGE_BYTES as i64)
-        .fetch_all(&self.readers);
-        let rows = answer(rows).await?;
-        let both = |row: &PgRow| Ok((row.try_get(3)?, outcome(row)?));
-        Ok(rows.iter().map(both).collect::<Result<_, sqlx::Error>>()?)
     }
 
     /// What became of each of these PINs, all at one moment, in their order.

@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::postgres::{PgPool, PgRow};
 
-use super::super::rows::{metadata, timestamp};
+use super::super::rows::{metadata, pin_id, timestamp};
 use super::super::{
-    AtSink, DeadLetter, Failed, InFlight, Outcome, PAGE_BYTES, Page, Reads, SavedBrake, Unavailable,
+    AtSink, DeadLetter, Failed, InFlight, Outcome, PAGE_BYTES, Page, Position, Reads, SavedBrake, Stretch,
+    Unavailable,
 };
 use super::Node;
 use super::connect::answer;
@@ -111,14 +112,60 @@ impl Reads for Reader {
         Ok(rows.iter().map(outcome).collect::<Result<_, _>>()?)
     }
 
-    async fn seq_before_last(&self, count: u32) -> Result<i64, Unavailable> {
-        let seq =
-            sqlx::query_scalar("SELECT seq FROM outcome WHERE lane = $1 ORDER BY seq DESC LIMIT 1 OFFSET $2")
-                .bind(self.node.id())
-                .bind(i64::from(count))
-                .fetch_optional(&self.readers);
-        let seq: Option<i64> = answer(seq).await?;
-        Ok(seq.unwrap_or(0))
+    async fn stretch(&self, position: &Position, limit: u32) -> Result<Stretch, Unavailable> {
+        let (lanes, seqs) = position.lanes();
+        // One statement, so that what was removed is not among what is there.
+        let rows = sqlx::query(
+            "WITH lane AS ( \
+                 SELECT node.id, coalesce(place.seq, $3) AS seq, pruned.seq AS pruned_to FROM node \
+                 LEFT JOIN unnest($1::integer[], $2::bigint[]) AS place (lane, seq) ON place.lane = node.id \
+                 LEFT JOIN pruned ON pruned.lane = node.id), \
+             page AS ( \
+                 SELECT lane.id, next.seq, next.pin_id, next.record, \
+                     sum(octet_length(next.record)) OVER (ORDER BY next.seq) - octet_length(next.record) AS before \
+                 FROM lane CROSS JOIN LATERAL ( \
+                     SELECT seq, pin_id, record FROM outcome \
+                     WHERE outcome.lane = lane.id AND outcome.seq > lane.seq ORDER BY seq LIMIT $4) AS next \
+                 ORDER BY next.seq LIMIT $4) \
+             SELECT 0 AS kind, id, pruned_to AS seq, NULL AS pin_id, NULL AS record FROM lane WHERE pruned_to > seq \
+             UNION ALL SELECT 1, id, seq, pin_id, record FROM page WHERE before < $5 ORDER BY kind, seq",
+        )
+        .bind(lanes)
+        .bind(seqs)
+        .bind(position.others())
+        .bind(i64::from(limit))
+        .bind(PAGE_BYTES as i64)
+        .fetch_all(&self.readers);
+        let (mut stretch, mut bytes) = (Stretch::default(), 0);
+        for row in answer(rows).await? {
+            let (lane, seq) = (row.try_get(1)?, row.try_get(2)?);
+            if row.try_get::<i32, _>(0)? == 0 {
+                stretch.removed.push((lane, seq));
+                continue;
+            }
+            let record: &str = row.try_get(4)?;
+            bytes += record.len();
+            let outcome = Outcome { seq, pin: pin_id(row.try_get(3)?)?, record: record.into() };
+            stretch.outcomes.push((lane, outcome));
+        }
+        stretch.more = bytes >= PAGE_BYTES || stretch.outcomes.len() == limit as usize;
+        Ok(stretch)
+    }
+
+    async fn before_last(&self, count: u32) -> Result<Position, Unavailable> {
+        // Where the newest of a lane before the start was removed, that is read too.
+        let rows = sqlx::query_as(
+            "WITH start AS (SELECT CASE WHEN $1 = 0 THEN 9223372036854775807 \
+                 ELSE coalesce((SELECT seq FROM outcome ORDER BY seq DESC LIMIT 1 OFFSET $1), 0) END AS seq) \
+             SELECT node.id, greatest(0, \
+                 (SELECT max(outcome.seq) FROM outcome WHERE outcome.lane = node.id AND outcome.seq <= start.seq), \
+                 (SELECT pruned.seq FROM pruned WHERE pruned.lane = node.id AND pruned.seq <= start.seq)) \
+             FROM node CROSS JOIN start ORDER BY node.id",
+        )
+        .bind(i64::from(count))
+        .fetch_all(&self.readers);
+        let lanes: Vec<(i32, i64)> = answer(rows).await?;
+        Ok(Position::of(lanes))
     }
 
     async fn first_seq_from(&self, seq: i64) -> Result<Option<i64>, Unavailable> {

@@ -15,8 +15,19 @@ const OWN: &str = "pinwatch";
 
 /// All relations with a name of their own, in the order in which they are locked: every transaction that writes begins
 /// with `node`.
-const RELATIONS: [&str; 10] =
-    ["node", "slot", "pin", "inbox", "outcome", "cursor", "delivery", "dropped", "outcome_seq", MIGRATIONS];
+const RELATIONS: [&str; 11] = [
+    "node",
+    "slot",
+    "pin",
+    "inbox",
+    "outcome",
+    "cursor",
+    "delivery",
+    "dropped",
+    "pruned",
+    "outcome_seq",
+    MIGRATIONS,
+];
 
 /// What sqlx notes the schema's version in.
 const MIGRATIONS: &str = "_sqlx_migrations";

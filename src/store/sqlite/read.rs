@@ -9,7 +9,8 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::super::{
-    AtSink, DeadLetter, Failed, InFlight, Outcome, PAGE_BYTES, Page, Reads, Record, SavedBrake, Unavailable,
+    AtSink, DeadLetter, Failed, InFlight, ONLY_LANE, Outcome, PAGE_BYTES, Page, Position, Reads, Record,
+    SavedBrake, Stretch, Unavailable,
 };
 use super::Reader;
 use super::by_hash::hash;
@@ -121,13 +122,55 @@ impl Reads for Reader {
         Ok(outcomes)
     }
 
-    async fn seq_before_last(&self, count: u32) -> Result<i64, Unavailable> {
+    async fn stretch(&self, position: &Position, limit: u32) -> Result<Stretch, Unavailable> {
+        let after = position.in_lane(ONLY_LANE);
+        let laned = |outcome| (ONLY_LANE, outcome);
+        if let Some(outcomes) = self.recent.outcomes_after(after, limit) {
+            let more = outcomes.last().is_some_and(|last| last.seq < self.recent.newest());
+            let outcomes = outcomes.into_iter().map(laned).collect();
+            return Ok(Stretch { outcomes, removed: Vec::new(), more });
+        }
+        // One statement, so that what was removed is not among what is there.
+        let mut rows = sqlx::query(
+            "SELECT 0 AS kind, pruned_to AS seq, NULL AS pin_id, NULL AS record FROM history WHERE pruned_to > ?1 \
+             UNION ALL \
+             SELECT * FROM (SELECT 1, seq, pin_id, record FROM outcome WHERE seq > ?1 ORDER BY seq LIMIT ?2) \
+             ORDER BY kind, seq",
+        )
+        .bind(after)
+        .bind(limit)
+        .fetch(&self.readers);
+        let (mut stretch, mut bytes) = (Stretch::default(), 0);
+        while let Some(row) = rows.try_next().await? {
+            if row.try_get::<i64, _>(0)? == 0 {
+                stretch.removed.push((ONLY_LANE, row.try_get(1)?));
+                continue;
+            }
+            let record: &str = row.try_get(3)?;
+            bytes += record.len();
+            let outcome =
+                Outcome { seq: row.try_get(1)?, pin: pin_id(row.try_get(2)?)?, record: record.into() };
+            stretch.outcomes.push(laned(outcome));
+            if bytes >= PAGE_BYTES {
+                stretch.more = true;
+                return Ok(stretch);
+            }
+        }
+        stretch.more = stretch.outcomes.len() == limit as usize;
+        Ok(stretch)
+    }
+
+    async fn before_last(&self, count: u32) -> Result<Position, Unavailable> {
+        // Not from the file, where retention may have removed the newest.
+        if count == 0 {
+            return Ok(Position::after(self.recent.newest()));
+        }
         let seq: Option<i64> =
             sqlx::query_scalar("SELECT seq FROM outcome ORDER BY seq DESC LIMIT 1 OFFSET ?1")
                 .bind(count)
                 .fetch_optional(&self.readers)
                 .await?;
-        Ok(seq.unwrap_or(0))
+        Ok(Position::after(seq.unwrap_or(0)))
     }
 
     async fn first_seq_from(&self, seq: i64) -> Result<Option<i64>, Unavailable> {

@@ -47,6 +47,12 @@ impl Recent {
         *kept = Kept { outcomes: VecDeque::new(), bytes: 0, after: newest };
     }
 
+    /// The `seq` of the newest that was ever durable.
+    pub fn newest(&self) -> i64 {
+        let kept = self.lock();
+        kept.outcomes.back().map_or(kept.after, |outcome| outcome.seq)
+    }
+
     /// At most `limit` outcomes after `seq`, oldest first, and not many more bytes than [`PAGE_BYTES`]; `None` if only the
     /// file can tell.
     pub fn outcomes_after(&self, seq: i64, limit: u32) -> Option<Vec<Outcome>> {

@@ -304,6 +304,10 @@ async fn prune(connection: &mut SqliteConnection, before: Timestamp) -> Result<V
             .bind(json(&seqs))
             .execute(&mut *connection)
             .await?;
+        sqlx::query("UPDATE history SET pruned_to = max(pruned_to, ?1)")
+            .bind(seqs.iter().max())
+            .execute(&mut *connection)
+            .await?;
     }
     let mut entries: Vec<Entry> = removed.iter().map(|(seq, pin)| Entry::new(hash(pin), *seq)).collect();
     // In the order of the index, so that each of its pages is looked for once.
