@@ -6,6 +6,7 @@
 //! clients. `ARCHITECTURE.md` has the map and the invariants.
 #![forbid(unsafe_code)]
 
+mod accepting;
 pub mod backoff;
 pub mod clock;
 pub mod cluster;
@@ -19,6 +20,7 @@ pub mod metrics;
 pub mod outcome;
 pub mod paths;
 pub mod pin;
+pub mod places;
 pub mod poll;
 pub mod schedule;
 pub mod simulate;

@@ -66,7 +66,7 @@ fn a_fresh_install_without_a_key_starts_nothing_and_says_what_to_do() {
     let complaints = container.run("systemd-analyze verify pinwatch.service pinwatch.socket 2>&1");
     assert_eq!(complaints, "");
     container
-        .run("systemd-analyze security --offline=true --threshold=11 /lib/systemd/system/pinwatch.service");
+        .run("systemd-analyze security --offline=true --threshold=12 /lib/systemd/system/pinwatch.service");
 }
 
 #[test]

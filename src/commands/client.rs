@@ -16,9 +16,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::protocol::{Envelope, Refusal, Request, Tailed};
+use super::protocol::{Envelope, Pong, Refusal, Request, Tailed};
 use crate::paths::{self, PathError};
 
 /// The longest answer that is read. Far over a record, which holds metadata of less than a request line's
@@ -31,8 +31,16 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Requests under way in a pipeline. Enough for the daemon to commit many PINs at once.
 const WINDOW: usize = 4096;
 
-/// How long to try when the daemon's queue of new connections is full.
+/// How long to try when the daemon has no place for a connection, or its queue of new ones is full.
 const BUSY_FOR: Duration = Duration::from_secs(5);
+
+/// Between two tries to get a place; doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long nothing is sent before the daemon is shown that somebody is still there: it closes connections that are idle
+/// for 5 minutes.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Why there is no connection.
 #[derive(Debug, Error)]
@@ -54,6 +62,10 @@ pub enum ConnectError {
     PermissionDenied(PathBuf),
     #[error("the daemon at {} is not trusted, and nothing was sent to it: {problem}", path.display())]
     Untrusted { path: PathBuf, problem: PathError },
+    #[error("the daemon at {} takes no more connections now: {refusal}", path.display())]
+    Full { path: PathBuf, refusal: Refusal },
+    #[error(transparent)]
+    Greeting(#[from] ClientError),
     #[error("can't connect to {}: {error}", path.display())]
     Other { path: PathBuf, error: io::Error },
 }
@@ -98,12 +110,36 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the daemon that listens at `path`, if whoever listens there may be the daemon.
+    /// Connects to the daemon that listens at `path`, if whoever listens there may be the daemon. Tries again for a while
+    /// if there are too many connections.
     ///
     /// # Errors
-    /// Nobody listens, or may not be connected to, or is not to be trusted: see [`paths::check_server`].
+    /// Nobody listens, or may not be connected to, or is not to be trusted: see [`paths::check_server`]; or whoever
+    /// listens has no place, or is not the daemon.
     pub async fn connect(path: &Path) -> Result<Self, ConnectError> {
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let mut client = Self::open(path, started).await?;
+            // The first answer tells whether there is a place: a request that is lost with the connection would not.
+            match client.ask::<Pong>(&Request::Ping).await {
+                Err(ClientError::Refused(refusal)) if refusal.is_capacity() => {
+                    if started.elapsed() >= BUSY_FOR {
+                        return Err(ConnectError::Full { path: path.to_owned(), refusal });
+                    }
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                // Of a daemon that stops, the next request tells more.
+                Ok(_) | Err(ClientError::Refused(_) | ClientError::Closed | ClientError::Broken(_)) => {
+                    return Ok(client);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn open(path: &Path, started: Instant) -> Result<Self, ConnectError> {
         let stream = loop {
             match UnixStream::connect(path).await {
                 // The kernel's queue of the socket is full, which a busy daemon empties in a moment.
@@ -132,9 +168,12 @@ impl Client {
 
     /// Asks once and reads the answer.
     pub async fn ask<T: DeserializeOwned>(&mut self, request: &Request<'_>) -> Result<T, ClientError> {
-        self.send(request).await?;
-        self.lines.read_due().await?;
-        parse(self.lines.line())
+        let sent = self.send(request).await;
+        // Also when it could not be sent: who closed the connection may have said why.
+        match self.lines.read_due().await {
+            Ok(()) => parse(self.lines.line()),
+            Err(error) => Err(sent.err().unwrap_or(error)),
+        }
     }
 
     /// Writes a request whose lines are read by [`Self::tailed`].
@@ -174,7 +213,7 @@ impl Client {
     /// whether the next one is not there yet, so that this is a good moment to show what there is.
     ///
     /// What is written waits for no answer until [`WINDOW`] requests are under way, and is sent at once when
-    /// the next request is not there yet (somebody types them).
+    /// the next request is not there yet (somebody types them). Where that takes long, pings keep the connection open.
     pub async fn pipeline<T, E>(
         &mut self,
         requests: impl Stream<Item = (T, Vec<u8>)>,
@@ -190,13 +229,17 @@ impl Client {
             let mut out = BufWriter::with_capacity(64 << 10, writer);
             loop {
                 let request = match requests.next().now_or_never() {
-                    Some(request) => request,
+                    Some(request) => Ok(request),
                     None => {
                         out.flush().await?;
-                        requests.next().await
+                        timeout(KEEP_ALIVE, requests.next()).await
                     }
                 };
-                let Some((tag, line)) = request else { break };
+                let (tag, line) = match request {
+                    Ok(Some((tag, line))) => (Some(tag), line),
+                    Ok(None) => break,
+                    Err(_) => (None, Request::Ping.line()),
+                };
                 let room = match pending.try_reserve() {
                     Ok(room) => room,
                     Err(_) => {
@@ -214,7 +257,10 @@ impl Client {
         let read = async {
             while let Some(tag) = unanswered.recv().await {
                 lines.read_due().await?;
-                on_answer(tag, lines.line(), !lines.has_next())?;
+                match tag {
+                    Some(tag) => on_answer(tag, lines.line(), !lines.has_next())?,
+                    None => parse::<Pong>(lines.line()).map(drop)?,
+                }
             }
             Ok::<_, E>(())
         };
@@ -311,5 +357,40 @@ impl Lines {
 
     fn has_next(&self) -> bool {
         memchr::memchr(b'\n', self.reader.buffer()).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn while_nobody_types_a_pin_pings_keep_the_connection_open() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (reader, writer) = ours.into_split();
+        let mut client = Client { lines: Lines::new(reader), writer };
+        let daemon = tokio::spawn(async move {
+            let (reader, mut writer) = theirs.into_split();
+            let (mut lines, mut asked, mut line) = (BufReader::new(reader), Vec::new(), String::new());
+            while lines.read_line(&mut line).await.unwrap() > 0 {
+                writer.write_all(b"{\"ok\":true,\"version\":\"1\"}\n").await.unwrap();
+                asked.push(std::mem::take(&mut line));
+            }
+            asked
+        });
+        let typed = futures_util::stream::iter(["A\n", "B\n"]).then(|line| async move {
+            sleep(KEEP_ALIVE * 5 / 2).await;
+            (line, line.as_bytes().to_vec())
+        });
+        let mut answered = Vec::new();
+        let done = client.pipeline(typed, |tag, _, _| {
+            answered.push(tag);
+            Ok::<_, ClientError>(())
+        });
+        done.await.unwrap();
+        drop(client);
+        assert_eq!(answered, ["A\n", "B\n"], "nobody hears of the pings");
+        let ping = String::from_utf8(Request::Ping.line()).unwrap();
+        assert_eq!(daemon.await.unwrap(), [&ping, &ping, "A\n", &ping, &ping, "B\n"]);
     }
 }

@@ -62,7 +62,10 @@ impl From<&CommandError> for Exit {
             CommandError::Simulate(error) if error.is_usage() => Self::Usage,
             // Found when the client is made, but written in the configuration: `api.ca_file`.
             CommandError::Daemon(DaemonError::Client(_)) => Self::Usage,
-            CommandError::Connect(ConnectError::Untrusted { .. }) => Self::Failed,
+            CommandError::Connect(ConnectError::Greeting(error)) if error.is_silence() => Self::TimedOut,
+            CommandError::Connect(
+                ConnectError::Untrusted { .. } | ConnectError::Full { .. } | ConnectError::Greeting(_),
+            ) => Self::Failed,
             CommandError::Connect(_) => Self::NoDaemon,
             CommandError::Client(error) if error.is_silence() => Self::TimedOut,
             CommandError::Client(_)

@@ -132,6 +132,11 @@ impl Refusal {
         matches!(self.code.as_str(), "shutting_down" | "store_unavailable")
     }
 
+    /// Whether there are too many connections, or too many PINs in flight.
+    pub fn is_capacity(&self) -> bool {
+        self.code == "at_capacity"
+    }
+
     pub fn is_not_found(&self) -> bool {
         self.code == "not_found"
     }

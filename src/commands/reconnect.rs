@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::client::{Client, ClientError};
+use super::client::{Client, ClientError, ConnectError};
 use super::output::note;
 
 /// A restart takes a moment at least.
@@ -42,15 +42,22 @@ impl Reconnect {
         if self.connected_at.elapsed() > GOOD {
             self.pause = FIRST_PAUSE;
         }
+        let mut has_told = false;
         loop {
             // Every reason is tried again: between two daemons the socket is absent, then refuses, then may
             // have rights that are not set yet.
             sleep(self.pause).await;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-            if let Ok(client) = Client::connect(path).await {
-                note("connected again");
-                self.connected_at = Instant::now();
-                return client;
+            match Client::connect(path).await {
+                Ok(client) => {
+                    note("connected again");
+                    self.connected_at = Instant::now();
+                    return client;
+                }
+                Err(full @ ConnectError::Full { .. }) if !std::mem::replace(&mut has_told, true) => {
+                    note(format_args!("{full}; trying again"));
+                }
+                Err(_) => {}
             }
         }
     }

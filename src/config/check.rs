@@ -125,3 +125,33 @@ pub(super) fn humantime_text(duration: Duration) -> String {
 fn out_of_range(what: &str, least: impl Display, most: impl Display) -> String {
     format!("must be {what} from {least} to {most}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::load;
+
+    #[test]
+    fn a_time_longer_than_any_clock_counts_is_refused_wherever_it_stands() {
+        for key in [
+            "shutdown_grace",
+            "api.timeout",
+            "api.connect_timeout",
+            "api.pool_max_age",
+            "schedule.initial_interval",
+            "schedule.max_interval",
+            "schedule.deadline",
+            "schedule.not_found_grace",
+            "schedule.deadline_grace",
+            "store.retention",
+            "cluster.lease",
+        ] {
+            let refused = load(&format!("{key} = \"400000000000years\"")).unwrap_err().join("; ");
+            assert!(refused.contains(&format!("{key}: must be at least")), "{key}: {refused}");
+        }
+        let webhook = "type = \"webhook\"\nurl = \"https://h.example\"";
+        for key in ["timeout", "max_age"] {
+            let sink = format!("[[sink]]\n{webhook}\n{key} = \"400000000000years\"");
+            assert!(load(&sink).unwrap_err().join("; ").contains(": must be at least"), "{key}");
+        }
+    }
+}

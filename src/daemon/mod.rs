@@ -242,12 +242,11 @@ impl Daemon {
             health: health.clone(),
             socket: socket.trouble(),
             stop: stop.clone(),
-            connections: Arc::default(),
+            places: intake::places(config.intake.max_connections),
         };
         let http = listener.serve(config, services.clone());
-        let max_connections = config.intake.max_connections;
         parts.spawn(async move {
-            intake::serve(socket, max_connections, services).await;
+            intake::serve(socket, services).await;
             "intake"
         });
         let pruning = retention::prune(writer.clone(), clock, config.store.retention, stop.clone());

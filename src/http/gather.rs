@@ -4,7 +4,6 @@
 //! have to be noted as they happen are in [`crate::metrics`].
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -36,7 +35,7 @@ pub async fn gather(server: &Server) -> String {
     set(&catalogue::IN_FLIGHT_MAX, server.limits.in_flight as f64);
     set(&catalogue::POLLING_MAX, server.limits.polls as f64);
     set(&catalogue::CONNECTIONS_MAX, server.limits.connections as f64);
-    set(&catalogue::CONNECTIONS, services.connections.load(Ordering::Relaxed) as f64);
+    set(&catalogue::CONNECTIONS, services.places.count() as f64);
     set(&catalogue::STORE_FAILING, flag(services.writer.trouble().is_some()));
     set(&catalogue::START_TIME, server.started.as_duration().as_secs_f64());
     recorder.counter(&catalogue::LOG_LOST, &[]).absolute(metrics::log_lines_lost());

@@ -1,14 +1,13 @@
 //! One client: reads lines, answers each in order, submits what waits together in one go.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
-use tokio::time::{Instant, interval, timeout};
-use tracing::{info, warn};
+use tokio::time::{Instant, interval, timeout, timeout_at};
+use tracing::{debug, info, warn};
 
 use super::answer;
 use super::lines::{Line, Lines, MAX_LINE};
@@ -16,6 +15,7 @@ use super::outgoing::{Gone, MAX_ANSWER, Outgoing, PIECE, Pieces, Room, SMALL, ST
 use super::request::{Code, Refusal, Request, Submit, parse};
 use super::{Services, elsewhere, upkeep};
 use crate::pin::PinId;
+use crate::places::Place;
 use crate::schedule::Stopping;
 use crate::store::{Fate, NewPin, Outcome, Record, Submitted, Unavailable};
 
@@ -31,8 +31,11 @@ const BATCH_BYTES: usize = 1024 * 1024;
 /// How much is read at once, in bytes.
 const READ: usize = 128 * 1024;
 
-/// How long a client may stop in the middle of a line.
+/// How long a client may take from the first byte of a line to its last.
 const LINE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a client may ask nothing, if it does not wait for anything either.
+const IDLE_PATIENCE: Duration = Duration::from_secs(300);
 
 /// How long the store may take to answer.
 pub(super) const STORE_PATIENCE: Duration = Duration::from_secs(30);
@@ -41,11 +44,12 @@ pub(super) const STORE_PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Serves one client until it hangs up, stalls or the daemon stops.
-pub async fn serve(stream: UnixStream, services: &Services, room: SharedRoom) {
+pub async fn serve(stream: UnixStream, services: &Services, room: SharedRoom, place: Place) {
     let (reader, writer) = stream.into_split();
     let (outgoing, incoming) = Outgoing::new(room);
     let reading = async {
-        let mut connection = Connection { services, outgoing, reader, lines: Lines::default() };
+        let lines = Lines::default();
+        let mut connection = Connection { services, outgoing, reader, lines, place: &place };
         // Gone: nobody is left to be told anything.
         let _ = connection.run().await;
     };
@@ -53,9 +57,15 @@ pub async fn serve(stream: UnixStream, services: &Services, room: SharedRoom) {
         "answers were left unread for {} s, so this connection is closed; a tail goes on with \"from\"",
         STALL.as_secs()
     )));
-    let (_, written) = tokio::join!(reading, write_out(incoming, writer, cut.as_bytes()));
-    if let Err(stalled) = written {
-        info!("a connection was cut: {stalled}");
+    let served = async {
+        let (_, written) = tokio::join!(reading, write_out(incoming, writer, cut.as_bytes()));
+        if let Err(stalled) = written {
+            info!("a connection was cut: {stalled}");
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        () = place.gives_way() => debug!("a connection was idle and gave way to a new one"),
     }
 }
 
@@ -64,26 +74,38 @@ pub(super) struct Connection<'a> {
     pub(super) outgoing: Outgoing,
     reader: OwnedReadHalf,
     lines: Lines,
+    place: &'a Place,
 }
 
 impl Connection<'_> {
     async fn run(&mut self) -> Result<(), Gone> {
+        // Since when the client is waited for, and whether it is in the middle of a line.
+        let mut waiting = (false, Instant::now());
         loop {
-            self.answer_lines().await?;
+            let has_answered = self.answer_lines().await?;
             if self.services.stop.is_cancelled() {
                 return Ok(());
             }
             self.lines.buffer.reserve(READ);
-            let patience = if self.lines.in_the_middle() { LINE_PATIENCE } else { Duration::MAX };
+            let in_the_middle = self.lines.in_the_middle();
+            // Not with every byte, or a line could take for ever.
+            if has_answered || in_the_middle != waiting.0 {
+                waiting = (in_the_middle, Instant::now());
+            }
+            let until = waiting.1 + if in_the_middle { LINE_PATIENCE } else { IDLE_PATIENCE };
+            self.place.now_idle();
             let read = tokio::select! {
-                read = timeout(patience, self.reader.read_buf(&mut self.lines.buffer)) => read,
+                read = timeout_at(until, self.reader.read_buf(&mut self.lines.buffer)) => read,
                 () = self.services.stop.cancelled() => continue,
                 () = self.outgoing.closed() => return Err(Gone),
             };
+            self.place.now_busy();
             match read {
                 Ok(Ok(0)) => return self.end_of_stream().await,
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) => return Err(Gone),
+                // Without a word: it could be taken for the answer to a request that is on its way.
+                Err(_) if !in_the_middle => return Ok(()),
                 Err(_) => {
                     let seconds = LINE_PATIENCE.as_secs();
                     let message =
@@ -103,12 +125,13 @@ impl Connection<'_> {
         self.refuse(Code::InvalidRequest.because(message)).await
     }
 
-    /// Answers every whole line that was read. Submits are gathered until something else comes, and so are cancels:
-    /// each alone would wait for a commit of its own.
-    async fn answer_lines(&mut self) -> Result<(), Gone> {
+    /// Answers every whole line that was read; gives whether there was any. Submits are gathered until something else
+    /// comes, and so are cancels: each alone would wait for a commit of its own.
+    async fn answer_lines(&mut self) -> Result<bool, Gone> {
         let (mut submits, mut cancels) = (Vec::new(), Vec::new());
-        let mut gathered = 0;
+        let (mut gathered, mut any) = (0, false);
         while let Some(line) = self.lines.next_line() {
+            any = true;
             if let Line::Whole(line) = &line {
                 gathered += line.len();
             }
@@ -146,7 +169,8 @@ impl Connection<'_> {
         }
         // Of one kind there are none left when the other comes.
         self.submit(submits).await?;
-        self.cancel_all(cancels).await
+        self.cancel_all(cancels).await?;
+        Ok(any)
     }
 
     /// Withdraws PINs that were asked for one after the other, together; answers in that order when all have ended. A
@@ -300,7 +324,8 @@ impl Connection<'_> {
     /// Waits for the outcome. The schedule is asked first and the store second: a PIN that leaves in between
     /// is found in the store.
     async fn wait(&self, pin: PinId, limit: Option<Duration>) -> Result<String, Ended> {
-        let until = limit.map(|limit| Instant::now() + limit);
+        // What is longer than the clock can count is no limit.
+        let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         loop {
             if let Some(outcome) = self.services.schedule.wait(pin.clone()).await? {
                 match self.while_client_is_there(outcome, until).await? {
@@ -369,7 +394,7 @@ impl Connection<'_> {
             let since = self.services.clock.wall() - trouble.since.elapsed();
             (since, trouble.what)
         });
-        let connections = self.services.connections.load(Ordering::Relaxed);
+        let connections = self.services.places.count();
         let health = self.services.health.all();
         let mut stats = answer::stats(&schedule, newest, trouble, connections, &health, &cursors, &failed);
         if let Some(cluster) = elsewhere::numbers(self.services).await? {
@@ -483,3 +508,7 @@ async fn sleep(until: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

@@ -12,32 +12,41 @@ mod outgoing;
 mod request;
 mod socket;
 mod tail;
+#[cfg(test)]
+mod testing;
 mod upkeep;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::error;
 
 pub use lines::MAX_LINE;
 pub use request::{Code, Request, parse};
 pub use socket::{Passed, Socket, SocketError, SocketTrouble};
 
+use crate::accepting::Accepting;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
+use crate::places::{Full, Places, Rules, User};
 use crate::schedule::Schedule;
 use crate::sinks::Health;
 use crate::store::{Store, Writer};
 use outgoing::SharedRoom;
 
-/// How long `accept` rests when the process has no file descriptor left.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// Connections that are left to root and the daemon's own user; of few, a quarter. So an administrator's command gets in,
+/// whatever others do.
+const RESERVED: usize = 8;
+
+/// How long a connection must have been idle to give its place to a new one when there is none left.
+const GIVES_WAY_AFTER: Duration = Duration::from_secs(60);
+
+/// How long a client may take to be told that there is no place for it.
+const REFUSAL_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What answers the questions.
 #[derive(Clone)]
@@ -54,16 +63,26 @@ pub struct Services {
     /// Why clients don't reach the socket, if they don't.
     pub socket: watch::Receiver<Option<SocketTrouble>>,
     pub stop: CancellationToken,
-    /// Connections that are open, for `stats`.
-    pub connections: Arc<AtomicUsize>,
+    /// The connections to the socket.
+    pub places: Places,
+}
+
+/// Places for so many connections at once.
+pub fn places(max_connections: usize) -> Places {
+    Places::new(Rules {
+        all: max_connections,
+        share: max_connections - max_connections / 4,
+        reserved: RESERVED.min(max_connections / 4),
+        idle: GIVES_WAY_AFTER,
+    })
 }
 
 /// Serves connections until `services.stop`, then until each had its last answer. Owns every connection's
 /// task.
-pub async fn serve(mut socket: Socket, max_connections: usize, services: Services) {
-    let permits = Arc::new(Semaphore::new(max_connections));
+pub async fn serve(mut socket: Socket, services: Services) {
     let room = SharedRoom::default();
     let mut connections = JoinSet::new();
+    let mut accepting = Accepting::new("a client");
     loop {
         let stream = tokio::select! {
             biased;
@@ -75,23 +94,20 @@ pub async fn serve(mut socket: Socket, max_connections: usize, services: Service
             accepted = socket.accept() => match accepted {
                 Ok(stream) => stream,
                 Err(error) => {
-                    warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_REST).await;
+                    accepting.failed(&error).await;
                     continue;
                 }
             },
         };
-        let Ok(permit) = permits.clone().try_acquire_owned() else {
-            refuse(stream, max_connections).await;
-            continue;
+        let place = match services.places.take(user(&stream)) {
+            Ok(place) => place,
+            Err(full) => {
+                refuse(stream, full).await;
+                continue;
+            }
         };
         let (services, room) = (services.clone(), room.clone());
-        connections.spawn(async move {
-            services.connections.fetch_add(1, Ordering::Relaxed);
-            connection::serve(stream, &services, room).await;
-            services.connections.fetch_sub(1, Ordering::Relaxed);
-            drop(permit);
-        });
+        connections.spawn(async move { connection::serve(stream, &services, room, place).await });
     }
     drop(socket);
     while let Some(ended) = connections.join_next().await {
@@ -99,13 +115,20 @@ pub async fn serve(mut socket: Socket, max_connections: usize, services: Service
     }
 }
 
+/// Who connects: root and the daemon's own user are administrators. Where the kernel does not tell, it is nobody.
+fn user(stream: &UnixStream) -> User {
+    match stream.peer_cred().map(|peer| peer.uid()) {
+        Ok(user) if user == 0 || user == rustix::process::geteuid().as_raw() => User::Administrator,
+        Ok(user) => User::Other(user),
+        Err(_) => User::Other(u32::MAX),
+    }
+}
+
 /// Tells one client too many so. A fresh connection has room for a line: this never waits for the client.
-async fn refuse(mut stream: UnixStream, max_connections: usize) {
-    let refusal = Code::AtCapacity.because(format!(
-        "{max_connections} connections are open already (intake.max_connections): close one, or try again"
-    ));
-    let line = answer::refused(&refusal);
-    let _ = tokio::time::timeout(ACCEPT_REST, stream.write_all(line.as_bytes())).await;
+async fn refuse(mut stream: UnixStream, full: Full) {
+    let message = format!("{full} (intake.max_connections): close one, or try again");
+    let line = answer::refused(&Code::AtCapacity.because(message));
+    let _ = tokio::time::timeout(REFUSAL_PATIENCE, stream.write_all(line.as_bytes())).await;
 }
 
 fn log_if_broken(ended: Result<(), tokio::task::JoinError>) {

@@ -174,60 +174,11 @@ async fn known(services: &Services, sink: &str) -> Result<(), Ended> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-    use std::time::Duration;
+    use std::sync::Mutex;
 
-    use tokio::sync::{mpsc, watch};
-    use tokio_util::sync::CancellationToken;
-
+    use super::super::testing::services;
     use super::*;
-    use crate::clock::Clock;
-    use crate::outcome::{Ending, Verdict};
-    use crate::schedule::Schedule;
-    use crate::sinks::Health;
-    use crate::store::{self, Committed, Failed, NewPin, Progress, Writer};
-
-    /// A store with so many outcomes, which a sink has.
-    async fn services(folder: &std::path::Path, outcomes: usize) -> Services {
-        let (store, mut connection) =
-            store::open_sqlite(&folder.join("db")).await.unwrap().load(|_| {}).await.unwrap();
-        connection.register_sink("sink", true).await.unwrap();
-        let (committed, _) = mpsc::channel::<Committed>(1);
-        let (writer, task) = Writer::new(connection, committed, usize::MAX);
-        tokio::spawn(task.run());
-        let clock = Clock::system();
-        for n in 0..outcomes {
-            let (pin, now) = (format!("P{n}").parse::<crate::pin::PinId>().unwrap(), clock.wall());
-            let new = NewPin {
-                pin: pin.clone(),
-                reference: None,
-                metadata: None,
-                submitted_at: now,
-                deadline_at: now,
-                again: false,
-            };
-            writer.submit(vec![new]).await.unwrap();
-            let (ending, deliveries, error) = (Ending::Final, None, None);
-            writer
-                .try_finish(Verdict { pin, ending, deliveries, error, polls: 1, finished_at: now })
-                .unwrap();
-        }
-        writer.flush().await.unwrap();
-        let cursor = Some(outcomes as i64);
-        writer.advance(Progress { sink: "sink".into(), cursor, ..Progress::default() }).await;
-        Services {
-            schedule: Schedule::channel().0,
-            store,
-            writer,
-            clock,
-            deadline: watch::channel(Duration::ZERO).1,
-            socket: watch::channel(None).1,
-            health: Health::default(),
-            stop: CancellationToken::new(),
-            connections: Arc::default(),
-            cluster: None,
-        }
-    }
+    use crate::store::{Failed, Progress};
 
     #[tokio::test]
     async fn a_long_replay_is_ordered_in_slices_and_skips_what_is_not_there() {

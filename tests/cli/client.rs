@@ -138,6 +138,39 @@ fn show_list_cancel_stats_and_ping_print_what_the_daemon_says() {
 }
 
 #[test]
+fn a_daemon_that_has_no_place_is_asked_again_and_no_pin_is_lost_or_refused_by_that() {
+    let fake = Fake::new(|socket| {
+        socket.turn_away(3);
+        let mut client = socket.accept();
+        for pin in ["9C81", "9C82"] {
+            client
+                .expect(json!({"op": "submit", "pinId": pin}))
+                .say(json!({"ok": true, "pinId": pin, "state": "accepted"}));
+        }
+    });
+    pinwatch(&["submit", "9C81", "9C82", "--socket"])
+        .arg(fake.socket())
+        .assert()
+        .code(0)
+        .stderr("2 PINs: 2 accepted\n");
+    fake.join();
+}
+
+#[test]
+fn what_the_daemon_said_before_it_closed_the_connection_is_told() {
+    let fake = Fake::new(|socket| {
+        let mut client = socket.accept();
+        client.say(error("timeout"));
+    });
+    pinwatch(&["stats", "--socket"])
+        .arg(fake.socket())
+        .assert()
+        .code(1)
+        .stderr(contains("says the fake (timeout)").and(contains("Broken pipe").not()));
+    fake.join();
+}
+
+#[test]
 fn list_asks_page_by_page_up_to_the_limit_and_says_how_to_go_on() {
     let fake = Fake::new(|socket| {
         let page = |from: u64, many: u64, next: &str| {
@@ -163,7 +196,7 @@ fn list_asks_page_by_page_up_to_the_limit_and_says_how_to_go_on() {
 #[test]
 fn what_is_not_the_protocol_is_refused_in_one_printable_line() {
     let fake = Fake::new(|socket| {
-        socket.accept().say_raw("SSH-2.0-\x1b[31mOpenSSH\n").until_gone();
+        socket.accept_unanswered().say_raw("SSH-2.0-\x1b[31mOpenSSH\n").until_gone();
     });
     pinwatch(&["ping", "--socket"])
         .arg(fake.socket())

@@ -50,7 +50,22 @@ impl Socket {
         Self { path, listener }
     }
 
+    /// Takes a client in: each begins with a ping, by whose answer it knows that there is a place for it.
     pub fn accept(&self) -> Connection {
+        let mut client = self.accept_unanswered();
+        client.expect(json!({"op": "ping"})).say(json!({"ok": true, "version": "9.9.9"}));
+        client
+    }
+
+    /// Has no place for so many clients.
+    pub fn turn_away(&self, count: usize) {
+        for _ in 0..count {
+            self.accept_unanswered().say(error("at_capacity"));
+        }
+    }
+
+    /// A client that was told nothing yet.
+    pub fn accept_unanswered(&self) -> Connection {
         let (stream, _) = self.listener.accept().unwrap();
         Connection { reader: BufReader::new(stream.try_clone().unwrap()), stream }
     }

@@ -207,6 +207,21 @@ fn wait_exits_124_when_time_is_up_and_names_the_pins_that_are_left() {
 }
 
 #[test]
+fn a_timeout_longer_than_any_clock_counts_is_none() {
+    let fake = Fake::new(|socket| {
+        let mut client = socket.accept();
+        client.tell_next_seq(5);
+        show_in_flight(&mut client, &["a"]);
+        client.expect(follow(5)).say(record(5, "a", Some(true))).until_gone();
+    });
+    pinwatch(&["wait", "a", "--timeout", "400000000000years", "--socket"])
+        .arg(fake.socket())
+        .assert()
+        .code(0);
+    fake.join();
+}
+
+#[test]
 fn wait_outlives_a_restart_and_does_not_wait_for_a_pin_that_is_lost() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
@@ -252,6 +267,26 @@ fn wait_asks_about_its_pins_again_where_outcomes_were_removed_before_it_came_to_
     let assert = pinwatch(&["wait", "a", "b", "c", "--socket"]).arg(fake.socket()).assert().code(1);
     assert_eq!(seqs(&assert.get_output().stdout), [91, 92]);
     assert!(contains("does not know PIN b").eval(&String::from_utf8_lossy(&assert.get_output().stderr)));
+    fake.join();
+}
+
+#[test]
+fn wait_says_why_the_daemon_does_not_take_it_back_and_goes_on_when_it_does() {
+    let fake = Fake::new(|socket| {
+        let mut client = socket.accept();
+        client.tell_position("5");
+        show_in_flight(&mut client, &["a"]);
+        client.expect(follow("5"));
+        drop(client);
+        let socket = socket.restart();
+        // More than one connect tries.
+        socket.turn_away(12);
+        let mut client = socket.accept();
+        show_in_flight(&mut client, &["a"]);
+        client.expect(follow("5")).say(record(5, "a", Some(true))).until_gone();
+    });
+    let stderr = contains("takes no more connections now: says the fake (at_capacity); trying again\n");
+    pinwatch(&["wait", "a", "--socket"]).arg(fake.socket()).assert().code(0).stderr(stderr.count(1));
     fake.join();
 }
 

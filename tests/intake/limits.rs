@@ -5,7 +5,7 @@ use std::process::Command;
 use rustix::process::{Resource, getrlimit};
 use serde_json::json;
 
-use super::common::{Client, Place, Simulated, code, until_true};
+use super::common::{Client, Ended, Place, Simulated, code, program, run_to_end, until_true};
 
 #[test]
 fn past_max_in_flight_a_pin_is_not_accepted_until_another_one_ended() {
@@ -54,6 +54,36 @@ fn of_10_000_connections_those_within_the_limit_work_and_each_other_one_is_told(
     drop((within, excess));
     until_true("they are gone", || observer.stats()["connections"] == 1);
     assert_eq!(daemon.client().submit("sim-delivered-0"), "finished");
+}
+
+#[test]
+fn who_finds_no_place_is_told_so_by_every_command_in_the_words_of_the_daemon() {
+    let daemon = Place::new("http://127.0.0.1:9").set("intake.max_connections", "1").start();
+    let mut holder = daemon.client();
+    until_true("the place is free", || {
+        holder = daemon.client();
+        holder.write("{\"op\":\"ping\"}\n");
+        holder.answer()["ok"] == true
+    });
+    let commands = [&["stats"][..], &["submit", "9C81"], &["wait", "9C81"], &["tail", "-f"], &["list"]];
+    let socket = daemon.place.socket();
+    let run = |args: &[&str]| {
+        let mut command = program();
+        command.args(args).arg("--socket").arg(&socket);
+        run_to_end(command)
+    };
+    std::thread::scope(|scope| {
+        let ended: Vec<_> = commands.iter().map(|args| (args, scope.spawn(move || run(args)))).collect();
+        for (args, ended) in ended {
+            let Ended { code, stdout, stderr } = ended.join().unwrap();
+            assert_eq!((code, stdout.as_str()), (Some(1), ""), "{args:?}: {stderr}");
+            assert!(
+                stderr.contains("takes no more connections now: all 1 connections are taken"),
+                "{stderr}"
+            );
+            assert!(stderr.contains("intake.max_connections") && !stderr.contains("Broken pipe"), "{stderr}");
+        }
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod input;
 mod limits;
 mod memory;
 mod ops;
+mod shares;
 mod tail;
 mod wait;
 

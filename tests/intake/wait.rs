@@ -41,6 +41,33 @@ fn wait_gives_up_when_its_time_is_over_and_the_connection_goes_on() {
 }
 
 #[test]
+fn a_limit_longer_than_any_clock_counts_is_none_and_the_connection_is_counted_once() {
+    let daemon = idle();
+    let mut client = daemon.client();
+    client.submit("A");
+    let mut waiters: Vec<_> = ["400000000000years", "18446744073709551615s", "1000years"]
+        .into_iter()
+        .map(|timeout| {
+            let mut waiter = daemon.client();
+            waiter.write(format!("{}\n", json!({"op": "wait", "pinId": "A", "timeout": timeout})));
+            waiter
+        })
+        .collect();
+    until_true("they wait", || client.stats()["connections"] == 4);
+    client.op(&json!({"op": "cancel", "pinId": "A"}));
+    for waiter in &mut waiters {
+        assert_eq!(waiter.answer()["outcome"]["outcome"], "cancelled");
+    }
+    drop(waiters);
+    until_true("they are gone", || client.stats()["connections"] == 1);
+    // What is no time at all is refused.
+    for timeout in ["600000000000years", "-1s", "1e9s", ""] {
+        let answer = client.op(&json!({"op": "wait", "pinId": "A", "timeout": timeout}));
+        assert_eq!(code(&answer), "invalid_request", "{timeout}");
+    }
+}
+
+#[test]
 fn a_cancel_answers_those_who_wait() {
     let daemon = idle();
     let (mut waiter, mut client) = (daemon.client(), daemon.client());

@@ -41,7 +41,7 @@ mkdir -p etc/systemd/system run/systemd
 rm -f var/lib/man-db/auto-update
 echo systemd-test > etc/hostname
 hostname systemd-test
-# Not chroot: in one, no user namespace can be made, which PrivateUsers= needs.
+# Not chroot: in one, no user namespace can be made, which PrivateUsers= of other units needs.
 pivot_root . mnt
 umount -l /mnt
 # Among the namespaces of this systemd alone, as it would do itself outside a container: credentials need it.

@@ -209,9 +209,9 @@ async fn register(connection: &mut PgConnection, name: &str, lease: Duration) ->
     .bind(name)
     .fetch_optional(&mut *transaction)
     .await?;
-    if let Some(left) = left.filter(|left| *left > 0.0) {
+    if let Some(left) = left.and_then(lease_left) {
         transaction.rollback().await?;
-        return Ok(Err(Duration::from_secs_f64(left / 1000.0)));
+        return Ok(Err(left));
     }
     let registered: Option<(i32, i64)> = sqlx::query_as(
         "INSERT INTO node (name, fence, lease_until, started_at, version) \
@@ -320,7 +320,7 @@ pub(super) fn node_row(row: &PgRow) -> Result<NodeRow, sqlx::Error> {
     Ok(NodeRow {
         id: row.try_get(0)?,
         name: row.try_get(1)?,
-        lease_left: (left > 0.0).then(|| Duration::from_secs_f64(left / 1000.0)),
+        lease_left: lease_left(left),
         started_at: super::super::rows::timestamp(row.try_get(3)?),
         version: row.try_get(4)?,
         stats: row.try_get(5)?,
@@ -328,6 +328,28 @@ pub(super) fn node_row(row: &PgRow) -> Result<NodeRow, sqlx::Error> {
     })
 }
 
+/// What is left of a lease, given in milliseconds; `None` if it is over. A lease is a minute at most, so what tells of more
+/// than a day is not added to any clock: it may be more than that can count, such as "infinity".
+fn lease_left(millis: f64) -> Option<Duration> {
+    (millis > 0.0).then(|| Duration::from_secs_f64((millis / 1000.0).min(86_400.0)))
+}
+
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_the_database_calls_endless_is_added_to_no_clock() {
+        let day = Duration::from_secs(86_400);
+        for (millis, left) in [(1500.0, Duration::from_millis(1500)), (f64::INFINITY, day), (1e300, day)] {
+            assert_eq!(lease_left(millis), Some(left));
+        }
+        for over in [0.0, -1.0, f64::NEG_INFINITY, f64::NAN] {
+            assert_eq!(lease_left(over), None);
+        }
+    }
 }

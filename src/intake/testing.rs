@@ -1,0 +1,55 @@
+//! What answers the questions of a test: a real store, and a schedule that is not there.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Services;
+use crate::clock::Clock;
+use crate::outcome::{Ending, Verdict};
+use crate::pin::PinId;
+use crate::schedule::Schedule;
+use crate::sinks::Health;
+use crate::store::{self, Committed, NewPin, Progress, Writer};
+
+/// A store with so many outcomes, which a sink has.
+pub async fn services(folder: &Path, outcomes: usize) -> Services {
+    let (store, mut connection) =
+        store::open_sqlite(&folder.join("db")).await.unwrap().load(|_| {}).await.unwrap();
+    connection.register_sink("sink", true).await.unwrap();
+    let (committed, _) = mpsc::channel::<Committed>(1);
+    let (writer, task) = Writer::new(connection, committed, usize::MAX);
+    tokio::spawn(task.run());
+    let clock = Clock::system();
+    for n in 0..outcomes {
+        let (pin, now) = (format!("P{n}").parse::<PinId>().unwrap(), clock.wall());
+        let new = NewPin {
+            pin: pin.clone(),
+            reference: None,
+            metadata: None,
+            submitted_at: now,
+            deadline_at: now,
+            again: false,
+        };
+        writer.submit(vec![new]).await.unwrap();
+        let (ending, deliveries, error) = (Ending::Final, None, None);
+        writer.try_finish(Verdict { pin, ending, deliveries, error, polls: 1, finished_at: now }).unwrap();
+    }
+    writer.flush().await.unwrap();
+    let cursor = Some(outcomes as i64);
+    writer.advance(Progress { sink: "sink".into(), cursor, ..Progress::default() }).await;
+    Services {
+        schedule: Schedule::channel().0,
+        store,
+        writer,
+        clock,
+        deadline: watch::channel(Duration::ZERO).1,
+        socket: watch::channel(None).1,
+        health: Health::default(),
+        stop: CancellationToken::new(),
+        places: super::places(8),
+        cluster: None,
+    }
+}
