@@ -1,6 +1,5 @@
 //! A real store for tests of sinks.
 
-use std::sync::Arc;
 
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -60,7 +59,7 @@ impl TestStore {
     }
 
     /// All records, the oldest first.
-    pub async fn records(&self) -> Vec<Arc<str>> {
+    pub async fn records(&self) -> Vec<crate::store::Record> {
         let outcomes = self.store.outcomes_after(0, u32::MAX).await.unwrap();
         outcomes.into_iter().map(|outcome| outcome.record).collect()
     }

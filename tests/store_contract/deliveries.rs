@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pinwatch::store::{Failed, Order, PAGE_BYTES, Position, Progress, Stretch, Transaction};
-use serde_json::value::RawValue;
 
 use super::place::{Node, Place, new, pin};
 
@@ -332,7 +331,7 @@ async fn a_stretch_ends_where_its_records_are_large(place: Place) {
     let metadata = format!("\"{}\"", "x".repeat(60_000));
     for n in 0..40 {
         let mut pin = new(&format!("P{n}"));
-        pin.metadata = RawValue::from_string(metadata.clone()).ok();
+        pin.metadata = serde_json::from_str(&metadata).ok();
         node.apply(Transaction { submits: vec![pin], ..Transaction::default() }).await;
         node.finish(&[&format!("P{n}")]).await;
     }
