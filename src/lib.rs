@@ -25,3 +25,4 @@ pub mod simulate;
 pub mod sinks;
 pub mod slot;
 pub mod store;
+mod text;

@@ -11,11 +11,12 @@ use super::elsewhere;
 use super::outgoing::MAX_ANSWER;
 use super::request::Refusal;
 use crate::cluster::View;
-use crate::outcome::{Delivery, Ending, Submission, deciding, rfc3339};
+use crate::outcome::{Delivery, Ending, Metadata, Submission, deciding, rfc3339};
 use crate::pin::PinId;
 use crate::schedule::{Live, Next, Stats};
 use crate::sinks::SinkHealth;
 use crate::store::{AtSink, DeadLetter, Outcome, Page, Record, Submitted};
+use crate::text::json_line;
 
 /// The answer to anything that is refused.
 pub fn refused(refusal: &Refusal) -> String {
@@ -141,7 +142,7 @@ pub fn in_flight(
         #[serde(skip_serializing_if = "Option::is_none")]
         reference: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        metadata: Option<&'a RawValue>,
+        metadata: Option<&'a Metadata>,
     }
     #[derive(Serialize)]
     struct Answer<'a> {
@@ -158,7 +159,7 @@ pub fn in_flight(
     state.insert("state".into(), "in_flight".into());
     let submission = stored.map(|(submission, _)| submission);
     let reference = submission.and_then(|s| s.reference.as_deref());
-    let metadata = submission.and_then(|s| s.metadata.as_deref());
+    let metadata = submission.and_then(|s| s.metadata.as_ref());
     line(&Answer { ok: true, pin: Shown { state, reference, metadata } })
 }
 
@@ -374,6 +375,7 @@ pub fn stats(
     })
 }
 
+/// An answer as one line for every reader, with its newline.
 pub fn line(value: &impl Serialize) -> String {
     let mut text = json(value);
     text.push('\n');
@@ -381,5 +383,5 @@ pub fn line(value: &impl Serialize) -> String {
 }
 
 fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("maps with string keys always serialize")
+    json_line(serde_json::to_string(value).expect("maps with string keys always serialize"))
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use crate::outcome::Metadata;
 use crate::pin::PinId;
 
 /// How deep metadata may be nested: nobody who reads the outcome later should stumble over it.
@@ -40,7 +41,7 @@ pub enum Request {
 pub struct Submit {
     pub pin: PinId,
     pub reference: Option<String>,
-    pub metadata: Option<Box<RawValue>>,
+    pub metadata: Option<Metadata>,
     /// Its own time to live, instead of `schedule.deadline`.
     pub deadline: Option<Duration>,
     pub again: bool,
@@ -303,8 +304,8 @@ fn deadline(text: &str) -> Result<Duration, Refusal> {
     Ok(deadline)
 }
 
-/// Metadata as it came, if it isn't nested too deep; `null` is none.
-fn metadata(raw: &RawValue) -> Result<Option<Box<RawValue>>, Refusal> {
+/// Metadata that isn't nested too deep; `null` is none.
+fn metadata(raw: &RawValue) -> Result<Option<Metadata>, Refusal> {
     let text = raw.get();
     if text == "null" {
         return Ok(None);
@@ -313,7 +314,7 @@ fn metadata(raw: &RawValue) -> Result<Option<Box<RawValue>>, Refusal> {
         return Err(Code::InvalidRequest
             .because(format!("\"metadata\" is nested more than {MAX_METADATA_DEPTH} deep")));
     }
-    Ok(Some(raw.to_owned()))
+    Ok(Some(raw.to_owned().into()))
 }
 
 /// How deep valid JSON is nested.

@@ -2,6 +2,7 @@
 //!
 //! Promises one JSON shape, the same in every sink. Pure data: knows nothing of polls, stores or sinks.
 
+mod record;
 mod status;
 
 use std::fmt;
@@ -9,9 +10,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
+pub use record::{Metadata, Record};
 pub use status::{CallStatus, SmsStatus, Status, Weight};
 
 use crate::pin::PinId;
@@ -87,8 +88,7 @@ pub struct Verdict {
 #[derive(Debug, Clone)]
 pub struct Submission {
     pub reference: Option<String>,
-    /// JSON, as it was submitted.
-    pub metadata: Option<Box<RawValue>>,
+    pub metadata: Option<Metadata>,
     pub submitted_at: Timestamp,
 }
 
@@ -143,11 +143,11 @@ pub fn kept(mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
     deliveries
 }
 
-/// The outcome as one line of JSON, without the newline: the shape fixed in the contract.
-pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) -> String {
+/// The record of an outcome, in the shape fixed in the contract.
+pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) -> Record {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
-    struct Record<'a> {
+    struct Shape<'a> {
         seq: i64,
         id: Uuid,
         pin_id: &'a PinId,
@@ -161,7 +161,7 @@ pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) ->
         #[serde(skip_serializing_if = "Option::is_none")]
         reference: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        metadata: Option<&'a RawValue>,
+        metadata: Option<&'a Metadata>,
         submitted_at: String,
         finished_at: String,
         polls: u32,
@@ -169,7 +169,7 @@ pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) ->
 
     let deliveries: &[Delivery] = verdict.deliveries.as_deref().unwrap_or_default();
     let decider = deciding(deliveries, verdict.ending);
-    serde_json::to_string(&Record {
+    let json = serde_json::to_string(&Shape {
         seq,
         id,
         pin_id: &verdict.pin,
@@ -183,12 +183,13 @@ pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) ->
         deliveries,
         error: verdict.error.as_deref(),
         reference: submission.reference.as_deref(),
-        metadata: submission.metadata.as_deref(),
+        metadata: submission.metadata.as_ref(),
         submitted_at: rfc3339(submission.submitted_at),
         finished_at: rfc3339(verdict.finished_at),
         polls: verdict.polls,
     })
-    .expect("a struct of strings, numbers and checked JSON always serializes")
+    .expect("a struct of strings, numbers and checked JSON always serializes");
+    Record::from(json)
 }
 
 /// A time as the contract writes it: RFC 3339, UTC, milliseconds.
@@ -231,13 +232,13 @@ mod tests {
     fn the_record_is_the_one_of_the_contract() {
         let submission = Submission {
             reference: Some("order-42".into()),
-            metadata: Some(RawValue::from_string(r#"{"b":1,"a":[1.50]}"#.into()).unwrap()),
+            metadata: serde_json::from_str("{ \"b\": 1,\r\n\"a\": [1.50], \"c\": \"\u{2028}\" }").unwrap(),
             ..submission()
         };
         let verdict = verdict(Ending::Final, &[delivery("MESSAGE_DELIVERED", true)]);
         assert_eq!(
-            record(42, Uuid::nil(), &verdict, &submission),
-            r#"{"seq":42,"id":"00000000-0000-0000-0000-000000000000","pinId":"9C81","outcome":"final","status":"MESSAGE_DELIVERED","description":"Message sent and delivered","delivered":true,"deliveries":[{"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true}],"reference":"order-42","metadata":{"b":1,"a":[1.50]},"submittedAt":"2026-01-02T03:04:05.000Z","finishedAt":"2026-01-02T03:04:05.678Z","polls":4}"#
+            &*record(42, Uuid::nil(), &verdict, &submission),
+            r#"{"seq":42,"id":"00000000-0000-0000-0000-000000000000","pinId":"9C81","outcome":"final","status":"MESSAGE_DELIVERED","description":"Message sent and delivered","delivered":true,"deliveries":[{"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true}],"reference":"order-42","metadata":{"b":1,"a":[1.50],"c":"\u2028"},"submittedAt":"2026-01-02T03:04:05.000Z","finishedAt":"2026-01-02T03:04:05.678Z","polls":4}"#
         );
     }
 

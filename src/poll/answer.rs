@@ -13,9 +13,10 @@ use std::sync::Arc;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::error_text::{bounded, harmless, is_harmful};
+use super::error_text::harmless;
 use super::field::Value;
 use crate::outcome::{Delivery, Status};
+use crate::text::{bounded, is_harmful};
 
 /// The largest body that is read, in bytes, after decompression.
 pub const MAX_BODY: usize = 64 * 1024;

@@ -7,6 +7,8 @@
 use reqwest::StatusCode;
 use serde_json::Value;
 
+use crate::text::bounded;
+
 /// The longest text, in characters.
 pub const MAX_TEXT: usize = 512;
 
@@ -84,33 +86,6 @@ pub(super) fn harmless(text: &str) -> String {
     bounded(text, MAX_TEXT)
 }
 
-/// The text in one line of at most `limit` characters, `…` at its end where it was cut. Control characters
-/// and those that turn the direction of writing count as white space; runs of that become one space.
-pub(crate) fn bounded(text: &str, limit: usize) -> String {
-    let is_gap = |c: char| c.is_whitespace() || is_harmful(c);
-    let mut line = String::with_capacity(text.len().min(limit));
-    let mut left = limit;
-    for word in text.split(is_gap).filter(|word| !word.is_empty()) {
-        for c in (!line.is_empty()).then_some(' ').into_iter().chain(word.chars()) {
-            if left == 0 {
-                line.pop();
-                line.push('…');
-                return line;
-            }
-            line.push(c);
-            left -= 1;
-        }
-    }
-    line
-}
-
-/// Control characters, and Unicode's bidirectional ones, which can make a terminal show another text than the
-/// one that is there.
-pub(super) fn is_harmful(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -178,8 +153,6 @@ mod tests {
         assert_eq!(text(body), "400 Bad Request: E [2J: a level=error b c");
         let long = text(&"x".repeat(10_000));
         assert_eq!((long.chars().count(), long.ends_with("x…")), (MAX_TEXT, true));
-        assert_eq!(bounded("abc de", 6), "abc de");
-        assert_eq!(bounded("abc def", 6), "abc d…");
     }
 
     proptest! {

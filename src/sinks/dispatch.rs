@@ -10,7 +10,7 @@ use super::{Health, Leave, Ordered, Trouble};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::fault::fault_point;
-use crate::store::{Outcome, Progress, Store, Unavailable, Writer};
+use crate::store::{Outcome, Progress, Record, Store, Unavailable, Writer};
 
 /// Outcomes that are read ahead.
 const BATCH: u32 = 512;
@@ -265,7 +265,10 @@ impl<S: Ordered> Dispatcher<S> {
         }
         let Ok(SeqOnly { seq }) = serde_json::from_str(line) else { return Ok(None) };
         let known = self.store.outcomes_after(seq.saturating_sub(1), 1).await?;
-        Ok(known.first().filter(|outcome| outcome.seq == seq && *outcome.record == *line).map(|o| o.seq))
+        Ok(known
+            .first()
+            .filter(|outcome| outcome.seq == seq && outcome.record == Record::from(line))
+            .map(|o| o.seq))
     }
 }
 

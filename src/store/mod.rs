@@ -15,7 +15,6 @@ mod writer;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde_json::value::RawValue;
 use thiserror::Error;
 
 pub use reads::{PAGE_BYTES, Page, Reads, SMALL_RECORD, Store};
@@ -23,6 +22,8 @@ pub use sqlite::{OpenError, Unloaded, open as open_sqlite};
 pub use transaction::{Applied, ClusterApplied, ClusterWork, Orphan, Transaction, Writes};
 pub use writer::{StoreTrouble, Writer, WriterTask};
 
+use crate::outcome::Metadata;
+pub use crate::outcome::Record;
 use crate::pin::PinId;
 
 /// A PIN as it was submitted.
@@ -30,7 +31,7 @@ use crate::pin::PinId;
 pub struct NewPin {
     pub pin: PinId,
     pub reference: Option<String>,
-    pub metadata: Option<Box<RawValue>>,
+    pub metadata: Option<Metadata>,
     pub submitted_at: Timestamp,
     pub deadline_at: Timestamp,
     /// Poll it anew although it has an outcome.
@@ -65,9 +66,6 @@ pub enum Submitted {
     /// `intake.max_in_flight` PINs are in flight already.
     AtCapacity,
 }
-
-/// An outcome record: one line of JSON without the newline.
-pub type Record = Arc<str>;
 
 /// An outcome in the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]

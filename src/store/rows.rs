@@ -1,13 +1,14 @@
 //! What stands in a column of either store, and what it is outside.
 
 use jiff::Timestamp;
-use serde_json::value::RawValue;
 
+use crate::outcome::Metadata;
 use crate::pin::PinId;
 
-/// Metadata as it was checked at the intake; a column that is no JSON any more counts as none.
-pub fn raw(text: Option<String>) -> Option<Box<RawValue>> {
-    text.and_then(|text| RawValue::from_string(text).ok())
+/// Metadata as it is stored; a column that is no JSON any more counts as none. Older versions stored the submitter's
+/// white space too.
+pub fn metadata(text: Option<String>) -> Option<Metadata> {
+    serde_json::from_str(&text?).ok()
 }
 
 /// A time as it is stored; one out of range, which nothing of ours writes, is the epoch.

@@ -62,6 +62,13 @@ impl Client {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
+    /// Writes one line and reads its answer as text.
+    #[track_caller]
+    pub fn ask_line(&mut self, line: impl AsRef<[u8]>) -> String {
+        self.write([line.as_ref(), b"\n"].concat());
+        self.line().expect("the daemon closed the connection")
+    }
+
     /// Writes one line and reads its answer.
     #[track_caller]
     pub fn ask(&mut self, line: impl AsRef<[u8]>) -> Value {

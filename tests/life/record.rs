@@ -1,10 +1,10 @@
-//! The record: one line, exact in its shape, with what the submitter gave to the letter.
+//! The record: one line for every reader, exact in its shape, with what the submitter gave.
 
 use std::fs;
 
 use serde_json::Value;
 
-use super::common::{Place, Simulated};
+use super::common::{Client, Place, Simulated, change, until};
 
 /// Checks what differs from run to run, and puts names in its place.
 fn normalized(line: &str) -> String {
@@ -64,7 +64,7 @@ fn each_ending_has_its_record_in_the_exact_shape() {
 }
 
 #[test]
-fn reference_and_metadata_come_out_as_they_went_in() {
+fn reference_and_metadata_come_out_as_they_went_in_but_for_white_space_between_tokens() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -79,7 +79,7 @@ fn reference_and_metadata_come_out_as_they_went_in() {
     let long = format!("\"{}\"", "é".repeat(30_000));
     let metadatas = [
         r#"{"b":1,"a":2}"#,
-        r#"{ "spaces" : [ 1 , 2 ] }"#,
+        r#"{"no spaces":[1,2,[]]}"#,
         r#"{"same":1,"same":2}"#,
         "1.50",
         "1e400",
@@ -111,6 +111,11 @@ fn reference_and_metadata_come_out_as_they_went_in() {
             lines.iter().find(|line| line.contains(&format!(r#""pinId":"sim-delivered-metadata-{n}""#)));
         assert!(line.unwrap().contains(&format!(r#","metadata":{metadata},"submittedAt":"#)), "{line:?}");
     }
+    let spaced =
+        client.ask(r#"{"op":"submit","pinId":"sim-delivered-spaced","metadata":{ "a" : [ 1.50 , " " ] }}"#);
+    assert_eq!(spaced["state"], "accepted");
+    let record = client.ask_line(r#"{"op":"wait","pinId":"sim-delivered-spaced"}"#);
+    assert!(record.contains(r#""metadata":{"a":[1.50," "]},"#), "{record}");
     let none = lines.iter().find(|line| line.contains("sim-delivered-none")).unwrap();
     assert!(!none.contains("metadata") && !none.contains("reference"), "{none}");
 }
@@ -134,4 +139,107 @@ fn every_sink_gets_the_same_lines() {
     for other in ["stdout", "second.jsonl"] {
         assert_eq!(fs::read_to_string(place.path(other)).unwrap(), file, "{other}");
     }
+}
+
+/// Where a line ends for some reader: for those with universal newlines (Python, Node, Java), and for those that go by
+/// Unicode's (JavaScript before ES2019, Python's `splitlines`).
+const LINE_ENDS: [char; 8] = ['\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
+
+/// What a terminal obeys, and JSON allows in strings as it is.
+const TERMINAL: [char; 4] = ['\u{7f}', '\u{9b}', '\u{202e}', '\u{feff}'];
+
+#[track_caller]
+fn assert_is_one_line(line: &str) {
+    let found = line.find(|c| c == '\n' || LINE_ENDS.contains(&c) || TERMINAL.contains(&c));
+    assert_eq!(found, None, "{line:?}");
+}
+
+/// JSON with all those characters where they are legal, which has a forged record in it.
+fn hostile_metadata() -> String {
+    let forged = r#"{"seq":99,"pinId":"forged","outcome":"final","delivered":true}"#;
+    let characters: String = LINE_ENDS.iter().chain(&TERMINAL).filter(|c| **c > ' ').collect();
+    format!("{{\r\t\"k{characters}\" :\r{forged}\r,\"b\":1.0,\"b\":1e2,\"v\":\"{characters}\"}}")
+}
+
+#[test]
+fn a_record_and_every_answer_are_one_line_for_every_reader() {
+    let api = Simulated::start();
+    let daemon = Place::new(&api.base_url()).start();
+    let mut client = daemon.client();
+    let (metadata, reference) = (hostile_metadata(), "r\u{85}\u{2028}\u{2029}\u{202e}");
+    for pin in ["sim-delivered-1", "sim-none-1"] {
+        let fields = format!(r#""reference":"{reference}","metadata":{metadata}"#);
+        let answer = client.ask(format!(r#"{{"op":"submit","pinId":"{pin}",{fields}}}"#));
+        assert_eq!(answer["state"], "accepted", "{answer}");
+    }
+    let record = client.outcome("sim-delivered-1");
+    let given: Value = serde_json::from_str(&metadata).unwrap();
+    assert_eq!((&record["metadata"], record["reference"].as_str()), (&given, Some(reference)));
+
+    daemon.all_records(1);
+    let file = fs::read_to_string(daemon.place.results()).unwrap();
+    let line = file.strip_suffix('\n').unwrap();
+    assert_is_one_line(line);
+    assert!(line.contains(r#""b":1.0,"b":1e2,"#), "numbers and duplicate keys stay: {line}");
+    for request in [
+        r#"{"op":"wait","pinId":"sim-delivered-1"}"#,
+        r#"{"op":"show","pinId":"sim-delivered-1"}"#,
+        r#"{"op":"show","pinId":"sim-none-1"}"#,
+        r#"{"op":"submit","pinId":"sim-delivered-1"}"#,
+        r#"{"op":"tail","last":1}"#,
+        "{\"op\":\"ping\",\"field\u{2028}\":1}",
+        "{\"op\":\"\u{2028}\u{85}\"}",
+        "{\"op\":\"replay\",\"sink\":\"\u{2028}\u{85}\",\"pinId\":\"A\"}",
+        r#"{"op":"cancel","pinId":"sim-none-1"}"#,
+    ] {
+        let mut client = daemon.client();
+        assert_is_one_line(&client.ask_line(request));
+    }
+}
+
+/// Puts this before the outcomes' last field: legal JSON, as older versions wrote it.
+fn as_an_older_version_wrote_it() -> String {
+    let old = format!("\"metadata\":{},\"polls\"", hostile_metadata()).replace('\'', "''");
+    format!("UPDATE outcome SET record = replace(record, '\"polls\"', '{old}');")
+}
+
+#[test]
+fn what_an_older_version_stored_is_delivered_clean_and_only_once() {
+    let api = Simulated::start();
+    let daemon = Place::new(&api.base_url()).start();
+    let mut client = daemon.client();
+    client.submit("sim-none-1");
+    client.submit("sim-delivered-1");
+    daemon.all_records(1);
+    let place = daemon.terminate();
+
+    // The old version was killed behind the line that it wrote, before the sink's cursor moved.
+    let metadata = hostile_metadata();
+    change(&place.store(), &as_an_older_version_wrote_it());
+    change(&place.store(), &format!("UPDATE pin SET metadata = '{metadata}'; UPDATE sink SET cursor = 0;"));
+    let line = super::common::column(&place.store(), "SELECT record FROM outcome").remove(0);
+    assert!(line.contains('\r'));
+    fs::write(place.results(), line + "\n").unwrap();
+
+    let sinks = format!(
+        r#"[{{type="file",path={:?},from="oldest"}},{{type="file",name="new",path={:?},from="oldest"}}]"#,
+        place.results(),
+        place.path("new.jsonl"),
+    );
+    let daemon = place.set("sink", &sinks).start();
+    let mut client: Client = daemon.client();
+    client.ask(r#"{"op":"cancel","pinId":"sim-none-1"}"#);
+    let path = daemon.place.path("new.jsonl");
+    let new = until("both records", || {
+        fs::read_to_string(&path).ok().filter(|text| text.matches('\n').count() == 2)
+    });
+    let given: Value = serde_json::from_str(&metadata).unwrap();
+    for line in new.lines() {
+        assert_is_one_line(line);
+        assert_eq!(serde_json::from_str::<Value>(line).unwrap()["metadata"], given);
+    }
+    assert_is_one_line(&client.ask_line(r#"{"op":"show","pinId":"sim-delivered-1"}"#));
+    let place = daemon.terminate();
+    let old = fs::read_to_string(place.results()).unwrap();
+    assert_eq!(old.matches('\n').count(), 2, "a line came twice: {old:?}");
 }

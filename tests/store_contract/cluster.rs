@@ -258,7 +258,7 @@ async fn a_node_that_stopped_while_it_was_answered_keeps_its_slots_from_nobody()
     let pins = ids("P", 100);
     let submit = |id: &String| {
         let mut new = new(id);
-        new.metadata = Some(RawValue::from_string(large.clone()).unwrap());
+        new.metadata = Some(serde_json::from_str(&large).unwrap());
         new
     };
     a.apply(Transaction { submits: pins.iter().map(submit).collect(), ..Transaction::default() }).await;

@@ -92,7 +92,7 @@ async fn what_the_submitter_gave_is_kept_and_told(place: Place) {
     let mut node = place.node().await;
     let mut full = new("A");
     full.reference = Some("o'rder \"42\" \\ é".into());
-    full.metadata = Some(serde_json::value::RawValue::from_string("{\"a\":[1,\"\\u0000\"]}".into()).unwrap());
+    full.metadata = Some(serde_json::from_str("{\"a\":[1,\"\\u0000\"]}").unwrap());
     let work = Transaction { submits: vec![full.clone(), new("B")], ..Transaction::default() };
     node.apply(work).await;
     let (kept, deadline) = node.store.submission(&pin("A")).await.unwrap().unwrap();

@@ -9,8 +9,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::StatusCode;
 
-use crate::poll::error_text::{bounded, named};
+use crate::poll::error_text::named;
 use crate::poll::retry_after::retry_after;
+use crate::text::bounded;
 
 /// How much of a body is read for the error text, in bytes.
 pub const MAX_BODY: usize = 4096;

@@ -6,7 +6,7 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use super::super::rows::{raw, timestamp};
+use super::super::rows::{metadata, timestamp};
 use super::super::{Outcome, Record};
 use super::Node;
 use super::write::Done;
@@ -40,7 +40,7 @@ pub async fn finish(
         let submission = Submission {
             submitted_at: timestamp(row.try_get(1)?),
             reference: row.try_get(2)?,
-            metadata: raw(row.try_get(3)?),
+            metadata: metadata(row.try_get(3)?),
         };
         submissions.insert(row.try_get::<String, _>(0)?, (row.try_get::<i64, _>(4)?, submission));
     }
@@ -52,7 +52,7 @@ pub async fn finish(
             missing.push(*verdict);
             continue;
         };
-        let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission).into();
+        let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission);
         finished
             .push((Outcome { seq, pin: verdict.pin.clone(), record }, verdict.finished_at.as_millisecond()));
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::postgres::{PgPool, PgRow};
 
-use super::super::rows::{raw, timestamp};
+use super::super::rows::{metadata, timestamp};
 use super::super::{
     AtSink, DeadLetter, Failed, InFlight, Outcome, PAGE_BYTES, Page, Reads, SavedBrake, Unavailable,
 };
@@ -79,7 +79,7 @@ impl Reads for Reader {
         let submission = Submission {
             submitted_at: timestamp(row.try_get(0)?),
             reference: row.try_get(1)?,
-            metadata: raw(row.try_get(2)?),
+            metadata: metadata(row.try_get(2)?),
         };
         Ok(Some((submission, timestamp(row.try_get(3)?))))
     }

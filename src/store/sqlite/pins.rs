@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::super::{Applied, InFlight, NewPin, Outcome, Record, SMALL_RECORD, Submitted};
 use super::by_hash::{Entries, Entry, hash};
 use super::many::Many;
-use super::rows::{raw, timestamp};
+use super::rows::{self, timestamp};
 use crate::outcome::{self, Submission, Verdict};
 
 /// The PINs in flight as of the last commit. Their rows are found by this alone: the file has no index of them.
@@ -89,7 +89,7 @@ impl Pins {
         let mut submissions = HashMap::with_capacity(leaving.len());
         for (number, pin, submitted_at, reference, metadata) in leaving {
             let submitted_at = timestamp(submitted_at);
-            let submission = Submission { submitted_at, reference, metadata: raw(metadata) };
+            let submission = Submission { submitted_at, reference, metadata: rows::metadata(metadata) };
             submissions.insert(pin, (number, submission));
         }
 
@@ -101,7 +101,7 @@ impl Pins {
                 continue;
             };
             turnover.left.push(Entry::new(hash, number));
-            let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission).into();
+            let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission);
             inserts.push((seq, verdict, record.clone()));
             applied.finished.push(Outcome { seq, pin: verdict.pin.clone(), record });
             seq += 1;
@@ -109,7 +109,7 @@ impl Pins {
         LEAVE.execute(connection, &turnover.left, |query, entry| query.bind(entry.row())).await?;
         END.execute(connection, &inserts, |query, (seq, verdict, record)| {
             let finished_at = verdict.finished_at.as_millisecond();
-            query.bind(*seq).bind(verdict.pin.as_str()).bind(finished_at).bind(record.as_ref())
+            query.bind(*seq).bind(verdict.pin.as_str()).bind(finished_at).bind(&**record)
         })
         .await
     }

@@ -13,7 +13,7 @@ use super::super::{
 };
 use super::Reader;
 use super::by_hash::hash;
-use super::rows::{pin_id, raw, timestamp};
+use super::rows::{metadata, pin_id, timestamp};
 use crate::outcome::Submission;
 use crate::pin::PinId;
 
@@ -73,7 +73,7 @@ impl Reads for Reader {
             let submission = Submission {
                 submitted_at: timestamp(row.try_get(0)?),
                 reference: row.try_get(1)?,
-                metadata: raw(row.try_get(2)?),
+                metadata: metadata(row.try_get(2)?),
             };
             return Ok(Some((submission, timestamp(row.try_get(3)?))));
         }
