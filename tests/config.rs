@@ -196,6 +196,48 @@ fn shipped_keys() -> Vec<(String, String)> {
     keys
 }
 
+/// The longest time that the shipped file documents for each key, as in "1s to 10 years".
+fn documented_maxima() -> Vec<(String, &'static str)> {
+    let mut keys = shipped_keys().into_iter();
+    let (mut comment, mut maxima) = (None, Vec::new());
+    for line in SHIPPED.lines() {
+        let documented = line.strip_prefix("# ").and_then(|prose| {
+            let ends = prose.split(" to ").skip(1).filter_map(|rest| rest.split(['.', ';']).next());
+            ends.into_iter().find(|end| humantime::parse_duration(end).is_ok())
+        });
+        comment = documented.or(comment);
+        let is_key =
+            line.strip_prefix('#').is_some_and(|bare| !bare.starts_with(' ') && bare.contains(" = "));
+        if is_key && let Some((key, _)) = keys.next() {
+            maxima.extend(comment.take().map(|most| (key, most)));
+        }
+    }
+    maxima
+}
+
+#[test]
+fn the_longest_time_that_is_documented_is_the_longest_that_is_taken() {
+    let maxima = documented_maxima();
+    assert!(maxima.len() >= 10, "{maxima:?}");
+    for (key, most) in maxima {
+        let told = |value: &str| {
+            let mut place = Place::new();
+            place.set("schedule.max_interval=1year");
+            match key.strip_prefix("sink.") {
+                Some(key) => place.set(&format!(
+                    "sink=[{{type=\"webhook\", url=\"https://h.example/\", {key}=\"{value}\"}}]"
+                )),
+                None => place.set(&format!("{key}={value}")),
+            };
+            Config::load(&place.sources).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert!(!told(most).contains("at most"), "{}", told(most));
+        let longer = told(&format!("{most} 1s"));
+        let most = humantime::format_duration(humantime::parse_duration(most).unwrap());
+        assert!(longer.contains(&format!("at most {most}")), "{key}: {longer}");
+    }
+}
+
 #[test]
 fn the_shipped_file_equals_the_defaults() {
     let mut place = Place::new();

@@ -14,8 +14,9 @@ use reqwest::Url;
 use super::section::{Section, did_you_mean, quoted, redacted};
 use super::wire::{Count, Number, Span, Text};
 
-/// The longest time that means anything here: the timer queue refuses more than two years.
-pub(super) const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// A year as `humantime` reads "1year": 365.25 days. Longer times mean nothing here: the timer queue refuses more than
+/// two years.
+pub(crate) const YEAR: Duration = Duration::from_secs(31_557_600);
 
 impl Section<'_> {
     /// A duration between two others, both of them allowed.

@@ -78,6 +78,17 @@ pub(super) fn check(section: &mut Section, wire: Given, environment: &Environmen
             section.show_from("password", format!("set (from password_file {path})"), "password_file");
             basic(section, &wire, "password_file", password)
         }
+        ["username"] => {
+            section.refuse(
+                "username",
+                format!("has no password with it: add api.password_file or api.password, or give {WAYS}"),
+            );
+            None
+        }
+        ["password" | "password_file"] => {
+            section.refuse(given[0], format!("has no user name with it: add api.username, or give {WAYS}"));
+            None
+        }
         _ => {
             let named: Vec<String> = given
                 .iter()
@@ -106,6 +117,7 @@ fn from_systemd(section: &mut Section, environment: &Environment) -> Option<Cred
     };
     match secret::read(&path) {
         Ok(key) => {
+            warn_if_open(section, "key", &path);
             let shown = format!("set (from {})", path.display());
             section.show_origin("key", shown, "$CREDENTIALS_DIRECTORY".to_owned());
             checked_key(section, "key", key).map(Credentials::App)
@@ -132,12 +144,25 @@ fn refuse_all(section: &mut Section, reason: String) {
 /// Reads the secret out of the file that `key` names.
 pub(super) fn from_file(section: &mut Section, key: &str, path: &str) -> Option<SecretString> {
     let path = section.absolute_path(key, path)?;
-    match secret::read(Path::new(&path)) {
-        Ok(secret) => Some(secret),
+    match secret::read(&path) {
+        Ok(secret) => {
+            warn_if_open(section, key, &path);
+            Some(secret)
+        }
         Err(error) => {
             section.refuse(key, format!("can't use this file: {error}"));
             None
         }
+    }
+}
+
+fn warn_if_open(section: &mut Section, key: &str, path: &Path) {
+    if let Some(mode) = secret::mode_if_open_to_all(path) {
+        let path = path.display();
+        section.warn(
+            key,
+            format!("every user of this machine can read {path} (mode {mode:04o}): chmod o= {path}"),
+        );
     }
 }
 
@@ -187,8 +212,21 @@ mod tests {
         table(&[
             ("a key is enough", "api.key = \"0123-abc\"", ""),
             ("a user and a password are", "api = {username = \"u\", password = \"p ä\"}", ""),
-            ("a user alone isn't", "api.username = \"u\"", "api: credentials are given in exactly one way"),
-            ("nor is a password", "api.password = \"p\"", "api: credentials are given in exactly one way"),
+            (
+                "a user alone isn't",
+                "api.username = \"u\"",
+                "api.username: has no password with it: add api.password_file",
+            ),
+            (
+                "nor is a password",
+                "api.password = \"p\"",
+                "api.password: has no user name with it: add api.username",
+            ),
+            (
+                "nor is a file with one",
+                "api.password_file = \"/p\"",
+                "api.password_file: has no user name with it: add api.username",
+            ),
             (
                 "a key and a file with it are one too many, and both are named",
                 "api = {key = \"a\", key_file = \"/b\"}",

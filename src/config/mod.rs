@@ -35,6 +35,7 @@ mod webhook;
 mod wire;
 
 pub use api::Api;
+pub(crate) use check::YEAR;
 pub use cluster::Cluster;
 pub use credentials::Credentials;
 pub use error::{ConfigError, Problem};
@@ -73,6 +74,8 @@ pub struct Explained {
     pub file: Option<PathBuf>,
     /// Every key in effect, in the order of the sections.
     pub settings: Vec<Setting>,
+    /// Secrets that other users of this machine can read.
+    pub warnings: Vec<Problem>,
 }
 
 /// One key in effect, for `check-config`.
@@ -110,11 +113,13 @@ impl Config {
     /// As [`Config::load`].
     pub fn explain(sources: &Sources) -> Result<Explained, ConfigError> {
         let Merged { mut values, problems, file, personal: _ } = sources::merge(sources)?;
-        let mut report = Report { problems, settings: Vec::new() };
+        let open_file = file.clone().and_then(|file| Some((secret::mode_if_open_to_all(&file)?, file)));
+        let open_file = open_file.map(|(mode, file)| (file, mode));
+        let mut report = Report { problems, open_file, ..Report::default() };
         let config = check(&mut values, &sources.environment, &mut report);
-        let Report { mut problems, settings } = report;
+        let Report { mut problems, settings, warnings, .. } = report;
         match config {
-            Some(config) if problems.is_empty() => Ok(Explained { config, file, settings }),
+            Some(config) if problems.is_empty() => Ok(Explained { config, file, settings, warnings }),
             _ => {
                 problems.sort_by(|a, b| a.key.cmp(&b.key));
                 Err(ConfigError::Invalid(problems))
@@ -146,7 +151,7 @@ pub fn client_socket(sources: &Sources) -> Result<PathBuf, ConfigError> {
         merged => merged?,
     };
     const KEY: &str = "intake.socket";
-    let mut report = Report { problems, settings: Vec::new() };
+    let mut report = Report { problems, ..Report::default() };
     let socket = intake::check_socket(Section::new("intake", values.remove("intake"), &mut report));
     report.problems.retain(|problem| problem.key == KEY);
     let system = Path::new(intake::SYSTEM_SOCKET);

@@ -159,6 +159,7 @@ mod tests {
                 "schedule.deadline = \"99999999999999999y\"",
                 "schedule.deadline: must",
             ),
+            ("a year is taken as humantime reads it", "schedule.deadline = \"1year\"", ""),
             ("no grace is taken", "schedule.not_found_grace = \"0s\"", ""),
             (
                 "the longest may not be shorter than the first",

@@ -1,10 +1,11 @@
-//! Reading a secret out of its file.
+//! Reading a secret out of its file, and whether others can read that file too.
 //!
 //! Promises: the size is bounded, the end of line that editors leave is taken off, and no error holds any of
 //! the content. Must not know: what the secret is for.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use secrecy::SecretString;
@@ -42,8 +43,20 @@ pub(super) fn read(path: &Path) -> Result<SecretString, SecretFileError> {
     }
 }
 
+/// The mode of the file, if every user of this machine can read it: by its own bits, and because no folder above it is
+/// closed.
+pub(super) fn mode_if_open_to_all(path: &Path) -> Option<u32> {
+    let path = fs::canonicalize(path).ok()?;
+    let mode = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.mode() & 0o7777);
+    let is_open =
+        mode(&path) & 0o004 != 0 && path.ancestors().skip(1).all(|folder| mode(folder) & 0o001 != 0);
+    is_open.then(|| mode(&path))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use secrecy::ExposeSecret;
 
     use super::*;
@@ -72,5 +85,29 @@ mod tests {
             assert_eq!(got, expected.map_err(str::to_owned), "{title}");
         }
         assert!(matches!(read(&folder.path().join("none")), Err(SecretFileError::Unreadable(_))));
+    }
+
+    #[test]
+    fn a_file_is_open_to_all_by_its_own_mode_and_that_of_every_folder_above_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        fs::write(&path, "abc").unwrap();
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        for (of_folder, of_file, expected) in [
+            (0o755, 0o644, Some(0o644)),
+            (0o711, 0o604, Some(0o604)),
+            (0o700, 0o644, None),
+            (0o755, 0o640, None),
+        ] {
+            mode(folder.path(), of_folder);
+            mode(&path, of_file);
+            // Unless the folder of all temporary files is closed itself.
+            let above = mode_if_open_to_all(folder.path().parent().unwrap());
+            assert_eq!(
+                mode_if_open_to_all(&path),
+                expected.filter(|_| above.is_some()),
+                "{of_folder:o} {of_file:o}"
+            );
+        }
     }
 }

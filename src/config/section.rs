@@ -5,11 +5,14 @@
 //! full key and origin, whatever is used is listed for `check-config`, and a secret is in neither. Must not
 //! know: which sections there are, or where the values were read.
 
+use std::path::PathBuf;
+
 use config::{ConfigError as ReadError, Map, Value, ValueKind};
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor, value};
 
 use super::Setting;
 use super::error::Problem;
+use super::sources::COMMAND_LINE;
 
 /// Keys whose values no message shows, in whatever section.
 const SECRETS: [&str; 4] = ["key", "password", "secret", "secrets"];
@@ -18,6 +21,10 @@ const SECRETS: [&str; 4] = ["key", "password", "secret", "secrets"];
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub problems: Vec<Problem>,
+    /// Secrets that others can read.
+    pub warnings: Vec<Problem>,
+    /// The configuration file and its mode, if every user of this machine can read it.
+    pub open_file: Option<(PathBuf, u32)>,
     pub settings: Vec<Setting>,
 }
 
@@ -61,6 +68,7 @@ impl<'a> Section<'a> {
     pub fn read_part<W: DeserializeOwned + Default>(&mut self, others: &[&str]) -> W {
         let names = field_names::<W>();
         self.refuse_unknown_keys(&[names, others].concat());
+        SECRETS.iter().filter(|key| names.contains(key)).for_each(|key| self.warn_if_exposed(key));
         let mut values = self.values.clone();
         values.retain(|key, _| names.contains(&key.as_str()));
         loop {
@@ -103,6 +111,29 @@ impl<'a> Section<'a> {
             reason: reason.into(),
         };
         self.report.problems.push(problem);
+    }
+
+    /// Warns that others can read the secret that the key gives or names.
+    pub fn warn(&mut self, key: &str, reason: impl Into<String>) {
+        let (key, origin) = (self.full(key), self.origin(key));
+        self.report.warnings.push(Problem { key, value: None, origin, reason: reason.into() });
+    }
+
+    /// Warns if the secret stands where every user of this machine can read it.
+    pub fn warn_if_exposed(&mut self, key: &str) {
+        let Some(origin) = self.origin(key) else { return };
+        if origin == COMMAND_LINE {
+            let reason = "every user of this machine can read the command line (ps): put the secret into a file that \
+                          only the daemon can read, or into the environment";
+            self.warn(key, reason);
+        } else if let Some((path, mode)) = &self.report.open_file
+            && origin.starts_with(&format!("{}, line ", path.display()))
+        {
+            let path = path.display();
+            let reason =
+                format!("every user of this machine can read this file (mode {mode:04o}): chmod o= {path}");
+            self.warn(key, reason);
+        }
     }
 
     /// Lists the value that is used, as TOML would write it. A caller with a secret lists "set" instead.

@@ -20,6 +20,9 @@ use super::{SECTIONS, intake, relative, store, toml_file};
 /// Where a configuration is looked for without `--config`.
 pub const SYSTEM_FILE: &str = "/etc/pinwatch/pinwatch.toml";
 
+/// The origin of a value that `--set` gave.
+pub(super) const COMMAND_LINE: &str = "--set";
+
 const PREFIX: &str = "PINWATCH__";
 
 /// No configuration is larger; a device or a database named by mistake isn't read into memory.
@@ -245,7 +248,7 @@ fn from_flags(flags: &[String], problems: &mut Vec<Problem>) -> Layer {
     let mut layer = Map::new();
     for flag in flags {
         match flag.split_once('=') {
-            Some((key, text)) => place(&mut layer, problems, key.trim(), text, "--set".to_owned()),
+            Some((key, text)) => place(&mut layer, problems, key.trim(), text, COMMAND_LINE.to_owned()),
             // What was given isn't shown: it may be a secret.
             None => problems.push(problem("--set", None, "must be written section.key=value")),
         }

@@ -80,7 +80,13 @@ fn check_url(section: &mut Section, text: &str, allow_insecure_tls: bool) -> Opt
         Ok(url) => {
             let shown = match &url {
                 StoreUrl::Sqlite(_) => quoted(text),
-                StoreUrl::Postgres { shown, .. } => quoted(shown),
+                StoreUrl::Postgres { shown, .. } => {
+                    // What is not shown may be a password.
+                    if shown != text {
+                        section.warn_if_exposed("url");
+                    }
+                    quoted(shown)
+                }
             };
             section.show("url", shown);
             Some(url)

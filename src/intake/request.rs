@@ -9,14 +9,15 @@ use serde::Deserialize;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use crate::config::YEAR;
 use crate::outcome::Metadata;
 use crate::pin::PinId;
 
 /// How deep metadata may be nested: nobody who reads the outcome later should stumble over it.
 const MAX_METADATA_DEPTH: usize = 32;
 
-/// The longest deadline that a PIN can be given.
-const MAX_DEADLINE: Duration = Duration::from_secs(365 * 86_400);
+/// The longest deadline that a PIN can be given: as the configuration's.
+const MAX_DEADLINE: Duration = YEAR;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -299,7 +300,9 @@ fn duration(field: &str, text: &str) -> Result<Duration, Refusal> {
 fn deadline(text: &str) -> Result<Duration, Refusal> {
     let deadline = duration("deadline", text)?;
     if deadline.is_zero() || deadline > MAX_DEADLINE {
-        return Err(Code::InvalidRequest.because("\"deadline\" is more than 0 and at most a year"));
+        return Err(
+            Code::InvalidRequest.because("\"deadline\" is more than 0 and at most 1year (365.25 days)")
+        );
     }
     Ok(deadline)
 }

@@ -22,6 +22,7 @@ fn a_bare_pin_id_is_a_submit() {
 fn every_op_is_understood() {
     for line in [
         r#"{"op":"submit","pinId":"A","reference":"r","metadata":{"a":[1]},"deadline":"15m","again":true}"#,
+        r#"{"op":"submit","pinId":"A","deadline":"1year"}"#,
         r#"{"op":"show","pinId":"A"}"#,
         r#"{"op":"cancel","pinId":"A"}"#,
         r#"{"op":"list"}"#,
