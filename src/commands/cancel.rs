@@ -31,10 +31,7 @@ pub async fn run(socket: &Path, args: &CancelArgs, mut output: Output) -> Result
                     rows.push([taken.pin_id, taken.state, outcome, status]);
                 }
                 Err(ClientError::Refused(refusal)) => {
-                    note(format_args!(
-                        "PIN {id} is not cancelled: {}",
-                        human::printable(&refusal.to_string())
-                    ));
+                    note(format_args!("PIN {id} is not cancelled: {}", refusal));
                     exit = Exit::Failed;
                 }
                 Err(error) => return Err(CommandError::from(error)),

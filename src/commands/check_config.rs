@@ -39,6 +39,7 @@ pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> 
             wait = wanted.as_secs()
         ));
     }
+    explained.warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
     match explained.file {
         Some(file) => note(format_args!("the configuration is good; it was read from {}", file.display())),
         None => note("the configuration is good; no file was read"),

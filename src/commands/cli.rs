@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
-use serde_json::value::RawValue;
 
 use super::help;
 use super::migrate_store::MigrateStoreArgs;
 use super::upkeep_cli::{DeadLetters, ReplayArgs, Sinks};
+use crate::outcome::Metadata;
 use crate::pin::PinId;
 use crate::simulate::SimulateArgs;
 
@@ -140,7 +140,7 @@ pub struct SubmitArgs {
     pub reference: Option<String>,
     /// JSON which the outcome carries unchanged
     #[arg(long, value_name = "JSON", value_parser = metadata)]
-    pub metadata: Option<Box<RawValue>>,
+    pub metadata: Option<Metadata>,
     /// Give a PIN up when it is not final after this long [default: schedule.deadline]
     #[arg(long, value_name = "DURATION", value_parser = duration_text)]
     pub deadline: Option<String>,
@@ -247,7 +247,7 @@ fn duration_text(text: &str) -> Result<String, String> {
     duration(text).map(|_| text.to_owned())
 }
 
-fn metadata(text: &str) -> Result<Box<RawValue>, String> {
+fn metadata(text: &str) -> Result<Metadata, String> {
     serde_json::from_str(text).map_err(|error| format!("{error}; write JSON, such as '{{\"user\":7}}'"))
 }
 

@@ -40,7 +40,7 @@ pub async fn list(socket: &Path, args: &LettersListArgs, mut output: Output) -> 
     }
     output.flush()?;
     match pages.after {
-        Some(token) => note(format_args!("there are more: --after {}", human::printable(&token))),
+        Some(token) => note(format_args!("there are more: --after {}", token)),
         None if !output.is_json() && rows.is_empty() => note("no dead letters"),
         None => {}
     }
@@ -111,7 +111,7 @@ fn told(letter: DeadLetter, now: Timestamp) -> Result<String, ClientError> {
         add("delivered", Some(human::delivered(record.delivered).to_owned()));
         add("reference", record.reference);
         add("finished", record.finished_at.map(|at| human::when(&at, now)));
-        add("record", Some(human::json(&outcome)));
+        add("record", Some(outcome.get().to_owned()));
     }
     Ok(human::pairs(&rows))
 }

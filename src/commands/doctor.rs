@@ -24,6 +24,7 @@ use super::unit::Limits;
 use crate::config::{Api, Explained, SYSTEM_FILE, Setting, Sink, SinkKind, StoreUrl};
 use crate::pin::PinId;
 use crate::poll;
+use crate::text::printable;
 
 /// A PIN that no account has.
 const NOBODYS: &str = "pinwatch-doctor";
@@ -35,17 +36,23 @@ const CLOCK_OFF: SignedDuration = SignedDuration::from_secs(60);
 struct Finding {
     check: &'static str,
     is_well: bool,
+    /// Whether it is well, but could be better.
+    is_warning: bool,
     /// What is so, and what to do if it should not be.
     what: String,
 }
 
 impl Finding {
     fn well(check: &'static str, what: impl Into<String>) -> Self {
-        Self { check, is_well: true, what: what.into() }
+        Self { check, is_well: true, is_warning: false, what: what.into() }
+    }
+
+    fn warning(check: &'static str, what: impl Into<String>) -> Self {
+        Self { check, is_well: true, is_warning: true, what: what.into() }
     }
 
     fn ill(check: &'static str, what: impl Into<String>) -> Self {
-        Self { check, is_well: false, what: what.into() }
+        Self { check, is_well: false, is_warning: false, what: what.into() }
     }
 }
 
@@ -54,6 +61,8 @@ pub async fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandE
     let explained = config::explain_beside_daemon(globals)?;
     let file = explained.file.as_ref().map_or("no file".to_owned(), |file| file.display().to_string());
     let mut findings = vec![Finding::well("configuration", format!("is good ({file})"))];
+    let warnings = explained.warnings.iter();
+    findings.extend(warnings.map(|warning| Finding::warning("secrets", warning.to_string())));
     findings.extend(api(&explained.config.api).await);
     let socket = config::client_socket(globals, None)?;
     let (finding, stats) = daemon(&socket, &explained.settings).await;
@@ -65,11 +74,18 @@ pub async fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandE
 
     for finding in &findings {
         if output.is_json() {
-            let line = json!({"check": finding.check, "ok": finding.is_well, "what": finding.what});
+            let mut line = json!({"check": finding.check, "ok": finding.is_well, "what": finding.what});
+            if finding.is_warning {
+                line["warning"] = true.into();
+            }
             output.json(line.to_string().as_bytes())?;
         } else {
-            let mark = if finding.is_well { "ok " } else { "BAD" };
-            output.text(&format!("{mark}  {}: {}\n", finding.check, human::printable(&finding.what)))?;
+            let mark = match (finding.is_well, finding.is_warning) {
+                (true, false) => "ok  ",
+                (true, true) => "WARN",
+                (false, _) => "BAD ",
+            };
+            output.text(&format!("{mark} {}: {}\n", finding.check, printable(&finding.what)))?;
         }
     }
     output.flush()?;
@@ -144,7 +160,7 @@ async fn daemon(socket: &Path, settings: &[Setting]) -> (Finding, Option<serde_j
             }
             _ => (Finding::well("daemon", format!("answers at {}", socket.display())), Some(stats)),
         },
-        Err(error) => (Finding::ill("daemon", told(&error).trim_start_matches("error: ").to_owned()), None),
+        Err(error) => (Finding::ill("daemon", told(&error).join(" ").trim_start_matches("error: ")), None),
     }
 }
 

@@ -14,6 +14,7 @@ use super::config::ConfigError;
 use crate::daemon::DaemonError;
 use crate::simulate::SimulateError;
 use crate::store::migrate::MigrateError;
+use crate::text::printable;
 
 /// Why a command ended without doing what it was told.
 #[derive(Debug, Error)]
@@ -53,8 +54,16 @@ impl CommandError {
     }
 }
 
-/// The error and its causes in one line; a cause that the error tells already is not told twice.
-pub fn told(error: &CommandError) -> String {
+/// The error and its causes, in one line that is harmless on a terminal; several problems of a configuration have a
+/// line each. A cause that the error tells already is not told twice.
+pub fn told(error: &CommandError) -> Vec<String> {
+    if let CommandError::Config(ConfigError::Invalid(problems)) = error
+        && problems.len() > 1
+    {
+        let title = format!("error: the configuration has {} problems:", problems.len());
+        let problems = problems.iter().map(|problem| format!("  {}", printable(&problem.to_string())));
+        return [title].into_iter().chain(problems).collect();
+    }
     let mut text = format!("error: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -64,5 +73,5 @@ pub fn told(error: &CommandError) -> String {
         }
         cause = error.source();
     }
-    text
+    vec![printable(&text).into_owned()]
 }

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::value::RawValue;
 
 use super::protocol::Record;
+use crate::text::printable;
 
 /// `rows` under `headings`, in columns two spaces apart, each line with its newline.
 pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
@@ -18,11 +18,8 @@ pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Strin
             *widest = (*widest).max(width(cell));
         }
     }
-    let mut text = line(&headings, widths);
-    for row in rows {
-        text += &line(&row.each_ref().map(String::as_str), widths);
-    }
-    text
+    let rows = rows.iter().map(|row| line(&row.each_ref().map(String::as_str), widths));
+    [line(&headings, widths)].into_iter().chain(rows).collect()
 }
 
 /// Names and values in two columns, without headings.
@@ -31,27 +28,19 @@ pub fn pairs(rows: &[(String, String)]) -> String {
     rows.iter().map(|(name, value)| line(&[name, value], [widest, 0])).collect()
 }
 
+/// The width of a cell as it is shown.
 fn width(cell: &str) -> usize {
-    cell.chars().count()
+    printable(cell).chars().count()
 }
 
 fn line<const N: usize>(cells: &[&str; N], widths: [usize; N]) -> String {
     let mut text = String::new();
     for (cell, width) in cells.iter().zip(widths) {
-        text += &format!("{:<width$}  ", printable(cell));
+        text += &format!("{:<width$}  ", &*printable(cell));
     }
     text.truncate(text.trim_end().len());
     text.push('\n');
     text
-}
-
-/// The text with every control character shown as its escape.
-pub fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
-    }
-    shown
 }
 
 /// A table of outcomes that grows by a row at a time, so its widths are fixed beforehand.
@@ -133,11 +122,6 @@ pub fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// JSON as a single line for a table.
-pub fn json(value: &RawValue) -> String {
-    printable(value.get())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,7 +134,11 @@ mod tests {
 
     #[test]
     fn a_reference_cannot_colour_the_screen() {
-        assert_eq!(printable("a\x1b[31m\r\nb"), "a\\u{1b}[31m\\r\\nb");
+        let rows = [["a\x1b[31m\r\nb".into(), "1".into()], ["\u{202e}\u{9b}2J".into(), "2".into()]];
+        assert_eq!(
+            table(["REFERENCE", "N"], &rows),
+            "REFERENCE         N\na\\u{1b}[31m\\r\\nb  1\n\\u{202e}\\u{9b}2J  2\n"
+        );
         assert_eq!(pairs(&[("x\x07".into(), "é".into())]), "x\\u{7}  é\n");
     }
 

@@ -16,6 +16,9 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+use crate::metrics;
+use crate::text::printable;
+
 /// Where journald listens.
 pub const SOCKET: &str = "/run/systemd/journal/socket";
 
@@ -42,16 +45,20 @@ impl Journal {
         put(&mut entry, "PRIORITY", &priority(level).to_string());
         put(&mut entry, "SYSLOG_IDENTIFIER", "pinwatch");
         put(&mut entry, "TARGET", target);
-        put(&mut entry, "MESSAGE", &fields.message);
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            // In the message too, which is all that `journalctl` shows.
+            put(&mut entry, "MESSAGE", &format!("{} lost_before={lost}", fields.message));
+            put(&mut entry, "LOST_BEFORE", &lost.to_string());
+        } else {
+            put(&mut entry, "MESSAGE", &fields.message);
+        }
         for (name, value) in &fields.others {
             put(&mut entry, name, value);
         }
-        let lost = self.lost.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            put(&mut entry, "LOST_BEFORE", &lost.to_string());
-        }
         if self.socket.send(&entry).is_err() {
             self.lost.fetch_add(lost + 1, Ordering::Relaxed);
+            metrics::log_line_lost();
         }
     }
 }
@@ -93,6 +100,7 @@ impl Fields {
 
     fn add(&mut self, field: &Field, mut value: String) {
         value.truncate(value.floor_char_boundary(LONGEST_VALUE));
+        let value = printable(&value).into_owned();
         match field.name() {
             "message" => self.message = value,
             name => self.others.push((journal_name(name), value)),
@@ -154,7 +162,7 @@ mod tests {
         let journald = UnixDatagram::bind(&path).unwrap();
         let subscriber = tracing_subscriber::registry().with(Journal::connect(&path).unwrap());
         tracing::subscriber::with_default(subscriber, || {
-            tracing::warn!(pin_id = %"9C81", outcome = "a\nPRIORITY=0", polls = 3, "an {}", "outcome");
+            tracing::warn!(pin_id = %"9C81", outcome = "a\nPRIORITY=0\u{1b}", polls = 3, "an {}", "outcome");
         });
         let mut entry = [0; 4096];
         let length = journald.recv(&mut entry).unwrap();
@@ -162,9 +170,9 @@ mod tests {
         let field = |name: &str| fields[name].as_str();
         assert_eq!(field("PRIORITY"), "4");
         assert_eq!(field("PIN_ID"), "9C81");
-        assert_eq!(field("OUTCOME"), "a\nPRIORITY=0");
+        assert_eq!(field("OUTCOME"), "a\\nPRIORITY=0\\u{1b}");
         assert_eq!(field("POLLS"), "3");
-        assert_eq!(field("MESSAGE"), "an outcome pin_id=9C81 outcome=a\nPRIORITY=0 polls=3");
+        assert_eq!(field("MESSAGE"), "an outcome pin_id=9C81 outcome=a\\nPRIORITY=0\\u{1b} polls=3");
         assert_eq!(field("SYSLOG_IDENTIFIER"), "pinwatch");
     }
 
@@ -186,6 +194,8 @@ mod tests {
         }
         journal.send(Level::INFO, "t", &fields);
         let length = journald.recv(&mut entry).unwrap();
-        assert_eq!(fields_of(&entry[..length])["LOST_BEFORE"], (10_000 - taken).to_string());
+        let (fields, lost) = (fields_of(&entry[..length]), (10_000 - taken).to_string());
+        assert_eq!(fields["LOST_BEFORE"], lost);
+        assert!(fields["MESSAGE"].ends_with(&format!(" lost_before={lost}")));
     }
 }

@@ -45,7 +45,7 @@ pub async fn run(socket: &Path, args: &ListArgs, mut output: Output) -> Result<E
     }
     output.flush()?;
     match after {
-        Some(token) => note(format_args!("there are more: --after {}", human::printable(&token))),
+        Some(token) => note(format_args!("there are more: --after {}", token)),
         None if !output.is_json() && rows.is_empty() => note("no PIN is in flight"),
         None => {}
     }

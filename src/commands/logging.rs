@@ -1,56 +1,140 @@
 //! The daemon's log, on stderr or in the journal, in the form that `log.format` asks for.
 //!
-//! Promises one line an event: nothing that an event carries can begin a second one. Results never go here.
+//! Promises that logging never waits for whoever reads the log, and one harmless line an event: each message and each
+//! field goes through [`crate::text`]. Results never go here.
 
-use std::fmt;
-use std::io::IsTerminal;
+use std::fmt::{self, Write as _};
+use std::panic::{self, PanicHookInfo};
 use std::path::Path;
+use std::time::Duration;
 
-use tracing::{Event, Subscriber, warn};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing::field::Field;
+use tracing::{Event, Subscriber, error, warn};
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{Format, FormatFields, Json, Writer, debug_fn};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt as layer, registry, reload};
 
-use super::error::CommandError;
+use super::error::{CommandError, told};
+use super::exit::Exit;
 use super::journal::{self, priority};
+use super::log_queue::LogQueue;
+use super::output::wants_colours;
 use super::storm;
-use crate::config::{Log, LogFormat};
+use crate::config::{Log as Settings, LogFormat};
 use crate::daemon::SetLog;
+use crate::text::{Printable, json_line};
 
-/// Begins to log; once a process. Gives what puts another level in force.
-pub fn start(log: &Log) -> Result<SetLog, CommandError> {
-    let (filter, handle) = reload::Layer::new(level_filter(log)?);
-    let base = registry().with(filter).with(storm::Limit::default());
-    let stderr = layer::layer().with_writer(std::io::stderr);
-    match log.format {
-        LogFormat::Text => base.with(stderr.with_ansi(std::io::stderr().is_terminal())).init(),
-        LogFormat::Json => base.with(stderr.json().flatten_event(true)).init(),
-        LogFormat::Journald => match journal::Journal::connect(Path::new(journal::SOCKET)) {
-            Ok(journal) => base.with(journal).init(),
-            Err(error) => {
-                base.with(stderr.with_ansi(false).event_format(Lines)).init();
-                warn!(%error, "the journal can't be reached: the log goes to stderr, with priorities");
+/// How long the end of the process waits for the last lines to be written.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The log of this process.
+pub struct Log(LogQueue);
+
+impl Log {
+    /// Starts to log; once a process. Also gives what puts another level in force.
+    ///
+    /// # Errors
+    /// The level is no filter, or the system has no thread for the log.
+    pub fn start(settings: &Settings) -> Result<(Self, SetLog), CommandError> {
+        let (filter, handle) = reload::Layer::new(level_filter(settings)?);
+        let base = registry().with(filter).with(storm::Limit::default());
+        let queue = LogQueue::start(std::io::stderr(), |lost| {
+            warn!(lost, "lines of the log were lost: standard error did not take them");
+        });
+        let queue = queue.map_err(CommandError::Runtime)?;
+        let stderr = layer::layer().log_internal_errors(false).with_writer(queue.clone());
+        let harmless = || debug_fn(write_field).delimited(" ");
+        match settings.format {
+            LogFormat::Text => {
+                let text = stderr.fmt_fields(harmless());
+                base.with(text.with_ansi(wants_colours(&std::io::stderr()))).init()
             }
-        },
+            LogFormat::Json => {
+                base.with(stderr.json().flatten_event(true).map_event_format(JsonLines)).init()
+            }
+            LogFormat::Journald => match journal::Journal::connect(Path::new(journal::SOCKET)) {
+                Ok(journal) => base.with(journal).init(),
+                Err(error) => {
+                    base.with(stderr.with_ansi(false).fmt_fields(harmless()).event_format(JournalLines))
+                        .init();
+                    warn!(%error, "the journal can't be reached: the log goes to stderr, with priorities");
+                }
+            },
+        }
+        // The default hook would wait until standard error takes its message.
+        panic::set_hook(Box::new(log_panic));
+        let set_level = move |settings: &Settings| {
+            let filter = level_filter(settings).map_err(|error| error.to_string())?;
+            handle.reload(filter).map_err(|error| error.to_string())
+        };
+        Ok((Self(queue), Box::new(set_level)))
     }
-    Ok(Box::new(move |log| {
-        let filter = level_filter(log).map_err(|error| error.to_string())?;
-        handle.reload(filter).map_err(|error| error.to_string())
-    }))
+
+    /// Tells how the process ends, and waits a moment for the last lines to be written.
+    pub fn end<E: Into<CommandError>>(self, ended: Result<(), E>) -> Exit {
+        let exit = match ended.map_err(E::into) {
+            Ok(()) => Exit::Done,
+            Err(error) => {
+                told(&error).iter().for_each(|line| self.0.add(format!("{line}\n").as_bytes()));
+                Exit::from(&error)
+            }
+        };
+        self.0.flush(LAST_PATIENCE);
+        exit
+    }
 }
 
-fn level_filter(log: &Log) -> Result<EnvFilter, CommandError> {
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let reason = panic.payload_as_str().unwrap_or("of unknown kind");
+    error!(reason, place, "a thread panicked; this is a bug");
+}
+
+/// A field as the formatter itself writes it, but harmless.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    match field.name() {
+        "message" => {}
+        name if writer.has_ansi_escapes() => write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?,
+        name => write!(writer, "{name}=")?,
+    }
+    write!(Printable(writer), "{value:?}")
+}
+
+fn level_filter(log: &Settings) -> Result<EnvFilter, CommandError> {
     let parsed = EnvFilter::builder().parse(&log.level);
     parsed.map_err(|error| CommandError::LogLevel { level: log.level.clone(), problem: error.to_string() })
 }
 
-/// Lines as journald wants them from stderr: `<N>` is the priority, and the time is the journal's own.
-struct Lines;
+/// Lines of JSON, each of them harmless.
+struct JsonLines(Format<Json>);
 
-impl<S, N> FormatEvent<S, N> for Lines
+impl<S, N> FormatEvent<S, N> for JsonLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::new();
+        self.0.format_event(context, Writer::new(&mut line), event)?;
+        // Without its newline, which is none of the JSON's.
+        line.truncate(line.trim_end().len());
+        writeln!(writer, "{}", json_line(line))
+    }
+}
+
+/// Lines as journald wants them from stderr: `<N>` is the priority, and the time is the journal's own.
+struct JournalLines;
+
+impl<S, N> FormatEvent<S, N> for JournalLines
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -63,12 +147,7 @@ where
     ) -> fmt::Result {
         let metadata = event.metadata();
         write!(writer, "<{}>{}: ", priority(*metadata.level()), metadata.target())?;
-        let mut fields = String::new();
-        context.format_fields(Writer::new(&mut fields), event)?;
-        // A line of its own would be an entry of its own, with a priority that it could choose.
-        for c in fields.chars() {
-            if c.is_control() { write!(writer, "{}", c.escape_default())? } else { writer.write_char(c)? }
-        }
+        context.format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }
 }
@@ -79,6 +158,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::text::is_harmful;
 
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
@@ -93,16 +173,52 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_journal_line_has_a_priority_and_no_event_makes_two_lines() {
-        let written = Written::default();
-        let writer = written.clone();
-        let subscriber =
-            layer::fmt().with_ansi(false).event_format(Lines).with_writer(move || writer.clone()).finish();
+    /// What is written of one event, which has harmful text in its message and in fields of each kind.
+    fn written(subscriber: impl Subscriber + Send + Sync + 'static, written: &Written) -> String {
         tracing::subscriber::with_default(subscriber, || {
-            tracing::warn!(target: "pinwatch::poll", pin = "9C81", "the API said: {}", "a\n<0>b");
+            let said = "a\n<0>b\u{1b}[2J\u{9b}\u{202e}\u{2028}";
+            let error = io::Error::other(said);
+            tracing::warn!(target: "pinwatch::poll", pin = "9C81", said, shown = %error, seen = ?error, "the API said: {said}");
         });
-        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(text, "<4>pinwatch::poll: the API said: a\\n<0>b pin=\"9C81\"\n");
+        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_is_one_harmless_line(text: &str) {
+        let line = text.strip_suffix('\n').unwrap();
+        assert!(!line.contains(is_harmful) && line.contains("9C81"), "{line:?}");
+    }
+
+    #[test]
+    fn no_event_makes_two_lines_or_moves_a_terminal_in_any_format() {
+        let builder = || {
+            let written = Written::default();
+            let writer = written.clone();
+            (layer::fmt().with_ansi(false).with_writer(move || writer.clone()), written)
+        };
+        let harmless = || debug_fn(write_field).delimited(" ");
+
+        let (text, to) = builder();
+        assert_is_one_harmless_line(&written(text.fmt_fields(harmless()).finish(), &to));
+
+        let (json, to) = builder();
+        let line = written(json.json().flatten_event(true).map_event_format(JsonLines).finish(), &to);
+        assert_is_one_harmless_line(&line);
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert!(event["message"].as_str().unwrap().contains('\u{202e}'), "JSON keeps the text: {event}");
+
+        let (journal, to) = builder();
+        let line = written(journal.fmt_fields(harmless()).event_format(JournalLines).finish(), &to);
+        assert_is_one_harmless_line(&line);
+        assert!(line.starts_with("<4>pinwatch::poll: the API said: a\\n<0>b\\u{1b}[2J"), "{line}");
+    }
+
+    #[test]
+    fn colours_are_the_formatters_own() {
+        let to = Written::default();
+        let writer = to.clone();
+        let text = layer::fmt().with_ansi(true).with_writer(move || writer.clone());
+        let line = written(text.fmt_fields(debug_fn(write_field).delimited(" ")).finish(), &to);
+        assert!(line.contains("\u{1b}[3mpin\u{1b}[0m") && line.contains("b\\u{1b}[2J"), "{line:?}");
     }
 }

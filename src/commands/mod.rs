@@ -19,6 +19,7 @@ mod human;
 mod input;
 mod journal;
 mod list;
+mod log_queue;
 mod logging;
 mod migrate_store;
 mod nodes;
@@ -45,6 +46,7 @@ use std::path::PathBuf;
 use std::process::{ExitCode, Termination};
 
 use clap::Parser;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::{Builder, Runtime};
 
 use cli::{Cli, Command, Globals, Link};
@@ -55,9 +57,20 @@ use upkeep_cli::{DeadLetters, Sinks};
 
 /// Parses the command line, does what it says, and tells how it went.
 pub fn main() -> ExitCode {
-    let exit = dispatch(Cli::parse()).unwrap_or_else(|error| {
+    // Several commands read keys and passwords, and a core dump would have them. This holds whatever the core pattern
+    // and RLIMIT_CORE are, keeps other processes of the same user from reading the memory, and can't fail on Linux.
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        output::note(format_args!(
+            "core dumps can't be switched off ({error}): one would have the key in it"
+        ));
+    }
+    let ended = match Cli::try_parse() {
+        Ok(cli) => dispatch(cli),
+        Err(answer) => output::clap(answer),
+    };
+    let exit = ended.unwrap_or_else(|error| {
         if !error.is_broken_pipe() {
-            output::note(error::told(&error));
+            error::told(&error).iter().for_each(output::note);
         }
         Exit::from(&error)
     });

@@ -7,7 +7,11 @@
 use std::fmt;
 use std::io::{BufWriter, IsTerminal, Stdout, Write};
 
+use clap::error::ContextValue;
+
 use super::error::CommandError;
+use super::exit::Exit;
+use crate::text::{json_line, printable};
 
 /// The results of a command.
 pub struct Output {
@@ -32,9 +36,9 @@ impl Output {
         self.is_json
     }
 
-    /// Writes a line of JSON as it came over the socket.
+    /// Writes a line of JSON, which is given without its newline.
     pub fn json(&mut self, line: &[u8]) -> Result<(), CommandError> {
-        self.out.write_all(line).and_then(|()| self.out.write_all(b"\n")).map_err(CommandError::Output)
+        writeln!(self.out, "{}", json_line(String::from_utf8_lossy(line))).map_err(CommandError::Output)
     }
 
     /// Writes text, which has its newlines.
@@ -48,8 +52,37 @@ impl Output {
     }
 }
 
-/// Tells the person at the terminal something that is no result.
+/// Tells the person at the terminal something that is no result, in one line.
 pub fn note(message: impl fmt::Display) {
+    let line = format!("{}\n", printable(&message.to_string()));
     // Nobody left to tell that stderr is closed.
-    let _ = writeln!(std::io::stderr(), "{message}");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// What clap answers to a command line that is no command: help or the version on stdout, or what is wrong with it on
+/// stderr.
+pub fn clap(mut answer: clap::Error) -> Result<Exit, CommandError> {
+    // The arguments are quoted, and a script may have got them from anywhere.
+    let quoted: Vec<_> = answer
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(text) => Some((kind, printable(text).into_owned())),
+            _ => None,
+        })
+        .collect();
+    for (kind, text) in quoted {
+        answer.insert(kind, ContextValue::String(text));
+    }
+    let printed = answer.print();
+    if answer.use_stderr() {
+        return Ok(Exit::Usage);
+    }
+    printed.and_then(|()| std::io::stdout().flush()).map_err(CommandError::Output)?;
+    Ok(Exit::Done)
+}
+
+/// Whether text for this stream may have colours: it is a terminal, and NO_COLOR is unset or empty
+/// (<https://no-color.org>).
+pub fn wants_colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -6,9 +6,9 @@ use std::time::Instant;
 use super::client::Client;
 use super::error::CommandError;
 use super::exit::Exit;
-use super::human;
 use super::output::Output;
 use super::protocol::{Pong, Request};
+use crate::text::printable;
 
 pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError> {
     let started = Instant::now();
@@ -17,7 +17,7 @@ pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError
         output.json(serde_json::json!({"ok": true, "version": pong.version}).to_string().as_bytes())?;
     } else {
         let micros = started.elapsed().as_micros();
-        let version = human::printable(&pong.version);
+        let version = printable(&pong.version);
         output.text(&format!("pinwatch {version} answers at {} in {micros} µs\n", socket.display()))?;
     }
     output.flush()?;

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use crate::outcome::Metadata;
+
 /// One request line.
 #[derive(Debug, Serialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -91,7 +93,7 @@ pub struct Submission {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<Box<RawValue>>,
+    pub metadata: Option<Metadata>,
     /// A duration, such as `30m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<String>,
@@ -368,12 +370,12 @@ mod tests {
         let mut submission = Submission { pin_id: "9C81".into(), ..Submission::default() };
         assert_eq!(line(&Request::Submit(&submission)), "{\"op\":\"submit\",\"pinId\":\"9C81\"}\n");
         submission.reference = Some("order-42".into());
-        submission.metadata = Some(RawValue::from_string(r#"{"a": 1.50}"#.into()).unwrap());
+        submission.metadata = Some(serde_json::from_str("{\"a\":\n1.50}").unwrap());
         submission.deadline = Some("30m".into());
         submission.again = true;
         assert_eq!(
             line(&Request::Submit(&submission)),
-            "{\"op\":\"submit\",\"pinId\":\"9C81\",\"reference\":\"order-42\",\"metadata\":{\"a\": 1.50},\"deadline\":\"30m\",\"again\":true}\n"
+            "{\"op\":\"submit\",\"pinId\":\"9C81\",\"reference\":\"order-42\",\"metadata\":{\"a\":1.50},\"deadline\":\"30m\",\"again\":true}\n"
         );
         assert_eq!(line(&Request::Show { pin_id: "9C81" }), "{\"op\":\"show\",\"pinId\":\"9C81\"}\n");
         assert_eq!(

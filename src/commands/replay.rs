@@ -84,7 +84,7 @@ async fn carry_out(
                     }
                 }
                 Err(ClientError::Refused(refusal)) => {
-                    note(format_args!("{named}: refused: {}", human::printable(&refusal.to_string())));
+                    note(format_args!("{named}: refused: {}", refusal));
                     exit = Exit::Failed;
                 }
                 Err(error) => return Err(CommandError::from(error)),

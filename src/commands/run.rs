@@ -3,6 +3,8 @@
 //! Reads the configuration, starts the log and the runtime, and hands over. What the daemon does, and how it
 //! stops, is the daemon's.
 
+use std::num::NonZeroUsize;
+use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -11,11 +13,18 @@ use super::cli::Globals;
 use super::config;
 use super::error::CommandError;
 use super::exit::Exit;
-use super::logging;
-use crate::config::{Log, LogFormat};
-use crate::daemon::{DaemonError, Outside};
+use super::logging::Log;
+use crate::config::{Log as LogSettings, LogFormat};
+use crate::daemon::{self, DaemonError, Outside, Signals};
 use crate::intake::Passed;
 use crate::simulate::{self, SimulateArgs};
+use crate::text::printable;
+
+/// The variable that tokio takes the number of its threads from.
+const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
+
+/// No machine needs more, and each takes memory.
+const MOST_THREADS: usize = 1024;
 
 /// How long file work that is under way may take once the daemon has ended.
 const LAST_PATIENCE: Duration = Duration::from_millis(500);
@@ -23,23 +32,38 @@ const LAST_PATIENCE: Duration = Duration::from_millis(500);
 pub fn run(globals: &Globals) -> Result<Exit, CommandError> {
     // First of all: it changes the environment, which must not have threads yet.
     let socket = Passed::take().map_err(DaemonError::Socket)?;
-    let configured = config::explain(globals)?;
-    let set_log = logging::start(&configured.config.log)?;
-    let outside = Outside { socket, sources: config::sources(globals), set_log };
     let runtime = runtime()?;
-    let ended = runtime.block_on(crate::daemon::run(configured, outside));
+    let signals = runtime.block_on(async { Signals::listen() }).map_err(DaemonError::Signals)?;
+    let configured = config::explain(globals)?;
+    let (log, set_log) = Log::start(&configured.config.log)?;
+    let outside = Outside { socket, sources: config::sources(globals), set_log };
+    let ended = runtime.block_on(daemon::run(configured, outside, signals));
     // A write that hangs, to a pipe that nobody reads or a file server that is gone, must not keep the process.
     runtime.shutdown_timeout(LAST_PATIENCE);
-    ended?;
-    Ok(Exit::Done)
+    Ok(log.end(ended))
 }
 
 pub fn simulate(args: SimulateArgs) -> Result<Exit, CommandError> {
-    let _unchanged = logging::start(&Log { level: "info".to_owned(), format: LogFormat::Text })?;
-    runtime()?.block_on(simulate::run(args))?;
-    Ok(Exit::Done)
+    let runtime = runtime()?;
+    let (log, _) = Log::start(&LogSettings { level: "info".to_owned(), format: LogFormat::Text })?;
+    Ok(log.end(runtime.block_on(simulate::run(args))))
 }
 
+/// A runtime with as many threads as the machine has processors, or as tokio's own variable says: tokio panics where
+/// that makes no sense.
 fn runtime() -> Result<Runtime, CommandError> {
-    Builder::new_multi_thread().enable_all().build().map_err(CommandError::Runtime)
+    let threads = match std::env::var_os(WORKER_THREADS) {
+        None => thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        Some(given) => {
+            let threads = given.to_str().and_then(|given| given.trim().parse().ok());
+            threads.filter(|threads| (1..=MOST_THREADS).contains(threads)).ok_or_else(|| {
+                let given = printable(&given.to_string_lossy()).into_owned();
+                CommandError::Usage(format!(
+                    "{WORKER_THREADS}={given} in the environment: must be a whole number from 1 to {MOST_THREADS}, or \
+                     not set: then there are as many threads as processors"
+                ))
+            })?
+        }
+    };
+    Builder::new_multi_thread().worker_threads(threads).enable_all().build().map_err(CommandError::Runtime)
 }

@@ -45,7 +45,7 @@ fn told(story: Story, now: Timestamp) -> Result<String, ClientError> {
     add("PIN", Some(story.pin_id));
     add("state", Some(story.state));
     add("reference", story.reference);
-    add("metadata", story.metadata.map(|json| human::json(&json)));
+    add("metadata", story.metadata.map(|json| json.get().to_owned()));
     add("submitted", story.submitted_at.map(|at| human::when(&at, now)));
     add("deadline", story.deadline_at.map(|at| human::when(&at, now)));
     add("polls", story.polls.map(|polls| polls.to_string()));

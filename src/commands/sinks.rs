@@ -67,7 +67,7 @@ pub async fn forget(socket: &Path, args: &ForgetArgs, mut output: Output) -> Res
         output.text("forgotten: outcomes are kept for it no more, and its dead letters are gone\n")?;
     }
     output.flush()?;
-    note(format_args!("if {} is configured again, it is a new sink", human::printable(sink)));
+    note(format_args!("if {} is configured again, it is a new sink", sink));
     Ok(Exit::Done)
 }
 

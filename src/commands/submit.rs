@@ -225,7 +225,7 @@ impl Account {
         self.tally.refused += 1;
         let line = tag.line.map_or_else(String::new, |line| format!("line {line}: "));
         if self.tally.refused <= NAMED {
-            let (pin, why) = (human::printable(&tag.pin), human::printable(&refusal.to_string()));
+            let (pin, why) = (&tag.pin, refusal);
             self.progress.note(format_args!("{line}{pin} is refused: {why}"));
         } else if self.tally.refused == NAMED + 1 {
             self.progress.note("more are refused, which are only counted here");

@@ -205,7 +205,7 @@ impl Watch {
     }
 
     fn tell_missing(&self) {
-        let mut pins: Vec<_> = self.waiting.iter().map(|pin| human::printable(pin)).collect();
+        let mut pins: Vec<_> = self.waiting.iter().map(|pin| &**pin).collect();
         pins.sort_unstable();
         let more = if pins.len() > NAMED { ", …" } else { "" };
         pins.truncate(NAMED);

@@ -29,13 +29,14 @@ use self::joining::{Kind, Member, Opened};
 use self::own_thread::on_own_thread;
 use self::reload::CurrentClient;
 pub use self::reload::{Outside, SetLog};
-use self::signals::{Signal, Signals};
+use self::signals::Signal;
+pub use self::signals::Signals;
 use self::sink_set::SinkSet;
 use self::sink_start::Outbox;
 use self::stop_limit::StopLimit;
 pub use self::stop_limit::wanted_of_unit;
 use crate::clock::Clock;
-use crate::config::{self, Explained, Setting, StoreUrl};
+use crate::config::{self, Explained, Problem, Setting, StoreUrl};
 use crate::fault::fault_point;
 use crate::http::{self, Http};
 use crate::intake::{self, Passed, Services, Socket, SocketError};
@@ -77,12 +78,12 @@ pub enum DaemonError {
     Forced,
 }
 
-/// Runs until SIGTERM or SIGINT; on SIGHUP it goes on with the configuration as it is then.
+/// Runs until SIGTERM or SIGINT; on SIGHUP it goes on with the configuration as it is then. `signals` are listened to
+/// since before the configuration was read.
 ///
 /// # Errors
 /// It could not start, a part of it broke, or a second signal ended it at once.
-pub async fn run(configured: Explained, outside: Outside) -> Result<(), DaemonError> {
-    let mut signals = Signals::listen().map_err(DaemonError::Signals)?;
+pub async fn run(configured: Explained, outside: Outside, mut signals: Signals) -> Result<(), DaemonError> {
     notify::starting("starting: the store is opened");
     let grace = configured.config.shutdown_grace;
     let is_shared = matches!(configured.config.store.url, StoreUrl::Postgres { .. });
@@ -147,6 +148,7 @@ impl Daemon {
         mut outside: Outside,
         leaving: CancellationToken,
     ) -> Result<Self, DaemonError> {
+        configured.warnings.iter().for_each(warn_of_secret);
         let config = &configured.config;
         let client = Arc::new(CurrentClient::new(Client::new(&config.api)?));
         let clock = Clock::system();
@@ -384,6 +386,12 @@ async fn listen(passed: Option<Passed>, intake: &config::Intake) -> Result<Socke
         );
     }
     Socket::adopt(passed)
+}
+
+/// A secret that others can read.
+fn warn_of_secret(warning: &Problem) {
+    let Problem { key, origin, reason, .. } = warning;
+    warn!(key, origin, "{reason}");
 }
 
 /// A sink that is not configured any more keeps its cursor, and so all outcomes since.

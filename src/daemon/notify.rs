@@ -14,6 +14,7 @@ use crate::cluster::{Cluster, State};
 use crate::schedule::{Schedule, Stats};
 use crate::sinks::Health;
 use crate::store::Writer;
+use crate::text::printable;
 
 /// How often the status is told, at least; the watchdog may want it more often.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
@@ -122,7 +123,8 @@ fn status(stats: &Stats, health: &Health, cluster: Option<&State>) -> String {
     for (name, _) in health.all().iter().filter(|(_, sink)| sink.trouble.is_some()) {
         line.push_str(&format!("; the sink {name} takes nothing"));
     }
-    line
+    // A line of its own would be a message of its own to the service manager.
+    printable(&line).into_owned()
 }
 
 fn tell(states: &[NotifyState]) {
@@ -160,8 +162,11 @@ mod tests {
         let mut state = State { held: (0..86).collect(), nodes: 3, ..State::default() };
         let told = status(&stats, &Health::default(), Some(&state));
         assert_eq!(told, "12 in flight, 2 being polled, 3 due; 99 polls; 86 of 256 slots, 3 nodes");
-        state.trouble = Some((tokio::time::Instant::now(), "cut off".into()));
+        state.trouble = Some((tokio::time::Instant::now(), "cut off\nSTOPPING=1".into()));
         let told = status(&stats, &Health::default(), Some(&state));
-        assert!(told.ends_with("; without its lease nothing is polled or written: cut off"), "{told}");
+        assert!(
+            told.ends_with("; without its lease nothing is polled or written: cut off\\nSTOPPING=1"),
+            "{told}"
+        );
     }
 }

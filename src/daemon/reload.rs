@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::sink_set::CantChange;
-use super::{Daemon, notify, warn_of_unknown_sinks};
+use super::{Daemon, notify, warn_of_secret, warn_of_unknown_sinks};
 use crate::config::{Config, ConfigError, Log, Setting, Sources};
 use crate::intake::Passed;
 use crate::pin::PinId;
@@ -80,10 +80,13 @@ impl Daemon {
         match self.put_in_force().await {
             Ok(()) => {}
             Err(refused) => {
-                error!(
-                    reason = %refused,
-                    "the configuration was not reloaded; everything goes on as before. `pinwatch check-config` tells more"
-                );
+                // A configuration has a line for each of its problems, and so has the log.
+                for reason in refused.to_string().lines() {
+                    error!(
+                        reason = reason.trim(),
+                        "the configuration was not reloaded; everything goes on as before. `pinwatch check-config` tells more"
+                    );
+                }
             }
         }
         self.rotate.send_modify(|count| *count += 1);
@@ -133,6 +136,7 @@ impl Daemon {
         if let Err(unavailable) = warn_of_unknown_sinks(&self.store, &new.config.sinks).await {
             warn!(%unavailable, "cursors of sinks that are not configured any more could not be looked for");
         }
+        new.warnings.iter().for_each(warn_of_secret);
         self.current = new;
         Ok(())
     }

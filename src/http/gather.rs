@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::Server;
 use crate::cluster::State;
-use crate::metrics::{Recorder, catalogue};
+use crate::metrics::{self, Recorder, catalogue};
 use crate::schedule::{Counts, Reason, Stats};
 use crate::sinks::SinkHealth;
 use crate::slot::Slots;
@@ -39,6 +39,7 @@ pub async fn gather(server: &Server) -> String {
     set(&catalogue::CONNECTIONS, services.connections.load(Ordering::Relaxed) as f64);
     set(&catalogue::STORE_FAILING, flag(services.writer.trouble().is_some()));
     set(&catalogue::START_TIME, server.started.as_duration().as_secs_f64());
+    recorder.counter(&catalogue::LOG_LOST, &[]).absolute(metrics::log_lines_lost());
     recorder.gauge(&catalogue::BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
 
     let part = |name, up| recorder.gauge(&catalogue::PART_UP, &[name]).set(flag(up));

@@ -31,6 +31,7 @@ use self::health::Status;
 use crate::config::Config;
 use crate::intake::Services;
 use crate::metrics::{self, Recorded};
+use crate::text::json_line;
 
 /// How often what was noted is put into its buckets.
 const UPKEEP: Duration = Duration::from_secs(1);
@@ -153,7 +154,9 @@ async fn answer_ready(State(server): State<Arc<Server>>) -> Response {
 
 fn json(good: bool, told: &impl serde::Serialize) -> Response {
     let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut text = serde_json::to_string(told).expect("a struct of strings always serializes");
+    let text = serde_json::to_string(told).expect("a struct of strings always serializes");
+    // It is shown on terminals, and has what databases and receivers of webhooks say.
+    let mut text = json_line(text).into_owned();
     text.push('\n');
     (status, [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], text).into_response()
 }

@@ -11,6 +11,7 @@ use super::elsewhere;
 use super::outgoing::MAX_ANSWER;
 use super::request::Refusal;
 use crate::cluster::View;
+use crate::metrics;
 use crate::outcome::{Delivery, Ending, Metadata, Submission, deciding, rfc3339};
 use crate::pin::PinId;
 use crate::schedule::{Live, Next, Stats};
@@ -372,6 +373,7 @@ pub fn stats(
         "newestSeq": newest_seq,
         "sinks": sinks,
         "connections": connections,
+        "logLinesLost": metrics::log_lines_lost(),
     })
 }
 
@@ -383,5 +385,5 @@ pub fn line(value: &impl Serialize) -> String {
 }
 
 fn json(value: &impl Serialize) -> String {
-    json_line(serde_json::to_string(value).expect("maps with string keys always serialize"))
+    json_line(serde_json::to_string(value).expect("maps with string keys always serialize")).into_owned()
 }

@@ -133,6 +133,8 @@ metrics! {
     DEAD_LETTERS = Gauge "pinwatch_dead_letters" ["sink"]
         "Outcomes that were given up for the sink.";
 
+    LOG_LOST = Counter "pinwatch_log_lines_lost_total" []
+        "Lines of the log that were dropped, because nobody took them or they could not be written.";
     PART_UP = Gauge "pinwatch_part_up" ["part"]
         "1 if this part of the daemon answered this scrape; without it, its gauges are missing.";
     BUILD_INFO = Gauge "pinwatch_build_info" ["version"]

@@ -8,6 +8,7 @@ pub mod catalogue;
 
 use std::future::Future;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _, Unit};
@@ -20,6 +21,9 @@ use crate::store::Submitted;
 
 /// Set once, by the first daemon of this process that serves metrics.
 static RECORDED: OnceLock<Recorded> = OnceLock::new();
+
+/// Counted always: `stats` has it too, and there is one log for the whole process.
+static LOG_LINES_LOST: AtomicU64 = AtomicU64::new(0);
 
 /// The values of the label `result`.
 const SUBMIT_RESULTS: [&str; 4] = ["accepted", "duplicate", "finished", "at_capacity"];
@@ -100,6 +104,16 @@ pub fn commit_failed() {
     if let Some(recorded) = RECORDED.get() {
         recorded.commit_failures.increment(1);
     }
+}
+
+/// A line of the log was dropped: it was not taken in time, or could not be written.
+pub fn log_line_lost() {
+    LOG_LINES_LOST.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many lines of the log were dropped since the process started.
+pub fn log_lines_lost() -> u64 {
+    LOG_LINES_LOST.load(Ordering::Relaxed)
 }
 
 impl Recorded {

@@ -25,7 +25,7 @@ impl From<String> for Record {
 
 impl From<&str> for Record {
     fn from(json: &str) -> Self {
-        json.to_owned().into()
+        Self(json_line(json).into())
     }
 }
 

@@ -93,7 +93,7 @@ fn greet(base: &str, settings: &Settings) {
     let path = settings.path.replace("{pinId}", "sim-5s-1");
     tell(&format!("A stand-in for the API listens at {base} and expects the key {key:?}."));
     tell(&format!("  curl -H 'Authorization: App {key}' {base}{path}"));
-    tell(&format!("  pinwatch run --set api.base_url={base} --set api.key={key}"));
+    tell(&format!("  PINWATCH__API__KEY={key} pinwatch run --set api.base_url={base}"));
 }
 
 /// A line for people. Where nobody reads them any more, the simulator goes on.

@@ -125,9 +125,21 @@ impl Place {
 
     /// As [`Place::start`], by a command of the test's own.
     #[track_caller]
-    pub fn start_by(self, mut command: Command) -> Daemon {
+    pub fn start_by(self, command: Command) -> Daemon {
         let log = |name| OpenOptions::new().create(true).append(true).open(self.path(name)).unwrap();
-        command.stdin(Stdio::null()).stdout(log("stdout")).stderr(log("stderr"));
+        let (stdout, stderr) = (log("stdout"), log("stderr"));
+        self.start_with(command, stdout, stderr)
+    }
+
+    /// As [`Place::start_by`], with streams of the test's own.
+    #[track_caller]
+    pub fn start_with(
+        self,
+        mut command: Command,
+        stdout: impl Into<Stdio>,
+        stderr: impl Into<Stdio>,
+    ) -> Daemon {
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let mut process = Child::spawn(command);
         until_true("the daemon takes connections", || {
             let ended = process.ended();
@@ -197,6 +209,11 @@ impl Daemon {
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.process.0), signal).unwrap();
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.process.0)
     }
 
     /// As everybody on the machine can see it.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use pinwatch::slot::{Slots, slot_of};
 use pinwatch::store::{ClusterWork, Failed, Order, Orphan, Progress, Submitted, Transaction};
-use serde_json::value::RawValue;
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::line::Line;

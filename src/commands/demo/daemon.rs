@@ -111,7 +111,7 @@ impl Daemon {
         let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         let lines: Vec<_> = log.lines().rev().take(5).collect();
         let words: Vec<_> = lines.into_iter().rev().collect();
-        Some(format!("the daemon ended ({status}): {}", words.join("\n")))
+        Some(format!("the daemon ended ({status}): {}", words.join("; ")))
     }
 
     /// Waits until its file sink has so many outcomes.

@@ -99,9 +99,10 @@ async fn show(
     let next = client.next_seq().await?;
     let mut waiting = submit(&mut client, args).await?;
     note(format_args!(
-        "{} submitted. Each is polled, ever more seldom, until it is final:\n",
+        "{} submitted. Each is polled, ever more seldom, until it is final:",
         human::count(waiting.len() as u64, "PIN")
     ));
+    note("");
 
     let mut output = Output::for_people();
     let mut rows = OutcomeRows::new(32);
@@ -137,10 +138,9 @@ async fn show(
     output.text(&summary.told())?;
     output.flush()?;
     daemon.await_sink(summary.all()).await.map_err(failed)?;
-    note(
-        "\nThe daemon's file sink has all of these outcomes too. What was made is removed now.\n\
-         Go on with \"pinwatch simulate\" and \"pinwatch run --help\".",
-    );
+    note("");
+    note("The daemon's file sink has all of these outcomes too. What was made is removed now.");
+    note("Go on with \"pinwatch simulate\" and \"pinwatch run --help\".");
     Ok(())
 }
 

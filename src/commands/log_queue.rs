@@ -1,0 +1,200 @@
+//! Log lines on their way to standard error: a bounded queue, and a thread that writes them.
+//!
+//! Promises that logging never waits. Standard error is often a pipe, and a write to a pipe that nobody reads blocks
+//! for ever, with whatever thread logs. A line that finds the queue full is dropped and counted, and the count is
+//! logged as soon as lines are taken again. Not tracing-appender: it bounds lines, not bytes, reports no drops, and
+//! brings a date library for file rotation.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::metrics;
+
+/// The most that waits to be written, in bytes: some thousands of lines.
+const MOST: usize = 1024 * 1024;
+
+/// Where lines go in. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct LogQueue {
+    entries: Sender<Entry>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Bytes that wait to be written, those of the line that is being written among them.
+    waiting: AtomicUsize,
+    /// Lines that were lost and not reported yet.
+    lost: AtomicU64,
+}
+
+impl Counts {
+    fn lose_a_line(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        metrics::log_line_lost();
+    }
+}
+
+#[derive(Debug)]
+enum Entry {
+    Line(Box<[u8]>),
+    /// Tells that all lines before it were written.
+    Flush(Sender<()>),
+}
+
+impl LogQueue {
+    /// Starts the thread that writes to `out`. It calls `report` with the number of lost lines when it has written a
+    /// line again and there is room.
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub fn start(
+        out: impl Write + Send + 'static,
+        report: impl Fn(u64) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (entries, receiver) = mpsc::channel();
+        let counts = Arc::<Counts>::default();
+        let queue = Self { entries, counts: counts.clone() };
+        // Nobody joins it: at the end of the process it may hang in a write.
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || write_out(&receiver, out, &counts, report))?;
+        Ok(queue)
+    }
+
+    /// Adds a line, which has its newline, or drops it if there is no room.
+    pub fn add(&self, line: &[u8]) {
+        let before = self.counts.waiting.fetch_add(line.len(), Ordering::Relaxed);
+        if before + line.len() > MOST || self.entries.send(Entry::Line(line.into())).is_err() {
+            self.counts.waiting.fetch_sub(line.len(), Ordering::Relaxed);
+            self.counts.lose_a_line();
+        }
+    }
+
+    /// Waits until all lines so far are written, for at most this long.
+    pub fn flush(&self, limit: Duration) {
+        let (done, is_done) = mpsc::channel();
+        if self.entries.send(Entry::Flush(done)).is_ok() {
+            // What is not written by then is lost, and nobody can be told.
+            let _ = is_done.recv_timeout(limit);
+        }
+    }
+}
+
+/// For the formatter, which writes a whole line at a time.
+impl Write for &LogQueue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.add(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogQueue {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> &'a Self {
+        self
+    }
+}
+
+fn write_out(entries: &Receiver<Entry>, mut out: impl Write, counts: &Counts, report: impl Fn(u64)) {
+    for entry in entries {
+        match entry {
+            Entry::Line(line) => {
+                let written = out.write_all(&line);
+                let left = counts.waiting.fetch_sub(line.len(), Ordering::Relaxed) - line.len();
+                if written.is_err() {
+                    counts.lose_a_line();
+                } else if left < MOST / 2 {
+                    let lost = counts.lost.swap(0, Ordering::Relaxed);
+                    if lost > 0 {
+                        report(lost);
+                    }
+                }
+            }
+            Entry::Flush(done) => {
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG_ENOUGH: Duration = Duration::from_secs(60);
+
+    /// Takes no line until the other end of the channel is dropped, then fails so many times, then keeps all.
+    struct Reader {
+        reads: Receiver<()>,
+        failures: usize,
+        taken: Sender<Vec<u8>>,
+    }
+
+    impl Write for Reader {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            let _ = self.reads.recv();
+            if let Some(fewer) = self.failures.checked_sub(1) {
+                self.failures = fewer;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.taken.send(line.to_vec()).map_err(io::Error::other)?;
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A queue, what is dropped to have it read, the lines that were written, and the reports.
+    fn queue(failures: usize) -> (LogQueue, Sender<()>, Receiver<Vec<u8>>, Receiver<u64>) {
+        let ((read, reads), (taken, lines), (report, reports)) =
+            (mpsc::channel(), mpsc::channel(), mpsc::channel());
+        let queue = LogQueue::start(Reader { reads, failures, taken }, move |lost| {
+            let _ = report.send(lost);
+        });
+        (queue.unwrap(), read, lines, reports)
+    }
+
+    #[test]
+    fn a_reader_that_stands_still_holds_nobody_up_and_what_was_lost_is_reported_once() {
+        let (queue, read, lines, reports) = queue(0);
+        let line = [b'x'; 1024];
+        let room = MOST / line.len();
+        (0..room + 7).for_each(|_| queue.add(&line));
+        // It ends although nothing can be written.
+        queue.flush(Duration::ZERO);
+        drop(read);
+        queue.flush(LONG_ENOUGH);
+        assert_eq!(lines.try_iter().count(), room);
+        assert_eq!(reports.try_iter().collect::<Vec<_>>(), [7]);
+        queue.add(&line);
+        queue.flush(LONG_ENOUGH);
+        assert_eq!((lines.try_iter().count(), reports.try_iter().count()), (1, 0));
+    }
+
+    #[test]
+    fn lines_that_could_not_be_written_are_reported_behind_the_next_one_that_is() {
+        let (queue, read, lines, reports) = queue(3);
+        drop(read);
+        (0..3).for_each(|_| queue.add(b"lost\n"));
+        queue.flush(LONG_ENOUGH);
+        assert_eq!(reports.try_iter().count(), 0);
+        queue.add(b"written\n");
+        queue.flush(LONG_ENOUGH);
+        assert_eq!(lines.try_iter().collect::<Vec<_>>(), [b"written\n"]);
+        assert_eq!(reports.try_iter().collect::<Vec<_>>(), [3]);
+    }
+}

@@ -1,0 +1,131 @@
+//! Results on standard output: a write that fails is an error, and a terminal obeys nothing in them.
+
+use std::fs::{self, OpenOptions};
+use std::io::pipe;
+use std::process::{Command, Stdio};
+
+use super::common::{Daemon, Place, Simulated, program, until};
+use super::terminal::shown;
+
+/// The commands that write results without a daemon, and those that ask one for a PIN.
+fn commands(daemon: &Daemon) -> Vec<(Vec<&'static str>, Command)> {
+    let alone = [
+        &["--help"][..],
+        &["--version"],
+        &["submit", "--help"],
+        &["completions", "bash"],
+        &["man"],
+        &["simulate", "--listen", "127.0.0.1:0"],
+    ];
+    let clients = [
+        &["ping"][..],
+        &["stats"],
+        &["list"],
+        &["show", "sim-delivered-1"],
+        &["wait", "sim-delivered-1"],
+        &["submit", "sim-delivered-1"],
+        &["submit", "sim-delivered-1", "--wait"],
+        &["tail", "-n", "1"],
+        &["cancel", "sim-delivered-1"],
+        &["sinks", "list"],
+    ];
+    let alone = alone.map(|arguments| (arguments, false));
+    let clients = clients.map(|arguments| (arguments, true));
+    let commands = alone.into_iter().chain(clients).map(|(arguments, is_client)| {
+        let mut command = program();
+        command.args(arguments);
+        if is_client {
+            command.arg("--socket").arg(daemon.place.socket());
+        }
+        (arguments.to_vec(), command)
+    });
+    let run = daemon.place.command();
+    let mut check = program();
+    check.args(
+        run.get_args().map(|argument| if argument == "run" { "check-config".as_ref() } else { argument }),
+    );
+    check.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    commands.chain([(vec!["check-config"], check)]).collect()
+}
+
+/// A daemon that has an outcome and a PIN in flight.
+fn daemon(api: &Simulated) -> Daemon {
+    let daemon = Place::new(&api.base_url()).start();
+    let mut client = daemon.client();
+    client.submit("sim-delivered-1");
+    client.outcome("sim-delivered-1");
+    client.submit("sim-none-1");
+    daemon
+}
+
+#[test]
+fn results_that_can_not_be_written_are_an_error() {
+    let api = Simulated::start();
+    let daemon = daemon(&api);
+    for (arguments, mut command) in commands(&daemon) {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let errors = daemon.place.path("errors");
+        command.stdin(Stdio::null()).stdout(full).stderr(fs::File::create(&errors).unwrap());
+        let mut process = super::common::Child::spawn(command);
+        let status = until("its end", || process.ended());
+        let errors = fs::read_to_string(errors).unwrap();
+        assert_eq!(status.code(), Some(1), "{arguments:?}: {errors}");
+        assert!(errors.contains("error: ") && errors.contains("No space left"), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    let api = Simulated::start();
+    let daemon = daemon(&api);
+    for (arguments, mut command) in commands(&daemon) {
+        if arguments[0] == "simulate" {
+            continue;
+        }
+        let errors = daemon.place.path("errors");
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        command.stdin(Stdio::null()).stdout(writer).stderr(fs::File::create(&errors).unwrap());
+        let mut process = super::common::Child::spawn(command);
+        let status = until("its end", || process.ended());
+        let errors = fs::read_to_string(errors).unwrap();
+        assert_eq!(status.code(), Some(0), "{arguments:?}: {errors}");
+        assert!(!errors.contains("error"), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn a_terminal_obeys_nothing_that_a_submitter_wrote() {
+    let api = Simulated::start();
+    let daemon = Place::new(&api.base_url()).start();
+    let mut client = daemon.client();
+    let harmful = "\u{9b}31m\u{202e}\u{2028}\u{85}\u{7f}";
+    for pin in ["sim-delivered-1", "sim-none-1"] {
+        let answer = client.ask(format!(
+            r#"{{"op":"submit","pinId":"{pin}","reference":"a\u001b[2J{harmful}b","metadata":{{"{harmful}":"\u001b[2J{harmful}"}}}}"#
+        ));
+        assert_eq!(answer["state"], "accepted", "{answer}");
+    }
+    client.outcome("sim-delivered-1");
+    for arguments in [
+        &["show", "sim-delivered-1"][..],
+        &["show", "sim-none-1"],
+        &["tail", "-n", "1"],
+        &["wait", "sim-delivered-1"],
+        &["list"],
+        &["submit", "sim-delivered-1", "--wait"],
+    ] {
+        for json in [None, Some("--json")] {
+            let mut command = program();
+            command.args(arguments).args(json).arg("--socket").arg(daemon.place.socket());
+            let (text, status) = shown(command);
+            assert_eq!(status, Some(0), "{arguments:?}: {text}");
+            // The terminal itself makes \r\n of \n; a progress bar draws with sequences of its own.
+            let harmful = text
+                .replace("\r\n", "")
+                .find(|c: char| matches!(c, '\u{80}'..='\u{9f}' | '\u{7f}' | '\u{202e}' | '\u{2028}'));
+            assert_eq!(harmful, None, "{arguments:?} {json:?}: {text:?}");
+            assert!(!text.contains("\u{1b}[2J"), "{arguments:?} {json:?}: {text:?}");
+        }
+    }
+}
