@@ -1,7 +1,7 @@
 //! Who can read the key: nobody by a core dump, and whoever else can is warned of.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
@@ -50,7 +50,7 @@ fn another_process_of_the_same_user_can_not_read_the_daemon_s_memory() {
         return;
     }
     let place = Place::new("http://127.0.0.1:9").never_due();
-    fs::set_permissions(place.folder.path(), Permissions::from_mode(0o777)).unwrap();
+    chown(place.folder.path(), Some(65534), Some(65534)).unwrap();
     let run = place.command();
     let mut command = Command::new("setpriv");
     command

@@ -50,7 +50,7 @@ fn what_was_given_with_a_pin_is_there_after_a_kill() {
     let daemon = daemon.kill9().start();
     let after = shown(&daemon);
     assert_eq!(times(&after), times(&before));
-    assert!(after.contains(r#""reference":"é","metadata":{ "n":1.50 }"#), "{after}");
+    assert!(after.contains(r#""reference":"é","metadata":{"n":1.50}"#), "{after}");
 }
 
 /// Submits until the daemon is killed, at some answer; gives the PINs that were acknowledged.
