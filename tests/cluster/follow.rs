@@ -96,7 +96,7 @@ fn tail_and_wait_have_an_outcome_that_is_committed_after_one_of_a_higher_seq() {
     let mut wait = Command::start(&c, "wait", &["wait", &late, &marker, "--json"]);
     // By then it has asked about both, and one was in flight.
     wait.until_it_has(&marker);
-    assert_eq!(tail.pins(), [early.clone()]);
+    assert_eq!(tail.pins(), std::slice::from_ref(&early));
     cluster.database.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep' \
          AND datname = current_database()",

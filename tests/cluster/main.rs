@@ -6,6 +6,8 @@
 //! The first has 100 random rounds; the second is the long form. A seed gives the same PINs and accidents again,
 //! though not the same interleaving. Without PostgreSQL's server binaries nothing of it runs, and it says so.
 
+#![allow(clippy::duplicate_mod, reason = "both harnesses report tests that can't run")]
+
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../harness/mod.rs"]
