@@ -80,6 +80,11 @@ fn members_of_the_group_are_served_and_others_refused() {
     assert!(refusal.contains("add yourself to group pinwatch"), "{refusal}");
     container.fails("runuser -u outside -- cat /var/log/pinwatch/outcomes.jsonl");
     container.fails("runuser -u inside -- cat /var/lib/pinwatch/pinwatch.db");
+    // Also by a socket that the daemon's user made, not systemd.
+    container.run("systemctl stop pinwatch.socket pinwatch.service && systemctl mask pinwatch.socket");
+    container.run("systemctl start pinwatch.service");
+    container.run("runuser -u inside -- pinwatch submit sim-delivered-3 --wait --timeout 60s");
+    container.run("pinwatch submit sim-delivered-4 --wait --timeout 60s");
 }
 
 #[test]

@@ -99,6 +99,7 @@ impl Passed {
 impl Socket {
     /// Uses a socket that was passed, as it is. Must be called within a tokio runtime.
     pub fn adopt(passed: Passed) -> Result<Self, SocketError> {
+        // What is not at its path here may be there for others, with another root.
         let file = passed.path().and_then(|path| {
             let id = FileId::at(&path).ok().flatten()?;
             Some(SocketFile { path, id, made_with: None })
@@ -339,6 +340,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_daemon_does_not_touch_the_socket_while_another_one_is_making_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pinwatch.sock");
+        drop(StdListener::bind(&path).unwrap());
+        let before = FileId::at(&path).unwrap();
+        let turn = Turn::take(&path).await.unwrap();
+        assert!(matches!(Socket::bind(&path, 0o600).await, Err(SocketError::Starting(_))));
+        assert_eq!(FileId::at(&path).unwrap(), before);
+        drop(turn);
+        assert!(Socket::bind(&path, 0o600).await.is_ok());
+    }
+
+    #[tokio::test]
     async fn a_folder_of_another_user_and_one_that_others_can_write_to_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pinwatch.sock");
@@ -358,6 +372,19 @@ mod tests {
         assert!(expected, "{refused:?}");
     }
 
+    /// What the socket tells of itself once that is so; it looks only while it is waited for.
+    async fn noticed(
+        socket: &mut Socket,
+        is_so: impl FnMut(&Option<SocketTrouble>) -> bool,
+    ) -> Option<SocketTrouble> {
+        let mut trouble = socket.trouble();
+        tokio::select! {
+            _ = socket.accept() => unreachable!("nobody connects"),
+            told = trouble.wait_for(is_so) => told.unwrap().clone(),
+            () = tokio::time::sleep(Duration::from_secs(120)) => panic!("it does not notice"),
+        }
+    }
+
     #[tokio::test]
     async fn a_socket_that_was_passed_is_used_and_its_file_stays_and_is_never_made_anew() {
         let folder = tempfile::tempdir().unwrap();
@@ -367,21 +394,14 @@ mod tests {
         let mut socket = Socket::adopt(passed).unwrap();
         let client = UnixStream::connect(&path).unwrap();
         assert!(socket.accept().await.is_ok());
-        let mut trouble = socket.trouble();
-        assert!(trouble.borrow().is_none());
+        assert!(socket.trouble().borrow().is_none());
         let away = folder.path().join("away");
         fs::rename(&path, &away).unwrap();
-        let told = tokio::select! {
-            _ = socket.accept() => unreachable!("nobody connects"),
-            told = trouble.wait_for(Option::is_some) => told.unwrap().clone().unwrap(),
-        };
+        let told = noticed(&mut socket, |trouble| trouble.is_some()).await.unwrap();
         assert!(told.what.contains("was removed"), "{}", told.what);
         assert!(!path.exists());
         fs::rename(&away, &path).unwrap();
-        tokio::select! {
-            _ = socket.accept() => unreachable!("nobody connects"),
-            told = trouble.wait_for(Option::is_none) => drop(told.unwrap()),
-        }
+        assert!(noticed(&mut socket, |trouble| trouble.is_none()).await.is_none());
         drop((client, socket));
         assert!(path.exists());
     }

@@ -39,3 +39,16 @@ fn a_passed_socket_that_is_somewhere_else_is_told_of() {
     assert!(daemon.log().contains("is not intake.socket"), "{}", daemon.log());
     assert!(!daemon.socket().exists());
 }
+
+#[test]
+fn a_passed_socket_whose_file_is_removed_is_reported_and_not_made_anew() {
+    let folder = folder();
+    let path = folder.path().join("pinwatch.sock");
+    let socket = Some(UnixListener::bind(&path).unwrap());
+    let mut daemon = Daemon::start(folder, Start { config: CONFIG, socket, ..Start::default() });
+    daemon.told_until("READY=1");
+    std::fs::remove_file(&path).unwrap();
+    daemon.wait_for_line("log", "restart what passed the socket");
+    assert!(!path.exists());
+    assert_eq!(daemon.stop(), Some(0));
+}
