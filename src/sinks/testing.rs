@@ -1,6 +1,5 @@
 //! A real store for tests of sinks.
 
-
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 

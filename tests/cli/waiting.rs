@@ -210,9 +210,9 @@ fn wait_exits_124_when_time_is_up_and_names_the_pins_that_are_left() {
 fn a_timeout_longer_than_any_clock_counts_is_none() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
-        client.tell_next_seq(5);
+        client.tell_position("5");
         show_in_flight(&mut client, &["a"]);
-        client.expect(follow(5)).say(record(5, "a", Some(true))).until_gone();
+        client.expect(follow("5")).say(record(5, "a", Some(true))).until_gone();
     });
     pinwatch(&["wait", "a", "--timeout", "400000000000years", "--socket"])
         .arg(fake.socket())
