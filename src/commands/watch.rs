@@ -140,7 +140,10 @@ impl Watch {
                     self.needs_check = true;
                 }
                 // The tail has the connection.
-                Ok(()) if self.needs_check => client = Client::connect(path).await?,
+                Ok(()) if self.needs_check => {
+                    drop(client);
+                    client = Client::connect(path).await?;
+                }
                 end => return end,
             }
         }
