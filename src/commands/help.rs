@@ -32,6 +32,7 @@ configuration. The daemon need not run.
 
 Examples:
   pinwatch socket
+  pinwatch socket --config ./pinwatch.toml
   export PINWATCH_SOCKET=$(pinwatch socket)
   printf '9C817C6F8AF3D48F9FE553282AFA2B67\\n' | nc -NU \"$(pinwatch socket)\"";
 

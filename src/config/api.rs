@@ -79,8 +79,8 @@ impl Default for Wire {
 /// Reads and checks the section; `None` if it is of no use, which is reported then.
 pub(super) fn check(mut section: Section, environment: &Environment) -> Option<Api> {
     let wire: Wire = section.read();
+    let base_url = base_url(&mut section, &wire);
     let path = path(&mut section, wire.path.0.clone());
-    let base_url = base_url(&mut section, &wire, path.as_deref());
     let given = Given {
         key: wire.key,
         key_file: wire.key_file,
@@ -121,14 +121,14 @@ pub(super) fn check(mut section: Section, environment: &Environment) -> Option<A
     })
 }
 
-fn base_url(section: &mut Section, wire: &Wire, path: Option<&str>) -> Option<Url> {
+fn base_url(section: &mut Section, wire: &Wire) -> Option<Url> {
     let url = section.url("base_url", &wire.base_url, wire.allow_plain_http.0)?;
     if url.query().is_some() {
         section.refuse("base_url", "must have no query (?…)");
         return None;
     }
     // What stands before the PIN ID in api.path, such as /2fa/1/pin/: a whole request URL has it already.
-    let before = path.and_then(|path| path.split_once("{pinId}")).map_or("", |(before, _)| before);
+    let before = wire.path.0.split_once("{pinId}").map_or("", |(before, _)| before);
     let own = url.path().to_ascii_lowercase();
     let is_request = own.contains("%7bpinid%7d") || own.contains("/2fa/");
     if is_request || (before.len() > 1 && format!("{own}/").contains(before)) {
