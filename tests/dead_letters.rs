@@ -326,7 +326,7 @@ fn a_dead_letter_keeps_its_outcome_from_retention_until_it_is_dropped() {
     socket.write_all(b"{\"op\":\"tail\",\"last\":0}\n").unwrap();
     let mut line = String::new();
     std::io::BufReader::new(socket).read_line(&mut line).unwrap();
-    assert_eq!(line, "{\"ok\":true,\"end\":true,\"next\":3}\n");
+    assert_eq!(line, "{\"ok\":true,\"end\":true,\"next\":3,\"position\":\"p2\"}\n");
     place.ask(&["dead-letters", "drop", "--sink", "results", "A"]);
     daemon.stop();
     assert_eq!(prune(), 1);
