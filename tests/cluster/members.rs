@@ -96,7 +96,9 @@ fn a_newer_node_brings_the_tables_up_to_date_while_an_older_one_works() {
     let all = pins("1h", "old", 50);
     a.client().submit_all(&all);
     // The first schema, of which `a` is a node then: none of its statements in daily work names what came later.
-    cluster.database.execute("DROP TABLE dropped; DROP TABLE pruned; DELETE FROM _sqlx_migrations WHERE version > 1");
+    cluster
+        .database
+        .execute("DROP TABLE dropped; DROP TABLE pruned; DELETE FROM _sqlx_migrations WHERE version > 1");
     let b = cluster.node("b");
     cluster.shared_by(&["a", "b"]);
     assert_eq!(cluster.database.count("SELECT max(version) FROM _sqlx_migrations"), 3);

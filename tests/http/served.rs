@@ -47,9 +47,12 @@ impl Served {
             command.args(["--set", setting]);
         }
         let daemon = Daemon::spawn(command, &home.socket(), &home.log()).ready();
-        let said = daemon.said();
-        let (_, address) = said.rsplit_once("served over HTTP address=").expect("it says where");
-        let address = address.split_whitespace().next().expect("it says where");
+        // The log is written behind the daemon's back.
+        let address = until("it says where", || {
+            let said = daemon.said();
+            let (_, address) = said.rsplit_once("served over HTTP address=")?;
+            address.split_once(|c: char| c.is_whitespace()).map(|(address, _)| address.to_owned())
+        });
         let address = address.parse().expect("it is an address");
         Self { daemon, address, home, _api: api }
     }

@@ -12,15 +12,19 @@ mod socket;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use harness::{Daemon, Home, json};
+use harness::{Daemon, Home, json, until};
 use serde_json::Value;
 
 /// What `/readyz` says: its status, and the code and text of each reason.
 #[track_caller]
 fn readiness(daemon: &Daemon) -> (String, Vec<(String, String)>) {
-    let said = daemon.said();
-    let (_, address) = said.rsplit_once("served over HTTP address=").expect("it says where");
-    let mut stream = TcpStream::connect(address.split_whitespace().next().unwrap()).unwrap();
+    // The log is written behind the daemon's back.
+    let address = until("it says where", || {
+        let said = daemon.said();
+        let (_, address) = said.rsplit_once("served over HTTP address=")?;
+        address.split_once(|c: char| c.is_whitespace()).map(|(address, _)| address.to_owned())
+    });
+    let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
