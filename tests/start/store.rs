@@ -83,6 +83,7 @@ const AS_BEFORE: &str = "
     DROP TABLE pin;
     ALTER TABLE before RENAME TO pin;
     DROP TABLE dropped;
+    ALTER TABLE history DROP COLUMN pruned_to;
     DELETE FROM _sqlx_migrations WHERE version > 1;
     VACUUM";
 

@@ -185,7 +185,8 @@ async fn the_daemon_starts_without_the_endpoint_delivers_when_it_comes_and_never
     let mut daemon = Daemon::start(folder.path(), &simulator, &url).await;
     daemon.submit(pins(20..40)).await;
     let receiver = Receiver::start_at(addr, |n, _| Answers(if n == 0 { 404 } else { 200 })).await;
-    let requests = receiver.wait_for(40).await;
+    // The first one is refused, and sent again.
+    let requests = receiver.wait_for(41).await;
     assert_eq!(pins_of(&requests), pins(0..40).collect(), "what was accepted before the kill is there, too");
     let said = daemon.stop().await;
     for said in [said_before, said] {
