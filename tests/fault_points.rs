@@ -147,7 +147,12 @@ fn dies_and_loses_nothing(at: At, fault: &str, renamed: bool) {
     let outbox = client.outbox();
     drop(client);
     daemon.stop();
-    assert_each_once(&outbox, &home.results(), &[&all]);
+    let mut files = home.results();
+    if renamed {
+        // A renamed file without a whole line proves nothing about whose it is, so it is left as it is.
+        files.retain(|file| file.is_empty() || file.contains('\n'));
+    }
+    assert_each_once(&outbox, &files, &[&all]);
 }
 
 /// Submits PINs, some at a time, as long as there is a daemon; gives those that it took.
