@@ -22,6 +22,7 @@ pub mod paths;
 pub mod pin;
 pub mod places;
 pub mod poll;
+pub mod pulse;
 pub mod schedule;
 pub mod simulate;
 pub mod sinks;

@@ -41,9 +41,10 @@ use crate::fault::fault_point;
 use crate::http::{self, Http};
 use crate::intake::{self, Passed, Services, Socket, SocketError};
 use crate::poll::{Client, ClientError};
+use crate::pulse::Pulse;
 use crate::schedule::{self, Schedule};
 use crate::sinks::{Health, Leave, Trouble};
-use crate::store::{OpenError, Store, Unavailable, Writer, postgres};
+use crate::store::{FailedCounts, OpenError, Store, Unavailable, Writer, postgres};
 
 /// How long a start may take to its end, so that what it took of a shared store is given back, when it is to stop.
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -242,9 +243,15 @@ impl Daemon {
             health: health.clone(),
             socket: socket.trouble(),
             stop: stop.clone(),
+            failed_counts: FailedCounts::default(),
             places: intake::places(config.intake.max_connections),
         };
-        let http = listener.serve(config, services.clone());
+        let (pulse, keep_up) = Pulse::of(schedule.clone(), writer.clone(), notify::ask_every(), stop.clone());
+        parts.spawn(async move {
+            keep_up.await;
+            "pulse"
+        });
+        let http = listener.serve(config, services.clone(), pulse.clone());
         parts.spawn(async move {
             intake::serve(socket, services).await;
             "intake"
@@ -254,7 +261,7 @@ impl Daemon {
             pruning.await;
             "retention"
         });
-        let telling = notify::keep_told(schedule.clone(), writer.clone(), health, cluster, stop.clone());
+        let telling = notify::keep_told(pulse, health, cluster, stop.clone());
         parts.spawn(async move {
             telling.await;
             "status"

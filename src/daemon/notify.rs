@@ -6,14 +6,14 @@
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::time::timeout;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
 use crate::cluster::{Cluster, State};
-use crate::schedule::{Schedule, Stats};
+use crate::pulse::Pulse;
+use crate::schedule::Stats;
 use crate::sinks::Health;
-use crate::store::Writer;
 use crate::text::printable;
 
 /// How often the status is told, at least; the watchdog may want it more often.
@@ -21,6 +21,10 @@ const STATUS_EVERY: Duration = Duration::from_secs(5);
 
 /// How long the parts may take to answer where no watchdog says so.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often the parts are asked whether they get on; a watchdog may want it more often, but not without end.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+const ASK_APART: Duration = Duration::from_millis(10);
 
 /// The start goes on, and what it is at.
 pub fn starting(at: &str) {
@@ -46,58 +50,42 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("stopping: running polls end, sinks are flushed")]);
 }
 
-/// Keeps the status current and the watchdog content, until the stop.
-pub async fn keep_told(
-    schedule: Schedule,
-    writer: Writer,
-    health: Health,
-    cluster: Option<Cluster>,
-    stop: CancellationToken,
-) {
+/// How often the parts are to be asked, so that what is known of them is never as old as the watchdog is patient.
+pub fn ask_every() -> Duration {
     let watchdog = sd_notify::watchdog_enabled();
-    let every = watchdog.map_or(STATUS_EVERY, |limit| STATUS_EVERY.min(limit / 4));
-    let patience = watchdog.map_or(PATIENCE, |limit| limit / 2);
-    let mut silent = false;
-    loop {
-        let Some(answered) = stop.run_until_cancelled(timeout(patience, progress(&schedule, &writer))).await
-        else {
-            return;
-        };
-        match answered {
-            Ok(Some(stats)) => {
-                let cluster = cluster.as_ref().map(|cluster| cluster.state.borrow().clone());
-                let status = status(&stats, &health, cluster.as_ref());
-                tell(&[NotifyState::Status(&status)]);
-                if watchdog.is_some() {
-                    tell(&[NotifyState::Watchdog]);
-                }
-                if std::mem::take(&mut silent) {
-                    info!("the schedule and the writer answer again");
-                }
-            }
-            // The schedule has ended; the daemon notices by itself.
-            Ok(None) => {}
-            Err(_) => {
-                if !std::mem::replace(&mut silent, true) {
-                    error!(
-                        seconds = patience.as_secs_f64(),
-                        "the schedule or the store's writer does not answer; the watchdog is not told until it does"
-                    );
-                }
-                tell(&[NotifyState::Status("a part does not answer")]);
-            }
-        }
-        if stop.run_until_cancelled(tokio::time::sleep(every)).await.is_none() {
-            return;
-        }
-    }
+    watchdog.map_or(ASK_EVERY, |limit| ASK_EVERY.min(limit / 8)).max(ASK_APART)
 }
 
-/// Waits for a sign of life from both. A writer that can't write still answers that it can't.
-async fn progress(schedule: &Schedule, writer: &Writer) -> Option<Stats> {
-    let stats = schedule.stats().await.ok()?;
-    let _ = writer.flush().await;
-    Some(stats)
+/// Keeps the status current and the watchdog content, until the stop.
+pub async fn keep_told(pulse: Pulse, health: Health, cluster: Option<Cluster>, stop: CancellationToken) {
+    let watchdog = sd_notify::watchdog_enabled();
+    let every = watchdog.map_or(STATUS_EVERY, |limit| STATUS_EVERY.min(limit / 4)).max(ASK_APART);
+    let patience = watchdog.map_or(PATIENCE, |limit| limit / 2);
+    let mut silent = false;
+    while stop.run_until_cancelled(sleep(every)).await.is_some() {
+        let beats = pulse.beats();
+        if let Some(part) = beats.silent(patience).next() {
+            if !std::mem::replace(&mut silent, true) {
+                error!(
+                    part,
+                    seconds = patience.as_secs_f64(),
+                    "a part does not answer; the watchdog is not told until it does"
+                );
+            }
+            tell(&[NotifyState::Status("a part does not answer")]);
+            continue;
+        }
+        if let Some(stats) = &beats.stats {
+            let cluster = cluster.as_ref().map(|cluster| cluster.state.borrow().clone());
+            tell(&[NotifyState::Status(&status(stats, &health, cluster.as_ref()))]);
+        }
+        if watchdog.is_some() {
+            tell(&[NotifyState::Watchdog]);
+        }
+        if std::mem::take(&mut silent) {
+            info!("the schedule and the writer answer again");
+        }
+    }
 }
 
 /// One line for `systemctl status`.

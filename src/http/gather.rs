@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::Server;
 use crate::cluster::State;
+use crate::intake::Services;
 use crate::metrics::{self, Recorder, catalogue};
 use crate::schedule::{Counts, Reason, Stats};
 use crate::sinks::SinkHealth;
@@ -116,8 +117,8 @@ struct Outbox {
 
 impl Outbox {
     async fn read(server: &Server, sinks: &BTreeMap<String, SinkHealth>) -> Result<Vec<Self>, Unavailable> {
-        let store = &server.services.store;
-        let failed = store.failed_counts().await?;
+        let Services { store, writer, failed_counts, .. } = &server.services;
+        let failed = failed_counts.get(writer.ordered(), store.failed_counts()).await?;
         let mut all = Vec::with_capacity(sinks.len());
         for (sink, health) in sinks {
             let counts = failed.iter().find(|(name, ..)| name == sink);

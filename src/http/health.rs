@@ -13,9 +13,12 @@ use super::Server;
 use crate::outcome::rfc3339;
 use crate::schedule::Stats;
 
-/// How long a part may take to answer before it counts as stuck. A writer whose database is locked by another
-/// program answers after twice SQLite's patience of 5 s.
-const PATIENCE: Duration = Duration::from_secs(12);
+/// How long a part may give no sign of life before it counts as stuck. A writer whose database is locked by another
+/// program gives one after twice SQLite's patience of 5 s, and is asked again a second later.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long the schedule may take to tell its numbers; then the last ones that are known must do.
+const FRESH: Duration = Duration::from_millis(300);
 
 /// What `/healthz` tells.
 #[derive(Debug, Serialize)]
@@ -72,16 +75,20 @@ impl Reason {
     }
 }
 
-/// Whether the schedule and the writer answer.
-pub async fn alive(server: &Server) -> Alive {
-    let (_, reasons) = probe(server).await;
+/// Whether the schedule and the writer get on, by what is in memory: nobody is asked, and nothing is waited for.
+pub fn alive(server: &Server) -> Alive {
+    let reasons = unresponsive(server);
     Alive { alive: reasons.is_empty(), reasons }
 }
 
 /// Whether PINs are taken and get on.
 pub async fn ready(server: &Server) -> Ready {
     let services = &server.services;
-    let (stats, mut reasons) = probe(server).await;
+    let mut reasons = unresponsive(server);
+    let stats = match timeout(FRESH, services.schedule.stats()).await {
+        Ok(stats) => stats.ok(),
+        Err(_) => server.pulse.beats().stats,
+    };
     if services.stop.is_cancelled() {
         reasons.push(Reason::new("stopping", Status::NotReady, "the daemon is stopping"));
     }
@@ -116,22 +123,16 @@ pub async fn ready(server: &Server) -> Ready {
     Ready { status, reasons }
 }
 
-/// Asks the schedule and the writer; gives what the schedule told, and who did not answer. A schedule that
-/// ended because the daemon stops is no failure.
-async fn probe(server: &Server) -> (Option<Stats>, Vec<Reason>) {
-    let services = &server.services;
-    let (stats, flushed) = tokio::join!(
-        timeout(PATIENCE, services.schedule.stats()),
-        timeout(PATIENCE, services.writer.flush()),
-    );
-    // A writer that answers "I can't write" lives.
-    let silent = [("schedule", stats.is_err()), ("writer", flushed.is_err())];
-    let reasons = silent.into_iter().filter(|(_, silent)| *silent).map(|(part, _)| {
-        let what = format!("the {part} did not answer within {} s", PATIENCE.as_secs());
+/// Who gives no sign of life. At a stop the parts end one after the other, each within a limit.
+fn unresponsive(server: &Server) -> Vec<Reason> {
+    if server.services.stop.is_cancelled() {
+        return Vec::new();
+    }
+    let reason = |part| {
+        let what = format!("the {part} has not answered for {} s", PATIENCE.as_secs());
         Reason::new("unresponsive", Status::NotReady, what)
-    });
-    let reasons = reasons.collect();
-    (stats.ok().and_then(Result::ok), reasons)
+    };
+    server.pulse.beats().silent(PATIENCE).map(reason).collect()
 }
 
 /// What is wrong by the schedule's own numbers.

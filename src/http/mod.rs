@@ -31,6 +31,7 @@ use self::health::Status;
 use crate::config::Config;
 use crate::intake::Services;
 use crate::metrics::{self, Recorded};
+use crate::pulse::Pulse;
 use crate::text::json_line;
 
 /// How often what was noted is put into its buckets.
@@ -56,6 +57,7 @@ pub struct Http {
 /// What the handlers work with.
 struct Server {
     services: Services,
+    pulse: Pulse,
     limits: Limits,
     recorded: &'static Recorded,
     started: Timestamp,
@@ -81,7 +83,7 @@ impl Listener {
     }
 
     /// Answers from now on.
-    pub fn serve(self, config: &Config, services: Services) -> Http {
+    pub fn serve(self, config: &Config, services: Services, pulse: Pulse) -> Http {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         if let Some((listener, recorded)) = self.0 {
@@ -94,7 +96,7 @@ impl Listener {
                 connections: config.intake.max_connections,
             };
             let started = services.clock.wall();
-            let router = router(Server { services, limits, recorded, started });
+            let router = router(Server { services, pulse, limits, recorded, started });
             tasks.spawn(upkeep(recorded, stop.clone()));
             tasks.spawn(serve::serve(listener, router, stop.clone()));
         }
@@ -143,7 +145,7 @@ async fn answer_metrics(State(server): State<Arc<Server>>) -> Response {
 }
 
 async fn answer_alive(State(server): State<Arc<Server>>) -> Response {
-    let alive = health::alive(&server).await;
+    let alive = health::alive(&server);
     json(alive.alive, &alive)
 }
 

@@ -1,27 +1,42 @@
 //! The connections: how many, how long, how much they may send.
 //!
-//! A connection is one request and its answer, and all of it has one time limit: whoever dawdles, before the
-//! answer or while it is sent, is cut. Knows nothing of what is answered.
+//! Promises that one more is served however many stand idle or dawdle: the one that has done so longest gives way. A
+//! connection is one request and its answer, and all of it has one time limit. Knows nothing of what is answered.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::error;
 
-/// Connections at once; more wait until one ends.
+use crate::accepting::Accepting;
+use crate::places::{Place, Places, Rules, User};
+
+/// Connections at once. One more takes the place of the one that has waited longest for its client.
 const MAX_CONNECTIONS: usize = 32;
+
+/// How long a client may take, for its request and then for each answer, before its connection can be made to give way.
+const UNDISTURBED: Duration = Duration::from_millis(100);
+
+/// How soon a new connection asks again for a place, where all are being answered.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// From accepting a connection to the last byte of its request line and headers.
+const HEAD_LIMIT: Duration = Duration::from_secs(5);
 
 /// From accepting a connection to the last byte of its answer. More than the parts of the daemon may take to
 /// answer.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(15);
 
 /// Request line and headers, in bytes; hyper takes no less than 8 KiB.
 const MAX_HEAD: usize = 16 * 1024;
@@ -29,25 +44,23 @@ const MAX_HEAD: usize = 16 * 1024;
 /// How long answers that are under way may take at a stop.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How long `accept` rests when the process has no file descriptor left.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-
 /// Serves connections until `stop`, and owns their tasks.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let places =
+        Places::new(Rules { all: MAX_CONNECTIONS, share: MAX_CONNECTIONS, reserved: 0, idle: UNDISTURBED });
+    let mut accepting = Accepting::new("http.listen");
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => log_if_broken(ended),
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, router.clone()));
+                    let Some(place) = stop.run_until_cancelled(place(&places)).await else { break };
+                    connections.spawn(connection(stream, router.clone(), place));
                 }
-                Err(error) => {
-                    warn!(%error, "an HTTP connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_REST).await;
-                }
+                Err(error) => accepting.failed(&error).await,
             },
         }
     }
@@ -58,13 +71,45 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     }
 }
 
+/// Waits for a place: where all are taken, until a connection has ended or may give way.
+async fn place(places: &Places) -> Place {
+    loop {
+        // Nobody is an administrator here: all are alike.
+        match places.take(User::Other(0)) {
+            Ok(place) => return place,
+            Err(_) => sleep(ASK_AGAIN).await,
+        }
+    }
+}
+
 /// Serves one request.
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    place: Place,
+) {
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder.http1().keep_alive(false).max_buf_size(MAX_HEAD);
-    let service = TowerToHyperService::new(router);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+    let place = Arc::new(place);
+    let of_answer = place.clone();
+    // While it is answered it is not the client who is waited for.
+    let answering = from_fn(move |request: Request, next: Next| {
+        let place = of_answer.clone();
+        async move {
+            place.now_busy();
+            let answer = next.run(request).await;
+            place.now_idle();
+            answer
+        }
+    });
+    let service = TowerToHyperService::new(router.layer(answering));
     // An error is the client's: it left, or spoke something else than HTTP. Late or not, it is over.
-    let _ = timeout(LIMIT, builder.serve_connection(TokioIo::new(stream), service)).await;
+    let served = timeout(LIMIT, builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        _ = served => {}
+        () = place.gives_way() => {}
+    }
 }
 
 fn log_if_broken(ended: Result<(), JoinError>) {
@@ -76,8 +121,9 @@ fn log_if_broken(ended: Result<(), JoinError>) {
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-    use tokio::time::{Instant, sleep};
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -85,35 +131,67 @@ mod tests {
         Router::new().route("/", get(async || "x".repeat(1 << 20)))
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_sends_or_reads_byte_by_byte_is_cut_when_the_time_is_over() {
-        // Small, so that the answer waits for its reader.
-        let (mut client, server) = duplex(64);
+    fn places() -> Places {
+        Places::new(Rules { all: 1, share: 1, reserved: 0, idle: UNDISTURBED })
+    }
+
+    /// Serves a client over a pipe of so many bytes; gives how long that took.
+    fn served(bytes: usize) -> (DuplexStream, impl Future<Output = Duration>) {
+        let (client, server) = duplex(bytes);
         let begun = Instant::now();
-        let served = tokio::spawn(async move {
-            connection(server, router()).await;
+        let serving = tokio::spawn(async move {
+            connection(server, router(), places().take(User::Other(0)).unwrap()).await;
             begun.elapsed()
         });
-        for byte in b"GET / HTTP/1.1\r\n" {
-            client.write_all(&[*byte]).await.unwrap();
-            sleep(Duration::from_millis(100)).await;
-        }
-        client.write_all(b"\r\n").await.unwrap();
+        (client, async { serving.await.unwrap() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_its_request_byte_by_byte_is_cut_when_the_time_for_it_is_over() {
+        let (mut client, took) = served(64);
+        let sending = tokio::spawn(async move {
+            while client.write_all(b"G").await.is_ok() {
+                sleep(Duration::from_millis(100)).await;
+            }
+        });
+        assert_eq!(took.await.as_secs(), HEAD_LIMIT.as_secs());
+        sending.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_its_answer_byte_by_byte_is_cut_when_the_time_is_over() {
+        // Small, so that the answer waits for its reader.
+        let (mut client, took) = served(64);
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         let mut byte = [0];
         while client.read(&mut byte).await.is_ok_and(|count| count > 0) {
             sleep(Duration::from_millis(100)).await;
         }
-        assert_eq!(served.await.unwrap().as_secs(), LIMIT.as_secs());
+        assert_eq!(took.await.as_secs(), LIMIT.as_secs());
     }
 
     #[tokio::test]
     async fn a_connection_is_one_request() {
-        let (mut client, server) = duplex(1 << 16);
-        let served = tokio::spawn(connection(server, router()));
+        let (mut client, took) = served(1 << 16);
         client.write_all(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n").await.unwrap();
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.unwrap();
-        served.await.unwrap();
+        took.await;
         assert_eq!(String::from_utf8(answer).unwrap().matches("HTTP/1.1 200").count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_new_connection_waits_for_those_that_are_answered_and_not_for_those_that_dawdle() {
+        let places = places();
+        let dawdles = place(&places).await;
+        // Takes the place once that may give way.
+        let answered = place(&places).await;
+        assert!(dawdles.gives_way().now_or_never().is_some());
+        answered.now_busy();
+        tokio::time::pause();
+        assert!(timeout(LIMIT, place(&places)).await.is_err(), "an answer is not broken off for another");
+        answered.now_idle();
+        place(&places).await;
+        assert!(answered.gives_way().now_or_never().is_some());
     }
 }

@@ -387,7 +387,8 @@ impl Connection<'_> {
 
     async fn stats(&self) -> Result<String, Ended> {
         let schedule = self.services.schedule.stats().await?;
-        let failed = self.services.store.failed_counts().await?;
+        let Services { store, writer, failed_counts, .. } = self.services;
+        let failed = failed_counts.get(writer.ordered(), store.failed_counts()).await?;
         let cursors = self.services.store.cursors().await?;
         let newest = *self.services.writer.newest().borrow();
         let trouble = self.services.writer.trouble().map(|trouble| {

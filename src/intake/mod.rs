@@ -35,7 +35,7 @@ use crate::cluster::Cluster;
 use crate::places::{Full, Places, Rules, User};
 use crate::schedule::Schedule;
 use crate::sinks::Health;
-use crate::store::{Store, Writer};
+use crate::store::{FailedCounts, Store, Writer};
 use outgoing::SharedRoom;
 
 /// Connections that are left to root and the daemon's own user; of few, a quarter. So an administrator's command gets in,
@@ -63,6 +63,7 @@ pub struct Services {
     /// Why clients don't reach the socket, if they don't.
     pub socket: watch::Receiver<Option<SocketTrouble>>,
     pub stop: CancellationToken,
+    pub failed_counts: FailedCounts,
     /// The connections to the socket.
     pub places: Places,
 }

@@ -12,7 +12,7 @@ use crate::outcome::{Ending, Verdict};
 use crate::pin::PinId;
 use crate::schedule::Schedule;
 use crate::sinks::Health;
-use crate::store::{self, Committed, NewPin, Progress, Writer};
+use crate::store::{self, Committed, FailedCounts, NewPin, Progress, Writer};
 
 /// A store with so many outcomes, which a sink has.
 pub async fn services(folder: &Path, outcomes: usize) -> Services {
@@ -49,6 +49,7 @@ pub async fn services(folder: &Path, outcomes: usize) -> Services {
         socket: watch::channel(None).1,
         health: Health::default(),
         stop: CancellationToken::new(),
+        failed_counts: FailedCounts::default(),
         places: super::places(8),
         cluster: None,
     }

@@ -114,7 +114,7 @@ pub enum Next {
 }
 
 /// The schedule in numbers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Stats {
     pub in_flight: usize,
     pub due: usize,

@@ -4,6 +4,7 @@
 //! transaction. One [`Writer`] makes every change and commits whatever waits together; a [`Store`] reads.
 //! Knows nothing of polls or sinks, and sees no poll that did not end a PIN: disk work grows with PINs.
 
+mod counted;
 pub mod migrate;
 mod position;
 pub mod postgres;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use thiserror::Error;
 
+pub use counted::{FailedCount, FailedCounts};
 pub use position::{InvalidPosition, ONLY_LANE, Position, Stretch};
 pub use reads::{PAGE_BYTES, Page, Reads, SMALL_RECORD, Store};
 pub use sqlite::{OpenError, Unloaded, open as open_sqlite};

@@ -198,6 +198,11 @@ impl Writer {
         self.orders.clone()
     }
 
+    /// How often orders were carried out.
+    pub fn ordered(&self) -> u64 {
+        *self.orders.borrow()
+    }
+
     /// Why the store can't be written now; `None` if it can.
     pub fn trouble(&self) -> Option<StoreTrouble> {
         self.trouble.borrow().clone()

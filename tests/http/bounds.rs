@@ -1,6 +1,6 @@
 //! What clients may do to it: little.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 
 use crate::harness::until;
 use crate::served::{Served, connect, get, send};
@@ -45,6 +45,28 @@ fn a_crowd_that_says_nothing_takes_few_files_and_holds_back_no_pin() {
 }
 
 #[test]
+fn health_is_answered_while_more_dawdle_than_there_are_places_and_none_of_them_is_waited_for() {
+    let served = Served::start();
+    until("all is answered, and those who dawdle have time left", || {
+        let mut crowd: Vec<_> = (0..40)
+            .map(|_| {
+                let mut slow = connect(served.address);
+                slow.write_all(b"GET /metrics HTTP/1.1\r\nhost: pin").expect("it takes the first bytes");
+                slow
+            })
+            .collect();
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            assert_eq!(served.get(path).status, 200, "{path}");
+        }
+        // Of the 32 that had a place, the first few gave way; the time of the others is not over.
+        let in_the_middle = &mut crowd[20];
+        in_the_middle.set_nonblocking(true).expect("a socket can be asked without waiting");
+        let waits = in_the_middle.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        waits.then_some(())
+    });
+}
+
+#[test]
 fn who_dawdles_over_a_request_is_cut_off() {
     let served = Served::start();
     let mut slow = connect(served.address);
@@ -52,6 +74,6 @@ fn who_dawdles_over_a_request_is_cut_off() {
     let mut rest = Vec::new();
     // Its end comes; the harness' patience is the limit here.
     let end = slow.read_to_end(&mut rest);
-    let still_open = end.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+    let still_open = end.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
     assert!(!still_open && !rest.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&rest));
 }

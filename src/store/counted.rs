@@ -1,0 +1,81 @@
+//! How many outcomes each sink does not have, without counting them for everybody who asks.
+//!
+//! A count reads every row of what failed. Promises that counting takes a twentieth of the time at most, however many
+//! there are and however often it is asked, and that who has ordered something of them sees what became of it.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::Unavailable;
+
+/// How many times as long as a count took it is good for.
+const GOOD_FOR: u32 = 20;
+
+/// A sink, how many outcomes it is tried again with, and how many are dead letters.
+pub type FailedCount = (String, i64, i64);
+
+/// The last count. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct FailedCounts(Arc<Mutex<Option<Counted>>>);
+
+struct Counted {
+    counts: Vec<FailedCount>,
+    /// How many orders had been carried out.
+    orders: u64,
+    good_until: Instant,
+}
+
+impl FailedCounts {
+    /// The counts of each sink, by `count` if the last ones are not good any more; `orders` is how many orders have been
+    /// carried out. Those who ask while it is counted wait for the same count.
+    pub async fn get(
+        &self,
+        orders: u64,
+        count: impl Future<Output = Result<Vec<FailedCount>, Unavailable>>,
+    ) -> Result<Vec<FailedCount>, Unavailable> {
+        let mut last = self.0.lock().await;
+        let begun = Instant::now();
+        if let Some(last) = last.as_ref().filter(|last| last.orders == orders && begun < last.good_until) {
+            return Ok(last.counts.clone());
+        }
+        let counts = count.await?;
+        let ended = Instant::now();
+        *last =
+            Some(Counted { counts: counts.clone(), orders, good_until: ended + GOOD_FOR * (ended - begun) });
+        Ok(counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_long_to_count_is_counted_seldom_and_what_does_not_each_time() {
+        let (counts, counted) = (FailedCounts::default(), AtomicU32::new(0));
+        let ask = async |orders, takes| {
+            let count = async {
+                sleep(takes).await;
+                Ok(vec![("hook".to_owned(), 0, i64::from(counted.fetch_add(1, Ordering::Relaxed)))])
+            };
+            counts.get(orders, count).await.unwrap()[0].2
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!([ask(0, Duration::ZERO).await, ask(0, Duration::ZERO).await], [0, 1]);
+        // All who ask meanwhile get the one count.
+        let (a, b, c) = tokio::join!(ask(0, second), ask(0, second), ask(0, second));
+        assert_eq!([a, b, c], [2, 2, 2]);
+        advance(19 * second).await;
+        assert_eq!(ask(0, second).await, 2);
+        assert_eq!(ask(1, second).await, 3, "somebody ordered something");
+        advance(20 * second).await;
+        assert_eq!(ask(1, second).await, 4);
+    }
+}
