@@ -188,7 +188,8 @@ impl Rate {
     }
 
     fn grow(&mut self, now: Moment) {
-        if self.learned.is_none() && self.ramp.is_none() {
+        // The limiter can be behind: `adjust` lets a slow one give something before it replaces it.
+        if self.learned.is_none() && self.ramp.is_none() && self.in_force() == self.ours() {
             return;
         }
         let steps = now.since(self.grown).as_secs() / STEP.as_secs();
@@ -323,6 +324,18 @@ mod tests {
         }
         take_all(&mut rate, 60_000, 61_000);
         assert_eq!((rate.in_force(), rate.learned()), (Some(100.0), None));
+    }
+
+    #[test]
+    fn a_rate_that_few_polls_use_comes_back_too() {
+        for pause in [150, 480, 700, 1_100, 7_300] {
+            let mut rate = Rate::new(NonZeroU32::new(3), Moment::START);
+            rate.halve(at(1_000));
+            (0..200_000 / pause).for_each(|poll| {
+                let _ = rate.take(at(1_000 + poll * pause));
+            });
+            assert_eq!(rate.in_force(), Some(3.0), "with a poll every {pause} ms");
+        }
     }
 
     #[test]

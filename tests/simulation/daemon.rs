@@ -26,6 +26,10 @@ pub const RAMP: usize = 20;
 pub const LEAST_RATE: f64 = 1.0;
 pub const LEAST_GROWTH: f64 = 0.25;
 
+/// So long after the last 429, brake or start, the rate is `api.rate` again: even 300 a second are reached in a minute
+/// and a half from one poll a second.
+pub const RECOVERED: Duration = Duration::from_secs(120);
+
 /// How often the task asks for PINs that something has kept from their last poll for too long.
 pub const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
@@ -97,6 +101,11 @@ impl Daemon {
 
     pub fn brake(&self) -> Option<Reason> {
         self.core.brake().map(|(reason, _)| reason)
+    }
+
+    /// Polls a second that may go out now; `None` is no limit.
+    pub fn rate(&self) -> Option<f64> {
+        self.core.rate()
     }
 
     /// What the store is to know of the brake.

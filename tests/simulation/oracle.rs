@@ -13,7 +13,7 @@ use pinwatch::store::{InFlight, SavedBrake};
 use super::api::{Truth, Wait};
 use super::clocks::{Clocks, Time};
 use super::contract::{Known, Row, judge, means, same};
-use super::daemon::{EXPIRE_EVERY, PROBE_INTERVAL, RAMP, Standing};
+use super::daemon::{EXPIRE_EVERY, PROBE_INTERVAL, RAMP, RECOVERED, Standing};
 use super::intervals::Intervals;
 use super::plan::{Plan, SECOND};
 use super::story::Story;
@@ -63,8 +63,11 @@ pub struct Oracle {
     readable: [Option<(usize, Time)>; 2],
     /// The last PINs, of two different ones, that got a 429, the newer first, and when.
     throttled: [Option<(usize, Time)>; 2],
-    /// The last PIN that was refused by 401 or 403, and when, if no poll that was sent since got a readable answer.
-    refused: Option<(usize, Time)>,
+    /// The last PINs, of two different ones, that were refused by 401 or 403, the newer first, and when, as far as no poll
+    /// that was sent since got a readable answer.
+    refused: [Option<(usize, Time)>; 2],
+    /// When the last 429 came.
+    last_429: Time,
     /// A 429 came, some day.
     pub was_throttled: bool,
     /// No brake is on later than this, if all answers are good from now on.
@@ -105,7 +108,8 @@ impl Oracle {
             saved: Time::ZERO,
             readable: [None; 2],
             throttled: [None; 2],
-            refused: None,
+            refused: [None; 2],
+            last_429: Time::ZERO,
             was_throttled: false,
             free_from: Time::ZERO,
             start: (Time::ZERO, 0, 0.0),
@@ -124,7 +128,7 @@ impl Oracle {
         self.left_alone_until = Time::ZERO;
         self.readable = [None; 2];
         self.throttled = [None; 2];
-        self.refused = None;
+        self.refused = [None; 2];
     }
 
     /// What the process knows of the brake is handed to the store.
@@ -275,6 +279,20 @@ impl Oracle {
         Ok(())
     }
 
+    /// What 429s and brakes took from the rate comes back.
+    pub fn rate_recovers(&self, plan: &Plan, rate: Option<f64>, now: Time) -> Result<(), Broken> {
+        let limited = self.last_429.max(self.off.0).max(self.start.0);
+        let (Some(configured), Some(rate)) = (plan.rate, rate) else { return Ok(()) };
+        let is_back = self.brake.is_some() || rate >= f64::from(configured.get());
+        if is_back || now < limited + RECOVERED {
+            return Ok(());
+        }
+        Err(format!(
+            "{:?} after the last 429 the rate is {rate}, and api.rate is {configured}",
+            now - limited
+        ))
+    }
+
     fn poll_keeps_brake(&mut self, id: u64, now: Time) -> Result<(), Broken> {
         if now < self.left_alone_until {
             return Err(format!(
@@ -313,8 +331,11 @@ impl Oracle {
             self.is_for_all(pin, truth, brake, now)?;
         }
         match truth {
-            Truth::Throttled(_) => note_last(&mut self.throttled, pin, now),
-            Truth::Unauthorized => self.refused = Some((pin, now)),
+            Truth::Throttled(_) => {
+                note_last(&mut self.throttled, pin, now);
+                self.last_429 = now;
+            }
+            Truth::Unauthorized => note_last(&mut self.refused, pin, now),
             _ => {}
         }
         self.brake_learns(plan, id, (truth, was_throttled), brake, clocks)?;
@@ -323,7 +344,9 @@ impl Oracle {
         if let Truth::Deliveries { .. } = truth {
             note_last(&mut self.readable, pin, now);
             let sent = self.pins[pin].as_ref().and_then(|watched| watched.last_sent);
-            self.refused = self.refused.filter(|(_, at)| sent.is_none_or(|sent| sent <= *at));
+            for refused in &mut self.refused {
+                *refused = refused.filter(|(_, at)| sent.is_none_or(|sent| sent <= *at));
+            }
         }
         // It can be gone, by a cancel, and can even be here anew.
         let Some(watched) =
@@ -407,7 +430,7 @@ impl Oracle {
         let is_alone = self.in_flight() <= 1;
         if brake == Some(Reason::Unauthorized)
             && !is_alone
-            && self.refused.is_none_or(|(other, _)| other == pin)
+            && self.refused.iter().flatten().all(|(other, _)| *other == pin)
         {
             return Err(format!("PIN {pin} alone is refused, and all polling pauses"));
         }

@@ -34,6 +34,7 @@ impl World {
             self.next_id += 1;
             let id = self.next_id;
             self.oracle.poll_starts(&self.plan, (id, pin), &ticket, self.running.len(), now)?;
+            self.oracle.rate_recovers(&self.plan, daemon.rate(), now)?;
             let truth = self.clocks.truth();
             let reply = self.api.ask(&self.plan, pin, ticket.connection, truth, &mut self.rng);
             self.totals.polls += 1;
