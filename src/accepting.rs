@@ -1,6 +1,6 @@
-//! What to do when a connection can't be accepted: rest a moment, and say so once a burst.
+//! Handles failures to accept a connection: pauses for a moment, and logs once per burst.
 //!
-//! Most often the process has no file descriptor left. Who wants to connect then waits until there is one.
+//! The usual cause is that the process has no file descriptor left. New clients then wait in the kernel's queue.
 
 use std::io;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-/// How long to rest after a failure.
+/// The pause after a failure.
 const REST: Duration = Duration::from_millis(100);
 
-/// The log hears of failures at most this often.
+/// The least time between two log lines.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// The failures of one listener.
@@ -19,23 +19,23 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 pub struct Accepting {
     listener: &'static str,
     said_at: Option<Instant>,
-    /// Failures that the log was not told of.
+    /// Failures since the last log line.
     more: u64,
 }
 
 impl Accepting {
-    /// None yet; `listener` is its name in the log.
+    /// `listener` is the listener's name in the log.
     pub fn new(listener: &'static str) -> Self {
         Self { listener, said_at: None, more: 0 }
     }
 
-    /// Notes a failure and rests.
+    /// Counts a failure, logs it if a line is due, and pauses.
     pub async fn failed(&mut self, error: &io::Error) {
         if self.said_at.is_some_and(|at| at.elapsed() < SAY_EVERY) {
             self.more += 1;
         } else {
             let (listener, more) = (self.listener, std::mem::take(&mut self.more));
-            warn!(listener, %error, more, "a connection could not be accepted, after so many more like it; they wait");
+            warn!(listener, %error, more, "can't accept a connection, as often before (more); new clients wait");
             self.said_at = Some(Instant::now());
         }
         sleep(REST).await;
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn of_many_failures_the_log_hears_once_a_minute() {
+    async fn many_failures_are_logged_once_a_minute() {
         let mut accepting = Accepting::new("test");
         let mut said = 0;
         for _ in 0..1000 {
@@ -55,7 +55,7 @@ mod tests {
             accepting.failed(&io::ErrorKind::Other.into()).await;
             said += usize::from(accepting.said_at != before);
         }
-        // A thousand rests are 100 s.
+        // A thousand pauses are 100 s.
         assert_eq!((said, accepting.more), (2, 399));
     }
 }

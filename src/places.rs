@@ -1,8 +1,7 @@
-//! Places for connections: how many there are, who has them, and which connection gives way to a new one.
+//! Limits the number of connections: who may have how many, and which one is closed for a new one.
 //!
-//! Promises that no user has more than a share of them, that the last ones are left to administrators, and that when
-//! there is none left, the connection that has been idle longest gives its place up. Must not know what the connections
-//! are for.
+//! Promises that no user has more than its share, that the last places are reserved for administrators, and that when all
+//! places are taken, the connection that has been idle longest is closed. Does not know what connections are for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,16 +11,16 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How many connections there may be.
+/// How many connections are allowed.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// Of all together.
+    /// In total.
     pub all: usize,
-    /// Of one user who is no administrator.
+    /// For one user who is no administrator.
     pub share: usize,
-    /// How many of them only administrators may take.
+    /// How many of the total only administrators may take.
     pub reserved: usize,
-    /// How long a connection must have been idle to give way.
+    /// How long a connection must have been idle before it may be closed for another.
     pub idle: Duration,
 }
 
@@ -33,7 +32,7 @@ pub enum User {
     Other(u32),
 }
 
-/// The places. Cheap to clone.
+/// Hands out places. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Places(Arc<Mutex<State>>);
 
@@ -48,17 +47,17 @@ struct State {
 #[derive(Debug)]
 struct Taken {
     user: User,
-    /// Since when its connection has been idle; `None` while it is not.
+    /// Since when its connection has been idle; `None` while it is busy.
     idle_since: Option<Instant>,
     gives_way: CancellationToken,
 }
 
-/// There is no place left, and nobody gives way.
+/// All places are taken, and no connection may be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Full {
     #[error("you have {share} connections already, which is one user's share of {all}")]
     Share { share: usize, all: usize },
-    #[error("all {all} connections are taken, or the last ones are left to root and the daemon's own user")]
+    #[error("all {all} connections are taken, or the last ones are reserved for root and the daemon's own user")]
     All { all: usize },
 }
 
@@ -80,11 +79,11 @@ impl Places {
             User::Other(_) => state.taken.len() >= all || of_others >= all.saturating_sub(reserved),
         };
         if has_share {
-            state.have_give_way(|of| of.user == user).ok_or(Full::Share { share, all })?;
+            state.close_idle(|of| of.user == user).ok_or(Full::Share { share, all })?;
         } else if is_full {
-            // An administrator never gives way to somebody else.
+            // An administrator's connection is never closed for another user's.
             let may = |of: &Taken| user == User::Administrator || is_other(of);
-            state.have_give_way(may).ok_or(Full::All { all })?;
+            state.close_idle(may).ok_or(Full::All { all })?;
         }
         let (number, gives_way) = (state.next, CancellationToken::new());
         state.next += 1;
@@ -93,21 +92,20 @@ impl Places {
         Ok(Place { places: self.clone(), number, gives_way })
     }
 
-    /// How many are taken.
+    /// The number of places taken.
     pub fn count(&self) -> usize {
         self.lock().taken.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Each change is whole in itself, so a panic elsewhere leaves nothing half-done.
+        // Each change is complete in itself, so a panic elsewhere leaves nothing half-done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Frees the place of the connection that has been idle longest, among those that may give way, if that is long
-    /// enough.
-    fn have_give_way(&mut self, may: impl Fn(&Taken) -> bool) -> Option<()> {
+    /// Closes the connection that has been idle longest, among those that `may` be closed, if it was idle long enough.
+    fn close_idle(&mut self, may: impl Fn(&Taken) -> bool) -> Option<()> {
         let idle = self.taken.iter().filter(|(_, of)| may(of));
         let idle = idle.filter_map(|(number, of)| Some((of.idle_since?, *number)));
         let (since, number) = idle.min()?;
@@ -118,7 +116,7 @@ impl State {
     }
 }
 
-/// One connection's place, for as long as this is kept.
+/// One connection's place. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Place {
     places: Places,
@@ -127,17 +125,17 @@ pub struct Place {
 }
 
 impl Place {
-    /// The connection waits for its client.
+    /// Marks the connection as waiting for its client.
     pub fn now_idle(&self) {
         self.set_idle_since(Some(Instant::now()));
     }
 
-    /// The connection has something to do.
+    /// Marks the connection as working.
     pub fn now_busy(&self) {
         self.set_idle_since(None);
     }
 
-    /// Waits until the connection has to end, because its place was given to another.
+    /// Waits until the connection must end because another one got its place.
     pub async fn gives_way(&self) {
         self.gives_way.cancelled().await;
     }
@@ -171,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_user_has_a_share_and_all_users_together_leave_some_to_administrators() {
+    async fn each_user_has_a_share_and_the_last_places_are_reserved_for_administrators() {
         let places = Places::new(RULES);
         let mine = take(&places, Other(7), 4);
         assert_eq!(places.take(Other(7)).unwrap_err(), Full::Share { share: 4, all: 8 });
@@ -186,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_been_idle_longest_gives_way_and_who_is_busy_does_not() {
+    async fn the_connection_idle_longest_is_closed_and_a_busy_one_is_not() {
         let places = Places::new(RULES);
         let mine = take(&places, Other(7), 4);
         mine[0].now_busy();
@@ -196,13 +194,13 @@ mod tests {
         tokio::time::advance(RULES.idle / 2).await;
         let new = places.take(Other(7)).unwrap();
         assert_eq!([0, 1, 2, 3].map(|at| has_to_end(&mine[at])), [false, false, true, false]);
-        // The one that gave way has no place to give back when it ends.
+        // The closed one has no place to free when it ends.
         drop(mine);
         assert_eq!((places.count(), has_to_end(&new)), (1, false));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_user_with_a_full_share_displaces_nobody_else_and_only_an_administrator_displaces_one() {
+    async fn a_user_closes_only_its_own_connections_and_an_administrator_closes_any() {
         let places = Places::new(RULES);
         let admins = take(&places, Administrator, 4);
         tokio::time::advance(RULES.idle).await;
@@ -218,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_panics_gives_its_place_back() {
+    async fn a_task_that_panics_frees_its_place() {
         let places = Places::new(RULES);
         let place = places.take(Administrator).unwrap();
         let task = tokio::spawn(async move {

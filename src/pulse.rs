@@ -1,6 +1,7 @@
-//! Whether the schedule and the store's writer get on: both are asked again and again, so that it is known at any moment.
+//! Monitors whether the schedule and the store's writer make progress, by asking both again and again.
 //!
-//! Promises that who looks never waits, whatever the parts are at. Knows nothing of what follows from it.
+//! Promises that reading the result never waits, whatever the parts are doing. Health and the watchdog act on it; this
+//! module does not.
 
 use std::time::Duration;
 
@@ -11,22 +12,22 @@ use tokio_util::sync::CancellationToken;
 use crate::schedule::{Schedule, Stats};
 use crate::store::Writer;
 
-/// The last sign of life of each part.
+/// When each part last answered.
 #[derive(Debug, Clone)]
 pub struct Beats {
     pub schedule: Instant,
     pub writer: Instant,
-    /// What the schedule told then; `None` before the first time.
+    /// The schedule's last answer; `None` before the first one.
     pub stats: Option<Stats>,
 }
 
-/// Where the beats can be read. Cheap to clone.
+/// Reads the heartbeats. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pulse(watch::Receiver<Beats>);
 
 impl Pulse {
-    /// A pulse that counts as good now, and what keeps it up until the stop: it asks each part again so long after its
-    /// answer.
+    /// A pulse that counts as good now, and the future that keeps asking the parts, with a pause of `every` after each
+    /// answer, until `stop`.
     pub fn of(
         schedule: Schedule,
         writer: Writer,
@@ -44,14 +45,14 @@ impl Pulse {
         (Self(seen), keep_up)
     }
 
-    /// The last signs of life.
+    /// The last heartbeats.
     pub fn beats(&self) -> Beats {
         self.0.borrow().clone()
     }
 }
 
 impl Beats {
-    /// The parts that gave no sign of life for so long.
+    /// The parts that have not answered for `patience`.
     pub fn silent(&self, patience: Duration) -> impl Iterator<Item = &'static str> + use<> {
         let parts = [("schedule", self.schedule), ("writer", self.writer)];
         parts.into_iter().filter(move |(_, beat)| beat.elapsed() > patience).map(|(part, _)| part)
@@ -59,7 +60,7 @@ impl Beats {
 }
 
 async fn ask_schedule(schedule: &Schedule, beats: &watch::Sender<Beats>, every: Duration) {
-    // A schedule that has ended is noticed by its owner.
+    // The schedule's owner notices its end.
     while let Ok(stats) = schedule.stats().await {
         beats.send_modify(|beats| {
             beats.schedule = Instant::now();
@@ -71,7 +72,7 @@ async fn ask_schedule(schedule: &Schedule, beats: &watch::Sender<Beats>, every: 
 
 async fn ask_writer(writer: &Writer, beats: &watch::Sender<Beats>, every: Duration) {
     loop {
-        // One that can't write answers that it can't: it lives.
+        // A writer that can't write still answers, so it is alive.
         let _ = writer.flush().await;
         beats.send_modify(|beats| beats.writer = Instant::now());
         sleep(every).await;
@@ -116,12 +117,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_stands_still_is_named_when_it_has_done_so_for_too_long_and_nobody_waits_for_that() {
+    async fn a_silent_part_is_named_after_its_patience_without_anybody_waiting_for_it() {
         let (schedule, _, mut events) = Schedule::channel();
         let (committed, _) = mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(Box::new(Still), committed, 1);
         let writing = tokio::spawn(task.run());
-        // Something to write, at which it stands still.
+        // A write that never ends.
         writer.claim(crate::slot::Slots::ALL);
         let stop = CancellationToken::new();
         let (pulse, keep_up) = Pulse::of(schedule, writer, SECOND, stop.clone());
@@ -139,7 +140,7 @@ mod tests {
         assert_eq!(beats.silent(5 * SECOND).collect::<Vec<_>>(), ["writer"]);
         assert!(
             beats.stats.is_some_and(|stats| stats.in_flight >= 10),
-            "what the schedule told last is known"
+            "the schedule's last answer is known"
         );
         answering.abort();
         sleep(10 * SECOND).await;

@@ -1,7 +1,7 @@
-//! This node among others that share one database: its lease, its slots, what dead nodes left behind.
+//! This node among others that share one database: its lease, its slots, and what dead nodes left behind.
 //!
-//! Promises that nothing of a slot is polled here unless the database said that it is this node's and the lease
-//! surely runs. The database alone arbitrates; whatever this believes is checked against it at each look.
+//! Promises that this node polls a PIN only while the database says that the PIN's slot is its own and its lease runs.
+//! The database alone arbitrates; this module checks its beliefs against it at each look. Does not know SQL.
 
 mod plan;
 pub mod postgres;
@@ -10,8 +10,9 @@ mod shared;
 mod task;
 mod waiting;
 
-pub use self::plan::{Holders, NodeId, Plan, plan};
-pub use self::registry::{Registered, Registry, Renewed, Report, Seen, View};
+pub use self::plan::{Plan, plan};
+pub use self::registry::Registry;
 pub use self::shared::{Cluster, Shared};
 pub use self::task::{Hints, State, Task};
 pub use self::waiting::Waiting;
+pub use crate::store::postgres::{Holders, NodeId, NodeReport, NodeState, Registration, Renewal, View};

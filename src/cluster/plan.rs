@@ -1,30 +1,25 @@
-//! Who should take and give which slots: pure, from one look at who lives and who holds what.
+//! Decides which slots this node should take and give away. Pure: works on one view of all nodes.
 //!
-//! Promises that nodes which see the same want the same, that nothing moves where no node has two slots more than
-//! another, and that nobody asks for a slot of a living node. What a node wants it may not get: the database
-//! decides, and the next look is another plan.
+//! Promises that nodes with the same view make plans that fit together, that no slot moves once no node has two slots
+//! more than another, and that no plan takes a slot from a living node. A plan is only a wish: the database decides, and
+//! the next view leads to another plan.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use super::{Holders, NodeId};
 use crate::slot::{SLOTS, Slots};
-
-/// A node's number in the database.
-pub type NodeId = i32;
-
-/// The holder of each slot; `None` is nobody.
-pub type Holders = [Option<NodeId>; SLOTS];
 
 /// What one node should do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Slots that nobody alive holds.
+    /// Slots that no living node holds.
     pub take: Slots,
     /// Slots that this node holds.
     pub give: Slots,
 }
 
-/// What `me` should do, of the nodes that are alive.
+/// What node `me` should do; `live` are the nodes whose lease runs.
 pub fn plan(me: NodeId, live: &[NodeId], holders: &Holders) -> Plan {
     let mut counts: BTreeMap<NodeId, usize> = live.iter().map(|node| (*node, 0)).collect();
     let (mut mine, mut free) = (Vec::new(), Vec::new());
@@ -40,11 +35,11 @@ pub fn plan(me: NodeId, live: &[NodeId], holders: &Holders) -> Plan {
     if !counts.contains_key(&me) {
         return Plan::default();
     }
-    // Where the shares can't be equal, the larger ones are of those that have most already: nothing moves for it.
+    // If the shares can't be equal, the nodes that already hold most get the larger ones, so that fewer slots move.
     let (share, larger) = (SLOTS / counts.len(), SLOTS % counts.len());
     let mut nodes: Vec<(NodeId, usize)> = counts.into_iter().collect();
     nodes.sort_by_key(|(node, count)| (Reverse(*count), *node));
-    // Each takes behind those before it, so that they don't reach for the same.
+    // Free slots are dealt out in this order, so that no two nodes try to take the same one.
     let mut free = free.into_iter();
     for (place, (node, count)) in nodes.into_iter().enumerate() {
         let share = share + usize::from(place < larger);

@@ -1,7 +1,7 @@
-//! The shared tables in PostgreSQL, as the cluster asks for them.
+//! Connects the cluster task to the tables in PostgreSQL.
 //!
-//! Promises that nothing which the lease waits for takes longer than a third of it: what the writer does not answer
-//! in that time is looked for again at the next look.
+//! Promises that no call delays the renewal of the lease: each gives up after a third of the lease, and the next look
+//! shows whether it took effect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,28 +11,28 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::{Hints, Holders, Registered, Registry, Renewed, Report, Seen, Shared, View};
+use super::{Hints, NodeReport, Registration, Registry, Renewal, Shared, View};
 use crate::pin::PinId;
 use crate::sinks::Health;
-use crate::slot::{SLOTS, Slots};
-use crate::store::postgres::{Hint, Membership, NodeRow, Questions, Registration};
+use crate::slot::Slots;
+use crate::store::postgres::{Hint, Membership, Questions};
 use crate::store::{Fate, InFlight, Orphan, Unavailable, Writer};
 
-/// How long after an error it is listened again.
+/// The pause before listening again after an error.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
-/// This node's way to the tables.
+/// This node's access to the shared tables.
 pub struct Postgres {
     pub membership: Membership,
     pub questions: Questions,
     pub writer: Writer,
-    /// Knows which sinks there are now.
+    /// Names the sinks that are configured now.
     pub health: Health,
     pub lease: Duration,
 }
 
 impl Postgres {
-    /// An answer that the lease must not wait for any longer.
+    /// Gives up on an answer that would delay the renewal of the lease.
     async fn soon<T>(&self, answer: impl Future<Output = Result<T, Unavailable>>) -> Result<T, Unavailable> {
         let late = || Unavailable("the database did not answer in time".into());
         timeout(self.lease / 3, answer).await.map_err(|_| late())?
@@ -40,21 +40,17 @@ impl Postgres {
 }
 
 impl Registry for Postgres {
-    async fn register(&mut self) -> Result<Registered, Unavailable> {
-        Ok(match self.membership.register().await? {
-            Registration::As(id) => Registered::As(id),
-            Registration::Taken(left) => Registered::Taken(left),
-        })
+    async fn register(&mut self) -> Result<Registration, Unavailable> {
+        self.membership.register().await
     }
 
-    async fn renew(&mut self, report: &Report) -> Result<Renewed, Unavailable> {
-        let stats = serde_json::to_string(report).map_err(|error| Unavailable(error.to_string().into()))?;
-        Ok(if self.membership.renew(&stats).await? { Renewed::Runs } else { Renewed::Fenced })
+    async fn renew(&mut self, report: &NodeReport) -> Result<Renewal, Unavailable> {
+        self.membership.renew(report).await
     }
 
     async fn look(&mut self) -> Result<View, Unavailable> {
-        let view = view(self.membership.look().await?);
-        // Those of a dead node are counted again when somebody has them.
+        let view = self.membership.look().await?;
+        // A dead node's PINs count again once another node has loaded them.
         let live = view.nodes.iter().filter(|node| node.lease_left.is_some());
         self.membership.set_in_flight(live.map(|node| node.report.in_flight).sum());
         Ok(view)
@@ -81,7 +77,7 @@ impl Registry for Postgres {
     }
 
     async fn settle(&mut self) -> Result<(), Unavailable> {
-        // Behind them in the writer's queue, so they are done when it is.
+        // The writer works in order: when it has done this, it has done the claims.
         self.soon(self.writer.flush()).await
     }
 
@@ -95,27 +91,10 @@ impl Registry for Postgres {
     }
 }
 
-fn view(rows: Vec<NodeRow>) -> View {
-    let mut holders: Holders = [None; SLOTS];
-    let seen = |row: NodeRow| {
-        row.slots.iter().for_each(|slot| holders[usize::from(slot)] = Some(row.id));
-        Seen {
-            id: row.id,
-            name: row.name,
-            lease_left: row.lease_left,
-            version: row.version,
-            // Another version may tell other things: then of that node no numbers are known.
-            report: serde_json::from_str(&row.stats).unwrap_or_default(),
-        }
-    };
-    let nodes = rows.into_iter().map(seen).collect();
-    View { nodes, holders }
-}
-
 #[async_trait]
 impl Shared for Questions {
     async fn look(&self) -> Result<View, Unavailable> {
-        Ok(view(Questions::look(self).await?))
+        Questions::look(self).await
     }
 
     async fn fates(&self, pins: &[PinId]) -> Result<Vec<Fate>, Unavailable> {
@@ -123,13 +102,13 @@ impl Shared for Questions {
     }
 }
 
-/// Hears what nodes hint at, for ever.
+/// Passes on the hints of all nodes, until it is dropped.
 pub async fn listen(questions: Questions, hints: Hints, outcomes: watch::Sender<u64>) {
     loop {
         let mut listener = match questions.listen().await {
             Ok(listener) => listener,
             Err(error) => {
-                debug!(%error, "no hints are heard; every look finds what they would have told");
+                debug!(%error, "hints from other nodes do not arrive; regular looks replace them");
                 sleep(LISTEN_AGAIN).await;
                 continue;
             }
@@ -153,7 +132,7 @@ pub async fn listen(questions: Questions, hints: Hints, outcomes: watch::Sender<
     }
 }
 
-/// What answers questions about all nodes.
+/// Answers questions about all nodes from the tables.
 pub fn shared(questions: &Questions) -> Arc<dyn Shared> {
     Arc::new(questions.clone())
 }

@@ -1,4 +1,4 @@
-//! Questions about all nodes' PINs, at any node.
+//! Answers questions about any node's PINs at every node.
 
 use std::sync::Arc;
 
@@ -10,39 +10,39 @@ use super::{State, View};
 use crate::pin::PinId;
 use crate::store::{Fate, Unavailable};
 
-/// What a shared store tells beyond what every store does.
+/// Questions that only a shared store can answer.
 #[async_trait]
 pub trait Shared: Send + Sync + 'static {
-    /// Who is there, and who holds what, at one moment.
+    /// All nodes and what each holds, at one moment.
     async fn look(&self) -> Result<View, Unavailable>;
 
-    /// What became of these PINs, all at one moment, in their order.
+    /// The state of each of these PINs, in their order, all at one moment.
     async fn fates(&self, pins: &[PinId]) -> Result<Vec<Fate>, Unavailable>;
 }
 
-/// All nodes, as one of them is asked about them. Cheap to clone.
+/// Answers questions about the whole cluster. Cheap to clone.
 #[derive(Clone)]
 pub struct Cluster {
     pub shared: Arc<dyn Shared>,
-    /// How this node stands.
+    /// This node's lease and slots.
     pub state: watch::Receiver<State>,
-    /// Changes when it is hinted that some node has committed outcomes.
+    /// Changes when a node hints that it committed outcomes.
     pub outcomes: watch::Receiver<u64>,
     pub(super) waits: mpsc::Sender<Wait>,
 }
 
 impl Cluster {
-    /// What became of a PIN by now.
+    /// The state of a PIN now.
     pub async fn fate(&self, pin: &PinId) -> Result<Fate, Unavailable> {
         let fates = self.shared.fates(std::slice::from_ref(pin)).await?;
         Ok(fates.into_iter().next().unwrap_or(Fate::Unknown))
     }
 
-    /// What became of a PIN, when it is in flight no more. An error means that the daemon is stopping.
+    /// Waits until a PIN is no longer in flight. An error means that the daemon is stopping.
     pub async fn ended(&self, pin: PinId) -> Result<Fate, oneshot::error::RecvError> {
-        let (told, fate) = oneshot::channel();
-        // A task that is gone drops the sender.
-        let _ = self.waits.send((pin, told)).await;
-        fate.await
+        let (reply, state) = oneshot::channel();
+        // If the task has ended, the sender is dropped, and the receiver reports it.
+        let _ = self.waits.send((pin, reply)).await;
+        state.await
     }
 }

@@ -1,8 +1,9 @@
 //! The task that keeps this node's lease and its slots.
 //!
-//! Every third of the lease, and whenever it is hinted that something changed: renews, looks who is there, takes
-//! and gives as [`plan`] says, loads what it took, adopts what dead nodes left. One step at a time; between the
-//! pages of a long load it renews too.
+//! Every third of the lease, and whenever another node hints at a change, it renews the lease, looks at all nodes, takes
+//! and gives slots as [`plan`] says, loads the PINs of new slots, and adopts what dead nodes left behind. It works one step
+//! at a time, and renews the lease between the pages of a long load. Promises that the schedule never believes in a lease
+//! for longer than the database does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,49 +13,48 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::registry::{Registered, Registry, Renewed, Report, View};
-use super::{NodeId, Plan, plan};
+use super::{NodeId, NodeReport, Plan, Registration, Registry, Renewal, View, plan};
 use crate::schedule::{Schedule, Stopping};
 use crate::slot::Slots;
 use crate::store::Unavailable;
 
-/// How often it is looked, without a hint, what other nodes left for this one.
+/// How often this node fetches, without a hint, what other nodes left for it.
 const CLAIM_EVERY: Duration = Duration::from_secs(1);
 
-/// How long after another node's lease should have ended it is looked whether it has.
+/// How long after the end of another node's lease this node looks again.
 const AFTER_LEASE: Duration = Duration::from_millis(20);
 
-/// How long after it got less than was free it is looked again: another node was just taking its own part, or a
-/// transaction of the dead one is still open.
+/// How soon this node tries again when it got fewer slots than were free: another node was just taking its own share, or
+/// a transaction of the dead node is still open.
 const TAKE_AGAIN: Duration = Duration::from_millis(100);
 
-/// No two looks are closer than this, whatever is hinted.
+/// The least time between two looks, however many hints come.
 const LOOKS_APART: Duration = Duration::from_millis(50);
 
-/// Why a lease is lost, where nothing else is known.
+/// Why a lease is lost, if no better reason is known.
 const NOT_RENEWED: &str = "it was not renewed in time";
 
-/// Woken by what the database notifies; only to be faster than the next look.
+/// Wake-ups from database notifications. They only save waiting for the next look.
 #[derive(Debug, Clone, Default)]
 pub struct Hints {
-    /// Slots were given away, or a node came or went.
+    /// A node gave slots away, joined or left.
     pub slots: Arc<Notify>,
-    /// Something was left for this node.
+    /// Another node left something for this one.
     pub inbox: Arc<Notify>,
 }
 
-/// How this node stands.
+/// This node's lease and slots, as others may see them.
 #[derive(Debug, Clone, Default)]
 pub struct State {
     pub id: NodeId,
     pub held: Slots,
-    /// Nodes whose lease runs, this one among them.
+    /// The number of nodes whose lease runs, including this one.
     pub nodes: usize,
-    /// Whether its first slots are loaded.
+    /// Whether the PINs of its first slots are loaded.
     pub ready: bool,
-    /// How often it was without its lease.
+    /// How often it lost its lease.
     pub lost: u64,
-    /// Why it is without its lease, and since when.
+    /// Since when it has no lease, and why.
     pub trouble: Option<(Instant, Arc<str>)>,
 }
 
@@ -65,16 +65,16 @@ pub struct Task<R> {
     pub lease: Duration,
     pub hints: Hints,
     pub state: watch::Sender<State>,
-    /// From then on no slots are taken or given: the daemon stops.
+    /// Cancelled when the daemon stops: the node takes and gives no more slots.
     pub stop: CancellationToken,
-    /// Everything is written: the lease is needed no more.
+    /// Cancelled when everything is written: the lease may end.
     pub finish: CancellationToken,
 }
 
 /// Why a round ended early.
 enum Broken {
     Store(Unavailable),
-    /// Another process has this node's name.
+    /// Another process registered this node's name.
     Fenced,
     /// The schedule has ended.
     Stopping,
@@ -93,7 +93,7 @@ impl From<Stopping> for Broken {
 }
 
 impl<R: Registry> Task<R> {
-    /// Keeps the lease of a node that was registered as `id` until `finish`; `registered` is when that was asked.
+    /// Keeps the lease of the node `id` until `finish`. `registered` is when its registration was requested.
     pub async fn run(self, id: NodeId, registered: Instant) {
         let finish = self.finish.clone();
         let (lease_until, ends) = watch::channel(registered + self.lease);
@@ -104,26 +104,26 @@ impl<R: Registry> Task<R> {
             held: Slots::NONE,
             loaded: Slots::NONE,
             lease_until,
-            told_until: registered,
-            next_beat: registered,
+            scheduled_until: registered,
+            next_renewal: registered,
             server: None,
-            report: Report::default(),
+            report: NodeReport::default(),
         };
         member.task.state.send_modify(|state| state.id = id);
-        let both = async { tokio::join!(member.run(), note_ends(ends, &state)) };
+        let both = async { tokio::join!(member.run(), watch_lease(ends, &state)) };
         finish.run_until_cancelled(both).await;
     }
 }
 
-/// Tells that the lease is over as soon as it is, whatever the member waits for.
-async fn note_ends(mut ends: watch::Receiver<Instant>, state: &watch::Sender<State>) {
+/// Reports the end of the lease at once, whatever the member is waiting for.
+async fn watch_lease(mut ends: watch::Receiver<Instant>, state: &watch::Sender<State>) {
     loop {
         let end = *ends.borrow_and_update();
         let renewed = tokio::select! {
             biased;
             renewed = ends.changed() => renewed,
             () = sleep_until(end) => {
-                lost(state, NOT_RENEWED.into());
+                report_loss(state, NOT_RENEWED.into());
                 ends.changed().await
             }
         };
@@ -133,36 +133,36 @@ async fn note_ends(mut ends: watch::Receiver<Instant>, state: &watch::Sender<Sta
     }
 }
 
-/// Tells that the lease is lost, and why.
-fn lost(state: &watch::Sender<State>, what: Arc<str>) {
+/// Reports that the lease is lost, and why.
+fn report_loss(state: &watch::Sender<State>, what: Arc<str>) {
     state.send_if_modified(|state| {
-        let news = state.trouble.is_none();
-        if news {
+        let is_new = state.trouble.is_none();
+        if is_new {
             error!(reason = %what, "this node lost its lease: it polls and writes nothing until it has one again");
             state.lost += 1;
         }
         let since = state.trouble.take().map_or_else(Instant::now, |(since, _)| since);
         state.trouble = Some((since, what));
-        news
+        is_new
     });
 }
 
-/// The node while it runs.
+/// The running node.
 struct Member<R> {
     task: Task<R>,
-    /// `None`: its name was taken by another process, and it is to register anew.
+    /// `None` once another process took its name: it must register again.
     id: Option<NodeId>,
-    /// What the schedule holds.
+    /// The slots that the schedule holds.
     held: Slots,
-    /// Of those, what is all in the schedule.
+    /// Those of them whose PINs are all in the schedule.
     loaded: Slots,
     lease_until: watch::Sender<Instant>,
-    /// Until when the schedule was told that it runs.
-    told_until: Instant,
-    next_beat: Instant,
-    /// What [`Registry::server`] told when the slots were loaded.
+    /// The end of the lease as the schedule knows it.
+    scheduled_until: Instant,
+    next_renewal: Instant,
+    /// What [`Registry::server`] returned when the slots were loaded.
     server: Option<i64>,
-    report: Report,
+    report: NodeReport,
 }
 
 impl<R: Registry> Member<R> {
@@ -176,15 +176,15 @@ impl<R: Registry> Member<R> {
                     next.max(begun + LOOKS_APART)
                 }
                 Err(broken) => {
-                    self.note(broken);
+                    self.report_failure(broken);
                     begun + (self.task.lease / 10).clamp(LOOKS_APART, CLAIM_EVERY)
                 }
             };
-            self.judge_lease();
+            self.report_recovery();
             loop {
                 let Hints { slots, inbox } = &self.task.hints;
                 tokio::select! {
-                    // The look first: nothing may keep the lease from being renewed.
+                    // The look comes first: nothing may delay the renewal of the lease.
                     biased;
                     () = sleep_until(next_look) => break,
                     () = slots.notified() => {
@@ -195,7 +195,7 @@ impl<R: Registry> Member<R> {
                     () = sleep_until(next_claim) => {}
                 }
                 next_claim = Instant::now() + CLAIM_EVERY;
-                // Of what is loaded alone: a cancel of a PIN that is not would find nothing to withdraw, and be lost.
+                // Only for loaded slots: a cancel for a PIN that is not loaded would find nothing to withdraw, and be lost.
                 if !self.loaded.is_empty() {
                     self.task.registry.claim(&self.loaded);
                 }
@@ -203,36 +203,40 @@ impl<R: Registry> Member<R> {
         }
     }
 
-    /// One look and what follows from it; gives when to look again.
+    /// Looks at all nodes and acts on it; returns when to look again.
     async fn round(&mut self) -> Result<Instant, Broken> {
-        let id = self.beat().await?;
+        let id = self.renew().await?;
         if self.task.stop.is_cancelled() {
-            return Ok(self.next_beat);
+            return Ok(self.next_renewal);
         }
         let view = self.task.registry.look().await?;
         let server = self.task.registry.server();
         if self.server != server {
-            // By a standby that lacks the last commits, PINs are in flight whose end the schedule was told: all are
-            // read again. Those that it has it does not take twice.
+            // A standby that lacks the last commits still has PINs in flight that this schedule has finished. All PINs
+            // are read again; the schedule ignores those that it already has.
             self.loaded = Slots::NONE;
             self.server = server;
         }
         self.reconcile(id, &view).await?;
-        // Only now, if the lease was over meanwhile: what had been this node's may be another's.
-        self.tell_lease().await?;
+        // Not before: if the lease had ended meanwhile, another node may hold slots that were this node's.
+        self.extend_schedule().await?;
         let nodes = view.live();
-        let got_all = self.balance(plan(id, &nodes, &view.holders)).await?;
+        let got_all = self.balance(plan(id, &nodes, &view.holders())).await?;
         for orphan in self.task.registry.orphans().await? {
             let mut adopted = 0;
             loop {
-                self.beat_if_due().await?;
+                self.renew_if_due().await?;
                 match self.task.registry.adopt(&orphan).await? {
                     0 => break,
                     some => adopted += some,
                 }
             }
             if adopted > 0 {
-                info!(outcomes = adopted, sink = orphan.sink, "delivers what a dead node had not");
+                info!(
+                    outcomes = adopted,
+                    sink = orphan.sink,
+                    "this node delivers outcomes that a dead node left"
+                );
             }
         }
         let held = self.held;
@@ -240,58 +244,58 @@ impl<R: Registry> Member<R> {
             state.held = held;
             state.nodes = nodes.len();
             if !state.ready {
-                info!(slots = held.len(), nodes = nodes.len(), "this node has its part of the PINs");
+                info!(slots = held.len(), nodes = nodes.len(), "this node has loaded its share of the PINs");
             }
             state.ready = true;
         });
         let ends = view.nodes.iter().filter_map(|node| node.lease_left).min();
         let ends = ends.map(|left| Instant::now() + left + AFTER_LEASE);
         let again = (!got_all).then(|| Instant::now() + TAKE_AGAIN);
-        Ok([ends, again].into_iter().flatten().fold(self.next_beat, Instant::min))
+        Ok([ends, again].into_iter().flatten().fold(self.next_renewal, Instant::min))
     }
 
-    /// Renews the lease; registers anew if another process had this node's name meanwhile.
-    async fn beat(&mut self) -> Result<NodeId, Broken> {
-        self.note_numbers().await;
+    /// Renews the lease, or registers again if another process took this node's name meanwhile.
+    async fn renew(&mut self) -> Result<NodeId, Broken> {
+        self.refresh_report().await;
         let sent = Instant::now();
         let id = match self.id {
             Some(id) => match self.task.registry.renew(&self.report).await? {
-                Renewed::Runs => id,
-                Renewed::Fenced => {
+                Renewal::Runs => id,
+                Renewal::Fenced => {
                     self.id = None;
                     self.drop_slots(Slots::ALL).await?;
                     return Err(Broken::Fenced);
                 }
             },
             None => match self.task.registry.register().await? {
-                Registered::As(id) => *self.id.insert(id),
-                Registered::Taken(_) => return Err(Broken::Fenced),
+                Registration::As(id) => *self.id.insert(id),
+                Registration::Taken(_) => return Err(Broken::Fenced),
             },
         };
-        self.next_beat = sent + self.task.lease / 3;
-        // Renewed before it can have ended: nobody can have taken anything meanwhile.
+        self.next_renewal = sent + self.task.lease / 3;
+        // If it was renewed before it can have ended, nobody can have taken anything meanwhile.
         let unbroken = Instant::now() < *self.lease_until.borrow();
         self.lease_until.send_replace(sent + self.task.lease);
         if !unbroken {
-            lost(&self.task.state, NOT_RENEWED.into());
-        } else if self.told_until > sent {
-            // A schedule that has ended polls nothing; what it left to write still needs the lease.
-            let _ = self.tell_lease().await;
+            report_loss(&self.task.state, NOT_RENEWED.into());
+        } else if self.scheduled_until > sent {
+            // A schedule that has ended polls nothing, but its last outcomes still need the lease to be written.
+            let _ = self.extend_schedule().await;
         }
         Ok(id)
     }
 
-    async fn beat_if_due(&mut self) -> Result<(), Broken> {
-        if Instant::now() >= self.next_beat {
-            self.beat().await?;
+    async fn renew_if_due(&mut self) -> Result<(), Broken> {
+        if Instant::now() >= self.next_renewal {
+            self.renew().await?;
         }
         Ok(())
     }
 
-    /// What the next renewal tells of this node; the last numbers stay where the schedule has ended.
-    async fn note_numbers(&mut self) {
+    /// Refreshes what the next renewal reports. Keeps the last numbers if the schedule has ended.
+    async fn refresh_report(&mut self) {
         let Ok(stats) = self.task.schedule.stats().await else { return };
-        self.report = Report {
+        self.report = NodeReport {
             in_flight: stats.in_flight,
             due: stats.due,
             rate: stats.rate,
@@ -299,14 +303,15 @@ impl<R: Registry> Member<R> {
         };
     }
 
-    async fn tell_lease(&mut self) -> Result<(), Broken> {
+    /// Lets the schedule poll until the end of the lease.
+    async fn extend_schedule(&mut self) -> Result<(), Broken> {
         let until = *self.lease_until.borrow();
         self.task.schedule.lease_until(until).await?;
-        self.told_until = until;
+        self.scheduled_until = until;
         Ok(())
     }
 
-    /// What the database says is what counts: the schedule is made to hold that, and loads what it lacks.
+    /// Makes the schedule hold exactly the slots that the database says are this node's, and loads what it lacks.
     async fn reconcile(&mut self, id: NodeId, view: &View) -> Result<(), Broken> {
         let mine = view.slots_of(id);
         let lost = self.held.without(&mine);
@@ -317,7 +322,7 @@ impl<R: Registry> Member<R> {
         self.load(mine.without(&self.loaded)).await
     }
 
-    /// Takes and gives; whether it got all that it was to take.
+    /// Takes and gives slots as planned; returns whether it got all that it tried to take.
     async fn balance(&mut self, Plan { take, give }: Plan) -> Result<bool, Broken> {
         let mut got_all = true;
         if !take.is_empty() {
@@ -325,28 +330,28 @@ impl<R: Registry> Member<R> {
             got_all = taken.len() == take.len();
             self.load(taken).await?;
             if !taken.is_empty() {
-                info!(slots = taken.len(), "took slots: their PINs are polled here now");
+                info!(slots = taken.len(), "this node took slots and polls their PINs");
             }
         }
         if !give.is_empty() {
-            // A cancel that is claimed must find its PIN still here.
+            // A claimed cancel must still find its PIN here.
             self.task.registry.settle().await?;
             self.drop_slots(give).await?;
             self.task.registry.give(&give).await?;
-            info!(slots = give.len(), "gave slots to the other nodes");
+            info!(slots = give.len(), "this node gave slots to other nodes");
         }
         Ok(got_all)
     }
 
-    /// Nothing of these is polled here any more.
+    /// Makes the schedule forget these slots and their PINs.
     async fn drop_slots(&mut self, slots: Slots) -> Result<(), Broken> {
         self.held = self.held.without(&slots);
         self.loaded = self.loaded.without(&slots);
         Ok(self.task.schedule.release(slots).await?)
     }
 
-    /// Holds these slots, and hands the schedule their PINs. The order counts: a PIN that comes in while they are
-    /// read is told by the writer, and the schedule must know by then that it is its own.
+    /// Makes the schedule hold these slots, then loads their PINs. The order matters: the writer hands over PINs that are
+    /// submitted while the pages are read, and the schedule takes only PINs of slots that it holds.
     async fn load(&mut self, slots: Slots) -> Result<(), Broken> {
         if slots.is_empty() {
             return Ok(());
@@ -359,33 +364,34 @@ impl<R: Registry> Member<R> {
             let Some(last) = page.last() else { break };
             after = Some(last.pin.clone());
             self.task.schedule.resume(page).await?;
-            self.beat_if_due().await?;
+            self.renew_if_due().await?;
         }
         self.loaded = self.loaded.union(&slots);
         Ok(())
     }
 
-    fn note(&self, broken: Broken) {
+    /// Reports why a round ended early, if the lease is lost.
+    fn report_failure(&self, broken: Broken) {
         let what: Arc<str> = match broken {
             Broken::Store(unavailable) => unavailable.0,
             Broken::Fenced => {
                 "another process has registered this node's name (cluster.node): give each its own".into()
             }
-            // The daemon notices by itself.
+            // The daemon notices this by itself.
             Broken::Stopping => return,
         };
-        // One that works again before the lease is over is nobody's concern.
+        // A failure that ends before the lease does needs no report.
         if Instant::now() >= *self.lease_until.borrow() || self.id.is_none() {
-            lost(&self.task.state, what);
+            report_loss(&self.task.state, what);
         }
     }
 
-    /// Whether the lease runs, after a round.
-    fn judge_lease(&self) {
-        if self.id.is_some() && self.told_until > Instant::now() {
-            let found = |state: &mut State| state.trouble.take().is_some();
-            if self.task.state.send_if_modified(found) {
-                info!("this node has a lease again, and goes on");
+    /// Reports after a round that the lease runs again.
+    fn report_recovery(&self) {
+        if self.id.is_some() && self.scheduled_until > Instant::now() {
+            let had_trouble = |state: &mut State| state.trouble.take().is_some();
+            if self.task.state.send_if_modified(had_trouble) {
+                info!("this node has a lease again and continues");
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Several nodes on one database that is not there at times, on a clock that the tests move. All the while it is
-//! looked whether two of them could poll the same PIN.
+//! Simulates several nodes on one database that fails at times, on a clock that the tests move. Checks at every step that
+//! no two nodes can poll the same PIN.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::super::{Holders, Seen};
+use super::super::{Holders, NodeState};
 use super::*;
 use crate::pin::PinId;
 use crate::schedule::{Ask, Counts, Event, SlotEvent, Stats};
@@ -26,13 +26,13 @@ struct Tables {
     cut: BTreeSet<NodeId>,
     /// Nodes that the database does not answer.
     silent: BTreeSet<NodeId>,
-    /// How often a taker finds that somebody else is at what it wants.
+    /// How often a node finds that another one is just taking what it wants.
     busy: usize,
     /// How long a page of PINs takes to read.
     page: Duration,
     /// How many outcomes dead nodes had not delivered.
     orphans: HashMap<Orphan, u64>,
-    /// Which of several servers this is.
+    /// Identifies the run of the server.
     server: i64,
     pages_read: usize,
 }
@@ -46,7 +46,7 @@ struct Polls {
 }
 
 #[derive(Clone)]
-struct World {
+struct Simulation {
     tables: Arc<Mutex<Tables>>,
     polls: Arc<Mutex<BTreeMap<NodeId, Polls>>>,
     states: Arc<Mutex<BTreeMap<NodeId, watch::Receiver<State>>>>,
@@ -55,16 +55,16 @@ struct World {
 struct Connection {
     id: NodeId,
     fence: u32,
-    world: World,
+    simulation: Simulation,
 }
 
 impl Connection {
     async fn tables<T>(&self, act: impl FnOnce(&mut Tables) -> T) -> Result<T, Unavailable> {
         sleep(Duration::from_millis(3)).await;
-        while self.world.tables(|tables| tables.silent.contains(&self.id)) {
+        while self.simulation.tables(|tables| tables.silent.contains(&self.id)) {
             sleep(Duration::from_millis(3)).await;
         }
-        let mut tables = self.world.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = self.simulation.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if tables.cut.contains(&self.id) {
             return Err(Unavailable("cut off".into()));
         }
@@ -79,7 +79,7 @@ impl Tables {
 }
 
 impl Registry for Connection {
-    async fn register(&mut self) -> Result<Registered, Unavailable> {
+    async fn register(&mut self) -> Result<Registration, Unavailable> {
         let id = self.id;
         let fence = self
             .tables(|tables| {
@@ -95,40 +95,44 @@ impl Registry for Connection {
         Ok(match fence {
             Ok(fence) => {
                 self.fence = fence;
-                Registered::As(id)
+                Registration::As(id)
             }
-            Err(left) => Registered::Taken(left),
+            Err(left) => Registration::Taken(left),
         })
     }
 
-    async fn renew(&mut self, _: &Report) -> Result<Renewed, Unavailable> {
+    async fn renew(&mut self, _: &NodeReport) -> Result<Renewal, Unavailable> {
         let (id, fence) = (self.id, self.fence);
         let act = |tables: &mut Tables| match tables.leases.get_mut(&id) {
             Some(lease) if lease.0 == fence => {
                 lease.1 = Instant::now() + LEASE;
-                Renewed::Runs
+                Renewal::Runs
             }
-            _ => Renewed::Fenced,
+            _ => Renewal::Fenced,
         };
         self.tables(act).await
     }
 
     async fn look(&mut self) -> Result<View, Unavailable> {
         self.tables(|tables| {
-            let seen = |(id, (_, until)): (&NodeId, &(u32, Instant))| Seen {
+            let slots = |id| {
+                (0..=u8::MAX).filter(|slot| tables.holders[usize::from(*slot)] == Some(id)).collect::<Slots>()
+            };
+            let seen = |(id, (_, until)): (&NodeId, &(u32, Instant))| NodeState {
                 id: *id,
                 name: id.to_string(),
                 lease_left: until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()),
                 version: String::new(),
-                report: Report::default(),
+                report: NodeReport::default(),
+                slots: slots(*id),
             };
-            View { nodes: tables.leases.iter().map(seen).collect(), holders: tables.holders }
+            View { nodes: tables.leases.iter().map(seen).collect() }
         })
         .await
     }
 
     fn server(&self) -> Option<i64> {
-        Some(self.world.tables(|tables| tables.server))
+        Some(self.simulation.tables(|tables| tables.server))
     }
 
     async fn take(&mut self, slots: &Slots) -> Result<Slots, Unavailable> {
@@ -174,7 +178,7 @@ impl Registry for Connection {
     }
 
     fn claim(&mut self, slots: &Slots) {
-        self.world.polls(|polls| {
+        self.simulation.polls(|polls| {
             let pins =
                 polls.get(&self.id).map_or(0, |polls| polls.pins.iter().filter(|p| slots.holds(p)).count());
             let all = (0..PINS).filter(|n| slots.holds(&format!("P{n}").parse().unwrap())).count();
@@ -205,7 +209,7 @@ impl Registry for Connection {
     }
 }
 
-impl World {
+impl Simulation {
     fn new() -> Self {
         let tables = Tables {
             leases: BTreeMap::new(),
@@ -229,11 +233,11 @@ impl World {
         act(&mut self.polls.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A node, until it is dropped, as by kill -9.
+    /// Starts a node. Dropping it is a kill -9.
     async fn start(&self, id: NodeId) -> JoinSet<()> {
-        let mut connection = Connection { id, fence: 0, world: self.clone() };
+        let mut connection = Connection { id, fence: 0, simulation: self.clone() };
         let registered = Instant::now();
-        assert_eq!(connection.register().await.unwrap(), Registered::As(id));
+        assert_eq!(connection.register().await.unwrap(), Registration::As(id));
         let (schedule, _inbox, events) = Schedule::channel();
         let (state, seen) = watch::channel(State::default());
         self.states.lock().unwrap().insert(id, seen);
@@ -257,7 +261,7 @@ impl World {
         self.polls(|polls| polls.remove(&id));
     }
 
-    /// How many slots each polls, those whose lease is over none.
+    /// How many slots each node polls; 0 without a lease.
     fn polled(&self) -> Vec<usize> {
         let now = Instant::now();
         let runs = |polls: &Polls| polls.until.is_some_and(|until| until > now);
@@ -273,7 +277,7 @@ impl World {
         self.states.lock().unwrap()[&id].borrow().clone()
     }
 
-    /// Lets time pass, and looks at each step that no PIN can be polled by two.
+    /// Lets time pass, and checks at each step that no two nodes can poll the same PIN.
     async fn pass(&self, time: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end {
@@ -290,10 +294,10 @@ impl World {
     }
 }
 
-/// Does what a schedule does with what it hears of slots.
-async fn listen(world: World, id: NodeId, mut events: mpsc::Receiver<Event>) {
+/// Does what a schedule does with slot events.
+async fn listen(simulation: Simulation, id: NodeId, mut events: mpsc::Receiver<Event>) {
     while let Some(event) = events.recv().await {
-        world.polls(|all| {
+        simulation.polls(|all| {
             let polls = all.entry(id).or_default();
             match event {
                 Event::Slots(SlotEvent::Hold(slots)) => polls.held = polls.held.union(&slots),
@@ -334,137 +338,137 @@ fn seconds(count: u64) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nodes_share_the_slots_and_those_of_a_killed_one_go_on_a_second_after_its_lease() {
-    let world = World::new();
-    let first = world.start(1).await;
-    world.pass(seconds(1)).await;
-    assert_eq!((world.polled(), world.known()), (vec![256], PINS));
-    assert!(world.state(1).ready);
-    let _others = [world.start(2).await, world.start(3).await];
-    world.pass(seconds(6)).await;
-    assert_eq!((world.polled(), world.known()), (vec![86, 85, 85], PINS));
-    world.kill(1, first);
-    world.pass(LEASE + seconds(1)).await;
-    assert_eq!((world.polled(), world.known()), (vec![128, 128], PINS));
-    assert_eq!(world.state(2).nodes, 2);
+async fn nodes_share_the_slots_and_take_over_those_of_a_killed_one_a_second_after_its_lease() {
+    let simulation = Simulation::new();
+    let first = simulation.start(1).await;
+    simulation.pass(seconds(1)).await;
+    assert_eq!((simulation.polled(), simulation.known()), (vec![256], PINS));
+    assert!(simulation.state(1).ready);
+    let _others = [simulation.start(2).await, simulation.start(3).await];
+    simulation.pass(seconds(6)).await;
+    assert_eq!((simulation.polled(), simulation.known()), (vec![86, 85, 85], PINS));
+    simulation.kill(1, first);
+    simulation.pass(LEASE + seconds(1)).await;
+    assert_eq!((simulation.polled(), simulation.known()), (vec![128, 128], PINS));
+    assert_eq!(simulation.state(2).nodes, 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_is_cut_off_stops_before_the_others_begin_and_comes_back_as_one_of_them() {
-    let world = World::new();
-    let _nodes = [world.start(1).await, world.start(2).await];
-    world.pass(seconds(6)).await;
-    world.tables(|tables| tables.cut.insert(1));
-    world.pass(LEASE + seconds(1)).await;
-    assert_eq!(world.polled(), [0, 256]);
-    let State { lost, trouble, .. } = world.state(1);
+async fn a_node_that_is_cut_off_stops_polling_before_others_begin_and_rejoins_later() {
+    let simulation = Simulation::new();
+    let _nodes = [simulation.start(1).await, simulation.start(2).await];
+    simulation.pass(seconds(6)).await;
+    simulation.tables(|tables| tables.cut.insert(1));
+    simulation.pass(LEASE + seconds(1)).await;
+    assert_eq!(simulation.polled(), [0, 256]);
+    let State { lost, trouble, .. } = simulation.state(1);
     assert_eq!((lost, trouble.is_some()), (1, true));
-    world.tables(|tables| tables.cut.clear());
-    world.pass(seconds(6)).await;
-    assert_eq!((world.polled(), world.known()), (vec![128, 128], PINS));
-    assert!(world.state(1).trouble.is_none());
+    simulation.tables(|tables| tables.cut.clear());
+    simulation.pass(seconds(6)).await;
+    assert_eq!((simulation.polled(), simulation.known()), (vec![128, 128], PINS));
+    assert!(simulation.state(1).trouble.is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn slots_that_others_were_just_at_are_taken_in_the_same_second() {
-    let world = World::new();
-    let first = world.start(1).await;
-    let _others = [world.start(2).await, world.start(3).await];
-    world.pass(seconds(6)).await;
-    world.tables(|tables| tables.busy = 6);
-    world.kill(1, first);
-    world.pass(LEASE + seconds(1)).await;
-    assert_eq!((world.polled(), world.tables(|tables| tables.busy)), (vec![128, 128], 0));
+async fn slots_that_another_node_was_just_taking_are_tried_again_within_a_second() {
+    let simulation = Simulation::new();
+    let first = simulation.start(1).await;
+    let _others = [simulation.start(2).await, simulation.start(3).await];
+    simulation.pass(seconds(6)).await;
+    simulation.tables(|tables| tables.busy = 6);
+    simulation.kill(1, first);
+    simulation.pass(LEASE + seconds(1)).await;
+    assert_eq!((simulation.polled(), simulation.tables(|tables| tables.busy)), (vec![128, 128], 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_the_database_does_not_answer_tells_that_its_lease_is_over_when_it_is() {
-    let world = World::new();
-    let _nodes = [world.start(1).await, world.start(2).await];
-    world.pass(seconds(6)).await;
-    world.tables(|tables| tables.silent.insert(1));
-    world.pass(LEASE).await;
-    assert_eq!((world.state(1).lost, world.state(1).trouble.is_some()), (1, true));
-    world.tables(|tables| tables.silent.clear());
-    world.pass(seconds(6)).await;
-    assert_eq!((world.polled(), world.state(1).lost), (vec![128, 128], 1));
-    assert!(world.state(1).trouble.is_none());
+async fn a_node_whose_database_is_silent_reports_the_end_of_its_lease_in_time() {
+    let simulation = Simulation::new();
+    let _nodes = [simulation.start(1).await, simulation.start(2).await];
+    simulation.pass(seconds(6)).await;
+    simulation.tables(|tables| tables.silent.insert(1));
+    simulation.pass(LEASE).await;
+    assert_eq!((simulation.state(1).lost, simulation.state(1).trouble.is_some()), (1, true));
+    simulation.tables(|tables| tables.silent.clear());
+    simulation.pass(seconds(6)).await;
+    assert_eq!((simulation.polled(), simulation.state(1).lost), (vec![128, 128], 1));
+    assert!(simulation.state(1).trouble.is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_are_cut_off_for_long_all_stop_and_all_go_on() {
-    let world = World::new();
-    let _nodes = [world.start(1).await, world.start(2).await, world.start(3).await];
-    world.pass(seconds(6)).await;
-    world.tables(|tables| tables.cut.extend([1, 2, 3]));
-    world.pass(seconds(60)).await;
-    assert_eq!(world.polled(), [0, 0, 0]);
-    world.tables(|tables| tables.cut.clear());
-    world.pass(seconds(6)).await;
-    assert_eq!(world.known(), PINS);
-    assert!(world.polled().iter().all(|slots| (85..=86).contains(slots)), "{:?}", world.polled());
+async fn when_all_nodes_are_cut_off_all_stop_and_all_continue_afterwards() {
+    let simulation = Simulation::new();
+    let _nodes = [simulation.start(1).await, simulation.start(2).await, simulation.start(3).await];
+    simulation.pass(seconds(6)).await;
+    simulation.tables(|tables| tables.cut.extend([1, 2, 3]));
+    simulation.pass(seconds(60)).await;
+    assert_eq!(simulation.polled(), [0, 0, 0]);
+    simulation.tables(|tables| tables.cut.clear());
+    simulation.pass(seconds(6)).await;
+    assert_eq!(simulation.known(), PINS);
+    assert!(simulation.polled().iter().all(|slots| (85..=86).contains(slots)), "{:?}", simulation.polled());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_short_cut_costs_no_slot_and_no_lease() {
-    let world = World::new();
-    let _nodes = [world.start(1).await, world.start(2).await];
-    world.pass(seconds(6)).await;
-    world.tables(|tables| tables.cut.insert(1));
-    world.pass(seconds(3)).await;
-    world.tables(|tables| tables.cut.clear());
-    world.pass(seconds(3)).await;
-    assert_eq!((world.polled(), world.state(1).lost), (vec![128, 128], 0));
+    let simulation = Simulation::new();
+    let _nodes = [simulation.start(1).await, simulation.start(2).await];
+    simulation.pass(seconds(6)).await;
+    simulation.tables(|tables| tables.cut.insert(1));
+    simulation.pass(seconds(3)).await;
+    simulation.tables(|tables| tables.cut.clear());
+    simulation.pass(seconds(3)).await;
+    assert_eq!((simulation.polled(), simulation.state(1).lost), (vec![128, 128], 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_lease_is_renewed_while_a_long_load_goes_on() {
-    let world = World::new();
-    world.tables(|tables| tables.page = seconds(3));
-    let _node = world.start(1).await;
-    world.pass(seconds(40)).await;
-    assert_eq!((world.polled(), world.known(), world.state(1).lost), (vec![256], PINS, 0));
+    let simulation = Simulation::new();
+    simulation.tables(|tables| tables.page = seconds(3));
+    let _node = simulation.start(1).await;
+    simulation.pass(seconds(40)).await;
+    assert_eq!((simulation.polled(), simulation.known(), simulation.state(1).lost), (vec![256], PINS, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_dead_nodes_left_is_taken_over_to_its_end_and_the_lease_is_renewed_meanwhile() {
-    let world = World::new();
+async fn the_lease_is_renewed_while_a_node_adopts_all_that_dead_nodes_left() {
+    let simulation = Simulation::new();
     let left = |node, sink: &str| Orphan { node, sink: sink.into() };
-    world.tables(|tables| {
+    simulation.tables(|tables| {
         tables.orphans.extend([(left(7, "a"), 23_000), (left(7, "b"), 0), (left(8, "a"), 1)]);
     });
-    let _node = world.start(1).await;
-    world.pass(seconds(30)).await;
-    assert!(world.tables(|tables| tables.orphans.is_empty()));
-    assert_eq!((world.polled(), world.state(1).lost), (vec![256], 0));
+    let _node = simulation.start(1).await;
+    simulation.pass(seconds(30)).await;
+    assert!(simulation.tables(|tables| tables.orphans.is_empty()));
+    assert_eq!((simulation.polled(), simulation.state(1).lost), (vec![256], 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_another_server_has_in_flight_is_read_anew() {
-    let world = World::new();
-    let _nodes = [world.start(1).await, world.start(2).await];
-    world.pass(seconds(6)).await;
-    let read = |world: &World| world.tables(|tables| std::mem::take(&mut tables.pages_read));
-    read(&world);
-    world.pass(seconds(6)).await;
-    assert_eq!(read(&world), 0, "nothing is read without need");
-    world.tables(|tables| tables.server = 2);
-    world.pass(seconds(6)).await;
+async fn pins_are_read_again_when_another_server_answers() {
+    let simulation = Simulation::new();
+    let _nodes = [simulation.start(1).await, simulation.start(2).await];
+    simulation.pass(seconds(6)).await;
+    let read = |simulation: &Simulation| simulation.tables(|tables| std::mem::take(&mut tables.pages_read));
+    read(&simulation);
+    simulation.pass(seconds(6)).await;
+    assert_eq!(read(&simulation), 0, "nothing is read without need");
+    simulation.tables(|tables| tables.server = 2);
+    simulation.pass(seconds(6)).await;
     // Pages of a hundred, and for each node one that is empty.
-    assert_eq!(read(&world), PINS / 100 + 2);
-    assert_eq!((world.polled(), world.known()), (vec![128, 128], PINS));
+    assert_eq!(read(&simulation), PINS / 100 + 2);
+    assert_eq!((simulation.polled(), simulation.known()), (vec![128, 128], PINS));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_node_whose_name_another_process_took_polls_nothing_until_that_one_is_gone() {
-    let world = World::new();
-    let _node = world.start(1).await;
-    world.pass(seconds(3)).await;
+    let simulation = Simulation::new();
+    let _node = simulation.start(1).await;
+    simulation.pass(seconds(3)).await;
     // The other one registered while this one was stopped; its lease runs for a minute.
-    world.tables(|tables| tables.leases.insert(1, (9, Instant::now() + seconds(60))));
-    world.pass(seconds(10)).await;
-    assert_eq!((world.polled(), world.known()), (vec![0], 0));
-    assert!(world.state(1).trouble.unwrap().1.contains("cluster.node"));
-    world.pass(seconds(60)).await;
-    assert_eq!((world.polled(), world.known()), (vec![256], PINS));
+    simulation.tables(|tables| tables.leases.insert(1, (9, Instant::now() + seconds(60))));
+    simulation.pass(seconds(10)).await;
+    assert_eq!((simulation.polled(), simulation.known()), (vec![0], 0));
+    assert!(simulation.state(1).trouble.unwrap().1.contains("cluster.node"));
+    simulation.pass(seconds(60)).await;
+    assert_eq!((simulation.polled(), simulation.known()), (vec![256], PINS));
 }

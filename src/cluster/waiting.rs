@@ -1,7 +1,7 @@
-//! Those who wait for PINs of other nodes: one question to the database for all of them.
+//! Waits for PINs of other nodes on behalf of all clients, with one query for all of them.
 //!
-//! Asked when it is hinted that outcomes were committed, and every second in any case. Promises that nobody is told
-//! "in flight", and that a database which does not answer costs the waiting time and nothing else.
+//! Queries when a node hints that it committed outcomes, and every second in any case. Promises that a waiter gets an
+//! answer only once its PIN is no longer in flight, and that a database which does not answer costs only time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,25 +16,25 @@ use super::{Cluster, Shared, State};
 use crate::pin::PinId;
 use crate::store::Fate;
 
-/// How often it is asked without a hint.
+/// The time between two queries if no hint comes.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// No two questions are closer than this, whatever is hinted.
+/// The least time between two queries, however many hints come.
 const APART: Duration = Duration::from_millis(50);
 
-/// How long an answer may take.
+/// How long a query may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// PINs in one question.
+/// PINs in one query.
 const AT_ONCE: usize = 1000;
 
-/// Those who ask at the same moment; more wait their turn.
+/// New waiters that the task has not taken yet. When the queue is full, further ones wait for a place.
 const QUEUE: usize = 256;
 
-/// Who waits for what became of a PIN.
+/// A PIN, and who waits until it is no longer in flight.
 pub(super) type Wait = (PinId, oneshot::Sender<Fate>);
 
-/// The task.
+/// The task that queries on behalf of all waiters.
 pub struct Waiting {
     shared: Arc<dyn Shared>,
     asks: mpsc::Receiver<Wait>,
@@ -43,7 +43,7 @@ pub struct Waiting {
 }
 
 impl Cluster {
-    /// What answers questions about all nodes, and the task behind it.
+    /// The cluster's answers, and the task behind them.
     pub fn new(
         shared: Arc<dyn Shared>,
         state: watch::Receiver<State>,
@@ -57,7 +57,7 @@ impl Cluster {
 }
 
 impl Waiting {
-    /// Answers until `stop`.
+    /// Serves waiters until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         stop.run_until_cancelled(self.answer()).await;
     }
@@ -69,7 +69,7 @@ impl Waiting {
             let idle = self.waiting.is_empty();
             tokio::select! {
                 ask = self.asks.recv() => match ask {
-                    Some((pin, told)) => self.waiting.entry(pin).or_default().push(told),
+                    Some((pin, reply)) => self.waiting.entry(pin).or_default().push(reply),
                     // Nobody can ask any more.
                     None => return,
                 },
@@ -89,7 +89,7 @@ impl Waiting {
         }
     }
 
-    /// Asks for all, and tells those whose PIN is in flight no more.
+    /// Queries for all PINs, and answers the waiters of those that are no longer in flight.
     async fn ask(&mut self) {
         self.waiting.retain(|_, waiters| {
             waiters.retain(|waiter| !waiter.is_closed());
@@ -99,9 +99,11 @@ impl Waiting {
         for pins in pins.chunks(AT_ONCE) {
             let fates = match timeout(PATIENCE, self.shared.fates(pins)).await {
                 Ok(Ok(fates)) => fates,
-                Ok(Err(error)) => return debug!(%error, "what became of PINs of other nodes is asked again"),
+                Ok(Err(error)) => {
+                    return debug!(%error, "the state of PINs of other nodes is unknown; the query is repeated");
+                }
                 Err(_) => {
-                    return debug!("what became of PINs of other nodes was not answered, and is asked again");
+                    return debug!("the query for PINs of other nodes timed out; it is repeated");
                 }
             };
             for (pin, fate) in pins.iter().zip(fates) {
@@ -195,6 +197,6 @@ mod tests {
         let d = ask("D");
         tokio::task::yield_now().await;
         stop.cancel();
-        assert!(d.await.unwrap().is_err(), "a stop is told");
+        assert!(d.await.unwrap().is_err(), "a waiter learns of a stop");
     }
 }

@@ -16,7 +16,7 @@ use crate::cluster::{self, Cluster, Hints, NodeId, State, Waiting};
 use crate::config::{Config, StoreUrl};
 use crate::schedule::{self, Schedule};
 use crate::sinks::Health;
-use crate::store::postgres::{self, Membership, Registration};
+use crate::store::postgres::{self, Membership, NodeReport, Registration, Renewal};
 use crate::store::{self, OpenError, Store, Writer, Writes};
 
 /// How many leases of its own name a start waits for.
@@ -117,7 +117,7 @@ impl Joining {
                 () = sleep_until(next) => {
                     let sent = Instant::now();
                     // The first look of the member finds what became of a lease that was lost.
-                    if matches!(self.membership.renew("{}").await, Ok(true)) {
+                    if matches!(self.membership.renew(&NodeReport::default()).await, Ok(Renewal::Runs)) {
                         self.registered = sent;
                     }
                     next = sent + self.lease / 3;

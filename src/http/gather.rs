@@ -1,7 +1,7 @@
-//! What is asked for at each scrape: the schedule, the sinks and the store as they are now.
+//! Reads the current numbers of the schedule, the sinks and the store for each scrape.
 //!
-//! Promises that a part which does not answer costs the scrape its numbers and nothing else. The numbers that
-//! have to be noted as they happen are in [`crate::metrics`].
+//! Promises that a part which does not answer costs the scrape only that part's numbers. Numbers that must be counted as
+//! they happen are in [`crate::metrics`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,12 +18,12 @@ use crate::sinks::SinkHealth;
 use crate::slot::Slots;
 use crate::store::Unavailable;
 
-/// How long a part may take to answer: Prometheus itself waits 10 s, if it isn't told otherwise.
+/// How long a part may take to answer. Prometheus itself waits 10 s by default.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The numbers of now, in Prometheus' text format.
+/// The current numbers, in Prometheus' text format.
 pub async fn gather(server: &Server) -> String {
-    // A new one each time, so that a sink that is no more leaves no number behind.
+    // A new recorder each time, so that a removed sink leaves no numbers behind.
     let recorder = Recorder::default();
     let services = &server.services;
     let health = services.health.all();
@@ -61,7 +61,7 @@ pub async fn gather(server: &Server) -> String {
     let outbox = outbox.ok().and_then(Result::ok);
     part("store", outbox.is_some());
     for sink in outbox.into_iter().flatten() {
-        sink.tell(&recorder, services.clock.wall());
+        sink.record(&recorder, services.clock.wall());
     }
     recorder.render()
 }
@@ -109,7 +109,7 @@ fn schedule(recorder: &Recorder, stats: &Stats) {
 /// What the store knows of a sink.
 struct Outbox {
     sink: String,
-    /// When the oldest PIN ended whose outcome it is still to get.
+    /// When the PIN of its oldest undelivered outcome ended.
     oldest: Option<Timestamp>,
     retrying: i64,
     dead: i64,
@@ -129,9 +129,9 @@ impl Outbox {
         Ok(all)
     }
 
-    fn tell(&self, recorder: &Recorder, now: Timestamp) {
+    fn record(&self, recorder: &Recorder, now: Timestamp) {
         let set = |metric, value: f64| recorder.gauge(metric, &[&self.sink]).set(value);
-        // The wall clock may have gone back since.
+        // The wall clock may have been set back since.
         let age = self.oldest.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64().max(0.0));
         set(&catalogue::SINK_OLDEST, age);
         set(&catalogue::SINK_RETRYING, self.retrying as f64);

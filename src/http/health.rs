@@ -1,7 +1,7 @@
-//! Whether the daemon lives, and whether it is of use: `/healthz` and `/readyz`.
+//! Answers `/healthz` (is the daemon alive?) and `/readyz` (can it do its job?).
 //!
-//! "Not ready" is what keeps it from taking PINs. "Degraded" is what keeps it from finishing them: they are
-//! kept, and nothing is lost. Says what is so and decides nothing by it.
+//! "Not ready" means that it accepts no PINs. "Degraded" means that it accepts PINs but some, or their outcomes, make no
+//! progress; nothing is lost. Reports only; nothing in the daemon acts on it.
 
 use std::time::Duration;
 
@@ -13,52 +13,51 @@ use super::Server;
 use crate::outcome::rfc3339;
 use crate::schedule::Stats;
 
-/// How long a part may give no sign of life before it counts as stuck. A writer whose database is locked by another
-/// program gives one after twice SQLite's patience of 5 s, and is asked again a second later.
+/// How long a part may stay silent before it counts as stuck. A writer whose database another program has locked answers
+/// after twice SQLite's busy timeout of 5 s, and is asked again a second later.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// How long the schedule may take to tell its numbers; then the last ones that are known must do.
+/// How long the schedule may take to report its numbers before the last known ones are used.
 const FRESH: Duration = Duration::from_millis(300);
 
-/// What `/healthz` tells.
+/// The answer of `/healthz`.
 #[derive(Debug, Serialize)]
 pub struct Alive {
     pub alive: bool,
     pub reasons: Vec<Reason>,
 }
 
-/// What `/readyz` tells.
+/// The answer of `/readyz`.
 #[derive(Debug, Serialize)]
 pub struct Ready {
     pub status: Status,
     pub reasons: Vec<Reason>,
 }
 
-/// How the daemon is, from good to bad.
+/// The state of the daemon, from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// All is well.
     Ready,
-    /// PINs are taken, but some of them, or their outcomes, don't get on.
+    /// PINs are accepted, but some of them, or their outcomes, make no progress.
     Degraded,
-    /// No PIN is taken.
+    /// No PIN is accepted.
     NotReady,
 }
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
-    /// For programs: one of those in `docs/metrics.md`.
+    /// For programs; `docs/metrics.md` lists the codes.
     pub code: &'static str,
-    /// What it makes the daemon.
+    /// The state that it puts the daemon in.
     pub makes: Status,
-    /// The sink that it is about.
+    /// The sink concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sink: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// When it is tried again.
+    /// When the next attempt is due.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
     /// For people.
@@ -75,13 +74,13 @@ impl Reason {
     }
 }
 
-/// Whether the schedule and the writer get on, by what is in memory: nobody is asked, and nothing is waited for.
+/// Whether the schedule and the writer make progress. Answers from memory: asks nobody and waits for nothing.
 pub fn alive(server: &Server) -> Alive {
     let reasons = unresponsive(server);
     Alive { alive: reasons.is_empty(), reasons }
 }
 
-/// Whether PINs are taken and get on.
+/// Whether PINs are accepted and make progress.
 pub async fn ready(server: &Server) -> Ready {
     let services = &server.services;
     let mut reasons = unresponsive(server);
@@ -99,7 +98,7 @@ pub async fn ready(server: &Server) -> Ready {
     }
     if let Some(trouble) = services.socket.borrow().clone() {
         let since = services.clock.wall() - trouble.since.elapsed();
-        let what = format!("clients don't reach the socket: {}", trouble.what);
+        let what = format!("clients can't reach the socket: {}", trouble.what);
         reasons.push(Reason::new("socket_lost", Status::NotReady, what).since(since));
     }
     if let Some(cluster) = &services.cluster
@@ -123,7 +122,7 @@ pub async fn ready(server: &Server) -> Ready {
     Ready { status, reasons }
 }
 
-/// Who gives no sign of life. At a stop the parts end one after the other, each within a limit.
+/// The parts that are silent. None during a stop, when the parts end one after the other, each within its own limit.
 fn unresponsive(server: &Server) -> Vec<Reason> {
     if server.services.stop.is_cancelled() {
         return Vec::new();
@@ -135,10 +134,10 @@ fn unresponsive(server: &Server) -> Vec<Reason> {
     server.pulse.beats().silent(PATIENCE).map(reason).collect()
 }
 
-/// What is wrong by the schedule's own numbers.
+/// Problems that the schedule's numbers show.
 fn judge(stats: &Stats, max_in_flight: usize, reasons: &mut Vec<Reason>) {
     if let Some((brake, until)) = stats.brake {
-        let what = "all polling waits, but for one probe at a time; no PIN is given up for it";
+        let what = "all polling is paused except for one probe at a time; no PIN is given up because of it";
         let reason = Reason::new(brake.as_str(), Status::Degraded, what);
         reasons.push(Reason { until: until.map(rfc3339), ..reason });
     }
@@ -172,7 +171,7 @@ mod tests {
         }
     }
 
-    fn told(stats: &Stats) -> serde_json::Value {
+    fn reasons(stats: &Stats) -> serde_json::Value {
         let mut reasons = Vec::new();
         judge(stats, 10, &mut reasons);
         for reason in &mut reasons {
@@ -184,12 +183,12 @@ mod tests {
     #[test]
     fn a_brake_degrades_and_a_full_intake_is_not_ready() {
         use schedule::Reason::Throttled;
-        assert_eq!(told(&stats(9, None)), serde_json::json!([]));
+        assert_eq!(reasons(&stats(9, None)), serde_json::json!([]));
         let brake = serde_json::json!(
             {"code": "throttled", "makes": "degraded", "until": "2026-01-02T03:04:05.000Z", "what": ""});
-        assert_eq!(told(&stats(9, Some(Throttled))), serde_json::json!([brake]));
+        assert_eq!(reasons(&stats(9, Some(Throttled))), serde_json::json!([brake]));
         let full = serde_json::json!({"code": "at_capacity", "makes": "not_ready", "what": ""});
-        assert_eq!(told(&stats(10, Some(Throttled))), serde_json::json!([brake, full]));
+        assert_eq!(reasons(&stats(10, Some(Throttled))), serde_json::json!([brake, full]));
     }
 
     #[test]

@@ -1,8 +1,7 @@
-//! `/metrics`, `/healthz` and `/readyz` over HTTP, where the configuration asks for them.
+//! Serves `/metrics`, `/healthz` and `/readyz` over HTTP if `http.listen` is set.
 //!
-//! Promises that nobody who connects hurts the daemon: connections, their life, and what they send are bounded,
-//! and no answer waits long for a part that does not answer. Reads everything and changes nothing. Knows what
-//! the parts tell of themselves, not how they work. `docs/metrics.md` is this for people.
+//! Promises that no client can harm the daemon: the number of connections, their duration and the size of requests are
+//! bounded, and no answer waits long for a silent part. Read-only. `docs/metrics.md` documents it for users.
 
 mod gather;
 mod health;
@@ -34,7 +33,7 @@ use crate::metrics::{self, Recorded};
 use crate::pulse::Pulse;
 use crate::text::json_line;
 
-/// How often what was noted is put into its buckets.
+/// How often the recorded samples are sorted into their histogram buckets.
 const UPKEEP: Duration = Duration::from_secs(1);
 
 /// The address can't be listened on.
@@ -45,16 +44,16 @@ pub struct ListenError {
     source: io::Error,
 }
 
-/// The listening socket, or nothing where HTTP is off.
+/// The listening socket; nothing if HTTP is off.
 pub struct Listener(Option<(TcpListener, &'static Recorded)>);
 
-/// The server's tasks, none where HTTP is off. They end when it is dropped.
+/// The server's tasks; none if HTTP is off. Dropping this ends them.
 pub struct Http {
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
 
-/// What the handlers work with.
+/// What the handlers need.
 struct Server {
     services: Services,
     pulse: Pulse,
@@ -63,7 +62,7 @@ struct Server {
     started: Timestamp,
 }
 
-/// How many there may be at once.
+/// The configured limits, for comparison with the current numbers.
 struct Limits {
     in_flight: usize,
     polls: usize,
@@ -71,10 +70,10 @@ struct Limits {
 }
 
 impl Listener {
-    /// Listens, and counts what happens from now on, if the configuration asks for it.
+    /// Listens and starts to record metrics if `http.listen` is set.
     ///
     /// # Errors
-    /// The address can't be had.
+    /// The address can't be bound.
     pub async fn bind(config: &Config) -> Result<Self, ListenError> {
         let Some(address) = config.http.listen else { return Ok(Self(None)) };
         let listener = TcpListener::bind(address).await;
@@ -82,7 +81,7 @@ impl Listener {
         Ok(Self(Some((listener, metrics::install()))))
     }
 
-    /// Answers from now on.
+    /// Starts to serve.
     pub fn serve(self, config: &Config, services: Services, pulse: Pulse) -> Http {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -105,7 +104,7 @@ impl Listener {
 }
 
 impl Http {
-    /// Waits until a task has ended, which none does before [`Http::stop`], unless it breaks off.
+    /// Waits until a task has ended. Before [`Http::stop`] that happens only by a bug.
     pub async fn ended(&mut self) {
         match self.tasks.join_next().await {
             None => std::future::pending().await,
@@ -114,14 +113,14 @@ impl Http {
         }
     }
 
-    /// Ends the tasks; answers that are under way have a moment to go out.
+    /// Stops the tasks, after a moment for answers under way.
     pub async fn stop(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
     }
 }
 
-/// Keeps what was noted from piling up between scrapes.
+/// Keeps recorded samples from piling up between scrapes.
 async fn upkeep(recorded: &'static Recorded, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(UPKEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -154,10 +153,10 @@ async fn answer_ready(State(server): State<Arc<Server>>) -> Response {
     json(ready.status < Status::NotReady, &ready)
 }
 
-fn json(good: bool, told: &impl serde::Serialize) -> Response {
+fn json(good: bool, answer: &impl serde::Serialize) -> Response {
     let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let text = serde_json::to_string(told).expect("a struct of strings always serializes");
-    // It is shown on terminals, and has what databases and receivers of webhooks say.
+    let text = serde_json::to_string(answer).expect("a struct of strings always serializes");
+    // It may quote databases and webhook receivers, and people read it on terminals.
     let mut text = json_line(text).into_owned();
     text.push('\n');
     (status, [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], text).into_response()

@@ -1,7 +1,8 @@
-//! The connections: how many, how long, how much they may send.
+//! Serves HTTP connections and limits their number, duration and size.
 //!
-//! Promises that one more is served however many stand idle or dawdle: the one that has done so longest gives way. A
-//! connection is one request and its answer, and all of it has one time limit. Knows nothing of what is answered.
+//! Promises that a new connection is served however many others are idle or slow: the one that has waited longest for its
+//! client is closed for it. A connection carries one request and its answer, within one time limit. Knows nothing about
+//! the answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,26 +23,25 @@ use tracing::error;
 use crate::accepting::Accepting;
 use crate::places::{Place, Places, Rules, User};
 
-/// Connections at once. One more takes the place of the one that has waited longest for its client.
+/// Concurrent connections. One more replaces the one that has waited longest for its client.
 const MAX_CONNECTIONS: usize = 32;
 
-/// How long a client may take, for its request and then for each answer, before its connection can be made to give way.
+/// How long a connection may wait for its client before a new one can replace it.
 const UNDISTURBED: Duration = Duration::from_millis(100);
 
-/// How soon a new connection asks again for a place, where all are being answered.
+/// How soon a new connection asks again for a place while all others are being answered.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
 /// From accepting a connection to the last byte of its request line and headers.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
 
-/// From accepting a connection to the last byte of its answer. More than the parts of the daemon may take to
-/// answer.
+/// From accepting a connection to the last byte of its answer. Longer than any part of the daemon may take to answer.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// Request line and headers, in bytes; hyper takes no less than 8 KiB.
+/// The limit for request line and headers, in bytes. hyper's minimum is 8 KiB.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// How long answers that are under way may take at a stop.
+/// How long answers under way may still take during a stop.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Serves connections until `stop`, and owns their tasks.
@@ -71,10 +71,10 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     }
 }
 
-/// Waits for a place: where all are taken, until a connection has ended or may give way.
+/// Waits for a place. If all are taken, waits until a connection has ended or can be replaced.
 async fn place(places: &Places) -> Place {
     loop {
-        // Nobody is an administrator here: all are alike.
+        // Over HTTP all users are alike.
         match places.take(User::Other(0)) {
             Ok(place) => return place,
             Err(_) => sleep(ASK_AGAIN).await,
@@ -93,7 +93,7 @@ async fn connection(
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
     let place = Arc::new(place);
     let of_answer = place.clone();
-    // While it is answered it is not the client who is waited for.
+    // While the daemon prepares an answer, the connection is not waiting for its client.
     let answering = from_fn(move |request: Request, next: Next| {
         let place = of_answer.clone();
         async move {
@@ -104,7 +104,7 @@ async fn connection(
         }
     });
     let service = TowerToHyperService::new(router.layer(answering));
-    // An error is the client's: it left, or spoke something else than HTTP. Late or not, it is over.
+    // Any error is the client's: it left, was too slow, or did not speak HTTP.
     let served = timeout(LIMIT, builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         _ = served => {}
@@ -135,7 +135,7 @@ mod tests {
         Places::new(Rules { all: 1, share: 1, reserved: 0, idle: UNDISTURBED })
     }
 
-    /// Serves a client over a pipe of so many bytes; gives how long that took.
+    /// Serves a client over a pipe with a buffer of `bytes`; the future returns how long that took.
     fn served(bytes: usize) -> (DuplexStream, impl Future<Output = Duration>) {
         let (client, server) = duplex(bytes);
         let begun = Instant::now();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_sends_its_request_byte_by_byte_is_cut_when_the_time_for_it_is_over() {
+    async fn a_client_that_sends_its_request_byte_by_byte_is_cut_off_in_time() {
         let (mut client, took) = served(64);
         let sending = tokio::spawn(async move {
             while client.write_all(b"G").await.is_ok() {
@@ -159,8 +159,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_reads_its_answer_byte_by_byte_is_cut_when_the_time_is_over() {
-        // Small, so that the answer waits for its reader.
+    async fn a_client_that_reads_its_answer_byte_by_byte_is_cut_off_in_time() {
+        // A small buffer, so that the answer waits for its reader.
         let (mut client, took) = served(64);
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         let mut byte = [0];
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_one_request() {
+    async fn a_connection_carries_one_request() {
         let (mut client, took) = served(1 << 16);
         client.write_all(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n").await.unwrap();
         let mut answer = Vec::new();
@@ -181,12 +181,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_connection_waits_for_those_that_are_answered_and_not_for_those_that_dawdle() {
+    async fn a_new_connection_replaces_a_slow_client_and_waits_for_those_being_answered() {
         let places = places();
-        let dawdles = place(&places).await;
-        // Takes the place once that may give way.
+        let slow = place(&places).await;
+        // Replaces the slow one as soon as that is allowed.
         let answered = place(&places).await;
-        assert!(dawdles.gives_way().now_or_never().is_some());
+        assert!(slow.gives_way().now_or_never().is_some());
         answered.now_busy();
         tokio::time::pause();
         assert!(timeout(LIMIT, place(&places)).await.is_err(), "an answer is not broken off for another");

@@ -8,10 +8,10 @@ use tokio::time::timeout;
 use super::connection::{Ended, STORE_PATIENCE};
 use super::request::Code;
 use super::{Services, answer};
-use crate::cluster::{Cluster, NodeId, Report, Seen, View};
+use crate::cluster::{Cluster, NodeId, NodeReport, NodeState, View};
 use crate::pin::PinId;
 use crate::schedule::Stopping;
-use crate::slot::{SLOTS, slot_of};
+use crate::slot::SLOTS;
 use crate::store::{Fate, Record};
 
 /// Who shares the PINs.
@@ -37,8 +37,7 @@ pub async fn numbers(services: &Services) -> Result<Option<serde_json::Value>, E
 
 /// The name of the node that holds this PIN's slot; `None` where nobody does now.
 pub fn holder<'v>(view: &'v View, pin: &PinId) -> Option<&'v str> {
-    let holder = view.holders[usize::from(slot_of(pin))]?;
-    view.nodes.iter().find(|node| node.id == holder).map(|node| node.name.as_str())
+    view.nodes.iter().find(|node| node.slots.holds(pin)).map(|node| node.name.as_str())
 }
 
 /// Shows a PIN in flight that the schedule here does not know; `None` if it is not in flight at all.
@@ -90,7 +89,7 @@ fn one_machine() -> String {
 /// The answer to nodes; `this` is the one that was asked.
 fn told(view: &View, this: NodeId) -> String {
     let (nodes, live) = (node_list(view, this), view.live());
-    let free = view.holders.iter().filter(|holder| holder.is_none_or(|node| !live.contains(&node))).count();
+    let free = view.holders().iter().filter(|holder| holder.is_none_or(|node| !live.contains(&node))).count();
     answer::line(
         &serde_json::json!({"ok": true, "shared": true, "slots": SLOTS, "free": free, "nodes": nodes}),
     )
@@ -98,8 +97,8 @@ fn told(view: &View, this: NodeId) -> String {
 
 /// All nodes, as `nodes` and `stats` tell them.
 fn node_list(view: &View, this: NodeId) -> Vec<serde_json::Value> {
-    let tell = |node: &Seen| {
-        let Report { in_flight, due, rate, brake } = &node.report;
+    let tell = |node: &NodeState| {
+        let NodeReport { in_flight, due, rate, brake } = &node.report;
         serde_json::json!({
             "name": node.name,
             "id": node.id,

@@ -64,7 +64,7 @@ async fn a_node_without_a_lease_writes_nothing() {
     assert_eq!(database.query("SELECT pin_id FROM pin"), [["A"]]);
     assert_eq!(database.count("SELECT count(*) FROM outcome"), 0);
     assert_eq!(database.count("SELECT count(*) FROM cursor"), 0);
-    assert!(node.membership().renew("{}").await.unwrap(), "nobody has its name");
+    assert!(node.renew().await, "nobody has its name");
     assert_eq!(node.finish(&["A"]).await.len(), 1);
 }
 
@@ -74,7 +74,7 @@ async fn a_process_whose_name_another_one_has_registered_writes_nothing_for_ever
     let mut old = node_at(&database.url(), "a", &Slots::ALL).await;
     die(&database, "a");
     let mut new = node_at(&database.url(), "a", &Slots::ALL).await;
-    assert!(!old.membership().renew("{}").await.unwrap());
+    assert!(!old.renew().await);
     old.writes.apply(&submits(&["A"]), 9).await.err().unwrap();
     assert_eq!(new.submit(&["A"]).await, [Submitted::Accepted]);
     assert_eq!(new.finish(&["A"]).await.len(), 1, "the slots of the name are the new one's");
@@ -208,7 +208,7 @@ async fn slots_of_a_living_node_are_its_own_and_those_of_a_dead_one_are_not() {
     );
     let ended = a.finish(&strs(&odd)).await;
     // The old holder comes back with a verdict of its own.
-    assert!(b.membership().renew("{}").await.unwrap());
+    assert!(b.renew().await);
     let applied = b.apply(verdicts(&strs(&odd))).await;
     assert!(applied.finished.is_empty() && applied.cluster.gone.is_empty());
     assert_eq!(applied.cluster.known, ended);
@@ -238,7 +238,7 @@ async fn nothing_is_taken_from_a_dead_node_while_a_transaction_of_it_is_open_nor
     last.execute("ROLLBACK").await.unwrap();
     die(&database, "a");
     assert!(a.membership().take(&Slots::ALL).await.is_err(), "it has no lease itself");
-    assert!(a.membership().renew("{}").await.unwrap());
+    assert!(a.renew().await);
     assert_eq!(a.membership().take(&Slots::ALL).await.unwrap().len(), 128);
     assert_eq!(a.apply(adopt()).await.cluster.adopted, [1]);
 }
@@ -260,7 +260,7 @@ async fn a_node_that_stopped_while_it_was_answered_keeps_its_slots_from_nobody()
         new
     };
     a.apply(Transaction { submits: pins.iter().map(submit).collect(), ..Transaction::default() }).await;
-    assert!(a.membership().renew("{}").await.unwrap());
+    assert!(a.renew().await);
     line.stop_reading();
     let mut writes = a.writes;
     let work = verdicts(&strs(&pins));

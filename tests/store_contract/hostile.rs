@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pinwatch::slot::Slots;
 use pinwatch::store::Transaction;
-use pinwatch::store::postgres::{OpenError, open};
+use pinwatch::store::postgres::{NodeReport, OpenError, Renewal, open};
 
 use super::place::{Node, Place, node_at, pin};
 use super::postgres::{Database, PASSWORD, USER};
@@ -113,8 +113,8 @@ async fn live(node: &mut Node, id: &str) {
     node.store.dead_letters(None, None, &(0..=i64::MAX), &(String::new(), 0), 10).await.unwrap();
     node.store.failed_counts().await.unwrap();
     let membership = node.membership();
-    assert!(membership.renew("{}").await.unwrap());
-    assert!(!membership.look().await.unwrap().is_empty());
+    assert!(membership.renew(&NodeReport::default()).await.unwrap() == Renewal::Runs);
+    assert!(!membership.look().await.unwrap().nodes.is_empty());
     membership.orphans(&["hook".into()]).await.unwrap();
     let questions = membership.questions();
     questions.fates(&[pin(id)]).await.unwrap();
@@ -177,7 +177,7 @@ async fn tables_are_not_moved_away_from_nodes_that_run() {
     // With the right taken away, as the message says, all go on where they are.
     shared.database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC");
     let mut another = node_at(&shared.url(), "another", &Slots::NONE).await;
-    assert!(another.membership().renew("{}").await.unwrap());
+    assert!(another.renew().await);
     live(&mut running, "B").await;
 }
 

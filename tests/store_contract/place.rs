@@ -5,7 +5,7 @@ use std::time::Duration;
 use pinwatch::outcome::{Ending, Verdict};
 use pinwatch::pin::PinId;
 use pinwatch::slot::Slots;
-use pinwatch::store::postgres::{self as server, Membership, Registration};
+use pinwatch::store::postgres::{self as server, Membership, NodeReport, Registration, Renewal};
 use pinwatch::store::{self, Applied, NewPin, Outcome, Progress, Store, Submitted, Transaction, Writes};
 use tempfile::TempDir;
 
@@ -65,6 +65,11 @@ pub async fn node_with_lease(url: &str, name: &str, slots: &Slots, lease: Durati
 impl Node {
     pub fn membership(&mut self) -> &mut Membership {
         self.membership.as_mut().unwrap()
+    }
+
+    /// Renews the lease; whether it runs.
+    pub async fn renew(&mut self) -> bool {
+        self.membership().renew(&NodeReport::default()).await.unwrap() == Renewal::Runs
     }
 
     pub async fn apply(&mut self, work: Transaction) -> Applied {

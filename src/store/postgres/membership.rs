@@ -13,6 +13,7 @@ use super::connect::{Server, fenced, is_broken, within};
 use super::open::OpenError;
 use super::questions::Questions;
 use super::read::Reader;
+use super::view::{NodeId, NodeReport, View, lease_left};
 use super::write::WriteConnection;
 use crate::slot::Slots;
 
@@ -24,33 +25,21 @@ const READERS: u32 = 5;
 const TAKES: u32 = 8;
 const TAKES_APART: Duration = Duration::from_millis(20);
 
-/// Every node that ever was, and what each holds.
-pub(super) const LOOK: &str = "SELECT id, name, (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::float8, \
-     started_at, version, stats, ARRAY(SELECT slot FROM slot WHERE slot.node = node.id ORDER BY slot) \
-     FROM node ORDER BY id";
-
 /// What became of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registration {
-    /// This node's number; its lease runs.
-    As(i32),
-    /// A lease of this name runs for so long.
+    /// This node has this number, and its lease runs.
+    As(NodeId),
+    /// A lease of this name still runs for this long: of a process that was killed a moment ago, or of a living one.
     Taken(Duration),
 }
 
-/// A node as the database knows it.
-#[derive(Debug, Clone)]
-pub struct NodeRow {
-    pub id: i32,
-    pub name: String,
-    /// How long its lease still runs, by the database's clock; `None` if it is over.
-    pub lease_left: Option<Duration>,
-    pub started_at: Timestamp,
-    pub version: String,
-    /// What it told with its last renewal: JSON.
-    pub stats: String,
-    /// What it holds, whether its lease runs or not.
-    pub slots: Slots,
+/// What became of a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    Runs,
+    /// Another process registered this node's name since: this process holds nothing any more.
+    Fenced,
 }
 
 /// This node's membership. Every answer is there, or an error, within a quarter of the lease, but for the first after
@@ -113,9 +102,9 @@ impl Membership {
         })
     }
 
-    /// Makes the lease run for its whole length from now on; `stats` is JSON for the other nodes to see. False:
-    /// another process has registered this node's name since.
-    pub async fn renew(&mut self, stats: &str) -> Result<bool, Unavailable> {
+    /// Extends the lease to its whole length from now on, and publishes `report` to the other nodes.
+    pub async fn renew(&mut self, report: &NodeReport) -> Result<Renewal, Unavailable> {
+        let report = serde_json::to_string(report).map_err(|error| Unavailable(error.to_string().into()))?;
         let mut connection = self.connected().await?;
         let renewal = sqlx::query(
             "UPDATE node SET lease_until = clock_timestamp() + $3 * interval '1 millisecond', stats = $4 \
@@ -124,19 +113,18 @@ impl Membership {
         .bind(self.node.id())
         .bind(self.node.fence())
         .bind(millis(self.server.lease))
-        .bind(stats)
+        .bind(report)
         .execute(&mut connection);
         let result = within(self.server.patience(), renewal).await;
-        Ok(self.back(connection, result)?.rows_affected() == 1)
+        let is_renewed = self.back(connection, result)?.rows_affected() == 1;
+        Ok(if is_renewed { Renewal::Runs } else { Renewal::Fenced })
     }
 
-    /// Every node that ever was, and what each holds, at one moment.
-    pub async fn look(&mut self) -> Result<Vec<NodeRow>, Unavailable> {
+    /// All nodes and what each holds, at one moment.
+    pub async fn look(&mut self) -> Result<View, Unavailable> {
         let mut connection = self.connected().await?;
-        let rows = sqlx::query(LOOK).fetch_all(&mut connection);
-        let result = within(self.server.patience(), rows).await;
-        let rows = self.back(connection, result)?;
-        Ok(rows.iter().map(node_row).collect::<Result<_, _>>()?)
+        let result = within(self.server.patience(), View::read(&mut connection)).await;
+        self.back(connection, result)
     }
 
     /// Takes those of these slots that nobody holds whose lease runs; gives which. A dead node that is just now
@@ -314,42 +302,6 @@ pub async fn lock_lease(connection: &mut PgConnection, node: &Node) -> Result<Op
     .await
 }
 
-pub(super) fn node_row(row: &PgRow) -> Result<NodeRow, sqlx::Error> {
-    let left: f64 = row.try_get(2)?;
-    let slots: Vec<i16> = row.try_get(6)?;
-    Ok(NodeRow {
-        id: row.try_get(0)?,
-        name: row.try_get(1)?,
-        lease_left: lease_left(left),
-        started_at: super::super::rows::timestamp(row.try_get(3)?),
-        version: row.try_get(4)?,
-        stats: row.try_get(5)?,
-        slots: slots.into_iter().filter_map(|slot| u8::try_from(slot).ok()).collect(),
-    })
-}
-
-/// What is left of a lease, given in milliseconds; `None` if it is over. A lease is a minute at most, so what tells of more
-/// than a day is not added to any clock: it may be more than that can count, such as "infinity".
-fn lease_left(millis: f64) -> Option<Duration> {
-    (millis > 0.0).then(|| Duration::from_secs_f64((millis / 1000.0).min(86_400.0)))
-}
-
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lease_that_the_database_calls_endless_is_added_to_no_clock() {
-        let day = Duration::from_secs(86_400);
-        for (millis, left) in [(1500.0, Duration::from_millis(1500)), (f64::INFINITY, day), (1e300, day)] {
-            assert_eq!(lease_left(millis), Some(left));
-        }
-        for over in [0.0, -1.0, f64::NEG_INFINITY, f64::NAN] {
-            assert_eq!(lease_left(over), None);
-        }
-    }
 }

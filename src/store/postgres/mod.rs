@@ -1,10 +1,10 @@
 //! The store in a PostgreSQL that any number of nodes share.
 //!
-//! Promises that nothing is written by a node without a lease: every writing transaction begins by locking the
-//! node's row as valid, and whoever takes something from a dead node first locks that row against it. Each node has
-//! one writing connection, so within its lane of the outbox the order of `seq` is the order of commits. The
-//! database's clock decides about leases. Knows which slots this node holds only from the database, and nothing of
-//! who should hold which. Calls no function and uses no table of another role ([`schema`]).
+//! Promises that a node without a lease writes nothing: every writing transaction first checks and locks the node's
+//! row, and a node that takes over from a dead one first locks that row against it. Each node has one writing
+//! connection, so within its partition of the outbox (the column `lane`) the order of `seq` is the order of commits.
+//! Leases follow the database's clock. Calls no function and uses no table of another role ([`schema`]). Does not know
+//! which node should hold which slot.
 
 mod adopt;
 mod claims;
@@ -19,17 +19,19 @@ mod read;
 mod reconnect;
 mod schema;
 mod submit;
+mod view;
 mod write;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
 
 pub use connect::trusts_anybody;
-pub use membership::{Membership, NodeRow, Registration};
+pub use membership::{Membership, Registration, Renewal};
 pub(super) use open::open_to_move;
 pub use open::{OpenError, open};
 pub use questions::{Hint, Hints, Questions};
 pub(super) use submit::storable;
+pub use view::{Holders, NodeId, NodeReport, NodeState, View};
 
 /// Who this node is, for all connections of this process.
 #[derive(Clone, Default)]

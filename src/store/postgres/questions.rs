@@ -6,8 +6,8 @@ use sqlx::postgres::{PgListener, PgPool, PgRow};
 use super::super::{Fate, InFlight, Outcome, Record, Unavailable};
 use super::Node;
 use super::connect::answer;
-use super::membership::{LOOK, NodeRow, node_row};
 use super::page::{in_flight, outcome};
+use super::view::View;
 use super::write::CHANNEL;
 use crate::pin::PinId;
 use crate::slot::{Slots, slot_of};
@@ -104,11 +104,9 @@ impl Questions {
         Ok(rows.iter().zip(pins).map(fate).collect::<Result<_, sqlx::Error>>()?)
     }
 
-    /// Every node that ever was, and what each holds, at one moment.
-    pub async fn look(&self) -> Result<Vec<NodeRow>, Unavailable> {
-        let rows = sqlx::query(LOOK).fetch_all(&self.readers);
-        let rows = answer(rows).await?;
-        Ok(rows.iter().map(node_row).collect::<Result<_, _>>()?)
+    /// All nodes and what each holds, at one moment.
+    pub async fn look(&self) -> Result<View, Unavailable> {
+        answer(View::read(&self.readers)).await
     }
 
     /// Hears the hints of all nodes.
