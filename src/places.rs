@@ -57,7 +57,9 @@ struct Taken {
 pub enum Full {
     #[error("you have {share} connections already, which is one user's share of {all}")]
     Share { share: usize, all: usize },
-    #[error("all {all} connections are taken, or the last ones are reserved for root and the daemon's own user")]
+    #[error(
+        "all {all} connections are taken, or the last ones are reserved for root and the daemon's own user"
+    )]
     All { all: usize },
 }
 

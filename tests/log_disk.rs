@@ -42,9 +42,9 @@ fn finish(client: &mut Client, pins: &[String]) {
 /// Sends SIGHUP, and waits until the reload is done.
 #[track_caller]
 fn reload(daemon: &Daemon) {
-    let before = daemon.times_said("files are opened again");
+    let before = daemon.times_said("the files are reopened");
     daemon.signal(Signal::HUP);
-    until("it has reloaded", || (daemon.times_said("files are opened again") > before).then_some(()));
+    until("it has reloaded", || (daemon.times_said("the files are reopened") > before).then_some(()));
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn logrotate_and_reload_lose_and_double_no_line() {
     deliver(&container, "sim-delivered-1");
     let pid = main_pid(&container);
     container.run("logrotate --force /etc/logrotate.d/pinwatch");
-    container.until("journalctl -u pinwatch -o cat", |text| text.contains("files are opened again"));
+    container.until("journalctl -u pinwatch -o cat", |text| text.contains("the files are reopened"));
     deliver(&container, "sim-delivered-2");
     assert_eq!(main_pid(&container), pid);
     container

@@ -34,7 +34,7 @@ pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> 
         output.text(&human::table(["KEY", "VALUE", "ORIGIN"], &rows))?;
     }
     output.flush()?;
-    if let Some(wanted) = daemon::wanted_of_unit(grace) {
+    if let Some(wanted) = daemon::needed_unit_timeout(grace) {
         note(format_args!(
             "a stop may take {wait} s with this shutdown_grace: under systemd set TimeoutStopSec={wait} in a drop-in \
              (systemctl edit pinwatch), or it may kill the daemon before",

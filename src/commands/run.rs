@@ -16,7 +16,7 @@ use super::exit::Exit;
 use super::logging::Log;
 use crate::config::{Log as LogSettings, LogFormat};
 use crate::daemon::{self, DaemonError, Outside, Signals};
-use crate::intake::Passed;
+use crate::intake::InheritedSocket;
 use crate::simulate::{self, SimulateArgs};
 use crate::text::printable;
 
@@ -31,7 +31,7 @@ const LAST_PATIENCE: Duration = Duration::from_millis(500);
 
 pub fn run(globals: &Globals) -> Result<Exit, CommandError> {
     // First of all: it changes the environment, which must not have threads yet.
-    let socket = Passed::take().map_err(DaemonError::Socket)?;
+    let socket = InheritedSocket::take().map_err(DaemonError::Socket)?;
     let runtime = runtime()?;
     let signals = runtime.block_on(async { Signals::listen() }).map_err(DaemonError::Signals)?;
     let configured = config::explain(globals)?;

@@ -1,10 +1,9 @@
-//! The daemon: puts the parts together, and ends them in order.
+//! The daemon: opens, connects and runs all parts, and stops them in order.
 //!
-//! Promises that nothing is opened before the configuration made sense, that a part which breaks ends the
-//! daemon instead of being missed, and that a stop loses nothing: no new PINs, running polls end, the store
-//! and the sinks are flushed. Knows the parts' insides as little as they know each other's.
+//! Promises that nothing is opened before the configuration is valid, that the failure of any part ends the daemon, and that
+//! a stop loses nothing: the intake closes, running polls end, then the store and the sinks are flushed. Knows the parts
+//! only by their interfaces.
 
-mod joining;
 mod notify;
 mod own_thread;
 mod reload;
@@ -12,6 +11,7 @@ mod retention;
 mod signals;
 mod sink_set;
 mod sink_start;
+mod startup;
 mod stop_limit;
 
 use std::io;
@@ -25,7 +25,6 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use self::joining::{Kind, Member, Opened};
 use self::own_thread::on_own_thread;
 use self::reload::CurrentClient;
 pub use self::reload::{Outside, SetLog};
@@ -33,20 +32,21 @@ use self::signals::Signal;
 pub use self::signals::Signals;
 use self::sink_set::SinkSet;
 use self::sink_start::Outbox;
+use self::startup::{Kind, Member, Opened};
 use self::stop_limit::StopLimit;
-pub use self::stop_limit::wanted_of_unit;
+pub use self::stop_limit::needed_unit_timeout;
 use crate::clock::Clock;
 use crate::config::{self, Explained, Problem, Setting, StoreUrl};
 use crate::fault::fault_point;
 use crate::http::{self, Http};
-use crate::intake::{self, Passed, Services, Socket, SocketError};
+use crate::intake::{self, InheritedSocket, Services, Socket, SocketError};
 use crate::poll::{Client, ClientError};
 use crate::pulse::Pulse;
 use crate::schedule::{self, Schedule};
-use crate::sinks::{Health, Leave, Trouble};
+use crate::sinks::{Handover, Health, Trouble};
 use crate::store::{FailedCounts, OpenError, Store, Unavailable, Writer, postgres};
 
-/// How long a start may take to its end, so that what it took of a shared store is given back, when it is to stop.
+/// How long an interrupted start may take to give back what it took of a shared store.
 const START_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why the daemon did not start, or did not end well.
@@ -59,7 +59,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Postgres(#[from] postgres::OpenError),
     #[error(
-        "another node is registered as {name:?}, and its lease goes on: give each node its own `cluster.node`, or \
+        "another node is registered as {name:?}, and its lease still runs: give each node its own `cluster.node`, or \
          stop that one"
     )]
     NameTaken { name: String },
@@ -71,28 +71,28 @@ pub enum DaemonError {
     Load(#[from] Unavailable),
     #[error("the sink {name:?} can't be used: {trouble}")]
     Sink { name: String, trouble: Trouble },
-    #[error("signals can't be heard: {0}")]
+    #[error("can't install signal handlers: {0}")]
     Signals(#[source] io::Error),
-    #[error("the {0} ended while the daemon ran; this is a bug. What was accepted is in the store")]
+    #[error("the {0} ended while the daemon ran; this is a bug. All accepted PINs are in the store")]
     Broken(&'static str),
-    #[error("stopped at once, by a second signal: what was accepted is in the store")]
+    #[error("stopped at once by a second signal; all accepted PINs are in the store")]
     Forced,
 }
 
-/// Runs until SIGTERM or SIGINT; on SIGHUP it goes on with the configuration as it is then. `signals` are listened to
-/// since before the configuration was read.
+/// Runs until SIGTERM or SIGINT, and reloads the configuration on SIGHUP. The handlers in `signals` are installed before the
+/// configuration is read.
 ///
 /// # Errors
-/// It could not start, a part of it broke, or a second signal ended it at once.
+/// It could not start, a part failed, or a second signal forced an immediate end.
 pub async fn run(configured: Explained, outside: Outside, mut signals: Signals) -> Result<(), DaemonError> {
-    notify::starting("starting: the store is opened");
+    notify::starting("starting: opening the store");
     let grace = configured.config.shutdown_grace;
     let is_shared = matches!(configured.config.store.url, StoreUrl::Postgres { .. });
     let leaving = CancellationToken::new();
     let mut starting = Box::pin(Daemon::start(configured, outside, leaving.clone()));
     let mut daemon = tokio::select! {
         started = &mut starting => started?,
-        // Nothing was taken yet, so there is nothing to end in order; but other nodes would wait for the lease.
+        // No PIN was accepted yet, so there is nothing to flush. But other nodes would wait for the lease.
         _ = signals.stop() => {
             leaving.cancel();
             let left = timeout(START_PATIENCE, async {
@@ -117,16 +117,26 @@ pub async fn run(configured: Explained, outside: Outside, mut signals: Signals) 
     }
 }
 
-/// The parts that run until the daemon stops; each ends with its name.
-type Parts = JoinSet<&'static str>;
+/// The tasks that run until the daemon stops. Each returns its name.
+#[derive(Default)]
+struct Parts(JoinSet<&'static str>);
+
+impl Parts {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(async move {
+            task.await;
+            name
+        });
+    }
+}
 
 struct Daemon {
-    /// Ends first: takes PINs, and polls them.
+    /// Intake, schedule and what serves them. End first.
     parts: Parts,
-    /// Ends when all that hold a [`Writer`] have: then all is durable.
+    /// The writer. Ends once every [`Writer`] handle is dropped; then everything is durable.
     writing: JoinSet<usize>,
     sinks: SinkSet,
-    /// Among other nodes, where the store is shared; ends when everything is written.
+    /// The membership, if nodes share the store. Ends when everything is written.
     member: Option<Member>,
     store: Store,
     http: Http,
@@ -134,7 +144,7 @@ struct Daemon {
     stop: CancellationToken,
     finish: CancellationToken,
     rotate: watch::Sender<u64>,
-    // What a reload needs, and what it changes.
+    // The rest is for reloads.
     outside: Outside,
     current: Explained,
     at_start: Vec<Setting>,
@@ -155,7 +165,7 @@ impl Daemon {
         let clock = Clock::system();
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
-        let Opened { store, connection, mut kind } = joining::open(config, &mut core, &leaving).await?;
+        let Opened { store, connection, mut kind } = startup::open(config, &mut core, &leaving).await?;
         let in_flight = core.in_flight();
 
         let (schedule, inbox, events) = Schedule::channel();
@@ -176,7 +186,7 @@ impl Daemon {
             health: health.clone(),
             rotate: rotations,
             finish: finish.clone(),
-            leave: Leave::default(),
+            handover: Handover::default(),
         });
         let starting = async {
             sinks.start(&config.sinks).await?;
@@ -189,13 +199,8 @@ impl Daemon {
 
         let socket = listen(outside.socket.take(), &config.intake).await?;
         let listener = http::Listener::bind(config).await?;
-        let mut parts = Parts::new();
-        let (renewing, stopped) = (client.clone().renew_connections(), stop.clone());
-        parts.spawn(async move {
-            stopped.run_until_cancelled(renewing).await;
-            "renewal of connections"
-        });
-        let schedule_task = schedule::Task {
+        let mut parts = Parts::default();
+        let task = schedule::Task {
             core,
             poller: client.clone(),
             writer: writer.clone(),
@@ -204,73 +209,38 @@ impl Daemon {
             stop: stop.clone(),
             grace: config.shutdown_grace,
         };
-        parts.spawn(async move {
-            match on_own_thread(|| schedule_task.run()).await {
-                Ok(0) => {}
-                Ok(dropped) => {
-                    warn!(dropped, "polls were still running at the end of shutdown_grace; their PINs are polled after the next start");
-                }
-                Err(error) => error!(%error, "the schedule can't have a thread of its own"),
-            }
-            "schedule"
+        parts.spawn("schedule", run_schedule(task));
+        let (renewing, stopped) = (client.clone().renew_connections(), stop.clone());
+        parts.spawn("renewal of connections", async move {
+            stopped.run_until_cancelled(renewing).await;
         });
-        let mut member = match kind {
+        let member = match kind {
             Kind::Own => None,
             Kind::Shared(joining) => {
-                Some(joining.join(schedule.clone(), writer.clone(), health.clone(), stop.clone()))
+                let member = joining.join(schedule.clone(), writer.clone(), health.clone(), stop.clone());
+                Some(wait_for_slots(member, &mut parts, &stop).await?)
             }
         };
-        if let Some(member) = &mut member {
-            notify::starting("starting: the node takes its part of the PINs");
-            member.is_ready().await?;
-            if let Some(waiting) = member.waiting.take() {
-                let stop = stop.clone();
-                parts.spawn(async move {
-                    waiting.run(stop).await;
-                    "waiting for other nodes"
-                });
-            }
-        }
-        let cluster = member.as_ref().map(|member| member.cluster.clone());
         let (deadline, deadline_seen) = watch::channel(config.schedule.deadline);
         let services = Services {
             schedule: schedule.clone(),
             store: store.clone(),
             writer: writer.clone(),
-            cluster: cluster.clone(),
-            clock: clock.clone(),
+            cluster: member.as_ref().map(|member| member.cluster.clone()),
+            clock,
             deadline: deadline_seen,
-            health: health.clone(),
+            health,
             socket: socket.trouble(),
             stop: stop.clone(),
             failed_counts: FailedCounts::default(),
             places: intake::places(config.intake.max_connections),
         };
-        let (pulse, keep_up) = Pulse::of(schedule.clone(), writer.clone(), notify::ask_every(), stop.clone());
-        parts.spawn(async move {
-            keep_up.await;
-            "pulse"
-        });
-        let http = listener.serve(config, services.clone(), pulse.clone());
-        parts.spawn(async move {
-            intake::serve(socket, services).await;
-            "intake"
-        });
-        let pruning = retention::prune(writer.clone(), clock, config.store.retention, stop.clone());
-        parts.spawn(async move {
-            pruning.await;
-            "retention"
-        });
-        let telling = notify::keep_told(pulse, health, cluster, stop.clone());
-        parts.spawn(async move {
-            telling.await;
-            "status"
-        });
+        let http = serve(config, socket, listener, services, &mut parts);
         info!(
             socket = %config.intake.socket.display(),
             store = %config.store.url,
             in_flight,
-            "ready: PINs are taken and polled"
+            "ready: PINs are accepted and polled"
         );
         let at_start = configured.settings.clone();
         Ok(Self {
@@ -293,13 +263,13 @@ impl Daemon {
         })
     }
 
-    /// Waits for the signal to stop. A part that ends before that is a failure.
+    /// Waits for the signal to stop. If a part ends before that, it has failed.
     async fn until_stopped(&mut self, signals: &mut Signals) -> Result<(), DaemonError> {
         let signal = loop {
             tokio::select! {
                 signal = signals.next() => match signal {
                     Signal::Stop(name) => break name,
-                    // A sink may take long to leave its place, or to be opened; a stop does not wait for that.
+                    // A sink may take long to hand over or to open. A stop does not wait for it.
                     Signal::Reload => tokio::select! {
                         biased;
                         name = signals.stop() => break name,
@@ -308,22 +278,22 @@ impl Daemon {
                     #[cfg(feature = "stall")]
                     Signal::Stall => self.schedule.stall().await,
                 },
-                Some(ended) = self.parts.join_next() => return Err(DaemonError::Broken(part(ended))),
-                // As long as we hold a `Writer`, its task ends only by breaking off.
+                Some(ended) = self.parts.0.join_next() => return Err(DaemonError::Broken(part(ended))),
+                // The daemon holds a `Writer`, so the task can end only by a failure.
                 Some(ended) = self.writing.join_next() => {
                     return Err(DaemonError::Broken(part(ended.map(|_| "store's writer"))));
                 }
-                // A sink that is closed for good ends well, and the others go on.
+                // A sink that is closed for good is no failure; the others continue.
                 failure = self.sinks.broke() => return Err(DaemonError::Broken(part(Err(failure)))),
                 part = broke(&mut self.member) => return Err(DaemonError::Broken(part)),
                 () = self.http.ended() => return Err(DaemonError::Broken("HTTP server")),
             }
         };
-        info!(signal, "stopping: no new PINs are taken, running polls end");
+        info!(signal, "stopping: no new PINs are accepted, running polls end");
         Ok(())
     }
 
-    /// Ends the parts in the order of the data, each within a limit and all within one.
+    /// Ends the parts in the order of the data flow, each within a limit and all within one.
     async fn stop(self, grace: Duration) {
         let Self {
             mut parts,
@@ -340,10 +310,10 @@ impl Daemon {
         } = self;
         let limit = StopLimit::new(grace);
         stop.cancel();
-        // The parts keep to the grace themselves; the patience is for what they must not do.
+        // The parts observe the grace themselves; the limit is for one that hangs.
         limit
             .longer_step(grace, "intake and schedule", async {
-                while let Some(ended) = parts.join_next().await {
+                while let Some(ended) = parts.0.join_next().await {
                     part(ended);
                 }
             })
@@ -359,20 +329,66 @@ impl Daemon {
         finish.cancel();
         fault_point!("told-sinks-to-finish");
         limit.step("sinks", sinks.ended()).await;
-        // Until here it told that the daemon is stopping.
+        // Until here HTTP has reported that the daemon is stopping.
         limit.step("HTTP server", http.stop()).await;
         if let Some(member) = member {
             limit.step("cluster", member.leave()).await;
         }
-        // Before the writer's connection: the last one to close folds the write-ahead log into the file, and
-        // those that read can't.
+        // Readers close before the writer: the last connection to close merges the write-ahead log into the file, which only
+        // the writer can.
         limit.step("store", store.close()).await;
-        // The sinks' writers go with them, ours goes here: now the writer's task ends.
+        // These are the last `Writer` handles, so the writer's task ends now.
         fault_point!("sinks-finished-and-store-open");
         drop((sinks, writer));
         limit.step("store", async { while writing.join_next().await.is_some() {} }).await;
         info!("stopped");
     }
+}
+
+/// Runs the schedule on its own thread until the daemon stops.
+async fn run_schedule(task: schedule::Task<CurrentClient>) {
+    match on_own_thread(|| task.run()).await {
+        Ok(0) => {}
+        Ok(dropped) => {
+            warn!(
+                dropped,
+                "polls were still running at the end of shutdown_grace; their PINs are polled after the next start"
+            );
+        }
+        Err(error) => error!(%error, "the system has no thread for the schedule"),
+    }
+}
+
+/// Waits until this node has loaded its share of the PINs, and starts to serve questions about other nodes.
+async fn wait_for_slots(
+    mut member: Member,
+    parts: &mut Parts,
+    stop: &CancellationToken,
+) -> Result<Member, DaemonError> {
+    notify::starting("starting: loading this node's share of the PINs");
+    member.is_ready().await?;
+    if let Some(waiting) = member.waiting.take() {
+        parts.spawn("waiting for other nodes", waiting.run(stop.clone()));
+    }
+    Ok(member)
+}
+
+/// Starts everything that answers clients, administrators and the service manager.
+fn serve(
+    config: &config::Config,
+    socket: Socket,
+    listener: http::Listener,
+    services: Services,
+    parts: &mut Parts,
+) -> Http {
+    let Services { schedule, writer, clock, health, cluster, stop, .. } = services.clone();
+    let (pulse, keep_up) = Pulse::of(schedule, writer.clone(), notify::ask_every(), stop.clone());
+    let http = listener.serve(config, services.clone(), pulse.clone());
+    parts.spawn("pulse", keep_up);
+    parts.spawn("intake", intake::serve(socket, services));
+    parts.spawn("retention", retention::prune(writer, clock, config.store.retention, stop.clone()));
+    parts.spawn("status", notify::keep_notifying(pulse, health, cluster, stop));
+    http
 }
 
 async fn broke(member: &mut Option<Member>) -> &'static str {
@@ -382,8 +398,8 @@ async fn broke(member: &mut Option<Member>) -> &'static str {
     }
 }
 
-/// Listens at the socket that systemd passed, else at one of its own.
-async fn listen(passed: Option<Passed>, intake: &config::Intake) -> Result<Socket, SocketError> {
+/// Listens on the socket that systemd passed, or else on one of its own.
+async fn listen(passed: Option<InheritedSocket>, intake: &config::Intake) -> Result<Socket, SocketError> {
     let Some(passed) = passed else { return Socket::bind(&intake.socket, intake.mode).await };
     if let Some(path) = passed.path().filter(|path| *path != intake.socket) {
         warn!(
@@ -395,30 +411,30 @@ async fn listen(passed: Option<Passed>, intake: &config::Intake) -> Result<Socke
     Socket::adopt(passed)
 }
 
-/// A secret that others can read.
+/// Warns of a secret that other users can read.
 fn warn_of_secret(warning: &Problem) {
     let Problem { key, origin, reason, .. } = warning;
     warn!(key, origin, "{reason}");
 }
 
-/// A sink that is not configured any more keeps its cursor, and so all outcomes since.
+/// Warns of removed sinks. Their cursors remain, and keep all later outcomes from being pruned.
 async fn warn_of_unknown_sinks(store: &Store, sinks: &[config::Sink]) -> Result<(), Unavailable> {
     for (name, _) in store.cursors().await? {
         if !sinks.iter().any(|sink| sink.name == name) {
             warn!(
                 sink = name,
-                "a sink that is not configured any more has a cursor: outcomes are kept for it until \
-                 `pinwatch sinks forget` says that they need not be"
+                "this sink is no longer configured, but has a cursor: outcomes are kept for it until \
+                 `pinwatch sinks forget` removes it"
             );
         }
     }
     Ok(())
 }
 
-/// The name of a part that ended.
+/// The name of a task that ended.
 fn part(ended: Result<&'static str, JoinError>) -> &'static str {
     ended.unwrap_or_else(|failure| {
-        error!(%failure, "a part of the daemon broke off; this is a bug");
+        error!(%failure, "a task of the daemon failed; this is a bug");
         "daemon"
     })
 }

@@ -1,7 +1,7 @@
-//! What the service manager is told (sd_notify): ready, reloading, stopping, a line of status, the watchdog.
+//! Notifies the service manager (sd_notify): ready, reloading, stopping, a line of status, the watchdog.
 //!
-//! Promises that the watchdog is told only while the schedule and the writer answer; a full disk or a dead API
-//! is no reason to be restarted, a part that stands still is. Without a service manager it says nothing.
+//! Promises to feed the watchdog only while the schedule and the writer answer: a part that hangs is a reason to restart
+//! the daemon; a full disk or an API that is down is not. Does nothing without a service manager.
 
 use std::time::Duration;
 
@@ -16,48 +16,48 @@ use crate::schedule::Stats;
 use crate::sinks::Health;
 use crate::text::printable;
 
-/// How often the status is told, at least; the watchdog may want it more often.
+/// The longest time between two status lines. A watchdog may need it more often.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 
-/// How long the parts may take to answer where no watchdog says so.
+/// How long the parts may take to answer if no watchdog sets a limit.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often the parts are asked whether they get on; a watchdog may want it more often, but not without end.
+/// How often the parts are asked for a heartbeat, and the least time between two such questions if a watchdog needs more.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const ASK_APART: Duration = Duration::from_millis(10);
 
-/// The start goes on, and what it is at.
-pub fn starting(at: &str) {
-    tell(&[NotifyState::Status(at)]);
+/// Reports start-up progress.
+pub fn starting(step: &str) {
+    notify(&[NotifyState::Status(step)]);
 }
 
-/// Everything is open: PINs are taken and polled.
+/// Reports that everything is open, and PINs are accepted and polled.
 pub fn ready() {
-    tell(&[NotifyState::Ready, NotifyState::Status("ready")]);
+    notify(&[NotifyState::Ready, NotifyState::Status("ready")]);
 }
 
-/// The configuration is being read anew, until [`ready`].
+/// Reports that a reload has begun. [`ready`] ends it.
 pub fn reloading() {
-    // Without the time, systemd 253 and later would wait for the end of another reload.
+    // systemd 253 and later needs the time to match the reload with its own request.
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => debug!(%error, "the monotonic clock can't be read; the reload is not announced"),
     }
 }
 
-/// The stop has begun.
+/// Reports that the stop has begun.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping, NotifyState::Status("stopping: running polls end, sinks are flushed")]);
+    notify(&[NotifyState::Stopping, NotifyState::Status("stopping: running polls end, sinks are flushed")]);
 }
 
-/// How often the parts are to be asked, so that what is known of them is never as old as the watchdog is patient.
+/// How often to ask the parts, so that their last heartbeat is never older than the watchdog allows.
 pub fn ask_every() -> Duration {
     let watchdog = sd_notify::watchdog_enabled();
     watchdog.map_or(ASK_EVERY, |limit| ASK_EVERY.min(limit / 8)).max(ASK_APART)
 }
 
-/// Keeps the status current and the watchdog content, until the stop.
-pub async fn keep_told(pulse: Pulse, health: Health, cluster: Option<Cluster>, stop: CancellationToken) {
+/// Updates the status and feeds the watchdog, until the stop.
+pub async fn keep_notifying(pulse: Pulse, health: Health, cluster: Option<Cluster>, stop: CancellationToken) {
     let watchdog = sd_notify::watchdog_enabled();
     let every = watchdog.map_or(STATUS_EVERY, |limit| STATUS_EVERY.min(limit / 4)).max(ASK_APART);
     let patience = watchdog.map_or(PATIENCE, |limit| limit / 2);
@@ -69,18 +69,18 @@ pub async fn keep_told(pulse: Pulse, health: Health, cluster: Option<Cluster>, s
                 error!(
                     part,
                     seconds = patience.as_secs_f64(),
-                    "a part does not answer; the watchdog is not told until it does"
+                    "a part does not answer; the watchdog is not fed until it does"
                 );
             }
-            tell(&[NotifyState::Status("a part does not answer")]);
+            notify(&[NotifyState::Status("a part does not answer")]);
             continue;
         }
         if let Some(stats) = &beats.stats {
             let cluster = cluster.as_ref().map(|cluster| cluster.state.borrow().clone());
-            tell(&[NotifyState::Status(&status(stats, &health, cluster.as_ref()))]);
+            notify(&[NotifyState::Status(&status(stats, &health, cluster.as_ref()))]);
         }
         if watchdog.is_some() {
-            tell(&[NotifyState::Watchdog]);
+            notify(&[NotifyState::Watchdog]);
         }
         if std::mem::take(&mut silent) {
             info!("the schedule and the writer answer again");
@@ -100,7 +100,7 @@ fn status(stats: &Stats, health: &Health, cluster: Option<&State>) -> String {
         }
     }
     if let Some((reason, until)) = &stats.brake {
-        line.push_str(&format!("; all polling waits ({})", reason.as_str()));
+        line.push_str(&format!("; all polling is paused ({})", reason.as_str()));
         if let Some(until) = until {
             line.push_str(&format!(" until {until:.0}"));
         }
@@ -111,13 +111,13 @@ fn status(stats: &Stats, health: &Health, cluster: Option<&State>) -> String {
     for (name, _) in health.all().iter().filter(|(_, sink)| sink.trouble.is_some()) {
         line.push_str(&format!("; the sink {name} takes nothing"));
     }
-    // A line of its own would be a message of its own to the service manager.
+    // A newline would start another message to the service manager.
     printable(&line).into_owned()
 }
 
-fn tell(states: &[NotifyState]) {
+fn notify(states: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(states) {
-        debug!(%error, "the service manager can't be told");
+        debug!(%error, "can't notify the service manager");
     }
 }
 
@@ -127,7 +127,7 @@ mod tests {
     use crate::schedule::{Counts, Reason};
 
     #[test]
-    fn the_status_says_what_it_is_doing_and_what_stands_still() {
+    fn the_status_line_names_the_work_and_what_is_stopped() {
         let stats = Stats {
             in_flight: 12,
             due: 3,
@@ -143,18 +143,18 @@ mod tests {
         health.update("hook", |sink| sink.trouble = Some((jiff::Timestamp::UNIX_EPOCH, "503".into())));
         assert_eq!(
             status(&stats, &health, None),
-            "12 in flight, 2 being polled, 3 due; 99 polls; all polling waits (unauthorized) until \
+            "12 in flight, 2 being polled, 3 due; 99 polls; all polling is paused (unauthorized) until \
              2026-01-02T03:04:05Z; the sink hook takes nothing"
         );
         let stats = Stats { brake: None, ..stats };
         let mut state = State { held: (0..86).collect(), nodes: 3, ..State::default() };
-        let told = status(&stats, &Health::default(), Some(&state));
-        assert_eq!(told, "12 in flight, 2 being polled, 3 due; 99 polls; 86 of 256 slots, 3 nodes");
+        let line = status(&stats, &Health::default(), Some(&state));
+        assert_eq!(line, "12 in flight, 2 being polled, 3 due; 99 polls; 86 of 256 slots, 3 nodes");
         state.trouble = Some((tokio::time::Instant::now(), "cut off\nSTOPPING=1".into()));
-        let told = status(&stats, &Health::default(), Some(&state));
+        let line = status(&stats, &Health::default(), Some(&state));
         assert!(
-            told.ends_with("; without its lease nothing is polled or written: cut off\\nSTOPPING=1"),
-            "{told}"
+            line.ends_with("; without its lease nothing is polled or written: cut off\\nSTOPPING=1"),
+            "{line}"
         );
     }
 }

@@ -1,8 +1,7 @@
-//! A part of the daemon on a thread and a runtime of its own.
+//! Runs a part of the daemon on a thread and a runtime of its own.
 //!
-//! For what is busy without end: a shared runtime would wake the schedule for each answer of the API before it looks
-//! at the next, and both would wait behind what else its threads do. Promises that the part ends when its owner drops
-//! it, and that its panic is its owner's.
+//! The schedule is always busy: on a shared runtime it would wake once per API answer and wait behind other tasks. Promises
+//! that the part ends when its owner drops it, and that its panic reaches the owner.
 
 use std::future::Future;
 use std::io;
@@ -12,10 +11,10 @@ use tokio::runtime::Builder;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-/// Runs what `work` makes to its end. Dropped before that, it drops it too, at its next pause.
+/// Runs the future that `work` makes to its end. If this is dropped first, that future is dropped at its next await.
 ///
 /// # Errors
-/// The system has no thread, or no place to wait for connections, for it.
+/// The system has no thread or no event queue left for it.
 pub async fn on_own_thread<T, F>(work: impl FnOnce() -> F + Send + 'static) -> io::Result<T>
 where
     F: Future<Output = T>,
@@ -26,7 +25,7 @@ where
     let thread = spawn_blocking(move || {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let ended = runtime.block_on(dropped.run_until_cancelled(async { work().await }));
-        // To drop it would wait for a name that is being looked up.
+        // Dropping the runtime would wait for a running name lookup.
         runtime.shutdown_background();
         ended.ok_or_else(|| io::ErrorKind::Interrupted.into())
     });
@@ -61,7 +60,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_panic_of_a_part_is_its_owners() {
+    async fn the_panic_of_a_part_reaches_its_owner() {
         let mut parts = JoinSet::new();
         parts.spawn(on_own_thread(|| async { panic!("as a bug would") }));
         let ended: Result<io::Result<()>, _> = parts.join_next().await.unwrap();

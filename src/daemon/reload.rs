@@ -1,8 +1,8 @@
-//! SIGHUP: the configuration is read anew and put in force, whole or not at all.
+//! Reloads the configuration on SIGHUP, completely or not at all.
 //!
-//! Promises that a configuration which is refused changes nothing, and that the reason is told; that files are
-//! opened again in any case, since that is what logrotate asks for; and that keys which need a restart are
-//! named. Whatever can fail is done before anything that can't.
+//! Promises that a refused configuration changes nothing and the reason is logged, that files are reopened in any case
+//! (logrotate asks for that), and that keys which need a restart are named. Every step that can fail comes before those
+//! that can't.
 
 use std::sync::Arc;
 
@@ -10,25 +10,25 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::sink_set::CantChange;
+use super::sink_set::CantReplace;
 use super::{Daemon, notify, warn_of_secret, warn_of_unknown_sinks};
 use crate::config::{Config, ConfigError, Log, Setting, Sources};
-use crate::intake::Passed;
+use crate::intake::InheritedSocket;
 use crate::pin::PinId;
 use crate::poll::{Client, ClientError, Connection, Meaning};
 use crate::schedule;
 
-/// What the process gives the daemon beside its configuration.
+/// What the process passes to the daemon besides its configuration.
 pub struct Outside {
     /// The socket that systemd passed.
-    pub socket: Option<Passed>,
-    /// Where the configuration is read anew.
+    pub socket: Option<InheritedSocket>,
+    /// Where to read the configuration again.
     pub sources: Sources,
-    /// Puts another log level in force.
+    /// Changes the log level.
     pub set_log: SetLog,
 }
 
-/// Puts another log level in force, or says why not.
+/// Changes the log level, or says why it can't.
 pub type SetLog = Box<dyn Fn(&Log) -> Result<(), String> + Send + Sync>;
 
 /// Why a reload was refused.
@@ -39,12 +39,12 @@ enum Refused {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
-    Sinks(#[from] CantChange),
+    Sinks(#[from] CantReplace),
     #[error("log.level: {0}")]
     Log(String),
 }
 
-/// The client in force: a poll that has begun goes on with the one that it began with.
+/// The client that new polls use. A running poll keeps the client it began with.
 pub struct CurrentClient(watch::Sender<Client>);
 
 impl CurrentClient {
@@ -52,14 +52,14 @@ impl CurrentClient {
         Self(watch::Sender::new(client))
     }
 
-    /// Keeps the connections of whichever client is in force young, for ever.
+    /// Renews the connections of the current client regularly, until it is dropped.
     pub async fn renew_connections(self: Arc<Self>) {
         let mut current = self.0.subscribe();
         loop {
             let client = current.borrow_and_update().clone();
             tokio::select! {
                 () = client.renew_connections() => {}
-                // The sender is ours.
+                // Never an error: `self` holds the sender.
                 _ = current.changed() => {}
             }
         }
@@ -77,27 +77,27 @@ impl Daemon {
     /// Does what SIGHUP asks for.
     pub(super) async fn reload(&mut self) {
         notify::reloading();
-        match self.put_in_force().await {
+        match self.apply_new_configuration().await {
             Ok(()) => {}
             Err(refused) => {
-                // A configuration has a line for each of its problems, and so has the log.
+                // One log line per problem.
                 for reason in refused.to_string().lines() {
                     error!(
                         reason = reason.trim(),
-                        "the configuration was not reloaded; everything goes on as before. `pinwatch check-config` tells more"
+                        "the configuration was not reloaded, and nothing has changed. `pinwatch check-config` shows more"
                     );
                 }
             }
         }
         self.rotate.send_modify(|count| *count += 1);
-        info!("files are opened again");
+        info!("the files are reopened");
         notify::ready();
     }
 
-    async fn put_in_force(&mut self) -> Result<(), Refused> {
+    async fn apply_new_configuration(&mut self) -> Result<(), Refused> {
         let new = Config::explain(&self.outside.sources)?;
         let client = Client::new(&new.config.api)?;
-        // These can fail, and are undone then.
+        // These steps can fail, and are undone then.
         let prepared = self.sinks.prepare(&new.config.sinks).await?;
         if let Err(problem) = (self.outside.set_log)(&new.config.log) {
             self.sinks.undo(prepared).await;
@@ -105,8 +105,8 @@ impl Daemon {
         }
         let keys = changed(&self.current.settings, &new.settings);
         let new_key = !new.config.api.credentials.is_same(&self.current.config.api.credentials);
-        // These can't.
-        let mut changes = self.sinks.change_over(prepared);
+        // These steps can't fail.
+        let mut changes = self.sinks.commit(prepared);
         let api = &new.config.api;
         self.client.0.send_replace(client);
         let settings = schedule::Settings {
@@ -115,7 +115,8 @@ impl Daemon {
             concurrency: api.concurrency,
             renewed: new_key || keys.iter().any(|key| is_of_client(key)),
         };
-        // After the client, so that what counts as an answer of the new one is. If it has ended, the daemon is about to notice.
+        // After the client, so that no answer of the old client counts for the new one. If the schedule has ended, the daemon
+        // notices by itself.
         let _ = self.schedule.reconfigure(settings).await;
         self.deadline.send_replace(new.config.schedule.deadline);
 
@@ -124,17 +125,14 @@ impl Daemon {
             changes.push("the credentials".to_owned());
         }
         let changes = if changes.is_empty() { "nothing".to_owned() } else { changes.join(", ") };
-        info!(changes, "the configuration was read anew");
+        info!(changes, "the configuration was reloaded");
         let waiting = changed(&self.at_start, &new.settings);
         let waiting: Vec<_> = waiting.into_iter().filter(|key| needs_restart(key)).collect();
         if !waiting.is_empty() {
-            warn!(
-                keys = waiting.join(", "),
-                "these keys have other values now, which need a restart to be in force"
-            );
+            warn!(keys = waiting.join(", "), "these keys have changed, but take effect only after a restart");
         }
         if let Err(unavailable) = warn_of_unknown_sinks(&self.store, &new.config.sinks).await {
-            warn!(%unavailable, "cursors of sinks that are not configured any more could not be looked for");
+            warn!(%unavailable, "can't look for cursors of removed sinks");
         }
         new.warnings.iter().for_each(warn_of_secret);
         self.current = new;
@@ -154,12 +152,12 @@ fn changed(old: &[Setting], new: &[Setting]) -> Vec<String> {
     keys
 }
 
-/// Whether polls are other ones when a key has another value.
+/// Whether a change of this key makes a new client, whose answers may differ.
 fn is_of_client(key: &str) -> bool {
     key.starts_with("api.") && !matches!(key, "api.rate" | "api.concurrency")
 }
 
-/// Whether a key is read at the start alone.
+/// Whether a key is read only at the start.
 fn needs_restart(key: &str) -> bool {
     let sections = ["store.", "cluster.", "intake.", "http."];
     sections.iter().any(|section| key.starts_with(section)) || matches!(key, "shutdown_grace" | "log.format")
@@ -174,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_named_and_what_needs_a_restart_is_known() {
+    fn changed_keys_and_those_that_need_a_restart_are_named() {
         let old = [setting("api.rate", "0"), setting("store.url", "\"a\""), setting("log.level", "\"info\"")];
         let new = [setting("api.rate", "5"), setting("store.url", "\"b\""), setting("log.level", "\"info\"")];
         assert_eq!(changed(&old, &new), ["api.rate", "store.url"]);

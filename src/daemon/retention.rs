@@ -1,4 +1,4 @@
-//! Removes outcomes that every sink has and that are past `store.retention`.
+//! Removes outcomes that every sink has and that are older than `store.retention`.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::store::Writer;
 
-/// How often outcomes that are past `store.retention` are looked for.
+/// How often to look for such outcomes.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 /// Removes outcomes past their retention, until the stop.
@@ -18,7 +18,7 @@ pub async fn prune(writer: Writer, clock: Clock, retention: Duration, stop: Canc
             match writer.prune(before).await {
                 Ok(0) => break,
                 Ok(_) if !stop.is_cancelled() => {}
-                // The writer says what is wrong with the store; old outcomes can wait.
+                // The writer reports what is wrong with the store; old outcomes can wait.
                 Ok(_) | Err(_) => break,
             }
         }

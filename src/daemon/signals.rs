@@ -1,29 +1,29 @@
-//! The signals of this process, as words of the daemon.
+//! Turns the process's signals into requests to the daemon.
 //!
-//! Promises that from [`Signals::listen`] on no signal that the kernel or an administrator is likely to send ends the
-//! process out of order. SIGPIPE is ignored by Rust's own start.
+//! Promises that after [`Signals::listen`] no signal that the kernel or an administrator is likely to send kills the
+//! process in mid-work. Rust's own start-up code ignores SIGPIPE.
 
 use std::io;
 
 use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-/// What a signal asks for.
+/// A request made by a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM, from systemd; SIGINT, from Ctrl-C; SIGXCPU, from the kernel. With the signal's name.
     Stop(&'static str),
     /// SIGHUP, from logrotate or `systemctl reload`.
     Reload,
-    /// SIGUSR1, in test builds: the schedule is to stand still.
+    /// SIGUSR1, in test builds: makes the schedule hang.
     #[cfg(feature = "stall")]
     Stall,
 }
 
-/// Signals that would end the process and ask for nothing.
+/// Signals that would kill the process without a reason to.
 ///
-/// With a handler for SIGXFSZ, a write beyond RLIMIT_FSIZE fails with EFBIG instead, as on a full disk. SIGUSR1 and
-/// SIGUSR2 make other daemons reopen their logs or tell their state, so people send them.
+/// With a handler for SIGXFSZ, a write beyond RLIMIT_FSIZE fails with EFBIG, like a write to a full disk. People send
+/// SIGUSR1 and SIGUSR2 because they make other daemons reopen their logs or report their state.
 const IGNORED: &[Number] = &[
     Number::XFSZ,
     #[cfg(not(feature = "stall"))]
@@ -31,12 +31,12 @@ const IGNORED: &[Number] = &[
     Number::USR2,
 ];
 
-/// The signals that are listened to.
+/// The signal handlers.
 pub struct Signals {
     terminate: Stream,
     interrupt: Stream,
     hang_up: Stream,
-    /// The kernel repeats it every second, so it is not one that ends a stop at once.
+    /// The kernel repeats SIGXCPU every second, so it does not force an immediate end.
     cpu_time: Stream,
     #[cfg(feature = "stall")]
     user: Stream,
@@ -47,14 +47,14 @@ fn kind(number: Number) -> SignalKind {
 }
 
 impl Signals {
-    /// Starts to listen: from now on none of them ends the process by itself. A signal that comes before [`Self::next`]
-    /// is not lost. Must be called within a tokio runtime.
+    /// Installs the handlers. A signal that comes before [`Self::next`] is not lost. Must be called within a tokio
+    /// runtime.
     ///
     /// # Errors
     /// The system refuses a handler.
     pub fn listen() -> io::Result<Self> {
         for number in IGNORED {
-            // The handler stays when its stream is dropped, and does nothing then.
+            // The handler stays installed when its stream is dropped, and does nothing.
             drop(signal(kind(*number))?);
         }
         Ok(Self {
@@ -67,7 +67,7 @@ impl Signals {
         })
     }
 
-    /// The next one.
+    /// Waits for the next request.
     pub async fn next(&mut self) -> Signal {
         #[cfg(feature = "stall")]
         let stall = futures_util::FutureExt::map(self.user.recv(), |_| Signal::Stall);
@@ -88,7 +88,7 @@ impl Signals {
         }
     }
 
-    /// Waits for a signal to stop, and gives its name; the others can still be asked for.
+    /// Waits for a signal to stop and returns its name. Other signals stay pending.
     pub async fn stop(&mut self) -> &'static str {
         Self::first_stop(&mut self.terminate, &mut self.interrupt).await
     }

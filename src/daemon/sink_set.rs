@@ -1,7 +1,7 @@
-//! The sinks that run: started at first, exchanged by a reload, ended at last.
+//! Owns the running sinks: starts them, replaces them on a reload, and waits for their end.
 //!
-//! Promises that an exchange happens whole or not at all, that no cursor has two dispatchers, and that a sink which
-//! hangs is waited for, not broken off: what it is at may still come true. Knows no kind of sink.
+//! Promises that a reload replaces all sinks or none, that no cursor has two dispatchers, and that a sink which hangs is
+//! waited for and not cut off, because its delivery may still succeed. Does not know the kinds of sinks.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -16,60 +16,60 @@ use super::sink_start::{self, Outbox, SinkTask};
 use super::{DaemonError, Unavailable};
 use crate::config;
 use crate::fault::fault_point;
-use crate::sinks::Leave;
+use crate::sinks::Handover;
 use crate::store::Order;
 
-/// How long a sink that is to leave may take for what it is at.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a sink may take to finish its present batch before it hands over.
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// All that run, and what each is given.
+/// The running sinks, and what each of them needs.
 pub struct SinkSet {
     running: Vec<Running>,
-    /// Its cursor and its place are of no sink.
+    /// A template: its cursor and handover belong to no sink.
     common: Outbox,
 }
 
 struct Running {
     config: config::Sink,
-    leave: Leave,
+    handover: Handover,
     tasks: JoinSet<()>,
 }
 
-/// An exchange of which nothing is left that can fail.
+/// A prepared reload; committing it cannot fail.
 pub struct Prepared {
     opened: Vec<Opened>,
-    left: Vec<Left>,
-    /// Those of the opened ones that had no cursor before.
+    ended: Vec<Ended>,
+    /// The opened sinks that had no cursor before.
     added: Vec<String>,
 }
 
 struct Opened {
     config: config::Sink,
-    leave: Leave,
+    handover: Handover,
     cursor: i64,
     task: SinkTask,
 }
 
-/// A sink that has left, and its cursor then.
-struct Left {
+/// A sink that has ended for the reload, and its cursor.
+struct Ended {
     config: config::Sink,
     cursor: i64,
 }
 
-/// Why sinks were not exchanged; all is as it was.
+/// Why the sinks were not replaced. All of them continue as before.
 #[derive(Debug, Error)]
-pub enum CantChange {
+pub enum CantReplace {
     #[error(transparent)]
     Start(#[from] DaemonError),
     #[error(
-        "the sink {0:?} is to change or to go, but what it delivers now does not end within {seconds} s, so it goes \
-         on as it was: see what holds up its disk or its endpoint, then reload again",
-        seconds = LEAVE_PATIENCE.as_secs()
+        "the sink {0:?} can't be changed or removed: its present delivery did not end within {seconds} s. It continues \
+         as before. See what delays its disk or its endpoint, then reload again",
+        seconds = HANDOVER_PATIENCE.as_secs()
     )]
     Busy(String),
 }
 
-impl From<Unavailable> for CantChange {
+impl From<Unavailable> for CantReplace {
     fn from(unavailable: Unavailable) -> Self {
         Self::Start(unavailable.into())
     }
@@ -80,39 +80,38 @@ impl SinkSet {
         Self { running: Vec::new(), common }
     }
 
-    /// Starts the first sinks, each where its cursor is; one without a cursor gets one. On an error none runs, and
-    /// none has got a cursor.
+    /// Starts the sinks, each at its cursor; a sink without a cursor gets one. After an error none runs, and none has got a
+    /// cursor.
     pub async fn start(&mut self, sinks: &[config::Sink]) -> Result<(), DaemonError> {
         let known = self.common.store.cursors().await?;
         let prepared = self.open_all(sinks, &known, Vec::new()).await?;
-        self.change_over(prepared);
+        self.commit(prepared);
         Ok(())
     }
 
-    /// Has the sinks leave that are not among the wanted, and opens those of them that do not run. On an error all
-    /// is as it was. Dropped half-way, for a stop, it leaves each sink's outcomes for the next start.
-    pub async fn prepare(&mut self, wanted: &[config::Sink]) -> Result<Prepared, CantChange> {
+    /// Ends the running sinks that are not wanted, and opens the wanted ones that do not run. After an error everything is
+    /// as before. If it is dropped half-way, by a stop, each sink's outcomes stay for the next start.
+    pub async fn prepare(&mut self, wanted: &[config::Sink]) -> Result<Prepared, CantReplace> {
         let known = self.common.store.cursors().await?;
-        let left = self.have_leave(|sink| !wanted.iter().any(|wanted| wanted.is_same(sink))).await?;
-        Ok(self.open_all(wanted, &known, left).await?)
+        let ended = self.end_unwanted(|sink| !wanted.iter().any(|wanted| wanted.is_same(sink))).await?;
+        Ok(self.open_all(wanted, &known, ended).await?)
     }
 
-    /// Has what was prepared run; gives what changed, in words.
-    pub fn change_over(&mut self, prepared: Prepared) -> Vec<String> {
-        let Prepared { opened, left, added: _ } = prepared;
+    /// Commits a prepared reload; returns the changes in words.
+    pub fn commit(&mut self, prepared: Prepared) -> Vec<String> {
+        let Prepared { opened, ended, added: _ } = prepared;
         let mut changes = Vec::new();
-        for Opened { config, leave, cursor, task } in opened {
-            let was = left.iter().any(|old| old.config.name == config.name);
+        for Opened { config, handover, cursor, task } in opened {
+            let was = ended.iter().any(|old| old.config.name == config.name);
             changes.push(format!("sink {} {}", config.name, if was { "changed" } else { "added" }));
-            // Before anybody can ask: who has no health is taken for a sink that is not configured any more. The
-            // trouble was that of its predecessor.
+            // Before anybody can look: a sink without health counts as removed. The trouble was its predecessor's.
             self.common.health.update(&config.name, |health| {
                 health.cursor = health.cursor.max(cursor);
                 (health.trouble, health.closed) = (None, false);
             });
-            self.run(config, leave, task);
+            self.run(config, handover, task);
         }
-        for Left { config, cursor: _ } in left {
+        for Ended { config, cursor: _ } in ended {
             if !self.running.iter().any(|running| running.config.name == config.name) {
                 self.common.health.forget(&config.name);
                 changes.push(format!("sink {} removed", config.name));
@@ -121,28 +120,28 @@ impl SinkSet {
         changes
     }
 
-    /// Takes back the cursors that were given, and has go on what had left.
+    /// Undoes a prepared reload: removes new cursors, and restarts the sinks that had ended.
     pub async fn undo(&mut self, prepared: Prepared) {
-        let Prepared { opened, left, added } = prepared;
+        let Prepared { opened, ended, added } = prepared;
         drop(opened);
         for name in added {
             self.common.health.forget(&name);
-            // Should it stay, it is a sink that is not configured any more, which the next start tells of.
+            // If that fails, it remains as a removed sink, which the next start reports.
             let _ = self.common.writer.order(Order::Unregister { sink: name }).await;
         }
-        for old in left {
-            self.go_on(old);
+        for old in ended {
+            self.restart(old);
         }
     }
 
-    /// Opens the sinks that do not run, in place of those that left.
+    /// Opens the wanted sinks that do not run.
     async fn open_all(
         &mut self,
         wanted: &[config::Sink],
         known: &[(String, i64)],
-        left: Vec<Left>,
+        ended: Vec<Ended>,
     ) -> Result<Prepared, DaemonError> {
-        let mut prepared = Prepared { opened: Vec::new(), left, added: Vec::new() };
+        let mut prepared = Prepared { opened: Vec::new(), ended, added: Vec::new() };
         for sink in wanted {
             if self.running.iter().any(|running| running.config.name == sink.name) {
                 continue;
@@ -164,73 +163,77 @@ impl SinkSet {
 
     async fn open(&self, config: &config::Sink, is_new: bool) -> Result<Opened, DaemonError> {
         let from_oldest = config.from == config::From::Oldest;
-        // The writer answers after all that was handed in before: the cursor is where the last one ended.
+        // The writer works in order, so this cursor includes everything that the predecessor delivered.
         let cursor = self.common.writer.register(config.name.clone(), from_oldest).await?;
         fault_point!("sink-registered");
-        let leave = Leave::default();
-        let outbox = Outbox { cursor, is_new, leave: leave.clone(), ..self.common.clone() };
+        let handover = Handover::default();
+        let outbox = Outbox { cursor, is_new, handover: handover.clone(), ..self.common.clone() };
         let task = sink_start::open(config, outbox).await?;
-        Ok(Opened { config: config.clone(), leave, cursor, task })
+        Ok(Opened { config: config.clone(), handover, cursor, task })
     }
 
-    /// Has some sinks leave behind their present batch. If one of them does not in time, none does.
-    async fn have_leave(&mut self, goes: impl Fn(&config::Sink) -> bool) -> Result<Vec<Left>, CantChange> {
-        let give_up_at = Instant::now() + LEAVE_PATIENCE;
+    /// Ends some sinks after their present batch. If one of them takes too long, none is ended.
+    async fn end_unwanted(
+        &mut self,
+        goes: impl Fn(&config::Sink) -> bool,
+    ) -> Result<Vec<Ended>, CantReplace> {
+        let give_up_at = Instant::now() + HANDOVER_PATIENCE;
         for running in self.running.iter().filter(|running| goes(&running.config)) {
-            running.leave.ask();
+            running.handover.request();
         }
         let mut busy = None;
         for running in self.running.iter_mut().filter(|running| goes(&running.config)) {
             if timeout_at(give_up_at, join(&mut running.tasks)).await.is_ok() {
                 continue;
             }
-            if running.leave.take_back() {
+            if running.handover.withdraw() {
                 busy = busy.or_else(|| Some(running.config.name.clone()));
             } else {
-                // It has agreed to, and waits for nothing more.
+                // It has already agreed, and waits for nothing more.
                 join(&mut running.tasks).await;
             }
         }
-        let (left, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.running)
+        let (ended, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.running)
             .into_iter()
             .partition(|r| goes(&r.config) && r.tasks.is_empty());
         self.running = stay;
         let health = self.common.health.all();
         let cursor = |sink: &config::Sink| health.get(&sink.name).map_or(0, |health| health.cursor);
-        let left = left.into_iter().map(|r| Left { cursor: cursor(&r.config), config: r.config }).collect();
-        let Some(busy) = busy else { return Ok(left) };
-        for old in left {
-            self.go_on(old);
+        let ended =
+            ended.into_iter().map(|r| Ended { cursor: cursor(&r.config), config: r.config }).collect();
+        let Some(busy) = busy else { return Ok(ended) };
+        for old in ended {
+            self.restart(old);
         }
-        Err(CantChange::Busy(busy))
+        Err(CantReplace::Busy(busy))
     }
 
-    /// Has a sink go on that had left. That it can't be opened now is a trouble as any other: it is tried again.
-    fn go_on(&mut self, Left { config, cursor }: Left) {
-        let leave = Leave::default();
-        let outbox = Outbox { cursor, leave: leave.clone(), ..self.common.clone() };
+    /// Restarts a sink that had ended. If it can't be opened now, it keeps trying, as after any other trouble.
+    fn restart(&mut self, Ended { config, cursor }: Ended) {
+        let handover = Handover::default();
+        let outbox = Outbox { cursor, handover: handover.clone(), ..self.common.clone() };
         match sink_start::open_again(&config, outbox) {
             Ok(task) => {
-                info!(sink = config.name, "the sink goes on as it was");
+                info!(sink = config.name, "the sink continues as before");
                 self.common.health.update(&config.name, |health| {
                     health.cursor = cursor;
                     health.closed = false;
                 });
-                self.run(config, leave, task);
+                self.run(config, handover, task);
             }
             Err(error) => {
-                error!(sink = config.name, %error, "the sink can't go on as it was; its outcomes are kept for the next start");
+                error!(sink = config.name, %error, "the sink can't continue; its outcomes are kept for the next start");
             }
         }
     }
 
-    fn run(&mut self, config: config::Sink, leave: Leave, task: SinkTask) {
+    fn run(&mut self, config: config::Sink, handover: Handover, task: SinkTask) {
         let mut tasks = JoinSet::new();
         tasks.spawn(task);
-        self.running.push(Running { config, leave, tasks });
+        self.running.push(Running { config, handover, tasks });
     }
 
-    /// Waits until one breaks off. Others may end well: they are closed for good.
+    /// Waits until a sink fails by a bug. Sinks that are closed for good end without failure.
     pub async fn broke(&mut self) -> JoinError {
         poll_fn(|context| {
             for running in &mut self.running {
@@ -245,7 +248,7 @@ impl SinkSet {
         .await
     }
 
-    /// Waits until all have ended, after they were told to finish.
+    /// Waits until all sinks have ended, after `finish` was cancelled.
     pub async fn ended(&mut self) {
         for running in &mut self.running {
             join(&mut running.tasks).await;
@@ -256,7 +259,7 @@ impl SinkSet {
 async fn join(tasks: &mut JoinSet<()>) {
     while let Some(ended) = tasks.join_next().await {
         if let Err(failure) = ended {
-            error!(%failure, "a sink broke off; this is a bug. Its outcomes are kept");
+            error!(%failure, "a sink failed; this is a bug. Its outcomes are kept");
         }
     }
 }

@@ -45,7 +45,7 @@ impl Bench {
             health: health.clone(),
             rotate: rotations,
             finish: CancellationToken::new(),
-            leave: Leave::default(),
+            handover: Handover::default(),
         });
         Self { folder, sinks, writer, health, _rotate: rotate }
     }
@@ -105,23 +105,23 @@ async fn a_sink_that_hangs_goes_on_as_it_was_and_so_do_those_that_had_left() {
     let now = config::From::Now;
     bench.sinks.start(&[bench.file("idle", "idle", now)]).await.unwrap();
     // One that hangs in a write, and leaves when it is asked behind that.
-    let (slow, (go_on, hung)) = (Leave::default(), oneshot::channel::<()>());
+    let (slow, (go_on, hung)) = (Handover::default(), oneshot::channel::<()>());
     let place = slow.clone();
     let task = async move {
         let _ = hung.await;
-        place.asked().await;
-        assert!(place.leaves());
+        place.requested().await;
+        assert!(place.accept());
     };
     bench.writer.register("slow".into(), false).await.unwrap();
     bench.health.update("slow", |_| {});
     bench.sinks.run(bench.file("slow", "slow", now), slow.clone(), Box::pin(task));
 
     let moved = [bench.file("slow", "slow-2", now), bench.file("idle", "idle-2", now)];
-    let idle = bench.sinks.running[0].leave.clone();
+    let idle = bench.sinks.running[0].handover.clone();
     let refused = {
         let time_passes = async {
-            slow.asked().await;
-            while idle.is_asked() {
+            slow.requested().await;
+            while idle.is_requested() {
                 tokio::task::yield_now().await;
             }
             tokio::time::pause();
@@ -136,14 +136,14 @@ async fn a_sink_that_hangs_goes_on_as_it_was_and_so_do_those_that_had_left() {
         }
     };
     tokio::time::resume();
-    assert!(matches!(&refused, Err(CantChange::Busy(name)) if name == "slow"), "{refused:?}");
+    assert!(matches!(&refused, Err(CantReplace::Busy(name)) if name == "slow"), "{refused:?}");
     assert!(!bench.path("slow-2").exists() && !bench.path("idle-2").exists());
     bench.finish("P1").await;
     bench.wait_for_lines("idle", &["P1"]).await;
     go_on.send(()).expect("the one that hangs was broken off");
 
     let prepared = bench.sinks.prepare(&moved).await.unwrap();
-    assert_eq!(bench.sinks.change_over(prepared), ["sink slow changed", "sink idle changed"]);
+    assert_eq!(bench.sinks.commit(prepared), ["sink slow changed", "sink idle changed"]);
     bench.finish("P2").await;
     bench.wait_for_lines("slow-2", &["P1", "P2"]).await;
     bench.wait_for_lines("idle-2", &["P2"]).await;
@@ -160,7 +160,7 @@ async fn a_sink_that_left_and_cannot_be_opened_again_delivers_once_it_can() {
     std::fs::rename(&here, &away).unwrap();
     let wanted = [bench.file("one", "moved", now), bench.file("two", "missing/two", now)];
     let refused = bench.sinks.prepare(&wanted).await.map(|_| ());
-    assert!(matches!(refused, Err(CantChange::Start(_))), "{refused:?}");
+    assert!(matches!(refused, Err(CantReplace::Start(_))), "{refused:?}");
     bench.finish("P1").await;
     let in_trouble = async {
         while bench.health.all()["one"].trouble.is_none() {

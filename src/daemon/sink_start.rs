@@ -1,7 +1,6 @@
-//! How one sink is started: its kind and its configuration become a task.
+//! Makes the task of one sink from its configuration.
 //!
-//! Promises that nothing is delivered before the task runs, so that a sink which was opened can be dropped as if
-//! it had never been.
+//! Promises that nothing is delivered before the task runs, so that an opened sink can be dropped without a trace.
 
 use std::pin::Pin;
 
@@ -12,15 +11,15 @@ use super::DaemonError;
 use crate::clock::Clock;
 use crate::config::{self, SinkKind, Webhook};
 use crate::sinks::{
-    Dispatcher, Endpoint, FileSink, Health, Leave, Ordered, StdoutSink, Trouble, WebhookSink,
+    Dispatcher, Endpoint, FileSink, Handover, Health, Ordered, StdoutSink, Trouble, WebhookSink,
 };
 use crate::store::{Store, Writer};
 
-/// What every sink is given.
+/// What every sink needs.
 #[derive(Clone)]
 pub struct Outbox {
     pub cursor: i64,
-    /// Whether the cursor is a new one, so that nothing was delivered yet.
+    /// Whether the cursor is new, so that nothing was delivered yet.
     pub is_new: bool,
     pub store: Store,
     pub writer: Writer,
@@ -28,10 +27,10 @@ pub struct Outbox {
     pub health: Health,
     pub rotate: watch::Receiver<u64>,
     pub finish: CancellationToken,
-    pub leave: Leave,
+    pub handover: Handover,
 }
 
-/// A sink that delivers once this is polled.
+/// The task of a sink. It delivers nothing before it is polled.
 pub type SinkTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Opens a sink.
@@ -49,7 +48,7 @@ pub async fn open(config: &config::Sink, outbox: Outbox) -> Result<SinkTask, Dae
     }
 }
 
-/// A sink that ran before: its task opens it, as often as that takes.
+/// Restarts a sink that ran before. Its task opens it, and tries again until that succeeds.
 ///
 /// # Errors
 /// A webhook's client can't be made.
@@ -76,18 +75,18 @@ async fn open_ordered(
 }
 
 fn dispatcher<S: Ordered>(config: &config::Sink, sink: S, outbox: Outbox) -> Dispatcher<S> {
-    let Outbox { cursor, is_new: _, store, writer, clock, health, rotate, finish, leave } = outbox;
+    let Outbox { cursor, is_new: _, store, writer, clock, health, rotate, finish, handover } = outbox;
     let name = config.name.clone();
-    Dispatcher { name, sink, cursor, store, writer, clock, health, rotate, finish, leave }
+    Dispatcher { name, sink, cursor, store, writer, clock, health, rotate, finish, handover }
 }
 
-/// Never depends on the endpoint, which may be down.
+/// Does not contact the endpoint, which may be down.
 fn webhook_task(config: &config::Sink, webhook: &Webhook, outbox: Outbox) -> Result<SinkTask, DaemonError> {
     let name = config.name.clone();
     let endpoint = Endpoint::new(webhook).map_err(|error| DaemonError::Sink {
         name: name.clone(),
         trouble: Trouble::Closed(error.to_string()),
     })?;
-    let Outbox { cursor, is_new: _, store, writer, clock, health, rotate: _, finish, leave } = outbox;
-    Ok(Box::pin(WebhookSink { name, endpoint, cursor, store, writer, clock, health, finish, leave }.run()))
+    let Outbox { cursor, is_new: _, store, writer, clock, health, rotate: _, finish, handover } = outbox;
+    Ok(Box::pin(WebhookSink { name, endpoint, cursor, store, writer, clock, health, finish, handover }.run()))
 }

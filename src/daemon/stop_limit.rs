@@ -1,23 +1,23 @@
-//! How long a stop may take: each step has a limit, and all of them have one together.
+//! Limits the time of a stop: each step has a limit, and so have all steps together.
 //!
-//! Promises that a stop which is asked for ends before the service manager loses its patience, with the default
-//! `shutdown_grace` and the unit that comes with pinwatch. What is broken off is in the store, or is repeated.
+//! Promises that a stop ends before systemd kills the process, with the default `shutdown_grace` and pinwatch's own unit.
+//! Whatever is cut off is in the store, or is repeated after the next start.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-/// How long each step may take that ends something, at most.
+/// The limit of one step.
 const STEP: Duration = Duration::from_secs(10);
 
-/// How long all of them may take after `shutdown_grace`.
+/// The limit of all steps together, after `shutdown_grace`.
 const ALL_STEPS: Duration = Duration::from_secs(40);
 
-/// `TimeoutStopSec=` of `systemd/pinwatch.service`: who is not gone by then is killed.
+/// `TimeoutStopSec=` of `systemd/pinwatch.service`: systemd kills the process after that.
 const UNIT: Duration = Duration::from_secs(60);
 
-/// How long the process may take to go once the daemon has ended, and some more.
+/// Time for the process to exit after the daemon has ended, with some reserve.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// The limits of one stop.
@@ -32,22 +32,22 @@ impl StopLimit {
         Self { end: Instant::now() + grace + ALL_STEPS }
     }
 
-    /// Waits for a part's end, and names it if it is late.
+    /// Waits for a part to end, and logs its name if it is late.
     pub async fn step(self, name: &str, end: impl Future<Output = ()>) {
         self.longer_step(Duration::ZERO, name, end).await;
     }
 
-    /// The same for one that has so much more time.
+    /// The same, with `more` time than other steps.
     pub async fn longer_step(self, more: Duration, name: &str, end: impl Future<Output = ()>) {
         let limit = (more + STEP).min(self.end - Instant::now());
         if timeout(limit, end).await.is_err() {
-            warn!(part = name, seconds = limit.as_secs(), "did not end in time and is broken off");
+            warn!(part = name, seconds = limit.as_secs(), "did not end in time and is cut off");
         }
     }
 }
 
-/// What `TimeoutStopSec=` is to be for this `shutdown_grace`, if the unit's own value is too little.
-pub fn wanted_of_unit(grace: Duration) -> Option<Duration> {
+/// The `TimeoutStopSec=` that this `shutdown_grace` needs, if the unit's own value is too small.
+pub fn needed_unit_timeout(grace: Duration) -> Option<Duration> {
     let longest = grace + ALL_STEPS + MARGIN;
     (longest > UNIT).then_some(longest)
 }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_stop_of_which_every_step_hangs_has_an_end() {
+    async fn a_stop_ends_even_if_every_step_hangs() {
         let grace = Duration::from_secs(10);
         let (begun, limit) = (Instant::now(), StopLimit::new(grace));
         limit.longer_step(grace, "the first", std::future::pending()).await;
@@ -69,12 +69,12 @@ mod tests {
     }
 
     #[test]
-    fn the_unit_waits_for_a_stop_with_the_default_grace_and_a_longer_one_is_named() {
+    fn the_unit_allows_for_the_default_grace_and_a_longer_one_is_reported() {
         let unit = std::fs::read_to_string("systemd/pinwatch.service").unwrap();
         assert!(unit.lines().any(|line| line == format!("TimeoutStopSec={}s", UNIT.as_secs())));
         let config = std::fs::read_to_string("config/pinwatch.toml").unwrap();
         assert!(config.contains("\n#shutdown_grace = \"10s\"\n"), "another default");
-        assert_eq!(wanted_of_unit(Duration::from_secs(10)), None);
-        assert_eq!(wanted_of_unit(Duration::from_secs(30)), Some(Duration::from_secs(75)));
+        assert_eq!(needed_unit_timeout(Duration::from_secs(10)), None);
+        assert_eq!(needed_unit_timeout(Duration::from_secs(30)), Some(Duration::from_secs(75)));
     }
 }

@@ -109,7 +109,7 @@ impl Http {
         match self.tasks.join_next().await {
             None => std::future::pending().await,
             Some(Ok(())) => {}
-            Some(Err(failure)) => error!(%failure, "the HTTP server broke off; this is a bug"),
+            Some(Err(failure)) => error!(%failure, "the HTTP server failed; this is a bug"),
         }
     }
 

@@ -114,7 +114,7 @@ async fn connection(
 
 fn log_if_broken(ended: Result<(), JoinError>) {
     if let Err(failure) = ended {
-        error!(%failure, "an HTTP connection broke off; this is a bug. Only its client is affected");
+        error!(%failure, "an HTTP connection failed; this is a bug. Only its client is affected");
     }
 }
 

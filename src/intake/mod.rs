@@ -27,7 +27,7 @@ use tracing::error;
 
 pub use lines::MAX_LINE;
 pub use request::{Code, Request, parse};
-pub use socket::{Passed, Socket, SocketError, SocketTrouble};
+pub use socket::{InheritedSocket, Socket, SocketError, SocketTrouble};
 
 use crate::accepting::Accepting;
 use crate::clock::Clock;

@@ -70,9 +70,9 @@ struct SocketFile {
 
 /// A socket that systemd listened at before us, and will after us.
 #[derive(Debug)]
-pub struct Passed(StdListener);
+pub struct InheritedSocket(StdListener);
 
-impl Passed {
+impl InheritedSocket {
     /// Takes it from the environment, if there is one. To be called before there are threads: it takes the
     /// variables out of the environment.
     ///
@@ -98,13 +98,13 @@ impl Passed {
 
 impl Socket {
     /// Uses a socket that was passed, as it is. Must be called within a tokio runtime.
-    pub fn adopt(passed: Passed) -> Result<Self, SocketError> {
+    pub fn adopt(passed: InheritedSocket) -> Result<Self, SocketError> {
         // What is not at its path here may be there for others, with another root.
         let file = passed.path().and_then(|path| {
             let id = FileId::at(&path).ok().flatten()?;
             Some(SocketFile { path, id, made_with: None })
         });
-        let Passed(listener) = passed;
+        let InheritedSocket(listener) = passed;
         let adopted = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
         let listener = adopted.map_err(|error| SocketError::Passed(error.to_string()))?;
         Ok(Self::new(listener, file))
@@ -389,7 +389,7 @@ mod tests {
     async fn a_socket_that_was_passed_is_used_and_its_file_stays_and_is_never_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("passed.sock");
-        let passed = Passed(StdListener::bind(&path).unwrap());
+        let passed = InheritedSocket(StdListener::bind(&path).unwrap());
         assert_eq!(passed.path().as_deref(), Some(path.as_path()));
         let mut socket = Socket::adopt(passed).unwrap();
         let client = UnixStream::connect(&path).unwrap();

@@ -1,4 +1,6 @@
-//! The dispatcher of an ordered sink: reads ahead in the outbox, delivers, moves the cursor.
+//! The dispatcher of an ordered sink: reads ahead in the outbox, delivers, and moves the cursor.
+//!
+//! Promises that the cursor never passes an outcome that is not delivered. Does not know what a sink writes to.
 
 use std::time::Duration;
 
@@ -6,23 +8,23 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Health, Leave, Ordered, Trouble};
+use super::{Handover, Health, Ordered, Trouble};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::fault::fault_point;
 use crate::store::{Outcome, Progress, Store, Writer};
 
-/// Outcomes that are read ahead.
+/// Outcomes to read ahead.
 const BATCH: u32 = 512;
 
-/// Between one try and the next while a sink is in trouble.
+/// The pauses between attempts while a sink is in trouble.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(5);
 
-/// Between one look and the next at whether an idle sink could still deliver.
+/// The pause between checks whether an idle sink could still deliver.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Asks sinks to open their files again: its changes are the asking (SIGHUP).
+/// Each change asks the sinks to reopen their files (SIGHUP).
 pub type Rotate = watch::Receiver<u64>;
 
 /// One sink and its cursor.
@@ -36,14 +38,14 @@ pub struct Dispatcher<S> {
     pub clock: Clock,
     pub health: Health,
     pub rotate: Rotate,
-    /// When it is cancelled the dispatcher delivers what is there, if it can, and ends.
+    /// Cancelled at a stop: the dispatcher delivers what the outbox has, if it can, and ends.
     pub finish: CancellationToken,
-    /// When it is asked to leave, the dispatcher ends behind its present batch.
-    pub leave: Leave,
+    /// Requested by a reload: the dispatcher ends after its present batch.
+    pub handover: Handover,
 }
 
 impl<S: Ordered> Dispatcher<S> {
-    /// Opens the sink, which may tell that it is further than the cursor.
+    /// Opens the sink, and moves the cursor if the sink already has more outcomes.
     ///
     /// # Errors
     /// The sink can't be written, or the store can't be read.
@@ -58,20 +60,20 @@ impl<S: Ordered> Dispatcher<S> {
         Ok(())
     }
 
-    /// Opens the sink, as often as that takes, then [runs](Self::run).
+    /// Opens the sink, with retries, then [runs](Self::run).
     pub async fn open_and_run(mut self) {
         if self.recover(Trouble::Rotated).await.is_continue() {
             self.run().await;
         }
     }
 
-    /// Delivers until `finish`, or until it leaves or the sink is closed for good.
+    /// Delivers until `finish`, a handover, or the sink is closed for good.
     pub async fn run(mut self) {
         let mut newest = self.writer.newest();
         let mut orders = self.writer.orders();
-        // What was ordered before the start is still to be done.
+        // Replays that were requested before the start are still due.
         orders.mark_changed();
-        while !self.leave.leaves() {
+        while !self.handover.accept() {
             match self.step(&mut orders).await {
                 Ok(true) => continue,
                 Ok(false) => {}
@@ -103,36 +105,36 @@ impl<S: Ordered> Dispatcher<S> {
                     }
                 }
                 () = self.finish.cancelled() => {}
-                () = self.leave.asked() => {}
+                () = self.handover.requested() => {}
             }
         }
     }
 
-    /// Delivers a batch of what was ordered and one of what comes next, so that neither waits for the other's
-    /// end; false if there is nothing of either.
+    /// Delivers one batch of replays and one of new outcomes, so that neither waits for all of the other. Returns false if there
+    /// is neither.
     async fn step(&mut self, orders: &mut watch::Receiver<u64>) -> Result<bool, Trouble> {
         let replayed = self.replay(orders).await?;
         Ok(self.deliver_batch().await? || replayed)
     }
 
-    /// Delivers what comes next; false if there is nothing.
+    /// Delivers the next batch of new outcomes; returns false if there is none.
     async fn deliver_batch(&mut self) -> Result<bool, Trouble> {
         if self.rotate.has_changed().unwrap_or(false) {
             self.rotate.mark_unchanged();
             self.sink.adopt();
             return Err(Trouble::Rotated);
         }
-        // Before the read, which sees at least all that was durable then.
+        // Read before the outbox, so that the outbox has at least these outcomes.
         let newest = *self.writer.newest().borrow();
         let outcomes = self.store.outcomes_after(self.cursor, BATCH).await?;
         let seqs: Vec<i64> = outcomes.iter().map(|outcome| outcome.seq).collect();
         if outcomes.is_empty() {
-            // Retention removed what is between, as it may for a sink that was not there then.
+            // Retention removed the outcomes between, as it may before a sink is configured.
             if newest > self.cursor {
                 self.advance(newest).await;
             }
-            // What stopped it, if anything did, stops it no more: nothing is left that it does not take.
-            self.well();
+            // Nothing is left that the sink refuses, so any trouble is over.
+            self.report_recovery();
             return Ok(false);
         }
         let (count, result) = self.sink.deliver(outcomes).await;
@@ -141,29 +143,29 @@ impl<S: Ordered> Dispatcher<S> {
             self.advance(*seq).await;
         }
         result.map(|()| {
-            self.well();
+            self.report_recovery();
             true
         })
     }
 
-    /// Delivers a batch of what somebody ordered, if anything was; false if there is nothing. At a stop it is
-    /// left for the next start: however much it is, the stop does not wait for it, nor break it off half-way.
+    /// Delivers one batch of requested replays; returns false if there is none. During a stop, replays are left for the next
+    /// start: a stop neither waits for them nor cuts them off.
     async fn replay(&mut self, orders: &mut watch::Receiver<u64>) -> Result<bool, Trouble> {
         if self.finish.is_cancelled() || !orders.has_changed().unwrap_or(false) {
             return Ok(false);
         }
-        // Before the look, or an order that is carried out during it would be slept over.
+        // Before the query, or a request that arrives during it would be missed.
         orders.mark_unchanged();
         let done = self.replay_batch().await;
         if done != Ok(false) {
-            // Behind this batch there may be more; after trouble there is.
+            // There may be another batch; after trouble there is.
             orders.mark_changed();
         }
         done
     }
 
-    /// The cursor is durable before anything is delivered again: after a crash the sink's last line may be one of
-    /// these, and then tells nothing. So what a crash interrupts here is delivered once more, under the same `id`.
+    /// Makes the cursor durable before the replay: after a crash the sink's last line may be a replayed one, which says nothing
+    /// about the cursor. A replay that a crash interrupts is delivered once more, with the same `id`.
     async fn replay_batch(&mut self) -> Result<bool, Trouble> {
         let ordered = self.store.failed(&self.name, false, 0, BATCH).await?;
         if ordered.is_empty() {
@@ -177,10 +179,10 @@ impl<S: Ordered> Dispatcher<S> {
         let now = self.clock.wall();
         self.health.update(&self.name, |health| health.delivered(&delivered, now));
         self.writer.advance(Progress { sink: self.name.clone(), delivered, ..Progress::default() }).await;
-        // Before the next look, or the same would be found again.
+        // Durable before the next query, or it would find the same ones again.
         self.writer.flush().await?;
         result?;
-        self.well();
+        self.report_recovery();
         Ok(true)
     }
 
@@ -192,8 +194,8 @@ impl<S: Ordered> Dispatcher<S> {
         self.health.update(&self.name, |health| health.advance(seq, now));
     }
 
-    /// Waits until the sink can be opened again; breaks if the daemon stops or the sink leaves first, or if it
-    /// never will.
+    /// Waits until the sink can be opened again. Breaks if the daemon stops or the sink hands over first, or if it is closed for
+    /// good.
     async fn recover(&mut self, trouble: Trouble) -> std::ops::ControlFlow<()> {
         use std::ops::ControlFlow::{Break, Continue};
         let backoff = Backoff::new(FIRST_RETRY, 2.0, MAX_RETRY, 0.2);
@@ -201,19 +203,19 @@ impl<S: Ordered> Dispatcher<S> {
         let mut trouble = trouble;
         for attempt in 0.. {
             if trouble != Trouble::Rotated {
-                self.ill(&trouble);
+                self.report_trouble(&trouble);
                 tokio::select! {
                     () = tokio::time::sleep(backoff.jittered(backoff.nth(attempt), &mut random)) => {}
                     _ = self.rotate.changed() => self.sink.adopt(),
                     () = self.finish.cancelled() => return Break(()),
-                    () = self.leave.asked() => {}
+                    () = self.handover.requested() => {}
                 }
-                if self.leave.leaves() {
+                if self.handover.accept() {
                     return Break(());
                 }
             }
             fault_point!("trouble-noticed");
-            // A new file tells nothing about the old one's lines, so the cursor is durable before it is begun.
+            // A new file says nothing about the lines in the old one, so the cursor must be durable before the file is begun.
             let opened = match self.writer.flush().await {
                 Ok(()) => {
                     fault_point!("cursor-durable-and-file-not-reopened");
@@ -236,8 +238,8 @@ impl<S: Ordered> Dispatcher<S> {
         Break(())
     }
 
-    /// Notes what stops the sink, and says so once.
-    fn ill(&self, trouble: &Trouble) {
+    /// Records what stops the sink, and logs it once.
+    fn report_trouble(&self, trouble: &Trouble) {
         let (name, now) = (self.name.as_str(), self.clock.wall());
         self.health.update(name, |health| {
             if health.trouble.is_none() {
@@ -248,7 +250,7 @@ impl<S: Ordered> Dispatcher<S> {
         });
     }
 
-    fn well(&self) {
+    fn report_recovery(&self) {
         let name = self.name.as_str();
         self.health.update(name, |health| {
             if health.trouble.take().is_some() {
@@ -269,7 +271,7 @@ impl<S: Ordered> Dispatcher<S> {
 
 /// Waits for an outcome after `cursor`.
 async fn newer_than(newest: &mut watch::Receiver<i64>, cursor: i64) {
-    // The sender is the writer's task, which outlives the sinks.
+    // Never an error: the sender is the writer's task, which outlives the sinks.
     let _ = newest.wait_for(|newest| *newest > cursor).await;
 }
 

@@ -87,7 +87,7 @@ impl Outbox {
 
     /// Runs the sink until `finish`.
     fn run(&self, cursor: i64, sink: Script, finish: CancellationToken) -> JoinHandle<()> {
-        tokio::spawn(self.dispatcher(cursor, sink, finish, Leave::default()).run())
+        tokio::spawn(self.dispatcher(cursor, sink, finish, Handover::default()).run())
     }
 
     fn dispatcher(
@@ -95,12 +95,12 @@ impl Outbox {
         cursor: i64,
         sink: Script,
         finish: CancellationToken,
-        leave: Leave,
+        handover: Handover,
     ) -> Dispatcher<Script> {
         let (name, clock) = (SINK.into(), Clock::system());
         let (store, writer) = (self.store.clone(), self.writer.clone());
         let (health, rotate) = (self.health.clone(), self.rotate.subscribe());
-        Dispatcher { name, sink, cursor, store, writer, clock, health, rotate, finish, leave }
+        Dispatcher { name, sink, cursor, store, writer, clock, health, rotate, finish, handover }
     }
 
     /// Runs the sink until no replay is left, then to its end.
@@ -164,13 +164,13 @@ async fn a_sink_leaves_behind_its_present_batch_and_goes_on_if_that_is_taken_bac
     let outbox = Outbox::with(many).await;
     let gate = Arc::new(Semaphore::new(0));
     let script = Script { gate: Some(gate.clone()), ..Script::default() };
-    let leave = Leave::default();
-    let running = outbox.dispatcher(0, script.clone(), CancellationToken::new(), leave.clone()).run();
+    let handover = Handover::default();
+    let running = outbox.dispatcher(0, script.clone(), CancellationToken::new(), handover.clone()).run();
     let running = tokio::spawn(running);
     let delivered = || script.delivered.lock().unwrap().len();
     script.stop.cancelled().await;
-    leave.ask();
-    assert!(leave.take_back());
+    handover.request();
+    assert!(handover.withdraw());
     gate.add_permits(2);
     let two = async {
         while delivered() < 2 * BATCH as usize {
@@ -178,11 +178,11 @@ async fn a_sink_leaves_behind_its_present_batch_and_goes_on_if_that_is_taken_bac
         }
     };
     timeout(Duration::from_secs(20), two).await.expect("it left, though that was taken back");
-    leave.ask();
+    handover.request();
     gate.add_permits(1);
-    timeout(Duration::from_secs(20), running).await.expect("it does not leave").unwrap();
+    timeout(Duration::from_secs(20), running).await.expect("it does not end").unwrap();
     assert!(delivered() <= many && outbox.health.all()[SINK].cursor == delivered() as i64);
-    assert!(!leave.take_back());
+    assert!(!handover.withdraw());
 }
 
 #[tokio::test]
@@ -199,7 +199,7 @@ async fn a_sink_is_told_of_a_reload_whether_it_is_idle_busy_or_in_trouble() {
     let finish = CancellationToken::new();
     // At a batch.
     let script = Script::default();
-    let dispatcher = outbox.dispatcher(0, script.clone(), finish.clone(), Leave::default());
+    let dispatcher = outbox.dispatcher(0, script.clone(), finish.clone(), Handover::default());
     outbox.rotate.send_modify(|count| *count += 1);
     let running = tokio::spawn(dispatcher.run());
     adopted(&script, 1).await;

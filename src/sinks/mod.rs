@@ -1,13 +1,13 @@
-//! Delivery of outcomes: one dispatcher a sink, each with a durable cursor of its own.
+//! Delivers outcomes: one dispatcher per sink, each with its own durable cursor.
 //!
-//! Promises that every sink gets every outcome, in order for stdout and files, whatever was killed, full or
-//! down; and that no sink waits for another. The cursor moves only on an explicit "delivered". Knows the
-//! store's outbox; knows nothing of polls.
+//! Promises that every sink gets every outcome, in order for stdout and files, whatever was killed, full or down, and that
+//! no sink waits for another. The cursor moves only after an explicit "delivered". Knows the store's outbox, and nothing
+//! about polls.
 
+mod delivery_history;
 mod dispatch;
 mod file;
-mod leave;
-mod passed;
+mod handover;
 mod stdout;
 #[cfg(test)]
 mod testing;
@@ -18,52 +18,51 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
+use delivery_history::DeliveryHistory;
 pub use dispatch::{Dispatcher, Rotate};
 pub use file::{FileSink, Unsafe};
-pub use leave::Leave;
-use passed::Passed;
+pub use handover::Handover;
 pub use stdout::StdoutSink;
 pub use webhook::{Endpoint, SetupError, WebhookSink};
 
 use crate::store::{Outcome, Store, Unavailable};
 
-/// A sink that takes outcomes one after the other.
+/// A sink that takes outcomes one after the other, in order.
 pub trait Ordered: Send + Sync + 'static {
-    /// Makes ready to deliver what comes after `cursor`. Gives the `seq` up to which it has all outcomes, where it can
-    /// tell by what the store knows: after a crash that may be further than the cursor.
+    /// Prepares to deliver the outcomes after `cursor`. Returns the `seq` up to which the sink already has all outcomes, if
+    /// it can tell: after a crash that may be beyond the cursor.
     fn open(
         &mut self,
         store: &Store,
         cursor: i64,
     ) -> impl Future<Output = Result<Option<i64>, Trouble>> + Send;
 
-    /// Delivers outcomes in their order. Gives how many it has for good, and what stopped it, if it did not
-    /// take all.
+    /// Delivers outcomes in their order. Returns how many are durably delivered, and what stopped it if not all are.
     fn deliver(
         &mut self,
         outcomes: Vec<Outcome>,
     ) -> impl Future<Output = (usize, Result<(), Trouble>)> + Send;
 
-    /// Looks whether it could still deliver; asked every few seconds while there is nothing to deliver.
+    /// Checks whether it could still deliver. Called every few seconds while there is nothing to deliver.
     fn check(&mut self) -> impl Future<Output = Result<(), Trouble>> + Send {
         async { Ok(()) }
     }
 
-    /// Whatever it delivers to now is meant, even if it is not what it opened: somebody has asked for a reload. Holds for
-    /// the next `open`.
+    /// Accepts whatever is at its path at the next `open`, even if that is not what it opened before: an administrator asked
+    /// for a reload.
     fn adopt(&mut self) {}
 }
 
 /// Why a sink takes no outcomes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
-    /// It may do so later.
+    /// It may take them later.
     #[error("{0}")]
     Later(String),
-    /// Its file is another one now: it is to be opened again, once the cursor is durable.
+    /// Another file is at its path: it must open that one, once the cursor is durable.
     #[error("the file was rotated")]
     Rotated,
-    /// It never will, in this process.
+    /// It takes none for as long as this process runs.
     #[error("{0}")]
     Closed(String),
 }
@@ -74,65 +73,65 @@ impl From<Unavailable> for Trouble {
     }
 }
 
-/// How the sinks are, for `stats`, health and metrics. Cheap to clone.
+/// The state of all sinks, for `stats`, health and metrics. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Health(Arc<Mutex<BTreeMap<String, SinkHealth>>>);
 
-/// How one sink is.
+/// The state of one sink.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SinkHealth {
-    /// Every outcome up to here is delivered, or known to have failed.
+    /// Every outcome up to this `seq` is delivered, or recorded as failed.
     pub cursor: i64,
-    /// What stops it, and since when.
+    /// Since when it is stopped, and by what.
     pub trouble: Option<(Timestamp, String)>,
-    /// It takes nothing more in this process.
+    /// Whether it is closed until the next start.
     pub closed: bool,
-    passed: Passed,
+    history: DeliveryHistory,
 }
 
 impl SinkHealth {
-    /// One of which nothing but the cursor is known.
+    /// A sink of which only the cursor is known.
     pub fn at(cursor: i64) -> Self {
         Self { cursor, ..Self::default() }
     }
 
-    /// The cursor is at `seq` now.
+    /// Moves the cursor to `seq`.
     pub fn advance(&mut self, seq: i64, at: Timestamp) {
         if seq > self.cursor {
-            self.passed.step(self.cursor, seq, at);
+            self.history.record(self.cursor, seq, at);
         }
         self.cursor = seq;
     }
 
-    /// Outcomes that the cursor had passed before are delivered now.
+    /// Records the delivery of outcomes that the cursor had passed before.
     pub fn delivered(&mut self, seqs: &[i64], at: Timestamp) {
-        seqs.iter().for_each(|seq| self.passed.step(seq - 1, *seq, at));
+        seqs.iter().for_each(|seq| self.history.record(seq - 1, *seq, at));
     }
 
-    /// Since when it has an outcome, if that is remembered.
+    /// When it got an outcome, if that is remembered.
     pub fn has_since(&self, seq: i64) -> Option<Timestamp> {
-        self.passed.since(seq)
+        self.history.since(seq)
     }
 }
 
 impl Health {
-    /// How each sink is, by name.
+    /// The state of each sink, by name.
     pub fn all(&self) -> BTreeMap<String, SinkHealth> {
         self.lock().clone()
     }
 
-    /// Changes what is known of one sink.
+    /// Changes the state of one sink.
     pub fn update(&self, sink: &str, change: impl FnOnce(&mut SinkHealth)) {
         change(self.lock().entry(sink.to_owned()).or_default());
     }
 
-    /// Forgets a sink that is not configured any more.
+    /// Forgets a sink that is no longer configured.
     pub fn forget(&self, sink: &str) {
         self.lock().remove(sink);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, SinkHealth>> {
-        // Each update is whole in itself, so a panic elsewhere leaves nothing half-done.
+        // Each update is complete in itself, so a panic elsewhere leaves nothing half-done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

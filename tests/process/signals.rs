@@ -121,7 +121,7 @@ fn a_reload_that_is_asked_for_during_the_start_follows_the_start() {
     });
     let daemon = place.start_by(command);
     configuring.join().unwrap();
-    until_true("the reload", || daemon.place.stderr().contains("the configuration was read anew"));
+    until_true("the reload", || daemon.place.stderr().contains("the configuration was reloaded"));
     daemon.terminate();
 }
 

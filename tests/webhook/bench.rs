@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use pinwatch::clock::Clock;
 use pinwatch::config::{Webhook, WebhookFormat};
 use pinwatch::outcome::{Ending, Verdict};
-use pinwatch::sinks::{Endpoint, Health, Leave, WebhookSink};
+use pinwatch::sinks::{Endpoint, Health, Handover, WebhookSink};
 use pinwatch::store::{self, Committed, Failed, NewPin, Store, Writer};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -65,7 +65,7 @@ impl Folder {
             clock: Clock::system(),
             health: health.clone(),
             finish: finish.clone(),
-            leave: Leave::default(),
+            handover: Handover::default(),
         };
         let sink = tokio::spawn(sink.run());
         Bench { store, writer, health, finish, sink, writing }

@@ -40,7 +40,7 @@ use self::parcel::Now;
 use self::response::Answer;
 use self::state::{State, Ticket};
 use self::told::Told;
-use super::{Health, Leave};
+use super::{Handover, Health};
 use crate::clock::Clock;
 use crate::store::{Store, Unavailable, Writer};
 
@@ -66,14 +66,14 @@ pub struct WebhookSink {
     /// When it is cancelled nothing more is started, the deliveries that run end, and so does the sink.
     pub finish: CancellationToken,
     /// When it is asked to leave, the same, but deliveries that take long are broken off.
-    pub leave: Leave,
+    pub handover: Handover,
 }
 
 impl WebhookSink {
     /// Delivers until `finish`, or until it leaves. Dropped earlier, it breaks off its deliveries; what they carried is sent again
     /// after the next start.
     pub async fn run(self) {
-        let Self { name, endpoint, cursor, store, writer, clock, health, finish, leave } = self;
+        let Self { name, endpoint, cursor, store, writer, clock, health, finish, handover } = self;
         let task = Task {
             state: State::new(name.clone(), endpoint.rules, cursor, fastrand::u64(..)),
             told: Told::new(name.clone(), health),
@@ -89,7 +89,7 @@ impl WebhookSink {
             writer,
             clock,
         };
-        task.run(finish, leave).await;
+        task.run(finish, handover).await;
     }
 }
 
@@ -112,11 +112,11 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, finish: CancellationToken, leave: Leave) {
+    async fn run(mut self, finish: CancellationToken, handover: Handover) {
         loop {
-            self.work(&finish, &leave).await;
+            self.work(&finish, &handover).await;
             self.end_deliveries(&finish).await;
-            if finish.is_cancelled() || leave.leaves() {
+            if finish.is_cancelled() || handover.accept() {
                 break;
             }
             // That it was asked was taken back.
@@ -125,8 +125,8 @@ impl Task {
     }
 
     /// Delivers until it is to end.
-    async fn work(&mut self, finish: &CancellationToken, leave: &Leave) {
-        while !finish.is_cancelled() && !leave.is_asked() {
+    async fn work(&mut self, finish: &CancellationToken, handover: &Handover) {
+        while !finish.is_cancelled() && !handover.is_requested() {
             if self.orders.has_changed().unwrap_or(false) {
                 self.orders.mark_unchanged();
                 self.state.forget_failed();
@@ -136,7 +136,7 @@ impl Task {
             self.renew_connections().await;
             self.start();
             self.tell().await;
-            self.wait(finish, leave).await;
+            self.wait(finish, handover).await;
         }
     }
 
@@ -156,7 +156,7 @@ impl Task {
     }
 
     /// Waits until there may be something to do, and takes in what ended.
-    async fn wait(&mut self, finish: &CancellationToken, leave: &Leave) {
+    async fn wait(&mut self, finish: &CancellationToken, handover: &Handover) {
         let wants = self.state.wants_outcomes().filter(|_| self.read_again_at.is_none());
         let after = wants.map_or(i64::MAX, |(after, _)| after);
         let wake_at = self.state.wake_at().map(|moment| self.clock.instant(moment));
@@ -174,7 +174,7 @@ impl Task {
             Ok(()) = self.orders.changed() => self.orders.mark_changed(),
             () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
             () = finish.cancelled() => {}
-            () = leave.asked() => {}
+            () = handover.requested() => {}
         }
     }
 
@@ -195,7 +195,7 @@ impl Task {
                 warn!(sink = self.name, %error, "the connections can't be replaced, so the old ones are used");
             }
             Err(failure) => {
-                error!(sink = self.name, %failure, "replacing the connections broke off; this is a bug");
+                error!(sink = self.name, %failure, "replacing the connections failed; this is a bug");
             }
         }
     }
@@ -292,8 +292,8 @@ impl Deliveries {
 
     fn settle(&mut self, ended: Result<(Id, (Answer, Option<Rest>)), JoinError>) -> Option<(Ticket, Answer)> {
         let (id, (answer, rest)) = ended.unwrap_or_else(|failure| {
-            error!(%failure, "a delivery broke off; this is a bug. It is tried again");
-            (failure.id(), (Answer::none("the delivery broke off; this is a bug"), None))
+            error!(%failure, "a delivery failed; this is a bug. It is tried again");
+            (failure.id(), (Answer::none("the delivery failed; this is a bug"), None))
         });
         while self.rests.try_join_next().is_some() {}
         // Beyond that their connections are closed.

@@ -1,7 +1,7 @@
-//! The store, and where nodes share it, this one's place among them: from before the first lease to after the last.
+//! Opens the store, and joins and leaves the cluster if nodes share the store.
 //!
-//! Promises that a lease is kept from the registration until everything is written, whatever the start and the stop
-//! are at meanwhile. Without other nodes there is nothing to keep.
+//! Promises that the lease is renewed from the registration until everything is written, however long the start and the
+//! stop take. A store of this machine alone needs no lease.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::sinks::Health;
 use crate::store::postgres::{self, Membership, NodeReport, Registration, Renewal};
 use crate::store::{self, OpenError, Store, Writer, Writes};
 
-/// How many leases of its own name a start waits for.
+/// How many lease times a start waits for an earlier process of its own name.
 const LEASES: u32 = 3;
 
-/// How long after a lease should have ended it is asked again.
+/// How long after the end of that lease the start tries again.
 const AFTER_LEASE: Duration = Duration::from_millis(20);
 
 /// An open store.
@@ -32,15 +32,15 @@ pub struct Opened {
     pub kind: Kind,
 }
 
-/// Whose it is.
+/// Who uses the store.
 pub enum Kind {
-    /// This machine's own.
+    /// This machine alone.
     Own,
-    /// One that nodes share.
+    /// Several nodes.
     Shared(Box<Joining>),
 }
 
-/// A node that is registered and holds nothing yet.
+/// A node that is registered and holds no slots yet.
 pub struct Joining {
     membership: Membership,
     id: NodeId,
@@ -48,8 +48,8 @@ pub struct Joining {
     lease: Duration,
 }
 
-/// Opens the store. This machine's own PINs in flight are loaded then; where nodes share it, this one is registered,
-/// and has none yet. Who is `leaving` waits for no lease.
+/// Opens the store. Loads all PINs in flight if the store is this machine's own. Registers this node if nodes share the
+/// store; it has no PINs yet. Cancelling `leaving` skips the wait for an earlier lease.
 pub async fn open(
     config: &Config,
     core: &mut schedule::Core,
@@ -68,9 +68,7 @@ pub async fn open(
         match membership.register().await? {
             Registration::As(id) => break (id, asked),
             Registration::Taken(left) if Instant::now() + left < give_up && !leaving.is_cancelled() => {
-                notify::starting(
-                    "starting: waits until the lease of an earlier process of this name is over",
-                );
+                notify::starting("starting: waiting for the lease of an earlier process of this name to end");
                 leaving.run_until_cancelled(sleep(left + AFTER_LEASE)).await;
             }
             Registration::Taken(_) => return Err(DaemonError::NameTaken { name }),
@@ -83,40 +81,44 @@ pub async fn open(
     Ok(Opened { store, connection, kind: Kind::Shared(Box::new(joining)) })
 }
 
-/// Opens this machine's own store, and takes over every PIN in flight, and the brake.
+/// Opens this machine's own store, and loads every PIN in flight and the brake.
 async fn load(core: &mut schedule::Core, path: &Path) -> Result<Opened, DaemonError> {
     let unloaded = store::open_sqlite(path).await?;
     core.reserve(unloaded.in_flight());
-    notify::starting("starting: the PINs in flight are loaded");
+    notify::starting("starting: loading the PINs in flight");
     let mut resumed = core.resume_all();
     let (store, connection) = unloaded.load(|pin| resumed.resume(&pin)).await?;
     resumed.done();
     let damaged = |what| OpenError::Damaged { path: path.to_owned(), what };
     if core.in_flight() != connection.in_flight() {
-        let what = format!("{} PINs in flight are {} rows", core.in_flight(), connection.in_flight());
+        let what = format!(
+            "the index has {} PINs in flight, the table has {}",
+            core.in_flight(),
+            connection.in_flight()
+        );
         return Err(damaged(what).into());
     }
     core.restore(&store.brake().await.map_err(|error| damaged(error.0.to_string()))?);
     Ok(Opened { store, connection, kind: Kind::Own })
 }
 
-/// Stable over restarts, and different for two daemons of one machine.
+/// Stays the same over restarts, and differs between two daemons on one machine.
 fn default_name(config: &Config) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{host}:{}", config.intake.socket.display())
 }
 
 impl Joining {
-    /// Does what the start has to do, and keeps the lease meanwhile.
-    pub async fn while_renewing<T>(&mut self, doing: impl Future<Output = T>) -> T {
-        let mut doing = std::pin::pin!(doing);
+    /// Runs a part of the start, and renews the lease meanwhile.
+    pub async fn while_renewing<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
         let mut next = self.registered + self.lease / 3;
         loop {
             tokio::select! {
-                done = &mut doing => return done,
+                done = &mut work => return done,
                 () = sleep_until(next) => {
                     let sent = Instant::now();
-                    // The first look of the member finds what became of a lease that was lost.
+                    // If the lease was lost, the first look of the cluster task finds out.
                     if matches!(self.membership.renew(&NodeReport::default()).await, Ok(Renewal::Runs)) {
                         self.registered = sent;
                     }
@@ -126,7 +128,7 @@ impl Joining {
         }
     }
 
-    /// What is asked about all nodes, and the parts behind it.
+    /// Starts the tasks that keep this node in the cluster.
     pub fn join(self, schedule: Schedule, writer: Writer, health: Health, stop: CancellationToken) -> Member {
         let Self { membership, id, registered, lease } = self;
         let questions = membership.questions();
@@ -152,17 +154,17 @@ impl Joining {
     }
 }
 
-/// A node among others, until it leaves.
+/// A node in the cluster.
 pub struct Member {
     pub cluster: Cluster,
-    /// To be run for as long as questions are answered.
+    /// Must run for as long as clients are served.
     pub waiting: Option<Waiting>,
     leave: CancellationToken,
     parts: JoinSet<&'static str>,
 }
 
 impl Member {
-    /// Waits until the first slots are loaded.
+    /// Waits until the PINs of the first slots are loaded.
     pub async fn is_ready(&mut self) -> Result<(), DaemonError> {
         let mut state = self.cluster.state.clone();
         tokio::select! {
@@ -173,7 +175,7 @@ impl Member {
         }
     }
 
-    /// Waits until a part ends, which none does before [`Member::leave`] unless it breaks off.
+    /// Waits until a task ends. Before [`Member::leave`] that happens only by a bug.
     pub async fn broke(&mut self) -> &'static str {
         match self.parts.join_next().await {
             Some(ended) => super::part(ended),
@@ -181,7 +183,7 @@ impl Member {
         }
     }
 
-    /// The lease is kept no longer: the writer gives everything back when it closes.
+    /// Stops to renew the lease. The writer gives the slots back when it closes.
     pub async fn leave(mut self) {
         self.leave.cancel();
         while let Some(ended) = self.parts.join_next().await {
