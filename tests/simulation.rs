@@ -19,6 +19,8 @@ mod fairness;
 mod intervals;
 #[path = "simulation/oracle.rs"]
 mod oracle;
+#[path = "simulation/pauses.rs"]
+mod pauses;
 #[path = "simulation/plan.rs"]
 mod plan;
 #[path = "simulation/store.rs"]

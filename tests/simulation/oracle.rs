@@ -15,6 +15,7 @@ use super::clocks::{Clocks, Time};
 use super::contract::{Known, Row, judge, means, same};
 use super::daemon::{EXPIRE_EVERY, PROBE_INTERVAL, RAMP, RECOVERED, Standing};
 use super::intervals::Intervals;
+use super::pauses::{Known as KnownPin, Pauses};
 use super::plan::{Plan, SECOND};
 use super::story::Story;
 use super::weather::Sky;
@@ -44,6 +45,7 @@ pub struct Watched {
 
 pub struct Oracle {
     pub intervals: Intervals,
+    pub pauses: Pauses,
     pins: Vec<Option<Watched>>,
     /// Polls of the last second.
     recent: VecDeque<Time>,
@@ -97,6 +99,7 @@ impl Oracle {
     pub fn new(plan: &Plan) -> Self {
         Self {
             intervals: Intervals::new(&plan.schedule),
+            pauses: Pauses::default(),
             pins: vec![None; plan.pins.len()],
             recent: VecDeque::new(),
             brake: None,
@@ -154,6 +157,7 @@ impl Oracle {
         if let Some(last) = renewed_after {
             self.renewed_after = last;
             self.probe = None;
+            self.pauses.renewed();
             for pin in self.pins.iter_mut().flatten() {
                 pin.row = Row::default();
                 pin.was_throttled = false;
@@ -173,6 +177,7 @@ impl Oracle {
         clocks: &Clocks,
     ) {
         let now = clocks.now();
+        self.pauses.process_starts(now);
         let tick = Duration::from_millis(1);
         self.left_alone_until = self.saved.saturating_sub(clocks.suspended() + tick);
         let ahead = brake.until.map(|until| Duration::try_from(until.duration_since(clocks.wall())));
@@ -259,6 +264,7 @@ impl Oracle {
                 return Err(format!("a storm after the start: {} polls in {START:?}", self.start.1));
             }
         }
+        self.pauses.poll_starts(id, (pin, watched.since));
         watched.polls += 1;
         watched.poll = Some((id, now));
         watched.last_sent = Some(now);
@@ -327,6 +333,10 @@ impl Oracle {
             return Err(format!("{truth:?} is understood as {meaning:?}"));
         }
         let was_throttled = self.pins[pin].as_ref().is_some_and(|pin| pin.was_throttled);
+        self.pauses.answered(id, meaning, id > self.renewed_after, now);
+        if brake == Some(Reason::Outage) && self.brake.is_none() {
+            self.pauses.outage_begins(now)?;
+        }
         if brake.is_some() && brake != self.brake {
             self.is_for_all(pin, truth, brake, now)?;
         }
@@ -464,6 +474,25 @@ impl Oracle {
         }
     }
 
+    /// The PIN as it came last.
+    pub fn known(&self, pin: usize) -> Option<KnownPin> {
+        self.pins[pin].as_ref().map(|watched| (pin, watched.since))
+    }
+
+    /// PINs that may be polled some day.
+    pub fn open(&self) -> impl Iterator<Item = KnownPin> + '_ {
+        let open = |watched: &&Watched| !watched.has_verdict;
+        self.pins
+            .iter()
+            .enumerate()
+            .filter_map(move |(pin, watched)| Some((pin, watched.as_ref().filter(open)?.since)))
+    }
+
+    /// Whether the next poll is a probe.
+    pub fn is_braked(&self) -> bool {
+        self.brake.is_some()
+    }
+
     fn in_flight(&self) -> usize {
         self.pins.iter().flatten().filter(|pin| !pin.has_verdict).count()
     }
@@ -491,6 +520,7 @@ impl Oracle {
         }
         if self.brake.is_some() && brake.is_none() {
             self.off = (now, 0);
+            self.pauses.brake_goes_off();
         }
         let is_new = brake.is_some() && brake != self.brake;
         self.brake = brake;

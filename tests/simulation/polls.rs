@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use super::super::clocks::Time;
-use super::super::daemon::{Daemon, EXPIRE_EVERY};
+use super::super::daemon::{Daemon, EXPIRE_EVERY, Standing};
 use super::super::oracle::Broken;
+use super::super::pauses::Known;
 use super::super::plan::Happening;
-use super::super::story::number;
+use super::super::story::{number, pin_id};
 use super::{Event, Running, World};
 
 impl World {
@@ -35,6 +36,17 @@ impl World {
             let id = self.next_id;
             self.oracle.poll_starts(&self.plan, (id, pin), &ticket, self.running.len(), now)?;
             self.oracle.rate_recovers(&self.plan, daemon.rate(), now)?;
+            if self.oracle.is_braked()
+                && let Some(known) = self.oracle.known(pin)
+            {
+                let waiting =
+                    |other: Known| match daemon.standing(&pin_id(other.0).parse().expect("a PIN ID")) {
+                        Standing::Waiting { due } => Some((other, due <= now)),
+                        Standing::Absent | Standing::Polling | Standing::Finishing => None,
+                    };
+                let others: Vec<_> = self.oracle.open().filter_map(waiting).collect();
+                self.oracle.pauses.probe_starts(known, others.into_iter())?;
+            }
             let truth = self.clocks.truth();
             let reply = self.api.ask(&self.plan, pin, ticket.connection, truth, &mut self.rng);
             self.totals.polls += 1;
