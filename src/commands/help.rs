@@ -1,6 +1,7 @@
 //! What stands below the options in `--help`: examples, and the exit statuses.
 //!
-//! Every command has two to four examples that work as they stand.
+//! Every command has two to four examples that work as they stand, also where they are copied from a page: a line of
+//! an example has 80 columns at most, and goes on behind a backslash.
 
 pub const TOP: &str = "\
 Examples:
@@ -15,7 +16,10 @@ Exit status:
     2  the command line or the configuration is wrong
     3  no daemon at the socket
     4  wait, submit --wait: some PIN was not delivered
-  124  timed out";
+  124  timed out
+
+With --json, and where stdout is no terminal, what fails is a line on stdout too: \
+{\"ok\":false,\"error\":{\"code\":…,\"message\":…}}. Beside those of the socket, codes are usage, no_daemon and failed.";
 
 pub const RUN: &str = "\
 Configuration is read from the file, then from the environment (PINWATCH__SECTION__KEY), then from --set. \
@@ -24,7 +28,8 @@ SIGTERM stops, SIGHUP reads the configuration anew.
 Examples:
   pinwatch run
   pinwatch run --config ./pinwatch.toml --set log.level=debug
-  PINWATCH__API__KEY_FILE=./api-key pinwatch run --set intake.socket=/tmp/pinwatch.sock --set store.url=sqlite:/tmp/pinwatch.db";
+  PINWATCH__API__KEY_FILE=./api-key pinwatch run \\
+    --set intake.socket=/tmp/pinwatch.sock --set store.url=sqlite:/tmp/pinwatch.db";
 
 pub const SOCKET: &str = "\
 Where every client command looks for the daemon: --socket, else $PINWATCH_SOCKET, else intake.socket of the \
@@ -36,14 +41,28 @@ Examples:
   export PINWATCH_SOCKET=$(pinwatch socket)
   printf '9C817C6F8AF3D48F9FE553282AFA2B67\\n' | nc -NU \"$(pinwatch socket)\"";
 
+pub const BACKUP: &str = "\
+Makes a copy as of one moment, reads it back, and only then gives it its name: whatever breaks it off, a file that is \
+there stays as it is. The daemon goes on meanwhile. How to restore a backup, and what that costs, is told in \
+operations.md. The store of several machines, PostgreSQL, is backed up by pg_dump.
+
+Examples:
+  pinwatch backup /var/backups/pinwatch.db
+  pinwatch backup --force /var/backups/pinwatch.db
+  pinwatch backup /var/backups/pinwatch-$(date +%F).db --json | jq .bytes
+
+Exit status: 1 if there is no backup, with the reason on stderr.";
+
 pub const MIGRATE_STORE: &str = "\
 Stop every daemon that uses either store first; it refuses otherwise. The new store comes into being whole or not \
 at all, so what was broken off is begun again. A password in a URL can be seen by everybody on the machine: leave it \
 out, and put it into the environment's PGPASSWORD or into ~/.pgpass.
 
 Examples:
-  pinwatch migrate-store --from sqlite:/var/lib/pinwatch/pinwatch.db --to 'postgres://pinwatch@db.example/pinwatch?sslmode=verify-full'
-  pinwatch migrate-store --from 'postgres://pinwatch@db.example/pinwatch?sslmode=verify-full' --to sqlite:/var/lib/pinwatch/pinwatch.db";
+  pinwatch migrate-store --from sqlite:/var/lib/pinwatch/pinwatch.db \\
+    --to 'postgres://pinwatch@db.example/pinwatch?sslmode=verify-full'
+  pinwatch migrate-store --to sqlite:/var/lib/pinwatch/pinwatch.db \\
+    --from 'postgres://pinwatch@db.example/pinwatch?sslmode=verify-full'";
 
 pub const SUBMIT: &str = "\
 Submitting a PIN a second time does no harm: it is a duplicate, and is polled once. In a file, blank lines \
@@ -76,15 +95,18 @@ Examples:
 pub const LIST: &str = "\
 Examples:
   pinwatch list
-  pinwatch list --limit 100000 --json | jq -r .pinId
-  pinwatch list --after TOKEN";
+  pinwatch list --limit 100000 --json | jq -r '.pinId // empty'
+  pinwatch list --after TOKEN
+
+With --json, the last line is {\"next\":\"TOKEN\"} if there are more.";
 
 pub const CANCEL: &str = "\
 A PIN that has finished already stays as it is, and its outcome is printed.
 
 Examples:
   pinwatch cancel 9C817C6F8AF3D48F9FE553282AFA2B67
-  pinwatch list --limit 1000 --json | jq -r .pinId | xargs pinwatch cancel
+  pinwatch list --limit 1000 --json | jq -r '.pinId // empty' | \\
+    xargs pinwatch cancel
 
 Exit status: 1 if the daemon does not know some PIN.";
 
@@ -112,8 +134,11 @@ Examples:
 pub const DEAD_LETTERS_LIST: &str = "\
 Examples:
   pinwatch dead-letters list
-  pinwatch dead-letters list --sink webhook --limit 1000 --json | jq -r '[.seq, .pinId, .error] | @tsv'
-  pinwatch dead-letters list --after TOKEN";
+  pinwatch dead-letters list --sink webhook --limit 1000 --json | \\
+    jq -r 'select(.seq) | [.seq, .pinId, .error] | @tsv'
+  pinwatch dead-letters list --after TOKEN
+
+With --json, the last line is {\"next\":\"TOKEN\"} if there are more.";
 
 pub const DEAD_LETTERS_SHOW: &str = "\
 What stands alone is a PIN ID, also if it is a number; a seq is given with --seq. A PIN can be a dead letter of \
@@ -178,7 +203,8 @@ configured is refused: take it out of the configuration and restart the daemon f
 
 Examples:
   pinwatch sinks forget old-webhook
-  pinwatch sinks list --json | jq -r 'select(.configured | not) | .name' | xargs -n 1 pinwatch sinks forget
+  pinwatch sinks list --json | jq -r 'select(.configured | not) | .name' | \\
+    xargs -n 1 pinwatch sinks forget
 
 Exit status: 1 if there is no such sink, or if it is configured.";
 
@@ -195,7 +221,10 @@ that is not alive has no lease: the others have taken its slots, or are about to
 Examples:
   pinwatch nodes
   watch pinwatch nodes
-  pinwatch nodes --json | jq -r 'select(.alive | not) | .name'";
+  pinwatch nodes --json | jq -r 'select(.alive == false) | .name'
+
+With --json, a last line {\"free\":N} tells how many slots nobody alive holds, if there are any; {\"shared\":false}, that \
+this is one machine.";
 
 pub const PING: &str = "\
 Examples:

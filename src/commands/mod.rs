@@ -2,8 +2,9 @@
 //!
 //! Each command is a file. Results go to stdout, everything else to stderr; people get tables, programs get
 //! JSON lines. Nothing here knows the store, the schedule or the API: the daemon is reached by its socket
-//! only, as any other program would; but for migrate-store, which works where no daemon runs. Exit statuses are made in [`exit`] alone.
+//! only, as any other program would; but for migrate-store and backup, which work where no daemon runs. Exit statuses are made in [`exit`] alone.
 
+mod backup;
 mod cancel;
 mod check_config;
 mod cli;
@@ -36,6 +37,7 @@ mod sinks;
 mod stats;
 mod storm;
 mod submit;
+mod table;
 mod tail;
 mod unit;
 mod upkeep_cli;
@@ -43,6 +45,7 @@ mod wait;
 mod watch;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::{ExitCode, Termination};
 
@@ -71,24 +74,43 @@ pub fn main() -> ExitCode {
 /// Does what a command line says, in this process; for `fuzz/checks`.
 #[doc(hidden)]
 pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Exit {
-    let ended = match Cli::try_parse_from(arguments) {
-        Ok(cli) => dispatch(cli),
-        Err(answer) => output::clap(answer),
+    let (ended, is_json) = match Cli::try_parse_from(arguments) {
+        Ok(cli) => {
+            let is_json = is_json(&cli);
+            (dispatch(cli, is_json), is_json)
+        }
+        Err(answer) => (output::clap(answer), false),
     };
     ended.unwrap_or_else(|error| {
         if !error.is_broken_pipe() {
             error::told(&error).iter().for_each(output::note);
         }
+        if is_json {
+            let mut output = Output::new(true, false);
+            // Stdout may be what failed.
+            let _ = output.refused(serde_json::Value::Null, &error.refusal()).and_then(|()| output.flush());
+        }
         Exit::from(&error)
     })
 }
 
-fn dispatch(Cli { globals, command }: Cli) -> Result<Exit, CommandError> {
-    let output = || Output::new(globals.json);
+/// Whether results, and errors too, are lines of JSON on stdout: where that was asked for, or where no person looks.
+fn is_json(Cli { globals, command }: &Cli) -> bool {
+    let is_text = match command {
+        Command::Run | Command::Simulate(_) | Command::Demo(_) => true,
+        Command::Socket(_) | Command::Completions(_) | Command::Man(_) => true,
+        Command::Tail(args) if args.positions => return true,
+        _ => false,
+    };
+    globals.json || !is_text && !std::io::stdout().is_terminal()
+}
+
+fn dispatch(Cli { globals, command }: Cli, is_json: bool) -> Result<Exit, CommandError> {
+    let output = || Output::new(is_json, globals.wide);
     let socket = |link: &Link| socket(&globals, link);
     match command {
         Command::Run => {
-            refuse_json(&globals, "run has no results; for JSON logs, use --set log.format=json")?;
+            refuse_shape(&globals, "run has no results; for JSON logs, use --set log.format=json")?;
             self::run::run(&globals)
         }
         Command::Submit(args) => {
@@ -100,10 +122,7 @@ fn dispatch(Cli { globals, command }: Cli) -> Result<Exit, CommandError> {
         Command::Cancel(args) => {
             client_runtime()?.block_on(cancel::run(&socket(&args.link)?, &args, output()))
         }
-        Command::Tail(args) => {
-            let output = Output::new(globals.json || args.positions);
-            client_runtime()?.block_on(tail::run(&socket(&args.link)?, &args, output))
-        }
+        Command::Tail(args) => client_runtime()?.block_on(tail::run(&socket(&args.link)?, &args, output())),
         Command::DeadLetters(DeadLetters::List(args)) => {
             client_runtime()?.block_on(dead_letters::list(&socket(&args.link)?, &args, output()))
         }
@@ -129,29 +148,33 @@ fn dispatch(Cli { globals, command }: Cli) -> Result<Exit, CommandError> {
         Command::Nodes(link) => client_runtime()?.block_on(nodes::run(&socket(&link)?, output())),
         Command::Ping(link) => client_runtime()?.block_on(ping::run(&socket(&link)?, output())),
         Command::Socket(link) => {
-            refuse_json(&globals, "a path has no JSON form")?;
-            let mut output = Output::for_people();
-            output.text(&format!("{}\n", socket(&link)?.display()))?;
+            let (path, mut output) = (socket(&link)?, output());
+            if output.is_json() {
+                output.json(serde_json::json!({"socket": path.to_string_lossy()}).to_string().as_bytes())?;
+            } else {
+                output.text(&format!("{}\n", path.display()))?;
+            }
             output.flush()?;
             Ok(Exit::Done)
         }
         Command::CheckConfig => check_config::run(&globals, output()),
+        Command::Backup(args) => client_runtime()?.block_on(backup::run(&globals, &args, output())),
         Command::MigrateStore(args) => client_runtime()?.block_on(migrate_store::run(&args, output())),
         Command::Doctor => client_runtime()?.block_on(doctor::run(&globals, output())),
         Command::Simulate(args) => {
-            refuse_json(&globals, "simulate has no results")?;
+            refuse_shape(&globals, "simulate has no results")?;
             run::simulate(args)
         }
         Command::Demo(args) => {
-            refuse_json(&globals, "demo is for people; \"pinwatch tail --json\" prints outcomes as JSON")?;
+            refuse_shape(&globals, "demo is for people; \"pinwatch tail --json\" prints outcomes as JSON")?;
             demo::run(&args)
         }
         Command::Completions(args) => {
-            refuse_json(&globals, "a completion script has no JSON form")?;
+            refuse_shape(&globals, "a completion script has no JSON form")?;
             pages::completions(args.shell)
         }
         Command::Man(args) => {
-            refuse_json(&globals, "a manual page has no JSON form")?;
+            refuse_shape(&globals, "a manual page has no JSON form")?;
             pages::man(args.dir.as_deref())
         }
     }
@@ -162,8 +185,13 @@ fn socket(globals: &Globals, link: &Link) -> Result<PathBuf, CommandError> {
 }
 
 /// An option that does nothing is refused rather than swallowed.
-fn refuse_json(globals: &Globals, why: &str) -> Result<(), CommandError> {
-    if globals.json { Err(CommandError::Usage(format!("--json makes no sense here: {why}"))) } else { Ok(()) }
+fn refuse_shape(globals: &Globals, why_no_json: &str) -> Result<(), CommandError> {
+    let refused = match globals {
+        Globals { json: true, .. } => format!("--json makes no sense here: {why_no_json}"),
+        Globals { wide: true, .. } => "--wide makes no sense here: there is no table".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(CommandError::Usage(refused))
 }
 
 /// Clients have one connection and nothing to do beside it: one thread, started in no time.

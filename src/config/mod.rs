@@ -89,6 +89,14 @@ pub struct Setting {
     pub origin: String,
 }
 
+impl Setting {
+    /// The value as JSON has it: a string, number or truth value, which TOML writes in the same way. What is told of a
+    /// secret is a string.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.value).unwrap_or_else(|_| self.value.as_str().into())
+    }
+}
+
 /// A line for each key: `schedule.max_interval = "10m"  # default`.
 impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -162,6 +170,21 @@ pub fn client_socket(sources: &Sources) -> Result<PathBuf, ConfigError> {
             let elsewhere = personal && by_default && !own.exists() && system.exists();
             Ok(if elsewhere { system.to_owned() } else { own })
         }
+        _ => Err(ConfigError::Invalid(report.problems)),
+    }
+}
+
+/// The daemon's store, for whoever needs nothing else of the configuration.
+///
+/// # Errors
+/// A file can't be read or isn't TOML, or `[store]` itself is wrong.
+pub fn store_url(sources: &Sources) -> Result<StoreUrl, ConfigError> {
+    let Merged { mut values, problems, .. } = sources::merge(sources)?;
+    let mut report = Report { problems, ..Report::default() };
+    let store = store::check(Section::new("store", values.remove("store"), &mut report));
+    report.problems.retain(|problem| problem.key.starts_with("store"));
+    match store {
+        Some(store) if report.problems.is_empty() => Ok(store.url),
         _ => Err(ConfigError::Invalid(report.problems)),
     }
 }

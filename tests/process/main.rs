@@ -4,10 +4,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod environment;
+mod json;
 mod log;
 mod output;
 mod secrets;
 mod signals;
+mod tables;
 mod terminal;
 
 use std::io::{ErrorKind, PipeReader, PipeWriter, Write, pipe};

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use pinwatch::clock::Clock;
 use pinwatch::config::{Webhook, WebhookFormat};
 use pinwatch::outcome::{Ending, Verdict};
-use pinwatch::sinks::{Endpoint, Health, Handover, WebhookSink};
+use pinwatch::sinks::{Endpoint, Handover, Health, WebhookSink};
 use pinwatch::store::{self, Committed, Failed, NewPin, Store, Writer};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
