@@ -132,12 +132,14 @@ fn last_line(content: &[u8]) -> Option<&[u8]> {
 }
 
 async fn filled(database: &Path) -> Store {
-    let (store, connection) = store::open_sqlite(database).await.unwrap().load(|_| {}).await.unwrap();
+    let clock = Clock::system();
+    let unloaded = store::open_sqlite(database, &clock).await.unwrap();
+    let (store, connection) = unloaded.load(|_| {}).await.unwrap();
     // Nobody hears of commits.
     let (committed, _) = mpsc::channel::<Committed>(1);
     let (writer, task) = Writer::new(connection, committed, usize::MAX);
     tokio::spawn(task.run());
-    let now = Clock::system().wall();
+    let now = clock.date();
     for n in 0..OUTCOMES {
         let pin: pinwatch::pin::PinId = format!("PIN-{n}").parse().unwrap();
         let (reference, metadata) = (None, None);
@@ -146,7 +148,7 @@ async fn filled(database: &Path) -> Store {
             reference,
             metadata,
             submitted_at: now,
-            deadline_at: now,
+            deadline_at: now.wall,
             again: false,
         };
         writer.submit(vec![new]).await.unwrap();

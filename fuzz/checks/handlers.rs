@@ -126,13 +126,13 @@ async fn services(folder: &TempDir) -> Services {
     let set = ["api.key=key", "schedule.initial_interval=1ms", "schedule.multiplier=10"].map(str::to_owned);
     let environment = Environment { system_file: PathBuf::new(), ..Environment::default() };
     let config = Config::load(&Sources { environment, set: set.into(), ..Sources::default() }).unwrap();
-    let unloaded = store::open_sqlite(&folder.path().join("db")).await.unwrap();
+    let clock = Clock::system();
+    let unloaded = store::open_sqlite(&folder.path().join("db"), &clock).await.unwrap();
     let (store, mut connection) = unloaded.load(|_| {}).await.unwrap();
     connection.register_sink("sink", true).await.unwrap();
     let (schedule, inbox, events) = Schedule::channel();
     let (writer, task) = Writer::new(connection, inbox, 50);
     tokio::spawn(task.run());
-    let clock = Clock::system();
     end_some(&writer, &clock).await;
     let stop = CancellationToken::new();
     let task = Task {
@@ -163,7 +163,7 @@ async fn services(folder: &TempDir) -> Services {
 }
 
 async fn end_some(writer: &Writer, clock: &Clock) {
-    let now = clock.wall();
+    let now = clock.date();
     for n in 0..10 {
         let pin: PinId = format!("P{n}").parse().unwrap();
         let (reference, metadata) = (Some("order \u{202e}42".to_owned()), None);
@@ -172,7 +172,7 @@ async fn end_some(writer: &Writer, clock: &Clock) {
             reference,
             metadata,
             submitted_at: now,
-            deadline_at: now,
+            deadline_at: now.wall,
             again: false,
         };
         writer.submit(vec![new]).await.unwrap();

@@ -3,6 +3,7 @@
 
 mod backoff;
 mod backup;
+mod clocks;
 #[path = "../common/mod.rs"]
 mod common;
 mod crash;
