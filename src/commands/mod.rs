@@ -42,6 +42,7 @@ mod upkeep_cli;
 mod wait;
 mod watch;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{ExitCode, Termination};
 
@@ -64,17 +65,22 @@ pub fn main() -> ExitCode {
             "core dumps can't be switched off ({error}): one would have the key in it"
         ));
     }
-    let ended = match Cli::try_parse() {
+    run(std::env::args_os()).report()
+}
+
+/// Does what a command line says, in this process; for `fuzz/checks`.
+#[doc(hidden)]
+pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Exit {
+    let ended = match Cli::try_parse_from(arguments) {
         Ok(cli) => dispatch(cli),
         Err(answer) => output::clap(answer),
     };
-    let exit = ended.unwrap_or_else(|error| {
+    ended.unwrap_or_else(|error| {
         if !error.is_broken_pipe() {
             error::told(&error).iter().for_each(output::note);
         }
         Exit::from(&error)
-    });
-    exit.report()
+    })
 }
 
 fn dispatch(Cli { globals, command }: Cli) -> Result<Exit, CommandError> {
@@ -83,7 +89,7 @@ fn dispatch(Cli { globals, command }: Cli) -> Result<Exit, CommandError> {
     match command {
         Command::Run => {
             refuse_json(&globals, "run has no results; for JSON logs, use --set log.format=json")?;
-            run::run(&globals)
+            self::run::run(&globals)
         }
         Command::Submit(args) => {
             client_runtime()?.block_on(submit::run(&socket(&args.link)?, args, output()))

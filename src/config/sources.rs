@@ -285,13 +285,17 @@ fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str,
         }
         ["shutdown_grace"] => given(&origin, text),
         [section, name] if sections.contains(&section) && is_plain(name) => given(&origin, text),
+        [""] => {
+            problems.push(problem("configuration", Some(origin), "a key is missing; it is written section.key"));
+            return;
+        }
         [section, ..] => {
             let known: Vec<&str> = sections.into_iter().chain(["shutdown_grace", "sink"]).collect();
             let reason = match known.contains(&section) {
                 true => "there is no such key; it is written section.key".to_owned(),
                 false => no_such_key("the top level", section, &known),
             };
-            let subject = if known.contains(&section) { key } else { section };
+            let subject = if known.contains(&section) || section.is_empty() { key } else { section };
             problems.push(problem(subject, Some(origin), reason));
             return;
         }

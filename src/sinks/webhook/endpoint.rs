@@ -157,6 +157,19 @@ impl Endpoint {
         (Answer::of(response.status(), retry_after, said.as_deref(), now), None)
     }
 
+    /// One try, for `fuzz/checks`: whether the outcome is delivered, or what health and the store tell of it.
+    #[doc(hidden)]
+    pub async fn try_once(&self, outcome: &Outcome) -> Result<(), (String, String)> {
+        let outcomes = std::slice::from_ref(outcome);
+        match self.deliver(outcomes, Connection::New, Timestamp::UNIX_EPOCH).await.0 {
+            Answer::Delivered => Ok(()),
+            Answer::Refused(failure) | Answer::Later { failure, .. } | Answer::Unprocessed(failure) => {
+                Err((failure.summary, failure.text))
+            }
+            Answer::Unsendable(why) => Err((why.clone(), why)),
+        }
+    }
+
     /// Sends the request; again at once if the server says that it did not process it, which it does when it closes a
     /// connection (HTTP/2's GOAWAY) or has too many requests (REFUSED_STREAM).
     async fn send(
