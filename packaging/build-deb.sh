@@ -4,6 +4,23 @@
 # PINWATCH_BINARY names a program that is there already, instead of a release build; for tests.
 set -eu
 cd "$(dirname "$0")/.."
+
+# Everything that is missing at once, with the commands that install it.
+missing='' packages='' commands=''
+for pair in strip:binutils gzip:gzip sed:sed dpkg-shlibdeps:dpkg-dev; do
+  command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair%%:*}" packages="$packages ${pair#*:}"
+done
+[ -z "$packages" ] || commands="$commands
+  sudo apt-get install$packages"
+command -v cargo >/dev/null || missing="$missing cargo" commands="$commands
+  rustup toolchain install stable    # rustup itself: https://rustup.rs"
+command -v cargo-deb >/dev/null || missing="$missing cargo-deb" commands="$commands
+  cargo install --locked --version 3.8.0 cargo-deb"
+if [ -n "$missing" ]; then
+  echo "build-deb.sh: this machine lacks what the package is built with:$missing. Install it:$commands" >&2
+  exit 1
+fi
+
 target=${CARGO_TARGET_DIR:-target}
 if [ -z "${PINWATCH_BINARY:-}" ]; then
   cargo build --release --locked
