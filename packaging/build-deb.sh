@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 # Everything that is missing at once, with the commands that install it.
 missing='' packages='' commands=''
-for pair in strip:binutils gzip:gzip sed:sed dpkg-shlibdeps:dpkg-dev; do
+for pair in strip:binutils gzip:gzip sed:sed python3:python3 dpkg-shlibdeps:dpkg-dev; do
   command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair%%:*}" packages="$packages ${pair#*:}"
 done
 [ -z "$packages" ] || commands="$commands
@@ -38,6 +38,8 @@ for shell in bash zsh fish; do
   "$made/pinwatch" completions "$shell" > "$made/pinwatch.$shell"
 done
 gzip -9nc CHANGELOG.md > "$made/changelog.gz"
+packaging/third-party.py > "$made/third-party"
+gzip -9n "$made/third-party"
 # Debian wants the package's own history too, in its own form. Dated so that a build of the same commit is the same.
 version=$("$made/pinwatch" --version | cut -d' ' -f2)
 date=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}
