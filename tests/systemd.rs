@@ -184,6 +184,32 @@ fn doctor_foresees_what_systemd_forbids_and_its_advice_helps() {
 }
 
 #[test]
+fn the_notices_of_every_crate_that_is_linked_are_installed() {
+    let Some(deb) = deb() else { return };
+    let extract = "dpkg-deb --fsys-tarfile \"$0\" | tar -xO ./usr/share/doc/pinwatch/third-party.gz | gunzip";
+    let notices = Command::new("sh").args(["-c", extract]).arg(deb).output().unwrap();
+    let notices = String::from_utf8(notices.stdout).unwrap();
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--edges=normal", "--prefix=none", "--format={p}"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let mut count = 0;
+    for line in tree.lines().filter(|line| !line.is_empty() && !line.starts_with("pinwatch v")) {
+        // NAME vVERSION, and of some a word behind it.
+        let mut words = line.split(' ');
+        let (name, version) = (words.next().unwrap(), words.next().unwrap().trim_start_matches('v'));
+        assert!(notices.contains(&format!("\n{name} {version} (")), "no notice of {line}");
+        count += 1;
+    }
+    assert!(count > 100, "{tree}");
+    for text in ["Permission is hereby granted, free of charge", "TERMS AND CONDITIONS FOR USE", "The ring"] {
+        assert!(notices.contains(text), "{text}");
+    }
+}
+
+#[test]
 fn lintian_finds_nothing() {
     let Some(deb) = deb() else { return };
     match Command::new("lintian").args(["--display-info", "--fail-on=error,warning,info"]).arg(deb).output() {

@@ -1,11 +1,13 @@
 #!/bin/bash
 # Boots systemd as PID 1 on a copy-on-write view of this machine, in namespaces that `unshare` has made. Nothing
 # of it reaches the machine: all writes go to a tmpfs that ends with the namespace.
-# Usage: unshare --pid --mount --mount-proc --fork --uts --ipc --cgroup --net bash boot.sh EMPTY-FOLDER [DEBS]
+# Usage: unshare --pid --mount --mount-proc --fork --uts --ipc --cgroup --net bash boot.sh EMPTY-FOLDER DEB [DEBS]
+# DEB: a package that is to be seen there as /pinwatch.deb.
 # DEBS: a folder with the packages of another systemd, which is booted instead of the machine's.
 set -eu
 root=$1
-debs=${2:-}
+deb=$2
+debs=${3:-}
 mount --make-rprivate /
 mount -t tmpfs -o mode=0755 tmpfs "$root"
 mkdir "$root/upper" "$root/work" "$root/new"
@@ -34,6 +36,9 @@ mount -t tmpfs -o mode=1777 tmpfs dev/shm
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
+# Wherever the package is: of this machine's /tmp and of its other file systems nothing is to be seen in there.
+touch pinwatch.deb
+mount --bind "$deb" pinwatch.deb
 # What this machine itself would start, and what an earlier installation may have left.
 rm -rf usr/sbin/policy-rc.d etc/systemd/system etc/pinwatch var/lib/pinwatch var/log/pinwatch var/log/journal
 mkdir -p etc/systemd/system run/systemd

@@ -17,7 +17,6 @@ pub struct Container {
     unshare: Child,
     /// systemd's PID, as the machine sees it.
     pid: String,
-    deb: PathBuf,
     _root: TempDir,
 }
 
@@ -54,7 +53,7 @@ fn package_once() -> &'static Result<PathBuf, String> {
 
 fn booted(systemd: Option<&Path>) -> Option<Container> {
     let booted = match package_once() {
-        Ok(deb) => Container::boot(deb.clone(), systemd),
+        Ok(deb) => Container::boot(deb, systemd),
         Err(missing) => Err(missing.clone()),
     };
     match booted {
@@ -93,8 +92,7 @@ fn package() -> Result<PathBuf, String> {
 
 impl Container {
     /// `systemd`: a folder with the packages of another one than the machine's.
-    fn boot(deb: PathBuf, systemd: Option<&Path>) -> Result<Self, String> {
-        // Not in /tmp, which the container has its own of.
+    fn boot(deb: &Path, systemd: Option<&Path>) -> Result<Self, String> {
         let root = TempDir::with_prefix_in("root", env!("CARGO_TARGET_TMPDIR"))
             .map_err(|error| error.to_string())?;
         let log = fs::File::create(root.path().with_extension("log")).map_err(|error| error.to_string())?;
@@ -102,13 +100,14 @@ impl Container {
             .args("--pid --mount --mount-proc --fork --uts --ipc --cgroup --net --kill-child bash".split(' '))
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd/boot.sh"))
             .arg(root.path())
+            .arg(deb)
             .args(systemd)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .map_err(|error| error.to_string())?;
-        let mut container = Self { unshare, pid: String::new(), deb, _root: root };
+        let mut container = Self { unshare, pid: String::new(), _root: root };
         let give_up = Instant::now() + PATIENCE;
         while !container.is_up() {
             let log = || fs::read_to_string(container._root.path().with_extension("log")).unwrap_or_default();
@@ -137,7 +136,7 @@ impl Container {
             .args([&PATIENCE.as_secs().to_string(), "nsenter", "-t", &self.pid, "-a", "-r", "-w"])
             .args(["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"])
             .args(["DEBIAN_FRONTEND=noninteractive", "SYSTEMD_PAGER=cat", "HOME=/root"])
-            .arg(format!("DEB={}", self.deb.display()))
+            .arg("DEB=/pinwatch.deb")
             .args(["sh", "-c", script])
             .stdin(Stdio::null())
             .output()
