@@ -286,7 +286,11 @@ fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str,
         ["shutdown_grace"] => given(&origin, text),
         [section, name] if sections.contains(&section) && is_plain(name) => given(&origin, text),
         [""] => {
-            problems.push(problem("configuration", Some(origin), "a key is missing; it is written section.key"));
+            problems.push(problem(
+                "configuration",
+                Some(origin),
+                "a key is missing; it is written section.key",
+            ));
             return;
         }
         [section, ..] => {
