@@ -6,12 +6,17 @@
 mod not_run;
 mod real;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use pinwatch::config::{Config, SinkKind, Sources};
 use pinwatch::simulate::{Settings, Simulator};
-use real::{Daemon, Place, isolated};
+use real::{Daemon, Place, isolated, until};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -158,6 +163,75 @@ fn the_node_snippet_submits() {
 #[test]
 fn the_java_snippet_submits() {
     is_accepted("java", "java", "Submit.java", "JAVA-9C81");
+}
+
+/// What the first terminal of "A first webhook" runs. All of it ends when this is dropped.
+struct Terminal(std::process::Child);
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Fails only where all of them have ended.
+        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn two_terminals_lead_to_a_first_verified_webhook() {
+    if !is_installed("python3") {
+        return;
+    }
+    let place = Place::new();
+    let scripts: Vec<String> = snippets("A first webhook")
+        .into_iter()
+        .filter(|(language, _)| *language == "sh")
+        .map(|(_, code)| code)
+        .collect();
+    let [first, second] = scripts.try_into().unwrap();
+    // Word for word, but for ports that nobody else has.
+    let free =
+        || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let (api, receiver) = (free(), free());
+    let with_ports = |code: &str| code.replace("8085", &api).replace("8086", &receiver);
+    std::fs::write(place.path("receiver.py"), with_ports(&snippet("A first webhook", "python"))).unwrap();
+    let program =
+        std::path::Path::new(env!("CARGO_BIN_EXE_pinwatch")).parent().unwrap().display().to_string();
+    let shell = |code: &str| {
+        let mut command = isolated(Command::new("sh"));
+        command.args(["-euc", &with_ports(code)]).current_dir(place.path("")).stdin(Stdio::null());
+        command.env("PATH", format!("{program}:{}", std::env::var("PATH").unwrap()));
+        // Root's socket and store are the system's.
+        command.env("PINWATCH__INTAKE__SOCKET", place.socket());
+        command.env("PINWATCH__STORE__URL", format!("sqlite:{}", place.path("pinwatch.db").display()));
+        command
+    };
+    let mut command = shell(&first);
+    command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut terminal = Terminal(command.spawn().unwrap());
+    let output = BufReader::new(terminal.0.stdout.take().unwrap());
+    let (lines, shown) = mpsc::channel();
+    // Ends with the terminal.
+    std::thread::spawn(move || output.lines().map_while(Result::ok).for_each(|line| _ = lines.send(line)));
+    until("the daemon listens", || {
+        place.pinwatch(&["ping"]).output().unwrap().status.success().then_some(())
+    });
+    let connect = || TcpStream::connect(format!("127.0.0.1:{receiver}")).ok();
+    // What is signed by nobody, or by somebody else, is refused.
+    for signature in ["", "webhook-timestamp: 1\r\nwebhook-signature: v1,AAAA\r\n"] {
+        let mut stream = until("the receiver listens", connect);
+        let forged = "{\"pinId\":\"forged\",\"outcome\":\"final\",\"status\":\"x\"}";
+        write!(stream, "POST / HTTP/1.1\r\n{signature}content-length: {}\r\n\r\n{forged}", forged.len())
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.0 401 "), "{answer}");
+    }
+    assert_cmd::Command::from_std(shell(&second)).timeout(PATIENCE).assert().success();
+    let verified =
+        std::iter::from_fn(|| shown.recv_timeout(PATIENCE).ok()).find(|line| line.contains("verified"));
+    assert_eq!(verified.as_deref(), Some("verified: sim-delivered-1 final MESSAGE_DELIVERED"));
+    let section = README.split("\n## A first webhook\n").nth(1).unwrap();
+    assert!(section.replace('\n', " ").contains("`verified: sim-delivered-1 final MESSAGE_DELIVERED`"));
 }
 
 #[test]
