@@ -6,7 +6,7 @@
 # DEBS: a folder with the packages of another systemd, which is booted instead of the machine's.
 set -eu
 root=$1
-deb=$2
+package=$2
 debs=${3:-}
 mount --make-rprivate /
 mount -t tmpfs -o mode=0755 tmpfs "$root"
@@ -38,7 +38,7 @@ ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
 # Wherever the package is: of this machine's /tmp and of its other file systems nothing is to be seen in there.
 touch pinwatch.deb
-mount --bind "$deb" pinwatch.deb
+mount --bind "$package" pinwatch.deb
 # What this machine itself would start, and what an earlier installation may have left.
 rm -rf usr/sbin/policy-rc.d etc/systemd/system etc/pinwatch var/lib/pinwatch var/log/pinwatch var/log/journal
 mkdir -p etc/systemd/system run/systemd
