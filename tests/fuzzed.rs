@@ -2,6 +2,7 @@
 //! test run. `PROPTEST_CASES=25600` makes it a hundred times as long.
 
 #[path = "../fuzz/checks/mod.rs"]
+#[allow(unused, reason = "some is for the fuzz targets alone")]
 mod checks;
 
 #[path = "common/mod.rs"]

@@ -9,6 +9,15 @@ pub mod file_end;
 pub mod handlers;
 pub mod webhook;
 
+/// Keeps a process that was not started as a Rust program alive where it writes to a connection that is closed.
+pub fn ignore_sigpipe() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    // The handler stays for ever.
+    runtime.block_on(async {
+        drop(tokio::signal::unix::signal(tokio::signal::unix::SignalKind::pipe()).unwrap())
+    });
+}
+
 /// Whether a character could move a terminal's cursor, break a line, or turn the direction of writing.
 fn is_harmful(c: char) -> bool {
     c.is_control()

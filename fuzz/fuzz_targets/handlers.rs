@@ -10,6 +10,9 @@ use std::sync::LazyLock;
 use checks::handlers::Daemon;
 use libfuzzer_sys::fuzz_target;
 
-static CHECK: LazyLock<Daemon> = LazyLock::new(Daemon::start);
+static CHECK: LazyLock<Daemon> = LazyLock::new(|| {
+    checks::ignore_sigpipe();
+    Daemon::start()
+});
 
 fuzz_target!(|input: &[u8]| CHECK.check(input));

@@ -10,6 +10,9 @@ use std::sync::LazyLock;
 use checks::webhook::Receiver;
 use libfuzzer_sys::fuzz_target;
 
-static CHECK: LazyLock<Receiver> = LazyLock::new(Receiver::start);
+static CHECK: LazyLock<Receiver> = LazyLock::new(|| {
+    checks::ignore_sigpipe();
+    Receiver::start()
+});
 
 fuzz_target!(|input: &[u8]| CHECK.check(input));
