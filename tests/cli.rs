@@ -50,6 +50,13 @@ fn pinwatch(args: &[&str]) -> Command {
     command
 }
 
+/// Where no person looks, what ends a command is told on stdout too.
+fn nothing_but_an_error() -> impl Predicate<str> {
+    predicates::function::function(|stdout: &str| {
+        stdout.lines().count() < 2 && stdout.lines().all(|line| line.starts_with(r#"{"ok":false,"error":"#))
+    })
+}
+
 #[test]
 fn help_teaches_every_command_by_examples_and_lists_the_exit_statuses() {
     pinwatch(&["--help"]).assert().success().stdout(contains("  124  timed out"));
@@ -113,7 +120,7 @@ fn bad_usage_exits_2_and_says_what_would_be_right() {
         (&["ping", "--set", "schedule"], "section.key=value"),
         (&["run", "--json"], "log.format=json"),
     ] {
-        pinwatch(args).assert().code(2).stdout("").stderr(contains(hint));
+        pinwatch(args).assert().code(2).stdout(nothing_but_an_error()).stderr(contains(hint));
     }
 }
 
@@ -128,7 +135,7 @@ fn a_configuration_that_is_wrong_exits_2_and_one_that_is_right_is_shown_with_its
     for command in ["run", "check-config"] {
         config("[schedule]\ndeadline = \"soon\"\n", &[command])
             .code(2)
-            .stdout("")
+            .stdout(nothing_but_an_error())
             .stderr(contains("error: ").and(contains("schedule.deadline = \"soon\"")));
     }
     pinwatch(&["check-config", "--config", "/no/such/file"])
@@ -186,7 +193,7 @@ fn without_a_daemon_every_client_exits_3_and_names_the_socket_and_what_to_do() {
             .args(["--socket", socket])
             .assert()
             .code(3)
-            .stdout("")
+            .stdout(contains(r#""code":"no_daemon""#))
             .stderr(contains(socket).and(contains("there is no such socket; start it")));
     }
     // What a killed daemon leaves behind.

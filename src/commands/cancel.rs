@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use futures_util::stream;
+use serde_json::json;
 
 use super::cli::CancelArgs;
 use super::client::{self, Client, ClientError};
@@ -32,6 +33,7 @@ pub async fn run(socket: &Path, args: &CancelArgs, mut output: Output) -> Result
                 }
                 Err(ClientError::Refused(refusal)) => {
                     note(format_args!("PIN {id} is not cancelled: {}", refusal));
+                    output.refused(json!({"pinId": id.as_str()}), &refusal)?;
                     exit = Exit::Failed;
                 }
                 Err(error) => return Err(CommandError::from(error)),

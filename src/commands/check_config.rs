@@ -21,9 +21,8 @@ pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> 
     let grace = explained.config.shutdown_grace;
     if output.is_json() {
         for setting in &explained.settings {
-            let line =
-                json!({"key": setting.key, "value": setting.value, "origin": setting.origin}).to_string();
-            output.json(line.as_bytes())?;
+            let line = json!({"key": setting.key, "value": setting.json(), "origin": setting.origin});
+            output.json(line.to_string().as_bytes())?;
         }
     } else {
         let rows: Vec<_> = explained
@@ -33,15 +32,21 @@ pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> 
             .collect();
         output.text(&human::table(["KEY", "VALUE", "ORIGIN"], &rows))?;
     }
-    output.flush()?;
-    if let Some(wanted) = daemon::wanted_of_unit(grace) {
-        note(format_args!(
+    let stop = daemon::wanted_of_unit(grace).map(|wanted| {
+        format!(
             "a stop may take {wait} s with this shutdown_grace: under systemd set TimeoutStopSec={wait} in a drop-in \
              (systemctl edit pinwatch), or it may kill the daemon before",
             wait = wanted.as_secs()
-        ));
+        )
+    });
+    let warnings = explained.warnings.iter().map(ToString::to_string);
+    for warning in stop.into_iter().chain(warnings) {
+        if output.is_json() {
+            output.json(json!({"warning": warning}).to_string().as_bytes())?;
+        }
+        note(format_args!("warning: {warning}"));
     }
-    explained.warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
+    output.flush()?;
     match explained.file {
         Some(file) => note(format_args!("the configuration is good; it was read from {}", file.display())),
         None => note("the configuration is good; no file was read"),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::client::{self, Client, ClientError};
@@ -10,7 +11,7 @@ use super::error::CommandError;
 use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
-use super::protocol::{DeadLetter, DeadLetterPage, Record, Request, Which};
+use super::protocol::{DeadLetter, DeadLetterPage, Record, Refusal, Request, Which};
 use super::upkeep_cli::{LettersListArgs, LettersShowArgs};
 
 /// Dead letters asked for at a time: an answer is one line, which has a bound.
@@ -38,6 +39,7 @@ pub async fn list(socket: &Path, args: &LettersListArgs, mut output: Output) -> 
     if !rows.is_empty() {
         output.text(&human::table(["SINK", "SEQ", "PIN", "OUTCOME", "TRIES", "LAST TRY", "ERROR"], &rows))?;
     }
+    output.next(pages.after.as_deref())?;
     output.flush()?;
     match pages.after {
         Some(token) => note(format_args!("there are more: --after {}", token)),
@@ -79,15 +81,21 @@ pub async fn show(socket: &Path, args: &LettersShowArgs, mut output: Output) -> 
             break;
         }
     }
-    output.flush()?;
     if found {
+        output.flush()?;
         return Ok(Exit::Done);
     }
-    let which = match (&args.id, args.seq) {
-        (None, Some(seq)) => format!("seq {seq}"),
-        (id, _) => format!("PIN {}", id.as_ref().map_or("", |id| id.as_str())),
+    let (which, named) = match (&args.id, args.seq) {
+        (None, Some(seq)) => (format!("seq {seq}"), json!({"seq": seq})),
+        (id, _) => {
+            let id = id.as_ref().map_or("", |id| id.as_str());
+            (format!("PIN {id}"), json!({"pinId": id}))
+        }
     };
-    note(format_args!("{which} is no dead letter; \"pinwatch dead-letters list\" has them all"));
+    let what = format!("{which} is no dead letter; \"pinwatch dead-letters list\" has them all");
+    output.refused(named, &Refusal::new("not_found", &what))?;
+    output.flush()?;
+    note(what);
     Ok(Exit::Failed)
 }
 

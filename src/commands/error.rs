@@ -11,6 +11,8 @@ use thiserror::Error;
 
 use super::client::{ClientError, ConnectError};
 use super::config::ConfigError;
+use super::exit::Exit;
+use super::protocol::Refusal;
 use crate::daemon::DaemonError;
 use crate::simulate::SimulateError;
 use crate::store::migrate::MigrateError;
@@ -51,6 +53,22 @@ impl CommandError {
     /// Whether the reader of our stdout went away.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The error as a program is told it: with the daemon's code if it has one, else with one for the exit status.
+    pub fn refusal(&self) -> Refusal {
+        if let Self::Client(ClientError::Refused(refusal))
+        | Self::Connect(ConnectError::Full { refusal, .. }) = self
+        {
+            return refusal.clone();
+        }
+        let code = match Exit::from(self) {
+            Exit::Usage => "usage",
+            Exit::NoDaemon => "no_daemon",
+            Exit::TimedOut => "timeout",
+            Exit::Done | Exit::Failed | Exit::NotDelivered => "failed",
+        };
+        Refusal::new(code, told(self).join(" ").trim_start_matches("error: "))
     }
 }
 

@@ -15,7 +15,10 @@ Exit status:
     2  the command line or the configuration is wrong
     3  no daemon at the socket
     4  wait, submit --wait: some PIN was not delivered
-  124  timed out";
+  124  timed out
+
+With --json, and where stdout is no terminal, what fails is a line on stdout too: \
+{\"ok\":false,\"error\":{\"code\":…,\"message\":…}}. Beside those of the socket, codes are usage, no_daemon and failed.";
 
 pub const RUN: &str = "\
 Configuration is read from the file, then from the environment (PINWATCH__SECTION__KEY), then from --set. \
@@ -76,15 +79,17 @@ Examples:
 pub const LIST: &str = "\
 Examples:
   pinwatch list
-  pinwatch list --limit 100000 --json | jq -r .pinId
-  pinwatch list --after TOKEN";
+  pinwatch list --limit 100000 --json | jq -r '.pinId // empty'
+  pinwatch list --after TOKEN
+
+With --json, the last line is {\"next\":\"TOKEN\"} if there are more.";
 
 pub const CANCEL: &str = "\
 A PIN that has finished already stays as it is, and its outcome is printed.
 
 Examples:
   pinwatch cancel 9C817C6F8AF3D48F9FE553282AFA2B67
-  pinwatch list --limit 1000 --json | jq -r .pinId | xargs pinwatch cancel
+  pinwatch list --limit 1000 --json | jq -r '.pinId // empty' | xargs pinwatch cancel
 
 Exit status: 1 if the daemon does not know some PIN.";
 
@@ -112,8 +117,10 @@ Examples:
 pub const DEAD_LETTERS_LIST: &str = "\
 Examples:
   pinwatch dead-letters list
-  pinwatch dead-letters list --sink webhook --limit 1000 --json | jq -r '[.seq, .pinId, .error] | @tsv'
-  pinwatch dead-letters list --after TOKEN";
+  pinwatch dead-letters list --sink webhook --limit 1000 --json | jq -r 'select(.seq) | [.seq, .pinId, .error] | @tsv'
+  pinwatch dead-letters list --after TOKEN
+
+With --json, the last line is {\"next\":\"TOKEN\"} if there are more.";
 
 pub const DEAD_LETTERS_SHOW: &str = "\
 What stands alone is a PIN ID, also if it is a number; a seq is given with --seq. A PIN can be a dead letter of \
@@ -195,7 +202,10 @@ that is not alive has no lease: the others have taken its slots, or are about to
 Examples:
   pinwatch nodes
   watch pinwatch nodes
-  pinwatch nodes --json | jq -r 'select(.alive | not) | .name'";
+  pinwatch nodes --json | jq -r 'select(.alive == false) | .name'
+
+With --json, a last line {\"free\":N} tells how many slots nobody alive holds, if there are any; {\"shared\":false}, that \
+this is one machine.";
 
 pub const PING: &str = "\
 Examples:

@@ -43,6 +43,7 @@ pub async fn run(socket: &Path, args: &ListArgs, mut output: Output) -> Result<E
             &rows,
         ))?;
     }
+    output.next(after.as_deref())?;
     output.flush()?;
     match after {
         Some(token) => note(format_args!("there are more: --after {}", token)),

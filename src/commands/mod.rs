@@ -42,6 +42,7 @@ mod upkeep_cli;
 mod wait;
 mod watch;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::{ExitCode, Termination};
 
@@ -64,21 +65,40 @@ pub fn main() -> ExitCode {
             "core dumps can't be switched off ({error}): one would have the key in it"
         ));
     }
-    let ended = match Cli::try_parse() {
-        Ok(cli) => dispatch(cli),
-        Err(answer) => output::clap(answer),
+    let (ended, is_json) = match Cli::try_parse() {
+        Ok(cli) => {
+            let is_json = is_json(&cli);
+            (dispatch(cli, is_json), is_json)
+        }
+        Err(answer) => (output::clap(answer), false),
     };
     let exit = ended.unwrap_or_else(|error| {
         if !error.is_broken_pipe() {
             error::told(&error).iter().for_each(output::note);
+        }
+        if is_json {
+            let mut output = Output::new(true);
+            // Stdout may be what failed.
+            let _ = output.refused(serde_json::Value::Null, &error.refusal()).and_then(|()| output.flush());
         }
         Exit::from(&error)
     });
     exit.report()
 }
 
-fn dispatch(Cli { globals, command }: Cli) -> Result<Exit, CommandError> {
-    let output = || Output::new(globals.json);
+/// Whether results, and errors too, are lines of JSON on stdout: where that was asked for, or where no person looks.
+fn is_json(Cli { globals, command }: &Cli) -> bool {
+    let is_text = match command {
+        Command::Run | Command::Simulate(_) | Command::Demo(_) => true,
+        Command::Socket(_) | Command::Completions(_) | Command::Man(_) => true,
+        Command::Tail(args) if args.positions => return true,
+        _ => false,
+    };
+    globals.json || !is_text && !std::io::stdout().is_terminal()
+}
+
+fn dispatch(Cli { globals, command }: Cli, is_json: bool) -> Result<Exit, CommandError> {
+    let output = || Output::new(is_json);
     let socket = |link: &Link| socket(&globals, link);
     match command {
         Command::Run => {
@@ -94,10 +114,7 @@ fn dispatch(Cli { globals, command }: Cli) -> Result<Exit, CommandError> {
         Command::Cancel(args) => {
             client_runtime()?.block_on(cancel::run(&socket(&args.link)?, &args, output()))
         }
-        Command::Tail(args) => {
-            let output = Output::new(globals.json || args.positions);
-            client_runtime()?.block_on(tail::run(&socket(&args.link)?, &args, output))
-        }
+        Command::Tail(args) => client_runtime()?.block_on(tail::run(&socket(&args.link)?, &args, output())),
         Command::DeadLetters(DeadLetters::List(args)) => {
             client_runtime()?.block_on(dead_letters::list(&socket(&args.link)?, &args, output()))
         }
@@ -123,9 +140,12 @@ fn dispatch(Cli { globals, command }: Cli) -> Result<Exit, CommandError> {
         Command::Nodes(link) => client_runtime()?.block_on(nodes::run(&socket(&link)?, output())),
         Command::Ping(link) => client_runtime()?.block_on(ping::run(&socket(&link)?, output())),
         Command::Socket(link) => {
-            refuse_json(&globals, "a path has no JSON form")?;
-            let mut output = Output::for_people();
-            output.text(&format!("{}\n", socket(&link)?.display()))?;
+            let (path, mut output) = (socket(&link)?, output());
+            if output.is_json() {
+                output.json(serde_json::json!({"socket": path.to_string_lossy()}).to_string().as_bytes())?;
+            } else {
+                output.text(&format!("{}\n", path.display()))?;
+            }
             output.flush()?;
             Ok(Exit::Done)
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::Client;
 use super::error::CommandError;
@@ -15,8 +15,14 @@ use super::protocol::{Node, Nodes, Request};
 pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError> {
     let Nodes { shared, nodes, free } = Client::connect(socket).await?.ask(&Request::Nodes).await?;
     if output.is_json() {
-        for node in &nodes {
-            output.json(node.to_string().as_bytes())?;
+        // What people are told by a note is a last line.
+        let note = match (shared, free) {
+            (false, _) => Some(json!({"shared": false})),
+            (true, 0) => None,
+            (true, free) => Some(json!({"free": free})),
+        };
+        for line in nodes.into_iter().chain(note) {
+            output.json(line.to_string().as_bytes())?;
         }
     } else if shared {
         let rows: Vec<_> = nodes.into_iter().map(row).collect();
@@ -65,8 +71,6 @@ fn row(node: Value) -> [String; 8] {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -8,9 +8,11 @@ use std::fmt;
 use std::io::{BufWriter, IsTerminal, Stdout, Write};
 
 use clap::error::ContextValue;
+use serde_json::{Map, Value, json};
 
 use super::error::CommandError;
 use super::exit::Exit;
+use super::protocol::Refusal;
 use crate::text::{json_line, printable};
 
 /// The results of a command.
@@ -20,15 +22,14 @@ pub struct Output {
 }
 
 impl Output {
-    /// To stdout: as JSON where that was asked for, or where no person looks.
-    pub fn new(json: bool) -> Self {
-        let is_json = json || !std::io::stdout().is_terminal();
-        Self { is_json, ..Self::for_people() }
+    /// To stdout, as JSON or as text.
+    pub fn new(is_json: bool) -> Self {
+        Self { out: BufWriter::with_capacity(64 << 10, std::io::stdout()), is_json }
     }
 
     /// To stdout, as text whoever looks.
     pub fn for_people() -> Self {
-        Self { out: BufWriter::with_capacity(64 << 10, std::io::stdout()), is_json: false }
+        Self::new(false)
     }
 
     /// Whether results are lines of JSON.
@@ -39,6 +40,28 @@ impl Output {
     /// Writes a line of JSON, which is given without its newline.
     pub fn json(&mut self, line: &[u8]) -> Result<(), CommandError> {
         writeln!(self.out, "{}", json_line(String::from_utf8_lossy(line))).map_err(CommandError::Output)
+    }
+
+    /// Tells a program that there is no result, and why: the protocol's error, with the members of `named` that tell of
+    /// what. People are told by a note.
+    pub fn refused(&mut self, named: Value, refusal: &Refusal) -> Result<(), CommandError> {
+        if !self.is_json {
+            return Ok(());
+        }
+        let mut line = Map::from_iter([("ok".to_owned(), false.into())]);
+        if let Value::Object(named) = named {
+            line.extend(named);
+        }
+        line.insert("error".to_owned(), json!(refusal));
+        self.json(Value::from(line).to_string().as_bytes())
+    }
+
+    /// Ends a list that goes on: a program is told where by a last line, people by a note.
+    pub fn next(&mut self, token: Option<&str>) -> Result<(), CommandError> {
+        match token {
+            Some(token) if self.is_json => self.json(json!({"next": token}).to_string().as_bytes()),
+            _ => Ok(()),
+        }
     }
 
     /// Writes text, which has its newlines.
@@ -60,7 +83,7 @@ pub fn note(message: impl fmt::Display) {
 }
 
 /// What clap answers to a command line that is no command: help or the version on stdout, or what is wrong with it on
-/// stderr.
+/// stderr; to a program that reads JSON, on stdout too.
 pub fn clap(mut answer: clap::Error) -> Result<Exit, CommandError> {
     // The arguments are quoted, and a script may have got them from anywhere.
     let quoted: Vec<_> = answer
@@ -75,6 +98,13 @@ pub fn clap(mut answer: clap::Error) -> Result<Exit, CommandError> {
     }
     let printed = answer.print();
     if answer.use_stderr() {
+        if std::env::args_os().take_while(|argument| argument != "--").any(|argument| argument == "--json") {
+            let text = answer.to_string();
+            let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            let mut output = Output::new(true);
+            output.refused(Value::Null, &Refusal::new("usage", what))?;
+            output.flush()?;
+        }
         return Ok(Exit::Usage);
     }
     printed.and_then(|()| std::io::stdout().flush()).map_err(CommandError::Output)?;

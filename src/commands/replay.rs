@@ -80,11 +80,14 @@ async fn carry_out(
                         exit = Exit::Failed;
                     }
                     if output.is_json() {
-                        output.json(result(sink, named, count).to_string().as_bytes())?;
+                        let mut line = named.json(sink);
+                        line["count"] = count.into();
+                        output.json(line.to_string().as_bytes())?;
                     }
                 }
                 Err(ClientError::Refused(refusal)) => {
                     note(format_args!("{named}: refused: {}", refusal));
+                    output.refused(named.json(sink), &refusal)?;
                     exit = Exit::Failed;
                 }
                 Err(error) => return Err(CommandError::from(error)),
@@ -146,12 +149,14 @@ impl std::fmt::Display for Named<'_> {
     }
 }
 
-/// One line of JSON for what was named.
-fn result(sink: &str, named: Named<'_>, count: u64) -> serde_json::Value {
-    match named {
-        Named::Pin(pin) => json!({"sink": sink, "pinId": pin, "count": count}),
-        Named::Seq(seq) => json!({"sink": sink, "seq": seq, "count": count}),
-        Named::Range(from, to) => json!({"sink": sink, "from": from, "to": to, "count": count}),
-        Named::All => json!({"sink": sink, "count": count}),
+impl Named<'_> {
+    /// The members of a line of JSON that tell what was named.
+    fn json(self, sink: &str) -> serde_json::Value {
+        match self {
+            Self::Pin(pin) => json!({"sink": sink, "pinId": pin}),
+            Self::Seq(seq) => json!({"sink": sink, "seq": seq}),
+            Self::Range(from, to) => json!({"sink": sink, "from": from, "to": to}),
+            Self::All => json!({"sink": sink}),
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
+use serde_json::json;
 
 use super::cli::ShowArgs;
 use super::client::{self, Client, ClientError};
@@ -20,6 +21,8 @@ pub async fn run(socket: &Path, args: &ShowArgs, mut output: Output) -> Result<E
                 "the daemon does not know PIN {}: never submitted, or finished longer ago than store.retention",
                 args.id
             ));
+            output.refused(json!({"pinId": args.id.as_str()}), &refusal)?;
+            output.flush()?;
             return Ok(Exit::Failed);
         }
         shown => shown?,

@@ -230,12 +230,10 @@ impl Account {
         } else if self.tally.refused == NAMED + 1 {
             self.progress.note("more are refused, which are only counted here");
         }
+        let named = json!({"line": tag.line, "pinId": tag.pin});
         match &mut self.results {
-            Results::Answers { output, .. } if output.is_json() => {
-                let answer = json!({"ok": false, "line": tag.line, "pinId": tag.pin, "error": refusal});
-                output.json(answer.to_string().as_bytes())
-            }
-            _ => Ok(()),
+            Results::Answers { output, .. } => output.refused(named, refusal),
+            Results::Outcomes(watch) => watch.refused(named, refusal),
         }
     }
 }

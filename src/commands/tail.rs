@@ -2,7 +2,7 @@
 //!
 //! Promises with `-f` that no record is left out or printed twice, also over restarts of the daemon and whatever node
 //! finds an outcome: it goes on from the last position that it was told, and knows what it printed since. What was
-//! removed before it could be printed is told on stderr.
+//! removed before it could be printed is told on stderr, and among the positions too.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -80,6 +80,9 @@ impl Tail {
                     self.printed.clear();
                 }
                 Tailed::Removed { from, to } => {
+                    if args.positions {
+                        self.output.json(line)?;
+                    }
                     self.output.flush()?;
                     note(format_args!(
                         "outcomes from seq {from} to {to} are missing here: store.retention removed them before they were read"

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::stream;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::client::{self, Client, ClientError};
@@ -19,7 +20,7 @@ use super::exit::Exit;
 use super::human::{self, OutcomeRows};
 use super::output::Output;
 use super::progress::Progress;
-use super::protocol::{Record, Request, Shown, Start, Story, Tailed};
+use super::protocol::{Record, Refusal, Request, Shown, Start, Story, Tailed};
 use super::reconnect::Reconnect;
 
 /// PINs that are named in a message; of the others only the number is told.
@@ -88,6 +89,11 @@ impl Watch {
         Ok(())
     }
 
+    /// Tells a program why a PIN has no outcome.
+    pub fn refused(&mut self, named: Value, refusal: &Refusal) -> Result<(), CommandError> {
+        self.output.refused(named, refusal)
+    }
+
     /// Shows what was printed so far.
     pub fn flush(&mut self) -> Result<(), CommandError> {
         self.output.flush()
@@ -110,12 +116,14 @@ impl Watch {
             None => Ok(sessions.await),
         };
         self.progress.end();
-        self.output.flush()?;
         let mut exit = Exit::Done;
         match in_time {
-            Ok(result) => result?,
+            Ok(result) => {
+                self.output.flush()?;
+                result?;
+            }
             Err(_elapsed) => {
-                self.tell_missing();
+                self.tell_missing()?;
                 exit = exit.or_worse(Exit::TimedOut);
             }
         }
@@ -212,16 +220,21 @@ impl Watch {
                     self.waiting.remove(&pin);
                     self.unknown += 1;
                     self.progress.note(format_args!("the daemon does not know PIN {pin}: submit it first"));
-                    Ok(())
+                    self.refused(json!({"pinId": pin}), &refusal)
                 }
                 Err(error) => Err(error.into()),
             })
             .await
     }
 
-    fn tell_missing(&self) {
+    fn tell_missing(&mut self) -> Result<(), CommandError> {
         let mut pins: Vec<_> = self.waiting.iter().map(|pin| &**pin).collect();
         pins.sort_unstable();
+        let refusal = Refusal::new("timeout", "the time was up before there was an outcome");
+        for pin in &pins {
+            self.output.refused(json!({"pinId": pin}), &refusal)?;
+        }
+        self.output.flush()?;
         let more = if pins.len() > NAMED { ", …" } else { "" };
         pins.truncate(NAMED);
         self.progress.note(format_args!(
@@ -229,5 +242,6 @@ impl Watch {
             human::count(self.waiting.len() as u64, "PIN"),
             pins.join(", "),
         ));
+        Ok(())
     }
 }

@@ -89,6 +89,14 @@ pub struct Setting {
     pub origin: String,
 }
 
+impl Setting {
+    /// The value as JSON has it: a string, number or truth value, which TOML writes in the same way. What is told of a
+    /// secret is a string.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.value).unwrap_or_else(|_| self.value.as_str().into())
+    }
+}
+
 /// A line for each key: `schedule.max_interval = "10m"  # default`.
 impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

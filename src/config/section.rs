@@ -259,13 +259,14 @@ fn shown(key: &str, value: &Value) -> Option<String> {
     }
 }
 
-/// A string as TOML writes it, cut to what fits a line.
+/// A string as TOML and JSON write it, cut to what fits a line.
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 200;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{:?}", format!("{}…", &text[..end])),
-        None => format!("{text:?}"),
-    }
+    let text = match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    };
+    serde_json::Value::from(text).to_string()
 }
 
 /// A URL without what may be secret in it: user and password, query, fragment.

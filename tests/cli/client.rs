@@ -129,11 +129,16 @@ fn show_list_cancel_stats_and_ping_print_what_the_daemon_says() {
     ask(&["show", "9C81"]).code(0).stdout("{\"pinId\":\"9C81\",\"state\":\"in_flight\",\"polls\":2}\n");
     ask(&["cancel", "9C81", "9C82"])
         .code(1)
-        .stdout(contains("cancelled").and(contains("9C82").not()))
+        .stdout(
+            contains("cancelled").and(contains(r#"{"ok":false,"pinId":"9C82","error":{"code":"not_found""#)),
+        )
         .stderr(contains("PIN 9C82 is not cancelled: says the fake"));
     ask(&["stats"]).code(0).stdout("{\"in_flight\":3}\n");
     ask(&["ping"]).code(0).stdout(contains("9.9.9"));
-    ask(&["show", "9C82"]).code(1).stdout("").stderr(contains("does not know PIN 9C82"));
+    ask(&["show", "9C82"])
+        .code(1)
+        .stdout(contains(r#""pinId":"9C82","error":{"code":"not_found""#))
+        .stderr(contains("does not know PIN 9C82"));
     fake.join();
 }
 
@@ -188,7 +193,9 @@ fn list_asks_page_by_page_up_to_the_limit_and_says_how_to_go_on() {
         .arg(fake.socket())
         .assert()
         .code(0)
-        .stdout(predicates::function::function(|out: &str| out.lines().count() == 600))
+        .stdout(predicates::function::function(|out: &str| {
+            out.lines().count() == 601 && out.ends_with("\n{\"next\":\"b\"}\n")
+        }))
         .stderr("there are more: --after b\n");
     fake.join();
 }

@@ -5,7 +5,7 @@ use predicates::str::contains;
 use serde_json::{Value, json};
 
 use crate::fake::{Fake, error, record};
-use crate::pinwatch;
+use crate::{nothing_but_an_error, pinwatch};
 
 fn letter(sink: &str, seq: i64, pin: &str) -> Value {
     json!({"sink": sink, "seq": seq, "pinId": pin, "tries": 3, "since": "2026-01-02T03:04:05.000Z",
@@ -45,7 +45,7 @@ fn dead_letters_are_listed_page_by_page_up_to_the_limit_with_how_to_go_on() {
         [letter("hook", 4, "a"), letter("hook", 5, "b"), letter("hook", 9, "c")].map(|l| format!("{l}\n"));
     list(&["--sink", "hook", "--limit", "3"])
         .code(0)
-        .stdout(lines.concat())
+        .stdout(lines.concat() + "{\"next\":\"hook/9\"}\n")
         .stderr("there are more: --after hook/9\n");
     list(&["--after", "hook/9"]).code(0).stdout("").stderr("");
     fake.join();
@@ -69,7 +69,10 @@ fn a_bare_number_is_a_pin_and_a_seq_says_so() {
         pinwatch(&["dead-letters", "show"]).args(args).arg("--socket").arg(fake.socket()).assert()
     };
     show(&["42"]).code(0).stdout(format!("{}\n{}\n", letter("file", 7, "42"), letter("hook", 7, "42")));
-    show(&["--seq", "42", "--sink", "hook"]).code(1).stdout("").stderr(contains("seq 42 is no dead letter"));
+    show(&["--seq", "42", "--sink", "hook"])
+        .code(1)
+        .stdout(contains("not_found"))
+        .stderr(contains("seq 42 is no dead letter"));
     fake.join();
 }
 
@@ -108,7 +111,10 @@ fn replay_and_drop_say_of_each_that_was_named_what_came_of_it_and_exit_1_where_t
         };
         ask(&["9C81", "9C82", "9C83"])
             .code(1)
-            .stdout("{\"sink\":\"hook\",\"pinId\":\"9C81\",\"count\":1}\n{\"sink\":\"hook\",\"pinId\":\"9C82\",\"count\":0}\n")
+            .stdout(
+                "{\"sink\":\"hook\",\"pinId\":\"9C81\",\"count\":1}\n{\"sink\":\"hook\",\"pinId\":\"9C82\",\"count\":0}\n\
+                 {\"ok\":false,\"sink\":\"hook\",\"pinId\":\"9C83\",\"error\":{\"code\":\"not_found\",\"message\":\"says the fake\"}}\n",
+            )
             .stderr("PIN 9C82: no dead letter of this sink\nPIN 9C83: refused: says the fake (not_found)\n");
         ask(&["--seq", "4,9"])
             .code(0)
@@ -155,7 +161,10 @@ fn sinks_are_listed_one_a_line_and_forgotten_by_name() {
         "{\"name\":\"file\",\"configured\":true,\"cursor\":7}\n{\"name\":\"old\",\"configured\":false,\"cursor\":2}\n",
     );
     ask(&["forget", "old"]).code(0).stdout("{\"sink\":\"old\",\"forgotten\":true}\n");
-    ask(&["forget", "file"]).code(1).stdout("").stderr(contains("says the fake (invalid_request)"));
+    ask(&["forget", "file"])
+        .code(1)
+        .stdout(contains("invalid_request"))
+        .stderr(contains("says the fake (invalid_request)"));
     fake.join();
 }
 
@@ -195,6 +204,6 @@ fn what_is_to_be_replayed_or_dropped_must_be_said_and_cannot_be_said_twice() {
         (vec!["replay", "9C81"], "--sink"),
         (vec!["sinks", "forget"], "<NAME>"),
     ] {
-        pinwatch(&args).assert().code(2).stdout("").stderr(contains(hint));
+        pinwatch(&args).assert().code(2).stdout(nothing_but_an_error()).stderr(contains(hint));
     }
 }

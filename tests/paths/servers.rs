@@ -100,7 +100,8 @@ fn no_pin_is_sent_to_whoever_made_the_sockets_folder_first() {
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains("belongs to user 6666") && said.contains("nothing was sent"), "{said}");
-        assert!(output.stdout.is_empty());
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(printed.starts_with(r#"{"ok":false,"error":"#) && printed.lines().count() == 1, "{printed}");
     }
     assert_eq!(daemon.client().stats()["inFlight"], 0);
     // Nor by a link to a folder that root made for somebody else.

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod environment;
+mod json;
 mod log;
 mod output;
 mod secrets;
