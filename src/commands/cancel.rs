@@ -9,9 +9,16 @@ use super::cli::CancelArgs;
 use super::client::{self, Client, ClientError};
 use super::error::CommandError;
 use super::exit::Exit;
-use super::human;
 use super::output::{Output, note};
 use super::protocol::{Record, Request, Taken};
+use super::table::Column;
+
+const COLUMNS: [Column; 4] = [
+    Column::new("PIN", 1).down_to(32),
+    Column::new("STATE", 2),
+    Column::new("OUTCOME", 3),
+    Column::new("LAST STATUS", 4).down_to(16),
+];
 
 pub async fn run(socket: &Path, args: &CancelArgs, mut output: Output) -> Result<Exit, CommandError> {
     let mut client = Client::connect(socket).await?;
@@ -42,7 +49,7 @@ pub async fn run(socket: &Path, args: &CancelArgs, mut output: Output) -> Result
         })
         .await?;
     if !rows.is_empty() {
-        output.text(&human::table(["PIN", "STATE", "OUTCOME", "LAST STATUS"], &rows))?;
+        output.table(COLUMNS, &rows)?;
     }
     output.flush()?;
     Ok(exit)

@@ -8,8 +8,8 @@ use super::config;
 use super::doctor;
 use super::error::CommandError;
 use super::exit::Exit;
-use super::human;
 use super::output::{Output, note};
+use super::table::Column;
 use crate::config::{Config, SinkKind};
 use crate::daemon::{self, DaemonError};
 use crate::poll::Client;
@@ -30,7 +30,8 @@ pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> 
             .into_iter()
             .map(|setting| [setting.key, setting.value, setting.origin])
             .collect();
-        output.text(&human::table(["KEY", "VALUE", "ORIGIN"], &rows))?;
+        let value = Column::new("VALUE", 2).down_to(20);
+        output.table([Column::new("KEY", 1), value, Column::new("ORIGIN", 3).down_to(12)], &rows)?;
     }
     let stop = daemon::wanted_of_unit(grace).map(|wanted| {
         format!(

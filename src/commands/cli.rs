@@ -23,7 +23,8 @@ use crate::simulate::SimulateArgs;
     version,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    max_term_width = 100,
+    // However narrow the terminal: it breaks a line where it must, but leaves the line in one for whoever copies it.
+    term_width = 80,
     after_help = help::TOP
 )]
 pub struct Cli {
@@ -51,6 +52,9 @@ pub struct Globals {
     /// Print results as JSON lines, also on a terminal
     #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
+    /// Print tables in full, also where the terminal is narrower
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub wide: bool,
 }
 
 /// What every client of the daemon understands.
@@ -274,6 +278,7 @@ fn setting(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use unicode_width::UnicodeWidthStr;
 
     use super::*;
 
@@ -282,14 +287,44 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// Every command and those below it, as they are when they run.
+    fn all() -> Vec<clap::Command> {
+        let mut top = Cli::command();
+        top.build();
+        let (mut all, mut to_go) = (Vec::new(), vec![top]);
+        while let Some(command) = to_go.pop() {
+            to_go.extend(command.get_subcommands().cloned());
+            all.push(command);
+        }
+        all
+    }
+
+    #[test]
+    fn help_has_at_most_80_columns_and_breaks_no_line_of_an_example() {
+        for mut command in all() {
+            let help = command.render_long_help().to_string();
+            for line in help.lines() {
+                assert!(line.width() <= 80, "{}: {line}", command.get_name());
+            }
+            let below = command.get_after_help().unwrap_or_default().to_string();
+            // Examples, and tables: what is indented.
+            let examples = below.lines().filter(|line| line.starts_with("  "));
+            for example in examples {
+                assert!(
+                    help.lines().any(|line| line == example),
+                    "{}: {example} in {help}",
+                    command.get_name()
+                );
+            }
+        }
+    }
+
     #[test]
     fn every_command_teaches_by_two_to_four_examples() {
-        let mut commands: Vec<_> = Cli::command().get_subcommands().cloned().collect();
-        while let Some(command) = commands.pop() {
+        for command in all() {
             let help = command.get_after_help().unwrap_or_default().to_string();
             let examples = help.lines().filter(|line| line.trim_start().starts_with("pinwatch ")).count();
             assert!((2..=4).contains(&examples), "{} has {examples} examples", command.get_name());
-            commands.extend(command.get_subcommands().cloned());
         }
     }
 }

@@ -12,10 +12,21 @@ use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
 use super::protocol::{DeadLetter, DeadLetterPage, Record, Refusal, Request, Which};
+use super::table::Column;
 use super::upkeep_cli::{LettersListArgs, LettersShowArgs};
 
 /// Dead letters asked for at a time: an answer is one line, which has a bound.
 const PAGE: u64 = 500;
+
+const COLUMNS: [Column; 7] = [
+    Column::new("SINK", 3).down_to(12),
+    Column::new("SEQ", 4),
+    Column::new("PIN", 1).down_to(32),
+    Column::new("OUTCOME", 7),
+    Column::new("TRIES", 6),
+    Column::new("LAST TRY", 5),
+    Column::new("ERROR", 2).down_to(24),
+];
 
 pub async fn list(socket: &Path, args: &LettersListArgs, mut output: Output) -> Result<Exit, CommandError> {
     let mut pages = Pages::new(Client::connect(socket).await?, args.sink.as_deref(), None);
@@ -37,7 +48,7 @@ pub async fn list(socket: &Path, args: &LettersListArgs, mut output: Output) -> 
         }
     }
     if !rows.is_empty() {
-        output.text(&human::table(["SINK", "SEQ", "PIN", "OUTCOME", "TRIES", "LAST TRY", "ERROR"], &rows))?;
+        output.table(COLUMNS, &rows)?;
     }
     output.next(pages.after.as_deref())?;
     output.flush()?;
@@ -72,8 +83,8 @@ pub async fn show(socket: &Path, args: &LettersShowArgs, mut output: Output) -> 
             if output.is_json() {
                 output.json(letter.get().as_bytes())?;
             } else {
-                let gap = if found { "\n" } else { "" };
-                output.text(&format!("{gap}{}", told(client::read(letter.get().as_bytes())?, now)?))?;
+                output.text(if found { "\n" } else { "" })?;
+                output.pairs(&told(client::read(letter.get().as_bytes())?, now)?)?;
             }
             found = true;
         }
@@ -99,8 +110,8 @@ pub async fn show(socket: &Path, args: &LettersShowArgs, mut output: Output) -> 
     Ok(Exit::Failed)
 }
 
-/// A dead letter in lines: what became of it, then the outcome.
-fn told(letter: DeadLetter, now: Timestamp) -> Result<String, ClientError> {
+/// A dead letter by names and values: what became of it, then the outcome.
+fn told(letter: DeadLetter, now: Timestamp) -> Result<Vec<(String, String)>, ClientError> {
     let mut rows = vec![("sink".to_owned(), letter.sink), ("seq".to_owned(), letter.seq.to_string())];
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -121,7 +132,7 @@ fn told(letter: DeadLetter, now: Timestamp) -> Result<String, ClientError> {
         add("finished", record.finished_at.map(|at| human::when(&at, now)));
         add("record", Some(outcome.get().to_owned()));
     }
-    Ok(human::pairs(&rows))
+    Ok(rows)
 }
 
 /// Dead letters, page by page.
@@ -151,6 +162,7 @@ impl<'a> Pages<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::table;
     use super::*;
 
     #[test]
@@ -161,7 +173,7 @@ mod tests {
                 "outcome":{"seq":7,"pinId":"9C81","outcome":"final","status":"MESSAGE_DELIVERED","delivered":true,"reference":"order-42"}}"#,
         );
         let told = told(letter.unwrap(), "2026-01-02T00:01:00Z".parse().unwrap()).unwrap();
-        insta::assert_snapshot!(told, @r#"
+        insta::assert_snapshot!(table::pairs(&told, None), @r#"
         sink       hook
         seq        7
         PIN        9C81

@@ -1,6 +1,7 @@
 //! What stands below the options in `--help`: examples, and the exit statuses.
 //!
-//! Every command has two to four examples that work as they stand.
+//! Every command has two to four examples that work as they stand, also where they are copied from a page: a line of
+//! an example has 80 columns at most, and goes on behind a backslash.
 
 pub const TOP: &str = "\
 Examples:
@@ -27,7 +28,8 @@ SIGTERM stops, SIGHUP reads the configuration anew.
 Examples:
   pinwatch run
   pinwatch run --config ./pinwatch.toml --set log.level=debug
-  PINWATCH__API__KEY_FILE=./api-key pinwatch run --set intake.socket=/tmp/pinwatch.sock --set store.url=sqlite:/tmp/pinwatch.db";
+  PINWATCH__API__KEY_FILE=./api-key pinwatch run \\
+    --set intake.socket=/tmp/pinwatch.sock --set store.url=sqlite:/tmp/pinwatch.db";
 
 pub const SOCKET: &str = "\
 Where every client command looks for the daemon: --socket, else $PINWATCH_SOCKET, else intake.socket of the \
@@ -45,8 +47,10 @@ at all, so what was broken off is begun again. A password in a URL can be seen b
 out, and put it into the environment's PGPASSWORD or into ~/.pgpass.
 
 Examples:
-  pinwatch migrate-store --from sqlite:/var/lib/pinwatch/pinwatch.db --to 'postgres://pinwatch@db.example/pinwatch?sslmode=verify-full'
-  pinwatch migrate-store --from 'postgres://pinwatch@db.example/pinwatch?sslmode=verify-full' --to sqlite:/var/lib/pinwatch/pinwatch.db";
+  pinwatch migrate-store --from sqlite:/var/lib/pinwatch/pinwatch.db \\
+    --to 'postgres://pinwatch@db.example/pinwatch?sslmode=verify-full'
+  pinwatch migrate-store --to sqlite:/var/lib/pinwatch/pinwatch.db \\
+    --from 'postgres://pinwatch@db.example/pinwatch?sslmode=verify-full'";
 
 pub const SUBMIT: &str = "\
 Submitting a PIN a second time does no harm: it is a duplicate, and is polled once. In a file, blank lines \
@@ -89,7 +93,8 @@ A PIN that has finished already stays as it is, and its outcome is printed.
 
 Examples:
   pinwatch cancel 9C817C6F8AF3D48F9FE553282AFA2B67
-  pinwatch list --limit 1000 --json | jq -r '.pinId // empty' | xargs pinwatch cancel
+  pinwatch list --limit 1000 --json | jq -r '.pinId // empty' | \\
+    xargs pinwatch cancel
 
 Exit status: 1 if the daemon does not know some PIN.";
 
@@ -117,7 +122,8 @@ Examples:
 pub const DEAD_LETTERS_LIST: &str = "\
 Examples:
   pinwatch dead-letters list
-  pinwatch dead-letters list --sink webhook --limit 1000 --json | jq -r 'select(.seq) | [.seq, .pinId, .error] | @tsv'
+  pinwatch dead-letters list --sink webhook --limit 1000 --json | \\
+    jq -r 'select(.seq) | [.seq, .pinId, .error] | @tsv'
   pinwatch dead-letters list --after TOKEN
 
 With --json, the last line is {\"next\":\"TOKEN\"} if there are more.";
@@ -185,7 +191,8 @@ configured is refused: take it out of the configuration and restart the daemon f
 
 Examples:
   pinwatch sinks forget old-webhook
-  pinwatch sinks list --json | jq -r 'select(.configured | not) | .name' | xargs -n 1 pinwatch sinks forget
+  pinwatch sinks list --json | jq -r 'select(.configured | not) | .name' | \\
+    xargs -n 1 pinwatch sinks forget
 
 Exit status: 1 if there is no such sink, or if it is configured.";
 

@@ -1,69 +1,44 @@
-//! How results look to people: aligned tables, times with their distance from now.
-//!
-//! Promises that nothing which a submitter or the API wrote can move the cursor or colour the screen. Knows
-//! no stream: everything here makes strings.
+//! How results look to people: outcomes in rows, times with their distance from now. Pure.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::protocol::Record;
-use crate::text::printable;
-
-/// `rows` under `headings`, in columns two spaces apart, each line with its newline.
-pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
-    let mut widths = headings.map(width);
-    for row in rows {
-        for (widest, cell) in widths.iter_mut().zip(row) {
-            *widest = (*widest).max(width(cell));
-        }
-    }
-    let rows = rows.iter().map(|row| line(&row.each_ref().map(String::as_str), widths));
-    [line(&headings, widths)].into_iter().chain(rows).collect()
-}
-
-/// Names and values in two columns, without headings.
-pub fn pairs(rows: &[(String, String)]) -> String {
-    let widest = rows.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
-    rows.iter().map(|(name, value)| line(&[name, value], [widest, 0])).collect()
-}
-
-/// The width of a cell as it is shown.
-fn width(cell: &str) -> usize {
-    printable(cell).chars().count()
-}
-
-fn line<const N: usize>(cells: &[&str; N], widths: [usize; N]) -> String {
-    let mut text = String::new();
-    for (cell, width) in cells.iter().zip(widths) {
-        text += &format!("{:<width$}  ", &*printable(cell));
-    }
-    text.truncate(text.trim_end().len());
-    text.push('\n');
-    text
-}
+use super::table::{Column, Layout};
 
 /// A table of outcomes that grows by a row at a time, so its widths are fixed beforehand.
 pub struct OutcomeRows {
-    pin_width: usize,
+    layout: Layout<7>,
     has_headings: bool,
 }
 
+const OUTCOME: [Column; 7] = [
+    Column::new("PIN", 1).down_to(32),
+    Column::new("OUTCOME", 4),
+    Column::new("STATUS", 2).down_to(24),
+    Column::new("DELIVERED", 3),
+    Column::new("POLLS", 7),
+    Column::new("SEQ", 6),
+    Column::new("REFERENCE", 5).down_to(12),
+];
+
 impl OutcomeRows {
     /// With room for PIN IDs of `pin_width` characters; Infobip's have 32.
-    pub fn new(pin_width: usize) -> Self {
-        Self { pin_width: pin_width.clamp(8, 40), has_headings: false }
+    pub fn new(pin_width: usize, room: Option<usize>) -> Self {
+        let layout = Layout::new(OUTCOME, [pin_width.clamp(8, 40), 9, 30, 9, 5, 6, 40], room);
+        Self { layout, has_headings: false }
+    }
+
+    /// Whether there is no room for some of the columns.
+    pub fn leaves_out(&self) -> bool {
+        self.layout.leaves_out()
     }
 
     /// The row of one outcome; the first time, below the headings.
     pub fn row(&mut self, record: &Record) -> String {
-        let widths = [self.pin_width, 9, 30, 9, 5, 6, 0];
-        let headings = ["PIN", "OUTCOME", "STATUS", "DELIVERED", "POLLS", "SEQ", "REFERENCE"];
-        let mut text = String::new();
-        if !self.has_headings {
-            self.has_headings = true;
-            text += &line(&headings, widths);
-        }
+        let is_first = !std::mem::replace(&mut self.has_headings, true);
+        let headings = if is_first { self.layout.headings() } else { String::new() };
         let polls = record.polls.map_or_else(String::new, |polls| polls.to_string());
         let cells = [
             &record.pin_id,
@@ -74,7 +49,7 @@ impl OutcomeRows {
             &record.seq.to_string(),
             record.reference.as_deref().unwrap_or_default(),
         ];
-        text + &line(&cells, widths)
+        headings + &self.layout.line(cells)
     }
 }
 
@@ -125,22 +100,6 @@ pub fn count(number: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn columns_line_up_and_lines_end_without_blanks() {
-        let rows = [["a".into(), "1".into()], ["long".into(), String::new()]];
-        assert_eq!(table(["NAME", "N"], &rows), "NAME  N\na     1\nlong\n");
-    }
-
-    #[test]
-    fn a_reference_cannot_colour_the_screen() {
-        let rows = [["a\x1b[31m\r\nb".into(), "1".into()], ["\u{202e}\u{9b}2J".into(), "2".into()]];
-        assert_eq!(
-            table(["REFERENCE", "N"], &rows),
-            "REFERENCE         N\na\\u{1b}[31m\\r\\nb  1\n\\u{202e}\\u{9b}2J  2\n"
-        );
-        assert_eq!(pairs(&[("x\x07".into(), "é".into())]), "x\\u{7}  é\n");
-    }
 
     #[test]
     fn times_tell_their_distance_from_now() {

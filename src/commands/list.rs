@@ -11,9 +11,19 @@ use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
 use super::protocol::{Listed, Page, Request};
+use super::table::Column;
 
 /// PINs asked for at a time: an answer is one line, which has a bound.
 const PAGE: u64 = 500;
+
+const COLUMNS: [Column; 6] = [
+    Column::new("PIN", 1).down_to(32),
+    Column::new("SUBMITTED", 6),
+    Column::new("DEADLINE", 4),
+    Column::new("POLLS", 5),
+    Column::new("LAST STATUS", 2).down_to(16),
+    Column::new("NEXT POLL", 3),
+];
 
 pub async fn run(socket: &Path, args: &ListArgs, mut output: Output) -> Result<Exit, CommandError> {
     let mut client = Client::connect(socket).await?;
@@ -38,10 +48,7 @@ pub async fn run(socket: &Path, args: &ListArgs, mut output: Output) -> Result<E
         }
     }
     if !rows.is_empty() {
-        output.text(&human::table(
-            ["PIN", "SUBMITTED", "DEADLINE", "POLLS", "LAST STATUS", "NEXT POLL"],
-            &rows,
-        ))?;
+        output.table(COLUMNS, &rows)?;
     }
     output.next(after.as_deref())?;
     output.flush()?;

@@ -36,6 +36,7 @@ mod sinks;
 mod stats;
 mod storm;
 mod submit;
+mod table;
 mod tail;
 mod unit;
 mod upkeep_cli;
@@ -77,7 +78,7 @@ pub fn main() -> ExitCode {
             error::told(&error).iter().for_each(output::note);
         }
         if is_json {
-            let mut output = Output::new(true);
+            let mut output = Output::new(true, false);
             // Stdout may be what failed.
             let _ = output.refused(serde_json::Value::Null, &error.refusal()).and_then(|()| output.flush());
         }
@@ -98,11 +99,11 @@ fn is_json(Cli { globals, command }: &Cli) -> bool {
 }
 
 fn dispatch(Cli { globals, command }: Cli, is_json: bool) -> Result<Exit, CommandError> {
-    let output = || Output::new(is_json);
+    let output = || Output::new(is_json, globals.wide);
     let socket = |link: &Link| socket(&globals, link);
     match command {
         Command::Run => {
-            refuse_json(&globals, "run has no results; for JSON logs, use --set log.format=json")?;
+            refuse_shape(&globals, "run has no results; for JSON logs, use --set log.format=json")?;
             run::run(&globals)
         }
         Command::Submit(args) => {
@@ -153,19 +154,19 @@ fn dispatch(Cli { globals, command }: Cli, is_json: bool) -> Result<Exit, Comman
         Command::MigrateStore(args) => client_runtime()?.block_on(migrate_store::run(&args, output())),
         Command::Doctor => client_runtime()?.block_on(doctor::run(&globals, output())),
         Command::Simulate(args) => {
-            refuse_json(&globals, "simulate has no results")?;
+            refuse_shape(&globals, "simulate has no results")?;
             run::simulate(args)
         }
         Command::Demo(args) => {
-            refuse_json(&globals, "demo is for people; \"pinwatch tail --json\" prints outcomes as JSON")?;
+            refuse_shape(&globals, "demo is for people; \"pinwatch tail --json\" prints outcomes as JSON")?;
             demo::run(&args)
         }
         Command::Completions(args) => {
-            refuse_json(&globals, "a completion script has no JSON form")?;
+            refuse_shape(&globals, "a completion script has no JSON form")?;
             pages::completions(args.shell)
         }
         Command::Man(args) => {
-            refuse_json(&globals, "a manual page has no JSON form")?;
+            refuse_shape(&globals, "a manual page has no JSON form")?;
             pages::man(args.dir.as_deref())
         }
     }
@@ -176,8 +177,13 @@ fn socket(globals: &Globals, link: &Link) -> Result<PathBuf, CommandError> {
 }
 
 /// An option that does nothing is refused rather than swallowed.
-fn refuse_json(globals: &Globals, why: &str) -> Result<(), CommandError> {
-    if globals.json { Err(CommandError::Usage(format!("--json makes no sense here: {why}"))) } else { Ok(()) }
+fn refuse_shape(globals: &Globals, why_no_json: &str) -> Result<(), CommandError> {
+    let refused = match globals {
+        Globals { json: true, .. } => format!("--json makes no sense here: {why_no_json}"),
+        Globals { wide: true, .. } => "--wide makes no sense here: there is no table".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(CommandError::Usage(refused))
 }
 
 /// Clients have one connection and nothing to do beside it: one thread, started in no time.

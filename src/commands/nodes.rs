@@ -11,6 +11,18 @@ use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
 use super::protocol::{Node, Nodes, Request};
+use super::table::Column;
+
+const COLUMNS: [Column; 8] = [
+    Column::new("NODE", 1).down_to(24),
+    Column::new("ALIVE", 2),
+    Column::new("SLOTS", 3),
+    Column::new("IN FLIGHT", 6),
+    Column::new("DUE", 7),
+    Column::new("POLLS/S", 4).down_to(12),
+    Column::new("LEASE", 5),
+    Column::new("VERSION", 8),
+];
 
 pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError> {
     let Nodes { shared, nodes, free } = Client::connect(socket).await?.ask(&Request::Nodes).await?;
@@ -26,10 +38,7 @@ pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError
         }
     } else if shared {
         let rows: Vec<_> = nodes.into_iter().map(row).collect();
-        output.text(&human::table(
-            ["NODE", "ALIVE", "SLOTS", "IN FLIGHT", "DUE", "POLLS/S", "LEASE", "VERSION"],
-            &rows,
-        ))?;
+        output.table(COLUMNS, &rows)?;
     }
     output.flush()?;
     if !shared {
@@ -47,7 +56,6 @@ pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError
 fn row(node: Value) -> [String; 8] {
     let node: Node = serde_json::from_value(node).unwrap_or_default();
     let number = |number: Option<u64>| number.map_or_else(String::new, |number| number.to_string());
-    let name = if node.this { format!("{} (this one)", node.name) } else { node.name };
     let rate = match (node.rate, node.brake) {
         (_, Some(brake)) => format!("waits: {brake}"),
         (Some(rate), None) => format!("at most {rate:.1}"),
@@ -55,10 +63,12 @@ fn row(node: Value) -> [String; 8] {
     };
     let lease =
         node.lease_left_ms.map_or_else(|| "over".to_owned(), |ms| human::short(Duration::from_millis(ms)));
+    // Here and not at the name's end, which may be cut.
+    let this = if node.this { ", this" } else { "" };
     let alive = if node.alive { "yes" } else { "no" };
     [
-        name,
-        alive.to_owned(),
+        node.name,
+        format!("{alive}{this}"),
         number(node.slots),
         number(node.in_flight),
         number(node.due),
@@ -79,7 +89,7 @@ mod tests {
                            "version": "0.2.0", "inFlight": 7, "due": 1, "rate": 33.59, "brake": null});
         assert_eq!(
             row(alive),
-            ["a:/run/p.sock (this one)", "yes", "86", "7", "1", "at most 33.6", "3s 200ms", "0.2.0"]
+            ["a:/run/p.sock", "yes, this", "86", "7", "1", "at most 33.6", "3s 200ms", "0.2.0"]
         );
         let dead = json!({"name": "b", "alive": false, "slots": 85, "leaseLeftMs": null, "version": "0.2.0", "inFlight": 9});
         assert_eq!(row(dead), ["b", "no", "85", "9", "", "-", "over", "0.2.0"]);

@@ -8,28 +8,73 @@ use std::fmt;
 use std::io::{BufWriter, IsTerminal, Stdout, Write};
 
 use clap::error::ContextValue;
+use rustix::termios::tcgetwinsize;
 use serde_json::{Map, Value, json};
 
 use super::error::CommandError;
 use super::exit::Exit;
+use super::human::OutcomeRows;
 use super::protocol::Refusal;
+use super::table::{self, Column};
 use crate::text::{json_line, printable};
 
 /// The results of a command.
 pub struct Output {
     out: BufWriter<Stdout>,
     is_json: bool,
+    room: Option<usize>,
 }
 
+/// Told where something was left out of a table.
+const CUT: &str = "cut to fit the terminal: --wide shows all";
+
 impl Output {
-    /// To stdout, as JSON or as text.
-    pub fn new(is_json: bool) -> Self {
-        Self { out: BufWriter::with_capacity(64 << 10, std::io::stdout()), is_json }
+    /// To stdout, as JSON or as text; in tables as wide as the terminal, unless they are to be `wide`.
+    pub fn new(is_json: bool, is_wide: bool) -> Self {
+        let stdout = std::io::stdout();
+        // No terminal has no size, and one that does not know its own says 0.
+        let size = tcgetwinsize(&stdout).ok().filter(|size| !is_wide && size.ws_col > 0);
+        let room = size.map(|size| usize::from(size.ws_col));
+        Self { out: BufWriter::with_capacity(64 << 10, stdout), is_json, room }
     }
 
     /// To stdout, as text whoever looks.
     pub fn for_people() -> Self {
-        Self::new(false)
+        Self::new(false, false)
+    }
+
+    /// How many columns a line may have; none if that does not matter.
+    pub fn room(&self) -> Option<usize> {
+        self.room
+    }
+
+    /// Writes a table, and tells if it is not all there.
+    pub fn table<const N: usize>(
+        &mut self,
+        columns: [Column; N],
+        rows: &[[String; N]],
+    ) -> Result<(), CommandError> {
+        let (text, is_cut) = table::table(columns, rows, self.room);
+        self.text(&text)?;
+        if is_cut {
+            self.flush()?;
+            note(CUT);
+        }
+        Ok(())
+    }
+
+    /// A table of outcomes that grows; tells if it has not all of its columns.
+    pub fn outcome_rows(&self, pin_width: usize) -> OutcomeRows {
+        let rows = OutcomeRows::new(pin_width, self.room);
+        if !self.is_json && rows.leaves_out() {
+            note(CUT);
+        }
+        rows
+    }
+
+    /// Writes names, and values beside them.
+    pub fn pairs(&mut self, rows: &[(String, String)]) -> Result<(), CommandError> {
+        self.text(&table::pairs(rows, self.room))
     }
 
     /// Whether results are lines of JSON.
@@ -101,7 +146,7 @@ pub fn clap(mut answer: clap::Error) -> Result<Exit, CommandError> {
         if std::env::args_os().take_while(|argument| argument != "--").any(|argument| argument == "--json") {
             let text = answer.to_string();
             let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            let mut output = Output::new(true);
+            let mut output = Output::new(true, false);
             output.refused(Value::Null, &Refusal::new("usage", what))?;
             output.flush()?;
         }

@@ -12,6 +12,7 @@ use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
 use super::protocol::{Record, Request, Shown, SinkState, Story};
+use super::table::Column;
 
 pub async fn run(socket: &Path, args: &ShowArgs, mut output: Output) -> Result<Exit, CommandError> {
     let mut client = Client::connect(socket).await?;
@@ -31,14 +32,30 @@ pub async fn run(socket: &Path, args: &ShowArgs, mut output: Output) -> Result<E
         output.json(shown.pin.get().as_bytes())?;
     } else {
         let story = client::read(shown.pin.get().as_bytes())?;
-        output.text(&told(story, Timestamp::now())?)?;
+        let (rows, sinks) = told(story, Timestamp::now())?;
+        output.pairs(&rows)?;
+        if !sinks.is_empty() {
+            output.text("\n")?;
+            output.table(SINK, &sinks)?;
+        }
     }
     output.flush()?;
     Ok(Exit::Done)
 }
 
-/// The story in lines: first the PIN, then its outcome, then who has that.
-fn told(story: Story, now: Timestamp) -> Result<String, ClientError> {
+const SINK: [Column; 5] = [
+    Column::new("SINK", 1).down_to(12),
+    Column::new("STATE", 2),
+    Column::new("SINCE", 4),
+    Column::new("TRIES", 5),
+    Column::new("LAST ERROR", 3).down_to(20),
+];
+
+/// Names and values, and the rows of a table.
+type Told = (Vec<(String, String)>, Vec<[String; 5]>);
+
+/// The story: first the PIN, then its outcome, then who has that.
+fn told(story: Story, now: Timestamp) -> Result<Told, ClientError> {
     let mut rows = Vec::new();
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -74,13 +91,8 @@ fn told(story: Story, now: Timestamp) -> Result<String, ClientError> {
         add("finished", record.finished_at.map(|at| human::when(&at, now)));
         add("seq", Some(record.seq.to_string()));
     }
-    let mut text = human::pairs(&rows);
-    if !story.sinks.is_empty() {
-        let sinks: Vec<_> = story.sinks.into_iter().map(|sink| sink_row(sink, now)).collect();
-        text.push('\n');
-        text += &human::table(["SINK", "STATE", "SINCE", "TRIES", "LAST ERROR"], &sinks);
-    }
-    Ok(text)
+    let sinks = story.sinks.into_iter().map(|sink| sink_row(sink, now)).collect();
+    Ok((rows, sinks))
 }
 
 fn sink_row(sink: SinkState, now: Timestamp) -> [String; 5] {
@@ -95,6 +107,7 @@ fn sink_row(sink: SinkState, now: Timestamp) -> [String; 5] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::table;
     use super::*;
 
     #[test]
@@ -107,8 +120,9 @@ mod tests {
                 "sinks":[{"name":"stdout","state":"delivered","since":"2026-01-02T00:00:05.000Z"},
                          {"name":"hook","state":"retrying","since":"2026-01-02T00:00:05.000Z","tries":3,"lastError":"503"}]}"#,
         );
-        let told = told(story.unwrap(), "2026-01-02T00:01:00Z".parse().unwrap()).unwrap();
-        insta::assert_snapshot!(told, @r"
+        let (rows, sinks) = told(story.unwrap(), "2026-01-02T00:01:00Z".parse().unwrap()).unwrap();
+        let text = format!("{}\n{}", table::pairs(&rows, None), table::table(SINK, &sinks, None).0);
+        insta::assert_snapshot!(text, @r"
         PIN          9C81
         state        finished
         reference    order\u{1b}-42

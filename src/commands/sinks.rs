@@ -11,7 +11,18 @@ use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
 use super::protocol::{Counted, Request, SinkNumbers, SinksOfStats};
+use super::table::Column;
 use super::upkeep_cli::ForgetArgs;
+
+const COLUMNS: [Column; 7] = [
+    Column::new("SINK", 1).down_to(12),
+    Column::new("CONFIGURED", 6),
+    Column::new("CURSOR", 7),
+    Column::new("BEHIND", 4),
+    Column::new("RETRYING", 5),
+    Column::new("DEAD LETTERS", 3),
+    Column::new("TROUBLE", 2).down_to(24),
+];
 
 pub async fn list(socket: &Path, mut output: Output) -> Result<Exit, CommandError> {
     let SinksOfStats { stats } = Client::connect(socket).await?.ask(&Request::Stats).await?;
@@ -26,10 +37,7 @@ pub async fn list(socket: &Path, mut output: Output) -> Result<Exit, CommandErro
     } else {
         let now = Timestamp::now();
         let rows: Vec<_> = stats.sinks.into_iter().map(|(name, numbers)| row(name, numbers, now)).collect();
-        output.text(&human::table(
-            ["SINK", "CONFIGURED", "CURSOR", "BEHIND", "RETRYING", "DEAD LETTERS", "TROUBLE"],
-            &rows,
-        ))?;
+        output.table(COLUMNS, &rows)?;
     }
     output.flush()?;
     Ok(Exit::Done)

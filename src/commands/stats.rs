@@ -7,7 +7,6 @@ use serde_json::Value;
 use super::client::Client;
 use super::error::CommandError;
 use super::exit::Exit;
-use super::human;
 use super::output::Output;
 use super::protocol::{Numbers, Request};
 
@@ -18,7 +17,7 @@ pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError
     } else {
         let mut rows = Vec::new();
         flatten(String::new(), numbers.stats, &mut rows);
-        output.text(&human::pairs(&rows))?;
+        output.pairs(&rows)?;
     }
     output.flush()?;
     Ok(Exit::Done)
@@ -53,6 +52,9 @@ mod tests {
         let value = serde_json::json!({"polls": {"total": 7, "brake": null}, "sinks": [{"name": "a"}]});
         let mut rows = Vec::new();
         flatten(String::new(), value, &mut rows);
-        assert_eq!(human::pairs(&rows), "polls.total   7\npolls.brake   -\nsinks.0.name  a\n");
+        assert_eq!(
+            super::super::table::pairs(&rows, None),
+            "polls.total   7\npolls.brake   -\nsinks.0.name  a\n"
+        );
     }
 }

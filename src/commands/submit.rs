@@ -21,6 +21,7 @@ use super::input::{self, Entries, Entry, Source};
 use super::output::{Output, note};
 use super::progress::Progress;
 use super::protocol::{Record, Refusal, Request, Submission, Taken};
+use super::table::Column;
 use super::watch::Watch;
 
 /// Refused PINs that are named; the others are counted. A file with the wrong column has nothing but those.
@@ -62,7 +63,7 @@ pub async fn run(socket: &Path, args: SubmitArgs, output: Output) -> Result<Exit
         Results::Outcomes(watch) => Ok(exit.or_worse(watch.run(socket, client, timeout).await?)),
         Results::Answers { mut output, rows } => {
             if let Some(rows) = rows.filter(|rows| !rows.is_empty()) {
-                output.text(&human::table(["PIN", "STATE"], &rows))?;
+                output.table([Column::new("PIN", 1).down_to(32), Column::new("STATE", 2)], &rows)?;
             }
             output.flush()?;
             Ok(exit)

@@ -22,7 +22,7 @@ pub async fn run(socket: &Path, args: &TailArgs, output: Output) -> Result<Exit,
         start: args.from.clone(),
         printed: HashSet::new(),
         again: HashSet::new(),
-        rows: OutcomeRows::new(32),
+        rows: output.outcome_rows(32),
         output,
     };
     let mut reconnect = Reconnect::new();

@@ -46,15 +46,15 @@ impl Watch {
     pub fn of(pins: impl IntoIterator<Item = Box<str>>, output: Output) -> Self {
         let waiting: HashSet<_> = pins.into_iter().collect();
         let width = waiting.iter().map(|pin| pin.len()).max().unwrap_or(0);
-        Self { needs_check: true, rows: OutcomeRows::new(width), waiting, ..Self::new(None, output) }
+        Self { needs_check: true, waiting, ..Self::new(None, width, output) }
     }
 
     /// Will wait for PINs that are added while they are submitted, after `position` was asked for.
     pub fn from(position: String, output: Output) -> Self {
-        Self::new(Some(Start::Position(position)), output)
+        Self::new(Some(Start::Position(position)), 32, output)
     }
 
-    fn new(position: Option<Start>, output: Output) -> Self {
+    fn new(position: Option<Start>, pin_width: usize, output: Output) -> Self {
         Self {
             waiting: HashSet::new(),
             position,
@@ -62,7 +62,7 @@ impl Watch {
             has_undelivered: false,
             unknown: 0,
             printed: 0,
-            rows: OutcomeRows::new(32),
+            rows: output.outcome_rows(pin_width),
             output,
             progress: Progress::hidden(),
         }

@@ -141,9 +141,10 @@ fn after_help() -> String {
          Examples:\n  \
            pinwatch simulate\n  \
            pinwatch simulate --median 500ms --seed 7\n  \
-           pinwatch simulate --fault 503=0.05 --fault close=0.01 --latency 20ms --jitter 30ms\n  \
+           pinwatch simulate --fault 503=0.05 --fault close=0.01 --latency 20ms\n  \
            pinwatch simulate --rate-limit 100 --known-after 2s\n  \
-           curl -H 'Authorization: App demo-key' http://127.0.0.1:8085/2fa/1/pin/sim-5s-1/status",
+           curl -H 'Authorization: App demo-key' \\\n    \
+             http://127.0.0.1:8085/2fa/1/pin/sim-5s-1/status",
         script::help()
     )
 }

@@ -65,14 +65,14 @@ fn duration(text: &str) -> Option<Duration> {
 /// What `--help` says about scripted PIN IDs.
 pub fn help() -> String {
     format!(
-        "  sim-delivered-…  sim-failed-…  sim-call-…   final at once\n  \
-           sim-5s-…  sim-250ms-…                       delivered after that time\n  \
-           sim-waiting-…                               never final\n  \
-           sim-none-…                                  always an empty array\n  \
-           sim-unknown-…                               final, with an undocumented status ({UNDOCUMENTED})\n  \
-           sim-MESSAGE_EXPIRED-…                       always this status; so for each one of the API\n  \
-           sim-404-…  sim-500-…  sim-429-…             always this HTTP status, 400 to 599\n  \
-           sim-cut-…  sim-stall-…                      always this fault; so for each kind of --fault"
+        "  sim-delivered-…  sim-failed-…  sim-call-…  final at once\n  \
+           sim-5s-…  sim-250ms-…                      delivered after that time\n  \
+           sim-waiting-…                              never final\n  \
+           sim-none-…                                 always an empty array\n  \
+           sim-unknown-…                              final: {UNDOCUMENTED}, undocumented\n  \
+           sim-MESSAGE_EXPIRED-…                      this status; so each of the API's\n  \
+           sim-404-…  sim-500-…  sim-429-…            this HTTP status, 400 to 599\n  \
+           sim-cut-…  sim-stall-…                     this fault; so each kind of --fault"
     )
 }
 

@@ -119,11 +119,7 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         (&["dead-letters", "show", "nobodys"], 1, vec![unknown("nobodys")]),
         (&["dead-letters", "show", "--seq", "77"], 1, vec![("not_found", json!(77))]),
         (&["dead-letters", "replay", "--sink", "nobodys", "A"], 1, vec![("not_found", json!("A"))]),
-        (
-            &["dead-letters", "drop", "--sink", "nobodys", "--all"],
-            1,
-            vec![("not_found", json!("nobodys"))],
-        ),
+        (&["dead-letters", "drop", "--sink", "nobodys", "--all"], 1, vec![("not_found", json!("nobodys"))]),
         (
             &["replay", "--sink", "nobodys", "--from", "1", "--to", "2"],
             1,

@@ -9,6 +9,7 @@ mod log;
 mod output;
 mod secrets;
 mod signals;
+mod tables;
 mod terminal;
 
 use std::io::{ErrorKind, PipeReader, PipeWriter, Write, pipe};

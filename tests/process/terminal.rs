@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::common::{Child, until};
 
@@ -21,11 +22,27 @@ pub fn terminal() -> (File, File) {
 
 /// Runs a program whose output goes to a terminal. Gives what that got, and the exit status.
 #[track_caller]
-pub fn shown(mut command: Command) -> (String, Option<i32>) {
-    let (mut ours, theirs) = terminal();
-    let streams = [(); 2].map(|()| Stdio::from(theirs.try_clone().unwrap()));
-    let [stdout, stderr] = streams;
-    command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+pub fn shown(command: Command) -> (String, Option<i32>) {
+    shown_on(terminal(), |theirs| theirs.try_clone().unwrap().into(), command)
+}
+
+/// Runs a program whose results go to a terminal of so many columns, and whose notes go nowhere. Gives what that got,
+/// with the ends of lines as the program wrote them, and the exit status.
+#[track_caller]
+pub fn shown_in(columns: u16, command: Command) -> (String, Option<i32>) {
+    let (ours, theirs) = terminal();
+    tcsetwinsize(&ours, Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    let (text, status) = shown_on((ours, theirs), |_| Stdio::null(), command);
+    (text.replace("\r\n", "\n"), status)
+}
+
+#[track_caller]
+fn shown_on(
+    (mut ours, theirs): (File, File),
+    stderr: impl FnOnce(&File) -> Stdio,
+    mut command: Command,
+) -> (String, Option<i32>) {
+    command.stdin(Stdio::null()).stdout(theirs.try_clone().unwrap()).stderr(stderr(&theirs));
     let mut process = Child::spawn(command);
     drop(theirs);
     let reading = thread::spawn(move || {

@@ -28,6 +28,7 @@ use super::human::{self, OutcomeRows};
 use super::output::{Output, note};
 use super::progress::Progress;
 use super::protocol::{Listed, Page, Record, Request, Start, Submission, Tailed, Taken};
+use super::table::{Column, table};
 use crate::simulate::{LifeSettings, Settings, Simulator};
 
 /// Well over the deadline that the demonstration's PINs have.
@@ -38,6 +39,12 @@ const FRAME: Duration = Duration::from_millis(200);
 
 /// PINs in flight that are drawn; of the others only the number is.
 const DRAWN: usize = 8;
+const DRAWN_COLUMNS: [Column; 4] = [
+    Column::new("PIN", 1),
+    Column::new("POLLS", 4),
+    Column::new("LAST STATUS", 2).down_to(16),
+    Column::new("NEXT POLL", 3),
+];
 
 pub fn run(args: &DemoArgs) -> Result<Exit, CommandError> {
     let runtime = Builder::new_current_thread().enable_all().build().map_err(CommandError::Runtime)?;
@@ -105,7 +112,7 @@ async fn show(
     note("");
 
     let mut output = Output::for_people();
-    let mut rows = OutcomeRows::new(32);
+    let mut rows = OutcomeRows::new(32, output.room());
     let mut summary = Summary::default();
     let progress = Progress::of_lines();
     let mut lister = Client::connect(&daemon.socket()).await?;
@@ -130,13 +137,13 @@ async fn show(
             }
             _ = frames.tick(), if progress.is_shown() => {
                 let page: Page = lister.ask(&Request::List { limit: 1000, after: None }).await?;
-                let drawn = drawn(page)?;
+                let drawn = drawn(page, output.room())?;
                 progress.message(|| drawn);
             }
         }
     }
     progress.end();
-    output.text(&summary.told())?;
+    output.text(&summary.told(output.room()))?;
     output.flush()?;
     daemon.await_sink(summary.all()).await.map_err(failed)?;
     note("");
@@ -179,7 +186,7 @@ async fn submit(client: &mut Client, args: &DemoArgs) -> Result<HashSet<String>,
 }
 
 /// The PINs in flight, as they are now.
-fn drawn(page: Page) -> Result<String, CommandError> {
+fn drawn(page: Page, room: Option<usize>) -> Result<String, CommandError> {
     let now = Timestamp::now();
     let all = page.pins.len();
     let rows = page.pins.iter().take(DRAWN).map(|pin| {
@@ -193,7 +200,7 @@ fn drawn(page: Page) -> Result<String, CommandError> {
     });
     let rows = rows.collect::<Result<Vec<_>, ClientError>>()?;
     let mut text = format!("\n{} in flight\n", human::count(all as u64, "PIN"));
-    text += &human::table(["PIN", "POLLS", "LAST STATUS", "NEXT POLL"], &rows);
+    text += &table(DRAWN_COLUMNS, &rows, room).0;
     if all > DRAWN {
         text += &format!("and {} more", all - DRAWN);
     }

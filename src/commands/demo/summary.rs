@@ -6,6 +6,14 @@ use std::time::Duration;
 use super::took;
 use crate::commands::human;
 use crate::commands::protocol::Record;
+use crate::commands::table::{Column, table};
+
+const COLUMNS: [Column; 4] = [
+    Column::new("OUTCOME", 1),
+    Column::new("STATUS", 2).down_to(16),
+    Column::new("PINS", 3),
+    Column::new("MEDIAN TIME", 4),
+];
 
 /// The outcomes so far.
 #[derive(Default)]
@@ -27,7 +35,7 @@ impl Summary {
     }
 
     /// A table with a row for each kind of end, the most frequent first, and a line below it.
-    pub fn told(&self) -> String {
+    pub fn told(&self, room: Option<usize>) -> String {
         let mut kinds: Vec<_> = self.took.iter().collect();
         kinds.sort_by_key(|(_, took)| std::cmp::Reverse(took.len()));
         let rows: Vec<_> = kinds
@@ -39,7 +47,7 @@ impl Summary {
         let all: Vec<_> = self.took.values().flatten().copied().collect();
         format!(
             "\n{}\n{}: {} delivered; half of them were final within {}\n",
-            human::table(["OUTCOME", "STATUS", "PINS", "MEDIAN TIME"], &rows),
+            table(COLUMNS, &rows, room).0,
             human::count(all.len() as u64, "PIN"),
             self.delivered,
             human::short(median(&all)),
@@ -73,7 +81,7 @@ mod tests {
             });
             summary.add(&serde_json::from_value(line).unwrap());
         }
-        insta::assert_snapshot!(summary.told(), @r"
+        insta::assert_snapshot!(summary.told(None), @r"
         OUTCOME  STATUS             PINS  MEDIAN TIME
         final    MESSAGE_DELIVERED  3     2s
         final    MESSAGE_EXPIRED    1     9s
