@@ -17,7 +17,7 @@ use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 21] = [
     "run",
     "submit",
     "wait",
@@ -32,6 +32,9 @@ const COMMANDS: [&str; 18] = [
     "ping",
     "socket",
     "check-config",
+    "backup",
+    "migrate-store",
+    "doctor",
     "simulate",
     "demo",
     "completions",

@@ -67,6 +67,41 @@ fn with_the_databases_disk_full_submits_are_refused_polling_goes_on_and_no_outco
 }
 
 #[test]
+fn a_backup_for_which_there_is_no_room_says_so_and_leaves_nothing_and_the_one_that_was_there() {
+    let api = Api::start();
+    let home = Home::new(&api.base_url());
+    let Some(disk) = SmallDisk::mount(&home.results, MIB) else { return };
+    let daemon = home.start();
+    let mut client = daemon.client();
+    submit(&mut client, &pins("waiting", 20_000));
+    let (file, older) = (home.results.join("backup.db"), disk.path(&home.results.join("older.db")));
+    fs::write(&older, "an older one").expect("it has room");
+    let back_up = |file: &std::path::Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pinwatch"));
+        command
+            .args(["backup", "--force", "--set"])
+            .arg(format!("store.url=sqlite:{}", home.database().display()));
+        command.arg("--config").arg("/dev/null").arg(file);
+        disk.within(&command).output().expect("it can be started")
+    };
+    let before = fs::read_dir(disk.path(&home.results)).expect("it is there").count();
+    for file in [&file, &home.results.join("older.db")] {
+        let ended = back_up(file);
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        assert!(said.contains("no room in ") && said.contains(home.results.to_str().unwrap()), "{said}");
+        assert_eq!(fs::read_dir(disk.path(&home.results)).expect("it is there").count(), before, "{said}");
+    }
+    // Full to the last byte: not even the first page has room.
+    disk.fill();
+    let ended = back_up(&file);
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("no room in "), "{ended:?}");
+    assert_eq!(fs::read_to_string(&older).expect("it is there"), "an older one");
+    drop(client);
+    daemon.stop();
+}
+
+#[test]
 fn killed_while_the_databases_disk_is_full_it_says_so_at_the_start_or_serves_and_loses_nothing() {
     let api = Api::start();
     let home = Home::new(&api.base_url());

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 
+use super::backup::BackupArgs;
 use super::help;
 use super::migrate_store::MigrateStoreArgs;
 use super::protocol::Start;
@@ -112,6 +113,9 @@ pub enum Command {
     /// Check the configuration and print the values in effect
     #[command(after_help = help::CHECK_CONFIG)]
     CheckConfig,
+    /// Copy the database into a file, while the daemon runs or not
+    #[command(after_help = help::BACKUP)]
+    Backup(BackupArgs),
     /// Move everything from SQLite to PostgreSQL, or back
     #[command(after_help = help::MIGRATE_STORE)]
     MigrateStore(MigrateStoreArgs),

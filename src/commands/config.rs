@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::cli::Globals;
 pub use crate::config::ConfigError;
-use crate::config::{Config, Environment, Explained, Sources};
+use crate::config::{Config, Environment, Explained, Sources, StoreUrl};
 
 /// Where the packaged unit takes credentials from (LoadCredential=).
 const CREDENTIALS: &str = "/etc/pinwatch";
@@ -35,6 +35,11 @@ pub fn client_socket(globals: &Globals, told: Option<&PathBuf>) -> Result<PathBu
         Some(path) => Ok(path.clone()),
         None => crate::config::client_socket(&sources(globals)),
     }
+}
+
+/// Where the daemon keeps its PINs.
+pub fn store_url(globals: &Globals) -> Result<StoreUrl, ConfigError> {
+    crate::config::store_url(&sources(globals))
 }
 
 /// Where the configuration is read.

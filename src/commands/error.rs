@@ -15,6 +15,7 @@ use super::exit::Exit;
 use super::protocol::Refusal;
 use crate::daemon::DaemonError;
 use crate::simulate::SimulateError;
+use crate::store::backup::BackupError;
 use crate::store::migrate::MigrateError;
 use crate::text::printable;
 
@@ -45,6 +46,8 @@ pub enum CommandError {
     Simulate(#[from] SimulateError),
     #[error(transparent)]
     Migrate(#[from] MigrateError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error("the demonstration failed: {0}")]
     Demo(String),
 }

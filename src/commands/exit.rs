@@ -75,6 +75,7 @@ impl From<&CommandError> for Exit {
             | CommandError::Daemon(_)
             | CommandError::Simulate(_)
             | CommandError::Migrate(_)
+            | CommandError::Backup(_)
             | CommandError::Demo(_) => Self::Failed,
         }
     }

@@ -41,6 +41,18 @@ Examples:
   export PINWATCH_SOCKET=$(pinwatch socket)
   printf '9C817C6F8AF3D48F9FE553282AFA2B67\\n' | nc -NU \"$(pinwatch socket)\"";
 
+pub const BACKUP: &str = "\
+Makes a copy as of one moment, reads it back, and only then gives it its name: whatever breaks it off, a file that is \
+there stays as it is. The daemon goes on meanwhile. How to restore a backup, and what that costs, is told in \
+operations.md. The store of several machines, PostgreSQL, is backed up by pg_dump.
+
+Examples:
+  pinwatch backup /var/backups/pinwatch.db
+  pinwatch backup --force /var/backups/pinwatch.db
+  pinwatch backup /var/backups/pinwatch-$(date +%F).db --json | jq .bytes
+
+Exit status: 1 if there is no backup, with the reason on stderr.";
+
 pub const MIGRATE_STORE: &str = "\
 Stop every daemon that uses either store first; it refuses otherwise. The new store comes into being whole or not \
 at all, so what was broken off is begun again. A password in a URL can be seen by everybody on the machine: leave it \

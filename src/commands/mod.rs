@@ -2,8 +2,9 @@
 //!
 //! Each command is a file. Results go to stdout, everything else to stderr; people get tables, programs get
 //! JSON lines. Nothing here knows the store, the schedule or the API: the daemon is reached by its socket
-//! only, as any other program would; but for migrate-store, which works where no daemon runs. Exit statuses are made in [`exit`] alone.
+//! only, as any other program would; but for migrate-store and backup, which work where no daemon runs. Exit statuses are made in [`exit`] alone.
 
+mod backup;
 mod cancel;
 mod check_config;
 mod cli;
@@ -151,6 +152,7 @@ fn dispatch(Cli { globals, command }: Cli, is_json: bool) -> Result<Exit, Comman
             Ok(Exit::Done)
         }
         Command::CheckConfig => check_config::run(&globals, output()),
+        Command::Backup(args) => client_runtime()?.block_on(backup::run(&globals, &args, output())),
         Command::MigrateStore(args) => client_runtime()?.block_on(migrate_store::run(&args, output())),
         Command::Doctor => client_runtime()?.block_on(doctor::run(&globals, output())),
         Command::Simulate(args) => {

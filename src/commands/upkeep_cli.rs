@@ -19,10 +19,16 @@ pub enum DeadLetters {
     #[command(after_help = help::DEAD_LETTERS_SHOW)]
     Show(LettersShowArgs),
     /// Deliver dead letters again, under the same id
-    #[command(after_help = help::DEAD_LETTERS_REPLAY)]
+    #[command(
+        after_help = help::DEAD_LETTERS_REPLAY,
+        override_usage = "pinwatch dead-letters replay --sink <NAME> <ID|--seq <SEQ>|--all>"
+    )]
     Replay(LettersArgs),
     /// Give dead letters up for good; asks nothing
-    #[command(after_help = help::DEAD_LETTERS_DROP)]
+    #[command(
+        after_help = help::DEAD_LETTERS_DROP,
+        override_usage = "pinwatch dead-letters drop --sink <NAME> <ID|--seq <SEQ>|--all>"
+    )]
     Drop(LettersArgs),
 }
 

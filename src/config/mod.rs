@@ -174,6 +174,21 @@ pub fn client_socket(sources: &Sources) -> Result<PathBuf, ConfigError> {
     }
 }
 
+/// The daemon's store, for whoever needs nothing else of the configuration.
+///
+/// # Errors
+/// A file can't be read or isn't TOML, or `[store]` itself is wrong.
+pub fn store_url(sources: &Sources) -> Result<StoreUrl, ConfigError> {
+    let Merged { mut values, problems, .. } = sources::merge(sources)?;
+    let mut report = Report { problems, ..Report::default() };
+    let store = store::check(Section::new("store", values.remove("store"), &mut report));
+    report.problems.retain(|problem| problem.key.starts_with("store"));
+    match store {
+        Some(store) if report.problems.is_empty() => Ok(store.url),
+        _ => Err(ConfigError::Invalid(report.problems)),
+    }
+}
+
 /// What stands above the first section.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -22,6 +22,7 @@ use thiserror::Error;
 pub use counted::{FailedCount, FailedCounts};
 pub use position::{InvalidPosition, ONLY_LANE, Position, Stretch};
 pub use reads::{PAGE_BYTES, Page, Reads, SMALL_RECORD, Store};
+pub use sqlite::backup;
 pub use sqlite::{OpenError, Unloaded, open as open_sqlite};
 pub use transaction::{Applied, ClusterApplied, ClusterWork, Orphan, Transaction, Writes};
 pub use writer::{StoreTrouble, Writer, WriterTask};

@@ -63,6 +63,8 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
     let no_socket = daemon.place.path("none.sock");
 
     let check = ["check-config", "--config", &config, "--set", &base_url, "--set", "api.key=k"];
+    let file = daemon.place.path("backup.db").to_str().unwrap().to_owned();
+    let backup = ["backup", &file, "--config", &config];
     let doctor = ["doctor", "--config", &config, "--set", &base_url, "--set", "api.key=demo-key"];
     // What succeeds, in an order in which it does.
     let successes: &[&[&str]] = &[
@@ -89,6 +91,7 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         &["socket"],
         &check,
         &doctor,
+        &backup,
     ];
     // What fails, with what its errors say: code, and about what.
     let unknown = |pin: &str| ("not_found", json!(pin));
@@ -126,6 +129,8 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
             vec![("not_found", json!("nobodys"))],
         ),
         (&["sinks", "forget", "nobodys"], 1, vec![("not_found", Value::Null)]),
+        (&backup, 1, vec![("failed", Value::Null)]),
+        (&["backup", "/a", "--set", "store.url=postgres://u@localhost/d"], 2, usage()),
         (&["migrate-store", "--from", "sqlite:/a", "--to", "sqlite:/b"], 1, vec![("failed", Value::Null)]),
         (&["socket", "--config", "/no/such/file"], 0, vec![]),
         (&["check-config", "--config", "/no/such/file"], 2, usage()),
@@ -149,8 +154,9 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         assert_eq!((code, errors(&lines)), (Some(*status), expected.clone()), "{arguments:?}: {lines:?}");
     }
     // Without a daemon, each of its clients says so.
-    let clients =
-        successes.iter().filter(|arguments| !["socket", "check-config", "doctor"].contains(&arguments[0]));
+    let clients = successes
+        .iter()
+        .filter(|arguments| !["socket", "check-config", "doctor", "backup"].contains(&arguments[0]));
     for arguments in clients {
         let (lines, code) = ask(arguments, Some(&no_socket));
         assert_eq!((code, errors(&lines)), (Some(3), vec![("no_daemon", Value::Null)]), "{arguments:?}");

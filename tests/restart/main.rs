@@ -2,6 +2,7 @@
 //! ends twice.
 
 mod backoff;
+mod backup;
 #[path = "../common/mod.rs"]
 mod common;
 mod crash;

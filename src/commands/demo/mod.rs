@@ -76,7 +76,7 @@ fn failed(problem: impl std::fmt::Display) -> CommandError {
 }
 
 /// Waits for what would end the process at once: Ctrl-C, kill, a terminal that is closed.
-async fn told_to_stop() -> std::io::Result<()> {
+pub async fn told_to_stop() -> std::io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;

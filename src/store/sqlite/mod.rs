@@ -1,5 +1,6 @@
 //! The store in one SQLite file: WAL, `synchronous = FULL`, one writing connection, a few reading ones.
 
+pub mod backup;
 mod by_hash;
 mod by_pin;
 mod load;

@@ -218,7 +218,7 @@ pub async fn make(path: &Path) -> Result<SqliteConnection, OpenError> {
     Ok(connection)
 }
 
-fn options(path: &Path) -> SqliteConnectOptions {
+pub(super) fn options(path: &Path) -> SqliteConnectOptions {
     // Statements are few and fixed; logging each would put PIN IDs into the log.
     SqliteConnectOptions::new()
         .filename(path)
@@ -228,7 +228,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
 
 /// Looks at what is there, and changes nothing: is it ours, is it whole, do we know its schema? Gives the number
 /// of its commits; 0 where there is no database yet.
-async fn inspect(path: &Path) -> Result<i64, OpenError> {
+pub(super) async fn inspect(path: &Path) -> Result<i64, OpenError> {
     let length = |path: &Path| match std::fs::metadata(path) {
         Ok(file) => Ok(Some(file.len())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -319,7 +319,7 @@ async fn inspect_open(
 }
 
 /// What an error of SQLite tells about the file.
-fn judge(path: &Path, error: sqlx::Error) -> OpenError {
+pub(super) fn judge(path: &Path, error: sqlx::Error) -> OpenError {
     let path = path.to_owned();
     match primary_code(&error) {
         Some(SQLITE_NOTADB) => foreign(&path, NO_SQLITE_FILE),
@@ -371,7 +371,7 @@ const SQLITE_ERROR: u32 = 1;
 const SQLITE_CORRUPT: u32 = 11;
 const SQLITE_NOTADB: u32 = 26;
 
-fn primary_code(error: &sqlx::Error) -> Option<u32> {
+pub(super) fn primary_code(error: &sqlx::Error) -> Option<u32> {
     let extended: u32 = error.as_database_error()?.code()?.parse().ok()?;
     Some(extended & 0xff)
 }
