@@ -29,7 +29,8 @@ Examples:
   pinwatch run
   pinwatch run --config ./pinwatch.toml --set log.level=debug
   PINWATCH__API__KEY_FILE=./api-key pinwatch run \\
-    --set intake.socket=/tmp/pinwatch.sock --set store.url=sqlite:/tmp/pinwatch.db";
+    --set intake.socket=/tmp/pinwatch.sock \\
+    --set store.url=sqlite:/tmp/pinwatch.db";
 
 pub const SOCKET: &str = "\
 Where every client command looks for the daemon: --socket, else $PINWATCH_SOCKET, else intake.socket of the \
