@@ -70,7 +70,7 @@ fn with_the_databases_disk_full_submits_are_refused_polling_goes_on_and_no_outco
 fn a_backup_for_which_there_is_no_room_says_so_and_leaves_nothing_and_the_one_that_was_there() {
     let api = Api::start();
     let home = Home::new(&api.base_url());
-    let Some(disk) = SmallDisk::mount(&home.results, MIB) else { return };
+    let Some(disk) = SmallDisk::mount(&home.results, MIB / 4) else { return };
     let daemon = home.start();
     let mut client = daemon.client();
     submit(&mut client, &pins("waiting", 20_000));

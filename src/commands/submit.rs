@@ -35,7 +35,7 @@ pub async fn run(socket: &Path, args: SubmitArgs, output: Output) -> Result<Exit
     let mut client = Client::connect(socket).await?;
     let results = if wait {
         // The position before the first PIN is submitted: none of their outcomes is before it.
-        Results::Outcomes(Watch::from(client.newest_position().await?, output))
+        Results::Outcomes(Box::new(Watch::from(client.newest_position().await?, output)))
     } else {
         Results::Answers { output, rows: has_rows.then(Vec::new) }
     };
@@ -105,7 +105,7 @@ enum Results {
         /// For the table of PINs that were given as arguments.
         rows: Option<Vec<[String; 2]>>,
     },
-    Outcomes(Watch),
+    Outcomes(Box<Watch>),
 }
 
 /// How many PINs came to what.

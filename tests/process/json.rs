@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 use super::common::{Ended, Place, Simulated, change, program, run_to_end};
 
+/// A command that fails, its exit status, and what its errors say: code, and about what.
+type Failure<'a> = (&'a [&'a str], i32, Vec<(&'a str, Value)>);
+
 /// A command with `--json`, and the lines that it printed.
 #[track_caller]
 fn ask(arguments: &[&str], socket: Option<&Path>) -> (Vec<Value>, Option<i32>) {
@@ -93,10 +96,9 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         &doctor,
         &backup,
     ];
-    // What fails, with what its errors say: code, and about what.
     let unknown = |pin: &str| ("not_found", json!(pin));
     let usage = || vec![("usage", Value::Null)];
-    let failures: &[(&[&str], i32, Vec<(&str, Value)>)] = &[
+    let failures: &[Failure] = &[
         (&["show", "nobodys"], 1, vec![unknown("nobodys")]),
         (
             &["cancel", "nobodys", "sim-none-3", "nobodys-too"],

@@ -255,19 +255,31 @@ fn what_a_daemon_has_of_a_database_that_was_removed_is_saved() {
         return;
     }
     let api = Simulated::start();
-    let daemon = Place::new(&api.base_url()).start();
-    let mut client = daemon.client();
-    for n in 0..50 {
-        client.submit(&format!("sim-waiting-{n}"));
+    for (what, lose) in [
+        (
+            "the database is removed",
+            (|place| fs::remove_file(place.store())) as fn(&Place) -> std::io::Result<()>,
+        ),
+        ("its log too", |place| {
+            fs::remove_file(place.store()).and(fs::remove_file(place.path("pinwatch.db-wal")))
+        }),
+        ("another file is in its place", |place| {
+            fs::write(place.path("other"), "").and(fs::rename(place.path("other"), place.store()))
+        }),
+    ] {
+        let daemon = Place::new(&api.base_url()).start();
+        let mut client = daemon.client();
+        for n in 0..50 {
+            client.submit(&format!("sim-waiting-{n}"));
+        }
+        drop(client);
+        let file = daemon.place.path("backup.db");
+        lose(&daemon.place).unwrap();
+        assert_eq!(back_up(&daemon.place, &file)["pins"], 50, "{what}");
+        let place = daemon.terminate();
+        restore(&place, &file);
+        assert_eq!(place.start().client().stats()["inFlight"], 50, "{what}");
     }
-    drop(client);
-    let file = daemon.place.path("backup.db");
-    fs::remove_file(daemon.place.store()).unwrap();
-    fs::remove_file(daemon.place.path("pinwatch.db-wal")).unwrap();
-    assert_eq!(back_up(&daemon.place, &file)["pins"], 50);
-    let place = daemon.terminate();
-    restore(&place, &file);
-    assert_eq!(place.start().client().stats()["inFlight"], 50);
     // Without either, that is what it says.
     let nothing = Place::new(&api.base_url());
     assert!(refusal(command(&nothing, &nothing.path("backup.db")), &[]).contains("there is no database"));

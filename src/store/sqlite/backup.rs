@@ -133,6 +133,9 @@ pub async fn backup(
 /// Refuses a place where a backup would be lost, or would cost something.
 fn check_target(from: &Path, to: &Path, force: bool) -> Result<(), BackupError> {
     let refuse = |what| Err(BackupError::NotAPlace { path: to.to_owned(), what });
+    if to.to_str().is_none() {
+        return refuse("not UTF-8, which SQLite needs");
+    }
     if to.file_name().is_none() || to.is_dir() {
         return refuse("a folder");
     }
@@ -265,8 +268,8 @@ fn removed(path: &Path) -> Option<Removed> {
     let path = folder_of(path)
         .canonicalize()
         .map_or_else(|_| path.to_owned(), |folder| folder.join(path.file_name().unwrap_or_default()));
-    let removed = |path: &Path| with_suffix(path, " (deleted)");
-    let (database, log) = (removed(&path), removed(&with_suffix(&path, "-wal")));
+    let log = with_suffix(&path, "-wal");
+    let (database, logs) = (with_suffix(&path, " (deleted)"), [with_suffix(&log, " (deleted)"), log]);
     let processes = fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path());
     processes
         .filter(|process| {
@@ -275,9 +278,9 @@ fn removed(path: &Path) -> Option<Removed> {
         .find_map(|process| {
             let open: Vec<_> =
                 fs::read_dir(process.join("fd")).ok()?.flatten().map(|entry| entry.path()).collect();
-            let find = |wanted: &Path| {
-                open.iter().find(|file| fs::read_link(file).is_ok_and(|target| target == wanted)).cloned()
+            let find = |wanted: &PathBuf| {
+                open.iter().find(|file| fs::read_link(file).is_ok_and(|target| target == *wanted)).cloned()
             };
-            Some(Removed { database: find(&database)?, log: find(&log) })
+            Some(Removed { database: find(&database)?, log: logs.iter().find_map(find) })
         })
 }

@@ -32,13 +32,13 @@ pub struct Place {
 #[derive(Debug, Error)]
 pub enum Lost {
     #[error(
-        "the database {0} was removed or moved away: move it back. If it was removed, save what the daemon has with \
+        "the database {0} was removed or moved away: move it back. If it was removed, save what the daemon has as root with \
          \"pinwatch backup FILE\", stop the daemon, put FILE at {0}, and start again"
     )]
     Database(PathBuf),
     #[error(
         "another file was put in the place of the database {0}: put the right one back, or restart the daemon to go on \
-         with the new one. \"pinwatch backup FILE\" saves what the daemon has"
+         with the new one. If the right one is gone, \"pinwatch backup FILE\" as root saves what the daemon has"
     )]
     Replaced(PathBuf),
     #[error("{0} was removed or replaced: put it back, or restart the daemon")]
