@@ -1,13 +1,20 @@
-//! Time, at one seam: wall time for what people read and what outlives the process, monotonic time for
-//! everything that is waited for.
+//! Time, at one seam: monotonic time for everything that is waited for, steady time for ages and waits that outlive the
+//! process, and wall time for what people read.
 //!
-//! The monotonic side is tokio's clock, so tests pause and advance it. The wall side can jump at any moment:
-//! it may date a record and tell the age of a PIN at start-up, and decides nothing else.
+//! The monotonic side is tokio's clock, so tests pause and advance it. The wall clock can be set at any moment: it
+//! dates records, and decides nothing.
 
+mod steady;
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
+
+pub use self::steady::{Anchor, Boot, Dated, Steady};
 
 /// A point on the daemon's monotonic timeline, in microseconds since the daemon's start; negative for what
 /// was before. 8 bytes, where an `Instant` has 16 and can't reach back before the machine's boot.
@@ -38,53 +45,100 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Where the wall time comes from: the system, or a test's own idea of it.
-pub trait Wall: Send + Sync + 'static {
+/// The machine's clocks: the system's, or a test's own idea of them.
+pub trait Machine: Send + Sync + 'static {
     /// The wall-clock time now.
-    fn now(&self) -> Timestamp;
+    fn wall(&self) -> Timestamp;
+
+    /// Since when this machine runs.
+    fn boot(&self) -> Boot;
 }
 
-/// The system's wall clock.
-pub struct SystemWall;
+/// The system's clocks.
+pub struct System;
 
-impl Wall for SystemWall {
-    fn now(&self) -> Timestamp {
+/// Where systemd hides the kernel's own (`ProcSubset=pid`), the unit passes it by this variable.
+static BOOT_ID: LazyLock<Option<Arc<str>>> = LazyLock::new(|| {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    // systemd writes it without dashes.
+    let id = kernel.or_else(|| std::env::var("PINWATCH_BOOT_ID").ok())?.trim().replace('-', "");
+    (!id.is_empty()).then(|| id.into())
+});
+
+impl Machine for System {
+    fn wall(&self) -> Timestamp {
         Timestamp::now()
+    }
+
+    fn boot(&self) -> Boot {
+        let time = Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default();
+        Boot { id: BOOT_ID.clone(), time }
     }
 }
 
-/// What both clocks say at one moment.
+/// What two clocks say at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Both {
     pub now: Moment,
-    pub wall: Timestamp,
+    pub steady: Steady,
 }
 
 impl Both {
-    /// The moment that the wall clock, as it stands, calls `time`. A time in the future counts as now: the clock
-    /// went back since it was written.
-    pub fn moment_of_past(&self, time: Timestamp) -> Moment {
-        let age = self.wall.duration_since(time);
-        self.now.before(Duration::try_from(age).unwrap_or(Duration::ZERO))
+    /// The moment of a point on the steady axis. One in the future counts as now: it was noted elsewhere, or the last
+    /// note before a reboot is older.
+    pub fn moment_of_past(&self, time: Steady) -> Moment {
+        self.now.before(self.steady.since(time))
     }
 }
 
-/// Both clocks of the daemon.
+/// All clocks of the daemon.
 #[derive(Clone)]
 pub struct Clock {
     start: Instant,
-    wall: std::sync::Arc<dyn Wall>,
+    machine: Arc<dyn Machine>,
+    /// What the steady axis showed when the machine began to run, in milliseconds.
+    steady_at_boot: Arc<AtomicI64>,
+    has_gap: Arc<AtomicBool>,
 }
 
 impl Clock {
-    /// A clock whose monotonic timeline begins now.
-    pub fn new(wall: impl Wall) -> Self {
-        Self { start: Instant::now(), wall: std::sync::Arc::new(wall) }
+    /// A clock whose monotonic timeline begins now, and whose steady axis is at the wall clock's time.
+    pub fn new(machine: impl Machine) -> Self {
+        let clock = Self {
+            start: Instant::now(),
+            machine: Arc::new(machine),
+            steady_at_boot: Arc::default(),
+            has_gap: Arc::default(),
+        };
+        clock.set(Steady::from_millis(clock.wall().as_millisecond()), &clock.machine.boot());
+        clock
     }
 
     /// The daemon's clock: tokio's and the system's.
     pub fn system() -> Self {
-        Self::new(SystemWall)
+        Self::new(System)
+    }
+
+    /// Goes on from where the steady axis is by these notes, if there is any. Before anything is dated.
+    pub fn go_on(&self, anchors: &[Anchor]) {
+        let boot = self.machine.boot();
+        if let Some(now) = steady::now(anchors, &boot) {
+            self.set(now, &boot);
+            self.has_gap.store(!anchors.iter().any(|anchor| anchor.is_of(&boot)), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a reboot, or another machine, came between those notes and now: more may have elapsed than anybody knows.
+    pub fn has_gap(&self) -> bool {
+        self.has_gap.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, now: Steady, boot: &Boot) {
+        self.steady_at_boot.store(now.before(boot.time).millis(), Ordering::Relaxed);
+    }
+
+    fn steady_by(&self, boot: &Boot) -> Steady {
+        Steady::from_millis(self.steady_at_boot.load(Ordering::Relaxed)).after(boot.time)
     }
 
     /// Now, for waiting.
@@ -92,9 +146,25 @@ impl Clock {
         Moment(micros(self.start.elapsed()))
     }
 
-    /// Now, for people and for what outlives the process.
+    /// Now, for people.
     pub fn wall(&self) -> Timestamp {
-        self.wall.now()
+        self.machine.wall()
+    }
+
+    /// Now, for ages and waits that outlive the process.
+    pub fn steady(&self) -> Steady {
+        self.steady_by(&self.machine.boot())
+    }
+
+    /// Now, for what is noted.
+    pub fn date(&self) -> Dated {
+        Dated { wall: self.wall(), steady: self.steady() }
+    }
+
+    /// A note from which another process goes on.
+    pub fn anchor(&self) -> Anchor {
+        let boot = self.machine.boot();
+        Anchor { steady: self.steady_by(&boot), boot }
     }
 
     /// The instant that tokio can sleep until.
@@ -109,12 +179,17 @@ impl Clock {
 
     /// Both clocks, as they stand now: for what is worked out a million times.
     pub fn both(&self) -> Both {
-        Both { now: self.now(), wall: self.wall() }
+        Both { now: self.now(), steady: self.steady() }
     }
 
     /// See [`Both::moment_of_past`].
-    pub fn moment_of_past(&self, time: Timestamp) -> Moment {
+    pub fn moment_of_past(&self, time: Steady) -> Moment {
         self.both().moment_of_past(time)
+    }
+
+    /// The point on the steady axis of a moment that is not over; of any other it is now.
+    pub fn steady_of_future(&self, moment: Moment) -> Steady {
+        self.steady().after(moment.since(self.now()))
     }
 
     /// What the wall clock, as it stands now, calls `moment`.
@@ -126,24 +201,70 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
-    struct Fixed(Timestamp);
+    /// A machine whose clocks a test sets.
+    #[derive(Clone)]
+    struct Fixed(Arc<Mutex<(Timestamp, Boot)>>);
 
-    impl Wall for Fixed {
-        fn now(&self) -> Timestamp {
-            self.0
+    impl Machine for Fixed {
+        fn wall(&self) -> Timestamp {
+            self.0.lock().unwrap().0
+        }
+
+        fn boot(&self) -> Boot {
+            self.0.lock().unwrap().1.clone()
         }
     }
 
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn machine() -> Fixed {
+        let wall = "2026-01-02T00:00:00Z".parse().unwrap();
+        Fixed(Arc::new(Mutex::new((wall, Boot { id: Some("one".into()), time: 5 * HOUR }))))
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn an_age_is_taken_over_from_the_wall_clock_and_a_future_one_is_zero() {
-        let wall: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
-        let clock = Clock::new(Fixed(wall));
-        let hour = Duration::from_secs(3600);
-        let past = clock.moment_of_past(wall - hour);
-        assert_eq!(clock.now().since(past), hour);
-        assert_eq!(clock.moment_of_past(wall + hour), clock.now());
-        assert_eq!(clock.wall_of(past), wall - hour);
+    async fn an_age_follows_what_elapsed_and_a_future_one_is_zero() {
+        let machine = machine();
+        let clock = Clock::new(machine.clone());
+        let begun = clock.date();
+        assert_eq!(begun.ahead(), 0, "a new store's axis begins with the wall clock");
+        {
+            let mut clocks = machine.0.lock().unwrap();
+            clocks.0 += 72 * HOUR;
+            clocks.1.time += HOUR;
+        }
+        let past = clock.moment_of_past(begun.steady);
+        assert_eq!(clock.now().since(past), HOUR);
+        assert_eq!(clock.moment_of_past(clock.steady().after(HOUR)), clock.now());
+        assert_eq!(clock.wall_of(past), clock.wall() - HOUR);
+        assert_eq!(clock.date().ahead(), 71 * 3_600_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_process_goes_on_where_one_was_whatever_the_wall_clock_shows() {
+        let machine = machine();
+        let first = Clock::new(machine.clone());
+        let (begun, noted) = (first.steady(), first.anchor());
+        {
+            let mut clocks = machine.0.lock().unwrap();
+            clocks.0 -= 24 * HOUR;
+            clocks.1.time += 2 * HOUR;
+        }
+        let second = Clock::new(machine);
+        second.go_on(&[]);
+        assert_eq!(second.date().ahead(), 0);
+        second.go_on(&[noted]);
+        assert_eq!(second.steady().since(begun), 2 * HOUR);
+        assert_eq!(second.steady(), first.steady());
+    }
+
+    #[test]
+    fn the_kernel_tells_which_run_of_the_machine_this_is() {
+        let boot = System.boot();
+        assert!(boot.id.is_some_and(|id| !id.contains('-')) && boot.time > Duration::ZERO);
     }
 }

@@ -6,6 +6,7 @@ mod real;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use pinwatch::clock::Clock;
 use pinwatch::outcome::{Ending, Verdict};
 use pinwatch::store::{self, Committed, Failed, NewPin, Progress, Writer};
 use predicates::prelude::*;
@@ -33,8 +34,12 @@ fn finish(place: &Place, pins: &[&str]) {
 fn offline<T>(place: &Place, work: impl AsyncFnOnce(&Writer) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (store, connection) =
-            store::open_sqlite(&place.path("pinwatch.db")).await.unwrap().load(|_| {}).await.unwrap();
+        let (store, connection) = store::open_sqlite(&place.path("pinwatch.db"), &Clock::system())
+            .await
+            .unwrap()
+            .load(|_| {})
+            .await
+            .unwrap();
         // Nobody hears of commits.
         let (committed, _) = tokio::sync::mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(connection, committed, usize::MAX);
@@ -55,7 +60,7 @@ fn finish_offline(place: &Place, count: usize, metadata: Option<&str>) {
         pin: format!("PIN-{n}").parse().unwrap(),
         reference: None,
         metadata: metadata.clone(),
-        submitted_at: now,
+        submitted_at: now.into(),
         deadline_at: now,
         again: false,
     };
@@ -65,7 +70,7 @@ fn finish_offline(place: &Place, count: usize, metadata: Option<&str>) {
         writer.submit(pins).await.unwrap();
         for pin in ids {
             let (ending, deliveries, error) = (Ending::Final, None, None);
-            let verdict = Verdict { pin, ending, deliveries, error, polls: 1, finished_at: now };
+            let verdict = Verdict { pin, ending, deliveries, error, polls: 1, finished_at: now.into() };
             while writer.try_finish(verdict.clone()).is_err() {
                 writer.room().await;
             }
@@ -75,7 +80,7 @@ fn finish_offline(place: &Place, count: usize, metadata: Option<&str>) {
 
 /// Makes dead letters of a sink.
 fn kill(place: &Place, sink: &str, seqs: impl IntoIterator<Item = i64>) {
-    let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+    let at = |text: &str| Some(text.parse::<Timestamp>().unwrap().into());
     let failed = seqs.into_iter().map(|seq| Failed {
         seq,
         dead: true,
@@ -276,7 +281,7 @@ fn a_sink_that_is_not_configured_any_more_is_listed_refused_and_forgotten_and_th
     daemon.stop();
     // What retention does when its time has come.
     let prune = || {
-        let later = Timestamp::now().checked_add(Duration::from_secs(3600)).unwrap();
+        let later = Clock::system().steady().after(Duration::from_secs(3600));
         offline(&place, async |writer| writer.prune(later).await.unwrap())
     };
     assert_eq!(prune(), 1, "only what both sinks have");
@@ -313,7 +318,7 @@ fn a_dead_letter_keeps_its_outcome_from_retention_until_it_is_dropped() {
     let place = after(&["A", "B"]);
     kill(&place, "results", [1]);
     let prune = || {
-        let later = Timestamp::now().checked_add(Duration::from_secs(3600)).unwrap();
+        let later = Clock::system().steady().after(Duration::from_secs(3600));
         offline(&place, async |writer| writer.prune(later).await.unwrap())
     };
     assert_eq!(prune(), 1);

@@ -52,11 +52,16 @@ fn a_poll_allocates_no_more_than_it_did() {
     let client = Client::new(&api(&base_url)).unwrap();
     let mut core = Core::new(often(), None, Clock::system(), 7);
     for n in 0..PINS {
-        let (pin, now) = (format!("{n:032X}").parse().unwrap(), core.clock().wall());
-        core.accept(&InFlight { pin, submitted_at: now, deadline_at: now + Duration::from_secs(3600) });
+        let (pin, now) = (format!("{n:032X}").parse().unwrap(), core.clock().date());
+        core.accept(&InFlight { pin, submitted_at: now, deadline_at: now.wall + Duration::from_secs(3600) });
     }
     let (store, connection) = runtime.block_on(async {
-        open_sqlite(&folder.path().join("pinwatch.db")).await.unwrap().load(|_| {}).await.unwrap()
+        open_sqlite(&folder.path().join("pinwatch.db"), &Clock::system())
+            .await
+            .unwrap()
+            .load(|_| {})
+            .await
+            .unwrap()
     });
     let (_schedule, inbox, events) = Schedule::channel();
     let (writer, writing) = Writer::new(connection, inbox, PINS);

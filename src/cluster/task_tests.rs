@@ -169,7 +169,7 @@ impl Registry for Connection {
         pins.retain(|pin| slots.holds(pin) && after.is_none_or(|after| place(pin) > place(after)));
         pins.sort_by_key(place);
         pins.truncate(100);
-        let (submitted_at, deadline_at) = (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::MAX);
+        let (submitted_at, deadline_at) = (jiff::Timestamp::UNIX_EPOCH.into(), jiff::Timestamp::MAX);
         Ok(pins.into_iter().map(|pin| InFlight { pin, submitted_at, deadline_at }).collect())
     }
 

@@ -61,7 +61,7 @@ pub async fn open(
     };
     let lease = config.cluster.lease;
     let name = config.cluster.node.clone().unwrap_or_else(|| default_name(config));
-    let mut membership = postgres::open(url, shown, name.clone(), lease).await?;
+    let mut membership = postgres::open(url, shown, name.clone(), lease, core.clock()).await?;
     let give_up = Instant::now() + LEASES * lease;
     let (id, registered) = loop {
         let asked = Instant::now();
@@ -85,7 +85,7 @@ pub async fn open(
 
 /// Opens this machine's own store, and takes over every PIN in flight, and the brake.
 async fn load(core: &mut schedule::Core, path: &Path) -> Result<Opened, DaemonError> {
-    let unloaded = store::open_sqlite(path).await?;
+    let unloaded = store::open_sqlite(path, core.clock()).await?;
     core.reserve(unloaded.in_flight());
     notify::starting("starting: the PINs in flight are loaded");
     let mut resumed = core.resume_all();

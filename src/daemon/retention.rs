@@ -1,4 +1,4 @@
-//! Removes outcomes that every sink has and that are past `store.retention`.
+//! Removes outcomes that every sink has and that are past `store.retention`, by the time that really elapsed.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// Removes outcomes past their retention, until the stop.
 pub async fn prune(writer: Writer, clock: Clock, retention: Duration, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(PRUNE_EVERY)).await.is_some() {
-        let Ok(before) = clock.wall().checked_sub(retention) else { continue };
+        let before = clock.steady().before(retention);
         loop {
             match writer.prune(before).await {
                 Ok(0) => break,

@@ -28,8 +28,12 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, connection) =
-            store::open_sqlite(&folder.path().join("db")).await.unwrap().load(|_| {}).await.unwrap();
+        let (store, connection) = store::open_sqlite(&folder.path().join("db"), &Clock::system())
+            .await
+            .unwrap()
+            .load(|_| {})
+            .await
+            .unwrap();
         // Nobody hears of commits.
         let (committed, _) = mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(connection, committed, usize::MAX);
@@ -66,7 +70,7 @@ impl Bench {
             pin,
             reference: None,
             metadata: None,
-            submitted_at: now,
+            submitted_at: now.into(),
             deadline_at: now,
             again: false,
         };
@@ -77,7 +81,7 @@ impl Bench {
             deliveries: None,
             error: None,
             polls: 1,
-            finished_at: now,
+            finished_at: now.into(),
         };
         self.writer.try_finish(verdict).unwrap();
         self.writer.flush().await.unwrap();

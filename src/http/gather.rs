@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::Server;
+use crate::clock::Steady;
 use crate::cluster::State;
 use crate::intake::Services;
 use crate::metrics::{self, Recorder, catalogue};
@@ -61,7 +61,7 @@ pub async fn gather(server: &Server) -> String {
     let outbox = outbox.ok().and_then(Result::ok);
     part("store", outbox.is_some());
     for sink in outbox.into_iter().flatten() {
-        sink.tell(&recorder, services.clock.wall());
+        sink.tell(&recorder, services.clock.steady());
     }
     recorder.render()
 }
@@ -110,7 +110,7 @@ fn schedule(recorder: &Recorder, stats: &Stats) {
 struct Outbox {
     sink: String,
     /// When the oldest PIN ended whose outcome it is still to get.
-    oldest: Option<Timestamp>,
+    oldest: Option<Steady>,
     retrying: i64,
     dead: i64,
 }
@@ -129,10 +129,9 @@ impl Outbox {
         Ok(all)
     }
 
-    fn tell(&self, recorder: &Recorder, now: Timestamp) {
+    fn tell(&self, recorder: &Recorder, now: Steady) {
         let set = |metric, value: f64| recorder.gauge(metric, &[&self.sink]).set(value);
-        // The wall clock may have gone back since.
-        let age = self.oldest.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64().max(0.0));
+        let age = self.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64());
         set(&catalogue::SINK_OLDEST, age);
         set(&catalogue::SINK_RETRYING, self.retrying as f64);
         set(&catalogue::DEAD_LETTERS, self.dead as f64);

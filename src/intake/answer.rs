@@ -121,7 +121,7 @@ fn sink_state<'a>(
     let (mut tries, mut last_error) = (None, None);
     let cursor = health.map_or(*cursor, |health| health.cursor.max(*cursor));
     let state = if let Some(failed) = failed {
-        since = failed.first_try_at.map(rfc3339);
+        since = failed.first_try_at.map(|at| rfc3339(at.wall));
         tries = Some(failed.tries);
         last_error = failed.error.as_deref();
         if failed.dead { "dead_letter" } else { "retrying" }
@@ -207,7 +207,7 @@ pub fn list(Page { pins, more }: &Page, live: &[Option<Live>], others: Option<&V
             (None, None) => serde_json::Map::new(),
         };
         shown.insert("pinId".into(), pin.pin.as_str().into());
-        shown.insert("submittedAt".into(), rfc3339(pin.submitted_at).into());
+        shown.insert("submittedAt".into(), rfc3339(pin.submitted_at.wall).into());
         shown.insert("deadlineAt".into(), rfc3339(pin.deadline_at).into());
         (shown, place.clone())
     });
@@ -300,8 +300,8 @@ pub fn dead_letters(letters: &[DeadLetter], more: bool) -> String {
             seq: failed.seq,
             pin_id: &outcome.pin,
             tries: failed.tries,
-            since: failed.first_try_at.map(rfc3339),
-            last_try_at: failed.last_try_at.map(rfc3339),
+            since: failed.first_try_at.map(|at| rfc3339(at.wall)),
+            last_try_at: failed.last_try_at.map(|at| rfc3339(at.wall)),
             error: failed.error.as_deref(),
             outcome: serde_json::from_str(&outcome.record).ok(),
         };

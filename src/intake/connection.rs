@@ -199,13 +199,14 @@ impl Connection<'_> {
             return Ok(());
         }
         let ids: Vec<PinId> = submits.iter().map(|submit| submit.pin.clone()).collect();
-        let now = self.services.clock.wall();
+        let now = self.services.clock.date();
         let new = submits.into_iter().map(|submit| NewPin {
             submitted_at: now,
             // A deadline is at most a year away, so this only ends where the calendar does.
             deadline_at: now
+                .wall
                 .saturating_add(submit.deadline.unwrap_or(*self.services.deadline.borrow()))
-                .unwrap_or(now),
+                .unwrap_or(now.wall),
             pin: submit.pin,
             reference: submit.reference,
             metadata: submit.metadata,

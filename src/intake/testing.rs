@@ -17,7 +17,7 @@ use crate::store::{self, Committed, FailedCounts, NewPin, Progress, Writer};
 /// A store with so many outcomes, which a sink has.
 pub async fn services(folder: &Path, outcomes: usize) -> Services {
     let (store, mut connection) =
-        store::open_sqlite(&folder.join("db")).await.unwrap().load(|_| {}).await.unwrap();
+        store::open_sqlite(&folder.join("db"), &Clock::system()).await.unwrap().load(|_| {}).await.unwrap();
     connection.register_sink("sink", true).await.unwrap();
     let (committed, _) = mpsc::channel::<Committed>(1);
     let (writer, task) = Writer::new(connection, committed, usize::MAX);
@@ -29,13 +29,15 @@ pub async fn services(folder: &Path, outcomes: usize) -> Services {
             pin: pin.clone(),
             reference: None,
             metadata: None,
-            submitted_at: now,
+            submitted_at: now.into(),
             deadline_at: now,
             again: false,
         };
         writer.submit(vec![new]).await.unwrap();
         let (ending, deliveries, error) = (Ending::Final, None, None);
-        writer.try_finish(Verdict { pin, ending, deliveries, error, polls: 1, finished_at: now }).unwrap();
+        writer
+            .try_finish(Verdict { pin, ending, deliveries, error, polls: 1, finished_at: now.into() })
+            .unwrap();
     }
     writer.flush().await.unwrap();
     let cursor = Some(outcomes as i64);

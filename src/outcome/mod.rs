@@ -15,6 +15,7 @@ use uuid::Uuid;
 pub use record::{Metadata, Record};
 pub use status::{CallStatus, SmsStatus, Status, Weight};
 
+use crate::clock::Dated;
 use crate::pin::PinId;
 
 /// One SMS or call of a PIN, as the API last told it.
@@ -81,7 +82,7 @@ pub struct Verdict {
     pub error: Option<String>,
     /// Polls by this process.
     pub polls: u32,
-    pub finished_at: Timestamp,
+    pub finished_at: Dated,
 }
 
 /// What the submitter gave, as the store kept it.
@@ -185,7 +186,7 @@ pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) ->
         reference: submission.reference.as_deref(),
         metadata: submission.metadata.as_ref(),
         submitted_at: rfc3339(submission.submitted_at),
-        finished_at: rfc3339(verdict.finished_at),
+        finished_at: rfc3339(verdict.finished_at.wall),
         polls: verdict.polls,
     })
     .expect("a struct of strings, numbers and checked JSON always serializes");
@@ -214,7 +215,7 @@ mod tests {
             deliveries: (!deliveries.is_empty()).then(|| deliveries.into()),
             error: None,
             polls: 4,
-            finished_at: "2026-01-02T03:04:05.678901Z".parse().unwrap(),
+            finished_at: "2026-01-02T03:04:05.678901Z".parse::<Timestamp>().unwrap().into(),
         }
     }
 

@@ -208,7 +208,7 @@ impl Core {
         }
         // A deadline is a time to live: the wall clock may have jumped since it was worked out.
         let lifetime =
-            Duration::try_from(pin.deadline_at.duration_since(pin.submitted_at)).unwrap_or_default();
+            Duration::try_from(pin.deadline_at.duration_since(pin.submitted_at.wall)).unwrap_or_default();
         let deadline = submitted.after(lifetime);
         let (due, class) = (due.min(deadline.max(now)), Class::of(interval));
         self.generation = self.generation.wrapping_add(1);
@@ -445,7 +445,7 @@ impl Core {
             deliveries: entry.seen.clone(),
             error,
             polls: entry.polls,
-            finished_at: self.clock.wall(),
+            finished_at: self.clock.date(),
         })
     }
 

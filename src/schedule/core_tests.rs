@@ -14,32 +14,42 @@ use tokio::time::advance;
 
 use super::super::brake::Reason;
 use super::*;
-use crate::clock::Wall;
+use crate::clock::{Boot, Dated, Machine};
 use crate::outcome::Status;
 use crate::store::SavedBrake;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
 
-/// A wall clock that goes with tokio's, and that a test can set.
+/// Clocks that go with tokio's, and whose wall clock a test can set.
 #[derive(Clone)]
-struct TestWall(Arc<Mutex<(Timestamp, tokio::time::Instant)>>);
+struct TestWall {
+    wall: Arc<Mutex<(Timestamp, tokio::time::Instant)>>,
+    /// The machine runs since some days before that.
+    begun: tokio::time::Instant,
+}
 
 impl TestWall {
     fn new() -> Self {
         let noon = "2026-01-02T12:00:00Z".parse().unwrap();
-        Self(Arc::new(Mutex::new((noon, tokio::time::Instant::now()))))
+        let begun = tokio::time::Instant::now();
+        Self { wall: Arc::new(Mutex::new((noon, begun))), begun }
     }
 
     fn jump_to(&self, time: Timestamp) {
-        *self.0.lock().unwrap() = (time, tokio::time::Instant::now());
+        *self.wall.lock().unwrap() = (time, tokio::time::Instant::now());
     }
 }
 
-impl Wall for TestWall {
-    fn now(&self) -> Timestamp {
-        let (base, since) = *self.0.lock().unwrap();
+impl Machine for TestWall {
+    fn wall(&self) -> Timestamp {
+        let (base, since) = *self.wall.lock().unwrap();
         base + since.elapsed()
+    }
+
+    fn boot(&self) -> Boot {
+        Boot { id: Some("this".into()), time: 7 * DAY + self.begun.elapsed() }
     }
 }
 
@@ -71,8 +81,8 @@ fn pin(id: &str) -> PinId {
 
 /// A PIN that is submitted now.
 fn submit(core: &mut Core, id: &str, deadline: Duration) {
-    let now = core.clock().wall();
-    core.accept(&InFlight { pin: pin(id), submitted_at: now, deadline_at: now + deadline });
+    let now = core.clock().date();
+    core.accept(&InFlight { pin: pin(id), submitted_at: now, deadline_at: now.wall + deadline });
 }
 
 fn deliveries(statuses: &[(&str, bool)]) -> Meaning {
@@ -282,8 +292,9 @@ async fn a_brake_and_the_rate_survive_a_restart() {
     assert_eq!(saved.reason.as_deref(), Some("throttled"));
     assert_eq!(core.take_unsaved(), None, "it is told once");
 
-    let (mut restarted, wall) = core_with(settings());
-    restarted.restore(&SavedBrake { until: Some(wall.now() + 10 * MINUTE), ..saved.clone() });
+    let (mut restarted, _) = core_with(settings());
+    let until = Some(restarted.clock().steady().after(10 * MINUTE));
+    restarted.restore(&SavedBrake { until, ..saved.clone() });
     assert_eq!(restarted.rate(), core.rate());
     submit(&mut restarted, "B", 60 * MINUTE);
     let probe = next(&mut restarted).await;
@@ -291,9 +302,10 @@ async fn a_brake_and_the_rate_survive_a_restart() {
     restarted.answered(probe, delivered()).unwrap();
     assert_eq!(restarted.take_unsaved().unwrap().reason, None);
 
-    // The wall clock went back by a year since: nobody waits for a year.
-    let (mut restarted, wall) = core_with(settings());
-    restarted.restore(&SavedBrake { until: Some(wall.now() + 365 * 24 * 60 * MINUTE), ..saved });
+    // However far away it was noted: nobody waits for a year.
+    let (mut restarted, _) = core_with(settings());
+    let until = Some(restarted.clock().steady().after(365 * DAY));
+    restarted.restore(&SavedBrake { until, ..saved });
     submit(&mut restarted, "C", 60 * 24 * MINUTE);
     next(&mut restarted).await;
     assert!(restarted.clock().now() <= Moment::START.after(61 * MINUTE));
@@ -392,10 +404,16 @@ async fn a_wall_clock_that_jumps_moves_no_poll_and_no_deadline() {
         assert_eq!(poll(&mut core, waiting()).await, None, "at {time}");
     }
     assert_eq!(age(&core, "A"), 7 * SECOND);
-    // Submitted before the clock went back: its age is not known, so it counts as new.
-    let later = wall.now() + 60 * MINUTE;
-    core.resume(&InFlight { pin: pin("B"), submitted_at: later, deadline_at: later + 5 * SECOND });
-    assert_eq!(age(&core, "B"), Duration::ZERO);
+    // One that was in flight before a step of the clock is as old as it is, whatever its date.
+    let date = core.clock().date();
+    wall.jump_to("2031-01-01T00:00:00Z".parse().unwrap());
+    advance(2 * SECOND).await;
+    core.resume(&InFlight { pin: pin("B"), submitted_at: date, deadline_at: date.wall + 5 * SECOND });
+    assert_eq!(age(&core, "B"), 2 * SECOND);
+    // Another node's clock may be a little ahead: its age is not known, so it counts as new.
+    let later = Dated { steady: date.steady.after(60 * MINUTE), ..date };
+    core.resume(&InFlight { pin: pin("C"), submitted_at: later, deadline_at: later.wall + 5 * SECOND });
+    assert_eq!(age(&core, "C"), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
@@ -417,10 +435,14 @@ async fn polling_pauses_while_too_many_verdicts_wait_for_the_store() {
 async fn under_a_rate_limit_new_pins_are_not_starved_by_many_old_ones() {
     let wall = TestWall::new();
     let mut core = Core::new(settings(), NonZeroU32::new(10), Clock::new(wall.clone()), 7);
-    let submitted_at = wall.now() - 30 * MINUTE;
+    let submitted_at = wall.wall() - 30 * MINUTE;
     for n in 0..6000 {
         let deadline_at = submitted_at + 24 * 60 * MINUTE;
-        core.resume(&InFlight { pin: pin(&format!("OLD{n}")), submitted_at, deadline_at });
+        core.resume(&InFlight {
+            pin: pin(&format!("OLD{n}")),
+            submitted_at: submitted_at.into(),
+            deadline_at,
+        });
     }
     // A demand of 100 a second at a rate of 10: after ten minutes the backlog is as long as it gets.
     let mut old = 0;

@@ -5,10 +5,10 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn after_a_restart_the_age_tells_the_interval_and_polls_are_spread_over_it() {
     let (mut core, wall) = core_with(settings());
-    let submitted_at = wall.now() - 60 * MINUTE;
+    let submitted_at = wall.wall() - 60 * MINUTE;
     for n in 0..1000 {
         let deadline_at = submitted_at + 120 * MINUTE;
-        core.resume(&InFlight { pin: pin(&format!("P{n}")), submitted_at, deadline_at });
+        core.resume(&InFlight { pin: pin(&format!("P{n}")), submitted_at: submitted_at.into(), deadline_at });
     }
     for tenth in 1..=10 {
         advance(MINUTE / 10).await;
@@ -23,20 +23,28 @@ async fn after_a_restart_the_age_tells_the_interval_and_polls_are_spread_over_it
 #[tokio::test(start_paused = true)]
 async fn a_pin_whose_deadline_passed_while_the_daemon_was_away_gets_its_last_poll() {
     let (mut core, wall) = core_with(settings());
-    let submitted_at = wall.now() - 60 * MINUTE;
-    core.resume(&InFlight { pin: pin("A"), submitted_at, deadline_at: submitted_at + MINUTE });
+    let submitted_at = wall.wall() - 60 * MINUTE;
+    core.resume(&InFlight {
+        pin: pin("A"),
+        submitted_at: submitted_at.into(),
+        deadline_at: submitted_at + MINUTE,
+    });
     assert_eq!(poll(&mut core, waiting()).await.unwrap().ending, Ending::Deadline);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_start_that_takes_long_is_no_storm_either() {
     let (mut core, wall) = core_with(settings());
-    let submitted_at = wall.now() - 60 * MINUTE;
+    let submitted_at = wall.wall() - 60 * MINUTE;
     let mut resumed = core.resume_all();
     // Half a minute, in which half of the first ones become due.
     for n in 0..1000 {
         let deadline_at = submitted_at + 120 * MINUTE;
-        resumed.resume(&InFlight { pin: pin(&format!("P{n}")), submitted_at, deadline_at });
+        resumed.resume(&InFlight {
+            pin: pin(&format!("P{n}")),
+            submitted_at: submitted_at.into(),
+            deadline_at,
+        });
         advance(MINUTE / 2000).await;
     }
     resumed.done();

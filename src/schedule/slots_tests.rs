@@ -17,7 +17,11 @@ fn slots_of(ids: &[&str]) -> Slots {
 
 fn resume(core: &mut Core, id: &str) {
     let submitted_at = core.clock().wall() - MINUTE;
-    core.resume(&InFlight { pin: pin(id), submitted_at, deadline_at: submitted_at + 60 * MINUTE });
+    core.resume(&InFlight {
+        pin: pin(id),
+        submitted_at: submitted_at.into(),
+        deadline_at: submitted_at + 60 * MINUTE,
+    });
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,8 +17,12 @@ pub struct TestStore {
 impl TestStore {
     pub async fn with_sink(name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, mut connection) =
-            store::open_sqlite(&folder.path().join("db")).await.unwrap().load(|_| {}).await.unwrap();
+        let (store, mut connection) = store::open_sqlite(&folder.path().join("db"), &Clock::system())
+            .await
+            .unwrap()
+            .load(|_| {})
+            .await
+            .unwrap();
         connection.register_sink(name, true).await.unwrap();
         // Nobody hears of commits.
         let (committed, _) = mpsc::channel::<Committed>(1);
@@ -35,7 +39,7 @@ impl TestStore {
             pin,
             reference: None,
             metadata: None,
-            submitted_at: now,
+            submitted_at: now.into(),
             deadline_at: now,
             again: false,
         });
@@ -48,7 +52,7 @@ impl TestStore {
                 deliveries: None,
                 error: None,
                 polls: 1,
-                finished_at: now,
+                finished_at: now.into(),
             };
             while self.writer.try_finish(verdict.clone()).is_err() {
                 self.writer.room().await;

@@ -26,6 +26,7 @@ pub use sqlite::{OpenError, Unloaded, open as open_sqlite};
 pub use transaction::{Applied, ClusterApplied, ClusterWork, Orphan, Transaction, Writes};
 pub use writer::{StoreTrouble, Writer, WriterTask};
 
+use crate::clock::{Dated, Steady};
 use crate::outcome::Metadata;
 pub use crate::outcome::Record;
 use crate::pin::PinId;
@@ -36,7 +37,7 @@ pub struct NewPin {
     pub pin: PinId,
     pub reference: Option<String>,
     pub metadata: Option<Metadata>,
-    pub submitted_at: Timestamp,
+    pub submitted_at: Dated,
     pub deadline_at: Timestamp,
     /// Poll it anew although it has an outcome.
     pub again: bool,
@@ -54,7 +55,7 @@ impl NewPin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InFlight {
     pub pin: PinId,
-    pub submitted_at: Timestamp,
+    pub submitted_at: Dated,
     pub deadline_at: Timestamp,
 }
 
@@ -110,8 +111,8 @@ pub struct Failed {
     pub dead: bool,
     /// 0 where somebody asked for it and it was not tried since.
     pub tries: u32,
-    pub first_try_at: Option<Timestamp>,
-    pub last_try_at: Option<Timestamp>,
+    pub first_try_at: Option<Dated>,
+    pub last_try_at: Option<Dated>,
     pub error: Option<String>,
 }
 
@@ -149,7 +150,7 @@ pub enum Order {
 pub struct SavedBrake {
     /// The reason's name; `None` if polls went out.
     pub reason: Option<String>,
-    pub until: Option<Timestamp>,
+    pub until: Option<Steady>,
     /// Polls a second.
     pub rate: Option<f64>,
 }

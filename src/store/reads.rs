@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{AtSink, DeadLetter, Failed, InFlight, Outcome, Position, SavedBrake, Stretch, Unavailable};
+use crate::clock::Steady;
 use crate::outcome::Submission;
 use crate::pin::PinId;
 
@@ -111,7 +112,7 @@ pub trait Reads: Send + Sync {
     async fn failed_counts(&self) -> Result<Vec<(String, i64, i64)>, Unavailable>;
 
     /// When the oldest PIN ended whose outcome a sink with this cursor is still to get.
-    async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Timestamp>, Unavailable>;
+    async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Steady>, Unavailable>;
 
     /// Closes the reading connections.
     async fn close(&self);

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 
 use super::*;
+use crate::clock::Clock;
 use crate::outcome::{Ending, Verdict};
 
 /// How many transactions there were, as the lock file notes it.
@@ -16,31 +17,40 @@ fn commits(database: &Path) -> u64 {
 }
 
 fn new(pin: PinId, now: Timestamp) -> NewPin {
-    NewPin { pin, reference: None, metadata: None, submitted_at: now, deadline_at: now, again: false }
+    NewPin { pin, reference: None, metadata: None, submitted_at: now.into(), deadline_at: now, again: false }
 }
 
 #[tokio::test]
 async fn a_search_for_old_outcomes_that_finds_none_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pinwatch.db");
-    let (store, connection) = super::open_sqlite(&path).await.unwrap().load(|_| {}).await.unwrap();
+    let (store, connection) =
+        super::open_sqlite(&path, &Clock::system()).await.unwrap().load(|_| {}).await.unwrap();
     let (committed, mut told) = tokio::sync::mpsc::channel::<Committed>(16);
     let (writer, task) = Writer::new(connection, committed, 10);
     let task = tokio::spawn(task.run());
     let now = Timestamp::now();
-    assert_eq!(writer.prune(now).await.unwrap(), 0);
+    assert_eq!(writer.prune(Dated::from(now).steady).await.unwrap(), 0);
     assert_eq!(commits(&path), 0);
 
     let pin: PinId = "A".parse().unwrap();
     writer.submit(vec![new(pin.clone(), now)]).await.unwrap();
-    let verdict =
-        Verdict { pin, ending: Ending::Cancelled, deliveries: None, error: None, polls: 0, finished_at: now };
+    let verdict = Verdict {
+        pin,
+        ending: Ending::Cancelled,
+        deliveries: None,
+        error: None,
+        polls: 0,
+        finished_at: now.into(),
+    };
     writer.try_finish(verdict).unwrap();
     writer.flush().await.unwrap();
     let before = commits(&path);
     assert!(before > 0);
     // It is not that old; then it is; then it is gone.
-    for (than, removed) in [(now, 0), (Timestamp::MAX, 1), (Timestamp::MAX, 0)] {
+    for (than, removed) in
+        [(Dated::from(now).steady, 0), (Steady::from_millis(i64::MAX), 1), (Steady::from_millis(i64::MAX), 0)]
+    {
         assert_eq!(writer.prune(than).await.unwrap(), removed);
     }
     assert_eq!(commits(&path), before + 1);
@@ -90,7 +100,8 @@ impl Writes for Moving {
 async fn what_was_committed_as_its_file_was_moved_away_is_polled_and_not_acked() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pinwatch.db");
-    let (_store, inner) = super::open_sqlite(&path).await.unwrap().load(|_| {}).await.unwrap();
+    let (_store, inner) =
+        super::open_sqlite(&path, &Clock::system()).await.unwrap().load(|_| {}).await.unwrap();
     let is_away = Arc::new(AtomicBool::new(false));
     let (committed, mut told) = tokio::sync::mpsc::channel::<Committed>(16);
     let moving = Moving { inner, leaves: true, is_away: is_away.clone() };

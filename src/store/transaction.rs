@@ -1,9 +1,9 @@
 //! What one transaction is to do, what it did, and the connection that does it: the same for every store.
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 
 use super::{InFlight, NewPin, Order, Outcome, Progress, SavedBrake, Submitted, Unavailable};
+use crate::clock::Steady;
 use crate::outcome::Verdict;
 use crate::pin::PinId;
 use crate::slot::Slots;
@@ -17,7 +17,7 @@ pub struct Transaction {
     pub orders: Vec<Order>,
     pub brake: Option<SavedBrake>,
     /// Remove some of the outcomes that ended before this and that every sink has.
-    pub prune: Option<Timestamp>,
+    pub prune: Option<Steady>,
     /// What only a node of several is ever asked.
     pub cluster: ClusterWork,
 }
@@ -127,6 +127,11 @@ pub trait Writes: Send {
     /// # Errors
     /// It is not: then nothing is to be written, and nothing that was is to be acknowledged.
     async fn in_place(&mut self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+
+    /// Notes what time it is, where that is long ago, so that PINs in flight age although nothing else is written.
+    async fn note_time(&mut self) -> Result<(), Unavailable> {
         Ok(())
     }
 

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info};
@@ -17,6 +16,7 @@ use super::{
     Applied, ClusterApplied, ClusterWork, Committed, NewPin, Order, Orphan, Progress, SavedBrake, Submitted,
     Transaction, Unavailable, Writes,
 };
+use crate::clock::Steady;
 use crate::fault::fault_point;
 use crate::metrics;
 use crate::outcome::Verdict;
@@ -52,7 +52,7 @@ enum Change {
     Progress(Progress),
     Order(Order, Reply<u64>),
     Brake(SavedBrake),
-    Prune(Timestamp, Reply<u64>),
+    Prune(Steady, Reply<u64>),
     Register(String, bool, Reply<i64>),
     Claim(Slots),
     CancelElsewhere(PinId, Reply<()>),
@@ -155,7 +155,7 @@ impl Writer {
     }
 
     /// Removes some of the outcomes that ended before `before` and that every sink has; gives how many.
-    pub async fn prune(&self, before: Timestamp) -> Result<u64, Unavailable> {
+    pub async fn prune(&self, before: Steady) -> Result<u64, Unavailable> {
         self.ask(|reply| Change::Prune(before, reply)).await
     }
 
@@ -270,6 +270,10 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
             let well = self.trouble.borrow().is_none();
             if work.is_empty() && well {
                 // Somebody only wanted to know that all is durable: it is.
+                if let Err(unavailable) = self.connection.note_time().await {
+                    self.failed(unavailable, &mut work, &mut waiting);
+                    continue;
+                }
                 self.publish(Applied::default(), &mut waiting).await;
                 continue;
             }

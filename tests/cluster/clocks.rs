@@ -43,7 +43,7 @@ fn nodes_whose_clocks_are_an_hour_off_share_take_over_and_write_by_the_databases
     // The clocks were really off, or this would show nothing.
     let off = |name: &str| {
         cluster.database.count(&format!(
-            "SELECT round(avg(finished_at / 1000 - extract(epoch FROM now())) / 3600) \
+            "SELECT round(avg(extract(epoch FROM (record::json ->> 'finishedAt')::timestamptz - now())) / 3600) \
              FROM outcome JOIN node ON node.id = lane WHERE name = '{name}'"
         ))
     };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use pinwatch::clock::Wall;
+use pinwatch::clock::{Anchor, Boot, Dated, Machine, Steady};
 use tokio::time::Instant;
 
 /// Since long before the simulation's first moment, so that what a clock that jumps calls the past still has
@@ -58,6 +58,17 @@ impl Clocks {
         Self::right_wall(self.truth()) + SignedDuration::from_micros(self.jumped.load(Ordering::Relaxed))
     }
 
+    /// What the store knows of the time, at whichever commit.
+    pub fn anchor() -> Anchor {
+        let boot = Boot { id: Some("simulation".into()), time: BEGIN };
+        Anchor { boot, steady: Dated::from(Self::right_wall(BEGIN)).steady }
+    }
+
+    /// Now on the steady axis, which keeps to true time.
+    pub fn steady(&self) -> Steady {
+        Dated::from(Self::right_wall(self.truth())).steady
+    }
+
     /// The monotonic time of an instant.
     pub fn time_of(&self, instant: Instant) -> Time {
         BEGIN + instant.saturating_duration_since(self.epoch)
@@ -80,9 +91,13 @@ impl Clocks {
     }
 }
 
-impl Wall for Clocks {
-    fn now(&self) -> Timestamp {
-        self.wall()
+impl Machine for Clocks {
+    fn wall(&self) -> Timestamp {
+        Self::wall(self)
+    }
+
+    fn boot(&self) -> Boot {
+        Boot { id: Some("simulation".into()), time: self.truth() }
     }
 }
 

@@ -51,6 +51,7 @@ pub struct Daemon {
 impl Daemon {
     pub fn start(plan: &Plan, clocks: &Clocks, process: u64, rows: &[InFlight], brake: &SavedBrake) -> Self {
         let clock = Clock::new(clocks.clone());
+        clock.go_on(&[Clocks::anchor()]);
         let mut core = Core::new(plan.schedule.clone(), plan.rate, clock, plan.seed ^ (process << 32));
         core.restore(brake);
         rows.iter().for_each(|row| core.resume(row));

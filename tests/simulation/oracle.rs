@@ -144,12 +144,6 @@ impl Oracle {
         self.saved = self.handed_over;
     }
 
-    /// The wall clock jumped: what was saved by it is not to be found again.
-    pub fn clock_jumped(&mut self) {
-        self.handed_over = Time::ZERO;
-        self.saved = Time::ZERO;
-    }
-
     /// Somebody asks the daemon to read its configuration anew: the account may be another one now. It is, if the
     /// last poll of the old one is given.
     pub fn reloaded(&mut self, renewed_after: Option<u64>) {
@@ -180,12 +174,12 @@ impl Oracle {
         self.pauses.process_starts(now);
         let tick = Duration::from_millis(1);
         self.left_alone_until = self.saved.saturating_sub(clocks.suspended() + tick);
-        let ahead = brake.until.map(|until| Duration::try_from(until.duration_since(clocks.wall())));
-        let ahead = ahead.and_then(Result::ok).unwrap_or_default().min(LONGEST);
+        // However the wall clock jumped meanwhile.
+        let ahead = brake.until.map(|until| until.since(clocks.steady())).unwrap_or_default().min(LONGEST);
         self.free_from = self.free_from.max(now + ahead + plan.timeout);
         let mut expected = 0.0;
         for (pin, row) in rows {
-            let age = Duration::try_from(clocks.wall().duration_since(row.submitted_at)).unwrap_or_default();
+            let age = clocks.steady().since(row.submitted_at.steady);
             self.learn(pin, row, age, now, true);
             expected += self.intervals.chance(age, START);
             if self.pins[pin].as_ref().is_some_and(|watched| watched.deadline <= now + START) {
@@ -197,7 +191,7 @@ impl Oracle {
     }
 
     fn learn(&mut self, pin: usize, row: &InFlight, age: Duration, now: Time, resumed: bool) {
-        let lifetime = Duration::try_from(row.deadline_at.duration_since(row.submitted_at));
+        let lifetime = Duration::try_from(row.deadline_at.duration_since(row.submitted_at.wall));
         let submitted = now - age;
         self.pins[pin] = Some(Watched {
             submitted,

@@ -113,10 +113,7 @@ impl Store {
             *cursor = progress.take().unwrap_or(*cursor);
         }
         if let Some(brake) = self.new_brake.take() {
-            // Times are kept in milliseconds.
-            let until = brake.until.map(|until| until.as_millisecond());
-            let until = until.map(|until| jiff::Timestamp::from_millisecond(until).expect("this century"));
-            self.brake = SavedBrake { until, ..brake };
+            self.brake = brake;
             applied.is_brake_saved = true;
         }
         Ok(applied)

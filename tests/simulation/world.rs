@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use fastrand::Rng;
+use pinwatch::clock::Dated;
 use pinwatch::outcome::Verdict;
 use pinwatch::schedule::Ticket;
 use pinwatch::store::InFlight;
@@ -225,7 +226,6 @@ impl World {
             Happening::Jump { forward, by } => {
                 self.totals.fault("clock jump");
                 self.clocks.jump(forward, by);
-                self.oracle.clock_jumped();
             }
             Happening::Reload => {
                 if let Some(daemon) = &mut self.daemon {
@@ -253,7 +253,8 @@ impl World {
         let deadline_at = wall + self.plan.lifetime(pin);
         let deadline_at =
             jiff::Timestamp::from_millisecond(deadline_at.as_millisecond()).expect("this century");
-        let row = InFlight { pin: pin_id(pin).parse().expect("a PIN ID"), submitted_at: wall, deadline_at };
+        let submitted_at = Dated { wall, steady: self.clocks.steady() };
+        let row = InFlight { pin: pin_id(pin).parse().expect("a PIN ID"), submitted_at, deadline_at };
         self.store.submit(Submit { pin, again, row });
         self.commit_soon();
     }

@@ -84,6 +84,11 @@ const AS_BEFORE: &str = "
     ALTER TABLE before RENAME TO pin;
     DROP TABLE dropped;
     ALTER TABLE history DROP COLUMN pruned_to;
+    ALTER TABLE history DROP COLUMN steady;
+    ALTER TABLE history DROP COLUMN boot_id;
+    ALTER TABLE history DROP COLUMN boot_time;
+    ALTER TABLE delivery DROP COLUMN first_ahead;
+    ALTER TABLE delivery DROP COLUMN last_ahead;
     DELETE FROM _sqlx_migrations WHERE version > 1;
     VACUUM";
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pinwatch::clock::{Dated, Steady};
 use pinwatch::store::{Failed, Order, PAGE_BYTES, Position, Progress, Stretch, Transaction};
 
 use super::place::{Node, Place, new, pin};
@@ -29,14 +30,20 @@ fn failed(sink: &str, failed: &[Failed]) -> Progress {
     Progress { sink: sink.into(), failed: failed.to_vec(), ..Progress::default() }
 }
 
+/// The point on the steady axis where it was the wall clock's time.
+fn steady(wall: &str) -> Steady {
+    Dated::from(wall.parse::<Timestamp>().unwrap()).steady
+}
+
 fn retry(seq: i64) -> Failed {
-    let at = "2026-01-02T03:06:00Z".parse::<Timestamp>().ok();
+    // The wall clock was set between the two tries.
+    let date = |text: &str, ahead| Dated::with_ahead(text.parse().unwrap(), ahead);
     Failed {
         seq,
         dead: false,
         tries: 2,
-        first_try_at: at,
-        last_try_at: at,
+        first_try_at: Some(date("2026-01-02T03:06:00Z", -7_200_000)),
+        last_try_at: Some(date("2026-01-02T03:06:00Z", 250)),
         error: Some("503 \0 busy".into()),
     }
 }
@@ -243,7 +250,7 @@ async fn what_was_given_up_for_a_sink_goes_with_the_sink_and_with_the_outcome(pl
     node.writes.register_sink("s", false).await.unwrap();
     let told = given_up(&node, seqs[0]).await;
     assert_eq!(told, [("s".to_owned(), None), ("t".to_owned(), Some(GIVEN_UP_AT))]);
-    let prune = Transaction { prune: "2026-01-03T00:00:00Z".parse().ok(), ..Transaction::default() };
+    let prune = Transaction { prune: Some(steady("2026-01-03T00:00:00Z")), ..Transaction::default() };
     assert_eq!(node.apply(prune).await.pruned, 2);
     assert!(given_up(&node, seqs[0]).await.iter().all(|(_, at)| at.is_none()));
 }
@@ -267,7 +274,7 @@ async fn only_what_is_old_and_delivered_everywhere_is_removed(place: Place) {
     let mut node = place.node().await;
     let (one, two, three) =
         (node.live(&["A"]).await[0], node.live(&["B"]).await[0], node.live(&["C"]).await[0]);
-    let prune = |before: &str| Transaction { prune: before.parse().ok(), ..Transaction::default() };
+    let prune = |before: &str| Transaction { prune: Some(steady(before)), ..Transaction::default() };
     for sink in ["s", "t"] {
         node.writes.register_sink(sink, true).await.unwrap();
     }
@@ -290,7 +297,7 @@ async fn what_was_removed_is_told_to_whoever_had_not_come_to_it(place: Place) {
     for pin in ["A", "B", "C", "D", "E"] {
         seqs.push(node.live(&[pin]).await[0]);
     }
-    let prune = || Transaction { prune: "2026-01-03T00:00:00Z".parse().ok(), ..Transaction::default() };
+    let prune = || Transaction { prune: Some(steady("2026-01-03T00:00:00Z")), ..Transaction::default() };
     node.writes.register_sink("s", true).await.unwrap();
     // Of all but the last, the second is a dead letter.
     node.advance(cursor("s", seqs[3])).await;

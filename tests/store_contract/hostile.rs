@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use pinwatch::clock::{Clock, Steady};
 use pinwatch::slot::Slots;
 use pinwatch::store::Transaction;
 use pinwatch::store::postgres::{OpenError, open};
@@ -97,7 +98,9 @@ impl Shared {
 
     /// Why it is not opened.
     async fn refusal(&self) -> OpenError {
-        let opened = open(&self.url().into(), "the database", "a".into(), Duration::from_secs(5)).await;
+        let opened =
+            open(&self.url().into(), "the database", "a".into(), Duration::from_secs(5), &Clock::system())
+                .await;
         opened.err().expect("it was opened")
     }
 }
@@ -119,7 +122,7 @@ async fn live(node: &mut Node, id: &str) {
     let questions = membership.questions();
     questions.fates(&[pin(id)]).await.unwrap();
     questions.listen().await.unwrap();
-    let prune = Some("2000-01-01T00:00:00Z".parse().unwrap());
+    let prune = Some(Steady::from_millis(946_684_800_000));
     node.apply(Transaction { prune, ..Transaction::default() }).await;
 }
 

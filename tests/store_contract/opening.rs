@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use pinwatch::clock::Clock;
 use pinwatch::store::postgres::open;
 
 use super::place::Place;
@@ -18,7 +19,7 @@ fn database() -> Option<Database> {
 /// What is said of a database that can't be opened.
 async fn refusal(url: &str) -> String {
     let url = url.to_owned().into();
-    let said = open(&url, "postgres://***@db/x", "a".into(), Duration::from_secs(5))
+    let said = open(&url, "postgres://***@db/x", "a".into(), Duration::from_secs(5), &Clock::system())
         .await
         .err()
         .unwrap()
@@ -31,7 +32,8 @@ async fn refusal(url: &str) -> String {
 async fn nodes_that_start_together_on_an_empty_database_make_it_once() {
     let Some(database) = database() else { return };
     let url = database.url().into();
-    let open = || open(&url, "shown", "a".into(), Duration::from_secs(5));
+    let clock = Clock::system();
+    let open = || open(&url, "shown", "a".into(), Duration::from_secs(5), &clock);
     let (one, two, three) = tokio::join!(open(), open(), open());
     assert!(one.is_ok() && two.is_ok() && three.is_ok());
     assert_eq!(database.count("SELECT count(*) FROM slot"), 256);
@@ -70,7 +72,10 @@ async fn a_user_without_rights_is_told_what_is_missing() {
 #[tokio::test]
 async fn a_database_of_a_newer_version_or_of_something_else_is_left_as_it_is() {
     let Some(newer) = database() else { return };
-    open(&newer.url().into(), "shown", "a".into(), Duration::from_secs(5)).await.map(drop).unwrap();
+    open(&newer.url().into(), "shown", "a".into(), Duration::from_secs(5), &Clock::system())
+        .await
+        .map(drop)
+        .unwrap();
     newer.execute("INSERT INTO _sqlx_migrations VALUES (99, 'later', now(), true, '', 0)");
     let said = refusal(&newer.url()).await;
     assert!(said.contains("was written by a newer pinwatch (schema 99, this one knows 3)"), "{said}");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pinwatch::clock::Steady;
 use pinwatch::store::{NewPin, Outcome, PAGE_BYTES, SavedBrake, Submitted, Transaction};
 
 use super::place::{Node, Place, new, pin, submits};
@@ -96,7 +97,7 @@ async fn what_the_submitter_gave_is_kept_and_told(place: Place) {
     let work = Transaction { submits: vec![full.clone(), new("B")], ..Transaction::default() };
     node.apply(work).await;
     let (kept, deadline) = node.store.submission(&pin("A")).await.unwrap().unwrap();
-    assert_eq!((kept.submitted_at, deadline), (full.submitted_at, full.deadline_at));
+    assert_eq!((kept.submitted_at, deadline), (full.submitted_at.wall, full.deadline_at));
     assert_eq!(kept.reference, full.reference);
     assert_eq!(kept.metadata.unwrap().get(), full.metadata.unwrap().get());
     let (bare, _) = node.store.submission(&pin("B")).await.unwrap().unwrap();
@@ -201,7 +202,7 @@ async fn all_is_there_after_a_restart(place: Place) {
 async fn a_brake_is_kept(place: Place) {
     let mut node = place.node().await;
     assert_eq!(node.store.brake().await.unwrap(), SavedBrake::default());
-    let until = Some("2026-01-02T03:04:05.678Z".parse().unwrap());
+    let until = Some(Steady::from_millis(1_767_323_045_678));
     let brake = SavedBrake { reason: Some("throttled".into()), until, rate: Some(0.25) };
     node.apply(Transaction { brake: Some(brake.clone()), ..Transaction::default() }).await;
     assert_eq!(node.store.brake().await.unwrap(), brake);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use pinwatch::clock::{Clock, Dated};
 use pinwatch::outcome::{Ending, Verdict};
 use pinwatch::pin::PinId;
 use pinwatch::slot::Slots;
@@ -39,8 +41,12 @@ impl Place {
     pub async fn node(&self) -> Node {
         match self {
             Self::Sqlite(folder) => {
-                let (store, writes) =
-                    store::open_sqlite(&folder.path().join("db")).await.unwrap().load(|_| {}).await.unwrap();
+                let (store, writes) = store::open_sqlite(&folder.path().join("db"), &Clock::system())
+                    .await
+                    .unwrap()
+                    .load(|_| {})
+                    .await
+                    .unwrap();
                 Node { store, writes, membership: None }
             }
             Self::Postgres(database) => node_at(&database.url(), "a", &Slots::ALL).await,
@@ -55,7 +61,7 @@ pub async fn node_at(url: &str, name: &str, slots: &Slots) -> Node {
 
 pub async fn node_with_lease(url: &str, name: &str, slots: &Slots, lease: Duration) -> Node {
     let url = format!("{url}?sslmode=disable").into();
-    let mut membership = server::open(&url, "shown", name.into(), lease).await.unwrap();
+    let mut membership = server::open(&url, "shown", name.into(), lease, &Clock::system()).await.unwrap();
     assert!(matches!(membership.register().await.unwrap(), Registration::As(_)));
     membership.take(slots).await.unwrap();
     let (store, writes) = membership.store().await.unwrap();
@@ -111,7 +117,8 @@ pub fn new(id: &str) -> NewPin {
         pin: pin(id),
         reference: None,
         metadata: None,
-        submitted_at: "2026-01-02T03:04:05.006Z".parse().unwrap(),
+        // The wall clock was an hour fast then.
+        submitted_at: Dated::with_ahead("2026-01-02T03:04:05.006Z".parse().unwrap(), 3_600_000),
         deadline_at: "2026-01-04T03:04:05.006Z".parse().unwrap(),
         again: false,
     }
@@ -124,6 +131,6 @@ pub fn verdict(id: &str) -> Verdict {
         deliveries: None,
         error: None,
         polls: 1,
-        finished_at: "2026-01-02T03:05:00Z".parse().unwrap(),
+        finished_at: "2026-01-02T03:05:00Z".parse::<Timestamp>().unwrap().into(),
     }
 }

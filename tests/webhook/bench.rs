@@ -48,7 +48,7 @@ impl Folder {
     /// Starts the sink.
     pub async fn start(&self, webhook: &Webhook) -> Bench {
         let (store, mut connection) =
-            store::open_sqlite(&self.database()).await.unwrap().load(|_| {}).await.unwrap();
+            store::open_sqlite(&self.database(), &Clock::system()).await.unwrap().load(|_| {}).await.unwrap();
         let cursor = connection.register_sink("hook", true).await.unwrap();
         let (committed, mut commits) = mpsc::channel::<Committed>(64);
         let (writer, task) = Writer::new(connection, committed, 1_000_000);
@@ -92,7 +92,7 @@ impl Bench {
             pin: pin(n),
             reference: Some("order \"é\"".into()),
             metadata: None,
-            submitted_at: now,
+            submitted_at: now.into(),
             deadline_at: now,
             again: false,
         };
@@ -104,7 +104,7 @@ impl Bench {
                 deliveries: None,
                 error: None,
                 polls: 1,
-                finished_at: now,
+                finished_at: now.into(),
             };
             while let Err(back) = self.writer.try_finish(verdict) {
                 verdict = back;

@@ -32,7 +32,7 @@ impl Core {
             self.saved_rate = rate;
             SavedBrake {
                 reason: self.brake.reason().map(|reason| reason.as_str().to_owned()),
-                until: self.brake.until().map(|until| self.clock.wall_of(until)),
+                until: self.brake.until().map(|until| self.clock.steady_of_future(until)),
                 rate,
             }
         })
@@ -42,8 +42,9 @@ impl Core {
     pub fn restore(&mut self, saved: &SavedBrake) {
         let now = self.clock.now();
         if let Some(reason) = Reason::ALL.into_iter().find(|r| Some(r.as_str()) == saved.reason.as_deref()) {
-            let ahead = saved.until.map(|until| until.duration_since(self.clock.wall()));
-            let ahead = ahead.and_then(|ahead| Duration::try_from(ahead).ok()).unwrap_or_default();
+            // Over a reboot it may be over long since, which a probe finds out.
+            let until = saved.until.filter(|_| !self.clock.has_gap());
+            let ahead = until.map(|until| until.since(self.clock.steady())).unwrap_or_default();
             info!(reason = reason.as_str(), "all polling waited before the start: it goes on by a probe");
             self.brake.restore(reason, now.after(ahead), now);
         }

@@ -24,7 +24,7 @@ impl Core {
 
     fn enter_old(&mut self, old: &InFlight, at: Both) -> Option<Waiting> {
         let now = at.now;
-        let submitted = at.moment_of_past(old.submitted_at);
+        let submitted = at.moment_of_past(old.submitted_at.steady);
         let interval = self.backoff.interval_at(now.since(submitted));
         let due = now.after(interval.mul_f64(self.random.f64()));
         self.enter(old, submitted, due, interval, now)

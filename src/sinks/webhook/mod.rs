@@ -252,7 +252,7 @@ impl Task {
 }
 
 fn now(clock: &Clock) -> Now {
-    Now { moment: clock.now(), wall: clock.wall() }
+    Now { moment: clock.now(), date: clock.date() }
 }
 
 /// The deliveries that run. They end when this is dropped.

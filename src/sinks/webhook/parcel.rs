@@ -6,19 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
-use crate::clock::Moment;
+use crate::clock::{Dated, Moment, Steady};
 use crate::store::{Failed, Outcome};
 
 /// A batch of this size, in bytes, takes no further outcome: receivers commonly refuse much larger bodies.
 const MAX_BYTES: usize = 512 * 1024;
 
-/// A moment on both clocks: the one that is waited by, the other to be written down.
+/// A moment: the one that is waited by, and its date, to be written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
     pub moment: Moment,
-    pub wall: Timestamp,
+    pub date: Dated,
 }
 
 /// Outcomes that are sent together. Never empty.
@@ -54,8 +52,8 @@ impl Parcel {
     }
 
     /// Outcomes that failed before, as the store has it, all with the same fate.
-    pub fn stored(outcomes: Vec<Outcome>, fate: &Failed, past: impl Fn(Timestamp) -> Moment) -> Self {
-        let both = |wall| Now { moment: past(wall), wall };
+    pub fn stored(outcomes: Vec<Outcome>, fate: &Failed, past: impl Fn(Steady) -> Moment) -> Self {
+        let both = |date: Dated| Now { moment: past(date.steady), date };
         Self {
             tries: fate.tries,
             first_try: fate.first_try_at.map(both),
@@ -116,8 +114,8 @@ impl Parcel {
             seq,
             dead,
             tries: self.tries,
-            first_try_at: self.first_try.map(|at| at.wall),
-            last_try_at: self.last_try.map(|at| at.wall),
+            first_try_at: self.first_try.map(|at| at.date),
+            last_try_at: self.last_try.map(|at| at.date),
             error: self.error.clone(),
         })
     }
@@ -137,7 +135,7 @@ pub fn fitting(sizes: impl Iterator<Item = usize>, limit: usize) -> usize {
 
 /// Puts together again what was tried together: neighbours of one fate, `size` at most. What was never tried
 /// since somebody asked for it makes batches as well.
-pub fn regroup(rows: Vec<(Failed, Outcome)>, size: usize, past: impl Fn(Timestamp) -> Moment) -> Vec<Parcel> {
+pub fn regroup(rows: Vec<(Failed, Outcome)>, size: usize, past: impl Fn(Steady) -> Moment) -> Vec<Parcel> {
     let fate = |(row, _): &(Failed, Outcome)| (row.tries, row.first_try_at, row.last_try_at);
     let mut parcels = Vec::new();
     for mut rest in rows.chunk_by(|a, b| fate(a) == fate(b)) {
@@ -154,12 +152,14 @@ pub fn regroup(rows: Vec<(Failed, Outcome)>, size: usize, past: impl Fn(Timestam
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     #[test]
     fn what_was_tried_together_is_together_again_after_a_restart() {
         let row = |seq: i64, tries, first: Option<i64>| {
-            let at = first.map(|second| Timestamp::from_second(second).unwrap());
+            let at = first.map(|second| Timestamp::from_second(second).unwrap().into());
             let fate = Failed { seq, dead: false, tries, first_try_at: at, last_try_at: at, error: None };
             (fate, Outcome { seq, pin: "P".parse().unwrap(), record: "{}".into() })
         };

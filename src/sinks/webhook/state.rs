@@ -12,15 +12,13 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::batch_size::BatchSize;
 use super::gate::{Admits, Gate, Miss};
 use super::ledger::Ledger;
 use super::parcel::{Now, Parcel, fitting, regroup};
 use super::response::{Answer, Wait};
 use crate::backoff::Backoff;
-use crate::clock::Moment;
+use crate::clock::{Moment, Steady};
 use crate::poll::Connection;
 use crate::store::{Failed, Outcome, Progress};
 
@@ -156,7 +154,7 @@ impl State {
         mut rows: Vec<(Failed, Outcome)>,
         limit: u32,
         now: Now,
-        past: impl Fn(Timestamp) -> Moment,
+        past: impl Fn(Steady) -> Moment,
     ) {
         let full = u32::try_from(rows.len()).is_ok_and(|count| count >= limit);
         self.more_failed_after = rows.last().filter(|_| full).map(|(_, outcome)| outcome.seq);

@@ -82,7 +82,7 @@ fn one_poisonous_outcome_among_many_blocks_none_and_is_given_up_after_max_age() 
         world.run_until(25 * HOUR);
         assert_eq!(world.dead(), [3]);
         let row = &world.failed[&3];
-        let age = row.last_try_at.unwrap().duration_since(row.first_try_at.unwrap());
+        let age = row.last_try_at.unwrap().wall.duration_since(row.first_try_at.unwrap().wall);
         assert_eq!(age.as_hours(), 24, "the last try is when its time is up");
         assert!((280..500).contains(&row.tries), "{}", row.tries);
         assert!(!world.advance(at(100 * HOUR)), "a dead letter is not tried again");

@@ -32,14 +32,14 @@ impl Told {
     pub fn health(&self, cursor: i64, trouble: Option<&str>, now: Now) {
         let sink = self.sink.as_str();
         self.health.update(sink, |health| {
-            health.advance(cursor, now.wall);
+            health.advance(cursor, now.date.wall);
             match (trouble, &mut health.trouble) {
                 (Some(error), trouble @ None) => {
                     warn!(
                         sink,
                         error, "the endpoint takes no outcomes; they are kept, and it is tried again"
                     );
-                    *trouble = Some((now.wall, error.to_owned()));
+                    *trouble = Some((now.date.wall, error.to_owned()));
                 }
                 (Some(error), Some((_, known))) if *known != error => error.clone_into(known),
                 (None, trouble @ Some(_)) => {
@@ -54,7 +54,7 @@ impl Told {
     /// The receiver has these now, and had not when the cursor passed them.
     pub fn delivered(&self, seqs: &[i64], now: Now) {
         if !seqs.is_empty() {
-            self.health.update(&self.sink, |health| health.delivered(seqs, now.wall));
+            self.health.update(&self.sink, |health| health.delivered(seqs, now.date.wall));
         }
     }
 

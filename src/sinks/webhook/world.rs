@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::parcel::Now;
 use super::response::{Answer, Failure, Wait};
 use super::state::{Rules, State, Ticket};
-use crate::clock::Moment;
+use crate::clock::{Moment, Steady};
 use crate::store::{Failed, Outcome};
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -87,7 +87,7 @@ impl World {
 
     pub fn now(&self) -> Now {
         let micros = i64::try_from(self.now.since(Moment::START).as_micros()).unwrap();
-        Now { moment: self.now, wall: Timestamp::from_microsecond(micros).unwrap() }
+        Now { moment: self.now, date: Timestamp::from_microsecond(micros).unwrap().into() }
     }
 
     pub fn outcome(seq: i64) -> Outcome {
@@ -100,7 +100,7 @@ impl World {
         while let Some((after, limit)) = self.state.wants_failed() {
             let alive = self.failed.values().filter(|row| !row.dead && row.seq > after);
             let rows = alive.take(limit as usize).map(|row| (row.clone(), Self::outcome(row.seq))).collect();
-            let past = |time: Timestamp| at(Duration::from_micros(time.as_microsecond().try_into().unwrap()));
+            let past = |time: Steady| at(Duration::from_millis(time.millis().try_into().unwrap()));
             self.state.take_failed(rows, limit, self.now(), past);
         }
         if let Some((after, limit)) = self.state.wants_outcomes() {

@@ -13,6 +13,7 @@ const LOCK_PATIENCE: &str = "5s";
 pub struct Pin {
     pub pin_id: String,
     pub submitted_at: i64,
+    pub clock_ahead: i64,
     pub deadline_at: i64,
     pub reference: Option<String>,
     pub metadata: Option<String>,
@@ -35,6 +36,8 @@ pub struct Delivery {
     pub first_try_at: Option<i64>,
     pub last_try_at: Option<i64>,
     pub error: Option<String>,
+    pub first_ahead: i64,
+    pub last_ahead: i64,
 }
 
 #[derive(FromRow)]

@@ -9,6 +9,7 @@ use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 
 use super::rows::{Delivery, Dropped, Outcome, Pin, begin_alone, sql, sql_of};
 use super::{Amount, MigrateError, PAGE, Watcher};
+use crate::clock::{Anchor, Clock};
 use crate::slot::slot_of_text;
 use crate::store::{postgres, sqlite};
 
@@ -32,7 +33,11 @@ pub async fn migrate(
         .fetch_one(&mut source)
         .await
         .map_err(sql_of("read", path))?;
-    let lane = make_lane(&mut target, path, pruned_to).await.map_err(sql("write", shown))?;
+    // All of this is as old there as it is here.
+    let clock = Clock::system();
+    let known = sqlite::anchor(&mut source).await.map_err(sql_of("read", path))?;
+    clock.go_on(known.as_slice());
+    let lane = make_lane(&mut target, path, pruned_to, &clock.anchor()).await.map_err(sql("write", shown))?;
     let mut run = Run { source, path, target, shown, lane, all, moved: Amount::default(), watch };
     run.outcomes().await?;
     run.undelivered().await?;
@@ -78,17 +83,25 @@ async fn must_be_empty(target: &mut PgConnection, shown: &str) -> Result<(), Mig
 }
 
 /// The row of a node whose lease is over; up to this `seq` it has removed outcomes.
-async fn make_lane(target: &mut PgConnection, path: &Path, pruned_to: i64) -> Result<i32, sqlx::Error> {
+async fn make_lane(
+    target: &mut PgConnection,
+    path: &Path,
+    pruned_to: i64,
+    now: &Anchor,
+) -> Result<i32, sqlx::Error> {
     sqlx::query_scalar(
         "WITH made AS ( \
-             INSERT INTO node (name, fence, lease_until, started_at, version) \
-             VALUES ($1, 0, clock_timestamp(), $2, $3) RETURNING id) \
+             INSERT INTO node (name, fence, lease_until, started_at, version, steady, boot_id, boot_time) \
+             VALUES ($1, 0, clock_timestamp(), $2, $3, $5, $6, $7) RETURNING id) \
          INSERT INTO pruned (lane, seq) SELECT id, $4 FROM made RETURNING lane",
     )
     .bind(format!("moved from sqlite:{}", path.display()))
     .bind(Timestamp::now().as_millisecond())
     .bind(env!("CARGO_PKG_VERSION"))
     .bind(pruned_to)
+    .bind(now.steady.millis())
+    .bind(now.boot.id.as_deref())
+    .bind(now.boot.millis())
     .fetch_one(target)
     .await
 }
@@ -163,7 +176,7 @@ impl Run<'_> {
         let mut after = (String::new(), i64::MIN);
         loop {
             let page: Vec<Delivery> = sqlx::query_as(
-                "SELECT sink, seq, dead, tries, first_try_at, last_try_at, error FROM delivery \
+                "SELECT sink, seq, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead FROM delivery \
                  WHERE (sink, seq) > (?1, ?2) ORDER BY sink, seq LIMIT ?3",
             )
             .bind(&after.0)
@@ -175,9 +188,10 @@ impl Run<'_> {
             let Some(last) = page.last() else { return Ok(()) };
             after = (last.sink.clone(), last.seq);
             sqlx::query(
-                "INSERT INTO delivery (lane, sink, seq, dead, tries, first_try_at, last_try_at, error) \
+                "INSERT INTO delivery \
+                 (lane, sink, seq, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead) \
                  SELECT $1, * FROM UNNEST($2::text[], $3::bigint[], $4::boolean[], $5::integer[], $6::bigint[], \
-                 $7::bigint[], $8::text[])",
+                 $7::bigint[], $8::text[], $9::bigint[], $10::bigint[])",
             )
             .bind(self.lane)
             .bind(page.iter().map(|row| row.sink.as_str()).collect::<Vec<_>>())
@@ -187,6 +201,8 @@ impl Run<'_> {
             .bind(page.iter().map(|row| row.first_try_at).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.last_try_at).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.error.as_deref()).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.first_ahead).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.last_ahead).collect::<Vec<_>>())
             .execute(&mut self.target)
             .await
             .map_err(sql("write", self.shown))?;
@@ -247,7 +263,7 @@ impl Run<'_> {
         let mut after = i64::MIN;
         loop {
             let page: Vec<NumberAndPin> = sqlx::query_as(
-                "SELECT number, pin_hash, pin_id, submitted_at, deadline_at, reference, metadata FROM pin \
+                "SELECT number, pin_hash, pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata FROM pin \
                  WHERE number > ?1 ORDER BY number LIMIT ?2",
             )
             .bind(after)
@@ -262,12 +278,14 @@ impl Run<'_> {
             }
             let page: Vec<Pin> = page.into_iter().map(|NumberAndPin { pin, .. }| pin).collect();
             sqlx::query(
-                "INSERT INTO pin (slot, pin_id, submitted_at, deadline_at, reference, metadata) \
-                 SELECT * FROM UNNEST($1::smallint[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[])",
+                "INSERT INTO pin (slot, pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata) \
+                 SELECT * FROM UNNEST($1::smallint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], \
+                 $7::text[])",
             )
             .bind(page.iter().map(|row| i16::from(slot_of_text(&row.pin_id))).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.pin_id.as_str()).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.submitted_at).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.clock_ahead).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.deadline_at).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.reference.as_deref().map(postgres::storable)).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.metadata.as_deref()).collect::<Vec<_>>())

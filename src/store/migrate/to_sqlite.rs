@@ -9,6 +9,7 @@ use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 
 use super::rows::{Delivery, Dropped, Outcome, Pin, begin_alone, sql, sql_of};
 use super::{Amount, MigrateError, PAGE, Watcher};
+use crate::clock::Clock;
 use crate::store::{postgres, sqlite};
 
 pub async fn migrate(
@@ -35,6 +36,7 @@ pub async fn migrate(
     run.behind().await?;
     run.dropped().await?;
     run.pins().await?;
+    run.time().await?;
     let Run { source, mut target, moved, .. } = run;
     if moved != all {
         return Err(MigrateError::Incomplete { all, moved });
@@ -209,6 +211,14 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// What the nodes knew of the time, so that all of this is as old there as it is here.
+    async fn time(&mut self) -> Result<(), MigrateError> {
+        let anchors = postgres::anchors(&mut self.source).await.map_err(sql("read", self.shown))?;
+        let clock = Clock::system();
+        clock.go_on(&anchors);
+        sqlite::note_time(&mut self.target, &clock.anchor()).await.map_err(sql_of("write", self.path))
+    }
+
     /// What a cursor had still to come to.
     async fn behind(&mut self) -> Result<(), MigrateError> {
         let lanes: Vec<(i32, String, i64)> = sqlx::query_as("SELECT lane, sink, cursor FROM cursor")
@@ -236,6 +246,8 @@ impl Run<'_> {
                     first_try_at: None,
                     last_try_at: None,
                     error: None,
+                    first_ahead: 0,
+                    last_ahead: 0,
                 });
                 self.deliver(rows).await?;
             }
@@ -248,7 +260,7 @@ impl Run<'_> {
         let mut after = (String::new(), i64::MIN);
         loop {
             let page: Vec<Delivery> = sqlx::query_as(
-                "SELECT sink, seq, dead, tries, first_try_at, last_try_at, error FROM delivery \
+                "SELECT sink, seq, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead FROM delivery \
                  WHERE (sink, seq) > ($1, $2) ORDER BY sink, seq LIMIT $3",
             )
             .bind(&after.0)
@@ -268,8 +280,9 @@ impl Run<'_> {
         for row in rows {
             // What was tried says more than that the cursor is not there yet, and came first.
             let done = sqlx::query(
-                "INSERT OR IGNORE INTO delivery (sink, seq, dead, tries, first_try_at, last_try_at, error) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT OR IGNORE INTO delivery \
+                 (sink, seq, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )
             .bind(row.sink)
             .bind(row.seq)
@@ -278,6 +291,8 @@ impl Run<'_> {
             .bind(row.first_try_at)
             .bind(row.last_try_at)
             .bind(row.error)
+            .bind(row.first_ahead)
+            .bind(row.last_ahead)
             .execute(&mut self.target)
             .await
             .map_err(sql_of("write", self.path))?;
@@ -319,7 +334,7 @@ impl Run<'_> {
         let mut after = (i16::MIN, String::new());
         loop {
             let page: Vec<(i16, Pin)> = sqlx::query_as::<_, SlotAndPin>(
-                "SELECT slot, pin_id, submitted_at, deadline_at, reference, metadata FROM pin \
+                "SELECT slot, pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata FROM pin \
                  WHERE (slot, pin_id) > ($1, $2) ORDER BY slot, pin_id LIMIT $3",
             )
             .bind(after.0)
@@ -336,12 +351,13 @@ impl Run<'_> {
             self.begin().await?;
             for (_, row) in &page {
                 sqlx::query(
-                    "INSERT INTO pin (pin_id, pin_hash, submitted_at, deadline_at, reference, metadata) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    "INSERT INTO pin (pin_id, pin_hash, submitted_at, clock_ahead, deadline_at, reference, metadata) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 )
                 .bind(&row.pin_id)
                 .bind(sqlite::pin_hash(&row.pin_id))
                 .bind(row.submitted_at)
+                .bind(row.clock_ahead)
                 .bind(row.deadline_at)
                 .bind(&row.reference)
                 .bind(&row.metadata)

@@ -4,7 +4,7 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
 use super::super::InFlight;
-use super::super::rows::{pin_id, timestamp};
+use super::super::rows::{dated, pin_id, timestamp};
 use super::Node;
 use super::write::Done;
 use crate::pin::PinId;
@@ -46,7 +46,7 @@ pub async fn claim(
                  SELECT inbox.ctid FROM inbox JOIN slot USING (slot) \
                  WHERE slot.node = $1 AND inbox.slot = ANY($2) LIMIT $3)) \
              RETURNING slot, pin_id, kind) \
-         SELECT kind, pin_id, submitted_at, deadline_at FROM claimed JOIN pin USING (slot, pin_id)",
+         SELECT kind, pin_id, submitted_at, deadline_at, clock_ahead FROM claimed JOIN pin USING (slot, pin_id)",
     )
     .bind(node.id())
     .bind(numbers(slots))
@@ -56,7 +56,8 @@ pub async fn claim(
     for row in rows {
         let pin = pin_id(row.try_get(1)?)?;
         if row.try_get::<&str, _>(0)? == "submit" {
-            let (submitted_at, deadline_at) = (timestamp(row.try_get(2)?), timestamp(row.try_get(3)?));
+            let submitted_at = dated(row.try_get(2)?, row.try_get(4)?);
+            let deadline_at = timestamp(row.try_get(3)?);
             done.applied.accepted.push(InFlight { pin, submitted_at, deadline_at });
         } else {
             done.applied.cluster.cancels.push(pin);

@@ -54,7 +54,7 @@ pub async fn finish(
         };
         let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission);
         finished
-            .push((Outcome { seq, pin: verdict.pin.clone(), record }, verdict.finished_at.as_millisecond()));
+            .push((Outcome { seq, pin: verdict.pin.clone(), record }, verdict.finished_at.steady.millis()));
     }
     finished.sort_unstable_by_key(|(outcome, _)| outcome.seq);
     insert(connection, node, &finished).await?;

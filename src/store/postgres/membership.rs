@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Row};
 
+use super::super::rows::anchor;
 use super::super::{Orphan, Store, Unavailable, Writes};
 use super::Node;
 use super::connect::{Server, fenced, is_broken, within};
@@ -14,6 +15,7 @@ use super::open::OpenError;
 use super::questions::Questions;
 use super::read::Reader;
 use super::write::WriteConnection;
+use crate::clock::{Anchor, Clock};
 use crate::slot::Slots;
 
 /// Connections that read, for clients' questions and the sinks; one of them listens.
@@ -62,12 +64,13 @@ pub struct Membership {
     questions: Questions,
     connection: Option<PgConnection>,
     server_started: Option<i64>,
+    clock: Clock,
 }
 
 impl Membership {
-    pub(super) fn new(server: Server, node: Node, name: String) -> Self {
+    pub(super) fn new(server: Server, node: Node, name: String, clock: Clock) -> Self {
         let questions = Questions { readers: server.readers(READERS), node: node.clone() };
-        Self { server, node, name, questions, connection: None, server_started: None }
+        Self { server, node, name, questions, connection: None, server_started: None, clock }
     }
 
     /// The name this node registers under.
@@ -102,8 +105,8 @@ impl Membership {
     /// name had begun to write is written or given up by then; afterwards it writes nothing.
     pub async fn register(&mut self) -> Result<Registration, Unavailable> {
         let mut connection = self.connected().await?;
-        let result =
-            within(self.server.patience(), register(&mut connection, &self.name, self.server.lease)).await;
+        let registering = register(&mut connection, &self.name, self.server.lease, &self.clock);
+        let result = within(self.server.patience(), registering).await;
         Ok(match self.back(connection, result)? {
             Ok((id, fence)) => {
                 self.node.become_registered(id, fence);
@@ -117,14 +120,18 @@ impl Membership {
     /// another process has registered this node's name since.
     pub async fn renew(&mut self, stats: &str) -> Result<bool, Unavailable> {
         let mut connection = self.connected().await?;
+        let Anchor { boot, steady } = self.clock.anchor();
         let renewal = sqlx::query(
-            "UPDATE node SET lease_until = clock_timestamp() + $3 * interval '1 millisecond', stats = $4 \
-             WHERE id = $1 AND fence = $2",
+            "UPDATE node SET lease_until = clock_timestamp() + $3 * interval '1 millisecond', stats = $4, steady = $5, \
+                 boot_id = $6, boot_time = $7 WHERE id = $1 AND fence = $2",
         )
         .bind(self.node.id())
         .bind(self.node.fence())
         .bind(millis(self.server.lease))
         .bind(stats)
+        .bind(steady.millis())
+        .bind(boot.id.as_deref())
+        .bind(boot.millis())
         .execute(&mut connection);
         let result = within(self.server.patience(), renewal).await;
         Ok(self.back(connection, result)?.rows_affected() == 1)
@@ -199,7 +206,12 @@ impl Membership {
 
 type Told = Result<(i32, i64), Duration>;
 
-async fn register(connection: &mut PgConnection, name: &str, lease: Duration) -> Result<Told, sqlx::Error> {
+async fn register(
+    connection: &mut PgConnection,
+    name: &str,
+    lease: Duration,
+    clock: &Clock,
+) -> Result<Told, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     // Waits for what an earlier process of this name is just writing.
     let left: Option<f64> = sqlx::query_scalar(
@@ -233,9 +245,20 @@ async fn register(connection: &mut PgConnection, name: &str, lease: Duration) ->
             .execute(&mut *transaction)
             .await?;
     }
+    clock.go_on(&anchors(&mut transaction).await?);
     transaction.commit().await?;
     // Nothing: another process entered the name for the first time, just now.
     Ok(registered.ok_or(lease))
+}
+
+/// What the nodes know of the time.
+pub(in super::super) async fn anchors(connection: &mut PgConnection) -> Result<Vec<Anchor>, sqlx::Error> {
+    let rows: Vec<(Option<i64>, Option<String>, Option<i64>)> = sqlx::query_as(
+        "SELECT steady, boot_id, boot_time FROM node UNION ALL SELECT steady, NULL, NULL FROM steady_begin",
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().filter_map(|(steady, id, time)| anchor(steady, id, time)).collect())
 }
 
 /// The others take their part of what a dead node held at the same moment, and only one of them has its row: who does

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
 
 pub use connect::trusts_anybody;
+pub(super) use membership::anchors;
 pub use membership::{Membership, NodeRow, Registration};
 pub(super) use open::open_to_move;
 pub use open::{OpenError, open};

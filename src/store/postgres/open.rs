@@ -10,6 +10,7 @@ use super::Node;
 use super::connect::Server;
 use super::membership::Membership;
 use super::schema;
+use crate::clock::Clock;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/postgres/migrations");
 
@@ -59,7 +60,8 @@ pub enum OpenError {
     Postgres { url: String, error: sqlx::Error },
 }
 
-/// Connects, and brings the schema up to date: several nodes may do so at once. Nothing is registered yet.
+/// Connects, and brings the schema up to date: several nodes may do so at once. Nothing is registered yet. The clock goes on
+/// from what the nodes know of the time when this one registers.
 ///
 /// # Errors
 /// The server can't be reached or used, or the database is not for this version.
@@ -68,6 +70,7 @@ pub async fn open(
     shown: &str,
     name: String,
     lease: Duration,
+    clock: &Clock,
 ) -> Result<Membership, OpenError> {
     let judge = |error| judge(shown, error);
     let (server, mut connection) = open_up_to_date(url, shown, lease).await?;
@@ -77,7 +80,7 @@ pub async fn open(
     node.set_in_flight(usize::try_from(in_flight).unwrap_or(0));
     // Closing can't fail in a way that matters.
     let _ = connection.close().await;
-    Ok(Membership::new(server, node, name))
+    Ok(Membership::new(server, node, name, clock.clone()))
 }
 
 /// Connects for somebody who moves a store, and brings the schema up to date.

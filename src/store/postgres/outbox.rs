@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use sqlx::postgres::PgConnection;
 
 use super::super::{Failed, Order, Progress, SavedBrake};
 use super::Node;
 use super::submit::storable;
+use crate::clock::{Dated, Steady};
 
 /// Notes how far sinks came, all of them at once: of what stands several times the last counts.
 pub async fn advance(
@@ -64,7 +64,8 @@ async fn fail(
     if failed.is_empty() {
         return Ok(());
     }
-    let millis = |time: Option<Timestamp>| time.map(Timestamp::as_millisecond);
+    let millis = |date: Option<Dated>| date.map(|date| date.wall.as_millisecond());
+    let ahead = |date: Option<Dated>| date.map_or(0, Dated::ahead);
     let sinks: Vec<&str> = failed.iter().map(|(sink, _)| *sink).collect();
     let seqs: Vec<i64> = failed.iter().map(|(_, failed)| failed.seq).collect();
     let dead: Vec<bool> = failed.iter().map(|(_, failed)| failed.dead).collect();
@@ -72,15 +73,17 @@ async fn fail(
         failed.iter().map(|(_, failed)| i32::try_from(failed.tries).unwrap_or(i32::MAX)).collect();
     let first: Vec<Option<i64>> = failed.iter().map(|(_, failed)| millis(failed.first_try_at)).collect();
     let last: Vec<Option<i64>> = failed.iter().map(|(_, failed)| millis(failed.last_try_at)).collect();
+    let first_ahead: Vec<i64> = failed.iter().map(|(_, failed)| ahead(failed.first_try_at)).collect();
+    let last_ahead: Vec<i64> = failed.iter().map(|(_, failed)| ahead(failed.last_try_at)).collect();
     let errors: Vec<Option<String>> =
         failed.iter().map(|(_, failed)| failed.error.as_deref().map(storable)).collect();
     sqlx::query(
-        "INSERT INTO delivery (lane, sink, seq, dead, tries, first_try_at, last_try_at, error) \
+        "INSERT INTO delivery (lane, sink, seq, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead) \
          SELECT $1, * FROM unnest($2::text[], $3::bigint[], $4::boolean[], $5::integer[], $6::bigint[], \
-             $7::bigint[], $8::text[]) \
+             $7::bigint[], $8::text[], $9::bigint[], $10::bigint[]) \
          ON CONFLICT (sink, seq) DO UPDATE SET lane = excluded.lane, dead = excluded.dead, \
              tries = excluded.tries, first_try_at = excluded.first_try_at, last_try_at = excluded.last_try_at, \
-             error = excluded.error",
+             error = excluded.error, first_ahead = excluded.first_ahead, last_ahead = excluded.last_ahead",
     )
     .bind(node.id())
     .bind(&sinks)
@@ -90,6 +93,8 @@ async fn fail(
     .bind(&first)
     .bind(&last)
     .bind(&errors)
+    .bind(&first_ahead)
+    .bind(&last_ahead)
     .execute(connection)
     .await?;
     Ok(())
@@ -197,7 +202,7 @@ async fn forget(connection: &mut PgConnection, node: &Node, sink: &str) -> Resul
 const PRUNE_AT_ONCE: i64 = 2000;
 
 /// Removes outcomes that are old enough and that every sink has, of all nodes; a dead letter keeps its outcome.
-pub async fn prune(connection: &mut PgConnection, before: Timestamp) -> Result<u64, sqlx::Error> {
+pub async fn prune(connection: &mut PgConnection, before: Steady) -> Result<u64, sqlx::Error> {
     // Lanes that another node removes from at this moment are left to it: nobody waits for anybody.
     let removed: Vec<i64> = sqlx::query_scalar(
         "WITH mine AS MATERIALIZED (SELECT lane FROM pruned ORDER BY lane FOR UPDATE SKIP LOCKED), \
@@ -213,7 +218,7 @@ pub async fn prune(connection: &mut PgConnection, before: Timestamp) -> Result<u
              FROM (SELECT lane, max(seq) AS seq FROM gone GROUP BY lane) AS newest WHERE pruned.lane = newest.lane) \
          SELECT seq FROM gone",
     )
-    .bind(before.as_millisecond())
+    .bind(before.millis())
     .bind(PRUNE_AT_ONCE)
     .fetch_all(&mut *connection)
     .await?;
@@ -231,7 +236,7 @@ pub async fn save_brake(
     sqlx::query("UPDATE node SET brake_reason = $2, brake_until = $3, brake_rate = $4 WHERE id = $1")
         .bind(node.id())
         .bind(reason)
-        .bind(until.map(Timestamp::as_millisecond))
+        .bind(until.map(Steady::millis))
         .bind(rate)
         .execute(connection)
         .await?;

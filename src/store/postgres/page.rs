@@ -3,14 +3,14 @@
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::super::rows::{pin_id, timestamp};
+use super::super::rows::{dated, pin_id, timestamp};
 use super::super::{Failed, InFlight, Outcome, Record};
 
-/// Reads `pin_id, submitted_at, deadline_at`.
+/// Reads `pin_id, submitted_at, deadline_at, clock_ahead`.
 pub fn in_flight(row: &PgRow) -> Result<InFlight, sqlx::Error> {
     Ok(InFlight {
         pin: pin_id(row.try_get(0)?)?,
-        submitted_at: timestamp(row.try_get(1)?),
+        submitted_at: dated(row.try_get(1)?, row.try_get(3)?),
         deadline_at: timestamp(row.try_get(2)?),
     })
 }
@@ -23,13 +23,16 @@ pub fn outcome(row: &PgRow) -> Result<Outcome, sqlx::Error> {
 
 /// Reads `seq`, and the columns of `delivery` behind the first three.
 pub fn failed(row: &PgRow) -> Result<Failed, sqlx::Error> {
-    let time = |column| row.try_get::<Option<i64>, _>(column).map(|millis| millis.map(timestamp));
+    let date = |at, ahead| {
+        let (millis, ahead): (Option<i64>, Option<i64>) = (row.try_get(at)?, row.try_get(ahead)?);
+        Ok::<_, sqlx::Error>(millis.map(|millis| dated(millis, ahead.unwrap_or(0))))
+    };
     Ok(Failed {
         seq: row.try_get(0)?,
         dead: row.try_get(3)?,
         tries: u32::try_from(row.try_get::<i32, _>(4)?).unwrap_or(0),
-        first_try_at: time(5)?,
-        last_try_at: time(6)?,
+        first_try_at: date(5, 8)?,
+        last_try_at: date(6, 9)?,
         error: row.try_get(7)?,
     })
 }

@@ -34,11 +34,11 @@ impl Questions {
         // The slot that was begun, and those behind it, each by its own range of the index: "(slot, pin_id) > …" of
         // these slots would read all before it once more for each page.
         let rows = sqlx::query(
-            "SELECT pin_id, submitted_at, deadline_at FROM ( \
-                 (SELECT slot, pin_id, submitted_at, deadline_at FROM pin WHERE slot = $2 AND pin_id > $3 \
+            "SELECT pin_id, submitted_at, deadline_at, clock_ahead FROM ( \
+                 (SELECT slot, pin_id, submitted_at, deadline_at, clock_ahead FROM pin WHERE slot = $2 AND pin_id > $3 \
                   ORDER BY slot, pin_id LIMIT $4) \
                  UNION ALL \
-                 (SELECT slot, pin_id, submitted_at, deadline_at FROM pin WHERE slot = ANY($1) \
+                 (SELECT slot, pin_id, submitted_at, deadline_at, clock_ahead FROM pin WHERE slot = ANY($1) \
                   ORDER BY slot, pin_id LIMIT $4)) AS next \
              ORDER BY slot, pin_id LIMIT $4",
         )

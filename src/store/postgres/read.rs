@@ -15,6 +15,7 @@ use super::super::{
 use super::Node;
 use super::connect::answer;
 use super::page::{failed, in_flight, outcome};
+use crate::clock::Steady;
 use crate::outcome::Submission;
 use crate::pin::PinId;
 use crate::slot::slot_of;
@@ -39,7 +40,7 @@ impl Reads for Reader {
             Err(_) => return Ok(None),
         };
         let rows = sqlx::query(
-            "SELECT pin_id, submitted_at, deadline_at FROM pin WHERE (slot, pin_id) > ($1, $2) \
+            "SELECT pin_id, submitted_at, deadline_at, clock_ahead FROM pin WHERE (slot, pin_id) > ($1, $2) \
              ORDER BY slot, pin_id LIMIT $3",
         )
         .bind(slot)
@@ -63,7 +64,7 @@ impl Reads for Reader {
         let row = answer(row).await?;
         Ok(SavedBrake {
             reason: row.try_get(0)?,
-            until: row.try_get::<Option<i64>, _>(1)?.map(timestamp),
+            until: row.try_get::<Option<i64>, _>(1)?.map(Steady::from_millis),
             rate: row.try_get(2)?,
         })
     }
@@ -191,7 +192,7 @@ impl Reads for Reader {
     ) -> Result<Vec<(Failed, Outcome)>, Unavailable> {
         // What is dead is nobody's to deliver, so everybody's to see.
         let rows = sqlx::query(
-            "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error \
+            "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead \
              FROM delivery JOIN outcome USING (seq) \
              WHERE sink = $1 AND dead = $2 AND (dead OR delivery.lane = $5) AND seq > $3 ORDER BY seq LIMIT $4",
         )
@@ -215,10 +216,12 @@ impl Reads for Reader {
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, bool), Unavailable> {
         let rows = sqlx::query(
-            "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error, sink, of_all FROM ( \
+            "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead, sink, \
+                 of_all FROM ( \
                  SELECT *, count(*) OVER () AS of_all, \
                      sum(octet_length(record)) OVER (ORDER BY sink, seq) - octet_length(record) AS before \
-                 FROM (SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error, sink \
+                 FROM (SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error, first_ahead, \
+                           last_ahead, sink \
                        FROM delivery JOIN outcome USING (seq) \
                        WHERE dead AND ($1::text IS NULL OR sink = $1) AND ($5::text IS NULL OR pin_id = $5) \
                          AND seq BETWEEN $6 AND $7 AND (sink, seq) > ($2, $3) \
@@ -235,9 +238,9 @@ impl Reads for Reader {
         .bind(PAGE_BYTES as i64)
         .fetch_all(&self.readers);
         let rows = answer(rows).await?;
-        let letter = |row: &PgRow| Ok((row.try_get(8)?, failed(row)?, outcome(row)?));
+        let letter = |row: &PgRow| Ok((row.try_get(10)?, failed(row)?, outcome(row)?));
         let letters: Vec<DeadLetter> = rows.iter().map(letter).collect::<Result<_, sqlx::Error>>()?;
-        let of_all: i64 = rows.first().map(|row| row.try_get(9)).transpose()?.unwrap_or(0);
+        let of_all: i64 = rows.first().map(|row| row.try_get(11)).transpose()?.unwrap_or(0);
         let more = of_all == i64::from(limit) || letters.len() < of_all as usize;
         Ok((letters, more))
     }
@@ -245,7 +248,8 @@ impl Reads for Reader {
     async fn sinks_of(&self, seq: i64) -> Result<Vec<AtSink>, Unavailable> {
         // The sinks of the node that found the outcome, and any other that it was taken over for.
         let rows = sqlx::query(
-            "SELECT d.seq, sink, coalesce(cursor, $1), dead, tries, first_try_at, last_try_at, error, dropped_at \
+            "SELECT d.seq, sink, coalesce(cursor, $1), dead, tries, first_try_at, last_try_at, error, \
+                 first_ahead, last_ahead, dropped_at \
              FROM (SELECT sink, cursor FROM cursor WHERE lane = (SELECT lane FROM outcome WHERE seq = $1)) AS c \
              FULL JOIN (SELECT * FROM delivery WHERE seq = $1) AS d USING (sink) \
              FULL JOIN (SELECT sink, dropped_at FROM dropped WHERE seq = $1) AS x USING (sink) ORDER BY sink",
@@ -259,7 +263,7 @@ impl Reads for Reader {
                 sink: row.try_get(1)?,
                 cursor: row.try_get(2)?,
                 failed: known.map(|_| failed(row)).transpose()?,
-                dropped_at: row.try_get::<Option<i64>, _>(8)?.map(timestamp),
+                dropped_at: row.try_get::<Option<i64>, _>(10)?.map(timestamp),
             })
         };
         Ok(rows.iter().map(state).collect::<Result<_, sqlx::Error>>()?)
@@ -277,7 +281,7 @@ impl Reads for Reader {
         Ok(rows.iter().map(counts).collect::<Result<_, sqlx::Error>>()?)
     }
 
-    async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Timestamp>, Unavailable> {
+    async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Steady>, Unavailable> {
         let millis = sqlx::query_scalar(
             "SELECT least( \
                  (SELECT finished_at FROM outcome WHERE lane = $1 AND seq > $3 ORDER BY seq LIMIT 1), \
@@ -289,7 +293,7 @@ impl Reads for Reader {
         .bind(cursor)
         .fetch_one(&self.readers);
         let millis: Option<i64> = answer(millis).await?;
-        Ok(millis.map(timestamp))
+        Ok(millis.map(Steady::from_millis))
     }
 
     async fn close(&self) {

@@ -15,7 +15,7 @@ const OWN: &str = "pinwatch";
 
 /// All relations with a name of their own, in the order in which they are locked: every transaction that writes begins
 /// with `node`.
-const RELATIONS: [&str; 11] = [
+const RELATIONS: [&str; 12] = [
     "node",
     "slot",
     "pin",
@@ -25,6 +25,7 @@ const RELATIONS: [&str; 11] = [
     "delivery",
     "dropped",
     "pruned",
+    "steady_begin",
     "outcome_seq",
     MIGRATIONS,
 ];

@@ -128,7 +128,8 @@ async fn insert(
     });
     let slots: Vec<i16> = rows.iter().map(|(slot, _)| *slot).collect();
     let pins: Vec<&str> = rows.iter().map(|(_, new)| new.pin.as_str()).collect();
-    let submitted: Vec<i64> = rows.iter().map(|(_, new)| new.submitted_at.as_millisecond()).collect();
+    let submitted: Vec<i64> = rows.iter().map(|(_, new)| new.submitted_at.wall.as_millisecond()).collect();
+    let ahead: Vec<i64> = rows.iter().map(|(_, new)| new.submitted_at.ahead()).collect();
     let deadlines: Vec<i64> = rows.iter().map(|(_, new)| new.deadline_at.as_millisecond()).collect();
     let references: Vec<Option<String>> =
         rows.iter().map(|(_, new)| new.reference.as_deref().map(storable)).collect();
@@ -136,14 +137,16 @@ async fn insert(
         rows.iter().map(|(_, new)| new.metadata.as_ref().map(|m| m.get())).collect();
     let rows = sqlx::query(
         "WITH inserted AS ( \
-             INSERT INTO pin (slot, pin_id, submitted_at, deadline_at, reference, metadata) \
-             SELECT * FROM unnest($1::smallint[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[]) \
+             INSERT INTO pin (slot, pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata) \
+             SELECT * FROM unnest($1::smallint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], \
+                 $7::text[]) \
              ON CONFLICT DO NOTHING RETURNING slot, pin_id) \
          SELECT inserted.pin_id, slot.node FROM inserted JOIN slot USING (slot)",
     )
     .bind(&slots)
     .bind(&pins)
     .bind(&submitted)
+    .bind(&ahead)
     .bind(&deadlines)
     .bind(&references)
     .bind(&metadata)

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::super::open::open as open_file;
 use super::super::write::WriteConnection;
 use super::super::{Reader, Transaction};
+use crate::clock::Clock;
 use crate::outcome::{Ending, Verdict};
 use crate::pin::PinId;
 use crate::store::{NewPin, Reads, Submitted};
@@ -15,7 +16,8 @@ const ROOM: usize = 1000;
 
 /// So few entries wait that most are in the file soon.
 async fn open(path: &Path) -> (Reader, WriteConnection) {
-    let (reader, mut writer) = open_file(path).await.unwrap().load_both(|_| {}).await.unwrap();
+    let (reader, mut writer) =
+        open_file(path, &Clock::system()).await.unwrap().load_both(|_| {}).await.unwrap();
     writer.index.target = 5;
     (reader, writer)
 }
@@ -26,11 +28,18 @@ fn pin(n: usize) -> PinId {
 
 fn new(pin: PinId, again: bool) -> NewPin {
     let submitted_at = Timestamp::UNIX_EPOCH;
-    NewPin { pin, reference: None, metadata: None, submitted_at, deadline_at: submitted_at, again }
+    NewPin {
+        pin,
+        reference: None,
+        metadata: None,
+        submitted_at: submitted_at.into(),
+        deadline_at: submitted_at,
+        again,
+    }
 }
 
 fn verdict(pin: PinId) -> Verdict {
-    let finished_at = Timestamp::UNIX_EPOCH;
+    let finished_at = Timestamp::UNIX_EPOCH.into();
     Verdict { pin, ending: Ending::Cancelled, deliveries: None, error: None, polls: 0, finished_at }
 }
 
@@ -93,7 +102,7 @@ async fn an_outcome_that_is_removed_leaves_nothing_in_the_index() {
     for n in 0..20 {
         live(&mut writer, &pin(n), false).await;
     }
-    let prune = Transaction { prune: Some(Timestamp::now()), ..Transaction::default() };
+    let prune = Transaction { prune: Some(Clock::system().steady()), ..Transaction::default() };
     assert_eq!(writer.apply(&prune, ROOM).await.unwrap().pruned, 20);
     assert_eq!(count(&mut writer, "SELECT count(*) FROM outcome_by_pin").await, 0);
     assert!(writer.index.waiting.lock().is_empty());

@@ -5,7 +5,7 @@ use sqlx::SqliteConnection;
 use super::super::InFlight;
 use super::by_hash::{Entry, hash};
 use super::pins::Pins;
-use super::rows::timestamp;
+use super::rows::{dated, timestamp};
 
 /// PINs that are read at once.
 const PAGE: u32 = 1024;
@@ -46,6 +46,7 @@ struct Page {
     pins: String,
     hashes: String,
     submitted: String,
+    ahead: String,
     deadlines: String,
 }
 
@@ -53,7 +54,7 @@ struct Page {
 async fn read(connection: &mut SqliteConnection, after: i64) -> Result<Option<Page>, sqlx::Error> {
     sqlx::query_as(
         "SELECT max(number) AS last, group_concat(number, ' ') AS numbers, group_concat(pin_id, ' ') AS pins, \
-         group_concat(coalesce(pin_hash, ''), ' ') AS hashes, group_concat(submitted_at, ' ') AS submitted, \
+         group_concat(coalesce(pin_hash, ''), ' ') AS hashes, group_concat(submitted_at, ' ') AS submitted, group_concat(clock_ahead, ' ') AS ahead, \
          group_concat(deadline_at, ' ') AS deadlines \
          FROM (SELECT * FROM pin WHERE number > ?1 ORDER BY number LIMIT ?2) HAVING count(*) > 0",
     )
@@ -67,7 +68,8 @@ impl Page {
     /// Gives each PIN of it; of one that can't be right, the part that is not.
     fn each(&self, mut give: impl FnMut(Entry, InFlight)) -> Result<(), String> {
         let (mut numbers, mut hashes) = (fields(&self.numbers), fields(&self.hashes));
-        let (mut submitted, mut deadlines) = (fields(&self.submitted), fields(&self.deadlines));
+        let (mut submitted, mut ahead) = (fields(&self.submitted), fields(&self.ahead));
+        let mut deadlines = fields(&self.deadlines);
         for id in fields(&self.pins) {
             let pin = id.parse().map_err(|_| id)?;
             let hash = hash(id);
@@ -76,7 +78,7 @@ impl Page {
                 return Err(id.to_owned());
             }
             let row = number(numbers.next().ok_or(id)?)?;
-            let submitted_at = timestamp(number(submitted.next().ok_or(id)?)?);
+            let submitted_at = dated(number(submitted.next().ok_or(id)?)?, number(ahead.next().ok_or(id)?)?);
             let deadline_at = timestamp(number(deadlines.next().ok_or(id)?)?);
             let entry = Entry::of_file(hash, row).ok_or_else(|| row.to_string())?;
             give(entry, InFlight { pin, submitted_at, deadline_at });

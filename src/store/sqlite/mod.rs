@@ -13,7 +13,7 @@ mod rows;
 mod write;
 
 pub use open::{OpenError, Unloaded, open};
-pub(super) use open::{lock_to_make, make, open_to_move};
+pub(super) use open::{anchor, lock_to_make, make, open_to_move};
 
 use async_trait::async_trait;
 use sqlx::SqlitePool;
@@ -22,6 +22,7 @@ use self::by_hash::Entries;
 pub(super) use self::by_hash::hash as pin_hash;
 use self::recent::Recent;
 use self::write::WriteConnection;
+pub(super) use self::write::note_time;
 use super::{Applied, Transaction, Unavailable, Writes};
 
 /// The reading side.
@@ -54,6 +55,10 @@ impl Writes for WriteConnection {
 
     async fn in_place(&mut self) -> Result<(), Unavailable> {
         self.in_place().await
+    }
+
+    async fn note_time(&mut self) -> Result<(), Unavailable> {
+        Ok(self.note_time_sometimes().await?)
     }
 
     async fn close(self: Box<Self>) -> Result<(), Unavailable> {

@@ -18,7 +18,9 @@ use super::by_pin::Index;
 use super::load::load;
 use super::place::{self, Claim, LockFile, Place, with_suffix};
 use super::recent::Recent;
+use super::rows;
 use super::write::WriteConnection;
+use crate::clock::{Anchor, Clock};
 use crate::fault::fault_point;
 use crate::paths::{self, PathError};
 
@@ -86,10 +88,12 @@ pub struct Unloaded {
     connection: SqliteConnection,
     in_flight: usize,
     commits: i64,
+    clock: Clock,
 }
 
-/// Opens the database at `path`, makes it if there is none, and brings its schema up to date.
-pub async fn open(path: &Path) -> Result<Unloaded, OpenError> {
+/// Opens the database at `path`, makes it if there is none, and brings its schema up to date. The clock goes on from what
+/// the database knows of the time.
+pub async fn open(path: &Path, clock: &Clock) -> Result<Unloaded, OpenError> {
     let place = hold_whole(path).await?;
     let mut connection = make(path).await?;
     let (commits, in_flight): (i64, i64) =
@@ -98,8 +102,9 @@ pub async fn open(path: &Path) -> Result<Unloaded, OpenError> {
             .await
             .map_err(|error| judge(path, error))?;
     place.note_commits(commits);
+    clock.go_on(anchor(&mut connection).await.map_err(|error| judge(path, error))?.as_slice());
     let in_flight = usize::try_from(in_flight).unwrap_or(0);
-    Ok(Unloaded { place, connection, in_flight, commits })
+    Ok(Unloaded { place, connection, in_flight, commits, clock: clock.clone() })
 }
 
 impl Unloaded {
@@ -118,7 +123,7 @@ impl Unloaded {
         self,
         take: impl FnMut(InFlight),
     ) -> Result<(Reader, WriteConnection), OpenError> {
-        let Self { mut place, mut connection, in_flight, commits } = self;
+        let Self { mut place, mut connection, in_flight, commits, clock } = self;
         let path = place.path().to_owned();
         let judge = |error| judge(&path, error);
         let pins = load(&mut connection, take).await.map_err(judge)?;
@@ -147,7 +152,7 @@ impl Unloaded {
         let (entries, waiting) = (pins.entries.clone(), index.waiting.clone());
         let reader = Reader { readers, recent: recent.clone(), pins: entries, waiting };
         let next_seq = last_seq + 1;
-        let writer = WriteConnection {
+        let mut writer = WriteConnection {
             connection,
             place,
             pins,
@@ -157,9 +162,21 @@ impl Unloaded {
             saved: false,
             recent,
             index,
+            noted: clock.steady(),
+            clock,
         };
+        // On this run of the machine, from now on, however soon the daemon is killed.
+        // If it fails, the writer will tell what is wrong.
+        let _ = writer.note_time().await;
         Ok((reader, writer))
     }
+}
+
+/// What the database knows of the time; `None` before its first commit.
+pub async fn anchor(connection: &mut SqliteConnection) -> Result<Option<Anchor>, sqlx::Error> {
+    let (steady, id, time): (Option<i64>, Option<String>, Option<i64>) =
+        sqlx::query_as("SELECT steady, boot_id, boot_time FROM history").fetch_one(connection).await?;
+    Ok(rows::anchor(steady, id, time))
 }
 
 /// Opens the database at `path` for somebody who moves what is in it elsewhere, and keeps daemons away from it as

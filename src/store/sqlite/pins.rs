@@ -61,9 +61,9 @@ static FINISHED_AND_WAITING: Many = Many::new(
     ") GROUP BY pin_id)",
 );
 static ENTER: Many = Many::new(
-    "INSERT INTO pin (number, pin_id, pin_hash, submitted_at, deadline_at, reference, metadata) \
+    "INSERT INTO pin (number, pin_id, pin_hash, submitted_at, clock_ahead, deadline_at, reference, metadata) \
      SELECT * FROM (VALUES ",
-    "(?, ?, ?, ?, ?, ?, ?)",
+    "(?, ?, ?, ?, ?, ?, ?, ?)",
     ") WHERE column1 IS NOT NULL",
 );
 
@@ -108,7 +108,7 @@ impl Pins {
         }
         LEAVE.execute(connection, &turnover.left, |query, entry| query.bind(entry.row())).await?;
         END.execute(connection, &inserts, |query, (seq, verdict, record)| {
-            let finished_at = verdict.finished_at.as_millisecond();
+            let finished_at = verdict.finished_at.steady.millis();
             query.bind(*seq).bind(verdict.pin.as_str()).bind(finished_at).bind(&**record)
         })
         .await
@@ -158,14 +158,13 @@ impl Pins {
         }
         ENTER
             .execute(connection, &rows, |query, (entry, new)| {
-                let (submitted, deadline) =
-                    (new.submitted_at.as_millisecond(), new.deadline_at.as_millisecond());
                 let query = query
                     .bind(entry.row())
                     .bind(new.pin.as_str())
                     .bind(entry.hash())
-                    .bind(submitted)
-                    .bind(deadline);
+                    .bind(new.submitted_at.wall.as_millisecond())
+                    .bind(new.submitted_at.ahead())
+                    .bind(new.deadline_at.as_millisecond());
                 query
                     .bind(new.reference.as_deref())
                     .bind(new.metadata.as_ref().map(|metadata| metadata.get()))

@@ -9,6 +9,7 @@ use super::super::open::open as open_file;
 use super::super::write::WriteConnection;
 use super::super::{Reader, Transaction};
 use super::*;
+use crate::clock::Clock;
 use crate::outcome::Ending;
 use crate::pin::PinId;
 use crate::store::{Reads, SavedBrake};
@@ -19,9 +20,9 @@ const ROOM: usize = 25;
 /// Gives also what was loaded: each ID with when it was submitted.
 async fn open(path: &Path) -> (Reader, WriteConnection, BTreeMap<String, i64>) {
     let mut loaded = Vec::new();
-    let both = open_file(path).await.unwrap().load_both(|pin| loaded.push(pin)).await;
+    let both = open_file(path, &Clock::system()).await.unwrap().load_both(|pin| loaded.push(pin)).await;
     let (reader, writer) = both.unwrap_or_else(|error| panic!("{error}"));
-    let all = loaded.iter().map(|pin| (pin.pin.to_string(), pin.submitted_at.as_millisecond()));
+    let all = loaded.iter().map(|pin| (pin.pin.to_string(), pin.submitted_at.wall.as_millisecond()));
     let all: BTreeMap<String, i64> = all.collect();
     assert_eq!(all.len(), loaded.len(), "each once");
     (reader, writer, all)
@@ -38,11 +39,18 @@ fn id(n: u64) -> PinId {
 fn new(n: u64, at: i64) -> NewPin {
     let submitted_at = Timestamp::from_millisecond(at).unwrap();
     let reference = Some(format!("{n} at {at}"));
-    NewPin { pin: id(n), reference, metadata: None, submitted_at, deadline_at: submitted_at, again: true }
+    NewPin {
+        pin: id(n),
+        reference,
+        metadata: None,
+        submitted_at: submitted_at.into(),
+        deadline_at: submitted_at,
+        again: true,
+    }
 }
 
 fn verdict(n: u64) -> Verdict {
-    let finished_at = Timestamp::UNIX_EPOCH;
+    let finished_at = Timestamp::UNIX_EPOCH.into();
     Verdict { pin: id(n), ending: Ending::Cancelled, deliveries: None, error: None, polls: 0, finished_at }
 }
 

@@ -14,7 +14,8 @@ use super::super::{
 };
 use super::Reader;
 use super::by_hash::hash;
-use super::rows::{metadata, pin_id, timestamp};
+use super::rows::{dated, metadata, pin_id, timestamp};
+use crate::clock::Steady;
 use crate::outcome::Submission;
 use crate::pin::PinId;
 
@@ -45,7 +46,7 @@ impl Reads for Reader {
             (None, pin) => self.number_of(pin).await?,
         };
         let Some(after) = after else { return Ok(None) };
-        let sql = "SELECT pin_id, submitted_at, deadline_at, number FROM pin \
+        let sql = "SELECT pin_id, submitted_at, deadline_at, number, clock_ahead FROM pin \
                    WHERE number > ?1 ORDER BY number LIMIT ?2";
         let rows = sqlx::query(sql).bind(after).bind(limit).fetch_all(&self.readers).await?;
         let listed = |row: &SqliteRow| {
@@ -60,7 +61,7 @@ impl Reads for Reader {
         let row = sqlx::query("SELECT reason, until, rate FROM brake").fetch_one(&self.readers).await?;
         Ok(SavedBrake {
             reason: row.try_get(0)?,
-            until: row.try_get::<Option<i64>, _>(1)?.map(timestamp),
+            until: row.try_get::<Option<i64>, _>(1)?.map(Steady::from_millis),
             rate: row.try_get(2)?,
         })
     }
@@ -195,7 +196,7 @@ impl Reads for Reader {
         limit: u32,
     ) -> Result<Vec<(Failed, Outcome)>, Unavailable> {
         let rows = sqlx::query(
-            "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error \
+            "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead \
              FROM delivery JOIN outcome USING (seq) \
              WHERE sink = ?1 AND dead = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4",
         )
@@ -218,7 +219,7 @@ impl Reads for Reader {
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, bool), Unavailable> {
         let mut rows = sqlx::query(
-            "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error, sink \
+            "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead, sink \
              FROM delivery JOIN outcome USING (seq) \
              WHERE dead AND (?1 IS NULL OR sink = ?1) AND (?5 IS NULL OR pin_id = ?5) \
                AND seq BETWEEN ?6 AND ?7 AND (sink, seq) > (?2, ?3) ORDER BY sink, seq LIMIT ?4",
@@ -235,7 +236,7 @@ impl Reads for Reader {
         while let Some(row) = rows.try_next().await? {
             let (failed, outcome) = (failed(&row)?, outcome(&row)?);
             bytes += outcome.record.len() + failed.error.as_ref().map_or(0, String::len);
-            letters.push((row.try_get(8)?, failed, outcome));
+            letters.push((row.try_get(10)?, failed, outcome));
             if bytes >= PAGE_BYTES {
                 return Ok((letters, true));
             }
@@ -246,7 +247,8 @@ impl Reads for Reader {
 
     async fn sinks_of(&self, seq: i64) -> Result<Vec<AtSink>, Unavailable> {
         let rows = sqlx::query(
-            "SELECT d.seq, name, cursor, dead, tries, first_try_at, last_try_at, error, dropped_at FROM sink \
+            "SELECT d.seq, name, cursor, dead, tries, first_try_at, last_try_at, error, \
+             first_ahead, last_ahead, dropped_at FROM sink \
              LEFT JOIN delivery d ON d.sink = name AND d.seq = ?1 \
              LEFT JOIN dropped x ON x.sink = name AND x.seq = ?1 ORDER BY name",
         )
@@ -259,7 +261,7 @@ impl Reads for Reader {
                 sink: row.try_get(1)?,
                 cursor: row.try_get(2)?,
                 failed: known.map(|_| failed(row)).transpose()?,
-                dropped_at: row.try_get::<Option<i64>, _>(8)?.map(timestamp),
+                dropped_at: row.try_get::<Option<i64>, _>(10)?.map(timestamp),
             })
         };
         Ok(rows.iter().map(state).collect::<Result<_, sqlx::Error>>()?)
@@ -275,7 +277,7 @@ impl Reads for Reader {
         Ok(rows.iter().map(counts).collect::<Result<_, sqlx::Error>>()?)
     }
 
-    async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Timestamp>, Unavailable> {
+    async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Steady>, Unavailable> {
         // The oldest has the lowest `seq`, so each half reads one row; an outcome's end is not indexed.
         let millis: Option<i64> = sqlx::query_scalar(
             "SELECT min(finished_at) FROM ( \
@@ -288,7 +290,7 @@ impl Reads for Reader {
         .bind(cursor)
         .fetch_one(&self.readers)
         .await?;
-        Ok(millis.map(timestamp))
+        Ok(millis.map(Steady::from_millis))
     }
 
     async fn close(&self) {
@@ -299,20 +301,23 @@ impl Reads for Reader {
 fn in_flight(row: &SqliteRow) -> Result<InFlight, sqlx::Error> {
     Ok(InFlight {
         pin: pin_id(row.try_get(0)?)?,
-        submitted_at: timestamp(row.try_get(1)?),
+        submitted_at: dated(row.try_get(1)?, row.try_get(4)?),
         deadline_at: timestamp(row.try_get(2)?),
     })
 }
 
 /// Reads the columns of `delivery` behind the first three.
 fn failed(row: &SqliteRow) -> Result<Failed, sqlx::Error> {
-    let time = |column| row.try_get::<Option<i64>, _>(column).map(|millis| millis.map(timestamp));
+    let date = |at, ahead| {
+        let (millis, ahead): (Option<i64>, i64) = (row.try_get(at)?, row.try_get(ahead)?);
+        Ok::<_, sqlx::Error>(millis.map(|millis| dated(millis, ahead)))
+    };
     Ok(Failed {
         seq: row.try_get(0)?,
         dead: row.try_get(3)?,
         tries: row.try_get(4)?,
-        first_try_at: time(5)?,
-        last_try_at: time(6)?,
+        first_try_at: date(5, 8)?,
+        last_try_at: date(6, 9)?,
         error: row.try_get(7)?,
     })
 }

@@ -1,6 +1,6 @@
 //! What goes into SQLite as one parameter.
 
-pub use super::super::rows::{metadata, pin_id, timestamp};
+pub use super::super::rows::{anchor, dated, metadata, pin_id, timestamp};
 
 /// Many rows as one parameter: SQLite's `json_each` gives them back, so that a statement is prepared once
 /// whatever the size of the batch.

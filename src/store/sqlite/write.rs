@@ -1,8 +1,9 @@
 //! One transaction: everything that changes the file.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
 use sqlx::Connection;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
 
 use super::super::{Applied, Order, Progress, SavedBrake, Transaction, Unavailable};
 use super::by_hash::{Entry, hash};
@@ -11,6 +12,7 @@ use super::pins::{Pins, Turnover};
 use super::place::{Lost, Place};
 use super::recent::Recent;
 use super::rows::json;
+use crate::clock::{Anchor, Clock, Dated, Steady};
 use crate::fault::fault_point;
 
 /// The first `?2` outcomes that are older than `?1`, that every sink has and that are no dead letter.
@@ -23,6 +25,12 @@ macro_rules! prunable {
          LIMIT ?2"
     };
 }
+
+/// How often it is noted what time it is, while PINs are in flight and nothing else is written: so long at most a PIN's
+/// age stands still over a reboot. It costs two pages.
+const NOTE_TIME_EVERY: Duration = Duration::from_secs(600);
+
+type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
 /// The only connection that writes.
 pub struct WriteConnection {
@@ -37,6 +45,9 @@ pub struct WriteConnection {
     pub(super) saved: bool,
     pub(super) recent: Recent,
     pub(super) index: Index,
+    pub(super) clock: Clock,
+    /// When the file was last told what time it is.
+    pub(super) noted: Steady,
 }
 
 /// What a transaction does beside what its callers hear of.
@@ -65,11 +76,8 @@ impl WriteConnection {
         if let (Some(before), 1, true) = (work.prune, work.changes(), self.well) {
             let statement = concat!("SELECT EXISTS (", prunable!(), ")");
             let connection = &mut self.connection;
-            let some: bool = sqlx::query_scalar(statement)
-                .bind(before.as_millisecond())
-                .bind(1)
-                .fetch_one(connection)
-                .await?;
+            let some: bool =
+                sqlx::query_scalar(statement).bind(before.millis()).bind(1).fetch_one(connection).await?;
             if !some {
                 return Ok(Applied::default());
             }
@@ -88,6 +96,7 @@ impl WriteConnection {
         fault_point!("committed-and-not-noted");
         self.next_seq += applied.finished.len() as i64;
         self.commits += 1;
+        self.noted = self.clock.steady();
         self.place.note_commits(self.commits);
         self.index.stepped(step);
         let ended = turnover.left.iter().zip(&applied.finished);
@@ -109,7 +118,8 @@ impl WriteConnection {
         let (newest, in_flight) = (self.last_seq(), self.in_flight());
         let connection = &mut self.connection;
         // Two statements, but one way to SQLite's thread.
-        sqlx::query("BEGIN IMMEDIATE; UPDATE history SET commits = commits + 1")
+        let anchor = self.clock.anchor();
+        noting("BEGIN IMMEDIATE; UPDATE history SET steady = ?1, boot_id = ?2, boot_time = ?3, commits = commits + 1", &anchor)
             .execute(&mut *connection)
             .await?;
         let mut applied = Applied::default();
@@ -129,7 +139,7 @@ impl WriteConnection {
         if let Some(SavedBrake { reason, until, rate }) = &work.brake {
             sqlx::query("UPDATE brake SET reason = ?1, until = ?2, rate = ?3")
                 .bind(reason)
-                .bind(until.map(Timestamp::as_millisecond))
+                .bind(until.map(Steady::millis))
                 .bind(rate)
                 .execute(&mut *connection)
                 .await?;
@@ -155,6 +165,22 @@ impl WriteConnection {
             .bind(name)
             .fetch_one(&mut self.connection)
             .await
+    }
+
+    /// Notes what time it is, where that is long ago and a PIN could age by it.
+    pub async fn note_time_sometimes(&mut self) -> Result<(), sqlx::Error> {
+        if self.in_flight() > 0 && self.clock.steady().since(self.noted) >= NOTE_TIME_EVERY {
+            self.note_time().await?;
+        }
+        Ok(())
+    }
+
+    /// Notes what time it is.
+    pub async fn note_time(&mut self) -> Result<(), sqlx::Error> {
+        let anchor = self.clock.anchor();
+        note_time(&mut self.connection, &anchor).await?;
+        self.noted = anchor.steady;
+        Ok(())
     }
 
     /// Checks that the database's files are where the next start looks for them.
@@ -184,8 +210,21 @@ impl WriteConnection {
             std::mem::forget(self.connection);
             return Err(lost);
         }
+        // Over a reboot time stands still since the last note. If it fails, PINs get a little more time.
+        let _ = self.note_time().await;
         Ok(self.connection.close().await?)
     }
+}
+
+/// Notes that it was then.
+pub async fn note_time(connection: &mut SqliteConnection, anchor: &Anchor) -> Result<(), sqlx::Error> {
+    let noting = noting("UPDATE history SET steady = ?1, boot_id = ?2, boot_time = ?3", anchor);
+    noting.execute(connection).await.map(|_| ())
+}
+
+/// A statement that notes what time it is.
+fn noting(sql: &'static str, Anchor { boot, steady }: &Anchor) -> Query<'static> {
+    sqlx::query(sql).bind(steady.millis()).bind(boot.id.as_deref().map(str::to_owned)).bind(boot.millis())
 }
 
 /// Notes how far a sink came.
@@ -199,14 +238,19 @@ async fn advance(connection: &mut SqliteConnection, progress: &Progress) -> Resu
             .await?;
     }
     if !failed.is_empty() {
-        let millis = |time: Option<Timestamp>| time.map(Timestamp::as_millisecond);
+        let millis = |date: Option<Dated>| date.map(|date| date.wall.as_millisecond());
+        let ahead = |date: Option<Dated>| date.map_or(0, Dated::ahead);
         let rows: Vec<_> = failed
             .iter()
-            .map(|f| (f.seq, f.dead, f.tries, millis(f.first_try_at), millis(f.last_try_at), &f.error))
+            .map(|f| {
+                let (first, last) = (f.first_try_at, f.last_try_at);
+                (f.seq, f.dead, f.tries, millis(first), millis(last), &f.error, ahead(first), ahead(last))
+            })
             .collect();
         sqlx::query(
-            "INSERT OR REPLACE INTO delivery (sink, seq, dead, tries, first_try_at, last_try_at, error) \
-             SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 \
+            "INSERT OR REPLACE INTO delivery (sink, seq, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead) \
+             SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, \
+                 value ->> 6, value ->> 7 \
              FROM json_each(?2)",
         )
         .bind(sink)
@@ -291,10 +335,10 @@ const PRUNE_AT_ONCE: i64 = 2000;
 
 /// Removes outcomes that are old enough and that every sink has; a dead letter keeps its outcome. Gives what
 /// they had in the index.
-async fn prune(connection: &mut SqliteConnection, before: Timestamp) -> Result<Vec<Entry>, sqlx::Error> {
+async fn prune(connection: &mut SqliteConnection, before: Steady) -> Result<Vec<Entry>, sqlx::Error> {
     let removed: Vec<(i64, String)> =
         sqlx::query_as(concat!("DELETE FROM outcome WHERE seq IN (", prunable!(), ") RETURNING seq, pin_id"))
-            .bind(before.as_millisecond())
+            .bind(before.millis())
             .bind(PRUNE_AT_ONCE)
             .fetch_all(&mut *connection)
             .await?;

@@ -1,0 +1,189 @@
+//! The steady axis: time that follows what elapses, whatever a clock is set to. The store's ages and waits are on it.
+//!
+//! Promises that no step of the wall clock moves it, that it never goes back over a restart of the daemon, and that it
+//! is never ahead of what really elapsed. It counts while a machine runs, by `CLOCK_BOOTTIME`, and stands still
+//! from the last note before a reboot to the next start: how long that took only the wall clock could tell, which
+//! is wrong most often just then. So a PIN can get more time, but never less. Pure: readings are passed in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// A point on the steady axis, in milliseconds. The axis begins with the store: there it is the wall clock's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Steady(i64);
+
+impl Steady {
+    /// The point that is stored as this number.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// As it is stored.
+    pub const fn millis(self) -> i64 {
+        self.0
+    }
+
+    /// The point `later` after this one, saturating.
+    pub fn after(self, later: Duration) -> Self {
+        Self(self.0.saturating_add(millis(later)))
+    }
+
+    /// The point `earlier` before this one, saturating.
+    pub fn before(self, earlier: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(earlier)))
+    }
+
+    /// How long after `earlier` this is; zero if it is not.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// When something happened: by the wall clock as it stood then, for people, and on the steady axis, for its age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Dated {
+    pub wall: Timestamp,
+    pub steady: Steady,
+}
+
+impl Dated {
+    /// By how much the wall clock was ahead of the steady axis, in milliseconds: 0 where it was never set.
+    pub fn ahead(self) -> i64 {
+        self.wall.as_millisecond().saturating_sub(self.steady.0)
+    }
+
+    /// The date of these two numbers, as stored.
+    pub fn with_ahead(wall: Timestamp, ahead: i64) -> Self {
+        Self { wall, steady: Steady(wall.as_millisecond().saturating_sub(ahead)) }
+    }
+}
+
+/// The date by a wall clock that was never set since the store began.
+impl From<Timestamp> for Dated {
+    fn from(wall: Timestamp) -> Self {
+        Self::with_ahead(wall, 0)
+    }
+}
+
+/// Which run of which machine this is, and how long it has lasted, suspended time included.
+#[derive(Debug, Clone)]
+pub struct Boot {
+    /// `None`: the machine does not tell, so every process is as if on a machine of its own.
+    pub id: Option<Arc<str>>,
+    pub time: Duration,
+}
+
+impl Boot {
+    /// Its time as it is stored, in milliseconds.
+    pub fn millis(&self) -> i64 {
+        millis(self.time)
+    }
+}
+
+/// A note of what time it was on the steady axis, from which another process goes on.
+#[derive(Debug, Clone)]
+pub struct Anchor {
+    pub boot: Boot,
+    pub steady: Steady,
+}
+
+impl Anchor {
+    /// Whether it was noted on this run of this machine.
+    pub fn is_of(&self, boot: &Boot) -> bool {
+        boot.id.is_some() && boot.id == self.boot.id
+    }
+
+    /// At least so late it is now.
+    fn now(&self, boot: &Boot) -> Steady {
+        if !self.is_of(boot) {
+            return self.steady;
+        }
+        self.steady.after(boot.time.saturating_sub(self.boot.time))
+    }
+}
+
+/// What time it is now, by whichever of these notes knows of the latest; `None` if there is none.
+pub fn now(anchors: &[Anchor], boot: &Boot) -> Option<Steady> {
+    anchors.iter().map(|anchor| anchor.now(boot)).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn boot(id: Option<&str>, seconds: u64) -> Boot {
+        Boot { id: id.map(Arc::from), time: Duration::from_secs(seconds) }
+    }
+
+    fn noted(id: Option<&str>, seconds: u64, steady: i64) -> Anchor {
+        Anchor { boot: boot(id, seconds), steady: Steady(steady * 1000) }
+    }
+
+    #[test]
+    fn within_one_run_of_the_machine_what_elapsed_is_known() {
+        let anchors = [noted(Some("a"), 100, 5000)];
+        assert_eq!(now(&anchors, &boot(Some("a"), 130)), Some(Steady(5_030_000)));
+    }
+
+    #[test]
+    fn over_a_reboot_and_on_another_machine_time_stands_still() {
+        // The other machine may have run for longer than this note is old.
+        for time in [1, 100_000] {
+            let anchors = [noted(Some("a"), 100, 5000)];
+            assert_eq!(now(&anchors, &boot(Some("b"), time)), Some(Steady(5_000_000)));
+            // Nobody knows whether it is another one.
+            let anchors = [noted(None, 100, 5000)];
+            assert_eq!(now(&anchors, &boot(None, time)), Some(Steady(5_000_000)));
+        }
+    }
+
+    #[test]
+    fn of_several_notes_the_one_that_knows_of_the_latest_counts() {
+        let anchors = [noted(Some("a"), 100, 5000), noted(Some("b"), 7, 5010), noted(Some("c"), 7, 4000)];
+        assert_eq!(now(&anchors, &boot(Some("a"), 105)), Some(Steady(5_010_000)));
+        assert_eq!(now(&anchors, &boot(Some("a"), 115)), Some(Steady(5_015_000)));
+        assert_eq!(now(&[], &boot(Some("a"), 115)), None);
+    }
+
+    #[test]
+    fn a_date_survives_its_two_columns() {
+        let wall: Timestamp = "2026-01-02T03:04:05.006Z".parse().unwrap();
+        let date = Dated { wall, steady: Steady(17) };
+        assert_eq!(Dated::with_ahead(wall, date.ahead()), date);
+        assert_eq!(Dated::from(wall).ahead(), 0);
+    }
+
+    proptest! {
+        /// Through restarts and reboots, whatever was noted when: the axis never goes back behind a note, is never ahead
+        /// of what elapsed, and counts all of it while no reboot comes between.
+        #[test]
+        fn the_axis_is_never_ahead_of_what_elapsed_and_never_goes_back(
+            steps in prop::collection::vec((0u64..100_000, any::<bool>()), 1..50),
+        ) {
+            let (mut elapsed, mut booted_at, mut reboots) = (0, 0, 0);
+            let mut anchor = noted(Some("0"), 0, 0);
+            for (wait, reboot) in steps {
+                elapsed += wait;
+                if reboot {
+                    reboots += 1;
+                    booted_at = elapsed;
+                }
+                let name = reboots.to_string();
+                let boot = boot(Some(&name), elapsed - booted_at);
+                let found = now(std::slice::from_ref(&anchor), &boot).unwrap();
+                prop_assert!(found >= anchor.steady);
+                prop_assert!(found.since(Steady(0)) <= Duration::from_secs(elapsed));
+                prop_assert!(reboots > 0 || found.since(Steady(0)) == Duration::from_secs(elapsed));
+                anchor = Anchor { boot, steady: found };
+            }
+        }
+    }
+}
