@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -165,7 +165,7 @@ pub fn in_flight(
     if let Some((submission, deadline_at)) = stored {
         // As in the record: the schedule's own are worked out from the clock and can be off by a little.
         state.insert("submittedAt".into(), rfc3339(submission.submitted_at).into());
-        state.insert("deadlineAt".into(), rfc3339(*deadline_at).into());
+        state.insert("deadlineAt".into(), rfc3339(deadline(live.ok(), *deadline_at)).into());
     }
     state.insert("pinId".into(), pin.as_str().into());
     state.insert("state".into(), "in_flight".into());
@@ -208,7 +208,7 @@ pub fn list(Page { pins, more }: &Page, live: &[Option<Live>], others: Option<&V
         };
         shown.insert("pinId".into(), pin.pin.as_str().into());
         shown.insert("submittedAt".into(), rfc3339(pin.submitted_at.wall).into());
-        shown.insert("deadlineAt".into(), rfc3339(pin.deadline_at).into());
+        shown.insert("deadlineAt".into(), rfc3339(deadline(live.as_ref(), pin.deadline_at)).into());
         (shown, place.clone())
     });
     page("pins", pins, *more)
@@ -237,6 +237,12 @@ fn page(name: &str, items: impl Iterator<Item = (impl Serialize, String)>, more:
     }
     text.push_str("}\n");
     text
+}
+
+/// When a PIN's time is up, as it was noted at its submit; by the clock as it stands now, if that was set since.
+fn deadline(live: Option<&Live>, noted: Timestamp) -> Timestamp {
+    let is_off = |live: &&Live| live.deadline_at.duration_since(noted).abs() > SignedDuration::from_secs(1);
+    live.filter(is_off).map_or(noted, |live| live.deadline_at)
 }
 
 /// A PIN in flight as `show` and `list` tell it.

@@ -1,35 +1,21 @@
 //! Nodes whose clocks are wrong: of leases the database's clock decides, and no other.
 
-use std::path::PathBuf;
-
-use crate::common::not_run::not_run;
+use crate::common::wrong_clock::WrongClock;
 use crate::common::{Daemon, Place};
 use crate::nodes::{Cluster, pins};
 
-/// What makes a program see another time: Debian's package `faketime`. CI must have it.
-fn library() -> Option<PathBuf> {
-    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
-    let found =
-        folders.map(|folder| folder.path().join("faketime/libfaketime.so.1")).find(|path| path.exists());
-    if found.is_none() {
-        not_run("nodes whose clocks are wrong", "the package faketime");
-    }
-    found
-}
-
-/// Starts a node by a wall clock that is off by so much.
-fn start_off_by(place: Place, library: &std::path::Path, offset: &str) -> Daemon {
-    let mut command = place.command();
-    command.env("LD_PRELOAD", library).env("FAKETIME", offset).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    place.start_by(command)
+/// Starts a node by a wall clock that is off by so much; `None` where that can't be had.
+fn start_off_by(place: Place, offset: &str) -> Option<Daemon> {
+    let clock = WrongClock::new("nodes whose clocks are wrong", place.folder.path(), offset)?;
+    let command = clock.on(place.command());
+    Some(place.start_by(command))
 }
 
 #[test]
 fn nodes_whose_clocks_are_an_hour_off_share_take_over_and_write_by_the_databases_clock() {
     let Some(cluster) = Cluster::new() else { return };
-    let Some(library) = library() else { return };
-    let early = start_off_by(cluster.place("early"), &library, "-1h");
-    let late = start_off_by(cluster.place("late"), &library, "+1h");
+    let Some(early) = start_off_by(cluster.place("early"), "-1h") else { return };
+    let Some(late) = start_off_by(cluster.place("late"), "+1h") else { return };
     let right = cluster.node("right");
     cluster.shared_by(&["early", "late", "right"]);
     cluster.watch_rights();
@@ -57,7 +43,7 @@ fn nodes_whose_clocks_are_an_hour_off_share_take_over_and_write_by_the_databases
     cluster.shared_by(&["early", "right"]);
     let early = early.kill9();
     cluster.shared_by(&["right"]);
-    let late = start_off_by(late, &library, "+1h");
+    let Some(late) = start_off_by(late, "+1h") else { return };
     cluster.shared_by(&["late", "right"]);
     cluster.each_once(&all);
     cluster.all_at_the_webhook();

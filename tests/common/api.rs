@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use pinwatch::simulate::{Counts, Settings, Simulator};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use wiremock::matchers::method;
+use wiremock::matchers::any;
 use wiremock::{MockServer, Request, ResponseTemplate};
 
 /// A simulator that runs beside a test that is not asynchronous.
@@ -71,7 +71,7 @@ impl Mock {
         };
         let server = runtime.block_on(async {
             let server = MockServer::start().await;
-            wiremock::Mock::given(method("GET")).respond_with(answer).mount(&server).await;
+            wiremock::Mock::given(any()).respond_with(answer).mount(&server).await;
             server
         });
         Self { server, told, _runtime: runtime }

@@ -11,6 +11,7 @@ mod database;
 #[path = "../not_run/mod.rs"]
 pub mod not_run;
 pub mod postgres;
+pub mod wrong_clock;
 
 use std::time::{Duration, Instant};
 

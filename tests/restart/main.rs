@@ -2,6 +2,7 @@
 //! ends twice.
 
 mod backoff;
+mod clocks;
 #[path = "../common/mod.rs"]
 mod common;
 mod crash;
