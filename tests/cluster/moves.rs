@@ -9,6 +9,7 @@ use pinwatch::store::migrate::{self, Amount};
 use serde_json::{Value, json};
 
 use crate::common::postgres::{Database, PASSWORD};
+use crate::common::wrong_clock::WrongClock;
 use crate::common::{Child, Ended, Place, program, run_to_end, until_true};
 use crate::nodes::{Cluster, pins};
 
@@ -184,6 +185,35 @@ fn there_and_back_again_is_the_same_store() {
     );
     let node = home.start();
     all_well(&cluster, &node, &full, &before);
+}
+
+#[test]
+fn a_moved_pin_is_as_old_as_it_is_whatever_the_clock_was_set_to() {
+    let Some(cluster) = Cluster::new() else { return };
+    let place = alone(&cluster);
+    let clock = WrongClock::new("a move after a clock was set", place.folder.path(), "-3d");
+    let Some(clock) = clock else { return };
+    let command = clock.on(place.command());
+    let node = place.start_by(command);
+    let all = pins("1h", "young", 10);
+    node.client().submit_all(&all);
+    let place = node.terminate();
+    let is_well = |node: &crate::common::Daemon| {
+        let polled = |pin: &String| {
+            let shown = node.client().op(&json!({"op": "show", "pinId": pin}));
+            shown["pin"]["polls"].as_u64().is_some_and(|polls| polls > 1)
+        };
+        until_true("each is polled", || all.iter().all(polled));
+        assert_eq!(node.client().stats()["inFlight"], 10);
+    };
+    moved(&sqlite(&place), &cluster.database.url());
+    let node = cluster.node("a");
+    cluster.shared_by(&["a"]);
+    is_well(&node);
+    node.terminate();
+    let home = alone(&cluster);
+    moved(&cluster.database.url(), &sqlite(&home));
+    is_well(&home.start());
 }
 
 #[test]
