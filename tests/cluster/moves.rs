@@ -252,23 +252,23 @@ fn a_store_in_use_is_not_moved_and_not_moved_onto() {
 /// More than a move does in a moment: PINs, outcomes, and of these some that a sink has not got, has given up, or was given up for.
 const MANY: &str = "
     WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 30000)
-    INSERT INTO pin (pin_id, submitted_at, deadline_at, reference, metadata)
-        SELECT 'P' || n, 1767225600000 + n, 4102444800000 + n, 'ref' || n, json_object('n', n) FROM n;
+    INSERT INTO pin (pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata)
+        SELECT 'P' || n, 1767225600000 + n, n % 7, 4102444800000 + n, 'ref' || n, json_object('n', n) FROM n;
     WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 60000)
     INSERT INTO outcome (pin_id, finished_at, record) SELECT 'E' || n, 1767225600000 + n, json_object('id', n) FROM n;
-    INSERT INTO delivery SELECT 'webhook', seq, seq % 3 = 0, 2, 1767225600000, 1767225600000 + seq, 'error ' || seq
-        FROM outcome WHERE seq % 2 = 0;
+    INSERT INTO delivery
+        SELECT 'webhook', seq, seq % 3 = 0, 2, 1767225600000, 1767225600000 + seq, 'error ' || seq, -seq, seq % 5 FROM outcome WHERE seq % 2 = 0;
     INSERT INTO dropped SELECT seq, 'webhook', 1767225600000 + seq FROM outcome WHERE seq % 12 = 1;
     UPDATE sink SET cursor = 60000;
 ";
 
 /// All that must be the same in both stores, in words of both.
 const ALL: [&str; 5] = [
-    "SELECT pin_id || ' ' || submitted_at || ' ' || deadline_at || ' ' || reference || ' ' || metadata FROM pin \
+    "SELECT pin_id || ' ' || submitted_at || ' ' || clock_ahead || ' ' || deadline_at || ' ' || reference || ' ' || metadata FROM pin \
      ORDER BY length(pin_id), pin_id",
     "SELECT seq || ' ' || pin_id || ' ' || finished_at || ' ' || record FROM outcome ORDER BY seq",
     "SELECT sink || ' ' || seq || CASE WHEN dead THEN ' dead ' ELSE ' ' END || tries || ' ' || first_try_at || ' ' || \
-     last_try_at || ' ' || error FROM delivery ORDER BY seq",
+     last_try_at || ' ' || error || ' ' || first_ahead || ' ' || last_ahead FROM delivery ORDER BY seq",
     "SELECT seq || ' ' || sink || ' ' || dropped_at FROM dropped ORDER BY seq",
     "SELECT name || ' ' || cursor FROM sink ORDER BY name",
 ];

@@ -82,13 +82,19 @@ async fn must_be_empty(target: &mut PgConnection, shown: &str) -> Result<(), Mig
     Ok(())
 }
 
-/// The row of a node whose lease is over; up to this `seq` it has removed outcomes.
+/// The row of a node whose lease is over; up to this `seq` it has removed outcomes. What it knows of the time is all that
+/// counts from now on.
 async fn make_lane(
     target: &mut PgConnection,
     path: &Path,
     pruned_to: i64,
     now: &Anchor,
 ) -> Result<i32, sqlx::Error> {
+    target.execute("UPDATE node SET steady = NULL").await?;
+    sqlx::query("UPDATE steady_begin SET steady = $1")
+        .bind(now.steady.millis())
+        .execute(&mut *target)
+        .await?;
     sqlx::query_scalar(
         "WITH made AS ( \
              INSERT INTO node (name, fence, lease_until, started_at, version, steady, boot_id, boot_time) \
