@@ -13,18 +13,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use memchr::memmem;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, DATE, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Method, Request, Response, StatusCode, Url, redirect};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use thiserror::Error;
 use tokio::time::timeout;
 
 use super::answer::MAX_BODY;
+use super::content::{plain, too_large};
 use super::failure::{NoAnswer, detail, failure_text, lost_connection};
 use super::resolve::Resolver;
 use super::retry_after::http_date;
+use super::secrets::Secrets;
 use super::{Connection, Meaning};
 use crate::config::{Api, Credentials};
 use crate::pin::PinId;
@@ -58,8 +59,8 @@ struct Inner {
     url: Url,
     /// Its path before the PIN ID, and after it.
     path: AroundPin,
-    /// What no error text may repeat, should the API or a proxy say back what it got.
-    secrets: Vec<SecretString>,
+    /// What no text may repeat, should the API or a proxy say back what it got.
+    secrets: Secrets,
     /// For the whole poll: connecting, a second try, the body.
     timeout: Duration,
 }
@@ -104,7 +105,7 @@ impl Client {
             connections: RwLock::new(Arc::new(connections)),
             url,
             path,
-            secrets: secrets(&api.credentials),
+            secrets: Secrets::new(&api.credentials),
             timeout: api.timeout,
         })))
     }
@@ -173,23 +174,9 @@ impl Inner {
             (Some(response), Err(_)) => (response, Err("the body did not come in time".to_owned())),
         };
         let status = response.status();
-        let meaning =
-            |body: Result<&[u8], &str>| Meaning::of(status, response.headers(), body, Timestamp::now());
-        let told = meaning(body.as_deref().map_err(String::as_str));
-        let has_text =
-            matches!(told, Meaning::Rejected(_) | Meaning::Unavailable(_) | Meaning::Unreadable(_));
-        match body.ok().filter(|_| has_text).and_then(|body| self.without_secrets(&body)) {
-            Some(clean) => meaning(Ok(&clean)),
-            None => told,
-        }
-    }
-
-    /// The body with `***` for every secret in it; `None` if there is none.
-    fn without_secrets(&self, body: &[u8]) -> Option<Vec<u8>> {
-        self.secrets.iter().fold(None, |clean, secret| {
-            let secret = secret.expose_secret().as_bytes();
-            replaced(clean.as_deref().unwrap_or(body), secret).or(clean)
-        })
+        let body = body.and_then(|body| plain(response.headers(), body));
+        let body = body.as_deref().map_err(String::as_str);
+        self.secrets.removed_from(Meaning::of(status, response.headers(), body, Timestamp::now()))
     }
 
     /// One request, or two: a kept connection that the server had closed is nobody's failure. hyper tries
@@ -233,6 +220,7 @@ impl Connections {
     fn new(api: &Api) -> Result<Self, ClientError> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         headers.insert(AUTHORIZATION, authorization(&api.credentials)?);
         let certificates = certificates(api.ca_file.as_deref())?;
         // Fails if there is one already, which is as good.
@@ -246,7 +234,6 @@ impl Connections {
                 // It would copy each request to have it for a second try, and `ask` makes a new one for its own.
                 .retry(reqwest::retry::never().max_retries_per_request(0))
                 .dns_resolver(Resolver::default())
-                .gzip(true)
                 .connect_timeout(api.connect_timeout)
                 .pool_idle_timeout(POOL_IDLE_TIMEOUT)
                 .pool_max_idle_per_host(kept)
@@ -339,33 +326,8 @@ fn authorization(credentials: &Credentials) -> Result<HeaderValue, ClientError> 
     Ok(value)
 }
 
-/// What of the credentials nobody may see.
-fn secrets(credentials: &Credentials) -> Vec<SecretString> {
-    match credentials {
-        Credentials::App(key) => vec![key.clone()],
-        Credentials::Basic { username, password } => {
-            let pair = BASE64.encode(format!("{username}:{}", password.expose_secret()));
-            vec![pair.into(), password.clone()]
-        }
-    }
-}
-
-/// The text with `***` wherever `what` stands in it; `None` if it doesn't.
-fn replaced(text: &[u8], what: &[u8]) -> Option<Vec<u8>> {
-    let mut new = Vec::new();
-    let mut rest = 0;
-    for at in memmem::find_iter(text, what) {
-        new.extend_from_slice(&text[rest..at]);
-        new.extend_from_slice(b"***");
-        rest = at + what.len();
-    }
-    new.extend_from_slice(&text[rest..]);
-    (rest > 0).then_some(new)
-}
-
-/// The whole body, decompressed, or what went wrong with it. Never holds more than [`MAX_BODY`] and one chunk.
+/// The whole body, or what went wrong with it. Never holds more than [`MAX_BODY`] and one chunk.
 async fn whole_body(response: &mut Response) -> Result<Bytes, String> {
-    let too_large = || format!("the body is over {} KiB", MAX_BODY / 1024);
     let cut_off = |error: reqwest::Error| format!("the body is cut off or broken: {}", detail(&error));
     if response.content_length().is_some_and(|length| length > MAX_BODY as u64) {
         return Err(too_large());
@@ -471,20 +433,6 @@ mod tests {
         }
         let error = Client::new(&api("http://u:hunter2@h", "/{pinId}", app("k"))).unwrap_err();
         assert!(!format!("{error}{error:?}").contains("hunter2"));
-    }
-
-    #[test]
-    fn a_body_is_told_without_the_secrets_in_it() {
-        let clean = |credentials, body: &str| {
-            let client = Client::new(&api("http://h", "/{pinId}", credentials)).unwrap();
-            client.0.without_secrets(body.as_bytes()).map(|body| String::from_utf8(body).unwrap())
-        };
-        assert_eq!(clean(app("k-1"), "k-2"), None);
-        assert_eq!(clean(app("k-1"), "App k-1, k-1").as_deref(), Some("App ***, ***"));
-        assert_eq!(clean(app("*"), "a*b").as_deref(), Some("a***b"));
-        let basic = Credentials::Basic { username: "Aladdin".into(), password: "open sesame".into() };
-        let body = "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ== is Aladdin:open sesame";
-        assert_eq!(clean(basic, body).as_deref(), Some("Basic *** is Aladdin:***"));
     }
 
     #[test]

@@ -10,12 +10,14 @@
 
 mod answer;
 mod client;
+mod content;
 pub(crate) mod error_text;
 pub(crate) mod failure;
 mod field;
 mod meaning;
 pub(crate) mod resolve;
 pub(crate) mod retry_after;
+mod secrets;
 
 pub use answer::{MAX_BODY, MAX_DELIVERIES, MAX_DESCRIPTION, MAX_STATUS};
 pub use client::{Client, ClientError};
