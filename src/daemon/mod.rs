@@ -241,6 +241,7 @@ impl Daemon {
             clock: clock.clone(),
             deadline: deadline_seen,
             health: health.clone(),
+            api: client.watch(),
             socket: socket.trouble(),
             stop: stop.clone(),
             failed_counts: FailedCounts::default(),

@@ -10,12 +10,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use memchr::memmem;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::error_text::harmless;
 use super::field::Value;
 use crate::outcome::{Delivery, Status};
+use crate::pin::PinId;
 use crate::text::{bounded, is_harmful};
 
 /// The largest body that is read, in bytes, after decompression.
@@ -46,6 +48,24 @@ pub(super) fn deliveries(body: &[u8]) -> Result<Vec<Delivery>, String> {
         // serde_json's messages can quote the body.
         harmless(&error.to_string())
     })
+}
+
+/// Whether the body names another PIN as the one that it is about. The API's own does not name any.
+pub(super) fn names_another(body: &[u8], pin: &PinId) -> bool {
+    if memmem::find(body, b"pinId").is_none() {
+        return false;
+    }
+    let names = |value: &serde_json::Value| {
+        value
+            .get("pinId")
+            .and_then(|named| named.as_str())
+            .is_some_and(|named| !named.eq_ignore_ascii_case(pin.as_str()))
+    };
+    match serde_json::from_slice(body) {
+        Ok(serde_json::Value::Array(deliveries)) => deliveries.iter().any(names),
+        Ok(value) => names(&value),
+        Err(_) => false,
+    }
 }
 
 /// An array of deliveries, or one alone.
@@ -234,6 +254,21 @@ mod tests {
             [row("PROCESSED", "Request is successfully processed and answered by human.", true)]
         );
         assert_eq!(read(" [ ] "), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_body_that_names_another_pin_is_found() {
+        let pin = "9C817C6F".parse().unwrap();
+        for (body, expected) in [
+            (r#"[{"status":"A"}]"#, false),
+            (r#"[{"pinId":"9c817c6f","status":"A"}]"#, false),
+            (r#"[{"pinId":7,"status":"A"}]"#, false),
+            (r#"[{"status":"pinId"#, false),
+            (r#"{"pinId":"9C817C60","status":"A"}"#, true),
+            (r#"[{"pinId":"9C817C6F"},{"pinId":"9C817C60"}]"#, true),
+        ] {
+            assert_eq!(names_another(body.as_bytes(), &pin), expected, "{body}");
+        }
     }
 
     #[test]
