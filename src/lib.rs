@@ -23,6 +23,7 @@ pub mod pin;
 pub mod places;
 pub mod poll;
 pub mod pulse;
+mod redact;
 pub mod schedule;
 pub mod simulate;
 pub mod sinks;

@@ -7,7 +7,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use common::{PATIENCE, Place};
+use common::{Mock, PATIENCE, Place, until};
+use serde_json::json;
+use wiremock::ResponseTemplate;
 
 const GOOD: &str = r#"[{"status":"MESSAGE_DELIVERED","description":"x","finalStatus":true}]"#;
 
@@ -77,4 +79,57 @@ fn a_host_in_no_proxy_is_reached_without_one() {
     direct.recv_timeout(PATIENCE).expect("a TLS handshake");
     assert!(through_proxy.try_recv().is_err());
     daemon.terminate();
+}
+
+#[test]
+fn a_key_that_the_api_says_back_appears_nowhere() {
+    let key = "Key-3f9a7c/Zq+71";
+    let escaped: String = key.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+    let split = key.replace('a', r"\u0061").replace('/', r"\/");
+    let encoded = "S2V5LTNmOWE3Yy9acSs3MQ";
+    let api = Mock::start();
+    let json = |body: String| ResponseTemplate::new(200).set_body_raw(body, "application/json");
+    let said = [key, &escaped, &split, encoded];
+    for (n, said) in said.iter().enumerate() {
+        let delivery = |status: &str, is_final: bool| {
+            format!(r#"[{{"status":"{status}","description":"for App {said}","finalStatus":{is_final}}}]"#)
+        };
+        api.answers(&format!("FINAL-{n}"), json(delivery("MESSAGE_DELIVERED", true)));
+        api.answers(&format!("OPEN-{n}"), json(delivery("MESSAGE_WAITING_DELIVERY", false)));
+        api.answers(&format!("STATUS-{n}"), json(delivery(&format!("App {said}"), true)));
+        let error = format!(
+            r#"{{"requestError":{{"serviceException":{{"messageId":"{said}","text":"App {said}"}}}}}}"#
+        );
+        api.answers(
+            &format!("REFUSED-{n}"),
+            ResponseTemplate::new(400).set_body_raw(error.clone(), "application/json"),
+        );
+        api.answers(&format!("DOWN-{n}"), ResponseTemplate::new(503).set_body_raw(error, "application/json"));
+    }
+    let daemon = Place::new(&api.base_url()).key(key).set("log.level", "debug").start();
+    let mut client = daemon.client();
+    let mut told = String::new();
+    let kinds = ["FINAL", "OPEN", "STATUS", "REFUSED", "DOWN"];
+    let pins: Vec<String> =
+        kinds.iter().flat_map(|kind| (0..said.len()).map(move |n| format!("{kind}-{n}"))).collect();
+    client.submit_all(&pins);
+    for n in 0..said.len() {
+        told += &client.outcome(&format!("FINAL-{n}")).to_string();
+    }
+    for pin in &pins {
+        told += &until("it was answered", || {
+            let shown = client.op(&json!({"op": "show", "pinId": pin}));
+            let is_answered = !shown["pin"]["lastAnswer"].is_null() || shown["pin"]["state"] == "finished";
+            is_answered.then(|| shown.to_string())
+        });
+    }
+    told += &client.stats().to_string();
+    let records = daemon.all_records(said.len());
+    told += &serde_json::to_string(&records).unwrap();
+    assert!(told.contains("for App ***"), "{told}");
+    let place = daemon.terminate();
+    told += &place.stderr();
+    for secret in ["Key-3f9a", &escaped, &split, r"\u0061", encoded] {
+        assert!(!told.contains(secret), "{secret} is in {told}");
+    }
 }

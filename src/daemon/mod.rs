@@ -230,6 +230,7 @@ impl Daemon {
             clock,
             deadline: deadline_seen,
             health,
+            api: client.watch(),
             socket: socket.trouble(),
             stop: stop.clone(),
             failed_counts: FailedCounts::default(),

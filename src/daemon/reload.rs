@@ -52,6 +52,15 @@ impl CurrentClient {
         Self(watch::Sender::new(client))
     }
 
+    fn current(&self) -> Client {
+        self.0.borrow().clone()
+    }
+
+    /// The current client, whenever it changes.
+    pub fn watch(&self) -> watch::Receiver<Client> {
+        self.0.subscribe()
+    }
+
     /// Renews the connections of the current client regularly, until it is dropped.
     pub async fn renew_connections(self: Arc<Self>) {
         let mut current = self.0.subscribe();
@@ -68,8 +77,7 @@ impl CurrentClient {
 
 impl schedule::Poll for CurrentClient {
     async fn poll(&self, pin: &PinId, connection: Connection) -> Meaning {
-        let client = self.0.borrow().clone();
-        client.poll(pin, connection).await
+        self.current().poll(pin, connection).await
     }
 }
 
@@ -96,7 +104,7 @@ impl Daemon {
 
     async fn apply_new_configuration(&mut self) -> Result<(), Refused> {
         let new = Config::explain(&self.outside.sources)?;
-        let client = Client::new(&new.config.api)?;
+        let client = self.client.current().renewed(&new.config.api)?;
         // These steps can fail, and are undone then.
         let prepared = self.sinks.prepare(&new.config.sinks).await?;
         if let Err(problem) = (self.outside.set_log)(&new.config.log) {

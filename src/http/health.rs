@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::Server;
 use crate::outcome::rfc3339;
+use crate::poll::ADVICE;
 use crate::schedule::Stats;
 
 /// How long a part may stay silent before it counts as stuck. A writer whose database another program has locked answers
@@ -100,6 +101,14 @@ pub async fn ready(server: &Server) -> Ready {
         let since = services.clock.wall() - trouble.since.elapsed();
         let what = format!("clients can't reach the socket: {}", trouble.what);
         reasons.push(Reason::new("socket_lost", Status::NotReady, what).since(since));
+    }
+    if let Some(stray) = services.api.borrow().strays() {
+        let now = services.clock.wall();
+        let what = format!(
+            "the API, or a proxy before it, sent an answer that nobody asked for, so no HTTP/1 connection is reused: {ADVICE}"
+        );
+        let reason = Reason::new("stray_answers", Status::Degraded, what).since(now - stray.since.elapsed());
+        reasons.push(Reason { until: Some(rfc3339(now + stray.left())), ..reason });
     }
     if let Some(cluster) = &services.cluster
         && let Some((since, what)) = cluster.state.borrow().trouble.clone()

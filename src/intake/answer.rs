@@ -14,6 +14,7 @@ use crate::cluster::View;
 use crate::metrics;
 use crate::outcome::{Delivery, Ending, Metadata, Submission, deciding, rfc3339};
 use crate::pin::PinId;
+use crate::poll::Stray;
 use crate::schedule::{Live, Next, Stats};
 use crate::sinks::SinkHealth;
 use crate::store::{AtSink, DeadLetter, Outcome, Page, Position, Record, Submitted};
@@ -392,6 +393,11 @@ pub fn stats(
         "connections": connections,
         "logLinesLost": metrics::log_lines_lost(),
     })
+}
+
+/// The answers that nobody asked for, and how long no connection is reused because of them.
+pub fn strays(stray: &Stray, now: Timestamp) -> serde_json::Value {
+    serde_json::json!({"since": rfc3339(now - stray.since.elapsed()), "until": rfc3339(now + stray.left())})
 }
 
 /// An answer as one line for every reader, with its newline.

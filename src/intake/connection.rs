@@ -399,6 +399,9 @@ impl Connection<'_> {
         let connections = self.services.places.count();
         let health = self.services.health.all();
         let mut stats = answer::stats(&schedule, newest, trouble, connections, &health, &cursors, &failed);
+        let now = self.services.clock.wall();
+        stats["strayAnswers"] =
+            self.services.api.borrow().strays().map(|stray| answer::strays(&stray, now)).into();
         if let Some(cluster) = elsewhere::numbers(self.services).await? {
             stats["cluster"] = cluster;
         }

@@ -33,6 +33,7 @@ use crate::accepting::Accepting;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::places::{Full, Places, Rules, User};
+use crate::poll;
 use crate::schedule::Schedule;
 use crate::sinks::Health;
 use crate::store::{FailedCounts, Store, Writer};
@@ -60,6 +61,8 @@ pub struct Services {
     /// `schedule.deadline`, which a reload can change.
     pub deadline: watch::Receiver<Duration>,
     pub health: Health,
+    /// Who asks the API.
+    pub api: watch::Receiver<poll::Client>,
     /// Why clients don't reach the socket, if they don't.
     pub socket: watch::Receiver<Option<SocketTrouble>>,
     pub stop: CancellationToken,

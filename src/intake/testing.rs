@@ -8,8 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Services;
 use crate::clock::Clock;
+use crate::config::{Api, Credentials};
 use crate::outcome::{Ending, Verdict};
 use crate::pin::PinId;
+use crate::poll::Client;
 use crate::schedule::Schedule;
 use crate::sinks::Health;
 use crate::store::{self, Committed, FailedCounts, NewPin, Progress, Writer};
@@ -42,12 +44,24 @@ pub async fn services(folder: &Path, outcomes: usize) -> Services {
     writer.flush().await.unwrap();
     let cursor = Some(outcomes as i64);
     writer.advance(Progress { sink: "sink".into(), cursor, ..Progress::default() }).await;
+    let api = Api {
+        base_url: "http://127.0.0.1:9".parse().unwrap(),
+        path: "/{pinId}".to_owned(),
+        credentials: Credentials::App("key".into()),
+        timeout: Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(1),
+        concurrency: 1,
+        rate: None,
+        pool_max_age: Duration::from_secs(1),
+        ca_file: None,
+    };
     Services {
         schedule: Schedule::channel().0,
         store,
         writer,
         clock,
         deadline: watch::channel(Duration::ZERO).1,
+        api: watch::channel(Client::new(&api).unwrap()).1,
         socket: watch::channel(None).1,
         health: Health::default(),
         stop: CancellationToken::new(),

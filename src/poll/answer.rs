@@ -10,12 +10,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use memchr::memmem;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::error_text::harmless;
 use super::field::Value;
 use crate::outcome::{Delivery, Status};
+use crate::pin::PinId;
 use crate::text::{bounded, is_harmful};
 
 /// The largest body that is read, in bytes, after decompression.
@@ -48,6 +50,24 @@ pub(super) fn deliveries(body: &[u8]) -> Result<Vec<Delivery>, String> {
     })
 }
 
+/// Whether the body names another PIN as the one that it is about. The API's own does not name any.
+pub(super) fn names_another(body: &[u8], pin: &PinId) -> bool {
+    if memmem::find(body, b"pinId").is_none() {
+        return false;
+    }
+    let names = |value: &serde_json::Value| {
+        value
+            .get("pinId")
+            .and_then(|named| named.as_str())
+            .is_some_and(|named| !named.eq_ignore_ascii_case(pin.as_str()))
+    };
+    match serde_json::from_slice(body) {
+        Ok(serde_json::Value::Array(deliveries)) => deliveries.iter().any(names),
+        Ok(value) => names(&value),
+        Err(_) => false,
+    }
+}
+
 /// An array of deliveries, or one alone.
 struct Answer(Vec<Delivery>);
 
@@ -65,7 +85,7 @@ impl<'de> Deserialize<'de> for Answer {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Answer, A::Error> {
                 // One delivery is what nearly every PIN has.
                 let mut deliveries = Vec::with_capacity(1);
-                while let Some(Element(delivery)) = seq.next_element()? {
+                while let Some(Element(delivery, _)) = seq.next_element()? {
                     if deliveries.len() == MAX_DELIVERIES {
                         return Err(A::Error::custom(format_args!("more than {MAX_DELIVERIES} deliveries")));
                     }
@@ -75,7 +95,14 @@ impl<'de> Deserialize<'de> for Answer {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Answer, A::Error> {
-                let Element(delivery) = Element::deserialize(MapAccessDeserializer::new(map))?;
+                let Element(delivery, says_whether_final) =
+                    Element::deserialize(MapAccessDeserializer::new(map))?;
+                // Gateways report their own failures as `{"status":"error"}`, and with a 200.
+                if matches!(delivery.status, Status::Unknown(_)) && !says_whether_final {
+                    return Err(A::Error::custom(
+                        "an object alone, with an unknown status and without finalStatus, is no delivery",
+                    ));
+                }
                 Ok(Answer(vec![delivery]))
             }
         }
@@ -84,8 +111,9 @@ impl<'de> Deserialize<'de> for Answer {
     }
 }
 
-/// One delivery. Not derived: a derived struct would also be read from an array of its fields.
-struct Element(Delivery);
+/// One delivery, and whether it says itself if it is final. Not derived: a derived struct would also be read from an array of its
+/// fields.
+struct Element(Delivery, bool);
 
 impl<'de> Deserialize<'de> for Element {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -120,7 +148,14 @@ impl<'de> Deserialize<'de> for Element {
                         }
                     }
                 }
-                delivery(status, description, final_status).map(Element).map_err(A::Error::custom)
+                let says_whether_final = match &final_status {
+                    Value::Text(text) => !text.trim().is_empty(),
+                    Value::Null => false,
+                    Value::Bool(_) | Value::Other => true,
+                };
+                delivery(status, description, final_status)
+                    .map(|delivery| Element(delivery, says_whether_final))
+                    .map_err(A::Error::custom)
             }
         }
 
@@ -222,6 +257,43 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_names_another_pin_is_found() {
+        let pin = "9C817C6F".parse().unwrap();
+        for (body, expected) in [
+            (r#"[{"status":"A"}]"#, false),
+            (r#"[{"pinId":"9c817c6f","status":"A"}]"#, false),
+            (r#"[{"pinId":7,"status":"A"}]"#, false),
+            (r#"[{"status":"pinId"#, false),
+            (r#"{"pinId":"9C817C60","status":"A"}"#, true),
+            (r#"[{"pinId":"9C817C6F"},{"pinId":"9C817C60"}]"#, true),
+        ] {
+            assert_eq!(names_another(body.as_bytes(), &pin), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_gateways_own_report_is_no_delivery() {
+        for report in [
+            r#"{"status":"error"}"#,
+            r#"{"status":"error","finalStatus":null}"#,
+            r#"{"status":"error","finalStatus":" "}"#,
+            r#"{"status":"ok","message":"alive"}"#,
+            r#"{"status":"UP","description":"healthy"}"#,
+        ] {
+            assert!(read(report).unwrap_err().contains("is no delivery"), "{report}");
+        }
+        // What is documented, what says whether it is final, and what stands in an array is one.
+        for (answer, expected) in [
+            (r#"{"status":"ERROR"}"#, true),
+            (r#"{"status":"error","finalStatus":false}"#, false),
+            (r#"{"status":"error","finalStatus":"true"}"#, true),
+            (r#"[{"status":"error"}]"#, false),
+        ] {
+            assert_eq!(is_final(answer), expected, "{answer}");
+        }
+    }
+
+    #[test]
     fn final_status_is_a_boolean_or_its_name_in_any_case() {
         for (value, expected) in [
             ("true", true),
@@ -267,12 +339,13 @@ mod tests {
         for nothing in ["null", r#""""#, r#""  ""#, "7", "[1]", r#"{"en":"x"}"#, "false"] {
             assert_eq!(of(nothing).as_deref(), Some("Message expired"), "{nothing}");
         }
-        assert_eq!(description(r#"{"status":"MESSAGE_TELEPORTED"}"#), None);
+        assert_eq!(description(r#"[{"status":"MESSAGE_TELEPORTED"}]"#), None);
     }
 
     #[test]
     fn a_description_is_cut_and_cannot_write_on_a_terminal() {
-        let of = |value: &str| description(&format!(r#"{{"status":"A","description":"{value}"}}"#)).unwrap();
+        let of =
+            |value: &str| description(&format!(r#"[{{"status":"A","description":"{value}"}}]"#)).unwrap();
         assert_eq!(of(r"a\u001b[31mb\r\nc\u202ed"), "a [31mb c d");
         assert_eq!(of(&"é".repeat(MAX_DESCRIPTION)), "é".repeat(MAX_DESCRIPTION));
         let cut = of(&"é".repeat(MAX_DESCRIPTION + 1));

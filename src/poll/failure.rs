@@ -1,6 +1,6 @@
 //! Why a poll got no answer: the kind of a failure, in a few words, and whether it is this machine's.
 //!
-//! Reads the chain of causes inside a `reqwest::Error`, whose own text would show the URL. Knows nothing of
+//! Reads the chain of causes inside an error; the own text of a `reqwest::Error` would show the URL. Knows nothing of
 //! time-outs that the client itself imposes.
 
 use std::error::Error;
@@ -11,6 +11,31 @@ use rustix::process::{Resource, getrlimit};
 
 use super::Meaning;
 use super::error_text::harmless;
+use super::resolve::NotResolved;
+
+/// Why there was no answer, as the libraries tell it.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// There was no connection: DNS, the proxy, TCP or TLS.
+    Connect(Box<dyn Error + Send + Sync>),
+    /// There was none in time.
+    ConnectTimeout,
+    /// The connection stood, and then failed before a whole response head was there. If it was a kept one, the server most
+    /// likely had closed it already.
+    Lost(hyper::Error),
+}
+
+impl Failure {
+    pub fn text(&self) -> String {
+        match self {
+            Self::ConnectTimeout => TIME_OUT_WHILE_CONNECTING.to_owned(),
+            Self::Connect(error) => {
+                in_words(&**error, find::<NotResolved>(&**error).is_some(), true, is_time_out(&**error))
+            }
+            Self::Lost(error) => in_words(error, false, false, error.is_timeout() || is_time_out(error)),
+        }
+    }
+}
 
 /// A request that got no answer, and why.
 pub(super) enum NoAnswer {
@@ -19,15 +44,18 @@ pub(super) enum NoAnswer {
     Failed(String),
 }
 
-impl From<reqwest::Error> for NoAnswer {
-    fn from(error: reqwest::Error) -> Self {
+impl From<Failure> for NoAnswer {
+    fn from(failure: Failure) -> Self {
         // After the connection stood, the request may have been sent, whatever failed.
-        let code = causes(&error).filter_map(|cause| cause.downcast_ref()).find_map(Errno::from_io_error);
-        let code = code.filter(|_| error.is_connect());
-        match code.and_then(|code| lacking(code, error.is_dns())) {
-            Some(lack) => Self::NotSent(lack),
-            None => Self::Failed(failure_text(&error)),
-        }
+        let lack = match &failure {
+            Failure::Connect(error) => {
+                let code =
+                    causes(&**error).filter_map(|cause| cause.downcast_ref()).find_map(Errno::from_io_error);
+                code.and_then(|code| lacking(code, find::<NotResolved>(&**error).is_some()))
+            }
+            Failure::ConnectTimeout | Failure::Lost(_) => None,
+        };
+        lack.map_or_else(|| Self::Failed(failure.text()), Self::NotSent)
     }
 }
 
@@ -81,12 +109,6 @@ fn lacking(code: Errno, by_resolver: bool) -> Option<String> {
     })
 }
 
-/// Whether the connection stood, and then failed before a whole response head was there. If it was a kept one,
-/// the server most likely had closed it already.
-pub(super) fn lost_connection(error: &reqwest::Error) -> bool {
-    error.is_request() && !error.is_connect() && !error.is_timeout()
-}
-
 /// Whether the server surely did not process the request: there was no connection, hyper gave the request back unsent, or
 /// the server said so. By GOAWAY (RFC 9113, section 6.8) it refuses the requests after the last one that it names, and h2 ends
 /// only those with it; REFUSED_STREAM is told of in section 8.7.
@@ -102,15 +124,24 @@ pub(crate) fn not_processed(error: &reqwest::Error) -> bool {
 
 /// `connect: connection refused`, `DNS: …`, `TLS: …`: what failed, and what is known about it.
 pub(crate) fn failure_text(error: &reqwest::Error) -> String {
-    let kind = if error.is_dns() {
+    in_words(error, error.is_dns(), error.is_connect(), error.is_timeout())
+}
+
+fn in_words(
+    error: &(dyn Error + 'static),
+    by_dns: bool,
+    while_connecting: bool,
+    is_time_out: bool,
+) -> String {
+    let kind = if by_dns {
         "DNS"
     } else if find::<rustls::Error>(error).is_some() {
         "TLS"
-    } else if error.is_connect() && error.is_timeout() {
-        return "time-out while connecting".to_owned();
-    } else if error.is_timeout() {
+    } else if while_connecting && is_time_out {
+        return TIME_OUT_WHILE_CONNECTING.to_owned();
+    } else if is_time_out {
         return "time-out".to_owned();
-    } else if error.is_connect() {
+    } else if while_connecting {
         "connect"
     } else {
         "connection lost"
@@ -118,8 +149,14 @@ pub(crate) fn failure_text(error: &reqwest::Error) -> String {
     harmless(&format!("{kind}: {}", detail(error)))
 }
 
+const TIME_OUT_WHILE_CONNECTING: &str = "time-out while connecting";
+
+fn is_time_out(error: &(dyn Error + 'static)) -> bool {
+    find::<io::Error>(error).is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+}
+
 /// What is known about a failure, without the URL.
-pub(crate) fn detail(error: &reqwest::Error) -> String {
+pub(crate) fn detail(error: &(dyn Error + 'static)) -> String {
     if let Some(tls) = find::<rustls::Error>(error) {
         return tls.to_string();
     }
@@ -139,14 +176,13 @@ pub(crate) fn detail(error: &reqwest::Error) -> String {
     }
 }
 
-fn find<E: Error + 'static>(error: &reqwest::Error) -> Option<&E> {
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 /// The error and its causes, outermost first.
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    let first: &(dyn Error + 'static) = error;
-    std::iter::successors(Some(first), |cause| next_cause(*cause))
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |cause| next_cause(*cause))
 }
 
 fn next_cause<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {

@@ -48,6 +48,11 @@ pub enum Connection {
 }
 
 impl Meaning {
+    /// Whether a PIN may end by this alone. What refuses it must be said again, on other connections.
+    pub(super) fn may_end(&self) -> bool {
+        matches!(self, Self::Deliveries(deliveries) if deliveries.iter().any(|delivery| delivery.final_status))
+    }
+
     /// The meaning of an answer. `body` is the whole decompressed body, or what went wrong while it was read;
     /// `now` is the wall time, for a `Retry-After` that is a date.
     ///

@@ -10,15 +10,22 @@
 
 mod answer;
 mod client;
+mod connections;
+mod connector;
+mod content;
 pub(crate) mod error_text;
 pub(crate) mod failure;
 mod field;
+mod http1;
 mod meaning;
 pub(crate) mod resolve;
 pub(crate) mod retry_after;
+mod secrets;
+mod strays;
 
 pub use answer::{MAX_BODY, MAX_DELIVERIES, MAX_DESCRIPTION, MAX_STATUS};
 pub use client::{Client, ClientError};
 pub use error_text::MAX_TEXT;
 pub use meaning::{Connection, Meaning};
 pub use retry_after::{LONGEST, SHORTEST};
+pub use strays::{ADVICE, DISTRUST, Stray};

@@ -7,12 +7,17 @@
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::thread;
+use std::task::{Context, Poll};
+use std::{thread, vec};
 
+use hyper_util::client::legacy::connect::dns;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustix::io::Errno;
+use thiserror::Error;
 use tokio::sync::{Semaphore, oneshot};
+use tower_service::Service;
 
 /// Lookups at a time, each with a thread of its own: when the name server is silent, threads pile up for as long as
 /// the C library waits, which is 10 s by default.
@@ -22,6 +27,7 @@ const MOST_LOOKUPS: usize = 16;
 const STACK: usize = 1024 * 1024;
 
 /// The system's resolver.
+#[derive(Clone)]
 pub(crate) struct Resolver {
     lookups: Arc<Semaphore>,
     stack: usize,
@@ -33,23 +39,56 @@ impl Default for Resolver {
     }
 }
 
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
+impl Resolver {
+    fn addresses(
+        &self,
+        host: String,
+    ) -> impl Future<Output = Result<Vec<SocketAddr>, BoxError>> + Send + use<> {
         let (lookups, stack) = (self.lookups.clone(), self.stack);
-        Box::pin(async move {
+        async move {
             let permit = lookups.acquire_owned().await?;
             let (tell, told) = oneshot::channel();
             let look_up = move || {
                 // Nobody listens any more if the poll has run into its time-out.
-                let _ = tell.send(look_up(name.as_str()));
+                let _ = tell.send(look_up(&host));
                 drop(permit);
             };
             thread::Builder::new().name("resolver".to_owned()).stack_size(stack).spawn(look_up)?;
-            let addresses = told.await??;
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
+            Ok(told.await??)
+        }
     }
 }
+
+/// For webhooks.
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let addresses = self.addresses(name.as_str().to_owned());
+        Box::pin(async move { Ok(Box::new(addresses.await?.into_iter()) as Addrs) })
+    }
+}
+
+/// For the API.
+impl Service<dns::Name> for Resolver {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = NotResolved;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NotResolved>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NotResolved>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: dns::Name) -> Self::Future {
+        let addresses = self.addresses(name.as_str().to_owned());
+        Box::pin(async move { addresses.await.map(Vec::into_iter).map_err(NotResolved) })
+    }
+}
+
+/// The host was not found.
+#[derive(Debug, Error)]
+#[error("the host was not found")]
+pub(crate) struct NotResolved(#[source] BoxError);
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 fn look_up(host: &str) -> io::Result<Vec<SocketAddr>> {
     match (host, 0).to_socket_addrs() {

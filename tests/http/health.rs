@@ -1,5 +1,10 @@
 //! `/healthz` and `/readyz` in good and in bad times.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rustix::process::Signal;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -29,6 +34,59 @@ fn a_wrong_key_degrades_and_is_named_but_the_daemon_lives_and_takes_pins() {
     assert_eq!(ready["reasons"][0]["code"], "unauthorized", "{ready}");
     assert_eq!(served.get("/healthz").status, 200);
     assert_eq!(submit(&mut served.daemon.client(), "sim-delivered-2"), "accepted");
+}
+
+#[test]
+fn after_one_stray_answer_connections_are_not_reused_for_an_hour_and_health_says_so() {
+    let (base_url, connections) = strays();
+    let served = Served::with(&[&format!("api.base_url={base_url}")]);
+    assert_eq!(served.daemon.client().stats()["strayAnswers"], serde_json::Value::Null);
+    served.finish(&["A"]);
+    let (status, ready) = served.ready();
+    assert_eq!((status, &ready["status"]), (200, &json(r#""degraded""#)), "{ready}");
+    let reason = &ready["reasons"][0];
+    assert_eq!(reason["code"], "stray_answers", "{ready}");
+    let told = served.daemon.client().stats()["strayAnswers"].clone();
+    assert_eq!((&told["since"], &told["until"]), (&reason["since"], &reason["until"]));
+    let pins: Vec<String> = (0..20).map(|n| format!("B{n}")).collect();
+    served.finish(&pins.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(connections.load(Ordering::SeqCst) > 20, "each has a connection of its own");
+    // After all those, the log would have a second line.
+    let said = until("it is logged", || Some(served.daemon.said()).filter(|said| said.contains("asked for")));
+    assert_eq!(said.matches("an answer that nobody asked for").count(), 1, "{said}");
+    let answers: Vec<_> = pins
+        .iter()
+        .map(|pin| served.daemon.client().ask(&format!(r#"{{"op":"wait","pinId":"{pin}","timeout":"60s"}}"#)))
+        .collect();
+    assert!(answers.iter().all(|answer| answer["outcome"]["status"] == "MESSAGE_DELIVERED"), "{answers:?}");
+}
+
+/// An API that sends each answer twice, and the second one tells of another status; its connections are counted.
+fn strays() -> (String, Arc<AtomicUsize>) {
+    let body = |status| format!(r#"[{{"status":"{status}","finalStatus":true}}]"#);
+    let answer = |body: String| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let both = answer(body("MESSAGE_DELIVERED")) + &answer(body("MESSAGE_EXPIRED"));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = connections.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, both) = (stream.unwrap(), both.clone());
+            count.fetch_add(1, Ordering::SeqCst);
+            std::thread::spawn(move || {
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                let mut line = String::new();
+                while reader.read_line(&mut line).is_ok_and(|read| read > 0) {
+                    if line == "\r\n" && stream.write_all(both.as_bytes()).is_err() {
+                        return;
+                    }
+                    line.clear();
+                }
+            });
+        }
+    });
+    (base_url, connections)
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! Whole answers, and what they mean when they have come over a socket.
 
+use std::io::Write;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use pinwatch::poll::{Connection, MAX_BODY};
 use wiremock::matchers::{any, header, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -13,6 +17,12 @@ const GOOD_GZIP: &str = "H4sIAAAAAAACA4uuViouSSwpLVayUvJ1DQ52dHeNd3H18QxzDXJ1UdJ
 
 /// An array with a MiB of white space, compressed with gzip.
 const BOMB_GZIP: &str = "H4sIAAAAAAACA+3BQREAAAwCoCrr5a1/DUP4BXIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAKMvior2lAIAEAA=";
+
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
 
 async fn answering(answer: ResponseTemplate) -> MockServer {
     let server = MockServer::start().await;
@@ -118,6 +128,104 @@ async fn a_compressed_answer_is_read() {
     assert_unreadable(&poll(&api(&answering(gzip(half)).await.uri())).await, "cut off");
     let broken = b"not gzip at all".to_vec();
     assert_unreadable(&poll(&api(&answering(gzip(broken)).await.uri())).await, "cut off");
+}
+
+#[tokio::test]
+async fn a_compressed_answer_is_read_however_it_is_named_and_made() {
+    let whole = BASE64.decode(GOOD_GZIP).unwrap();
+    let with_mark = ["\u{feff}", GOOD].concat().into_bytes();
+    for (coding, body) in [
+        ("GZIP", whole.clone()),
+        ("x-gzip", whole.clone()),
+        // A second member, of nothing: BGZF ends so, and so do servers that flush each chunk into a member of its own.
+        ("gzip", [whole.clone(), gzip(b"")].concat()),
+        ("gzip", [gzip(&GOOD.as_bytes()[..9]), gzip(&GOOD.as_bytes()[9..])].concat()),
+        ("gzip", gzip(&with_mark)),
+        ("identity", with_mark),
+    ] {
+        let answer =
+            ResponseTemplate::new(200).insert_header("content-encoding", coding).set_body_bytes(body);
+        assert_delivered(&poll(&api(&answering(answer).await.uri())).await);
+    }
+}
+
+#[tokio::test]
+async fn a_coding_that_was_not_asked_for_is_unreadable_and_named() {
+    for coding in ["deflate", "br", "zstd"] {
+        let answer =
+            ResponseTemplate::new(200).insert_header("content-encoding", coding).set_body_string(GOOD);
+        assert_unreadable(
+            &poll(&api(&answering(answer).await.uri())).await,
+            &format!("encoded as {coding:?}"),
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_200_that_only_says_error_is_not_understood() {
+    for body in [r#"{"status":"error"}"#, "\u{feff}{\"status\":\"error\",\"description\":\"try later\"}"] {
+        let server = answering(ResponseTemplate::new(200).set_body_string(body)).await;
+        assert_unreadable(&poll(&api(&server.uri())).await, "is no delivery");
+    }
+}
+
+#[tokio::test]
+async fn no_answer_can_make_the_key_appear_in_what_is_told() {
+    let escaped: String = "hunter2".chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+    let split = r"hun\u0074er2";
+    let twice = split.replace('\\', r"\\");
+    // `App hunter2` and `hunter2`, as Basic authentication would write them.
+    let encoded = BASE64.encode("hunter2");
+    for said in ["hunter2", &escaped, split, &twice, "hunter%32", "&#104;unter2", &encoded] {
+        for body in [
+            format!(
+                r#"[{{"status":"MESSAGE_DELIVERED","description":"for App {said}","finalStatus":true}}]"#
+            ),
+            format!(r#"[{{"status":"App {said}","finalStatus":true}}]"#),
+            format!(r#"[{{"status":"MESSAGE_DELIVERED","finalStatus":"{said}"}}]"#),
+            format!(
+                r#"{{"requestError":{{"serviceException":{{"messageId":"{said}","text":"App {said}"}}}}}}"#
+            ),
+            format!(r#"{{"errorCode":"E","description":"{}{said}"}}"#, "x".repeat(480)),
+            format!(r#"{{"errorCode":1,"violations":[{{"property":"App","violation":"{said}"}}]}}"#),
+            format!("Authorization: App {said}"),
+        ] {
+            for code in [200, 302, 400, 404, 408] {
+                let answer = ResponseTemplate::new(code)
+                    .insert_header("location", "https://hunter2.example/")
+                    .set_body_string(body.as_str());
+                let meaning = format!("{:?}", poll(&api(&answering(answer).await.uri())).await);
+                let reading = meaning.to_lowercase();
+                for secret in [
+                    "hunt",
+                    &escaped,
+                    split,
+                    r"hun\\u0074",
+                    "hunter%32",
+                    "&#104;unt",
+                    &encoded.to_lowercase(),
+                ] {
+                    assert!(!reading.contains(secret), "{code} {body}: {meaning}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_answer_can_make_the_password_or_the_basic_pair_appear_in_what_is_told() {
+    let credentials = Credentials::Basic { username: "Aladdin".into(), password: "open sesame".into() };
+    for said in [
+        "QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
+        r"QWxhZGRpbjpvcGVuIHNlc2FtZQ\u003d\u003d",
+        "Aladdin:open\\u0020sesame",
+    ] {
+        let body = format!(r#"{{"errorCode":"E","description":"Basic {said}"}}"#);
+        let server = answering(ResponseTemplate::new(400).set_body_string(body)).await;
+        let meaning = poll(&Api { credentials: credentials.clone(), ..api(&server.uri()) }).await;
+        let Meaning::Rejected(text) = &meaning else { panic!("{meaning:?}") };
+        assert!(!text.contains("QWxhZGRpb") && !text.contains("sesame") && text.contains("***"), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -21,8 +21,24 @@ async fn polls_share_a_kept_connection() {
     let client = Client::new(&api(&url)).unwrap();
     for _ in 0..20 {
         assert_delivered(&client.poll(&pin(), Connection::Kept).await);
+        rest().await;
     }
     assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_busy_client_lets_its_connections_take_turns_and_opens_no_more_than_as_many_as_may_rest() {
+    let (url, connections) = stub(|_, mut stream| async move {
+        while request(&mut stream).await {
+            answer_good(&mut stream).await;
+        }
+    })
+    .await;
+    let client = Client::new(&Api { concurrency: 1, ..api(&url) }).unwrap();
+    for _ in 0..200 {
+        assert_delivered(&client.poll(&pin(), Connection::Kept).await);
+    }
+    assert!(connections.load(Ordering::SeqCst) <= 16, "{connections:?}");
 }
 
 #[tokio::test]
@@ -52,6 +68,7 @@ async fn answers_that_refuse_keep_their_connection_too() {
     let client = Client::new(&api(&url)).unwrap();
     for _ in 0..5 {
         assert_eq!(client.poll(&pin(), Connection::Kept).await, Meaning::NotFound);
+        rest().await;
     }
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
@@ -66,6 +83,7 @@ async fn a_kept_connection_that_the_server_closed_is_no_failed_poll() {
     let client = Client::new(&api(&url)).unwrap();
     for _ in 0..10 {
         assert_delivered(&client.poll(&pin(), Connection::Kept).await);
+        rest().await;
     }
 }
 
@@ -88,6 +106,7 @@ async fn a_kept_connection_that_dies_under_the_next_request_is_no_failed_poll() 
         .await;
         let client = Client::new(&api(&url)).unwrap();
         assert_delivered(&client.poll(&pin(), Connection::Kept).await);
+        rest().await;
         assert_delivered(&client.poll(&pin(), Connection::Kept).await);
         assert_eq!(connections.load(Ordering::SeqCst), 2);
     }
@@ -109,7 +128,9 @@ async fn many_dead_kept_connections_fail_no_poll_either() {
                 reset(stream);
             } else {
                 answer_good(&mut stream).await;
-                hang(stream).await;
+                while request(&mut stream).await {
+                    answer_good(&mut stream).await;
+                }
             }
         }
     })
@@ -122,6 +143,7 @@ async fn many_dead_kept_connections_fail_no_poll_either() {
     }
     first.join_all().await.iter().for_each(assert_delivered);
     assert_eq!(connections.load(Ordering::SeqCst), KEPT);
+    rest().await;
     for _ in 0..KEPT {
         assert_delivered(&client.poll(&pin(), Connection::Kept).await);
     }

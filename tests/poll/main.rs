@@ -6,6 +6,7 @@ mod connections;
 mod local;
 #[path = "../not_run/mod.rs"]
 mod not_run;
+mod strays;
 mod stub;
 mod tls;
 
@@ -40,6 +41,17 @@ fn api(base_url: &str) -> Api {
 
 fn pin() -> PinId {
     "9C817C6F8AF3D48F9FE553282AFA2B67".parse().unwrap()
+}
+
+/// Lets as much time pass as kept connections rest between two polls.
+async fn rest() {
+    pass(Duration::from_secs(1)).await;
+}
+
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
 }
 
 async fn poll(api: &Api) -> Meaning {

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::GOOD;
@@ -30,6 +30,10 @@ where
 
 /// Reads one request; false if the client has closed the connection.
 pub async fn request(stream: &mut TcpStream) -> bool {
+    request_from(stream).await
+}
+
+pub async fn request_from(stream: &mut (impl AsyncRead + Unpin)) -> bool {
     let mut read = Vec::new();
     while !read.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {

@@ -228,7 +228,6 @@ fn client(webhook: &Webhook) -> ClientBuilder {
         // `send` knows better which requests may be sent again.
         .retry(retry::never().max_retries_per_request(0))
         .dns_resolver(Resolver::default())
-        .gzip(false)
         // Of the whole time, so that an endpoint that can't be reached is told from one that takes too long.
         .connect_timeout(webhook.timeout / 2)
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)

@@ -1,0 +1,249 @@
+//! The connections to the API that are kept between polls.
+//!
+//! Promises that a kept HTTP/1 connection is used again only after a rest, if there is another or room for one, only with
+//! nothing on it, and not at all for an hour after a stray answer was seen; that at most as many rest as polls may run; and
+//! that HTTP/2, which knows which answer belongs to which request, has one connection for all.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http2;
+use hyper::{Request, Response, Uri};
+use hyper_util::client::legacy::connect::Connection as _;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::watch;
+
+use super::answer::MAX_BODY;
+use super::client::ClientError;
+use super::connector::{Connector, Stream};
+use super::content::too_large;
+use super::failure::{Failure, detail};
+use super::http1::{Found, Http1, Resting, Strayed};
+use super::strays::Strays;
+use crate::config::Api;
+
+/// How long a kept connection may be idle. Under what load balancers commonly allow (60 s, some 30 s), so
+/// that it is nearly always we who close it.
+pub(super) const LONGEST_REST: Duration = Duration::from_secs(20);
+
+/// How long a connection rests between two polls, as stray answers come within milliseconds of the good one. While fewer
+/// than as many as may rest do, a new connection is opened instead of disturbing one.
+const REST: Duration = Duration::from_millis(50);
+
+/// So many may rest even if fewer polls may run at once: a lone poll after the other needs some to take turns.
+const FEWEST_RESTING: usize = 16;
+
+/// HTTP/2 has one connection for all polls: if its other end vanishes without a word, only a ping finds out.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
+const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The connections in use; those before may still have polls that are under way.
+pub(super) struct Connections {
+    connector: Connector,
+    /// The one that began to rest first is at the front.
+    http1: Mutex<VecDeque<Resting>>,
+    http2: watch::Sender<Option<Http2>>,
+    most_resting: usize,
+}
+
+type Http2 = http2::SendRequest<Empty<Bytes>>;
+
+/// Where a request goes.
+pub(super) enum Route {
+    /// And whether it had an answer already.
+    Http1(Box<Http1>, bool),
+    Http2(Http2),
+}
+
+/// Whether an answer may be that of another request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// There was no other request on its connection, or HTTP/2 says which it belongs to.
+    None,
+    /// There was; so far, nothing speaks against the answer.
+    Reused,
+    /// There was, and more came than this answer.
+    Strayed,
+}
+
+impl Connections {
+    pub fn new(api: &Api, host: &Uri) -> Result<Self, ClientError> {
+        Ok(Self {
+            connector: Connector::new(api, host)?,
+            http1: Mutex::default(),
+            http2: watch::Sender::default(),
+            most_resting: api.concurrency.max(FEWEST_RESTING),
+        })
+    }
+
+    /// A connection that is kept, or else a new one.
+    pub async fn route(&self, strays: &Strays) -> Result<Route, Failure> {
+        if let Some(sender) = usable(&self.http2.borrow()) {
+            return Ok(Route::Http2(sender.clone()));
+        }
+        while let Some(mut resting) = self.take(strays) {
+            match resting.look() {
+                Found::Nothing => return Route::http1(resting).await,
+                Found::Closed => {}
+                Found::Stray => strays.note(),
+            }
+        }
+        // Whoever opens the first HTTP/2 connection does so for all who wait.
+        let mut opened = self.http2.subscribe();
+        let by_another = async {
+            let opened = opened.wait_for(|sender| usable(sender).is_some()).await.ok()?;
+            opened.clone()
+        };
+        tokio::select! {
+            biased;
+            Some(sender) = by_another => Ok(Route::Http2(sender)),
+            route = self.new_route() => {
+                if let Ok(Route::Http2(sender)) = &route {
+                    self.http2.send_replace(Some(sender.clone()));
+                }
+                route
+            }
+        }
+    }
+
+    /// A new connection, which no other poll uses.
+    pub async fn new_route(&self) -> Result<Route, Failure> {
+        let stream = self.connector.connect().await?;
+        if stream.connected().is_negotiated_h2() {
+            http2(stream).await
+        } else {
+            Route::http1(Resting::new(stream)).await
+        }
+    }
+
+    /// Keeps a connection for another poll.
+    pub fn keep(&self, resting: Resting, strays: &Strays) {
+        if strays.recent().is_none() {
+            let mut kept = self.kept();
+            kept.push_back(resting);
+            if kept.len() > self.most_resting {
+                kept.pop_front();
+            }
+        }
+    }
+
+    /// Closes what has rested for too long.
+    pub fn close_idle(&self, strays: &Strays) {
+        let mut kept = self.kept();
+        while let Some(mut idle) = kept.pop_front_if(|resting| resting.rested() >= LONGEST_REST) {
+            if idle.look() == Found::Stray {
+                strays.note();
+            }
+        }
+    }
+
+    /// Of those that have rested long enough the last one, so that those beyond need come to be closed.
+    fn take(&self, strays: &Strays) -> Option<Resting> {
+        self.close_idle(strays);
+        let mut kept = self.kept();
+        if strays.recent().is_some() {
+            kept.clear();
+        }
+        match kept.partition_point(|resting| resting.rested() >= REST) {
+            0 if kept.len() >= self.most_resting => kept.pop_front(),
+            0 => None,
+            rested => kept.remove(rested - 1),
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, VecDeque<Resting>> {
+        // Each change is whole in itself, so a panic elsewhere leaves nothing half-done.
+        self.http1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn usable(sender: &Option<Http2>) -> Option<&Http2> {
+    sender.as_ref().filter(|sender| !sender.is_closed())
+}
+
+async fn http2(stream: Stream) -> Result<Route, Failure> {
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HTTP2_PING_INTERVAL)
+        .keep_alive_timeout(HTTP2_PING_TIMEOUT)
+        .handshake(stream)
+        .await
+        .map_err(Failure::Lost)?;
+    // Ends with its last sender or with the connection; what it ends with is told to who waits for an answer.
+    tokio::spawn(connection);
+    Ok(Route::Http2(sender))
+}
+
+impl Route {
+    async fn http1(resting: Resting) -> Result<Self, Failure> {
+        let is_used = resting.is_used();
+        let http1 = Http1::new(resting).await.map_err(Failure::Lost)?;
+        Ok(Self::Http1(Box::new(http1), is_used))
+    }
+
+    pub fn is_http2(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
+    /// Sends a request, and waits for the head of its answer.
+    pub async fn send(&mut self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, Failure> {
+        match self {
+            Self::Http1(http1, _) => http1.send(request).await,
+            Self::Http2(sender) => sender.send_request(request).await,
+        }
+        .map_err(Failure::Lost)
+    }
+
+    /// The whole body as it came, or what went wrong with it. Never holds more than [`MAX_BODY`] and one chunk.
+    pub async fn body(&mut self, body: Incoming) -> Result<Bytes, String> {
+        match self {
+            Self::Http1(http1, _) => http1.drive(whole(body)).await,
+            Self::Http2(_) => whole(body).await,
+        }
+    }
+
+    /// Whether an answer that comes here may be that of an earlier request.
+    pub fn doubt(&self) -> Doubt {
+        match self {
+            Self::Http1(_, true) => Doubt::Reused,
+            Self::Http1(_, false) | Self::Http2(_) => Doubt::None,
+        }
+    }
+
+    /// The connection after a whole answer, if it is HTTP/1 and may be used again.
+    ///
+    /// # Errors
+    /// There was more than the answer: on a connection that was used before, either may be the stray one.
+    pub fn into_resting(self) -> Result<Option<Resting>, Strayed> {
+        match self {
+            Self::Http1(http1, _) => http1.into_resting(),
+            Self::Http2(_) => Ok(None),
+        }
+    }
+}
+
+async fn whole(mut body: Incoming) -> Result<Bytes, String> {
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(too_large());
+    }
+    // Nearly every body comes in one chunk, and then is not copied.
+    let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| format!("the body is cut off or broken: {}", detail(&error)))?;
+        let Ok(chunk) = frame.into_data() else { continue };
+        if first.len() + whole.len() + chunk.len() > MAX_BODY {
+            return Err(too_large());
+        }
+        if first.is_empty() && whole.is_empty() {
+            first = chunk;
+            continue;
+        }
+        whole.extend_from_slice(&std::mem::take(&mut first));
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
+}

@@ -1,0 +1,150 @@
+//! One HTTP/1 connection: a request at a time, and a look at what came between two of them.
+//!
+//! Promises that a connection is kept only after a whole answer, with nothing behind it. Between two requests no code of HTTP
+//! holds the connection: any byte on it then is a stray answer.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::rt::{Read, ReadBuf};
+use hyper::{Request, Response};
+use rustix::net::{RecvFlags, recv};
+use tokio::time::{Instant, timeout};
+
+use super::connector::{Stream, socket};
+
+/// The longest time that an answer is taken to need.
+const SLOWEST: Duration = Duration::from_secs(1);
+
+/// A connection between two requests.
+pub(super) struct Resting {
+    stream: Stream,
+    since: Instant,
+    /// How long its slowest answer took.
+    slowest: Duration,
+}
+
+/// What is on a connection that nothing should be on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    Nothing,
+    /// It is closed, or TLS has something to say: not to be used again, and nobody's fault.
+    Closed,
+    /// An answer that nobody asked for, or a part of one.
+    Stray,
+}
+
+impl Resting {
+    pub fn new(stream: Stream) -> Self {
+        Self { stream, since: Instant::now(), slowest: Duration::ZERO }
+    }
+
+    /// How long it has rested.
+    pub fn rested(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Whether it had an answer already.
+    pub fn is_used(&self) -> bool {
+        !self.slowest.is_zero()
+    }
+
+    /// What is on it now.
+    pub fn look(&mut self) -> Found {
+        match self.poll_read(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(found) => found,
+            // The runtime may not have noticed yet what the system has.
+            Poll::Pending => {
+                let is_tls = matches!(self.stream, Stream::Https(_));
+                match recv(socket(&self.stream), &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+                    Err(error) if io::Error::from(error).kind() == io::ErrorKind::WouldBlock => {
+                        Found::Nothing
+                    }
+                    Ok((_, 1..)) if !is_tls => Found::Stray,
+                    Ok(_) | Err(_) => Found::Closed,
+                }
+            }
+        }
+    }
+
+    /// What comes on it while as long passes as its slowest answer took. If the answer before was a stray one, the right
+    /// one is still to come.
+    pub async fn watch(&mut self, margin: Duration) -> Found {
+        let time = self.slowest + margin;
+        match timeout(time, poll_fn(|cx| self.poll_read(cx))).await {
+            Ok(found) => found,
+            Err(_) => self.look(),
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Found> {
+        let mut byte = [0; 1];
+        let mut buffer = ReadBuf::new(&mut byte);
+        Pin::new(&mut self.stream).poll_read(cx, buffer.unfilled()).map(|read| match read {
+            Ok(()) if !buffer.filled().is_empty() => Found::Stray,
+            Ok(()) | Err(_) => Found::Closed,
+        })
+    }
+}
+
+/// A connection with a request on it.
+pub(super) struct Http1 {
+    sender: http1::SendRequest<Empty<Bytes>>,
+    connection: http1::Connection<Stream, Empty<Bytes>>,
+    /// The connection has ended; it must not be polled any more.
+    is_done: bool,
+    sent: Instant,
+    slowest: Duration,
+}
+
+impl Http1 {
+    pub async fn new(resting: Resting) -> Result<Self, hyper::Error> {
+        let (sender, connection) = http1::handshake(resting.stream).await?;
+        let (sent, slowest) = (Instant::now(), resting.slowest);
+        Ok(Self { sender, connection, is_done: false, sent, slowest })
+    }
+
+    pub async fn send(&mut self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, hyper::Error> {
+        let answer = self.sender.send_request(request);
+        self.drive(answer).await
+    }
+
+    /// Waits for something that comes by this connection. It is not a task of its own, which would cost each poll two changes
+    /// between tasks.
+    pub async fn drive<F: Future>(&mut self, awaited: F) -> F::Output {
+        let mut awaited = pin!(awaited);
+        poll_fn(|cx| match awaited.as_mut().poll(cx) {
+            Poll::Pending => {
+                // What it ends with is told to who waits for it.
+                self.is_done = self.is_done || self.connection.poll_without_shutdown(cx).is_ready();
+                awaited.as_mut().poll(cx)
+            }
+            ready => ready,
+        })
+        .await
+    }
+
+    /// Gives the connection back after a whole answer, if it may be used again. `Err` if there was more than the answer.
+    pub fn into_resting(mut self) -> Result<Option<Resting>, Strayed> {
+        let took = self.sent.elapsed().clamp(Duration::from_nanos(1), SLOWEST);
+        let mut cx = Context::from_waker(Waker::noop());
+        let has_ended = self.is_done || self.connection.poll_without_shutdown(&mut cx).is_ready();
+        let is_ready = !has_ended && self.sender.is_ready();
+        let parts = self.connection.into_parts();
+        if !parts.read_buf.is_empty() {
+            return Err(Strayed);
+        }
+        let slowest = self.slowest.max(took);
+        Ok(is_ready.then(|| Resting { stream: parts.io, since: Instant::now(), slowest }))
+    }
+}
+
+/// There was more on a connection than the answer.
+pub(super) struct Strayed;

@@ -1,0 +1,61 @@
+//! Whether the API's host, or a proxy before it, was seen to send answers that nobody asked for.
+//!
+//! On a kept HTTP/1 connection such a stray answer may come just after the next request, and then nothing tells it from that
+//! request's own. Once one was seen, the host's HTTP/1 connections are trusted with one request each, for an hour.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::warn;
+
+/// How long a host's connections are not reused after the last stray answer.
+pub const DISTRUST: Duration = Duration::from_secs(60 * 60);
+
+/// The last stray answers, if any came within [`DISTRUST`].
+#[derive(Debug, Default)]
+pub(super) struct Strays(Mutex<Option<Stray>>);
+
+/// Stray answers came since then, and the last one at `last`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stray {
+    pub since: Instant,
+    pub last: Instant,
+}
+
+impl Stray {
+    /// How long connections are still not reused.
+    pub fn left(&self) -> Duration {
+        DISTRUST.saturating_sub(self.last.elapsed())
+    }
+}
+
+impl Strays {
+    /// Like this one was. Another client of the same host begins with what is known of it.
+    pub fn like(other: &Self) -> Self {
+        Self(Mutex::new(other.recent()))
+    }
+
+    /// Those that still count.
+    pub fn recent(&self) -> Option<Stray> {
+        // Each write is whole in itself, so a panic elsewhere leaves nothing half-done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).filter(|stray| !stray.left().is_zero())
+    }
+
+    /// One more was seen. Logged once for all that come within an hour of each other.
+    pub fn note(&self) {
+        let now = Instant::now();
+        let since = self.recent().map(|stray| stray.since);
+        let stray = Stray { since: since.unwrap_or(now), last: now };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(stray);
+        if since.is_none() {
+            warn!(
+                "the API, or a proxy before it, sent an answer that nobody asked for; for an hour no HTTP/1 connection is \
+                 reused, so that it can't be taken for the answer about another PIN. Look for what sends it: {ADVICE}"
+            );
+        }
+    }
+}
+
+/// What to do about them.
+pub const ADVICE: &str = "a proxy or load balancer before the API is the likeliest; HTTP/2 has no such fault";
