@@ -152,6 +152,7 @@ async fn services(folder: &TempDir) -> Services {
         store,
         writer,
         cluster: None,
+        api: watch::channel(pinwatch::poll::Client::new(&config.api).unwrap()).1,
         clock,
         deadline: watch::channel(config.schedule.deadline).1,
         health,
