@@ -164,7 +164,9 @@ const AFTER_A_STOP: &[Case] = &[
     ),
     (
         "a PIN in flight that stands there twice",
-        |home| sql(home, "INSERT INTO pin SELECT NULL, pin_id, pin_hash, 0, 0, NULL, NULL, 0 FROM pin LIMIT 1"),
+        |home| {
+            sql(home, "INSERT INTO pin SELECT NULL, pin_id, pin_hash, 0, 0, NULL, NULL, 0 FROM pin LIMIT 1")
+        },
         &["is damaged", "1500 PINs in flight are 1501 rows"],
     ),
     ("a backup of before the last commits", an_older_copy, LOST),
