@@ -152,7 +152,7 @@ impl Unloaded {
         let (entries, waiting) = (pins.entries.clone(), index.waiting.clone());
         let reader = Reader { readers, recent: recent.clone(), pins: entries, waiting };
         let next_seq = last_seq + 1;
-        let mut writer = WriteConnection {
+        let writer = WriteConnection {
             connection,
             place,
             pins,
@@ -162,12 +162,9 @@ impl Unloaded {
             saved: false,
             recent,
             index,
-            noted: clock.steady(),
+            noted: None,
             clock,
         };
-        // On this run of the machine, from now on, however soon the daemon is killed.
-        // If it fails, the writer will tell what is wrong.
-        let _ = writer.note_time().await;
         Ok((reader, writer))
     }
 }

@@ -46,8 +46,8 @@ pub struct WriteConnection {
     pub(super) recent: Recent,
     pub(super) index: Index,
     pub(super) clock: Clock,
-    /// When the file was last told what time it is.
-    pub(super) noted: Steady,
+    /// When this process last told the file what time it is.
+    pub(super) noted: Option<Steady>,
 }
 
 /// What a transaction does beside what its callers hear of.
@@ -96,7 +96,7 @@ impl WriteConnection {
         fault_point!("committed-and-not-noted");
         self.next_seq += applied.finished.len() as i64;
         self.commits += 1;
-        self.noted = self.clock.steady();
+        self.noted = Some(self.clock.steady());
         self.place.note_commits(self.commits);
         self.index.stepped(step);
         let ended = turnover.left.iter().zip(&applied.finished);
@@ -169,7 +169,8 @@ impl WriteConnection {
 
     /// Notes what time it is, where that is long ago and a PIN could age by it.
     pub async fn note_time_sometimes(&mut self) -> Result<(), sqlx::Error> {
-        if self.in_flight() > 0 && self.clock.steady().since(self.noted) >= NOTE_TIME_EVERY {
+        let is_long_ago = |noted| self.clock.steady().since(noted) >= NOTE_TIME_EVERY;
+        if self.in_flight() > 0 && self.noted.is_none_or(is_long_ago) {
             self.note_time().await?;
         }
         Ok(())
@@ -179,7 +180,7 @@ impl WriteConnection {
     pub async fn note_time(&mut self) -> Result<(), sqlx::Error> {
         let anchor = self.clock.anchor();
         note_time(&mut self.connection, &anchor).await?;
-        self.noted = anchor.steady;
+        self.noted = Some(anchor.steady);
         Ok(())
     }
 
