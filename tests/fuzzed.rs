@@ -7,6 +7,7 @@ mod checks;
 
 #[path = "common/mod.rs"]
 mod common;
+#[allow(unused, reason = "only process/tables.rs needs a size")]
 #[path = "process/terminal.rs"]
 mod terminal;
 
