@@ -153,21 +153,28 @@ pub fn open_own(path: &Path, options: &mut OpenOptions) -> Result<Option<File>, 
     let file = match options.read(true).write(true).mode(0o600).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(_) if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) => {
-            return Err(PathError::Link(path.to_owned()));
+        Err(source) => {
+            // Linux refuses to open another user's file in a sticky folder (fs.protected_regular): say whose it is.
+            return Err(match fs::symlink_metadata(path) {
+                Ok(found) if found.is_symlink() => PathError::Link(path.to_owned()),
+                Ok(found) => of_others(path, &found).unwrap_or_else(|| failed("open", path)(source)),
+                Err(_) => failed("open", path)(source),
+            });
         }
-        Err(source) => return Err(failed("open", path)(source)),
     };
     let metadata = file.metadata().map_err(failed("look at", path))?;
     if !metadata.is_file() {
         return Err(PathError::NotAFile(path.to_owned()));
     }
+    of_others(path, &metadata).map_or(Ok(Some(file)), Err)
+}
+
+/// Why a file is not ours: it belongs neither to this user or root, nor to the owner of its folder.
+fn of_others(path: &Path, metadata: &Metadata) -> Option<PathError> {
     let owner = metadata.uid();
     let of_folder = || fs::metadata(folder_of(path)).is_ok_and(|folder| folder.uid() == owner);
-    if ![ROOT, geteuid().as_raw()].contains(&owner) && !of_folder() {
-        return Err(PathError::FileOfOthers { path: path.to_owned(), owner });
-    }
-    Ok(Some(file))
+    let is_ours = [ROOT, geteuid().as_raw()].contains(&owner) || of_folder();
+    (!is_ours).then(|| PathError::FileOfOthers { path: path.to_owned(), owner })
 }
 
 /// Takes the rights of the group and of everybody else to an open file away, if there are any and this process may.

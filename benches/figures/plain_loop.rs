@@ -4,7 +4,7 @@
 //! its own; no timers, no store, no limits, no error handling.
 
 use reqwest::Certificate;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
 use serde::Deserialize;
 
 use super::daemon::KEY;
@@ -32,11 +32,11 @@ pub fn run(base: &str, authority: &str) {
     let authority = std::fs::read(authority).expect("a certificate");
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
     headers.insert(AUTHORIZATION, format!("App {KEY}").parse().expect("a header"));
     let client = reqwest::Client::builder()
         .user_agent("plain-loop/1")
         .default_headers(headers)
-        .gzip(true)
         .no_proxy()
         .tls_certs_only([Certificate::from_pem(&authority).expect("a certificate")])
         .build()
