@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use config::{Map, Source, Value, ValueKind};
 
 use super::error::{ConfigError, Problem};
-use super::section::{no_such_key, origin_of};
-use super::{SECTIONS, intake, relative, store, toml_file};
+use super::section::{Report, origin_of};
+use super::{intake, store, toml_file};
 
 /// Where a configuration is looked for without `--config`.
 pub const SYSTEM_FILE: &str = "/etc/pinwatch/pinwatch.toml";
@@ -108,10 +108,8 @@ impl fmt::Debug for Sources {
 /// The layers, put together.
 pub(super) struct Merged {
     pub values: Map<String, Value>,
-    /// What couldn't even be put in its place.
-    pub problems: Vec<Problem>,
-    /// The file that was read.
-    pub file: Option<PathBuf>,
+    /// The problems of what couldn't even be put in its place.
+    pub report: Report,
     /// No file, and not root: the socket and the store are the user's own.
     pub personal: bool,
 }
@@ -121,29 +119,19 @@ pub(super) struct Merged {
 /// Fails if the file can't be read or isn't TOML; everything else is a problem to be reported together with
 /// those of the sections.
 pub(super) fn merge(sources: &Sources) -> Result<Merged, ConfigError> {
+    let Sources { environment, set, .. } = sources;
     let file = find_file(sources)?;
-    let personal = file.is_none() && sources.environment.uid != 0;
+    let personal = file.is_none() && environment.uid != 0;
     let mut problems = Vec::new();
-    let mut layers = Vec::new();
+    let mut builder = config::Config::builder();
     if personal {
-        layers.push(personal_defaults(&sources.environment));
+        builder = builder.add_source(personal_defaults(environment));
     }
     if let Some((path, text)) = &file {
-        let mut layer = from_file(toml_file::parse(path, text)?, &mut problems);
-        // The file itself may be named from the working directory.
-        let folder = sources.environment.working_directory.join(path.parent().unwrap_or(path));
-        relative::resolve(&mut layer.0, &folder);
-        layers.push(layer);
+        builder = builder.add_source(from_file(toml_file::parse(path, text)?, &mut problems));
     }
-    for mut layer in
-        [from_environment(&sources.environment, &mut problems), from_flags(&sources.set, &mut problems)]
-    {
-        relative::resolve(&mut layer.0, &sources.environment.working_directory);
-        layers.push(layer);
-    }
-
-    let builder =
-        layers.into_iter().fold(config::Config::builder(), |builder, layer| builder.add_source(layer));
+    builder = builder.add_source(from_environment(environment, &mut problems));
+    builder = builder.add_source(from_flags(set, &mut problems));
     let values = match builder.build().map(|merged| merged.cache.kind) {
         Ok(ValueKind::Table(values)) => values,
         Ok(_) => Map::new(),
@@ -157,7 +145,9 @@ pub(super) fn merge(sources: &Sources) -> Result<Merged, ConfigError> {
         let reason = "must be given, because neither $XDG_STATE_HOME nor $HOME is an absolute path";
         problems.push(problem("store.url", None, reason));
     }
-    Ok(Merged { values, problems, file: file.map(|(path, _)| path), personal })
+    let file = file.map(|(path, _)| path);
+    let report = Report { environment: environment.clone(), file, problems, ..Report::default() };
+    Ok(Merged { values, report, personal })
 }
 
 fn has_store_url(values: &Map<String, Value>) -> bool {
@@ -260,44 +250,19 @@ fn from_flags(flags: &[String], problems: &mut Vec<Problem>) -> Layer {
 /// means, so that an all-digit key isn't taken for a number.
 fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str, text: &str, origin: String) {
     let parts: Vec<&str> = key.split('.').collect();
-    let sections: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
     let value = match parts[..] {
-        ["sink"] => match toml_file::parse_value(text, &origin) {
-            Ok(list) => list,
-            Err(reason) => {
-                let reason = format!("must be a list in TOML, such as [{{type=\"stdout\"}}]: {reason}");
-                problems.push(problem(key, Some(origin), reason));
-                return;
-            }
-        },
+        ["sink"] => toml_file::parse_value(text, &origin)
+            .map_err(|reason| format!("must be a list in TOML, such as [{{type=\"stdout\"}}]: {reason}")),
         ["sink", ..] => {
-            let reason = "sinks can't be set key by key; set the whole list, or write [[sink]] in the file";
-            problems.push(problem(key, Some(origin), reason));
-            return;
+            Err("sinks can't be set key by key; set the whole list, or write [[sink]] in the file".to_owned())
         }
-        [section] if sections.contains(&section) => {
-            problems.push(problem(
-                key,
-                Some(origin),
-                format!("is a section; set one of its keys, {section}.…"),
-            ));
-            return;
-        }
-        ["shutdown_grace"] => given(&origin, text),
-        [section, name] if sections.contains(&section) && is_plain(name) => given(&origin, text),
-        [section, ..] => {
-            let known: Vec<&str> = sections.into_iter().chain(["shutdown_grace", "sink"]).collect();
-            let reason = match known.contains(&section) {
-                true => "there is no such key; it is written section.key".to_owned(),
-                false => no_such_key("the top level", section, &known),
-            };
-            let subject = if known.contains(&section) { key } else { section };
-            problems.push(problem(subject, Some(origin), reason));
-            return;
-        }
-        [] => return,
+        [_] | [_, _] if parts.iter().all(|part| is_plain(part)) => Ok(given(&origin, text)),
+        _ => Err("there is no such key; it is written section.key".to_owned()),
     };
-    layer.insert(key.to_owned(), value);
+    match value {
+        Ok(value) => drop(layer.insert(key.to_owned(), value)),
+        Err(reason) => problems.push(problem(key, Some(origin), reason)),
+    }
 }
 
 /// Whether `config` takes the name for a name, not for an expression like `a[0]`.

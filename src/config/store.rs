@@ -10,23 +10,22 @@ use std::time::Duration;
 
 use reqwest::Url;
 use secrecy::SecretString;
-use serde::Deserialize;
 use thiserror::Error;
 
-use super::check::YEAR;
-use super::section::{Section, quoted, redacted};
-use super::wire::{Flag, Span, Text};
+use super::read::{SECOND, YEAR, text_of};
+use super::section::{Section, quoted, redacted, section};
 use crate::store::postgres::trusts_anybody;
 
 /// The longest path of a database in bytes: 512 (MAX_PATHNAME of SQLite) less what SQLite keeps for a suffix.
 const LONGEST_PATH: usize = 504;
 
-/// `[store]`
-#[derive(Debug, Clone)]
-pub struct Store {
-    pub url: StoreUrl,
-    /// How long outcomes are kept after every sink has them.
-    pub retention: Duration,
+section! {
+    /// `[store]`
+    pub struct Store {
+        pub url: StoreUrl = store_url("sqlite:/var/lib/pinwatch/pinwatch.db"),
+        /// How long outcomes are kept after every sink has them.
+        pub retention: Duration = duration("7d", SECOND..=10 * YEAR),
+    }
 }
 
 /// Which store.
@@ -48,53 +47,26 @@ impl fmt::Display for StoreUrl {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Wire {
-    url: Text,
-    allow_insecure_tls: Flag,
-    retention: Span,
-}
-
-impl Default for Wire {
-    fn default() -> Self {
-        Self {
-            url: "sqlite:/var/lib/pinwatch/pinwatch.db".into(),
-            allow_insecure_tls: Flag(false),
-            retention: Span(Duration::from_secs(7 * 24 * 60 * 60)),
+impl Section<'_> {
+    /// The URL, and the key `allow_insecure_tls` that says which ones are taken.
+    fn store_url(&mut self, key: &'static str, default: &str) -> Option<StoreUrl> {
+        self.resolve(key, "sqlite:");
+        let text = self.read(key, default, |written| {
+            let text = text_of(written)?;
+            let url = StoreUrl::parse(text, true).map_err(|error| error.to_string())?;
+            let shown = if let StoreUrl::Postgres { shown, .. } = &url { shown } else { text };
+            Ok((text.to_owned(), quoted(shown)))
+        });
+        let allow_insecure_tls = self.flag("allow_insecure_tls", false)?;
+        let text = text?;
+        let url = StoreUrl::parse(&text, allow_insecure_tls);
+        // What is not shown may be a password.
+        if let Ok(StoreUrl::Postgres { shown, .. }) = &url
+            && *shown != text
+        {
+            self.warn_if_exposed(key);
         }
-    }
-}
-
-/// Reads and checks the section; `None` if it is of no use, which is reported then.
-pub(super) fn check(mut section: Section) -> Option<Store> {
-    let wire: Wire = section.read();
-    let url = check_url(&mut section, &wire.url.0, wire.allow_insecure_tls.0);
-    section.show("allow_insecure_tls", wire.allow_insecure_tls.0.to_string());
-    let retention = section.duration("retention", wire.retention, Duration::from_secs(1)..=10 * YEAR);
-    Some(Store { url: url?, retention })
-}
-
-fn check_url(section: &mut Section, text: &str, allow_insecure_tls: bool) -> Option<StoreUrl> {
-    match StoreUrl::parse(text, allow_insecure_tls) {
-        Ok(url) => {
-            let shown = match &url {
-                StoreUrl::Sqlite(_) => quoted(text),
-                StoreUrl::Postgres { shown, .. } => {
-                    // What is not shown may be a password.
-                    if shown != text {
-                        section.warn_if_exposed("url");
-                    }
-                    quoted(shown)
-                }
-            };
-            section.show("url", shown);
-            Some(url)
-        }
-        Err(InvalidStoreUrl(what)) => {
-            section.refuse("url", what);
-            None
-        }
+        url.map_or_else(|error| self.refuse(key, error.to_string()), Some)
     }
 }
 

@@ -23,7 +23,7 @@ pub const SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 pub fn webhook(url: &str) -> Webhook {
     Webhook {
         url: url.parse().unwrap(),
-        secrets: vec![SECRET.into()],
+        secrets: vec![SECRET.into()].into(),
         timeout: AMPLE,
         concurrency: 8,
         max_age: Duration::from_secs(24 * 3600),

@@ -250,7 +250,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::config::WebhookFormat;
+    use crate::config::{SigningSecrets, WebhookFormat};
 
     /// Long enough that nothing healthy runs into it, on the slowest machine.
     const AMPLE: Duration = Duration::from_secs(60);
@@ -258,7 +258,7 @@ mod tests {
     fn webhook(url: &str, timeout: Duration) -> Webhook {
         Webhook {
             url: url.parse().unwrap(),
-            secrets: Vec::new(),
+            secrets: SigningSecrets::default(),
             timeout,
             concurrency: 1,
             max_age: AMPLE,
