@@ -78,7 +78,7 @@ fn a_pin_is_final_from_the_age_that_settles_names_and_not_before() {
 
 #[test]
 fn half_of_the_deliveries_end_within_the_median_and_the_tail_is_long() {
-    let settings = LifeSettings { call_share: 0.0, resend_share: 0.0, ..LifeSettings::default() };
+    let settings = LifeSettings { call_share: 0.0, ..LifeSettings::default() };
     let mut times: Vec<_> = lives(&settings)
         .filter(|life| told(life, LONGEST)[0].status == Known::Sms(SmsStatus::Delivered))
         .filter_map(|life| life.courses[0].and_then(|course| Some(course.settles? - course.begins)))
@@ -153,7 +153,7 @@ fn final_status_is_a_boolean_mostly_a_string_sometimes_and_absent_only_from_call
 #[test]
 fn settings_without_sense_make_long_lives_and_no_panics() {
     for (median, sigma) in [(Duration::MAX, f64::NAN), (Duration::ZERO, f64::INFINITY), (LONGEST, -1e300)] {
-        let settings = LifeSettings { median, sigma, text_share: f64::NAN, ..LifeSettings::default() };
+        let settings = LifeSettings { median, sigma, call_share: f64::NAN, ..LifeSettings::default() };
         assert!(lives(&settings).all(|life| life.at(Duration::MAX).count() >= 1));
     }
 }

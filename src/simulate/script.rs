@@ -1,4 +1,4 @@
-//! Scripted PINs: PIN IDs that say themselves what their life shall be, for tests and for trying things out.
+//! Scripted PINs: PIN IDs that name the life they have, for tests and for trying things out.
 //!
 //! `sim-WHAT-anything` has the life, or always gets the answer, that WHAT names; every other PIN ID has an
 //! ordinary life. Pure, and knows nothing of HTTP beyond the names of faults.
