@@ -20,7 +20,6 @@
 //! and the key files, nothing else. Must not know: the process (its environment is an argument), or what the settings are
 //! used for.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,12 +53,11 @@ pub(crate) use read::YEAR;
 pub use schedule::{Completion, Schedule};
 pub use sink::{From, Fsync, Sink, SinkKind, is_rotated_name, is_standard_stream};
 pub use sources::{Environment, SYSTEM_FILE, Sources};
-pub use store::{InvalidStoreUrl, Store, StoreUrl};
+pub use store::{Store, StoreUrl};
 pub use webhook::{SigningSecrets, Webhook, WebhookFormat};
 
 use read::HOUR;
 use section::{Report, Section, section};
-use sources::Merged;
 
 section! {
     /// The whole configuration, checked.
@@ -100,15 +98,6 @@ pub struct Setting {
     pub origin: String,
 }
 
-/// A line for each key: `schedule.max_interval = "10m"  # default`.
-impl fmt::Display for Explained {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.settings
-            .iter()
-            .try_for_each(|Setting { key, value, origin }| writeln!(f, "{key} = {value}  # {origin}"))
-    }
-}
-
 impl Config {
     /// Reads and checks everything.
     ///
@@ -123,7 +112,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn explain(sources: &Sources) -> Result<Explained, ConfigError> {
-        let Merged { values, mut report, .. } = sources::merge(sources)?;
+        let (values, mut report) = sources::merge(sources)?;
         let config = Section::read_table("", Some(values.into()), &mut report, Config::read);
         let Report { mut problems, settings, warnings, file, .. } = report;
         match config {
@@ -145,7 +134,7 @@ impl Config {
 /// # Errors
 /// A file given by `--config` can't be read, a file isn't TOML, or `intake.socket` itself is wrong.
 pub fn client_socket(sources: &Sources) -> Result<PathBuf, ConfigError> {
-    let Merged { mut values, mut report, personal } = match sources::merge(sources) {
+    let (mut values, mut report) = match sources::merge(sources) {
         // The system's file is often closed to those who may use the socket. It is there, so the daemon is the
         // system's.
         Err(ConfigError::Unreadable { source, .. })
@@ -166,7 +155,7 @@ pub fn client_socket(sources: &Sources) -> Result<PathBuf, ConfigError> {
     let is_default = report.settings.iter().any(|setting| setting.origin.starts_with("default"));
     match socket {
         Some(own) if report.problems.is_empty() => {
-            let is_elsewhere = personal && is_default && !own.exists() && system.exists();
+            let is_elsewhere = report.is_personal && is_default && !own.exists() && system.exists();
             Ok(if is_elsewhere { system.to_owned() } else { own })
         }
         _ => Err(ConfigError::Invalid(report.problems)),

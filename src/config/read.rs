@@ -5,7 +5,7 @@
 //! repeats the value. Must not know: which keys there are.
 
 use std::net::IpAddr;
-use std::ops::{Bound, RangeBounds, RangeInclusive};
+use std::ops::{RangeBounds, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -76,8 +76,14 @@ impl Section<'_> {
         })
     }
 
-    /// A number.
-    pub fn number(&mut self, key: &'static str, default: f64, allowed: impl RangeBounds<f64>) -> Option<f64> {
+    /// A number; `range` says in words which ones are allowed.
+    pub fn number(
+        &mut self,
+        key: &'static str,
+        default: f64,
+        allowed: impl RangeBounds<f64>,
+        range: &str,
+    ) -> Option<f64> {
         self.read(key, default, |written| {
             let number = match written {
                 ValueKind::I64(number) => Some(*number as f64),
@@ -85,15 +91,8 @@ impl Section<'_> {
                 ValueKind::String(text) => without_separators(text).parse().ok(),
                 _ => None,
             };
-            let number = number.filter(|number| allowed.contains(number)).ok_or_else(|| {
-                let ends = [(allowed.start_bound(), "from"), (allowed.end_bound(), "to")];
-                let ends = ends.map(|(end, word)| match end {
-                    Bound::Included(end) => format!(" {word} {end}"),
-                    Bound::Excluded(end) => format!(" {word} less than {end}"),
-                    Bound::Unbounded => String::new(),
-                });
-                format!("must be a number{}", ends.concat())
-            })?;
+            let number = number.filter(|number| allowed.contains(number));
+            let number = number.ok_or_else(|| format!("must be a number {range}"))?;
             Ok((number, format!("{number:?}")))
         })
     }
@@ -171,7 +170,7 @@ impl Section<'_> {
         Some(url)
     }
 
-    /// The secret that stands in `key`, or in the file that `file_key` names. It is listed as `key`.
+    /// The secret that stands in `key`, or in the file that `file_key` names.
     pub fn secret(
         &mut self,
         key: &'static str,
@@ -179,23 +178,21 @@ impl Section<'_> {
         check: impl FnOnce(&str) -> Result<(), &'static str>,
     ) -> Option<SecretString> {
         self.hide(key);
-        self.resolve(file_key, "");
-        let mut file = None;
-        let from = if self.is_given(file_key) { file_key } else { key };
-        let secret = self.read_as(from, key, "", |written| {
-            let text = text_of(written)?;
-            let (secret, shown) = if from == key {
-                (SecretString::from(text), "set".to_owned())
-            } else {
-                let path = file.insert(absolute_path(text)?);
-                let secret = secret::read(path).map_err(|error| format!("can't use this file: {error}"))?;
-                (secret, format!("set (from {file_key} {text})"))
-            };
-            check(secret.expose_secret())?;
-            Ok((secret, shown))
+        if !self.is_given(file_key) {
+            return self.read(key, "", |written| {
+                let text = text_of(written)?;
+                check(text)?;
+                Ok((text.into(), "set".to_owned()))
+            });
+        }
+        let path = self.path(file_key, "")?;
+        self.warn_if_readable(file_key, &path);
+        let secret = secret::read(&path).map_err(|error| format!("can't use this file: {error}"));
+        let checked = secret.and_then(|secret| match check(secret.expose_secret()) {
+            Ok(()) => Ok(secret),
+            Err(reason) => Err(reason.to_owned()),
         });
-        file.into_iter().for_each(|file| self.warn_if_readable(file_key, &file));
-        secret
+        checked.map_or_else(|reason| self.refuse(file_key, reason), Some)
     }
 }
 

@@ -14,11 +14,11 @@ section! {
         /// The first interval; at least a millisecond.
         pub initial_interval: Duration = duration("1s", MILLISECOND..=YEAR),
         /// What each interval is multiplied by to give the next; 1 to 10.
-        pub multiplier: f64 = number(1.5, 1.0..=10.0),
+        pub multiplier: f64 = number(1.5, 1.0..=10.0, "from 1 to 10"),
         /// No interval gets longer.
         pub max_interval: Duration = duration("10m", MILLISECOND..=YEAR),
         /// How far from its interval a poll may be, as a part of it; 0 to less than 1.
-        pub randomization_factor: f64 = number(0.2, 0.0..1.0),
+        pub randomization_factor: f64 = number(0.2, 0.0..1.0, "from 0 to less than 1"),
         /// From submission until a PIN is given up; at most a year.
         pub deadline: Duration = duration("48h", MILLISECOND..=YEAR),
         /// From submission, how long 404 means "not yet".

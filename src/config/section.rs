@@ -38,11 +38,13 @@ macro_rules! section {
 pub(super) use section;
 
 /// What was found while reading, and what reading depends on.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Report {
     pub environment: Environment,
     /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
+    /// No file, and not root: the socket and the store are the user's own.
+    pub is_personal: bool,
     pub problems: Vec<Problem>,
     /// Secrets that other users can read.
     pub warnings: Vec<Problem>,
@@ -110,23 +112,12 @@ impl Section<'_> {
         default: impl Into<ValueKind>,
         parse: impl FnOnce(&ValueKind) -> Result<(T, String), String>,
     ) -> Option<T> {
-        self.read_as(key, key, default, parse)
-    }
-
-    /// As `read`, where the value is listed as `listed`.
-    pub fn read_as<T>(
-        &mut self,
-        key: &'static str,
-        listed: &str,
-        default: impl Into<ValueKind>,
-        parse: impl FnOnce(&ValueKind) -> Result<(T, String), String>,
-    ) -> Option<T> {
         let written = self.is_given(key).then(|| self.values[key].kind.clone());
         let is_given = written.is_some();
         match parse(&written.unwrap_or_else(|| default.into())) {
             Ok((value, shown)) => {
                 let origin = self.origin(key).unwrap_or_else(|| "default".to_owned());
-                self.list(listed, shown, origin);
+                self.list(key, shown, origin);
                 Some(value)
             }
             Err(reason) if is_given => self.refuse(key, reason),

@@ -49,6 +49,16 @@ pub enum SinkKind {
     Webhook(Webhook),
 }
 
+impl SinkKind {
+    /// The file that it writes, and no other sink may.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File { path, .. } => Some(path),
+            Self::Stdout | Self::Webhook(_) => None,
+        }
+    }
+}
+
 /// When the file sink makes its lines durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fsync {
@@ -159,12 +169,7 @@ fn file(section: &mut Section) -> Option<SinkKind> {
 
 /// Gives each file sink the files of other sinks that are named as if its own file had been rotated.
 fn know_each_other(sinks: &mut [Sink]) {
-    let paths: Vec<PathBuf> = sinks
-        .iter()
-        .filter_map(
-            |sink| if let SinkKind::File { path, .. } = &sink.kind { Some(path.clone()) } else { None },
-        )
-        .collect();
+    let paths: Vec<PathBuf> = sinks.iter().filter_map(|sink| Some(sink.kind.file()?.to_owned())).collect();
     for sink in sinks {
         let SinkKind::File { path, others, .. } = &mut sink.kind else { continue };
         let name = path.file_name().unwrap_or_default();
@@ -181,15 +186,12 @@ fn refuse_twins(section: &mut Section, sink: &Sink, others: &[Sink]) -> Option<(
             format!("must be given and differ: another sink is called {:?} already", sink.name),
         );
     }
-    let SinkKind::File { path, .. } = &sink.kind else { return Some(()) };
-    let is_same =
-        |other: &&Sink| matches!(&other.kind, SinkKind::File { path: theirs, .. } if theirs == path);
-    match others.iter().find(is_same) {
-        Some(other) => {
-            section.refuse("path", format!("must differ: the sink {:?} writes this file already", other.name))
-        }
-        None => Some(()),
+    let writes_it = |other: &&Sink| sink.kind.file().is_some() && other.kind.file() == sink.kind.file();
+    if let Some(other) = others.iter().find(writes_it) {
+        return section
+            .refuse("path", format!("must differ: the sink {:?} writes this file already", other.name));
     }
+    Some(())
 }
 
 #[cfg(test)]

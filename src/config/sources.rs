@@ -1,17 +1,15 @@
 //! Where a configuration comes from: file, environment, `--set`, and what stands in where none says anything.
 //!
-//! The layers are put together by the `config` crate, later ones over earlier ones; what is ours is that every
-//! value keeps its exact origin (file and line, variable, flag). Promises: reads one file and nothing else of
-//! this machine; a caller who gives the environment gets no other. Must not know: what any value means, except
-//! that `sink` is a list.
+//! The `config` crate puts the layers over each other; what is ours is that every value keeps its exact origin (file and
+//! line, variable, flag). Promises: reads one file and nothing else of this machine; a caller who gives the environment gets
+//! no other. Must not know: what any value means, except that `sink` is a list.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use config::{Map, Source, Value, ValueKind};
+use config::{Map, Value, ValueKind};
 
 use super::error::{ConfigError, Problem};
 use super::section::{Report, origin_of};
@@ -28,7 +26,8 @@ const PREFIX: &str = "PINWATCH__";
 /// No configuration is larger; a device or a database named by mistake isn't read into memory.
 const LARGEST_FILE: u64 = 1024 * 1024;
 
-/// Everything that a configuration is made of.
+/// Everything that a configuration is made of. It has no `Debug`, because it may hold secrets: PINWATCH__API__KEY,
+/// `--set api.key=…`.
 #[derive(Clone, Default)]
 pub struct Sources {
     /// `--config`; it must exist.
@@ -38,7 +37,7 @@ pub struct Sources {
     pub set: Vec<String>,
 }
 
-/// What of the process the configuration depends on; tests give their own.
+/// What of the process the configuration depends on; tests give their own. No `Debug`: variables may hold secrets.
 #[derive(Clone)]
 pub struct Environment {
     pub variables: BTreeMap<String, OsString>,
@@ -83,95 +82,46 @@ impl Environment {
     }
 }
 
-// Both may hold secrets: PINWATCH__API__KEY, --set api.key=…
-impl fmt::Debug for Environment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Environment")
-            .field("variables", &self.variables.keys())
-            .field("uid", &self.uid)
-            .field("system_file", &self.system_file)
-            .field("working_directory", &self.working_directory)
-            .finish()
-    }
-}
-
-impl fmt::Debug for Sources {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sources")
-            .field("file", &self.file)
-            .field("environment", &self.environment)
-            .field("set", &self.set.len())
-            .finish()
-    }
-}
-
-/// The layers, put together.
-pub(super) struct Merged {
-    pub values: Map<String, Value>,
-    /// The problems of what couldn't even be put in its place.
-    pub report: Report,
-    /// No file, and not root: the socket and the store are the user's own.
-    pub personal: bool,
-}
-
-/// Reads all sources and puts them over each other.
+/// Reads all sources, and puts them over each other.
 ///
-/// Fails if the file can't be read or isn't TOML; everything else is a problem to be reported together with
-/// those of the sections.
-pub(super) fn merge(sources: &Sources) -> Result<Merged, ConfigError> {
+/// Fails if the file can't be read or isn't TOML; everything else is a problem in the report, together with those that the
+/// sections find.
+pub(super) fn merge(sources: &Sources) -> Result<(Map<String, Value>, Report), ConfigError> {
     let Sources { environment, set, .. } = sources;
     let file = find_file(sources)?;
-    let personal = file.is_none() && environment.uid != 0;
+    let is_personal = file.is_none() && environment.uid != 0;
     let mut problems = Vec::new();
-    let mut builder = config::Config::builder();
-    if personal {
-        builder = builder.add_source(personal_defaults(environment));
-    }
-    if let Some((path, text)) = &file {
-        builder = builder.add_source(from_file(toml_file::parse(path, text)?, &mut problems));
-    }
-    builder = builder.add_source(from_environment(environment, &mut problems));
-    builder = builder.add_source(from_flags(set, &mut problems));
-    let values = match builder.build().map(|merged| merged.cache.kind) {
-        Ok(ValueKind::Table(values)) => values,
-        Ok(_) => Map::new(),
-        Err(error) => {
-            problems.push(problem("configuration", None, error.to_string()));
-            Map::new()
-        }
+    let mut given = from_environment(environment, &mut problems);
+    given.extend(from_flags(set, &mut problems));
+    let below = match &file {
+        Some((path, text)) => plain(toml_file::parse(path, text)?, &mut problems),
+        None if is_personal => personal_defaults(environment, &given, &mut problems),
+        None => Map::new(),
     };
-    if personal && !has_store_url(&values) {
-        // The default of root would be no help to this user.
-        let reason = "must be given, because neither $XDG_STATE_HOME nor $HOME is an absolute path";
-        problems.push(problem("store.url", None, reason));
-    }
+    let values = layered(below, given).unwrap_or_else(|error| {
+        problems.push(problem("configuration", None, error.to_string()));
+        Map::new()
+    });
     let file = file.map(|(path, _)| path);
-    let report = Report { environment: environment.clone(), file, problems, ..Report::default() };
-    Ok(Merged { values, report, personal })
+    let report =
+        Report { environment: environment.clone(), file, is_personal, problems, ..Report::default() };
+    Ok((values, report))
 }
 
-fn has_store_url(values: &Map<String, Value>) -> bool {
-    matches!(values.get("store").map(|store| &store.kind), Some(ValueKind::Table(store)) if store.contains_key("url"))
-}
-
-/// One source, read already: keys with dots in them, or tables.
-#[derive(Clone)]
-struct Layer(Map<String, Value>);
-
-impl Source for Layer {
-    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
-        Box::new(self.clone())
+fn layered(
+    below: Map<String, Value>,
+    above: Map<String, Value>,
+) -> Result<Map<String, Value>, config::ConfigError> {
+    let mut builder = config::Config::builder();
+    for (key, value) in below {
+        builder = builder.set_default(key, value)?;
     }
-
-    fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
-        Ok(self.0.clone())
+    for (key, value) in above {
+        builder = builder.set_override(key, value)?;
     }
-}
-
-// The values may be secrets.
-impl fmt::Debug for Layer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Layer").field(&self.0.keys()).finish()
+    match builder.build()?.cache.kind {
+        ValueKind::Table(values) => Ok(values),
+        _ => Ok(Map::new()),
     }
 }
 
@@ -195,30 +145,40 @@ fn read_text(path: &Path) -> io::Result<String> {
 }
 
 /// What a user who isn't root and has no file gets instead of `/run` and `/var/lib`.
-fn personal_defaults(environment: &Environment) -> Layer {
+fn personal_defaults(
+    environment: &Environment,
+    given: &Map<String, Value>,
+    problems: &mut Vec<Problem>,
+) -> Map<String, Value> {
     let runtime = environment.path("XDG_RUNTIME_DIR");
     let (state, home) = (environment.path("XDG_STATE_HOME"), environment.path("HOME"));
     let (socket, origin) = intake::user_socket(runtime.as_deref(), environment.uid);
-    let mut layer = Map::from([("intake.socket".to_owned(), given(origin, socket.to_string_lossy()))]);
-    if let Some((url, origin)) = store::user_store(state.as_deref(), home.as_deref()) {
-        layer.insert("store.url".to_owned(), given(origin, url));
+    let mut layer = Map::from([("intake.socket".to_owned(), text(origin, socket.to_string_lossy()))]);
+    match store::user_store(state.as_deref(), home.as_deref()) {
+        Some((url, origin)) => drop(layer.insert("store.url".to_owned(), text(origin, url))),
+        // The default of root would be no help to this user.
+        None if !given.contains_key("store.url") => {
+            let reason = "must be given, because neither $XDG_STATE_HOME nor $HOME is an absolute path";
+            problems.push(problem("store.url", None, reason));
+        }
+        None => {}
     }
-    Layer(layer)
+    layer
 }
 
-/// The file's tables. `config` would take a quoted `"a.b"` or `"a[9]"` at the top level for an expression.
-fn from_file(mut tables: Map<String, Value>, problems: &mut Vec<Problem>) -> Layer {
+/// Refuses a quoted `"a.b"` or `"a[9]"` at the top level, which `config` would take for an expression.
+fn plain(mut tables: Map<String, Value>, problems: &mut Vec<Problem>) -> Map<String, Value> {
     tables.retain(|key, value| {
         if !is_plain(key) {
             problems.push(problem(key, origin_of(value), "there is no such key"));
         }
         is_plain(key)
     });
-    Layer(tables)
+    tables
 }
 
 /// `PINWATCH__SECTION__KEY`; variables with any other beginning are not ours.
-fn from_environment(environment: &Environment, problems: &mut Vec<Problem>) -> Layer {
+fn from_environment(environment: &Environment, problems: &mut Vec<Problem>) -> Map<String, Value> {
     let mut layer = Map::new();
     for (name, value) in &environment.variables {
         let Some(key) = name.strip_prefix(PREFIX) else { continue };
@@ -230,11 +190,11 @@ fn from_environment(environment: &Environment, problems: &mut Vec<Problem>) -> L
         };
         place(&mut layer, problems, &key, text, origin);
     }
-    Layer(layer)
+    layer
 }
 
 /// `--set section.key=value`; of two for one key the later one counts.
-fn from_flags(flags: &[String], problems: &mut Vec<Problem>) -> Layer {
+fn from_flags(flags: &[String], problems: &mut Vec<Problem>) -> Map<String, Value> {
     let mut layer = Map::new();
     for flag in flags {
         match flag.split_once('=') {
@@ -243,7 +203,7 @@ fn from_flags(flags: &[String], problems: &mut Vec<Problem>) -> Layer {
             None => problems.push(problem("--set", None, "must be written section.key=value")),
         }
     }
-    Layer(layer)
+    layer
 }
 
 /// Puts a value that came as a string where it belongs. It stays a string: the key's type decides what it
@@ -256,7 +216,7 @@ fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str,
         ["sink", ..] => {
             Err("sinks can't be set key by key; set the whole list, or write [[sink]] in the file".to_owned())
         }
-        [_] | [_, _] if parts.iter().all(|part| is_plain(part)) => Ok(given(&origin, text)),
+        [_] | [_, _] if parts.iter().all(|part| is_plain(part)) => Ok(self::text(&origin, text)),
         _ => Err("there is no such key; it is written section.key".to_owned()),
     };
     match value {
@@ -270,7 +230,7 @@ fn is_plain(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
-fn given(origin: &str, text: impl Into<String>) -> Value {
+fn text(origin: &str, text: impl Into<String>) -> Value {
     Value::new(Some(&origin.to_owned()), text.into())
 }
 
