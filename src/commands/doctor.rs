@@ -209,7 +209,7 @@ fn look_at(sink: &Sink, stats: Option<&serde_json::Value>) -> Finding {
     }
 }
 
-/// Whether the daemon's user could append to the file or make it; as far as the own rights tell where there is
+/// Whether the daemon's user could append to the file or make it; judged by the own rights where there is
 /// no such user, or where somebody else than root asks.
 fn writable(path: &Path) -> Result<(), String> {
     let daemon = daemon_user();
@@ -244,7 +244,7 @@ fn writable(path: &Path) -> Result<(), String> {
     Err(format!("can't write {}: chown pinwatch:pinwatch {}", path.display(), place.display()))
 }
 
-/// The user and the group that the daemon runs as, as far as root can tell.
+/// The user and the group that the daemon runs as, where root asks.
 pub fn daemon_user() -> Option<(u32, u32)> {
     user("pinwatch").filter(|_| geteuid().is_root())
 }

@@ -1,6 +1,6 @@
 //! A rate limit on the log: each place in the code logs only so many messages in a time.
 //!
-//! Promises that the first messages of a place are logged, that the log says when others are left out, and how many were.
+//! Promises that the first messages of a place are logged, that the log reports when others are left out, and how many.
 //! Debug messages are not limited: whoever asks for them wants them all. It is here because the unit has to switch
 //! journald's own limit off (LogRateLimitIntervalSec=0), which would drop outcomes on standard output too.
 

@@ -1,6 +1,6 @@
 //! What is wrong with a configuration, in words for the one who wrote it.
 //!
-//! Promises: a problem names the key in full, says what would be right and where the value came from, and
+//! Promises: a problem names the key in full, where the value came from and what would be right, and
 //! never holds a secret. Must not know: sections, or how a message gets to the terminal.
 
 use std::fmt;

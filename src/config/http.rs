@@ -16,7 +16,7 @@ section! {
 }
 
 impl Section<'_> {
-    /// The address, and the key `allow_remote` that says which ones are taken.
+    /// The address, and the key `allow_remote`, which decides whether other machines may reach it.
     fn listen(&mut self, key: &'static str) -> Option<Option<SocketAddr>> {
         let address = self.parsed(key, "", |text| match text {
             "" => Ok(None),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::section::{Section, section};
 
-/// Where the socket is unless anything else is said.
+/// Where the socket is by default.
 pub(super) const SYSTEM_SOCKET: &str = "/run/pinwatch/pinwatch.sock";
 
 /// The longest path of a socket in bytes: `sun_path` of Linux without its final zero.

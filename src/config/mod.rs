@@ -107,6 +107,16 @@ impl Config {
         Self::explain(sources).map(|explained| explained.config)
     }
 
+    /// The configuration that these `--set` alone make, for tests: they name the keys that they need, and no others.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn of_sets(sets: &[&str]) -> Result<Self, ConfigError> {
+        let environment = Environment { system_file: PathBuf::new(), ..Environment::default() };
+        let set = sets.iter().map(|set| (*set).to_owned()).collect();
+        Self::load(&Sources { file: None, environment, set })
+    }
+
     /// As [`Config::load`], with each value's origin.
     ///
     /// # Errors
@@ -125,7 +135,7 @@ impl Config {
     }
 }
 
-/// Where the clients find the daemon: what `intake.socket` says in the same sources, whatever else is wrong
+/// Where the clients find the daemon: `intake.socket` of the same sources, whatever else is wrong
 /// with them. `--socket` stands above this, and is the caller's.
 ///
 /// A user without any configuration gets the own daemon's socket if there is one, else the system's if there
@@ -155,8 +165,8 @@ pub fn client_socket(sources: &Sources) -> Result<PathBuf, ConfigError> {
     let is_default = report.settings.iter().any(|setting| setting.origin.starts_with("default"));
     match socket {
         Some(own) if report.problems.is_empty() => {
-            let is_elsewhere = report.is_personal && is_default && !own.exists() && system.exists();
-            Ok(if is_elsewhere { system.to_owned() } else { own })
+            let use_system = report.is_personal && is_default && !own.exists() && system.exists();
+            Ok(if use_system { system.to_owned() } else { own })
         }
         _ => Err(ConfigError::Invalid(report.problems)),
     }

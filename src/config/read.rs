@@ -1,8 +1,8 @@
 //! The readers that several sections share: durations, numbers, words, paths, URLs, secrets.
 //!
 //! Each takes the TOML type of its kind, and the same as a string, because the environment and `--set` have only strings;
-//! nothing else is converted, so `1.5` is no count and `true` no number. A refusal says what would be right and never
-//! repeats the value. Must not know: which keys there are.
+//! nothing else is converted, so `1.5` is no count and `true` no number. A refusal names what would be right and
+//! never the value. Must not know: which keys there are.
 
 use std::net::IpAddr;
 use std::ops::{RangeBounds, RangeInclusive};
@@ -76,7 +76,7 @@ impl Section<'_> {
         })
     }
 
-    /// A number; `range` says in words which ones are allowed.
+    /// A number; `range` is in words what `allowed` is.
     pub fn number(
         &mut self,
         key: &'static str,

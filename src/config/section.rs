@@ -1,6 +1,6 @@
 //! One table of the configuration on its way from what was written to what the program uses.
 //!
-//! [`section!`] declares a table: each key is a field, and says how it is read. A reader (`read.rs`, or the file of the
+//! [`section!`] declares a table: each key is a field with its reader. A reader (`read.rs`, or the file of the
 //! section) reports every refused value with its key and origin, lists every value in effect for `check-config`, and shows
 //! a secret in neither. Keys that no reader asked for are refused at the end. Must not know: which sections there are, or
 //! how the sources were put together.
@@ -164,7 +164,7 @@ impl Section<'_> {
         }
     }
 
-    /// Reports the key's value, or with "" the whole table, as wrong; `reason` says what would be right.
+    /// Reports the key's value, or with "" the whole table, as wrong; `reason` is what would be right.
     pub fn refuse<T>(&mut self, key: &str, reason: impl Into<String>) -> Option<T> {
         let written = self.values.get(key).filter(|_| !self.secrets.contains(&key));
         let problem = Problem {

@@ -1,4 +1,4 @@
-//! Where a configuration comes from: file, environment, `--set`, and what stands in where none says anything.
+//! Where a configuration comes from: file, environment, `--set`, and the defaults of a user who is not root.
 //!
 //! The `config` crate puts the layers over each other; what is ours is that every value keeps its exact origin (file and
 //! line, variable, flag). Promises: reads one file and nothing else of this machine; a caller who gives the environment gets
@@ -75,7 +75,7 @@ impl Environment {
         }
     }
 
-    /// An absolute path; XDG's specification says that a relative one is to be ignored. So is one that isn't
+    /// An absolute path; XDG's specification has relative ones ignored. So is one that isn't
     /// UTF-8: it could not be shown, nor written into a configuration.
     pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
         self.variables.get(name)?.to_str().map(PathBuf::from).filter(|path| path.is_absolute())
@@ -209,6 +209,8 @@ fn from_flags(flags: &[String], problems: &mut Vec<Problem>) -> Map<String, Valu
 /// Puts a value that came as a string where it belongs. It stays a string: the key's type decides what it
 /// means, so that an all-digit key isn't taken for a number.
 fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str, text: &str, origin: String) {
+    let known = super::known_keys();
+    let is_section = |name: &str| known.iter().any(|key| key.starts_with(&format!("{name}.")));
     let parts: Vec<&str> = key.split('.').collect();
     let value = match parts[..] {
         ["sink"] => toml_file::parse_value(text, &origin)
@@ -216,7 +218,12 @@ fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str,
         ["sink", ..] => {
             Err("sinks can't be set key by key; set the whole list, or write [[sink]] in the file".to_owned())
         }
-        [_] | [_, _] if parts.iter().all(|part| is_plain(part)) => Ok(self::text(&origin, text)),
+        // Beside one of its keys, the merge would forget one of the two.
+        [name] if is_section(name) => Err(format!("is a section; set one of its keys, {name}.…")),
+        [name] if is_plain(name) => Ok(self::text(&origin, text)),
+        [section, name] if is_plain(section) && is_plain(name) && !known.iter().any(|key| key == section) => {
+            Ok(self::text(&origin, text))
+        }
         _ => Err("there is no such key; it is written section.key".to_owned()),
     };
     match value {

@@ -46,7 +46,7 @@ impl fmt::Display for StoreUrl {
 }
 
 impl Section<'_> {
-    /// The URL, and the key `allow_insecure_tls` that says which ones are taken.
+    /// The URL, and the key `allow_insecure_tls`, which decides whether an unverified server is taken.
     fn store_url(&mut self, key: &'static str, default: &str) -> Option<StoreUrl> {
         self.resolve(key, "sqlite:");
         let text = self.read(key, default, |written| {
@@ -104,7 +104,7 @@ impl StoreUrl {
 }
 
 fn postgres(text: &str) -> Result<StoreUrl, &'static str> {
-    // What the parser says is left out: it could repeat a part of the password.
+    // The parser's own message is left out: it could repeat a part of the password.
     let parsed = Url::parse(text).ok().filter(|url| text.contains("://") && url.fragment().is_none());
     if parsed.is_none() {
         return Err(

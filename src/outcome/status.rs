@@ -93,7 +93,7 @@ pub enum Status {
     Unknown(Arc<str>),
 }
 
-/// How much a delivery's status says about whether the PIN reached somebody. The order is the order of
+/// What a delivery's status means for the question whether the PIN reached somebody. The order is the order of
 /// precedence: of several deliveries the greatest decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
@@ -148,7 +148,7 @@ impl Status {
         }
     }
 
-    /// What it says about whether the PIN arrived.
+    /// What it means for the question whether the PIN arrived.
     pub fn weight(&self) -> Weight {
         match self {
             Self::Sms(sms) => sms.weight(),

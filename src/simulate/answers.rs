@@ -8,22 +8,22 @@ use axum::http::{HeaderValue, Response, StatusCode};
 use bytes::Bytes;
 use serde_json::json;
 
-use super::life::{FinalForm, Told};
+use super::life::{FinalForm, Reported};
 
-/// What the simulated API says of a status that isn't documented.
+/// The description that the simulated API gives a status that isn't documented.
 const UNDOCUMENTED_DESCRIPTION: &str = "Message read by the recipient";
 
 /// The array of these deliveries, as JSON.
-pub fn array(deliveries: impl Iterator<Item = Told>) -> Bytes {
+pub fn array(deliveries: impl Iterator<Item = Reported>) -> Bytes {
     let objects: Vec<String> = deliveries.map(object).collect();
     format!("[{}]", objects.join(",")).into()
 }
 
 /// A delivery, its fields in the order of the vendor's example.
-fn object(told: Told) -> String {
-    let status = told.status.status();
-    let is_final = told.status.is_final();
-    let final_status = match told.form {
+fn object(reported: Reported) -> String {
+    let status = reported.status.status();
+    let is_final = reported.status.is_final();
+    let final_status = match reported.form {
         FinalForm::Bool => format!(r#","finalStatus":{is_final}"#),
         FinalForm::Text => format!(r#","finalStatus":"{is_final}""#),
         FinalForm::Absent => String::new(),
@@ -77,19 +77,19 @@ mod tests {
     use super::*;
     use crate::outcome::{CallStatus, SmsStatus};
 
-    fn text(told: &[Told]) -> String {
-        String::from_utf8(array(told.iter().copied()).to_vec()).unwrap()
+    fn text(reported: &[Reported]) -> String {
+        String::from_utf8(array(reported.iter().copied()).to_vec()).unwrap()
     }
 
-    fn told(status: Known, form: FinalForm) -> Told {
-        Told { status, form }
+    fn reported(status: Known, form: FinalForm) -> Reported {
+        Reported { status, form }
     }
 
     #[test]
     fn arrays_of_no_one_and_several_deliveries_are_those_of_the_reference() {
-        let delivered = told(Known::Sms(SmsStatus::Delivered), FinalForm::Bool);
-        let waiting = told(Known::Sms(SmsStatus::WaitingDelivery), FinalForm::Text);
-        let call = told(Known::Call(CallStatus::Undefined), FinalForm::Absent);
+        let delivered = reported(Known::Sms(SmsStatus::Delivered), FinalForm::Bool);
+        let waiting = reported(Known::Sms(SmsStatus::WaitingDelivery), FinalForm::Text);
+        let call = reported(Known::Call(CallStatus::Undefined), FinalForm::Absent);
         let one =
             r#"{"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true}"#;
         let two = r#"{"status":"MESSAGE_WAITING_DELIVERY","description":"Message sent, waiting for delivery","finalStatus":"false"}"#;

@@ -107,7 +107,7 @@ pub enum FinalForm {
 
 /// One delivery, as the API reports it at some age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Told {
+pub struct Reported {
     pub status: Known,
     pub form: FinalForm,
 }
@@ -170,10 +170,10 @@ impl Life {
     }
 
     /// The deliveries that the API reports at this age, in the order in which they were sent.
-    pub fn at(&self, age: Duration) -> impl Iterator<Item = Told> {
+    pub fn at(&self, age: Duration) -> impl Iterator<Item = Reported> {
         self.courses.iter().flatten().filter(move |course| course.begins <= age).map(move |course| {
             let settled = course.settles.is_some_and(|settles| settles <= age);
-            Told { status: if settled { course.end } else { course.open }, form: course.form }
+            Reported { status: if settled { course.end } else { course.open }, form: course.form }
         })
     }
 

@@ -37,7 +37,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use args::SimulateArgs;
 pub use counts::Counts;
 pub use faults::{Fault, FaultRate, Faults, HUGE, InvalidFault};
-pub use life::{FinalForm, Known, LONGEST, Life, LifeSettings, MAX_DELIVERIES, Told, UNDOCUMENTED};
+pub use life::{FinalForm, Known, LONGEST, Life, LifeSettings, MAX_DELIVERIES, Reported, UNDOCUMENTED};
 pub use server::{Settings, Simulator, StartError};
 
 /// Why `pinwatch simulate` ended badly.

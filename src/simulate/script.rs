@@ -82,7 +82,7 @@ mod tests {
 
     fn first(pin: &str, age: Duration) -> Option<Known> {
         match Script::of(pin) {
-            Some(Script::Life(life)) => life.at(age).next().map(|told| told.status),
+            Some(Script::Life(life)) => life.at(age).next().map(|reported| reported.status),
             other => panic!("{pin}: {other:?}"),
         }
     }

@@ -330,7 +330,7 @@ impl Shared {
         path.strip_prefix(&*self.path.0)?.strip_suffix(&*self.path.1).filter(|pin| !pin.contains('/'))
     }
 
-    /// Counts a request against the rate limit, and says whether it is within.
+    /// Counts a request against the rate limit; whether it is within.
     fn admits(&self, now: Duration) -> bool {
         let Some(limit) = self.settings.rate_limit else { return true };
         let second = now.as_secs();
