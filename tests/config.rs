@@ -1,11 +1,11 @@
-//! What somebody who writes a configuration gets to see: which values are in effect, and what is said when
-//! something is wrong. Through the library; the binary's own words are tested with the commands.
+//! What somebody who writes a configuration gets to see: which values are in effect, and the messages when
+//! something is wrong. Through the library; the messages of the binary are tested with the commands.
 
 use std::path::{Path, PathBuf};
 
-use pinwatch::config::{Config, ConfigError, Environment, Explained, Sources};
+use pinwatch::config::{Config, ConfigError, Environment, Explained, Setting, Sources};
 
-/// A folder with a configuration file in it, and an environment that is nobody's.
+/// A folder with a configuration file in it, and an environment of its own.
 struct Place {
     folder: tempfile::TempDir,
     sources: Sources,
@@ -61,7 +61,7 @@ impl Place {
 }
 
 #[test]
-fn a_later_source_wins_and_the_origin_is_told() {
+fn a_later_source_wins_and_the_origin_is_shown() {
     let mut place = Place::new();
     assert_eq!(place.effect("api.concurrency"), "64 (default)");
     place.file("[api]\n\nconcurrency = 1\n");
@@ -74,7 +74,7 @@ fn a_later_source_wins_and_the_origin_is_told() {
 }
 
 #[test]
-fn every_problem_is_told_at_once_with_key_value_origin_and_what_would_be_right() {
+fn every_problem_is_reported_at_once_with_key_value_origin_and_what_would_be_right() {
     let mut place = Place::new();
     place
         .file(
@@ -99,7 +99,8 @@ fn everything_in_effect_is_listed_without_secrets() {
         "shutdown_grace = \"20s\"\n[api]\nkey_file = \"{}\"\n{sinks}",
         place.path("api-key").display()
     ));
-    let listed = place.explain().to_string();
+    let line = |Setting { key, value, origin }| format!("{key} = {value}  # {origin}\n");
+    let listed: String = place.explain().settings.into_iter().map(line).collect();
     insta::assert_snapshot!(listed.replace(&format!("{}/", place.folder.path().display()), "/etc/pinwatch/"));
 }
 
@@ -145,7 +146,7 @@ fn a_secret_is_in_no_debug_output() {
     place
         .variable("PINWATCH__API__KEY", "geheim")
         .set(&format!("sink=[{{type=\"webhook\", url=\"https://h/\", secret=\"{secret}\"}}]"));
-    let shown = format!("{:?} {:?}", place.sources, place.explain());
+    let shown = format!("{:?}", place.explain());
     assert!(!shown.contains("geheim") && !shown.contains("Z2VoZWlt"), "{shown}");
 }
 
@@ -220,7 +221,7 @@ fn the_longest_time_that_is_documented_is_the_longest_that_is_taken() {
     let maxima = documented_maxima();
     assert!(maxima.len() >= 10, "{maxima:?}");
     for (key, most) in maxima {
-        let told = |value: &str| {
+        let problem = |value: &str| {
             let mut place = Place::new();
             place.set("schedule.max_interval=1year");
             match key.strip_prefix("sink.") {
@@ -231,8 +232,8 @@ fn the_longest_time_that_is_documented_is_the_longest_that_is_taken() {
             };
             Config::load(&place.sources).err().map(|error| error.to_string()).unwrap_or_default()
         };
-        assert!(!told(most).contains("at most"), "{}", told(most));
-        let longer = told(&format!("{most} 1s"));
+        assert!(!problem(most).contains("at most"), "{}", problem(most));
+        let longer = problem(&format!("{most} 1s"));
         let most = humantime::format_duration(humantime::parse_duration(most).unwrap());
         assert!(longer.contains(&format!("at most {most}")), "{key}: {longer}");
     }
@@ -366,7 +367,7 @@ fn strings_of_environment_and_flags_become_what_the_key_is() {
 }
 
 #[test]
-fn what_a_flag_or_a_variable_can_not_set_is_told() {
+fn what_a_flag_or_a_variable_cannot_set_is_reported() {
     let table = [
         (
             "sink.0.url=x",
@@ -374,6 +375,7 @@ fn what_a_flag_or_a_variable_can_not_set_is_told() {
         ),
         ("sink=stdout", "sink (--set): must be a list in TOML, such as [{type=\"stdout\"}]: "),
         ("api=1", "api (--set): is a section; set one of its keys, api.…"),
+        ("shutdown_grace.x=1", "shutdown_grace.x (--set): there is no such key; it is written section.key"),
         ("rate=1", "rate (--set): the top level has no such key; "),
         ("apy.rate=1", "apy (--set): the top level has no such key; did you mean api?"),
         ("api.rate.x=1", "api.rate.x (--set): there is no such key; it is written section.key"),

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use pinwatch::clock::Clock;
-use pinwatch::config::{Api, Completion, Credentials};
+use pinwatch::config::{Api, Config};
 use pinwatch::pin::PinId;
 use pinwatch::poll::{Client, Connection, Meaning};
 use pinwatch::schedule::{self, Core, Schedule};
@@ -129,28 +129,12 @@ fn answer_all(mut stream: TcpStream) {
 }
 
 fn often() -> pinwatch::config::Schedule {
-    pinwatch::config::Schedule {
-        initial_interval: Duration::from_millis(1),
-        multiplier: 1.0,
-        max_interval: Duration::from_millis(1),
-        randomization_factor: 0.2,
-        deadline: Duration::from_secs(3600),
-        not_found_grace: Duration::from_secs(60),
-        deadline_grace: Duration::from_secs(60),
-        completion: Completion::All,
-    }
+    let sets = ["initial_interval=1ms", "max_interval=1ms", "multiplier=1", "deadline=1h"];
+    let sets = sets.map(|set| format!("schedule.{set}"));
+    Config::of_sets(&[&sets[0], &sets[1], &sets[2], &sets[3], "api.key=key"]).unwrap().schedule
 }
 
 fn api(base_url: &str) -> Api {
-    Api {
-        base_url: base_url.parse().unwrap(),
-        path: "/2fa/1/pin/{pinId}/status".to_owned(),
-        credentials: Credentials::App("key".to_owned().into()),
-        timeout: Duration::from_secs(10),
-        connect_timeout: Duration::from_secs(5),
-        concurrency: CONCURRENCY,
-        rate: None,
-        pool_max_age: Duration::from_secs(300),
-        ca_file: None,
-    }
+    let sets = [format!("api.base_url={base_url}"), format!("api.concurrency={CONCURRENCY}")];
+    Config::of_sets(&[&sets[0], &sets[1], "api.key=key"]).unwrap().api
 }

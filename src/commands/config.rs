@@ -29,9 +29,9 @@ pub fn explain_beside_daemon(globals: &Globals) -> Result<Explained, ConfigError
     Config::explain(&sources)
 }
 
-/// The socket that a client connects to: as told, or where the daemon's configuration puts it.
-pub fn client_socket(globals: &Globals, told: Option<&PathBuf>) -> Result<PathBuf, ConfigError> {
-    match told {
+/// The socket that a client connects to: the given one, or where the daemon's configuration puts it.
+pub fn client_socket(globals: &Globals, given: Option<&PathBuf>) -> Result<PathBuf, ConfigError> {
+    match given {
         Some(path) => Ok(path.clone()),
         None => crate::config::client_socket(&sources(globals)),
     }

@@ -21,8 +21,8 @@ use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
 use super::protocol::{Numbers, Request};
-use super::unit::Limits;
-use crate::config::{Api, Explained, SYSTEM_FILE, Setting, Sink, SinkKind, StoreUrl};
+use super::sandbox::Sandbox;
+use crate::config::{Api, Explained, SYSTEM_FILE, Setting, Sink, StoreUrl};
 use crate::pin::PinId;
 use crate::poll;
 use crate::sinks::FileSink;
@@ -72,7 +72,7 @@ pub async fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandE
     for sink in &explained.config.sinks {
         findings.push(look_at(sink, stats.as_ref()));
     }
-    findings.extend(under_systemd(&explained).await);
+    findings.extend(in_sandbox(&explained));
 
     for finding in &findings {
         if output.is_json() {
@@ -168,47 +168,48 @@ async fn daemon(socket: &Path, settings: &[Setting]) -> (Finding, Option<serde_j
 
 /// Whether a reload reads the key anew. What systemd hands over and the environment are of a start alone.
 fn reload_takes_key(settings: &[Setting]) -> bool {
-    let key = settings.iter().find(|setting| matches!(setting.key.as_str(), "api.key" | "api.password"));
-    key.is_some_and(|key| key.value.contains("_file ") || key.origin.contains(", line "))
+    settings.iter().any(|setting| match setting.key.as_str() {
+        "api.key_file" | "api.password_file" => true,
+        "api.key" | "api.password" => setting.origin.contains(", line "),
+        _ => false,
+    })
 }
 
-/// What the unit would not let the daemon write, if this is the configuration that the unit runs with.
-async fn under_systemd(explained: &Explained) -> Vec<Finding> {
+/// What the unit's sandbox keeps the daemon from writing, if this is the configuration that the unit runs with.
+fn in_sandbox(explained: &Explained) -> Vec<Finding> {
     if explained.file.as_deref() != Some(Path::new(SYSTEM_FILE)) {
         return Vec::new();
     }
-    let Some(limits) = Limits::of_unit().await else { return Vec::new() };
+    let Some(sandbox) = Sandbox::of_unit() else { return Vec::new() };
     let config = &explained.config;
     let store = match &config.store.url {
-        StoreUrl::Sqlite(path) => limits.refusal(path).map(|why| Finding::ill("store", why)),
+        StoreUrl::Sqlite(path) => sandbox.refusal(path).map(|why| Finding::ill("store", why)),
         StoreUrl::Postgres { .. } => None,
     };
-    let sinks = config.sinks.iter().filter_map(|sink| match &sink.kind {
-        SinkKind::File { path, .. } => {
-            limits.refusal(path).map(|why| Finding::ill("sink", format!("{} {why}", sink.name)))
-        }
-        _ => None,
+    let sinks = config.sinks.iter().filter_map(|sink| {
+        let why = sandbox.refusal(sink.kind.file()?)?;
+        Some(Finding::ill("sink", format!("{} {why}", sink.name)))
     });
     store.into_iter().chain(sinks).collect()
 }
 
-/// What the daemon says of a sink; without a daemon, whether its file could be written.
+/// What the daemon reports of a sink; without a daemon, whether the sink's file could be written.
 fn look_at(sink: &Sink, stats: Option<&serde_json::Value>) -> Finding {
     let named = |what: String| format!("{} {what}", sink.name);
     let known = stats.and_then(|stats| stats.get("sinks")?.get(&sink.name));
     let trouble = known.and_then(|known| known.pointer("/trouble/what")?.as_str());
-    match (known, trouble, &sink.kind) {
+    match (known, trouble, sink.kind.file()) {
         (_, Some(trouble), _) => Finding::ill("sink", named(format!("takes nothing: {trouble}"))),
         (Some(_), None, _) => Finding::well("sink", named("takes outcomes".to_owned())),
-        (None, _, SinkKind::File { path, .. }) => match writable(path) {
+        (None, None, Some(path)) => match writable(path) {
             Ok(()) => Finding::well("sink", named(format!("can write {}", path.display()))),
             Err(why) => Finding::ill("sink", named(why)),
         },
-        (None, _, _) => Finding::well("sink", named("is known when the daemon runs".to_owned())),
+        (None, None, None) => Finding::well("sink", named("is known when the daemon runs".to_owned())),
     }
 }
 
-/// Whether the daemon's user could append to the file or make it; as far as the own rights tell where there is
+/// Whether the daemon's user could append to the file or make it; judged by the own rights where there is
 /// no such user, or where somebody else than root asks.
 fn writable(path: &Path) -> Result<(), String> {
     let daemon = daemon_user();
@@ -243,7 +244,7 @@ fn writable(path: &Path) -> Result<(), String> {
     Err(format!("can't write {}: chown pinwatch:pinwatch {}", path.display(), place.display()))
 }
 
-/// The user and the group that the daemon runs as, as far as root can tell.
+/// The user and the group that the daemon runs as, where root asks.
 pub fn daemon_user() -> Option<(u32, u32)> {
     user("pinwatch").filter(|_| geteuid().is_root())
 }

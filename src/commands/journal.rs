@@ -82,7 +82,7 @@ pub fn priority(level: Level) -> u8 {
     }
 }
 
-/// What an event says.
+/// An event: its message and its other fields.
 #[derive(Default)]
 struct Fields {
     message: String,

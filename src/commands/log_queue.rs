@@ -44,7 +44,7 @@ impl Counts {
 #[derive(Debug)]
 enum Entry {
     Line(Box<[u8]>),
-    /// Tells that all lines before it were written.
+    /// A request to report when all lines before it are written.
     Flush(Sender<()>),
 }
 
@@ -81,7 +81,7 @@ impl LogQueue {
     pub fn flush(&self, limit: Duration) {
         let (done, is_done) = mpsc::channel();
         if self.entries.send(Entry::Flush(done)).is_ok() {
-            // What is not written by then is lost, and nobody can be told.
+            // What is not written by then is lost, and there is no place left to report it.
             let _ = is_done.recv_timeout(limit);
         }
     }

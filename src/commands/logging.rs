@@ -22,8 +22,8 @@ use super::error::{CommandError, told};
 use super::exit::Exit;
 use super::journal::{self, priority};
 use super::log_queue::LogQueue;
+use super::log_rate_limit::RateLimit;
 use super::output::wants_colours;
-use super::storm;
 use crate::config::{Log as Settings, LogFormat};
 use crate::daemon::SetLog;
 use crate::text::{Printable, json_line};
@@ -35,13 +35,13 @@ const LAST_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Log(LogQueue);
 
 impl Log {
-    /// Starts to log; once a process. Also gives what puts another level in force.
+    /// Starts to log; once a process. Also returns the function that changes the level.
     ///
     /// # Errors
     /// The level is no filter, or the system has no thread for the log.
     pub fn start(settings: &Settings) -> Result<(Self, SetLog), CommandError> {
         let (filter, handle) = reload::Layer::new(level_filter(settings)?);
-        let base = registry().with(filter).with(storm::Limit::default());
+        let base = registry().with(filter).with(RateLimit::default());
         let queue = LogQueue::start(std::io::stderr(), |lost| {
             warn!(lost, "lines of the log were lost: standard error did not take them");
         });
@@ -74,7 +74,7 @@ impl Log {
         Ok((Self(queue), Box::new(set_level)))
     }
 
-    /// Tells how the process ends, and waits a moment for the last lines to be written.
+    /// Reports how the process ended, and waits a moment for the last lines to be written.
     pub fn end<E: Into<CommandError>>(self, ended: Result<(), E>) -> Exit {
         let exit = match ended.map_err(E::into) {
             Ok(()) => Exit::Done,

@@ -8,159 +8,79 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
-use serde::Deserialize;
 
-use super::credentials::{self, Credentials, Given};
-use super::section::{Section, quoted};
-use super::sources::Environment;
-use super::wire::{Count, Flag, Secret, Span, Text};
+use super::credentials::Credentials;
+use super::read::{DAY, MILLISECOND, MINUTE, SECOND};
+use super::section::{Section, section};
 
-/// `[api]`
-#[derive(Debug, Clone)]
-pub struct Api {
-    /// Its own path, if it has one, goes before `path`.
-    pub base_url: Url,
-    /// Path template with `{pinId}`.
-    pub path: String,
-    pub credentials: Credentials,
-    /// For a whole poll, from connecting to the last byte.
-    pub timeout: Duration,
-    pub connect_timeout: Duration,
-    /// How many polls may run at once.
-    pub concurrency: usize,
-    /// Polls a second; `None` is no limit.
-    pub rate: Option<NonZeroU32>,
-    /// No connection gets older, so that a moved API is followed.
-    pub pool_max_age: Duration,
-    /// Certificates to trust beside the system's; absolute, PEM.
-    pub ca_file: Option<PathBuf>,
+section! {
+    /// `[api]`
+    pub struct Api {
+        /// Its own path, if it has one, goes before `path`.
+        pub base_url: Url = url("https://api.infobip.com"),
+        /// Path template with `{pinId}`.
+        pub path: String = parsed("/2fa/1/pin/{pinId}/status", path),
+        pub credentials: Credentials = credentials(),
+        /// For a whole poll, from connecting to the last byte.
+        pub timeout: Duration = duration("10s", MILLISECOND..=10 * MINUTE),
+        pub connect_timeout: Duration = duration("5s", MILLISECOND..=10 * MINUTE),
+        /// How many polls may run at once.
+        pub concurrency: usize = count(64, 1..=10_000),
+        /// Polls a second; `None` is no limit.
+        pub rate: Option<NonZeroU32> = rate(),
+        /// No connection gets older, so that a moved API is followed.
+        pub pool_max_age: Duration = duration("5m", SECOND..=DAY),
+        /// Certificates to trust beside the system's; absolute, PEM.
+        pub ca_file: Option<PathBuf> = optional_path(),
+    }
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Wire {
-    base_url: Text,
-    path: Text,
-    key: Option<Secret>,
-    key_file: Option<Text>,
-    username: Option<Text>,
-    password: Option<Secret>,
-    password_file: Option<Text>,
-    timeout: Span,
-    connect_timeout: Span,
-    concurrency: Count,
-    rate: Count,
-    pool_max_age: Span,
-    ca_file: Option<Text>,
-    allow_plain_http: Flag,
-}
-
-impl Default for Wire {
-    fn default() -> Self {
-        Self {
-            base_url: "https://api.infobip.com".into(),
-            path: "/2fa/1/pin/{pinId}/status".into(),
-            key: None,
-            key_file: None,
-            username: None,
-            password: None,
-            password_file: None,
-            timeout: Span(Duration::from_secs(10)),
-            connect_timeout: Span(Duration::from_secs(5)),
-            concurrency: Count(64),
-            rate: Count(0),
-            pool_max_age: Span(Duration::from_secs(5 * 60)),
-            ca_file: None,
-            allow_plain_http: Flag(false),
+impl Api {
+    /// Reads the section, and compares its keys.
+    pub(super) fn checked(section: &mut Section) -> Option<Self> {
+        let api = Self::read(section)?;
+        if api.base_url.query().is_some() {
+            return section.refuse("base_url", "must have no query (?…)");
         }
+        // What stands before the PIN ID in api.path, such as /2fa/1/pin/: a whole request URL has it already.
+        let before = api.path.split_once("{pinId}").map_or("", |(before, _)| before);
+        let own = api.base_url.path().to_ascii_lowercase();
+        let is_request = own.contains("%7bpinid%7d") || own.contains("/2fa/");
+        if is_request || (before.len() > 1 && format!("{own}/").contains(before)) {
+            let origin = api.base_url.origin().ascii_serialization();
+            return section.refuse(
+                "base_url",
+                format!(
+                    "must be the API's address alone, {origin:?}; api.path is put behind it for each PIN"
+                ),
+            );
+        }
+        Some(api)
     }
 }
 
-/// Reads and checks the section; `None` if it is of no use, which is reported then.
-pub(super) fn check(mut section: Section, environment: &Environment) -> Option<Api> {
-    let wire: Wire = section.read();
-    let base_url = base_url(&mut section, &wire);
-    let path = path(&mut section, wire.path.0.clone());
-    let given = Given {
-        key: wire.key,
-        key_file: wire.key_file,
-        username: wire.username,
-        password: wire.password,
-        password_file: wire.password_file,
-    };
-    let credentials = credentials::check(&mut section, given, environment);
-    let least = Duration::from_millis(1);
-    let timeout = section.duration("timeout", wire.timeout, least..=Duration::from_secs(600));
-    let connect_timeout =
-        section.duration("connect_timeout", wire.connect_timeout, least..=Duration::from_secs(600));
-    let concurrency = section.count("concurrency", wire.concurrency, 1..=10_000);
-    let rate = section.count("rate", wire.rate, 0..=1_000_000);
-    let pool_max_age = section.duration(
-        "pool_max_age",
-        wire.pool_max_age,
-        Duration::from_secs(1)..=Duration::from_secs(86_400),
-    );
-    let ca_file = wire.ca_file.map(|path| {
-        section.show("ca_file", quoted(&path.0));
-        section.absolute_path("ca_file", &path.0)
-    });
-    section.show("allow_plain_http", wire.allow_plain_http.0.to_string());
-    Some(Api {
-        base_url: base_url?,
-        path: path?,
-        credentials: credentials?,
-        timeout,
-        connect_timeout,
-        concurrency,
-        rate: u32::try_from(rate).ok().and_then(NonZeroU32::new),
-        pool_max_age,
-        ca_file: match ca_file {
-            Some(path) => Some(path?),
-            None => None,
-        },
-    })
+impl Section<'_> {
+    fn rate(&mut self, key: &'static str) -> Option<Option<NonZeroU32>> {
+        self.count(key, 0, 0..=1_000_000).map(|rate| u32::try_from(rate).ok().and_then(NonZeroU32::new))
+    }
 }
 
-fn base_url(section: &mut Section, wire: &Wire) -> Option<Url> {
-    let url = section.url("base_url", &wire.base_url, wire.allow_plain_http.0)?;
-    if url.query().is_some() {
-        section.refuse("base_url", "must have no query (?…)");
-        return None;
-    }
-    // What stands before the PIN ID in api.path, such as /2fa/1/pin/: a whole request URL has it already.
-    let before = wire.path.0.split_once("{pinId}").map_or("", |(before, _)| before);
-    let own = url.path().to_ascii_lowercase();
-    let is_request = own.contains("%7bpinid%7d") || own.contains("/2fa/");
-    if is_request || (before.len() > 1 && format!("{own}/").contains(before)) {
-        let origin = url.origin().ascii_serialization();
-        section.refuse(
-            "base_url",
-            format!("must be the API's address alone, {origin:?}; api.path is put behind it for each PIN"),
-        );
-        return None;
-    }
-    Some(url)
-}
-
-fn path(section: &mut Section, path: String) -> Option<String> {
-    section.show("path", quoted(&path));
-    let reason = if !path.starts_with('/') {
-        "must begin with /"
+fn path(path: &str) -> Result<String, &'static str> {
+    if !path.starts_with('/') {
+        Err("must begin with /")
     } else if path.matches("{pinId}").count() != 1 {
-        "must have {pinId} in it, once, where the PIN ID goes"
+        Err("must have {pinId} in it, once, where the PIN ID goes")
     // "//host" and "/\host" would be another host, which would get the key.
     } else if path.starts_with("//") || path.contains('\\') {
-        "must be a path alone, without // at its beginning and without \\"
+        Err("must be a path alone, without // at its beginning and without \\")
     } else if path.replace("{pinId}", "").contains(|c: char| !c.is_ascii_graphic() || "?#{}<>\"`".contains(c))
     {
-        "must have no ? # { } and no spaces beside {pinId}, and no characters that a URL would encode"
+        Err("must have no ? # { } and no spaces beside {pinId}, and no characters that a URL would encode")
     } else if path.split('/').any(|segment| matches!(segment, "." | "..")) {
-        "must have no . and .. in it"
+        Err("must have no . and .. in it")
     } else {
-        return Some(path);
-    };
-    section.refuse("path", reason);
-    None
+        Ok(path.to_owned())
+    }
 }
 
 #[cfg(test)]
@@ -263,7 +183,7 @@ mod tests {
                 "api.concurrency = 1.5",
                 "api.concurrency: must be a whole number",
             ),
-            ("fewer than none is refused", "api.rate = -1", "api.rate: must be a whole number, 0 or more"),
+            ("fewer than none is refused", "api.rate = -1", "api.rate: must be a whole number from 0"),
             ("true is no number", "api.rate = true", "api.rate: must be a whole number"),
             (
                 "a number is not true",

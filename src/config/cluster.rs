@@ -5,46 +5,24 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use super::read::{MINUTE, SECOND};
+use super::section::section;
 
-use super::section::{Section, quoted};
-use super::wire::{Span, Text};
-
-/// `[cluster]`
-#[derive(Debug, Clone)]
-pub struct Cluster {
-    /// The node's name; `None` is the host's name and the socket.
-    pub node: Option<String>,
-    /// How long the other nodes wait for this one before they take what it holds.
-    pub lease: Duration,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Wire {
-    node: Text,
-    lease: Span,
-}
-
-impl Default for Wire {
-    fn default() -> Self {
-        Self { node: "".into(), lease: Span(Duration::from_secs(5)) }
+section! {
+    /// `[cluster]`
+    pub struct Cluster {
+        /// The node's name; `None` is the host's name and the socket.
+        pub node: Option<String> = parsed("", node),
+        /// How long the other nodes wait for this one before they take what it holds.
+        pub lease: Duration = duration("5s", SECOND..=MINUTE),
     }
 }
 
-/// Reads and checks the section.
-pub(super) fn check(mut section: Section) -> Cluster {
-    let wire: Wire = section.read();
-    let node = wire.node.0;
-    section.show("node", quoted(&node));
-    if node.chars().count() > 128 || node.chars().any(char::is_control) || node.trim() != node {
-        section.refuse(
-            "node",
-            "must be a name of at most 128 characters, or \"\" for the host's name and the socket",
-        );
+fn node(name: &str) -> Result<Option<String>, &'static str> {
+    if name.chars().count() > 128 || name.chars().any(char::is_control) || name.trim() != name {
+        return Err("must be a name of at most 128 characters, or \"\" for the host's name and the socket");
     }
-    let lease = section.duration("lease", wire.lease, Duration::from_secs(1)..=Duration::from_secs(60));
-    Cluster { node: (!node.is_empty()).then_some(node), lease }
+    Ok((!name.is_empty()).then(|| name.to_owned()))
 }
 
 #[cfg(test)]

@@ -3,14 +3,10 @@
 //! Promises: there is exactly one way in which they are given, they fit a header, and no message has a part of
 //! them. Must not know: headers beyond their characters.
 
-use std::path::{Path, PathBuf};
-
 use secrecy::{ExposeSecret, SecretString};
 
 use super::secret;
-use super::section::{Section, quoted};
-use super::sources::Environment;
-use super::wire::{Secret, Text};
+use super::section::Section;
 
 /// How the daemon shows the API who it is.
 #[derive(Debug, Clone)]
@@ -22,7 +18,7 @@ pub enum Credentials {
 }
 
 impl Credentials {
-    /// Whether these are the same, for a reload to tell.
+    /// Whether these are the same, for a reload.
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::App(a), Self::App(b)) => a.expose_secret() == b.expose_secret(),
@@ -41,169 +37,101 @@ const WAYS: &str = "api.key_file (a file with the key), api.key (the key itself)
                     api.password_file or api.password; or systemd's LoadCredential=api-key:/its/path, which \
                     is found by itself as $CREDENTIALS_DIRECTORY/api-key";
 
-/// What was written of them.
-pub(super) struct Given {
-    pub key: Option<Secret>,
-    pub key_file: Option<Text>,
-    pub username: Option<Text>,
-    pub password: Option<Secret>,
-    pub password_file: Option<Text>,
-}
-
-/// Checks the keys of `[api]` that give credentials, and reads the file that one of them names; `None` if they are
-/// of no use, which is reported then.
-pub(super) fn check(section: &mut Section, wire: Given, environment: &Environment) -> Option<Credentials> {
-    let given: Vec<&str> = KEYS.into_iter().filter(|key| section.has(key)).collect();
-    match given[..] {
-        [] => from_systemd(section, environment),
-        ["key"] => {
-            let key = wire.key.as_ref()?.0.clone();
-            section.show("key", "set");
-            checked_key(section, "key", key).map(Credentials::App)
-        }
-        ["key_file"] => {
-            let path = &wire.key_file.as_ref()?.0;
-            let key = from_file(section, "key_file", path)?;
-            section.show_from("key", format!("set (from key_file {path})"), "key_file");
-            checked_key(section, "key_file", key).map(Credentials::App)
-        }
-        ["username", "password"] => {
-            let password = wire.password.as_ref()?.0.clone();
-            section.show("password", "set");
-            basic(section, &wire, "password", password)
-        }
-        ["username", "password_file"] => {
-            let path = &wire.password_file.as_ref()?.0;
-            let password = from_file(section, "password_file", path)?;
-            section.show_from("password", format!("set (from password_file {path})"), "password_file");
-            basic(section, &wire, "password_file", password)
-        }
-        ["username"] => {
-            section.refuse(
+impl Section<'_> {
+    /// The credentials that the keys give, or the file that one of them names, or systemd.
+    pub fn credentials(&mut self, _: &'static str) -> Option<Credentials> {
+        let given = self.given(&KEYS);
+        match given[..] {
+            [] => self.credentials_from_systemd(),
+            ["key"] | ["key_file"] => self.secret("key", "key_file", check_key).map(Credentials::App),
+            ["username", "password"] | ["username", "password_file"] => {
+                let password = self.secret("password", "password_file", check_password);
+                let username = self.parsed("username", "", username);
+                Some(Credentials::Basic { username: username?, password: password? })
+            }
+            ["username"] => self.refuse(
                 "username",
                 format!("has no password with it: add api.password_file or api.password, or give {WAYS}"),
-            );
-            None
-        }
-        ["password" | "password_file"] => {
-            section.refuse(given[0], format!("has no user name with it: add api.username, or give {WAYS}"));
-            None
-        }
-        _ => {
-            let named: Vec<String> = given
-                .iter()
-                .map(|key| match section.origin(key) {
-                    Some(origin) => format!("api.{key} ({origin})"),
-                    None => format!("api.{key}"),
-                })
-                .collect();
-            let named = named.join(" and ");
-            refuse_all(
-                section,
-                format!("credentials are given in exactly one way, and here are {named}; give {WAYS}"),
-            );
-            None
+            ),
+            ["password" | "password_file"] => {
+                self.refuse(given[0], format!("has no user name with it: add api.username, or give {WAYS}"))
+            }
+            _ => {
+                let origin = |key| self.origin(key).map(|origin| format!(" ({origin})")).unwrap_or_default();
+                let named: Vec<String> =
+                    given.iter().map(|key| format!("api.{key}{}", origin(key))).collect();
+                let named = named.join(" and ");
+                self.refuse(
+                    "",
+                    format!("credentials are given in exactly one way, and here are {named}; give {WAYS}"),
+                )
+            }
         }
     }
-}
 
-/// The credential that systemd passes, if nothing is configured.
-fn from_systemd(section: &mut Section, environment: &Environment) -> Option<Credentials> {
-    let path: Option<PathBuf> =
-        environment.path("CREDENTIALS_DIRECTORY").map(|folder| folder.join("api-key"));
-    let Some(path) = path.filter(|path| path.exists()) else {
-        refuse_all(section, format!("there are no credentials; give {WAYS}"));
-        return None;
-    };
-    match secret::read(&path) {
-        Ok(key) => {
-            warn_if_open(section, "key", &path);
-            let shown = format!("set (from {})", path.display());
-            section.show_origin("key", shown, "$CREDENTIALS_DIRECTORY".to_owned());
-            checked_key(section, "key", key).map(Credentials::App)
+    /// The credential that systemd passes, if nothing is configured.
+    fn credentials_from_systemd(&mut self) -> Option<Credentials> {
+        let folder = self.report.environment.path("CREDENTIALS_DIRECTORY");
+        let Some(path) = folder.map(|folder| folder.join("api-key")).filter(|path| path.exists()) else {
+            return self.refuse("", format!("there are no credentials; give {WAYS}"));
+        };
+        let key = match secret::read(&path) {
+            Ok(key) => key,
+            Err(error) => {
+                let path = path.display();
+                return self.refuse(
+                    "",
+                    format!(
+                        "can't use the credential {path}: {error}. Is the key in the file that LoadCredential= of the \
+                         unit names (/etc/pinwatch/api-key)?"
+                    ),
+                );
+            }
+        };
+        self.warn_if_readable("key", &path);
+        self.list("key", format!("set (from {})", path.display()), "$CREDENTIALS_DIRECTORY".to_owned());
+        match check_key(key.expose_secret()) {
+            Ok(()) => Some(Credentials::App(key)),
+            Err(reason) => self.refuse("key", reason),
         }
-        Err(error) => {
-            refuse_all(
-                section,
-                format!(
-                    "can't use the credential {}: {error}. Is the key in the file that LoadCredential= of the unit names \
-                 (/etc/pinwatch/api-key)?",
-                    path.display()
-                ),
-            );
-            None
-        }
-    }
-}
-
-/// Refuses what is no single key's fault.
-fn refuse_all(section: &mut Section, reason: String) {
-    section.refuse("", reason);
-}
-
-/// Reads the secret out of the file that `key` names.
-pub(super) fn from_file(section: &mut Section, key: &str, path: &str) -> Option<SecretString> {
-    let path = section.absolute_path(key, path)?;
-    match secret::read(&path) {
-        Ok(secret) => {
-            warn_if_open(section, key, &path);
-            Some(secret)
-        }
-        Err(error) => {
-            section.refuse(key, format!("can't use this file: {error}"));
-            None
-        }
-    }
-}
-
-fn warn_if_open(section: &mut Section, key: &str, path: &Path) {
-    if let Some(mode) = secret::mode_if_open_to_all(path) {
-        let path = path.display();
-        section.warn(
-            key,
-            format!("every user of this machine can read {path} (mode {mode:04o}): chmod o= {path}"),
-        );
     }
 }
 
 /// What may stand in `Authorization: App …`: printable ASCII without spaces.
-fn checked_key(section: &mut Section, from: &str, key: SecretString) -> Option<SecretString> {
-    let text = key.expose_secret();
-    let reason = if text.is_empty() {
-        "the key is empty"
-    } else if text.starts_with("App ") {
-        "the key must stand alone, without \"App \" before it"
-    } else if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        "the key has a character in it that no key has: a space, an end of line or one that isn't ASCII"
+fn check_key(key: &str) -> Result<(), &'static str> {
+    if key.is_empty() {
+        Err("the key is empty")
+    } else if key.starts_with("App ") {
+        Err("the key must stand alone, without \"App \" before it")
+    } else if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Err("the key has a character in it that no key has: a space, an end of line or one that isn't ASCII")
     } else {
-        return Some(key);
-    };
-    section.refuse(from, reason);
-    None
+        Ok(())
+    }
 }
 
 /// What may stand in `Authorization: Basic …` (RFC 7617, section 2).
-fn basic(section: &mut Section, wire: &Given, from: &str, password: SecretString) -> Option<Credentials> {
-    let username = wire.username.as_ref()?.0.clone();
-    section.show("username", quoted(&username));
+fn username(username: &str) -> Result<String, &'static str> {
     if username.is_empty() || username.contains(|c: char| c == ':' || c.is_control()) {
-        section.refuse("username", "must not be empty, and must have no : and no control characters in it");
-        return None;
+        return Err("must not be empty, and must have no : and no control characters in it");
     }
-    let text = password.expose_secret();
-    if text.is_empty() || text.contains(|c: char| c.is_control()) {
-        section.refuse(from, "the password must not be empty, and must have no control characters in it");
-        return None;
+    Ok(username.to_owned())
+}
+
+fn check_password(password: &str) -> Result<(), &'static str> {
+    if password.is_empty() || password.contains(|c: char| c.is_control()) {
+        return Err("the password must not be empty, and must have no control characters in it");
     }
-    Some(Credentials::Basic { username, password })
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::api;
+    use super::super::api::Api;
     use super::super::section::Report;
+    use super::super::sources::Environment;
     use super::super::testing::table;
     use super::*;
 
@@ -268,8 +196,8 @@ mod tests {
         let variables = BTreeMap::from([("CREDENTIALS_DIRECTORY".to_owned(), folder.path().into())]);
         let environment = Environment { variables, ..Environment::default() };
         let check = |value: Option<config::Value>| {
-            let mut report = Report::default();
-            let api = api::check(Section::new("api", value, &mut report), &environment);
+            let mut report = Report { environment: environment.clone(), ..Report::default() };
+            let api = Section::read_table("api", value, &mut report, Api::checked);
             (api.map(|api| api.credentials), report.problems)
         };
 

@@ -1,6 +1,6 @@
 //! What is wrong with a configuration, in words for the one who wrote it.
 //!
-//! Promises: a problem names the key in full, says what would be right and where the value came from, and
+//! Promises: a problem names the key in full, where the value came from and what would be right, and
 //! never holds a secret. Must not know: sections, or how a message gets to the terminal.
 
 use std::fmt;
@@ -21,7 +21,7 @@ pub enum ConfigError {
     #[error("the configuration file {} is not valid TOML in line {line}: {message}", path.display())]
     Syntax { path: PathBuf, line: usize, message: String },
     /// Keys or values are wrong: all of them that were found, in the order of their names.
-    #[error("{}", Lines(.0))]
+    #[error("{}", lines(.0))]
     Invalid(Vec<Problem>),
 }
 
@@ -52,14 +52,10 @@ impl fmt::Display for Problem {
 }
 
 /// One problem stands in the line; several stand below each other.
-struct Lines<'a>(&'a [Problem]);
-
-impl fmt::Display for Lines<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let [only] = self.0 {
-            return write!(f, "in the configuration, {only}");
-        }
-        write!(f, "the configuration has {} problems:", self.0.len())?;
-        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+fn lines(problems: &[Problem]) -> String {
+    if let [only] = problems {
+        return format!("in the configuration, {only}");
     }
+    let lines = problems.iter().map(|problem| format!("\n  {problem}"));
+    format!("the configuration has {} problems:{}", problems.len(), lines.collect::<String>())
 }

@@ -5,55 +5,36 @@
 
 use std::net::SocketAddr;
 
-use serde::Deserialize;
+use super::section::{Section, section};
 
-use super::section::{Section, quoted};
-use super::wire::{Flag, Text};
-
-/// `[http]`
-#[derive(Debug, Clone)]
-pub struct Http {
-    /// `None` is off.
-    pub listen: Option<SocketAddr>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Wire {
-    listen: Text,
-    allow_remote: Flag,
-}
-
-impl Default for Wire {
-    fn default() -> Self {
-        Self { listen: "".into(), allow_remote: Flag(false) }
+section! {
+    /// `[http]`
+    pub struct Http {
+        /// `None` is off.
+        pub listen: Option<SocketAddr> = listen(),
     }
 }
 
-/// Reads and checks the section; `None` if it is of no use, which is reported then.
-pub(super) fn check(mut section: Section) -> Option<Http> {
-    let wire: Wire = section.read();
-    section.show("listen", quoted(&wire.listen.0));
-    section.show("allow_remote", wire.allow_remote.0.to_string());
-    if wire.listen.0.is_empty() {
-        return Some(Http { listen: None });
+impl Section<'_> {
+    /// The address, and the key `allow_remote`, which decides whether other machines may reach it.
+    fn listen(&mut self, key: &'static str) -> Option<Option<SocketAddr>> {
+        let address = self.parsed(key, "", |text| match text {
+            "" => Ok(None),
+            text => text.parse::<SocketAddr>().map(Some).map_err(|_| {
+                "must be an IP address and a port, such as \"127.0.0.1:9464\" or \"[::1]:9464\", or \"\" for off"
+            }),
+        });
+        let allow_remote = self.flag("allow_remote", false)?;
+        let address = address?;
+        if !allow_remote && address.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
+            return self.refuse(
+                key,
+                "must be an address of this machine alone, such as \"127.0.0.1:9464\", because nobody is asked for a \
+                 password; http.allow_remote = true allows it nevertheless",
+            );
+        }
+        Some(address)
     }
-    let Ok(address) = wire.listen.0.parse::<SocketAddr>() else {
-        section.refuse(
-            "listen",
-            "must be an IP address and a port, such as \"127.0.0.1:9464\" or \"[::1]:9464\", or \"\" for off",
-        );
-        return None;
-    };
-    if !wire.allow_remote.0 && !address.ip().to_canonical().is_loopback() {
-        section.refuse(
-            "listen",
-            "must be an address of this machine alone, such as \"127.0.0.1:9464\", because nobody is asked for a \
-             password; http.allow_remote = true allows it nevertheless",
-        );
-        return None;
-    }
-    Some(Http { listen: Some(address) })
 }
 
 #[cfg(test)]

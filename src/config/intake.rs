@@ -4,87 +4,42 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use super::section::{Section, section};
 
-use super::section::{Section, quoted};
-use super::wire::{Count, Text};
-
-/// Where the socket is unless anything else is said.
+/// Where the socket is by default.
 pub(super) const SYSTEM_SOCKET: &str = "/run/pinwatch/pinwatch.sock";
 
 /// The longest path of a socket in bytes: `sun_path` of Linux without its final zero.
 const LONGEST_SOCKET: usize = 107;
 
-/// `[intake]`
-#[derive(Debug, Clone)]
-pub struct Intake {
-    /// Absolute, at most 107 bytes.
-    pub socket: PathBuf,
-    /// Permission bits of the socket file.
-    pub mode: u32,
-    /// How many PINs may be in flight at once.
-    pub max_in_flight: usize,
-    /// How many clients may be connected at once.
-    pub max_connections: usize,
+section! {
+    /// `[intake]`
+    pub struct Intake {
+        /// Absolute, at most 107 bytes.
+        pub socket: PathBuf = socket(),
+        /// Permission bits of the socket file.
+        pub mode: u32 = parsed("0660", mode),
+        /// How many PINs may be in flight at once.
+        pub max_in_flight: usize = count(1_000_000, 1..=100_000_000),
+        /// How many clients may be connected at once.
+        pub max_connections: usize = count(256, 1..=65_536),
+    }
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Wire {
-    socket: Text,
-    mode: Text,
-    max_in_flight: Count,
-    max_connections: Count,
-}
-
-impl Default for Wire {
-    fn default() -> Self {
-        Self {
-            socket: SYSTEM_SOCKET.into(),
-            mode: "0660".into(),
-            max_in_flight: Count(1_000_000),
-            max_connections: Count(256),
+impl Section<'_> {
+    pub fn socket(&mut self, key: &'static str) -> Option<PathBuf> {
+        let path = self.path(key, SYSTEM_SOCKET)?;
+        if path.as_os_str().len() > LONGEST_SOCKET {
+            return self.refuse(key, format!("must have at most {LONGEST_SOCKET} bytes, as sockets do"));
         }
+        Some(path)
     }
 }
 
-/// Reads and checks the section; `None` if it is of no use, which is reported then.
-pub(super) fn check(mut section: Section) -> Option<Intake> {
-    let wire: Wire = section.read();
-    let socket = socket(&mut section, &wire.socket);
-    let mode = mode(&mut section, &wire.mode);
-    let max_in_flight = section.count("max_in_flight", wire.max_in_flight, 1..=100_000_000);
-    let max_connections = section.count("max_connections", wire.max_connections, 1..=65_536);
-    Some(Intake { socket: socket?, mode: mode?, max_in_flight, max_connections })
-}
-
-/// Checks the socket alone, for a client, to whom the rest of the section is nothing.
-pub(super) fn check_socket(mut section: Section) -> Option<PathBuf> {
-    let wire: Wire = section.read();
-    socket(&mut section, &wire.socket)
-}
-
-fn socket(section: &mut Section, text: &Text) -> Option<PathBuf> {
-    section.show("socket", quoted(&text.0));
-    let path = section.absolute_path("socket", &text.0)?;
-    if text.0.len() > LONGEST_SOCKET {
-        section.refuse("socket", format!("must have at most {LONGEST_SOCKET} bytes, as sockets do"));
-        return None;
-    }
-    Some(path)
-}
-
-fn mode(section: &mut Section, text: &Text) -> Option<u32> {
-    section.show("mode", quoted(&text.0));
-    let octal = text.0.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
-    match u32::from_str_radix(&text.0, 8) {
-        Ok(mode) if octal && mode <= 0o777 => Some(mode),
-        _ => {
-            section
-                .refuse("mode", "must be permission bits in octal and in quotation marks, such as \"0660\"");
-            None
-        }
-    }
+fn mode(text: &str) -> Result<u32, &'static str> {
+    let is_octal = text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| is_octal && *mode <= 0o777);
+    mode.ok_or("must be permission bits in octal and in quotation marks, such as \"0660\"")
 }
 
 /// The socket of a user who has no configuration file, and where that follows from.

@@ -3,20 +3,22 @@
 //! Promises: a level that `tracing_subscriber` takes, and that isn't the name of a module by mistake. Must not
 //! know: where the log goes.
 
-use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
-use super::section::{Section, did_you_mean, quoted};
-use super::wire::Text;
+use super::section::{did_you_mean, section};
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// `[log]`
-#[derive(Debug, Clone)]
-pub struct Log {
-    /// A `tracing_subscriber::EnvFilter` directive, such as `info` or `pinwatch=debug`.
-    pub level: String,
-    pub format: LogFormat,
+const FORMATS: [(&str, LogFormat); 3] =
+    [("text", LogFormat::Text), ("json", LogFormat::Json), ("journald", LogFormat::Journald)];
+
+section! {
+    /// `[log]`
+    pub struct Log {
+        /// A `tracing_subscriber::EnvFilter` directive, such as `info` or `pinwatch=debug`.
+        pub level: String = parsed("info", level),
+        pub format: LogFormat = choice("text", &FORMATS),
+    }
 }
 
 /// The shape of a line.
@@ -27,46 +29,19 @@ pub enum LogFormat {
     Journald,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Wire {
-    level: Text,
-    format: Text,
-}
-
-impl Default for Wire {
-    fn default() -> Self {
-        Self { level: "info".into(), format: "text".into() }
-    }
-}
-
-/// Reads and checks the section; `None` if it is of no use, which is reported then.
-pub(super) fn check(mut section: Section) -> Option<Log> {
-    let wire: Wire = section.read();
-    let level = level(&mut section, &wire.level.0);
-    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json), ("journald", LogFormat::Journald)];
-    let format = section.choice("format", &wire.format, &formats);
-    Some(Log { level: level?, format: format? })
-}
-
-fn level(section: &mut Section, level: &str) -> Option<String> {
+fn level(text: &str) -> Result<String, String> {
     // The filter takes no spaces, and people write them.
-    let level = level.split(',').map(str::trim).collect::<Vec<_>>().join(",");
-    section.show("level", quoted(&level));
+    let level = text.split(',').map(str::trim).collect::<Vec<_>>().join(",");
     // The filter would take a mistyped level for the name of a module, and log nothing else.
     let stray = level.split(',').find(|part| {
         !part.contains(['=', '[']) && !LEVELS.iter().any(|level| part.eq_ignore_ascii_case(level))
     });
     if stray.is_none() && EnvFilter::builder().parse(&level).is_ok() {
-        return Some(level);
+        return Ok(level);
     }
     let meant = stray.and_then(|part| did_you_mean(part, &LEVELS));
     let meant = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
-    section.refuse(
-        "level",
-        format!("must be one of {}, or as in \"info,pinwatch::poll=debug\"{meant}", LEVELS.join(", ")),
-    );
-    None
+    Err(format!("must be one of {}, or as in \"info,pinwatch::poll=debug\"{meant}", LEVELS.join(", ")))
 }
 
 #[cfg(test)]
@@ -95,7 +70,7 @@ mod tests {
             (
                 "another format is refused",
                 "log.format = \"xml\"",
-                "log.format: must be \"text\" or \"json\" or",
+                "log.format: must be \"text\", \"json\" or",
             ),
         ]);
         assert_eq!(load("log.format = \"journald\"").unwrap().log.format, LogFormat::Journald);

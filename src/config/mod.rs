@@ -1,27 +1,36 @@
-//! What the program is told: TOML file, then environment, then `--set`.
+//! The configuration: TOML file, then environment, then `--set`.
 //!
-//! Each section has a file of its own: what users write (its wire type), what the program sees (its domain
-//! type), and the checks between them. Promises: a [`Config`] that exists is right in itself; whatever is
-//! wrong is found before anything is opened or made, all at once, and said with the key, the value, its origin
-//! and what would be right. Loading reads the configuration file and the key files, nothing else. Must not
-//! know: the process (its environment is an argument), or what the settings are used for.
+//! To add a key, add one field to its section, with its documentation, reader and default, and one line to
+//! `config/pinwatch.toml`:
+//!
+//! ```ignore
+//! /// How many polls may run at once.
+//! pub concurrency: usize = count(64, 1..=10_000),
+//! ```
+//!
+//! `read.rs` has the readers; a key that needs more than they can has a reader in its section's file. All else follows:
+//! origins, unknown keys and their corrections, relative paths, `check-config`, the test that the shipped file is complete.
+//! A new section is a field of [`Config`]; a new kind of sink is a line in `sink.rs`.
+//!
+//! Readers stand where a serde derive could: a derive stops at the first mistake, checks no ranges, shows no values, and
+//! needs a second type for what users write beside the one that the program uses.
+//!
+//! Promises: a [`Config`] that exists is right in itself; whatever is wrong is found before anything is opened or made, all
+//! at once, and reported with the key, the value, its origin and what would be right. Loading reads the configuration file
+//! and the key files, nothing else. Must not know: the process (its environment is an argument), or what the settings are
+//! used for.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ::config::{Map, Value};
-use serde::Deserialize;
-
 mod api;
-mod check;
 mod cluster;
 mod credentials;
 mod error;
 mod http;
 mod intake;
 mod log;
-mod relative;
+mod read;
 mod schedule;
 mod secret;
 mod section;
@@ -32,38 +41,38 @@ mod store;
 mod testing;
 mod toml_file;
 mod webhook;
-mod wire;
 
 pub use api::Api;
-pub(crate) use check::YEAR;
 pub use cluster::Cluster;
 pub use credentials::Credentials;
 pub use error::{ConfigError, Problem};
 pub use http::Http;
 pub use intake::Intake;
 pub use log::{Log, LogFormat};
+pub(crate) use read::YEAR;
 pub use schedule::{Completion, Schedule};
 pub use sink::{From, Fsync, Sink, SinkKind, is_rotated_name, is_standard_stream};
 pub use sources::{Environment, SYSTEM_FILE, Sources};
-pub use store::{InvalidStoreUrl, Store, StoreUrl};
-pub use webhook::{Webhook, WebhookFormat};
+pub use store::{Store, StoreUrl};
+pub use webhook::{SigningSecrets, Webhook, WebhookFormat};
 
-use section::{Report, Section, field_names};
-use sources::Merged;
+use read::HOUR;
+use section::{Report, Section, section};
 
-/// The whole configuration, checked.
-#[derive(Debug, Clone)]
-pub struct Config {
-    pub api: Api,
-    pub schedule: Schedule,
-    pub intake: Intake,
-    pub store: Store,
-    pub cluster: Cluster,
-    pub sinks: Vec<Sink>,
-    pub http: Http,
-    pub log: Log,
-    /// How long running polls may take to end at a stop.
-    pub shutdown_grace: Duration,
+section! {
+    /// The whole configuration, checked.
+    pub struct Config {
+        pub api: Api = table(Api::checked),
+        pub schedule: Schedule = table(Schedule::checked),
+        pub intake: Intake = table(Intake::read),
+        pub store: Store = table(Store::read),
+        pub cluster: Cluster = table(Cluster::read),
+        pub sinks: Vec<Sink> = sinks(),
+        pub http: Http = table(Http::read),
+        pub log: Log = table(Log::read),
+        /// How long running polls may take to end at a stop.
+        pub shutdown_grace: Duration = duration("10s", Duration::ZERO..=HOUR),
+    }
 }
 
 /// A configuration, and where each of its values came from.
@@ -90,19 +99,10 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// The value as JSON has it: a string, number or truth value, which TOML writes in the same way. What is told of a
+    /// The value as JSON has it: a string, number or truth value, which TOML writes in the same way. What is shown of a
     /// secret is a string.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.value).unwrap_or_else(|_| self.value.as_str().into())
-    }
-}
-
-/// A line for each key: `schedule.max_interval = "10m"  # default`.
-impl fmt::Display for Explained {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.settings
-            .iter()
-            .try_for_each(|Setting { key, value, origin }| writeln!(f, "{key} = {value}  # {origin}"))
     }
 }
 
@@ -115,17 +115,24 @@ impl Config {
         Self::explain(sources).map(|explained| explained.config)
     }
 
+    /// The configuration that these `--set` alone make, for tests: they name the keys that they need, and no others.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn of_sets(sets: &[&str]) -> Result<Self, ConfigError> {
+        let environment = Environment { system_file: PathBuf::new(), ..Environment::default() };
+        let set = sets.iter().map(|set| (*set).to_owned()).collect();
+        Self::load(&Sources { file: None, environment, set })
+    }
+
     /// As [`Config::load`], with each value's origin.
     ///
     /// # Errors
     /// As [`Config::load`].
     pub fn explain(sources: &Sources) -> Result<Explained, ConfigError> {
-        let Merged { mut values, problems, file, personal: _ } = sources::merge(sources)?;
-        let open_file = file.clone().and_then(|file| Some((secret::mode_if_open_to_all(&file)?, file)));
-        let open_file = open_file.map(|(mode, file)| (file, mode));
-        let mut report = Report { problems, open_file, ..Report::default() };
-        let config = check(&mut values, &sources.environment, &mut report);
-        let Report { mut problems, settings, warnings, .. } = report;
+        let (values, mut report) = sources::merge(sources)?;
+        let config = Section::read_table("", Some(values.into()), &mut report, Config::read);
+        let Report { mut problems, settings, warnings, file, .. } = report;
         match config {
             Some(config) if problems.is_empty() => Ok(Explained { config, file, settings, warnings }),
             _ => {
@@ -136,7 +143,7 @@ impl Config {
     }
 }
 
-/// Where the clients find the daemon: what `intake.socket` says in the same sources, whatever else is wrong
+/// Where the clients find the daemon: `intake.socket` of the same sources, whatever else is wrong
 /// with them. `--socket` stands above this, and is the caller's.
 ///
 /// A user without any configuration gets the own daemon's socket if there is one, else the system's if there
@@ -145,7 +152,7 @@ impl Config {
 /// # Errors
 /// A file given by `--config` can't be read, a file isn't TOML, or `intake.socket` itself is wrong.
 pub fn client_socket(sources: &Sources) -> Result<PathBuf, ConfigError> {
-    let Merged { mut values, problems, personal, .. } = match sources::merge(sources) {
+    let (mut values, mut report) = match sources::merge(sources) {
         // The system's file is often closed to those who may use the socket. It is there, so the daemon is the
         // system's.
         Err(ConfigError::Unreadable { source, .. })
@@ -159,29 +166,27 @@ pub fn client_socket(sources: &Sources) -> Result<PathBuf, ConfigError> {
         merged => merged?,
     };
     const KEY: &str = "intake.socket";
-    let mut report = Report { problems, ..Report::default() };
-    let socket = intake::check_socket(Section::new("intake", values.remove("intake"), &mut report));
+    let read = |intake: &mut Section| intake.socket("socket");
+    let socket = Section::read_table("intake", values.remove("intake"), &mut report, read);
     report.problems.retain(|problem| problem.key == KEY);
     let system = Path::new(intake::SYSTEM_SOCKET);
-    let by_default =
-        report.settings.iter().any(|setting| setting.key == KEY && setting.origin.starts_with("default"));
+    let is_default = report.settings.iter().any(|setting| setting.origin.starts_with("default"));
     match socket {
         Some(own) if report.problems.is_empty() => {
-            let elsewhere = personal && by_default && !own.exists() && system.exists();
-            Ok(if elsewhere { system.to_owned() } else { own })
+            let use_system = report.is_personal && is_default && !own.exists() && system.exists();
+            Ok(if use_system { system.to_owned() } else { own })
         }
         _ => Err(ConfigError::Invalid(report.problems)),
     }
 }
 
-/// The daemon's store, for whoever needs nothing else of the configuration.
+/// The daemon's store, for commands that need nothing else of the configuration.
 ///
 /// # Errors
 /// A file can't be read or isn't TOML, or `[store]` itself is wrong.
 pub fn store_url(sources: &Sources) -> Result<StoreUrl, ConfigError> {
-    let Merged { mut values, problems, .. } = sources::merge(sources)?;
-    let mut report = Report { problems, ..Report::default() };
-    let store = store::check(Section::new("store", values.remove("store"), &mut report));
+    let (mut values, mut report) = sources::merge(sources)?;
+    let store = Section::read_table("store", values.remove("store"), &mut report, Store::read);
     report.problems.retain(|problem| problem.key.starts_with("store"));
     match store {
         Some(store) if report.problems.is_empty() => Ok(store.url),
@@ -189,67 +194,15 @@ pub fn store_url(sources: &Sources) -> Result<StoreUrl, ConfigError> {
     }
 }
 
-/// What stands above the first section.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Wire {
-    shutdown_grace: wire::Span,
-}
-
-impl Default for Wire {
-    fn default() -> Self {
-        Self { shutdown_grace: wire::Span(Duration::from_secs(10)) }
-    }
-}
-
-/// Gives the names of a section's keys.
-type Keys = fn() -> &'static [&'static str];
-
-/// The sections that are single tables, and their keys.
-const SECTIONS: [(&str, Keys); 7] = [
-    ("api", field_names::<api::Wire>),
-    ("schedule", field_names::<schedule::Wire>),
-    ("intake", field_names::<intake::Wire>),
-    ("store", field_names::<store::Wire>),
-    ("cluster", field_names::<cluster::Wire>),
-    ("http", field_names::<http::Wire>),
-    ("log", field_names::<log::Wire>),
-];
-
 /// Every key there is, in full; those of a sink as `sink.url`.
 pub fn known_keys() -> Vec<String> {
-    let top = field_names::<Wire>().iter().map(|key| (*key).to_owned());
-    let sections =
-        SECTIONS.iter().flat_map(|(name, keys)| keys().iter().map(move |key| format!("{name}.{key}")));
-    let sinks = sink::keys().into_iter().map(|key| format!("sink.{key}"));
-    top.chain(sections).chain(sinks).collect()
-}
-
-/// Takes each section out of the merged values and checks it; what is left belongs to the top level.
-fn check(values: &mut Map<String, Value>, environment: &Environment, report: &mut Report) -> Option<Config> {
-    let api = api::check(Section::new("api", values.remove("api"), report), environment);
-    let schedule = schedule::check(Section::new("schedule", values.remove("schedule"), report));
-    let intake = intake::check(Section::new("intake", values.remove("intake"), report));
-    let store = store::check(Section::new("store", values.remove("store"), report));
-    let cluster = cluster::check(Section::new("cluster", values.remove("cluster"), report));
-    let sinks = sink::check(values.remove("sink"), report);
-    let http = http::check(Section::new("http", values.remove("http"), report));
-    let log = log::check(Section::new("log", values.remove("log"), report));
-    let shutdown_grace = {
-        let mut top = Section::new("", Some(std::mem::take(values).into()), report);
-        let others: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).chain(["sink"]).collect();
-        let wire: Wire = top.read_part(&others);
-        top.duration("shutdown_grace", wire.shutdown_grace, Duration::ZERO..=Duration::from_secs(3600))
-    };
-    Some(Config {
-        api: api?,
-        schedule: schedule?,
-        intake: intake?,
-        store: store?,
-        cluster,
-        sinks: sinks?,
-        http: http?,
-        log: log?,
-        shutdown_grace,
-    })
+    let mut report = Report::default();
+    Section::read_table("", None, &mut report, Config::read);
+    for (kind, read) in sink::TYPES {
+        Section::read_table("sink", None, &mut report, |section| sink::sink(section, kind, read));
+    }
+    report.keys.push("sink.type".to_owned());
+    report.keys.sort();
+    report.keys.dedup();
+    report.keys
 }

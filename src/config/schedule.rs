@@ -5,30 +5,28 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use super::read::{MILLISECOND, YEAR, humantime_text};
+use super::section::{Section, section};
 
-use super::check::{YEAR, humantime_text};
-use super::section::Section;
-use super::wire::{Number, Span, Text};
-
-/// `[schedule]`
-#[derive(Debug, Clone)]
-pub struct Schedule {
-    /// The first interval; at least a millisecond.
-    pub initial_interval: Duration,
-    /// What each interval is multiplied by to give the next; 1 to 10.
-    pub multiplier: f64,
-    /// No interval gets longer.
-    pub max_interval: Duration,
-    /// How far from its interval a poll may be, as a part of it; 0 to less than 1.
-    pub randomization_factor: f64,
-    /// From submission until a PIN is given up; at most a year.
-    pub deadline: Duration,
-    /// From submission, how long 404 means "not yet".
-    pub not_found_grace: Duration,
-    /// How long past its deadline a PIN waits for its last poll while an outage keeps it from one.
-    pub deadline_grace: Duration,
-    pub completion: Completion,
+section! {
+    /// `[schedule]`
+    pub struct Schedule {
+        /// The first interval; at least a millisecond.
+        pub initial_interval: Duration = duration("1s", MILLISECOND..=YEAR),
+        /// What each interval is multiplied by to give the next; 1 to 10.
+        pub multiplier: f64 = number(1.5, 1.0..=10.0, "from 1 to 10"),
+        /// No interval gets longer.
+        pub max_interval: Duration = duration("10m", MILLISECOND..=YEAR),
+        /// How far from its interval a poll may be, as a part of it; 0 to less than 1.
+        pub randomization_factor: f64 = number(0.2, 0.0..1.0, "from 0 to less than 1"),
+        /// From submission until a PIN is given up; at most a year.
+        pub deadline: Duration = duration("48h", MILLISECOND..=YEAR),
+        /// From submission, how long 404 means "not yet".
+        pub not_found_grace: Duration = duration("2m", Duration::ZERO..=YEAR),
+        /// How long past its deadline a PIN waits for its last poll while an outage keeps it from one.
+        pub deadline_grace: Duration = duration("1h", Duration::ZERO..=YEAR),
+        pub completion: Completion = choice("all", &[("all", Completion::All), ("any", Completion::Any)]),
+    }
 }
 
 /// Of several deliveries, how many must be final.
@@ -38,74 +36,25 @@ pub enum Completion {
     Any,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Wire {
-    initial_interval: Span,
-    multiplier: Number,
-    max_interval: Span,
-    randomization_factor: Number,
-    deadline: Span,
-    not_found_grace: Span,
-    deadline_grace: Span,
-    completion: Text,
-}
-
-impl Default for Wire {
-    fn default() -> Self {
-        Self {
-            initial_interval: Span(Duration::from_secs(1)),
-            multiplier: Number(1.5),
-            max_interval: Span(Duration::from_secs(10 * 60)),
-            randomization_factor: Number(0.2),
-            deadline: Span(Duration::from_secs(48 * 60 * 60)),
-            not_found_grace: Span(Duration::from_secs(2 * 60)),
-            deadline_grace: Span(Duration::from_secs(60 * 60)),
-            completion: "all".into(),
+impl Schedule {
+    /// Reads the section, and compares its intervals.
+    pub(super) fn checked(section: &mut Section) -> Option<Self> {
+        let schedule = Self::read(section)?;
+        if schedule.initial_interval <= schedule.max_interval {
+            return Some(schedule);
         }
-    }
-}
-
-/// Reads and checks the section; `None` if it is of no use, which is reported then.
-pub(super) fn check(mut section: Section) -> Option<Schedule> {
-    let wire: Wire = section.read();
-    let positive = Duration::from_millis(1)..=YEAR;
-    let schedule = Schedule {
-        initial_interval: section.duration("initial_interval", wire.initial_interval, positive.clone()),
-        multiplier: section
-            .number("multiplier", wire.multiplier, "from 1 to 10", |number| (1.0..=10.0).contains(&number)),
-        max_interval: section.duration("max_interval", wire.max_interval, positive.clone()),
-        randomization_factor: section.number(
-            "randomization_factor",
-            wire.randomization_factor,
-            "from 0 to less than 1",
-            |number| (0.0..1.0).contains(&number),
-        ),
-        deadline: section.duration("deadline", wire.deadline, positive),
-        not_found_grace: section.duration("not_found_grace", wire.not_found_grace, Duration::ZERO..=YEAR),
-        deadline_grace: section.duration("deadline_grace", wire.deadline_grace, Duration::ZERO..=YEAR),
-        completion: section.choice(
-            "completion",
-            &wire.completion,
-            &[("all", Completion::All), ("any", Completion::Any)],
-        )?,
-    };
-    if section.is_clean() && schedule.initial_interval > schedule.max_interval {
-        refuse_order(&mut section, &schedule);
-    }
-    Some(schedule)
-}
-
-/// Blames the key that was written; the other one may be a default.
-fn refuse_order(section: &mut Section, schedule: &Schedule) {
-    let (initial, max) = (humantime_text(schedule.initial_interval), humantime_text(schedule.max_interval));
-    if section.has("max_interval") {
-        section.refuse(
-            "max_interval",
-            format!("must be at least schedule.initial_interval, which is {initial}"),
-        );
-    } else {
-        section.refuse("initial_interval", format!("must be at most schedule.max_interval, which is {max}"));
+        // The key that was written is to blame; the other one may be a default.
+        if section.is_given("max_interval") {
+            let initial = humantime_text(schedule.initial_interval);
+            section.refuse(
+                "max_interval",
+                format!("must be at least schedule.initial_interval, which is {initial}"),
+            )
+        } else {
+            let max = humantime_text(schedule.max_interval);
+            section
+                .refuse("initial_interval", format!("must be at most schedule.max_interval, which is {max}"))
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 use thiserror::Error;
 
-/// Far more than any key has; somebody who names the wrong file is told so before it is all read.
+/// Far more than any key has; a wrong file is refused before all of it is read.
 const LONGEST: u64 = 8 * 1024;
 
 /// Why a file gave no secret.

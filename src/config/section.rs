@@ -1,31 +1,56 @@
 //! One table of the configuration on its way from what was written to what the program uses.
 //!
-//! A section is read into its wire type (unknown keys and wrong types are found here, all of them), then its
-//! file looks at the values with the help of `check.rs`. Promises: whatever is refused is reported with its
-//! full key and origin, whatever is used is listed for `check-config`, and a secret is in neither. Must not
-//! know: which sections there are, or where the values were read.
+//! [`section!`] declares a table: each key is a field with its reader. A reader (`read.rs`, or the file of the
+//! section) reports every refused value with its key and origin, lists every value in effect for `check-config`, and shows
+//! a secret in neither. Keys that no reader asked for are refused at the end. Must not know: which sections there are, or
+//! how the sources were put together.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use config::{ConfigError as ReadError, Map, Value, ValueKind};
-use serde::de::{self, DeserializeOwned, Deserializer, Visitor, value};
+use config::{Map, Value, ValueKind};
 
 use super::Setting;
 use super::error::Problem;
-use super::sources::COMMAND_LINE;
+use super::secret::mode_if_open_to_all;
+use super::sources::{COMMAND_LINE, Environment};
 
-/// Keys whose values no message shows, in whatever section.
-const SECRETS: [&str; 4] = ["key", "password", "secret", "secrets"];
+/// Declares a section. `pub timeout: Duration = duration("10s", A..=B)` is a key with its type, its reader (a method of
+/// [`Section`]), its default and what else the reader needs.
+macro_rules! section {
+    ($(#[$meta:meta])* pub struct $name:ident {
+        $($(#[$doc:meta])* pub $key:ident: $type:ty = $reader:ident($($argument:expr),* $(,)?),)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone)]
+        pub struct $name {
+            $($(#[$doc])* pub $key: $type,)*
+        }
 
-/// What the checks have found so far.
-#[derive(Debug, Default)]
+        impl $name {
+            /// Reads every key; `None` if one of them is refused.
+            pub(in crate::config) fn read(section: &mut $crate::config::section::Section) -> Option<Self> {
+                $(let $key = section.$reader(stringify!($key), $($argument),*);)*
+                Some(Self { $($key: $key?,)* })
+            }
+        }
+    };
+}
+pub(super) use section;
+
+/// What was found while reading, and what reading depends on.
+#[derive(Default)]
 pub(super) struct Report {
+    pub environment: Environment,
+    /// The configuration file, if there is one.
+    pub file: Option<PathBuf>,
+    /// No file, and not root: the socket and the store are the user's own.
+    pub is_personal: bool,
     pub problems: Vec<Problem>,
-    /// Secrets that others can read.
+    /// Secrets that other users can read.
     pub warnings: Vec<Problem>,
-    /// The configuration file and its mode, if every user of this machine can read it.
-    pub open_file: Option<(PathBuf, u32)>,
     pub settings: Vec<Setting>,
+    /// Every key that a reader asked for, in full.
+    pub keys: Vec<String>,
 }
 
 /// One table: `[api]`, one `[[sink]]`, or the top level, whose name is empty.
@@ -34,55 +59,69 @@ pub(super) struct Section<'a> {
     title: String,
     origin: Option<String>,
     values: Map<String, Value>,
-    report: &'a mut Report,
-    problems_before: usize,
+    /// The keys that a reader asked for.
+    known: Vec<&'static str>,
+    /// Those of them whose values no message shows.
+    secrets: Vec<&'static str>,
+    pub(super) report: &'a mut Report,
 }
 
-impl<'a> Section<'a> {
-    /// `value` is the merged table, if anything was written into it.
-    pub fn new(name: impl Into<String>, value: Option<Value>, report: &'a mut Report) -> Self {
-        let name = name.into();
-        let problems_before = report.problems.len();
+impl Section<'_> {
+    /// Reads one table. `value` is `None` if nothing was written into it.
+    pub fn read_table<T>(
+        name: &str,
+        value: Option<Value>,
+        report: &mut Report,
+        read: impl FnOnce(&mut Section) -> Option<T>,
+    ) -> Option<T> {
         let origin = value.as_ref().and_then(Value::origin).map(str::to_owned);
-        let values = match value.map(|value| value.kind) {
-            None | Some(ValueKind::Nil) => Map::new(),
-            Some(ValueKind::Table(values)) => values,
-            Some(_) => {
-                let reason = format!("must be a section, written [{name}] with its keys below");
-                let problem = Problem { key: name.clone(), value: None, origin: origin.clone(), reason };
-                report.problems.push(problem);
-                Map::new()
-            }
+        let mut section = Section {
+            name: name.to_owned(),
+            title: if name.is_empty() { "the top level".to_owned() } else { format!("[{name}]") },
+            origin,
+            values: Map::new(),
+            known: Vec::new(),
+            secrets: Vec::new(),
+            report,
         };
-        let title = if name.is_empty() { "the top level".to_owned() } else { format!("[{name}]") };
-        Self { name, title, origin, values, report, problems_before }
-    }
-
-    /// Reads the table into its wire type. What can't be read is reported, and its default stands in for it,
-    /// so that the checks may go on and find more.
-    pub fn read<W: DeserializeOwned + Default>(&mut self) -> W {
-        self.read_part(&[])
-    }
-
-    /// As `read`, for a table that has more keys than this wire type.
-    pub fn read_part<W: DeserializeOwned + Default>(&mut self, others: &[&str]) -> W {
-        let names = field_names::<W>();
-        self.refuse_unknown_keys(&[names, others].concat());
-        SECRETS.iter().filter(|key| names.contains(key)).for_each(|key| self.warn_if_exposed(key));
-        let mut values = self.values.clone();
-        values.retain(|key, _| names.contains(&key.as_str()));
-        loop {
-            match W::deserialize(Value::from(values.clone())) {
-                Ok(wire) => return wire,
-                Err(error) => {
-                    let (key, reason) = locate(error);
-                    if values.remove(&key).is_none() {
-                        self.refuse(&key, reason);
-                        return W::default();
-                    }
-                    self.refuse(&key, reason);
-                }
+        match value.map(|value| value.kind) {
+            None | Some(ValueKind::Nil) => {}
+            Some(ValueKind::Table(values)) => section.values = values,
+            Some(_) => {
+                let reason =
+                    format!("is a section; set one of its keys, {name}.…, or write [{name}] above them");
+                return section.refuse("", reason);
             }
+        }
+        let result = read(&mut section);
+        section.refuse_unknown_keys();
+        result
+    }
+
+    /// A table within this one.
+    pub fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section) -> Option<T>) -> Option<T> {
+        let value = self.value(key);
+        Section::read_table(key, value, self.report, read)
+    }
+
+    /// Reads one key: `parse` gives the value and how TOML would write it, or what would be right. A default that `parse`
+    /// refuses makes a key that must be given.
+    pub fn read<T>(
+        &mut self,
+        key: &'static str,
+        default: impl Into<ValueKind>,
+        parse: impl FnOnce(&ValueKind) -> Result<(T, String), String>,
+    ) -> Option<T> {
+        let written = self.is_given(key).then(|| self.values[key].kind.clone());
+        let is_given = written.is_some();
+        match parse(&written.unwrap_or_else(|| default.into())) {
+            Ok((value, shown)) => {
+                let origin = self.origin(key).unwrap_or_else(|| "default".to_owned());
+                self.list(key, shown, origin);
+                Some(value)
+            }
+            Err(reason) if is_given => self.refuse(key, reason),
+            Err(reason) => self.refuse(key, format!("must be given, and {reason}")),
         }
     }
 
@@ -91,66 +130,24 @@ impl<'a> Section<'a> {
         self.title = title;
     }
 
-    /// Whether the key was written anywhere.
-    pub fn has(&self, key: &str) -> bool {
+    /// Whether the key was written anywhere. To ask makes it a key of this table.
+    pub fn is_given(&mut self, key: &'static str) -> bool {
+        if !self.known.contains(&key) {
+            self.report.keys.push(self.full(key));
+            self.known.push(key);
+        }
         self.values.contains_key(key)
     }
 
-    /// Whether nothing in this section was refused yet: checks of one key against another wait for that.
-    pub fn is_clean(&self) -> bool {
-        self.report.problems.len() == self.problems_before
+    /// Which of these keys were written.
+    pub fn given(&mut self, keys: &[&'static str]) -> Vec<&'static str> {
+        keys.iter().copied().filter(|key| self.is_given(key)).collect()
     }
 
-    /// Reports the key's value as wrong; `reason` says what would be right.
-    pub fn refuse(&mut self, key: &str, reason: impl Into<String>) {
-        let given = self.values.get(key);
-        let problem = Problem {
-            key: self.full(key),
-            value: given.and_then(|value| shown(key, value)),
-            origin: given.map_or_else(|| self.origin.clone(), origin_of),
-            reason: reason.into(),
-        };
-        self.report.problems.push(problem);
-    }
-
-    /// Warns that others can read the secret that the key gives or names.
-    pub fn warn(&mut self, key: &str, reason: impl Into<String>) {
-        let (key, origin) = (self.full(key), self.origin(key));
-        self.report.warnings.push(Problem { key, value: None, origin, reason: reason.into() });
-    }
-
-    /// Warns if the secret stands where every user of this machine can read it.
-    pub fn warn_if_exposed(&mut self, key: &str) {
-        let Some(origin) = self.origin(key) else { return };
-        if origin == COMMAND_LINE {
-            let reason = "every user of this machine can read the command line (ps): put the secret into a file that \
-                          only the daemon can read, or into the environment";
-            self.warn(key, reason);
-        } else if let Some((path, mode)) = &self.report.open_file
-            && origin.starts_with(&format!("{}, line ", path.display()))
-        {
-            let path = path.display();
-            let reason =
-                format!("every user of this machine can read this file (mode {mode:04o}): chmod o= {path}");
-            self.warn(key, reason);
-        }
-    }
-
-    /// Lists the value that is used, as TOML would write it. A caller with a secret lists "set" instead.
-    pub fn show(&mut self, key: &str, value: impl Into<String>) {
-        self.show_from(key, value, key);
-    }
-
-    /// As `show`, where the value comes from what another key says.
-    pub fn show_from(&mut self, key: &str, value: impl Into<String>, from: &str) {
-        let origin = self.origin(from).unwrap_or_else(|| "default".to_owned());
-        self.show_origin(key, value, origin);
-    }
-
-    /// As `show`, where the value comes from no key at all.
-    pub fn show_origin(&mut self, key: &str, value: impl Into<String>, origin: String) {
-        let setting = Setting { key: self.full(key), value: value.into(), origin };
-        self.report.settings.push(setting);
+    /// What was written for a key that has no reader: a table, or a list of them.
+    pub fn value(&mut self, key: &'static str) -> Option<Value> {
+        self.known.push(key);
+        self.values.get(key).cloned()
     }
 
     /// Where the key's value was written; `None` if nowhere.
@@ -167,57 +164,110 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Reports the key's value, or with "" the whole table, as wrong; `reason` is what would be right.
+    pub fn refuse<T>(&mut self, key: &str, reason: impl Into<String>) -> Option<T> {
+        let written = self.values.get(key).filter(|_| !self.secrets.contains(&key));
+        let problem = Problem {
+            key: self.full(key),
+            value: written.and_then(|value| shown(key, value)),
+            origin: self.origin(key).or_else(|| self.origin.clone()),
+            reason: reason.into(),
+        };
+        self.report.problems.push(problem);
+        None
+    }
+
+    /// Lists a value that is in effect, as TOML would write it.
+    pub fn list(&mut self, key: &str, value: impl Into<String>, origin: String) {
+        let setting = Setting { key: self.full(key), value: value.into(), origin };
+        self.report.settings.push(setting);
+    }
+
+    /// Makes a relative path absolute: one in a file is meant from that file's folder, one of the environment or of
+    /// `--set` from the working directory. `prefix` stands before the path.
+    pub fn resolve(&mut self, key: &str, prefix: &str) {
+        let folder = match self.file_of(key) {
+            Some(file) => self.report.environment.working_directory.join(file.parent().unwrap_or(&file)),
+            None => self.report.environment.working_directory.clone(),
+        };
+        // A folder whose name is not UTF-8 could not be shown.
+        if let (Some(Value { kind: ValueKind::String(text), .. }), Some(folder)) =
+            (self.values.get_mut(key), folder.to_str())
+        {
+            *text = absolute(text, prefix, folder);
+        }
+    }
+
+    /// Hides the key's value from messages.
+    pub fn hide(&mut self, key: &'static str) {
+        self.secrets.push(key);
+        self.warn_if_exposed(key);
+    }
+
+    /// Warns if the key's value stands where every user of this machine can read it.
+    pub fn warn_if_exposed(&mut self, key: &str) {
+        if self.origin(key).is_some_and(|origin| origin == COMMAND_LINE) {
+            let reason = "every user of this machine can read the command line (ps): put the secret into a file that \
+                          only the daemon can read, or into the environment";
+            self.warn(key, reason.to_owned());
+        } else if let Some(file) = self.file_of(key) {
+            self.warn_if_readable(key, &file);
+        }
+    }
+
+    /// Warns if every user of this machine can read the file with the secret in it.
+    pub fn warn_if_readable(&mut self, key: &str, file: &Path) {
+        if let Some(mode) = mode_if_open_to_all(file) {
+            let file = file.display();
+            self.warn(
+                key,
+                format!("every user of this machine can read {file} (mode {mode:04o}): chmod o= {file}"),
+            );
+        }
+    }
+
+    fn warn(&mut self, key: &str, reason: String) {
+        self.report.warnings.push(Problem {
+            key: self.full(key),
+            value: None,
+            origin: self.origin(key),
+            reason,
+        });
+    }
+
+    /// The configuration file, if the key's value was written there.
+    fn file_of(&self, key: &str) -> Option<PathBuf> {
+        let (file, origin) = (self.report.file.clone()?, self.origin(key)?);
+        origin.starts_with(&format!("{}, line ", file.display())).then_some(file)
+    }
+
     /// An unknown key is refused without its value: it may be a secret with a typing error in its name.
-    fn refuse_unknown_keys(&mut self, known: &[&str]) {
-        let unknown: Vec<String> =
-            self.values.keys().filter(|key| !known.contains(&key.as_str())).cloned().collect();
-        for key in unknown {
-            let origin = self.values.remove(&key).as_ref().and_then(origin_of);
-            let reason = no_such_key(&self.title, &key, known);
-            self.report.problems.push(Problem { key: self.full(&key), value: None, origin, reason });
-        }
+    fn refuse_unknown_keys(&mut self) {
+        let unknown = self.values.iter().filter(|(key, _)| !self.known.contains(&key.as_str()));
+        let problems = unknown.map(|(key, value)| {
+            let hint = match did_you_mean(key, &self.known) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => format!("it has {}", self.known.join(", ")),
+            };
+            let reason = format!("{} has no such key; {hint}", self.title);
+            Problem { key: self.full(key), value: None, origin: origin_of(value), reason }
+        });
+        self.report.problems.extend(problems.collect::<Vec<_>>());
+    }
+
+    /// Forgets what was written, where which keys there are can't be known.
+    pub fn clear(&mut self) {
+        self.values.clear();
     }
 }
 
-/// The names of a wire type's fields, which serde's derive hands to whoever deserializes it: one list, the
-/// struct itself.
-pub(super) fn field_names<W: DeserializeOwned>() -> &'static [&'static str] {
-    struct Names<'a>(&'a mut &'static [&'static str]);
-
-    impl<'de> Deserializer<'de> for Names<'_> {
-        type Error = value::Error;
-
-        fn deserialize_struct<V: Visitor<'de>>(
-            self,
-            _: &'static str,
-            fields: &'static [&'static str],
-            _: V,
-        ) -> Result<V::Value, value::Error> {
-            *self.0 = fields;
-            Err(de::Error::custom("only the names were wanted"))
+/// The path behind `prefix`, from `folder` if it is relative. An empty folder leaves it as it is, to be refused.
+fn absolute(text: &str, prefix: &str, folder: &str) -> String {
+    match text.strip_prefix(prefix) {
+        Some(path) if !path.is_empty() && !path.starts_with('/') && !folder.is_empty() => {
+            format!("{prefix}{}/{}", folder.trim_end_matches('/'), path.trim_start_matches("./"))
         }
-
-        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, value::Error> {
-            Err(de::Error::custom("not a struct"))
-        }
-
-        serde::forward_to_deserialize_any! {
-            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
-            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
-        }
-    }
-
-    let mut names: &'static [&'static str] = &[];
-    // It always fails: the names are all that is wanted of it.
-    let _ = W::deserialize(Names(&mut names));
-    names
-}
-
-/// What to say of a key that isn't there: the one that was probably meant, else all that there are.
-pub(super) fn no_such_key(title: &str, key: &str, known: &[&str]) -> String {
-    match did_you_mean(key, known) {
-        Some(meant) => format!("{title} has no such key; did you mean {meant}?"),
-        None => format!("{title} has no such key; it has {}", known.join(", ")),
+        _ => text.to_owned(),
     }
 }
 
@@ -246,9 +296,6 @@ pub(super) fn origin_of(value: &Value) -> Option<String> {
 
 /// What a message may show of a value, as TOML would write it.
 fn shown(key: &str, value: &Value) -> Option<String> {
-    if SECRETS.contains(&key) {
-        return None;
-    }
     match &value.kind {
         // A name of a file begins with "/". Whatever else stands there may be the secret itself.
         ValueKind::String(text) if key.ends_with("_file") && !text.starts_with('/') => None,
@@ -290,20 +337,6 @@ pub(super) fn redacted(url: &str) -> String {
     }
 }
 
-/// The key that an error of deserializing is about, and its bare message.
-fn locate(error: ReadError) -> (String, String) {
-    match error {
-        ReadError::At { error, key: Some(key), .. } => (top_key(&key), error.to_string()),
-        ReadError::Type { key: Some(key), expected, .. } => (top_key(&key), format!("must be {expected}")),
-        other => (String::new(), other.to_string()),
-    }
-}
-
-/// `secrets[1]` is a part of `secrets`.
-fn top_key(key: &str) -> String {
-    key.split(['[', '.']).next().unwrap_or_default().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -343,5 +376,22 @@ mod tests {
     fn a_long_value_is_cut_to_fit_a_line() {
         assert_eq!(quoted("a\"b"), r#""a\"b""#);
         assert_eq!(quoted(&"é".repeat(300)).chars().count(), 203);
+    }
+
+    #[test]
+    fn a_relative_path_is_meant_from_the_folder_and_an_absolute_one_stays() {
+        for (prefix, text, expected) in [
+            ("", "./api-key", "/home/me/api-key"),
+            ("", "keys/api", "/home/me/keys/api"),
+            ("", "../api", "/home/me/../api"),
+            ("", "/etc/api", "/etc/api"),
+            ("", "", ""),
+            ("sqlite:", "sqlite:pinwatch.db", "sqlite:/home/me/pinwatch.db"),
+            ("sqlite:", "sqlite:/var/p.db", "sqlite:/var/p.db"),
+            ("sqlite:", "postgres://h/d", "postgres://h/d"),
+        ] {
+            assert_eq!(absolute(text, prefix, "/home/me"), expected);
+        }
+        assert_eq!(absolute("api-key", "", ""), "api-key");
     }
 }

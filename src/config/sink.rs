@@ -6,13 +6,11 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use config::{Value, ValueKind};
-use serde::Deserialize;
+use config::ValueKind;
 
 use super::error::Problem;
-use super::section::{Report, Section, did_you_mean, field_names, origin_of, quoted};
-use super::webhook::{self, Webhook};
-use super::wire::Text;
+use super::section::{Section, origin_of, quoted};
+use super::webhook::Webhook;
 
 /// One `[[sink]]`
 #[derive(Debug, Clone)]
@@ -51,6 +49,16 @@ pub enum SinkKind {
     Webhook(Webhook),
 }
 
+impl SinkKind {
+    /// The file that it writes, and no other sink may.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File { path, .. } => Some(path),
+            Self::Stdout | Self::Webhook(_) => None,
+        }
+    }
+}
+
 /// When the file sink makes its lines durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fsync {
@@ -72,164 +80,96 @@ pub fn is_standard_stream(path: &Path) -> bool {
         || ["/dev/fd", "/proc/self/fd"].iter().any(|folder| path.starts_with(folder))
 }
 
-const TYPES: [&str; 3] = ["stdout", "file", "webhook"];
+/// Reads the keys that only one type of sink has.
+type ReadKind = fn(&mut Section) -> Option<SinkKind>;
+
+/// The types of sinks, and how each is read.
+pub(super) const TYPES: [(&str, ReadKind); 3] = [
+    ("stdout", |_| Some(SinkKind::Stdout)),
+    ("file", file),
+    ("webhook", |section| Webhook::read(section).map(SinkKind::Webhook)),
+];
+
 const LONGEST_NAME: usize = 64;
 
-/// The keys of every sink.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Wire {
-    r#type: Option<Text>,
-    name: Option<Text>,
-    from: Text,
-}
-
-impl Default for Wire {
-    fn default() -> Self {
-        Self { r#type: None, name: None, from: "now".into() }
-    }
-}
-
-/// The further keys of `type = "stdout"`: none.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct StdoutWire {}
-
-/// The further keys of `type = "file"`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileWire {
-    path: Option<Text>,
-    fsync: Text,
-}
-
-impl Default for FileWire {
-    fn default() -> Self {
-        Self { path: None, fsync: "batch".into() }
-    }
-}
-
-/// Every key that some sink has.
-pub(super) fn keys() -> Vec<&'static str> {
-    [field_names::<Wire>(), &further_keys()].concat()
-}
-
-/// The keys that only some types have.
-fn further_keys() -> Vec<&'static str> {
-    [field_names::<FileWire>(), field_names::<webhook::Wire>()].concat()
-}
-
-/// Reads and checks all sinks; `None` if they are of no use, which is reported then.
-pub(super) fn check(value: Option<Value>, report: &mut Report) -> Option<Vec<Sink>> {
-    let origin = value.as_ref().and_then(origin_of);
-    let tables = match value.map(|value| value.kind) {
-        None | Some(ValueKind::Nil) => Vec::new(),
-        Some(ValueKind::Array(tables)) => tables,
-        Some(_) => {
-            let reason = "must be written [[sink]], in two pairs of brackets, for each sink; on the command \
-                          line it is 'sink=[{type=\"stdout\"}]'";
-            report.problems.push(Problem {
-                key: "sink".to_owned(),
-                value: None,
-                origin,
-                reason: reason.to_owned(),
+impl Section<'_> {
+    /// Every `[[sink]]`.
+    pub fn sinks(&mut self, _: &'static str) -> Option<Vec<Sink>> {
+        let tables = match self.value("sink").map(|value| value.kind) {
+            None | Some(ValueKind::Nil) => Vec::new(),
+            Some(ValueKind::Array(tables)) => tables,
+            Some(_) => {
+                let reason = "must be written [[sink]], in two pairs of brackets, for each sink; on the command \
+                              line it is 'sink=[{type=\"stdout\"}]'";
+                return self.refuse("sink", reason);
+            }
+        };
+        if tables.is_empty() {
+            self.list("sink[0].type", quoted("stdout"), "default".to_owned());
+            return Some(vec![Sink { name: "stdout".to_owned(), kind: SinkKind::Stdout, from: From::Now }]);
+        }
+        let mut sinks: Vec<Sink> = Vec::with_capacity(tables.len());
+        for (index, table) in tables.into_iter().enumerate() {
+            let key = format!("sink[{index}]");
+            if !matches!(table.kind, ValueKind::Table(_)) {
+                let reason = "must be a table, such as {type=\"stdout\"}".to_owned();
+                self.report.problems.push(Problem { key, value: None, origin: origin_of(&table), reason });
+                continue;
+            }
+            let sink = Section::read_table(&key, Some(table), self.report, |section| {
+                section.call("a sink".to_owned());
+                let Some((kind, read)) = section.choice("type", "", &TYPES.map(|kind| (kind.0, kind))) else {
+                    // Which keys it has depends on its type.
+                    section.clear();
+                    return None;
+                };
+                section.call(format!("a sink of type {kind:?}"));
+                let sink = sink(section, kind, read)?;
+                refuse_twins(section, &sink, &sinks)?;
+                Some(sink)
             });
-            return None;
+            sinks.extend(sink);
         }
-    };
-    if tables.is_empty() {
-        Section::new("sink[0]", None, report).show("type", quoted("stdout"));
-        return Some(vec![Sink { name: "stdout".to_owned(), kind: SinkKind::Stdout, from: From::Now }]);
+        know_each_other(&mut sinks);
+        Some(sinks)
     }
-    let mut sinks: Vec<Sink> = Vec::with_capacity(tables.len());
-    for (index, table) in tables.into_iter().enumerate() {
-        let key = format!("sink[{index}]");
-        if !matches!(table.kind, ValueKind::Table(_)) {
-            let reason = "must be a table, such as {type=\"stdout\"}".to_owned();
-            report.problems.push(Problem { key, value: None, origin: origin_of(&table), reason });
-            continue;
-        }
-        let mut section = Section::new(key, Some(table), report);
-        if let Some(sink) = check_one(&mut section) {
-            refuse_twins(&mut section, &sink, &sinks);
-            sinks.push(sink);
-        }
-    }
-    know_each_other(&mut sinks);
-    Some(sinks)
 }
 
-fn check_one(section: &mut Section) -> Option<Sink> {
-    section.call("a sink".to_owned());
-    let wire: Wire = section.read_part(&further_keys());
-    let kind = wire.r#type.map(|text| text.0).unwrap_or_default();
-    if !TYPES.contains(&kind.as_str()) {
-        // A type that isn't a string was refused when it was read.
-        if section.is_clean() || !section.has("type") {
-            let meant = did_you_mean(&kind, &TYPES).map(|meant| format!("; did you mean {meant:?}?"));
-            let meant = meant.unwrap_or_default();
-            section.refuse("type", format!("must be \"stdout\", \"file\" or \"webhook\"{meant}"));
-        }
-        return None;
-    }
-    section.show("type", quoted(&kind));
-    section.call(format!("a sink of type {kind:?}"));
-    let name = name(section, wire.name, &kind);
-    let from = section.choice("from", &wire.from, &[("now", From::Now), ("oldest", From::Oldest)]);
-    let common = field_names::<Wire>();
-    let kind = match kind.as_str() {
-        "file" => file(section, common),
-        "webhook" => webhook::check(section, common).map(SinkKind::Webhook),
-        _ => {
-            section.read_part::<StdoutWire>(common);
-            Some(SinkKind::Stdout)
-        }
-    };
+/// Reads the keys that every sink has, and those of its type.
+pub(super) fn sink(section: &mut Section, kind: &str, read: ReadKind) -> Option<Sink> {
+    let name = section.parsed("name", kind, name);
+    let from = section.choice("from", "now", &[("now", From::Now), ("oldest", From::Oldest)]);
+    let kind = read(section);
     Some(Sink { name: name?, kind: kind?, from: from? })
 }
 
-fn name(section: &mut Section, name: Option<Text>, kind: &str) -> Option<String> {
-    let name = name.map_or_else(|| kind.to_owned(), |text| text.0);
-    section.show("name", quoted(&name));
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
-    if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(allowed) {
-        section.refuse("name", format!("must be 1 to {LONGEST_NAME} characters of a-z 0-9 - _"));
-        return None;
+fn name(name: &str) -> Result<String, String> {
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+    if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(is_allowed) {
+        return Err(format!("must be 1 to {LONGEST_NAME} characters of a-z 0-9 - _"));
     }
-    Some(name)
+    Ok(name.to_owned())
 }
 
-fn file(section: &mut Section, common: &[&str]) -> Option<SinkKind> {
-    let wire: FileWire = section.read_part(common);
-    let fsync = section.choice("fsync", &wire.fsync, &[("batch", Fsync::Batch), ("never", Fsync::Never)]);
-    let Some(path) = wire.path else {
-        if !section.has("path") {
-            section.refuse("path", "must be given: the absolute path of the file that outcomes go to");
-        }
-        return None;
-    };
-    section.show("path", quoted(&path.0));
-    let path = section.absolute_path("path", &path.0)?;
+fn file(section: &mut Section) -> Option<SinkKind> {
+    let path = section.path("path", "");
+    let fsync = section.choice("fsync", "batch", &[("batch", Fsync::Batch), ("never", Fsync::Never)]);
+    let path = path?;
     if is_standard_stream(&path) {
-        section
-            .refuse("path", "must be a regular file; for standard output, use a sink with type = \"stdout\"");
-        return None;
+        return section.refuse(
+            "path",
+            "must be a regular file; for standard output, use a sink with type = \"stdout\"",
+        );
     }
     if path.file_name().is_none() {
-        section.refuse("path", "must end with the name of a file");
-        return None;
+        return section.refuse("path", "must end with the name of a file");
     }
     Some(SinkKind::File { path, fsync: fsync?, others: Vec::new() })
 }
 
-/// Tells each file sink which files are not its own although they have such names.
+/// Gives each file sink the files of other sinks that are named as if its own file had been rotated.
 fn know_each_other(sinks: &mut [Sink]) {
-    let paths: Vec<PathBuf> = sinks
-        .iter()
-        .filter_map(
-            |sink| if let SinkKind::File { path, .. } = &sink.kind { Some(path.clone()) } else { None },
-        )
-        .collect();
+    let paths: Vec<PathBuf> = sinks.iter().filter_map(|sink| Some(sink.kind.file()?.to_owned())).collect();
     for sink in sinks {
         let SinkKind::File { path, others, .. } = &mut sink.kind else { continue };
         let name = path.file_name().unwrap_or_default();
@@ -239,18 +179,19 @@ fn know_each_other(sinks: &mut [Sink]) {
 }
 
 /// Two cursors of one name would be one cursor; two writers of one file would tear its lines.
-fn refuse_twins(section: &mut Section, sink: &Sink, others: &[Sink]) {
+fn refuse_twins(section: &mut Section, sink: &Sink, others: &[Sink]) -> Option<()> {
     if others.iter().any(|other| other.name == sink.name) {
-        section.refuse(
+        return section.refuse(
             "name",
             format!("must be given and differ: another sink is called {:?} already", sink.name),
         );
     }
-    let SinkKind::File { path, .. } = &sink.kind else { return };
-    let same = |other: &&Sink| matches!(&other.kind, SinkKind::File { path: theirs, .. } if theirs == path);
-    if let Some(other) = others.iter().find(same) {
-        section.refuse("path", format!("must differ: the sink {:?} writes this file already", other.name));
+    let writes_it = |other: &&Sink| sink.kind.file().is_some() && other.kind.file() == sink.kind.file();
+    if let Some(other) = others.iter().find(writes_it) {
+        return section
+            .refuse("path", format!("must differ: the sink {:?} writes this file already", other.name));
     }
+    Some(())
 }
 
 #[cfg(test)]
@@ -281,7 +222,7 @@ mod tests {
             (
                 "a type must be given",
                 "[[sink]]\nname = \"a\"",
-                "sink[0].type: must be \"stdout\", \"file\" or",
+                "sink[0].type: must be given, and must be \"stdout\", \"file\" or \"webhook\"",
             ),
             (
                 "a typing error in it is helped",
@@ -295,14 +236,14 @@ mod tests {
                 "sink[0].path: a sink of type \"stdout\" has no such key; it has type, name, from",
             ),
             (
-                "an unknown key is answered with all that there are, each once",
+                "an unknown key is answered with all that there are",
                 "[[sink]]\ntype = \"stdout\"\nqqqq = 1",
-                "sink[0].qqqq: a sink has no such key; it has type, name, from, path, fsync, url",
+                "sink[0].qqqq: a sink of type \"stdout\" has no such key; it has type, name, from",
             ),
             (
                 "a typing error in a key is helped",
                 "[[sink]]\ntype = \"file\"\npath = \"/a\"\nfsnc = \"never\"",
-                "sink[0].fsnc: a sink has no such key; did you mean fsync?",
+                "sink[0].fsnc: a sink of type \"file\" has no such key; did you mean fsync?",
             ),
             (
                 "another fsync is refused",

@@ -1,21 +1,19 @@
-//! Where a configuration comes from: file, environment, `--set`, and what stands in where none says anything.
+//! Where a configuration comes from: file, environment, `--set`, and the defaults of a user who is not root.
 //!
-//! The layers are put together by the `config` crate, later ones over earlier ones; what is ours is that every
-//! value keeps its exact origin (file and line, variable, flag). Promises: reads one file and nothing else of
-//! this machine; a caller who gives the environment gets no other. Must not know: what any value means, except
-//! that `sink` is a list.
+//! The `config` crate puts the layers over each other; what is ours is that every value keeps its exact origin (file and
+//! line, variable, flag). Promises: reads one file and nothing else of this machine; a caller who gives the environment gets
+//! no other. Must not know: what any value means, except that `sink` is a list.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use config::{Map, Source, Value, ValueKind};
+use config::{Map, Value, ValueKind};
 
 use super::error::{ConfigError, Problem};
-use super::section::{no_such_key, origin_of};
-use super::{SECTIONS, intake, relative, store, toml_file};
+use super::section::{Report, origin_of};
+use super::{intake, store, toml_file};
 
 /// Where a configuration is looked for without `--config`.
 pub const SYSTEM_FILE: &str = "/etc/pinwatch/pinwatch.toml";
@@ -28,7 +26,8 @@ const PREFIX: &str = "PINWATCH__";
 /// No configuration is larger; a device or a database named by mistake isn't read into memory.
 const LARGEST_FILE: u64 = 1024 * 1024;
 
-/// Everything that a configuration is made of.
+/// Everything that a configuration is made of. It has no `Debug`, because it may hold secrets: PINWATCH__API__KEY,
+/// `--set api.key=…`.
 #[derive(Clone, Default)]
 pub struct Sources {
     /// `--config`; it must exist.
@@ -38,7 +37,7 @@ pub struct Sources {
     pub set: Vec<String>,
 }
 
-/// What of the process the configuration depends on; tests give their own.
+/// What of the process the configuration depends on; tests give their own. No `Debug`: variables may hold secrets.
 #[derive(Clone)]
 pub struct Environment {
     pub variables: BTreeMap<String, OsString>,
@@ -76,112 +75,53 @@ impl Environment {
         }
     }
 
-    /// An absolute path; XDG's specification says that a relative one is to be ignored. So is one that isn't
+    /// An absolute path; XDG's specification has relative ones ignored. So is one that isn't
     /// UTF-8: it could not be shown, nor written into a configuration.
     pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
         self.variables.get(name)?.to_str().map(PathBuf::from).filter(|path| path.is_absolute())
     }
 }
 
-// Both may hold secrets: PINWATCH__API__KEY, --set api.key=…
-impl fmt::Debug for Environment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Environment")
-            .field("variables", &self.variables.keys())
-            .field("uid", &self.uid)
-            .field("system_file", &self.system_file)
-            .field("working_directory", &self.working_directory)
-            .finish()
-    }
-}
-
-impl fmt::Debug for Sources {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sources")
-            .field("file", &self.file)
-            .field("environment", &self.environment)
-            .field("set", &self.set.len())
-            .finish()
-    }
-}
-
-/// The layers, put together.
-pub(super) struct Merged {
-    pub values: Map<String, Value>,
-    /// What couldn't even be put in its place.
-    pub problems: Vec<Problem>,
-    /// The file that was read.
-    pub file: Option<PathBuf>,
-    /// No file, and not root: the socket and the store are the user's own.
-    pub personal: bool,
-}
-
-/// Reads all sources and puts them over each other.
+/// Reads all sources, and puts them over each other.
 ///
-/// Fails if the file can't be read or isn't TOML; everything else is a problem to be reported together with
-/// those of the sections.
-pub(super) fn merge(sources: &Sources) -> Result<Merged, ConfigError> {
+/// Fails if the file can't be read or isn't TOML; everything else is a problem in the report, together with those that the
+/// sections find.
+pub(super) fn merge(sources: &Sources) -> Result<(Map<String, Value>, Report), ConfigError> {
+    let Sources { environment, set, .. } = sources;
     let file = find_file(sources)?;
-    let personal = file.is_none() && sources.environment.uid != 0;
+    let is_personal = file.is_none() && environment.uid != 0;
     let mut problems = Vec::new();
-    let mut layers = Vec::new();
-    if personal {
-        layers.push(personal_defaults(&sources.environment));
-    }
-    if let Some((path, text)) = &file {
-        let mut layer = from_file(toml_file::parse(path, text)?, &mut problems);
-        // The file itself may be named from the working directory.
-        let folder = sources.environment.working_directory.join(path.parent().unwrap_or(path));
-        relative::resolve(&mut layer.0, &folder);
-        layers.push(layer);
-    }
-    for mut layer in
-        [from_environment(&sources.environment, &mut problems), from_flags(&sources.set, &mut problems)]
-    {
-        relative::resolve(&mut layer.0, &sources.environment.working_directory);
-        layers.push(layer);
-    }
-
-    let builder =
-        layers.into_iter().fold(config::Config::builder(), |builder, layer| builder.add_source(layer));
-    let values = match builder.build().map(|merged| merged.cache.kind) {
-        Ok(ValueKind::Table(values)) => values,
-        Ok(_) => Map::new(),
-        Err(error) => {
-            problems.push(problem("configuration", None, error.to_string()));
-            Map::new()
-        }
+    let mut given = from_environment(environment, &mut problems);
+    given.extend(from_flags(set, &mut problems));
+    let below = match &file {
+        Some((path, text)) => plain(toml_file::parse(path, text)?, &mut problems),
+        None if is_personal => personal_defaults(environment, &given, &mut problems),
+        None => Map::new(),
     };
-    if personal && !has_store_url(&values) {
-        // The default of root would be no help to this user.
-        let reason = "must be given, because neither $XDG_STATE_HOME nor $HOME is an absolute path";
-        problems.push(problem("store.url", None, reason));
-    }
-    Ok(Merged { values, problems, file: file.map(|(path, _)| path), personal })
+    let values = layered(below, given).unwrap_or_else(|error| {
+        problems.push(problem("configuration", None, error.to_string()));
+        Map::new()
+    });
+    let file = file.map(|(path, _)| path);
+    let report =
+        Report { environment: environment.clone(), file, is_personal, problems, ..Report::default() };
+    Ok((values, report))
 }
 
-fn has_store_url(values: &Map<String, Value>) -> bool {
-    matches!(values.get("store").map(|store| &store.kind), Some(ValueKind::Table(store)) if store.contains_key("url"))
-}
-
-/// One source, read already: keys with dots in them, or tables.
-#[derive(Clone)]
-struct Layer(Map<String, Value>);
-
-impl Source for Layer {
-    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
-        Box::new(self.clone())
+fn layered(
+    below: Map<String, Value>,
+    above: Map<String, Value>,
+) -> Result<Map<String, Value>, config::ConfigError> {
+    let mut builder = config::Config::builder();
+    for (key, value) in below {
+        builder = builder.set_default(key, value)?;
     }
-
-    fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
-        Ok(self.0.clone())
+    for (key, value) in above {
+        builder = builder.set_override(key, value)?;
     }
-}
-
-// The values may be secrets.
-impl fmt::Debug for Layer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Layer").field(&self.0.keys()).finish()
+    match builder.build()?.cache.kind {
+        ValueKind::Table(values) => Ok(values),
+        _ => Ok(Map::new()),
     }
 }
 
@@ -205,30 +145,40 @@ fn read_text(path: &Path) -> io::Result<String> {
 }
 
 /// What a user who isn't root and has no file gets instead of `/run` and `/var/lib`.
-fn personal_defaults(environment: &Environment) -> Layer {
+fn personal_defaults(
+    environment: &Environment,
+    given: &Map<String, Value>,
+    problems: &mut Vec<Problem>,
+) -> Map<String, Value> {
     let runtime = environment.path("XDG_RUNTIME_DIR");
     let (state, home) = (environment.path("XDG_STATE_HOME"), environment.path("HOME"));
     let (socket, origin) = intake::user_socket(runtime.as_deref(), environment.uid);
-    let mut layer = Map::from([("intake.socket".to_owned(), given(origin, socket.to_string_lossy()))]);
-    if let Some((url, origin)) = store::user_store(state.as_deref(), home.as_deref()) {
-        layer.insert("store.url".to_owned(), given(origin, url));
+    let mut layer = Map::from([("intake.socket".to_owned(), text(origin, socket.to_string_lossy()))]);
+    match store::user_store(state.as_deref(), home.as_deref()) {
+        Some((url, origin)) => drop(layer.insert("store.url".to_owned(), text(origin, url))),
+        // The default of root would be no help to this user.
+        None if !given.contains_key("store.url") => {
+            let reason = "must be given, because neither $XDG_STATE_HOME nor $HOME is an absolute path";
+            problems.push(problem("store.url", None, reason));
+        }
+        None => {}
     }
-    Layer(layer)
+    layer
 }
 
-/// The file's tables. `config` would take a quoted `"a.b"` or `"a[9]"` at the top level for an expression.
-fn from_file(mut tables: Map<String, Value>, problems: &mut Vec<Problem>) -> Layer {
+/// Refuses a quoted `"a.b"` or `"a[9]"` at the top level, which `config` would take for an expression.
+fn plain(mut tables: Map<String, Value>, problems: &mut Vec<Problem>) -> Map<String, Value> {
     tables.retain(|key, value| {
         if !is_plain(key) {
             problems.push(problem(key, origin_of(value), "there is no such key"));
         }
         is_plain(key)
     });
-    Layer(tables)
+    tables
 }
 
 /// `PINWATCH__SECTION__KEY`; variables with any other beginning are not ours.
-fn from_environment(environment: &Environment, problems: &mut Vec<Problem>) -> Layer {
+fn from_environment(environment: &Environment, problems: &mut Vec<Problem>) -> Map<String, Value> {
     let mut layer = Map::new();
     for (name, value) in &environment.variables {
         let Some(key) = name.strip_prefix(PREFIX) else { continue };
@@ -240,11 +190,11 @@ fn from_environment(environment: &Environment, problems: &mut Vec<Problem>) -> L
         };
         place(&mut layer, problems, &key, text, origin);
     }
-    Layer(layer)
+    layer
 }
 
 /// `--set section.key=value`; of two for one key the later one counts.
-fn from_flags(flags: &[String], problems: &mut Vec<Problem>) -> Layer {
+fn from_flags(flags: &[String], problems: &mut Vec<Problem>) -> Map<String, Value> {
     let mut layer = Map::new();
     for flag in flags {
         match flag.split_once('=') {
@@ -253,59 +203,37 @@ fn from_flags(flags: &[String], problems: &mut Vec<Problem>) -> Layer {
             None => problems.push(problem("--set", None, "must be written section.key=value")),
         }
     }
-    Layer(layer)
+    layer
 }
 
 /// Puts a value that came as a string where it belongs. It stays a string: the key's type decides what it
 /// means, so that an all-digit key isn't taken for a number.
 fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str, text: &str, origin: String) {
+    let known = super::known_keys();
+    let is_section = |name: &str| known.iter().any(|key| key.starts_with(&format!("{name}.")));
     let parts: Vec<&str> = key.split('.').collect();
-    let sections: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
     let value = match parts[..] {
-        ["sink"] => match toml_file::parse_value(text, &origin) {
-            Ok(list) => list,
-            Err(reason) => {
-                let reason = format!("must be a list in TOML, such as [{{type=\"stdout\"}}]: {reason}");
-                problems.push(problem(key, Some(origin), reason));
-                return;
-            }
-        },
+        ["sink"] => toml_file::parse_value(text, &origin)
+            .map_err(|reason| format!("must be a list in TOML, such as [{{type=\"stdout\"}}]: {reason}")),
         ["sink", ..] => {
-            let reason = "sinks can't be set key by key; set the whole list, or write [[sink]] in the file";
-            problems.push(problem(key, Some(origin), reason));
-            return;
+            Err("sinks can't be set key by key; set the whole list, or write [[sink]] in the file".to_owned())
         }
-        [section] if sections.contains(&section) => {
-            problems.push(problem(
-                key,
-                Some(origin),
-                format!("is a section; set one of its keys, {section}.…"),
-            ));
-            return;
+        // Beside one of its keys, the merge would forget one of the two.
+        [name] if is_section(name) => Err(format!("is a section; set one of its keys, {name}.…")),
+        [name] if is_plain(name) => Ok(self::text(&origin, text)),
+        [section, name] if is_plain(section) && is_plain(name) && !known.iter().any(|key| key == section) => {
+            Ok(self::text(&origin, text))
         }
-        ["shutdown_grace"] => given(&origin, text),
-        [section, name] if sections.contains(&section) && is_plain(name) => given(&origin, text),
         [""] => {
-            problems.push(problem(
-                "configuration",
-                Some(origin),
-                "a key is missing; it is written section.key",
-            ));
-            return;
+            let reason = "a key is missing; it is written section.key";
+            return problems.push(problem("configuration", Some(origin), reason));
         }
-        [section, ..] => {
-            let known: Vec<&str> = sections.into_iter().chain(["shutdown_grace", "sink"]).collect();
-            let reason = match known.contains(&section) {
-                true => "there is no such key; it is written section.key".to_owned(),
-                false => no_such_key("the top level", section, &known),
-            };
-            let subject = if known.contains(&section) || section.is_empty() { key } else { section };
-            problems.push(problem(subject, Some(origin), reason));
-            return;
-        }
-        [] => return,
+        _ => Err("there is no such key; it is written section.key".to_owned()),
     };
-    layer.insert(key.to_owned(), value);
+    match value {
+        Ok(value) => drop(layer.insert(key.to_owned(), value)),
+        Err(reason) => problems.push(problem(key, Some(origin), reason)),
+    }
 }
 
 /// Whether `config` takes the name for a name, not for an expression like `a[0]`.
@@ -313,7 +241,7 @@ fn is_plain(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
-fn given(origin: &str, text: impl Into<String>) -> Value {
+fn text(origin: &str, text: impl Into<String>) -> Value {
     Value::new(Some(&origin.to_owned()), text.into())
 }
 

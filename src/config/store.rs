@@ -5,28 +5,25 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use reqwest::Url;
 use secrecy::SecretString;
-use serde::Deserialize;
-use thiserror::Error;
 
-use super::check::YEAR;
-use super::section::{Section, quoted, redacted};
-use super::wire::{Flag, Span, Text};
+use super::read::{SECOND, YEAR, text_of};
+use super::section::{Section, quoted, redacted, section};
 use crate::store::postgres::trusts_anybody;
 
 /// The longest path of a database in bytes: 512 (MAX_PATHNAME of SQLite) less what SQLite keeps for a suffix.
 const LONGEST_PATH: usize = 504;
 
-/// `[store]`
-#[derive(Debug, Clone)]
-pub struct Store {
-    pub url: StoreUrl,
-    /// How long outcomes are kept after every sink has them.
-    pub retention: Duration,
+section! {
+    /// `[store]`
+    pub struct Store {
+        pub url: StoreUrl = store_url("sqlite:/var/lib/pinwatch/pinwatch.db"),
+        /// How long outcomes are kept after every sink has them.
+        pub retention: Duration = duration("7d", SECOND..=10 * YEAR),
+    }
 }
 
 /// Which store.
@@ -48,76 +45,42 @@ impl fmt::Display for StoreUrl {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Wire {
-    url: Text,
-    allow_insecure_tls: Flag,
-    retention: Span,
-}
-
-impl Default for Wire {
-    fn default() -> Self {
-        Self {
-            url: "sqlite:/var/lib/pinwatch/pinwatch.db".into(),
-            allow_insecure_tls: Flag(false),
-            retention: Span(Duration::from_secs(7 * 24 * 60 * 60)),
+impl Section<'_> {
+    /// The URL, and the key `allow_insecure_tls`, which decides whether an unverified server is taken.
+    fn store_url(&mut self, key: &'static str, default: &str) -> Option<StoreUrl> {
+        self.resolve(key, "sqlite:");
+        let text = self.read(key, default, |written| {
+            let text = text_of(written)?;
+            let url = StoreUrl::parse(text, true).map_err(str::to_owned)?;
+            let shown = if let StoreUrl::Postgres { shown, .. } = &url { shown } else { text };
+            Ok((text.to_owned(), quoted(shown)))
+        });
+        let allow_insecure_tls = self.flag("allow_insecure_tls", false)?;
+        let text = text?;
+        let url = StoreUrl::parse(&text, allow_insecure_tls);
+        // What is not shown may be a password.
+        if let Ok(StoreUrl::Postgres { shown, .. }) = &url
+            && *shown != text
+        {
+            self.warn_if_exposed(key);
         }
+        url.map_or_else(|reason| self.refuse(key, reason), Some)
     }
 }
-
-/// Reads and checks the section; `None` if it is of no use, which is reported then.
-pub(super) fn check(mut section: Section) -> Option<Store> {
-    let wire: Wire = section.read();
-    let url = check_url(&mut section, &wire.url.0, wire.allow_insecure_tls.0);
-    section.show("allow_insecure_tls", wire.allow_insecure_tls.0.to_string());
-    let retention = section.duration("retention", wire.retention, Duration::from_secs(1)..=10 * YEAR);
-    Some(Store { url: url?, retention })
-}
-
-fn check_url(section: &mut Section, text: &str, allow_insecure_tls: bool) -> Option<StoreUrl> {
-    match StoreUrl::parse(text, allow_insecure_tls) {
-        Ok(url) => {
-            let shown = match &url {
-                StoreUrl::Sqlite(_) => quoted(text),
-                StoreUrl::Postgres { shown, .. } => {
-                    // What is not shown may be a password.
-                    if shown != text {
-                        section.warn_if_exposed("url");
-                    }
-                    quoted(shown)
-                }
-            };
-            section.show("url", shown);
-            Some(url)
-        }
-        Err(InvalidStoreUrl(what)) => {
-            section.refuse("url", what);
-            None
-        }
-    }
-}
-
-/// What a store's URL must be instead; nothing of what it is, for that may have a password in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct InvalidStoreUrl(&'static str);
 
 /// What a URL without `verify-full` to another machine must be instead.
-const INSECURE_TLS: InvalidStoreUrl = InvalidStoreUrl(
-    "must have sslmode=verify-full, because the database is on another machine: without it the password goes to \
+const INSECURE_TLS: &str = "must have sslmode=verify-full, because the database is on another machine: without it the password goes to \
      whoever answers there. Write \"postgres://user@host/database?sslmode=verify-full\", and \
      &sslrootcert=/path/of/ca.pem behind it where the server's certificate is of an authority of your own; \
-     store.allow_insecure_tls = true (migrate-store: --allow-insecure-tls) allows it nevertheless",
-);
+     store.allow_insecure_tls = true (migrate-store: --allow-insecure-tls) allows it nevertheless";
 
 impl StoreUrl {
     /// Reads a URL. One that leads to a PostgreSQL on another machine must have `sslmode=verify-full`, unless
     /// `allow_insecure_tls`.
     ///
     /// # Errors
-    /// The text is no URL of a store, or would give the password to whoever answers.
-    pub fn parse(text: &str, allow_insecure_tls: bool) -> Result<Self, InvalidStoreUrl> {
+    /// What the URL must be instead; nothing of what it is, for that may have a password in it.
+    pub fn parse(text: &str, allow_insecure_tls: bool) -> Result<Self, &'static str> {
         if text.starts_with("postgres:") || text.starts_with("postgresql:") {
             let url = postgres(text)?;
             return if allow_insecure_tls || !trusts_anybody(text) { Ok(url) } else { Err(INSECURE_TLS) };
@@ -125,39 +88,29 @@ impl StoreUrl {
         let path = text.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
         match path {
             Some(path) if path.len() > LONGEST_PATH => {
-                Err(InvalidStoreUrl("must have a path of at most 504 bytes, which is all that SQLite takes"))
+                Err("must have a path of at most 504 bytes, which is all that SQLite takes")
             }
             Some(path)
                 if path.starts_with('/') && !path.ends_with('/') && !path.contains(['?', '#', '\0']) =>
             {
                 Ok(Self::Sqlite(path.into()))
             }
-            Some(_) => Err(InvalidStoreUrl(
-                "must be \"sqlite:\" and the absolute path of a file, without parameters",
-            )),
-            None => Err(InvalidStoreUrl(
+            Some(_) => Err("must be \"sqlite:\" and the absolute path of a file, without parameters"),
+            None => Err(
                 "must be \"sqlite:\" and the absolute path of a file, or \"postgres://user@host/database\"",
-            )),
+            ),
         }
     }
 }
 
-impl FromStr for StoreUrl {
-    type Err = InvalidStoreUrl;
-
-    fn from_str(text: &str) -> Result<Self, InvalidStoreUrl> {
-        Self::parse(text, false)
-    }
-}
-
-fn postgres(text: &str) -> Result<StoreUrl, InvalidStoreUrl> {
-    // What the parser says is left out: it could repeat a part of the password.
+fn postgres(text: &str) -> Result<StoreUrl, &'static str> {
+    // The parser's own message is left out: it could repeat a part of the password.
     let parsed = Url::parse(text).ok().filter(|url| text.contains("://") && url.fragment().is_none());
     if parsed.is_none() {
-        return Err(InvalidStoreUrl(
+        return Err(
             "must be a URL such as \"postgres://user:password@host/database?sslmode=verify-full\"; whatever is \
              not a letter or a digit in a password is written in percent",
-        ));
+        );
     }
     Ok(StoreUrl::Postgres { url: text.to_owned().into(), shown: redacted(text) })
 }

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use config::{Map, Value, ValueKind};
 
-use super::section::Report;
-use super::sources::Environment;
+use super::section::{Report, Section};
 use super::{Config, toml_file};
 
 /// Checks a file of these lines; an API key is put in if the lines have none. Each refusal is `key: reason`.
@@ -20,7 +19,7 @@ pub(super) fn load(text: &str) -> Result<Config, Vec<String>> {
         api.insert("key".to_owned(), "0123".into());
     }
     let mut report = Report::default();
-    let config = super::check(&mut values, &Environment::default(), &mut report);
+    let config = Section::read_table("", Some(values.into()), &mut report, Config::read);
     let refusals: Vec<String> =
         report.problems.iter().map(|problem| format!("{}: {}", problem.key, problem.reason)).collect();
     if refusals.is_empty() { Ok(config.expect("refused without a problem")) } else { Err(refusals) }

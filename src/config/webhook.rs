@@ -3,49 +3,64 @@
 //! Promises: every secret is one that Standard Webhooks allows, and no message has a part of it. Must not
 //! know: HTTP, or how a signature is made.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use config::ValueKind;
 use reqwest::Url;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 
-use super::check::YEAR;
-use super::credentials::from_file;
-use super::section::Section;
-use super::wire::{Count, Flag, Secret, Secrets, Span, Text};
+use super::read::{DAY, MILLISECOND, MINUTE, SECOND, YEAR, text_of};
+use super::section::{Section, section};
 
-/// `type = "webhook"`
-#[derive(Debug, Clone)]
-pub struct Webhook {
-    pub url: Url,
-    /// Signing secrets, the newest first; several while they are rotated, none for unsigned. Each is as it was
-    /// written: `whsec_` and base64 of 24 to 64 bytes.
-    pub secrets: Vec<SecretString>,
-    /// For a whole request, from connecting to the last byte.
-    pub timeout: Duration,
-    /// How many requests may run at once.
-    pub concurrency: usize,
-    /// How old an outcome gets before it is given up and becomes a dead letter.
-    pub max_age: Duration,
-    pub format: WebhookFormat,
-    /// Outcomes in one request; 1 sends a record, more sends an array of records.
-    pub batch: usize,
-    /// How old a connection may get before it is replaced.
-    pub pool_max_age: Duration,
+const FORMATS: [(&str, WebhookFormat); 2] =
+    [("record", WebhookFormat::Record), ("cloudevents", WebhookFormat::CloudEvents)];
+
+section! {
+    /// `type = "webhook"`
+    #[derive(PartialEq)]
+    pub struct Webhook {
+        pub url: Url = url(""),
+        pub secrets: SigningSecrets = signing_secrets(),
+        /// For a whole request, from connecting to the last byte.
+        pub timeout: Duration = duration("10s", MILLISECOND..=10 * MINUTE),
+        /// How many requests may run at once.
+        pub concurrency: usize = count(8, 1..=1_000),
+        /// How old an outcome gets before it is given up and becomes a dead letter.
+        pub max_age: Duration = duration("24h", SECOND..=YEAR),
+        pub format: WebhookFormat = choice("record", &FORMATS),
+        /// Outcomes in one request; 1 sends a record, more sends an array of records.
+        pub batch: usize = count(1, 1..=1_000),
+        /// How old a connection may get before it is replaced.
+        pub pool_max_age: Duration = duration("5m", SECOND..=DAY),
+    }
 }
 
-impl PartialEq for Webhook {
+/// Signing secrets, the newest first; several while they are rotated, none for unsigned. Each is as it was
+/// written: `whsec_` and base64 of 24 to 64 bytes.
+#[derive(Debug, Clone, Default)]
+pub struct SigningSecrets(Vec<SecretString>);
+
+impl Deref for SigningSecrets {
+    type Target = [SecretString];
+
+    fn deref(&self) -> &[SecretString] {
+        &self.0
+    }
+}
+
+impl From<Vec<SecretString>> for SigningSecrets {
+    fn from(secrets: Vec<SecretString>) -> Self {
+        Self(secrets)
+    }
+}
+
+impl PartialEq for SigningSecrets {
     fn eq(&self, other: &Self) -> bool {
-        let Self { url, secrets, timeout, concurrency, max_age, format, batch, pool_max_age } = self;
-        let same_secrets = secrets.len() == other.secrets.len()
-            && secrets.iter().zip(&other.secrets).all(|(a, b)| a.expose_secret() == b.expose_secret());
-        same_secrets
-            && *url == other.url
-            && (*timeout, *concurrency, *max_age) == (other.timeout, other.concurrency, other.max_age)
-            && (*format, *batch, *pool_max_age) == (other.format, other.batch, other.pool_max_age)
+        self.iter().map(ExposeSecret::expose_secret).eq(other.iter().map(ExposeSecret::expose_secret))
     }
 }
 
@@ -56,128 +71,52 @@ pub enum WebhookFormat {
     CloudEvents,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Wire {
-    url: Option<Text>,
-    secret: Option<Secret>,
-    secret_file: Option<Text>,
-    secrets: Option<Secrets>,
-    timeout: Span,
-    concurrency: Count,
-    max_age: Span,
-    format: Text,
-    batch: Count,
-    pool_max_age: Span,
-    allow_plain_http: Flag,
-}
-
-impl Default for Wire {
-    fn default() -> Self {
-        Self {
-            url: None,
-            secret: None,
-            secret_file: None,
-            secrets: None,
-            timeout: Span(Duration::from_secs(10)),
-            concurrency: Count(8),
-            max_age: Span(Duration::from_secs(24 * 60 * 60)),
-            format: "record".into(),
-            batch: Count(1),
-            pool_max_age: Span(Duration::from_secs(5 * 60)),
-            allow_plain_http: Flag(false),
-        }
-    }
-}
-
-/// Reads and checks what a webhook has beside the `common` keys of a sink; `None` if it is of no use, which is
-/// reported then.
-pub(super) fn check(section: &mut Section, common: &[&str]) -> Option<Webhook> {
-    let wire: Wire = section.read_part(common);
-    let url = url(section, &wire);
-    let secrets = secrets(section, &wire);
-    let timeout =
-        section.duration("timeout", wire.timeout, Duration::from_millis(1)..=Duration::from_secs(600));
-    let concurrency = section.count("concurrency", wire.concurrency, 1..=1_000);
-    let max_age = section.duration("max_age", wire.max_age, Duration::from_secs(1)..=YEAR);
-    let formats = [("record", WebhookFormat::Record), ("cloudevents", WebhookFormat::CloudEvents)];
-    let format = section.choice("format", &wire.format, &formats);
-    let batch = section.count("batch", wire.batch, 1..=1_000);
-    let pool_max_age = section.duration(
-        "pool_max_age",
-        wire.pool_max_age,
-        Duration::from_secs(1)..=Duration::from_secs(86_400),
-    );
-    section.show("allow_plain_http", wire.allow_plain_http.0.to_string());
-    Some(Webhook {
-        url: url?,
-        secrets: secrets?,
-        timeout,
-        concurrency,
-        max_age,
-        format: format?,
-        batch,
-        pool_max_age,
-    })
-}
-
-fn url(section: &mut Section, wire: &Wire) -> Option<Url> {
-    match &wire.url {
-        Some(url) => section.url("url", url, wire.allow_plain_http.0),
-        None => {
-            if !section.has("url") {
-                section.refuse("url", "must be given: the URL that outcomes are sent to");
+impl Section<'_> {
+    fn signing_secrets(&mut self, list: &'static str) -> Option<SigningSecrets> {
+        let given = self.given(&["secret", "secret_file", list]);
+        let secrets = match given[..] {
+            [] => {
+                self.list("secret", "none, requests are not signed", "default".to_owned());
+                Vec::new()
             }
-            None
-        }
+            ["secrets"] => {
+                self.hide(list);
+                self.read(list, "", |written| {
+                    let secrets = secret_list(written)?;
+                    let shown = format!("set ({} secrets)", secrets.len());
+                    Ok((secrets, shown))
+                })?
+            }
+            [_] => vec![self.secret("secret", "secret_file", check_secret)?],
+            _ => return self.refuse("", format!("must have one of {}, not several", given.join(", "))),
+        };
+        Some(SigningSecrets(secrets))
     }
 }
 
-fn secrets(section: &mut Section, wire: &Wire) -> Option<Vec<SecretString>> {
-    let keys = ["secret", "secret_file", "secrets"];
-    let given: Vec<&str> = keys.into_iter().filter(|key| section.has(key)).collect();
-    let (key, secrets, shown) = match given[..] {
-        [] => {
-            section.show("secret", "none, requests are not signed");
-            return Some(Vec::new());
-        }
-        ["secret"] => ("secret", vec![wire.secret.as_ref()?.0.clone()], "set".to_owned()),
-        ["secrets"] => {
-            let secrets = wire.secrets.as_ref()?.0.clone();
-            let shown = format!("set ({} secrets)", secrets.len());
-            ("secrets", secrets, shown)
-        }
-        ["secret_file"] => {
-            let path = &wire.secret_file.as_ref()?.0;
-            let secret = from_file(section, "secret_file", path)?;
-            ("secret_file", vec![secret], format!("set (from secret_file {path})"))
-        }
-        _ => {
-            section.refuse("", format!("must have one of {}, not several", given.join(", ")));
-            return None;
-        }
+fn secret_list(written: &ValueKind) -> Result<Vec<SecretString>, String> {
+    let not_a_list = || "must be a list of strings, [\"…\", \"…\"]".to_owned();
+    let ValueKind::Array(list) = written else { return Err(not_a_list()) };
+    if list.is_empty() {
+        return Err("must have at least one secret in it, the newest first".to_owned());
+    }
+    let secret = |value: &config::Value| {
+        let text = text_of(&value.kind).map_err(|_| not_a_list())?;
+        check_secret(text)?;
+        Ok(text.into())
     };
-    section.show_from(if key == "secrets" { key } else { "secret" }, shown, key);
-    if secrets.is_empty() {
-        section.refuse(key, "must have at least one secret in it, the newest first");
-        return None;
-    }
-    if !secrets.iter().all(is_signing_secret) {
-        section.refuse(
-            key,
-            "must be \"whsec_\" and the base64 of 24 to 64 random bytes, as Standard Webhooks has it; \
-             `echo whsec_$(head -c 32 /dev/urandom | base64)` makes one",
-        );
-        return None;
-    }
-    Some(secrets)
+    list.iter().map(secret).collect()
 }
 
 /// Standard Webhooks, "Signature scheme": between 24 and 64 bytes, base64 behind the prefix `whsec_`.
-fn is_signing_secret(secret: &SecretString) -> bool {
-    let Some(encoded) = secret.expose_secret().strip_prefix("whsec_") else { return false };
-    let decoded = STANDARD.decode(encoded).map(Zeroizing::new);
-    decoded.is_ok_and(|bytes| (24..=64).contains(&bytes.len()))
+fn check_secret(secret: &str) -> Result<(), &'static str> {
+    let encoded = secret.strip_prefix("whsec_");
+    let decoded = encoded.and_then(|encoded| STANDARD.decode(encoded).ok()).map(Zeroizing::new);
+    let is_right = decoded.is_some_and(|bytes| (24..=64).contains(&bytes.len()));
+    is_right.then_some(()).ok_or(
+        "must be \"whsec_\" and the base64 of 24 to 64 random bytes, as Standard Webhooks has it; \
+         `echo whsec_$(head -c 32 /dev/urandom | base64)` makes one",
+    )
 }
 
 #[cfg(test)]

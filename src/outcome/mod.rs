@@ -18,12 +18,12 @@ pub use status::{CallStatus, SmsStatus, Status, Weight};
 use crate::clock::Dated;
 use crate::pin::PinId;
 
-/// One SMS or call of a PIN, as the API last told it.
+/// One SMS or call of a PIN, as the API last reported it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Delivery {
     pub status: Status,
-    /// What the API said; where it said nothing, the vendor's table.
+    /// From the answer; where it has none, from the vendor's table.
     pub description: Option<Arc<str>>,
     /// The answer's `finalStatus`; where it is absent, the vendor's table.
     pub final_status: bool,
@@ -78,7 +78,7 @@ pub struct Verdict {
     pub ending: Ending,
     /// The last answer's deliveries; none if no answer ever had any.
     pub deliveries: Option<Deliveries>,
-    /// What the API said when it refused the PIN.
+    /// The API's error message when it refused the PIN.
     pub error: Option<String>,
     /// Polls by this process.
     pub polls: u32,

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 /// Declares an enum of statuses from the rows of the vendor's table: name on the wire, description, and
-/// whether it is final when the answer doesn't say.
+/// whether it is final when the answer doesn't say; then our [`Weight`], which the compiler asks of a new row too.
 macro_rules! statuses {
-    ($(#[$doc:meta])* $name:ident { $($variant:ident = $wire:literal, $description:literal, $is_final:literal;)* }) => {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $wire:literal, $description:literal, $is_final:literal, $weight:ident;)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum $name { $($variant,)* }
@@ -33,6 +33,10 @@ macro_rules! statuses {
                 match self { $(Self::$variant => $is_final,)* }
             }
 
+            fn weight(self) -> Weight {
+                match self { $(Self::$variant => Weight::$weight,)* }
+            }
+
             fn from_wire(text: &str) -> Option<Self> {
                 match text { $($wire => Some(Self::$variant),)* _ => None }
             }
@@ -43,20 +47,20 @@ macro_rules! statuses {
 statuses! {
     /// The status of an SMS, by the vendor's "SMS status list".
     SmsStatus {
-        Accepted = "MESSAGE_ACCEPTED", "Message accepted", true;
-        NotSent = "MESSAGE_NOT_SENT", "Message not sent", false;
-        NotDelivered = "MESSAGE_NOT_DELIVERED", "Message sent, not delivered", true;
-        WaitingDelivery = "MESSAGE_WAITING_DELIVERY", "Message sent, waiting for delivery", false;
-        Delivered = "MESSAGE_DELIVERED", "Message sent and delivered", true;
-        NetworkNotAllowed = "MESSAGE_NETWORK_NOT_ALLOWED", "Message not sent, network not allowed", true;
-        NetworkNotAvailable = "MESSAGE_NETWORK_NOT_AVAILABLE", "Message not sent, bulk or gateway offline", true;
-        InvalidDestinationAddress = "MESSAGE_INVALID_DESTINATION_ADDRESS", "Message not sent, invalid destination address", true;
-        DeliveryUnknown = "MESSAGE_DELIVERY_UNKNOWN", "Message delivery unknown", true;
-        InvalidSourceAddress = "INVALID_SOURCE_ADDRESS", "Message not sent, invalid source address", true;
-        NotEnoughCredits = "NOT_ENOUGH_CREDITS", "Message not sent, not enough credits", true;
-        Rejected = "MESSAGE_REJECTED", "Message rejected", true;
-        Expired = "MESSAGE_EXPIRED", "Message expired", true;
-        SystemError = "SYSTEM_ERROR", "System error", true;
+        Accepted = "MESSAGE_ACCEPTED", "Message accepted", true, Accepted;
+        NotSent = "MESSAGE_NOT_SENT", "Message not sent", false, Pending;
+        NotDelivered = "MESSAGE_NOT_DELIVERED", "Message sent, not delivered", true, Failed;
+        WaitingDelivery = "MESSAGE_WAITING_DELIVERY", "Message sent, waiting for delivery", false, Pending;
+        Delivered = "MESSAGE_DELIVERED", "Message sent and delivered", true, Delivered;
+        NetworkNotAllowed = "MESSAGE_NETWORK_NOT_ALLOWED", "Message not sent, network not allowed", true, Failed;
+        NetworkNotAvailable = "MESSAGE_NETWORK_NOT_AVAILABLE", "Message not sent, bulk or gateway offline", true, Failed;
+        InvalidDestinationAddress = "MESSAGE_INVALID_DESTINATION_ADDRESS", "Message not sent, invalid destination address", true, Failed;
+        DeliveryUnknown = "MESSAGE_DELIVERY_UNKNOWN", "Message delivery unknown", true, Unknown;
+        InvalidSourceAddress = "INVALID_SOURCE_ADDRESS", "Message not sent, invalid source address", true, Failed;
+        NotEnoughCredits = "NOT_ENOUGH_CREDITS", "Message not sent, not enough credits", true, Failed;
+        Rejected = "MESSAGE_REJECTED", "Message rejected", true, Failed;
+        Expired = "MESSAGE_EXPIRED", "Message expired", true, Failed;
+        SystemError = "SYSTEM_ERROR", "System error", true, Failed;
     }
 }
 
@@ -64,17 +68,17 @@ statuses! {
     /// The status of a call, by the vendor's "Call status list". That list has no column for final: the
     /// answer's `finalStatus` decides, and only where it is absent the value here does.
     CallStatus {
-        BadRequest = "BAD_REQUEST", "Provided request does not meet required conditions.", true;
-        Processing = "PROCESSING", "Request is currently being processed.", false;
-        Processed = "PROCESSED", "Request is successfully processed and answered by human.", true;
-        AnsweredMachine = "ANSWERED_MACHINE", "Request is successfully processed and answered by machine.", true;
-        Error = "ERROR", "System error occurred during processing.", true;
-        NotEnoughCredits = "ERROR_NOT_ENOUGH_CREDITS", "Not enough credits on account balance to pay for the call.", true;
-        NetworkNotAvailable = "ERROR_NETWORK_NOT_AVAILABLE", "We could not find network for given destination address.", true;
-        RouteNotAvailable = "ERROR_ROUTE_NOT_AVAILABLE", "Route for TTS call is not set up on account.", true;
-        UserBusy = "ERROR_USER_BUSY", "User was busy during call attempt(s).", true;
-        NoAnswer = "ERROR_NO_ANSWER", "User did not answer call(s).", true;
-        Undefined = "UNDEFINED", "Request is undefined.", false;
+        BadRequest = "BAD_REQUEST", "Provided request does not meet required conditions.", true, Failed;
+        Processing = "PROCESSING", "Request is currently being processed.", false, Pending;
+        Processed = "PROCESSED", "Request is successfully processed and answered by human.", true, Delivered;
+        AnsweredMachine = "ANSWERED_MACHINE", "Request is successfully processed and answered by machine.", true, Delivered;
+        Error = "ERROR", "System error occurred during processing.", true, Failed;
+        NotEnoughCredits = "ERROR_NOT_ENOUGH_CREDITS", "Not enough credits on account balance to pay for the call.", true, Failed;
+        NetworkNotAvailable = "ERROR_NETWORK_NOT_AVAILABLE", "We could not find network for given destination address.", true, Failed;
+        RouteNotAvailable = "ERROR_ROUTE_NOT_AVAILABLE", "Route for TTS call is not set up on account.", true, Failed;
+        UserBusy = "ERROR_USER_BUSY", "User was busy during call attempt(s).", true, Failed;
+        NoAnswer = "ERROR_NO_ANSWER", "User did not answer call(s).", true, Failed;
+        Undefined = "UNDEFINED", "Request is undefined.", false, Unknown;
     }
 }
 
@@ -89,7 +93,7 @@ pub enum Status {
     Unknown(Arc<str>),
 }
 
-/// How much a delivery's status says about whether the PIN reached somebody. The order is the order of
+/// What a delivery's status means for the question whether the PIN reached somebody. The order is the order of
 /// precedence: of several deliveries the greatest decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
@@ -144,18 +148,12 @@ impl Status {
         }
     }
 
-    /// What it says about whether the PIN arrived.
+    /// What it means for the question whether the PIN arrived.
     pub fn weight(&self) -> Weight {
         match self {
-            Self::Sms(SmsStatus::Delivered)
-            | Self::Call(CallStatus::Processed | CallStatus::AnsweredMachine) => Weight::Delivered,
-            Self::Sms(SmsStatus::Accepted) => Weight::Accepted,
-            Self::Sms(SmsStatus::DeliveryUnknown) | Self::Call(CallStatus::Undefined) | Self::Unknown(_) => {
-                Weight::Unknown
-            }
-            Self::Sms(SmsStatus::NotSent | SmsStatus::WaitingDelivery)
-            | Self::Call(CallStatus::Processing) => Weight::Pending,
-            Self::Sms(_) | Self::Call(_) => Weight::Failed,
+            Self::Sms(sms) => sms.weight(),
+            Self::Call(call) => call.weight(),
+            Self::Unknown(_) => Weight::Unknown,
         }
     }
 

@@ -1,76 +1,29 @@
-//! The bytes of the answers: delivery arrays, and errors in both of the vendor's shapes.
+//! The bodies of the answers: delivery arrays, and errors in both of the vendor's shapes.
 //!
-//! What can be written beforehand is, so that an ordinary answer costs no allocation of its body. Knows the
-//! wire format and nothing of lives or faults.
+//! Knows the wire format and nothing of lives or faults.
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Response, StatusCode};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use serde_json::json;
 
-use super::life::{FinalForm, Known, Told};
-use crate::outcome::{CallStatus, SmsStatus};
+use super::life::{FinalForm, Reported};
 
-/// What the simulated API says of a status that isn't documented.
+/// The description that the simulated API gives a status that isn't documented.
 const UNDOCUMENTED_DESCRIPTION: &str = "Message read by the recipient";
 
-const SMS: usize = SmsStatus::ALL.len();
-const STATUSES: usize = SMS + CallStatus::ALL.len() + 1;
-const FORMS: usize = 3;
-
-/// Arrays of one delivery, for every status in every form.
-pub struct Answers {
-    single: Vec<Bytes>,
-}
-
-impl Answers {
-    pub fn new() -> Self {
-        let sms = SmsStatus::ALL.iter().copied().map(Known::Sms);
-        let calls = CallStatus::ALL.iter().copied().map(Known::Call);
-        let mut single = vec![Bytes::new(); STATUSES * FORMS];
-        for status in sms.chain(calls).chain([Known::Undocumented]) {
-            for form in [FinalForm::Bool, FinalForm::Text, FinalForm::Absent] {
-                let told = Told { status, form };
-                single[index(told)] = Bytes::from(format!("[{}]", object(told)));
-            }
-        }
-        Self { single }
-    }
-
-    /// The array of these deliveries, as JSON.
-    pub fn array(&self, mut told: impl Iterator<Item = Told>) -> Bytes {
-        let Some(first) = told.next() else { return Bytes::from_static(b"[]") };
-        let first = &self.single[index(first)];
-        let Some(second) = told.next() else { return first.clone() };
-        let mut all = BytesMut::with_capacity(first.len() * 3);
-        all.put_slice(&first[..first.len() - 1]);
-        for next in std::iter::once(second).chain(told) {
-            let next = &self.single[index(next)];
-            all.put_u8(b',');
-            all.put_slice(&next[1..next.len() - 1]);
-        }
-        all.put_u8(b']');
-        all.freeze()
-    }
-}
-
-/// Its place among [`Answers::single`].
-fn index(told: Told) -> usize {
-    // The enums stand in the order of their `ALL`.
-    let status = match told.status {
-        Known::Sms(sms) => sms as usize,
-        Known::Call(call) => SMS + call as usize,
-        Known::Undocumented => STATUSES - 1,
-    };
-    status * FORMS + told.form as usize
+/// The array of these deliveries, as JSON.
+pub fn array(deliveries: impl Iterator<Item = Reported>) -> Bytes {
+    let objects: Vec<String> = deliveries.map(object).collect();
+    format!("[{}]", objects.join(",")).into()
 }
 
 /// A delivery, its fields in the order of the vendor's example.
-fn object(told: Told) -> String {
-    let status = told.status.status();
-    let is_final = told.status.is_final();
-    let final_status = match told.form {
+fn object(reported: Reported) -> String {
+    let status = reported.status.status();
+    let is_final = reported.status.is_final();
+    let final_status = match reported.form {
         FinalForm::Bool => format!(r#","finalStatus":{is_final}"#),
         FinalForm::Text => format!(r#","finalStatus":"{is_final}""#),
         FinalForm::Absent => String::new(),
@@ -120,21 +73,23 @@ pub fn throttled(retry_after: HeaderValue) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::life::Known;
     use super::*;
+    use crate::outcome::{CallStatus, SmsStatus};
 
-    fn text(told: &[Told]) -> String {
-        String::from_utf8(Answers::new().array(told.iter().copied()).to_vec()).unwrap()
+    fn text(reported: &[Reported]) -> String {
+        String::from_utf8(array(reported.iter().copied()).to_vec()).unwrap()
     }
 
-    fn told(status: Known, form: FinalForm) -> Told {
-        Told { status, form }
+    fn reported(status: Known, form: FinalForm) -> Reported {
+        Reported { status, form }
     }
 
     #[test]
     fn arrays_of_no_one_and_several_deliveries_are_those_of_the_reference() {
-        let delivered = told(Known::Sms(SmsStatus::Delivered), FinalForm::Bool);
-        let waiting = told(Known::Sms(SmsStatus::WaitingDelivery), FinalForm::Text);
-        let call = told(Known::Call(CallStatus::Undefined), FinalForm::Absent);
+        let delivered = reported(Known::Sms(SmsStatus::Delivered), FinalForm::Bool);
+        let waiting = reported(Known::Sms(SmsStatus::WaitingDelivery), FinalForm::Text);
+        let call = reported(Known::Call(CallStatus::Undefined), FinalForm::Absent);
         let one =
             r#"{"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true}"#;
         let two = r#"{"status":"MESSAGE_WAITING_DELIVERY","description":"Message sent, waiting for delivery","finalStatus":"false"}"#;
@@ -142,14 +97,5 @@ mod tests {
         assert_eq!(text(&[]), "[]");
         assert_eq!(text(&[delivered]), format!("[{one}]"));
         assert_eq!(text(&[delivered, waiting, call]), format!("[{one},{two},{three}]"));
-    }
-
-    #[test]
-    fn every_status_in_every_form_is_in_its_own_place() {
-        let answers = Answers::new();
-        let distinct: std::collections::HashSet<_> = answers.single.iter().collect();
-        assert_eq!(distinct.len(), STATUSES * FORMS);
-        let is_json = |bytes: &Bytes| serde_json::from_slice::<Vec<serde_json::Value>>(bytes).is_ok();
-        assert!(answers.single.iter().all(is_json));
     }
 }

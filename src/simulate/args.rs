@@ -49,34 +49,6 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "TIME", default_value = "4s", value_parser = parse_duration, help_heading = "Lives")]
     pub median: Duration,
 
-    /// How far apart delivery times are (log-normal): 0 all the same, 1.2 one in a hundred takes 16 medians.
-    #[arg(long, default_value_t = 1.2, value_parser = sigma, help_heading = "Lives")]
-    pub sigma: f64,
-
-    /// Share of calls among first deliveries, 0 to 1; resends are calls three times as often.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share, help_heading = "Lives")]
-    pub call_share: f64,
-
-    /// Share of failed or lingering deliveries that are followed by a resend.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = share, help_heading = "Lives")]
-    pub resend_share: f64,
-
-    /// Share of PINs whose answer is an empty array at first.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = share, help_heading = "Lives")]
-    pub empty_share: f64,
-
-    /// Share of deliveries whose finalStatus is a string, "true", not a boolean.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = share, help_heading = "Lives")]
-    pub text_share: f64,
-
-    /// Share of calls without finalStatus.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.2, value_parser = share, help_heading = "Lives")]
-    pub absent_share: f64,
-
-    /// Share of deliveries that end with a status that isn't documented.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Lives")]
-    pub unknown_share: f64,
-
     /// 404 for a PIN until this long after it was first asked for.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration, help_heading = "Lives")]
     pub known_after: Duration,
@@ -110,17 +82,7 @@ impl SimulateArgs {
     /// If the rates of all faults are more than 1 together.
     pub fn settings(self) -> Result<Settings, InvalidFault> {
         Ok(Settings {
-            life: LifeSettings {
-                seed: self.seed,
-                median: self.median,
-                sigma: self.sigma,
-                call_share: self.call_share,
-                resend_share: self.resend_share,
-                empty_share: self.empty_share,
-                text_share: self.text_share,
-                absent_share: self.absent_share,
-                unknown_share: self.unknown_share,
-            },
+            life: LifeSettings { seed: self.seed, median: self.median, ..LifeSettings::default() },
             faults: Faults::new(self.fault)?,
             key: self.key,
             basic: self.basic,
@@ -137,7 +99,7 @@ impl SimulateArgs {
 
 fn after_help() -> String {
     format!(
-        "PIN IDs that say themselves what happens:\n{}\n\n\
+        "PIN IDs that name what happens to them:\n{}\n\n\
          Examples:\n  \
            pinwatch simulate\n  \
            pinwatch simulate --median 500ms --seed 7\n  \
@@ -147,16 +109,6 @@ fn after_help() -> String {
              http://127.0.0.1:8085/2fa/1/pin/sim-5s-1/status",
         script::help()
     )
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "a share is a number from 0 to 1".into())
-}
-
-fn sigma(text: &str) -> Result<f64, String> {
-    let sigma = text.parse().ok().filter(|sigma| (0.0..=10.0).contains(sigma));
-    sigma.ok_or_else(|| "sigma is a number from 0 to 10".into())
 }
 
 #[cfg(test)]
@@ -177,8 +129,8 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_and_told() {
-        for args in [["--call-share", "1.5"], ["--sigma", "NaN"], ["--fault", "503"], ["--rate-limit", "0"]] {
+    fn what_makes_no_sense_is_refused_with_the_flag_that_gave_it() {
+        for args in [["--median", "4"], ["--fault", "503"], ["--rate-limit", "0"]] {
             assert!(parse(&args).unwrap_err().to_string().contains(args[0]), "{args:?}");
         }
         let sum = parse(&["--fault", "503=0.6", "--fault", "cut=0.6"]).unwrap();
@@ -186,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn help_tells_of_scripted_pins_and_shows_examples() {
+    fn help_lists_scripted_pins_and_shows_examples() {
         let help = SimulateArgs::augment_args(Command::new("simulate")).render_long_help().to_string();
         assert!(help.contains("sim-404-") && help.contains("pinwatch simulate --fault"), "{help}");
     }

@@ -1,9 +1,7 @@
 //! What a simulator has seen and answered, counted.
-//!
-//! The counters are apart from each other: while requests come in, a reading may be off by those in progress.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use axum::http::StatusCode;
 
@@ -50,67 +48,53 @@ impl fmt::Display for Counts {
     }
 }
 
-/// The counters behind [`Counts`].
+/// The [`Counts`] so far.
 #[derive(Debug, Default)]
-pub struct Counters {
-    requests: AtomicU64,
-    pins: AtomicU64,
-    ok: AtomicU64,
-    client_errors: AtomicU64,
-    bad_keys: AtomicU64,
-    not_found: AtomicU64,
-    throttled: AtomicU64,
-    server_errors: AtomicU64,
-    spoiled: AtomicU64,
-}
+pub struct Counters(Mutex<Counts>);
 
 impl Counters {
     /// Counts a request and gives its number, from 0.
     pub fn next_request(&self) -> u64 {
-        self.requests.fetch_add(1, Relaxed)
+        let mut counts = self.lock();
+        counts.requests += 1;
+        counts.requests - 1
     }
 
     pub fn new_pin(&self) {
-        self.pins.fetch_add(1, Relaxed);
+        self.lock().pins += 1;
     }
 
     pub fn bad_key(&self) {
-        self.bad_keys.fetch_add(1, Relaxed);
+        self.lock().bad_keys += 1;
     }
 
     pub fn spoiled(&self) {
-        self.spoiled.fetch_add(1, Relaxed);
+        self.lock().spoiled += 1;
     }
 
     /// Counts an answer by its status.
     pub fn answered(&self, status: StatusCode) {
-        let class = if status.is_server_error() {
-            &self.server_errors
+        let mut counts = self.lock();
+        if status.is_server_error() {
+            counts.server_errors += 1;
         } else if status.is_client_error() {
-            &self.client_errors
+            counts.client_errors += 1;
         } else {
-            &self.ok
-        };
-        class.fetch_add(1, Relaxed);
+            counts.ok += 1;
+        }
         match status {
-            StatusCode::NOT_FOUND => self.not_found.fetch_add(1, Relaxed),
-            StatusCode::TOO_MANY_REQUESTS => self.throttled.fetch_add(1, Relaxed),
-            _ => 0,
-        };
+            StatusCode::NOT_FOUND => counts.not_found += 1,
+            StatusCode::TOO_MANY_REQUESTS => counts.throttled += 1,
+            _ => {}
+        }
     }
 
     pub fn read(&self) -> Counts {
-        let read = |counter: &AtomicU64| counter.load(Relaxed);
-        Counts {
-            requests: read(&self.requests),
-            pins: read(&self.pins),
-            ok: read(&self.ok),
-            client_errors: read(&self.client_errors),
-            bad_keys: read(&self.bad_keys),
-            not_found: read(&self.not_found),
-            throttled: read(&self.throttled),
-            server_errors: read(&self.server_errors),
-            spoiled: read(&self.spoiled),
-        }
+        *self.lock()
+    }
+
+    /// A number is never half written, so what a panic left behind is good.
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

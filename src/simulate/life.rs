@@ -1,6 +1,6 @@
-//! The life of a simulated PIN: what the API would tell about it at every age.
+//! The life of a simulated PIN: what the API would answer about it at every age.
 //!
-//! Pure: a life is a function of the seed, the PIN ID and the settings, so two processes tell the same story.
+//! Pure: a life is a function of the seed, the PIN ID and the settings, so two processes answer alike.
 //! It promises that deliveries are only ever added, that a final delivery stays as it is, and that a PIN
 //! whose deliveries are all final gets no more of them: a resend begins at the moment of the failure that it
 //! answers, or while the delivery before it lingers. Knows nothing of clocks, HTTP or JSON.
@@ -20,6 +20,15 @@ pub const MAX_DELIVERIES: usize = 3;
 /// A status that the vendor doesn't document, such as a newer API may bring.
 pub const UNDOCUMENTED: &str = "MESSAGE_READ";
 
+/// Deliveries that failed, or linger for some medians, and are followed by a resend.
+const RESENT: f64 = 0.5;
+
+/// Deliveries whose `finalStatus` is a JSON string instead of a boolean.
+const AS_TEXT: f64 = 0.05;
+
+/// Calls whose answer has no `finalStatus`.
+const ABSENT: f64 = 0.2;
+
 /// What lives are like. A share is a probability, 0 to 1.
 #[derive(Debug, Clone)]
 pub struct LifeSettings {
@@ -32,14 +41,8 @@ pub struct LifeSettings {
     pub sigma: f64,
     /// First deliveries that are calls; resends are calls three times as often.
     pub call_share: f64,
-    /// Deliveries that failed, or linger for some medians, and are followed by a resend.
-    pub resend_share: f64,
     /// PINs whose answer is an empty array for the first moments.
     pub empty_share: f64,
-    /// Deliveries whose `finalStatus` is a JSON string instead of a boolean.
-    pub text_share: f64,
-    /// Calls whose answer has no `finalStatus`.
-    pub absent_share: f64,
     /// Deliveries that end with [`UNDOCUMENTED`].
     pub unknown_share: f64,
 }
@@ -51,10 +54,7 @@ impl Default for LifeSettings {
             median: Duration::from_secs(4),
             sigma: 1.2,
             call_share: 0.1,
-            resend_share: 0.5,
             empty_share: 0.05,
-            text_share: 0.05,
-            absent_share: 0.2,
             unknown_share: 0.0,
         }
     }
@@ -105,9 +105,9 @@ pub enum FinalForm {
     Absent,
 }
 
-/// One delivery, as the API tells it at some age.
+/// One delivery, as the API reports it at some age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Told {
+pub struct Reported {
     pub status: Known,
     pub form: FinalForm,
 }
@@ -142,7 +142,7 @@ impl Life {
             let course = Course::draw(settings, begins, resends, &mut rng);
             *slot = Some(course);
             let patience = begins + scaled(settings.median, 4.0 + 4.0 * rng.f64());
-            let wanted = rng.f64() < settings.resend_share;
+            let wanted = rng.f64() < RESENT;
             begins = match course.settles {
                 // Who got it, or may have, asks for no other.
                 Some(settles) if settles <= patience && course.end.status().delivered() != Some(false) => {
@@ -164,16 +164,16 @@ impl Life {
         Self { courses: [Some(course), None, None] }
     }
 
-    /// The life of a PIN of which the API never tells anything.
+    /// The life of a PIN of which the API never reports a delivery.
     pub fn empty() -> Self {
         Self { courses: [None; MAX_DELIVERIES] }
     }
 
-    /// The deliveries that the API tells of at this age, in the order in which they were sent.
-    pub fn at(&self, age: Duration) -> impl Iterator<Item = Told> {
+    /// The deliveries that the API reports at this age, in the order in which they were sent.
+    pub fn at(&self, age: Duration) -> impl Iterator<Item = Reported> {
         self.courses.iter().flatten().filter(move |course| course.begins <= age).map(move |course| {
             let settled = course.settles.is_some_and(|settles| settles <= age);
-            Told { status: if settled { course.end } else { course.open }, form: course.form }
+            Reported { status: if settled { course.end } else { course.open }, form: course.form }
         })
     }
 
@@ -198,9 +198,9 @@ impl Course {
 
         let waiting =
             if call { Known::Call(CallStatus::Processing) } else { Known::Sms(SmsStatus::WaitingDelivery) };
-        let form = if call && form < settings.absent_share {
+        let form = if call && form < ABSENT {
             FinalForm::Absent
-        } else if 1.0 - form <= settings.text_share {
+        } else if 1.0 - form <= AS_TEXT {
             FinalForm::Text
         } else {
             FinalForm::Bool

@@ -9,7 +9,7 @@ fn lives(settings: &LifeSettings) -> impl Iterator<Item = Life> {
     (0..PINS).map(move |n| Life::of(settings, &format!("{n:032X}")))
 }
 
-fn told(life: &Life, age: Duration) -> Vec<Told> {
+fn reported(life: &Life, age: Duration) -> Vec<Reported> {
     life.at(age).collect()
 }
 
@@ -49,17 +49,17 @@ fn deliveries_are_only_added_and_what_is_final_stays() {
     for life in lives(&settings) {
         let mut before = Vec::new();
         for age in ages() {
-            let now = told(&life, age);
+            let now = reported(&life, age);
             assert!(now.len() >= before.len(), "an array shrank: {life:?} at {age:?}");
             for (old, new) in before.iter().zip(&now) {
-                let old: &Told = old;
+                let old: &Reported = old;
                 assert!(!old.status.is_final() || old == new, "a final status changed: {life:?} at {age:?}");
             }
-            let was_final = !before.is_empty() && before.iter().all(|told| told.status.is_final());
+            let was_final = !before.is_empty() && before.iter().all(|reported| reported.status.is_final());
             assert!(!was_final || now == before, "a final PIN got a resend: {life:?} at {age:?}");
             before = now;
         }
-        let all_final = before.iter().all(|told| told.status.is_final());
+        let all_final = before.iter().all(|reported| reported.status.is_final());
         assert_eq!(life.settles().is_some(), all_final, "{life:?}");
     }
 }
@@ -68,19 +68,22 @@ fn deliveries_are_only_added_and_what_is_final_stays() {
 fn a_pin_is_final_from_the_age_that_settles_names_and_not_before() {
     for life in lives(&LifeSettings::default()) {
         let Some(settles) = life.settles() else { continue };
-        assert!(told(&life, settles).iter().all(|told| told.status.is_final()));
+        assert!(reported(&life, settles).iter().all(|reported| reported.status.is_final()));
         if let Some(before) = settles.checked_sub(Duration::from_nanos(1)) {
-            let before = told(&life, before);
-            assert!(before.is_empty() || before.iter().any(|told| !told.status.is_final()), "{life:?}");
+            let before = reported(&life, before);
+            assert!(
+                before.is_empty() || before.iter().any(|reported| !reported.status.is_final()),
+                "{life:?}"
+            );
         }
     }
 }
 
 #[test]
 fn half_of_the_deliveries_end_within_the_median_and_the_tail_is_long() {
-    let settings = LifeSettings { call_share: 0.0, resend_share: 0.0, ..LifeSettings::default() };
+    let settings = LifeSettings { call_share: 0.0, ..LifeSettings::default() };
     let mut times: Vec<_> = lives(&settings)
-        .filter(|life| told(life, LONGEST)[0].status == Known::Sms(SmsStatus::Delivered))
+        .filter(|life| reported(life, LONGEST)[0].status == Known::Sms(SmsStatus::Delivered))
         .filter_map(|life| life.courses[0].and_then(|course| Some(course.settles? - course.begins)))
         .collect();
     times.sort_unstable();
@@ -105,8 +108,9 @@ fn without_sigma_every_ordinary_delivery_takes_the_median() {
 fn most_pins_are_delivered_and_few_stay_open_for_ever() {
     let (mut delivered, mut open, mut resent, mut calls) = (0, 0, 0, 0);
     for life in lives(&LifeSettings::default()) {
-        let last = told(&life, LONGEST * 4);
-        delivered += usize::from(last.iter().any(|told| told.status.status().weight() == Weight::Delivered));
+        let last = reported(&life, LONGEST * 4);
+        delivered +=
+            usize::from(last.iter().any(|reported| reported.status.status().weight() == Weight::Delivered));
         open += usize::from(life.settles().is_none());
         resent += usize::from(last.len() > 1);
         calls += usize::from(matches!(last[0].status, Known::Call(_)));
@@ -122,8 +126,8 @@ fn every_status_of_both_tables_occurs_among_10000_pins() {
     let mut missing: Vec<_> = SmsStatus::ALL.iter().copied().map(Known::Sms).collect();
     missing.extend(CallStatus::ALL.iter().copied().map(Known::Call));
     for life in lives(&LifeSettings::default()) {
-        let last = told(&life, LONGEST * 4);
-        missing.retain(|status| last.iter().all(|told| told.status != *status));
+        let last = reported(&life, LONGEST * 4);
+        missing.retain(|status| last.iter().all(|reported| reported.status != *status));
     }
     assert_eq!(missing, []);
 }
@@ -132,7 +136,7 @@ fn every_status_of_both_tables_occurs_among_10000_pins() {
 fn an_undocumented_status_occurs_only_when_asked_for() {
     let unknown = |share| {
         let settings = LifeSettings { unknown_share: share, ..LifeSettings::default() };
-        let undocumented = |told: Told| told.status == Known::Undocumented;
+        let undocumented = |reported: Reported| reported.status == Known::Undocumented;
         lives(&settings).filter(|life| life.at(LONGEST * 4).any(undocumented)).count()
     };
     assert_eq!(unknown(0.0), 0);
@@ -142,9 +146,9 @@ fn an_undocumented_status_occurs_only_when_asked_for() {
 #[test]
 fn final_status_is_a_boolean_mostly_a_string_sometimes_and_absent_only_from_calls() {
     let mut forms = [0; 3];
-    for told in lives(&LifeSettings::default()).flat_map(|life| told(&life, LONGEST * 4)) {
-        forms[told.form as usize] += 1;
-        assert!(told.form != FinalForm::Absent || matches!(told.status, Known::Call(_)));
+    for reported in lives(&LifeSettings::default()).flat_map(|life| reported(&life, LONGEST * 4)) {
+        forms[reported.form as usize] += 1;
+        assert!(reported.form != FinalForm::Absent || matches!(reported.status, Known::Call(_)));
     }
     let [bools, texts, absent] = forms;
     assert!(bools > 9_000 && (400..800).contains(&texts) && (150..500).contains(&absent), "{forms:?}");
@@ -153,7 +157,7 @@ fn final_status_is_a_boolean_mostly_a_string_sometimes_and_absent_only_from_call
 #[test]
 fn settings_without_sense_make_long_lives_and_no_panics() {
     for (median, sigma) in [(Duration::MAX, f64::NAN), (Duration::ZERO, f64::INFINITY), (LONGEST, -1e300)] {
-        let settings = LifeSettings { median, sigma, text_share: f64::NAN, ..LifeSettings::default() };
+        let settings = LifeSettings { median, sigma, call_share: f64::NAN, ..LifeSettings::default() };
         assert!(lives(&settings).all(|life| life.at(Duration::MAX).count() >= 1));
     }
 }

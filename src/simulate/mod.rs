@@ -37,7 +37,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use args::SimulateArgs;
 pub use counts::Counts;
 pub use faults::{Fault, FaultRate, Faults, HUGE, InvalidFault};
-pub use life::{FinalForm, Known, LONGEST, Life, LifeSettings, MAX_DELIVERIES, Told, UNDOCUMENTED};
+pub use life::{FinalForm, Known, LONGEST, Life, LifeSettings, MAX_DELIVERIES, Reported, UNDOCUMENTED};
 pub use server::{Settings, Simulator, StartError};
 
 /// Why `pinwatch simulate` ended badly.
@@ -83,7 +83,7 @@ pub async fn run(args: SimulateArgs) -> Result<(), SimulateError> {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    tell(&simulator.stop().await.to_string());
+    print(&simulator.stop().await.to_string());
     Ok(())
 }
 
@@ -91,12 +91,12 @@ pub async fn run(args: SimulateArgs) -> Result<(), SimulateError> {
 fn greet(base: &str, settings: &Settings) {
     let key = &settings.key;
     let path = settings.path.replace("{pinId}", "sim-5s-1");
-    tell(&format!("A stand-in for the API listens at {base} and expects the key {key:?}."));
-    tell(&format!("  curl -H 'Authorization: App {key}' {base}{path}"));
-    tell(&format!("  PINWATCH__API__KEY={key} pinwatch run --set api.base_url={base}"));
+    print(&format!("A stand-in for the API listens at {base} and expects the key {key:?}."));
+    print(&format!("  curl -H 'Authorization: App {key}' {base}{path}"));
+    print(&format!("  PINWATCH__API__KEY={key} pinwatch run --set api.base_url={base}"));
 }
 
 /// A line for people. Where nobody reads them any more, the simulator goes on.
-fn tell(line: &str) {
+fn print(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }

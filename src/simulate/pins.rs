@@ -7,22 +7,17 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// So many that two requests seldom meet at one lock.
-const SHARDS: usize = 64;
-
 pub struct Pins {
     /// By the PIN ID's stable hash: milliseconds since the simulator's start. Of a million PINs two share a
     /// hash once in thirty million runs, and then one of them is a little older than it should be.
-    shards: Vec<Mutex<HashMap<u64, u32>>>,
-    /// PINs for each shard.
+    first: Mutex<HashMap<u64, u32>>,
     bound: usize,
 }
 
 impl Pins {
-    /// Remembers about `bound` PINs at most.
+    /// Remembers `bound` PINs at most.
     pub fn new(bound: usize) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, bound: bound.div_ceil(SHARDS) }
+        Self { first: Mutex::default(), bound }
     }
 
     /// The PIN's age `now`, and whether it is remembered from now on.
@@ -30,17 +25,15 @@ impl Pins {
     /// A PIN past the bound is as old as the simulator: its age doesn't go backwards either.
     pub fn age(&self, pin: u64, now: Duration) -> (Duration, bool) {
         let millis = u32::try_from(now.as_millis()).unwrap_or(u32::MAX);
-        // The low bits: a `HashMap` hashes anew, so they are used for nothing else.
-        let shard = &self.shards[(pin % SHARDS as u64) as usize];
         // A number is never half written, so what a panic left behind is good.
-        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(first) = shard.get(&pin) {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(first) = first.get(&pin) {
             return (Duration::from_millis(u64::from(millis.saturating_sub(*first))), false);
         }
-        if shard.len() >= self.bound {
+        if first.len() >= self.bound {
             return (now, false);
         }
-        shard.insert(pin, millis);
+        first.insert(pin, millis);
         (Duration::ZERO, true)
     }
 }
@@ -60,11 +53,11 @@ mod tests {
 
     #[test]
     fn past_the_bound_a_pin_is_as_old_as_the_simulator_and_not_remembered() {
-        let pins = Pins::new(SHARDS);
+        let pins = Pins::new(1);
         let second = Duration::from_secs(1);
         assert!(pins.age(0, second).1);
-        assert_eq!(pins.age(SHARDS as u64, 2 * second), (2 * second, false));
-        assert_eq!(pins.age(SHARDS as u64, 3 * second), (3 * second, false));
+        assert_eq!(pins.age(1, 2 * second), (2 * second, false));
+        assert_eq!(pins.age(1, 3 * second), (3 * second, false));
         assert_eq!(pins.age(0, 3 * second), (2 * second, false));
     }
 }

@@ -1,4 +1,4 @@
-//! Scripted PINs: PIN IDs that say themselves what their life shall be, for tests and for trying things out.
+//! Scripted PINs: PIN IDs that name the life they have, for tests and for trying things out.
 //!
 //! `sim-WHAT-anything` has the life, or always gets the answer, that WHAT names; every other PIN ID has an
 //! ordinary life. Pure, and knows nothing of HTTP beyond the names of faults.
@@ -82,7 +82,7 @@ mod tests {
 
     fn first(pin: &str, age: Duration) -> Option<Known> {
         match Script::of(pin) {
-            Some(Script::Life(life)) => life.at(age).next().map(|told| told.status),
+            Some(Script::Life(life)) => life.at(age).next().map(|reported| reported.status),
             other => panic!("{pin}: {other:?}"),
         }
     }

@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::answers::{self, Answers};
+use super::answers;
 use super::counts::{Counters, Counts};
 use super::faults::{self, Fault, Faults};
 use super::life::{Known, Life, LifeSettings, scaled, stable_hash};
@@ -118,7 +118,7 @@ impl Simulator {
     /// Serves on this socket from now on. To be called inside a tokio runtime.
     ///
     /// # Errors
-    /// If the settings make no sense together, or the socket doesn't tell its address.
+    /// If the settings make no sense together, or the socket has no address.
     pub fn start(settings: Settings, listener: TcpListener) -> Result<Self, StartError> {
         let addr = listener.local_addr().map_err(StartError::Listener)?;
         let shared = Arc::new(Shared::new(settings)?);
@@ -246,7 +246,6 @@ struct Shared {
     path: (String, String),
     /// Every `Authorization` that is taken.
     credentials: Vec<HeaderValue>,
-    answers: Answers,
     pins: Pins,
     counters: Counters,
     started: Instant,
@@ -271,7 +270,6 @@ impl Shared {
         Ok(Self {
             path,
             credentials,
-            answers: Answers::new(),
             pins: Pins::new(settings.max_pins),
             counters: Counters::default(),
             started: Instant::now(),
@@ -315,24 +313,24 @@ impl Shared {
                 (Life::single(delivered, None, delivered), Some(fault))
             }
             Some(Script::Unheard) => {
-                let text = "pinwatch simulate --help tells what can stand after sim- in a PIN ID.";
+                let text = "pinwatch simulate --help lists what can stand after sim- in a PIN ID.";
                 return Answer::error(StatusCode::BAD_REQUEST, text);
             }
         };
         if let Some(fault) = always.or_else(|| self.settings.faults.draw(rng)) {
-            return Answer::Fault(fault, self.answers.array(life.at(age)));
+            return Answer::Fault(fault, answers::array(life.at(age)));
         }
         if age < self.settings.known_after {
             return Answer::error(StatusCode::NOT_FOUND, "Requested PIN not found.");
         }
-        Answer::Right(self.answers.array(life.at(age)))
+        Answer::Right(answers::array(life.at(age)))
     }
 
     fn pin_of<'a>(&self, path: &'a str) -> Option<&'a str> {
         path.strip_prefix(&*self.path.0)?.strip_suffix(&*self.path.1).filter(|pin| !pin.contains('/'))
     }
 
-    /// Counts a request against the rate limit, and says whether it is within.
+    /// Counts a request against the rate limit; whether it is within.
     fn admits(&self, now: Duration) -> bool {
         let Some(limit) = self.settings.rate_limit else { return true };
         let second = now.as_secs();

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
+use pinwatch::config::StoreUrl;
 use pinwatch::store::migrate::{self, Amount};
 use serde_json::{Value, json};
 
@@ -367,7 +368,7 @@ fn a_move_tells_how_far_it_is() {
     let (here, there) = (sqlite(&place), cluster.database.url());
     for (from, to) in [(&here, &there), (&there, &sqlite(&home))] {
         let mut told: Vec<(Amount, Amount)> = Vec::new();
-        let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
+        let [from, to] = [from, to].map(|url| StoreUrl::parse(url, false).unwrap());
         runtime.block_on(migrate::migrate(&from, &to, &mut |all, moved| told.push((*all, *moved)))).unwrap();
         assert!(told.len() > 100, "told {} times", told.len());
         assert!(told.iter().all(|(all, _)| all.rows() == 125_002));

@@ -12,7 +12,7 @@ mod tls;
 
 use std::time::Duration;
 
-use pinwatch::config::{Api, Credentials};
+use pinwatch::config::{Api, Config, Credentials};
 use pinwatch::pin::PinId;
 use pinwatch::poll::{Client, Connection, Meaning};
 
@@ -26,17 +26,10 @@ const AMPLE: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(200);
 
 fn api(base_url: &str) -> Api {
-    Api {
-        base_url: base_url.parse().unwrap(),
-        path: "/2fa/1/pin/{pinId}/status".to_owned(),
-        credentials: Credentials::App("hunter2".into()),
-        timeout: AMPLE,
-        connect_timeout: AMPLE,
-        concurrency: 64,
-        rate: None,
-        pool_max_age: Duration::from_secs(300),
-        ca_file: None,
-    }
+    let base_url = format!("api.base_url={base_url}");
+    let ample = ["api.timeout", "api.connect_timeout"].map(|key| format!("{key}={}s", AMPLE.as_secs()));
+    let sets = [base_url.as_str(), "api.allow_plain_http=true", "api.key=hunter2", &ample[0], &ample[1]];
+    Config::of_sets(&sets).unwrap().api
 }
 
 fn pin() -> PinId {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use jiff::Timestamp;
 use pinwatch::poll::{Connection, Meaning};
-use pinwatch::simulate::{FinalForm, Told};
+use pinwatch::simulate::{FinalForm, Reported};
 use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
 
@@ -19,7 +19,7 @@ use super::weather::{Sky, span};
 /// What an answer is, by the contract.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Truth {
-    Deliveries { told: Vec<Told>, done: bool },
+    Deliveries { reported: Vec<Reported>, done: bool },
     Unreadable,
     Rejected,
     Unauthorized,
@@ -161,10 +161,10 @@ impl Api {
         let story = &plan.pins[pin].story;
         let age = self.born[pin].map_or(Duration::ZERO, |born| truth.saturating_sub(born));
         match story.at(age) {
-            Tale::Deliveries(told) => {
-                let body = array(&told, rng).into_bytes();
-                let done = story.is_done(&told);
-                answer(200, Ok(body.into()), Truth::Deliveries { told, done }, takes, None)
+            Tale::Deliveries(reported) => {
+                let body = array(&reported, rng).into_bytes();
+                let done = story.is_done(&reported);
+                answer(200, Ok(body.into()), Truth::Deliveries { reported, done }, takes, None)
             }
             Tale::NotFound => {
                 answer(404, Ok(exception("RESOURCE_NOT_FOUND")), Truth::NotFound, takes, Some("404"))
@@ -283,10 +283,10 @@ fn exception(id: &str) -> Cow<'static, [u8]> {
 }
 
 /// The array of these deliveries, in one of the spellings that JSON allows.
-fn array(told: &[Told], rng: &mut Rng) -> String {
+fn array(reported: &[Reported], rng: &mut Rng) -> String {
     let gap = if rng.u32(..10) == 0 { "\n  " } else { "" };
     let mut all = String::from("[");
-    for (index, delivery) in told.iter().enumerate() {
+    for (index, delivery) in reported.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
         let status = delivery.status.status();
         let is_final = delivery.status.is_final();

@@ -4,7 +4,7 @@
 
 use pinwatch::outcome::{Delivery, Ending};
 use pinwatch::poll::{Connection, LONGEST, Meaning, SHORTEST};
-use pinwatch::simulate::Told;
+use pinwatch::simulate::Reported;
 
 use super::api::{Truth, Wait};
 use super::clocks::Time;
@@ -111,7 +111,7 @@ pub fn judge(plan: &Plan, known: &Known, ending: Option<Ending>, now: Time) -> R
 /// Whether the daemon understood the truth.
 pub fn means(truth: &Truth, meaning: &Meaning) -> bool {
     match (truth, meaning) {
-        (Truth::Deliveries { told, .. }, Meaning::Deliveries(deliveries)) => same(told, deliveries),
+        (Truth::Deliveries { reported, .. }, Meaning::Deliveries(deliveries)) => same(reported, deliveries),
         (Truth::Throttled(Wait::For(wait)), Meaning::Throttled(meant)) => wait == meant,
         (Truth::Throttled(Wait::Until(_)), Meaning::Throttled(meant)) => (SHORTEST..=LONGEST).contains(meant),
         (Truth::Unauthorized, Meaning::Unauthorized(_))
@@ -124,8 +124,8 @@ pub fn means(truth: &Truth, meaning: &Meaning) -> bool {
     }
 }
 
-/// Whether these are the deliveries that were told.
-pub fn same(told: &[Told], deliveries: &[Delivery]) -> bool {
-    let told = told.iter().map(|told| (told.status.status(), told.status.is_final()));
-    told.eq(deliveries.iter().map(|delivery| (delivery.status.clone(), delivery.final_status)))
+/// Whether these are the deliveries that were reported.
+pub fn same(reported: &[Reported], deliveries: &[Delivery]) -> bool {
+    let reported = reported.iter().map(|reported| (reported.status.status(), reported.status.is_final()));
+    reported.eq(deliveries.iter().map(|delivery| (delivery.status.clone(), delivery.final_status)))
 }

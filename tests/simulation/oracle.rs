@@ -398,10 +398,10 @@ impl Oracle {
                 return Err(format!("PIN {pin} had {} polls and says {}", watched.polls, verdict.polls));
             }
             let seen = verdict.deliveries.as_deref().unwrap_or_default();
-            if let Truth::Deliveries { told, .. } = truth
-                && !same(told, seen)
+            if let Truth::Deliveries { reported, .. } = truth
+                && !same(reported, seen)
             {
-                return Err(format!("PIN {pin} is told {told:?} and its outcome says {seen:?}"));
+                return Err(format!("PIN {pin} is reported as {reported:?} and its outcome has {seen:?}"));
             }
         }
         Ok(())

@@ -105,7 +105,6 @@ impl Plan {
             call_share: rng.f64() * 0.5,
             empty_share: rng.f64() * 0.3,
             unknown_share: rng.f64() * 0.1,
-            ..LifeSettings::default()
         };
         let end = BEGIN + horizon;
         let timeout = span(2 * SECOND, 30 * SECOND, rng);

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use pinwatch::config::Completion;
-use pinwatch::simulate::{FinalForm, Known, Life, LifeSettings, Told};
+use pinwatch::simulate::{FinalForm, Known, Life, LifeSettings, Reported};
 
 use super::weather::span;
 
 /// What an answer tells.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Tale {
-    Deliveries(Vec<Told>),
+    Deliveries(Vec<Reported>),
     NotFound,
     Rejected(u16),
     /// A firewall refuses this PIN alone.
@@ -31,7 +31,7 @@ pub struct Story {
     hidden: Duration,
     never_found: bool,
     rejected: Option<u16>,
-    /// Between these ages, what is final is told as waiting again.
+    /// Between these ages, what is final is reported as waiting again.
     relapse: Option<(Duration, Duration)>,
     /// Between these ages, the newest delivery is missing.
     shrinks: Option<(Duration, Duration)>,
@@ -79,24 +79,24 @@ impl Story {
             return Tale::NotFound;
         }
         let within = |ages: Option<(Duration, Duration)>| ages.is_some_and(|(a, b)| a <= age && age < b);
-        let mut told: Vec<_> = self.life.at(age).collect();
+        let mut reported: Vec<_> = self.life.at(age).collect();
         if within(self.shrinks) {
-            told.pop();
+            reported.pop();
         }
         if within(self.relapse) {
-            for delivery in told.iter_mut().filter(|delivery| delivery.status.is_final()) {
+            for delivery in reported.iter_mut().filter(|delivery| delivery.status.is_final()) {
                 let waiting = Known::from_wire("MESSAGE_WAITING_DELIVERY").expect("a documented status");
-                *delivery = Told { status: waiting, form: FinalForm::Bool };
+                *delivery = Reported { status: waiting, form: FinalForm::Bool };
             }
         }
-        Tale::Deliveries(told)
+        Tale::Deliveries(reported)
     }
 
     /// Whether an answer of these deliveries ends the PIN.
-    pub fn is_done(&self, told: &[Told]) -> bool {
-        let finals = told.iter().filter(|delivery| delivery.status.is_final()).count();
+    pub fn is_done(&self, reported: &[Reported]) -> bool {
+        let finals = reported.iter().filter(|delivery| delivery.status.is_final()).count();
         match self.completion {
-            Completion::All => finals > 0 && finals == told.len(),
+            Completion::All => finals > 0 && finals == reported.len(),
             Completion::Any => finals > 0,
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pinwatch::clock::Clock;
-use pinwatch::config::{Webhook, WebhookFormat};
+use pinwatch::config::{Config, SinkKind, Webhook};
 use pinwatch::outcome::{Ending, Verdict};
 use pinwatch::sinks::{Endpoint, Handover, Health, WebhookSink};
 use pinwatch::store::{self, Committed, Failed, NewPin, Store, Writer};
@@ -21,15 +21,11 @@ pub const SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
 /// A webhook's configuration.
 pub fn webhook(url: &str) -> Webhook {
-    Webhook {
-        url: url.parse().unwrap(),
-        secrets: vec![SECRET.into()],
-        timeout: AMPLE,
-        concurrency: 8,
-        max_age: Duration::from_secs(24 * 3600),
-        format: WebhookFormat::Record,
-        batch: 1,
-        pool_max_age: Duration::from_secs(300),
+    let sink = format!("sink=[{{type=\"webhook\", url={url:?}, secret={SECRET:?}}}]");
+    let mut config = Config::of_sets(&["api.key=key", &sink]).unwrap();
+    match config.sinks.remove(0).kind {
+        SinkKind::Webhook(webhook) => Webhook { timeout: AMPLE, ..webhook },
+        other => panic!("{other:?}"),
     }
 }
 

@@ -124,7 +124,7 @@ async fn while_a_secret_is_rotated_receivers_with_either_find_the_signature_good
     let receiver = Receiver::start(|_, _| Answers(200)).await;
     let folder = Folder::new();
     let mut webhook = webhook(&receiver.url());
-    webhook.secrets = [SECRET, OTHER_SECRET].map(SecretString::from).into();
+    webhook.secrets = [SECRET, OTHER_SECRET].map(SecretString::from).to_vec().into();
     let bench = folder.start(&webhook).await;
     bench.outcomes(5).await;
     bench.until_all_delivered().await;
@@ -142,7 +142,7 @@ async fn without_a_secret_there_is_an_id_and_no_signature() {
     let receiver = Receiver::start(|_, _| Answers(200)).await;
     let folder = Folder::new();
     let mut webhook = webhook(&receiver.url());
-    webhook.secrets.clear();
+    webhook.secrets = Default::default();
     let bench = folder.start(&webhook).await;
     bench.outcomes(1).await;
     bench.until_all_delivered().await;

@@ -262,21 +262,17 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::config::WebhookFormat;
+    use crate::config::{Config, SinkKind};
 
     /// Long enough that nothing healthy runs into it, on the slowest machine.
     const AMPLE: Duration = Duration::from_secs(60);
 
     fn webhook(url: &str, timeout: Duration) -> Webhook {
-        Webhook {
-            url: url.parse().unwrap(),
-            secrets: Vec::new(),
-            timeout,
-            concurrency: 1,
-            max_age: AMPLE,
-            format: WebhookFormat::Record,
-            batch: 1,
-            pool_max_age: AMPLE,
+        let sink = format!("sink=[{{type=\"webhook\", url={url:?}, concurrency=1}}]");
+        let mut config = Config::of_sets(&["api.key=key", &sink]).unwrap();
+        match config.sinks.remove(0).kind {
+            SinkKind::Webhook(webhook) => Webhook { timeout, ..webhook },
+            other => panic!("{other:?}"),
         }
     }
 

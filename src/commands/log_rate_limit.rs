@@ -1,7 +1,8 @@
-//! A limit on log storms: one place in the code says only so much in a time.
+//! A rate limit on the log: each place in the code logs only so many messages in a time.
 //!
-//! Promises that the first messages of a storm are logged, that it is said when others are left out, and how
-//! many were. Debug messages are not limited: who asks for them wants them all.
+//! Promises that the first messages of a place are logged, that the log reports when others are left out, and how many.
+//! Debug messages are not limited: whoever asks for them wants them all. It is here because the unit has to switch
+//! journald's own limit off (LogRateLimitIntervalSec=0), which would drop outcomes on standard output too.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -19,58 +20,58 @@ const WINDOW: Duration = Duration::from_secs(30);
 
 /// Counts messages by the place in the code that they come from.
 #[derive(Default)]
-pub struct Limit {
+pub struct RateLimit {
     places: Mutex<HashMap<Identifier, Window>>,
 }
 
 struct Window {
     began: Instant,
-    said: u32,
+    logged: u32,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    Say,
-    /// Say it, and that so many were left out before.
-    SayAfter(u32),
-    /// The last one for a while.
-    SayLast,
+    Log,
+    /// Log it, and that so many before it were left out.
+    LogAfter(u32),
+    /// Log it, as the last one for a while.
+    LogLast,
     LeaveOut,
 }
 
-impl Limit {
+impl RateLimit {
     fn judge(&self, place: Identifier, now: Instant) -> Verdict {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let window = places.entry(place).or_insert(Window { began: now, said: 0 });
+        let window = places.entry(place).or_insert(Window { began: now, logged: 0 });
         if now.duration_since(window.began) >= WINDOW {
-            let left_out = window.said.saturating_sub(MOST);
-            *window = Window { began: now, said: 1 };
-            return if left_out > 0 { Verdict::SayAfter(left_out) } else { Verdict::Say };
+            let left_out = window.logged.saturating_sub(MOST);
+            *window = Window { began: now, logged: 1 };
+            return if left_out > 0 { Verdict::LogAfter(left_out) } else { Verdict::Log };
         }
-        window.said = window.said.saturating_add(1);
-        match window.said {
-            said if said < MOST => Verdict::Say,
-            MOST => Verdict::SayLast,
+        window.logged = window.logged.saturating_add(1);
+        match window.logged {
+            logged if logged < MOST => Verdict::Log,
+            MOST => Verdict::LogLast,
             _ => Verdict::LeaveOut,
         }
     }
 }
 
-impl<S: Subscriber> Layer<S> for Limit {
+impl<S: Subscriber> Layer<S> for RateLimit {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        // Our own two messages are at most as many as the windows.
+        // The two messages below come at most once in a window.
         if *metadata.level() > Level::INFO || metadata.target() == module_path!() {
             return true;
         }
         let verdict = self.judge(metadata.callsite(), Instant::now());
         let place = format_args!("{}:{}", metadata.file().unwrap_or("?"), metadata.line().unwrap_or(0));
         match verdict {
-            Verdict::Say => {}
-            Verdict::SayAfter(left_out) => {
+            Verdict::Log => {}
+            Verdict::LogAfter(left_out) => {
                 warn!(left_out, %place, "messages like the next one were left out")
             }
-            Verdict::SayLast => {
+            Verdict::LogLast => {
                 warn!(%place, seconds = WINDOW.as_secs(), "many messages like the next one: more are left out for a while");
             }
             Verdict::LeaveOut => return false,
@@ -98,18 +99,18 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_is_cut_and_what_was_left_out_is_counted() {
-        let limit = Limit::default();
+    fn messages_past_the_limit_are_left_out_and_counted() {
+        let limit = RateLimit::default();
         let now = Instant::now();
         for _ in 1..MOST {
-            assert_eq!(limit.judge(place(), now), Verdict::Say);
+            assert_eq!(limit.judge(place(), now), Verdict::Log);
         }
-        assert_eq!(limit.judge(place(), now), Verdict::SayLast);
+        assert_eq!(limit.judge(place(), now), Verdict::LogLast);
         for _ in 0..7 {
             assert_eq!(limit.judge(place(), now), Verdict::LeaveOut);
         }
-        assert_eq!(limit.judge(place(), now + WINDOW), Verdict::SayAfter(7));
-        assert_eq!(limit.judge(place(), now + WINDOW), Verdict::Say);
-        assert_eq!(limit.judge(place(), now + 2 * WINDOW), Verdict::Say);
+        assert_eq!(limit.judge(place(), now + WINDOW), Verdict::LogAfter(7));
+        assert_eq!(limit.judge(place(), now + WINDOW), Verdict::Log);
+        assert_eq!(limit.judge(place(), now + 2 * WINDOW), Verdict::Log);
     }
 }
