@@ -11,9 +11,9 @@ use tokio::time::timeout;
 
 use super::Server;
 use crate::cluster::State;
-use crate::intake::Services;
 use crate::metrics::{self, Recorder, catalogue};
 use crate::schedule::{Counts, Reason, Stats};
+use crate::services::Services;
 use crate::sinks::SinkHealth;
 use crate::slot::Slots;
 use crate::store::Unavailable;

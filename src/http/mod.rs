@@ -29,9 +29,9 @@ use tracing::{error, info};
 
 use self::health::Status;
 use crate::config::Config;
-use crate::intake::Services;
 use crate::metrics::{self, Recorded};
 use crate::pulse::Pulse;
+use crate::services::Services;
 use crate::text::json_line;
 
 /// How often what was noted is put into its buckets.
