@@ -1,9 +1,11 @@
-//! The command line: the daemon's starter and its clients.
+//! The command line: starts the daemon, and talks to it.
 //!
-//! Each command is a file. Results go to stdout, everything else to stderr; people get tables, programs get
-//! JSON lines. Nothing here knows the store, the schedule or the API: the daemon is reached by its socket
-//! only, as any other program would; but for migrate-store and backup, which work where no daemon runs. Exit statuses are made in [`exit`] alone.
+//! Each command is a file. Results go to stdout, everything else to stderr; people get tables, programs get JSON lines.
+//! A client reaches the daemon by its socket only, with the types of [`protocol`](crate::protocol), as any other program
+//! would, and knows neither the store nor the schedule. Only `migrate-store` and `backup` open stores themselves, and need no
+//! daemon. Exit statuses are those of [`exit`].
 
+mod admin_cli;
 mod backup;
 mod cancel;
 mod check_config;
@@ -15,6 +17,7 @@ mod demo;
 mod doctor;
 mod error;
 mod exit;
+mod globals;
 mod help;
 mod human;
 mod input;
@@ -28,19 +31,18 @@ mod output;
 mod pages;
 mod ping;
 mod progress;
-mod protocol;
 mod reconnect;
 mod replay;
 mod run;
 mod show;
 mod sinks;
 mod stats;
+mod stop_signal;
 mod storm;
 mod submit;
 mod table;
 mod tail;
 mod unit;
-mod upkeep_cli;
 mod wait;
 mod watch;
 
@@ -52,11 +54,12 @@ use clap::Parser;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::{Builder, Runtime};
 
-use cli::{Cli, Command, Globals, Link};
+use admin_cli::{DeadLetters, Sinks};
+use cli::{Cli, Command};
 use error::CommandError;
 pub use exit::Exit;
+use globals::{Globals, Link};
 use output::Output;
-use upkeep_cli::{DeadLetters, Sinks};
 
 /// Parses the command line, does what it says, and tells how it went.
 pub fn main() -> ExitCode {
