@@ -52,7 +52,7 @@ use std::process::{ExitCode, Termination};
 
 use clap::Parser;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 use admin_cli::{DeadLetters, Sinks};
 use cli::{Cli, Command};
@@ -110,40 +110,30 @@ fn dispatch(Cli { globals, command }: Cli, is_json: bool) -> Result<Exit, Comman
             refuse_shape(&globals, "run has no results; for JSON logs, use --set log.format=json")?;
             run::run(&globals)
         }
-        Command::Submit(args) => {
-            client_runtime()?.block_on(submit::run(&socket(&args.link)?, args, output()))
-        }
-        Command::Wait(args) => client_runtime()?.block_on(wait::run(&socket(&args.link)?, &args, output())),
-        Command::Show(args) => client_runtime()?.block_on(show::run(&socket(&args.link)?, &args, output())),
-        Command::List(args) => client_runtime()?.block_on(list::run(&socket(&args.link)?, &args, output())),
-        Command::Cancel(args) => {
-            client_runtime()?.block_on(cancel::run(&socket(&args.link)?, &args, output()))
-        }
-        Command::Tail(args) => client_runtime()?.block_on(tail::run(&socket(&args.link)?, &args, output())),
+        Command::Submit(args) => block_on(submit::run(&socket(&args.link)?, args, output())),
+        Command::Wait(args) => block_on(wait::run(&socket(&args.link)?, &args, output())),
+        Command::Show(args) => block_on(show::run(&socket(&args.link)?, &args, output())),
+        Command::List(args) => block_on(list::run(&socket(&args.link)?, &args, output())),
+        Command::Cancel(args) => block_on(cancel::run(&socket(&args.link)?, &args, output())),
+        Command::Tail(args) => block_on(tail::run(&socket(&args.link)?, &args, output())),
         Command::DeadLetters(DeadLetters::List(args)) => {
-            client_runtime()?.block_on(dead_letters::list(&socket(&args.link)?, &args, output()))
+            block_on(dead_letters::list(&socket(&args.link)?, &args, output()))
         }
         Command::DeadLetters(DeadLetters::Show(args)) => {
-            client_runtime()?.block_on(dead_letters::show(&socket(&args.link)?, &args, output()))
+            block_on(dead_letters::show(&socket(&args.link)?, &args, output()))
         }
         Command::DeadLetters(DeadLetters::Replay(args)) => {
-            client_runtime()?.block_on(replay::dead(&socket(&args.link)?, &args, output()))
+            block_on(replay::dead(&socket(&args.link)?, &args, output()))
         }
         Command::DeadLetters(DeadLetters::Drop(args)) => {
-            client_runtime()?.block_on(replay::drop(&socket(&args.link)?, &args, output()))
+            block_on(replay::drop(&socket(&args.link)?, &args, output()))
         }
-        Command::Replay(args) => {
-            client_runtime()?.block_on(replay::run(&socket(&args.link)?, &args, output()))
-        }
-        Command::Sinks(Sinks::List(link)) => {
-            client_runtime()?.block_on(sinks::list(&socket(&link)?, output()))
-        }
-        Command::Sinks(Sinks::Forget(args)) => {
-            client_runtime()?.block_on(sinks::forget(&socket(&args.link)?, &args, output()))
-        }
-        Command::Stats(link) => client_runtime()?.block_on(stats::run(&socket(&link)?, output())),
-        Command::Nodes(link) => client_runtime()?.block_on(nodes::run(&socket(&link)?, output())),
-        Command::Ping(link) => client_runtime()?.block_on(ping::run(&socket(&link)?, output())),
+        Command::Replay(args) => block_on(replay::run(&socket(&args.link)?, &args, output())),
+        Command::Sinks(Sinks::List(link)) => block_on(sinks::list(&socket(&link)?, output())),
+        Command::Sinks(Sinks::Forget(args)) => block_on(sinks::forget(&socket(&args.link)?, &args, output())),
+        Command::Stats(link) => block_on(stats::run(&socket(&link)?, output())),
+        Command::Nodes(link) => block_on(nodes::run(&socket(&link)?, output())),
+        Command::Ping(link) => block_on(ping::run(&socket(&link)?, output())),
         Command::Socket(link) => {
             let (path, mut output) = (socket(&link)?, output());
             if output.is_json() {
@@ -155,9 +145,9 @@ fn dispatch(Cli { globals, command }: Cli, is_json: bool) -> Result<Exit, Comman
             Ok(Exit::Done)
         }
         Command::CheckConfig => check_config::run(&globals, output()),
-        Command::Backup(args) => client_runtime()?.block_on(backup::run(&globals, &args, output())),
-        Command::MigrateStore(args) => client_runtime()?.block_on(migrate_store::run(&args, output())),
-        Command::Doctor => client_runtime()?.block_on(doctor::run(&globals, output())),
+        Command::Backup(args) => block_on(backup::run(&globals, &args, output())),
+        Command::MigrateStore(args) => block_on(migrate_store::run(&args, output())),
+        Command::Doctor => block_on(doctor::run(&globals, output())),
         Command::Simulate(args) => {
             refuse_shape(&globals, "simulate has no results")?;
             run::simulate(args)
@@ -192,6 +182,11 @@ fn refuse_shape(globals: &Globals, why_no_json: &str) -> Result<(), CommandError
 }
 
 /// Clients have one connection and nothing to do beside it: one thread, started in no time.
-fn client_runtime() -> Result<Runtime, CommandError> {
-    Builder::new_current_thread().enable_io().enable_time().build().map_err(CommandError::Runtime)
+fn block_on(client: impl Future<Output = Result<Exit, CommandError>>) -> Result<Exit, CommandError> {
+    Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(CommandError::Runtime)?
+        .block_on(client)
 }
