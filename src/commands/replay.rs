@@ -15,7 +15,7 @@ use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
 use crate::pin::PinId;
-use crate::protocol::{self, Selection, drop, replay};
+use crate::protocol::{self, drop, replay};
 
 /// What is done to the outcomes.
 #[derive(Clone, Copy)]
@@ -107,12 +107,11 @@ impl Deed {
     /// The line of the request; all have the same answer.
     fn request(self, sink: &str, named: Named<'_>) -> Vec<u8> {
         let (pin_id, from, to) = match named {
-            Named::Pin(pin) => Selection::Pin(pin.clone()),
-            Named::Seq(seq) => Selection::Range(seq, seq),
-            Named::Range(from, to) => Selection::Range(from, to),
-            Named::All => Selection::Range(0, i64::MAX),
-        }
-        .into_fields();
+            Named::Pin(pin) => (Some(pin.clone()), None, None),
+            Named::Seq(seq) => (None, Some(seq), Some(seq)),
+            Named::Range(from, to) => (None, Some(from), Some(to)),
+            Named::All => (None, Some(0), Some(i64::MAX)),
+        };
         let sink = sink.to_owned();
         match self {
             Self::Replay => protocol::request(&replay::Request { sink, pin_id, from, to, dead: false }),

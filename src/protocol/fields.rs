@@ -16,7 +16,7 @@ pub fn page_limit(asked: Option<u32>) -> u32 {
     asked.unwrap_or(100).clamp(1, MAX_PAGE)
 }
 
-/// What is so of a PIN.
+/// The state of a PIN, as an answer gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -105,14 +105,6 @@ impl Selection {
     pub fn required(pin_id: Option<PinId>, from: Option<i64>, to: Option<i64>) -> Result<Self, Refusal> {
         Self::of(pin_id, from, to)?.ok_or_else(invalid_selection)
     }
-
-    /// The fields that select this.
-    pub fn into_fields(self) -> (Option<PinId>, Option<i64>, Option<i64>) {
-        match self {
-            Self::Pin(pin) => (Some(pin), None, None),
-            Self::Range(from, to) => (None, Some(from), Some(to)),
-        }
-    }
 }
 
 fn invalid_selection() -> Refusal {
@@ -135,10 +127,8 @@ mod tests {
     #[test]
     fn a_selection_is_a_pin_or_a_range_in_its_order() {
         let pin: PinId = "A".parse().unwrap();
-        for selection in [Selection::Pin(pin.clone()), Selection::Range(7, 7)] {
-            let (pin_id, from, to) = selection.clone().into_fields();
-            assert_eq!(Selection::required(pin_id, from, to), Ok(selection));
-        }
+        assert_eq!(Selection::required(Some(pin.clone()), None, None), Ok(Selection::Pin(pin.clone())));
+        assert_eq!(Selection::required(None, Some(7), Some(7)), Ok(Selection::Range(7, 7)));
         assert_eq!(Selection::of(None, None, None), Ok(None));
         for (pin_id, from, to) in [
             (None, Some(9), Some(1)),
