@@ -1,9 +1,9 @@
 //! pinwatch waits for the final status of one-time PINs and delivers how each ended.
 //!
-//! The modules stand in the order of the data: [`intake`] takes PIN IDs over the socket, [`store`] keeps
-//! them, [`schedule`] says when each is polled, [`poll`] asks the API and says what the answer means,
-//! [`outcome`] is how a PIN ended, [`sinks`] deliver it. [`daemon`] puts them together; [`commands`] are the
-//! clients. `ARCHITECTURE.md` has the map and the invariants.
+//! In the order in which data passes them: [`intake`] takes PIN IDs over the socket, as requests of [`protocol`],
+//! [`store`] keeps them, [`schedule`] says when each is polled, [`poll`] asks the API and says what the answer means,
+//! [`outcome`] is how a PIN ended, [`sinks`] deliver it. [`daemon`] puts them together; [`commands`] are the clients.
+//! `ARCHITECTURE.md` has the map and the invariants.
 #![forbid(unsafe_code)]
 
 mod accepting;
@@ -22,11 +22,14 @@ pub mod paths;
 pub mod pin;
 pub mod places;
 pub mod poll;
+pub mod protocol;
 pub mod pulse;
 mod redact;
 pub mod schedule;
+pub mod services;
 pub mod simulate;
 pub mod sinks;
 pub mod slot;
 pub mod store;
 mod text;
+mod trouble;

@@ -9,6 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
@@ -248,8 +249,22 @@ impl Serialize for PinId {
 
 impl<'de> Deserialize<'de> for PinId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        /// Takes the text where it stands: most IDs need no allocation.
+        struct Parse;
+
+        impl Visitor<'_> for Parse {
+            type Value = PinId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a PIN ID")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<PinId, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Parse)
     }
 }
 

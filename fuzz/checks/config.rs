@@ -47,7 +47,7 @@ fn check_sources(content: &[u8], mut set: Vec<String>, variables: BTreeMap<Strin
             for setting in &explained.settings {
                 assert!(!setting.key.is_empty() && !setting.origin.is_empty(), "{setting:?}");
             }
-            format!("{explained}{explained:?}")
+            format!("{explained:?}")
         }
         Err(error) => {
             if let ConfigError::Invalid(problems) = &error {

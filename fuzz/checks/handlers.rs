@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use pinwatch::clock::Clock;
 use pinwatch::config::{Config, Environment, Sources};
-use pinwatch::intake::{self, MAX_LINE, Request, Services, Socket};
+use pinwatch::intake::{self, Socket};
 use pinwatch::outcome::{Delivery, Ending, Status, Verdict};
 use pinwatch::pin::PinId;
 use pinwatch::poll::{Connection, Meaning};
+use pinwatch::protocol::{self, MAX_LINE, Request};
 use pinwatch::schedule::{Core, Poll, Schedule, Task};
+use pinwatch::services::Services;
 use pinwatch::sinks::{Health, SinkHealth};
 use pinwatch::store::{self, Failed, FailedCounts, NewPin, Progress, Writer};
 use serde_json::Value;
@@ -66,9 +68,9 @@ impl Daemon {
     pub fn check(&self, sent: &[u8]) {
         let lines: Vec<&[u8]> = sent.split(|byte| *byte == b'\n').collect();
         let (half, lines) = lines.split_last().unwrap();
-        let requests: Vec<_> = lines.iter().map(|line| intake::parse(line)).collect();
-        let is_tail = |request: &_| matches!(request, Ok(Request::Tail { .. }));
-        let may_wait = |request: &_| matches!(request, Ok(Request::Tail { .. } | Request::Wait { .. }));
+        let requests: Vec<_> = lines.iter().map(|line| protocol::parse(line)).collect();
+        let is_tail = |request: &_| matches!(request, Ok(Request::Tail(_)));
+        let may_wait = |request: &_| matches!(request, Ok(Request::Tail(_) | Request::Wait(_)));
         let waits = requests.iter().any(may_wait);
         let (answers, has_ended) = self.runtime.block_on(async { self.ask(sent, waits).await });
         let answers: Vec<&str> = answers.lines().collect();

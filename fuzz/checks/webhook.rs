@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pinwatch::config::{Webhook, WebhookFormat};
+use pinwatch::config::{SigningSecrets, Webhook, WebhookFormat};
 use pinwatch::sinks::Endpoint;
 use pinwatch::store::Outcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -34,7 +34,7 @@ impl Receiver {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let webhook = Webhook {
             url: format!("http://{}/hook?token={TOKEN}", listener.local_addr().unwrap()).parse().unwrap(),
-            secrets: vec!["whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".into()],
+            secrets: SigningSecrets::from(vec!["whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".into()]),
             timeout: Duration::from_secs(10),
             concurrency: 1,
             max_age: Duration::from_secs(60),

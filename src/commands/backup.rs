@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 
-use super::cli::Globals;
 use super::config;
-use super::demo::told_to_stop;
 use super::error::CommandError;
 use super::exit::Exit;
+use super::globals::Globals;
 use super::human;
 use super::output::{Output, note};
 use super::progress::Progress;
+use super::stop_signal::stop_signal;
 use crate::config::StoreUrl;
 use crate::store::backup::{Amount, BackupError, Step, backup};
 
@@ -62,7 +62,7 @@ pub async fn run(globals: &Globals, args: &BackupArgs, mut output: Output) -> Re
     let made = tokio::select! {
         made = backup(&from, &file, args.force, &mut watch) => made?,
         // Dropped, it takes its unfinished file away.
-        _ = told_to_stop() => return Err(BackupError::Stopped.into()),
+        _ = stop_signal() => return Err(BackupError::Stopped.into()),
     };
     progress.end();
     let Amount { pins, outcomes, bytes } = made;

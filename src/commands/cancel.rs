@@ -10,8 +10,8 @@ use super::client::{self, Client, ClientError};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::output::{Output, note};
-use super::protocol::{Record, Request, Taken};
 use super::table::Column;
+use crate::protocol::{self, cancel};
 
 const COLUMNS: [Column; 4] = [
     Column::new("PIN", 1).down_to(32),
@@ -22,21 +22,19 @@ const COLUMNS: [Column; 4] = [
 
 pub async fn run(socket: &Path, args: &CancelArgs, mut output: Output) -> Result<Exit, CommandError> {
     let mut client = Client::connect(socket).await?;
-    let requests = args.ids.iter().map(|id| (id, Request::Cancel { pin_id: id.as_str() }.line()));
+    let requests = args.ids.iter().map(|id| (id, protocol::request(&cancel::Request { pin_id: id.clone() })));
     let mut rows = Vec::new();
     let mut exit = Exit::Done;
     client
         .pipeline(stream::iter(requests), |id, line, _| {
-            match client::parse::<Taken>(line) {
+            match client::parse::<cancel::Request>(line) {
                 Ok(_) if output.is_json() => output.json(line)?,
-                Ok(taken) => {
-                    let outcome = taken.outcome.as_deref();
-                    let record: Option<Record> =
-                        outcome.map(|json| client::read(json.get().as_bytes())).transpose()?;
+                Ok(cancel::Answer { pin_id, state, outcome }) => {
+                    let record = outcome.as_ref().map(client::read).transpose()?;
                     let (outcome, status) = record.map_or_else(Default::default, |record| {
                         (record.outcome, record.status.unwrap_or_else(|| "-".to_owned()))
                     });
-                    rows.push([taken.pin_id, taken.state, outcome, status]);
+                    rows.push([pin_id.to_string(), state.as_str().to_owned(), outcome, status]);
                 }
                 Err(ClientError::Refused(refusal)) => {
                     note(format_args!("PIN {id} is not cancelled: {}", refusal));

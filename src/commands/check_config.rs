@@ -3,11 +3,11 @@
 use rustix::process::geteuid;
 use serde_json::json;
 
-use super::cli::Globals;
 use super::config;
 use super::doctor;
 use super::error::CommandError;
 use super::exit::Exit;
+use super::globals::Globals;
 use super::output::{Output, note};
 use super::table::Column;
 use crate::config::{Config, SinkKind};

@@ -8,13 +8,16 @@ use std::time::Duration;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 
+use super::admin_cli::{DeadLetters, ReplayArgs, Sinks};
 use super::backup::BackupArgs;
+use super::globals::{Globals, Link};
 use super::help;
 use super::migrate_store::MigrateStoreArgs;
-use super::protocol::Start;
-use super::upkeep_cli::{DeadLetters, ReplayArgs, Sinks};
 use crate::outcome::Metadata;
 use crate::pin::PinId;
+use crate::protocol::parse_duration;
+use crate::protocol::submit::parse_deadline;
+use crate::protocol::tail::Start;
 use crate::simulate::SimulateArgs;
 
 /// Waits for the final status of Infobip 2FA PINs, and delivers how each ended
@@ -33,37 +36,6 @@ pub struct Cli {
     pub globals: Globals,
     #[command(subcommand)]
     pub command: Command,
-}
-
-/// What every command understands.
-#[derive(Debug, Clone, Args)]
-pub struct Globals {
-    /// Configuration file [default: /etc/pinwatch/pinwatch.toml]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
-    pub config: Option<PathBuf>,
-    /// Set one key of the configuration, over file and environment; repeatable
-    #[arg(
-        long = "set",
-        global = true,
-        value_name = "SECTION.KEY=VALUE",
-        value_parser = setting,
-        help_heading = "Global options"
-    )]
-    pub sets: Vec<String>,
-    /// Print results as JSON lines, also on a terminal
-    #[arg(long, global = true, help_heading = "Global options")]
-    pub json: bool,
-    /// Print tables in full, also where the terminal is narrower
-    #[arg(long, global = true, help_heading = "Global options")]
-    pub wide: bool,
-}
-
-/// What every client of the daemon understands.
-#[derive(Debug, Clone, Args)]
-pub struct Link {
-    /// The daemon's socket [default: intake.socket of the configuration]
-    #[arg(long, value_name = "PATH", env = "PINWATCH_SOCKET")]
-    pub socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -151,8 +123,8 @@ pub struct SubmitArgs {
     #[arg(long, value_name = "JSON", value_parser = metadata)]
     pub metadata: Option<Metadata>,
     /// Give a PIN up when it is not final after this long [default: schedule.deadline]
-    #[arg(long, value_name = "DURATION", value_parser = duration_text)]
-    pub deadline: Option<String>,
+    #[arg(long, value_name = "DURATION", value_parser = parse_deadline)]
+    pub deadline: Option<Duration>,
     /// Poll PINs anew that have finished before
     #[arg(long)]
     pub again: bool,
@@ -160,7 +132,7 @@ pub struct SubmitArgs {
     #[arg(long)]
     pub wait: bool,
     /// With --wait: how long to wait for all of them [default: for ever]
-    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "wait")]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "wait")]
     pub timeout: Option<Duration>,
     #[command(flatten)]
     pub link: Link,
@@ -172,7 +144,7 @@ pub struct WaitArgs {
     #[arg(value_name = "ID", required = true)]
     pub ids: Vec<PinId>,
     /// How long to wait for all of them [default: for ever]
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
     #[command(flatten)]
     pub link: Link,
@@ -190,8 +162,8 @@ pub struct ShowArgs {
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// How many at most
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
-    pub limit: u64,
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = RangedU64ValueParser::<u32>::new().range(1..))]
+    pub limit: u32,
     /// Go on where the list before ended: the token that it printed
     #[arg(long, value_name = "TOKEN")]
     pub after: Option<String>,
@@ -215,7 +187,7 @@ pub struct TailArgs {
     pub follow: bool,
     /// How many of the newest
     #[arg(short = 'n', long = "last", value_name = "N", default_value_t = 10)]
-    pub last: u64,
+    pub last: u32,
     /// All from this seq, or from behind this position, instead
     #[arg(long, value_name = "SEQ|POSITION", conflicts_with = "last", value_parser = start)]
     pub from: Option<Start>,
@@ -249,12 +221,7 @@ pub struct ManArgs {
     pub dir: Option<PathBuf>,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; a duration has its unit, such as 30s, 10m or 2h"))
-}
-
-/// What begins like a position is the daemon's to read.
+/// A position is only recognized; the daemon reads it.
 fn start(text: &str) -> Result<Start, String> {
     match text.parse() {
         Ok(seq) => Ok(Start::Seq(seq)),
@@ -263,20 +230,8 @@ fn start(text: &str) -> Result<Start, String> {
     }
 }
 
-/// A duration that is passed on as it was written.
-fn duration_text(text: &str) -> Result<String, String> {
-    duration(text).map(|_| text.to_owned())
-}
-
 fn metadata(text: &str) -> Result<Metadata, String> {
     serde_json::from_str(text).map_err(|error| format!("{error}; write JSON, such as '{{\"user\":7}}'"))
-}
-
-fn setting(text: &str) -> Result<String, String> {
-    match text.split_once('=') {
-        Some((key, _)) if !key.is_empty() => Ok(text.to_owned()),
-        _ => Err("write section.key=value, such as schedule.deadline=2h".to_owned()),
-    }
 }
 
 #[cfg(test)]

@@ -18,12 +18,11 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::protocol::{Envelope, Pong, Refusal, Request, Tailed};
 use crate::paths::{self, PathError};
+use crate::protocol::{self, Code, Operation, Raw, Refusal, ping, tail};
 
-/// The longest answer that is read. Far over a record, which holds metadata of less than a request line's
-/// 64 KiB; a page of `list` is the longest.
-const MAX_ANSWER: usize = 4 << 20;
+/// The longest line that is read: room for what a newer daemon may send.
+const MAX_ANSWER: usize = 8 * protocol::MAX_ANSWER;
 
 /// How long the daemon may take for an answer that waits for nothing but its disk.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -92,7 +91,7 @@ impl ClientError {
     pub fn is_lost(&self) -> bool {
         match self {
             Self::Closed | Self::Broken(_) => true,
-            Self::Refused(refusal) => refusal.is_passing(),
+            Self::Refused(refusal) => refusal.is_temporary(),
             Self::Silent | Self::TooLong | Self::Unreadable { .. } => false,
         }
     }
@@ -122,8 +121,8 @@ impl Client {
         loop {
             let mut client = Self::open(path, started).await?;
             // The first answer tells whether there is a place: a request that is lost with the connection would not.
-            match client.ask::<Pong>(&Request::Ping).await {
-                Err(ClientError::Refused(refusal)) if refusal.is_capacity() => {
+            match client.ask(&ping::Request {}).await {
+                Err(ClientError::Refused(refusal)) if refusal.code == Code::AtCapacity => {
                     if started.elapsed() >= BUSY_FOR {
                         return Err(ConnectError::Full { path: path.to_owned(), refusal });
                     }
@@ -167,39 +166,39 @@ impl Client {
     }
 
     /// Asks once and reads the answer.
-    pub async fn ask<T: DeserializeOwned>(&mut self, request: &Request<'_>) -> Result<T, ClientError> {
+    pub async fn ask<R: Operation>(&mut self, request: &R) -> Result<R::Answer, ClientError> {
         let sent = self.send(request).await;
         // Also when it could not be sent: who closed the connection may have said why.
         match self.lines.read_due().await {
-            Ok(()) => parse(self.lines.line()),
+            Ok(()) => parse::<R>(self.lines.line()),
             Err(error) => Err(sent.err().unwrap_or(error)),
         }
     }
 
     /// Writes a request whose lines are read by [`Self::tailed`].
-    pub async fn send(&mut self, request: &Request<'_>) -> Result<(), ClientError> {
-        self.writer.write_all(&request.line()).await.map_err(ClientError::Broken)
+    pub async fn send(&mut self, request: &impl Operation) -> Result<(), ClientError> {
+        self.writer.write_all(&protocol::request(request)).await.map_err(ClientError::Broken)
     }
 
     /// The next line of a tail that follows, however long it takes: what it means, and its bytes. Nothing is
     /// lost when this is dropped half-way.
-    pub async fn tailed(&mut self) -> Result<(Tailed, &[u8]), ClientError> {
+    pub async fn tailed(&mut self) -> Result<(tail::Line, &[u8]), ClientError> {
         self.lines.read().await?;
         self.lines.tailed()
     }
 
     /// The next line of a tail that does not follow, so it is due now.
-    pub async fn tailed_due(&mut self) -> Result<(Tailed, &[u8]), ClientError> {
+    pub async fn tailed_due(&mut self) -> Result<(tail::Line, &[u8]), ClientError> {
         self.lines.read_due().await?;
         self.lines.tailed()
     }
 
     /// The position behind all outcomes that there are.
-    pub async fn newest_position(&mut self) -> Result<String, ClientError> {
-        self.send(&Request::Tail { from: None, last: Some(0), follow: false, positions: false }).await?;
+    pub async fn newest_position(&mut self) -> Result<tail::Start, ClientError> {
+        self.send(&tail::Request { from: None, last: Some(0), follow: false, positions: false }).await?;
         loop {
-            if let (Tailed::End { position }, _) = self.tailed_due().await? {
-                return Ok(position);
+            if let (tail::Line::Notice(tail::Answer::End { position, .. }), _) = self.tailed_due().await? {
+                return Ok(tail::Start::Position(position));
             }
         }
     }
@@ -238,7 +237,7 @@ impl Client {
                 let (tag, line) = match request {
                     Ok(Some((tag, line))) => (Some(tag), line),
                     Ok(None) => break,
-                    Err(_) => (None, Request::Ping.line()),
+                    Err(_) => (None, protocol::request(&ping::Request {})),
                 };
                 let room = match pending.try_reserve() {
                     Ok(room) => room,
@@ -259,7 +258,7 @@ impl Client {
                 lines.read_due().await?;
                 match tag {
                     Some(tag) => on_answer(tag, lines.line(), !lines.has_next())?,
-                    None => parse::<Pong>(lines.line()).map(drop)?,
+                    None => parse::<ping::Request>(lines.line()).map(drop)?,
                 }
             }
             Ok::<_, E>(())
@@ -282,21 +281,17 @@ impl Client {
 }
 
 /// Reads an answer: what was asked for, or the refusal.
-pub fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, ClientError> {
-    let envelope: Envelope = read(line)?;
-    if envelope.ok {
-        return read(line);
-    }
-    let nameless = || Refusal::new("unknown", "it gave no reason");
-    Err(ClientError::Refused(envelope.error.unwrap_or_else(nameless)))
+pub fn parse<R: Operation>(line: &[u8]) -> Result<R::Answer, ClientError> {
+    let answer = protocol::read_answer(line).map_err(|error| unreadable(line, &error))?;
+    Ok(answer?)
 }
 
-/// Reads JSON, or tells what was there instead, bounded and on one line.
-pub fn read<T: DeserializeOwned>(line: &[u8]) -> Result<T, ClientError> {
-    serde_json::from_slice(line).map_err(|error| unreadable(line, &error))
+/// Reads a part of an answer.
+pub fn read<T: DeserializeOwned>(part: &Raw<T>) -> Result<T, ClientError> {
+    part.read().map_err(|error| unreadable(part.get().as_bytes(), &error))
 }
 
-/// The error for a line that is not what it should be.
+/// The error for JSON that is not what it should be: shows its beginning, on one line.
 fn unreadable(line: &[u8], error: &serde_json::Error) -> ClientError {
     let shown = String::from_utf8_lossy(&line[..line.len().min(200)]);
     ClientError::Unreadable { line: shown.escape_debug().to_string(), problem: error.to_string() }
@@ -350,9 +345,9 @@ impl Lines {
     }
 
     /// The line that was read, as one of a tail.
-    fn tailed(&self) -> Result<(Tailed, &[u8]), ClientError> {
-        let tailed = Tailed::parse(&self.line).map_err(|error| unreadable(&self.line, &error))?;
-        Ok((tailed?, &self.line))
+    fn tailed(&self) -> Result<(tail::Line, &[u8]), ClientError> {
+        let line = tail::Line::parse(&self.line).map_err(|error| unreadable(&self.line, &error))?;
+        Ok((line?, &self.line))
     }
 
     fn has_next(&self) -> bool {
@@ -390,7 +385,7 @@ mod tests {
         done.await.unwrap();
         drop(client);
         assert_eq!(answered, ["A\n", "B\n"], "nobody hears of the pings");
-        let ping = String::from_utf8(Request::Ping.line()).unwrap();
+        let ping = String::from_utf8(protocol::request(&ping::Request {})).unwrap();
         assert_eq!(daemon.await.unwrap(), [&ping, &ping, "A\n", &ping, &ping, "B\n"]);
     }
 }

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::cli::Globals;
+use super::globals::Globals;
 pub use crate::config::ConfigError;
 use crate::config::{Config, Environment, Explained, Sources, StoreUrl};
 

@@ -4,19 +4,19 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde_json::json;
-use serde_json::value::RawValue;
 
+use super::admin_cli::{LettersListArgs, LettersShowArgs};
 use super::client::{self, Client, ClientError};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
-use super::protocol::{DeadLetter, DeadLetterPage, Record, Refusal, Request, Which};
 use super::table::Column;
-use super::upkeep_cli::{LettersListArgs, LettersShowArgs};
+use crate::protocol::dead_letters::{DeadLetter, Request};
+use crate::protocol::{Code, Raw};
 
 /// Dead letters asked for at a time: an answer is one line, which has a bound.
-const PAGE: u64 = 500;
+const PAGE: u32 = 500;
 
 const COLUMNS: [Column; 7] = [
     Column::new("SINK", 3).down_to(12),
@@ -29,30 +29,30 @@ const COLUMNS: [Column; 7] = [
 ];
 
 pub async fn list(socket: &Path, args: &LettersListArgs, mut output: Output) -> Result<Exit, CommandError> {
-    let mut pages = Pages::new(Client::connect(socket).await?, args.sink.as_deref(), None);
-    pages.after.clone_from(&args.after);
+    let request = Request { sink: args.sink.clone(), after: args.after.clone(), ..Request::default() };
+    let mut pages = Pages { client: Client::connect(socket).await?, request };
     let now = Timestamp::now();
     let (mut left, mut rows) = (args.limit, Vec::new());
     while left > 0 {
         let letters = pages.next(left).await?;
-        left = left.saturating_sub(letters.len() as u64);
+        left = left.saturating_sub(letters.len() as u32);
         for letter in letters {
             if output.is_json() {
                 output.json(letter.get().as_bytes())?;
             } else {
-                rows.push(row(client::read(letter.get().as_bytes())?, now)?);
+                rows.push(row(client::read(&letter)?, now)?);
             }
         }
-        if pages.after.is_none() {
+        if pages.request.after.is_none() {
             break;
         }
     }
     if !rows.is_empty() {
         output.table(COLUMNS, &rows)?;
     }
-    output.next(pages.after.as_deref())?;
+    output.next(pages.request.after.as_deref())?;
     output.flush()?;
-    match pages.after {
+    match pages.request.after {
         Some(token) => note(format_args!("there are more: --after {}", token)),
         None if !output.is_json() && rows.is_empty() => note("no dead letters"),
         None => {}
@@ -62,21 +62,19 @@ pub async fn list(socket: &Path, args: &LettersListArgs, mut output: Output) -> 
 
 fn row(letter: DeadLetter, now: Timestamp) -> Result<[String; 7], ClientError> {
     let outcome = match &letter.outcome {
-        Some(outcome) => client::read::<Record>(outcome.get().as_bytes())?.outcome,
+        Some(outcome) => client::read(outcome)?.outcome,
         None => "-".to_owned(),
     };
     let last_try = letter.last_try_at.map_or_else(|| "-".to_owned(), |at| human::distance(&at, now));
     let (seq, tries) = (letter.seq.to_string(), letter.tries.to_string());
     let error = letter.error.unwrap_or_default();
-    Ok([letter.sink, seq, letter.pin_id, outcome, tries, last_try, error])
+    Ok([letter.sink, seq, letter.pin_id.to_string(), outcome, tries, last_try, error])
 }
 
 pub async fn show(socket: &Path, args: &LettersShowArgs, mut output: Output) -> Result<Exit, CommandError> {
-    let which = match (&args.id, args.seq) {
-        (Some(id), _) => Some(Which::Pin { pin_id: id.as_str() }),
-        (None, seq) => seq.map(|seq| Which::Range { from: seq, to: seq }),
-    };
-    let mut pages = Pages::new(Client::connect(socket).await?, args.sink.as_deref(), which);
+    let (pin_id, seq) = (args.id.clone(), args.seq);
+    let request = Request { sink: args.sink.clone(), pin_id, from: seq, to: seq, ..Request::default() };
+    let mut pages = Pages { client: Client::connect(socket).await?, request };
     let (now, mut found) = (Timestamp::now(), false);
     loop {
         for letter in pages.next(PAGE).await? {
@@ -84,11 +82,11 @@ pub async fn show(socket: &Path, args: &LettersShowArgs, mut output: Output) -> 
                 output.json(letter.get().as_bytes())?;
             } else {
                 output.text(if found { "\n" } else { "" })?;
-                output.pairs(&told(client::read(letter.get().as_bytes())?, now)?)?;
+                output.pairs(&pairs(client::read(&letter)?, now)?)?;
             }
             found = true;
         }
-        if pages.after.is_none() {
+        if pages.request.after.is_none() {
             break;
         }
     }
@@ -104,27 +102,27 @@ pub async fn show(socket: &Path, args: &LettersShowArgs, mut output: Output) -> 
         }
     };
     let what = format!("{which} is no dead letter; \"pinwatch dead-letters list\" has them all");
-    output.refused(named, &Refusal::new("not_found", &what))?;
+    output.refused(named, &Code::NotFound.because(what.clone()))?;
     output.flush()?;
     note(what);
     Ok(Exit::Failed)
 }
 
 /// A dead letter by names and values: what became of it, then the outcome.
-fn told(letter: DeadLetter, now: Timestamp) -> Result<Vec<(String, String)>, ClientError> {
+fn pairs(letter: DeadLetter, now: Timestamp) -> Result<Vec<(String, String)>, ClientError> {
     let mut rows = vec![("sink".to_owned(), letter.sink), ("seq".to_owned(), letter.seq.to_string())];
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             rows.push((name.to_owned(), value));
         }
     };
-    add("PIN", Some(letter.pin_id));
+    add("PIN", Some(letter.pin_id.to_string()));
     add("tries", Some(letter.tries.to_string()));
     add("first try", letter.since.map(|at| human::when(&at, now)));
     add("last try", letter.last_try_at.map(|at| human::when(&at, now)));
     add("error", letter.error);
     if let Some(outcome) = letter.outcome {
-        let record: Record = client::read(outcome.get().as_bytes())?;
+        let record = client::read(&outcome)?;
         add("outcome", Some(record.outcome));
         add("status", record.status);
         add("delivered", Some(human::delivered(record.delivered).to_owned()));
@@ -136,26 +134,18 @@ fn told(letter: DeadLetter, now: Timestamp) -> Result<Vec<(String, String)>, Cli
 }
 
 /// Dead letters, page by page.
-struct Pages<'a> {
+struct Pages {
     client: Client,
-    sink: Option<&'a str>,
-    which: Option<Which<'a>>,
-    /// Where the next page begins; none after the last, and before the first.
-    after: Option<String>,
+    /// The request for the next page, whose `after` is where that begins: none after the last.
+    request: Request,
 }
 
-impl<'a> Pages<'a> {
-    fn new(client: Client, sink: Option<&'a str>, which: Option<Which<'a>>) -> Self {
-        Self { client, sink, which, after: None }
-    }
-
+impl Pages {
     /// The next page, of at most so many.
-    async fn next(&mut self, most: u64) -> Result<Vec<Box<RawValue>>, ClientError> {
-        let Self { client, sink, which, after } = self;
-        let (sink, which) = (*sink, *which);
-        let request = Request::DeadLetters { sink, which, after: after.as_deref(), limit: most.min(PAGE) };
-        let page: DeadLetterPage = client.ask(&request).await?;
-        *after = page.next;
+    async fn next(&mut self, most: u32) -> Result<Vec<Raw<DeadLetter>>, ClientError> {
+        self.request.limit = Some(most.min(PAGE));
+        let page = self.client.ask(&self.request).await?;
+        self.request.after = page.next;
         Ok(page.dead_letters)
     }
 }
@@ -172,8 +162,8 @@ mod tests {
                 "lastTryAt":"2026-01-02T00:00:30.000Z","error":"410 \u001b[31mGone",
                 "outcome":{"seq":7,"pinId":"9C81","outcome":"final","status":"MESSAGE_DELIVERED","delivered":true,"reference":"order-42"}}"#,
         );
-        let told = told(letter.unwrap(), "2026-01-02T00:01:00Z".parse().unwrap()).unwrap();
-        insta::assert_snapshot!(table::pairs(&told, None), @r#"
+        let pairs = pairs(letter.unwrap(), "2026-01-02T00:01:00Z".parse().unwrap()).unwrap();
+        insta::assert_snapshot!(table::pairs(&pairs, None), @r#"
         sink       hook
         seq        7
         PIN        9C81

@@ -13,18 +13,18 @@ use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 use serde_json::json;
 
-use super::cli::Globals;
-use super::client::Client;
+use super::client::{self, Client};
 use super::config;
 use super::error::{CommandError, told};
 use super::exit::Exit;
+use super::globals::Globals;
 use super::human;
 use super::output::{Output, note};
-use super::protocol::{Numbers, Request};
 use super::sandbox::Sandbox;
 use crate::config::{Api, Explained, SYSTEM_FILE, Setting, Sink, StoreUrl};
 use crate::pin::PinId;
 use crate::poll;
+use crate::protocol::stats::{self, Stats};
 use crate::sinks::FileSink;
 use crate::text::printable;
 
@@ -143,14 +143,14 @@ async fn api(api: &Api) -> Vec<Finding> {
 }
 
 /// Whether the daemon answers, and its numbers.
-async fn daemon(socket: &Path, settings: &[Setting]) -> (Finding, Option<serde_json::Value>) {
+async fn daemon(socket: &Path, settings: &[Setting]) -> (Finding, Option<Stats>) {
     let asked = async {
         let mut client = Client::connect(socket).await?;
-        let numbers: Numbers = client.ask(&Request::Stats).await?;
-        Ok::<_, CommandError>(numbers.stats)
+        let answer = client.ask(&stats::Request {}).await?;
+        Ok::<_, CommandError>(client::read(&answer.stats)?)
     };
     match asked.await {
-        Ok(stats) => match stats.pointer("/brake/reason").and_then(|reason| reason.as_str()) {
+        Ok(stats) => match stats.brake.as_ref().map(|brake| &*brake.reason) {
             Some("unauthorized") => {
                 let what = if reload_takes_key(settings) {
                     "systemctl reload pinwatch"
@@ -194,10 +194,10 @@ fn in_sandbox(explained: &Explained) -> Vec<Finding> {
 }
 
 /// What the daemon reports of a sink; without a daemon, whether the sink's file could be written.
-fn look_at(sink: &Sink, stats: Option<&serde_json::Value>) -> Finding {
+fn look_at(sink: &Sink, stats: Option<&Stats>) -> Finding {
     let named = |what: String| format!("{} {what}", sink.name);
-    let known = stats.and_then(|stats| stats.get("sinks")?.get(&sink.name));
-    let trouble = known.and_then(|known| known.pointer("/trouble/what")?.as_str());
+    let known = stats.and_then(|stats| stats.sinks.get(&sink.name));
+    let trouble = known.and_then(|sink| Some(sink.read().ok()?.trouble?.what));
     match (known, trouble, sink.kind.file()) {
         (_, Some(trouble), _) => Finding::ill("sink", named(format!("takes nothing: {trouble}"))),
         (Some(_), None, _) => Finding::well("sink", named("takes outcomes".to_owned())),

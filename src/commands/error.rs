@@ -12,8 +12,8 @@ use thiserror::Error;
 use super::client::{ClientError, ConnectError};
 use super::config::ConfigError;
 use super::exit::Exit;
-use super::protocol::Refusal;
 use crate::daemon::DaemonError;
+use crate::protocol::{Code, Refusal};
 use crate::simulate::SimulateError;
 use crate::store::backup::BackupError;
 use crate::store::migrate::MigrateError;
@@ -71,7 +71,35 @@ impl CommandError {
             Exit::TimedOut => "timeout",
             Exit::Done | Exit::Failed | Exit::NotDelivered => "failed",
         };
-        Refusal::new(code, told(self).join(" ").trim_start_matches("error: "))
+        Code::Other(code.to_owned()).because(told(self).join(" ").trim_start_matches("error: ").to_owned())
+    }
+}
+
+impl From<&CommandError> for Exit {
+    fn from(error: &CommandError) -> Self {
+        match error {
+            // Whoever read our output has enough of it: that is how `| head` is meant to end.
+            error if error.is_broken_pipe() => Self::Done,
+            CommandError::Usage(_) | CommandError::Config(_) | CommandError::LogLevel { .. } => Self::Usage,
+            CommandError::Simulate(error) if error.is_usage() => Self::Usage,
+            // Found when the client is made, but written in the configuration: `api.ca_file`.
+            CommandError::Daemon(DaemonError::Client(_)) => Self::Usage,
+            CommandError::Connect(ConnectError::Greeting(error)) if error.is_silence() => Self::TimedOut,
+            CommandError::Connect(
+                ConnectError::Untrusted { .. } | ConnectError::Full { .. } | ConnectError::Greeting(_),
+            ) => Self::Failed,
+            CommandError::Connect(_) => Self::NoDaemon,
+            CommandError::Client(error) if error.is_silence() => Self::TimedOut,
+            CommandError::Client(_)
+            | CommandError::Output(_)
+            | CommandError::File { .. }
+            | CommandError::Runtime(_)
+            | CommandError::Daemon(_)
+            | CommandError::Simulate(_)
+            | CommandError::Migrate(_)
+            | CommandError::Backup(_)
+            | CommandError::Demo(_) => Self::Failed,
+        }
     }
 }
 
@@ -95,4 +123,15 @@ pub fn told(error: &CommandError) -> Vec<String> {
         cause = error.source();
     }
     vec![printable(&text).into_owned()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_pipe_is_a_quiet_end() {
+        let error = CommandError::Output(std::io::ErrorKind::BrokenPipe.into());
+        assert_eq!(Exit::from(&error), Exit::Done);
+    }
 }

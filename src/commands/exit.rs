@@ -1,12 +1,6 @@
-//! Exit statuses: the one place where a result becomes a number.
-//!
-//! Promises that the numbers are those of the contract and of `pinwatch --help`. Knows no command.
+//! Exit statuses: the one place where a result becomes a number. They are those of `pinwatch --help`.
 
 use std::process::{ExitCode, Termination};
-
-use super::client::ConnectError;
-use super::error::CommandError;
-use crate::daemon::DaemonError;
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,34 +47,6 @@ impl Exit {
     }
 }
 
-impl From<&CommandError> for Exit {
-    fn from(error: &CommandError) -> Self {
-        match error {
-            // Whoever read our output has enough of it: that is how `| head` is meant to end.
-            error if error.is_broken_pipe() => Self::Done,
-            CommandError::Usage(_) | CommandError::Config(_) | CommandError::LogLevel { .. } => Self::Usage,
-            CommandError::Simulate(error) if error.is_usage() => Self::Usage,
-            // Found when the client is made, but written in the configuration: `api.ca_file`.
-            CommandError::Daemon(DaemonError::Client(_)) => Self::Usage,
-            CommandError::Connect(ConnectError::Greeting(error)) if error.is_silence() => Self::TimedOut,
-            CommandError::Connect(
-                ConnectError::Untrusted { .. } | ConnectError::Full { .. } | ConnectError::Greeting(_),
-            ) => Self::Failed,
-            CommandError::Connect(_) => Self::NoDaemon,
-            CommandError::Client(error) if error.is_silence() => Self::TimedOut,
-            CommandError::Client(_)
-            | CommandError::Output(_)
-            | CommandError::File { .. }
-            | CommandError::Runtime(_)
-            | CommandError::Daemon(_)
-            | CommandError::Simulate(_)
-            | CommandError::Migrate(_)
-            | CommandError::Backup(_)
-            | CommandError::Demo(_) => Self::Failed,
-        }
-    }
-}
-
 impl Termination for Exit {
     fn report(self) -> ExitCode {
         ExitCode::from(self.code())
@@ -100,11 +66,5 @@ mod tests {
             assert_eq!(worst, end);
             assert_eq!(worst.or_worse(Exit::Done), end);
         }
-    }
-
-    #[test]
-    fn a_broken_pipe_is_a_quiet_end() {
-        let error = CommandError::Output(std::io::ErrorKind::BrokenPipe.into());
-        assert_eq!(Exit::from(&error), Exit::Done);
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::protocol::Record;
 use super::table::{Column, Layout};
+use crate::protocol::Record;
 
 /// A table of outcomes that grows by a row at a time, so its widths are fixed beforehand.
 pub struct OutcomeRows {
@@ -41,7 +41,7 @@ impl OutcomeRows {
         let headings = if is_first { self.layout.headings() } else { String::new() };
         let polls = record.polls.map_or_else(String::new, |polls| polls.to_string());
         let cells = [
-            &record.pin_id,
+            record.pin_id.as_str(),
             &record.outcome,
             record.status.as_deref().unwrap_or("-"),
             delivered(record.delivered),

@@ -7,15 +7,14 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Stdin};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::error::CommandError;
-use super::protocol::{Refusal, Submission};
-use crate::pin::PinId;
-
-/// The daemon takes lines of up to 64 KiB.
-pub const MAX_LINE: usize = 64 << 10;
+use crate::outcome::Metadata;
+use crate::protocol::submit::Request;
+use crate::protocol::{Code, MAX_LINE, Refusal, parse_fields, parse_pin_id};
 
 /// Entries that are read ahead.
 const AHEAD: usize = 1024;
@@ -34,18 +33,39 @@ pub struct Entry {
     /// Bytes of the file up to its end.
     pub bytes: u64,
     /// What to submit; or what was there, shortened, and why that can't be.
-    pub what: Result<Submission, (String, Refusal)>,
+    pub what: Result<Request, (String, Refusal)>,
 }
 
 /// Entries as they are read. An error is the last of them.
 pub type Entries = mpsc::Receiver<Result<Entry, CommandError>>;
 
-/// Reads all entries of `source`. What an entry leaves open, `defaults` fills in.
-pub fn entries(source: Source, defaults: Submission) -> Entries {
+/// What an entry gets that does not say it itself.
+#[derive(Debug, Clone, Default)]
+pub struct Defaults {
+    pub reference: Option<String>,
+    pub metadata: Option<Metadata>,
+    pub deadline: Option<Duration>,
+    pub again: bool,
+}
+
+impl Defaults {
+    fn fill(&self, request: Request) -> Request {
+        Request {
+            pin_id: request.pin_id,
+            reference: request.reference.or_else(|| self.reference.clone()),
+            metadata: request.metadata.or_else(|| self.metadata.clone()),
+            deadline: request.deadline.or(self.deadline),
+            again: request.again || self.again,
+        }
+    }
+}
+
+/// Reads all entries of `source`.
+pub fn entries(source: Source, defaults: Defaults) -> Entries {
     let (sender, receiver) = mpsc::channel(AHEAD);
     // Detached on purpose: blocked on a terminal it can't be joined. It ends with the queue or the process.
     std::thread::spawn(move || {
-        // Whoever wants the rest no more needs no telling.
+        // The receiver may be gone, and wants no more.
         let _unwanted = match source {
             Source::Arguments(ids) => arguments(ids, &defaults, &sender),
             Source::Stdin(stdin) => lines(BufReader::new(stdin), Path::new("stdin"), &defaults, &sender),
@@ -62,9 +82,11 @@ type Queue = mpsc::Sender<Result<Entry, CommandError>>;
 /// The other side is there no more.
 struct Unwanted;
 
-fn arguments(ids: Vec<String>, defaults: &Submission, queue: &Queue) -> Result<(), Unwanted> {
+fn arguments(ids: Vec<String>, defaults: &Defaults, queue: &Queue) -> Result<(), Unwanted> {
     ids.into_iter().try_for_each(|id| {
-        let what = bare(&id, defaults).map_err(|refusal| (shortened(&id), refusal));
+        let what = parse_pin_id(&id)
+            .map(|pin| defaults.fill(Request::of(pin)))
+            .map_err(|refusal| (shortened(&id), refusal));
         send(queue, Ok(Entry { line: None, bytes: 0, what }))
     })
 }
@@ -73,12 +95,7 @@ fn send(queue: &Queue, entry: Result<Entry, CommandError>) -> Result<(), Unwante
     queue.blocking_send(entry).map_err(|_| Unwanted)
 }
 
-fn lines(
-    mut reader: impl BufRead,
-    path: &Path,
-    defaults: &Submission,
-    queue: &Queue,
-) -> Result<(), Unwanted> {
+fn lines(mut reader: impl BufRead, path: &Path, defaults: &Defaults, queue: &Queue) -> Result<(), Unwanted> {
     let (mut number, mut bytes, mut line) = (0, 0, Vec::new());
     loop {
         line.clear();
@@ -102,7 +119,7 @@ fn lines(
     }
 }
 
-/// Reads a line; what is over the bound is skipped, and told by the count of bytes that the line had.
+/// Reads a line and gives how many bytes it had; what is over the bound is skipped.
 fn bounded_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     let mut taken = reader.by_ref().take(MAX_LINE as u64).read_until(b'\n', line)? as u64;
     if taken < MAX_LINE as u64 || line.ends_with(b"\n") {
@@ -121,44 +138,13 @@ fn bounded_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64
     }
 }
 
-fn entry(text: &str, bytes: u64, defaults: &Submission) -> Result<Submission, Refusal> {
+fn entry(text: &str, bytes: u64, defaults: &Defaults) -> Result<Request, Refusal> {
     if bytes > MAX_LINE as u64 {
         let problem = format!("a line has at most {MAX_LINE} bytes, and this one has {bytes}");
-        return Err(Refusal::new("line_too_long", problem));
+        return Err(Code::LineTooLong.because(problem));
     }
-    if text.starts_with('{') { object(text, defaults) } else { bare(text, defaults) }
-}
-
-fn bare(id: &str, defaults: &Submission) -> Result<Submission, Refusal> {
-    check_id(id)?;
-    Ok(Submission { pin_id: id.to_owned(), ..defaults.clone() })
-}
-
-fn object(text: &str, defaults: &Submission) -> Result<Submission, Refusal> {
-    let given: Submission = serde_json::from_str(text).map_err(|error| {
-        let code = if error.is_data() { "invalid_request" } else { "invalid_json" };
-        Refusal::new(code, error.to_string())
-    })?;
-    check_id(&given.pin_id)?;
-    if let Some(deadline) = &given.deadline {
-        humantime::parse_duration(deadline).map_err(|error| {
-            Refusal::new(
-                "invalid_request",
-                format!("deadline {deadline:?} is no duration such as \"30m\": {error}"),
-            )
-        })?;
-    }
-    Ok(Submission {
-        pin_id: given.pin_id,
-        reference: given.reference.or_else(|| defaults.reference.clone()),
-        metadata: given.metadata.or_else(|| defaults.metadata.clone()),
-        deadline: given.deadline.or_else(|| defaults.deadline.clone()),
-        again: given.again || defaults.again,
-    })
-}
-
-fn check_id(id: &str) -> Result<(), Refusal> {
-    id.parse::<PinId>().map(drop).map_err(|error| Refusal::new("invalid_pin_id", error.to_string()))
+    let request = if text.starts_with('{') { parse_fields(text)? } else { Request::of(parse_pin_id(text)?) };
+    Ok(defaults.fill(request))
 }
 
 fn shortened(text: &str) -> String {
@@ -174,7 +160,7 @@ mod tests {
 
     fn read(text: &str) -> Vec<Entry> {
         let (sender, mut receiver) = mpsc::channel(100);
-        let defaults = Submission { reference: Some("default".into()), ..Submission::default() };
+        let defaults = Defaults { reference: Some("default".into()), ..Defaults::default() };
         assert!(lines(text.as_bytes(), Path::new("test"), &defaults, &sender).is_ok());
         drop(sender);
         std::iter::from_fn(|| receiver.blocking_recv()).map(Result::unwrap).collect()
@@ -185,7 +171,9 @@ mod tests {
         let read = read("\u{feff}# mine\r\n\r\n  9C81 \r\n\n{\"pinId\":\"9C82\",\"reference\":\"r\"}");
         let given: Vec<_> = read
             .into_iter()
-            .map(|entry| entry.what.map(|given| (entry.line, given.pin_id, given.reference)).unwrap())
+            .map(|entry| {
+                entry.what.map(|given| (entry.line, given.pin_id.to_string(), given.reference)).unwrap()
+            })
             .collect();
         assert_eq!(given[0], (Some(3), "9C81".into(), Some("default".into())));
         assert_eq!(given[1], (Some(5), "9C82".into(), Some("r".into())));
@@ -201,14 +189,14 @@ mod tests {
             ("{\"pinId\":\"9C81\",\"deadline\":\"30\"}", "invalid_request"),
         ] {
             let (_, refusal) = read(line).remove(0).what.unwrap_err();
-            assert_eq!(refusal.code, code, "{line}");
+            assert_eq!(refusal.code.to_string(), code, "{line}");
         }
     }
 
     #[test]
     fn an_endless_line_is_refused_within_the_bound_and_the_next_one_is_read() {
         let mut read = read(&format!("{}\n9C81\n", "x".repeat(3 * MAX_LINE)));
-        assert_eq!(read.remove(0).what.unwrap_err().1.code, "line_too_long");
-        assert_eq!(read.remove(0).what.unwrap().pin_id, "9C81");
+        assert_eq!(read.remove(0).what.unwrap_err().1.code, Code::LineTooLong);
+        assert_eq!(read.remove(0).what.unwrap().pin_id.as_str(), "9C81");
     }
 }

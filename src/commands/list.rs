@@ -10,11 +10,12 @@ use super::error::CommandError;
 use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
-use super::protocol::{Listed, Page, Request};
 use super::table::Column;
+use crate::protocol::list::Request;
+use crate::protocol::show::Pin;
 
 /// PINs asked for at a time: an answer is one line, which has a bound.
-const PAGE: u64 = 500;
+const PAGE: u32 = 500;
 
 const COLUMNS: [Column; 6] = [
     Column::new("PIN", 1).down_to(32),
@@ -31,17 +32,16 @@ pub async fn run(socket: &Path, args: &ListArgs, mut output: Output) -> Result<E
     let mut left = args.limit;
     let mut rows = Vec::new();
     while left > 0 {
-        let request = Request::List { limit: left.min(PAGE), after: after.as_deref() };
-        let page: Page = client.ask(&request).await?;
+        let page = client.ask(&Request { limit: Some(left.min(PAGE)), after }).await?;
         let now = Timestamp::now();
         for pin in &page.pins {
             if output.is_json() {
                 output.json(pin.get().as_bytes())?;
             } else {
-                rows.push(row(client::read(pin.get().as_bytes())?, now));
+                rows.push(row(client::read(pin)?, now));
             }
         }
-        left = left.saturating_sub(page.pins.len() as u64);
+        left = left.saturating_sub(page.pins.len() as u32);
         after = page.next;
         if after.is_none() {
             break;
@@ -60,15 +60,15 @@ pub async fn run(socket: &Path, args: &ListArgs, mut output: Output) -> Result<E
     Ok(Exit::Done)
 }
 
-fn row(pin: Listed, now: Timestamp) -> [String; 6] {
+fn row(pin: Pin, now: Timestamp) -> [String; 6] {
     let distance =
         |time: Option<String>| time.map_or_else(|| "-".to_owned(), |time| human::distance(&time, now));
     [
-        pin.pin_id,
+        pin.pin_id.to_string(),
         distance(pin.submitted_at),
         distance(pin.deadline_at),
-        pin.polls.map_or_else(String::new, |polls| polls.to_string()),
-        pin.last_status.unwrap_or_else(|| "-".to_owned()),
-        distance(pin.next_poll_at),
+        pin.polls.flatten().map_or_else(String::new, |polls| polls.to_string()),
+        pin.last_status.flatten().unwrap_or_else(|| "-".to_owned()),
+        distance(pin.next_poll_at.flatten()),
     ]
 }

@@ -1,9 +1,11 @@
-//! The command line: the daemon's starter and its clients.
+//! The command line: starts the daemon, and talks to it.
 //!
-//! Each command is a file. Results go to stdout, everything else to stderr; people get tables, programs get
-//! JSON lines. Nothing here knows the store, the schedule or the API: the daemon is reached by its socket
-//! only, as any other program would; but for migrate-store and backup, which work where no daemon runs. Exit statuses are made in [`exit`] alone.
+//! Each command is a file. Results go to stdout, everything else to stderr; people get tables, programs get JSON lines.
+//! A client reaches the daemon by its socket only, with the types of [`protocol`](crate::protocol), as any other program
+//! would, and knows neither the store nor the schedule. Only `migrate-store` and `backup` open stores themselves, and need no
+//! daemon. Exit statuses are those of [`exit`].
 
+mod admin_cli;
 mod backup;
 mod cancel;
 mod check_config;
@@ -15,6 +17,7 @@ mod demo;
 mod doctor;
 mod error;
 mod exit;
+mod globals;
 mod help;
 mod human;
 mod input;
@@ -29,7 +32,6 @@ mod output;
 mod pages;
 mod ping;
 mod progress;
-mod protocol;
 mod reconnect;
 mod replay;
 mod run;
@@ -37,10 +39,10 @@ mod sandbox;
 mod show;
 mod sinks;
 mod stats;
+mod stop_signal;
 mod submit;
 mod table;
 mod tail;
-mod upkeep_cli;
 mod wait;
 mod watch;
 
@@ -51,13 +53,14 @@ use std::process::{ExitCode, Termination};
 
 use clap::Parser;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
-use cli::{Cli, Command, Globals, Link};
+use admin_cli::{DeadLetters, Sinks};
+use cli::{Cli, Command};
 use error::CommandError;
 pub use exit::Exit;
+use globals::{Globals, Link};
 use output::Output;
-use upkeep_cli::{DeadLetters, Sinks};
 
 /// Parses the command line, does what it says, and tells how it went.
 pub fn main() -> ExitCode {
@@ -113,40 +116,30 @@ fn dispatch(Cli { globals, command }: Cli, is_json: bool) -> Result<Exit, Comman
             refuse_shape(&globals, "run has no results; for JSON logs, use --set log.format=json")?;
             self::run::run(&globals)
         }
-        Command::Submit(args) => {
-            client_runtime()?.block_on(submit::run(&socket(&args.link)?, args, output()))
-        }
-        Command::Wait(args) => client_runtime()?.block_on(wait::run(&socket(&args.link)?, &args, output())),
-        Command::Show(args) => client_runtime()?.block_on(show::run(&socket(&args.link)?, &args, output())),
-        Command::List(args) => client_runtime()?.block_on(list::run(&socket(&args.link)?, &args, output())),
-        Command::Cancel(args) => {
-            client_runtime()?.block_on(cancel::run(&socket(&args.link)?, &args, output()))
-        }
-        Command::Tail(args) => client_runtime()?.block_on(tail::run(&socket(&args.link)?, &args, output())),
+        Command::Submit(args) => block_on(submit::run(&socket(&args.link)?, args, output())),
+        Command::Wait(args) => block_on(wait::run(&socket(&args.link)?, &args, output())),
+        Command::Show(args) => block_on(show::run(&socket(&args.link)?, &args, output())),
+        Command::List(args) => block_on(list::run(&socket(&args.link)?, &args, output())),
+        Command::Cancel(args) => block_on(cancel::run(&socket(&args.link)?, &args, output())),
+        Command::Tail(args) => block_on(tail::run(&socket(&args.link)?, &args, output())),
         Command::DeadLetters(DeadLetters::List(args)) => {
-            client_runtime()?.block_on(dead_letters::list(&socket(&args.link)?, &args, output()))
+            block_on(dead_letters::list(&socket(&args.link)?, &args, output()))
         }
         Command::DeadLetters(DeadLetters::Show(args)) => {
-            client_runtime()?.block_on(dead_letters::show(&socket(&args.link)?, &args, output()))
+            block_on(dead_letters::show(&socket(&args.link)?, &args, output()))
         }
         Command::DeadLetters(DeadLetters::Replay(args)) => {
-            client_runtime()?.block_on(replay::dead(&socket(&args.link)?, &args, output()))
+            block_on(replay::dead(&socket(&args.link)?, &args, output()))
         }
         Command::DeadLetters(DeadLetters::Drop(args)) => {
-            client_runtime()?.block_on(replay::drop(&socket(&args.link)?, &args, output()))
+            block_on(replay::drop(&socket(&args.link)?, &args, output()))
         }
-        Command::Replay(args) => {
-            client_runtime()?.block_on(replay::run(&socket(&args.link)?, &args, output()))
-        }
-        Command::Sinks(Sinks::List(link)) => {
-            client_runtime()?.block_on(sinks::list(&socket(&link)?, output()))
-        }
-        Command::Sinks(Sinks::Forget(args)) => {
-            client_runtime()?.block_on(sinks::forget(&socket(&args.link)?, &args, output()))
-        }
-        Command::Stats(link) => client_runtime()?.block_on(stats::run(&socket(&link)?, output())),
-        Command::Nodes(link) => client_runtime()?.block_on(nodes::run(&socket(&link)?, output())),
-        Command::Ping(link) => client_runtime()?.block_on(ping::run(&socket(&link)?, output())),
+        Command::Replay(args) => block_on(replay::run(&socket(&args.link)?, &args, output())),
+        Command::Sinks(Sinks::List(link)) => block_on(sinks::list(&socket(&link)?, output())),
+        Command::Sinks(Sinks::Forget(args)) => block_on(sinks::forget(&socket(&args.link)?, &args, output())),
+        Command::Stats(link) => block_on(stats::run(&socket(&link)?, output())),
+        Command::Nodes(link) => block_on(nodes::run(&socket(&link)?, output())),
+        Command::Ping(link) => block_on(ping::run(&socket(&link)?, output())),
         Command::Socket(link) => {
             let (path, mut output) = (socket(&link)?, output());
             if output.is_json() {
@@ -158,9 +151,9 @@ fn dispatch(Cli { globals, command }: Cli, is_json: bool) -> Result<Exit, Comman
             Ok(Exit::Done)
         }
         Command::CheckConfig => check_config::run(&globals, output()),
-        Command::Backup(args) => client_runtime()?.block_on(backup::run(&globals, &args, output())),
-        Command::MigrateStore(args) => client_runtime()?.block_on(migrate_store::run(&args, output())),
-        Command::Doctor => client_runtime()?.block_on(doctor::run(&globals, output())),
+        Command::Backup(args) => block_on(backup::run(&globals, &args, output())),
+        Command::MigrateStore(args) => block_on(migrate_store::run(&args, output())),
+        Command::Doctor => block_on(doctor::run(&globals, output())),
         Command::Simulate(args) => {
             refuse_shape(&globals, "simulate has no results")?;
             run::simulate(args)
@@ -195,6 +188,11 @@ fn refuse_shape(globals: &Globals, why_no_json: &str) -> Result<(), CommandError
 }
 
 /// Clients have one connection and nothing to do beside it: one thread, started in no time.
-fn client_runtime() -> Result<Runtime, CommandError> {
-    Builder::new_current_thread().enable_io().enable_time().build().map_err(CommandError::Runtime)
+fn block_on(client: impl Future<Output = Result<Exit, CommandError>>) -> Result<Exit, CommandError> {
+    Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(CommandError::Runtime)?
+        .block_on(client)
 }

@@ -14,8 +14,8 @@ use serde_json::{Map, Value, json};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::human::OutcomeRows;
-use super::protocol::Refusal;
 use super::table::{self, Column};
+use crate::protocol::{Code, Refusal};
 use crate::text::{json_line, printable};
 
 /// The results of a command.
@@ -147,7 +147,7 @@ pub fn clap(mut answer: clap::Error) -> Result<Exit, CommandError> {
             let text = answer.to_string();
             let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
             let mut output = Output::new(true, false);
-            output.refused(Value::Null, &Refusal::new("usage", what))?;
+            output.refused(Value::Null, &Code::Other("usage".to_owned()).because(what.to_owned()))?;
             output.flush()?;
         }
         return Ok(Exit::Usage);

@@ -7,12 +7,12 @@ use super::client::Client;
 use super::error::CommandError;
 use super::exit::Exit;
 use super::output::Output;
-use super::protocol::{Pong, Request};
+use crate::protocol::ping;
 use crate::text::printable;
 
 pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError> {
     let started = Instant::now();
-    let pong: Pong = Client::connect(socket).await?.ask(&Request::Ping).await?;
+    let pong = Client::connect(socket).await?.ask(&ping::Request {}).await?;
     if output.is_json() {
         output.json(serde_json::json!({"ok": true, "version": pong.version}).to_string().as_bytes())?;
     } else {

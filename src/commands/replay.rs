@@ -8,13 +8,14 @@ use std::path::Path;
 use futures_util::stream;
 use serde_json::json;
 
+use super::admin_cli::{LettersArgs, ReplayArgs};
 use super::client::{self, Client, ClientError};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
-use super::protocol::{Counted, Request, Which};
-use super::upkeep_cli::{LettersArgs, ReplayArgs};
+use crate::pin::PinId;
+use crate::protocol::{self, drop, replay};
 
 /// What is done to the outcomes.
 #[derive(Clone, Copy)]
@@ -27,7 +28,7 @@ enum Deed {
 /// One thing that was named on the command line.
 #[derive(Clone, Copy)]
 enum Named<'a> {
-    Pin(&'a str),
+    Pin(&'a PinId),
     Seq(i64),
     Range(i64, i64),
     /// All dead letters of the sink: none is fine as well.
@@ -36,7 +37,7 @@ enum Named<'a> {
 
 /// `pinwatch replay`
 pub async fn run(socket: &Path, args: &ReplayArgs, output: Output) -> Result<Exit, CommandError> {
-    let ids = args.ids.iter().map(|id| Named::Pin(id.as_str()));
+    let ids = args.ids.iter().map(Named::Pin);
     let range = args.from.zip(args.to).map(|(from, to)| Named::Range(from, to));
     if let Some((from, to)) = args.from.zip(args.to).filter(|(from, to)| from > to) {
         return Err(CommandError::Usage(format!("--from {from} is after --to {to}")));
@@ -55,7 +56,7 @@ pub async fn drop(socket: &Path, args: &LettersArgs, output: Output) -> Result<E
 }
 
 fn named(args: &LettersArgs) -> Vec<Named<'_>> {
-    let ids = args.ids.iter().map(|id| Named::Pin(id.as_str()));
+    let ids = args.ids.iter().map(Named::Pin);
     let seqs = args.seqs.iter().map(|seq| Named::Seq(*seq));
     ids.chain(seqs).chain(args.all.then_some(Named::All)).collect()
 }
@@ -68,12 +69,12 @@ async fn carry_out(
     mut output: Output,
 ) -> Result<Exit, CommandError> {
     let mut client = Client::connect(socket).await?;
-    let requests = named.into_iter().map(|named| (named, deed.request(sink, named).line()));
+    let requests = named.into_iter().map(|named| (named, deed.request(sink, named)));
     let (mut total, mut exit) = (0, Exit::Done);
     client
         .pipeline(stream::iter(requests), |named, line, _| {
-            match client::parse::<Counted>(line) {
-                Ok(Counted { count }) => {
+            match client::parse::<replay::Request>(line) {
+                Ok(replay::Answer { count }) => {
                     total += count;
                     if count == 0 && !matches!(named, Named::All) {
                         note(format_args!("{named}: {}", deed.nothing()));
@@ -103,17 +104,19 @@ async fn carry_out(
 }
 
 impl Deed {
-    fn request<'a>(self, sink: &'a str, named: Named<'a>) -> Request<'a> {
-        let which = match named {
-            Named::Pin(pin_id) => Which::Pin { pin_id },
-            Named::Seq(seq) => Which::Range { from: seq, to: seq },
-            Named::Range(from, to) => Which::Range { from, to },
-            Named::All => Which::Range { from: 0, to: i64::MAX },
+    /// The line of the request; all have the same answer.
+    fn request(self, sink: &str, named: Named<'_>) -> Vec<u8> {
+        let (pin_id, from, to) = match named {
+            Named::Pin(pin) => (Some(pin.clone()), None, None),
+            Named::Seq(seq) => (None, Some(seq), Some(seq)),
+            Named::Range(from, to) => (None, Some(from), Some(to)),
+            Named::All => (None, Some(0), Some(i64::MAX)),
         };
+        let sink = sink.to_owned();
         match self {
-            Self::Replay => Request::Replay { sink, which, dead: false },
-            Self::ReplayDead => Request::Replay { sink, which, dead: true },
-            Self::Drop => Request::Drop { sink, which },
+            Self::Replay => protocol::request(&replay::Request { sink, pin_id, from, to, dead: false }),
+            Self::ReplayDead => protocol::request(&replay::Request { sink, pin_id, from, to, dead: true }),
+            Self::Drop => protocol::request(&drop::Request { sink, pin_id, from, to }),
         }
     }
 
@@ -153,7 +156,7 @@ impl Named<'_> {
     /// The members of a line of JSON that tell what was named.
     fn json(self, sink: &str) -> serde_json::Value {
         match self {
-            Self::Pin(pin) => json!({"sink": sink, "pinId": pin}),
+            Self::Pin(pin) => json!({"sink": sink, "pinId": pin.as_str()}),
             Self::Seq(seq) => json!({"sink": sink, "seq": seq}),
             Self::Range(from, to) => json!({"sink": sink, "from": from, "to": to}),
             Self::All => json!({"sink": sink}),

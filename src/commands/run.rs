@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::cli::Globals;
 use super::config;
 use super::error::CommandError;
 use super::exit::Exit;
+use super::globals::Globals;
 use super::logging::Log;
 use crate::config::{Log as LogSettings, LogFormat};
 use crate::daemon::{self, DaemonError, Outside, Signals};

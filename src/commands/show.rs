@@ -1,4 +1,4 @@
-//! `pinwatch show`: a PIN's whole story.
+//! `pinwatch show`: a PIN's whole pin.
 
 use std::path::Path;
 
@@ -11,13 +11,14 @@ use super::error::CommandError;
 use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
-use super::protocol::{Record, Request, Shown, SinkState, Story};
 use super::table::Column;
+use crate::protocol::Code;
+use crate::protocol::show::{Answer, Pin, Request, SinkState};
 
 pub async fn run(socket: &Path, args: &ShowArgs, mut output: Output) -> Result<Exit, CommandError> {
     let mut client = Client::connect(socket).await?;
-    let shown: Shown = match client.ask(&Request::Show { pin_id: args.id.as_str() }).await {
-        Err(ClientError::Refused(refusal)) if refusal.is_not_found() => {
+    let Answer { pin } = match client.ask(&Request { pin_id: args.id.clone() }).await {
+        Err(ClientError::Refused(refusal)) if refusal.code == Code::NotFound => {
             note(format_args!(
                 "the daemon does not know PIN {}: never submitted, or finished longer ago than store.retention",
                 args.id
@@ -26,13 +27,12 @@ pub async fn run(socket: &Path, args: &ShowArgs, mut output: Output) -> Result<E
             output.flush()?;
             return Ok(Exit::Failed);
         }
-        shown => shown?,
+        answer => answer?,
     };
     if output.is_json() {
-        output.json(shown.pin.get().as_bytes())?;
+        output.json(pin.get().as_bytes())?;
     } else {
-        let story = client::read(shown.pin.get().as_bytes())?;
-        let (rows, sinks) = told(story, Timestamp::now())?;
+        let (rows, sinks) = rows(client::read(&pin)?, Timestamp::now())?;
         output.pairs(&rows)?;
         if !sinks.is_empty() {
             output.text("\n")?;
@@ -51,35 +51,35 @@ const SINK: [Column; 5] = [
     Column::new("LAST ERROR", 3).down_to(20),
 ];
 
-/// Names and values, and the rows of a table.
-type Told = (Vec<(String, String)>, Vec<[String; 5]>);
+/// Names and values, and the rows of the table of sinks.
+type Rows = (Vec<(String, String)>, Vec<[String; 5]>);
 
-/// The story: first the PIN, then its outcome, then who has that.
-fn told(story: Story, now: Timestamp) -> Result<Told, ClientError> {
+/// All that is known of a PIN: first of itself, then of its outcome, then which sinks have that.
+fn rows(pin: Pin, now: Timestamp) -> Result<Rows, ClientError> {
     let mut rows = Vec::new();
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             rows.push((name.to_owned(), value));
         }
     };
-    add("PIN", Some(story.pin_id));
-    add("state", Some(story.state));
-    add("reference", story.reference);
-    add("metadata", story.metadata.map(|json| json.get().to_owned()));
-    add("submitted", story.submitted_at.map(|at| human::when(&at, now)));
-    add("deadline", story.deadline_at.map(|at| human::when(&at, now)));
-    add("polls", story.polls.map(|polls| polls.to_string()));
+    add("PIN", Some(pin.pin_id.to_string()));
+    add("state", pin.state.map(|state| state.as_str().to_owned()));
+    add("reference", pin.reference);
+    add("metadata", pin.metadata.map(|json| json.get().to_owned()));
+    add("submitted", pin.submitted_at.map(|at| human::when(&at, now)));
+    add("deadline", pin.deadline_at.map(|at| human::when(&at, now)));
+    add("polls", pin.polls.flatten().map(|polls| polls.to_string()));
     add(
         "last answer",
-        story.last_answer.map(|last| format!("{}, {}", last.what, human::when(&last.at, now))),
+        pin.last_answer.flatten().map(|last| format!("{}, {}", last.what, human::when(&last.at, now))),
     );
-    let next_poll = story.next_poll.map(|next| match next.at {
+    let next_poll = pin.next_poll.flatten().map(|next| match next.at {
         Some(at) => format!("{}, {}", human::when(&at, now), next.why),
         None => next.why,
     });
     add("next poll", next_poll);
-    if let Some(outcome) = story.outcome {
-        let record: Record = client::read(outcome.get().as_bytes())?;
+    if let Some(outcome) = pin.outcome {
+        let record = client::read(&outcome)?;
         add("outcome", Some(record.outcome));
         let status = record.status.map(|status| match record.description {
             Some(description) => format!("{status}: {description}"),
@@ -91,14 +91,14 @@ fn told(story: Story, now: Timestamp) -> Result<Told, ClientError> {
         add("finished", record.finished_at.map(|at| human::when(&at, now)));
         add("seq", Some(record.seq.to_string()));
     }
-    let sinks = story.sinks.into_iter().map(|sink| sink_row(sink, now)).collect();
+    let sinks = pin.sinks.unwrap_or_default().into_iter().map(|sink| sink_row(sink, now)).collect();
     Ok((rows, sinks))
 }
 
 fn sink_row(sink: SinkState, now: Timestamp) -> [String; 5] {
     [
         sink.name,
-        sink.state,
+        sink.state.into_owned(),
         sink.since.map_or_else(|| "-".to_owned(), |since| human::distance(&since, now)),
         sink.tries.map_or_else(|| "-".to_owned(), |tries| tries.to_string()),
         sink.last_error.unwrap_or_default(),
@@ -111,8 +111,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_story_of_a_finished_pin_says_who_has_its_outcome() {
-        let story = serde_json::from_str(
+    fn of_a_finished_pin_it_is_shown_which_sinks_have_its_outcome() {
+        let pin = serde_json::from_str(
             r#"{"pinId":"9C81","state":"finished","submittedAt":"2026-01-02T00:00:00.000Z","polls":4,
                 "lastAnswer":{"at":"2026-01-02T00:00:04.000Z","what":"MESSAGE_DELIVERED"},"reference":"order\u001b-42",
                 "outcome":{"seq":7,"pinId":"9C81","outcome":"final","status":"MESSAGE_DELIVERED",
@@ -120,7 +120,7 @@ mod tests {
                 "sinks":[{"name":"stdout","state":"delivered","since":"2026-01-02T00:00:05.000Z"},
                          {"name":"hook","state":"retrying","since":"2026-01-02T00:00:05.000Z","tries":3,"lastError":"503"}]}"#,
         );
-        let (rows, sinks) = told(story.unwrap(), "2026-01-02T00:01:00Z".parse().unwrap()).unwrap();
+        let (rows, sinks) = super::rows(pin.unwrap(), "2026-01-02T00:01:00Z".parse().unwrap()).unwrap();
         let text = format!("{}\n{}", table::pairs(&rows, None), table::table(SINK, &sinks, None).0);
         insta::assert_snapshot!(text, @r"
         PIN          9C81

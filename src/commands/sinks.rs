@@ -3,16 +3,16 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::client::Client;
+use super::admin_cli::ForgetArgs;
+use super::client::{self, Client, ClientError};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
-use super::protocol::{Counted, Request, SinkNumbers, SinksOfStats};
 use super::table::Column;
-use super::upkeep_cli::ForgetArgs;
+use crate::protocol::{Raw, forget_sink, stats};
 
 const COLUMNS: [Column; 7] = [
     Column::new("SINK", 1).down_to(12),
@@ -25,50 +25,44 @@ const COLUMNS: [Column; 7] = [
 ];
 
 pub async fn list(socket: &Path, mut output: Output) -> Result<Exit, CommandError> {
-    let SinksOfStats { stats } = Client::connect(socket).await?.ask(&Request::Stats).await?;
+    let stats::Answer { stats } = Client::connect(socket).await?.ask(&stats::Request {}).await?;
+    let sinks = client::read(&stats)?.sinks;
     if output.is_json() {
-        for (name, numbers) in stats.sinks {
-            let mut line = json!({"name": name});
-            if let (Some(line), Value::Object(numbers)) = (line.as_object_mut(), numbers) {
-                line.extend(numbers);
-            }
-            output.json(line.to_string().as_bytes())?;
+        for (name, sink) in sinks {
+            // Its members behind its name.
+            let members = sink.get().strip_prefix('{').unwrap_or_default();
+            output.json(format!("{{\"name\":{},{members}", json!(name)).as_bytes())?;
         }
     } else {
         let now = Timestamp::now();
-        let rows: Vec<_> = stats.sinks.into_iter().map(|(name, numbers)| row(name, numbers, now)).collect();
+        let rows = sinks.into_iter().map(|(name, sink)| row(name, &sink, now));
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
         output.table(COLUMNS, &rows)?;
     }
     output.flush()?;
     Ok(Exit::Done)
 }
 
-/// What the daemon does not tell, an older one, is a blank cell.
-fn row(name: String, numbers: Value, now: Timestamp) -> [String; 7] {
-    let numbers: SinkNumbers = serde_json::from_value(numbers).unwrap_or_default();
-    let number = |number: Option<i64>| number.map_or_else(String::new, |number| number.to_string());
-    let configured = match numbers.configured {
-        Some(true) => "yes",
-        Some(false) => "no",
-        None => "",
-    };
-    let trouble = numbers
+fn row(name: String, sink: &Raw<stats::Sink>, now: Timestamp) -> Result<[String; 7], ClientError> {
+    let sink = client::read(sink)?;
+    let trouble = sink
         .trouble
         .map(|trouble| format!("{} (since {})", trouble.what, human::distance(&trouble.since, now)));
-    [
+    Ok([
         name,
-        configured.to_owned(),
-        number(numbers.cursor),
-        number(numbers.behind),
-        number(numbers.retrying),
-        number(numbers.dead_letters),
+        if sink.configured { "yes" } else { "no" }.to_owned(),
+        sink.cursor.to_string(),
+        sink.behind.to_string(),
+        sink.retrying.to_string(),
+        sink.dead_letters.to_string(),
         trouble.unwrap_or_else(|| "-".to_owned()),
-    ]
+    ])
 }
 
 pub async fn forget(socket: &Path, args: &ForgetArgs, mut output: Output) -> Result<Exit, CommandError> {
-    let sink = args.name.as_str();
-    let Counted { count } = Client::connect(socket).await?.ask(&Request::ForgetSink { sink }).await?;
+    let sink = &args.name;
+    let request = forget_sink::Request { sink: sink.clone() };
+    let forget_sink::Answer { count } = Client::connect(socket).await?.ask(&request).await?;
     if output.is_json() {
         output.json(json!({"sink": sink, "forgotten": count > 0}).to_string().as_bytes())?;
     } else {
@@ -84,15 +78,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_tells_a_sinks_trouble_and_what_an_older_daemon_tells_not_is_blank() {
+    fn a_row_has_a_sinks_numbers_and_its_trouble() {
         let now = "2026-01-02T00:01:00Z".parse().unwrap();
         let trouble = json!({"since": "2026-01-02T00:00:00.000Z", "what": "503"});
-        let numbers = json!({"configured": true, "cursor": 7, "behind": 2, "retrying": 1, "deadLetters": 3,
+        let sink = json!({"configured": true, "cursor": 7, "behind": 2, "retrying": 1, "deadLetters": 3,
                              "closed": false, "trouble": trouble});
+        let sink = Raw::from_json(&sink.to_string()).unwrap();
         assert_eq!(
-            row("hook".into(), numbers, now),
+            row("hook".into(), &sink, now).unwrap(),
             ["hook", "yes", "7", "2", "1", "3", "503 (since 1m ago)"]
         );
-        assert_eq!(row("old".into(), json!({"cursor": 7}), now), ["old", "", "7", "", "", "", "-"]);
     }
 }

@@ -4,19 +4,20 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::client::Client;
+use super::client::{self, Client};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::output::Output;
-use super::protocol::{Numbers, Request};
+use crate::protocol::stats;
 
 pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError> {
-    let numbers: Numbers = Client::connect(socket).await?.ask(&Request::Stats).await?;
+    let stats::Answer { stats } = Client::connect(socket).await?.ask(&stats::Request {}).await?;
     if output.is_json() {
-        output.json(numbers.stats.to_string().as_bytes())?;
+        output.json(stats.get().as_bytes())?;
     } else {
         let mut rows = Vec::new();
-        flatten(String::new(), numbers.stats, &mut rows);
+        // Also the numbers that only a newer daemon has.
+        flatten(String::new(), client::read(&stats.untyped())?, &mut rows);
         output.pairs(&rows)?;
     }
     output.flush()?;

@@ -17,19 +17,19 @@ use super::client::{self, Client, ClientError};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::human;
-use super::input::{self, Entries, Entry, Source};
+use super::input::{self, Defaults, Entries, Entry, Source};
 use super::output::{Output, note};
 use super::progress::Progress;
-use super::protocol::{Record, Refusal, Request, Submission, Taken};
 use super::table::Column;
 use super::watch::Watch;
+use crate::protocol::{self, Refusal, State, submit};
 
 /// Refused PINs that are named; the others are counted. A file with the wrong column has nothing but those.
 const NAMED: u64 = 20;
 
 pub async fn run(socket: &Path, args: SubmitArgs, output: Output) -> Result<Exit, CommandError> {
     let SubmitArgs { ids, file, reference, metadata, deadline, again, wait, timeout, link: _ } = args;
-    let defaults = Submission { pin_id: String::new(), reference, metadata, deadline, again };
+    let defaults = Defaults { reference, metadata, deadline, again };
     let (source, progress) = source(ids, file.as_deref())?;
     let has_rows = matches!(source, Source::Arguments(_)) && !output.is_json();
     let mut client = Client::connect(socket).await?;
@@ -170,9 +170,9 @@ impl Account {
     fn request(&mut self, entry: Entry) -> Result<Option<(Tag, Vec<u8>)>, CommandError> {
         self.progress.set(entry.bytes);
         match entry.what {
-            Ok(submission) => {
-                let line = Request::Submit(&submission).line();
-                Ok(Some((Tag { line: entry.line, pin: submission.pin_id }, line)))
+            Ok(request) => {
+                let line = protocol::request(&request);
+                Ok(Some((Tag { line: entry.line, pin: request.pin_id.to_string() }, line)))
             }
             Err((shown, refusal)) => {
                 self.refused(&Tag { line: entry.line, pin: shown }, &refusal)?;
@@ -182,8 +182,8 @@ impl Account {
     }
 
     fn answered(&mut self, tag: &Tag, line: &[u8], is_idle: bool) -> Result<(), CommandError> {
-        match client::parse::<Taken>(line) {
-            Ok(taken) => self.taken(&taken, line)?,
+        match client::parse::<submit::Request>(line) {
+            Ok(answer) => self.taken(answer, line)?,
             Err(ClientError::Refused(refusal)) => self.refused(tag, &refusal)?,
             Err(error) => return Err(error.into()),
         }
@@ -198,23 +198,23 @@ impl Account {
         Ok(())
     }
 
-    fn taken(&mut self, taken: &Taken, line: &[u8]) -> Result<(), CommandError> {
-        match taken.state.as_str() {
-            "finished" => self.tally.finished += 1,
-            "duplicate" => self.tally.duplicate += 1,
-            _ => self.tally.accepted += 1,
+    fn taken(&mut self, answer: submit::Answer, line: &[u8]) -> Result<(), CommandError> {
+        match answer.state {
+            State::Finished => self.tally.finished += 1,
+            State::Duplicate => self.tally.duplicate += 1,
+            State::Accepted | State::InFlight | State::Cancelled => self.tally.accepted += 1,
         }
-        match (&mut self.results, &taken.outcome) {
+        match (&mut self.results, &answer.outcome) {
             (Results::Outcomes(watch), Some(outcome)) => {
-                let record: Record = client::read(outcome.get().as_bytes())?;
+                let record = client::read(outcome)?;
                 self.progress.above(|| watch.take(&record, outcome.get().as_bytes()))
             }
             (Results::Outcomes(watch), None) => {
-                watch.add(&taken.pin_id);
+                watch.add(answer.pin_id);
                 Ok(())
             }
             (Results::Answers { rows: Some(rows), .. }, _) => {
-                rows.push([taken.pin_id.clone(), taken.state.clone()]);
+                rows.push([answer.pin_id.to_string(), answer.state.as_str().to_owned()]);
                 Ok(())
             }
             (Results::Answers { output, rows: None }, _) if output.is_json() => output.json(line),

@@ -13,8 +13,9 @@ use super::error::CommandError;
 use super::exit::Exit;
 use super::human::OutcomeRows;
 use super::output::{Output, note};
-use super::protocol::{Record, Request, Start, Tailed};
 use super::reconnect::Reconnect;
+use crate::protocol::Record;
+use crate::protocol::tail::{Answer, Line, Range, Request, Start};
 
 pub async fn run(socket: &Path, args: &TailArgs, output: Output) -> Result<Exit, CommandError> {
     let mut client = Client::connect(socket).await?;
@@ -57,7 +58,7 @@ impl Tail {
     /// Prints what there is, then follows if that is wanted.
     async fn session(&mut self, client: &mut Client, args: &TailArgs) -> Result<(), CommandError> {
         let last = self.start.is_none().then_some(args.last);
-        let request = Request::Tail { from: self.start.as_ref(), last, follow: args.follow, positions: true };
+        let request = Request { from: self.start.clone(), last, follow: args.follow, positions: true };
         client.send(&request).await?;
         let mut is_answered = false;
         loop {
@@ -71,15 +72,15 @@ impl Tail {
             };
             is_answered = true;
             match tailed {
-                Tailed::Record(record) => self.print(&record, line)?,
-                Tailed::Position(position) => {
+                Line::Record(record) => self.print(&record, line)?,
+                Line::Notice(Answer::Position { position }) => {
                     if args.positions {
                         self.output.json(line)?;
                     }
                     self.start = Some(Start::Position(position));
                     self.printed.clear();
                 }
-                Tailed::Removed { from, to } => {
+                Line::Notice(Answer::Removed { removed: Range { from, to } }) => {
                     if args.positions {
                         self.output.json(line)?;
                     }
@@ -89,8 +90,8 @@ impl Tail {
                     ));
                 }
                 // A tail that follows has no end but that of the daemon.
-                Tailed::End { .. } if args.follow => return Err(ClientError::Closed.into()),
-                Tailed::End { .. } => return Ok(()),
+                Line::Notice(Answer::End { .. }) if args.follow => return Err(ClientError::Closed.into()),
+                Line::Notice(Answer::End { .. }) => return Ok(()),
             }
         }
     }

@@ -11,6 +11,6 @@ use super::watch::Watch;
 
 pub async fn run(socket: &Path, args: &WaitArgs, output: Output) -> Result<Exit, CommandError> {
     let client = Client::connect(socket).await?;
-    let pins = args.ids.iter().map(|id| id.as_str().into());
+    let pins = args.ids.iter().cloned();
     Watch::of(pins, output).run(socket, client, args.timeout).await
 }

@@ -20,15 +20,17 @@ use super::exit::Exit;
 use super::human::{self, OutcomeRows};
 use super::output::Output;
 use super::progress::Progress;
-use super::protocol::{Record, Refusal, Request, Shown, Start, Story, Tailed};
 use super::reconnect::Reconnect;
+use crate::pin::PinId;
+use crate::protocol::tail::{Answer, Line, Start};
+use crate::protocol::{self, Code, Record, Refusal, State, show, tail};
 
 /// PINs that are named in a message; of the others only the number is told.
 const NAMED: usize = 20;
 
 /// A set of PINs whose outcomes are waited for.
 pub struct Watch {
-    waiting: HashSet<Box<str>>,
+    waiting: HashSet<PinId>,
     /// All up to here was seen; none before the first session.
     position: Option<Start>,
     /// Whether PINs may have finished before `position`, or be unknown.
@@ -43,15 +45,15 @@ pub struct Watch {
 
 impl Watch {
     /// Waits for PINs of which nothing is known.
-    pub fn of(pins: impl IntoIterator<Item = Box<str>>, output: Output) -> Self {
+    pub fn of(pins: impl IntoIterator<Item = PinId>, output: Output) -> Self {
         let waiting: HashSet<_> = pins.into_iter().collect();
-        let width = waiting.iter().map(|pin| pin.len()).max().unwrap_or(0);
+        let width = waiting.iter().map(|pin| pin.as_str().len()).max().unwrap_or(0);
         Self { needs_check: true, waiting, ..Self::new(None, width, output) }
     }
 
     /// Will wait for PINs that are added while they are submitted, after `position` was asked for.
-    pub fn from(position: String, output: Output) -> Self {
-        Self::new(Some(Start::Position(position)), 32, output)
+    pub fn from(position: Start, output: Output) -> Self {
+        Self::new(Some(position), 32, output)
     }
 
     fn new(position: Option<Start>, pin_width: usize, output: Output) -> Self {
@@ -69,13 +71,13 @@ impl Watch {
     }
 
     /// Adds a PIN that the daemon has in flight.
-    pub fn add(&mut self, pin: &str) {
-        self.waiting.insert(pin.into());
+    pub fn add(&mut self, pin: PinId) {
+        self.waiting.insert(pin);
     }
 
     /// Prints an outcome, and no longer waits for its PIN.
     pub fn take(&mut self, record: &Record, line: &[u8]) -> Result<(), CommandError> {
-        self.waiting.remove(record.pin_id.as_str());
+        self.waiting.remove(&record.pin_id);
         self.has_undelivered |= record.delivered != Some(true);
         self.printed += 1;
         if self.output.is_json() {
@@ -89,7 +91,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Tells a program why a PIN has no outcome.
+    /// Writes for a program why a PIN has no outcome.
     pub fn refused(&mut self, named: Value, refusal: &Refusal) -> Result<(), CommandError> {
         self.output.refused(named, refusal)
     }
@@ -123,7 +125,7 @@ impl Watch {
                 result?;
             }
             Err(_elapsed) => {
-                self.tell_missing()?;
+                self.report_missing()?;
                 exit = exit.or_worse(Exit::TimedOut);
             }
         }
@@ -159,9 +161,10 @@ impl Watch {
 
     /// Ends when nobody is waited for any more, or when PINs are to be asked about.
     async fn session(&mut self, client: &mut Client) -> Result<(), CommandError> {
-        if self.position.is_none() {
-            self.position = Some(Start::Position(client.newest_position().await?));
-        }
+        let position = match self.position.clone() {
+            Some(position) => position,
+            None => self.position.insert(client.newest_position().await?).clone(),
+        };
         if self.needs_check {
             self.check(client).await?;
             self.needs_check = false;
@@ -169,20 +172,19 @@ impl Watch {
         if self.waiting.is_empty() {
             return Ok(());
         }
-        let from = self.position.as_ref();
-        client.send(&Request::Tail { from, last: None, follow: true, positions: true }).await?;
+        client.send(&tail::Request::follow(position)).await?;
         while !self.waiting.is_empty() {
             if !client.has_next() {
                 self.output.flush()?;
             }
             match client.tailed().await? {
-                (Tailed::Record(record), line) => {
-                    if self.waiting.contains(record.pin_id.as_str()) {
+                (Line::Record(record), line) => {
+                    if self.waiting.contains(&record.pin_id) {
                         self.take(&record, line)?;
                     }
                 }
-                (Tailed::Removed { .. }, _) => self.needs_check = true,
-                (Tailed::Position(position), _) => {
+                (Line::Notice(Answer::Removed { .. }), _) => self.needs_check = true,
+                (Line::Notice(Answer::Position { position }), _) => {
                     self.position = Some(Start::Position(position));
                     // Only here, so that what was removed is behind it.
                     if self.needs_check {
@@ -190,7 +192,7 @@ impl Watch {
                     }
                 }
                 // A tail that follows has no end but that of the daemon.
-                (Tailed::End { .. }, _) => return Err(ClientError::Closed.into()),
+                (Line::Notice(Answer::End { .. }), _) => return Err(ClientError::Closed.into()),
             }
         }
         Ok(())
@@ -201,36 +203,35 @@ impl Watch {
         let mut pins: Vec<_> = self.waiting.iter().cloned().collect();
         pins.sort_unstable();
         let requests = pins.into_iter().map(|pin| {
-            let line = Request::Show { pin_id: &pin }.line();
+            let line = protocol::request(&show::Request { pin_id: pin.clone() });
             (pin, line)
         });
         client
-            .pipeline(stream::iter(requests), |pin, line, _| match client::parse::<Shown>(line) {
-                Ok(shown) => {
-                    let story: Story = client::read(shown.pin.get().as_bytes())?;
-                    match story.outcome {
-                        Some(outcome) if story.state == "finished" => {
-                            let record = client::read(outcome.get().as_bytes())?;
-                            self.take(&record, outcome.get().as_bytes())
+            .pipeline(stream::iter(requests), |pin, line, _| match client::parse::<show::Request>(line) {
+                Ok(show::Answer { pin }) => {
+                    let pin = client::read(&pin)?;
+                    match pin.outcome {
+                        Some(outcome) if pin.state == Some(State::Finished) => {
+                            self.take(&client::read(&outcome)?, outcome.get().as_bytes())
                         }
                         _ => Ok(()),
                     }
                 }
-                Err(ClientError::Refused(refusal)) if refusal.is_not_found() => {
+                Err(ClientError::Refused(refusal)) if refusal.code == Code::NotFound => {
                     self.waiting.remove(&pin);
                     self.unknown += 1;
                     self.progress.note(format_args!("the daemon does not know PIN {pin}: submit it first"));
-                    self.refused(json!({"pinId": pin}), &refusal)
+                    self.refused(json!({"pinId": pin.as_str()}), &refusal)
                 }
                 Err(error) => Err(error.into()),
             })
             .await
     }
 
-    fn tell_missing(&mut self) -> Result<(), CommandError> {
-        let mut pins: Vec<_> = self.waiting.iter().map(|pin| &**pin).collect();
+    fn report_missing(&mut self) -> Result<(), CommandError> {
+        let mut pins: Vec<_> = self.waiting.iter().map(PinId::as_str).collect();
         pins.sort_unstable();
-        let refusal = Refusal::new("timeout", "the time was up before there was an outcome");
+        let refusal = Code::Timeout.because("the time was up before there was an outcome");
         for pin in &pins {
             self.output.refused(json!({"pinId": pin}), &refusal)?;
         }

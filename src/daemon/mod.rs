@@ -39,10 +39,11 @@ use crate::clock::Clock;
 use crate::config::{self, Explained, Problem, Setting, StoreUrl};
 use crate::fault::fault_point;
 use crate::http::{self, Http};
-use crate::intake::{self, InheritedSocket, Services, Socket, SocketError};
+use crate::intake::{self, InheritedSocket, Socket, SocketError};
 use crate::poll::{Client, ClientError};
 use crate::pulse::Pulse;
 use crate::schedule::{self, Schedule};
+use crate::services::Services;
 use crate::sinks::{Handover, Health, Trouble};
 use crate::store::{FailedCounts, OpenError, Store, Unavailable, Writer, postgres};
 

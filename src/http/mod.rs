@@ -28,9 +28,9 @@ use tracing::{error, info};
 
 use self::health::Status;
 use crate::config::Config;
-use crate::intake::Services;
 use crate::metrics::{self, Recorded};
 use crate::pulse::Pulse;
+use crate::services::Services;
 use crate::text::json_line;
 
 /// How often the recorded samples are sorted into their histogram buckets.

@@ -1,17 +1,16 @@
-//! Bytes to lines, with a limit: a line that is too long is told once and skipped, not kept.
+//! Cuts bytes into lines of a limited length: one that is too long is reported once and skipped, not kept.
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 
-/// The longest line that is taken, in bytes, without its newline.
-pub const MAX_LINE: usize = 64 * 1024;
+use crate::protocol::MAX_LINE;
 
 /// What the bytes so far held.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
     /// A whole line, without its newline.
     Whole(Bytes),
-    /// A line that is longer than [`MAX_LINE`]; said once, when that is known.
+    /// A line that is longer than [`MAX_LINE`]; reported once, as soon as that is known.
     TooLong,
 }
 
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_told_once_and_the_next_is_taken() {
+    fn a_line_that_is_too_long_is_reported_once_and_the_next_is_taken() {
         let longest = "x".repeat(MAX_LINE);
         assert_eq!(cut(&[longest.as_bytes(), b"\n"]), (vec![whole(&longest)], false));
         for tail in [&b"x\nok\n"[..], b"xxx\nok\n"] {

@@ -1,42 +1,35 @@
-//! The local socket: who connects, what they ask, what they are told.
+//! The local socket: accepts connections and answers their requests.
 //!
-//! Promises an answer to every line, in order, and that nothing a client does hurts another: connections,
-//! lines, depths and unread answers are bounded. Knows the store's and the schedule's questions, not their
-//! insides. `docs/protocol.md` is this for people.
+//! Promises an answer to every line, in order, and that no client slows or starves another: connections, lines, depths
+//! and unread answers are bounded. Knows what the store and the schedule can be asked, not how they work. The requests and
+//! answers are those of [`protocol`].
 
-mod answer;
+mod admin;
+mod cluster_queries;
 mod connection;
-mod elsewhere;
+mod failure;
 mod lines;
 mod outgoing;
-mod request;
+mod pins;
 mod socket;
+mod stats;
 mod tail;
 #[cfg(test)]
 mod testing;
-mod upkeep;
 
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-pub use lines::MAX_LINE;
-pub use request::{Code, Request, parse};
-pub use socket::{InheritedSocket, Socket, SocketError, SocketTrouble};
+pub use socket::{InheritedSocket, Socket, SocketError};
 
 use crate::accepting::Accepting;
-use crate::clock::Clock;
-use crate::cluster::Cluster;
 use crate::places::{Full, Places, Rules, User};
-use crate::poll;
-use crate::schedule::Schedule;
-use crate::sinks::Health;
-use crate::store::{FailedCounts, Store, Writer};
+use crate::protocol::{self, Code};
+use crate::services::Services;
 use outgoing::SharedRoom;
 
 /// Connections that are left to root and the daemon's own user; of few, a quarter. So an administrator's command gets in,
@@ -46,30 +39,8 @@ const RESERVED: usize = 8;
 /// How long a connection must have been idle to give its place to a new one when there is none left.
 const GIVES_WAY_AFTER: Duration = Duration::from_secs(60);
 
-/// How long a client may take to be told that there is no place for it.
+/// How long a client may take to read that there is no place for it.
 const REFUSAL_PATIENCE: Duration = Duration::from_millis(100);
-
-/// What answers the questions.
-#[derive(Clone)]
-pub struct Services {
-    pub schedule: Schedule,
-    pub store: Store,
-    pub writer: Writer,
-    /// The other nodes, where the store is one that nodes can share.
-    pub cluster: Option<Cluster>,
-    pub clock: Clock,
-    /// `schedule.deadline`, which a reload can change.
-    pub deadline: watch::Receiver<Duration>,
-    pub health: Health,
-    /// Who asks the API.
-    pub api: watch::Receiver<poll::Client>,
-    /// Why clients don't reach the socket, if they don't.
-    pub socket: watch::Receiver<Option<SocketTrouble>>,
-    pub stop: CancellationToken,
-    pub failed_counts: FailedCounts,
-    /// The connections to the socket.
-    pub places: Places,
-}
 
 /// Places for so many connections at once.
 pub fn places(max_connections: usize) -> Places {
@@ -81,8 +52,7 @@ pub fn places(max_connections: usize) -> Places {
     })
 }
 
-/// Serves connections until `services.stop`, then until each had its last answer. Owns every connection's
-/// task.
+/// Serves connections until `services.stop`, then until each has its last answer. Owns every connection's task.
 pub async fn serve(mut socket: Socket, services: Services) {
     let room = SharedRoom::default();
     let mut connections = JoinSet::new();
@@ -119,7 +89,7 @@ pub async fn serve(mut socket: Socket, services: Services) {
     }
 }
 
-/// Who connects: root and the daemon's own user are administrators. Where the kernel does not tell, it is nobody.
+/// Who connects: root and the daemon's own user are administrators. Where the kernel does not say, it is nobody.
 fn user(stream: &UnixStream) -> User {
     match stream.peer_cred().map(|peer| peer.uid()) {
         Ok(user) if user == 0 || user == rustix::process::geteuid().as_raw() => User::Administrator,
@@ -128,10 +98,10 @@ fn user(stream: &UnixStream) -> User {
     }
 }
 
-/// Tells one client too many so. A fresh connection has room for a line: this never waits for the client.
+/// Refuses one client too many. The buffer of a new connection has room for a line, so this never waits for the client.
 async fn refuse(mut stream: UnixStream, full: Full) {
     let message = format!("{full} (intake.max_connections): close one, or try again");
-    let line = answer::refused(&Code::AtCapacity.because(message));
+    let line = protocol::refused(&Code::AtCapacity.because(message));
     let _ = tokio::time::timeout(REFUSAL_PATIENCE, stream.write_all(line.as_bytes())).await;
 }
 

@@ -1,7 +1,7 @@
-//! Answers on their way out: a client may write a million lines before it reads one, so they are kept here.
+//! Answers that wait to be sent: a client may write a million lines before it reads one.
 //!
 //! Promises that an answer has its room before it is built, and that the room is as large as the answer. Each connection
-//! has room for one answer of the largest size, which nobody can take from it. Small answers may also wait in a room
+//! has room of its own for one answer of the largest size. Small answers may also wait in a room
 //! that all connections share, so that a client can ask far ahead. A client that finds no room is not read from until
 //! it reads; one that reads nothing for [`STALL`] is cut.
 
@@ -14,9 +14,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
-/// The largest answer, in bytes. A page ends before it gets larger. A single outcome does not get near it: it has what
-/// one request line of 64 KiB gave, at most three times as long in its escaped form, and a few KiB of deliveries.
-pub const MAX_ANSWER: usize = 512 * 1024;
+use crate::protocol::MAX_ANSWER;
 
 /// Answers to submits are queued in pieces of about this size, in bytes.
 pub const PIECE: usize = 64 * 1024;
@@ -142,8 +140,8 @@ fn permits(bytes: usize) -> u32 {
 /// Answers that wait to be written.
 pub struct Incoming(mpsc::UnboundedReceiver<(Bytes, OwnedSemaphorePermit)>);
 
-/// Writes answers out until there are no more, or the other side is gone or stalls. One that stalled is told
-/// so, with `last_line`, should it read again within [`LAST_PATIENCE`].
+/// Writes answers out until there are no more, or the other side is gone or stalls. One that stalled gets
+/// `last_line`, if it reads again within [`LAST_PATIENCE`].
 pub async fn write_out(
     mut incoming: Incoming,
     mut to: impl AsyncWrite + Unpin,
@@ -212,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_is_cut_is_told_behind_the_line_that_it_was_reading() {
+    async fn a_client_that_is_cut_learns_why_behind_the_line_that_it_was_reading() {
         let (outgoing, incoming) = Outgoing::new(SharedRoom::default());
         let (ours, mut theirs) = duplex(16);
         let writing = tokio::spawn(write_out(incoming, ours, b"cut\n"));

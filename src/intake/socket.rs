@@ -1,12 +1,12 @@
-//! The socket: systemd's, if it passes one, and left to it; else a file of our own, made with its mode, taken
-//! over from a dead daemon, never from a live one, and made anew when it was removed.
+//! The socket. One that systemd passes is used as it is, and its file is left to systemd. Otherwise the daemon makes the
+//! file with the configured mode, replaces that of a dead daemon but never that of a live one, and makes it anew when it
+//! was removed.
 
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::fault::fault_point;
 use crate::paths::{self, FileId, PathError};
+use crate::trouble::Trouble;
 
 /// Connections that may wait to be accepted; the kernel's own limit (net.core.somaxconn) is below or above it.
 const BACKLOG: i32 = 1024;
@@ -43,13 +44,6 @@ pub enum SocketError {
     Io { doing: &'static str, path: PathBuf, source: io::Error },
 }
 
-/// Why clients don't reach the socket, and since when.
-#[derive(Debug, Clone)]
-pub struct SocketTrouble {
-    pub since: Instant,
-    pub what: Arc<str>,
-}
-
 /// A listening socket. It removes its file when it is dropped, if it made it and the file is still its own.
 #[derive(Debug)]
 pub struct Socket {
@@ -57,7 +51,7 @@ pub struct Socket {
     /// Where its file is, if it has one.
     file: Option<SocketFile>,
     look: Interval,
-    trouble: watch::Sender<Option<SocketTrouble>>,
+    trouble: watch::Sender<Option<Trouble>>,
 }
 
 #[derive(Debug)]
@@ -124,7 +118,7 @@ impl Socket {
     }
 
     /// Why clients don't reach it now; `None` if they do.
-    pub fn trouble(&self) -> watch::Receiver<Option<SocketTrouble>> {
+    pub fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
         self.trouble.subscribe()
     }
 
@@ -168,11 +162,11 @@ impl Socket {
                 ))
             }
         };
-        self.tell(wrong);
+        self.report(wrong);
     }
 
     /// Notes what is wrong, and logs it when it changes.
-    fn tell(&self, wrong: Option<String>) {
+    fn report(&self, wrong: Option<String>) {
         self.trouble.send_if_modified(|trouble| match (&trouble, wrong) {
             (None, None) => false,
             (Some(_), None) => {
@@ -184,7 +178,7 @@ impl Socket {
             (known, Some(wrong)) => {
                 error!(error = %wrong, "clients don't reach the socket");
                 let since = known.as_ref().map_or_else(Instant::now, |known| known.since);
-                *trouble = Some(SocketTrouble { since, what: wrong.into() });
+                *trouble = Some(Trouble { since, what: wrong.into() });
                 true
             }
         });
@@ -372,15 +366,12 @@ mod tests {
         assert!(expected, "{refused:?}");
     }
 
-    /// What the socket tells of itself once that is so; it looks only while it is waited for.
-    async fn noticed(
-        socket: &mut Socket,
-        is_so: impl FnMut(&Option<SocketTrouble>) -> bool,
-    ) -> Option<SocketTrouble> {
+    /// The socket's trouble once that is so; it looks only while it is waited for.
+    async fn noticed(socket: &mut Socket, is_so: impl FnMut(&Option<Trouble>) -> bool) -> Option<Trouble> {
         let mut trouble = socket.trouble();
         tokio::select! {
             _ = socket.accept() => unreachable!("nobody connects"),
-            told = trouble.wait_for(is_so) => told.unwrap().clone(),
+            trouble = trouble.wait_for(is_so) => trouble.unwrap().clone(),
             () = tokio::time::sleep(Duration::from_secs(120)) => panic!("it does not notice"),
         }
     }
@@ -397,8 +388,8 @@ mod tests {
         assert!(socket.trouble().borrow().is_none());
         let away = folder.path().join("away");
         fs::rename(&path, &away).unwrap();
-        let told = noticed(&mut socket, |trouble| trouble.is_some()).await.unwrap();
-        assert!(told.what.contains("was removed"), "{}", told.what);
+        let trouble = noticed(&mut socket, |trouble| trouble.is_some()).await.unwrap();
+        assert!(trouble.what.contains("was removed"), "{}", trouble.what);
         assert!(!path.exists());
         fs::rename(&away, &path).unwrap();
         assert!(noticed(&mut socket, |trouble| trouble.is_none()).await.is_none());

@@ -1,7 +1,7 @@
 //! `tail`: outcome records as they come, of all nodes where there are several.
 //!
-//! Promises no gap and no double while it goes on, to say so where retention was faster than the client, and to read
-//! no faster than the client does.
+//! Promises neither gap nor duplicate while it goes on, a notice where retention removed outcomes before the client had
+//! them, and to read from the store no faster than the client reads.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,12 +9,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::answer;
-use super::connection::{Connection, Ended};
-use super::outgoing::{Gone, MAX_ANSWER, PIECE};
-use super::request::{Code, TailStart};
+use super::connection::Connection;
+use super::failure::Failure;
+use super::outgoing::{Gone, PIECE};
+use crate::protocol::tail::{Answer, Range, Request, Start};
+use crate::protocol::{self, Code, MAX_ANSWER, Refusal};
 use crate::schedule::Stopping;
-use crate::store::{Outcome, Position, Record, Store, Stretch, Unavailable};
+use crate::store::{InvalidPosition, Outcome, Position, Record, Store, Stretch, Unavailable};
 
 /// Outcomes that are fetched at once; at most so many come between two positions.
 const PAGE: u32 = 256;
@@ -26,12 +27,12 @@ const LOOK: Duration = Duration::from_secs(1);
 enum News {
     /// The newest `seq`, which no other node gives.
     Own(watch::Receiver<i64>),
-    /// Hints of other nodes, of which each may be lost.
+    /// Hints of other nodes; each of them may be lost.
     Hints(watch::Receiver<u64>),
 }
 
 impl News {
-    async fn come(&mut self) -> Result<(), Stopping> {
+    async fn wait(&mut self) -> Result<(), Stopping> {
         match self {
             Self::Own(newest) => newest.changed().await.map_err(|_| Stopping),
             Self::Hints(hints) => {
@@ -50,8 +51,8 @@ impl News {
 struct Reading<'a> {
     store: &'a Store,
     position: Position,
-    /// Of each lane, up to which `seq` it needs no telling that outcomes were removed.
-    told: BTreeMap<i32, i64>,
+    /// Of each lane, up to which `seq` the client needs no notice that outcomes were removed.
+    noticed: BTreeMap<i32, i64>,
 }
 
 /// What comes next.
@@ -64,7 +65,7 @@ struct Next {
 impl Reading<'_> {
     async fn next(&mut self) -> Result<Next, Unavailable> {
         let Stretch { outcomes, removed, more } = self.store.stretch(&self.position, PAGE).await?;
-        let gap = self.tell(&removed);
+        let gap = self.notice(&removed);
         let record = |(lane, outcome): (i32, Outcome)| {
             self.position.advance(lane, outcome.seq);
             outcome.record
@@ -77,12 +78,12 @@ impl Reading<'_> {
         Ok(Next { records, removed: gap })
     }
 
-    /// The range of what was removed and is not told yet; it is then.
-    fn tell(&mut self, removed: &[(i32, i64)]) -> Option<(i64, i64)> {
+    /// The range of what was removed and the client has no notice of yet; it has then.
+    fn notice(&mut self, removed: &[(i32, i64)]) -> Option<(i64, i64)> {
         let mut gap: Option<(i64, i64)> = None;
         for &(lane, to) in removed {
-            let told = self.told.insert(lane, to).unwrap_or(i64::MIN);
-            let from = self.position.in_lane(lane).max(told).saturating_add(1);
+            let noticed = self.noticed.insert(lane, to).unwrap_or(i64::MIN);
+            let from = self.position.in_lane(lane).max(noticed).saturating_add(1);
             if from <= to {
                 gap = Some(gap.map_or((from, to), |gap| (gap.0.min(from), gap.1.max(to))));
             }
@@ -93,22 +94,24 @@ impl Reading<'_> {
 
 impl Connection<'_> {
     /// Streams outcome records, no faster than they are read: a slow reader costs a page of memory.
-    pub(super) async fn tail(&self, start: TailStart, follow: bool, positions: bool) -> Result<(), Gone> {
-        let answered = self.try_tail(start, follow, positions).await;
+    pub(super) async fn tail(&self, request: Request) -> Result<(), Gone> {
+        let end = self.try_tail(request).await;
         let room = self.outgoing.room(PIECE).await?;
-        self.told(room, answered)
+        self.send(room, end)
     }
 
-    async fn try_tail(&self, start: TailStart, follow: bool, positions: bool) -> Result<String, Ended> {
-        // Who gives a position knows the lines that are no records.
-        let positions = positions || matches!(start, TailStart::At(_));
-        // Before the first look, so that what is committed during a look is not slept over.
+    async fn try_tail(&self, request: Request) -> Result<Answer, Failure> {
+        let follow = request.follow;
+        let start = Beginning::of(&request)?;
+        // A client that gives a position knows the lines that are no records.
+        let positions = request.positions || matches!(start, Beginning::At(_));
+        // Before the first look at the store, so that a commit during that look ends the wait after it.
         let mut news = self.news();
         let mut reading = self.begin(start, positions).await?;
         if positions {
             // So that a client whose connection breaks can go on from the first record on.
             let room = self.outgoing.room(PIECE).await?;
-            self.outgoing.send(room, answer::tail_position(&reading.position))?;
+            self.outgoing.send(room, position_line(&reading.position))?;
         }
         loop {
             let room = self.outgoing.room(MAX_ANSWER).await?;
@@ -116,10 +119,12 @@ impl Connection<'_> {
             if let Some((from, to)) = removed.filter(|_| !positions) {
                 return Err(Code::Removed.because(missing(from, to)).into());
             }
-            let mut lines = removed.map_or_else(String::new, |(from, to)| answer::tail_removed(from, to));
+            let mut lines = removed.map_or_else(String::new, |(from, to)| {
+                protocol::answer(&Answer::Removed { removed: Range { from, to } })
+            });
             lines.extend(records.iter().flat_map(|record| [record.as_ref(), "\n"]));
             if positions && !lines.is_empty() {
-                lines.push_str(&answer::tail_position(&reading.position));
+                lines.push_str(&position_line(&reading.position));
             }
             if !lines.is_empty() {
                 self.outgoing.send(room, lines)?;
@@ -130,11 +135,11 @@ impl Connection<'_> {
             }
             drop(room);
             if !follow {
-                return Ok(answer::tail_end(&reading.position));
+                return Ok(end(&reading.position));
             }
             tokio::select! {
-                come = news.come() => come?,
-                () = self.hang_up() => return Err(Ended::Gone),
+                news = news.wait() => news?,
+                () = self.hang_up() => return Err(Failure::ClientGone),
                 () = self.services.stop.cancelled() => return Err(Stopping.into()),
             }
         }
@@ -155,28 +160,64 @@ impl Connection<'_> {
         }
     }
 
-    async fn begin(&self, start: TailStart, positions: bool) -> Result<Reading<'_>, Unavailable> {
+    async fn begin(&self, start: Beginning, positions: bool) -> Result<Reading<'_>, Unavailable> {
         let store = &self.services.store;
-        // "The newest" are those that there are, and so is "from a seq on" to who is not told what is missing.
+        // "The newest" are those that there are; so is "from a seq on" for a client that gets no notices.
         let all_there_are = match start {
-            TailStart::Last(_) => true,
-            TailStart::From(_) => !positions,
-            TailStart::At(_) => false,
+            Beginning::Last(_) => true,
+            Beginning::From(_) => !positions,
+            Beginning::At(_) => false,
         };
         let position = match start {
-            TailStart::From(seq) => Position::after(seq.saturating_sub(1)),
-            TailStart::At(position) => position,
-            TailStart::Last(count) => store.before_last(count).await?,
+            Beginning::From(seq) => Position::after(seq.saturating_sub(1)),
+            Beginning::At(position) => position,
+            Beginning::Last(count) => store.before_last(count).await?,
         };
         let removed = if all_there_are { store.stretch(&position, 0).await?.removed } else { Vec::new() };
-        Ok(Reading { store, position, told: removed.into_iter().collect() })
+        Ok(Reading { store, position, noticed: removed.into_iter().collect() })
     }
+}
+
+/// Where a tail begins.
+enum Beginning {
+    /// At this `seq`.
+    From(i64),
+    /// Behind what was read.
+    At(Position),
+    /// At the newest so many.
+    Last(u32),
+}
+
+impl Beginning {
+    fn of(Request { from, last, .. }: &Request) -> Result<Self, Refusal> {
+        match (from, last) {
+            (Some(_), Some(_)) => {
+                Err(Code::InvalidRequest.because("\"from\" and \"last\" exclude each other"))
+            }
+            (Some(Start::Seq(seq)), None) => Ok(Self::From(*seq)),
+            (Some(Start::Position(text)), None) => {
+                text.parse().map(Self::At).map_err(|error: InvalidPosition| {
+                    Code::InvalidRequest.because(format!("\"from\" is neither a seq nor a position: {error}"))
+                })
+            }
+            (None, last) => Ok(Self::Last(last.unwrap_or(0))),
+        }
+    }
+}
+
+fn position_line(position: &Position) -> String {
+    protocol::answer(&Answer::Position { position: position.to_string() })
+}
+
+fn end(position: &Position) -> Answer {
+    let next = position.highest().saturating_add(1);
+    Answer::End { end: true, next, position: position.to_string() }
 }
 
 fn missing(from: i64, to: i64) -> String {
     format!(
         "outcomes from seq {from} to {to} were removed by store.retention before this tail had come to them; go on with \
-         \"from\":{}, and with \"positions\":true to be told of such gaps in the stream",
+         \"from\":{}, and with \"positions\":true to get a notice of such gaps in the stream",
         to.saturating_add(1)
     )
 }

@@ -1,4 +1,4 @@
-//! What answers the questions of a test: a real store, and a schedule that is not there.
+//! Services for tests: a real store, and a schedule that is not there.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::Services;
 use crate::clock::Clock;
 use crate::config::{Api, Credentials};
 use crate::outcome::{Ending, Verdict};
 use crate::pin::PinId;
 use crate::poll::Client;
 use crate::schedule::Schedule;
+use crate::services::Services;
 use crate::sinks::Health;
 use crate::store::{self, Committed, FailedCounts, NewPin, Progress, Writer};
 

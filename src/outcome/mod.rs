@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use record::{Metadata, Record};
@@ -33,7 +33,7 @@ pub struct Delivery {
 pub type Deliveries = Arc<[Delivery]>;
 
 /// Why a PIN ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// All that `schedule.completion` asks for is final.

@@ -25,7 +25,7 @@ pub use reads::{PAGE_BYTES, Page, Reads, SMALL_RECORD, Store};
 pub use sqlite::backup;
 pub use sqlite::{OpenError, Unloaded, open as open_sqlite};
 pub use transaction::{Applied, ClusterApplied, ClusterWork, Orphan, Transaction, Writes};
-pub use writer::{StoreTrouble, Writer, WriterTask};
+pub use writer::{Writer, WriterTask};
 
 use crate::clock::{Dated, Steady};
 use crate::outcome::Metadata;

@@ -5,7 +5,6 @@
 //! Every channel into it is bounded: who finds it full waits.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,6 +21,7 @@ use crate::metrics;
 use crate::outcome::Verdict;
 use crate::pin::PinId;
 use crate::slot::Slots;
+use crate::trouble::Trouble;
 
 /// Requests that may wait for the writer.
 const QUEUE: usize = 1024;
@@ -78,14 +78,7 @@ pub struct Writer {
     changes: mpsc::Sender<Change>,
     newest: watch::Receiver<i64>,
     orders: watch::Receiver<u64>,
-    trouble: watch::Receiver<Option<StoreTrouble>>,
-}
-
-/// Why the store can't be written, and since when.
-#[derive(Debug, Clone)]
-pub struct StoreTrouble {
-    pub since: Instant,
-    pub what: Arc<str>,
+    trouble: watch::Receiver<Option<Trouble>>,
 }
 
 impl Writer {
@@ -204,7 +197,7 @@ impl Writer {
     }
 
     /// Why the store can't be written now; `None` if it can.
-    pub fn trouble(&self) -> Option<StoreTrouble> {
+    pub fn trouble(&self) -> Option<Trouble> {
         self.trouble.borrow().clone()
     }
 
@@ -222,7 +215,7 @@ pub struct WriterTask<M> {
     newest: watch::Sender<i64>,
     orders: watch::Sender<u64>,
     max_in_flight: usize,
-    trouble: watch::Sender<Option<StoreTrouble>>,
+    trouble: watch::Sender<Option<Trouble>>,
 }
 
 /// Who waits for what of the transaction.
@@ -393,7 +386,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                 );
             }
             let since = trouble.take().map_or_else(Instant::now, |trouble| trouble.since);
-            *trouble = Some(StoreTrouble { since, what: unavailable.0.clone() });
+            *trouble = Some(Trouble { since, what: unavailable.0.clone() });
         });
         work.submits.clear();
         work.orders.clear();

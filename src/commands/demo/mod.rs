@@ -15,7 +15,6 @@ use futures_util::stream;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use self::daemon::Daemon;
@@ -27,8 +26,11 @@ use super::exit::Exit;
 use super::human::{self, OutcomeRows};
 use super::output::{Output, note};
 use super::progress::Progress;
-use super::protocol::{Listed, Page, Record, Request, Start, Submission, Tailed, Taken};
+use super::stop_signal::stop_signal;
 use super::table::{Column, table};
+use crate::pin::{InvalidPinId, PinId};
+use crate::protocol::tail::{Answer, Line};
+use crate::protocol::{self, MAX_PAGE, Record, list, submit, tail};
 use crate::simulate::{LifeSettings, Settings, Simulator};
 
 /// Well over the deadline that the demonstration's PINs have.
@@ -55,7 +57,7 @@ pub fn run(args: &DemoArgs) -> Result<Exit, CommandError> {
             shown = timeout(LIMIT, show(args, &mut simulator, &mut daemon)) => {
                 shown.unwrap_or_else(|_| Err(failed(format_args!("it was not over after {} s", LIMIT.as_secs()))))
             }
-            stopped = told_to_stop() => Err(match stopped {
+            stopped = stop_signal() => Err(match stopped {
                 Ok(()) => failed("it was interrupted"),
                 Err(error) => failed(format_args!("can't wait for signals: {error}")),
             }),
@@ -75,19 +77,6 @@ fn failed(problem: impl std::fmt::Display) -> CommandError {
     CommandError::Demo(problem.to_string())
 }
 
-/// Waits for what would end the process at once: Ctrl-C, kill, a terminal that is closed.
-pub async fn told_to_stop() -> std::io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
-    Ok(())
-}
-
 /// What is shown. Simulator and daemon are put where the caller can stop them however this ends.
 async fn show(
     args: &DemoArgs,
@@ -103,7 +92,7 @@ async fn show(
         daemon.socket().display()
     ));
     let mut client = daemon.connect().await.map_err(failed)?;
-    let start = Start::Position(client.newest_position().await?);
+    let start = client.newest_position().await?;
     let mut waiting = submit(&mut client, args).await?;
     note(format_args!(
         "{} submitted. Each is polled, ever more seldom, until it is final:",
@@ -116,27 +105,27 @@ async fn show(
     let mut summary = Summary::default();
     let progress = Progress::of_lines();
     let mut lister = Client::connect(&daemon.socket()).await?;
-    client.send(&Request::Tail { from: Some(&start), last: None, follow: true, positions: true }).await?;
+    client.send(&tail::Request::follow(start)).await?;
     let mut frames = interval(FRAME);
     frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !waiting.is_empty() {
         tokio::select! {
             tailed = client.tailed() => {
                 let record = match tailed {
-                    Ok((Tailed::Record(record), _)) => record,
-                    Ok((Tailed::Position(_) | Tailed::Removed { .. }, _)) => continue,
-                    Ok((Tailed::End { .. }, _)) => return Err(ClientError::Closed.into()),
+                    Ok((Line::Record(record), _)) => record,
+                    Ok((Line::Notice(Answer::Position { .. } | Answer::Removed { .. }), _)) => continue,
+                    Ok((Line::Notice(Answer::End { .. }), _)) => return Err(ClientError::Closed.into()),
                     // The daemon's own words say more than a closed connection does.
                     Err(error) => return Err(daemon.last_words().map_or_else(|| error.into(), failed)),
                 };
-                if waiting.remove(record.pin_id.as_str()) {
+                if waiting.remove(&record.pin_id) {
                     let row = rows.row(&record);
                     progress.above(|| output.text(&row).and_then(|()| output.flush()))?;
                     summary.add(&record);
                 }
             }
             _ = frames.tick(), if progress.is_shown() => {
-                let page: Page = lister.ask(&Request::List { limit: 1000, after: None }).await?;
+                let page = lister.ask(&list::Request { limit: Some(MAX_PAGE), after: None }).await?;
                 let drawn = drawn(page, output.room())?;
                 progress.message(|| drawn);
             }
@@ -167,18 +156,18 @@ async fn simulate(seed: u64) -> Result<Simulator, CommandError> {
 }
 
 /// Submits the PINs over the socket; their IDs look like the API's.
-async fn submit(client: &mut Client, args: &DemoArgs) -> Result<HashSet<String>, CommandError> {
+async fn submit(client: &mut Client, args: &DemoArgs) -> Result<HashSet<PinId>, CommandError> {
     let mut rng = Rng::with_seed(args.seed);
-    let submissions = (1..=args.pins).map(move |number| Submission {
-        pin_id: format!("{:032X}", rng.u128(..)),
-        reference: Some(format!("demo-{number}")),
-        ..Submission::default()
+    let requests = (1..=args.pins).map(move |number| {
+        let pin = format!("{:032X}", rng.u128(..)).parse()?;
+        let reference = Some(format!("demo-{number}"));
+        Ok(((), protocol::request(&submit::Request { reference, ..submit::Request::of(pin) })))
     });
-    let requests = submissions.map(|submission| ((), Request::Submit(&submission).line()));
+    let requests = requests.collect::<Result<Vec<_>, InvalidPinId>>().map_err(failed)?;
     let mut waiting = HashSet::new();
     client
         .pipeline(stream::iter(requests), |(), line, _| {
-            waiting.insert(client::parse::<Taken>(line)?.pin_id);
+            waiting.insert(client::parse::<submit::Request>(line)?.pin_id);
             Ok::<_, CommandError>(())
         })
         .await?;
@@ -186,16 +175,16 @@ async fn submit(client: &mut Client, args: &DemoArgs) -> Result<HashSet<String>,
 }
 
 /// The PINs in flight, as they are now.
-fn drawn(page: Page, room: Option<usize>) -> Result<String, CommandError> {
+fn drawn(page: list::Answer, room: Option<usize>) -> Result<String, CommandError> {
     let now = Timestamp::now();
     let all = page.pins.len();
     let rows = page.pins.iter().take(DRAWN).map(|pin| {
-        let pin: Listed = client::read(pin.get().as_bytes())?;
+        let pin = client::read(pin)?;
         Ok([
-            pin.pin_id,
-            pin.polls.unwrap_or(0).to_string(),
-            pin.last_status.unwrap_or_else(|| "-".to_owned()),
-            pin.next_poll_at.and_then(|at| tenths(&at, now)).unwrap_or_else(|| "now".to_owned()),
+            pin.pin_id.to_string(),
+            pin.polls.flatten().unwrap_or(0).to_string(),
+            pin.last_status.flatten().unwrap_or_else(|| "-".to_owned()),
+            pin.next_poll_at.flatten().and_then(|at| tenths(&at, now)).unwrap_or_else(|| "now".to_owned()),
         ])
     });
     let rows = rows.collect::<Result<Vec<_>, ClientError>>()?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::took;
 use crate::commands::human;
-use crate::commands::protocol::Record;
 use crate::commands::table::{Column, table};
+use crate::protocol::Record;
 
 const COLUMNS: [Column; 4] = [
     Column::new("OUTCOME", 1),

@@ -1,14 +1,16 @@
-//! What an administrator asks: dead letters, deliveries over again, sinks that are no more.
+//! What an administrator asks: dead letters, repeated deliveries, sinks that are not configured any more.
 //!
-//! Only changes what a sink is still to get; no PIN and no outcome.
+//! Changes only what a sink is still to get; no PIN and no outcome.
 
 use std::ops::RangeInclusive;
 
-use super::Services;
-use super::answer;
-use super::connection::{Ended, outcome_of};
-use super::request::{Code, DeadLetterToken, Which};
+use super::failure::Failure;
+use super::pins::outcome_of;
+use crate::outcome::rfc3339;
+use crate::protocol::dead_letters::{self, DeadLetter};
+use crate::protocol::{Code, Raw, Selection, drop, forget_sink, page, page_limit, replay};
 use crate::schedule::Stopping;
+use crate::services::Services;
 use crate::store::Order;
 
 /// Dead letters of one PIN that are read at once.
@@ -20,40 +22,64 @@ const SLICE: i64 = 10_000;
 /// Every `seq`.
 const ALL: RangeInclusive<i64> = 0..=i64::MAX;
 
+/// Where a list of dead letters goes on: behind this sink and `seq`.
+type Place = (String, i64);
+
 /// A page of dead letters, in the order of sinks and `seq`.
 pub async fn dead_letters(
     services: &Services,
-    sink: Option<&str>,
-    which: Option<Which>,
-    after: &DeadLetterToken,
-    limit: u32,
-) -> Result<String, Ended> {
-    if let Some(sink) = sink {
-        known(services, sink).await?;
-    }
-    let (pin, seqs) = match which {
+    request: dead_letters::Request,
+) -> Result<dead_letters::Answer, Failure> {
+    let dead_letters::Request { sink, pin_id, from, to, after, limit } = request;
+    let (pin, seqs) = match Selection::of(pin_id, from, to)? {
         None => (None, ALL),
-        Some(Which::Pin(pin)) => (Some(pin), ALL),
-        Some(Which::Range(from, to)) => (None, from..=to),
+        Some(Selection::Pin(pin)) => (Some(pin), ALL),
+        Some(Selection::Range(from, to)) => (None, from..=to),
     };
-    let (letters, more) = services.store.dead_letters(sink, pin.as_ref(), &seqs, after, limit).await?;
-    Ok(answer::dead_letters(&letters, more))
+    let after = after.as_deref().map(place).transpose()?.unwrap_or_default();
+    let sink = sink.as_deref();
+    if let Some(sink) = sink {
+        check_known(services, sink).await?;
+    }
+    let (letters, more) =
+        services.store.dead_letters(sink, pin.as_ref(), &seqs, &after, page_limit(limit)).await?;
+    let letters = letters.into_iter().map(|(sink, failed, outcome)| {
+        let place = format!("{sink}/{}", failed.seq);
+        let letter = DeadLetter {
+            sink,
+            seq: failed.seq,
+            pin_id: outcome.pin,
+            tries: failed.tries,
+            since: failed.first_try_at.map(|at| rfc3339(at.wall)),
+            last_try_at: failed.last_try_at.map(|at| rfc3339(at.wall)),
+            error: failed.error,
+            outcome: Raw::from_json(&outcome.record).ok(),
+        };
+        (letter, place)
+    });
+    let (dead_letters, next) = page(letters, more);
+    Ok(dead_letters::Answer { dead_letters, next })
+}
+
+/// `SINK/SEQ`, as the answer before gave it.
+fn place(text: &str) -> Result<Place, Failure> {
+    let parts = text.rsplit_once('/').and_then(|(sink, seq)| Some((sink.to_owned(), seq.parse().ok()?)));
+    parts.ok_or_else(|| {
+        Code::InvalidRequest.because("\"after\" is not what an answer gave as \"next\"").into()
+    })
 }
 
 /// Has outcomes delivered to a sink again, under the same `id`.
-pub async fn replay(
-    services: &Services,
-    sink: String,
-    which: Which,
-    only_dead: bool,
-) -> Result<String, Ended> {
-    known(services, &sink).await?;
+pub async fn replay(services: &Services, request: replay::Request) -> Result<replay::Answer, Failure> {
+    let replay::Request { sink, pin_id, from, to, dead: only_dead } = request;
+    let selection = Selection::required(pin_id, from, to)?;
+    check_known(services, &sink).await?;
     if !services.health.all().contains_key(&sink) {
         let message = format!("the sink {sink:?} is not configured any more: nothing can be delivered to it");
         return Err(Code::InvalidRequest.because(message).into());
     }
     let mut count = 0;
-    for range in seqs(services, &sink, which, only_dead).await? {
+    for range in seqs(services, &sink, selection, only_dead).await? {
         let dead = only_dead.then_some(sink.as_str());
         let ordered = in_slices(services, dead, range, SLICE, |from, to| Order::Replay {
             sink: sink.clone(),
@@ -63,14 +89,16 @@ pub async fn replay(
         });
         count += ordered.await?;
     }
-    Ok(answer::counted(count))
+    Ok(replay::Answer { count })
 }
 
 /// Gives up dead letters.
-pub async fn drop(services: &Services, sink: String, which: Which) -> Result<String, Ended> {
-    known(services, &sink).await?;
+pub async fn drop(services: &Services, request: drop::Request) -> Result<drop::Answer, Failure> {
+    let drop::Request { sink, pin_id, from, to } = request;
+    let selection = Selection::required(pin_id, from, to)?;
+    check_known(services, &sink).await?;
     let (mut count, at) = (0, services.clock.wall());
-    for range in seqs(services, &sink, which, true).await? {
+    for range in seqs(services, &sink, selection, true).await? {
         let ordered = in_slices(services, Some(&sink), range, SLICE, |from, to| Order::Drop {
             sink: sink.clone(),
             from,
@@ -79,12 +107,15 @@ pub async fn drop(services: &Services, sink: String, which: Which) -> Result<Str
         });
         count += ordered.await?;
     }
-    Ok(answer::counted(count))
+    Ok(drop::Answer { count })
 }
 
 /// Forgets a sink that is not configured any more: outcomes need not be kept for it.
-pub async fn forget_sink(services: &Services, sink: String) -> Result<String, Ended> {
-    known(services, &sink).await?;
+pub async fn forget_sink(
+    services: &Services,
+    forget_sink::Request { sink }: forget_sink::Request,
+) -> Result<forget_sink::Answer, Failure> {
+    check_known(services, &sink).await?;
     if services.health.all().contains_key(&sink) {
         let message =
             format!("the sink {sink:?} is configured: take it out of the configuration and restart first");
@@ -92,29 +123,29 @@ pub async fn forget_sink(services: &Services, sink: String) -> Result<String, En
     }
     let mut count = 0;
     while services.writer.order(Order::Forget { sink: sink.clone() }).await? > 0 {
-        go_on(services)?;
+        check_not_stopping(services)?;
         count = 1;
     }
-    Ok(answer::counted(count))
+    Ok(forget_sink::Answer { count })
 }
 
-/// Orders a range by slices, from one outcome to the next, or from one dead letter of a sink; gives how many
-/// outcomes that concerned. What was ordered before a failure or a stop stays so.
+/// Orders a range slice by slice, and gives how many outcomes that concerned. A slice begins at the next outcome, or at
+/// the next dead letter of the sink `dead`. What was ordered before a failure or a stop stays ordered.
 async fn in_slices(
     services: &Services,
     dead: Option<&str>,
     range: RangeInclusive<i64>,
     slice: i64,
     order: impl Fn(i64, i64) -> Order,
-) -> Result<u64, Ended> {
+) -> Result<u64, Failure> {
     let (mut from, to) = range.into_inner();
     let mut count = 0;
     while from <= to {
-        go_on(services)?;
+        check_not_stopping(services)?;
         let first = match dead {
             None => services.store.first_seq_from(from).await?,
             Some(sink) => {
-                let after = DeadLetterToken::default();
+                let after = Place::default();
                 let (letters, _) =
                     services.store.dead_letters(Some(sink), None, &(from..=to), &after, 1).await?;
                 letters.first().map(|(_, failed, _)| failed.seq)
@@ -130,26 +161,26 @@ async fn in_slices(
 }
 
 /// A stop does not wait for the rest of a long order.
-fn go_on(services: &Services) -> Result<(), Ended> {
+fn check_not_stopping(services: &Services) -> Result<(), Failure> {
     if services.stop.is_cancelled() { Err(Stopping.into()) } else { Ok(()) }
 }
 
-/// Which outcomes are meant. A PIN that was polled anew has more than one, and any of them can be a dead letter.
+/// The outcomes of a selection. A PIN that was polled anew has several, and any of them can be a dead letter.
 async fn seqs(
     services: &Services,
     sink: &str,
-    which: Which,
+    selection: Selection,
     only_dead: bool,
-) -> Result<Vec<RangeInclusive<i64>>, Ended> {
-    let pin = match which {
-        Which::Range(from, to) => return Ok(vec![from..=to]),
-        Which::Pin(pin) => pin,
+) -> Result<Vec<RangeInclusive<i64>>, Failure> {
+    let pin = match selection {
+        Selection::Range(from, to) => return Ok(vec![from..=to]),
+        Selection::Pin(pin) => pin,
     };
     let newest = outcome_of(services, &pin).await?.seq;
     if !only_dead {
         return Ok(vec![newest..=newest]);
     }
-    let (mut seqs, mut after, mut more) = (Vec::new(), DeadLetterToken::default(), true);
+    let (mut seqs, mut after, mut more) = (Vec::new(), Place::default(), true);
     while more {
         let letters;
         (letters, more) = services.store.dead_letters(Some(sink), Some(&pin), &ALL, &after, PAGE).await?;
@@ -161,7 +192,7 @@ async fn seqs(
     Ok(seqs)
 }
 
-async fn known(services: &Services, sink: &str) -> Result<(), Ended> {
+async fn check_known(services: &Services, sink: &str) -> Result<(), Failure> {
     let cursors = services.store.cursors().await?;
     if cursors.iter().any(|(name, _)| name == sink) {
         return Ok(());
@@ -215,7 +246,7 @@ mod tests {
 
         services.stop.cancel();
         let ended = in_slices(&services, None, ALL, 10, replay(false)).await;
-        assert!(matches!(ended, Err(Ended::Refused(_))), "a stop does not wait for it");
+        assert!(matches!(ended, Err(Failure::Refused(_))), "a stop does not wait for it");
     }
 
     #[tokio::test]
@@ -235,7 +266,7 @@ mod tests {
         let once = services.writer.order(Order::Forget { sink: "sink".into() }).await.unwrap();
         assert_eq!(once, 10_000);
         assert_eq!(services.store.cursors().await.unwrap().len(), 1, "it is known until all is gone");
-        assert!(forget_sink(&services, "sink".into()).await.is_ok());
+        assert!(forget_sink(&services, forget_sink::Request { sink: "sink".into() }).await.is_ok());
         assert_eq!(services.store.cursors().await.unwrap(), []);
         assert_eq!(services.store.failed_counts().await.unwrap(), []);
     }

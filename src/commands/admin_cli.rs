@@ -1,12 +1,12 @@
-//! What can be said of dead letters, replays and sinks, and how `--help` teaches it.
+//! The arguments of `dead-letters`, `replay` and `sinks`, and their help.
 //!
-//! A PIN ID can be a bare number, so what stands alone is always a PIN; a seq has its `--seq`. Promises, as
-//! [`cli`](super::cli), that whatever parses is well formed. Does nothing.
+//! A PIN ID can be a bare number, so a bare argument is always a PIN ID; a seq has its `--seq`. Promises, as
+//! [`cli`](super::cli), that whatever parses is well formed.
 
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::cli::Link;
+use super::globals::Link;
 use super::help;
 use crate::pin::PinId;
 
@@ -48,8 +48,8 @@ pub struct LettersListArgs {
     #[arg(long, value_name = "NAME")]
     pub sink: Option<String>,
     /// How many at most
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
-    pub limit: u64,
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = RangedU64ValueParser::<u32>::new().range(1..))]
+    pub limit: u32,
     /// Go on where the list before ended: the token that it printed
     #[arg(long, value_name = "TOKEN")]
     pub after: Option<String>,

@@ -1,0 +1,97 @@
+//! Answers about PINs that another node polls, and about the nodes.
+//!
+//! Every node gives the same answer, except for what only the node that polls a PIN knows. Where the store is one
+//! machine's own, there are no other nodes, and nothing here asks anybody.
+
+use jiff::Timestamp;
+use tokio::time::timeout;
+
+use super::failure::{Failure, STORE_PATIENCE, unknown};
+use crate::cluster::{Cluster, NodeId, NodeReport, NodeState, View};
+use crate::outcome::Submission;
+use crate::pin::PinId;
+use crate::protocol::show::Pin;
+use crate::protocol::{Code, Raw, nodes, stats};
+use crate::schedule::Stopping;
+use crate::services::Services;
+use crate::slot::SLOTS;
+use crate::store::{Fate, Record};
+
+/// The nodes that share the PINs.
+pub async fn nodes(services: &Services) -> Result<nodes::Answer, Failure> {
+    let Some(cluster) = &services.cluster else { return Ok(nodes::Answer::default()) };
+    let view = cluster.shared.look().await?;
+    let live = view.live();
+    let free = view.holders().iter().filter(|holder| holder.is_none_or(|node| !live.contains(&node))).count();
+    let nodes = node_list(&view, cluster.state.borrow().id);
+    Ok(nodes::Answer { shared: true, slots: Some(SLOTS), free: Some(free), nodes })
+}
+
+/// The part of `stats` that is about all nodes, where there are several.
+pub async fn numbers(services: &Services) -> Result<Option<stats::Cluster>, Failure> {
+    let Some(cluster) = &services.cluster else { return Ok(None) };
+    let view = cluster.shared.look().await?;
+    let live = view.nodes.iter().filter(|node| node.lease_left.is_some());
+    let in_flight = live.map(|node| node.report.in_flight).sum();
+    let nodes = node_list(&view, cluster.state.borrow().id);
+    Ok(Some(stats::Cluster { in_flight, nodes }))
+}
+
+fn node_list(view: &View, asked: NodeId) -> Vec<Raw<nodes::Node>> {
+    let node = |node: &NodeState| {
+        let NodeReport { in_flight, due, rate, brake } = node.report.clone();
+        Raw::new(&nodes::Node {
+            name: node.name.clone(),
+            id: node.id,
+            is_self: node.id == asked,
+            alive: node.lease_left.is_some(),
+            slots: view.slots_of(node.id).len(),
+            lease_left_ms: node.lease_left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+            version: node.version.clone(),
+            in_flight,
+            due,
+            rate,
+            brake,
+        })
+    };
+    view.nodes.iter().map(node).collect()
+}
+
+/// The name of the node that holds this PIN's slot; `None` where nobody does now.
+pub fn holder<'v>(view: &'v View, pin: &PinId) -> Option<&'v str> {
+    view.nodes.iter().find(|node| node.slots.holds(pin)).map(|node| node.name.as_str())
+}
+
+/// A PIN in flight that the schedule here does not have, with what the store has of it and its deadline.
+pub async fn in_flight(
+    services: &Services,
+    pin: &PinId,
+) -> Result<Option<(Pin, (Submission, Timestamp))>, Failure> {
+    let Some(cluster) = &services.cluster else { return Ok(None) };
+    let Some(stored) = services.store.submission(pin).await? else { return Ok(None) };
+    let view = cluster.shared.look().await?;
+    Ok(Some((Pin::of_node(pin.clone(), holder(&view, pin)), stored)))
+}
+
+/// Has the node that polls this PIN withdraw it, and waits until that is written.
+pub async fn cancel(services: &Services, cluster: &Cluster, pin: &PinId) -> Result<Record, Failure> {
+    match cluster.fate(pin).await? {
+        Fate::InFlight => services.writer.cancel_elsewhere(pin.clone()).await?,
+        fate => return record(fate, pin),
+    }
+    let ended = timeout(STORE_PATIENCE, cluster.ended(pin.clone())).await;
+    let fate = ended.map_err(|_| {
+        Code::StoreUnavailable.because(
+            "the withdrawal is noted, and the node that polls the PIN has not carried it out yet: ask again",
+        )
+    })?;
+    record(fate.map_err(|_| Stopping)?, pin)
+}
+
+/// The outcome, or the refusal that there is none.
+pub fn record(fate: Fate, pin: &PinId) -> Result<Record, Failure> {
+    match fate {
+        Fate::Finished(outcome) => Ok(outcome.record),
+        Fate::InFlight | Fate::Unknown => Err(unknown(pin).into()),
+    }
+}

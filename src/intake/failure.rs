@@ -1,0 +1,75 @@
+//! Why a request has no answer: it is refused, or its client is gone.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::outgoing::Gone;
+use crate::pin::PinId;
+use crate::protocol::{Code, Refusal};
+use crate::schedule::Stopping;
+use crate::store::Unavailable;
+
+/// How long the store may take to answer.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(30);
+
+pub enum Failure {
+    Refused(Refusal),
+    ClientGone,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Gone> for Failure {
+    fn from(_: Gone) -> Self {
+        Self::ClientGone
+    }
+}
+
+impl From<Stopping> for Failure {
+    fn from(_: Stopping) -> Self {
+        Self::Refused(shutting_down())
+    }
+}
+
+impl From<Unavailable> for Failure {
+    fn from(unavailable: Unavailable) -> Self {
+        warn!(error = %unavailable.0, "a request could not be answered from the store");
+        Self::Refused(unavailable.into())
+    }
+}
+
+impl From<Unavailable> for Refusal {
+    fn from(unavailable: Unavailable) -> Self {
+        Code::StoreUnavailable.because(format!("{unavailable}; try again later"))
+    }
+}
+
+pub fn shutting_down() -> Refusal {
+    Code::ShuttingDown.because("the daemon is stopping: try again when it is back")
+}
+
+/// Neither in flight nor finished.
+pub fn unknown(pin: &PinId) -> Refusal {
+    Code::NotFound
+        .because(format!("PIN {pin} was never submitted, or its outcome is older than store.retention"))
+}
+
+/// A record that was read from the store is not JSON.
+pub fn unreadable(_: serde_json::Error) -> Refusal {
+    Code::StoreUnavailable.because("the outcome in the store is not readable")
+}
+
+/// The answer, or the refusal that the store did not give one in time.
+pub async fn in_time<A>(answer: impl Future<Output = Result<A, Failure>>) -> Result<A, Failure> {
+    timeout(STORE_PATIENCE, answer).await.unwrap_or_else(|_| {
+        let seconds = STORE_PATIENCE.as_secs();
+        let message = format!("the store did not answer within {seconds} s; try again later");
+        Err(Code::StoreUnavailable.because(message).into())
+    })
+}

@@ -1,0 +1,244 @@
+//! Answers about PINs: `show`, `list`, `wait` and `cancel`.
+//!
+//! The schedule is asked first and the store second, so that a PIN that ends in between is found in the store.
+
+use std::pin::pin;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::cluster_queries;
+use super::failure::{Failure, STORE_PATIENCE, unknown, unreadable};
+use crate::outcome::{Delivery, Ending, Submission, deciding, rfc3339};
+use crate::pin::PinId;
+use crate::protocol::show::{self, LastAnswer, NextPoll, Pin, SinkState};
+use crate::protocol::{Code, Raw, State, list, page, page_limit, wait};
+use crate::schedule::{Live, Next, Stopping};
+use crate::services::Services;
+use crate::sinks::SinkHealth;
+use crate::store::{AtSink, Fate, Outcome, Record};
+
+pub async fn show(
+    services: &Services,
+    show::Request { pin_id }: show::Request,
+) -> Result<show::Answer, Failure> {
+    let live = services.schedule.live(vec![pin_id.clone()]).await?;
+    let pin = if let Some(Some(live)) = live.first() {
+        let stored = services.store.submission(&pin_id).await?;
+        let stored = stored.map(|(submission, noted)| (submission, deadline(Some(live), noted)));
+        in_flight(of_live(pin_id, live), stored)
+    } else if let Some((pin, stored)) = cluster_queries::in_flight(services, &pin_id).await? {
+        in_flight(pin, Some(stored))
+    } else {
+        finished(services, pin_id).await?
+    };
+    Ok(show::Answer { pin: Raw::new(&pin) })
+}
+
+pub async fn list(
+    services: &Services,
+    list::Request { limit, after }: list::Request,
+) -> Result<list::Answer, Failure> {
+    let after = after.unwrap_or_default();
+    let pins = services.store.in_flight_after(&after, page_limit(limit)).await?.ok_or_else(|| {
+        Code::InvalidRequest
+            .because(r#""after" is neither what an answer gave as "next" nor a PIN that is in flight"#)
+    })?;
+    let ids = pins.pins.iter().map(|(pin, _)| pin.pin.clone());
+    let live = services.schedule.live(ids.collect()).await?;
+    let view = match &services.cluster {
+        Some(cluster) if live.iter().any(Option::is_none) => Some(cluster.shared.look().await?),
+        _ => None,
+    };
+    let items = pins.pins.into_iter().zip(live).map(|((stored, place), live)| {
+        let deadline_at = deadline(live.as_ref(), stored.deadline_at);
+        let pin = match (live, &view) {
+            (Some(live), _) => of_live(stored.pin, &live),
+            (None, Some(view)) => {
+                let holder = cluster_queries::holder(view, &stored.pin);
+                Pin::of_node(stored.pin, holder)
+            }
+            // It ended after the store had been asked.
+            (None, None) => Pin::of(stored.pin),
+        };
+        (with_times(pin, stored.submitted_at.wall, deadline_at), place)
+    });
+    let (pins, next) = page(items, pins.more);
+    Ok(list::Answer { pins, next })
+}
+
+/// Waits for the outcome, and no longer than the client is there: until `gone`.
+pub async fn wait(
+    services: &Services,
+    wait::Request { pin_id, timeout }: wait::Request,
+    gone: impl Future<Output = ()>,
+) -> Result<wait::Answer, Failure> {
+    // What is longer than the clock can count is no limit.
+    let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut end = pin!(async {
+        tokio::select! {
+            () = gone => Failure::ClientGone,
+            () = services.stop.cancelled() => Stopping.into(),
+            () = sleep(until) => Code::Timeout.because("the PIN has no outcome yet").into(),
+        }
+    });
+    let record = loop {
+        if let Some(outcome) = services.schedule.wait(pin_id.clone()).await? {
+            match unless(&mut end, outcome).await? {
+                Ok(record) => break record,
+                Err(_) if goes_on_elsewhere(services) => continue,
+                Err(_) => return Err(Stopping.into()),
+            }
+        }
+        let Some(cluster) = &services.cluster else { break outcome_of(services, &pin_id).await?.record };
+        let fate = match cluster.fate(&pin_id).await? {
+            Fate::InFlight => unless(&mut end, cluster.ended(pin_id.clone())).await?.map_err(|_| Stopping)?,
+            fate => fate,
+        };
+        break cluster_queries::record(fate, &pin_id)?;
+    };
+    let outcome = Raw::from_json(&record).map_err(unreadable)?;
+    Ok(wait::Answer { pin_id, outcome })
+}
+
+/// What is waited for, unless the wait ends first.
+async fn unless<T>(
+    end: impl Future<Output = Failure>,
+    awaited: impl Future<Output = T>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        // In this order: an outcome that is there beats a limit of zero.
+        biased;
+        value = awaited => Ok(value),
+        failure = end => Err(failure),
+    }
+}
+
+/// Withdraws a PIN and gives its outcome, when that is durable.
+pub async fn cancel(services: &Services, pin: &PinId) -> Result<Record, Failure> {
+    loop {
+        if let Some(outcome) = services.schedule.cancel(pin.clone()).await? {
+            let outcome = timeout(STORE_PATIENCE, outcome).await.map_err(|_| {
+                Code::StoreUnavailable.because("the PIN is withdrawn, but the store can't be written now")
+            })?;
+            match outcome {
+                Ok(record) => return Ok(record),
+                Err(_) if goes_on_elsewhere(services) => continue,
+                Err(_) => return Err(Stopping.into()),
+            }
+        }
+        return match &services.cluster {
+            Some(cluster) => cluster_queries::cancel(services, cluster, pin).await,
+            None => outcome_of(services, pin).await.map(|outcome| outcome.record),
+        };
+    }
+}
+
+/// Whether a PIN that left the schedule without an outcome did so because its slot went to another node.
+fn goes_on_elsewhere(services: &Services) -> bool {
+    services.cluster.is_some() && !services.stop.is_cancelled()
+}
+
+/// The newest outcome of a PIN, or the refusal that there is none.
+pub async fn outcome_of(services: &Services, pin: &PinId) -> Result<Outcome, Failure> {
+    services.store.outcome_of(pin).await?.ok_or_else(|| unknown(pin).into())
+}
+
+async fn sleep(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// When a PIN's time is up: as it was noted at the submit, unless the wall clock has been set since.
+fn deadline(live: Option<&Live>, noted: Timestamp) -> Timestamp {
+    let is_off = |live: &&Live| live.deadline_at.duration_since(noted).abs() > SignedDuration::from_secs(1);
+    live.filter(is_off).map_or(noted, |live| live.deadline_at)
+}
+
+fn with_times(pin: Pin, submitted_at: Timestamp, deadline_at: Timestamp) -> Pin {
+    Pin { submitted_at: Some(rfc3339(submitted_at)), deadline_at: Some(rfc3339(deadline_at)), ..pin }
+}
+
+/// A PIN in flight, with what the store has of it. Its times are those of the record: the schedule works its own out
+/// from the clock, and they can be off by a little.
+fn in_flight(mut pin: Pin, stored: Option<(Submission, Timestamp)>) -> Pin {
+    pin.state = Some(State::InFlight);
+    let Some((submission, deadline_at)) = stored else { return pin };
+    Pin {
+        reference: submission.reference,
+        metadata: submission.metadata,
+        ..with_times(pin, submission.submitted_at, deadline_at)
+    }
+}
+
+/// A PIN in flight, with what the schedule has of it.
+fn of_live(pin_id: PinId, live: &Live) -> Pin {
+    let deliveries = live.seen.as_deref().unwrap_or_default();
+    let last_answer = live.last_answer.as_ref().map(|(at, trouble)| LastAnswer {
+        at: rfc3339(*at),
+        what: trouble.as_ref().map_or_else(|| summary(deliveries), |trouble| trouble.to_string()),
+    });
+    let (at, why) = match live.next {
+        Next::Due(at) => (Some(at), "next interval".to_owned()),
+        Next::Deadline(at) => (Some(at), "its deadline: the last poll".to_owned()),
+        Next::Braked(at, reason) => (Some(at), format!("all polling waits: {}", reason.as_str())),
+        Next::Polling => (None, "it is being polled now".to_owned()),
+        Next::Finishing => (None, "its outcome is being written".to_owned()),
+    };
+    let at = at.map(rfc3339);
+    let pin = Pin {
+        polls: Some(Some(live.polls)),
+        last_status: deciding(deliveries, Ending::Deadline)
+            .map(|delivery| Some(delivery.status.as_str().to_owned())),
+        last_answer: last_answer.map(Some),
+        next_poll_at: at.clone().map(Some),
+        next_poll: Some(Some(NextPoll { at, why })),
+        ..Pin::of(pin_id)
+    };
+    with_times(pin, live.submitted_at, live.deadline_at)
+}
+
+/// Deliveries in a few words.
+fn summary(deliveries: &[Delivery]) -> String {
+    let statuses: Vec<_> = deliveries
+        .iter()
+        .map(|d| format!("{}{}", d.status, if d.final_status { "" } else { ", not final" }))
+        .collect();
+    if statuses.is_empty() { "nothing known yet".into() } else { statuses.join("; ") }
+}
+
+/// A PIN that has its outcome, and which sinks have that.
+async fn finished(services: &Services, pin_id: PinId) -> Result<Pin, Failure> {
+    let outcome = outcome_of(services, &pin_id).await?;
+    let (sinks, health) = (services.store.sinks_of(outcome.seq).await?, services.health.all());
+    let sinks = sinks.into_iter().map(|sink| {
+        let health = health.get(&sink.sink);
+        sink_state(outcome.seq, sink, health)
+    });
+    Ok(Pin {
+        state: Some(State::Finished),
+        sinks: Some(sinks.collect()),
+        outcome: Some(Raw::from_json(&outcome.record).map_err(unreadable)?),
+        ..Pin::of(pin_id)
+    })
+}
+
+/// What is known of an outcome at one sink: from its failed deliveries, from its cursor, and from what stops it now.
+fn sink_state(seq: i64, at_sink: AtSink, health: Option<&SinkHealth>) -> SinkState {
+    let AtSink { sink, cursor, failed, dropped_at } = at_sink;
+    let cursor = health.map_or(cursor, |health| health.cursor.max(cursor));
+    let (state, since, tries, last_error) = if let Some(failed) = failed {
+        let state = if failed.dead { "dead_letter" } else { "retrying" };
+        (state, failed.first_try_at.map(|at| at.wall), Some(failed.tries), failed.error)
+    } else if let Some(at) = dropped_at {
+        ("dropped", Some(at), None, None)
+    } else if cursor >= seq {
+        ("delivered", health.and_then(|health| health.has_since(seq)), None, None)
+    } else {
+        let (since, what) = health.and_then(|health| health.trouble.clone()).unzip();
+        ("pending", since, None, what)
+    };
+    SinkState { name: sink, state: state.into(), since: since.map(rfc3339), tries, last_error }
+}

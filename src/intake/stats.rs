@@ -1,0 +1,105 @@
+//! Answers about the daemon itself: `stats` and `ping`.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use jiff::Timestamp;
+
+use super::cluster_queries;
+use super::failure::Failure;
+use crate::metrics;
+use crate::outcome::{Ending, rfc3339};
+use crate::protocol::stats::{
+    Answer, Brake, MostRefused, Polls, Sink, Stats, Store as StoreStats, StrayAnswers, Trouble,
+};
+use crate::protocol::{Raw, ping};
+use crate::services::Services;
+use crate::sinks::SinkHealth;
+
+pub fn ping() -> ping::Answer {
+    ping::Answer { version: env!("CARGO_PKG_VERSION").to_owned() }
+}
+
+pub async fn stats(services: &Services) -> Result<Answer, Failure> {
+    let schedule = services.schedule.stats().await?;
+    let Services { store, writer, failed_counts, .. } = services;
+    let failed = failed_counts.get(writer.ordered(), store.failed_counts()).await?;
+    let cursors = store.cursors().await?;
+    let newest_seq = *writer.newest().borrow();
+    let polls = schedule.counts;
+    let stats = Stats {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        in_flight: schedule.in_flight,
+        due: schedule.due,
+        polling: schedule.polling,
+        finishing: schedule.finishing,
+        brake: schedule
+            .brake
+            .map(|(reason, until)| Brake { reason: reason.as_str().into(), until: until.map(rfc3339) }),
+        most_refused: schedule
+            .refused_everywhere
+            .map(|(refusal, since)| MostRefused { answer: refusal.answer().into(), since: rfc3339(since) }),
+        rate: schedule.rate,
+        polls: Polls {
+            total: polls.polls,
+            understood: polls.understood,
+            unreadable: polls.unreadable,
+            rejected: polls.rejected,
+            unauthorized: polls.unauthorized,
+            not_found: polls.not_found,
+            throttled: polls.throttled,
+            unavailable: polls.unavailable,
+            not_sent: polls.not_sent,
+        },
+        outcomes: Ending::ALL.map(|ending| (ending, polls.outcomes[ending as usize])).into(),
+        store: StoreStats {
+            trouble: writer.trouble().map(|store_trouble| {
+                let since = services.clock.wall() - store_trouble.since.elapsed();
+                trouble((since, store_trouble.what.to_string()))
+            }),
+        },
+        newest_seq,
+        sinks: sinks(newest_seq, services.health.all(), cursors, &failed),
+        connections: services.places.count(),
+        log_lines_lost: metrics::log_lines_lost(),
+        stray_answers: stray_answers(services),
+        cluster: cluster_queries::numbers(services).await?,
+    };
+    Ok(Answer { stats: Raw::new(&stats) })
+}
+
+fn stray_answers(services: &Services) -> Option<StrayAnswers> {
+    let (strays, now) = (services.api.borrow().strays()?, services.clock.wall());
+    Some(StrayAnswers { since: rfc3339(now - strays.since.elapsed()), until: rfc3339(now + strays.left()) })
+}
+
+/// A sink that has a cursor and no health is not configured any more. Of `failed`: a sink's name, how many outcomes it
+/// is tried again with, how many are dead letters.
+fn sinks(
+    newest_seq: i64,
+    health: BTreeMap<String, SinkHealth>,
+    cursors: Vec<(String, i64)>,
+    failed: &[(String, i64, i64)],
+) -> IndexMap<String, Raw<Sink>> {
+    let others = cursors.into_iter().filter(|(name, _)| !health.contains_key(name));
+    let others: Vec<_> = others.map(|(name, cursor)| (name, false, SinkHealth::at(cursor))).collect();
+    let all = health.into_iter().map(|(name, health)| (name, true, health)).chain(others);
+    let sink = |(name, configured, health): (String, bool, SinkHealth)| {
+        let failed = failed.iter().find(|(sink, ..)| *sink == name);
+        let sink = Sink {
+            configured,
+            cursor: health.cursor,
+            behind: (newest_seq - health.cursor).max(0),
+            retrying: failed.map_or(0, |(_, retrying, _)| *retrying),
+            dead_letters: failed.map_or(0, |(.., dead)| *dead),
+            closed: health.closed,
+            trouble: health.trouble.map(trouble),
+        };
+        (name, Raw::new(&sink))
+    };
+    all.map(sink).collect()
+}
+
+fn trouble((since, what): (Timestamp, String)) -> Trouble {
+    Trouble { since: rfc3339(since), what }
+}

@@ -1,0 +1,85 @@
+//! Why a request is refused: `{"ok":false,"error":{"code":"…","message":"…"}}`.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The code is for programs, the message for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Error)]
+#[error("{message} ({code})")]
+pub struct Refusal {
+    pub code: Code,
+    #[serde(default)]
+    pub message: Cow<'static, str>,
+}
+
+impl Refusal {
+    /// Whether it is about the daemon as it is now, and not about the request: worth another try.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self.code, Code::ShuttingDown | Code::StoreUnavailable)
+    }
+}
+
+/// The error codes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    InvalidJson,
+    InvalidRequest,
+    InvalidPinId,
+    LineTooLong,
+    UnknownOp,
+    NotFound,
+    AtCapacity,
+    ShuttingDown,
+    StoreUnavailable,
+    Removed,
+    Timeout,
+    /// One that a newer daemon has.
+    #[serde(untagged)]
+    Other(String),
+}
+
+impl Code {
+    /// All that this version has.
+    pub const ALL: [Self; 11] = [
+        Self::InvalidJson,
+        Self::InvalidRequest,
+        Self::InvalidPinId,
+        Self::LineTooLong,
+        Self::UnknownOp,
+        Self::NotFound,
+        Self::AtCapacity,
+        Self::ShuttingDown,
+        Self::StoreUnavailable,
+        Self::Removed,
+        Self::Timeout,
+    ];
+
+    /// A refusal with this code.
+    pub fn because(self, message: impl Into<Cow<'static, str>>) -> Refusal {
+        Refusal { code: self, message: message.into() }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_has_one_name_and_an_unknown_one_keeps_its_own() {
+        for code in Code::ALL.into_iter().chain([Code::Other("newer".into())]) {
+            let json = format!("\"{code}\"");
+            assert_eq!(serde_json::to_string(&code).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Code>(&json).unwrap(), code);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Values that several operations have.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use thiserror::Error;
+
+use super::error::{Code, Refusal};
+use crate::pin::PinId;
+
+/// The most items of one page, whatever the client asks for.
+pub const MAX_PAGE: u32 = 1000;
+
+/// How many items a page has: what the client asks for, within [`MAX_PAGE`].
+pub fn page_limit(asked: Option<u32>) -> u32 {
+    asked.unwrap_or(100).clamp(1, MAX_PAGE)
+}
+
+/// The state of a PIN, as an answer gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// `submit`: it is in flight from now on, durably.
+    Accepted,
+    /// `submit`: it was in flight already.
+    Duplicate,
+    /// `show`: it is in flight.
+    InFlight,
+    /// It has its outcome already.
+    Finished,
+    /// `cancel`: it is withdrawn.
+    Cancelled,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Duplicate => "duplicate",
+            Self::InFlight => "in_flight",
+            Self::Finished => "finished",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Reads a boolean; `null` is false.
+pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Reads a duration with its unit: `"90s"`, `"15m"`, `"1h 30m"`.
+pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
+    // What is quoted in a message has a bound.
+    humantime::parse_duration(text).map_err(|_| InvalidDuration(text.chars().take(40).collect()))
+}
+
+/// Why a text is no duration.
+#[derive(Debug, Error)]
+#[error("{0:?} is not a duration with its unit, such as 30s, 10m or 2h")]
+pub struct InvalidDuration(String);
+
+/// Durations as text with their unit, for serde.
+pub mod duration {
+    use std::borrow::Cow;
+    use std::time::Duration;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => serializer.collect_str(&humantime::format_duration(*duration)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        let text = Option::<Cow<'de, str>>::deserialize(deserializer)?;
+        text.map(|text| super::parse_duration(&text)).transpose().map_err(D::Error::custom)
+    }
+}
+
+/// Which outcomes a request means, by its fields `pinId`, or `from` and `to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// The newest of this PIN; of its dead letters, all.
+    Pin(PinId),
+    /// From one `seq` to another, both included.
+    Range(i64, i64),
+}
+
+impl Selection {
+    /// What the fields of a request select; `None` without any.
+    pub fn of(pin_id: Option<PinId>, from: Option<i64>, to: Option<i64>) -> Result<Option<Self>, Refusal> {
+        match (pin_id, from, to) {
+            (None, None, None) => Ok(None),
+            (Some(pin), None, None) => Ok(Some(Self::Pin(pin))),
+            (None, Some(from), Some(to)) if from <= to => Ok(Some(Self::Range(from, to))),
+            _ => Err(invalid_selection()),
+        }
+    }
+
+    /// As [`Selection::of`], where something has to be selected.
+    pub fn required(pin_id: Option<PinId>, from: Option<i64>, to: Option<i64>) -> Result<Self, Refusal> {
+        Self::of(pin_id, from, to)?.ok_or_else(invalid_selection)
+    }
+}
+
+fn invalid_selection() -> Refusal {
+    Code::InvalidRequest
+        .because("say which outcomes: \"pinId\", or \"from\" and \"to\", two seqs in their order")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_has_one_name() {
+        use State::*;
+        for state in [Accepted, Duplicate, InFlight, Finished, Cancelled] {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+    }
+
+    #[test]
+    fn a_selection_is_a_pin_or_a_range_in_its_order() {
+        let pin: PinId = "A".parse().unwrap();
+        assert_eq!(Selection::required(Some(pin.clone()), None, None), Ok(Selection::Pin(pin.clone())));
+        assert_eq!(Selection::required(None, Some(7), Some(7)), Ok(Selection::Range(7, 7)));
+        assert_eq!(Selection::of(None, None, None), Ok(None));
+        for (pin_id, from, to) in [
+            (None, Some(9), Some(1)),
+            (None, Some(1), None),
+            (None, None, Some(1)),
+            (Some(pin), Some(1), Some(2)),
+        ] {
+            assert_eq!(Selection::of(pin_id, from, to).unwrap_err().code, Code::InvalidRequest);
+        }
+        assert!(Selection::required(None, None, None).is_err());
+    }
+}

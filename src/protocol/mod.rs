@@ -1,0 +1,58 @@
+//! The operations of the local socket: what a client asks and what the daemon answers, as types.
+//!
+//! One file per operation: its request, its answer and their limits. The daemon (`intake/`) reads requests and writes
+//! answers, the command line (`commands/`) the reverse, both with these types. `docs/protocol.md` describes them for
+//! people; a test fails where it lacks an operation or an error code. A new operation is a file here and a line in
+//! `request.rs`, a handler in `intake/`, a command, and a row in that page.
+//!
+//! A request that was read is valid, field by field, and fields that it does not have are refused. Readers of answers
+//! ignore members that they do not know, so an older client understands a newer daemon; a member that is added to an
+//! answer is an `Option`, so a newer client understands an older daemon. Pure: knows no socket, no store, no schedule.
+
+pub mod cancel;
+pub mod dead_letters;
+pub mod drop;
+mod error;
+mod fields;
+pub mod forget_sink;
+mod line;
+pub mod list;
+pub mod nodes;
+pub mod ping;
+mod record;
+pub mod replay;
+mod request;
+pub mod show;
+pub mod stats;
+pub mod submit;
+pub mod tail;
+pub mod wait;
+
+pub use error::{Code, Refusal};
+pub use fields::{MAX_PAGE, Selection, State, page_limit, parse_duration};
+pub use line::{MAX_ANSWER, MAX_LINE, Raw, answer, page, read_answer, refused, request};
+pub use record::Record;
+pub use request::{OPERATIONS, Operation, Request, parse, parse_fields, parse_pin_id};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = include_str!("../../docs/protocol.md");
+
+    #[test]
+    fn the_page_for_people_has_every_operation_and_every_error_code() {
+        for operation in OPERATIONS {
+            assert!(
+                PAGE.contains(&format!("| `{operation}` |")),
+                "no row for {operation} in docs/protocol.md"
+            );
+        }
+        for code in Code::ALL {
+            assert!(PAGE.contains(&format!("| `{code}` |")), "no row for {code} in docs/protocol.md");
+        }
+        for limit in [MAX_LINE, MAX_ANSWER] {
+            assert!(PAGE.contains(&format!("{} KiB", limit / 1024)), "{limit} is not in docs/protocol.md");
+        }
+    }
+}

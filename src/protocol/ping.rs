@@ -1,0 +1,12 @@
+//! `ping`: whether the daemon answers, and which version it is.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Answer {
+    pub version: String,
+}

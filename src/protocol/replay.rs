@@ -1,0 +1,28 @@
+//! `replay`: has a sink get outcomes again, each under the `id` that it had.
+
+use serde::{Deserialize, Serialize};
+
+use super::fields::flag;
+use crate::pin::PinId;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Request {
+    pub sink: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin_id: Option<PinId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<i64>,
+    /// Only dead letters.
+    #[serde(default, deserialize_with = "flag")]
+    pub dead: bool,
+}
+
+/// Also the answer to `drop` and `forget_sink`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Answer {
+    /// How many it concerned.
+    pub count: u64,
+}

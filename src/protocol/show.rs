@@ -1,0 +1,124 @@
+//! `show`: all that is known of a PIN.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Raw, Record, State};
+use crate::outcome::Metadata;
+use crate::pin::PinId;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Request {
+    pub pin_id: PinId,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Answer {
+    pub pin: Raw<Pin>,
+}
+
+/// What only the node that polls a PIN knows: null where another node does, and not there where nothing is known.
+pub type Local<T> = Option<Option<T>>;
+
+/// A PIN, also in a `list`. One that is in flight has no `outcome` and no `sinks`, one that has finished little else.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pin {
+    /// The name of the node that polls it, where another than the one that was asked does; null while none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Local<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub submitted_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_at: Option<String>,
+    /// Polls by this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub polls: Local<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_status: Local<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_answer: Local<LastAnswer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_poll_at: Local<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_poll: Local<NextPoll>,
+    pub pin_id: PinId,
+    /// `in_flight` or `finished`; not in a `list`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Metadata>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Raw<Record>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sinks: Option<Vec<SinkState>>,
+}
+
+impl Pin {
+    /// One of which nothing is known but its ID.
+    pub fn of(pin_id: PinId) -> Self {
+        Self {
+            node: None,
+            submitted_at: None,
+            deadline_at: None,
+            polls: None,
+            last_status: None,
+            last_answer: None,
+            next_poll_at: None,
+            next_poll: None,
+            pin_id,
+            state: None,
+            reference: None,
+            metadata: None,
+            outcome: None,
+            sinks: None,
+        }
+    }
+
+    /// One that another node polls, if any does.
+    pub fn of_node(pin_id: PinId, node: Option<&str>) -> Self {
+        Self {
+            node: Some(node.map(str::to_owned)),
+            polls: Some(None),
+            last_status: Some(None),
+            last_answer: Some(None),
+            next_poll_at: Some(None),
+            next_poll: Some(None),
+            ..Self::of(pin_id)
+        }
+    }
+}
+
+/// What the API said last.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LastAnswer {
+    pub at: String,
+    pub what: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct NextPoll {
+    /// Null while it is being polled.
+    pub at: Option<String>,
+    pub why: String,
+}
+
+/// Whether a sink has the outcome.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SinkState {
+    pub name: String,
+    /// `delivered`, `pending`, `retrying`, `dead_letter` or `dropped`.
+    pub state: Cow<'static, str>,
+    /// When it was delivered, tried first, or dropped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tries: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}

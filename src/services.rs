@@ -1,0 +1,37 @@
+//! What answers requests, over the socket and over HTTP: handles to the parts of the daemon.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::cluster::Cluster;
+use crate::places::Places;
+use crate::poll;
+use crate::schedule::Schedule;
+use crate::sinks::Health;
+use crate::store::{FailedCounts, Store, Writer};
+use crate::trouble::Trouble;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Services {
+    pub schedule: Schedule,
+    pub store: Store,
+    pub writer: Writer,
+    /// The other nodes, where several can share the store.
+    pub cluster: Option<Cluster>,
+    pub clock: Clock,
+    /// `schedule.deadline`, which a reload can change.
+    pub deadline: watch::Receiver<Duration>,
+    pub health: Health,
+    /// The client that polls the API now.
+    pub api: watch::Receiver<poll::Client>,
+    /// Why clients don't reach the socket, if they don't.
+    pub socket: watch::Receiver<Option<Trouble>>,
+    pub stop: CancellationToken,
+    pub failed_counts: FailedCounts,
+    /// The connections to the socket.
+    pub places: Places,
+}
