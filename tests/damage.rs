@@ -167,7 +167,7 @@ const AFTER_A_STOP: &[Case] = &[
         |home| {
             sql(home, "INSERT INTO pin SELECT NULL, pin_id, pin_hash, 0, 0, NULL, NULL, 0 FROM pin LIMIT 1")
         },
-        &["is damaged", "1500 PINs in flight are 1501 rows"],
+        &["is damaged", "the index has 1500 PINs in flight, the table has 1501"],
     ),
     ("a backup of before the last commits", an_older_copy, LOST),
 ];

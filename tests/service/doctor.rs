@@ -18,8 +18,9 @@ async fn doctor(config: String) -> (Vec<(String, bool, String)>, Option<i32>) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pinwatch"));
         let output = command.env_clear().arg("doctor").arg("--config").arg(&path).output().unwrap();
         let lines = String::from_utf8(output.stdout).unwrap();
-        let findings = lines.lines().map(|line| {
-            let finding: Value = serde_json::from_str(line).unwrap();
+        let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+        // The last line can be an error.
+        let findings = lines.filter(|line: &Value| line["check"].is_string()).map(|finding| {
             let text = |key: &str| finding[key].as_str().unwrap().to_owned();
             (text("check"), finding["ok"].as_bool().unwrap(), text("what"))
         });

@@ -72,6 +72,6 @@ fn without_a_service_manager_nothing_is_missed() {
     let gone = folder.path().join("notify");
     let daemon = Daemon::start(folder, Start { config: CONFIG, ..Start::default() });
     let _ = fs::remove_file(gone);
-    daemon.wait_for_line("log", "ready: PINs are taken");
+    daemon.wait_for_line("log", "ready: PINs are accepted");
     assert_eq!(ask(&daemon.socket(), "A1")["state"], "accepted");
 }

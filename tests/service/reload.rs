@@ -143,7 +143,7 @@ async fn the_schedule_and_the_log_level_change_and_what_needs_a_restart_is_named
         daemon.wait_for_line("log", "a PIN has its outcome");
         let log = daemon.log();
         assert!(log.contains("intake.max_connections, store.retention"), "{log}");
-        assert!(log.contains("need a restart"), "{log}");
+        assert!(log.contains("only after a restart"), "{log}");
         assert!(log.contains("schedule.deadline"), "{log}");
     })
     .await;
