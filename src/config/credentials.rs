@@ -131,7 +131,7 @@ mod tests {
 
     use super::super::api::Api;
     use super::super::section::Report;
-    use super::super::sources::Environment;
+    use super::super::environment::Environment;
     use super::super::testing::table;
     use super::*;
 

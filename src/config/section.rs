@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use config::{Map, Value, ValueKind};
 
 use super::Setting;
+use super::environment::{COMMAND_LINE, Environment};
 use super::error::Problem;
 use super::secret::mode_if_open_to_all;
-use super::sources::{COMMAND_LINE, Environment};
 
 /// Declares a section. `pub timeout: Duration = duration("10s", A..=B)` is a key with its type, its reader (a method of
 /// [`Section`]), its default and what else the reader needs.

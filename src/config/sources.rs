@@ -4,22 +4,15 @@
 //! line, variable, flag). Promises: reads one file and nothing else of this machine; a caller who gives the environment gets
 //! no other. Must not know: what any value means, except that `sink` is a list.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use config::{Map, Value, ValueKind};
 
+use super::environment::{COMMAND_LINE, Environment};
 use super::error::{ConfigError, Problem};
 use super::section::{Report, origin_of};
 use super::{intake, store, toml_file};
-
-/// Where a configuration is looked for without `--config`.
-pub const SYSTEM_FILE: &str = "/etc/pinwatch/pinwatch.toml";
-
-/// The origin of a value that `--set` gave.
-pub(super) const COMMAND_LINE: &str = "--set";
 
 const PREFIX: &str = "PINWATCH__";
 
@@ -35,51 +28,6 @@ pub struct Sources {
     pub environment: Environment,
     /// Each `--set`: `section.key=value`.
     pub set: Vec<String>,
-}
-
-/// What of the process the configuration depends on; tests give their own. No `Debug`: variables may hold secrets.
-#[derive(Clone)]
-pub struct Environment {
-    pub variables: BTreeMap<String, OsString>,
-    /// The effective user; 0 is root.
-    pub uid: u32,
-    /// The file that is taken without `--config`, if it is there.
-    pub system_file: PathBuf,
-    /// Where relative paths of the environment and of `--set` begin; empty: they are refused.
-    pub working_directory: PathBuf,
-}
-
-impl Default for Environment {
-    /// Root with no variables.
-    fn default() -> Self {
-        Self {
-            variables: BTreeMap::new(),
-            uid: 0,
-            system_file: SYSTEM_FILE.into(),
-            working_directory: PathBuf::new(),
-        }
-    }
-}
-
-impl Environment {
-    /// That of this process.
-    pub fn of_process() -> Self {
-        let variables =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();
-        Self {
-            variables,
-            uid: rustix::process::geteuid().as_raw(),
-            system_file: SYSTEM_FILE.into(),
-            // Without one, only absolute paths are taken.
-            working_directory: std::env::current_dir().unwrap_or_default(),
-        }
-    }
-
-    /// An absolute path; XDG's specification has relative ones ignored. So is one that isn't
-    /// UTF-8: it could not be shown, nor written into a configuration.
-    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
-        self.variables.get(name)?.to_str().map(PathBuf::from).filter(|path| path.is_absolute())
-    }
 }
 
 /// Reads all sources, and puts them over each other.

@@ -4,7 +4,6 @@
 //! that finds a kept connection allocates the URL and what reqwest needs.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -23,12 +22,12 @@ use reqwest::header::{
 };
 use reqwest::{StatusCode, Url};
 use secrecy::ExposeSecret;
-use thiserror::Error;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::answer::names_another;
 use super::connections::{Connections, Doubt, LONGEST_REST, Route};
 use super::content::plain;
+use super::error::{ClientError, PLACEHOLDER};
 use super::failure::{Failure, NoAnswer};
 use super::http1::{Found, Resting, Strayed};
 use super::retry_after::http_date;
@@ -40,9 +39,6 @@ use crate::pin::PinId;
 
 /// How much longer than its slowest answer a connection is watched, before an ending that it told is believed.
 const MARGIN: Duration = Duration::from_millis(5);
-
-/// Where the PIN ID stands in `api.path`.
-const PLACEHOLDER: &str = "{pinId}";
 
 /// All but RFC 3986's unreserved characters. Every character of a PIN ID is one of those now; should more be
 /// allowed some day, they still can't become part of the URL's structure.
@@ -81,23 +77,6 @@ struct Answer {
     /// Its connection, if it is HTTP/1 and may be used again.
     resting: Option<Resting>,
     doubt: Doubt,
-}
-
-/// Why no client can be made of a configuration. The texts have no secrets.
-#[derive(Debug, Error)]
-pub enum ClientError {
-    #[error("api.path must begin with / and have {PLACEHOLDER} once, and is {0:?}")]
-    Path(String),
-    #[error("api.base_url must be http:// or https:// with a host, and without user, query or fragment")]
-    BaseUrl,
-    #[error("{0} has a character that no HTTP header can hold")]
-    Credentials(&'static str),
-    #[error("api.username has a colon, which Basic authentication can't express")]
-    UsernameWithColon,
-    #[error("api.ca_file {} can't be used: {reason}", path.display())]
-    CaFile { path: PathBuf, reason: String },
-    #[error("the HTTP client can't be set up: {0}")]
-    Setup(String),
 }
 
 impl Client {

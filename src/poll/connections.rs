@@ -18,9 +18,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::watch;
 
 use super::answer::MAX_BODY;
-use super::client::ClientError;
 use super::connector::{Connector, Stream};
 use super::content::too_large;
+use super::error::ClientError;
 use super::failure::{Failure, detail};
 use super::http1::{Found, Http1, Resting, Strayed};
 use super::strays::Strays;

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service;
 
-use super::client::ClientError;
+use super::error::ClientError;
 use super::failure::Failure;
 use super::resolve::Resolver;
 use crate::config::Api;

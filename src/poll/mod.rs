@@ -13,6 +13,7 @@ mod client;
 mod connections;
 mod connector;
 mod content;
+mod error;
 pub(crate) mod error_text;
 pub(crate) mod failure;
 mod field;
@@ -24,7 +25,8 @@ mod secrets;
 mod strays;
 
 pub use answer::{MAX_BODY, MAX_DELIVERIES, MAX_DESCRIPTION, MAX_STATUS};
-pub use client::{Client, ClientError};
+pub use client::Client;
+pub use error::ClientError;
 pub use error_text::MAX_TEXT;
 pub use meaning::{Connection, Meaning};
 pub use retry_after::{LONGEST, SHORTEST};

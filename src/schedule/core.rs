@@ -6,7 +6,7 @@
 mod braking;
 mod counts;
 mod credentials;
-mod evidence;
+pub(super) mod evidence;
 mod resume;
 mod slots;
 
@@ -21,7 +21,7 @@ use tracing::debug;
 
 pub use self::counts::Counts;
 use self::credentials::Check;
-pub use self::evidence::{Doubts, Others, Refusal, Refusals};
+pub use self::evidence::{Doubts, Others, Refusal};
 use self::slots::Held;
 use super::brake::Brake;
 use super::queue::{Class, Queue, Waiting};

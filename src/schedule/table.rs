@@ -12,7 +12,7 @@ use std::time::Duration;
 use hashbrown::HashTable;
 use slab::Slab;
 
-use super::core::{Doubts, Refusals};
+use super::core::evidence::{Doubts, Refusals};
 use super::queue::Class;
 use crate::clock::Moment;
 use crate::outcome::Deliveries;

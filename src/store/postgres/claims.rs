@@ -6,7 +6,7 @@ use sqlx::postgres::PgConnection;
 use super::super::InFlight;
 use super::super::rows::{dated, pin_id, timestamp};
 use super::Node;
-use super::write::Done;
+use super::done::Done;
 use crate::pin::PinId;
 use crate::slot::{Slots, slot_of};
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::super::rows::{metadata, timestamp};
 use super::super::{Outcome, Record};
 use super::Node;
-use super::write::Done;
+use super::done::Done;
 use crate::outcome::{self, Submission, Verdict};
 use crate::slot::slot_of;
 

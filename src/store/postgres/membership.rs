@@ -11,7 +11,8 @@ use super::super::rows::anchor;
 use super::super::{Orphan, Store, Unavailable, Writes};
 use super::Node;
 use super::connect::{Server, fenced, is_broken, within};
-use super::open::OpenError;
+use super::error::OpenError;
+use super::lease::lock_lease;
 use super::questions::Questions;
 use super::read::Reader;
 use super::view::{NodeId, NodeReport, View, lease_left};
@@ -310,19 +311,6 @@ async fn take(
     .await?;
     transaction.commit().await?;
     Ok(Some((taken.into_iter().filter_map(|slot| u8::try_from(slot).ok()).collect(), more)))
-}
-
-/// Makes sure that this node's lease runs, and that nobody takes anything from it before the transaction ends; gives
-/// the transaction's number, or `None` if it doesn't.
-pub async fn lock_lease(connection: &mut PgConnection, node: &Node) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT txid_current() FROM node WHERE id = $1 AND fence = $2 AND lease_until > clock_timestamp() \
-         FOR KEY SHARE",
-    )
-    .bind(node.id())
-    .bind(node.fence())
-    .fetch_optional(connection)
-    .await
 }
 
 fn millis(duration: Duration) -> f64 {

@@ -9,7 +9,10 @@
 mod adopt;
 mod claims;
 mod connect;
+mod done;
+mod error;
 mod finish;
+mod lease;
 mod membership;
 mod open;
 mod outbox;
@@ -26,12 +29,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
 
 pub use connect::trusts_anybody;
+pub use error::OpenError;
 pub(super) use membership::anchors;
 pub use membership::{Membership, Registration, Renewal};
+pub use open::open;
 pub(super) use open::open_to_move;
-pub use open::{OpenError, open};
+pub(super) use page::storable;
 pub use questions::{Hint, Hints, Questions};
-pub(super) use submit::storable;
 pub use view::{Holders, NodeId, NodeReport, NodeState, View};
 
 /// Who this node is, for all connections of this process.

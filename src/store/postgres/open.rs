@@ -4,10 +4,10 @@ use secrecy::SecretString;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{Connection, PgConnection};
 use std::time::Duration;
-use thiserror::Error;
 
 use super::Node;
 use super::connect::Server;
+use super::error::{OpenError, judge};
 use super::membership::Membership;
 use super::schema;
 use crate::clock::Clock;
@@ -16,49 +16,6 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/store/postgres/migrations");
 
 /// The oldest server that this works with, as `server_version_num` has it.
 const OLDEST: u32 = 130_000;
-
-/// Why the store can't be opened.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    #[error("store.url: {}", said(.0))]
-    Url(sqlx::Error),
-    #[error(
-        "can't reach the database {url}: {}. Is the server there, and does it let this machine in?",
-        said(error)
-    )]
-    Unreachable { url: String, error: sqlx::Error },
-    #[error("there is no TLS with the database {url}: {what}")]
-    Tls { url: String, what: String },
-    #[error(
-        "the database {url} does not let this user in: {}. Check user, password and database in store.url",
-        said(error)
-    )]
-    Refused { url: String, error: sqlx::Error },
-    #[error(
-        "the user of the database {url} lacks a right: {}. It must own its tables and their schema, or be allowed to \
-         make them (CREATE SCHEMA pinwatch AUTHORIZATION …, or GRANT CREATE ON DATABASE … TO …)",
-        said(error)
-    )]
-    NoRights { url: String, error: sqlx::Error },
-    #[error("the database {url} is PostgreSQL {found}, and pinwatch needs 13 or later")]
-    TooOld { url: String, found: u32 },
-    #[error(
-        "the database {url} was written by a newer pinwatch (schema {found}, this one knows {known}): install that \
-         version again, or give another store.url"
-    )]
-    Newer { url: String, found: i64, known: i64 },
-    #[error(
-        "the database {url} has tables that are not pinwatch's, or not as it left them: {what}. It was left as it is"
-    )]
-    Foreign { url: String, what: String },
-    #[error(
-        "in the schema {schema:?} of the database {url} another role can make a function that pinwatch would call with \
-         its own rights: {why}. Take that right away, as docs/cluster.md says{or}"
-    )]
-    Unsafe { url: String, schema: String, why: String, or: String },
-    #[error("the database {url} can't be used: {}", said(error))]
-    Postgres { url: String, error: sqlx::Error },
-}
 
 /// Connects, and brings the schema up to date: several nodes may do so at once. Nothing is registered yet. The clock goes on
 /// from what the nodes know of the time when this one registers.
@@ -138,54 +95,4 @@ async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), O
         MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => judge(source),
         other => OpenError::Foreign { url: url(), what: other.to_string() },
     })
-}
-
-/// What an error of the server says about the database.
-pub fn judge(url: &str, source: sqlx::Error) -> OpenError {
-    let url = url.to_owned();
-    let code = source.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
-    match code.as_deref() {
-        // Invalid authorization, no such database, too many connections: https://www.postgresql.org/docs/current/errcodes-appendix.html
-        Some("28000" | "28P01" | "3D000" | "53300") => OpenError::Refused { url, error: source },
-        Some("42501") => OpenError::NoRights { url, error: source },
-        // A table that is there already.
-        Some("42P07") => OpenError::Foreign { url, what: source.to_string() },
-        None if let Some(what) = tls_trouble(&source) => OpenError::Tls { url, what },
-        None if matches!(source, sqlx::Error::Io(_)) => OpenError::Unreachable { url, error: source },
-        _ => OpenError::Postgres { url, error: source },
-    }
-}
-
-/// Why TLS was not agreed upon, and what to do; `None` if it is no matter of TLS.
-fn tls_trouble(error: &sqlx::Error) -> Option<String> {
-    use rustls::{CertificateError, Error};
-    let io = match error {
-        // The only reason of its own that sqlx has.
-        sqlx::Error::Tls(reason) if reason.to_string().contains("does not support TLS") => {
-            return Some("it does not speak TLS. Set ssl = on there, or another sslmode in store.url".into());
-        }
-        sqlx::Error::Tls(reason) => return Some(reason.to_string()),
-        sqlx::Error::Io(io) => io,
-        _ => return None,
-    };
-    let error = io.get_ref()?.downcast_ref::<Error>()?;
-    Some(match error {
-        // The second is an authority of the right name and another key.
-        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-            "its certificate is of no authority that this machine trusts. Give that authority's certificate as \
-             sslrootcert=/its/file in store.url"
-                .into()
-        }
-        other => format!("{other}. Check sslmode, sslrootcert and the host in store.url"),
-    })
-}
-
-/// What the server said, without where in its source it said so.
-fn said(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::Database(error) => error.message().to_owned(),
-        sqlx::Error::Io(error) => error.to_string(),
-        sqlx::Error::Configuration(error) => error.to_string(),
-        other => other.to_string(),
-    }
 }

@@ -6,7 +6,7 @@ use sqlx::postgres::PgConnection;
 
 use super::super::{Failed, Order, Progress, SavedBrake};
 use super::Node;
-use super::submit::storable;
+use super::page::storable;
 use crate::clock::{Dated, Steady};
 
 /// Notes how far sinks came, all of them at once: of what stands several times the last counts.

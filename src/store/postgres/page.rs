@@ -36,3 +36,8 @@ pub fn failed(row: &PgRow) -> Result<Failed, sqlx::Error> {
         error: row.try_get(7)?,
     })
 }
+
+/// PostgreSQL's text has no NUL.
+pub fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

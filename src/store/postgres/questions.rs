@@ -6,9 +6,9 @@ use sqlx::postgres::{PgListener, PgPool, PgRow};
 use super::super::{Fate, InFlight, Outcome, Record, Unavailable};
 use super::Node;
 use super::connect::answer;
+use super::done::CHANNEL;
 use super::page::{in_flight, outcome};
 use super::view::View;
-use super::write::CHANNEL;
 use crate::pin::PinId;
 use crate::slot::{Slots, slot_of};
 

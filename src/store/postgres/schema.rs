@@ -7,7 +7,7 @@
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
-use super::open::{OpenError, judge};
+use super::error::{OpenError, judge};
 
 /// The schema that is made for the tables. Those of pinwatch before it had one are where the role's own `search_path`
 /// begins, mostly in `public`, and stay there where that is safe.

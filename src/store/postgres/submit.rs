@@ -7,7 +7,8 @@ use sqlx::postgres::PgConnection;
 
 use super::super::{InFlight, NewPin, Record, SMALL_RECORD, Submitted};
 use super::Node;
-use super::write::Done;
+use super::done::Done;
+use super::page::storable;
 use crate::slot::slot_of;
 
 /// Takes PINs in. A PIN that stands twice among them is dealt with in the order given, so the submits are
@@ -153,11 +154,6 @@ async fn insert(
     .fetch_all(connection)
     .await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
-}
-
-/// PostgreSQL's text has no NUL.
-pub fn storable(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
 }
 
 /// Of these PINs, those with an outcome, and the newest one's record if it is a small one.

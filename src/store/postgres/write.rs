@@ -11,16 +11,14 @@ use tracing::info;
 
 use super::super::{Applied, Submitted, Transaction, Unavailable, Writes};
 use super::connect::{ANSWER_PATIENCE, Pause, Server, fenced, is_broken, is_conflict, within};
-use super::membership::lock_lease;
+use super::done::{CHANNEL, Done};
+use super::lease::lock_lease;
 use super::{Node, adopt, claims, finish, outbox, reconnect, submit};
 use crate::fault::fault_point;
 use crate::outcome::Verdict;
 
 /// How often a transaction that met another node's is tried again before it is an error.
 const CONFLICTS: u32 = 5;
-
-/// The channel of the hints that nodes give each other.
-pub const CHANNEL: &str = "pinwatch";
 
 /// The only connection of this node that writes PINs and outcomes.
 pub struct WriteConnection {
@@ -55,13 +53,6 @@ impl From<Failure> for Unavailable {
             Failure::Sql(error) => error.into(),
         }
     }
-}
-
-/// What a transaction did, and whom it is worth a hint.
-#[derive(Default)]
-pub struct Done {
-    pub applied: Applied,
-    pub hints: Vec<String>,
 }
 
 impl WriteConnection {

@@ -15,7 +15,8 @@ use tempfile::NamedTempFile;
 use thiserror::Error;
 use tokio::time::interval;
 
-use super::open::{OpenError, inspect, judge, options, primary_code};
+use super::error::OpenError;
+use super::open::{inspect, judge, options, primary_code};
 use super::place::with_suffix;
 use crate::paths::{FileId, folder_of};
 

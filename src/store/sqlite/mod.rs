@@ -3,6 +3,7 @@
 pub mod backup;
 mod by_hash;
 mod by_pin;
+mod error;
 mod load;
 mod many;
 mod open;
@@ -13,7 +14,8 @@ mod recent;
 mod rows;
 mod write;
 
-pub use open::{OpenError, Unloaded, open};
+pub use error::OpenError;
+pub use open::{Unloaded, open};
 pub(super) use open::{anchor, lock_to_make, make, open_to_move};
 
 use async_trait::async_trait;

@@ -4,17 +4,17 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
-use thiserror::Error;
 
 use super::super::{InFlight, Store, Writes};
 use super::Reader;
 use super::by_pin::Index;
+use super::error::OpenError;
 use super::load::load;
 use super::place::{self, Claim, LockFile, Place, with_suffix};
 use super::recent::Recent;
@@ -22,7 +22,7 @@ use super::rows;
 use super::write::WriteConnection;
 use crate::clock::{Anchor, Clock};
 use crate::fault::fault_point;
-use crate::paths::{self, PathError};
+use crate::paths;
 
 /// `PRAGMA application_id` of our files: "pinw".
 const APPLICATION_ID: i64 = 0x7069_6e77;
@@ -46,41 +46,6 @@ const CHECKPOINT_AFTER: &str = "8192";
 
 /// The write-ahead log is cut back to this size, in bytes, after a burst.
 const WAL_SIZE_LIMIT: &str = "67108864";
-
-/// Why the store can't be opened. Nothing was changed.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    #[error("another pinwatch uses the database {path}: stop it first, or give this one another `store.url`")]
-    InUse { path: PathBuf },
-    #[error("{0}. This is about `store.url`")]
-    Path(#[from] PathError),
-    #[error(
-        "{path} is not a lock file of pinwatch; it was left as it is. Move it away, or give another `store.url`"
-    )]
-    NotALock { path: PathBuf },
-    #[error("can't {doing} {path}: {source}")]
-    Io { doing: &'static str, path: PathBuf, source: io::Error },
-    #[error("{path} is not a pinwatch database ({why}); it was left as it is. Give another `store.url`")]
-    Foreign { path: PathBuf, why: String },
-    #[error(
-        "the database {path} was written by a newer pinwatch (schema {found}, this one knows {known}): \
-         install that version again, or give another `store.url`"
-    )]
-    Newer { path: PathBuf, found: i64, known: i64 },
-    #[error(
-        "the database {path} is damaged: {what}. It was left as it is. Restore a backup, or move {path} and \
-         those beside it (-wal, -shm, .lock) away to start empty; `sqlite3 {path} .recover` may save what is in it"
-    )]
-    Damaged { path: PathBuf, what: String },
-    #[error(
-        "the database {path} has lost commits: it knows of {found}, and {noted} were acknowledged. It was left \
-         as it is. A restored backup, or a file that was removed or cut ({path} or {path}-wal), would explain \
-         it. PINs accepted since are not in it. To go on with it as it is, remove {lock}"
-    )]
-    LostCommits { path: PathBuf, lock: PathBuf, found: i64, noted: i64 },
-    #[error("can't open the database {path}: {source}")]
-    Sqlite { path: PathBuf, source: sqlx::Error },
-}
 
 /// A database that is open, and whose PINs in flight are still to be read.
 pub struct Unloaded {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tracing::warn;
 
-use super::open::OpenError;
+use super::error::OpenError;
 use crate::paths::{self, FileId, PathError};
 
 /// Where the database is, and the locks that keep others from it.
