@@ -130,8 +130,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::super::api::Api;
-    use super::super::section::Report;
     use super::super::environment::Environment;
+    use super::super::section::Report;
     use super::super::testing::table;
     use super::*;
 

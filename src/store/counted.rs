@@ -1,9 +1,11 @@
 //! How many outcomes each sink does not have, without counting them for everybody who asks.
 //!
-//! A count reads every row of what failed. Promises that counting takes a twentieth of the time at most, however many
-//! there are and however often it is asked, and that who has ordered something of them sees what became of it.
+//! A count reads every row of what failed. Promises that counting takes a twentieth of the time at most, unless one count takes
+//! more than a second and a half, that no number is older than [`LONGEST`], and that who has ordered something of them sees
+//! what became of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -12,6 +14,9 @@ use super::Unavailable;
 
 /// How many times as long as a count took it is good for.
 const GOOD_FOR: u32 = 20;
+
+/// The longest that a count is good for. One that had to wait for its database took long, and would be shown for minutes.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// A sink, how many outcomes it is tried again with, and how many are dead letters.
 pub type FailedCount = (String, i64, i64);
@@ -42,8 +47,11 @@ impl FailedCounts {
         }
         let counts = count.await?;
         let ended = Instant::now();
-        *last =
-            Some(Counted { counts: counts.clone(), orders, good_until: ended + GOOD_FOR * (ended - begun) });
+        *last = Some(Counted {
+            counts: counts.clone(),
+            orders,
+            good_until: ended + (GOOD_FOR * (ended - begun)).min(LONGEST),
+        });
         Ok(counts)
     }
 }
@@ -51,7 +59,6 @@ impl FailedCounts {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Duration;
 
     use tokio::time::{advance, sleep};
 
@@ -76,6 +83,8 @@ mod tests {
         assert_eq!(ask(0, second).await, 2);
         assert_eq!(ask(1, second).await, 3, "somebody ordered something");
         advance(20 * second).await;
-        assert_eq!(ask(1, second).await, 4);
+        assert_eq!(ask(1, 30 * second).await, 4, "the database was away meanwhile");
+        advance(LONGEST).await;
+        assert_eq!(ask(1, second).await, 5);
     }
 }
