@@ -121,7 +121,7 @@ fn a_database_that_is_removed_is_noticed_while_nobody_submits_and_nothing_is_mad
         let (status, reasons) = readiness(&daemon);
         (status == "not_ready" && reasons[0].0 == "store_failing").then_some(())
     });
-    assert_eq!(daemon.times_said("pinwatch backup FILE"), 1, "it says what to do: {}", daemon.said());
+    until("it says what to do", || (daemon.times_said("pinwatch backup FILE") == 1).then_some(()));
     // A stop still ends well, and makes nothing there.
     daemon.stop();
     assert!(!home.data.exists());
@@ -200,7 +200,9 @@ fn a_second_daemon_is_kept_from_the_database_though_its_lock_file_is_gone_and_by
         more += 1;
         (submit(&mut client, &pins(&format!("waiting-{more}"), 1))[0]["state"] == "accepted").then_some(())
     });
-    assert!(daemon.said().contains("the lock file was removed; it was made anew"), "{}", daemon.said());
+    until("it says so", || {
+        (daemon.times_said("the lock file was removed; it was made anew") > 0).then_some(())
+    });
     second(&home.database());
     let note = fs::read_to_string(home.beside(".lock")).unwrap();
     assert!(note.trim().parse::<u64>().is_ok_and(|commits| commits > 0), "{note:?}");

@@ -206,9 +206,11 @@ async fn a_stray_answer_by_tls_is_seen_too() {
                     while matches!(stream.read(&mut byte), Ok(1)) {
                         read.push(byte[0]);
                         if read.ends_with(b"\r\n\r\n") {
-                            // Two records of TLS.
-                            let _ = stream.write_all(ok(GOOD).as_bytes()).and_then(|()| stream.flush());
-                            let _ = stream.write_all(stray.as_bytes()).and_then(|()| stream.flush());
+                            // Two records of TLS, sent at once.
+                            let mut records = stream.conn.writer();
+                            let _ = records.write_all(ok(GOOD).as_bytes());
+                            let _ = records.write_all(stray.as_bytes());
+                            let _ = stream.flush();
                         }
                     }
                 });

@@ -36,7 +36,7 @@ fn a_passed_socket_that_is_somewhere_else_is_told_of() {
     let socket = Some(UnixListener::bind(&elsewhere).unwrap());
     let daemon = Daemon::start(folder, Start { config: CONFIG, socket, ..Start::default() });
     assert_eq!(ask(&elsewhere, "A1")["state"], "accepted");
-    assert!(daemon.log().contains("is not intake.socket"), "{}", daemon.log());
+    daemon.wait_for_line("log", "is not intake.socket");
     assert!(!daemon.socket().exists());
 }
 
