@@ -36,7 +36,8 @@ pub fn anchor(steady: Option<i64>, boot_id: Option<String>, boot_time: Option<i6
 
 /// A PIN ID from its column.
 ///
-/// # Errors The text is not a PIN ID, which pinwatch never writes.
+/// # Errors
+/// The text is not a PIN ID, which pinwatch never writes.
 pub fn pin_id(text: &str) -> Result<PinId, sqlx::Error> {
     text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }

@@ -117,7 +117,8 @@ pub trait Writes: Send {
     /// Makes all changes durable, or none. Afterwards at most `max_in_flight` PINs are in flight, unless there were
     /// more before.
     ///
-    /// # Errors Nothing was done, or nobody can know whether it was. In both cases it is safe to repeat.
+    /// # Errors
+    /// Nothing was done, or nobody can know whether it was. In both cases it is safe to repeat.
     async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, Unavailable>;
 
     /// Creates a cursor for a sink that has none; returns the sink's cursor.
@@ -125,7 +126,8 @@ pub trait Writes: Send {
 
     /// Checks that the files which are written are those that the next start will find.
     ///
-    /// # Errors They are not: write nothing and acknowledge nothing.
+    /// # Errors
+    /// They are not: write nothing and acknowledge nothing.
     async fn in_place(&mut self) -> Result<(), Unavailable> {
         Ok(())
     }

@@ -76,7 +76,8 @@ pub enum MigrateError {
 
 /// Moves everything; returns how much that was.
 ///
-/// # Errors Somebody uses one of the stores, the new one is not empty, or one of them can't be read or written.
+/// # Errors
+/// Somebody uses one of the stores, the new one is not empty, or one of them can't be read or written.
 pub async fn migrate(from: &StoreUrl, to: &StoreUrl, watch: Watcher<'_>) -> Result<Amount, MigrateError> {
     match (from, to) {
         (StoreUrl::Sqlite(path), StoreUrl::Postgres { url, shown }) => {

@@ -62,7 +62,8 @@ pub fn sql_of(doing: &'static str, path: &Path) -> impl Fn(sqlx::Error) -> Migra
 
 /// Begins a transaction during which no node can register or write: for both, a node first locks its row of `node`.
 ///
-/// # Errors A node has a running lease, or an open transaction holds the lock for too long.
+/// # Errors
+/// A node has a running lease, or an open transaction holds the lock for too long.
 pub async fn begin_alone(connection: &mut PgConnection, url: &str) -> Result<(), MigrateError> {
     let begin = format!(
         "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; \

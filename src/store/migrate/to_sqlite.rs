@@ -1,8 +1,8 @@
 //! Moves PostgreSQL to SQLite.
 //!
 //! Promises that every outcome keeps its `seq`. All partitions become one: each sink's cursor is set to the last
-//! outcome, and whatever the sink has not got in any partition becomes a delivery to be tried again. Knows nothing of
-//! nodes beyond their partitions and anchors.
+//! outcome, and `delivery` lists whatever the sink has not got of any partition. Knows nothing of nodes beyond their
+//! partitions and anchors.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,6 @@
-//! Opening the database: whether it can be reached, whether it is ours, whether we know its schema.
+//! Opens the database: checks that it can be reached, is pinwatch's and has a known schema.
+//!
+//! Promises not to change a database that it refuses. Knows nothing of leases but their length.
 
 use secrecy::SecretString;
 use sqlx::migrate::{MigrateError, Migrator};
@@ -14,7 +16,7 @@ use crate::clock::Clock;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/postgres/migrations");
 
-/// The oldest server that this works with, as `server_version_num` has it.
+/// The oldest server that is supported, as a `server_version_num`.
 const OLDEST: u32 = 130_000;
 
 /// Why the store can't be opened.
@@ -60,8 +62,8 @@ pub enum OpenError {
     Postgres { url: String, error: sqlx::Error },
 }
 
-/// Connects, and brings the schema up to date: several nodes may do so at once. Nothing is registered yet. The clock goes on
-/// from what the nodes know of the time when this one registers.
+/// Connects and migrates the schema; several nodes may do so at once. Does not register the node: the clock continues
+/// from the nodes' anchors once it registers.
 ///
 /// # Errors
 /// The server can't be reached or used, or the database is not for this version.
@@ -78,17 +80,17 @@ pub async fn open(
         sqlx::query_scalar("SELECT count(*) FROM pin").fetch_one(&mut connection).await.map_err(judge)?;
     let node = Node::default();
     node.set_in_flight(usize::try_from(in_flight).unwrap_or(0));
-    // Closing can't fail in a way that matters.
+    // Closing can't lose anything.
     let _ = connection.close().await;
     Ok(Membership::new(server, node, name, clock.clone()))
 }
 
-/// Connects for somebody who moves a store, and brings the schema up to date.
+/// Connects for moving a store, and migrates the schema.
 ///
 /// # Errors
 /// As [`open`].
 pub async fn open_to_move(url: &SecretString, shown: &str) -> Result<PgConnection, OpenError> {
-    // Whoever moves a store is no node, and has no lease.
+    // A move is not a node and has no lease.
     Ok(open_up_to_date(url, shown, Duration::ZERO).await?.1)
 }
 
@@ -126,7 +128,7 @@ async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), O
         if found > known {
             return Err(OpenError::Newer { url: url(), found, known });
         }
-        // Nothing to do, and nothing to lock the other nodes out for.
+        // There is nothing to do, so no need to lock out the other nodes.
         if found == known {
             return Ok(());
         }
@@ -140,15 +142,16 @@ async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), O
     })
 }
 
-/// What an error of the server says about the database.
+/// Translates a server's error into what it says about the database.
 pub fn judge(url: &str, source: sqlx::Error) -> OpenError {
     let url = url.to_owned();
     let code = source.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
     match code.as_deref() {
-        // Invalid authorization, no such database, too many connections: https://www.postgresql.org/docs/current/errcodes-appendix.html
+        // Invalid authorization, no such database, too many connections:
+        // https://www.postgresql.org/docs/current/errcodes-appendix.html
         Some("28000" | "28P01" | "3D000" | "53300") => OpenError::Refused { url, error: source },
         Some("42501") => OpenError::NoRights { url, error: source },
-        // A table that is there already.
+        // The table already exists.
         Some("42P07") => OpenError::Foreign { url, what: source.to_string() },
         None if let Some(what) = tls_trouble(&source) => OpenError::Tls { url, what },
         None if matches!(source, sqlx::Error::Io(_)) => OpenError::Unreachable { url, error: source },
@@ -156,11 +159,11 @@ pub fn judge(url: &str, source: sqlx::Error) -> OpenError {
     }
 }
 
-/// Why TLS was not agreed upon, and what to do; `None` if it is no matter of TLS.
+/// Why TLS could not be set up, and what to do; `None` if the error is not about TLS.
 fn tls_trouble(error: &sqlx::Error) -> Option<String> {
     use rustls::{CertificateError, Error};
     let io = match error {
-        // The only reason of its own that sqlx has.
+        // The only TLS error that sqlx itself produces.
         sqlx::Error::Tls(reason) if reason.to_string().contains("does not support TLS") => {
             return Some("it does not speak TLS. Set ssl = on there, or another sslmode in store.url".into());
         }
@@ -170,7 +173,7 @@ fn tls_trouble(error: &sqlx::Error) -> Option<String> {
     };
     let error = io.get_ref()?.downcast_ref::<Error>()?;
     Some(match error {
-        // The second is an authority of the right name and another key.
+        // `BadSignature` means an authority with the right name and another key.
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "its certificate is of no authority that this machine trusts. Give that authority's certificate as \
              sslrootcert=/its/file in store.url"
@@ -180,7 +183,7 @@ fn tls_trouble(error: &sqlx::Error) -> Option<String> {
     })
 }
 
-/// What the server said, without where in its source it said so.
+/// The server's message, without the place in its source code.
 fn said(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => error.message().to_owned(),

@@ -85,7 +85,8 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BackupE
 /// Backs up the database at `from` into the file `to`; replaces an existing file only with `force`. If the future is
 /// dropped, it leaves nothing behind.
 ///
-/// # Errors The database can't be read, the file can't be written, or something else has its name.
+/// # Errors
+/// The database can't be read, the file can't be written, or something else has its name.
 pub async fn backup(
     from: &Path,
     to: &Path,

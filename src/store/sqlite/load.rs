@@ -14,7 +14,8 @@ const PAGE: u32 = 1024;
 
 /// Passes every PIN in flight to `take`, in the order in which they were accepted. Nobody may write meanwhile.
 ///
-/// # Errors The file can't be read; or, as [`sqlx::Error::Decode`], a row is damaged.
+/// # Errors
+/// The file can't be read; or, as [`sqlx::Error::Decode`], a row is damaged.
 pub async fn load(
     connection: &mut SqliteConnection,
     mut take: impl FnMut(InFlight),

@@ -120,7 +120,8 @@ pub struct Claim {
 impl Claim {
     /// Takes the locks. Must not be called while SQLite has the database open in this process.
     ///
-    /// # Errors Another process has the database, or one of the files is not this user's regular file.
+    /// # Errors
+    /// Another process has the database, or one of the files is not this user's regular file.
     pub async fn take(path: &Path) -> Result<Self, OpenError> {
         let (lock, noted) = LockFile::take(path).await?;
         let database = paths::open_own(path, &mut OpenOptions::new())?;
