@@ -10,7 +10,8 @@ use crate::outcome::Verdict;
 use crate::pin::PinId;
 use crate::slot::Slots;
 
-/// The changes of one transaction. They are made in the order of the fields.
+/// The changes of one transaction. SQLite makes them in the order of the fields, PostgreSQL in an order that avoids
+/// deadlocks.
 #[derive(Default)]
 pub struct Transaction {
     pub verdicts: Vec<Verdict>,

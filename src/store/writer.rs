@@ -31,7 +31,7 @@ const QUEUE: usize = 1024;
 /// takes, and so how long everybody waits.
 const MAX_BATCH: usize = 8192;
 
-/// A transaction with this many changes shows that many clients submit at once.
+/// A transaction with this many changes shows that many arrive at once.
 const BUSY: usize = 64;
 
 /// After such a transaction, how long the next one waits for more changes: large transactions write fewer pages. A lone

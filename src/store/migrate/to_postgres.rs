@@ -16,6 +16,7 @@ use crate::clock::{Anchor, Clock};
 use crate::slot::slot_of_text;
 use crate::store::{postgres, sqlite};
 
+/// As [`super::migrate`].
 pub async fn migrate(
     path: &Path,
     url: &SecretString,

@@ -15,6 +15,7 @@ use super::{Amount, MigrateError, PAGE, Watcher};
 use crate::clock::Clock;
 use crate::store::{postgres, sqlite};
 
+/// As [`super::migrate`].
 pub async fn migrate(
     url: &SecretString,
     shown: &str,

@@ -37,6 +37,10 @@ pub struct Server {
 }
 
 impl Server {
+    /// `shown` is the URL without its secrets.
+    ///
+    /// # Errors
+    /// The URL is invalid, or names a TLS file that can't be opened.
     pub fn new(url: &SecretString, shown: &str, lease: Duration) -> Result<Self, sqlx::Error> {
         check_files(url.expose_secret())?;
         // Logging statements would put PIN IDs into the log, and the statements are few and fixed.
@@ -130,7 +134,7 @@ impl Server {
     }
 }
 
-/// Whether any host that answers at this URL would get the password: the server is on another machine, and its
+/// Whether any host that answers at this URL would get the password, because the server is on another machine and its
 /// certificate and name are not verified. Considers the PG* environment variables too, as connecting does. False for an
 /// invalid URL: nobody connects to it, and [`Server::new`] reports what is wrong.
 pub fn trusts_anybody(url: &str) -> bool {
@@ -178,6 +182,7 @@ impl Pause {
         self.ends.as_ref().filter(|(end, _)| Instant::now() < *end).map(|(_, error)| error.clone())
     }
 
+    /// Begins a pause after this error.
     pub fn begin(&mut self, error: Unavailable) {
         let length = SHORTEST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
@@ -186,6 +191,7 @@ impl Pause {
         self.ends = Some((Instant::now() + length, error));
     }
 
+    /// Ends the pause after a success, so that the next one is short again.
     pub fn end(&mut self) {
         *self = Self::default();
     }

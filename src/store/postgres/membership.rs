@@ -92,8 +92,8 @@ impl Membership {
         self.node.set_in_flight(count);
     }
 
-    /// Registers this node under its name, with a new fence, unless a lease of that name runs. When this returns, any
-    /// transaction of an earlier process of that name has ended, and that process can't write any more.
+    /// Registers this node under its name, with a new fence, unless a lease of that name runs. Once this node is
+    /// registered, every transaction of an earlier process of that name has ended, and that process can't write any more.
     pub async fn register(&mut self) -> Result<Registration, Unavailable> {
         let mut connection = self.connected().await?;
         let registering = register(&mut connection, &self.name, self.server.lease, &self.clock);

@@ -233,6 +233,7 @@ pub async fn prune(connection: &mut PgConnection, before: Steady) -> Result<u64,
     Ok(removed.len() as u64)
 }
 
+/// Saves the brake of this node; each node has its own.
 pub async fn save_brake(
     connection: &mut PgConnection,
     node: &Node,

@@ -28,7 +28,7 @@ pub struct WriteConnection {
     node: Node,
     connection: Option<PgConnection>,
     last_seq: i64,
-    /// The transaction whose commit had an unknown result: its number, and its own result if it was committed.
+    /// The transaction whose commit had an unknown result: its number, and what it did if it was committed.
     uncertain: Option<(i64, Applied)>,
     /// The result of such a transaction, once it is known to be committed and until it is reported.
     settled: Option<Applied>,

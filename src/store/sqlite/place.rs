@@ -121,7 +121,7 @@ impl Claim {
     /// Takes the locks. Must not be called while SQLite has the database open in this process.
     ///
     /// # Errors
-    /// Another process has the database, or one of the files is not this user's regular file.
+    /// Another process has the database, or one of the files is not a regular file of this user, root or the folder's owner.
     pub async fn take(path: &Path) -> Result<Self, OpenError> {
         let (lock, noted) = LockFile::take(path).await?;
         let database = paths::open_own(path, &mut OpenOptions::new())?;
