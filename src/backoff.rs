@@ -1,20 +1,22 @@
-//! Interval arithmetic: how long between one try and the next, of polls, probes and deliveries.
+//! The intervals between attempts: polls, probes and deliveries.
 //!
-//! Pure: no clock, and the generator of the jitter is passed in. The only module that knows the `backoff`
-//! crate, which has no maintainer any more: the growth of the intervals is its, all else is here.
+//! Promises intervals that grow exponentially up to a maximum. Pure: reads no clock, and the caller passes in the
+//! random generator for the jitter. The only module that knows the `backoff` crate, which nobody maintains any more;
+//! the crate computes the growth of the intervals, this module does the rest.
 
 use std::time::Duration;
 
 use ::backoff::ExponentialBackoffBuilder;
 use ::backoff::backoff::Backoff as _;
 
-/// So many different intervals are told apart; a multiplier of 1.01 from 1 ms to a year takes 2,420.
+/// The most intervals that are computed before the last one repeats. A multiplier of 1.01 from 1 ms to a year takes
+/// 2,420.
 const MAX_RUNGS: usize = 4096;
 
-/// Intervals that grow exponentially up to a maximum, and the ages at which each begins.
+/// Intervals that grow exponentially up to a maximum, each with the age at which it begins.
 #[derive(Debug, Clone)]
 pub struct Backoff {
-    /// Never empty; ascending in both fields.
+    /// Never empty; both fields ascend.
     rungs: Box<[Rung]>,
     randomization_factor: f64,
 }
@@ -26,8 +28,8 @@ struct Rung {
 }
 
 impl Backoff {
-    /// Intervals from `initial`, each `multiplier` times the one before, up to `max`; jitter of ±
-    /// `randomization_factor` of an interval.
+    /// Intervals that begin with `initial`, each `multiplier` times the previous one, up to `max`. The jitter is at
+    /// most `randomization_factor` (0 to 1) of an interval, in either direction.
     pub fn new(initial: Duration, multiplier: f64, max: Duration, randomization_factor: f64) -> Self {
         let mut growth = ExponentialBackoffBuilder::new()
             .with_initial_interval(initial.min(max))
@@ -48,10 +50,10 @@ impl Backoff {
         Self { rungs: rungs.into(), randomization_factor: randomization_factor.clamp(0.0, 1.0) }
     }
 
-    /// The interval, without jitter, that follows a poll at this age.
+    /// The interval, without jitter, after a poll at this age.
     ///
-    /// The age alone decides, so no poll has to be written down to go on after a restart. Jitter makes a
-    /// poll a little early or late; the rung that begins nearest is the one it was meant for.
+    /// Only the age decides, so the schedule continues after a restart without having stored any poll. Jitter makes a
+    /// poll a little early or late; the interval whose begin is nearest to the age is the right one.
     pub fn interval_at(&self, age: Duration) -> Duration {
         let next = self.rungs.partition_point(|rung| rung.starts_at <= age);
         let current = self.rungs[next.saturating_sub(1)];
@@ -61,13 +63,13 @@ impl Backoff {
         }
     }
 
-    /// The interval, without jitter, before attempt number `attempt`, the first being 0.
+    /// The interval, without jitter, before attempt number `attempt`; the first attempt is 0.
     pub fn nth(&self, attempt: u32) -> Duration {
         let last = self.rungs.len() - 1;
         self.rungs[usize::try_from(attempt).map_or(last, |attempt| attempt.min(last))].interval
     }
 
-    /// The interval with jitter: anything within ± the randomization factor, evenly.
+    /// The interval with jitter, evenly distributed within ± the randomization factor.
     pub fn jittered(&self, interval: Duration, random: &mut fastrand::Rng) -> Duration {
         interval.mul_f64(1.0 + self.randomization_factor * (2.0 * random.f64() - 1.0))
     }

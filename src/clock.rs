@@ -1,8 +1,8 @@
-//! Time, at one seam: monotonic time for everything that is waited for, steady time for ages and waits that outlive the
-//! process, and wall time for what people read.
+//! The daemon's three kinds of time: monotonic time for waits, steady time for ages and waits that outlive the process,
+//! and wall time for people.
 //!
-//! The monotonic side is tokio's clock, so tests pause and advance it. The wall clock can be set at any moment: it
-//! dates records, and decides nothing.
+//! Promises that the wall clock only dates records and decides nothing, because anybody can set it at any moment.
+//! Monotonic time is tokio's clock, so tests can pause and advance it. Knows nothing of PINs or the store.
 
 mod steady;
 
@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 pub use self::steady::{Anchor, Boot, Dated, Steady};
 
-/// A point on the daemon's monotonic timeline, in microseconds since the daemon's start; negative for what
-/// was before. 8 bytes, where an `Instant` has 16 and can't reach back before the machine's boot.
+/// A point in monotonic time, in microseconds since the daemon's start; negative before it. Has 8 bytes; an `Instant`
+/// has 16 and can't represent a time before the machine's boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(i64);
 
@@ -35,7 +35,7 @@ impl Moment {
         Self(self.0.saturating_sub(micros(earlier)))
     }
 
-    /// How long after `earlier` this is; zero if it is not.
+    /// The time from `earlier` to this moment; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -45,19 +45,19 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// The machine's clocks: the system's, or a test's own idea of them.
+/// The machine's clocks: the system's, or those that a test sets.
 pub trait Machine: Send + Sync + 'static {
     /// The wall-clock time now.
     fn wall(&self) -> Timestamp;
 
-    /// Since when this machine runs.
+    /// Which boot of the machine this is, and how long ago it was.
     fn boot(&self) -> Boot;
 }
 
 /// The system's clocks.
 pub struct System;
 
-/// Where systemd hides the kernel's own (`ProcSubset=pid`), the unit passes it by this variable.
+/// The kernel's boot ID. Where systemd hides it (`ProcSubset=pid`), the unit passes it in `PINWATCH_BOOT_ID`.
 static BOOT_ID: LazyLock<Option<Arc<str>>> = LazyLock::new(|| {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
     // systemd writes it without dashes.
@@ -76,7 +76,7 @@ impl Machine for System {
     }
 }
 
-/// What two clocks say at one moment.
+/// A reading of the monotonic and the steady clock at the same moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Both {
     pub now: Moment,
@@ -84,8 +84,8 @@ pub struct Both {
 }
 
 impl Both {
-    /// The moment of a point on the steady axis. One in the future counts as now: it was noted elsewhere, or the last
-    /// note before a reboot is older.
+    /// Converts a past steady time to a moment. A time in the future counts as now: another machine wrote it, or it is
+    /// newer than the last anchor before a reboot.
     pub fn moment_of_past(&self, time: Steady) -> Moment {
         self.now.before(self.steady.since(time))
     }
@@ -96,13 +96,13 @@ impl Both {
 pub struct Clock {
     start: Instant,
     machine: Arc<dyn Machine>,
-    /// What the steady axis showed when the machine began to run, in milliseconds.
+    /// The steady time, in milliseconds, at which the machine booted.
     steady_at_boot: Arc<AtomicI64>,
     has_gap: Arc<AtomicBool>,
 }
 
 impl Clock {
-    /// A clock whose monotonic timeline begins now, and whose steady axis is at the wall clock's time.
+    /// A clock whose monotonic time begins now and whose steady time is the wall clock's time.
     pub fn new(machine: impl Machine) -> Self {
         let clock = Self {
             start: Instant::now(),
@@ -119,7 +119,7 @@ impl Clock {
         Self::new(System)
     }
 
-    /// Goes on from where the steady axis is by these notes, if there is any. Before anything is dated.
+    /// Continues the steady time from these anchors, if there are any. Call it before anything is dated.
     pub fn go_on(&self, anchors: &[Anchor]) {
         let boot = self.machine.boot();
         if let Some(now) = steady::now(anchors, &boot) {
@@ -128,7 +128,8 @@ impl Clock {
         }
     }
 
-    /// Whether a reboot, or another machine, came between those notes and now: more may have elapsed than anybody knows.
+    /// Whether a reboot or a change of machine lies between the anchors and now. If so, an unknown time elapsed that
+    /// the steady clock did not count.
     pub fn has_gap(&self) -> bool {
         self.has_gap.load(Ordering::Relaxed)
     }
@@ -156,28 +157,28 @@ impl Clock {
         self.steady_by(&self.machine.boot())
     }
 
-    /// Now, for what is noted.
+    /// Now, in wall time and steady time, for records.
     pub fn date(&self) -> Dated {
         Dated { wall: self.wall(), steady: self.steady() }
     }
 
-    /// A note from which another process goes on.
+    /// An anchor from which another process can continue the steady time.
     pub fn anchor(&self) -> Anchor {
         let boot = self.machine.boot();
         Anchor { steady: self.steady_by(&boot), boot }
     }
 
-    /// The instant that tokio can sleep until.
+    /// The tokio instant of a moment, for sleeping.
     pub fn instant(&self, moment: Moment) -> Instant {
         self.start + Duration::from_micros(u64::try_from(moment.0).unwrap_or(0))
     }
 
-    /// The moment that tokio calls `instant`; the start for what was before it.
+    /// The moment of a tokio instant; the start for an earlier instant.
     pub fn moment(&self, instant: Instant) -> Moment {
         Moment(micros(instant.saturating_duration_since(self.start)))
     }
 
-    /// Both clocks, as they stand now: for what is worked out a million times.
+    /// Reads both clocks once, for converting many times.
     pub fn both(&self) -> Both {
         Both { now: self.now(), steady: self.steady() }
     }
@@ -187,12 +188,12 @@ impl Clock {
         self.both().moment_of_past(time)
     }
 
-    /// The point on the steady axis of a moment that is not over; of any other it is now.
+    /// Converts a future moment to a steady time; a past moment becomes now.
     pub fn steady_of_future(&self, moment: Moment) -> Steady {
         self.steady().after(moment.since(self.now()))
     }
 
-    /// What the wall clock, as it stands now, calls `moment`.
+    /// The wall time of `moment`, by the wall clock as it is set now.
     pub fn wall_of(&self, moment: Moment) -> Timestamp {
         let ahead = SignedDuration::from_micros(moment.0.saturating_sub(self.now().0));
         self.wall().saturating_add(ahead).unwrap_or(Timestamp::MAX)

@@ -1,7 +1,8 @@
-//! The PIN ID: what names a PIN everywhere in pinwatch.
+//! The PIN ID, which identifies a PIN everywhere in pinwatch.
 //!
-//! A `PinId` that exists is valid, so nothing past the intake checks again, and it can be put into a URL
-//! path, a log line or a table without surprises. [`CompactPinId`] is the same for a million that are kept.
+//! Promises that every `PinId` is valid: nothing past the intake checks it again, and it is safe in a URL path, a log
+//! line or a table. [`CompactPinId`] is a smaller form, for keeping a million of them. Knows nothing of the API or the
+//! store.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -13,16 +14,16 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-/// The longest PIN ID that is taken, in characters (all of them ASCII, so also in bytes).
+/// The longest PIN ID that is accepted, in characters (all are ASCII, so also in bytes).
 pub const MAX_PIN_ID_LEN: usize = 128;
 
-/// An ID of at most so many characters is kept in place; with it, a `PinId` has 40 bytes.
+/// The longest ID, in bytes, that a `PinId` stores inline; it makes a `PinId` 40 bytes large.
 const INLINE: usize = 38;
 
-/// The ID of one PIN: 1 to 128 characters of `A-Z a-z 0-9 - _ .`, and neither `.` nor `..`.
+/// The ID of one PIN: 1 to 128 characters of `A-Z a-z 0-9 - _ .`, but not `.` or `..`.
 ///
-/// Opaque to us; Infobip's are 32 hexadecimal digits. `.` and `..` are refused because a URL path would
-/// swallow them. Cloning is cheap: IDs that vendors use need no memory of their own.
+/// pinwatch does not interpret it; Infobip's IDs are 32 hexadecimal digits. `.` and `..` are refused because they mean
+/// something else in a URL path. Cloning is cheap: the IDs that vendors use need no allocation.
 #[derive(Clone)]
 pub struct PinId(Text);
 
@@ -32,7 +33,7 @@ enum Text {
     Shared(Arc<str>),
 }
 
-/// Why a string is no PIN ID.
+/// Why a text is not a PIN ID.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidPinId {
     #[error("a PIN ID can't be empty")]
@@ -49,7 +50,8 @@ impl PinId {
     /// The ID as it was submitted.
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            // Checked when it was made, and again here, because unsafe code would be the only way around it.
+            // The bytes were checked when the ID was made. They are checked again, because only unsafe code could avoid
+            // it.
             Text::Inline { length, bytes } => {
                 bytes.get(..usize::from(*length)).and_then(|id| str::from_utf8(id).ok()).unwrap_or_default()
             }
@@ -57,7 +59,7 @@ impl PinId {
         }
     }
 
-    /// The ID that a text is known to be.
+    /// The ID of a text that the caller knows to be valid.
     fn of_valid(text: &str) -> Self {
         let mut bytes = [0; INLINE];
         match (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
@@ -96,23 +98,22 @@ impl Hash for PinId {
     }
 }
 
-/// A PIN ID in as little memory as it can be kept: 32 hexadecimal digits, all letters of one case, are 16 bytes
-/// and no allocation.
+/// A PIN ID in little memory: 32 hexadecimal digits with letters of one case take 16 bytes and no allocation.
 ///
-/// Two of them are equal if the IDs are, to the letter.
+/// Two are equal exactly if their IDs are equal, case included.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CompactPinId(Compact);
 
 #[derive(Clone, PartialEq, Eq)]
 enum Compact {
-    /// Also where there are no letters: each ID has one form.
+    /// Also for IDs without letters, so that each ID has one form.
     Upper([u8; 16]),
     Lower([u8; 16]),
     Text(Arc<str>),
 }
 
 impl CompactPinId {
-    /// The ID itself.
+    /// The full PIN ID.
     pub fn expand(&self) -> PinId {
         match &self.0 {
             Compact::Upper(bytes) => expand(bytes, b'A'),
@@ -138,7 +139,7 @@ impl From<&PinId> for CompactPinId {
 impl Hash for CompactPinId {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match &self.0 {
-            // Two that differ in case alone share a bucket, which nobody can do more than once.
+            // Only the upper-case and the lower-case form of an ID share a hash, so nobody can cause more collisions.
             Compact::Upper(bytes) | Compact::Lower(bytes) => state.write(bytes),
             Compact::Text(id) => id.hash(state),
         }
@@ -151,7 +152,7 @@ impl fmt::Debug for CompactPinId {
     }
 }
 
-/// The characters that an ID can have.
+/// Which bytes a PIN ID may have.
 const ALLOWED: [bool; 256] = {
     let mut allowed = [false; 256];
     let mut byte = 0_u8;
@@ -162,7 +163,7 @@ const ALLOWED: [bool; 256] = {
     allowed
 };
 
-/// What a hexadecimal digit is worth, and a bit for what it is otherwise.
+/// The value of each hexadecimal digit, with a bit for an upper-case letter, a lower-case letter or any other byte.
 const DIGITS: [u8; 256] = {
     let mut digits = [OTHER; 256];
     let mut value = 0;
@@ -179,10 +180,10 @@ const UPPER: u8 = 0x10;
 const LOWER: u8 = 0x20;
 const OTHER: u8 = 0x40;
 
-/// The 32 hexadecimal digits that `text` begins with, if they are that and their letters are of one case.
+/// Packs the first 32 bytes of `text`, if they are hexadecimal digits with letters of one case.
 fn compact(text: &[u8; INLINE]) -> Option<Compact> {
     let mut bytes = [0; 16];
-    // All of them are looked at before anything is decided: a million are read at the start.
+    // Reads all digits before it decides: that is faster without branches, and the start reads a million IDs.
     let mut kinds = 0;
     for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
         let (high, low) = (DIGITS[usize::from(pair[0])], DIGITS[usize::from(pair[1])]);
@@ -213,12 +214,12 @@ impl FromStr for PinId {
         if text.is_empty() {
             return Err(InvalidPinId::Empty);
         }
-        // The length first: a hostile line is not scanned to its end for the message's sake.
+        // Checks the length first, so that a hostile line is not scanned for bad characters.
         if text.len() > MAX_PIN_ID_LEN {
             return Err(InvalidPinId::TooLong(text.chars().count()));
         }
         if let Some(at) = text.bytes().position(|byte| !ALLOWED[usize::from(byte)]) {
-            // What is before it is ASCII, so a character begins there.
+            // All bytes before it are ASCII, so a character begins here.
             let bad = text.get(at..).and_then(|rest| rest.chars().next());
             return Err(InvalidPinId::BadCharacter(bad.unwrap_or(char::REPLACEMENT_CHARACTER)));
         }
@@ -249,7 +250,7 @@ impl Serialize for PinId {
 
 impl<'de> Deserialize<'de> for PinId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// Takes the text where it stands: most IDs need no allocation.
+        /// Parses the text in place: most IDs need no allocation.
         struct Parse;
 
         impl Visitor<'_> for Parse {

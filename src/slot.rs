@@ -1,27 +1,27 @@
-//! Slots: the 256 parts of all PINs, by which several nodes share them.
+//! Slots: the 256 parts into which PINs are divided, so that several nodes can share them.
 //!
-//! Promises that a PIN ID has the same slot on every machine, in every version and for ever: it is a column of
-//! the database. Pure; knows nothing of nodes. With SQLite one node holds them all.
+//! Promises that a PIN ID has the same slot on every machine, in every version, for ever: the database stores it in a
+//! column. Pure; knows nothing of nodes. With SQLite one node holds all slots.
 
 use std::fmt;
 
 use crate::pin::PinId;
 
-/// How many slots there are: `u8` counts them.
+/// The number of slots: each value of a `u8` is one.
 pub const SLOTS: usize = 256;
 
-/// The slot of a PIN: FNV-1a over its ID's bytes, 32 bits, folded to 8 as its authors advise for a small range
-/// (the low byte alone would depend on the low bits of the characters alone).
+/// The slot of a PIN: 32-bit FNV-1a over the bytes of its ID, folded to 8 bits as the authors of FNV advise for a small
+/// range. (The low byte alone would depend only on the low bits of the characters.)
 pub fn slot_of(pin: &PinId) -> u8 {
     slot_of_text(pin.as_str())
 }
 
-/// As [`slot_of`], for a PIN ID out of a store.
+/// As [`slot_of`], for a PIN ID read from a store.
 pub fn slot_of_text(pin: &str) -> u8 {
     const OFFSET_BASIS: u32 = 0x811c_9dc5;
     const PRIME: u32 = 0x0100_0193;
     let hash = pin.bytes().fold(OFFSET_BASIS, |hash, byte| {
-        // A multiplication modulo 2^32 is what the hash is made of.
+        // FNV-1a multiplies modulo 2^32.
         (hash ^ u32::from(byte)).wrapping_mul(PRIME)
     });
     hash.to_le_bytes().into_iter().fold(0, |folded, byte| folded ^ byte)
@@ -38,43 +38,43 @@ impl Slots {
     /// None of them.
     pub const NONE: Self = Self([0; SLOTS / 64]);
 
-    /// How many are in it.
+    /// The number of slots in the set.
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Whether none is in it.
+    /// Whether the set has no slot.
     pub fn is_empty(&self) -> bool {
         *self == Self::NONE
     }
 
-    /// Whether this one is in it.
+    /// Whether the set has this slot.
     pub fn contains(&self, slot: u8) -> bool {
         self.0[usize::from(slot / 64)] & bit(slot) != 0
     }
 
-    /// Whether the slot of this PIN is in it.
+    /// Whether the set has the slot of this PIN.
     pub fn holds(&self, pin: &PinId) -> bool {
-        // Not worth a hash where there is nothing to choose, as with SQLite.
+        // Skips the hash if the set has every slot, as with SQLite.
         *self == Self::ALL || self.contains(slot_of(pin))
     }
 
-    /// Puts one in.
+    /// Adds a slot.
     pub fn insert(&mut self, slot: u8) {
         self.0[usize::from(slot / 64)] |= bit(slot);
     }
 
-    /// What is in either.
+    /// The slots that are in either set.
     pub fn union(&self, other: &Self) -> Self {
         Self(std::array::from_fn(|word| self.0[word] | other.0[word]))
     }
 
-    /// What is in this one and not in the other.
+    /// The slots that are in this set and not in the other.
     pub fn without(&self, other: &Self) -> Self {
         Self(std::array::from_fn(|word| self.0[word] & !other.0[word]))
     }
 
-    /// All that are in it, in their order.
+    /// The slots of the set, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u8> {
         (0..=u8::MAX).filter(|slot| self.contains(*slot))
     }
@@ -106,10 +106,10 @@ mod tests {
         slot_of(&id.parse().unwrap())
     }
 
-    /// A node of another version must find a PIN where this one put it: these values may never change.
+    /// A node of another version must find a PIN in the same slot: these values must never change.
     #[test]
     fn the_slot_of_a_pin_is_the_same_for_ever() {
-        // FNV-1a of "a" is 0xe40c292c, of "foobar" 0xbf9cf968: the vectors of its authors.
+        // FNV-1a of "a" is 0xe40c292c, of "foobar" 0xbf9cf968: test vectors of the FNV authors.
         assert_eq!(slot("a"), 0xe4 ^ 0x0c ^ 0x29 ^ 0x2c);
         assert_eq!(slot("foobar"), 0xbf ^ 0x9c ^ 0xf9 ^ 0x68);
     }

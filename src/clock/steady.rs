@@ -1,26 +1,28 @@
-//! The steady axis: time that follows what elapses, whatever a clock is set to. The store's ages and waits are on it.
+//! Steady time: it follows the time that elapses, whatever the wall clock is set to. Ages and waits in the store use
+//! it.
 //!
-//! Promises that no step of the wall clock moves it, that it never goes back over a restart of the daemon, and that it
-//! is never ahead of what really elapsed. It counts while a machine runs, by `CLOCK_BOOTTIME`, and stands still
-//! from the last note before a reboot to the next start: how long that took only the wall clock could tell, which
-//! is wrong most often just then. So a PIN can get more time, but never less. Pure: readings are passed in.
+//! Promises that no change of the wall clock moves it, that it never goes back when the daemon restarts, and that it is
+//! never ahead of the time that really elapsed. `CLOCK_BOOTTIME` advances it while a machine runs. From the last anchor
+//! before a reboot to the next start it stands still: only the wall clock could measure that gap, and after a reboot
+//! the wall clock is most often wrong. So a PIN can get more time, but never less. Pure: the caller passes readings in;
+//! knows nothing of the store.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// A point on the steady axis, in milliseconds. The axis begins with the store: there it is the wall clock's time.
+/// A point in steady time, in milliseconds. When a store is created, its steady time is the wall clock's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Steady(i64);
 
 impl Steady {
-    /// The point that is stored as this number.
+    /// The point that the store holds as this number of milliseconds.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
-    /// As it is stored.
+    /// The number of milliseconds that the store holds.
     pub const fn millis(self) -> i64 {
         self.0
     }
@@ -35,7 +37,7 @@ impl Steady {
         Self(self.0.saturating_sub(millis(earlier)))
     }
 
-    /// How long after `earlier` this is; zero if it is not.
+    /// The time from `earlier` to this point; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -45,7 +47,7 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// When something happened: by the wall clock as it stood then, for people, and on the steady axis, for its age.
+/// When something happened: the wall clock's time, for people, and the steady time, for its age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Dated {
     pub wall: Timestamp,
@@ -53,40 +55,40 @@ pub struct Dated {
 }
 
 impl Dated {
-    /// By how much the wall clock was ahead of the steady axis, in milliseconds: 0 where it was never set.
+    /// How far the wall clock was ahead of steady time, in milliseconds; 0 if nobody ever set it.
     pub fn ahead(self) -> i64 {
         self.wall.as_millisecond().saturating_sub(self.steady.0)
     }
 
-    /// The date of these two numbers, as stored.
+    /// The date from the two values that the store holds: the wall time and [`Dated::ahead`].
     pub fn with_ahead(wall: Timestamp, ahead: i64) -> Self {
         Self { wall, steady: Steady(wall.as_millisecond().saturating_sub(ahead)) }
     }
 }
 
-/// The date by a wall clock that was never set since the store began.
+/// The date by a wall clock that nobody has set since the store was created.
 impl From<Timestamp> for Dated {
     fn from(wall: Timestamp) -> Self {
         Self::with_ahead(wall, 0)
     }
 }
 
-/// Which run of which machine this is, and how long it has lasted, suspended time included.
+/// Which boot of which machine this is, and the time since then, including suspended time.
 #[derive(Debug, Clone)]
 pub struct Boot {
-    /// `None`: the machine does not tell, so every process is as if on a machine of its own.
+    /// `None` if the machine does not report it. Every process then counts as one on another machine.
     pub id: Option<Arc<str>>,
     pub time: Duration,
 }
 
 impl Boot {
-    /// Its time as it is stored, in milliseconds.
+    /// The time since boot as the store holds it, in milliseconds.
     pub fn millis(&self) -> i64 {
         millis(self.time)
     }
 }
 
-/// A note of what time it was on the steady axis, from which another process goes on.
+/// A stored reading of steady time, from which another process continues.
 #[derive(Debug, Clone)]
 pub struct Anchor {
     pub boot: Boot,
@@ -94,12 +96,12 @@ pub struct Anchor {
 }
 
 impl Anchor {
-    /// Whether it was noted on this run of this machine.
+    /// Whether it was taken in this boot of this machine.
     pub fn is_of(&self, boot: &Boot) -> bool {
         boot.id.is_some() && boot.id == self.boot.id
     }
 
-    /// At least so late it is now.
+    /// The earliest time that it can be now.
     fn now(&self, boot: &Boot) -> Steady {
         if !self.is_of(boot) {
             return self.steady;
@@ -108,7 +110,7 @@ impl Anchor {
     }
 }
 
-/// What time it is now, by whichever of these notes knows of the latest; `None` if there is none.
+/// The steady time now, from the anchor that yields the latest; `None` without anchors.
 pub fn now(anchors: &[Anchor], boot: &Boot) -> Option<Steady> {
     anchors.iter().map(|anchor| anchor.now(boot)).max()
 }
@@ -135,11 +137,11 @@ mod tests {
 
     #[test]
     fn over_a_reboot_and_on_another_machine_time_stands_still() {
-        // The other machine may have run for longer than this note is old.
+        // The other machine may have been up for longer than this anchor is old.
         for time in [1, 100_000] {
             let anchors = [noted(Some("a"), 100, 5000)];
             assert_eq!(now(&anchors, &boot(Some("b"), time)), Some(Steady(5_000_000)));
-            // Nobody knows whether it is another one.
+            // Without an ID nobody knows whether it is the same machine.
             let anchors = [noted(None, 100, 5000)];
             assert_eq!(now(&anchors, &boot(None, time)), Some(Steady(5_000_000)));
         }
@@ -162,8 +164,8 @@ mod tests {
     }
 
     proptest! {
-        /// Through restarts and reboots, whatever was noted when: the axis never goes back behind a note, is never ahead
-        /// of what elapsed, and counts all of it while no reboot comes between.
+        /// Whatever restarts, reboots and anchors there are, steady time never goes back before an anchor, is never
+        /// ahead of the elapsed time, and counts all of it until the first reboot.
         #[test]
         fn the_axis_is_never_ahead_of_what_elapsed_and_never_goes_back(
             steps in prop::collection::vec((0u64..100_000, any::<bool>()), 1..50),

@@ -23,24 +23,24 @@ use crate::pin::PinId;
 #[serde(rename_all = "camelCase")]
 pub struct Delivery {
     pub status: Status,
-    /// From the answer; where it has none, from the vendor's table.
+    /// The answer's description; if it has none, the one in the vendor's table.
     pub description: Option<Arc<str>>,
-    /// The answer's `finalStatus`; where it is absent, the vendor's table.
+    /// The answer's `finalStatus`; if it has none, the value in the vendor's table.
     pub final_status: bool,
 }
 
-/// The deliveries of one answer, shared between the PINs that got the same.
+/// The deliveries of one answer. PINs with equal answers share them.
 pub type Deliveries = Arc<[Delivery]>;
 
 /// Why a PIN ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
-    /// All that `schedule.completion` asks for is final.
+    /// Every delivery that `schedule.completion` requires is final.
     Final,
-    /// Still not final when its time was up.
+    /// The PIN reached its deadline without a final status.
     Deadline,
-    /// The API did not know it, past `schedule.not_found_grace`.
+    /// The API did not know the PIN, and `schedule.not_found_grace` was over.
     NotFound,
     /// The API refused this PIN.
     Rejected,
@@ -52,7 +52,7 @@ impl Ending {
     /// Every ending, in the order of the contract.
     pub const ALL: [Self; 5] = [Self::Final, Self::Deadline, Self::NotFound, Self::Rejected, Self::Cancelled];
 
-    /// Its name in the record.
+    /// The ending's name in the record.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Final => "final",
@@ -70,22 +70,21 @@ impl fmt::Display for Ending {
     }
 }
 
-/// What the schedule knows of a PIN's end. The store adds what it alone has: `seq`, `id`, and what the
-/// submitter gave.
+/// What the schedule knows about a PIN's end. The store adds `seq`, `id` and what the submitter sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
     pub pin: PinId,
     pub ending: Ending,
-    /// The last answer's deliveries; none if no answer ever had any.
+    /// The deliveries of the last answer; none if no answer ever had any.
     pub deliveries: Option<Deliveries>,
-    /// The API's error message when it refused the PIN.
+    /// The API's error message, if it refused the PIN.
     pub error: Option<String>,
-    /// Polls by this process.
+    /// How many polls this process made for the PIN.
     pub polls: u32,
     pub finished_at: Dated,
 }
 
-/// What the submitter gave, as the store kept it.
+/// What the submitter sent, as the store keeps it.
 #[derive(Debug, Clone)]
 pub struct Submission {
     pub reference: Option<String>,
@@ -93,10 +92,10 @@ pub struct Submission {
     pub submitted_at: Timestamp,
 }
 
-/// The delivery that decides a PIN: delivered before accepted before unknown before pending before failed;
-/// among equals the last, which is the newest.
+/// The delivery that decides a PIN. Delivered precedes accepted, then unknown, then pending, then failed; among equals
+/// the last, which is the newest, decides.
 ///
-/// Only final deliveries can decide an ending by `final`; at every other ending all that were seen can.
+/// With the ending `final` only final deliveries can decide; with every other ending any delivery can.
 pub fn deciding(deliveries: &[Delivery], ending: Ending) -> Option<&Delivery> {
     deliveries
         .iter()
@@ -104,15 +103,17 @@ pub fn deciding(deliveries: &[Delivery], ending: Ending) -> Option<&Delivery> {
         .max_by_key(|delivery| delivery.status.weight())
 }
 
-/// How many deliveries of one answer are kept, in memory and in the record. Infobip has one for each SMS or call of a
-/// PIN, so a handful; the limits are for an API that goes wrong, because every PIN in flight has its own.
+/// The most deliveries of one answer that are kept, in memory and in the record. Infobip sends one for each SMS or call
+/// of a PIN, so only a few. The limit protects memory from a faulty API, because every PIN in flight keeps its
+/// deliveries.
 pub const MAX_KEPT: usize = 16;
 
-/// How many bytes the statuses and descriptions of those may have together. The three that decide are kept in any case.
+/// The most bytes that the statuses and descriptions of the kept deliveries have together. The up to three deliveries
+/// that decide are kept in any case.
 pub const MAX_KEPT_TEXT: usize = 4096;
 
-/// The deliveries of an answer within [`MAX_KEPT`] and [`MAX_KEPT_TEXT`]: those that decide and the newest, in their
-/// order. Whether any or all are final, and which one decides, is the same as for all of them.
+/// Reduces an answer's deliveries to [`MAX_KEPT`] and [`MAX_KEPT_TEXT`]. Keeps those that decide and the newest, in
+/// their order: which one decides, and whether any or all are final, stays the same.
 pub fn kept(mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
     let text = |delivery: &Delivery| {
         delivery.status.as_str().len() + delivery.description.as_ref().map_or(0, |text| text.len())
@@ -144,7 +145,7 @@ pub fn kept(mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
     deliveries
 }
 
-/// The record of an outcome, in the shape fixed in the contract.
+/// The record of an outcome, in the shape that the contract fixes.
 pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) -> Record {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -177,7 +178,7 @@ pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) ->
         outcome: verdict.ending,
         status: decider.map(|delivery| &delivery.status),
         description: decider.and_then(|delivery| delivery.description.as_deref()),
-        // What is not final can still change.
+        // A status that is not final can still change.
         delivered: decider
             .filter(|delivery| delivery.final_status)
             .and_then(|delivery| delivery.status.delivered()),
@@ -193,7 +194,7 @@ pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) ->
     Record::from(json)
 }
 
-/// A time as the contract writes it: RFC 3339, UTC, milliseconds.
+/// Formats a time as the contract requires: RFC 3339, UTC, milliseconds.
 pub fn rfc3339(time: Timestamp) -> String {
     format!("{time:.3}")
 }
@@ -292,7 +293,7 @@ mod tests {
             let statuses = ["MESSAGE_DELIVERED", "MESSAGE_ACCEPTED", "UNDEFINED", "MESSAGE_TELEPORTED",
                 "MESSAGE_WAITING_DELIVERY", "PROCESSING", "MESSAGE_EXPIRED", "SYSTEM_ERROR"];
             let all: Vec<Delivery> = rows.iter().enumerate().map(|(n, (status, is_final, length))| Delivery {
-                // Each is another one.
+                // Makes each description unique.
                 description: Some(format!("{n:0length$}").into()),
                 ..delivery(statuses[*status], *is_final)
             }).collect();

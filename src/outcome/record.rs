@@ -1,7 +1,7 @@
-//! The two kinds of JSON text in the store: an outcome's record, and what a submitter gave as metadata.
+//! The two kinds of JSON text in the store: the record of an outcome, and a submitter's metadata.
 //!
-//! Promises that a [`Record`] is one line for every reader, however it came to be: made now, or read from a database
-//! that an older version wrote.
+//! Promises that every reader sees a [`Record`] as one line, whether it was made now or read from a database that an
+//! older version wrote. Knows nothing of a record's fields.
 
 use std::fmt;
 use std::ops::Deref;
@@ -17,7 +17,8 @@ use crate::text::{compact_json, json_line};
 pub struct Record(Arc<str>);
 
 impl From<String> for Record {
-    /// `json` is valid JSON. Readers that end a line at CR, U+0085, U+2028 or U+2029 must not find one in it.
+    /// `json` must be valid JSON. Removes line breaks and escapes what some readers take for one: U+0085, U+2028 and
+    /// U+2029.
     fn from(json: String) -> Self {
         Self(json_line(json).into())
     }
@@ -49,7 +50,7 @@ impl fmt::Display for Record {
     }
 }
 
-/// JSON that a submitter gave: compact, with its numbers and its duplicate keys as they were written.
+/// JSON from a submitter: without white space, with its numbers and duplicate keys as they were written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(from = "Box<RawValue>")]
 pub struct Metadata(Box<RawValue>);

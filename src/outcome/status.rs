@@ -1,15 +1,16 @@
-//! The statuses that the API can give a delivery, as types.
+//! The statuses that the API can report for a delivery, as types.
 //!
-//! Knows the tables of Infobip's "PIN: Get status" page and nothing of HTTP or JSON arrays. A status that
-//! the tables don't have is kept as it came.
+//! Knows the tables of Infobip's "PIN: Get status" page; knows nothing of HTTP or the shape of answers. Promises to
+//! keep a status that the tables don't list as it came.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-/// Declares an enum of statuses from the rows of the vendor's table: name on the wire, description, and
-/// whether it is final when the answer doesn't say; then our [`Weight`], which the compiler asks of a new row too.
+/// Declares an enum of statuses from rows of the vendor's table: the name on the wire, the description, and whether the
+/// status is final if the answer doesn't say so. The last column is our [`Weight`]; the compiler requires it of every
+/// row.
 macro_rules! statuses {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $wire:literal, $description:literal, $is_final:literal, $weight:ident;)* }) => {
         $(#[$doc])*
@@ -20,7 +21,7 @@ macro_rules! statuses {
             /// All of them, in the order of the vendor's table.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// Its name on the wire.
+            /// The status' name on the wire.
             pub fn wire(self) -> &'static str {
                 match self { $(Self::$variant => $wire,)* }
             }
@@ -65,8 +66,8 @@ statuses! {
 }
 
 statuses! {
-    /// The status of a call, by the vendor's "Call status list". That list has no column for final: the
-    /// answer's `finalStatus` decides, and only where it is absent the value here does.
+    /// The status of a call, by the vendor's "Call status list". That list does not say which statuses are final, so
+    /// these values are our own; they apply only if the answer has no `finalStatus`.
     CallStatus {
         BadRequest = "BAD_REQUEST", "Provided request does not meet required conditions.", true, Failed;
         Processing = "PROCESSING", "Request is currently being processed.", false, Pending;
@@ -89,28 +90,28 @@ pub enum Status {
     Sms(SmsStatus),
     /// A call status that the vendor documents.
     Call(CallStatus),
-    /// Any other, as it came.
+    /// Any other status, as it came.
     Unknown(Arc<str>),
 }
 
-/// What a delivery's status means for the question whether the PIN reached somebody. The order is the order of
-/// precedence: of several deliveries the greatest decides.
+/// What a delivery's status says about whether the PIN reached somebody. Of several deliveries the one with the
+/// greatest weight decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
     /// It did not arrive.
     Failed,
     /// It is still on its way.
     Pending,
-    /// Nobody can know.
+    /// Nobody can know whether it arrived.
     Unknown,
-    /// The operator took it; nobody can know more.
+    /// The operator accepted it; nobody can know more.
     Accepted,
     /// It arrived.
     Delivered,
 }
 
 impl Status {
-    /// The status of that name on the wire.
+    /// The status with this name on the wire.
     pub fn from_wire(text: &str) -> Self {
         if let Some(sms) = SmsStatus::from_wire(text) {
             Self::Sms(sms)
@@ -121,7 +122,7 @@ impl Status {
         }
     }
 
-    /// Its name on the wire.
+    /// The status' name on the wire.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Sms(sms) => sms.wire(),
@@ -130,7 +131,7 @@ impl Status {
         }
     }
 
-    /// The vendor's description, where the vendor documents the status.
+    /// The vendor's description; `None` for a status that the vendor doesn't document.
     pub fn description(&self) -> Option<&'static str> {
         match self {
             Self::Sms(sms) => Some(sms.description()),
@@ -139,7 +140,7 @@ impl Status {
         }
     }
 
-    /// Whether it is final when the answer has no `finalStatus`; an unknown status then is not.
+    /// Whether the status is final if the answer has no `finalStatus`. An undocumented status is not.
     pub fn is_final_by_table(&self) -> bool {
         match self {
             Self::Sms(sms) => sms.is_final(),
@@ -148,7 +149,7 @@ impl Status {
         }
     }
 
-    /// What it means for the question whether the PIN arrived.
+    /// What the status says about whether the PIN arrived.
     pub fn weight(&self) -> Weight {
         match self {
             Self::Sms(sms) => sms.weight(),
@@ -157,7 +158,7 @@ impl Status {
         }
     }
 
-    /// Whether a PIN whose deciding delivery has this status was delivered; `None` where nobody can know.
+    /// Whether a PIN was delivered if this is the status of its deciding delivery; `None` if nobody can know.
     pub fn delivered(&self) -> Option<bool> {
         match self.weight() {
             Weight::Delivered => Some(true),

@@ -1,8 +1,8 @@
-//! How many outcomes each sink does not have, without counting them for everybody who asks.
+//! A cache of the number of outcomes that each sink does not have.
 //!
-//! A count reads every row of what failed. Promises that counting takes a twentieth of the time at most, unless one count takes
-//! more than a second and a half, that no number is older than [`LONGEST`], and that who has ordered something of them sees
-//! what became of it.
+//! Counting reads every row of the failed outcomes. Promises that counting takes at most a twentieth of the time, unless a
+//! single count takes more than a second and a half; that no number is older than [`LONGEST`]; and that whoever gives a
+//! delivery command sees its effect in the next count. Knows nothing of SQL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use tokio::time::Instant;
 
 use super::Unavailable;
 
-/// How many times as long as a count took it is good for.
+/// How long a count is valid, as a multiple of the time that it took.
 const GOOD_FOR: u32 = 20;
 
-/// The longest that a count is good for. One that had to wait for its database took long, and would be shown for minutes.
+/// The longest that a count is valid. A count that had to wait for its database took long, and would be shown for minutes.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// A sink, how many outcomes it is tried again with, and how many are dead letters.
+/// A sink, the number of outcomes that it will be sent again, and the number of its dead letters.
 pub type FailedCount = (String, i64, i64);
 
 /// The last count. Cheap to clone.
@@ -27,14 +27,14 @@ pub struct FailedCounts(Arc<Mutex<Option<Counted>>>);
 
 struct Counted {
     counts: Vec<FailedCount>,
-    /// How many orders had been carried out.
+    /// The number of delivery commands carried out before this count.
     orders: u64,
     good_until: Instant,
 }
 
 impl FailedCounts {
-    /// The counts of each sink, by `count` if the last ones are not good any more; `orders` is how many orders have been
-    /// carried out. Those who ask while it is counted wait for the same count.
+    /// Returns the counts of each sink, from `count` if the last ones are no longer valid. `orders` is the number of
+    /// delivery commands carried out so far. Everybody who asks during a count waits for that count.
     pub async fn get(
         &self,
         orders: u64,
@@ -76,7 +76,7 @@ mod tests {
         };
         let second = Duration::from_secs(1);
         assert_eq!([ask(0, Duration::ZERO).await, ask(0, Duration::ZERO).await], [0, 1]);
-        // All who ask meanwhile get the one count.
+        // Everybody who asks during a count gets that count.
         let (a, b, c) = tokio::join!(ask(0, second), ask(0, second), ask(0, second));
         assert_eq!([a, b, c], [2, 2, 2]);
         advance(19 * second).await;

@@ -1,8 +1,8 @@
-//! What outlives the process: PINs in flight, the outbox of outcomes, and how far each sink is.
+//! Durable storage: PINs in flight, the outbox of outcomes, and each sink's cursor.
 //!
-//! Promises that what it has answered is durable, and that a PIN leaves and its outcome enters in one
-//! transaction. One [`Writer`] makes every change and commits whatever waits together; a [`Store`] reads.
-//! Knows nothing of polls or sinks, and sees no poll that did not end a PIN: disk work grows with PINs.
+//! Promises that every change it acknowledges is durable, and that one transaction removes a PIN and adds its outcome.
+//! One [`Writer`] makes all changes and commits those that wait as one transaction; a [`Store`] reads. Knows nothing of
+//! polls or sinks, and sees only the polls that end a PIN: disk work grows with the number of PINs, not of polls.
 
 mod counted;
 pub mod migrate;
@@ -40,12 +40,12 @@ pub struct NewPin {
     pub metadata: Option<Metadata>,
     pub submitted_at: Dated,
     pub deadline_at: Timestamp,
-    /// Poll it anew although it has an outcome.
+    /// Poll the PIN again even if it has an outcome.
     pub again: bool,
 }
 
 impl NewPin {
-    /// What it adds to a transaction, in bare PINs.
+    /// How much it adds to a transaction, measured in PINs without metadata and reference.
     fn weight(&self) -> usize {
         1 + self.metadata.as_ref().map_or(0, |metadata| metadata.get().len()) / 1024
             + self.reference.as_ref().map_or(0, String::len) / 1024
@@ -60,16 +60,16 @@ pub struct InFlight {
     pub deadline_at: Timestamp,
 }
 
-/// What became of a submit.
+/// The result of a submit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Submitted {
-    /// It is in flight now, durably.
+    /// The PIN is in flight now, durably.
     Accepted,
-    /// It was in flight already.
+    /// The PIN was already in flight.
     Duplicate,
-    /// It has this outcome already; the record is left out where it is larger than [`SMALL_RECORD`].
+    /// The PIN already has this outcome. `None` if the record is larger than [`SMALL_RECORD`].
     Finished(Option<Record>),
-    /// `intake.max_in_flight` PINs are in flight already.
+    /// `intake.max_in_flight` PINs are already in flight.
     AtCapacity,
 }
 
@@ -81,26 +81,26 @@ pub struct Outcome {
     pub record: Record,
 }
 
-/// What became of a PIN, wherever it was polled.
+/// The state of a PIN, whichever node polls it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// It waits for its outcome, at whatever node.
+    /// The PIN waits for its outcome, on any node.
     InFlight,
-    /// Its newest outcome.
+    /// The PIN ended; this is its newest outcome.
     Finished(Outcome),
-    /// It is neither in flight nor is there an outcome.
+    /// The PIN is not in flight and has no outcome.
     Unknown,
 }
 
-/// How far a sink came, in one step: all of it becomes durable together.
+/// One step of a sink's progress; all of it becomes durable together.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     pub sink: String,
-    /// Every outcome up to this `seq` is delivered, or among `failed` of this or an earlier step.
+    /// Every outcome up to this `seq` is delivered, or in `failed` of this or an earlier step.
     pub cursor: Option<i64>,
     /// Outcomes that the sink does not have.
     pub failed: Vec<Failed>,
-    /// Outcomes that it has now, and did not have before.
+    /// Outcomes that failed before and that the sink has now.
     pub delivered: Vec<i64>,
 }
 
@@ -108,69 +108,71 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
     pub seq: i64,
-    /// A dead letter: it is not tried again unless somebody asks for it.
+    /// Whether it is a dead letter: it is tried again only if somebody requests it.
     pub dead: bool,
-    /// 0 where somebody asked for it and it was not tried since.
+    /// The number of tries; 0 if a replay was requested and not tried yet.
     pub tries: u32,
     pub first_try_at: Option<Dated>,
     pub last_try_at: Option<Dated>,
     pub error: Option<String>,
 }
 
-/// What became of one outcome at one sink.
+/// The state of one outcome at one sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AtSink {
     pub sink: String,
     pub cursor: i64,
     /// Why the sink does not have the outcome although its cursor is past it.
     pub failed: Option<Failed>,
-    /// When somebody gave it up for the sink.
+    /// When somebody dropped the outcome for this sink.
     pub dropped_at: Option<Timestamp>,
 }
 
-/// A sink, why it does not have an outcome and will not, and the outcome.
+/// A dead letter: its sink, why delivery failed, and the outcome.
 pub type DeadLetter = (String, Failed, Outcome);
 
-/// What somebody asks of a sink's outcomes.
+/// A delivery command: what somebody requests for a sink's outcomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// Deliver the outcomes from one `seq` to another, both included, again; of dead letters only those.
+    /// Deliver the outcomes from one `seq` to another again, both included; with `only_dead`, only the dead letters
+    /// among them.
     Replay { sink: String, from: i64, to: i64, only_dead: bool },
-    /// Give up the dead letters from one `seq` to another, both included; this is noted until their outcome goes.
+    /// Drop the dead letters from one `seq` to another, both included. Each drop stays recorded until the outcome is
+    /// removed.
     Drop { sink: String, from: i64, to: i64, at: Timestamp },
-    /// Forget a sink that is not configured any more, with its dead letters: some of them at a time, so this is
-    /// to be ordered again until it concerns nothing.
+    /// Forget a sink that is no longer configured, with its dead letters. Each command removes some of them: repeat it
+    /// until it affects nothing.
     Forget { sink: String },
-    /// Take back the cursor that this process gave a sink which never ran. What other nodes, alive or dead, have for a
-    /// sink of that name stays.
+    /// Remove the cursor that this process created for a sink which never ran. What other nodes, alive or dead, have
+    /// for a sink of this name stays.
     Unregister { sink: String },
 }
 
-/// Why all polling stood still, and what 429s had taught, when that last changed.
+/// The brake when it last changed: why polling was stopped, and the rate learned from 429 answers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SavedBrake {
-    /// The reason's name; `None` if polls went out.
+    /// The name of the reason; `None` if polling was not stopped.
     pub reason: Option<String>,
     pub until: Option<Steady>,
-    /// Polls a second.
+    /// Polls per second.
     pub rate: Option<f64>,
 }
 
-/// What a transaction made durable, for those who act on it.
+/// What a transaction made durable, for the tasks that act on it.
 #[derive(Debug)]
 pub enum Committed {
     /// These PINs are in flight now.
     Accepted(Vec<InFlight>),
-    /// These PINs left, with these outcomes.
+    /// These PINs ended with these outcomes and left the PINs in flight.
     Finished(Vec<Outcome>),
-    /// Another node was asked to withdraw these PINs of this one.
+    /// Withdraw these PINs of this node; another node was asked to.
     Cancel(Vec<PinId>),
-    /// These PINs, of which verdicts were handed in, are another node's now and go on there.
+    /// This node submitted verdicts for these PINs, but they belong to another node now, which continues with them.
     Gone(Vec<PinId>),
 }
 
 impl Committed {
-    /// Whether it is about no PIN at all.
+    /// Whether it concerns no PIN.
     fn is_empty(&self) -> bool {
         match self {
             Self::Accepted(pins) => pins.is_empty(),
@@ -180,13 +182,14 @@ impl Committed {
     }
 }
 
-/// The store can't be read or written now. What was asked did not happen and may be asked again.
+/// The store can't be read or written now. The request was not carried out, or nobody can know whether it was; it is
+/// safe to repeat.
 #[derive(Debug, Clone, Error)]
 #[error("the store can't be used now: {0}")]
 pub struct Unavailable(pub Arc<str>);
 
 impl Unavailable {
-    /// The writer is gone: the daemon is stopping.
+    /// The writer has ended, because the daemon is stopping.
     fn stopped() -> Self {
         Self("the daemon is stopping".into())
     }
@@ -201,12 +204,12 @@ impl From<sqlx::Error> for Unavailable {
 impl From<&sqlx::Error> for Unavailable {
     fn from(error: &sqlx::Error) -> Self {
         match error {
-            // A session that was cut off while it was idle in a transaction: its process slept, or was cut off itself.
+            // The server ended a session that was idle in a transaction: this process slept, or lost its connection.
             sqlx::Error::Database(error) if error.code().as_deref() == Some("25P03") => Self(
                 "this node stood still within a transaction, so the database ended it: nothing of it was written"
                     .into(),
             ),
-            // sqlx puts the place in the server's source behind what the server says.
+            // sqlx appends the place in the server's source to the server's message; only the message is useful.
             sqlx::Error::Database(error) => Self(error.message().into()),
             error => Self(error.to_string().into()),
         }

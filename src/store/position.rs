@@ -1,8 +1,9 @@
-//! How far somebody has read the outcomes.
+//! A reader's position in the outcomes.
 //!
-//! One `seq` would not do where several nodes share a store: a node may commit a lower one after another committed a
-//! higher one, and who had gone on from the higher one would never see it. Each node has a lane of the outbox, and
-//! within a lane the order of `seq` is that of commits; so a position is one `seq` for each lane.
+//! Promises that a reader who continues from its position misses no outcome. One `seq` is not enough where several
+//! nodes share a store: a node may commit a low `seq` after another node committed a higher one, and a reader past the
+//! higher one would never see it. Each node writes its own partition of the outbox, and commits follow the order of
+//! `seq` within a partition; so a position has one `seq` for each partition. Pure; knows nothing of nodes or SQL.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,55 +13,56 @@ use thiserror::Error;
 
 use super::Outcome;
 
-/// The lane of a store that has no other.
+/// The partition of a store that has only one.
 pub const ONLY_LANE: i32 = 0;
 
-/// A place in the stream of outcomes: all up to it were read. As text it is `p`, and what only this file has to know.
+/// A position in the stream of outcomes: the reader has read everything up to it. Its text begins with `p`; only this
+/// file knows the rest of the format.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Position {
     lanes: BTreeMap<i32, i64>,
-    /// Of lanes that are not among these.
+    /// The `seq` of the partitions that are not in `lanes`.
     others: i64,
 }
 
-/// What is behind a position, all of it at one moment.
+/// The outcomes after a position, all read at the same moment.
 #[derive(Debug, Default)]
 pub struct Stretch {
-    /// In the order of `seq`, each with its lane.
+    /// In the order of `seq`, each with its partition.
     pub outcomes: Vec<(i32, Outcome)>,
-    /// Lanes of which retention has removed outcomes behind the position, each with the highest `seq` of these.
+    /// The partitions from which retention removed outcomes after the position, each with the highest `seq` removed.
     pub removed: Vec<(i32, i64)>,
-    /// Whether there may be more outcomes behind these.
+    /// Whether more outcomes may follow.
     pub more: bool,
 }
 
 impl Position {
-    /// Behind this `seq` in every lane; none is below 1.
+    /// The position after this `seq` in every partition; a `seq` below 0 counts as 0.
     pub fn after(seq: i64) -> Self {
         Self { lanes: BTreeMap::new(), others: seq.max(0) }
     }
 
-    /// Behind a `seq` in each of these lanes, and before all of those that come later.
+    /// The position after a `seq` in each of these partitions, and at the start of all others.
     pub fn of(lanes: impl IntoIterator<Item = (i32, i64)>) -> Self {
         Self { lanes: lanes.into_iter().collect(), others: 0 }
     }
 
-    /// The lanes that have a `seq` of their own here, each with it.
+    /// The partitions that have their own `seq` here, and these `seq`s.
     pub fn lanes(&self) -> (Vec<i32>, Vec<i64>) {
         self.lanes.iter().unzip()
     }
 
-    /// The `seq` for all lanes that have none of their own here.
+    /// The `seq` of all other partitions.
     pub fn others(&self) -> i64 {
         self.others
     }
 
-    /// The last `seq` of a lane that was read.
+    /// The last `seq` of a partition that was read.
     pub fn in_lane(&self, lane: i32) -> i64 {
         self.lanes.get(&lane).copied().unwrap_or(self.others)
     }
 
-    /// Goes on to this `seq` of a lane, if it is not there yet.
+    /// Moves forward to this `seq` of a partition; never moves back.
     pub fn advance(&mut self, lane: i32, seq: i64) {
         let seq = seq.max(self.in_lane(lane));
         if lane == ONLY_LANE {
@@ -70,7 +72,7 @@ impl Position {
         }
     }
 
-    /// The highest `seq` that was read in any lane.
+    /// The highest `seq` that was read in any partition.
     pub fn highest(&self) -> i64 {
         self.lanes.values().copied().fold(self.others, i64::max)
     }
@@ -83,7 +85,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// Text that is no position.
+/// The text is not a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("not a position that an answer gave")]
 pub struct InvalidPosition;

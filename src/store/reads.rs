@@ -1,4 +1,6 @@
-//! The questions that a store answers, and the handle by which everybody asks them.
+//! The queries that every store answers, and the handle through which the daemon asks them.
+//!
+//! Promises that a query's result is bounded in rows and bytes. Knows nothing of the kinds of store.
 
 use std::ops::{Deref, RangeInclusive};
 use std::sync::Arc;
@@ -11,23 +13,24 @@ use crate::clock::Steady;
 use crate::outcome::Submission;
 use crate::pin::PinId;
 
-/// Outcomes and dead letters are read until their records have so many bytes together; the last may be beyond that.
+/// A page of outcomes or dead letters ends once its records have this many bytes together; its last record may exceed
+/// it.
 pub const PAGE_BYTES: usize = 256 * 1024;
 
-/// The largest record that a transaction hands over with [`Submitted::Finished`](super::Submitted::Finished), in bytes.
+/// The largest record, in bytes, that a transaction returns with [`Submitted::Finished`](super::Submitted::Finished).
 pub const SMALL_RECORD: usize = 4 * 1024;
 
-/// Some of the PINs in flight, in an order in which those that stay do so.
+/// A page of the PINs in flight. The order of PINs that stay in flight does not change.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Each with its place: what a page of those behind it begins behind, whoever leaves meanwhile.
+    /// Each PIN with its place. The page after a place begins there even if the PIN has left meanwhile.
     pub pins: Vec<(InFlight, String)>,
-    /// Whether there may be more.
+    /// Whether more pages may follow.
     pub more: bool,
 }
 
 impl Page {
-    /// What the next page begins behind; `None` where there is none.
+    /// The place after which the next page begins; `None` if there is no next page.
     pub fn next(&self) -> Option<&str> {
         self.pins.last().filter(|_| self.more).map(|(_, place)| place.as_str())
     }
@@ -51,41 +54,42 @@ impl Deref for Store {
     }
 }
 
-/// What can be asked of a store. Where several nodes share one, "the outbox" is this node's part of it, and a
-/// cursor is that of this node's sink; PINs, outcomes by PIN and dead letters are those of all.
+/// The queries of a store. Where several nodes share it, "the outbox" is this node's partition and a cursor belongs to
+/// this node's sink; PINs, outcomes of a PIN and dead letters are those of all nodes.
 #[async_trait]
 pub trait Reads: Send + Sync {
-    /// A page of at most `limit` PINs in flight: the first one for `""`, else the one behind a place of [`Page`] or behind a
-    /// PIN that is in flight. `None` if `after` can't be one of these; where nodes share the store, the PIN may have left.
+    /// A page of at most `limit` PINs in flight: the first page for `""`, otherwise the page after a place from
+    /// [`Page`] or after a PIN in flight. `None` if `after` is neither. Where nodes share the store, the PIN may have
+    /// left.
     async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Option<Page>, Unavailable>;
 
-    /// The brake as it last was.
+    /// The brake as it was last saved.
     async fn brake(&self) -> Result<SavedBrake, Unavailable>;
 
-    /// What the submitter gave with a PIN that is in flight, and the PIN's deadline.
+    /// What the submitter sent with a PIN in flight, and the PIN's deadline.
     async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable>;
 
     /// The newest outcome of a PIN.
     async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable>;
 
-    /// At most `limit` outcomes after `seq`, oldest first; fewer where they are large ([`PAGE_BYTES`]).
+    /// At most `limit` outcomes after `seq`, oldest first; fewer if they are large ([`PAGE_BYTES`]).
     async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable>;
 
-    /// At most `limit` outcomes of all nodes behind a position, fewer where they are large ([`PAGE_BYTES`]); and what was
-    /// removed there.
+    /// At most `limit` outcomes of all nodes after a position, fewer if they are large ([`PAGE_BYTES`]); and what
+    /// retention removed after it.
     async fn stretch(&self, position: &Position, limit: u32) -> Result<Stretch, Unavailable>;
 
-    /// The position before the newest `count` outcomes of all nodes. What is committed later is behind it.
+    /// The position before the newest `count` outcomes of all nodes. Every later commit is after it.
     async fn before_last(&self, count: u32) -> Result<Position, Unavailable>;
 
-    /// The first `seq` of any outcome, whoever found it, that is not before this one.
+    /// The first `seq` of any node's outcome that is at or after this one.
     async fn first_seq_from(&self, seq: i64) -> Result<Option<i64>, Unavailable>;
 
     /// Every sink that has a cursor, with its cursor.
     async fn cursors(&self) -> Result<Vec<(String, i64)>, Unavailable>;
 
-    /// At most `limit` outcomes after `seq` that a sink does not have although its cursor is past them, and
-    /// what became of them: dead letters, or those that are to be tried again.
+    /// At most `limit` outcomes after `seq` that a sink does not have although its cursor is past them, each with its
+    /// failure: the dead letters, or those that will be tried again.
     async fn failed(
         &self,
         sink: &str,
@@ -94,8 +98,8 @@ pub trait Reads: Send + Sync {
         limit: u32,
     ) -> Result<Vec<(Failed, Outcome)>, Unavailable>;
 
-    /// At most `limit` dead letters behind a sink and `seq`, in that order, of one sink or of all, of one PIN or of
-    /// all; fewer where they are large ([`PAGE_BYTES`]). Gives also whether there may be more.
+    /// At most `limit` dead letters in the order of sink and `seq`, from the one after `after`; of one sink or all, of
+    /// one PIN or all; fewer if they are large ([`PAGE_BYTES`]). Also returns whether more may follow.
     async fn dead_letters(
         &self,
         sink: Option<&str>,
@@ -105,13 +109,14 @@ pub trait Reads: Send + Sync {
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, bool), Unavailable>;
 
-    /// What became of one outcome at every sink.
+    /// The state of one outcome at every sink.
     async fn sinks_of(&self, seq: i64) -> Result<Vec<AtSink>, Unavailable>;
 
-    /// How many outcomes each sink does not have although its cursor is past them: to be tried again, dead.
+    /// For each sink, how many outcomes it does not have although its cursor is past them: those that will be tried
+    /// again, and the dead letters.
     async fn failed_counts(&self) -> Result<Vec<(String, i64, i64)>, Unavailable>;
 
-    /// When the oldest PIN ended whose outcome a sink with this cursor is still to get.
+    /// When the oldest PIN ended whose outcome a sink with this cursor still has to get.
     async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Steady>, Unavailable>;
 
     /// Closes the reading connections.

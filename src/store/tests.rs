@@ -1,4 +1,4 @@
-//! The store as its users see it, on a file.
+//! The store through its public interface, on a file.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::outcome::{Ending, Verdict};
 
-/// How many transactions there were, as the lock file notes it.
+/// The number of transactions, from the lock file.
 fn commits(database: &Path) -> u64 {
     let note = fs::read_to_string(database.with_extension("db.lock")).unwrap();
     note.trim().parse().unwrap()
@@ -47,7 +47,7 @@ async fn a_search_for_old_outcomes_that_finds_none_writes_nothing() {
     writer.flush().await.unwrap();
     let before = commits(&path);
     assert!(before > 0);
-    // It is not that old; then it is; then it is gone.
+    // First the outcome is too young, then old enough, then already removed.
     for (than, removed) in
         [(Dated::from(now).steady, 0), (Steady::from_millis(i64::MAX), 1), (Steady::from_millis(i64::MAX), 0)]
     {
@@ -60,7 +60,7 @@ async fn a_search_for_old_outcomes_that_finds_none_writes_nothing() {
     assert_eq!(task.await.unwrap(), 0);
 }
 
-/// A database that is moved away, once, just as something is committed.
+/// A database whose file is moved away once, right after a commit.
 struct Moving {
     inner: Box<dyn Writes>,
     leaves: bool,
@@ -113,11 +113,11 @@ async fn what_was_committed_as_its_file_was_moved_away_is_polled_and_not_acked()
     assert_eq!(&*refused.0, "moved");
     assert!(writer.trouble().is_some());
     assert!(matches!(&told.recv().await, Some(Committed::Accepted(pins)) if pins[0].pin == pin));
-    // Nor is anything written while it is away.
+    // Nothing is written while the file is away.
     assert!(writer.flush().await.is_err() && submit().await.is_err());
     assert_eq!(commits(&path), 1);
     is_away.store(false, Ordering::Relaxed);
-    // Its file, at its place again, has it.
+    // The file, back in its place, has the PIN.
     assert_eq!(submit().await.unwrap(), [Submitted::Duplicate]);
     assert!(writer.trouble().is_none());
     drop(writer);

@@ -1,4 +1,6 @@
-//! What one transaction is to do, what it did, and the connection that does it: the same for every store.
+//! A transaction, its result, and the connection that carries it out, the same for every store.
+//!
+//! Promises that a transaction is carried out as a whole or not. Knows nothing of SQL, nor of who waits for the result.
 
 use async_trait::async_trait;
 
@@ -8,7 +10,8 @@ use crate::outcome::Verdict;
 use crate::pin::PinId;
 use crate::slot::Slots;
 
-/// What one transaction is to do. The order of the fields is the order in which it is done.
+/// The changes of one transaction. SQLite makes them in the order of the fields, PostgreSQL in an order that avoids
+/// deadlocks.
 #[derive(Default)]
 pub struct Transaction {
     pub verdicts: Vec<Verdict>,
@@ -16,22 +19,22 @@ pub struct Transaction {
     pub progress: Vec<Progress>,
     pub orders: Vec<Order>,
     pub brake: Option<SavedBrake>,
-    /// Remove some of the outcomes that ended before this and that every sink has.
+    /// Remove some of the outcomes that ended before this time and that every sink has.
     pub prune: Option<Steady>,
-    /// What only a node of several is ever asked.
+    /// Changes that only exist where several nodes share the store.
     pub cluster: ClusterWork,
 }
 
-/// What one transaction is to do where several nodes share the store.
+/// The changes of one transaction that concern other nodes.
 #[derive(Default)]
 pub struct ClusterWork {
-    /// Hear of the PINs that other nodes took in for these slots, and of the withdrawals that they were asked for.
+    /// Fetch what other nodes left for these slots: PINs that they accepted, and requests to withdraw PINs.
     pub claim: Option<Slots>,
-    /// Tell whoever holds these PINs' slots that they are withdrawn.
+    /// Ask the nodes that hold these PINs' slots to withdraw them.
     pub cancels: Vec<PinId>,
-    /// Give these slots back.
+    /// Release these slots.
     pub release: Slots,
-    /// Take over what a dead node did not deliver.
+    /// Take over the outcomes that a dead node did not deliver.
     pub adopt: Vec<Orphan>,
 }
 
@@ -42,10 +45,10 @@ impl ClusterWork {
     }
 }
 
-/// What a dead node had still to deliver to one sink.
+/// The outcomes that a dead node did not deliver to one sink.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Orphan {
-    /// The dead node's number, which is that of its part of the outbox.
+    /// The dead node's number, which is also the number of its partition of the outbox.
     pub node: i32,
     pub sink: String,
 }
@@ -63,12 +66,12 @@ impl Transaction {
             && cluster.changes() == 0
     }
 
-    /// Whether all there is to do is to look whether other nodes left anything.
+    /// Whether its only change is to fetch what other nodes left.
     pub fn is_only_claim(&self) -> bool {
         self.cluster.claim.is_some() && self.changes() == 1
     }
 
-    /// How many changes it makes.
+    /// The number of changes.
     pub fn changes(&self) -> usize {
         let Self { verdicts, submits, progress, orders, brake, prune, cluster } = self;
         let moves = progress.iter().map(|one| 1 + one.failed.len() + one.delivered.len()).sum::<usize>();
@@ -77,64 +80,64 @@ impl Transaction {
     }
 }
 
-/// What a committed transaction did.
+/// The result of a committed transaction.
 #[derive(Default)]
 pub struct Applied {
-    /// As many as there were submits, in their order.
+    /// One result for each submit, in the order of the submits.
     pub submitted: Vec<Submitted>,
     pub accepted: Vec<InFlight>,
     pub finished: Vec<Outcome>,
-    /// How many outcomes each order concerned, in the order of the orders.
+    /// How many outcomes each delivery command affected, in the order of the commands.
     pub ordered: Vec<u64>,
     pub pruned: u64,
     pub cluster: ClusterApplied,
 }
 
-/// What a committed transaction did where several nodes share the store.
+/// The part of the result that concerns other nodes.
 #[derive(Default)]
 pub struct ClusterApplied {
-    /// PINs of this node that are withdrawn: another node was asked for it.
+    /// PINs of this node that another node was asked to withdraw.
     pub cancels: Vec<PinId>,
-    /// What had ended before, in whatever node's part of the outbox, when a verdict of it was to be written.
+    /// Outcomes that already existed, in any node's partition, for PINs that have a verdict in this transaction.
     pub known: Vec<Outcome>,
-    /// PINs with a verdict that are not this node's any more, and have no outcome.
+    /// PINs that have a verdict in this transaction, but belong to another node now and have no outcome.
     pub gone: Vec<PinId>,
-    /// How many outcomes were taken over for each of [`ClusterWork::adopt`], in their order; 0 if nothing is left.
+    /// How many outcomes were taken over for each of [`ClusterWork::adopt`], in the same order; 0 if none is left.
     pub adopted: Vec<u64>,
 }
 
 /// The only connection of this process that writes.
 #[async_trait]
 pub trait Writes: Send {
-    /// The PINs in flight, as of the last commit.
+    /// The number of PINs in flight as of the last commit.
     fn in_flight(&self) -> usize;
 
-    /// The newest `seq` that was ever given to an outcome of this process' part of the outbox.
+    /// The highest `seq` that was ever assigned in this process' partition of the outbox.
     fn last_seq(&self) -> i64;
 
-    /// Does all of it, durably, or none. At most `max_in_flight` PINs are in flight afterwards, unless more
-    /// were before.
+    /// Makes all changes durable, or none. Afterwards at most `max_in_flight` PINs are in flight, unless there were
+    /// more before.
     ///
     /// # Errors
-    /// Nothing was done, or nobody can tell now whether it was: then it may be asked again all the same.
+    /// Nothing was done, or nobody can know whether it was. In both cases it is safe to repeat.
     async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, Unavailable>;
 
-    /// Registers a sink, if it is new, with its first cursor; gives its cursor.
+    /// Creates a cursor for a sink that has none; returns the sink's cursor.
     async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, Unavailable>;
 
-    /// Checks that what is written is where the next start looks for it.
+    /// Checks that the files which are written are those that the next start will find.
     ///
     /// # Errors
-    /// It is not: then nothing is to be written, and nothing that was is to be acknowledged.
+    /// They are not: write nothing and acknowledge nothing.
     async fn in_place(&mut self) -> Result<(), Unavailable> {
         Ok(())
     }
 
-    /// Notes what time it is, where that is long ago, so that PINs in flight age although nothing else is written.
+    /// Stores the current time if the stored one is old, so that PINs in flight age even if nothing else is written.
     async fn note_time(&mut self) -> Result<(), Unavailable> {
         Ok(())
     }
 
-    /// Ends the connection in good order.
+    /// Closes the connection cleanly.
     async fn close(self: Box<Self>) -> Result<(), Unavailable>;
 }

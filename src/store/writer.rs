@@ -1,8 +1,9 @@
-//! The one writer: drains whatever changes wait into one transaction, and answers only after its commit.
+//! The one writer: it commits all waiting changes in one transaction and replies only after the commit.
 //!
-//! While the store can't be written, submits are refused, and verdicts and cursors are kept and tried again:
-//! a verdict is never forgotten. The schedule stops polling when too many of them wait, so the wait is bounded.
-//! Every channel into it is bounded: who finds it full waits.
+//! Promises that no verdict is ever lost while the daemon runs. While the store can't be written, the writer refuses
+//! submits, and keeps verdicts and progress and tries them again. The schedule stops polling when too many verdicts
+//! wait, so their number is bounded. Every channel into the writer is bounded: senders wait while it is full. Knows
+//! nothing of SQL.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,25 +24,27 @@ use crate::pin::PinId;
 use crate::slot::Slots;
 use crate::trouble::Trouble;
 
-/// Requests that may wait for the writer.
+/// How many requests can wait for the writer.
 const QUEUE: usize = 1024;
 
-/// PINs, verdicts and cursors in one transaction, about: bounds its length and so everybody's wait.
+/// The approximate size of the largest transaction, in PINs, verdicts and cursors. It bounds how long a transaction
+/// takes, and so how long everybody waits.
 const MAX_BATCH: usize = 8192;
 
-/// A transaction of so many changes shows that many come at once.
+/// A transaction with this many changes shows that many arrive at once.
 const BUSY: usize = 64;
 
-/// How long the next one then waits for more: together they write fewer pages. A lone client never waits for it.
+/// After such a transaction, how long the next one waits for more changes: large transactions write fewer pages. A lone
+/// client never has this wait.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// How long after a failed transaction the next is tried, when nothing else asks for one.
+/// How long after a failed transaction the next attempt comes, if no request comes first.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How often to see whether the store's files are where they should be, when nobody writes.
+/// How often an idle writer checks that the store's files are in their place.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// How long changes may wait at a stop for a store that can't be written.
+/// How long changes wait, while the daemon stops, for a store that can't be written.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 type Reply<T> = oneshot::Sender<Result<T, Unavailable>>;
@@ -63,7 +66,7 @@ enum Change {
 impl Change {
     fn weight(&self) -> usize {
         match self {
-            // A kilobyte of metadata weighs as much as a bare PIN.
+            // A kilobyte of metadata counts as much as a PIN without any.
             Self::Submit(pins, _) => pins.iter().map(NewPin::weight).sum(),
             Self::Progress(progress) => 1 + progress.failed.len() + progress.delivered.len(),
             Self::Finish(_) | Self::Order(..) | Self::Brake(_) | Self::Prune(..) | Self::Register(..) => 1,
@@ -72,7 +75,7 @@ impl Change {
     }
 }
 
-/// Where changes are handed in. Cheap to clone; the writer ends when the last one is gone.
+/// The handle through which changes are submitted. Cheap to clone; the writer ends when the last one is dropped.
 #[derive(Clone)]
 pub struct Writer {
     changes: mpsc::Sender<Change>,
@@ -82,7 +85,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer and its task. `committed` hears of every commit before anybody who asked for it does.
+    /// Makes a writer and its task. `committed` receives every commit before any requester gets its reply.
     pub fn new<M: From<Committed> + Send + 'static>(
         connection: Box<dyn Writes>,
         committed: mpsc::Sender<M>,
@@ -96,13 +99,13 @@ impl Writer {
         (Self { changes: sender, newest: newest_seen, orders: orders_seen, trouble: trouble_seen }, task)
     }
 
-    /// Takes PINs in; answers, in their order, when that is durable.
+    /// Accepts PINs; returns one result for each, in their order, once they are durable.
     pub async fn submit(&self, pins: Vec<NewPin>) -> Result<Vec<Submitted>, Unavailable> {
         self.ask(|reply| Change::Submit(pins, reply)).await
     }
 
-    /// Hands in a verdict if there is room, else gives it back. It is committed sooner or later; its PIN's
-    /// `Committed::Finished` tells when.
+    /// Submits a verdict, or returns it if the queue is full. The verdict is committed sooner or later;
+    /// [`Committed::Finished`] reports it.
     pub fn try_finish(&self, verdict: Verdict) -> Result<(), Verdict> {
         let room = self.changes.try_reserve();
         match room {
@@ -114,7 +117,7 @@ impl Writer {
         }
     }
 
-    /// Notes how the brake is, if there is room; else gives it back.
+    /// Saves the state of the brake, or returns it if the queue is full.
     pub fn try_save_brake(&self, brake: SavedBrake) -> Result<(), SavedBrake> {
         match self.changes.try_reserve() {
             Ok(room) => {
@@ -127,55 +130,55 @@ impl Writer {
 
     /// Waits until [`Writer::try_finish`] may find room.
     pub async fn room(&self) {
-        // An error means that the writer is gone, which its owner notices.
+        // An error means that the writer has ended; its owner notices that.
         let _ = self.changes.reserve().await;
     }
 
-    /// Notes how far a sink came. Not durable when this returns: what a crash undoes is delivered again.
+    /// Saves a sink's progress. It is not durable when this returns: whatever a crash undoes is delivered again.
     pub async fn advance(&self, progress: Progress) {
-        // The writer outlives the sinks; and progress that is lost only means one more delivery.
+        // The writer outlives the sinks; and if progress is lost, the only effect is one more delivery.
         let _ = self.changes.send(Change::Progress(progress)).await;
     }
 
-    /// Waits until all that was handed in before is durable.
+    /// Waits until everything submitted before is durable.
     pub async fn flush(&self) -> Result<(), Unavailable> {
         self.submit(Vec::new()).await.map(|_| ())
     }
 
-    /// Does what somebody asks of a sink's outcomes; gives how many it concerned, when that is durable.
+    /// Carries out a delivery command; returns how many outcomes it affected, once that is durable.
     pub async fn order(&self, order: Order) -> Result<u64, Unavailable> {
         self.ask(|reply| Change::Order(order, reply)).await
     }
 
-    /// Removes some of the outcomes that ended before `before` and that every sink has; gives how many.
+    /// Removes some of the outcomes that ended before `before` and that every sink has; returns how many.
     pub async fn prune(&self, before: Steady) -> Result<u64, Unavailable> {
         self.ask(|reply| Change::Prune(before, reply)).await
     }
 
-    /// Makes a cursor for a sink, at the oldest outcome or behind the newest, if it has none; gives its cursor.
+    /// Creates a cursor for a sink that has none, at the oldest outcome or after the newest; returns the sink's cursor.
     pub async fn register(&self, sink: String, from_oldest: bool) -> Result<i64, Unavailable> {
         self.ask(|reply| Change::Register(sink, from_oldest, reply)).await
     }
 
-    /// Hears of what other nodes left for these slots, soon: [`Committed`] tells what it was. Lost if the writer is
-    /// full, so it is asked every now and then.
+    /// Asks for what other nodes left for these slots; [`Committed`] reports it. The request is lost if the queue is
+    /// full, so callers repeat it from time to time.
     pub fn claim(&self, slots: Slots) {
-        // Full: it is busy, and asked again; gone: the daemon is stopping.
+        // If the queue is full, the caller will ask again; if the writer has ended, the daemon is stopping.
         let _ = self.changes.try_send(Change::Claim(slots));
     }
 
-    /// Tells the node that polls this PIN to withdraw it. Durable when this returns.
+    /// Asks the node that polls this PIN to withdraw it. The request is durable when this returns.
     pub async fn cancel_elsewhere(&self, pin: PinId) -> Result<(), Unavailable> {
         self.ask(|reply| Change::CancelElsewhere(pin, reply)).await
     }
 
-    /// Gives slots back, behind all that was handed in before. Their PINs must be nobody's here any more.
+    /// Releases slots, after everything submitted before. No task of this node may still hold their PINs.
     pub async fn release(&self, slots: Slots) -> Result<(), Unavailable> {
         self.ask(|reply| Change::Release(slots, reply)).await
     }
 
-    /// Takes over some of what a dead node had still to deliver to a sink; gives how many outcomes that was, 0
-    /// when nothing is left, or when the node lives.
+    /// Takes over some of the outcomes that a dead node did not deliver to a sink; returns how many. 0 means that none
+    /// is left, or that the node is alive.
     pub async fn adopt(&self, orphan: Orphan) -> Result<u64, Unavailable> {
         self.ask(|reply| Change::Adopt(orphan, reply)).await
     }
@@ -186,12 +189,12 @@ impl Writer {
         answer.await.map_err(|_| Unavailable::stopped())?
     }
 
-    /// Changes with every order that was carried out.
+    /// Changes whenever delivery commands have been carried out.
     pub fn orders(&self) -> watch::Receiver<u64> {
         self.orders.clone()
     }
 
-    /// How often orders were carried out.
+    /// A count that grows whenever delivery commands have been carried out.
     pub fn ordered(&self) -> u64 {
         *self.orders.borrow()
     }
@@ -201,13 +204,13 @@ impl Writer {
         self.trouble.borrow().clone()
     }
 
-    /// The newest durable `seq`, and its changes.
+    /// The newest durable `seq`, as a channel that reports changes.
     pub fn newest(&self) -> watch::Receiver<i64> {
         self.newest.clone()
     }
 }
 
-/// The task behind [`Writer`]. Ends when every `Writer` is gone and all is committed.
+/// The task of a [`Writer`]. It ends when every `Writer` is dropped and everything is committed.
 pub struct WriterTask<M> {
     connection: Box<dyn Writes>,
     changes: mpsc::Receiver<Change>,
@@ -218,22 +221,22 @@ pub struct WriterTask<M> {
     trouble: watch::Sender<Option<Trouble>>,
 }
 
-/// Who waits for what of the transaction.
+/// Who waits for which part of the transaction.
 #[derive(Default)]
 struct Waiting {
-    /// For how many of its submits.
+    /// Each with the number of PINs that it submitted.
     submits: VecDeque<(usize, Reply<Vec<Submitted>>)>,
     orders: VecDeque<Reply<u64>>,
     prunes: VecDeque<Reply<u64>>,
     registers: VecDeque<(String, bool, Reply<i64>)>,
-    /// For cancels and releases.
+    /// For withdrawals at other nodes, and released slots.
     dones: Vec<Reply<()>>,
     adopts: VecDeque<Reply<u64>>,
 }
 
 impl<M: From<Committed> + Send + 'static> WriterTask<M> {
-    /// Writes until every [`Writer`] is gone, then closes the file. Gives the number of verdicts that could
-    /// not be written; their PINs are still in flight in the file and are polled again after the next start.
+    /// Writes until every [`Writer`] is dropped, then closes the store. Returns the number of verdicts that could not
+    /// be written; their PINs are still in flight in the store, and the next start polls them again.
     pub async fn run(mut self) -> usize {
         let mut work = Transaction::default();
         let mut waiting = Waiting::default();
@@ -247,7 +250,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                 }
                 open = self.gather(&mut work, &mut waiting).await;
             } else {
-                // Only what failed before is left, and nobody else wakes us.
+                // Only changes that failed before are left, and no request will wake this task.
                 let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + STOP_PATIENCE);
                 if Instant::now() >= give_up_at {
                     break;
@@ -262,7 +265,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
             }
             let well = self.trouble.borrow().is_none();
             if work.is_empty() && well {
-                // Somebody only wanted to know that all is durable: it is.
+                // A flush: there is nothing left to make durable.
                 if let Err(unavailable) = self.connection.note_time().await {
                     self.failed(unavailable, &mut work, &mut waiting);
                     continue;
@@ -270,7 +273,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                 self.publish(Applied::default(), &mut waiting).await;
                 continue;
             }
-            // One that is full left more behind than the next can take.
+            // A full transaction left more changes waiting than the next one can hold, so that one need not wait.
             busy = (BUSY..MAX_BATCH).contains(&work.changes());
             let begun = Instant::now();
             let result = self.connection.apply(&work, self.max_in_flight).await;
@@ -278,8 +281,8 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                 Ok(applied) => {
                     metrics::committed(work.changes(), begun);
                     work = Transaction::default();
-                    // The schedule hears of the commit in any case, but nobody else does if the file was moved away
-                    // meanwhile: the next start would not find it.
+                    // The schedule always gets the commit. But if the file was moved away meanwhile, nobody else gets a
+                    // confirmation, because the next start would not find the file.
                     match self.connection.in_place().await {
                         Ok(()) => self.succeeded(),
                         Err(unavailable) => self.failed(unavailable, &mut work, &mut waiting),
@@ -296,10 +299,10 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         lost
     }
 
-    /// Waits for a change, but only so long, and takes with it all that wait behind it. False when every [`Writer`]
-    /// is gone.
+    /// Waits a limited time for a change and takes all that wait behind it. Returns false when every [`Writer`] is
+    /// dropped.
     async fn gather(&mut self, work: &mut Transaction, waiting: &mut Waiting) -> bool {
-        // While the store fails it is tried even with nothing to write: who waits for it to be well submits nothing.
+        // Tries a failing store even with nothing to write: clients that wait for it to recover submit nothing.
         let well = self.trouble.borrow().is_none();
         let patience = if work.is_empty() && well { LOOK } else { RETRY };
         let Ok(first) = tokio::time::timeout(patience, self.changes.recv()).await else { return true };
@@ -315,8 +318,8 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     }
 
     async fn publish(&mut self, applied: Applied, waiting: &mut Waiting) {
-        // A receiver that is gone means that the daemon stops: the store is the truth, nobody misses it. A PIN
-        // that left can have been accepted again in the same transaction, so what finished is told first.
+        // A closed channel means that the daemon is stopping; nothing is lost, because the store has it all. One
+        // transaction can finish a PIN and accept it again, so the finished PINs are sent first.
         if let Some(last) = applied.finished.last() {
             fault_point!("finished-and-nobody-told");
             self.newest.send_replace(last.seq);
@@ -331,7 +334,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         self.publish_cluster(applied.cluster, waiting).await;
         metrics::submitted(&applied.submitted);
         let mut submitted = applied.submitted.into_iter();
-        // Who hung up learns what happened when it asks again.
+        // A client that hung up learns the result when it asks again.
         for (count, reply) in waiting.submits.drain(..) {
             let _ = reply.send(Ok(submitted.by_ref().take(count).collect()));
         }
@@ -352,7 +355,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
 
     async fn publish_cluster(&mut self, applied: ClusterApplied, waiting: &mut Waiting) {
         let ClusterApplied { cancels, known, gone, adopted } = applied;
-        // They are in other parts of the outbox, so `newest` has nothing to do with them.
+        // These are in other partitions of the outbox, so `newest` does not change.
         for committed in [Committed::Finished(known), Committed::Cancel(cancels), Committed::Gone(gone)] {
             if !committed.is_empty() {
                 let _ = self.committed.send(committed.into()).await;
@@ -375,7 +378,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         }
     }
 
-    /// Refuses the submits and keeps the rest.
+    /// Refuses the requests that wait for a reply, and keeps the verdicts, progress and brake.
     fn failed(&mut self, unavailable: Unavailable, work: &mut Transaction, waiting: &mut Waiting) {
         metrics::commit_failed();
         self.trouble.send_modify(|trouble| {

@@ -1,11 +1,11 @@
-//! A whole store moved into one of the other kind: from SQLite to PostgreSQL, and back.
+//! Moves a whole store into one of the other kind: from SQLite to PostgreSQL or back.
 //!
-//! Promises that nobody uses either store meanwhile, and that the new one comes into being whole or not at all: in
-//! PostgreSQL all is one transaction, and the SQLite file gets its name when it is complete. So whatever breaks a
-//! move off, it is begun again from the start. The old store keeps all it has; a SQLite file of an earlier version is
-//! brought up to date, once the new store was found ready. What a sink has not got, it gets from
-//! the new store, under the same `seq` and `id`. Left behind are the brake and what 429s taught, which are found out
-//! anew, and withdrawals that no node has done yet, which nobody was told to be done.
+//! Promises that nobody uses either store meanwhile, and that the new store is created as a whole or not: in PostgreSQL
+//! everything is one transaction, and the SQLite file gets its name once it is complete. An interrupted move can be
+//! started again from the beginning. The old store keeps all its contents; once the new store is known to be ready, an
+//! old SQLite file is migrated to the current schema. Sinks get from the new store what they have not got yet, with the
+//! same `seq` and `id`. Not moved are the brake and the learned rate, which the daemon finds out again, and withdrawals
+//! that no node has carried out, whose clients got no confirmation. Knows nothing of polls or of how sinks deliver.
 
 mod rows;
 mod to_postgres;
@@ -19,31 +19,31 @@ use thiserror::Error;
 use super::{postgres, sqlite};
 use crate::config::StoreUrl;
 
-/// Rows that are read, and written, at once.
+/// Rows read and written at once.
 const PAGE: i64 = 1000;
 
-/// How much there is of everything, or how much of it has been moved.
+/// How many rows there are, or have been moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Amount {
     /// PINs in flight.
     pub pins: u64,
     pub outcomes: u64,
-    /// Outcomes that a sink has not got, each counted for each such sink; dead letters and dropped ones too.
+    /// Outcomes that a sink does not have, counted once for each such sink; includes dead letters and dropped outcomes.
     pub undelivered: u64,
     pub sinks: u64,
 }
 
 impl Amount {
-    /// All rows, for a bar.
+    /// All rows, for a progress bar.
     pub fn rows(&self) -> u64 {
         self.pins + self.outcomes + self.undelivered + self.sinks
     }
 }
 
-/// Hears, again and again, how much there is and how much of it has been moved.
+/// Receives, repeatedly, how much there is and how much has been moved.
 pub type Watcher<'a> = &'a mut dyn FnMut(&Amount, &Amount);
 
-/// Why a store was not moved. The old one is as it was, and there is no new one.
+/// Why a store was not moved. The old store is unchanged, and there is no new one.
 #[derive(Debug, Error)]
 pub enum MigrateError {
     #[error("--from and --to must be a sqlite: and a postgres: URL, or the other way round")]
@@ -74,7 +74,7 @@ pub enum MigrateError {
     Incomplete { all: Amount, moved: Amount },
 }
 
-/// Moves everything; gives how much that was.
+/// Moves everything; returns how much that was.
 ///
 /// # Errors
 /// Somebody uses one of the stores, the new one is not empty, or one of them can't be read or written.

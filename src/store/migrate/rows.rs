@@ -1,4 +1,6 @@
-//! The rows that both kinds of store have, and what stands between a move and everybody else.
+//! The rows that both kinds of store have, and the lock that keeps nodes away during a move.
+//!
+//! Promises that no node writes while the lock is held. Knows nothing of the order in which rows are moved.
 
 use std::path::Path;
 
@@ -6,7 +8,7 @@ use sqlx::{AssertSqlSafe, Executor, FromRow, PgConnection};
 
 use super::MigrateError;
 
-/// How long to wait for a transaction of a node that is just stopping.
+/// How long to wait for the last transaction of a node that is stopping.
 const LOCK_PATIENCE: &str = "5s";
 
 #[derive(FromRow)]
@@ -47,7 +49,7 @@ pub struct Dropped {
     pub dropped_at: i64,
 }
 
-/// What went wrong with a store's SQL, as an error of the move.
+/// Turns a store's SQL error into an error of the move.
 pub fn sql(doing: &'static str, store: &str) -> impl Fn(sqlx::Error) -> MigrateError + use<> {
     let store = store.to_owned();
     move |source| MigrateError::Sql { doing, store: store.clone(), source }
@@ -58,8 +60,10 @@ pub fn sql_of(doing: &'static str, path: &Path) -> impl Fn(sqlx::Error) -> Migra
     sql(doing, &path.display().to_string())
 }
 
-/// Begins a transaction in which nobody registers as a node, and none that is one writes: both lock their row of
-/// `node` first.
+/// Begins a transaction during which no node can register or write: for both, a node first locks its row of `node`.
+///
+/// # Errors
+/// A node has a running lease, or an open transaction holds the lock for too long.
 pub async fn begin_alone(connection: &mut PgConnection, url: &str) -> Result<(), MigrateError> {
     let begin = format!(
         "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; \

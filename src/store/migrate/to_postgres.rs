@@ -1,5 +1,8 @@
-//! SQLite to PostgreSQL. All outcomes go into one lane, that of a node which never lives: the nodes that come adopt
-//! what its sinks have not got, as they do with every dead node's.
+//! Moves SQLite to PostgreSQL.
+//!
+//! Promises that every outcome keeps its `seq`. All outcomes go into the partition of one node whose lease is already
+//! over: real nodes adopt what its sinks have not got, as they do for every dead node. Knows nothing of which node will
+//! hold which slot.
 
 use std::path::Path;
 
@@ -13,6 +16,7 @@ use crate::clock::{Anchor, Clock};
 use crate::slot::slot_of_text;
 use crate::store::{postgres, sqlite};
 
+/// As [`super::migrate`].
 pub async fn migrate(
     path: &Path,
     url: &SecretString,
@@ -26,14 +30,15 @@ pub async fn migrate(
     let mut target = postgres::open_to_move(url, shown).await?;
     begin_alone(&mut target, shown).await?;
     must_be_empty(&mut target, shown).await?;
-    // Held to the end: no daemon starts on the file meanwhile. Last, for an old file is brought up to date by it.
+    // Held to the end, so that no daemon starts on the file meanwhile. Opened last, because opening migrates an old
+    // file's schema.
     let (mut source, _lock) = sqlite::open_to_move(path).await?.ok_or_else(no_source)?;
     let all = amount(&mut source).await.map_err(sql_of("read", path))?;
     let pruned_to: i64 = sqlx::query_scalar("SELECT pruned_to FROM history")
         .fetch_one(&mut source)
         .await
         .map_err(sql_of("read", path))?;
-    // All of this is as old there as it is here.
+    // Ages in the new store continue from those in the old one.
     let clock = Clock::system();
     let known = sqlite::anchor(&mut source).await.map_err(sql_of("read", path))?;
     clock.go_on(known.as_slice());
@@ -49,7 +54,7 @@ pub async fn migrate(
         return Err(MigrateError::Incomplete { all, moved });
     }
     target.execute("COMMIT").await.map_err(sql("write", shown))?;
-    // Both have nothing left to lose.
+    // Neither connection has anything left to lose.
     let _ = target.close().await;
     let _ = source.close().await;
     Ok(moved)
@@ -82,8 +87,8 @@ async fn must_be_empty(target: &mut PgConnection, shown: &str) -> Result<(), Mig
     Ok(())
 }
 
-/// The row of a node whose lease is over; up to this `seq` it has removed outcomes. What it knows of the time is all that
-/// counts from now on.
+/// Creates the row of a node whose lease is over, which has removed outcomes up to the seq `pruned_to`. Its anchor
+/// replaces every other one in the database.
 async fn make_lane(
     target: &mut PgConnection,
     path: &Path,
@@ -156,15 +161,15 @@ impl Run<'_> {
             self.moved.outcomes += page.len() as u64;
             self.tell();
         }
-        // No seq is used twice, not even one that retention has removed.
+        // No `seq` is used twice, even if retention has removed its outcome.
         let last: i64 =
             sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outcome'")
                 .fetch_one(&mut self.source)
                 .await
                 .map_err(sql_of("read", self.path))?;
         if last > 0 {
-            // By itself the second is not undone with the transaction, and a database that a move was broken off into
-            // would seem to have had outcomes. The first makes a sequence of this transaction's own.
+            // `setval` alone is not rolled back with the transaction, so after an interrupted move the database would
+            // seem to have had outcomes. `RESTART` first makes the sequence part of this transaction.
             self.target
                 .execute("ALTER SEQUENCE outcome_seq RESTART")
                 .await
@@ -313,7 +318,7 @@ struct NumberAndPin {
 }
 
 impl NumberAndPin {
-    /// Whether its ID is not the one that went in.
+    /// Whether the ID in the row is not the one that was stored.
     fn is_damaged(&self) -> bool {
         self.pin_hash.is_some_and(|hash| hash != sqlite::pin_hash(&self.pin.pin_id))
     }

@@ -1,5 +1,8 @@
-//! PostgreSQL to SQLite. The lanes become one: a sink's cursor stands behind the last outcome, and what it has not
-//! got of any lane is to be delivered apart from it.
+//! Moves PostgreSQL to SQLite.
+//!
+//! Promises that every outcome keeps its `seq`. All partitions become one: each sink's cursor is set to the last
+//! outcome, and `delivery` lists whatever the sink has not got of any partition. Knows nothing of nodes beyond their
+//! partitions and anchors.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,6 +15,7 @@ use super::{Amount, MigrateError, PAGE, Watcher};
 use crate::clock::Clock;
 use crate::store::{postgres, sqlite};
 
+/// As [`super::migrate`].
 pub async fn migrate(
     url: &SecretString,
     shown: &str,
@@ -23,7 +27,7 @@ pub async fn migrate(
     if path.exists() {
         return Err(MigrateError::Exists { path: path.to_owned() });
     }
-    // Held to the end: no daemon makes the file meanwhile.
+    // Held to the end, so that no daemon creates the file meanwhile.
     let _lock = sqlite::lock_to_make(path).await?;
     let unfinished = with_suffix(path, ".unfinished");
     remove(&unfinished)?;
@@ -41,7 +45,7 @@ pub async fn migrate(
     if moved != all {
         return Err(MigrateError::Incomplete { all, moved });
     }
-    // The whole of it in the one file that gets the name.
+    // Writes everything into the one file that gets the name.
     let write = sql_of("write", &unfinished);
     target.execute("PRAGMA wal_checkpoint(TRUNCATE)").await.map_err(&write)?;
     target.close().await.map_err(&write)?;
@@ -50,7 +54,7 @@ pub async fn migrate(
         path: path.to_owned(),
         source,
     })?;
-    // Only now may nodes use the old one again. It was not changed.
+    // Only now may nodes use the old store again. It was not changed.
     let _ = source.close().await;
     Ok(moved)
 }
@@ -64,7 +68,7 @@ fn finish(unfinished: &Path, path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Removes what a move that was broken off has left.
+/// Removes what an interrupted move left.
 fn remove(unfinished: &Path) -> Result<(), MigrateError> {
     for path in ["", "-wal", "-shm"].map(|suffix| with_suffix(unfinished, suffix)) {
         match fs::remove_file(&path) {
@@ -83,7 +87,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Outcomes that a sink has not got because its cursor in their lane is not there yet.
+/// Outcomes that a sink has not got because its cursor in their partition has not reached them.
 const BEHIND: &str = "SELECT cursor.sink, outcome.seq FROM cursor JOIN outcome ON outcome.lane = cursor.lane AND outcome.seq > cursor.cursor";
 
 async fn amount(source: &mut PgConnection) -> Result<Amount, sqlx::Error> {
@@ -132,7 +136,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Gives the last seq that was ever given away.
+    /// Returns the last `seq` that was ever assigned.
     async fn outcomes(&mut self) -> Result<i64, MigrateError> {
         let mut after = i64::MIN;
         loop {
@@ -171,7 +175,7 @@ impl Run<'_> {
                 .fetch_one(&mut self.source)
                 .await
                 .map_err(sql("read", self.shown))?;
-        // No seq is used twice, not even one that retention has removed. SQLite keeps the number in this table.
+        // No `seq` is used twice, even if retention has removed its outcome. SQLite keeps the last one in this table.
         let write = sql_of("write", self.path);
         self.target.execute("DELETE FROM sqlite_sequence WHERE name = 'outcome'").await.map_err(&write)?;
         sqlx::query("INSERT INTO sqlite_sequence (name, seq) VALUES ('outcome', ?1)")
@@ -211,7 +215,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What the nodes knew of the time, so that all of this is as old there as it is here.
+    /// Continues steady time from the nodes' anchors, so that ages in the new store continue from those in the old one.
     async fn time(&mut self) -> Result<(), MigrateError> {
         let anchors = postgres::anchors(&mut self.source).await.map_err(sql("read", self.shown))?;
         let clock = Clock::system();
@@ -219,7 +223,7 @@ impl Run<'_> {
         sqlite::note_time(&mut self.target, &clock.anchor()).await.map_err(sql_of("write", self.path))
     }
 
-    /// What a cursor had still to come to.
+    /// Moves the outcomes that a sink's cursor has not reached.
     async fn behind(&mut self) -> Result<(), MigrateError> {
         let lanes: Vec<(i32, String, i64)> = sqlx::query_as("SELECT lane, sink, cursor FROM cursor")
             .fetch_all(&mut self.source)
@@ -255,7 +259,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What was tried, or given up.
+    /// Moves the outcomes that were tried, or are dead letters.
     async fn undelivered(&mut self) -> Result<(), MigrateError> {
         let mut after = (String::new(), i64::MIN);
         loop {
@@ -278,7 +282,8 @@ impl Run<'_> {
     async fn deliver(&mut self, rows: impl IntoIterator<Item = Delivery>) -> Result<(), MigrateError> {
         self.begin().await?;
         for row in rows {
-            // What was tried says more than that the cursor is not there yet, and came first.
+            // Deliveries that were tried come first and win: they say more than a cursor that has not reached the
+            // outcome.
             let done = sqlx::query(
                 "INSERT OR IGNORE INTO delivery \
                  (sink, seq, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead) \

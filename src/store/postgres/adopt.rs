@@ -1,16 +1,18 @@
-//! Taking over what a dead node did not deliver.
+//! Takes over what a dead node did not deliver.
+//!
+//! Promises that no outcome is lost or taken over by two nodes. Does not know which node should adopt what.
 
 use sqlx::postgres::PgConnection;
 
 use super::super::Orphan;
 use super::Node;
 
-/// How much is taken over at once: bounds the transaction.
+/// Outcomes taken over at once. It bounds the transaction.
 const ADOPT_AT_ONCE: i64 = 5000;
 
-/// Takes over the next part of a dead node's lane for one sink: it becomes what this node is to deliver although its
-/// cursor is past it. Gives how many outcomes that was, 0 when nothing is left, or when the node lives, or when somebody
-/// else is at it. The dead node's cursor moves along, so that it goes on behind this if it comes back.
+/// Takes over the next part of a dead node's partition for one sink, as deliveries that this node tries. Returns how
+/// many outcomes that was; 0 if none is left, if the node is alive, or if another node holds its row. Advances the dead
+/// node's cursor, so that it continues after these outcomes if it comes back.
 pub async fn adopt(connection: &mut PgConnection, node: &Node, orphan: &Orphan) -> Result<u64, sqlx::Error> {
     let Orphan { node: dead, sink } = orphan;
     let locked = sqlx::query(

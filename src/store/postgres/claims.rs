@@ -1,4 +1,6 @@
-//! What nodes leave for each other: PINs for the holder of their slot, withdrawals, slots.
+//! What nodes leave for each other: PINs for the holder of their slot, requests to withdraw PINs, and released slots.
+//!
+//! Promises that a node claims only what is for slots that it holds. Does not know which node should hold which slot.
 
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
@@ -10,14 +12,14 @@ use super::done::Done;
 use crate::pin::PinId;
 use crate::slot::{Slots, slot_of};
 
-/// How much is claimed at once: bounds the transaction.
+/// Rows claimed at once. It bounds the transaction.
 const CLAIM_AT_ONCE: i64 = 8192;
 
 fn numbers(slots: &Slots) -> Vec<i16> {
     slots.iter().map(i16::from).collect()
 }
 
-/// Whether anything was left for these slots of this node.
+/// Whether other nodes left anything for these slots of this node.
 pub async fn anything(
     connection: &mut PgConnection,
     node: &Node,
@@ -32,8 +34,8 @@ pub async fn anything(
     .await
 }
 
-/// Hears of what was left for these slots, as far as this node holds them. A PIN that is not in flight any more was
-/// loaded and finished before.
+/// Claims what other nodes left for those of these slots that this node holds. Skips a PIN that is no longer in flight:
+/// this node already loaded and finished it.
 pub async fn claim(
     connection: &mut PgConnection,
     node: &Node,
@@ -66,7 +68,7 @@ pub async fn claim(
     Ok(())
 }
 
-/// Leaves word that these PINs are withdrawn.
+/// Asks the holders of these PINs' slots to withdraw them.
 pub async fn cancel_elsewhere(
     connection: &mut PgConnection,
     pins: &[PinId],
@@ -93,7 +95,7 @@ pub async fn cancel_elsewhere(
     Ok(())
 }
 
-/// Gives slots back, as far as this node has them.
+/// Releases those of these slots that this node holds.
 pub async fn release(
     connection: &mut PgConnection,
     node: &Node,

@@ -1,4 +1,6 @@
-//! Connections to the server, and what each kind of them is told at its start.
+//! Connects to the server, with the settings that each kind of connection needs.
+//!
+//! Promises that every wait for the server is limited. Knows nothing of tables but their schema.
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -17,27 +19,31 @@ use super::schema;
 /// How long connecting may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long the server works on one statement before it gives it up.
+/// How long the server works on one statement before it cancels it.
 const STATEMENT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long we wait for the answer to whatever is asked at once: longer than the server's own limit, which tells more.
+/// How long to wait for the answer to one request. Longer than the server's own limit, whose error says more.
 pub const ANSWER_PATIENCE: Duration = Duration::from_secs(12);
 
-/// The server, and this node's way to it.
+/// The server, and how this node connects to it.
 #[derive(Clone)]
 pub struct Server {
     options: PgConnectOptions,
-    /// What every connection begins with.
+    /// The SQL that every connection executes first.
     greeting: String,
-    /// The URL as it may be shown.
+    /// The URL without its secrets.
     pub shown: String,
     pub lease: Duration,
 }
 
 impl Server {
+    /// `shown` is the URL without its secrets.
+    ///
+    /// # Errors
+    /// The URL is invalid, or names a TLS file that can't be opened.
     pub fn new(url: &SecretString, shown: &str, lease: Duration) -> Result<Self, sqlx::Error> {
         check_files(url.expose_secret())?;
-        // Statements are few and fixed; logging each would put PIN IDs into the log.
+        // Logging statements would put PIN IDs into the log, and the statements are few and fixed.
         let options = PgConnectOptions::from_str(url.expose_secret())?.disable_statement_logging();
         let options = match options.get_application_name() {
             Some(_) => options,
@@ -47,30 +53,30 @@ impl Server {
         Ok(Self { options, greeting, shown: shown.to_owned(), lease })
     }
 
-    /// From now on every connection finds the tables, which are in this schema.
+    /// Sets the schema in which every later connection finds the tables.
     pub fn tables_are_in(&mut self, schema: &str) {
         self.greeting = format!("SET search_path = {}", schema::search_path(schema));
     }
 
-    /// A connection that nobody has told anything yet.
+    /// A connection without any settings.
     pub async fn connect_bare(&self) -> Result<PgConnection, sqlx::Error> {
         within(CONNECT_PATIENCE, self.options.connect()).await
     }
 
-    /// Tells a connection what every one of them is told.
+    /// Applies the settings that every connection has.
     pub async fn greet(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         within(CONNECT_PATIENCE, connection.execute(AssertSqlSafe(self.greeting.clone()))).await?;
         Ok(())
     }
 
-    /// A connection that no kind of work has begun on.
+    /// A connection with only the settings that every connection has.
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = self.connect_bare().await?;
         self.greet(&mut connection).await?;
         Ok(connection)
     }
 
-    /// Connections that read, so many at most. They are made when they are needed.
+    /// A pool of at most `count` connections that read. They are opened when needed.
     pub fn readers(&self, count: u32) -> PgPool {
         let server = self.clone();
         PgPoolOptions::new()
@@ -88,13 +94,13 @@ impl Server {
             .connect_lazy_with(self.options.clone())
     }
 
-    /// The connection of the writer: a node that stops inside a transaction is cut off by the server before anybody
-    /// waits for more than its lease.
+    /// The writer's connection. If the node stops inside a transaction, the server ends the session before anybody has
+    /// waited for longer than a lease.
     pub async fn connect_writer(&self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = self.connect().await?;
-        // A plan by a guess that a table is empty would be kept for ever, and every statement of the writer finds its
-        // rows by an index: the planner is left no other way.
-        // Neither of the first two ends a session that is just sending to a node that does not read.
+        // The planner would keep a plan that it made while a table was empty. Every statement of the writer finds its
+        // rows by an index, so all other plans are disabled. The first two settings don't end a session that is sending
+        // to a node which does not read; `tcp_user_timeout` does.
         let settings = format!(
             "SET idle_in_transaction_session_timeout = {lease}; SET statement_timeout = {}; SET jit = off; \
              SELECT set_config(name, '{lease}', false) FROM pg_settings WHERE name = 'tcp_user_timeout'; \
@@ -109,7 +115,7 @@ impl Server {
         Ok(connection)
     }
 
-    /// The connection that keeps the lease: nothing it asks may take longer than a third of that.
+    /// The connection that keeps the lease. A request may take a quarter of the lease at most.
     pub async fn connect_keeper(&self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = self.connect().await?;
         let limit = self.patience().as_millis();
@@ -122,33 +128,33 @@ impl Server {
         Ok(connection)
     }
 
-    /// How long whatever the lease depends on may take.
+    /// How long a request that the lease depends on may take.
     pub fn patience(&self) -> Duration {
         self.lease / 4
     }
 }
 
-/// Whether whoever answers at this URL is given the password: the server is on another machine, and its certificate and
-/// name are not checked. Decided by what is connected with, which is the URL and the PG* variables of the environment.
-/// A URL that can't be used is connected to by nobody, so [`Server::new`] tells what is wrong with it.
+/// Whether any host that answers at this URL would get the password, because the server is on another machine and its
+/// certificate and name are not verified. Considers the PG* environment variables too, as connecting does. False for an
+/// invalid URL: nobody connects to it, and [`Server::new`] reports what is wrong.
 pub fn trusts_anybody(url: &str) -> bool {
     let Ok(options) = PgConnectOptions::from_str(url) else { return false };
     let host = options.get_host();
     let is_socket = options.get_socket().is_some() || host.starts_with('/');
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    // No other name: what answers for a name is for a name server to say.
+    // No other name counts, because a name server decides which host answers for it.
     let is_loopback = host.eq_ignore_ascii_case("localhost")
         || address.is_ok_and(|address| address.to_canonical().is_loopback());
     !is_socket && !is_loopback && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)
 }
 
-/// The files that a URL names for TLS must be there: else it would seem as if the server were not.
+/// Checks that the TLS files in the URL exist. Without this check a missing file would look like a missing server.
 fn check_files(url: &str) -> Result<(), sqlx::Error> {
-    // What is no URL is refused by the parser of the options, in its words.
+    // The parser of the options reports an invalid URL.
     let Ok(url) = Url::parse(url) else { return Ok(()) };
     let files = ["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
     for (key, path) in url.query_pairs() {
-        // It may be the certificate itself.
+        // The value may be the certificate itself.
         if files.contains(&&*key) && !path.starts_with("-----BEGIN") {
             let refused = |error| sqlx::Error::Configuration(format!("{key}={path}: {error}").into());
             File::open(&*path).map_err(refused)?;
@@ -157,39 +163,44 @@ fn check_files(url: &str) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// How long nobody connects again after that failed: longer each time, up to [`LONGEST_PAUSE`]. A server that is just
-/// recovering is not to be asked at the speed at which clients submit.
+/// A pause after connecting failed, during which nobody connects. Each pause is longer than the one before, up to
+/// [`LONGEST_PAUSE`]: a recovering server must not get a connection for every submit.
 #[derive(Debug, Default)]
 pub struct Pause {
     failures: u32,
     ends: Option<(Instant, Unavailable)>,
 }
 
-/// The first one, doubled each time.
+/// The first pause; each further one is twice as long.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Pause {
-    /// What failed, while it lasts.
+    /// The error that began the pause, while the pause lasts.
     pub fn runs(&self) -> Option<Unavailable> {
         self.ends.as_ref().filter(|(end, _)| Instant::now() < *end).map(|(_, error)| error.clone())
     }
 
+    /// Begins a pause after this error.
     pub fn begin(&mut self, error: Unavailable) {
         let length = SHORTEST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
-        // Not all nodes at the same moment.
+        // Spreads the nodes' attempts.
         let length = length.mul_f64(0.5 + fastrand::f64() / 2.0);
         self.ends = Some((Instant::now() + length, error));
     }
 
+    /// Ends the pause after a success, so that the next one is short again.
     pub fn end(&mut self) {
         *self = Self::default();
     }
 }
 
-/// The answer, or an error if it is not there in time. The connection must not be used any more then.
+/// Waits for an answer for a limited time.
+///
+/// # Errors
+/// The request's own error, or a timeout. After a timeout the connection must not be used any more.
 pub async fn within<T>(
     limit: Duration,
     answer: impl Future<Output = Result<T, sqlx::Error>>,
@@ -203,18 +214,18 @@ pub async fn within<T>(
     }
 }
 
-/// The answer to a question that somebody waits for.
+/// Waits at most [`ANSWER_PATIENCE`] for the answer to a request.
 pub async fn answer<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Unavailable> {
     Ok(within(ANSWER_PATIENCE, asked).await?)
 }
 
-/// Whether the connection is of no use after this error.
+/// Whether the connection is unusable after this error.
 pub fn is_broken(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => {
-            // Class 57, operator intervention, but for a statement that was cancelled (57014); 25P03, a session that was
-            // cut off while it was idle in a transaction; and 25006, a server that has become a standby: the address
-            // may lead to another one by now.
+            // Class 57 is operator intervention, of which 57014 only cancels a statement. 25P03 is a session that was
+            // ended because it was idle in a transaction. 25006 is a server that has become a standby: its address may
+            // lead to another server by now.
             let code = error.code();
             code.is_some_and(|code| {
                 (code.starts_with("57") && code != "57014") || code == "25P03" || code == "25006"
@@ -225,13 +236,14 @@ pub fn is_broken(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether the transaction met another one, and can be tried again at once: deadlock or serialization failure.
+/// Whether the transaction conflicted with another one (a deadlock or serialization failure) and can be repeated at
+/// once.
 pub fn is_conflict(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| code == "40P01" || code == "40001")
 }
 
-/// What a node hears that writes without a lease.
+/// The error of a node that writes without a lease.
 pub fn fenced() -> Unavailable {
     Unavailable(
         "this node's lease is over, or another process has registered its name: it writes nothing until it has one".into(),

@@ -5,7 +5,7 @@ use super::super::Applied;
 /// The channel of the hints that nodes give each other.
 pub const CHANNEL: &str = "pinwatch";
 
-/// What a transaction did, and whom it is worth a hint.
+/// The result of a transaction, and the hints that follow its commit.
 #[derive(Default)]
 pub struct Done {
     pub applied: Applied,

@@ -47,15 +47,16 @@ pub enum OpenError {
     Postgres { url: String, error: sqlx::Error },
 }
 
-/// What an error of the server says about the database.
+/// Translates a server's error into what it says about the database.
 pub fn judge(url: &str, source: sqlx::Error) -> OpenError {
     let url = url.to_owned();
     let code = source.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
     match code.as_deref() {
-        // Invalid authorization, no such database, too many connections: https://www.postgresql.org/docs/current/errcodes-appendix.html
+        // Invalid authorization, no such database, too many connections:
+        // https://www.postgresql.org/docs/current/errcodes-appendix.html
         Some("28000" | "28P01" | "3D000" | "53300") => OpenError::Refused { url, error: source },
         Some("42501") => OpenError::NoRights { url, error: source },
-        // A table that is there already.
+        // The table already exists.
         Some("42P07") => OpenError::Foreign { url, what: source.to_string() },
         None if let Some(what) = tls_trouble(&source) => OpenError::Tls { url, what },
         None if matches!(source, sqlx::Error::Io(_)) => OpenError::Unreachable { url, error: source },
@@ -63,11 +64,11 @@ pub fn judge(url: &str, source: sqlx::Error) -> OpenError {
     }
 }
 
-/// Why TLS was not agreed upon, and what to do; `None` if it is no matter of TLS.
+/// Why TLS could not be set up, and what to do; `None` if the error is not about TLS.
 fn tls_trouble(error: &sqlx::Error) -> Option<String> {
     use rustls::{CertificateError, Error};
     let io = match error {
-        // The only reason of its own that sqlx has.
+        // The only TLS error that sqlx itself produces.
         sqlx::Error::Tls(reason) if reason.to_string().contains("does not support TLS") => {
             return Some("it does not speak TLS. Set ssl = on there, or another sslmode in store.url".into());
         }
@@ -77,7 +78,7 @@ fn tls_trouble(error: &sqlx::Error) -> Option<String> {
     };
     let error = io.get_ref()?.downcast_ref::<Error>()?;
     Some(match error {
-        // The second is an authority of the right name and another key.
+        // `BadSignature` means an authority with the right name and another key.
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "its certificate is of no authority that this machine trusts. Give that authority's certificate as \
              sslrootcert=/its/file in store.url"
@@ -87,7 +88,7 @@ fn tls_trouble(error: &sqlx::Error) -> Option<String> {
     })
 }
 
-/// What the server said, without where in its source it said so.
+/// The server's message, without the place in its source code.
 fn said(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => error.message().to_owned(),

@@ -1,4 +1,6 @@
-//! Taking PINs out and putting their outcomes in.
+//! Removes PINs and inserts their outcomes.
+//!
+//! Promises that a node finishes only PINs of its own slots, and each one once. Knows nothing of sinks.
 
 use std::collections::HashMap;
 
@@ -13,8 +15,8 @@ use super::done::Done;
 use crate::outcome::{self, Submission, Verdict};
 use crate::slot::slot_of;
 
-/// Takes PINs of this node's slots out and puts their outcomes in. A verdict of another PIN is dropped: it has an
-/// outcome already, or another node polls it now.
+/// Removes PINs of this node's slots and inserts their outcomes. Drops a verdict of any other PIN: that PIN already has
+/// an outcome, or another node polls it now.
 pub async fn finish(
     connection: &mut PgConnection,
     node: &Node,
@@ -95,8 +97,8 @@ async fn insert(
     Ok(())
 }
 
-/// Finds out what became of PINs that this node can't finish. One that is in flight is another node's, whatever
-/// outcome it had in an earlier life.
+/// Finds out the state of PINs that this node can't finish. A PIN in flight belongs to another node, even if it has an
+/// outcome from an earlier submit.
 async fn look_for(
     connection: &mut PgConnection,
     missing: &[&Verdict],

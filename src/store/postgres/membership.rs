@@ -1,5 +1,7 @@
-//! This node's row, and what it sees and takes of the others: all that the lease depends on, on a connection of its
-//! own, so that no large transaction holds a renewal up.
+//! This node's membership in the cluster: its row and lease, and the slots that it takes.
+//!
+//! Promises that no large transaction delays a renewal: everything that the lease depends on uses a connection of its
+//! own. Does not know which node should hold which slot.
 
 use std::time::Duration;
 
@@ -20,33 +22,33 @@ use super::write::WriteConnection;
 use crate::clock::{Anchor, Clock};
 use crate::slot::Slots;
 
-/// Connections that read, for clients' questions and the sinks; one of them listens.
+/// Connections that read, for client requests and sinks; one of them listens for hints.
 const READERS: u32 = 5;
 
-/// How often slots of a dead node are taken while another node has its row, and how far apart: a transaction that takes
-/// is over in a few milliseconds. What can't be had by then is for the next look.
+/// How often, and how far apart, this node tries to take a dead node's slots while another node holds the dead node's
+/// row. A transaction that takes slots lasts a few milliseconds. The next look takes what is still missing.
 const TAKES: u32 = 8;
 const TAKES_APART: Duration = Duration::from_millis(20);
 
-/// What became of a registration.
+/// The result of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registration {
     /// This node has this number, and its lease runs.
     As(NodeId),
-    /// A lease of this name still runs for this long: of a process that was killed a moment ago, or of a living one.
+    /// A lease of this name runs for this much longer. Its process was killed a moment ago, or is alive.
     Taken(Duration),
 }
 
-/// What became of a renewal.
+/// The result of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
     Runs,
-    /// Another process registered this node's name since: this process holds nothing any more.
+    /// Another process has registered this node's name; this process holds nothing any more.
     Fenced,
 }
 
-/// This node's membership. Every answer is there, or an error, within a quarter of the lease, but for the first after
-/// the connection was lost.
+/// This node's membership. Every request ends within a quarter of the lease, except the first one after the connection
+/// was lost.
 pub struct Membership {
     server: Server,
     node: Node,
@@ -63,7 +65,7 @@ impl Membership {
         Self { server, node, name, questions, connection: None, server_started: None, clock }
     }
 
-    /// The name this node registers under.
+    /// The name under which this node registers.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -80,19 +82,19 @@ impl Membership {
         Ok((Store::new(reader), Box::new(writer)))
     }
 
-    /// What only several nodes ask.
+    /// The queries that only a cluster needs.
     pub fn questions(&self) -> Questions {
         self.questions.clone()
     }
 
-    /// So many PINs are in flight in the whole database, about: `intake.max_in_flight` is compared with it, and with
-    /// what this node's writer counts from then on.
+    /// Sets about how many PINs are in flight in the whole database. This count, updated by this node's writer, is
+    /// compared with `intake.max_in_flight`.
     pub fn set_in_flight(&self, count: usize) {
         self.node.set_in_flight(count);
     }
 
-    /// Enters this node under its name with a new fence, unless a lease of that name runs. Whatever a process of that
-    /// name had begun to write is written or given up by then; afterwards it writes nothing.
+    /// Registers this node under its name, with a new fence, unless a lease of that name runs. Once this node is
+    /// registered, every transaction of an earlier process of that name has ended, and that process can't write any more.
     pub async fn register(&mut self) -> Result<Registration, Unavailable> {
         let mut connection = self.connected().await?;
         let registering = register(&mut connection, &self.name, self.server.lease, &self.clock);
@@ -106,7 +108,7 @@ impl Membership {
         })
     }
 
-    /// Extends the lease to its whole length from now on, and publishes `report` to the other nodes.
+    /// Renews the lease for its whole length from now, and publishes `report` to the other nodes.
     pub async fn renew(&mut self, report: &NodeReport) -> Result<Renewal, Unavailable> {
         let report = serde_json::to_string(report).map_err(|error| Unavailable(error.to_string().into()))?;
         let mut connection = self.connected().await?;
@@ -128,22 +130,25 @@ impl Membership {
         Ok(if is_renewed { Renewal::Runs } else { Renewal::Fenced })
     }
 
-    /// All nodes and what each holds, at one moment.
+    /// All nodes and their slots at one moment.
     pub async fn look(&mut self) -> Result<View, Unavailable> {
         let mut connection = self.connected().await?;
         let result = within(self.server.patience(), View::read(&mut connection)).await;
         self.back(connection, result)
     }
 
-    /// Takes those of these slots that nobody holds whose lease runs; gives which. A dead node that is just now
-    /// writing its last keeps its own a moment longer.
+    /// Takes those of these slots that no node with a running lease holds; returns the slots taken. While a dead node's
+    /// last transaction is open, its slots can't be taken.
+    ///
+    /// # Errors
+    /// The database can't be reached, or this node's lease is over.
     pub async fn take(&mut self, slots: &Slots) -> Result<Slots, Unavailable> {
         let mut connection = self.connected().await?;
         let result = within(self.server.patience(), take_all(&mut connection, &self.node, slots)).await;
         self.back(connection, result)?.ok_or_else(fenced)
     }
 
-    /// What dead nodes did not deliver to these sinks.
+    /// The outcomes that dead nodes did not deliver to these sinks.
     pub async fn orphans(&mut self, sinks: &[String]) -> Result<Vec<Orphan>, Unavailable> {
         let mut connection = self.connected().await?;
         let rows = sqlx::query(
@@ -162,8 +167,8 @@ impl Membership {
         Ok(rows.iter().map(orphan).collect::<Result<_, sqlx::Error>>()?)
     }
 
-    /// When the server that answered last was started, in microseconds: another number means another server, or that it
-    /// was down.
+    /// When the server that answered last was started, in microseconds since the epoch. A different number means
+    /// another server, or that it was restarted.
     pub fn server_started(&self) -> Option<i64> {
         self.server_started
     }
@@ -180,7 +185,7 @@ impl Membership {
         Ok(connection)
     }
 
-    /// Keeps the connection for the next question if it is of use.
+    /// Keeps the connection for the next request if it is usable.
     fn back<T>(
         &mut self,
         connection: PgConnection,
@@ -202,7 +207,7 @@ async fn register(
     clock: &Clock,
 ) -> Result<Told, sqlx::Error> {
     let mut transaction = connection.begin().await?;
-    // Waits for what an earlier process of this name is just writing.
+    // Waits for the open transaction of an earlier process of this name.
     let left: Option<f64> = sqlx::query_scalar(
         "SELECT (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::float8 \
          FROM node WHERE name = $1 FOR UPDATE",
@@ -236,11 +241,11 @@ async fn register(
     }
     clock.go_on(&anchors(&mut transaction).await?);
     transaction.commit().await?;
-    // Nothing: another process entered the name for the first time, just now.
+    // No row: another process has just registered this name for the first time.
     Ok(registered.ok_or(lease))
 }
 
-/// What the nodes know of the time.
+/// The nodes' anchors of steady time.
 pub(in super::super) async fn anchors(connection: &mut PgConnection) -> Result<Vec<Anchor>, sqlx::Error> {
     let rows: Vec<(Option<i64>, Option<String>, Option<i64>)> = sqlx::query_as(
         "SELECT steady, boot_id, boot_time FROM node UNION ALL SELECT steady, NULL, NULL FROM steady_begin",
@@ -250,8 +255,8 @@ pub(in super::super) async fn anchors(connection: &mut PgConnection) -> Result<V
     Ok(rows.into_iter().filter_map(|(steady, id, time)| anchor(steady, id, time)).collect())
 }
 
-/// The others take their part of what a dead node held at the same moment, and only one of them has its row: who does
-/// not tries again when that one's transaction should be over.
+/// Takes slots, with several tries. Other nodes take their part of a dead node's slots at the same moment, and only one
+/// can hold the dead node's row; the others try again when that transaction should be over.
 async fn take_all(
     connection: &mut PgConnection,
     node: &Node,
@@ -270,7 +275,8 @@ async fn take_all(
     Ok(Some(taken))
 }
 
-/// Takes what it can; gives also whether another node had one of the dead ones' rows just then.
+/// Takes the slots that it can. Also returns whether a dead node's row was locked, so that more can be taken soon;
+/// `None` if this node's lease is over.
 async fn take(
     connection: &mut PgConnection,
     node: &Node,
@@ -282,8 +288,8 @@ async fn take(
         transaction.rollback().await?;
         return Ok(None);
     }
-    // A transaction of a dead node that is still open holds its row, and is waited for by trying again; so does one of
-    // another node that takes its part.
+    // A dead node's row is locked while a transaction of that node is still open, or while another node takes its part.
+    // The next try takes those slots.
     let dead: Vec<i32> = sqlx::query_scalar(
         "SELECT id FROM node WHERE lease_until <= clock_timestamp() \
          AND id IN (SELECT slot.node FROM slot WHERE slot = ANY($1)) ORDER BY id FOR UPDATE SKIP LOCKED",

@@ -38,7 +38,7 @@ pub(super) use page::storable;
 pub use questions::{Hint, Hints, Questions};
 pub use view::{Holders, NodeId, NodeReport, NodeState, View};
 
-/// Who this node is, for all connections of this process.
+/// This node's registration, shared by all connections of this process.
 #[derive(Clone, Default)]
 struct Node(Arc<Registered>);
 
@@ -46,7 +46,7 @@ struct Node(Arc<Registered>);
 struct Registered {
     id: AtomicI32,
     fence: AtomicI64,
-    /// PINs in flight in the whole database, about.
+    /// About how many PINs are in flight in the whole database.
     in_flight: AtomicUsize,
 }
 
@@ -60,7 +60,7 @@ impl Node {
     }
 
     fn become_registered(&self, id: i32, fence: i64) {
-        // The fence last: with an old fence a new number is worth nothing, and so is the reverse.
+        // The fence is stored last: the new number with the old fence, or the reverse, matches no row.
         self.0.id.store(id, Ordering::Release);
         self.0.fence.store(fence, Ordering::Release);
     }
@@ -75,7 +75,7 @@ impl Node {
 
     fn count(&self, accepted: usize, finished: usize) {
         let counted = |count: usize| Some((count + accepted).saturating_sub(finished));
-        // It always gives a number.
+        // The closure always returns a number, so this can't fail.
         let _ = self.0.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted);
     }
 }

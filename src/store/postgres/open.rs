@@ -1,4 +1,6 @@
-//! Opening the database: whether it can be reached, whether it is ours, whether we know its schema.
+//! Opens the database: checks that it can be reached, is pinwatch's and has a known schema.
+//!
+//! Promises not to change a database that it refuses. Knows nothing of leases but their length.
 
 use secrecy::SecretString;
 use sqlx::migrate::{MigrateError, Migrator};
@@ -14,11 +16,11 @@ use crate::clock::Clock;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/postgres/migrations");
 
-/// The oldest server that this works with, as `server_version_num` has it.
+/// The oldest server that is supported, as a `server_version_num`.
 const OLDEST: u32 = 130_000;
 
-/// Connects, and brings the schema up to date: several nodes may do so at once. Nothing is registered yet. The clock goes on
-/// from what the nodes know of the time when this one registers.
+/// Connects and migrates the schema; several nodes may do so at once. Does not register the node: the clock continues
+/// from the nodes' anchors once it registers.
 ///
 /// # Errors
 /// The server can't be reached or used, or the database is not for this version.
@@ -35,17 +37,17 @@ pub async fn open(
         sqlx::query_scalar("SELECT count(*) FROM pin").fetch_one(&mut connection).await.map_err(judge)?;
     let node = Node::default();
     node.set_in_flight(usize::try_from(in_flight).unwrap_or(0));
-    // Closing can't fail in a way that matters.
+    // Closing can't lose anything.
     let _ = connection.close().await;
     Ok(Membership::new(server, node, name, clock.clone()))
 }
 
-/// Connects for somebody who moves a store, and brings the schema up to date.
+/// Connects for moving a store, and migrates the schema.
 ///
 /// # Errors
 /// As [`open`].
 pub async fn open_to_move(url: &SecretString, shown: &str) -> Result<PgConnection, OpenError> {
-    // Whoever moves a store is no node, and has no lease.
+    // A move is not a node and has no lease.
     Ok(open_up_to_date(url, shown, Duration::ZERO).await?.1)
 }
 
@@ -83,7 +85,7 @@ async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), O
         if found > known {
             return Err(OpenError::Newer { url: url(), found, known });
         }
-        // Nothing to do, and nothing to lock the other nodes out for.
+        // There is nothing to do, so no need to lock out the other nodes.
         if found == known {
             return Ok(());
         }

@@ -1,4 +1,7 @@
-//! How far the sinks are, what is asked of them, and what need not be kept any more.
+//! The outbox: the sinks' progress, delivery commands, and retention.
+//!
+//! Promises that an outcome stays until every sink has it, and that a dead letter keeps its outcome. Knows nothing of
+//! how sinks deliver.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +12,14 @@ use super::Node;
 use super::page::storable;
 use crate::clock::{Dated, Steady};
 
-/// Notes how far sinks came, all of them at once: of what stands several times the last counts.
+/// Stores the progress of all sinks at once. If an outcome occurs several times, the last occurrence counts.
 pub async fn advance(
     connection: &mut PgConnection,
     node: &Node,
     progress: &[Progress],
 ) -> Result<(), sqlx::Error> {
     let mut cursors: BTreeMap<&str, i64> = BTreeMap::new();
-    // In the order of the table's key, which every node locks its rows in.
+    // In the order of the table's key, in which every node locks its rows.
     let mut deliveries: BTreeMap<(&str, i64), Option<&Failed>> = BTreeMap::new();
     for Progress { sink, cursor, failed, delivered } in progress {
         if let Some(cursor) = cursor {
@@ -100,8 +103,8 @@ async fn fail(
     Ok(())
 }
 
-/// Does what somebody asks of a sink's outcomes, of whatever node's: what is to be delivered again is this node's to
-/// deliver. Gives how many it concerned.
+/// Carries out a delivery command on any node's outcomes; this node delivers what is to be delivered again. Returns how
+/// many outcomes it affected.
 pub async fn carry_out(
     connection: &mut PgConnection,
     node: &Node,
@@ -109,7 +112,7 @@ pub async fn carry_out(
 ) -> Result<u64, sqlx::Error> {
     let done = match order {
         Order::Replay { sink, from, to, only_dead: false } => {
-            // Those after the cursor of their lane are on their way anyway.
+            // Outcomes after the cursor of their partition will be delivered anyway.
             let ordered = sqlx::query(
                 "INSERT INTO delivery (sink, seq, lane, dead, tries) \
                  SELECT $1, o.seq, $4, false, 0 FROM outcome o WHERE o.seq BETWEEN $2 AND $3 \
@@ -173,7 +176,8 @@ pub async fn carry_out(
     Ok(done.rows_affected())
 }
 
-/// Another node that lives may have the sink still, and its cursor is none of this node's business.
+/// Forgets a sink, except for the cursors and deliveries of other live nodes: they may still have the sink. Returns 1
+/// if it had a cursor to remove, else 0.
 async fn forget(connection: &mut PgConnection, node: &Node, sink: &str) -> Result<u64, sqlx::Error> {
     sqlx::query(
         "DELETE FROM delivery WHERE sink = $1 AND lane NOT IN ( \
@@ -198,12 +202,13 @@ async fn forget(connection: &mut PgConnection, node: &Node, sink: &str) -> Resul
     Ok(done.rows_affected().min(1))
 }
 
-/// Outcomes that are removed at once: bounds the transaction, so that nobody waits long for it.
+/// Outcomes that one transaction removes. It bounds the transaction, so that nobody waits long for it.
 const PRUNE_AT_ONCE: i64 = 2000;
 
-/// Removes outcomes that are old enough and that every sink has, of all nodes; a dead letter keeps its outcome.
+/// Removes outcomes of all nodes that are old enough and that every sink has; a dead letter keeps its outcome. Returns
+/// how many.
 pub async fn prune(connection: &mut PgConnection, before: Steady) -> Result<u64, sqlx::Error> {
-    // Lanes that another node removes from at this moment are left to it: nobody waits for anybody.
+    // Skips partitions from which another node is removing outcomes, so that no node waits for another.
     let removed: Vec<i64> = sqlx::query_scalar(
         "WITH mine AS MATERIALIZED (SELECT lane FROM pruned ORDER BY lane FOR UPDATE SKIP LOCKED), \
          gone AS ( \
@@ -228,6 +233,7 @@ pub async fn prune(connection: &mut PgConnection, before: Steady) -> Result<u64,
     Ok(removed.len() as u64)
 }
 
+/// Saves the brake of this node; each node has its own.
 pub async fn save_brake(
     connection: &mut PgConnection,
     node: &Node,

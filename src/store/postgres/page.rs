@@ -1,4 +1,6 @@
-//! Rows of the outbox and of PINs, as what they are outside.
+//! Reads PINs, outcomes and failed deliveries from rows of the database.
+//!
+//! Promises nothing beyond each function's list of columns. Knows nothing of the queries.
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -21,7 +23,7 @@ pub fn outcome(row: &PgRow) -> Result<Outcome, sqlx::Error> {
     Ok(Outcome { seq: row.try_get(0)?, pin: pin_id(row.try_get(1)?)?, record: Record::from(record) })
 }
 
-/// Reads `seq`, and the columns of `delivery` behind the first three.
+/// Reads `seq`, and the columns of `delivery` after the first three.
 pub fn failed(row: &PgRow) -> Result<Failed, sqlx::Error> {
     let date = |at, ahead| {
         let (millis, ahead): (Option<i64>, Option<i64>) = (row.try_get(at)?, row.try_get(ahead)?);
@@ -37,7 +39,7 @@ pub fn failed(row: &PgRow) -> Result<Failed, sqlx::Error> {
     })
 }
 
-/// PostgreSQL's text has no NUL.
+/// Replaces NUL, which PostgreSQL's text can't hold.
 pub fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }

@@ -1,4 +1,7 @@
-//! What only several nodes ask: of slots, of other nodes' PINs and outcomes, and the hints between them.
+//! The queries that only a cluster needs (slots, other nodes, the state of any PIN), and the hints between nodes.
+//!
+//! Promises that each answer is from one moment. A hint can be lost, so it only makes a node look earlier. Does not
+//! know what nodes do with the answers.
 
 use sqlx::Row;
 use sqlx::postgres::{PgListener, PgPool, PgRow};
@@ -12,18 +15,18 @@ use super::view::View;
 use crate::pin::PinId;
 use crate::slot::{Slots, slot_of};
 
-/// Asks the database what a single node has no use for. Cheap to clone.
+/// Queries that a single node does not need. Cheap to clone.
 #[derive(Clone)]
 pub struct Questions {
     pub(super) readers: PgPool,
     pub(super) node: Node,
 }
 
-/// PINs that are loaded at once.
+/// PINs loaded at once.
 const LOAD_PAGE: i64 = 4096;
 
 impl Questions {
-    /// Some PINs in flight of these slots after one, by slot and ID; none where there are no more.
+    /// PINs in flight of these slots after one PIN, by slot and ID; an empty page if there are no more.
     pub async fn in_flight_of(
         &self,
         slots: &Slots,
@@ -31,8 +34,8 @@ impl Questions {
     ) -> Result<Vec<InFlight>, Unavailable> {
         let (slot, pin) = after.map_or((-1, ""), |pin| (i16::from(slot_of(pin)), pin.as_str()));
         let later: Vec<i16> = slots.iter().map(i16::from).filter(|later| *later > slot).collect();
-        // The slot that was begun, and those behind it, each by its own range of the index: "(slot, pin_id) > …" of
-        // these slots would read all before it once more for each page.
+        // Reads the rest of the current slot and the later slots as separate ranges of the index. With
+        // "(slot, pin_id) > …" each page would read everything before it again.
         let rows = sqlx::query(
             "SELECT pin_id, submitted_at, deadline_at, clock_ahead FROM ( \
                  (SELECT slot, pin_id, submitted_at, deadline_at, clock_ahead FROM pin WHERE slot = $2 AND pin_id > $3 \
@@ -51,7 +54,7 @@ impl Questions {
         Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
     }
 
-    /// Those of these PINs that are in flight nowhere and have an outcome: the newest of each.
+    /// The newest outcome of each of these PINs that has one and is not in flight anywhere.
     pub async fn outcomes_of(&self, pins: &[PinId]) -> Result<Vec<Outcome>, Unavailable> {
         let (slots, pins): (Vec<i16>, Vec<&str>) =
             pins.iter().map(|pin| (i16::from(slot_of(pin)), pin.as_str())).unzip();
@@ -68,13 +71,13 @@ impl Questions {
         Ok(rows.iter().map(outcome).collect::<Result<_, _>>()?)
     }
 
-    /// The name of the node that holds each slot; `None` where nobody does.
+    /// The name of each slot's holder; `None` if the slot has no holder.
     pub async fn holders(&self) -> Result<Vec<Option<String>>, Unavailable> {
         let sql = "SELECT node.name FROM slot LEFT JOIN node ON node.id = slot.node ORDER BY slot.slot";
         answer(sqlx::query_scalar(sql).fetch_all(&self.readers)).await
     }
 
-    /// What became of each of these PINs, all at one moment, in their order.
+    /// The state of each of these PINs, in their order, all at one moment.
     pub async fn fates(&self, pins: &[PinId]) -> Result<Vec<Fate>, Unavailable> {
         let (slots, ids): (Vec<i16>, Vec<&str>) =
             pins.iter().map(|pin| (i16::from(slot_of(pin)), pin.as_str())).unzip();
@@ -104,12 +107,12 @@ impl Questions {
         Ok(rows.iter().zip(pins).map(fate).collect::<Result<_, sqlx::Error>>()?)
     }
 
-    /// All nodes and what each holds, at one moment.
+    /// All nodes and their slots at one moment.
     pub async fn look(&self) -> Result<View, Unavailable> {
         answer(View::read(&self.readers)).await
     }
 
-    /// Hears the hints of all nodes.
+    /// Starts to receive the hints of all nodes.
     pub async fn listen(&self) -> Result<Hints, Unavailable> {
         let listener = answer(async {
             let mut listener = PgListener::connect_with(&self.readers).await?;
@@ -120,22 +123,22 @@ impl Questions {
     }
 }
 
-/// Hints that other nodes, and this one, give.
+/// The hints of all nodes, including this one.
 pub struct Hints {
     listener: PgListener,
     node: Node,
 }
 
-/// Why it may be worth looking earlier.
+/// Why a node should look now instead of later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hint {
-    /// Slots were given back.
+    /// A node released slots.
     Slots,
-    /// Something was left for this node.
+    /// Another node left something for this node.
     Inbox,
-    /// A PIN ended somewhere.
+    /// A PIN ended on some node.
     Outcome,
-    /// The connection was lost for a while: any of these may have been missed.
+    /// The connection was lost for a while, so any hint may have been missed.
     Lost,
 }
 
@@ -143,14 +146,14 @@ impl Hints {
     /// The next hint.
     ///
     /// # Errors
-    /// The database can't be reached; the next call tries to.
+    /// The database can't be reached; the next call tries again.
     pub async fn next(&mut self) -> Result<Hint, Unavailable> {
         loop {
             let Some(notification) = self.listener.try_recv().await? else { return Ok(Hint::Lost) };
             match notification.payload() {
                 "slots" => return Ok(Hint::Slots),
                 "outcome" => return Ok(Hint::Outcome),
-                // Another node's.
+                // A hint for the inbox of one node.
                 other => {
                     let holder = other.strip_prefix("inbox:").and_then(|id| id.parse::<i32>().ok());
                     if holder == Some(self.node.id()) {

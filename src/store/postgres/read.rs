@@ -1,4 +1,7 @@
-//! The questions that are asked of the database by whoever has any store.
+//! The queries that every store answers, on PostgreSQL.
+//!
+//! Promises the answers that [`Reads`] describes; the outbox and cursors are those of this node. Knows nothing of
+//! leases.
 
 use std::ops::RangeInclusive;
 
@@ -33,7 +36,7 @@ fn slot(pin: &PinId) -> i16 {
 #[async_trait]
 impl Reads for Reader {
     async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Option<Page>, Unavailable> {
-        // The order is that of slots first.
+        // The order is by slot first.
         let slot = match after.parse() {
             Ok(pin) => slot(&pin),
             Err(_) if after.is_empty() => -1,
@@ -115,7 +118,7 @@ impl Reads for Reader {
 
     async fn stretch(&self, position: &Position, limit: u32) -> Result<Stretch, Unavailable> {
         let (lanes, seqs) = position.lanes();
-        // One statement, so that what was removed is not among what is there.
+        // One statement, so that no outcome is both removed and returned.
         let rows = sqlx::query(
             "WITH lane AS ( \
                  SELECT node.id, coalesce(place.seq, $3) AS seq, pruned.seq AS pruned_to FROM node \
@@ -154,7 +157,7 @@ impl Reads for Reader {
     }
 
     async fn before_last(&self, count: u32) -> Result<Position, Unavailable> {
-        // Where the newest of a lane before the start was removed, that is read too.
+        // If retention removed the newest outcome of a partition before the start, the position is after that one.
         let rows = sqlx::query_as(
             "WITH start AS (SELECT CASE WHEN $1 = 0 THEN 9223372036854775807 \
                  ELSE coalesce((SELECT seq FROM outcome ORDER BY seq DESC LIMIT 1 OFFSET $1), 0) END AS seq) \
@@ -190,7 +193,7 @@ impl Reads for Reader {
         seq: i64,
         limit: u32,
     ) -> Result<Vec<(Failed, Outcome)>, Unavailable> {
-        // What is dead is nobody's to deliver, so everybody's to see.
+        // Dead letters have no owner; every node lists them.
         let rows = sqlx::query(
             "SELECT seq, pin_id, record, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead \
              FROM delivery JOIN outcome USING (seq) \
@@ -246,7 +249,7 @@ impl Reads for Reader {
     }
 
     async fn sinks_of(&self, seq: i64) -> Result<Vec<AtSink>, Unavailable> {
-        // The sinks of the node that found the outcome, and any other that it was taken over for.
+        // The sinks of the node that wrote the outcome, and any others for which a node took it over.
         let rows = sqlx::query(
             "SELECT d.seq, sink, coalesce(cursor, $1), dead, tries, first_try_at, last_try_at, error, \
                  first_ahead, last_ahead, dropped_at \

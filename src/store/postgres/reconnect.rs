@@ -1,5 +1,8 @@
-//! What a new connection of the writer has to find out before it writes: the old one may have left a transaction, and
-//! the server may be another one than before, which lacks the last that the old one had committed.
+//! What the writer has to settle on a new connection before it writes.
+//!
+//! Promises that no earlier transaction of this node is open, that no `seq` is assigned twice, and that the result of
+//! an uncertain commit is known. The server may be another one than before, such as a standby without the last commits.
+//! Knows nothing of what the transactions contain.
 
 use sqlx::postgres::PgConnection;
 
@@ -7,22 +10,22 @@ use super::super::Applied;
 use super::Node;
 use super::connect::{ANSWER_PATIENCE, within};
 
-/// Waits for an earlier connection's transaction, which holds the node's row as long as it is open. Were it to commit
-/// later, its outcomes would come into the lane before others that are there already, and cursors would have stepped
-/// over them.
+/// Waits until an earlier connection's transaction has ended; while open, it locks the node's row. If it committed
+/// later, its outcomes would come into the partition before outcomes that are already there, and cursors would have
+/// skipped them.
 pub async fn wait_until_alone(connection: &mut PgConnection, node: &Node) -> Result<(), sqlx::Error> {
     sqlx::query("SELECT 1 FROM node WHERE id = $1 FOR UPDATE").bind(node.id()).execute(connection).await?;
     Ok(())
 }
 
-/// Numbers that are drawn at once: bounds the statement, where the server is one that was set back by a day.
+/// Numbers drawn by one statement. It bounds the statement if the server was restored to a state a day old.
 const DRAWN_AT_ONCE: i64 = 1_000_000;
 
-/// Makes sure that no `seq` up to this one, which sinks and tails of this lane may have seen, is given to another
-/// outcome: they would step over it. A standby may not have heard that they were given away.
+/// Makes sure that no `seq` up to this one is assigned again. Sinks and tails of this partition may have seen it, so
+/// they would skip the new outcome. A standby may not have received that these numbers were used.
 pub async fn pass_numbers(connection: &mut PgConnection, last_seq: i64) -> Result<(), sqlx::Error> {
     loop {
-        // By drawing them: setting the sequence could set it back behind another node.
+        // Draws the numbers. Setting the sequence could set it back behind what another node has drawn.
         let drawn = sqlx::query_scalar(
             "SELECT count(nextval('outcome_seq')) FROM generate_series(1, least($2, \
                  $1 - (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM outcome_seq)))",
@@ -37,7 +40,7 @@ pub async fn pass_numbers(connection: &mut PgConnection, last_seq: i64) -> Resul
     }
 }
 
-/// Whether a transaction of this node, of which all but the end is known, is there.
+/// Whether a transaction of this node, whose commit had an unknown result, was committed.
 pub async fn is_committed(
     connection: &mut PgConnection,
     node: &Node,
@@ -53,8 +56,8 @@ pub async fn is_committed(
     if status.as_deref() != Some("committed") {
         return Ok(false);
     }
-    // The number may be another transaction's on this server. One that only took PINs in is believed: if they are not
-    // there, nothing is found when their verdicts are written.
+    // On another server this number can belong to another transaction, so an outcome must be there too. A transaction
+    // that only accepted PINs is believed: if the PINs are not there, writing their verdicts will find nothing.
     let Some(last) = applied.finished.last() else { return Ok(true) };
     sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM outcome WHERE lane = $1 AND seq = $2)")
         .bind(node.id())
@@ -63,7 +66,8 @@ pub async fn is_committed(
         .await
 }
 
-/// The server has not given this number to any transaction yet: it is a standby's that lacks it.
+/// Whether the server has not assigned this number to any transaction yet: it is a former standby that lacks the
+/// transaction.
 fn is_of_the_future(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| code == "22023")

@@ -1,20 +1,19 @@
-//! Which schema the tables are in, and whether another role can put anything there that would run with our rights.
+//! The schema of the tables.
 //!
-//! PostgreSQL looks for an unqualified function, operator or table in the schemas of `search_path`, and where one of
-//! them has a function that fits the arguments better than PostgreSQL's own, it calls that one. So every connection
-//! has a `search_path` of PostgreSQL's own schema and the one of the tables, and nobody but roles that could do as
-//! they like anyway may create anything in either.
+//! Promises that no other role can put anything there that would run with this role's rights. PostgreSQL looks for an
+//! unqualified function, operator or table in the schemas of `search_path`; a function there that fits the arguments
+//! better than PostgreSQL's own wins. So the `search_path` of every connection has only PostgreSQL's own schema and the
+//! schema of the tables, and only trusted roles may create anything in them. Knows nothing of what the tables contain.
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
 use super::error::{OpenError, judge};
 
-/// The schema that is made for the tables. Those of pinwatch before it had one are where the role's own `search_path`
-/// begins, mostly in `public`, and stay there where that is safe.
+/// The schema that is created for the tables. Older versions created them in the first schema of the role's own
+/// `search_path`, mostly `public`; they stay there if that is safe.
 const OWN: &str = "pinwatch";
 
-/// All relations with a name of their own, in the order in which they are locked: every transaction that writes begins
-/// with `node`.
+/// All tables and sequences, in the order in which they are locked: every writing transaction begins with `node`.
 const RELATIONS: [&str; 12] = [
     "node",
     "slot",
@@ -30,40 +29,43 @@ const RELATIONS: [&str; 12] = [
     MIGRATIONS,
 ];
 
-/// What sqlx notes the schema's version in.
+/// The table in which sqlx records the schema's version.
 const MIGRATIONS: &str = "_sqlx_migrations";
 
-/// For a connection that does not know yet where the tables are.
+/// The `search_path` of a connection before the schema of the tables is known.
 pub const NOWHERE: &str = "pg_catalog, pg_temp";
 
-/// Roles that need no function of theirs to do as they like here: this one, superusers, and the database's owner.
+/// The roles that need no function to do what they like here: this role, superusers and the database's owner.
 const TRUSTED: &str = "SELECT r.oid FROM pg_roles r JOIN pg_database d ON d.datname = current_database() \
      WHERE r.rolsuper OR r.oid = d.datdba OR r.rolname IN (current_user, 'pg_database_owner')";
 
-/// Two processes must not make or move the tables at once: a number that nobody else locks, "pinw".
+/// The advisory lock ("pinw") that prevents two processes from creating or moving the tables at once.
 const LOCK: i64 = 0x7069_6e77;
 
-/// What the tables are found to need.
+/// What has to be done with the tables.
 enum Place {
     /// Nothing: they are in this schema, which is safe.
     At(String),
-    /// To be moved to the schema of our own, for this is why theirs is not safe.
+    /// Move them to [`OWN`], because their schema is not safe for this reason.
     Unsafe { schema: String, why: String },
-    /// To be made.
+    /// Create them.
     None,
 }
 
-/// `search_path` for tables in this schema. PostgreSQL's own schema is not named because it comes first then, and new
-/// tables still go into this one.
+/// The `search_path` for tables in this schema. PostgreSQL searches its own schema first if the path does not name it,
+/// and creates new tables in the schema that is named first.
 pub fn search_path(schema: &str) -> String {
     format!("{}, pg_temp", identifier(schema))
 }
 
-/// Finds the schema of the tables, and makes it where there is none; `connection` must be a new one. A place that
-/// others can use against us is left for one of our own, unless nodes run there.
+/// Finds the schema of the tables, or creates it; `connection` must be a new one. Moves the tables out of an unsafe
+/// schema, unless nodes run.
+///
+/// # Errors
+/// The tables are foreign, their schema is unsafe and can't be left, or the database can't be used.
 pub async fn settle(connection: &mut PgConnection, url: &str) -> Result<String, OpenError> {
     let judge = |error| judge(url, error);
-    // Qualified, for nothing keeps another role's function away yet.
+    // Qualified, because at this point another role's function could still be found first.
     let default: Option<String> = sqlx::query_scalar("SELECT pg_catalog.current_schema()::pg_catalog.text")
         .fetch_one(&mut *connection)
         .await
@@ -76,7 +78,7 @@ pub async fn settle(connection: &mut PgConnection, url: &str) -> Result<String, 
     connection.execute("BEGIN; SET LOCAL lock_timeout = '5s'").await.map_err(judge)?;
     let lock = sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK);
     lock.execute(&mut *connection).await.map_err(judge)?;
-    // Another node may have been faster.
+    // Another node may have created or moved them meanwhile.
     let schema = match find(connection, url, default).await? {
         Place::At(schema) => schema,
         Place::Unsafe { schema, why } => {
@@ -96,7 +98,8 @@ pub async fn settle(connection: &mut PgConnection, url: &str) -> Result<String, 
 
 async fn find(connection: &mut PgConnection, url: &str, default: Option<&str>) -> Result<Place, OpenError> {
     let schemas: Vec<&str> = [OWN].into_iter().chain(default).collect();
-    // One statement: between two, another node may make all of them. Gives the owner where that is another role.
+    // One statement, because between two of them another node could create all tables. Returns the owner if it is not a
+    // trusted role.
     let sql = format!(
         "SELECT n.nspname::text, c.relname::text, CASE WHEN c.relowner NOT IN ({TRUSTED}) \
              THEN pg_get_userbyid(c.relowner)::text END \
@@ -113,7 +116,7 @@ async fn find(connection: &mut PgConnection, url: &str, default: Option<&str>) -
         found.iter().any(|(schema_of, name, _)| schema_of == schema && name == relation)
     };
     let foreign = |what| OpenError::Foreign { url: url.to_owned(), what };
-    // Elsewhere the list of migrations alone may be another program's.
+    // In any other schema, a list of migrations without `outcome` may be another program's.
     let is_ours = |schema: &str| has(schema, MIGRATIONS) && (schema == OWN || has(schema, "outcome"));
     let Some(schema) = schemas.into_iter().find(|schema| is_ours(schema)) else {
         return match found.into_iter().find(|(schema, ..)| schema == OWN) {
@@ -134,7 +137,7 @@ async fn find(connection: &mut PgConnection, url: &str, default: Option<&str>) -
     })
 }
 
-/// Why another role can have its code run by who uses this schema; `None` if none can.
+/// Why another role could have its code run by the users of this schema; `None` if none could.
 async fn danger(connection: &mut PgConnection, url: &str, schema: &str) -> Result<Option<String>, OpenError> {
     let sql = format!(
         "WITH trusted AS ({TRUSTED}), place AS (SELECT * FROM pg_namespace WHERE nspname = $1), \
@@ -165,7 +168,7 @@ async fn danger(connection: &mut PgConnection, url: &str, schema: &str) -> Resul
     }))
 }
 
-/// Makes the schema of our own, unless it is there.
+/// Creates the schema [`OWN`] if it does not exist.
 async fn make(connection: &mut PgConnection, url: &str) -> Result<(), OpenError> {
     connection
         .execute(AssertSqlSafe(format!("CREATE SCHEMA IF NOT EXISTS {OWN}")))
@@ -177,7 +180,7 @@ async fn make(connection: &mut PgConnection, url: &str) -> Result<(), OpenError>
     }
 }
 
-/// Moving the tables would take them away from nodes that run.
+/// Checks that no node runs, because moving the tables would take them away from it.
 async fn nobody_runs(
     connection: &mut PgConnection,
     url: &str,

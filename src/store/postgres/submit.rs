@@ -1,4 +1,7 @@
-//! Taking PINs in.
+//! Accepts PINs.
+//!
+//! Promises that a PIN is in flight at most once in the whole database. Does not know which node should hold which
+//! slot.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,8 +14,8 @@ use super::done::Done;
 use super::page::storable;
 use crate::slot::slot_of;
 
-/// Takes PINs in. A PIN that stands twice among them is dealt with in the order given, so the submits are
-/// cut into runs without repetition.
+/// Accepts PINs while there is room. If a PIN occurs twice, its submits are handled in their order: the submits are
+/// split into runs without repetition.
 pub async fn submit(
     connection: &mut PgConnection,
     node: &Node,
@@ -32,7 +35,7 @@ pub async fn submit(
     Ok(())
 }
 
-/// Takes in PINs that are all different; gives how many were accepted.
+/// Accepts PINs that are all different; returns how many were accepted.
 async fn submit_distinct(
     connection: &mut PgConnection,
     node: &Node,
@@ -43,8 +46,8 @@ async fn submit_distinct(
     let excess = if submits.len() > room { excess(connection, submits, room).await? } else { HashSet::new() };
     let candidates: Vec<&NewPin> = submits.iter().filter(|new| !excess.contains(new.pin.as_str())).collect();
     let mut inserted = insert(connection, &candidates).await?;
-    // Only now: an insert waits for a transaction of another node that finishes the same PIN, and what that wrote is
-    // seen by no statement that began before.
+    // Only now: an insert waits for another node's transaction that finishes the same PIN, and a statement that began
+    // earlier would not see the outcome which that transaction wrote.
     let fresh = candidates.iter().filter(|new| !new.again && inserted.contains_key(new.pin.as_str()));
     let fresh: Vec<&str> = fresh.map(|new| new.pin.as_str()).collect();
     let mut finished = finished_before(connection, &fresh).await?;
@@ -81,7 +84,7 @@ async fn submit_distinct(
     Ok(accepted)
 }
 
-/// Those that are new and for which there is no room. Only asked where room is short.
+/// The new PINs for which there is no room. Only called if room is short.
 async fn excess(
     connection: &mut PgConnection,
     submits: &[NewPin],
@@ -113,7 +116,7 @@ fn columns<'a>(submits: impl Iterator<Item = &'a NewPin>) -> (Vec<i16>, Vec<&'a 
     columns
 }
 
-/// Inserts those that are not in flight yet; gives which, and who holds their slots.
+/// Inserts the PINs that are not in flight yet; returns them with the holders of their slots.
 async fn insert(
     connection: &mut PgConnection,
     submits: &[&NewPin],
@@ -123,7 +126,7 @@ async fn insert(
     }
     let mut rows: Vec<(i16, &NewPin)> =
         submits.iter().map(|new| (i16::from(slot_of(&new.pin)), *new)).collect();
-    // Every node in the same order: none waits for one that waits for it.
+    // Every node inserts in the same order, so that no two wait for each other.
     rows.sort_unstable_by(|(slot, new), (other, than)| {
         (slot, new.pin.as_str()).cmp(&(other, than.pin.as_str()))
     });
@@ -156,7 +159,8 @@ async fn insert(
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-/// Of these PINs, those with an outcome, and the newest one's record if it is a small one.
+/// Those of these PINs that have an outcome, each with the newest record, or `None` if that is large
+/// ([`SMALL_RECORD`]).
 async fn finished_before(
     connection: &mut PgConnection,
     pins: &[&str],
@@ -178,7 +182,7 @@ async fn finished_before(
         .collect()
 }
 
-/// Takes out again what should not have gone in.
+/// Removes PINs that were inserted although they have an outcome.
 async fn take_back(
     connection: &mut PgConnection,
     finished: &HashMap<String, Option<Record>>,
@@ -197,7 +201,7 @@ async fn take_back(
     Ok(())
 }
 
-/// Leaves word for those who hold the slots of these PINs, and for those who will.
+/// Leaves these PINs for the holders of their slots; if a slot has no holder, for its next one.
 async fn tell_holders(
     connection: &mut PgConnection,
     elsewhere: &[(&NewPin, Option<i32>)],

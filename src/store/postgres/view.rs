@@ -1,7 +1,7 @@
-//! All nodes of a cluster as the database has them at one moment.
+//! All nodes of a cluster, as the database has them at one moment.
 //!
-//! Read by each node to decide which slots it takes and gives, and by clients' questions about the cluster. Plain data;
-//! decides nothing.
+//! Promises a consistent view. Each node reads it to decide which slots to take and release; client requests about the
+//! cluster read it too. Plain data; decides nothing.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::slot::{SLOTS, Slots};
 /// A node's number in the database.
 pub type NodeId = i32;
 
-/// The holder of each slot; `None` where no node ever held it.
+/// The holder of each slot; `None` for a slot that was released or that no node ever held.
 pub type Holders = [Option<NodeId>; SLOTS];
 
 /// All nodes that ever registered, at one moment.
@@ -42,7 +42,7 @@ pub struct NodeState {
 pub struct NodeReport {
     pub in_flight: usize,
     pub due: usize,
-    /// Its part of `api.rate`, or what 429s left of it, in polls a second.
+    /// Its part of `api.rate`, or what 429 answers left of it, in polls per second.
     pub rate: Option<f64>,
     /// Why its polling is paused.
     pub brake: Option<String>,
@@ -85,13 +85,13 @@ fn node(row: &PgRow) -> Result<NodeState, sqlx::Error> {
         name: row.try_get(1)?,
         lease_left: lease_left(row.try_get(2)?),
         version: row.try_get(3)?,
-        // Another version may report other things: then its numbers are unknown.
+        // A node of another version may report something else; then its numbers are unknown.
         report: serde_json::from_str(stats).unwrap_or_default(),
         slots: slots.into_iter().filter_map(|slot| u8::try_from(slot).ok()).collect(),
     })
 }
 
-/// What is left of a lease, from milliseconds; `None` if it has ended. Capped at a day: a lease lasts a minute at most, and
+/// The rest of a lease, from milliseconds; `None` if it has ended. Capped at a day: a lease lasts a minute at most, and
 /// a value such as "infinity" would overflow the clock it is added to.
 pub(super) fn lease_left(millis: f64) -> Option<Duration> {
     (millis > 0.0).then(|| Duration::from_secs_f64((millis / 1000.0).min(86_400.0)))

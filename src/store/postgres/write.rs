@@ -1,8 +1,8 @@
-//! One transaction: everything that this node changes, behind its fence.
+//! The transaction: all changes that this node makes, while its lease runs.
 //!
-//! Promises that a transaction whose end was lost with the connection is settled before the next begins: the next
-//! connection waits until the old one's transaction is over, asks what became of it, and if it was committed its
-//! effects are told as if nothing had happened.
+//! Promises that a transaction whose commit had an unknown result is settled before the next one begins. The new
+//! connection waits until the old transaction has ended and asks whether it was committed; if so, the next
+//! transaction reports both results. Knows nothing of who waits for it.
 
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
@@ -17,7 +17,7 @@ use super::{Node, adopt, claims, finish, outbox, reconnect, submit};
 use crate::fault::fault_point;
 use crate::outcome::Verdict;
 
-/// How often a transaction that met another node's is tried again before it is an error.
+/// How often a transaction that conflicts with another node's is repeated before it fails.
 const CONFLICTS: u32 = 5;
 
 /// The only connection of this node that writes PINs and outcomes.
@@ -26,15 +26,15 @@ pub struct WriteConnection {
     node: Node,
     connection: Option<PgConnection>,
     last_seq: i64,
-    /// The transaction that was sent to be committed, and whose end nobody heard: its number, and what it did.
+    /// The transaction whose commit had an unknown result: its number, and what it did if it was committed.
     uncertain: Option<(i64, Applied)>,
-    /// What such a transaction did, where it turned out to be committed, and nobody was told yet.
+    /// The result of such a transaction, once it is known to be committed and until it is reported.
     settled: Option<Applied>,
-    /// After connecting failed.
+    /// The pause after connecting failed.
     pause: Pause,
 }
 
-/// Why a transaction was not committed, or is not known to be.
+/// Why a transaction was not committed, or may not be.
 enum Failure {
     Fenced,
     Sql(sqlx::Error),
@@ -71,7 +71,7 @@ impl WriteConnection {
         Ok(writer)
     }
 
-    /// The connection, made anew if it was lost. No transaction of an earlier one of this node is open then.
+    /// The connection, opened again if it was lost. When this returns, no transaction of an earlier connection is open.
     async fn connected(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
@@ -122,7 +122,7 @@ impl WriteConnection {
         fault_point!("not-committed");
         match within(ANSWER_PATIENCE, connection.execute("COMMIT")).await {
             Ok(_) => self.connection = Some(connection),
-            // The server says that it is not committed.
+            // The server reports that it did not commit.
             Err(error) if !is_broken(&error) => {
                 let failure = Failure::Sql(error);
                 self.undo(connection, &failure).await;
@@ -137,7 +137,7 @@ impl WriteConnection {
         Ok(done)
     }
 
-    /// Ends a transaction that failed; without an answer to that, the connection goes.
+    /// Rolls back a failed transaction; drops the connection if there is no answer.
     async fn undo(&mut self, mut connection: PgConnection, failure: &Failure) {
         let usable = match failure {
             Failure::Fenced => true,
@@ -148,7 +148,7 @@ impl WriteConnection {
         }
     }
 
-    /// Only to be faster than the other nodes' next look, so an error is none.
+    /// Sends hints. They only save other nodes from waiting for their next look, so errors don't matter.
     async fn hint(&mut self, mut hints: Vec<String>) {
         hints.sort_unstable();
         hints.dedup();
@@ -157,7 +157,7 @@ impl WriteConnection {
             self.connection = Some(connection);
             return;
         }
-        // Not in the transaction: those that notify are committed one after the other, over all nodes.
+        // Outside the transaction, because PostgreSQL commits transactions that notify one at a time, across all nodes.
         let hint = sqlx::query("SELECT pg_notify($1, hint) FROM unnest($2::text[]) AS hint")
             .bind(CHANNEL)
             .bind(hints);
@@ -178,7 +178,7 @@ async fn within_failure<T>(doing: impl Future<Output = Result<T, Failure>>) -> R
     }
 }
 
-/// All but the commit.
+/// Makes all changes; leaves the commit to the caller.
 async fn transact(
     connection: &mut PgConnection,
     node: &Node,
@@ -190,8 +190,8 @@ async fn transact(
     let Some(number) = lock_lease(connection, node).await? else { return Err(Failure::Fenced) };
     let mut done = Done::default();
     let room = max_in_flight.saturating_sub(node.in_flight());
-    // Before the verdicts: a PIN that is taken in waits for the transaction of another node that deletes it, and if
-    // it held deletions itself then, the two could wait for each other.
+    // Submits come before verdicts. An insert of a PIN waits for another node's transaction that deletes it; if this
+    // transaction held deletions by then, the two could wait for each other.
     submit::submit(connection, node, &work.submits, room, &mut done).await?;
     finish::finish(connection, node, verdicts, &mut done).await?;
     outbox::advance(connection, node, &work.progress).await?;
@@ -210,15 +210,15 @@ async fn transact(
         claims::claim(connection, node, slots, &mut done).await?;
     }
     claims::release(connection, node, &cluster.release, &mut done).await?;
-    // Last: it makes the renewal of the lease wait for the commit.
+    // Last, because a renewal of the lease waits for this row until the commit.
     if let Some(brake) = &work.brake {
         outbox::save_brake(connection, node, brake).await?;
     }
     Ok((number, done))
 }
 
-/// Puts what an earlier transaction did in front of what this one did. Who asked for orders and the like was refused
-/// then: those numbers stand behind the new ones, where nobody takes them for an answer.
+/// Puts an earlier transaction's result before this one's. Requesters of delivery commands and adoptions got an error
+/// then; so those counts come after the new ones, where nobody reads them.
 fn join(earlier: Applied, mut applied: Applied) -> Applied {
     let front = |new: &mut Vec<_>, old: Vec<_>| new.splice(0..0, old).for_each(drop);
     front(&mut applied.finished, earlier.finished);
@@ -246,7 +246,7 @@ impl Writes for WriteConnection {
         if let Some(unavailable) = self.pause.runs() {
             return Err(unavailable);
         }
-        // First: what it tells may be what some of this work is about.
+        // First, because a settled transaction may already have finished PINs of this work.
         self.connected().await?;
         let told = |verdict: &&Verdict| {
             let Some(Applied { finished, cluster, .. }) = &self.settled else { return true };
@@ -295,14 +295,14 @@ impl Writes for WriteConnection {
         }
     }
 
-    /// Gives everything back, so that others go on at once.
+    /// Releases all slots and the lease, so that other nodes can continue at once.
     async fn close(mut self: Box<Self>) -> Result<(), Unavailable> {
         let node = self.node.clone();
         self.connected().await?;
         let Some(mut connection) = self.connection.take() else { return Err(fenced()) };
         match within_failure(leave(&mut connection, &node)).await {
             Ok(()) => self.connection = Some(connection),
-            // Others have it already, or will when the lease is over.
+            // Other nodes have taken everything already, or will when the lease is over.
             Err(Failure::Fenced) => return Ok(()),
             Err(failure) => return Err(failure.into()),
         }
@@ -313,7 +313,7 @@ impl Writes for WriteConnection {
 }
 
 impl WriteConnection {
-    /// Looks, without a transaction: mostly there is nothing.
+    /// Whether there is anything to claim. Asks without a transaction, because mostly there is nothing.
     async fn anything_to_claim(&mut self, work: &Transaction) -> Result<bool, Unavailable> {
         let node = self.node.clone();
         let Some(slots) = &work.cluster.claim else { return Ok(false) };
@@ -361,7 +361,7 @@ async fn leave(connection: &mut PgConnection, node: &Node) -> Result<(), Failure
         .bind(node.id())
         .execute(&mut *connection)
         .await?;
-    // The fence, so that a renewal that is still on its way finds nothing to renew.
+    // Raises the fence, so that a renewal on its way finds no row to renew.
     sqlx::query(
         "UPDATE node SET lease_until = clock_timestamp(), fence = fence + 1 WHERE id = $1 AND fence = $2",
     )

@@ -1,8 +1,8 @@
-//! A copy of the whole database in one file, made while the daemon writes, or while none runs.
+//! Copies the whole database into one file, whether a daemon runs or not.
 //!
-//! Promises that the copy is of one moment, was read back whole, is on the disk and is for this user alone before it has
-//! its name, and that whatever breaks a backup off leaves what was at that name. Reads through a connection of its own,
-//! which can't write, and changes nothing in the database.
+//! Promises that the copy is a snapshot of one moment. Before the copy gets its name, it has been read back completely,
+//! is synced to the disk and is readable only by this user. If a backup fails or is interrupted, whatever had that name
+//! stays. Uses a read-only connection and changes nothing in the database. Knows nothing of the running daemon.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -20,10 +20,10 @@ use super::open::{inspect, judge, options, primary_code};
 use super::place::with_suffix;
 use crate::paths::{FileId, folder_of};
 
-/// How often whoever watches hears how far it is.
+/// How often progress is reported.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
-/// What is in the copy.
+/// The contents of the copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Amount {
     pub pins: u64,
@@ -31,16 +31,16 @@ pub struct Amount {
     pub bytes: u64,
 }
 
-/// How far a backup is.
+/// The progress of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Bytes that are written, and those of the database, of which some may be free.
+    /// The bytes written so far, and the size of the database in bytes, which includes free pages.
     Copying { bytes: u64, all: u64 },
-    /// The copy is read.
+    /// The copy is being checked.
     Checking,
 }
 
-/// Why there is no backup. What was at its name is still there.
+/// Why there is no backup. A file that already had its name is unchanged.
 #[derive(Debug, Error)]
 pub enum BackupError {
     #[error(
@@ -83,11 +83,11 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BackupE
     }
 }
 
-/// Makes a backup of the database at `from` in the file `to`, in place of one that is there only with `force`. Dropped
-/// half-way it leaves nothing.
+/// Backs up the database at `from` into the file `to`; replaces an existing file only with `force`. If the future is
+/// dropped, it leaves nothing behind.
 ///
 /// # Errors
-/// The database can't be read, the file can't be written, or something else is there.
+/// The database can't be read, the file can't be written, or something else has its name.
 pub async fn backup(
     from: &Path,
     to: &Path,
@@ -96,7 +96,7 @@ pub async fn backup(
 ) -> Result<Amount, BackupError> {
     check_target(from, to, force)?;
     let folder = folder_of(to);
-    // A folder of its own, mode 0700: SQLite puts files beside the one that it writes.
+    // A folder for the copy alone, with mode 0700, because SQLite creates files beside the one that it writes.
     let mut name = OsString::from(".");
     name.push(to.file_name().unwrap_or_default());
     let unfinished = tempfile::Builder::new().prefix(&name).suffix(".unfinished").tempdir_in(folder);
@@ -114,7 +114,7 @@ pub async fn backup(
     let all = number("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").await?;
     let all = all.unsigned_abs();
     let before = number("SELECT commits FROM history").await?;
-    // Its mode is 0600.
+    // The file's mode is 0600.
     let copy = NamedTempFile::new_in(&unfinished).map_err(failed("make a file in", unfinished.path()))?;
     copy_into(&mut source, copy.path(), all, watch).await.map_err(|error| match primary_code(&error) {
         Some(SQLITE_FULL) => BackupError::Full { folder: folder.to_owned() },
@@ -123,7 +123,7 @@ pub async fn backup(
     watch(Step::Checking);
     let (amount, commits) = check(copy.path()).await?;
     verify(&mut source, before, commits, amount).await.map_err(|error| judge(&from, error))??;
-    // Closing what only read can't fail in a way that matters.
+    // Closing a connection that only read can't lose anything.
     let _ = source.close().await;
     copy.as_file().sync_all().map_err(failed("write", copy.path()))?;
     finish(copy, to, force)?;
@@ -131,7 +131,7 @@ pub async fn backup(
     Ok(amount)
 }
 
-/// Refuses a place where a backup would be lost, or would cost something.
+/// Refuses a target where the backup would be lost, or would destroy something.
 fn check_target(from: &Path, to: &Path, force: bool) -> Result<(), BackupError> {
     let refuse = |what| Err(BackupError::NotAPlace { path: to.to_owned(), what });
     if to.to_str().is_none() {
@@ -157,7 +157,7 @@ fn check_target(from: &Path, to: &Path, force: bool) -> Result<(), BackupError> 
         Ok(_) if !force => return Err(BackupError::Exists { path: to.to_owned() }),
         _ => {}
     }
-    // SQLite would play these back into the backup when it is opened where it is.
+    // SQLite would apply these to the backup when somebody opens it.
     let beside = ["-wal", "-journal"].map(|suffix| with_suffix(to, suffix));
     match beside.into_iter().find(|beside| beside.exists()) {
         Some(beside) => Err(BackupError::Beside { path: to.to_owned(), beside }),
@@ -176,7 +176,7 @@ fn finish(copy: NamedTempFile, to: &Path, force: bool) -> Result<(), BackupError
     }
 }
 
-/// Writes all that is in the database into an empty file. Watched from beside, for SQLite tells nothing meanwhile.
+/// Copies the database into an empty file. Reports the file's size meanwhile, because SQLite reports no progress.
 async fn copy_into(
     source: &mut SqliteConnection,
     path: &Path,
@@ -197,7 +197,8 @@ async fn copy_into(
     }
 }
 
-/// Reads the whole copy: each page, each index against its table. Gives what is in it, and the number of its commits.
+/// Reads the whole copy: every page, and every index against its table. Returns its contents and the number of its
+/// commits.
 async fn check(path: &Path) -> Result<(Amount, i64), BackupError> {
     let commits = inspect(path).await?;
     let judge = |error| judge(path, error);
@@ -219,8 +220,8 @@ async fn counts(connection: &mut SqliteConnection) -> Result<(u64, u64), sqlx::E
     Ok((pins.unsigned_abs(), outcomes.unsigned_abs()))
 }
 
-/// Compares the copy with the database: it is of a moment during the backup, and if nothing was committed since, both
-/// have as many rows.
+/// Compares the copy with the database. The copy must be from a moment during the backup; if nothing was committed
+/// since, both must have the same number of rows.
 async fn verify(
     source: &mut SqliteConnection,
     before: i64,
@@ -246,15 +247,15 @@ async fn verify(
 /// https://www.sqlite.org/rescode.html
 const SQLITE_FULL: u32 = 13;
 
-/// A database that was removed, and which a daemon still has open: its files, by the names that the kernel gives them.
-/// The daemon writes nothing into them since (see [`Place`](super::place::Place)).
+/// A deleted database that a daemon still has open: its files, under their paths in `/proc`. The daemon has written
+/// nothing into them since (see [`Place`](super::place::Place)).
 struct Removed {
     database: PathBuf,
     log: Option<PathBuf>,
 }
 
 impl Removed {
-    /// Copies both; gives the database's path.
+    /// Copies both files; returns the path of the copied database.
     fn copy(&self, to: &Path) -> Result<PathBuf, BackupError> {
         let log = self.log.as_deref().map(|log| (log, with_suffix(to, "-wal")));
         for (from, to) in [(&*self.database, to.to_owned())].into_iter().chain(log) {
@@ -264,7 +265,7 @@ impl Removed {
     }
 }
 
-/// Looks for a daemon that has the database at this path open though it was removed. Only root sees that.
+/// Looks for a daemon that still has the deleted database of this path open. Only root can see that.
 fn removed(path: &Path) -> Option<Removed> {
     let path = folder_of(path)
         .canonicalize()

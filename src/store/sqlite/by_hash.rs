@@ -1,4 +1,7 @@
-//! Rows by a hash of the PIN ID that they are about, in memory. What has the same hash is told apart by the rows.
+//! An index in memory from the hash of a PIN ID to the rows about that PIN.
+//!
+//! Promises 12 bytes of data per row. IDs can share a hash; the caller compares the IDs in the rows. Knows nothing of
+//! tables.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -6,22 +9,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ring::digest;
 
-/// A PIN's hash and the number of a row that is about the PIN, in this order. There is one for each PIN in flight: 12
-/// bytes, where two numbers of 64 bits would be 16.
+/// The hash of a PIN ID and the number of a row about the PIN, ordered by hash first. It has 12 bytes instead of 16 for
+/// two 64-bit numbers, because there is one for each PIN in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry([u32; 3]);
 
-/// The bits of either number; so many rows, a million a second, are nine years of them.
+/// The bits of each number. At a million rows a second, 48 bits last for nine years.
 const BITS: u32 = 48;
 const MAX: i64 = (1 << BITS) - 1;
 
 impl Entry {
-    /// As [`Entry::new`] of a number that comes from a file; `None` if no row of ours can have it.
+    /// As [`Entry::new`], for a row number read from a file; `None` if pinwatch can't have written that number.
     pub fn of_file(hash: i64, row: i64) -> Option<Self> {
         (1..MAX).contains(&row).then(|| Self::new(hash, row))
     }
 
-    /// Both are from 0 to 2^48 - 1.
+    /// Both numbers must be from 0 to 2^48 - 1.
     pub fn new(hash: i64, row: i64) -> Self {
         let both = (hash as u128) << BITS | row as u128;
         Self([(both >> 64) as u32, (both >> 32) as u32, both as u32])
@@ -39,25 +42,26 @@ impl Entry {
         self.both() as i64 & MAX
     }
 
-    /// Whatever has this hash.
+    /// The range of all entries with this hash.
     fn all(hash: i64) -> RangeInclusive<Self> {
         Self::new(hash, 0)..=Self::new(hash, MAX)
     }
 }
 
-/// The hash of a PIN ID: 48 bits, so that an entry is short. Of SHA-256, so that nobody can choose many IDs of one hash;
-/// a pair takes no more than trying.
+/// The hash of a PIN ID: the first 48 bits of its SHA-256. Nobody can construct many IDs with one hash; finding a
+/// single pair takes only trial and error.
 pub fn hash(pin: &str) -> i64 {
     let digest = digest::digest(&digest::SHA256, pin.as_bytes());
     digest.as_ref().iter().take(6).fold(0, |hash, byte| hash << 8 | i64::from(*byte))
 }
 
-/// A set of entries. Clones share it. A tree and not a table: it grows and shrinks without ever moving all of it.
+/// A set of entries. Clones share it. It is a tree and not a hash table, so that it never has to move all entries when
+/// it grows or shrinks.
 #[derive(Clone, Default)]
 pub struct Entries(Arc<Mutex<BTreeSet<Entry>>>);
 
 impl Entries {
-    /// The rows about PINs with this hash, the newest first.
+    /// The rows with this hash, newest first.
     pub fn rows(&self, hash: i64) -> Vec<i64> {
         self.lock().range(Entry::all(hash)).rev().map(|entry| entry.row()).collect()
     }
@@ -67,7 +71,7 @@ impl Entries {
     }
 
     pub fn lock(&self) -> MutexGuard<'_, BTreeSet<Entry>> {
-        // Nothing within a lock can panic but an allocation.
+        // Only an allocation can panic while the lock is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,8 +1,9 @@
-//! Which outcomes a PIN has: an index by a hash of its ID, whose newest entries are in memory.
+//! The index of outcomes by PIN, keyed by the hash of the PIN ID. Its newest entries are in memory.
 //!
-//! IDs are random, so an entry put in at once would be a page written for each outcome. Entries wait here until
-//! there are many, and are put in in the order of their hashes, a stretch at each commit: a page takes several,
-//! and no commit is long. `history.indexed` says from where on outcomes are to be looked at after a start.
+//! Promises that every durable outcome is in memory or in the file's index. PIN IDs are random, so writing each entry
+//! at once would write a page per outcome. Entries wait in memory until there are many. Then each commit writes a few
+//! of them, in the order of their hashes: a page takes several, and no commit is long. `history.indexed` is the `seq`
+//! after which a start has to read outcomes again. Knows nothing of records.
 
 use std::ops::Bound;
 
@@ -11,29 +12,29 @@ use sqlx::sqlite::SqliteConnection;
 use super::by_hash::{Entries, Entry, hash};
 use super::many::Many;
 
-/// Entries that wait, about: half a megabyte or so, and a tenth of a second at the next start.
+/// About how many entries wait in memory: half a megabyte, and a tenth of a second at the next start.
 const WAITING: usize = 32_768;
 
-/// Outcomes that are read at once at the start.
+/// Outcomes that the start reads at once.
 const PAGE: i64 = 4096;
 
-/// The writer's side.
+/// The writer's half of the index.
 pub struct Index {
-    /// The entries that the file may not have yet.
+    /// Entries that may not be in the file yet.
     pub waiting: Entries,
-    /// How many wait, about.
+    /// About how many entries should wait.
     pub target: usize,
-    /// The last entry that was put in, on the way through all that wait.
+    /// The last entry written in the current pass over the waiting entries.
     at: Option<Entry>,
-    /// The newest outcome when that way began: at its end, all up to it are in the file.
+    /// The newest outcome when the current pass began. When the pass ends, all outcomes up to it are in the file.
     began: i64,
 }
 
-/// What one transaction does to the index.
+/// The changes that one transaction makes to the index.
 #[derive(Default)]
 pub struct Step {
     put: Vec<Entry>,
-    /// Where the way began anew.
+    /// The newest outcome, if a new pass begins.
     began: Option<i64>,
 }
 
@@ -42,7 +43,7 @@ static PUT: Many = Many::new(
     "(?, ?)",
     ") WHERE column1 IS NOT NULL",
 );
-// Not by (pin_hash, seq) IN (VALUES …), for which SQLite reads the whole table.
+// `(pin_hash, seq) IN (VALUES …)` would make SQLite read the whole table.
 static DROP: Many = Many::new(
     "DELETE FROM outcome_by_pin WHERE pin_hash IN (",
     "?",
@@ -50,7 +51,7 @@ static DROP: Many = Many::new(
 );
 
 impl Index {
-    /// The index of a file whose newest outcome has this `seq`.
+    /// Loads the index of a file whose newest outcome has the seq `newest`.
     pub async fn load(connection: &mut SqliteConnection, newest: i64) -> Result<Self, sqlx::Error> {
         let mut from: i64 =
             sqlx::query_scalar("SELECT indexed FROM history").fetch_one(&mut *connection).await?;
@@ -78,7 +79,8 @@ impl Index {
         Ok(Self { waiting, target: WAITING, at: None, began: newest })
     }
 
-    /// Puts as many entries into the file as keep their number, where so many more are added.
+    /// Writes so many entries to the file that, with `added` new ones, the number of waiting entries approaches the
+    /// target.
     pub async fn step(
         &self,
         connection: &mut SqliteConnection,
@@ -89,7 +91,8 @@ impl Index {
         {
             let waiting = self.waiting.lock();
             let excess = (waiting.len() + added).saturating_sub(self.target);
-            // More than came in, so that it gets down after a burst; not all at once, so that nobody waits for it.
+            // More than are added, so that the number shrinks after a burst; but not all at once, so that nobody waits
+            // long.
             let count = excess.min(2 * added);
             if count == 0 {
                 return Ok(step);
@@ -107,7 +110,7 @@ impl Index {
         Ok(step)
     }
 
-    /// A step is durable.
+    /// Applies a step after its commit.
     pub fn stepped(&mut self, step: Step) {
         let mut waiting = self.waiting.lock();
         for entry in &step.put {
@@ -120,17 +123,17 @@ impl Index {
         }
     }
 
-    /// These outcomes are durable.
+    /// Adds the entries of outcomes after their commit.
     pub fn add(&self, entries: impl Iterator<Item = Entry>) {
         self.waiting.lock().extend(entries);
     }
 
-    /// Takes the entries of outcomes out of the file that were removed before in this transaction.
+    /// Deletes from the file the entries of outcomes that this transaction has removed.
     pub async fn drop(connection: &mut SqliteConnection, entries: &[Entry]) -> Result<(), sqlx::Error> {
         DROP.execute(connection, entries, |query, entry| query.bind(entry.hash())).await
     }
 
-    /// They are removed, durably.
+    /// Forgets entries after the commit that deleted them.
     pub fn dropped(&self, entries: &[Entry]) {
         let mut waiting = self.waiting.lock();
         for entry in entries {

@@ -1,4 +1,4 @@
-//! Wherever a PIN's entry is (in memory, in the file, in both after a crash), its outcome is found.
+//! Finds a PIN's outcome wherever its entry is: in memory, in the file, or in both after a crash.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::store::{NewPin, Reads, Submitted};
 
 const ROOM: usize = 1000;
 
-/// So few entries wait that most are in the file soon.
+/// With few waiting entries, most are soon in the file.
 async fn open(path: &Path) -> (Reader, WriteConnection) {
     let (reader, mut writer) =
         open_file(path, &Clock::system()).await.unwrap().load_both(|_| {}).await.unwrap();
@@ -43,7 +43,7 @@ fn verdict(pin: PinId) -> Verdict {
     Verdict { pin, ending: Ending::Cancelled, deliveries: None, error: None, polls: 0, finished_at }
 }
 
-/// One whole life; gives the `seq` of its outcome.
+/// Submits and finishes a PIN; returns the `seq` of its outcome.
 async fn live(writer: &mut WriteConnection, pin: &PinId, again: bool) -> i64 {
     let submits = Transaction { submits: vec![new(pin.clone(), again)], ..Transaction::default() };
     assert_eq!(writer.apply(&submits, ROOM).await.unwrap().submitted, [Submitted::Accepted], "{pin}");
@@ -76,13 +76,13 @@ async fn the_newest_outcome_of_a_pin_is_found_wherever_its_entry_is_and_after_an
     let mut seqs = Vec::new();
     for n in 0..60 {
         seqs.push(live(&mut writer, &pin(n), false).await);
-        // Some live twice: the newest counts.
+        // Some are polled twice: the newest outcome counts.
         if n % 7 == 3 {
             seqs[n / 2] = live(&mut writer, &pin(n / 2), true).await;
         }
         if n % 13 == 12 {
             all_are_known(&reader, &mut writer, &seqs).await;
-            // As a crash does it: nothing is closed.
+            // A crash closes nothing.
             drop((reader, writer));
             (reader, writer) = open(&path).await;
             all_are_known(&reader, &mut writer, &seqs).await;
@@ -91,7 +91,7 @@ async fn the_newest_outcome_of_a_pin_is_found_wherever_its_entry_is_and_after_an
     all_are_known(&reader, &mut writer, &seqs).await;
     let in_file = count(&mut writer, "SELECT count(*) FROM outcome_by_pin").await;
     assert!(in_file >= 50, "{in_file}");
-    // Else every start would read them all.
+    // Otherwise every start would read them all.
     assert!(count(&mut writer, "SELECT indexed FROM history").await >= 40);
 }
 

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::paths::PathError;
 
-/// Why the store can't be opened. Nothing was changed.
+/// Why the store can't be opened. Nothing in it was changed.
 #[derive(Debug, Error)]
 pub enum OpenError {
     #[error("another pinwatch uses the database {path}: stop it first, or give this one another `store.url`")]

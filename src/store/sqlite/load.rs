@@ -1,4 +1,6 @@
-//! The PINs in flight, read once at the start: for the schedule, and for the index by which the writer finds them.
+//! Reads the PINs in flight once, at the start, for the schedule and for the writer's index of rows.
+//!
+//! Promises to report a damaged row instead of skipping it. Knows nothing of the schedule.
 
 use sqlx::SqliteConnection;
 
@@ -7,13 +9,13 @@ use super::by_hash::{Entry, hash};
 use super::pins::Pins;
 use super::rows::{dated, timestamp};
 
-/// PINs that are read at once.
+/// PINs read at once.
 const PAGE: u32 = 1024;
 
-/// Gives every PIN in flight to `take`, in the order in which they came. Not while anybody writes.
+/// Passes every PIN in flight to `take`, in the order in which they were accepted. Nobody may write meanwhile.
 ///
 /// # Errors
-/// The file can't be read, or, as [`sqlx::Error::Decode`], a row is damaged.
+/// The file can't be read; or, as [`sqlx::Error::Decode`], a row is damaged.
 pub async fn load(
     connection: &mut SqliteConnection,
     mut take: impl FnMut(InFlight),
@@ -23,7 +25,7 @@ pub async fn load(
     let mut page = read(connection, last).await?;
     while let Some(before) = page {
         last = before.last;
-        // A page is asked for while the one before is taken in.
+        // Reads the next page while it processes this one.
         let take_in = async {
             before.each(|entry, pin| {
                 entries.push(entry);
@@ -37,8 +39,8 @@ pub async fn load(
     Ok(Pins { entries: entries.into_iter().collect(), next: last.max(0) + 1 })
 }
 
-/// A page of the PINs in flight: one row, for a row each would wake SQLite's thread and ours for each. Each column has
-/// a blank between each two.
+/// A page of the PINs in flight as one row, because each row would wake both SQLite's thread and this one. Each column
+/// holds the values of all PINs, separated by spaces.
 #[derive(sqlx::FromRow)]
 struct Page {
     last: i64,
@@ -50,7 +52,7 @@ struct Page {
     deadlines: String,
 }
 
-/// The page behind the row of a number; `None` where there is no more.
+/// The page after the row with this number; `None` if there is none.
 async fn read(connection: &mut SqliteConnection, after: i64) -> Result<Option<Page>, sqlx::Error> {
     sqlx::query_as(
         "SELECT max(number) AS last, group_concat(number, ' ') AS numbers, group_concat(pin_id, ' ') AS pins, \
@@ -65,7 +67,7 @@ async fn read(connection: &mut SqliteConnection, after: i64) -> Result<Option<Pa
 }
 
 impl Page {
-    /// Gives each PIN of it; of one that can't be right, the part that is not.
+    /// Passes each PIN of the page to `give`; on a damaged row returns the value that is wrong.
     fn each(&self, mut give: impl FnMut(Entry, InFlight)) -> Result<(), String> {
         let (mut numbers, mut hashes) = (fields(&self.numbers), fields(&self.hashes));
         let (mut submitted, mut ahead) = (fields(&self.submitted), fields(&self.ahead));
@@ -91,7 +93,7 @@ fn number(text: &str) -> Result<i64, String> {
     text.parse().map_err(|_| text.to_owned())
 }
 
-/// What a column of a page has, in its order.
+/// The values of a column of the page, in order.
 fn fields(column: &str) -> impl Iterator<Item = &str> {
     let mut begin = 0;
     memchr::memchr_iter(b' ', column.as_bytes()).chain([column.len()]).map(move |end| {

@@ -1,7 +1,8 @@
-//! Statements over many rows: a parameter for each value, in a few sizes, so that each is prepared once.
+//! Statements over many rows, with a parameter for each value.
 //!
-//! A statement is a way to SQLite's thread and back, and rows that come back are one such way each: so changes
-//! go in by hundreds, and answers come back as one row of JSON.
+//! Promises that each statement is prepared only once per size, in a few sizes. Each statement, and each row of a
+//! result, costs a switch to SQLite's thread and back; so changes are written in hundreds, and results are read as one
+//! row of JSON. Knows nothing of tables.
 
 use std::array;
 use std::sync::{Arc, OnceLock};
@@ -10,12 +11,12 @@ use serde::de::DeserializeOwned;
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
 
-/// How many rows a statement can have. Fewer rows than that leave parameters without a value, which are NULL.
+/// The numbers of rows that a statement can have. With fewer rows the remaining parameters are NULL.
 const SIZES: [usize; 5] = [1, 4, 16, 64, 256];
 
 const LARGEST: usize = SIZES[SIZES.len() - 1];
 
-/// A statement that repeats a part of itself for each row.
+/// A statement that repeats one part of itself for each row.
 pub struct Many {
     before: &'static str,
     row: &'static str,
@@ -24,7 +25,7 @@ pub struct Many {
 }
 
 impl Many {
-    /// `row` stands between the other two, once for each row. It must do nothing where its parameters are NULL.
+    /// Repeats `row` between the other two parts. It must have no effect if its parameters are NULL.
     pub const fn new(before: &'static str, row: &'static str, after: &'static str) -> Self {
         Self { before, row, after, texts: OnceLock::new() }
     }
@@ -36,11 +37,11 @@ impl Many {
             })
         });
         let size = SIZES.iter().position(|size| *size >= rows).unwrap_or(SIZES.len() - 1);
-        // Made of three constants.
+        // The text consists of three constants.
         AssertSqlSafe(texts[size].clone())
     }
 
-    /// Runs it for all rows, each of which `bind` gives its values.
+    /// Executes the statement for all rows; `bind` binds the values of each.
     pub async fn execute<T>(
         &self,
         connection: &mut SqliteConnection,
@@ -54,7 +55,7 @@ impl Many {
         Ok(())
     }
 
-    /// Asks it, a query of one column and row that is a JSON array, for all these values.
+    /// Runs a query for all these values. Its result must be one row with one column, which is a JSON array.
     pub async fn ask<T, V>(
         &self,
         connection: &mut SqliteConnection,
@@ -77,7 +78,7 @@ impl Many {
     }
 }
 
-/// A statement whose values are being given.
+/// A statement to which values are being bound.
 pub type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
 fn chunks<T>(rows: &[T]) -> std::slice::Chunks<'_, T> {

@@ -1,4 +1,8 @@
-//! The store in one SQLite file: WAL, `synchronous = FULL`, one writing connection, a few reading ones.
+//! The store in one SQLite file, with a write-ahead log, `synchronous = FULL`, one connection that writes and a few
+//! that read.
+//!
+//! Promises that a commit survives a power cut, and that one daemon at a time uses the file. Knows nothing of nodes or
+//! slots.
 
 pub mod backup;
 mod by_hash;
@@ -32,9 +36,9 @@ use super::{Applied, Transaction, Unavailable, Writes};
 struct Reader {
     readers: SqlitePool,
     recent: Recent,
-    /// The PINs in flight, as of the last commit.
+    /// The PINs in flight as of the last commit.
     pins: Entries,
-    /// Outcomes that the file's index may not have.
+    /// Outcomes that may not be in the file's index yet.
     waiting: Entries,
 }
 

@@ -1,6 +1,6 @@
-//! Opening the file: whose it is, whether it is whole, whether somebody else has it.
+//! Opens the file: checks that it is a pinwatch database, that it is whole and that no other process uses it.
 //!
-//! Promises to change nothing in a file that is refused.
+//! Promises to change nothing in a file that it refuses. Knows nothing of what the rows mean.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -24,30 +24,30 @@ use crate::clock::{Anchor, Clock};
 use crate::fault::fault_point;
 use crate::paths;
 
-/// `PRAGMA application_id` of our files: "pinw".
+/// The `PRAGMA application_id` of a pinwatch database: "pinw".
 const APPLICATION_ID: i64 = 0x7069_6e77;
 
-/// Up to so many bytes a file is checked page by page before it is used. More of it are outcomes that are kept, and a
-/// daemon has to be back at work before all those are read: some 60 GB after a week of 150 PINs a second. Damage to
-/// them shows where it is met: SQLite refuses the page, and with it the commit or the answer.
+/// The largest file, in bytes, that is checked page by page before use. Beyond this size most of the file is old
+/// outcomes (some 60 GB after a week of 150 PINs a second), and reading them all would delay the start too long. Damage
+/// in them shows when it is met: SQLite refuses the page, and with it the commit or the query.
 const CHECKED_WHOLE: i64 = 256 * 1024 * 1024;
 
-/// The schema since which each PIN in flight has the hash of its ID beside it.
+/// The first schema in which each PIN in flight has the hash of its ID beside it.
 const HASHED: i64 = 2;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/sqlite/migrations");
 
-/// Connections that read, for clients' questions and the sinks.
+/// Connections that read, for client requests and sinks.
 const READERS: u32 = 4;
 
-/// The write-ahead log is folded into the file when it has so many pages: 32 MB. A page that many commits change
-/// is written to the file once.
+/// The number of pages (32 MB) at which the write-ahead log is written into the file. A page that many commits change
+/// is written only once.
 const CHECKPOINT_AFTER: &str = "8192";
 
-/// The write-ahead log is cut back to this size, in bytes, after a burst.
+/// The size, in bytes, to which the write-ahead log is truncated after a burst.
 const WAL_SIZE_LIMIT: &str = "67108864";
 
-/// A database that is open, and whose PINs in flight are still to be read.
+/// An open database whose PINs in flight have not been read yet.
 pub struct Unloaded {
     place: Place,
     connection: SqliteConnection,
@@ -56,8 +56,11 @@ pub struct Unloaded {
     clock: Clock,
 }
 
-/// Opens the database at `path`, makes it if there is none, and brings its schema up to date. The clock goes on from what
-/// the database knows of the time.
+/// Opens the database at `path`, creates it if there is none, and migrates its schema. The clock continues from the
+/// database's anchor.
+///
+/// # Errors
+/// Another process uses the database, or it is foreign, newer, damaged or not accessible.
 pub async fn open(path: &Path, clock: &Clock) -> Result<Unloaded, OpenError> {
     let place = hold_whole(path).await?;
     let mut connection = make(path).await?;
@@ -73,12 +76,12 @@ pub async fn open(path: &Path, clock: &Clock) -> Result<Unloaded, OpenError> {
 }
 
 impl Unloaded {
-    /// How many PINs are in flight.
+    /// The number of PINs in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Gives every PIN in flight to `take`, and the store.
+    /// Passes every PIN in flight to `take`; returns the store.
     pub async fn load(self, take: impl FnMut(InFlight)) -> Result<(Store, Box<dyn Writes>), OpenError> {
         let (reader, writer) = self.load_both(take).await?;
         Ok((Store::new(reader), Box::new(writer)))
@@ -103,7 +106,7 @@ impl Unloaded {
                 .map_err(judge)?;
         let index = Index::load(&mut connection, last_seq).await.map_err(judge)?;
         let readers = SqlitePoolOptions::new()
-            // All of them now, and for as long as the daemon runs: another file may come to the path.
+            // Opens all connections now and keeps them while the daemon runs: later another file may be at the path.
             .min_connections(READERS)
             .max_connections(READERS)
             .max_lifetime(None)
@@ -134,15 +137,15 @@ impl Unloaded {
     }
 }
 
-/// What the database knows of the time; `None` before its first commit.
+/// The anchor of steady time in the database; `None` before its first commit.
 pub async fn anchor(connection: &mut SqliteConnection) -> Result<Option<Anchor>, sqlx::Error> {
     let (steady, id, time): (Option<i64>, Option<String>, Option<i64>) =
         sqlx::query_as("SELECT steady, boot_id, boot_time FROM history").fetch_one(connection).await?;
     Ok(rows::anchor(steady, id, time))
 }
 
-/// Opens the database at `path` for somebody who moves what is in it elsewhere, and keeps daemons away from it as
-/// long as the place is held; `None` if there is none.
+/// Opens the database at `path` for moving its contents to another store; `None` if there is none. No daemon can use it
+/// while the caller keeps the `Place`.
 pub async fn open_to_move(path: &Path) -> Result<Option<(SqliteConnection, Place)>, OpenError> {
     if !path.exists() {
         return Ok(None);
@@ -151,16 +154,16 @@ pub async fn open_to_move(path: &Path) -> Result<Option<(SqliteConnection, Place
     Ok(Some((make(path).await?, place)))
 }
 
-/// Keeps daemons away from a `path` where a database is about to come from elsewhere, as long as it is held.
+/// Locks a `path` where a move will create a database. No daemon can use the path while the caller keeps the lock.
 pub async fn lock_to_make(path: &Path) -> Result<LockFile, OpenError> {
     prepare_folder(path)?;
     let (lock, _) = LockFile::take(path).await?;
-    // Of whatever was here before.
+    // Forgets the commits of any database that was here before.
     lock.note_commits(0);
     Ok(lock)
 }
 
-/// Takes a database that is whole, or makes an empty one.
+/// Locks a database after checking that it is whole, or creates an empty one.
 async fn hold_whole(path: &Path) -> Result<Place, OpenError> {
     prepare_folder(path)?;
     let claim = Claim::take(path).await?;
@@ -172,16 +175,16 @@ async fn hold_whole(path: &Path) -> Result<Place, OpenError> {
     claim.hold().await
 }
 
-/// Makes the folder for this user alone, if there is none.
+/// Creates the folder, for this user only, if there is none.
 fn prepare_folder(path: &Path) -> Result<(), OpenError> {
     let folder = paths::folder_of(path);
     paths::make_folder(folder, 0o700)?;
     Ok(paths::check_folder_of_files(folder)?)
 }
 
-/// Connects for writing, makes the database if there is none, and brings its schema up to date.
+/// Connects for writing, creates the database if there is none, and migrates its schema.
 pub async fn make(path: &Path) -> Result<SqliteConnection, OpenError> {
-    // Not by SQLite, which would let everybody read it.
+    // SQLite itself would create a file that everybody can read.
     drop(place::make(path)?);
     let mut connection = options(path)
         .journal_mode(SqliteJournalMode::Wal)
@@ -198,15 +201,15 @@ pub async fn make(path: &Path) -> Result<SqliteConnection, OpenError> {
 }
 
 pub(super) fn options(path: &Path) -> SqliteConnectOptions {
-    // Statements are few and fixed; logging each would put PIN IDs into the log.
+    // Logging statements would put PIN IDs into the log, and the statements are few and fixed.
     SqliteConnectOptions::new()
         .filename(path)
         .busy_timeout(Duration::from_secs(5))
         .disable_statement_logging()
 }
 
-/// Looks at what is there, and changes nothing: is it ours, is it whole, do we know its schema? Gives the number
-/// of its commits; 0 where there is no database yet.
+/// Checks, without changing anything, that the database is pinwatch's, is whole and has a known schema. Returns the
+/// number of its commits; 0 if there is no database yet.
 pub(super) async fn inspect(path: &Path) -> Result<i64, OpenError> {
     let length = |path: &Path| match std::fs::metadata(path) {
         Ok(file) => Ok(Some(file.len())),
@@ -216,7 +219,7 @@ pub(super) async fn inspect(path: &Path) -> Result<i64, OpenError> {
     let log = length(&with_suffix(path, "-wal"))?.unwrap_or(0);
     let length = match length(path)? {
         Some(length @ 1..) => length,
-        // SQLite would throw the log away.
+        // SQLite would delete the log.
         gone if log > 0 => {
             let how = if gone.is_some() { "empty" } else { "missing" };
             let what = format!("it is {how}, and its log {}-wal is not", path.display());
@@ -224,22 +227,22 @@ pub(super) async fn inspect(path: &Path) -> Result<i64, OpenError> {
         }
         _ => return Ok(0),
     };
-    // SQLite takes a file of one byte for an empty one, and would overwrite it.
+    // SQLite treats a file of one byte as empty and would overwrite it.
     if !begins_like_sqlite(path)? {
         return Err(foreign(path, NO_SQLITE_FILE));
     }
-    // Without a log nothing but the file is needed, and SQLite makes nothing beside it.
+    // Without a log only the file itself is needed, and SQLite must create nothing beside it.
     let options = options(path).read_only(true).immutable(log == 0);
     let mut connection = options.connect().await.map_err(|error| judge(path, error))?;
-    // What is not in the file may be in the log.
+    // With a log, pages that the file lacks may be in the log.
     let length = Some(length).filter(|_| log == 0);
     let found = inspect_open(path, length, &mut connection).await;
-    // Closing can't fail in a way that matters to what was seen.
+    // Nothing that closing can report changes what was found.
     let _ = connection.close().await;
     found
 }
 
-/// `length` is the file's, where nothing is missing in it.
+/// `length` is the file's length in bytes, if the file must be complete without a log.
 async fn inspect_open(
     path: &Path,
     length: Option<u64>,
@@ -250,7 +253,7 @@ async fn inspect_open(
         async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *connection).await;
     let id = number("PRAGMA application_id").await.map_err(judge)?;
     if id != APPLICATION_ID {
-        // None yet, or only the list of migrations: a first start that was killed before its first migration.
+        // No tables, or only sqlx's list of migrations: the first start was killed before its first migration.
         let tables = "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'";
         let empty = id == 0 && number(tables).await.map_err(judge)? == 0;
         let why = "it is the SQLite database of another program";
@@ -264,19 +267,20 @@ async fn inspect_open(
     let damaged = |what| OpenError::Damaged { path: path.to_owned(), what };
     let size = number("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").await;
     let size = size.map_err(judge)?;
-    // SQLite itself notices whole pages that are missing at the end, and takes the rest of one that was cut for zeros.
+    // SQLite itself notices whole pages missing at the end, but reads the missing rest of a truncated page as zeros.
     if let Some(length) = length.filter(|length| i64::try_from(*length).is_ok_and(|length| length < size)) {
         return Err(damaged(format!("it has {length} of {size} bytes")));
     }
     let has_hashes = found >= HASHED;
-    // Not every index against its table, which takes five times as long. Before the rows had hashes, the order of the
-    // IDs was what tells that one is another now: after 0002 there is no such order.
+    // `quick_check` does not compare indexes with their tables, which would take five times as long. A file without
+    // hashes needs the full check: only the order of the IDs shows there that an ID has changed, and migration 0002
+    // abolishes that order.
     let check = if !has_hashes {
         "PRAGMA integrity_check(3)"
     } else if size <= CHECKED_WHOLE {
         "PRAGMA quick_check(3)"
     } else {
-        // A table each, and those two not that retention may let grow without end.
+        // Checks table by table, without the two tables that retention may let grow without limit.
         "SELECT quick_check FROM sqlite_schema, pragma_quick_check(name) \
          WHERE type = 'table' AND name NOT IN ('outcome', 'outcome_by_pin') AND quick_check <> 'ok' LIMIT 3"
     };
@@ -297,12 +301,12 @@ async fn inspect_open(
     sqlx::query_scalar("SELECT commits FROM history").fetch_one(connection).await.map_err(judge)
 }
 
-/// What an error of SQLite tells about the file.
+/// Translates an SQLite error into what it says about the file.
 pub(super) fn judge(path: &Path, error: sqlx::Error) -> OpenError {
     let path = path.to_owned();
     match primary_code(&error) {
         Some(SQLITE_NOTADB) => foreign(&path, NO_SQLITE_FILE),
-        // A table or a row that every file of ours has is not there.
+        // A table that every pinwatch database has is missing, or SQLite found damage.
         Some(SQLITE_CORRUPT | SQLITE_ERROR) => OpenError::Damaged { path, what: error.to_string() },
         None if matches!(error, sqlx::Error::RowNotFound) => {
             OpenError::Damaged { path, what: "a row is missing that it always has".into() }
@@ -318,7 +322,7 @@ fn foreign(path: &Path, why: &str) -> OpenError {
     OpenError::Foreign { path: path.to_owned(), why: why.to_owned() }
 }
 
-/// Whether a file begins with the header string, https://www.sqlite.org/fileformat.html
+/// Whether a file begins with SQLite's header string, https://www.sqlite.org/fileformat.html
 fn begins_like_sqlite(path: &Path) -> Result<bool, OpenError> {
     let mut start = Vec::new();
     File::open(path)
@@ -327,7 +331,7 @@ fn begins_like_sqlite(path: &Path) -> Result<bool, OpenError> {
     Ok(start == b"SQLite format 3\0")
 }
 
-/// The newest schema that this pinwatch knows.
+/// The newest schema that this version knows.
 fn newest_schema() -> i64 {
     MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
 }

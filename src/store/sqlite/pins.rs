@@ -1,7 +1,7 @@
-//! The PINs in flight: rows in the order in which they came, and who comes and goes in one transaction.
+//! The PINs in flight: which ones a transaction adds and removes.
 //!
-//! Promises that a PIN is in flight once at most, and that who leaves has its outcome in the same transaction. What
-//! is known in memory changes when the transaction is durable, not before.
+//! Promises that a PIN is in flight at most once, that a PIN leaves only together with its outcome, and that what is in
+//! memory changes only after the commit. Knows nothing of the schedule.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,15 +15,15 @@ use super::many::Many;
 use super::rows::{self, timestamp};
 use crate::outcome::{self, Submission, Verdict};
 
-/// The PINs in flight as of the last commit. Their rows are found by this alone: the file has no index of them.
+/// The PINs in flight as of the last commit. Their rows can be found only through this; the file has no index of them.
 pub struct Pins {
     pub entries: Entries,
-    /// The number of the next row: more than any has, so that rows are only ever put in at the end. Nobody else may put
-    /// one in.
+    /// The number of the next row. It is higher than every existing one, so rows are only appended. Nobody else may
+    /// insert rows.
     pub next: i64,
 }
 
-/// Who came and who went in a transaction.
+/// The PINs that a transaction added and removed.
 #[derive(Default)]
 pub struct Turnover {
     came: Vec<Entry>,
@@ -31,7 +31,7 @@ pub struct Turnover {
     pub left: Vec<Entry>,
 }
 
-/// The PINs of these rows, with what their submitters gave.
+/// The PINs of these rows, with what their submitters sent.
 static LEAVING: Many = Many::new(
     "SELECT json_group_array(json_array(number, pin_id, submitted_at, reference, metadata)) FROM pin \
      WHERE number IN (",
@@ -45,7 +45,7 @@ static END: Many = Many::new(
     ") WHERE column1 IS NOT NULL",
 );
 static IN_FLIGHT: Many = Many::new("SELECT json_group_array(pin_id) FROM pin WHERE number IN (", "?", ")");
-/// Of large records, which the caller reads one by one if it wants them, only that they are there: see `SMALL_RECORD`.
+/// Omits records larger than `SMALL_RECORD`; callers read those one by one if they need them.
 static FINISHED: Many = Many::new(
     "SELECT json_group_array(json_array(seq, pin_id, CASE WHEN octet_length(record) <= 4096 THEN record END)) \
      FROM outcome WHERE seq IN ( \
@@ -67,12 +67,12 @@ static ENTER: Many = Many::new(
     ") WHERE column1 IS NOT NULL",
 );
 
-/// A row of a PIN that leaves.
+/// The row of a PIN that leaves.
 type Leaving = (i64, String, i64, Option<String>, Option<String>);
 
 impl Pins {
-    /// Takes PINs out and puts their outcomes in. A verdict of a PIN that is not in flight is dropped: it
-    /// already has its outcome.
+    /// Removes PINs and inserts their outcomes. Drops a verdict whose PIN is not in flight: the PIN already has its
+    /// outcome.
     pub async fn finish(
         &self,
         connection: &mut SqliteConnection,
@@ -114,8 +114,8 @@ impl Pins {
         .await
     }
 
-    /// Takes PINs in, as far as there is room. One that stands twice among them is dealt with in the order given.
-    /// `waiting` are the outcomes that are not in the file's index.
+    /// Inserts PINs while there is room. If a PIN occurs twice, the submits are handled in their order. `waiting` has
+    /// the outcomes that are not in the file's index.
     pub async fn submit(
         &self,
         connection: &mut SqliteConnection,
@@ -172,7 +172,7 @@ impl Pins {
             .await
     }
 
-    /// A transaction is durable.
+    /// Applies a turnover after its commit.
     pub fn turned_over(&mut self, Turnover { came, left }: Turnover) {
         self.next += came.len() as i64;
         let mut entries = self.entries.lock();
@@ -182,13 +182,13 @@ impl Pins {
         entries.extend(came);
     }
 
-    /// The rows of whatever has one of these hashes.
+    /// The rows with any of these hashes.
     fn rows(&self, hashes: &[i64]) -> Vec<i64> {
         hashes.iter().flat_map(|hash| self.entries.rows(*hash)).collect()
     }
 }
 
-/// The newest outcomes of PINs with these hashes, by ID, with those of this transaction.
+/// The newest outcome of each PIN with one of these hashes, by PIN ID, including the outcomes of this transaction.
 async fn finished_among(
     connection: &mut SqliteConnection,
     waiting: &Entries,

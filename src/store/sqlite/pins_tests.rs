@@ -1,4 +1,4 @@
-//! Whatever comes, goes and fails: what is in flight in memory and in the file is the same.
+//! Whatever PINs come and go and whatever fails, memory and file have the same PINs in flight.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::store::{Reads, SavedBrake};
 const PINS: u64 = 40;
 const ROOM: usize = 25;
 
-/// Gives also what was loaded: each ID with when it was submitted.
+/// Also returns what was loaded: each ID with its time of submission.
 async fn open(path: &Path) -> (Reader, WriteConnection, BTreeMap<String, i64>) {
     let mut loaded = Vec::new();
     let both = open_file(path, &Clock::system()).await.unwrap().load_both(|pin| loaded.push(pin)).await;
@@ -28,7 +28,7 @@ async fn open(path: &Path) -> (Reader, WriteConnection, BTreeMap<String, i64>) {
     (reader, writer, all)
 }
 
-/// Two IDs of the same hash, found by trying sixty million.
+/// Two IDs with the same hash, found by trying sixty million.
 const SAME_HASH: [&str; 2] = ["PIN-303133", "PIN-38555127"];
 
 fn id(n: u64) -> PinId {
@@ -54,7 +54,7 @@ fn verdict(n: u64) -> Verdict {
     Verdict { pin: id(n), ending: Ending::Cancelled, deliveries: None, error: None, polls: 0, finished_at }
 }
 
-/// All pages of so many.
+/// The PINs of all pages of `limit` PINs.
 async fn paged(reader: &Reader, limit: u32) -> Vec<String> {
     let (mut all, mut after): (Vec<String>, _) = (Vec::new(), String::new());
     loop {
@@ -76,7 +76,7 @@ async fn what_is_in_flight_is_the_same_in_memory_and_in_the_file_whatever_comes_
     assert!(loaded.is_empty());
     let mut model: BTreeMap<String, i64> = BTreeMap::new();
     for step in 0..400 {
-        // With doubles, and with some that are not in flight.
+        // With duplicates, and with PINs that are not in flight.
         let verdicts: Vec<u64> = (0..random.usize(..6)).map(|_| random.u64(..PINS)).collect();
         let submits: Vec<u64> = (0..random.usize(..8)).map(|_| random.u64(..PINS)).collect();
         let work = Transaction {
@@ -86,7 +86,7 @@ async fn what_is_in_flight_is_the_same_in_memory_and_in_the_file_whatever_comes_
             ..Transaction::default()
         };
         if random.u8(..5) == 0 {
-            // The brake comes last: all else is done and is taken back.
+            // The brake is written last: everything before it is done and must be rolled back.
             execute(&mut writer, "ALTER TABLE brake RENAME TO gone").await;
             writer.apply(&work, ROOM).await.map(|_| ()).unwrap_err();
             execute(&mut writer, "ALTER TABLE gone RENAME TO brake").await;
@@ -109,7 +109,7 @@ async fn what_is_in_flight_is_the_same_in_memory_and_in_the_file_whatever_comes_
             }
         }
         if random.u8(..20) == 0 {
-            // As a crash does it: nothing is closed.
+            // A crash closes nothing.
             drop((reader, writer));
             let loaded;
             (reader, writer, loaded) = open(&path).await;

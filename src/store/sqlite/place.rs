@@ -1,9 +1,9 @@
-//! The database's files, where the next start looks for them.
+//! The places of the database's files, and the locks on them.
 //!
-//! Promises that one pinwatch at a time has the database, whatever names its files have, and notices when one of them
-//! is no longer at its path: what is written then would be lost. A file that is moved away and put back is right
-//! again; one that was only removed can't come back. Looks files up and never opens them: closing a second handle of
-//! a file that SQLite has open would release SQLite's locks on it.
+//! Promises that only one pinwatch process has the database, whatever names its files have; and notices when a file is
+//! no longer at its path, because whatever is written then would be lost. A file that was moved away and put back is
+//! right again; a file that was deleted can't come back. Never opens a file that SQLite has open: closing the second
+//! handle would release SQLite's locks. Knows nothing of SQL.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,19 +16,19 @@ use tracing::warn;
 use super::error::OpenError;
 use crate::paths::{self, FileId, PathError};
 
-/// Where the database is, and the locks that keep others from it.
+/// The path of the database, and the locks that keep other processes away from it.
 pub struct Place {
     path: PathBuf,
-    /// Locked, so that nobody has the database under another name either. Must outlive SQLite's connections.
+    /// Locked, so that nobody opens the database under another name. Must outlive SQLite's connections.
     _database: File,
     id: FileId,
-    /// Locked, and notes the number of commits, see [`Place::note_commits`].
+    /// Locked. Holds the number of commits, see [`Place::note_commits`].
     lock: LockFile,
-    /// The write-ahead log and its index, and what was at their paths when SQLite had opened them.
+    /// The write-ahead log and its index, each with the file that was at its path once SQLite had opened it.
     beside: [(PathBuf, Option<FileId>); 2],
 }
 
-/// What is no longer where it should be, and what to do about it.
+/// Which file is no longer in its place, and what to do about it.
 #[derive(Debug, Error)]
 pub enum Lost {
     #[error(
@@ -49,7 +49,7 @@ pub enum Lost {
     Path(#[from] PathError),
 }
 
-/// The file beside the database that keeps other daemons away, also before there is a database.
+/// The file beside the database that keeps other daemons away, even before there is a database.
 pub struct LockFile {
     path: PathBuf,
     file: File,
@@ -57,7 +57,7 @@ pub struct LockFile {
 }
 
 impl LockFile {
-    /// Takes the lock for the database at `database`; gives also the number of commits that is noted in it.
+    /// Takes the lock for the database at `database`. Also returns the number of commits in the lock file.
     pub async fn take(database: &Path) -> Result<(Self, i64), OpenError> {
         let path = with_suffix(database, ".lock");
         let in_use = || OpenError::InUse { path: database.to_owned() };
@@ -69,26 +69,27 @@ impl LockFile {
         let mut note = [0; NOTE + 1];
         let length = file.read_at(&mut note, 0);
         let length = length.map_err(|source| OpenError::Io { doing: "read", path: path.clone(), source })?;
-        // Whatever else it is, it is not ours to write to. A power cut can leave zeros.
+        // Any other content means that the file is not pinwatch's to write. A power cut can leave zeros.
         if length > NOTE || !note[..length].iter().all(|byte| matches!(byte, b'0'..=b'9' | b'\n' | 0)) {
             return Err(OpenError::NotALock { path });
         }
-        // What can't be read as a note is none: the check is a second line of defence.
+        // An unreadable number counts as 0: this check is only a second line of defence.
         let noted =
             str::from_utf8(&note[..length]).ok().and_then(|note| note.trim().parse().ok()).unwrap_or(0);
         let id = file_id(&path, &file)?;
         Ok((Self { path, file, id }, noted))
     }
 
-    /// Notes the number of commits beside the database, after the fact and without a sync: it can lag behind the
-    /// database but never lead it, unless the database lost commits. So a write-ahead log that was cut or
-    /// removed, which SQLite itself takes for a clean end, is noticed at start-up.
+    /// Stores the number of commits beside the database, after the commit and without a sync. It can lag behind the
+    /// database, but is only ahead of it if the database lost commits. So the next start notices a truncated or deleted
+    /// log, which SQLite itself takes for a clean shutdown.
     pub fn note_commits(&self, commits: i64) {
-        // A note that can't be written makes the check weaker, not wrong.
+        // A failed write makes the check weaker, not wrong.
         let _ = self.file.write_all_at(format!("{commits:0width$}\n", width = NOTE - 1).as_bytes(), 0);
     }
 
-    /// Makes the file anew if it was removed: nobody else has the database meanwhile, because that is locked too.
+    /// Creates the lock file again if somebody deleted it. Nobody else can have taken the database meanwhile, because
+    /// its own file is locked too.
     fn check(&mut self, commits: i64) -> Result<(), Lost> {
         if at(&self.path)? == Some(self.id) {
             return Ok(());
@@ -103,14 +104,15 @@ impl LockFile {
     }
 }
 
-/// The length of the note in a lock file, in bytes: 20 digits and a newline.
+/// The length of the number in a lock file, in bytes: 20 digits and a newline.
 const NOTE: usize = 21;
 
-/// A database that nobody else has now, or none yet. Nothing was changed but the lock file made, if there was none.
+/// The locks on a database, or on the place of one that does not exist yet. Nothing was changed, except that a missing
+/// lock file was created.
 pub struct Claim {
     path: PathBuf,
     lock: LockFile,
-    /// The number of commits that the lock file notes.
+    /// The number of commits in the lock file.
     pub noted: i64,
     database: Option<File>,
 }
@@ -119,7 +121,7 @@ impl Claim {
     /// Takes the locks. Must not be called while SQLite has the database open in this process.
     ///
     /// # Errors
-    /// Somebody has it, or one of its files is not a file of ours.
+    /// Another process has the database, or one of the files is not a regular file of this user, root or the folder's owner.
     pub async fn take(path: &Path) -> Result<Self, OpenError> {
         let (lock, noted) = LockFile::take(path).await?;
         let database = paths::open_own(path, &mut OpenOptions::new())?;
@@ -137,7 +139,8 @@ impl Claim {
         &self.lock.path
     }
 
-    /// Goes on with the database, or with an empty file if there is none. From here on its files are this user's alone.
+    /// Keeps the database, or creates an empty file if there is none. From now on only this user has rights to its
+    /// files.
     pub async fn hold(self) -> Result<Place, OpenError> {
         let Self { path, lock, noted: _, database } = self;
         let database = match database {
@@ -153,7 +156,7 @@ impl Claim {
             make_private(path, file)?;
         }
         for path in beside(&path) {
-            // Left behind by a daemon that was killed.
+            // A killed daemon left this file behind.
             if let Some(file) = paths::open_own(&path, &mut OpenOptions::new())? {
                 make_private(&path, &file)?;
             }
@@ -188,7 +191,7 @@ fn beside(path: &Path) -> [PathBuf; 2] {
 }
 
 impl Place {
-    /// Notes which files SQLite has open. Every connection must be open, and none may be opened later.
+    /// Records which files SQLite has open. All connections must already be open, and none may be opened later.
     pub fn opened(&mut self) -> Result<(), OpenError> {
         for (path, id) in &mut self.beside {
             *id = at(path)?;
@@ -196,7 +199,7 @@ impl Place {
         Ok(())
     }
 
-    /// Checks that all files are where they should be. `commits` is the number of commits so far.
+    /// Checks that all files are in their places. `commits` is the number of commits so far.
     pub fn check(&mut self, commits: i64) -> Result<(), Lost> {
         match at(&self.path)? {
             Some(id) if id == self.id => {}
@@ -224,7 +227,7 @@ fn at(path: &Path) -> Result<Option<FileId>, PathError> {
     FileId::at(path).map_err(|source| PathError::Io { doing: "look at", path: path.to_owned(), source })
 }
 
-/// Makes an empty file for a database, for this user alone; SQLite gives its other files the same mode.
+/// Creates an empty file for a database, for this user only. SQLite creates its other files with the same mode.
 pub fn make(path: &Path) -> Result<File, OpenError> {
     let made = paths::open_own(path, OpenOptions::new().create(true))?;
     made.ok_or_else(|| OpenError::Io {

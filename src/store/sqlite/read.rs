@@ -1,4 +1,7 @@
-//! The questions that are asked of the file.
+//! The queries of the store, on the SQLite file.
+//!
+//! Promises the answers that [`Reads`] describes, as of the last commit. Knows nothing of nodes: the outbox has one
+//! partition.
 
 use std::ops::RangeInclusive;
 
@@ -19,11 +22,11 @@ use crate::clock::Steady;
 use crate::outcome::Submission;
 use crate::pin::PinId;
 
-/// Before the number of a row, where that is told: no PIN ID has it.
+/// Marks a place that is a row number; no PIN ID has this character.
 const NUMBER: char = '@';
 
 impl Reader {
-    /// The row of a PIN that is in flight.
+    /// The row number of a PIN in flight.
     async fn number_of(&self, pin: &str) -> Result<Option<i64>, sqlx::Error> {
         for number in self.pins.rows(hash(pin)) {
             let sql = "SELECT number FROM pin WHERE number = ?1 AND pin_id = ?2";
@@ -39,7 +42,7 @@ impl Reader {
 #[async_trait]
 impl Reads for Reader {
     async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Option<Page>, Unavailable> {
-        // The order is that in which they came.
+        // The order is the one in which the PINs were accepted.
         let after = match (after.strip_prefix(NUMBER).map(str::parse), after) {
             (_, "") => Some(0),
             (Some(number), _) => number.ok(),
@@ -84,7 +87,7 @@ impl Reads for Reader {
 
     async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable> {
         let hash = hash(pin.as_str());
-        // What waits is looked at first: what leaves it meanwhile is in the file by then.
+        // Searches the waiting entries first: an entry that leaves them meanwhile is already in the file.
         for seq in self.waiting.rows(hash) {
             let sql = "SELECT seq, pin_id, record FROM outcome WHERE seq = ?1 AND pin_id = ?2";
             let row = sqlx::query(sql).bind(seq).bind(pin.as_str()).fetch_optional(&self.readers).await?;
@@ -131,7 +134,7 @@ impl Reads for Reader {
             let outcomes = outcomes.into_iter().map(laned).collect();
             return Ok(Stretch { outcomes, removed: Vec::new(), more });
         }
-        // One statement, so that what was removed is not among what is there.
+        // One statement, so that no outcome is both removed and returned.
         let mut rows = sqlx::query(
             "SELECT 0 AS kind, pruned_to AS seq, NULL AS pin_id, NULL AS record FROM history WHERE pruned_to > ?1 \
              UNION ALL \
@@ -162,7 +165,7 @@ impl Reads for Reader {
     }
 
     async fn before_last(&self, count: u32) -> Result<Position, Unavailable> {
-        // Not from the file, where retention may have removed the newest.
+        // Not from the file, because retention may have removed the newest outcome.
         if count == 0 {
             return Ok(Position::after(self.recent.newest()));
         }
@@ -278,7 +281,8 @@ impl Reads for Reader {
     }
 
     async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Steady>, Unavailable> {
-        // The oldest has the lowest `seq`, so each half reads one row; an outcome's end is not indexed.
+        // The outcome with the lowest `seq` is the oldest, so each half reads one row. There is no need to search by
+        // the time of the end.
         let millis: Option<i64> = sqlx::query_scalar(
             "SELECT min(finished_at) FROM ( \
                  SELECT * FROM (SELECT finished_at FROM outcome WHERE seq > ?2 ORDER BY seq LIMIT 1) \
@@ -306,7 +310,7 @@ fn in_flight(row: &SqliteRow) -> Result<InFlight, sqlx::Error> {
     })
 }
 
-/// Reads the columns of `delivery` behind the first three.
+/// Reads `seq`, and the columns of `delivery` after the first three.
 fn failed(row: &SqliteRow) -> Result<Failed, sqlx::Error> {
     let date = |at, ahead| {
         let (millis, ahead): (Option<i64>, i64) = (row.try_get(at)?, row.try_get(ahead)?);

@@ -1,32 +1,33 @@
-//! The newest outcomes, in memory: a sink or a tail that keeps up does not read from the file what was written a
-//! moment ago.
+//! A cache of the newest outcomes, so that sinks and tails that keep up need not read them from the file.
+//!
+//! Promises only durable outcomes, without a gap up to the newest. Knows nothing of SQL.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::{Outcome, PAGE_BYTES};
 
-/// How much is kept, in bytes of records: thousands of outcomes, more than a sink that keeps up is behind.
+/// The most bytes of records that are kept: thousands of outcomes, more than a sink that keeps up lags behind.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
 
-/// Outcomes that are durable, without a gap up to the newest. Clones share them.
+/// Durable outcomes without a gap up to the newest. Clones share them.
 #[derive(Clone)]
 pub struct Recent(Arc<Mutex<Kept>>);
 
 struct Kept {
     outcomes: VecDeque<Outcome>,
     bytes: usize,
-    /// Every outcome after this `seq` is among them.
+    /// Every outcome after this `seq` is in `outcomes`.
     after: i64,
 }
 
 impl Recent {
-    /// None yet; `newest` is the `seq` of the newest.
+    /// An empty cache; `newest` is the `seq` of the newest outcome.
     pub fn new(newest: i64) -> Self {
         Self(Arc::new(Mutex::new(Kept { outcomes: VecDeque::new(), bytes: 0, after: newest })))
     }
 
-    /// Takes in what became durable just now.
+    /// Adds outcomes that have just become durable.
     pub fn add(&self, finished: &[Outcome]) {
         let mut kept = self.lock();
         for outcome in finished {
@@ -40,21 +41,21 @@ impl Recent {
         }
     }
 
-    /// Forgets all: some were removed from the store.
+    /// Drops everything, because the store removed some outcomes.
     pub fn forget(&self) {
         let mut kept = self.lock();
         let newest = kept.outcomes.back().map_or(kept.after, |outcome| outcome.seq);
         *kept = Kept { outcomes: VecDeque::new(), bytes: 0, after: newest };
     }
 
-    /// The `seq` of the newest that was ever durable.
+    /// The highest `seq` that was ever durable.
     pub fn newest(&self) -> i64 {
         let kept = self.lock();
         kept.outcomes.back().map_or(kept.after, |outcome| outcome.seq)
     }
 
-    /// At most `limit` outcomes after `seq`, oldest first, and not many more bytes than [`PAGE_BYTES`]; `None` if only the
-    /// file can tell.
+    /// At most `limit` outcomes after `seq`, oldest first, of about [`PAGE_BYTES`] at most; `None` if they must be read
+    /// from the file.
     pub fn outcomes_after(&self, seq: i64, limit: u32) -> Option<Vec<Outcome>> {
         let kept = self.lock();
         if seq < kept.after {
@@ -71,7 +72,7 @@ impl Recent {
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        // Nothing within a lock can panic but an allocation.
+        // Only an allocation can panic while the lock is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

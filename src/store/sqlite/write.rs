@@ -1,4 +1,7 @@
-//! One transaction: everything that changes the file.
+//! The transaction: the only code that changes the file while the daemon runs.
+//!
+//! Promises that a transaction is durable as a whole or has no effect, and that what is in memory changes only after
+//! the commit. Knows nothing of who waits for it.
 
 use std::time::Duration;
 
@@ -15,7 +18,8 @@ use super::rows::json;
 use crate::clock::{Anchor, Clock, Dated, Steady};
 use crate::fault::fault_point;
 
-/// The first `?2` outcomes that are older than `?1`, that every sink has and that are no dead letter.
+/// The first `?2` outcomes that ended before `?1` and that every sink has: every cursor has passed them, and none is in
+/// `delivery`.
 macro_rules! prunable {
     () => {
         "SELECT seq FROM outcome INDEXED BY outcome_by_end \
@@ -26,8 +30,8 @@ macro_rules! prunable {
     };
 }
 
-/// How often it is noted what time it is, while PINs are in flight and nothing else is written: so long at most a PIN's
-/// age stands still over a reboot. It costs two pages.
+/// How often the time is stored while PINs are in flight and nothing else is written. Over a reboot a PIN's age lags by
+/// this much at most. Storing it costs two pages.
 const NOTE_TIME_EVERY: Duration = Duration::from_secs(600);
 
 type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
@@ -39,18 +43,18 @@ pub struct WriteConnection {
     pub(super) pins: Pins,
     pub(super) next_seq: i64,
     pub(super) commits: i64,
-    /// Whether the last transaction went well.
+    /// Whether the last transaction succeeded.
     pub(super) well: bool,
-    /// Whether the write-ahead log, removed from its path, has been written into the database.
+    /// Whether the log was checkpointed into the database after somebody removed it from its path.
     pub(super) saved: bool,
     pub(super) recent: Recent,
     pub(super) index: Index,
     pub(super) clock: Clock,
-    /// When this process last told the file what time it is.
+    /// When this process last stored the time in the file.
     pub(super) noted: Option<Steady>,
 }
 
-/// What a transaction does beside what its callers hear of.
+/// Effects of a transaction that its callers do not see.
 #[derive(Default)]
 struct Beside {
     turnover: Turnover,
@@ -59,20 +63,20 @@ struct Beside {
 }
 
 impl WriteConnection {
-    /// The PINs in flight, as of the last commit.
+    /// The number of PINs in flight as of the last commit.
     pub fn in_flight(&self) -> usize {
         self.pins.entries.len()
     }
 
-    /// The newest `seq` that was ever given.
+    /// The highest `seq` that was ever assigned.
     pub fn last_seq(&self) -> i64 {
         self.next_seq - 1
     }
 
-    /// Does all of it, durably, or none; where there is nothing to remove, a prune alone writes nothing. At most
-    /// `max_in_flight` PINs are in flight afterwards, unless more were before.
+    /// Makes all changes durable, or none. A lone prune that finds nothing to remove writes nothing. Afterwards at most
+    /// `max_in_flight` PINs are in flight, unless there were more before.
     pub async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, sqlx::Error> {
-        // Not after a failure: then every transaction is also the question whether the file can be written again.
+        // Not after a failure: then every transaction also tests whether the file can be written again.
         if let (Some(before), 1, true) = (work.prune, work.changes(), self.well) {
             let statement = concat!("SELECT EXISTS (", prunable!(), ")");
             let connection = &mut self.connection;
@@ -87,8 +91,8 @@ impl WriteConnection {
         let (applied, Beside { turnover, step, pruned }) = match applied {
             Ok(applied) => applied,
             Err(error) => {
-                // SQLite may have rolled back already, as it does when the disk is full: then this fails, and
-                // nothing is left to undo. sqlx's own transactions count on a rollback that succeeds.
+                // SQLite may already have rolled back, as it does when the disk is full; then this fails and nothing is
+                // left to undo. sqlx's own transactions require a rollback that succeeds.
                 let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
                 return Err(error);
             }
@@ -117,7 +121,7 @@ impl WriteConnection {
     ) -> Result<(Applied, Beside), sqlx::Error> {
         let (newest, in_flight) = (self.last_seq(), self.in_flight());
         let connection = &mut self.connection;
-        // Two statements, but one way to SQLite's thread.
+        // Both statements in one call, to wake SQLite's thread only once.
         let anchor = self.clock.anchor();
         noting("BEGIN IMMEDIATE; UPDATE history SET steady = ?1, boot_id = ?2, boot_time = ?3, commits = commits + 1", &anchor)
             .execute(&mut *connection)
@@ -153,7 +157,7 @@ impl WriteConnection {
         Ok((applied, beside))
     }
 
-    /// Registers a sink, if it is new, with its first cursor; gives its cursor.
+    /// Creates a cursor for a sink that has none; returns the sink's cursor.
     pub async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, sqlx::Error> {
         let first = if from_oldest { 0 } else { self.last_seq() };
         sqlx::query("INSERT INTO sink (name, cursor) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
@@ -167,7 +171,7 @@ impl WriteConnection {
             .await
     }
 
-    /// Notes what time it is, where that is long ago and a PIN could age by it.
+    /// Stores the time if the stored time is old and a PIN in flight ages by it.
     pub async fn note_time_sometimes(&mut self) -> Result<(), sqlx::Error> {
         let is_long_ago = |noted| self.clock.steady().since(noted) >= NOTE_TIME_EVERY;
         if self.in_flight() > 0 && self.noted.is_none_or(is_long_ago) {
@@ -176,7 +180,7 @@ impl WriteConnection {
         Ok(())
     }
 
-    /// Notes what time it is.
+    /// Stores the time.
     pub async fn note_time(&mut self) -> Result<(), sqlx::Error> {
         let anchor = self.clock.anchor();
         note_time(&mut self.connection, &anchor).await?;
@@ -184,7 +188,7 @@ impl WriteConnection {
         Ok(())
     }
 
-    /// Checks that the database's files are where the next start looks for them.
+    /// Checks that the database's files are where the next start will look for them.
     pub async fn in_place(&mut self) -> Result<(), Unavailable> {
         let Err(lost) = self.place.check(self.commits) else {
             self.saved = false;
@@ -193,7 +197,7 @@ impl WriteConnection {
         let mut told = lost.to_string();
         if matches!(lost, Lost::Beside(_)) {
             if !self.saved {
-                // The next start won't find the log, but SQLite still has it open.
+                // The next start will not find the log, but SQLite still has it open.
                 let busy = sqlx::query_scalar::<_, i64>("PRAGMA wal_checkpoint(FULL)");
                 self.saved = busy.fetch_one(&mut self.connection).await.is_ok_and(|busy| busy == 0);
             }
@@ -204,31 +208,33 @@ impl WriteConnection {
         Err(Unavailable(told.into()))
     }
 
-    /// Closes the file: the write-ahead log is folded into it.
+    /// Closes the file, after writing the log into it.
     pub async fn close(mut self) -> Result<(), Unavailable> {
         if let Err(lost) = self.in_place().await {
-            // SQLite would remove the log by its name, whatever has that name now. The process is about to end.
+            // SQLite would delete whatever file now has the log's name. The process is about to end, so the connection
+            // may leak.
             std::mem::forget(self.connection);
             return Err(lost);
         }
-        // Over a reboot time stands still since the last note. If it fails, PINs get a little more time.
+        // Steady time stands still from the last stored time to the start after a reboot. If this fails, PINs get a
+        // little more time.
         let _ = self.note_time().await;
         Ok(self.connection.close().await?)
     }
 }
 
-/// Notes that it was then.
+/// Stores this anchor.
 pub async fn note_time(connection: &mut SqliteConnection, anchor: &Anchor) -> Result<(), sqlx::Error> {
     let noting = noting("UPDATE history SET steady = ?1, boot_id = ?2, boot_time = ?3", anchor);
     noting.execute(connection).await.map(|_| ())
 }
 
-/// A statement that notes what time it is.
+/// Binds an anchor to a statement that stores it.
 fn noting(sql: &'static str, Anchor { boot, steady }: &Anchor) -> Query<'static> {
     sqlx::query(sql).bind(steady.millis()).bind(boot.id.as_deref().map(str::to_owned)).bind(boot.millis())
 }
 
-/// Notes how far a sink came.
+/// Stores a sink's progress.
 async fn advance(connection: &mut SqliteConnection, progress: &Progress) -> Result<(), sqlx::Error> {
     let Progress { sink, cursor, failed, delivered } = progress;
     if let Some(cursor) = cursor {
@@ -269,11 +275,11 @@ async fn advance(connection: &mut SqliteConnection, progress: &Progress) -> Resu
     Ok(())
 }
 
-/// Does what somebody asked of a sink's outcomes; gives how many it concerned.
+/// Carries out a delivery command; returns how many outcomes it affected.
 async fn carry_out(connection: &mut SqliteConnection, order: &Order) -> Result<u64, sqlx::Error> {
     let done = match order {
         Order::Replay { sink, from, to, only_dead: false } => {
-            // Those after the cursor are on their way anyway.
+            // Outcomes after the cursor will be delivered anyway.
             let sql = "INSERT OR REPLACE INTO delivery (sink, seq, dead, tries) \
                  SELECT sink.name, outcome.seq, 0, 0 FROM outcome, sink \
                  WHERE sink.name = ?1 AND outcome.seq BETWEEN ?2 AND min(?3, sink.cursor)";
@@ -328,14 +334,14 @@ async fn carry_out(connection: &mut SqliteConnection, order: &Order) -> Result<u
     Ok(done.rows_affected())
 }
 
-/// Deliveries of a sink that are forgotten at once: bounds the transaction.
+/// Deliveries of a sink that one transaction forgets. It bounds the transaction.
 const FORGET_AT_ONCE: u32 = 10_000;
 
-/// Outcomes that are removed at once: bounds the transaction, so that nobody waits long for it.
+/// Outcomes that one transaction removes. It bounds the transaction, so that nobody waits long for it.
 const PRUNE_AT_ONCE: i64 = 2000;
 
-/// Removes outcomes that are old enough and that every sink has; a dead letter keeps its outcome. Gives what
-/// they had in the index.
+/// Removes outcomes that are old enough and that every sink has; a dead letter keeps its outcome. Returns their entries
+/// in the index.
 async fn prune(connection: &mut SqliteConnection, before: Steady) -> Result<Vec<Entry>, sqlx::Error> {
     let removed: Vec<(i64, String)> =
         sqlx::query_as(concat!("DELETE FROM outcome WHERE seq IN (", prunable!(), ") RETURNING seq, pin_id"))
@@ -355,7 +361,7 @@ async fn prune(connection: &mut SqliteConnection, before: Steady) -> Result<Vec<
             .await?;
     }
     let mut entries: Vec<Entry> = removed.iter().map(|(seq, pin)| Entry::new(hash(pin), *seq)).collect();
-    // In the order of the index, so that each of its pages is looked for once.
+    // In the order of the index, so that SQLite visits each of its pages once.
     entries.sort_unstable();
     Index::drop(connection, &entries).await?;
     Ok(entries)
