@@ -1,11 +1,11 @@
 //! The connections to the API that are kept between polls.
 //!
-//! Promises that a kept HTTP/1 connection is used again only after a rest, if there is another or room for one, only with
-//! nothing on it, and not at all for an hour after a stray answer was seen; that at most as many rest as polls may run; and
-//! that HTTP/2, which knows which answer belongs to which request, has one connection for all.
+//! Promises that a kept HTTP/1 connection is reused only with nothing on it, only after a rest unless all the connections
+//! that may be open are, and not at all for an hour after a stray answer was seen; that at most twice as many are open as polls
+//! may run; and that HTTP/2, which knows which answer belongs to which request, has one connection for all.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -22,7 +22,7 @@ use super::connector::{Connector, Stream};
 use super::content::too_large;
 use super::error::ClientError;
 use super::failure::{Failure, detail};
-use super::http1::{Found, Http1, Resting, Strayed};
+use super::http1::{Found, Http1, Open, Resting, Strayed};
 use super::strays::Strays;
 use crate::config::Api;
 
@@ -30,12 +30,13 @@ use crate::config::Api;
 /// that it is nearly always we who close it.
 pub(super) const LONGEST_REST: Duration = Duration::from_secs(20);
 
-/// How long a connection rests between two polls, as stray answers come within milliseconds of the good one. While fewer
-/// than as many as may rest do, a new connection is opened instead of disturbing one.
+/// How long a connection rests between two polls, as stray answers come within milliseconds of the good one. Instead of using
+/// one earlier, a new one is opened while that is allowed. More polls a second than the open connections can rest for, some
+/// 40 for each poll that may run at once, use those that have rested longest.
 const REST: Duration = Duration::from_millis(50);
 
-/// So many may rest even if fewer polls may run at once: a lone poll after the other needs some to take turns.
-const FEWEST_RESTING: usize = 16;
+/// So many may be open even if fewer polls may run at once: polls one after the other need some to take turns.
+const FEWEST_OPEN: usize = 32;
 
 /// HTTP/2 has one connection for all polls: if its other end vanishes without a word, only a ping finds out.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -47,7 +48,9 @@ pub(super) struct Connections {
     /// The one that began to rest first is at the front.
     http1: Mutex<VecDeque<Resting>>,
     http2: watch::Sender<Option<Http2>>,
-    most_resting: usize,
+    /// Counts those that are open, resting or not.
+    open: Open,
+    most_open: usize,
 }
 
 type Http2 = http2::SendRequest<Empty<Bytes>>;
@@ -76,7 +79,8 @@ impl Connections {
             connector: Connector::new(api, host)?,
             http1: Mutex::default(),
             http2: watch::Sender::default(),
-            most_resting: api.concurrency.max(FEWEST_RESTING),
+            open: Open::default(),
+            most_open: (2 * api.concurrency).max(FEWEST_OPEN),
         })
     }
 
@@ -116,7 +120,7 @@ impl Connections {
         if stream.connected().is_negotiated_h2() {
             http2(stream).await
         } else {
-            Route::http1(Resting::new(stream)).await
+            Route::http1(Resting::new(stream, self.open.clone())).await
         }
     }
 
@@ -125,7 +129,7 @@ impl Connections {
         if strays.recent().is_none() {
             let mut kept = self.kept();
             kept.push_back(resting);
-            if kept.len() > self.most_resting {
+            if self.open() > self.most_open {
                 kept.pop_front();
             }
         }
@@ -149,10 +153,16 @@ impl Connections {
             kept.clear();
         }
         match kept.partition_point(|resting| resting.rested() >= REST) {
-            0 if kept.len() >= self.most_resting => kept.pop_front(),
+            0 if self.open() >= self.most_open => kept.pop_front(),
             0 => None,
             rested => kept.remove(rested - 1),
         }
+    }
+
+    /// The number of open connections, including those in use.
+    fn open(&self) -> usize {
+        // One more is our own.
+        Arc::strong_count(&self.open) - 1
     }
 
     fn kept(&self) -> MutexGuard<'_, VecDeque<Resting>> {

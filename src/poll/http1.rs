@@ -6,6 +6,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -29,7 +30,11 @@ pub(super) struct Resting {
     since: Instant,
     /// How long its slowest answer took.
     slowest: Duration,
+    open: Open,
 }
+
+/// Counts the open connections: each holds a clone.
+pub(super) type Open = Arc<()>;
 
 /// What is on a connection that nothing should be on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +47,8 @@ pub(super) enum Found {
 }
 
 impl Resting {
-    pub fn new(stream: Stream) -> Self {
-        Self { stream, since: Instant::now(), slowest: Duration::ZERO }
+    pub fn new(stream: Stream, open: Open) -> Self {
+        Self { stream, since: Instant::now(), slowest: Duration::ZERO, open }
     }
 
     /// How long it has rested.
@@ -102,13 +107,14 @@ pub(super) struct Http1 {
     is_done: bool,
     sent: Instant,
     slowest: Duration,
+    open: Open,
 }
 
 impl Http1 {
     pub async fn new(resting: Resting) -> Result<Self, hyper::Error> {
         let (sender, connection) = http1::handshake(resting.stream).await?;
-        let (sent, slowest) = (Instant::now(), resting.slowest);
-        Ok(Self { sender, connection, is_done: false, sent, slowest })
+        let (sent, slowest, open) = (Instant::now(), resting.slowest, resting.open);
+        Ok(Self { sender, connection, is_done: false, sent, slowest, open })
     }
 
     pub async fn send(&mut self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, hyper::Error> {
@@ -142,7 +148,7 @@ impl Http1 {
             return Err(Strayed);
         }
         let slowest = self.slowest.max(took);
-        Ok(is_ready.then(|| Resting { stream: parts.io, since: Instant::now(), slowest }))
+        Ok(is_ready.then(|| Resting { stream: parts.io, since: Instant::now(), slowest, open: self.open }))
     }
 }
 
