@@ -7,6 +7,7 @@
 
 mod brake;
 mod core;
+pub mod learn;
 mod polls;
 mod queue;
 mod rate;
