@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use super::bins::Hazard;
-use super::hazard::Lives;
+use super::hazard::{Lives, Point};
 use super::{Aim, CHANNELS, Channel, Cost};
 use crate::backoff::Backoff;
 
@@ -150,8 +150,7 @@ impl Draft {
             });
             each.sum()
         };
-        let ages: Vec<f64> = points.iter().map(|point| point.age).collect();
-        let (soonest, latest) = window(&ages, 0, limits);
+        let (soonest, latest) = window(points, 0, limits);
         let first = (soonest..=latest).min_by(|a, b| cost(a).total_cmp(&cost(b))).unwrap_or(soonest);
         Self { price, first, policies }
     }
@@ -184,7 +183,6 @@ impl Draft {
 }
 
 /// The best schedule from every point of the grid on.
-#[derive(Debug)]
 pub struct Policy {
     /// The point of the next poll. The last point has itself.
     pub next: Vec<usize>,
@@ -196,11 +194,10 @@ impl Policy {
     /// By dynamic programming, from the last age to the first.
     pub fn best(lives: &Lives, price: f64, limits: &Limits) -> Self {
         let points = lives.points();
-        let ages: Vec<f64> = points.iter().map(|point| point.age).collect();
         let last = points.len() - 1;
         let (mut next, mut cost) = (vec![last; points.len()], vec![0.0; points.len()]);
         for now in (0..last).rev() {
-            let (soonest, latest) = window(&ages, now, limits);
+            let (soonest, latest) = window(points, now, limits);
             // Who polls later now polls next later too: the best poll is no later than that of the point after this one.
             let latest = latest.min(next[now + 1]).max(soonest);
             let from = points[now];
@@ -256,11 +253,12 @@ pub fn forecast(lives: &Lives, polls: impl Iterator<Item = Duration>) -> Cost {
 }
 
 /// The points among which the poll after this one may be.
-fn window(ages: &[f64], now: usize, limits: &Limits) -> (usize, usize) {
-    let last = ages.len() - 1;
-    let reach = |interval: Duration| ages[now] + interval.as_secs_f64();
-    let soonest = ages.partition_point(|&age| age < reach(limits.shortest) * (1.0 - 1e-9)).min(last);
-    let latest = ages.partition_point(|&age| age <= reach(limits.longest) * (1.0 + 1e-9)) - 1;
+fn window(points: &[Point], now: usize, limits: &Limits) -> (usize, usize) {
+    let age_after = |interval: Duration| points[now].age + interval.as_secs_f64();
+    let (soonest, latest) =
+        (age_after(limits.shortest) * (1.0 - 1e-9), age_after(limits.longest) * (1.0 + 1e-9));
+    let soonest = points.partition_point(|point| point.age < soonest).min(points.len() - 1);
+    let latest = points.partition_point(|point| point.age <= latest) - 1;
     (soonest, latest.max(soonest))
 }
 
