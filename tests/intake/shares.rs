@@ -59,7 +59,10 @@ fn a_user_with_a_full_share_is_refused_and_an_administrator_gets_in_whatever_oth
     until_true("Alice has her share", || root.stats()["connections"] == 7);
     assert_refused(&run_to_end(command(&daemon, ALICE, &["ping"])), "which is one user's share of 8");
     // The two that are left are the administrators'.
-    assert_refused(&run_to_end(command(&daemon, BOB, &["ping"])), "reserved for root and the daemon's own user");
+    assert_refused(
+        &run_to_end(command(&daemon, BOB, &["ping"])),
+        "reserved for root and the daemon's own user",
+    );
     assert_eq!(daemon.client().op(&serde_json::json!({"op": "ping"}))["ok"], true);
 
     alice.truncate(5);

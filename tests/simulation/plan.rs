@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fastrand::Rng;
-use pinwatch::config::{Completion, Schedule};
+use pinwatch::config::{Adapt, Completion, Schedule};
 use pinwatch::simulate::LifeSettings;
 
 use super::clocks::{BEGIN, Time};
@@ -172,6 +172,7 @@ fn schedule(horizon: Duration, polls_a_pin: u32, rng: &mut Rng) -> Schedule {
         deadline_grace: if rng.u32(..5) == 0 { Duration::ZERO } else { span(SECOND, 3 * HOUR, rng) },
         not_found_grace: if rng.u32(..5) == 0 { Duration::ZERO } else { span(SECOND, HOUR, rng) },
         completion: if rng.bool() { Completion::All } else { Completion::Any },
+        adapt: Adapt::Off,
     }
 }
 
