@@ -1,5 +1,6 @@
 //! Learned intervals in the core, and those that nothing was learned for.
 
+use super::super::super::learn::Channel;
 use super::*;
 
 /// Settings that draw jitter for every interval.
@@ -64,4 +65,97 @@ async fn without_learning_every_poll_is_when_it_was_before_there_was_any() {
     let polls = polls(settings_of(config::Adapt::Off)).await;
     let polls: Vec<_> = polls.iter().map(|(pin, moment)| (pin.as_str(), *moment)).collect();
     assert_eq!(polls, recorded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn until_enough_is_learned_every_poll_is_when_it_is_without() {
+    let without = polls(settings_of(config::Adapt::Off)).await;
+    for adapt in [config::Adapt::Sooner, config::Adapt::Fewer] {
+        assert_eq!(polls(settings_of(adapt)).await, without);
+    }
+}
+
+/// Lets PINs end one after the other, each some 20 seconds after its submission; gives the polls of each.
+async fn let_end(core: &mut Core, count: usize) -> Vec<u32> {
+    let mut polls = Vec::new();
+    for n in 0..count {
+        let id = format!("E{n}");
+        submit(core, &id, 48 * 60 * MINUTE);
+        let verdict = loop {
+            let ticket = next(core).await;
+            let is_final = age(core, &id) >= Duration::from_millis(20_000 + 731 * n as u64 % 4_000);
+            let meaning = if is_final { delivered() } else { waiting() };
+            if let Some(verdict) = core.answered(ticket, meaning) {
+                break verdict;
+            }
+        };
+        core.finished(&pin(&id));
+        polls.push(verdict.polls);
+        if let Some(problem) = core.problem() {
+            core.adopt(problem.solve());
+        }
+    }
+    polls
+}
+
+/// What the last hundred needed.
+fn last_hundred(polls: &[u32]) -> u32 {
+    polls[polls.len() - 100..].iter().sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_learned_saves_polls_goes_on_under_other_settings_and_is_left_with_off() {
+    let settings = settings_of(config::Adapt::Fewer);
+    let mut core = core_with(settings.clone()).0;
+    let by_backoff = last_hundred(&let_end(&mut core, 150).await);
+    let learned = last_hundred(&let_end(&mut core, 450).await);
+    assert!(learned * 3 < by_backoff * 2, "{learned} polls, and {by_backoff} by backoff");
+
+    core.reconfigure(config::Schedule { max_interval: 30 * MINUTE, ..settings.clone() }, None);
+    let learned = last_hundred(&let_end(&mut core, 110).await);
+    assert!(learned * 3 < by_backoff * 2, "{learned} polls, and {by_backoff} by backoff");
+
+    core.reconfigure(config::Schedule { adapt: config::Adapt::Off, ..settings }, None);
+    let off = last_hundred(&let_end(&mut core, 110).await);
+    assert!(off.abs_diff(by_backoff) * 10 < by_backoff, "{off} polls, and {by_backoff} by backoff");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ending_after_an_answer_that_told_nothing_or_a_restart_teaches_nothing() {
+    let ended = |core: &Core| core.learner().unwrap().counts(Channel::Sms).endings;
+    let mut core = core_with(settings_of(config::Adapt::Sooner)).0;
+    submit(&mut core, "A", 60 * MINUTE);
+    poll(&mut core, Meaning::NotFound).await;
+    assert!(poll(&mut core, delivered()).await.is_some());
+    assert_eq!(ended(&core), 0, "it may have been final long before");
+
+    let now = core.clock().date();
+    core.resume(&InFlight { pin: pin("B"), submitted_at: now, deadline_at: now.wall + 60 * MINUTE });
+    assert!(poll(&mut core, delivered()).await.is_some());
+    assert_eq!(ended(&core), 0, "an earlier process may have polled it since");
+
+    submit(&mut core, "C", 60 * MINUTE);
+    assert!(poll(&mut core, delivered()).await.is_some());
+    assert_eq!(ended(&core), 1);
+    core.resume(&InFlight { pin: pin("D"), submitted_at: now, deadline_at: now.wall + 60 * MINUTE });
+    poll(&mut core, waiting()).await;
+    assert!(poll(&mut core, delivered()).await.is_some());
+    assert_eq!(ended(&core), 2, "this process saw it not final");
+}
+
+#[test]
+fn the_newest_delivery_that_is_not_final_tells_the_channel() {
+    let cases: [(&[(&str, bool)], Channel); 7] = [
+        (&[], Channel::Unknown),
+        (&[("UNDEFINED", false)], Channel::Unknown),
+        (&[("SOMETHING_NEW", false)], Channel::Unknown),
+        (&[("MESSAGE_WAITING_DELIVERY", false)], Channel::Sms),
+        (&[("MESSAGE_DELIVERED", true), ("PROCESSING", false)], Channel::Call),
+        (&[("MESSAGE_WAITING_DELIVERY", false), ("ERROR_NO_ANSWER", true)], Channel::Sms),
+        (&[("MESSAGE_EXPIRED", true), ("PROCESSED", true)], Channel::Call),
+    ];
+    for (statuses, channel) in cases {
+        let Meaning::Deliveries(deliveries) = deliveries(statuses) else { unreachable!() };
+        assert_eq!(channel_of(&deliveries), channel, "{statuses:?}");
+    }
 }
