@@ -23,6 +23,7 @@ use tracing::debug;
 pub use self::counts::Counts;
 use self::credentials::Check;
 pub use self::evidence::{Doubts, Others, Refusal, Refusals};
+pub use self::learning::Learned;
 use self::learning::{channel_of, learner_of, teach};
 use self::slots::Held;
 use super::brake::Brake;
@@ -124,7 +125,7 @@ pub struct Core {
     /// The rate that the store knows.
     saved_rate: Option<f64>,
     held: Held,
-    /// What the store should know of the brake, since it was last asked for.
+    /// Whether the store should know of the brake or of what was learned, since it was last asked for.
     unsaved: bool,
     random: fastrand::Rng,
     generation: u32,
@@ -337,7 +338,8 @@ impl Core {
                 if let (Some(learner), Some(since)) = (&mut self.learner, since) {
                     let channel = channel_of(entry.seen.as_deref().unwrap_or(&deliveries));
                     let age = now.since(entry.submitted);
-                    teach(learner, &Answer { channel, since, age, late: ticket.late, is_final: done });
+                    self.unsaved |=
+                        teach(learner, &Answer { channel, since, age, late: ticket.late, is_final: done });
                 }
                 entry.seen = Some(share(&mut self.answers, deliveries));
                 if done { Some(Ending::Final) } else { (is_late || is_over).then_some(Ending::Deadline) }
@@ -457,6 +459,7 @@ impl Core {
         entry.stage = Stage::Finishing;
         self.finishing += 1;
         self.counts.outcomes[ending as usize] += 1;
+        self.counts.polls_of_ended += u64::from(entry.polls);
         metrics::ended(ending, entry.seen.as_ref(), self.clock.now().since(entry.submitted));
         let pin = entry.pin.expand();
         debug!(pin_id = %pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");

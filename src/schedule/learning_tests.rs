@@ -159,3 +159,21 @@ fn the_newest_delivery_that_is_not_final_tells_the_channel() {
         assert_eq!(channel_of(&deliveries), channel, "{statuses:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_learned_is_known_after_a_restart() {
+    let mut core = core_with(settings_of(config::Adapt::Fewer)).0;
+    let by_backoff = last_hundred(&let_end(&mut core, 150).await);
+    assert!(core.take_unsaved().is_none(), "nothing is worth a write yet");
+    let_end(&mut core, 300).await;
+    let saved = core.take_unsaved().unwrap();
+
+    let mut restarted = core_with(settings_of(config::Adapt::Fewer)).0;
+    restarted.restore(&saved);
+    let learned = last_hundred(&let_end(&mut restarted, 101).await);
+    assert!(learned * 3 < by_backoff * 2, "{learned} polls, and {by_backoff} by backoff");
+
+    let mut damaged = core_with(settings_of(config::Adapt::Fewer)).0;
+    damaged.restore(&SavedBrake { learned: Some(vec![9; 50]), ..saved });
+    assert_eq!(damaged.learner().unwrap().counts(Channel::Sms).endings, 0);
+}

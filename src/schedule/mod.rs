@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 pub use self::brake::Reason;
-pub use self::core::{Cancelled, Core, Counts, Refusal, Ticket};
+pub use self::core::{Cancelled, Core, Counts, Learned, Refusal, Ticket};
 use self::learn::plan::Plan;
 use self::polls::Polls;
 pub use self::slots::SlotEvent;
@@ -131,6 +131,8 @@ pub struct Stats {
     /// The rate in force, in polls a second; `None` is no limit.
     pub rate: Option<f64>,
     pub counts: Counts,
+    /// Unless `schedule.adapt` is "off".
+    pub learned: Option<Learned>,
 }
 
 /// Where questions to the schedule go. Cheap to clone.
@@ -263,6 +265,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
                 biased;
                 () = &mut stopped, if !stopping => {
                     give_up = Some(tokio::time::Instant::now() + grace);
+                    self.core.keep_learned();
                 }
                 count = events.recv_many(&mut batch, EVENTS_AT_ONCE) => {
                     debug_assert!(count > 0, "the daemon holds a sender for as long as the schedule runs");
@@ -426,6 +429,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
             refused_everywhere: self.core.refused_everywhere().map(|(since, refusal)| (refusal, wall(since))),
             rate: self.core.rate(),
             counts: self.core.counts.clone(),
+            learned: self.core.learned(),
         }
     }
 }

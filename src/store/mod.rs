@@ -146,7 +146,10 @@ pub enum Order {
     Unregister { sink: String },
 }
 
-/// Why all polling stood still, and what 429s had taught, when that last changed.
+/// The most that the state of a learned schedule may take; it takes some three kilobytes.
+const MAX_LEARNED: i64 = 65_536;
+
+/// Why all polling stood still, what 429s had taught and what was learned of the schedule, when that last changed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SavedBrake {
     /// The reason's name; `None` if polls went out.
@@ -154,6 +157,8 @@ pub struct SavedBrake {
     pub until: Option<Steady>,
     /// Polls a second.
     pub rate: Option<f64>,
+    /// When PINs become final, as the schedule keeps it; `None` leaves what is saved.
+    pub learned: Option<Vec<u8>>,
 }
 
 /// What a transaction made durable, for those who act on it.

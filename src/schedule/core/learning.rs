@@ -8,12 +8,28 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::super::learn::plan::{Limits, Plan, Problem};
-use super::super::learn::safety::Change;
+use super::super::learn::safety::{Change, Comparison};
 use super::super::learn::{Aim, Answer, Channel, Learner};
 use super::Core;
 use crate::backoff::Backoff;
 use crate::config;
 use crate::outcome::{CallStatus, Deliveries, Delivery, Status};
+
+/// How learning goes.
+#[derive(Debug, Clone)]
+pub struct Learned {
+    /// PINs from whose end something was learned.
+    pub endings: u64,
+    /// Whether PINs are polled by what was learned, and not by backoff.
+    pub is_in_force: bool,
+    /// After the learned schedule did worse than backoff: so many are to end until it is tried again.
+    pub endings_until_retry: u32,
+    /// How often in a row it did worse.
+    pub relapses: u32,
+    /// So many PINs ended last under the learned schedule, at this cost.
+    pub compared: usize,
+    pub recent: Comparison,
+}
 
 impl Core {
     /// What a new plan is to be made of, if it is time for one. To solve it takes milliseconds.
@@ -25,12 +41,33 @@ impl Core {
     pub fn adopt(&mut self, plan: Option<Plan>) {
         if let Some(learner) = &mut self.learner {
             learner.adopt(plan);
+            self.unsaved = true;
         }
     }
 
-    /// What was learned, if anything is.
+    /// What was learned is to be saved, for the daemon stops.
+    pub fn keep_learned(&mut self) {
+        self.unsaved |= self.learner.is_some();
+    }
+
+    /// Who learns, if anybody does.
     pub fn learner(&self) -> Option<&Learner> {
         self.learner.as_ref()
+    }
+
+    /// How learning goes, for people.
+    pub fn learned(&self) -> Option<Learned> {
+        let learner = self.learner.as_ref()?;
+        let (endings_until_retry, relapses) = learner.safety().standing();
+        let (compared, recent) = learner.safety().recent();
+        Some(Learned {
+            endings: Channel::ALL.iter().map(|channel| u64::from(learner.counts(*channel).endings)).sum(),
+            is_in_force: learner.plan().is_some(),
+            endings_until_retry,
+            relapses,
+            compared,
+            recent,
+        })
     }
 
     /// The interval, without jitter, after a poll at this age of a PIN that has these deliveries.
@@ -61,9 +98,10 @@ pub(super) fn learner_of(settings: &config::Schedule, backoff: &Backoff) -> Opti
     Some(Learner::new(aim, backoff, limits))
 }
 
-/// Takes in an answer, and tells people when the learned schedule gives way to backoff or is tried again.
-pub(super) fn teach(learner: &mut Learner, answer: &Answer) {
-    let Some(change) = learner.answered(answer) else { return };
+/// Takes in an answer, and tells people when the learned schedule gives way to backoff or is tried again. Gives
+/// whether it did.
+pub(super) fn teach(learner: &mut Learner, answer: &Answer) -> bool {
+    let Some(change) = learner.answered(answer) else { return false };
     let (endings, _) = learner.safety().standing();
     match change {
         Change::Worse => warn!(
@@ -76,6 +114,7 @@ pub(super) fn teach(learner: &mut Learner, answer: &Answer) {
         ),
         Change::Retries => info!("enough was learned anew: the learned schedule is tried again"),
     }
+    true
 }
 
 /// How a PIN travels, by its newest delivery that is not final; its newest, if all are.
