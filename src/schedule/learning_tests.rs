@@ -77,13 +77,18 @@ async fn until_enough_is_learned_every_poll_is_when_it_is_without() {
 
 /// Lets PINs end one after the other, each some 20 seconds after its submission; gives the polls of each.
 async fn let_end(core: &mut Core, count: usize) -> Vec<u32> {
+    let_end_after(core, 20 * SECOND, count).await
+}
+
+/// The same, some other time after the submission.
+async fn let_end_after(core: &mut Core, life: Duration, count: usize) -> Vec<u32> {
     let mut polls = Vec::new();
     for n in 0..count {
         let id = format!("E{n}");
         submit(core, &id, 48 * 60 * MINUTE);
         let verdict = loop {
             let ticket = next(core).await;
-            let is_final = age(core, &id) >= Duration::from_millis(20_000 + 731 * n as u64 % 4_000);
+            let is_final = age(core, &id) >= life + life / 5_000 * (731 * n as u32 % 1_000);
             let meaning = if is_final { delivered() } else { waiting() };
             if let Some(verdict) = core.answered(ticket, meaning) {
                 break verdict;
@@ -176,4 +181,24 @@ async fn what_was_learned_is_known_after_a_restart() {
     let mut damaged = core_with(settings_of(config::Adapt::Fewer)).0;
     damaged.restore(&SavedBrake { learned: Some(vec![9; 50]), ..saved });
     assert_eq!(damaged.learner().unwrap().counts(Channel::Sms).endings, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_learned_schedule_that_reality_leaves_behind_gives_way_and_stats_tell() {
+    let mut core = core_with(settings_of(config::Adapt::Fewer)).0;
+    let_end(&mut core, 400).await;
+    let learned = core.learned().unwrap();
+    assert!(learned.is_in_force && learned.compared > 0 && learned.relapses == 0, "{learned:?}");
+
+    // From now on, PINs are final long before their first poll.
+    let mut ended = 0;
+    while core.learned().unwrap().is_in_force {
+        let_end_after(&mut core, SECOND, 10).await;
+        ended += 10;
+        assert!(ended <= 500, "{:?}", core.learned());
+    }
+    let learned = core.learned().unwrap();
+    assert!(learned.endings_until_retry > 400 && learned.relapses == 1, "{learned:?}");
+    assert!(core.take_unsaved().is_some(), "the next start is to know that");
+    assert_eq!(core.interval_at(None, Duration::ZERO), SECOND);
 }
