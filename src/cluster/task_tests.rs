@@ -324,6 +324,7 @@ async fn listen(simulation: Simulation, id: NodeId, mut events: mpsc::Receiver<E
                         brake: None,
                         rate: None,
                         counts,
+                        learned: None,
                     };
                     let _ = reply.send(stats);
                 }

@@ -52,7 +52,7 @@ pub use http::Http;
 pub use intake::Intake;
 pub use log::{Log, LogFormat};
 pub(crate) use read::YEAR;
-pub use schedule::{Completion, Schedule};
+pub use schedule::{Adapt, Completion, Schedule};
 pub use sink::{From, Fsync, Sink, SinkKind, is_rotated_name, is_standard_stream};
 pub use sources::Sources;
 pub use store::{Store, StoreUrl};

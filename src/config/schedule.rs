@@ -16,7 +16,7 @@ section! {
         /// What each interval is multiplied by to give the next; 1 to 10.
         pub multiplier: f64 = number(1.5, 1.0..=10.0, "from 1 to 10"),
         /// No interval gets longer.
-        pub max_interval: Duration = duration("10m", MILLISECOND..=YEAR),
+        pub max_interval: Duration = duration("1h", MILLISECOND..=YEAR),
         /// How far from its interval a poll may be, as a part of it; 0 to less than 1.
         pub randomization_factor: f64 = number(0.2, 0.0..1.0, "from 0 to less than 1"),
         /// From submission until a PIN is given up; at most a year.
@@ -26,7 +26,19 @@ section! {
         /// How long past its deadline a PIN waits for its last poll while an outage keeps it from one.
         pub deadline_grace: Duration = duration("1h", Duration::ZERO..=YEAR),
         pub completion: Completion = choice("all", &[("all", Completion::All), ("any", Completion::Any)]),
+        pub adapt: Adapt =
+            choice("off", &[("off", Adapt::Off), ("sooner", Adapt::Sooner), ("fewer", Adapt::Fewer)]),
     }
+}
+
+/// Whether intervals follow what the daemon learns of when PINs become final, and what for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adapt {
+    Off,
+    /// Outcomes are noticed sooner, with no more polls than without.
+    Sooner,
+    /// Fewer polls, and outcomes are noticed no later than without.
+    Fewer,
 }
 
 /// Of several deliveries, how many must be final.
@@ -117,8 +129,8 @@ mod tests {
             ),
             (
                 "the first may not be longer than the longest, and the one that was written is blamed",
-                "schedule.initial_interval = \"1h\"",
-                "schedule.initial_interval: must be at most schedule.max_interval, which is 10m",
+                "schedule.initial_interval = \"2h\"",
+                "schedule.initial_interval: must be at most schedule.max_interval, which is 1h",
             ),
         ]);
     }
@@ -167,5 +179,17 @@ mod tests {
             ),
         ]);
         assert_eq!(load("schedule.completion = \"any\"").unwrap().schedule.completion, Completion::Any);
+    }
+
+    #[test]
+    fn adapt_is_one_of_three_words() {
+        table(&[("sooner is taken", "schedule.adapt = \"sooner\"", "")]);
+        table(&[(
+            "on says too little",
+            "schedule.adapt = \"on\"",
+            "schedule.adapt: must be \"off\", \"sooner\"",
+        )]);
+        let adapt = |config| load(config).unwrap().schedule.adapt;
+        assert_eq!((adapt(""), adapt("schedule.adapt = \"fewer\"")), (Adapt::Off, Adapt::Fewer));
     }
 }

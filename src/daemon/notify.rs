@@ -137,6 +137,7 @@ mod tests {
             counts: Counts { polls: 99, ..Counts::default() },
             refused_everywhere: None,
             rate: None,
+            learned: None,
         };
         let health = Health::default();
         health.update("file", |_| {});

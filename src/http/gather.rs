@@ -67,7 +67,8 @@ pub async fn gather(server: &Server) -> String {
 }
 
 fn schedule(recorder: &Recorder, stats: &Stats) {
-    let Stats { in_flight, due, polling, finishing, brake, refused_everywhere: _, rate, counts } = stats;
+    let Stats { in_flight, due, polling, finishing, brake, refused_everywhere: _, rate, counts, learned: _ } =
+        stats;
     let set = |metric, value: f64| recorder.gauge(metric, &[]).set(value);
     set(&catalogue::IN_FLIGHT, *in_flight as f64);
     set(&catalogue::DUE, *due as f64);
@@ -90,6 +91,7 @@ fn schedule(recorder: &Recorder, stats: &Stats) {
         not_sent,
         // Counted with their status, in `metrics`.
         outcomes: _,
+        polls_of_ended: _,
     } = counts;
     let classes = [
         ("understood", understood),

@@ -177,6 +177,7 @@ mod tests {
             refused_everywhere: None,
             rate: None,
             counts,
+            learned: None,
         }
     }
 

@@ -10,9 +10,11 @@ use super::failure::Failure;
 use crate::metrics;
 use crate::outcome::{Ending, rfc3339};
 use crate::protocol::stats::{
-    Answer, Brake, MostRefused, Polls, Sink, Stats, Store as StoreStats, StrayAnswers, Trouble,
+    Answer, Brake, Learned, MostRefused, Polls, Recent, Sink, Stats, Store as StoreStats, StrayAnswers,
+    Trouble,
 };
 use crate::protocol::{Raw, ping};
+use crate::schedule;
 use crate::services::Services;
 use crate::sinks::SinkHealth;
 
@@ -51,6 +53,9 @@ pub async fn stats(services: &Services) -> Result<Answer, Failure> {
             unavailable: polls.unavailable,
             not_sent: polls.not_sent,
         },
+        polls_per_pin: polls.polls_per_pin().map(rounded),
+        never_final: polls.never_final().map(rounded),
+        learned: schedule.learned.as_ref().map(learned),
         outcomes: Ending::ALL.map(|ending| (ending, polls.outcomes[ending as usize])).into(),
         store: StoreStats {
             trouble: writer.trouble().map(|store_trouble| {
@@ -66,6 +71,30 @@ pub async fn stats(services: &Services) -> Result<Answer, Failure> {
         cluster: cluster_queries::numbers(services).await?,
     };
     Ok(Answer { stats: Raw::new(&stats) })
+}
+
+fn learned(learned: &schedule::Learned) -> Learned {
+    let schedule::Learned { endings, is_in_force, endings_until_retry, relapses, compared, recent } = learned;
+    let mean = |sum: f64| rounded(sum / *compared as f64);
+    let recent = (*compared > 0).then(|| Recent {
+        endings: *compared,
+        polls: mean(recent.real.polls),
+        delay: mean(recent.real.delay),
+        backoff_polls: mean(recent.backoff.polls),
+        backoff_delay: mean(recent.backoff.delay),
+    });
+    Learned {
+        endings: *endings,
+        in_force: *is_in_force,
+        endings_until_retry: *endings_until_retry,
+        relapses: *relapses,
+        recent,
+    }
+}
+
+/// To thousandths, for people.
+fn rounded(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
 }
 
 fn stray_answers(services: &Services) -> Option<StrayAnswers> {

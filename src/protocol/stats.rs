@@ -37,6 +37,12 @@ pub struct Stats {
     pub polls: Polls,
     /// By how they ended.
     pub outcomes: BTreeMap<Ending, u64>,
+    /// Of a PIN that ended, on average; null before any has.
+    pub polls_per_pin: Option<f64>,
+    /// The share of PINs that reached their deadline, among those and the ones that became final.
+    pub never_final: Option<f64>,
+    /// What the schedule learned; null with `schedule.adapt = "off"`.
+    pub learned: Option<Learned>,
     pub store: Store,
     pub newest_seq: i64,
     /// Each by its name: those that are configured, then the others.
@@ -75,6 +81,33 @@ pub struct Polls {
     pub throttled: u64,
     pub unavailable: u64,
     pub not_sent: u64,
+}
+
+/// How the learned schedule does.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Learned {
+    /// PINs from whose end something was learned.
+    pub endings: u64,
+    /// Whether PINs are polled by what was learned, and not by backoff.
+    pub in_force: bool,
+    /// So many are to end until the learned schedule, which did worse than backoff, is tried again; else 0.
+    pub endings_until_retry: u32,
+    /// How often in a row it did worse.
+    pub relapses: u32,
+    /// Of the PINs that ended last under the learned schedule; null before any has.
+    pub recent: Option<Recent>,
+}
+
+/// Polls of a PIN and weighted seconds until its end is noticed, on average; and what backoff would have needed.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recent {
+    pub endings: usize,
+    pub polls: f64,
+    pub delay: f64,
+    pub backoff_polls: f64,
+    pub backoff_delay: f64,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ mod braking;
 mod counts;
 mod credentials;
 pub(super) mod evidence;
+mod learning;
 mod resume;
 mod slots;
 
@@ -22,8 +23,11 @@ use tracing::debug;
 pub use self::counts::Counts;
 use self::credentials::Check;
 pub use self::evidence::{Doubts, Others, Refusal};
+pub use self::learning::Learned;
+use self::learning::{channel_of, learner_of, teach};
 use self::slots::Held;
 use super::brake::Brake;
+use super::learn::{Answer, Learner};
 use super::queue::{Class, Queue, Waiting};
 use super::rate::Rate;
 use super::recent::Recent;
@@ -58,6 +62,8 @@ pub struct Ticket {
     /// The poll that is to tell whether the key is wrong.
     check: bool,
     sent: Moment,
+    /// How long after it was due it was sent.
+    late: Duration,
     /// Which connection the poll goes out on.
     pub connection: Connection,
 }
@@ -81,6 +87,7 @@ impl Ticket {
             probe: false,
             check: false,
             sent: Moment::START,
+            late: Duration::ZERO,
             connection: Connection::Kept,
         }
     }
@@ -102,6 +109,8 @@ pub struct Core {
     clock: Clock,
     settings: config::Schedule,
     backoff: Backoff,
+    /// Unless `schedule.adapt` is "off".
+    learner: Option<Learner>,
     table: Table,
     queue: Queue,
     brake: Brake,
@@ -116,7 +125,7 @@ pub struct Core {
     /// The rate that the store knows.
     saved_rate: Option<f64>,
     held: Held,
-    /// What the store should know of the brake, since it was last asked for.
+    /// Whether the store should know of the brake or of what was learned, since it was last asked for.
     unsaved: bool,
     random: fastrand::Rng,
     generation: u32,
@@ -133,8 +142,10 @@ pub struct Core {
 impl Core {
     /// A schedule without PINs.
     pub fn new(settings: config::Schedule, rate: Option<NonZeroU32>, clock: Clock, seed: u64) -> Self {
+        let backoff = backoff_of(&settings);
         Self {
-            backoff: backoff_of(&settings),
+            learner: learner_of(&settings, &backoff),
+            backoff,
             rate: Rate::new(rate, clock.now()),
             clock,
             settings,
@@ -164,6 +175,7 @@ impl Core {
     pub fn reconfigure(&mut self, settings: config::Schedule, rate: Option<NonZeroU32>) {
         self.backoff = backoff_of(&settings);
         self.settings = settings;
+        self.reconfigure_learner();
         self.rate.configure(rate);
         self.brake.try_now(self.clock.now());
     }
@@ -185,8 +197,9 @@ impl Core {
     /// Takes a PIN that was submitted just now: its first poll is one interval away.
     pub fn accept(&mut self, new: &InFlight) {
         let now = self.clock.now();
-        let wait = self.backoff.jittered(self.settings.initial_interval, &mut self.random);
-        let entered = self.enter(new, now, now.after(wait), self.settings.initial_interval, now);
+        let interval = self.interval_at(None, Duration::ZERO);
+        let wait = self.backoff.jittered(interval, &mut self.random);
+        let entered = self.enter(new, now, now.after(wait), interval, now);
         if let Some(Waiting { class, due, slot }) = entered {
             self.queue.insert(slot, due, class);
             self.brake.newcomer(due);
@@ -221,6 +234,7 @@ impl Core {
             generation: self.generation,
             seen: None,
             last_answer: None,
+            is_resumed: false,
             is_failing: false,
             doubts: None,
         };
@@ -275,7 +289,8 @@ impl Core {
     /// The poll of a PIN that was taken from the queue.
     fn ticket(&mut self, slot: u32, now: Moment, check: bool) -> Option<Ticket> {
         let entry = self.table.get_mut(slot)?;
-        metrics::poll_sent(entry.late(now));
+        let late = entry.late(now);
+        metrics::poll_sent(late);
         entry.stage = Stage::Polling;
         entry.polls = entry.polls.saturating_add(1);
         // What confirms an ending, or explains another PIN's refusal, must be an answer to just this request.
@@ -288,6 +303,7 @@ impl Core {
             probe: self.brake.started(),
             check,
             sent: now,
+            late,
             connection: if is_proof { Connection::New } else { Connection::Kept },
         })
     }
@@ -308,6 +324,7 @@ impl Core {
             // It was cancelled meanwhile.
             return None;
         }
+        let since = entry.open_since();
         let trouble = counts::describe(&meaning).map(|trouble| share(&mut self.troubles, trouble));
         entry.last_answer = Some(LastAnswer { at: now, trouble });
         let is_late = ticket.sent >= entry.deadline;
@@ -318,6 +335,12 @@ impl Core {
         let ending = match meaning {
             Meaning::Deliveries(deliveries) => {
                 let done = is_final(&deliveries, settings.completion);
+                if let (Some(learner), Some(since)) = (&mut self.learner, since) {
+                    let channel = channel_of(entry.seen.as_deref().unwrap_or(&deliveries));
+                    let age = now.since(entry.submitted);
+                    self.unsaved |=
+                        teach(learner, &Answer { channel, since, age, late: ticket.late, is_final: done });
+                }
                 entry.seen = Some(share(&mut self.answers, deliveries));
                 if done { Some(Ending::Final) } else { (is_late || is_over).then_some(Ending::Deadline) }
             }
@@ -436,6 +459,7 @@ impl Core {
         entry.stage = Stage::Finishing;
         self.finishing += 1;
         self.counts.outcomes[ending as usize] += 1;
+        self.counts.polls_of_ended += u64::from(entry.polls);
         metrics::ended(ending, entry.seen.as_ref(), self.clock.now().since(entry.submitted));
         let pin = entry.pin.expand();
         debug!(pin_id = %pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");
@@ -452,8 +476,9 @@ impl Core {
     /// Not final yet: one more interval, or what is left until the deadline; not before `own_wait`, which the API asked
     /// for this PIN alone.
     fn put_back(&mut self, slot: u32, now: Moment, own_wait: Option<Duration>, was_last: bool) {
+        let Some(entry) = self.table.get(slot) else { return };
+        let interval = self.interval_at(entry.seen.as_ref(), now.since(entry.submitted));
         let Some(entry) = self.table.get_mut(slot) else { return };
-        let interval = self.backoff.interval_at(now.since(entry.submitted));
         let mut due = now.after(self.backoff.jittered(interval, &mut self.random));
         // Its last poll is sent at its deadline, or as soon as can be after it.
         due = if was_last { due.min(now.after(LAST_POLL_AGAIN)) } else { due.min(entry.deadline.max(now)) };

@@ -2,6 +2,8 @@
 
 #[path = "evidence_tests.rs"]
 mod evidence;
+#[path = "learning_tests.rs"]
+mod learning;
 #[path = "resume_tests.rs"]
 mod resume;
 #[path = "slots_tests.rs"]
@@ -63,6 +65,7 @@ fn settings() -> config::Schedule {
         not_found_grace: 2 * MINUTE,
         deadline_grace: 60 * MINUTE,
         completion: config::Completion::All,
+        adapt: config::Adapt::Off,
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod brake;
 mod core;
+pub mod learn;
 mod polls;
 mod queue;
 mod rate;
@@ -20,13 +21,17 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 pub use self::brake::Reason;
-pub use self::core::{Cancelled, Core, Counts, Refusal, Ticket};
+pub use self::core::{Cancelled, Core, Counts, Learned, Refusal, Ticket};
+use self::learn::plan::Plan;
 use self::polls::Polls;
 pub use self::slots::SlotEvent;
 pub use self::table::{Entry, Stage};
@@ -126,6 +131,8 @@ pub struct Stats {
     /// The rate in force, in polls a second; `None` is no limit.
     pub rate: Option<f64>,
     pub counts: Counts,
+    /// Unless `schedule.adapt` is "off".
+    pub learned: Option<Learned>,
 }
 
 /// Where questions to the schedule go. Cheap to clone.
@@ -210,6 +217,7 @@ impl<P: Poll> Task<P> {
             verdicts: VecDeque::new(),
             unsaved: None,
             waiters: HashMap::new(),
+            planning: None,
         };
         running.run(events, stop, grace).await
     }
@@ -225,6 +233,8 @@ struct Running<S, F> {
     /// The state of the brake, if the writer had no room for it.
     unsaved: Option<SavedBrake>,
     waiters: HashMap<PinId, Vec<oneshot::Sender<Record>>>,
+    /// A plan that is being made of what was learned, on a thread of its own.
+    planning: Option<JoinHandle<Option<Plan>>>,
 }
 
 impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
@@ -255,6 +265,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
                 biased;
                 () = &mut stopped, if !stopping => {
                     give_up = Some(tokio::time::Instant::now() + grace);
+                    self.core.keep_learned();
                 }
                 count = events.recv_many(&mut batch, EVENTS_AT_ONCE) => {
                     debug_assert!(count > 0, "the daemon holds a sender for as long as the schedule runs");
@@ -263,6 +274,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
                     }
                 }
                 Some((ticket, meaning)) = self.polls.answer() => self.answered(ticket, meaning),
+                Some(plan) = OptionFuture::from(self.planning.as_mut()) => self.planned(plan),
                 () = self.writer.room(), if !self.verdicts.is_empty() || self.unsaved.is_some() => {}
                 _ = expire.tick() => self.verdicts.extend(self.core.expired()),
                 () = sleep_until(wake), if wake.is_some() => {
@@ -286,8 +298,22 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
     }
 
     fn answered(&mut self, ticket: Ticket, meaning: Meaning) {
-        if let Some(verdict) = self.core.answered(ticket, meaning) {
-            self.verdicts.push_back(verdict);
+        let Some(verdict) = self.core.answered(ticket, meaning) else { return };
+        self.verdicts.push_back(verdict);
+        if self.planning.is_none()
+            && let Some(problem) = self.core.problem()
+        {
+            self.planning = Some(tokio::task::spawn_blocking(move || problem.solve()));
+        }
+    }
+
+    fn planned(&mut self, plan: Result<Option<Plan>, JoinError>) {
+        self.planning = None;
+        match plan {
+            Ok(plan) => self.core.adopt(plan),
+            Err(error) => {
+                error!(%error, "no new schedule could be made of what was learned: the one before stays")
+            }
         }
     }
 
@@ -343,6 +369,8 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
                 if renewed {
                     self.core.renew();
                 }
+                // A plan for the old settings would not keep to the new ones.
+                self.planning = None;
                 self.core.reconfigure(schedule, rate);
                 self.concurrency = concurrency;
             }
@@ -401,6 +429,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
             refused_everywhere: self.core.refused_everywhere().map(|(since, refusal)| (refusal, wall(since))),
             rate: self.core.rate(),
             counts: self.core.counts.clone(),
+            learned: self.core.learned(),
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Entry {
     /// The deliveries that an answer last told, if one ever did.
     pub seen: Option<Deliveries>,
     pub last_answer: Option<LastAnswer>,
+    /// It was in flight before this process had it.
+    pub is_resumed: bool,
     /// Its last poll brought no answer.
     pub is_failing: bool,
     /// What speaks against it; few PINs have anything.
@@ -52,6 +54,14 @@ impl Entry {
     /// Whether its last answer was a 401 or 403.
     pub fn is_forbidden(&self) -> bool {
         self.refusals().is_some_and(Refusals::is_forbidden)
+    }
+
+    /// Its age when it was last known not to be final, if its last answer told that.
+    pub fn open_since(&self) -> Option<Duration> {
+        match &self.last_answer {
+            Some(last) => last.trouble.is_none().then(|| last.at.since(self.submitted)),
+            None => (!self.is_resumed).then_some(Duration::ZERO),
+        }
     }
 
     /// How long ago its next poll was due; zero if it was not, or does not wait for one.
@@ -253,6 +263,7 @@ mod tests {
             polls: 0,
             generation,
             seen: None,
+            is_resumed: false,
             is_failing: false,
             doubts: None,
             last_answer: None,

@@ -148,7 +148,11 @@ pub enum Order {
     Unregister { sink: String },
 }
 
-/// The brake when it last changed: why polling was stopped, and the rate learned from 429 answers.
+/// The largest accepted state of a learned schedule, in bytes; it takes some three kilobytes.
+const MAX_LEARNED: i64 = 65_536;
+
+/// The brake and what the schedule has learned, when either last changed: why polling was stopped, the rate learned from 429
+/// answers, and when PINs become final.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SavedBrake {
     /// The name of the reason; `None` if polling was not stopped.
@@ -156,6 +160,8 @@ pub struct SavedBrake {
     pub until: Option<Steady>,
     /// Polls per second.
     pub rate: Option<f64>,
+    /// When PINs become final, as the schedule keeps it; `None` leaves what is saved.
+    pub learned: Option<Vec<u8>>,
 }
 
 /// What a transaction made durable, for the tasks that act on it.

@@ -5,10 +5,15 @@
 
 use std::time::Duration;
 
+use fastrand::Rng;
+use pinwatch::backoff::Backoff;
 use pinwatch::clock::Clock;
+use pinwatch::config::Adapt;
 use pinwatch::outcome::Verdict;
 use pinwatch::pin::PinId;
 use pinwatch::poll::Meaning;
+use pinwatch::schedule::learn::plan::Limits;
+use pinwatch::schedule::learn::{Aim, Answer, Channel, Learner};
 use pinwatch::schedule::{Cancelled, Core, Reason, Stage, Ticket};
 use pinwatch::store::{InFlight, SavedBrake};
 
@@ -53,7 +58,8 @@ impl Daemon {
         let clock = Clock::new(clocks.clone());
         clock.go_on(&[Clocks::anchor()]);
         let mut core = Core::new(plan.schedule.clone(), plan.rate, clock, plan.seed ^ (process << 32));
-        core.restore(brake);
+        let learned = brake.learned.clone().or_else(|| experience(plan));
+        core.restore(&SavedBrake { learned, ..brake.clone() });
         rows.iter().for_each(|row| core.resume(row));
         Self { core, clocks: clocks.clone() }
     }
@@ -78,7 +84,11 @@ impl Daemon {
     }
 
     pub fn answered(&mut self, ticket: Ticket, meaning: Meaning) -> Option<Verdict> {
-        self.core.answered(ticket, meaning)
+        let verdict = self.core.answered(ticket, meaning);
+        if let Some(problem) = self.core.problem() {
+            self.core.adopt(problem.solve());
+        }
+        verdict
     }
 
     /// The verdict of a cancel, if there is one now.
@@ -131,4 +141,35 @@ impl Daemon {
     pub fn waiting(&self) -> usize {
         self.core.in_flight() - self.core.finishing()
     }
+}
+
+/// What an earlier daemon may have learned, of these PINs or of quite others: most simulations are too short to learn
+/// anything from nothing.
+fn experience(plan: &Plan) -> Option<Vec<u8>> {
+    if plan.schedule.adapt == Adapt::Off {
+        return None;
+    }
+    let settings = &plan.schedule;
+    let (shortest, longest) = (settings.initial_interval, settings.max_interval);
+    let limits = Limits { shortest, longest, deadline: settings.deadline };
+    // What is saved is the evidence alone.
+    let mut learner = Learner::new(Aim::Sooner, &Backoff::new(shortest, 2.0, longest, 0.0), limits);
+    let mut rng = Rng::with_seed(plan.seed);
+    let usual = (rng.f64() * 8.0).exp();
+    for channel in Channel::ALL {
+        for _ in 0..rng.u32(..1_000) {
+            let known_open = Duration::from_secs_f64(usual * (0.2 + rng.f64() * 3.0));
+            let answer = Answer {
+                channel,
+                since: Duration::ZERO,
+                age: known_open,
+                late: Duration::ZERO,
+                is_final: false,
+            };
+            learner.answered(&answer);
+            let age = known_open.mul_f64(1.0 + rng.f64());
+            learner.answered(&Answer { since: known_open, age, is_final: true, ..answer });
+        }
+    }
+    Some(learner.save())
 }

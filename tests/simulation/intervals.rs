@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pinwatch::config::Schedule;
+use pinwatch::config::{Adapt, Schedule};
 
 /// Differences in the last bits are nobody's fault.
 const TOLERANCE: f64 = 1e-6;
@@ -13,6 +13,8 @@ pub struct Intervals {
     multiplier: f64,
     max: f64,
     jitter: f64,
+    /// Intervals may be learned: then they are anything between the first and the longest.
+    adapts: bool,
 }
 
 impl Intervals {
@@ -22,6 +24,7 @@ impl Intervals {
             multiplier: settings.multiplier,
             max: settings.max_interval.as_secs_f64(),
             jitter: settings.randomization_factor,
+            adapts: settings.adapt != Adapt::Off,
         }
     }
 
@@ -52,10 +55,16 @@ impl Intervals {
 
     /// Interval number k is `initial + start * (multiplier - 1)`, where `start` is the age at which it begins.
     fn least(&self, age: f64) -> f64 {
+        if self.adapts {
+            return self.initial;
+        }
         ((self.initial + age * (self.multiplier - 1.0)) / self.multiplier).clamp(self.initial, self.max)
     }
 
     fn most(&self, age: f64) -> f64 {
+        if self.adapts {
+            return self.max;
+        }
         ((self.initial + age * (self.multiplier - 1.0)) * self.multiplier).min(self.max)
     }
 
@@ -63,7 +72,7 @@ impl Intervals {
     fn count(&self, age: f64) -> f64 {
         let Self { initial, multiplier, max, .. } = *self;
         let growth = multiplier - 1.0;
-        if growth <= 0.0 {
+        if growth <= 0.0 || self.adapts {
             return age / initial;
         }
         let grown = ((max * multiplier - initial) / growth).max(initial);

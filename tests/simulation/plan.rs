@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fastrand::Rng;
-use pinwatch::config::{Completion, Schedule};
+use pinwatch::config::{Adapt, Completion, Schedule};
 use pinwatch::simulate::LifeSettings;
 
 use super::clocks::{BEGIN, Time};
@@ -97,7 +97,9 @@ impl Plan {
             60..97 => (rng.usize(30..150), span(6 * HOUR, 48 * HOUR, rng), 40),
             _ => (rng.usize(800..2500), span(HOUR, 8 * HOUR, rng), 10),
         };
-        let schedule = schedule(horizon, polls_a_pin, rng);
+        let adapt = [(3, Adapt::Sooner), (7, Adapt::Fewer)].into_iter().find(|(rest, _)| seed % 8 == *rest);
+        let adapt = adapt.map_or(Adapt::Off, |(_, adapt)| adapt);
+        let schedule = Schedule { adapt, ..schedule(horizon, polls_a_pin, rng) };
         let lives = LifeSettings {
             seed,
             median: span(2 * SECOND, HOUR, rng),
@@ -172,6 +174,8 @@ fn schedule(horizon: Duration, polls_a_pin: u32, rng: &mut Rng) -> Schedule {
         deadline_grace: if rng.u32(..5) == 0 { Duration::ZERO } else { span(SECOND, 3 * HOUR, rng) },
         not_found_grace: if rng.u32(..5) == 0 { Duration::ZERO } else { span(SECOND, HOUR, rng) },
         completion: if rng.bool() { Completion::All } else { Completion::Any },
+        // Set by the seed alone.
+        adapt: Adapt::Off,
     }
 }
 

@@ -203,9 +203,21 @@ async fn a_brake_is_kept(place: Place) {
     let mut node = place.node().await;
     assert_eq!(node.store.brake().await.unwrap(), SavedBrake::default());
     let until = Some(Steady::from_millis(1_767_323_045_678));
-    let brake = SavedBrake { reason: Some("throttled".into()), until, rate: Some(0.25) };
+    let brake = SavedBrake {
+        reason: Some("throttled".into()),
+        until,
+        rate: Some(0.25),
+        learned: Some(vec![7; 3000]),
+    };
     node.apply(Transaction { brake: Some(brake.clone()), ..Transaction::default() }).await;
     assert_eq!(node.store.brake().await.unwrap(), brake);
     node.apply(Transaction { brake: Some(SavedBrake::default()), ..Transaction::default() }).await;
+    // What was learned is kept while nothing is learned.
+    let learned = brake.learned;
+    assert_eq!(node.store.brake().await.unwrap(), SavedBrake { learned, ..SavedBrake::default() });
+    // More than a schedule ever writes is not read.
+    let learned = Some(vec![7; 70_000]);
+    let brake = SavedBrake { learned, ..SavedBrake::default() };
+    node.apply(Transaction { brake: Some(brake), ..Transaction::default() }).await;
     assert_eq!(node.store.brake().await.unwrap(), SavedBrake::default());
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::super::brake::{Change, Reason, Sign};
+use super::super::learn::Learner;
 use super::super::recent::Kind;
 use super::credentials::Suspicion;
 use super::{Core, Doubts, Others, Refusal, Ticket};
@@ -21,7 +22,7 @@ impl Core {
         self.brake.reason().map(|reason| (reason, self.brake.until()))
     }
 
-    /// What the next start should know of the brake and the rate, if that has changed since this was asked.
+    /// What the next start should know of the brake, the rate and what was learned, if that has changed since this was asked.
     pub fn take_unsaved(&mut self) -> Option<SavedBrake> {
         let rate = self.rate.learned();
         let has_doubled = match (rate, self.saved_rate) {
@@ -34,11 +35,12 @@ impl Core {
                 reason: self.brake.reason().map(|reason| reason.as_str().to_owned()),
                 until: self.brake.until().map(|until| self.clock.steady_of_future(until)),
                 rate,
+                learned: self.learner.as_ref().map(Learner::save),
             }
         })
     }
 
-    /// Puts brake and rate as they were before the start.
+    /// Puts brake, rate and what was learned as they were before the start.
     pub fn restore(&mut self, saved: &SavedBrake) {
         let now = self.clock.now();
         if let Some(reason) = Reason::ALL.into_iter().find(|r| Some(r.as_str()) == saved.reason.as_deref()) {
@@ -51,6 +53,11 @@ impl Core {
         if let Some(rate) = saved.rate {
             self.rate.restore(rate, now);
             self.saved_rate = self.rate.learned();
+        }
+        if let (Some(learner), Some(state)) = (&mut self.learner, &saved.learned)
+            && !learner.restore(state)
+        {
+            info!("what was learned of the schedule before the start can't be read: it is learned anew");
         }
     }
 

@@ -27,6 +27,25 @@ pub struct Counts {
     pub unavailable: u64,
     pub not_sent: u64,
     pub outcomes: [u64; Ending::ALL.len()],
+    /// Polls of the PINs that ended, by this process.
+    pub polls_of_ended: u64,
+}
+
+impl Counts {
+    /// How many polls a PIN needed on average, if any ended.
+    pub fn polls_per_pin(&self) -> Option<f64> {
+        share(self.polls_of_ended, self.outcomes.iter().sum())
+    }
+
+    /// Of the PINs that became final or reached their deadline, the share that never became final.
+    pub fn never_final(&self) -> Option<f64> {
+        let [finals, late] = [Ending::Final, Ending::Deadline].map(|ending| self.outcomes[ending as usize]);
+        share(late, finals + late)
+    }
+}
+
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 impl Core {

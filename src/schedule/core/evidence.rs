@@ -176,6 +176,7 @@ mod tests {
             not_found_grace: GRACE,
             deadline_grace: 3600 * SECOND,
             completion: config::Completion::All,
+            adapt: config::Adapt::Off,
         }
     }
 

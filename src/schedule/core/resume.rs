@@ -27,7 +27,11 @@ impl Core {
         let submitted = at.moment_of_past(old.submitted_at.steady);
         let interval = self.backoff.interval_at(now.since(submitted));
         let due = now.after(interval.mul_f64(self.random.f64()));
-        self.enter(old, submitted, due, interval, now)
+        let waiting = self.enter(old, submitted, due, interval, now)?;
+        if let Some(entry) = self.table.get_mut(waiting.slot) {
+            entry.is_resumed = true;
+        }
+        Some(waiting)
     }
 }
 

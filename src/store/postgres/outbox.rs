@@ -237,13 +237,16 @@ pub async fn prune(connection: &mut PgConnection, before: Steady) -> Result<u64,
 pub async fn save_brake(
     connection: &mut PgConnection,
     node: &Node,
-    SavedBrake { reason, until, rate }: &SavedBrake,
+    SavedBrake { reason, until, rate, learned }: &SavedBrake,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE node SET brake_reason = $2, brake_until = $3, brake_rate = $4 WHERE id = $1")
+    let sql = "UPDATE node SET brake_reason = $2, brake_until = $3, brake_rate = $4, \
+               learned = coalesce($5, learned) WHERE id = $1";
+    sqlx::query(sql)
         .bind(node.id())
         .bind(reason)
         .bind(until.map(Steady::millis))
         .bind(rate)
+        .bind(learned)
         .execute(connection)
         .await?;
     Ok(())

@@ -12,8 +12,8 @@ use sqlx::postgres::{PgPool, PgRow};
 
 use super::super::rows::{metadata, pin_id, timestamp};
 use super::super::{
-    AtSink, DeadLetter, Failed, InFlight, Outcome, PAGE_BYTES, Page, Position, Reads, SavedBrake, Stretch,
-    Unavailable,
+    AtSink, DeadLetter, Failed, InFlight, MAX_LEARNED, Outcome, PAGE_BYTES, Page, Position, Reads,
+    SavedBrake, Stretch, Unavailable,
 };
 use super::Node;
 use super::connect::answer;
@@ -61,14 +61,15 @@ impl Reads for Reader {
     }
 
     async fn brake(&self) -> Result<SavedBrake, Unavailable> {
-        let row = sqlx::query("SELECT brake_reason, brake_until, brake_rate FROM node WHERE id = $1")
-            .bind(self.node.id())
-            .fetch_one(&self.readers);
+        let sql = "SELECT brake_reason, brake_until, brake_rate, \
+                   CASE WHEN length(learned) <= $2 THEN learned END FROM node WHERE id = $1";
+        let row = sqlx::query(sql).bind(self.node.id()).bind(MAX_LEARNED).fetch_one(&self.readers);
         let row = answer(row).await?;
         Ok(SavedBrake {
             reason: row.try_get(0)?,
             until: row.try_get::<Option<i64>, _>(1)?.map(Steady::from_millis),
             rate: row.try_get(2)?,
+            learned: row.try_get(3)?,
         })
     }
 

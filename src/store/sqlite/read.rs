@@ -12,8 +12,8 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::super::{
-    AtSink, DeadLetter, Failed, InFlight, ONLY_LANE, Outcome, PAGE_BYTES, Page, Position, Reads, Record,
-    SavedBrake, Stretch, Unavailable,
+    AtSink, DeadLetter, Failed, InFlight, MAX_LEARNED, ONLY_LANE, Outcome, PAGE_BYTES, Page, Position, Reads,
+    Record, SavedBrake, Stretch, Unavailable,
 };
 use super::Reader;
 use super::by_hash::hash;
@@ -61,11 +61,13 @@ impl Reads for Reader {
     }
 
     async fn brake(&self) -> Result<SavedBrake, Unavailable> {
-        let row = sqlx::query("SELECT reason, until, rate FROM brake").fetch_one(&self.readers).await?;
+        let sql = "SELECT reason, until, rate, CASE WHEN length(learned) <= ?1 THEN learned END FROM brake";
+        let row = sqlx::query(sql).bind(MAX_LEARNED).fetch_one(&self.readers).await?;
         Ok(SavedBrake {
             reason: row.try_get(0)?,
             until: row.try_get::<Option<i64>, _>(1)?.map(Steady::from_millis),
             rate: row.try_get(2)?,
+            learned: row.try_get(3)?,
         })
     }
 

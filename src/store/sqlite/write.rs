@@ -140,11 +140,13 @@ impl WriteConnection {
         for order in &work.orders {
             applied.ordered.push(carry_out(connection, order).await?);
         }
-        if let Some(SavedBrake { reason, until, rate }) = &work.brake {
-            sqlx::query("UPDATE brake SET reason = ?1, until = ?2, rate = ?3")
+        if let Some(SavedBrake { reason, until, rate, learned }) = &work.brake {
+            let sql = "UPDATE brake SET reason = ?1, until = ?2, rate = ?3, learned = coalesce(?4, learned)";
+            sqlx::query(sql)
                 .bind(reason)
                 .bind(until.map(Steady::millis))
                 .bind(rate)
+                .bind(learned)
                 .execute(&mut *connection)
                 .await?;
         }

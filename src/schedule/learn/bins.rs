@@ -1,0 +1,235 @@
+//! What was seen of PINs, counted by age: how long PINs were at risk of becoming final, and how many did.
+//!
+//! Ages fall into bins that grow with age, five to a doubling, from a quarter second to twelve days. Each answer adds the
+//! time since the one before to the *exposure* of a few bins. A PIN that an answer calls final became so at some moment
+//! since the answer before: its life is *interval-censored*. That event is shared out over the interval in the proportions
+//! that the current hazard gives it, which is one step of the EM algorithm (B. W. Turnbull, "The empirical distribution
+//! function with arbitrarily grouped, censored and truncated data", 1976). PINs in flight add exposure too, or else
+//! only those that end soon would teach.
+//!
+//! Knows neither clock nor PIN: ages are seconds since submission.
+
+use std::sync::LazyLock;
+
+/// How many bins there are.
+pub const BINS: usize = 112;
+
+/// The first bin ends at this age; the second begins there.
+const FIRST_EDGE: f64 = 0.25;
+
+const BINS_PER_DOUBLING: f64 = 5.0;
+
+/// After so many endings, an older one counts half.
+const HALF_LIFE: f64 = 2_000.0;
+
+/// No count in a saved state is greater: a century of exposure of a billion PINs.
+const GREATEST: f64 = 1e19;
+
+/// Where bins begin, and where the last one ends.
+static EDGES: LazyLock<[f64; BINS + 1]> = LazyLock::new(|| {
+    std::array::from_fn(|n| match n {
+        0 => 0.0,
+        n => FIRST_EDGE * ((n - 1) as f64 / BINS_PER_DOUBLING).exp2(),
+    })
+});
+
+/// The ages at which a bin begins and ends.
+pub fn bounds(bin: usize) -> (f64, f64) {
+    (EDGES[bin], EDGES[bin + 1])
+}
+
+/// The bin of an age; what is older than all bins counts in the last one.
+pub fn bin_of(age: f64) -> usize {
+    EDGES[1..BINS].partition_point(|&edge| edge <= age)
+}
+
+/// The pieces of the time between two ages, bin by bin: which bin, from when, for how long. Nothing beyond the last bin.
+pub fn pieces(from: f64, to: f64) -> impl Iterator<Item = (usize, f64, f64)> + Clone {
+    (bin_of(from)..=bin_of(to)).filter_map(move |bin| {
+        let (begins, ends) = bounds(bin);
+        let (begins, ends) = (begins.max(from), ends.min(to));
+        (ends > begins).then_some((bin, begins, ends - begins))
+    })
+}
+
+/// A hazard: of the PINs that are not final at an age, the share that becomes final in the next second. Constant within
+/// a bin, and never zero.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hazard(pub [f64; BINS]);
+
+impl Hazard {
+    /// How likely it is that a PIN which is not final at `from` is final at `to`.
+    pub fn likelihood(&self, from: f64, to: f64) -> f64 {
+        let risk: f64 = pieces(from, to).map(|(bin, _, length)| self.0[bin] * length).sum();
+        -(-risk).exp_m1()
+    }
+
+    /// The pieces of an interval in which a PIN became final: which bin, from when, for how long, and how likely it was
+    /// then. The likelihoods add up to one, unless the interval is empty.
+    pub fn split(&self, from: f64, to: f64) -> impl Iterator<Item = (usize, f64, f64, f64)> {
+        let ends_at_all = self.likelihood(from, to);
+        pieces(from, to).scan(1.0, move |alive, (bin, begins, length)| {
+            let ends = *alive * -(-self.0[bin] * length).exp_m1();
+            *alive -= ends;
+            Some((bin, begins, length, ends / ends_at_all))
+        })
+    }
+}
+
+/// Exposure and events by age.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Counts {
+    /// PINs that became final, in each bin.
+    pub events: [f64; BINS],
+    /// Seconds that PINs spent in each bin while not final.
+    pub exposure: [f64; BINS],
+    /// Endings since the beginning; old ones count in full.
+    pub endings: u32,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { events: [0.0; BINS], exposure: [0.0; BINS], endings: 0 }
+    }
+}
+
+impl Counts {
+    /// A PIN that was not final at `from` is not final at `to`. A few additions.
+    pub fn add_exposure(&mut self, from: f64, to: f64) {
+        pieces(from, to).for_each(|(bin, _, length)| self.exposure[bin] += length);
+    }
+
+    /// A PIN that was not final at `from` is final at `to`.
+    pub fn add_ending(&mut self, from: f64, to: f64, hazard: &Hazard) {
+        self.forget(2_f64.powf(-1.0 / HALF_LIFE));
+        self.endings = self.endings.saturating_add(1);
+        let mut not_yet = 1.0;
+        for (bin, _, length, likelihood) in hazard.split(from, to) {
+            not_yet -= likelihood;
+            self.events[bin] += likelihood;
+            self.exposure[bin] += (not_yet.max(0.0) + likelihood / 2.0) * length;
+        }
+    }
+
+    /// Lets what was counted so far weigh less.
+    pub fn forget(&mut self, keep: f64) {
+        // A count that is next to nothing becomes nothing, not a denormal number, which is slow.
+        let less = |count: &mut f64| *count = if *count > 1e-9 { *count * keep } else { 0.0 };
+        self.events.iter_mut().chain(&mut self.exposure).for_each(less);
+    }
+
+    /// Appends these counts to a state that is to be saved: `SAVED` bytes.
+    pub fn save(&self, state: &mut Vec<u8>) {
+        state.extend(self.endings.to_le_bytes());
+        for count in self.events.iter().chain(&self.exposure) {
+            state.extend((*count as f32).to_le_bytes());
+        }
+    }
+
+    /// The length of saved counts.
+    pub const SAVED: usize = 4 * (1 + 2 * BINS);
+
+    /// Counts that [`Counts::save`] wrote; `None` if it can't have written these.
+    pub fn load(state: &[u8]) -> Option<Self> {
+        let (numbers, []) = state.as_chunks::<4>() else { return None };
+        let (endings, counts) = numbers.split_first()?;
+        let counts: Vec<f64> = counts.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))).collect();
+        let is_possible = |count: &f64| (0.0..=GREATEST).contains(count);
+        if counts.len() != 2 * BINS || !counts.iter().all(is_possible) {
+            return None;
+        }
+        let (events, exposure) = counts.split_at(BINS);
+        Some(Self {
+            events: events.try_into().ok()?,
+            exposure: exposure.try_into().ok()?,
+            endings: u32::from_le_bytes(*endings),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_pieces_of_an_interval_are_all_of_it(from in 0.0..1e6f64, length in 0.0..1e6f64) {
+            let to = (from + length).min(bounds(BINS - 1).1);
+            let mut reached = from;
+            for (bin, begins, length) in pieces(from, to) {
+                prop_assert!((begins - reached).abs() < 1e-6 && bin == bin_of(begins));
+                reached = begins + length;
+            }
+            prop_assert!((reached - to).abs() < 1e-6);
+        }
+
+        #[test]
+        fn an_ending_counts_once_wherever_it_may_have_been(
+            from in 0.0..1e5f64, length in 1e-3..1e5f64, rates in prop::collection::vec(-12.0..2.0f64, BINS),
+        ) {
+            let hazard = Hazard(std::array::from_fn(|bin| 10_f64.powf(rates[bin])));
+            let mut counts = Counts::default();
+            counts.add_ending(from, from + length, &hazard);
+            prop_assert!((counts.events.iter().sum::<f64>() - 1.0).abs() < 1e-6);
+            let exposure: f64 = counts.exposure.iter().sum();
+            prop_assert!(exposure >= 0.0 && exposure <= length * (1.0 + 1e-9));
+        }
+
+        #[test]
+        fn a_saved_state_is_the_same_state(
+            events in prop::collection::vec(0.0..1e9f32, BINS), exposure in prop::collection::vec(0.0..1e15f32, BINS),
+            endings: u32,
+        ) {
+            let array = |counts: &[f32]| std::array::from_fn(|bin| f64::from(counts[bin]));
+            let counts = Counts { events: array(&events), exposure: array(&exposure), endings };
+            let mut state = Vec::new();
+            counts.save(&mut state);
+            prop_assert_eq!(state.len(), Counts::SAVED);
+            prop_assert_eq!(Counts::load(&state), Some(counts));
+        }
+
+        #[test]
+        fn a_damaged_state_is_refused_or_harmless(mut state in prop::collection::vec(any::<u8>(), Counts::SAVED), cut: bool) {
+            state.truncate(Counts::SAVED - usize::from(cut));
+            if let Some(counts) = Counts::load(&state) {
+                prop_assert!(!cut && counts.events.iter().chain(&counts.exposure).all(|n| (0.0..=GREATEST).contains(n)));
+            }
+        }
+    }
+
+    #[test]
+    fn an_ending_counts_most_where_the_hazard_is_greatest() {
+        let mut hazard = Hazard([1e-6; BINS]);
+        hazard.0[bin_of(30.0)] = 0.1;
+        let mut counts = Counts::default();
+        counts.add_ending(10.0, 60.0, &hazard);
+        assert!(counts.events[bin_of(30.0)] > 0.999);
+        // The PIN was at risk from 10 s to some moment in that bin.
+        let exposure: f64 = counts.exposure.iter().sum();
+        assert!((15.0..25.0).contains(&exposure), "{exposure}");
+    }
+
+    #[test]
+    fn ages_beyond_all_bins_are_no_trouble() {
+        let mut counts = Counts::default();
+        counts.add_exposure(1e9, 2e9);
+        counts.add_ending(1e9, 2e9, &Hazard([0.1; BINS]));
+        assert_eq!(counts.events, [0.0; BINS]);
+        counts.add_exposure(0.0, f64::MAX);
+        assert!((counts.exposure.iter().sum::<f64>() - bounds(BINS - 1).1).abs() < 1.0);
+    }
+
+    #[test]
+    fn an_old_ending_counts_half_after_the_half_life() {
+        let mut counts = Counts::default();
+        let hazard = Hazard([0.1; BINS]);
+        counts.add_ending(1.0, 1.1, &hazard);
+        for _ in 0..HALF_LIFE as u32 {
+            counts.add_ending(100.0, 110.0, &hazard);
+        }
+        assert!((counts.events[bin_of(1.05)] - 0.5).abs() < 1e-6);
+        assert_eq!(counts.endings, 2_001);
+    }
+}
