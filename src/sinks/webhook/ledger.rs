@@ -1,8 +1,7 @@
-//! What the store is told: how far the cursor is, and which outcomes before it the receiver does not have.
+//! Tracks what the store must record: the cursor, and the outcomes before it that the receiver does not have.
 //!
-//! Promises that the cursor is never past an outcome that is neither delivered nor noted as failed, and that such a
-//! note is handed over in the same step in which the cursor passes it. Pure; the store itself is written by
-//! whoever takes the steps.
+//! Promises that the cursor never passes an outcome that is neither delivered nor recorded as failed, and that a failure is
+//! handed over in the same step in which the cursor passes it. Pure: the caller writes the steps to the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,15 +10,15 @@ use crate::store::{Failed, Outcome, Progress};
 #[derive(Debug)]
 pub struct Ledger {
     sink: String,
-    /// As the last step told it.
+    /// The cursor of the last step.
     cursor: i64,
     /// The last `seq` that was read.
     read_to: i64,
-    /// Read, and neither delivered nor noted as failed.
+    /// Read, and neither delivered nor recorded as failed.
     unsettled: BTreeSet<i64>,
-    /// To be told as soon as the cursor is past them.
+    /// Failures to hand over once the cursor passes them.
     failed: BTreeMap<i64, Failed>,
-    /// Told as failed before, and delivered now.
+    /// Recorded as failed before, and delivered now.
     delivered: Vec<i64>,
 }
 
@@ -37,7 +36,7 @@ impl Ledger {
         self.read_to
     }
 
-    /// How many outcomes were read and are not settled.
+    /// The number of outcomes that are read and not settled.
     pub fn unsettled(&self) -> usize {
         self.unsettled.len()
     }
