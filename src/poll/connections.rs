@@ -1,8 +1,8 @@
 //! The connections to the API that are kept between polls.
 //!
-//! Promises that a kept HTTP/1 connection is used again only after a rest, if there is another or room for one, only with
-//! nothing on it, and not at all for an hour after a stray answer was seen; that at most as many rest as polls may run; and
-//! that HTTP/2, which knows which answer belongs to which request, has one connection for all.
+//! Promises that a kept HTTP/1 connection is reused only when nothing is on it, only after a rest if another one exists or there
+//! is room for one, and not for an hour after a stray answer; that at most as many connections rest as polls may run; and that
+//! HTTP/2, which matches answers to requests, uses one connection for all. Must not know PINs.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,25 +26,25 @@ use super::http1::{Found, Http1, Resting, Strayed};
 use super::strays::Strays;
 use crate::config::Api;
 
-/// How long a kept connection may be idle. Under what load balancers commonly allow (60 s, some 30 s), so
-/// that it is nearly always we who close it.
+/// How long a kept connection may be idle. Less than load balancers commonly allow (60 s, some 30 s), so that pinwatch nearly
+/// always closes it first.
 pub(super) const LONGEST_REST: Duration = Duration::from_secs(20);
 
 /// How long a connection rests between two polls, as stray answers come within milliseconds of the good one. While fewer
 /// than as many as may rest do, a new connection is opened instead of disturbing one.
 const REST: Duration = Duration::from_millis(50);
 
-/// So many may rest even if fewer polls may run at once: a lone poll after the other needs some to take turns.
+/// At least this many may rest even if fewer polls may run at once: consecutive polls need several to alternate.
 const FEWEST_RESTING: usize = 16;
 
-/// HTTP/2 has one connection for all polls: if its other end vanishes without a word, only a ping finds out.
+/// HTTP/2 uses one connection for all polls. If the other end vanishes silently, only a ping detects it.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The connections in use; those before may still have polls that are under way.
+/// The connections in use; older ones may still carry running polls.
 pub(super) struct Connections {
     connector: Connector,
-    /// The one that began to rest first is at the front.
+    /// The one that has rested longest is at the front.
     http1: Mutex<VecDeque<Resting>>,
     http2: watch::Sender<Option<Http2>>,
     most_resting: usize,
@@ -54,19 +54,19 @@ type Http2 = http2::SendRequest<Empty<Bytes>>;
 
 /// Where a request goes.
 pub(super) enum Route {
-    /// And whether it had an answer already.
+    /// Also whether it had an answer already.
     Http1(Box<Http1>, bool),
     Http2(Http2),
 }
 
-/// Whether an answer may be that of another request.
+/// Whether an answer may belong to another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubt {
-    /// There was no other request on its connection, or HTTP/2 says which it belongs to.
+    /// Its connection had no other request, or HTTP/2 says which request it belongs to.
     None,
-    /// There was; so far, nothing speaks against the answer.
+    /// There was another request; so far, nothing speaks against the answer.
     Reused,
-    /// There was, and more came than this answer.
+    /// There was another request, and more than this answer came.
     Strayed,
 }
 

@@ -16,7 +16,7 @@ pub const DISTRUST: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug, Default)]
 pub(super) struct Strays(Mutex<Option<Stray>>);
 
-/// Stray answers came since then, and the last one at `last`.
+/// Stray answers came from `since` on, the last one at `last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stray {
     pub since: Instant,
@@ -24,25 +24,25 @@ pub struct Stray {
 }
 
 impl Stray {
-    /// How long connections are still not reused.
+    /// How long connections will still not be reused.
     pub fn left(&self) -> Duration {
         DISTRUST.saturating_sub(self.last.elapsed())
     }
 }
 
 impl Strays {
-    /// Like this one was. Another client of the same host begins with what is known of it.
+    /// Copies what another client learned about the same host.
     pub fn like(other: &Self) -> Self {
         Self(Mutex::new(other.recent()))
     }
 
-    /// Those that still count.
+    /// The stray answers that still count.
     pub fn recent(&self) -> Option<Stray> {
-        // Each write is whole in itself, so a panic elsewhere leaves nothing half-done.
+        // Each write is complete in itself, so a panic elsewhere leaves no partial state.
         self.0.lock().unwrap_or_else(PoisonError::into_inner).filter(|stray| !stray.left().is_zero())
     }
 
-    /// One more was seen. Logged once for all that come within an hour of each other.
+    /// Records one more. Logs once for all that come within an hour of each other.
     pub fn note(&self) {
         let now = Instant::now();
         let since = self.recent().map(|stray| stray.since);
@@ -57,5 +57,5 @@ impl Strays {
     }
 }
 
-/// What to do about them.
+/// Advice for the operator about stray answers.
 pub const ADVICE: &str = "a proxy or load balancer before the API is the likeliest; HTTP/2 has no such fault";

@@ -1,4 +1,4 @@
-//! Deliveries over again, with a real store and a sink that does what a test says.
+//! Repeated deliveries, with a real store and a sink that follows a test's script.
 
 use std::collections::VecDeque;
 use std::ops::Deref;

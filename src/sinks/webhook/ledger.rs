@@ -41,14 +41,14 @@ impl Ledger {
         self.unsettled.len()
     }
 
-    /// These were read, and there are no others up to `all_to`.
+    /// These outcomes were read; there are no others up to `all_to`.
     pub fn read(&mut self, outcomes: &[Outcome], all_to: i64) {
         self.unsettled.extend(outcomes.iter().map(|outcome| outcome.seq));
         let last = outcomes.last().map_or(all_to, |last| last.seq.max(all_to));
         self.read_to = self.read_to.max(last);
     }
 
-    /// The receiver has it.
+    /// The receiver has the outcome.
     pub fn delivered(&mut self, seq: i64) {
         let first_try = self.unsettled.remove(&seq);
         self.failed.remove(&seq);
@@ -57,13 +57,13 @@ impl Ledger {
         }
     }
 
-    /// The receiver does not have it, for now or for good.
+    /// The receiver does not have the outcome, for now or for good.
     pub fn failed(&mut self, failed: Failed) {
         self.unsettled.remove(&failed.seq);
         self.failed.insert(failed.seq, failed);
     }
 
-    /// What is to be told, if there is anything.
+    /// Returns what the store must record, if anything.
     pub fn step(&mut self) -> Option<Progress> {
         let cursor = self.unsettled.first().map_or(self.read_to, |first| first - 1).max(self.cursor);
         let later = self.failed.split_off(&cursor.saturating_add(1));
