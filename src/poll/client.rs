@@ -83,7 +83,7 @@ struct Answer {
     doubt: Doubt,
 }
 
-/// Why a configuration gives no client. The texts contain no secrets.
+/// Why a configuration is refused. The texts contain no secrets.
 #[derive(Debug, Error)]
 pub enum ClientError {
     #[error("api.path must begin with / and have {PLACEHOLDER} once, and is {0:?}")]

@@ -30,8 +30,8 @@ use crate::config::Api;
 /// always closes it first.
 pub(super) const LONGEST_REST: Duration = Duration::from_secs(20);
 
-/// How long a connection rests between two polls, as stray answers come within milliseconds of the good one. While fewer
-/// than as many as may rest do, a new connection is opened instead of disturbing one.
+/// How long a connection rests between two polls: stray answers come within milliseconds of the right one. While fewer
+/// connections rest than may, a new one is opened instead of cutting a rest short.
 const REST: Duration = Duration::from_millis(50);
 
 /// At least this many may rest even if fewer polls may run at once: consecutive polls need several to alternate.
@@ -80,7 +80,7 @@ impl Connections {
         })
     }
 
-    /// A connection that is kept, or else a new one.
+    /// Returns a kept connection, or a new one.
     pub async fn route(&self, strays: &Strays) -> Result<Route, Failure> {
         if let Some(sender) = usable(&self.http2.borrow()) {
             return Ok(Route::Http2(sender.clone()));
@@ -92,7 +92,7 @@ impl Connections {
                 Found::Stray => strays.note(),
             }
         }
-        // Whoever opens the first HTTP/2 connection does so for all who wait.
+        // The first poll that needs HTTP/2 opens the connection for all that wait.
         let mut opened = self.http2.subscribe();
         let by_another = async {
             let opened = opened.wait_for(|sender| usable(sender).is_some()).await.ok()?;
@@ -110,7 +110,7 @@ impl Connections {
         }
     }
 
-    /// A new connection, which no other poll uses.
+    /// Opens a new connection, which no other poll uses.
     pub async fn new_route(&self) -> Result<Route, Failure> {
         let stream = self.connector.connect().await?;
         if stream.connected().is_negotiated_h2() {
@@ -131,7 +131,7 @@ impl Connections {
         }
     }
 
-    /// Closes what has rested for too long.
+    /// Closes connections that have rested for too long.
     pub fn close_idle(&self, strays: &Strays) {
         let mut kept = self.kept();
         while let Some(mut idle) = kept.pop_front_if(|resting| resting.rested() >= LONGEST_REST) {
@@ -141,7 +141,7 @@ impl Connections {
         }
     }
 
-    /// Of those that have rested long enough the last one, so that those beyond need come to be closed.
+    /// Takes the last one that has rested long enough, so that surplus connections stay idle and are closed.
     fn take(&self, strays: &Strays) -> Option<Resting> {
         self.close_idle(strays);
         let mut kept = self.kept();
@@ -156,7 +156,7 @@ impl Connections {
     }
 
     fn kept(&self) -> MutexGuard<'_, VecDeque<Resting>> {
-        // Each change is whole in itself, so a panic elsewhere leaves nothing half-done.
+        // Each change is complete in itself, so a panic elsewhere leaves no partial state.
         self.http1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -173,7 +173,7 @@ async fn http2(stream: Stream) -> Result<Route, Failure> {
         .handshake(stream)
         .await
         .map_err(Failure::Lost)?;
-    // Ends with its last sender or with the connection; what it ends with is told to who waits for an answer.
+    // Ends with its last sender or with the connection; the poll that waits for an answer gets the error.
     tokio::spawn(connection);
     Ok(Route::Http2(sender))
 }
@@ -189,7 +189,7 @@ impl Route {
         matches!(self, Self::Http2(_))
     }
 
-    /// Sends a request, and waits for the head of its answer.
+    /// Sends a request and waits for the head of its answer.
     pub async fn send(&mut self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, Failure> {
         match self {
             Self::Http1(http1, _) => http1.send(request).await,
@@ -198,7 +198,7 @@ impl Route {
         .map_err(Failure::Lost)
     }
 
-    /// The whole body as it came, or what went wrong with it. Never holds more than [`MAX_BODY`] and one chunk.
+    /// The whole body as received, or what went wrong. Never holds more than [`MAX_BODY`] and one chunk.
     pub async fn body(&mut self, body: Incoming) -> Result<Bytes, String> {
         match self {
             Self::Http1(http1, _) => http1.drive(whole(body)).await,
@@ -206,7 +206,7 @@ impl Route {
         }
     }
 
-    /// Whether an answer that comes here may be that of an earlier request.
+    /// Whether an answer on this route may belong to an earlier request.
     pub fn doubt(&self) -> Doubt {
         match self {
             Self::Http1(_, true) => Doubt::Reused,
@@ -214,10 +214,10 @@ impl Route {
         }
     }
 
-    /// The connection after a whole answer, if it is HTTP/1 and may be used again.
+    /// Returns the connection after a whole answer, if it is HTTP/1 and reusable.
     ///
     /// # Errors
-    /// There was more than the answer: on a connection that was used before, either may be the stray one.
+    /// More than the answer came: on a reused connection, either may be the stray one.
     pub fn into_resting(self) -> Result<Option<Resting>, Strayed> {
         match self {
             Self::Http1(http1, _) => http1.into_resting(),
@@ -230,7 +230,7 @@ async fn whole(mut body: Incoming) -> Result<Bytes, String> {
     if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(too_large());
     }
-    // Nearly every body comes in one chunk, and then is not copied.
+    // Nearly every body comes in one chunk, which is not copied.
     let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| format!("the body is cut off or broken: {}", detail(&error)))?;

@@ -1,7 +1,8 @@
-//! Whether the API's host, or a proxy before it, was seen to send answers that nobody asked for.
+//! Records whether the API's host, or a proxy in front of it, sends answers that belong to no request.
 //!
-//! On a kept HTTP/1 connection such a stray answer may come just after the next request, and then nothing tells it from that
-//! request's own. Once one was seen, the host's HTTP/1 connections are trusted with one request each, for an hour.
+//! On a kept HTTP/1 connection such a stray answer may arrive just after the next request, and can't be distinguished from the
+//! right one. Promises that once one was seen, each HTTP/1 connection to the host carries one request only, for an hour. Must not
+//! know requests.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
