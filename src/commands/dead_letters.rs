@@ -1,4 +1,4 @@
-//! `pinwatch dead-letters`: outcomes that a sink did not take and is not tried with any more.
+//! `pinwatch dead-letters`: lists outcomes that a sink did not accept and that are not retried.
 
 use std::path::Path;
 

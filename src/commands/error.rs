@@ -1,7 +1,7 @@
-//! What can go wrong in a command, in sentences for the person at the terminal.
+//! The errors of commands, as sentences for the person at the terminal.
 //!
-//! Each message says what failed, with which value, and what to do where that is known. Which exit status
-//! follows is [`Exit`](super::exit::Exit)'s business.
+//! Promises that each message says what failed, with which value, and what to do where that is known. Must not know exit
+//! statuses, which [`Exit`](super::exit::Exit) decides.
 
 use std::error::Error as _;
 use std::io;

@@ -1,4 +1,4 @@
-//! Exit statuses: the one place where a result becomes a number. They are those of `pinwatch --help`.
+//! Exit statuses: the only place that turns a result into a number. `pinwatch --help` lists them.
 
 use std::process::{ExitCode, Termination};
 

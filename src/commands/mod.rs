@@ -1,9 +1,9 @@
-//! The command line: starts the daemon, and talks to it.
+//! The command line: starts the daemon, and sends it requests.
 //!
-//! Each command is a file. Results go to stdout, everything else to stderr; people get tables, programs get JSON lines.
-//! A client reaches the daemon by its socket only, with the types of [`protocol`](crate::protocol), as any other program
-//! would, and knows neither the store nor the schedule. Only `migrate-store` and `backup` open stores themselves, and need no
-//! daemon. Exit statuses are those of [`exit`].
+//! Each command is a file. Results go to stdout, everything else to stderr; people get tables, programs get JSON lines. A client
+//! reaches the daemon only through its socket, with the types of [`protocol`](crate::protocol), like any other program, and must
+//! not know the store or the schedule. Only `migrate-store` and `backup` open stores themselves, and need no daemon. [`exit`]
+//! defines the exit statuses.
 
 mod admin_cli;
 mod backup;

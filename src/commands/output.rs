@@ -1,8 +1,7 @@
-//! Where results go: lines of JSON for programs, text for people, on stdout and nowhere else.
+//! Writes results to stdout: JSON lines for programs, text for people.
 //!
-//! Promises that a reader who goes away is an error that [`CommandError::is_broken_pipe`] knows, never a
-//! panic, and that what was written is out when [`Output::flush`] returns. Notes and errors go to stderr, by
-//! [`note`].
+//! Promises that a closed pipe is an error that [`CommandError::is_broken_pipe`] recognises, never a panic, and that everything
+//! is written when [`Output::flush`] returns. Notes and errors go to stderr, through [`note`].
 
 use std::fmt;
 use std::io::{BufWriter, IsTerminal, Stdout, Write};

@@ -1,9 +1,9 @@
-//! Tables, and lists of names and values, no wider than the terminal.
+//! Formats tables, and lists of names and values, no wider than the terminal.
 //!
-//! Promises that no line is wider than its room; what does not fit is cut, and ends with an ellipsis, or its column is left
-//! out, the least important ones first. Values beside their names are wrapped instead, for whoever asks about one thing
-//! wants all of it. Without a room, for programs and with `--wide`, nothing is cut. Nothing that a submitter or the API
-//! wrote can move the cursor or colour the screen. Knows no stream: everything here makes strings.
+//! Promises that no line is wider than its limit: a value that does not fit is cut and ends with an ellipsis, or its column is
+//! left out, least important first. Values beside their names are wrapped instead, because a user who asks about one thing wants
+//! all of it. Without a limit, for programs and with `--wide`, nothing is cut. No text of a submitter or the API can move the
+//! cursor or colour the screen. Must not know streams: it only makes strings.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 

@@ -1,8 +1,8 @@
-//! `pinwatch tail`: outcome records as they are, the newest or all from one on.
+//! `pinwatch tail`: prints outcome records unchanged, the newest or all from a position on.
 //!
-//! Promises with `-f` that no record is left out or printed twice, also over restarts of the daemon and whatever node
-//! finds an outcome: it goes on from the last position that it was told, and knows what it printed since. What was
-//! removed before it could be printed is told on stderr, and among the positions too.
+//! Promises with `-f` that no record is left out or printed twice, across restarts of the daemon and whichever node finds an
+//! outcome: it continues from the last position that it received, and remembers what it printed since. It reports outcomes
+//! removed before it could print them on stderr, and among the positions too.
 
 use std::collections::HashSet;
 use std::path::Path;
