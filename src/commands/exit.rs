@@ -15,7 +15,7 @@ pub enum Exit {
     NoDaemon,
     /// `wait` and `submit --wait`: some PIN was not delivered.
     NotDelivered,
-    /// The time was up first. The number is that of timeout(1).
+    /// The time limit passed first. The number is that of timeout(1).
     TimedOut,
 }
 

@@ -119,7 +119,7 @@ fn lines(mut reader: impl BufRead, path: &Path, defaults: &Defaults, queue: &Que
     }
 }
 
-/// Reads a line and gives how many bytes it had; what is over the bound is skipped.
+/// Reads a line and returns its length in bytes; skips what exceeds the bound.
 fn bounded_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     let mut taken = reader.by_ref().take(MAX_LINE as u64).read_until(b'\n', line)? as u64;
     if taken < MAX_LINE as u64 || line.ends_with(b"\n") {

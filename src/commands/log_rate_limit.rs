@@ -32,7 +32,7 @@ struct Window {
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Log,
-    /// Log it, and that so many before it were left out.
+    /// Log it, and report how many before it were left out.
     LogAfter(u32),
     /// Log it, as the last one for a while.
     LogLast,

@@ -62,7 +62,7 @@ pub use exit::Exit;
 use globals::{Globals, Link};
 use output::Output;
 
-/// Parses the command line, does what it says, and tells how it went.
+/// Parses the command line, runs the command, and returns its exit status.
 pub fn main() -> ExitCode {
     // Several commands read keys and passwords, and a core dump would have them. This holds whatever the core pattern
     // and RLIMIT_CORE are, keeps other processes of the same user from reading the memory, and can't fail on Linux.

@@ -47,7 +47,7 @@ impl Output {
         self.room
     }
 
-    /// Writes a table, and tells if it is not all there.
+    /// Writes a table, and notes if columns are left out.
     pub fn table<const N: usize>(
         &mut self,
         columns: [Column; N],
@@ -86,8 +86,8 @@ impl Output {
         writeln!(self.out, "{}", json_line(String::from_utf8_lossy(line))).map_err(CommandError::Output)
     }
 
-    /// Tells a program that there is no result, and why: the protocol's error, with the members of `named` that tell of
-    /// what. People are told by a note.
+    /// Reports to a program that there is no result, and why: the protocol's error, with the members of `named` that identify the
+    /// subject. People get a note.
     pub fn refused(&mut self, named: Value, refusal: &Refusal) -> Result<(), CommandError> {
         if !self.is_json {
             return Ok(());
@@ -100,7 +100,7 @@ impl Output {
         self.json(Value::from(line).to_string().as_bytes())
     }
 
-    /// Ends a list that goes on: a program is told where by a last line, people by a note.
+    /// Ends a list that has more pages: a program gets the position in a last line, people get a note.
     pub fn next(&mut self, token: Option<&str>) -> Result<(), CommandError> {
         match token {
             Some(token) if self.is_json => self.json(json!({"next": token}).to_string().as_bytes()),
@@ -122,7 +122,7 @@ impl Output {
 /// Tells the person at the terminal something that is no result, in one line.
 pub fn note(message: impl fmt::Display) {
     let line = format!("{}\n", printable(&message.to_string()));
-    // Nobody left to tell that stderr is closed.
+    // If stderr is closed, nobody can be notified.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 

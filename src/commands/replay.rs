@@ -153,7 +153,7 @@ impl std::fmt::Display for Named<'_> {
 }
 
 impl Named<'_> {
-    /// The members of a line of JSON that tell what was named.
+    /// The members of a JSON line that identify what was named.
     fn json(self, sink: &str) -> serde_json::Value {
         match self {
             Self::Pin(pin) => json!({"sink": sink, "pinId": pin.as_str()}),

@@ -140,7 +140,7 @@ pub fn pairs(rows: &[(String, String)], room: Option<usize>) -> String {
     text
 }
 
-/// The text in at most so many columns, with an ellipsis at its end if it was cut.
+/// The text in at most this many columns, with an ellipsis at its end if it was cut.
 fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -149,7 +149,7 @@ fn cut(text: &str, width: usize) -> String {
     format!("{start}…")
 }
 
-/// The text in lines of at most so many columns: broken at blanks, and within a word only if no line has room for it.
+/// The text in lines of at most this many columns: broken at blanks, and within a word only if no line has room for it.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let (mut lines, mut line) = (Vec::new(), String::new());
     for (number, mut word) in text.split(' ').enumerate() {
@@ -172,7 +172,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// As much of the text as has room in so many columns, and the rest.
+/// The part of the text that fits into this many columns, and the rest.
 fn split(text: &str, width: usize) -> (&str, &str) {
     let mut taken = 0;
     let end = text.char_indices().find(|(_, c)| {

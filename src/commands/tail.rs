@@ -44,7 +44,7 @@ pub async fn run(socket: &Path, args: &TailArgs, output: Output) -> Result<Exit,
 }
 
 struct Tail {
-    /// The last position that was told, or where to begin; none is "at the newest".
+    /// The last position received, or where to begin; `None` is "at the newest".
     start: Option<Start>,
     /// The seqs of what was printed since that position: a page of the daemon's.
     printed: HashSet<i64>,
@@ -89,7 +89,7 @@ impl Tail {
                         "outcomes from seq {from} to {to} are missing here: store.retention removed them before they were read"
                     ));
                 }
-                // A tail that follows has no end but that of the daemon.
+                // A following tail ends only with the daemon.
                 Line::Notice(Answer::End { .. }) if args.follow => return Err(ClientError::Closed.into()),
                 Line::Notice(Answer::End { .. }) => return Ok(()),
             }

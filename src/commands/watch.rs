@@ -24,7 +24,7 @@ use crate::pin::PinId;
 use crate::protocol::tail::{Answer, Line, Start};
 use crate::protocol::{self, Code, Record, Refusal, State, show, tail};
 
-/// PINs that are named in a message; of the others only the number is told.
+/// The most PINs that a message names; the others are only counted.
 const NAMED: usize = 20;
 
 /// A set of PINs whose outcomes are waited for.
@@ -190,7 +190,7 @@ impl Watch {
                         return Ok(());
                     }
                 }
-                // A tail that follows has no end but that of the daemon.
+                // A following tail ends only with the daemon.
                 (Line::Notice(Answer::End { .. }), _) => return Err(ClientError::Closed.into()),
             }
         }

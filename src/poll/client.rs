@@ -38,7 +38,7 @@ use super::{Connection, Meaning};
 use crate::config::{Api, Credentials};
 use crate::pin::PinId;
 
-/// How much longer than its slowest answer a connection is watched, before an ending that it told is believed.
+/// How much longer than its slowest answer a connection is watched before a final answer from it is trusted.
 const MARGIN: Duration = Duration::from_millis(5);
 
 /// The placeholder of the PIN ID in `api.path`.

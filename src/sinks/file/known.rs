@@ -21,8 +21,8 @@ pub async fn seq_of(store: &Store, line: Option<&[u8]>) -> Result<Option<i64>, U
     Ok(known.filter(|known| known.seq == seq && known.record == written).map(|known| known.seq))
 }
 
-/// Whether these bytes are the beginning of a record of this store, and long enough to be of no other; or, however short,
-/// that of the record behind `next_after`.
+/// Whether these bytes are the beginning of a record of this store, and long enough to fit no other; or, at any length, the
+/// beginning of the record after `next_after`.
 ///
 /// # Errors
 /// The store can't be read now.
