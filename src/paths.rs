@@ -1,7 +1,7 @@
-//! What is at a path: which file it is, and who could have put it there.
+//! Examines paths: which file is there, and who could have put it there.
 //!
-//! Promises that a file which is opened here is a regular file, was reached by no symbolic link in the last component,
-//! and belongs to somebody who may change it anyway. Must not know: what the files are for.
+//! Promises that a file opened here is a regular file, that no symbolic link in the last component led to it, and that its owner
+//! is somebody who could change it anyway. Must not know what the files are for.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
@@ -16,11 +16,11 @@ use rustix::process::geteuid;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 
-/// How long to wait for a lock that somebody has. A child that another thread is just starting has copies of all open
-/// files until its exec, so a lock can outlive its owner by a moment.
+/// How long to wait for a lock that is taken. A child that another thread is starting has copies of all open files until its
+/// exec, so a lock can outlive its owner by a moment.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Symbolic links that are followed on the way to one file: as many as Linux follows.
+/// The most symbolic links followed on the way to one file: as many as Linux follows.
 const MAX_LINKS: usize = 40;
 
 const ROOT: u32 = 0;
@@ -28,7 +28,7 @@ const ROOT: u32 = 0;
 /// Permission bits that let the group or everybody else write.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// In a folder with this bit, files can be renamed and removed only by their owner and the folder's.
+/// In a folder with this bit, only a file's owner and the folder's owner can rename and remove the file.
 const STICKY: u32 = 0o1000;
 
 /// Why a file, a folder or a socket is not used.
@@ -70,8 +70,8 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PathErr
     move |source| PathError::Io { doing, path, source }
 }
 
-/// Identifies a file on this machine, whatever its name: no other file has the same for as long as this one exists or
-/// a process has it open.
+/// Identifies a file on this machine, whatever its name: no other file has the same ID while this one exists or a process has it
+/// open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileId {
     dev: u64,
@@ -87,7 +87,7 @@ impl FileId {
     /// The file at `path`; `None` if nothing is there. A symbolic link is not followed: it is a file of its own.
     ///
     /// # Errors
-    /// The path can't be looked up, for example for want of permission.
+    /// The path can't be looked up, for example because a permission is missing.
     pub fn at(path: &Path) -> io::Result<Option<Self>> {
         match fs::symlink_metadata(path) {
             Ok(metadata) => Ok(Some(Self::of(&metadata))),
@@ -99,7 +99,7 @@ impl FileId {
     }
 }
 
-/// Makes a folder, and those above it, with this mode; one that is there stays as it is.
+/// Makes a folder and its missing parents with this mode; an existing folder stays as it is.
 ///
 /// # Errors
 /// It can't be made, or something else is there.
@@ -107,11 +107,11 @@ pub fn make_folder(folder: &Path, mode: u32) -> Result<(), PathError> {
     DirBuilder::new().recursive(true).mode(mode).create(folder).map_err(failed("make the folder", folder))
 }
 
-/// Checks that nobody but root and this user can put other files in the place of those in a folder: it belongs to one
-/// of them, and others may not write to it. A folder with the sticky bit, such as /tmp, will do.
+/// Checks that only root and this user can replace the files in a folder: one of them owns it, and others can't write to it. A
+/// folder with the sticky bit, such as /tmp, passes.
 ///
 /// # Errors
-/// Others can, or the folder can't be looked at.
+/// Others can, or the folder can't be examined.
 pub fn check_folder(folder: &Path) -> Result<(), PathError> {
     let metadata = fs::metadata(folder).map_err(failed("look at the folder", folder))?;
     let owner = metadata.uid();
@@ -121,7 +121,7 @@ pub fn check_folder(folder: &Path) -> Result<(), PathError> {
     check_mode(folder, &metadata)
 }
 
-/// As [`check_folder`], but root may use a folder of any user: what is in it must belong to that user too, or to root.
+/// As [`check_folder`], but root may use any user's folder: its files must then belong to that user or to root.
 ///
 /// # Errors
 /// As [`check_folder`].
@@ -143,11 +143,11 @@ fn others_write(metadata: &Metadata) -> bool {
     metadata.mode() & OTHERS_WRITE != 0
 }
 
-/// Opens a file for reading and writing, and makes it for this user alone if `options` say so. It must be a regular
-/// file of this user, of root, or of the folder's owner; a symbolic link is not followed. `None` if there is none.
+/// Opens a file for reading and writing, and creates it for this user alone if `options` say so. It must be a regular file of
+/// this user, of root, or of the folder's owner; a symbolic link is not followed. `None` if there is no file.
 ///
 /// # Errors
-/// It is none of these, or can't be opened.
+/// The file is none of these, or can't be opened.
 pub fn open_own(path: &Path, options: &mut OpenOptions) -> Result<Option<File>, PathError> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = match options.read(true).write(true).mode(0o600).custom_flags(flags).open(path) {
@@ -169,7 +169,7 @@ pub fn open_own(path: &Path, options: &mut OpenOptions) -> Result<Option<File>, 
     of_others(path, &metadata).map_or(Ok(Some(file)), Err)
 }
 
-/// Why a file is not ours: it belongs neither to this user or root, nor to the owner of its folder.
+/// Why a file is not trusted: it belongs neither to this user or root, nor to the owner of its folder.
 fn of_others(path: &Path, metadata: &Metadata) -> Option<PathError> {
     let owner = metadata.uid();
     let of_folder = || fs::metadata(folder_of(path)).is_ok_and(|folder| folder.uid() == owner);
@@ -177,7 +177,7 @@ fn of_others(path: &Path, metadata: &Metadata) -> Option<PathError> {
     (!is_ours).then(|| PathError::FileOfOthers { path: path.to_owned(), owner })
 }
 
-/// Takes the rights of the group and of everybody else to an open file away, if there are any and this process may.
+/// Removes the rights of the group and of everybody else to an open file, if it has any and this process may.
 pub fn make_private(file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
     let is_ours = geteuid().is_root() || metadata.uid() == geteuid().as_raw();
@@ -187,7 +187,7 @@ pub fn make_private(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the lock of an open file; waits [`LOCK_PATIENCE`] for whoever has it. False if that did not help.
+/// Locks an open file; waits up to [`LOCK_PATIENCE`] for the present owner. Returns false if it is still locked then.
 pub async fn lock(file: &File) -> io::Result<bool> {
     let give_up_at = Instant::now() + LOCK_PATIENCE;
     while !try_lock(file)? {
@@ -199,11 +199,11 @@ pub async fn lock(file: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Opens or makes the lock file at `path` and takes its lock; waits [`LOCK_PATIENCE`] for whoever has it. `None` if
-/// that did not help.
+/// Opens or creates the lock file at `path` and locks it; waits up to [`LOCK_PATIENCE`] for the present owner. `None` if it is
+/// still locked then.
 ///
 /// # Errors
-/// It can't be made, or is not a file of ours.
+/// The file can't be created, or is not trusted.
 pub async fn take_lock_file(path: &Path) -> Result<Option<File>, PathError> {
     let give_up_at = Instant::now() + LOCK_PATIENCE;
     loop {
@@ -220,10 +220,10 @@ pub async fn take_lock_file(path: &Path) -> Result<Option<File>, PathError> {
 /// As [`take_lock_file`].
 pub fn try_take_lock_file(path: &Path) -> Result<Option<File>, PathError> {
     let file = open_own(path, OpenOptions::new().create(true))?;
-    // Only if its folder is not there.
+    // Happens only if its folder does not exist.
     let file = file.ok_or_else(|| failed("make", path)(io::ErrorKind::NotFound.into()))?;
     let taken = try_lock(&file).map_err(failed("lock", path))?;
-    // Whoever had it may have removed the file before giving the lock back: then others lock another file.
+    // The previous owner may have removed the file before unlocking it: then others lock another file.
     let is_there = is_at(path, &file).map_err(failed("look at", path))?;
     Ok((taken && is_there).then_some(file))
 }
@@ -241,27 +241,27 @@ fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Checks that a process of `user` may be the daemon behind a socket. It may be root's and this user's own; and
-/// that of another user if the socket, or a folder on the way to it, belongs to them and only somebody trusted can
-/// have put it there. `/run/pinwatch` of the user pinwatch passes, because only root can write to `/run`;
-/// `/tmp/pinwatch-1000` of any other user does not, because everybody can write to `/tmp`.
+/// Checks that a process of `user` may be the daemon behind a socket. Root and this user always may. Another user may if the
+/// socket, or a folder on the way to it, belongs to them and only somebody trusted can have put it there. `/run/pinwatch` of the
+/// user pinwatch passes, because only root can write to `/run`; `/tmp/pinwatch-1000` of any other user does not, because
+/// everybody can write to `/tmp`.
 ///
 /// # Errors
-/// It may not, or the way can't be looked at.
+/// The user may not, or the path can't be examined.
 pub fn check_server(socket: &Path, user: u32) -> Result<(), PathError> {
     let mut trusted = vec![ROOT, geteuid().as_raw()];
     let absolute = std::path::absolute(socket).map_err(failed("look at", socket))?;
     let names = |path: &Path| -> Vec<OsString> {
         path.components().rev().map(|component| component.as_os_str().to_owned()).collect()
     };
-    // The last one first; links add theirs.
+    // Last component first; links push theirs.
     let mut to_go = names(&absolute);
     let (mut at, mut links) = (PathBuf::new(), 0);
     while let Some(name) = to_go.pop() {
         let entry = at.join(&name);
         let metadata = fs::symlink_metadata(&entry).map_err(failed("look at", &entry))?;
         if name == "/" || name == ".." {
-            // Leads to nothing that whoever owns the folder could have chosen.
+            // Leads to nothing that the folder's owner could have chosen.
             at = entry;
             continue;
         }
@@ -322,7 +322,7 @@ mod tests {
     const SERVICE: u32 = 4242;
     const MALLORY: u32 = 6666;
 
-    /// A folder with this owner and mode; `None`, said aloud, where only root could make it.
+    /// Makes a folder with this owner and mode; `None`, with a message, where only root could make it.
     fn make(path: &Path, owner: u32, mode: u32) -> Option<()> {
         fs::create_dir(path).unwrap();
         give(path, owner)?;
@@ -430,7 +430,7 @@ mod tests {
         let path = folder.path().join("lock");
         let first = take_lock_file(&path).await.unwrap().unwrap();
         assert!(take_lock_file(&path).await.unwrap().is_none());
-        // Who waits has the old file open already.
+        // A waiting process already has the old file open.
         let waiting = open_own(&path, &mut OpenOptions::new()).unwrap().unwrap();
         fs::remove_file(&path).unwrap();
         drop(first);

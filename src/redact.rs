@@ -1,7 +1,7 @@
-//! Finds secrets in text that somebody else wrote, and takes them out.
+//! Finds secrets in text from outside and removes them.
 //!
-//! Promises that a secret is found whether it stands there as it is, as JSON, as a URL or as HTML, also encoded several
-//! times, and that its beginning is found where the text was cut off within it. Pure. Does not know what is secret.
+//! Promises to find a secret that is written plainly, as JSON, as a URL or as HTML, even if encoded several times, and to find
+//! its beginning where the text was cut off within it. Pure. Must not know what is secret.
 
 use memchr::memmem;
 use percent_encoding::percent_decode_str;
@@ -9,15 +9,15 @@ use percent_encoding::percent_decode_str;
 /// How often a text may have been encoded: JSON within JSON, a URL within HTML.
 const MAX_DECODINGS: usize = 4;
 
-/// The shortest beginning of a secret that is taken out at the end of a text.
+/// The shortest beginning of a secret that is removed at the end of a text.
 const SHORTEST_BEGINNING: usize = 4;
 
 const REPLACEMENT: &str = "***";
 
-/// The text with every secret replaced. The text is [`decoded`], the secrets are [`normal`]. Those that are shorter than `long` are
+/// The text with every secret replaced. The text must be [`decoded`], and the secrets [`normal`]. Secrets shorter than `long` are
 /// replaced only where they are whole words.
 pub fn without<'a>(text: &str, secrets: impl Iterator<Item = &'a str>, long: usize) -> String {
-    // Of the same length as the text, byte by byte.
+    // As long as the text, byte by byte.
     let normal_text = text.to_ascii_lowercase();
     let mut hidden = vec![false; text.len()];
     for secret in secrets.filter(|secret| !secret.is_empty()) {
@@ -59,12 +59,12 @@ fn cut_off(text: &str, secret: &str) -> Option<usize> {
     Some(text.len() - length)
 }
 
-/// A secret in the form in which it is looked for.
+/// A secret in the form that [`without`] looks for.
 pub fn normal(secret: &str) -> String {
     decoded(secret).to_ascii_lowercase()
 }
 
-/// The text that is meant, whatever it was encoded for.
+/// The text with all encodings removed.
 pub fn decoded(text: &str) -> String {
     let mut text = text.to_owned();
     for _ in 0..MAX_DECODINGS {
@@ -77,7 +77,7 @@ pub fn decoded(text: &str) -> String {
     text
 }
 
-/// The text with JSON's escapes (RFC 8259, section 7) replaced by what they mean.
+/// The text with JSON's escapes (RFC 8259, section 7) decoded.
 fn without_json(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
@@ -106,7 +106,7 @@ fn without_json(text: &str) -> String {
     plain
 }
 
-/// The character that `\uXXXX`, or two of them, stand for, and how many bytes they take.
+/// The character that one `\uXXXX` or a pair of them stands for, and their length in bytes.
 fn utf16(escape: &str) -> (Option<char>, usize) {
     let unit = |at: usize| {
         let digits = escape.get(at..)?.strip_prefix("\\u")?.get(..4)?;
@@ -119,7 +119,7 @@ fn utf16(escape: &str) -> (Option<char>, usize) {
     }
 }
 
-/// The text with HTML's character references, numeric and of the characters that must be escaped, replaced by what they mean.
+/// The text with HTML's character references decoded: numeric ones, and those of the characters that must be escaped.
 fn without_html(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,9 +1,8 @@
-//! Makes text from outside safe for terminals, logs and readers of lines.
+//! Makes text from outside safe for terminals, logs and line readers.
 //!
-//! Submitters, the API, receivers of webhooks and the database write text that ends up on terminals, in logs and in
-//! JSON lines. Here is the one definition of which characters are harmful there, and the functions that take them out:
-//! [`printable`] and [`Printable`] show each as an escape, [`bounded`] makes one short line, and [`json_line`] and
-//! [`compact_json`] write JSON. Pure.
+//! Promises one definition of harmful characters for the text that submitters, the API, webhook receivers and the database write.
+//! [`printable`] and [`Printable`] show each harmful character as an escape, [`bounded`] makes one short line, and [`json_line`]
+//! and [`compact_json`] write JSON. Pure. Must not know what a text is for.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -66,8 +65,8 @@ pub fn bounded(text: &str, limit: usize) -> String {
     line
 }
 
-/// Valid JSON as one line for every reader: no line break of any kind outside or inside of strings, and no harmful
-/// character. Escapes leave every parsed value as it is.
+/// Makes valid JSON one line for every reader: no line break of any kind inside or outside of strings, and no harmful character.
+/// Escapes change no parsed value.
 ///
 /// Looks at each byte of a clean line once (30 to 90 ns for a record of 426 bytes) and copies nothing.
 pub fn json_line<'a>(json: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
@@ -85,7 +84,7 @@ pub fn compact_json(json: &str) -> String {
     for c in json.chars() {
         match c {
             ' ' | '\t' | '\r' | '\n' if !in_string => continue,
-            // All of them are in the Basic Multilingual Plane, so that one escape is enough.
+            // All of them are in the Basic Multilingual Plane, so one escape is enough.
             c if is_harmful(c) => {
                 let _ = write!(line, "\\u{:04x}", u32::from(c));
                 continue;
@@ -99,8 +98,8 @@ pub fn compact_json(json: &str) -> String {
     line
 }
 
-/// Whether a byte of the text is a control character, or begins a character that may be harmful in UTF-8. Looks at
-/// every byte, without a branch, so that the compiler makes it look at many at once.
+/// Whether a byte of the text is a control character, or begins a UTF-8 character that may be harmful. Looks at every byte
+/// without a branch, so that the compiler can vectorise the loop.
 fn may_need_work(text: &str) -> bool {
     text.bytes()
         .fold(false, |found, byte| found | (byte < b' ') | matches!(byte, 0x7f | 0xc2 | 0xd8 | 0xe2 | 0xef))

@@ -1,7 +1,7 @@
 //! The arguments of `dead-letters`, `replay` and `sinks`, and their help.
 //!
-//! A PIN ID can be a bare number, so a bare argument is always a PIN ID; a seq has its `--seq`. Promises, as
-//! [`cli`](super::cli), that whatever parses is well formed.
+//! A PIN ID can be a bare number, so a bare argument is always a PIN ID; a seq needs `--seq`. Promises, like [`cli`](super::cli),
+//! that arguments that parse are well formed. Must not know the daemon.
 
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Args, Subcommand};

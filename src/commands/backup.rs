@@ -1,6 +1,6 @@
-//! `pinwatch backup`: a copy of the database in one file, whether a daemon runs or not.
+//! `pinwatch backup`: copies the database to one file, whether a daemon runs or not.
 //!
-//! Reads the database itself, as the daemon may write only where its unit lets it.
+//! Reads the database itself, because the daemon may write only where its unit allows.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! `pinwatch check-config`: whether the daemon would take this configuration, and each value with its origin.
+//! `pinwatch check-config`: reports whether the daemon would accept this configuration, and each value with its origin.
 
 use rustix::process::geteuid;
 use serde_json::json;

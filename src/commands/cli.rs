@@ -1,6 +1,6 @@
-//! The command line: what can be said, and how `--help` teaches it.
+//! The command line's grammar, and the texts of `--help`.
 //!
-//! Promises that whatever parses is well formed; usage errors end here, with status 2. Does nothing.
+//! Promises that arguments that parse are well formed; usage errors end here, with status 2. Must not execute anything.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! The client's end of the local socket: one line out, one line in, in order.
 //!
-//! Promises that a line from the daemon has a bound, that nobody waits for ever for an answer that should be
-//! quick, and that [`Client::pipeline`] writes and reads at the same time with a bounded number of requests
-//! under way, so a million PINs need no more memory than a thousand. Knows no terminal and no exit status.
+//! Promises that a line from the daemon is bounded, that waits for quick answers are limited, and that [`Client::pipeline`] reads
+//! and writes at the same time with a bounded number of requests in flight, so a million PINs need no more memory than a
+//! thousand. Must not know terminals or exit statuses.
 
 use std::io;
 use std::path::{Path, PathBuf};

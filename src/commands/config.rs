@@ -1,6 +1,6 @@
-//! The configuration as the command line gives it: `--config` and `--set`, over this process's environment.
+//! Reads the configuration for a command: `--config` and `--set`, on top of this process's environment.
 //!
-//! The one place of the commands that knows the process's environment.
+//! No other command module reads the environment for it.
 
 use std::path::{Path, PathBuf};
 

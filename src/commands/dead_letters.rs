@@ -1,4 +1,4 @@
-//! `pinwatch dead-letters`: outcomes that a sink did not take and is not tried with any more.
+//! `pinwatch dead-letters`: lists outcomes that a sink did not accept and that are not retried.
 
 use std::path::Path;
 
@@ -141,7 +141,7 @@ struct Pages {
 }
 
 impl Pages {
-    /// The next page, of at most so many.
+    /// The next page, with at most this many letters.
     async fn next(&mut self, most: u32) -> Result<Vec<Raw<DeadLetter>>, ClientError> {
         self.request.limit = Some(most.min(PAGE));
         let page = self.client.ask(&self.request).await?;

@@ -1,7 +1,7 @@
-//! `pinwatch doctor`: what a new user gets wrong, found, and what to do about it.
+//! `pinwatch doctor`: finds the common mistakes of new users and says what to do.
 //!
-//! Promises to change nothing: one GET to the API for a PIN that nobody has, one ping to the daemon, and looks
-//! at folders. Every check is made, whatever the others found. No secret is printed.
+//! Promises to change nothing: it sends one GET to the API for a PIN that does not exist and one ping to the daemon, and examines
+//! folders. Makes every check, whatever the others found. Prints no secret.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,7 +1,7 @@
-//! What can go wrong in a command, in sentences for the person at the terminal.
+//! The errors of commands, as sentences for the person at the terminal.
 //!
-//! Each message says what failed, with which value, and what to do where that is known. Which exit status
-//! follows is [`Exit`](super::exit::Exit)'s business.
+//! Promises that each message says what failed, with which value, and what to do where that is known. Must not know exit
+//! statuses, which [`Exit`](super::exit::Exit) decides.
 
 use std::error::Error as _;
 use std::io;
@@ -19,7 +19,7 @@ use crate::store::backup::BackupError;
 use crate::store::migrate::MigrateError;
 use crate::text::printable;
 
-/// Why a command ended without doing what it was told.
+/// Why a command failed.
 #[derive(Debug, Error)]
 pub enum CommandError {
     #[error("{0}")]
@@ -58,7 +58,7 @@ impl CommandError {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// The error as a program is told it: with the daemon's code if it has one, else with one for the exit status.
+    /// The error for a program: with the daemon's code if it has one, else with one for the exit status.
     pub fn refusal(&self) -> Refusal {
         if let Self::Client(ClientError::Refused(refusal))
         | Self::Connect(ConnectError::Full { refusal, .. }) = self

@@ -1,4 +1,4 @@
-//! Exit statuses: the one place where a result becomes a number. They are those of `pinwatch --help`.
+//! Exit statuses: the only place that turns a result into a number. `pinwatch --help` lists them.
 
 use std::process::{ExitCode, Termination};
 
@@ -15,7 +15,7 @@ pub enum Exit {
     NoDaemon,
     /// `wait` and `submit --wait`: some PIN was not delivered.
     NotDelivered,
-    /// The time was up first. The number is that of timeout(1).
+    /// The time limit passed first. The number is that of timeout(1).
     TimedOut,
 }
 

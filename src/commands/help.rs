@@ -1,7 +1,7 @@
-//! What stands below the options in `--help`: examples, and the exit statuses.
+//! The text below the options in `--help`: examples and exit statuses.
 //!
-//! Every command has two to four examples that work as they stand, also where they are copied from a page: a line of
-//! an example has 80 columns at most, and goes on behind a backslash.
+//! Promises two to four examples for every command that work as written, also when copied from a page: their lines have at most
+//! 80 columns, and a backslash continues a line.
 
 pub const TOP: &str = "\
 Examples:

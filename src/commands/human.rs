@@ -1,4 +1,4 @@
-//! How results look to people: outcomes in rows, times with their distance from now. Pure.
+//! Formats results for people: outcomes in rows, times with their distance from now. Pure.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! The PINs that `submit` is given: arguments, a file or stdin, one entry each.
+//! Reads the PINs for `submit`: arguments, a file or stdin, one entry each.
 //!
-//! Reads on a thread of its own, through a bounded queue: files and terminals block, and a file of a million
-//! PINs is never in memory. Promises that every entry that it lets through makes a request which the daemon
-//! can take, and that no line, however long, takes more than the bound. Knows no socket.
+//! Reads on its own thread through a bounded queue: files and terminals block, and a file of a million PINs is never in memory.
+//! Promises that every entry that it accepts makes a valid request, and that no line takes more memory than the bound. Must not
+//! know sockets.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Stdin};
@@ -119,7 +119,7 @@ fn lines(mut reader: impl BufRead, path: &Path, defaults: &Defaults, queue: &Que
     }
 }
 
-/// Reads a line and gives how many bytes it had; what is over the bound is skipped.
+/// Reads a line and returns its length in bytes; skips what exceeds the bound.
 fn bounded_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     let mut taken = reader.by_ref().take(MAX_LINE as u64).read_until(b'\n', line)? as u64;
     if taken < MAX_LINE as u64 || line.ends_with(b"\n") {

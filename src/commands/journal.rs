@@ -1,8 +1,7 @@
-//! The journal's own protocol: an event is an entry, its fields are fields (`PIN_ID`, `OUTCOME`, `SINK`).
+//! Writes to the journal in its own protocol: an event is an entry with its fields (`PIN_ID`, `OUTCOME`, `SINK`).
 //!
-//! Promises that a journal which stands still holds nobody up: what it does not take at once is lost, and
-//! counted. Not tracing-journald, because that leaves the fields out of MESSAGE, which is all that
-//! `journalctl` shows by default, and waits for the journal.
+//! Promises never to wait for a blocked journal: entries that it does not accept at once are lost and counted. Replaces
+//! tracing-journald, which leaves the fields out of MESSAGE, all that `journalctl` shows by default, and waits for the journal.
 //! <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>
 
 use std::fmt::{self, Write};

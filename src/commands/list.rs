@@ -1,4 +1,4 @@
-//! `pinwatch list`: the PINs in flight, page by page.
+//! `pinwatch list`: lists the PINs in flight, page by page.
 
 use std::path::Path;
 

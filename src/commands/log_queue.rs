@@ -1,9 +1,8 @@
-//! Log lines on their way to standard error: a bounded queue, and a thread that writes them.
+//! Queues log lines for standard error, in a bounded queue with a writer thread.
 //!
-//! Promises that logging never waits. Standard error is often a pipe, and a write to a pipe that nobody reads blocks
-//! for ever, with whatever thread logs. A line that finds the queue full is dropped and counted, and the count is
-//! logged as soon as lines are taken again. Not tracing-appender: it bounds lines, not bytes, reports no drops, and
-//! brings a date library for file rotation.
+//! Promises that logging never waits. Standard error is often a pipe, and a write to a pipe that nobody reads blocks the thread
+//! for ever. A line that finds the queue full is dropped and counted, and the count is logged once the queue has room. Replaces
+//! tracing-appender, which bounds lines and not bytes, reports no drops, and brings a date library for file rotation.
 
 use std::io::{self, Write};
 use std::sync::Arc;

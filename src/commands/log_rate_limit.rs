@@ -1,8 +1,8 @@
-//! A rate limit on the log: each place in the code logs only so many messages in a time.
+//! Limits the log's rate: each place in the code logs a limited number of messages per interval.
 //!
-//! Promises that the first messages of a place are logged, that the log reports when others are left out, and how many.
-//! Debug messages are not limited: whoever asks for them wants them all. It is here because the unit has to switch
-//! journald's own limit off (LogRateLimitIntervalSec=0), which would drop outcomes on standard output too.
+//! Promises that the first messages of a place are logged, and that the log reports how many others were left out. Debug messages
+//! are not limited: whoever enables them wants them all. Needed because the unit must disable journald's own limit
+//! (LogRateLimitIntervalSec=0), which would also drop outcomes on standard output.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -32,7 +32,7 @@ struct Window {
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Log,
-    /// Log it, and that so many before it were left out.
+    /// Log it, and report how many before it were left out.
     LogAfter(u32),
     /// Log it, as the last one for a while.
     LogLast,

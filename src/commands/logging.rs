@@ -1,7 +1,7 @@
-//! The daemon's log, on stderr or in the journal, in the form that `log.format` asks for.
+//! The daemon's log, on stderr or in the journal, in the format of `log.format`.
 //!
-//! Promises that logging never waits for whoever reads the log, and one harmless line an event: each message and each
-//! field goes through [`crate::text`]. Results never go here.
+//! Promises that logging never waits for a reader, and that each event is one harmless line: every message and field passes
+//! through [`crate::text`]. Must not carry results.
 
 use std::fmt::{self, Write as _};
 use std::panic::{self, PanicHookInfo};

@@ -1,6 +1,6 @@
-//! `pinwatch migrate-store`: a store moved into one of the other kind, while no daemon runs.
+//! `pinwatch migrate-store`: moves a store into one of the other kind, while no daemon runs.
 //!
-//! The one command that opens a store itself: there is no daemon to ask.
+//! Opens the stores itself: there is no daemon to ask.
 
 use std::time::{Duration, Instant};
 

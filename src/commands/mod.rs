@@ -1,9 +1,9 @@
-//! The command line: starts the daemon, and talks to it.
+//! The command line: starts the daemon, and sends it requests.
 //!
-//! Each command is a file. Results go to stdout, everything else to stderr; people get tables, programs get JSON lines.
-//! A client reaches the daemon by its socket only, with the types of [`protocol`](crate::protocol), as any other program
-//! would, and knows neither the store nor the schedule. Only `migrate-store` and `backup` open stores themselves, and need no
-//! daemon. Exit statuses are those of [`exit`].
+//! Each command is a file. Results go to stdout, everything else to stderr; people get tables, programs get JSON lines. A client
+//! reaches the daemon only through its socket, with the types of [`protocol`](crate::protocol), like any other program, and must
+//! not know the store or the schedule. Only `migrate-store` and `backup` open stores themselves, and need no daemon. [`exit`]
+//! defines the exit statuses.
 
 mod admin_cli;
 mod backup;
@@ -62,7 +62,7 @@ pub use exit::Exit;
 use globals::{Globals, Link};
 use output::Output;
 
-/// Parses the command line, does what it says, and tells how it went.
+/// Parses the command line, runs the command, and returns its exit status.
 pub fn main() -> ExitCode {
     // Several commands read keys and passwords, and a core dump would have them. This holds whatever the core pattern
     // and RLIMIT_CORE are, keeps other processes of the same user from reading the memory, and can't fail on Linux.

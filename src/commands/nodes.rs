@@ -1,4 +1,4 @@
-//! `pinwatch nodes`: who shares the PINs, and who holds how many of the slots.
+//! `pinwatch nodes`: lists the nodes that share the PINs, and how many slots each holds.
 
 use std::path::Path;
 use std::time::Duration;

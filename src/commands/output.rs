@@ -1,8 +1,7 @@
-//! Where results go: lines of JSON for programs, text for people, on stdout and nowhere else.
+//! Writes results to stdout: JSON lines for programs, text for people.
 //!
-//! Promises that a reader who goes away is an error that [`CommandError::is_broken_pipe`] knows, never a
-//! panic, and that what was written is out when [`Output::flush`] returns. Notes and errors go to stderr, by
-//! [`note`].
+//! Promises that a closed pipe is an error that [`CommandError::is_broken_pipe`] recognises, never a panic, and that everything
+//! is written when [`Output::flush`] returns. Notes and errors go to stderr, through [`note`].
 
 use std::fmt;
 use std::io::{BufWriter, IsTerminal, Stdout, Write};
@@ -48,7 +47,7 @@ impl Output {
         self.room
     }
 
-    /// Writes a table, and tells if it is not all there.
+    /// Writes a table, and notes if columns are left out.
     pub fn table<const N: usize>(
         &mut self,
         columns: [Column; N],
@@ -87,8 +86,8 @@ impl Output {
         writeln!(self.out, "{}", json_line(String::from_utf8_lossy(line))).map_err(CommandError::Output)
     }
 
-    /// Tells a program that there is no result, and why: the protocol's error, with the members of `named` that tell of
-    /// what. People are told by a note.
+    /// Reports to a program that there is no result, and why: the protocol's error, with the members of `named` that identify the
+    /// subject. People get a note.
     pub fn refused(&mut self, named: Value, refusal: &Refusal) -> Result<(), CommandError> {
         if !self.is_json {
             return Ok(());
@@ -101,7 +100,7 @@ impl Output {
         self.json(Value::from(line).to_string().as_bytes())
     }
 
-    /// Ends a list that goes on: a program is told where by a last line, people by a note.
+    /// Ends a list that has more pages: a program gets the position in a last line, people get a note.
     pub fn next(&mut self, token: Option<&str>) -> Result<(), CommandError> {
         match token {
             Some(token) if self.is_json => self.json(json!({"next": token}).to_string().as_bytes()),
@@ -123,7 +122,7 @@ impl Output {
 /// Tells the person at the terminal something that is no result, in one line.
 pub fn note(message: impl fmt::Display) {
     let line = format!("{}\n", printable(&message.to_string()));
-    // Nobody left to tell that stderr is closed.
+    // If stderr is closed, nobody can be notified.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 

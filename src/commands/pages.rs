@@ -1,4 +1,4 @@
-//! `pinwatch completions` and `pinwatch man`: what packages and shells want to have of the command line.
+//! `pinwatch completions` and `pinwatch man`: generate shell completions and manual pages.
 
 use std::fs;
 use std::path::Path;

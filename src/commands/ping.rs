@@ -1,4 +1,4 @@
-//! `pinwatch ping`: whether the daemon is there, and which version it is.
+//! `pinwatch ping`: reports whether the daemon runs, and its version.
 
 use std::path::Path;
 use std::time::Instant;

@@ -1,6 +1,6 @@
-//! A progress bar on stderr, for a person who waits; nothing at all elsewhere.
+//! A progress bar on a terminal's stderr; nothing elsewhere.
 //!
-//! Promises that notes and rows which are printed through it stand above the bar, whole.
+//! Promises that notes and rows printed through it appear whole, above the bar.
 
 use std::fmt;
 

@@ -1,7 +1,6 @@
-//! Finding the daemon again after it went away.
+//! Reconnects to a daemon that went away.
 //!
-//! PINs and outcomes are durable, so a client that waits can outlive a restart. Knows nothing of what the
-//! client waits for.
+//! PINs and outcomes are durable, so a waiting client can survive a restart. Must not know what the client waits for.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! `pinwatch replay`, `pinwatch dead-letters replay` and `drop`: outcomes that a sink is to get again, or never.
+//! `pinwatch replay`, `pinwatch dead-letters replay` and `drop`: request that a sink receives outcomes again, or never.
 //!
-//! Promises to say of each PIN or seq that was named whether there was anything to do, and to end with 1 if for
-//! some there was not: whoever names it believes that there is.
+//! Promises to report for each named PIN or seq whether there was anything to do, and to end with 1 if there was nothing for
+//! some: the user believes that there is.
 
 use std::path::Path;
 
@@ -153,7 +153,7 @@ impl std::fmt::Display for Named<'_> {
 }
 
 impl Named<'_> {
-    /// The members of a line of JSON that tell what was named.
+    /// The members of a JSON line that identify what was named.
     fn json(self, sink: &str) -> serde_json::Value {
         match self {
             Self::Pin(pin) => json!({"sink": sink, "pinId": pin.as_str()}),

@@ -1,7 +1,7 @@
-//! `pinwatch run` and `pinwatch simulate`: the commands that stay.
+//! `pinwatch run` and `pinwatch simulate`: the long-running commands.
 //!
-//! Reads the configuration, starts the log and the runtime, and hands over. What the daemon does, and how it
-//! stops, is the daemon's.
+//! Read the configuration, start the log and the runtime, and start the daemon. Must not know what the daemon does or how it
+//! stops.
 
 use std::num::NonZeroUsize;
 use std::thread;

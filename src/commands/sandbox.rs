@@ -1,9 +1,8 @@
-//! What the unit lets the daemon write: `ProtectSystem=`, `ProtectHome=` and `PrivateTmp=`, which no file's mode shows and
-//! root does not feel.
+//! Checks where systemd lets the daemon write: file modes don't show `ProtectSystem=`, `ProtectHome=` and `PrivateTmp=`, and a
+//! check by root doesn't notice them.
 //!
-//! Looks through the mounts of the running daemon (`/proc/PID/root`), so none of systemd's rules is repeated here. Promises
-//! silence where it can't know: without systemd, without a running daemon, or without the right to look. Must not know what
-//! is written.
+//! Looks through the mounts of the running daemon (`/proc/PID/root`), so it repeats none of systemd's rules. Promises silence
+//! where it can't know: without systemd, without a running daemon, or without permission. Must not know what the daemon writes.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

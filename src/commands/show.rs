@@ -1,4 +1,4 @@
-//! `pinwatch show`: a PIN's whole pin.
+//! `pinwatch show`: shows everything about a PIN.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `pinwatch sinks`: how far each sink is, also those that are not configured any more, and forgetting those.
+//! `pinwatch sinks`: shows how far each sink is, including those no longer configured, and forgets such sinks.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `pinwatch stats`: the daemon's numbers, whichever it has.
+//! `pinwatch stats`: shows all of the daemon's statistics.
 
 use std::path::Path;
 

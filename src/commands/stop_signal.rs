@@ -1,4 +1,4 @@
-//! The signals that stop a command which has something to clean up.
+//! Waits for the signals that stop a command that must clean up.
 
 use std::io;
 

@@ -1,7 +1,7 @@
-//! `pinwatch submit`: hands PINs to the daemon, and with `--wait` waits for how they end.
+//! `pinwatch submit`: submits PINs to the daemon, and with `--wait` waits for their outcomes.
 //!
-//! Promises that every PIN is accounted for: accepted, a duplicate, finished, or refused and named. A PIN
-//! counts only when the daemon has answered, which it does once the PIN is durable.
+//! Promises that every PIN is accounted for: accepted, a duplicate, finished, or refused and named. A PIN counts only once the
+//! daemon has answered, which it does when the PIN is durable.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -1,9 +1,9 @@
-//! Tables, and lists of names and values, no wider than the terminal.
+//! Formats tables, and lists of names and values, no wider than the terminal.
 //!
-//! Promises that no line is wider than its room; what does not fit is cut, and ends with an ellipsis, or its column is left
-//! out, the least important ones first. Values beside their names are wrapped instead, for whoever asks about one thing
-//! wants all of it. Without a room, for programs and with `--wide`, nothing is cut. Nothing that a submitter or the API
-//! wrote can move the cursor or colour the screen. Knows no stream: everything here makes strings.
+//! Promises that no line is wider than its limit: a value that does not fit is cut and ends with an ellipsis, or its column is
+//! left out, least important first. Values beside their names are wrapped instead, because a user who asks about one thing wants
+//! all of it. Without a limit, for programs and with `--wide`, nothing is cut. No text of a submitter or the API can move the
+//! cursor or colour the screen. Must not know streams: it only makes strings.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -140,7 +140,7 @@ pub fn pairs(rows: &[(String, String)], room: Option<usize>) -> String {
     text
 }
 
-/// The text in at most so many columns, with an ellipsis at its end if it was cut.
+/// The text in at most this many columns, with an ellipsis at its end if it was cut.
 fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -149,7 +149,7 @@ fn cut(text: &str, width: usize) -> String {
     format!("{start}…")
 }
 
-/// The text in lines of at most so many columns: broken at blanks, and within a word only if no line has room for it.
+/// The text in lines of at most this many columns: broken at blanks, and within a word only if no line has room for it.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let (mut lines, mut line) = (Vec::new(), String::new());
     for (number, mut word) in text.split(' ').enumerate() {
@@ -172,7 +172,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// As much of the text as has room in so many columns, and the rest.
+/// The part of the text that fits into this many columns, and the rest.
 fn split(text: &str, width: usize) -> (&str, &str) {
     let mut taken = 0;
     let end = text.char_indices().find(|(_, c)| {

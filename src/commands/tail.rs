@@ -1,8 +1,8 @@
-//! `pinwatch tail`: outcome records as they are, the newest or all from one on.
+//! `pinwatch tail`: prints outcome records unchanged, the newest or all from a position on.
 //!
-//! Promises with `-f` that no record is left out or printed twice, also over restarts of the daemon and whatever node
-//! finds an outcome: it goes on from the last position that it was told, and knows what it printed since. What was
-//! removed before it could be printed is told on stderr, and among the positions too.
+//! Promises with `-f` that no record is left out or printed twice, across restarts of the daemon and whichever node finds an
+//! outcome: it continues from the last position that it received, and remembers what it printed since. It reports outcomes
+//! removed before it could print them on stderr, and among the positions too.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -44,7 +44,7 @@ pub async fn run(socket: &Path, args: &TailArgs, output: Output) -> Result<Exit,
 }
 
 struct Tail {
-    /// The last position that was told, or where to begin; none is "at the newest".
+    /// The last position received, or where to begin; `None` is "at the newest".
     start: Option<Start>,
     /// The seqs of what was printed since that position: a page of the daemon's.
     printed: HashSet<i64>,
@@ -89,7 +89,7 @@ impl Tail {
                         "outcomes from seq {from} to {to} are missing here: store.retention removed them before they were read"
                     ));
                 }
-                // A tail that follows has no end but that of the daemon.
+                // A following tail ends only with the daemon.
                 Line::Notice(Answer::End { .. }) if args.follow => return Err(ClientError::Closed.into()),
                 Line::Notice(Answer::End { .. }) => return Ok(()),
             }

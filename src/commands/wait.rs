@@ -1,4 +1,4 @@
-//! `pinwatch wait`: prints PINs' outcomes as they come, and tells by its status whether all were delivered.
+//! `pinwatch wait`: prints PINs' outcomes as they arrive; its status says whether all were delivered.
 
 use std::path::Path;
 

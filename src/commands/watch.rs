@@ -1,10 +1,9 @@
-//! Waiting for the outcomes of a set of PINs, over restarts of the daemon.
+//! Waits for the outcomes of a set of PINs, across restarts of the daemon.
 //!
-//! One tail from a position known beforehand, rather than a `wait` for each PIN: one connection whatever the
-//! number, outcomes in the order in which they come, and after a restart it goes on where it was. The position is
-//! taken before anything is asked about a PIN, so an outcome that comes in between is in the tail. After each
-//! reconnection, and where outcomes were removed before the tail came to them, all PINs are asked about once more: one
-//! that the daemon no longer knows will never come.
+//! Uses one tail from a known position instead of a `wait` per PIN: one connection for any number of PINs, outcomes in their
+//! order, and after a restart it continues where it was. It takes the position before it asks about any PIN, so the tail contains
+//! an outcome that arrives in between. After each reconnection, and where outcomes were removed before the tail reached them, it
+//! asks about all PINs again: a PIN that the daemon no longer knows will never end.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -25,7 +24,7 @@ use crate::pin::PinId;
 use crate::protocol::tail::{Answer, Line, Start};
 use crate::protocol::{self, Code, Record, Refusal, State, show, tail};
 
-/// PINs that are named in a message; of the others only the number is told.
+/// The most PINs that a message names; the others are only counted.
 const NAMED: usize = 20;
 
 /// A set of PINs whose outcomes are waited for.
@@ -191,7 +190,7 @@ impl Watch {
                         return Ok(());
                     }
                 }
-                // A tail that follows has no end but that of the daemon.
+                // A following tail ends only with the daemon.
                 (Line::Notice(Answer::End { .. }), _) => return Err(ClientError::Closed.into()),
             }
         }

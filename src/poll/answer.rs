@@ -1,11 +1,10 @@
-//! The body of a 200: the deliveries of one PIN.
+//! Parses the body of a 200: the deliveries of one PIN.
 //!
-//! Pure, and strict where a guess could end a PIN wrongly: an answer is understood whole or not at all. An
-//! unreadable one costs an interval; a delivery that was left out could make "all are final" true too early,
-//! and an outcome is given only once.
+//! Promises to understand an answer whole or not at all, because a guess could end a PIN wrongly. An unreadable answer costs one
+//! interval; a missing delivery could make "all are final" true too early, and an outcome is published only once.
 //!
-//! Bounded by [`MAX_BODY`], [`MAX_DELIVERIES`], [`MAX_STATUS`] and [`MAX_DESCRIPTION`]; unknown fields are
-//! skipped, and serde_json skips them without recursion.
+//! Pure. Bounded by [`MAX_BODY`], [`MAX_DELIVERIES`], [`MAX_STATUS`] and [`MAX_DESCRIPTION`]; unknown fields are skipped, and
+//! serde_json skips them without recursion. Must not know connections or schedules.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,17 +22,17 @@ use crate::text::{bounded, is_harmful};
 /// The largest body that is read, in bytes, after decompression.
 pub const MAX_BODY: usize = 64 * 1024;
 
-/// The most deliveries an answer can have. More is refused, not cut: see the module's reason.
+/// The most deliveries of an answer. An answer with more is refused and not cut, for the reason above.
 pub const MAX_DELIVERIES: usize = 256;
 
-/// The longest status, in bytes; the vendor's longest has 35. A longer one is refused, because a status that
-/// is cut short is another status.
+/// The longest status, in bytes; the vendor's longest has 35. A longer one is refused, because a truncated status is another
+/// status.
 pub const MAX_STATUS: usize = 128;
 
-/// The longest description, in characters; a longer one is cut, for it decides nothing.
+/// The longest description, in characters; a longer one is cut, because no decision depends on it.
 pub const MAX_DESCRIPTION: usize = 512;
 
-/// The deliveries that a 200's body tells of, in its order.
+/// The deliveries in a 200's body, in its order.
 ///
 /// # Errors
 /// What is wrong with the body, as a short text that is safe to log.
@@ -50,7 +49,7 @@ pub(super) fn deliveries(body: &[u8]) -> Result<Vec<Delivery>, String> {
     })
 }
 
-/// Whether the body names another PIN as the one that it is about. The API's own does not name any.
+/// Whether the body names a different PIN as its subject. The API's own answers name none.
 pub(super) fn names_another(body: &[u8], pin: &PinId) -> bool {
     if memmem::find(body, b"pinId").is_none() {
         return false;
@@ -68,7 +67,7 @@ pub(super) fn names_another(body: &[u8], pin: &PinId) -> bool {
     }
 }
 
-/// An array of deliveries, or one alone.
+/// An array of deliveries, or a single one.
 struct Answer(Vec<Delivery>);
 
 impl<'de> Deserialize<'de> for Answer {
@@ -83,7 +82,7 @@ impl<'de> Deserialize<'de> for Answer {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Answer, A::Error> {
-                // One delivery is what nearly every PIN has.
+                // Nearly every PIN has one delivery.
                 let mut deliveries = Vec::with_capacity(1);
                 while let Some(Element(delivery, _)) = seq.next_element()? {
                     if deliveries.len() == MAX_DELIVERIES {
@@ -97,7 +96,7 @@ impl<'de> Deserialize<'de> for Answer {
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Answer, A::Error> {
                 let Element(delivery, says_whether_final) =
                     Element::deserialize(MapAccessDeserializer::new(map))?;
-                // Gateways report their own failures as `{"status":"error"}`, and with a 200.
+                // Gateways report their own failures as `{"status":"error"}` with a 200.
                 if matches!(delivery.status, Status::Unknown(_)) && !says_whether_final {
                     return Err(A::Error::custom(
                         "an object alone, with an unknown status and without finalStatus, is no delivery",
@@ -111,7 +110,7 @@ impl<'de> Deserialize<'de> for Answer {
     }
 }
 
-/// One delivery, and whether it says itself if it is final. Not derived: a derived struct would also be read from an array of its
+/// One delivery, and whether it says itself if it is final. Not derived: a derived struct would also accept an array of its
 /// fields.
 struct Element(Delivery, bool);
 
@@ -163,7 +162,7 @@ impl<'de> Deserialize<'de> for Element {
     }
 }
 
-/// The delivery of these three fields, or what is wrong with them.
+/// The delivery made of these three fields, or what is wrong with them.
 fn delivery(status: Value<'_>, description: Value<'_>, final_status: Value<'_>) -> Result<Delivery, String> {
     let status = match status {
         Value::Text(text) if text.is_empty() => return Err("a delivery with an empty status".to_owned()),
@@ -190,17 +189,17 @@ fn delivery(status: Value<'_>, description: Value<'_>, final_status: Value<'_>) 
     };
     let description = match description {
         Value::Text(text) => clean(&text),
-        // It decides nothing, so no odd description is worth an answer.
+        // No decision depends on it, so no odd description invalidates an answer.
         Value::Null | Value::Bool(_) | Value::Other => None,
     };
     let description = description.or_else(|| status.description().map(Arc::from));
     Ok(Delivery { status, description, final_status })
 }
 
-/// A description as it may be shown on a terminal; `None` if nothing is left of it.
+/// A description that is safe on a terminal; `None` if nothing is left of it.
 fn clean(text: &str) -> Option<Arc<str>> {
     let text = text.trim();
-    // Nearly every description is short and plain, and then is copied once.
+    // Nearly every description is short and plain; it is copied once.
     let is_plain = text.len() <= MAX_DESCRIPTION && text.bytes().all(|byte| (b' '..0x7f).contains(&byte));
     let text: Arc<str> = if is_plain { text.into() } else { bounded(text, MAX_DESCRIPTION).into() };
     Some(text).filter(|text| !text.is_empty())
@@ -282,7 +281,7 @@ mod tests {
         ] {
             assert!(read(report).unwrap_err().contains("is no delivery"), "{report}");
         }
-        // What is documented, what says whether it is final, and what stands in an array is one.
+        // A documented status, a `finalStatus` or an array each make the body an answer.
         for (answer, expected) in [
             (r#"{"status":"ERROR"}"#, true),
             (r#"{"status":"error","finalStatus":false}"#, false),
@@ -303,7 +302,7 @@ mod tests {
             (r#"" FALSE ""#, false),
             (r#""tr\u0075e""#, true),
         ] {
-            // Against the table both ways: the answer decides.
+            // The answer's own word wins over the table, both ways.
             for status in ["MESSAGE_EXPIRED", "PROCESSING", "MESSAGE_TELEPORTED"] {
                 let body = format!(r#"[{{"status":"{status}","finalStatus":{value}}}]"#);
                 assert_eq!(is_final(&body), expected, "{body}");

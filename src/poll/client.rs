@@ -1,7 +1,7 @@
-//! The API's client: one GET for one PIN.
+//! The API's client: sends one GET for one PIN.
 //!
-//! Promises what the module `poll` does about time, memory and secrets. Built once and then shared: a poll
-//! that finds a kept connection allocates the URL and what reqwest needs.
+//! Promises what the module `poll` does about time, memory and secrets. Built once and then shared: a poll on a kept connection
+//! allocates the URL and what hyper needs. Must not know schedules.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,11 +37,11 @@ use super::{Connection, Meaning};
 use crate::config::{Api, Credentials};
 use crate::pin::PinId;
 
-/// How much longer than its slowest answer a connection is watched, before an ending that it told is believed.
+/// How much longer than its slowest answer a connection is watched before a final answer from it is trusted.
 const MARGIN: Duration = Duration::from_millis(5);
 
-/// All but RFC 3986's unreserved characters. Every character of a PIN ID is one of those now; should more be
-/// allowed some day, they still can't become part of the URL's structure.
+/// All but RFC 3986's unreserved characters. PIN IDs contain only those now; if more are allowed later, they still can't become
+/// part of the URL's structure.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Asks the API about PINs. Clones share their connections.
@@ -58,13 +58,13 @@ struct Inner {
     origin: Box<str>,
     /// The path before the PIN ID, and after it with the query.
     path: AroundPin,
-    /// Of every request.
+    /// The headers of every request.
     headers: HeaderMap,
     /// `host:port`; HTTP/2 has it in another place.
     host: HeaderValue,
-    /// What no text may repeat, should the API or a proxy say back what it got.
+    /// What no text may repeat if the API or a proxy echoes the request.
     secrets: Secrets,
-    /// For the whole poll: connecting, a second try, the body.
+    /// The limit for the whole poll: connecting, a second try, the body.
     timeout: Duration,
 }
 
@@ -74,13 +74,13 @@ type AroundPin = (Box<str>, Box<str>);
 /// A whole answer.
 struct Answer {
     meaning: Meaning,
-    /// Its connection, if it is HTTP/1 and may be used again.
+    /// Its connection, if it is HTTP/1 and may be reused.
     resting: Option<Resting>,
     doubt: Doubt,
 }
 
 impl Client {
-    /// A client for the API that is configured; makes no connection yet.
+    /// Creates a client for the configured API; makes no connection yet.
     ///
     /// # Errors
     /// The URL or the credentials can't be put into a request, or the system has no CA certificates.
@@ -88,7 +88,7 @@ impl Client {
         Self::with(api, Strays::default())
     }
 
-    /// A client that takes this one's place, and knows what it knew of the host, if it is the same.
+    /// Creates a client that replaces this one, and keeps what this one learned about the host if it is the same.
     ///
     /// # Errors
     /// As for [`Client::new`].
@@ -122,8 +122,8 @@ impl Client {
         })))
     }
 
-    /// Replaces all connections, for ever, before any gets older than `api.pool_max_age`: an API that moved is
-    /// followed, and a load balancer's new machines get their part. Polls that are under way end on the old ones.
+    /// Replaces all connections, for ever, before any gets older than `api.pool_max_age`: the client follows an API that moved,
+    /// and new machines behind a load balancer get their share. Running polls end on the old connections.
     pub async fn renew_connections(self) {
         loop {
             let renewal = Instant::now() + self.0.api.pool_max_age;
@@ -153,12 +153,12 @@ impl Client {
         self.0.secrets.removed_from(meaning)
     }
 
-    /// The answers that nobody asked for, if any came within the last hour.
+    /// The answers without a request, if any came within the last hour.
     pub fn strays(&self) -> Option<Stray> {
         self.0.strays.recent()
     }
 
-    /// One request, for a person who wants to know whether it works: the status, and what time it is there.
+    /// Sends one request for a diagnosis: returns the status and the server's time.
     pub async fn look(&self, pin: &PinId) -> Result<(u16, Option<Timestamp>), String> {
         let until = Instant::now() + self.0.timeout;
         let head = match timeout_at(until, self.0.ask(pin, Connection::New)).await {
@@ -173,7 +173,7 @@ impl Client {
 
 impl Inner {
     fn connections(&self) -> Arc<Connections> {
-        // Each write is whole in itself, so a panic elsewhere leaves nothing half-done.
+        // Each write is complete in itself, so a panic elsewhere leaves no partial state.
         self.connections.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -186,7 +186,7 @@ impl Inner {
         let until = Instant::now() + self.timeout;
         let Answer { meaning, mut resting, mut doubt } = self.answer(pin, connection, until).await;
         if doubt == Doubt::Reused && meaning.may_end() {
-            // A stray answer is followed by the right one, unless the connection ends before.
+            // The right answer follows a stray one, unless the connection ends first.
             let found = match &mut resting {
                 Some(resting) => self.watch(resting, until).await,
                 None => Found::Closed,
@@ -206,8 +206,8 @@ impl Inner {
         if has_strayed { self.answer(pin, Connection::New, until).await.meaning } else { meaning }
     }
 
-    /// What comes after an answer. Nobody waits for it once half of all polls do, so that an API that is asked as often as
-    /// it can answer is not asked less.
+    /// Returns what follows an answer. Does not wait while half of all polls are already waiting, so that an API that is polled
+    /// as fast as it can answer is not polled less.
     async fn watch(&self, connection: &mut Resting, until: Instant) -> Found {
         let watched = self.watched.fetch_add(1, Ordering::Relaxed);
         let found = if watched < self.api.concurrency.div_ceil(2) {
@@ -219,9 +219,9 @@ impl Inner {
         found
     }
 
-    /// What one answer, or none, means.
+    /// The meaning of one answer, or of none.
     async fn answer(&self, pin: &PinId, connection: Connection, until: Instant) -> Answer {
-        // One timer for all of it; the head stays here if it is the body that comes too late.
+        // One timer covers everything; the head is kept here in case the body is late.
         let mut head = None;
         let asking = async {
             let (parts, body, mut route) = self.ask(pin, connection).await?;
@@ -238,7 +238,7 @@ impl Inner {
             (Some(head), Err(_)) if head.status == StatusCode::OK => {
                 return nothing(Meaning::Unavailable(self.time_out("whole answer")));
             }
-            // What the status code says stands without the body.
+            // The meaning of the status code stands without the body.
             (Some(head), Err(_)) => (head, Err("the body did not come in time".to_owned()), None),
         };
         let doubt = route.as_ref().map_or(Doubt::None, Route::doubt);
@@ -262,9 +262,9 @@ impl Inner {
         Answer { meaning, resting, doubt }
     }
 
-    /// One request, or two: a kept connection that the server had closed is nobody's failure. The second goes out on a new
-    /// connection, since the next kept one may be just as dead. A new connection that dies before it answers is tried again
-    /// too: the API may be just starting anew.
+    /// Sends one request, or two: a kept connection that the server had closed is not a failure. The second goes out on a new
+    /// connection, because the next kept one may be just as dead. A new connection that dies before it answers is retried too:
+    /// the API may be restarting.
     async fn ask(&self, pin: &PinId, connection: Connection) -> Result<(Parts, Incoming, Route), NoAnswer> {
         let connections = self.connections();
         let first = match connection {
@@ -292,7 +292,7 @@ impl Inner {
 
     fn request(&self, pin: &PinId, by_http2: bool) -> Request<Empty<Bytes>> {
         let mut request = Request::new(Empty::new());
-        // It was tried with another PIN ID, and all of them have the same characters.
+        // `Client::new` tried it with another PIN ID, and all of them use the same characters.
         *request.uri_mut() = self.uri(pin, by_http2).parse().unwrap_or_default();
         *request.headers_mut() = self.headers.clone();
         if !by_http2 {
@@ -301,7 +301,7 @@ impl Inner {
         request
     }
 
-    /// HTTP/1 has the path alone (RFC 9112, section 3.2.1).
+    /// HTTP/1 sends only the path (RFC 9112, section 3.2.1).
     fn uri(&self, pin: &PinId, is_whole: bool) -> String {
         let (before, after) = &self.path;
         let origin = if is_whole { &*self.origin } else { "" };
@@ -328,7 +328,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// The URL of a sample, and its path before and after the PIN ID: `path` is put behind the base URL's own.
+/// The URL of a sample, and its path before and after the PIN ID: `path` is appended to the base URL's own.
 fn url_parts(base: &Url, path: &str) -> Result<(Url, AroundPin), ClientError> {
     let has_user = !base.username().is_empty() || base.password().is_some();
     if !matches!(base.scheme(), "http" | "https")
@@ -346,14 +346,14 @@ fn url_parts(base: &Url, path: &str) -> Result<(Url, AroundPin), ClientError> {
         return Err(refused());
     }
     let before = format!("{}{before}", base.as_str().trim_end_matches('/'));
-    // Where the sample ends up is where every PIN ID will: in the path, at the same host.
+    // Every PIN ID will stand where the sample does: in the path, at the same host.
     let sample = "9C817C6F8AF3D48F9FE553282AFA2B67";
     let url = Url::parse(&format!("{before}{sample}{after}")).map_err(|_| refused())?;
     if url.origin() != base.origin() {
         return Err(refused());
     }
     let (before, after) = url.path().split_once(sample).ok_or_else(refused)?;
-    // What is no URI for hyper, which is stricter than the URL standard, is found here.
+    // hyper is stricter than the URL standard; this finds what it refuses.
     if after.contains(sample) || url.as_str().parse::<Uri>().is_err() {
         return Err(refused());
     }

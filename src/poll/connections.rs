@@ -26,8 +26,8 @@ use super::http1::{Found, Http1, Open, Resting, Strayed};
 use super::strays::Strays;
 use crate::config::Api;
 
-/// How long a kept connection may be idle. Under what load balancers commonly allow (60 s, some 30 s), so
-/// that it is nearly always we who close it.
+/// How long a kept connection may be idle. Less than load balancers commonly allow (60 s, some 30 s), so that pinwatch nearly
+/// always closes it first.
 pub(super) const LONGEST_REST: Duration = Duration::from_secs(20);
 
 /// How long a connection rests between two polls, as stray answers come within milliseconds of the good one. Instead of using
@@ -38,14 +38,14 @@ const REST: Duration = Duration::from_millis(50);
 /// So many may be open even if fewer polls may run at once: polls one after the other need some to take turns.
 const FEWEST_OPEN: usize = 32;
 
-/// HTTP/2 has one connection for all polls: if its other end vanishes without a word, only a ping finds out.
+/// HTTP/2 uses one connection for all polls. If the other end vanishes silently, only a ping detects it.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The connections in use; those before may still have polls that are under way.
+/// The connections in use; older ones may still carry running polls.
 pub(super) struct Connections {
     connector: Connector,
-    /// The one that began to rest first is at the front.
+    /// The one that has rested longest is at the front.
     http1: Mutex<VecDeque<Resting>>,
     http2: watch::Sender<Option<Http2>>,
     /// Counts those that are open, resting or not.
@@ -57,19 +57,19 @@ type Http2 = http2::SendRequest<Empty<Bytes>>;
 
 /// Where a request goes.
 pub(super) enum Route {
-    /// And whether it had an answer already.
+    /// Also whether it had an answer already.
     Http1(Box<Http1>, bool),
     Http2(Http2),
 }
 
-/// Whether an answer may be that of another request.
+/// Whether an answer may belong to another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubt {
-    /// There was no other request on its connection, or HTTP/2 says which it belongs to.
+    /// Its connection had no other request, or HTTP/2 says which request it belongs to.
     None,
-    /// There was; so far, nothing speaks against the answer.
+    /// There was another request; so far, nothing speaks against the answer.
     Reused,
-    /// There was, and more came than this answer.
+    /// There was another request, and more than this answer came.
     Strayed,
 }
 
@@ -84,7 +84,7 @@ impl Connections {
         })
     }
 
-    /// A connection that is kept, or else a new one.
+    /// Returns a kept connection, or a new one.
     pub async fn route(&self, strays: &Strays) -> Result<Route, Failure> {
         if let Some(sender) = usable(&self.http2.borrow()) {
             return Ok(Route::Http2(sender.clone()));
@@ -96,7 +96,7 @@ impl Connections {
                 Found::Stray => strays.note(),
             }
         }
-        // Whoever opens the first HTTP/2 connection does so for all who wait.
+        // The first poll that needs HTTP/2 opens the connection for all that wait.
         let mut opened = self.http2.subscribe();
         let by_another = async {
             let opened = opened.wait_for(|sender| usable(sender).is_some()).await.ok()?;
@@ -114,7 +114,7 @@ impl Connections {
         }
     }
 
-    /// A new connection, which no other poll uses.
+    /// Opens a new connection, which no other poll uses.
     pub async fn new_route(&self) -> Result<Route, Failure> {
         let stream = self.connector.connect().await?;
         if stream.connected().is_negotiated_h2() {
@@ -135,7 +135,7 @@ impl Connections {
         }
     }
 
-    /// Closes what has rested for too long.
+    /// Closes connections that have rested for too long.
     pub fn close_idle(&self, strays: &Strays) {
         let mut kept = self.kept();
         while let Some(mut idle) = kept.pop_front_if(|resting| resting.rested() >= LONGEST_REST) {
@@ -145,7 +145,7 @@ impl Connections {
         }
     }
 
-    /// Of those that have rested long enough the last one, so that those beyond need come to be closed.
+    /// Takes the last one that has rested long enough, so that surplus connections stay idle and are closed.
     fn take(&self, strays: &Strays) -> Option<Resting> {
         self.close_idle(strays);
         let mut kept = self.kept();
@@ -166,7 +166,7 @@ impl Connections {
     }
 
     fn kept(&self) -> MutexGuard<'_, VecDeque<Resting>> {
-        // Each change is whole in itself, so a panic elsewhere leaves nothing half-done.
+        // Each change is complete in itself, so a panic elsewhere leaves no partial state.
         self.http1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -183,7 +183,7 @@ async fn http2(stream: Stream) -> Result<Route, Failure> {
         .handshake(stream)
         .await
         .map_err(Failure::Lost)?;
-    // Ends with its last sender or with the connection; what it ends with is told to who waits for an answer.
+    // Ends with its last sender or with the connection; the poll that waits for an answer gets the error.
     tokio::spawn(connection);
     Ok(Route::Http2(sender))
 }
@@ -199,7 +199,7 @@ impl Route {
         matches!(self, Self::Http2(_))
     }
 
-    /// Sends a request, and waits for the head of its answer.
+    /// Sends a request and waits for the head of its answer.
     pub async fn send(&mut self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, Failure> {
         match self {
             Self::Http1(http1, _) => http1.send(request).await,
@@ -208,7 +208,7 @@ impl Route {
         .map_err(Failure::Lost)
     }
 
-    /// The whole body as it came, or what went wrong with it. Never holds more than [`MAX_BODY`] and one chunk.
+    /// The whole body as received, or what went wrong. Never holds more than [`MAX_BODY`] and one chunk.
     pub async fn body(&mut self, body: Incoming) -> Result<Bytes, String> {
         match self {
             Self::Http1(http1, _) => http1.drive(whole(body)).await,
@@ -216,7 +216,7 @@ impl Route {
         }
     }
 
-    /// Whether an answer that comes here may be that of an earlier request.
+    /// Whether an answer on this route may belong to an earlier request.
     pub fn doubt(&self) -> Doubt {
         match self {
             Self::Http1(_, true) => Doubt::Reused,
@@ -224,10 +224,10 @@ impl Route {
         }
     }
 
-    /// The connection after a whole answer, if it is HTTP/1 and may be used again.
+    /// Returns the connection after a whole answer, if it is HTTP/1 and reusable.
     ///
     /// # Errors
-    /// There was more than the answer: on a connection that was used before, either may be the stray one.
+    /// More than the answer came: on a reused connection, either may be the stray one.
     pub fn into_resting(self) -> Result<Option<Resting>, Strayed> {
         match self {
             Self::Http1(http1, _) => http1.into_resting(),
@@ -240,7 +240,7 @@ async fn whole(mut body: Incoming) -> Result<Bytes, String> {
     if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(too_large());
     }
-    // Nearly every body comes in one chunk, and then is not copied.
+    // Nearly every body comes in one chunk, which is not copied.
     let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| format!("the body is cut off or broken: {}", detail(&error)))?;

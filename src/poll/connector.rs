@@ -1,7 +1,7 @@
-//! Opens connections to the API: DNS, the proxy of the environment, TCP, TLS and which HTTP is spoken.
+//! Opens connections to the API: DNS, the environment's proxy, TCP, TLS and the choice of the HTTP version.
 //!
-//! Promises that connecting ends within `api.connect_timeout`, that HTTP/2 is spoken wherever the server offers it (there an
-//! answer has the number of its request, so it can't become another's), and that a proxy never sees a plain request.
+//! Promises that connecting ends within `api.connect_timeout`, that HTTP/2 is used wherever the server offers it (it numbers each
+//! request, so an answer can't be mistaken for another's), and that a proxy never sees a plain request. Must not know requests.
 
 use std::io::Read;
 use std::path::Path;
@@ -27,16 +27,16 @@ use super::failure::Failure;
 use super::resolve::Resolver;
 use crate::config::Api;
 
-/// When the other end of a connection has vanished without a word, the system finds out after four times this long.
+/// When the other end of a connection has silently vanished, the system notices after four times this long.
 const TCP_PROBES: Duration = Duration::from_secs(15);
 
-/// As much of `api.ca_file` is read, in bytes; the system's whole bundle has a quarter of a megabyte.
+/// The most bytes of `api.ca_file` that are read; the system's whole bundle has a quarter of a megabyte.
 const MAX_CA_FILE: u64 = 4 * 1024 * 1024;
 
 /// A connection, below HTTP.
 pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// The socket that it is on.
+/// Its socket.
 pub(super) fn socket(stream: &Stream) -> &TcpStream {
     match stream {
         MaybeHttpsStream::Http(tcp) => tcp.inner(),
@@ -61,8 +61,8 @@ impl Connector {
     /// The certificates or the proxy can't be used.
     pub fn new(api: &Api, host: &Uri) -> Result<Self, ClientError> {
         let extra = certificates(api.ca_file.as_deref())?;
-        // A proxy would see the key of a plain request, and the key goes to one host only. No TLS either, then, so that a
-        // system without CA certificates can do it.
+        // A proxy would see the key of a plain request, and the key goes to one host only. Without TLS no CA certificates are
+        // needed, so a system without them works.
         let is_plain = api.base_url.scheme() == "http";
         let tls = Arc::new(if is_plain { without_certificates()? } else { tls(extra)? });
         let mut tcp = HttpConnector::new_with_resolver(Resolver::default());
@@ -94,7 +94,7 @@ impl Connector {
         Ok(Self { way, host: host.clone(), timeout: api.connect_timeout })
     }
 
-    /// A new connection.
+    /// Opens a connection.
     pub async fn connect(&self) -> Result<Stream, Failure> {
         let connecting = match &self.way {
             Way::Direct(connector) => connector.clone().call(self.host.clone()),
@@ -107,7 +107,7 @@ impl Connector {
     }
 }
 
-/// TLS as the system trusts it, and these certificates besides.
+/// TLS that trusts the system's certificates and these.
 fn tls(extra: Vec<CertificateDer<'static>>) -> Result<ClientConfig, ClientError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let setup = |error: rustls::Error| ClientError::Setup(error.to_string());
@@ -120,7 +120,7 @@ fn tls(extra: Vec<CertificateDer<'static>>) -> Result<ClientConfig, ClientError>
     Ok(config)
 }
 
-/// TLS that trusts nobody, where there is none.
+/// TLS that trusts no certificate, for plain connections.
 fn without_certificates() -> Result<ClientConfig, ClientError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)

@@ -1,6 +1,6 @@
-//! How a body was encoded for the way: `Content-Encoding` (RFC 9110, section 8.4).
+//! Decodes a body by its `Content-Encoding` (RFC 9110, section 8.4).
 //!
-//! Promises to hold at most [`MAX_BODY`] bytes of what a body decompresses to, whatever it is made of. Pure.
+//! Promises to hold at most [`MAX_BODY`] decompressed bytes, whatever the body contains. Pure. Must not know what a body means.
 
 use std::io::Read;
 
@@ -11,13 +11,13 @@ use reqwest::header::{CONTENT_ENCODING, HeaderMap};
 use super::answer::MAX_BODY;
 use super::error_text::harmless;
 
-/// U+FEFF in UTF-8. JSON must not begin with it (RFC 8259, section 8.1), and some servers' does.
+/// U+FEFF in UTF-8. JSON must not begin with it (RFC 8259, section 8.1), but some servers send it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// How often a body may have been encoded. An answer is, once or not at all; a proxy may do it again.
+/// The most encodings of a body. The API applies at most one; a proxy may add another.
 const MOST_CODINGS: usize = 2;
 
-/// That a body is too large, whether it came so or becomes so.
+/// The body is too large, as received or decompressed.
 pub(super) fn too_large() -> String {
     format!("the body is over {} KiB", MAX_BODY / 1024)
 }
@@ -25,7 +25,7 @@ pub(super) fn too_large() -> String {
 /// The body as the API wrote it.
 ///
 /// # Errors
-/// It can't be decoded: says why, as a short text that is safe to log.
+/// It can't be decoded; the short text with the reason is safe to log.
 pub(super) fn plain(headers: &HeaderMap, body: Bytes) -> Result<Bytes, String> {
     let mut body = body;
     for (undone, coding) in codings(headers).rev().enumerate() {
@@ -45,7 +45,7 @@ pub(super) fn plain(headers: &HeaderMap, body: Bytes) -> Result<Bytes, String> {
     Ok(body)
 }
 
-/// In the order in which they were applied; without those that change nothing.
+/// In the order in which they were applied, without those that change nothing.
 fn codings(headers: &HeaderMap) -> impl DoubleEndedIterator<Item = &[u8]> {
     let lines: Vec<&[u8]> = headers.get_all(CONTENT_ENCODING).iter().map(|line| line.as_bytes()).collect();
     let codings = lines.into_iter().flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);

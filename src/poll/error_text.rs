@@ -1,8 +1,8 @@
-//! What an answer that is no 200 says for itself, as one short text for a record or a log line.
+//! Turns an answer other than 200 into one short text for a record or a log line.
 //!
-//! Pure. Reads both shapes of the API's error bodies, and falls back on the status code's own name for what
-//! proxies send. The text is bounded and has no control characters: it ends up on terminals and in journals,
-//! and whoever can write an error body must not be able to write there.
+//! Promises a bounded text without control characters: it reaches terminals and journals, and an error body must not control
+//! them. Reads both shapes of the API's error bodies, and falls back on the status code's name for what proxies send. Pure. Must
+//! not know what follows from an error.
 
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use crate::text::bounded;
 /// The longest text, in characters.
 pub const MAX_TEXT: usize = 512;
 
-/// `400 Bad Request: BAD_REQUEST: Invalid argument`, or only as much of it as the answer has.
+/// `400 Bad Request: BAD_REQUEST: Invalid argument`, or the part of it that the answer contains.
 pub(super) fn error_text(status: StatusCode, body: &[u8]) -> String {
     let name = named(status);
     match said(body) {
@@ -29,8 +29,8 @@ pub(crate) fn named(status: StatusCode) -> String {
     }
 }
 
-/// What a body says in one of the API's error shapes, else its plain text; nothing for HTML, for JSON of
-/// another shape, and for an empty one.
+/// The message of a body in one of the API's error shapes, else its plain text; nothing for HTML, for JSON of another shape, and
+/// for an empty body.
 pub(super) fn said(body: &[u8]) -> Option<String> {
     let text = str::from_utf8(body).ok()?.trim();
     match text.bytes().next()? {
@@ -72,7 +72,7 @@ fn violations(body: &Value) -> Option<String> {
     Some(violations.join("; ")).filter(|text| !text.is_empty())
 }
 
-/// A field's string or number, if it says anything.
+/// A field's string or number, unless it is empty.
 fn word(object: &Value, field: &str) -> Option<String> {
     match object.get(field)? {
         Value::String(text) => Some(harmless(text)).filter(|text| !text.is_empty()),

@@ -1,7 +1,7 @@
-//! Why a poll got no answer: the kind of a failure, in a few words, and whether it is this machine's.
+//! Explains why a poll got no answer: the kind of failure in a few words, and whether this machine is the cause.
 //!
-//! Reads the chain of causes inside an error; the own text of a `reqwest::Error` would show the URL. Knows nothing of
-//! time-outs that the client itself imposes.
+//! Promises texts without the URL: it reads the chain of causes, because the text of a `reqwest::Error` itself contains the URL.
+//! Must not know the client's own time-outs.
 
 use std::error::Error;
 use std::io;
@@ -13,15 +13,15 @@ use super::Meaning;
 use super::error_text::harmless;
 use super::resolve::NotResolved;
 
-/// Why there was no answer, as the libraries tell it.
+/// Why there was no answer, as the libraries report it.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// There was no connection: DNS, the proxy, TCP or TLS.
+    /// There was no connection: DNS, the proxy, TCP or TLS failed.
     Connect(Box<dyn Error + Send + Sync>),
-    /// There was none in time.
+    /// Connecting took too long.
     ConnectTimeout,
-    /// The connection stood, and then failed before a whole response head was there. If it was a kept one, the server most
-    /// likely had closed it already.
+    /// The connection was open, and failed before a whole response head arrived. If it was a kept one, the server had most likely
+    /// closed it already.
     Lost(hyper::Error),
 }
 
@@ -46,7 +46,7 @@ pub(super) enum NoAnswer {
 
 impl From<Failure> for NoAnswer {
     fn from(failure: Failure) -> Self {
-        // After the connection stood, the request may have been sent, whatever failed.
+        // Once the connection was open, the request may have been sent, whatever failed.
         let lack = match &failure {
             Failure::Connect(error) => {
                 let code =
@@ -68,10 +68,10 @@ impl From<NoAnswer> for Meaning {
     }
 }
 
-/// What this machine lacks if opening a connection fails with this code, and what to do; `None` if the code tells of
-/// the network or the other side.
+/// What this machine lacks if opening a connection fails with this code, and what to do; `None` if the code concerns the network
+/// or the other side.
 ///
-/// When the resolver has an error code, it could not ask any name server: what a name server says has no such code.
+/// If the resolver reports an error code, it could not ask any name server: a name server's own answers have none.
 fn lacking(code: Errno, by_resolver: bool) -> Option<String> {
     Some(match code {
         Errno::MFILE => format!(
@@ -109,9 +109,9 @@ fn lacking(code: Errno, by_resolver: bool) -> Option<String> {
     })
 }
 
-/// Whether the server surely did not process the request: there was no connection, hyper gave the request back unsent, or
-/// the server said so. By GOAWAY (RFC 9113, section 6.8) it refuses the requests after the last one that it names, and h2 ends
-/// only those with it; REFUSED_STREAM is told of in section 8.7.
+/// Whether the server certainly did not process the request: there was no connection, hyper returned the request unsent, or the
+/// server said so. By GOAWAY (RFC 9113, section 6.8) a server refuses the requests after the last one that it names, and h2 fails
+/// only those; section 8.7 describes REFUSED_STREAM.
 pub(crate) fn not_processed(error: &reqwest::Error) -> bool {
     let by_server = |error: &h2::Error| {
         let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -160,12 +160,11 @@ pub(crate) fn detail(error: &(dyn Error + 'static)) -> String {
     if let Some(tls) = find::<rustls::Error>(error) {
         return tls.to_string();
     }
-    // Its text may have what the other side wrote into a GOAWAY.
+    // Its text may contain what the other side wrote into a GOAWAY.
     if let Some(reason) = find::<h2::Error>(error).and_then(h2::Error::reason) {
         return format!("HTTP/2: {}", reason.description());
     }
-    // The kind of an I/O error is shorter than its text and has no numbers; those without one of their own
-    // say more as text.
+    // The kind of an I/O error is shorter than its text and has no numbers; errors without a specific kind are clearer as text.
     let innermost = causes(error).filter(|cause| !cause.is::<reqwest::Error>()).last();
     match innermost.map(|cause| (cause, cause.downcast_ref::<io::Error>())) {
         Some((_, Some(io))) if io.raw_os_error().is_some() && io.kind() != io::ErrorKind::Other => {
@@ -187,7 +186,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 
 fn next_cause<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match cause.downcast_ref::<io::Error>() {
-        // The source of an I/O error that wraps another one is that one's source: it itself would be skipped.
+        // An I/O error that wraps another reports that one's source as its own, which would skip the wrapped error.
         Some(io) => io.get_ref().map(|inner| inner as _),
         None => cause.source(),
     }

@@ -1,11 +1,11 @@
-//! One field of a delivery in the API's JSON, whatever its type: what it must be is `answer`'s to say.
+//! One field of a delivery in the API's JSON, of any type; `answer` decides which types are valid.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// The value of a field, as far as the fields of a delivery can differ.
+/// The value of a field, as far as the fields of a delivery need it.
 pub(super) enum Value<'a> {
     Null,
     Bool(bool),

@@ -1,7 +1,7 @@
-//! One HTTP/1 connection: a request at a time, and a look at what came between two of them.
+//! One HTTP/1 connection: carries one request at a time, and detects bytes that arrive between two requests.
 //!
-//! Promises that a connection is kept only after a whole answer, with nothing behind it. Between two requests no code of HTTP
-//! holds the connection: any byte on it then is a stray answer.
+//! Promises that a connection is kept only after a whole answer with nothing after it. Between two requests no HTTP code reads
+//! the connection, so any byte on it is a stray answer. Must not know PINs.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout};
 
 use super::connector::{Stream, socket};
 
-/// The longest time that an answer is taken to need.
+/// The longest time that an answer is assumed to need.
 const SLOWEST: Duration = Duration::from_secs(1);
 
 /// A connection between two requests.
@@ -36,13 +36,13 @@ pub(super) struct Resting {
 /// Counts the open connections: each holds a clone.
 pub(super) type Open = Arc<()>;
 
-/// What is on a connection that nothing should be on.
+/// Something on a connection that should be silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     Nothing,
-    /// It is closed, or TLS has something to say: not to be used again, and nobody's fault.
+    /// It is closed, or TLS has a message: not to be reused, and no fault.
     Closed,
-    /// An answer that nobody asked for, or a part of one.
+    /// An answer without a request, or a part of one.
     Stray,
 }
 
@@ -61,11 +61,11 @@ impl Resting {
         !self.slowest.is_zero()
     }
 
-    /// What is on it now.
+    /// What is on the connection now.
     pub fn look(&mut self) -> Found {
         match self.poll_read(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(found) => found,
-            // The runtime may not have noticed yet what the system has.
+            // The runtime may not have noticed yet what the system has received.
             Poll::Pending => {
                 let is_tls = matches!(self.stream, Stream::Https(_));
                 match recv(socket(&self.stream), &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
@@ -79,8 +79,7 @@ impl Resting {
         }
     }
 
-    /// What comes on it while as long passes as its slowest answer took. If the answer before was a stray one, the right
-    /// one is still to come.
+    /// Waits for bytes as long as its slowest answer took. If the answer before was a stray one, the right one is still to come.
     pub async fn watch(&mut self, margin: Duration) -> Found {
         let time = self.slowest + margin;
         match timeout(time, poll_fn(|cx| self.poll_read(cx))).await {
@@ -99,11 +98,11 @@ impl Resting {
     }
 }
 
-/// A connection with a request on it.
+/// A connection with a running request.
 pub(super) struct Http1 {
     sender: http1::SendRequest<Empty<Bytes>>,
     connection: http1::Connection<Stream, Empty<Bytes>>,
-    /// The connection has ended; it must not be polled any more.
+    /// The connection has ended; it must not be polled again.
     is_done: bool,
     sent: Instant,
     slowest: Duration,
@@ -122,13 +121,13 @@ impl Http1 {
         self.drive(answer).await
     }
 
-    /// Waits for something that comes by this connection. It is not a task of its own, which would cost each poll two changes
-    /// between tasks.
+    /// Drives the connection while waiting for something from it. It has no task of its own, which would cost each poll two task
+    /// switches.
     pub async fn drive<F: Future>(&mut self, awaited: F) -> F::Output {
         let mut awaited = pin!(awaited);
         poll_fn(|cx| match awaited.as_mut().poll(cx) {
             Poll::Pending => {
-                // What it ends with is told to who waits for it.
+                // The waiting poll gets its error.
                 self.is_done = self.is_done || self.connection.poll_without_shutdown(cx).is_ready();
                 awaited.as_mut().poll(cx)
             }
@@ -137,7 +136,7 @@ impl Http1 {
         .await
     }
 
-    /// Gives the connection back after a whole answer, if it may be used again. `Err` if there was more than the answer.
+    /// Returns the connection after a whole answer, if it is reusable. `Err` if more than the answer came.
     pub fn into_resting(mut self) -> Result<Option<Resting>, Strayed> {
         let took = self.sent.elapsed().clamp(Duration::from_nanos(1), SLOWEST);
         let mut cx = Context::from_waker(Waker::noop());
@@ -152,5 +151,5 @@ impl Http1 {
     }
 }
 
-/// There was more on a connection than the answer.
+/// More than the answer came on a connection.
 pub(super) struct Strayed;

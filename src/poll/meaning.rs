@@ -1,6 +1,7 @@
-//! What an answer means: the table "What an answer means" of the contract, as one pure function.
+//! Classifies an answer: the table "What an answer means" of the contract, as one pure function.
 //!
-//! Knows status codes, headers and bodies; not the network, the clock, or what the schedule makes of it.
+//! Promises a [`Meaning`] for every answer. Knows status codes, headers and bodies; must not know the network, the clock or the
+//! schedule.
 
 use std::time::Duration;
 
@@ -13,28 +14,28 @@ use super::error_text::{error_text, harmless, named, said};
 use super::retry_after::{http_date, retry_after};
 use crate::outcome::{self, Delivery};
 
-/// What one poll told, whatever the API, a proxy or the network did. The texts are one short line each,
-/// without control characters and without secrets.
+/// The result of one poll, whatever the API, a proxy or the network did. Each text is one short line without control characters
+/// or secrets.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Meaning {
-    /// 200 and understood; of very many deliveries, those that [`outcome::kept`] keeps. May be empty: nothing is known yet.
+    /// 200 and understood; of very many deliveries, those that [`outcome::kept`] keeps. Empty if nothing is known yet.
     Deliveries(Vec<Delivery>),
-    /// 200, but not to be understood, too large or cut off: says what was wrong. So is any other success: it
-    /// has no deliveries that could be trusted.
+    /// 200, but unreadable, too large or cut off; the text says why. Also any other success, whose deliveries could not be
+    /// trusted.
     Unreadable(String),
-    /// 400 and other 4xx: the API refuses this PIN; says what the API said.
+    /// 400 and other 4xx: the API refuses this PIN; the text is the API's.
     Rejected(String),
     /// 401, 403: the credentials are wrong, not the PIN.
     Unauthorized(u16),
     /// 404
     NotFound,
-    /// 429: not before this long from now; a second to an hour.
+    /// 429: not before this long from now; between a second and an hour.
     Throttled(Duration),
-    /// 5xx, connect, TLS, DNS, time-out: says which. So are redirects, which are not followed, 407, which a proxy
-    /// says, and 408, 421, 425, 426 and 431, which concern the connection or the request: none is the PIN's fault.
+    /// 5xx, connect, TLS, DNS, time-out; the text says which. Also redirects, which are not followed, 407, which comes from a
+    /// proxy, and 408, 421, 425, 426 and 431, which concern the connection or the request: the PIN causes none of them.
     Unavailable(String),
-    /// No request was sent, because this machine has no file descriptor, memory, port or resolver for it: says
-    /// which. Nothing about the API or the PIN follows from it.
+    /// No request was sent, because this machine has no file descriptor, memory, port or resolver for it; the text says which.
+    /// Says nothing about the API or the PIN.
     NotSent(String),
 }
 
@@ -48,7 +49,7 @@ pub enum Connection {
 }
 
 impl Meaning {
-    /// Whether a PIN may end by this alone. What refuses it must be said again, on other connections.
+    /// Whether a PIN may end by this answer alone. A refusal must be repeated on other connections.
     pub(super) fn may_end(&self) -> bool {
         matches!(self, Self::Deliveries(deliveries) if deliveries.iter().any(|delivery| delivery.final_status))
     }
@@ -56,7 +57,7 @@ impl Meaning {
     /// The meaning of an answer. `body` is the whole decompressed body, or what went wrong while it was read;
     /// `now` is the wall time, for a `Retry-After` that is a date.
     ///
-    /// A status code that says enough by itself means the same with a body that could not be read.
+    /// If the status code alone decides, a body that could not be read makes no difference.
     pub fn of(status: StatusCode, headers: &HeaderMap, body: Result<&[u8], &str>, now: Timestamp) -> Self {
         let text = || error_text(status, body.unwrap_or_default());
         match status.as_u16() {
@@ -80,22 +81,22 @@ fn deliveries(body: &[u8]) -> Meaning {
     match answer::deliveries(body) {
         Ok(deliveries) => Meaning::Deliveries(outcome::kept(deliveries)),
         Err(fault) => Meaning::Unreadable(match said(body) {
-            // Some gateways say 200 and put the error into the body: then that is what is worth reading.
+            // Some gateways send 200 with the error in the body; the error is then the useful text.
             Some(said) => harmless(&format!("{fault}; it says: {said}")),
             None => fault,
         }),
     }
 }
 
-/// The wait of a 429. A date is read by the server's own clock where it tells it: ours may be wrong, and the
-/// difference between the two headers is not.
+/// The wait of a 429. A date is compared with the server's own `Date` if it sends one: our clock may be wrong, but the difference
+/// between the two headers is right.
 fn throttled(headers: &HeaderMap, now: Timestamp) -> Duration {
     let now = headers.get(DATE).and_then(|date| http_date(date.as_bytes())).unwrap_or(now);
     retry_after(headers.get(RETRY_AFTER).map(|value| value.as_bytes()), now)
 }
 
-/// `302 Found: redirects are not followed (to https://login.example)`: of the target only scheme, host and
-/// port, for the rest may hold tokens.
+/// `302 Found: redirects are not followed (to https://login.example)`: only scheme, host and port of the target, because the rest
+/// may contain tokens.
 fn redirect(status: StatusCode, headers: &HeaderMap) -> String {
     let target = headers
         .get(LOCATION)

@@ -1,12 +1,12 @@
-//! Asking the API about one PIN, and what its answer means.
+//! Polls the API about one PIN and classifies its answer.
 //!
-//! Promises that every poll ends within `api.timeout` and in exactly one [`Meaning`], whatever the API, a proxy
-//! or the network did; that no answer can make it take more than a bounded amount of memory; and that the
-//! credentials go to the configured host and nowhere else: no redirect, log line, error or `Debug` has them.
+//! Promises that every poll ends within `api.timeout` with exactly one [`Meaning`], whatever the API, a proxy or the network did;
+//! that every answer takes a bounded amount of memory; and that the credentials go only to the configured host: no redirect, log
+//! line, error or `Debug` has them.
 //!
-//! Must not know when or how often a PIN is polled, what ends it, or where it is kept: the schedule decides
-//! what follows from a meaning, and brakes are the schedule's too. The parts that understand an answer
-//! ([`Meaning::of`] and what it uses) are pure; [`Client`] alone does input and output.
+//! Must not know when or how often a PIN is polled, what ends it, or where it is kept: the schedule decides what follows from a
+//! meaning, and owns the brakes. The parts that understand an answer ([`Meaning::of`] and what it uses) are pure; only [`Client`]
+//! does input and output.
 
 mod answer;
 mod client;

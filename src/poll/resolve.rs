@@ -1,8 +1,8 @@
-//! Looks up the API's host, by the system's resolver.
+//! Looks up the API's host with the system's resolver.
 //!
-//! In place of reqwest's own, because that one panics if the system has no thread for it, and because of the C
-//! library's answers when this process has no file descriptor left: they say that the name server failed. Promises an
-//! error with a code of the system when this machine is at fault, and one without when the name server is.
+//! Replaces reqwest's own resolver, which panics if the system has no thread for it, and corrects the C library, which blames the
+//! name server when this process has no file descriptor left. Promises an error with a system code when this machine is at fault,
+//! and without one when the name server is. Must not know what a host is for.
 
 use std::fs::File;
 use std::io;
@@ -19,11 +19,11 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, oneshot};
 use tower_service::Service;
 
-/// Lookups at a time, each with a thread of its own: when the name server is silent, threads pile up for as long as
-/// the C library waits, which is 10 s by default.
+/// The most concurrent lookups, each on its own thread: when the name server is silent, threads accumulate for as long as the C
+/// library waits, 10 s by default.
 const MOST_LOOKUPS: usize = 16;
 
-/// What the C library needs, and as much again. Threads of Rust have 2 MiB, of which most is never touched.
+/// Twice the stack that the C library needs. Rust's threads have 2 MiB, most of which is never touched.
 const STACK: usize = 1024 * 1024;
 
 /// The system's resolver.
@@ -49,7 +49,7 @@ impl Resolver {
             let permit = lookups.acquire_owned().await?;
             let (tell, told) = oneshot::channel();
             let look_up = move || {
-                // Nobody listens any more if the poll has run into its time-out.
+                // The receiver is gone if the poll has timed out.
                 let _ = tell.send(look_up(&host));
                 drop(permit);
             };
@@ -94,15 +94,15 @@ fn look_up(host: &str) -> io::Result<Vec<SocketAddr>> {
     match (host, 0).to_socket_addrs() {
         Ok(addresses) => Ok(routed(addresses.collect())),
         Err(error) if error.raw_os_error().is_some() => Err(error),
-        // EAI_MEMORY has no code of its own here, only the C library's words.
+        // EAI_MEMORY has no system code here, only the C library's text.
         Err(error) if error.to_string().ends_with("Memory allocation failure") => Err(Errno::NOMEM.into()),
-        // The C library opens files and sockets, and what it says when it can't depends on which.
+        // The C library opens files and sockets; its error when it can't depends on which.
         Err(error) => Err(File::open("/dev/null").err().unwrap_or(error)),
     }
 }
 
-/// Without the addresses that this machine has no route to, unless it has none to all of them. An IPv6 address that
-/// nobody here can reach would otherwise be the failure that is reported when the IPv4 one refuses.
+/// Removes the addresses that this machine has no route to, unless it has a route to none. Otherwise an unreachable IPv6 address
+/// would be reported as the failure when the IPv4 one refuses.
 fn routed(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let has_route: Vec<bool> = addresses.iter().map(has_route).collect();
     if !has_route.contains(&true) {
@@ -115,13 +115,13 @@ fn routed(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
         .collect()
 }
 
-/// A datagram socket finds its route when it is connected, and sends nothing.
+/// Connecting a datagram socket looks up its route, and sends nothing.
 fn has_route(address: &SocketAddr) -> bool {
     let here: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    // The port does not matter to the route, and 0 is none.
+    // The route does not depend on the port, and 0 means none.
     let there = SocketAddr::new(address.ip(), 443);
     UdpSocket::bind(here).and_then(|socket| socket.connect(there)).is_ok()
 }
@@ -145,11 +145,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_machine_without_a_thread_to_spare_is_an_error_and_no_panic() {
-        // No address space has room for this stack: the system refuses the thread as when it has too many.
+        // No address space has room for this stack: the system refuses the thread as if it had too many.
         let resolver = Resolver { stack: usize::MAX / 4, ..Resolver::default() };
         let error = resolver.resolve("localhost".parse().unwrap()).await.err().unwrap();
         assert_eq!(Errno::from_io_error(error.downcast_ref().unwrap()), Some(Errno::AGAIN));
-        // The lookup that failed takes no place.
+        // The failed lookup takes no place.
         assert_eq!(resolver.lookups.available_permits(), MOST_LOOKUPS);
     }
 

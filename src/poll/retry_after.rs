@@ -1,21 +1,21 @@
-//! `Retry-After`: how long the API wants to be left alone.
+//! Reads `Retry-After`: how long the API asks for a pause.
 //!
-//! Pure: "now" is an argument. Whatever the header says, the answer lies between [`SHORTEST`] and [`LONGEST`],
-//! so that no server can make pinwatch spin or fall silent for a day.
+//! Promises a wait between [`SHORTEST`] and [`LONGEST`], whatever the header says, so that no server can make pinwatch spin or
+//! stop for a day. Pure: the current time is an argument. Must not know who waits.
 
 use std::time::Duration;
 
 use jiff::{Timestamp, civil, tz::TimeZone};
 
-/// What is waited without a usable header, and the least that is waited with one: `Retry-After: 0` on a 429
-/// would otherwise be an invitation to a storm.
+/// The wait without a usable header, and the shortest with one: `Retry-After: 0` on a 429 would otherwise cause a flood of
+/// requests.
 pub const SHORTEST: Duration = Duration::from_secs(1);
 
-/// The most that is waited. The brake ends by a probe, so a server that truly wants longer says so again.
+/// The longest wait. A probe ends the brake, so a server that needs longer says so again.
 pub const LONGEST: Duration = Duration::from_secs(3600);
 
-/// The wait that a `Retry-After` value asks for (RFC 9110, section 10.2.3: whole seconds, or an HTTP date),
-/// counted from `now`. Missing, garbage and the past all give [`SHORTEST`].
+/// The wait that a `Retry-After` value asks for (RFC 9110, section 10.2.3: whole seconds, or an HTTP date), counted from `now`. A
+/// missing value, garbage and the past all return [`SHORTEST`].
 pub(crate) fn retry_after(value: Option<&[u8]>, now: Timestamp) -> Duration {
     value.and_then(|value| wanted(value, now)).unwrap_or(SHORTEST).clamp(SHORTEST, LONGEST)
 }
@@ -31,7 +31,7 @@ fn wanted(value: &[u8], now: Timestamp) -> Option<Duration> {
     Duration::try_from(http_date(value)?.duration_since(now)).ok()
 }
 
-/// The time that an HTTP date means. RFC 9110, section 5.6.7: recipients take all three forms.
+/// Parses an HTTP date. RFC 9110, section 5.6.7: recipients accept all three forms.
 pub(super) fn http_date(value: &[u8]) -> Option<Timestamp> {
     // The longest form has 33 characters; no parser needs to see more.
     let text = str::from_utf8(value.get(..40.min(value.len()))?).ok()?;
@@ -39,7 +39,7 @@ pub(super) fn http_date(value: &[u8]) -> Option<Timestamp> {
     civil("%a, %d %b %Y %H:%M:%S GMT") // IMF-fixdate
         .or_else(|| civil("%A, %d-%b-%y %H:%M:%S GMT")) // RFC 850
         .or_else(|| civil("%a %b %e %H:%M:%S %Y")) // asctime
-        // The last hours of the year 9999 are no `Timestamp`, and far away all the same.
+        // The last hours of the year 9999 do not fit a `Timestamp`, but are far away too.
         .map(|time| TimeZone::UTC.to_timestamp(time).unwrap_or(Timestamp::MAX))
 }
 

@@ -1,8 +1,8 @@
-//! Takes the credentials out of what an answer says.
+//! Removes the credentials from the texts of an answer.
 //!
-//! Promises that no text of a [`Meaning`] has them, whether the API or a proxy wrote them as they are, escaped for JSON, a URL or
-//! HTML, or as a Basic pair, nor their beginning where a text was cut off. Works on texts after they were decoded: in the
-//! body any character can be written as `\uXXXX`.
+//! Promises that no text of a [`Meaning`] contains them, whether the API or a proxy wrote them plainly, escaped for JSON, a URL
+//! or HTML, or as a Basic pair, nor their beginning where a text was cut off. Works on decoded texts: in the body any character
+//! can be written as `\uXXXX`. Must not know requests.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::text::bounded;
 /// `\\\\u0032` is one, of a text that was escaped twice.
 const LONGEST_ESCAPE: usize = 12;
 
-/// What nobody may be told of the credentials, in the forms that are looked for.
+/// The secret parts of the credentials, in the forms that are searched for.
 pub(super) struct Secrets(Vec<SecretString>);
 
 impl Secrets {
@@ -39,7 +39,7 @@ impl Secrets {
         Self(forms.iter().map(|form| normal(form).into()).collect())
     }
 
-    /// The meaning without them. A status that has one is no status, and so the answer can't be trusted.
+    /// The meaning without them. A status that contains one is not a status, so the answer can't be trusted.
     pub fn removed_from(&self, meaning: Meaning) -> Meaning {
         let text = |text: String| self.clean(&text).unwrap_or(text);
         match meaning {
@@ -63,25 +63,25 @@ impl Secrets {
     }
 
     fn clean_description(&self, delivery: &mut Delivery) {
-        // The vendor's own description, which nearly every delivery has, is not looked through.
+        // The vendor's own description, which nearly every delivery has, is not searched.
         let said = delivery.description.as_deref().filter(|said| delivery.status.description() != Some(said));
         if let Some(clean) = said.and_then(|said| self.clean(said)) {
             delivery.description = Some(Arc::from(clean));
         }
     }
 
-    /// The text with `***` for each of them, decoded where it was encoded; `None` if there is none in it.
+    /// The text with `***` for each of them, decoded where it was encoded; `None` if it contains none.
     fn clean(&self, said: &str) -> Option<String> {
-        // A text that is too long ends so: see `text::bounded`.
+        // A text that was cut ends like this: see `text::bounded`.
         let (text, end) = said.strip_suffix('…').map_or((said, ""), |text| (without_last_escape(text), "…"));
         let text = decoded(text);
         let clean = without(&text, self.0.iter().map(ExposeSecret::expose_secret), 0);
-        // Decoding may have brought control characters to light.
+        // Decoding may have produced control characters.
         (clean != text).then(|| bounded(&(clean + end), MAX_TEXT))
     }
 }
 
-/// The text without an escape at its end, which may have been cut off: `%3`, `\\u00`.
+/// The text without a trailing escape that may have been cut off: `%3`, `\\u00`.
 fn without_last_escape(text: &str) -> &str {
     let near_the_end = text.char_indices().rev().take(LONGEST_ESCAPE);
     let start = near_the_end.filter(|(_, c)| matches!(c, '%' | '&' | '\\')).last();

@@ -1,7 +1,8 @@
-//! Whether the API's host, or a proxy before it, was seen to send answers that nobody asked for.
+//! Records whether the API's host, or a proxy in front of it, sends answers that belong to no request.
 //!
-//! On a kept HTTP/1 connection such a stray answer may come just after the next request, and then nothing tells it from that
-//! request's own. Once one was seen, the host's HTTP/1 connections are trusted with one request each, for an hour.
+//! On a kept HTTP/1 connection such a stray answer may arrive just after the next request, and can't be distinguished from the
+//! right one. Promises that once one was seen, each HTTP/1 connection to the host carries one request only, for an hour. Must not
+//! know requests.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +17,7 @@ pub const DISTRUST: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug, Default)]
 pub(super) struct Strays(Mutex<Option<Stray>>);
 
-/// Stray answers came since then, and the last one at `last`.
+/// Stray answers came from `since` on, the last one at `last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stray {
     pub since: Instant,
@@ -24,25 +25,25 @@ pub struct Stray {
 }
 
 impl Stray {
-    /// How long connections are still not reused.
+    /// How long connections will still not be reused.
     pub fn left(&self) -> Duration {
         DISTRUST.saturating_sub(self.last.elapsed())
     }
 }
 
 impl Strays {
-    /// Like this one was. Another client of the same host begins with what is known of it.
+    /// Copies what another client learned about the same host.
     pub fn like(other: &Self) -> Self {
         Self(Mutex::new(other.recent()))
     }
 
-    /// Those that still count.
+    /// The stray answers that still count.
     pub fn recent(&self) -> Option<Stray> {
-        // Each write is whole in itself, so a panic elsewhere leaves nothing half-done.
+        // Each write is complete in itself, so a panic elsewhere leaves no partial state.
         self.0.lock().unwrap_or_else(PoisonError::into_inner).filter(|stray| !stray.left().is_zero())
     }
 
-    /// One more was seen. Logged once for all that come within an hour of each other.
+    /// Records one more. Logs once for all that come within an hour of each other.
     pub fn note(&self) {
         let now = Instant::now();
         let since = self.recent().map(|stray| stray.since);
@@ -57,5 +58,5 @@ impl Strays {
     }
 }
 
-/// What to do about them.
+/// Advice for the operator about stray answers.
 pub const ADVICE: &str = "a proxy or load balancer before the API is the likeliest; HTTP/2 has no such fault";

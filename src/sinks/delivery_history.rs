@@ -1,7 +1,7 @@
-//! Remembers when a sink got its latest outcomes.
+//! Remembers when a sink received its latest outcomes.
 //!
-//! Kept in memory and bounded, so that it costs no database row per outcome. Older outcomes, and those from before the
-//! start, are only known to be delivered.
+//! Promises bounded memory and no database row per outcome. Of older outcomes, and of those from before the start, only the
+//! delivery is known and not its time. Must not know sinks or the store.
 
 use std::collections::VecDeque;
 

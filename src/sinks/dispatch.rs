@@ -1,6 +1,6 @@
 //! The dispatcher of an ordered sink: reads ahead in the outbox, delivers, and moves the cursor.
 //!
-//! Promises that the cursor never passes an outcome that is not delivered. Does not know what a sink writes to.
+//! Promises that the cursor never passes an undelivered outcome. Must not know what a sink writes to.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::fault::fault_point;
 use crate::store::{Outcome, Progress, Store, Writer};
 
-/// Outcomes to read ahead.
+/// The most outcomes to read ahead.
 const BATCH: u32 = 512;
 
 /// The pauses between attempts while a sink is in trouble.

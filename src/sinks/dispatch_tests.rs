@@ -1,4 +1,4 @@
-//! Deliveries over again, with a real store and a sink that does what a test says.
+//! Repeated deliveries, with a real store and a sink that follows a test's script.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -19,7 +19,7 @@ const SINK: &str = "sink";
 struct Script {
     delivered: Arc<Mutex<Vec<i64>>>,
     troubles: Arc<Mutex<VecDeque<usize>>>,
-    /// For each time that it was opened whether it was told to adopt what is there.
+    /// For each `open`, whether the sink had been asked to adopt what is there.
     opened: Arc<Mutex<Vec<bool>>>,
     adopts: bool,
     /// Cancelled when the first batch comes.
@@ -50,7 +50,7 @@ impl Ordered for Script {
     }
 }
 
-/// A store with so many outcomes that the sink has.
+/// A store with this many outcomes for the sink.
 struct Outbox {
     test: TestStore,
     health: Health,

@@ -1,7 +1,7 @@
 //! Lets a running sink hand over to its successor, or withdraws that request.
 //!
-//! Promises that both sides agree on the result: the sink has either ended, or continues as if it was never asked. So a
-//! cursor never has two dispatchers, and never loses its only one. Knows nothing about sinks.
+//! Promises that both sides agree on the result: the sink has either ended, or continues as if the request was never made. So a
+//! cursor never has two dispatchers, and never loses its only one. Must not know sinks.
 
 use std::sync::Arc;
 
@@ -35,19 +35,20 @@ impl Handover {
         self.change(State::Requested, State::Running)
     }
 
-    /// Called by the sink between batches: true if it was asked to end. Then it must, and nobody can withdraw that.
+    /// Called by the sink between batches. Returns true if a handover was requested: the sink must then end, and the request
+    /// can't be withdrawn.
     pub fn accept(&self) -> bool {
         self.change(State::Requested, State::Ended)
     }
 
-    /// Whether the sink is asked to end.
+    /// Whether a handover is requested.
     pub fn is_requested(&self) -> bool {
         *self.0.borrow() == State::Requested
     }
 
-    /// Waits until the sink is asked to end.
+    /// Waits until a handover is requested.
     pub async fn requested(&self) {
-        // `self` holds the sender, so the wait can end only by a request.
+        // `self` holds the sender, so only a request can end the wait.
         let _ = self.0.subscribe().wait_for(|state| *state == State::Requested).await;
     }
 

@@ -1,8 +1,8 @@
 //! Delivers outcomes: one dispatcher per sink, each with its own durable cursor.
 //!
-//! Promises that every sink gets every outcome, in order for stdout and files, whatever was killed, full or down, and that
-//! no sink waits for another. The cursor moves only after an explicit "delivered". Knows the store's outbox, and nothing
-//! about polls.
+//! Promises that every sink receives every outcome, in order for stdout and files, even after crashes, full disks and outages,
+//! and that no sink waits for another. The cursor moves only after an explicit "delivered". Knows the store's outbox; must not
+//! know polls.
 
 mod delivery_history;
 mod dispatch;
@@ -37,32 +37,32 @@ pub trait Ordered: Send + Sync + 'static {
         cursor: i64,
     ) -> impl Future<Output = Result<Option<i64>, Trouble>> + Send;
 
-    /// Delivers outcomes in their order. Returns how many are durably delivered, and what stopped it if not all are.
+    /// Delivers outcomes in their order. Returns how many are durably delivered, and the trouble if some are not.
     fn deliver(
         &mut self,
         outcomes: Vec<Outcome>,
     ) -> impl Future<Output = (usize, Result<(), Trouble>)> + Send;
 
-    /// Checks whether it could still deliver. Called every few seconds while there is nothing to deliver.
+    /// Checks whether the sink could still deliver. Called every few seconds while there is nothing to deliver.
     fn check(&mut self) -> impl Future<Output = Result<(), Trouble>> + Send {
         async { Ok(()) }
     }
 
-    /// Accepts whatever is at its path at the next `open`, even if that is not what it opened before: an administrator asked
-    /// for a reload.
+    /// Accepts the file at its path at the next `open`, even if it is another one than before: an administrator asked for a
+    /// reload.
     fn adopt(&mut self) {}
 }
 
-/// Why a sink takes no outcomes.
+/// Why a sink accepts no outcomes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
-    /// It may take them later.
+    /// It may accept them later.
     #[error("{0}")]
     Later(String),
-    /// Another file is at its path: it must open that one, once the cursor is durable.
+    /// Another file is at its path: the sink must open that one, once the cursor is durable.
     #[error("the file was rotated")]
     Rotated,
-    /// It takes none for as long as this process runs.
+    /// It accepts none until the process restarts.
     #[error("{0}")]
     Closed(String),
 }
@@ -82,7 +82,7 @@ pub struct Health(Arc<Mutex<BTreeMap<String, SinkHealth>>>);
 pub struct SinkHealth {
     /// Every outcome up to this `seq` is delivered, or recorded as failed.
     pub cursor: i64,
-    /// Since when it is stopped, and by what.
+    /// When it stopped, and why.
     pub trouble: Option<(Timestamp, String)>,
     /// Whether it is closed until the next start.
     pub closed: bool,
@@ -90,7 +90,7 @@ pub struct SinkHealth {
 }
 
 impl SinkHealth {
-    /// A sink of which only the cursor is known.
+    /// The health of a sink of which only the cursor is known.
     pub fn at(cursor: i64) -> Self {
         Self { cursor, ..Self::default() }
     }
@@ -103,12 +103,12 @@ impl SinkHealth {
         self.cursor = seq;
     }
 
-    /// Records the delivery of outcomes that the cursor had passed before.
+    /// Records the delivery of outcomes that the cursor had already passed.
     pub fn delivered(&mut self, seqs: &[i64], at: Timestamp) {
         seqs.iter().for_each(|seq| self.history.record(seq - 1, *seq, at));
     }
 
-    /// When it got an outcome, if that is remembered.
+    /// When the sink received an outcome, if that is remembered.
     pub fn has_since(&self, seq: i64) -> Option<Timestamp> {
         self.history.since(seq)
     }
@@ -131,7 +131,7 @@ impl Health {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, SinkHealth>> {
-        // Each update is complete in itself, so a panic elsewhere leaves nothing half-done.
+        // Each update is complete in itself, so a panic elsewhere leaves no partial state.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! The sink `stdout`: a line an outcome. Under systemd that is the journal.
+//! The sink `stdout`: writes one line per outcome. Under systemd the lines reach the journal.
 
 use std::io::{self, ErrorKind, Write};
 

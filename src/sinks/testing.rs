@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::outcome::{Ending, Verdict};
 use crate::store::{self, Committed, NewPin, Store, Writer};
 
-/// A store with a sink that has no outcome yet.
+/// A store and the name of a sink that has received no outcome yet.
 pub struct TestStore {
     _folder: TempDir,
     pub store: Store,
@@ -24,14 +24,14 @@ impl TestStore {
             .await
             .unwrap();
         connection.register_sink(name, true).await.unwrap();
-        // Nobody hears of commits.
+        // No one listens for commits.
         let (committed, _) = mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(connection, committed, usize::MAX);
         tokio::spawn(task.run());
         Self { _folder: folder, store, writer }
     }
 
-    /// So many PINs come and end.
+    /// Submits this many PINs and ends them.
     pub async fn finish(&self, name: &str, count: usize) {
         let now = Clock::system().wall();
         let pins = (0..count).map(|n| format!("{name}-{n}").parse().unwrap());
@@ -61,7 +61,7 @@ impl TestStore {
         self.writer.flush().await.unwrap();
     }
 
-    /// All records, the oldest first.
+    /// All records, oldest first.
     pub async fn records(&self) -> Vec<crate::store::Record> {
         let outcomes = self.store.outcomes_after(0, u32::MAX).await.unwrap();
         outcomes.into_iter().map(|outcome| outcome.record).collect()

@@ -114,7 +114,7 @@ impl Daemon {
         Some(format!("the daemon ended ({status}): {}", words.join("; ")))
     }
 
-    /// Waits until its file sink has so many outcomes.
+    /// Waits until its file sink has this many outcomes.
     pub async fn await_sink(&self, outcomes: usize) -> Result<(), String> {
         let give_up = Instant::now() + SINK_WITHIN;
         loop {

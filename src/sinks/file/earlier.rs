@@ -1,7 +1,8 @@
 //! The files that the result file may have been renamed to: logrotate's `outcomes.jsonl.1`, `outcomes.jsonl-20260131`.
 //!
-//! Their names prove nothing: a reader's checkpoint, a copy or another sink's file can have such a name. So they are only
-//! read, and it is the store that tells whether one ends with a line of ours.
+//! Their names prove nothing: a reader's checkpoint, a copy or another sink's file can have such a name. Promises to find them
+//! without changing them, except by [`cut`](Earlier::cut). Must not decide which file is ours: the store knows whether one ends
+//! with our line.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
@@ -17,7 +18,7 @@ use super::place::Folder;
 use crate::config::is_rotated_name;
 use crate::paths::FileId;
 
-/// A file that may be ours, and how it ends.
+/// A file that may be ours, and its end.
 #[derive(Debug)]
 pub struct Earlier {
     name: OsString,
@@ -26,7 +27,7 @@ pub struct Earlier {
 }
 
 impl Earlier {
-    /// Reads one, if it is a regular file of the user that we run as.
+    /// Reads the file, if it is a regular file of the daemon's user.
     pub fn read(folder: &Folder, name: OsString) -> Option<Self> {
         let is_ours = |file: &Metadata| file.is_file() && file.uid() == geteuid().as_raw();
         folder.look(&name).ok()?.filter(is_ours)?;
@@ -35,10 +36,10 @@ impl Earlier {
         Some(Self { id: FileId::of(&metadata), end: End::of(&file).ok()?, name })
     }
 
-    /// Cuts the half line off, if nobody has changed the file since it was read.
+    /// Cuts off the incomplete line, if the file has not changed since it was read.
     ///
     /// # Errors
-    /// The file is another one now, or can't be cut.
+    /// Another file is there now, or the file can't be cut.
     pub fn cut(&self, folder: &Folder) -> io::Result<()> {
         let file = folder.open_file(&self.name, OFlags::WRONLY)?;
         if FileId::of(&file.metadata()?) != self.id {
@@ -53,8 +54,8 @@ impl Earlier {
     }
 }
 
-/// The names in a folder that a file called `name` may have been renamed to. `others` are the files of other sinks:
-/// neither they nor what they were renamed to are meant.
+/// The names in a folder that a file called `name` may have been renamed to. Excludes `others`, the files of other sinks, and the
+/// names that those may have been renamed to.
 ///
 /// # Errors
 /// The folder can't be read.

@@ -1,19 +1,19 @@
-//! How a result file ends: its last whole line, and what stands behind that.
+//! The end of a result file: its last whole line, and the bytes after it.
 //!
-//! A crash or a full disk can leave the first half of a line. Whether that is ours, or somebody else's, is for others to
-//! decide.
+//! A crash or a full disk can leave the first part of a line. Promises to cut off only what it has read. Must not decide whose
+//! the incomplete line is.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// How every line of ours begins.
+/// The beginning of every line of ours.
 pub const LINE_START: &[u8] = b"{\"seq\":";
 
-/// The end of a file is read in pieces that grow from this size, in bytes.
+/// The size in bytes of the first piece that is read from the end; the next pieces are larger.
 const FIRST_PIECE: u64 = 64 * 1024;
 
-/// No line of ours is longer, in bytes: the intake limits what a submitter gives, the poll what the API gives.
+/// The longest possible line of ours, in bytes: intake limits the submitter's data, and the poll limits the API's.
 const LONGEST_LINE: u64 = 16 * 1024 * 1024;
 
 /// The end of a file.
@@ -23,7 +23,7 @@ pub struct End {
     pub length: u64,
     /// The last whole line, without its newline.
     pub line: Option<Vec<u8>>,
-    /// What stands behind the last newline.
+    /// The bytes after the last newline.
     pub half: Vec<u8>,
 }
 
@@ -53,19 +53,19 @@ impl End {
         }
     }
 
-    /// Whether the bytes behind the last line look like the beginning of a line of ours.
+    /// Whether the bytes after the last line look like the beginning of a line of ours.
     pub fn begins_like_ours(&self) -> bool {
-        // Else the line began before what was read.
+        // Otherwise the line began before the part that was read.
         let is_whole = self.line.is_some() || self.is_one_half();
         is_whole && (self.half.starts_with(LINE_START) || LINE_START.starts_with(&self.half))
     }
 
-    /// Whether those bytes are all zero, which is what some file systems keep of a write that a power cut ended.
+    /// Whether these bytes are all zero, which some file systems leave after a power cut during a write.
     pub fn is_zeros(&self) -> bool {
         self.half.iter().all(|byte| *byte == 0)
     }
 
-    /// Cuts off what stands behind the last newline.
+    /// Cuts off everything after the last newline.
     ///
     /// # Errors
     /// The file has changed since its end was read, or can't be cut.
@@ -81,13 +81,13 @@ impl End {
         self.length == self.half.len() as u64
     }
 
-    /// Whether there is nothing else than [zeros](Self::is_zeros) in the whole file.
+    /// Whether the whole file contains only [zeros](Self::is_zeros).
     pub fn is_empty(&self) -> bool {
         self.is_one_half() && self.is_zeros()
     }
 }
 
-/// The bytes from `start` up to `end`, or up to the file's end if somebody cut it meanwhile.
+/// The bytes from `start` to `end`, or to the end of the file if somebody truncated it meanwhile.
 pub fn read(file: &File, start: u64, end: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(end.saturating_sub(start)).map_err(io::Error::other)?];
     let mut filled = 0;

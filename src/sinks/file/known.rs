@@ -1,26 +1,28 @@
-//! What the store knows of the lines in a file: only it can tell which of them are ours.
+//! Recognises pinwatch's own lines in a file by comparing them with the store.
+//!
+//! Promises to recognise a line only if the store has the same record. Must not know how files are written.
 
 use crate::store::{Outcome, Record, Store, Unavailable};
 
 use super::end::LINE_START;
 
-/// A beginning of this many bytes has the record's `id` in it, which no other record has.
+/// A beginning of this many bytes contains the record's `id`, which no other record has.
 const WITH_ID: usize = 80;
 
-/// The `seq` of a line that the store has byte for byte. Any other line is not of this store: its `seq` would mislead.
+/// The `seq` of a line that the store has byte for byte. Any other line is from elsewhere, and its `seq` would mislead.
 ///
 /// # Errors
 /// The store can't be read now.
 pub async fn seq_of(store: &Store, line: Option<&[u8]>) -> Result<Option<i64>, Unavailable> {
     let Some((line, seq)) = line.and_then(|line| Some((line, seq_in(line)?))) else { return Ok(None) };
-    // What an older version wrote may have white space that a record has no more.
+    // A line from an older version may have white space that records no longer have.
     let Ok(written) = std::str::from_utf8(line).map(Record::from) else { return Ok(None) };
     let known = first_from(store, seq).await?;
     Ok(known.filter(|known| known.seq == seq && known.record == written).map(|known| known.seq))
 }
 
-/// Whether these bytes are the beginning of a record of this store, and long enough to be of no other; or, however short,
-/// that of the record behind `next_after`.
+/// Whether these bytes are the beginning of a record of this store, and long enough to fit no other; or, at any length, the
+/// beginning of the record after `next_after`.
 ///
 /// # Errors
 /// The store can't be read now.

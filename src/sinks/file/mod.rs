@@ -1,9 +1,9 @@
-//! The sink `file`: exactly one line an outcome, over any crash and rotation.
+//! The sink `file`: writes exactly one line per outcome, across any crash and rotation.
 //!
-//! Promises that no line is lost, doubled or torn: after a crash the file itself tells how far it is, by its last line,
-//! or by that of the file that it was renamed to. Writes to no other place than the one it opened: if its folder is
-//! replaced or its disk unmounted, it waits. Changes or believes no file that is not provably its own: one that it has
-//! open, or one whose last line the store knows. Never makes a folder.
+//! Promises that no line is lost, duplicated or torn: after a crash the file's last line shows the position, or the last line of
+//! the file that it was renamed to. Writes only to the place that it opened: if the folder is replaced or the disk unmounted, the
+//! sink waits. Changes and trusts only files that are provably its own: the one that it has open, or one whose last line the
+//! store knows. Never makes a folder. Must not know polls.
 
 mod earlier;
 mod end;
@@ -38,22 +38,22 @@ use crate::store::{Outcome, Store};
 pub struct FileSink {
     path: PathBuf,
     fsync: Fsync,
-    /// Files of other sinks with names like those that this one may be renamed to.
+    /// Files of other sinks with names that this file may be renamed to.
     others: Arc<[PathBuf]>,
     state: State,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Kept until the next one is open: whatever was renamed meanwhile, this one is ours.
+    /// Kept until the next file is open: even if it was renamed, this one is ours.
     open: Option<Open>,
     /// Where the file was when it was last opened.
     place: Option<Place>,
-    /// The file's last line, if it is ours.
+    /// The file's last line, if pinwatch wrote it.
     last_line: Option<Vec<u8>>,
-    /// Whether the file may have been renamed with lines of ours in it, before it was first opened here.
+    /// Whether the file may have been renamed, with our lines in it, before this process first opened it.
     has_history: bool,
-    /// Whatever the path leads to now is meant.
+    /// Accept any file that the path leads to now.
     adopts: bool,
 }
 
@@ -64,36 +64,36 @@ struct Open {
     length: u64,
 }
 
-/// A file that is open, and not changed yet.
+/// An open file that is not changed yet.
 struct Opening {
     folder: Arc<Folder>,
     file: File,
     id: FileId,
     end: End,
-    /// The file that was open before, where that is not this one.
+    /// The file that was open before, if it is another one.
     before: Option<End>,
     /// Whether it is this one.
     is_held: bool,
 }
 
-/// What is to be cut off behind the last whole lines.
+/// The incomplete lines to cut off.
 #[derive(Default)]
 struct Halves {
-    /// In the file itself; else a newline is put behind it.
+    /// Cut off the end of the file itself; otherwise end it with a newline.
     own: bool,
-    /// In the file that it was renamed to.
+    /// Cut off the end of the file that ours was renamed to.
     earlier: Option<Earlier>,
 }
 
 impl FileSink {
-    /// A sink that appends to the file at `path`, which it makes if there is none. `others` are the files of other sinks
-    /// with names that this one may be renamed to. A sink that `is_new` was never given an outcome.
+    /// Creates a sink that appends to the file at `path` and makes the file if there is none. `others` are files of other sinks
+    /// with names that this one may be renamed to. `is_new`: the sink never received an outcome.
     pub fn new(path: PathBuf, fsync: Fsync, others: &[PathBuf], is_new: bool) -> Self {
         let state = State { has_history: !is_new, ..State::default() };
         Self { path, fsync, others: others.into(), state }
     }
 
-    /// Checks a path by what is there now, for a daemon that runs as `user`. What is not there is no mistake.
+    /// Checks what is at a path now, for a daemon that runs as `user`. A missing file or folder is no error.
     ///
     /// # Errors
     /// A sink would refuse what is there.
@@ -103,11 +103,11 @@ impl FileSink {
     }
 
     fn name(&self) -> &OsStr {
-        // The configuration takes no path without one.
+        // The configuration refuses a path without a folder.
         self.path.file_name().unwrap_or_default()
     }
 
-    /// Opens the file, or makes it, in the place where it was before.
+    /// Opens the file, or makes it, in the same place as before.
     fn begin(&mut self) -> Result<Opening, Trouble> {
         let adopts = mem::take(&mut self.state.adopts);
         let folder = Folder::open(folder_of(&self.path)).map_err(|error| self.no_folder(&error))?;
@@ -125,7 +125,7 @@ impl FileSink {
         let file = folder.open_file(self.name(), flags).map_err(|error| self.trouble("opened", &error))?;
         fault_point!("file-opened");
         let metadata = file.metadata().map_err(|error| self.trouble("read", &error))?;
-        // Once more: it may be another file than the one that was there just now.
+        // Check again: another file may be there by now.
         self.check_open(&folder.metadata, Some(&metadata))?;
         let id = FileId::of(&metadata);
         let held = self.state.open.as_ref();
@@ -148,8 +148,8 @@ impl FileSink {
         checked.map_err(|found| Trouble::Later(found.to_string()))
     }
 
-    /// Whether the file there ends with the line that was written last, as does ours when its disk is mounted again
-    /// under another number.
+    /// Whether the file there ends with the last line that we wrote, as ours does when its disk is mounted again under another
+    /// device number.
     fn recognises(&self, folder: &Folder) -> bool {
         let Some(last_line) = &self.state.last_line else { return false };
         let is_file = folder.look(self.name()).ok().flatten().is_some_and(|there| there.is_file());
@@ -157,7 +157,7 @@ impl FileSink {
         is_file && end().is_some_and(|end| end.line.as_ref() == Some(last_line))
     }
 
-    /// Cuts half lines off, makes durable what is there, and takes the file into use.
+    /// Cuts off incomplete lines, makes the content durable, and starts to use the file.
     fn finish(&mut self, opening: Opening, halves: &Halves, is_ours: bool) -> Result<(), Trouble> {
         let Opening { folder, file, id, end, before, is_held: _ } = opening;
         if !end.half.is_empty() {
@@ -173,7 +173,7 @@ impl FileSink {
             tell_cut(&earlier.beside(&self.path), &earlier.end, earlier.cut(&folder));
         }
         if self.fsync == Fsync::Batch {
-            // What a killed process had written and not synced counts from now on, and so does a new file's name.
+            // Lines that a killed process wrote but did not sync count from now on, and so does a new file's name.
             let synced = file.sync_all().and_then(|()| folder.sync());
             synced.map_err(|error| self.trouble("synced", &error))?;
         }
@@ -184,8 +184,8 @@ impl FileSink {
         Ok(())
     }
 
-    /// Compares what is at the path with what is open. If it leads elsewhere, lets go of the file, so that its disk can be
-    /// unmounted for good.
+    /// Compares the file at the path with the open one. If the path leads elsewhere, closes the file, so that its disk can be
+    /// unmounted.
     fn verify(&mut self) -> Result<Option<fs::Metadata>, Trouble> {
         let Some(place) = &self.state.place else { return Ok(None) };
         let there = match fs::symlink_metadata(&self.path) {
@@ -204,7 +204,7 @@ impl FileSink {
         Err(trouble)
     }
 
-    /// Appends each line with one write; gives how many are in the file for good.
+    /// Appends each line with one write; returns how many are durable.
     fn append(&mut self, outcomes: &[Outcome]) -> (usize, Result<(), Trouble>) {
         let there = match self.verify() {
             Ok(there) => there,
@@ -213,7 +213,7 @@ impl FileSink {
         let Some(open) = &mut self.state.open else {
             return (0, Err(Trouble::Later(format!("{} is not open", self.path.display()))));
         };
-        // Renamed or removed: a new one is begun.
+        // Renamed or removed: start a new file.
         let Some(there) = there.filter(|there| FileId::of(there) == open.id) else {
             return (0, Err(Trouble::Rotated));
         };
@@ -235,7 +235,7 @@ impl FileSink {
             line.push(b'\n');
             fault_point!("half-a-line", open.file.write_all(&line[..line.len() / 2]));
             if let Err(error) = open.file.write_all(&line) {
-                // If it can't be cut off now, it is when the file is opened again.
+                // If the incomplete line can't be cut off now, the next open does it.
                 let _ = cut_back(&open.file, open.length, &line);
                 result = Err(error);
                 break;
@@ -253,14 +253,14 @@ impl FileSink {
             && self.fsync == Fsync::Batch
             && let Err(error) = open.file.sync_data()
         {
-            // What the disk has is not known: the file is opened again and says how far it is.
+            // What the disk has is unknown: the next open finds the position.
             return (0, Err(self.trouble("synced", &error)));
         }
         fault_point!("file-synced");
         (count, result.map_err(|error| self.trouble("written", &error)))
     }
 
-    /// A file is made where there is none, but its folder is not: who runs the daemon knows whose it should be.
+    /// Makes a missing file, but not a missing folder: the operator knows who should own it.
     fn no_folder(&self, error: &io::Error) -> Trouble {
         if error.kind() != ErrorKind::NotFound {
             return self.trouble("opened", error);
@@ -305,7 +305,7 @@ impl FileSink {
         })
     }
 
-    /// Runs file work where it may block.
+    /// Runs file operations where they may block.
     async fn blocking<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, Trouble> + Send + 'static,
@@ -322,8 +322,8 @@ impl FileSink {
         result
     }
 
-    /// Looks in its folder for the file that ours was renamed to before this process: of those that end with a line of
-    /// this store the one that is furthest. Gives also its half line, if that is provably one of ours.
+    /// Searches the folder for the file that ours was renamed to before this process: the one furthest ahead among those that end
+    /// with a line of this store. Also returns its incomplete line, if that is provably ours.
     async fn find_earlier(
         &mut self,
         folder: &Arc<Folder>,
@@ -347,7 +347,7 @@ impl FileSink {
             match reached.cmp(&furthest) {
                 Ordering::Less => {}
                 Ordering::Greater => (furthest, candidate) = (reached, Some(earlier)),
-                // One is a copy of the other, and nobody knows which.
+                // One is a copy of the other; which one can't be known.
                 Ordering::Equal => candidate = None,
             }
         }
@@ -397,7 +397,7 @@ impl Ordered for FileSink {
     }
 }
 
-/// Cuts a half line of ours off, and ends any other.
+/// Cuts off an incomplete line of ours; ends any other with a newline.
 fn mend(mut file: &File, path: &Path, end: &End, is_ours: bool) -> io::Result<()> {
     if is_ours {
         end.cut(file)?;
@@ -416,7 +416,7 @@ fn tell_cut(path: &Path, end: &End, done: io::Result<()>) {
     }
 }
 
-/// Cuts off what was written of a line, if nothing else was written behind it.
+/// Cuts off a partly written line, unless something else was written after it.
 fn cut_back(file: &File, length: u64, line: &[u8]) -> io::Result<()> {
     let written = end::read(file, length, file.metadata()?.len())?;
     if line.starts_with(&written) { file.set_len(length) } else { Ok(()) }

@@ -1,6 +1,7 @@
 //! Where a result file is: whether its path is safe to write to, and whether it still leads to the same place.
 //!
-//! Follows no symbolic link in the path's last component, and opens a file in the very folder that it has checked.
+//! Promises to follow no symbolic link in the path's last component, and to open a file in the very folder that it has checked.
+//! Must not know what the file contains.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, FileType, Metadata};

@@ -1,7 +1,9 @@
-//! How many outcomes go into one request: at most what the operator allows, and fewer while the receiver can't take as many.
+//! Decides how many outcomes one request carries: at most what the operator allows, fewer while the receiver can't take that
+//! many.
 //!
-//! A receiver may answer 500 above some size, or 413, or take too long for many outcomes, or close the connection. Promises that
-//! batches are halved until one is accepted, and grow again afterwards. Pure: moments are passed in.
+//! A receiver may answer 500 or 413 above some size, take too long for many outcomes, or close the connection. Promises that
+//! batches are halved until one is accepted, and that they grow again afterwards. Pure: the caller passes the time. Must not know
+//! what a batch contains.
 
 use std::time::Duration;
 
@@ -14,9 +16,9 @@ const PAUSE: Duration = Duration::from_secs(60);
 pub struct BatchSize {
     most: usize,
     now: usize,
-    /// A size that the receiver accepted, and has not failed at since.
+    /// The largest size that the receiver accepted and has not failed at since.
     accepted: usize,
-    /// Not before then is a larger size tried.
+    /// No larger size is tried before this moment.
     grows_at: Moment,
 }
 
@@ -25,12 +27,12 @@ impl BatchSize {
         Self { most, now: most, accepted: 0, grows_at: Moment::START }
     }
 
-    /// How many outcomes go into a request now.
+    /// The number of outcomes that the next request carries.
     pub fn get(&self) -> usize {
         self.now
     }
 
-    /// The receiver accepted as many.
+    /// The receiver accepted a batch of this size.
     pub fn accepted(&mut self, size: usize, now: Moment) {
         self.accepted = self.accepted.max(size);
         if size >= self.now && now >= self.grows_at {
@@ -39,13 +41,13 @@ impl BatchSize {
         self.now = self.now.max(size).min(self.most);
     }
 
-    /// A request with as many failed or was refused, and their number may be why; `all_fail` if that goes for all requests now.
+    /// A batch of this size failed or was refused, perhaps because of its size. `all_fail`: every request fails now.
     pub fn failed(&mut self, size: usize, all_fail: bool, now: Moment) {
         if size > 1 && (all_fail || size > self.accepted) {
             self.now = self.now.min(size.div_ceil(2));
             self.grows_at = now.after(PAUSE);
         } else if size == 1 && all_fail {
-            // So their number was not why.
+            // The size was not the cause.
             self.grows_at = now;
         }
         self.accepted = self.accepted.min(size.saturating_sub(1));

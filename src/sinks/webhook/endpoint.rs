@@ -1,8 +1,8 @@
-//! The endpoint: one signed POST, and what became of it.
+//! The endpoint: sends one signed POST and interprets its answer.
 //!
-//! Promises that every try ends within the configured time-out and in exactly one [`Answer`], that at most a few KiB of an answer
-//! are read, and that secrets go to the configured host and nowhere else: the URL (whose path or query may be a token), the signing
-//! secrets and what was sent are in no error text, and redirects are not followed. Knows neither the rules of delivery nor the store.
+//! Promises that every try ends within the configured time-out with exactly one [`Answer`], that it reads at most a few KiB of an
+//! answer, and that secrets reach only the configured host: no error text contains the URL (its path or query may be a token),
+//! the signing secrets or the request body, and redirects are not followed. Must not know the rules of delivery or the store.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
@@ -23,32 +23,32 @@ use crate::poll::failure::{detail, failure_text, not_processed};
 use crate::poll::resolve::Resolver;
 use crate::store::Outcome;
 
-/// How long a kept connection may be idle: less than Node's and uvicorn's 5 s, so that it is we who close it.
-/// A POST on a connection that the server has just closed is a failed try.
+/// How long a kept connection may be idle. Less than the 5 s of Node and uvicorn, so that pinwatch closes it first: a POST on a
+/// connection that the server has just closed is a failed try.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// HTTP/2 has one connection for all deliveries: if its other end vanishes without a word, only a ping finds out.
+/// HTTP/2 uses one connection for all deliveries. If the other end vanishes silently, only a ping detects it.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How much of a body is read, in bytes.
+/// The most bytes of a body that are read.
 const MAX_BODY: usize = 4096;
 
-/// How long the body of an answer other than 2xx is waited for: it only makes an error text better.
+/// How long to wait for the body of an answer other than 2xx, which only improves an error text.
 const TEXT_PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long the rest of a 2xx may take before its connection is closed. Nobody waits for it.
+/// How long the rest of a 2xx may take before its connection is closed. No delivery waits for it.
 const REST_PATIENCE: Duration = Duration::from_secs(1);
 
-/// For each delivery that runs, on so many other connections the rest of an answer may come. With fewer, connections are closed that the
-/// next deliveries could use.
+/// For each concurrent delivery, this many other connections may still receive the rest of an answer. A smaller number would
+/// close connections that the next deliveries could use.
 const RESTS: usize = 4;
 
-/// How often a request that the server did not process is sent again within one try. A server that closes a connection refuses
-/// all requests that it has not begun, and the next connection may be closed as soon.
+/// How often one try resends a request that the server did not process. A server that closes a connection refuses all requests
+/// that it has not begun, and may close the next connection just as soon.
 const MAX_FREE_RETRIES: u32 = 5;
 
-/// Why an endpoint can't be used as it is configured. Has no secrets.
+/// Why an endpoint can't be used as configured. Contains no secrets.
 #[derive(Debug, Error)]
 pub enum SetupError {
     #[error(transparent)]
@@ -59,11 +59,11 @@ pub enum SetupError {
 
 struct Clients {
     kept: Client,
-    /// Keeps no connection.
+    /// Keeps no connections.
     new: Client,
 }
 
-/// Where outcomes are delivered.
+/// The place that outcomes are delivered to.
 pub struct Endpoint {
     webhook: Webhook,
     clients: RwLock<Clients>,
@@ -73,7 +73,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint that is configured; makes no connection, for it need not be there yet.
+    /// Creates the configured endpoint. Makes no connection, because the server need not be up yet.
     ///
     /// # Errors
     /// A secret can't sign, or the system has no CA certificates.
@@ -88,28 +88,29 @@ impl Endpoint {
         })
     }
 
-    /// On how many connections the rest of an answer may come.
+    /// The most connections that may receive the rest of an answer at once.
     pub(super) fn max_rests(&self) -> usize {
         self.rules.concurrency.saturating_mul(RESTS)
     }
 
-    /// How old a connection may get.
+    /// The maximum age of a connection.
     pub(super) fn pool_max_age(&self) -> Duration {
         self.webhook.pool_max_age
     }
 
-    /// Uses new connections from now on. Requests that run end on the old ones. Reads the system's certificates, which takes
+    /// Uses new connections from now on. Running requests finish on the old ones. Reads the system's certificates, which takes
     /// some milliseconds.
     ///
     /// # Errors
-    /// The system has no CA certificates any more; the connections are kept.
+    /// The system no longer has CA certificates; the connections are kept.
     pub(super) fn renew_connections(&self) -> Result<(), SetupError> {
         let renewed = Clients::new(&self.webhook)?;
         *self.clients.write().unwrap_or_else(PoisonError::into_inner) = renewed;
         Ok(())
     }
 
-    /// Tries once to deliver these outcomes; `now` dates the request. Gives also what is left of a 2xx to [`read`](Rest::read).
+    /// Tries once to deliver these outcomes; `now` dates the request. Also returns the unread rest of a 2xx, to be
+    /// [read](Rest::read).
     pub(super) async fn deliver(
         &self,
         outcomes: &[Outcome],
@@ -140,7 +141,7 @@ impl Endpoint {
             }
         };
         if response.status().is_success() {
-            // The status decides: the receiver has them, whatever becomes of the body.
+            // The status decides: the receiver has the outcomes, whether or not the body arrives.
             let rest = (response.content_length() != Some(0)).then_some(Rest(response));
             return (Answer::Delivered, rest);
         }
@@ -150,14 +151,14 @@ impl Endpoint {
                 let signature = headers.get(WEBHOOK_SIGNATURE).and_then(|value| value.to_str().ok());
                 self.redactor.clean(&body, outcome, signature)
             }
-            // What is said about many would be kept with each, and might name the others.
+            // A text about many outcomes would be stored with each of them, and might name the others.
             _ => None,
         };
         let retry_after = response.headers().get(RETRY_AFTER).map(|value| value.as_bytes());
         (Answer::of(response.status(), retry_after, said.as_deref(), now), None)
     }
 
-    /// One try, for `fuzz/checks`: whether the outcome is delivered, or what health and the store tell of it.
+    /// One try, for `fuzz/checks`: delivered, or the error texts for health and for the store.
     #[doc(hidden)]
     pub async fn try_once(&self, outcome: &Outcome) -> Result<(), (String, String)> {
         let outcomes = std::slice::from_ref(outcome);
@@ -170,8 +171,8 @@ impl Endpoint {
         }
     }
 
-    /// Sends the request; again at once if the server says that it did not process it, which it does when it closes a
-    /// connection (HTTP/2's GOAWAY) or has too many requests (REFUSED_STREAM).
+    /// Sends the request. Resends it at once if the server says that it did not process it: while closing a connection (HTTP/2's
+    /// GOAWAY), or with too many requests open (REFUSED_STREAM).
     async fn send(
         &self,
         request: impl Fn() -> Request,
@@ -198,7 +199,7 @@ impl Endpoint {
 pub(super) struct Rest(Response);
 
 impl Rest {
-    /// Reads a little of it, for at most a second: a body that ends leaves its connection to the next request.
+    /// Reads a little of it, for at most a second: the next request can use a connection whose body has ended.
     pub async fn read(mut self) {
         beginning(&mut self.0, Instant::now() + REST_PATIENCE).await;
     }
@@ -219,29 +220,28 @@ impl Clients {
 }
 
 fn client(webhook: &Webhook) -> ClientBuilder {
-    // Fails if there is one already, which is as good.
+    // Fails if a provider is already installed, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()
         .user_agent(concat!("pinwatch/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
         .referer(false)
-        // `send` knows better which requests may be sent again.
+        // `send` knows better which requests are safe to resend.
         .retry(retry::never().max_retries_per_request(0))
         .dns_resolver(Resolver::default())
-        // Of the whole time, so that an endpoint that can't be reached is told from one that takes too long.
+        // Half of the whole time-out, so that an endpoint that can't be reached is distinguished from one that is slow.
         .connect_timeout(webhook.timeout / 2)
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
         .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
         .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
     if webhook.url.scheme() == "http" {
-        // A proxy would see a plain request. No TLS either, then, so that a system without CA certificates
-        // can do it.
+        // A proxy would see a plain request. Without TLS no CA certificates are needed, so a system without them works.
         builder = builder.no_proxy().tls_certs_only([]);
     }
     builder
 }
 
-/// As much of a body as comes in time and is wanted. A whole one leaves the connection fit for reuse.
+/// Reads the body up to the limit and the deadline. A connection whose body was read whole can be reused.
 async fn beginning(response: &mut Response, deadline: Instant) -> Vec<u8> {
     let mut body = Vec::new();
     while body.len() < MAX_BODY
@@ -264,7 +264,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, SinkKind};
 
-    /// Long enough that nothing healthy runs into it, on the slowest machine.
+    /// Long enough that no healthy exchange reaches it, even on the slowest machine.
     const AMPLE: Duration = Duration::from_secs(60);
 
     fn webhook(url: &str, timeout: Duration) -> Webhook {
@@ -300,8 +300,8 @@ mod tests {
     const REFUSED_STREAM: u8 = 7;
     const ENHANCE_YOUR_CALM: u8 = 11;
 
-    /// A server of HTTP/2 without TLS that does these things with the requests that come, over all connections, and the last with all
-    /// others. Tells of each request.
+    /// An HTTP/2 server without TLS. Handles each request as the script says, across all connections, and repeats the script's
+    /// last step. Reports each request.
     async fn http2_server(script: &'static [Does]) -> (SocketAddr, mpsc::UnboundedReceiver<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -372,7 +372,7 @@ mod tests {
         }
     }
 
-    /// What a delivery to such a server comes to, and how many requests it took.
+    /// Returns the answer of a delivery to such a server, and the number of requests that it took.
     async fn deliver_by_http2(script: &'static [Does]) -> (Answer, usize) {
         let (addr, mut seen) = http2_server(script).await;
         let webhook = webhook(&format!("http://{addr}/hook?token=hunter2"), AMPLE);

@@ -1,36 +1,38 @@
-//! Whether deliveries may start: all of them, one at a time to see whether the endpoint works again, or none.
+//! The webhook's circuit breaker: deliveries may start freely, one at a time as probes, or not at all.
 //!
-//! The gate shuts when the endpoint took nothing while [`ENOUGH`] different outcomes failed, when it took nothing while
-//! [`ENOUGH_REFUSED`] failed or were refused, or when it asked to be left alone. Then one probe at a time goes through, less and less
-//! often, until one is accepted. Promises that an endpoint that is down is asked at most once in [`MAX_PROBE_INTERVAL`], give or take
-//! a fifth. Pure: moments and the generator of the jitter are passed in. Knows nothing of what is delivered.
+//! It opens when the endpoint accepted nothing while [`ENOUGH`] different outcomes failed, when it accepted nothing while
+//! [`ENOUGH_REFUSED`] failed or were refused, or when the endpoint asked for a pause. (The code calls the open circuit "shut".)
+//! Then one probe at a time is sent, less and less often, until one is accepted. Promises that an endpoint that is down is probed
+//! at most once in [`MAX_PROBE_INTERVAL`], plus or minus a fifth. Pure: the caller passes the time and the random generator for
+//! the jitter. Must not know what is delivered.
 
 use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 
-/// So many different outcomes in a row must fail before it is the endpoint's fault and not theirs.
+/// This many different outcomes in a row must fail before the endpoint is blamed instead of the outcomes.
 pub const ENOUGH: usize = 5;
 
-/// So many must be refused. More, because a receiver that refuses has seen them, and may have a reason for each.
+/// This many must be refused. The number is higher because a receiver that refuses has seen the outcomes and may have a reason
+/// for each.
 pub const ENOUGH_REFUSED: usize = 20;
 
-/// So many tries in a row, of whatever outcomes, must fail before people are told.
+/// This many tries in a row, of any outcomes, must fail before trouble is reported.
 const WORTH_TELLING: u32 = 3;
 
-/// If they are refused, nothing must have been accepted for as long.
+/// Refusals count against the endpoint only if it has accepted nothing for this long.
 const REFUSES_FOR: Duration = Duration::from_secs(10);
 
 const FIRST_PROBE_AFTER: Duration = Duration::from_secs(1);
-/// With jitter, an endpoint that is back is noticed within a minute.
+/// With jitter, pinwatch notices within a minute that an endpoint is back.
 pub const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(50);
 
 /// What may start now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admits {
     Everything,
-    /// One delivery, to see whether the endpoint works again.
+    /// One delivery, to check whether the endpoint works again.
     Probe,
     Nothing,
 }
@@ -38,11 +40,11 @@ pub enum Admits {
 /// A try that did not deliver.
 #[derive(Debug, Clone, Copy)]
 pub struct Miss<'a> {
-    /// Its first outcome.
+    /// The first outcome of the try.
     pub outcome: i64,
-    /// The receiver refuses it, and did not fail.
+    /// The receiver refused the request; it did not fail.
     pub refused: bool,
-    /// How long the endpoint wants to be left alone.
+    /// The pause that the endpoint asked for.
     pub hold: Option<Duration>,
     pub error: &'a str,
 }
@@ -50,26 +52,26 @@ pub struct Miss<'a> {
 #[derive(Debug)]
 pub struct Gate {
     state: State,
-    /// The outcomes that failed since one was last accepted; each once, [`ENOUGH`] at most.
+    /// The outcomes that failed since the last acceptance; each once, at most [`ENOUGH`].
     failed: Vec<i64>,
-    /// Those that were refused since then; each once, [`ENOUGH_REFUSED`] at most.
+    /// The outcomes that were refused since then; each once, at most [`ENOUGH_REFUSED`].
     refused: Vec<i64>,
     /// The tries since then.
     row: Option<Row>,
-    /// Rows of misses are numbered; each ends when an outcome is accepted.
+    /// Numbers the rows of misses; an accepted outcome ends a row.
     row_number: u64,
-    /// The last row that shut the gate.
+    /// The last row that stopped deliveries.
     last_long_row: Option<u64>,
     probes: Backoff,
 }
 
-/// Tries in a row that did not deliver.
+/// Consecutive tries that did not deliver.
 #[derive(Debug)]
 struct Row {
     began: Moment,
     tries: u32,
     last_error: String,
-    /// People are to be told.
+    /// The trouble is to be reported.
     told: bool,
 }
 
@@ -93,17 +95,16 @@ impl Gate {
         }
     }
 
-    /// Whether it is not open.
+    /// Whether deliveries are stopped, except for probes.
     pub fn is_shut(&self) -> bool {
         matches!(self.state, State::Shut { .. })
     }
 
-    /// Whether it is shut because the endpoint refuses what it is sent.
+    /// Whether deliveries are stopped because the endpoint refuses what it receives.
     pub fn is_refusing(&self) -> bool {
         self.is_shut() && self.refused.len() >= ENOUGH
     }
 
-    /// What may start now.
     pub fn admits(&self, now: Moment) -> Admits {
         match self.state {
             State::Open => Admits::Everything,
@@ -112,7 +113,7 @@ impl Gate {
         }
     }
 
-    /// When a probe may start, if that only takes time.
+    /// When a probe may start, if only time has to pass.
     pub fn probe_at(&self) -> Option<Moment> {
         match self.state {
             State::Shut { until, probing: false, .. } => Some(until),
@@ -120,12 +121,12 @@ impl Gate {
         }
     }
 
-    /// The probe that was admitted starts.
+    /// Records that the admitted probe starts.
     pub fn probe_started(&mut self) {
         self.set_probing(true);
     }
 
-    /// The probe ended without a request: another may start.
+    /// Records that the probe ended without a request; another may start.
     pub fn probe_was_not_sent(&mut self) {
         self.set_probing(false);
     }
@@ -136,7 +137,8 @@ impl Gate {
         }
     }
 
-    /// The endpoint accepted a try. One from before the gate shut tells nothing about now, so only the probe opens it.
+    /// The endpoint accepted a try. Only an accepted probe resumes deliveries: any other try began before they stopped and says
+    /// nothing about now.
     pub fn accepted(&mut self, probe: bool) {
         if probe {
             self.state = State::Open;
@@ -154,18 +156,18 @@ impl Gate {
         self.row_number
     }
 
-    /// Whether this row of misses ended by an accepted outcome without having shut the gate, and no other shut it since: what was refused in it
-    /// was refused by an endpoint that accepts others.
+    /// Whether an accepted outcome ended this row of misses before the row stopped deliveries, and no later row has stopped them
+    /// since. If so, what was refused in the row was refused by an endpoint that accepts other outcomes.
     pub fn was_short(&self, row: u64) -> bool {
         row < self.row_number && self.last_long_row.is_none_or(|long| long < row)
     }
 
-    /// Whether several outcomes in a row were missed: the next ones may be as bad.
+    /// Whether several outcomes in a row were missed; the next ones may be as bad.
     pub fn is_row_long(&self) -> bool {
         self.failed.len() + self.refused.len() >= ENOUGH
     }
 
-    /// A try did not deliver.
+    /// Records a try that did not deliver.
     pub fn missed(&mut self, miss: Miss, probe: bool, now: Moment, random: &mut fastrand::Rng) {
         self.note(miss, now);
         let held = miss.hold.map(|hold| now.after(hold));
@@ -185,7 +187,7 @@ impl Gate {
                 let next = self.next_probe(failed_probes, now, random);
                 State::Shut { until: held.unwrap_or(now).max(next).max(until), failed_probes, probing: false }
             }
-            // It was under way when the gate shut, and can only lengthen the wait.
+            // The try was running when deliveries stopped; it can only lengthen the pause.
             State::Shut { until, failed_probes, probing } => {
                 State::Shut { until: held.unwrap_or(until).max(until), failed_probes, probing }
             }
@@ -215,7 +217,7 @@ impl Gate {
         now.after(self.probes.jittered(self.probes.nth(failed_probes), random))
     }
 
-    /// What people should know: why nothing is delivered.
+    /// Why nothing is delivered, for people.
     pub fn trouble(&self) -> Option<&str> {
         self.row.as_ref().filter(|row| self.is_shut() || row.told).map(|row| row.last_error.as_str())
     }

@@ -1,8 +1,7 @@
-//! What the store is told: how far the cursor is, and which outcomes before it the receiver does not have.
+//! Tracks what the store must record: the cursor, and the outcomes before it that the receiver does not have.
 //!
-//! Promises that the cursor is never past an outcome that is neither delivered nor noted as failed, and that such a
-//! note is handed over in the same step in which the cursor passes it. Pure; the store itself is written by
-//! whoever takes the steps.
+//! Promises that the cursor never passes an outcome that is neither delivered nor recorded as failed, and that a failure is
+//! handed over in the same step in which the cursor passes it. Pure: the caller writes the steps to the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,15 +10,15 @@ use crate::store::{Failed, Outcome, Progress};
 #[derive(Debug)]
 pub struct Ledger {
     sink: String,
-    /// As the last step told it.
+    /// The cursor of the last step.
     cursor: i64,
     /// The last `seq` that was read.
     read_to: i64,
-    /// Read, and neither delivered nor noted as failed.
+    /// Read, and neither delivered nor recorded as failed.
     unsettled: BTreeSet<i64>,
-    /// To be told as soon as the cursor is past them.
+    /// Failures to hand over once the cursor passes them.
     failed: BTreeMap<i64, Failed>,
-    /// Told as failed before, and delivered now.
+    /// Recorded as failed before, and delivered now.
     delivered: Vec<i64>,
 }
 
@@ -37,19 +36,19 @@ impl Ledger {
         self.read_to
     }
 
-    /// How many outcomes were read and are not settled.
+    /// The number of outcomes that are read and not settled.
     pub fn unsettled(&self) -> usize {
         self.unsettled.len()
     }
 
-    /// These were read, and there are no others up to `all_to`.
+    /// These outcomes were read; there are no others up to `all_to`.
     pub fn read(&mut self, outcomes: &[Outcome], all_to: i64) {
         self.unsettled.extend(outcomes.iter().map(|outcome| outcome.seq));
         let last = outcomes.last().map_or(all_to, |last| last.seq.max(all_to));
         self.read_to = self.read_to.max(last);
     }
 
-    /// The receiver has it.
+    /// The receiver has the outcome.
     pub fn delivered(&mut self, seq: i64) {
         let first_try = self.unsettled.remove(&seq);
         self.failed.remove(&seq);
@@ -58,13 +57,13 @@ impl Ledger {
         }
     }
 
-    /// The receiver does not have it, for now or for good.
+    /// The receiver does not have the outcome, for now or for good.
     pub fn failed(&mut self, failed: Failed) {
         self.unsettled.remove(&failed.seq);
         self.failed.insert(failed.seq, failed);
     }
 
-    /// What is to be told, if there is anything.
+    /// Returns what the store must record, if anything.
     pub fn step(&mut self) -> Option<Progress> {
         let cursor = self.unsettled.first().map_or(self.read_to, |first| first - 1).max(self.cursor);
         let later = self.failed.split_off(&cursor.saturating_add(1));

@@ -1,13 +1,12 @@
-//! The sink `webhook`: outcomes are sent to a URL, each at least once.
+//! The sink `webhook`: sends each outcome to a URL at least once.
 //!
-//! Promises that every outcome is delivered or becomes a dead letter in the store, whatever the endpoint does
-//! and whenever the daemon is killed: the cursor is durable and never past an outcome whose fate is not. After a crash
-//! some are sent again, under the same `webhook-id`. Outcomes are not in order. One that fails holds back no
-//! other; an endpoint that is down is probed, and not stormed, when it is back.
+//! Promises that every outcome is delivered or becomes a dead letter in the store, whatever the endpoint does and whenever the
+//! daemon is killed: the cursor is durable and never passes an outcome that is not durably settled. After a crash some outcomes
+//! are sent again, under the same `webhook-id`. Outcomes are not ordered. A failing outcome delays no other; an endpoint that is
+//! down is only probed, which avoids a thundering herd when it is back.
 //!
-//! [`state`] has the rules, without a runtime; [`endpoint`] makes the requests; here is the one task that owns
-//! the running deliveries. Woken by a new outcome, a delivery's end, an order, a wait that is over and by the
-//! stop. Knows nothing of polls.
+//! [`state`] has the rules, without a runtime; [`endpoint`] makes the requests; this module is the one task that owns the running
+//! deliveries. New outcomes, ended deliveries, delivery commands, timers and the stop wake it. Must not know polls.
 
 mod batch_size;
 mod endpoint;
@@ -44,13 +43,13 @@ use super::{Handover, Health};
 use crate::clock::Clock;
 use crate::store::{Store, Unavailable, Writer};
 
-/// Between two looks into a store that can't be read.
+/// The pause between two attempts to read a store that can't be read.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// How long deliveries that are under way may take to end when the sink leaves; below what a reload waits for.
+/// How long running deliveries may take to end when the sink hands over; less than a reload waits.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Outcomes that are read at once.
+/// The most outcomes that are read at once.
 const READ_AT_ONCE: u32 = 1024;
 
 /// One webhook and its cursor.
@@ -63,15 +62,15 @@ pub struct WebhookSink {
     pub writer: Writer,
     pub clock: Clock,
     pub health: Health,
-    /// When it is cancelled nothing more is started, the deliveries that run end, and so does the sink.
+    /// When cancelled, the sink starts nothing more, waits for the running deliveries, and ends.
     pub finish: CancellationToken,
-    /// When it is asked to leave, the same, but deliveries that take long are broken off.
+    /// When a handover is requested, the same, but slow deliveries are cancelled.
     pub handover: Handover,
 }
 
 impl WebhookSink {
-    /// Delivers until `finish`, or until it leaves. Dropped earlier, it breaks off its deliveries; what they carried is sent again
-    /// after the next start.
+    /// Delivers until `finish` or a handover. Dropping the future cancels its deliveries; the next start sends their outcomes
+    /// again.
     pub async fn run(self) {
         let Self { name, endpoint, cursor, store, writer, clock, health, finish, handover } = self;
         let task = Task {
@@ -104,10 +103,10 @@ struct Task {
     state: State,
     told: Told,
     deliveries: Deliveries,
-    /// When the connections are too old for another request.
+    /// When the connections become too old for another request.
     renew_at: Instant,
     was_shut: bool,
-    /// The store could not be read, and is not asked again before then.
+    /// The store could not be read; the next attempt is not before this moment.
     read_again_at: Option<Instant>,
 }
 
@@ -119,12 +118,12 @@ impl Task {
             if finish.is_cancelled() || handover.accept() {
                 break;
             }
-            // That it was asked was taken back.
+            // The handover request was withdrawn.
         }
         self.told.say(now(&self.clock));
     }
 
-    /// Delivers until it is to end.
+    /// Delivers until the sink must end.
     async fn work(&mut self, finish: &CancellationToken, handover: &Handover) {
         while !finish.is_cancelled() && !handover.is_requested() {
             if self.orders.has_changed().unwrap_or(false) {
@@ -140,8 +139,8 @@ impl Task {
         }
     }
 
-    /// Waits for the deliveries that run; unless the daemon stops, only so long. An endpoint that hangs may be
-    /// why another is wanted: what is under way then is sent again by that, under the same ID.
+    /// Waits for the running deliveries; for a limited time, unless the daemon stops. The endpoint may be replaced because it
+    /// hangs: its successor then sends the cancelled outcomes again, under the same ID.
     async fn end_deliveries(&mut self, finish: &CancellationToken) {
         let give_up_at = Instant::now() + LEAVE_PATIENCE;
         loop {
@@ -155,7 +154,7 @@ impl Task {
         }
     }
 
-    /// Waits until there may be something to do, and takes in what ended.
+    /// Waits until there may be something to do, and applies the answers of ended deliveries.
     async fn wait(&mut self, finish: &CancellationToken, handover: &Handover) {
         let wants = self.state.wants_outcomes().filter(|_| self.read_again_at.is_none());
         let after = wants.map_or(i64::MAX, |(after, _)| after);
@@ -169,7 +168,7 @@ impl Task {
                     self.state.ended(ticket, answer, now(&self.clock));
                 }
             }
-            // An error would mean that the writer is gone, which the daemon notices.
+            // An error means that the writer has ended, which the daemon notices.
             Ok(_) = self.newest.wait_for(|newest| *newest > after) => {}
             Ok(()) = self.orders.changed() => self.orders.mark_changed(),
             () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
@@ -178,8 +177,8 @@ impl Task {
         }
     }
 
-    /// Replaces the connections when they get too old, and when the endpoint takes nothing any more: its name may stand for
-    /// another address by now, and what answers at the old one may know nothing of the receiver.
+    /// Replaces the connections when they get too old, and when the endpoint accepts nothing any more: its name may have another
+    /// address by now, and the server at the old one may know nothing of the receiver.
     async fn renew_connections(&mut self) {
         let is_shut = self.state.is_shut();
         let shuts = is_shut && !self.was_shut;
@@ -208,7 +207,7 @@ impl Task {
         }
     }
 
-    /// Reads ahead, as far as the rules want it.
+    /// Reads ahead as far as the rules ask.
     async fn read(&mut self) {
         if self.read_again_at.is_some_and(|at| at > Instant::now()) {
             return;
@@ -222,7 +221,7 @@ impl Task {
 
     async fn read_store(&mut self) -> Result<(), Unavailable> {
         while let Some((after, limit)) = self.state.wants_failed() {
-            // What was told and is not durable yet would be found as it was before.
+            // The query would miss steps that are not durable yet.
             self.writer.flush().await?;
             let rows = self.store.failed(&self.name, false, after, limit).await?;
             let past = |time| self.clock.moment_of_past(time);
@@ -232,14 +231,14 @@ impl Task {
         if let Some((after, limit)) = self.state.wants_outcomes().filter(|(after, _)| newest > *after) {
             let limit = limit.min(READ_AT_ONCE);
             let outcomes = self.store.outcomes_after(after, limit).await?;
-            // Retention may have removed the newest: then there is nothing up to there.
+            // Retention may have removed the newest outcome; then there are none up to it.
             let all_to = if outcomes.is_empty() { newest } else { after };
             self.state.take_outcomes(outcomes, all_to);
         }
         Ok(())
     }
 
-    /// Tells the store and people how far the sink is.
+    /// Writes the sink's progress to the store and to its health.
     async fn tell(&mut self) {
         let now = now(&self.clock);
         if let Some(step) = self.state.step() {
@@ -255,11 +254,11 @@ fn now(clock: &Clock) -> Now {
     Now { moment: clock.now(), date: clock.date() }
 }
 
-/// The deliveries that run. They end when this is dropped.
+/// The running deliveries. Dropping this cancels them.
 struct Deliveries {
     tasks: JoinSet<(Answer, Option<Rest>)>,
     tickets: HashMap<Id, Ticket>,
-    /// Read what is left of successful answers, so that their connections can be used again.
+    /// Tasks that read the rest of successful answers, so that their connections can be reused.
     rests: JoinSet<()>,
     max_rests: usize,
 }
@@ -278,13 +277,13 @@ impl Deliveries {
         self.tickets.insert(task.id(), ticket);
     }
 
-    /// The next one that ends; `None` if none runs.
+    /// The next delivery to end; `None` if none runs.
     async fn ended(&mut self) -> Option<(Ticket, Answer)> {
         let ended = self.tasks.join_next_with_id().await?;
         self.settle(ended)
     }
 
-    /// One that has ended already.
+    /// A delivery that has already ended.
     fn ended_already(&mut self) -> Option<(Ticket, Answer)> {
         let ended = self.tasks.try_join_next_with_id()?;
         self.settle(ended)
@@ -296,7 +295,7 @@ impl Deliveries {
             (failure.id(), (Answer::none("the delivery failed; this is a bug"), None))
         });
         while self.rests.try_join_next().is_some() {}
-        // Beyond that their connections are closed.
+        // Above the limit, the connections are closed.
         if let Some(rest) = rest.filter(|_| self.rests.len() < self.max_rests) {
             self.rests.spawn(rest.read());
         }

@@ -1,7 +1,7 @@
-//! What one request carries: one outcome, or a batch that stays together while it is tried again.
+//! The batch that one request carries: one outcome, or several that stay together while they are retried.
 //!
-//! Pure data. Outcomes that failed together stay together, so that what is sent again has the same ID; they
-//! are parted only to find out which of them the receiver can't take.
+//! Pure data. Promises that outcomes that failed together stay together, so that a retry has the same ID; a batch is split only
+//! to find out which outcome the receiver can't take. Must not know requests or the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::store::{Failed, Outcome};
 /// A batch of this size, in bytes, takes no further outcome: receivers commonly refuse much larger bodies.
 const MAX_BYTES: usize = 512 * 1024;
 
-/// A moment: the one that is waited by, and its date, to be written down.
+/// A moment: one reading to wait by, and its date to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
     pub moment: Moment,
@@ -27,17 +27,17 @@ pub struct Parcel {
     pub first_try: Option<Now>,
     pub last_try: Option<Now>,
     pub error: Option<String>,
-    /// Its outcomes are settled as failed, in the store or soon: the cursor may be past them.
+    /// The outcomes are recorded as failed in the store, or soon will be: the cursor may have passed them.
     pub noted: bool,
-    /// It is one outcome, and the receiver may have seen it alone while it was not known to be down. Not stored: after a restart it is
-    /// tried again.
+    /// This is one outcome, and the receiver may have seen it alone while it was not known to be down. Not stored: after a
+    /// restart the outcome is tried again.
     pub tried_alone: bool,
-    /// It is one outcome, and was refused in this row of misses.
+    /// This is one outcome, and it was refused in this row of misses.
     pub refused_in: Option<u64>,
 }
 
 impl Parcel {
-    /// Outcomes that were never tried.
+    /// Creates a batch of outcomes that were never tried.
     pub fn untried(outcomes: Vec<Outcome>) -> Self {
         Self {
             outcomes: outcomes.into(),
@@ -51,7 +51,7 @@ impl Parcel {
         }
     }
 
-    /// Outcomes that failed before, as the store has it, all with the same fate.
+    /// Creates a batch of outcomes that failed before, as the store has them, all in the same state.
     pub fn stored(outcomes: Vec<Outcome>, fate: &Failed, past: impl Fn(Steady) -> Moment) -> Self {
         let both = |date: Dated| Now { moment: past(date.steady), date };
         Self {
@@ -64,7 +64,7 @@ impl Parcel {
         }
     }
 
-    /// What it is known by: the `seq` of its first outcome.
+    /// Identifies the batch: the `seq` of its first outcome.
     pub fn key(&self) -> i64 {
         self.outcomes.first().map_or(0, |outcome| outcome.seq)
     }
@@ -73,7 +73,7 @@ impl Parcel {
         self.outcomes.iter().map(|outcome| outcome.seq)
     }
 
-    /// Counts a try that did not deliver it; `counts` if the outcomes may be why.
+    /// Counts a try that did not deliver; `counts`: the outcomes may be the cause.
     pub fn count(&mut self, at: Now, error: String, counts: bool) {
         self.tried_alone |= counts && self.outcomes.len() == 1;
         self.tries = self.tries.saturating_add(1);
@@ -87,12 +87,12 @@ impl Parcel {
         self.first_try.map(|first| first.moment.after(max_age))
     }
 
-    /// From when on it may be given up without another try.
+    /// From this moment on it may be dead-lettered without another try.
     pub fn ends_at(&self, max_age: Duration) -> Option<Moment> {
         self.expiry(max_age).filter(|_| self.tried_alone)
     }
 
-    /// The same outcomes in parcels of at most `size`.
+    /// The same outcomes in batches of at most `size`.
     pub fn parts(&self, size: usize) -> Vec<Self> {
         let part = |outcomes: &[Outcome]| Self { outcomes: outcomes.into(), ..self.clone() };
         self.outcomes.chunks(size.max(1)).map(part).collect()
@@ -108,7 +108,7 @@ impl Parcel {
         (part(first), Some(part(rest)))
     }
 
-    /// What the store is to know of its outcomes.
+    /// What the store must record of its outcomes.
     pub fn fates(&self, dead: bool) -> impl Iterator<Item = Failed> + '_ {
         self.seqs().map(move |seq| Failed {
             seq,
@@ -121,8 +121,7 @@ impl Parcel {
     }
 }
 
-/// How many of the first of these records go into one parcel: `limit` at most, and [`MAX_BYTES`], but
-/// one at least.
+/// How many of the first of these records fit into one batch: at most `limit` and [`MAX_BYTES`], but at least one.
 pub fn fitting(sizes: impl Iterator<Item = usize>, limit: usize) -> usize {
     let mut bytes = 0usize;
     let fits = |size: &usize| {
@@ -133,8 +132,8 @@ pub fn fitting(sizes: impl Iterator<Item = usize>, limit: usize) -> usize {
     sizes.take(limit).take_while(fits).count()
 }
 
-/// Puts together again what was tried together: neighbours of one fate, `size` at most. What was never tried
-/// since somebody asked for it makes batches as well.
+/// Rebuilds the batches that were tried together: neighbours in the same state, at most `size`. Outcomes that were not tried
+/// since a replay was requested form batches as well.
 pub fn regroup(rows: Vec<(Failed, Outcome)>, size: usize, past: impl Fn(Steady) -> Moment) -> Vec<Parcel> {
     let fate = |(row, _): &(Failed, Outcome)| (row.tries, row.first_try_at, row.last_try_at);
     let mut parcels = Vec::new();

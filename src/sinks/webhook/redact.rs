@@ -1,8 +1,8 @@
-//! Removes from a receiver's text what pinwatch sent to it: frameworks like to show a failed request in their error pages.
+//! Removes from a receiver's text what pinwatch sent to it: frameworks often quote a failed request in their error pages.
 //!
-//! Promises that no path or query value of the URL, no secret, no signature, no PIN ID and nothing that the submitter gave with the
-//! PIN stays in the text, whether the receiver wrote it as it is, as JSON, as a URL or as HTML, and also if the text
-//! was cut off within it. Pure. Does not know what the text is for.
+//! Promises that no path or query value of the URL, no secret, no signature, no PIN ID and no data that the submitter attached to
+//! the PIN stays in the text, whether the receiver wrote it plainly, as JSON, as a URL or as HTML, even if the text was cut off
+//! within it. Pure. Must not know what the text is for.
 
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
@@ -17,7 +17,7 @@ const SHORTEST_SECRET: usize = 4;
 /// Below this length only whole words are replaced. A PIN ID may be one letter.
 const LONG: usize = 8;
 
-/// What an endpoint must not be quoted with, whatever the request was.
+/// What no text of the endpoint may repeat, whatever the request was.
 pub struct Redactor {
     secrets: Vec<SecretString>,
 }
@@ -41,7 +41,7 @@ impl Redactor {
         Self { secrets }
     }
 
-    /// What the receiver said about a request for this outcome with this signature; `None` for what is no text.
+    /// The receiver's text about a request for this outcome with this signature, without secrets; `None` if the body is not text.
     pub fn clean(&self, said: &[u8], outcome: &Outcome, signature: Option<&str>) -> Option<String> {
         let text = decoded(text(said)?);
         let (pin, given) = (outcome.pin.as_str(), given(outcome));
@@ -54,7 +54,7 @@ impl Redactor {
     }
 }
 
-/// The text of a body that may be cut off within a character; `None` for other encodings, in which nothing would be found.
+/// The text of a body that may be cut off within a character; `None` for other encodings, in which no secret would be found.
 fn text(body: &[u8]) -> Option<&str> {
     let text = match str::from_utf8(body) {
         Ok(text) => text,
@@ -64,7 +64,7 @@ fn text(body: &[u8]) -> Option<&str> {
     (!text.contains('\0')).then_some(text)
 }
 
-/// What the submitter gave with the PIN: the reference, and every name, text and number of the metadata.
+/// The data that the submitter attached to the PIN: the reference, and every name, text and number of the metadata.
 fn given(outcome: &Outcome) -> Vec<String> {
     let mut given = Vec::new();
     let mut rest: Vec<Value> = match serde_json::from_str(&outcome.record) {

@@ -1,8 +1,8 @@
-//! What is sent for some outcomes: the body, its type, its ID and its signatures.
+//! Builds the request for some outcomes: body, content type, ID and signatures.
 //!
-//! Promises that the same outcomes always make the same body under the same ID, so that a receiver can tell a
-//! redelivery; and that a signature is made as Standard Webhooks has it, by every secret. Pure: the time of
-//! the try is an argument. Knows nothing of connections, tries or what became of them.
+//! Promises that the same outcomes always make the same body under the same ID, so that a receiver can recognise a redelivery;
+//! and that every secret signs as Standard Webhooks specifies. Pure: the time of the try is an argument. Must not know
+//! connections, tries or answers.
 
 use std::borrow::Cow;
 
@@ -25,10 +25,10 @@ const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 pub const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
-/// `source` of a CloudEvent: one daemon's word for itself. Its `id` alone is unique already.
+/// The `source` of a CloudEvent: a constant, because the `id` alone is unique.
 const SOURCE: &str = "/pinwatch";
 
-/// A stored record that can't be sent: it is no record. Another try would not mend it.
+/// A stored text that can't be sent because it is not a record. Another try would not help.
 #[derive(Debug, Error)]
 #[error("the stored record of outcome {seq} can't be read: {error}")]
 pub struct BadRecord {
@@ -36,25 +36,26 @@ pub struct BadRecord {
     error: serde_json::Error,
 }
 
-/// A secret that can't sign. Which of them, not what it is.
+/// A secret that can't sign: its position, never its value.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("signing secret {0} is not \"whsec_\" and base64")]
 pub struct BadSecret(usize);
 
-/// The request for some outcomes, before it is dated and signed.
+/// The request for some outcomes, not yet dated and signed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Message {
-    /// One outcome: its `id`. Several: a UUID (version 8) made of theirs, the same for the same outcomes in the same order.
+    /// One outcome: its `id`. Several: a UUID (version 8) derived from their IDs, the same for the same outcomes in the same
+    /// order.
     pub id: Uuid,
     pub content_type: &'static str,
     pub body: Bytes,
 }
 
 impl Message {
-    /// The message for these outcomes; `array` even for one of them, where the receiver was promised arrays.
+    /// Builds the message for these outcomes; `array` makes an array even for one of them, where the receiver expects arrays.
     ///
     /// # Errors
-    /// A record is not one of ours.
+    /// A stored text is not a pinwatch record.
     pub fn of(outcomes: &[Outcome], format: WebhookFormat, array: bool) -> Result<Self, BadRecord> {
         let bad = |seq| move |error| BadRecord { seq, error };
         let mut ids = Vec::with_capacity(outcomes.len());
@@ -89,11 +90,12 @@ impl Message {
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         headers.insert(WEBHOOK_TIMESTAMP, timestamp.into());
-        // Neither can fail: hexadecimal digits, hyphens, and base64 with commas and spaces are allowed.
+        // Neither can fail: both contain only characters that headers allow (hexadecimal digits, hyphens, base64, commas,
+        // spaces).
         if let Some(signature) = signer.sign(&id, timestamp, &self.body)
             && let Ok(mut signature) = HeaderValue::try_from(signature)
         {
-            // Neither Debug shows it, nor does HTTP/2 put it into its compression table.
+            // Keeps it out of Debug output and of HTTP/2's compression table.
             signature.set_sensitive(true);
             headers.insert(WEBHOOK_SIGNATURE, signature);
         }
@@ -116,7 +118,7 @@ fn message_id(ids: &[Uuid]) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-/// What of a record goes into headers and envelopes.
+/// The fields of a record that headers and envelopes need.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Known<'a> {
@@ -157,16 +159,16 @@ impl<'a> CloudEvent<'a> {
     }
 }
 
-/// Signs with every secret: while one is replaced by another, receivers have either.
+/// Signs with every secret: during a rotation, receivers have either the old or the new one.
 pub struct Signer {
     keys: Vec<hmac::Key>,
 }
 
 impl Signer {
-    /// A signer with these secrets, `whsec_` and base64; none is fine.
+    /// Creates a signer with these secrets, `whsec_` and base64; there may be none.
     ///
     /// # Errors
-    /// One of them is something else, which the configuration does not let through.
+    /// A secret has another form, which the configuration refuses earlier.
     pub fn new(secrets: &[SecretString]) -> Result<Self, BadSecret> {
         let key = |(index, secret): (usize, &SecretString)| {
             let encoded = secret.expose_secret().strip_prefix("whsec_").ok_or(BadSecret(index))?;
@@ -176,7 +178,7 @@ impl Signer {
         Ok(Self { keys: secrets.iter().enumerate().map(key).collect::<Result<_, _>>()? })
     }
 
-    /// `v1,BASE64` for each secret, spaces between; `None` without any.
+    /// `v1,BASE64` for each secret, separated by spaces; `None` without secrets.
     fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> Option<String> {
         let signature = |key| {
             let mut hmac = hmac::Context::with_key(key);

@@ -1,8 +1,8 @@
-//! What an endpoint's answer means: delivered, refused, or later.
+//! Classifies an endpoint's answer: delivered, refused, or later.
 //!
-//! Pure: "now" is an argument. Promises one of the three for every status code, waits within
-//! [`SHORTEST`](crate::poll::SHORTEST) and [`LONGEST`](crate::poll::LONGEST), and texts of one bounded line without
-//! control characters. Knows no connection, and does not know what follows from an answer.
+//! Promises one of the three for every status code, waits within [`SHORTEST`](crate::poll::SHORTEST) and
+//! [`LONGEST`](crate::poll::LONGEST), and texts of one bounded line without control characters. Pure: the current time is an
+//! argument. Must not know connections or what follows from an answer.
 
 use std::time::Duration;
 
@@ -13,58 +13,58 @@ use crate::poll::error_text::named;
 use crate::poll::retry_after::retry_after;
 use crate::text::bounded;
 
-/// How much of a receiver's text is kept, in characters.
+/// The most characters of a receiver's text that are kept.
 const MAX_TEXT: usize = 256;
 
-/// What became of one try.
+/// The result of one try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// The receiver has it.
+    /// The receiver has the outcomes.
     Delivered,
-    /// The receiver refuses it (4xx).
+    /// The receiver refuses the request (4xx).
     Refused(Failure),
-    /// The receiver may take it at another time. It may have seen the request.
+    /// The receiver may accept the request later. It may have seen it.
     Later { failure: Failure, wait: Wait },
-    /// The receiver did not process the request: there was no connection, or it said so itself.
+    /// The receiver did not process the request: there was no connection, or the server said so.
     Unprocessed(Failure),
-    /// No request can be made of it.
+    /// No request can be made of the outcomes.
     Unsendable(String),
 }
 
 /// Why a try did not deliver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The status code or the kind of the failure, without any word of the receiver's.
+    /// The status code or the kind of the failure, without any of the receiver's text.
     pub summary: String,
-    /// The summary, and what the receiver said.
+    /// The summary, and the receiver's text.
     pub text: String,
 }
 
-/// How long the endpoint asked to be left alone.
+/// The pause that the endpoint asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// It did not.
+    /// It asked for none.
     Unsaid,
-    /// With these outcomes.
+    /// Before these outcomes are sent again.
     ThisOne(Duration),
-    /// With everything: it is overloaded, or the rate limit is reached.
+    /// Before anything is sent: the endpoint is overloaded, or its rate limit is reached.
     Everything(Duration),
 }
 
 impl From<String> for Failure {
-    /// A failure about which the receiver said nothing.
+    /// A failure without a text from the receiver.
     fn from(summary: String) -> Self {
         Self { text: summary.clone(), summary }
     }
 }
 
 impl Answer {
-    /// A try that got no answer.
+    /// The result of a try that got no answer.
     pub fn none(why: impl Into<String>) -> Self {
         Self::Later { failure: Failure::from(why.into()), wait: Wait::Unsaid }
     }
 
-    /// What an answer with this status and `Retry-After` means; `said` is what the receiver says about it, without secrets.
+    /// Classifies an answer with this status and `Retry-After`; `said` is the receiver's text, without secrets.
     pub fn of(status: StatusCode, after: Option<&[u8]>, said: Option<&str>, now: Timestamp) -> Self {
         let asked = || retry_after(after, now);
         let failure = || failure(status, said);
@@ -72,10 +72,10 @@ impl Answer {
             200..=299 => return Self::Delivered,
             429 => Wait::Everything(asked()),
             503 if after.is_some() => Wait::Everything(asked()),
-            // About the connection, a proxy or the moment, and not about the outcome: another try may do.
+            // These concern the connection, a proxy or the moment, and not the outcome: another try may succeed.
             407 | 408 | 409 | 421 | 425 | 426 | 431 => this_one(after.map(|_| asked())),
             400..=499 => return Self::Refused(failure()),
-            // Redirects are not followed: the operator trusts this URL only.
+            // Redirects are not followed: the operator trusts only this URL.
             _ => this_one(after.map(|_| asked())),
         };
         Self::Later { failure: failure(), wait }

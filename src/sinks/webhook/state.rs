@@ -1,12 +1,12 @@
-//! The rules of delivery, without a runtime: what is sent next, and what follows from its answer.
+//! The rules of delivery, without a runtime: decides what to send next and what follows from each answer.
 //!
-//! Promises that every outcome is delivered, is waiting to be, or is a dead letter; that only an outcome that was tried alone
-//! becomes one, by [`Rules::max_age`] or because the receiver refused it twice and accepted another one meanwhile; that one bad
-//! outcome holds back no other; and that an endpoint that is down, or refuses everything, is probed and costs no outcome that it had
-//! not seen before anything: the cursor stays. What is in memory is bounded by [`MAX_WINDOW`] and [`MAX_RETRYING`], whatever the
-//! backlog is.
+//! Promises that every outcome is delivered, waiting for delivery, or a dead letter; that an outcome becomes a dead letter only
+//! after it was tried alone, by [`Rules::max_age`] or because the receiver refused it twice and accepted another one in between;
+//! that one bad outcome delays no other; and that an endpoint that is down or refuses everything is only probed, and no outcome
+//! that is new to it is charged for that: the cursor stays. [`MAX_WINDOW`] and [`MAX_RETRYING`] bound the memory, whatever the
+//! backlog.
 //!
-//! Moments, rows and answers come in, parcels and [`Progress`] go out. Must not know HTTP or the store.
+//! Takes moments, rows and answers; returns batches (`Parcel`) and [`Progress`]. Must not know HTTP or the store.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -22,22 +22,22 @@ use crate::clock::{Moment, Steady};
 use crate::poll::Connection;
 use crate::store::{Failed, Outcome, Progress};
 
-/// Outcomes that failed and wait for another try, about; beyond that no new ones are tried.
+/// About how many failed outcomes may wait for another try; above that, no new outcomes are tried.
 pub const MAX_RETRYING: usize = 1000;
 
-/// Outcomes that are read and not settled.
+/// The most outcomes that are read and not settled.
 const MAX_WINDOW: usize = 4096;
 const MIN_WINDOW: usize = 256;
 
-/// Between one try of an outcome and the next; doubles.
+/// The pause between two tries of an outcome; doubles each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// With jitter, five minutes.
+/// Five minutes with jitter.
 const MAX_RETRY: Duration = Duration::from_secs(250);
 
-/// A batch that failed so often while the endpoint took others is halved: one outcome in it may be why.
+/// A batch is halved after it failed this often while the endpoint accepted others: one outcome in it may be the cause.
 const SPLIT_AFTER: u32 = 3;
 
-/// What the operator decides.
+/// What the operator configures.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
     pub concurrency: usize,
@@ -45,13 +45,13 @@ pub struct Rules {
     pub max_age: Duration,
 }
 
-/// A delivery that runs.
+/// Identifies a running delivery.
 pub type Ticket = u64;
 
 struct Running {
     parcel: Parcel,
     probe: bool,
-    /// A new one that may only show whether the endpoint accepts it: if it does not, that costs it nothing.
+    /// A new outcome that only tests whether the endpoint accepts it; a failure does not count against it.
     scout: bool,
     started: Now,
 }
@@ -63,24 +63,24 @@ pub struct State {
     ledger: Ledger,
     retries: Backoff,
     random: fastrand::Rng,
-    /// Read, and not tried yet.
+    /// Read and not tried yet.
     fresh: VecDeque<Outcome>,
-    /// Tried while the endpoint was down, or parted, and not noted: tried anew without a wait.
+    /// Tried while the endpoint was down, or split off a batch, and not recorded as failed: retried without a pause.
     again: VecDeque<Parcel>,
-    /// Noted as failed, by when they are due.
+    /// Recorded as failed, ordered by the time of the next try.
     waiting: BTreeMap<(Moment, i64), Parcel>,
-    /// The outcomes of those that wait, and of those of them that run.
+    /// Seqs of recorded batches, waiting or in flight.
     noted: HashSet<i64>,
     running: HashMap<Ticket, Running>,
     last_ticket: Ticket,
     /// The store may have more failed outcomes, after this one.
     more_failed_after: Option<i64>,
-    /// Whose turn it is when both could go: one that failed before, or a new one.
+    /// Whether a retry goes before a new outcome when both could start.
     retry_next: bool,
 }
 
 impl State {
-    /// Nothing read yet: the outcomes after `cursor` are to come, and the failed ones before it.
+    /// Starts with nothing read: expects the outcomes after `cursor`, and the failed ones before it.
     pub fn new(sink: String, rules: Rules, cursor: i64, seed: u64) -> Self {
         Self {
             rules,
@@ -104,43 +104,42 @@ impl State {
         self.ledger.cursor()
     }
 
-    /// Whether the endpoint takes nothing now, and is probed.
+    /// Whether the endpoint accepts nothing now and is only probed.
     pub fn is_shut(&self) -> bool {
         self.gate.is_shut()
     }
 
-    /// Why nothing is delivered, if that is so.
+    /// Why nothing is delivered, if nothing is.
     pub fn trouble(&self) -> Option<&str> {
         self.gate.trouble()
     }
 
-    /// What the store is to be told, if anything; it is told once.
+    /// Returns what the store must record, if anything; returns each step once.
     pub fn step(&mut self) -> Option<Progress> {
         self.ledger.step()
     }
 
-    /// After which `seq` outcomes are wanted, and how many at most.
+    /// The `seq` after which to read outcomes, and the most to read.
     pub fn wants_outcomes(&self) -> Option<(i64, u32)> {
         let Rules { concurrency, batch, .. } = self.rules;
         let window = match self.gate.is_refusing() {
-            // Some that the endpoint accepts may come after many that it refuses for a reason.
+            // Outcomes that the endpoint accepts may follow many that it refuses for a reason.
             true => MAX_WINDOW,
             false => concurrency.saturating_mul(batch).saturating_mul(4).clamp(MIN_WINDOW, MAX_WINDOW),
         };
         let room = window.saturating_sub(self.ledger.unsettled());
-        // Not one by one: a read costs more than what it reads.
+        // Not one by one: a query costs more than its rows.
         let worth_it = room >= window / 4;
         worth_it.then(|| (self.ledger.read_to(), u32::try_from(room).unwrap_or(u32::MAX)))
     }
 
-    /// The outcomes that were wanted; there are no others up to `all_to`.
+    /// Takes the outcomes that were read; there are no others up to `all_to`.
     pub fn take_outcomes(&mut self, outcomes: Vec<Outcome>, all_to: i64) {
         self.ledger.read(&outcomes, all_to);
         self.fresh.extend(outcomes);
     }
 
-    /// After which `seq` failed outcomes are wanted, and how many at most. They are to be read when all steps
-    /// are durable.
+    /// The `seq` after which to read failed outcomes, and the most to read. Read them only when all steps are durable.
     pub fn wants_failed(&self) -> Option<(i64, u32)> {
         let room = MAX_RETRYING.saturating_sub(self.noted.len());
         // Not one by one, as above.
@@ -148,7 +147,7 @@ impl State {
         Some((after, u32::try_from(room).unwrap_or(u32::MAX)))
     }
 
-    /// The failed outcomes that were wanted, at most `limit`; `past` tells when something was.
+    /// Takes the failed outcomes that were read, at most `limit`; `past` converts their timestamps to moments.
     pub fn take_failed(
         &mut self,
         mut rows: Vec<(Failed, Outcome)>,
@@ -168,7 +167,7 @@ impl State {
         }
     }
 
-    /// Somebody ordered something of the failed outcomes: what the store has of them counts, and is wanted.
+    /// Forgets the failed outcomes after somebody changed them in the store; they are to be read again.
     pub fn forget_failed(&mut self) {
         let cursor = self.ledger.cursor();
         let noted = &mut self.noted;
@@ -182,7 +181,7 @@ impl State {
         self.more_failed_after = Some(0);
     }
 
-    /// The next delivery to start, if one may start now. Its end is to be told by [`State::ended`].
+    /// Returns the next delivery that may start now. The caller reports its end with [`State::ended`].
     pub fn next(&mut self, now: Now) -> Option<(Ticket, Arc<[Outcome]>, Connection)> {
         if self.gate.is_shut() {
             self.expire(now);
@@ -202,14 +201,14 @@ impl State {
         }
         self.last_ticket += 1;
         let outcomes = parcel.outcomes.clone();
-        // A refusal is confirmed by another connection: a server that is wrong may be at the other end of the first.
+        // Another connection confirms a refusal: the first may lead to a faulty server.
         let connection = if parcel.refused_in.is_some() { Connection::New } else { Connection::Kept };
         self.running.insert(self.last_ticket, Running { parcel, probe, scout, started: now });
         Some((self.last_ticket, outcomes, connection))
     }
 
-    /// One that is due, or a new one, by turns. Those that failed before have half of the deliveries at most:
-    /// they may be the ones that hang. When too many failed, new ones only go between them, to show whether the endpoint accepts others.
+    /// Alternates between a batch that is due and a new one. Retries get at most half of the deliveries, because they may be the
+    /// ones that hang. When too many failed, new outcomes go between them only to show whether the endpoint accepts others.
     fn next_parcel(&mut self, now: Now) -> Option<Parcel> {
         let retry = self.due().is_some_and(|due| due <= now.moment) && self.may_retry();
         let full = self.noted.len() >= MAX_RETRYING;
@@ -228,8 +227,8 @@ impl State {
         }
     }
 
-    /// New ones and those that failed before, by turns, and each time another one: it may be the outcome that
-    /// the receiver can't take.
+    /// Alternates between new batches and retries, with a different outcome each time: one outcome may be what the receiver can't
+    /// take.
     fn next_probe(&mut self) -> Option<Parcel> {
         self.retry_next = !self.retry_next;
         let (retry_first, new_first) = (!self.retry_next, self.retry_next);
@@ -237,7 +236,7 @@ impl State {
         retry.or_else(|| self.take_scout()).or_else(|| if new_first { self.take_waiting() } else { None })
     }
 
-    /// The last of the new ones, since bad ones tend to come together.
+    /// The last of the new outcomes, because bad ones tend to come together.
     fn take_scout(&mut self) -> Option<Parcel> {
         self.take_last_fresh().or_else(|| self.take_again())
     }
@@ -280,7 +279,7 @@ impl State {
         self.waiting.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// When [`State::next`] may have something without anything else happening.
+    /// When [`State::next`] may return something although nothing else has happened.
     pub fn wake_at(&self) -> Option<Moment> {
         let end = || self.waiting.values().filter_map(|parcel| parcel.ends_at(self.rules.max_age)).min();
         let room = self.running.len() < self.rules.concurrency;
@@ -292,7 +291,7 @@ impl State {
         probe.into_iter().chain(end()).min()
     }
 
-    /// What became of a delivery.
+    /// Applies the answer to a delivery.
     pub fn ended(&mut self, ticket: Ticket, answer: Answer, now: Now) {
         let Some(Running { mut parcel, probe, scout, started }) = self.running.remove(&ticket) else {
             return;
@@ -309,18 +308,18 @@ impl State {
         let hold = if let Wait::Everything(hold) = wait { Some(hold) } else { None };
         let was_shut = self.gate.is_shut();
         let counts = processed && !was_shut;
-        // Who asks for time does not complain of the number.
+        // A receiver that asks for a pause does not object to the size.
         if processed && hold.is_none() {
             self.size.failed(count, was_shut, now.moment);
         }
         if refused && count > 1 && !was_shut {
-            // One of them may be why, or their number. Each alone shows whether it is the endpoint.
+            // The cause may be one of the outcomes, or their number. Trying each alone shows whether it is the endpoint.
             return self.part(&parcel, count.div_ceil(2), now);
         }
         if refused && count == 1 && !was_shut {
             let row = *parcel.refused_in.get_or_insert(self.gate.row_number());
             if self.gate.was_short(row) {
-                // Refused again, and others were accepted in between: it concerns this outcome only.
+                // Refused again after others were accepted: the refusal concerns this outcome only.
                 parcel.count(started, failure.text, counts);
                 return self.bury(&parcel);
             }
@@ -329,7 +328,7 @@ impl State {
         let miss = Miss { outcome: parcel.key(), refused, hold, error: &failure.summary };
         self.gate.missed(miss, probe, now.moment, &mut self.random);
         if (was_shut || scout) && !parcel.noted {
-            // It may be the endpoint's fault and not the outcomes': as if it had not been.
+            // The endpoint may be the cause and not the outcomes, so the try does not count.
             return self.again.push_back(parcel);
         }
         parcel.count(started, failure.text, counts);
@@ -345,7 +344,7 @@ impl State {
         }
     }
 
-    /// An outcome of which no request can be made is a dead letter at once: that is not the endpoint's doing.
+    /// Makes a dead letter at once of an outcome that fits in no request: the endpoint is not the cause.
     fn unsendable(&mut self, mut parcel: Parcel, probe: bool, started: Now, error: String, now: Now) {
         if probe {
             self.gate.probe_was_not_sent();
@@ -359,8 +358,8 @@ impl State {
         }
     }
 
-    /// Notes a parcel as failed, and has it tried again unless its time is up and it was tried alone. If an outcome may be why
-    /// (`by_outcome`), a parcel of several is parted when it failed often, and when its time is up.
+    /// Records a batch as failed and schedules another try, unless its time is up and it was tried alone. If an outcome may be
+    /// the cause (`by_outcome`), a batch of several is split after it failed often, and when its time is up.
     fn retry(&mut self, mut parcel: Parcel, wait: Wait, by_outcome: bool, now: Now) {
         let over = |end: Option<Moment>| end.is_some_and(|end| end <= now.moment);
         if over(parcel.ends_at(self.rules.max_age)) {
@@ -384,7 +383,7 @@ impl State {
         }
     }
 
-    /// Has the parts of a parcel tried next.
+    /// Schedules the parts of a batch to be tried next.
     fn part(&mut self, parcel: &Parcel, size: usize, now: Now) {
         for part in parcel.parts(size).into_iter().rev() {
             match part.noted {
@@ -400,7 +399,8 @@ impl State {
         parcel.fates(true).for_each(|fate| self.ledger.failed(fate));
     }
 
-    /// Gives up those that were tried alone and whose time is up while the endpoint is down: a last try would tell nothing new.
+    /// Dead-letters outcomes that were tried alone and whose time is up while the endpoint is down: a last try would show nothing
+    /// new.
     fn expire(&mut self, now: Now) {
         let max_age = self.rules.max_age;
         let ended = |parcel: &Parcel| parcel.ends_at(max_age).is_some_and(|end| end <= now.moment);
@@ -408,8 +408,7 @@ impl State {
         ended.iter().for_each(|(_, parcel)| self.bury(parcel));
     }
 
-    /// When it is tried again after a failure: by backoff, not before `least`, and one last time when its time
-    /// is up.
+    /// When to retry after a failure: by backoff, but not before `least`, and one last time when the batch's time is up.
     fn due_after(&mut self, parcel: &Parcel, failure: Moment, least: Duration) -> Moment {
         let interval = self.retries.nth(parcel.tries.saturating_sub(1));
         let interval = self.retries.jittered(interval, &mut self.random).max(least);

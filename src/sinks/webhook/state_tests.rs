@@ -31,7 +31,7 @@ fn an_endpoint_that_is_down_for_a_day_is_probed_seldom_costs_nothing_and_gets_al
     world.assert_all_received();
     assert_eq!(world.state.trouble(), None);
     println!("{probes} tries in a day, {} in all for {} outcomes", world.tries.len(), world.newest);
-    // What it took to find out, a probe a minute, and one try for each.
+    // One probe a minute to notice the recovery, and one try for each outcome.
     assert!(world.tries.len() <= probes + usize::try_from(world.newest).unwrap() + 1);
 }
 
@@ -114,7 +114,7 @@ fn a_third_of_poisonous_outcomes_does_not_keep_the_others_back() {
 
 #[test]
 fn outcomes_that_wait_for_another_try_are_bounded_and_new_ones_then_wait_in_the_store() {
-    // Just enough is delivered to keep the endpoint from being thought down.
+    // Just enough is delivered that the endpoint does not count as down.
     let mut turn = 0;
     let mut world = World::new(RULES, move |_, now| {
         turn += 1;
@@ -178,7 +178,7 @@ fn an_endpoint_that_refuses_the_only_outcome_is_in_trouble_and_max_age_ends_the_
 
 #[test]
 fn an_endpoint_that_accepts_and_refuses_everything_by_turns_makes_few_dead_letters() {
-    // A minute each, so that outcomes which were refused before are refused again.
+    // A minute each, so that outcomes that were refused are refused again.
     let works = |now: Moment| (now.since(Moment::START).as_secs() / 60).is_multiple_of(2);
     let mut world = World::new(RULES, move |_, now| match works(now) {
         true => Answer::Delivered,

@@ -1,7 +1,7 @@
-//! What people are told of a webhook: its health, and a few lines in the log.
+//! Reports on a webhook: its health, and a few lines in the log.
 //!
-//! Promises one line when trouble begins and one when it ends, and one a minute about dead letters at most,
-//! however many there are. Knows nothing of how deliveries go.
+//! Promises one line when trouble begins, one when it ends, and at most one a minute about dead letters, however many there are.
+//! Must not know how deliveries are made.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::clock::Moment;
 use crate::sinks::Health;
 use crate::store::Failed;
 
-/// Between two lines about dead letters.
+/// The pause between two log lines about dead letters.
 const DEAD_LETTERS_EVERY: Duration = Duration::from_secs(60);
 
 pub struct Told {
@@ -28,7 +28,7 @@ impl Told {
         Self { sink, health, dead: 0, last_dead: None, said_at: None }
     }
 
-    /// How the sink is now.
+    /// Publishes the sink's health.
     pub fn health(&self, cursor: i64, trouble: Option<&str>, now: Now) {
         let sink = self.sink.as_str();
         self.health.update(sink, |health| {
@@ -51,14 +51,14 @@ impl Told {
         });
     }
 
-    /// The receiver has these now, and had not when the cursor passed them.
+    /// The receiver now has these outcomes, which it did not have when the cursor passed them.
     pub fn delivered(&self, seqs: &[i64], now: Now) {
         if !seqs.is_empty() {
             self.health.update(&self.sink, |health| health.delivered(seqs, now.date.wall));
         }
     }
 
-    /// These failed; the dead letters among them are told of, if it is not too soon.
+    /// Records that these failed, and logs the dead letters among them unless the last line is too recent.
     pub fn failed(&mut self, failed: &[Failed], now: Now) {
         for letter in failed.iter().filter(|failed| failed.dead) {
             self.dead += 1;
@@ -69,7 +69,7 @@ impl Told {
         }
     }
 
-    /// Tells of the dead letters that were not told of yet.
+    /// Logs the dead letters that are not logged yet.
     pub fn say(&mut self, now: Now) {
         let Some((seq, error)) = self.last_dead.take() else { return };
         let (sink, count) = (self.sink.as_str(), std::mem::take(&mut self.dead));

@@ -1,5 +1,5 @@
-//! A simulated world for the rules: an endpoint with whims, a store that remembers what it was told, and a clock
-//! that jumps from event to event, so that a day takes milliseconds. Checks at every step what must always hold.
+//! A simulation for the rules of delivery: an endpoint with a scripted behaviour, a store that keeps what it is given, and a
+//! clock that jumps from event to event, so that a day takes milliseconds. Checks the invariants at every step.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ fn failure(summary: &str) -> Failure {
     summary.to_owned().into()
 }
 
-/// What an endpoint says to these outcomes at this time.
+/// What an endpoint answers to these outcomes at this time.
 pub type Whim = Box<dyn FnMut(&[i64], Moment) -> Answer>;
 
 pub struct World {
@@ -50,18 +50,18 @@ pub struct World {
     whim: Whim,
     latency: Duration,
     now: Moment,
-    /// The store: the newest `seq`, the cursor, and the outcomes before it that are not delivered.
+    /// The store: the newest `seq`, the cursor, and the undelivered outcomes before it.
     pub newest: i64,
     pub cursor: i64,
     pub failed: BTreeMap<i64, Failed>,
     pub most_failed: usize,
     running: BTreeMap<(Moment, Ticket), Arc<[Outcome]>>,
-    /// What was tried and when, and what the receiver has.
+    /// Every try with its time, and what the receiver has.
     pub tries: Vec<(Moment, Vec<i64>)>,
     pub received: BTreeSet<i64>,
-    /// What the endpoint saw alone in a request, or could not be sent.
+    /// The outcomes that were sent alone, or that no request could carry.
     alone: BTreeSet<i64>,
-    /// How often each was tried.
+    /// The number of tries of each outcome.
     counts: HashMap<i64, usize>,
 }
 
@@ -94,7 +94,7 @@ impl World {
         Outcome { seq, pin: format!("P{seq}").parse().unwrap(), record: "{}".into() }
     }
 
-    /// What the task does in one turn.
+    /// Does what the task does in one turn.
     pub fn turn(&mut self) {
         self.tell();
         while let Some((after, limit)) = self.state.wants_failed() {
@@ -116,7 +116,7 @@ impl World {
         self.tell();
     }
 
-    /// Does with a step what the store does, and checks what must always hold.
+    /// Applies a step as the store does, and checks the invariants.
     pub fn tell(&mut self) {
         if let Some(step) = self.state.step() {
             let before = self.cursor;
@@ -141,7 +141,7 @@ impl World {
         }
     }
 
-    /// Lets time pass, to `until` at most; false if nothing more would happen.
+    /// Advances the time, at most to `until`; returns false if nothing more would happen.
     pub fn advance(&mut self, until: Moment) -> bool {
         self.turn();
         let ends = self.running.first_key_value().map(|((end, _), _)| *end);
@@ -174,7 +174,7 @@ impl World {
         while self.advance(at(time)) {}
     }
 
-    /// The process is killed and started again: only the store is left.
+    /// Simulates a kill and a restart: only the store survives.
     pub fn crash(&mut self, seed: u64) {
         self.running.clear();
         self.state = State::new("hook".into(), self.rules, self.cursor, seed);
