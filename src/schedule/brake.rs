@@ -1,7 +1,7 @@
-//! The brake: what stops all polling at once, because the trouble is the account's or the API's, not a PIN's.
+//! The brake pauses all polling when the trouble concerns the account, the API or this machine, and not one PIN.
 //!
-//! While it is on, nothing is polled until its time is over; then one poll, the probe, tells whether it
-//! goes off. Costs no PIN anything. Pure: moments are passed in.
+//! While the brake is on, no poll starts before its wait is over. Then one poll, the probe, decides whether polling continues.
+//! Promises that no PIN ends because of it. Pure: moments are passed in. Does not know PINs.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::poll;
 
-/// From a refused key to the first probe, and the longest until the next: a key that is mended is noticed
-/// within that.
+/// The wait before the first probe after a refused key, and the longest wait before the next: a corrected key is noticed within
+/// that time.
 const UNAUTHORIZED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
-/// The same for an outage, and for a machine that can't send.
+/// The same waits for an outage, and for a machine that can't send.
 const OUTAGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// Why all polling stands still. The later one outranks the earlier.
+/// Why all polling is paused. A later variant outranks an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// This machine has no file descriptor, memory, port or resolver to send a request with.
     NotSent,
     /// Most polls got no answer: the circuit is open.
     Outage,
-    /// 429: the account polls too much.
+    /// 429: the account polls too often.
     Throttled,
     /// 401 or 403, for different PINs: the credentials are wrong.
     Unauthorized,
@@ -43,7 +43,7 @@ impl Reason {
         }
     }
 
-    /// The longest that polling pauses at a time for this reason.
+    /// The longest single pause for this reason.
     pub fn longest(self) -> Duration {
         match self {
             Self::NotSent | Self::Outage => OUTAGE.1,
@@ -53,28 +53,28 @@ impl Reason {
     }
 }
 
-/// What an answer tells about all polls.
+/// What an answer says about all polls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
     /// Polls are answered.
     Fine,
-    /// They are refused for this reason; 429 says for how long.
+    /// Polls fail for this reason; a 429 says for how long to wait.
     Trouble(Reason, Option<Duration>),
 }
 
-/// What a sign changed.
+/// The effect of a sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     Nothing,
-    /// It went on, or its reason is another one now.
+    /// The brake went on, or its reason changed.
     On(Reason),
-    /// It stays on, for longer.
+    /// The brake stays on for longer.
     Longer(Reason),
-    /// It went off.
+    /// The brake went off.
     Off(Reason),
 }
 
-/// Whether polls may go out.
+/// Decides whether polls may start.
 #[derive(Debug)]
 pub struct Brake {
     on: Option<On>,
@@ -101,12 +101,12 @@ impl Default for Brake {
 }
 
 impl Brake {
-    /// Why polling stands still, if it does.
+    /// Why polling is paused; `None` if it is not.
     pub fn reason(&self) -> Option<Reason> {
         self.on.map(|on| on.reason)
     }
 
-    /// No poll before this, if it is on.
+    /// The end of the present wait; `None` if the brake is off.
     pub fn until(&self) -> Option<Moment> {
         self.on.map(|on| on.until)
     }
@@ -121,7 +121,7 @@ impl Brake {
         self.on.filter(|on| !on.probing).map(|on| on.until)
     }
 
-    /// A poll starts; true if it is the probe.
+    /// Notes that a poll starts; returns whether it is the probe.
     pub fn started(&mut self) -> bool {
         match &mut self.on {
             Some(on) => {
@@ -132,22 +132,22 @@ impl Brake {
         }
     }
 
-    /// Puts it on as it was before a restart, for at most the longest wait of its reason; ends by a probe, as always.
+    /// Restores the brake after a restart, for at most the longest wait of its reason. It ends by a probe, as always.
     pub fn restore(&mut self, reason: Reason, until: Moment, now: Moment) {
         let until = until.min(now.after(reason.longest()));
         self.on = Some(On { reason, until, refused: 0, probing: false, last_sign: now });
     }
 
-    /// A PIN came that has not failed yet: in an outage it is the next probe, a second after the last sign, so that an
-    /// outage of a part of the API keeps nobody else waiting.
+    /// Notes a new PIN, which has not failed yet. In an outage it becomes the next probe, a second after the last sign, so that
+    /// an outage of a part of the API delays nobody else.
     pub fn newcomer(&mut self, due: Moment) {
         if let Some(on) = self.on.as_mut().filter(|on| on.reason == Reason::Outage) {
             on.until = on.until.min(due.max(on.last_sign.after(OUTAGE.0)));
         }
     }
 
-    /// The credentials may be others now: if they were the reason, the next poll is the probe. A 429's time is
-    /// not for us to shorten.
+    /// Called when the credentials may have changed: if they were the reason, the next poll is the probe. The wait of a 429 is
+    /// never shortened.
     pub fn try_now(&mut self, now: Moment) {
         if let Some(on) = self.on.as_mut().filter(|on| on.reason == Reason::Unauthorized) {
             on.until = now;
@@ -155,14 +155,14 @@ impl Brake {
         }
     }
 
-    /// The probe under way, if one is, decides nothing any more: another may start.
+    /// Ignores the answer of a running probe, if there is one: another probe may start.
     pub fn forget_probe(&mut self) {
         if let Some(on) = &mut self.on {
             on.probing = false;
         }
     }
 
-    /// Takes in what a poll's answer tells.
+    /// Takes in what an answer says about all polls; `probe` is whether it answers the probe.
     pub fn hear(&mut self, now: Moment, sign: Sign, probe: bool) -> Change {
         let (reason, wait) = match sign {
             Sign::Fine => return self.released(now, probe),
@@ -187,8 +187,8 @@ impl Brake {
                 *on = On { reason, until: until.max(on.until), refused, probing: false, last_sign: now };
                 if news { Change::On(reason) } else { Change::Longer(reason) }
             }
-            // It was under way when the brake went on. What it knows better counts; that the same trouble is
-            // still there does not: a burst of refusals is one.
+            // This poll was running when the brake went on. A more serious reason counts; the same reason again does not: a burst of
+            // refusals is one refusal.
             Some(on) if reason > on.reason => {
                 *on = On { reason, until: until.max(on.until), last_sign: now, ..*on };
                 Change::On(reason)
@@ -204,7 +204,7 @@ impl Brake {
     fn released(&mut self, now: Moment, probe: bool) -> Change {
         let Some(on) = self.on.as_mut().filter(|_| probe) else { return Change::Nothing };
         on.probing = false;
-        // A 429 that came while the probe was under way still counts.
+        // A 429 that came while the probe was running still counts.
         if on.until > now {
             return Change::Nothing;
         }

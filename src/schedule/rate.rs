@@ -1,9 +1,9 @@
-//! The rate: how many polls may go out a second.
+//! Limits how many polls may start per second.
 //!
-//! Never more in any second than `api.rate` and a tenth. A 429 halves the rate that was really sent; it doubles each
-//! second up to half of where it was refused, then climbs slowly to that, and faster where nobody refused it. Less also
-//! when a brake went off, so that a backlog does not go out at once. Without `api.rate` there is no limit until a 429
-//! shows one. Pure: moments are passed in.
+//! Promises that no second has more polls than `api.rate` and a tenth. A 429 sets the limit to half of the rate that was really
+//! sent. The limit then doubles every second up to half of the refused rate, climbs slowly to the refused rate, and grows faster
+//! beyond it. After a brake the limit begins low, so that a backlog does not start all at once. Without `api.rate` there is no
+//! limit until a 429 shows one. Pure: moments are passed in.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -18,25 +18,25 @@ use crate::clock::Moment;
 /// How often the rate grows.
 const STEP: Duration = Duration::from_secs(1);
 
-/// From half of where it was refused, the rate takes so many steps to get back there.
+/// The number of steps from half of the refused rate back to the refused rate.
 const STEPS_BACK: f64 = 32.0;
 
-/// The smallest step of the slow climb, in polls a second: a 429 at two polls a second says little about the limit.
+/// The smallest step of the slow climb, in polls per second: a 429 at two polls per second says little about the limit.
 const LEAST_STEP: f64 = 0.25;
 
-/// The growth with each step above where it was refused.
+/// The growth factor of each step above the refused rate.
 const BEYOND: f64 = 1.5;
 
-/// Never less than this, in polls a second: `Retry-After` keeps the API from being asked more than it wants.
+/// The lowest limit, in polls per second. `Retry-After` protects an API that wants fewer.
 const LEAST: f64 = 1.0;
 
-/// The busiest of so many last seconds is the rate that was really sent.
+/// The rate that was really sent is that of the busiest of this many recent seconds.
 const BUSIEST_OF: usize = 8;
 
-/// Where the ramp after a brake begins, in polls a second; it doubles with each step.
+/// Where the ramp after a brake begins, in polls per second. It doubles with each step.
 const RAMP_FROM: f64 = 16.0;
 
-/// A ramp that is past this is no limit any more.
+/// A ramp beyond this many polls per second no longer limits.
 const RAMP_TO: f64 = 20_000.0;
 
 type Limiter = RateLimiter<
@@ -46,17 +46,17 @@ type Limiter = RateLimiter<
     NoOpMiddleware<<FakeRelativeClock as governor::clock::Clock>::Instant>,
 >;
 
-/// Polls a second, as a token bucket that refills evenly.
+/// The limit, as a token bucket that refills evenly.
 pub struct Rate {
     /// `api.rate`
     configured: Option<f64>,
-    /// What of it is this node's, from 0 to 1.
+    /// This node's share of it, from 0 to 1.
     share: f64,
-    /// What 429s taught.
+    /// The limit learned from 429s.
     learned: Option<Learned>,
     /// After a brake.
     ramp: Option<f64>,
-    /// The limiter for the least of these, and that.
+    /// The limiter of the lowest of these limits, and that limit.
     limiter: Option<(Limiter, f64)>,
     clock: FakeRelativeClock,
     told: Moment,
@@ -68,7 +68,7 @@ pub struct Rate {
     counted: [u32; BUSIEST_OF],
 }
 
-/// A rate that 429s taught, in polls a second.
+/// A limit learned from a 429, in polls per second.
 #[derive(Debug, Clone, Copy)]
 struct Learned {
     rate: f64,
@@ -76,7 +76,7 @@ struct Learned {
 }
 
 impl Learned {
-    /// The rate one step later, without a 429 in it.
+    /// The limit after one more step without a 429.
     fn grown(self) -> Self {
         let Self { rate, refused_at } = self;
         let half = refused_at / 2.0;
@@ -93,7 +93,7 @@ impl Learned {
 }
 
 impl Rate {
-    /// `per_second` polls a second; `None` is no limit.
+    /// At most `per_second` polls per second; `None` is no limit.
     pub fn new(per_second: Option<NonZeroU32>, now: Moment) -> Self {
         let mut rate = Self {
             configured: None,
@@ -112,14 +112,13 @@ impl Rate {
         rate
     }
 
-    /// Another `api.rate`. What 429s taught stays.
+    /// Changes `api.rate`. The limit learned from 429s stays.
     pub fn configure(&mut self, per_second: Option<NonZeroU32>) {
         self.configured = per_second.map(|rate| f64::from(rate.get()));
         self.replace();
     }
 
-    /// Another part of `api.rate` is this node's. None of it: the last one stays, for who has no part of the PINs
-    /// has nothing to poll.
+    /// Changes this node's share of `api.rate`. A share of zero is ignored: a node without slots has nothing to poll.
     pub fn share(&mut self, share: f64) {
         if share > 0.0 && share != self.share {
             self.share = share;
@@ -127,22 +126,22 @@ impl Rate {
         }
     }
 
-    /// What of `api.rate` may be used here.
+    /// This node's part of `api.rate`.
     fn ours(&self) -> Option<f64> {
         self.configured.map(|rate| rate * self.share)
     }
 
-    /// The rate in force, in polls a second; `None` is no limit.
+    /// The present limit, in polls per second; `None` is no limit.
     pub fn in_force(&self) -> Option<f64> {
         self.limiter.as_ref().map(|(_, rate)| *rate)
     }
 
-    /// What 429s taught, for the next start.
+    /// The limit learned from 429s, to be saved for the next start.
     pub fn learned(&self) -> Option<f64> {
         self.learned.map(|learned| learned.rate)
     }
 
-    /// The rate that was in force before the start. It grows from `now` on, however long the start took.
+    /// Restores a saved limit. It grows from `now` on, however long the start took.
     pub fn restore(&mut self, rate: f64, now: Moment) {
         self.grown = now;
         if rate.is_finite() && rate > 0.0 {
@@ -152,7 +151,10 @@ impl Rate {
         }
     }
 
-    /// Takes the right to one poll, or tells when to ask again.
+    /// Takes a token for one poll.
+    ///
+    /// # Errors
+    /// There is none; the value is when to ask again.
     pub fn take(&mut self, now: Moment) -> Result<(), Moment> {
         self.clock.advance(now.since(self.told));
         self.told = self.told.max(now);
@@ -160,7 +162,7 @@ impl Rate {
         if let Some((limiter, _)) = &self.limiter
             && let Err(not_until) = limiter.check()
         {
-            // A moment is a microsecond, and the wait may end within one.
+            // A moment has microseconds, and the wait may end within one.
             let wait = not_until.wait_time_from(self.clock.now()) + Duration::from_micros(1);
             return Err(now.after(wait.min(STEP)));
         }
@@ -168,8 +170,8 @@ impl Rate {
         Ok(())
     }
 
-    /// The API answered 429: half of what it got in the busiest recent second is what it can have; half of the rate
-    /// in force if that was less.
+    /// Takes in a 429: the limit becomes half of the polls in the busiest recent second, or half of the learned limit if that was
+    /// lower.
     pub fn halve(&mut self, now: Moment) {
         self.count_to(now);
         let busiest = f64::from(self.counted.into_iter().max().unwrap_or_default());
@@ -180,7 +182,7 @@ impl Rate {
         self.adjust();
     }
 
-    /// A brake went off: what waits goes out slowly at first.
+    /// Starts a ramp after a brake went off, so that the backlog starts slowly.
     pub fn ramp_up(&mut self, now: Moment) {
         self.ramp = Some(RAMP_FROM);
         self.grown = now;
@@ -188,7 +190,7 @@ impl Rate {
     }
 
     fn grow(&mut self, now: Moment) {
-        // The limiter can be behind: `adjust` lets a slow one give something before it replaces it.
+        // The limiter can lag behind: `adjust` lets a slow one through something before it replaces it.
         if self.learned.is_none() && self.ramp.is_none() && self.in_force() == self.ours() {
             return;
         }
@@ -199,7 +201,7 @@ impl Rate {
         self.grown = self.grown.after(STEP * u32::try_from(steps).unwrap_or(u32::MAX));
         let ceiling = self.ours().unwrap_or(RAMP_TO);
         for _ in 0..steps.min(1000) {
-            // Without `api.rate` what was learned is no limit any more where no ramp would be one.
+            // Without `api.rate` a learned limit ends where a ramp would.
             self.learned = self.learned.map(Learned::grown).filter(|learned| learned.rate < ceiling);
         }
         self.ramp = self.ramp.map(|ramp| ramp * 2f64.powf(steps as f64));
@@ -208,11 +210,11 @@ impl Rate {
         self.adjust();
     }
 
-    /// Makes the limiter that of the least limit. A new one begins empty: it is no second burst.
+    /// Applies the lowest limit. A new limiter begins empty, so that it allows no second burst.
     fn adjust(&mut self) {
         let least = self.least();
-        // A new limiter begins empty, so one that is slow must have given something before it is replaced by a
-        // faster one: else a rate that grows each second, from one poll in ten, would never let one out.
+        // A new limiter begins empty, so a slow one must have let something through before a faster one replaces it. Otherwise a
+        // limit that grows every second, from one poll in ten seconds, would never let a poll through.
         let faster = |rate: f64| least.is_none_or(|least| least > rate);
         if let Some((_, rate)) = self.limiter
             && faster(rate)
@@ -223,7 +225,7 @@ impl Rate {
         self.replace();
     }
 
-    /// The least limit; `None` is none.
+    /// The lowest limit; `None` is no limit.
     fn least(&self) -> Option<f64> {
         [self.ours(), self.learned(), self.ramp].into_iter().flatten().min_by(f64::total_cmp)
     }

@@ -1,7 +1,7 @@
-//! What the last polls of different PINs brought: tells trouble that everybody has from that of a few PINs.
+//! Remembers the last results of different PINs, to distinguish trouble of all PINs from trouble of a few.
 //!
-//! Promises that a PIN counts once, however often it is polled: what pauses all polling is decided by how many
-//! *different* PINs fail. Pure: moments are passed in. Bounded by [`REMEMBERED`].
+//! Promises that a PIN counts once, however often it is polled: the number of *different* PINs that fail decides what pauses all
+//! polling. Pure: moments are passed in. Bounded by [`REMEMBERED`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,22 +9,22 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::poll::Meaning;
 
-/// The last results of so many different PINs are remembered.
+/// The number of different PINs whose last results are remembered.
 const REMEMBERED: usize = 20;
 
-/// Fewer failures than this are not an outage.
+/// The fewest failing PINs that can be an outage.
 const ENOUGH: usize = 5;
 
-/// Fewer refused PINs than this are not a pattern.
+/// The fewest refused PINs that can be a pattern.
 const ENOUGH_REFUSED: usize = 3;
 
-/// What is older says nothing about now: where few PINs are in flight, twenty polls can take hours.
+/// Older results say nothing about the present: with few PINs in flight, twenty polls can take hours.
 const NO_NEWS: Duration = Duration::from_secs(10 * 60);
 
-/// Where fewer than [`ENOUGH`] different PINs are polled, it is an outage if nobody gets an answer for so long.
+/// If fewer than [`ENOUGH`] different PINs are polled, it is an outage once none got an answer for this long.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// What an answer says about the API, as far as other PINs are concerned.
+/// What an answer says about the API beyond its own PIN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A 200 that was understood.
@@ -40,7 +40,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind of a meaning; `None` if no request was sent, which says nothing about the API.
+    /// The kind of an answer; `None` if no request was sent, which says nothing about the API.
     pub fn of(meaning: &Meaning) -> Option<Self> {
         match meaning {
             Meaning::Deliveries(_) => Some(Self::Readable),
@@ -71,8 +71,8 @@ pub struct Recent {
 }
 
 impl Recent {
-    /// A poll of this PIN brought this. `failed_before` says that the PIN's previous poll failed too: that it
-    /// fails again is no news about the API.
+    /// Records the result of a poll. `failed_before` says that the PIN's previous poll failed too: its next failure says nothing
+    /// new about the API.
     pub fn record(&mut self, pin: u32, now: Moment, kind: Kind, failed_before: bool) {
         if kind == Kind::Failed {
             let silence =
@@ -98,21 +98,21 @@ impl Recent {
         self.results.push_back(Result { pin, at: now, kind });
     }
 
-    /// Whether the API is down: most different PINs fail, or nobody has had an answer for [`SILENCE`].
+    /// Whether the API is down: most different PINs fail, or none got an answer for [`SILENCE`].
     pub fn is_outage(&self, now: Moment) -> bool {
         let (failed, all) = self.count(Kind::Failed);
         let is_silent = |(since, count): (Moment, usize)| count >= ENOUGH && now.since(since) >= SILENCE;
         (failed >= ENOUGH && failed * 2 > all) || self.silence.is_some_and(is_silent)
     }
 
-    /// Whether most different PINs were refused: then it is hardly about each of them.
+    /// Whether most different PINs were refused: then the cause is hardly the PINs.
     pub fn is_refused_everywhere(&self) -> bool {
         let (refused, all) = self.count(Kind::Refused);
         refused >= ENOUGH_REFUSED && refused * 2 > all
     }
 
-    /// Whether most different PINs got no readable answer, for whatever reason: then a last poll that brings none either
-    /// says little about its PIN.
+    /// Whether most different PINs got no readable answer, for whatever reason: then a last poll without one says little about
+    /// its PIN.
     pub fn is_unreadable_everywhere(&self) -> bool {
         let (readable, all) = self.count(Kind::Readable);
         all - readable >= ENOUGH && (all - readable) * 2 > all
@@ -133,7 +133,7 @@ impl Recent {
         self.last_readable
     }
 
-    /// A pause is over: what was before says nothing about what comes.
+    /// Forgets all results after a pause: they say nothing about the time after it.
     pub fn forget(&mut self) {
         self.results.clear();
         self.silence = None;

@@ -1,7 +1,7 @@
-//! What an answer says of all polling, and what the next start should know of that.
+//! Connects answers to the brake and the rate, and saves both for the next start.
 //!
-//! Promises that a brake costs no PIN anything, and that PINs which alone fail or are refused pause nobody else. The
-//! brake's own rules are in [`brake`](super::super::brake); which PINs fail is in [`recent`](super::super::recent).
+//! Promises that a brake ends no PIN, and that PINs which fail or are refused alone pause nobody else. The brake's own rules are
+//! in [`brake`](super::super::brake); which PINs fail is in [`recent`](super::super::recent).
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::poll::Meaning;
 use crate::store::SavedBrake;
 
 impl Core {
-    /// Why all polling stands still, and until when.
+    /// Why all polling is paused, and until when.
     pub fn brake(&self) -> Option<(Reason, Option<Moment>)> {
         self.brake.reason().map(|reason| (reason, self.brake.until()))
     }
@@ -92,7 +92,7 @@ impl Core {
             Meaning::Unavailable(_) if is_probe || self.recent.is_outage(now) => {
                 Sign::Trouble(Reason::Outage, None)
             }
-            // One poll without an answer, or one refused PIN, between others that are answered says nothing about all.
+            // One unanswered poll, or one refused PIN, says nothing about all while others are answered.
             Meaning::Unavailable(_) | Meaning::Unauthorized(_) => return None,
             Meaning::Deliveries(_) | Meaning::NotFound | Meaning::Rejected(_) | Meaning::Unreadable(_) => {
                 Sign::Fine
@@ -102,7 +102,7 @@ impl Core {
         None
     }
 
-    /// Moves the brake, and what depends on it.
+    /// Moves the brake, and the rate that depends on it.
     fn hear(&mut self, sign: Sign, is_probe: bool, meaning: &Meaning, now: Moment) {
         let is_new_429 = match self.brake.hear(now, sign, is_probe) {
             Change::Nothing => return,
@@ -118,14 +118,14 @@ impl Core {
                 false
             }
         };
-        // A burst of 429s is one; a probe that meets another is one more.
+        // A burst of 429s counts as one; a probe that meets another counts as one more.
         if is_new_429 && matches!(meaning, Meaning::Throttled(_)) {
             self.rate.halve(now);
         }
         self.unsaved = true;
     }
 
-    /// What is known about the other PINs.
+    /// What is known about other PINs.
     pub(super) fn others(&self) -> Others {
         Others {
             none: self.is_only_pin(),
@@ -134,7 +134,7 @@ impl Core {
         }
     }
 
-    /// How most PINs are refused, and since when, if they are.
+    /// Since when most PINs are refused, and how; `None` if they are not.
     pub fn refused_everywhere(&self) -> Option<(Moment, Refusal)> {
         self.refused_since
     }
@@ -154,7 +154,7 @@ impl Core {
         (was_failing, before.and_then(|before| before.throttled))
     }
 
-    /// Tells people when most PINs begin to be refused, and when that is over.
+    /// Logs when most PINs begin to be refused, and when that ends.
     fn report_refusals(&mut self, meaning: &Meaning, now: Moment) {
         let is_everywhere = self.recent.is_refused_everywhere();
         if let (true, None, Some(refusal)) = (is_everywhere, self.refused_since, Refusal::of(meaning)) {
@@ -167,7 +167,7 @@ impl Core {
     }
 }
 
-/// Tells people why all polling pauses.
+/// Logs why all polling is paused.
 fn announce(reason: Reason, meaning: &Meaning) {
     match reason {
         Reason::NotSent => {

@@ -1,7 +1,6 @@
-//! Whether a 401 or 403 is about the key or about one PIN: another PIN's poll decides.
+//! Decides whether a 401 or 403 concerns the key or one PIN, by a poll of another PIN.
 //!
-//! Promises that a PIN which the API alone refuses pauses nobody for longer than one poll takes, and that a wrong key is
-//! noticed by the second refusal. Pure.
+//! Promises that a single refused PIN delays others by at most one poll, and that the second refusal shows a wrong key. Pure.
 
 use std::time::Duration;
 
@@ -10,35 +9,35 @@ use crate::clock::Moment;
 use crate::pin::CompactPinId;
 use crate::poll::Meaning;
 
-/// While it is unknown whether the key is good, other polls wait, but not for longer than this.
+/// How long other polls wait, at most, while it is unknown whether the key is right.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// A check whose poll got no answer is repeated so often.
+/// How often a check is tried if its poll gets no answer.
 const TRIES: u32 = 3;
 
-/// A refusal that the poll of another PIN is to explain.
+/// A refusal that a poll of another PIN must explain.
 #[derive(Debug)]
 pub struct Check {
-    /// The PIN that was refused: if it comes again meanwhile, it is still the same.
+    /// The refused PIN. It stays the same one if it is submitted again meanwhile.
     refused: CompactPinId,
     since: Moment,
-    /// Whether nothing shows yet that the key is good for anybody.
+    /// Whether other polls wait, because nothing shows yet that the key works for any PIN.
     holds: bool,
     is_running: bool,
     tries: u32,
 }
 
-/// What a refusal, or its check, says.
+/// What a refusal, or its check, shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Suspicion {
-    /// Nothing, or not yet.
+    /// Nothing yet.
     Unproven,
-    /// Two PINs were refused, or the only one: the key is wrong.
+    /// The key is wrong: two PINs were refused, or the only one.
     WrongKey,
 }
 
 impl Core {
-    /// Whichever poll was sent since a refusal and is answered explains it: the key is good.
+    /// Ends a check when any poll sent since the refusal is answered: the key works.
     pub(super) fn explain(&mut self, ticket: &Ticket, meaning: &Meaning) {
         let is_answer = matches!(
             meaning,
@@ -47,7 +46,7 @@ impl Core {
         self.check.take_if(|check| is_answer && ticket.sent >= check.since);
     }
 
-    /// Takes in what an answer says about the key, while no brake is on for it.
+    /// Takes in what an answer says about the key, while no brake is on.
     pub(super) fn suspect(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) -> Suspicion {
         let is_refused = matches!(meaning, Meaning::Unauthorized(_));
         if ticket.check
@@ -56,7 +55,7 @@ impl Core {
             if is_refused {
                 return Suspicion::WrongKey;
             }
-            // It got no answer, or it would have explained the refusal.
+            // The check got no answer; otherwise it would have explained the refusal.
             if check.tries < TRIES {
                 check.is_running = false;
                 self.check = Some(check);
@@ -74,8 +73,8 @@ impl Core {
         Suspicion::Unproven
     }
 
-    /// The PIN whose poll is to explain a refusal, if one is to go out now: any but the refused one, and one that was not
-    /// refused itself if there is one.
+    /// The PIN to poll for a check, if one is due: another than the refused one, and if possible one that was not refused
+    /// itself.
     pub(super) fn find_check(&self, now: Moment) -> Option<Waiting> {
         let check = self.check.as_ref().filter(|check| !check.is_running)?;
         let other = |slot| self.table.get(slot).filter(|entry| entry.pin != check.refused);
@@ -84,7 +83,7 @@ impl Core {
             .or_else(|| find(&|slot| other(slot).is_some()))
     }
 
-    /// The poll that explains a refusal is sent.
+    /// Notes that the poll of the check starts.
     pub(super) fn check_starts(&mut self) {
         if let Some(check) = &mut self.check {
             check.is_running = true;
@@ -92,7 +91,7 @@ impl Core {
         }
     }
 
-    /// Until when other polls wait for a check.
+    /// Until when other polls wait for the check.
     pub(super) fn held_until(&self, now: Moment) -> Option<Moment> {
         let until = self.check.as_ref().filter(|check| check.holds).map(|check| check.since.after(HOLD));
         until.filter(|until| now < *until)

@@ -1,14 +1,14 @@
-//! What must be known before a refused PIN ends: the contract's rule for a *confirmed* ending.
+//! The evidence that ends a refused PIN: the contract's rule for a *confirmed* ending.
 //!
-//! Promises that one bad moment of a proxy, a load balancer or a key ends no PIN. Pure: says what an answer proves
-//! about its PIN, and decides nothing about other PINs.
+//! Promises that one bad moment of a proxy, a load balancer or a key ends no PIN. Pure: judges what answers prove about their own
+//! PIN, and nothing about other PINs.
 
 use crate::clock::Moment;
 use crate::config;
 use crate::outcome::Ending;
 use crate::poll::Meaning;
 
-/// So many refusals in a row end a PIN, at the least.
+/// The fewest refusals in a row that end a PIN.
 const CONFIRMED_AFTER: u32 = 3;
 
 /// How the API refuses to tell the status of a PIN.
@@ -23,7 +23,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The refusal that an answer is, if it is one.
+    /// The refusal in an answer, if it is one.
     pub fn of(meaning: &Meaning) -> Option<Self> {
         match meaning {
             Meaning::NotFound => Some(Self::NotFound),
@@ -37,7 +37,7 @@ impl Refusal {
         }
     }
 
-    /// The status codes that it stands for.
+    /// Its status codes, for people.
     pub fn answer(self) -> &'static str {
         match self {
             Self::NotFound => "404",
@@ -46,7 +46,7 @@ impl Refusal {
         }
     }
 
-    /// What to do where most PINs are answered so.
+    /// What to check when most PINs get this answer.
     pub fn advice(self) -> &'static str {
         match self {
             Self::NotFound => "is api.base_url right, and the proxy or load balancer before the API well?",
@@ -55,7 +55,7 @@ impl Refusal {
         }
     }
 
-    /// How a PIN ends by it, once it is confirmed.
+    /// The ending of a PIN once this is confirmed.
     fn ending(self) -> Ending {
         match self {
             Self::NotFound => Ending::NotFound,
@@ -73,7 +73,7 @@ pub struct Doubts {
 }
 
 impl Doubts {
-    /// The doubts after one more answer, which came now; `None` if there are none.
+    /// The doubts after one more answer; `None` if there are none.
     ///
     /// A 429 and a request that was not sent say nothing about the PIN, so they do not end a row of refusals.
     pub fn after(before: Option<Self>, meaning: &Meaning, now: Moment) -> Option<Self> {
@@ -90,8 +90,8 @@ impl Doubts {
     }
 }
 
-/// The same refusal, again and again, with no other answer between. Every poll after the first one goes out on a
-/// connection of its own, so three of them are answers on at least two connections.
+/// A row of the same refusal, with no other answer between. Every poll after the first refusal uses a new connection, so three
+/// refusals come over at least two connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Refusals {
     refusal: Refusal,
@@ -102,7 +102,7 @@ pub struct Refusals {
     before: Moment,
 }
 
-/// What is known about the other PINs.
+/// What is known about other PINs.
 #[derive(Debug, Clone, Copy)]
 pub struct Others {
     /// No other PIN is in flight.
@@ -114,7 +114,7 @@ pub struct Others {
 }
 
 impl Refusals {
-    /// The row with one more refusal, which came now; a new one if it is another refusal.
+    /// The row with one more refusal; a new row if it is another kind of refusal.
     fn with(row: Option<Self>, refusal: Refusal, now: Moment) -> Self {
         match row.filter(|row| row.refusal == refusal) {
             Some(row) => Self { count: row.count.saturating_add(1), before: row.last, last: now, ..row },
@@ -122,7 +122,7 @@ impl Refusals {
         }
     }
 
-    /// How the PIN ends by this row, if it is confirmed.
+    /// The ending that this row confirms, if any.
     pub fn confirmed(&self, others: &Others, settings: &config::Schedule) -> Option<Ending> {
         let span = self.last.since(self.first);
         let enough = if self.is_about_the_pin(others) {
@@ -136,13 +136,13 @@ impl Refusals {
         (self.count >= CONFIRMED_AFTER && span >= enough).then(|| self.refusal.ending())
     }
 
-    /// Whether they were 401 or 403.
+    /// Whether the refusals are 401 or 403.
     pub fn is_forbidden(&self) -> bool {
         self.refusal == Refusal::Forbidden
     }
 
-    /// Whether the last refusals are about this PIN: others got readable answers since the refusal before the last. A
-    /// lone PIN is believed too, but a forbidden one only if the key was good for others since its first refusal.
+    /// Whether the refusals concern this PIN: other PINs got readable answers since the last refusal but one. A lone PIN counts
+    /// too, but a forbidden one only if the key worked for another PIN since its first refusal.
     pub fn is_about_the_pin(&self, others: &Others) -> bool {
         let answered_since = |moment| others.last_readable.is_some_and(|at| at >= moment);
         if others.none {
