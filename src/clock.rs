@@ -78,12 +78,12 @@ impl Machine for System {
 
 /// A reading of the monotonic and the steady clock at the same moment.
 #[derive(Debug, Clone, Copy)]
-pub struct Both {
+pub struct ClockReading {
     pub now: Moment,
     pub steady: Steady,
 }
 
-impl Both {
+impl ClockReading {
     /// Converts a past steady time to a moment. A time in the future counts as now: another machine wrote it, or it is
     /// newer than the last anchor before a reboot.
     pub fn moment_of_past(&self, time: Steady) -> Moment {
@@ -179,13 +179,13 @@ impl Clock {
     }
 
     /// Reads both clocks once, for converting many times.
-    pub fn both(&self) -> Both {
-        Both { now: self.now(), steady: self.steady() }
+    pub fn reading(&self) -> ClockReading {
+        ClockReading { now: self.now(), steady: self.steady() }
     }
 
-    /// See [`Both::moment_of_past`].
+    /// See [`ClockReading::moment_of_past`].
     pub fn moment_of_past(&self, time: Steady) -> Moment {
-        self.both().moment_of_past(time)
+        self.reading().moment_of_past(time)
     }
 
     /// Converts a future moment to a steady time; a past moment becomes now.

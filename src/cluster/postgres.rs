@@ -16,7 +16,7 @@ use crate::pin::PinId;
 use crate::sinks::Health;
 use crate::slot::Slots;
 use crate::store::postgres::{Hint, Membership, Questions};
-use crate::store::{Fate, InFlight, Orphan, Unavailable, Writer};
+use crate::store::{InFlight, Orphan, PinState, Unavailable, Writer};
 
 /// The pause before listening again after an error.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
@@ -97,8 +97,8 @@ impl Shared for Questions {
         Questions::look(self).await
     }
 
-    async fn fates(&self, pins: &[PinId]) -> Result<Vec<Fate>, Unavailable> {
-        Questions::fates(self, pins).await
+    async fn pin_states(&self, pins: &[PinId]) -> Result<Vec<PinState>, Unavailable> {
+        Questions::pin_states(self, pins).await
     }
 }
 

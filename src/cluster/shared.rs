@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::waiting::Wait;
 use super::{State, View};
 use crate::pin::PinId;
-use crate::store::{Fate, Unavailable};
+use crate::store::{PinState, Unavailable};
 
 /// Questions that only a shared store can answer.
 #[async_trait]
@@ -17,7 +17,7 @@ pub trait Shared: Send + Sync + 'static {
     async fn look(&self) -> Result<View, Unavailable>;
 
     /// The state of each of these PINs, in their order, all at one moment.
-    async fn fates(&self, pins: &[PinId]) -> Result<Vec<Fate>, Unavailable>;
+    async fn pin_states(&self, pins: &[PinId]) -> Result<Vec<PinState>, Unavailable>;
 }
 
 /// Answers questions about the whole cluster. Cheap to clone.
@@ -33,13 +33,13 @@ pub struct Cluster {
 
 impl Cluster {
     /// The state of a PIN now.
-    pub async fn fate(&self, pin: &PinId) -> Result<Fate, Unavailable> {
-        let fates = self.shared.fates(std::slice::from_ref(pin)).await?;
-        Ok(fates.into_iter().next().unwrap_or(Fate::Unknown))
+    pub async fn pin_state(&self, pin: &PinId) -> Result<PinState, Unavailable> {
+        let pin_states = self.shared.pin_states(std::slice::from_ref(pin)).await?;
+        Ok(pin_states.into_iter().next().unwrap_or(PinState::Unknown))
     }
 
     /// Waits until a PIN is no longer in flight. An error means that the daemon is stopping.
-    pub async fn ended(&self, pin: PinId) -> Result<Fate, oneshot::error::RecvError> {
+    pub async fn ended(&self, pin: PinId) -> Result<PinState, oneshot::error::RecvError> {
         let (reply, state) = oneshot::channel();
         // If the task has ended, the sender is dropped, and the receiver reports it.
         let _ = self.waits.send((pin, reply)).await;

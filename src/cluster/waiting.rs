@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::{Cluster, Shared, State};
 use crate::pin::PinId;
-use crate::store::Fate;
+use crate::store::PinState;
 
 /// The time between two queries if no hint comes.
 const EVERY: Duration = Duration::from_secs(1);
@@ -32,14 +32,14 @@ const AT_ONCE: usize = 1000;
 const QUEUE: usize = 256;
 
 /// A PIN, and who waits until it is no longer in flight.
-pub(super) type Wait = (PinId, oneshot::Sender<Fate>);
+pub(super) type Wait = (PinId, oneshot::Sender<PinState>);
 
 /// The task that queries on behalf of all waiters.
 pub struct Waiting {
     shared: Arc<dyn Shared>,
     asks: mpsc::Receiver<Wait>,
     outcomes: watch::Receiver<u64>,
-    waiting: HashMap<PinId, Vec<oneshot::Sender<Fate>>>,
+    waiting: HashMap<PinId, Vec<oneshot::Sender<PinState>>>,
 }
 
 impl Cluster {
@@ -97,8 +97,8 @@ impl Waiting {
         });
         let pins: Vec<PinId> = self.waiting.keys().cloned().collect();
         for pins in pins.chunks(AT_ONCE) {
-            let fates = match timeout(PATIENCE, self.shared.fates(pins)).await {
-                Ok(Ok(fates)) => fates,
+            let pin_states = match timeout(PATIENCE, self.shared.pin_states(pins)).await {
+                Ok(Ok(pin_states)) => pin_states,
                 Ok(Err(error)) => {
                     return debug!(%error, "the state of PINs of other nodes is unknown; the query is repeated");
                 }
@@ -106,12 +106,12 @@ impl Waiting {
                     return debug!("the query for PINs of other nodes timed out; it is repeated");
                 }
             };
-            for (pin, fate) in pins.iter().zip(fates) {
-                if fate == Fate::InFlight {
+            for (pin, state) in pins.iter().zip(pin_states) {
+                if state == PinState::InFlight {
                     continue;
                 }
                 for waiter in self.waiting.remove(pin).into_iter().flatten() {
-                    let _ = waiter.send(fate.clone());
+                    let _ = waiter.send(state.clone());
                 }
             }
         }
@@ -131,7 +131,7 @@ mod tests {
     /// PINs that have ended; and every question that was asked.
     #[derive(Default)]
     struct Tables {
-        ended: Mutex<HashMap<PinId, Fate>>,
+        ended: Mutex<HashMap<PinId, PinState>>,
         questions: Mutex<Vec<usize>>,
         down: Mutex<bool>,
     }
@@ -142,13 +142,13 @@ mod tests {
             unreachable!()
         }
 
-        async fn fates(&self, pins: &[PinId]) -> Result<Vec<Fate>, Unavailable> {
+        async fn pin_states(&self, pins: &[PinId]) -> Result<Vec<PinState>, Unavailable> {
             self.questions.lock().unwrap().push(pins.len());
             if *self.down.lock().unwrap() {
                 return Err(Unavailable("down".into()));
             }
             let ended = self.ended.lock().unwrap();
-            Ok(pins.iter().map(|pin| ended.get(pin).cloned().unwrap_or(Fate::InFlight)).collect())
+            Ok(pins.iter().map(|pin| ended.get(pin).cloned().unwrap_or(PinState::InFlight)).collect())
         }
     }
 
@@ -156,8 +156,8 @@ mod tests {
         id.parse().unwrap()
     }
 
-    fn finished(id: &str) -> Fate {
-        Fate::Finished(Outcome { seq: 1, pin: pin(id), record: "{}".into() })
+    fn finished(id: &str) -> PinState {
+        PinState::Finished(Outcome { seq: 1, pin: pin(id), record: "{}".into() })
     }
 
     #[tokio::test(start_paused = true)]
@@ -180,11 +180,11 @@ mod tests {
         *tables.down.lock().unwrap() = true;
         tokio::time::sleep(Duration::from_secs(2)).await;
         *tables.down.lock().unwrap() = false;
-        tables.ended.lock().unwrap().extend([(pin("A"), finished("A")), (pin("C"), Fate::Unknown)]);
+        tables.ended.lock().unwrap().extend([(pin("A"), finished("A")), (pin("C"), PinState::Unknown)]);
         let before = Instant::now();
         hint.send_replace(1);
         assert_eq!((a.await.unwrap(), twice.await.unwrap()), (Ok(finished("A")), Ok(finished("A"))));
-        assert_eq!(c.await.unwrap(), Ok(Fate::Unknown));
+        assert_eq!(c.await.unwrap(), Ok(PinState::Unknown));
         assert!(before.elapsed() <= APART);
 
         // Who gave up is not asked for any more.

@@ -17,7 +17,7 @@ use super::{DaemonError, Unavailable};
 use crate::config;
 use crate::fault::fault_point;
 use crate::sinks::Handover;
-use crate::store::Order;
+use crate::store::DeliveryCommand;
 
 /// How long a sink may take to finish its present batch before it hands over.
 const HANDOVER_PATIENCE: Duration = Duration::from_secs(10);
@@ -127,7 +127,7 @@ impl SinkSet {
         for name in added {
             self.common.health.forget(&name);
             // If that fails, it remains as a removed sink, which the next start reports.
-            let _ = self.common.writer.order(Order::Unregister { sink: name }).await;
+            let _ = self.common.writer.order(DeliveryCommand::Unregister { sink: name }).await;
         }
         for old in ended {
             self.restart(old);

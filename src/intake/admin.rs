@@ -11,7 +11,7 @@ use crate::protocol::dead_letters::{self, DeadLetter};
 use crate::protocol::{Code, Raw, Selection, drop, forget_sink, page, page_limit, replay};
 use crate::schedule::Stopping;
 use crate::services::Services;
-use crate::store::Order;
+use crate::store::DeliveryCommand;
 
 /// Dead letters of one PIN that are read at once.
 const PAGE: u32 = 1000;
@@ -81,7 +81,7 @@ pub async fn replay(services: &Services, request: replay::Request) -> Result<rep
     let mut count = 0;
     for range in seqs(services, &sink, selection, only_dead).await? {
         let dead = only_dead.then_some(sink.as_str());
-        let ordered = in_slices(services, dead, range, SLICE, |from, to| Order::Replay {
+        let ordered = in_slices(services, dead, range, SLICE, |from, to| DeliveryCommand::Replay {
             sink: sink.clone(),
             from,
             to,
@@ -99,7 +99,7 @@ pub async fn drop(services: &Services, request: drop::Request) -> Result<drop::A
     check_known(services, &sink).await?;
     let (mut count, at) = (0, services.clock.wall());
     for range in seqs(services, &sink, selection, true).await? {
-        let ordered = in_slices(services, Some(&sink), range, SLICE, |from, to| Order::Drop {
+        let ordered = in_slices(services, Some(&sink), range, SLICE, |from, to| DeliveryCommand::Drop {
             sink: sink.clone(),
             from,
             to,
@@ -122,7 +122,7 @@ pub async fn forget_sink(
         return Err(Code::InvalidRequest.because(message).into());
     }
     let mut count = 0;
-    while services.writer.order(Order::Forget { sink: sink.clone() }).await? > 0 {
+    while services.writer.order(DeliveryCommand::Forget { sink: sink.clone() }).await? > 0 {
         check_not_stopping(services)?;
         count = 1;
     }
@@ -136,7 +136,7 @@ async fn in_slices(
     dead: Option<&str>,
     range: RangeInclusive<i64>,
     slice: i64,
-    order: impl Fn(i64, i64) -> Order,
+    order: impl Fn(i64, i64) -> DeliveryCommand,
 ) -> Result<u64, Failure> {
     let (mut from, to) = range.into_inner();
     let mut count = 0;
@@ -220,7 +220,7 @@ mod tests {
             let ordered = &ordered;
             move |from, to| {
                 ordered.lock().unwrap().push((from, to));
-                Order::Replay { sink: "sink".into(), from, to, only_dead }
+                DeliveryCommand::Replay { sink: "sink".into(), from, to, only_dead }
             }
         };
         let count = in_slices(&services, None, ALL, 10, replay(false)).await;
@@ -263,7 +263,7 @@ mod tests {
         });
         let progress = Progress { sink: "sink".into(), failed: failed.collect(), ..Progress::default() };
         services.writer.advance(progress).await;
-        let once = services.writer.order(Order::Forget { sink: "sink".into() }).await.unwrap();
+        let once = services.writer.order(DeliveryCommand::Forget { sink: "sink".into() }).await.unwrap();
         assert_eq!(once, 10_000);
         assert_eq!(services.store.cursors().await.unwrap().len(), 1, "it is known until all is gone");
         assert!(forget_sink(&services, forget_sink::Request { sink: "sink".into() }).await.is_ok());

@@ -15,7 +15,7 @@ use crate::protocol::{Code, Raw, nodes, stats};
 use crate::schedule::Stopping;
 use crate::services::Services;
 use crate::slot::SLOTS;
-use crate::store::{Fate, Record};
+use crate::store::{PinState, Record};
 
 /// The nodes that share the PINs.
 pub async fn nodes(services: &Services) -> Result<nodes::Answer, Failure> {
@@ -75,23 +75,23 @@ pub async fn in_flight(
 
 /// Has the node that polls this PIN withdraw it, and waits until that is written.
 pub async fn cancel(services: &Services, cluster: &Cluster, pin: &PinId) -> Result<Record, Failure> {
-    match cluster.fate(pin).await? {
-        Fate::InFlight => services.writer.cancel_elsewhere(pin.clone()).await?,
-        fate => return record(fate, pin),
+    match cluster.pin_state(pin).await? {
+        PinState::InFlight => services.writer.cancel_elsewhere(pin.clone()).await?,
+        state => return record(state, pin),
     }
     let ended = timeout(STORE_PATIENCE, cluster.ended(pin.clone())).await;
-    let fate = ended.map_err(|_| {
+    let state = ended.map_err(|_| {
         Code::StoreUnavailable.because(
             "the withdrawal is noted, and the node that polls the PIN has not carried it out yet: ask again",
         )
     })?;
-    record(fate.map_err(|_| Stopping)?, pin)
+    record(state.map_err(|_| Stopping)?, pin)
 }
 
 /// The outcome, or the refusal that there is none.
-pub fn record(fate: Fate, pin: &PinId) -> Result<Record, Failure> {
-    match fate {
-        Fate::Finished(outcome) => Ok(outcome.record),
-        Fate::InFlight | Fate::Unknown => Err(unknown(pin).into()),
+pub fn record(state: PinState, pin: &PinId) -> Result<Record, Failure> {
+    match state {
+        PinState::Finished(outcome) => Ok(outcome.record),
+        PinState::InFlight | PinState::Unknown => Err(unknown(pin).into()),
     }
 }

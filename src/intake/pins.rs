@@ -16,7 +16,7 @@ use crate::protocol::{Code, Raw, State, list, page, page_limit, wait};
 use crate::schedule::{Live, Next, Stopping};
 use crate::services::Services;
 use crate::sinks::SinkHealth;
-use crate::store::{AtSink, Fate, Outcome, Record};
+use crate::store::{AtSink, Outcome, PinState, Record};
 
 pub async fn show(
     services: &Services,
@@ -91,11 +91,13 @@ pub async fn wait(
             }
         }
         let Some(cluster) = &services.cluster else { break outcome_of(services, &pin_id).await?.record };
-        let fate = match cluster.fate(&pin_id).await? {
-            Fate::InFlight => unless(&mut end, cluster.ended(pin_id.clone())).await?.map_err(|_| Stopping)?,
-            fate => fate,
+        let state = match cluster.pin_state(&pin_id).await? {
+            PinState::InFlight => {
+                unless(&mut end, cluster.ended(pin_id.clone())).await?.map_err(|_| Stopping)?
+            }
+            state => state,
         };
-        break cluster_queries::record(fate, &pin_id)?;
+        break cluster_queries::record(state, &pin_id)?;
     };
     let outcome = Raw::from_json(&record).map_err(unreadable)?;
     Ok(wait::Answer { pin_id, outcome })

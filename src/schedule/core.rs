@@ -325,7 +325,7 @@ impl Core {
             return None;
         }
         let since = entry.open_since();
-        let trouble = counts::describe(&meaning).map(|trouble| share(&mut self.troubles, trouble));
+        let trouble = counts::describe(&meaning).map(|trouble| intern(&mut self.troubles, trouble));
         entry.last_answer = Some(LastAnswer { at: now, trouble });
         let is_late = ticket.sent >= entry.deadline;
         let is_over = now >= entry.deadline.after(settings.deadline_grace);
@@ -341,7 +341,7 @@ impl Core {
                     self.unsaved |=
                         teach(learner, &Answer { channel, since, age, late: ticket.late, is_final: done });
                 }
-                entry.seen = Some(share(&mut self.answers, deliveries));
+                entry.seen = Some(intern(&mut self.answers, deliveries));
                 if done { Some(Ending::Final) } else { (is_late || is_over).then_some(Ending::Deadline) }
             }
             // What another account or another server says of it decides nothing.
@@ -507,7 +507,7 @@ fn is_final(deliveries: &[Delivery], completion: config::Completion) -> bool {
 }
 
 /// Most PINs get one of a few answers, so those are kept once.
-fn share<T, N>(known: &mut HashSet<Arc<T>>, new: N) -> Arc<T>
+fn intern<T, N>(known: &mut HashSet<Arc<T>>, new: N) -> Arc<T>
 where
     T: ?Sized + Eq + Hash,
     N: Borrow<T> + Into<Arc<T>>,

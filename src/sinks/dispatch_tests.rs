@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::super::testing::TestStore;
 use super::*;
-use crate::store::Order;
+use crate::store::DeliveryCommand;
 
 const SINK: &str = "sink";
 
@@ -76,7 +76,7 @@ impl Outbox {
     }
 
     async fn replay(&self, from: i64, to: i64) {
-        let order = Order::Replay { sink: SINK.into(), from, to, only_dead: false };
+        let order = DeliveryCommand::Replay { sink: SINK.into(), from, to, only_dead: false };
         self.writer.order(order).await.unwrap();
     }
 

@@ -83,7 +83,7 @@ pub struct Outcome {
 
 /// The state of a PIN, whichever node polls it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum PinState {
     /// The PIN waits for its outcome, on any node.
     InFlight,
     /// The PIN ended; this is its newest outcome.
@@ -133,7 +133,7 @@ pub type DeadLetter = (String, Failed, Outcome);
 
 /// A delivery command: what somebody requests for a sink's outcomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
+pub enum DeliveryCommand {
     /// Deliver the outcomes from one `seq` to another again, both included; with `only_dead`, only the dead letters
     /// among them.
     Replay { sink: String, from: i64, to: i64, only_dead: bool },

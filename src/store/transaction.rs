@@ -4,7 +4,7 @@
 
 use async_trait::async_trait;
 
-use super::{InFlight, NewPin, Order, Outcome, Progress, SavedBrake, Submitted, Unavailable};
+use super::{DeliveryCommand, InFlight, NewPin, Outcome, Progress, SavedBrake, Submitted, Unavailable};
 use crate::clock::Steady;
 use crate::outcome::Verdict;
 use crate::pin::PinId;
@@ -17,7 +17,7 @@ pub struct Transaction {
     pub verdicts: Vec<Verdict>,
     pub submits: Vec<NewPin>,
     pub progress: Vec<Progress>,
-    pub orders: Vec<Order>,
+    pub orders: Vec<DeliveryCommand>,
     pub brake: Option<SavedBrake>,
     /// Remove some of the outcomes that ended before this time and that every sink has.
     pub prune: Option<Steady>,

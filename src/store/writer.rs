@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::{
-    Applied, ClusterApplied, ClusterWork, Committed, NewPin, Order, Orphan, Progress, SavedBrake, Submitted,
-    Transaction, Unavailable, Writes,
+    Applied, ClusterApplied, ClusterWork, Committed, DeliveryCommand, NewPin, Orphan, Progress, SavedBrake,
+    Submitted, Transaction, Unavailable, Writes,
 };
 use crate::clock::Steady;
 use crate::fault::fault_point;
@@ -53,7 +53,7 @@ enum Change {
     Submit(Vec<NewPin>, Reply<Vec<Submitted>>),
     Finish(Verdict),
     Progress(Progress),
-    Order(Order, Reply<u64>),
+    DeliveryCommand(DeliveryCommand, Reply<u64>),
     Brake(SavedBrake),
     Prune(Steady, Reply<u64>),
     Register(String, bool, Reply<i64>),
@@ -69,7 +69,11 @@ impl Change {
             // A kilobyte of metadata counts as much as a PIN without any.
             Self::Submit(pins, _) => pins.iter().map(NewPin::weight).sum(),
             Self::Progress(progress) => 1 + progress.failed.len() + progress.delivered.len(),
-            Self::Finish(_) | Self::Order(..) | Self::Brake(_) | Self::Prune(..) | Self::Register(..) => 1,
+            Self::Finish(_)
+            | Self::DeliveryCommand(..)
+            | Self::Brake(_)
+            | Self::Prune(..)
+            | Self::Register(..) => 1,
             Self::Claim(_) | Self::CancelElsewhere(..) | Self::Release(..) | Self::Adopt(..) => 1,
         }
     }
@@ -146,8 +150,8 @@ impl Writer {
     }
 
     /// Carries out a delivery command; returns how many outcomes it affected, once that is durable.
-    pub async fn order(&self, order: Order) -> Result<u64, Unavailable> {
-        self.ask(|reply| Change::Order(order, reply)).await
+    pub async fn order(&self, order: DeliveryCommand) -> Result<u64, Unavailable> {
+        self.ask(|reply| Change::DeliveryCommand(order, reply)).await
     }
 
     /// Removes some of the outcomes that ended before `before` and that every sink has; returns how many.
@@ -419,7 +423,7 @@ fn add(change: Change, work: &mut Transaction, waiting: &mut Waiting) {
         }
         Change::Finish(verdict) => work.verdicts.push(verdict),
         Change::Progress(progress) => work.progress.push(progress),
-        Change::Order(order, reply) => {
+        Change::DeliveryCommand(order, reply) => {
             waiting.orders.push_back(reply);
             work.orders.push(order);
         }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pinwatch::slot::{Slots, slot_of};
-use pinwatch::store::{ClusterWork, Failed, Order, Orphan, Position, Progress, Submitted, Transaction};
+use pinwatch::store::{
+    ClusterWork, DeliveryCommand, Failed, Orphan, Position, Progress, Submitted, Transaction,
+};
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::line::Line;
@@ -318,7 +320,7 @@ async fn a_sink_that_could_not_start_at_one_node_costs_a_dead_node_nothing() {
     let orphan = Orphan { node: id("b"), sink: "s".into() };
 
     a.writes.register_sink("s", true).await.unwrap();
-    let unregister = Order::Unregister { sink: "s".into() };
+    let unregister = DeliveryCommand::Unregister { sink: "s".into() };
     a.apply(Transaction { orders: vec![unregister], ..Transaction::default() }).await;
     assert!(a.store.cursors().await.unwrap().is_empty());
     assert_eq!(a.membership().orphans(&["s".to_owned()]).await.unwrap(), [orphan]);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pinwatch::clock::{Dated, Steady};
-use pinwatch::store::{Failed, Order, PAGE_BYTES, Position, Progress, Stretch, Transaction};
+use pinwatch::store::{DeliveryCommand, Failed, PAGE_BYTES, Position, Progress, Stretch, Transaction};
 
 use super::place::{Node, Place, new, pin};
 
@@ -52,15 +52,20 @@ fn dead(seq: i64) -> Failed {
     Failed { dead: true, ..retry(seq) }
 }
 
-fn replay(sink: &str, from: i64, to: i64) -> Order {
-    Order::Replay { sink: sink.into(), from, to, only_dead: false }
+fn replay(sink: &str, from: i64, to: i64) -> DeliveryCommand {
+    DeliveryCommand::Replay { sink: sink.into(), from, to, only_dead: false }
 }
 
 /// When [`give_up`] does it, in milliseconds.
 const GIVEN_UP_AT: i64 = 1_767_323_220_500;
 
-fn give_up(sink: &str, from: i64, to: i64) -> Order {
-    Order::Drop { sink: sink.into(), from, to, at: Timestamp::from_millisecond(GIVEN_UP_AT).unwrap() }
+fn give_up(sink: &str, from: i64, to: i64) -> DeliveryCommand {
+    DeliveryCommand::Drop {
+        sink: sink.into(),
+        from,
+        to,
+        at: Timestamp::from_millisecond(GIVEN_UP_AT).unwrap(),
+    }
 }
 
 /// Each sink, and when the outcome was given up for it.
@@ -69,7 +74,7 @@ async fn given_up(node: &Node, seq: i64) -> Vec<(String, Option<i64>)> {
     sinks.into_iter().map(|at| (at.sink, at.dropped_at.map(Timestamp::as_millisecond))).collect()
 }
 
-async fn order(node: &mut Node, order: Order) -> u64 {
+async fn order(node: &mut Node, order: DeliveryCommand) -> u64 {
     node.apply(Transaction { orders: vec![order], ..Transaction::default() }).await.ordered[0]
 }
 
@@ -197,7 +202,7 @@ async fn dead_letters_are_tried_again_or_given_up(place: Place) {
     let last = *seqs.iter().max().unwrap();
     node.advance(cursor("s", last)).await;
     node.advance(failed("s", &[dead(seqs[0]), dead(seqs[1]), retry(seqs[2])])).await;
-    let only = |seq| Order::Replay { sink: "s".into(), from: seq, to: seq, only_dead: true };
+    let only = |seq| DeliveryCommand::Replay { sink: "s".into(), from: seq, to: seq, only_dead: true };
     assert_eq!(order(&mut node, only(seqs[2])).await, 0);
     assert_eq!(order(&mut node, only(seqs[0])).await, 1);
     assert_eq!(order(&mut node, give_up("s", 0, i64::MAX)).await, 1);
@@ -246,7 +251,7 @@ async fn what_was_given_up_for_a_sink_goes_with_the_sink_and_with_the_outcome(pl
         node.advance(failed(sink, &[dead(seqs[0])])).await;
         assert_eq!(order(&mut node, give_up(sink, 0, i64::MAX)).await, 1);
     }
-    while order(&mut node, Order::Forget { sink: "s".into() }).await > 0 {}
+    while order(&mut node, DeliveryCommand::Forget { sink: "s".into() }).await > 0 {}
     node.writes.register_sink("s", false).await.unwrap();
     let told = given_up(&node, seqs[0]).await;
     assert_eq!(told, [("s".to_owned(), None), ("t".to_owned(), Some(GIVEN_UP_AT))]);
@@ -263,8 +268,8 @@ async fn a_forgotten_sink_leaves_nothing(place: Place) {
     let seq = node.live(&["A"]).await[0];
     node.advance(failed("s", &[dead(seq)])).await;
     node.advance(failed("t", &[dead(seq)])).await;
-    assert!(order(&mut node, Order::Forget { sink: "s".into() }).await > 0);
-    assert_eq!(order(&mut node, Order::Forget { sink: "s".into() }).await, 0);
+    assert!(order(&mut node, DeliveryCommand::Forget { sink: "s".into() }).await > 0);
+    assert_eq!(order(&mut node, DeliveryCommand::Forget { sink: "s".into() }).await, 0);
     assert_eq!(node.store.cursors().await.unwrap(), [("t".to_owned(), 0)]);
     assert!(missing(&node, "s", true).await.is_empty());
     assert_eq!(missing(&node, "t", true).await, [seq]);

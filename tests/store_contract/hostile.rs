@@ -120,7 +120,7 @@ async fn live(node: &mut Node, id: &str) {
     assert!(!membership.look().await.unwrap().nodes.is_empty());
     membership.orphans(&["hook".into()]).await.unwrap();
     let questions = membership.questions();
-    questions.fates(&[pin(id)]).await.unwrap();
+    questions.pin_states(&[pin(id)]).await.unwrap();
     questions.listen().await.unwrap();
     let prune = Some(Steady::from_millis(946_684_800_000));
     node.apply(Transaction { prune, ..Transaction::default() }).await;

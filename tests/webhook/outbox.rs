@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
-use pinwatch::store::Order;
+use pinwatch::store::DeliveryCommand;
 use tokio::sync::watch;
 
 use crate::bench::{Folder, webhook};
@@ -123,9 +123,12 @@ async fn a_dead_letter_is_sent_again_under_the_same_id_when_somebody_orders_it_a
     let before = receiver.requests();
     broken.store(false, Ordering::SeqCst);
     let sink = || "hook".to_owned();
-    let dropped =
-        bench.writer.order(Order::Drop { sink: sink(), from: 2, to: 2, at: Timestamp::now() }).await.unwrap();
-    let replay = Order::Replay { sink: sink(), from: 1, to: 3, only_dead: true };
+    let dropped = bench
+        .writer
+        .order(DeliveryCommand::Drop { sink: sink(), from: 2, to: 2, at: Timestamp::now() })
+        .await
+        .unwrap();
+    let replay = DeliveryCommand::Replay { sink: sink(), from: 1, to: 3, only_dead: true };
     let replayed = bench.writer.order(replay).await.unwrap();
     assert_eq!((dropped, replayed), (1, 2));
     bench.until_all_delivered().await;
@@ -135,7 +138,7 @@ async fn a_dead_letter_is_sent_again_under_the_same_id_when_somebody_orders_it_a
         assert!(again.seqs() != [2] && before.iter().any(|first| first.id() == again.id()));
     }
     // And what was delivered long ago is, too, if it is asked for.
-    let replay = Order::Replay { sink: sink(), from: 1, to: 1, only_dead: false };
+    let replay = DeliveryCommand::Replay { sink: sink(), from: 1, to: 1, only_dead: false };
     assert_eq!(bench.writer.order(replay).await.unwrap(), 1);
     let requests = receiver.wait_for(before.len() + 3).await;
     assert_eq!(requests[before.len() + 2].seqs(), [1]);

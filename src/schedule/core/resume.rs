@@ -4,25 +4,25 @@
 
 use super::super::queue::Waiting;
 use super::{Core, Stage};
-use crate::clock::Both;
+use crate::clock::ClockReading;
 use crate::store::InFlight;
 
 impl Core {
     /// Takes a PIN that was in flight before the start. Its age tells its interval, and its next poll is
     /// anywhere within that, so that a start is no storm.
     pub fn resume(&mut self, old: &InFlight) {
-        if let Some(Waiting { class, due, slot }) = self.enter_old(old, self.clock.both()) {
+        if let Some(Waiting { class, due, slot }) = self.enter_old(old, self.clock.reading()) {
             self.queue.insert(slot, due, class);
         }
     }
 
     /// The same for all of them at the start, who come one by one.
     pub fn resume_all(&mut self) -> ResumeAll<'_> {
-        let begun = self.clock.both();
+        let begun = self.clock.reading();
         ResumeAll { core: self, begun, waiting: Vec::new() }
     }
 
-    fn enter_old(&mut self, old: &InFlight, at: Both) -> Option<Waiting> {
+    fn enter_old(&mut self, old: &InFlight, at: ClockReading) -> Option<Waiting> {
         let now = at.now;
         let submitted = at.moment_of_past(old.submitted_at.steady);
         let interval = self.backoff.interval_at(now.since(submitted));
@@ -39,7 +39,7 @@ impl Core {
 pub struct ResumeAll<'a> {
     core: &'a mut Core,
     /// When the first of them could come.
-    begun: Both,
+    begun: ClockReading,
     /// The queue is made of all of them at once, which is quicker and smaller.
     waiting: Vec<Waiting>,
 }

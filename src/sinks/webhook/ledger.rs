@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_in_the_step_that_moves_the_cursor_past_it_and_not_before() {
+    fn a_failure_is_reported_in_the_step_that_moves_the_cursor_past_it_and_not_before() {
         let mut ledger = ledger(&[1, 2, 3]);
         ledger.failed(failed(2));
         assert!(ledger.step().is_none(), "1 is still under way");
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_that_was_made_good_before_the_cursor_came_is_never_told() {
+    fn a_failure_that_was_made_good_before_the_cursor_came_is_never_reported() {
         let mut ledger = ledger(&[1, 2]);
         ledger.failed(failed(2));
         ledger.delivered(2);

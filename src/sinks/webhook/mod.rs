@@ -9,19 +9,19 @@
 //! deliveries. New outcomes, ended deliveries, delivery commands, timers and the stop wake it. Must not know polls.
 
 mod batch_size;
+mod circuit_breaker;
 mod endpoint;
-mod gate;
 mod ledger;
 mod parcel;
 mod redact;
+mod reporter;
 mod request;
 mod response;
+#[cfg(test)]
+mod simulation;
 mod state;
 #[cfg(test)]
 mod state_tests;
-mod told;
-#[cfg(test)]
-mod world;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,9 +36,9 @@ use tracing::{error, warn};
 use self::endpoint::Rest;
 pub use self::endpoint::{Endpoint, SetupError};
 use self::parcel::Now;
+use self::reporter::Reporter;
 use self::response::Answer;
 use self::state::{State, Ticket};
-use self::told::Told;
 use super::{Handover, Health};
 use crate::clock::Clock;
 use crate::store::{Store, Unavailable, Writer};
@@ -75,10 +75,10 @@ impl WebhookSink {
         let Self { name, endpoint, cursor, store, writer, clock, health, finish, handover } = self;
         let task = Task {
             state: State::new(name.clone(), endpoint.rules, cursor, fastrand::u64(..)),
-            told: Told::new(name.clone(), health),
+            reporter: Reporter::new(name.clone(), health),
             deliveries: Deliveries::new(endpoint.max_rests()),
             renew_at: Instant::now() + endpoint.pool_max_age(),
-            was_shut: false,
+            was_open: false,
             endpoint: Arc::new(endpoint),
             newest: writer.newest(),
             orders: writer.orders(),
@@ -101,11 +101,11 @@ struct Task {
     newest: watch::Receiver<i64>,
     orders: watch::Receiver<u64>,
     state: State,
-    told: Told,
+    reporter: Reporter,
     deliveries: Deliveries,
     /// When the connections become too old for another request.
     renew_at: Instant,
-    was_shut: bool,
+    was_open: bool,
     /// The store could not be read; the next attempt is not before this moment.
     read_again_at: Option<Instant>,
 }
@@ -120,7 +120,7 @@ impl Task {
             }
             // The handover request was withdrawn.
         }
-        self.told.say(now(&self.clock));
+        self.reporter.say(now(&self.clock));
     }
 
     /// Delivers until the sink must end.
@@ -130,11 +130,11 @@ impl Task {
                 self.orders.mark_unchanged();
                 self.state.forget_failed();
             }
-            self.tell().await;
+            self.report().await;
             self.read().await;
             self.renew_connections().await;
             self.start();
-            self.tell().await;
+            self.report().await;
             self.wait(finish, handover).await;
         }
     }
@@ -150,7 +150,7 @@ impl Task {
             };
             let Some((ticket, answer)) = ended else { return };
             self.state.ended(ticket, answer, now(&self.clock));
-            self.tell().await;
+            self.report().await;
         }
     }
 
@@ -180,10 +180,10 @@ impl Task {
     /// Replaces the connections when they get too old, and when the endpoint accepts nothing any more: its name may have another
     /// address by now, and the server at the old one may know nothing of the receiver.
     async fn renew_connections(&mut self) {
-        let is_shut = self.state.is_shut();
-        let shuts = is_shut && !self.was_shut;
-        self.was_shut = is_shut;
-        if !shuts && self.renew_at > Instant::now() {
+        let is_open = self.state.is_open();
+        let opens = is_open && !self.was_open;
+        self.was_open = is_open;
+        if !opens && self.renew_at > Instant::now() {
             return;
         }
         self.renew_at = Instant::now() + self.endpoint.pool_max_age();
@@ -239,14 +239,14 @@ impl Task {
     }
 
     /// Writes the sink's progress to the store and to its health.
-    async fn tell(&mut self) {
+    async fn report(&mut self) {
         let now = now(&self.clock);
         if let Some(step) = self.state.step() {
-            self.told.failed(&step.failed, now);
-            self.told.delivered(&step.delivered, now);
+            self.reporter.failed(&step.failed, now);
+            self.reporter.delivered(&step.delivered, now);
             self.writer.advance(step).await;
         }
-        self.told.health(self.state.cursor(), self.state.trouble(), now);
+        self.reporter.health(self.state.cursor(), self.state.trouble(), now);
     }
 }
 

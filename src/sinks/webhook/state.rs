@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::batch_size::BatchSize;
-use super::gate::{Admits, Gate, Miss};
+use super::circuit_breaker::{Admits, CircuitBreaker, Miss};
 use super::ledger::Ledger;
 use super::parcel::{Now, Parcel, fitting, regroup};
 use super::response::{Answer, Wait};
@@ -58,7 +58,7 @@ struct Running {
 
 pub struct State {
     rules: Rules,
-    gate: Gate,
+    breaker: CircuitBreaker,
     size: BatchSize,
     ledger: Ledger,
     retries: Backoff,
@@ -84,7 +84,7 @@ impl State {
     pub fn new(sink: String, rules: Rules, cursor: i64, seed: u64) -> Self {
         Self {
             rules,
-            gate: Gate::new(),
+            breaker: CircuitBreaker::new(),
             size: BatchSize::new(rules.batch),
             ledger: Ledger::new(sink, cursor),
             retries: Backoff::new(FIRST_RETRY, 2.0, MAX_RETRY, 0.2),
@@ -105,13 +105,13 @@ impl State {
     }
 
     /// Whether the endpoint accepts nothing now and is only probed.
-    pub fn is_shut(&self) -> bool {
-        self.gate.is_shut()
+    pub fn is_open(&self) -> bool {
+        self.breaker.is_open()
     }
 
     /// Why nothing is delivered, if nothing is.
     pub fn trouble(&self) -> Option<&str> {
-        self.gate.trouble()
+        self.breaker.trouble()
     }
 
     /// Returns what the store must record, if anything; returns each step once.
@@ -122,7 +122,7 @@ impl State {
     /// The `seq` after which to read outcomes, and the most to read.
     pub fn wants_outcomes(&self) -> Option<(i64, u32)> {
         let Rules { concurrency, batch, .. } = self.rules;
-        let window = match self.gate.is_refusing() {
+        let window = match self.breaker.is_refusing() {
             // Outcomes that the endpoint accepts may follow many that it refuses for a reason.
             true => MAX_WINDOW,
             false => concurrency.saturating_mul(batch).saturating_mul(4).clamp(MIN_WINDOW, MAX_WINDOW),
@@ -183,13 +183,13 @@ impl State {
 
     /// Returns the next delivery that may start now. The caller reports its end with [`State::ended`].
     pub fn next(&mut self, now: Now) -> Option<(Ticket, Arc<[Outcome]>, Connection)> {
-        if self.gate.is_shut() {
+        if self.breaker.is_open() {
             self.expire(now);
         }
         if self.running.len() >= self.rules.concurrency {
             return None;
         }
-        let probe = match self.gate.admits(now.moment) {
+        let probe = match self.breaker.admits(now.moment) {
             Admits::Everything => false,
             Admits::Probe => true,
             Admits::Nothing => return None,
@@ -197,7 +197,7 @@ impl State {
         let scout = probe || self.noted.len() >= MAX_RETRYING;
         let parcel = if probe { self.next_probe()? } else { self.next_parcel(now)? };
         if probe {
-            self.gate.probe_started();
+            self.breaker.probe_started();
         }
         self.last_ticket += 1;
         let outcomes = parcel.outcomes.clone();
@@ -221,7 +221,7 @@ impl State {
         if !new {
             return None;
         }
-        match full || self.gate.is_row_long() {
+        match full || self.breaker.is_row_long() {
             true => self.take_scout(),
             false => self.take_again().or_else(|| self.take_fresh()),
         }
@@ -283,11 +283,11 @@ impl State {
     pub fn wake_at(&self) -> Option<Moment> {
         let end = || self.waiting.values().filter_map(|parcel| parcel.ends_at(self.rules.max_age)).min();
         let room = self.running.len() < self.rules.concurrency;
-        if !self.gate.is_shut() {
+        if !self.breaker.is_open() {
             return self.due().filter(|_| room && self.may_retry());
         }
         let anything = !(self.waiting.is_empty() && self.again.is_empty() && self.fresh.is_empty());
-        let probe = self.gate.probe_at().filter(|_| room && anything);
+        let probe = self.breaker.probe_at().filter(|_| room && anything);
         probe.into_iter().chain(end()).min()
     }
 
@@ -306,28 +306,28 @@ impl State {
             Answer::Later { failure, wait } => (failure, wait),
         };
         let hold = if let Wait::Everything(hold) = wait { Some(hold) } else { None };
-        let was_shut = self.gate.is_shut();
-        let counts = processed && !was_shut;
+        let was_open = self.breaker.is_open();
+        let counts = processed && !was_open;
         // A receiver that asks for a pause does not object to the size.
         if processed && hold.is_none() {
-            self.size.failed(count, was_shut, now.moment);
+            self.size.failed(count, was_open, now.moment);
         }
-        if refused && count > 1 && !was_shut {
+        if refused && count > 1 && !was_open {
             // The cause may be one of the outcomes, or their number. Trying each alone shows whether it is the endpoint.
             return self.part(&parcel, count.div_ceil(2), now);
         }
-        if refused && count == 1 && !was_shut {
-            let row = *parcel.refused_in.get_or_insert(self.gate.row_number());
-            if self.gate.was_short(row) {
+        if refused && count == 1 && !was_open {
+            let row = *parcel.refused_in.get_or_insert(self.breaker.row_number());
+            if self.breaker.was_short(row) {
                 // Refused again after others were accepted: the refusal concerns this outcome only.
                 parcel.count(started, failure.text, counts);
-                return self.bury(&parcel);
+                return self.dead_letter(&parcel);
             }
-            parcel.refused_in = Some(self.gate.row_number());
+            parcel.refused_in = Some(self.breaker.row_number());
         }
         let miss = Miss { outcome: parcel.key(), refused, hold, error: &failure.summary };
-        self.gate.missed(miss, probe, now.moment, &mut self.random);
-        if (was_shut || scout) && !parcel.noted {
+        self.breaker.missed(miss, probe, now.moment, &mut self.random);
+        if (was_open || scout) && !parcel.noted {
             // The endpoint may be the cause and not the outcomes, so the try does not count.
             return self.again.push_back(parcel);
         }
@@ -336,7 +336,7 @@ impl State {
     }
 
     fn delivered(&mut self, parcel: &Parcel, probe: bool, now: Now) {
-        self.gate.accepted(probe);
+        self.breaker.accepted(probe);
         self.size.accepted(parcel.outcomes.len(), now.moment);
         for seq in parcel.seqs() {
             self.noted.remove(&seq);
@@ -347,12 +347,12 @@ impl State {
     /// Makes a dead letter at once of an outcome that fits in no request: the endpoint is not the cause.
     fn unsendable(&mut self, mut parcel: Parcel, probe: bool, started: Now, error: String, now: Now) {
         if probe {
-            self.gate.probe_was_not_sent();
+            self.breaker.probe_was_not_sent();
         }
         match parcel.outcomes.len() {
             1 => {
                 parcel.count(started, error, true);
-                self.bury(&parcel);
+                self.dead_letter(&parcel);
             }
             count => self.part(&parcel, count.div_ceil(2), now),
         }
@@ -363,7 +363,7 @@ impl State {
     fn retry(&mut self, mut parcel: Parcel, wait: Wait, by_outcome: bool, now: Now) {
         let over = |end: Option<Moment>| end.is_some_and(|end| end <= now.moment);
         if over(parcel.ends_at(self.rules.max_age)) {
-            return self.bury(&parcel);
+            return self.dead_letter(&parcel);
         }
         parcel.noted = true;
         let wait = match wait {
@@ -394,7 +394,7 @@ impl State {
     }
 
     /// Makes a dead letter of an outcome that was tried alone.
-    fn bury(&mut self, parcel: &Parcel) {
+    fn dead_letter(&mut self, parcel: &Parcel) {
         parcel.seqs().for_each(|seq| _ = self.noted.remove(&seq));
         parcel.fates(true).for_each(|fate| self.ledger.failed(fate));
     }
@@ -405,7 +405,7 @@ impl State {
         let max_age = self.rules.max_age;
         let ended = |parcel: &Parcel| parcel.ends_at(max_age).is_some_and(|end| end <= now.moment);
         let ended: Vec<_> = self.waiting.extract_if(.., |_, parcel| ended(parcel)).collect();
-        ended.iter().for_each(|(_, parcel)| self.bury(parcel));
+        ended.iter().for_each(|(_, parcel)| self.dead_letter(parcel));
     }
 
     /// When to retry after a failure: by backoff, but not before `least`, and one last time when the batch's time is up.

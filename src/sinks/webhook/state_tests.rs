@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::gate::{ENOUGH, ENOUGH_REFUSED};
+use super::circuit_breaker::{ENOUGH, ENOUGH_REFUSED};
 use super::response::{Answer, Wait};
+use super::simulation::{HOUR, RULES, SECOND, Simulation, at, held, later, refused, unreachable};
 use super::state::{MAX_RETRYING, Rules};
-use super::world::{HOUR, RULES, SECOND, World, at, held, later, refused, unreachable};
 use crate::clock::Moment;
 use crate::store::Failed;
 
@@ -13,39 +13,44 @@ use crate::store::Failed;
 fn an_endpoint_that_is_down_for_a_day_is_probed_seldom_costs_nothing_and_gets_all_when_it_is_back() {
     let day = 24 * HOUR;
     let rules = Rules { max_age: 2 * day, ..RULES };
-    let mut world = World::new(rules, move |_, now| match now < at(day) {
+    let mut simulation = Simulation::new(rules, move |_, now| match now < at(day) {
         true => unreachable(),
         false => Answer::Delivered,
     });
     // A PIN ends every second.
     for second in 0..86_400 {
-        world.newest += 1;
-        world.run_until(second * SECOND);
+        simulation.newest += 1;
+        simulation.run_until(second * SECOND);
     }
-    assert_eq!(world.cursor, 5, "the cursor stays where it was when the trouble was known");
-    assert!(world.most_failed < ENOUGH + rules.concurrency, "{} rows were written", world.most_failed);
-    assert!(world.tries.len() < 86_400 / 40 + 20, "{} tries", world.tries.len());
-    assert!(world.state.trouble().is_some());
-    let probes = world.tries.len();
-    world.run_until(day + HOUR);
-    world.assert_all_received();
-    assert_eq!(world.state.trouble(), None);
-    println!("{probes} tries in a day, {} in all for {} outcomes", world.tries.len(), world.newest);
+    assert_eq!(simulation.cursor, 5, "the cursor stays where it was when the trouble was known");
+    assert!(
+        simulation.most_failed < ENOUGH + rules.concurrency,
+        "{} rows were written",
+        simulation.most_failed
+    );
+    assert!(simulation.tries.len() < 86_400 / 40 + 20, "{} tries", simulation.tries.len());
+    assert!(simulation.state.trouble().is_some());
+    let probes = simulation.tries.len();
+    simulation.run_until(day + HOUR);
+    simulation.assert_all_received();
+    assert_eq!(simulation.state.trouble(), None);
+    println!("{probes} tries in a day, {} in all for {} outcomes", simulation.tries.len(), simulation.newest);
     // One probe a minute to notice the recovery, and one try for each outcome.
-    assert!(world.tries.len() <= probes + usize::try_from(world.newest).unwrap() + 1);
+    assert!(simulation.tries.len() <= probes + usize::try_from(simulation.newest).unwrap() + 1);
 }
 
 #[test]
 fn an_outage_longer_than_max_age_costs_only_what_was_tried_before_it_was_known() {
-    let mut world = World::new(RULES, |_, now| if now < at(72 * HOUR) { later() } else { Answer::Delivered });
-    world.newest = 5000;
-    world.run_until(80 * HOUR);
-    let dead = world.dead();
+    let mut simulation =
+        Simulation::new(RULES, |_, now| if now < at(72 * HOUR) { later() } else { Answer::Delivered });
+    simulation.newest = 5000;
+    simulation.run_until(80 * HOUR);
+    let dead = simulation.dead();
     assert!((ENOUGH..=RULES.concurrency).contains(&dead.len()), "{dead:?}");
-    assert_eq!(world.received.len() + dead.len(), 5000);
+    assert_eq!(simulation.received.len() + dead.len(), 5000);
     for seq in dead {
-        assert!(world.tries_of(seq) > 1 && !world.received.contains(&seq));
-        let row = &world.failed[&seq];
+        assert!(simulation.tries_of(seq) > 1 && !simulation.received.contains(&seq));
+        let row = &simulation.failed[&seq];
         assert!(row.first_try_at.is_some() && row.error.is_some());
     }
 }
@@ -54,17 +59,17 @@ fn an_outage_longer_than_max_age_costs_only_what_was_tried_before_it_was_known()
 fn an_endpoint_that_can_not_be_reached_for_longer_than_max_age_costs_nothing() {
     for batch in [1, 100] {
         let rules = Rules { batch, ..RULES };
-        let mut world = World::new(rules, |_, now| match now < at(100 * HOUR) {
+        let mut simulation = Simulation::new(rules, |_, now| match now < at(100 * HOUR) {
             true => unreachable(),
             false => Answer::Delivered,
         });
-        world.newest = 5000;
-        world.run_until(99 * HOUR);
-        assert!(world.state.trouble().is_some());
-        let probes = world.tries.len();
-        world.run_until(110 * HOUR);
-        world.assert_all_received();
-        let after = world.tries.len() - probes;
+        simulation.newest = 5000;
+        simulation.run_until(99 * HOUR);
+        assert!(simulation.state.trouble().is_some());
+        let probes = simulation.tries.len();
+        simulation.run_until(110 * HOUR);
+        simulation.assert_all_received();
+        let after = simulation.tries.len() - probes;
         assert!(after < 5000 / batch + 150, "{after} requests: the number of outcomes is not why it failed");
     }
 }
@@ -73,150 +78,152 @@ fn an_endpoint_that_can_not_be_reached_for_longer_than_max_age_costs_nothing() {
 fn one_poisonous_outcome_among_many_blocks_none_and_is_given_up_after_max_age() {
     for concurrency in [1, 8] {
         let rules = Rules { concurrency, ..RULES };
-        let mut world = World::new(rules, |seqs, _| if seqs == [3] { later() } else { Answer::Delivered });
-        world.newest = 1000;
-        world.run_until(1000 * SECOND);
-        assert_eq!((world.received.len(), world.cursor), (999, 1000), "all others are there soon");
-        assert!(world.tries_of(3) < 20, "and it is tried with backoff");
-        assert!(world.dead().is_empty());
-        world.run_until(25 * HOUR);
-        assert_eq!(world.dead(), [3]);
-        let row = &world.failed[&3];
+        let mut simulation =
+            Simulation::new(rules, |seqs, _| if seqs == [3] { later() } else { Answer::Delivered });
+        simulation.newest = 1000;
+        simulation.run_until(1000 * SECOND);
+        assert_eq!((simulation.received.len(), simulation.cursor), (999, 1000), "all others are there soon");
+        assert!(simulation.tries_of(3) < 20, "and it is tried with backoff");
+        assert!(simulation.dead().is_empty());
+        simulation.run_until(25 * HOUR);
+        assert_eq!(simulation.dead(), [3]);
+        let row = &simulation.failed[&3];
         let age = row.last_try_at.unwrap().wall.duration_since(row.first_try_at.unwrap().wall);
         assert_eq!(age.as_hours(), 24, "the last try is when its time is up");
         assert!((280..500).contains(&row.tries), "{}", row.tries);
-        assert!(!world.advance(at(100 * HOUR)), "a dead letter is not tried again");
+        assert!(!simulation.advance(at(100 * HOUR)), "a dead letter is not tried again");
     }
 }
 
 #[test]
 fn a_burst_of_poisonous_outcomes_does_not_keep_the_others_back_for_good() {
-    let mut world = World::new(RULES, |seqs, _| if seqs[0] <= 60 { later() } else { Answer::Delivered });
-    world.newest = 5000;
-    world.run_until(2 * HOUR);
-    assert_eq!(world.received.len(), 4940);
-    world.run_until(30 * HOUR);
-    assert_eq!(world.dead(), (1..=60).collect::<Vec<_>>());
+    let mut simulation =
+        Simulation::new(RULES, |seqs, _| if seqs[0] <= 60 { later() } else { Answer::Delivered });
+    simulation.newest = 5000;
+    simulation.run_until(2 * HOUR);
+    assert_eq!(simulation.received.len(), 4940);
+    simulation.run_until(30 * HOUR);
+    assert_eq!(simulation.dead(), (1..=60).collect::<Vec<_>>());
 }
 
 #[test]
 fn a_third_of_poisonous_outcomes_does_not_keep_the_others_back() {
-    let mut world = World::new(RULES, |seqs, _| match seqs[0] % 3 {
+    let mut simulation = Simulation::new(RULES, |seqs, _| match seqs[0] % 3 {
         0 => later(),
         _ => Answer::Delivered,
     });
-    world.newest = 2000;
-    world.run_until(1000 * SECOND);
-    assert_eq!((world.received.len(), world.cursor), (1334, 2000));
-    world.run_until(30 * HOUR);
-    assert_eq!(world.dead().len(), 666);
+    simulation.newest = 2000;
+    simulation.run_until(1000 * SECOND);
+    assert_eq!((simulation.received.len(), simulation.cursor), (1334, 2000));
+    simulation.run_until(30 * HOUR);
+    assert_eq!(simulation.dead().len(), 666);
 }
 
 #[test]
 fn outcomes_that_wait_for_another_try_are_bounded_and_new_ones_then_wait_in_the_store() {
     // Just enough is delivered that the endpoint does not count as down.
     let mut turn = 0;
-    let mut world = World::new(RULES, move |_, now| {
+    let mut simulation = Simulation::new(RULES, move |_, now| {
         turn += 1;
         if turn % 4 == 0 || now > at(HOUR) { Answer::Delivered } else { later() }
     });
-    world.newest = 5000;
-    world.run_until(HOUR / 2);
-    assert!((900..=MAX_RETRYING + 8).contains(&world.most_failed), "{}", world.most_failed);
-    world.run_until(2 * HOUR);
-    world.assert_all_received();
+    simulation.newest = 5000;
+    simulation.run_until(HOUR / 2);
+    assert!((900..=MAX_RETRYING + 8).contains(&simulation.most_failed), "{}", simulation.most_failed);
+    simulation.run_until(2 * HOUR);
+    simulation.assert_all_received();
 }
 
 #[test]
 fn an_outcome_that_is_refused_again_after_others_were_accepted_is_a_dead_letter_and_the_others_go_on() {
-    let mut world = World::new(RULES, |seqs, _| match seqs[0] % 2 {
+    let mut simulation = Simulation::new(RULES, |seqs, _| match seqs[0] % 2 {
         0 => refused("410 Gone"),
         _ => Answer::Delivered,
     });
-    world.newest = 101;
-    world.run_until(10 * SECOND);
-    assert_eq!(world.dead(), (1..=50).map(|n| 2 * n).collect::<Vec<_>>());
-    assert_eq!((world.received.len(), world.tries.len(), world.cursor), (51, 151, 101));
-    let row = &world.failed[&2];
+    simulation.newest = 101;
+    simulation.run_until(10 * SECOND);
+    assert_eq!(simulation.dead(), (1..=50).map(|n| 2 * n).collect::<Vec<_>>());
+    assert_eq!((simulation.received.len(), simulation.tries.len(), simulation.cursor), (51, 151, 101));
+    let row = &simulation.failed[&2];
     assert_eq!((row.tries, row.error.as_deref()), (2, Some("410 Gone")));
-    assert_eq!(world.state.trouble(), None, "an endpoint that refuses some is not in trouble");
+    assert_eq!(simulation.state.trouble(), None, "an endpoint that refuses some is not in trouble");
 }
 
 #[test]
 fn an_endpoint_that_refuses_everything_is_in_trouble_and_gets_everything_when_it_accepts_again() {
     for (batch, concurrency) in [(1, 1), (1, 8), (100, 8)] {
         let rules = Rules { batch, concurrency, ..RULES };
-        let mut world = World::new(rules, |_, now| match now < at(20 * HOUR) {
+        let mut simulation = Simulation::new(rules, |_, now| match now < at(20 * HOUR) {
             true => refused("404 Not Found"),
             false => Answer::Delivered,
         });
-        world.newest = 5000;
-        world.run_until(HOUR);
-        assert_eq!((world.state.trouble(), world.dead()), (Some("404 Not Found"), vec![]));
-        let before = world.tries.len();
-        world.run_until(20 * HOUR);
-        assert!(world.tries.len() < before + 19 * 3600 / 40, "it is probed, and not stormed");
-        assert!(world.most_failed < ENOUGH_REFUSED + 2 * concurrency, "{} rows", world.most_failed);
-        assert!(world.dead().is_empty());
-        world.run_until(22 * HOUR);
-        world.assert_all_received();
-        assert_eq!(world.state.trouble(), None);
+        simulation.newest = 5000;
+        simulation.run_until(HOUR);
+        assert_eq!((simulation.state.trouble(), simulation.dead()), (Some("404 Not Found"), vec![]));
+        let before = simulation.tries.len();
+        simulation.run_until(20 * HOUR);
+        assert!(simulation.tries.len() < before + 19 * 3600 / 40, "it is probed, and not stormed");
+        assert!(simulation.most_failed < ENOUGH_REFUSED + 2 * concurrency, "{} rows", simulation.most_failed);
+        assert!(simulation.dead().is_empty());
+        simulation.run_until(22 * HOUR);
+        simulation.assert_all_received();
+        assert_eq!(simulation.state.trouble(), None);
     }
 }
 
 #[test]
 fn an_endpoint_that_refuses_the_only_outcome_is_in_trouble_and_max_age_ends_the_outcome() {
-    let mut world = World::new(RULES, |_, _| refused("404 Not Found"));
-    world.newest = 1;
-    world.run_until(60 * SECOND);
-    assert_eq!((world.state.trouble(), world.dead()), (Some("404 Not Found"), vec![]));
-    world.run_until(23 * HOUR);
-    assert!(world.dead().is_empty());
-    world.run_until(25 * HOUR);
-    assert_eq!(world.dead(), [1]);
+    let mut simulation = Simulation::new(RULES, |_, _| refused("404 Not Found"));
+    simulation.newest = 1;
+    simulation.run_until(60 * SECOND);
+    assert_eq!((simulation.state.trouble(), simulation.dead()), (Some("404 Not Found"), vec![]));
+    simulation.run_until(23 * HOUR);
+    assert!(simulation.dead().is_empty());
+    simulation.run_until(25 * HOUR);
+    assert_eq!(simulation.dead(), [1]);
 }
 
 #[test]
 fn an_endpoint_that_accepts_and_refuses_everything_by_turns_makes_few_dead_letters() {
     // A minute each, so that outcomes that were refused are refused again.
     let works = |now: Moment| (now.since(Moment::START).as_secs() / 60).is_multiple_of(2);
-    let mut world = World::new(RULES, move |_, now| match works(now) {
+    let mut simulation = Simulation::new(RULES, move |_, now| match works(now) {
         true => Answer::Delivered,
         false => refused("404 Not Found"),
     });
     for second in 0..3600 {
-        world.newest += 10;
-        world.run_until(second * SECOND);
+        simulation.newest += 10;
+        simulation.run_until(second * SECOND);
     }
-    world.run_until(2 * HOUR);
-    let dead = world.dead().len();
+    simulation.run_until(2 * HOUR);
+    let dead = simulation.dead().len();
     assert!(dead < 30 * ENOUGH, "{dead} dead letters in 30 bad minutes");
-    assert_eq!(world.received.len() + dead, 36_000);
+    assert_eq!(simulation.received.len() + dead, 36_000);
 }
 
 #[test]
 fn a_burst_of_outcomes_that_are_refused_holds_the_others_back_for_minutes_at_most() {
-    let mut world = World::new(RULES, |seqs, _| match seqs[0] <= 200 {
+    let mut simulation = Simulation::new(RULES, |seqs, _| match seqs[0] <= 200 {
         true => refused("410 Gone"),
         false => Answer::Delivered,
     });
-    world.newest = 5000;
-    world.run_until(600 * SECOND);
-    assert_eq!((world.received.len(), world.dead().len()), (4800, 200));
+    simulation.newest = 5000;
+    simulation.run_until(600 * SECOND);
+    assert_eq!((simulation.received.len(), simulation.dead().len()), (4800, 200));
 }
 
 #[test]
 fn thousands_of_outcomes_that_are_refused_do_not_keep_each_other_from_becoming_dead_letters() {
-    let mut world = World::new(RULES, |seqs, _| match (1000..4000).contains(&seqs[0]) {
+    let mut simulation = Simulation::new(RULES, |seqs, _| match (1000..4000).contains(&seqs[0]) {
         true => refused("410 Gone"),
         false => Answer::Delivered,
     });
-    world.newest = 5000;
-    world.run_until(HOUR);
-    world.newest = 6000;
-    world.run_until(2 * HOUR);
-    assert_eq!((world.received.len(), world.dead().len()), (3000, 3000));
-    assert!(world.most_failed <= 3000 + MAX_RETRYING);
+    simulation.newest = 5000;
+    simulation.run_until(HOUR);
+    simulation.newest = 6000;
+    simulation.run_until(2 * HOUR);
+    assert_eq!((simulation.received.len(), simulation.dead().len()), (3000, 3000));
+    assert!(simulation.most_failed <= 3000 + MAX_RETRYING);
 }
 
 #[test]
@@ -227,49 +234,49 @@ fn an_outcome_of_which_no_request_can_be_made_is_a_dead_letter_at_once() {
             (false, true) => later(),
             (false, false) => Answer::Delivered,
         };
-        let mut world = World::new(Rules { batch, ..RULES }, unsendable);
-        world.newest = 100;
-        world.run_until(2 * HOUR);
-        assert_eq!((world.dead(), world.received.len()), (vec![7], 99));
+        let mut simulation = Simulation::new(Rules { batch, ..RULES }, unsendable);
+        simulation.newest = 100;
+        simulation.run_until(2 * HOUR);
+        assert_eq!((simulation.dead(), simulation.received.len()), (vec![7], 99));
     }
 }
 
 #[test]
 fn the_whole_endpoint_is_left_alone_for_as_long_as_it_asks_and_then_probed() {
     let mut calls = 0;
-    let mut world = World::new(RULES, move |_, _| {
+    let mut simulation = Simulation::new(RULES, move |_, _| {
         calls += 1;
         if calls <= 8 { held(600) } else { Answer::Delivered }
     });
-    world.newest = 100;
-    world.run_until(HOUR);
-    let starts: Vec<u64> = world.tries.iter().map(|(at, _)| at.since(Moment::START).as_secs()).collect();
+    simulation.newest = 100;
+    simulation.run_until(HOUR);
+    let starts: Vec<u64> = simulation.tries.iter().map(|(at, _)| at.since(Moment::START).as_secs()).collect();
     assert_eq!(starts[..8], [0; 8], "these were under way");
     assert!(starts[8] >= 600, "{starts:?}");
-    assert!(world.tries[9].0 > world.tries[8].0, "one goes first");
-    world.assert_all_received();
-    assert!(world.most_failed <= 1, "only the one that was told first had failed");
+    assert!(simulation.tries[9].0 > simulation.tries[8].0, "one goes first");
+    simulation.assert_all_received();
+    assert!(simulation.most_failed <= 1, "only the one that was told first had failed");
 }
 
 #[test]
 fn an_answer_with_retry_after_for_one_outcome_holds_back_that_one_only() {
-    let mut world = World::new(RULES, |seqs, now| match seqs {
+    let mut simulation = Simulation::new(RULES, |seqs, now| match seqs {
         [1] if now < at(SECOND) => {
             Answer::Later { failure: "500".to_owned().into(), wait: Wait::ThisOne(Duration::from_secs(900)) }
         }
         _ => Answer::Delivered,
     });
-    world.newest = 10;
-    world.run_until(899 * SECOND);
-    assert_eq!((world.received.len(), world.tries_of(1)), (9, 1));
-    world.run_until(901 * SECOND);
-    world.assert_all_received();
+    simulation.newest = 10;
+    simulation.run_until(899 * SECOND);
+    assert_eq!((simulation.received.len(), simulation.tries_of(1)), (9, 1));
+    simulation.run_until(901 * SECOND);
+    simulation.assert_all_received();
 }
 
 #[test]
 fn a_batch_is_sent_again_as_it_was_and_parted_only_to_find_the_outcome_that_is_the_cause() {
     let rules = Rules { batch: 100, ..RULES };
-    let mut refusing = World::new(rules, |seqs, _| match seqs.contains(&42) {
+    let mut refusing = Simulation::new(rules, |seqs, _| match seqs.contains(&42) {
         true => refused("422"),
         false => Answer::Delivered,
     });
@@ -278,7 +285,7 @@ fn a_batch_is_sent_again_as_it_was_and_parted_only_to_find_the_outcome_that_is_t
     assert_eq!((refusing.dead(), refusing.received.len()), (vec![42], 999));
     assert!(refusing.tries.len() < 10 + 2 * 7 + 3, "{} tries: it is found by halves", refusing.tries.len());
 
-    let mut failing = World::new(rules, |seqs, _| match seqs.contains(&42) {
+    let mut failing = Simulation::new(rules, |seqs, _| match seqs.contains(&42) {
         true => later(),
         false => Answer::Delivered,
     });
@@ -296,17 +303,17 @@ fn assert_batches_shrink(most: usize, beyond: impl Fn() -> Answer + 'static) {
     for (batch, concurrency) in [(1000, 8), (1000, 1), (10, 4)] {
         let rules = Rules { batch, concurrency, ..RULES };
         let beyond = beyond();
-        let mut world = World::new(rules, move |seqs, _| match seqs.len() > most {
+        let mut simulation = Simulation::new(rules, move |seqs, _| match seqs.len() > most {
             true => beyond.clone(),
             false => Answer::Delivered,
         });
-        world.newest = 5000;
-        world.run_until(600 * SECOND);
-        world.assert_all_received();
-        let tries = world.tries.len();
+        simulation.newest = 5000;
+        simulation.run_until(600 * SECOND);
+        simulation.assert_all_received();
+        let tries = simulation.tries.len();
         let needed = 5000 / most.min(batch);
         assert!(tries < 3 * needed + 60, "{tries} requests where {needed} would do");
-        assert_eq!(world.state.trouble(), None);
+        assert_eq!(simulation.state.trouble(), None);
     }
 }
 
@@ -321,70 +328,73 @@ fn batches_shrink_until_one_is_accepted_also_while_the_endpoint_is_probed() {
 
 #[test]
 fn no_outcome_becomes_a_dead_letter_unless_it_was_tried_alone() {
-    // `World` looks at each dead letter. The endpoint fails all day, then takes only one at a time.
+    // `Simulation` looks at each dead letter. The endpoint fails all day, then takes only one at a time.
     let rules = Rules { batch: 1000, ..RULES };
-    let mut world = World::new(rules, |seqs, now| match seqs.len() == 1 && now >= at(30 * HOUR) {
+    let mut simulation = Simulation::new(rules, |seqs, now| match seqs.len() == 1 && now >= at(30 * HOUR) {
         true => Answer::Delivered,
         false => later(),
     });
-    world.newest = 5000;
-    world.run_until(29 * HOUR);
-    let probes = world.tries.len();
+    simulation.newest = 5000;
+    simulation.run_until(29 * HOUR);
+    let probes = simulation.tries.len();
     assert!(
         probes < 29 * 3600 / 40 + 100,
         "{probes} tries: outcomes whose time is up are no reason to storm it"
     );
-    world.run_until(40 * HOUR);
-    world.assert_all_received();
+    simulation.run_until(40 * HOUR);
+    simulation.assert_all_received();
 }
 
 #[test]
 fn after_an_outage_batches_are_soon_as_large_as_before() {
     let rules = Rules { batch: 100, ..RULES };
-    let mut world = World::new(rules, |_, now| if now < at(HOUR) { later() } else { Answer::Delivered });
-    world.newest = 50_000;
-    world.run_until(2 * HOUR);
-    world.assert_all_received();
-    let after = world.tries.iter().filter(|(start, _)| *start > at(HOUR)).count();
+    let mut simulation =
+        Simulation::new(rules, |_, now| if now < at(HOUR) { later() } else { Answer::Delivered });
+    simulation.newest = 50_000;
+    simulation.run_until(2 * HOUR);
+    simulation.assert_all_received();
+    let after = simulation.tries.iter().filter(|(start, _)| *start > at(HOUR)).count();
     assert!(after < 500 + 150, "{after} requests where 500 would do");
 }
 
 #[test]
 fn what_somebody_orders_is_delivered_again_and_what_is_dropped_is_not() {
-    let mut world = World::new(RULES, |seqs, now| match (seqs, now < at(HOUR)) {
+    let mut simulation = Simulation::new(RULES, |seqs, now| match (seqs, now < at(HOUR)) {
         ([3], true) => refused("404"),
         ([4], true) => later(),
         _ => Answer::Delivered,
     });
-    world.newest = 10;
-    world.run_until(10 * SECOND);
-    world.newest = 11;
-    world.run_until(HOUR);
-    assert_eq!(world.dead(), [3]);
+    simulation.newest = 10;
+    simulation.run_until(10 * SECOND);
+    simulation.newest = 11;
+    simulation.run_until(HOUR);
+    assert_eq!(simulation.dead(), [3]);
     let asked =
         |seq, tries| Failed { seq, dead: false, tries, first_try_at: None, last_try_at: None, error: None };
-    world.failed.insert(3, asked(3, 0));
-    world.failed.insert(7, asked(7, 0));
-    world.failed.remove(&4);
-    let dropped_after = world.tries_of(4);
-    world.state.forget_failed();
-    world.run_until(2 * HOUR);
-    assert!(world.received.contains(&3) && world.failed.is_empty());
-    assert_eq!((world.tries_of(7), world.tries_of(4)), (2, dropped_after));
+    simulation.failed.insert(3, asked(3, 0));
+    simulation.failed.insert(7, asked(7, 0));
+    simulation.failed.remove(&4);
+    let dropped_after = simulation.tries_of(4);
+    simulation.state.forget_failed();
+    simulation.run_until(2 * HOUR);
+    assert!(simulation.received.contains(&3) && simulation.failed.is_empty());
+    assert_eq!((simulation.tries_of(7), simulation.tries_of(4)), (2, dropped_after));
 }
 
 #[test]
 fn more_ordered_outcomes_than_fit_into_memory_are_all_delivered() {
-    let mut world = World::new(RULES, |_, _| Answer::Delivered);
-    world.newest = 5000;
-    world.run_until(HOUR);
+    let mut simulation = Simulation::new(RULES, |_, _| Answer::Delivered);
+    simulation.newest = 5000;
+    simulation.run_until(HOUR);
     for seq in 1..=5000 {
         let (first_try_at, last_try_at, error) = (None, None, None);
-        world.failed.insert(seq, Failed { seq, dead: false, tries: 0, first_try_at, last_try_at, error });
+        simulation
+            .failed
+            .insert(seq, Failed { seq, dead: false, tries: 0, first_try_at, last_try_at, error });
     }
-    world.state.forget_failed();
-    world.run_until(2 * HOUR);
-    assert_eq!((world.failed.len(), world.tries.len()), (0, 10_000));
+    simulation.state.forget_failed();
+    simulation.run_until(2 * HOUR);
+    assert_eq!((simulation.failed.len(), simulation.tries.len()), (0, 10_000));
 }
 
 #[test]
@@ -396,7 +406,7 @@ fn whatever_the_endpoint_says_and_whenever_the_process_is_killed_every_outcome_e
         let rules = Rules { concurrency: random.usize(1..20), batch, max_age: 6 * HOUR };
         let most = random.usize(1..50);
         let (mut down_until, mut mood) = (Moment::START, 0);
-        let mut world = World::new(rules, move |seqs, now| {
+        let mut simulation = Simulation::new(rules, move |seqs, now| {
             if now >= down_until {
                 mood = whims.u32(0..7);
                 down_until = now.after(Duration::from_secs(whims.u64(1..1000)));
@@ -415,19 +425,23 @@ fn whatever_the_endpoint_says_and_whenever_the_process_is_killed_every_outcome_e
             }
         });
         for step in 1..60 {
-            world.newest += random.i64(0..100);
-            world.run_until(step * Duration::from_secs(random.u64(1..60)));
+            simulation.newest += random.i64(0..100);
+            simulation.run_until(step * Duration::from_secs(random.u64(1..60)));
             if random.u32(0..5) == 0 {
-                world.crash(random.u64(..));
+                simulation.crash(random.u64(..));
             }
         }
-        world.run_until(60 * HOUR);
-        let dead = world.dead();
-        for seq in 1..=world.newest {
-            let ended = world.received.contains(&seq) || dead.contains(&seq);
+        simulation.run_until(60 * HOUR);
+        let dead = simulation.dead();
+        for seq in 1..=simulation.newest {
+            let ended = simulation.received.contains(&seq) || dead.contains(&seq);
             assert!(ended, "outcome {seq} is lost, with seed {seed}");
-            assert!(world.tries_of(seq) > 0, "outcome {seq} was given up unseen, with seed {seed}");
+            assert!(simulation.tries_of(seq) > 0, "outcome {seq} was given up unseen, with seed {seed}");
         }
-        assert_eq!((world.cursor, world.failed.len()), (world.newest, dead.len()), "with seed {seed}");
+        assert_eq!(
+            (simulation.cursor, simulation.failed.len()),
+            (simulation.newest, dead.len()),
+            "with seed {seed}"
+        );
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use sqlx::postgres::PgConnection;
 
-use super::super::{Failed, Order, Progress, SavedBrake};
+use super::super::{DeliveryCommand, Failed, Progress, SavedBrake};
 use super::Node;
 use super::page::storable;
 use crate::clock::{Dated, Steady};
@@ -108,10 +108,10 @@ async fn fail(
 pub async fn carry_out(
     connection: &mut PgConnection,
     node: &Node,
-    order: &Order,
+    order: &DeliveryCommand,
 ) -> Result<u64, sqlx::Error> {
     let done = match order {
-        Order::Replay { sink, from, to, only_dead: false } => {
+        DeliveryCommand::Replay { sink, from, to, only_dead: false } => {
             // Outcomes after the cursor of their partition will be delivered anyway.
             let ordered = sqlx::query(
                 "INSERT INTO delivery (sink, seq, lane, dead, tries) \
@@ -140,7 +140,7 @@ pub async fn carry_out(
             .await?;
             ordered
         }
-        Order::Replay { sink, from, to, only_dead: true } => sqlx::query(
+        DeliveryCommand::Replay { sink, from, to, only_dead: true } => sqlx::query(
             "UPDATE delivery SET lane = $4, dead = false, tries = 0, first_try_at = NULL, last_try_at = NULL \
                  WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND dead",
         )
@@ -150,7 +150,7 @@ pub async fn carry_out(
         .bind(node.id())
         .execute(connection)
         .await?,
-        Order::Drop { sink, from, to, at } => {
+        DeliveryCommand::Drop { sink, from, to, at } => {
             sqlx::query(
                 "WITH given_up AS ( \
                      DELETE FROM delivery WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND dead RETURNING seq) \
@@ -164,14 +164,14 @@ pub async fn carry_out(
             .execute(connection)
             .await?
         }
-        Order::Unregister { sink } => {
+        DeliveryCommand::Unregister { sink } => {
             sqlx::query("DELETE FROM cursor WHERE lane = $2 AND sink = $1")
                 .bind(sink)
                 .bind(node.id())
                 .execute(connection)
                 .await?
         }
-        Order::Forget { sink } => return forget(connection, node, sink).await,
+        DeliveryCommand::Forget { sink } => return forget(connection, node, sink).await,
     };
     Ok(done.rows_affected())
 }

@@ -6,7 +6,7 @@
 use sqlx::Row;
 use sqlx::postgres::{PgListener, PgPool, PgRow};
 
-use super::super::{Fate, InFlight, Outcome, Record, Unavailable};
+use super::super::{InFlight, Outcome, PinState, Record, Unavailable};
 use super::Node;
 use super::connect::answer;
 use super::done::CHANNEL;
@@ -78,7 +78,7 @@ impl Questions {
     }
 
     /// The state of each of these PINs, in their order, all at one moment.
-    pub async fn fates(&self, pins: &[PinId]) -> Result<Vec<Fate>, Unavailable> {
+    pub async fn pin_states(&self, pins: &[PinId]) -> Result<Vec<PinState>, Unavailable> {
         let (slots, ids): (Vec<i16>, Vec<&str>) =
             pins.iter().map(|pin| (i16::from(slot_of(pin)), pin.as_str())).unzip();
         let rows = sqlx::query(
@@ -93,18 +93,18 @@ impl Questions {
         .bind(ids)
         .fetch_all(&self.readers);
         let rows = answer(rows).await?;
-        let fate = |(row, pin): (&PgRow, &PinId)| {
+        let state = |(row, pin): (&PgRow, &PinId)| {
             let seq: Option<i64> = row.try_get(1)?;
             Ok(match (row.try_get(0)?, seq) {
-                (true, _) => Fate::InFlight,
-                (false, None) => Fate::Unknown,
+                (true, _) => PinState::InFlight,
+                (false, None) => PinState::Unknown,
                 (false, Some(seq)) => {
                     let record: &str = row.try_get(2)?;
-                    Fate::Finished(Outcome { seq, pin: pin.clone(), record: Record::from(record) })
+                    PinState::Finished(Outcome { seq, pin: pin.clone(), record: Record::from(record) })
                 }
             })
         };
-        Ok(rows.iter().zip(pins).map(fate).collect::<Result<_, sqlx::Error>>()?)
+        Ok(rows.iter().zip(pins).map(state).collect::<Result<_, sqlx::Error>>()?)
     }
 
     /// All nodes and their slots at one moment.

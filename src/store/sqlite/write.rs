@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::Connection;
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
 
-use super::super::{Applied, Order, Progress, SavedBrake, Transaction, Unavailable};
+use super::super::{Applied, DeliveryCommand, Progress, SavedBrake, Transaction, Unavailable};
 use super::by_hash::{Entry, hash};
 use super::by_pin::{Index, Step};
 use super::pins::{Pins, Turnover};
@@ -278,9 +278,9 @@ async fn advance(connection: &mut SqliteConnection, progress: &Progress) -> Resu
 }
 
 /// Carries out a delivery command; returns how many outcomes it affected.
-async fn carry_out(connection: &mut SqliteConnection, order: &Order) -> Result<u64, sqlx::Error> {
+async fn carry_out(connection: &mut SqliteConnection, order: &DeliveryCommand) -> Result<u64, sqlx::Error> {
     let done = match order {
-        Order::Replay { sink, from, to, only_dead: false } => {
+        DeliveryCommand::Replay { sink, from, to, only_dead: false } => {
             // Outcomes after the cursor will be delivered anyway.
             let sql = "INSERT OR REPLACE INTO delivery (sink, seq, dead, tries) \
                  SELECT sink.name, outcome.seq, 0, 0 FROM outcome, sink \
@@ -297,12 +297,12 @@ async fn carry_out(connection: &mut SqliteConnection, order: &Order) -> Result<u
             .await?;
             ordered
         }
-        Order::Replay { sink, from, to, only_dead: true } => {
+        DeliveryCommand::Replay { sink, from, to, only_dead: true } => {
             let sql = "UPDATE delivery SET dead = 0, tries = 0, first_try_at = NULL, last_try_at = NULL \
                  WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead";
             sqlx::query(sql).bind(sink).bind(from).bind(to).execute(connection).await?
         }
-        Order::Drop { sink, from, to, at } => {
+        DeliveryCommand::Drop { sink, from, to, at } => {
             sqlx::query(
                 "INSERT OR REPLACE INTO dropped (seq, sink, dropped_at) \
                  SELECT seq, ?1, ?4 FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead",
@@ -316,10 +316,10 @@ async fn carry_out(connection: &mut SqliteConnection, order: &Order) -> Result<u
             let sql = "DELETE FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead";
             sqlx::query(sql).bind(sink).bind(from).bind(to).execute(connection).await?
         }
-        Order::Unregister { sink } => {
+        DeliveryCommand::Unregister { sink } => {
             sqlx::query("DELETE FROM sink WHERE name = ?1").bind(sink).execute(connection).await?
         }
-        Order::Forget { sink } => {
+        DeliveryCommand::Forget { sink } => {
             let some = sqlx::query(
                 "DELETE FROM delivery WHERE sink = ?1 AND seq IN ( \
                      SELECT seq FROM delivery WHERE sink = ?1 ORDER BY seq LIMIT ?2)",

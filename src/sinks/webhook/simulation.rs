@@ -44,7 +44,7 @@ fn failure(summary: &str) -> Failure {
 /// What an endpoint answers to these outcomes at this time.
 pub type Whim = Box<dyn FnMut(&[i64], Moment) -> Answer>;
 
-pub struct World {
+pub struct Simulation {
     rules: Rules,
     pub state: State,
     whim: Whim,
@@ -65,7 +65,7 @@ pub struct World {
     counts: HashMap<i64, usize>,
 }
 
-impl World {
+impl Simulation {
     pub fn new(rules: Rules, whim: impl FnMut(&[i64], Moment) -> Answer + 'static) -> Self {
         Self {
             rules,

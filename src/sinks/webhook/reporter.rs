@@ -15,7 +15,7 @@ use crate::store::Failed;
 /// The pause between two log lines about dead letters.
 const DEAD_LETTERS_EVERY: Duration = Duration::from_secs(60);
 
-pub struct Told {
+pub struct Reporter {
     sink: String,
     health: Health,
     dead: u64,
@@ -23,7 +23,7 @@ pub struct Told {
     said_at: Option<Moment>,
 }
 
-impl Told {
+impl Reporter {
     pub fn new(sink: String, health: Health) -> Self {
         Self { sink, health, dead: 0, last_dead: None, said_at: None }
     }

@@ -1,7 +1,7 @@
 //! The webhook's circuit breaker: deliveries may start freely, one at a time as probes, or not at all.
 //!
 //! It opens when the endpoint accepted nothing while [`ENOUGH`] different outcomes failed, when it accepted nothing while
-//! [`ENOUGH_REFUSED`] failed or were refused, or when the endpoint asked for a pause. (The code calls the open circuit "shut".)
+//! [`ENOUGH_REFUSED`] failed or were refused, or when the endpoint asked for a pause.
 //! Then one probe at a time is sent, less and less often, until one is accepted. Promises that an endpoint that is down is probed
 //! at most once in [`MAX_PROBE_INTERVAL`], plus or minus a fifth. Pure: the caller passes the time and the random generator for
 //! the jitter. Must not know what is delivered.
@@ -19,7 +19,7 @@ pub const ENOUGH: usize = 5;
 pub const ENOUGH_REFUSED: usize = 20;
 
 /// This many tries in a row, of any outcomes, must fail before trouble is reported.
-const WORTH_TELLING: u32 = 3;
+const WORTH_REPORTING: u32 = 3;
 
 /// Refusals count against the endpoint only if it has accepted nothing for this long.
 const REFUSES_FOR: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ pub struct Miss<'a> {
 }
 
 #[derive(Debug)]
-pub struct Gate {
+pub struct CircuitBreaker {
     state: State,
     /// The outcomes that failed since the last acceptance; each once, at most [`ENOUGH`].
     failed: Vec<i64>,
@@ -72,20 +72,20 @@ struct Row {
     tries: u32,
     last_error: String,
     /// The trouble is to be reported.
-    told: bool,
+    reported: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum State {
-    Open,
-    Shut { until: Moment, failed_probes: u32, probing: bool },
+    Closed,
+    Open { until: Moment, failed_probes: u32, probing: bool },
 }
 
-impl Gate {
+impl CircuitBreaker {
     pub fn new() -> Self {
         let probes = Backoff::new(FIRST_PROBE_AFTER, 2.0, MAX_PROBE_INTERVAL, 0.2);
         Self {
-            state: State::Open,
+            state: State::Closed,
             failed: Vec::new(),
             refused: Vec::new(),
             row: None,
@@ -96,28 +96,28 @@ impl Gate {
     }
 
     /// Whether deliveries are stopped, except for probes.
-    pub fn is_shut(&self) -> bool {
-        matches!(self.state, State::Shut { .. })
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
     }
 
     /// Whether deliveries are stopped because the endpoint refuses what it receives.
     pub fn is_refusing(&self) -> bool {
-        self.is_shut() && self.refused.len() >= ENOUGH
+        self.is_open() && self.refused.len() >= ENOUGH
     }
 
     pub fn admits(&self, now: Moment) -> Admits {
         match self.state {
-            State::Open => Admits::Everything,
-            State::Shut { until, probing: false, .. } if until <= now => Admits::Probe,
-            State::Shut { .. } => Admits::Nothing,
+            State::Closed => Admits::Everything,
+            State::Open { until, probing: false, .. } if until <= now => Admits::Probe,
+            State::Open { .. } => Admits::Nothing,
         }
     }
 
     /// When a probe may start, if only time has to pass.
     pub fn probe_at(&self) -> Option<Moment> {
         match self.state {
-            State::Shut { until, probing: false, .. } => Some(until),
-            State::Open | State::Shut { .. } => None,
+            State::Open { until, probing: false, .. } => Some(until),
+            State::Closed | State::Open { .. } => None,
         }
     }
 
@@ -132,7 +132,7 @@ impl Gate {
     }
 
     fn set_probing(&mut self, now_probing: bool) {
-        if let State::Shut { probing, .. } = &mut self.state {
+        if let State::Open { probing, .. } = &mut self.state {
             *probing = now_probing;
         }
     }
@@ -141,9 +141,9 @@ impl Gate {
     /// nothing about now.
     pub fn accepted(&mut self, probe: bool) {
         if probe {
-            self.state = State::Open;
+            self.state = State::Closed;
         }
-        if !self.is_shut() {
+        if !self.is_open() {
             self.failed.clear();
             self.refused.clear();
             self.row = None;
@@ -176,20 +176,20 @@ impl Gate {
             self.last_long_row = Some(self.row_number);
         }
         self.state = match self.state {
-            State::Open if held.is_none() && !enough => return,
-            State::Open => State::Shut {
+            State::Closed if held.is_none() && !enough => return,
+            State::Closed => State::Open {
                 until: held.unwrap_or(now).max(self.next_probe(0, now, random)),
                 failed_probes: 0,
                 probing: false,
             },
-            State::Shut { until, failed_probes, .. } if probe => {
+            State::Open { until, failed_probes, .. } if probe => {
                 let failed_probes = failed_probes.saturating_add(1);
                 let next = self.next_probe(failed_probes, now, random);
-                State::Shut { until: held.unwrap_or(now).max(next).max(until), failed_probes, probing: false }
+                State::Open { until: held.unwrap_or(now).max(next).max(until), failed_probes, probing: false }
             }
             // The try was running when deliveries stopped; it can only lengthen the pause.
-            State::Shut { until, failed_probes, probing } => {
-                State::Shut { until: held.unwrap_or(until).max(until), failed_probes, probing }
+            State::Open { until, failed_probes, probing } => {
+                State::Open { until: held.unwrap_or(until).max(until), failed_probes, probing }
             }
         };
     }
@@ -206,11 +206,12 @@ impl Gate {
             began: now,
             tries: 0,
             last_error: String::new(),
-            told: false,
+            reported: false,
         });
         row.tries = row.tries.saturating_add(1);
         miss.error.clone_into(&mut row.last_error);
-        row.told |= row.tries >= WORTH_TELLING && (!miss.refused || now.since(row.began) >= REFUSES_FOR);
+        row.reported |=
+            row.tries >= WORTH_REPORTING && (!miss.refused || now.since(row.began) >= REFUSES_FOR);
     }
 
     fn next_probe(&self, failed_probes: u32, now: Moment, random: &mut fastrand::Rng) -> Moment {
@@ -219,7 +220,7 @@ impl Gate {
 
     /// Why nothing is delivered, for people.
     pub fn trouble(&self) -> Option<&str> {
-        self.row.as_ref().filter(|row| self.is_shut() || row.told).map(|row| row.last_error.as_str())
+        self.row.as_ref().filter(|row| self.is_open() || row.reported).map(|row| row.last_error.as_str())
     }
 }
 
@@ -230,11 +231,11 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const T0: Moment = Moment::START;
 
-    struct Trial(Gate, fastrand::Rng);
+    struct Trial(CircuitBreaker, fastrand::Rng);
 
     impl Trial {
         fn new() -> Self {
-            Self(Gate::new(), fastrand::Rng::with_seed(7))
+            Self(CircuitBreaker::new(), fastrand::Rng::with_seed(7))
         }
 
         fn fail(&mut self, outcome: i64, probe: bool, hold: Option<u64>, now: Moment) {
@@ -249,17 +250,17 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_outcome_never_shuts_the_gate_however_often_it_fails() {
+    fn one_bad_outcome_never_opens_the_circuit_however_often_it_fails() {
         let mut trial = Trial::new();
         for _ in 0..100 {
             trial.fail(1, false, None, T0);
         }
         assert_eq!(trial.0.admits(T0), Admits::Everything);
-        assert_eq!(trial.0.trouble(), Some("503"), "though people are told");
+        assert_eq!(trial.0.trouble(), Some("503"), "though it is reported");
     }
 
     #[test]
-    fn different_outcomes_that_fail_in_a_row_shut_it_and_an_answer_between_them_does_not() {
+    fn different_outcomes_that_fail_in_a_row_open_it_and_an_answer_between_them_does_not() {
         let mut trial = Trial::new();
         for outcome in 0..4 {
             trial.fail(outcome, false, None, T0);
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_refuses_every_outcome_shuts_it_and_is_told_of() {
+    fn an_endpoint_that_refuses_every_outcome_opens_it_and_is_reported() {
         let mut trial = Trial::new();
         for outcome in 0..19 {
             trial.refuse(outcome, T0);
@@ -291,20 +292,20 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_refuses_one_outcome_is_told_of_when_it_accepts_nothing_meanwhile() {
+    fn an_endpoint_that_refuses_one_outcome_is_reported_when_it_accepts_nothing_meanwhile() {
         let mut trial = Trial::new();
         for second in [0, 1, 3, 7] {
             trial.refuse(1, T0.after(second * SECOND));
             assert_eq!(trial.0.trouble(), None);
         }
         trial.refuse(1, T0.after(15 * SECOND));
-        assert_eq!((trial.0.is_shut(), trial.0.trouble()), (false, Some("404")));
+        assert_eq!((trial.0.is_open(), trial.0.trouble()), (false, Some("404")));
         trial.0.accepted(false);
         assert_eq!(trial.0.trouble(), None);
     }
 
     #[test]
-    fn a_row_of_misses_is_short_when_an_outcome_is_accepted_before_the_gate_shuts() {
+    fn a_row_of_misses_is_short_when_an_outcome_is_accepted_before_the_circuit_opens() {
         let mut trial = Trial::new();
         let first = trial.0.row_number();
         (0..19).for_each(|outcome| trial.refuse(outcome, T0));
@@ -316,7 +317,7 @@ mod tests {
         trial.0.accepted(false);
         trial.0.probe_started();
         trial.0.accepted(true);
-        assert!(!trial.0.is_shut() && trial.0.row_number() > second);
+        assert!(!trial.0.is_open() && trial.0.row_number() > second);
         assert!(!trial.0.was_short(first) && !trial.0.was_short(second), "all were refused for a while");
     }
 
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shut_gate_lets_one_probe_through_at_a_time_at_growing_intervals() {
+    fn an_open_circuit_lets_one_probe_through_at_a_time_at_growing_intervals() {
         let mut trial = Trial::new();
         (0..5).for_each(|outcome| trial.fail(outcome, false, None, T0));
         let mut now = T0;
@@ -349,7 +350,7 @@ mod tests {
                 (Admits::Nothing, None)
             );
             trial.0.accepted(false);
-            assert!(trial.0.is_shut(), "a delivery from before the gate shut does not open it");
+            assert!(trial.0.is_open(), "a delivery from before the circuit opened does not close it");
             trial.fail(9, true, None, now);
         }
         trial.0.probe_started();
