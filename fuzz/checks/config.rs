@@ -59,9 +59,9 @@ fn check_sources(content: &[u8], mut set: Vec<String>, variables: BTreeMap<Strin
             format!("{error}{error:?}")
         }
     };
-    assert!(!told.contains(KEY), "the key is told: {told}");
+    assert!(!told.contains(KEY), "the key is shown: {told}");
     // A client that only asks for the socket reads the same.
     if let Err(error) = pinwatch::config::client_socket(&sources) {
-        assert!(!error.to_string().contains(KEY), "the key is told: {error}");
+        assert!(!error.to_string().contains(KEY), "the key is shown: {error}");
     }
 }

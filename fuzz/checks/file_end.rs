@@ -1,8 +1,8 @@
 //! A result file with any end, and a file that it may have been renamed to: what is not ours stays to the last byte, no line
 //! of ours is lost or doubled, and every line that is written begins at the beginning of a line.
 //!
-//! In the input the bytes 1 to 3 stand for a whole line of ours, 4 to 6 with a number behind for the beginning of one, and 7
-//! begins the renamed file; all others stand for themselves.
+//! Bytes of the input with a meaning: 1 to 3 insert a whole line of this store; 4 to 6, each followed by a length, insert the
+//! beginning of one; 7 starts the renamed file. All other bytes are content.
 
 use std::path::Path;
 
@@ -121,7 +121,7 @@ impl Files {
     }
 }
 
-/// What stands behind the last newline.
+/// The bytes after the last newline.
 fn half(content: &[u8]) -> &[u8] {
     &content[content.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)..]
 }
@@ -135,7 +135,7 @@ async fn filled(database: &Path) -> Store {
     let clock = Clock::system();
     let unloaded = store::open_sqlite(database, &clock).await.unwrap();
     let (store, connection) = unloaded.load(|_| {}).await.unwrap();
-    // Nobody hears of commits.
+    // Nobody reads the notices of commits.
     let (committed, _) = mpsc::channel::<Committed>(1);
     let (writer, task) = Writer::new(connection, committed, usize::MAX);
     tokio::spawn(task.run());
