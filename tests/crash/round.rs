@@ -193,9 +193,9 @@ impl Epoch {
     fn plant_half_line(&mut self) -> Option<()> {
         let mut file = fs::File::options().append(true).open(self.home.file()).ok()?;
         let files = self.home.results();
-        // A kill may have torn the last line already.
-        let is_torn = files.last()?.bytes().last().is_some_and(|byte| byte != b'\n');
-        let last = files.iter().flat_map(|file| file.lines()).last().filter(|_| !is_torn)?;
+        // A kill may have torn the last line already, also one of a file that was rotated since.
+        let last = files.iter().rfind(|file| !file.is_empty())?;
+        let last = last.strip_suffix('\n')?.lines().last()?;
         let next = self.home.record_after(json(last)["seq"].as_i64()?)?;
         file.write_all(&next.as_bytes()[..self.random.usize(1..next.len())]).ok()
     }
