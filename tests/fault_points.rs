@@ -54,12 +54,12 @@ killed! {
     before_a_later_commit: At::Work, "not-committed", 4;
     between_commit_and_its_note: At::Work, "committed-and-not-noted", 1;
     between_a_later_commit_and_its_note: At::Work, "committed-and-not-noted", 4;
-    between_commit_and_telling_the_schedule: At::Work, "accepted-and-nobody-told", 1;
+    between_commit_and_the_notice_to_the_schedule: At::Work, "accepted-before-notices", 1;
     between_commit_and_ack: At::Work, "accepted-and-not-acked", 1;
     between_a_later_commit_and_its_ack: At::Work, "accepted-and-not-acked", 3;
-    between_an_outcomes_commit_and_telling_anybody: At::Work, "finished-and-nobody-told", 1;
-    between_later_outcomes_commit_and_telling_anybody: At::Work, "finished-and-nobody-told", 2;
-    when_the_schedule_was_told_of_an_outcome: At::Work, "finished-and-told", 1;
+    between_an_outcomes_commit_and_any_notice_of_it: At::Work, "finished-before-notices", 1;
+    between_later_outcomes_commit_and_any_notice_of_them: At::Work, "finished-before-notices", 2;
+    after_the_schedule_has_the_notice_of_an_outcome: At::Work, "finished-after-notices", 1;
 
     in_the_middle_of_the_first_line: At::Work, "half-a-line", 1;
     in_the_middle_of_a_later_line: At::Work, "half-a-line", 25;
@@ -76,7 +76,7 @@ killed! {
     after_the_new_files_first_line: At::Rotation, "line-written", 41;
 
     at_a_stop_before_the_store_is_flushed: At::Stop, "stopped-taking-and-not-flushed", 1;
-    at_a_stop_before_the_sinks_are: At::Stop, "told-sinks-to-finish", 1;
+    at_a_stop_before_the_sinks_are: At::Stop, "sinks-asked-to-finish", 1;
     at_a_stop_before_the_store_is_closed: At::Stop, "sinks-finished-and-store-open", 1;
 }
 

@@ -20,7 +20,7 @@ use crate::config::StoreUrl;
 use crate::store::backup::{Amount, BackupError, Step, backup};
 
 /// Between two lines of progress where there is no terminal for a bar.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub struct BackupArgs {
@@ -46,14 +46,14 @@ pub async fn run(globals: &Globals, args: &BackupArgs, mut output: Output) -> Re
     let failed = |error| BackupError::Io { doing: "look at", path: args.file.clone(), source: error };
     let file = std::path::absolute(&args.file).map_err(failed)?;
     let progress = Progress::of_bytes(0);
-    let mut told = Instant::now();
+    let mut reported = Instant::now();
     let mut watch = |step| match step {
         Step::Copying { bytes, all } => {
             // Free pages are not copied, and the log may be: it is an estimate.
             progress.set_of(bytes.min(all), all);
             progress.message(|| format!("of {}", megabytes(all)));
-            if !progress.is_shown() && told.elapsed() >= TELL_EVERY {
-                told = Instant::now();
+            if !progress.is_shown() && reported.elapsed() >= REPORT_EVERY {
+                reported = Instant::now();
                 note(format_args!("{} of {} are copied", megabytes(bytes), megabytes(all)));
             }
         }

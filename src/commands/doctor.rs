@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::client::{self, Client};
 use super::config;
-use super::error::{CommandError, told};
+use super::error::{CommandError, error_lines};
 use super::exit::Exit;
 use super::globals::Globals;
 use super::human;
@@ -162,7 +162,7 @@ async fn daemon(socket: &Path, settings: &[Setting]) -> (Finding, Option<Stats>)
             }
             _ => (Finding::well("daemon", format!("answers at {}", socket.display())), Some(stats)),
         },
-        Err(error) => (Finding::ill("daemon", told(&error).join(" ").trim_start_matches("error: ")), None),
+        Err(error) => (Finding::ill("daemon", error_lines(&error).join(" ").trim_start_matches("error: ")), None),
     }
 }
 

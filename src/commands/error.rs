@@ -71,7 +71,7 @@ impl CommandError {
             Exit::TimedOut => "timeout",
             Exit::Done | Exit::Failed | Exit::NotDelivered => "failed",
         };
-        Code::Other(code.to_owned()).because(told(self).join(" ").trim_start_matches("error: ").to_owned())
+        Code::Other(code.to_owned()).because(error_lines(self).join(" ").trim_start_matches("error: ").to_owned())
     }
 }
 
@@ -104,8 +104,8 @@ impl From<&CommandError> for Exit {
 }
 
 /// The error and its causes, in one line that is harmless on a terminal; several problems of a configuration have a
-/// line each. A cause that the error tells already is not told twice.
-pub fn told(error: &CommandError) -> Vec<String> {
+/// line each. A cause that the error already names is not repeated.
+pub fn error_lines(error: &CommandError) -> Vec<String> {
     if let CommandError::Config(ConfigError::Invalid(problems)) = error
         && problems.len() > 1
     {

@@ -18,7 +18,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt as layer, registry, reload};
 
-use super::error::{CommandError, told};
+use super::error::{CommandError, error_lines};
 use super::exit::Exit;
 use super::journal::{self, priority};
 use super::log_queue::LogQueue;
@@ -79,7 +79,7 @@ impl Log {
         let exit = match ended.map_err(E::into) {
             Ok(()) => Exit::Done,
             Err(error) => {
-                told(&error).iter().for_each(|line| self.0.add(format!("{line}\n").as_bytes()));
+                error_lines(&error).iter().for_each(|line| self.0.add(format!("{line}\n").as_bytes()));
                 Exit::from(&error)
             }
         };

@@ -15,7 +15,7 @@ use crate::config::StoreUrl;
 use crate::store::migrate::{Amount, migrate};
 
 /// Between two lines of progress where there is no terminal for a bar.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub struct MigrateStoreArgs {
@@ -37,11 +37,11 @@ pub async fn run(args: &MigrateStoreArgs, mut output: Output) -> Result<Exit, Co
     };
     let (from, to) = (url("--from", &args.from)?, url("--to", &args.to)?);
     let progress = Progress::of_rows();
-    let mut told = Instant::now();
+    let mut reported = Instant::now();
     let moved = migrate(&from, &to, &mut |all: &Amount, moved: &Amount| {
         progress.set_of(moved.rows(), all.rows());
-        if !progress.is_shown() && told.elapsed() >= TELL_EVERY {
-            told = Instant::now();
+        if !progress.is_shown() && reported.elapsed() >= REPORT_EVERY {
+            reported = Instant::now();
             note(format_args!("{} of {} rows are moved", moved.rows(), all.rows()));
         }
     })

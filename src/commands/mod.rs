@@ -86,7 +86,7 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
     };
     ended.unwrap_or_else(|error| {
         if !error.is_broken_pipe() {
-            error::told(&error).iter().for_each(output::note);
+            error::error_lines(&error).iter().for_each(output::note);
         }
         if is_json {
             let mut output = Output::new(true, false);

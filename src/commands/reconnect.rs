@@ -41,7 +41,7 @@ impl Reconnect {
         if self.connected_at.elapsed() > GOOD {
             self.pause = FIRST_PAUSE;
         }
-        let mut has_told = false;
+        let mut has_reported = false;
         loop {
             // Every reason is tried again: between two daemons the socket is absent, then refuses, then may
             // have rights that are not set yet.
@@ -53,7 +53,7 @@ impl Reconnect {
                     self.connected_at = Instant::now();
                     return client;
                 }
-                Err(full @ ConnectError::Full { .. }) if !std::mem::replace(&mut has_told, true) => {
+                Err(full @ ConnectError::Full { .. }) if !std::mem::replace(&mut has_reported, true) => {
                     note(format_args!("{full}; trying again"));
                 }
                 Err(_) => {}

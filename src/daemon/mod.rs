@@ -329,7 +329,7 @@ impl Daemon {
         })
         .await;
         finish.cancel();
-        fault_point!("told-sinks-to-finish");
+        fault_point!("sinks-asked-to-finish");
         limit.step("sinks", sinks.ended()).await;
         // Until here HTTP has reported that the daemon is stopping.
         limit.step("HTTP server", http.stop()).await;

@@ -51,7 +51,7 @@ impl News {
 struct Reading<'a> {
     store: &'a Store,
     position: Position,
-    /// Of each lane, up to which `seq` the client needs no notice that outcomes were removed.
+    /// Of each partition, up to which `seq` the client needs no notice that outcomes were removed.
     noticed: BTreeMap<i32, i64>,
 }
 
@@ -66,14 +66,14 @@ impl Reading<'_> {
     async fn next(&mut self) -> Result<Next, Unavailable> {
         let Stretch { outcomes, removed, more } = self.store.stretch(&self.position, PAGE).await?;
         let gap = self.notice(&removed);
-        let record = |(lane, outcome): (i32, Outcome)| {
-            self.position.advance(lane, outcome.seq);
+        let record = |(partition, outcome): (i32, Outcome)| {
+            self.position.advance(partition, outcome.seq);
             outcome.record
         };
         let records = outcomes.into_iter().map(record).collect();
         if !more {
             // Nothing is kept between here and there.
-            removed.into_iter().for_each(|(lane, seq)| self.position.advance(lane, seq));
+            removed.into_iter().for_each(|(partition, seq)| self.position.advance(partition, seq));
         }
         Ok(Next { records, removed: gap })
     }
@@ -81,9 +81,9 @@ impl Reading<'_> {
     /// The range of what was removed and the client has no notice of yet; it has then.
     fn notice(&mut self, removed: &[(i32, i64)]) -> Option<(i64, i64)> {
         let mut gap: Option<(i64, i64)> = None;
-        for &(lane, to) in removed {
-            let noticed = self.noticed.insert(lane, to).unwrap_or(i64::MIN);
-            let from = self.position.in_lane(lane).max(noticed).saturating_add(1);
+        for &(partition, to) in removed {
+            let noticed = self.noticed.insert(partition, to).unwrap_or(i64::MIN);
+            let from = self.position.in_partition(partition).max(noticed).saturating_add(1);
             if from <= to {
                 gap = Some(gap.map_or((from, to), |gap| (gap.0.min(from), gap.1.max(to))));
             }

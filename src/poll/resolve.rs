@@ -47,14 +47,14 @@ impl Resolver {
         let (lookups, stack) = (self.lookups.clone(), self.stack);
         async move {
             let permit = lookups.acquire_owned().await?;
-            let (tell, told) = oneshot::channel();
+            let (answer, answered) = oneshot::channel();
             let look_up = move || {
                 // The receiver is gone if the poll has timed out.
-                let _ = tell.send(look_up(&host));
+                let _ = answer.send(look_up(&host));
                 drop(permit);
             };
             thread::Builder::new().name("resolver".to_owned()).stack_size(stack).spawn(look_up)?;
-            Ok(told.await??)
+            Ok(answered.await??)
         }
     }
 }

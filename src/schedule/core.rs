@@ -28,7 +28,7 @@ use self::learning::{channel_of, learner_of, teach};
 use self::slots::Held;
 use super::brake::Brake;
 use super::learn::{Answer, Learner};
-use super::queue::{Class, Queue, Waiting};
+use super::queue::{Class, Key, Queue, Waiting};
 use super::rate::Rate;
 use super::recent::Recent;
 use super::table::{Entry, LastAnswer, Stage, Table};
@@ -55,7 +55,7 @@ const MAX_SHARED_ANSWERS: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct Ticket {
     pub pin: PinId,
-    slot: u32,
+    key: Key,
     generation: u32,
     epoch: u32,
     probe: bool,
@@ -81,7 +81,7 @@ impl Ticket {
         let pin = pin.parse().expect("a PIN ID");
         Self {
             pin,
-            slot: 0,
+            key: 0,
             generation: 0,
             epoch: 0,
             probe: false,
@@ -200,8 +200,8 @@ impl Core {
         let interval = self.interval_at(None, Duration::ZERO);
         let wait = self.backoff.jittered(interval, &mut self.random);
         let entered = self.enter(new, now, now.after(wait), interval, now);
-        if let Some(Waiting { class, due, slot }) = entered {
-            self.queue.insert(slot, due, class);
+        if let Some(Waiting { class, due, key }) = entered {
+            self.queue.insert(key, due, class);
             self.brake.newcomer(due);
         }
     }
@@ -238,8 +238,8 @@ impl Core {
             is_failing: false,
             doubts: None,
         };
-        let slot = self.table.insert(entry)?;
-        Some(Waiting { class, due, slot })
+        let key = self.table.insert(entry)?;
+        Some(Waiting { class, due, key })
     }
 
     /// The poll to send now; else when to ask again, should nothing else happen until then.
@@ -256,8 +256,8 @@ impl Core {
             if let Some(next) = self.find_check(now) {
                 self.rate.take(now).map_err(Some)?;
                 self.check_starts();
-                self.queue.remove(next.slot, next.due, next.class);
-                return self.ticket(next.slot, now, true).ok_or(None);
+                self.queue.remove(next.key, next.due, next.class);
+                return self.ticket(next.key, now, true).ok_or(None);
             }
             if let Some(until) = self.held_until(now) {
                 return Err(Some(until));
@@ -267,28 +267,28 @@ impl Core {
             return Err(Some(due));
         }
         self.rate.take(now).map_err(Some)?;
-        let slot = match self.brake.reason() {
+        let key = match self.brake.reason() {
             None => self.queue.pop(now),
             Some(_) => self.next_probe(now),
         };
-        self.ticket(slot.ok_or(None)?, now, false).ok_or(None)
+        self.ticket(key.ok_or(None)?, now, false).ok_or(None)
     }
 
     /// The PIN of the next probe: not that of the last one, if there is another.
-    fn next_probe(&mut self, now: Moment) -> Option<u32> {
+    fn next_probe(&mut self, now: Moment) -> Option<Key> {
         let (table, last) = (&self.table, self.last_probe);
-        let is_other = |slot| table.get(slot).is_some_and(|entry| Some(entry.generation) != last);
-        let slot = match self.queue.find_probe(now, is_other) {
-            Some(Waiting { class, due, slot }) => self.queue.remove(slot, due, class).then_some(slot),
+        let is_other = |key| table.get(key).is_some_and(|entry| Some(entry.generation) != last);
+        let key = match self.queue.find_probe(now, is_other) {
+            Some(Waiting { class, due, key }) => self.queue.remove(key, due, class).then_some(key),
             None => self.queue.pop(now),
         }?;
-        self.last_probe = self.table.get(slot).map(|entry| entry.generation);
-        Some(slot)
+        self.last_probe = self.table.get(key).map(|entry| entry.generation);
+        Some(key)
     }
 
     /// The poll of a PIN that was taken from the queue.
-    fn ticket(&mut self, slot: u32, now: Moment, check: bool) -> Option<Ticket> {
-        let entry = self.table.get_mut(slot)?;
+    fn ticket(&mut self, key: Key, now: Moment, check: bool) -> Option<Ticket> {
+        let entry = self.table.get_mut(key)?;
         let late = entry.late(now);
         metrics::poll_sent(late);
         entry.stage = Stage::Polling;
@@ -297,7 +297,7 @@ impl Core {
         let is_proof = check || entry.refusals().is_some();
         Some(Ticket {
             pin: entry.pin.expand(),
-            slot,
+            key,
             generation: entry.generation,
             epoch: self.epoch,
             probe: self.brake.started(),
@@ -319,7 +319,7 @@ impl Core {
         let is_unreadable_everywhere = self.recent.is_unreadable_everywhere();
         let settings = &self.settings;
 
-        let entry = self.table.get_mut(ticket.slot)?;
+        let entry = self.table.get_mut(ticket.key)?;
         if entry.generation != ticket.generation || entry.stage != Stage::Polling {
             // It was cancelled meanwhile.
             return None;
@@ -368,9 +368,9 @@ impl Core {
             }
         };
         match ending {
-            Some(ending) => self.finish(ticket.slot, ending, error),
+            Some(ending) => self.finish(ticket.key, ending, error),
             None => {
-                self.put_back(ticket.slot, now, own_wait, is_late);
+                self.put_back(ticket.key, now, own_wait, is_late);
                 None
             }
         }
@@ -387,20 +387,20 @@ impl Core {
 
     /// Ends a PIN without a poll. The answer of one that is under way is not heard.
     fn withdraw(&mut self, pin: &PinId, ending: Ending) -> Option<Verdict> {
-        let slot = self.table.find(pin)?;
-        if let Stage::Waiting { due, class } = self.table.get(slot)?.stage {
-            self.queue.remove(slot, due, class);
+        let key = self.table.find(pin)?;
+        if let Stage::Waiting { due, class } = self.table.get(key)?.stage {
+            self.queue.remove(key, due, class);
         }
-        self.finish(slot, ending, None)
+        self.finish(key, ending, None)
     }
 
     /// The store has this PIN's outcome: it is no longer in flight.
     pub fn finished(&mut self, pin: &PinId) {
-        if let Some((slot, entry)) = self.table.remove(pin) {
+        if let Some((key, entry)) = self.table.remove(pin) {
             match entry.stage {
                 Stage::Finishing => self.finishing -= 1,
                 Stage::Waiting { due, class } => {
-                    self.queue.remove(slot, due, class);
+                    self.queue.remove(key, due, class);
                 }
                 Stage::Polling => {}
             }
@@ -409,7 +409,7 @@ impl Core {
 
     /// What is known of a PIN in flight.
     pub fn entry(&self, pin: &PinId) -> Option<&Entry> {
-        self.table.find(pin).and_then(|slot| self.table.get(slot))
+        self.table.find(pin).and_then(|key| self.table.get(key))
     }
 
     /// PINs in flight.
@@ -454,8 +454,8 @@ impl Core {
         &self.clock
     }
 
-    fn finish(&mut self, slot: u32, ending: Ending, error: Option<String>) -> Option<Verdict> {
-        let entry = self.table.get_mut(slot)?;
+    fn finish(&mut self, key: Key, ending: Ending, error: Option<String>) -> Option<Verdict> {
+        let entry = self.table.get_mut(key)?;
         entry.stage = Stage::Finishing;
         self.finishing += 1;
         self.counts.outcomes[ending as usize] += 1;
@@ -475,10 +475,10 @@ impl Core {
 
     /// Not final yet: one more interval, or what is left until the deadline; not before `own_wait`, which the API asked
     /// for this PIN alone.
-    fn put_back(&mut self, slot: u32, now: Moment, own_wait: Option<Duration>, was_last: bool) {
-        let Some(entry) = self.table.get(slot) else { return };
+    fn put_back(&mut self, key: Key, now: Moment, own_wait: Option<Duration>, was_last: bool) {
+        let Some(entry) = self.table.get(key) else { return };
         let interval = self.interval_at(entry.seen.as_ref(), now.since(entry.submitted));
-        let Some(entry) = self.table.get_mut(slot) else { return };
+        let Some(entry) = self.table.get_mut(key) else { return };
         let mut due = now.after(self.backoff.jittered(interval, &mut self.random));
         // Its last poll is sent at its deadline, or as soon as can be after it.
         due = if was_last { due.min(now.after(LAST_POLL_AGAIN)) } else { due.min(entry.deadline.max(now)) };
@@ -488,7 +488,7 @@ impl Core {
         let class = Class::of(interval);
         let class = if entry.is_doubtful() { class.doubtful() } else { class };
         entry.stage = Stage::Waiting { due, class };
-        self.queue.insert(slot, due, class);
+        self.queue.insert(key, due, class);
     }
 }
 

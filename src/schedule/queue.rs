@@ -2,7 +2,7 @@
 //!
 //! One entry a PIN, removable, 12 bytes and the tree around them; every operation is O(log n). Chosen over
 //! tokio-util's `DelayQueue`, which panics on a delay over two years, keeps its high-water memory and can't
-//! say who is most late. Knows slots and moments, not PINs; a slot is *doubtful* if its owner says so, and then
+//! say who is most late. Knows keys and moments, not PINs; a key is *doubtful* if its owner says so, and then
 //! comes last where a poll must not fail.
 
 use std::collections::BTreeSet;
@@ -11,16 +11,19 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 
+/// Where the table of PINs in flight has one of them.
+pub type Key = u32;
+
 /// One length for each doubling of the interval, from 1 ms to 2^31 ms (25 days).
 const LENGTHS: usize = 32;
 
-/// Every length twice: for the slots that are not doubtful, then for those that are.
+/// Every length twice: for the keys that are not doubtful, then for those that are.
 const CLASSES: usize = 2 * LENGTHS;
 
-/// How many doubtful slots a search looks at before it takes any.
+/// How many doubtful keys a search looks at before it takes any.
 const SEARCHED: usize = 32;
 
-/// Intervals of about the same length: within one class, the slot that is due longest is the most late.
+/// Intervals of about the same length: within one class, the key that is due longest is the most late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Class(u8);
 
@@ -31,7 +34,7 @@ impl Class {
         Self(millis.checked_ilog2().map_or(0, |log| log.min(LENGTHS as u32 - 1)) as u8)
     }
 
-    /// The same class for a doubtful slot.
+    /// The same class for a doubtful key.
     pub fn doubtful(self) -> Self {
         Self(self.0 % LENGTHS as u8 + LENGTHS as u8)
     }
@@ -42,19 +45,19 @@ impl Class {
     }
 }
 
-/// A slot that is to be put in.
+/// An entry of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Waiting {
     pub class: Class,
     pub due: Moment,
-    pub slot: u32,
+    pub key: Key,
 }
 
-/// The queue. Every slot in it has one due moment and one class, which its owner remembers.
+/// The queue. Each key is in it once, with one due moment and one class, which its owner remembers.
 #[derive(Debug)]
 pub struct Queue {
-    classes: [BTreeSet<(Moment, u32)>; CLASSES],
-    /// How many slots are due up to `counted_until`: a million are counted once, not at each question.
+    classes: [BTreeSet<(Moment, Key)>; CLASSES],
+    /// How many keys are due up to `counted_until`: a million are counted once, not at each question.
     counted: usize,
     counted_until: Moment,
 }
@@ -66,26 +69,26 @@ impl Default for Queue {
 }
 
 impl Queue {
-    /// Puts a slot in that is not in.
-    pub fn insert(&mut self, slot: u32, due: Moment, class: Class) {
-        let new = self.classes[usize::from(class.0)].insert((due, slot));
+    /// Puts a key in that is not in.
+    pub fn insert(&mut self, key: Key, due: Moment, class: Class) {
+        let new = self.classes[usize::from(class.0)].insert((due, key));
         self.counted += usize::from(new && due <= self.counted_until);
     }
 
-    /// Puts many slots in that are not in: into an empty queue in a third of the time of one by one.
+    /// Puts many keys in that are not in: into an empty queue in a third of the time of one by one.
     pub fn fill(&mut self, mut waiting: Vec<Waiting>) {
         waiting.sort_unstable();
         for same in waiting.chunk_by(|one, next| one.class == next.class) {
             let Some(Waiting { class, .. }) = same.first() else { continue };
-            let slots = &mut self.classes[usize::from(class.0)];
-            slots.append(&mut same.iter().map(|waiting| (waiting.due, waiting.slot)).collect());
+            let keys = &mut self.classes[usize::from(class.0)];
+            keys.append(&mut same.iter().map(|waiting| (waiting.due, waiting.key)).collect());
         }
         self.counted += waiting.iter().filter(|waiting| waiting.due <= self.counted_until).count();
     }
 
-    /// Takes a slot out; false if it was not in.
-    pub fn remove(&mut self, slot: u32, due: Moment, class: Class) -> bool {
-        let was_in = self.classes[usize::from(class.0)].remove(&(due, slot));
+    /// Takes a key out; false if it was not in.
+    pub fn remove(&mut self, key: Key, due: Moment, class: Class) -> bool {
+        let was_in = self.classes[usize::from(class.0)].remove(&(due, key));
         self.counted -= usize::from(was_in && due <= self.counted_until);
         was_in
     }
@@ -98,51 +101,51 @@ impl Queue {
     /// Takes out, of those that are due, the one that is most late relative to its interval: a new PIN that
     /// should be polled every second passes old ones that should be polled every ten minutes, and no PIN
     /// waits for ever.
-    pub fn pop(&mut self, now: Moment) -> Option<u32> {
+    pub fn pop(&mut self, now: Moment) -> Option<Key> {
         let lateness = |class: usize, due: Moment| {
             now.since(due).as_secs_f64() / Class(class as u8).interval().as_secs_f64()
         };
-        let heads = self.classes.iter().enumerate().filter_map(|(class, slots)| {
-            let &(due, _) = slots.first()?;
+        let heads = self.classes.iter().enumerate().filter_map(|(class, keys)| {
+            let &(due, _) = keys.first()?;
             (due <= now).then(|| (class, lateness(class, due)))
         });
         let (class, _) = heads.max_by(|a, b| a.1.total_cmp(&b.1))?;
-        let (due, slot) = self.classes[class].pop_first()?;
+        let (due, key) = self.classes[class].pop_first()?;
         self.counted -= usize::from(due <= self.counted_until);
-        Some(slot)
+        Some(key)
     }
 
-    /// A slot whose poll is to tell how things are, of those that pass `takes`: the newest that is due and not
-    /// doubtful; else the doubtful one that is due longest; else one that is not due yet. `None` if no slot passes.
-    pub fn find_probe(&self, now: Moment, takes: impl Fn(u32) -> bool) -> Option<Waiting> {
-        let find = |slots: &mut dyn Iterator<Item = &(Moment, u32)>| {
-            slots.take(SEARCHED).find(|(_, slot)| takes(*slot)).copied()
+    /// A key whose poll is to tell how things are, of those that pass `takes`: the newest that is due and not
+    /// doubtful; else the doubtful one that is due longest; else one that is not due yet. `None` if no key passes.
+    pub fn find_probe(&self, now: Moment, takes: impl Fn(Key) -> bool) -> Option<Waiting> {
+        let find = |keys: &mut dyn Iterator<Item = &(Moment, Key)>| {
+            keys.take(SEARCHED).find(|(_, key)| takes(*key)).copied()
         };
-        let until_now = ..=(now, u32::MAX);
-        let after_now = (Excluded((now, u32::MAX)), Unbounded);
+        let until_now = ..=(now, Key::MAX);
+        let after_now = (Excluded((now, Key::MAX)), Unbounded);
         let all = || self.classes.iter().enumerate();
-        let (class, (due, slot)) = all()
+        let (class, (due, key)) = all()
             .take(LENGTHS)
-            .find_map(|(class, slots)| Some((class, find(&mut slots.range(until_now).rev())?)))
+            .find_map(|(class, keys)| Some((class, find(&mut keys.range(until_now).rev())?)))
             .or_else(|| {
                 let doubtful = all().skip(LENGTHS);
                 let found =
-                    doubtful.filter_map(|(class, slots)| Some((class, find(&mut slots.range(until_now))?)));
+                    doubtful.filter_map(|(class, keys)| Some((class, find(&mut keys.range(until_now))?)));
                 found.min_by_key(|(_, first)| *first)
             })
             .or_else(|| {
                 let found =
-                    all().filter_map(|(class, slots)| Some((class, find(&mut slots.range(after_now))?)));
+                    all().filter_map(|(class, keys)| Some((class, find(&mut keys.range(after_now))?)));
                 found.min_by_key(|(class, first)| (*class >= LENGTHS, *first))
             })?;
-        Some(Waiting { class: Class(class as u8), due, slot })
+        Some(Waiting { class: Class(class as u8), due, key })
     }
 
     /// How many are due. O(n) in those that became due since it was asked last, and are still in; `now` never
     /// goes back.
     pub fn due(&mut self, now: Moment) -> usize {
         if now > self.counted_until {
-            let new = (Excluded((self.counted_until, u32::MAX)), Included((now, u32::MAX)));
+            let new = (Excluded((self.counted_until, Key::MAX)), Included((now, Key::MAX)));
             self.counted += self.classes.iter().map(|class| class.range(new).count()).sum::<usize>();
             self.counted_until = now;
         }
@@ -161,8 +164,8 @@ mod tests {
     fn nothing_comes_out_before_it_is_due_and_everything_does_then_in_order() {
         let mut queue = Queue::default();
         let class = Class::of(SECOND);
-        for slot in 0..3 {
-            queue.insert(slot, T0.after((3 - slot) * SECOND), class);
+        for key in 0..3 {
+            queue.insert(key, T0.after((3 - key) * SECOND), class);
         }
         assert_eq!(queue.next_due(), Some(T0.after(SECOND)));
         assert_eq!(queue.pop(T0), None);
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_slot_never_comes_out() {
+    fn a_removed_key_never_comes_out() {
         let mut queue = Queue::default();
         let class = Class::of(SECOND);
         queue.insert(7, T0, class);
@@ -188,8 +191,8 @@ mod tests {
     fn of_those_due_the_most_late_for_its_interval_is_first() {
         let mut queue = Queue::default();
         let old = Class::of(600 * SECOND);
-        for slot in 0..1000 {
-            queue.insert(slot, T0, old);
+        for key in 0..1000 {
+            queue.insert(key, T0, old);
         }
         queue.insert(5000, T0.after(50 * SECOND), Class::of(SECOND));
         assert_eq!(queue.pop(T0.after(52 * SECOND)), Some(5000));
@@ -199,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_takes_the_newest_sound_slot_then_a_doubtful_one_then_one_that_is_early() {
+    fn a_probe_takes_the_newest_sound_key_then_a_doubtful_one_then_one_that_is_early() {
         let mut queue = Queue::default();
         let (short, long) = (Class::of(SECOND), Class::of(600 * SECOND));
         let now = T0.after(100 * SECOND);
@@ -210,8 +213,8 @@ mod tests {
         queue.insert(5, T0.after(101 * SECOND), short);
         queue.insert(6, T0.after(50 * SECOND), long.doubtful());
         let probes: Vec<_> = std::iter::from_fn(|| {
-            let Waiting { class, due, slot } = queue.find_probe(now, |slot| slot != 3)?;
-            queue.remove(slot, due, class).then_some(slot)
+            let Waiting { class, due, key } = queue.find_probe(now, |key| key != 3)?;
+            queue.remove(key, due, class).then_some(key)
         })
         .collect();
         assert_eq!(probes, [4, 2, 1, 6, 5]);
@@ -224,19 +227,19 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(7);
         let mut inside = Vec::new();
         let mut now = T0;
-        for slot in 0..5_000 {
+        for key in 0..5_000 {
             let (due, class) = (T0.after(SECOND * random.u32(..300)), Class::of(SECOND * random.u32(1..600)));
-            queue.insert(slot, due, class);
-            inside.push((slot, due, class));
+            queue.insert(key, due, class);
+            inside.push((key, due, class));
             match random.u8(..10) {
                 0..4 => {
-                    let (slot, due, class) = inside.swap_remove(random.usize(..inside.len()));
-                    assert!(queue.remove(slot, due, class));
-                    assert!(!queue.remove(slot, due, class), "what is not in is not counted out");
+                    let (key, due, class) = inside.swap_remove(random.usize(..inside.len()));
+                    assert!(queue.remove(key, due, class));
+                    assert!(!queue.remove(key, due, class), "what is not in is not counted out");
                 }
                 4..8 => {
                     let popped = queue.pop(now);
-                    inside.retain(|(slot, ..)| Some(*slot) != popped);
+                    inside.retain(|(key, ..)| Some(*key) != popped);
                 }
                 8 => now = now.after(Duration::from_millis(random.u64(..500))),
                 _ => {
@@ -251,22 +254,22 @@ mod tests {
         let (mut filled, mut one_by_one) = (Queue::default(), Queue::default());
         let mut random = fastrand::Rng::with_seed(11);
         let mut now = T0.after(50 * SECOND);
-        for slot in 0..1_000 {
+        for key in 0..1_000 {
             // Some before and some behind the moment up to which those due were counted.
             let due = T0.after(SECOND * random.u32(..300));
             for queue in [&mut filled, &mut one_by_one] {
-                queue.insert(slot, due, Class::of(SECOND));
+                queue.insert(key, due, Class::of(SECOND));
                 queue.due(now);
             }
         }
         let waiting: Vec<Waiting> = (1_000..5_000)
-            .map(|slot| Waiting {
+            .map(|key| Waiting {
                 class: Class::of(SECOND * random.u32(1..600)),
                 due: T0.after(SECOND * random.u32(..300)),
-                slot,
+                key,
             })
             .collect();
-        waiting.iter().for_each(|one| one_by_one.insert(one.slot, one.due, one.class));
+        waiting.iter().for_each(|one| one_by_one.insert(one.key, one.due, one.class));
         filled.fill(waiting);
         for _ in 0..400 {
             assert_eq!(filled.due(now), one_by_one.due(now));

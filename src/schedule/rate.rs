@@ -59,7 +59,7 @@ pub struct Rate {
     /// The limiter of the lowest of these limits, and that limit.
     limiter: Option<(Limiter, f64)>,
     clock: FakeRelativeClock,
-    told: Moment,
+    advanced_to: Moment,
     replaced: Moment,
     grown: Moment,
     /// When the newest of the counted seconds began.
@@ -102,7 +102,7 @@ impl Rate {
             ramp: None,
             limiter: None,
             clock: FakeRelativeClock::default(),
-            told: now,
+            advanced_to: now,
             replaced: now,
             grown: now,
             counted_from: now,
@@ -156,8 +156,8 @@ impl Rate {
     /// # Errors
     /// There is none; the value is when to ask again.
     pub fn take(&mut self, now: Moment) -> Result<(), Moment> {
-        self.clock.advance(now.since(self.told));
-        self.told = self.told.max(now);
+        self.clock.advance(now.since(self.advanced_to));
+        self.advanced_to = self.advanced_to.max(now);
         self.grow(now);
         if let Some((limiter, _)) = &self.limiter
             && let Err(not_until) = limiter.check()
@@ -218,7 +218,7 @@ impl Rate {
         let faster = |rate: f64| least.is_none_or(|least| least > rate);
         if let Some((_, rate)) = self.limiter
             && faster(rate)
-            && self.told.since(self.replaced) < Duration::from_secs_f64(2.0 / rate)
+            && self.advanced_to.since(self.replaced) < Duration::from_secs_f64(2.0 / rate)
         {
             return;
         }
@@ -235,12 +235,12 @@ impl Rate {
         if least == self.in_force() {
             return;
         }
-        self.replaced = self.told;
+        self.replaced = self.advanced_to;
         self.limiter = least.and_then(|rate| {
             let quota = Quota::with_period(Duration::from_secs_f64(1.0 / rate))?;
             let burst = NonZeroU32::new((rate / 10.0) as u32).unwrap_or(NonZeroU32::MIN);
             let limiter = RateLimiter::direct_with_clock(quota.allow_burst(burst), self.clock.clone());
-            if self.told > Moment::START {
+            if self.advanced_to > Moment::START {
                 let _ = limiter.check_n(burst);
             }
             Some((limiter, rate))

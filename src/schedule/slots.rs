@@ -26,27 +26,27 @@ pub enum SlotEvent {
 impl Schedule {
     /// These slots are this node's from now on, beside those before.
     pub async fn hold(&self, slots: Slots) -> Result<(), Stopping> {
-        self.tell(SlotEvent::Hold(slots)).await
+        self.send(SlotEvent::Hold(slots)).await
     }
 
     /// Hands in PINs that were in flight before their slots were held; those of other slots are ignored.
     pub async fn resume(&self, pins: Vec<InFlight>) -> Result<(), Stopping> {
-        self.tell(SlotEvent::Resume(pins)).await
+        self.send(SlotEvent::Resume(pins)).await
     }
 
     /// These slots are this node's no more: waits until their PINs are forgotten.
     pub async fn release(&self, slots: Slots) -> Result<(), Stopping> {
         let (reply, done) = oneshot::channel();
-        self.tell(SlotEvent::Release(slots, reply)).await?;
+        self.send(SlotEvent::Release(slots, reply)).await?;
         done.await.map_err(|_| Stopping)
     }
 
     /// No poll begins after `until`.
     pub async fn lease_until(&self, until: Instant) -> Result<(), Stopping> {
-        self.tell(SlotEvent::Lease(until)).await
+        self.send(SlotEvent::Lease(until)).await
     }
 
-    async fn tell(&self, event: SlotEvent) -> Result<(), Stopping> {
+    async fn send(&self, event: SlotEvent) -> Result<(), Stopping> {
         self.inbox.send(Event::Slots(event)).await.map_err(|_| Stopping)
     }
 }

@@ -1,4 +1,4 @@
-//! The PINs in flight, in memory: by slot for the schedule, by ID for questions.
+//! The PINs in flight, in memory: by key for the schedule, by ID for questions.
 //!
 //! About 150 bytes a PIN, with its place in the queue: what only the store needs (reference, metadata) is not here, and
 //! the store's own index is some 25 more. Memory is taken and given back in small pieces, so that no PIN ever waits for
@@ -13,7 +13,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use super::core::evidence::{Doubts, Refusals};
-use super::queue::Class;
+use super::queue::{Class, Key};
 use crate::clock::Moment;
 use crate::outcome::Deliveries;
 use crate::pin::{CompactPinId, PinId};
@@ -27,7 +27,7 @@ pub struct Entry {
     pub stage: Stage,
     /// Polls by this process.
     pub polls: u32,
-    /// Tells this PIN from an earlier one in the same slot.
+    /// Tells this PIN from an earlier one in the same key.
     pub generation: u32,
     /// The deliveries that an answer last told, if one ever did.
     pub seen: Option<Deliveries>,
@@ -103,14 +103,14 @@ const SHARDS: usize = 256;
 #[derive(Debug)]
 pub struct Table {
     len: usize,
-    /// Slot `n` is in chunk `n / CHUNK`.
+    /// Key `n` is in chunk `n / CHUNK`.
     chunks: Vec<Slab<Entry>>,
     /// The chunks that have room, lowest first, so that those at the end become empty.
     roomy: BTreeSet<u32>,
     /// The chunk that became empty last; it alone may be empty and keep its memory: a PIN that comes
     /// and goes takes it from the allocator but once.
     spare: Option<usize>,
-    slots: Box<[HashTable<u32>]>,
+    by_id: Box<[HashTable<Key>]>,
     /// Keyed at random, so that nobody can choose IDs that collide.
     hasher: RandomState,
 }
@@ -122,7 +122,7 @@ impl Default for Table {
             chunks: Vec::new(),
             roomy: BTreeSet::new(),
             spare: None,
-            slots: (0..SHARDS).map(|_| HashTable::new()).collect(),
+            by_id: (0..SHARDS).map(|_| HashTable::new()).collect(),
             hasher: RandomState::new(),
         }
     }
@@ -136,14 +136,14 @@ impl Table {
 
     /// Makes room in the index for so many more.
     pub fn reserve(&mut self, more: usize) {
-        let Self { chunks, slots, hasher, .. } = self;
-        for slots in slots.iter_mut() {
-            slots.reserve(more / SHARDS, |&slot| hash_of(hasher, chunks, slot));
+        let Self { chunks, by_id, hasher, .. } = self;
+        for keys in by_id.iter_mut() {
+            keys.reserve(more / SHARDS, |&key| hash_of(hasher, chunks, key));
         }
     }
 
-    /// Puts a PIN in; `None` if it is in already, or if all 2^32 slots are taken.
-    pub fn insert(&mut self, entry: Entry) -> Option<u32> {
+    /// Puts a PIN in; `None` if it is in already, or if all 2^32 keys are taken.
+    pub fn insert(&mut self, entry: Entry) -> Option<Key> {
         let hash = self.hasher.hash_one(&entry.pin);
         if self.find_hashed(hash, &entry.pin).is_some() {
             return None;
@@ -163,33 +163,33 @@ impl Table {
         if entries.capacity() < CHUNK {
             entries.reserve_exact(CHUNK);
         }
-        let slot = chunk * CHUNK as u32 + entries.insert(entry) as u32;
+        let key = chunk * CHUNK as u32 + entries.insert(entry) as u32;
         if entries.len() == CHUNK {
             self.roomy.remove(&chunk);
         }
         self.len += 1;
-        let Self { chunks, slots, hasher, .. } = self;
-        slots[shard(hash)].insert_unique(hash, slot, |&slot| hash_of(hasher, chunks, slot));
-        Some(slot)
+        let Self { chunks, by_id, hasher, .. } = self;
+        by_id[shard(hash)].insert_unique(hash, key, |&key| hash_of(hasher, chunks, key));
+        Some(key)
     }
 
-    /// The slot of a PIN.
-    pub fn find(&self, pin: &PinId) -> Option<u32> {
+    /// The key of a PIN.
+    pub fn find(&self, pin: &PinId) -> Option<Key> {
         let pin = CompactPinId::from(pin);
         self.find_hashed(self.hasher.hash_one(&pin), &pin)
     }
 
-    fn find_hashed(&self, hash: u64, pin: &CompactPinId) -> Option<u32> {
-        self.slots[shard(hash)].find(hash, |&slot| self.get(slot).is_some_and(|e| e.pin == *pin)).copied()
+    fn find_hashed(&self, hash: u64, pin: &CompactPinId) -> Option<Key> {
+        self.by_id[shard(hash)].find(hash, |&key| self.get(key).is_some_and(|e| e.pin == *pin)).copied()
     }
 
-    pub fn get(&self, slot: u32) -> Option<&Entry> {
-        at(&self.chunks, slot)
+    pub fn get(&self, key: Key) -> Option<&Entry> {
+        at(&self.chunks, key)
     }
 
-    pub fn get_mut(&mut self, slot: u32) -> Option<&mut Entry> {
-        let (chunk, key) = place(slot);
-        self.chunks.get_mut(chunk)?.get_mut(key)
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut Entry> {
+        let (chunk, index) = place(key);
+        self.chunks.get_mut(chunk)?.get_mut(index)
     }
 
     /// All of them, in no particular order.
@@ -203,20 +203,20 @@ impl Table {
     }
 
     /// Takes a PIN out.
-    pub fn remove(&mut self, pin: &PinId) -> Option<(u32, Entry)> {
+    pub fn remove(&mut self, pin: &PinId) -> Option<(Key, Entry)> {
         let pin = CompactPinId::from(pin);
         let hash = self.hasher.hash_one(&pin);
-        let Self { chunks, slots, hasher, .. } = self;
-        let slots = &mut slots[shard(hash)];
-        let same = |&slot: &u32| at(chunks, slot).is_some_and(|entry| entry.pin == pin);
-        let (slot, _) = slots.find_entry(hash, same).ok()?.remove();
+        let Self { chunks, by_id, hasher, .. } = self;
+        let keys = &mut by_id[shard(hash)];
+        let same = |&key: &Key| at(chunks, key).is_some_and(|entry| entry.pin == pin);
+        let (key, _) = keys.find_entry(hash, same).ok()?.remove();
         // Not to the last one: a PIN that comes and goes must not move the others each time.
-        if slots.len() < slots.capacity() / 8 {
-            slots.shrink_to(slots.capacity() / 4, |&slot| hash_of(hasher, chunks, slot));
+        if keys.len() < keys.capacity() / 8 {
+            keys.shrink_to(keys.capacity() / 4, |&key| hash_of(hasher, chunks, key));
         }
-        let (chunk, key) = place(slot);
+        let (chunk, index) = place(key);
         let entries = chunks.get_mut(chunk)?;
-        let entry = entries.try_remove(key)?;
+        let entry = entries.try_remove(index)?;
         let emptied = entries.is_empty();
         self.roomy.insert(chunk as u32);
         if emptied
@@ -226,23 +226,23 @@ impl Table {
             *other = Slab::new();
         }
         self.len -= 1;
-        Some((slot, entry))
+        Some((key, entry))
     }
 }
 
-/// The chunk of a slot, and its key there.
-fn place(slot: u32) -> (usize, usize) {
-    (slot as usize / CHUNK, slot as usize % CHUNK)
+/// The chunk of a key, and the index in it.
+fn place(key: Key) -> (usize, usize) {
+    (key as usize / CHUNK, key as usize % CHUNK)
 }
 
-fn at(chunks: &[Slab<Entry>], slot: u32) -> Option<&Entry> {
-    let (chunk, key) = place(slot);
-    chunks.get(chunk)?.get(key)
+fn at(chunks: &[Slab<Entry>], key: Key) -> Option<&Entry> {
+    let (chunk, index) = place(key);
+    chunks.get(chunk)?.get(index)
 }
 
-/// Every slot in the index is taken.
-fn hash_of(hasher: &RandomState, chunks: &[Slab<Entry>], slot: u32) -> u64 {
-    at(chunks, slot).map_or(0, |entry| hasher.hash_one(&entry.pin))
+/// Every key in the index is taken.
+fn hash_of(hasher: &RandomState, chunks: &[Slab<Entry>], key: Key) -> u64 {
+    at(chunks, key).map_or(0, |entry| hasher.hash_one(&entry.pin))
 }
 
 /// The part of the index for a hash; by bits that the part itself does not go by.
@@ -289,20 +289,20 @@ mod tests {
             let n = random.u32(..6_000);
             // Grows at first, and shrinks to nothing at the end.
             if random.u32(..60_000) > step {
-                let slot = table.insert(entry(pin(n).as_str(), n));
-                assert_eq!(slot.is_some(), !inside.contains_key(&n));
-                inside.extend(slot.map(|slot| (n, slot)));
+                let key = table.insert(entry(pin(n).as_str(), n));
+                assert_eq!(key.is_some(), !inside.contains_key(&n));
+                inside.extend(key.map(|key| (n, key)));
             } else {
-                let removed = table.remove(&pin(n)).map(|(slot, entry)| (slot, entry.generation));
-                assert_eq!(removed, inside.remove(&n).map(|slot| (slot, n)));
+                let removed = table.remove(&pin(n)).map(|(key, entry)| (key, entry.generation));
+                assert_eq!(removed, inside.remove(&n).map(|key| (key, n)));
             }
             let n = random.u32(..6_000);
             assert_eq!(table.find(&pin(n)), inside.get(&n).copied());
             assert_eq!(table.len(), inside.len());
         }
         assert_eq!(table.iter().count(), inside.len());
-        for (n, slot) in inside {
-            assert_eq!(table.get(slot).map(|entry| entry.generation), Some(n));
+        for (n, key) in inside {
+            assert_eq!(table.get(key).map(|entry| entry.generation), Some(n));
         }
     }
 
@@ -318,7 +318,7 @@ mod tests {
             for n in 0..10_000 {
                 table.remove(&pin(order(n))).unwrap();
             }
-            assert!(held(&table) <= 1 && table.slots.iter().all(|slots| slots.capacity() < 16));
+            assert!(held(&table) <= 1 && table.keys.iter().all(|keys| keys.capacity() < 16));
             assert!(table.insert(entry("again", 0)).is_some() && held(&table) <= 2);
         }
     }
@@ -330,7 +330,7 @@ mod tests {
         let first = table.insert(entry(&upper, 1)).unwrap();
         let second = table.insert(entry(&lower, 2)).unwrap();
         assert_eq!(table.find(&upper.parse().unwrap()), Some(first));
-        assert_eq!(table.remove(&lower.parse().unwrap()).map(|(slot, _)| slot), Some(second));
+        assert_eq!(table.remove(&lower.parse().unwrap()).map(|(key, _)| key), Some(second));
         assert_eq!(table.find(&lower.parse().unwrap()), None);
     }
 }

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 pub use counted::{FailedCount, FailedCounts};
-pub use position::{InvalidPosition, ONLY_LANE, Position, Stretch};
+pub use position::{InvalidPosition, ONLY_PARTITION, Position, Stretch};
 pub use reads::{PAGE_BYTES, Page, Reads, SMALL_RECORD, Store};
 pub use sqlite::backup;
 pub use sqlite::{OpenError, Unloaded, open as open_sqlite};

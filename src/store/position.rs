@@ -14,14 +14,14 @@ use thiserror::Error;
 use super::Outcome;
 
 /// The partition of a store that has only one.
-pub const ONLY_LANE: i32 = 0;
+pub const ONLY_PARTITION: i32 = 0;
 
 /// A position in the stream of outcomes: the reader has read everything up to it. Its text begins with `p`; only this
 /// file knows the rest of the format.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Position {
-    lanes: BTreeMap<i32, i64>,
-    /// The `seq` of the partitions that are not in `lanes`.
+    partitions: BTreeMap<i32, i64>,
+    /// The `seq` of the partitions that are not in `partitions`.
     others: i64,
 }
 
@@ -39,17 +39,17 @@ pub struct Stretch {
 impl Position {
     /// The position after this `seq` in every partition; a `seq` below 0 counts as 0.
     pub fn after(seq: i64) -> Self {
-        Self { lanes: BTreeMap::new(), others: seq.max(0) }
+        Self { partitions: BTreeMap::new(), others: seq.max(0) }
     }
 
     /// The position after a `seq` in each of these partitions, and at the start of all others.
-    pub fn of(lanes: impl IntoIterator<Item = (i32, i64)>) -> Self {
-        Self { lanes: lanes.into_iter().collect(), others: 0 }
+    pub fn of(partitions: impl IntoIterator<Item = (i32, i64)>) -> Self {
+        Self { partitions: partitions.into_iter().collect(), others: 0 }
     }
 
     /// The partitions that have their own `seq` here, and these `seq`s.
-    pub fn lanes(&self) -> (Vec<i32>, Vec<i64>) {
-        self.lanes.iter().unzip()
+    pub fn partitions(&self) -> (Vec<i32>, Vec<i64>) {
+        self.partitions.iter().unzip()
     }
 
     /// The `seq` of all other partitions.
@@ -58,30 +58,30 @@ impl Position {
     }
 
     /// The last `seq` of a partition that was read.
-    pub fn in_lane(&self, lane: i32) -> i64 {
-        self.lanes.get(&lane).copied().unwrap_or(self.others)
+    pub fn in_partition(&self, partition: i32) -> i64 {
+        self.partitions.get(&partition).copied().unwrap_or(self.others)
     }
 
     /// Moves forward to this `seq` of a partition; never moves back.
-    pub fn advance(&mut self, lane: i32, seq: i64) {
-        let seq = seq.max(self.in_lane(lane));
-        if lane == ONLY_LANE {
+    pub fn advance(&mut self, partition: i32, seq: i64) {
+        let seq = seq.max(self.in_partition(partition));
+        if partition == ONLY_PARTITION {
             *self = Self::after(seq);
         } else {
-            self.lanes.insert(lane, seq);
+            self.partitions.insert(partition, seq);
         }
     }
 
     /// The highest `seq` that was read in any partition.
     pub fn highest(&self) -> i64 {
-        self.lanes.values().copied().fold(self.others, i64::max)
+        self.partitions.values().copied().fold(self.others, i64::max)
     }
 }
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "p{}", self.others)?;
-        self.lanes.iter().try_for_each(|(lane, seq)| write!(f, ",{lane}:{seq}"))
+        self.partitions.iter().try_for_each(|(partition, seq)| write!(f, ",{partition}:{seq}"))
     }
 }
 
@@ -97,12 +97,12 @@ impl FromStr for Position {
         let mut parts = text.strip_prefix('p').ok_or(InvalidPosition)?.split(',');
         let seq = |text: &str| text.parse().ok().filter(|seq: &i64| *seq >= 0);
         let others = parts.next().and_then(seq).ok_or(InvalidPosition)?;
-        let lane = |part: &str| {
-            let (lane, text) = part.split_once(':')?;
-            Some((lane.parse().ok()?, seq(text)?))
+        let partition = |part: &str| {
+            let (partition, text) = part.split_once(':')?;
+            Some((partition.parse().ok()?, seq(text)?))
         };
-        let lanes = parts.map(|part| lane(part).ok_or(InvalidPosition)).collect::<Result<_, _>>()?;
-        Ok(Self { lanes, others })
+        let partitions = parts.map(|part| partition(part).ok_or(InvalidPosition)).collect::<Result<_, _>>()?;
+        Ok(Self { partitions, others })
     }
 }
 
@@ -116,14 +116,14 @@ mod tests {
         moved.advance(3, 7);
         moved.advance(9, 121);
         let mut alone = Position::after(-8);
-        alone.advance(ONLY_LANE, 42);
+        alone.advance(ONLY_PARTITION, 42);
         for (position, text) in
             [(Position::default(), "p0"), (alone, "p42"), (moved.clone(), "p0,3:120,4:0,9:121")]
         {
             assert_eq!(position.to_string(), text);
             assert_eq!(text.parse(), Ok(position));
         }
-        assert_eq!((moved.in_lane(3), moved.in_lane(5), moved.highest()), (120, 0, 121));
+        assert_eq!((moved.in_partition(3), moved.in_partition(5), moved.highest()), (120, 0, 121));
         for text in [
             "",
             "p",

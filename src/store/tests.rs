@@ -26,8 +26,8 @@ async fn a_search_for_old_outcomes_that_finds_none_writes_nothing() {
     let path = folder.path().join("pinwatch.db");
     let (store, connection) =
         super::open_sqlite(&path, &Clock::system()).await.unwrap().load(|_| {}).await.unwrap();
-    let (committed, mut told) = tokio::sync::mpsc::channel::<Committed>(16);
-    let (writer, task) = Writer::new(connection, committed, 10);
+    let (sender, mut committed) = tokio::sync::mpsc::channel::<Committed>(16);
+    let (writer, task) = Writer::new(connection, sender, 10);
     let task = tokio::spawn(task.run());
     let now = Timestamp::now();
     assert_eq!(writer.prune(Dated::from(now).steady).await.unwrap(), 0);
@@ -55,7 +55,7 @@ async fn a_search_for_old_outcomes_that_finds_none_writes_nothing() {
     }
     assert_eq!(commits(&path), before + 1);
     drop(writer);
-    while told.recv().await.is_some() {}
+    while committed.recv().await.is_some() {}
     store.close().await;
     assert_eq!(task.await.unwrap(), 0);
 }
@@ -103,16 +103,16 @@ async fn what_was_committed_as_its_file_was_moved_away_is_polled_and_not_acked()
     let (_store, inner) =
         super::open_sqlite(&path, &Clock::system()).await.unwrap().load(|_| {}).await.unwrap();
     let is_away = Arc::new(AtomicBool::new(false));
-    let (committed, mut told) = tokio::sync::mpsc::channel::<Committed>(16);
+    let (sender, mut committed) = tokio::sync::mpsc::channel::<Committed>(16);
     let moving = Moving { inner, leaves: true, is_away: is_away.clone() };
-    let (writer, task) = Writer::new(Box::new(moving), committed, 10);
+    let (writer, task) = Writer::new(Box::new(moving), sender, 10);
     let task = tokio::spawn(task.run());
     let pin: PinId = "A".parse().unwrap();
     let submit = || writer.submit(vec![new(pin.clone(), Timestamp::now())]);
     let refused = submit().await.unwrap_err();
     assert_eq!(&*refused.0, "moved");
     assert!(writer.trouble().is_some());
-    assert!(matches!(&told.recv().await, Some(Committed::Accepted(pins)) if pins[0].pin == pin));
+    assert!(matches!(&committed.recv().await, Some(Committed::Accepted(pins)) if pins[0].pin == pin));
     // Nothing is written while the file is away.
     assert!(writer.flush().await.is_err() && submit().await.is_err());
     assert_eq!(commits(&path), 1);

@@ -325,13 +325,13 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         // A closed channel means that the daemon is stopping; nothing is lost, because the store has it all. One
         // transaction can finish a PIN and accept it again, so the finished PINs are sent first.
         if let Some(last) = applied.finished.last() {
-            fault_point!("finished-and-nobody-told");
+            fault_point!("finished-before-notices");
             self.newest.send_replace(last.seq);
             let _ = self.committed.send(Committed::Finished(applied.finished).into()).await;
-            fault_point!("finished-and-told");
+            fault_point!("finished-after-notices");
         }
         if !applied.accepted.is_empty() {
-            fault_point!("accepted-and-nobody-told");
+            fault_point!("accepted-before-notices");
             let _ = self.committed.send(Committed::Accepted(applied.accepted).into()).await;
             fault_point!("accepted-and-not-acked");
         }

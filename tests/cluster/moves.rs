@@ -147,9 +147,9 @@ fn a_store_moves_from_sqlite_to_postgresql_with_all_that_is_in_it() {
 }
 
 #[test]
-fn a_store_moves_from_postgresql_to_sqlite_with_what_every_lane_has_still_to_deliver() {
+fn a_store_moves_from_postgresql_to_sqlite_with_what_every_partition_has_still_to_deliver() {
     let Some(cluster) = Cluster::new() else { return };
-    // Two nodes, one after the other: two lanes.
+    // Two nodes, one after the other: two partitions.
     let (first, mut full, _) = fill(&cluster, cluster.place("a"));
     let node = cluster.node("b");
     let more = pins("delivered", "second", 20);

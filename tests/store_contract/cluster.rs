@@ -166,7 +166,7 @@ async fn who_loses_a_deadlock_tries_again_and_nobody_hears_of_it() {
 }
 
 #[tokio::test]
-async fn what_commits_late_in_another_nodes_lane_is_not_stepped_over() {
+async fn what_commits_late_in_another_nodes_partition_is_not_stepped_over() {
     let Some(database) = database() else { return };
     let (mut a, mut b) = two(&database).await;
     let [even, odd] = of_each(1);

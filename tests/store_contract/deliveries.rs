@@ -355,7 +355,7 @@ async fn a_stretch_ends_where_its_records_are_large(place: Place) {
         let stretch = node.store.stretch(&position, 256).await.unwrap();
         let bytes: usize = stretch.outcomes.iter().map(|(_, outcome)| outcome.record.len()).sum();
         assert!(bytes < PAGE_BYTES + 61_000, "{bytes}");
-        stretch.outcomes.iter().for_each(|(lane, outcome)| position.advance(*lane, outcome.seq));
+        stretch.outcomes.iter().for_each(|(partition, outcome)| position.advance(*partition, outcome.seq));
         (seen, stretches) = (seen + stretch.outcomes.len(), stretches + 1);
         if !stretch.more {
             break;

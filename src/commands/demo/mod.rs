@@ -132,7 +132,7 @@ async fn show(
         }
     }
     progress.end();
-    output.text(&summary.told(output.room()))?;
+    output.text(&summary.render(output.room()))?;
     output.flush()?;
     daemon.await_sink(summary.all()).await.map_err(failed)?;
     note("");

@@ -35,7 +35,7 @@ impl Summary {
     }
 
     /// A table with a row for each kind of end, the most frequent first, and a line below it.
-    pub fn told(&self, room: Option<usize>) -> String {
+    pub fn render(&self, room: Option<usize>) -> String {
         let mut kinds: Vec<_> = self.took.iter().collect();
         kinds.sort_by_key(|(_, took)| std::cmp::Reverse(took.len()));
         let rows: Vec<_> = kinds
@@ -81,7 +81,7 @@ mod tests {
             });
             summary.add(&serde_json::from_value(line).unwrap());
         }
-        insta::assert_snapshot!(summary.told(None), @r"
+        insta::assert_snapshot!(summary.render(None), @r"
         OUTCOME  STATUS             PINS  MEDIAN TIME
         final    MESSAGE_DELIVERED  3     2s
         final    MESSAGE_EXPIRED    1     9s

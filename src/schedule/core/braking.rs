@@ -142,7 +142,7 @@ impl Core {
     /// Notes at the PIN what its answer was. Gives whether its previous poll failed, and when it was throttled if that
     /// was its previous answer.
     fn note(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) -> (bool, Option<Moment>) {
-        let entry = self.table.get_mut(ticket.slot).filter(|entry| entry.generation == ticket.generation);
+        let entry = self.table.get_mut(ticket.key).filter(|entry| entry.generation == ticket.generation);
         let Some(entry) = entry else { return (false, None) };
         let before = entry.doubts.take().map(|doubts| *doubts);
         entry.doubts = Doubts::after(before, meaning, now).map(Box::new);

@@ -62,7 +62,7 @@ impl Core {
             }
         } else if is_refused && self.is_only_pin() {
             self.check = None;
-            let row = self.table.get(ticket.slot).and_then(|entry| entry.refusals());
+            let row = self.table.get(ticket.key).and_then(|entry| entry.refusals());
             let is_own = row.is_some_and(|row| row.is_about_the_pin(&self.others()));
             return if is_own { Suspicion::Unproven } else { Suspicion::WrongKey };
         } else if is_refused && self.check.is_none() {
@@ -77,10 +77,10 @@ impl Core {
     /// itself.
     pub(super) fn find_check(&self, now: Moment) -> Option<Waiting> {
         let check = self.check.as_ref().filter(|check| !check.is_running)?;
-        let other = |slot| self.table.get(slot).filter(|entry| entry.pin != check.refused);
-        let find = |takes: &dyn Fn(u32) -> bool| self.queue.find_probe(now, takes);
-        find(&|slot| other(slot).is_some_and(|entry| !entry.is_forbidden()))
-            .or_else(|| find(&|slot| other(slot).is_some()))
+        let other = |key| self.table.get(key).filter(|entry| entry.pin != check.refused);
+        let find = |takes: &dyn Fn(Key) -> bool| self.queue.find_probe(now, takes);
+        find(&|key| other(key).is_some_and(|entry| !entry.is_forbidden()))
+            .or_else(|| find(&|key| other(key).is_some()))
     }
 
     /// Notes that the poll of the check starts.

@@ -11,8 +11,8 @@ impl Core {
     /// Takes a PIN that was in flight before the start. Its age tells its interval, and its next poll is
     /// anywhere within that, so that a start is no storm.
     pub fn resume(&mut self, old: &InFlight) {
-        if let Some(Waiting { class, due, slot }) = self.enter_old(old, self.clock.reading()) {
-            self.queue.insert(slot, due, class);
+        if let Some(Waiting { class, due, key }) = self.enter_old(old, self.clock.reading()) {
+            self.queue.insert(key, due, class);
         }
     }
 
@@ -28,7 +28,7 @@ impl Core {
         let interval = self.backoff.interval_at(now.since(submitted));
         let due = now.after(interval.mul_f64(self.random.f64()));
         let waiting = self.enter(old, submitted, due, interval, now)?;
-        if let Some(entry) = self.table.get_mut(waiting.slot) {
+        if let Some(entry) = self.table.get_mut(waiting.key) {
             entry.is_resumed = true;
         }
         Some(waiting)
@@ -56,7 +56,7 @@ impl ResumeAll<'_> {
         let core = self.core;
         let now = core.clock.now();
         for waiting in self.waiting.iter_mut().filter(|waiting| waiting.due < now) {
-            let Some(entry) = core.table.get_mut(waiting.slot) else { continue };
+            let Some(entry) = core.table.get_mut(waiting.key) else { continue };
             let interval = core.backoff.interval_at(now.since(entry.submitted));
             waiting.due = now.after(interval.mul_f64(core.random.f64())).min(entry.deadline.max(now));
             entry.stage = Stage::Waiting { due: waiting.due, class: waiting.class };

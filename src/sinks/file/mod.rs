@@ -167,10 +167,10 @@ impl FileSink {
             && !before.half.is_empty()
             && before.begins_like_ours()
         {
-            tell_cut(&self.path, &before, before.cut(&open.file));
+            log_cut(&self.path, &before, before.cut(&open.file));
         }
         if let Some(earlier) = &halves.earlier {
-            tell_cut(&earlier.beside(&self.path), &earlier.end, earlier.cut(&folder));
+            log_cut(&earlier.beside(&self.path), &earlier.end, earlier.cut(&folder));
         }
         if self.fsync == Fsync::Batch {
             // Lines that a killed process wrote but did not sync count from now on, and so does a new file's name.
@@ -401,14 +401,14 @@ impl Ordered for FileSink {
 fn mend(mut file: &File, path: &Path, end: &End, is_ours: bool) -> io::Result<()> {
     if is_ours {
         end.cut(file)?;
-        tell_cut(path, end, Ok(()));
+        log_cut(path, end, Ok(()));
         return Ok(());
     }
     warn!(path = %path.display(), "the file ends in the middle of a line that is not ours; a newline is put behind it");
     file.write_all(b"\n")
 }
 
-fn tell_cut(path: &Path, end: &End, done: io::Result<()>) {
+fn log_cut(path: &Path, end: &End, done: io::Result<()>) {
     let (path, bytes) = (path.display(), end.half.len());
     match done {
         Ok(()) => info!(%path, bytes, "a half-written line was cut off"),

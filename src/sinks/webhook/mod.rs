@@ -12,7 +12,7 @@ mod batch_size;
 mod circuit_breaker;
 mod endpoint;
 mod ledger;
-mod parcel;
+mod batch;
 mod redact;
 mod reporter;
 mod request;
@@ -35,7 +35,7 @@ use tracing::{error, warn};
 
 use self::endpoint::Rest;
 pub use self::endpoint::{Endpoint, SetupError};
-use self::parcel::Now;
+use self::batch::Now;
 use self::reporter::Reporter;
 use self::response::Answer;
 use self::state::{State, Ticket};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::parcel::Now;
+use super::batch::Now;
 use crate::clock::Moment;
 use crate::sinks::Health;
 use crate::store::Failed;

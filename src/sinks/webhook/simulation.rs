@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::parcel::Now;
+use super::batch::Now;
 use super::response::{Answer, Failure, Wait};
 use super::state::{Rules, State, Ticket};
 use crate::clock::{Moment, Steady};
@@ -96,7 +96,7 @@ impl Simulation {
 
     /// Does what the task does in one turn.
     pub fn turn(&mut self) {
-        self.tell();
+        self.apply_step();
         while let Some((after, limit)) = self.state.wants_failed() {
             let alive = self.failed.values().filter(|row| !row.dead && row.seq > after);
             let rows = alive.take(limit as usize).map(|row| (row.clone(), Self::outcome(row.seq))).collect();
@@ -113,11 +113,11 @@ impl Simulation {
             self.running.insert((self.now.after(self.latency), ticket), outcomes);
         }
         assert!(self.running.len() <= self.rules.concurrency, "no more deliveries at once than allowed");
-        self.tell();
+        self.apply_step();
     }
 
     /// Applies a step as the store does, and checks the invariants.
-    pub fn tell(&mut self) {
+    pub fn apply_step(&mut self) {
         if let Some(step) = self.state.step() {
             let before = self.cursor;
             self.cursor = step.cursor.unwrap_or(self.cursor).max(self.cursor);

@@ -6,7 +6,7 @@
 //! that is new to it is charged for that: the cursor stays. [`MAX_WINDOW`] and [`MAX_RETRYING`] bound the memory, whatever the
 //! backlog.
 //!
-//! Takes moments, rows and answers; returns batches (`Parcel`) and [`Progress`]. Must not know HTTP or the store.
+//! Takes moments, rows and answers; returns batches (`Batch`) and [`Progress`]. Must not know HTTP or the store.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::batch_size::BatchSize;
 use super::circuit_breaker::{Admits, CircuitBreaker, Miss};
 use super::ledger::Ledger;
-use super::parcel::{Now, Parcel, fitting, regroup};
+use super::batch::{Now, Batch, fitting, regroup};
 use super::response::{Answer, Wait};
 use crate::backoff::Backoff;
 use crate::clock::{Moment, Steady};
@@ -49,7 +49,7 @@ pub struct Rules {
 pub type Ticket = u64;
 
 struct Running {
-    parcel: Parcel,
+    batch: Batch,
     probe: bool,
     /// A new outcome that only tests whether the endpoint accepts it; a failure does not count against it.
     scout: bool,
@@ -66,9 +66,9 @@ pub struct State {
     /// Read and not tried yet.
     fresh: VecDeque<Outcome>,
     /// Tried while the endpoint was down, or split off a batch, and not recorded as failed: retried without a pause.
-    again: VecDeque<Parcel>,
+    again: VecDeque<Batch>,
     /// Recorded as failed, ordered by the time of the next try.
-    waiting: BTreeMap<(Moment, i64), Parcel>,
+    waiting: BTreeMap<(Moment, i64), Batch>,
     /// Seqs of recorded batches, waiting or in flight.
     noted: HashSet<i64>,
     running: HashMap<Ticket, Running>,
@@ -158,12 +158,12 @@ impl State {
         let full = u32::try_from(rows.len()).is_ok_and(|count| count >= limit);
         self.more_failed_after = rows.last().filter(|_| full).map(|(_, outcome)| outcome.seq);
         rows.retain(|(_, outcome)| self.noted.insert(outcome.seq));
-        for parcel in regroup(rows, self.rules.batch, past) {
-            let due = match parcel.last_try {
-                Some(last) => self.due_after(&parcel, last.moment, Duration::ZERO),
+        for batch in regroup(rows, self.rules.batch, past) {
+            let due = match batch.last_try {
+                Some(last) => self.due_after(&batch, last.moment, Duration::ZERO),
                 None => now.moment,
             };
-            self.waiting.insert((due, parcel.key()), parcel);
+            self.waiting.insert((due, batch.key()), batch);
         }
     }
 
@@ -171,10 +171,10 @@ impl State {
     pub fn forget_failed(&mut self) {
         let cursor = self.ledger.cursor();
         let noted = &mut self.noted;
-        self.waiting.retain(|_, parcel| {
-            let unwritten = parcel.key() > cursor;
+        self.waiting.retain(|_, batch| {
+            let unwritten = batch.key() > cursor;
             if !unwritten {
-                parcel.seqs().for_each(|seq| _ = noted.remove(&seq));
+                batch.seqs().for_each(|seq| _ = noted.remove(&seq));
             }
             unwritten
         });
@@ -195,21 +195,21 @@ impl State {
             Admits::Nothing => return None,
         };
         let scout = probe || self.noted.len() >= MAX_RETRYING;
-        let parcel = if probe { self.next_probe()? } else { self.next_parcel(now)? };
+        let batch = if probe { self.next_probe()? } else { self.next_batch(now)? };
         if probe {
             self.breaker.probe_started();
         }
         self.last_ticket += 1;
-        let outcomes = parcel.outcomes.clone();
+        let outcomes = batch.outcomes.clone();
         // Another connection confirms a refusal: the first may lead to a faulty server.
-        let connection = if parcel.refused_in.is_some() { Connection::New } else { Connection::Kept };
-        self.running.insert(self.last_ticket, Running { parcel, probe, scout, started: now });
+        let connection = if batch.refused_in.is_some() { Connection::New } else { Connection::Kept };
+        self.running.insert(self.last_ticket, Running { batch, probe, scout, started: now });
         Some((self.last_ticket, outcomes, connection))
     }
 
     /// Alternates between a batch that is due and a new one. Retries get at most half of the deliveries, because they may be the
     /// ones that hang. When too many failed, new outcomes go between them only to show whether the endpoint accepts others.
-    fn next_parcel(&mut self, now: Now) -> Option<Parcel> {
+    fn next_batch(&mut self, now: Now) -> Option<Batch> {
         let retry = self.due().is_some_and(|due| due <= now.moment) && self.may_retry();
         let full = self.noted.len() >= MAX_RETRYING;
         let new = (!full || retry) && !(self.again.is_empty() && self.fresh.is_empty());
@@ -229,7 +229,7 @@ impl State {
 
     /// Alternates between new batches and retries, with a different outcome each time: one outcome may be what the receiver can't
     /// take.
-    fn next_probe(&mut self) -> Option<Parcel> {
+    fn next_probe(&mut self) -> Option<Batch> {
         self.retry_next = !self.retry_next;
         let (retry_first, new_first) = (!self.retry_next, self.retry_next);
         let retry = if retry_first { self.take_waiting() } else { None };
@@ -237,41 +237,41 @@ impl State {
     }
 
     /// The last of the new outcomes, because bad ones tend to come together.
-    fn take_scout(&mut self) -> Option<Parcel> {
+    fn take_scout(&mut self) -> Option<Batch> {
         self.take_last_fresh().or_else(|| self.take_again())
     }
 
-    fn take_waiting(&mut self) -> Option<Parcel> {
-        let ((due, _), parcel) = self.waiting.pop_first()?;
-        let (parcel, rest) = parcel.split(self.size.get());
+    fn take_waiting(&mut self) -> Option<Batch> {
+        let ((due, _), batch) = self.waiting.pop_first()?;
+        let (batch, rest) = batch.split(self.size.get());
         if let Some(rest) = rest {
             self.waiting.insert((due, rest.key()), rest);
         }
-        Some(parcel)
+        Some(batch)
     }
 
-    fn take_again(&mut self) -> Option<Parcel> {
-        let (parcel, rest) = self.again.pop_front()?.split(self.size.get());
+    fn take_again(&mut self) -> Option<Batch> {
+        let (batch, rest) = self.again.pop_front()?.split(self.size.get());
         if let Some(rest) = rest {
             self.again.push_front(rest);
         }
-        Some(parcel)
+        Some(batch)
     }
 
-    fn take_fresh(&mut self) -> Option<Parcel> {
+    fn take_fresh(&mut self) -> Option<Batch> {
         let sizes = self.fresh.iter().map(|outcome| outcome.record.len());
         let count = fitting(sizes, self.size.get());
-        (count > 0).then(|| Parcel::untried(self.fresh.drain(..count).collect()))
+        (count > 0).then(|| Batch::untried(self.fresh.drain(..count).collect()))
     }
 
-    fn take_last_fresh(&mut self) -> Option<Parcel> {
+    fn take_last_fresh(&mut self) -> Option<Batch> {
         let sizes = self.fresh.iter().rev().map(|outcome| outcome.record.len());
         let rest = self.fresh.len() - fitting(sizes, self.size.get());
-        (rest < self.fresh.len()).then(|| Parcel::untried(self.fresh.drain(rest..).collect()))
+        (rest < self.fresh.len()).then(|| Batch::untried(self.fresh.drain(rest..).collect()))
     }
 
     fn may_retry(&self) -> bool {
-        let retrying = self.running.values().filter(|running| running.parcel.noted).count();
+        let retrying = self.running.values().filter(|running| running.batch.noted).count();
         retrying < self.rules.concurrency.div_ceil(2)
     }
 
@@ -281,7 +281,7 @@ impl State {
 
     /// When [`State::next`] may return something although nothing else has happened.
     pub fn wake_at(&self) -> Option<Moment> {
-        let end = || self.waiting.values().filter_map(|parcel| parcel.ends_at(self.rules.max_age)).min();
+        let end = || self.waiting.values().filter_map(|batch| batch.ends_at(self.rules.max_age)).min();
         let room = self.running.len() < self.rules.concurrency;
         if !self.breaker.is_open() {
             return self.due().filter(|_| room && self.may_retry());
@@ -293,15 +293,15 @@ impl State {
 
     /// Applies the answer to a delivery.
     pub fn ended(&mut self, ticket: Ticket, answer: Answer, now: Now) {
-        let Some(Running { mut parcel, probe, scout, started }) = self.running.remove(&ticket) else {
+        let Some(Running { mut batch, probe, scout, started }) = self.running.remove(&ticket) else {
             return;
         };
-        let count = parcel.outcomes.len();
+        let count = batch.outcomes.len();
         let refused = matches!(answer, Answer::Refused(_));
         let processed = !matches!(answer, Answer::Unprocessed(_));
         let (failure, wait) = match answer {
-            Answer::Delivered => return self.delivered(&parcel, probe, now),
-            Answer::Unsendable(error) => return self.unsendable(parcel, probe, started, error, now),
+            Answer::Delivered => return self.delivered(&batch, probe, now),
+            Answer::Unsendable(error) => return self.unsendable(batch, probe, started, error, now),
             Answer::Refused(failure) | Answer::Unprocessed(failure) => (failure, Wait::Unsaid),
             Answer::Later { failure, wait } => (failure, wait),
         };
@@ -314,78 +314,78 @@ impl State {
         }
         if refused && count > 1 && !was_open {
             // The cause may be one of the outcomes, or their number. Trying each alone shows whether it is the endpoint.
-            return self.part(&parcel, count.div_ceil(2), now);
+            return self.part(&batch, count.div_ceil(2), now);
         }
         if refused && count == 1 && !was_open {
-            let row = *parcel.refused_in.get_or_insert(self.breaker.row_number());
+            let row = *batch.refused_in.get_or_insert(self.breaker.row_number());
             if self.breaker.was_short(row) {
                 // Refused again after others were accepted: the refusal concerns this outcome only.
-                parcel.count(started, failure.text, counts);
-                return self.dead_letter(&parcel);
+                batch.count(started, failure.text, counts);
+                return self.dead_letter(&batch);
             }
-            parcel.refused_in = Some(self.breaker.row_number());
+            batch.refused_in = Some(self.breaker.row_number());
         }
-        let miss = Miss { outcome: parcel.key(), refused, hold, error: &failure.summary };
+        let miss = Miss { outcome: batch.key(), refused, hold, error: &failure.summary };
         self.breaker.missed(miss, probe, now.moment, &mut self.random);
-        if (was_open || scout) && !parcel.noted {
+        if (was_open || scout) && !batch.noted {
             // The endpoint may be the cause and not the outcomes, so the try does not count.
-            return self.again.push_back(parcel);
+            return self.again.push_back(batch);
         }
-        parcel.count(started, failure.text, counts);
-        self.retry(parcel, wait, counts, now);
+        batch.count(started, failure.text, counts);
+        self.retry(batch, wait, counts, now);
     }
 
-    fn delivered(&mut self, parcel: &Parcel, probe: bool, now: Now) {
+    fn delivered(&mut self, batch: &Batch, probe: bool, now: Now) {
         self.breaker.accepted(probe);
-        self.size.accepted(parcel.outcomes.len(), now.moment);
-        for seq in parcel.seqs() {
+        self.size.accepted(batch.outcomes.len(), now.moment);
+        for seq in batch.seqs() {
             self.noted.remove(&seq);
             self.ledger.delivered(seq);
         }
     }
 
     /// Makes a dead letter at once of an outcome that fits in no request: the endpoint is not the cause.
-    fn unsendable(&mut self, mut parcel: Parcel, probe: bool, started: Now, error: String, now: Now) {
+    fn unsendable(&mut self, mut batch: Batch, probe: bool, started: Now, error: String, now: Now) {
         if probe {
             self.breaker.probe_was_not_sent();
         }
-        match parcel.outcomes.len() {
+        match batch.outcomes.len() {
             1 => {
-                parcel.count(started, error, true);
-                self.dead_letter(&parcel);
+                batch.count(started, error, true);
+                self.dead_letter(&batch);
             }
-            count => self.part(&parcel, count.div_ceil(2), now),
+            count => self.part(&batch, count.div_ceil(2), now),
         }
     }
 
     /// Records a batch as failed and schedules another try, unless its time is up and it was tried alone. If an outcome may be
     /// the cause (`by_outcome`), a batch of several is split after it failed often, and when its time is up.
-    fn retry(&mut self, mut parcel: Parcel, wait: Wait, by_outcome: bool, now: Now) {
+    fn retry(&mut self, mut batch: Batch, wait: Wait, by_outcome: bool, now: Now) {
         let over = |end: Option<Moment>| end.is_some_and(|end| end <= now.moment);
-        if over(parcel.ends_at(self.rules.max_age)) {
-            return self.dead_letter(&parcel);
+        if over(batch.ends_at(self.rules.max_age)) {
+            return self.dead_letter(&batch);
         }
-        parcel.noted = true;
+        batch.noted = true;
         let wait = match wait {
             Wait::Unsaid => Duration::ZERO,
             Wait::ThisOne(wait) | Wait::Everything(wait) => wait,
         };
-        let due = self.due_after(&parcel, now.moment, wait);
-        self.noted.extend(parcel.seqs());
-        parcel.fates(false).for_each(|fate| self.ledger.failed(fate));
+        let due = self.due_after(&batch, now.moment, wait);
+        self.noted.extend(batch.seqs());
+        batch.fates(false).for_each(|fate| self.ledger.failed(fate));
         let size = match by_outcome {
-            true if over(parcel.expiry(self.rules.max_age)) => 1,
-            true if parcel.tries >= SPLIT_AFTER => parcel.outcomes.len().div_ceil(2),
-            _ => parcel.outcomes.len(),
+            true if over(batch.expiry(self.rules.max_age)) => 1,
+            true if batch.tries >= SPLIT_AFTER => batch.outcomes.len().div_ceil(2),
+            _ => batch.outcomes.len(),
         };
-        for part in parcel.parts(size) {
+        for part in batch.parts(size) {
             self.waiting.insert((due, part.key()), part);
         }
     }
 
     /// Schedules the parts of a batch to be tried next.
-    fn part(&mut self, parcel: &Parcel, size: usize, now: Now) {
-        for part in parcel.parts(size).into_iter().rev() {
+    fn part(&mut self, batch: &Batch, size: usize, now: Now) {
+        for part in batch.parts(size).into_iter().rev() {
             match part.noted {
                 true => _ = self.waiting.insert((now.moment, part.key()), part),
                 false => self.again.push_front(part),
@@ -394,26 +394,26 @@ impl State {
     }
 
     /// Makes a dead letter of an outcome that was tried alone.
-    fn dead_letter(&mut self, parcel: &Parcel) {
-        parcel.seqs().for_each(|seq| _ = self.noted.remove(&seq));
-        parcel.fates(true).for_each(|fate| self.ledger.failed(fate));
+    fn dead_letter(&mut self, batch: &Batch) {
+        batch.seqs().for_each(|seq| _ = self.noted.remove(&seq));
+        batch.fates(true).for_each(|fate| self.ledger.failed(fate));
     }
 
     /// Dead-letters outcomes that were tried alone and whose time is up while the endpoint is down: a last try would show nothing
     /// new.
     fn expire(&mut self, now: Now) {
         let max_age = self.rules.max_age;
-        let ended = |parcel: &Parcel| parcel.ends_at(max_age).is_some_and(|end| end <= now.moment);
-        let ended: Vec<_> = self.waiting.extract_if(.., |_, parcel| ended(parcel)).collect();
-        ended.iter().for_each(|(_, parcel)| self.dead_letter(parcel));
+        let ended = |batch: &Batch| batch.ends_at(max_age).is_some_and(|end| end <= now.moment);
+        let ended: Vec<_> = self.waiting.extract_if(.., |_, batch| ended(batch)).collect();
+        ended.iter().for_each(|(_, batch)| self.dead_letter(batch));
     }
 
     /// When to retry after a failure: by backoff, but not before `least`, and one last time when the batch's time is up.
-    fn due_after(&mut self, parcel: &Parcel, failure: Moment, least: Duration) -> Moment {
-        let interval = self.retries.nth(parcel.tries.saturating_sub(1));
+    fn due_after(&mut self, batch: &Batch, failure: Moment, least: Duration) -> Moment {
+        let interval = self.retries.nth(batch.tries.saturating_sub(1));
         let interval = self.retries.jittered(interval, &mut self.random).max(least);
         let due = failure.after(interval);
-        let expiry = parcel.expiry(self.rules.max_age).filter(|expiry| *expiry > failure);
+        let expiry = batch.expiry(self.rules.max_age).filter(|expiry| *expiry > failure);
         expiry.map_or(due, |expiry| due.min(expiry))
     }
 }

@@ -42,8 +42,8 @@ pub async fn migrate(
     let clock = Clock::system();
     let known = sqlite::anchor(&mut source).await.map_err(sql_of("read", path))?;
     clock.go_on(known.as_slice());
-    let lane = make_lane(&mut target, path, pruned_to, &clock.anchor()).await.map_err(sql("write", shown))?;
-    let mut run = Run { source, path, target, shown, lane, all, moved: Amount::default(), watch };
+    let partition = make_partition(&mut target, path, pruned_to, &clock.anchor()).await.map_err(sql("write", shown))?;
+    let mut run = Run { source, path, target, shown, partition, all, moved: Amount::default(), watch };
     run.outcomes().await?;
     run.undelivered().await?;
     run.dropped().await?;
@@ -89,7 +89,7 @@ async fn must_be_empty(target: &mut PgConnection, shown: &str) -> Result<(), Mig
 
 /// Creates the row of a node whose lease is over, which has removed outcomes up to the seq `pruned_to`. Its anchor
 /// replaces every other one in the database.
-async fn make_lane(
+async fn make_partition(
     target: &mut PgConnection,
     path: &Path,
     pruned_to: i64,
@@ -122,14 +122,14 @@ struct Run<'a> {
     path: &'a Path,
     target: PgConnection,
     shown: &'a str,
-    lane: i32,
+    partition: i32,
     all: Amount,
     moved: Amount,
     watch: Watcher<'a>,
 }
 
 impl Run<'_> {
-    fn tell(&mut self) {
+    fn report(&mut self) {
         (self.watch)(&self.all, &self.moved);
     }
 
@@ -150,7 +150,7 @@ impl Run<'_> {
                 "INSERT INTO outcome (lane, seq, pin_id, finished_at, record) \
                  SELECT $1, * FROM UNNEST($2::bigint[], $3::text[], $4::bigint[], $5::text[])",
             )
-            .bind(self.lane)
+            .bind(self.partition)
             .bind(page.iter().map(|row| row.seq).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.pin_id.as_str()).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.finished_at).collect::<Vec<_>>())
@@ -159,7 +159,7 @@ impl Run<'_> {
             .await
             .map_err(sql("write", self.shown))?;
             self.moved.outcomes += page.len() as u64;
-            self.tell();
+            self.report();
         }
         // No `seq` is used twice, even if retention has removed its outcome.
         let last: i64 =
@@ -204,7 +204,7 @@ impl Run<'_> {
                  SELECT $1, * FROM UNNEST($2::text[], $3::bigint[], $4::boolean[], $5::integer[], $6::bigint[], \
                  $7::bigint[], $8::text[], $9::bigint[], $10::bigint[])",
             )
-            .bind(self.lane)
+            .bind(self.partition)
             .bind(page.iter().map(|row| row.sink.as_str()).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.seq).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.dead).collect::<Vec<_>>())
@@ -218,7 +218,7 @@ impl Run<'_> {
             .await
             .map_err(sql("write", self.shown))?;
             self.moved.undelivered += page.len() as u64;
-            self.tell();
+            self.report();
         }
     }
 
@@ -247,7 +247,7 @@ impl Run<'_> {
             .await
             .map_err(sql("write", self.shown))?;
             self.moved.undelivered += page.len() as u64;
-            self.tell();
+            self.report();
         }
     }
 
@@ -258,7 +258,7 @@ impl Run<'_> {
             .map_err(sql_of("read", self.path))?;
         for (sink, cursor) in sinks {
             sqlx::query("INSERT INTO cursor (lane, sink, cursor) VALUES ($1, $2, $3)")
-                .bind(self.lane)
+                .bind(self.partition)
                 .bind(sink)
                 .bind(cursor)
                 .execute(&mut self.target)
@@ -266,7 +266,7 @@ impl Run<'_> {
                 .map_err(sql("write", self.shown))?;
             self.moved.sinks += 1;
         }
-        self.tell();
+        self.report();
         Ok(())
     }
 
@@ -304,7 +304,7 @@ impl Run<'_> {
             .await
             .map_err(sql("write", self.shown))?;
             self.moved.pins += page.len() as u64;
-            self.tell();
+            self.report();
         }
     }
 }

@@ -121,7 +121,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn tell(&mut self) {
+    fn report(&mut self) {
         (self.watch)(&self.all, &self.moved);
     }
 
@@ -132,7 +132,7 @@ impl Run<'_> {
 
     async fn commit(&mut self) -> Result<(), MigrateError> {
         self.target.execute("COMMIT").await.map_err(sql_of("write", self.path))?;
-        self.tell();
+        self.report();
         Ok(())
     }
 
@@ -211,7 +211,7 @@ impl Run<'_> {
                 .map_err(sql_of("write", self.path))?;
             self.moved.sinks += 1;
         }
-        self.tell();
+        self.report();
         Ok(())
     }
 
@@ -225,16 +225,16 @@ impl Run<'_> {
 
     /// Moves the outcomes that a sink's cursor has not reached.
     async fn behind(&mut self) -> Result<(), MigrateError> {
-        let lanes: Vec<(i32, String, i64)> = sqlx::query_as("SELECT lane, sink, cursor FROM cursor")
+        let partitions: Vec<(i32, String, i64)> = sqlx::query_as("SELECT lane, sink, cursor FROM cursor")
             .fetch_all(&mut self.source)
             .await
             .map_err(sql("read", self.shown))?;
-        for (lane, sink, mut after) in lanes {
+        for (partition, sink, mut after) in partitions {
             loop {
                 let page: Vec<i64> = sqlx::query_scalar(
                     "SELECT seq FROM outcome WHERE lane = $1 AND seq > $2 ORDER BY seq LIMIT $3",
                 )
-                .bind(lane)
+                .bind(partition)
                 .bind(after)
                 .bind(PAGE)
                 .fetch_all(&mut self.source)

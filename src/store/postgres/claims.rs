@@ -81,11 +81,11 @@ pub async fn cancel_elsewhere(
     rows.sort_unstable();
     let (slots, pins): (Vec<i16>, Vec<&str>) = rows.into_iter().unzip();
     let holders: Vec<Option<i32>> = sqlx::query_scalar(
-        "WITH told AS ( \
+        "WITH asked_of AS ( \
              INSERT INTO inbox (slot, pin_id, kind) \
              SELECT slot, pin_id, 'cancel' FROM unnest($1::smallint[], $2::text[]) AS asked (slot, pin_id) \
              ON CONFLICT DO NOTHING RETURNING slot) \
-         SELECT DISTINCT slot.node FROM told JOIN slot USING (slot)",
+         SELECT DISTINCT slot.node FROM asked_of JOIN slot USING (slot)",
     )
     .bind(&slots)
     .bind(&pins)

@@ -198,14 +198,15 @@ impl Membership {
     }
 }
 
-type Told = Result<(i32, i64), Duration>;
+/// The node's number and fence, or how long the lease of the name's last holder still runs.
+type Registered = Result<(i32, i64), Duration>;
 
 async fn register(
     connection: &mut PgConnection,
     name: &str,
     lease: Duration,
     clock: &Clock,
-) -> Result<Told, sqlx::Error> {
+) -> Result<Registered, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     // Waits for the open transaction of an earlier process of this name.
     let left: Option<f64> = sqlx::query_scalar(

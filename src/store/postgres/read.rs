@@ -118,7 +118,7 @@ impl Reads for Reader {
     }
 
     async fn stretch(&self, position: &Position, limit: u32) -> Result<Stretch, Unavailable> {
-        let (lanes, seqs) = position.lanes();
+        let (partitions, seqs) = position.partitions();
         // One statement, so that no outcome is both removed and returned.
         let rows = sqlx::query(
             "WITH lane AS ( \
@@ -135,7 +135,7 @@ impl Reads for Reader {
              SELECT 0 AS kind, id, pruned_to AS seq, NULL AS pin_id, NULL AS record FROM lane WHERE pruned_to > seq \
              UNION ALL SELECT 1, id, seq, pin_id, record FROM page WHERE before < $5 ORDER BY kind, seq",
         )
-        .bind(lanes)
+        .bind(partitions)
         .bind(seqs)
         .bind(position.others())
         .bind(i64::from(limit))
@@ -143,15 +143,15 @@ impl Reads for Reader {
         .fetch_all(&self.readers);
         let (mut stretch, mut bytes) = (Stretch::default(), 0);
         for row in answer(rows).await? {
-            let (lane, seq) = (row.try_get(1)?, row.try_get(2)?);
+            let (partition, seq) = (row.try_get(1)?, row.try_get(2)?);
             if row.try_get::<i32, _>(0)? == 0 {
-                stretch.removed.push((lane, seq));
+                stretch.removed.push((partition, seq));
                 continue;
             }
             let record: &str = row.try_get(4)?;
             bytes += record.len();
             let outcome = Outcome { seq, pin: pin_id(row.try_get(3)?)?, record: record.into() };
-            stretch.outcomes.push((lane, outcome));
+            stretch.outcomes.push((partition, outcome));
         }
         stretch.more = bytes >= PAGE_BYTES || stretch.outcomes.len() == limit as usize;
         Ok(stretch)
@@ -169,8 +169,8 @@ impl Reads for Reader {
         )
         .bind(i64::from(count))
         .fetch_all(&self.readers);
-        let lanes: Vec<(i32, i64)> = answer(rows).await?;
-        Ok(Position::of(lanes))
+        let partitions: Vec<(i32, i64)> = answer(rows).await?;
+        Ok(Position::of(partitions))
     }
 
     async fn first_seq_from(&self, seq: i64) -> Result<Option<i64>, Unavailable> {

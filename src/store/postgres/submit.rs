@@ -60,7 +60,7 @@ async fn submit_distinct(
         .filter_map(|new| Some((*new, *inserted.get(new.pin.as_str())?)))
         .filter(|(_, holder)| *holder != Some(node.id()))
         .collect();
-    tell_holders(connection, &elsewhere, done).await?;
+    notify_holders(connection, &elsewhere, done).await?;
 
     let mut accepted = 0;
     for new in submits {
@@ -202,7 +202,7 @@ async fn take_back(
 }
 
 /// Leaves these PINs for the holders of their slots; if a slot has no holder, for its next one.
-async fn tell_holders(
+async fn notify_holders(
     connection: &mut PgConnection,
     elsewhere: &[(&NewPin, Option<i32>)],
     done: &mut Done,

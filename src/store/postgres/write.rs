@@ -61,10 +61,10 @@ impl WriteConnection {
         let mut writer =
             Self { server, node, connection, last_seq: 0, uncertain, settled, pause: Pause::default() };
         writer.last_seq = {
-            let lane = writer.node.id();
+            let partition = writer.node.id();
             let connection = writer.connected().await?;
             sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM outcome WHERE lane = $1")
-                .bind(lane)
+                .bind(partition)
                 .fetch_one(connection)
                 .await?
         };
@@ -248,12 +248,12 @@ impl Writes for WriteConnection {
         }
         // First, because a settled transaction may already have finished PINs of this work.
         self.connected().await?;
-        let told = |verdict: &&Verdict| {
+        let is_open = |verdict: &&Verdict| {
             let Some(Applied { finished, cluster, .. }) = &self.settled else { return true };
             let ended = finished.iter().chain(&cluster.known).map(|outcome| &outcome.pin);
             !ended.chain(&cluster.gone).any(|pin| *pin == verdict.pin)
         };
-        let verdicts: Vec<&Verdict> = work.verdicts.iter().filter(told).collect();
+        let verdicts: Vec<&Verdict> = work.verdicts.iter().filter(is_open).collect();
         if self.settled.is_none() && work.is_only_claim() && !self.anything_to_claim(work).await? {
             return Ok(Applied::default());
         }

@@ -21,7 +21,7 @@ use super::place::with_suffix;
 use crate::paths::{FileId, folder_of};
 
 /// How often progress is reported.
-const TELL_EVERY: Duration = Duration::from_millis(100);
+const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// The contents of the copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,7 +185,7 @@ async fn copy_into(
 ) -> Result<(), sqlx::Error> {
     let copied = sqlx::query("VACUUM INTO ?").bind(path.to_string_lossy().into_owned()).execute(source);
     let mut copied = std::pin::pin!(copied);
-    let mut ticks = interval(TELL_EVERY);
+    let mut ticks = interval(REPORT_EVERY);
     loop {
         tokio::select! {
             copied = &mut copied => return copied.map(drop),

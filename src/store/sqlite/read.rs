@@ -12,7 +12,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::super::{
-    AtSink, DeadLetter, Failed, InFlight, MAX_LEARNED, ONLY_LANE, Outcome, PAGE_BYTES, Page, Position, Reads,
+    AtSink, DeadLetter, Failed, InFlight, MAX_LEARNED, ONLY_PARTITION, Outcome, PAGE_BYTES, Page, Position, Reads,
     Record, SavedBrake, Stretch, Unavailable,
 };
 use super::Reader;
@@ -129,11 +129,11 @@ impl Reads for Reader {
     }
 
     async fn stretch(&self, position: &Position, limit: u32) -> Result<Stretch, Unavailable> {
-        let after = position.in_lane(ONLY_LANE);
-        let laned = |outcome| (ONLY_LANE, outcome);
+        let after = position.in_partition(ONLY_PARTITION);
+        let in_only_partition = |outcome| (ONLY_PARTITION, outcome);
         if let Some(outcomes) = self.recent.outcomes_after(after, limit) {
             let more = outcomes.last().is_some_and(|last| last.seq < self.recent.newest());
-            let outcomes = outcomes.into_iter().map(laned).collect();
+            let outcomes = outcomes.into_iter().map(in_only_partition).collect();
             return Ok(Stretch { outcomes, removed: Vec::new(), more });
         }
         // One statement, so that no outcome is both removed and returned.
@@ -149,14 +149,14 @@ impl Reads for Reader {
         let (mut stretch, mut bytes) = (Stretch::default(), 0);
         while let Some(row) = rows.try_next().await? {
             if row.try_get::<i64, _>(0)? == 0 {
-                stretch.removed.push((ONLY_LANE, row.try_get(1)?));
+                stretch.removed.push((ONLY_PARTITION, row.try_get(1)?));
                 continue;
             }
             let record: &str = row.try_get(3)?;
             bytes += record.len();
             let outcome =
                 Outcome { seq: row.try_get(1)?, pin: pin_id(row.try_get(2)?)?, record: record.into() };
-            stretch.outcomes.push(laned(outcome));
+            stretch.outcomes.push(in_only_partition(outcome));
             if bytes >= PAGE_BYTES {
                 stretch.more = true;
                 return Ok(stretch);

@@ -196,7 +196,7 @@ impl WriteConnection {
             self.saved = false;
             return Ok(());
         };
-        let mut told = lost.to_string();
+        let mut text = lost.to_string();
         if matches!(lost, Lost::Beside(_)) {
             if !self.saved {
                 // The next start will not find the log, but SQLite still has it open.
@@ -204,10 +204,10 @@ impl WriteConnection {
                 self.saved = busy.fetch_one(&mut self.connection).await.is_ok_and(|busy| busy == 0);
             }
             if self.saved {
-                told.push_str("; what was acknowledged is in the database");
+                text.push_str("; what was acknowledged is in the database");
             }
         }
-        Err(Unavailable(told.into()))
+        Err(Unavailable(text.into()))
     }
 
     /// Closes the file, after writing the log into it.

@@ -21,7 +21,7 @@ pub struct Now {
 
 /// Outcomes that are sent together. Never empty.
 #[derive(Debug, Clone)]
-pub struct Parcel {
+pub struct Batch {
     pub outcomes: Arc<[Outcome]>,
     pub tries: u32,
     pub first_try: Option<Now>,
@@ -36,7 +36,7 @@ pub struct Parcel {
     pub refused_in: Option<u64>,
 }
 
-impl Parcel {
+impl Batch {
     /// Creates a batch of outcomes that were never tried.
     pub fn untried(outcomes: Vec<Outcome>) -> Self {
         Self {
@@ -134,19 +134,19 @@ pub fn fitting(sizes: impl Iterator<Item = usize>, limit: usize) -> usize {
 
 /// Rebuilds the batches that were tried together: neighbours in the same state, at most `size`. Outcomes that were not tried
 /// since a replay was requested form batches as well.
-pub fn regroup(rows: Vec<(Failed, Outcome)>, size: usize, past: impl Fn(Steady) -> Moment) -> Vec<Parcel> {
+pub fn regroup(rows: Vec<(Failed, Outcome)>, size: usize, past: impl Fn(Steady) -> Moment) -> Vec<Batch> {
     let fate = |(row, _): &(Failed, Outcome)| (row.tries, row.first_try_at, row.last_try_at);
-    let mut parcels = Vec::new();
+    let mut batches = Vec::new();
     for mut rest in rows.chunk_by(|a, b| fate(a) == fate(b)) {
         while let Some((row, _)) = rest.first() {
             let count = fitting(rest.iter().map(|(_, outcome)| outcome.record.len()), size).max(1);
             let (together, others) = rest.split_at(count);
             let outcomes = together.iter().map(|(_, outcome)| outcome.clone()).collect();
-            parcels.push(Parcel::stored(outcomes, row, &past));
+            batches.push(Batch::stored(outcomes, row, &past));
             rest = others;
         }
     }
-    parcels
+    batches
 }
 
 #[cfg(test)]
@@ -171,10 +171,10 @@ mod tests {
             row(7, 0, None),
             row(8, 0, None),
         ];
-        let parcels = regroup(rows, 3, |_| Moment::START);
-        let seqs: Vec<Vec<i64>> = parcels.iter().map(|parcel| parcel.seqs().collect()).collect();
+        let batches = regroup(rows, 3, |_| Moment::START);
+        let seqs: Vec<Vec<i64>> = batches.iter().map(|batch| batch.seqs().collect()).collect();
         assert_eq!(seqs, [vec![1, 2], vec![4], vec![5, 6, 7], vec![8]]);
-        assert_eq!(parcels.iter().map(|parcel| parcel.tries).collect::<Vec<_>>(), [1, 1, 0, 0]);
+        assert_eq!(batches.iter().map(|batch| batch.tries).collect::<Vec<_>>(), [1, 1, 0, 0]);
         assert!(regroup(Vec::new(), 3, |_| Moment::START).is_empty());
     }
 
