@@ -134,7 +134,7 @@ pub struct Sink {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StrayAnswers {
-    /// When the last one came.
+    /// When the first one came, of those that followed each other within an hour.
     pub since: String,
     /// Until when no connection is reused.
     pub until: String,
