@@ -36,7 +36,7 @@ pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> 
     let stop = daemon::needed_unit_timeout(grace).map(|wanted| {
         format!(
             "a stop may take {wait} s with this shutdown_grace: under systemd set TimeoutStopSec={wait} in a drop-in \
-             (systemctl edit pinwatch), or it may kill the daemon before",
+             (systemctl edit pinwatch), or it may kill the daemon earlier",
             wait = wanted.as_secs()
         )
     });

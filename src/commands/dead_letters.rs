@@ -101,7 +101,7 @@ pub async fn show(socket: &Path, args: &LettersShowArgs, mut output: Output) -> 
             (format!("PIN {id}"), json!({"pinId": id}))
         }
     };
-    let what = format!("{which} is no dead letter; \"pinwatch dead-letters list\" has them all");
+    let what = format!("{which} is no dead letter; \"pinwatch dead-letters list\" lists all of them");
     output.refused(named, &Code::NotFound.because(what.clone()))?;
     output.flush()?;
     note(what);

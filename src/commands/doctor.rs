@@ -124,8 +124,8 @@ async fn api(api: &Api) -> Vec<Finding> {
             ),
         ),
         429 => Finding::ill("api", format!("{host} says 429: the account polls too much; set api.rate")),
-        500.. => Finding::ill("api", format!("{host} answers {status}: it is ill, or a proxy is; try later")),
-        _ => Finding::well("api", format!("{host} answers, and takes the key")),
+        500.. => Finding::ill("api", format!("{host} answers {status}: the server or a proxy has a problem; try later")),
+        _ => Finding::well("api", format!("{host} answers, and accepts the key")),
     };
     let clock = date.map(|date| {
         let off = Timestamp::now().duration_since(date);
@@ -155,9 +155,9 @@ async fn daemon(socket: &Path, settings: &[Setting]) -> (Finding, Option<Stats>)
                 let what = if reload_takes_key(settings) {
                     "systemctl reload pinwatch"
                 } else {
-                    "systemctl restart pinwatch, since a reload does not read it anew"
+                    "systemctl restart pinwatch, because a reload does not read it again"
                 };
-                let what = format!("has a key that the API refuses; if the key is another one now: {what}");
+                let what = format!("has a key that the API refuses; if you have changed the key since: {what}");
                 (Finding::ill("daemon", what), Some(stats))
             }
             _ => (Finding::well("daemon", format!("answers at {}", socket.display())), Some(stats)),
@@ -199,13 +199,13 @@ fn look_at(sink: &Sink, stats: Option<&Stats>) -> Finding {
     let known = stats.and_then(|stats| stats.sinks.get(&sink.name));
     let trouble = known.and_then(|sink| Some(sink.read().ok()?.trouble?.what));
     match (known, trouble, sink.kind.file()) {
-        (_, Some(trouble), _) => Finding::ill("sink", named(format!("takes nothing: {trouble}"))),
-        (Some(_), None, _) => Finding::well("sink", named("takes outcomes".to_owned())),
+        (_, Some(trouble), _) => Finding::ill("sink", named(format!("accepts no outcomes: {trouble}"))),
+        (Some(_), None, _) => Finding::well("sink", named("accepts outcomes".to_owned())),
         (None, None, Some(path)) => match writable(path) {
             Ok(()) => Finding::well("sink", named(format!("can write {}", path.display()))),
             Err(why) => Finding::ill("sink", named(why)),
         },
-        (None, None, None) => Finding::well("sink", named("is known when the daemon runs".to_owned())),
+        (None, None, None) => Finding::well("sink", named("can be checked only while the daemon runs".to_owned())),
     }
 }
 

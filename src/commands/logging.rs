@@ -43,7 +43,7 @@ impl Log {
         let (filter, handle) = reload::Layer::new(level_filter(settings)?);
         let base = registry().with(filter).with(RateLimit::default());
         let queue = LogQueue::start(std::io::stderr(), |lost| {
-            warn!(lost, "lines of the log were lost: standard error did not take them");
+            warn!(lost, "lines of the log were lost, because standard error did not accept them");
         });
         let queue = queue.map_err(CommandError::Runtime)?;
         let stderr = layer::layer().log_internal_errors(false).with_writer(queue.clone());

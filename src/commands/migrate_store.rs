@@ -53,13 +53,13 @@ pub async fn run(args: &MigrateStoreArgs, mut output: Output) -> Result<Exit, Co
         output.json(line.to_string().as_bytes())?;
     } else {
         output.text(&format!(
-            "moved {pins} PINs in flight, {outcomes} outcomes, {undelivered} that a sink has still to get or has \
-             given up, {sinks} sinks\n"
+            "moved {pins} PINs in flight, {outcomes} outcomes, {undelivered} that a sink still lacks or has given \
+             up, {sinks} sinks\n"
         ))?;
     }
     output.flush()?;
     note(format_args!(
-        "{to} has it all. {from} still has it too: no daemon may run on it any more, or PINs are polled and delivered twice"
+        "{to} now has everything. {from} still has it too: start no daemon on it, or PINs are polled and delivered twice"
     ));
     Ok(Exit::Done)
 }

@@ -50,7 +50,7 @@ pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError
         note("this is one machine: its store is a file, which no other node shares (store.url)");
     } else if free > 0 {
         note(format_args!(
-            "{} held by nobody alive; the nodes take them within the lease",
+            "no living node holds {}; the nodes take them within the lease",
             human::count(free as u64, "slot")
         ));
     }

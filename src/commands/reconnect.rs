@@ -34,7 +34,7 @@ impl Reconnect {
     /// Tries until a daemon listens at `path` again. Whoever can't wait for ever puts a time-out around it.
     pub async fn again(&mut self, path: &Path, lost: &ClientError) -> Client {
         match lost {
-            ClientError::Refused(refusal) => note(format_args!("the daemon can't go on now: {refusal}")),
+            ClientError::Refused(refusal) => note(format_args!("the daemon can't continue now: {refusal}")),
             _ => note("the daemon has closed the connection"),
         }
         note("waiting for it to come back");

@@ -66,7 +66,7 @@ pub async fn forget(socket: &Path, args: &ForgetArgs, mut output: Output) -> Res
     if output.is_json() {
         output.json(json!({"sink": sink, "forgotten": count > 0}).to_string().as_bytes())?;
     } else {
-        output.text("forgotten: outcomes are kept for it no more, and its dead letters are gone\n")?;
+        output.text("forgotten: no outcomes are kept for it any more, and its dead letters are deleted\n")?;
     }
     output.flush()?;
     note(format_args!("if {} is configured again, it is a new sink", sink));

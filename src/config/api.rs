@@ -51,7 +51,7 @@ impl Api {
             return section.refuse(
                 "base_url",
                 format!(
-                    "must be the API's address alone, {origin:?}; api.path is put behind it for each PIN"
+                    "must be the API's address alone, {origin:?}; api.path is appended to it for each PIN"
                 ),
             );
         }

@@ -29,8 +29,8 @@ impl Section<'_> {
         if !allow_remote && address.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
             return self.refuse(
                 key,
-                "must be an address of this machine alone, such as \"127.0.0.1:9464\", because nobody is asked for a \
-                 password; http.allow_remote = true allows it nevertheless",
+                "must be an address of this machine alone, such as \"127.0.0.1:9464\", because there is no password; \
+                 http.allow_remote = true allows it nevertheless",
             );
         }
         Some(address)

@@ -108,8 +108,8 @@ fn postgres(text: &str) -> Result<StoreUrl, &'static str> {
     let parsed = Url::parse(text).ok().filter(|url| text.contains("://") && url.fragment().is_none());
     if parsed.is_none() {
         return Err(
-            "must be a URL such as \"postgres://user:password@host/database?sslmode=verify-full\"; whatever is \
-             not a letter or a digit in a password is written in percent",
+            "must be a URL such as \"postgres://user:password@host/database?sslmode=verify-full\"; \
+             percent-encode every character of a password that is not a letter or a digit",
         );
     }
     Ok(StoreUrl::Postgres { url: text.to_owned().into(), shown: redacted(text) })

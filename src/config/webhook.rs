@@ -150,7 +150,7 @@ mod tests {
             (
                 "plain http is refused, with the key that allows it",
                 &url("http://h.example"),
-                "sink[0].url: must begin with https://, because over http:// everybody on the way reads along; \
+                "sink[0].url: must begin with https://, because everybody on the way can read http://; \
                  sink[0].allow_plain_http = true",
             ),
             (

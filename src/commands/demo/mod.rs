@@ -55,7 +55,7 @@ pub fn run(args: &DemoArgs) -> Result<Exit, CommandError> {
         let mut daemon = None;
         let shown = tokio::select! {
             shown = timeout(LIMIT, show(args, &mut simulator, &mut daemon)) => {
-                shown.unwrap_or_else(|_| Err(failed(format_args!("it was not over after {} s", LIMIT.as_secs()))))
+                shown.unwrap_or_else(|_| Err(failed(format_args!("it was not finished after {} s", LIMIT.as_secs()))))
             }
             stopped = stop_signal() => Err(match stopped {
                 Ok(()) => failed("it was interrupted"),
@@ -95,7 +95,7 @@ async fn show(
     let start = client.newest_position().await?;
     let mut waiting = submit(&mut client, args).await?;
     note(format_args!(
-        "{} submitted. Each is polled, ever more seldom, until it is final:",
+        "{} submitted. Each is polled at growing intervals until it is final:",
         human::count(waiting.len() as u64, "PIN")
     ));
     note("");
@@ -136,8 +136,8 @@ async fn show(
     output.flush()?;
     daemon.await_sink(summary.all()).await.map_err(failed)?;
     note("");
-    note("The daemon's file sink has all of these outcomes too. What was made is removed now.");
-    note("Go on with \"pinwatch simulate\" and \"pinwatch run --help\".");
+    note("The daemon's file sink has all of these outcomes too. Its temporary folder is now removed.");
+    note("Try next: \"pinwatch simulate\" and \"pinwatch run --help\".");
     Ok(())
 }
 
