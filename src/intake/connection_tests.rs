@@ -1,4 +1,4 @@
-//! How long a client may take, by tokio's clock: nothing here asks the store, which goes by the real one.
+//! Tests the time limits of a connection with tokio's paused clock. No test asks the store, which uses real time.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
@@ -12,7 +12,7 @@ const PING: &[u8] = b"{\"op\":\"ping\"}\n";
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A client, and the connection that serves it.
+/// Returns a client, the task that serves it, and the services.
 async fn connected() -> (UnixStream, JoinHandle<()>, Services) {
     let folder = tempfile::tempdir().unwrap();
     let services = services(folder.path(), 0).await;
@@ -26,7 +26,7 @@ async fn connected() -> (UnixStream, JoinHandle<()>, Services) {
     (client, serving, services)
 }
 
-/// What the client reads up to the end, and how long that took.
+/// Returns what the client reads up to the end, and how long that takes.
 async fn rest(client: &mut UnixStream) -> (String, Duration) {
     let (begun, mut read) = (Instant::now(), String::new());
     client.read_to_string(&mut read).await.unwrap();
@@ -83,7 +83,7 @@ async fn lines_that_follow_each_other_in_pieces_are_no_slow_line() {
     client.write_all(&PING[..5]).await.unwrap();
     for _ in 0..5 {
         sleep(LINE_PATIENCE - SECOND).await;
-        // The end of one, and the beginning of the next.
+        // The end of one line and the beginning of the next.
         client.write_all(&[&PING[5..], &PING[..5]].concat()).await.unwrap();
         let length = client.read(&mut answer).await.unwrap();
         assert!(

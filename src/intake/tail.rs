@@ -1,7 +1,7 @@
-//! `tail`: outcome records as they come, of all nodes where there are several.
+//! Answers `tail`: streams outcome records as they are committed, from all nodes that share the store.
 //!
-//! Promises neither gap nor duplicate while it goes on, a notice where retention removed outcomes before the client had
-//! them, and to read from the store no faster than the client reads.
+//! Guarantees neither gap nor duplicate while the tail runs, a notice if retention removed outcomes before they were
+//! sent, and reads from the store no faster than the client reads. Must not know how a store partitions outcomes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,17 +17,17 @@ use crate::protocol::{self, Code, MAX_ANSWER, Refusal};
 use crate::schedule::Stopping;
 use crate::store::{InvalidPosition, Outcome, Position, Record, Store, Stretch, Unavailable};
 
-/// Outcomes that are fetched at once; at most so many come between two positions.
+/// The most outcomes read per query. With positions, a position line follows after at most this many.
 const PAGE: u32 = 256;
 
-/// How often the other nodes' outcomes are looked for without a hint.
+/// How often the store is read for other nodes' outcomes if no hint arrives.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What says that there may be more.
+/// The source that signals new outcomes.
 enum News {
-    /// The newest `seq`, which no other node gives.
+    /// The newest `seq`; no other node adds outcomes.
     Own(watch::Receiver<i64>),
-    /// Hints of other nodes; each of them may be lost.
+    /// Hints from other nodes; any hint may be lost.
     Hints(watch::Receiver<u64>),
 }
 
@@ -36,7 +36,7 @@ impl News {
         match self {
             Self::Own(newest) => newest.changed().await.map_err(|_| Stopping),
             Self::Hints(hints) => {
-                // The truth is in the store: a hint only makes it faster.
+                // The store decides what is new; a hint only shortens the wait.
                 tokio::select! {
                     Ok(()) = hints.changed() => {}
                     () = sleep(LOOK) => {}
@@ -47,18 +47,18 @@ impl News {
     }
 }
 
-/// How far the outcomes were read.
+/// The progress of a tail.
 struct Reading<'a> {
     store: &'a Store,
     position: Position,
-    /// Of each partition, up to which `seq` the client needs no notice that outcomes were removed.
+    /// For each partition, the `seq` up to which the client needs no notice of removed outcomes.
     noticed: BTreeMap<i32, i64>,
 }
 
-/// What comes next.
+/// The next part of a tail.
 struct Next {
     records: Vec<Record>,
-    /// From which `seq` to which outcomes are missing before these.
+    /// The first and the last `seq` of the outcomes missing before these records.
     removed: Option<(i64, i64)>,
 }
 
@@ -72,13 +72,13 @@ impl Reading<'_> {
         };
         let records = outcomes.into_iter().map(record).collect();
         if !more {
-            // Nothing is kept between here and there.
+            // No outcomes are left between the position and the removed ones' end.
             removed.into_iter().for_each(|(partition, seq)| self.position.advance(partition, seq));
         }
         Ok(Next { records, removed: gap })
     }
 
-    /// The range of what was removed and the client has no notice of yet; it has then.
+    /// Returns the seqs of removed outcomes that the client has not been notified of, and marks them as notified.
     fn notice(&mut self, removed: &[(i32, i64)]) -> Option<(i64, i64)> {
         let mut gap: Option<(i64, i64)> = None;
         for &(partition, to) in removed {
@@ -93,7 +93,7 @@ impl Reading<'_> {
 }
 
 impl Connection<'_> {
-    /// Streams outcome records, no faster than they are read: a slow reader costs a page of memory.
+    /// Streams outcome records no faster than the client reads; a slow client costs one page of memory.
     pub(super) async fn tail(&self, request: Request) -> Result<(), Gone> {
         let end = self.try_tail(request).await;
         let room = self.outgoing.room(PIECE).await?;
@@ -103,13 +103,13 @@ impl Connection<'_> {
     async fn try_tail(&self, request: Request) -> Result<Answer, Failure> {
         let follow = request.follow;
         let start = Beginning::of(&request)?;
-        // A client that gives a position knows the lines that are no records.
+        // A client that sends a position understands lines that are not records.
         let positions = request.positions || matches!(start, Beginning::At(_));
-        // Before the first look at the store, so that a commit during that look ends the wait after it.
+        // Subscribes before the first query, so that a commit during the query ends the wait after it.
         let mut news = self.news();
         let mut reading = self.begin(start, positions).await?;
         if positions {
-            // So that a client whose connection breaks can go on from the first record on.
+            // With this line, a client whose connection breaks before the first record can continue.
             let room = self.outgoing.room(PIECE).await?;
             self.outgoing.send(room, position_line(&reading.position))?;
         }
@@ -162,7 +162,7 @@ impl Connection<'_> {
 
     async fn begin(&self, start: Beginning, positions: bool) -> Result<Reading<'_>, Unavailable> {
         let store = &self.services.store;
-        // "The newest" are those that there are; so is "from a seq on" for a client that gets no notices.
+        // `last` means the newest outcomes that still exist; so does `from` for a client that gets no notices.
         let all_there_are = match start {
             Beginning::Last(_) => true,
             Beginning::From(_) => !positions,
@@ -182,9 +182,9 @@ impl Connection<'_> {
 enum Beginning {
     /// At this `seq`.
     From(i64),
-    /// Behind what was read.
+    /// After this position.
     At(Position),
-    /// At the newest so many.
+    /// At this many of the newest outcomes.
     Last(u32),
 }
 
