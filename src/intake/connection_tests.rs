@@ -34,7 +34,7 @@ async fn rest(client: &mut UnixStream) -> (String, Duration) {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_without_a_word_and_gives_its_place_back() {
+async fn an_idle_connection_is_closed_without_a_message_and_frees_its_place() {
     let (mut client, serving, services) = connected().await;
     client.write_all(PING).await.unwrap();
     let (read, took) = rest(&mut client).await;
@@ -77,7 +77,7 @@ async fn a_line_has_a_time_limit_however_many_of_its_bytes_come() {
 }
 
 #[tokio::test]
-async fn lines_that_follow_each_other_in_pieces_are_no_slow_line() {
+async fn each_line_of_a_slow_sequence_has_its_own_time_limit() {
     let (mut client, _serving, _) = connected().await;
     let mut answer = [0; 1024];
     client.write_all(&PING[..5]).await.unwrap();

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_out_however_the_bytes_came_in() {
+    fn lines_are_found_however_the_reads_split_them() {
         assert_eq!(cut(&[b"a\nb", b"c\n", b"\n"]), (vec![whole("a"), whole("bc"), whole("")], false));
         assert_eq!(cut(&[b"a\nb"]), (vec![whole("a")], true));
     }

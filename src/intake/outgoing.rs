@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_is_cut_learns_why_behind_the_line_that_it_was_reading() {
+    async fn a_disconnected_client_gets_the_reason_after_the_line_that_it_was_reading() {
         let (outgoing, incoming) = Outgoing::new(SharedRoom::default());
         let (ours, mut theirs) = duplex(16);
         let writing = tokio::spawn(write_out(incoming, ours, b"cut\n"));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_large_answer_of_a_client_waits_at_a_time_and_small_ones_by_the_million() {
+    async fn one_large_answer_and_many_small_ones_of_a_client_may_wait() {
         let shared = SharedRoom::default();
         let (outgoing, mut unread) = Outgoing::new(shared.clone());
         for _ in 0..100_000 {

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn of_daemons_that_start_at_once_one_gets_the_socket_and_the_others_leave_it_alone() {
+    fn only_one_of_several_daemons_that_start_at_once_gets_the_socket() {
         for stale in [false, true] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("pinwatch.sock");

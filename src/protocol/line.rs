@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_ends_before_it_gets_too_long_and_says_what_the_next_begins_behind() {
+    fn a_page_ends_before_it_gets_too_long_and_says_where_the_next_begins() {
         let item = |n: usize| (json!("\u{2028}".repeat(n)), n.to_string());
         let (page_, next) = page([item(1), item(2)], false);
         assert_eq!((page_.len(), next), (2, None));

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_the_flag_that_gave_it() {
+    fn an_invalid_argument_is_refused_with_the_name_of_its_flag() {
         for args in [["--median", "4"], ["--fault", "503"], ["--rate-limit", "0"]] {
             assert!(parse(&args).unwrap_err().to_string().contains(args[0]), "{args:?}");
         }

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_kind_or_no_rate_is_refused_with_what_would_be_right() {
+    fn an_invalid_kind_or_rate_is_refused_with_a_reason() {
         for text in ["teapot=1", "200=1", "600=1", "=1", "500", "500=", "500=2", "500=-0.1", "500=NaN"] {
             let error = text.parse::<FaultRate>().unwrap_err();
             assert!(!error.to_string().is_empty(), "{text}");
