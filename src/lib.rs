@@ -17,6 +17,7 @@ mod fault;
 pub mod http;
 pub mod intake;
 pub mod metrics;
+pub mod operations;
 pub mod outcome;
 pub mod paths;
 pub mod pin;

@@ -1,4 +1,4 @@
-//! Handles to the parts of the daemon, for answering requests over the socket and over HTTP.
+//! Handles to the parts of the daemon, for the code that answers requests (`operations/`, `http/`).
 //!
 //! Holds handles only. Must not know how a request is answered.
 

@@ -1,21 +1,14 @@
 //! The local socket: accepts connections and answers their requests.
 //!
 //! Guarantees an answer to every line, in order, and that no client slows or starves another: connections, lines,
-//! nesting and unread answers are bounded. Knows what it can ask the store and the schedule; must not know how they
-//! work. The requests and answers are those of [`protocol`].
+//! nesting and unread answers are bounded. Reads requests and writes answers, which are those of [`protocol`]. Must not
+//! know how an answer is made: `operations/` does that.
 
-mod admin;
-mod cluster_queries;
 mod connection;
-mod failure;
 mod lines;
 mod outgoing;
-mod pins;
 mod socket;
-mod stats;
 mod tail;
-#[cfg(test)]
-mod testing;
 
 use std::time::Duration;
 

@@ -3,8 +3,8 @@
 //! Each operation has one file with its request, its answer and their limits. The daemon (`intake/`) reads requests
 //! and writes answers; the command line (`commands/`) writes requests and reads answers; both use these types.
 //! `docs/protocol.md` describes the operations for people, and a test fails if an operation or an error code is
-//! missing there. A new operation needs a file here, a line in `request.rs`, a handler in `intake/`, a command, and a
-//! row on that page.
+//! missing there. A new operation needs a file here, a line in `request.rs`, a handler in `operations/`, a command, and
+//! a row on that page.
 //!
 //! Guarantees that every field of a request that was read is valid, and refuses unknown fields. Readers of answers
 //! ignore unknown members, so an older client understands a newer daemon. Each member added to an answer is an

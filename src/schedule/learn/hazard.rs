@@ -32,7 +32,7 @@ pub fn value(age: f64) -> f64 {
 /// Returns the hazard for which backoff is the best schedule.
 ///
 /// Polls at an interval x cost price / x per second, and their delay costs value * hazard * x / 2; so x is best where
-/// hazard = 2 * price / (value * x * x). The price is the one with which the share [`PRIOR_UNENDING`] of PINs lives
+/// hazard = 2 * price / (value * x * x). The price is the one with which the share `PRIOR_UNENDING` of PINs lives
 /// to the deadline.
 pub fn prior(backoff: &Backoff, deadline: Duration) -> Hazard {
     let mut hazard = Hazard(std::array::from_fn(|bin| {

@@ -72,7 +72,7 @@ impl Comparison {
 pub struct Nominal(Box<[f64]>);
 
 impl Nominal {
-    /// Computes the ages up to a deadline, at most [`MAX_NOMINAL`].
+    /// Computes the ages up to a deadline, at most `MAX_NOMINAL` of them.
     pub fn new(backoff: &Backoff, deadline: Duration) -> Self {
         let ages = poll_ages(deadline, |age| backoff.interval_at(age));
         Self(ages.take(MAX_NOMINAL).map(|age| age.as_secs_f64()).collect())
