@@ -122,7 +122,8 @@ pub fn check_folder(folder: &Path) -> Result<(), PathError> {
     check_mode(folder, &metadata)
 }
 
-/// As [`check_folder`], but root may use any user's folder. [`open_own`] checks who owns the files in it.
+/// As [`check_folder`], but root may use any user's folder; the files in it must then belong to that user or to root,
+/// which [`open_own`] checks.
 ///
 /// # Errors
 /// As [`check_folder`].

@@ -26,7 +26,7 @@ use crate::services::Services;
 use outgoing::SharedRoom;
 
 /// Connections reserved for root and the daemon's own user, or a quarter of `intake.max_connections` if that is less.
-/// An administrator's command thus always gets a connection.
+/// An administrator's command thus gets a connection, whatever other users do.
 const RESERVED: usize = 8;
 
 /// How long a connection must have been idle before a new one may replace it when all places are taken.
