@@ -9,9 +9,11 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use pinwatch::simulate::{Settings, Simulator};
 //!
-//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?; let simulator =
-//! Simulator::start(Settings::default(), listener)?; // … poll at simulator.base_url() with the key "demo-key" … let
-//! counts = simulator.stop().await; assert_eq!(counts.bad_keys, 0);
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let simulator = Simulator::start(Settings::default(), listener)?;
+//! // … poll at simulator.base_url() with the key "demo-key" …
+//! let counts = simulator.stop().await;
+//! assert_eq!(counts.bad_keys, 0);
 //! # Ok(())
 //! # }
 //! ```
