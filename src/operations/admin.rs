@@ -4,7 +4,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::failure::Failure;
+use super::failure::{Failure, in_time};
 use super::pins::outcome_of;
 use crate::outcome::rfc3339;
 use crate::protocol::dead_letters::{self, DeadLetter};
@@ -122,7 +122,7 @@ pub async fn forget_sink(
         return Err(Code::InvalidRequest.because(message).into());
     }
     let mut count = 0;
-    while services.writer.order(DeliveryCommand::Forget { sink: sink.clone() }).await? > 0 {
+    while command(services, DeliveryCommand::Forget { sink: sink.clone() }).await? > 0 {
         check_not_stopping(services)?;
         count = 1;
     }
@@ -155,11 +155,16 @@ async fn in_slices(
         };
         let Some(first) = first.filter(|first| *first <= to) else { break };
         let last = to.min(first.saturating_add(slice - 1));
-        count += services.writer.order(order(first, last)).await?;
+        count += command(services, order(first, last)).await?;
         let Some(next) = last.checked_add(1) else { break };
         from = next;
     }
     Ok(count)
+}
+
+/// Sends one slice of a command to the writer, and waits for its commit no longer than the store may take.
+async fn command(services: &Services, command: DeliveryCommand) -> Result<u64, Failure> {
+    in_time(async { Ok(services.writer.order(command).await?) }).await
 }
 
 /// Refuses the rest of a long command once the daemon is stopping.
