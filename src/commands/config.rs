@@ -21,7 +21,7 @@ pub fn explain(globals: &Globals) -> Result<Explained, ConfigError> {
 pub fn explain_beside_daemon(globals: &Globals) -> Result<Explained, ConfigError> {
     let mut sources = sources(globals);
     let credential = Path::new(CREDENTIALS).join("api-key");
-        // Only if the file can be read. All others get the message that there are no credentials.
+    // Only if the file can be read. All others get the message that there are no credentials.
     if std::fs::File::open(credential).is_ok() {
         let variables = &mut sources.environment.variables;
         variables.entry("CREDENTIALS_DIRECTORY".to_owned()).or_insert_with(|| CREDENTIALS.into());

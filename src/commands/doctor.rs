@@ -124,7 +124,10 @@ async fn api(api: &Api) -> Vec<Finding> {
             ),
         ),
         429 => Finding::ill("api", format!("{host} says 429: the account polls too much; set api.rate")),
-        500.. => Finding::ill("api", format!("{host} answers {status}: the server or a proxy has a problem; try later")),
+        500.. => Finding::ill(
+            "api",
+            format!("{host} answers {status}: the server or a proxy has a problem; try later"),
+        ),
         _ => Finding::well("api", format!("{host} answers, and accepts the key")),
     };
     let clock = date.map(|date| {
@@ -157,7 +160,8 @@ async fn daemon(socket: &Path, settings: &[Setting]) -> (Finding, Option<Stats>)
                 } else {
                     "systemctl restart pinwatch, because a reload does not read it again"
                 };
-                let what = format!("has a key that the API refuses; if you have changed the key since: {what}");
+                let what =
+                    format!("has a key that the API refuses; if you have changed the key since: {what}");
                 (Finding::ill("daemon", what), Some(stats))
             }
             _ => (Finding::well("daemon", format!("answers at {}", socket.display())), Some(stats)),
@@ -207,7 +211,9 @@ fn look_at(sink: &Sink, stats: Option<&Stats>) -> Finding {
             Ok(()) => Finding::well("sink", named(format!("can write {}", path.display()))),
             Err(why) => Finding::ill("sink", named(why)),
         },
-        (None, None, None) => Finding::well("sink", named("can be checked only while the daemon runs".to_owned())),
+        (None, None, None) => {
+            Finding::well("sink", named("can be checked only while the daemon runs".to_owned()))
+        }
     }
 }
 

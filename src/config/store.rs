@@ -107,10 +107,8 @@ fn postgres(text: &str) -> Result<StoreUrl, &'static str> {
     // The parser's own message is left out: it could repeat a part of the password.
     let parsed = Url::parse(text).ok().filter(|url| text.contains("://") && url.fragment().is_none());
     if parsed.is_none() {
-        return Err(
-            "must be a URL such as \"postgres://user:password@host/database?sslmode=verify-full\"; \
-             percent-encode every character of a password that is not a letter or a digit",
-        );
+        return Err("must be a URL such as \"postgres://user:password@host/database?sslmode=verify-full\"; \
+             percent-encode every character of a password that is not a letter or a digit");
     }
     Ok(StoreUrl::Postgres { url: text.to_owned().into(), shown: redacted(text) })
 }
