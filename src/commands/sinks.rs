@@ -29,7 +29,7 @@ pub async fn list(socket: &Path, mut output: Output) -> Result<Exit, CommandErro
     let sinks = client::read(&stats)?.sinks;
     if output.is_json() {
         for (name, sink) in sinks {
-            // Its members behind its name.
+            // Puts the sink's name before its other members.
             let members = sink.get().strip_prefix('{').unwrap_or_default();
             output.json(format!("{{\"name\":{},{members}", json!(name)).as_bytes())?;
         }
