@@ -10,7 +10,7 @@ pub enum OpenError {
     #[error("store.url: {}", said(.0))]
     Url(sqlx::Error),
     #[error(
-        "can't reach the database {url}: {}. Is the server there, and does it let this machine in?",
+        "can't reach the database {url}: {}. Check that the server runs, and that it accepts connections from this machine",
         said(error)
     )]
     Unreachable { url: String, error: sqlx::Error },
