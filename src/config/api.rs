@@ -75,7 +75,7 @@ fn path(path: &str) -> Result<String, &'static str> {
         Err("must be a path alone, without // at its beginning and without \\")
     } else if path.replace("{pinId}", "").contains(|c: char| !c.is_ascii_graphic() || "?#{}<>\"`".contains(c))
     {
-        Err("must have no ? # { } and no spaces beside {pinId}, and no characters that a URL would encode")
+        Err("must have no ? # { } and no spaces besides {pinId}, and no characters that a URL would encode")
     } else if path.split('/').any(|segment| matches!(segment, "." | "..")) {
         Err("must have no . and .. in it")
     } else {

@@ -80,7 +80,7 @@ fn tls_trouble(error: &sqlx::Error) -> Option<String> {
     Some(match error {
         // `BadSignature` means an authority with the right name and another key.
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-            "its certificate is of no authority that this machine trusts. Give that authority's certificate as \
+            "no authority that this machine trusts has signed its certificate. Give that authority's certificate as \
              sslrootcert=/its/file in store.url"
                 .into()
         }
