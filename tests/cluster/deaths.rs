@@ -8,10 +8,10 @@ use pinwatch::simulate::Settings;
 use rustix::process::Signal;
 use serde_json::json;
 
+use crate::cluster::nodes::{Cluster, pins, submit_anywhere};
 use crate::common::postgres::Postgres;
 use crate::common::until_true;
 use crate::harness;
-use crate::nodes::{Cluster, pins, submit_anywhere};
 
 #[test]
 fn the_pins_of_a_killed_node_are_taken_over_and_each_has_one_outcome() {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use pinwatch::simulate::Settings;
 
+use crate::cluster::nodes::{Cluster, pins, submit_anywhere};
 use crate::common::postgres::Postgres;
 use crate::common::until_true;
 use crate::harness::{self, disk::SmallDisk};
-use crate::nodes::{Cluster, pins, submit_anywhere};
 
 /// Room for a database and some more.
 const ROOM: u64 = 24 * 1024 * 1024;

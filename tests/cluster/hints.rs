@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use serde_json::{Value, json};
 
+use crate::cluster::nodes::{Cluster, pins};
 use crate::common::postgres::Database;
-use crate::nodes::{Cluster, pins};
 
 /// The server's processes of this database's nodes.
 fn sessions(database: &Database) -> BTreeSet<String> {

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
+use crate::cluster::nodes::{Cluster, get, pins};
 use crate::common::postgres::PASSWORD;
 use crate::common::{Place, program, run_to_end, until_true};
 use crate::harness;
-use crate::nodes::{Cluster, get, pins};
 
 #[test]
 fn slots_are_shared_evenly_when_nodes_come_and_go() {

@@ -9,10 +9,10 @@ use pinwatch::config::StoreUrl;
 use pinwatch::store::migrate::{self, Amount};
 use serde_json::{Value, json};
 
+use crate::cluster::nodes::{Cluster, pins};
 use crate::common::postgres::{Database, PASSWORD};
 use crate::common::wrong_clock::WrongClock;
 use crate::common::{Child, Ended, Place, program, run_to_end, until_true};
-use crate::nodes::{Cluster, pins};
 
 fn migrate_store(from: &str, to: &str) -> Ended {
     let mut command = program();

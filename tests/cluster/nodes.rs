@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::common::postgres::{Database, Postgres};
 use crate::common::{Daemon, Place, Simulated, until, until_true};
+use crate::crash::receiver::Receiver;
 use crate::harness;
-use crate::receiver::Receiver;
 
 /// Short, so that tests don't wait long for its end; long enough that a loaded machine keeps it.
 pub const LEASE: &str = "3s";

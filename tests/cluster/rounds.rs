@@ -11,12 +11,12 @@ use fastrand::Rng;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::cluster::nodes::Cluster;
+use crate::cluster::proxy::Proxy;
 use crate::common::Place;
 use crate::common::postgres::Postgres;
+use crate::crash::load::Clients;
 use crate::harness::{self, until};
-use crate::load::Clients;
-use crate::nodes::Cluster;
-use crate::proxy::Proxy;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 

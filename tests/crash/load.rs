@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::harness::{Client, json};
+use crate::harness::{Client, json};
 
 /// PINs that one client writes before it reads an answer.
 const PIPELINED: usize = 40;

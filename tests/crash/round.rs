@@ -11,9 +11,9 @@ use rustix::process::Signal;
 
 use super::WEBHOOK;
 use super::compare::compare;
-use super::harness::{Api, Home, json, until};
 use super::load::Clients;
 use super::receiver::Receiver;
+use crate::harness::{Api, Home, json, until};
 
 /// Clients that submit at once.
 const SUBMITTERS: usize = 3;

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 
 use crate::harness::until;
-use crate::served::{Served, connect, get, send};
+use crate::http::served::{Served, connect, get, send};
 
 #[test]
 fn a_huge_head_is_cut_off() {

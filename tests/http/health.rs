@@ -10,7 +10,7 @@ use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::harness::{Api, Daemon, Home, json, until};
-use crate::served::{Served, get, submit};
+use crate::http::served::{Served, get, submit};
 
 #[test]
 fn all_is_well_in_good_times() {
@@ -161,7 +161,7 @@ fn a_daemon_that_stops_says_so_to_its_end_and_is_alive_until_then() {
 #[test]
 fn a_stop_does_not_wait_for_who_is_connected() {
     let served = Served::start();
-    let _idle = crate::served::connect(served.address);
+    let _idle = crate::http::served::connect(served.address);
     served.finish(&["sim-delivered-1"]);
     served.daemon.stop();
     assert_eq!(served.home.results().concat().lines().count(), 1);
@@ -175,7 +175,7 @@ fn there_is_nothing_else_to_be_had() {
     }
     for method in ["POST", "PUT", "DELETE"] {
         let request = format!("{method} /readyz HTTP/1.1\r\nhost: pinwatch\r\ncontent-length: 0\r\n\r\n");
-        let answer = crate::served::send(served.address, &request).expect("it is answered");
+        let answer = crate::http::served::send(served.address, &request).expect("it is answered");
         assert_eq!(answer.status, 405, "{method}");
     }
 }

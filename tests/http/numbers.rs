@@ -5,7 +5,7 @@ use std::fs;
 use pinwatch::metrics::catalogue::{self, Kind};
 
 use crate::harness::{json, until};
-use crate::served::{Served, submit};
+use crate::http::served::{Served, submit};
 
 #[test]
 fn every_metric_of_the_catalogue_is_served_with_its_type_and_labels_and_no_other_is() {

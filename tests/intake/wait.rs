@@ -3,8 +3,8 @@
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::common::{Place, Simulated, code, until_true};
 use super::{idle, polling};
+use crate::common::{Place, Simulated, code, until_true};
 
 #[test]
 fn wait_answers_when_the_outcome_is_there_whether_that_was_before_or_is_later() {

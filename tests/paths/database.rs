@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::harness::{Api, Client, Daemon, Home, all_delivered, assert_each_once, pins, submit, until};
 use super::{home, readiness};
+use crate::harness::{Api, Client, Daemon, Home, all_delivered, assert_each_once, pins, submit, until};
 
 /// What can happen to the database, and how it is put right again.
 struct Accident {

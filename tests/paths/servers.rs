@@ -7,8 +7,8 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use super::harness::{Api, Daemon};
 use super::skipped;
+use crate::harness::{Api, Daemon};
 
 const SERVICE: u32 = 4242;
 const MALLORY: u32 = 6666;

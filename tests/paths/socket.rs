@@ -6,8 +6,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
-use super::harness::{Api, Client, Daemon, Home, pins, submit, until};
 use super::{home, readiness, skipped};
+use crate::harness::{Api, Client, Daemon, Home, pins, submit, until};
 
 /// The daemon of this home, with its socket at this path.
 fn start_at(home: &Home, socket: &Path) -> Daemon {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::common::{Ended, Place, program, run_to_end, until};
+use crate::common::{Ended, Place, program, run_to_end, until};
 
 /// Runs a command where core dumps are allowed.
 fn with_core_dumps(command: &Command, place: &Place) -> Command {

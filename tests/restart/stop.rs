@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
-use super::common::{Mock, Place, Simulated, code, delivery, until_true};
+use crate::common::{Mock, Place, Simulated, code, delivery, until_true};
 
 fn delivered_after(delay: Duration) -> ResponseTemplate {
     ResponseTemplate::new(200).set_body_json([delivery("MESSAGE_DELIVERED", true)]).set_delay(delay)

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use crate::daemon::{Daemon, Start, folder};
+use crate::service::daemon::{Daemon, Start, folder};
 
 /// What it finds, by check, and its exit status.
 async fn doctor(config: String) -> (Vec<(String, bool, String)>, Option<i32>) {

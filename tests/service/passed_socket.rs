@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 
-use crate::daemon::{Daemon, Start, ask, folder};
+use crate::service::daemon::{Daemon, Start, ask, folder};
 
 const CONFIG: &str = "api.key = \"k\"\napi.base_url = \"http://127.0.0.1:9\"\n";
 

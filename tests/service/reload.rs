@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use wiremock::matchers::header;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use crate::daemon::{Daemon, Start, ask, folder};
+use crate::service::daemon::{Daemon, Start, ask, folder};
 
 const DELIVERED: &str =
     r#"[{"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true}]"#;

@@ -16,9 +16,9 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::bench::{AMPLE, SECRET};
-use crate::receiver::{Answers, Echoes, Receiver, Request};
-use crate::signatures::assert_all_good;
+use crate::webhook::bench::{AMPLE, SECRET};
+use crate::webhook::receiver::{Answers, Echoes, Receiver, Request};
+use crate::webhook::signatures::assert_all_good;
 
 /// Ends with the test, however that ends.
 struct Process(Child);
