@@ -1,7 +1,7 @@
 //! Several nodes on one PostgreSQL: real `pinwatch run` processes, a real server, and what happens to machines.
 //!
-//!     cargo test --test cluster -- --nocapture
-//!     PINWATCH_CLUSTER_ROUNDS=1000 PINWATCH_CLUSTER_SEED=7 cargo test --test cluster rounds -- --nocapture
+//!     cargo test --test integration cluster:: -- --nocapture
+//!     PINWATCH_CLUSTER_ROUNDS=1000 PINWATCH_CLUSTER_SEED=7 cargo test --test integration cluster::rounds -- --nocapture
 //!
 //! The first has 100 random rounds; the second is the long form. A seed gives the same PINs and accidents again,
 //! though not the same interleaving. Without PostgreSQL's server binaries nothing of it runs, and it says so.

@@ -1,8 +1,8 @@
 //! The crash test: the real binary under load, killed with -9 at random points, over and over; then everything
 //! that was promised is counted.
 //!
-//!     cargo test --test crash -- --nocapture
-//!     PINWATCH_CRASH_ROUNDS=2000 PINWATCH_CRASH_SEED=7 cargo test --test crash -- --nocapture
+//!     cargo test --test integration crash:: -- --nocapture
+//!     PINWATCH_CRASH_ROUNDS=2000 PINWATCH_CRASH_SEED=7 cargo test --test integration crash:: -- --nocapture
 //!
 //! The first is the short form: 200 kills. A seed gives the same PINs, lives and accidents again, though not the
 //! same interleaving.

@@ -1,4 +1,4 @@
-//! What builds the Debian package says when it can't. What it builds is tested by `systemd.rs`.
+//! What builds the Debian package says when it can't. What it builds is tested by `tests/systemd.rs`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -1,6 +1,6 @@
 //! The daemon's core against a world that goes wrong: days of simulated time from one seed each.
 //!
-//! `cargo test --test simulation` runs a thousand seeds. `PINWATCH_SIM_SEEDS=100000` runs so many;
+//! `cargo test --test integration simulation::` runs a thousand seeds. `PINWATCH_SIM_SEEDS=100000` runs so many;
 //! `PINWATCH_SIM_FROM=5000` begins at that one. A seed that breaks a promise prints the command that replays
 //! just it. What is real: the schedule, its brakes and its rate, and what makes a meaning of an answer's
 //! bytes. What is a model: the API, the network, the store, the sinks, all clocks.
@@ -45,7 +45,7 @@ fn simulate(seed: u64, with_log: bool) -> Result<Totals, (String, Vec<String>)> 
 
 /// The command that runs one seed, and tells what happened last.
 fn replay(seed: u64) -> String {
-    format!("PINWATCH_SIM_SEED={seed} cargo test --test simulation one_seed -- --nocapture")
+    format!("PINWATCH_SIM_SEED={seed} cargo test --test integration one_seed -- --nocapture")
 }
 
 #[test]
