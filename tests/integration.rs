@@ -6,25 +6,22 @@
 
 mod cli;
 mod cluster;
-mod common;
 mod config;
 mod crash;
 mod disk;
 mod documents;
 mod fuzzed;
-mod harness;
 mod http;
 mod intake;
 mod life;
-mod not_run;
 mod paths;
 mod poll;
 mod process;
-mod real;
 mod restart;
 mod service;
 mod simulate;
 mod simulation;
 mod start;
 mod store_contract;
+mod support;
 mod webhook;

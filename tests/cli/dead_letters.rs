@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::real::{Daemon, Place, until};
+use crate::support::{Daemon, Place, until};
 use jiff::{SignedDuration, Timestamp};
 use pinwatch::clock::Clock;
 use pinwatch::outcome::{Ending, Verdict};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 const NOWHERE: &str = "http://127.0.0.1:9";
 
 fn start(place: &Place, sinks: &[&str]) -> Daemon {
-    place.start(NOWHERE, sinks)
+    place.clone().file_sinks(sinks).start()
 }
 
 /// PINs that come and end, each by itself, so that their `seq` is known.
@@ -32,12 +32,8 @@ fn finish(place: &Place, pins: &[&str]) {
 fn offline<T>(place: &Place, work: impl AsyncFnOnce(&Writer) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (store, connection) = store::open_sqlite(&place.path("pinwatch.db"), &Clock::system())
-            .await
-            .unwrap()
-            .load(|_| {})
-            .await
-            .unwrap();
+        let (store, connection) =
+            store::open_sqlite(&place.store(), &Clock::system()).await.unwrap().load(|_| {}).await.unwrap();
         // Nobody hears of commits.
         let (committed, _) = tokio::sync::mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(connection, committed, usize::MAX);
@@ -101,11 +97,11 @@ fn dead(place: &Place, args: &[&str]) -> Vec<i64> {
 
 /// A folder in which a daemon with one sink gave it these PINs, and was stopped.
 fn after(pins: &[&str]) -> Place {
-    let place = Place::new();
+    let place = Place::new(NOWHERE);
     let daemon = start(&place, &["results"]);
     finish(&place, pins);
     place.lines("results", pins.len());
-    daemon.stop();
+    daemon.terminate();
     place
 }
 
@@ -164,13 +160,13 @@ fn a_replayed_dead_letter_comes_again_to_the_letter_and_a_restart_neither_loses_
     let lines = place.lines("results", 5);
     assert_eq!(lines[4], lines[2]);
     assert_eq!(dead(&place, &[]), [0; 0]);
-    daemon.stop();
+    daemon.terminate();
 
     let daemon = start(&place, &["results"]);
     finish(&place, &["D"]);
     let lines = place.lines("results", 6);
     assert!(lines[5].starts_with("{\"seq\":4,"), "{}", lines[5]);
-    daemon.stop();
+    daemon.terminate();
     place.lines("results", 6);
 }
 
@@ -206,7 +202,7 @@ fn a_dropped_dead_letter_never_comes_and_its_outcome_can_still_be_replayed() {
         .assert()
         .code(1)
         .stderr(contains("PIN B: no dead letter").and(contains("PIN never was never submitted")));
-    daemon.stop();
+    daemon.terminate();
     let _daemon = start(&place, &["results"]);
     let state = || place.ask(&["show", "B"])[0]["sinks"][0].clone();
     assert_eq!(state()["state"], "dropped");
@@ -237,7 +233,7 @@ fn a_range_is_replayed_in_its_order_and_one_in_which_nothing_is_says_so() {
 fn a_kill_in_the_middle_of_a_replay_loses_none_and_doubles_nothing_that_was_not_replayed() {
     // More than a dispatcher takes at once.
     const MANY: usize = 600;
-    let place = Place::new();
+    let place = Place::new(NOWHERE);
     finish_offline(&place, MANY, None);
     let daemon = start(&place, &["results"]);
     place.lines("results", MANY);
@@ -247,8 +243,8 @@ fn a_kill_in_the_middle_of_a_replay_loses_none_and_doubles_nothing_that_was_not_
 
     let daemon = start(&place, &["results"]);
     until("the end of the replay", || (place.ask(&["sinks", "list"])[0]["retrying"] == 0).then_some(()));
-    daemon.stop();
-    let text = std::fs::read_to_string(place.path("results.jsonl")).unwrap();
+    daemon.terminate();
+    let text = std::fs::read_to_string(place.sink_file("results")).unwrap();
     let mut times = vec![0; MANY + 1];
     for line in text.lines() {
         times[serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap() as usize] += 1;
@@ -260,11 +256,11 @@ fn a_kill_in_the_middle_of_a_replay_loses_none_and_doubles_nothing_that_was_not_
 #[test]
 fn dead_letters_with_large_outcomes_come_in_pages_that_a_client_can_read() {
     const MANY: usize = 90;
-    let place = Place::new();
+    let place = Place::new(NOWHERE);
     finish_offline(&place, MANY, Some(&format!("\"{}\"", "x".repeat(60_000))));
     let daemon = start(&place, &["results"]);
     place.lines("results", MANY);
-    daemon.stop();
+    daemon.terminate();
     kill(&place, "results", 1..=MANY as i64);
     let _daemon = start(&place, &["results"]);
     assert_eq!(dead(&place, &[]), (1..=MANY as i64).collect::<Vec<_>>());
@@ -272,16 +268,16 @@ fn dead_letters_with_large_outcomes_come_in_pages_that_a_client_can_read() {
 
 #[test]
 fn a_sink_that_is_not_configured_any_more_is_listed_refused_and_forgotten_and_then_retention_has_its_way() {
-    let place = Place::new();
+    let place = Place::new(NOWHERE);
     let daemon = start(&place, &["old", "results"]);
     finish(&place, &["A"]);
     place.lines("old", 1);
     place.lines("results", 1);
-    daemon.stop();
+    daemon.terminate();
     let daemon = start(&place, &["results"]);
     finish(&place, &["B", "C"]);
     place.lines("results", 3);
-    daemon.stop();
+    daemon.terminate();
     // What retention does when its time has come.
     let prune = || {
         let later = Clock::system().steady().after(Duration::from_secs(3600));
@@ -312,7 +308,7 @@ fn a_sink_that_is_not_configured_any_more_is_listed_refused_and_forgotten_and_th
     }
     assert_eq!(place.ask(&["sinks", "forget", "old"]), [json!({"sink": "old", "forgotten": true})]);
     assert_eq!(place.ask(&["sinks", "list"]).len(), 1);
-    daemon.stop();
+    daemon.terminate();
     assert_eq!(prune(), 2, "nobody lacks them any more");
 }
 
@@ -336,6 +332,6 @@ fn a_dead_letter_keeps_its_outcome_from_retention_until_it_is_dropped() {
     std::io::BufReader::new(socket).read_line(&mut line).unwrap();
     assert_eq!(line, "{\"ok\":true,\"end\":true,\"next\":3,\"position\":\"p2\"}\n");
     place.ask(&["dead-letters", "drop", "--sink", "results", "A"]);
-    daemon.stop();
+    daemon.terminate();
     assert_eq!(prune(), 1);
 }

@@ -5,8 +5,8 @@ use std::thread;
 
 use crate::cluster::nodes::{Cluster, pins, submit_anywhere};
 use crate::cluster::proxy::Proxy;
-use crate::common::postgres::{Database, Postgres};
-use crate::common::until_true;
+use crate::support::postgres::{Database, Postgres};
+use crate::support::until_true;
 
 /// Waits until every standby has all that was written so far.
 fn followed(database: &Database) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use serde_json::{Value, json};
 
 use crate::cluster::nodes::{Cluster, pins};
-use crate::common::postgres::Database;
+use crate::support::postgres::Database;
 
 /// The server's processes of this database's nodes.
 fn sessions(database: &Database) -> BTreeSet<String> {

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::cluster::nodes::{Cluster, get, pins, submit_anywhere};
 use crate::cluster::proxy::Proxy;
-use crate::common::postgres::Postgres;
-use crate::common::until_true;
+use crate::support::postgres::Postgres;
+use crate::support::until_true;
 
 #[test]
 fn a_node_cut_off_from_the_database_is_replaced_and_comes_back() {

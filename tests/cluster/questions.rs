@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use serde_json::{Value, json};
 
 use crate::cluster::nodes::{Cluster, pins};
-use crate::common::{Client, until_true};
+use crate::support::{Client, until_true};
 
 /// All PIN IDs that `list` tells, page by page.
 fn listed(client: &mut Client, limit: usize) -> Vec<Value> {

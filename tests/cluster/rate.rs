@@ -8,7 +8,7 @@ use serde_json::json;
 use wiremock::ResponseTemplate;
 
 use crate::cluster::nodes::{Cluster, pins};
-use crate::common::{Daemon, Mock, brake, until_true};
+use crate::support::{Daemon, Mock, brake, until_true};
 
 /// Polls a second, of all nodes.
 const RATE: u64 = 60;

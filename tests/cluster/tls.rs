@@ -10,8 +10,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 use crate::cluster::nodes::{Cluster, pins};
-use crate::common::postgres::Postgres;
-use crate::common::{Ended, Place, program, run_to_end};
+use crate::support::postgres::Postgres;
+use crate::support::{Ended, Place, program, run_to_end};
 
 /// A certificate authority that somebody made for one database.
 struct Authority {

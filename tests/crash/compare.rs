@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::load::{Known, Pin};
 use super::receiver::Delivery;
 use super::round::Counts;
-use crate::harness::json;
+use crate::support::json;
 
 /// Compares what the clients were told with what is there, and counts it.
 pub fn compare(

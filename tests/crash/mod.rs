@@ -14,13 +14,13 @@ mod round;
 
 use std::time::Instant;
 
-use crate::harness::Api;
+use crate::support::Simulated;
 use round::Epoch;
 
 /// Whether outcomes go to a webhook too.
 const WEBHOOK: bool = true;
 
-/// Kills after which all is compared and a new home begun: a store that keeps every outcome for the comparison
+/// Kills after which all is compared and a new place begun: a store that keeps every outcome for the comparison
 /// would make each start of a long run slower than the one before.
 const KILLS_AN_EPOCH: u64 = 100;
 
@@ -29,7 +29,7 @@ fn every_acked_pin_has_exactly_one_outcome_everywhere_whenever_the_daemon_is_kil
     let kills = number("PINWATCH_CRASH_ROUNDS").unwrap_or(200);
     let seed = number("PINWATCH_CRASH_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("crash test: {kills} kills, PINWATCH_CRASH_SEED={seed}");
-    let api = Api::start();
+    let api = Simulated::start();
     let begun = Instant::now();
     let mut random = fastrand::Rng::with_seed(seed);
     let mut left = kills;

@@ -8,8 +8,8 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::not_run::not_run;
-use crate::harness::{Api, Daemon, Home, all_delivered, assert_each_once, pins, submit, until};
+use crate::support::not_run::not_run;
+use crate::support::{Daemon, Place, Simulated, all_delivered, assert_each_once, sim_pins, submit, until};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Syncs of a daemon that fail until this is dropped.
@@ -17,8 +17,8 @@ struct Broken(Child);
 
 impl Broken {
     /// `None`, said loudly, where nobody can break it.
-    fn of(daemon: &Daemon, home: &Home) -> Option<Self> {
-        let told = home.path().join("strace");
+    fn of(daemon: &Daemon, place: &Place) -> Option<Self> {
+        let told = place.folder.path().join("strace");
         let mut command = Command::new("strace");
         command.args(["-f", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
         command.args(["-e", "inject=fsync,fdatasync:error=EIO", "-p", &daemon.pid().to_string()]);
@@ -52,16 +52,16 @@ impl Drop for Broken {
 
 #[test]
 fn while_syncs_fail_nothing_is_acked_and_no_outcome_is_forgotten_and_then_all_goes_on() {
-    let api = Api::start();
-    let home = Home::new(&api.base_url());
-    let daemon = home.start();
+    let api = Simulated::start();
+    let place = Place::in_folders(&api.base_url());
+    let daemon = place.start();
     let mut client = daemon.client();
-    let (waiting, ending) = (pins("waiting", 20), pins("10s", 200));
+    let (waiting, ending) = (sim_pins("waiting", 20), sim_pins("10s", 200));
     for answer in submit(&mut client, &waiting).iter().chain(&submit(&mut client, &ending)) {
         assert_eq!(answer["state"], "accepted", "{answer}");
     }
-    let Some(broken) = Broken::of(&daemon, &home) else { return };
-    let refused = submit(&mut client, &pins("none", 3));
+    let Some(broken) = Broken::of(&daemon, &place) else { return };
+    let refused = submit(&mut client, &sim_pins("none", 3));
     assert!(refused.iter().all(|answer| answer["error"]["code"] == "store_unavailable"), "{refused:?}");
     let stats = until("outcomes wait for the store", || {
         let stats = client.stats();
@@ -73,36 +73,36 @@ fn while_syncs_fail_nothing_is_acked_and_no_outcome_is_forgotten_and_then_all_go
     drop(broken);
     until("the rest is delivered", || (client.stats()["inFlight"] == waiting.len()).then_some(()));
     all_delivered(&mut client);
-    assert_each_once(&client.outbox(), &home.results(), &[&ending]);
+    assert_each_once(&client.outbox(), &place.all_results(), &[&ending]);
     assert_eq!(daemon.times_said("the store can't be written"), 1, "{}", daemon.said());
     assert_eq!(daemon.times_said("the store can be written again"), 1, "{}", daemon.said());
     // What was refused is in the file no more than it was acked.
     drop(client);
-    daemon.kill();
-    let daemon = home.start();
+    daemon.kill9();
+    let daemon = place.start();
     assert_eq!(daemon.client().stats()["inFlight"], waiting.len());
-    daemon.stop();
+    daemon.terminate();
 }
 
 #[test]
 fn killed_while_syncs_fail_it_has_all_that_was_acked() {
-    let api = Api::start();
-    let home = Home::new(&api.base_url());
-    let daemon = home.start();
+    let api = Simulated::start();
+    let place = Place::in_folders(&api.base_url());
+    let daemon = place.start();
     let mut client = daemon.client();
-    let ending = pins("10s", 200);
+    let ending = sim_pins("10s", 200);
     assert!(submit(&mut client, &ending).iter().all(|answer| answer["state"] == "accepted"));
-    let Some(broken) = Broken::of(&daemon, &home) else { return };
+    let Some(broken) = Broken::of(&daemon, &place) else { return };
     until("outcomes wait for the store", || (client.stats()["finishing"].as_u64() > Some(50)).then_some(()));
     drop(client);
-    daemon.kill();
+    daemon.kill9();
     drop(broken);
 
-    let daemon = home.start();
+    let daemon = place.start();
     let mut client = daemon.client();
     until("all have their outcome", || (client.stats()["inFlight"] == 0).then_some(()));
     all_delivered(&mut client);
-    assert_each_once(&client.outbox(), &home.results(), &[&ending]);
+    assert_each_once(&client.outbox(), &place.all_results(), &[&ending]);
     drop(client);
-    daemon.stop();
+    daemon.terminate();
 }

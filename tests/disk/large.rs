@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::common::{change, column};
-use crate::harness::{Api, Client, Daemon, Home, all_delivered, pins, submit, until};
+use crate::support::{Client, Daemon, Place, Simulated, all_delivered, sim_pins, submit, until};
+use crate::support::{change, column};
 use serde_json::json;
 
 /// More than a start reads whole.
@@ -25,14 +25,14 @@ const KEPT: &str = "
 const WAITING: usize = 500;
 
 /// The folder of a daemon with PINs in flight, which kept outcomes and was stopped.
-fn large(api: &Api) -> Home {
-    let home = Home::new(&api.base_url());
-    let daemon = home.start();
-    submit(&mut daemon.client(), &pins("waiting", WAITING));
-    daemon.stop();
-    change(&home.database(), KEPT);
-    assert!(fs::metadata(home.database()).unwrap().len() > LARGE);
-    home
+fn large(api: &Simulated) -> Place {
+    let place = Place::in_folders(&api.base_url());
+    let daemon = place.start();
+    submit(&mut daemon.client(), &sim_pins("waiting", WAITING));
+    daemon.terminate();
+    change(&place.store(), KEPT);
+    assert!(fs::metadata(place.store()).unwrap().len() > LARGE);
+    place
 }
 
 const PAGE: u64 = 4096;
@@ -57,8 +57,8 @@ fn cut(database: &Path, bytes: u64) {
 }
 
 #[track_caller]
-fn refused(home: &Home) -> String {
-    let mut daemon = home.spawn();
+fn refused(place: &Place) -> String {
+    let mut daemon = place.spawn();
     let ended = until("it refuses or serves", || match daemon.ended() {
         Some(status) => Some(Some(status)),
         None => daemon.try_client().map(|_| None),
@@ -80,27 +80,27 @@ fn first_of_tail(client: &mut Client, from: i64) -> serde_json::Value {
 
 #[test]
 fn a_start_does_not_read_the_outcomes_that_are_kept() {
-    let api = Api::start();
-    let home = large(&api);
-    let daemon = home.start();
+    let api = Simulated::start();
+    let place = large(&api);
+    let daemon = place.start();
     let read = read_by(&daemon);
     assert!(read < LARGE / 16, "{read} bytes were read");
     let mut client = daemon.client();
     assert_eq!(client.stats()["inFlight"], WAITING);
-    submit(&mut client, &pins("delivered", 50));
+    submit(&mut client, &sim_pins("delivered", 50));
     all_delivered(&mut client);
     assert_eq!(first_of_tail(&mut client, 90_000)["pinId"], "KEPT-90000");
 }
 
 #[test]
 fn what_a_start_reads_is_checked_however_large_the_file_is() {
-    let api = Api::start();
-    let home = large(&api);
-    let file = home.database();
+    let api = Simulated::start();
+    let place = large(&api);
+    let file = place.store();
     let whole = fs::read(&file).unwrap();
     let refused = |what: &str| {
         let before = fs::read(&file).unwrap();
-        let said = refused(&home);
+        let said = refused(&place);
         assert!(said.contains("is damaged") && said.contains("was left as it is"), "{what}: {said}");
         assert!(!said.contains("; ok"), "{what}: {said}");
         assert!(fs::read(&file).unwrap() == before, "{what}");
@@ -125,12 +125,12 @@ fn what_a_start_reads_is_checked_however_large_the_file_is() {
 
 #[test]
 fn a_damaged_page_of_kept_outcomes_is_told_to_who_asks_for_it_and_hurts_nobody_else() {
-    let api = Api::start();
-    let home = large(&api);
-    damage(&home.database(), page_of(&home.database(), "KEPT-90000\""));
-    let daemon = home.start();
+    let api = Simulated::start();
+    let place = large(&api);
+    damage(&place.store(), page_of(&place.store(), "KEPT-90000\""));
+    let daemon = place.start();
     let mut client = daemon.client();
-    submit(&mut client, &pins("delivered", 50));
+    submit(&mut client, &sim_pins("delivered", 50));
     all_delivered(&mut client);
     let answer = first_of_tail(&mut client, 90_000);
     assert_eq!(answer["error"]["code"], "store_unavailable", "{answer}");

@@ -7,8 +7,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::disk::SmallDisk;
-use crate::harness::{Api, Client, Daemon, Home, all_delivered, assert_each_once, pins, submit, until};
+use crate::support::disk::SmallDisk;
+use crate::support::{
+    Client, Daemon, Place, Simulated, all_delivered, assert_each_once, sim_pins, submit, until,
+};
 use rustix::process::Signal;
 
 const MIB: u64 = 1024 * 1024;
@@ -47,136 +49,130 @@ fn reload(daemon: &Daemon) {
 
 #[test]
 fn when_its_disk_is_unmounted_the_sink_waits_says_why_and_goes_on_when_it_is_mounted_again() {
-    let api = Api::start();
-    let home = Home::new(&api.base_url());
-    let Some(disk) = SmallDisk::mount(&home.results, 4 * MIB) else { return };
+    let api = Simulated::start();
+    let place = Place::in_folders(&api.base_url());
+    let Some(disk) = SmallDisk::mount(&place.out, 4 * MIB) else { return };
     // A second way to the disk, from where it is mounted again.
-    let aside = home.path().join("aside");
+    let aside = place.folder.path().join("aside");
     fs::create_dir(&aside).unwrap();
-    run(&disk, "mount", &["--bind", home.results.to_str().unwrap()], &aside);
+    run(&disk, "mount", &["--bind", place.out.to_str().unwrap()], &aside);
 
-    let daemon = Daemon::spawn(disk.within(&home.command()), &home.socket(), &home.log()).ready();
+    let daemon = place.start_by(disk.within(&place.command()));
     let mut client = daemon.client();
-    let before = pins("delivered", 50);
+    let before = sim_pins("delivered", 50);
     finish(&mut client, &before);
     all_delivered(&mut client);
 
-    run(&disk, "umount", &["--lazy"], &home.results);
+    run(&disk, "umount", &["--lazy"], &place.out);
     // Nothing has to be delivered for that to be noticed.
     let what = trouble(&mut client);
-    assert!(what.contains("not mounted") && what.contains(home.file().to_str().unwrap()), "{what}");
+    assert!(what.contains("not mounted") && what.contains(place.results().to_str().unwrap()), "{what}");
     // It keeps nothing open there, so the disk can be taken away.
     let open = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
     let open: Vec<_> = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).collect();
     assert!(!open.iter().any(|path| path.to_string_lossy().contains("outcomes.jsonl")), "{open:?}");
-    let mut sinks = Command::new(env!("CARGO_BIN_EXE_pinwatch"));
-    sinks.args(["sinks", "list", "--socket"]).arg(home.socket());
-    let sinks = sinks.output().unwrap();
-    assert!(String::from_utf8_lossy(&sinks.stdout).contains("not mounted"), "{sinks:?}");
+    let sinks = place.ask(&["sinks", "list"]);
+    assert!(sinks[0].to_string().contains("not mounted"), "{sinks:?}");
 
-    let meanwhile = pins("call", 50);
+    let meanwhile = sim_pins("call", 50);
     finish(&mut client, &meanwhile);
     // A reload for whatever reason is not meant for the disk beneath.
     reload(&daemon);
-    let later = pins("failed", 5);
+    let later = sim_pins("failed", 5);
     submit(&mut client, &later);
-    let hidden = disk.path(&home.results);
+    let hidden = disk.path(&place.out);
     assert_eq!(fs::read_dir(&hidden).unwrap().count(), 0, "the daemon wrote to the disk beneath");
 
-    run(&disk, "mount", &["--bind", aside.to_str().unwrap()], &home.results);
+    run(&disk, "mount", &["--bind", aside.to_str().unwrap()], &place.out);
     until("the rest has its outcome", || (client.stats()["inFlight"] == 0).then_some(()));
     all_delivered(&mut client);
-    let text = fs::read_to_string(disk.path(&home.file())).unwrap();
+    let text = fs::read_to_string(disk.path(&place.results())).unwrap();
     assert_each_once(&client.outbox(), &[text], &[&before, &meanwhile, &later]);
     assert_eq!(daemon.times_said("the sink takes no outcomes"), 1, "{}", daemon.said());
     assert_eq!(daemon.times_said("the sink takes outcomes again"), 1, "{}", daemon.said());
     drop(client);
-    daemon.stop();
-    run(&disk, "umount", &["--lazy"], &home.results);
-    assert_eq!(
-        fs::read_dir(disk.path(&home.results)).unwrap().count(),
-        0,
-        "lines are hidden beneath the disk"
-    );
+    daemon.terminate();
+    run(&disk, "umount", &["--lazy"], &place.out);
+    assert_eq!(fs::read_dir(disk.path(&place.out)).unwrap().count(), 0, "lines are hidden beneath the disk");
 }
 
 #[test]
 fn another_disk_that_is_mounted_over_its_folder_is_used_from_the_next_reload() {
-    let api = Api::start();
-    let home = Home::new(&api.base_url());
+    let api = Simulated::start();
+    let place = Place::in_folders(&api.base_url());
     // A namespace; the disk in it is the database's.
-    let Some(disk) = SmallDisk::mount(&home.data, 64 * MIB) else { return };
-    let daemon = Daemon::spawn(disk.within(&home.command()), &home.socket(), &home.log()).ready();
+    let Some(disk) = SmallDisk::mount(&place.data, 64 * MIB) else { return };
+    let daemon = place.start_by(disk.within(&place.command()));
     let mut client = daemon.client();
-    let before = pins("delivered", 20);
+    let before = sim_pins("delivered", 20);
     finish(&mut client, &before);
     all_delivered(&mut client);
 
-    run(&disk, "mount", &["-t", "tmpfs", "tmpfs"], &home.results);
+    run(&disk, "mount", &["-t", "tmpfs", "tmpfs"], &place.out);
     let what = trouble(&mut client);
     assert!(what.contains("another disk was mounted") && what.contains("reload"), "{what}");
-    let after = pins("call", 20);
+    let after = sim_pins("call", 20);
     finish(&mut client, &after);
-    let file = disk.path(&home.file());
+    let file = disk.path(&place.results());
     assert!(!file.exists(), "nobody said that this disk is meant");
     reload(&daemon);
     all_delivered(&mut client);
-    let files = [home.results().concat(), fs::read_to_string(file).unwrap()];
+    let files = [place.all_results().concat(), fs::read_to_string(file).unwrap()];
     assert_each_once(&client.outbox(), &files, &[&before, &after]);
     drop(client);
-    daemon.stop();
+    daemon.terminate();
 }
 
 #[test]
 fn a_folder_that_was_renamed_and_made_anew_is_used_from_the_next_reload() {
-    let api = Api::start();
-    let home = Home::new(&api.base_url());
-    let daemon = home.start();
+    let api = Simulated::start();
+    let place = Place::in_folders(&api.base_url());
+    let daemon = place.start();
     let mut client = daemon.client();
-    let before = pins("delivered", 20);
+    let before = sim_pins("delivered", 20);
     finish(&mut client, &before);
     all_delivered(&mut client);
 
-    let away = home.path().join("away");
-    fs::rename(&home.results, &away).unwrap();
-    fs::create_dir(&home.results).unwrap();
+    let away = place.folder.path().join("away");
+    fs::rename(&place.out, &away).unwrap();
+    fs::create_dir(&place.out).unwrap();
     let what = trouble(&mut client);
     assert!(what.contains("its folder was replaced"), "{what}");
-    let after = pins("call", 20);
+    let after = sim_pins("call", 20);
     finish(&mut client, &after);
-    assert_eq!(fs::read_dir(&home.results).unwrap().count(), 0, "nobody said that this folder is meant");
+    assert_eq!(fs::read_dir(&place.out).unwrap().count(), 0, "nobody said that this folder is meant");
     reload(&daemon);
     all_delivered(&mut client);
     let old = fs::read_to_string(away.join("outcomes.jsonl")).unwrap();
-    assert_each_once(&client.outbox(), &[vec![old], home.results()].concat(), &[&before, &after]);
+    assert_each_once(&client.outbox(), &[vec![old], place.all_results()].concat(), &[&before, &after]);
     drop(client);
-    daemon.stop();
+    daemon.terminate();
 }
 
 #[test]
 fn a_folder_that_was_replaced_while_no_daemon_ran_is_used_from_the_start() {
-    let api = Api::start();
-    let home = Home::new(&api.base_url());
-    let daemon = home.start();
-    let before = pins("delivered", 20);
+    let api = Simulated::start();
+    let place = Place::in_folders(&api.base_url());
+    let daemon = place.start();
+    let before = sim_pins("delivered", 20);
     let mut client = daemon.client();
     finish(&mut client, &before);
     all_delivered(&mut client);
     drop(client);
-    daemon.kill();
-    let away = home.path().join("away");
-    fs::rename(&home.results, &away).unwrap();
-    fs::create_dir(&home.results).unwrap();
-    let daemon = home.start();
+    daemon.kill9();
+    let away = place.folder.path().join("away");
+    fs::rename(&place.out, &away).unwrap();
+    fs::create_dir(&place.out).unwrap();
+    let daemon = place.start();
     let mut client = daemon.client();
-    let after = pins("call", 20);
+    let after = sim_pins("call", 20);
     finish(&mut client, &after);
     all_delivered(&mut client);
     // What the kill left undelivered went to the new one.
     let old = fs::read_to_string(away.join("outcomes.jsonl")).unwrap();
-    let new = home.results().concat();
+    let new = place.all_results().concat();
     let missing = client.outbox().into_iter().filter(|line| !old.contains(line) && !new.contains(line));
     assert_eq!(missing.count(), 0);
     drop(client);
-    daemon.stop();
+    daemon.terminate();
 }

@@ -10,13 +10,10 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::real::{Daemon, Place, isolated, until};
+use crate::support::{Daemon, Place, Simulated, until};
 use pinwatch::config::{Config, SinkKind, Sources};
-use pinwatch::simulate::{Settings, Simulator};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
-use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
 
 const README: &str = include_str!("../../README.md");
 
@@ -49,19 +46,14 @@ struct Service {
     place: Place,
     // In this order: the daemon ends before what it polls.
     daemon: Daemon,
-    _simulator: (Simulator, Runtime),
+    _api: Simulated,
 }
 
 impl Service {
     fn start() -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let simulator = runtime.block_on(async {
-            Simulator::start(Settings::default(), TcpListener::bind("127.0.0.1:0").await.unwrap()).unwrap()
-        });
-        let place = Place::new();
-        let daemon = place.start(&simulator.base_url(), &["results"]);
-        Self { place, daemon, _simulator: (simulator, runtime) }
+        let api = Simulated::start();
+        let daemon = Place::new(&api.base_url()).file_sinks(&["results"]).start();
+        Self { place: daemon.place.clone(), daemon, _api: api }
     }
 
     /// Runs a command with the daemon's socket in its environment; gives what it printed.
@@ -77,8 +69,19 @@ impl Service {
     #[track_caller]
     fn knows(self, pin: &str) {
         assert_eq!(self.place.ask(&["show", pin])[0]["pinId"], pin);
-        self.daemon.stop();
+        self.daemon.terminate();
     }
+}
+
+/// The command without what this environment would change of it.
+fn isolated(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("PINWATCH_") || text.to_lowercase().ends_with("_proxy") {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// Whether a program is installed. Where it is not, that is said even if nobody asked for a test's output.
@@ -86,7 +89,7 @@ fn is_installed(program: &str) -> bool {
     if Command::new(program).arg("--version").output().is_ok() {
         return true;
     }
-    crate::not_run::not_run(&format!("the README's example for {program}"), program);
+    crate::support::not_run::not_run(&format!("the README's example for {program}"), program);
     false
 }
 
@@ -178,7 +181,7 @@ fn two_terminals_lead_to_a_first_verified_webhook() {
     if !is_installed("python3") {
         return;
     }
-    let place = Place::new();
+    let place = Place::of("");
     let scripts: Vec<String> = snippets("A first webhook")
         .into_iter()
         .filter(|(language, _)| *language == "sh")

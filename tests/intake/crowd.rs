@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::idle;
-use crate::common::{Client, code, until_true};
+use crate::support::{Client, code, until_true};
 
 /// Shows that a client is served.
 fn is_served(client: &mut Client, name: &str) {

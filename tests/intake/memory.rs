@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
 use super::idle;
-use crate::common::{Client, Daemon, Mock, Place, pins, until};
+use crate::support::{Client, Daemon, Mock, Place, pins, until};
 
 /// The longest answer.
 const MAX_ANSWER: usize = 512 * 1024;

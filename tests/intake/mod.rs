@@ -9,7 +9,7 @@ mod shares;
 mod tail;
 mod wait;
 
-use crate::common::{Daemon, Place, Simulated};
+use crate::support::{Daemon, Place, Simulated};
 
 /// A daemon whose PINs are never due: for what has nothing to do with polls.
 fn idle() -> Daemon {

@@ -1,7 +1,7 @@
 //! Bad days of the API, by the real binary: outages, 429s, and what of them survives a restart. The rules
 //! themselves are tested in `src/schedule/`, without a process.
 
-use crate::common::{Mock, Place, brake, delivered, pins, until_true};
+use crate::support::{Mock, Place, brake, delivered, pins, until_true};
 use serde_json::json;
 use wiremock::ResponseTemplate;
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
-use crate::common::{
+use crate::support::{
     Daemon, Ended, Mock, Place, Simulated, brake, delivered, pins, program, run_to_end, until_true,
 };
 

@@ -10,19 +10,13 @@ mod socket;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::harness::{Daemon, Home, json, until};
+use crate::support::{Daemon, Place, json};
 use serde_json::Value;
 
 /// What `/readyz` says: its status, and the code and text of each reason.
 #[track_caller]
 fn readiness(daemon: &Daemon) -> (String, Vec<(String, String)>) {
-    // The log is written behind the daemon's back.
-    let address = until("it says where", || {
-        let said = daemon.said();
-        let (_, address) = said.rsplit_once("served over HTTP address=")?;
-        address.split_once(|c: char| c.is_whitespace()).map(|(address, _)| address.to_owned())
-    });
-    let mut stream = TcpStream::connect(address).unwrap();
+    let mut stream = TcpStream::connect(daemon.http_address()).unwrap();
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -32,11 +26,11 @@ fn readiness(daemon: &Daemon) -> (String, Vec<(String, String)>) {
     (text(&body["status"]), reasons.iter().map(|r| (text(&r["code"]), text(&r["what"]))).collect())
 }
 
-/// A home whose daemon also serves `/readyz`.
-fn home(base_url: &str) -> Home {
-    let mut home = Home::new(base_url);
-    home.configure("[http]\nlisten = \"127.0.0.1:0\"\n");
-    home
+/// A place whose daemon also serves `/readyz`.
+fn place(base_url: &str) -> Place {
+    let place = Place::in_folders(base_url);
+    place.configure("[http]\nlisten = \"127.0.0.1:0\"\n");
+    place
 }
 
 /// Says aloud that a test has nothing to test here.

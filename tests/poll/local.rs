@@ -1,7 +1,7 @@
 //! What this machine lacks for a poll. Each test runs its polls in a process of its own, which it deprives of
 //! something.
 
-use crate::not_run::not_run;
+use crate::support::not_run::not_run;
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::common::{Mock, PATIENCE, Place, until};
+use crate::support::{Mock, PATIENCE, Place, until};
 use serde_json::json;
 use wiremock::ResponseTemplate;
 

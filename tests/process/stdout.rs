@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use crate::common::{Place, Simulated, program, until, until_true};
+use crate::support::{Place, Simulated, program, until, until_true};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ fn outcomes_are_lines_on_standard_output_and_the_log_is_not_among_them() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url());
     let mut daemon = daemon(&place);
-    let mut client = crate::common::Client::connect(&place.socket());
+    let mut client = crate::support::Client::connect(&place.socket());
     for pin in ["sim-delivered-1", "sim-failed-2"] {
         client.submit(pin);
         let record: Value = serde_json::from_str(&daemon.line()).unwrap();
@@ -73,7 +73,7 @@ fn a_closed_pipe_stops_that_sink_and_not_the_daemon_and_its_outcomes_come_after_
     let place = Place::new(&api.base_url());
     let mut first = daemon(&place);
     first.out = None;
-    let mut client = crate::common::Client::connect(&place.socket());
+    let mut client = crate::support::Client::connect(&place.socket());
     client.submit("sim-delivered-1");
     until_true("the sink is closed", || client.stats()["sinks"]["stdout"]["closed"] == true);
     assert_eq!(client.submit("sim-delivered-2"), "accepted");
@@ -110,7 +110,7 @@ fn a_simulator_whose_port_is_taken_says_so() {
     let address = taken.local_addr().unwrap().to_string();
     let mut command = program();
     command.args(["simulate", "--listen", &address]);
-    let ended = crate::common::run_to_end(command);
+    let ended = crate::support::run_to_end(command);
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains(&address), "{}", ended.stderr);
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{NOWHERE, assert_refused, contents};
-use crate::common::Place;
+use crate::support::Place;
 
 const PINS: usize = 200;
 

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::common::{Ended, Place};
+use crate::support::{Ended, Place};
 
 /// Nobody is asked there: these daemons don't come so far.
 const NOWHERE: &str = "http://127.0.0.1:9";

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::{NOWHERE, assert_refused, contents};
-use crate::common::Place;
+use crate::support::Place;
 
 /// Folders in which nobody can make anything, not even root: a file, and a folder of the kernel's.
 fn unusable(place: &Place) -> Vec<String> {

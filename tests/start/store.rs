@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{NOWHERE, assert_refused, contents};
-use crate::common::{Place, change, change_as_if_killed, count, flip_a_byte};
+use crate::support::{Place, change, change_as_if_killed, count, flip_a_byte};
 
 /// As [`assert_refused`]; and no byte of the database was changed, nor anything put beside it but the lock.
 #[track_caller]

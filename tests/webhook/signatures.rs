@@ -1,7 +1,7 @@
 //! Signatures, verified by somebody else's code: the Python package `standardwebhooks` of the Standard Webhooks
 //! project, installed below `target/` by the first test that needs it.
 
-use crate::not_run::not_run;
+use crate::support::not_run::not_run;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

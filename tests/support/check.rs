@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Client, json, until};
 
 /// PIN IDs with lives as `sim-WHAT-` has them.
-pub fn pins(what: &str, count: usize) -> Vec<String> {
+pub fn sim_pins(what: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("sim-{what}-{number}")).collect()
 }
 
@@ -23,8 +23,8 @@ pub fn submit(client: &mut Client, pins: &[String]) -> Vec<Value> {
 pub fn try_submit(client: &mut Client, pins: &[String]) -> Vec<Value> {
     let lines: String = pins.iter().map(|pin| format!("{pin}\n")).collect();
     // If it does not take them, it does not answer them either.
-    let _ = client.write(&lines);
-    pins.iter().map_while(|_| Some(json(&client.line()?))).collect()
+    let _ = client.try_write(&lines);
+    pins.iter().map_while(|_| Some(json(&client.whole_line()?))).collect()
 }
 
 /// Waits until every outcome that is known is in the result file.

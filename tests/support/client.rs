@@ -1,13 +1,13 @@
 //! A client of the local socket that does nothing but write and read lines.
 
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{PATIENCE, until};
+use super::{PATIENCE, json, until};
 
 pub struct Client {
     reader: BufReader<UnixStream>,
@@ -16,10 +16,15 @@ pub struct Client {
 impl Client {
     #[track_caller]
     pub fn connect(socket: &Path) -> Self {
-        let stream = UnixStream::connect(socket).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { reader: BufReader::new(stream) }
+        Self::try_connect(socket).unwrap()
+    }
+
+    /// As [`Client::connect`], where there may be no daemon.
+    pub fn try_connect(socket: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { reader: BufReader::new(stream) })
     }
 
     /// The stream itself, for what lines can't say.
@@ -30,7 +35,12 @@ impl Client {
     /// Writes these bytes as they are.
     #[track_caller]
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        self.reader.get_mut().write_all(bytes.as_ref()).unwrap();
+        self.try_write(bytes).unwrap();
+    }
+
+    /// As [`Client::write`], to a daemon that may have ended.
+    pub fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.reader.get_mut().write_all(bytes.as_ref())
     }
 
     /// The next line without its newline; `None` at the end.
@@ -51,15 +61,17 @@ impl Client {
     /// As [`Client::line`], from a daemon that may have been killed within a line: that one does not count.
     pub fn whole_line(&mut self) -> Option<String> {
         let mut line = String::new();
-        self.reader.read_line(&mut line).ok()?;
+        match self.reader.read_line(&mut line) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("no answer for {PATIENCE:?}"),
+            read => read.ok()?,
+        };
         line.strip_suffix('\n').map(str::to_owned)
     }
 
     /// The next answer.
     #[track_caller]
     pub fn answer(&mut self) -> Value {
-        let line = self.line().expect("the daemon closed the connection");
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+        json(&self.line().expect("the daemon closed the connection"))
     }
 
     /// Writes one line and reads its answer as text.
@@ -76,6 +88,12 @@ impl Client {
         bytes.push(b'\n');
         self.write(bytes);
         self.answer()
+    }
+
+    /// As [`Client::ask`], of a daemon that may end first.
+    pub fn try_ask(&mut self, line: &str) -> Option<Value> {
+        self.try_write(format!("{line}\n")).ok()?;
+        Some(json(&self.whole_line()?))
     }
 
     /// Asks for one op.
@@ -96,21 +114,35 @@ impl Client {
     pub fn submit_all(&mut self, pins: &[String]) {
         self.write(pins.iter().map(|pin| format!("{pin}\n")).collect::<String>());
         for pin in pins {
-            assert_eq!(self.answer(), json!({"ok": true, "pinId": pin, "state": "accepted"}));
+            assert_eq!(self.answer(), serde_json::json!({"ok": true, "pinId": pin, "state": "accepted"}));
         }
     }
 
     /// Waits for a PIN's outcome.
     #[track_caller]
     pub fn outcome(&mut self, pin: &str) -> Value {
-        let mut answer = self.op(&json!({"op": "wait", "pinId": pin, "timeout": "60s"}));
+        let mut answer = self.op(&serde_json::json!({"op": "wait", "pinId": pin, "timeout": "60s"}));
         assert_eq!(answer["ok"], true, "{answer}");
         answer["outcome"].take()
     }
 
     #[track_caller]
     pub fn stats(&mut self) -> Value {
-        self.op(&json!({"op": "stats"}))["stats"].take()
+        self.op(&serde_json::json!({"op": "stats"}))["stats"].take()
+    }
+
+    /// Every outcome record that the store has, as its line.
+    #[track_caller]
+    pub fn outbox(&mut self) -> Vec<String> {
+        self.write("{\"op\":\"tail\",\"from\":1}\n");
+        let mut records = Vec::new();
+        loop {
+            let line = self.line().expect("the daemon runs to the end of the tail");
+            if json(&line)["end"] == true {
+                return records;
+            }
+            records.push(line);
+        }
     }
 
     /// Writes no more; answers still come.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::not_run::not_run;
-use super::until;
+use super::{until, wrapped};
 
 pub struct SmallDisk {
     holder: Child,
@@ -47,10 +47,9 @@ impl SmallDisk {
     /// The same command, for which the small disk is mounted.
     pub fn within(&self, command: &Command) -> Command {
         let mut entrance = self.entrance().into_iter();
-        let mut inside = Command::new(entrance.next().expect("it is a command"));
-        inside.args(entrance).arg(command.get_program()).args(command.get_args());
-        inside.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        inside
+        let mut enter = Command::new(entrance.next().expect("it is a command"));
+        enter.args(entrance);
+        wrapped(enter, command)
     }
 
     /// What those within call `path`.
