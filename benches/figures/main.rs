@@ -16,11 +16,11 @@ mod measure;
 mod metrics;
 mod million;
 mod nginx;
-#[path = "../../tests/not_run/mod.rs"]
+#[path = "../../tests/support/not_run.rs"]
 mod not_run;
 mod plain_loop;
 mod polls;
-#[path = "../../tests/common/postgres.rs"]
+#[path = "../../tests/support/postgres.rs"]
 #[allow(dead_code, reason = "tests use the rest of it")]
 mod postgres;
 mod process;
