@@ -1,4 +1,6 @@
 //! The daemon: the real binary, with its state in a folder that outlives a stop and goes with this.
+//!
+//! Not the tests' launcher (`tests/support`): what is measured is pinned to cores, and its start is timed up to `READY=1`.
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
