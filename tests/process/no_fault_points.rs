@@ -1,6 +1,6 @@
 //! What is built without the feature `fault-points`, as a release is, can't be killed from within.
 
-use crate::support::{Place, Simulated, all_delivered, sim_pins, submit};
+use crate::support::{Place, Simulated, all_delivered, sim_pins, submit, until};
 
 #[test]
 fn a_binary_without_the_feature_has_no_trace_of_fault_points() {
@@ -17,10 +17,10 @@ fn a_binary_without_the_feature_ignores_pinwatch_fault() {
     let place = Place::in_folders(&api.base_url());
     let mut command = place.command();
     command.env("PINWATCH_FAULT", "half-a-line:1");
-    let daemon = crate::support::place.start_by(command);
+    let daemon = place.start_by(command);
     let mut client = daemon.client();
     submit(&mut client, &sim_pins("delivered", 5));
-    crate::support::until("they have their outcome", || (client.stats()["inFlight"] == 0).then_some(()));
+    until("they have their outcome", || (client.stats()["inFlight"] == 0).then_some(()));
     all_delivered(&mut client);
     drop(client);
     daemon.terminate();

@@ -1,68 +1,42 @@
 //! The sink `stdout`, and the results of `pinwatch simulate`'s: standard output of the real binary.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{ChildStdout, Stdio};
 
-use crate::support::{Place, Simulated, program, until, until_true};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 
-/// A process whose standard output is read by the test; killed when it is dropped.
-struct Piped {
-    process: Child,
-    out: Option<BufReader<std::process::ChildStdout>>,
+use crate::support::{Child, Daemon, Place, Simulated, json, program, run_to_end, until, until_true};
+
+/// A daemon with the sink `stdout`, and what it writes there; its log goes to the place's file.
+fn start(place: &Place) -> (Daemon, BufReader<ChildStdout>) {
+    let log = File::options().create(true).append(true).open(place.path("stderr")).unwrap();
+    let command = place.clone().set("sink", "[{type=\"stdout\",from=\"oldest\"}]").command();
+    let mut daemon = place.start_with(command, Stdio::piped(), log);
+    let out = BufReader::new(daemon.stdout());
+    (daemon, out)
 }
 
-impl Piped {
-    fn spawn(mut command: Command) -> Self {
-        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let out = process.stdout.take().map(BufReader::new);
-        Self { process, out }
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.out.as_mut().unwrap().read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
-    }
-
-    #[track_caller]
-    fn terminate(mut self) {
-        kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
-        let status = until("its end", || self.process.try_wait().unwrap());
-        assert!(status.success(), "{status}");
-    }
+fn line(out: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
 }
 
-impl Drop for Piped {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// A daemon with the sink `stdout`; its log goes to the place's file.
-fn daemon(place: &Place) -> Piped {
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(place.path("stderr")).unwrap();
-    let mut command = place.command();
-    command.args(["--set", "sink=[{type=\"stdout\",from=\"oldest\"}]"]).stderr(log);
-    let daemon = Piped::spawn(command);
-    until_true("the daemon takes connections", || {
-        std::os::unix::net::UnixStream::connect(place.socket()).is_ok()
-    });
-    daemon
+fn record(out: &mut impl BufRead) -> Value {
+    json(&line(out))
 }
 
 #[test]
 fn outcomes_are_lines_on_standard_output_and_the_log_is_not_among_them() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url());
-    let mut daemon = daemon(&place);
-    let mut client = crate::support::Client::connect(&place.socket());
+    let (daemon, mut out) = start(&place);
+    let mut client = daemon.client();
     for pin in ["sim-delivered-1", "sim-failed-2"] {
         client.submit(pin);
-        let record: Value = serde_json::from_str(&daemon.line()).unwrap();
-        assert_eq!(record["pinId"], pin);
+        assert_eq!(record(&mut out)["pinId"], pin);
     }
     daemon.terminate();
 }
@@ -71,9 +45,9 @@ fn outcomes_are_lines_on_standard_output_and_the_log_is_not_among_them() {
 fn a_closed_pipe_stops_that_sink_and_not_the_daemon_and_its_outcomes_come_after_the_next_start() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url());
-    let mut first = daemon(&place);
-    first.out = None;
-    let mut client = crate::support::Client::connect(&place.socket());
+    let (first, out) = start(&place);
+    drop(out);
+    let mut client = first.client();
     client.submit("sim-delivered-1");
     until_true("the sink is closed", || client.stats()["sinks"]["stdout"]["closed"] == true);
     assert_eq!(client.submit("sim-delivered-2"), "accepted");
@@ -82,10 +56,9 @@ fn a_closed_pipe_stops_that_sink_and_not_the_daemon_and_its_outcomes_come_after_
     assert!(said.contains("standard output") && said.contains("stdout"), "{said}");
     first.terminate();
 
-    let mut second = daemon(&place);
+    let (second, mut out) = start(&place);
     for pin in ["sim-delivered-1", "sim-delivered-2"] {
-        let record: Value = serde_json::from_str(&second.line()).unwrap();
-        assert_eq!(record["pinId"], pin);
+        assert_eq!(record(&mut out)["pinId"], pin);
     }
     second.terminate();
 }
@@ -93,15 +66,17 @@ fn a_closed_pipe_stops_that_sink_and_not_the_daemon_and_its_outcomes_come_after_
 #[test]
 fn the_simulator_tells_its_address_answers_and_ends_on_a_signal() {
     let mut command = program();
-    command.args(["simulate", "--listen", "127.0.0.1:0"]).stderr(Stdio::null());
-    let mut simulator = Piped::spawn(command);
-    let base = simulator.line();
+    command.args(["simulate", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut simulator = Child::spawn(command);
+    let base = line(&mut BufReader::new(simulator.stdout()));
     let place = Place::new(&base);
     let daemon = place.start();
     daemon.client().submit("sim-delivered-1");
     daemon.all_records(1);
     daemon.terminate();
-    simulator.terminate();
+    simulator.signal(Signal::TERM);
+    let status = until("its end", || simulator.ended());
+    assert!(status.success(), "{status}");
 }
 
 #[test]
@@ -110,7 +85,7 @@ fn a_simulator_whose_port_is_taken_says_so() {
     let address = taken.local_addr().unwrap().to_string();
     let mut command = program();
     command.args(["simulate", "--listen", &address]);
-    let ended = crate::support::run_to_end(command);
+    let ended = run_to_end(command);
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains(&address), "{}", ended.stderr);
 }

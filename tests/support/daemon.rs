@@ -102,7 +102,7 @@ impl Daemon {
 
     /// Its standard output, where that is a pipe.
     pub fn stdout(&mut self) -> ChildStdout {
-        self.process.0.stdout.take().expect("standard output is a pipe")
+        self.process.stdout()
     }
 
     /// As everybody on the machine can see it.
@@ -185,6 +185,11 @@ impl Child {
     /// How it ended, if it did.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().unwrap()
+    }
+
+    /// Its standard output, where that is a pipe.
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.0.stdout.take().expect("standard output is a pipe")
     }
 
     #[track_caller]
