@@ -1,10 +1,6 @@
-<<<<<<< HEAD
 //! Runs the real daemon. Its state is in a temporary folder that outlives the daemon's stop and is removed with [`Home`].
-=======
-//! The daemon: the real binary, with its state in a folder that outlives a stop and goes with this.
 //!
-//! Not the tests' launcher (`tests/support`): what is measured is pinned to cores, and its start is timed up to `READY=1`.
->>>>>>> tests
+//! Not the tests' launcher (`tests/support`): this one pins the process to cores, and measures the time up to `READY=1`.
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
