@@ -14,7 +14,7 @@ use super::failure::{Failure, STORE_PATIENCE, in_time, shutting_down};
 use super::lines::{Line, Lines};
 use super::outgoing::{Gone, Outgoing, PIECE, Pieces, Room, SMALL, STALL, SharedRoom, write_out};
 use super::pins::outcome_of;
-use super::{admin, cluster_queries, pins, stats};
+use super::{admin, cluster_queries, pins, schedule, stats};
 use crate::outcome::Ending;
 use crate::pin::PinId;
 use crate::places::Place;
@@ -253,6 +253,7 @@ impl Connection<'_> {
             Request::Wait(request) => self.reply(pins::wait(services, request, self.hang_up())).await,
             Request::Tail(request) => self.tail(request).await,
             Request::Stats(_) => self.reply(in_time(stats::stats(services))).await,
+            Request::Schedule(_) => self.reply(in_time(schedule::schedule(services))).await,
             Request::Nodes(_) => self.reply(in_time(cluster_queries::nodes(services))).await,
             Request::Ping(_) => self.reply(async { Ok(stats::ping()) }).await,
             Request::DeadLetters(request) => {

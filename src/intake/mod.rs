@@ -11,6 +11,7 @@ mod failure;
 mod lines;
 mod outgoing;
 mod pins;
+mod schedule;
 mod socket;
 mod stats;
 mod tail;

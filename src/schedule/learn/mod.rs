@@ -2,10 +2,12 @@
 //!
 //! Begins as backoff, and returns to it if it does worse. Stays a function of a PIN's age and channel, so nothing is
 //! written per poll. No I/O, no clock, no randomness, no threads: who calls owns those. [`bins`] counts what is seen,
-//! [`hazard`] estimates from that, [`plan`] makes the best schedule of it, [`safety`] compares it with backoff.
+//! [`hazard`] estimates from that, [`plan`] makes the best schedule of it, [`safety`] compares it with backoff, and
+//! [`overview`] describes it for people.
 
 pub mod bins;
 pub mod hazard;
+pub mod overview;
 pub mod plan;
 pub mod safety;
 
@@ -13,12 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::bins::{Counts, Hazard};
+use self::overview::{Knowledge, Snapshot, Standing};
 use self::plan::{Limits, Plan, Problem};
 use self::safety::{Change, Nominal, Safety};
 use crate::backoff::Backoff;
 
 /// A channel with fewer endings is polled by backoff.
-const LEAST_ENDINGS: u32 = 200;
+pub const LEAST_ENDINGS: u32 = 200;
 
 /// A new plan after so many endings.
 const PLAN_EVERY: u32 = 100;
@@ -108,6 +111,8 @@ pub struct Learner {
     hazards: [Hazard; CHANNELS],
     safety: Safety,
     plan: Option<Arc<Plan>>,
+    /// Whether a plan was looked for since the start, and found or not.
+    has_planned: bool,
     /// See [`Problem::budget`].
     budget: f64,
     /// Endings since the last plan was asked for.
@@ -128,6 +133,7 @@ impl Learner {
             prior,
             safety: Safety::default(),
             plan: None,
+            has_planned: false,
             budget: BUDGET,
             fresh: 0,
         }
@@ -193,6 +199,7 @@ impl Learner {
     /// Puts a plan in force; backoff, if nothing better was found.
     pub fn adopt(&mut self, plan: Option<Plan>) {
         self.plan = plan.map(Arc::new);
+        self.has_planned = true;
     }
 
     /// The plan in force, if there is one and it is trusted.
@@ -208,6 +215,31 @@ impl Learner {
             None => age.is_zero().then_some(plan.first),
             Some(channel) => Some(plan.channels[channel as usize].as_ref()?.interval_at(age)),
         }
+    }
+
+    /// How far learning has come.
+    fn standing(&self) -> Standing {
+        let is_known = self.counts.iter().any(|counts| counts.endings >= LEAST_ENDINGS);
+        match (self.safety.standing(), &self.plan) {
+            ((endings_until_retry @ 1.., _), _) => {
+                Standing::FellBack { cause: self.safety.cause(), endings_until_retry }
+            }
+            (_, Some(_)) => Standing::InForce,
+            (_, None) if !is_known => Standing::Learning,
+            (_, None) if !self.has_planned => Standing::Planning,
+            (_, None) => Standing::NoneBetter,
+        }
+    }
+
+    /// What people may want to know: some kilobytes.
+    pub fn snapshot(&self) -> Snapshot {
+        let knowledge = Knowledge {
+            standing: self.standing(),
+            plan: self.plan.clone(),
+            prior: self.prior.clone(),
+            counts: self.counts.clone(),
+        };
+        Snapshot { backoff: self.backoff.clone(), limits: self.limits, learned: Some(Box::new(knowledge)) }
     }
 
     /// How learned schedules do beside backoff.
