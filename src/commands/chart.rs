@@ -19,7 +19,7 @@ pub const BLOCKS: Glyphs =
 pub const ASCII: Glyphs = Glyphs { one: '|', several: '#', bars: ['.', ':', '-', '=', '+', '*', '%', '#'] };
 
 /// A bar that is lower than this part of the highest is not drawn.
-const LOWEST: f64 = 0.005;
+const LOWEST: f64 = 0.02;
 
 /// Blanks between two labels, at least.
 const GAP: usize = 2;

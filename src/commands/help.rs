@@ -221,7 +221,8 @@ their intervals grow. With schedule.adapt, the daemon learns at which ages PINs 
 as backoff, but sooner (\"sooner\"), or as soon, but less often (\"fewer\"). SMS and calls are learned apart.
 
 The table has, for each schedule, polls of a PIN and its delay: seconds from the moment a PIN is final to the poll that \
-tells, on average, a second counting 1/(1 + age/15 min). The charts have the polls by age, and below them when PINs \
+tells, on average, a second counting 1/(1 + age/15 min). Up to the age in SEEN UNTIL this rests on PINs that were seen, \
+beyond it on a guess. The charts have the polls by age, and below them when PINs \
 become final. In a cluster, each node learns for itself.
 
 Examples:

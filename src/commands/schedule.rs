@@ -13,9 +13,10 @@ use super::output::{Output, shows_unicode};
 use super::table::{Column, pairs, paragraph};
 use crate::protocol::schedule::{Answer, Cause, Class, Course, Request, Schedule, State};
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 7] = [
     Column::new("CLASS", 1),
     Column::new("ENDINGS", 5),
+    Column::new("SEEN UNTIL", 7),
     Column::new("SCHEDULE", 2),
     Column::new("POLLS/PIN", 3),
     Column::new("DELAY", 4),
@@ -32,9 +33,27 @@ const NAMES: usize = 12;
 /// Ages that are listed unless all are asked for.
 const LISTED: usize = 14;
 
-/// Where the axis has labels, in seconds.
-const TICKS: [f64; 12] =
-    [0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0, 31_536_000.0];
+/// Where the axis has labels, in seconds: two or three to a power of ten, so that all have room in 80 columns.
+const TICKS: [f64; 18] = [
+    0.01,
+    0.03,
+    0.1,
+    0.3,
+    1.0,
+    3.0,
+    10.0,
+    30.0,
+    120.0,
+    600.0,
+    1_800.0,
+    7_200.0,
+    21_600.0,
+    86_400.0,
+    345_600.0,
+    1_728_000.0,
+    8_640_000.0,
+    31_536_000.0,
+];
 
 pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError> {
     let Answer { schedule } = Client::connect(socket).await?.ask(&Request {}).await?;
@@ -83,7 +102,15 @@ fn standing(schedule: &Schedule) -> String {
              then, PINs are polled by backoff."
                 .to_owned()
         }
-        State::InForce => "PINs are polled as was learned of when they become final.".to_owned(),
+        State::InForce => {
+            let is_few = |class: &Class| class.endings > 0 && !class.in_force;
+            let others = if schedule.classes.iter().any(is_few) {
+                format!("; by backoff where fewer than {needed} of their class have")
+            } else {
+                String::new()
+            };
+            format!("PINs are polled as was learned of when they become final{others}.")
+        }
         State::NoneBetter if schedule.max_interval < 2.0 * schedule.initial_interval => {
             "PINs are polled by backoff: schedule.max_interval is less than twice schedule.initial_interval, which \
              leaves nothing to choose."
@@ -108,9 +135,10 @@ fn standing(schedule: &Schedule) -> String {
     };
     let recent = schedule.recent.as_ref().map_or_else(String::new, |recent| {
         format!(
-            " Of the last {} under it, each took {:.2} polls and was noticed {} late; backoff would have taken {:.2} polls, and {}.",
+            " The last {} took {:.2} polls each and {} noticed {} after the end; backoff would have taken {:.2} polls and {}.",
             count(recent.endings as u64, "PIN"),
             recent.polls,
+            if recent.endings == 1 { "was" } else { "were" },
             delay_text(recent.delay),
             recent.backoff_polls,
             delay_text(recent.backoff_delay)
@@ -123,17 +151,16 @@ fn times(count: usize) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
-fn rows(schedule: &Schedule) -> Vec<[String; 6]> {
-    let row = |class: &str, endings: &str, name: &str, course: &Course| {
-        let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        [
-            class.to_owned(),
-            endings.to_owned(),
-            name.to_owned(),
+fn rows(schedule: &Schedule) -> Vec<[String; 7]> {
+    let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let row = |class: [String; 3], name: &str, course: &Course| {
+        let costs = [
             or_unknown(course.polls.map(|polls| format!("{polls:.2}"))),
             or_unknown(course.delay.map(delay_text)),
             or_unknown(course.until_deadline.map(|polls| count(polls as u64, "poll"))),
-        ]
+        ];
+        let ([class, endings, seen], [polls, delay, never]) = (class, costs);
+        [class, endings, seen, name.to_owned(), polls, delay, never]
     };
     let needed = schedule.endings_needed.unwrap_or_default();
     let rows = schedule.classes.iter().flat_map(|class| {
@@ -141,8 +168,9 @@ fn rows(schedule: &Schedule) -> Vec<[String; 6]> {
             few if few < needed => format!("{few} of {needed}"),
             many => many.to_string(),
         };
-        let backoff = row(name(class), &endings, "backoff", &class.backoff);
-        let learned = learned(class).map(|course| row("", "", "learned", course));
+        let seen = or_unknown(class.known_until.map(age_text));
+        let backoff = row([name(class).to_owned(), endings, seen], "backoff", &class.backoff);
+        let learned = learned(class).map(|course| row(Default::default(), "learned", course));
         [Some(backoff), learned].into_iter().flatten()
     });
     rows.collect()
@@ -233,13 +261,13 @@ fn ages_text(schedule: &Schedule, course: &Course, are_all: bool) -> String {
         Some(_) if is_steady && listed > 0 => {
             text += &format!(", then every {}", age_text(schedule.max_interval))
         }
-        Some(all) => text += &format!(" and {} more", all - listed),
+        Some(all) => text += &format!(" and {} more", all.saturating_sub(listed)),
         None => text += " and so on",
     }
     text
 }
 
-/// An age in its two greatest units: `2.5s`, `1m15s`, `2d`.
+/// An age in its two greatest units: `2.5s`, `1m15s`, `48h`, `3d`.
 fn age_text(seconds: f64) -> String {
     if seconds < 1.0 {
         return format!("{:.0}ms", seconds * 1_000.0);
@@ -252,8 +280,8 @@ fn age_text(seconds: f64) -> String {
     let (great, small) = match whole {
         ..60 => return format!("{whole}s"),
         60..3_600 => ((whole / 60, "m"), (whole % 60, "s")),
-        3_600..86_400 => ((whole / 3_600, "h"), (whole % 3_600 / 60, "m")),
-        86_400.. => ((whole / 86_400, "d"), (whole % 86_400 / 3_600, "h")),
+        3_600..=172_800 => ((whole / 3_600, "h"), (whole % 3_600 / 60, "m")),
+        _ => ((whole / 86_400, "d"), (whole % 86_400 / 3_600, "h")),
     };
     let part = |(number, unit)| if number == 0 { String::new() } else { format!("{number}{unit}") };
     part(great) + &part(small)
@@ -271,3 +299,7 @@ fn delay_text(seconds: f64) -> String {
 fn percent(share: f64) -> String {
     format!("{:.0}%", share * 100.0)
 }
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;

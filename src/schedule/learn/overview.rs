@@ -99,7 +99,7 @@ impl Snapshot {
         // Few endings tell no cost.
         let known = knowledge.zip(counts).filter(|(_, counts)| counts.endings >= LEAST_ENDINGS);
         let lives = known.map(|(knowledge, counts)| Lives::of(&estimate(counts, &knowledge.prior), grid));
-        let known_until = known.map(|(_, counts)| self.known_until(counts));
+        let known_until = known.and_then(|(_, counts)| self.known_until(counts));
         let course = |interval_at: &dyn Fn(Duration) -> Duration| self.course(lives.as_ref(), interval_at);
         ChannelOverview {
             channel,
@@ -128,13 +128,14 @@ impl Snapshot {
         }
     }
 
-    fn known_until(&self, counts: &Counts) -> Duration {
+    fn known_until(&self, counts: &Counts) -> Option<Duration> {
         let is_seen = |bin: &usize| {
             let (begins, ends) = bounds(*bin);
             counts.exposure[*bin] >= FEW * (ends - begins)
         };
         let seen = (0..BINS).take_while(is_seen).count();
-        Duration::from_secs_f64(bounds(seen.saturating_sub(1)).1).min(self.limits.deadline)
+        let last = seen.checked_sub(1)?;
+        Some(Duration::from_secs_f64(bounds(last).1).min(self.limits.deadline))
     }
 }
 
@@ -143,3 +144,7 @@ fn finals(lives: &Lives, until: Duration) -> Vec<(Duration, f64)> {
     let share = |age: Duration| (age, 1.0 - lives.at(age.as_secs_f64()).survival);
     ends.take_while(|end| *end < until).chain([until]).map(share).collect()
 }
+
+#[cfg(test)]
+#[path = "overview_tests.rs"]
+mod tests;
