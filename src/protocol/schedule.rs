@@ -101,7 +101,7 @@ pub struct Course {
     /// Polls and delay of a PIN, on average, by what was learned; null before that.
     pub polls: Option<f64>,
     pub delay: Option<f64>,
-    /// Polls of a PIN that never becomes final; null if they are more than 20,000.
+    /// Polls of a PIN that never becomes final; null if they are more than 100,000.
     pub until_deadline: Option<usize>,
     /// The ages of its polls, without jitter; the first 500.
     pub ages: Vec<f64>,

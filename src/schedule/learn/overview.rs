@@ -17,8 +17,8 @@ use crate::backoff::Backoff;
 /// Ages of polls that are listed.
 pub const MAX_AGES: usize = 500;
 
-/// Polls until the deadline that are counted.
-pub const MAX_POLLS: usize = 20_000;
+/// Polls until the deadline that are counted: 48 hours of them, 2 seconds apart.
+pub const MAX_POLLS: usize = 100_000;
 
 /// Where fewer PINs were seen at an age than this, nothing is known of it.
 const FEW: f64 = 20.0;
