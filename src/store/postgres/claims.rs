@@ -2,11 +2,11 @@
 //!
 //! Promises that a node claims only what is for slots that it holds. Does not know which node should hold which slot.
 
-use sqlx::Row;
 use sqlx::postgres::PgConnection;
+use sqlx::{FromRow, Row};
 
 use super::super::InFlight;
-use super::super::rows::{dated, pin_id, timestamp};
+use super::super::rows::pin_id;
 use super::Node;
 use super::done::Done;
 use crate::pin::PinId;
@@ -56,13 +56,10 @@ pub async fn claim(
     .fetch_all(connection)
     .await?;
     for row in rows {
-        let pin = pin_id(row.try_get(1)?)?;
-        if row.try_get::<&str, _>(0)? == "submit" {
-            let submitted_at = dated(row.try_get(2)?, row.try_get(4)?);
-            let deadline_at = timestamp(row.try_get(3)?);
-            done.applied.accepted.push(InFlight { pin, submitted_at, deadline_at });
+        if row.try_get::<&str, _>("kind")? == "submit" {
+            done.applied.accepted.push(InFlight::from_row(&row)?);
         } else {
-            done.applied.cluster.cancels.push(pin);
+            done.applied.cluster.cancels.push(pin_id(row.try_get("pin_id")?)?);
         }
     }
     Ok(())

@@ -4,11 +4,10 @@
 
 use std::collections::HashMap;
 
-use sqlx::Row;
 use sqlx::postgres::PgConnection;
+use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
-use super::super::rows::{metadata, timestamp};
 use super::super::{Outcome, Record};
 use super::Node;
 use super::done::Done;
@@ -30,7 +29,8 @@ pub async fn finish(
     let rows = sqlx::query(
         "DELETE FROM pin USING slot, unnest($2::smallint[], $3::text[]) AS asked (slot, pin_id) \
          WHERE slot.slot = asked.slot AND slot.node = $1 AND pin.slot = asked.slot AND pin.pin_id = asked.pin_id \
-         RETURNING pin.pin_id, pin.submitted_at, pin.reference, pin.metadata, nextval('outcome_seq')",
+         RETURNING pin.pin_id, pin.submitted_at, pin.reference, pin.metadata, \
+             nextval('outcome_seq') AS seq",
     )
     .bind(node.id())
     .bind(&slots)
@@ -39,12 +39,8 @@ pub async fn finish(
     .await?;
     let mut submissions = HashMap::with_capacity(rows.len());
     for row in rows {
-        let submission = Submission {
-            submitted_at: timestamp(row.try_get(1)?),
-            reference: row.try_get(2)?,
-            metadata: metadata(row.try_get(3)?),
-        };
-        submissions.insert(row.try_get::<String, _>(0)?, (row.try_get::<i64, _>(4)?, submission));
+        let (pin, seq): (String, i64) = (row.try_get("pin_id")?, row.try_get("seq")?);
+        submissions.insert(pin, (seq, Submission::from_row(&row)?));
     }
 
     let mut finished = Vec::with_capacity(submissions.len());

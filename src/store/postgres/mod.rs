@@ -16,12 +16,12 @@ mod lease;
 mod membership;
 mod open;
 mod outbox;
-mod page;
 mod questions;
 mod read;
 mod reconnect;
 mod schema;
 mod submit;
+mod text;
 mod view;
 mod write;
 
@@ -34,8 +34,8 @@ pub(super) use membership::anchors;
 pub use membership::{Membership, Registration, Renewal};
 pub use open::open;
 pub(super) use open::open_to_move;
-pub(super) use page::storable;
 pub use questions::{Hint, Hints, Questions};
+pub(super) use text::storable;
 pub use view::{Holders, NodeId, NodeReport, NodeState, View};
 
 /// This node's registration, shared by all connections of this process.

@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnection;
 
 use super::super::{DeliveryCommand, Failed, Progress, SavedBrake};
 use super::Node;
-use super::page::storable;
+use super::text::storable;
 use crate::clock::{Dated, Steady};
 
 /// Stores the progress of all sinks at once. If an outcome occurs several times, the last occurrence counts.

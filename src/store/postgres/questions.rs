@@ -10,7 +10,6 @@ use super::super::{InFlight, Outcome, PinState, Record, Unavailable};
 use super::Node;
 use super::connect::answer;
 use super::done::CHANNEL;
-use super::page::{in_flight, outcome};
 use super::view::View;
 use crate::pin::PinId;
 use crate::slot::{Slots, slot_of};
@@ -36,7 +35,7 @@ impl Questions {
         let later: Vec<i16> = slots.iter().map(i16::from).filter(|later| *later > slot).collect();
         // Reads the rest of the current slot and the later slots as separate ranges of the index. With
         // "(slot, pin_id) > …" each page would read everything before it again.
-        let rows = sqlx::query(
+        let pins = sqlx::query_as(
             "SELECT pin_id, submitted_at, deadline_at, clock_ahead FROM ( \
                  (SELECT slot, pin_id, submitted_at, deadline_at, clock_ahead FROM pin WHERE slot = $2 AND pin_id > $3 \
                   ORDER BY slot, pin_id LIMIT $4) \
@@ -50,31 +49,7 @@ impl Questions {
         .bind(pin)
         .bind(LOAD_PAGE)
         .fetch_all(&self.readers);
-        let rows = answer(rows).await?;
-        Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
-    }
-
-    /// The newest outcome of each of these PINs that has one and is not in flight anywhere.
-    pub async fn outcomes_of(&self, pins: &[PinId]) -> Result<Vec<Outcome>, Unavailable> {
-        let (slots, pins): (Vec<i16>, Vec<&str>) =
-            pins.iter().map(|pin| (i16::from(slot_of(pin)), pin.as_str())).unzip();
-        let rows = sqlx::query(
-            "SELECT newest.seq, asked.pin_id, newest.record \
-             FROM unnest($1::smallint[], $2::text[]) AS asked (slot, pin_id) CROSS JOIN LATERAL \
-             (SELECT seq, record FROM outcome WHERE outcome.pin_id = asked.pin_id ORDER BY seq DESC LIMIT 1) AS newest \
-             WHERE NOT EXISTS (SELECT 1 FROM pin WHERE pin.slot = asked.slot AND pin.pin_id = asked.pin_id)",
-        )
-        .bind(slots)
-        .bind(pins)
-        .fetch_all(&self.readers);
-        let rows = answer(rows).await?;
-        Ok(rows.iter().map(outcome).collect::<Result<_, _>>()?)
-    }
-
-    /// The name of each slot's holder; `None` if the slot has no holder.
-    pub async fn holders(&self) -> Result<Vec<Option<String>>, Unavailable> {
-        let sql = "SELECT node.name FROM slot LEFT JOIN node ON node.id = slot.node ORDER BY slot.slot";
-        answer(sqlx::query_scalar(sql).fetch_all(&self.readers)).await
+        answer(pins).await
     }
 
     /// The state of each of these PINs, in their order, all at one moment.

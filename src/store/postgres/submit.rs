@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnection;
 use super::super::{InFlight, NewPin, Record, SMALL_RECORD, Submitted};
 use super::Node;
 use super::done::Done;
-use super::page::storable;
+use super::text::storable;
 use crate::slot::slot_of;
 
 /// Accepts PINs while there is room. If a PIN occurs twice, its submits are handled in their order: the submits are

@@ -11,14 +11,13 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::super::{InFlight, Store, Writes};
+use super::super::{InFlight, Store, Writes, rows};
 use super::Reader;
 use super::by_pin::Index;
 use super::error::OpenError;
 use super::load::load;
 use super::place::{self, Claim, LockFile, Place, with_suffix};
 use super::recent::Recent;
-use super::rows;
 use super::write::WriteConnection;
 use crate::clock::{Anchor, Clock};
 use crate::fault::fault_point;

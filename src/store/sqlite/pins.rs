@@ -9,10 +9,10 @@ use sqlx::sqlite::SqliteConnection;
 use tracing::error;
 use uuid::Uuid;
 
+use super::super::rows::{self, timestamp};
 use super::super::{Applied, InFlight, NewPin, Outcome, Record, SMALL_RECORD, Submitted};
 use super::by_hash::{Entries, Entry, hash};
 use super::many::Many;
-use super::rows::{self, timestamp};
 use crate::outcome::{self, Submission, Verdict};
 
 /// The PINs in flight as of the last commit. Their rows can be found only through this; the file has no index of them.

@@ -5,16 +5,17 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use sqlx::Connection;
-use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
+use sqlx::sqlite::SqliteConnection;
 
-use super::super::{Applied, DeliveryCommand, Progress, SavedBrake, Transaction, Unavailable};
+use super::super::{Applied, DeliveryCommand, Progress, SavedBrake, Transaction, Unavailable, Writes};
 use super::by_hash::{Entry, hash};
 use super::by_pin::{Index, Step};
+use super::many::{Query, json};
 use super::pins::{Pins, Turnover};
 use super::place::{Lost, Place};
 use super::recent::Recent;
-use super::rows::json;
 use crate::clock::{Anchor, Clock, Dated, Steady};
 use crate::fault::fault_point;
 
@@ -33,8 +34,6 @@ macro_rules! prunable {
 /// How often the time is stored while PINs are in flight and nothing else is written. Over a reboot a PIN's age lags by
 /// this much at most. Storing it costs two pages.
 const NOTE_TIME_EVERY: Duration = Duration::from_secs(600);
-
-type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
 /// The only connection that writes.
 pub struct WriteConnection {
@@ -62,20 +61,18 @@ struct Beside {
     pruned: Vec<Entry>,
 }
 
-impl WriteConnection {
-    /// The number of PINs in flight as of the last commit.
-    pub fn in_flight(&self) -> usize {
+#[async_trait]
+impl Writes for WriteConnection {
+    fn in_flight(&self) -> usize {
         self.pins.entries.len()
     }
 
-    /// The highest `seq` that was ever assigned.
-    pub fn last_seq(&self) -> i64 {
+    fn last_seq(&self) -> i64 {
         self.next_seq - 1
     }
 
-    /// Makes all changes durable, or none. A lone prune that finds nothing to remove writes nothing. Afterwards at most
-    /// `max_in_flight` PINs are in flight, unless there were more before.
-    pub async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, sqlx::Error> {
+    /// A lone prune that finds nothing to remove writes nothing.
+    async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, Unavailable> {
         // Not after a failure: then every transaction also tests whether the file can be written again.
         if let (Some(before), 1, true) = (work.prune, work.changes(), self.well) {
             let statement = concat!("SELECT EXISTS (", prunable!(), ")");
@@ -94,7 +91,7 @@ impl WriteConnection {
                 // SQLite may already have rolled back, as it does when the disk is full; then this fails and nothing is
                 // left to undo. sqlx's own transactions require a rollback that succeeds.
                 let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
-                return Err(error);
+                return Err(error.into());
             }
         };
         fault_point!("committed-and-not-noted");
@@ -114,6 +111,60 @@ impl WriteConnection {
         Ok(applied)
     }
 
+    async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, Unavailable> {
+        let first = if from_oldest { 0 } else { self.last_seq() };
+        sqlx::query("INSERT INTO sink (name, cursor) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
+            .bind(name)
+            .bind(first)
+            .execute(&mut self.connection)
+            .await?;
+        let cursor = sqlx::query_scalar("SELECT cursor FROM sink WHERE name = ?1").bind(name);
+        Ok(cursor.fetch_one(&mut self.connection).await?)
+    }
+
+    async fn in_place(&mut self) -> Result<(), Unavailable> {
+        let Err(lost) = self.place.check(self.commits) else {
+            self.saved = false;
+            return Ok(());
+        };
+        let mut text = lost.to_string();
+        if matches!(lost, Lost::Beside(_)) {
+            if !self.saved {
+                // The next start will not find the log, but SQLite still has it open.
+                let busy = sqlx::query_scalar::<_, i64>("PRAGMA wal_checkpoint(FULL)");
+                self.saved = busy.fetch_one(&mut self.connection).await.is_ok_and(|busy| busy == 0);
+            }
+            if self.saved {
+                text.push_str("; what was acknowledged is in the database");
+            }
+        }
+        Err(Unavailable(text.into()))
+    }
+
+    /// Closes the file, after writing the log into it.
+    async fn close(mut self: Box<Self>) -> Result<(), Unavailable> {
+        if let Err(lost) = self.in_place().await {
+            // SQLite would delete whatever file now has the log's name. The process is about to end, so the connection
+            // may leak.
+            std::mem::forget(self.connection);
+            return Err(lost);
+        }
+        // Steady time stands still from the last stored time to the start after a reboot. If this fails, PINs get a
+        // little more time.
+        let _ = self.store_time().await;
+        Ok(self.connection.close().await?)
+    }
+
+    async fn note_time(&mut self) -> Result<(), Unavailable> {
+        let is_long_ago = |noted| self.clock.steady().since(noted) >= NOTE_TIME_EVERY;
+        if self.in_flight() > 0 && self.noted.is_none_or(is_long_ago) {
+            self.store_time().await?;
+        }
+        Ok(())
+    }
+}
+
+impl WriteConnection {
     async fn transact(
         &mut self,
         work: &Transaction,
@@ -159,69 +210,12 @@ impl WriteConnection {
         Ok((applied, beside))
     }
 
-    /// Creates a cursor for a sink that has none; returns the sink's cursor.
-    pub async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, sqlx::Error> {
-        let first = if from_oldest { 0 } else { self.last_seq() };
-        sqlx::query("INSERT INTO sink (name, cursor) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
-            .bind(name)
-            .bind(first)
-            .execute(&mut self.connection)
-            .await?;
-        sqlx::query_scalar("SELECT cursor FROM sink WHERE name = ?1")
-            .bind(name)
-            .fetch_one(&mut self.connection)
-            .await
-    }
-
-    /// Stores the time if the stored time is old and a PIN in flight ages by it.
-    pub async fn note_time_sometimes(&mut self) -> Result<(), sqlx::Error> {
-        let is_long_ago = |noted| self.clock.steady().since(noted) >= NOTE_TIME_EVERY;
-        if self.in_flight() > 0 && self.noted.is_none_or(is_long_ago) {
-            self.note_time().await?;
-        }
-        Ok(())
-    }
-
     /// Stores the time.
-    pub async fn note_time(&mut self) -> Result<(), sqlx::Error> {
+    async fn store_time(&mut self) -> Result<(), sqlx::Error> {
         let anchor = self.clock.anchor();
         note_time(&mut self.connection, &anchor).await?;
         self.noted = Some(anchor.steady);
         Ok(())
-    }
-
-    /// Checks that the database's files are where the next start will look for them.
-    pub async fn in_place(&mut self) -> Result<(), Unavailable> {
-        let Err(lost) = self.place.check(self.commits) else {
-            self.saved = false;
-            return Ok(());
-        };
-        let mut text = lost.to_string();
-        if matches!(lost, Lost::Beside(_)) {
-            if !self.saved {
-                // The next start will not find the log, but SQLite still has it open.
-                let busy = sqlx::query_scalar::<_, i64>("PRAGMA wal_checkpoint(FULL)");
-                self.saved = busy.fetch_one(&mut self.connection).await.is_ok_and(|busy| busy == 0);
-            }
-            if self.saved {
-                text.push_str("; what was acknowledged is in the database");
-            }
-        }
-        Err(Unavailable(text.into()))
-    }
-
-    /// Closes the file, after writing the log into it.
-    pub async fn close(mut self) -> Result<(), Unavailable> {
-        if let Err(lost) = self.in_place().await {
-            // SQLite would delete whatever file now has the log's name. The process is about to end, so the connection
-            // may leak.
-            std::mem::forget(self.connection);
-            return Err(lost);
-        }
-        // Steady time stands still from the last stored time to the start after a reboot. If this fails, PINs get a
-        // little more time.
-        let _ = self.note_time().await;
-        Ok(self.connection.close().await?)
     }
 }
 
