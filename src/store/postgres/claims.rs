@@ -8,16 +8,13 @@ use sqlx::{FromRow, Row};
 use super::super::InFlight;
 use super::super::rows::pin_id;
 use super::Node;
+use super::columns::{numbers, sorted_keys};
 use super::done::Done;
 use crate::pin::PinId;
-use crate::slot::{Slots, slot_of};
+use crate::slot::Slots;
 
 /// Rows claimed at once. It bounds the transaction.
 const CLAIM_AT_ONCE: i64 = 8192;
-
-fn numbers(slots: &Slots) -> Vec<i16> {
-    slots.iter().map(i16::from).collect()
-}
 
 /// Whether other nodes left anything for these slots of this node.
 pub async fn anything(
@@ -74,9 +71,7 @@ pub async fn cancel_elsewhere(
     if pins.is_empty() {
         return Ok(());
     }
-    let mut rows: Vec<(i16, &str)> = pins.iter().map(|pin| (i16::from(slot_of(pin)), pin.as_str())).collect();
-    rows.sort_unstable();
-    let (slots, pins): (Vec<i16>, Vec<&str>) = rows.into_iter().unzip();
+    let (slots, pins) = sorted_keys(pins);
     let holders: Vec<Option<i32>> = sqlx::query_scalar(
         "WITH asked_of AS ( \
              INSERT INTO inbox (slot, pin_id, kind) \

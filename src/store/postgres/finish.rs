@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use super::super::{Outcome, Record};
 use super::Node;
+use super::columns::{column, keys};
 use super::done::Done;
 use crate::outcome::{self, Submission, Verdict};
-use crate::slot::slot_of;
 
 /// Removes PINs of this node's slots and inserts their outcomes. Drops a verdict of any other PIN: that PIN already has
 /// an outcome, or another node polls it now.
@@ -25,7 +25,7 @@ pub async fn finish(
     if verdicts.is_empty() {
         return Ok(());
     }
-    let (slots, pins) = keys(verdicts);
+    let (slots, pins) = keys(verdicts.iter().map(|verdict| &verdict.pin));
     let rows = sqlx::query(
         "DELETE FROM pin USING slot, unnest($2::smallint[], $3::text[]) AS asked (slot, pin_id) \
          WHERE slot.slot = asked.slot AND slot.node = $1 AND pin.slot = asked.slot AND pin.pin_id = asked.pin_id \
@@ -63,10 +63,6 @@ pub async fn finish(
     look_for(connection, &missing, done).await
 }
 
-fn keys<'a>(verdicts: &[&'a Verdict]) -> (Vec<i16>, Vec<&'a str>) {
-    verdicts.iter().map(|verdict| (i16::from(slot_of(&verdict.pin)), verdict.pin.as_str())).unzip()
-}
-
 async fn insert(
     connection: &mut PgConnection,
     node: &Node,
@@ -75,19 +71,15 @@ async fn insert(
     if finished.is_empty() {
         return Ok(());
     }
-    let seqs: Vec<i64> = finished.iter().map(|(outcome, _)| outcome.seq).collect();
-    let pins: Vec<&str> = finished.iter().map(|(outcome, _)| outcome.pin.as_str()).collect();
-    let ends: Vec<i64> = finished.iter().map(|(_, end)| *end).collect();
-    let records: Vec<&str> = finished.iter().map(|(outcome, _)| &*outcome.record).collect();
     sqlx::query(
         "INSERT INTO outcome (lane, seq, pin_id, finished_at, record) \
          SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::bigint[], $5::text[])",
     )
     .bind(node.id())
-    .bind(&seqs)
-    .bind(&pins)
-    .bind(&ends)
-    .bind(&records)
+    .bind(column(finished, |(outcome, _)| outcome.seq))
+    .bind(column(finished, |(outcome, _)| outcome.pin.as_str()))
+    .bind(column(finished, |(_, end)| *end))
+    .bind(column(finished, |(outcome, _)| &*outcome.record))
     .execute(connection)
     .await?;
     Ok(())
@@ -103,7 +95,7 @@ async fn look_for(
     if missing.is_empty() {
         return Ok(());
     }
-    let (slots, pins) = keys(missing);
+    let (slots, pins) = keys(missing.iter().map(|verdict| &verdict.pin));
     let rows = sqlx::query(
         "SELECT asked.pin_id, newest.seq, newest.record \
          FROM unnest($1::smallint[], $2::text[]) AS asked (slot, pin_id) CROSS JOIN LATERAL \

@@ -12,6 +12,7 @@ use sqlx::{Connection, Row};
 use super::super::rows::anchor;
 use super::super::{Orphan, Store, Unavailable, Writes};
 use super::Node;
+use super::columns::numbers;
 use super::connect::{Server, fenced, is_broken, within};
 use super::error::OpenError;
 use super::lease::lock_lease;
@@ -63,11 +64,6 @@ impl Membership {
     pub(super) fn new(server: Server, node: Node, name: String, clock: Clock) -> Self {
         let questions = Questions { readers: server.readers(READERS), node: node.clone() };
         Self { server, node, name, questions, connection: None, server_started: None, clock }
-    }
-
-    /// The name under which this node registers.
-    pub fn name(&self) -> &str {
-        &self.name
     }
 
     /// The store of this node, once it is registered.
@@ -283,7 +279,7 @@ async fn take(
     node: &Node,
     slots: &Slots,
 ) -> Result<Option<(Slots, bool)>, sqlx::Error> {
-    let wanted: Vec<i16> = slots.iter().map(i16::from).collect();
+    let wanted = numbers(slots);
     let mut transaction = connection.begin().await?;
     if lock_lease(&mut transaction, node).await?.is_none() {
         transaction.rollback().await?;

@@ -8,6 +8,7 @@
 
 mod adopt;
 mod claims;
+mod columns;
 mod connect;
 mod done;
 mod error;
@@ -21,13 +22,13 @@ mod read;
 mod reconnect;
 mod schema;
 mod submit;
-mod text;
 mod view;
 mod write;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
 
+pub(super) use columns::{column, storable};
 pub use connect::trusts_anybody;
 pub use error::OpenError;
 pub(super) use membership::anchors;
@@ -35,7 +36,6 @@ pub use membership::{Membership, Registration, Renewal};
 pub use open::open;
 pub(super) use open::open_to_move;
 pub use questions::{Hint, Hints, Questions};
-pub(super) use text::storable;
 pub use view::{Holders, NodeId, NodeReport, NodeState, View};
 
 /// This node's registration, shared by all connections of this process.

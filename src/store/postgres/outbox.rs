@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnection;
 
 use super::super::{DeliveryCommand, Failed, Progress, SavedBrake};
 use super::Node;
-use super::text::storable;
+use super::columns::{column, storable};
 use crate::clock::{Dated, Steady};
 
 /// Stores the progress of all sinks at once. If an outcome occurs several times, the last occurrence counts.
@@ -69,17 +69,6 @@ async fn fail(
     }
     let millis = |date: Option<Dated>| date.map(|date| date.wall.as_millisecond());
     let ahead = |date: Option<Dated>| date.map_or(0, Dated::ahead);
-    let sinks: Vec<&str> = failed.iter().map(|(sink, _)| *sink).collect();
-    let seqs: Vec<i64> = failed.iter().map(|(_, failed)| failed.seq).collect();
-    let dead: Vec<bool> = failed.iter().map(|(_, failed)| failed.dead).collect();
-    let tries: Vec<i32> =
-        failed.iter().map(|(_, failed)| i32::try_from(failed.tries).unwrap_or(i32::MAX)).collect();
-    let first: Vec<Option<i64>> = failed.iter().map(|(_, failed)| millis(failed.first_try_at)).collect();
-    let last: Vec<Option<i64>> = failed.iter().map(|(_, failed)| millis(failed.last_try_at)).collect();
-    let first_ahead: Vec<i64> = failed.iter().map(|(_, failed)| ahead(failed.first_try_at)).collect();
-    let last_ahead: Vec<i64> = failed.iter().map(|(_, failed)| ahead(failed.last_try_at)).collect();
-    let errors: Vec<Option<String>> =
-        failed.iter().map(|(_, failed)| failed.error.as_deref().map(storable)).collect();
     sqlx::query(
         "INSERT INTO delivery (lane, sink, seq, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead) \
          SELECT $1, * FROM unnest($2::text[], $3::bigint[], $4::boolean[], $5::integer[], $6::bigint[], \
@@ -89,15 +78,15 @@ async fn fail(
              error = excluded.error, first_ahead = excluded.first_ahead, last_ahead = excluded.last_ahead",
     )
     .bind(node.id())
-    .bind(&sinks)
-    .bind(&seqs)
-    .bind(&dead)
-    .bind(&tries)
-    .bind(&first)
-    .bind(&last)
-    .bind(&errors)
-    .bind(&first_ahead)
-    .bind(&last_ahead)
+    .bind(column(failed, |(sink, _)| *sink))
+    .bind(column(failed, |(_, failed)| failed.seq))
+    .bind(column(failed, |(_, failed)| failed.dead))
+    .bind(column(failed, |(_, failed)| i32::try_from(failed.tries).unwrap_or(i32::MAX)))
+    .bind(column(failed, |(_, failed)| millis(failed.first_try_at)))
+    .bind(column(failed, |(_, failed)| millis(failed.last_try_at)))
+    .bind(column(failed, |(_, failed)| failed.error.as_deref().map(storable)))
+    .bind(column(failed, |(_, failed)| ahead(failed.first_try_at)))
+    .bind(column(failed, |(_, failed)| ahead(failed.last_try_at)))
     .execute(connection)
     .await?;
     Ok(())

@@ -8,6 +8,7 @@ use sqlx::postgres::{PgListener, PgPool, PgRow};
 
 use super::super::{InFlight, Outcome, PinState, Record, Unavailable};
 use super::Node;
+use super::columns::keys;
 use super::connect::answer;
 use super::done::CHANNEL;
 use super::view::View;
@@ -54,8 +55,7 @@ impl Questions {
 
     /// The state of each of these PINs, in their order, all at one moment.
     pub async fn pin_states(&self, pins: &[PinId]) -> Result<Vec<PinState>, Unavailable> {
-        let (slots, ids): (Vec<i16>, Vec<&str>) =
-            pins.iter().map(|pin| (i16::from(slot_of(pin)), pin.as_str())).unzip();
+        let (slots, ids) = keys(pins);
         let rows = sqlx::query(
             "SELECT EXISTS (SELECT 1 FROM pin WHERE pin.slot = asked.slot AND pin.pin_id = asked.pin_id), \
                  newest.seq, newest.record \

@@ -25,6 +25,7 @@ use sqlx::SqlitePool;
 
 use self::by_hash::Entries;
 pub(super) use self::by_hash::hash as pin_hash;
+pub(super) use self::place::with_suffix;
 use self::recent::Recent;
 pub(super) use self::write::note_time;
 
