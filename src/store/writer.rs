@@ -73,8 +73,11 @@ impl Change {
             | Self::DeliveryCommand(..)
             | Self::Brake(_)
             | Self::Prune(..)
-            | Self::Register(..) => 1,
-            Self::Claim(_) | Self::CancelElsewhere(..) | Self::Release(..) | Self::Adopt(..) => 1,
+            | Self::Register(..)
+            | Self::Claim(_)
+            | Self::CancelElsewhere(..)
+            | Self::Release(..)
+            | Self::Adopt(..) => 1,
         }
     }
 }
@@ -111,25 +114,16 @@ impl Writer {
     /// Submits a verdict, or returns it if the queue is full. The verdict is committed sooner or later;
     /// [`Committed::Finished`] reports it.
     pub fn try_finish(&self, verdict: Verdict) -> Result<(), Verdict> {
-        let room = self.changes.try_reserve();
-        match room {
-            Ok(room) => {
-                room.send(Change::Finish(verdict));
-                Ok(())
-            }
-            Err(_) => Err(verdict),
-        }
+        let Ok(room) = self.changes.try_reserve() else { return Err(verdict) };
+        room.send(Change::Finish(verdict));
+        Ok(())
     }
 
     /// Saves the state of the brake, or returns it if the queue is full.
     pub fn try_save_brake(&self, brake: SavedBrake) -> Result<(), SavedBrake> {
-        match self.changes.try_reserve() {
-            Ok(room) => {
-                room.send(Change::Brake(brake));
-                Ok(())
-            }
-            Err(_) => Err(brake),
-        }
+        let Ok(room) = self.changes.try_reserve() else { return Err(brake) };
+        room.send(Change::Brake(brake));
+        Ok(())
     }
 
     /// Waits until [`Writer::try_finish`] may find room.
@@ -225,9 +219,11 @@ pub struct WriterTask<M> {
     trouble: watch::Sender<Option<Trouble>>,
 }
 
-/// Who waits for which part of the transaction.
+/// The changes of the next transaction, and who waits for which part of it.
 #[derive(Default)]
-struct Waiting {
+struct Batch {
+    work: Transaction,
+    cluster: ClusterWork,
     /// Each with the number of PINs that it submitted.
     submits: VecDeque<(usize, Reply<Vec<Submitted>>)>,
     orders: VecDeque<Reply<u64>>,
@@ -242,17 +238,16 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     /// Writes until every [`Writer`] is dropped, then closes the store. Returns the number of verdicts that could not
     /// be written; their PINs are still in flight in the store, and the next start polls them again.
     pub async fn run(mut self) -> usize {
-        let mut work = Transaction::default();
-        let mut waiting = Waiting::default();
+        let mut batch = Batch::default();
         let mut open = true;
         let mut busy = false;
         let mut give_up_at = None;
-        while open || !work.is_empty() {
+        while open || batch.changes() > 0 {
             if open {
                 if busy {
                     tokio::time::sleep(GATHER).await;
                 }
-                open = self.gather(&mut work, &mut waiting).await;
+                open = self.gather(&mut batch).await;
             } else {
                 // Only changes that failed before are left, and no request will wake this task.
                 let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + STOP_PATIENCE);
@@ -264,39 +259,38 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                 }
             }
             if let Err(unavailable) = self.connection.in_place().await {
-                self.failed(unavailable, &mut work, &mut waiting);
+                self.failed(unavailable, &mut batch);
                 continue;
             }
             let well = self.trouble.borrow().is_none();
-            if work.is_empty() && well {
+            if batch.changes() == 0 && well {
                 // A flush: there is nothing left to make durable.
                 if let Err(unavailable) = self.connection.note_time().await {
-                    self.failed(unavailable, &mut work, &mut waiting);
+                    self.failed(unavailable, &mut batch);
                     continue;
                 }
-                self.publish(Applied::default(), &mut waiting).await;
+                self.publish(Applied::default(), ClusterApplied::default(), &mut batch).await;
                 continue;
             }
             // A full transaction left more changes waiting than the next one can hold, so that one need not wait.
-            busy = (BUSY..MAX_BATCH).contains(&work.changes());
+            busy = (BUSY..MAX_BATCH).contains(&batch.changes());
             let begun = Instant::now();
-            let result = self.connection.apply(&work, self.max_in_flight).await;
-            match result {
-                Ok(applied) => {
-                    metrics::committed(work.changes(), begun);
-                    work = Transaction::default();
+            match self.connection.apply_shared(&batch.work, &batch.cluster, self.max_in_flight).await {
+                Ok((applied, cluster)) => {
+                    metrics::committed(batch.changes(), begun);
+                    (batch.work, batch.cluster) = Default::default();
                     // The schedule always gets the commit. But if the file was moved away meanwhile, nobody else gets a
                     // confirmation, because the next start would not find the file.
                     match self.connection.in_place().await {
                         Ok(()) => self.succeeded(),
-                        Err(unavailable) => self.failed(unavailable, &mut work, &mut waiting),
+                        Err(unavailable) => self.failed(unavailable, &mut batch),
                     }
-                    self.publish(applied, &mut waiting).await;
+                    self.publish(applied, cluster, &mut batch).await;
                 }
-                Err(error) => self.failed(error, &mut work, &mut waiting),
+                Err(error) => self.failed(error, &mut batch),
             }
         }
-        let lost = work.verdicts.len();
+        let lost = batch.work.verdicts.len();
         if let Err(error) = self.connection.close().await {
             error!(%error, "the database did not close cleanly; it will recover at the next start");
         }
@@ -305,23 +299,23 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
 
     /// Waits a limited time for a change and takes all that wait behind it. Returns false when every [`Writer`] is
     /// dropped.
-    async fn gather(&mut self, work: &mut Transaction, waiting: &mut Waiting) -> bool {
+    async fn gather(&mut self, batch: &mut Batch) -> bool {
         // Tries a failing store even with nothing to write: clients that wait for it to recover submit nothing.
         let well = self.trouble.borrow().is_none();
-        let patience = if work.is_empty() && well { LOOK } else { RETRY };
+        let patience = if batch.changes() == 0 && well { LOOK } else { RETRY };
         let Ok(first) = tokio::time::timeout(patience, self.changes.recv()).await else { return true };
         let Some(first) = first else { return false };
         let mut weight = first.weight();
-        add(first, work, waiting);
+        batch.add(first);
         while weight < MAX_BATCH {
             let Ok(change) = self.changes.try_recv() else { break };
             weight += change.weight();
-            add(change, work, waiting);
+            batch.add(change);
         }
         true
     }
 
-    async fn publish(&mut self, applied: Applied, waiting: &mut Waiting) {
+    async fn publish(&mut self, applied: Applied, cluster: ClusterApplied, waiting: &mut Batch) {
         // A closed channel means that the daemon is stopping; nothing is lost, because the store has it all. One
         // transaction can finish a PIN and accept it again, so the finished PINs are sent first.
         if let Some(last) = applied.finished.last() {
@@ -335,7 +329,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
             let _ = self.committed.send(Committed::Accepted(applied.accepted).into()).await;
             fault_point!("accepted-and-not-acked");
         }
-        self.publish_cluster(applied.cluster, waiting).await;
+        self.publish_cluster(cluster, waiting).await;
         metrics::submitted(&applied.submitted);
         let mut submitted = applied.submitted.into_iter();
         // A client that hung up learns the result when it asks again.
@@ -357,7 +351,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         }
     }
 
-    async fn publish_cluster(&mut self, applied: ClusterApplied, waiting: &mut Waiting) {
+    async fn publish_cluster(&mut self, applied: ClusterApplied, waiting: &mut Batch) {
         let ClusterApplied { cancels, known, gone, adopted } = applied;
         // These are in other partitions of the outbox, so `newest` does not change.
         for committed in [Committed::Finished(known), Committed::Cancel(cancels), Committed::Gone(gone)] {
@@ -383,7 +377,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     }
 
     /// Refuses the requests that wait for a reply, and keeps the verdicts, progress and brake.
-    fn failed(&mut self, unavailable: Unavailable, work: &mut Transaction, waiting: &mut Waiting) {
+    fn failed(&mut self, unavailable: Unavailable, batch: &mut Batch) {
         metrics::commit_failed();
         self.trouble.send_modify(|trouble| {
             if trouble.is_none() {
@@ -395,59 +389,73 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
             let since = trouble.take().map_or_else(Instant::now, |trouble| trouble.since);
             *trouble = Some(Trouble { since, what: unavailable.0.clone() });
         });
-        work.submits.clear();
-        work.orders.clear();
-        work.prune = None;
-        work.cluster = ClusterWork::default();
-        for (_, reply) in waiting.submits.drain(..) {
-            let _ = reply.send(Err(unavailable.clone()));
-        }
-        for reply in waiting.dones.drain(..) {
-            let _ = reply.send(Err(unavailable.clone()));
-        }
-        let counts = waiting.orders.drain(..).chain(waiting.prunes.drain(..)).chain(waiting.adopts.drain(..));
-        for reply in counts {
-            let _ = reply.send(Err(unavailable.clone()));
-        }
-        for (_, _, reply) in waiting.registers.drain(..) {
-            let _ = reply.send(Err(unavailable.clone()));
-        }
+        batch.refuse(&unavailable);
     }
 }
 
-fn add(change: Change, work: &mut Transaction, waiting: &mut Waiting) {
-    match change {
-        Change::Submit(pins, reply) => {
-            waiting.submits.push_back((pins.len(), reply));
-            work.submits.extend(pins);
+impl Batch {
+    /// The number of changes.
+    fn changes(&self) -> usize {
+        self.work.changes() + self.cluster.changes()
+    }
+
+    /// Drops the changes for whose result somebody waits, and answers with this error.
+    fn refuse(&mut self, unavailable: &Unavailable) {
+        self.work.submits.clear();
+        self.work.orders.clear();
+        self.work.prune = None;
+        self.cluster = ClusterWork::default();
+        for (_, reply) in self.submits.drain(..) {
+            let _ = reply.send(Err(unavailable.clone()));
         }
-        Change::Finish(verdict) => work.verdicts.push(verdict),
-        Change::Progress(progress) => work.progress.push(progress),
-        Change::DeliveryCommand(order, reply) => {
-            waiting.orders.push_back(reply);
-            work.orders.push(order);
+        for reply in self.dones.drain(..) {
+            let _ = reply.send(Err(unavailable.clone()));
         }
-        Change::Brake(brake) => work.brake = Some(brake),
-        Change::Prune(before, reply) => {
-            waiting.prunes.push_back(reply);
-            work.prune = Some(before);
+        let counts = self.orders.drain(..).chain(self.prunes.drain(..)).chain(self.adopts.drain(..));
+        for reply in counts {
+            let _ = reply.send(Err(unavailable.clone()));
         }
-        Change::Claim(slots) => {
-            let claim = work.cluster.claim.get_or_insert_default();
-            *claim = claim.union(&slots);
+        for (_, _, reply) in self.registers.drain(..) {
+            let _ = reply.send(Err(unavailable.clone()));
         }
-        Change::CancelElsewhere(pin, reply) => {
-            waiting.dones.push(reply);
-            work.cluster.cancels.push(pin);
+    }
+
+    fn add(&mut self, change: Change) {
+        match change {
+            Change::Submit(pins, reply) => {
+                self.submits.push_back((pins.len(), reply));
+                self.work.submits.extend(pins);
+            }
+            Change::Finish(verdict) => self.work.verdicts.push(verdict),
+            Change::Progress(progress) => self.work.progress.push(progress),
+            Change::DeliveryCommand(order, reply) => {
+                self.orders.push_back(reply);
+                self.work.orders.push(order);
+            }
+            Change::Brake(brake) => self.work.brake = Some(brake),
+            Change::Prune(before, reply) => {
+                self.prunes.push_back(reply);
+                self.work.prune = Some(before);
+            }
+            Change::Claim(slots) => {
+                let claim = self.cluster.claim.get_or_insert_default();
+                *claim = claim.union(&slots);
+            }
+            Change::CancelElsewhere(pin, reply) => {
+                self.dones.push(reply);
+                self.cluster.cancels.push(pin);
+            }
+            Change::Release(slots, reply) => {
+                self.dones.push(reply);
+                self.cluster.release = self.cluster.release.union(&slots);
+            }
+            Change::Adopt(orphan, reply) => {
+                self.adopts.push_back(reply);
+                self.cluster.adopt.push(orphan);
+            }
+            Change::Register(sink, from_oldest, reply) => {
+                self.registers.push_back((sink, from_oldest, reply))
+            }
         }
-        Change::Release(slots, reply) => {
-            waiting.dones.push(reply);
-            work.cluster.release = work.cluster.release.union(&slots);
-        }
-        Change::Adopt(orphan, reply) => {
-            waiting.adopts.push_back(reply);
-            work.cluster.adopt.push(orphan);
-        }
-        Change::Register(sink, from_oldest, reply) => waiting.registers.push_back((sink, from_oldest, reply)),
     }
 }

@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor};
 use tracing::info;
 
-use super::super::{Applied, Submitted, Transaction, Unavailable, Writes};
+use super::super::{Applied, ClusterApplied, ClusterWork, Submitted, Transaction, Unavailable, Writes};
 use super::connect::{ANSWER_PATIENCE, Pause, Server, fenced, is_broken, is_conflict, within};
 use super::done::{CHANNEL, Done};
 use super::lease::lock_lease;
@@ -27,9 +27,9 @@ pub struct WriteConnection {
     connection: Option<PgConnection>,
     last_seq: i64,
     /// The transaction whose commit had an unknown result: its number, and what it did if it was committed.
-    uncertain: Option<(i64, Applied)>,
+    uncertain: Option<(i64, Done)>,
     /// The result of such a transaction, once it is known to be committed and until it is reported.
-    settled: Option<Applied>,
+    settled: Option<Done>,
     /// The pause after connecting failed.
     pause: Pause,
 }
@@ -93,11 +93,11 @@ impl WriteConnection {
         let mut connection = self.server.connect_writer().await?;
         within(ANSWER_PATIENCE, reconnect::wait_until_alone(&mut connection, &self.node)).await?;
         reconnect::pass_numbers(&mut connection, self.last_seq).await?;
-        if let Some((number, applied)) = &self.uncertain {
-            let asked = reconnect::is_committed(&mut connection, &self.node, *number, applied);
+        if let Some((number, done)) = &self.uncertain {
+            let asked = reconnect::is_committed(&mut connection, &self.node, *number, &done.applied);
             let committed = within(ANSWER_PATIENCE, asked).await?;
             info!(committed, "what became of a transaction whose end was lost is known");
-            self.settled = self.uncertain.take().map(|(_, applied)| applied).filter(|_| committed);
+            self.settled = self.uncertain.take().map(|(_, done)| done).filter(|_| committed);
         }
         Ok(connection)
     }
@@ -105,13 +105,14 @@ impl WriteConnection {
     async fn attempt(
         &mut self,
         work: &Transaction,
+        cluster: &ClusterWork,
         verdicts: &[&Verdict],
         max_in_flight: usize,
     ) -> Result<Done, Failure> {
         let node = self.node.clone();
         self.connected().await?;
         let Some(mut connection) = self.connection.take() else { return Err(Failure::Fenced) };
-        let doing = transact(&mut connection, &node, work, verdicts, max_in_flight);
+        let doing = transact(&mut connection, &node, work, cluster, verdicts, max_in_flight);
         let (number, done) = match within_failure(doing).await {
             Ok(done) => done,
             Err(failure) => {
@@ -129,7 +130,7 @@ impl WriteConnection {
                 return Err(failure);
             }
             Err(error) => {
-                self.uncertain = Some((number, done.applied));
+                self.uncertain = Some((number, done));
                 return Err(error.into());
             }
         }
@@ -183,6 +184,7 @@ async fn transact(
     connection: &mut PgConnection,
     node: &Node,
     work: &Transaction,
+    cluster: &ClusterWork,
     verdicts: &[&Verdict],
     max_in_flight: usize,
 ) -> Result<(i64, Done), Failure> {
@@ -201,10 +203,9 @@ async fn transact(
     if let Some(before) = work.prune {
         done.applied.pruned = outbox::prune(connection, before).await?;
     }
-    let cluster = &work.cluster;
     claims::cancel_elsewhere(connection, &cluster.cancels, &mut done).await?;
     for orphan in &cluster.adopt {
-        done.applied.cluster.adopted.push(adopt::adopt(connection, node, orphan).await?);
+        done.cluster.adopted.push(adopt::adopt(connection, node, orphan).await?);
     }
     if let Some(slots) = &cluster.claim {
         claims::claim(connection, node, slots, &mut done).await?;
@@ -219,17 +220,25 @@ async fn transact(
 
 /// Puts an earlier transaction's result before this one's. Requesters of delivery commands and adoptions got an error
 /// then; so those counts come after the new ones, where nobody reads them.
-fn join(earlier: Applied, mut applied: Applied) -> Applied {
-    let front = |new: &mut Vec<_>, old: Vec<_>| new.splice(0..0, old).for_each(drop);
-    front(&mut applied.finished, earlier.finished);
-    applied.accepted.splice(0..0, earlier.accepted);
-    applied.ordered.extend(earlier.ordered);
-    let (new, old) = (&mut applied.cluster, earlier.cluster);
-    new.cancels.splice(0..0, old.cancels);
-    front(&mut new.known, old.known);
-    new.gone.splice(0..0, old.gone);
-    new.adopted.extend(old.adopted);
-    applied
+fn join(earlier: Done, done: Done) -> Done {
+    fn chain<T>(first: Vec<T>, then: Vec<T>) -> Vec<T> {
+        first.into_iter().chain(then).collect()
+    }
+    let (old, new) = (earlier.applied, done.applied);
+    let applied = Applied {
+        accepted: chain(old.accepted, new.accepted),
+        finished: chain(old.finished, new.finished),
+        ordered: chain(new.ordered, old.ordered),
+        ..new
+    };
+    let (old, new) = (earlier.cluster, done.cluster);
+    let cluster = ClusterApplied {
+        cancels: chain(old.cancels, new.cancels),
+        known: chain(old.known, new.known),
+        gone: chain(old.gone, new.gone),
+        adopted: chain(new.adopted, old.adopted),
+    };
+    Done { applied, cluster, hints: done.hints }
 }
 
 #[async_trait]
@@ -243,39 +252,49 @@ impl Writes for WriteConnection {
     }
 
     async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, Unavailable> {
+        Ok(self.apply_shared(work, &ClusterWork::default(), max_in_flight).await?.0)
+    }
+
+    async fn apply_shared(
+        &mut self,
+        work: &Transaction,
+        cluster: &ClusterWork,
+        max_in_flight: usize,
+    ) -> Result<(Applied, ClusterApplied), Unavailable> {
         if let Some(unavailable) = self.pause.runs() {
             return Err(unavailable);
         }
         // First, because a settled transaction may already have finished PINs of this work.
         self.connected().await?;
         let is_open = |verdict: &&Verdict| {
-            let Some(Applied { finished, cluster, .. }) = &self.settled else { return true };
-            let ended = finished.iter().chain(&cluster.known).map(|outcome| &outcome.pin);
+            let Some(Done { applied, cluster, .. }) = &self.settled else { return true };
+            let ended = applied.finished.iter().chain(&cluster.known).map(|outcome| &outcome.pin);
             !ended.chain(&cluster.gone).any(|pin| *pin == verdict.pin)
         };
         let verdicts: Vec<&Verdict> = work.verdicts.iter().filter(is_open).collect();
-        if self.settled.is_none() && work.is_only_claim() && !self.anything_to_claim(work).await? {
-            return Ok(Applied::default());
+        let is_only_claim = work.is_empty() && cluster.is_only_claim();
+        if self.settled.is_none() && is_only_claim && !self.anything_to_claim(cluster).await? {
+            return Ok(Default::default());
         }
         let mut attempts = 0;
-        let Done { applied, hints } = loop {
-            match self.attempt(work, &verdicts, max_in_flight).await {
+        let mut done = loop {
+            match self.attempt(work, cluster, &verdicts, max_in_flight).await {
                 Ok(done) => break done,
                 Err(Failure::Sql(error)) if is_conflict(&error) && attempts < CONFLICTS => attempts += 1,
                 Err(failure) => return Err(failure.into()),
             }
         };
-        self.hint(hints).await;
-        let applied = match self.settled.take() {
-            Some(earlier) => join(earlier, applied),
-            None => applied,
-        };
+        self.hint(std::mem::take(&mut done.hints)).await;
+        if let Some(earlier) = self.settled.take() {
+            done = join(earlier, done);
+        }
+        let Done { applied, cluster, .. } = done;
         let taken = applied.submitted.iter().filter(|submitted| **submitted == Submitted::Accepted).count();
         self.node.count(taken, applied.finished.len());
         if let Some(last) = applied.finished.last() {
             self.last_seq = last.seq;
         }
-        Ok(applied)
+        Ok((applied, cluster))
     }
 
     async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, Unavailable> {
@@ -314,9 +333,9 @@ impl Writes for WriteConnection {
 
 impl WriteConnection {
     /// Whether there is anything to claim. Asks without a transaction, because mostly there is nothing.
-    async fn anything_to_claim(&mut self, work: &Transaction) -> Result<bool, Unavailable> {
+    async fn anything_to_claim(&mut self, cluster: &ClusterWork) -> Result<bool, Unavailable> {
         let node = self.node.clone();
-        let Some(slots) = &work.cluster.claim else { return Ok(false) };
+        let Some(slots) = &cluster.claim else { return Ok(false) };
         self.connected().await?;
         let Some(mut connection) = self.connection.take() else { return Ok(false) };
         let result = within(ANSWER_PATIENCE, claims::anything(&mut connection, &node, slots)).await;

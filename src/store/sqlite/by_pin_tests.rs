@@ -4,9 +4,9 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use super::super::Reader;
 use super::super::open::open as open_file;
 use super::super::write::WriteConnection;
-use super::super::Reader;
 use crate::clock::Clock;
 use crate::outcome::{Ending, Verdict};
 use crate::pin::PinId;

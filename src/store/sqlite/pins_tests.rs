@@ -5,9 +5,9 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use super::super::Reader;
 use super::super::open::open as open_file;
 use super::super::write::WriteConnection;
-use super::super::Reader;
 use super::*;
 use crate::clock::Clock;
 use crate::outcome::Ending;
