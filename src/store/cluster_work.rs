@@ -25,11 +25,6 @@ impl ClusterWork {
         let Self { claim, cancels, release, adopt } = self;
         usize::from(claim.is_some()) + cancels.len() + release.len() + adopt.len()
     }
-
-    /// Whether its only change is to fetch what other nodes left.
-    pub fn is_only_claim(&self) -> bool {
-        self.claim.is_some() && self.changes() == 1
-    }
 }
 
 /// The outcomes that a dead node did not deliver to one sink.

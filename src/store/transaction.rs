@@ -23,11 +23,6 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        self.changes() == 0
-    }
-
     /// The number of changes.
     pub fn changes(&self) -> usize {
         let Self { verdicts, submits, progress, orders, brake, prune } = self;

@@ -49,36 +49,17 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 type Reply<T> = oneshot::Sender<Result<T, Unavailable>>;
 
-enum Change {
-    Submit(Vec<NewPin>, Reply<Vec<Submitted>>),
-    Finish(Verdict),
-    Progress(Progress),
-    DeliveryCommand(DeliveryCommand, Reply<u64>),
-    Brake(SavedBrake),
-    Prune(Steady, Reply<u64>),
-    Register(String, bool, Reply<i64>),
-    Claim(Slots),
-    CancelElsewhere(PinId, Reply<()>),
-    Release(Slots, Reply<()>),
-    Adopt(Orphan, Reply<u64>),
+/// A change on its way to the writer.
+struct Change {
+    /// What it adds to the size of a transaction.
+    weight: usize,
+    /// Puts it into the next transaction.
+    add: Box<dyn FnOnce(&mut Batch) + Send>,
 }
 
 impl Change {
-    fn weight(&self) -> usize {
-        match self {
-            // A kilobyte of metadata counts as much as a PIN without any.
-            Self::Submit(pins, _) => pins.iter().map(NewPin::weight).sum(),
-            Self::Progress(progress) => 1 + progress.failed.len() + progress.delivered.len(),
-            Self::Finish(_)
-            | Self::DeliveryCommand(..)
-            | Self::Brake(_)
-            | Self::Prune(..)
-            | Self::Register(..)
-            | Self::Claim(_)
-            | Self::CancelElsewhere(..)
-            | Self::Release(..)
-            | Self::Adopt(..) => 1,
-        }
+    fn new(weight: usize, add: impl FnOnce(&mut Batch) + Send + 'static) -> Self {
+        Self { weight, add: Box::new(add) }
     }
 }
 
@@ -108,21 +89,26 @@ impl Writer {
 
     /// Accepts PINs; returns one result for each, in their order, once they are durable.
     pub async fn submit(&self, pins: Vec<NewPin>) -> Result<Vec<Submitted>, Unavailable> {
-        self.ask(|reply| Change::Submit(pins, reply)).await
+        let weight = pins.iter().map(NewPin::weight).sum();
+        self.ask(weight, |batch, reply| {
+            batch.submits.push_back((pins.len(), reply));
+            batch.work.submits.extend(pins);
+        })
+        .await
     }
 
     /// Submits a verdict, or returns it if the queue is full. The verdict is committed sooner or later;
     /// [`Committed::Finished`] reports it.
     pub fn try_finish(&self, verdict: Verdict) -> Result<(), Verdict> {
         let Ok(room) = self.changes.try_reserve() else { return Err(verdict) };
-        room.send(Change::Finish(verdict));
+        room.send(Change::new(1, |batch| batch.work.verdicts.push(verdict)));
         Ok(())
     }
 
     /// Saves the state of the brake, or returns it if the queue is full.
     pub fn try_save_brake(&self, brake: SavedBrake) -> Result<(), SavedBrake> {
         let Ok(room) = self.changes.try_reserve() else { return Err(brake) };
-        room.send(Change::Brake(brake));
+        room.send(Change::new(1, |batch| batch.work.brake = Some(brake)));
         Ok(())
     }
 
@@ -135,7 +121,8 @@ impl Writer {
     /// Saves a sink's progress. It is not durable when this returns: whatever a crash undoes is delivered again.
     pub async fn advance(&self, progress: Progress) {
         // The writer outlives the sinks; and if progress is lost, the only effect is one more delivery.
-        let _ = self.changes.send(Change::Progress(progress)).await;
+        let weight = 1 + progress.failed.len() + progress.delivered.len();
+        let _ = self.changes.send(Change::new(weight, |batch| batch.work.progress.push(progress))).await;
     }
 
     /// Waits until everything submitted before is durable.
@@ -145,45 +132,74 @@ impl Writer {
 
     /// Carries out a delivery command; returns how many outcomes it affected, once that is durable.
     pub async fn order(&self, order: DeliveryCommand) -> Result<u64, Unavailable> {
-        self.ask(|reply| Change::DeliveryCommand(order, reply)).await
+        self.ask(1, |batch, reply| {
+            batch.orders.push_back(reply);
+            batch.work.orders.push(order);
+        })
+        .await
     }
 
     /// Removes some of the outcomes that ended before `before` and that every sink has; returns how many.
     pub async fn prune(&self, before: Steady) -> Result<u64, Unavailable> {
-        self.ask(|reply| Change::Prune(before, reply)).await
+        self.ask(1, move |batch, reply| {
+            batch.prunes.push_back(reply);
+            batch.work.prune = Some(before);
+        })
+        .await
     }
 
     /// Creates a cursor for a sink that has none, at the oldest outcome or after the newest; returns the sink's cursor.
     pub async fn register(&self, sink: String, from_oldest: bool) -> Result<i64, Unavailable> {
-        self.ask(|reply| Change::Register(sink, from_oldest, reply)).await
+        self.ask(1, move |batch, reply| batch.registers.push_back((sink, from_oldest, reply))).await
     }
 
     /// Asks for what other nodes left for these slots; [`Committed`] reports it. The request is lost if the queue is
     /// full, so callers repeat it from time to time.
     pub fn claim(&self, slots: Slots) {
         // If the queue is full, the caller will ask again; if the writer has ended, the daemon is stopping.
-        let _ = self.changes.try_send(Change::Claim(slots));
+        let _ = self.changes.try_send(Change::new(1, move |batch| {
+            let claim = batch.cluster.claim.get_or_insert_default();
+            *claim = claim.union(&slots);
+        }));
     }
 
     /// Asks the node that polls this PIN to withdraw it. The request is durable when this returns.
     pub async fn cancel_elsewhere(&self, pin: PinId) -> Result<(), Unavailable> {
-        self.ask(|reply| Change::CancelElsewhere(pin, reply)).await
+        self.ask(1, |batch, reply| {
+            batch.dones.push(reply);
+            batch.cluster.cancels.push(pin);
+        })
+        .await
     }
 
     /// Releases slots, after everything submitted before. No task of this node may still hold their PINs.
     pub async fn release(&self, slots: Slots) -> Result<(), Unavailable> {
-        self.ask(|reply| Change::Release(slots, reply)).await
+        self.ask(1, move |batch, reply| {
+            batch.dones.push(reply);
+            batch.cluster.release = batch.cluster.release.union(&slots);
+        })
+        .await
     }
 
     /// Takes over some of the outcomes that a dead node did not deliver to a sink; returns how many. 0 means that none
     /// is left, or that the node is alive.
     pub async fn adopt(&self, orphan: Orphan) -> Result<u64, Unavailable> {
-        self.ask(|reply| Change::Adopt(orphan, reply)).await
+        self.ask(1, |batch, reply| {
+            batch.adopts.push_back(reply);
+            batch.cluster.adopt.push(orphan);
+        })
+        .await
     }
 
-    async fn ask<T>(&self, change: impl FnOnce(Reply<T>) -> Change) -> Result<T, Unavailable> {
+    /// Submits a change and waits for its result.
+    async fn ask<T: Send + 'static>(
+        &self,
+        weight: usize,
+        add: impl FnOnce(&mut Batch, Reply<T>) + Send + 'static,
+    ) -> Result<T, Unavailable> {
         let (reply, answer) = oneshot::channel();
-        self.changes.send(change(reply)).await.map_err(|_| Unavailable::stopped())?;
+        let change = Change::new(weight, |batch| add(batch, reply));
+        self.changes.send(change).await.map_err(|_| Unavailable::stopped())?;
         answer.await.map_err(|_| Unavailable::stopped())?
     }
 
@@ -305,12 +321,12 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         let patience = if batch.changes() == 0 && well { LOOK } else { RETRY };
         let Ok(first) = tokio::time::timeout(patience, self.changes.recv()).await else { return true };
         let Some(first) = first else { return false };
-        let mut weight = first.weight();
-        batch.add(first);
+        let mut weight = first.weight;
+        (first.add)(batch);
         while weight < MAX_BATCH {
             let Ok(change) = self.changes.try_recv() else { break };
-            weight += change.weight();
-            batch.add(change);
+            weight += change.weight;
+            (change.add)(batch);
         }
         true
     }
@@ -417,45 +433,6 @@ impl Batch {
         }
         for (_, _, reply) in self.registers.drain(..) {
             let _ = reply.send(Err(unavailable.clone()));
-        }
-    }
-
-    fn add(&mut self, change: Change) {
-        match change {
-            Change::Submit(pins, reply) => {
-                self.submits.push_back((pins.len(), reply));
-                self.work.submits.extend(pins);
-            }
-            Change::Finish(verdict) => self.work.verdicts.push(verdict),
-            Change::Progress(progress) => self.work.progress.push(progress),
-            Change::DeliveryCommand(order, reply) => {
-                self.orders.push_back(reply);
-                self.work.orders.push(order);
-            }
-            Change::Brake(brake) => self.work.brake = Some(brake),
-            Change::Prune(before, reply) => {
-                self.prunes.push_back(reply);
-                self.work.prune = Some(before);
-            }
-            Change::Claim(slots) => {
-                let claim = self.cluster.claim.get_or_insert_default();
-                *claim = claim.union(&slots);
-            }
-            Change::CancelElsewhere(pin, reply) => {
-                self.dones.push(reply);
-                self.cluster.cancels.push(pin);
-            }
-            Change::Release(slots, reply) => {
-                self.dones.push(reply);
-                self.cluster.release = self.cluster.release.union(&slots);
-            }
-            Change::Adopt(orphan, reply) => {
-                self.adopts.push_back(reply);
-                self.cluster.adopt.push(orphan);
-            }
-            Change::Register(sink, from_oldest, reply) => {
-                self.registers.push_back((sink, from_oldest, reply))
-            }
         }
     }
 }

@@ -35,7 +35,7 @@ pub(super) use membership::anchors;
 pub use membership::{Membership, Registration, Renewal};
 pub use open::open;
 pub(super) use open::open_to_move;
-pub use questions::{Hint, Hints, Questions};
+pub use questions::{Hint, Hints, Questions, Shared};
 pub use view::{Holders, NodeId, NodeReport, NodeState, View};
 
 /// This node's registration, shared by all connections of this process.

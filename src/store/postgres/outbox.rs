@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::postgres::PgConnection;
+use sqlx::Postgres;
+use sqlx::postgres::{PgArguments, PgConnection};
+use sqlx::query::Query;
 
 use super::super::{DeliveryCommand, Failed, Progress, SavedBrake};
 use super::Node;
@@ -102,7 +104,7 @@ pub async fn carry_out(
     let done = match order {
         DeliveryCommand::Replay { sink, from, to, only_dead: false } => {
             // Outcomes after the cursor of their partition will be delivered anyway.
-            let ordered = sqlx::query(
+            let replay = over(
                 "INSERT INTO delivery (sink, seq, lane, dead, tries) \
                  SELECT $1, o.seq, $4, false, 0 FROM outcome o WHERE o.seq BETWEEN $2 AND $3 \
                    AND EXISTS (SELECT 1 FROM cursor c WHERE c.lane = $4 AND c.sink = $1) \
@@ -111,58 +113,40 @@ pub async fn carry_out(
                  ORDER BY o.seq FOR KEY SHARE OF o \
                  ON CONFLICT (sink, seq) DO UPDATE SET lane = excluded.lane, dead = false, tries = 0, \
                      first_try_at = NULL, last_try_at = NULL, error = NULL",
-            )
-            .bind(sink)
-            .bind(from)
-            .bind(to)
-            .bind(node.id())
-            .execute(&mut *connection)
-            .await?;
-            sqlx::query(
-                "DELETE FROM dropped x USING delivery d \
-                 WHERE x.sink = $1 AND x.seq BETWEEN $2 AND $3 AND d.sink = x.sink AND d.seq = x.seq",
-            )
-            .bind(sink)
-            .bind(from)
-            .bind(to)
-            .execute(connection)
-            .await?;
-            ordered
+                sink,
+                from,
+                to,
+            );
+            let replayed = replay.bind(node.id()).execute(&mut *connection).await?;
+            let sql = "DELETE FROM dropped x USING delivery d \
+                 WHERE x.sink = $1 AND x.seq BETWEEN $2 AND $3 AND d.sink = x.sink AND d.seq = x.seq";
+            over(sql, sink, from, to).execute(connection).await?;
+            replayed
         }
-        DeliveryCommand::Replay { sink, from, to, only_dead: true } => sqlx::query(
-            "UPDATE delivery SET lane = $4, dead = false, tries = 0, first_try_at = NULL, last_try_at = NULL \
-                 WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND dead",
-        )
-        .bind(sink)
-        .bind(from)
-        .bind(to)
-        .bind(node.id())
-        .execute(connection)
-        .await?,
+        DeliveryCommand::Replay { sink, from, to, only_dead: true } => {
+            let sql = "UPDATE delivery SET lane = $4, dead = false, tries = 0, first_try_at = NULL, last_try_at = NULL \
+                 WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND dead";
+            over(sql, sink, from, to).bind(node.id()).execute(connection).await?
+        }
         DeliveryCommand::Drop { sink, from, to, at } => {
-            sqlx::query(
-                "WITH given_up AS ( \
+            let sql = "WITH given_up AS ( \
                      DELETE FROM delivery WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND dead RETURNING seq) \
                  INSERT INTO dropped (seq, sink, dropped_at) SELECT seq, $1, $4 FROM given_up \
-                 ON CONFLICT (seq, sink) DO UPDATE SET dropped_at = excluded.dropped_at",
-            )
-            .bind(sink)
-            .bind(from)
-            .bind(to)
-            .bind(at.as_millisecond())
-            .execute(connection)
-            .await?
+                 ON CONFLICT (seq, sink) DO UPDATE SET dropped_at = excluded.dropped_at";
+            over(sql, sink, from, to).bind(at.as_millisecond()).execute(connection).await?
         }
         DeliveryCommand::Unregister { sink } => {
-            sqlx::query("DELETE FROM cursor WHERE lane = $2 AND sink = $1")
-                .bind(sink)
-                .bind(node.id())
-                .execute(connection)
-                .await?
+            let sql = "DELETE FROM cursor WHERE lane = $2 AND sink = $1";
+            sqlx::query(sql).bind(sink).bind(node.id()).execute(connection).await?
         }
         DeliveryCommand::Forget { sink } => return forget(connection, node, sink).await,
     };
     Ok(done.rows_affected())
+}
+
+/// A statement about a sink's outcomes from one `seq` to another.
+fn over<'q>(sql: &'static str, sink: &'q str, from: &i64, to: &i64) -> Query<'q, Postgres, PgArguments> {
+    sqlx::query(sql).bind(sink).bind(*from).bind(*to)
 }
 
 /// Forgets a sink, except for the cursors and deliveries of other live nodes: they may still have the sink. Returns 1

@@ -3,6 +3,7 @@
 //! Promises that each answer is from one moment. A hint can be lost, so it only makes a node look earlier. Does not
 //! know what nodes do with the answers.
 
+use async_trait::async_trait;
 use sqlx::Row;
 use sqlx::postgres::{PgListener, PgPool, PgRow};
 
@@ -14,6 +15,16 @@ use super::done::CHANNEL;
 use super::view::View;
 use crate::pin::PinId;
 use crate::slot::{Slots, slot_of};
+
+/// What client requests ask about the nodes and their PINs.
+#[async_trait]
+pub trait Shared: Send + Sync + 'static {
+    /// All nodes and their slots at one moment.
+    async fn look(&self) -> Result<View, Unavailable>;
+
+    /// The state of each of these PINs, in their order, all at one moment.
+    async fn pin_states(&self, pins: &[PinId]) -> Result<Vec<PinState>, Unavailable>;
+}
 
 /// Queries that a single node does not need. Cheap to clone.
 #[derive(Clone)]
@@ -53,8 +64,24 @@ impl Questions {
         answer(pins).await
     }
 
-    /// The state of each of these PINs, in their order, all at one moment.
-    pub async fn pin_states(&self, pins: &[PinId]) -> Result<Vec<PinState>, Unavailable> {
+    /// Starts to receive the hints of all nodes.
+    pub async fn listen(&self) -> Result<Hints, Unavailable> {
+        let listener = answer(async {
+            let mut listener = PgListener::connect_with(&self.readers).await?;
+            listener.listen(CHANNEL).await?;
+            Ok(listener)
+        });
+        Ok(Hints { listener: listener.await?, node: self.node.clone() })
+    }
+}
+
+#[async_trait]
+impl Shared for Questions {
+    async fn look(&self) -> Result<View, Unavailable> {
+        answer(View::read(&self.readers)).await
+    }
+
+    async fn pin_states(&self, pins: &[PinId]) -> Result<Vec<PinState>, Unavailable> {
         let (slots, ids) = keys(pins);
         let rows = sqlx::query(
             "SELECT EXISTS (SELECT 1 FROM pin WHERE pin.slot = asked.slot AND pin.pin_id = asked.pin_id), \
@@ -80,21 +107,6 @@ impl Questions {
             })
         };
         Ok(rows.iter().zip(pins).map(state).collect::<Result<_, sqlx::Error>>()?)
-    }
-
-    /// All nodes and their slots at one moment.
-    pub async fn look(&self) -> Result<View, Unavailable> {
-        answer(View::read(&self.readers)).await
-    }
-
-    /// Starts to receive the hints of all nodes.
-    pub async fn listen(&self) -> Result<Hints, Unavailable> {
-        let listener = answer(async {
-            let mut listener = PgListener::connect_with(&self.readers).await?;
-            listener.listen(CHANNEL).await?;
-            Ok(listener)
-        });
-        Ok(Hints { listener: listener.await?, node: self.node.clone() })
     }
 }
 

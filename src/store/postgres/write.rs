@@ -16,6 +16,7 @@ use super::lease::lock_lease;
 use super::{Node, adopt, claims, finish, outbox, reconnect, submit};
 use crate::fault::fault_point;
 use crate::outcome::Verdict;
+use crate::slot::Slots;
 
 /// How often a transaction that conflicts with another node's is repeated before it fails.
 const CONFLICTS: u32 = 5;
@@ -60,33 +61,32 @@ impl WriteConnection {
         let (connection, uncertain, settled) = (None, None, None);
         let mut writer =
             Self { server, node, connection, last_seq: 0, uncertain, settled, pause: Pause::default() };
-        writer.last_seq = {
-            let partition = writer.node.id();
-            let connection = writer.connected().await?;
-            sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM outcome WHERE lane = $1")
-                .bind(partition)
-                .fetch_one(connection)
-                .await?
-        };
+        let mut connection = writer.connected().await?;
+        let last = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM outcome WHERE lane = $1");
+        writer.last_seq = last.bind(writer.node.id()).fetch_one(&mut connection).await?;
+        writer.connection = Some(connection);
         Ok(writer)
     }
 
-    /// The connection, opened again if it was lost. When this returns, no transaction of an earlier connection is open.
-    async fn connected(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => match self.connect().await {
-                Ok(connection) => {
-                    self.pause.end();
-                    connection
-                }
-                Err(error) => {
-                    self.pause.begin(Unavailable::from(&error));
-                    return Err(error);
-                }
-            },
-        };
-        Ok(self.connection.insert(connection))
+    /// Takes the connection, which is opened again if it was lost; [`Self::keep`] puts it back. When this returns, no
+    /// transaction of an earlier connection is open.
+    async fn connected(&mut self) -> Result<PgConnection, sqlx::Error> {
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
+        }
+        let connected = self.connect().await;
+        match &connected {
+            Ok(_) => self.pause.end(),
+            Err(error) => self.pause.begin(error.into()),
+        }
+        connected
+    }
+
+    /// Keeps the connection for the next request if it is usable after this result.
+    fn keep<T>(&mut self, connection: PgConnection, result: &Result<T, sqlx::Error>) {
+        if result.as_ref().err().is_none_or(|error| !is_broken(error)) {
+            self.connection = Some(connection);
+        }
     }
 
     async fn connect(&mut self) -> Result<PgConnection, sqlx::Error> {
@@ -110,8 +110,7 @@ impl WriteConnection {
         max_in_flight: usize,
     ) -> Result<Done, Failure> {
         let node = self.node.clone();
-        self.connected().await?;
-        let Some(mut connection) = self.connection.take() else { return Err(Failure::Fenced) };
+        let mut connection = self.connected().await?;
         let doing = transact(&mut connection, &node, work, cluster, verdicts, max_in_flight);
         let (number, done) = match within_failure(doing).await {
             Ok(done) => done,
@@ -153,19 +152,24 @@ impl WriteConnection {
     async fn hint(&mut self, mut hints: Vec<String>) {
         hints.sort_unstable();
         hints.dedup();
-        let Some(mut connection) = self.connection.take() else { return };
         if hints.is_empty() {
-            self.connection = Some(connection);
             return;
         }
+        let Some(mut connection) = self.connection.take() else { return };
         // Outside the transaction, because PostgreSQL commits transactions that notify one at a time, across all nodes.
         let hint = sqlx::query("SELECT pg_notify($1, hint) FROM unnest($2::text[]) AS hint")
             .bind(CHANNEL)
             .bind(hints);
         let given = within(ANSWER_PATIENCE, hint.execute(&mut connection)).await;
-        if given.err().is_none_or(|error| !is_broken(&error)) {
-            self.connection = Some(connection);
-        }
+        self.keep(connection, &given);
+    }
+
+    /// Whether there is anything to claim. Asks without a transaction, because mostly there is nothing.
+    async fn anything_to_claim(&mut self, slots: &Slots) -> Result<bool, Unavailable> {
+        let mut connection = self.connected().await?;
+        let found = within(ANSWER_PATIENCE, claims::anything(&mut connection, &self.node, slots)).await;
+        self.keep(connection, &found);
+        Ok(found?)
     }
 }
 
@@ -265,15 +269,18 @@ impl Writes for WriteConnection {
             return Err(unavailable);
         }
         // First, because a settled transaction may already have finished PINs of this work.
-        self.connected().await?;
+        self.connection = Some(self.connected().await?);
         let is_open = |verdict: &&Verdict| {
             let Some(Done { applied, cluster, .. }) = &self.settled else { return true };
             let ended = applied.finished.iter().chain(&cluster.known).map(|outcome| &outcome.pin);
             !ended.chain(&cluster.gone).any(|pin| *pin == verdict.pin)
         };
         let verdicts: Vec<&Verdict> = work.verdicts.iter().filter(is_open).collect();
-        let is_only_claim = work.is_empty() && cluster.is_only_claim();
-        if self.settled.is_none() && is_only_claim && !self.anything_to_claim(cluster).await? {
+        if let Some(slots) = &cluster.claim
+            && (work.changes(), cluster.changes()) == (0, 1)
+            && self.settled.is_none()
+            && !self.anything_to_claim(slots).await?
+        {
             return Ok(Default::default());
         }
         let mut attempts = 0;
@@ -299,8 +306,7 @@ impl Writes for WriteConnection {
 
     async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, Unavailable> {
         let (node, first) = (self.node.clone(), if from_oldest { 0 } else { self.last_seq });
-        self.connected().await?;
-        let Some(mut connection) = self.connection.take() else { return Err(fenced()) };
+        let mut connection = self.connected().await?;
         let result = within_failure(register_sink(&mut connection, &node, name, first)).await;
         match result {
             Ok(cursor) => {
@@ -317,8 +323,7 @@ impl Writes for WriteConnection {
     /// Releases all slots and the lease, so that other nodes can continue at once.
     async fn close(mut self: Box<Self>) -> Result<(), Unavailable> {
         let node = self.node.clone();
-        self.connected().await?;
-        let Some(mut connection) = self.connection.take() else { return Err(fenced()) };
+        let mut connection = self.connected().await?;
         match within_failure(leave(&mut connection, &node)).await {
             Ok(()) => self.connection = Some(connection),
             // Other nodes have taken everything already, or will when the lease is over.
@@ -328,21 +333,6 @@ impl Writes for WriteConnection {
         self.hint(vec!["slots".into()]).await;
         let Some(connection) = self.connection.take() else { return Ok(()) };
         Ok(within(ANSWER_PATIENCE, connection.close()).await?)
-    }
-}
-
-impl WriteConnection {
-    /// Whether there is anything to claim. Asks without a transaction, because mostly there is nothing.
-    async fn anything_to_claim(&mut self, cluster: &ClusterWork) -> Result<bool, Unavailable> {
-        let node = self.node.clone();
-        let Some(slots) = &cluster.claim else { return Ok(false) };
-        self.connected().await?;
-        let Some(mut connection) = self.connection.take() else { return Ok(false) };
-        let result = within(ANSWER_PATIENCE, claims::anything(&mut connection, &node, slots)).await;
-        if result.as_ref().err().is_none_or(|error| !is_broken(error)) {
-            self.connection = Some(connection);
-        }
-        Ok(result?)
     }
 }
 

@@ -279,36 +279,23 @@ async fn carry_out(connection: &mut SqliteConnection, order: &DeliveryCommand) -
             let sql = "INSERT OR REPLACE INTO delivery (sink, seq, dead, tries) \
                  SELECT sink.name, outcome.seq, 0, 0 FROM outcome, sink \
                  WHERE sink.name = ?1 AND outcome.seq BETWEEN ?2 AND min(?3, sink.cursor)";
-            let ordered = sqlx::query(sql).bind(sink).bind(from).bind(to).execute(&mut *connection).await?;
-            sqlx::query(
-                "DELETE FROM dropped WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 \
-                   AND EXISTS (SELECT 1 FROM delivery d WHERE d.sink = ?1 AND d.seq = dropped.seq)",
-            )
-            .bind(sink)
-            .bind(from)
-            .bind(to)
-            .execute(connection)
-            .await?;
-            ordered
+            let replayed = over(sql, sink, from, to).execute(&mut *connection).await?;
+            let sql = "DELETE FROM dropped WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 \
+                   AND EXISTS (SELECT 1 FROM delivery d WHERE d.sink = ?1 AND d.seq = dropped.seq)";
+            over(sql, sink, from, to).execute(connection).await?;
+            replayed
         }
         DeliveryCommand::Replay { sink, from, to, only_dead: true } => {
             let sql = "UPDATE delivery SET dead = 0, tries = 0, first_try_at = NULL, last_try_at = NULL \
                  WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead";
-            sqlx::query(sql).bind(sink).bind(from).bind(to).execute(connection).await?
+            over(sql, sink, from, to).execute(connection).await?
         }
         DeliveryCommand::Drop { sink, from, to, at } => {
-            sqlx::query(
-                "INSERT OR REPLACE INTO dropped (seq, sink, dropped_at) \
-                 SELECT seq, ?1, ?4 FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead",
-            )
-            .bind(sink)
-            .bind(from)
-            .bind(to)
-            .bind(at.as_millisecond())
-            .execute(&mut *connection)
-            .await?;
+            let sql = "INSERT OR REPLACE INTO dropped (seq, sink, dropped_at) \
+                 SELECT seq, ?1, ?4 FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead";
+            over(sql, sink, from, to).bind(at.as_millisecond()).execute(&mut *connection).await?;
             let sql = "DELETE FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead";
-            sqlx::query(sql).bind(sink).bind(from).bind(to).execute(connection).await?
+            over(sql, sink, from, to).execute(connection).await?
         }
         DeliveryCommand::Unregister { sink } => {
             sqlx::query("DELETE FROM sink WHERE name = ?1").bind(sink).execute(connection).await?
@@ -328,6 +315,11 @@ async fn carry_out(connection: &mut SqliteConnection, order: &DeliveryCommand) -
         }
     };
     Ok(done.rows_affected())
+}
+
+/// A statement about a sink's outcomes from one `seq` to another.
+fn over<'q>(sql: &'static str, sink: &'q str, from: &i64, to: &i64) -> Query<'q> {
+    sqlx::query(sql).bind(sink).bind(*from).bind(*to)
 }
 
 /// Deliveries of a sink that one transaction forgets. It bounds the transaction.
