@@ -1,7 +1,7 @@
 //! Connects the cluster task to the tables in PostgreSQL.
 //!
 //! Promises that no call delays the renewal of the lease: each gives up after a third of the lease, and the next look
-//! shows whether it took effect.
+//! shows whether it took effect. Knows no SQL: the store has the statements.
 
 use std::sync::Arc;
 use std::time::Duration;

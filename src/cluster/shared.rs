@@ -1,4 +1,6 @@
 //! Answers questions about any node's PINs at every node.
+//!
+//! Promises the same answer at every node. Does not know SQL, nor who asks.
 
 use std::sync::Arc;
 

@@ -166,7 +166,7 @@ impl Writer {
     /// Asks the node that polls this PIN to withdraw it. The request is durable when this returns.
     pub async fn cancel_elsewhere(&self, pin: PinId) -> Result<(), Unavailable> {
         self.ask(1, |batch, reply| {
-            batch.dones.push(reply);
+            batch.confirmations.push(reply);
             batch.cluster.cancels.push(pin);
         })
         .await
@@ -175,7 +175,7 @@ impl Writer {
     /// Releases slots, after everything submitted before. No task of this node may still hold their PINs.
     pub async fn release(&self, slots: Slots) -> Result<(), Unavailable> {
         self.ask(1, move |batch, reply| {
-            batch.dones.push(reply);
+            batch.confirmations.push(reply);
             batch.cluster.release = batch.cluster.release.union(&slots);
         })
         .await
@@ -246,7 +246,7 @@ struct Batch {
     prunes: VecDeque<Reply<u64>>,
     registers: VecDeque<(String, bool, Reply<i64>)>,
     /// For withdrawals at other nodes, and released slots.
-    dones: Vec<Reply<()>>,
+    confirmations: Vec<Reply<()>>,
     adopts: VecDeque<Reply<u64>>,
 }
 
@@ -375,7 +375,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                 let _ = self.committed.send(committed.into()).await;
             }
         }
-        for reply in waiting.dones.drain(..) {
+        for reply in waiting.confirmations.drain(..) {
             let _ = reply.send(Ok(()));
         }
         if adopted.iter().any(|count| *count > 0) {
@@ -424,7 +424,7 @@ impl Batch {
         for (_, reply) in self.submits.drain(..) {
             let _ = reply.send(Err(unavailable.clone()));
         }
-        for reply in self.dones.drain(..) {
+        for reply in self.confirmations.drain(..) {
             let _ = reply.send(Err(unavailable.clone()));
         }
         let counts = self.orders.drain(..).chain(self.prunes.drain(..)).chain(self.adopts.drain(..));

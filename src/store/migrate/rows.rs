@@ -4,15 +4,13 @@
 //! Promises that no node writes while the lock is held, and that at most [`PAGE`] rows are in memory. Knows nothing of the
 //! order in which rows are moved.
 
-use std::path::Path;
-
 use futures_util::stream::{Stream, TryChunksError, TryStreamExt};
 use sqlx::{AssertSqlSafe, Executor, FromRow, PgConnection};
 
 use super::{Amount, MigrateError, Watcher};
 
 /// Rows read and written at once.
-const PAGE: usize = 1000;
+pub const PAGE: usize = 1000;
 
 /// How long to wait for the last transaction of a node that is stopping.
 const LOCK_PATIENCE: &str = "5s";
@@ -96,14 +94,12 @@ impl Count<'_> {
 }
 
 /// Turns a store's SQL error into an error of the move.
-pub fn sql(doing: &'static str, store: &str) -> impl Fn(sqlx::Error) -> MigrateError + use<> {
-    let store = store.to_owned();
+pub fn sql<S: ToString + ?Sized>(
+    doing: &'static str,
+    store: &S,
+) -> impl Fn(sqlx::Error) -> MigrateError + use<S> {
+    let store = store.to_string();
     move |source| MigrateError::Sql { doing, store: store.clone(), source }
-}
-
-/// As [`sql`], for a file.
-pub fn sql_of(doing: &'static str, path: &Path) -> impl Fn(sqlx::Error) -> MigrateError + use<> {
-    sql(doing, &path.display().to_string())
 }
 
 /// Begins a transaction during which no node can register or write: for both, a node first locks its row of `node`.

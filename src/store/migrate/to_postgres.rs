@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 
-use super::rows::{Count, Delivery, Dropped, Outcome, Pin, begin_alone, pages, sql, sql_of};
+use super::rows::{Count, Delivery, Dropped, Outcome, Pin, begin_alone, pages, sql};
 use super::{Amount, MigrateError, Watcher};
 use crate::clock::{Anchor, Clock};
 use crate::slot::slot_of_text;
@@ -35,14 +35,14 @@ pub async fn migrate(
     // Held to the end, so that no daemon starts on the file meanwhile. Opened last, because opening migrates an old
     // file's schema.
     let (mut source, _lock) = sqlite::open_to_move(path).await?.ok_or_else(no_source)?;
-    let all = amount(&mut source).await.map_err(sql_of("read", path))?;
+    let all = amount(&mut source).await.map_err(sql("read", &path.display()))?;
     let pruned_to: i64 = sqlx::query_scalar("SELECT pruned_to FROM history")
         .fetch_one(&mut source)
         .await
-        .map_err(sql_of("read", path))?;
+        .map_err(sql("read", &path.display()))?;
     // Ages in the new store continue from those in the old one.
     let clock = Clock::system();
-    let known = sqlite::anchor(&mut source).await.map_err(sql_of("read", path))?;
+    let known = sqlite::anchor(&mut source).await.map_err(sql("read", &path.display()))?;
     clock.go_on(known.as_slice());
     let partition =
         make_partition(&mut target, path, pruned_to, &clock.anchor()).await.map_err(sql("write", shown))?;
@@ -130,7 +130,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn outcomes(&mut self) -> Result<(), MigrateError> {
-        let (read, write) = (sql_of("read", self.path), sql("write", self.shown));
+        let (read, write) = (sql("read", &self.path.display()), sql("write", self.shown));
         // No `seq` is used twice, even if retention has removed its outcome.
         let last: i64 =
             sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outcome'")
@@ -166,7 +166,7 @@ impl Run<'_> {
 
     async fn undelivered(&mut self) -> Result<(), MigrateError> {
         let rows = sqlx::query_as(Delivery::ALL).fetch(&mut self.source);
-        let mut pages = pages::<Delivery>(rows, sql_of("read", self.path));
+        let mut pages = pages::<Delivery>(rows, sql("read", &self.path.display()));
         while let Some(page) = pages.try_next().await? {
             sqlx::query(
                 "INSERT INTO delivery \
@@ -194,7 +194,7 @@ impl Run<'_> {
 
     async fn dropped(&mut self) -> Result<(), MigrateError> {
         let rows = sqlx::query_as(Dropped::ALL).fetch(&mut self.source);
-        let mut pages = pages::<Dropped>(rows, sql_of("read", self.path));
+        let mut pages = pages::<Dropped>(rows, sql("read", &self.path.display()));
         while let Some(page) = pages.try_next().await? {
             sqlx::query(
                 "INSERT INTO dropped (seq, sink, dropped_at) \
@@ -215,7 +215,7 @@ impl Run<'_> {
         let sinks: Vec<(String, i64)> = sqlx::query_as("SELECT name, cursor FROM sink")
             .fetch_all(&mut self.source)
             .await
-            .map_err(sql_of("read", self.path))?;
+            .map_err(sql("read", &self.path.display()))?;
         sqlx::query(
             "INSERT INTO cursor (lane, sink, cursor) SELECT $1, * FROM UNNEST($2::text[], $3::bigint[])",
         )
@@ -234,7 +234,7 @@ impl Run<'_> {
             "SELECT pin_hash, pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata FROM pin \
              ORDER BY number",
         );
-        let mut pages = pages::<HashAndPin>(rows.fetch(&mut self.source), sql_of("read", self.path));
+        let mut pages = pages::<HashAndPin>(rows.fetch(&mut self.source), sql("read", &self.path.display()));
         while let Some(page) = pages.try_next().await? {
             if let Some(HashAndPin { pin, .. }) = page.iter().find(|row| row.is_damaged()) {
                 return Err(MigrateError::DamagedPin { path: self.path.to_owned(), id: pin.pin_id.clone() });

@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use sqlx::query_builder::Separated;
 use sqlx::{Connection, Executor, PgConnection, QueryBuilder, Sqlite, SqliteConnection};
 
-use super::rows::{Count, Delivery, Dropped, Outcome, Pin, begin_alone, pages, sql, sql_of};
+use super::rows::{Count, Delivery, Dropped, Outcome, PAGE, Pin, begin_alone, pages, sql};
 use super::{Amount, MigrateError, Watcher};
 use crate::clock::Clock;
 use crate::store::postgres;
@@ -49,7 +49,7 @@ pub async fn migrate(
     let Run { source, mut target, count, .. } = run;
     let moved = count.complete()?;
     // Writes everything into the one file that gets the name.
-    let write = sql_of("write", &unfinished);
+    let write = sql("write", &unfinished.display());
     target.execute("PRAGMA wal_checkpoint(TRUNCATE)").await.map_err(&write)?;
     target.close().await.map_err(&write)?;
     finish(&unfinished, path).map_err(|source| MigrateError::Io {
@@ -129,14 +129,14 @@ async fn insert<T>(
 ) -> Result<u64, MigrateError> {
     let mut query = QueryBuilder::new(into);
     query.push_values(rows, bind);
-    let done = query.build().execute(target).await.map_err(sql_of("write", path))?;
+    let done = query.build().execute(target).await.map_err(sql("write", &path.display()))?;
     Ok(done.rows_affected())
 }
 
 impl Run<'_> {
     /// Returns the last `seq` that was ever assigned.
     async fn outcomes(&mut self) -> Result<i64, MigrateError> {
-        let (read, write) = (sql("read", self.shown), sql_of("write", self.path));
+        let (read, write) = (sql("read", self.shown), sql("write", &self.path.display()));
         let last: i64 =
             sqlx::query_scalar("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM outcome_seq")
                 .fetch_one(&mut self.source)
@@ -174,14 +174,13 @@ impl Run<'_> {
     async fn cursors(&mut self, last: i64) -> Result<(), MigrateError> {
         let rows = sqlx::query_scalar(SINKS).fetch_all(&mut self.source).await;
         let sinks: Vec<String> = rows.map_err(sql("read", self.shown))?;
-        for sink in sinks {
-            sqlx::query("INSERT INTO sink (name, cursor) VALUES (?1, ?2)")
-                .bind(sink)
-                .bind(last)
-                .execute(&mut self.target)
-                .await
-                .map_err(sql_of("write", self.path))?;
-            self.count.add(|moved| moved.sinks += 1);
+        for sinks in sinks.chunks(PAGE) {
+            let into = "INSERT INTO sink (name, cursor) ";
+            insert(&mut self.target, self.path, into, sinks, |mut values, sink| {
+                values.push_bind(sink.as_str()).push_bind(last);
+            })
+            .await?;
+            self.count.add(|moved| moved.sinks += sinks.len() as u64);
         }
         Ok(())
     }
@@ -191,7 +190,7 @@ impl Run<'_> {
         let anchors = postgres::anchors(&mut self.source).await.map_err(sql("read", self.shown))?;
         let clock = Clock::system();
         clock.go_on(&anchors);
-        sqlite::note_time(&mut self.target, &clock.anchor()).await.map_err(sql_of("write", self.path))
+        sqlite::note_time(&mut self.target, &clock.anchor()).await.map_err(sql("write", &self.path.display()))
     }
 
     /// Moves the deliveries of a query that were not moved yet.

@@ -1,6 +1,6 @@
-//! Columns of many rows, each as one array parameter, so that a statement is prepared once for any number of rows.
+//! Turns many rows into columns, each bound as one array, so that a statement is prepared once for any number of rows.
 //!
-//! Promises the order of the rows where no other one is named. Knows nothing of tables.
+//! Promises that all columns of the same rows have the same order. Knows nothing of tables.
 
 use crate::pin::PinId;
 use crate::slot::{Slots, slot_of};

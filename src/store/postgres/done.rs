@@ -1,4 +1,4 @@
-//! What one transaction has done, and which nodes are to be notified of it. Plain data.
+//! The result of one transaction, and which nodes are to be notified of it. Plain data.
 
 use super::super::{Applied, ClusterApplied};
 

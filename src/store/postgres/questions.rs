@@ -1,7 +1,7 @@
 //! The queries that only a cluster needs (slots, other nodes, the state of any PIN), and the hints between nodes.
 //!
-//! Promises that each answer is from one moment. A hint can be lost, so it only makes a node look earlier. Does not
-//! know what nodes do with the answers.
+//! Promises that each answer is from one moment. A hint can be lost, so it only makes a node look earlier. Does not know
+//! what nodes do with the answers.
 
 use async_trait::async_trait;
 use sqlx::Row;

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
@@ -83,7 +84,7 @@ impl Unloaded {
     /// Passes every PIN in flight to `take`; returns the store.
     pub async fn load(self, take: impl FnMut(InFlight)) -> Result<(Store, Box<dyn Writes>), OpenError> {
         let (reader, writer) = self.load_both(take).await?;
-        Ok((Store::new(reader), Box::new(writer)))
+        Ok((Arc::new(reader), Box::new(writer)))
     }
 
     pub(super) async fn load_both(

@@ -55,7 +55,7 @@ pub struct WriteConnection {
 
 /// Effects of a transaction that its callers do not see.
 #[derive(Default)]
-struct Beside {
+struct SideEffects {
     turnover: Turnover,
     step: Step,
     pruned: Vec<Entry>,
@@ -85,7 +85,7 @@ impl Writes for WriteConnection {
         }
         let applied = self.transact(work, max_in_flight).await;
         self.well = applied.is_ok();
-        let (applied, Beside { turnover, step, pruned }) = match applied {
+        let (applied, SideEffects { turnover, step, pruned }) = match applied {
             Ok(applied) => applied,
             Err(error) => {
                 // SQLite may already have rolled back, as it does when the disk is full; then this fails and nothing is
@@ -100,8 +100,8 @@ impl Writes for WriteConnection {
         self.noted = Some(self.clock.steady());
         self.place.note_commits(self.commits);
         self.index.stepped(step);
-        let ended = turnover.left.iter().zip(&applied.finished);
-        self.index.add(ended.map(|(left, outcome)| Entry::new(left.hash(), outcome.seq)));
+        let ended = turnover.removed.iter().zip(&applied.finished);
+        self.index.add(ended.map(|(removed, outcome)| Entry::new(removed.hash(), outcome.seq)));
         self.pins.turned_over(turnover);
         self.recent.add(&applied.finished);
         if !pruned.is_empty() {
@@ -169,7 +169,7 @@ impl WriteConnection {
         &mut self,
         work: &Transaction,
         max_in_flight: usize,
-    ) -> Result<(Applied, Beside), sqlx::Error> {
+    ) -> Result<(Applied, SideEffects), sqlx::Error> {
         let (newest, in_flight) = (self.last_seq(), self.in_flight());
         let connection = &mut self.connection;
         // Both statements in one call, to wake SQLite's thread only once.
@@ -178,13 +178,13 @@ impl WriteConnection {
             .execute(&mut *connection)
             .await?;
         let mut applied = Applied::default();
-        let mut beside = Beside::default();
-        let turnover = &mut beside.turnover;
+        let mut effects = SideEffects::default();
+        let turnover = &mut effects.turnover;
         self.pins.finish(connection, &work.verdicts, self.next_seq, &mut applied, turnover).await?;
         let room = max_in_flight.saturating_sub(in_flight - applied.finished.len());
         let waiting = &self.index.waiting;
         self.pins.submit(connection, waiting, &work.submits, room, &mut applied, turnover).await?;
-        beside.step = self.index.step(connection, applied.finished.len(), newest).await?;
+        effects.step = self.index.step(connection, applied.finished.len(), newest).await?;
         for progress in &work.progress {
             advance(connection, progress).await?;
         }
@@ -202,12 +202,12 @@ impl WriteConnection {
                 .await?;
         }
         if let Some(before) = work.prune {
-            beside.pruned = prune(connection, before).await?;
-            applied.pruned = beside.pruned.len() as u64;
+            effects.pruned = prune(connection, before).await?;
+            applied.pruned = effects.pruned.len() as u64;
         }
         fault_point!("not-committed");
         sqlx::query("COMMIT").execute(connection).await?;
-        Ok((applied, beside))
+        Ok((applied, effects))
     }
 
     /// Stores the time.
