@@ -14,7 +14,7 @@ use pinwatch::store::{
 };
 use tempfile::TempDir;
 
-use super::postgres::{Database, Postgres};
+use crate::support::postgres::{Database, Postgres};
 
 /// Long: no test renews it but on purpose.
 const LEASE: Duration = Duration::from_secs(60);
