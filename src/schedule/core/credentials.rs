@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{Core, Ticket, Waiting};
+use super::{Core, Key, Ticket, Waiting};
 use crate::clock::Moment;
 use crate::pin::CompactPinId;
 use crate::poll::Meaning;
