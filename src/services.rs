@@ -26,8 +26,7 @@ pub struct Services {
     /// `schedule.deadline`, which a reload can change.
     pub deadline: watch::Receiver<Duration>,
     pub health: Health,
-    /// The client that polls the API now.
-    pub api: watch::Receiver<poll::Client>,
+    pub api: poll::Client,
     /// Why clients don't reach the socket, if they don't.
     pub socket: watch::Receiver<Option<Trouble>>,
     pub stop: CancellationToken,

@@ -162,7 +162,9 @@ async fn daemon(socket: &Path, settings: &[Setting]) -> (Finding, Option<Stats>)
             }
             _ => (Finding::well("daemon", format!("answers at {}", socket.display())), Some(stats)),
         },
-        Err(error) => (Finding::ill("daemon", error_lines(&error).join(" ").trim_start_matches("error: ")), None),
+        Err(error) => {
+            (Finding::ill("daemon", error_lines(&error).join(" ").trim_start_matches("error: ")), None)
+        }
     }
 }
 

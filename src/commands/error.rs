@@ -71,7 +71,8 @@ impl CommandError {
             Exit::TimedOut => "timeout",
             Exit::Done | Exit::Failed | Exit::NotDelivered => "failed",
         };
-        Code::Other(code.to_owned()).because(error_lines(self).join(" ").trim_start_matches("error: ").to_owned())
+        Code::Other(code.to_owned())
+            .because(error_lines(self).join(" ").trim_start_matches("error: ").to_owned())
     }
 }
 

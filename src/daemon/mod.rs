@@ -26,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use self::own_thread::on_own_thread;
-use self::reload::CurrentClient;
 pub use self::reload::{Outside, SetLog};
 use self::signals::Signal;
 pub use self::signals::Signals;
@@ -40,7 +39,8 @@ use crate::config::{self, Explained, Problem, Setting, StoreUrl};
 use crate::fault::fault_point;
 use crate::http::{self, Http};
 use crate::intake::{self, InheritedSocket, Socket, SocketError};
-use crate::poll::{Client, ClientError};
+use crate::pin::PinId;
+use crate::poll::{Client, ClientError, Connection, Meaning};
 use crate::pulse::Pulse;
 use crate::schedule::{self, Schedule};
 use crate::services::Services;
@@ -149,7 +149,7 @@ struct Daemon {
     outside: Outside,
     current: Explained,
     at_start: Vec<Setting>,
-    client: Arc<CurrentClient>,
+    client: Client,
     schedule: Schedule,
     deadline: watch::Sender<Duration>,
 }
@@ -162,7 +162,7 @@ impl Daemon {
     ) -> Result<Self, DaemonError> {
         configured.warnings.iter().for_each(warn_of_secret);
         let config = &configured.config;
-        let client = Arc::new(CurrentClient::new(Client::new(&config.api)?));
+        let client = Client::new(&config.api)?;
         let clock = Clock::system();
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
@@ -203,7 +203,7 @@ impl Daemon {
         let mut parts = Parts::default();
         let task = schedule::Task {
             core,
-            poller: client.clone(),
+            poller: Arc::new(client.clone()),
             writer: writer.clone(),
             events,
             concurrency: config.api.concurrency,
@@ -231,7 +231,7 @@ impl Daemon {
             clock,
             deadline: deadline_seen,
             health,
-            api: client.watch(),
+            api: client.clone(),
             socket: socket.trouble(),
             stop: stop.clone(),
             failed_counts: FailedCounts::default(),
@@ -347,8 +347,14 @@ impl Daemon {
     }
 }
 
+impl schedule::Poll for Client {
+    async fn poll(&self, pin: &PinId, connection: Connection) -> Meaning {
+        Client::poll(self, pin, connection).await
+    }
+}
+
 /// Runs the schedule on its own thread until the daemon stops.
-async fn run_schedule(task: schedule::Task<CurrentClient>) {
+async fn run_schedule(task: schedule::Task<Client>) {
     match on_own_thread(|| task.run()).await {
         Ok(0) => {}
         Ok(dropped) => {

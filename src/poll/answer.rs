@@ -13,8 +13,8 @@ use memchr::memmem;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::error_text::harmless;
 use super::field::Value;
+use crate::http_client::harmless;
 use crate::outcome::{Delivery, Status};
 use crate::pin::PinId;
 use crate::text::{bounded, is_harmful};

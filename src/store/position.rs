@@ -101,7 +101,8 @@ impl FromStr for Position {
             let (partition, text) = part.split_once(':')?;
             Some((partition.parse().ok()?, seq(text)?))
         };
-        let partitions = parts.map(|part| partition(part).ok_or(InvalidPosition)).collect::<Result<_, _>>()?;
+        let partitions =
+            parts.map(|part| partition(part).ok_or(InvalidPosition)).collect::<Result<_, _>>()?;
         Ok(Self { partitions, others })
     }
 }

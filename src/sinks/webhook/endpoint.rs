@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, ClientBuilder, Method, Request, Response, redirect, retry};
+use rustls::ClientConfig;
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
@@ -18,18 +19,14 @@ use super::request::{BadSecret, Message, Signer, WEBHOOK_SIGNATURE};
 use super::response::Answer;
 use super::state::Rules;
 use crate::config::Webhook;
-use crate::poll::Connection;
-use crate::poll::failure::{detail, failure_text, not_processed};
-use crate::poll::resolve::Resolver;
+use crate::http_client::failure::{detail, failure_text, not_processed};
+use crate::http_client::resolve::Resolver;
+use crate::http_client::{Connection, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, USER_AGENT, tls};
 use crate::store::Outcome;
 
 /// How long a kept connection may be idle. Less than the 5 s of Node and uvicorn, so that pinwatch closes it first: a POST on a
 /// connection that the server has just closed is a failed try.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// HTTP/2 uses one connection for all deliveries. If the other end vanishes silently, only a ping detects it.
-const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
-const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The most bytes of a body that are read.
 const MAX_BODY: usize = 4096;
@@ -132,9 +129,9 @@ impl Endpoint {
         let mut response = match timeout_at(deadline, self.send(request, connection)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) if not_processed(&error) => {
-                return (Answer::Unprocessed(failure_text(&error).into()), None);
+                return (Answer::Unprocessed(failure_text(&error, error.is_connect()).into()), None);
             }
-            Ok(Err(error)) => return (Answer::none(failure_text(&error)), None),
+            Ok(Err(error)) => return (Answer::none(failure_text(&error, error.is_connect())), None),
             Err(_) => {
                 let timeout = humantime::format_duration(self.webhook.timeout);
                 return (Answer::none(format!("time-out: no answer within {timeout}")), None);
@@ -210,20 +207,25 @@ impl Clients {
         Self::with(webhook, client)
     }
 
-    fn with(webhook: &Webhook, client: impl Fn(&Webhook) -> ClientBuilder) -> Result<Self, SetupError> {
+    fn with(
+        webhook: &Webhook,
+        client: impl Fn(&Webhook, ClientConfig) -> ClientBuilder,
+    ) -> Result<Self, SetupError> {
+        let is_plain = webhook.url.scheme() == "http";
+        let tls = if is_plain { tls::trusting_nobody() } else { tls::trusting(Vec::new()) };
+        let tls = tls.map_err(|error| SetupError::Client(error.to_string()))?;
         let build = |kept| {
-            let client = client(webhook).pool_max_idle_per_host(kept).build();
+            let client = client(webhook, tls.clone()).pool_max_idle_per_host(kept).build();
             client.map_err(|error| SetupError::Client(detail(&error)))
         };
         Ok(Self { kept: build(webhook.concurrency.saturating_mul(RESTS))?, new: build(0)? })
     }
 }
 
-fn client(webhook: &Webhook) -> ClientBuilder {
-    // Fails if a provider is already installed, which is fine.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder()
-        .user_agent(concat!("pinwatch/", env!("CARGO_PKG_VERSION")))
+fn client(webhook: &Webhook, tls: ClientConfig) -> ClientBuilder {
+    let builder = Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(USER_AGENT)
         .redirect(redirect::Policy::none())
         .referer(false)
         // `send` knows better which requests are safe to resend.
@@ -234,11 +236,8 @@ fn client(webhook: &Webhook) -> ClientBuilder {
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
         .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
         .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
-    if webhook.url.scheme() == "http" {
-        // A proxy would see a plain request. Without TLS no CA certificates are needed, so a system without them works.
-        builder = builder.no_proxy().tls_certs_only([]);
-    }
-    builder
+    // A proxy would see a plain request.
+    if webhook.url.scheme() == "http" { builder.no_proxy() } else { builder }
 }
 
 /// Reads the body up to the limit and the deadline. A connection whose body was read whole can be reused.
@@ -377,7 +376,7 @@ mod tests {
         let (addr, mut seen) = http2_server(script).await;
         let webhook = webhook(&format!("http://{addr}/hook?token=hunter2"), AMPLE);
         let endpoint = Endpoint::new(&webhook).unwrap();
-        let http2 = |webhook: &Webhook| client(webhook).http2_prior_knowledge();
+        let http2 = |webhook: &Webhook, tls| client(webhook, tls).http2_prior_knowledge();
         *endpoint.clients.write().unwrap() = Clients::with(&webhook, http2).unwrap();
         let answer = deliver(&endpoint).await;
         let mut requests = 0;

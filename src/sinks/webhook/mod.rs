@@ -8,11 +8,11 @@
 //! [`state`] has the rules, without a runtime; [`endpoint`] makes the requests; this module is the one task that owns the running
 //! deliveries. New outcomes, ended deliveries, delivery commands, timers and the stop wake it. Must not know polls.
 
+mod batch;
 mod batch_size;
 mod circuit_breaker;
 mod endpoint;
 mod ledger;
-mod batch;
 mod redact;
 mod reporter;
 mod request;
@@ -33,9 +33,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use self::batch::Now;
 use self::endpoint::Rest;
 pub use self::endpoint::{Endpoint, SetupError};
-use self::batch::Now;
 use self::reporter::Reporter;
 use self::response::Answer;
 use self::state::{State, Ticket};

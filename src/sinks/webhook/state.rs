@@ -12,14 +12,14 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::batch::{Batch, Now, fitting, regroup};
 use super::batch_size::BatchSize;
 use super::circuit_breaker::{Admits, CircuitBreaker, Miss};
 use super::ledger::Ledger;
-use super::batch::{Now, Batch, fitting, regroup};
 use super::response::{Answer, Wait};
 use crate::backoff::Backoff;
 use crate::clock::{Moment, Steady};
-use crate::poll::Connection;
+use crate::http_client::Connection;
 use crate::store::{Failed, Outcome, Progress};
 
 /// About how many failed outcomes may wait for another try; above that, no new outcomes are tried.

@@ -42,7 +42,8 @@ pub async fn migrate(
     let clock = Clock::system();
     let known = sqlite::anchor(&mut source).await.map_err(sql_of("read", path))?;
     clock.go_on(known.as_slice());
-    let partition = make_partition(&mut target, path, pruned_to, &clock.anchor()).await.map_err(sql("write", shown))?;
+    let partition =
+        make_partition(&mut target, path, pruned_to, &clock.anchor()).await.map_err(sql("write", shown))?;
     let mut run = Run { source, path, target, shown, partition, all, moved: Amount::default(), watch };
     run.outcomes().await?;
     run.undelivered().await?;

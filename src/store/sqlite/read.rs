@@ -12,8 +12,8 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::super::{
-    AtSink, DeadLetter, Failed, InFlight, MAX_LEARNED, ONLY_PARTITION, Outcome, PAGE_BYTES, Page, Position, Reads,
-    Record, SavedBrake, Stretch, Unavailable,
+    AtSink, DeadLetter, Failed, InFlight, MAX_LEARNED, ONLY_PARTITION, Outcome, PAGE_BYTES, Page, Position,
+    Reads, Record, SavedBrake, Stretch, Unavailable,
 };
 use super::Reader;
 use super::by_hash::hash;
