@@ -16,7 +16,6 @@ mod content;
 mod error;
 mod error_text;
 mod failure;
-mod field;
 mod http1;
 mod meaning;
 mod secrets;
