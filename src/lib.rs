@@ -18,6 +18,7 @@ pub mod http;
 mod http_client;
 pub mod intake;
 pub mod metrics;
+pub mod operations;
 pub mod outcome;
 pub mod paths;
 pub mod pin;

@@ -1,4 +1,4 @@
-//! What answers requests, over the socket and over HTTP: handles to the parts of the daemon.
+//! Handles to the parts of the daemon, for who answers requests (`operations/`, `http/`).
 
 use std::time::Duration;
 

@@ -7,21 +7,18 @@ use serde::Serialize;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
-use tokio::time::{Instant, interval, timeout, timeout_at};
+use tokio::time::{Instant, interval, timeout_at};
 use tracing::{debug, info};
 
-use super::failure::{Failure, STORE_PATIENCE, in_time, shutting_down};
 use super::lines::{Line, Lines};
 use super::outgoing::{Gone, Outgoing, PIECE, Pieces, Room, SMALL, STALL, SharedRoom, write_out};
-use super::pins::outcome_of;
-use super::{admin, cluster_queries, pins, stats};
-use crate::outcome::Ending;
+use crate::operations::{self, Failure, cancelled_state, in_time, outcome_of, shutting_down};
 use crate::pin::PinId;
 use crate::places::Place;
 use crate::protocol::submit::{self, write_answer};
 use crate::protocol::{self, Code, MAX_ANSWER, MAX_LINE, Refusal, Request, State, parse};
 use crate::services::Services;
-use crate::store::{NewPin, Record, Submitted};
+use crate::store::{Record, Submitted};
 
 /// Submits that are handed to the store together.
 const BATCH: usize = 4096;
@@ -178,7 +175,7 @@ impl Connection<'_> {
     /// kept until its turn comes, but read again then.
     async fn cancel_all(&mut self, pins: Vec<PinId>) -> Result<(), Gone> {
         let cancels = pins.into_iter().map(async |pin| {
-            let record = pins::cancel(self.services, &pin).await;
+            let record = operations::cancel(self.services, &pin).await;
             (pin, record.map(|record| Some(record).filter(|record| record.len() <= SMALL)))
         });
         let outcomes: Vec<_> = cancels.collect::<FuturesOrdered<_>>().collect().await;
@@ -200,23 +197,10 @@ impl Connection<'_> {
             return Ok(());
         }
         let ids: Vec<PinId> = submits.iter().map(|submit| submit.pin_id.clone()).collect();
-        let now = self.services.clock.date();
-        let new = submits.into_iter().map(|submit| NewPin {
-            submitted_at: now,
-            // A deadline is at most a year away, so this only ends where the calendar does.
-            deadline_at: now
-                .wall
-                .saturating_add(submit.deadline.unwrap_or(*self.services.deadline.borrow()))
-                .unwrap_or(now.wall),
-            pin: submit.pin_id,
-            reference: submit.reference,
-            metadata: submit.metadata,
-            again: submit.again,
-        });
-        let result = timeout(STORE_PATIENCE, self.services.writer.submit(new.collect())).await;
+        let result = operations::submit(self.services, submits).await;
         let mut pieces = Pieces::new(&self.outgoing);
         let refusal = match result {
-            Ok(Ok(mut states)) => {
+            Ok(mut states) => {
                 forget_most(&mut states);
                 for (pin, state) in ids.iter().zip(&states) {
                     if let Submitted::Finished(None) = state {
@@ -230,10 +214,7 @@ impl Connection<'_> {
                 }
                 return pieces.flush();
             }
-            Ok(Err(unavailable)) => unavailable.into(),
-            Err(_) => Code::StoreUnavailable.because(
-                "the store did not answer in time: whether the PIN was accepted is not known; submit it again",
-            ),
+            Err(refusal) => refusal,
         };
         let line = protocol::refused(&refusal);
         for _ in &ids {
@@ -248,19 +229,19 @@ impl Connection<'_> {
             // Submits and cancels are gathered before they come here.
             Request::Submit(request) => self.submit(vec![request]).await,
             Request::Cancel(request) => self.cancel_all(vec![request.pin_id]).await,
-            Request::Show(request) => self.reply(in_time(pins::show(services, request))).await,
-            Request::List(request) => self.reply(in_time(pins::list(services, request))).await,
-            Request::Wait(request) => self.reply(pins::wait(services, request, self.hang_up())).await,
+            Request::Show(request) => self.reply(in_time(operations::show(services, request))).await,
+            Request::List(request) => self.reply(in_time(operations::list(services, request))).await,
+            Request::Wait(request) => self.reply(operations::wait(services, request, self.hang_up())).await,
             Request::Tail(request) => self.tail(request).await,
-            Request::Stats(_) => self.reply(in_time(stats::stats(services))).await,
-            Request::Nodes(_) => self.reply(in_time(cluster_queries::nodes(services))).await,
-            Request::Ping(_) => self.reply(async { Ok(stats::ping()) }).await,
+            Request::Stats(_) => self.reply(in_time(operations::stats(services))).await,
+            Request::Nodes(_) => self.reply(in_time(operations::nodes(services))).await,
+            Request::Ping(_) => self.reply(async { Ok(operations::ping()) }).await,
             Request::DeadLetters(request) => {
-                self.reply(in_time(admin::dead_letters(services, request))).await
+                self.reply(in_time(operations::dead_letters(services, request))).await
             }
-            Request::Replay(request) => self.reply(admin::replay(services, request)).await,
-            Request::Drop(request) => self.reply(admin::drop(services, request)).await,
-            Request::ForgetSink(request) => self.reply(admin::forget_sink(services, request)).await,
+            Request::Replay(request) => self.reply(operations::replay(services, request)).await,
+            Request::Drop(request) => self.reply(operations::drop(services, request)).await,
+            Request::ForgetSink(request) => self.reply(operations::forget_sink(services, request)).await,
         }
     }
 
@@ -344,13 +325,6 @@ fn line(pin: &PinId, state: State, record: &Record) -> Vec<u8> {
     let mut line = Vec::new();
     write_answer(pin, state, Some(record), &mut line);
     line
-}
-
-/// Whether the PIN was withdrawn, or had finished before.
-fn cancelled_state(record: &Record) -> State {
-    let is_cancelled = serde_json::from_str::<protocol::Record>(record)
-        .is_ok_and(|record| record.outcome == Ending::Cancelled.as_str());
-    if is_cancelled { State::Cancelled } else { State::Finished }
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::super::testing::services;
 use super::*;
+use crate::operations::testing::services;
 use crate::places::User;
 
 const PING: &[u8] = b"{\"op\":\"ping\"}\n";

@@ -1,21 +1,14 @@
 //! The local socket: accepts connections and answers their requests.
 //!
 //! Promises an answer to every line, in order, and that no client slows or starves another: connections, lines, depths
-//! and unread answers are bounded. Knows what the store and the schedule can be asked, not how they work. The requests and
-//! answers are those of [`protocol`].
+//! and unread answers are bounded. Reads requests and writes answers, which are those of [`protocol`]; `operations/` makes
+//! the answers.
 
-mod admin;
-mod cluster_queries;
 mod connection;
-mod failure;
 mod lines;
 mod outgoing;
-mod pins;
 mod socket;
-mod stats;
 mod tail;
-#[cfg(test)]
-mod testing;
 
 use std::time::Duration;
 

@@ -14,6 +14,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
+use crate::operations::Failure;
 use crate::protocol::MAX_ANSWER;
 
 /// Answers to submits are queued in pieces of about this size, in bytes.
@@ -54,6 +55,12 @@ pub struct Outgoing {
 /// The other side is gone, or was cut.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Gone;
+
+impl From<Gone> for Failure {
+    fn from(_: Gone) -> Self {
+        Self::ClientGone
+    }
+}
 
 /// Room for an answer that is not built yet.
 #[must_use]

@@ -1,96 +1,12 @@
-//! `tail`: outcome records as they come, of all nodes where there are several.
-//!
-//! Promises neither gap nor duplicate while it goes on, a notice where retention removed outcomes before the client had
-//! them, and to read from the store no faster than the client reads.
-
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use tokio::sync::watch;
-use tokio::time::sleep;
+//! `tail` over the socket: writes records, and notices among them, no faster than the client reads.
 
 use super::connection::Connection;
-use super::failure::Failure;
 use super::outgoing::{Gone, PIECE};
-use crate::protocol::tail::{Answer, Range, Request, Start};
-use crate::protocol::{self, Code, MAX_ANSWER, Refusal};
+use crate::operations::{Beginning, Failure, Next, Reader};
+use crate::protocol::tail::{Answer, Range, Request};
+use crate::protocol::{self, Code, MAX_ANSWER};
 use crate::schedule::Stopping;
-use crate::store::{InvalidPosition, Outcome, Position, Record, Store, Stretch, Unavailable};
-
-/// Outcomes that are fetched at once; at most so many come between two positions.
-const PAGE: u32 = 256;
-
-/// How often the other nodes' outcomes are looked for without a hint.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// What says that there may be more.
-enum News {
-    /// The newest `seq`, which no other node gives.
-    Own(watch::Receiver<i64>),
-    /// Hints of other nodes; each of them may be lost.
-    Hints(watch::Receiver<u64>),
-}
-
-impl News {
-    async fn wait(&mut self) -> Result<(), Stopping> {
-        match self {
-            Self::Own(newest) => newest.changed().await.map_err(|_| Stopping),
-            Self::Hints(hints) => {
-                // The truth is in the store: a hint only makes it faster.
-                tokio::select! {
-                    Ok(()) = hints.changed() => {}
-                    () = sleep(LOOK) => {}
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-/// How far the outcomes were read.
-struct Reading<'a> {
-    store: &'a Store,
-    position: Position,
-    /// Of each partition, up to which `seq` the client needs no notice that outcomes were removed.
-    noticed: BTreeMap<i32, i64>,
-}
-
-/// What comes next.
-struct Next {
-    records: Vec<Record>,
-    /// From which `seq` to which outcomes are missing before these.
-    removed: Option<(i64, i64)>,
-}
-
-impl Reading<'_> {
-    async fn next(&mut self) -> Result<Next, Unavailable> {
-        let Stretch { outcomes, removed, more } = self.store.stretch(&self.position, PAGE).await?;
-        let gap = self.notice(&removed);
-        let record = |(partition, outcome): (i32, Outcome)| {
-            self.position.advance(partition, outcome.seq);
-            outcome.record
-        };
-        let records = outcomes.into_iter().map(record).collect();
-        if !more {
-            // Nothing is kept between here and there.
-            removed.into_iter().for_each(|(partition, seq)| self.position.advance(partition, seq));
-        }
-        Ok(Next { records, removed: gap })
-    }
-
-    /// The range of what was removed and the client has no notice of yet; it has then.
-    fn notice(&mut self, removed: &[(i32, i64)]) -> Option<(i64, i64)> {
-        let mut gap: Option<(i64, i64)> = None;
-        for &(partition, to) in removed {
-            let noticed = self.noticed.insert(partition, to).unwrap_or(i64::MIN);
-            let from = self.position.in_partition(partition).max(noticed).saturating_add(1);
-            if from <= to {
-                gap = Some(gap.map_or((from, to), |gap| (gap.0.min(from), gap.1.max(to))));
-            }
-        }
-        gap
-    }
-}
+use crate::store::Position;
 
 impl Connection<'_> {
     /// Streams outcome records, no faster than they are read: a slow reader costs a page of memory.
@@ -105,17 +21,15 @@ impl Connection<'_> {
         let start = Beginning::of(&request)?;
         // A client that gives a position knows the lines that are no records.
         let positions = request.positions || matches!(start, Beginning::At(_));
-        // Before the first look at the store, so that a commit during that look ends the wait after it.
-        let mut news = self.news();
-        let mut reading = self.begin(start, positions).await?;
+        let mut reader = Reader::begin(self.services, start, positions).await?;
         if positions {
             // So that a client whose connection breaks can go on from the first record on.
             let room = self.outgoing.room(PIECE).await?;
-            self.outgoing.send(room, position_line(&reading.position))?;
+            self.outgoing.send(room, position_line(reader.position()))?;
         }
         loop {
             let room = self.outgoing.room(MAX_ANSWER).await?;
-            let Next { records, removed } = reading.next().await?;
+            let Next { records, removed } = reader.next().await?;
             if let Some((from, to)) = removed.filter(|_| !positions) {
                 return Err(Code::Removed.because(missing(from, to)).into());
             }
@@ -124,7 +38,7 @@ impl Connection<'_> {
             });
             lines.extend(records.iter().flat_map(|record| [record.as_ref(), "\n"]));
             if positions && !lines.is_empty() {
-                lines.push_str(&position_line(&reading.position));
+                lines.push_str(&position_line(reader.position()));
             }
             if !lines.is_empty() {
                 self.outgoing.send(room, lines)?;
@@ -135,72 +49,13 @@ impl Connection<'_> {
             }
             drop(room);
             if !follow {
-                return Ok(end(&reading.position));
+                return Ok(end(reader.position()));
             }
             tokio::select! {
-                news = news.wait() => news?,
+                more = reader.wait() => more?,
                 () = self.hang_up() => return Err(Failure::ClientGone),
                 () = self.services.stop.cancelled() => return Err(Stopping.into()),
             }
-        }
-    }
-
-    fn news(&self) -> News {
-        match &self.services.cluster {
-            Some(cluster) => {
-                let mut hints = cluster.outcomes.clone();
-                hints.mark_unchanged();
-                News::Hints(hints)
-            }
-            None => {
-                let mut newest = self.services.writer.newest();
-                newest.mark_unchanged();
-                News::Own(newest)
-            }
-        }
-    }
-
-    async fn begin(&self, start: Beginning, positions: bool) -> Result<Reading<'_>, Unavailable> {
-        let store = &self.services.store;
-        // "The newest" are those that there are; so is "from a seq on" for a client that gets no notices.
-        let all_there_are = match start {
-            Beginning::Last(_) => true,
-            Beginning::From(_) => !positions,
-            Beginning::At(_) => false,
-        };
-        let position = match start {
-            Beginning::From(seq) => Position::after(seq.saturating_sub(1)),
-            Beginning::At(position) => position,
-            Beginning::Last(count) => store.before_last(count).await?,
-        };
-        let removed = if all_there_are { store.stretch(&position, 0).await?.removed } else { Vec::new() };
-        Ok(Reading { store, position, noticed: removed.into_iter().collect() })
-    }
-}
-
-/// Where a tail begins.
-enum Beginning {
-    /// At this `seq`.
-    From(i64),
-    /// Behind what was read.
-    At(Position),
-    /// At the newest so many.
-    Last(u32),
-}
-
-impl Beginning {
-    fn of(Request { from, last, .. }: &Request) -> Result<Self, Refusal> {
-        match (from, last) {
-            (Some(_), Some(_)) => {
-                Err(Code::InvalidRequest.because("\"from\" and \"last\" exclude each other"))
-            }
-            (Some(Start::Seq(seq)), None) => Ok(Self::From(*seq)),
-            (Some(Start::Position(text)), None) => {
-                text.parse().map(Self::At).map_err(|error: InvalidPosition| {
-                    Code::InvalidRequest.because(format!("\"from\" is neither a seq nor a position: {error}"))
-                })
-            }
-            (None, last) => Ok(Self::Last(last.unwrap_or(0))),
         }
     }
 }

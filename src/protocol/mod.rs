@@ -3,7 +3,7 @@
 //! One file per operation: its request, its answer and their limits. The daemon (`intake/`) reads requests and writes
 //! answers, the command line (`commands/`) the reverse, both with these types. `docs/protocol.md` describes them for
 //! people; a test fails where it lacks an operation or an error code. A new operation is a file here and a line in
-//! `request.rs`, a handler in `intake/`, a command, and a row in that page.
+//! `request.rs`, a handler in `operations/`, a command, and a row in that page.
 //!
 //! A request that was read is valid, field by field, and fields that it does not have are refused. Readers of answers
 //! ignore members that they do not know, so an older client understands a newer daemon; a member that is added to an

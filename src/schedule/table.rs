@@ -318,7 +318,7 @@ mod tests {
             for n in 0..10_000 {
                 table.remove(&pin(order(n))).unwrap();
             }
-            assert!(held(&table) <= 1 && table.keys.iter().all(|keys| keys.capacity() < 16));
+            assert!(held(&table) <= 1 && table.by_id.iter().all(|keys| keys.capacity() < 16));
             assert!(table.insert(entry("again", 0)).is_some() && held(&table) <= 2);
         }
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::outgoing::Gone;
 use crate::pin::PinId;
 use crate::protocol::{Code, Refusal};
 use crate::schedule::Stopping;
@@ -22,12 +21,6 @@ pub enum Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
-    }
-}
-
-impl From<Gone> for Failure {
-    fn from(_: Gone) -> Self {
-        Self::ClientGone
     }
 }
 

@@ -66,7 +66,7 @@ pub async fn services(folder: &Path, outcomes: usize) -> Services {
         health: Health::default(),
         stop: CancellationToken::new(),
         failed_counts: FailedCounts::default(),
-        places: super::places(8),
+        places: crate::intake::places(8),
         cluster: None,
     }
 }

@@ -136,6 +136,13 @@ pub async fn cancel(services: &Services, pin: &PinId) -> Result<Record, Failure>
     }
 }
 
+/// Whether the PIN was withdrawn, or had finished before.
+pub fn cancelled_state(record: &Record) -> State {
+    let is_cancelled = serde_json::from_str::<crate::protocol::Record>(record)
+        .is_ok_and(|record| record.outcome == Ending::Cancelled.as_str());
+    if is_cancelled { State::Cancelled } else { State::Finished }
+}
+
 /// Whether a PIN that left the schedule without an outcome did so because its slot went to another node.
 fn goes_on_elsewhere(services: &Services) -> bool {
     services.cluster.is_some() && !services.stop.is_cancelled()

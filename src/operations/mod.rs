@@ -1,0 +1,23 @@
+//! Answers the requests of [`protocol`](crate::protocol), whichever way they come: over the local socket or over HTTP.
+//!
+//! One function per operation: it takes the request, asks the schedule, the store and the cluster, and returns the answer
+//! as a type, or why there is none. Promises that no answer waits for a part of the daemon without a limit. Must not know
+//! sockets, lines or HTTP: `intake/` and `http/` read requests and write answers.
+
+mod admin;
+mod cluster_queries;
+mod failure;
+mod pins;
+mod stats;
+mod submit;
+mod tail;
+#[cfg(test)]
+pub mod testing;
+
+pub use admin::{dead_letters, drop, forget_sink, replay};
+pub use cluster_queries::nodes;
+pub use failure::{Failure, in_time, shutting_down};
+pub use pins::{cancel, cancelled_state, list, outcome_of, show, wait};
+pub use stats::{ping, stats};
+pub use submit::submit;
+pub use tail::{Beginning, Next, Reader};

@@ -1,0 +1,37 @@
+//! `submit`: hands PINs to the store together.
+
+use tokio::time::timeout;
+
+use super::failure::STORE_PATIENCE;
+use crate::protocol::submit::Request;
+use crate::protocol::{Code, Refusal};
+use crate::services::Services;
+use crate::store::{NewPin, Submitted};
+
+/// Submits PINs in one transaction. Returns one state for each, in the same order, after the commit: `Accepted` means
+/// durable.
+///
+/// # Errors
+/// The store can't be written, or does not answer in time; then it is unknown which PINs were accepted, and the client has
+/// to submit them again.
+pub async fn submit(services: &Services, requests: Vec<Request>) -> Result<Vec<Submitted>, Refusal> {
+    let now = services.clock.date();
+    let new = requests.into_iter().map(|request| NewPin {
+        submitted_at: now,
+        // A deadline is at most a year away, so this only ends where the calendar does.
+        deadline_at: now
+            .wall
+            .saturating_add(request.deadline.unwrap_or(*services.deadline.borrow()))
+            .unwrap_or(now.wall),
+        pin: request.pin_id,
+        reference: request.reference,
+        metadata: request.metadata,
+        again: request.again,
+    });
+    match timeout(STORE_PATIENCE, services.writer.submit(new.collect())).await {
+        Ok(states) => Ok(states?),
+        Err(_) => Err(Code::StoreUnavailable.because(
+            "the store did not answer in time: whether the PIN was accepted is not known; submit it again",
+        )),
+    }
+}

@@ -1,0 +1,178 @@
+//! `tail`: outcome records as they come, of all nodes where there are several.
+//!
+//! Promises neither gap nor duplicate, and a notice of the outcomes that retention removed before the reader came to them.
+//! Reads one page at a time, when it is asked for: a slow client costs one page of memory.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::protocol::tail::{Request, Start};
+use crate::protocol::{Code, Refusal};
+use crate::schedule::Stopping;
+use crate::services::Services;
+use crate::store::{InvalidPosition, Outcome, Position, Record, Store, Stretch, Unavailable};
+
+/// Outcomes that are read at once; at most so many come between two positions.
+const PAGE: u32 = 256;
+
+/// How often the other nodes' outcomes are looked for without a hint.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Announces that there may be more outcomes.
+enum News {
+    /// The newest `seq` of the only node.
+    Own(watch::Receiver<i64>),
+    /// Hints of other nodes; each of them may be lost.
+    Hints(watch::Receiver<u64>),
+}
+
+impl News {
+    fn of(services: &Services) -> Self {
+        match &services.cluster {
+            Some(cluster) => {
+                let mut hints = cluster.outcomes.clone();
+                hints.mark_unchanged();
+                Self::Hints(hints)
+            }
+            None => {
+                let mut newest = services.writer.newest();
+                newest.mark_unchanged();
+                Self::Own(newest)
+            }
+        }
+    }
+}
+
+/// Reads outcomes in order, page by page.
+pub struct Reader<'a> {
+    store: &'a Store,
+    news: News,
+    position: Position,
+    /// Of each partition, up to which `seq` the client needs no notice that outcomes were removed.
+    noticed: BTreeMap<i32, i64>,
+}
+
+/// The next page.
+pub struct Next {
+    pub records: Vec<Record>,
+    /// From which `seq` to which outcomes are missing before these records.
+    pub removed: Option<(i64, i64)>,
+}
+
+impl<'a> Reader<'a> {
+    /// Begins to read. A client that `takes_notices` gets one of each gap after `start`; any other gets none of a gap that was
+    /// there before it began.
+    pub async fn begin(
+        services: &'a Services,
+        start: Beginning,
+        takes_notices: bool,
+    ) -> Result<Self, Unavailable> {
+        let store = &services.store;
+        // Before the first look at the store, so that a commit during that look ends the wait after it.
+        let news = News::of(services);
+        // "The newest" are those that there are; so is "from a seq on" for a client that takes no notices.
+        let all_there_are = match start {
+            Beginning::Last(_) => true,
+            Beginning::From(_) => !takes_notices,
+            Beginning::At(_) => false,
+        };
+        let position = match start {
+            Beginning::From(seq) => Position::after(seq.saturating_sub(1)),
+            Beginning::At(position) => position,
+            Beginning::Last(count) => store.before_last(count).await?,
+        };
+        let removed = if all_there_are { store.stretch(&position, 0).await?.removed } else { Vec::new() };
+        Ok(Self { store, news, position, noticed: removed.into_iter().collect() })
+    }
+
+    /// Behind what was read so far.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// Reads the next page; an empty one if there is nothing more yet.
+    pub async fn next(&mut self) -> Result<Next, Unavailable> {
+        self.next_of(PAGE).await
+    }
+
+    /// Reads the next page of at most so many outcomes, and of at most a page.
+    pub async fn next_of(&mut self, most: u32) -> Result<Next, Unavailable> {
+        let Stretch { outcomes, removed, more } = self.store.stretch(&self.position, most.min(PAGE)).await?;
+        let gap = self.notice(&removed);
+        let record = |(partition, outcome): (i32, Outcome)| {
+            self.position.advance(partition, outcome.seq);
+            outcome.record
+        };
+        let records = outcomes.into_iter().map(record).collect();
+        if !more {
+            // Nothing is kept between here and there.
+            removed.into_iter().for_each(|(partition, seq)| self.position.advance(partition, seq));
+        }
+        Ok(Next { records, removed: gap })
+    }
+
+    /// Waits until there may be more. Can be dropped and called again without missing anything.
+    ///
+    /// # Errors
+    /// The daemon stops.
+    pub async fn wait(&mut self) -> Result<(), Stopping> {
+        match &mut self.news {
+            News::Own(newest) => newest.changed().await.map_err(|_| Stopping),
+            News::Hints(hints) => {
+                // The truth is in the store: a hint only makes it faster.
+                tokio::select! {
+                    Ok(()) = hints.changed() => {}
+                    () = sleep(LOOK) => {}
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The range of what was removed and the client has no notice of yet; it has then.
+    fn notice(&mut self, removed: &[(i32, i64)]) -> Option<(i64, i64)> {
+        let mut gap: Option<(i64, i64)> = None;
+        for &(partition, to) in removed {
+            let noticed = self.noticed.insert(partition, to).unwrap_or(i64::MIN);
+            let from = self.position.in_partition(partition).max(noticed).saturating_add(1);
+            if from <= to {
+                gap = Some(gap.map_or((from, to), |gap| (gap.0.min(from), gap.1.max(to))));
+            }
+        }
+        gap
+    }
+}
+
+/// Where a tail begins.
+pub enum Beginning {
+    /// At this `seq`.
+    From(i64),
+    /// Behind what was read.
+    At(Position),
+    /// At the newest so many.
+    Last(u32),
+}
+
+impl Beginning {
+    /// Reads where a request wants to begin.
+    ///
+    /// # Errors
+    /// It says so twice, or in a way that no daemon gave out.
+    pub fn of(Request { from, last, .. }: &Request) -> Result<Self, Refusal> {
+        match (from, last) {
+            (Some(_), Some(_)) => {
+                Err(Code::InvalidRequest.because("\"from\" and \"last\" exclude each other"))
+            }
+            (Some(Start::Seq(seq)), None) => Ok(Self::From(*seq)),
+            (Some(Start::Position(text)), None) => {
+                text.parse().map(Self::At).map_err(|error: InvalidPosition| {
+                    Code::InvalidRequest.because(format!("\"from\" is neither a seq nor a position: {error}"))
+                })
+            }
+            (None, last) => Ok(Self::Last(last.unwrap_or(0))),
+        }
+    }
+}
