@@ -30,7 +30,6 @@ pub use self::reload::{Outside, SetLog};
 use self::signals::Signal;
 pub use self::signals::Signals;
 use self::sink_set::SinkSet;
-use self::sink_start::Outbox;
 use self::startup::{Kind, Member, Opened};
 use self::stop_limit::StopLimit;
 pub use self::stop_limit::needed_unit_timeout;
@@ -44,7 +43,7 @@ use crate::poll::{Client, ClientError, Connection, Meaning};
 use crate::pulse::Pulse;
 use crate::schedule::{self, Schedule};
 use crate::services::Services;
-use crate::sinks::{Handover, Health, Trouble};
+use crate::sinks::{Handover, Health, Outbox, Trouble};
 use crate::store::{FailedCounts, OpenError, Store, Unavailable, Writer, postgres};
 
 /// How long an interrupted start may take to give back what it took of a shared store.
@@ -179,8 +178,8 @@ impl Daemon {
         let (rotate, rotations) = watch::channel(0);
         let health = Health::default();
         let mut sinks = SinkSet::new(Outbox {
+            name: String::new(),
             cursor: 0,
-            is_new: false,
             store: store.clone(),
             writer: writer.clone(),
             clock: clock.clone(),

@@ -53,7 +53,9 @@ pub(super) fn deliveries(body: &[u8]) -> Result<Vec<Delivery>, String> {
     let delivery = alone.delivery()?;
     // Gateways report their own failures as `{"status":"error"}` with a 200.
     if matches!(delivery.status, Status::Unknown(_)) && alone.is_final()?.is_none() {
-        return Err("an object alone, with an unknown status and without finalStatus, is no delivery".to_owned());
+        return Err(
+            "an object alone, with an unknown status and without finalStatus, is no delivery".to_owned()
+        );
     }
     Ok(vec![delivery])
 }
@@ -97,7 +99,7 @@ impl<'a> Fields<'a> {
     fn of(element: &'a RawValue) -> Result<Self, String> {
         // An array of the fields' values would be read too.
         if !element.get().starts_with('{') {
-            return Err("a delivery that is no object".to_owned());
+            return Err("expected a delivery, which is an object".to_owned());
         }
         serde_json::from_str(element.get()).map_err(fault)
     }
@@ -328,9 +330,9 @@ mod tests {
         for (body, fault) in [
             ("", "empty"),
             (" \r\n", "empty"),
-            ("null", "expected an array of deliveries"),
-            ("true", "expected an array of deliveries"),
-            (r#""MESSAGE_DELIVERED""#, "expected an array of deliveries"),
+            ("null", "expected a delivery"),
+            ("true", "expected a delivery"),
+            (r#""MESSAGE_DELIVERED""#, "expected a delivery"),
             (r#"[{"status":"MESSAGE_DELIV"#, "EOF"),
             (r#"[{"status":"A"}] []"#, "trailing"),
             ("<html>", "expected value"),

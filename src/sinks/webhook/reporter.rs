@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::batch::Now;
 use crate::clock::Moment;
@@ -30,25 +30,11 @@ impl Reporter {
 
     /// Publishes the sink's health.
     pub fn health(&self, cursor: i64, trouble: Option<&str>, now: Now) {
-        let sink = self.sink.as_str();
-        self.health.update(sink, |health| {
-            health.advance(cursor, now.date.wall);
-            match (trouble, &mut health.trouble) {
-                (Some(error), trouble @ None) => {
-                    warn!(
-                        sink,
-                        error, "the endpoint takes no outcomes; they are kept, and it is tried again"
-                    );
-                    *trouble = Some((now.date.wall, error.to_owned()));
-                }
-                (Some(error), Some((_, known))) if *known != error => error.clone_into(known),
-                (None, trouble @ Some(_)) => {
-                    info!(sink, "the endpoint takes outcomes again");
-                    *trouble = None;
-                }
-                (Some(_), Some(_)) | (None, None) => {}
-            }
-        });
+        self.health.update(&self.sink, |health| health.advance(cursor, now.date.wall));
+        match trouble {
+            Some(why) => self.health.trouble(&self.sink, why, now.date.wall),
+            None => self.health.recovered(&self.sink),
+        }
     }
 
     /// The receiver now has these outcomes, which it did not have when the cursor passed them.
