@@ -63,7 +63,7 @@ impl Daemon {
 
     async fn apply_new_configuration(&mut self) -> Result<(), Refused> {
         let new = Config::explain(&self.outside.sources)?;
-        let client = self.client.prepare(&new.config.api)?;
+        let client = self.services.api.prepare(&new.config.api)?;
         // These steps can fail, and are undone then.
         let prepared = self.sinks.prepare(&new.config.sinks).await?;
         if let Err(problem) = (self.outside.set_log)(&new.config.log) {
@@ -75,7 +75,7 @@ impl Daemon {
         // These steps can't fail.
         let mut changes = self.sinks.commit(prepared);
         let api = &new.config.api;
-        self.client.change(client);
+        self.services.api.change(client);
         let settings = schedule::Settings {
             schedule: new.config.schedule.clone(),
             rate: api.rate,
@@ -84,7 +84,7 @@ impl Daemon {
         };
         // After the client, so that no answer of the old client counts for the new one. If the schedule has ended, the daemon
         // notices by itself.
-        let _ = self.schedule.reconfigure(settings).await;
+        let _ = self.services.schedule.reconfigure(settings).await;
         self.deadline.send_replace(new.config.schedule.deadline);
 
         changes.extend(keys.into_iter().filter(|key| !needs_restart(key) && !key.starts_with("sink[")));
@@ -98,7 +98,7 @@ impl Daemon {
         if !waiting.is_empty() {
             warn!(keys = waiting.join(", "), "these keys have changed, but take effect only after a restart");
         }
-        if let Err(unavailable) = warn_of_unknown_sinks(&self.store, &new.config.sinks).await {
+        if let Err(unavailable) = warn_of_unknown_sinks(&self.services.store, &new.config.sinks).await {
             warn!(%unavailable, "can't look for cursors of removed sinks");
         }
         new.warnings.iter().for_each(warn_of_secret);

@@ -3,7 +3,6 @@
 //! Promises what the module `poll` does about time, memory and secrets. Built once and then shared: a poll on a kept connection
 //! allocates the URL and what hyper needs. Must not know schedules.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -334,13 +333,6 @@ impl Session {
     }
 }
 
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Session { origin, path, .. } = &*self.current();
-        f.debug_struct("Client").field("origin", origin).field("path", path).finish_non_exhaustive()
-    }
-}
-
 /// The path of a request, the base URL's own before `path`, around the PIN ID. The configuration has checked both; here only what
 /// hyper refuses, and a URL to another place, have none.
 fn around_pin(api: &Api) -> Option<AroundPin> {
@@ -423,9 +415,9 @@ mod tests {
         let client = Client::new(&api("http://h", "/{pinId}", app("hunter2"))).unwrap();
         let request = client.current().request(&"A1".parse().unwrap(), false);
         assert!(request.headers().contains_key(AUTHORIZATION));
-        assert!(!format!("{client:?}{request:?}").contains("hunter2"));
+        assert!(!format!("{request:?}").contains("hunter2"));
 
-        let error = Client::new(&api("http://h", "/{pinId}", app("hunter2\n"))).unwrap_err();
+        let error = Client::new(&api("http://h", "/{pinId}", app("hunter2\n"))).err().unwrap();
         assert!(!format!("{error}{error:?}").contains("hunter2"));
     }
 

@@ -1,7 +1,6 @@
 //! What a simulator has seen and answered, counted.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use axum::http::StatusCode;
 
@@ -48,53 +47,18 @@ impl fmt::Display for Counts {
     }
 }
 
-/// The [`Counts`] so far.
-#[derive(Debug, Default)]
-pub struct Counters(Mutex<Counts>);
-
-impl Counters {
-    /// Counts a request and gives its number, from 0.
-    pub fn next_request(&self) -> u64 {
-        let mut counts = self.lock();
-        counts.requests += 1;
-        counts.requests - 1
-    }
-
-    pub fn new_pin(&self) {
-        self.lock().pins += 1;
-    }
-
-    pub fn bad_key(&self) {
-        self.lock().bad_keys += 1;
-    }
-
-    pub fn spoiled(&self) {
-        self.lock().spoiled += 1;
-    }
-
+impl Counts {
     /// Counts an answer by its status.
-    pub fn answered(&self, status: StatusCode) {
-        let mut counts = self.lock();
-        if status.is_server_error() {
-            counts.server_errors += 1;
-        } else if status.is_client_error() {
-            counts.client_errors += 1;
-        } else {
-            counts.ok += 1;
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        match status.as_u16() {
+            500.. => self.server_errors += 1,
+            400.. => self.client_errors += 1,
+            _ => self.ok += 1,
         }
         match status {
-            StatusCode::NOT_FOUND => counts.not_found += 1,
-            StatusCode::TOO_MANY_REQUESTS => counts.throttled += 1,
+            StatusCode::NOT_FOUND => self.not_found += 1,
+            StatusCode::TOO_MANY_REQUESTS => self.throttled += 1,
             _ => {}
         }
-    }
-
-    pub fn read(&self) -> Counts {
-        *self.lock()
-    }
-
-    /// A number is never half written, so what a panic left behind is good.
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

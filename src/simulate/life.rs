@@ -29,21 +29,29 @@ const AS_TEXT: f64 = 0.05;
 /// Calls whose answer has no `finalStatus`.
 const ABSENT: f64 = 0.2;
 
-/// What lives are like. A share is a probability, 0 to 1.
-#[derive(Debug, Clone)]
+// What lives are like. A share is a probability, 0 to 1. No doc comment: clap would take it for that of the command.
+#[derive(Debug, Clone, clap::Args)]
 pub struct LifeSettings {
-    /// Same seed, same lives.
+    /// Same seed, same lives and faults.
+    #[arg(long, default_value_t = 0, help_heading = "Lives")]
     pub seed: u64,
-    /// Half of the ordinary deliveries have their final status within this time of being sent.
+
+    /// Half of the deliveries are final after this time.
+    #[arg(long, value_name = "TIME", default_value = "4s", value_parser = humantime::parse_duration, help_heading = "Lives")]
     pub median: Duration,
+
     /// The sigma of the log-normal distribution of those times: 0 makes them all equal, 1.2 lets one in a
     /// hundred take 16 medians.
+    #[arg(skip = Self::default().sigma)]
     pub sigma: f64,
     /// First deliveries that are calls; resends are calls three times as often.
+    #[arg(skip = Self::default().call_share)]
     pub call_share: f64,
     /// PINs whose answer is an empty array for the first moments.
+    #[arg(skip = Self::default().empty_share)]
     pub empty_share: f64,
     /// Deliveries that end with [`UNDOCUMENTED`].
+    #[arg(skip = Self::default().unknown_share)]
     pub unknown_share: f64,
 }
 

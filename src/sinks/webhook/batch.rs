@@ -94,8 +94,7 @@ impl Batch {
 
     /// The same outcomes in batches of at most `size`.
     pub fn parts(&self, size: usize) -> Vec<Self> {
-        let part = |outcomes: &[Outcome]| Self { outcomes: outcomes.into(), ..self.clone() };
-        self.outcomes.chunks(size.max(1)).map(part).collect()
+        self.outcomes.chunks(size.max(1)).map(|outcomes| self.part(outcomes)).collect()
     }
 
     /// Its first `size` outcomes, and the others.
@@ -104,8 +103,11 @@ impl Batch {
             return (self, None);
         }
         let (first, rest) = self.outcomes.split_at(size);
-        let part = |outcomes: &[Outcome]| Self { outcomes: outcomes.into(), ..self.clone() };
-        (part(first), Some(part(rest)))
+        (self.part(first), Some(self.part(rest)))
+    }
+
+    fn part(&self, outcomes: &[Outcome]) -> Self {
+        Self { outcomes: outcomes.into(), ..self.clone() }
     }
 
     /// What the store must record of its outcomes.

@@ -10,7 +10,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, ClientBuilder, Method, Request, Response, redirect, retry};
-use rustls::ClientConfig;
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
@@ -204,40 +203,34 @@ impl Rest {
 
 impl Clients {
     fn new(webhook: &Webhook) -> Result<Self, SetupError> {
-        Self::with(webhook, client)
+        Self::with(webhook, |builder| builder)
     }
 
-    fn with(
-        webhook: &Webhook,
-        client: impl Fn(&Webhook, ClientConfig) -> ClientBuilder,
-    ) -> Result<Self, SetupError> {
+    fn with(webhook: &Webhook, more: impl Fn(ClientBuilder) -> ClientBuilder) -> Result<Self, SetupError> {
         let is_plain = webhook.url.scheme() == "http";
         let tls = if is_plain { tls::trusting_nobody() } else { tls::trusting(Vec::new()) };
         let tls = tls.map_err(|error| SetupError::Client(error.to_string()))?;
         let build = |kept| {
-            let client = client(webhook, tls.clone()).pool_max_idle_per_host(kept).build();
-            client.map_err(|error| SetupError::Client(detail(&error)))
+            let builder = Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .user_agent(USER_AGENT)
+                .redirect(redirect::Policy::none())
+                .referer(false)
+                // `send` knows better which requests are safe to resend.
+                .retry(retry::never().max_retries_per_request(0))
+                .dns_resolver(Resolver::default())
+                // Half of the whole time-out, so that an endpoint that can't be reached is distinguished from one that is slow.
+                .connect_timeout(webhook.timeout / 2)
+                .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+                .pool_max_idle_per_host(kept)
+                .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
+                .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
+            // A proxy would see a plain request.
+            let builder = if is_plain { builder.no_proxy() } else { builder };
+            more(builder).build().map_err(|error| SetupError::Client(detail(&error)))
         };
         Ok(Self { kept: build(webhook.concurrency.saturating_mul(RESTS))?, new: build(0)? })
     }
-}
-
-fn client(webhook: &Webhook, tls: ClientConfig) -> ClientBuilder {
-    let builder = Client::builder()
-        .tls_backend_preconfigured(tls)
-        .user_agent(USER_AGENT)
-        .redirect(redirect::Policy::none())
-        .referer(false)
-        // `send` knows better which requests are safe to resend.
-        .retry(retry::never().max_retries_per_request(0))
-        .dns_resolver(Resolver::default())
-        // Half of the whole time-out, so that an endpoint that can't be reached is distinguished from one that is slow.
-        .connect_timeout(webhook.timeout / 2)
-        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-        .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
-        .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
-    // A proxy would see a plain request.
-    if webhook.url.scheme() == "http" { builder.no_proxy() } else { builder }
 }
 
 /// Reads the body up to the limit and the deadline. A connection whose body was read whole can be reused.
@@ -376,8 +369,8 @@ mod tests {
         let (addr, mut seen) = http2_server(script).await;
         let webhook = webhook(&format!("http://{addr}/hook?token=hunter2"), AMPLE);
         let endpoint = Endpoint::new(&webhook).unwrap();
-        let http2 = |webhook: &Webhook, tls| client(webhook, tls).http2_prior_knowledge();
-        *endpoint.clients.write().unwrap() = Clients::with(&webhook, http2).unwrap();
+        *endpoint.clients.write().unwrap() =
+            Clients::with(&webhook, ClientBuilder::http2_prior_knowledge).unwrap();
         let answer = deliver(&endpoint).await;
         let mut requests = 0;
         while seen.try_recv().is_ok() {
