@@ -1,4 +1,6 @@
-//! What a simulator has seen and answered, counted.
+//! Counts the requests that a simulator received and the answers that it sent.
+//!
+//! Must not know why an answer was chosen.
 
 use std::fmt;
 
@@ -8,15 +10,15 @@ use axum::http::StatusCode;
 /// progress.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Requests that came in.
+    /// Requests received.
     pub requests: u64,
-    /// PIN IDs that were asked for and are remembered.
+    /// PIN IDs that were requested and are remembered.
     pub pins: u64,
-    /// Right answers: 200, in the API's form.
+    /// Correct answers: 200, in the API's format.
     pub ok: u64,
-    /// Answers of 400 to 499, whoever was to blame.
+    /// Answers with status 400 to 499, whether the client caused them or a fault was requested.
     pub client_errors: u64,
-    /// Of those, for want of the right key.
+    /// Of those, the requests without a correct key.
     pub bad_keys: u64,
     /// Of those, 404.
     pub not_found: u64,
@@ -24,7 +26,7 @@ pub struct Counts {
     pub throttled: u64,
     /// Answers of 500 to 599.
     pub server_errors: u64,
-    /// Faults other than an error by its status: bodies that are none, closed connections, stalls.
+    /// Faults other than an error status: invalid bodies, closed connections, stalls.
     pub spoiled: u64,
 }
 
