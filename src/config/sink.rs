@@ -112,8 +112,8 @@ impl Section<'_> {
         for (index, table) in tables.into_iter().enumerate() {
             let key = format!("sink[{index}]");
             if !matches!(table.kind, ValueKind::Table(_)) {
-                let reason = "must be a table, such as {type=\"stdout\"}".to_owned();
-                self.report.problems.push(Problem { key, value: None, origin: origin_of(&table), reason });
+                let reason = "must be a table, such as {type=\"stdout\"}";
+                self.report.problems.push(Problem::without_value(key, origin_of(&table), reason));
                 continue;
             }
             let sink = Section::read_table(&key, Some(table), self.report, |section| {

@@ -99,7 +99,7 @@ fn put_personal_defaults(
         // The default of root would be no help to this user.
         None if !given.contains_key("store.url") => {
             let reason = "must be given, because neither $XDG_STATE_HOME nor $HOME is an absolute path";
-            problems.push(problem("store.url", None, reason));
+            problems.push(Problem::without_value("store.url", None, reason));
         }
         None => {}
     }
@@ -113,7 +113,7 @@ fn from_environment(environment: &Environment, problems: &mut Vec<Problem>) -> M
         let key = key.to_ascii_lowercase().replace("__", ".");
         let origin = format!("{name} in the environment");
         let Some(text) = value.to_str() else {
-            problems.push(problem(&key, Some(origin), "must be UTF-8"));
+            problems.push(Problem::without_value(&key, Some(origin), "must be UTF-8"));
             continue;
         };
         place(&mut layer, problems, &key, text, origin);
@@ -128,7 +128,7 @@ fn from_flags(flags: &[String], problems: &mut Vec<Problem>) -> Map<String, Valu
         match flag.split_once('=') {
             Some((key, text)) => place(&mut layer, problems, key.trim(), text, COMMAND_LINE.to_owned()),
             // What was given isn't shown: it may be a secret.
-            None => problems.push(problem("--set", None, "must be written section.key=value")),
+            None => problems.push(Problem::without_value("--set", None, "must be written section.key=value")),
         }
     }
     layer
@@ -154,13 +154,13 @@ fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str,
         }
         [""] => {
             let reason = "a key is missing; it is written section.key";
-            return problems.push(problem("configuration", Some(origin), reason));
+            return problems.push(Problem::without_value("configuration", Some(origin), reason));
         }
         _ => Err("there is no such key; it is written section.key".to_owned()),
     };
     match value {
         Ok(value) => drop(layer.insert(key.to_owned(), value)),
-        Err(reason) => problems.push(problem(key, Some(origin), reason)),
+        Err(reason) => problems.push(Problem::without_value(key, Some(origin), reason)),
     }
 }
 
@@ -171,8 +171,4 @@ fn is_plain(name: &str) -> bool {
 
 fn text(origin: &str, text: impl Into<String>) -> Value {
     Value::new(Some(&origin.to_owned()), text.into())
-}
-
-fn problem(key: &str, origin: Option<String>, reason: impl Into<String>) -> Problem {
-    Problem { key: key.to_owned(), value: None, origin, reason: reason.into() }
 }

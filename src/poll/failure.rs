@@ -1,4 +1,6 @@
 //! A poll that got no answer: what failed, and whether this machine could not even send the request.
+//!
+//! Promises that "not sent" is said only if no connection was open. Must not know the texts of failures.
 
 use std::error::Error;
 

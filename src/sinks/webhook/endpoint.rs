@@ -61,7 +61,7 @@ struct Clients {
 
 /// The place that outcomes are delivered to.
 pub struct Endpoint {
-    webhook: Webhook,
+    pub(super) webhook: Webhook,
     clients: RwLock<Clients>,
     signer: Signer,
     redactor: Redactor,
@@ -87,11 +87,6 @@ impl Endpoint {
     /// The most connections that may receive the rest of an answer at once.
     pub(super) fn max_rests(&self) -> usize {
         self.rules.concurrency.saturating_mul(RESTS)
-    }
-
-    /// The maximum age of a connection.
-    pub(super) fn pool_max_age(&self) -> Duration {
-        self.webhook.pool_max_age
     }
 
     /// Uses new connections from now on. Running requests finish on the old ones. Reads the system's certificates, which takes

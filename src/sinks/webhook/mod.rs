@@ -58,7 +58,7 @@ pub async fn run_webhook(endpoint: Endpoint, outbox: Outbox) {
         state: State::new(outbox.name.clone(), endpoint.rules, outbox.cursor, fastrand::u64(..)),
         reporter: Reporter::new(outbox.name.clone(), outbox.health.clone()),
         deliveries: Deliveries::new(endpoint.max_rests()),
-        renew_at: Instant::now() + endpoint.pool_max_age(),
+        renew_at: Instant::now() + endpoint.webhook.pool_max_age,
         was_open: false,
         endpoint: Arc::new(endpoint),
         newest: outbox.writer.newest(),
@@ -160,7 +160,7 @@ impl Task {
         if !opens && self.renew_at > Instant::now() {
             return;
         }
-        self.renew_at = Instant::now() + self.endpoint.pool_max_age();
+        self.renew_at = Instant::now() + self.endpoint.webhook.pool_max_age;
         let endpoint = self.endpoint.clone();
         match spawn_blocking(move || endpoint.renew_connections()).await {
             Ok(Ok(())) => {}
