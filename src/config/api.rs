@@ -1,7 +1,7 @@
-//! `[api]`: where the API is, who we are to it, and how hard we may lean on it.
+//! `[api]`: the API's address, the credentials, and how much may be asked of it.
 //!
-//! Promises: the URL can't lead a key to another host or over an open line. Must not know: HTTP, or how
-//! credentials are found.
+//! Promises that the credentials go to no other host and, unless that is allowed, over no unencrypted connection. Must not know
+//! HTTP, or how credentials are found.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;

@@ -1,14 +1,14 @@
-//! The credentials of `[api]`: who the daemon is to the API.
+//! The credentials of `[api]`: what the daemon authenticates with.
 //!
-//! Promises: there is exactly one way in which they are given, they fit a header, and no message has a part of
-//! them. Must not know: headers beyond their characters.
+//! Promises that they are given in exactly one way, that they fit a header, and that no message has a part of them. Must not know
+//! headers beyond their characters.
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::secret;
 use super::section::Section;
 
-/// How the daemon shows the API who it is.
+/// What the daemon authenticates with.
 #[derive(Debug, Clone)]
 pub enum Credentials {
     /// `Authorization: App <key>`

@@ -1,4 +1,4 @@
-//! What of the process a configuration depends on.
+//! The parts of the process that a configuration depends on: variables, user, working directory.
 //!
 //! Reads the process's environment only in [`Environment::of_process`]: tests give their own.
 
@@ -12,7 +12,7 @@ pub const SYSTEM_FILE: &str = "/etc/pinwatch/pinwatch.toml";
 /// The origin of a value that `--set` gave.
 pub(super) const COMMAND_LINE: &str = "--set";
 
-/// What of the process the configuration depends on; tests give their own. No `Debug`: variables may hold secrets.
+/// The parts of the process that a configuration depends on; tests give their own. No `Debug`: variables may hold secrets.
 #[derive(Clone)]
 pub struct Environment {
     pub variables: BTreeMap<String, OsString>,

@@ -1,7 +1,7 @@
 //! `[http]`: where metrics and health are served.
 //!
-//! Promises: an address that can be listened on without asking a name server, and that other machines reach
-//! it only where that was asked for. Must not know: what is served.
+//! Promises an address that needs no name server, and that other machines can reach it only if that is allowed. Must not know
+//! what is served.
 
 use std::net::SocketAddr;
 

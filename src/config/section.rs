@@ -1,4 +1,4 @@
-//! One table of the configuration on its way from what was written to what the program uses.
+//! Reads one table of the configuration: its keys, where each was written, and what is wrong with them.
 //!
 //! [`section!`] declares a table: each key is a field with its reader. A reader (`read.rs`, or the file of the
 //! section) reports every refused value with its key and origin, lists every value in effect for `check-config`, and shows
@@ -125,8 +125,8 @@ impl Section<'_> {
         }
     }
 
-    /// What messages call this table; `[name]` unless it is set.
-    pub fn call(&mut self, title: String) {
+    /// Sets what messages call this table; without it that is `[name]`.
+    pub fn set_title(&mut self, title: String) {
         self.title = title;
     }
 

@@ -117,20 +117,20 @@ impl Section<'_> {
                 continue;
             }
             let sink = Section::read_table(&key, Some(table), self.report, |section| {
-                section.call("a sink".to_owned());
+                section.set_title("a sink".to_owned());
                 let Some((kind, read)) = section.choice("type", "", &TYPES.map(|kind| (kind.0, kind))) else {
                     // Which keys it has depends on its type.
                     section.clear();
                     return None;
                 };
-                section.call(format!("a sink of type {kind:?}"));
+                section.set_title(format!("a sink of type {kind:?}"));
                 let sink = sink(section, kind, read)?;
-                refuse_twins(section, &sink, &sinks)?;
+                refuse_duplicates(section, &sink, &sinks)?;
                 Some(sink)
             });
             sinks.extend(sink);
         }
-        know_each_other(&mut sinks);
+        set_others(&mut sinks);
         Some(sinks)
     }
 }
@@ -168,7 +168,7 @@ fn file(section: &mut Section) -> Option<SinkKind> {
 }
 
 /// Gives each file sink the files of other sinks that are named as if its own file had been rotated.
-fn know_each_other(sinks: &mut [Sink]) {
+fn set_others(sinks: &mut [Sink]) {
     let paths: Vec<PathBuf> = sinks.iter().filter_map(|sink| Some(sink.kind.file()?.to_owned())).collect();
     for sink in sinks {
         let SinkKind::File { path, others, .. } = &mut sink.kind else { continue };
@@ -179,7 +179,7 @@ fn know_each_other(sinks: &mut [Sink]) {
 }
 
 /// Two cursors of one name would be one cursor; two writers of one file would tear its lines.
-fn refuse_twins(section: &mut Section, sink: &Sink, others: &[Sink]) -> Option<()> {
+fn refuse_duplicates(section: &mut Section, sink: &Sink, others: &[Sink]) -> Option<()> {
     if others.iter().any(|other| other.name == sink.name) {
         return section.refuse(
             "name",

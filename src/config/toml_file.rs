@@ -1,4 +1,4 @@
-//! TOML into values that know the line they stand in.
+//! Parses TOML into values that know the line in which they are written.
 //!
 //! `config` reads TOML too, but keeps only the file's name, and its message quotes the line with the mistake,
 //! which may be the one with the key. Promises: neither an error nor an origin holds any of the text. Must not

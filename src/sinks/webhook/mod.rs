@@ -94,7 +94,7 @@ impl Task {
             }
             // The handover request was withdrawn.
         }
-        self.reporter.say(now(&self.outbox.clock));
+        self.reporter.log_dead_letters(now(&self.outbox.clock));
     }
 
     /// Delivers until the sink must end.
