@@ -130,24 +130,17 @@ fn has_route(address: &SocketAddr) -> bool {
 mod tests {
     use super::*;
 
-    async fn resolve(resolver: &Resolver, host: &str) -> Result<Vec<SocketAddr>, String> {
-        match resolver.resolve(host.parse().unwrap()).await {
-            Ok(addresses) => Ok(addresses.collect()),
-            Err(error) => Err(error.downcast::<io::Error>().unwrap().kind().to_string()),
-        }
-    }
-
     #[tokio::test]
     async fn a_name_is_looked_up() {
-        let addresses = resolve(&Resolver::default(), "localhost").await.unwrap();
-        assert!(!addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback()));
+        let mut addresses = Resolver::default().addresses("localhost".to_owned()).await.unwrap().peekable();
+        assert!(addresses.peek().is_some() && addresses.all(|address| address.ip().is_loopback()));
     }
 
     #[tokio::test]
     async fn a_machine_without_a_thread_to_spare_is_an_error_and_no_panic() {
         // No address space has room for this stack: the system refuses the thread as if it had too many.
         let resolver = Resolver { stack: usize::MAX / 4, ..Resolver::default() };
-        let error = resolver.resolve("localhost".parse().unwrap()).await.err().unwrap();
+        let NotResolved(error) = resolver.addresses("localhost".to_owned()).await.unwrap_err();
         assert_eq!(Errno::from_io_error(error.downcast_ref().unwrap()), Some(Errno::AGAIN));
         // The failed lookup takes no place.
         assert_eq!(resolver.lookups.available_permits(), MOST_LOOKUPS);
