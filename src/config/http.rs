@@ -1,7 +1,7 @@
-//! `[http]`: where metrics and health are served.
+//! `[http]`: the address that serves metrics and health.
 //!
-//! Promises an address that needs no name server, and that other machines can reach it only if that is allowed. Must not know
-//! what is served.
+//! Promises that the address needs no name server, and that other machines can reach it only if the configuration allows that.
+//! Must not know what is served.
 
 use std::net::SocketAddr;
 
@@ -10,13 +10,13 @@ use super::section::{Section, section};
 section! {
     /// `[http]`
     pub struct Http {
-        /// `None` is off.
+        /// `None` switches it off.
         pub listen: Option<SocketAddr> = listen(),
     }
 }
 
 impl Section<'_> {
-    /// The address, and the key `allow_remote`, which decides whether other machines may reach it.
+    /// Reads the address, and the key `allow_remote`, which decides whether other machines may reach it.
     fn listen(&mut self, key: &'static str) -> Option<Option<SocketAddr>> {
         let address = self.parsed(key, "", |text| match text {
             "" => Ok(None),
@@ -29,8 +29,8 @@ impl Section<'_> {
         if !allow_remote && address.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
             return self.refuse(
                 key,
-                "must be an address of this machine alone, such as \"127.0.0.1:9464\", because nobody is asked for a \
-                 password; http.allow_remote = true allows it nevertheless",
+                "must be an address of this machine alone, such as \"127.0.0.1:9464\", because there is no password; \
+                 http.allow_remote = true allows it nevertheless",
             );
         }
         Some(address)

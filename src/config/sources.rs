@@ -1,7 +1,7 @@
-//! Where a configuration comes from: file, environment, `--set`, and the defaults of a user who is not root.
+//! Merges the sources of a configuration: file, environment, `--set`, and the defaults of a user who is not root.
 //!
-//! Every value keeps its exact origin (file and line, variable, flag). Promises: reads one file and nothing else of this machine; a caller who gives the environment gets
-//! no other. Must not know: what any value means, except that `sink` is a list.
+//! Keeps the exact origin of every value (file and line, variable, flag). Promises to read one file and nothing else of this
+//! machine, and no other environment than the given one. Must not know what any value means, except that `sink` is a list.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -15,24 +15,22 @@ use super::{intake, store, toml_file};
 
 const PREFIX: &str = "PINWATCH__";
 
-/// No configuration is larger; a device or a database named by mistake isn't read into memory.
+/// The largest accepted file, in bytes: a device or a database that is named by mistake must not be read into memory.
 const LARGEST_FILE: u64 = 1024 * 1024;
 
-/// Everything that a configuration is made of. It has no `Debug`, because it may hold secrets: PINWATCH__API__KEY,
-/// `--set api.key=…`.
+/// The sources of a configuration. Has no `Debug`, because it may hold secrets: PINWATCH__API__KEY, `--set api.key=…`.
 #[derive(Clone, Default)]
 pub struct Sources {
-    /// `--config`; it must exist.
+    /// The file that `--config` names; it must exist.
     pub file: Option<PathBuf>,
     pub environment: Environment,
-    /// Each `--set`: `section.key=value`.
+    /// The `--set` options: `section.key=value`.
     pub set: Vec<String>,
 }
 
-/// Reads all sources, and puts them over each other.
+/// Reads and merges all sources.
 ///
-/// Fails if the file can't be read or isn't TOML; everything else is a problem in the report, together with those that the
-/// sections find.
+/// Fails if the file can't be read or isn't TOML. All other problems are added to the report, to which the sections add theirs.
 pub(super) fn merge(sources: &Sources) -> Result<(Map<String, Value>, Report), ConfigError> {
     let Sources { environment, set, .. } = sources;
     let file = find_file(sources)?;
@@ -64,7 +62,7 @@ fn put(tables: &mut Map<String, Value>, key: String, value: Value) {
     }
 }
 
-/// The file and its text. `--config` must be there; the system's file may be missing.
+/// Reads the file. The one that `--config` names must exist; the system's file may be missing.
 fn find_file(sources: &Sources) -> Result<Option<(PathBuf, String)>, ConfigError> {
     let path = sources.file.as_ref().unwrap_or(&sources.environment.system_file);
     match read_text(path) {
@@ -83,7 +81,7 @@ fn read_text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// What a user who isn't root and has no file gets instead of `/run` and `/var/lib`.
+/// Puts the defaults of a user who isn't root and has no file, instead of `/run` and `/var/lib`.
 fn put_personal_defaults(
     values: &mut Map<String, Value>,
     environment: &Environment,
@@ -96,7 +94,7 @@ fn put_personal_defaults(
     put(values, "intake.socket".to_owned(), text(origin, socket.to_string_lossy()));
     match store::user_store(state.as_deref(), home.as_deref()) {
         Some((url, origin)) => put(values, "store.url".to_owned(), text(origin, url)),
-        // The default of root would be no help to this user.
+        // This user can't use root's default.
         None if !given.contains_key("store.url") => {
             let reason = "must be given, because neither $XDG_STATE_HOME nor $HOME is an absolute path";
             problems.push(Problem::without_value("store.url", None, reason));
@@ -105,7 +103,7 @@ fn put_personal_defaults(
     }
 }
 
-/// `PINWATCH__SECTION__KEY`; variables with any other beginning are not ours.
+/// Reads the variables `PINWATCH__SECTION__KEY`; ignores all others.
 fn from_environment(environment: &Environment, problems: &mut Vec<Problem>) -> Map<String, Value> {
     let mut layer = Map::new();
     for (name, value) in &environment.variables {
@@ -121,21 +119,21 @@ fn from_environment(environment: &Environment, problems: &mut Vec<Problem>) -> M
     layer
 }
 
-/// `--set section.key=value`; of two for one key the later one counts.
+/// Reads `--set section.key=value`; if a key is set twice, the later value counts.
 fn from_flags(flags: &[String], problems: &mut Vec<Problem>) -> Map<String, Value> {
     let mut layer = Map::new();
     for flag in flags {
         match flag.split_once('=') {
             Some((key, text)) => place(&mut layer, problems, key.trim(), text, COMMAND_LINE.to_owned()),
-            // What was given isn't shown: it may be a secret.
+            // The given text isn't shown, because it may be a secret.
             None => problems.push(Problem::without_value("--set", None, "must be written section.key=value")),
         }
     }
     layer
 }
 
-/// Puts a value that came as a string where it belongs. It stays a string: the key's type decides what it
-/// means, so that an all-digit key isn't taken for a number.
+/// Stores a value that was given as a string under its key. It stays a string, and the key's type decides what it means, so an
+/// API key of digits is not taken for a number.
 fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str, text: &str, origin: String) {
     let known = super::known_keys();
     let is_section = |name: &str| known.iter().any(|key| key.starts_with(&format!("{name}.")));
@@ -146,7 +144,7 @@ fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str,
         ["sink", ..] => {
             Err("sinks can't be set key by key; set the whole list, or write [[sink]] in the file".to_owned())
         }
-        // Beside one of its keys, the merge would forget one of the two.
+        // If the section and one of its keys were both set, the merge would lose one of them.
         [name] if is_section(name) => Err(format!("is a section; set one of its keys, {name}.…")),
         [name] if is_plain(name) => Ok(self::text(&origin, text)),
         [section, name] if is_plain(section) && is_plain(name) && !known.iter().any(|key| key == section) => {

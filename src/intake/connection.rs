@@ -55,7 +55,7 @@ pub async fn serve(stream: UnixStream, services: &Services, room: SharedRoom, pl
         let _ = connection.run().await;
     };
     let cut = protocol::refused(&Code::Timeout.because(format!(
-        "answers were left unread for {} s, so this connection is closed; a tail goes on with \"from\"",
+        "answers were left unread for {} s, so this connection is closed; continue a tail with \"from\"",
         STALL.as_secs()
     )));
     let served = async {
@@ -66,7 +66,7 @@ pub async fn serve(stream: UnixStream, services: &Services, room: SharedRoom, pl
     };
     tokio::select! {
         () = served => {}
-        () = place.gives_way() => debug!("a connection was idle and gave way to a new one"),
+        () = place.gives_way() => debug!("an idle connection was closed to make room for a new one"),
     }
 }
 

@@ -133,7 +133,7 @@ impl Client {
                     })
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "the connections are kept, for they can't be renewed")
+                    tracing::warn!(%error, "the old connections are kept, because they can't be renewed")
                 }
                 Err(failure) => tracing::error!(%failure, "the connections are kept; this is a bug"),
             }
@@ -292,7 +292,7 @@ impl Session {
         };
         match sent {
             Err(failure @ Failure::Lost(_)) if connection == Connection::Kept => {
-                tracing::debug!(error = failure.text(), "lost a connection; asking on a new one");
+                tracing::debug!(error = failure.text(), "lost a connection; polling on a new one");
                 self.send(pin, self.connections.new_route().await?).await
             }
             sent => sent,
