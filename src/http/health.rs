@@ -102,7 +102,7 @@ pub async fn ready(server: &Server) -> Ready {
         let what = format!("clients can't reach the socket: {}", trouble.what);
         reasons.push(Reason::new("socket_lost", Status::NotReady, what).since(since));
     }
-    if let Some(stray) = services.api.borrow().strays() {
+    if let Some(stray) = services.api.strays() {
         let now = services.clock.wall();
         let what = format!(
             "the API, or a proxy before it, sent an answer that nobody asked for, so no HTTP/1 connection is reused: {ADVICE}"

@@ -115,7 +115,7 @@ pub fn rounded(number: f64) -> f64 {
 }
 
 fn stray_answers(services: &Services) -> Option<StrayAnswers> {
-    let (strays, now) = (services.api.borrow().strays()?, services.clock.wall());
+    let (strays, now) = (services.api.strays()?, services.clock.wall());
     Some(StrayAnswers { since: rfc3339(now - strays.since.elapsed()), until: rfc3339(now + strays.left()) })
 }
 
