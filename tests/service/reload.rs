@@ -113,7 +113,9 @@ async fn sinks_are_added_moved_and_removed_and_no_outcome_is_lost_or_doubled() {
         assert_eq!(lines("outcomes"), "A1 A2");
         assert_eq!(lines("moved"), "A3");
         assert_eq!(lines("second"), "A2");
-        ["sink second added", "sink file changed", "sink second removed"].map(|text| daemon.until_said(text));
+        for text in ["sink second added", "sink file changed", "sink second removed"] {
+            daemon.until_said(text);
+        }
     })
     .await;
 }
