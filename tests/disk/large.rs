@@ -75,7 +75,7 @@ fn read_by(daemon: &Daemon) -> u64 {
 }
 
 fn first_of_tail(client: &mut Client, from: i64) -> serde_json::Value {
-    client.ask(&json!({"op": "tail", "from": from}).to_string())
+    client.ask(json!({"op": "tail", "from": from}).to_string())
 }
 
 #[test]
