@@ -26,6 +26,7 @@ mod polls;
 mod postgres;
 mod process;
 mod report;
+mod schedule;
 mod stand_in;
 mod submit;
 mod submits;
@@ -40,7 +41,7 @@ use report::Report;
 type Group = (&'static str, fn(&mut Report, usize));
 
 /// What can be measured, in the order of the issue that asks for it.
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 11] = [
     ("polls", polls::measure),
     ("tls", polls::measure_tls),
     ("lives", lives::measure),
@@ -51,6 +52,7 @@ const GROUPS: [Group; 10] = [
     ("kept", kept::measure),
     ("clients", clients::measure),
     ("cluster", cluster::measure),
+    ("schedule", schedule::measure),
 ];
 
 const USAGE: &str = "cargo bench -- [--runs N] [--short] [--json FILE] [--daemon FILE] [GROUP…]\n\n\

@@ -29,7 +29,7 @@ const KEPT: f64 = 0.02;
 /// A plan may need this part of what backoff needs: forecasts know no jitter, and the hazard is an estimate.
 const BUDGET: f64 = 0.97;
 
-/// The budget follows what polls really were needed, at this pace, within these bounds, and not by fewer endings.
+/// The budget follows what was really needed, at this pace, within these bounds, and not by fewer endings.
 const PACE: f64 = 0.2;
 const BUDGETS: (f64, f64) = (0.7, 1.0);
 const LEAST_COMPARED: usize = 200;
@@ -184,8 +184,11 @@ impl Learner {
     /// Corrects the budget by what the last plans really needed.
     fn correct(&mut self) {
         let (count, recent) = self.safety.recent();
-        let needed = recent.real.polls / recent.backoff.polls;
-        if self.aim == Aim::Sooner && count >= LEAST_COMPARED && needed.is_finite() && needed > 0.0 {
+        let needed = match self.aim {
+            Aim::Sooner => recent.real.polls / recent.backoff.polls,
+            Aim::Fewer => recent.real.delay / recent.backoff.delay,
+        };
+        if count >= LEAST_COMPARED && needed.is_finite() && needed > 0.0 {
             self.budget = (self.budget * (BUDGET / needed).powf(PACE)).clamp(BUDGETS.0, BUDGETS.1);
         }
     }
