@@ -62,7 +62,12 @@ pub fn mean(fates: &[Fate]) -> Cost {
 pub fn worst(ours: &[Fate], theirs: &[Fate], price: f64, window: usize) -> f64 {
     let sums = |fates: &[Fate]| -> Vec<f64> {
         let costs = fates.iter().map(|fate| price * fate.polls + fate.weighted);
-        std::iter::once(0.0).chain(costs.scan(0.0, |sum, cost| { *sum += cost; Some(*sum) })).collect()
+        std::iter::once(0.0)
+            .chain(costs.scan(0.0, |sum, cost| {
+                *sum += cost;
+                Some(*sum)
+            }))
+            .collect()
     };
     let (ours, theirs) = (sums(ours), sums(theirs));
     let ratios = (window..ours.len()).map(|end| {

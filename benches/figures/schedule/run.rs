@@ -16,7 +16,7 @@ use pinwatch::outcome::Delivery;
 use pinwatch::poll::Meaning;
 use pinwatch::schedule::Core;
 use pinwatch::schedule::learn::hazard::value;
-use pinwatch::schedule::learn::plan::Limits;
+use pinwatch::schedule::learn::plan::{Limits, Problem};
 use pinwatch::schedule::learn::{Aim, Learner};
 use pinwatch::store::InFlight;
 use tokio::time::Instant;
@@ -35,13 +35,15 @@ pub struct Settings {
     pub rate: Option<NonZeroU32>,
     /// PINs submitted a second, on average.
     pub submits: f64,
+    /// What a learned schedule may need, as a part of what backoff needs, instead of what the learner says.
+    pub budget: Option<f64>,
     pub seed: u64,
 }
 
 impl Settings {
     pub fn new(seed: u64) -> Self {
         let max_interval = Duration::from_secs(3600);
-        Self { adapt: Adapt::Off, max_interval, rate: None, submits: 1.0, seed }
+        Self { adapt: Adapt::Off, max_interval, rate: None, submits: 1.0, budget: None, seed }
     }
 
     pub fn adapt(self, aim: Aim) -> Self {
@@ -74,11 +76,7 @@ impl Settings {
     }
 
     pub fn limits(&self) -> Limits {
-        Limits {
-            shortest: self.schedule().initial_interval,
-            longest: self.max_interval,
-            deadline: DEADLINE,
-        }
+        Limits { shortest: self.schedule().initial_interval, longest: self.max_interval, deadline: DEADLINE }
     }
 
     /// The random pauses between submits.
@@ -160,7 +158,8 @@ async fn drive(pins: &[Drawn], settings: &Settings) -> Run {
                     ended += 1;
                     core.finished(&pin);
                     if let Some(problem) = core.problem() {
-                        core.adopt(problem.solve());
+                        let budget = settings.budget.unwrap_or(problem.budget);
+                        core.adopt(Problem { budget, ..problem }.solve());
                     }
                 }
                 continue;
@@ -185,7 +184,8 @@ async fn drive(pins: &[Drawn], settings: &Settings) -> Run {
 
 /// What the API tells of a PIN at an age.
 fn answer(pin: Drawn, age: Duration) -> Meaning {
-    let reported = pin.life().at(age).map(|delivery| Delivery {
+    let life = pin.life();
+    let reported = life.at(age).map(|delivery| Delivery {
         status: delivery.status.status(),
         description: None,
         final_status: delivery.status.is_final(),
