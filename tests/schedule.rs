@@ -3,6 +3,7 @@
 //! The bounds are looser than those of the benchmark, since fewer PINs teach less and are noisier. Every seed is fixed.
 
 #[path = "../benches/figures/schedule/compare.rs"]
+#[allow(dead_code, reason = "the benchmark uses the rest of it")]
 mod compare;
 #[path = "../benches/figures/schedule/lives.rs"]
 #[allow(dead_code, reason = "the benchmark uses the rest of it")]

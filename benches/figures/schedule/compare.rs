@@ -19,8 +19,9 @@ pub struct Compared {
     pub price: f64,
     /// The cost over the worst 2,000 PINs in a row, to backoff's.
     pub worst: f64,
-    /// Polls of all PINs from the first on, to backoff's.
+    /// Polls of all PINs from the first on, to backoff's; and of the first 2,000.
     pub polls_of_all: f64,
+    pub polls_of_first: f64,
 }
 
 impl Compared {
@@ -38,6 +39,10 @@ impl Compared {
     pub fn delay(&self) -> f64 {
         self.learned.delay / self.backoff.delay
     }
+}
+
+fn first(fates: &[Fate]) -> &[Fate] {
+    &fates[..WINDOW.min(fates.len())]
 }
 
 /// Both kinds of learned schedule ("sooner", "fewer"), and the run by backoff.
@@ -61,6 +66,7 @@ pub fn compare(population: Population, count: usize, settings: &Settings) -> ([C
             price: plan.price,
             worst: worst(&learned, &backoff.fates, plan.price, WINDOW.min(count)),
             polls_of_all: mean(&learned).polls / mean(&backoff.fates).polls,
+            polls_of_first: mean(first(&learned)).polls / mean(first(&backoff.fates)).polls,
         }
     });
     (compared, backoff)

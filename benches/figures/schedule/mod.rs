@@ -80,6 +80,7 @@ fn figures(report: &mut Report, name: &str, population: Population, all: &[[Comp
         let (polls, delay) = if n == 0 { (1.0, least_sooner) } else { (least_fewer, 1.0) };
         report.figure("  polls to backoff's", of(Compared::polls), "", if_asked(polls));
         report.figure("    from the first PIN on", of(|run| run.polls_of_all), "", Asked::Nothing);
+        report.figure("    of the first 2,000 PINs", of(|run| run.polls_of_first), "", Asked::Nothing);
         report.figure("  weighted delay to backoff's", of(Compared::delay), "", if_asked(delay));
         report.figure(
             "  cost of the worst 2,000 PINs to backoff's",
