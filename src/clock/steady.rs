@@ -55,7 +55,8 @@ pub struct Dated {
 }
 
 impl Dated {
-    /// How far the wall clock was ahead of steady time, in milliseconds; 0 if nobody ever set it.
+    /// How far the wall clock was ahead of steady time, in milliseconds; 0 until the wall clock is set or the machine
+    /// reboots.
     pub fn ahead(self) -> i64 {
         self.wall.as_millisecond().saturating_sub(self.steady.0)
     }
@@ -66,7 +67,7 @@ impl Dated {
     }
 }
 
-/// The date by a wall clock that nobody has set since the store was created.
+/// The date while wall clock and steady time are the same: until the wall clock is set or the machine reboots.
 impl From<Timestamp> for Dated {
     fn from(wall: Timestamp) -> Self {
         Self::with_ahead(wall, 0)

@@ -26,7 +26,7 @@ pub enum Meaning {
     Unreadable(String),
     /// 400 and other 4xx: the API refuses this PIN; the text is the API's.
     Rejected(String),
-    /// 401, 403: the credentials are wrong, not the PIN.
+    /// 401, 403: the credentials are wrong, or may not read this PIN; the schedule finds out which (`core/credentials.rs`).
     Unauthorized(u16),
     /// 404
     NotFound,

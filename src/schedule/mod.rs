@@ -1,9 +1,9 @@
 //! Decides when each PIN is polled: one task owns all PINs in flight, their timers and the running polls.
 //!
-//! Guarantees one verdict for every PIN it accepts and keeps it until the store's writer has it; runs no more polls
-//! at once than `api.concurrency`, and starts no more per second than `api.rate` allows. Due PINs, answers, commits
-//! and questions wake the task. Must not know sockets, SQL or HTTP: the caller passes what sends polls. [`core`] has
-//! its rules, without a runtime.
+//! Guarantees one verdict for every PIN it accepts, unless it gives the PIN's slot up, and keeps it until the store's
+//! writer has it; runs no more polls at once than `api.concurrency`, and starts no more per second than `api.rate`
+//! allows. Due PINs, answers, commits and questions wake the task. Must not know sockets, SQL or HTTP: the caller passes
+//! what sends polls. [`core`] has its rules, without a runtime.
 
 mod brake;
 mod core;

@@ -224,7 +224,8 @@ impl Writer {
     }
 }
 
-/// The task of a [`Writer`]. It ends when every `Writer` is dropped and everything is committed.
+/// The task of a [`Writer`]. It ends when every `Writer` is dropped and everything is committed, or can't be committed for
+/// [`STOP_PATIENCE`].
 pub struct WriterTask<M> {
     connection: Box<dyn Writes>,
     changes: mpsc::Receiver<Change>,

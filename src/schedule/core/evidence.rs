@@ -18,7 +18,7 @@ pub enum Refusal {
     NotFound,
     /// 400 and other 4xx.
     Rejected,
-    /// 401 or 403 although the key works for other PINs.
+    /// 401 or 403: the key is wrong, or may not read this PIN; `credentials.rs` finds out which.
     Forbidden,
 }
 

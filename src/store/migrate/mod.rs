@@ -40,7 +40,8 @@ impl Amount {
 /// Receives, repeatedly, how much there is and how much has been moved.
 pub type Watcher<'a> = &'a mut dyn FnMut(&Amount, &Amount);
 
-/// Why a store was not moved. The old store is unchanged, and there is no new one.
+/// Why a store was not moved. The old store keeps its contents (an old SQLite file may have the current schema now), and
+/// nothing is in the new one.
 #[derive(Debug, Error)]
 pub enum MigrateError {
     #[error("--from and --to must be a sqlite: and a postgres: URL, or the other way round")]
