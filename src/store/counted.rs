@@ -1,8 +1,7 @@
-//! A cache of the number of outcomes that each sink does not have.
+//! A cache of how many outcomes before its cursor each sink lacks: those to be tried again, and dead letters.
 //!
-//! Counting reads every row of the failed outcomes. Promises that counting takes at most a twentieth of the time, unless a
-//! single count takes more than a second and a half; that no number is older than [`LONGEST`]; and that whoever gives a
-//! delivery command sees its effect in the next count. Knows nothing of SQL.
+//! Counting reads every row of the failed outcomes. So a count is reused for [`GOOD_FOR`] times as long as it took, at most
+//! [`LONGEST`]; a delivery command ends that, so whoever gives one sees its effect. Knows nothing of SQL.
 
 use std::sync::Arc;
 use std::time::Duration;

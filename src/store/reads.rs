@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{AtSink, DeadLetter, Failed, InFlight, Outcome, Position, SavedBrake, Stretch, Unavailable};
+use super::{AtSink, DeadLetter, Failed, InFlight, Outcome, Position, SavedSchedule, Stretch, Unavailable};
 use crate::clock::Steady;
 use crate::outcome::Submission;
 use crate::pin::PinId;
@@ -48,8 +48,8 @@ pub trait Reads: Send + Sync {
     /// left.
     async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Option<Page>, Unavailable>;
 
-    /// The brake as it was last saved.
-    async fn brake(&self) -> Result<SavedBrake, Unavailable>;
+    /// The state of the schedule as it was last saved.
+    async fn schedule(&self) -> Result<SavedSchedule, Unavailable>;
 
     /// What the submitter sent with a PIN in flight, and the PIN's deadline.
     async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable>;

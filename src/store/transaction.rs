@@ -5,7 +5,7 @@
 use async_trait::async_trait;
 
 use super::cluster_work::{ClusterApplied, ClusterWork};
-use super::{DeliveryCommand, InFlight, NewPin, Outcome, Progress, SavedBrake, Submitted, Unavailable};
+use super::{DeliveryCommand, InFlight, NewPin, Outcome, Progress, SavedSchedule, Submitted, Unavailable};
 use crate::clock::Steady;
 use crate::outcome::Verdict;
 
@@ -17,7 +17,7 @@ pub struct Transaction {
     pub submits: Vec<NewPin>,
     pub progress: Vec<Progress>,
     pub orders: Vec<DeliveryCommand>,
-    pub brake: Option<SavedBrake>,
+    pub schedule: Option<SavedSchedule>,
     /// Remove some of the outcomes that ended before this time and that every sink has.
     pub prune: Option<Steady>,
 }
@@ -25,9 +25,9 @@ pub struct Transaction {
 impl Transaction {
     /// The number of changes.
     pub fn changes(&self) -> usize {
-        let Self { verdicts, submits, progress, orders, brake, prune } = self;
+        let Self { verdicts, submits, progress, orders, schedule, prune } = self;
         let moves = progress.iter().map(|one| 1 + one.failed.len() + one.delivered.len()).sum::<usize>();
-        let others = usize::from(brake.is_some()) + usize::from(prune.is_some());
+        let others = usize::from(schedule.is_some()) + usize::from(prune.is_some());
         verdicts.len() + submits.len() + moves + orders.len() + others
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::{
-    Applied, ClusterApplied, ClusterWork, Committed, DeliveryCommand, NewPin, Orphan, Progress, SavedBrake,
+    Applied, ClusterApplied, ClusterWork, Committed, DeliveryCommand, NewPin, Orphan, Progress, SavedSchedule,
     Submitted, Transaction, Unavailable, Writes,
 };
 use crate::clock::Steady;
@@ -105,10 +105,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Saves the state of the brake, or returns it if the queue is full.
-    pub fn try_save_brake(&self, brake: SavedBrake) -> Result<(), SavedBrake> {
-        let Ok(room) = self.changes.try_reserve() else { return Err(brake) };
-        room.send(Change::new(1, |batch| batch.work.brake = Some(brake)));
+    /// Saves the state of the schedule, or returns it if the queue is full.
+    pub fn try_save_schedule(&self, schedule: SavedSchedule) -> Result<(), SavedSchedule> {
+        let Ok(room) = self.changes.try_reserve() else { return Err(schedule) };
+        room.send(Change::new(1, |batch| batch.work.schedule = Some(schedule)));
         Ok(())
     }
 
@@ -393,7 +393,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         }
     }
 
-    /// Refuses the requests that wait for a reply, and keeps the verdicts, progress and brake.
+    /// Refuses the requests that wait for a reply, and keeps the verdicts, the progress and the state of the schedule.
     fn failed(&mut self, unavailable: Unavailable, batch: &mut Batch) {
         metrics::commit_failed();
         self.trouble.send_modify(|trouble| {

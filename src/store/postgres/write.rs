@@ -216,8 +216,8 @@ async fn transact(
     }
     claims::release(connection, node, &cluster.release, &mut done).await?;
     // Last, because a renewal of the lease waits for this row until the commit.
-    if let Some(brake) = &work.brake {
-        outbox::save_brake(connection, node, brake).await?;
+    if let Some(schedule) = &work.schedule {
+        outbox::save_schedule(connection, node, schedule).await?;
     }
     Ok((number, done))
 }

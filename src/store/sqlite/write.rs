@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 
-use super::super::{Applied, DeliveryCommand, Progress, SavedBrake, Transaction, Unavailable, Writes};
+use super::super::{Applied, DeliveryCommand, Progress, SavedSchedule, Transaction, Unavailable, Writes};
 use super::by_hash::{Entry, hash};
 use super::by_pin::{Index, Step};
 use super::many::{Query, json};
@@ -191,7 +191,7 @@ impl WriteConnection {
         for order in &work.orders {
             applied.ordered.push(carry_out(connection, order).await?);
         }
-        if let Some(SavedBrake { reason, until, rate, learned }) = &work.brake {
+        if let Some(SavedSchedule { reason, until, rate, learned }) = &work.schedule {
             let sql = "UPDATE brake SET reason = ?1, until = ?2, rate = ?3, learned = coalesce(?4, learned)";
             sqlx::query(sql)
                 .bind(reason)
