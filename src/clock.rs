@@ -233,7 +233,7 @@ mod tests {
         let machine = machine();
         let clock = Clock::new(machine.clone());
         let begun = clock.date();
-        assert_eq!(begun.ahead(), 0, "a new store's axis begins with the wall clock");
+        assert_eq!(begun.ahead(), 0, "a new store's steady time begins with the wall clock");
         {
             let mut clocks = machine.0.lock().unwrap();
             clocks.0 += 72 * HOUR;

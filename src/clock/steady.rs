@@ -168,7 +168,7 @@ mod tests {
         /// Whatever restarts, reboots and anchors there are, steady time never goes back before an anchor, is never
         /// ahead of the elapsed time, and counts all of it until the first reboot.
         #[test]
-        fn the_axis_is_never_ahead_of_what_elapsed_and_never_goes_back(
+        fn steady_time_is_never_ahead_of_what_elapsed_and_never_goes_back(
             steps in prop::collection::vec((0u64..100_000, any::<bool>()), 1..50),
         ) {
             let (mut elapsed, mut booted_at, mut reboots) = (0, 0, 0);

@@ -1,4 +1,4 @@
-//! Classifies an answer: the table "What an answer means" of the contract, as one pure function.
+//! Classifies an answer as one pure function: what each answer means is in `docs/operations.md`, "What ends a PIN".
 //!
 //! Promises a [`Meaning`] for every answer. Knows status codes, headers and bodies; must not know the network, the clock or the
 //! schedule.

@@ -1,4 +1,4 @@
-//! The evidence that ends a refused PIN: the contract's rule for a *confirmed* ending.
+//! The evidence that ends a refused PIN: the rule for a *confirmed* ending in `docs/operations.md`, "What ends a PIN".
 //!
 //! Guarantees that a short failure of a proxy, a load balancer or a key ends no PIN. Pure. Judges only what answers
 //! prove about their own PIN; must not decide anything about other PINs.

@@ -99,9 +99,9 @@ async fn fail(
 pub async fn carry_out(
     connection: &mut PgConnection,
     node: &Node,
-    order: &DeliveryCommand,
+    command: &DeliveryCommand,
 ) -> Result<u64, sqlx::Error> {
-    let done = match order {
+    let done = match command {
         DeliveryCommand::Replay { sink, from, to, only_dead: false } => {
             // Outcomes after the cursor of their partition will be delivered anyway.
             let replay = over(

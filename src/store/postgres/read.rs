@@ -51,11 +51,11 @@ impl Reads for Reader {
         .fetch_all(&self.readers);
         let pins: Vec<InFlight> = answer(pins).await?;
         let more = pins.len() == limit as usize;
-        let place = |pin: InFlight| {
-            let place = pin.pin.to_string();
-            (pin, place)
+        let with_token = |pin: InFlight| {
+            let token = pin.pin.to_string();
+            (pin, token)
         };
-        Ok(Some(Page { pins: pins.into_iter().map(place).collect(), more }))
+        Ok(Some(Page { pins: pins.into_iter().map(with_token).collect(), more }))
     }
 
     async fn schedule(&self) -> Result<SavedSchedule, Unavailable> {

@@ -148,7 +148,7 @@ impl WriteConnection {
         }
     }
 
-    /// Sends hints. They only save other nodes from waiting for their next look, so errors don't matter.
+    /// Sends hints. They only save other nodes from waiting for their next round, so errors don't matter.
     async fn hint(&mut self, mut hints: Vec<String>) {
         hints.sort_unstable();
         hints.dedup();
@@ -201,8 +201,8 @@ async fn transact(
     submit::submit(connection, node, &work.submits, room, &mut done).await?;
     finish::finish(connection, node, verdicts, &mut done).await?;
     outbox::advance(connection, node, &work.progress).await?;
-    for order in &work.orders {
-        done.applied.ordered.push(outbox::carry_out(connection, node, order).await?);
+    for command in &work.commands {
+        done.applied.affected.push(outbox::carry_out(connection, node, command).await?);
     }
     if let Some(before) = work.prune {
         done.applied.pruned = outbox::prune(connection, before).await?;
@@ -232,7 +232,7 @@ fn join(earlier: Done, done: Done) -> Done {
     let applied = Applied {
         accepted: chain(old.accepted, new.accepted),
         finished: chain(old.finished, new.finished),
-        ordered: chain(new.ordered, old.ordered),
+        affected: chain(new.affected, old.affected),
         ..new
     };
     let (old, new) = (earlier.cluster, done.cluster);

@@ -22,7 +22,7 @@ use crate::clock::Steady;
 use crate::outcome::Submission;
 use crate::pin::PinId;
 
-/// Marks a place that is a row number; no PIN ID has this character.
+/// Marks a page token that is a row number; no PIN ID has this character.
 const NUMBER: char = '@';
 
 impl Reader {

@@ -188,8 +188,8 @@ impl WriteConnection {
         for progress in &work.progress {
             advance(connection, progress).await?;
         }
-        for order in &work.orders {
-            applied.ordered.push(carry_out(connection, order).await?);
+        for command in &work.commands {
+            applied.affected.push(carry_out(connection, command).await?);
         }
         if let Some(SavedSchedule { reason, until, rate, learned }) = &work.schedule {
             let sql = "UPDATE brake SET reason = ?1, until = ?2, rate = ?3, learned = coalesce(?4, learned)";
@@ -272,8 +272,8 @@ async fn advance(connection: &mut SqliteConnection, progress: &Progress) -> Resu
 }
 
 /// Carries out a delivery command; returns how many outcomes it affected.
-async fn carry_out(connection: &mut SqliteConnection, order: &DeliveryCommand) -> Result<u64, sqlx::Error> {
-    let done = match order {
+async fn carry_out(connection: &mut SqliteConnection, command: &DeliveryCommand) -> Result<u64, sqlx::Error> {
+    let done = match command {
         DeliveryCommand::Replay { sink, from, to, only_dead: false } => {
             // Outcomes after the cursor will be delivered anyway.
             let sql = "INSERT OR REPLACE INTO delivery (sink, seq, dead, tries) \
