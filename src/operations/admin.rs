@@ -118,7 +118,7 @@ pub async fn forget_sink(
     check_known(services, &sink).await?;
     if services.health.all().contains_key(&sink) {
         let message =
-            format!("the sink {sink:?} is configured: take it out of the configuration and restart first");
+            format!("the sink {sink:?} is configured: take it out of the configuration and reload first");
         return Err(Code::InvalidRequest.because(message).into());
     }
     let mut count = 0;

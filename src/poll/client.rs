@@ -134,9 +134,16 @@ impl Client {
                     })
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "the old connections are kept, because they can't be renewed")
+                    tracing::warn!(
+                        %error,
+                        "the connections to the API can't be renewed, so the old ones are used; tried again after \
+                         api.pool_max_age"
+                    )
                 }
-                Err(failure) => tracing::error!(%failure, "the connections are kept; this is a bug"),
+                Err(failure) => tracing::error!(
+                    %failure,
+                    "the connections to the API can't be renewed, so the old ones are used; this is a bug"
+                ),
             }
         }
     }

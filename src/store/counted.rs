@@ -41,7 +41,8 @@ impl FailedCounts {
     ) -> Result<Vec<FailedCount>, Unavailable> {
         let mut last = self.0.lock().await;
         let begun = Instant::now();
-        if let Some(last) = last.as_ref().filter(|last| last.commands == commands && begun < last.good_until) {
+        if let Some(last) = last.as_ref().filter(|last| last.commands == commands && begun < last.good_until)
+        {
             return Ok(last.counts.clone());
         }
         let counts = count.await?;

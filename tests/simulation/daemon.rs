@@ -54,7 +54,13 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub fn start(plan: &Plan, clocks: &Clocks, process: u64, rows: &[InFlight], brake: &SavedSchedule) -> Self {
+    pub fn start(
+        plan: &Plan,
+        clocks: &Clocks,
+        process: u64,
+        rows: &[InFlight],
+        brake: &SavedSchedule,
+    ) -> Self {
         let clock = Clock::new(clocks.clone());
         clock.go_on(&[Clocks::anchor()]);
         let mut core = Core::new(plan.schedule.clone(), plan.rate, clock, plan.seed ^ (process << 32));

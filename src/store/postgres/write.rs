@@ -96,7 +96,7 @@ impl WriteConnection {
         if let Some((number, done)) = &self.uncertain {
             let asked = reconnect::is_committed(&mut connection, &self.node, *number, &done.applied);
             let committed = within(ANSWER_PATIENCE, asked).await?;
-            info!(committed, "what became of a transaction whose end was lost is known");
+            info!(committed, "a commit whose answer was lost is settled");
             self.settled = self.uncertain.take().map(|(_, done)| done).filter(|_| committed);
         }
         Ok(connection)
