@@ -59,7 +59,7 @@ impl Channel {
     pub const ALL: [Self; CHANNELS] = [Self::Sms, Self::Call, Self::Unknown];
 }
 
-/// The channel in the previous answer, or in this one if it is the first.
+/// One answer that reported deliveries, as the learner needs it.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer {
     /// The channel in the previous answer, or in this one if it is the first.
