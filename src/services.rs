@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::cluster::Cluster;
+use crate::outgoing::SharedRoom;
 use crate::places::Places;
 use crate::poll;
 use crate::schedule::Schedule;
@@ -34,4 +35,6 @@ pub struct Services {
     pub failed_counts: FailedCounts,
     /// The connections to the socket.
     pub places: Places,
+    /// Room for small answers that wait to be read, of all connections.
+    pub room: SharedRoom,
 }

@@ -162,6 +162,7 @@ async fn services(folder: &TempDir) -> Services {
         stop,
         failed_counts: FailedCounts::default(),
         places: intake::places(64),
+        room: Default::default(),
     }
 }
 

@@ -40,6 +40,7 @@ use crate::config::{self, Explained, Problem, Setting, StoreUrl};
 use crate::fault::fault_point;
 use crate::http::{self, Http};
 use crate::intake::{self, InheritedSocket, Socket, SocketError};
+use crate::outgoing::SharedRoom;
 use crate::poll::{Client, ClientError};
 use crate::pulse::Pulse;
 use crate::schedule::{self, Schedule};
@@ -236,6 +237,7 @@ impl Daemon {
             stop: stop.clone(),
             failed_counts: FailedCounts::default(),
             places: intake::places(config.intake.max_connections),
+            room: SharedRoom::default(),
         };
         let http = serve(config, socket, listener, services, &mut parts);
         info!(

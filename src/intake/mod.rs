@@ -5,8 +5,6 @@
 //! the answers.
 
 mod connection;
-mod lines;
-mod outgoing;
 mod socket;
 mod tail;
 
@@ -23,7 +21,6 @@ use crate::accepting::Accepting;
 use crate::places::{Full, Places, Rules, User};
 use crate::protocol::{self, Code};
 use crate::services::Services;
-use outgoing::SharedRoom;
 
 /// Connections that are left to root and the daemon's own user; of few, a quarter. So an administrator's command gets in,
 /// whatever others do.
@@ -47,7 +44,6 @@ pub fn places(max_connections: usize) -> Places {
 
 /// Serves connections until `services.stop`, then until each has its last answer. Owns every connection's task.
 pub async fn serve(mut socket: Socket, services: Services) {
-    let room = SharedRoom::default();
     let mut connections = JoinSet::new();
     let mut accepting = Accepting::new("a client");
     loop {
@@ -73,8 +69,8 @@ pub async fn serve(mut socket: Socket, services: Services) {
                 continue;
             }
         };
-        let (services, room) = (services.clone(), room.clone());
-        connections.spawn(async move { connection::serve(stream, &services, room, place).await });
+        let services = services.clone();
+        connections.spawn(async move { connection::serve(stream, &services, place).await });
     }
     drop(socket);
     while let Some(ended) = connections.join_next().await {

@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::protocol::tail::{Request, Start};
+use crate::protocol::tail::{Answer, Request, Start};
 use crate::protocol::{Code, Refusal};
 use crate::schedule::Stopping;
 use crate::services::Services;
-use crate::store::{InvalidPosition, Outcome, Position, Record, Store, Stretch, Unavailable};
+use crate::store::{InvalidPosition, Outcome, Position, Store, Stretch, Unavailable};
 
 /// Outcomes that are read at once; at most so many come between two positions.
 const PAGE: u32 = 256;
@@ -47,8 +47,8 @@ impl News {
 }
 
 /// Reads outcomes in order, page by page.
-pub struct Reader<'a> {
-    store: &'a Store,
+pub struct Reader {
+    store: Store,
     news: News,
     position: Position,
     /// Of each partition, up to which `seq` the client needs no notice that outcomes were removed.
@@ -57,20 +57,34 @@ pub struct Reader<'a> {
 
 /// The next page.
 pub struct Next {
-    pub records: Vec<Record>,
-    /// From which `seq` to which outcomes are missing before these records.
+    /// Each with its partition.
+    pub outcomes: Vec<(i32, Outcome)>,
+    /// From which `seq` to which outcomes are missing before these.
     pub removed: Option<(i64, i64)>,
+    /// Before these outcomes.
+    before: Position,
 }
 
-impl<'a> Reader<'a> {
+impl Next {
+    /// The outcomes, each with the position behind it: whoever goes on from there misses none and gets none twice.
+    pub fn with_positions(self) -> impl Iterator<Item = (Position, Outcome)> {
+        let mut position = self.before;
+        self.outcomes.into_iter().map(move |(partition, outcome)| {
+            position.advance(partition, outcome.seq);
+            (position.clone(), outcome)
+        })
+    }
+}
+
+impl Reader {
     /// Begins to read. A client that `takes_notices` gets one of each gap after `start`; any other gets none of a gap that was
     /// there before it began.
     pub async fn begin(
-        services: &'a Services,
+        services: &Services,
         start: Beginning,
         takes_notices: bool,
     ) -> Result<Self, Unavailable> {
-        let store = &services.store;
+        let store = services.store.clone();
         // Before the first look at the store, so that a commit during that look ends the wait after it.
         let news = News::of(services);
         // "The newest" are those that there are; so is "from a seq on" for a client that takes no notices.
@@ -102,16 +116,21 @@ impl<'a> Reader<'a> {
     pub async fn next_of(&mut self, most: u32) -> Result<Next, Unavailable> {
         let Stretch { outcomes, removed, more } = self.store.stretch(&self.position, most.min(PAGE)).await?;
         let gap = self.notice(&removed);
-        let record = |(partition, outcome): (i32, Outcome)| {
-            self.position.advance(partition, outcome.seq);
-            outcome.record
-        };
-        let records = outcomes.into_iter().map(record).collect();
+        let before = self.position.clone();
+        for (partition, outcome) in &outcomes {
+            self.position.advance(*partition, outcome.seq);
+        }
         if !more {
             // Nothing is kept between here and there.
             removed.into_iter().for_each(|(partition, seq)| self.position.advance(partition, seq));
         }
-        Ok(Next { records, removed: gap })
+        Ok(Next { outcomes, removed: gap, before })
+    }
+
+    /// The answer at the end of a tail that does not follow.
+    pub fn end(&self) -> Answer {
+        let next = self.position.highest().saturating_add(1);
+        Answer::End { end: true, next, position: self.position.to_string() }
     }
 
     /// Waits until there may be more. Can be dropped and called again without missing anything.

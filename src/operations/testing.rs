@@ -67,6 +67,7 @@ pub async fn services(folder: &Path, outcomes: usize) -> Services {
         stop: CancellationToken::new(),
         failed_counts: FailedCounts::default(),
         places: crate::intake::places(8),
+        room: Default::default(),
         cluster: None,
     }
 }

@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 
-use crate::protocol::MAX_LINE;
+use crate::protocol::{Code, MAX_LINE, Refusal};
 
 /// What the bytes so far held.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,6 +12,11 @@ pub enum Line {
     Whole(Bytes),
     /// A line that is longer than [`MAX_LINE`]; reported once, as soon as that is known.
     TooLong,
+}
+
+/// The answer to a line that is too long.
+pub fn too_long() -> Refusal {
+    Code::LineTooLong.because(format!("a line has at most {} KiB; this one was skipped", MAX_LINE / 1024))
 }
 
 /// Cuts what was read into lines.
@@ -56,6 +61,13 @@ impl Lines {
                 }
             }
         }
+    }
+
+    /// The last line, where its newline may be missing: what was read is whole.
+    pub fn last_line(&mut self) -> Option<Line> {
+        let is_line = !std::mem::take(&mut self.skipping) && !self.buffer.is_empty();
+        self.searched = 0;
+        is_line.then(|| Line::Whole(self.buffer.split().freeze()))
     }
 
     /// Whether a line has begun and not ended.

@@ -147,6 +147,13 @@ fn permits(bytes: usize) -> u32 {
 /// Answers that wait to be written.
 pub struct Incoming(mpsc::UnboundedReceiver<(Bytes, OwnedSemaphorePermit)>);
 
+impl Incoming {
+    /// The next answers, and their room, which is to be kept for as long as they are. `None` if there are no more.
+    pub async fn next(&mut self) -> Option<(Bytes, OwnedSemaphorePermit)> {
+        self.0.recv().await
+    }
+}
+
 /// Writes answers out until there are no more, or the other side is gone or stalls. One that stalled gets
 /// `last_line`, if it reads again within [`LAST_PATIENCE`].
 pub async fn write_out(
