@@ -11,10 +11,10 @@ use crate::protocol::{self, Code, MAX_ANSWER, Refusal, State};
 use crate::services::Services;
 use crate::store::{Record, Submitted};
 
-/// Submits that are handed to the store together.
+/// The most submits that go to the store together.
 pub const BATCH: usize = 4096;
 
-/// Submits that are handed to the store together, in bytes of their lines, about.
+/// The most submits that go to the store together, in bytes of their lines; slightly exceeded by the last line.
 pub const BATCH_BYTES: usize = 1024 * 1024;
 
 /// Queues the answers to submits, as what became of them: each its own, or all of them the same refusal.
@@ -57,8 +57,8 @@ pub async fn large_answer(services: &Services, pin: &PinId) -> Result<Vec<u8>, G
     }
 }
 
-/// Keeps the first records, up to the size of a batch of requests: while the client does not read, they take memory that is
-/// not counted as its answers. The others are read again in their turn.
+/// Keeps the first records, up to [`BATCH_BYTES`], and drops the others, which are read again when their turn comes.
+/// While the client does not read, kept records use memory that does not count as its answers.
 pub fn forget_most(states: &mut [Submitted]) {
     let mut bytes = 0;
     for state in states {
