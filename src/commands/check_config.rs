@@ -12,6 +12,7 @@ use super::output::{Output, note};
 use super::table::Column;
 use crate::config::{Config, SinkKind};
 use crate::daemon::{self, DaemonError};
+use crate::http::tokens::Tokens;
 use crate::poll::Client;
 use crate::sinks::{Endpoint, FileSink, Trouble};
 
@@ -56,10 +57,13 @@ pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> 
 }
 
 /// Makes what the start makes of a configuration before it opens anything: reads `api.ca_file` and the system's
-/// certificates, looks at what is at the sinks' paths, and makes no connection.
+/// certificates, reads `http.tokens_file`, looks at what is at the sinks' paths, and makes no connection.
 fn build(config: &Config) -> Result<(), CommandError> {
     Client::new(&config.api).map_err(DaemonError::Client)?;
     let daemon = doctor::daemon_user().map_or(geteuid().as_raw(), |(uid, _)| uid);
+    if let Some(file) = &config.http.tokens_file {
+        Tokens::read_for(file, daemon).map_err(DaemonError::Tokens)?;
+    }
     for sink in &config.sinks {
         let checked = match &sink.kind {
             SinkKind::Stdout => Ok(()),

@@ -22,6 +22,7 @@ use super::human;
 use super::output::{Output, note};
 use super::sandbox::Sandbox;
 use crate::config::{Api, Explained, SYSTEM_FILE, Setting, Sink, StoreUrl};
+use crate::http::tokens::Tokens;
 use crate::pin::PinId;
 use crate::poll;
 use crate::protocol::stats::{self, Stats};
@@ -72,6 +73,7 @@ pub async fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandE
     for sink in &explained.config.sinks {
         findings.push(look_at(sink, stats.as_ref()));
     }
+    findings.extend(explained.config.http.tokens_file.as_deref().map(tokens));
     findings.extend(in_sandbox(&explained));
 
     for finding in &findings {
@@ -175,6 +177,19 @@ fn reload_takes_key(settings: &[Setting]) -> bool {
         "api.key" | "api.password" => setting.origin.contains(", line "),
         _ => false,
     })
+}
+
+/// Whether the tokens of the API can be read, and by nobody else changed.
+fn tokens(file: &Path) -> Finding {
+    let daemon = daemon_user().map_or(geteuid().as_raw(), |(uid, _)| uid);
+    match Tokens::read_for(file, daemon) {
+        Ok(tokens) if tokens.is_empty() => {
+            let what = format!("{} has no token in it: \"pinwatch token new\" makes one", file.display());
+            Finding::warning("tokens", what)
+        }
+        Ok(tokens) => Finding::well("tokens", format!("{} has {}", file.display(), human::count(tokens.len() as u64, "token"))),
+        Err(error) => Finding::ill("tokens", error.to_string()),
+    }
 }
 
 /// What the unit's sandbox keeps the daemon from writing, if this is the configuration that the unit runs with.

@@ -13,6 +13,7 @@ use super::client::{ClientError, ConnectError};
 use super::config::ConfigError;
 use super::exit::Exit;
 use crate::daemon::DaemonError;
+use crate::http::tokens::NoRandomNumbers;
 use crate::protocol::{Code, Refusal};
 use crate::simulate::SimulateError;
 use crate::store::backup::BackupError;
@@ -38,6 +39,8 @@ pub enum CommandError {
     Output(#[source] io::Error),
     #[error("can't {what} {}: {error}", path.display())]
     File { what: &'static str, path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Random(NoRandomNumbers),
     #[error("can't start the runtime: {0}")]
     Runtime(#[source] io::Error),
     #[error(transparent)]
@@ -83,8 +86,9 @@ impl From<&CommandError> for Exit {
             error if error.is_broken_pipe() => Self::Done,
             CommandError::Usage(_) | CommandError::Config(_) | CommandError::LogLevel { .. } => Self::Usage,
             CommandError::Simulate(error) if error.is_usage() => Self::Usage,
-            // Found when the client is made, but written in the configuration: `api.ca_file`.
-            CommandError::Daemon(DaemonError::Client(_)) => Self::Usage,
+            // Found when the client is made, but written in the configuration: `api.ca_file`. So is
+            // `http.tokens_file`.
+            CommandError::Daemon(DaemonError::Client(_) | DaemonError::Tokens(_)) => Self::Usage,
             CommandError::Connect(ConnectError::Greeting(error)) if error.is_silence() => Self::TimedOut,
             CommandError::Connect(
                 ConnectError::Untrusted { .. } | ConnectError::Full { .. } | ConnectError::Greeting(_),
@@ -94,6 +98,7 @@ impl From<&CommandError> for Exit {
             CommandError::Client(_)
             | CommandError::Output(_)
             | CommandError::File { .. }
+            | CommandError::Random(_)
             | CommandError::Runtime(_)
             | CommandError::Daemon(_)
             | CommandError::Simulate(_)

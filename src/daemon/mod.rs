@@ -38,6 +38,7 @@ pub use self::stop_limit::needed_unit_timeout;
 use crate::clock::Clock;
 use crate::config::{self, Explained, Problem, Setting, StoreUrl};
 use crate::fault::fault_point;
+use crate::http::tokens::{Tokens, TokensError};
 use crate::http::{self, Http};
 use crate::intake::{self, InheritedSocket, Socket, SocketError};
 use crate::outgoing::SharedRoom;
@@ -69,6 +70,8 @@ pub enum DaemonError {
     Socket(#[from] SocketError),
     #[error(transparent)]
     Listen(#[from] http::ListenError),
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     #[error(transparent)]
     Load(#[from] Unavailable),
     #[error("the sink {name:?} can't be used: {trouble}")]
@@ -164,6 +167,7 @@ impl Daemon {
         configured.warnings.iter().for_each(warn_of_secret);
         let config = &configured.config;
         let client = Arc::new(CurrentClient::new(Client::new(&config.api)?));
+        let tokens = http::read_tokens(&config.http)?;
         let clock = Clock::system();
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
@@ -239,7 +243,7 @@ impl Daemon {
             places: intake::places(config.intake.max_connections),
             room: SharedRoom::default(),
         };
-        let http = serve(config, socket, listener, services, &mut parts);
+        let http = serve(config, socket, listener, tokens, services, &mut parts);
         info!(
             socket = %config.intake.socket.display(),
             store = %config.store.url,
@@ -382,12 +386,13 @@ fn serve(
     config: &config::Config,
     socket: Socket,
     listener: http::Listener,
+    tokens: Option<Arc<Tokens>>,
     services: Services,
     parts: &mut Parts,
 ) -> Http {
     let Services { schedule, writer, clock, health, cluster, stop, .. } = services.clone();
     let (pulse, keep_up) = Pulse::of(schedule, writer.clone(), notify::ask_every(), stop.clone());
-    let http = listener.serve(config, services.clone(), pulse.clone());
+    let http = listener.serve(config, services.clone(), pulse.clone(), tokens);
     parts.spawn("pulse", keep_up);
     parts.spawn("intake", intake::serve(socket, services));
     parts.spawn("retention", retention::prune(writer, clock, config.store.retention, stop.clone()));

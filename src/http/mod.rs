@@ -3,9 +3,14 @@
 //! Promises that no client can harm the daemon: the number of connections, their duration and the size of requests are
 //! bounded, and no answer waits long for a silent part. Read-only. `docs/metrics.md` documents it for users.
 
+mod failures;
 mod gather;
 mod health;
+mod problem;
+mod room;
 mod serve;
+pub mod tokens;
+mod v1;
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,13 +26,16 @@ use axum::routing::get;
 use jiff::Timestamp;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use self::health::Status;
-use crate::config::Config;
+use self::tokens::{Tokens, TokensError};
+use crate::config::{self, Config};
 use crate::metrics::{self, Recorded};
 use crate::pulse::Pulse;
 use crate::services::Services;
@@ -50,7 +58,19 @@ pub struct Listener(Option<(TcpListener, &'static Recorded)>);
 /// The server's tasks; none if HTTP is off. Dropping this ends them.
 pub struct Http {
     tasks: JoinSet<()>,
+    /// Tasks of handlers. They end by themselves when the daemon stops.
+    handlers: TaskTracker,
+    api: Option<Arc<v1::Api>>,
+    tokens: watch::Sender<Option<Arc<Tokens>>>,
     stop: CancellationToken,
+}
+
+/// Reads the tokens of the API; `None` if there is no `http.tokens_file`.
+///
+/// # Errors
+/// The file can't be read, others could change it, or a line of it is wrong.
+pub fn read_tokens(http: &config::Http) -> Result<Option<Arc<Tokens>>, TokensError> {
+    http.tokens_file.as_deref().map(Tokens::read).transpose().map(|tokens| tokens.map(Arc::new))
 }
 
 /// What the handlers need.
@@ -82,9 +102,17 @@ impl Listener {
     }
 
     /// Starts to serve.
-    pub fn serve(self, config: &Config, services: Services, pulse: Pulse) -> Http {
+    pub fn serve(
+        self,
+        config: &Config,
+        services: Services,
+        pulse: Pulse,
+        tokens: Option<Arc<Tokens>>,
+    ) -> Http {
         let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
+        let (mut tasks, handlers) = (JoinSet::new(), TaskTracker::new());
+        let (tokens, current) = watch::channel(tokens);
+        let mut api = None;
         if let Some((listener, recorded)) = self.0 {
             if let Ok(address) = listener.local_addr() {
                 info!(%address, "metrics and health are served over HTTP");
@@ -95,11 +123,14 @@ impl Listener {
                 connections: config.intake.max_connections,
             };
             let started = services.clock.wall();
+            let v1 = v1::Api::new(services.clone(), current, handlers.clone());
             let router = router(Server { services, pulse, limits, recorded, started });
-            tasks.spawn(upkeep(recorded, stop.clone()));
+            let router = router.nest("/v1", v1::router(v1.clone()));
+            tasks.spawn(upkeep(recorded, v1.clone(), stop.clone()));
+            api = Some(v1);
             tasks.spawn(serve::serve(listener, router, stop.clone()));
         }
-        Http { tasks, stop }
+        Http { tasks, handlers, api, tokens, stop }
     }
 }
 
@@ -113,19 +144,31 @@ impl Http {
         }
     }
 
+    /// From now on, these tokens are valid and no others.
+    pub fn renew_tokens(&self, tokens: Option<Arc<Tokens>>) {
+        self.tokens.send_replace(tokens);
+    }
+
     /// Stops the tasks, after a moment for answers under way.
     pub async fn stop(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
+        // Their connections are gone, so they have nobody to answer.
+        self.handlers.close();
+        self.handlers.wait().await;
+        if let Some(api) = self.api {
+            api.finish();
+        }
     }
 }
 
-/// Keeps recorded samples from piling up between scrapes.
-async fn upkeep(recorded: &'static Recorded, stop: CancellationToken) {
+/// Keeps recorded samples from piling up between scrapes, and logs sums of submits.
+async fn upkeep(recorded: &'static Recorded, api: Arc<v1::Api>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(UPKEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         recorded.upkeep();
+        api.upkeep();
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tracing::info;
 
 use super::Api;
@@ -54,14 +56,14 @@ pub async fn dead_letters(State(api): State<Arc<Api>>, mut call: Call) -> Result
 }
 
 /// `POST /v1/dead-letters/replay`
-pub async fn replay_dead(State(api): State<Arc<Api>>, mut call: Call) -> Result<Response, Problem> {
-    let drop::Request { sink, pin_id, from, to } = object(&mut call, "replay").await?;
+pub async fn replay_dead(State(api): State<Arc<Api>>, call: Call, body: Body) -> Result<Response, Problem> {
+    let drop::Request { sink, pin_id, from, to } = object(&call, body, "replay").await?;
     replayed(&api, &call, replay_to::Request { sink, pin_id, from, to, dead: true }).await
 }
 
 /// `POST /v1/dead-letters/drop`
-pub async fn drop_dead(State(api): State<Arc<Api>>, mut call: Call) -> Result<Response, Problem> {
-    let request: drop::Request = object(&mut call, "drop").await?;
+pub async fn drop_dead(State(api): State<Arc<Api>>, call: Call, body: Body) -> Result<Response, Problem> {
+    let request: drop::Request = object(&call, body, "drop").await?;
     let (sink, which) = (request.sink.clone(), shown(&request.pin_id, request.from, request.to));
     let answer = operations::drop(&api.services, request).await?;
     info!(token = %call.client.name, sink, which, count = answer.count, "dead letters were dropped over HTTP");
@@ -69,9 +71,9 @@ pub async fn drop_dead(State(api): State<Arc<Api>>, mut call: Call) -> Result<Re
 }
 
 /// `POST /v1/sinks/{name}/replay`
-pub async fn replay(State(api): State<Arc<Api>>, mut call: Call) -> Result<Response, Problem> {
+pub async fn replay(State(api): State<Arc<Api>>, call: Call, body: Body) -> Result<Response, Problem> {
     let sink = call.path("name")?.to_owned();
-    let Which { pin_id, from, to } = object(&mut call, "replay").await?;
+    let Which { pin_id, from, to } = object(&call, body, "replay").await?;
     replayed(&api, &call, replay_to::Request { sink, pin_id, from, to, dead: false }).await
 }
 
@@ -101,10 +103,10 @@ async fn replayed(api: &Api, call: &Call, request: replay_to::Request) -> Result
 }
 
 /// Reads the body of a request without a query.
-async fn object<T: serde::de::DeserializeOwned>(call: &mut Call, name: &str) -> Result<T, Problem> {
+async fn object<T: DeserializeOwned>(call: &Call, body: Body, name: &str) -> Result<T, Problem> {
     call.query.end()?;
     call.accepts(&[JSON])?;
-    call.object(name).await
+    call.object(name, body).await
 }
 
 /// Which outcomes were meant, for the log.

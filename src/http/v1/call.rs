@@ -9,8 +9,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
+use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -44,20 +45,18 @@ pub struct Call {
     pub client: Client,
     pub query: Query,
     pub headers: HeaderMap,
-    pub body: Body,
     path: Vec<(String, String)>,
 }
 
-impl<S: Send + Sync> FromRequest<S> for Call {
+impl<S: Send + Sync> FromRequestParts<S> for Call {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let (mut parts, body) = request.into_parts();
-        let path = RawPathParams::from_request_parts(&mut parts, state).await;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = RawPathParams::from_request_parts(parts, state).await;
         let path = path.map_err(|_| Problem::invalid("the path is not UTF-8"))?;
         let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let client = parts.extensions.remove::<Client>().ok_or_else(Problem::internal)?;
-        Ok(Self { client, query: Query::of(&parts.uri), headers: parts.headers, body, path })
+        Ok(Self { client, query: Query::of(&parts.uri), headers: parts.headers.clone(), path })
     }
 }
 
@@ -102,11 +101,11 @@ impl Call {
     }
 
     /// Reads the whole body. Room for it is the caller's matter.
-    pub async fn read(&mut self) -> Result<String, Problem> {
+    pub async fn read(&self, mut body: Body) -> Result<String, Problem> {
         let (mut bytes, most) = (Vec::new(), self.most()?);
         let until = Instant::now() + BODY_PATIENCE;
         loop {
-            let frame = timeout_at(until, timeout(BODY_STALL, self.body.frame())).await;
+            let frame = timeout_at(until, timeout(BODY_STALL, body.frame())).await;
             let frame = frame.ok().and_then(Result::ok);
             let frame = frame.ok_or_else(|| Problem::too_slow("the body did not come in time"))?;
             match frame.map(|frame| frame.map(|frame| frame.into_data())) {
@@ -126,10 +125,10 @@ impl Call {
     }
 
     /// Reads a body that is one JSON object, which messages call `name`, within the length of a line.
-    pub async fn object<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, Problem> {
+    pub async fn object<T: DeserializeOwned>(&self, name: &str, body: Body) -> Result<T, Problem> {
         self.content_type(&[JSON])?;
         let _charge = self.client.room.take(self.most()?).await?;
-        let json = self.read().await?;
+        let json = self.read(body).await?;
         if json.len() > MAX_LINE {
             return Err(Problem::too_large(format!("this object has at most {} KiB", MAX_LINE / 1024)));
         }

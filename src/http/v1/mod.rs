@@ -173,7 +173,7 @@ async fn for_scopes(scopes: &'static [Scope], request: Request, next: Next) -> R
 }
 
 /// `GET /v1/openapi.json`
-async fn openapi(mut call: call::Call) -> Result<Response, Problem> {
+async fn openapi(call: call::Call) -> Result<Response, Problem> {
     call.query.end()?;
     call.accepts(&[call::JSON])?;
     const DOCUMENT: &str = include_str!("../../../docs/openapi.json");

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Api;
-use super::call::{BODY_STALL, Call, NDJSON};
+use super::call::{BODY_STALL, NDJSON};
 use crate::http::problem::Problem;
 use crate::http::room::hold;
 use crate::http::tokens::Client;
@@ -37,18 +37,16 @@ const READ: usize = 256 * 1024;
 const COST: usize = 2 * READ;
 
 /// Submits the lines of the body. The first batch decides the status.
-pub async fn submit(api: Arc<Api>, call: Call) -> Result<Response, Problem> {
-    let charge = call.client.room.take(COST).await?;
+pub async fn submit(api: Arc<Api>, client: Client, body: Body) -> Result<Response, Problem> {
+    let charge = client.room.take(COST).await?;
     let (outgoing, incoming) = Outgoing::new(api.services.room.clone());
     let (decide, decided) = oneshot::channel();
     let is_whole = Arc::new(AtomicBool::new(false));
     let mut stream = Stream {
         api: api.clone(),
-        client: call.client,
+        client,
         outgoing,
-        body: call.body,
-        ended: None,
-        lines: Lines::default(),
+        source: Source { body, lines: Lines::default(), ended: None },
         decide: Some(decide),
     };
     // Of its own, so that it reads while the client does not.
@@ -78,12 +76,17 @@ struct Stream {
     api: Arc<Api>,
     client: Client,
     outgoing: Outgoing,
-    body: Body,
-    /// How the body ended, where that was seen while there were lines to answer before.
-    ended: Option<End>,
-    lines: Lines,
+    source: Source,
     /// Tells the handler whether there are answers, or a problem instead; nobody once it was told.
     decide: Option<oneshot::Sender<Result<(), Problem>>>,
+}
+
+/// The body, cut into lines.
+struct Source {
+    body: Body,
+    lines: Lines,
+    /// How the body ended; what was read before may still be in `lines`.
+    ended: Option<End>,
 }
 
 /// How a body ended.
@@ -94,12 +97,39 @@ enum End {
     Broken,
 }
 
+impl Source {
+    /// Waits for more of the body, and reads all that is there, up to [`READ`]. Returns the end once all that came before
+    /// was taken.
+    async fn read(&mut self) -> Option<End> {
+        if self.ended.is_some() {
+            return self.ended;
+        }
+        let mut next = Some(self.body.frame().await);
+        while let Some(frame) = next.take() {
+            match frame {
+                None => self.ended = Some(End::Whole),
+                Some(Err(_)) => self.ended = Some(End::Broken),
+                Some(Ok(frame)) => {
+                    // Trailers are of no interest.
+                    if let Ok(data) = frame.into_data() {
+                        self.lines.buffer.extend_from_slice(&data);
+                    }
+                    if self.lines.buffer.len() < READ {
+                        next = self.body.frame().now_or_never();
+                    }
+                }
+            }
+        }
+        self.ended.filter(|_| self.lines.buffer.is_empty())
+    }
+}
+
 impl Stream {
     async fn run(&mut self) -> Result<(), Gone> {
         let stop = self.api.services.stop.clone();
         loop {
             let read = tokio::select! {
-                read = timeout(BODY_STALL, self.read()) => read,
+                read = timeout(BODY_STALL, self.source.read()) => read,
                 () = stop.cancelled() => return self.end_with(shutting_down()).await,
                 () = self.outgoing.closed() => return Err(Gone),
             };
@@ -116,38 +146,11 @@ impl Stream {
                 }
                 Err(_) => {
                     let seconds = BODY_STALL.as_secs();
-                    let message = format!("the body brought nothing for {seconds} s; lines without an answer were not taken");
+                    let message =
+                        format!("the body brought nothing for {seconds} s; lines without an answer were not taken");
                     return self.end_with(Code::Timeout.because(message)).await;
                 }
             }
-        }
-    }
-
-    /// Waits for more of the body, and reads all that is there, up to [`READ`]. Gives the end where it is reached.
-    async fn read(&mut self) -> Option<End> {
-        if self.ended.is_some() {
-            return self.ended;
-        }
-        let mut frame = self.body.frame().await;
-        loop {
-            match frame {
-                None => self.ended = Some(End::Whole),
-                Some(Err(_)) => self.ended = Some(End::Broken),
-                Some(Ok(frame)) => {
-                    // Trailers are of no interest.
-                    if let Ok(data) = frame.into_data() {
-                        self.lines.buffer.extend_from_slice(&data);
-                    }
-                    if self.lines.buffer.len() < READ
-                        && let Some(next) = self.body.frame().now_or_never()
-                    {
-                        frame = next;
-                        continue;
-                    }
-                }
-            }
-            // What was read before the end has its answers first.
-            return self.ended.filter(|_| self.lines.buffer.is_empty());
         }
     }
 
@@ -155,9 +158,9 @@ impl Stream {
     async fn answer_lines(&mut self, is_end: bool) -> Result<(), Gone> {
         let mut submits = Vec::new();
         loop {
-            let mut line = self.lines.next_line();
+            let mut line = self.source.lines.next_line();
             if line.is_none() && is_end {
-                line = self.lines.last_line();
+                line = self.source.lines.last_line();
             }
             let Some(line) = line else { break };
             let request = match line {

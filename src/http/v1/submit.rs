@@ -32,15 +32,15 @@ use crate::submits::{BATCH, at_capacity, forget_most, large_answer, write_submit
 const MAX_ITEMS: usize = 10_000;
 
 /// `POST /v1/pins`
-pub async fn submit(State(api): State<Arc<Api>>, mut call: Call) -> Result<Response, Problem> {
+pub async fn submit(State(api): State<Arc<Api>>, call: Call, body: Body) -> Result<Response, Problem> {
     call.query.end()?;
     if call.content_type(&[JSON, NDJSON])? == NDJSON {
         call.accepts(&[NDJSON])?;
-        return ndjson::submit(api, call).await;
+        return ndjson::submit(api, call.client, body).await;
     }
     call.accepts(&[JSON])?;
     let charge = call.client.room.take(call.most()? + 2 * SMALL).await?;
-    let json = call.read().await?;
+    let json = call.read(body).await?;
     match json.trim_ascii_start().as_bytes().first() {
         Some(b'[') => many(api, call, charge, &json).await,
         Some(_) => one(api, call, charge, &json).await,
