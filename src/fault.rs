@@ -1,10 +1,11 @@
-//! Fault points: places where a test has the process killed, to see that nothing is lost there.
+//! Fault points: places where a test kills the process, to check that no data is lost there.
 //!
-//! Only with the feature `fault-points`, which nothing is released with; without it a [`fault_point!`] is no code
-//! and no string. With it, `PINWATCH_FAULT=name` kills the process with -9 where it passes the point of that name
-//! for the first time, and `PINWATCH_FAULT=name:3` where it passes it for the third.
+//! Active only with the feature `fault-points`, which no release has. Without it, a [`fault_point!`] compiles to
+//! nothing. With it, `PINWATCH_FAULT=name` kills the process (SIGKILL) when it first reaches the point of that name,
+//! and `PINWATCH_FAULT=name:3` when it reaches it for the third time. Must not know what the code around a point
+//! does.
 
-/// Dies here, if a test says so; with last words, after having said them.
+/// Kills the process here if `PINWATCH_FAULT` says so, after evaluating the second argument if there is one.
 macro_rules! fault_point {
     ($name:literal) => {
         fault_point!($name, ())
@@ -31,10 +32,10 @@ mod armed {
 
     use rustix::process::{Signal, getpid, kill_process};
 
-    /// The one point where this process is to die, and the passes until then.
+    /// The point at which this process dies, and how often it must still be reached.
     static FAULT: OnceLock<Option<(String, AtomicU64)>> = OnceLock::new();
 
-    /// Counts a pass.
+    /// Counts a pass of `point`; returns whether the process must die at this pass.
     pub fn is_due(point: &str) -> bool {
         let fault = FAULT.get_or_init(|| {
             let text = std::env::var("PINWATCH_FAULT").ok()?;
@@ -45,7 +46,7 @@ mod armed {
         fault.as_ref().is_some_and(|(name, left)| name == point && left.fetch_sub(1, Ordering::Relaxed) == 1)
     }
 
-    /// As `kill -9` does it: nothing is flushed, dropped or unwound.
+    /// Kills the process as `kill -9` does: nothing is flushed, dropped or unwound.
     pub fn die() -> ! {
         let _ = kill_process(getpid(), Signal::KILL);
         loop {

@@ -1,8 +1,8 @@
 //! pinwatch waits for the final status of one-time PINs and delivers how each ended.
 //!
-//! In the order in which data passes them: [`intake`] takes PIN IDs over the socket, as requests of [`protocol`],
-//! [`store`] keeps them, [`schedule`] says when each is polled, [`poll`] asks the API and says what the answer means,
-//! [`outcome`] is how a PIN ended, [`sinks`] deliver it. [`daemon`] puts them together; [`commands`] are the clients.
+//! In the order of the data flow: [`intake`] accepts PIN IDs over the socket, as requests of [`protocol`]; [`store`]
+//! keeps them; [`schedule`] decides when each is polled; [`poll`] asks the API and interprets the answer; [`outcome`]
+//! describes how a PIN ended; [`sinks`] deliver it. [`daemon`] connects these parts; [`commands`] are the clients.
 //! `ARCHITECTURE.md` has the map and the invariants.
 #![forbid(unsafe_code)]
 

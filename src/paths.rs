@@ -1,7 +1,7 @@
 //! Examines paths: which file is there, and who could have put it there.
 //!
-//! Promises that a file opened here is a regular file, that no symbolic link in the last component led to it, and that its owner
-//! is somebody who could change it anyway. Must not know what the files are for.
+//! Guarantees that a file opened here is a regular file, that its path did not end in a symbolic link, and that its
+//! owner is trusted: this user, root or the owner of its folder. Must not know what the files are for.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
@@ -16,11 +16,11 @@ use rustix::process::geteuid;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 
-/// How long to wait for a lock that is taken. A child that another thread is starting has copies of all open files until its
-/// exec, so a lock can outlive its owner by a moment.
+/// How long to wait for a lock that is taken. A child process that another thread is starting holds copies of all
+/// open files until its exec, so a lock can briefly outlive its owner.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
-/// The most symbolic links followed on the way to one file: as many as Linux follows.
+/// The most symbolic links followed on the way to one file; the same limit as Linux.
 const MAX_LINKS: usize = 40;
 
 const ROOT: u32 = 0;
@@ -70,7 +70,7 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PathErr
     move |source| PathError::Io { doing, path, source }
 }
 
-/// Identifies a file on this machine, whatever its name: no other file has the same ID while this one exists or a process has it
+/// Identifies a file on this machine, whatever its name. No other file has the same ID while this one exists or is
 /// open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileId {
@@ -79,12 +79,13 @@ pub struct FileId {
 }
 
 impl FileId {
-    /// The file with this metadata.
+    /// Returns the ID of the file with this metadata.
     pub fn of(metadata: &Metadata) -> Self {
         Self { dev: metadata.dev(), ino: metadata.ino() }
     }
 
-    /// The file at `path`; `None` if nothing is there. A symbolic link is not followed: it is a file of its own.
+    /// Returns the ID of the file at `path`; `None` if nothing is there. A symbolic link counts as a file of its own
+    /// and is not followed.
     ///
     /// # Errors
     /// The path can't be looked up, for example because a permission is missing.
@@ -99,19 +100,19 @@ impl FileId {
     }
 }
 
-/// Makes a folder and its missing parents with this mode; an existing folder stays as it is.
+/// Creates a folder and its missing parents with this mode; leaves an existing folder as it is.
 ///
 /// # Errors
-/// It can't be made, or something else is there.
+/// The folder can't be created, or something else is there.
 pub fn make_folder(folder: &Path, mode: u32) -> Result<(), PathError> {
     DirBuilder::new().recursive(true).mode(mode).create(folder).map_err(failed("make the folder", folder))
 }
 
-/// Checks that only root and this user can replace the files in a folder: one of them owns it, and others can't write to it. A
-/// folder with the sticky bit, such as /tmp, passes.
+/// Checks that only root and this user can replace the files in a folder: one of them owns it, and nobody else can
+/// write to it. Accepts a folder with the sticky bit, such as /tmp.
 ///
 /// # Errors
-/// Others can, or the folder can't be examined.
+/// Others can replace the files, or the folder can't be examined.
 pub fn check_folder(folder: &Path) -> Result<(), PathError> {
     let metadata = fs::metadata(folder).map_err(failed("look at the folder", folder))?;
     let owner = metadata.uid();
@@ -121,7 +122,8 @@ pub fn check_folder(folder: &Path) -> Result<(), PathError> {
     check_mode(folder, &metadata)
 }
 
-/// As [`check_folder`], but root may use any user's folder: its files must then belong to that user or to root.
+/// As [`check_folder`], but root may use any user's folder; the files in it must then belong to that user or to root,
+/// which [`open_own`] checks.
 ///
 /// # Errors
 /// As [`check_folder`].
@@ -143,8 +145,9 @@ fn others_write(metadata: &Metadata) -> bool {
     metadata.mode() & OTHERS_WRITE != 0
 }
 
-/// Opens a file for reading and writing, and creates it for this user alone if `options` say so. It must be a regular file of
-/// this user, of root, or of the folder's owner; a symbolic link is not followed. `None` if there is no file.
+/// Opens a file for reading and writing; `None` if there is no file. If `options` say so, creates the file for this
+/// user alone. Accepts only a regular file of this user, of root, or of the folder's owner, and follows no symbolic
+/// link.
 ///
 /// # Errors
 /// The file is none of these, or can't be opened.
@@ -154,7 +157,8 @@ pub fn open_own(path: &Path, options: &mut OpenOptions) -> Result<Option<File>, 
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {
-            // Linux refuses to open another user's file in a sticky folder (fs.protected_regular): say whose it is.
+            // Linux refuses to open another user's file in a sticky folder (fs.protected_regular): the error names
+            // the owner.
             return Err(match fs::symlink_metadata(path) {
                 Ok(found) if found.is_symlink() => PathError::Link(path.to_owned()),
                 Ok(found) => of_others(path, &found).unwrap_or_else(|| failed("open", path)(source)),
@@ -169,7 +173,7 @@ pub fn open_own(path: &Path, options: &mut OpenOptions) -> Result<Option<File>, 
     of_others(path, &metadata).map_or(Ok(Some(file)), Err)
 }
 
-/// Why a file is not trusted: it belongs neither to this user or root, nor to the owner of its folder.
+/// Returns the error for a file that belongs neither to this user, nor to root, nor to the owner of its folder.
 fn of_others(path: &Path, metadata: &Metadata) -> Option<PathError> {
     let owner = metadata.uid();
     let of_folder = || fs::metadata(folder_of(path)).is_ok_and(|folder| folder.uid() == owner);
@@ -177,7 +181,7 @@ fn of_others(path: &Path, metadata: &Metadata) -> Option<PathError> {
     (!is_ours).then(|| PathError::FileOfOthers { path: path.to_owned(), owner })
 }
 
-/// Removes the rights of the group and of everybody else to an open file, if it has any and this process may.
+/// Removes all permissions of the group and of others from an open file, if this process is its owner or root.
 pub fn make_private(file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
     let is_ours = geteuid().is_root() || metadata.uid() == geteuid().as_raw();
@@ -187,7 +191,7 @@ pub fn make_private(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Locks an open file; waits up to [`LOCK_PATIENCE`] for the present owner. Returns false if it is still locked then.
+/// Locks an open file, waiting up to [`LOCK_PATIENCE`]. Returns false if it is still locked then.
 pub async fn lock(file: &File) -> io::Result<bool> {
     let give_up_at = Instant::now() + LOCK_PATIENCE;
     while !try_lock(file)? {
@@ -199,7 +203,7 @@ pub async fn lock(file: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Opens or creates the lock file at `path` and locks it; waits up to [`LOCK_PATIENCE`] for the present owner. `None` if it is
+/// Opens or creates the lock file at `path` and locks it, waiting up to [`LOCK_PATIENCE`]. Returns `None` if it is
 /// still locked then.
 ///
 /// # Errors
@@ -220,15 +224,15 @@ pub async fn take_lock_file(path: &Path) -> Result<Option<File>, PathError> {
 /// As [`take_lock_file`].
 pub fn try_take_lock_file(path: &Path) -> Result<Option<File>, PathError> {
     let file = open_own(path, OpenOptions::new().create(true))?;
-    // Happens only if its folder does not exist.
+    // `None` means that the folder does not exist.
     let file = file.ok_or_else(|| failed("make", path)(io::ErrorKind::NotFound.into()))?;
     let taken = try_lock(&file).map_err(failed("lock", path))?;
-    // The previous owner may have removed the file before unlocking it: then others lock another file.
+    // The previous owner may have removed the file before unlocking it; other processes then lock another file.
     let is_there = is_at(path, &file).map_err(failed("look at", path))?;
     Ok((taken && is_there).then_some(file))
 }
 
-/// Whether an open file is the one at `path`.
+/// Returns whether an open file is the one at `path`.
 fn is_at(path: &Path, file: &File) -> io::Result<bool> {
     Ok(FileId::at(path)? == Some(FileId::of(&file.metadata()?)))
 }
@@ -241,27 +245,28 @@ fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Checks that a process of `user` may be the daemon behind a socket. Root and this user always may. Another user may if the
-/// socket, or a folder on the way to it, belongs to them and only somebody trusted can have put it there. `/run/pinwatch` of the
-/// user pinwatch passes, because only root can write to `/run`; `/tmp/pinwatch-1000` of any other user does not, because
-/// everybody can write to `/tmp`.
+/// Checks that a process of `user` may be the daemon behind a socket.
+///
+/// Always accepts root and this user. Accepts another user if the socket, or a folder on the way to it, belongs to
+/// that user and only a trusted user can have put it there. `/run/pinwatch` of the user pinwatch passes, because only
+/// root can write to `/run`; `/tmp/pinwatch-1000` of any other user does not, because everybody can write to `/tmp`.
 ///
 /// # Errors
-/// The user may not, or the path can't be examined.
+/// The user is not accepted, or the path can't be examined.
 pub fn check_server(socket: &Path, user: u32) -> Result<(), PathError> {
     let mut trusted = vec![ROOT, geteuid().as_raw()];
     let absolute = std::path::absolute(socket).map_err(failed("look at", socket))?;
     let names = |path: &Path| -> Vec<OsString> {
         path.components().rev().map(|component| component.as_os_str().to_owned()).collect()
     };
-    // Last component first; links push theirs.
+    // The components still to visit, the next one at the end; a symbolic link adds its own.
     let mut to_go = names(&absolute);
     let (mut at, mut links) = (PathBuf::new(), 0);
     while let Some(name) = to_go.pop() {
         let entry = at.join(&name);
         let metadata = fs::symlink_metadata(&entry).map_err(failed("look at", &entry))?;
         if name == "/" || name == ".." {
-            // Leads to nothing that the folder's owner could have chosen.
+            // The folder's owner can't choose where `/` and `..` lead.
             at = entry;
             continue;
         }
@@ -288,7 +293,7 @@ pub fn check_server(socket: &Path, user: u32) -> Result<(), PathError> {
     Err(PathError::Server { socket: socket.to_owned(), user })
 }
 
-/// The folder that a file is in.
+/// Returns the folder that contains a file.
 pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -322,7 +327,7 @@ mod tests {
     const SERVICE: u32 = 4242;
     const MALLORY: u32 = 6666;
 
-    /// Makes a folder with this owner and mode; `None`, with a message, where only root could make it.
+    /// Creates a folder with this owner and mode; prints a message and returns `None` if only root could do so.
     fn make(path: &Path, owner: u32, mode: u32) -> Option<()> {
         fs::create_dir(path).unwrap();
         give(path, owner)?;
@@ -335,7 +340,7 @@ mod tests {
         given.map_err(|_| eprintln!("SKIPPED: only root can give a file to another user")).ok()
     }
 
-    /// Whether each of these users may serve at a socket of this owner.
+    /// Returns whether each of these users may serve at a socket of this owner.
     fn may_serve(socket: &Path, owner: u32, users: &[u32]) -> Vec<bool> {
         if !socket.exists() {
             fs::write(socket, "").unwrap();
@@ -354,14 +359,14 @@ mod tests {
         let (only_root, with_service, nobody) =
             ([true, false, false], [true, true, false], [false, false, false]);
 
-        // As the package and systemd make it: root made the folder for the service.
+        // As the package and systemd create them: root makes the folder for the service.
         make(&run.join("pinwatch"), SERVICE, 0o755).unwrap();
         assert_eq!(may_serve(&run.join("pinwatch/sock"), SERVICE, &users), with_service);
         assert_eq!(may_serve(&run.join("root.sock"), 0, &users), only_root);
-        // Given away by root, as SocketUser= does.
+        // Root gives the socket to the service, as SocketUser= does.
         assert_eq!(may_serve(&run.join("given.sock"), SERVICE, &users), with_service);
 
-        // Everybody can make these.
+        // Everybody can create these.
         make(&tmp.join("pinwatch-0"), MALLORY, 0o700).unwrap();
         assert_eq!(may_serve(&tmp.join("pinwatch-0/sock"), MALLORY, &users), nobody);
         assert_eq!(may_serve(&tmp.join("mallory.sock"), MALLORY, &users), nobody);
@@ -378,7 +383,7 @@ mod tests {
         let (run, tmp) = (base.path().join("run"), base.path().join("tmp"));
         let Some(()) = make(&run, 0, 0o755) else { return };
         make(&tmp, 0, 0o1777).unwrap();
-        // Mallory has a folder where only root puts any, and leads others to it.
+        // Mallory owns a folder in a place where only root creates folders, and a link leads clients to it.
         make(&run.join("mallory"), MALLORY, 0o755).unwrap();
         fs::write(run.join("mallory/sock"), "").unwrap();
         for (link, owner, trusted) in [("mine", 0, true), ("planted", MALLORY, false)] {
@@ -419,7 +424,7 @@ mod tests {
         assert!(matches!(open("fifo"), Err(PathError::NotAFile(_))));
         let Some(()) = give(&path("new"), MALLORY) else { return };
         assert!(matches!(open("new"), Err(PathError::FileOfOthers { owner: MALLORY, .. })));
-        // Root helps a service with its files.
+        // Root may open a service's file in the service's folder.
         give(base.path(), MALLORY).unwrap();
         assert!(open("new").is_ok());
     }
@@ -430,7 +435,7 @@ mod tests {
         let path = folder.path().join("lock");
         let first = take_lock_file(&path).await.unwrap().unwrap();
         assert!(take_lock_file(&path).await.unwrap().is_none());
-        // A waiting process already has the old file open.
+        // A waiting process has already opened the old file.
         let waiting = open_own(&path, &mut OpenOptions::new()).unwrap().unwrap();
         fs::remove_file(&path).unwrap();
         drop(first);

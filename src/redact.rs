@@ -1,23 +1,24 @@
 //! Finds secrets in text from outside and removes them.
 //!
-//! Promises to find a secret that is written plainly, as JSON, as a URL or as HTML, even if encoded several times, and to find
-//! its beginning where the text was cut off within it. Pure. Must not know what is secret.
+//! Guarantees to find a secret that is written plainly, as JSON, as a URL or as HTML, even if encoded up to four
+//! times, and to find the beginning of a secret at the end of a text that was cut off. Pure. Must not know which
+//! texts are secret.
 
 use memchr::memmem;
 use percent_encoding::percent_decode_str;
 
-/// How often a text may have been encoded: JSON within JSON, a URL within HTML.
+/// How many encodings are undone, one inside the other: JSON within JSON, a URL within HTML.
 const MAX_DECODINGS: usize = 4;
 
-/// The shortest beginning of a secret that is removed at the end of a text.
+/// The shortest beginning of a secret that is removed at the end of a text, in bytes.
 const SHORTEST_BEGINNING: usize = 4;
 
 const REPLACEMENT: &str = "***";
 
-/// The text with every secret replaced. The text must be [`decoded`], and the secrets [`normal`]. Secrets shorter than `long` are
-/// replaced only where they are whole words.
+/// Returns the text with every secret replaced by `***`. The caller passes [`decoded`] text and [`normal`] secrets.
+/// Secrets shorter than `long` bytes are replaced only where they are whole words.
 pub fn without<'a>(text: &str, secrets: impl Iterator<Item = &'a str>, long: usize) -> String {
-    // As long as the text, byte by byte.
+    // ASCII lower-casing keeps every byte offset.
     let normal_text = text.to_ascii_lowercase();
     let mut hidden = vec![false; text.len()];
     for secret in secrets.filter(|secret| !secret.is_empty()) {
@@ -50,7 +51,7 @@ fn is_word(text: &str, start: usize, end: usize) -> bool {
     !touches(start.checked_sub(1).and_then(|before| bytes.get(before))) && !touches(bytes.get(end))
 }
 
-/// Where the beginning of a secret stands at the end of the text.
+/// Returns where a beginning of the secret starts at the end of the text.
 fn cut_off(text: &str, secret: &str) -> Option<usize> {
     let longest = secret.len().saturating_sub(1).min(text.len());
     let length = (SHORTEST_BEGINNING..=longest).rev().find(|length| {
@@ -59,12 +60,12 @@ fn cut_off(text: &str, secret: &str) -> Option<usize> {
     Some(text.len() - length)
 }
 
-/// A secret in the form that [`without`] looks for.
+/// Converts a secret to the form that [`without`] searches for.
 pub fn normal(secret: &str) -> String {
     decoded(secret).to_ascii_lowercase()
 }
 
-/// The text with all encodings removed.
+/// Returns the text with up to [`MAX_DECODINGS`] layers of encoding removed.
 pub fn decoded(text: &str) -> String {
     let mut text = text.to_owned();
     for _ in 0..MAX_DECODINGS {
@@ -77,7 +78,7 @@ pub fn decoded(text: &str) -> String {
     text
 }
 
-/// The text with JSON's escapes (RFC 8259, section 7) decoded.
+/// Decodes JSON's escapes (RFC 8259, section 7).
 fn without_json(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
@@ -106,7 +107,7 @@ fn without_json(text: &str) -> String {
     plain
 }
 
-/// The character that one `\uXXXX` or a pair of them stands for, and their length in bytes.
+/// Decodes one `\uXXXX` or a surrogate pair; returns the character and the escape's length in bytes.
 fn utf16(escape: &str) -> (Option<char>, usize) {
     let unit = |at: usize| {
         let digits = escape.get(at..)?.strip_prefix("\\u")?.get(..4)?;
@@ -119,7 +120,7 @@ fn utf16(escape: &str) -> (Option<char>, usize) {
     }
 }
 
-/// The text with HTML's character references decoded: numeric ones, and those of the characters that must be escaped.
+/// Decodes HTML's character references: numeric ones, and those of the characters that must be escaped.
 fn without_html(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;

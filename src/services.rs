@@ -1,4 +1,6 @@
-//! Handles to the parts of the daemon, for who answers requests (`operations/`, `http/`).
+//! Handles to the parts of the daemon, for the code that answers requests (`operations/`, `http/`).
+//!
+//! Holds handles only. Must not know how a request is answered.
 
 use std::time::Duration;
 
@@ -20,18 +22,18 @@ pub struct Services {
     pub schedule: Schedule,
     pub store: Store,
     pub writer: Writer,
-    /// The other nodes, where several can share the store.
+    /// The other nodes; `None` unless several nodes can share the store.
     pub cluster: Option<Cluster>,
     pub clock: Clock,
     /// `schedule.deadline`, which a reload can change.
     pub deadline: watch::Receiver<Duration>,
     pub health: Health,
-    /// The client that polls the API now.
+    /// The client that polls the API; a reload can replace it.
     pub api: watch::Receiver<poll::Client>,
-    /// Why clients don't reach the socket, if they don't.
+    /// Why clients can't reach the socket; `None` if they can.
     pub socket: watch::Receiver<Option<Trouble>>,
     pub stop: CancellationToken,
     pub failed_counts: FailedCounts,
-    /// The connections to the socket.
+    /// The open connections to the socket.
     pub places: Places,
 }

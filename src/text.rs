@@ -1,13 +1,14 @@
 //! Makes text from outside safe for terminals, logs and line readers.
 //!
-//! Promises one definition of harmful characters for the text that submitters, the API, webhook receivers and the database write.
-//! [`printable`] and [`Printable`] show each harmful character as an escape, [`bounded`] makes one short line, and [`json_line`]
-//! and [`compact_json`] write JSON. Pure. Must not know what a text is for.
+//! Guarantees one definition of harmful characters for all text from submitters, the API, webhook receivers and the
+//! database. [`printable`] and [`Printable`] escape each harmful character, [`bounded`] makes one short line, and
+//! [`json_line`] and [`compact_json`] write JSON. Pure. Must not know what a text is for.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-/// Whether a character can break a line, move a terminal's cursor, colour it, or reverse the direction of writing.
+/// Returns whether a character can break a line, move a terminal's cursor, colour it, or reverse the writing
+/// direction.
 ///
 /// These are the control characters (C0, DEL and C1), the line and paragraph separators, Unicode's bidirectional
 /// controls (UAX #9, table 1) and the byte order mark.
@@ -19,7 +20,7 @@ pub fn is_harmful(c: char) -> bool {
         )
 }
 
-/// The text with each harmful character as a visible escape, such as `\n` or `\u{202e}`.
+/// Returns the text with each harmful character as a visible escape, such as `\n` or `\u{202e}`.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_harmful) {
         return Cow::Borrowed(text);
@@ -45,8 +46,8 @@ impl<W: Write> Write for Printable<W> {
     }
 }
 
-/// The text in one line of at most `limit` characters, with `…` at its end if it was cut. Harmful characters count as
-/// white space, and runs of white space become one space.
+/// Returns the text as one line of at most `limit` characters, ending in `…` if it was cut. Treats harmful characters
+/// as white space, and replaces each run of white space by one space.
 pub fn bounded(text: &str, limit: usize) -> String {
     let is_gap = |c: char| c.is_whitespace() || is_harmful(c);
     let mut line = String::with_capacity(text.len().min(limit));
@@ -65,26 +66,27 @@ pub fn bounded(text: &str, limit: usize) -> String {
     line
 }
 
-/// Makes valid JSON one line for every reader: no line break of any kind inside or outside of strings, and no harmful character.
-/// Escapes change no parsed value.
+/// Makes valid JSON one line for every reader: without line breaks inside or outside of strings, and without harmful
+/// characters. The escapes change no parsed value.
 ///
-/// Looks at each byte of a clean line once (30 to 90 ns for a record of 426 bytes) and copies nothing.
+/// Reads each byte of a clean line once (30 to 90 ns for a record of 426 bytes) and copies nothing.
 pub fn json_line<'a>(json: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
     let json = json.into();
     if may_need_work(&json) { compact_json(&json).into() } else { json }
 }
 
-/// Valid JSON without white space between its tokens, and with each harmful character in its strings as `\uXXXX`.
+/// Removes white space between the tokens of valid JSON, and writes each harmful character in its strings as
+/// `\uXXXX`.
 ///
-/// Changes no value: numbers keep their digits, and objects keep their order and their duplicate keys. A parse into a
-/// `serde_json::Value` would lose them.
+/// Changes no value: numbers keep their digits, and objects keep their order and their duplicate keys, which a parse
+/// into a `serde_json::Value` would lose.
 pub fn compact_json(json: &str) -> String {
     let mut line = String::with_capacity(json.len());
     let (mut in_string, mut is_escaped) = (false, false);
     for c in json.chars() {
         match c {
             ' ' | '\t' | '\r' | '\n' if !in_string => continue,
-            // All of them are in the Basic Multilingual Plane, so one escape is enough.
+            // All harmful characters are in the Basic Multilingual Plane, so one escape is enough.
             c if is_harmful(c) => {
                 let _ = write!(line, "\\u{:04x}", u32::from(c));
                 continue;
@@ -98,8 +100,8 @@ pub fn compact_json(json: &str) -> String {
     line
 }
 
-/// Whether a byte of the text is a control character, or begins a UTF-8 character that may be harmful. Looks at every byte
-/// without a branch, so that the compiler can vectorise the loop.
+/// Returns whether a byte of the text is a control character or begins a UTF-8 character that may be harmful. Reads
+/// every byte without a branch, so that the compiler can vectorise the loop.
 fn may_need_work(text: &str) -> bool {
     text.bytes()
         .fold(false, |found, byte| found | (byte < b' ') | matches!(byte, 0x7f | 0xc2 | 0xd8 | 0xe2 | 0xef))
@@ -112,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    /// One of each kind.
+    /// At least one harmful character of each kind.
     const HARMFUL: &str =
         "\0\t\n\r\u{1b}\u{7f}\u{80}\u{85}\u{9b}\u{61c}\u{200e}\u{2028}\u{2029}\u{202e}\u{2066}\u{feff}";
 

@@ -1,4 +1,4 @@
-//! What does not work now, and since when: of the store and of the socket, for health and `stats`.
+//! A present failure of the store or the socket, with its start time, for health and `stats`. Pure data.
 
 use std::sync::Arc;
 

@@ -36,7 +36,7 @@ pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> 
     let stop = daemon::needed_unit_timeout(grace).map(|wanted| {
         format!(
             "a stop may take {wait} s with this shutdown_grace: under systemd set TimeoutStopSec={wait} in a drop-in \
-             (systemctl edit pinwatch), or it may kill the daemon before",
+             (systemctl edit pinwatch), or it may kill the daemon earlier",
             wait = wanted.as_secs()
         )
     });
@@ -55,8 +55,8 @@ pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> 
     Ok(Exit::Done)
 }
 
-/// Makes what the start makes of a configuration before it opens anything: reads `api.ca_file` and the system's
-/// certificates, looks at what is at the sinks' paths, and makes no connection.
+/// Does what a start does with a configuration before it opens anything: reads `api.ca_file` and the system's certificates, and
+/// checks the sinks' paths. Makes no connection.
 fn build(config: &Config) -> Result<(), CommandError> {
     Client::new(&config.api).map_err(DaemonError::Client)?;
     let daemon = doctor::daemon_user().map_or(geteuid().as_raw(), |(uid, _)| uid);

@@ -1,4 +1,7 @@
-//! One client: reads lines, answers each in order, and submits together what was sent together.
+//! Serves one client: reads lines, answers each in order, and commits neighbouring submits together.
+//!
+//! Guarantees an answer to every line that was read while the connection lasts, and a time limit for every wait for
+//! the client. Must not know how a request is answered.
 
 use std::time::Duration;
 
@@ -20,39 +23,39 @@ use crate::protocol::{self, Code, MAX_ANSWER, MAX_LINE, Refusal, Request, State,
 use crate::services::Services;
 use crate::store::{Record, Submitted};
 
-/// Submits that are handed to the store together.
+/// The most submits that go to the store together.
 const BATCH: usize = 4096;
 
-/// Cancels that are under way together.
+/// The most cancels that run at the same time.
 const CANCELS: usize = 512;
 
-/// Submits that are handed to the store together, in bytes of their lines, about.
+/// The most submits that go to the store together, in bytes of their lines; slightly exceeded by the last line.
 const BATCH_BYTES: usize = 1024 * 1024;
 
-/// How much is read at once, in bytes.
+/// The most bytes that one read adds.
 const READ: usize = 128 * 1024;
 
 /// How long a client may take from the first byte of a line to its last.
 const LINE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a client may ask nothing, if it does not wait for anything either.
+/// How long a client may send nothing while no answer is due.
 const IDLE_PATIENCE: Duration = Duration::from_secs(300);
 
-/// How often a connection that waits or follows looks whether its client is still there.
+/// How often a connection that waits or follows checks whether its client is still connected.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Serves one client until it hangs up, stalls or the daemon stops.
+/// Serves one client until it hangs up or stalls, the connection gives way to a new one, or the daemon stops.
 pub async fn serve(stream: UnixStream, services: &Services, room: SharedRoom, place: Place) {
     let (reader, writer) = stream.into_split();
     let (outgoing, incoming) = Outgoing::new(room);
     let reading = async {
         let lines = Lines::default();
         let mut connection = Connection { services, outgoing, reader, lines, place: &place };
-        // A client that is gone gets no answer.
+        // A client that is gone gets no answer, so its error has no reader.
         let _ = connection.run().await;
     };
     let cut = protocol::refused(&Code::Timeout.because(format!(
-        "answers were left unread for {} s, so this connection is closed; a tail goes on with \"from\"",
+        "answers were left unread for {} s, so this connection is closed; continue a tail with \"from\"",
         STALL.as_secs()
     )));
     let served = async {
@@ -63,7 +66,7 @@ pub async fn serve(stream: UnixStream, services: &Services, room: SharedRoom, pl
     };
     tokio::select! {
         () = served => {}
-        () = place.gives_way() => debug!("a connection was idle and gave way to a new one"),
+        () = place.gives_way() => debug!("an idle connection was closed to make room for a new one"),
     }
 }
 
@@ -77,7 +80,7 @@ pub(super) struct Connection<'a> {
 
 impl Connection<'_> {
     async fn run(&mut self) -> Result<(), Gone> {
-        // Whether the client is in the middle of a line, and since when it is waited for.
+        // Whether the client is in the middle of a line, and when the present wait began.
         let mut waiting = (false, Instant::now());
         loop {
             let has_answered = self.answer_lines().await?;
@@ -86,7 +89,8 @@ impl Connection<'_> {
             }
             self.lines.buffer.reserve(READ);
             let in_the_middle = self.lines.in_the_middle();
-            // Not with every byte, or a line could take for ever.
+            // Restarts the limit only after an answer or at a line's beginning: if every byte restarted it, a line
+            // could take forever.
             if has_answered || in_the_middle != waiting.0 {
                 waiting = (in_the_middle, Instant::now());
             }
@@ -102,7 +106,8 @@ impl Connection<'_> {
                 Ok(Ok(0)) => return self.end_of_stream().await,
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) => return Err(Gone),
-                // Without a line: a client could take it for the answer to a request that it is just sending.
+                // Closes without a message: a client could take it for the answer to a request that it is just
+                // sending.
                 Err(_) if !in_the_middle => return Ok(()),
                 Err(_) => {
                     let seconds = LINE_PATIENCE.as_secs();
@@ -114,7 +119,7 @@ impl Connection<'_> {
         }
     }
 
-    /// A line without its newline may have been cut off: half a PIN ID must not pass for one.
+    /// Refuses a last line without a newline: it may be cut off, and half a PIN ID must not be submitted.
     async fn end_of_stream(&mut self) -> Result<(), Gone> {
         if !self.lines.in_the_middle() {
             return Ok(());
@@ -123,8 +128,9 @@ impl Connection<'_> {
         self.refuse(Code::InvalidRequest.because(message)).await
     }
 
-    /// Answers every whole line that was read; gives whether there was any. Submits are gathered until something else
-    /// comes, and so are cancels: each alone would wait for a commit of its own.
+    /// Answers every complete line that was read; returns whether there was any.
+    ///
+    /// Gathers neighbouring submits, and neighbouring cancels, because each alone would wait for a commit of its own.
     async fn answer_lines(&mut self) -> Result<bool, Gone> {
         let (mut submits, mut cancels) = (Vec::new(), Vec::new());
         let (mut gathered, mut any) = (0, false);
@@ -165,14 +171,14 @@ impl Connection<'_> {
                 }
             }
         }
-        // Of one kind there are none left when the other comes.
+        // At most one of the two lists is not empty here.
         self.submit(submits).await?;
         self.cancel_all(cancels).await?;
         Ok(any)
     }
 
-    /// Withdraws PINs together, and answers in the order of the requests when all have their outcome. A large record is not
-    /// kept until its turn comes, but read again then.
+    /// Withdraws PINs together, and answers in the order of the requests once all have their outcome. Does not keep
+    /// large records meanwhile, but reads each again when its turn comes.
     async fn cancel_all(&mut self, pins: Vec<PinId>) -> Result<(), Gone> {
         let cancels = pins.into_iter().map(async |pin| {
             let record = operations::cancel(self.services, &pin).await;
@@ -226,7 +232,7 @@ impl Connection<'_> {
     async fn answer(&mut self, request: Request) -> Result<(), Gone> {
         let services = self.services;
         match request {
-            // Submits and cancels are gathered before they come here.
+            // `answer_lines` gathers submits and cancels; these arms only make the match complete.
             Request::Submit(request) => self.submit(vec![request]).await,
             Request::Cancel(request) => self.cancel_all(vec![request.pin_id]).await,
             Request::Show(request) => self.reply(in_time(operations::show(services, request))).await,
@@ -245,7 +251,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Takes room, then has the answer made and sends it.
+    /// Reserves room for the answer, then computes and sends it.
     async fn reply<A: Serialize>(
         &self,
         answer: impl Future<Output = Result<A, Failure>>,
@@ -254,7 +260,7 @@ impl Connection<'_> {
         self.send(room, answer.await)
     }
 
-    /// Sends an answer, or why there is none.
+    /// Sends an answer or a refusal.
     pub(super) fn send<A: Serialize>(&self, room: Room, answer: Result<A, Failure>) -> Result<(), Gone> {
         self.send_line(room, answer.map(|answer| protocol::answer(&answer)))
     }
@@ -267,7 +273,8 @@ impl Connection<'_> {
         }
     }
 
-    /// Waits until the client has hung up: not only stopped writing, as `nc -N` does, but closed.
+    /// Waits until the client has closed the connection. A client that only stops writing, as `nc -N` does, is still
+    /// there.
     pub(super) async fn hang_up(&self) {
         let mut look = interval(LOOK);
         loop {
@@ -291,8 +298,8 @@ impl Connection<'_> {
     }
 }
 
-/// Keeps the first records, up to the size of a batch of requests: while the client does not read, they take memory that is
-/// not counted as its answers. The others are read again in their turn.
+/// Keeps the first records, up to [`BATCH_BYTES`], and drops the others, which are read again when their turn comes.
+/// While the client does not read, kept records use memory that does not count as its answers.
 fn forget_most(states: &mut [Submitted]) {
     let mut bytes = 0;
     for state in states {
@@ -320,7 +327,7 @@ fn write_submitted(pin: &PinId, state: &Submitted, out: &mut Vec<u8>) {
     }
 }
 
-/// The answer to a submit or a cancel of a PIN that has this outcome.
+/// Returns the answer to a submit or a cancel of a PIN that has this outcome.
 fn line(pin: &PinId, state: State, record: &Record) -> Vec<u8> {
     let mut line = Vec::new();
     write_answer(pin, state, Some(record), &mut line);

@@ -1,4 +1,4 @@
-//! How long a client may take, by tokio's clock: nothing here asks the store, which goes by the real one.
+//! Tests the time limits of a connection with tokio's paused clock. No test asks the store, which uses real time.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
@@ -12,7 +12,7 @@ const PING: &[u8] = b"{\"op\":\"ping\"}\n";
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A client, and the connection that serves it.
+/// Returns a client, the task that serves it, and the services.
 async fn connected() -> (UnixStream, JoinHandle<()>, Services) {
     let folder = tempfile::tempdir().unwrap();
     let services = services(folder.path(), 0).await;
@@ -26,7 +26,7 @@ async fn connected() -> (UnixStream, JoinHandle<()>, Services) {
     (client, serving, services)
 }
 
-/// What the client reads up to the end, and how long that took.
+/// Returns what the client reads up to the end, and how long that takes.
 async fn rest(client: &mut UnixStream) -> (String, Duration) {
     let (begun, mut read) = (Instant::now(), String::new());
     client.read_to_string(&mut read).await.unwrap();
@@ -34,7 +34,7 @@ async fn rest(client: &mut UnixStream) -> (String, Duration) {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_without_a_word_and_gives_its_place_back() {
+async fn an_idle_connection_is_closed_without_a_message_and_frees_its_place() {
     let (mut client, serving, services) = connected().await;
     client.write_all(PING).await.unwrap();
     let (read, took) = rest(&mut client).await;
@@ -77,13 +77,13 @@ async fn a_line_has_a_time_limit_however_many_of_its_bytes_come() {
 }
 
 #[tokio::test]
-async fn lines_that_follow_each_other_in_pieces_are_no_slow_line() {
+async fn each_line_of_a_slow_sequence_has_its_own_time_limit() {
     let (mut client, _serving, _) = connected().await;
     let mut answer = [0; 1024];
     client.write_all(&PING[..5]).await.unwrap();
     for _ in 0..5 {
         sleep(LINE_PATIENCE - SECOND).await;
-        // The end of one, and the beginning of the next.
+        // The end of one line and the beginning of the next.
         client.write_all(&[&PING[5..], &PING[..5]].concat()).await.unwrap();
         let length = client.read(&mut answer).await.unwrap();
         assert!(

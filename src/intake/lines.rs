@@ -1,31 +1,34 @@
-//! Cuts bytes into lines of a limited length: one that is too long is reported once and skipped, not kept.
+//! Splits bytes into lines of a limited length. Reports a line that is too long once, and skips the rest of it.
+//!
+//! Guarantees that the buffer holds no more than [`MAX_LINE`] bytes of an unfinished line and what was read last.
+//! Must not know what a line means.
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 
 use crate::protocol::MAX_LINE;
 
-/// What the bytes so far held.
+/// A line found in the bytes read so far.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
-    /// A whole line, without its newline.
+    /// A complete line, without its newline.
     Whole(Bytes),
-    /// A line that is longer than [`MAX_LINE`]; reported once, as soon as that is known.
+    /// A line longer than [`MAX_LINE`]; reported once, as soon as the bytes show it.
     TooLong,
 }
 
-/// Cuts what was read into lines.
+/// Splits bytes into lines.
 #[derive(Debug, Default)]
 pub struct Lines {
-    /// What was read and not yet cut; the caller reads into it.
+    /// The bytes that are not split yet; the caller reads into it.
     pub buffer: BytesMut,
-    /// How far `buffer` is known to hold no newline.
+    /// The number of bytes at the start of `buffer` that hold no newline.
     searched: usize,
     skipping: bool,
 }
 
 impl Lines {
-    /// The next line, if it is there.
+    /// Returns the next line, if it is complete or too long.
     pub fn next_line(&mut self) -> Option<Line> {
         loop {
             let newline = memchr(b'\n', &self.buffer[self.searched..]).map(|at| self.searched + at);
@@ -58,7 +61,7 @@ impl Lines {
         }
     }
 
-    /// Whether a line has begun and not ended.
+    /// Returns whether a line has begun and not ended.
     pub fn in_the_middle(&self) -> bool {
         self.skipping || !self.buffer.is_empty()
     }
@@ -85,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_out_however_the_bytes_came_in() {
+    fn lines_are_found_however_the_reads_split_them() {
         assert_eq!(cut(&[b"a\nb", b"c\n", b"\n"]), (vec![whole("a"), whole("bc"), whole("")], false));
         assert_eq!(cut(&[b"a\nb"]), (vec![whole("a")], true));
     }

@@ -1,8 +1,8 @@
 //! The local socket: accepts connections and answers their requests.
 //!
-//! Promises an answer to every line, in order, and that no client slows or starves another: connections, lines, depths
-//! and unread answers are bounded. Reads requests and writes answers, which are those of [`protocol`]; `operations/` makes
-//! the answers.
+//! Guarantees an answer to every line, in order, and that no client slows or starves another: connections, lines,
+//! nesting and unread answers are bounded. Reads requests and writes answers, which are those of [`protocol`]. Must not
+//! know how an answer is made: `operations/` does that.
 
 mod connection;
 mod lines;
@@ -25,17 +25,17 @@ use crate::protocol::{self, Code};
 use crate::services::Services;
 use outgoing::SharedRoom;
 
-/// Connections that are left to root and the daemon's own user; of few, a quarter. So an administrator's command gets in,
-/// whatever others do.
+/// Connections reserved for root and the daemon's own user, or a quarter of `intake.max_connections` if that is less.
+/// An administrator's command thus gets a connection, whatever other users do.
 const RESERVED: usize = 8;
 
-/// How long a connection must have been idle to give its place to a new one when there is none left.
+/// How long a connection must have been idle before a new one may replace it when all places are taken.
 const GIVES_WAY_AFTER: Duration = Duration::from_secs(60);
 
-/// How long a client may take to read that there is no place for it.
+/// How long a client may take to read that no place is free.
 const REFUSAL_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Places for so many connections at once.
+/// Makes places for at most this many connections at once; one user gets at most three quarters of them.
 pub fn places(max_connections: usize) -> Places {
     Places::new(Rules {
         all: max_connections,
@@ -45,7 +45,8 @@ pub fn places(max_connections: usize) -> Places {
     })
 }
 
-/// Serves connections until `services.stop`, then until each has its last answer. Owns every connection's task.
+/// Serves connections until `services.stop`, then waits until each has sent its last answer. Owns every connection's
+/// task.
 pub async fn serve(mut socket: Socket, services: Services) {
     let room = SharedRoom::default();
     let mut connections = JoinSet::new();
@@ -82,7 +83,8 @@ pub async fn serve(mut socket: Socket, services: Services) {
     }
 }
 
-/// Who connects: root and the daemon's own user are administrators. Where the kernel does not say, it is nobody.
+/// Returns who connects. Root and the daemon's own user are administrators; a peer unknown to the kernel counts as
+/// user `u32::MAX`.
 fn user(stream: &UnixStream) -> User {
     match stream.peer_cred().map(|peer| peer.uid()) {
         Ok(user) if user == 0 || user == rustix::process::geteuid().as_raw() => User::Administrator,
@@ -91,7 +93,8 @@ fn user(stream: &UnixStream) -> User {
     }
 }
 
-/// Refuses one client too many. The buffer of a new connection has room for a line, so this never waits for the client.
+/// Refuses a client for which no place is free. A new connection's buffer has room for a line, so this does not wait
+/// for the client.
 async fn refuse(mut stream: UnixStream, full: Full) {
     let message = format!("{full} (intake.max_connections): close one, or try again");
     let line = protocol::refused(&Code::AtCapacity.because(message));

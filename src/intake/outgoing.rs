@@ -1,9 +1,9 @@
-//! Answers that wait to be sent: a client may write a million lines before it reads one.
+//! Queues the answers of a connection: a client may write a million lines before it reads one answer.
 //!
-//! Promises that an answer has its room before it is built, and that the room is as large as the answer. Each connection
-//! has room of its own for one answer of the largest size. Small answers may also wait in a room
-//! that all connections share, so that a client can ask far ahead. A client that finds no room is not read from until
-//! it reads; one that reads nothing for [`STALL`] is cut.
+//! Guarantees that an answer reserves its room before it is built, and that the reservation is as large as the
+//! answer. Each connection has room for one answer of the largest size. Small answers may also use a room that all
+//! connections share, so that a client can send many requests ahead. A client without room is not read from until it
+//! reads; one that reads nothing for [`STALL`] is disconnected. Must not know what an answer says.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,22 +20,22 @@ use crate::protocol::MAX_ANSWER;
 /// Answers to submits are queued in pieces of about this size, in bytes.
 pub const PIECE: usize = 64 * 1024;
 
-/// An answer of up to so many bytes is a small one.
+/// An answer of at most this many bytes is small.
 pub const SMALL: usize = 4 * 1024;
 
-/// Room that small answers share, in bytes: about three million answers to a submit.
+/// The room that small answers share, in bytes: enough for about three million answers to a submit.
 const SHARED_ROOM: usize = 256 * 1024 * 1024;
 
-/// What an answer takes beside its own bytes while it waits: its place in the queue, and what the allocator adds.
+/// What a waiting answer takes besides its own bytes, for its queue entry and the allocator, in bytes.
 const OVERHEAD: usize = 128;
 
-/// How long a client may leave its answers unread before it is cut.
+/// How long a client may leave its answers unread before it is disconnected.
 pub const STALL: Duration = Duration::from_secs(300);
 
-/// How long it then has to read why.
+/// How long a disconnected client may take to read the reason.
 const LAST_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The shared room. Cheap to clone.
+/// The room that all connections share. Cheap to clone.
 #[derive(Clone)]
 pub struct SharedRoom(Arc<Semaphore>);
 
@@ -45,14 +45,14 @@ impl Default for SharedRoom {
     }
 }
 
-/// Where a connection puts its answers, in order.
+/// The sending end of a connection's queue of answers.
 pub struct Outgoing {
     own: Arc<Semaphore>,
     shared: SharedRoom,
     chunks: mpsc::UnboundedSender<(Bytes, OwnedSemaphorePermit)>,
 }
 
-/// The other side is gone, or was cut.
+/// The client is gone or was disconnected.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Gone;
 
@@ -62,34 +62,34 @@ impl From<Gone> for Failure {
     }
 }
 
-/// Room for an answer that is not built yet.
+/// Room reserved for an answer that is not built yet.
 #[must_use]
 pub struct Room(OwnedSemaphorePermit);
 
 impl Outgoing {
-    /// Where answers go in, and what [`write_out`] takes them from.
+    /// Makes a queue; [`write_out`] takes the answers from the receiving end.
     pub fn new(shared: SharedRoom) -> (Self, Incoming) {
-        // Unbounded in chunks, but each holds a permit for its bytes.
+        // The channel itself is unbounded, but each chunk holds a permit for its bytes.
         let (chunks, receiver) = mpsc::unbounded_channel();
         (Self { own: Arc::new(Semaphore::new(MAX_ANSWER)), shared, chunks }, Incoming(receiver))
     }
 
-    /// Waits for room for an answer of at most so many bytes: the connection's own, which has to be free for the largest
-    /// answer, or for up to [`PIECE`] whichever is free first.
+    /// Waits for room for an answer of at most `most` bytes. An answer of up to [`PIECE`] takes the connection's own
+    /// room or the shared one, whichever is free first; a larger one needs the connection's own.
     pub async fn room(&self, most: usize) -> Result<Room, Gone> {
         let size = permits(most.saturating_add(OVERHEAD));
         let permit = tokio::select! {
             biased;
             permit = self.own.clone().acquire_many_owned(size) => permit,
-            // Others may have filled the shared room, and not read for minutes.
+            // Another client may have filled the shared room without reading for minutes.
             permit = self.shared.0.clone().acquire_many_owned(size), if most <= PIECE => permit,
             () = self.chunks.closed() => return Err(Gone),
         };
         permit.map(Room).map_err(|_| Gone)
     }
 
-    /// Queues an answer behind those before, and gives back what it does not need of its room. A small one goes to the
-    /// shared room if it can, so that the next answer need not wait until it is read.
+    /// Queues an answer and returns the unused part of its room. Moves a small answer to the shared room if it fits
+    /// there, so that the next answer need not wait until this one is read.
     pub fn send(&self, Room(mut room): Room, answer: impl Into<Vec<u8>>) -> Result<(), Gone> {
         let mut answer = answer.into();
         answer.shrink_to_fit();
@@ -100,13 +100,13 @@ impl Outgoing {
         self.chunks.send((answer.into(), permit)).map_err(|_| Gone)
     }
 
-    /// Waits until the other side is gone or was cut.
+    /// Waits until the client is gone or was disconnected.
     pub async fn closed(&self) {
         self.chunks.closed().await;
     }
 }
 
-/// Small answers that go out together, in pieces.
+/// Collects small answers and queues them in pieces.
 pub struct Pieces<'a> {
     outgoing: &'a Outgoing,
     room: Option<Room>,
@@ -118,7 +118,7 @@ impl<'a> Pieces<'a> {
         Self { outgoing, room: None, bytes: Vec::new() }
     }
 
-    /// Adds an answer that `write` puts behind those before: one of little more than [`SMALL`] at most.
+    /// Adds the answer that `write` appends, which is little longer than [`SMALL`] at most.
     pub async fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Gone> {
         if self.bytes.len() > PIECE - 2 * SMALL {
             self.flush()?;
@@ -130,7 +130,7 @@ impl<'a> Pieces<'a> {
         Ok(())
     }
 
-    /// Queues what was added.
+    /// Queues the collected answers.
     pub fn flush(&mut self) -> Result<(), Gone> {
         match self.room.take() {
             Some(room) => self.outgoing.send(room, std::mem::take(&mut self.bytes)),
@@ -139,16 +139,16 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// An answer larger than the room takes all of it.
+/// Returns the permits for so many bytes; an answer larger than the room takes all of it.
 fn permits(bytes: usize) -> u32 {
     bytes.min(MAX_ANSWER) as u32
 }
 
-/// Answers that wait to be written.
+/// The receiving end of a connection's queue of answers.
 pub struct Incoming(mpsc::UnboundedReceiver<(Bytes, OwnedSemaphorePermit)>);
 
-/// Writes answers out until there are no more, or the other side is gone or stalls. One that stalled gets
-/// `last_line`, if it reads again within [`LAST_PATIENCE`].
+/// Writes answers until there are no more, or the client is gone or stalls. Sends `last_line` to a client that
+/// stalled and reads again within [`LAST_PATIENCE`].
 pub async fn write_out(
     mut incoming: Incoming,
     mut to: impl AsyncWrite + Unpin,
@@ -157,11 +157,11 @@ pub async fn write_out(
     while let Some((mut bytes, permit)) = incoming.0.recv().await {
         while !bytes.is_empty() {
             match timeout(STALL, to.write_buf(&mut bytes)).await {
-                // Who hung up does not want its answers.
+                // A client that hung up needs no more answers.
                 Ok(Ok(0) | Err(_)) => return Ok(()),
                 Ok(Ok(_)) => {}
                 Err(_) => {
-                    // All that waits goes, but for the line that was begun.
+                    // Drops all waiting answers except the rest of the line that is partly written.
                     drop((incoming, permit));
                     let begun = memchr(b'\n', &bytes).map_or(bytes.len(), |end| end + 1);
                     let farewell = [&bytes[..begun], last_line].concat();
@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes room for an answer and queues it.
+    /// Reserves room for an answer and queues it.
     async fn answer(outgoing: &Outgoing, answer: Vec<u8>) {
         let room = outgoing.room(answer.len()).await.unwrap();
         outgoing.send(room, answer).unwrap();
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_is_cut_learns_why_behind_the_line_that_it_was_reading() {
+    async fn a_disconnected_client_gets_the_reason_after_the_line_that_it_was_reading() {
         let (outgoing, incoming) = Outgoing::new(SharedRoom::default());
         let (ours, mut theirs) = duplex(16);
         let writing = tokio::spawn(write_out(incoming, ours, b"cut\n"));
@@ -242,7 +242,7 @@ mod tests {
             let mut read = Vec::new();
             theirs.read_to_end(&mut read).await.map(|_| read.len())
         });
-        // More than its own room holds at once, and it reads.
+        // Together larger than the connection's own room; this client reads.
         for size in [MAX_ANSWER, PIECE, MAX_ANSWER, SMALL, MAX_ANSWER] {
             answer(&polite, vec![b'x'; size]).await;
         }
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_large_answer_of_a_client_waits_at_a_time_and_small_ones_by_the_million() {
+    async fn one_large_answer_and_many_small_ones_of_a_client_may_wait() {
         let shared = SharedRoom::default();
         let (outgoing, mut unread) = Outgoing::new(shared.clone());
         for _ in 0..100_000 {
@@ -264,7 +264,7 @@ mod tests {
         outgoing.send(room, vec![b'x'; SMALL + 1]).unwrap();
         let second = outgoing.room(MAX_ANSWER);
         assert!(timeout(STALL / 2, second).await.is_err(), "the next is not even begun");
-        // What is not large goes on.
+        // Answers that are not large are still queued.
         answer(&outgoing, vec![b'x'; PIECE]).await;
         for _ in 0..100_002 {
             assert!(unread.0.recv().await.is_some());

@@ -1,6 +1,8 @@
-//! The socket. One that systemd passes is used as it is, and its file is left to systemd. Otherwise the daemon makes the
-//! file with the configured mode, replaces that of a dead daemon but never that of a live one, and makes it anew when it
-//! was removed.
+//! The listening socket.
+//!
+//! Uses a socket passed by systemd as it is, and leaves its file to systemd. Otherwise creates the file with the
+//! configured mode, and creates it again if it was removed. Guarantees to replace the socket of a dead daemon, but
+//! never that of a live one. Must not know what is sent over the connections.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -21,13 +23,13 @@ use crate::fault::fault_point;
 use crate::paths::{self, FileId, PathError};
 use crate::trouble::Trouble;
 
-/// Connections that may wait to be accepted; the kernel's own limit (net.core.somaxconn) is below or above it.
+/// The most connections that wait to be accepted; the kernel lowers it to net.core.somaxconn.
 const BACKLOG: i32 = 1024;
 
-/// How often to compare what is at the socket's path with the socket.
+/// How often the file at the socket's path is compared with the socket.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Why the socket can't be listened at.
+/// Why the daemon can't listen at the socket.
 #[derive(Debug, Error)]
 pub enum SocketError {
     #[error("another daemon listens at {0}: stop it first, or give this one another `intake.socket`")]
@@ -44,11 +46,11 @@ pub enum SocketError {
     Io { doing: &'static str, path: PathBuf, source: io::Error },
 }
 
-/// A listening socket. It removes its file when it is dropped, if it made it and the file is still its own.
+/// A listening socket. On drop it removes its file, if it created the file and the file is still its own.
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
-    /// Where its file is, if it has one.
+    /// The socket's file, if it has one.
     file: Option<SocketFile>,
     look: Interval,
     trouble: watch::Sender<Option<Trouble>>,
@@ -58,20 +60,20 @@ pub struct Socket {
 struct SocketFile {
     path: PathBuf,
     id: FileId,
-    /// The permission bits; `None` for a socket that was passed, whose file is left alone.
+    /// The permission bits; `None` for a passed socket, whose file is never changed.
     made_with: Option<u32>,
 }
 
-/// A socket that systemd listened at before us, and will after us.
+/// A socket that systemd opened before the daemon started and keeps open after it ends.
 #[derive(Debug)]
 pub struct InheritedSocket(StdListener);
 
 impl InheritedSocket {
-    /// Takes it from the environment, if there is one. To be called before there are threads: it takes the
-    /// variables out of the environment.
+    /// Takes the socket from the environment, if one was passed. Must be called before any thread starts, because it
+    /// removes the variables from the environment.
     ///
     /// # Errors
-    /// What was passed is not one listening Unix socket.
+    /// What was passed is not exactly one listening Unix socket.
     pub fn take() -> Result<Option<Self>, SocketError> {
         let mut passed = ListenFd::from_env();
         if passed.len() > 1 {
@@ -84,16 +86,16 @@ impl InheritedSocket {
         Ok(listener.map_err(|error| SocketError::Passed(error.to_string()))?.map(Self))
     }
 
-    /// Where it listens, as far as that has a name.
+    /// Returns the path at which it listens, if it has one.
     pub fn path(&self) -> Option<PathBuf> {
         self.0.local_addr().ok()?.as_pathname().map(Path::to_owned)
     }
 }
 
 impl Socket {
-    /// Uses a socket that was passed, as it is. Must be called within a tokio runtime.
+    /// Uses a passed socket as it is. Must be called within a tokio runtime.
     pub fn adopt(passed: InheritedSocket) -> Result<Self, SocketError> {
-        // What is not at its path here may be there for others, with another root.
+        // A path that does not exist here may exist for clients, under another root directory.
         let file = passed.path().and_then(|path| {
             let id = FileId::at(&path).ok().flatten()?;
             Some(SocketFile { path, id, made_with: None })
@@ -117,16 +119,16 @@ impl Socket {
         Self { listener, file, look, trouble: watch::Sender::new(None) }
     }
 
-    /// Why clients don't reach it now; `None` if they do.
+    /// Watches why clients can't reach the socket; `None` while they can.
     pub fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
         self.trouble.subscribe()
     }
 
-    /// Waits for the next connection, and meanwhile sees to it that the socket's file is there.
+    /// Waits for the next connection, and checks the socket's file every 2 s meanwhile.
     pub async fn accept(&mut self) -> io::Result<UnixStream> {
         loop {
             tokio::select! {
-                // In this order: a new listener takes over from one that has no connection waiting.
+                // In this order: a listener is replaced only when it has no waiting connection.
                 biased;
                 accepted = self.listener.accept() => return accepted.map(|(stream, _)| stream),
                 _ = self.look.tick() => self.look_at_file().await,
@@ -134,7 +136,7 @@ impl Socket {
         }
     }
 
-    /// Makes a file of our own anew if it is gone, and reports what else is wrong.
+    /// Creates the daemon's own file again if it is gone, and reports any other problem.
     async fn look_at_file(&mut self) {
         let Some(SocketFile { path, id, made_with }) = &mut self.file else { return };
         let found = FileId::at(path);
@@ -165,7 +167,7 @@ impl Socket {
         self.report(wrong);
     }
 
-    /// Notes what is wrong, and logs it when it changes.
+    /// Stores the present problem, and logs it when it changes.
     fn report(&self, wrong: Option<String>) {
         self.trouble.send_if_modified(|trouble| match (&trouble, wrong) {
             (None, None) => false,
@@ -196,7 +198,7 @@ impl Drop for Socket {
     }
 }
 
-/// The lock that one daemon at a time has while it makes the socket's file; its own file is there no longer.
+/// The lock that one daemon at a time holds while it creates the socket's file. Its lock file is removed afterwards.
 struct Turn {
     path: PathBuf,
     _lock: fs::File,
@@ -215,15 +217,15 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        // One that stays does no harm: the next daemon locks it.
+        // A lock file that can't be removed does no harm: the next daemon locks it.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Makes the socket's file and listens at it.
+/// Creates the socket's file and listens at it.
 async fn bind(path: &Path, mode: u32) -> Result<(UnixListener, FileId), SocketError> {
     let folder = paths::folder_of(path);
-    // For everybody to pass: the socket's own mode says who may use it.
+    // Everybody may enter the folder; the socket's own mode decides who may use it.
     paths::make_folder(folder, 0o755)?;
     paths::check_folder(folder)?;
     let _turn = Turn::take(path).await?;
@@ -235,12 +237,12 @@ async fn bind(path: &Path, mode: u32) -> Result<(UnixListener, FileId), SocketEr
     made.map_err(|source| SocketError::Io { doing: "listen at", path: path.to_owned(), source })
 }
 
-/// Bound under its final name: systemd-tmpfiles takes a socket for a dead one if the kernel has no listener of that
-/// name, so a renamed one would be cleaned away.
+/// Binds under the final name, because systemd-tmpfiles removes a socket whose path the kernel does not list as
+/// listening, and a rename does not change the kernel's entry.
 fn listen(path: &Path, mode: u32) -> io::Result<StdListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    // The file is made with the socket's own mode, less the umask: at no moment may more than `mode` says use it.
+    // The kernel creates the file with the socket's mode, less the umask, so it is never more accessible than `mode`.
     rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(mode))?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     fault_point!("socket-bound");
@@ -253,7 +255,7 @@ fn listen(path: &Path, mode: u32) -> io::Result<StdListener> {
     Ok(socket.into())
 }
 
-/// Removes a socket that nobody listens at any more.
+/// Removes a socket at which nobody listens any more.
 async fn remove_stale(path: &Path) -> Result<(), SocketError> {
     let Ok(file) = fs::symlink_metadata(path) else { return Ok(()) };
     if !file.file_type().is_socket() {
@@ -271,7 +273,7 @@ async fn remove_stale(path: &Path) -> Result<(), SocketError> {
             })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // WouldBlock: somebody listens, and many wait to be accepted.
+        // WouldBlock means that somebody listens and the queue of waiting connections is full.
         Ok(_) => Err(SocketError::Live(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SocketError::Live(path.to_owned())),
         Err(source) => Err(SocketError::Io { doing: "ask who listens at", path: path.to_owned(), source }),
@@ -305,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn of_daemons_that_start_at_once_one_gets_the_socket_and_the_others_leave_it_alone() {
+    fn only_one_of_several_daemons_that_start_at_once_gets_the_socket() {
         for stale in [false, true] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("pinwatch.sock");
@@ -314,7 +316,7 @@ mod tests {
             }
             let starts = (0..8).map(|_| {
                 let path = path.clone();
-                // Threads and runtimes of their own, as processes would have.
+                // Separate threads and runtimes, as separate processes would have.
                 std::thread::spawn(move || {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                     let bound = runtime.block_on(Socket::bind(&path, 0o600));
@@ -356,7 +358,7 @@ mod tests {
             let is_refused = matches!(bound, Err(SocketError::Path(PathError::OpenFolder { .. })));
             assert_eq!(is_refused, refused, "{mode:o}: {bound:?}");
         }
-        // Only root can give a folder away; anybody else has no way to make this case.
+        // Only root can give a folder to another user, so the rest needs root.
         if std::os::unix::fs::chown(folder.path(), Some(4242), None).is_err() {
             return eprintln!("SKIPPED: only root can give a folder to another user");
         }
@@ -366,7 +368,7 @@ mod tests {
         assert!(expected, "{refused:?}");
     }
 
-    /// The socket's trouble once that is so; it looks only while it is waited for.
+    /// Returns the socket's trouble once `is_so` holds. The socket checks its file only while `accept` is awaited.
     async fn noticed(socket: &mut Socket, is_so: impl FnMut(&Option<Trouble>) -> bool) -> Option<Trouble> {
         let mut trouble = socket.trouble();
         tokio::select! {

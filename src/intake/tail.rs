@@ -1,4 +1,5 @@
-//! `tail` over the socket: writes records, and notices among them, no faster than the client reads.
+//! Answers `tail` over the socket: writes records and notices no faster than the client reads. Must not know how
+//! outcomes are read from the store.
 
 use super::connection::Connection;
 use super::outgoing::{Gone, PIECE};
@@ -9,7 +10,7 @@ use crate::schedule::Stopping;
 use crate::store::Position;
 
 impl Connection<'_> {
-    /// Streams outcome records, no faster than they are read: a slow reader costs a page of memory.
+    /// Streams outcome records no faster than the client reads; a slow client costs one page of memory.
     pub(super) async fn tail(&self, request: Request) -> Result<(), Gone> {
         let end = self.try_tail(request).await;
         let room = self.outgoing.room(PIECE).await?;
@@ -19,11 +20,11 @@ impl Connection<'_> {
     async fn try_tail(&self, request: Request) -> Result<Answer, Failure> {
         let follow = request.follow;
         let start = Beginning::of(&request)?;
-        // A client that gives a position knows the lines that are no records.
+        // A client that sends a position understands lines that are not records.
         let positions = request.positions || matches!(start, Beginning::At(_));
         let mut reader = Reader::begin(self.services, start, positions).await?;
         if positions {
-            // So that a client whose connection breaks can go on from the first record on.
+            // With this line, a client whose connection breaks before the first record can continue.
             let room = self.outgoing.room(PIECE).await?;
             self.outgoing.send(room, position_line(reader.position()))?;
         }
@@ -71,7 +72,7 @@ fn end(position: &Position) -> Answer {
 
 fn missing(from: i64, to: i64) -> String {
     format!(
-        "outcomes from seq {from} to {to} were removed by store.retention before this tail had come to them; go on with \
+        "store.retention removed outcomes from seq {from} to {to} before this tail reached them; continue with \
          \"from\":{}, and with \"positions\":true to get a notice of such gaps in the stream",
         to.saturating_add(1)
     )

@@ -1,9 +1,9 @@
-//! Every metric that there is: its name, its type, its labels and what it tells.
+//! The catalogue of all metrics: name, type, labels and meaning of each.
 //!
-//! Promises that nothing is served that does not stand here; `docs/metrics.md` says the same to people, and a
-//! test holds both together. Pure data.
+//! Guarantees that every served metric is listed here. `docs/metrics.md` describes the same metrics for people, and a
+//! test compares the two. Pure data. Must not know how a value is obtained.
 
-/// What a metric is to Prometheus.
+/// A metric's type in Prometheus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Counter,
@@ -12,7 +12,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Its name in Prometheus' text format.
+    /// Returns its name in Prometheus' text format.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -22,18 +22,18 @@ impl Kind {
     }
 }
 
-/// One metric.
+/// A metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Metric {
     pub name: &'static str,
     pub kind: Kind,
     pub labels: &'static [&'static str],
     pub help: &'static str,
-    /// The upper bounds of a histogram's buckets.
+    /// The upper bounds of a histogram's buckets, in the metric's unit.
     pub buckets: &'static [f64],
 }
 
-/// Declares the metrics, and the list of all of them.
+/// Declares the metrics and the list of all of them.
 macro_rules! metrics {
     ($($name:ident = $kind:ident $wire:literal [$($label:literal),*] $help:literal $(in $buckets:ident)?;)*) => {
         $(
@@ -47,27 +47,27 @@ macro_rules! metrics {
             };
         )*
 
-        /// All of them, in the order of `docs/metrics.md`.
+        /// All metrics, in the order of `docs/metrics.md`.
         pub const ALL: &[Metric] = &[$($name),*];
     };
     (@buckets) => { &[] };
     (@buckets $buckets:ident) => { $buckets };
 }
 
-/// What an answer takes, and a commit: from a millisecond to what any time-out allows.
+/// Durations of answers and commits, in seconds: from a millisecond to the longest time-out.
 const SHORT: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// How late a poll can be: a long stand-still makes it minutes.
+/// Lateness of polls, in seconds: a long pause delays polls by minutes.
 const LATENESS: &[f64] =
     &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0];
 
-/// How long a PIN takes: from a second to two days, the default deadline.
+/// Lifetimes of PINs, in seconds: from a second to two days, the default deadline.
 const LIFETIMES: &[f64] = &[
     1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 10_800.0, 21_600.0, 43_200.0,
     86_400.0, 172_800.0,
 ];
 
-/// Changes in a transaction; about 8192 is the most.
+/// Changes in one transaction; about 8192 is the most.
 const BATCHES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 8192.0];
 
 metrics! {

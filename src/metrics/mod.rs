@@ -1,8 +1,8 @@
-//! What happens, counted for `/metrics`: one named function for each thing that is worth a number.
+//! Counts events for `/metrics`: one function for each kind of event.
 //!
-//! Promises that a call costs next to nothing: handles are made once, nothing is looked up or allocated; and
-//! that where nobody asked for metrics a call is one load. What can be asked for at a scrape (`http/gather.rs`)
-//! is not here. Knows the words of the other modules (outcomes, statuses), none of their insides.
+//! Guarantees that a call is cheap: handles are made once, and a call neither allocates nor looks anything up;
+//! without metrics, a call is one load. Values that can be read at a scrape are not here but in `http/gather.rs`.
+//! Knows outcomes and statuses; must not know how other modules work.
 
 pub mod catalogue;
 
@@ -22,21 +22,21 @@ use crate::store::Submitted;
 /// Set once, by the first daemon of this process that serves metrics.
 static RECORDED: OnceLock<Recorded> = OnceLock::new();
 
-/// Counted always: `stats` has it too, and there is one log for the whole process.
+/// Counted even without metrics, because `stats` reports it too. The whole process has one log.
 static LOG_LINES_LOST: AtomicU64 = AtomicU64::new(0);
 
 /// The values of the label `result`.
 const SUBMIT_RESULTS: [&str; 4] = ["accepted", "duplicate", "finished", "at_capacity"];
 
-/// The values of the label `status`: the documented ones, any other, and none at all.
+/// The number of values of the label `status`: the documented statuses, any other status, and none.
 const STATUSES: usize = SmsStatus::ALL.len() + CallStatus::ALL.len() + 2;
 
-/// The handles.
+/// The handles of all metrics counted here.
 pub struct Recorded {
     rendered: PrometheusHandle,
     lateness: Histogram,
     poll_duration: Histogram,
-    /// By ending, then by status.
+    /// Indexed by ending, then by status.
     outcomes: Vec<Counter>,
     outcome_age: Vec<Histogram>,
     submits: [Counter; SUBMIT_RESULTS.len()],
@@ -45,19 +45,19 @@ pub struct Recorded {
     commit_failures: Counter,
 }
 
-/// From now on, what happens is counted. Gives where the numbers are.
+/// Starts counting, and returns the handles.
 pub fn install() -> &'static Recorded {
     RECORDED.get_or_init(Recorded::new)
 }
 
-/// A poll is sent, so long after it was due.
+/// Notes that a poll is sent, and how late it is.
 pub fn poll_sent(lateness: Duration) {
     if let Some(recorded) = RECORDED.get() {
         recorded.lateness.record(lateness);
     }
 }
 
-/// Runs a poll and notes what it took.
+/// Runs a poll and notes how long it took.
 pub async fn polled<T>(poll: impl Future<Output = T>) -> T {
     let Some(recorded) = RECORDED.get() else { return poll.await };
     let sent = Instant::now();
@@ -66,7 +66,7 @@ pub async fn polled<T>(poll: impl Future<Output = T>) -> T {
     answer
 }
 
-/// A PIN ended, so long after it was submitted.
+/// Notes that a PIN ended at this age.
 pub fn ended(ending: Ending, seen: Option<&Deliveries>, age: Duration) {
     if let Some(recorded) = RECORDED.get() {
         let decider = outcome::deciding(seen.map_or(&[], |seen| seen), ending);
@@ -76,7 +76,7 @@ pub fn ended(ending: Ending, seen: Option<&Deliveries>, age: Duration) {
     }
 }
 
-/// PINs were submitted, and this became of them.
+/// Notes the results of submits.
 pub fn submitted(results: &[Submitted]) {
     if let Some(recorded) = RECORDED.get() {
         for result in results {
@@ -91,7 +91,7 @@ pub fn submitted(results: &[Submitted]) {
     }
 }
 
-/// So many changes became durable together, in the time since `begun`.
+/// Notes a commit of so many changes that began at `begun` and is now durable.
 pub fn committed(changes: usize, begun: Instant) {
     if let Some(recorded) = RECORDED.get() {
         recorded.commit_duration.record(begun.elapsed());
@@ -99,19 +99,19 @@ pub fn committed(changes: usize, begun: Instant) {
     }
 }
 
-/// A transaction failed.
+/// Notes a failed transaction.
 pub fn commit_failed() {
     if let Some(recorded) = RECORDED.get() {
         recorded.commit_failures.increment(1);
     }
 }
 
-/// A line of the log was dropped: it was not taken in time, or could not be written.
+/// Counts a log line that was dropped because it was not taken in time or could not be written.
 pub fn log_line_lost() {
     LOG_LINES_LOST.fetch_add(1, Ordering::Relaxed);
 }
 
-/// How many lines of the log were dropped since the process started.
+/// Returns how many log lines were dropped since the process started.
 pub fn log_lines_lost() -> u64 {
     LOG_LINES_LOST.load(Ordering::Relaxed)
 }
@@ -137,19 +137,19 @@ impl Recorded {
         }
     }
 
-    /// The numbers in Prometheus' text format.
+    /// Returns all values in Prometheus' text format.
     pub fn render(&self) -> String {
         self.rendered.render()
     }
 
-    /// Puts what was noted into its buckets. To be called about every second: until then each number takes
+    /// Moves recorded values into their buckets. Must be called about once a second: until then each value takes
     /// memory of its own.
     pub fn upkeep(&self) {
         self.rendered.run_upkeep();
     }
 }
 
-/// Numbers under the names of the catalogue, and only those.
+/// Records values under the names of the catalogue only.
 pub struct Recorder(PrometheusRecorder);
 
 impl Default for Recorder {
@@ -173,7 +173,7 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    /// `values` are those of the metric's labels, in their order.
+    /// `values` are the values of the metric's labels, in the same order.
     pub fn counter(&self, metric: &Metric, values: &[&str]) -> Counter {
         debug_assert_eq!(metric.kind, Kind::Counter, "{}", metric.name);
         self.0.register_counter(&key(metric, values), &METADATA)
@@ -189,13 +189,13 @@ impl Recorder {
         self.0.register_histogram(&key(metric, values), &METADATA)
     }
 
-    /// The numbers in Prometheus' text format.
+    /// Returns all values in Prometheus' text format.
     pub fn render(&self) -> String {
         self.0.handle().render()
     }
 }
 
-/// The exporter looks at none of this.
+/// Required by the API; the exporter ignores it.
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
 
 fn key(metric: &Metric, values: &[&str]) -> Key {
@@ -205,7 +205,7 @@ fn key(metric: &Metric, values: &[&str]) -> Key {
     Key::from_parts(metric.name, labels)
 }
 
-/// The values of the label `status`, at the places that [`status_index`] tells.
+/// Returns the values of the label `status`, in the order of [`status_index`].
 fn statuses() -> impl Iterator<Item = &'static str> {
     let sms = SmsStatus::ALL.iter().map(|status| status.wire());
     let call = CallStatus::ALL.iter().map(|status| status.wire());

@@ -1,10 +1,10 @@
-//! What an administrator asks: dead letters, repeated deliveries, sinks that are not configured any more.
+//! Answers administrators: dead letters, replays, and sinks that are no longer configured.
 //!
-//! Changes only what a sink is still to get; no PIN and no outcome.
+//! Changes only what a sink still receives. Must not change a PIN or an outcome.
 
 use std::ops::RangeInclusive;
 
-use super::failure::Failure;
+use super::failure::{Failure, in_time};
 use super::pins::outcome_of;
 use crate::outcome::rfc3339;
 use crate::protocol::dead_letters::{self, DeadLetter};
@@ -13,19 +13,19 @@ use crate::schedule::Stopping;
 use crate::services::Services;
 use crate::store::DeliveryCommand;
 
-/// Dead letters of one PIN that are read at once.
+/// How many dead letters of one PIN are read per query.
 const PAGE: u32 = 1000;
 
-/// From the first to the last `seq` of one order: bounds its transaction, so that nobody waits long for it.
+/// The most seqs that one delivery command covers. This limits its transaction, so that no other writer waits long.
 const SLICE: i64 = 10_000;
 
-/// Every `seq`.
+/// All seqs.
 const ALL: RangeInclusive<i64> = 0..=i64::MAX;
 
-/// Where a list of dead letters goes on: behind this sink and `seq`.
+/// The sink and the `seq` after which a list of dead letters continues.
 type Place = (String, i64);
 
-/// A page of dead letters, in the order of sinks and `seq`.
+/// Returns a page of dead letters, sorted by sink and `seq`.
 pub async fn dead_letters(
     services: &Services,
     request: dead_letters::Request,
@@ -61,7 +61,7 @@ pub async fn dead_letters(
     Ok(dead_letters::Answer { dead_letters, next })
 }
 
-/// `SINK/SEQ`, as the answer before gave it.
+/// Parses `SINK/SEQ`, the `next` of the previous answer.
 fn place(text: &str) -> Result<Place, Failure> {
     let parts = text.rsplit_once('/').and_then(|(sink, seq)| Some((sink.to_owned(), seq.parse().ok()?)));
     parts.ok_or_else(|| {
@@ -69,7 +69,7 @@ fn place(text: &str) -> Result<Place, Failure> {
     })
 }
 
-/// Has outcomes delivered to a sink again, under the same `id`.
+/// Delivers outcomes to a sink again, with their original `id`.
 pub async fn replay(services: &Services, request: replay::Request) -> Result<replay::Answer, Failure> {
     let replay::Request { sink, pin_id, from, to, dead: only_dead } = request;
     let selection = Selection::required(pin_id, from, to)?;
@@ -92,7 +92,7 @@ pub async fn replay(services: &Services, request: replay::Request) -> Result<rep
     Ok(replay::Answer { count })
 }
 
-/// Gives up dead letters.
+/// Discards dead letters.
 pub async fn drop(services: &Services, request: drop::Request) -> Result<drop::Answer, Failure> {
     let drop::Request { sink, pin_id, from, to } = request;
     let selection = Selection::required(pin_id, from, to)?;
@@ -110,7 +110,7 @@ pub async fn drop(services: &Services, request: drop::Request) -> Result<drop::A
     Ok(drop::Answer { count })
 }
 
-/// Forgets a sink that is not configured any more: outcomes need not be kept for it.
+/// Removes a sink that is no longer configured; the store then keeps no outcomes for it.
 pub async fn forget_sink(
     services: &Services,
     forget_sink::Request { sink }: forget_sink::Request,
@@ -122,15 +122,17 @@ pub async fn forget_sink(
         return Err(Code::InvalidRequest.because(message).into());
     }
     let mut count = 0;
-    while services.writer.order(DeliveryCommand::Forget { sink: sink.clone() }).await? > 0 {
+    while command(services, DeliveryCommand::Forget { sink: sink.clone() }).await? > 0 {
         check_not_stopping(services)?;
         count = 1;
     }
     Ok(forget_sink::Answer { count })
 }
 
-/// Orders a range slice by slice, and gives how many outcomes that concerned. A slice begins at the next outcome, or at
-/// the next dead letter of the sink `dead`. What was ordered before a failure or a stop stays ordered.
+/// Sends a range to the writer slice by slice, and returns how many outcomes were affected.
+///
+/// Each slice begins at the next outcome, or at the next dead letter of the sink `dead`. Slices sent before a failure
+/// or a stop stay in effect.
 async fn in_slices(
     services: &Services,
     dead: Option<&str>,
@@ -153,19 +155,24 @@ async fn in_slices(
         };
         let Some(first) = first.filter(|first| *first <= to) else { break };
         let last = to.min(first.saturating_add(slice - 1));
-        count += services.writer.order(order(first, last)).await?;
+        count += command(services, order(first, last)).await?;
         let Some(next) = last.checked_add(1) else { break };
         from = next;
     }
     Ok(count)
 }
 
-/// A stop does not wait for the rest of a long order.
+/// Sends one slice of a command to the writer, and waits for its commit no longer than the store may take.
+async fn command(services: &Services, command: DeliveryCommand) -> Result<u64, Failure> {
+    in_time(async { Ok(services.writer.order(command).await?) }).await
+}
+
+/// Refuses the rest of a long command once the daemon is stopping.
 fn check_not_stopping(services: &Services) -> Result<(), Failure> {
     if services.stop.is_cancelled() { Err(Stopping.into()) } else { Ok(()) }
 }
 
-/// The outcomes of a selection. A PIN that was polled anew has several, and any of them can be a dead letter.
+/// Returns the seqs of a selection. A PIN that was polled again has several outcomes, and each can be a dead letter.
 async fn seqs(
     services: &Services,
     sink: &str,

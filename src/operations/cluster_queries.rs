@@ -1,7 +1,7 @@
-//! Answers about PINs that another node polls, and about the nodes.
+//! Answers questions about PINs that another node polls, and about the nodes.
 //!
-//! Every node gives the same answer, except for what only the node that polls a PIN knows. Where the store is one
-//! machine's own, there are no other nodes, and nothing here asks anybody.
+//! Guarantees the same answer from every node, except for what only the node polling a PIN knows. Asks nothing if the
+//! store is not shared. Must not know SQL.
 
 use jiff::Timestamp;
 use tokio::time::timeout;
@@ -17,7 +17,7 @@ use crate::services::Services;
 use crate::slot::SLOTS;
 use crate::store::{PinState, Record};
 
-/// The nodes that share the PINs.
+/// Returns the nodes that share the PINs.
 pub async fn nodes(services: &Services) -> Result<nodes::Answer, Failure> {
     let Some(cluster) = &services.cluster else { return Ok(nodes::Answer::default()) };
     let view = cluster.shared.look().await?;
@@ -27,7 +27,7 @@ pub async fn nodes(services: &Services) -> Result<nodes::Answer, Failure> {
     Ok(nodes::Answer { shared: true, slots: Some(SLOTS), free: Some(free), nodes })
 }
 
-/// The part of `stats` that is about all nodes, where there are several.
+/// Returns the part of `stats` that describes all nodes; `None` if the store is not shared.
 pub async fn numbers(services: &Services) -> Result<Option<stats::Cluster>, Failure> {
     let Some(cluster) = &services.cluster else { return Ok(None) };
     let view = cluster.shared.look().await?;
@@ -57,12 +57,13 @@ fn node_list(view: &View, asked: NodeId) -> Vec<Raw<nodes::Node>> {
     view.nodes.iter().map(node).collect()
 }
 
-/// The name of the node that holds this PIN's slot; `None` where nobody does now.
+/// Returns the name of the node that holds this PIN's slot; `None` if no node holds it now.
 pub fn holder<'v>(view: &'v View, pin: &PinId) -> Option<&'v str> {
     view.nodes.iter().find(|node| node.slots.holds(pin)).map(|node| node.name.as_str())
 }
 
-/// A PIN in flight that the schedule here does not have, with what the store has of it and its deadline.
+/// Returns a PIN in flight that this node's schedule does not have, with its submission and its deadline from the
+/// store.
 pub async fn in_flight(
     services: &Services,
     pin: &PinId,
@@ -73,7 +74,7 @@ pub async fn in_flight(
     Ok(Some((Pin::of_node(pin.clone(), holder(&view, pin)), stored)))
 }
 
-/// Has the node that polls this PIN withdraw it, and waits until that is written.
+/// Asks the node that polls this PIN to withdraw it, and waits until its outcome is stored.
 pub async fn cancel(services: &Services, cluster: &Cluster, pin: &PinId) -> Result<Record, Failure> {
     match cluster.pin_state(pin).await? {
         PinState::InFlight => services.writer.cancel_elsewhere(pin.clone()).await?,
@@ -88,7 +89,7 @@ pub async fn cancel(services: &Services, cluster: &Cluster, pin: &PinId) -> Resu
     record(state.map_err(|_| Stopping)?, pin)
 }
 
-/// The outcome, or the refusal that there is none.
+/// Returns the outcome's record, or refuses because there is none.
 pub fn record(state: PinState, pin: &PinId) -> Result<Record, Failure> {
     match state {
         PinState::Finished(outcome) => Ok(outcome.record),

@@ -1,4 +1,5 @@
-//! Why a request has no answer: it is refused, or its client is gone.
+//! The reasons why a request gets no answer: the daemon refuses it, or its client is gone. Must not know the
+//! operations.
 
 use std::time::Duration;
 
@@ -47,18 +48,18 @@ pub fn shutting_down() -> Refusal {
     Code::ShuttingDown.because("the daemon is stopping: try again when it is back")
 }
 
-/// Neither in flight nor finished.
+/// Refuses because the PIN is neither in flight nor finished.
 pub fn unknown(pin: &PinId) -> Refusal {
     Code::NotFound
         .because(format!("PIN {pin} was never submitted, or its outcome is older than store.retention"))
 }
 
-/// A record that was read from the store is not JSON.
+/// Refuses because a record in the store is not JSON.
 pub fn unreadable(_: serde_json::Error) -> Refusal {
     Code::StoreUnavailable.because("the outcome in the store is not readable")
 }
 
-/// The answer, or the refusal that the store did not give one in time.
+/// Returns the answer, or a refusal if the store takes longer than [`STORE_PATIENCE`].
 pub async fn in_time<A>(answer: impl Future<Output = Result<A, Failure>>) -> Result<A, Failure> {
     timeout(STORE_PATIENCE, answer).await.unwrap_or_else(|_| {
         let seconds = STORE_PATIENCE.as_secs();

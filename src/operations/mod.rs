@@ -1,8 +1,9 @@
-//! Answers the requests of [`protocol`](crate::protocol), whichever way they come: over the local socket or over HTTP.
+//! Answers the requests of [`protocol`](crate::protocol), whether they arrive over the local socket or over HTTP.
 //!
-//! One function per operation: it takes the request, asks the schedule, the store and the cluster, and returns the answer
-//! as a type, or why there is none. Promises that no answer waits for a part of the daemon without a limit. Must not know
-//! sockets, lines or HTTP: `intake/` and `http/` read requests and write answers.
+//! One function per operation: it takes the request, asks the schedule, the store and the cluster, and returns the
+//! answer as a type, or the reason why there is none. `submit` and `cancel` limit their waits; `wait` ends with its
+//! client, its timeout or the daemon; the caller limits queries with [`in_time`]. Must not know sockets, lines or HTTP:
+//! `intake/` and `http/` read requests and write answers.
 
 mod admin;
 mod cluster_queries;

@@ -1,6 +1,7 @@
-//! Answers about PINs: `show`, `list`, `wait` and `cancel`.
+//! Answers `show`, `list`, `wait` and `cancel`.
 //!
-//! The schedule is asked first and the store second, so that a PIN that ends in between is found in the store.
+//! Asks the schedule first and the store second, so that a PIN that ends in between is found in the store. Must not
+//! decide anything about a PIN.
 
 use std::pin::pin;
 
@@ -58,7 +59,7 @@ pub async fn list(
                 let holder = cluster_queries::holder(view, &stored.pin);
                 Pin::of_node(stored.pin, holder)
             }
-            // It ended after the store had been asked.
+            // The PIN ended after the store was asked.
             (None, None) => Pin::of(stored.pin),
         };
         (with_times(pin, stored.submitted_at.wall, deadline_at), place)
@@ -67,13 +68,13 @@ pub async fn list(
     Ok(list::Answer { pins, next })
 }
 
-/// Waits for the outcome, and no longer than the client is there: until `gone`.
+/// Waits for the outcome, but stops when `gone` resolves because the client has left.
 pub async fn wait(
     services: &Services,
     wait::Request { pin_id, timeout }: wait::Request,
     gone: impl Future<Output = ()>,
 ) -> Result<wait::Answer, Failure> {
-    // What is longer than the clock can count is no limit.
+    // A timeout beyond the clock's range is no limit.
     let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut end = pin!(async {
         tokio::select! {
@@ -103,20 +104,20 @@ pub async fn wait(
     Ok(wait::Answer { pin_id, outcome })
 }
 
-/// What is waited for, unless the wait ends first.
+/// Returns the awaited value, unless `end` resolves first.
 async fn unless<T>(
     end: impl Future<Output = Failure>,
     awaited: impl Future<Output = T>,
 ) -> Result<T, Failure> {
     tokio::select! {
-        // In this order: an outcome that is there beats a limit of zero.
+        // In this order: an outcome that is already there wins over a timeout of zero.
         biased;
         value = awaited => Ok(value),
         failure = end => Err(failure),
     }
 }
 
-/// Withdraws a PIN and gives its outcome, when that is durable.
+/// Withdraws a PIN, and returns its outcome once that is durable.
 pub async fn cancel(services: &Services, pin: &PinId) -> Result<Record, Failure> {
     loop {
         if let Some(outcome) = services.schedule.cancel(pin.clone()).await? {
@@ -136,19 +137,19 @@ pub async fn cancel(services: &Services, pin: &PinId) -> Result<Record, Failure>
     }
 }
 
-/// Whether the PIN was withdrawn, or had finished before.
+/// Returns whether the PIN was withdrawn or had finished before.
 pub fn cancelled_state(record: &Record) -> State {
     let is_cancelled = serde_json::from_str::<crate::protocol::Record>(record)
         .is_ok_and(|record| record.outcome == Ending::Cancelled.as_str());
     if is_cancelled { State::Cancelled } else { State::Finished }
 }
 
-/// Whether a PIN that left the schedule without an outcome did so because its slot went to another node.
+/// Returns whether a PIN that left the schedule without an outcome moved to another node with its slot.
 fn goes_on_elsewhere(services: &Services) -> bool {
     services.cluster.is_some() && !services.stop.is_cancelled()
 }
 
-/// The newest outcome of a PIN, or the refusal that there is none.
+/// Returns the newest outcome of a PIN, or refuses because there is none.
 pub async fn outcome_of(services: &Services, pin: &PinId) -> Result<Outcome, Failure> {
     services.store.outcome_of(pin).await?.ok_or_else(|| unknown(pin).into())
 }
@@ -160,7 +161,8 @@ async fn sleep(until: Option<Instant>) {
     }
 }
 
-/// When a PIN's time is up: as it was noted at the submit, unless the wall clock has been set since.
+/// Returns a PIN's deadline: the stored one, or the schedule's if they differ by more than a second because the wall
+/// clock was set.
 fn deadline(live: Option<&Live>, noted: Timestamp) -> Timestamp {
     let is_off = |live: &&Live| live.deadline_at.duration_since(noted).abs() > SignedDuration::from_secs(1);
     live.filter(is_off).map_or(noted, |live| live.deadline_at)
@@ -170,8 +172,8 @@ fn with_times(pin: Pin, submitted_at: Timestamp, deadline_at: Timestamp) -> Pin 
     Pin { submitted_at: Some(rfc3339(submitted_at)), deadline_at: Some(rfc3339(deadline_at)), ..pin }
 }
 
-/// A PIN in flight, with what the store has of it. Its times are those of the record: the schedule works its own out
-/// from the clock, and they can be off by a little.
+/// Adds what the store has of a PIN in flight. Uses the stored times: the schedule computes its own from the clock,
+/// and they can differ slightly.
 fn in_flight(mut pin: Pin, stored: Option<(Submission, Timestamp)>) -> Pin {
     pin.state = Some(State::InFlight);
     let Some((submission, deadline_at)) = stored else { return pin };
@@ -182,7 +184,7 @@ fn in_flight(mut pin: Pin, stored: Option<(Submission, Timestamp)>) -> Pin {
     }
 }
 
-/// A PIN in flight, with what the schedule has of it.
+/// Returns what the schedule has of a PIN in flight.
 fn of_live(pin_id: PinId, live: &Live) -> Pin {
     let deliveries = live.seen.as_deref().unwrap_or_default();
     let last_answer = live.last_answer.as_ref().map(|(at, trouble)| LastAnswer {
@@ -209,7 +211,7 @@ fn of_live(pin_id: PinId, live: &Live) -> Pin {
     with_times(pin, live.submitted_at, live.deadline_at)
 }
 
-/// Deliveries in a few words.
+/// Summarises deliveries in a few words.
 fn summary(deliveries: &[Delivery]) -> String {
     let statuses: Vec<_> = deliveries
         .iter()
@@ -218,7 +220,7 @@ fn summary(deliveries: &[Delivery]) -> String {
     if statuses.is_empty() { "nothing known yet".into() } else { statuses.join("; ") }
 }
 
-/// A PIN that has its outcome, and which sinks have that.
+/// Returns a PIN that has its outcome, and the state of that outcome at each sink.
 async fn finished(services: &Services, pin_id: PinId) -> Result<Pin, Failure> {
     let outcome = outcome_of(services, &pin_id).await?;
     let (sinks, health) = (services.store.sinks_of(outcome.seq).await?, services.health.all());
@@ -234,7 +236,7 @@ async fn finished(services: &Services, pin_id: PinId) -> Result<Pin, Failure> {
     })
 }
 
-/// What is known of an outcome at one sink: from its failed deliveries, from its cursor, and from what stops it now.
+/// Returns an outcome's state at one sink, from the failed deliveries, the cursor and the sink's present trouble.
 fn sink_state(seq: i64, at_sink: AtSink, health: Option<&SinkHealth>) -> SinkState {
     let AtSink { sink, cursor, failed, dropped_at } = at_sink;
     let cursor = health.map_or(cursor, |health| health.cursor.max(cursor));

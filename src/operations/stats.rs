@@ -1,4 +1,4 @@
-//! Answers about the daemon itself: `stats` and `ping`.
+//! Answers `stats` and `ping` from what the other parts report. Must not count anything itself.
 
 use std::collections::BTreeMap;
 
@@ -92,7 +92,7 @@ fn learned(learned: &schedule::Learned) -> Learned {
     }
 }
 
-/// To thousandths, for people.
+/// Rounds to thousandths.
 fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
@@ -102,8 +102,8 @@ fn stray_answers(services: &Services) -> Option<StrayAnswers> {
     Some(StrayAnswers { since: rfc3339(now - strays.since.elapsed()), until: rfc3339(now + strays.left()) })
 }
 
-/// A sink that has a cursor and no health is not configured any more. Of `failed`: a sink's name, how many outcomes it
-/// is tried again with, how many are dead letters.
+/// Returns every sink by name. A sink with a cursor but without health is no longer configured. `failed` has each
+/// sink's name, how many outcomes are being retried, and how many are dead letters.
 fn sinks(
     newest_seq: i64,
     health: BTreeMap<String, SinkHealth>,

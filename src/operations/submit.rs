@@ -1,4 +1,4 @@
-//! `submit`: hands PINs to the store together.
+//! Answers `submit`: stores PINs together. Must not know how they are polled.
 
 use tokio::time::timeout;
 
@@ -8,17 +8,17 @@ use crate::protocol::{Code, Refusal};
 use crate::services::Services;
 use crate::store::{NewPin, Submitted};
 
-/// Submits PINs in one transaction. Returns one state for each, in the same order, after the commit: `Accepted` means
+/// Stores PINs in one transaction. Returns the state of each, in the same order, after the commit: `Accepted` means
 /// durable.
 ///
 /// # Errors
-/// The store can't be written, or does not answer in time; then it is unknown which PINs were accepted, and the client has
-/// to submit them again.
+/// The store can't be written, or does not answer in time. In the latter case it is unknown which PINs were accepted,
+/// and the client must submit them again.
 pub async fn submit(services: &Services, requests: Vec<Request>) -> Result<Vec<Submitted>, Refusal> {
     let now = services.clock.date();
     let new = requests.into_iter().map(|request| NewPin {
         submitted_at: now,
-        // A deadline is at most a year away, so this only ends where the calendar does.
+        // A deadline is at most a year away, so this saturates only at the end of the calendar.
         deadline_at: now
             .wall
             .saturating_add(request.deadline.unwrap_or(*services.deadline.borrow()))

@@ -1,7 +1,8 @@
-//! `tail`: outcome records as they come, of all nodes where there are several.
+//! Reads outcome records for `tail` as they are committed, from all nodes that share the store.
 //!
-//! Promises neither gap nor duplicate, and a notice of the outcomes that retention removed before the reader came to them.
-//! Reads one page at a time, when it is asked for: a slow client costs one page of memory.
+//! Guarantees neither gap nor duplicate, and a notice of the outcomes that retention removed before they were read.
+//! Reads one page at a time, only when asked for it, so that a slow client costs one page of memory. Must not know
+//! how records are sent.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,17 +16,17 @@ use crate::schedule::Stopping;
 use crate::services::Services;
 use crate::store::{InvalidPosition, Outcome, Position, Record, Store, Stretch, Unavailable};
 
-/// Outcomes that are read at once; at most so many come between two positions.
+/// The most outcomes read per query. With positions, a position line follows after at most this many.
 const PAGE: u32 = 256;
 
-/// How often the other nodes' outcomes are looked for without a hint.
+/// How often the store is read for other nodes' outcomes if no hint arrives.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Announces that there may be more outcomes.
+/// Signals that there may be more outcomes.
 enum News {
-    /// The newest `seq` of the only node.
+    /// The newest `seq`; no other node adds outcomes.
     Own(watch::Receiver<i64>),
-    /// Hints of other nodes; each of them may be lost.
+    /// Hints from other nodes; any hint may be lost.
     Hints(watch::Receiver<u64>),
 }
 
@@ -51,29 +52,29 @@ pub struct Reader<'a> {
     store: &'a Store,
     news: News,
     position: Position,
-    /// Of each partition, up to which `seq` the client needs no notice that outcomes were removed.
+    /// For each partition, the `seq` up to which the client needs no notice of removed outcomes.
     noticed: BTreeMap<i32, i64>,
 }
 
-/// The next page.
+/// A page.
 pub struct Next {
     pub records: Vec<Record>,
-    /// From which `seq` to which outcomes are missing before these records.
+    /// The first and the last `seq` of the outcomes missing before these records.
     pub removed: Option<(i64, i64)>,
 }
 
 impl<'a> Reader<'a> {
-    /// Begins to read. A client that `takes_notices` gets one of each gap after `start`; any other gets none of a gap that was
-    /// there before it began.
+    /// Begins to read. A client that `takes_notices` is notified of each gap after `start`; any other client is not
+    /// notified of gaps that existed before it began.
     pub async fn begin(
         services: &'a Services,
         start: Beginning,
         takes_notices: bool,
     ) -> Result<Self, Unavailable> {
         let store = &services.store;
-        // Before the first look at the store, so that a commit during that look ends the wait after it.
+        // Subscribes before the first query, so that a commit during the query ends the wait after it.
         let news = News::of(services);
-        // "The newest" are those that there are; so is "from a seq on" for a client that takes no notices.
+        // `last` means the newest outcomes that still exist; so does `from` for a client that takes no notices.
         let all_there_are = match start {
             Beginning::Last(_) => true,
             Beginning::From(_) => !takes_notices,
@@ -88,17 +89,17 @@ impl<'a> Reader<'a> {
         Ok(Self { store, news, position, noticed: removed.into_iter().collect() })
     }
 
-    /// Behind what was read so far.
+    /// Returns the position after everything read so far.
     pub fn position(&self) -> &Position {
         &self.position
     }
 
-    /// Reads the next page; an empty one if there is nothing more yet.
+    /// Reads the next page; it is empty if there is nothing more yet.
     pub async fn next(&mut self) -> Result<Next, Unavailable> {
         self.next_of(PAGE).await
     }
 
-    /// Reads the next page of at most so many outcomes, and of at most a page.
+    /// Reads the next page, of at most `most` outcomes and at most a full page.
     pub async fn next_of(&mut self, most: u32) -> Result<Next, Unavailable> {
         let Stretch { outcomes, removed, more } = self.store.stretch(&self.position, most.min(PAGE)).await?;
         let gap = self.notice(&removed);
@@ -108,13 +109,13 @@ impl<'a> Reader<'a> {
         };
         let records = outcomes.into_iter().map(record).collect();
         if !more {
-            // Nothing is kept between here and there.
+            // No outcomes are left up to the end of the removed ones.
             removed.into_iter().for_each(|(partition, seq)| self.position.advance(partition, seq));
         }
         Ok(Next { records, removed: gap })
     }
 
-    /// Waits until there may be more. Can be dropped and called again without missing anything.
+    /// Waits until there may be more. Cancel-safe.
     ///
     /// # Errors
     /// The daemon stops.
@@ -122,7 +123,7 @@ impl<'a> Reader<'a> {
         match &mut self.news {
             News::Own(newest) => newest.changed().await.map_err(|_| Stopping),
             News::Hints(hints) => {
-                // The truth is in the store: a hint only makes it faster.
+                // The store decides what is new; a hint only shortens the wait.
                 tokio::select! {
                     Ok(()) = hints.changed() => {}
                     () = sleep(LOOK) => {}
@@ -132,7 +133,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The range of what was removed and the client has no notice of yet; it has then.
+    /// Returns the seqs of removed outcomes that the client has not been notified of, and marks them as notified.
     fn notice(&mut self, removed: &[(i32, i64)]) -> Option<(i64, i64)> {
         let mut gap: Option<(i64, i64)> = None;
         for &(partition, to) in removed {
@@ -150,22 +151,20 @@ impl<'a> Reader<'a> {
 pub enum Beginning {
     /// At this `seq`.
     From(i64),
-    /// Behind what was read.
+    /// After this position.
     At(Position),
-    /// At the newest so many.
+    /// At this many of the newest outcomes.
     Last(u32),
 }
 
 impl Beginning {
-    /// Reads where a request wants to begin.
+    /// Reads from a request where to begin.
     ///
     /// # Errors
-    /// It says so twice, or in a way that no daemon gave out.
+    /// The request has both `from` and `last`, or a position that no daemon gave out.
     pub fn of(Request { from, last, .. }: &Request) -> Result<Self, Refusal> {
         match (from, last) {
-            (Some(_), Some(_)) => {
-                Err(Code::InvalidRequest.because("\"from\" and \"last\" exclude each other"))
-            }
+            (Some(_), Some(_)) => Err(Code::InvalidRequest.because("give \"from\" or \"last\", not both")),
             (Some(Start::Seq(seq)), None) => Ok(Self::From(*seq)),
             (Some(Start::Position(text)), None) => {
                 text.parse().map(Self::At).map_err(|error: InvalidPosition| {

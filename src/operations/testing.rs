@@ -1,4 +1,4 @@
-//! Services for tests: a real store, and a schedule that is not there.
+//! Services for tests: a real store, and a schedule handle whose task does not run.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::services::Services;
 use crate::sinks::Health;
 use crate::store::{self, Committed, FailedCounts, NewPin, Progress, Writer};
 
-/// A store with so many outcomes, which a sink has.
+/// Returns services whose store has this many outcomes, all delivered to one sink.
 pub async fn services(folder: &Path, outcomes: usize) -> Services {
     let (store, mut connection) =
         store::open_sqlite(&folder.join("db"), &Clock::system()).await.unwrap().load(|_| {}).await.unwrap();

@@ -1,8 +1,8 @@
-//! `cancel`: withdraws a PIN; its outcome is then `cancelled`. One that has finished stays as it is.
+//! `cancel`: withdraws a PIN, whose outcome is then `cancelled`. A PIN that has finished keeps its outcome.
 
 use serde::{Deserialize, Serialize};
 
-/// `state` is `cancelled` or `finished`, and there is always an `outcome`.
+/// `state` is `cancelled` or `finished`; `outcome` is always present.
 pub use super::submit::{Answer, write_answer};
 use crate::pin::PinId;
 

@@ -1,4 +1,4 @@
-//! `dead_letters`: outcomes that a sink refused, or did not take within its `max_age`; page by page.
+//! `dead_letters`: lists outcomes that a sink refused or did not accept within its `max_age`, page by page.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::pin::PinId;
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Request {
-    /// Only those of this sink.
+    /// Limits the list to this sink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sink: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -17,10 +17,10 @@ pub struct Request {
     pub from: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<i64>,
-    /// What an answer gave as `next`.
+    /// The `next` of the previous answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
-    /// How many at most: see [`super::page_limit`].
+    /// The most dead letters in the answer: see [`super::page_limit`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
 }
@@ -28,14 +28,14 @@ pub struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
-    /// In the order of sink and `seq`.
+    /// Sorted by sink, then by `seq`.
     pub dead_letters: Vec<Raw<DeadLetter>>,
-    /// Where the next page begins; not there after the last.
+    /// Where the next page begins; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
 
-/// An outcome that a sink did not take and is not tried with any more.
+/// An outcome that a sink did not accept and that is not delivered to it again.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetter {
@@ -43,10 +43,10 @@ pub struct DeadLetter {
     pub seq: i64,
     pub pin_id: PinId,
     pub tries: u32,
-    /// When it was tried first.
+    /// When the first delivery was tried.
     pub since: Option<String>,
     pub last_try_at: Option<String>,
-    /// What the sink said last.
+    /// The sink's last error.
     pub error: Option<String>,
     pub outcome: Option<Raw<Record>>,
 }

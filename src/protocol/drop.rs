@@ -1,4 +1,4 @@
-//! `drop`: gives up dead letters; the sink never gets them.
+//! `drop`: discards dead letters; the sink never receives them.
 
 use serde::{Deserialize, Serialize};
 

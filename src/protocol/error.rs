@@ -1,4 +1,4 @@
-//! Why a request is refused: `{"ok":false,"error":{"code":"…","message":"…"}}`.
+//! The refusal of a request: `{"ok":false,"error":{"code":"…","message":"…"}}`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The code is for programs, the message for people.
+/// A code for programs and a message for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Error)]
 #[error("{message} ({code})")]
 pub struct Refusal {
@@ -16,13 +16,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Whether it is about the daemon as it is now, and not about the request: worth another try.
+    /// Whether the same request may succeed later: the reason is the daemon's present state, not the request.
     pub fn is_temporary(&self) -> bool {
         matches!(self.code, Code::ShuttingDown | Code::StoreUnavailable)
     }
 }
 
-/// The error codes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
@@ -37,13 +36,13 @@ pub enum Code {
     StoreUnavailable,
     Removed,
     Timeout,
-    /// One that a newer daemon has.
+    /// A code of a newer daemon that this version does not know.
     #[serde(untagged)]
     Other(String),
 }
 
 impl Code {
-    /// All that this version has.
+    /// All codes that this version sends.
     pub const ALL: [Self; 11] = [
         Self::InvalidJson,
         Self::InvalidRequest,
@@ -58,7 +57,7 @@ impl Code {
         Self::Timeout,
     ];
 
-    /// A refusal with this code.
+    /// Makes a refusal with this code.
     pub fn because(self, message: impl Into<Cow<'static, str>>) -> Refusal {
         Refusal { code: self, message: message.into() }
     }

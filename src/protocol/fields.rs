@@ -1,4 +1,4 @@
-//! Values that several operations have.
+//! Values that several operations share.
 
 use std::time::Duration;
 
@@ -8,27 +8,27 @@ use thiserror::Error;
 use super::error::{Code, Refusal};
 use crate::pin::PinId;
 
-/// The most items of one page, whatever the client asks for.
+/// The most items on one page, whatever the client asks for.
 pub const MAX_PAGE: u32 = 1000;
 
-/// How many items a page has: what the client asks for, within [`MAX_PAGE`].
+/// Returns the number of items on a page: what the client asks for, from 1 to [`MAX_PAGE`]; 100 by default.
 pub fn page_limit(asked: Option<u32>) -> u32 {
     asked.unwrap_or(100).clamp(1, MAX_PAGE)
 }
 
-/// The state of a PIN, as an answer gives it.
+/// The state of a PIN in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// `submit`: it is in flight from now on, durably.
+    /// `submit`: the PIN is now durably in flight.
     Accepted,
-    /// `submit`: it was in flight already.
+    /// `submit`: the PIN was already in flight.
     Duplicate,
-    /// `show`: it is in flight.
+    /// `show`: the PIN is in flight.
     InFlight,
-    /// It has its outcome already.
+    /// The PIN already has an outcome.
     Finished,
-    /// `cancel`: it is withdrawn.
+    /// `cancel`: the PIN is withdrawn.
     Cancelled,
 }
 
@@ -51,16 +51,16 @@ pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error
 
 /// Reads a duration with its unit: `"90s"`, `"15m"`, `"1h 30m"`.
 pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
-    // What is quoted in a message has a bound.
+    // Bounds the text that the error message quotes.
     humantime::parse_duration(text).map_err(|_| InvalidDuration(text.chars().take(40).collect()))
 }
 
-/// Why a text is no duration.
+/// The error for a text that is not a duration.
 #[derive(Debug, Error)]
 #[error("{0:?} is not a duration with its unit, such as 30s, 10m or 2h")]
 pub struct InvalidDuration(String);
 
-/// Durations as text with their unit, for serde.
+/// Serde functions for durations as text with a unit.
 pub mod duration {
     use std::borrow::Cow;
     use std::time::Duration;
@@ -81,17 +81,17 @@ pub mod duration {
     }
 }
 
-/// Which outcomes a request means, by its fields `pinId`, or `from` and `to`.
+/// The outcomes that a request selects by `pinId`, or by `from` and `to`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// The newest of this PIN; of its dead letters, all.
+    /// The newest outcome of this PIN, or all of its dead letters.
     Pin(PinId),
-    /// From one `seq` to another, both included.
+    /// From the first `seq` to the last, both included.
     Range(i64, i64),
 }
 
 impl Selection {
-    /// What the fields of a request select; `None` without any.
+    /// Returns what the fields of a request select; `None` if all are absent.
     pub fn of(pin_id: Option<PinId>, from: Option<i64>, to: Option<i64>) -> Result<Option<Self>, Refusal> {
         match (pin_id, from, to) {
             (None, None, None) => Ok(None),
@@ -101,7 +101,7 @@ impl Selection {
         }
     }
 
-    /// As [`Selection::of`], where something has to be selected.
+    /// As [`Selection::of`], but refuses a request that selects nothing.
     pub fn required(pin_id: Option<PinId>, from: Option<i64>, to: Option<i64>) -> Result<Self, Refusal> {
         Self::of(pin_id, from, to)?.ok_or_else(invalid_selection)
     }

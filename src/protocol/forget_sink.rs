@@ -1,4 +1,5 @@
-//! `forget_sink`: forgets a sink that is not configured any more, with its dead letters; no outcomes are kept for it.
+//! `forget_sink`: removes a sink that is no longer configured, and its dead letters. The store then keeps no outcomes
+//! for it.
 
 use serde::{Deserialize, Serialize};
 

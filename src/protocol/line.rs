@@ -1,4 +1,4 @@
-//! Requests and answers as lines of JSON, and their limits.
+//! Writes requests and answers as lines of JSON, reads answers, and defines the size limits.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,11 +14,11 @@ use crate::text::json_line;
 /// The longest line of a request, in bytes, without its newline.
 pub const MAX_LINE: usize = 64 * 1024;
 
-/// The largest answer, in bytes. A page ends before it gets larger. A single outcome does not get near it: it has what
-/// one request line gave, at most three times as long in its escaped form, and a few KiB of deliveries.
+/// The largest answer, in bytes. [`page`] ends a page before it exceeds this size. A single outcome is far smaller:
+/// it holds what one request line held, at most three times as long when escaped, and a few KiB of deliveries.
 pub const MAX_ANSWER: usize = 512 * 1024;
 
-/// The line of a request, with its newline.
+/// Writes a request as a line with its newline.
 pub fn request<R: Operation>(request: &R) -> Vec<u8> {
     #[derive(Serialize)]
     struct Line<'a, R> {
@@ -29,7 +29,7 @@ pub fn request<R: Operation>(request: &R) -> Vec<u8> {
     line(&Line { op: R::NAME, request }).into_bytes()
 }
 
-/// The line of an answer, with its newline.
+/// Writes an answer as a line with its newline.
 pub fn answer(answer: &impl Serialize) -> String {
     #[derive(Serialize)]
     struct Line<'a, A> {
@@ -40,7 +40,7 @@ pub fn answer(answer: &impl Serialize) -> String {
     line(&Line { ok: true, answer })
 }
 
-/// The line of a refusal, with its newline.
+/// Writes a refusal as a line with its newline.
 pub fn refused(refusal: &Refusal) -> String {
     #[derive(Serialize)]
     struct Line<'a> {
@@ -50,7 +50,7 @@ pub fn refused(refusal: &Refusal) -> String {
     line(&Line { ok: false, error: refusal })
 }
 
-/// Reads the line of an answer, or of a refusal.
+/// Reads the line of an answer or a refusal.
 pub fn read_answer<A: DeserializeOwned>(line: &[u8]) -> serde_json::Result<Result<A, Refusal>> {
     #[derive(Deserialize)]
     struct Envelope {
@@ -65,14 +65,16 @@ pub fn read_answer<A: DeserializeOwned>(line: &[u8]) -> serde_json::Result<Resul
     Ok(Err(envelope.error.unwrap_or_else(nameless)))
 }
 
-/// As many of the items as one answer has room for, and what the next page begins behind. Each item has its place;
-/// `more` is whether there may be any behind the last.
+/// Returns as many items as fit into one answer, and the position where the next page begins.
+///
+/// Each item comes with its own position; the next page begins after it. `more` says whether items may follow the
+/// last one.
 pub fn page<T: Serialize>(
     items: impl IntoIterator<Item = (T, String)>,
     more: bool,
 ) -> (Vec<Raw<T>>, Option<String>) {
     let (mut page, mut next) = (Vec::new(), None);
-    // What stands around the items.
+    // Allows for the JSON around the items.
     let mut bytes = 128;
     for (item, place) in items {
         let item = Raw::new(&item);
@@ -86,8 +88,8 @@ pub fn page<T: Serialize>(
     (page, next.filter(|_| more))
 }
 
-/// The JSON of a `T`, in the bytes that came or will go: a client that prints it leaves out nothing that a newer daemon
-/// adds, and changes no number.
+/// The JSON of a `T`, in the exact bytes that were received or will be sent. A client that prints it keeps every
+/// member that a newer daemon adds, and every digit of a number.
 #[derive(Serialize, Deserialize)]
 #[serde(transparent, bound = "")]
 pub struct Raw<T> {
@@ -98,19 +100,18 @@ pub struct Raw<T> {
 
 impl<T> Raw<T> {
     /// # Errors
-    /// The text is not JSON; whether it is a `T` is not asked.
+    /// The text is not JSON. This does not check whether it is a `T`.
     pub fn from_json(json: &str) -> serde_json::Result<Self> {
         RawValue::from_string(json.to_owned()).map(|json| Self { json, of: PhantomData })
     }
 
-    /// The JSON.
     pub fn get(&self) -> &str {
         self.json.get()
     }
 }
 
 impl<T> Raw<T> {
-    /// The same JSON, as whatever it is.
+    /// Returns the same JSON without a type.
     pub fn untyped(&self) -> Raw<serde_json::Value> {
         Raw { json: self.json.clone(), of: PhantomData }
     }
@@ -140,7 +141,7 @@ fn line(value: &impl Serialize) -> String {
     text
 }
 
-/// JSON in one line for every reader.
+/// Writes JSON without line breaks or harmful characters.
 fn json(value: &impl Serialize) -> String {
     let json = serde_json::to_string(value).expect("structs and maps with string keys always serialize");
     json_line(json).into_owned()
@@ -168,12 +169,12 @@ mod tests {
     }
 
     #[test]
-    fn a_page_ends_before_it_gets_too_long_and_says_what_the_next_begins_behind() {
+    fn a_page_ends_before_it_gets_too_long_and_says_where_the_next_begins() {
         let item = |n: usize| (json!("\u{2028}".repeat(n)), n.to_string());
         let (page_, next) = page([item(1), item(2)], false);
         assert_eq!((page_.len(), next), (2, None));
         assert_eq!(page([item(1), item(2)], true).1.as_deref(), Some("2"));
-        // Six bytes each in their escaped form.
+        // Each of these characters takes six bytes in its escaped form.
         let (page_, next) = page((0..1000).map(|_| item(1000)), false);
         assert_eq!(next.as_deref(), Some("1000"));
         let line = answer(&json!({"pins": page_, "next": next}));

@@ -1,4 +1,4 @@
-//! `list`: the PINs in flight, page by page.
+//! `list`: lists the PINs in flight, page by page.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,10 +8,10 @@ use super::show::Pin;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// How many at most: see [`super::page_limit`].
+    /// The most PINs in the answer: see [`super::page_limit`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
-    /// What an answer gave as `next`, or a PIN in flight.
+    /// The `next` of the previous answer, or the ID of a PIN in flight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
 }
@@ -19,7 +19,7 @@ pub struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Answer {
     pub pins: Vec<Raw<Pin>>,
-    /// Where the next page begins; not there after the last.
+    /// Where the next page begins; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }

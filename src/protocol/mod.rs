@@ -1,13 +1,14 @@
-//! The operations of the local socket: what a client asks and what the daemon answers, as types.
+//! The operations of the local socket: requests and answers as types.
 //!
-//! One file per operation: its request, its answer and their limits. The daemon (`intake/`) reads requests and writes
-//! answers, the command line (`commands/`) the reverse, both with these types. `docs/protocol.md` describes them for
-//! people; a test fails where it lacks an operation or an error code. A new operation is a file here and a line in
-//! `request.rs`, a handler in `operations/`, a command, and a row in that page.
+//! Each operation has one file with its request, its answer and their limits. The daemon (`intake/`) reads requests
+//! and writes answers; the command line (`commands/`) writes requests and reads answers; both use these types.
+//! `docs/protocol.md` describes the operations for people, and a test fails if an operation or an error code is
+//! missing there. A new operation needs a file here, a line in `request.rs`, a handler in `operations/`, a command, and
+//! a row on that page.
 //!
-//! A request that was read is valid, field by field, and fields that it does not have are refused. Readers of answers
-//! ignore members that they do not know, so an older client understands a newer daemon; a member that is added to an
-//! answer is an `Option`, so a newer client understands an older daemon. Pure: knows no socket, no store, no schedule.
+//! Guarantees that every field of a request that was read is valid, and refuses unknown fields. Readers of answers
+//! ignore unknown members, so an older client understands a newer daemon. Each member added to an answer is an
+//! `Option`, so a newer client understands an older daemon. Pure: must not know sockets, the store or the schedule.
 
 pub mod cancel;
 pub mod dead_letters;

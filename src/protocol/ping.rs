@@ -1,4 +1,4 @@
-//! `ping`: whether the daemon answers, and which version it is.
+//! `ping`: shows that the daemon answers, and its version.
 
 use serde::{Deserialize, Serialize};
 

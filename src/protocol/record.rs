@@ -1,10 +1,10 @@
-//! An outcome record, as its readers need it.
+//! An outcome record as clients read it.
 
 use serde::Deserialize;
 
 use crate::pin::PinId;
 
-/// What a client needs of an outcome record; `docs/protocol.md` has all of it.
+/// The members of an outcome record that clients use; `docs/protocol.md` describes all members.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {

@@ -1,4 +1,4 @@
-//! `replay`: has a sink get outcomes again, each under the `id` that it had.
+//! `replay`: delivers outcomes to a sink again, each with its original `id`.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ pub struct Request {
     pub from: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<i64>,
-    /// Only dead letters.
+    /// Limits the replay to dead letters.
     #[serde(default, deserialize_with = "flag")]
     pub dead: bool,
 }
@@ -23,6 +23,6 @@ pub struct Request {
 /// Also the answer to `drop` and `forget_sink`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Answer {
-    /// How many it concerned.
+    /// How many outcomes were affected; for `forget_sink`, 1 if the sink was removed.
     pub count: u64,
 }

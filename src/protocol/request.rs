@@ -1,6 +1,7 @@
-//! What a client asks: one line, read as one request or refused.
+//! Reads one line of a client as a request, or refuses it.
 //!
-//! Input is hostile: the caller bounds the line's length, and nothing here recurses into it.
+//! Guarantees that no line causes a panic or deep recursion: the caller limits the line's length, and nothing here
+//! recurses into the input. Must not know what answers a request.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::pin::{InvalidPinId, PinId};
 
-/// A request: the name of its operation, and what answers it.
+/// A request type: the name of its operation and the type of its answer.
 pub trait Operation: Serialize + DeserializeOwned {
     const NAME: &'static str;
     type Answer: Serialize + DeserializeOwned;
@@ -69,7 +70,7 @@ operations! {
     "forget_sink": ForgetSink(forget_sink),
 }
 
-/// Reads one line, without its newline: a bare PIN ID, or a JSON object with `op`.
+/// Reads one line without its newline: a bare PIN ID, or a JSON object with `op`.
 pub fn parse(line: &[u8]) -> Result<Request, Refusal> {
     let line = line.trim_ascii();
     match line.first() {
@@ -95,7 +96,7 @@ pub fn parse(line: &[u8]) -> Result<Request, Refusal> {
     }
 }
 
-/// A request whose first member is `op`, as most clients write it: the others are read as they come.
+/// A request whose first member is `op`, as most clients write it. Its other members are then read in one pass.
 struct OpFirst(Request);
 
 impl<'de> Deserialize<'de> for OpFirst {
@@ -124,7 +125,7 @@ impl<'de> Deserialize<'de> for OpFirst {
     }
 }
 
-/// Reads an object with `op` wherever it stands, and says what is wrong with any other.
+/// Reads an object whose `op` is at any position, or explains what is wrong with it.
 fn parse_slowly(text: &str) -> Result<Request, Refusal> {
     let Members(mut members) = serde_json::from_str(text).map_err(|error| invalid_json(&error))?;
     let Some(at) = members.iter().position(|(name, _)| name == "op") else {
@@ -150,14 +151,14 @@ pub fn parse_fields<R: Operation>(json: &str) -> Result<R, Refusal> {
     })
 }
 
-/// Reads a PIN ID that stands alone.
+/// Reads a bare PIN ID.
 pub fn parse_pin_id(text: &str) -> Result<PinId, Refusal> {
     text.parse().map_err(|error: InvalidPinId| Code::InvalidPinId.because(error.to_string()))
 }
 
 type Fields<'de> = MapDeserializer<'de, IntoIter<(&'de str, &'de RawValue)>, serde_json::Error>;
 
-/// Reads the members of a request, or says which of them is wrong.
+/// Reads the members of a request, or names the member that is wrong.
 fn read_members<'de, R>(
     op: &str,
     members: &'de [Member<'de>],
@@ -174,7 +175,7 @@ fn read_members<'de, R>(
         {
             return refusal;
         }
-        // Where in the value that is would be taken for a place in the line.
+        // Removes the line and column: they are relative to the member's value, not to the client's line.
         let problem = error.to_string();
         let problem = problem.split_once(" at line ").map_or(&*problem, |(problem, _)| problem);
         let place = if given.is_some() { format!("\"{field}\"") } else { op.to_owned() };
@@ -188,13 +189,13 @@ fn invalid_json(error: &serde_json::Error) -> Refusal {
     code.because(error.to_string())
 }
 
-/// A string, borrowed from the line where it has no escapes.
+/// A string, borrowed from the line if it has no escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 type Member<'a> = (Cow<'a, str>, &'a RawValue);
 
-/// The members of an object in their order, also those of one name.
+/// The members of an object in their order, duplicates included.
 struct Members<'a>(Vec<Member<'a>>);
 
 impl<'de> Deserialize<'de> for Members<'de> {

@@ -1,4 +1,4 @@
-//! Requests and refusals, line by line, and bytes that mean nothing.
+//! Tests of every request and refusal, and of random input.
 
 use proptest::prelude::*;
 
@@ -17,7 +17,7 @@ fn a_bare_pin_id_is_a_submit() {
     }
 }
 
-/// The line of a request, without its newline.
+/// Writes a request as a line without its newline.
 fn written(request: &Request) -> String {
     let line = match request {
         Request::Submit(request) => line_of(request),
@@ -65,7 +65,7 @@ fn every_operation_is_read_as_it_is_written() {
     ] {
         let request = parse(line.as_bytes()).expect(line);
         assert_eq!(written(&request), line);
-        // "op" may stand anywhere, and there may be space.
+        // "op" may be at any position, with white space around it.
         let (op, others) = line[1..line.len() - 1].split_once(',').unwrap_or((&line[1..line.len() - 1], ""));
         let comma = if others.is_empty() { "" } else { "," };
         let turned = format!(" {{ {others} {comma} {} }} ", op.replace(':', " : "));

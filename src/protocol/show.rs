@@ -1,4 +1,4 @@
-//! `show`: all that is known of a PIN.
+//! `show`: reports everything that the daemon knows about a PIN.
 
 use std::borrow::Cow;
 
@@ -19,21 +19,22 @@ pub struct Answer {
     pub pin: Raw<Pin>,
 }
 
-/// What only the node that polls a PIN knows: null where another node does, and not there where nothing is known.
+/// A value that only the node polling the PIN knows: null if another node polls it, and absent if nothing is known.
 pub type Local<T> = Option<Option<T>>;
 
-/// A PIN, also in a `list`. One that is in flight has no `outcome` and no `sinks`, one that has finished little else.
+/// A PIN, also as an item of `list`. A PIN in flight has no `outcome` and no `sinks`; a finished PIN has few other
+/// members.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pin {
-    /// The name of the node that polls it, where another than the one that was asked does; null while none does.
+    /// The node that polls the PIN, if it is not the one that answers; null while no node does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Local<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub submitted_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_at: Option<String>,
-    /// Polls by this process.
+    /// Polls by this process since it accepted or loaded the PIN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub polls: Local<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,7 +46,7 @@ pub struct Pin {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_poll: Local<NextPoll>,
     pub pin_id: PinId,
-    /// `in_flight` or `finished`; not in a `list`.
+    /// `in_flight` or `finished`; absent in `list`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +60,7 @@ pub struct Pin {
 }
 
 impl Pin {
-    /// One of which nothing is known but its ID.
+    /// Returns a PIN of which only the ID is known.
     pub fn of(pin_id: PinId) -> Self {
         Self {
             node: None,
@@ -79,7 +80,7 @@ impl Pin {
         }
     }
 
-    /// One that another node polls, if any does.
+    /// Returns a PIN that another node polls, or that no node polls now.
     pub fn of_node(pin_id: PinId, node: Option<&str>) -> Self {
         Self {
             node: Some(node.map(str::to_owned)),
@@ -93,7 +94,7 @@ impl Pin {
     }
 }
 
-/// What the API said last.
+/// The API's last answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct LastAnswer {
     pub at: String,
@@ -102,7 +103,7 @@ pub struct LastAnswer {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct NextPoll {
-    /// Null while it is being polled.
+    /// Null while a poll is running or the outcome is being written.
     pub at: Option<String>,
     pub why: String,
 }
@@ -114,7 +115,7 @@ pub struct SinkState {
     pub name: String,
     /// `delivered`, `pending`, `retrying`, `dead_letter` or `dropped`.
     pub state: Cow<'static, str>,
-    /// When it was delivered, tried first, or dropped.
+    /// When the outcome was delivered, first tried or dropped; for a pending one, since when the sink has failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! `stats`: the daemon's numbers.
+//! `stats`: reports the daemon's counts and states.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ pub struct Answer {
     pub stats: Raw<Stats>,
 }
 
-/// All but `cluster` is of the node that was asked.
+/// Everything except `cluster` describes only the node that answers.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Stats {
@@ -28,30 +28,30 @@ pub struct Stats {
     pub due: usize,
     pub polling: usize,
     pub finishing: usize,
-    /// Why all polling waits.
+    /// Why all polling is paused; null if it is not.
     pub brake: Option<Brake>,
-    /// How most PINs are refused, if they are.
+    /// How the API refuses most PINs; null if it does not.
     pub most_refused: Option<MostRefused>,
-    /// The rate in force, in polls a second; null is no limit.
+    /// The rate limit in force, in polls per second; null if there is no limit.
     pub rate: Option<f64>,
     pub polls: Polls,
-    /// By how they ended.
+    /// PINs that ended, by how they ended.
     pub outcomes: BTreeMap<Ending, u64>,
-    /// Of a PIN that ended, on average; null before any has.
+    /// The average number of polls of a PIN that ended; null before the first one ends.
     pub polls_per_pin: Option<f64>,
-    /// The share of PINs that reached their deadline, among those and the ones that became final.
+    /// Of the PINs that became final or reached their deadline, the share (0 to 1) that reached the deadline.
     pub never_final: Option<f64>,
-    /// What the schedule learned; null with `schedule.adapt = "off"`.
+    /// The state of the learned schedule; null with `schedule.adapt = "off"`.
     pub learned: Option<Learned>,
     pub store: Store,
     pub newest_seq: i64,
-    /// Each by its name: those that are configured, then the others.
+    /// All sinks by name: first the configured ones, then the others.
     pub sinks: IndexMap<String, Raw<Sink>>,
     pub connections: usize,
     pub log_lines_lost: u64,
-    /// While no HTTP/1 connection to the API is reused, because answers came that nobody asked for.
+    /// Present while no HTTP/1 connection to the API is reused, because answers arrived that belong to no request.
     pub stray_answers: Option<StrayAnswers>,
-    /// Of all nodes, where several share the store.
+    /// All nodes; absent if the store is not shared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Cluster>,
 }
@@ -68,7 +68,7 @@ pub struct MostRefused {
     pub since: String,
 }
 
-/// Polls by what came of them.
+/// Polls by result.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Polls {
@@ -83,23 +83,24 @@ pub struct Polls {
     pub not_sent: u64,
 }
 
-/// How the learned schedule does.
+/// The state of the learned schedule.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Learned {
-    /// PINs from whose end something was learned.
+    /// How many PINs that ended taught the schedule something.
     pub endings: u64,
-    /// Whether PINs are polled by what was learned, and not by backoff.
+    /// Whether PINs are polled by the learned schedule instead of by backoff.
     pub in_force: bool,
-    /// So many are to end until the learned schedule, which did worse than backoff, is tried again; else 0.
+    /// How many PINs must end until the learned schedule, which did worse than backoff, is tried again; otherwise 0.
     pub endings_until_retry: u32,
-    /// How often in a row it did worse.
+    /// How many times in a row it did worse than backoff.
     pub relapses: u32,
-    /// Of the PINs that ended last under the learned schedule; null before any has.
+    /// The cost of the PINs that ended last under the learned schedule; null before the first one ends.
     pub recent: Option<Recent>,
 }
 
-/// Polls of a PIN and weighted seconds until its end is noticed, on average; and what backoff would have needed.
+/// Averages per PIN: polls, and weighted seconds until its end is noticed. The `backoff_` members are what backoff
+/// would have needed.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Recent {
@@ -112,29 +113,29 @@ pub struct Recent {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Store {
-    /// Why it can't be written.
+    /// Why the store can't be written; null if it can.
     pub trouble: Option<Trouble>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sink {
-    /// False: only its cursor is left.
+    /// False if only the sink's cursor is left.
     pub configured: bool,
-    /// Every outcome up to this seq is delivered, or known to have failed.
+    /// Every outcome up to this `seq` is delivered or recorded as failed.
     pub cursor: i64,
-    /// How many seqs the newest outcome is ahead of the cursor.
+    /// How many seqs the cursor is behind the newest outcome.
     pub behind: i64,
     pub retrying: i64,
     pub dead_letters: i64,
-    /// It takes nothing more until the next start.
+    /// Whether the sink accepts no more outcomes until the next start.
     pub closed: bool,
     pub trouble: Option<Trouble>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StrayAnswers {
-    /// When the last one came.
+    /// When the first stray answer arrived, of those that followed each other within an hour.
     pub since: String,
     /// Until when no connection is reused.
     pub until: String,

@@ -1,4 +1,4 @@
-//! `submit`: waits for a PIN's outcome from now on, durably.
+//! `submit`: takes a PIN in durably; the daemon then polls it until it has an outcome.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use crate::config::YEAR;
 use crate::outcome::Metadata;
 use crate::pin::PinId;
 
-/// How deep metadata may be nested, so that no reader of the outcome has a problem with it.
+/// The deepest nesting of metadata, which every reader of outcomes can handle.
 const MAX_METADATA_DEPTH: usize = 32;
 
-/// Also the shape of a JSON line in a file of PINs.
+/// Also the format of a JSON line in a file of PINs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Request {
     pub pin_id: PinId,
-    /// The submitter's own name for it, which the outcome carries.
+    /// The submitter's own name for the PIN; copied to the outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// JSON that the outcome carries.
+    /// Any JSON; copied to the outcome.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "metadata")]
     pub metadata: Option<Metadata>,
-    /// Its own time to live, instead of `schedule.deadline`.
+    /// The PIN's own time to live, which replaces `schedule.deadline`.
     #[serde(
         default,
         deserialize_with = "deadline",
@@ -34,13 +34,13 @@ pub struct Request {
         skip_serializing_if = "Option::is_none"
     )]
     pub deadline: Option<Duration>,
-    /// Polls a PIN anew that has finished.
+    /// Polls the PIN again if it has already finished.
     #[serde(default, deserialize_with = "flag", skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
 }
 
 impl Request {
-    /// A request for this PIN, and nothing else.
+    /// Returns a request for this PIN without further fields.
     pub fn of(pin_id: PinId) -> Self {
         Self { pin_id, reference: None, metadata: None, deadline: None, again: false }
     }
@@ -53,13 +53,15 @@ pub struct Answer {
     pub pin_id: PinId,
     /// `accepted`, `duplicate` or `finished`.
     pub state: State,
-    /// The outcome of one that is `finished`.
+    /// The outcome, if the state is `finished`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Raw<Record>>,
 }
 
-/// Appends the line of an [`Answer`] to `out`. Written by hand, because the daemon answers a hundred thousand of these a
-/// second, and neither a PIN ID nor a record needs escaping.
+/// Appends the line of an [`Answer`] to `out`.
+///
+/// Bypasses serde, because the daemon writes a hundred thousand of these per second, and neither a PIN ID nor a
+/// record needs escaping.
 pub fn write_answer(pin: &PinId, state: State, outcome: Option<&str>, out: &mut Vec<u8>) {
     for part in [r#"{"ok":true,"pinId":""#, pin.as_str(), r#"","state":""#, state.as_str(), "\""] {
         out.extend_from_slice(part.as_bytes());
@@ -71,7 +73,7 @@ pub fn write_answer(pin: &PinId, state: State, outcome: Option<&str>, out: &mut 
     out.extend_from_slice(b"}\n");
 }
 
-/// Reads how long a PIN may be in flight: more than nothing, and at most a year, as `schedule.deadline`.
+/// Reads how long a PIN may be in flight: more than 0 and at most one year, as `schedule.deadline`.
 pub fn parse_deadline(text: &str) -> Result<Duration, String> {
     let deadline = parse_duration(text).map_err(|error| error.to_string())?;
     if deadline.is_zero() || deadline > YEAR {
@@ -94,7 +96,7 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Metadat
     Ok(metadata)
 }
 
-/// How deep valid JSON is nested.
+/// Returns the nesting depth of valid JSON.
 fn depth(json: &str) -> usize {
     let (mut depth, mut deepest) = (0usize, 0);
     let (mut in_string, mut escaped) = (false, false);

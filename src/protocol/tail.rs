@@ -1,4 +1,4 @@
-//! `tail`: outcome records, one a line, and notices among them.
+//! `tail`: streams outcome records, one per line, with notices between them.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,19 +11,19 @@ pub struct Request {
     /// Where to begin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Start>,
-    /// How many of the newest, instead.
+    /// How many of the newest outcomes to begin with, instead of `from`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<u32>,
-    /// Goes on until the client hangs up.
+    /// Continues until the client closes the connection.
     #[serde(default, deserialize_with = "flag")]
     pub follow: bool,
-    /// Sends [`Answer::Position`] and [`Answer::Removed`] among the records.
+    /// Sends [`Answer::Position`] and [`Answer::Removed`] between the records.
     #[serde(default, deserialize_with = "flag", skip_serializing_if = "std::ops::Not::not")]
     pub positions: bool,
 }
 
 impl Request {
-    /// All outcomes from `start` on, with positions, until the client hangs up.
+    /// Requests all outcomes from `start` on, with positions, until the client closes the connection.
     pub fn follow(start: Start) -> Self {
         Self { from: Some(start), last: None, follow: true, positions: true }
     }
@@ -34,23 +34,23 @@ impl Request {
 #[serde(untagged, expecting = "a seq, or what an answer gave as \"position\"")]
 pub enum Start {
     Seq(i64),
-    /// Text that only the daemon can read.
+    /// An opaque text that only the daemon interprets.
     Position(String),
 }
 
-/// A line that is no record.
+/// A line that is not a record.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Answer {
-    /// Outcomes with a seq in this range were removed before they were read.
+    /// Retention removed the outcomes of this `seq` range before they were sent.
     Removed { removed: Range },
-    /// There are no more. `next`, the `seq` to go on from, is for clients that know no positions.
+    /// No more outcomes follow. `next` is the `seq` to continue from, for clients that do not use positions.
     End { end: bool, next: i64, position: String },
-    /// All records so far are up to here.
+    /// The position after all records sent so far.
     Position { position: String },
 }
 
-/// From one `seq` to another, both included.
+/// From the first `seq` to the last, both included.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
     pub from: i64,
@@ -65,9 +65,9 @@ pub enum Line {
 }
 
 impl Line {
-    /// Reads a line; inside, why no more of them come.
+    /// Reads a line. The inner error is the refusal that ended the tail.
     pub fn parse(line: &[u8]) -> serde_json::Result<Result<Self, Refusal>> {
-        /// A record has no `ok`.
+        /// Distinguishes records, which have no `ok`, from all other lines.
         #[derive(Deserialize)]
         struct Kind {
             ok: Option<bool>,

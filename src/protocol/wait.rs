@@ -1,4 +1,4 @@
-//! `wait`: answers when a PIN has its outcome.
+//! `wait`: answers once a PIN has its outcome.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::pin::PinId;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Request {
     pub pin_id: PinId,
-    /// Without it, for as long as the PIN is in flight.
+    /// The longest wait; without it, the daemon waits as long as the PIN is in flight.
     #[serde(default, with = "duration", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
 }

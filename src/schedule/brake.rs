@@ -1,7 +1,7 @@
-//! The brake pauses all polling when the trouble concerns the account, the API or this machine, and not one PIN.
+//! The brake pauses all polling when a problem concerns the account, the API or this machine instead of one PIN.
 //!
-//! While the brake is on, no poll starts before its wait is over. Then one poll, the probe, decides whether polling continues.
-//! Promises that no PIN ends because of it. Pure: moments are passed in. Does not know PINs.
+//! While the brake is on, no poll starts before the wait is over. Then one poll, the probe, decides whether polling
+//! continues. Guarantees that it ends no PIN. Pure: the caller passes moments. Must not know PINs.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::poll;
 
-/// The wait before the first probe after a refused key, and the longest wait before the next: a corrected key is noticed within
-/// that time.
+/// The wait before the first probe after a refused key, and the longest wait before a later probe. A corrected key is
+/// noticed within the longest wait.
 const UNAUTHORIZED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// The same waits for an outage, and for a machine that can't send.
@@ -19,21 +19,20 @@ const OUTAGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// Why all polling is paused. A later variant outranks an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// This machine has no file descriptor, memory, port or resolver to send a request with.
+    /// This machine lacks file descriptors, memory, ports or a resolver to send a request.
     NotSent,
-    /// Most polls got no answer: the circuit is open.
+    /// Most polls get no answer.
     Outage,
     /// 429: the account polls too often.
     Throttled,
-    /// 401 or 403, for different PINs: the credentials are wrong.
+    /// 401 or 403 for different PINs: the credentials are wrong.
     Unauthorized,
 }
 
 impl Reason {
-    /// Every reason.
     pub const ALL: [Self; 4] = [Self::NotSent, Self::Outage, Self::Throttled, Self::Unauthorized];
 
-    /// Its name in logs, `stats` and the store.
+    /// Returns its name in logs, `stats` and the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotSent => "not_sent",
@@ -43,7 +42,7 @@ impl Reason {
         }
     }
 
-    /// The longest single pause for this reason.
+    /// Returns the longest single pause for this reason.
     pub fn longest(self) -> Duration {
         match self {
             Self::NotSent | Self::Outage => OUTAGE.1,
@@ -53,16 +52,16 @@ impl Reason {
     }
 }
 
-/// What an answer says about all polls.
+/// What an answer implies for all polls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
     /// Polls are answered.
     Fine,
-    /// Polls fail for this reason; a 429 says for how long to wait.
+    /// Polls fail for this reason; a 429 also gives the time to wait.
     Trouble(Reason, Option<Duration>),
 }
 
-/// The effect of a sign.
+/// The effect of a [`Sign`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     Nothing,
@@ -86,7 +85,7 @@ pub struct Brake {
 struct On {
     reason: Reason,
     until: Moment,
-    /// Probes in a row that were refused.
+    /// The number of refused probes in a row.
     refused: u32,
     probing: bool,
     /// When an answer last confirmed the reason.
@@ -101,22 +100,22 @@ impl Default for Brake {
 }
 
 impl Brake {
-    /// Why polling is paused; `None` if it is not.
+    /// Returns why polling is paused; `None` if it is not.
     pub fn reason(&self) -> Option<Reason> {
         self.on.map(|on| on.reason)
     }
 
-    /// The end of the present wait; `None` if the brake is off.
+    /// Returns the end of the present wait; `None` if the brake is off.
     pub fn until(&self) -> Option<Moment> {
         self.on.map(|on| on.until)
     }
 
-    /// Whether a poll may start now. If the brake is on, that poll is the probe.
+    /// Returns whether a poll may start now. While the brake is on, that poll is the probe.
     pub fn admits(&self, now: Moment) -> bool {
         self.on.is_none_or(|on| !on.probing && on.until <= now)
     }
 
-    /// When [`Brake::admits`] will change by itself.
+    /// Returns when [`Brake::admits`] changes by itself.
     pub fn opens_at(&self) -> Option<Moment> {
         self.on.filter(|on| !on.probing).map(|on| on.until)
     }
@@ -132,22 +131,22 @@ impl Brake {
         }
     }
 
-    /// Restores the brake after a restart, for at most the longest wait of its reason. It ends by a probe, as always.
+    /// Restores the brake after a restart, for at most the longest wait of its reason. A probe ends it, as always.
     pub fn restore(&mut self, reason: Reason, until: Moment, now: Moment) {
         let until = until.min(now.after(reason.longest()));
         self.on = Some(On { reason, until, refused: 0, probing: false, last_sign: now });
     }
 
-    /// Notes a new PIN, which has not failed yet. In an outage it becomes the next probe, a second after the last sign, so that
-    /// an outage of a part of the API delays nobody else.
+    /// Notes a new PIN, which has not failed yet. In an outage, ends the wait when that PIN is due, but no earlier
+    /// than a second after the last sign. An outage of a part of the API thus delays no other PINs.
     pub fn newcomer(&mut self, due: Moment) {
         if let Some(on) = self.on.as_mut().filter(|on| on.reason == Reason::Outage) {
             on.until = on.until.min(due.max(on.last_sign.after(OUTAGE.0)));
         }
     }
 
-    /// Called when the credentials may have changed: if they were the reason, the next poll is the probe. The wait of a 429 is
-    /// never shortened.
+    /// Ends the wait at once if the credentials are the reason, because they may have changed; the next poll is the
+    /// probe. Never shortens the wait of a 429.
     pub fn try_now(&mut self, now: Moment) {
         if let Some(on) = self.on.as_mut().filter(|on| on.reason == Reason::Unauthorized) {
             on.until = now;
@@ -155,14 +154,14 @@ impl Brake {
         }
     }
 
-    /// Ignores the answer of a running probe, if there is one: another probe may start.
+    /// Ignores the answer of a running probe, if there is one, so that another probe may start.
     pub fn forget_probe(&mut self) {
         if let Some(on) = &mut self.on {
             on.probing = false;
         }
     }
 
-    /// Takes in what an answer says about all polls; `probe` is whether it answers the probe.
+    /// Applies a sign; `probe` says whether it comes from the answer to the probe.
     pub fn hear(&mut self, now: Moment, sign: Sign, probe: bool) -> Change {
         let (reason, wait) = match sign {
             Sign::Fine => return self.released(now, probe),
@@ -187,8 +186,8 @@ impl Brake {
                 *on = On { reason, until: until.max(on.until), refused, probing: false, last_sign: now };
                 if news { Change::On(reason) } else { Change::Longer(reason) }
             }
-            // This poll was running when the brake went on. A more serious reason counts; the same reason again does not: a burst of
-            // refusals is one refusal.
+            // This poll was running when the brake went on. A more serious reason replaces the present one. The same
+            // reason again changes nothing, because a burst of refusals is one refusal.
             Some(on) if reason > on.reason => {
                 *on = On { reason, until: until.max(on.until), last_sign: now, ..*on };
                 Change::On(reason)
@@ -204,7 +203,7 @@ impl Brake {
     fn released(&mut self, now: Moment, probe: bool) -> Change {
         let Some(on) = self.on.as_mut().filter(|_| probe) else { return Change::Nothing };
         on.probing = false;
-        // A 429 that came while the probe was running still counts.
+        // A 429 that arrived while the probe was running still applies.
         if on.until > now {
             return Change::Nothing;
         }
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_probe_meets_is_the_reason_from_then_on() {
+    fn a_probe_that_fails_for_another_reason_changes_the_reason() {
         let mut brake = Brake::default();
         brake.hear(T0, UNAUTHORIZED, false);
         let now = T0.after(5 * SECOND);
@@ -313,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_saved_wait_is_no_longer_than_any_of_its_own_kind() {
+    fn a_restored_wait_is_at_most_the_longest_of_its_reason() {
         for (reason, seconds) in [
             (Reason::NotSent, 30),
             (Reason::Outage, 30),

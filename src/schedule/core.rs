@@ -1,7 +1,8 @@
-//! The schedule's rules, without a runtime: what is polled next, and what an answer leads to.
+//! The rules of the schedule, without a runtime: which PIN is polled next, and what an answer leads to.
 //!
-//! Promises one verdict for every PIN that it was given, and no poll of a PIN that has one. Never waits and
-//! never looks at a clock: moments are passed in, so that tests and simulations own the time.
+//! Guarantees one verdict for every PIN it accepts, and no poll of a PIN that has one. Never waits or reads a clock
+//! of its own: the caller passes the clock, so tests and simulations control the time. Must not know the network or
+//! the store.
 
 mod braking;
 mod counts;
@@ -41,17 +42,16 @@ use crate::pin::{CompactPinId, PinId};
 use crate::poll::{Connection, Meaning};
 use crate::store::InFlight;
 
-/// Verdicts that may wait for the store before polling pauses: what is not known durably bounds what is
-/// learned.
+/// The most verdicts that may wait for the store; polling pauses while there are this many.
 const MAX_FINISHING: usize = 10_000;
 
-/// A PIN past its deadline whose last poll brought nothing is polled again within this.
+/// The longest interval to the next poll of a PIN past its deadline whose last poll gave no result.
 const LAST_POLL_AGAIN: Duration = Duration::from_secs(30);
 
-/// Different answers that are kept to be shared between PINs.
+/// The most distinct answers that PINs share; beyond it, sharing starts again with none.
 const MAX_SHARED_ANSWERS: usize = 1024;
 
-/// A poll that is to be sent; handed back with its answer.
+/// A poll to send; the caller returns it with the answer.
 #[derive(Debug, Clone)]
 pub struct Ticket {
     pub pin: PinId,
@@ -59,17 +59,17 @@ pub struct Ticket {
     generation: u32,
     epoch: u32,
     probe: bool,
-    /// The poll that is to tell whether the key is wrong.
+    /// Whether the poll checks if the key is wrong.
     check: bool,
     sent: Moment,
-    /// How long after it was due it was sent.
+    /// How late the poll was sent.
     late: Duration,
-    /// Which connection the poll goes out on.
+    /// The kind of connection that the poll uses.
     pub connection: Connection,
 }
 
 impl Ticket {
-    /// Whether the poll is to tell how things are for all PINs: then it may go out before its PIN is due.
+    /// Returns whether the poll tests the API or the key for all PINs. Such a poll may be sent before its PIN is due.
     pub fn is_for_all(&self) -> bool {
         self.probe || self.check
     }
@@ -93,14 +93,14 @@ impl Ticket {
     }
 }
 
-/// What became of a cancel.
+/// The result of a cancel.
 #[derive(Debug)]
 pub enum Cancelled {
-    /// It has a verdict now.
+    /// The PIN has its verdict now.
     Now(Verdict),
-    /// It has one already, which the store does not have yet.
+    /// The PIN already had a verdict, which the store does not have yet.
     Finishing,
-    /// It is not in flight.
+    /// The PIN is not in flight.
     Unknown,
 }
 
@@ -109,7 +109,7 @@ pub struct Core {
     clock: Clock,
     settings: config::Schedule,
     backoff: Backoff,
-    /// Unless `schedule.adapt` is "off".
+    /// `None` if `schedule.adapt` is "off".
     learner: Option<Learner>,
     table: Table,
     queue: Queue,
@@ -117,30 +117,30 @@ pub struct Core {
     recent: Recent,
     /// A 401 or 403 that is not explained yet.
     check: Option<Check>,
-    /// The last probe's PIN, by its generation.
+    /// The generation of the last probe's PIN.
     last_probe: Option<u32>,
     /// Since when most PINs are refused, and how.
     refused_since: Option<(Moment, Refusal)>,
     rate: Rate,
-    /// The rate that the store knows.
+    /// The rate in the last saved state.
     saved_rate: Option<f64>,
     held: Held,
-    /// Whether the store should know of the brake or of what was learned, since it was last asked for.
+    /// Whether the brake or the learned state changed since it was last taken for saving.
     unsaved: bool,
     random: fastrand::Rng,
     generation: u32,
-    /// How often the API or the credentials became others.
+    /// How many times the API or the credentials changed.
     epoch: u32,
     finishing: usize,
     answers: HashSet<Deliveries>,
     troubles: HashSet<Arc<str>>,
     pub counts: Counts,
-    /// When the log was last told of a poll without a usable answer, and how many there were since.
+    /// When a poll without a usable answer was last logged, and how many more occurred since.
     complained: Option<(Moment, u64)>,
 }
 
 impl Core {
-    /// A schedule without PINs.
+    /// Makes a schedule without PINs.
     pub fn new(settings: config::Schedule, rate: Option<NonZeroU32>, clock: Clock, seed: u64) -> Self {
         let backoff = backoff_of(&settings);
         Self {
@@ -170,8 +170,8 @@ impl Core {
         }
     }
 
-    /// Goes on with another configuration. A PIN's next interval is by the new one. The credentials may be
-    /// others too, so if the brake is on, the probe goes out at once.
+    /// Applies a new configuration. A PIN's next interval follows the new one. If the brake is on because of the
+    /// credentials, the probe is sent at once, because they may have changed.
     pub fn reconfigure(&mut self, settings: config::Schedule, rate: Option<NonZeroU32>) {
         self.backoff = backoff_of(&settings);
         self.settings = settings;
@@ -180,8 +180,8 @@ impl Core {
         self.brake.try_now(self.clock.now());
     }
 
-    /// The API or the credentials are others now. Polls under way are of the old ones: a good answer of theirs
-    /// counts for its PIN, any other tells nothing. A probe among them keeps the next one waiting no more.
+    /// Notes that the API or the credentials changed. Running polls still use the old ones: their deliveries count
+    /// for their PIN, and all their other answers are ignored. A running probe no longer delays the next one.
     pub fn renew(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
         self.brake.forget_probe();
@@ -189,12 +189,12 @@ impl Core {
         self.table.iter_mut().for_each(|entry| entry.doubts = None);
     }
 
-    /// Makes room for so many more PINs.
+    /// Reserves memory for this many more PINs.
     pub fn reserve(&mut self, more: usize) {
         self.table.reserve(more);
     }
 
-    /// Takes a PIN that was submitted just now: its first poll is one interval away.
+    /// Accepts a PIN that was just submitted; its first poll follows after one interval.
     pub fn accept(&mut self, new: &InFlight) {
         let now = self.clock.now();
         let interval = self.interval_at(None, Duration::ZERO);
@@ -206,7 +206,7 @@ impl Core {
         }
     }
 
-    /// Puts a PIN into the table; gives how it is to be put into the queue.
+    /// Inserts a PIN into the table; returns its entry for the queue.
     fn enter(
         &mut self,
         pin: &InFlight,
@@ -216,10 +216,10 @@ impl Core {
         now: Moment,
     ) -> Option<Waiting> {
         if !self.held.has(&pin.pin) {
-            // Whoever holds its slot has it, or finds it in the store.
+            // The node that holds the PIN's slot has the PIN, or finds it in the store.
             return None;
         }
-        // A deadline is a time to live: the wall clock may have jumped since it was worked out.
+        // The deadline counts from the submission as elapsed time, because the wall clock may have jumped since.
         let lifetime =
             Duration::try_from(pin.deadline_at.duration_since(pin.submitted_at.wall)).unwrap_or_default();
         let deadline = submitted.after(lifetime);
@@ -242,7 +242,7 @@ impl Core {
         Some(Waiting { class, due, key })
     }
 
-    /// The poll to send now; else when to ask again, should nothing else happen until then.
+    /// Returns the poll to send now. Otherwise returns when to ask again if nothing else happens before.
     pub fn next_poll(&mut self) -> Result<Ticket, Option<Moment>> {
         let now = self.clock.now();
         let due = self.queue.next_due().ok_or(None)?;
@@ -274,7 +274,7 @@ impl Core {
         self.ticket(key.ok_or(None)?, now, false).ok_or(None)
     }
 
-    /// The PIN of the next probe: not that of the last one, if there is another.
+    /// Returns the PIN for the next probe: another one than for the last probe, if possible.
     fn next_probe(&mut self, now: Moment) -> Option<Key> {
         let (table, last) = (&self.table, self.last_probe);
         let is_other = |key| table.get(key).is_some_and(|entry| Some(entry.generation) != last);
@@ -286,14 +286,14 @@ impl Core {
         Some(key)
     }
 
-    /// The poll of a PIN that was taken from the queue.
+    /// Makes the poll of a PIN that was taken from the queue.
     fn ticket(&mut self, key: Key, now: Moment, check: bool) -> Option<Ticket> {
         let entry = self.table.get_mut(key)?;
         let late = entry.late(now);
         metrics::poll_sent(late);
         entry.stage = Stage::Polling;
         entry.polls = entry.polls.saturating_add(1);
-        // What confirms an ending, or explains another PIN's refusal, must be an answer to just this request.
+        // An answer that confirms an ending, or explains another PIN's refusal, must surely belong to this request.
         let is_proof = check || entry.refusals().is_some();
         Some(Ticket {
             pin: entry.pin.expand(),
@@ -308,7 +308,7 @@ impl Core {
         })
     }
 
-    /// Takes in what a poll told; gives the verdict if that ends the PIN.
+    /// Processes the answer to a poll; returns the verdict if the answer ends the PIN.
     pub fn answered(&mut self, ticket: Ticket, meaning: Meaning) -> Option<Verdict> {
         let now = self.clock.now();
         self.count(&meaning, now);
@@ -321,7 +321,7 @@ impl Core {
 
         let entry = self.table.get_mut(ticket.key)?;
         if entry.generation != ticket.generation || entry.stage != Stage::Polling {
-            // It was cancelled meanwhile.
+            // The PIN was cancelled meanwhile.
             return None;
         }
         let since = entry.open_since();
@@ -344,7 +344,7 @@ impl Core {
                 entry.seen = Some(intern(&mut self.answers, deliveries));
                 if done { Some(Ending::Final) } else { (is_late || is_over).then_some(Ending::Deadline) }
             }
-            // What another account or another server says of it decides nothing.
+            // Only deliveries count if the answer comes from the old account or server.
             _ if is_of_old => None,
             Meaning::Rejected(text) if confirmed.is_some() => {
                 error = Some(text);
@@ -356,7 +356,8 @@ impl Core {
             }
             Meaning::NotFound if confirmed.is_some() => confirmed,
             _ if is_over => Some(Ending::Deadline),
-            // The account's trouble, or this machine's, is not the PIN's: it gets its last poll when that is over.
+            // A problem of the account or of this machine does not end the PIN, whose last poll follows when the
+            // problem is over.
             Meaning::NotSent(_) => None,
             Meaning::Throttled(_) => (own_wait.is_some() && is_late).then_some(Ending::Deadline),
             Meaning::Unauthorized(_) => {
@@ -385,7 +386,7 @@ impl Core {
         }
     }
 
-    /// Ends a PIN without a poll. The answer of one that is under way is not heard.
+    /// Ends a PIN without a poll; the answer of a running poll is ignored.
     fn withdraw(&mut self, pin: &PinId, ending: Ending) -> Option<Verdict> {
         let key = self.table.find(pin)?;
         if let Stage::Waiting { due, class } = self.table.get(key)?.stage {
@@ -394,7 +395,7 @@ impl Core {
         self.finish(key, ending, None)
     }
 
-    /// The store has this PIN's outcome: it is no longer in flight.
+    /// Removes a PIN whose outcome the store now has.
     pub fn finished(&mut self, pin: &PinId) {
         if let Some((key, entry)) = self.table.remove(pin) {
             match entry.stage {
@@ -407,34 +408,35 @@ impl Core {
         }
     }
 
-    /// What is known of a PIN in flight.
+    /// Returns the entry of a PIN in flight.
     pub fn entry(&self, pin: &PinId) -> Option<&Entry> {
         self.table.find(pin).and_then(|key| self.table.get(key))
     }
 
-    /// PINs in flight.
+    /// Returns the number of PINs in flight.
     pub fn in_flight(&self) -> usize {
         self.table.len()
     }
 
-    /// Verdicts that the store does not have yet.
+    /// Returns the number of verdicts that the store does not have yet.
     pub fn finishing(&self) -> usize {
         self.finishing
     }
 
-    /// PINs that are due now.
+    /// Returns the number of PINs that are due now.
     pub fn due(&mut self) -> usize {
         self.queue.due(self.clock.now())
     }
 
-    /// The rate in force, in polls a second; `None` is no limit.
+    /// Returns the rate limit in force, in polls per second; `None` if there is no limit.
     pub fn rate(&self) -> Option<f64> {
         self.rate.in_force()
     }
 
-    /// Ends PINs that are past their deadline by more than `schedule.deadline_grace`, whatever kept them from their
-    /// last poll; some of them, so that it is to be asked again while it gives any. O(n): for now and then, and nothing
-    /// to do while polls go out in time.
+    /// Ends PINs that are past their deadline by more than `schedule.deadline_grace` without a last poll.
+    ///
+    /// Returns a bounded number of verdicts, so the caller asks again until none are returned. Takes O(n) while the
+    /// brake is on or polls are late, and O(1) otherwise; call it rarely.
     pub fn expired(&mut self) -> Vec<Verdict> {
         let now = self.clock.now();
         let is_behind = self.queue.next_due().is_some_and(|due| due < now);
@@ -449,7 +451,7 @@ impl Core {
         pins.iter().filter_map(|pin| self.withdraw(pin, Ending::Deadline)).collect()
     }
 
-    /// The clock that the moments are of.
+    /// Returns the clock that all moments come from.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
@@ -473,17 +475,17 @@ impl Core {
         })
     }
 
-    /// Not final yet: one more interval, or what is left until the deadline; not before `own_wait`, which the API asked
-    /// for this PIN alone.
+    /// Schedules the next poll of a PIN that is not final: after one interval, or at the deadline if that is earlier,
+    /// but not before `own_wait`, which the API requested for this PIN alone.
     fn put_back(&mut self, key: Key, now: Moment, own_wait: Option<Duration>, was_last: bool) {
         let Some(entry) = self.table.get(key) else { return };
         let interval = self.interval_at(entry.seen.as_ref(), now.since(entry.submitted));
         let Some(entry) = self.table.get_mut(key) else { return };
         let mut due = now.after(self.backoff.jittered(interval, &mut self.random));
-        // Its last poll is sent at its deadline, or as soon as can be after it.
+        // The last poll is sent at the deadline, or as soon as possible after it.
         due = if was_last { due.min(now.after(LAST_POLL_AGAIN)) } else { due.min(entry.deadline.max(now)) };
         due = due.max(now.after(own_wait.unwrap_or_default()));
-        // Then it ends, whatever that poll brings.
+        // At the end of the grace the PIN ends, whatever that poll returns.
         due = due.min(entry.deadline.after(self.settings.deadline_grace).max(now));
         let class = Class::of(interval);
         let class = if entry.is_doubtful() { class.doubtful() } else { class };
@@ -497,7 +499,7 @@ fn backoff_of(settings: &config::Schedule) -> Backoff {
     Backoff::new(initial_interval, multiplier, max_interval, randomization_factor)
 }
 
-/// Whether these deliveries end a PIN. No delivery at all: nothing is known yet.
+/// Returns whether these deliveries end a PIN. Without any delivery nothing is known yet.
 fn is_final(deliveries: &[Delivery], completion: config::Completion) -> bool {
     let mut finals = deliveries.iter().map(|delivery| delivery.final_status);
     match completion {
@@ -506,7 +508,7 @@ fn is_final(deliveries: &[Delivery], completion: config::Completion) -> bool {
     }
 }
 
-/// Most PINs get one of a few answers, so those are kept once.
+/// Returns the known value equal to `new`, so that equal answers of many PINs share memory.
 fn intern<T, N>(known: &mut HashSet<Arc<T>>, new: N) -> Arc<T>
 where
     T: ?Sized + Eq + Hash,

@@ -1,4 +1,4 @@
-//! The schedule's rules, on a clock that the tests move.
+//! Tests the schedule's rules on a clock that the tests move.
 
 #[path = "evidence_tests.rs"]
 mod evidence;
@@ -24,11 +24,11 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Clocks that go with tokio's, and whose wall clock a test can set.
+/// A clock that follows tokio's; a test can set its wall clock.
 #[derive(Clone)]
 struct TestWall {
     wall: Arc<Mutex<(Timestamp, tokio::time::Instant)>>,
-    /// The machine runs since some days before that.
+    /// The machine has been running for some days before this.
     begun: tokio::time::Instant,
 }
 
@@ -82,7 +82,7 @@ fn pin(id: &str) -> PinId {
     id.parse().unwrap()
 }
 
-/// A PIN that is submitted now.
+/// Submits a PIN now.
 fn submit(core: &mut Core, id: &str, deadline: Duration) {
     let now = core.clock().date();
     core.accept(&InFlight { pin: pin(id), submitted_at: now, deadline_at: now.wall + deadline });
@@ -105,7 +105,7 @@ fn delivered() -> Meaning {
     deliveries(&[("MESSAGE_DELIVERED", true)])
 }
 
-/// Sleeps until the next poll, and gives it.
+/// Sleeps until the next poll, and returns it.
 async fn next(core: &mut Core) -> Ticket {
     loop {
         match core.next_poll() {
@@ -118,7 +118,7 @@ async fn next(core: &mut Core) -> Ticket {
     }
 }
 
-/// Polls once, when it is due, with this answer.
+/// Waits for the next poll, and answers it.
 async fn poll(core: &mut Core, meaning: Meaning) -> Option<Verdict> {
     let ticket = next(core).await;
     core.answered(ticket, meaning)
@@ -189,7 +189,7 @@ async fn a_pin_that_is_final_at_its_last_poll_is_final() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_answer_costs_a_pin_one_interval() {
+async fn a_poll_without_an_answer_costs_a_pin_one_interval() {
     for meaning in [Meaning::Unreadable("HTML".into()), Meaning::Unavailable("503".into())] {
         let mut core = core();
         submit(&mut core, "A", MINUTE);
@@ -232,7 +232,7 @@ async fn a_429_stops_all_pins_and_costs_none_its_last_poll() {
     assert_eq!(poll(&mut core, delivered()).await.unwrap().ending, Ending::Final);
 }
 
-/// Polls without an answer until the circuit opens.
+/// Polls without an answer until the brake is on.
 async fn break_down(core: &mut Core) {
     while core.brake().is_none() {
         poll(core, Meaning::Unavailable("503".into())).await;
@@ -260,7 +260,7 @@ async fn in_an_outage_only_probes_go_out_and_no_pin_is_given_up_for_want_of_an_a
         "the last poll of the probe's PIN"
     );
     assert_eq!(core.brake(), None);
-    // No storm: the backlog goes out slowly at first, and all of it in the end.
+    // The backlog starts slowly, without a thundering herd, and all of it is polled in the end.
     let (start, mut first_second) = (core.clock().now(), 0);
     for _ in 1..1000 {
         let verdict = poll(&mut core, delivered()).await.unwrap();
@@ -305,7 +305,7 @@ async fn a_brake_and_the_rate_survive_a_restart() {
     restarted.answered(probe, delivered()).unwrap();
     assert_eq!(restarted.take_unsaved().unwrap().reason, None);
 
-    // However far away it was noted: nobody waits for a year.
+    // The saved end is far away; no brake waits for a year.
     let (mut restarted, _) = core_with(settings());
     let until = Some(restarted.clock().steady().after(365 * DAY));
     restarted.restore(&SavedBrake { until, ..saved });
@@ -314,7 +314,7 @@ async fn a_brake_and_the_rate_survive_a_restart() {
     assert!(restarted.clock().now() <= Moment::START.after(61 * MINUTE));
 }
 
-/// Refuses one PIN, and the one that is polled to check it.
+/// Refuses one PIN, and the PIN that is polled to check it.
 async fn refuse_the_key(core: &mut Core) {
     while core.brake().is_none() {
         poll(core, Meaning::Unauthorized(401)).await;
@@ -337,7 +337,7 @@ async fn a_new_configuration_ends_the_pause_of_a_wrong_key_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_polls_with_the_old_key_bring_puts_on_no_brake_and_ends_no_pin_unless_it_is_good() {
+async fn only_deliveries_count_from_polls_sent_with_the_old_key() {
     let mut core = core();
     for id in ["A", "B", "C", "D"] {
         submit(&mut core, id, 60 * MINUTE);
@@ -376,7 +376,7 @@ async fn a_probe_with_the_old_key_neither_delays_the_new_one_nor_decides_for_it(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_comes_after_the_cancel_is_not_heard() {
+async fn an_answer_after_the_cancel_is_ignored() {
     let mut core = core();
     submit(&mut core, "A", MINUTE);
     let ticket = next(&mut core).await;
@@ -407,13 +407,13 @@ async fn a_wall_clock_that_jumps_moves_no_poll_and_no_deadline() {
         assert_eq!(poll(&mut core, waiting()).await, None, "at {time}");
     }
     assert_eq!(age(&core, "A"), 7 * SECOND);
-    // One that was in flight before a step of the clock is as old as it is, whatever its date.
+    // A PIN that was in flight before the wall clock was set keeps its age, whatever its date.
     let date = core.clock().date();
     wall.jump_to("2031-01-01T00:00:00Z".parse().unwrap());
     advance(2 * SECOND).await;
     core.resume(&InFlight { pin: pin("B"), submitted_at: date, deadline_at: date.wall + 5 * SECOND });
     assert_eq!(age(&core, "B"), 2 * SECOND);
-    // Another node's clock may be a little ahead: its age is not known, so it counts as new.
+    // Another node's clock may be slightly ahead; the PIN's age is then unknown, and it counts as new.
     let later = Dated { steady: date.steady.after(60 * MINUTE), ..date };
     core.resume(&InFlight { pin: pin("C"), submitted_at: later, deadline_at: later.wall + 5 * SECOND });
     assert_eq!(age(&core, "C"), Duration::ZERO);
@@ -447,7 +447,7 @@ async fn under_a_rate_limit_new_pins_are_not_starved_by_many_old_ones() {
             deadline_at,
         });
     }
-    // A demand of 100 a second at a rate of 10: after ten minutes the backlog is as long as it gets.
+    // With 100 PINs per second at a rate of 10, the backlog is longest after ten minutes.
     let mut old = 0;
     while core.clock().now() < Moment::START.after(10 * MINUTE) {
         assert!(poll(&mut core, waiting()).await.is_none());
@@ -469,7 +469,7 @@ async fn under_a_rate_limit_new_pins_are_not_starved_by_many_old_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pins_that_hear_the_same_keep_it_once() {
+async fn pins_with_equal_answers_share_one_copy() {
     let mut core = core();
     submit(&mut core, "A", 60 * MINUTE);
     submit(&mut core, "B", 60 * MINUTE);

@@ -1,14 +1,15 @@
-//! A PIN ends on evidence about that PIN, and pauses others only if they have the same trouble.
+//! Tests that a PIN ends on evidence about that PIN, and pauses other PINs only if they have the same problem.
 
 use super::*;
 use crate::poll::Connection;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What the API says of each PIN.
+/// The API's answer for each PIN.
 type Answer<'a> = &'a dyn Fn(&str) -> Meaning;
 
-/// Lets the schedule poll for so long, each poll answered at once; the verdicts, with the age of their PIN.
+/// Lets the schedule poll for this time and answers each poll at once; returns the verdicts with the ages of their
+/// PINs.
 async fn run(core: &mut Core, time: Duration, answer: Answer<'_>) -> Vec<(String, Ending, Duration)> {
     let end = core.clock().now().after(time);
     let mut ended = Vec::new();
@@ -29,7 +30,7 @@ async fn run(core: &mut Core, time: Duration, answer: Answer<'_>) -> Vec<(String
                 }
             }
             Err(again) => {
-                // The task asks for those that expired every 20 s.
+                // The task checks for expired PINs every 20 s.
                 let again = again.unwrap_or(end).min(core.clock().now().after(20 * SECOND)).min(end);
                 if core.clock().now() >= end {
                     return ended;
@@ -44,7 +45,7 @@ fn ending_of(ended: &[(String, Ending, Duration)], id: &str) -> Option<(Ending, 
     ended.iter().find(|(pin, ..)| pin == id).map(|(_, ending, age)| (*ending, *age))
 }
 
-/// So many PINs that are delivered at their third poll, but for those that begin with `BAD`.
+/// An API that delivers each PIN at its third poll, except those that begin with `BAD`.
 fn third_is_final(bad: Meaning) -> impl Fn(&str) -> Meaning {
     let polls = Mutex::new(std::collections::HashMap::<String, u32>::new());
     move |id: &str| {
@@ -71,7 +72,7 @@ async fn a_404_ends_a_pin_only_after_three_of_them_over_the_grace() {
             break verdict;
         }
     };
-    // The first 404 is at 3 s, so its grace of two minutes ends at 123 s.
+    // The first 404 comes at 3 s, so its grace of two minutes ends at 123 s.
     assert_eq!((ages.first(), ages.last()), (Some(&3), Some(&123)));
     assert_eq!(verdict.ending, Ending::NotFound);
     assert_eq!(verdict.deliveries.unwrap()[0].status.as_str(), "MESSAGE_WAITING_DELIVERY");
@@ -97,7 +98,7 @@ async fn a_refused_pin_is_rejected_with_what_the_api_said_last_once_that_is_conf
     assert_eq!((verdict.ending, verdict.error), (Ending::Rejected, Some(said)));
 }
 
-/// 13.A.1
+/// Issue 13, A.1
 #[tokio::test(start_paused = true)]
 async fn a_pin_that_a_firewall_blocks_ends_alone_and_pauses_nobody() {
     for status in [401, 403] {
@@ -160,7 +161,7 @@ async fn a_check_that_gets_no_answer_is_made_with_another_pin() {
     assert_eq!(core.brake(), None);
 }
 
-/// 13.A.1, second half.
+/// Issue 13, A.1, second half.
 #[tokio::test(start_paused = true)]
 async fn a_pin_that_always_gets_429_slows_down_nobody_else() {
     let mut core = core();
@@ -181,7 +182,7 @@ async fn a_pin_that_always_gets_429_slows_down_nobody_else() {
     assert!(ending == Ending::Deadline && age <= 90 * SECOND, "{ending} {age:?}");
 }
 
-/// 13.A.2
+/// Issue 13, A.2
 #[tokio::test(start_paused = true)]
 async fn a_load_balancer_that_answers_404_for_everybody_for_a_while_ends_no_pin() {
     for refusal in [Meaning::NotFound, Meaning::Rejected("405 Method Not Allowed".into())] {
@@ -223,7 +224,7 @@ async fn where_nobody_is_ever_answered_404_is_believed_after_the_deadline_grace(
     }
 }
 
-/// 13.A.4
+/// Issue 13, A.4
 #[tokio::test(start_paused = true)]
 async fn a_machine_that_can_send_nothing_ends_no_pin_before_the_deadline_grace() {
     let mut core = core();
@@ -236,13 +237,13 @@ async fn a_machine_that_can_send_nothing_ends_no_pin_before_the_deadline_grace()
     assert!(core.counts.not_sent < 200, "{} polls were tried", core.counts.not_sent);
     let ended = run(&mut core, 30 * SECOND, &|_| delivered()).await;
     assert_eq!(ended.iter().filter(|(_, ending, _)| *ending == Ending::Final).count(), 20);
-    // Sooner or later every PIN ends.
+    // Every PIN ends eventually.
     submit(&mut core, "LAST", 3 * SECOND);
     let ended = run(&mut core, 61 * MINUTE, &lack).await;
     assert_eq!(ending_of(&ended, "LAST").map(|(ending, _)| ending), Some(Ending::Deadline));
 }
 
-/// 13.A.5
+/// Issue 13, A.5
 #[tokio::test(start_paused = true)]
 async fn one_429_in_a_quiet_moment_does_not_slow_down_the_burst_after_it_nor_the_next_start() {
     let mut core = core();
@@ -260,7 +261,7 @@ async fn one_429_in_a_quiet_moment_does_not_slow_down_the_burst_after_it_nor_the
     assert!(saved.rate.is_none_or(|rate| rate > 100.0), "{:?}", saved.rate);
 }
 
-/// 13.A.6 and 13.A.7
+/// Issue 13, A.6 and A.7
 #[tokio::test(start_paused = true)]
 async fn the_last_poll_is_sent_at_the_deadline_or_later() {
     let mut core = core();
@@ -273,7 +274,7 @@ async fn the_last_poll_is_sent_at_the_deadline_or_later() {
     assert_eq!(core.answered(last, delivered()).unwrap().ending, Ending::Final);
 }
 
-/// 13.A.8
+/// Issue 13, A.8
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_part_of_the_api_delays_only_the_pins_it_concerns() {
     let mut core = core();
@@ -289,7 +290,7 @@ async fn an_outage_of_part_of_the_api_delays_only_the_pins_it_concerns() {
         }
         ended.extend(run(&mut core, SECOND, &answer).await);
     }
-    // Those that nobody answers wait for their last poll as in any outage, until their grace is over.
+    // PINs without an answer wait for their last poll as in any outage, until their grace is over.
     ended.extend(run(&mut core, 2 * HOUR, &answer).await);
     let finals: Vec<_> = ended.iter().filter(|(_, ending, _)| *ending == Ending::Final).collect();
     assert_eq!((finals.len(), ended.len()), (890, 910));

@@ -1,15 +1,16 @@
-//! Learned intervals in the core, and those that nothing was learned for.
+//! Tests learned intervals in the core, and backoff's intervals where nothing was learned.
 
 use super::super::super::learn::Channel;
 use super::*;
 
-/// Settings that draw jitter for every interval.
+/// Settings with jitter for every interval.
 fn settings_of(adapt: config::Adapt) -> config::Schedule {
     let base = settings();
     config::Schedule { multiplier: 1.5, max_interval: 60 * MINUTE, randomization_factor: 0.2, adapt, ..base }
 }
 
-/// When a few PINs with all kinds of answers are polled, in microseconds, and the first letters of their IDs.
+/// Polls a few PINs with all kinds of answers; returns the first letters of their IDs, and when each was polled in
+/// microseconds.
 async fn polls(settings: config::Schedule) -> Vec<(String, u128)> {
     let mut core = core_with(settings).0;
     let now = core.clock().date();
@@ -34,8 +35,8 @@ async fn polls(settings: config::Schedule) -> Vec<(String, u128)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_learning_every_poll_is_when_it_was_before_there_was_any() {
-    // By the daemon of before, from the same seed and the same answers.
+async fn without_learning_every_poll_is_at_its_recorded_time() {
+    // Recorded from the version before learning existed, with the same seed and the same answers.
     let recorded = [
         ("C", 222_485),
         ("A", 1_109_352),
@@ -68,19 +69,19 @@ async fn without_learning_every_poll_is_when_it_was_before_there_was_any() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn until_enough_is_learned_every_poll_is_when_it_is_without() {
+async fn until_enough_is_learned_every_poll_is_when_backoff_polls() {
     let without = polls(settings_of(config::Adapt::Off)).await;
     for adapt in [config::Adapt::Sooner, config::Adapt::Fewer] {
         assert_eq!(polls(settings_of(adapt)).await, without);
     }
 }
 
-/// Lets PINs end one after the other, each some 20 seconds after its submission; gives the polls of each.
+/// Lets PINs end one after the other, each some 20 seconds after its submission; returns the polls of each.
 async fn let_end(core: &mut Core, count: usize) -> Vec<u32> {
     let_end_after(core, 20 * SECOND, count).await
 }
 
-/// The same, some other time after the submission.
+/// Does the same with another time after the submission.
 async fn let_end_after(core: &mut Core, life: Duration, count: usize) -> Vec<u32> {
     let mut polls = Vec::new();
     for n in 0..count {
@@ -103,13 +104,13 @@ async fn let_end_after(core: &mut Core, life: Duration, count: usize) -> Vec<u32
     polls
 }
 
-/// What the last hundred needed.
+/// Returns the polls of the last hundred PINs.
 fn last_hundred(polls: &[u32]) -> u32 {
     polls[polls.len() - 100..].iter().sum()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_learned_saves_polls_goes_on_under_other_settings_and_is_left_with_off() {
+async fn a_learned_schedule_saves_polls_survives_new_settings_and_ends_with_off() {
     let settings = settings_of(config::Adapt::Fewer);
     let mut core = core_with(settings.clone()).0;
     let by_backoff = last_hundred(&let_end(&mut core, 150).await);
@@ -126,7 +127,7 @@ async fn what_was_learned_saves_polls_goes_on_under_other_settings_and_is_left_w
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ending_after_an_answer_that_told_nothing_or_a_restart_teaches_nothing() {
+async fn an_ending_after_a_useless_answer_or_a_restart_teaches_nothing() {
     let ended = |core: &Core| core.learner().unwrap().counts(Channel::Sms).endings;
     let mut core = core_with(settings_of(config::Adapt::Sooner)).0;
     submit(&mut core, "A", 60 * MINUTE);
@@ -149,7 +150,7 @@ async fn an_ending_after_an_answer_that_told_nothing_or_a_restart_teaches_nothin
 }
 
 #[test]
-fn the_newest_delivery_that_is_not_final_tells_the_channel() {
+fn the_newest_delivery_that_is_not_final_decides_the_channel() {
     let cases: [(&[(&str, bool)], Channel); 7] = [
         (&[], Channel::Unknown),
         (&[("UNDEFINED", false)], Channel::Unknown),
@@ -166,7 +167,7 @@ fn the_newest_delivery_that_is_not_final_tells_the_channel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_learned_is_known_after_a_restart() {
+async fn a_restart_keeps_what_was_learned() {
     let mut core = core_with(settings_of(config::Adapt::Fewer)).0;
     let by_backoff = last_hundred(&let_end(&mut core, 150).await);
     assert!(core.take_unsaved().is_none(), "nothing is worth a write yet");
@@ -184,7 +185,7 @@ async fn what_was_learned_is_known_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_learned_schedule_that_reality_leaves_behind_gives_way_and_stats_tell() {
+async fn backoff_replaces_an_outdated_learned_schedule_and_stats_show_it() {
     let mut core = core_with(settings_of(config::Adapt::Fewer)).0;
     let_end(&mut core, 400).await;
     let learned = core.learned().unwrap();

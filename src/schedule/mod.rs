@@ -1,9 +1,9 @@
-//! When each PIN is polled: one task that owns all PINs in flight, their timers and the running polls.
+//! Decides when each PIN is polled: one task owns all PINs in flight, their timers and the running polls.
 //!
-//! Promises one verdict for every PIN given to it, handed to the store's writer and kept until that has it;
-//! never more polls at once than `api.concurrency`, nor more a second than `api.rate`. Woken by a due PIN,
-//! by a poll's answer, by a commit and by questions. Knows no socket, no SQL and no HTTP: who polls is passed
-//! in. Its rules are in [`core`], without a runtime.
+//! Guarantees one verdict for every PIN it accepts and keeps it until the store's writer has it; runs no more polls
+//! at once than `api.concurrency`, and starts no more per second than `api.rate` allows. Due PINs, answers, commits
+//! and questions wake the task. Must not know sockets, SQL or HTTP: the caller passes what sends polls. [`core`] has
+//! its rules, without a runtime.
 
 mod brake;
 mod core;
@@ -41,39 +41,39 @@ use crate::pin::PinId;
 use crate::poll::{Connection, Meaning};
 use crate::store::{Committed, Outcome, Record, SavedBrake, Writer};
 
-/// Events that may wait for the schedule; who finds it full waits.
+/// The most events that may wait for the schedule; senders then wait.
 const INBOX: usize = 256;
 
-/// Events taken in at once before polls get their turn.
+/// The most events processed before polls get their turn.
 const EVENTS_AT_ONCE: usize = 64;
 
-/// How often PINs are looked for that an outage has kept from their last poll for too long.
+/// How often the task looks for PINs that are past their deadline and its grace without a last poll.
 const EXPIRE_EVERY: Duration = Duration::from_secs(20);
 
 /// Asks the API about one PIN.
 pub trait Poll: Send + Sync + 'static {
-    /// What the API told; every failure has a meaning too. Bounded in time.
+    /// Returns what the answer means; every failure has a meaning too. Ends within a time limit.
     fn poll(&self, pin: &PinId, connection: Connection) -> impl Future<Output = Meaning> + Send;
 }
 
-/// What the schedule hears.
+/// What the schedule receives.
 pub enum Event {
     Committed(Committed),
     Ask(Ask),
     Slots(SlotEvent),
     Reconfigure(Box<Settings>),
-    /// Test builds only: stand still, to see the watchdog bite.
+    /// Test builds only: blocks the task, so that a test sees the watchdog act.
     #[cfg(feature = "stall")]
     Stall,
 }
 
-/// What of the configuration can change while the schedule runs.
+/// The part of the configuration that can change while the schedule runs.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub schedule: config::Schedule,
     pub rate: Option<NonZeroU32>,
     pub concurrency: usize,
-    /// Whether the API or the credentials are others from now on.
+    /// Whether the API or the credentials changed.
     pub renewed: bool,
 }
 
@@ -83,7 +83,7 @@ impl From<Committed> for Event {
     }
 }
 
-/// A question, with where the answer goes.
+/// A question, with the channel for its answer.
 pub enum Ask {
     Live(Vec<PinId>, oneshot::Sender<Vec<Option<Live>>>),
     Wait(PinId, oneshot::Sender<Option<oneshot::Receiver<Record>>>),
@@ -98,7 +98,7 @@ pub struct Live {
     pub deadline_at: Timestamp,
     pub polls: u32,
     pub seen: Option<Deliveries>,
-    /// When the last answer came, and what it was if it told no deliveries.
+    /// When the last answer came, and what it was if it held no deliveries.
     pub last_answer: Option<(Timestamp, Option<Arc<str>>)>,
     pub next: Next,
 }
@@ -106,19 +106,19 @@ pub struct Live {
 /// What happens to a PIN next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// It is polled then.
+    /// The PIN is polled at this time.
     Due(Timestamp),
-    /// It would be polled then, but the brake is on.
+    /// The PIN is polled at this time at the earliest, because the brake is on.
     Braked(Timestamp, Reason),
-    /// It is polled then for the last time.
+    /// The PIN is polled at this time for the last time.
     Deadline(Timestamp),
-    /// It is being polled now.
+    /// A poll is running.
     Polling,
-    /// Its outcome is being written.
+    /// The outcome is being written.
     Finishing,
 }
 
-/// The schedule in numbers.
+/// The counts and states of the schedule.
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
     pub in_flight: usize,
@@ -126,55 +126,55 @@ pub struct Stats {
     pub polling: usize,
     pub finishing: usize,
     pub brake: Option<(Reason, Option<Timestamp>)>,
-    /// How most PINs are refused, and since when, if they are.
+    /// How most PINs are refused and since when; `None` if they are not.
     pub refused_everywhere: Option<(Refusal, Timestamp)>,
-    /// The rate in force, in polls a second; `None` is no limit.
+    /// The rate limit in force, in polls per second; `None` if there is no limit.
     pub rate: Option<f64>,
     pub counts: Counts,
-    /// Unless `schedule.adapt` is "off".
+    /// `None` if `schedule.adapt` is "off".
     pub learned: Option<Learned>,
 }
 
-/// Where questions to the schedule go. Cheap to clone.
+/// A handle for questions to the schedule. Cheap to clone.
 #[derive(Clone)]
 pub struct Schedule {
     inbox: mpsc::Sender<Event>,
 }
 
-/// The schedule has ended: the daemon is stopping.
+/// The schedule has ended because the daemon is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the daemon is stopping")]
 pub struct Stopping;
 
 impl Schedule {
-    /// Where questions go, where the store's writer tells its commits, and what the schedule hears.
+    /// Makes a handle for questions, a sender for the store's commits, and the receiver of both.
     pub fn channel() -> (Self, mpsc::Sender<Event>, mpsc::Receiver<Event>) {
         let (inbox, events) = mpsc::channel(INBOX);
         (Self { inbox: inbox.clone() }, inbox, events)
     }
 
-    /// What is known of these PINs; `None` for one that is not in flight.
+    /// Returns what is known of these PINs; `None` for a PIN that is not in flight.
     pub async fn live(&self, pins: Vec<PinId>) -> Result<Vec<Option<Live>>, Stopping> {
         self.ask(|reply| Ask::Live(pins, reply)).await
     }
 
-    /// The outcome of a PIN in flight, when it comes; `None` if it is not in flight.
+    /// Returns a receiver for the outcome of a PIN in flight; `None` if the PIN is not in flight.
     pub async fn wait(&self, pin: PinId) -> Result<Option<oneshot::Receiver<Record>>, Stopping> {
         self.ask(|reply| Ask::Wait(pin, reply)).await
     }
 
-    /// Withdraws a PIN; its outcome, when the store has it: that of the cancel, or the one that was on its
-    /// way. `None` if it is not in flight.
+    /// Withdraws a PIN; returns a receiver for its outcome, which arrives once the store has it. The outcome is the
+    /// cancel's, or an earlier one that was still being written. `None` if the PIN is not in flight.
     pub async fn cancel(&self, pin: PinId) -> Result<Option<oneshot::Receiver<Record>>, Stopping> {
         self.ask(|reply| Ask::Cancel(pin, reply)).await
     }
 
-    /// The schedule in numbers.
+    /// Returns the counts and states of the schedule.
     pub async fn stats(&self) -> Result<Stats, Stopping> {
         self.ask(Ask::Stats).await
     }
 
-    /// Goes on with another configuration; what is due already stays so.
+    /// Applies a new configuration; PINs keep the due times that they already have.
     pub async fn reconfigure(&self, settings: Settings) -> Result<(), Stopping> {
         self.inbox.send(Event::Reconfigure(Box::new(settings))).await.map_err(|_| Stopping)
     }
@@ -191,7 +191,7 @@ impl Schedule {
     }
 }
 
-/// The task. See the module.
+/// The schedule's task.
 pub struct Task<P> {
     pub core: Core,
     pub poller: Arc<P>,
@@ -204,9 +204,8 @@ pub struct Task<P> {
 }
 
 impl<P: Poll> Task<P> {
-    /// Runs until `stop`, then until the running polls have ended and the writer has all verdicts, or the
-    /// grace is over. Gives how many polls and verdicts were dropped; their PINs are still in flight in the
-    /// store.
+    /// Runs until `stop`, and then until the running polls have ended and the writer has all verdicts, or until the
+    /// grace is over. Returns how many polls and verdicts were dropped; the store still has their PINs in flight.
     pub async fn run(self) -> usize {
         let Self { core, poller, writer, events, concurrency, stop, grace } = self;
         let running = Running {
@@ -228,12 +227,12 @@ struct Running<S, F> {
     polls: Polls<S, F>,
     writer: Writer,
     concurrency: usize,
-    /// Verdicts for which the writer had no room. Bounded by the core, which stops polling.
+    /// Verdicts for which the writer had no room. The core bounds them by pausing polls.
     verdicts: VecDeque<Verdict>,
     /// The state of the brake, if the writer had no room for it.
     unsaved: Option<SavedBrake>,
     waiters: HashMap<PinId, Vec<oneshot::Sender<Record>>>,
-    /// A plan that is being made of what was learned, on a thread of its own.
+    /// A plan that another thread is computing from what was learned.
     planning: Option<JoinHandle<Option<Plan>>>,
 }
 
@@ -248,10 +247,11 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
         let mut give_up = None;
         let mut expire = tokio::time::interval(EXPIRE_EVERY);
         expire.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Once, not anew for each answer.
+        // Created once, not again for each answer.
         let mut stopped = pin!(stop.cancelled());
         loop {
-            // Here too, or clients who never stop asking would keep the answers of polls waiting for ever.
+            // Takes answers here too, because clients that never stop asking would keep them waiting forever:
+            // `select!` is biased.
             while let Some((ticket, meaning)) = self.polls.try_answer() {
                 self.answered(ticket, meaning);
             }
@@ -286,7 +286,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
         }
     }
 
-    /// Starts every poll that is due and admitted; gives when to look again.
+    /// Starts every poll that is due and admitted; returns when to check again.
     fn start_polls(&mut self) -> Option<tokio::time::Instant> {
         while self.polls.len() < self.concurrency {
             match self.core.next_poll() {
@@ -312,14 +312,14 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
         match plan {
             Ok(plan) => self.core.adopt(plan),
             Err(error) => {
-                error!(%error, "no new schedule could be made of what was learned: the one before stays")
+                error!(%error, "no new schedule could be computed from what was learned: the previous one stays")
             }
         }
     }
 
-    /// Gives the writer as much as it has room for.
+    /// Passes the writer as many verdicts as it has room for.
     fn hand_over(&mut self) {
-        // The newest state of the brake is the only one that matters.
+        // Only the newest state of the brake matters.
         if let Some(brake) = self.core.take_unsaved().or_else(|| self.unsaved.take()) {
             self.unsaved = self.writer.try_save_brake(brake).err();
         }
@@ -332,7 +332,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
     }
 
     fn hear(&mut self, event: Event) {
-        // Who asked may be gone; then nobody misses the answer.
+        // A client that asked may be gone; then nobody needs the answer.
         match event {
             Event::Committed(Committed::Accepted(pins)) => pins.iter().for_each(|pin| self.core.accept(pin)),
             Event::Committed(Committed::Finished(outcomes)) => outcomes.iter().for_each(|o| self.finished(o)),
@@ -369,7 +369,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
                 if renewed {
                     self.core.renew();
                 }
-                // A plan for the old settings would not keep to the new ones.
+                // A plan made for the old settings might break the new limits.
                 self.planning = None;
                 self.core.reconfigure(schedule, rate);
                 self.concurrency = concurrency;
@@ -391,7 +391,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
     fn add_waiter(&mut self, pin: PinId) -> oneshot::Receiver<Record> {
         let (sender, receiver) = oneshot::channel();
         let waiters = self.waiters.entry(pin).or_default();
-        // Those that gave up must not pile up on a PIN that takes long.
+        // Removes waiters that gave up, so that they do not accumulate while a PIN stays in flight.
         waiters.retain(|waiter| !waiter.is_closed());
         waiters.push(sender);
         receiver

@@ -1,8 +1,8 @@
-//! The polls that are under way.
+//! The running polls.
 //!
-//! Promises an answer for every poll that was started, also for one that broke off. They are futures of the
-//! schedule's own task: a task for each costs two more wake-ups a poll. Knows neither when a poll is due nor what
-//! follows from it.
+//! Guarantees an answer for every poll that was started, even if it panicked. The polls are futures of the schedule's
+//! own task, because a task for each would cost two more wake-ups per poll. Must not know when a poll is due or what
+//! follows from its answer.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -15,7 +15,7 @@ use super::{Poll, Ticket};
 use crate::metrics;
 use crate::poll::Meaning;
 
-/// Polls, each made of its ticket by `start`.
+/// The running polls; `start` makes the future of each from its ticket.
 pub(super) struct Polls<S, F> {
     start: S,
     running: FuturesUnordered<F>,
@@ -34,23 +34,23 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Polls<S, F> {
         self.running.is_empty()
     }
 
-    /// Gets under way when an answer is waited for next.
+    /// Adds a poll, which begins to run when an answer is next awaited.
     pub fn start(&mut self, ticket: Ticket) {
         self.running.push((self.start)(ticket));
     }
 
-    /// The next answer; `None` if no poll is under way. Nothing is lost if it is not waited for to the end.
+    /// Returns the next answer; `None` if no poll is running. Cancel-safe.
     pub async fn answer(&mut self) -> Option<(Ticket, Meaning)> {
         self.running.next().await
     }
 
-    /// An answer that is there already.
+    /// Returns an answer that is already there.
     pub fn try_answer(&mut self) -> Option<(Ticket, Meaning)> {
         self.running.next().now_or_never().flatten()
     }
 }
 
-/// One poll. A panic in it is its own: the PIN is polled again.
+/// Runs one poll. Catches a panic, so that it affects only this PIN, which is polled again.
 pub(super) async fn poll<P: Poll>(poller: &P, ticket: Ticket) -> (Ticket, Meaning) {
     let asked =
         AssertUnwindSafe(metrics::polled(poller.poll(&ticket.pin, ticket.connection))).catch_unwind().await;
@@ -67,7 +67,7 @@ mod tests {
     use crate::pin::PinId;
     use crate::poll::Connection;
 
-    /// Answers to all but one, whose polls panic.
+    /// Answers every PIN except one, for which it panics.
     struct Fragile;
 
     impl Poll for Fragile {

@@ -1,9 +1,9 @@
-//! The timer queue: when each PIN in flight is due, and which of those due is polled first.
+//! The timer queue: when each PIN in flight is due, and which due PIN is polled first.
 //!
-//! One entry a PIN, removable, 12 bytes and the tree around them; every operation is O(log n). Chosen over
-//! tokio-util's `DelayQueue`, which panics on a delay over two years, keeps its high-water memory and can't
-//! say who is most late. Knows keys and moments, not PINs; a key is *doubtful* if its owner says so, and then
-//! comes last where a poll must not fail.
+//! Has one removable entry per PIN, of 16 bytes plus the tree around it; every operation takes O(log n). Replaces
+//! tokio-util's `DelayQueue`, which panics on a delay over two years, never shrinks, and can't find the entry that is
+//! latest for its interval. Knows keys and moments; must not know PINs. The owner may mark a key as *doubtful*: such
+//! a key is taken last where a poll should not fail.
 
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Included, Unbounded};
@@ -11,35 +11,35 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 
-/// Where the table of PINs in flight has one of them.
+/// The index of a PIN in the table of PINs in flight.
 pub type Key = u32;
 
-/// One length for each doubling of the interval, from 1 ms to 2^31 ms (25 days).
+/// One length per doubling of the interval, from 1 ms to 2^31 ms (25 days).
 const LENGTHS: usize = 32;
 
-/// Every length twice: for the keys that are not doubtful, then for those that are.
+/// Every length exists twice: first for keys that are not doubtful, then for doubtful ones.
 const CLASSES: usize = 2 * LENGTHS;
 
-/// How many doubtful keys a search looks at before it takes any.
+/// The most keys of each class that a search for a probe examines.
 const SEARCHED: usize = 32;
 
-/// Intervals of about the same length: within one class, the key that is due longest is the most late.
+/// Intervals of about the same length. Within one class, the key that is due longest is the latest for its interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Class(u8);
 
 impl Class {
-    /// The class of an interval.
+    /// Returns the class of an interval.
     pub fn of(interval: Duration) -> Self {
         let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
         Self(millis.checked_ilog2().map_or(0, |log| log.min(LENGTHS as u32 - 1)) as u8)
     }
 
-    /// The same class for a doubtful key.
+    /// Returns the class of the same length for doubtful keys.
     pub fn doubtful(self) -> Self {
         Self(self.0 % LENGTHS as u8 + LENGTHS as u8)
     }
 
-    /// The shortest interval of the class.
+    /// Returns the shortest interval of the class.
     fn interval(self) -> Duration {
         Duration::from_millis(1 << (usize::from(self.0) % LENGTHS))
     }
@@ -53,11 +53,11 @@ pub struct Waiting {
     pub key: Key,
 }
 
-/// The queue. Each key is in it once, with one due moment and one class, which its owner remembers.
+/// The queue. Contains each key once, with one due moment and one class, which its owner remembers.
 #[derive(Debug)]
 pub struct Queue {
     classes: [BTreeSet<(Moment, Key)>; CLASSES],
-    /// How many keys are due up to `counted_until`: a million are counted once, not at each question.
+    /// The number of keys due up to `counted_until`. Cached, so that not every call counts a million keys.
     counted: usize,
     counted_until: Moment,
 }
@@ -69,13 +69,13 @@ impl Default for Queue {
 }
 
 impl Queue {
-    /// Puts a key in that is not in.
+    /// Inserts a key that is not in the queue.
     pub fn insert(&mut self, key: Key, due: Moment, class: Class) {
         let new = self.classes[usize::from(class.0)].insert((due, key));
         self.counted += usize::from(new && due <= self.counted_until);
     }
 
-    /// Puts many keys in that are not in: into an empty queue in a third of the time of one by one.
+    /// Inserts many keys that are not in the queue. Fills an empty queue in a third of the time of single inserts.
     pub fn fill(&mut self, mut waiting: Vec<Waiting>) {
         waiting.sort_unstable();
         for same in waiting.chunk_by(|one, next| one.class == next.class) {
@@ -86,21 +86,20 @@ impl Queue {
         self.counted += waiting.iter().filter(|waiting| waiting.due <= self.counted_until).count();
     }
 
-    /// Takes a key out; false if it was not in.
+    /// Removes a key; returns false if it was not in the queue.
     pub fn remove(&mut self, key: Key, due: Moment, class: Class) -> bool {
         let was_in = self.classes[usize::from(class.0)].remove(&(due, key));
         self.counted -= usize::from(was_in && due <= self.counted_until);
         was_in
     }
 
-    /// When the first is due.
+    /// Returns when the first key is due.
     pub fn next_due(&self) -> Option<Moment> {
         self.classes.iter().filter_map(|class| Some(class.first()?.0)).min()
     }
 
-    /// Takes out, of those that are due, the one that is most late relative to its interval: a new PIN that
-    /// should be polled every second passes old ones that should be polled every ten minutes, and no PIN
-    /// waits for ever.
+    /// Takes the due key that is latest in proportion to its interval. A new PIN with an interval of a second passes
+    /// old PINs with intervals of ten minutes, and no PIN waits forever.
     pub fn pop(&mut self, now: Moment) -> Option<Key> {
         let lateness = |class: usize, due: Moment| {
             now.since(due).as_secs_f64() / Class(class as u8).interval().as_secs_f64()
@@ -115,8 +114,11 @@ impl Queue {
         Some(key)
     }
 
-    /// A key whose poll is to tell how things are, of those that pass `takes`: the newest that is due and not
-    /// doubtful; else the doubtful one that is due longest; else one that is not due yet. `None` if no key passes.
+    /// Returns a key for a poll that tests the API or the credentials, among those for which `takes` returns true.
+    ///
+    /// Prefers a due key that is not doubtful, from the shortest class and due most recently; then the doubtful key
+    /// that is due longest; then a key that is not due yet, doubtful ones last. Examines at most [`SEARCHED`] keys of
+    /// each class. `None` if it finds no key.
     pub fn find_probe(&self, now: Moment, takes: impl Fn(Key) -> bool) -> Option<Waiting> {
         let find = |keys: &mut dyn Iterator<Item = &(Moment, Key)>| {
             keys.take(SEARCHED).find(|(_, key)| takes(*key)).copied()
@@ -141,8 +143,8 @@ impl Queue {
         Some(Waiting { class: Class(class as u8), due, key })
     }
 
-    /// How many are due. O(n) in those that became due since it was asked last, and are still in; `now` never
-    /// goes back.
+    /// Returns how many keys are due. Takes O(n) in the keys that became due since the last call and are still in the
+    /// queue; `now` must not decrease.
     pub fn due(&mut self, now: Moment) -> usize {
         if now > self.counted_until {
             let new = (Excluded((self.counted_until, Key::MAX)), Included((now, Key::MAX)));
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn of_those_due_the_most_late_for_its_interval_is_first() {
+    fn the_key_that_is_latest_for_its_interval_is_polled_first() {
         let mut queue = Queue::default();
         let old = Class::of(600 * SECOND);
         for key in 0..1000 {
@@ -196,7 +198,7 @@ mod tests {
         }
         queue.insert(5000, T0.after(50 * SECOND), Class::of(SECOND));
         assert_eq!(queue.pop(T0.after(52 * SECOND)), Some(5000));
-        // But an old one is not starved: ten minutes late weighs as much as a second for a new one.
+        // An old PIN is not starved: ten minutes of lateness weigh as much for it as a second for a new one.
         queue.insert(5001, T0.after(700 * SECOND), Class::of(SECOND));
         assert_eq!(queue.pop(T0.after(700 * SECOND)), Some(0));
     }
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn those_due_are_counted_right_whatever_came_and_went_since() {
+    fn the_number_of_due_keys_is_right_after_any_inserts_and_removals() {
         let mut queue = Queue::default();
         let mut random = fastrand::Rng::with_seed(7);
         let mut inside = Vec::new();
@@ -250,12 +252,12 @@ mod tests {
     }
 
     #[test]
-    fn filled_at_once_it_is_the_same_queue() {
+    fn filling_at_once_makes_the_same_queue_as_single_inserts() {
         let (mut filled, mut one_by_one) = (Queue::default(), Queue::default());
         let mut random = fastrand::Rng::with_seed(11);
         let mut now = T0.after(50 * SECOND);
         for key in 0..1_000 {
-            // Some before and some behind the moment up to which those due were counted.
+            // Some are due before and some after the moment up to which due keys were counted.
             let due = T0.after(SECOND * random.u32(..300));
             for queue in [&mut filled, &mut one_by_one] {
                 queue.insert(key, due, Class::of(SECOND));

@@ -1,9 +1,10 @@
 //! Limits how many polls may start per second.
 //!
-//! Promises that no second has more polls than `api.rate` and a tenth. A 429 sets the limit to half of the rate that was really
-//! sent. The limit then doubles every second up to half of the refused rate, climbs slowly to the refused rate, and grows faster
-//! beyond it. After a brake the limit begins low, so that a backlog does not start all at once. Without `api.rate` there is no
-//! limit until a 429 shows one. Pure: moments are passed in.
+//! Guarantees that no second has more polls than `api.rate` plus a tenth. A 429 sets the limit to half of the rate
+//! that was really sent. The limit then doubles every second up to half of the refused rate, grows slowly to the
+//! refused rate, and faster beyond it. After a brake the limit begins low, so that a backlog does not start all at
+//! once. Without `api.rate` there is no limit until a 429 shows one. Pure: the caller passes moments. Must not know
+//! PINs or answers.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -15,28 +16,29 @@ use governor::{Quota, RateLimiter};
 
 use crate::clock::Moment;
 
-/// How often the rate grows.
+/// The time between two growth steps.
 const STEP: Duration = Duration::from_secs(1);
 
 /// The number of steps from half of the refused rate back to the refused rate.
 const STEPS_BACK: f64 = 32.0;
 
-/// The smallest step of the slow climb, in polls per second: a 429 at two polls per second says little about the limit.
+/// The smallest step of the slow growth, in polls per second: a 429 at two polls per second says little about the
+/// limit.
 const LEAST_STEP: f64 = 0.25;
 
 /// The growth factor of each step above the refused rate.
 const BEYOND: f64 = 1.5;
 
-/// The lowest limit, in polls per second. `Retry-After` protects an API that wants fewer.
+/// The lowest limit, in polls per second. `Retry-After` protects an API that allows fewer.
 const LEAST: f64 = 1.0;
 
 /// The rate that was really sent is that of the busiest of this many recent seconds.
 const BUSIEST_OF: usize = 8;
 
-/// Where the ramp after a brake begins, in polls per second. It doubles with each step.
+/// The first limit of the ramp after a brake, in polls per second. It doubles with each step.
 const RAMP_FROM: f64 = 16.0;
 
-/// A ramp beyond this many polls per second no longer limits.
+/// The ramp ends above this many polls per second.
 const RAMP_TO: f64 = 20_000.0;
 
 type Limiter = RateLimiter<
@@ -50,13 +52,13 @@ type Limiter = RateLimiter<
 pub struct Rate {
     /// `api.rate`
     configured: Option<f64>,
-    /// This node's share of it, from 0 to 1.
+    /// This node's share of `api.rate`, from 0 to 1.
     share: f64,
     /// The limit learned from 429s.
     learned: Option<Learned>,
-    /// After a brake.
+    /// The limit of the ramp after a brake.
     ramp: Option<f64>,
-    /// The limiter of the lowest of these limits, and that limit.
+    /// The limiter for the lowest of these limits, and that limit.
     limiter: Option<(Limiter, f64)>,
     clock: FakeRelativeClock,
     advanced_to: Moment,
@@ -76,7 +78,7 @@ struct Learned {
 }
 
 impl Learned {
-    /// The limit after one more step without a 429.
+    /// Returns the limit after one more step without a 429.
     fn grown(self) -> Self {
         let Self { rate, refused_at } = self;
         let half = refused_at / 2.0;
@@ -93,7 +95,7 @@ impl Learned {
 }
 
 impl Rate {
-    /// At most `per_second` polls per second; `None` is no limit.
+    /// Allows at most `per_second` polls per second; `None` is no limit.
     pub fn new(per_second: Option<NonZeroU32>, now: Moment) -> Self {
         let mut rate = Self {
             configured: None,
@@ -112,13 +114,14 @@ impl Rate {
         rate
     }
 
-    /// Changes `api.rate`. The limit learned from 429s stays.
+    /// Changes `api.rate`, and keeps the limit learned from 429s.
     pub fn configure(&mut self, per_second: Option<NonZeroU32>) {
         self.configured = per_second.map(|rate| f64::from(rate.get()));
         self.replace();
     }
 
-    /// Changes this node's share of `api.rate`. A share of zero is ignored: a node without slots has nothing to poll.
+    /// Changes this node's share of `api.rate`. Ignores a share of zero, because a node without slots has nothing to
+    /// poll.
     pub fn share(&mut self, share: f64) {
         if share > 0.0 && share != self.share {
             self.share = share;
@@ -126,17 +129,17 @@ impl Rate {
         }
     }
 
-    /// This node's part of `api.rate`.
+    /// Returns this node's part of `api.rate`, in polls per second.
     fn ours(&self) -> Option<f64> {
         self.configured.map(|rate| rate * self.share)
     }
 
-    /// The present limit, in polls per second; `None` is no limit.
+    /// Returns the present limit, in polls per second; `None` is no limit.
     pub fn in_force(&self) -> Option<f64> {
         self.limiter.as_ref().map(|(_, rate)| *rate)
     }
 
-    /// The limit learned from 429s, to be saved for the next start.
+    /// Returns the limit learned from 429s, to save it for the next start.
     pub fn learned(&self) -> Option<f64> {
         self.learned.map(|learned| learned.rate)
     }
@@ -154,7 +157,7 @@ impl Rate {
     /// Takes a token for one poll.
     ///
     /// # Errors
-    /// There is none; the value is when to ask again.
+    /// There is no token; the value is when to ask again.
     pub fn take(&mut self, now: Moment) -> Result<(), Moment> {
         self.clock.advance(now.since(self.advanced_to));
         self.advanced_to = self.advanced_to.max(now);
@@ -162,7 +165,7 @@ impl Rate {
         if let Some((limiter, _)) = &self.limiter
             && let Err(not_until) = limiter.check()
         {
-            // A moment has microseconds, and the wait may end within one.
+            // A moment counts microseconds, and the wait may end within one.
             let wait = not_until.wait_time_from(self.clock.now()) + Duration::from_micros(1);
             return Err(now.after(wait.min(STEP)));
         }
@@ -170,8 +173,8 @@ impl Rate {
         Ok(())
     }
 
-    /// Takes in a 429: the limit becomes half of the polls in the busiest recent second, or half of the learned limit if that was
-    /// lower.
+    /// Applies a 429: sets the limit to half of the polls in the busiest recent second, or to half of the learned
+    /// limit if that was lower.
     pub fn halve(&mut self, now: Moment) {
         self.count_to(now);
         let busiest = f64::from(self.counted.into_iter().max().unwrap_or_default());
@@ -190,7 +193,7 @@ impl Rate {
     }
 
     fn grow(&mut self, now: Moment) {
-        // The limiter can lag behind: `adjust` lets a slow one through something before it replaces it.
+        // The limiter can lag behind, because `adjust` keeps a slow one until it has admitted a poll.
         if self.learned.is_none() && self.ramp.is_none() && self.in_force() == self.ours() {
             return;
         }
@@ -201,7 +204,7 @@ impl Rate {
         self.grown = self.grown.after(STEP * u32::try_from(steps).unwrap_or(u32::MAX));
         let ceiling = self.ours().unwrap_or(RAMP_TO);
         for _ in 0..steps.min(1000) {
-            // Without `api.rate` a learned limit ends where a ramp would.
+            // Without `api.rate`, a learned limit ends where a ramp would.
             self.learned = self.learned.map(Learned::grown).filter(|learned| learned.rate < ceiling);
         }
         self.ramp = self.ramp.map(|ramp| ramp * 2f64.powf(steps as f64));
@@ -213,8 +216,8 @@ impl Rate {
     /// Applies the lowest limit. A new limiter begins empty, so that it allows no second burst.
     fn adjust(&mut self) {
         let least = self.least();
-        // A new limiter begins empty, so a slow one must have let something through before a faster one replaces it. Otherwise a
-        // limit that grows every second, from one poll in ten seconds, would never let a poll through.
+        // A new limiter begins empty, so a slow one must admit a poll before a faster one replaces it. Otherwise a
+        // limit that grows every second, from one poll in ten seconds, would never admit a poll.
         let faster = |rate: f64| least.is_none_or(|least| least > rate);
         if let Some((_, rate)) = self.limiter
             && faster(rate)
@@ -225,7 +228,7 @@ impl Rate {
         self.replace();
     }
 
-    /// The lowest limit; `None` is no limit.
+    /// Returns the lowest limit; `None` is no limit.
     fn least(&self) -> Option<f64> {
         [self.ours(), self.learned(), self.ramp].into_iter().flatten().min_by(f64::total_cmp)
     }
@@ -275,11 +278,11 @@ mod tests {
         Moment::START.after(Duration::from_millis(ms))
     }
 
-    /// All that can be had from one moment to another, as milliseconds.
+    /// Takes every available token between two moments; returns when each was taken, in milliseconds.
     fn take_all(rate: &mut Rate, from: u64, to: u64) -> Vec<u64> {
         let mut taken = Vec::new();
         for ms in from..to {
-            // Bounded, for where there is no limit.
+            // Bounded, because there may be no limit.
             while taken.len() < 1_000_000 && rate.take(at(ms)).is_ok() {
                 taken.push(ms);
             }
@@ -302,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_moment_that_it_tells_is_late_enough() {
+    fn a_poll_that_must_wait_is_admitted_at_the_moment_named() {
         let mut rate = Rate::new(NonZeroU32::new(3), Moment::START);
         assert_eq!(rate.take(Moment::START), Ok(()));
         let next = rate.take(Moment::START).unwrap_err();
@@ -362,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_429s_taught_does_not_grow_while_a_start_takes_long() {
+    fn a_restored_limit_does_not_grow_during_a_long_start() {
         let mut rate = Rate::new(NonZeroU32::new(100), Moment::START);
         rate.restore(50.0, at(600_000));
         rate.take(at(600_000)).unwrap();
@@ -382,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_rate_429s_find_one() {
+    fn without_api_rate_a_429_sets_a_limit() {
         let mut rate = Rate::new(None, Moment::START);
         assert_eq!(rate.in_force(), None);
         for ms in 0..2_000 {
@@ -418,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_the_rate_is_no_second_burst() {
+    fn a_change_of_the_rate_allows_no_second_burst() {
         let mut rate = Rate::new(NonZeroU32::new(1000), Moment::START);
         take_all(&mut rate, 0, 1_000);
         rate.configure(NonZeroU32::new(999));

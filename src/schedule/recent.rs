@@ -1,7 +1,8 @@
-//! Remembers the last results of different PINs, to distinguish trouble of all PINs from trouble of a few.
+//! Remembers the last results of different PINs, to distinguish problems of all PINs from problems of a few.
 //!
-//! Promises that a PIN counts once, however often it is polled: the number of *different* PINs that fail decides what pauses all
-//! polling. Pure: moments are passed in. Bounded by [`REMEMBERED`].
+//! Guarantees that a PIN counts once, however often it is polled: the number of *different* PINs that fail decides
+//! what pauses all polling. Pure: the caller passes moments. Bounded by [`REMEMBERED`]. Must not know what follows
+//! from its answers.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,16 +13,17 @@ use crate::poll::Meaning;
 /// The number of different PINs whose last results are remembered.
 const REMEMBERED: usize = 20;
 
-/// The fewest failing PINs that can be an outage.
+/// The fewest failing PINs that count as an outage.
 const ENOUGH: usize = 5;
 
-/// The fewest refused PINs that can be a pattern.
+/// The fewest refused PINs that count as a pattern.
 const ENOUGH_REFUSED: usize = 3;
 
-/// Older results say nothing about the present: with few PINs in flight, twenty polls can take hours.
+/// The age at which results no longer count: with few PINs in flight, twenty polls can take hours.
 const NO_NEWS: Duration = Duration::from_secs(10 * 60);
 
-/// If fewer than [`ENOUGH`] different PINs are polled, it is an outage once none got an answer for this long.
+/// If fewer than [`ENOUGH`] different PINs are polled, an outage is detected once no poll got an answer for this
+/// long.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// What an answer says about the API beyond its own PIN.
@@ -29,18 +31,18 @@ const SILENCE: Duration = Duration::from_secs(10);
 pub enum Kind {
     /// A 200 that was understood.
     Readable,
-    /// 404, 400 and other 4xx, 401, 403: the API has no status for this PIN.
+    /// 404, 400 and other 4xx, 401, 403: the API reports no status for this PIN.
     Refused,
     /// 429
     Throttled,
     /// A 200 that was not understood.
     Unreadable,
-    /// No answer, or one that says "not now".
+    /// No answer, or a temporary error.
     Failed,
 }
 
 impl Kind {
-    /// The kind of an answer; `None` if no request was sent, which says nothing about the API.
+    /// Returns the kind of an answer; `None` if no request was sent, which says nothing about the API.
     pub fn of(meaning: &Meaning) -> Option<Self> {
         match meaning {
             Meaning::Deliveries(_) => Some(Self::Readable),
@@ -65,14 +67,14 @@ struct Result {
 #[derive(Debug, Default)]
 pub struct Recent {
     results: VecDeque<Result>,
-    /// The failures since the last answer: when the first was, and how many there are.
+    /// The failures since the last answer: when the first occurred, and how many there are.
     silence: Option<(Moment, usize)>,
     last_readable: Option<Moment>,
 }
 
 impl Recent {
-    /// Records the result of a poll. `failed_before` says that the PIN's previous poll failed too: its next failure says nothing
-    /// new about the API.
+    /// Records the result of a poll. `failed_before` says that the PIN's previous poll failed too, so that another
+    /// failure says nothing new about the API.
     pub fn record(&mut self, pin: u32, now: Moment, kind: Kind, failed_before: bool) {
         if kind == Kind::Failed {
             let silence =
@@ -98,42 +100,42 @@ impl Recent {
         self.results.push_back(Result { pin, at: now, kind });
     }
 
-    /// Whether the API is down: most different PINs fail, or none got an answer for [`SILENCE`].
+    /// Returns whether the API is down: most different PINs fail, or no poll got an answer for [`SILENCE`].
     pub fn is_outage(&self, now: Moment) -> bool {
         let (failed, all) = self.count(Kind::Failed);
         let is_silent = |(since, count): (Moment, usize)| count >= ENOUGH && now.since(since) >= SILENCE;
         (failed >= ENOUGH && failed * 2 > all) || self.silence.is_some_and(is_silent)
     }
 
-    /// Whether most different PINs were refused: then the cause is hardly the PINs.
+    /// Returns whether most different PINs were refused; the PINs are then hardly the cause.
     pub fn is_refused_everywhere(&self) -> bool {
         let (refused, all) = self.count(Kind::Refused);
         refused >= ENOUGH_REFUSED && refused * 2 > all
     }
 
-    /// Whether most different PINs got no readable answer, for whatever reason: then a last poll without one says little about
-    /// its PIN.
+    /// Returns whether most different PINs got no readable answer, for whatever reason. A last poll without one then
+    /// says little about its PIN.
     pub fn is_unreadable_everywhere(&self) -> bool {
         let (readable, all) = self.count(Kind::Readable);
         all - readable >= ENOUGH && (all - readable) * 2 > all
     }
 
-    /// Whether 429s concern `pin` alone, whose last one came at `since`: other PINs got readable answers since, and
-    /// fewer than half of them were throttled.
+    /// Returns whether 429s concern `pin` alone, whose last 429 came at `since`: other PINs got readable answers
+    /// since, and fewer than half of them were throttled.
     pub fn throttles_only(&self, pin: u32, since: Moment) -> bool {
         let others = || self.results.iter().filter(|result| result.pin != pin);
         let throttled = others().filter(|result| result.kind == Kind::Throttled).count();
-        // The PIN itself had no readable answer since: its last one was a 429.
+        // The readable answer belongs to another PIN, because this PIN's last answer was a 429.
         self.last_readable.is_some_and(|at| at >= since)
             && (throttled == 0 || throttled * 2 < others().count())
     }
 
-    /// When a PIN last got a readable answer.
+    /// Returns when a PIN last got a readable answer.
     pub fn last_readable(&self) -> Option<Moment> {
         self.last_readable
     }
 
-    /// Forgets all results after a pause: they say nothing about the time after it.
+    /// Forgets all results after a pause, because they say nothing about the time after it.
     pub fn forget(&mut self) {
         self.results.clear();
         self.silence = None;
@@ -151,7 +153,7 @@ mod tests {
     const T0: Moment = Moment::START;
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Polls of these PINs that all bring this, at once; whether it is an outage after each.
+    /// Records this result for these PINs at the same moment; returns after each whether it is an outage.
     fn outages(recent: &mut Recent, pins: std::ops::Range<u32>, kind: Kind) -> Vec<bool> {
         pins.map(|pin| {
             recent.record(pin, T0, kind, false);
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn pins_that_failed_before_do_not_open_the_circuit_again_by_failing_again() {
+    fn pins_that_failed_before_an_outage_do_not_cause_the_next_one() {
         let mut recent = Recent::default();
         assert!(outages(&mut recent, 0..20, Kind::Failed).contains(&true));
         recent.forget();
@@ -217,10 +219,10 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_long_ago_are_no_outage_of_now() {
+    fn old_failures_do_not_count_as_an_outage() {
         let minutes = |count: u32| T0.after(count * 60 * SECOND);
         let mut recent = Recent::default();
-        // One PIN, polled every three minutes over a network that loses some.
+        // One PIN, polled every three minutes over a network that loses some packets.
         for n in 0..5 {
             recent.record(7, minutes(3 * n), Kind::Failed, n > 0);
             assert!(!recent.is_outage(minutes(3 * n)), "four polls in ten minutes conclude nothing");
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn most_pins_refused_is_everywhere_and_a_few_among_many_are_not() {
+    fn refusals_are_everywhere_only_if_most_pins_are_refused() {
         let mut recent = Recent::default();
         outages(&mut recent, 0..10, Kind::Readable);
         outages(&mut recent, 10..20, Kind::Refused);
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_429_is_of_one_pin_only_while_others_get_answers() {
+    fn a_429_concerns_one_pin_only_while_others_get_answers() {
         let mut recent = Recent::default();
         outages(&mut recent, 1..10, Kind::Readable);
         recent.record(0, T0.after(SECOND), Kind::Throttled, false);

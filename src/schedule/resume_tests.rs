@@ -1,9 +1,9 @@
-//! PINs that were in flight before: spread, not a storm.
+//! Tests that PINs that were in flight before are spread over time.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn after_a_restart_the_age_tells_the_interval_and_polls_are_spread_over_it() {
+async fn after_a_restart_the_age_decides_the_interval_and_polls_are_spread_over_it() {
     let (mut core, wall) = core_with(settings());
     let submitted_at = wall.wall() - 60 * MINUTE;
     for n in 0..1000 {
@@ -33,11 +33,11 @@ async fn a_pin_whose_deadline_passed_while_the_daemon_was_away_gets_its_last_pol
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_that_takes_long_is_no_storm_either() {
+async fn a_slow_start_avoids_a_thundering_herd_too() {
     let (mut core, wall) = core_with(settings());
     let submitted_at = wall.wall() - 60 * MINUTE;
     let mut resumed = core.resume_all();
-    // Half a minute, in which half of the first ones become due.
+    // Reading takes half a minute, in which half of the first PINs become due.
     for n in 0..1000 {
         let deadline_at = submitted_at + 120 * MINUTE;
         resumed.resume(&InFlight {

@@ -1,7 +1,8 @@
-//! What the schedule hears of the slots that this node holds, where several nodes share the PINs.
+//! Passes changes of this node's slots to the schedule, where several nodes share the PINs.
 //!
-//! Promises that nothing of a slot is polled or handed to the writer once [`Schedule::release`] has returned.
-//! Whoever waits for a PIN that went to another node is told to ask again: its sender is dropped.
+//! Guarantees that once [`Schedule::release`] has returned, no poll of the slots' PINs starts, and no verdict of
+//! theirs goes to the writer; answers of polls that still run are ignored. Drops the sender of each client that waits
+//! for a PIN of a released slot; the client's handler then asks again. Must not decide which node holds a slot.
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -11,37 +12,37 @@ use crate::pin::PinId;
 use crate::slot::Slots;
 use crate::store::InFlight;
 
-/// What changes in which PINs are this node's.
+/// A change of the PINs that this node polls.
 pub enum SlotEvent {
-    /// These slots too; their PINs follow.
+    /// This node holds these slots in addition; their PINs follow.
     Hold(Slots),
-    /// PINs of held slots that were in flight before.
+    /// PINs of held slots that were already in flight.
     Resume(Vec<InFlight>),
-    /// These slots no more. Answered when nothing of them is left.
+    /// This node no longer holds these slots. Answered once all their PINs are forgotten.
     Release(Slots, oneshot::Sender<()>),
-    /// The lease surely runs until then.
+    /// The lease is surely valid until then.
     Lease(Instant),
 }
 
 impl Schedule {
-    /// These slots are this node's from now on, beside those before.
+    /// Adds these slots to those that this node holds.
     pub async fn hold(&self, slots: Slots) -> Result<(), Stopping> {
         self.send(SlotEvent::Hold(slots)).await
     }
 
-    /// Hands in PINs that were in flight before their slots were held; those of other slots are ignored.
+    /// Takes in PINs that were in flight before their slots were held; ignores those of other slots.
     pub async fn resume(&self, pins: Vec<InFlight>) -> Result<(), Stopping> {
         self.send(SlotEvent::Resume(pins)).await
     }
 
-    /// These slots are this node's no more: waits until their PINs are forgotten.
+    /// Gives these slots up, and waits until their PINs are forgotten.
     pub async fn release(&self, slots: Slots) -> Result<(), Stopping> {
         let (reply, done) = oneshot::channel();
         self.send(SlotEvent::Release(slots, reply)).await?;
         done.await.map_err(|_| Stopping)
     }
 
-    /// No poll begins after `until`.
+    /// Allows polls to start until `until`.
     pub async fn lease_until(&self, until: Instant) -> Result<(), Stopping> {
         self.send(SlotEvent::Lease(until)).await
     }
@@ -61,7 +62,7 @@ impl<S, F> Running<S, F> {
                     self.waiters.remove(&pin);
                 }
                 self.verdicts.retain(|verdict| !slots.holds(&verdict.pin));
-                // The daemon may be stopping: then nobody waits.
+                // If the daemon is stopping, nobody waits for this.
                 let _ = done.send(());
             }
             SlotEvent::Lease(until) => {
@@ -71,7 +72,8 @@ impl<S, F> Running<S, F> {
         }
     }
 
-    /// The store has neither the PIN nor an outcome of it, as its verdict was to be written: another node has it.
+    /// Forgets a PIN that another node has taken over: when its verdict was written, the store had neither the PIN
+    /// nor an outcome.
     pub(super) fn gone(&mut self, pin: &PinId) {
         if self.core.gone(pin) {
             self.waiters.remove(pin);

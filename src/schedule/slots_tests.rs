@@ -1,9 +1,10 @@
-//! What several nodes ask of the schedule: it polls the PINs of its slots, and only while its lease runs.
+//! Tests what several nodes need of the schedule: it polls only the PINs of its slots, and only while its lease is
+//! valid.
 
 use super::*;
 use crate::slot::{Slots, slot_of};
 
-/// A schedule that holds the slots of these PINs alone.
+/// Returns a schedule that holds only the slots of these PINs.
 fn core_of(ids: &[&str]) -> Core {
     let mut core = core();
     core.release(&Slots::ALL);
@@ -36,7 +37,7 @@ async fn a_pin_of_another_nodes_slot_is_not_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pin_is_forgotten_with_its_slot_wherever_it_stands_and_its_answer_is_not_heard() {
+async fn a_released_slots_pins_are_forgotten_in_every_stage_and_their_answers_ignored() {
     let mut core = core_of(&["A", "B", "C", "D"]);
     submit(&mut core, "A", 60 * MINUTE);
     let polling = next(&mut core).await;
@@ -48,7 +49,7 @@ async fn a_pin_is_forgotten_with_its_slot_wherever_it_stands_and_its_answer_is_n
     forgotten.sort();
     assert_eq!(forgotten, [pin("A"), pin("B"), pin("C")]);
     assert_eq!((core.in_flight(), core.finishing()), (1, 0));
-    // It comes back, and is another one than the poll under way was of.
+    // The PIN comes back, and the answer of the running poll does not count for it.
     core.hold(&slots_of(&["A"]));
     resume(&mut core, "A");
     assert_eq!(core.answered(polling, delivered()), None);
@@ -98,13 +99,13 @@ async fn a_probe_whose_slot_went_still_ends_the_brake() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_has_of_the_rate_what_it_has_of_the_slots() {
+async fn a_nodes_share_of_the_rate_is_proportional_to_its_slots() {
     let wall = TestWall::new();
     let mut core = Core::new(settings(), NonZeroU32::new(256), Clock::new(wall), 7);
     core.release(&Slots::ALL);
     core.hold(&(0..32).collect());
     assert_eq!(core.rate(), Some(32.0));
-    // In small steps and at once, as when a node joins: none of them may be lost.
+    // In small steps and at once, as when a node joins: every step counts.
     (32..64).for_each(|slot| core.hold(&[slot].into_iter().collect()));
     assert_eq!(core.rate(), Some(64.0));
     core.reconfigure(settings(), NonZeroU32::new(512));
@@ -129,7 +130,7 @@ async fn nodes_that_share_the_rate_exceed_it_together_by_no_more_than_a_small_bu
         (0..3).map(|node| (0..=u8::MAX).filter(|slot| usize::from(*slot) % n == node).collect()).collect()
     };
     let mut seconds = Vec::new();
-    // One node, two, three, one again: each has its part, and more PINs than may be polled.
+    // One node, two, three, one again: each has its share, and more PINs are due than may be polled.
     for count in [1, 2, 3, 1] {
         for (core, slots) in nodes.iter_mut().zip(parts(count)) {
             core.release(&Slots::ALL.without(&slots));
@@ -151,7 +152,7 @@ async fn nodes_that_share_the_rate_exceed_it_together_by_no_more_than_a_small_bu
         }
     }
     assert!(seconds.iter().all(|polls| *polls <= 130), "{seconds:?}");
-    // In the first second of each the PINs that came are not due yet.
+    // In the first second of each step, the PINs that were taken in are not due yet.
     let settled = seconds.chunks(5).flat_map(|chunk| &chunk[1..]);
     assert!(settled.into_iter().all(|polls| *polls >= 95), "{seconds:?}");
 }

@@ -1,8 +1,8 @@
 //! The PINs in flight, in memory: by key for the schedule, by ID for questions.
 //!
-//! About 150 bytes a PIN, with its place in the queue: what only the store needs (reference, metadata) is not here, and
-//! the store's own index is some 25 more. Memory is taken and given back in small pieces, so that no PIN ever waits for
-//! a million others to be moved.
+//! Takes about 150 bytes per PIN, including the queue entry; the store's own index adds some 25 bytes. Data that only
+//! the store needs (reference, metadata) is not here. Guarantees that no operation moves a million entries at once,
+//! because memory is allocated and freed in small pieces. Must not know when a PIN is polled.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -27,36 +27,36 @@ pub struct Entry {
     pub stage: Stage,
     /// Polls by this process.
     pub polls: u32,
-    /// Tells this PIN from an earlier one in the same key.
+    /// Distinguishes this PIN from an earlier one with the same key.
     pub generation: u32,
-    /// The deliveries that an answer last told, if one ever did.
+    /// The deliveries in the last readable answer, if there was one.
     pub seen: Option<Deliveries>,
     pub last_answer: Option<LastAnswer>,
-    /// It was in flight before this process had it.
+    /// Whether the PIN was in flight before this process took it in.
     pub is_resumed: bool,
-    /// Its last poll brought no answer.
+    /// Whether its last poll got no answer.
     pub is_failing: bool,
-    /// What speaks against it; few PINs have anything.
+    /// The evidence against the PIN; few PINs have any.
     pub doubts: Option<Box<Doubts>>,
 }
 
 impl Entry {
-    /// Whether its next poll is likely to fail, whatever the state of the API.
+    /// Returns whether its next poll is likely to fail, whatever the state of the API.
     pub fn is_doubtful(&self) -> bool {
         self.is_failing || self.doubts.is_some()
     }
 
-    /// The refusals that its last answers were.
+    /// Returns the refusals in a row up to its last answer.
     pub fn refusals(&self) -> Option<&Refusals> {
         self.doubts.as_ref()?.refusals.as_ref()
     }
 
-    /// Whether its last answer was a 401 or 403.
+    /// Returns whether its last answer was a 401 or 403.
     pub fn is_forbidden(&self) -> bool {
         self.refusals().is_some_and(Refusals::is_forbidden)
     }
 
-    /// Its age when it was last known not to be final, if its last answer told that.
+    /// Returns the PIN's age when it was last known not to be final, if its last answer shows that.
     pub fn open_since(&self) -> Option<Duration> {
         match &self.last_answer {
             Some(last) => last.trouble.is_none().then(|| last.at.since(self.submitted)),
@@ -64,7 +64,7 @@ impl Entry {
         }
     }
 
-    /// How long ago its next poll was due; zero if it was not, or does not wait for one.
+    /// Returns how late its next poll is; zero if it is not late, or does not wait for a poll.
     pub fn late(&self, now: Moment) -> Duration {
         match self.stage {
             Stage::Waiting { due, .. } => now.since(due),
@@ -73,14 +73,14 @@ impl Entry {
     }
 }
 
-/// Where a PIN stands.
+/// The state of a PIN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// It is in the queue.
+    /// The PIN is in the queue.
     Waiting { due: Moment, class: Class },
     /// A poll of it is running.
     Polling,
-    /// It has a verdict, which the store does not have yet.
+    /// The PIN has a verdict that the store does not have yet.
     Finishing,
 }
 
@@ -88,30 +88,30 @@ pub enum Stage {
 #[derive(Debug, Clone)]
 pub struct LastAnswer {
     pub at: Moment,
-    /// What it was, if it told no deliveries.
+    /// What the answer was, if it held no deliveries.
     pub trouble: Option<Arc<str>>,
 }
 
-/// PINs that share one piece of memory, which is given back when the last of them has left.
+/// The number of PINs in one piece of memory, which is freed when the last of them leaves.
 const CHUNK: usize = 1024;
 
-/// Parts of the index. Each grows by itself, so that no growth holds up the polls: a thousandth of a million PINs
-/// is moved in microseconds.
+/// The parts of the index. Each grows by itself, so that growth does not delay polls: with a million PINs, one growth
+/// moves some 4,000 of them.
 const SHARDS: usize = 256;
 
 /// All PINs in flight.
 #[derive(Debug)]
 pub struct Table {
     len: usize,
-    /// Key `n` is in chunk `n / CHUNK`.
+    /// Chunk `n / CHUNK` holds key `n`.
     chunks: Vec<Slab<Entry>>,
-    /// The chunks that have room, lowest first, so that those at the end become empty.
+    /// The chunks with free entries. The lowest is used first, so that those at the end become empty.
     roomy: BTreeSet<u32>,
-    /// The chunk that became empty last; it alone may be empty and keep its memory: a PIN that comes
-    /// and goes takes it from the allocator but once.
+    /// The chunk that became empty last. It alone may be empty and keep its memory, so that a PIN that comes and goes
+    /// repeatedly does not allocate each time.
     spare: Option<usize>,
     by_id: Box<[HashTable<Key>]>,
-    /// Keyed at random, so that nobody can choose IDs that collide.
+    /// Seeded at random, so that nobody can choose IDs that collide.
     hasher: RandomState,
 }
 
@@ -129,12 +129,12 @@ impl Default for Table {
 }
 
 impl Table {
-    /// How many there are.
+    /// Returns the number of PINs.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Makes room in the index for so many more.
+    /// Reserves memory in the index for this many more PINs.
     pub fn reserve(&mut self, more: usize) {
         let Self { chunks, by_id, hasher, .. } = self;
         for keys in by_id.iter_mut() {
@@ -142,7 +142,7 @@ impl Table {
         }
     }
 
-    /// Puts a PIN in; `None` if it is in already, or if all 2^32 keys are taken.
+    /// Inserts a PIN; `None` if it is already there or all 2^32 keys are taken.
     pub fn insert(&mut self, entry: Entry) -> Option<Key> {
         let hash = self.hasher.hash_one(&entry.pin);
         if self.find_hashed(hash, &entry.pin).is_some() {
@@ -173,7 +173,7 @@ impl Table {
         Some(key)
     }
 
-    /// The key of a PIN.
+    /// Returns the key of a PIN.
     pub fn find(&self, pin: &PinId) -> Option<Key> {
         let pin = CompactPinId::from(pin);
         self.find_hashed(self.hasher.hash_one(&pin), &pin)
@@ -192,17 +192,17 @@ impl Table {
         self.chunks.get_mut(chunk)?.get_mut(index)
     }
 
-    /// All of them, in no particular order.
+    /// Returns all PINs, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.chunks.iter().flatten().map(|(_, entry)| entry)
     }
 
-    /// All of them, to be changed.
+    /// Returns all PINs for changes, in no particular order.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
         self.chunks.iter_mut().flatten().map(|(_, entry)| entry)
     }
 
-    /// Takes a PIN out.
+    /// Removes a PIN.
     pub fn remove(&mut self, pin: &PinId) -> Option<(Key, Entry)> {
         let pin = CompactPinId::from(pin);
         let hash = self.hasher.hash_one(&pin);
@@ -210,7 +210,7 @@ impl Table {
         let keys = &mut by_id[shard(hash)];
         let same = |&key: &Key| at(chunks, key).is_some_and(|entry| entry.pin == pin);
         let (key, _) = keys.find_entry(hash, same).ok()?.remove();
-        // Not to the last one: a PIN that comes and goes must not move the others each time.
+        // Keeps some room, so that a PIN that comes and goes does not move the others each time.
         if keys.len() < keys.capacity() / 8 {
             keys.shrink_to(keys.capacity() / 4, |&key| hash_of(hasher, chunks, key));
         }
@@ -230,7 +230,7 @@ impl Table {
     }
 }
 
-/// The chunk of a key, and the index in it.
+/// Returns the chunk of a key, and the index in the chunk.
 fn place(key: Key) -> (usize, usize) {
     (key as usize / CHUNK, key as usize % CHUNK)
 }
@@ -240,12 +240,12 @@ fn at(chunks: &[Slab<Entry>], key: Key) -> Option<&Entry> {
     chunks.get(chunk)?.get(index)
 }
 
-/// Every key in the index is taken.
+/// Returns the hash of a key's PIN. Every key in the index has an entry, so the default is never used.
 fn hash_of(hasher: &RandomState, chunks: &[Slab<Entry>], key: Key) -> u64 {
     at(chunks, key).map_or(0, |entry| hasher.hash_one(&entry.pin))
 }
 
-/// The part of the index for a hash; by bits that the part itself does not go by.
+/// Returns the part of the index for a hash, by bits that the part's own table does not use.
 fn shard(hash: u64) -> usize {
     (hash >> 32) as usize % SHARDS
 }
@@ -274,7 +274,7 @@ mod tests {
         format!("{n:032X}").parse().unwrap()
     }
 
-    /// Chunks that hold memory.
+    /// Returns the number of chunks that hold memory.
     fn held(table: &Table) -> usize {
         table.chunks.iter().filter(|chunk| chunk.capacity() > 0).count()
     }
@@ -287,7 +287,7 @@ mod tests {
         table.reserve(100);
         for step in 0..60_000 {
             let n = random.u32(..6_000);
-            // Grows at first, and shrinks to nothing at the end.
+            // Grows at first, and shrinks to almost nothing at the end.
             if random.u32(..60_000) > step {
                 let key = table.insert(entry(pin(n).as_str(), n));
                 assert_eq!(key.is_some(), !inside.contains_key(&n));

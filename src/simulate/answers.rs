@@ -1,6 +1,6 @@
-//! The bodies of the answers: delivery arrays, and errors in both of the vendor's shapes.
+//! Builds the bodies of answers: delivery arrays, and errors in both of the vendor's formats.
 //!
-//! Knows the wire format and nothing of lives or faults.
+//! Knows the wire format. Must not know lives or faults.
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -10,16 +10,16 @@ use serde_json::json;
 
 use super::life::{FinalForm, Reported};
 
-/// The description that the simulated API gives a status that isn't documented.
+/// The description that the simulated API gives for an undocumented status.
 const UNDOCUMENTED_DESCRIPTION: &str = "Message read by the recipient";
 
-/// The array of these deliveries, as JSON.
+/// Returns these deliveries as a JSON array.
 pub fn array(deliveries: impl Iterator<Item = Reported>) -> Bytes {
     let objects: Vec<String> = deliveries.map(object).collect();
     format!("[{}]", objects.join(",")).into()
 }
 
-/// A delivery, its fields in the order of the vendor's example.
+/// Returns a delivery as JSON, with its fields in the order of the vendor's example.
 fn object(reported: Reported) -> String {
     let status = reported.status.status();
     let is_final = reported.status.is_final();
@@ -33,14 +33,15 @@ fn object(reported: Reported) -> String {
     format!(r#"{{"status":{status_text},"description":{description}{final_status}}}"#)
 }
 
-/// A 200 with this JSON.
+/// Makes a 200 response with this JSON.
 pub fn json(body: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(body.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-/// An error as the vendor words it: 429 in the newer flat shape, all others in the older nested one.
+/// Makes an error response as the vendor words it: 429 in the newer flat format, all others in the older nested
+/// format.
 pub fn error(status: StatusCode, text: &str) -> Response<Body> {
     let name = status.canonical_reason().unwrap_or("Error");
     let body = if status == StatusCode::TOO_MANY_REQUESTS {
@@ -64,7 +65,7 @@ pub fn error(status: StatusCode, text: &str) -> Response<Body> {
     response
 }
 
-/// A 429 that says when to come back.
+/// Makes a 429 response with this `Retry-After`.
 pub fn throttled(retry_after: HeaderValue) -> Response<Body> {
     let mut response = error(StatusCode::TOO_MANY_REQUESTS, "Too many requests.");
     response.headers_mut().insert(RETRY_AFTER, retry_after);

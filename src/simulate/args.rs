@@ -1,6 +1,6 @@
 //! The command line of `pinwatch simulate`.
 //!
-//! Its defaults are those of [`Settings`]; knows nothing of the server but them.
+//! Guarantees the same defaults as [`Settings`]. Must not know how the server uses a setting.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -13,23 +13,23 @@ use super::life::LifeSettings;
 use super::script;
 use super::server::Settings;
 
-/// A stand-in for the API: answers for any PIN ID, and breaks its answers when asked to.
+/// A stand-in for the API: answers for any PIN ID, and sends faulty answers when asked to.
 ///
-/// Each PIN lives its life from the first time that it is asked for: waiting, mostly delivered after some
-/// seconds, sometimes failed, resent or never final. The same seed makes the same lives and faults. The first line on
-/// standard output is the base URL; SIGINT or SIGTERM ends it and prints what it has answered.
+/// Each PIN's life begins when it is first requested: it waits, is mostly delivered after some seconds, and sometimes
+/// fails, is resent or never becomes final. The same seed produces the same lives and faults. The first line on
+/// standard output is the base URL; SIGINT or SIGTERM ends the simulator, which then prints what it has answered.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = after_help())]
 pub struct SimulateArgs {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen; port 0 takes a free port.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8085")]
     pub listen: SocketAddr,
 
-    /// The API key that is taken, as "Authorization: App KEY".
+    /// The accepted API key, sent as "Authorization: App KEY".
     #[arg(long, default_value = "demo-key")]
     pub key: String,
 
-    /// User name and password that are taken too, as "Authorization: Basic …".
+    /// User name and password that are accepted too, sent as "Authorization: Basic …".
     #[arg(long, value_name = "USER:PASSWORD")]
     pub basic: Option<String>,
 
@@ -37,11 +37,11 @@ pub struct SimulateArgs {
     #[arg(long, default_value = "/2fa/1/pin/{pinId}/status")]
     pub path: String,
 
-    /// PINs whose age is remembered (some 30 bytes each); one past that is as old as the simulator.
+    /// PINs whose age is remembered (some 30 bytes each); any further PIN is as old as the simulator.
     #[arg(long, value_name = "COUNT", default_value_t = 4_000_000)]
     pub max_pins: usize,
 
-    /// Same seed, same lives and faults.
+    /// The same seed produces the same lives and faults.
     #[arg(long, default_value_t = 0, help_heading = "Lives")]
     pub seed: u64,
 
@@ -49,7 +49,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "TIME", default_value = "4s", value_parser = parse_duration, help_heading = "Lives")]
     pub median: Duration,
 
-    /// 404 for a PIN until this long after it was first asked for.
+    /// Answer 404 for a PIN until this long after its first request.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration, help_heading = "Lives")]
     pub known_after: Duration,
 
@@ -58,7 +58,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "KIND=RATE", help_heading = "Faults")]
     pub fault: Vec<FaultRate>,
 
-    /// Requests in a second for all clients together; above it, 429.
+    /// Requests per second of all clients together; the excess gets 429.
     #[arg(long, value_name = "COUNT", help_heading = "Faults")]
     pub rate_limit: Option<NonZeroU32>,
 
@@ -66,7 +66,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration, help_heading = "Faults")]
     pub latency: Duration,
 
-    /// Wait up to this much longer.
+    /// Wait up to this much longer, drawn for each answer.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration, help_heading = "Faults")]
     pub jitter: Duration,
 
@@ -76,10 +76,10 @@ pub struct SimulateArgs {
 }
 
 impl SimulateArgs {
-    /// The same, for [`Simulator::start`](super::Simulator::start).
+    /// Converts the arguments for [`Simulator::start`](super::Simulator::start).
     ///
     /// # Errors
-    /// If the rates of all faults are more than 1 together.
+    /// The rates of all faults are more than 1 together.
     pub fn settings(self) -> Result<Settings, InvalidFault> {
         Ok(Settings {
             life: LifeSettings { seed: self.seed, median: self.median, ..LifeSettings::default() },
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_the_flag_that_gave_it() {
+    fn an_invalid_argument_is_refused_with_the_name_of_its_flag() {
         for args in [["--median", "4"], ["--fault", "503"], ["--rate-limit", "0"]] {
             assert!(parse(&args).unwrap_err().to_string().contains(args[0]), "{args:?}");
         }

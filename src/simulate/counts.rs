@@ -1,4 +1,6 @@
-//! What a simulator has seen and answered, counted.
+//! Counts the requests that a simulator received and the answers that it sent.
+//!
+//! Guarantees consistent readings: one lock covers all counts. Must not know why an answer was chosen.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,15 +11,15 @@ use axum::http::StatusCode;
 /// progress.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Requests that came in.
+    /// Requests received.
     pub requests: u64,
-    /// PIN IDs that were asked for and are remembered.
+    /// PIN IDs that were requested and are remembered.
     pub pins: u64,
-    /// Right answers: 200, in the API's form.
+    /// Correct answers: 200, in the API's format.
     pub ok: u64,
-    /// Answers of 400 to 499, whoever was to blame.
+    /// Answers with status 400 to 499, whether the client caused them or a fault was requested.
     pub client_errors: u64,
-    /// Of those, for want of the right key.
+    /// Of those, the requests without a correct key.
     pub bad_keys: u64,
     /// Of those, 404.
     pub not_found: u64,
@@ -25,7 +27,7 @@ pub struct Counts {
     pub throttled: u64,
     /// Answers of 500 to 599.
     pub server_errors: u64,
-    /// Faults other than an error by its status: bodies that are none, closed connections, stalls.
+    /// Faults other than an error status: invalid bodies, closed connections, stalls.
     pub spoiled: u64,
 }
 
@@ -48,12 +50,12 @@ impl fmt::Display for Counts {
     }
 }
 
-/// The [`Counts`] so far.
+/// The counts so far.
 #[derive(Debug, Default)]
 pub struct Counters(Mutex<Counts>);
 
 impl Counters {
-    /// Counts a request and gives its number, from 0.
+    /// Counts a request and returns its number, counting from 0.
     pub fn next_request(&self) -> u64 {
         let mut counts = self.lock();
         counts.requests += 1;
@@ -93,7 +95,7 @@ impl Counters {
         *self.lock()
     }
 
-    /// A number is never half written, so what a panic left behind is good.
+    /// A panic never leaves a count half written, so a poisoned lock is still usable.
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,7 +1,7 @@
 //! Faults: what APIs, proxies and networks do instead of answering.
 //!
-//! Which request gets which fault is drawn from the seed and the number of the request, so one client that
-//! asks in order meets the same faults in every run. Knows nothing of lives and keys.
+//! Draws the fault of each request from the seed and the request's number, so a client that sends its requests in the
+//! same order meets the same faults in every run. Must not know lives or keys.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -24,24 +24,24 @@ use super::answers;
 /// The size of a [`Fault::Huge`] body, in bytes: 128 times what a client should read.
 pub const HUGE: usize = 8 * 1024 * 1024;
 
-/// One kind of fault.
+/// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// This HTTP status, 400 to 599, with the vendor's error body; 429 with `Retry-After`.
+    /// This HTTP status, 400 to 599, with the vendor's error body; 429 has `Retry-After`.
     Status(StatusCode),
-    /// 200 with JSON that is none, or isn't what it should be.
+    /// 200 with invalid JSON, or with JSON of another structure.
     Malformed,
-    /// A proxy's HTML page, as 200 or 502.
+    /// A proxy's HTML page, with status 200 or 502.
     Html,
     /// 200 without a body.
     Empty,
-    /// Half of the right answer, then the connection is closed.
+    /// Half of the correct answer, after which the connection is closed.
     Cut,
-    /// A well-formed answer of [`HUGE`] bytes.
+    /// A well-formed answer of somewhat more than [`HUGE`] bytes.
     Huge,
-    /// The right answer, one byte at a time.
+    /// The correct answer, one byte at a time.
     Slow,
-    /// Nothing, for as long as the client waits.
+    /// No answer, for as long as the client waits.
     Stall,
     /// The connection is closed without an answer.
     Close,
@@ -60,7 +60,7 @@ impl Fault {
     ];
 }
 
-/// Why a text names no fault.
+/// Why a text does not name a fault.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidFault {
     #[error(
@@ -100,11 +100,11 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A fault and the share of requests that get it, written `KIND=RATE`.
+/// A fault and the share of requests that get it, written as `KIND=RATE`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FaultRate {
     pub fault: Fault,
-    /// 0 to 1.
+    /// From 0 to 1.
     pub rate: f64,
 }
 
@@ -128,14 +128,14 @@ impl Faults {
     /// [`InvalidFault::Sum`] if the rates are more than 1 together.
     pub fn new(rates: impl IntoIterator<Item = FaultRate>) -> Result<Self, InvalidFault> {
         let rates: Vec<_> = rates.into_iter().collect();
-        // Some room for what decimal fractions lose: ten times 0.1 is more than 1.
+        // Allows for rounding: ten times 0.1 is more than 1.
         if rates.iter().map(|rate| rate.rate).sum::<f64>() > 1.0 + 1e-9 {
             return Err(InvalidFault::Sum);
         }
         Ok(Self(rates))
     }
 
-    /// The fault of a request, if it gets one.
+    /// Draws the fault of a request, if it gets one.
     pub fn draw(&self, rng: &mut Rng) -> Option<Fault> {
         let mut left = rng.f64();
         for FaultRate { fault, rate } in &self.0 {
@@ -148,11 +148,11 @@ impl Faults {
     }
 }
 
-/// What a 429 says about when to come back: in one or two seconds, as a number or as a date.
+/// Returns a `Retry-After` of one or two seconds, as a number or as a date.
 pub fn retry_after(rng: &mut Rng) -> HeaderValue {
     let seconds = rng.u8(1..=2);
     let as_date = rng.bool().then(|| {
-        // One more, since the date has no fractions.
+        // Adds one second, because the date has no fractions.
         let then = Timestamp::now().checked_add(SignedDuration::from_secs(i64::from(seconds) + 1)).ok()?;
         let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&then).ok()?;
         HeaderValue::try_from(date).ok()
@@ -160,10 +160,10 @@ pub fn retry_after(rng: &mut Rng) -> HeaderValue {
     as_date.flatten().unwrap_or_else(|| HeaderValue::from(u16::from(seconds)))
 }
 
-/// What goes out instead of `right`, the JSON that would have been the answer.
+/// Returns what is sent instead of `right`, the JSON of the correct answer.
 ///
-/// `slow_every` is the time between two bytes of [`Fault::Slow`]. Waits for ever for [`Fault::Stall`]: the
-/// connection ends it.
+/// `slow_every` is the time between two bytes of [`Fault::Slow`]. For [`Fault::Stall`] it never returns; the
+/// connection's end cancels it.
 pub async fn spoil(fault: Fault, right: Bytes, slow_every: Duration, rng: &mut Rng) -> Response<Body> {
     match fault {
         Fault::Status(StatusCode::TOO_MANY_REQUESTS) => answers::throttled(retry_after(rng)),
@@ -175,7 +175,7 @@ pub async fn spoil(fault: Fault, right: Bytes, slow_every: Duration, rng: &mut R
         Fault::Huge => answers::json(Body::from_stream(huge())),
         Fault::Slow => answers::json(slow(right, slow_every)),
         Fault::Stall => std::future::pending().await,
-        // hyper has nothing flushed yet when the body fails at once, so not even the head goes out.
+        // The body fails before hyper flushes anything, so not even the head is sent.
         Fault::Close => {
             Response::new(Body::from_stream(stream::once(async { Err::<Bytes, _>(asked_for()) })))
         }
@@ -206,7 +206,7 @@ fn cut(right: Bytes) -> Response<Body> {
     let announced = HeaderValue::from(right.len());
     let half = right.slice(..right.len() / 2);
     let end = stream::once(async {
-        // The half is flushed only while the body is pending.
+        // hyper flushes the half only while the body is pending.
         tokio::task::yield_now().await;
         Err(asked_for())
     });
@@ -215,7 +215,7 @@ fn cut(right: Bytes) -> Response<Body> {
     response
 }
 
-/// One delivery with a description without end: right in form, so only a limit on its size stops a reader.
+/// Streams one delivery with a very long description. It is well-formed, so only a size limit stops a reader.
 fn huge() -> impl stream::Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
     static FILLING: [u8; 64 * 1024] = [b'x'; 64 * 1024];
     let begin = Bytes::from_static(br#"[{"status":"MESSAGE_DELIVERED","finalStatus":true,"description":""#);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_kind_or_no_rate_is_refused_with_what_would_be_right() {
+    fn an_invalid_kind_or_rate_is_refused_with_a_reason() {
         for text in ["teapot=1", "200=1", "600=1", "=1", "500", "500=", "500=2", "500=-0.1", "500=NaN"] {
             let error = text.parse::<FaultRate>().unwrap_err();
             assert!(!error.to_string().is_empty(), "{text}");

@@ -1,9 +1,9 @@
-//! The life of a simulated PIN: what the API would answer about it at every age.
+//! The life of a simulated PIN: what the API reports about it at each age.
 //!
-//! Pure: a life is a function of the seed, the PIN ID and the settings, so two processes answer alike.
-//! It promises that deliveries are only ever added, that a final delivery stays as it is, and that a PIN
-//! whose deliveries are all final gets no more of them: a resend begins at the moment of the failure that it
-//! answers, or while the delivery before it lingers. Knows nothing of clocks, HTTP or JSON.
+//! Pure: a life is a function of the seed, the PIN ID and the settings, so two processes answer alike. Guarantees
+//! that deliveries are only ever added, that a final delivery never changes, and that a PIN whose deliveries are all
+//! final gets no further ones: a resend begins at the moment when the delivery before it fails, or while that one
+//! still waits. Must not know clocks, HTTP or JSON.
 
 use std::time::Duration;
 
@@ -11,39 +11,39 @@ use fastrand::Rng;
 
 use crate::outcome::{CallStatus, SmsStatus, Status};
 
-/// No time in a life is longer: the vendor's delivery reports take up to 48 hours.
+/// The longest time in a life: the vendor's delivery reports take up to 48 hours.
 pub const LONGEST: Duration = Duration::from_secs(48 * 3600);
 
-/// A PIN is sent at most this often.
+/// The most deliveries of one PIN.
 pub const MAX_DELIVERIES: usize = 3;
 
-/// A status that the vendor doesn't document, such as a newer API may bring.
+/// A status that the vendor does not document, as a newer API may introduce.
 pub const UNDOCUMENTED: &str = "MESSAGE_READ";
 
-/// Deliveries that failed, or linger for some medians, and are followed by a resend.
+/// The share of deliveries followed by a resend, among those that fail or wait for some medians.
 const RESENT: f64 = 0.5;
 
-/// Deliveries whose `finalStatus` is a JSON string instead of a boolean.
+/// The share of deliveries whose `finalStatus` is a JSON string instead of a boolean.
 const AS_TEXT: f64 = 0.05;
 
-/// Calls whose answer has no `finalStatus`.
+/// The share of calls whose answer has no `finalStatus`.
 const ABSENT: f64 = 0.2;
 
-/// What lives are like. A share is a probability, 0 to 1.
+/// The parameters of all lives. A share is a probability from 0 to 1.
 #[derive(Debug, Clone)]
 pub struct LifeSettings {
-    /// Same seed, same lives.
+    /// The same seed produces the same lives.
     pub seed: u64,
-    /// Half of the ordinary deliveries have their final status within this time of being sent.
+    /// Half of the ordinary deliveries become final within this time after they were sent.
     pub median: Duration,
-    /// The sigma of the log-normal distribution of those times: 0 makes them all equal, 1.2 lets one in a
-    /// hundred take 16 medians.
+    /// The sigma of the log-normal distribution of those times. With 0 all are equal; with 1.2 one in a hundred takes
+    /// 16 medians.
     pub sigma: f64,
-    /// First deliveries that are calls; resends are calls three times as often.
+    /// The share of first deliveries that are calls; for resends it is three times as high.
     pub call_share: f64,
-    /// PINs whose answer is an empty array for the first moments.
+    /// The share of PINs whose answer is an empty array during the first moments.
     pub empty_share: f64,
-    /// Deliveries that end with [`UNDOCUMENTED`].
+    /// The share of deliveries that end with [`UNDOCUMENTED`].
     pub unknown_share: f64,
 }
 
@@ -60,7 +60,7 @@ impl Default for LifeSettings {
     }
 }
 
-/// A status, small enough to be copied.
+/// A status that is small enough to be `Copy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
     Sms(SmsStatus),
@@ -70,7 +70,7 @@ pub enum Known {
 }
 
 impl Known {
-    /// The same in the words of the outcome.
+    /// Returns the same status as `outcome` names it.
     pub fn status(self) -> Status {
         match self {
             Self::Sms(sms) => Status::Sms(sms),
@@ -79,7 +79,7 @@ impl Known {
         }
     }
 
-    /// The documented status of that name, or [`UNDOCUMENTED`].
+    /// Returns the documented status of that name, or [`Known::Undocumented`] for [`UNDOCUMENTED`].
     pub fn from_wire(text: &str) -> Option<Self> {
         match Status::from_wire(text) {
             Status::Sms(sms) => Some(Self::Sms(sms)),
@@ -88,7 +88,7 @@ impl Known {
         }
     }
 
-    /// Whether the simulated API calls it final: by the vendor's table.
+    /// Returns whether the simulated API marks it final, according to the vendor's table.
     pub fn is_final(self) -> bool {
         self == Self::Undocumented || self.status().is_final_by_table()
     }
@@ -101,22 +101,22 @@ pub enum FinalForm {
     Bool,
     /// `"true"`
     Text,
-    /// Not at all.
+    /// Omitted.
     Absent,
 }
 
-/// One delivery, as the API reports it at some age.
+/// A delivery as the API reports it at some age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reported {
     pub status: Known,
     pub form: FinalForm,
 }
 
-/// One delivery from beginning to end. Times are ages of the PIN.
+/// A delivery from its beginning to its end. Times are ages of the PIN.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Course {
     begins: Duration,
-    /// None: never.
+    /// `None` means never.
     settles: Option<Duration>,
     open: Known,
     end: Known,
@@ -130,7 +130,7 @@ pub struct Life {
 }
 
 impl Life {
-    /// The life of this PIN ID.
+    /// Returns the life of this PIN ID.
     pub fn of(settings: &LifeSettings, pin: &str) -> Self {
         let mut rng = Rng::with_seed(stable_hash(settings.seed, pin.as_bytes()));
         let mut courses = [None; MAX_DELIVERIES];
@@ -144,7 +144,7 @@ impl Life {
             let patience = begins + scaled(settings.median, 4.0 + 4.0 * rng.f64());
             let wanted = rng.f64() < RESENT;
             begins = match course.settles {
-                // Who got it, or may have, asks for no other.
+                // A user who got the PIN, or may have got it, does not request another.
                 Some(settles) if settles <= patience && course.end.status().delivered() != Some(false) => {
                     break;
                 }
@@ -158,18 +158,19 @@ impl Life {
         Self { courses }
     }
 
-    /// A life of one delivery that is in its first status for `waits` (`None`: for ever), then in `end`.
+    /// Returns a life of one delivery that has the status `open` for the time `waits` (`None`: forever), then the
+    /// status `end`.
     pub fn single(open: Known, waits: Option<Duration>, end: Known) -> Self {
         let course = Course { begins: Duration::ZERO, settles: waits, open, end, form: FinalForm::Bool };
         Self { courses: [Some(course), None, None] }
     }
 
-    /// The life of a PIN of which the API never reports a delivery.
+    /// Returns the life of a PIN for which the API never reports a delivery.
     pub fn empty() -> Self {
         Self { courses: [None; MAX_DELIVERIES] }
     }
 
-    /// The deliveries that the API reports at this age, in the order in which they were sent.
+    /// Returns the deliveries that the API reports at this age, in the order in which they were sent.
     pub fn at(&self, age: Duration) -> impl Iterator<Item = Reported> {
         self.courses.iter().flatten().filter(move |course| course.begins <= age).map(move |course| {
             let settled = course.settles.is_some_and(|settles| settles <= age);
@@ -177,7 +178,7 @@ impl Life {
         })
     }
 
-    /// The age from which on every delivery is final and nothing changes any more; `None` if that never comes.
+    /// Returns the age from which on every delivery is final and nothing changes; `None` if that never happens.
     pub fn settles(&self) -> Option<Duration> {
         let mut last = None;
         for course in self.courses.iter().flatten() {
@@ -206,7 +207,7 @@ impl Course {
             FinalForm::Bool
         };
         if unknown {
-            // A reader has no table for it: it always comes with its `finalStatus`.
+            // A reader has no table entry for this status, so `finalStatus` is always present.
             let form = if form == FinalForm::Absent { FinalForm::Bool } else { form };
             let settles = Some(begins + takes);
             return Self { begins, settles, open: waiting, end: Known::Undocumented, form };
@@ -221,12 +222,12 @@ impl Course {
     }
 }
 
-/// How a delivery can end.
+/// A possible end of a delivery.
 struct End {
     status: Known,
-    /// In a thousand.
+    /// Parts of a thousand.
     weight: u32,
-    /// Times the drawn delivery time: what is refused is refused at once, what expires takes long.
+    /// Multiplies the drawn delivery time: a refusal comes at once, an expiry takes long.
     pace: f64,
 }
 
@@ -238,7 +239,7 @@ const fn call(status: CallStatus, weight: u32, pace: f64) -> End {
     End { status: Known::Call(status), weight, pace }
 }
 
-/// The weights are no measurement: most arrive, and every status occurs among some thousand PINs.
+/// The weights are not measured. Most deliveries arrive, and every status occurs among some thousand PINs.
 const SMS_ENDS: &[End] = &[
     sms(SmsStatus::Delivered, 880, 1.0),
     sms(SmsStatus::NotDelivered, 40, 2.0),
@@ -282,7 +283,7 @@ fn pick(ends: &'static [End], rng: &mut Rng) -> &'static End {
     &ends[0]
 }
 
-/// A log-normal time, by Box and Muller.
+/// Draws a log-normal time by the Box-Muller method.
 fn log_normal(settings: &LifeSettings, rng: &mut Rng) -> Duration {
     // `1.0 - f64()` is never 0, whose logarithm would be infinite.
     let radius = (-2.0 * (1.0 - rng.f64()).ln()).sqrt();
@@ -290,15 +291,15 @@ fn log_normal(settings: &LifeSettings, rng: &mut Rng) -> Duration {
     scaled(settings.median, (settings.sigma * normal).exp())
 }
 
-/// `time` times `factor`, at most [`LONGEST`]. Whole microseconds: what machines compute differently, in the
-/// last bits of a logarithm, is not in it.
+/// Returns `time` times `factor`, at most [`LONGEST`], in whole microseconds. The rounding removes the last bits of a
+/// logarithm, which differ between machines.
 pub fn scaled(time: Duration, factor: f64) -> Duration {
     let scaled = Duration::try_from_secs_f64(time.as_secs_f64() * factor).unwrap_or(LONGEST).min(LONGEST);
     scaled - Duration::from_nanos(u64::from(scaled.subsec_nanos() % 1000))
 }
 
-/// A hash that is the same in every process and version: FNV-1a, then the finalizer of splitmix64 so that
-/// IDs that differ in one character lead to unlike lives.
+/// A hash that is the same in every process and version: FNV-1a, then the finalizer of splitmix64, so that IDs that
+/// differ in one character have unrelated lives.
 pub fn stable_hash(seed: u64, bytes: &[u8]) -> u64 {
     let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64 ^ mixed(seed), |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)

@@ -1,4 +1,4 @@
-//! Tests of [`super`]: what lives promise, over many PINs.
+//! Tests the guarantees of [`super`] over many PINs.
 
 use super::*;
 use crate::outcome::Weight;
@@ -13,7 +13,7 @@ fn reported(life: &Life, age: Duration) -> Vec<Reported> {
     life.at(age).collect()
 }
 
-/// Ages of increasing distance, up to past the longest life.
+/// Ages of growing distance, up to past the longest life.
 fn ages() -> impl Iterator<Item = Duration> {
     let ages = std::iter::successors(Some(Duration::from_millis(10)), |age| Some(age.mul_f64(1.3)));
     std::iter::once(Duration::ZERO).chain(ages.take_while(|age| *age < LONGEST * 5))
@@ -25,7 +25,7 @@ fn the_same_seed_and_pin_id_live_the_same_life_in_every_process() {
     for (one, other) in lives(&settings).zip(lives(&settings.clone())) {
         assert_eq!(one, other);
     }
-    // What another process, or another build, must come to.
+    // Every other process and build must compute these values.
     assert_eq!(stable_hash(0, b"9C817C6F8AF3D48F9FE553282AFA2B67"), 3_535_317_744_138_609_471);
     assert_eq!(stable_hash(7, b"9C817C6F8AF3D48F9FE553282AFA2B67"), 5_018_430_468_186_810_365);
     assert_eq!(
@@ -89,7 +89,7 @@ fn half_of_the_deliveries_end_within_the_median_and_the_tail_is_long() {
     times.sort_unstable();
     let quantile = |share: f64| times[(times.len() as f64 * share) as usize].as_secs_f64();
     assert!((3.8..4.2).contains(&quantile(0.5)), "median {}", quantile(0.5));
-    // exp(1.2 * 2.326) = 16.3 medians
+    // exp(1.2 * 2.326) = 16.3 medians.
     assert!((52.0..80.0).contains(&quantile(0.99)), "99 % {}", quantile(0.99));
 }
 

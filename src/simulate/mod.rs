@@ -1,9 +1,9 @@
-//! `pinwatch simulate`: a stand-in for the API, for tests, load and trying things out without an account.
+//! `pinwatch simulate`: a stand-in for the API, for tests, load and trials without an account.
 //!
-//! It answers like Infobip's "PIN: Get status", knows every PIN ID from the first time that it is asked for,
-//! and does to its answers what APIs, proxies and networks do, when asked to. The same seed makes the same
-//! lives and faults. It shares the words of the API with the daemon, and no code that reads them: what both got
-//! wrong in the same way would be seen by nobody. It is no API to rely on, and has neither TLS nor secrets.
+//! Answers like Infobip's "PIN: Get status", accepts every PIN ID from its first request on, and imitates the faults
+//! of APIs, proxies and networks when asked to. Guarantees that the same seed produces the same lives and faults.
+//! Shares the names of the API's statuses with the daemon, but no code that reads answers: otherwise no test would
+//! notice a misunderstanding that both share. Must not be used as a real API: it has neither TLS nor secrets.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -40,7 +40,7 @@ pub use faults::{Fault, FaultRate, Faults, HUGE, InvalidFault};
 pub use life::{FinalForm, Known, LONGEST, Life, LifeSettings, MAX_DELIVERIES, Reported, UNDOCUMENTED};
 pub use server::{Settings, Simulator, StartError};
 
-/// Why `pinwatch simulate` ended badly.
+/// Why `pinwatch simulate` failed.
 #[derive(Debug, Error)]
 pub enum SimulateError {
     #[error("--fault: {0}")]
@@ -56,17 +56,17 @@ pub enum SimulateError {
 }
 
 impl SimulateError {
-    /// Whether the command line was wrong, and not the machine.
+    /// Returns whether the command line caused the failure, and not the machine.
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Fault(_) | Self::Start(StartError::Path(_) | StartError::Credentials))
     }
 }
 
-/// Serves until SIGINT or SIGTERM. The base URL is the one line on standard output, written when connections
-/// are taken; all that is for people goes to standard error.
+/// Serves until SIGINT or SIGTERM. Writes the base URL as the only line on standard output, once it accepts
+/// connections; text for people goes to standard error.
 ///
 /// # Errors
-/// If the arguments make no sense together, or the address can't be had.
+/// The arguments contradict each other, or the address is not available.
 pub async fn run(args: SimulateArgs) -> Result<(), SimulateError> {
     let addr = args.listen;
     let settings = args.settings()?;
@@ -87,16 +87,16 @@ pub async fn run(args: SimulateArgs) -> Result<(), SimulateError> {
     Ok(())
 }
 
-/// How to use it, as lines to copy.
+/// Prints how to use the simulator, as lines to copy.
 fn greet(base: &str, settings: &Settings) {
     let key = &settings.key;
     let path = settings.path.replace("{pinId}", "sim-5s-1");
-    print(&format!("A stand-in for the API listens at {base} and expects the key {key:?}."));
+    print(&format!("A simulated API listens at {base} and expects the key {key:?}."));
     print(&format!("  curl -H 'Authorization: App {key}' {base}{path}"));
     print(&format!("  PINWATCH__API__KEY={key} pinwatch run --set api.base_url={base}"));
 }
 
-/// A line for people. Where nobody reads them any more, the simulator goes on.
+/// Prints a line for people, and ignores a closed standard error.
 fn print(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }

@@ -1,31 +1,31 @@
-//! When each PIN was first seen: all that the simulator remembers.
+//! When each PIN was first seen; the simulator remembers nothing else.
 //!
-//! Bounded: 20 to 40 bytes a PIN, and past the bound nothing more is remembered. Knows no clock: times are
-//! handed in, as ages of the simulator.
+//! Bounded: 20 to 40 bytes per PIN, and no PIN is remembered beyond the bound. Must not know clocks: the caller
+//! passes times as ages of the simulator.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 pub struct Pins {
-    /// By the PIN ID's stable hash: milliseconds since the simulator's start. Of a million PINs two share a
-    /// hash once in thirty million runs, and then one of them is a little older than it should be.
+    /// Milliseconds from the simulator's start to the first request, by the PIN ID's stable hash. Among a million
+    /// PINs, two share a hash once in thirty million runs; one of them is then slightly older than it should be.
     first: Mutex<HashMap<u64, u32>>,
     bound: usize,
 }
 
 impl Pins {
-    /// Remembers `bound` PINs at most.
+    /// Remembers at most `bound` PINs.
     pub fn new(bound: usize) -> Self {
         Self { first: Mutex::default(), bound }
     }
 
-    /// The PIN's age `now`, and whether it is remembered from now on.
+    /// Returns the PIN's age at `now`, and whether this call began to remember it.
     ///
-    /// A PIN past the bound is as old as the simulator: its age doesn't go backwards either.
+    /// A PIN beyond the bound is as old as the simulator, so its age never decreases either.
     pub fn age(&self, pin: u64, now: Duration) -> (Duration, bool) {
         let millis = u32::try_from(now.as_millis()).unwrap_or(u32::MAX);
-        // A number is never half written, so what a panic left behind is good.
+        // A panic never leaves a number half written, so a poisoned lock is still usable.
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(first) = first.get(&pin) {
             return (Duration::from_millis(u64::from(millis.saturating_sub(*first))), false);

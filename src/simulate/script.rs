@@ -1,7 +1,7 @@
-//! Scripted PINs: PIN IDs that name the life they have, for tests and for trying things out.
+//! Scripted PINs: PIN IDs that name their own life, for tests and trials.
 //!
-//! `sim-WHAT-anything` has the life, or always gets the answer, that WHAT names; every other PIN ID has an
-//! ordinary life. Pure, and knows nothing of HTTP beyond the names of faults.
+//! `sim-WHAT-anything` has the life that WHAT names, or always gets the answer that it names; every other PIN ID has
+//! an ordinary life. Pure. Must not know HTTP, except for the names of faults.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use super::faults::Fault;
 use super::life::{Known, Life, UNDOCUMENTED};
 use crate::outcome::{CallStatus, SmsStatus};
 
-/// How every scripted PIN ID begins.
+/// The beginning of every scripted PIN ID.
 pub const PREFIX: &str = "sim-";
 
-/// What a scripted PIN ID asks for.
+/// What a scripted PIN ID requests.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Script {
     Life(Life),
     /// The same answer to every request.
     Always(Fault),
-    /// It asks for something that there isn't.
+    /// WHAT is not a known name.
     Unheard,
 }
 
 impl Script {
-    /// What this PIN ID asks for; none if it isn't a scripted one.
+    /// Returns what this PIN ID requests; `None` if it is not a scripted one.
     pub fn of(pin: &str) -> Option<Self> {
         let rest = pin.strip_prefix(PREFIX)?;
         let what = rest.split_once('-').map_or(rest, |(what, _)| what);
@@ -42,7 +42,7 @@ impl Script {
             "unknown" => always(Known::Undocumented),
             "none" => Self::Life(Life::empty()),
             _ => {
-                // Before the durations: "500" is an HTTP status, and "500ms" a time.
+                // Faults come before durations: "500" is an HTTP status, and "500ms" a time.
                 if let Ok(fault) = what.parse() {
                     Self::Always(fault)
                 } else if let Some(status) = Known::from_wire(what) {
@@ -57,12 +57,12 @@ impl Script {
     }
 }
 
-/// A time such as `250ms` or `5s`.
+/// Parses a time such as `250ms` or `5s`.
 fn duration(text: &str) -> Option<Duration> {
     text.starts_with(|first: char| first.is_ascii_digit()).then(|| humantime::parse_duration(text).ok())?
 }
 
-/// What `--help` says about scripted PIN IDs.
+/// Returns the help text about scripted PIN IDs.
 pub fn help() -> String {
     format!(
         "  sim-delivered-…  sim-failed-…  sim-call-…  final at once\n  \

@@ -1,8 +1,8 @@
 //! The server: HTTP/1.1 and HTTP/2 without TLS (prior knowledge), on one port.
 //!
-//! Promises that every task it starts is its own and ends with it, that its memory is bounded by
-//! [`Settings::max_pins`] and the open connections, and that no lock is held while it waits. What a PIN's life
-//! is like it asks of [`life`](super::life); what a fault does, of [`faults`](super::faults).
+//! Guarantees that every task it starts ends with it, that [`Settings::max_pins`] and the number of open connections
+//! bound its memory, and that it holds no lock while it waits. Must not know what a PIN's life is like
+//! ([`life`](super::life)) or what a fault does ([`faults`](super::faults)).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -42,37 +42,38 @@ use super::script::Script;
 use crate::outcome::SmsStatus;
 use crate::pin::PinId;
 
-/// How long requests in progress may go on when the simulator stops. Short, for a stalled one never ends.
+/// How long running requests may continue when the simulator stops. Short, because a stalled one never ends.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// After a failed `accept`, such as for want of file descriptors.
+/// The pause after a failed `accept`, for example when file descriptors are exhausted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Where the PIN ID stands in [`Settings::path`].
+/// The place of the PIN ID in [`Settings::path`].
 const PLACEHOLDER: &str = "{pinId}";
 
-/// Everything about a simulator but its address.
+/// Everything about a simulator except its address.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub life: LifeSettings,
     pub faults: Faults,
-    /// Taken as `Authorization: App KEY`.
+    /// Accepted as `Authorization: App KEY`.
     pub key: String,
-    /// `USER:PASSWORD`, taken beside the key.
+    /// `USER:PASSWORD`, accepted in addition to the key.
     pub basic: Option<String>,
-    /// The path of a request, with `{pinId}` in it.
+    /// The path of a request; contains `{pinId}`.
     pub path: String,
-    /// A PIN is answered by 404 until this long after it was first asked for.
+    /// A PIN gets 404 until this long after its first request.
     pub known_after: Duration,
-    /// Requests in a second for all clients together; above it, 429. Seconds are counted from the start.
+    /// Requests per second of all clients together; the excess gets 429. Seconds are counted from the simulator's
+    /// start.
     pub rate_limit: Option<NonZeroU32>,
-    /// Before every answer.
+    /// The delay before every answer.
     pub latency: Duration,
-    /// As much more at most, drawn for each answer.
+    /// The most additional delay, drawn for each answer.
     pub jitter: Duration,
-    /// Between two bytes of a slow answer.
+    /// The time between two bytes of a slow answer.
     pub slow_every: Duration,
-    /// PINs whose age is remembered; one past that is as old as the simulator.
+    /// PINs whose age is remembered; any further PIN is as old as the simulator.
     pub max_pins: usize,
 }
 
@@ -105,7 +106,7 @@ pub enum StartError {
     Listener(#[source] io::Error),
 }
 
-/// A running simulator. It ends when it is dropped; [`Simulator::stop`] lets the last answers go out.
+/// A running simulator. It ends when it is dropped; [`Simulator::stop`] first sends the last answers.
 pub struct Simulator {
     addr: SocketAddr,
     shared: Arc<Shared>,
@@ -115,10 +116,10 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Serves on this socket from now on. To be called inside a tokio runtime.
+    /// Serves on this socket from now on. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// If the settings make no sense together, or the socket has no address.
+    /// The settings contradict each other, or the socket has no address.
     pub fn start(settings: Settings, listener: TcpListener) -> Result<Self, StartError> {
         let addr = listener.local_addr().map_err(StartError::Listener)?;
         let shared = Arc::new(Shared::new(settings)?);
@@ -128,22 +129,22 @@ impl Simulator {
         Ok(Self { addr, shared, stopping, task })
     }
 
-    /// Where it listens.
+    /// Returns the address at which it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// What `api.base_url` must be for it.
+    /// Returns the `api.base_url` for this simulator.
     pub fn base_url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    /// What it has answered so far.
+    /// Returns the counts so far.
     pub fn counts(&self) -> Counts {
         self.shared.counters.read()
     }
 
-    /// Takes no more connections, gives requests in progress half a second, and ends.
+    /// Accepts no more connections, gives running requests half a second, and ends.
     pub async fn stop(mut self) -> Counts {
         self.stopping.cancel();
         while self.task.join_next().await.is_some() {}
@@ -178,14 +179,14 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stopping: Cancellati
     }
 }
 
-/// Serves one connection to its end. HTTP/2 gives each of its streams a task, which ends with the connection.
+/// Serves one connection to its end. HTTP/2 spawns a task per stream, which ends with the connection.
 async fn serve(io: TcpStream, shared: Arc<Shared>, stopping: CancellationToken) {
-    // An answer is one small write: it mustn't wait for an acknowledgement of the last.
+    // An answer is one small write, which must not wait for the acknowledgement of the previous one.
     let _ = io.set_nodelay(true);
     let service = TowerToHyperService::new(answer.with_state(shared));
     let builder = Builder::new(TokioExecutor::new());
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-    // An error is the client's leaving, or a fault that was asked for: both are ordinary here.
+    // An error means that the client left or that a fault was requested; both are normal here.
     tokio::select! {
         _ = connection.as_mut() => {}
         () = stopping.cancelled() => {
@@ -225,11 +226,11 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     }
 }
 
-/// What a request gets.
+/// The answer to a request.
 enum Answer {
     Right(Bytes),
     Error(Response),
-    /// The fault, instead of the right answer.
+    /// The fault, and the correct answer that it replaces.
     Fault(Fault, Bytes),
 }
 
@@ -244,12 +245,12 @@ struct Shared {
     settings: Settings,
     /// The settings' path before and after the PIN ID.
     path: (String, String),
-    /// Every `Authorization` that is taken.
+    /// Every accepted `Authorization` header.
     credentials: Vec<HeaderValue>,
     pins: Pins,
     counters: Counters,
     started: Instant,
-    /// The last second of the rate limit in the upper half, its requests in the lower.
+    /// The last second of the rate limit in the upper half, and its requests in the lower half.
     window: AtomicU64,
 }
 
@@ -330,7 +331,7 @@ impl Shared {
         path.strip_prefix(&*self.path.0)?.strip_suffix(&*self.path.1).filter(|pin| !pin.contains('/'))
     }
 
-    /// Counts a request against the rate limit; whether it is within.
+    /// Counts a request against the rate limit; returns whether it is within the limit.
     fn admits(&self, now: Duration) -> bool {
         let Some(limit) = self.settings.rate_limit else { return true };
         let second = now.as_secs();
@@ -338,7 +339,7 @@ impl Shared {
             if window >> 32 < second {
                 return Some((second << 32) | 1);
             }
-            // The lower half stays under the limit, which has 32 bits: it never runs over into the upper.
+            // The lower half stays below the limit, which has 32 bits, so it never overflows into the upper half.
             (window & u64::from(u32::MAX) < u64::from(limit.get())).then_some(window + 1)
         });
         counted.is_ok()

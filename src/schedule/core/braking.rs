@@ -1,7 +1,8 @@
-//! Connects answers to the brake and the rate, and saves both for the next start.
+//! Applies answers to the brake and the rate, and saves both for the next start.
 //!
-//! Promises that a brake ends no PIN, and that PINs which fail or are refused alone pause nobody else. The brake's own rules are
-//! in [`brake`](super::super::brake); which PINs fail is in [`recent`](super::super::recent).
+//! Guarantees that a brake ends no PIN, and that PINs that fail or are refused alone do not pause other PINs. Must
+//! not know the brake's own rules ([`brake`](super::super::brake)) or how failures are counted
+//! ([`recent`](super::super::recent)).
 
 use std::time::Duration;
 
@@ -17,12 +18,13 @@ use crate::poll::Meaning;
 use crate::store::SavedBrake;
 
 impl Core {
-    /// Why all polling is paused, and until when.
+    /// Returns why all polling is paused, and until when.
     pub fn brake(&self) -> Option<(Reason, Option<Moment>)> {
         self.brake.reason().map(|reason| (reason, self.brake.until()))
     }
 
-    /// What the next start should know of the brake, the rate and what was learned, if that has changed since this was asked.
+    /// Returns the brake, the rate and the learned state to save for the next start, if they changed since the last
+    /// call.
     pub fn take_unsaved(&mut self) -> Option<SavedBrake> {
         let rate = self.rate.learned();
         let has_doubled = match (rate, self.saved_rate) {
@@ -40,14 +42,15 @@ impl Core {
         })
     }
 
-    /// Puts brake, rate and what was learned as they were before the start.
+    /// Restores the brake, the rate and the learned state from before the start.
     pub fn restore(&mut self, saved: &SavedBrake) {
         let now = self.clock.now();
         if let Some(reason) = Reason::ALL.into_iter().find(|r| Some(r.as_str()) == saved.reason.as_deref()) {
-            // Over a reboot it may be over long since, which a probe finds out.
+            // After a reboot the elapsed time is unknown, so a probe finds out at once whether the reason still
+            // applies.
             let until = saved.until.filter(|_| !self.clock.has_gap());
             let ahead = until.map(|until| until.since(self.clock.steady())).unwrap_or_default();
-            info!(reason = reason.as_str(), "all polling waited before the start: it goes on by a probe");
+            info!(reason = reason.as_str(), "polling was paused before the start: it continues with a probe");
             self.brake.restore(reason, now.after(ahead), now);
         }
         if let Some(rate) = saved.rate {
@@ -57,12 +60,14 @@ impl Core {
         if let (Some(learner), Some(state)) = (&mut self.learner, &saved.learned)
             && !learner.restore(state)
         {
-            info!("what was learned of the schedule before the start can't be read: it is learned anew");
+            info!(
+                "what the schedule had learned before the start can't be read: it learns again from the beginning"
+            );
         }
     }
 
-    /// Takes in what an answer says about its PIN, the account, the API and this machine. Gives the wait of a 429 that
-    /// concerns this PIN alone.
+    /// Applies what an answer says about its PIN, the account, the API and this machine. Returns the wait of a 429
+    /// that concerns this PIN alone.
     pub(super) fn learn(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) -> Option<Duration> {
         let (was_failing, was_throttled) = self.note(ticket, meaning, now);
         if let Some(kind) = Kind::of(meaning) {
@@ -74,7 +79,7 @@ impl Core {
         let is_refused = matches!(meaning, Meaning::Unauthorized(_));
         let mut is_probe = ticket.probe;
         if is_probe && is_refused && self.brake.reason() != Some(Reason::Unauthorized) {
-            // The API answers, so what the probe was for is over; whether the key is wrong is another question.
+            // The API answered, so the reason for the probe is over. Whether the key is wrong is decided separately.
             self.hear(Sign::Fine, true, meaning, now);
             is_probe = false;
         }
@@ -92,7 +97,7 @@ impl Core {
             Meaning::Unavailable(_) if is_probe || self.recent.is_outage(now) => {
                 Sign::Trouble(Reason::Outage, None)
             }
-            // One unanswered poll, or one refused PIN, says nothing about all while others are answered.
+            // One unanswered poll or one refused PIN says nothing about all PINs while others get answers.
             Meaning::Unavailable(_) | Meaning::Unauthorized(_) => return None,
             Meaning::Deliveries(_) | Meaning::NotFound | Meaning::Rejected(_) | Meaning::Unreadable(_) => {
                 Sign::Fine
@@ -102,7 +107,7 @@ impl Core {
         None
     }
 
-    /// Moves the brake, and the rate that depends on it.
+    /// Applies a sign to the brake, and to the rate that depends on it.
     fn hear(&mut self, sign: Sign, is_probe: bool, meaning: &Meaning, now: Moment) {
         let is_new_429 = match self.brake.hear(now, sign, is_probe) {
             Change::Nothing => return,
@@ -118,14 +123,14 @@ impl Core {
                 false
             }
         };
-        // A burst of 429s counts as one; a probe that meets another counts as one more.
+        // A burst of 429s counts as one; a probe that gets another 429 counts as one more.
         if is_new_429 && matches!(meaning, Meaning::Throttled(_)) {
             self.rate.halve(now);
         }
         self.unsaved = true;
     }
 
-    /// What is known about other PINs.
+    /// Returns what is known about other PINs.
     pub(super) fn others(&self) -> Others {
         Others {
             none: self.is_only_pin(),
@@ -134,13 +139,13 @@ impl Core {
         }
     }
 
-    /// Since when most PINs are refused, and how; `None` if they are not.
+    /// Returns since when most PINs are refused, and how; `None` if they are not.
     pub fn refused_everywhere(&self) -> Option<(Moment, Refusal)> {
         self.refused_since
     }
 
-    /// Notes at the PIN what its answer was. Gives whether its previous poll failed, and when it was throttled if that
-    /// was its previous answer.
+    /// Stores in the PIN's entry what its answer was. Returns whether its previous poll failed, and when its previous
+    /// answer came if that was a 429.
     fn note(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) -> (bool, Option<Moment>) {
         let entry = self.table.get_mut(ticket.key).filter(|entry| entry.generation == ticket.generation);
         let Some(entry) = entry else { return (false, None) };
@@ -181,7 +186,7 @@ fn announce(reason: Reason, meaning: &Meaning) {
             "the API refuses the credentials: all polling waits, one probe at a time; no PIN is given up. Check the \
              key ([api] key or key_file)"
         ),
-        Reason::Throttled => warn!("the API answers 429: all polling waits, then goes on slower"),
+        Reason::Throttled => warn!("the API answers 429: all polling waits, then continues more slowly"),
         Reason::Outage => warn!("most PINs get no answer: only probes go out until one does"),
     }
 }

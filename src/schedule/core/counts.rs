@@ -1,6 +1,6 @@
-//! What is counted of the answers, and how the log hears of those that are of no use.
+//! Counts the answers, and logs those without a usable result.
 //!
-//! Promises one line a burst, however many polls fail.
+//! Guarantees at most one log line per minute, however many polls fail. Must not decide anything.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::clock::Moment;
 use crate::outcome::Ending;
 use crate::poll::Meaning;
 
-/// The log hears of polls without a usable answer at most this often.
+/// The shortest time between two log lines about polls without a usable answer.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// Counts since the start.
@@ -27,17 +27,17 @@ pub struct Counts {
     pub unavailable: u64,
     pub not_sent: u64,
     pub outcomes: [u64; Ending::ALL.len()],
-    /// Polls of the PINs that ended, by this process.
+    /// Polls by this process of the PINs that ended.
     pub polls_of_ended: u64,
 }
 
 impl Counts {
-    /// How many polls a PIN needed on average, if any ended.
+    /// Returns the average number of polls of a PIN that ended; `None` if none did.
     pub fn polls_per_pin(&self) -> Option<f64> {
         share(self.polls_of_ended, self.outcomes.iter().sum())
     }
 
-    /// Of the PINs that became final or reached their deadline, the share that never became final.
+    /// Returns the share (0 to 1) of PINs that reached their deadline, among those and the PINs that became final.
     pub fn never_final(&self) -> Option<f64> {
         let [finals, late] = [Ending::Final, Ending::Deadline].map(|ending| self.outcomes[ending as usize]);
         share(late, finals + late)
@@ -67,17 +67,17 @@ impl Core {
         else {
             return;
         };
-        // Once a burst: neither an outage nor a few bad polls among many good ones may fill the log.
+        // One line per burst: neither an outage nor a few failed polls among many good ones may fill the log.
         if self.complained.is_some_and(|(at, _)| now.since(at) < COMPLAIN_EVERY) {
             self.complained = self.complained.map(|(at, more)| (at, more + 1));
             return;
         }
         let (_, more) = self.complained.replace((now, 0)).unwrap_or((now, 0));
-        warn!(answer = %what, more, "a poll got no usable answer, after so many more like it; its PIN is polled again");
+        warn!(answer = %what, more, "a poll got no usable answer; its PIN is polled again. `more` counts the earlier ones that were not logged");
     }
 }
 
-/// The answer in a few words; `None` where the deliveries tell it.
+/// Summarises an answer in a few words; `None` for deliveries, which describe themselves.
 pub(super) fn describe(meaning: &Meaning) -> Option<String> {
     match meaning {
         Meaning::Deliveries(_) => None,

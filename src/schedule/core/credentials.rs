@@ -1,6 +1,7 @@
 //! Decides whether a 401 or 403 concerns the key or one PIN, by a poll of another PIN.
 //!
-//! Promises that a single refused PIN delays others by at most one poll, and that the second refusal shows a wrong key. Pure.
+//! Guarantees that a single refused PIN delays other PINs by at most one second, and that a refusal of the check's
+//! poll shows a wrong key. Pure. Must not know the network.
 
 use std::time::Duration;
 
@@ -9,19 +10,19 @@ use crate::clock::Moment;
 use crate::pin::CompactPinId;
 use crate::poll::Meaning;
 
-/// How long other polls wait, at most, while it is unknown whether the key is right.
+/// The longest time that other polls wait while it is unknown whether the key is right.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// How often a check is tried if its poll gets no answer.
+/// How many times a check is tried if its poll gets no answer.
 const TRIES: u32 = 3;
 
 /// A refusal that a poll of another PIN must explain.
 #[derive(Debug)]
 pub struct Check {
-    /// The refused PIN. It stays the same one if it is submitted again meanwhile.
+    /// The ID of the refused PIN, which stays excluded even if it is submitted again meanwhile.
     refused: CompactPinId,
     since: Moment,
-    /// Whether other polls wait, because nothing shows yet that the key works for any PIN.
+    /// Whether other polls wait, because no recent answer shows that the key works for any PIN.
     holds: bool,
     is_running: bool,
     tries: u32,
@@ -37,7 +38,7 @@ pub enum Suspicion {
 }
 
 impl Core {
-    /// Ends a check when any poll sent since the refusal is answered: the key works.
+    /// Ends a check when any poll sent since the refusal is answered, which shows that the key works.
     pub(super) fn explain(&mut self, ticket: &Ticket, meaning: &Meaning) {
         let is_answer = matches!(
             meaning,
@@ -46,7 +47,7 @@ impl Core {
         self.check.take_if(|check| is_answer && ticket.sent >= check.since);
     }
 
-    /// Takes in what an answer says about the key, while no brake is on.
+    /// Judges what an answer says about the key while the brake is off.
     pub(super) fn suspect(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) -> Suspicion {
         let is_refused = matches!(meaning, Meaning::Unauthorized(_));
         if ticket.check
@@ -55,7 +56,7 @@ impl Core {
             if is_refused {
                 return Suspicion::WrongKey;
             }
-            // The check got no answer; otherwise it would have explained the refusal.
+            // The check got no answer; any answer would have explained the refusal.
             if check.tries < TRIES {
                 check.is_running = false;
                 self.check = Some(check);
@@ -73,7 +74,7 @@ impl Core {
         Suspicion::Unproven
     }
 
-    /// The PIN to poll for a check, if one is due: another than the refused one, and if possible one that was not refused
+    /// Returns the PIN to poll if a check is due: not the refused PIN, and if possible one that was not refused
     /// itself.
     pub(super) fn find_check(&self, now: Moment) -> Option<Waiting> {
         let check = self.check.as_ref().filter(|check| !check.is_running)?;
@@ -91,13 +92,13 @@ impl Core {
         }
     }
 
-    /// Until when other polls wait for the check.
+    /// Returns until when other polls wait for the check.
     pub(super) fn held_until(&self, now: Moment) -> Option<Moment> {
         let until = self.check.as_ref().filter(|check| check.holds).map(|check| check.since.after(HOLD));
         until.filter(|until| now < *until)
     }
 
-    /// Whether at most one PIN can be polled.
+    /// Returns whether at most one PIN can be polled.
     pub(super) fn is_only_pin(&self) -> bool {
         self.table.len() - self.finishing <= 1
     }

@@ -1,7 +1,7 @@
 //! The evidence that ends a refused PIN: the contract's rule for a *confirmed* ending.
 //!
-//! Promises that one bad moment of a proxy, a load balancer or a key ends no PIN. Pure: judges what answers prove about their own
-//! PIN, and nothing about other PINs.
+//! Guarantees that a short failure of a proxy, a load balancer or a key ends no PIN. Pure. Judges only what answers
+//! prove about their own PIN; must not decide anything about other PINs.
 
 use crate::clock::Moment;
 use crate::config;
@@ -11,19 +11,19 @@ use crate::poll::Meaning;
 /// The fewest refusals in a row that end a PIN.
 const CONFIRMED_AFTER: u32 = 3;
 
-/// How the API refuses to tell the status of a PIN.
+/// How the API refuses to report the status of a PIN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// 404
     NotFound,
     /// 400 and other 4xx.
     Rejected,
-    /// 401 or 403, though the key is good for other PINs.
+    /// 401 or 403 although the key works for other PINs.
     Forbidden,
 }
 
 impl Refusal {
-    /// The refusal in an answer, if it is one.
+    /// Returns the refusal in an answer, if it is one.
     pub fn of(meaning: &Meaning) -> Option<Self> {
         match meaning {
             Meaning::NotFound => Some(Self::NotFound),
@@ -37,7 +37,7 @@ impl Refusal {
         }
     }
 
-    /// Its status codes, for people.
+    /// Returns its status codes, for people.
     pub fn answer(self) -> &'static str {
         match self {
             Self::NotFound => "404",
@@ -46,16 +46,16 @@ impl Refusal {
         }
     }
 
-    /// What to check when most PINs get this answer.
+    /// Returns what to check when most PINs get this answer.
     pub fn advice(self) -> &'static str {
         match self {
-            Self::NotFound => "is api.base_url right, and the proxy or load balancer before the API well?",
-            Self::Rejected => "are api.base_url and api.path right, and is it this API?",
-            Self::Forbidden => "is the key right, and allowed to read these PINs?",
+            Self::NotFound => "check api.base_url, and the proxy or load balancer in front of the API",
+            Self::Rejected => "check that api.base_url and api.path are those of this API",
+            Self::Forbidden => "check that the key is right and may read these PINs",
         }
     }
 
-    /// The ending of a PIN once this is confirmed.
+    /// Returns the ending of a PIN once this refusal is confirmed.
     fn ending(self) -> Ending {
         match self {
             Self::NotFound => Ending::NotFound,
@@ -64,18 +64,18 @@ impl Refusal {
     }
 }
 
-/// What speaks against a PIN since its last good answer.
+/// The evidence against a PIN since its last good answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Doubts {
     pub refusals: Option<Refusals>,
-    /// When its last answer came, if that was a 429.
+    /// When the last answer came, if it was a 429.
     pub throttled: Option<Moment>,
 }
 
 impl Doubts {
-    /// The doubts after one more answer; `None` if there are none.
+    /// Returns the doubts after one more answer; `None` if there are none.
     ///
-    /// A 429 and a request that was not sent say nothing about the PIN, so they do not end a row of refusals.
+    /// A 429 and a request that was not sent say nothing about the PIN, so they do not interrupt a row of refusals.
     pub fn after(before: Option<Self>, meaning: &Meaning, now: Moment) -> Option<Self> {
         let (refusals, throttled) = before.map_or((None, None), |before| (before.refusals, before.throttled));
         let after = match meaning {
@@ -90,14 +90,14 @@ impl Doubts {
     }
 }
 
-/// A row of the same refusal, with no other answer between. Every poll after the first refusal uses a new connection, so three
-/// refusals come over at least two connections.
+/// A row of equal refusals, interrupted by no answer about the PIN. Every poll after the first refusal uses a new
+/// connection, so three refusals come over at least two connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Refusals {
     refusal: Refusal,
     count: u32,
     first: Moment,
-    /// When the last one came, and the one before it.
+    /// When the last refusal came, and the one before it.
     last: Moment,
     before: Moment,
 }
@@ -105,16 +105,16 @@ pub struct Refusals {
 /// What is known about other PINs.
 #[derive(Debug, Clone, Copy)]
 pub struct Others {
-    /// No other PIN is in flight.
+    /// Whether no other PIN is in flight.
     pub none: bool,
-    /// When one of them last got a readable answer.
+    /// When another PIN last got a readable answer.
     pub last_readable: Option<Moment>,
-    /// Most of them are refused too.
+    /// Whether most other PINs are refused too.
     pub most_are_refused: bool,
 }
 
 impl Refusals {
-    /// The row with one more refusal; a new row if it is another kind of refusal.
+    /// Returns the row with one more refusal, or a new row if the refusal is of another kind.
     fn with(row: Option<Self>, refusal: Refusal, now: Moment) -> Self {
         match row.filter(|row| row.refusal == refusal) {
             Some(row) => Self { count: row.count.saturating_add(1), before: row.last, last: now, ..row },
@@ -122,13 +122,13 @@ impl Refusals {
         }
     }
 
-    /// The ending that this row confirms, if any.
+    /// Returns the ending that this row confirms, if any.
     pub fn confirmed(&self, others: &Others, settings: &config::Schedule) -> Option<Ending> {
         let span = self.last.since(self.first);
         let enough = if self.is_about_the_pin(others) {
             settings.not_found_grace
         } else if self.refusal == Refusal::Forbidden {
-            // The key may be wrong, and then no PIN is given up.
+            // The key may be wrong, so no PIN is given up.
             return None;
         } else {
             settings.deadline_grace.max(settings.not_found_grace)
@@ -136,13 +136,14 @@ impl Refusals {
         (self.count >= CONFIRMED_AFTER && span >= enough).then(|| self.refusal.ending())
     }
 
-    /// Whether the refusals are 401 or 403.
+    /// Returns whether the refusals are 401 or 403.
     pub fn is_forbidden(&self) -> bool {
         self.refusal == Refusal::Forbidden
     }
 
-    /// Whether the refusals concern this PIN: other PINs got readable answers since the last refusal but one. A lone PIN counts
-    /// too, but a forbidden one only if the key worked for another PIN since its first refusal.
+    /// Returns whether the refusals concern this PIN: other PINs got readable answers since the last refusal but one,
+    /// and most are not refused. Believes the refusal of a lone PIN, but a forbidden one only if the key worked for
+    /// another PIN since its first refusal.
     pub fn is_about_the_pin(&self, others: &Others) -> bool {
         let answered_since = |moment| others.last_readable.is_some_and(|at| at >= moment);
         if others.none {
@@ -180,7 +181,7 @@ mod tests {
         }
     }
 
-    /// The row of these answers, which came at these seconds.
+    /// Returns the row that these answers make, each with the second at which it came.
     fn row(answers: &[(u64, Meaning)]) -> Option<Refusals> {
         let doubts = answers
             .iter()
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_is_answered_it_takes_the_deadline_grace() {
+    fn without_answers_for_others_a_refusal_is_confirmed_after_the_deadline_grace() {
         let nobody = Others { none: false, last_readable: None, most_are_refused: true };
         let until = |second| [(0, Meaning::NotFound), (60, Meaning::NotFound), (second, Meaning::NotFound)];
         assert_eq!(ending(&until(3599), nobody), None);

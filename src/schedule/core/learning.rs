@@ -1,7 +1,7 @@
-//! Intervals that follow what was learned, and what each answer teaches.
+//! Uses the learned intervals, and passes each answer to the learner.
 //!
-//! Promises that every interval is backoff's while `schedule.adapt` is "off" or nothing was learned yet. How it is learned
-//! is in [`learn`](super::super::learn).
+//! Guarantees that every interval is backoff's while `schedule.adapt` is "off" or nothing is learned yet. Must not
+//! know how the learning works ([`learn`](super::super::learn)).
 
 use std::time::Duration;
 
@@ -15,29 +15,30 @@ use crate::backoff::Backoff;
 use crate::config;
 use crate::outcome::{CallStatus, Deliveries, Delivery, Status};
 
-/// How learning goes.
+/// The state of the learning.
 #[derive(Debug, Clone)]
 pub struct Learned {
-    /// PINs from whose end something was learned.
+    /// PINs whose end taught something.
     pub endings: u64,
-    /// Whether PINs are polled by what was learned, and not by backoff.
+    /// Whether PINs are polled by the learned schedule instead of by backoff.
     pub is_in_force: bool,
-    /// After the learned schedule did worse than backoff: so many are to end until it is tried again.
+    /// How many PINs must end until the learned schedule, which did worse than backoff, is tried again.
     pub endings_until_retry: u32,
-    /// How often in a row it did worse.
+    /// How many times in a row it did worse than backoff.
     pub relapses: u32,
-    /// So many PINs ended last under the learned schedule, at this cost.
+    /// How many PINs ended last under the learned schedule, and their cost.
     pub compared: usize,
     pub recent: Comparison,
 }
 
 impl Core {
-    /// What a new plan is to be made of, if it is time for one. To solve it takes milliseconds.
+    /// Returns the input for a new plan, if one is due. Solving it takes milliseconds.
     pub fn problem(&mut self) -> Option<Problem> {
         self.learner.as_mut()?.problem()
     }
 
-    /// Puts a plan in force; backoff, if there is no better one. The plan must be of the settings in force.
+    /// Puts a plan in force, or backoff if there is no better plan. The plan must have been made with the present
+    /// settings.
     pub fn adopt(&mut self, plan: Option<Plan>) {
         if let Some(learner) = &mut self.learner {
             learner.adopt(plan);
@@ -45,17 +46,17 @@ impl Core {
         }
     }
 
-    /// What was learned is to be saved, for the daemon stops.
+    /// Marks the learned state for saving, because the daemon stops.
     pub fn keep_learned(&mut self) {
         self.unsaved |= self.learner.is_some();
     }
 
-    /// Who learns, if anybody does.
+    /// Returns the learner; `None` if `schedule.adapt` is "off".
     pub fn learner(&self) -> Option<&Learner> {
         self.learner.as_ref()
     }
 
-    /// How learning goes, for people.
+    /// Returns the state of the learning.
     pub fn learned(&self) -> Option<Learned> {
         let learner = self.learner.as_ref()?;
         let (endings_until_retry, relapses) = learner.safety().standing();
@@ -70,14 +71,14 @@ impl Core {
         })
     }
 
-    /// The interval, without jitter, after a poll at this age of a PIN that has these deliveries.
+    /// Returns the interval, without jitter, after a poll at this age of a PIN with these deliveries.
     pub(super) fn interval_at(&self, seen: Option<&Deliveries>, age: Duration) -> Duration {
         let channel = seen.map(|deliveries| channel_of(deliveries));
         let learned = self.learner.as_ref().and_then(|learner| learner.interval_at(channel, age));
         learned.unwrap_or_else(|| self.backoff.interval_at(age))
     }
 
-    /// Goes on learning under other settings: what was learned of PINs does not depend on them.
+    /// Keeps the learned state under new settings, because it does not depend on them.
     pub(super) fn reconfigure_learner(&mut self) {
         let old = std::mem::replace(&mut self.learner, learner_of(&self.settings, &self.backoff));
         if let (Some(learner), Some(old)) = (&mut self.learner, old) {
@@ -86,7 +87,7 @@ impl Core {
     }
 }
 
-/// Who learns under these settings, if anybody does.
+/// Makes the learner for these settings; `None` if `schedule.adapt` is "off".
 pub(super) fn learner_of(settings: &config::Schedule, backoff: &Backoff) -> Option<Learner> {
     let aim = match settings.adapt {
         config::Adapt::Off => return None,
@@ -98,26 +99,26 @@ pub(super) fn learner_of(settings: &config::Schedule, backoff: &Backoff) -> Opti
     Some(Learner::new(aim, backoff, limits))
 }
 
-/// Takes in an answer, and tells people when the learned schedule gives way to backoff or is tried again. Gives
-/// whether it did.
+/// Passes an answer to the learner, and logs when backoff replaces the learned schedule or that one is tried again.
+/// Returns whether either happened.
 pub(super) fn teach(learner: &mut Learner, answer: &Answer) -> bool {
     let Some(change) = learner.answered(answer) else { return false };
     let (endings, _) = learner.safety().standing();
     match change {
         Change::Worse => warn!(
             endings,
-            "the learned schedule costs more than backoff: PINs are polled by backoff until so many have ended"
+            "the learned schedule costs more than backoff: PINs are polled by backoff until this many endings"
         ),
         Change::Early => info!(
             endings,
-            "PINs become final earlier than was learned: they are polled by backoff until so many have ended"
+            "PINs become final earlier than learned: they are polled by backoff until this many endings"
         ),
-        Change::Retries => info!("enough was learned anew: the learned schedule is tried again"),
+        Change::Retries => info!("the schedule has learned enough again: the learned schedule is retried"),
     }
     true
 }
 
-/// How a PIN travels, by its newest delivery that is not final; its newest, if all are.
+/// Returns a PIN's channel by its newest delivery that is not final, or by its newest if all are final.
 pub(super) fn channel_of(deliveries: &[Delivery]) -> Channel {
     let newest = deliveries.iter().rfind(|delivery| !delivery.final_status).or(deliveries.last());
     match newest.map(|delivery| &delivery.status) {

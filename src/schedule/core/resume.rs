@@ -1,6 +1,6 @@
-//! PINs that were in flight before: at the start, or at another node.
+//! Takes in PINs that were in flight before, at the start or from another node.
 //!
-//! Promises that taking them back is no storm, whatever their number.
+//! Guarantees that resuming any number of PINs avoids a thundering herd. Must not know where the PINs come from.
 
 use super::super::queue::Waiting;
 use super::{Core, Stage};
@@ -8,15 +8,15 @@ use crate::clock::ClockReading;
 use crate::store::InFlight;
 
 impl Core {
-    /// Takes a PIN that was in flight before the start. Its age tells its interval, and its next poll is
-    /// anywhere within that, so that a start is no storm.
+    /// Takes in a PIN that was already in flight. Its age determines the interval, and its next poll is at a random
+    /// time within that interval, which avoids a thundering herd.
     pub fn resume(&mut self, old: &InFlight) {
         if let Some(Waiting { class, due, key }) = self.enter_old(old, self.clock.reading()) {
             self.queue.insert(key, due, class);
         }
     }
 
-    /// The same for all of them at the start, who come one by one.
+    /// Does the same for all PINs at the start, which are passed one by one.
     pub fn resume_all(&mut self) -> ResumeAll<'_> {
         let begun = self.clock.reading();
         ResumeAll { core: self, begun, waiting: Vec::new() }
@@ -35,23 +35,23 @@ impl Core {
     }
 }
 
-/// See [`Core::resume_all`].
+/// Collects PINs; see [`Core::resume_all`].
 pub struct ResumeAll<'a> {
     core: &'a mut Core,
-    /// When the first of them could come.
+    /// The moment at which the resumption began.
     begun: ClockReading,
-    /// The queue is made of all of them at once, which is quicker and smaller.
+    /// Builds the queue from all PINs at once, which is faster and uses less memory.
     waiting: Vec<Waiting>,
 }
 
 impl ResumeAll<'_> {
-    /// Takes one.
+    /// Takes in one PIN.
     pub fn resume(&mut self, old: &InFlight) {
         self.waiting.extend(self.core.enter_old(old, self.begun));
     }
 
-    /// There are no more. Who became due while the others were read is drawn anew: a million take a second, and
-    /// what came due in it would all be polled at once.
+    /// Ends the resumption. Draws a new time for each PIN that became due while others were read: reading a million
+    /// takes a second, and all that became due in it would be polled at once.
     pub fn done(mut self) {
         let core = self.core;
         let now = core.clock.now();

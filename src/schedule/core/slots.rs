@@ -1,56 +1,55 @@
-//! Which PINs are this node's: those of the slots that it holds, for as long as its lease surely runs.
+//! Limits the schedule to the PINs of the slots that this node holds while its lease is valid.
 //!
-//! Promises that a PIN of another node's slot is never taken, that one is forgotten with its slot, and that no
-//! poll is begun when the lease may be over. With SQLite all slots are held for ever. Decides nothing about who
-//! holds what.
+//! Guarantees that it never takes a PIN of another node's slot, forgets PINs together with their slot, and starts no
+//! poll when the lease may have expired. With SQLite, the node holds all slots forever. Must not decide which node
+//! holds a slot.
 
 use super::{Core, Stage};
 use crate::clock::Moment;
 use crate::pin::PinId;
 use crate::slot::{SLOTS, Slots};
 
-/// The slots that are held, and until when that is sure.
+/// The slots held, and until when the lease is surely valid.
 #[derive(Debug)]
 pub(super) struct Held {
     slots: Slots,
-    /// `None`: for ever.
+    /// `None` means forever.
     until: Option<Moment>,
 }
 
 impl Default for Held {
-    /// All PINs for ever, as where there is one node.
+    /// All slots forever, as for a single node.
     fn default() -> Self {
         Self { slots: Slots::ALL, until: None }
     }
 }
 
 impl Held {
-    /// Whether this PIN is ours.
+    /// Returns whether this node holds the PIN's slot.
     pub fn has(&self, pin: &PinId) -> bool {
         self.slots.holds(pin)
     }
 
-    /// Whether a poll may begin now.
+    /// Returns whether a poll may start now.
     pub fn admits(&self, now: Moment) -> bool {
         self.until.is_none_or(|until| now < until)
     }
 }
 
 impl Core {
-    /// As a node among others begins: no slot is its own, and no poll begins before it is told of its lease.
+    /// Starts as one of several nodes: without slots, and without polls until [`Core::lease_until`] is called.
     pub fn hold_none(&mut self) {
         self.held = Held { slots: Slots::NONE, until: Some(Moment::START) };
     }
 
-    /// These slots are this node's from now on, as are those before; their PINs come by [`Core::resume`] and
-    /// [`Core::accept`].
+    /// Adds these slots to those held; their PINs follow through [`Core::resume`] and [`Core::accept`].
     pub fn hold(&mut self, slots: &Slots) {
         self.held.slots = self.held.slots.union(slots);
         self.share_rate();
     }
 
-    /// These slots are not this node's any more: their PINs are forgotten, and what running polls of them tell
-    /// is not heard. Gives the forgotten PINs. O(n) in the PINs in flight.
+    /// Gives these slots up: forgets their PINs, ignores the answers of their running polls, and returns the
+    /// forgotten PINs. Takes O(n) in the PINs in flight.
     pub fn release(&mut self, slots: &Slots) -> Vec<PinId> {
         self.held.slots = self.held.slots.without(slots);
         let pins = self.table.iter().map(|entry| entry.pin.expand());
@@ -60,8 +59,8 @@ impl Core {
         pins
     }
 
-    /// Forgets a PIN whose verdict the store could not take, for it has no such PIN; false if it has none. One that
-    /// came back since has none, and stays.
+    /// Forgets a PIN that has a verdict but no longer exists in the store; returns whether it did. Keeps a PIN that
+    /// was taken in again meanwhile, because that one has no verdict.
     pub fn gone(&mut self, pin: &PinId) -> bool {
         let has_verdict = self.entry(pin).is_some_and(|entry| entry.stage == Stage::Finishing);
         if has_verdict {
@@ -70,12 +69,12 @@ impl Core {
         has_verdict
     }
 
-    /// The lease surely runs until then, and no poll begins after it.
+    /// Allows polls to start until this moment, up to which the lease is surely valid.
     pub fn lease_until(&mut self, until: Moment) {
         self.held.until = Some(until);
     }
 
-    /// `api.rate` is all nodes' together: each has of it what it has of the slots.
+    /// `api.rate` applies to all nodes together: each node's share is proportional to its slots.
     fn share_rate(&mut self) {
         self.rate.share(self.held.slots.len() as f64 / SLOTS as f64);
     }

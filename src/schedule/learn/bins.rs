@@ -1,31 +1,32 @@
-//! What was seen of PINs, counted by age: how long PINs were at risk of becoming final, and how many did.
+//! Counts by age how long PINs were at risk of becoming final, and how many did.
 //!
-//! Ages fall into bins that grow with age, five to a doubling, from a quarter second to twelve days. Each answer adds the
-//! time since the one before to the *exposure* of a few bins. A PIN that an answer calls final became so at some moment
-//! since the answer before: its life is *interval-censored*. That event is shared out over the interval in the proportions
-//! that the current hazard gives it, which is one step of the EM algorithm (B. W. Turnbull, "The empirical distribution
-//! function with arbitrarily grouped, censored and truncated data", 1976). PINs in flight add exposure too, or else
-//! only those that end soon would teach.
+//! Ages fall into bins that grow with age, five per doubling, from a quarter second to twelve days. Each answer adds
+//! the time since the previous answer to the *exposure* of a few bins. If an answer calls a PIN final, the PIN became
+//! final at some moment since the previous answer: its lifetime is *interval-censored*. That event is distributed
+//! over the interval in proportion to the present hazard, which is one step of the EM algorithm (B. W. Turnbull, "The
+//! empirical distribution function with arbitrarily grouped, censored and truncated data", 1976). PINs in flight add
+//! exposure too; otherwise only PINs that end soon would count.
 //!
-//! Knows neither clock nor PIN: ages are seconds since submission.
+//! Guarantees that an ending counts once, however it is distributed. Pure. Must not know clocks or PINs: ages are
+//! seconds since submission.
 
 use std::sync::LazyLock;
 
-/// How many bins there are.
+/// The number of bins.
 pub const BINS: usize = 112;
 
-/// The first bin ends at this age; the second begins there.
+/// The age at which the first bin ends and the second begins, in seconds.
 const FIRST_EDGE: f64 = 0.25;
 
 const BINS_PER_DOUBLING: f64 = 5.0;
 
-/// After so many endings, an older one counts half.
+/// After this many endings, an older ending counts half.
 const HALF_LIFE: f64 = 2_000.0;
 
-/// No count in a saved state is greater: a century of exposure of a billion PINs.
+/// The greatest count in a saved state: a century of exposure of a billion PINs.
 const GREATEST: f64 = 1e19;
 
-/// Where bins begin, and where the last one ends.
+/// The ages at which the bins begin, and the age at which the last one ends, in seconds.
 static EDGES: LazyLock<[f64; BINS + 1]> = LazyLock::new(|| {
     std::array::from_fn(|n| match n {
         0 => 0.0,
@@ -33,17 +34,18 @@ static EDGES: LazyLock<[f64; BINS + 1]> = LazyLock::new(|| {
     })
 });
 
-/// The ages at which a bin begins and ends.
+/// Returns the ages at which a bin begins and ends.
 pub fn bounds(bin: usize) -> (f64, f64) {
     (EDGES[bin], EDGES[bin + 1])
 }
 
-/// The bin of an age; what is older than all bins counts in the last one.
+/// Returns the bin of an age; ages beyond all bins belong to the last one.
 pub fn bin_of(age: f64) -> usize {
     EDGES[1..BINS].partition_point(|&edge| edge <= age)
 }
 
-/// The pieces of the time between two ages, bin by bin: which bin, from when, for how long. Nothing beyond the last bin.
+/// Splits the time between two ages by bins; yields bin, beginning and length of each piece. Yields nothing beyond
+/// the last bin.
 pub fn pieces(from: f64, to: f64) -> impl Iterator<Item = (usize, f64, f64)> + Clone {
     (bin_of(from)..=bin_of(to)).filter_map(move |bin| {
         let (begins, ends) = bounds(bin);
@@ -52,20 +54,20 @@ pub fn pieces(from: f64, to: f64) -> impl Iterator<Item = (usize, f64, f64)> + C
     })
 }
 
-/// A hazard: of the PINs that are not final at an age, the share that becomes final in the next second. Constant within
-/// a bin, and never zero.
+/// A hazard: of the PINs that are not final at an age, the share that becomes final per second. Constant within a
+/// bin, and never zero.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hazard(pub [f64; BINS]);
 
 impl Hazard {
-    /// How likely it is that a PIN which is not final at `from` is final at `to`.
+    /// Returns the probability that a PIN that is not final at `from` is final at `to`.
     pub fn likelihood(&self, from: f64, to: f64) -> f64 {
         let risk: f64 = pieces(from, to).map(|(bin, _, length)| self.0[bin] * length).sum();
         -(-risk).exp_m1()
     }
 
-    /// The pieces of an interval in which a PIN became final: which bin, from when, for how long, and how likely it was
-    /// then. The likelihoods add up to one, unless the interval is empty.
+    /// Splits an interval in which a PIN became final; yields bin, beginning, length and probability of each piece.
+    /// The probabilities add up to one, unless the interval is empty.
     pub fn split(&self, from: f64, to: f64) -> impl Iterator<Item = (usize, f64, f64, f64)> {
         let ends_at_all = self.likelihood(from, to);
         pieces(from, to).scan(1.0, move |alive, (bin, begins, length)| {
@@ -79,11 +81,11 @@ impl Hazard {
 /// Exposure and events by age.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Counts {
-    /// PINs that became final, in each bin.
+    /// The PINs that became final in each bin.
     pub events: [f64; BINS],
-    /// Seconds that PINs spent in each bin while not final.
+    /// The seconds that PINs spent in each bin while not final.
     pub exposure: [f64; BINS],
-    /// Endings since the beginning; old ones count in full.
+    /// The number of all endings; old ones count in full.
     pub endings: u32,
 }
 
@@ -94,12 +96,12 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// A PIN that was not final at `from` is not final at `to`. A few additions.
+    /// Counts a PIN that was not final at `from` and is not final at `to`. Takes a few additions.
     pub fn add_exposure(&mut self, from: f64, to: f64) {
         pieces(from, to).for_each(|(bin, _, length)| self.exposure[bin] += length);
     }
 
-    /// A PIN that was not final at `from` is final at `to`.
+    /// Counts a PIN that was not final at `from` and is final at `to`.
     pub fn add_ending(&mut self, from: f64, to: f64, hazard: &Hazard) {
         self.forget(2_f64.powf(-1.0 / HALF_LIFE));
         self.endings = self.endings.saturating_add(1);
@@ -111,14 +113,14 @@ impl Counts {
         }
     }
 
-    /// Lets what was counted so far weigh less.
+    /// Multiplies all counts by `keep`.
     pub fn forget(&mut self, keep: f64) {
-        // A count that is next to nothing becomes nothing, not a denormal number, which is slow.
+        // Sets a tiny count to zero, so that it does not become a denormal number, which is slow.
         let less = |count: &mut f64| *count = if *count > 1e-9 { *count * keep } else { 0.0 };
         self.events.iter_mut().chain(&mut self.exposure).for_each(less);
     }
 
-    /// Appends these counts to a state that is to be saved: `SAVED` bytes.
+    /// Appends these counts to a state that is saved; adds [`Counts::SAVED`] bytes.
     pub fn save(&self, state: &mut Vec<u8>) {
         state.extend(self.endings.to_le_bytes());
         for count in self.events.iter().chain(&self.exposure) {
@@ -126,10 +128,10 @@ impl Counts {
         }
     }
 
-    /// The length of saved counts.
+    /// The length of saved counts, in bytes.
     pub const SAVED: usize = 4 * (1 + 2 * BINS);
 
-    /// Counts that [`Counts::save`] wrote; `None` if it can't have written these.
+    /// Reads counts that [`Counts::save`] wrote; `None` if it can't have written this state.
     pub fn load(state: &[u8]) -> Option<Self> {
         let (numbers, []) = state.as_chunks::<4>() else { return None };
         let (endings, counts) = numbers.split_first()?;

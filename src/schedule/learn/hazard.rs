@@ -1,36 +1,39 @@
-//! From counts to a hazard, and from a hazard to the ages that PINs reach.
+//! Estimates a hazard from counts, and computes survival and delay from a hazard.
 //!
-//! The estimate begins at the hazard for which the configured backoff is the best schedule, as if a few PINs of that kind
-//! had been seen. Where bins hold too few endings to tell, neighbours are taken together.
+//! The estimate begins with the hazard for which the configured backoff is the best schedule, as if a few PINs with
+//! that hazard had been seen. A bin with too few endings is combined with its neighbours. Guarantees a hazard above
+//! zero at every age. Pure. Must not know how a schedule is chosen.
 
 use std::time::Duration;
 
 use super::bins::{self, BINS, Counts, Hazard};
 use crate::backoff::Backoff;
 
-/// The estimate begins as if so many PINs had been seen.
+/// The number of PINs that the estimate assumes before any evidence.
 const PRIOR_PINS: f64 = 20.0;
 
-/// The hazard before any evidence lets this share of PINs live to the deadline.
+/// The share of PINs that live to the deadline under the hazard before any evidence.
 const PRIOR_UNENDING: f64 = 0.05;
 
-/// A bin is taken together with neighbours until they hold so many endings, or so many PINs passed through it.
+/// A bin is combined with its neighbours until they hold this many endings, or until this many PINs passed through
+/// it.
 const ENOUGH_EVENTS: f64 = 10.0;
 const ENOUGH_AT_RISK: f64 = 200.0;
 
-/// With so many neighbours on each side at most.
+/// The most neighbours on each side that are combined.
 const REACH: usize = 4;
 
-/// What a second of delay is worth to a PIN of this age: an hour-old PIN is of little use to anyone. A PIN is valid for
-/// 15 minutes by default.
+/// Returns the weight of a second of delay at this age: a PIN that is an hour old is of little use. A PIN is valid
+/// for 15 minutes by default.
 pub fn value(age: f64) -> f64 {
     1.0 / (1.0 + age / 900.0)
 }
 
-/// The hazard for which backoff is the best schedule.
+/// Returns the hazard for which backoff is the best schedule.
 ///
-/// Polls an interval x apart cost price / x a second, and delay value * hazard * x / 2; so x is best where
-/// hazard = 2 * price / (value * x * x). This price is the one that makes few PINs live to the deadline.
+/// Polls at an interval x cost price / x per second, and their delay costs value * hazard * x / 2; so x is best where
+/// hazard = 2 * price / (value * x * x). The price is the one with which the share `PRIOR_UNENDING` of PINs lives
+/// to the deadline.
 pub fn prior(backoff: &Backoff, deadline: Duration) -> Hazard {
     let mut hazard = Hazard(std::array::from_fn(|bin| {
         let (begins, ends) = bins::bounds(bin);
@@ -45,7 +48,7 @@ pub fn prior(backoff: &Backoff, deadline: Duration) -> Hazard {
     hazard
 }
 
-/// The hazard that counts tell, beginning at a prior one.
+/// Estimates the hazard from counts, beginning with a prior one.
 pub fn estimate(counts: &Counts, prior: &Hazard) -> Hazard {
     let mut alive = PRIOR_PINS;
     let (mut events, mut exposure) = (counts.events, counts.exposure);
@@ -70,7 +73,7 @@ pub fn estimate(counts: &Counts, prior: &Hazard) -> Hazard {
     }))
 }
 
-/// The ages that PINs reach: their survival, and what later delay costs, at each age of a grid.
+/// The distribution of lifetimes: survival, and the sums that give the cost of delay, at each age of a grid.
 #[derive(Debug, Clone)]
 pub struct Lives {
     points: Vec<Point>,
@@ -82,20 +85,20 @@ pub struct Point {
     pub age: f64,
     /// The share of PINs that are not final yet.
     pub survival: f64,
-    /// The value of a second to each, and that times the age at which it became final.
+    /// The sum of the weights of a second for each PIN, and the sum of weight times lifetime.
     value: f64,
     moment: f64,
 }
 
 impl Point {
-    /// The delay, weighted, of those that become final from here to a poll at `to`.
+    /// Returns the weighted delay, in seconds, of the PINs that become final from here to a poll at `to`.
     pub fn delay_until(&self, to: &Self) -> f64 {
         to.age * (to.value - self.value) - (to.moment - self.moment)
     }
 }
 
 impl Lives {
-    /// The lives of which this share is not final at an age.
+    /// Makes lifetimes from a function that gives the share of PINs not final at an age.
     pub fn new(grid: &[f64], survival: impl Fn(f64) -> f64) -> Self {
         let mut point = Point { age: 0.0, survival: 1.0, value: 0.0, moment: 0.0 };
         let points = grid.iter().map(|&age| {
@@ -108,7 +111,7 @@ impl Lives {
         Self { points: points.collect() }
     }
 
-    /// The lives that a hazard makes.
+    /// Makes the lifetimes that a hazard implies.
     pub fn of(hazard: &Hazard, grid: &[f64]) -> Self {
         let mut risk = 0.0;
         let mut before = 0.0;
@@ -123,12 +126,12 @@ impl Lives {
         Self::new(grid, |age| (-risks[grid.partition_point(|&point| point < age)]).exp())
     }
 
-    /// The points of the grid.
+    /// Returns the points of the grid.
     pub fn points(&self) -> &[Point] {
         &self.points
     }
 
-    /// The sums at any age; between two points of the grid, PINs become final evenly.
+    /// Returns the sums at any age; between two points of the grid, PINs become final evenly.
     pub fn at(&self, age: f64) -> Point {
         let next = self.points.partition_point(|point| point.age < age).clamp(1, self.points.len() - 1);
         let (left, right) = (self.points[next - 1], self.points[next]);
@@ -153,7 +156,7 @@ mod tests {
         prior(&Backoff::new(seconds(1), 1.5, seconds(3600), 0.2), seconds(172_800))
     }
 
-    /// Lives of a constant hazard, polled at intervals that grow by half; all are cut off at `until`.
+    /// Lifetimes with a constant hazard, polled at intervals that grow by half, and observed until the age `until`.
     fn seen(rate: f64, pins: usize, until: f64, counts: &mut Counts) {
         let mut random = fastrand::Rng::with_seed(9);
         let mut hazard = prior_of_defaults();
@@ -187,9 +190,9 @@ mod tests {
     }
 
     #[test]
-    fn pins_in_flight_count_or_only_fast_ones_would_teach() {
+    fn pins_in_flight_count_too() {
         let mut counts = Counts::default();
-        // Nine of ten are still in flight when they are looked at.
+        // Nine of ten PINs are still in flight when observation ends.
         seen(0.01, 20_000, 9.0, &mut counts);
         let rate = estimate(&counts, &prior_of_defaults()).0[bins::bin_of(5.0)];
         assert!((rate / 0.01 - 1.0).abs() < 0.3, "{rate}");
@@ -209,7 +212,7 @@ mod tests {
         let grid: Vec<f64> = (0..=1_000).map(|n| f64::from(n) / 50.0).collect();
         let lives = Lives::of(&Hazard([0.2; BINS]), &grid);
         assert!((lives.at(5.0).survival - (-1.0_f64).exp()).abs() < 1e-9);
-        // The mean delay until 10 s is the integral of the share that is final; it is worth a little less than that.
+        // The mean delay until 10 s is the integral of the share that is final; its weight is slightly below one.
         let delay = lives.at(0.0).delay_until(&lives.at(10.0));
         let exact = 10.0 - (1.0 - (-2.0_f64).exp()) / 0.2;
         assert!(delay < exact && delay > exact * value(10.0), "{delay} of {exact}");

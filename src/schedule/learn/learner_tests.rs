@@ -11,7 +11,7 @@ fn learner(aim: Aim) -> Learner {
     Learner::new(aim, &Backoff::new(limits.shortest, 1.5, limits.longest, 0.2), limits)
 }
 
-/// So many PINs that become final around 30 s, polled as the learner says.
+/// Teaches the learner this many PINs that become final around 30 s, polled as it decides.
 fn teach(learner: &mut Learner, channel: Channel, pins: u32) {
     let mut random = fastrand::Rng::with_seed(2);
     for _ in 0..pins {
@@ -66,7 +66,7 @@ fn after_a_relapse_old_counts_fade_and_a_restart_does_not_shorten_the_probation(
     let mut before = learner(Aim::Fewer);
     teach(&mut before, Channel::Call, 600);
     let first = before.interval_at(None, Duration::ZERO).expect("a plan");
-    // Now all are final long before the first poll.
+    // Now all PINs are final long before the first poll.
     let age = first.mul_f64(0.7);
     let early =
         Answer { channel: Channel::Call, since: Duration::ZERO, age, late: Duration::ZERO, is_final: true };
@@ -102,10 +102,10 @@ fn an_answer_out_of_order_teaches_nothing() {
     assert_eq!(learner.save(), before);
 }
 
-/// The length of a saved state, but for its first byte.
+/// The length of a saved state without its first byte, in bytes.
 const SAVED: usize = 8 + CHANNELS * Counts::SAVED;
 
-/// Numbers that somebody may have put into a state.
+/// Numbers that a manipulated state may contain.
 fn any_count() -> impl Strategy<Value = f32> {
     prop_oneof![
         Just(0.0),
@@ -130,7 +130,7 @@ proptest! {
     ) {
         let mut state = vec![layout];
         for count in counts {
-            // Half of the states hold only what is possible.
+            // Half of the states hold only possible numbers.
             let count = if plain && !(0.0..=1e19).contains(&count) { 1.0 } else { count };
             state.extend(count.to_le_bytes());
         }

@@ -1,8 +1,9 @@
-//! A schedule that learns at which ages PINs become final, and polls where that pays most.
+//! A schedule that learns at which ages PINs become final, and polls when that is most useful.
 //!
-//! Begins as backoff, and returns to it if it does worse. Stays a function of a PIN's age and channel, so nothing is
-//! written per poll. No I/O, no clock, no randomness, no threads: who calls owns those. [`bins`] counts what is seen,
-//! [`hazard`] estimates from that, [`plan`] makes the best schedule of it, [`safety`] compares it with backoff.
+//! Guarantees that it begins as backoff, and returns to backoff if it does worse. The interval depends only on a
+//! PIN's age and channel, so nothing is written per poll. Pure: must not do I/O, read clocks, draw random numbers or
+//! start threads, which are the caller's. [`bins`] counts observations, [`hazard`] estimates from them, [`plan`]
+//! computes the best schedule, and [`safety`] compares it with backoff.
 
 pub mod bins;
 pub mod hazard;
@@ -20,32 +21,34 @@ use crate::backoff::Backoff;
 /// A channel with fewer endings is polled by backoff.
 const LEAST_ENDINGS: u32 = 200;
 
-/// A new plan after so many endings.
+/// A new plan is made after this many endings.
 const PLAN_EVERY: u32 = 100;
 
-/// After a relapse, what was counted before weighs this much.
+/// The factor applied to all earlier counts after a relapse.
 const KEPT: f64 = 0.02;
 
-/// A plan may need this part of what backoff needs: forecasts know no jitter, and the hazard is an estimate.
+/// The share of backoff's cost that a plan may need. Below 1, because forecasts ignore jitter and the hazard is an
+/// estimate.
 const BUDGET: f64 = 0.97;
 
-/// The budget follows what polls really were needed, at this pace, within these bounds, and not by fewer endings.
+/// The budget follows the polls that were really needed: with this exponent, within these bounds, and only after this
+/// many endings.
 const PACE: f64 = 0.2;
 const BUDGETS: (f64, f64) = (0.7, 1.0);
 const LEAST_COMPARED: usize = 200;
 
-/// The first byte of a saved state tells its layout.
+/// The first byte of a saved state, which identifies its layout.
 const LAYOUT: u8 = 1;
 
-/// How many channels there are.
+/// The number of channels.
 pub const CHANNELS: usize = 3;
 
-/// How a PIN travels, by the last status seen.
+/// How a PIN is delivered, according to the last status seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
     Sms,
     Call,
-    /// The API told nothing that tells them apart.
+    /// The API's answer does not show the channel.
     Unknown,
 }
 
@@ -53,30 +56,30 @@ impl Channel {
     pub const ALL: [Self; CHANNELS] = [Self::Sms, Self::Call, Self::Unknown];
 }
 
-/// What a poll told of a PIN that was not final when last asked about.
+/// The channel in the previous answer, or in this one if it is the first.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer {
-    /// The channel that the answer before told; this one, if it is the first.
+    /// The channel in the previous answer, or in this one if it is the first.
     pub channel: Channel,
-    /// The PIN's age at the answer before, or zero.
+    /// The PIN's age at the previous answer, or zero.
     pub since: Duration,
-    /// Its age at this one.
+    /// The PIN's age at this answer.
     pub age: Duration,
-    /// How long after it was due the poll went out: a brake or a rate limit is no schedule's fault.
+    /// How late the poll was sent; a schedule is not responsible for the delay of a brake or a rate limit.
     pub late: Duration,
     pub is_final: bool,
 }
 
-/// What a learned schedule is for.
+/// What a learned schedule optimises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aim {
-    /// As many polls as backoff at most, with the least delay.
+    /// The least delay with at most as many polls as backoff.
     Sooner,
-    /// As much delay as backoff at most, with the fewest polls.
+    /// The fewest polls with at most as much delay as backoff.
     Fewer,
 }
 
-/// Polls, and weighted delay in seconds.
+/// A number of polls, and the weighted delay in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Cost {
     pub polls: f64,
@@ -84,19 +87,19 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Adds so many times another one.
+    /// Adds another cost, multiplied by `times`.
     pub fn add(&mut self, times: f64, other: Self) {
         self.polls += times * other.polls;
         self.delay += times * other.delay;
     }
 
-    /// At a price in seconds a poll.
+    /// Returns the total in seconds, at a price in seconds per poll.
     pub fn at(self, price: f64) -> f64 {
         price * self.polls + self.delay
     }
 }
 
-/// What was learned, and the plan in force.
+/// The learned state and the plan in force.
 #[derive(Debug, Clone)]
 pub struct Learner {
     aim: Aim,
@@ -110,12 +113,12 @@ pub struct Learner {
     plan: Option<Arc<Plan>>,
     /// See [`Problem::budget`].
     budget: f64,
-    /// Endings since the last plan was asked for.
+    /// Endings since a plan was last requested.
     fresh: u32,
 }
 
 impl Learner {
-    /// Knows nothing yet.
+    /// Makes a learner without any observations.
     pub fn new(aim: Aim, backoff: &Backoff, limits: Limits) -> Self {
         let prior = hazard::prior(backoff, limits.deadline);
         Self {
@@ -133,7 +136,7 @@ impl Learner {
         }
     }
 
-    /// Takes in an answer: the hook of every poll that told how things are.
+    /// Processes an answer that reported deliveries; returns whether trust in the learned schedule changed.
     pub fn answered(&mut self, answer: &Answer) -> Option<Change> {
         let Answer { channel, since, age, is_final, .. } = *answer;
         if age <= since {
@@ -155,7 +158,7 @@ impl Learner {
         change
     }
 
-    /// What the next plan is to be made of, if it is time for one.
+    /// Returns the input for the next plan, if one is due.
     pub fn problem(&mut self) -> Option<Problem> {
         if self.fresh < PLAN_EVERY {
             return None;
@@ -190,18 +193,18 @@ impl Learner {
         }
     }
 
-    /// Puts a plan in force; backoff, if nothing better was found.
+    /// Puts a plan in force, or backoff if no better plan was found.
     pub fn adopt(&mut self, plan: Option<Plan>) {
         self.plan = plan.map(Arc::new);
     }
 
-    /// The plan in force, if there is one and it is trusted.
+    /// Returns the plan in force, if there is one and it is trusted.
     pub fn plan(&self) -> Option<&Arc<Plan>> {
         self.plan.as_ref().filter(|_| self.safety.is_trusting())
     }
 
-    /// The interval, without jitter, after a poll at this age that told this channel; after the submission, if none did.
-    /// `None`: backoff's.
+    /// Returns the interval, without jitter, after a poll at this age that showed this channel, or after the
+    /// submission if there is no channel yet. `None` means backoff's interval.
     pub fn interval_at(&self, channel: Option<Channel>, age: Duration) -> Option<Duration> {
         let plan = self.plan()?;
         match channel {
@@ -210,17 +213,17 @@ impl Learner {
         }
     }
 
-    /// How learned schedules do beside backoff.
+    /// Returns the comparison of learned schedules with backoff.
     pub fn safety(&self) -> &Safety {
         &self.safety
     }
 
-    /// What is counted of a channel.
+    /// Returns the counts of a channel.
     pub fn counts(&self, channel: Channel) -> &Counts {
         &self.counts[channel as usize]
     }
 
-    /// What the next start should know: under three kilobytes.
+    /// Returns the state to save for the next start, of less than three kilobytes.
     pub fn save(&self) -> Vec<u8> {
         let (probation, relapses) = self.safety.standing();
         let mut state = vec![LAYOUT];
@@ -230,7 +233,7 @@ impl Learner {
         state
     }
 
-    /// Goes on with what was known before; false, and nothing is changed, if [`Learner::save`] can't have written it.
+    /// Restores a saved state; returns false and changes nothing if [`Learner::save`] can't have written it.
     pub fn restore(&mut self, state: &[u8]) -> bool {
         let Some((&LAYOUT, rest)) = state.split_first() else { return false };
         let Some((probation, rest)) = rest.split_first_chunk() else { return false };

@@ -1,12 +1,13 @@
-//! The optimal checking schedule: for each age, when to poll next.
+//! Computes the optimal checking schedule: for each age, when to poll next.
 //!
-//! It minimizes price * polls + weighted delay, after R. E. Barlow, L. C. Hunter and F. Proschan, "Optimum checking
-//! procedures", 1963. The cost of the best schedule from an age on is that of the best next poll plus the cost from there
-//! on, so dynamic programming over a grid of ages finds the optimum. Bisection then finds the price at which polls, or
-//! delay, are as many as backoff's. An answer tells a PIN's channel, so the first poll is common to all channels, and
-//! each has its own schedule from then on; one price for all puts polls where they pay most.
+//! Minimises price * polls + weighted delay, after R. E. Barlow, L. C. Hunter and F. Proschan, "Optimum checking
+//! procedures", 1963. The cost of the best schedule from an age on is that of the best next poll plus the cost from
+//! there on, so dynamic programming over a grid of ages finds the optimum. Bisection then finds the price at which
+//! polls, or delay, equal backoff's. Only an answer shows a PIN's channel, so all channels share the first poll, and
+//! each has its own schedule afterwards; one price for all channels puts polls where they help most.
 //!
-//! Pure, and takes milliseconds: made for a thread of its own.
+//! Guarantees intervals within [`Limits`]. Pure. Takes milliseconds, so it must run on a thread of its own. Must not
+//! know clocks or PINs.
 
 use std::time::Duration;
 
@@ -15,48 +16,48 @@ use super::hazard::{Lives, Point};
 use super::{Aim, CHANNELS, Channel, Cost};
 use crate::backoff::Backoff;
 
-/// The step from one point of the grid to the next is this part of its age,
+/// The step between two points of the grid, as a share of the age.
 const STEP: f64 = 0.035;
 
-/// but no less than this part of the shortest interval, and no more than that part of the longest one.
+/// The shortest step, as a share of the shortest interval, and the longest step, as a share of the longest interval.
 const OF_SHORTEST: f64 = 1.0 / 16.0;
 const OF_LONGEST: f64 = 1.0 / 4.0;
 
-/// The grid has at most so many points. One that would need more ends before the deadline; after it, intervals are the
-/// longest ones.
+/// The most points of the grid. A grid that would need more ends before the deadline; later intervals are the longest
+/// ones.
 const MAX_POINTS: usize = 4_096;
 
-/// The price is searched for in this range, in seconds of weighted delay for one poll, by so many halvings.
+/// The range of the price, in seconds of weighted delay per poll, and the number of bisection steps.
 const PRICES: (f64, f64) = (1e-3, 1e5);
 const HALVINGS: usize = 20;
 
-/// What bounds every schedule.
+/// The limits of every schedule.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub shortest: Duration,
     pub longest: Duration,
-    /// When a PIN has its last poll.
+    /// The age at which a PIN gets its last poll.
     pub deadline: Duration,
 }
 
-/// What a plan is made of.
+/// The input for a plan.
 #[derive(Debug, Clone)]
 pub struct Problem {
     pub aim: Aim,
     pub limits: Limits,
     pub backoff: Backoff,
-    /// What a plan may need, as a part of what backoff needs.
+    /// The cost that a plan may need, as a share of backoff's.
     pub budget: f64,
-    /// The share of PINs, and their hazard, of each channel of which enough is known.
+    /// The share of PINs and the hazard of each channel that is known well enough.
     pub channels: [Option<(f64, Hazard)>; CHANNELS],
 }
 
 /// When to poll, by age.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// What a poll may cost, in seconds of weighted delay.
+    /// The price of a poll, in seconds of weighted delay.
     pub price: f64,
-    /// From submission to the first poll.
+    /// The interval from submission to the first poll.
     pub first: Duration,
     pub channels: [Option<Schedule>; CHANNELS],
 }
@@ -66,23 +67,23 @@ pub struct Plan {
 pub struct Schedule {
     shortest: f64,
     longest: f64,
-    /// The grid, and for each of its ages that of the next poll. Both ascend.
+    /// The ages of the grid, and the age of the next poll after each of them, in seconds. Both ascend.
     ages: Box<[f32]>,
     next: Box<[f32]>,
     pub forecast: Cost,
-    /// What backoff costs the same PINs.
+    /// The cost of backoff for the same PINs.
     pub backoff: Cost,
 }
 
 impl Problem {
-    /// The best schedule that needs no more than backoff; `None` if there is none, or no channel is known well enough, or
-    /// the bounds leave nothing to choose.
+    /// Returns the best schedule within the budget; `None` if there is none, if no channel is known well enough, or
+    /// if the limits leave no choice.
     pub fn solve(&self) -> Option<Plan> {
         if self.limits.longest < self.limits.shortest * 2 {
             return None;
         }
         let grid = grid(&self.limits);
-        // A grid that had to be cut off ends before the deadline.
+        // A grid with the most points may end before the deadline.
         let deadline = Duration::from_secs_f64(grid.last().copied().unwrap_or_default());
         let known: Vec<Known> = Channel::ALL
             .into_iter()
@@ -109,7 +110,7 @@ impl Problem {
                 Aim::Sooner => needs.polls <= budget.polls,
                 Aim::Fewer => needs.delay <= budget.delay,
             };
-            // A higher price makes fewer polls and more delay.
+            // A higher price leads to fewer polls and more delay.
             if is_within == (self.aim == Aim::Sooner) {
                 dear = middle
             } else {
@@ -123,7 +124,7 @@ impl Problem {
     }
 }
 
-/// A channel of which enough is known.
+/// A channel that is known well enough.
 struct Known {
     channel: Channel,
     share: f64,
@@ -184,21 +185,22 @@ impl Draft {
 
 /// The best schedule from every point of the grid on.
 pub struct Policy {
-    /// The point of the next poll. The last point has itself.
+    /// The point of the next poll. The last point refers to itself.
     pub next: Vec<usize>,
-    /// What is still to be paid, times the share of PINs that are not final yet.
+    /// The remaining cost, multiplied by the share of PINs that are not final yet.
     pub cost: Vec<f64>,
 }
 
 impl Policy {
-    /// By dynamic programming, from the last age to the first.
+    /// Computes the best schedule by dynamic programming, from the last age to the first.
     pub fn best(lives: &Lives, price: f64, limits: &Limits) -> Self {
         let points = lives.points();
         let last = points.len() - 1;
         let (mut next, mut cost) = (vec![last; points.len()], vec![0.0; points.len()]);
         for now in (0..last).rev() {
             let (soonest, latest) = window(points, now, limits);
-            // Who polls later now polls next later too: the best poll is no later than that of the point after this one.
+            // The best next poll never moves earlier as the age grows, so it is no later than the one of the
+            // following point.
             let latest = latest.min(next[now + 1]).max(soonest);
             let from = points[now];
             let mut best = (last, f64::INFINITY);
@@ -214,7 +216,7 @@ impl Policy {
         Self { next, cost }
     }
 
-    /// What it costs PINs whose first poll is at this point.
+    /// Returns the cost of PINs whose first poll is at this point.
     pub fn forecast(&self, lives: &Lives, first: usize) -> Cost {
         let points = lives.points();
         let mut sum = Cost::default();
@@ -228,7 +230,7 @@ impl Policy {
     }
 }
 
-/// The ages at which a schedule polls, up to the deadline.
+/// Returns the ages at which a schedule polls, up to the deadline.
 pub fn poll_ages(
     deadline: Duration,
     interval_at: impl Fn(Duration) -> Duration,
@@ -240,7 +242,7 @@ pub fn poll_ages(
     std::iter::successors(Some(Duration::ZERO), next).skip(1)
 }
 
-/// What PINs cost that are polled at these ages.
+/// Returns the cost of PINs that are polled at these ages.
 pub fn forecast(lives: &Lives, polls: impl Iterator<Item = Duration>) -> Cost {
     let mut sum = Cost::default();
     let mut now = lives.at(0.0);
@@ -252,7 +254,7 @@ pub fn forecast(lives: &Lives, polls: impl Iterator<Item = Duration>) -> Cost {
     sum
 }
 
-/// The points among which the poll after this one may be.
+/// Returns the first and the last point at which the poll after this one may be.
 fn window(points: &[Point], now: usize, limits: &Limits) -> (usize, usize) {
     let age_after = |interval: Duration| points[now].age + interval.as_secs_f64();
     let (soonest, latest) =
@@ -262,7 +264,7 @@ fn window(points: &[Point], now: usize, limits: &Limits) -> (usize, usize) {
     (soonest, latest.max(soonest))
 }
 
-/// The ages among which schedules choose.
+/// Returns the ages among which schedules choose, in seconds.
 pub fn grid(limits: &Limits) -> Vec<f64> {
     let deadline = limits.deadline.as_secs_f64().max(1e-3);
     let least = limits.shortest.as_secs_f64().max(1e-3) * OF_SHORTEST;
@@ -277,14 +279,14 @@ pub fn grid(limits: &Limits) -> Vec<f64> {
 }
 
 impl Schedule {
-    /// From a poll at this age to the next one.
+    /// Returns the interval from a poll at this age to the next one.
     pub fn interval_at(&self, age: Duration) -> Duration {
         let age = age.as_secs_f64();
         let last = self.ages.len() - 1;
         let right = self.ages.partition_point(|&point| f64::from(point) <= age).min(last);
         let at = |n: usize| (f64::from(self.ages[n]), f64::from(self.next[n]));
         let ((left, sooner), (right, later)) = (at(right.saturating_sub(1)), at(right));
-        // The last poll is at the PIN's own deadline, whenever that is.
+        // The last poll is at the PIN's own deadline, which limits this interval elsewhere.
         let interval = if later >= at(last).0 || right <= left {
             self.longest
         } else {

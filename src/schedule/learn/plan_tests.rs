@@ -16,7 +16,7 @@ fn defaults() -> (Backoff, Limits) {
     (Backoff::new(seconds(1.0), 1.5, seconds(3600.0), 0.2), limits(1.0, 3600.0, 172_800.0))
 }
 
-/// The share of standard normal numbers below `z`, by Simpson's rule.
+/// Returns the share of standard normal numbers below `z`, by Simpson's rule.
 fn normal(z: f64) -> f64 {
     let (z, steps) = (z.clamp(-8.0, 8.0), 400);
     let width = (z + 8.0) / f64::from(steps);
@@ -33,7 +33,7 @@ fn normal(z: f64) -> f64 {
     (0..=steps).map(|n| weight(n) * density(n)).sum::<f64>() * width / 3.0 / std::f64::consts::TAU.sqrt()
 }
 
-/// The study's lives: their survival, exactly.
+/// Returns the exact survival function of the study's lifetimes.
 fn study(kind: &str) -> impl Fn(f64) -> f64 {
     let (median, sigma, slow) = match kind {
         "sms" => (4.0, 1.0, 0.05),
@@ -47,7 +47,8 @@ fn study(kind: &str) -> impl Fn(f64) -> f64 {
     }
 }
 
-/// From schedule-study.py: its `optimum` at a price, on a grid that reaches to the end, judged by the exact lives.
+/// From schedule-study.py: its `optimum` at a price, on a grid that reaches to the end, evaluated with the exact
+/// lifetimes.
 const STUDY: [(&str, f64, f64, f64); 9] = [
     ("sms", 0.5, 5.4757, 2.2723),
     ("sms", 1.0, 4.0685, 3.2503),
@@ -91,8 +92,8 @@ fn backoff_costs_what_the_study_says() {
     }
 }
 
-/// The cheapest way from a point to the last one, by trying every one. Where no point is within the bounds, the next
-/// poll is at the first that is not too soon.
+/// Returns the lowest cost from a point to the last one, by trying every choice. If no point is within the limits,
+/// the next poll is at the first point that is not too early.
 fn by_brute_force(lives: &Lives, price: f64, (shortest, longest): (f64, f64), now: usize) -> f64 {
     let points = lives.points();
     let last = points.len() - 1;
@@ -134,7 +135,7 @@ proptest! {
     }
 
     #[test]
-    fn a_schedule_stays_within_its_bounds_and_who_polls_later_polls_next_later(
+    fn a_schedule_stays_within_its_limits_and_its_next_polls_ascend(
         (shortest, longest, deadline) in (0.01..100.0f64, 0.5..10_000.0f64, 1.0..1e6f64),
         rates in prop::collection::vec(-12.0..1.0f64, BINS), share in 0.1..0.9f64,
         multiplier in 1.0..3.0f64, is_sooner: bool,
@@ -188,7 +189,7 @@ fn none_of_a_thousand_random_schedules_is_better_than_the_optimum() {
         let policy = Policy::best(&lives, price, &limits);
         let best = policy.forecast(&lives, policy.next[0]).at(price);
         for n in 0..1_000 {
-            // Half of them are the optimum, a little changed; the others are anything.
+            // Half of them are slightly changed optima; the others are arbitrary.
             let (near, spread) = (n % 2 == 0, random.f64());
             let stretch = (random.f64() - 0.5).exp();
             let mut drawn = random.fork();
@@ -214,7 +215,7 @@ fn none_of_a_thousand_random_schedules_is_better_than_the_optimum() {
 fn the_first_poll_serves_all_channels() {
     let (_, limits) = defaults();
     let grid = grid(&limits);
-    // All SMS become final at three seconds, all calls at a minute: a PIN of either has one first poll.
+    // All SMS become final at three seconds and all calls at a minute; both have the same first poll.
     let sharp = |age: f64| {
         Hazard(std::array::from_fn(|bin| {
             let (begins, ends) = super::super::bins::bounds(bin);
@@ -261,7 +262,7 @@ fn a_plan_costs_what_it_forecasts() {
     let (backoff, limits) = defaults();
     let grid = grid(&limits);
     for aim in [Aim::Sooner, Aim::Fewer] {
-        // A constant hazard that is so low that the longest interval matters.
+        // The constant hazard is so low that the longest interval matters.
         let hazard = Hazard([2e-5; BINS]);
         let problem = Problem {
             aim,

@@ -1,12 +1,14 @@
-//! Whether learned schedules do better than backoff would, for the same PINs.
+//! Decides whether learned schedules do better than backoff would for the same PINs.
 //!
-//! Promises that a schedule which does worse, by more than chance explains, does not stay in force. An answer tells when a
-//! PIN became final to within an interval; so it is known how often backoff would have polled it until then, and how late
-//! it would have noticed. The excess over that, price * polls + weighted delay, is kept for the last endings.
+//! Guarantees that a schedule that does worse, by more than chance explains, does not stay in force. The answers
+//! show within which interval a PIN became final, and thus how often backoff would have polled it until then, and how
+//! late backoff would have noticed. The excess over backoff's price * polls + weighted delay is kept for the last
+//! endings.
 //!
-//! One change hides from this: if PINs become final before a schedule first looks, every answer only says "by now", and
-//! the old hazard still explains when. Then there are more endings than that hazard expects, poll by poll (observed minus
-//! expected, as in the log-rank test), and backoff takes over too, because it looks early.
+//! One change is invisible to this comparison: if PINs become final before a schedule's first poll, every answer only
+//! says that they are final by now, and the old hazard still explains when. Then there are more endings than that
+//! hazard predicts, poll by poll (observed minus expected, as in the log-rank test); backoff takes over in this case
+//! too, because it polls early. Pure. Must not know how schedules are computed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,40 +19,43 @@ use super::plan::poll_ages;
 use super::{Answer, Cost};
 use crate::backoff::Backoff;
 
-/// The last endings, by which learned schedules are judged.
+/// The most endings by which learned schedules are judged.
 const JUDGED: usize = 500;
 
-/// They are judged whenever so many are new; their cost, not before there are five times as many.
+/// Learned schedules are judged after each further group of this many endings; their cost, only from five groups on.
 const STEP: u32 = 20;
 
-/// Worse means: the mean excess is above zero by so many of its standard errors,
+/// Learned schedules do worse if the mean excess is above zero by more than this many standard errors, and if it also
+/// exceeds [`NEGLIGIBLE`].
 const WORSE: f64 = 2.5;
 
-/// and by this part of what backoff costs.
+/// The share of backoff's cost that a mean excess must also exceed.
 const NEGLIGIBLE: f64 = 0.02;
 
-/// Early means: more endings than expected by so many standard errors. Not by fewer, for the hazard is an estimate.
+/// PINs end early if there are this many standard errors more endings than expected. Not fewer, because the hazard is
+/// an estimate.
 const EARLY: f64 = 5.0;
 
-/// A great change shows in this many endings, a smaller one only in all that are judged.
+/// The endings in which a large change shows; a smaller change shows only in all that are judged.
 const SOON_JUDGED: usize = 100;
 
-/// After a relapse, so many endings are seen under backoff before the next try; after each further one, twice as many.
+/// The endings under backoff after a relapse before the next try; doubled by each further relapse, up to the second
+/// number.
 const PROBATION: u32 = 500;
 const LONGEST_PROBATION: u32 = 8_000;
 
-/// After so many endings without a relapse, earlier ones are forgiven.
+/// The endings without a relapse after which earlier relapses no longer count.
 const FORGIVEN: u32 = 10_000;
 
-/// Polls by backoff that are known one by one: 48 hours of them, 2 seconds apart.
+/// The most polls by backoff that are known one by one: 48 hours of them at 2 seconds.
 const MAX_NOMINAL: usize = 86_400;
 
-/// What PINs cost, and what they would have cost under backoff.
+/// The cost of PINs, and their cost under backoff.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Comparison {
     pub real: Cost,
     pub backoff: Cost,
-    /// How many of them the hazard expected to be final.
+    /// The number of endings that the hazard predicted.
     pub expected: f64,
 }
 
@@ -67,7 +72,7 @@ impl Comparison {
 pub struct Nominal(Box<[f64]>);
 
 impl Nominal {
-    /// Those up to a deadline; not more than make a difference.
+    /// Computes the ages up to a deadline, at most `MAX_NOMINAL` of them.
     pub fn new(backoff: &Backoff, deadline: Duration) -> Self {
         let ages = poll_ages(deadline, |age| backoff.interval_at(age));
         Self(ages.take(MAX_NOMINAL).map(|age| age.as_secs_f64()).collect())
@@ -77,7 +82,8 @@ impl Nominal {
         self.0.partition_point(|&poll| poll < age)
     }
 
-    /// Compares a poll with those by backoff since the one before. Backoff's would have been as late.
+    /// Compares a poll with backoff's polls since the previous answer. Assumes that backoff's poll would have been
+    /// equally late.
     pub fn compare(&self, answer: &Answer, hazard: &Hazard) -> Comparison {
         let Answer { is_final, .. } = *answer;
         let [from, to, late] = [answer.since, answer.age, answer.late].map(|time| time.as_secs_f64());
@@ -101,56 +107,57 @@ impl Nominal {
     }
 }
 
-/// What became of the trust in learned schedules.
+/// A change of the trust in learned schedules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// They do worse than backoff, which is in force from now on.
     Worse,
-    /// PINs become final so much earlier than they used to that backoff is in force from now on.
+    /// PINs become final so much earlier than before that backoff is in force from now on.
     Early,
-    /// Fresh evidence has come in: they are tried again.
+    /// Enough PINs ended under backoff: learned schedules are tried again.
     Retries,
 }
 
 /// The last endings, and whether learned schedules are trusted.
 #[derive(Debug, Clone, Default)]
 pub struct Safety {
-    /// Each with the answers since the one before.
+    /// Each ending includes the answers since the previous ending.
     endings: VecDeque<Comparison>,
-    /// Since the last ending.
+    /// The answers since the last ending.
     open: Comparison,
     /// Endings under learned schedules since the last relapse.
     since_relapse: u32,
-    /// Endings to come until learned schedules are tried again.
+    /// Endings that must still follow until learned schedules are tried again.
     probation: u32,
-    /// Relapses that are not forgiven yet.
+    /// Relapses that still count.
     relapses: u32,
 }
 
 impl Safety {
-    /// Whether learned schedules may be in force.
+    /// Returns whether learned schedules may be in force.
     pub fn is_trusting(&self) -> bool {
         self.probation == 0
     }
 
-    /// Endings to come until learned schedules are tried again, and how often they failed in a row.
+    /// Returns how many endings must follow until learned schedules are tried again, and how many times in a row they
+    /// failed.
     pub fn standing(&self) -> (u32, u32) {
         (self.probation, self.relapses)
     }
 
-    /// Goes on with what [`Safety::standing`] was before a restart.
+    /// Restores what [`Safety::standing`] returned before a restart.
     pub fn resume(&mut self, (probation, relapses): (u32, u32)) {
         (self.probation, self.relapses) = (probation.min(LONGEST_PROBATION), relapses);
     }
 
-    /// The last endings under learned schedules: how many, and their sum.
+    /// Returns the number and the sum of the last endings under learned schedules.
     pub fn recent(&self) -> (usize, Comparison) {
         let mut sum = Comparison::default();
         self.endings.iter().for_each(|ending| sum.add(ending));
         (self.endings.len(), sum)
     }
 
-    /// Takes in one answer under a learned schedule of this price, or under backoff if there is none.
+    /// Processes one answer under a learned schedule of this price, or under backoff if there is no price.
     pub fn record(&mut self, compared: &Comparison, is_final: bool, price: Option<f64>) -> Option<Change> {
         if !self.is_trusting() {
             self.probation -= u32::from(is_final);
@@ -180,7 +187,7 @@ impl Safety {
         Some(change)
     }
 
-    /// Whether the last so many endings are far more than expected.
+    /// Returns whether the newest `last` endings are far more than the hazard predicted.
     fn is_early(&self, last: usize) -> bool {
         let count = self.endings.len().min(last) as f64;
         let expected: f64 = self.endings.iter().rev().take(last).map(|ending| ending.expected).sum();

@@ -8,7 +8,8 @@ fn backoff() -> Backoff {
     Backoff::new(Duration::from_secs(1), 1.5, Duration::from_secs(3600), 0.2)
 }
 
-/// A PIN that becomes final at age `life`, polled at intervals of `interval_at`, each poll `late` by so much.
+/// Runs a PIN that becomes final at age `life`, polled at intervals of `interval_at`, with each poll `late` by this
+/// time.
 fn live(
     safety: &mut Safety,
     hazard: &Hazard,
@@ -29,7 +30,7 @@ fn live(
     changes
 }
 
-/// So many lives of a constant hazard; at which of them what changed.
+/// Runs this many PINs with a constant hazard; returns after which of them what changed.
 fn changes(
     pins: usize,
     rate: f64,
@@ -78,7 +79,7 @@ fn a_bad_schedule_is_left_and_tried_again_after_ever_more_endings() {
 
 #[test]
 fn a_good_schedule_stays() {
-    // Constant intervals are the best for a constant hazard.
+    // Constant intervals are optimal for a constant hazard.
     assert_eq!(changes(5_000, 0.1, 0.0, 0.1, &|_| 5.0), []);
 }
 
@@ -89,7 +90,7 @@ fn an_outage_that_makes_all_polls_late_is_not_blamed_on_the_schedule() {
 
 #[test]
 fn pins_that_are_final_before_the_first_look_are_noticed() {
-    // Believed is 200 s; really it is 2 s, and the schedule first looks after a minute.
+    // The hazard assumes 200 s; the PINs really take 2 s, and the schedule first polls after a minute.
     let found = changes(200, 0.5, 0.0, 0.005, &|_| 20.0);
     assert_eq!(found.first().map(|(_, change)| *change), Some(Change::Early));
     assert!(found[0].0 < 60, "{found:?}");
