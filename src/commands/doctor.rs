@@ -21,7 +21,8 @@ use super::globals::Globals;
 use super::human;
 use super::output::{Output, note};
 use super::sandbox::Sandbox;
-use crate::config::{Api, Explained, SYSTEM_FILE, Setting, Sink, StoreUrl};
+use crate::config::{Api, Explained, Http, SYSTEM_FILE, Setting, Sink, StoreUrl};
+use crate::http;
 use crate::pin::PinId;
 use crate::poll;
 use crate::protocol::stats::{self, Stats};
@@ -66,6 +67,7 @@ pub async fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandE
     let warnings = explained.warnings.iter();
     findings.extend(warnings.map(|warning| Finding::warning("secrets", warning.to_string())));
     findings.extend(api(&explained.config.api).await);
+    findings.extend(certificate(&explained.config.http));
     let socket = config::client_socket(globals, None)?;
     let (finding, stats) = daemon(&socket, &explained.settings).await;
     findings.push(finding);
@@ -143,6 +145,16 @@ async fn api(api: &Api) -> Vec<Finding> {
         }
     });
     [Some(key), clock].into_iter().flatten().collect()
+}
+
+/// Whether the TLS files of `[http]` can be used, and for how long.
+fn certificate(http: &Http) -> Option<Finding> {
+    let loaded = http::load_certificates(http.tls.as_ref()?);
+    Some(match loaded.map(|loaded| loaded.warning(Timestamp::now())) {
+        Ok(None) => Finding::well("http", "has a certificate that is valid, and its key"),
+        Ok(Some(warning)) => Finding::warning("http", warning),
+        Err(error) => Finding::ill("http", error.to_string()),
+    })
 }
 
 /// Asks the daemon for its statistics, and checks what they show.

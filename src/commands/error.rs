@@ -13,6 +13,7 @@ use super::client::{ClientError, ConnectError};
 use super::config::ConfigError;
 use super::exit::Exit;
 use crate::daemon::DaemonError;
+use crate::http::ListenError;
 use crate::protocol::{Code, Refusal};
 use crate::simulate::SimulateError;
 use crate::store::backup::BackupError;
@@ -83,8 +84,10 @@ impl From<&CommandError> for Exit {
             error if error.is_broken_pipe() => Self::Done,
             CommandError::Usage(_) | CommandError::Config(_) | CommandError::LogLevel { .. } => Self::Usage,
             CommandError::Simulate(error) if error.is_usage() => Self::Usage,
-            // The cause is in the configuration (`api.ca_file`), but only creating the client finds it.
-            CommandError::Daemon(DaemonError::Client(_)) => Self::Usage,
+            // The cause is in the configuration (`api.ca_file`, `http.tls_cert`), but only reading the file finds it.
+            CommandError::Daemon(
+                DaemonError::Client(_) | DaemonError::TlsFiles(_) | DaemonError::Listen(ListenError::Open(_)),
+            ) => Self::Usage,
             CommandError::Connect(ConnectError::Greeting(error)) if error.is_silence() => Self::TimedOut,
             CommandError::Connect(
                 ConnectError::Untrusted { .. } | ConnectError::Full { .. } | ConnectError::Greeting(_),

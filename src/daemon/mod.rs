@@ -4,6 +4,7 @@
 //! a stop loses nothing: the intake closes, running polls end, then the store and the sinks are flushed. Knows the parts
 //! only by their interfaces.
 
+mod inherited;
 mod notify;
 mod own_thread;
 mod reload;
@@ -25,6 +26,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+pub use self::inherited::Inherited;
 use self::own_thread::on_own_thread;
 use self::reload::CurrentClient;
 pub use self::reload::{Outside, SetLog};
@@ -68,6 +70,8 @@ pub enum DaemonError {
     Socket(#[from] SocketError),
     #[error(transparent)]
     Listen(#[from] http::ListenError),
+    #[error(transparent)]
+    TlsFiles(#[from] http::FileError),
     #[error(transparent)]
     Load(#[from] Unavailable),
     #[error("the sink {name:?} can't be used: {trouble}")]
@@ -163,6 +167,7 @@ impl Daemon {
         configured.warnings.iter().for_each(warn_of_secret);
         let config = &configured.config;
         let client = Arc::new(CurrentClient::new(Client::new(&config.api)?));
+        let tls = http::Tls::open(&config.http)?;
         let clock = Clock::system();
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
@@ -198,8 +203,8 @@ impl Daemon {
             Kind::Shared(joining) => joining.while_renewing(starting).await?,
         }
 
-        let socket = listen(outside.socket.take(), &config.intake).await?;
-        let listener = http::Listener::bind(config).await?;
+        let socket = listen(outside.inherited.socket.take(), &config.intake).await?;
+        let listener = http::Listener::bind(config, outside.inherited.http.take(), tls).await?;
         let mut parts = Parts::default();
         let task = schedule::Task {
             core,
@@ -237,7 +242,7 @@ impl Daemon {
             failed_counts: FailedCounts::default(),
             places: intake::places(config.intake.max_connections),
         };
-        let http = serve(config, socket, listener, services, &mut parts);
+        let http = serve(config, socket, listener, services, rotate.subscribe(), &mut parts);
         info!(
             socket = %config.intake.socket.display(),
             store = %config.store.url,
@@ -381,11 +386,12 @@ fn serve(
     socket: Socket,
     listener: http::Listener,
     services: Services,
+    reloads: watch::Receiver<u64>,
     parts: &mut Parts,
 ) -> Http {
     let Services { schedule, writer, clock, health, cluster, stop, .. } = services.clone();
     let (pulse, keep_up) = Pulse::of(schedule, writer.clone(), notify::ask_every(), stop.clone());
-    let http = listener.serve(config, services.clone(), pulse.clone());
+    let http = listener.serve(config, services.clone(), pulse.clone(), reloads);
     parts.spawn("pulse", keep_up);
     parts.spawn("intake", intake::serve(socket, services));
     parts.spawn("retention", retention::prune(writer, clock, config.store.retention, stop.clone()));

@@ -64,7 +64,8 @@ pub fn load(files: &config::Tls) -> Result<Loaded, FileError> {
     let wrong = |error: Error| {
         let (key, path, reason) = match error {
             Error::InconsistentKeys(_) => {
-                let reason = format!("it is not the key of the first certificate in {}", files.cert.display());
+                let reason =
+                    format!("it is not the key of the first certificate in {}", files.cert.display());
                 ("http.tls_key", &files.key, reason)
             }
             Error::General(reason) => ("http.tls_key", &files.key, reason),
@@ -92,9 +93,13 @@ impl Loaded {
         let when = ends.strftime("%Y-%m-%d %H:%M UTC");
         if now < begins {
             let when = begins.strftime("%Y-%m-%d %H:%M UTC");
-            Some(format!("the certificate in http.tls_cert is not valid before {when}: is this machine's clock right?"))
+            Some(format!(
+                "the certificate in http.tls_cert is not valid before {when}: is this machine's clock right?"
+            ))
         } else if ends < now {
-            Some(format!("the certificate in http.tls_cert has expired on {when}, so clients refuse it: renew it"))
+            Some(format!(
+                "the certificate in http.tls_cert has expired on {when}, so clients refuse it: renew it"
+            ))
         } else if ends < soon {
             Some(format!("the certificate in http.tls_cert expires on {when}: renew it"))
         } else {
@@ -109,7 +114,8 @@ impl Life {
         const LAST: Duration = Duration::from_secs(253_402_300_799);
         let mut roots = RootCertStore::empty();
         roots.add(certificate.clone()).ok()?;
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().ok()?;
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().ok()?;
         let name = ServerName::try_from("pinwatch.invalid").ok()?;
         let at = |time: Duration| {
             let time = UnixTime::since_unix_epoch(time);

@@ -49,10 +49,13 @@ impl Hosts {
             Refused::Other(host) => (
                 StatusCode::MISDIRECTED_REQUEST,
                 "Misdirected Request",
-                format!("this daemon is not called {host:?}; if it is, add that to http.hosts in its configuration"),
+                format!(
+                    "this daemon is not called {host:?}; if it is, add that to http.hosts in its configuration"
+                ),
             ),
         };
-        let problem = json!({"title": title, "status": status.as_u16(), "code": "wrong_host", "detail": detail});
+        let problem =
+            json!({"title": title, "status": status.as_u16(), "code": "wrong_host", "detail": detail});
         let text = json_line(problem.to_string()).into_owned() + "\n";
         Some((status, [(CONTENT_TYPE, "application/problem+json")], text).into_response())
     }

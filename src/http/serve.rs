@@ -3,7 +3,7 @@
 //! Promises that a new connection is served however many others are idle or slow: the one that has waited longest for its
 //! client is closed for it. Owns and awaits the task of each connection. Knows nothing about requests.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
