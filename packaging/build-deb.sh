@@ -1,11 +1,11 @@
 #!/bin/sh
-# Builds the Debian package: the program, then what it prints about itself (manual, completions), then the .deb.
+# Builds the Debian package: first the program, then what it generates (manual pages, completions), then the .deb.
 # Usage: packaging/build-deb.sh [options of cargo deb], such as --output DIR.
-# PINWATCH_BINARY names a program that is there already, instead of a release build; for tests.
+# Tests set PINWATCH_BINARY to an existing program, which is packaged instead of a release build.
 set -eu
 cd "$(dirname "$0")/.."
 
-# Everything that is missing at once, with the commands that install it.
+# Lists everything that is missing at once, with the commands that install it.
 missing='' packages='' commands=''
 for pair in strip:binutils gzip:gzip sed:sed python3:python3 dpkg-shlibdeps:dpkg-dev; do
   command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair%%:*}" packages="$packages ${pair#*:}"
@@ -26,11 +26,11 @@ if [ -z "${PINWATCH_BINARY:-}" ]; then
   cargo build --release --locked
   PINWATCH_BINARY=$target/release/pinwatch
 fi
-# Where [package.metadata.deb] looks for what it packs.
+# [package.metadata.deb] in Cargo.toml takes the files from here.
 made=target/packaging
 rm -rf "$made"
 mkdir -p "$made"
-# As dh_strip does it; a debug build's symbols would be most of the package.
+# As dh_strip does it; otherwise the symbols of a debug build would be most of the package.
 strip --remove-section=.comment --remove-section=.note -o "$made/pinwatch" "$PINWATCH_BINARY"
 "$made/pinwatch" man --dir "$made/man"
 gzip -9n "$made"/man/*.1
@@ -40,7 +40,7 @@ done
 gzip -9nc CHANGELOG.md > "$made/changelog.gz"
 packaging/third-party.py > "$made/third-party"
 gzip -9n "$made/third-party"
-# Debian wants the package's own history too, in its own form. Dated so that a build of the same commit is the same.
+# Debian requires a changelog of the package in its own format. It is dated so that two builds of a commit are identical.
 version=$("$made/pinwatch" --version | cut -d' ' -f2)
 date=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}
 cat > "$made/changelog.Debian" <<END
@@ -51,12 +51,12 @@ pinwatch ($version-1) unstable; urgency=medium
  -- $(sed -n 's/^maintainer = "\(.*\)"$/\1/p' Cargo.toml)  $(date -uRd "@$date")
 END
 
-# The configuration of the package: every key as in config/pinwatch.toml, with outcomes in a file that
-# logrotate knows, and the log in the journal with its fields.
+# The package's configuration has every key as in config/pinwatch.toml, but writes outcomes to a file that logrotate
+# rotates, and the log to the journal with its fields.
 sed -e 's|^#format = "text"$|format = "journald"|' \
     -e '/^# The same lines, appended to a file/,/^#path = /{s|^#\[\[sink\]\]|[[sink]]|;s|^#type = |type = |;s|^#path = |path = |}' \
     config/pinwatch.toml > "$made/pinwatch.toml"
-# What the package would install is what the program takes.
+# Checks that the program accepts the configuration that the package installs.
 env -i PINWATCH__API__KEY=example "$made/pinwatch" --config "$made/pinwatch.toml" check-config > "$made/check" 2>/dev/null
 grep -q '"log.format".*journald' "$made/check"
 grep -q '"sink\[0\].path".*/var/log/pinwatch/outcomes.jsonl' "$made/check"

@@ -2,14 +2,16 @@
 //!
 //!     cargo test --features fault-points --test fault_points
 
-mod harness;
+mod support;
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 
-use harness::{Api, Daemon, Home, all_delivered, assert_each_once, pins, submit, try_submit, until};
 use rustix::process::Signal;
 use serde_json::Value;
+use support::{
+    Daemon, Place, Simulated, all_delivered, assert_each_once, sim_pins, submit, try_submit, until, wrapped,
+};
 
 /// What the daemon is at when it dies.
 #[derive(Clone, Copy, PartialEq)]
@@ -82,46 +84,46 @@ killed! {
 
 #[test]
 fn the_socket_is_never_open_to_more_than_its_mode_says_not_even_before_it_is_listened_at() {
-    let api = Api::start();
-    let home = Home::new(&api.base_url());
+    let api = Simulated::start();
+    let place = Place::in_folders(&api.base_url());
     for mode in [0o600, 0o660] {
-        let run = home.command();
-        let mut command = std::process::Command::new("sh");
-        command.args(["-c", "umask 0; exec \"$0\" \"$@\""]).arg(run.get_program()).args(run.get_args());
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "umask 0; exec \"$0\" \"$@\""]);
+        let mut command = wrapped(shell, &place.command());
         command.args(["--set", &format!("intake.mode={mode:04o}")]).env("PINWATCH_FAULT", "socket-bound");
-        let status = Daemon::spawn(command, &home.socket(), &home.log()).wait();
+        let status = place.spawn_by(command).wait();
         assert_eq!(status.signal(), Some(9), "it ended with {status}");
-        let file = std::fs::symlink_metadata(home.socket()).expect("it is bound");
+        let file = std::fs::symlink_metadata(place.socket()).expect("it is bound");
         assert_eq!(file.permissions().mode() & 0o777, mode);
     }
     // What was left behind is stale, and its lock is free.
-    home.start().stop();
+    place.start().terminate();
 }
 
 fn dies_and_loses_nothing(at: At, fault: &str, renamed: bool) {
-    let api = Api::start();
-    let home = Home::new(&api.base_url());
+    let api = Simulated::start();
+    let place = Place::in_folders(&api.base_url());
     // Ends that come apart in time, so that they are several commits and deliveries.
-    let early: Vec<String> = [pins("delivered", 20), pins("100ms", 20)].concat();
-    let late: Vec<String> = [pins("failed", 10), pins("300ms", 10), pins("call", 10)].concat();
+    let early: Vec<String> = [sim_pins("delivered", 20), sim_pins("100ms", 20)].concat();
+    let late: Vec<String> = [sim_pins("failed", 10), sim_pins("300ms", 10), sim_pins("call", 10)].concat();
     if at == At::Restart {
-        let daemon = home.start();
+        let daemon = place.start();
         submit(&mut daemon.client(), &early);
-        until("some outcomes are out", || home.results().concat().contains('\n').then_some(()));
-        daemon.kill();
+        until("some outcomes are out", || place.all_results().concat().contains('\n').then_some(()));
+        daemon.kill9();
     }
 
-    let mut command = home.command();
+    let mut command = place.command();
     command.env("PINWATCH_FAULT", fault);
-    let mut daemon = Daemon::spawn(command, &home.socket(), &home.log());
+    let mut daemon = place.spawn_by(command);
     let mut acked = Vec::new();
     if !matches!(at, At::FirstStart | At::Restart) {
         daemon = daemon.ready();
         acked.extend(submit_in_pieces(&daemon, &early));
         if at == At::Rotation {
-            let delivered = || (home.results().concat().lines().count() == early.len()).then_some(());
+            let delivered = || (place.all_results().concat().lines().count() == early.len()).then_some(());
             until("the first outcomes are out", delivered);
-            home.rotate(1);
+            place.rotate(1);
             daemon.signal(Signal::HUP);
         }
         acked.extend(submit_in_pieces(&daemon, &late));
@@ -132,10 +134,10 @@ fn dies_and_loses_nothing(at: At, fault: &str, renamed: bool) {
     let status = daemon.wait();
     assert_eq!(status.signal(), Some(9), "it ended with {status} instead of at {fault}:\n{}", daemon.said());
     if renamed {
-        home.rotate(2);
+        place.rotate(2);
     }
 
-    let daemon = home.start();
+    let daemon = place.start();
     let mut client = daemon.client();
     let all = [early, late].concat();
     for (pin, answer) in all.iter().zip(submit(&mut client, &all)) {
@@ -146,8 +148,8 @@ fn dies_and_loses_nothing(at: At, fault: &str, renamed: bool) {
     all_delivered(&mut client);
     let outbox = client.outbox();
     drop(client);
-    daemon.stop();
-    let mut files = home.results();
+    daemon.terminate();
+    let mut files = place.all_results();
     if renamed {
         // A renamed file without a whole line proves nothing about whose it is, so it is left as it is.
         files.retain(|file| file.is_empty() || file.contains('\n'));

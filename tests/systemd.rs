@@ -6,6 +6,7 @@
 
 #[path = "systemd/container.rs"]
 mod container;
+#[path = "support/not_run.rs"]
 mod not_run;
 
 use std::process::Command;

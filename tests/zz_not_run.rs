@@ -1,5 +1,6 @@
 //! The last test binary of `cargo test`: lists what this machine could not test, and which package that needs.
 
+#[path = "support/not_run.rs"]
 mod not_run;
 
 use std::collections::BTreeSet;

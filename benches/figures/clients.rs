@@ -1,4 +1,4 @@
-//! What the client commands cost to start, and how large the binary is.
+//! Measures what the client commands cost to start, and how large the binary is.
 
 use std::process::{Command, Stdio};
 

@@ -1,6 +1,6 @@
-//! Nodes that share a PostgreSQL: whole lives, the PINs of a node that dies, and what a PIN costs the database.
+//! Measures nodes that share a PostgreSQL: whole lives, the take-over of a dead node's PINs, and what a PIN costs the database.
 //!
-//! PostgreSQL (14 or later) is as it comes from Debian, but for its sockets: every commit waits for the disk.
+//! PostgreSQL (14 or later) has Debian's settings except for its sockets, so every commit waits for the disk.
 
 use super::lives::{self, Lived};
 use super::postgres::{Database, Postgres};
@@ -9,13 +9,13 @@ use super::{database_work, takeover};
 
 pub fn measure(report: &mut Report, runs: usize) {
     let Some(server) = Postgres::launch() else { return };
-    // Tests make it small.
+    // The tests' launcher sets a small value.
     let settings = server.database();
     settings.execute("ALTER SYSTEM RESET shared_buffers");
     server.restart_immediately();
     alive(report, &server, runs);
     takeover::measure(report, &server, runs);
-    // It costs the server something, so it comes after what is timed.
+    // The extension slows the server down, so it is loaded after everything that is timed.
     settings.execute("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'");
     server.restart_immediately();
     database_work::measure(report, &server);
@@ -38,7 +38,7 @@ fn lives_of(server: &Postgres, nodes: usize) -> Lived {
     lives::measured(nodes, &[&store(&server.database())])
 }
 
-/// The setting by which nodes share a database.
+/// The setting that makes nodes share this database.
 pub fn store(database: &Database) -> String {
     format!("store.url={}", database.url())
 }

@@ -1,4 +1,6 @@
-//! The daemon: the real binary, with its state in a folder that outlives a stop and goes with this.
+//! Runs the real daemon. Its state is in a temporary folder that outlives the daemon's stop and is removed with [`Home`].
+//!
+//! Not the tests' launcher (`tests/support`): this one pins the process to cores, and measures the time up to `READY=1`.
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
@@ -15,20 +17,20 @@ use super::process::{Process, pinned};
 /// The API's key, which nobody checks.
 pub const KEY: &str = "bench-key";
 
-/// No start takes longer; what does hangs.
+/// A start that takes longer than this is taken for a hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Settings for PINs that only wait: until their deadline, 48 hours later.
+/// Settings with which PINs are not polled before their deadline, 48 hours later.
 pub const NEVER_DUE: [&str; 2] = ["schedule.initial_interval=300days", "schedule.max_interval=300days"];
 
-/// An API that nobody asks.
+/// The address of an API where nothing listens, for daemons that do not poll.
 pub const NOWHERE: &str = "http://127.0.0.1:9";
 
 /// The binary that is measured.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
-/// Measures this binary; else the one that is released, which is built if need be. What `cargo bench` has built
-/// is another: it has what only tests use.
+/// Chooses the binary to measure: `program`, or the release binary, which is built if necessary. `cargo bench` itself builds a
+/// binary with code that only tests use.
 pub fn choose(program: Option<PathBuf>) {
     let program = program.unwrap_or_else(|| {
         let mut build = Command::new(env!("CARGO"));
@@ -40,34 +42,34 @@ pub fn choose(program: Option<PathBuf>) {
     PROGRAM.set(program).expect("chosen once");
 }
 
-/// The binary that is measured.
+/// Returns the binary that is measured.
 pub fn program() -> &'static Path {
     PROGRAM.get().expect("chosen at first")
 }
 
-/// A daemon's folder: its configuration's base, its store, its outcomes.
+/// A daemon's folder: configuration, store and outcomes.
 pub struct Home {
     folder: TempDir,
     base_url: String,
 }
 
-/// A daemon that runs.
+/// A running daemon.
 pub struct Daemon {
     pub process: Process,
-    /// From its start until it said READY=1.
+    /// From the start of the process until it sent READY=1.
     pub started_in: Duration,
 }
 
 impl Home {
-    /// An empty one; `base_url` is the API's.
+    /// Creates an empty folder; `base_url` is the API's.
     pub fn new(base_url: &str) -> Self {
         let home = Self { folder: tempfile::tempdir().expect("a folder"), base_url: base_url.to_owned() };
-        // A configuration of our own, so that the machine's is not read.
+        // The daemon must not read this machine's configuration.
         home.configure(&[]);
         home
     }
 
-    /// One with the store of this, whose daemon has ended, and another API.
+    /// Creates a folder with a copy of this store, for another API. The daemon of this folder must have ended.
     pub fn copy(&self, base_url: &str) -> Self {
         let copy = Self::new(base_url);
         for name in ["pinwatch.db", "pinwatch.db-wal", "pinwatch.db.lock"] {
@@ -78,7 +80,7 @@ impl Home {
         copy
     }
 
-    /// Writes the configuration that the next start or reload finds: of these settings alone.
+    /// Writes a configuration of only these settings, which the next start or reload reads.
     pub fn configure(&self, settings: &[&str]) {
         let line = |setting: &&str| {
             let (key, value) = setting.split_once('=').expect("a setting");
@@ -135,20 +137,20 @@ impl Home {
         }
     }
 
-    /// Starts a daemon on all cores; gives also where it tells its metrics.
+    /// Starts a daemon on all cores; also returns the address of its metrics.
     pub fn start_observed(&self, settings: &[&str]) -> (Daemon, SocketAddr) {
         let metrics = free_address();
         let listen = format!("http.listen={metrics}");
         (self.start(None, &[settings, &[listen.as_str()]].concat()), metrics)
     }
 
-    /// What the daemons here wrote to their log.
+    /// Returns the log of all daemons that ran here.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.at("log")).unwrap_or_default()
     }
 }
 
-/// Settings for polls that are all the same interval apart.
+/// Returns settings with which all polls of a PIN are the same interval apart.
 pub fn every(interval: &str) -> [String; 3] {
     [
         format!("schedule.initial_interval={interval}"),

@@ -1,4 +1,4 @@
-//! What a PIN and a poll cost the database that nodes share, in counts that are the same on a loaded machine.
+//! Counts what a PIN and a poll cost the shared database; counts are the same on a loaded machine.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -16,35 +16,35 @@ use super::report::{Asked, Report};
 use super::stand_in::StandIn;
 use super::submit::submit;
 
-/// PINs that live while the database's work is counted.
+/// How many PINs are submitted and end while the database's work is counted.
 const COUNTED: u64 = 50_000;
 
-/// Time in which the database's work for polls alone is counted.
+/// How long the database's work for polls alone is counted.
 const POLLED: Duration = Duration::from_secs(6);
 const POLLED_PINS: u64 = 20_000;
 
-/// A session tells the server's statistics of its work with the first command a second later, and the keeper of the
-/// lease has a command every 1.7 s.
+/// PostgreSQL's statistics lag: a session reports its work with the first command that comes a second later, and the session
+/// that renews the lease sends a command every 1.7 s.
 const TOLD: Duration = Duration::from_secs(3);
 
-/// What a database did.
+/// The work of a database.
 #[derive(Clone, Copy)]
 struct Work {
     statements: f64,
-    /// Inserted, changed or deleted.
+    /// Rows inserted, changed or deleted.
     rows: f64,
     /// Bytes of the server's write-ahead log.
     log: f64,
-    /// Times that the server's log was synced to the disk.
+    /// How often the server synced its write-ahead log to the disk.
     syncs: f64,
     /// Processor time of the whole server, in seconds.
     cpu: f64,
-    /// Bytes that outcomes take, with their indexes.
+    /// Bytes of the outcomes, with their indexes.
     outcomes: f64,
 }
 
 impl Work {
-    /// All that was done in a database so far, by the server's own counts.
+    /// Returns the database's work so far, as the server counts it.
     fn done(database: &Database) -> Self {
         thread::sleep(TOLD);
         let number = |sql: &str| database.one(sql).parse::<f64>().expect("a number");
@@ -82,7 +82,7 @@ impl Work {
     }
 }
 
-/// A database whose statements are counted.
+/// Creates a database whose statements are counted.
 fn observed(server: &Postgres) -> Database {
     let database = server.database();
     database.execute("CREATE EXTENSION pg_stat_statements");
@@ -107,7 +107,7 @@ fn of_lives(report: &mut Report, server: &Postgres) {
     report.figure("an outcome on the disk, with its indexes", vec![three.outcomes], "bytes", Asked::Nothing);
 }
 
-/// What polls that end no PIN cost, beside PINs that only wait.
+/// Measures what polls that end no PIN cost, compared with PINs that are not polled.
 fn of_polls(report: &mut Report, server: &Postgres) {
     let api = StandIn::start(Duration::ZERO, None, None);
     let database = observed(server);
@@ -141,7 +141,7 @@ fn of_polls(report: &mut Report, server: &Postgres) {
     report.figure("  rows changed per poll", more(polling.rows, waiting.rows), "", Asked::AtMost(0.001));
 }
 
-/// Of each life.
+/// Returns the database's work per life.
 fn work_of_lives(server: &Postgres, polls: u8, interval: &str) -> Work {
     let api = StandIn::start(Duration::ZERO, Some(polls), None);
     let database = observed(server);

@@ -1,5 +1,5 @@
-//! What there is to measure, among 10,000, 100,000 and 1,000,000 PINs in flight: starts, lateness, acks, whole lives
-//! and polls. The store of each number is filled once, and each run begins with a copy of it.
+//! Measures starts, lateness, acks, whole lives and polls with 10,000, 100,000 and 1,000,000 PINs in flight. The store of each
+//! size is filled once, and each run begins with a copy of it.
 
 use std::slice;
 use std::thread;
@@ -19,17 +19,17 @@ use super::stand_in::StandIn;
 use super::submit::submit;
 use super::submits;
 
-/// So many PINs, in words, and the interval at which 10,000 of them are due a second.
+/// The number of PINs, the same in words, and the interval at which 10,000 of them are due a second.
 const SIZES: [(u64, &str, &str); 3] =
     [(10_000, "10,000", "1s"), (100_000, "100,000", "10s"), (1_000_000, "1,000,000", "100s")];
 
-/// Submitted at once, into all that are in flight already: so many that the log is folded into the file meanwhile.
+/// Further PINs, submitted at once: so many that SQLite moves the write-ahead log into the database meanwhile.
 const MORE: u64 = 200_000;
 
-/// From SIGHUP until it was followed, by far.
+/// More than enough time for a daemon to follow SIGHUP.
 const RELOAD: Duration = Duration::from_secs(1);
 
-/// What was measured among one number of PINs.
+/// What was measured with one number of PINs.
 struct Among {
     ready: f64,
     polls: Window,
@@ -44,7 +44,7 @@ pub fn measure(report: &mut Report, runs: usize) {
     let stores = SIZES.map(|(pins, ..)| filled(pins));
     let (mut all, mut plain) = (Vec::new(), Vec::new());
     for _ in 0..runs {
-        // What is compared comes one directly after the other: the machine is not the same from minute to minute.
+        // Sizes are measured directly after each other, because the machine's speed changes from minute to minute.
         let polls = stores.each_ref().map(|store| polls_of(&nginx, store));
         plain.push(polls::plain(&nginx, By::Plain).per_second);
         let sizes = SIZES.iter().zip(&stores).zip(polls);
@@ -73,7 +73,7 @@ pub fn measure(report: &mut Report, runs: usize) {
     }
 }
 
-/// The folder of a daemon that took in so many PINs and was stopped.
+/// Returns the folder of a daemon that accepted this many PINs and was stopped.
 fn filled(pins: u64) -> Home {
     let home = Home::new(NOWHERE);
     let mut daemon = home.start(None, &NEVER_DUE);
@@ -82,7 +82,7 @@ fn filled(pins: u64) -> Home {
     home
 }
 
-/// When the daemon is ready, and what it polls when all are due at once.
+/// Measures how soon the daemon is ready, and how fast it polls when all PINs are due at once.
 fn polls_of(nginx: &Nginx, store: &Home) -> (f64, Window) {
     let home = store.copy(&nginx.base_url());
     let often = every("100ms");
@@ -96,7 +96,7 @@ fn among(store: &Home, pins: u64, interval: &str, (ready, polls): (f64, Window))
     Among { ready, polls, late, acks, commits_a_submit, lives }
 }
 
-/// Acks and lives of other PINs than those that wait.
+/// Measures acks and lives of other PINs than those that wait.
 fn lives_among(store: &Home, pins: u64) -> (f64, f64, lives::Lived) {
     let api = StandIn::start(Duration::ZERO, Some(lives::POLLS_A_LIFE), None);
     let home = store.copy(&api.base_url);
@@ -104,7 +104,7 @@ fn lives_among(store: &Home, pins: u64) -> (f64, f64, lives::Lived) {
     (acks, commits_a_submit, lives)
 }
 
-/// What is measured of a store with something in it.
+/// What was measured with a filled store.
 pub struct Grown {
     pub ready: f64,
     pub acks: f64,
@@ -112,14 +112,14 @@ pub struct Grown {
     pub lives: lives::Lived,
 }
 
-/// Acks and lives of PINs from a number on, beside whatever is in the store.
+/// Measures acks and lives of PINs with numbers from `pins` on, with whatever is in the store.
 pub fn grown(home: &Home, pins: u64) -> Grown {
     home.configure(&NEVER_DUE);
     let mut nodes = [home.start_observed(&[])];
     let [(daemon, metrics)] = &nodes;
     let acks = MORE as f64 / submit(&home.socket(), pins..pins + MORE).as_secs_f64();
     let commits_a_submit = submits::lone(home, *metrics, pins + MORE).commits;
-    // Who waits already goes on waiting; who comes from now on is polled soon.
+    // PINs that wait already keep their interval; new ones are polled soon.
     let often = every(lives::INTERVAL);
     home.configure(&often.each_ref().map(String::as_str));
     daemon.process.send(Signal::HUP);

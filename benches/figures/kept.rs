@@ -1,5 +1,5 @@
-//! Submits and whole lives beside outcomes that are kept: what `store.retention` leaves in the store, over which each
-//! submit looks whether its PIN has one already.
+//! Measures submits and whole lives while the store keeps many outcomes (`store.retention`): each submit checks whether its
+//! PIN has an outcome already.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use super::submit::pin;
 
 const SIZES: [(u64, &str); 3] = [(100_000, "100,000"), (1_000_000, "1,000,000"), (10_000_000, "10,000,000")];
 
-/// PINs of before have numbers from here on, which no other has.
+/// PINs of the kept outcomes have numbers from here on; no other PIN has.
 const BEFORE: u64 = 1 << 40;
 
-/// Rows that are written at once.
+/// Rows per statement.
 const CHUNK: usize = 20_000;
 
 pub fn measure(report: &mut Report, runs: usize) {
@@ -40,7 +40,7 @@ pub fn measure(report: &mut Report, runs: usize) {
     }
 }
 
-/// The folder of a daemon that had so many outcomes and was stopped.
+/// Returns the folder of a daemon that had this many outcomes and was stopped.
 fn filled(base_url: &str, kept: u64) -> Home {
     let home = Home::new(base_url);
     home.start(None, &[]).process.end(Signal::TERM);
@@ -86,7 +86,7 @@ async fn fill(home: &Home, kept: u64) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE sink SET cursor = (SELECT max(seq) FROM outcome)").execute(&mut connection).await?;
     sqlx::query("COMMIT").execute(&mut connection).await?;
     connection.close().await?;
-    // Or the disk is still at it while it is measured.
+    // Otherwise the disk is still writing during the measurement.
     rustix::fs::sync();
     Ok(())
 }
@@ -100,7 +100,7 @@ async fn write(
     sqlx::query(sql).bind(rows).execute(connection).await.map(drop)
 }
 
-/// As the store has it: the first 48 bits of the ID's SHA-256.
+/// The hash that the store uses: the first 48 bits of the ID's SHA-256.
 fn hash(pin: &str) -> u64 {
     let digest = digest::digest(&digest::SHA256, pin.as_bytes());
     digest.as_ref().iter().take(6).fold(0, |hash, byte| hash << 8 | u64::from(*byte))

@@ -1,4 +1,4 @@
-//! How long after it was due a poll is sent, at 10,000 polls a second that take 20 ms each.
+//! Measures how late polls are sent, at 10,000 polls a second that take 20 ms each.
 
 use std::thread;
 use std::time::Duration;
@@ -40,15 +40,15 @@ pub struct Late {
     pub per_second: f64,
     pub p99: f64,
     pub median: f64,
-    /// Of all, from 0 to 1.
+    /// The share of all polls, from 0 to 1.
     pub within_5_ms: f64,
 }
 
-/// Polls the PINs of a store at this interval.
+/// Polls the PINs of a store at this interval and returns how late the polls were.
 pub fn at(store: &Home, interval: &str) -> Late {
     let api = StandIn::start(ANSWER_AFTER, None, Some(SERVER));
     let home = store.copy(&api.base_url);
-    // A start spreads them evenly over the interval, as time does.
+    // A start spreads the polls evenly over the interval, as they would be after some time.
     let (metrics, often) = (free_address(), every(interval));
     let listen = format!("http.listen={metrics}");
     let [a, b, c] = often.each_ref().map(String::as_str);

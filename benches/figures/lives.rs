@@ -1,6 +1,7 @@
-//! Whole lives: PINs over the socket, durable ack, three polls, durable outcome, a line in the file.
+//! Measures whole lives: a PIN is submitted at the socket, acknowledged durably, polled three times, gets a durable outcome and a
+//! line in the file.
 //!
-//! As many PINs are in flight as the machine can turn over; everything shares its cores, the API too.
+//! Keeps a constant number of PINs in flight, so the machine processes as many as it can. All parts share its cores, the API too.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -20,11 +21,11 @@ use super::submit::pin;
 
 const IN_FLIGHT: u64 = 20_000;
 
-/// Three of these make a life: 24,000 lives a second are asked for, more than there can be.
+/// Three of these make a life, so the schedule asks for 24,000 lives a second: more than the machine can do.
 pub const INTERVAL: &str = "278ms";
 pub const POLLS_A_LIFE: u8 = 3;
 
-/// Submits that are written at once, at most.
+/// The most submits that are written at once.
 const CHUNK: u64 = 2048;
 const LENGTH: Duration = Duration::from_secs(10);
 
@@ -38,7 +39,7 @@ pub fn measure(report: &mut Report, runs: usize) {
     report.figure("  written to the disk per life", of(|l| l.written), "bytes", Asked::Nothing);
 }
 
-/// What was seen of lives in a steady state.
+/// What was measured in a steady state.
 pub struct Lived {
     pub per_second: f64,
     pub commit_p99: f64,
@@ -47,7 +48,7 @@ pub struct Lived {
     pub written: f64,
 }
 
-/// Lives at so many nodes, as many as the machine turns over.
+/// Measures as many lives as the machine can process, with this many nodes.
 pub fn measured(nodes: usize, settings: &[&str]) -> Lived {
     let api = StandIn::start(Duration::ZERO, Some(POLLS_A_LIFE), None);
     let homes: Vec<Home> = (0..nodes).map(|_| Home::new(&api.base_url)).collect();
@@ -58,10 +59,10 @@ pub fn measured(nodes: usize, settings: &[&str]) -> Lived {
     lived(&homes, &nodes, 0)
 }
 
-/// Lives of PINs from a number on, at nodes that poll at [`INTERVAL`].
+/// Measures lives of PINs with numbers from `from` on, at nodes that poll at [`INTERVAL`].
 pub fn lived(homes: &[Home], nodes: &[(Daemon, SocketAddr)], from: u64) -> Lived {
     let mut lives = Lives::new(homes, from);
-    // Until everything that was in flight at first is replaced: from then on it is a steady state.
+    // A steady state begins when all PINs that were in flight at first have been replaced.
     lives.run(|lives| lives.ended >= IN_FLIGHT * 3 / 2);
     let look = || nodes.iter().map(Seen::of).collect::<Vec<_>>();
     let (before, ended, begun) = (look(), lives.ended, Instant::now());
@@ -77,7 +78,7 @@ pub fn lived(homes: &[Home], nodes: &[(Daemon, SocketAddr)], from: u64) -> Lived
     let commits: Vec<Histogram> = before.iter().zip(&after).map(commits).collect();
     Lived {
         per_second: ended / took.as_secs_f64(),
-        // Of several nodes, the slowest.
+        // Of several nodes the slowest counts.
         commit_p99: commits.iter().map(|commits| commits.quantile(0.99)).fold(0.0, f64::max),
         cpu_per_1000: total(|seen| seen.cpu) * 1000.0
             / total(|seen| sum("pinwatch_polls_total", &seen.metrics)),
@@ -86,7 +87,7 @@ pub fn lived(homes: &[Home], nodes: &[(Daemon, SocketAddr)], from: u64) -> Lived
     }
 }
 
-/// A node as it is at one moment.
+/// The state of a node at one moment.
 struct Seen {
     metrics: String,
     cpu: f64,
@@ -100,7 +101,7 @@ impl Seen {
     }
 }
 
-/// Clients that submit, one at each node, and the files that the lines come out in.
+/// Clients that submit, one for each node, and the files in which the outcomes appear.
 pub struct Lives {
     clients: Vec<Client>,
     from: u64,
@@ -117,13 +118,13 @@ struct Client {
 }
 
 impl Lives {
-    /// PINs from a number on.
+    /// Connects to the nodes; the PINs have numbers from `from` on.
     pub fn new(homes: &[Home], from: u64) -> Self {
         let clients = homes.iter().map(Client::new).collect();
         Self { clients, from, submitted: 0, ended: 0, buffer: vec![0; 1 << 20] }
     }
 
-    /// Keeps [`IN_FLIGHT`] PINs between submit and line, until it is enough.
+    /// Keeps [`IN_FLIGHT`] PINs between their submission and their line, until `enough` is true.
     pub fn run(&mut self, enough: impl Fn(&Self) -> bool) {
         while !enough(self) {
             self.count_lines();
@@ -135,7 +136,7 @@ impl Lives {
         }
     }
 
-    /// Submits so many, each node's part at that node.
+    /// Submits this many PINs, an equal part at each node.
     fn submit(&mut self, count: u64) {
         let nodes = self.clients.len() as u64;
         for (node, client) in (0..).zip(&mut self.clients) {
@@ -148,7 +149,7 @@ impl Lives {
         self.submitted += count;
     }
 
-    /// Waits for the last line; every PIN that was accepted has one.
+    /// Waits for all lines; every accepted PIN has one.
     pub fn drain(&mut self) {
         let patience = Instant::now() + Duration::from_secs(120);
         while self.ended < self.submitted {
@@ -181,7 +182,7 @@ impl Client {
             }
         });
         let path = home.at("outcomes.jsonl");
-        // Of a run before there are lines already.
+        // The file has lines of the run before.
         let mut lines = File::open(&path).ok();
         if let Some(file) = &mut lines {
             file.seek(SeekFrom::End(0)).expect("the file");

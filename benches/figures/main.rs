@@ -1,9 +1,8 @@
-//! `cargo bench`: every figure that is asked for, measured on this machine in one run, beside its limit.
+//! `cargo bench`: measures every required figure on this machine in one run, and prints it beside its limit.
 //!
-//! Starts the release binary, nginx, PostgreSQL and a plain reqwest loop, all of them in temporary folders and on
-//! loopback.
-//! The daemon and the loop get core 0 and nginx core 1, where there are two. Prints a table of medians with the
-//! lowest and highest, and writes it as JSON. Judges nothing by its exit status: a shared machine is noisy.
+//! Starts the release binary, nginx, PostgreSQL and a plain reqwest loop, all of them in temporary folders and on loopback. If
+//! there are two cores, the daemon and the loop get core 0 and nginx core 1. Prints a table with the median, lowest and highest
+//! value, and writes it as JSON. Its exit status does not depend on the limits, because a shared machine is noisy.
 
 mod clients;
 mod cluster;
@@ -17,11 +16,11 @@ mod measure;
 mod metrics;
 mod million;
 mod nginx;
-#[path = "../../tests/not_run/mod.rs"]
+#[path = "../../tests/support/not_run.rs"]
 mod not_run;
 mod plain_loop;
 mod polls;
-#[path = "../../tests/common/postgres.rs"]
+#[path = "../../tests/support/postgres.rs"]
 #[allow(dead_code, reason = "tests use the rest of it")]
 mod postgres;
 mod process;
@@ -36,10 +35,10 @@ use std::time::Instant;
 
 use report::Report;
 
-/// What can be measured under one name: measures each figure so many times.
+/// A group of figures: its name, and the function that measures each figure as often as its argument says.
 type Group = (&'static str, fn(&mut Report, usize));
 
-/// What can be measured, in the order of the issue that asks for it.
+/// All groups, in the order of the issue that asks for them.
 const GROUPS: [Group; 10] = [
     ("polls", polls::measure),
     ("tls", polls::measure_tls),
@@ -56,14 +55,14 @@ const GROUPS: [Group; 10] = [
 const USAGE: &str = "cargo bench -- [--runs N] [--short] [--json FILE] [--daemon FILE] [GROUP…]\n\n\
     Runs all groups, or those named. --runs is how often each figure is measured (3); --short is one run.\n\
     The JSON goes to target/figures.json unless --json says otherwise, and the table as Markdown beside it.\n\
-    --daemon measures another binary than the release of this tree: one from before a change, say.";
+    --daemon measures another binary than this tree's release, for example one from before a change.";
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let (mut runs, mut json, mut daemon, mut groups) = (3, None, None, Vec::new());
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            // This program again, in a process of its own.
+            // The benchmark starts itself again as a separate process.
             plain_loop::MODE | stand_in::MODE => {
                 let mut next = || arguments.next().expect("two arguments");
                 let run = if argument == plain_loop::MODE { plain_loop::run } else { stand_in::run };

@@ -1,20 +1,20 @@
-//! A window of time: what was counted in it, and what a process spent on it.
+//! Measures a period of time: what was counted in it, and the processor time of a process.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::process::Process;
 
-/// What happened in a window.
+/// What happened in the period.
 pub struct Window {
     pub per_second: f64,
-    /// Processor time of one, in microseconds.
+    /// Processor time per counted thing, in microseconds.
     pub cpu_each: f64,
-    /// Of one core, from 0 to 1.
+    /// The share of one core, from 0 to 1.
     pub cpu_share: f64,
 }
 
-/// Lets time pass; `count` tells how many there were so far.
+/// Measures for this long; `count` returns the number so far.
 pub fn window(length: Duration, process: &Process, count: impl Fn() -> f64) -> Window {
     let (counted, spent, begun) = (count(), process.cpu(), Instant::now());
     thread::sleep(length);

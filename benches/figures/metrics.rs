@@ -1,9 +1,9 @@
-//! What the daemon tells at /metrics: sums, and histograms between two looks.
+//! Reads the daemon's /metrics: sums, and histograms between two scrapes.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-/// One scrape.
+/// Scrapes the metrics once.
 pub fn scrape(address: SocketAddr) -> String {
     let mut stream = TcpStream::connect(address).expect("the metrics");
     let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
@@ -13,17 +13,17 @@ pub fn scrape(address: SocketAddr) -> String {
     answer
 }
 
-/// The sum of a metric over its labels.
+/// Returns the sum of a metric over its labels.
 pub fn sum(name: &str, scraped: &str) -> f64 {
     let own = |rest: &str| rest.starts_with(['{', ' ']);
     scraped.lines().filter(|line| line.strip_prefix(name).is_some_and(own)).map(last_number).sum()
 }
 
-/// The buckets of a histogram: upper bound and count up to there.
+/// The buckets of a histogram: upper bound and cumulative count.
 pub struct Histogram(Vec<(f64, f64)>);
 
 impl Histogram {
-    /// What was noted between two scrapes.
+    /// Returns what was observed between two scrapes.
     pub fn between(name: &str, before: &str, after: &str) -> Self {
         let (before, after) = (buckets(name, before), buckets(name, after));
         let earlier = |bound: f64| before.iter().find(|(b, _)| *b == bound).map_or(0.0, |(_, count)| *count);
@@ -34,7 +34,7 @@ impl Histogram {
         self.0.last().map_or(0.0, |(_, count)| *count)
     }
 
-    /// As Prometheus works it out: evenly within the bucket.
+    /// Computes a quantile as Prometheus does: assumes an even distribution within a bucket.
     pub fn quantile(&self, quantile: f64) -> f64 {
         let rank = self.count() * quantile;
         let (mut lower, mut below) = (0.0, 0.0);
@@ -47,7 +47,7 @@ impl Histogram {
         lower
     }
 
-    /// The share of what was at most this; exact at a bucket's bound.
+    /// Returns the share of values up to this bound; exact only at a bucket's bound.
     pub fn share_within(&self, bound: f64) -> f64 {
         let within = self.0.iter().rfind(|(upper, _)| *upper <= bound).map_or(0.0, |(_, count)| *count);
         within / self.count().max(1.0)

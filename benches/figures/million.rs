@@ -1,4 +1,4 @@
-//! A million PINs that wait: memory, what waiting costs, a restart, the polls after it. One store serves all.
+//! Measures a million waiting PINs: memory, the cost of waiting, a restart, and the polls after it. All use the same store.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,11 +15,11 @@ use super::submit::submit;
 const SOME: u64 = 100_000;
 const MANY: u64 = 1_000_000;
 
-/// Until what was allocated for submits alone is given back.
+/// By then the daemon has freed the memory that only the submits needed.
 const SETTLE: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(10);
 
-/// The PINs of a million that are due in a second, after a restart with intervals of 100 s.
+/// How many of a million PINs are due each second after a restart with intervals of 100 s.
 const EVEN: f64 = 10_000.0;
 
 pub fn measure(report: &mut Report, runs: usize) {
@@ -87,7 +87,7 @@ fn restart(report: &mut Report, home: &Home, nginx: &Nginx, daemon: Daemon, runs
     report.figure("resident after it, by PIN", resident, "bytes", Asked::Nothing);
 }
 
-/// The most polls in one of the first seconds after a start.
+/// Returns the most polls in one of the first 8 seconds after a start.
 fn busiest_second(nginx: &Nginx) -> f64 {
     let mut busiest = 0.0;
     let mut before = (nginx.requests(), Instant::now());

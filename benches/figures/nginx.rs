@@ -1,4 +1,4 @@
-//! nginx, of this machine, with one answer: "not final yet". It counts the requests of whoever asks.
+//! Runs this machine's nginx with one static answer, "not final yet", and reads its count of requests.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -19,12 +19,12 @@ const ANSWER: &str = concat!(
 pub struct Nginx {
     _process: Process,
     address: SocketAddr,
-    /// The same over TLS, by HTTP/1.1 and by HTTP/2.
+    /// The same answer over TLS, by HTTP/1.1 and by HTTP/2.
     tls: [SocketAddr; 2],
     folder: TempDir,
 }
 
-/// How the answer is asked for.
+/// The protocol of the requests.
 #[derive(Clone, Copy)]
 pub enum By {
     Plain,
@@ -33,7 +33,7 @@ pub enum By {
 }
 
 impl Nginx {
-    /// One process of it, on its own core, without a log.
+    /// Starts one nginx process on its own core, without a log.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (address, tls) = (free_address(), [free_address(), free_address()]);
@@ -86,25 +86,25 @@ impl Nginx {
         }
     }
 
-    /// Who signed its certificate: itself.
+    /// Its certificate, which is self-signed.
     pub fn authority(&self) -> PathBuf {
         self.folder.path().join("certificate.pem")
     }
 
-    /// Requests answered so far; being asked this is one.
+    /// Requests answered so far, including this query.
     pub fn requests(&self) -> f64 {
         let mut stream = TcpStream::connect(self.address).expect("nginx");
         stream.write_all(b"GET /requests HTTP/1.0\r\n\r\n").expect("nginx");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("nginx");
-        // " accepts handled requests" over its numbers.
+        // The numbers are in the line after "server accepts handled requests".
         let numbers = answer.lines().skip_while(|line| !line.starts_with("server accepts")).nth(1);
         let requests = numbers.and_then(|line| line.split_whitespace().nth(2)?.parse().ok());
         requests.unwrap_or_else(|| panic!("nginx was built without stub_status: {answer}"))
     }
 }
 
-/// An address that was free a moment ago.
+/// Returns an address that was free a moment ago.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
 }

@@ -1,7 +1,7 @@
-//! What polling costs without pinwatch: a loop of reqwest that asks about PINs and understands the answers.
+//! Measures what polling costs without pinwatch: a loop that polls by reqwest and parses the answers.
 //!
-//! The same client library, connections, headers and answers as the daemon has, on one thread, in a process of
-//! its own; no timers, no store, no limits, no error handling.
+//! It has the same connections, headers and answers as the daemon, on one thread, in a process of its own, but no timers, store,
+//! limits or error handling.
 
 use reqwest::Certificate;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
@@ -9,13 +9,13 @@ use serde::Deserialize;
 
 use super::daemon::KEY;
 
-/// The first argument of this program when it is the loop.
+/// The program's first argument when it runs as the loop.
 pub const MODE: &str = "--plain-loop";
 
 /// Requests at once, as many as the daemon's `api.concurrency`.
 const CONNECTIONS: usize = 64;
 
-/// PINs that are asked about, in turn.
+/// The PINs that are polled in turn.
 const PINS: usize = 100_000;
 
 #[derive(Deserialize)]
@@ -26,7 +26,7 @@ struct Delivery {
     final_status: bool,
 }
 
-/// Asks until it is killed; of servers it trusts what this authority signed.
+/// Polls until it is killed. Trusts servers with a certificate of this authority.
 pub fn run(base: &str, authority: &str) {
     rustls::crypto::ring::default_provider().install_default().expect("none is installed yet");
     let authority = std::fs::read(authority).expect("a certificate");

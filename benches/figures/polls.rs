@@ -1,4 +1,4 @@
-//! Polls a second and what one costs, beside a plain reqwest loop at the same nginx in the same run.
+//! Measures polls per second and the cost of a poll, compared with a plain reqwest loop at the same nginx in the same run.
 
 use std::thread;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub fn measure(report: &mut Report, runs: usize) {
     report.figure("  ratio", of(|(ours, plain)| ours.cpu_each / plain.cpu_each), "", Asked::AtMost(1.2));
 }
 
-/// The same over TLS, which the API is asked by.
+/// The same over TLS, as the real API is polled.
 pub fn measure_tls(report: &mut Report, runs: usize) {
     for (by, words) in [(By::Tls, "TLS"), (By::TlsAndHttp2, "TLS and HTTP/2")] {
         let both = both(runs, by);
@@ -42,7 +42,7 @@ pub fn measure_tls(report: &mut Report, runs: usize) {
     }
 }
 
-/// The daemon, and after each of its runs the plain loop.
+/// Measures the daemon, and the plain loop after each run of the daemon.
 fn both(runs: usize, by: By) -> Vec<(Window, Window)> {
     let run = |_| {
         let nginx = Nginx::start();
@@ -51,7 +51,7 @@ fn both(runs: usize, by: By) -> Vec<(Window, Window)> {
     (0..runs).map(run).collect()
 }
 
-/// A daemon with PINs all of which are due far sooner than it can poll them.
+/// Measures a daemon whose PINs are all due far sooner than it can poll them.
 fn daemon(nginx: &Nginx, by: By) -> Window {
     let home = Home::new(&nginx.url(by));
     let authority = format!("api.ca_file={}", nginx.authority().display());
@@ -62,13 +62,13 @@ fn daemon(nginx: &Nginx, by: By) -> Window {
     saturated(nginx, &daemon)
 }
 
-/// A daemon that always has something due.
+/// Measures a daemon that always has due PINs.
 pub fn saturated(nginx: &Nginx, daemon: &Daemon) -> Window {
     thread::sleep(WARM_UP);
     window(LENGTH, &daemon.process, || nginx.requests())
 }
 
-/// The plain loop.
+/// Measures the plain loop.
 pub fn plain(nginx: &Nginx, by: By) -> Window {
     let this = std::env::current_exe().expect("this program");
     let mut command = pinned(Some(MEASURED), &this);

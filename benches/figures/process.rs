@@ -1,4 +1,4 @@
-//! A process that is measured: pinned to a core, looked at through /proc, killed when it is dropped.
+//! A process that is measured: pinned to a core, observed through /proc, killed when it is dropped.
 
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command};
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// `/proc` counts processor time in these: part of Linux' interface, whatever the kernel's own tick is.
+/// `/proc` counts processor time in this unit. It is part of Linux' interface and does not depend on the kernel's own tick.
 const TICKS_A_SECOND: f64 = 100.0;
 
-/// The core of what is measured: the daemon, and the plain loop that it is compared with.
+/// The core of the measured process: the daemon, or the plain loop that it is compared with.
 pub const MEASURED: usize = 0;
 
-/// The core of the server that both ask.
+/// The core of the server that both poll.
 pub const SERVER: usize = 1;
 
 /// A child process; it does not outlive this.
@@ -28,22 +28,22 @@ impl Process {
         self.0.id()
     }
 
-    /// Processor time so far, of all its threads, in the kernel too.
+    /// Processor time so far, of all threads, including time in the kernel.
     pub fn cpu(&self) -> Duration {
         ticks(&self.read("stat"), 11)
     }
 
-    /// Memory that it holds now, in bytes.
+    /// Resident memory now, in bytes.
     pub fn resident(&self) -> f64 {
         self.number("status", "VmRSS:") * 1024.0
     }
 
-    /// Bytes that it made the disk write so far.
+    /// Bytes that it has caused to be written to the disk so far.
     pub fn written(&self) -> f64 {
         self.number("io", "write_bytes:")
     }
 
-    /// What it prints, if that was piped.
+    /// Its standard output, if that was piped.
     pub fn stdout(&mut self) -> ChildStdout {
         self.0.stdout.take().expect("a pipe")
     }
@@ -53,7 +53,7 @@ impl Process {
         kill_process(Pid::from_child(&self.0), signal).expect("a child");
     }
 
-    /// Sends a signal that ends it, and waits until it has.
+    /// Sends a signal that ends it, and waits for the end.
     pub fn end(&mut self, signal: Signal) {
         self.send(signal);
         self.0.wait().expect("a child");
@@ -64,9 +64,9 @@ impl Process {
         self.0.try_wait().expect("a child").is_some()
     }
 
-    /// As `kill -9`.
+    /// Kills it, as `kill -9` does.
     pub fn kill(&mut self) {
-        // Fails only where it has ended already.
+        // Fails only if it has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -88,7 +88,7 @@ impl Drop for Process {
     }
 }
 
-/// A command that runs on this core alone; anywhere, if the machine has no such core or none is named.
+/// Returns a command that runs only on this core, or on any core if none is given or the machine does not have it.
 pub fn pinned(core: Option<usize>, program: &Path) -> Command {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let Some(core) = core.filter(|core| *core < cores) else { return Command::new(program) };
@@ -97,19 +97,19 @@ pub fn pinned(core: Option<usize>, program: &Path) -> Command {
     command
 }
 
-/// Processor time of the children that have ended and were waited for.
+/// Processor time of all children that have ended and were waited for.
 pub fn children_cpu() -> Duration {
     ticks(&std::fs::read_to_string("/proc/self/stat").expect("/proc"), 13)
 }
 
-/// Processor time of a process and of its children, those that have ended too.
+/// Processor time of a process and its children, including children that have ended.
 pub fn family_cpu(parent: i64) -> Duration {
     let own = |stat: &str| ticks(stat, 11);
     let all = std::fs::read_dir("/proc").expect("/proc").flatten();
     let stats = all.filter_map(|process| std::fs::read_to_string(process.path().join("stat")).ok());
     let of_family = |stat: String| {
         if stat.starts_with(&format!("{parent} ")) {
-            // Those that have ended stand in its own.
+            // The parent's own line contains the time of children that have ended.
             own(&stat) + ticks(&stat, 13)
         } else if fields(&stat).nth(1) == Some(&parent.to_string()) {
             own(&stat)
@@ -120,14 +120,14 @@ pub fn family_cpu(parent: i64) -> Duration {
     stats.map(of_family).sum()
 }
 
-/// The sum of two fields of a `stat`, counted from the state.
+/// The sum of two fields of a `stat` line; `first` counts from the field "state".
 fn ticks(stat: &str, first: usize) -> Duration {
     let ticks: f64 = fields(stat).skip(first).take(2).map(|field| field.parse::<f64>().expect("ticks")).sum();
     Duration::from_secs_f64(ticks / TICKS_A_SECOND)
 }
 
-/// The fields of a `stat` from the state on.
+/// The fields of a `stat` line from the field "state" on.
 fn fields(stat: &str) -> impl Iterator<Item = &str> {
-    // The name before the state may have anything in it.
+    // The process name before it may contain any character.
     stat.rsplit_once(") ").expect("a name").1.split(' ')
 }

@@ -1,5 +1,4 @@
-//! The table, as text, as JSON and as Markdown: figures, each with the limit that was asked for and whether it was
-//! reached.
+//! Writes the table as text, as JSON and as Markdown: figures, each with its limit and whether the limit was reached.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 pub enum Asked {
     AtLeast(f64),
     AtMost(f64),
-    /// It explains another one.
+    /// No limit: the figure explains another one.
     Nothing,
 }
 
@@ -36,13 +35,13 @@ impl Report {
         Self { figures: Vec::new(), markdown, group: "", missed: 0 }
     }
 
-    /// What follows belongs to this group.
+    /// Starts a group; the following figures belong to it.
     pub fn group(&mut self, name: &'static str) {
         println!("## {name}");
         self.group = name;
     }
 
-    /// One figure, measured once or several times.
+    /// Adds one figure, measured once or several times.
     pub fn figure(&mut self, what: &str, mut measured: Vec<f64>, unit: &str, asked: Asked) {
         measured.sort_by(f64::total_cmp);
         let median = measured[measured.len() / 2];
@@ -77,7 +76,7 @@ impl Report {
         }));
     }
 
-    /// Writes the JSON and says how it went.
+    /// Writes the files and prints how many limits were missed.
     pub fn end(self, path: &Path, runs: usize, took: Duration) {
         let all =
             json!({"machine": machine(), "runs": runs, "seconds": took.as_secs(), "figures": self.figures});
@@ -91,7 +90,7 @@ impl Report {
     }
 }
 
-/// Three digits that matter.
+/// Formats a number with about three significant digits.
 fn short(figure: f64) -> String {
     let digits = match figure.abs() {
         0.0 => 0,

@@ -1,5 +1,5 @@
-//! An API for what nginx can't do: answers that take their time, and PINs that become final. In a process of
-//! its own, on one thread, without a framework: the cheapest there can be.
+//! A simulated API for what nginx can't do: answers with a delay, and PINs that become final. It runs in its own process, on one
+//! thread and without a framework, so that it costs as little as possible.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::process::{Process, pinned};
 
-/// The first argument of this program when it is the API.
+/// The program's first argument when it runs as the API.
 pub const MODE: &str = "--stand-in";
 
 const WAITING: &str = concat!(
@@ -24,14 +24,14 @@ const WAITING: &str = concat!(
 const DELIVERED: &str =
     r#"[{"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true}]"#;
 
-/// A running one; it ends with this.
+/// A running API, which ends when this is dropped.
 pub struct StandIn {
     _process: Process,
     pub base_url: String,
 }
 
 impl StandIn {
-    /// Answers after `latency`; the answer with this number is final, if a number is given.
+    /// Starts an API that answers after `latency`. If `final_at` is given, that answer about a PIN is final.
     pub fn start(latency: Duration, final_at: Option<u8>, core: Option<usize>) -> Self {
         let this = std::env::current_exe().expect("this program");
         let mut command = pinned(core, &this);
@@ -44,7 +44,7 @@ impl StandIn {
     }
 }
 
-/// Is the API until its standard input ends, which it does with the process that started it.
+/// Runs the API until its standard input ends, which happens when the process that started it ends.
 pub fn run(latency: &str, final_at: &str) {
     let latency = Duration::from_millis(latency.parse().expect("milliseconds"));
     let final_at = final_at.parse().expect("a number");
@@ -85,7 +85,7 @@ async fn serve(mut stream: TcpStream, latency: Duration, final_at: u8, asked: Rc
 fn answer(request: &[u8], final_at: u8, asked: &mut HashMap<u64, u8>, out: &mut Vec<u8>) {
     let mut body = WAITING;
     if final_at > 0 {
-        // The second half of a PIN ID of ours is its number.
+        // The second half of each PIN ID of this benchmark is its number.
         let pin = request.strip_prefix(b"GET /2fa/1/pin/").and_then(|rest| rest.get(16..32));
         let pin = pin.and_then(|digits| u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
         let pin = pin.expect("a PIN of ours");

@@ -1,4 +1,4 @@
-//! A client that submits PINs: all at once, and each acknowledged.
+//! A client that submits many PINs at once and waits until all are acknowledged.
 
 use std::io::{BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -6,12 +6,12 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The ID of a PIN: 32 hexadecimal digits, as Infobip's are, in no order.
+/// The ID of a PIN: 32 hexadecimal digits, as Infobip's, in random order.
 pub fn pin(n: u64) -> String {
     format!("{:016X}{n:016X}", scrambled(n))
 }
 
-/// Submits these PINs in one go; gives how long it took until all were acknowledged.
+/// Submits these PINs at once; returns how long it took until all were acknowledged.
 pub fn submit(socket: &Path, pins: std::ops::Range<u64>) -> Duration {
     let stream = UnixStream::connect(socket).expect("the socket");
     let mut writer = stream.try_clone().expect("the socket");
@@ -31,7 +31,7 @@ pub fn submit(socket: &Path, pins: std::ops::Range<u64>) -> Duration {
     took
 }
 
-/// Numbers in no order, each once. (The finalizer of splitmix64.)
+/// Maps numbers to other numbers in pseudo-random order, each once (the finalizer of splitmix64).
 fn scrambled(n: u64) -> u64 {
     let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

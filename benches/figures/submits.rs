@@ -1,4 +1,4 @@
-//! Durable acks: pipelined, and of a client that waits for each.
+//! Measures durable acks: of pipelined submits, and of a client that waits for each ack.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -27,23 +27,23 @@ pub fn measure(report: &mut Report, runs: usize) {
     report.figure("round trip of a lone client", of(|l| l.trip * 1000.0), "ms", Asked::Nothing);
     let bare = of(|l| l.bare * 1000.0);
     report.figure("  a bare write of 8 KiB and its sync, beside it", bare, "ms", Asked::Nothing);
-    // One commit is one write and one sync, and what else a round trip needs is far below the least timer.
+    // A commit is one write and one sync; everything else in a round trip takes far less than the shortest timer.
     let more = of(|l| (l.trip - l.bare) * 1000.0);
     report.figure("  what the round trip has on top", more, "ms", Asked::AtMost(1.0));
     report.figure("  commits a submit", of(|l| l.commits), "", Asked::AtMost(1.05));
 }
 
-/// A client that waits for each ack. Medians in seconds.
+/// Results of a client that waits for each ack: medians in seconds.
 pub struct Lone {
-    /// Of a submit until its ack.
+    /// From a submit to its ack.
     pub trip: f64,
-    /// Of the least that can be durable.
+    /// The least that a durable write takes.
     pub bare: f64,
-    /// For each submit.
+    /// Commits per submit.
     pub commits: f64,
 }
 
-/// Submits so many PINs from a number on, one after the other.
+/// Submits [`LONE`] PINs with numbers from `from` on, one after the other.
 pub fn lone(home: &Home, metrics: SocketAddr, from: u64) -> Lone {
     let counted = || sum("pinwatch_store_commit_duration_seconds_count", &scrape(metrics));
     let before = counted();

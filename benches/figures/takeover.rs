@@ -1,4 +1,4 @@
-//! A node dies, and the others take over its PINs.
+//! Measures how soon the other nodes take over the PINs of a dead node.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -12,12 +12,12 @@ use super::report::{Asked, Report};
 use super::stand_in::StandIn;
 use super::submit::submit;
 
-/// PINs of the node that dies, about; each of the others has as many.
+/// About how many PINs the dying node has; each of the others has as many.
 const ORPHANS: u64 = 100_000;
 const NODES: u64 = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long after the end of a dead node's lease the others have its PINs.
+/// Measures how long after the end of a dead node's lease the others have its PINs.
 pub fn measure(report: &mut Report, server: &Postgres, runs: usize) {
     let runs: Vec<_> = (0..runs).map(|_| orphaned(server)).collect();
     let of = |n: usize| runs.iter().map(|run| run[n]).collect::<Vec<_>>();
@@ -26,7 +26,7 @@ pub fn measure(report: &mut Report, server: &Postgres, runs: usize) {
 }
 
 fn orphaned(server: &Postgres) -> [f64; 2] {
-    // PINs are polled meanwhile, as they would be: some thousands a second.
+    // As in real use, PINs are polled meanwhile: some thousands a second.
     let api = StandIn::start(Duration::ZERO, None, None);
     let database = server.database();
     let (url, often) = (store(&database), every("60s"));
@@ -35,7 +35,7 @@ fn orphaned(server: &Postgres) -> [f64; 2] {
     let start = |home: &Home| home.start_observed(&[&often[..], &[&url]].concat());
     let mut nodes: Vec<(Daemon, SocketAddr)> = homes.iter().map(start).collect();
     until("every node has its share", || {
-        // 86, 85 and 85 of the 256.
+        // The shares of the 256 slots are 86, 85 and 85.
         let shares =
             "SELECT count(*) FROM (SELECT 1 FROM slot GROUP BY node HAVING count(*) IN (85, 86)) AS share";
         database.count(shares) == NODES as i64
@@ -50,7 +50,7 @@ fn orphaned(server: &Postgres) -> [f64; 2] {
     until("every PIN is with its node", || in_flight(&nodes) == all as f64);
     let (mut dies, _) = nodes.remove(0);
     dies.process.kill();
-    // It was the first to register. The database's clock is this machine's.
+    // The node that died was the first to register. The database's clock is this machine's clock.
     let ends: f64 = database
         .one("SELECT extract(epoch FROM lease_until) FROM node ORDER BY id LIMIT 1")
         .parse()

@@ -1,4 +1,4 @@
-//! What must hold for any input: checks that the fuzz targets and `tests/fuzzed.rs` share.
+//! What must hold for any input: checks that the fuzz targets and `tests/fuzzed` share.
 //!
 //! Each has what it needs of the real thing (a daemon's parts, an endpoint, a file sink) and panics where a promise is
 //! broken. They use the public library and know no fuzzer.

@@ -15,7 +15,7 @@ pub enum DeadLetters {
     /// List dead letters
     #[command(after_help = help::DEAD_LETTERS_LIST)]
     List(LettersListArgs),
-    /// Show all that is known of a dead letter
+    /// Show everything about a dead letter
     #[command(after_help = help::DEAD_LETTERS_SHOW)]
     Show(LettersShowArgs),
     /// Deliver dead letters again, under the same id
@@ -24,7 +24,7 @@ pub enum DeadLetters {
         override_usage = "pinwatch dead-letters replay --sink <NAME> <ID|--seq <SEQ>|--all>"
     )]
     Replay(LettersArgs),
-    /// Give dead letters up for good; asks nothing
+    /// Give dead letters up for good, without confirmation
     #[command(
         after_help = help::DEAD_LETTERS_DROP,
         override_usage = "pinwatch dead-letters drop --sink <NAME> <ID|--seq <SEQ>|--all>"
@@ -34,23 +34,23 @@ pub enum DeadLetters {
 
 #[derive(Debug, Subcommand)]
 pub enum Sinks {
-    /// List the sinks: how far each is, and what stops it
+    /// List the sinks: how far each has got, and what stops it
     #[command(after_help = help::SINKS_LIST)]
     List(Link),
-    /// Forget a sink that is not configured any more, with its dead letters
+    /// Forget a sink that is no longer configured, and its dead letters
     #[command(after_help = help::SINKS_FORGET)]
     Forget(ForgetArgs),
 }
 
 #[derive(Debug, Args)]
 pub struct LettersListArgs {
-    /// Only those of this sink
+    /// List only dead letters of this sink
     #[arg(long, value_name = "NAME")]
     pub sink: Option<String>,
-    /// How many at most
+    /// The most dead letters to list
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = RangedU64ValueParser::<u32>::new().range(1..))]
     pub limit: u32,
-    /// Go on where the list before ended: the token that it printed
+    /// Continue a list: the token that the previous one printed at its end
     #[arg(long, value_name = "TOKEN")]
     pub after: Option<String>,
     #[command(flatten)]
@@ -63,27 +63,27 @@ pub struct LettersShowArgs {
     /// PIN ID
     #[arg(value_name = "ID")]
     pub id: Option<PinId>,
-    /// The outcome's seq, instead
+    /// Instead of a PIN ID: the outcome's seq
     #[arg(long, value_name = "SEQ")]
     pub seq: Option<i64>,
-    /// Only of this sink
+    /// Show only the dead letter of this sink
     #[arg(long, value_name = "NAME")]
     pub sink: Option<String>,
     #[command(flatten)]
     pub link: Link,
 }
 
-/// Which dead letters of a sink are meant.
+/// Selects dead letters of a sink.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("which").args(["ids", "seqs", "all"]).required(true))]
 pub struct LettersArgs {
     /// PIN IDs
     #[arg(value_name = "ID")]
     pub ids: Vec<PinId>,
-    /// The outcomes' seqs, instead; repeatable
+    /// Instead of PIN IDs: the outcomes' seqs; repeatable
     #[arg(long = "seq", value_name = "SEQ", value_delimiter = ',')]
     pub seqs: Vec<i64>,
-    /// All that the sink has
+    /// All dead letters of the sink
     #[arg(long)]
     pub all: bool,
     /// The sink
@@ -99,10 +99,10 @@ pub struct ReplayArgs {
     /// PIN IDs: the newest outcome of each
     #[arg(value_name = "ID")]
     pub ids: Vec<PinId>,
-    /// The outcomes from this seq, instead
+    /// Instead of PIN IDs: the outcomes from this seq on
     #[arg(long, value_name = "SEQ", requires = "to")]
     pub from: Option<i64>,
-    /// To this seq, itself included
+    /// The last seq, included
     #[arg(long, value_name = "SEQ", requires = "from")]
     pub to: Option<i64>,
     /// The sink

@@ -19,15 +19,15 @@ use super::stop_signal::stop_signal;
 use crate::config::StoreUrl;
 use crate::store::backup::{Amount, BackupError, Step, backup};
 
-/// Between two lines of progress where there is no terminal for a bar.
+/// The time between two lines of progress if there is no terminal for a bar.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub struct BackupArgs {
-    /// The file to make, for this user alone
+    /// The file to create; only this user can read it
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Replace the file if it is there, once the new backup is whole
+    /// Replace an existing file once the new backup is complete
     #[arg(long)]
     pub force: bool,
 }
@@ -49,7 +49,7 @@ pub async fn run(globals: &Globals, args: &BackupArgs, mut output: Output) -> Re
     let mut reported = Instant::now();
     let mut watch = |step| match step {
         Step::Copying { bytes, all } => {
-            // Free pages are not copied, and the log may be: it is an estimate.
+            // An estimate: free pages are not copied, and pages of the write-ahead log may be.
             progress.set_of(bytes.min(all), all);
             progress.message(|| format!("of {}", megabytes(all)));
             if !progress.is_shown() && reported.elapsed() >= REPORT_EVERY {
@@ -61,7 +61,7 @@ pub async fn run(globals: &Globals, args: &BackupArgs, mut output: Output) -> Re
     };
     let made = tokio::select! {
         made = backup(&from, &file, args.force, &mut watch) => made?,
-        // Dropped, it takes its unfinished file away.
+        // Dropping the backup removes its unfinished file.
         _ = stop_signal() => return Err(BackupError::Stopped.into()),
     };
     progress.end();

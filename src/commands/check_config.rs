@@ -12,7 +12,7 @@ use super::output::{Output, note};
 use super::table::Column;
 use crate::config::{Config, SinkKind};
 use crate::daemon::{self, DaemonError};
-use crate::http::tokens::Tokens;
+use crate::http::{self, tokens::Tokens};
 use crate::poll::Client;
 use crate::sinks::{Endpoint, FileSink, Trouble};
 
@@ -37,7 +37,7 @@ pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> 
     let stop = daemon::needed_unit_timeout(grace).map(|wanted| {
         format!(
             "a stop may take {wait} s with this shutdown_grace: under systemd set TimeoutStopSec={wait} in a drop-in \
-             (systemctl edit pinwatch), or it may kill the daemon before",
+             (systemctl edit pinwatch), or it may kill the daemon earlier",
             wait = wanted.as_secs()
         )
     });
@@ -56,10 +56,11 @@ pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> 
     Ok(Exit::Done)
 }
 
-/// Makes what the start makes of a configuration before it opens anything: reads `api.ca_file` and the system's
-/// certificates, reads `http.tokens_file`, looks at what is at the sinks' paths, and makes no connection.
+/// Does what a start does with a configuration before it opens anything: reads `api.ca_file`, the system's certificates, the
+/// TLS files and the tokens of `[http]`, and checks the sinks' paths. Makes no connection.
 fn build(config: &Config) -> Result<(), CommandError> {
     Client::new(&config.api).map_err(DaemonError::Client)?;
+    http::Tls::open(&config.http).map_err(DaemonError::TlsFiles)?;
     let daemon = doctor::daemon_user().map_or(geteuid().as_raw(), |(uid, _)| uid);
     if let Some(file) = &config.http.tokens_file {
         Tokens::read_for(file, daemon).map_err(DaemonError::Tokens)?;

@@ -1,6 +1,6 @@
-//! The command line's grammar, and the texts of `--help`.
+//! Defines the command line and the texts of `--help`.
 //!
-//! Promises that arguments that parse are well formed; usage errors end here, with status 2. Must not execute anything.
+//! Promises that parsed arguments are well formed; usage errors end here, with status 2. Must not execute anything.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::simulate::SimulateArgs;
     version,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    // However narrow the terminal: it breaks a line where it must, but leaves the line in one for whoever copies it.
+    // Independent of the terminal's width: a narrower terminal wraps long lines itself, and they can still be copied as one.
     term_width = 80,
     after_help = help::TOP
 )]
@@ -50,7 +50,7 @@ pub enum Command {
     /// Wait for PINs' outcomes
     #[command(after_help = help::WAIT)]
     Wait(WaitArgs),
-    /// Show all that is known of a PIN
+    /// Show everything about a PIN
     #[command(after_help = help::SHOW)]
     Show(ShowArgs),
     /// List the PINs in flight
@@ -59,25 +59,25 @@ pub enum Command {
     /// Withdraw PINs; their outcome is "cancelled"
     #[command(after_help = help::CANCEL)]
     Cancel(CancelArgs),
-    /// Print outcomes: the newest, or all from one on
+    /// Print outcomes: the newest ones, or all from a given one on
     #[command(after_help = help::TAIL)]
     Tail(TailArgs),
-    /// List, show, replay or drop what a sink did not take
+    /// List, show, replay or drop outcomes that a sink did not accept
     #[command(subcommand, after_help = help::DEAD_LETTERS, arg_required_else_help = true, disable_help_subcommand = true)]
     DeadLetters(DeadLetters),
     /// Deliver outcomes to a sink again, under the same id
     #[command(after_help = help::REPLAY)]
     Replay(ReplayArgs),
-    /// List the sinks, or forget one that is not configured any more
+    /// List the sinks, or forget one that is no longer configured
     #[command(subcommand, after_help = help::SINKS, arg_required_else_help = true, disable_help_subcommand = true)]
     Sinks(Sinks),
-    /// Print the daemon's numbers
+    /// Print the daemon's statistics
     #[command(after_help = help::STATS)]
     Stats(Link),
-    /// List the nodes that share the PINs, where there are several machines
+    /// List the nodes, if several machines share the PINs
     #[command(after_help = help::NODES)]
     Nodes(Link),
-    /// Ask whether the daemon is there
+    /// Check that the daemon answers
     #[command(after_help = help::PING)]
     Ping(Link),
     /// Print the path of the daemon's socket, for programs that use it
@@ -89,18 +89,18 @@ pub enum Command {
     /// Check the configuration and print the values in effect
     #[command(after_help = help::CHECK_CONFIG)]
     CheckConfig,
-    /// Copy the database into a file, while the daemon runs or not
+    /// Copy the database to a file, whether the daemon runs or not
     #[command(after_help = help::BACKUP)]
     Backup(BackupArgs),
     /// Move everything from SQLite to PostgreSQL, or back
     #[command(after_help = help::MIGRATE_STORE)]
     MigrateStore(MigrateStoreArgs),
-    /// Find what keeps pinwatch from working: key, network, clock, rights; and say what to do
+    /// Check key, network, clock and permissions, and say how to solve problems
     #[command(after_help = help::DOCTOR)]
     Doctor,
-    /// Stand in for the API: answer polls for any PIN
+    /// Simulate the API: answer polls for any PIN
     Simulate(SimulateArgs),
-    /// See all of it work for a few seconds: no account, no network, no root
+    /// Show everything at work for a few seconds, without account, network or root
     #[command(after_help = help::DEMO)]
     Demo(DemoArgs),
     /// Print a completion script for a shell
@@ -123,13 +123,13 @@ pub struct SubmitArgs {
     /// Your own name for the PIN, which its outcome carries
     #[arg(long, value_name = "TEXT")]
     pub reference: Option<String>,
-    /// JSON which the outcome carries unchanged
+    /// JSON that the outcome carries unchanged
     #[arg(long, value_name = "JSON", value_parser = metadata)]
     pub metadata: Option<Metadata>,
-    /// Give a PIN up when it is not final after this long [default: schedule.deadline]
+    /// Give a PIN up if it is not final after this time [default: schedule.deadline]
     #[arg(long, value_name = "DURATION", value_parser = parse_deadline)]
     pub deadline: Option<Duration>,
-    /// Poll PINs anew that have finished before
+    /// Poll PINs again that have already finished
     #[arg(long)]
     pub again: bool,
     /// Wait for the outcomes and print them as they come
@@ -165,10 +165,10 @@ pub struct ShowArgs {
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// How many at most
+    /// The most PINs to list
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = RangedU64ValueParser::<u32>::new().range(1..))]
     pub limit: u32,
-    /// Go on where the list before ended: the token that it printed
+    /// Continue a list: the token that the previous one printed at its end
     #[arg(long, value_name = "TOKEN")]
     pub after: Option<String>,
     #[command(flatten)]
@@ -186,16 +186,16 @@ pub struct CancelArgs {
 
 #[derive(Debug, Args)]
 pub struct TailArgs {
-    /// Go on with those that come, also over a restart of the daemon
+    /// Continue with new outcomes, also after a restart of the daemon
     #[arg(short, long)]
     pub follow: bool,
-    /// How many of the newest
+    /// How many of the newest outcomes to print
     #[arg(short = 'n', long = "last", value_name = "N", default_value_t = 10)]
     pub last: u32,
-    /// All from this seq, or from behind this position, instead
+    /// Instead, print all outcomes from this seq on, or all after this position
     #[arg(long, value_name = "SEQ|POSITION", conflicts_with = "last", value_parser = start)]
     pub from: Option<Start>,
-    /// Print positions among the outcomes, as JSON: with the last one as --from, a later tail has neither gap nor double
+    /// Also print positions, as JSON; a later tail with --from POSITION continues without gaps or duplicates
     #[arg(long)]
     pub positions: bool,
     #[command(flatten)]
@@ -224,25 +224,25 @@ pub struct DemoArgs {
     /// How many PINs
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = RangedU64ValueParser::<u64>::new().range(1..=1000))]
     pub pins: u64,
-    /// The same seed gives the PINs the same lives
+    /// The same seed makes the PINs end in the same way
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 }
 
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
-    /// For which shell
+    /// The shell
     pub shell: clap_complete::Shell,
 }
 
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// Write a page for each command into this directory, which is made if it is not there
+    /// Write a page for each command into this directory, which is created if missing
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
 
-/// A position is only recognized; the daemon reads it.
+/// Parses a seq or a position. Only checks how a position begins; the daemon parses it.
 fn start(text: &str) -> Result<Start, String> {
     match text.parse() {
         Ok(seq) => Ok(Start::Seq(seq)),
@@ -267,7 +267,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// Every command and those below it, as they are when they run.
+    /// Every command and subcommand, as clap builds it at run time.
     fn all() -> Vec<clap::Command> {
         let mut top = Cli::command();
         top.build();
@@ -287,7 +287,7 @@ mod tests {
                 assert!(line.width() <= 80, "{}: {line}", command.get_name());
             }
             let below = command.get_after_help().unwrap_or_default().to_string();
-            // Examples, and tables: what is indented.
+            // Indented lines are examples and tables.
             let examples = below.lines().filter(|line| line.starts_with("  "));
             for example in examples {
                 assert!(

@@ -21,24 +21,23 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::paths::{self, PathError};
 use crate::protocol::{self, Code, Operation, Raw, Refusal, ping, tail};
 
-/// The longest line that is read: room for what a newer daemon may send.
+/// The longest line that is read, in bytes. A newer daemon may send longer lines than this version.
 const MAX_ANSWER: usize = 8 * protocol::MAX_ANSWER;
 
-/// How long the daemon may take for an answer that waits for nothing but its disk.
+/// How long the daemon may take to answer a request that waits only for its disk.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// Requests under way in a pipeline. Enough for the daemon to commit many PINs at once.
+/// The most unanswered requests in a pipeline. Enough for the daemon to commit many PINs at once.
 const WINDOW: usize = 4096;
 
-/// How long to try when the daemon has no place for a connection, or its queue of new ones is full.
+/// How long to retry if the daemon has no free connection, or its queue of new connections is full.
 const BUSY_FOR: Duration = Duration::from_secs(5);
 
-/// Between two tries to get a place; doubles each time.
+/// The pause between two such tries; doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long nothing is sent before the daemon is shown that somebody is still there: it closes connections that are idle
-/// for 5 minutes.
+/// A ping is sent after this time without a request, because the daemon closes connections that are idle for 5 minutes.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Why there is no connection.
@@ -87,7 +86,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Whether the daemon went away, or is about to: worth another connection.
+    /// Whether the daemon has ended or is about to end, so that the client should reconnect.
     pub fn is_lost(&self) -> bool {
         match self {
             Self::Closed | Self::Broken(_) => true,
@@ -96,7 +95,7 @@ impl ClientError {
         }
     }
 
-    /// Whether the daemon is there and says nothing.
+    /// Whether the daemon is connected but did not answer in time.
     pub fn is_silence(&self) -> bool {
         matches!(self, Self::Silent)
     }
@@ -109,18 +108,18 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the daemon that listens at `path`, if whoever listens there may be the daemon. Tries again for a while
-    /// if there are too many connections.
+    /// Connects to the daemon at `path`, after checking that the process that listens there may be the daemon. Retries for a
+    /// while if there are too many connections.
     ///
     /// # Errors
-    /// Nobody listens, or may not be connected to, or is not to be trusted: see [`paths::check_server`]; or whoever
-    /// listens has no place, or is not the daemon.
+    /// Nobody listens there, permission is denied, the process is not trusted (see [`paths::check_server`]), it has no free
+    /// connection, or it is not the daemon.
     pub async fn connect(path: &Path) -> Result<Self, ConnectError> {
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
             let mut client = Self::open(path, started).await?;
-            // The first answer tells whether there is a place: a request that is lost with the connection would not.
+            // A ping shows whether the daemon accepts the connection. The first real request must not be lost with it.
             match client.ask(&ping::Request {}).await {
                 Err(ClientError::Refused(refusal)) if refusal.code == Code::AtCapacity => {
                     if started.elapsed() >= BUSY_FOR {
@@ -129,7 +128,7 @@ impl Client {
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-                // Of a daemon that stops, the next request tells more.
+                // The daemon is stopping: the next request reports that better.
                 Ok(_) | Err(ClientError::Refused(_) | ClientError::Closed | ClientError::Broken(_)) => {
                     return Ok(client);
                 }
@@ -141,7 +140,7 @@ impl Client {
     async fn open(path: &Path, started: Instant) -> Result<Self, ConnectError> {
         let stream = loop {
             match UnixStream::connect(path).await {
-                // The kernel's queue of the socket is full, which a busy daemon empties in a moment.
+                // The kernel's queue for the socket is full; a busy daemon empties it in a moment.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && started.elapsed() < BUSY_FOR => {
                     sleep(Duration::from_millis(20)).await;
                 }
@@ -165,35 +164,35 @@ impl Client {
         Ok(Self { lines: Lines::new(reader), writer })
     }
 
-    /// Asks once and reads the answer.
+    /// Sends one request and reads its answer.
     pub async fn ask<R: Operation>(&mut self, request: &R) -> Result<R::Answer, ClientError> {
         let sent = self.send(request).await;
-        // Also when it could not be sent: who closed the connection may have said why.
+        // Read even if sending failed: the daemon may have said why it closed the connection.
         match self.lines.read_due().await {
             Ok(()) => parse::<R>(self.lines.line()),
             Err(error) => Err(sent.err().unwrap_or(error)),
         }
     }
 
-    /// Writes a request whose lines are read by [`Self::tailed`].
+    /// Sends a request whose answer lines are read by [`Self::tailed`].
     pub async fn send(&mut self, request: &impl Operation) -> Result<(), ClientError> {
         self.writer.write_all(&protocol::request(request)).await.map_err(ClientError::Broken)
     }
 
-    /// The next line of a tail that follows, however long it takes: what it means, and its bytes. Nothing is
-    /// lost when this is dropped half-way.
+    /// Reads the next line of a tail that follows, and waits for it without limit. Returns its meaning and its bytes. Nothing is
+    /// lost if the future is dropped half-way.
     pub async fn tailed(&mut self) -> Result<(tail::Line, &[u8]), ClientError> {
         self.lines.read().await?;
         self.lines.tailed()
     }
 
-    /// The next line of a tail that does not follow, so it is due now.
+    /// Reads the next line of a tail that does not follow, so the line must come soon.
     pub async fn tailed_due(&mut self) -> Result<(tail::Line, &[u8]), ClientError> {
         self.lines.read_due().await?;
         self.lines.tailed()
     }
 
-    /// The position behind all outcomes that there are.
+    /// Returns the position after all outcomes so far.
     pub async fn newest_position(&mut self) -> Result<tail::Start, ClientError> {
         self.send(&tail::Request { from: None, last: Some(0), follow: false, positions: false }).await?;
         loop {
@@ -208,11 +207,11 @@ impl Client {
         self.lines.has_next()
     }
 
-    /// Writes all `requests` and gives each answer, with its request's tag, to `on_answer`, which also hears
-    /// whether the next one is not there yet, so that this is a good moment to show what there is.
+    /// Sends all `requests` and passes each answer with its request's tag to `on_answer`. Its last argument is true if the next
+    /// answer has not arrived yet, so this is a good moment to flush the output.
     ///
-    /// What is written waits for no answer until [`WINDOW`] requests are under way, and is sent at once when
-    /// the next request is not there yet (somebody types them). Where that takes long, pings keep the connection open.
+    /// Sends requests without waiting for answers until [`WINDOW`] are unanswered. Flushes them if the next request is not
+    /// available yet (somebody types them). If that takes long, pings keep the connection open.
     pub async fn pipeline<T, E>(
         &mut self,
         requests: impl Stream<Item = (T, Vec<u8>)>,
@@ -243,7 +242,7 @@ impl Client {
                     Ok(room) => room,
                     Err(_) => {
                         out.flush().await?;
-                        // The reader is gone only with its error, which is the one to tell.
+                        // The receiver is dropped only if reading failed, and that error is reported.
                         let Ok(room) = pending.reserve().await else { break };
                         room
                     }
@@ -263,8 +262,8 @@ impl Client {
             }
             Ok::<_, E>(())
         };
-        // The reader ends by its error, or when the writer has ended and all is answered. A broken writer
-        // ends nothing: what the daemon still answered is worth reading.
+        // Reading ends with an error, or when writing has ended and all requests are answered. If writing fails, reading
+        // continues: the daemon's remaining answers still matter.
         let (mut write, mut read) = (pin!(write.fuse()), pin!(read));
         let mut written = Ok(());
         loop {
@@ -280,28 +279,28 @@ impl Client {
     }
 }
 
-/// Reads an answer: what was asked for, or the refusal.
+/// Parses the answer to a request, or the refusal.
 pub fn parse<R: Operation>(line: &[u8]) -> Result<R::Answer, ClientError> {
     let answer = protocol::read_answer(line).map_err(|error| unreadable(line, &error))?;
     Ok(answer?)
 }
 
-/// Reads a part of an answer.
+/// Parses a part of an answer.
 pub fn read<T: DeserializeOwned>(part: &Raw<T>) -> Result<T, ClientError> {
     part.read().map_err(|error| unreadable(part.get().as_bytes(), &error))
 }
 
-/// The error for JSON that is not what it should be: shows its beginning, on one line.
+/// The error for JSON that can't be parsed as expected; quotes its beginning, on one line.
 fn unreadable(line: &[u8], error: &serde_json::Error) -> ClientError {
     let shown = String::from_utf8_lossy(&line[..line.len().min(200)]);
     ClientError::Unreadable { line: shown.escape_debug().to_string(), problem: error.to_string() }
 }
 
-/// Lines from the daemon, bounded, and whole even if a read was given up half-way.
+/// Reads lines from the daemon. Lines are bounded, and none is lost if a read is cancelled half-way.
 struct Lines {
     reader: BufReader<OwnedReadHalf>,
     line: Vec<u8>,
-    /// Whether `line` is whole, and the next read begins a new one.
+    /// Whether `line` is complete, so that the next read begins a new one.
     is_complete: bool,
 }
 
@@ -310,12 +309,12 @@ impl Lines {
         Self { reader: BufReader::with_capacity(64 << 10, reader), line: Vec::new(), is_complete: false }
     }
 
-    /// Reads a line that is due now.
+    /// Reads a line within the time limit.
     async fn read_due(&mut self) -> Result<(), ClientError> {
         timeout(ANSWER_WITHIN, self.read()).await.unwrap_or(Err(ClientError::Silent))
     }
 
-    /// Reads a line.
+    /// Reads a line, without a time limit.
     async fn read(&mut self) -> Result<(), ClientError> {
         if self.is_complete {
             self.line.clear();
@@ -324,7 +323,7 @@ impl Lines {
         while !self.is_complete {
             let available = self.reader.fill_buf().await.map_err(ClientError::Broken)?;
             if available.is_empty() {
-                // A last line without its newline was cut off: it counts as not sent.
+                // A last line without its newline is incomplete, and counts as not sent.
                 return Err(ClientError::Closed);
             }
             let newline = memchr::memchr(b'\n', available);
@@ -339,12 +338,12 @@ impl Lines {
         Ok(())
     }
 
-    /// The line that was read.
+    /// The line that was read last.
     fn line(&self) -> &[u8] {
         &self.line
     }
 
-    /// The line that was read, as one of a tail.
+    /// The line that was read last, parsed as a line of a tail.
     fn tailed(&self) -> Result<(tail::Line, &[u8]), ClientError> {
         let line = tail::Line::parse(&self.line).map_err(|error| unreadable(&self.line, &error))?;
         Ok((line?, &self.line))

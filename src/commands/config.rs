@@ -8,20 +8,20 @@ use super::globals::Globals;
 pub use crate::config::ConfigError;
 use crate::config::{Config, Environment, Explained, Sources, StoreUrl};
 
-/// Where the packaged unit takes credentials from (LoadCredential=).
+/// The packaged unit takes credentials from this folder (LoadCredential=).
 const CREDENTIALS: &str = "/etc/pinwatch";
 
-/// The daemon's configuration, file, then environment, then `--set`, with where each value came from.
+/// Reads the daemon's configuration: the file, then the environment, then `--set`, with the origin of each value.
 pub fn explain(globals: &Globals) -> Result<Explained, ConfigError> {
     Config::explain(&sources(globals))
 }
 
-/// The same for somebody who is not the daemon: credentials that systemd hands to it alone are looked for where
-/// systemd takes them from.
+/// As [`explain`], for a process other than the daemon: systemd passes credentials only to the daemon, so they are read from
+/// the folder from which systemd takes them.
 pub fn explain_beside_daemon(globals: &Globals) -> Result<Explained, ConfigError> {
     let mut sources = sources(globals);
     let credential = Path::new(CREDENTIALS).join("api-key");
-    // Only what can be read: for all others the message is that there are no credentials.
+    // Only if the file can be read. All others get the message that there are no credentials.
     if std::fs::File::open(credential).is_ok() {
         let variables = &mut sources.environment.variables;
         variables.entry("CREDENTIALS_DIRECTORY".to_owned()).or_insert_with(|| CREDENTIALS.into());
@@ -29,7 +29,7 @@ pub fn explain_beside_daemon(globals: &Globals) -> Result<Explained, ConfigError
     Config::explain(&sources)
 }
 
-/// The socket that a client connects to: the given one, or where the daemon's configuration puts it.
+/// Returns the socket to connect to: the given one, or the one of the configuration.
 pub fn client_socket(globals: &Globals, given: Option<&PathBuf>) -> Result<PathBuf, ConfigError> {
     match given {
         Some(path) => Ok(path.clone()),
@@ -37,12 +37,12 @@ pub fn client_socket(globals: &Globals, given: Option<&PathBuf>) -> Result<PathB
     }
 }
 
-/// Where the daemon keeps its PINs.
+/// Returns the URL of the daemon's store.
 pub fn store_url(globals: &Globals) -> Result<StoreUrl, ConfigError> {
     crate::config::store_url(&sources(globals))
 }
 
-/// Where the configuration is read.
+/// Returns the sources of the configuration.
 pub fn sources(globals: &Globals) -> Sources {
     Sources {
         file: globals.config.clone(),

@@ -15,7 +15,7 @@ use super::table::Column;
 use crate::protocol::dead_letters::{DeadLetter, Request};
 use crate::protocol::{Code, Raw};
 
-/// Dead letters asked for at a time: an answer is one line, which has a bound.
+/// How many dead letters one request asks for: the answer is one line of bounded length.
 const PAGE: u32 = 500;
 
 const COLUMNS: [Column; 7] = [
@@ -101,14 +101,14 @@ pub async fn show(socket: &Path, args: &LettersShowArgs, mut output: Output) -> 
             (format!("PIN {id}"), json!({"pinId": id}))
         }
     };
-    let what = format!("{which} is no dead letter; \"pinwatch dead-letters list\" has them all");
+    let what = format!("{which} is no dead letter; \"pinwatch dead-letters list\" lists all of them");
     output.refused(named, &Code::NotFound.because(what.clone()))?;
     output.flush()?;
     note(what);
     Ok(Exit::Failed)
 }
 
-/// A dead letter by names and values: what became of it, then the outcome.
+/// A dead letter as names and values: first its state, then the outcome.
 fn pairs(letter: DeadLetter, now: Timestamp) -> Result<Vec<(String, String)>, ClientError> {
     let mut rows = vec![("sink".to_owned(), letter.sink), ("seq".to_owned(), letter.seq.to_string())];
     let mut add = |name: &str, value: Option<String>| {
@@ -133,15 +133,15 @@ fn pairs(letter: DeadLetter, now: Timestamp) -> Result<Vec<(String, String)>, Cl
     Ok(rows)
 }
 
-/// Dead letters, page by page.
+/// Reads dead letters page by page.
 struct Pages {
     client: Client,
-    /// The request for the next page, whose `after` is where that begins: none after the last.
+    /// The request for the next page; its `after` is where the page begins.
     request: Request,
 }
 
 impl Pages {
-    /// The next page, with at most this many letters.
+    /// Reads the next page, with at most this many letters.
     async fn next(&mut self, most: u32) -> Result<Vec<Raw<DeadLetter>>, ClientError> {
         self.request.limit = Some(most.min(PAGE));
         let page = self.client.ask(&self.request).await?;

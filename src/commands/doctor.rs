@@ -21,8 +21,8 @@ use super::globals::Globals;
 use super::human;
 use super::output::{Output, note};
 use super::sandbox::Sandbox;
-use crate::config::{Api, Explained, SYSTEM_FILE, Setting, Sink, StoreUrl};
-use crate::http::tokens::Tokens;
+use crate::config::{Api, Explained, Http, SYSTEM_FILE, Setting, Sink, StoreUrl};
+use crate::http::{self, tokens::Tokens};
 use crate::pin::PinId;
 use crate::poll;
 use crate::protocol::stats::{self, Stats};
@@ -32,16 +32,16 @@ use crate::text::printable;
 /// A PIN that no account has.
 const NOBODYS: &str = "pinwatch-doctor";
 
-/// Signatures of webhooks are refused beyond this by those who check them.
+/// The largest accepted error of the clock: receivers refuse webhooks whose timestamp is too far from their own time.
 const CLOCK_OFF: SignedDuration = SignedDuration::from_secs(60);
 
 /// What one check found.
 struct Finding {
     check: &'static str,
     is_well: bool,
-    /// Whether it is well, but could be better.
+    /// Nothing is wrong, but something could be improved.
     is_warning: bool,
-    /// What is so, and what to do if it should not be.
+    /// The finding, and what to do if it is a problem.
     what: String,
 }
 
@@ -59,7 +59,7 @@ impl Finding {
     }
 }
 
-/// Exit statuses: 0 all is well, 1 something is not, 2 the configuration is wrong.
+/// Exit statuses: 0 no problem, 1 a problem was found, 2 the configuration is wrong.
 pub async fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> {
     let explained = config::explain_beside_daemon(globals)?;
     let file = explained.file.as_ref().map_or("no file".to_owned(), |file| file.display().to_string());
@@ -67,6 +67,7 @@ pub async fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandE
     let warnings = explained.warnings.iter();
     findings.extend(warnings.map(|warning| Finding::warning("secrets", warning.to_string())));
     findings.extend(api(&explained.config.api).await);
+    findings.extend(certificate(&explained.config.http));
     let socket = config::client_socket(globals, None)?;
     let (finding, stats) = daemon(&socket, &explained.settings).await;
     findings.push(finding);
@@ -101,7 +102,7 @@ pub async fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandE
     Ok(Exit::Done)
 }
 
-/// One real call: the host, the key, and by its Date header the clock.
+/// Makes one real call; checks the host, the key, and by the answer's Date header the clock.
 async fn api(api: &Api) -> Vec<Finding> {
     let host = api.base_url.host_str().unwrap_or("the API").to_owned();
     let looked = match (poll::Client::new(api), NOBODYS.parse::<PinId>()) {
@@ -126,8 +127,11 @@ async fn api(api: &Api) -> Vec<Finding> {
             ),
         ),
         429 => Finding::ill("api", format!("{host} says 429: the account polls too much; set api.rate")),
-        500.. => Finding::ill("api", format!("{host} answers {status}: it is ill, or a proxy is; try later")),
-        _ => Finding::well("api", format!("{host} answers, and takes the key")),
+        500.. => Finding::ill(
+            "api",
+            format!("{host} answers {status}: the server or a proxy has a problem; try later"),
+        ),
+        _ => Finding::well("api", format!("{host} answers, and accepts the key")),
     };
     let clock = date.map(|date| {
         let off = Timestamp::now().duration_since(date);
@@ -144,7 +148,17 @@ async fn api(api: &Api) -> Vec<Finding> {
     [Some(key), clock].into_iter().flatten().collect()
 }
 
-/// Whether the daemon answers, and its numbers.
+/// Whether the TLS files of `[http]` can be used, and for how long.
+fn certificate(http: &Http) -> Option<Finding> {
+    let loaded = http::load_certificates(http.tls.as_ref()?);
+    Some(match loaded.map(|loaded| loaded.warning(Timestamp::now())) {
+        Ok(None) => Finding::well("http", "has a certificate that is valid, and its key"),
+        Ok(Some(warning)) => Finding::warning("http", warning),
+        Err(error) => Finding::ill("http", error.to_string()),
+    })
+}
+
+/// Asks the daemon for its statistics, and checks what they show.
 async fn daemon(socket: &Path, settings: &[Setting]) -> (Finding, Option<Stats>) {
     let asked = async {
         let mut client = Client::connect(socket).await?;
@@ -157,9 +171,10 @@ async fn daemon(socket: &Path, settings: &[Setting]) -> (Finding, Option<Stats>)
                 let what = if reload_takes_key(settings) {
                     "systemctl reload pinwatch"
                 } else {
-                    "systemctl restart pinwatch, since a reload does not read it anew"
+                    "systemctl restart pinwatch, because a reload does not read it again"
                 };
-                let what = format!("has a key that the API refuses; if the key is another one now: {what}");
+                let what =
+                    format!("has a key that the API refuses; if you have changed the key since: {what}");
                 (Finding::ill("daemon", what), Some(stats))
             }
             _ => (Finding::well("daemon", format!("answers at {}", socket.display())), Some(stats)),
@@ -170,7 +185,7 @@ async fn daemon(socket: &Path, settings: &[Setting]) -> (Finding, Option<Stats>)
     }
 }
 
-/// Whether a reload reads the key anew. What systemd hands over and the environment are of a start alone.
+/// Whether a reload reads the key again. Credentials from systemd and the environment are read at a start only.
 fn reload_takes_key(settings: &[Setting]) -> bool {
     settings.iter().any(|setting| match setting.key.as_str() {
         "api.key_file" | "api.password_file" => true,
@@ -179,7 +194,7 @@ fn reload_takes_key(settings: &[Setting]) -> bool {
     })
 }
 
-/// Whether the tokens of the API can be read, and by nobody else changed.
+/// Reports whether the tokens of the API can be read, and changed by nobody else.
 fn tokens(file: &Path) -> Finding {
     let daemon = daemon_user().map_or(geteuid().as_raw(), |(uid, _)| uid);
     match Tokens::read_for(file, daemon) {
@@ -187,12 +202,15 @@ fn tokens(file: &Path) -> Finding {
             let what = format!("{} has no token in it: \"pinwatch token new\" makes one", file.display());
             Finding::warning("tokens", what)
         }
-        Ok(tokens) => Finding::well("tokens", format!("{} has {}", file.display(), human::count(tokens.len() as u64, "token"))),
+        Ok(tokens) => {
+            let count = human::count(tokens.len() as u64, "token");
+            Finding::well("tokens", format!("{} has {count}", file.display()))
+        }
         Err(error) => Finding::ill("tokens", error.to_string()),
     }
 }
 
-/// What the unit's sandbox keeps the daemon from writing, if this is the configuration that the unit runs with.
+/// Reports the files that the unit's sandbox keeps the daemon from writing, if the unit runs with this configuration.
 fn in_sandbox(explained: &Explained) -> Vec<Finding> {
     if explained.file.as_deref() != Some(Path::new(SYSTEM_FILE)) {
         return Vec::new();
@@ -210,24 +228,26 @@ fn in_sandbox(explained: &Explained) -> Vec<Finding> {
     store.into_iter().chain(sinks).collect()
 }
 
-/// What the daemon reports of a sink; without a daemon, whether the sink's file could be written.
+/// Reports what the daemon says about a sink; without a daemon, whether the sink's file could be written.
 fn look_at(sink: &Sink, stats: Option<&Stats>) -> Finding {
     let named = |what: String| format!("{} {what}", sink.name);
     let known = stats.and_then(|stats| stats.sinks.get(&sink.name));
     let trouble = known.and_then(|sink| Some(sink.read().ok()?.trouble?.what));
     match (known, trouble, sink.kind.file()) {
-        (_, Some(trouble), _) => Finding::ill("sink", named(format!("takes nothing: {trouble}"))),
-        (Some(_), None, _) => Finding::well("sink", named("takes outcomes".to_owned())),
+        (_, Some(trouble), _) => Finding::ill("sink", named(format!("accepts no outcomes: {trouble}"))),
+        (Some(_), None, _) => Finding::well("sink", named("accepts outcomes".to_owned())),
         (None, None, Some(path)) => match writable(path) {
             Ok(()) => Finding::well("sink", named(format!("can write {}", path.display()))),
             Err(why) => Finding::ill("sink", named(why)),
         },
-        (None, None, None) => Finding::well("sink", named("is known when the daemon runs".to_owned())),
+        (None, None, None) => {
+            Finding::well("sink", named("can be checked only while the daemon runs".to_owned()))
+        }
     }
 }
 
-/// Whether the daemon's user could append to the file or make it; judged by the own rights where there is
-/// no such user, or where somebody else than root asks.
+/// Checks that the daemon's user may append to the file or create it. If there is no such user, or the caller is not root, it
+/// checks this for the caller.
 fn writable(path: &Path) -> Result<(), String> {
     let daemon = daemon_user();
     let uid = daemon.map_or(geteuid().as_raw(), |(uid, _)| uid);
@@ -261,12 +281,12 @@ fn writable(path: &Path) -> Result<(), String> {
     Err(format!("can't write {}: chown pinwatch:pinwatch {}", path.display(), place.display()))
 }
 
-/// The user and the group that the daemon runs as, where root asks.
+/// The user and group that the daemon runs as, if the caller is root.
 pub fn daemon_user() -> Option<(u32, u32)> {
     user("pinwatch").filter(|_| geteuid().is_root())
 }
 
-/// The numbers of a user and its group, where this machine's own file has them.
+/// The IDs of a user and its group, if /etc/passwd lists the user.
 fn user(name: &str) -> Option<(u32, u32)> {
     let users = fs::read_to_string("/etc/passwd").ok()?;
     let mut fields = users.lines().find(|line| line.split(':').next() == Some(name))?.split(':').skip(2);

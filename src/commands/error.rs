@@ -13,7 +13,7 @@ use super::client::{ClientError, ConnectError};
 use super::config::ConfigError;
 use super::exit::Exit;
 use crate::daemon::DaemonError;
-use crate::http::tokens::NoRandomNumbers;
+use crate::http::{ListenError, tokens::NoRandomNumbers};
 use crate::protocol::{Code, Refusal};
 use crate::simulate::SimulateError;
 use crate::store::backup::BackupError;
@@ -56,12 +56,12 @@ pub enum CommandError {
 }
 
 impl CommandError {
-    /// Whether the reader of our stdout went away.
+    /// Whether the reader of standard output has closed it.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// The error for a program: with the daemon's code if it has one, else with one for the exit status.
+    /// The error for a program: with the daemon's code if it has one, else with a code for the exit status.
     pub fn refusal(&self) -> Refusal {
         if let Self::Client(ClientError::Refused(refusal))
         | Self::Connect(ConnectError::Full { refusal, .. }) = self
@@ -82,13 +82,18 @@ impl CommandError {
 impl From<&CommandError> for Exit {
     fn from(error: &CommandError) -> Self {
         match error {
-            // Whoever read our output has enough of it: that is how `| head` is meant to end.
+            // The reader of the output needs no more; `| head` ends like this.
             error if error.is_broken_pipe() => Self::Done,
             CommandError::Usage(_) | CommandError::Config(_) | CommandError::LogLevel { .. } => Self::Usage,
             CommandError::Simulate(error) if error.is_usage() => Self::Usage,
-            // Found when the client is made, but written in the configuration: `api.ca_file`. So is
-            // `http.tokens_file`.
-            CommandError::Daemon(DaemonError::Client(_) | DaemonError::Tokens(_)) => Self::Usage,
+            // The cause is in the configuration (`api.ca_file`, `http.tls_cert`, `http.tokens_file`), but only reading the file
+            // finds it.
+            CommandError::Daemon(
+                DaemonError::Client(_)
+                | DaemonError::TlsFiles(_)
+                | DaemonError::Tokens(_)
+                | DaemonError::Listen(ListenError::Open(_)),
+            ) => Self::Usage,
             CommandError::Connect(ConnectError::Greeting(error)) if error.is_silence() => Self::TimedOut,
             CommandError::Connect(
                 ConnectError::Untrusted { .. } | ConnectError::Full { .. } | ConnectError::Greeting(_),
@@ -109,8 +114,8 @@ impl From<&CommandError> for Exit {
     }
 }
 
-/// The error and its causes, in one line that is harmless on a terminal; several problems of a configuration have a
-/// line each. A cause that the error already names is not repeated.
+/// Formats the error and its causes as one line without control characters; several problems of a configuration get a line each.
+/// A cause whose text is already in the line is not repeated.
 pub fn error_lines(error: &CommandError) -> Vec<String> {
     if let CommandError::Config(ConfigError::Invalid(problems)) = error
         && problems.len() > 1

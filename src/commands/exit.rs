@@ -2,10 +2,10 @@
 
 use std::process::{ExitCode, Termination};
 
-/// How the process ends.
+/// The exit status of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done.
+    /// Success.
     Done,
     /// Failed, or done for some PINs and refused for others.
     Failed,
@@ -13,9 +13,9 @@ pub enum Exit {
     Usage,
     /// No daemon answers at the socket.
     NoDaemon,
-    /// `wait` and `submit --wait`: some PIN was not delivered.
+    /// `wait` and `submit --wait`: a PIN was not delivered.
     NotDelivered,
-    /// The time limit passed first. The number is that of timeout(1).
+    /// The time limit was reached. timeout(1) uses the same number.
     TimedOut,
 }
 
@@ -32,8 +32,8 @@ impl Exit {
         }
     }
 
-    /// The worse of two ends of one command: a PIN that was refused needs a person, one that took too long
-    /// needs another try, and one that was not delivered is an answer.
+    /// The worse of two results of one command. A refused PIN needs a person and is worse than a time-out, which needs another
+    /// try; "not delivered" is a normal answer and the least bad.
     pub fn or_worse(self, other: Self) -> Self {
         let rank = |exit| match exit {
             Self::Done => 0,

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// What every command understands.
+/// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Globals {
     /// Configuration file [default: /etc/pinwatch/pinwatch.toml]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub config: Option<PathBuf>,
-    /// Set one key of the configuration, over file and environment; repeatable
+    /// Set one key of the configuration; overrides file and environment; repeatable
     #[arg(
         long = "set",
         global = true,
@@ -19,15 +19,15 @@ pub struct Globals {
         help_heading = "Global options"
     )]
     pub sets: Vec<String>,
-    /// Print results as JSON lines, also on a terminal
+    /// Print results as JSON lines, even on a terminal
     #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
-    /// Print tables in full, also where the terminal is narrower
+    /// Print tables in full, even if the terminal is narrower
     #[arg(long, global = true, help_heading = "Global options")]
     pub wide: bool,
 }
 
-/// What every client of the daemon understands.
+/// Options of every client of the daemon.
 #[derive(Debug, Clone, Args)]
 pub struct Link {
     /// The daemon's socket [default: intake.socket of the configuration]

@@ -1,11 +1,11 @@
 //! The text below the options in `--help`: examples and exit statuses.
 //!
-//! Promises two to four examples for every command that work as written, also when copied from a page: their lines have at most
-//! 80 columns, and a backslash continues a line.
+//! Promises two to four examples for every command. They work when copied from a page: their lines have at most 80 columns, and a
+//! backslash continues a line.
 
 pub const TOP: &str = "\
 Examples:
-  pinwatch demo                                  see it work, without an account
+  pinwatch demo                                  try it without an account
   pinwatch run --set api.key_file=/etc/pinwatch/api-key
   pinwatch submit 9C817C6F8AF3D48F9FE553282AFA2B67 --wait
   pinwatch tail -f | jq 'select(.delivered != true)'
@@ -15,15 +15,15 @@ Exit status:
     1  failed, or refused for some PINs
     2  the command line or the configuration is wrong
     3  no daemon at the socket
-    4  wait, submit --wait: some PIN was not delivered
+    4  wait, submit --wait: a PIN was not delivered
   124  timed out
 
-With --json, and where stdout is no terminal, what fails is a line on stdout too: \
-{\"ok\":false,\"error\":{\"code\":…,\"message\":…}}. Beside those of the socket, codes are usage, no_daemon and failed.";
+With --json, and if stdout is not a terminal, an error is also printed as a line on stdout: \
+{\"ok\":false,\"error\":{\"code\":…,\"message\":…}}. The codes are those of the socket, and usage, no_daemon and failed.";
 
 pub const RUN: &str = "\
-Configuration is read from the file, then from the environment (PINWATCH__SECTION__KEY), then from --set. \
-SIGTERM stops, SIGHUP reads the configuration anew.
+The environment (PINWATCH__SECTION__KEY) overrides the configuration file, and --set overrides both. \
+SIGTERM stops the daemon; SIGHUP makes it read the configuration again.
 
 Examples:
   pinwatch run
@@ -33,8 +33,8 @@ Examples:
     --set store.url=sqlite:/tmp/pinwatch.db";
 
 pub const SOCKET: &str = "\
-Where every client command looks for the daemon: --socket, else $PINWATCH_SOCKET, else intake.socket of the \
-configuration. The daemon need not run.
+Every client command looks for the daemon at this path: --socket, else $PINWATCH_SOCKET, else intake.socket of the \
+configuration. The daemon need not be running.
 
 Examples:
   pinwatch socket
@@ -63,21 +63,21 @@ Examples:
   TOKEN=$(pinwatch token new --name app --scope submit)";
 
 pub const BACKUP: &str = "\
-Makes a copy as of one moment, reads it back, and only then gives it its name: whatever breaks it off, a file that is \
-there stays as it is. The daemon goes on meanwhile. How to restore a backup, and what that costs, is told in \
-operations.md. The store of several machines, PostgreSQL, is backed up by pg_dump.
+Copies the database as of one moment, reads the copy back, and only then gives it its name: if it is interrupted, an \
+existing file stays unchanged. A running daemon continues meanwhile. operations.md explains how to restore a backup, and \
+what that costs. Back up a PostgreSQL store with pg_dump.
 
 Examples:
   pinwatch backup /var/backups/pinwatch.db
   pinwatch backup --force /var/backups/pinwatch.db
   pinwatch backup /var/backups/pinwatch-$(date +%F).db --json | jq .bytes
 
-Exit status: 1 if there is no backup, with the reason on stderr.";
+Exit status: 1 if the backup failed, with the reason on stderr.";
 
 pub const MIGRATE_STORE: &str = "\
-Stop every daemon that uses either store first; it refuses otherwise. The new store comes into being whole or not \
-at all, so what was broken off is begun again. A password in a URL can be seen by everybody on the machine: leave it \
-out, and put it into the environment's PGPASSWORD or into ~/.pgpass.
+Stop every daemon that uses either store first; otherwise the command refuses. It creates the new store completely or \
+not at all: if it is interrupted, run it again. Everybody on the machine can see a password in a URL: leave it \
+out, and put it into the environment variable PGPASSWORD or into ~/.pgpass.
 
 Examples:
   pinwatch migrate-store --from sqlite:/var/lib/pinwatch/pinwatch.db \\
@@ -86,8 +86,8 @@ Examples:
     --from 'postgres://pinwatch@db.example/pinwatch?sslmode=verify-full'";
 
 pub const SUBMIT: &str = "\
-Submitting a PIN a second time does no harm: it is a duplicate, and is polled once. In a file, blank lines \
-and lines that begin with # are skipped, and what a JSON line says wins over the options.
+Submitting a PIN a second time does no harm: it is a duplicate, and is polled only once. In a file, blank lines \
+and lines that begin with # are skipped, and a JSON line overrides the options.
 
 Examples:
   pinwatch submit 9C817C6F8AF3D48F9FE553282AFA2B67 --reference order-42
@@ -95,18 +95,18 @@ Examples:
   psql -Atc 'select pin_id from sent' | pinwatch submit -
   pinwatch submit 9C81 9C82 --wait --timeout 10m || echo \"status $?\"
 
-Exit status: 1 if some PIN was refused; with --wait also 4 if some PIN was not delivered, 124 if time was up.";
+Exit status: 1 if a PIN was refused; with --wait also 4 if a PIN was not delivered, 124 if it timed out.";
 
 pub const WAIT: &str = "\
-Survives a restart of the daemon. Delivered is what the API calls delivered or answered; a PIN that was only \
-accepted by the operator counts as not delivered, for nobody can know.
+Continues to wait when the daemon restarts. A PIN is delivered if the API says that it was delivered or answered. If \
+only the operator accepted it, it counts as not delivered, because nobody can know.
 
 Examples:
   pinwatch wait 9C817C6F8AF3D48F9FE553282AFA2B67
   pinwatch wait 9C81 9C82 9C83 --timeout 5m
   pinwatch wait 9C81 --json | jq -r .status
 
-Exit status: 0 all delivered, 4 some not delivered, 124 time was up, 1 the daemon does not know some PIN.";
+Exit status: 0 all delivered, 4 some not delivered, 124 timed out, 1 the daemon does not know a PIN.";
 
 pub const SHOW: &str = "\
 Examples:
@@ -122,19 +122,19 @@ Examples:
 With --json, the last line is {\"next\":\"TOKEN\"} if there are more.";
 
 pub const CANCEL: &str = "\
-A PIN that has finished already stays as it is, and its outcome is printed.
+If a PIN has finished already, nothing changes, and its outcome is printed.
 
 Examples:
   pinwatch cancel 9C817C6F8AF3D48F9FE553282AFA2B67
   pinwatch list --limit 1000 --json | jq -r '.pinId // empty' | \\
     xargs pinwatch cancel
 
-Exit status: 1 if the daemon does not know some PIN.";
+Exit status: 1 if the daemon does not know a PIN.";
 
 pub const TAIL: &str = "\
-A line is the outcome record that every sink gets. With -f the daemon may restart: no outcome is left out or \
-printed twice. What store.retention removed before it could be printed is told on stderr. Where several nodes share \
-the PINs, a later tail goes on without a gap from a position, not from a seq.
+A line is the outcome record that every sink gets. With -f no outcome is left out or printed twice, even if the daemon \
+restarts. If store.retention removes outcomes before they are printed, stderr says so. If several nodes share \
+the PINs, continue a tail from a position, not from a seq, or it may have a gap.
 
 Examples:
   pinwatch tail
@@ -143,8 +143,8 @@ Examples:
   pinwatch tail --from 0 --positions | jq -r 'select(.position) | .position'";
 
 pub const DEAD_LETTERS: &str = "\
-A dead letter is an outcome that a sink refused for good, or did not take within its max_age. It is kept until \
-it is replayed or dropped, whatever store.retention says. Other sinks have it all the same.
+A dead letter is an outcome that a sink refused for good, or did not accept within its max_age. It is kept until \
+it is replayed or dropped, whatever store.retention says. Other sinks get the outcome nevertheless.
 
 Examples:
   pinwatch dead-letters list
@@ -162,7 +162,7 @@ Examples:
 With --json, the last line is {\"next\":\"TOKEN\"} if there are more.";
 
 pub const DEAD_LETTERS_SHOW: &str = "\
-What stands alone is a PIN ID, also if it is a number; a seq is given with --seq. A PIN can be a dead letter of \
+An argument without an option is a PIN ID, even if it is a number; give a seq with --seq. A PIN can be a dead letter of \
 several sinks: each is shown.
 
 Examples:
@@ -170,11 +170,11 @@ Examples:
   pinwatch dead-letters show --seq 42 --sink webhook
   pinwatch dead-letters show 9C81 --json | jq .outcome
 
-Exit status: 1 if it is no dead letter.";
+Exit status: 1 if there is no such dead letter.";
 
 pub const DEAD_LETTERS_REPLAY: &str = "\
-The sink gets each again, under the same id, as often as it is replayed; what fails again is tried anew and may \
-be a dead letter anew. What stands alone is a PIN ID, also if it is a number; a seq is given with --seq.
+Each replay delivers the outcome once more, under the same id. If that fails, it is retried and may become a dead letter \
+again. An argument without an option is a PIN ID, even if it is a number; give a seq with --seq.
 
 Examples:
   pinwatch dead-letters replay --sink webhook 9C817C6F8AF3D48F9FE553282AFA2B67
@@ -184,8 +184,8 @@ Examples:
 Exit status: 1 if some PIN or seq is no dead letter of the sink; --all of none is no failure.";
 
 pub const DEAD_LETTERS_DROP: &str = "\
-The sink never gets them; the outcomes themselves stay for store.retention, and \"pinwatch replay\" still finds \
-them until then. What stands alone is a PIN ID, also if it is a number; a seq is given with --seq.
+The sink never gets them. The outcomes themselves are kept for store.retention, and until then \"pinwatch replay\" finds \
+them. An argument without an option is a PIN ID, even if it is a number; give a seq with --seq.
 
 Examples:
   pinwatch dead-letters drop --sink webhook 9C817C6F8AF3D48F9FE553282AFA2B67
@@ -195,16 +195,16 @@ Examples:
 Exit status: 1 if some PIN or seq is no dead letter of the sink; --all of none is no failure.";
 
 pub const REPLAY: &str = "\
-The sink gets them once more, under the same id, whether it had them or not; what is still on its way comes \
-once. A file gets the lines a second time. If the daemon is killed during a replay, some may come twice. What \
-stands alone is a PIN ID, also if it is a number.
+The sink gets the outcomes once more, under the same id, whether it had them or not; an outcome that is still on its way \
+comes once. A file gets the lines a second time. If the daemon is killed during a replay, some may come twice. An \
+argument without an option is a PIN ID, even if it is a number.
 
 Examples:
   pinwatch replay --sink webhook 9C817C6F8AF3D48F9FE553282AFA2B67
   pinwatch replay --sink webhook --from 1200 --to 1300
   pinwatch show 9C81 --json | jq .outcome.seq
 
-Exit status: 1 if there was nothing to replay for some PIN, or in the range.";
+Exit status: 1 if there was nothing to replay for a PIN, or in the range.";
 
 pub const SINKS: &str = "\
 Examples:
@@ -212,15 +212,15 @@ Examples:
   pinwatch sinks forget old-webhook";
 
 pub const SINKS_LIST: &str = "\
-A sink that is not configured any more is listed as long as it has a cursor: outcomes are kept for it.
+A sink that is no longer configured is listed as long as it has a cursor: outcomes are kept for it.
 
 Examples:
   pinwatch sinks list
   pinwatch sinks list --json | jq -r 'select(.deadLetters > 0) | .name'";
 
 pub const SINKS_FORGET: &str = "\
-Outcomes that only this sink lacks need not be kept then, and its dead letters are gone. A sink that is \
-configured is refused: take it out of the configuration and restart the daemon first.
+The daemon then no longer keeps outcomes for this sink, and deletes its dead letters. A sink that is \
+configured is refused: remove it from the configuration and restart the daemon first.
 
 Examples:
   pinwatch sinks forget old-webhook
@@ -236,16 +236,16 @@ Examples:
   pinwatch stats --json | jq .";
 
 pub const NODES: &str = "\
-With a store.url of PostgreSQL, any number of daemons share the PINs; each polls those of its slots, of 256. A node \
-that is not alive has no lease: the others have taken its slots, or are about to.
+If store.url names a PostgreSQL, any number of daemons share the PINs. There are 256 slots; each daemon polls the PINs of \
+its slots. A node that is not alive has no lease: the others have taken its slots, or are about to.
 
 Examples:
   pinwatch nodes
   watch pinwatch nodes
   pinwatch nodes --json | jq -r 'select(.alive == false) | .name'
 
-With --json, a last line {\"free\":N} tells how many slots nobody alive holds, if there are any; {\"shared\":false}, that \
-this is one machine.";
+With --json there may be one more line: {\"free\":N} is the number of slots that no living node holds, \
+and {\"shared\":false} means that this store is not shared.";
 
 pub const PING: &str = "\
 Examples:
@@ -254,7 +254,7 @@ Examples:
   pinwatch ping >/dev/null 2>&1 || systemctl status pinwatch";
 
 pub const CHECK_CONFIG: &str = "\
-Connects to nothing, changes nothing and prints no secret.
+Makes no connection, changes nothing and prints no secret.
 
 Examples:
   pinwatch check-config
@@ -262,18 +262,19 @@ Examples:
   pinwatch check-config && systemctl reload pinwatch";
 
 pub const DOCTOR: &str = "\
-Makes one call to the API, asks the daemon, and looks at the sinks and at what systemd lets the daemon write; changes \
-nothing. As root it sees most: the key that systemd hands to the daemon is read from /etc/pinwatch/api-key.
+Makes one call to the API, asks the daemon, and checks the sinks and where systemd lets the daemon write. It changes \
+nothing. Run it as root, so that it can check most: it then reads the key that systemd passes to the daemon from \
+/etc/pinwatch/api-key.
 
 Examples:
   sudo pinwatch doctor
   pinwatch doctor --config ./pinwatch.toml
   pinwatch doctor --json | jq -r 'select(.ok == false) | .what'
 
-Exit status: 0 all is well, 1 something is not, 2 the configuration is wrong.";
+Exit status: 0 no problem, 1 a problem was found, 2 the configuration is wrong.";
 
 pub const DEMO: &str = "\
-Starts a simulated API and a daemon in a temporary folder, submits PINs to it, shows how they become final, \
+Starts a simulated API and a daemon in a temporary folder, submits PINs to the daemon, shows how they become final, \
 and leaves nothing behind.
 
 Examples:

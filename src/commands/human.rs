@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::table::{Column, Layout};
 use crate::protocol::Record;
 
-/// A table of outcomes that grows by a row at a time, so its widths are fixed beforehand.
+/// A table of outcomes that gets one row at a time, so its widths are fixed in advance.
 pub struct OutcomeRows {
     layout: Layout<7>,
     has_headings: bool,
@@ -24,18 +24,18 @@ const OUTCOME: [Column; 7] = [
 ];
 
 impl OutcomeRows {
-    /// With room for PIN IDs of `pin_width` characters; Infobip's have 32.
+    /// Creates a table for PIN IDs of `pin_width` characters; Infobip's have 32.
     pub fn new(pin_width: usize, room: Option<usize>) -> Self {
         let layout = Layout::new(OUTCOME, [pin_width.clamp(8, 40), 9, 30, 9, 5, 6, 40], room);
         Self { layout, has_headings: false }
     }
 
-    /// Whether there is no room for some of the columns.
+    /// Whether columns are left out for lack of room.
     pub fn leaves_out(&self) -> bool {
         self.layout.leaves_out()
     }
 
-    /// The row of one outcome; the first time, below the headings.
+    /// Formats the row of an outcome; the first row comes with the headings above it.
     pub fn row(&mut self, record: &Record) -> String {
         let is_first = !std::mem::replace(&mut self.has_headings, true);
         let headings = if is_first { self.layout.headings() } else { String::new() };
@@ -53,7 +53,7 @@ impl OutcomeRows {
     }
 }
 
-/// Whether a PIN was delivered, in a word.
+/// Says in one word whether a PIN was delivered.
 pub fn delivered(delivered: Option<bool>) -> &'static str {
     match delivered {
         Some(true) => "yes",
@@ -62,7 +62,7 @@ pub fn delivered(delivered: Option<bool>) -> &'static str {
     }
 }
 
-/// A time of the wire, with how far it is from now; as it came where it is no time.
+/// Formats a time from the protocol with its distance from now; returns the text unchanged if it is not a time.
 pub fn when(text: &str, now: Timestamp) -> String {
     match text.parse::<Timestamp>() {
         Ok(time) => format!("{text} ({})", away(time, now)),
@@ -70,7 +70,7 @@ pub fn when(text: &str, now: Timestamp) -> String {
     }
 }
 
-/// How far a time of the wire is from now; as it came where it is no time.
+/// Formats the distance of a time from now; returns the text unchanged if it is not a time.
 pub fn distance(text: &str, now: Timestamp) -> String {
     text.parse().map_or_else(|_| text.to_owned(), |time| away(time, now))
 }
@@ -85,14 +85,14 @@ fn away(time: Timestamp, now: Timestamp) -> String {
     if distance.is_negative() { format!("{seconds} ago") } else { format!("in {seconds}") }
 }
 
-/// A duration in its two greatest units: `2days 3h`, `1m 5s`, `1s 840ms`.
+/// Formats a duration in its two largest units: `2days 3h`, `1m 5s`, `1s 840ms`.
 pub fn short(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let text = humantime::format_duration(Duration::from_millis(millis)).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// A count with its noun: `1 PIN`, `2 PINs`.
+/// Formats a count with its noun: `1 PIN`, `2 PINs`.
 pub fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

@@ -16,7 +16,7 @@ use crate::outcome::Metadata;
 use crate::protocol::submit::Request;
 use crate::protocol::{Code, MAX_LINE, Refusal, parse_fields, parse_pin_id};
 
-/// Entries that are read ahead.
+/// How many entries are read ahead.
 const AHEAD: usize = 1024;
 
 /// Where the PINs come from.
@@ -26,20 +26,20 @@ pub enum Source {
     File { file: File, path: PathBuf },
 }
 
-/// One PIN that somebody wants submitted.
+/// One PIN to submit.
 pub struct Entry {
-    /// The line that it stands in; none for an argument.
+    /// Its line in the file; `None` for an argument.
     pub line: Option<u64>,
-    /// Bytes of the file up to its end.
+    /// The file's bytes up to the end of this entry.
     pub bytes: u64,
-    /// What to submit; or what was there, shortened, and why that can't be.
+    /// The request; or the entry's text, shortened, and why it can't be submitted.
     pub what: Result<Request, (String, Refusal)>,
 }
 
-/// Entries as they are read. An error is the last of them.
+/// The entries in order. An error is always the last item.
 pub type Entries = mpsc::Receiver<Result<Entry, CommandError>>;
 
-/// What an entry gets that does not say it itself.
+/// The values for entries that do not have their own.
 #[derive(Debug, Clone, Default)]
 pub struct Defaults {
     pub reference: Option<String>,
@@ -63,9 +63,9 @@ impl Defaults {
 /// Reads all entries of `source`.
 pub fn entries(source: Source, defaults: Defaults) -> Entries {
     let (sender, receiver) = mpsc::channel(AHEAD);
-    // Detached on purpose: blocked on a terminal it can't be joined. It ends with the queue or the process.
+    // Detached on purpose: a thread that waits for a terminal can't be joined. It ends with the queue or the process.
     std::thread::spawn(move || {
-        // The receiver may be gone, and wants no more.
+        // Fails only if the receiver is gone and needs no more entries.
         let _unwanted = match source {
             Source::Arguments(ids) => arguments(ids, &defaults, &sender),
             Source::Stdin(stdin) => lines(BufReader::new(stdin), Path::new("stdin"), &defaults, &sender),
@@ -79,7 +79,7 @@ pub fn entries(source: Source, defaults: Defaults) -> Entries {
 
 type Queue = mpsc::Sender<Result<Entry, CommandError>>;
 
-/// The other side is there no more.
+/// The receiver of the entries is gone.
 struct Unwanted;
 
 fn arguments(ids: Vec<String>, defaults: &Defaults, queue: &Queue) -> Result<(), Unwanted> {
@@ -109,7 +109,7 @@ fn lines(mut reader: impl BufRead, path: &Path, defaults: &Defaults, queue: &Que
         number += 1;
         bytes += taken;
         let text = String::from_utf8_lossy(&line);
-        // Windows editors begin a file with a mark.
+        // Windows editors put a byte order mark at the beginning of a file.
         let text = text.trim_start_matches('\u{feff}').trim();
         if text.is_empty() || text.starts_with('#') {
             continue;
@@ -119,7 +119,7 @@ fn lines(mut reader: impl BufRead, path: &Path, defaults: &Defaults, queue: &Que
     }
 }
 
-/// Reads a line and returns its length in bytes; skips what exceeds the bound.
+/// Reads a line and returns its length in bytes; skips the part beyond the bound.
 fn bounded_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     let mut taken = reader.by_ref().take(MAX_LINE as u64).read_until(b'\n', line)? as u64;
     if taken < MAX_LINE as u64 || line.ends_with(b"\n") {

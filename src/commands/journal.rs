@@ -21,7 +21,7 @@ use crate::text::printable;
 /// Where journald listens.
 pub const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// The longest value; more is cut. A datagram has some 200 KiB.
+/// The longest value, in bytes; a longer one is cut. A datagram has room for about 200 KiB.
 const LONGEST_VALUE: usize = 32 * 1024;
 
 /// Writes events into the journal.
@@ -46,7 +46,7 @@ impl Journal {
         put(&mut entry, "TARGET", target);
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            // In the message too, which is all that `journalctl` shows.
+            // Repeated in the message, because `journalctl` shows only that by default.
             put(&mut entry, "MESSAGE", &format!("{} lost_before={lost}", fields.message));
             put(&mut entry, "LOST_BEFORE", &lost.to_string());
         } else {
@@ -89,7 +89,7 @@ struct Fields {
 }
 
 impl Fields {
-    /// Puts the fields behind the message: that is what people see.
+    /// Appends the fields to the message, because people see only the message.
     fn complete(&mut self) {
         for (name, value) in &self.others {
             // Writing to a String can't fail.
@@ -117,14 +117,15 @@ impl Visit for Fields {
     }
 }
 
-/// The journal takes capital letters, digits and underscores; fields that begin with an underscore are its own.
+/// Converts a field's name: the journal accepts capital letters, digits and underscores, and reserves names that begin with an
+/// underscore.
 fn journal_name(name: &str) -> String {
     let upper = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
     let name: String = upper.skip_while(|c| !c.is_ascii_uppercase()).take(64).collect();
     if name.is_empty() { "FIELD".to_owned() } else { name }
 }
 
-/// A field with its length, so that no value can begin another.
+/// Appends a field with its length, so that no value can start another field.
 fn put(entry: &mut Vec<u8>, name: &str, value: &str) {
     entry.extend_from_slice(name.as_bytes());
     entry.push(b'\n');

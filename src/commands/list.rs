@@ -14,7 +14,7 @@ use super::table::Column;
 use crate::protocol::list::Request;
 use crate::protocol::show::Pin;
 
-/// PINs asked for at a time: an answer is one line, which has a bound.
+/// How many PINs one request asks for: the answer is one line of bounded length.
 const PAGE: u32 = 500;
 
 const COLUMNS: [Column; 6] = [

@@ -15,10 +15,10 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::metrics;
 
-/// The most that waits to be written, in bytes: some thousands of lines.
+/// The most bytes that may be queued: some thousands of lines.
 const MOST: usize = 1024 * 1024;
 
-/// Where lines go in. Cheap to clone.
+/// The sending end of the queue. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LogQueue {
     entries: Sender<Entry>,
@@ -27,9 +27,9 @@ pub struct LogQueue {
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Bytes that wait to be written, those of the line that is being written among them.
+    /// Queued bytes, including those of the line that is being written.
     waiting: AtomicUsize,
-    /// Lines that were lost and not reported yet.
+    /// Lines that were dropped and not yet reported.
     lost: AtomicU64,
 }
 
@@ -43,16 +43,16 @@ impl Counts {
 #[derive(Debug)]
 enum Entry {
     Line(Box<[u8]>),
-    /// A request to report when all lines before it are written.
+    /// Asks the thread to confirm when all lines before this are written.
     Flush(Sender<()>),
 }
 
 impl LogQueue {
-    /// Starts the thread that writes to `out`. It calls `report` with the number of lost lines when it has written a
-    /// line again and there is room.
+    /// Starts the thread that writes to `out`. When the thread has written a line after a loss and the queue has room, it calls
+    /// `report` with the number of lost lines.
     ///
     /// # Errors
-    /// The system has no thread for it.
+    /// The system can't start a thread.
     pub fn start(
         out: impl Write + Send + 'static,
         report: impl Fn(u64) + Send + 'static,
@@ -60,14 +60,14 @@ impl LogQueue {
         let (entries, receiver) = mpsc::channel();
         let counts = Arc::<Counts>::default();
         let queue = Self { entries, counts: counts.clone() };
-        // Nobody joins it: at the end of the process it may hang in a write.
+        // Nobody joins it: at the end of the process it may be blocked in a write.
         thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || write_out(&receiver, out, &counts, report))?;
         Ok(queue)
     }
 
-    /// Adds a line, which has its newline, or drops it if there is no room.
+    /// Queues a line, which ends with its newline, or drops it if there is no room.
     pub fn add(&self, line: &[u8]) {
         let before = self.counts.waiting.fetch_add(line.len(), Ordering::Relaxed);
         if before + line.len() > MOST || self.entries.send(Entry::Line(line.into())).is_err() {
@@ -76,17 +76,17 @@ impl LogQueue {
         }
     }
 
-    /// Waits until all lines so far are written, for at most this long.
+    /// Waits until all lines so far are written, at most for `limit`.
     pub fn flush(&self, limit: Duration) {
         let (done, is_done) = mpsc::channel();
         if self.entries.send(Entry::Flush(done)).is_ok() {
-            // What is not written by then is lost, and there is no place left to report it.
+            // Lines that are not written by then are lost, and nothing can report them any more.
             let _ = is_done.recv_timeout(limit);
         }
     }
 }
 
-/// For the formatter, which writes a whole line at a time.
+/// The log's formatter writes a whole line at a time.
 impl Write for &LogQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.add(line);
@@ -134,7 +134,7 @@ mod tests {
 
     const LONG_ENOUGH: Duration = Duration::from_secs(60);
 
-    /// Takes no line until the other end of the channel is dropped, then fails so many times, then keeps all.
+    /// Blocks until the other end of the channel is dropped, then fails the given number of times, then keeps all lines.
     struct Reader {
         reads: Receiver<()>,
         failures: usize,
@@ -157,7 +157,7 @@ mod tests {
         }
     }
 
-    /// A queue, what is dropped to have it read, the lines that were written, and the reports.
+    /// A queue, the end of the channel whose drop starts the reading, the written lines, and the reports.
     fn queue(failures: usize) -> (LogQueue, Sender<()>, Receiver<Vec<u8>>, Receiver<u64>) {
         let ((read, reads), (taken, lines), (report, reports)) =
             (mpsc::channel(), mpsc::channel(), mpsc::channel());
@@ -173,7 +173,7 @@ mod tests {
         let line = [b'x'; 1024];
         let room = MOST / line.len();
         (0..room + 7).for_each(|_| queue.add(&line));
-        // It ends although nothing can be written.
+        // The wait ends although nothing can be written.
         queue.flush(Duration::ZERO);
         drop(read);
         queue.flush(LONG_ENOUGH);

@@ -13,12 +13,12 @@ use tracing::{Event, Level, Subscriber, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// Messages of one place in one [`WINDOW`].
+/// The most messages of one place in the code per [`WINDOW`].
 const MOST: u32 = 50;
 
 const WINDOW: Duration = Duration::from_secs(30);
 
-/// Counts messages by the place in the code that they come from.
+/// Counts messages by the place in the code that logs them.
 #[derive(Default)]
 pub struct RateLimit {
     places: Mutex<HashMap<Identifier, Window>>,
@@ -32,9 +32,9 @@ struct Window {
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Log,
-    /// Log it, and report how many before it were left out.
+    /// Log it, and first report how many messages before it were left out.
     LogAfter(u32),
-    /// Log it, as the last one for a while.
+    /// Log it, and report that further messages of this place are left out for a while.
     LogLast,
     LeaveOut,
 }
@@ -60,7 +60,7 @@ impl RateLimit {
 impl<S: Subscriber> Layer<S> for RateLimit {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        // The two messages below come at most once in a window.
+        // This module's own two messages come at most once per window.
         if *metadata.level() > Level::INFO || metadata.target() == module_path!() {
             return true;
         }

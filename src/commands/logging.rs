@@ -28,22 +28,22 @@ use crate::config::{Log as Settings, LogFormat};
 use crate::daemon::SetLog;
 use crate::text::{Printable, json_line};
 
-/// How long the end of the process waits for the last lines to be written.
+/// How long the process waits at its end for the last lines to be written.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The log of this process.
+/// The process's log.
 pub struct Log(LogQueue);
 
 impl Log {
-    /// Starts to log; once a process. Also returns the function that changes the level.
+    /// Starts logging; may be called once per process. Also returns the function that changes the level.
     ///
     /// # Errors
-    /// The level is no filter, or the system has no thread for the log.
+    /// The level is not a valid filter, or the system can't start a thread for the log.
     pub fn start(settings: &Settings) -> Result<(Self, SetLog), CommandError> {
         let (filter, handle) = reload::Layer::new(level_filter(settings)?);
         let base = registry().with(filter).with(RateLimit::default());
         let queue = LogQueue::start(std::io::stderr(), |lost| {
-            warn!(lost, "lines of the log were lost: standard error did not take them");
+            warn!(lost, "lines of the log were lost, because standard error did not accept them");
         });
         let queue = queue.map_err(CommandError::Runtime)?;
         let stderr = layer::layer().log_internal_errors(false).with_writer(queue.clone());
@@ -65,7 +65,7 @@ impl Log {
                 }
             },
         }
-        // The default hook would wait until standard error takes its message.
+        // The default hook would block until standard error accepts its message.
         panic::set_hook(Box::new(log_panic));
         let set_level = move |settings: &Settings| {
             let filter = level_filter(settings).map_err(|error| error.to_string())?;
@@ -74,7 +74,7 @@ impl Log {
         Ok((Self(queue), Box::new(set_level)))
     }
 
-    /// Reports how the process ended, and waits a moment for the last lines to be written.
+    /// Logs how the process ended, and waits a short time for the last lines to be written.
     pub fn end<E: Into<CommandError>>(self, ended: Result<(), E>) -> Exit {
         let exit = match ended.map_err(E::into) {
             Ok(()) => Exit::Done,
@@ -94,7 +94,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     error!(reason, place, "a thread panicked; this is a bug");
 }
 
-/// A field as the formatter itself writes it, but harmless.
+/// Writes a field as the formatter itself does, but with control characters escaped.
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     match field.name() {
         "message" => {}
@@ -109,7 +109,7 @@ fn level_filter(log: &Settings) -> Result<EnvFilter, CommandError> {
     parsed.map_err(|error| CommandError::LogLevel { level: log.level.clone(), problem: error.to_string() })
 }
 
-/// Lines of JSON, each of them harmless.
+/// Formats events as lines of JSON, with control characters escaped.
 struct JsonLines(Format<Json>);
 
 impl<S, N> FormatEvent<S, N> for JsonLines
@@ -125,13 +125,13 @@ where
     ) -> fmt::Result {
         let mut line = String::new();
         self.0.format_event(context, Writer::new(&mut line), event)?;
-        // Without its newline, which is none of the JSON's.
+        // Removes the newline, which is not part of the JSON.
         line.truncate(line.trim_end().len());
         writeln!(writer, "{}", json_line(line))
     }
 }
 
-/// Lines as journald wants them from stderr: `<N>` is the priority, and the time is the journal's own.
+/// Formats events as journald reads them from stderr: `<N>` is the priority; journald adds the time.
 struct JournalLines;
 
 impl<S, N> FormatEvent<S, N> for JournalLines
@@ -173,7 +173,7 @@ mod tests {
         }
     }
 
-    /// What is written of one event, which has harmful text in its message and in fields of each kind.
+    /// Logs one event with harmful text in its message and in fields of each kind, and returns what was written.
     fn written(subscriber: impl Subscriber + Send + Sync + 'static, written: &Written) -> String {
         tracing::subscriber::with_default(subscriber, || {
             let said = "a\n<0>b\u{1b}[2J\u{9b}\u{202e}\u{2028}";

@@ -1,4 +1,4 @@
-//! `pinwatch migrate-store`: moves a store into one of the other kind, while no daemon runs.
+//! `pinwatch migrate-store`: copies a store into one of the other kind, while no daemon runs.
 //!
 //! Opens the stores itself: there is no daemon to ask.
 
@@ -14,15 +14,15 @@ use super::progress::Progress;
 use crate::config::StoreUrl;
 use crate::store::migrate::{Amount, migrate};
 
-/// Between two lines of progress where there is no terminal for a bar.
+/// The time between two lines of progress if there is no terminal for a bar.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub struct MigrateStoreArgs {
-    /// The store to move, as in store.url; it keeps all it has
+    /// The store to move, as in store.url; it keeps all its data
     #[arg(long, value_name = "URL")]
     pub from: String,
-    /// The empty database, or the file that is not there yet, to move it to
+    /// The new store: an empty database, or a file that does not exist yet
     #[arg(long, value_name = "URL")]
     pub to: String,
     /// Send the password to a PostgreSQL on another machine even if its certificate is not checked
@@ -53,13 +53,13 @@ pub async fn run(args: &MigrateStoreArgs, mut output: Output) -> Result<Exit, Co
         output.json(line.to_string().as_bytes())?;
     } else {
         output.text(&format!(
-            "moved {pins} PINs in flight, {outcomes} outcomes, {undelivered} that a sink has still to get or has \
-             given up, {sinks} sinks\n"
+            "moved {pins} PINs in flight, {outcomes} outcomes, {undelivered} that a sink still lacks or has given \
+             up, {sinks} sinks\n"
         ))?;
     }
     output.flush()?;
     note(format_args!(
-        "{to} has it all. {from} still has it too: no daemon may run on it any more, or PINs are polled and delivered twice"
+        "{to} now has everything. {from} still has it too: start no daemon on it, or PINs are polled and delivered twice"
     ));
     Ok(Exit::Done)
 }

@@ -65,8 +65,8 @@ use output::Output;
 
 /// Parses the command line, runs the command, and returns its exit status.
 pub fn main() -> ExitCode {
-    // Several commands read keys and passwords, and a core dump would have them. This holds whatever the core pattern
-    // and RLIMIT_CORE are, keeps other processes of the same user from reading the memory, and can't fail on Linux.
+    // Several commands read keys and passwords, which a core dump would contain. This works whatever the core pattern and
+    // RLIMIT_CORE are, keeps other processes of the same user from reading the memory, and can't fail on Linux.
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         output::note(format_args!(
             "core dumps can't be switched off ({error}): one would have the key in it"
@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
     run(std::env::args_os()).report()
 }
 
-/// Does what a command line says, in this process; for `fuzz/checks`.
+/// Runs a command line in this process; for `fuzz/checks`.
 #[doc(hidden)]
 pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Exit {
     let (ended, is_json) = match Cli::try_parse_from(arguments) {
@@ -91,14 +91,14 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
         }
         if is_json {
             let mut output = Output::new(true, false);
-            // Stdout may be what failed.
+            // Writing to stdout may be what failed.
             let _ = output.refused(serde_json::Value::Null, &error.refusal()).and_then(|()| output.flush());
         }
         Exit::from(&error)
     })
 }
 
-/// Whether results, and errors too, are lines of JSON on stdout: where that was asked for, or where no person looks.
+/// Whether results and errors are printed as lines of JSON on stdout: with `--json`, or if stdout is not a terminal.
 fn is_json(Cli { globals, command }: &Cli) -> bool {
     let is_text = match command {
         Command::Run | Command::Simulate(_) | Command::Demo(_) => true,
@@ -181,7 +181,7 @@ fn socket(globals: &Globals, link: &Link) -> Result<PathBuf, CommandError> {
     Ok(config::client_socket(globals, link.socket.as_ref())?)
 }
 
-/// An option that does nothing is refused rather than swallowed.
+/// Refuses options that would have no effect.
 fn refuse_shape(globals: &Globals, why_no_json: &str) -> Result<(), CommandError> {
     let refused = match globals {
         Globals { json: true, .. } => format!("--json makes no sense here: {why_no_json}"),
@@ -191,7 +191,7 @@ fn refuse_shape(globals: &Globals, why_no_json: &str) -> Result<(), CommandError
     Err(CommandError::Usage(refused))
 }
 
-/// Clients have one connection and nothing to do beside it: one thread, started in no time.
+/// Runs a client on one thread, which starts quickly: a client has one connection and nothing else to do.
 fn block_on(client: impl Future<Output = Result<Exit, CommandError>>) -> Result<Exit, CommandError> {
     Builder::new_current_thread()
         .enable_io()

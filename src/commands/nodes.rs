@@ -32,7 +32,7 @@ pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError
         for node in &nodes {
             output.json(node.get().as_bytes())?;
         }
-        // What people get as a note is a last line.
+        // A program gets as a last line what people get as a note.
         let note = match (shared, free) {
             (false, _) => Some(json!({"shared": false})),
             (true, 0) => None,
@@ -50,7 +50,7 @@ pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError
         note("this is one machine: its store is a file, which no other node shares (store.url)");
     } else if free > 0 {
         note(format_args!(
-            "{} held by nobody alive; the nodes take them within the lease",
+            "no living node holds {}; the nodes take them within the lease",
             human::count(free as u64, "slot")
         ));
     }
@@ -66,7 +66,7 @@ fn row(node: &Raw<Node>) -> Result<[String; 8], ClientError> {
     };
     let lease =
         node.lease_left_ms.map_or_else(|| "over".to_owned(), |ms| human::short(Duration::from_millis(ms)));
-    // Here and not at the name's end, which may be cut.
+    // Not at the end of the name, because that may be cut.
     let this = if node.is_self { ", this" } else { "" };
     let alive = if node.alive { "yes" } else { "no" };
     Ok([
@@ -75,7 +75,7 @@ fn row(node: &Raw<Node>) -> Result<[String; 8], ClientError> {
         node.slots.to_string(),
         node.in_flight.to_string(),
         node.due.to_string(),
-        // The numbers of a dead node are the last that it reported; here they would mislead.
+        // A dead node's numbers are the last that it reported, so they would mislead here.
         if node.alive { rate } else { "-".to_owned() },
         lease,
         node.version,

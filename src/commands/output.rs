@@ -17,32 +17,32 @@ use super::table::{self, Column};
 use crate::protocol::{Code, Refusal};
 use crate::text::{json_line, printable};
 
-/// The results of a command.
+/// Writes the results of a command.
 pub struct Output {
     out: BufWriter<Stdout>,
     is_json: bool,
     room: Option<usize>,
 }
 
-/// Told where something was left out of a table.
+/// The note if a part of a table is left out.
 const CUT: &str = "cut to fit the terminal: --wide shows all";
 
 impl Output {
-    /// To stdout, as JSON or as text; in tables as wide as the terminal, unless they are to be `wide`.
+    /// Writes to stdout, as JSON or as text. Tables are as wide as the terminal, unless `is_wide`.
     pub fn new(is_json: bool, is_wide: bool) -> Self {
         let stdout = std::io::stdout();
-        // No terminal has no size, and one that does not know its own says 0.
+        // There is no size without a terminal, and a terminal that does not know its width reports 0.
         let size = tcgetwinsize(&stdout).ok().filter(|size| !is_wide && size.ws_col > 0);
         let room = size.map(|size| usize::from(size.ws_col));
         Self { out: BufWriter::with_capacity(64 << 10, stdout), is_json, room }
     }
 
-    /// To stdout, as text whoever looks.
+    /// Writes to stdout as text, even if it is not a terminal.
     pub fn for_people() -> Self {
         Self::new(false, false)
     }
 
-    /// How many columns a line may have; none if that does not matter.
+    /// How many columns a line may have; `None` means no limit.
     pub fn room(&self) -> Option<usize> {
         self.room
     }
@@ -62,7 +62,7 @@ impl Output {
         Ok(())
     }
 
-    /// A table of outcomes that grows; tells if it has not all of its columns.
+    /// Creates a table of outcomes that gets its rows one by one; notes if columns are left out.
     pub fn outcome_rows(&self, pin_width: usize) -> OutcomeRows {
         let rows = OutcomeRows::new(pin_width, self.room);
         if !self.is_json && rows.leaves_out() {
@@ -71,17 +71,17 @@ impl Output {
         rows
     }
 
-    /// Writes names, and values beside them.
+    /// Writes names with their values.
     pub fn pairs(&mut self, rows: &[(String, String)]) -> Result<(), CommandError> {
         self.text(&table::pairs(rows, self.room))
     }
 
-    /// Whether results are lines of JSON.
+    /// Whether results are written as lines of JSON.
     pub fn is_json(&self) -> bool {
         self.is_json
     }
 
-    /// Writes a line of JSON, which is given without its newline.
+    /// Writes a line of JSON and a newline.
     pub fn json(&mut self, line: &[u8]) -> Result<(), CommandError> {
         writeln!(self.out, "{}", json_line(String::from_utf8_lossy(line))).map_err(CommandError::Output)
     }
@@ -108,28 +108,28 @@ impl Output {
         }
     }
 
-    /// Writes text, which has its newlines.
+    /// Writes text that ends with its newline.
     pub fn text(&mut self, text: &str) -> Result<(), CommandError> {
         self.out.write_all(text.as_bytes()).map_err(CommandError::Output)
     }
 
-    /// Sends what was written.
+    /// Flushes what was written.
     pub fn flush(&mut self) -> Result<(), CommandError> {
         self.out.flush().map_err(CommandError::Output)
     }
 }
 
-/// Tells the person at the terminal something that is no result, in one line.
+/// Writes a line to stderr that is not a result.
 pub fn note(message: impl fmt::Display) {
     let line = format!("{}\n", printable(&message.to_string()));
     // If stderr is closed, nobody can be notified.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// What clap answers to a command line that is no command: help or the version on stdout, or what is wrong with it on
-/// stderr; to a program that reads JSON, on stdout too.
+/// Prints clap's answer to a command line that is not run: help or the version on stdout, an error on stderr, and for a program
+/// that reads JSON on stdout too.
 pub fn clap(mut answer: clap::Error) -> Result<Exit, CommandError> {
-    // The arguments are quoted, and a script may have got them from anywhere.
+    // clap quotes the arguments, and a script may have got them from anywhere.
     let quoted: Vec<_> = answer
         .context()
         .filter_map(|(kind, value)| match value {

@@ -13,7 +13,7 @@ use super::exit::Exit;
 use super::output::Output;
 
 pub fn completions(shell: Shell) -> Result<Exit, CommandError> {
-    // Made in memory first: the generator panics where it can't write, and a closed pipe is no panic.
+    // Generated in memory first, because the generator panics if it can't write, and a closed pipe must not cause a panic.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "pinwatch", &mut script);
     print(&script)

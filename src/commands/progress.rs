@@ -8,43 +8,43 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::note;
 
-/// A bar, or none.
+/// A progress bar, or nothing.
 pub struct Progress(ProgressBar);
 
 impl Progress {
-    /// No bar.
+    /// Shows no bar.
     pub fn hidden() -> Self {
         Self(ProgressBar::hidden())
     }
 
-    /// How much of a file's bytes is read; hides itself where stderr is no terminal.
+    /// Shows how many bytes of a file are read. Hidden if stderr is not a terminal, like all bars.
     pub fn of_bytes(total: u64) -> Self {
         Self::styled(total, "{bar:30} {percent}% {msg}  {elapsed}, {eta} left")
     }
 
-    /// How many of the PINs have an outcome.
+    /// Shows how many of the PINs have an outcome.
     pub fn of_outcomes(total: u64) -> Self {
         Self::styled(total, "{bar:30} {pos}/{len} outcomes  {elapsed}")
     }
 
-    /// How many of the rows are moved.
+    /// Shows how many of the rows are moved.
     pub fn of_rows() -> Self {
         Self::styled(0, "{bar:30} {percent}% {pos}/{len} rows  {elapsed}, {eta} left")
     }
 
-    /// Lines that change, given by [`Self::message`].
+    /// Shows the lines that [`Self::message`] sets.
     pub fn of_lines() -> Self {
         Self::styled(0, "{msg}")
     }
 
-    /// Whether anybody sees it.
+    /// Whether the bar is visible.
     pub fn is_shown(&self) -> bool {
         !self.0.is_hidden()
     }
 
     fn styled(total: u64, template: &str) -> Self {
         let bar = ProgressBar::new(total);
-        // The templates are ours; one that can't be read leaves the default style.
+        // If one of these fixed templates can't be parsed, the default style stays.
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }
@@ -66,17 +66,17 @@ impl Progress {
         }
     }
 
-    /// A line on stderr.
+    /// Writes a line to stderr, above the bar.
     pub fn note(&self, message: impl fmt::Display) {
         self.0.suspend(|| note(message));
     }
 
-    /// Does something that writes to the terminal.
+    /// Hides the bar while `write` writes to the terminal.
     pub fn above<T>(&self, write: impl FnOnce() -> T) -> T {
         self.0.suspend(write)
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn end(&self) {
         self.0.finish_and_clear();
     }

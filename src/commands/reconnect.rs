@@ -10,31 +10,31 @@ use tokio::time::{Instant, sleep};
 use super::client::{Client, ClientError, ConnectError};
 use super::output::note;
 
-/// A restart takes a moment at least.
+/// The first pause before a new try.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Short enough that nobody takes a client for hung once the daemon is back.
+/// The longest pause: short enough that a client continues soon once the daemon is back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// A connection that held this long was a good one; the next pause is a short one again.
+/// After a connection that lasted this long, the next pause is short again.
 const GOOD: Duration = Duration::from_secs(10);
 
-/// The way back to the daemon, and how patient it has become.
+/// Connects to the daemon again, with growing pauses.
 pub struct Reconnect {
     pause: Duration,
     connected_at: Instant,
 }
 
 impl Reconnect {
-    /// For a client that is connected now.
+    /// Creates it for a client that is connected now.
     pub fn new() -> Self {
         Self { pause: FIRST_PAUSE, connected_at: Instant::now() }
     }
 
-    /// Tries until a daemon listens at `path` again. Whoever can't wait for ever puts a time-out around it.
+    /// Tries until a daemon listens at `path` again. A caller that can't wait for ever must set a time-out.
     pub async fn again(&mut self, path: &Path, lost: &ClientError) -> Client {
         match lost {
-            ClientError::Refused(refusal) => note(format_args!("the daemon can't go on now: {refusal}")),
+            ClientError::Refused(refusal) => note(format_args!("the daemon can't continue now: {refusal}")),
             _ => note("the daemon has closed the connection"),
         }
         note("waiting for it to come back");
@@ -43,8 +43,8 @@ impl Reconnect {
         }
         let mut has_reported = false;
         loop {
-            // Every reason is tried again: between two daemons the socket is absent, then refuses, then may
-            // have rights that are not set yet.
+            // Retries after every error: between two daemons the socket is missing, then refuses connections, then may lack its
+            // permissions.
             sleep(self.pause).await;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             match Client::connect(path).await {

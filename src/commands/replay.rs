@@ -17,7 +17,7 @@ use super::output::{Output, note};
 use crate::pin::PinId;
 use crate::protocol::{self, drop, replay};
 
-/// What is done to the outcomes.
+/// The operation on the outcomes.
 #[derive(Clone, Copy)]
 enum Deed {
     Replay,
@@ -25,13 +25,13 @@ enum Deed {
     Drop,
 }
 
-/// One thing that was named on the command line.
+/// Outcomes that the command line names.
 #[derive(Clone, Copy)]
 enum Named<'a> {
     Pin(&'a PinId),
     Seq(i64),
     Range(i64, i64),
-    /// All dead letters of the sink: none is fine as well.
+    /// All dead letters of the sink; no error if there are none.
     All,
 }
 
@@ -104,7 +104,7 @@ async fn carry_out(
 }
 
 impl Deed {
-    /// The line of the request; all have the same answer.
+    /// The line of the request. All these requests have the same kind of answer.
     fn request(self, sink: &str, named: Named<'_>) -> Vec<u8> {
         let (pin_id, from, to) = match named {
             Named::Pin(pin) => (Some(pin.clone()), None, None),
@@ -120,7 +120,7 @@ impl Deed {
         }
     }
 
-    /// Why it concerned none.
+    /// Why no outcome was found.
     fn nothing(self) -> &'static str {
         match self {
             Self::Replay => {
@@ -153,7 +153,7 @@ impl std::fmt::Display for Named<'_> {
 }
 
 impl Named<'_> {
-    /// The members of a JSON line that identify what was named.
+    /// The members of a JSON line that identify the named outcomes.
     fn json(self, sink: &str) -> serde_json::Value {
         match self {
             Self::Pin(pin) => json!({"sink": sink, "pinId": pin.as_str()}),

@@ -15,30 +15,29 @@ use super::exit::Exit;
 use super::globals::Globals;
 use super::logging::Log;
 use crate::config::{Log as LogSettings, LogFormat};
-use crate::daemon::{self, DaemonError, Outside, Signals};
-use crate::intake::InheritedSocket;
+use crate::daemon::{self, DaemonError, Inherited, Outside, Signals};
 use crate::simulate::{self, SimulateArgs};
 use crate::text::printable;
 
-/// The variable that tokio takes the number of its threads from.
+/// The environment variable that sets tokio's number of threads.
 const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
 
-/// No machine needs more, and each takes memory.
+/// The most threads: no machine needs more, and each takes memory.
 const MOST_THREADS: usize = 1024;
 
-/// How long file work that is under way may take once the daemon has ended.
+/// How long file operations in progress may still take after the daemon has ended.
 const LAST_PATIENCE: Duration = Duration::from_millis(500);
 
 pub fn run(globals: &Globals) -> Result<Exit, CommandError> {
-    // First of all: it changes the environment, which must not have threads yet.
-    let socket = InheritedSocket::take().map_err(DaemonError::Socket)?;
+    // Must come first, because it changes the environment, which is safe only before other threads run.
+    let inherited = Inherited::take().map_err(DaemonError::Socket)?;
     let runtime = runtime()?;
     let signals = runtime.block_on(async { Signals::listen() }).map_err(DaemonError::Signals)?;
     let configured = config::explain(globals)?;
     let (log, set_log) = Log::start(&configured.config.log)?;
-    let outside = Outside { socket, sources: config::sources(globals), set_log };
+    let outside = Outside { inherited, sources: config::sources(globals), set_log };
     let ended = runtime.block_on(daemon::run(configured, outside, signals));
-    // A write that hangs, to a pipe that nobody reads or a file server that is gone, must not keep the process.
+    // A blocked write, to a pipe that nobody reads or to a file server that is gone, must not keep the process alive.
     runtime.shutdown_timeout(LAST_PATIENCE);
     Ok(log.end(ended))
 }
@@ -49,8 +48,8 @@ pub fn simulate(args: SimulateArgs) -> Result<Exit, CommandError> {
     Ok(log.end(runtime.block_on(simulate::run(args))))
 }
 
-/// A runtime with as many threads as the machine has processors, or as tokio's own variable says: tokio panics where
-/// that makes no sense.
+/// Creates a runtime with as many threads as the machine has processors, or as tokio's environment variable says. Checks that
+/// variable first, because tokio panics if its value is invalid.
 fn runtime() -> Result<Runtime, CommandError> {
     let threads = match std::env::var_os(WORKER_THREADS) {
         None => thread::available_parallelism().map_or(1, NonZeroUsize::get),

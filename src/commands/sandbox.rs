@@ -13,16 +13,16 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 
 const UNIT: &str = "pinwatch.service";
 
-/// The file system as the daemon sees it.
+/// The file system as the running daemon sees it.
 #[derive(Debug)]
 pub struct Sandbox {
     root: PathBuf,
 }
 
 impl Sandbox {
-    /// That of the packaged unit's daemon; `None` where it can't be seen.
+    /// Finds the daemon of the packaged unit; `None` if its file system can't be examined.
     pub fn of_unit() -> Option<Self> {
-        // systemctl answers in milliseconds, if at all.
+        // systemctl answers within milliseconds or hangs, hence the time limit.
         let mut command = Command::new("timeout");
         command.args(["5", "systemctl", "show", UNIT, "--property", "MainPID", "--value"]);
         let shown = String::from_utf8(command.output().ok()?.stdout).ok()?;
@@ -34,10 +34,10 @@ impl Sandbox {
         fs::metadata(&root).is_ok().then_some(Self { root })
     }
 
-    /// Why the daemon can't write this file, and what to do; `None` if its sandbox lets it.
+    /// Says why the daemon can't write this file, and what to do; `None` if its sandbox allows it.
     pub fn refusal(&self, file: &Path) -> Option<String> {
         let folder = file.parent()?;
-        // A folder that is missing would be made in the nearest one that is there.
+        // A missing folder would be created in the nearest existing one.
         let ours = folder.ancestors().find_map(|folder| fs::canonicalize(folder).ok())?;
         let theirs = self.root.join(ours.strip_prefix("/").ok()?);
         let identity = |folder: &Path| fs::metadata(folder).ok().map(|found| (found.dev(), found.ino()));
@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    /// Makes the first folder read-only and hides the second, for this process alone, until its input ends.
+    /// Makes the first folder read-only and hides the second, only for this process, until its input ends.
     const CLOSE: &str = "mount --bind $0 $0 && mount -o remount,bind,ro $0 && mount -t tmpfs none $1 && echo closed && read _";
 
     #[test]
@@ -82,7 +82,7 @@ mod tests {
         let mut line = String::new();
         BufReader::new(daemon.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         if line.is_empty() {
-            // Not eprintln, which the test harness captures.
+            // Not by eprintln, because the test harness captures that.
             std::io::stderr().write_all(b"\nNOT TESTED: the sandbox: needs mount namespaces\n").unwrap();
             daemon.wait().unwrap();
             return;

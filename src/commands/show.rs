@@ -51,10 +51,10 @@ const SINK: [Column; 5] = [
     Column::new("LAST ERROR", 3).down_to(20),
 ];
 
-/// Names and values, and the rows of the table of sinks.
+/// Names with their values, and the rows of the table of sinks.
 type Rows = (Vec<(String, String)>, Vec<[String; 5]>);
 
-/// All that is known of a PIN: first of itself, then of its outcome, then which sinks have that.
+/// Formats everything about a PIN: first the PIN, then its outcome, then which sinks have the outcome.
 fn rows(pin: Pin, now: Timestamp) -> Result<Rows, ClientError> {
     let mut rows = Vec::new();
     let mut add = |name: &str, value: Option<String>| {

@@ -29,7 +29,7 @@ pub async fn list(socket: &Path, mut output: Output) -> Result<Exit, CommandErro
     let sinks = client::read(&stats)?.sinks;
     if output.is_json() {
         for (name, sink) in sinks {
-            // Its members behind its name.
+            // Puts the sink's name before its other members.
             let members = sink.get().strip_prefix('{').unwrap_or_default();
             output.json(format!("{{\"name\":{},{members}", json!(name)).as_bytes())?;
         }
@@ -66,7 +66,7 @@ pub async fn forget(socket: &Path, args: &ForgetArgs, mut output: Output) -> Res
     if output.is_json() {
         output.json(json!({"sink": sink, "forgotten": count > 0}).to_string().as_bytes())?;
     } else {
-        output.text("forgotten: outcomes are kept for it no more, and its dead letters are gone\n")?;
+        output.text("forgotten: no outcomes are kept for it any more, and its dead letters are deleted\n")?;
     }
     output.flush()?;
     note(format_args!("if {} is configured again, it is a new sink", sink));

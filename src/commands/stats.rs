@@ -16,7 +16,7 @@ pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError
         output.json(stats.get().as_bytes())?;
     } else {
         let mut rows = Vec::new();
-        // Also the numbers that only a newer daemon has.
+        // Untyped, so that the numbers of a newer daemon appear too.
         flatten(String::new(), client::read(&stats.untyped())?, &mut rows);
         output.pairs(&rows)?;
     }
@@ -24,7 +24,7 @@ pub async fn run(socket: &Path, mut output: Output) -> Result<Exit, CommandError
     Ok(Exit::Done)
 }
 
-/// A row for each leaf, named by the way to it. Not deep: the parser has its own bound.
+/// Adds a row for each leaf, named by its path. The recursion is bounded, because the parser limits the depth.
 fn flatten(name: String, value: Value, rows: &mut Vec<(String, String)>) {
     let below = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
     match value {

@@ -24,7 +24,7 @@ use super::table::Column;
 use super::watch::Watch;
 use crate::protocol::{self, Refusal, State, submit};
 
-/// Refused PINs that are named; the others are counted. A file with the wrong column has nothing but those.
+/// The most refused PINs that are named; further ones are only counted, because a wrong file may contain nothing else.
 const NAMED: u64 = 20;
 
 pub async fn run(socket: &Path, args: SubmitArgs, output: Output) -> Result<Exit, CommandError> {
@@ -34,7 +34,7 @@ pub async fn run(socket: &Path, args: SubmitArgs, output: Output) -> Result<Exit
     let has_rows = matches!(source, Source::Arguments(_)) && !output.is_json();
     let mut client = Client::connect(socket).await?;
     let results = if wait {
-        // The position before the first PIN is submitted: none of their outcomes is before it.
+        // Taken before the first submit, so all outcomes of these PINs come after this position.
         Results::Outcomes(Box::new(Watch::from(client.newest_position().await?, output)))
     } else {
         Results::Answers { output, rows: has_rows.then(Vec::new) }
@@ -71,13 +71,13 @@ pub async fn run(socket: &Path, args: SubmitArgs, output: Output) -> Result<Exit
     }
 }
 
-/// Where the PINs come from, and the bar that shows how many of them are through.
+/// Returns the source of the PINs, and the progress bar for it.
 fn source(ids: Vec<String>, file: Option<&Path>) -> Result<(Source, Progress), CommandError> {
     if let Some(path) = file {
         let failed = |error| CommandError::File { what: "read", path: path.to_owned(), error };
         let file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
-        // A pipe has no length to be far in.
+        // A pipe has no length, so its progress can't be shown.
         let progress =
             if metadata.is_file() { Progress::of_bytes(metadata.len()) } else { Progress::hidden() };
         return Ok((Source::File { file, path: path.to_owned() }, progress));
@@ -92,23 +92,23 @@ fn source(ids: Vec<String>, file: Option<&Path>) -> Result<(Source, Progress), C
     Ok((Source::Stdin(std::io::stdin()), Progress::hidden()))
 }
 
-/// A request under way.
+/// Identifies a request that is not yet answered.
 struct Tag {
     line: Option<u64>,
     pin: String,
 }
 
-/// What is done with the answers.
+/// What to print: the answers, or with `--wait` the outcomes.
 enum Results {
     Answers {
         output: Output,
-        /// For the table of PINs that were given as arguments.
+        /// The rows of the table, if the PINs were given as arguments.
         rows: Option<Vec<[String; 2]>>,
     },
     Outcomes(Box<Watch>),
 }
 
-/// How many PINs came to what.
+/// Counts the PINs by the daemon's answer.
 #[derive(Default)]
 struct Tally {
     accepted: u64,
@@ -142,17 +142,17 @@ impl fmt::Display for Tally {
     }
 }
 
-/// The books of one submit: both directions write into them, in turns.
+/// The state of one submit, which sending requests and reading answers both change, in turns.
 struct Account {
     tally: Tally,
     results: Results,
     progress: Progress,
-    /// Why the requests ended early.
+    /// The error that ended the requests early.
     failure: Option<CommandError>,
 }
 
 impl Account {
-    /// The next request, past all entries that can't be one.
+    /// Returns the next request; reports entries that can't be submitted and skips them.
     fn poll_request(&mut self, entries: &mut Entries, cx: &mut Context<'_>) -> Poll<Option<(Tag, Vec<u8>)>> {
         loop {
             let Some(entry) = ready!(entries.poll_recv(cx)) else { return Poll::Ready(None) };

@@ -9,47 +9,47 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::text::printable;
 
-/// Blanks between two columns.
+/// Spaces between two columns.
 const GAP: usize = 2;
 
-/// Values beside their names are not wrapped to less than this.
+/// Values next to their names get at least this many columns when they are wrapped.
 const NARROWEST: usize = 20;
 
 /// A column of a table.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
     heading: &'static str,
-    /// 1 for the column that is never left out; the greatest is left out first.
+    /// The column's importance: 1 is never left out; the largest number is left out first.
     rank: u8,
-    /// How narrow it may become before a column is left out.
+    /// The least width. If the columns need more room than that, columns are left out.
     least: usize,
 }
 
 impl Column {
-    /// A column that is whole or left out.
+    /// A column that is shown in full or left out.
     pub const fn new(heading: &'static str, rank: u8) -> Self {
         Self { heading, rank, least: usize::MAX }
     }
 
-    /// The same, but it may be cut to `least`.
+    /// Allows to cut the column to `least`.
     pub const fn down_to(self, least: usize) -> Self {
         Self { least, ..self }
     }
 }
 
-/// The columns of a table, as wide as there is room for.
+/// The columns of a table with their widths.
 pub struct Layout<const N: usize> {
     columns: [Column; N],
-    /// None for a column that is left out.
+    /// The width of each column; `None` if it is left out.
     widths: [Option<usize>; N],
-    /// Whether cells are cut to the widths, or may be wider.
+    /// Whether longer cells are cut to the width.
     cuts: bool,
-    /// Whether a column is narrower than it should be, or left out.
+    /// Whether a column is narrower than wanted or left out.
     pub is_cut: bool,
 }
 
 impl<const N: usize> Layout<N> {
-    /// Lays columns out that would be so wide; headings have their room anyway.
+    /// Fits columns with the `wanted` widths into `room`. Headings always get their width.
     pub fn new(columns: [Column; N], mut wanted: [usize; N], room: Option<usize>) -> Self {
         for (wanted, column) in wanted.iter_mut().zip(&columns) {
             *wanted = (*wanted).max(column.heading.width());
@@ -68,7 +68,7 @@ impl<const N: usize> Layout<N> {
         while kept.len() > 1 && taken(&kept) > room {
             kept.pop();
         }
-        // The more important a column, the sooner it gets what is left.
+        // More important columns get the remaining room first.
         let mut spare = room.saturating_sub(taken(&kept));
         let mut widths = [None; N];
         for index in kept {
@@ -80,7 +80,7 @@ impl<const N: usize> Layout<N> {
         Self { columns, widths, cuts: true, is_cut }
     }
 
-    /// Whether there is no room for some of the columns.
+    /// Whether columns are left out for lack of room.
     pub fn leaves_out(&self) -> bool {
         self.widths.contains(&None)
     }
@@ -89,7 +89,7 @@ impl<const N: usize> Layout<N> {
         self.line(self.columns.map(|column| column.heading))
     }
 
-    /// A line with its newline.
+    /// Formats a line with its newline.
     pub fn line(&self, cells: [&str; N]) -> String {
         let mut line = String::new();
         for (cell, width) in cells.iter().zip(self.widths) {
@@ -105,7 +105,7 @@ impl<const N: usize> Layout<N> {
     }
 }
 
-/// `rows` under headings, each line with its newline, and whether anything was cut.
+/// Formats `rows` under headings, each line with its newline. Also returns whether anything was cut.
 pub fn table<const N: usize>(
     columns: [Column; N],
     rows: &[[String; N]],
@@ -122,7 +122,7 @@ pub fn table<const N: usize>(
     ([layout.headings()].into_iter().chain(rows).collect(), layout.is_cut)
 }
 
-/// Names, and beside them values, without headings.
+/// Formats names with their values, without headings.
 pub fn pairs(rows: &[(String, String)], room: Option<usize>) -> String {
     let name_width = rows.iter().map(|(name, _)| printable(name).width()).max().unwrap_or(0) + GAP;
     let room = room.and_then(|room| room.checked_sub(name_width)).filter(|room| *room >= NARROWEST);
@@ -140,7 +140,7 @@ pub fn pairs(rows: &[(String, String)], room: Option<usize>) -> String {
     text
 }
 
-/// The text in at most this many columns, with an ellipsis at its end if it was cut.
+/// Cuts the text to this many columns; if it was longer, it ends with an ellipsis.
 fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -149,7 +149,8 @@ fn cut(text: &str, width: usize) -> String {
     format!("{start}…")
 }
 
-/// The text in lines of at most this many columns: broken at blanks, and within a word only if no line has room for it.
+/// Wraps the text into lines of at most this many columns. Breaks it at spaces, and within a word only if no line has room
+/// for it.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let (mut lines, mut line) = (Vec::new(), String::new());
     for (number, mut word) in text.split(' ').enumerate() {
@@ -172,7 +173,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// The part of the text that fits into this many columns, and the rest.
+/// Splits the text into the part that fits into this many columns, and the rest.
 fn split(text: &str, width: usize) -> (&str, &str) {
     let mut taken = 0;
     let end = text.char_indices().find(|(_, c)| {
@@ -228,7 +229,7 @@ mod tests {
             format!("record  {0}\n        {1}\n", "x".repeat(30), "x".repeat(20))
         );
         assert_eq!(pairs(&record, None).lines().count(), 1);
-        // A long word begins where there is room, for it is broken anyway.
+        // A word that is too long for any line starts on the current line, because it must be broken anyway.
         assert_eq!(
             wrapped(&format!("a {}", "x".repeat(25)), 20),
             [format!("a {}", "x".repeat(18)), "x".repeat(7)]

@@ -44,18 +44,18 @@ pub async fn run(socket: &Path, args: &TailArgs, output: Output) -> Result<Exit,
 }
 
 struct Tail {
-    /// The last position received, or where to begin; `None` is "at the newest".
+    /// The last position received, or where to begin; `None` means "at the newest".
     start: Option<Start>,
-    /// The seqs of what was printed since that position: a page of the daemon's.
+    /// The seqs of the outcomes printed since that position, at most one page of the daemon.
     printed: HashSet<i64>,
-    /// What an earlier session printed since that position, and this one will send once more.
+    /// The seqs of outcomes that an earlier session printed since that position, and that the daemon will send again.
     again: HashSet<i64>,
     rows: OutcomeRows,
     output: Output,
 }
 
 impl Tail {
-    /// Prints what there is, then follows if that is wanted.
+    /// Prints the existing outcomes, then follows if `args.follow`.
     async fn session(&mut self, client: &mut Client, args: &TailArgs) -> Result<(), CommandError> {
         let last = self.start.is_none().then_some(args.last);
         let request = Request { from: self.start.clone(), last, follow: args.follow, positions: true };
@@ -65,7 +65,7 @@ impl Tail {
             if !client.has_next() {
                 self.output.flush()?;
             }
-            // The first line is due now, and so is everything that is there already.
+            // The first line must come soon, and so must all lines of a tail that does not follow.
             let (tailed, line) = match is_answered && args.follow {
                 true => client.tailed().await?,
                 false => client.tailed_due().await?,
@@ -89,7 +89,7 @@ impl Tail {
                         "outcomes from seq {from} to {to} are missing here: store.retention removed them before they were read"
                     ));
                 }
-                // A following tail ends only with the daemon.
+                // A tail that follows ends only when the daemon does.
                 Line::Notice(Answer::End { .. }) if args.follow => return Err(ClientError::Closed.into()),
                 Line::Notice(Answer::End { .. }) => return Ok(()),
             }

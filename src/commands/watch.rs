@@ -24,15 +24,15 @@ use crate::pin::PinId;
 use crate::protocol::tail::{Answer, Line, Start};
 use crate::protocol::{self, Code, Record, Refusal, State, show, tail};
 
-/// The most PINs that a message names; the others are only counted.
+/// The most PINs that a message names; further ones are only counted.
 const NAMED: usize = 20;
 
-/// A set of PINs whose outcomes are waited for.
+/// Waits for the outcomes of a set of PINs.
 pub struct Watch {
     waiting: HashSet<PinId>,
-    /// All up to here was seen; none before the first session.
+    /// All outcomes up to here were seen; `None` before the first session.
     position: Option<Start>,
-    /// Whether PINs may have finished before `position`, or be unknown.
+    /// Whether PINs may have finished before `position` or be unknown to the daemon.
     needs_check: bool,
     has_undelivered: bool,
     unknown: u64,
@@ -43,14 +43,14 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Waits for PINs of which nothing is known.
+    /// Creates a set of PINs that may have finished already.
     pub fn of(pins: impl IntoIterator<Item = PinId>, output: Output) -> Self {
         let waiting: HashSet<_> = pins.into_iter().collect();
         let width = waiting.iter().map(|pin| pin.as_str().len()).max().unwrap_or(0);
         Self { needs_check: true, waiting, ..Self::new(None, width, output) }
     }
 
-    /// Will wait for PINs that are added while they are submitted, after `position` was asked for.
+    /// Creates an empty set for PINs that are added as they are submitted. `position` must have been read before that.
     pub fn from(position: Start, output: Output) -> Self {
         Self::new(Some(position), 32, output)
     }
@@ -69,12 +69,12 @@ impl Watch {
         }
     }
 
-    /// Adds a PIN that the daemon has in flight.
+    /// Adds a PIN that is in flight.
     pub fn add(&mut self, pin: PinId) {
         self.waiting.insert(pin);
     }
 
-    /// Prints an outcome, and no longer waits for its PIN.
+    /// Prints an outcome and removes its PIN from the set.
     pub fn take(&mut self, record: &Record, line: &[u8]) -> Result<(), CommandError> {
         self.waiting.remove(&record.pin_id);
         self.has_undelivered |= record.delivered != Some(true);
@@ -90,17 +90,17 @@ impl Watch {
         Ok(())
     }
 
-    /// Writes for a program why a PIN has no outcome.
+    /// Tells a program why a PIN has no outcome.
     pub fn refused(&mut self, named: Value, refusal: &Refusal) -> Result<(), CommandError> {
         self.output.refused(named, refusal)
     }
 
-    /// Shows what was printed so far.
+    /// Flushes the output.
     pub fn flush(&mut self) -> Result<(), CommandError> {
         self.output.flush()
     }
 
-    /// Waits until all have their outcome, or the time is up.
+    /// Waits until all PINs have their outcome, or until the time limit.
     pub async fn run(
         mut self,
         path: &Path,
@@ -143,12 +143,12 @@ impl Watch {
             match self.session(&mut client).await {
                 Err(CommandError::Client(error)) if error.is_lost() => {
                     self.output.flush()?;
-                    // The old connection is closed before a new one is asked for.
+                    // Closes the old connection before it opens a new one.
                     drop(client);
                     client = reconnect.again(path, &error).await;
                     self.needs_check = true;
                 }
-                // The tail has the connection.
+                // The tail occupies the old connection.
                 Ok(()) if self.needs_check => {
                     drop(client);
                     client = Client::connect(path).await?;
@@ -158,7 +158,7 @@ impl Watch {
         }
     }
 
-    /// Ends when nobody is waited for any more, or when PINs are to be asked about.
+    /// Follows the outcomes until the set is empty, or until it must ask about the PINs.
     async fn session(&mut self, client: &mut Client) -> Result<(), CommandError> {
         let position = match self.position.clone() {
             Some(position) => position,
@@ -185,19 +185,19 @@ impl Watch {
                 (Line::Notice(Answer::Removed { .. }), _) => self.needs_check = true,
                 (Line::Notice(Answer::Position { position }), _) => {
                     self.position = Some(Start::Position(position));
-                    // Only here, so that what was removed is behind it.
+                    // Only now, because this position is after the removed outcomes.
                     if self.needs_check {
                         return Ok(());
                     }
                 }
-                // A following tail ends only with the daemon.
+                // A tail that follows ends only when the daemon does.
                 (Line::Notice(Answer::End { .. }), _) => return Err(ClientError::Closed.into()),
             }
         }
         Ok(())
     }
 
-    /// Asks about every PIN: which have their outcome already, and which are unknown.
+    /// Asks about every PIN, whether it has its outcome already or is unknown.
     async fn check(&mut self, client: &mut Client) -> Result<(), CommandError> {
         let mut pins: Vec<_> = self.waiting.iter().cloned().collect();
         pins.sort_unstable();

@@ -1,6 +1,6 @@
-//! `[api]`: where the API is, who we are to it, and how hard we may lean on it.
+//! `[api]`: the API's URL, the credentials for it, and the limits for polling it.
 //!
-//! Promises: the URL can't lead a key to another host or over an open line. Must not know: HTTP, or how
+//! Promises that the URL sends a key neither to another host nor over an unencrypted connection. Must not know HTTP or how
 //! credentials are found.
 
 use std::num::NonZeroU32;
@@ -16,33 +16,33 @@ use super::section::{Section, section};
 section! {
     /// `[api]`
     pub struct Api {
-        /// Its own path, if it has one, goes before `path`.
+        /// If it has a path, `path` is appended to that.
         pub base_url: Url = url("https://api.infobip.com"),
         /// Path template with `{pinId}`.
         pub path: String = parsed("/2fa/1/pin/{pinId}/status", path),
         pub credentials: Credentials = credentials(),
-        /// For a whole poll, from connecting to the last byte.
+        /// The time limit of a whole poll, from connecting to the last byte.
         pub timeout: Duration = duration("10s", MILLISECOND..=10 * MINUTE),
         pub connect_timeout: Duration = duration("5s", MILLISECOND..=10 * MINUTE),
         /// How many polls may run at once.
         pub concurrency: usize = count(64, 1..=10_000),
-        /// Polls a second; `None` is no limit.
+        /// The most polls per second; `None` means no limit.
         pub rate: Option<NonZeroU32> = rate(),
-        /// No connection gets older, so that a moved API is followed.
+        /// The greatest age of a connection, so that the daemon follows an API that moves to other addresses.
         pub pool_max_age: Duration = duration("5m", SECOND..=DAY),
-        /// Certificates to trust beside the system's; absolute, PEM.
+        /// Certificates to trust in addition to the system's: an absolute path of a PEM file.
         pub ca_file: Option<PathBuf> = optional_path(),
     }
 }
 
 impl Api {
-    /// Reads the section, and compares its keys.
+    /// Reads the section, and checks that its keys fit together.
     pub(super) fn checked(section: &mut Section) -> Option<Self> {
         let api = Self::read(section)?;
         if api.base_url.query().is_some() {
             return section.refuse("base_url", "must have no query (?…)");
         }
-        // What stands before the PIN ID in api.path, such as /2fa/1/pin/: a whole request URL has it already.
+        // If base_url contains the part of api.path before the PIN ID, such as /2fa/1/pin/, it is the URL of a whole request.
         let before = api.path.split_once("{pinId}").map_or("", |(before, _)| before);
         let own = api.base_url.path().to_ascii_lowercase();
         let is_request = own.contains("%7bpinid%7d") || own.contains("/2fa/");
@@ -51,7 +51,7 @@ impl Api {
             return section.refuse(
                 "base_url",
                 format!(
-                    "must be the API's address alone, {origin:?}; api.path is put behind it for each PIN"
+                    "must be the API's address alone, {origin:?}; api.path is appended to it for each PIN"
                 ),
             );
         }
@@ -70,12 +70,12 @@ fn path(path: &str) -> Result<String, &'static str> {
         Err("must begin with /")
     } else if path.matches("{pinId}").count() != 1 {
         Err("must have {pinId} in it, once, where the PIN ID goes")
-    // "//host" and "/\host" would be another host, which would get the key.
+    // "//host" and "/\host" would name another host, which would get the key.
     } else if path.starts_with("//") || path.contains('\\') {
         Err("must be a path alone, without // at its beginning and without \\")
     } else if path.replace("{pinId}", "").contains(|c: char| !c.is_ascii_graphic() || "?#{}<>\"`".contains(c))
     {
-        Err("must have no ? # { } and no spaces beside {pinId}, and no characters that a URL would encode")
+        Err("must have no ? # { } and no spaces besides {pinId}, and no characters that a URL would encode")
     } else if path.split('/').any(|segment| matches!(segment, "." | "..")) {
         Err("must have no . and .. in it")
     } else {

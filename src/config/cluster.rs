@@ -1,7 +1,7 @@
-//! `[cluster]`: this node among those that share one PostgreSQL.
+//! `[cluster]`: this node among the nodes that share one PostgreSQL.
 //!
-//! Promises: a lease that is neither shorter than the renewals of a loaded machine take, nor so long that a dead
-//! node's PINs wait for minutes. Must not know: the host's name, or whether there are other nodes.
+//! Promises a lease that is long enough for the renewals of a loaded machine, and short enough that a dead node's PINs do not
+//! wait for minutes. Must not know the host's name or whether there are other nodes.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use super::section::section;
 section! {
     /// `[cluster]`
     pub struct Cluster {
-        /// The node's name; `None` is the host's name and the socket.
+        /// The node's name; `None` means the host's name and the socket.
         pub node: Option<String> = parsed("", node),
-        /// How long the other nodes wait for this one before they take what it holds.
+        /// How long the other nodes wait for this node before they take its PINs.
         pub lease: Duration = duration("5s", SECOND..=MINUTE),
     }
 }

@@ -1,14 +1,14 @@
-//! The credentials of `[api]`: who the daemon is to the API.
+//! The credentials of `[api]`.
 //!
-//! Promises: there is exactly one way in which they are given, they fit a header, and no message has a part of
-//! them. Must not know: headers beyond their characters.
+//! Promises that they are given in exactly one way, that they fit into a header, and that no message contains a part of them.
+//! Must not know more about headers than which characters they allow.
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::secret;
 use super::section::Section;
 
-/// How the daemon shows the API who it is.
+/// How the daemon authenticates to the API.
 #[derive(Debug, Clone)]
 pub enum Credentials {
     /// `Authorization: App <key>`
@@ -18,7 +18,7 @@ pub enum Credentials {
 }
 
 impl Credentials {
-    /// Whether these are the same, for a reload.
+    /// Whether both are the same; a reload asks this.
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::App(a), Self::App(b)) => a.expose_secret() == b.expose_secret(),
@@ -30,7 +30,7 @@ impl Credentials {
     }
 }
 
-/// The keys that give credentials, in the order in which messages name them.
+/// The keys for credentials, in the order in which messages name them.
 const KEYS: [&str; 5] = ["key", "key_file", "username", "password", "password_file"];
 
 const WAYS: &str = "api.key_file (a file with the key), api.key (the key itself), or api.username with \
@@ -38,7 +38,7 @@ const WAYS: &str = "api.key_file (a file with the key), api.key (the key itself)
                     is found by itself as $CREDENTIALS_DIRECTORY/api-key";
 
 impl Section<'_> {
-    /// The credentials that the keys give, or the file that one of them names, or systemd.
+    /// Reads the credentials from the keys, from the file that one of them names, or from systemd.
     pub fn credentials(&mut self, _: &'static str) -> Option<Credentials> {
         let given = self.given(&KEYS);
         match given[..] {
@@ -69,7 +69,7 @@ impl Section<'_> {
         }
     }
 
-    /// The credential that systemd passes, if nothing is configured.
+    /// Reads the credential that systemd passes, if no key is given.
     fn credentials_from_systemd(&mut self) -> Option<Credentials> {
         let folder = self.report.environment.path("CREDENTIALS_DIRECTORY");
         let Some(path) = folder.map(|folder| folder.join("api-key")).filter(|path| path.exists()) else {
@@ -97,7 +97,7 @@ impl Section<'_> {
     }
 }
 
-/// What may stand in `Authorization: App …`: printable ASCII without spaces.
+/// Checks that the key may be used in `Authorization: App …`: printable ASCII without spaces.
 fn check_key(key: &str) -> Result<(), &'static str> {
     if key.is_empty() {
         Err("the key is empty")
@@ -110,7 +110,7 @@ fn check_key(key: &str) -> Result<(), &'static str> {
     }
 }
 
-/// What may stand in `Authorization: Basic …` (RFC 7617, section 2).
+/// Checks that the user name may be used in `Authorization: Basic …` (RFC 7617, section 2).
 fn username(username: &str) -> Result<String, &'static str> {
     if username.is_empty() || username.contains(|c: char| c == ':' || c.is_control()) {
         return Err("must not be empty, and must have no : and no control characters in it");

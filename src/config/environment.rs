@@ -1,31 +1,31 @@
-//! What of the process a configuration depends on.
+//! The properties of the process that a configuration depends on.
 //!
-//! Reads the process's environment only in [`Environment::of_process`]: tests give their own.
+//! Only [`Environment::of_process`] reads the process's real environment; tests pass their own.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Where a configuration is looked for without `--config`.
+/// The configuration file without `--config`.
 pub const SYSTEM_FILE: &str = "/etc/pinwatch/pinwatch.toml";
 
-/// The origin of a value that `--set` gave.
+/// The origin of a value given by `--set`.
 pub(super) const COMMAND_LINE: &str = "--set";
 
-/// What of the process the configuration depends on; tests give their own. No `Debug`: variables may hold secrets.
+/// The properties of the process that the configuration depends on. Has no `Debug`, because variables may hold secrets.
 #[derive(Clone)]
 pub struct Environment {
     pub variables: BTreeMap<String, OsString>,
-    /// The effective user; 0 is root.
+    /// The effective user ID; 0 is root.
     pub uid: u32,
-    /// The file that is taken without `--config`, if it is there.
+    /// The file that is read without `--config`, if it exists.
     pub system_file: PathBuf,
-    /// Where relative paths of the environment and of `--set` begin; empty: they are refused.
+    /// Relative paths from the environment and `--set` are relative to this folder. If it is empty, they are refused.
     pub working_directory: PathBuf,
 }
 
 impl Default for Environment {
-    /// Root with no variables.
+    /// Root without any variables.
     fn default() -> Self {
         Self {
             variables: BTreeMap::new(),
@@ -37,7 +37,7 @@ impl Default for Environment {
 }
 
 impl Environment {
-    /// That of this process.
+    /// Reads the environment of this process.
     pub fn of_process() -> Self {
         let variables =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();
@@ -45,13 +45,13 @@ impl Environment {
             variables,
             uid: rustix::process::geteuid().as_raw(),
             system_file: SYSTEM_FILE.into(),
-            // Without one, only absolute paths are taken.
+            // Without a working directory, only absolute paths are accepted.
             working_directory: std::env::current_dir().unwrap_or_default(),
         }
     }
 
-    /// An absolute path; XDG's specification has relative ones ignored. So is one that isn't
-    /// UTF-8: it could not be shown, nor written into a configuration.
+    /// Returns the variable's absolute path. Ignores relative paths, as XDG's specification demands, and paths that are not
+    /// UTF-8, because those can't be shown or written into a configuration.
     pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
         self.variables.get(name)?.to_str().map(PathBuf::from).filter(|path| path.is_absolute())
     }

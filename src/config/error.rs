@@ -1,7 +1,7 @@
-//! What is wrong with a configuration, in words for the one who wrote it.
+//! The problems of a configuration, described for its author.
 //!
-//! Promises: a problem names the key in full, where the value came from and what would be right, and
-//! never holds a secret. Must not know: sections, or how a message gets to the terminal.
+//! Promises that a problem names the full key, the origin of the value and what would be right, and never contains a secret. Must
+//! not know sections or how messages are printed.
 
 use std::fmt;
 use std::io;
@@ -9,30 +9,30 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why there is no configuration.
+/// Why the configuration can't be used.
 ///
-/// The messages are lower-case fragments, made to stand after "pinwatch: " or in a chain.
+/// The messages begin in lower case, so that they can follow "pinwatch: " or another message.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// The file is named or is there, and can't be read.
+    /// The file is named or exists, but can't be read.
     #[error("can't read the configuration file {}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    /// The file isn't TOML. The offending line isn't quoted, since it may hold a secret.
+    /// The file is not TOML. The message does not quote the wrong line, because it may contain a secret.
     #[error("the configuration file {} is not valid TOML in line {line}: {message}", path.display())]
     Syntax { path: PathBuf, line: usize, message: String },
-    /// Keys or values are wrong: all of them that were found, in the order of their names.
+    /// Keys or values are wrong: all that were found, in the order of their names.
     #[error("{}", lines(.0))]
     Invalid(Vec<Problem>),
 }
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The key in full, such as `schedule.max_interval`.
+    /// The full key, such as `schedule.max_interval`.
     pub key: String,
-    /// What was given, as TOML would write it; `None` where nothing was, or where it may be a secret.
+    /// The given value in TOML; `None` if there was none, or if it may be a secret.
     pub value: Option<String>,
-    /// Where it came from: file and line, environment variable, or `--set`.
+    /// The value's origin: file and line, environment variable, or `--set`.
     pub origin: Option<String>,
     /// What would be right.
     pub reason: String,
@@ -51,7 +51,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// One problem stands in the line; several stand below each other.
+/// Formats one problem in the same line, several as one line each.
 fn lines(problems: &[Problem]) -> String {
     if let [only] = problems {
         return format!("in the configuration, {only}");

@@ -1,12 +1,12 @@
-//! `[intake]`: the local socket and how much it takes.
+//! `[intake]`: the local socket and its limits.
 //!
-//! Promises: the path fits a socket address. Must not know: whether there is anything at that path.
+//! Promises that the path fits into a socket address. Must not know whether anything exists at that path.
 
 use std::path::{Path, PathBuf};
 
 use super::section::{Section, section};
 
-/// Where the socket is by default.
+/// The socket's default path.
 pub(super) const SYSTEM_SOCKET: &str = "/run/pinwatch/pinwatch.sock";
 
 /// The longest path of a socket in bytes: `sun_path` of Linux without its final zero.
@@ -42,7 +42,7 @@ fn mode(text: &str) -> Result<u32, &'static str> {
     mode.ok_or("must be permission bits in octal and in quotation marks, such as \"0660\"")
 }
 
-/// The socket of a user who has no configuration file, and where that follows from.
+/// Returns the socket of a user who has no configuration file, and the origin of that path.
 pub(super) fn user_socket(runtime_dir: Option<&Path>, uid: u32) -> (PathBuf, &'static str) {
     match runtime_dir {
         Some(folder) => (folder.join("pinwatch/pinwatch.sock"), "default, in $XDG_RUNTIME_DIR"),

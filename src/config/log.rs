@@ -1,7 +1,7 @@
-//! `[log]`: how much is logged, and in which shape.
+//! `[log]`: the level and format of the log.
 //!
-//! Promises: a level that `tracing_subscriber` takes, and that isn't the name of a module by mistake. Must not
-//! know: where the log goes.
+//! Promises a level that `tracing_subscriber` accepts, and that a mistyped level is not taken for the name of a module. Must
+//! not know where the log goes.
 
 use tracing_subscriber::EnvFilter;
 
@@ -21,7 +21,7 @@ section! {
     }
 }
 
-/// The shape of a line.
+/// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
@@ -30,9 +30,9 @@ pub enum LogFormat {
 }
 
 fn level(text: &str) -> Result<String, String> {
-    // The filter takes no spaces, and people write them.
+    // The filter accepts no spaces, but people write them.
     let level = text.split(',').map(str::trim).collect::<Vec<_>>().join(",");
-    // The filter would take a mistyped level for the name of a module, and log nothing else.
+    // The filter would take a mistyped level for the name of a module, and log only that module.
     let stray = level.split(',').find(|part| {
         !part.contains(['=', '[']) && !LEVELS.iter().any(|level| part.eq_ignore_ascii_case(level))
     });

@@ -8,17 +8,17 @@
 //! pub concurrency: usize = count(64, 1..=10_000),
 //! ```
 //!
-//! `read.rs` has the readers; a key that needs more than they can has a reader in its section's file. All else follows:
-//! origins, unknown keys and their corrections, relative paths, `check-config`, the test that the shipped file is complete.
-//! A new section is a field of [`Config`]; a new kind of sink is a line in `sink.rs`.
+//! `read.rs` has the readers. A key that needs another one has a reader in its section's file. Everything else follows from the
+//! field: the value's origin, corrections of unknown keys, relative paths, `check-config`, and the test that the shipped file is
+//! complete. A new section is a field of [`Config`]; a new kind of sink is a line in `sink.rs`.
 //!
-//! Readers stand where a serde derive could: a derive stops at the first mistake, checks no ranges, shows no values, and
-//! needs a second type for what users write beside the one that the program uses.
+//! Readers are used instead of a serde derive. A derive stops at the first mistake, checks no ranges, shows no values, and
+//! needs a second type for what users write.
 //!
-//! Promises: a [`Config`] that exists is right in itself; whatever is wrong is found before anything is opened or made, all
-//! at once, and reported with the key, the value, its origin and what would be right. Loading reads the configuration file
-//! and the key files, nothing else. Must not know: the process (its environment is an argument), or what the settings are
-//! used for.
+//! Promises that every existing [`Config`] is valid. All mistakes are found together before anything is opened or created, and
+//! each is reported with its key, its value, the value's origin and what would be right. Loading reads the configuration file
+//! and the key files, nothing else. Must not know the process (its environment is an argument) or what the settings are used
+//! for.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -62,7 +62,7 @@ use read::HOUR;
 use section::{Report, Section, section};
 
 section! {
-    /// The whole configuration, checked.
+    /// The whole, checked configuration.
     pub struct Config {
         pub api: Api = table(Api::checked),
         pub schedule: Schedule = table(Schedule::checked),
@@ -77,7 +77,7 @@ section! {
     }
 }
 
-/// A configuration, and where each of its values came from.
+/// A configuration, and the origin of each value.
 #[derive(Debug, Clone)]
 pub struct Explained {
     pub config: Config,
@@ -92,17 +92,17 @@ pub struct Explained {
 /// One key in effect, for `check-config`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// The key in full, such as `schedule.max_interval`.
+    /// The full key, such as `schedule.max_interval`.
     pub key: String,
-    /// The value as TOML would write it; of a secret only that it is set, and where from.
+    /// The value in TOML; of a secret only that it is set, and from where.
     pub value: String,
-    /// "default", or where it was written: file and line, environment variable, `--set`.
+    /// "default", or the value's origin: file and line, environment variable, `--set`.
     pub origin: String,
 }
 
 impl Setting {
-    /// The value as JSON has it: a string, number or truth value, which TOML writes in the same way. What is shown of a
-    /// secret is a string.
+    /// Returns the value in JSON: a string, number or boolean, which TOML writes in the same way. The text shown for a secret
+    /// is a string.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.value).unwrap_or_else(|_| self.value.as_str().into())
     }
@@ -112,12 +112,12 @@ impl Config {
     /// Reads and checks everything.
     ///
     /// # Errors
-    /// The file can't be read or isn't TOML, or any key or value is wrong: then all that are, together.
+    /// The file can't be read or isn't TOML, or keys or values are wrong: then all of them, together.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         Self::explain(sources).map(|explained| explained.config)
     }
 
-    /// The configuration that these `--set` alone make, for tests: they name the keys that they need, and no others.
+    /// Creates a configuration from only these `--set` options, for tests.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -145,18 +145,16 @@ impl Config {
     }
 }
 
-/// Where the clients find the daemon: `intake.socket` of the same sources, whatever else is wrong
-/// with them. `--socket` stands above this, and is the caller's.
+/// Returns the socket to which clients connect: `intake.socket` of the same sources, even if other keys are wrong. The caller
+/// handles `--socket`, which overrides this.
 ///
-/// A user without any configuration gets the own daemon's socket if there is one, else the system's if there
-/// is that.
+/// A user without any configuration gets the socket of their own daemon if it exists, else the system's socket if that exists.
 ///
 /// # Errors
 /// A file given by `--config` can't be read, a file isn't TOML, or `intake.socket` itself is wrong.
 pub fn client_socket(sources: &Sources) -> Result<PathBuf, ConfigError> {
     let (mut values, mut report) = match sources::merge(sources) {
-        // The system's file is often closed to those who may use the socket. It is there, so the daemon is the
-        // system's.
+        // Users of the socket often may not read the system's file. It exists, so the daemon is the system's.
         Err(ConfigError::Unreadable { source, .. })
             if sources.file.is_none() && source.kind() == std::io::ErrorKind::PermissionDenied =>
         {
@@ -182,7 +180,7 @@ pub fn client_socket(sources: &Sources) -> Result<PathBuf, ConfigError> {
     }
 }
 
-/// The daemon's store, for commands that need nothing else of the configuration.
+/// Returns the daemon's store, for commands that need nothing else of the configuration.
 ///
 /// # Errors
 /// A file can't be read or isn't TOML, or `[store]` itself is wrong.
@@ -196,7 +194,7 @@ pub fn store_url(sources: &Sources) -> Result<StoreUrl, ConfigError> {
     }
 }
 
-/// Every key there is, in full; those of a sink as `sink.url`.
+/// Returns every full key; those of a sink as `sink.url`.
 pub fn known_keys() -> Vec<String> {
     let mut report = Report::default();
     Section::read_table("", None, &mut report, Config::read);

@@ -1,8 +1,8 @@
-//! The readers that several sections share: durations, numbers, words, paths, URLs, secrets.
+//! The readers that several sections use: durations, numbers, words, paths, URLs, secrets.
 //!
-//! Each takes the TOML type of its kind, and the same as a string, because the environment and `--set` have only strings;
-//! nothing else is converted, so `1.5` is no count and `true` no number. A refusal names what would be right and
-//! never the value. Must not know: which keys there are.
+//! Each accepts its TOML type, and the same value as a string, because the environment and `--set` have only strings. Nothing
+//! else is converted, so `1.5` is not a count and `true` is not a number. An error says what would be right and never quotes
+//! the value. Must not know which keys there are.
 
 use std::net::IpAddr;
 use std::ops::{RangeBounds, RangeInclusive};
@@ -21,12 +21,11 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// A year as `humantime` reads "1year": 365.25 days. Longer times mean nothing here: the timer queue refuses more than
-/// two years.
+/// A year as `humantime` reads "1year": 365.25 days. The timer queue accepts at most two years.
 pub(crate) const YEAR: Duration = Duration::from_secs(31_557_600);
 
 impl Section<'_> {
-    /// A string, and what it stands for.
+    /// Reads a string and parses it.
     pub fn parsed<T, E: ToString>(
         &mut self,
         key: &'static str,
@@ -39,7 +38,7 @@ impl Section<'_> {
         })
     }
 
-    /// A duration with its unit.
+    /// Reads a duration with its unit.
     pub fn duration(
         &mut self,
         key: &'static str,
@@ -56,7 +55,7 @@ impl Section<'_> {
         })
     }
 
-    /// A whole number.
+    /// Reads a whole number.
     pub fn count(
         &mut self,
         key: &'static str,
@@ -76,7 +75,7 @@ impl Section<'_> {
         })
     }
 
-    /// A number; `range` is in words what `allowed` is.
+    /// Reads a number; `range` describes `allowed` in words.
     pub fn number(
         &mut self,
         key: &'static str,
@@ -97,7 +96,7 @@ impl Section<'_> {
         })
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub fn flag(&mut self, key: &'static str, default: bool) -> Option<bool> {
         self.read(key, default, |written| {
             let flag = match written {
@@ -109,7 +108,7 @@ impl Section<'_> {
         })
     }
 
-    /// What one of a few words stands for.
+    /// Reads one of a few words, each of which means a value.
     pub fn choice<T: Clone>(&mut self, key: &'static str, default: &str, choices: &[(&str, T)]) -> Option<T> {
         self.parsed(key, default, |word| {
             if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == word) {
@@ -123,20 +122,21 @@ impl Section<'_> {
         })
     }
 
-    /// The path of a file, which doesn't depend on where the daemon was started.
+    /// Reads the path of a file and makes it absolute.
     pub fn path(&mut self, key: &'static str, default: &str) -> Option<PathBuf> {
         self.resolve(key, "");
         self.parsed(key, default, absolute_path)
     }
 
-    /// As `path`, where none may be given.
+    /// As `path`, but the key may be missing.
     pub fn optional_path(&mut self, key: &'static str) -> Option<Option<PathBuf>> {
         if self.is_given(key) { self.path(key, "").map(Some) } else { Some(None) }
     }
 
-    /// An `https` URL, or an `http` one if that is safe or allowed by the key `allow_plain_http`, which is read here.
+    /// Reads an `https` URL, or an `http` one if it leads to this machine or the key `allow_plain_http` allows it, which is
+    /// read here too.
     ///
-    /// User and password in it are refused, because a URL reaches logs and metrics.
+    /// Refuses a user or password in it, because URLs appear in logs and metrics.
     pub fn url(&mut self, key: &'static str, default: &str) -> Option<Url> {
         let url = self.read(key, default, |written| {
             let url = Url::parse(text_of(written)?)
@@ -162,7 +162,7 @@ impl Section<'_> {
             return self.refuse(
                 key,
                 format!(
-                    "must begin with https://, because over http:// everybody on the way reads along; \
+                    "must begin with https://, because everybody on the way can read http://; \
                      {allow} = true allows it nevertheless"
                 ),
             );
@@ -170,7 +170,7 @@ impl Section<'_> {
         Some(url)
     }
 
-    /// The secret that stands in `key`, or in the file that `file_key` names.
+    /// Reads the secret in `key`, or in the file that `file_key` names.
     pub fn secret(
         &mut self,
         key: &'static str,
@@ -196,7 +196,7 @@ impl Section<'_> {
     }
 }
 
-/// The string that was written. A number isn't taken for one: TOML's 1e5 or 0x10 would come out as something else.
+/// Returns the string. Does not accept a number, because TOML's 1e5 or 0x10 would become another text.
 pub(super) fn text_of(written: &ValueKind) -> Result<&str, String> {
     match written {
         ValueKind::String(text) => Ok(text),
@@ -207,7 +207,7 @@ pub(super) fn text_of(written: &ValueKind) -> Result<&str, String> {
 fn duration_of(written: &ValueKind) -> Result<Duration, String> {
     const RIGHT: &str = r#"must be a duration with its unit, such as "500ms", "10s", "48h" or "1m 30s""#;
     match written {
-        // humantime takes a bare "0"; a habit of leaving units out is better not begun.
+        // humantime accepts a bare "0", but every duration must have a unit.
         ValueKind::String(text) if without_separators(text).parse::<f64>().is_err() => {
             humantime::parse_duration(text).map_err(|error| format!("{RIGHT}: {error}"))
         }
@@ -218,12 +218,12 @@ fn duration_of(written: &ValueKind) -> Result<Duration, String> {
     }
 }
 
-/// A duration as a configuration file would have it.
+/// Formats a duration as in a configuration file.
 pub(super) fn humantime_text(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }
 
-/// `1_000_000` as TOML allows it, so that the environment and `--set` may write it too.
+/// Removes the separators of `1_000_000`, which TOML allows, so that the environment and `--set` may use them too.
 fn without_separators(text: &str) -> String {
     text.trim().replace('_', "")
 }

@@ -1,7 +1,7 @@
 //! `[schedule]`: when a PIN is polled, and when it is given up.
 //!
-//! Promises: every interval is positive and no longer than a year, and the first is no longer than the
-//! longest. Must not know: the arithmetic of backoff.
+//! Promises that every interval is positive and no longer than a year, and that the first is no longer than the longest. Must not
+//! know how backoff is computed.
 
 use std::time::Duration;
 
@@ -13,17 +13,18 @@ section! {
     pub struct Schedule {
         /// The first interval; at least a millisecond.
         pub initial_interval: Duration = duration("1s", MILLISECOND..=YEAR),
-        /// What each interval is multiplied by to give the next; 1 to 10.
+        /// Each interval is the one before it times this; 1 to 10.
         pub multiplier: f64 = number(1.5, 1.0..=10.0, "from 1 to 10"),
-        /// No interval gets longer.
+        /// The longest interval.
         pub max_interval: Duration = duration("1h", MILLISECOND..=YEAR),
-        /// How far from its interval a poll may be, as a part of it; 0 to less than 1.
+        /// The share of its interval by which a poll may be earlier or later; 0 to less than 1.
         pub randomization_factor: f64 = number(0.2, 0.0..1.0, "from 0 to less than 1"),
-        /// From submission until a PIN is given up; at most a year.
+        /// The time from its submission until a PIN is given up; at most a year.
         pub deadline: Duration = duration("48h", MILLISECOND..=YEAR),
-        /// From submission, how long 404 means "not yet".
+        /// The time over which refusals (a 404, for example) must continue before they end a PIN, while other PINs are answered.
         pub not_found_grace: Duration = duration("2m", Duration::ZERO..=YEAR),
-        /// How long past its deadline a PIN waits for its last poll while an outage keeps it from one.
+        /// How long past its deadline a PIN may wait for its last poll while polling pauses; also how long refusals must
+        /// continue while no PIN is answered.
         pub deadline_grace: Duration = duration("1h", Duration::ZERO..=YEAR),
         pub completion: Completion = choice("all", &[("all", Completion::All), ("any", Completion::Any)]),
         pub adapt: Adapt =
@@ -31,17 +32,17 @@ section! {
     }
 }
 
-/// Whether intervals follow what the daemon learns of when PINs become final, and what for.
+/// Whether the daemon learns when PINs become final and adapts the intervals to that, and for which purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Adapt {
     Off,
-    /// Outcomes are noticed sooner, with no more polls than without.
+    /// Notice outcomes sooner, with about as many polls.
     Sooner,
-    /// Fewer polls, and outcomes are noticed no later than without.
+    /// Use fewer polls, and notice outcomes about as soon.
     Fewer,
 }
 
-/// Of several deliveries, how many must be final.
+/// How many of several deliveries must be final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completion {
     All,
@@ -49,13 +50,13 @@ pub enum Completion {
 }
 
 impl Schedule {
-    /// Reads the section, and compares its intervals.
+    /// Reads the section, and checks that its intervals fit together.
     pub(super) fn checked(section: &mut Section) -> Option<Self> {
         let schedule = Self::read(section)?;
         if schedule.initial_interval <= schedule.max_interval {
             return Some(schedule);
         }
-        // The key that was written is to blame; the other one may be a default.
+        // The mistake is in the key that was written; the other one may be a default.
         if section.is_given("max_interval") {
             let initial = humantime_text(schedule.initial_interval);
             section.refuse(

@@ -1,7 +1,7 @@
-//! Reading a secret out of its file, and whether others can read that file too.
+//! Reads a secret from its file, and checks whether other users can read that file.
 //!
-//! Promises: the size is bounded, the end of line that editors leave is taken off, and no error holds any of
-//! the content. Must not know: what the secret is for.
+//! Promises that the size is bounded, that newlines at the end are removed, and that no error contains a part of the content.
+//! Must not know what the secret is for.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -12,10 +12,10 @@ use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 use thiserror::Error;
 
-/// Far more than any key has; a wrong file is refused before all of it is read.
+/// The largest accepted file, in bytes: far more than any key needs, so that a wrong file is not read completely.
 const LONGEST: u64 = 8 * 1024;
 
-/// Why a file gave no secret.
+/// Why a file contains no usable secret.
 #[derive(Debug, Error)]
 pub(super) enum SecretFileError {
     #[error("{0}")]
@@ -28,9 +28,9 @@ pub(super) enum SecretFileError {
     NotText,
 }
 
-/// The content of the file without the ends of line behind it. At most 8 KiB are read.
+/// Returns the content of the file without newlines at its end. Reads at most 8 KiB.
 pub(super) fn read(path: &Path) -> Result<SecretString, SecretFileError> {
-    // In one piece from the start: a buffer that grows leaves copies behind that nobody overwrites.
+    // Allocated in full at once: a buffer that grows would leave copies in memory that nobody overwrites.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST as usize + 2));
     File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LONGEST {
@@ -43,8 +43,8 @@ pub(super) fn read(path: &Path) -> Result<SecretString, SecretFileError> {
     }
 }
 
-/// The mode of the file, if every user of this machine can read it: by its own bits, and because no folder above it is
-/// closed.
+/// Returns the mode of the file if every user of this machine can read it: the file's own bits allow it, and so do those of all
+/// folders above it.
 pub(super) fn mode_if_open_to_all(path: &Path) -> Option<u32> {
     let path = fs::canonicalize(path).ok()?;
     let mode = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.mode() & 0o7777);
@@ -101,7 +101,7 @@ mod tests {
         ] {
             mode(folder.path(), of_folder);
             mode(&path, of_file);
-            // Unless the folder of all temporary files is closed itself.
+            // Unless the folder for temporary files is closed to others.
             let above = mode_if_open_to_all(folder.path().parent().unwrap());
             assert_eq!(
                 mode_if_open_to_all(&path),

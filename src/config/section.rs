@@ -1,9 +1,9 @@
-//! One table of the configuration on its way from what was written to what the program uses.
+//! Converts one table of the configuration from the written values to those that the program uses.
 //!
-//! [`section!`] declares a table: each key is a field with its reader. A reader (`read.rs`, or the file of the
-//! section) reports every refused value with its key and origin, lists every value in effect for `check-config`, and shows
-//! a secret in neither. Keys that no reader asked for are refused at the end. Must not know: which sections there are, or
-//! how the sources were put together.
+//! [`section!`] declares a table: each key is a field with its reader. A reader (in `read.rs` or the section's file) reports
+//! every refused value with its key and origin, and lists every value in effect for `check-config`; secrets appear in neither.
+//! Keys that no reader asked for are refused at the end. Must not know which sections there are, or how the sources were
+//! merged.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use super::error::Problem;
 use super::secret::mode_if_open_to_all;
 
 /// Declares a section. `pub timeout: Duration = duration("10s", A..=B)` is a key with its type, its reader (a method of
-/// [`Section`]), its default and what else the reader needs.
+/// [`Section`]), its default, and further arguments of the reader.
 macro_rules! section {
     ($(#[$meta:meta])* pub struct $name:ident {
         $($(#[$doc:meta])* pub $key:ident: $type:ty = $reader:ident($($argument:expr),* $(,)?),)*
@@ -37,19 +37,19 @@ macro_rules! section {
 }
 pub(super) use section;
 
-/// What was found while reading, and what reading depends on.
+/// The results of reading, and what reading depends on.
 #[derive(Default)]
 pub(super) struct Report {
     pub environment: Environment,
     /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
-    /// No file, and not root: the socket and the store are the user's own.
+    /// There is no file, and the user is not root: socket and store are the user's own.
     pub is_personal: bool,
     pub problems: Vec<Problem>,
     /// Secrets that other users can read.
     pub warnings: Vec<Problem>,
     pub settings: Vec<Setting>,
-    /// Every key that a reader asked for, in full.
+    /// Every full key that a reader asked for.
     pub keys: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Section<'a> {
     values: Map<String, Value>,
     /// The keys that a reader asked for.
     known: Vec<&'static str>,
-    /// Those of them whose values no message shows.
+    /// The keys whose values no message may show.
     secrets: Vec<&'static str>,
     pub(super) report: &'a mut Report,
 }
@@ -98,14 +98,14 @@ impl Section<'_> {
         result
     }
 
-    /// A table within this one.
+    /// Reads a table within this one.
     pub fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section) -> Option<T>) -> Option<T> {
         let value = self.value(key);
         Section::read_table(key, value, self.report, read)
     }
 
-    /// Reads one key: `parse` gives the value and how TOML would write it, or what would be right. A default that `parse`
-    /// refuses makes a key that must be given.
+    /// Reads one key: `parse` returns the value and its TOML text, or what would be right. If `parse` refuses the default, the
+    /// key must be given.
     pub fn read<T>(
         &mut self,
         key: &'static str,
@@ -125,12 +125,12 @@ impl Section<'_> {
         }
     }
 
-    /// What messages call this table; `[name]` unless it is set.
+    /// Sets what messages call this table; the default is `[name]`.
     pub fn call(&mut self, title: String) {
         self.title = title;
     }
 
-    /// Whether the key was written anywhere. To ask makes it a key of this table.
+    /// Whether the key was written anywhere. Also makes it a known key of this table.
     pub fn is_given(&mut self, key: &'static str) -> bool {
         if !self.known.contains(&key) {
             self.report.keys.push(self.full(key));
@@ -139,23 +139,23 @@ impl Section<'_> {
         self.values.contains_key(key)
     }
 
-    /// Which of these keys were written.
+    /// Returns which of these keys were written.
     pub fn given(&mut self, keys: &[&'static str]) -> Vec<&'static str> {
         keys.iter().copied().filter(|key| self.is_given(key)).collect()
     }
 
-    /// What was written for a key that has no reader: a table, or a list of them.
+    /// Returns the written value of a key without a reader: a table, or a list of tables.
     pub fn value(&mut self, key: &'static str) -> Option<Value> {
         self.known.push(key);
         self.values.get(key).cloned()
     }
 
-    /// Where the key's value was written; `None` if nowhere.
+    /// Returns where the key's value was written; `None` if nowhere.
     pub fn origin(&self, key: &str) -> Option<String> {
         self.values.get(key).and_then(origin_of)
     }
 
-    /// The key with its section's name.
+    /// Returns the key with its section's name.
     pub fn full(&self, key: &str) -> String {
         match (self.name.as_str(), key) {
             ("", key) => key.to_owned(),
@@ -164,7 +164,7 @@ impl Section<'_> {
         }
     }
 
-    /// Reports the key's value, or with "" the whole table, as wrong; `reason` is what would be right.
+    /// Reports that the key's value, or for "" the whole table, is wrong; `reason` says what would be right.
     pub fn refuse<T>(&mut self, key: &str, reason: impl Into<String>) -> Option<T> {
         let written = self.values.get(key).filter(|_| !self.secrets.contains(&key));
         let problem = Problem {
@@ -177,20 +177,20 @@ impl Section<'_> {
         None
     }
 
-    /// Lists a value that is in effect, as TOML would write it.
+    /// Lists a value that is in effect, in TOML.
     pub fn list(&mut self, key: &str, value: impl Into<String>, origin: String) {
         let setting = Setting { key: self.full(key), value: value.into(), origin };
         self.report.settings.push(setting);
     }
 
-    /// Makes a relative path absolute: one in a file is meant from that file's folder, one of the environment or of
-    /// `--set` from the working directory. `prefix` stands before the path.
+    /// Makes a relative path absolute. In a file it is relative to that file's folder; from the environment or `--set` to the
+    /// working directory. `prefix` is the text before the path.
     pub fn resolve(&mut self, key: &str, prefix: &str) {
         let folder = match self.file_of(key) {
             Some(file) => self.report.environment.working_directory.join(file.parent().unwrap_or(&file)),
             None => self.report.environment.working_directory.clone(),
         };
-        // A folder whose name is not UTF-8 could not be shown.
+        // A folder whose name is not UTF-8 can't be shown.
         if let (Some(Value { kind: ValueKind::String(text), .. }), Some(folder)) =
             (self.values.get_mut(key), folder.to_str())
         {
@@ -204,7 +204,7 @@ impl Section<'_> {
         self.warn_if_exposed(key);
     }
 
-    /// Warns if the key's value stands where every user of this machine can read it.
+    /// Warns if every user of this machine can read the place where the key's value was written.
     pub fn warn_if_exposed(&mut self, key: &str) {
         if self.origin(key).is_some_and(|origin| origin == COMMAND_LINE) {
             let reason = "every user of this machine can read the command line (ps): put the secret into a file that \
@@ -215,7 +215,7 @@ impl Section<'_> {
         }
     }
 
-    /// Warns if every user of this machine can read the file with the secret in it.
+    /// Warns if every user of this machine can read the file with the secret.
     pub fn warn_if_readable(&mut self, key: &str, file: &Path) {
         if let Some(mode) = mode_if_open_to_all(file) {
             let file = file.display();
@@ -235,13 +235,13 @@ impl Section<'_> {
         });
     }
 
-    /// The configuration file, if the key's value was written there.
+    /// Returns the configuration file, if the key's value was written there.
     fn file_of(&self, key: &str) -> Option<PathBuf> {
         let (file, origin) = (self.report.file.clone()?, self.origin(key)?);
         origin.starts_with(&format!("{}, line ", file.display())).then_some(file)
     }
 
-    /// An unknown key is refused without its value: it may be a secret with a typing error in its name.
+    /// Refuses unknown keys without quoting their values: one may be a secret whose key is misspelled.
     fn refuse_unknown_keys(&mut self) {
         let unknown = self.values.iter().filter(|(key, _)| !self.known.contains(&key.as_str()));
         let problems = unknown.map(|(key, value)| {
@@ -255,13 +255,14 @@ impl Section<'_> {
         self.report.problems.extend(problems.collect::<Vec<_>>());
     }
 
-    /// Forgets what was written, where which keys there are can't be known.
+    /// Forgets all written values, for a table whose keys can't be known.
     pub fn clear(&mut self) {
         self.values.clear();
     }
 }
 
-/// The path behind `prefix`, from `folder` if it is relative. An empty folder leaves it as it is, to be refused.
+/// Puts `folder` before the path after `prefix` if the path is relative. With an empty folder the path stays relative, and is
+/// refused later.
 fn absolute(text: &str, prefix: &str, folder: &str) -> String {
     match text.strip_prefix(prefix) {
         Some(path) if !path.is_empty() && !path.starts_with('/') && !folder.is_empty() => {
@@ -271,15 +272,15 @@ fn absolute(text: &str, prefix: &str, folder: &str) -> String {
     }
 }
 
-/// The known word that is most like the given one, if one is like enough.
+/// Returns the known word that is most similar to the given one, if one is similar enough.
 pub(super) fn did_you_mean<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    // clap's measure and threshold, so that a typing error in a flag and in a key are treated alike.
+    // Uses clap's measure and threshold, so that a misspelled key is treated like a misspelled flag.
     let likeness = |candidate: &&str| strsim::jaro(word, candidate);
     let best = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
     (likeness(&best) > 0.7).then_some(best)
 }
 
-/// Where a value was written; for a table, where the first of its values was.
+/// Returns where a value was written; for a table, where its first value was.
 pub(super) fn origin_of(value: &Value) -> Option<String> {
     if let Some(origin) = value.origin() {
         return Some(origin.to_owned());
@@ -294,10 +295,10 @@ pub(super) fn origin_of(value: &Value) -> Option<String> {
     }
 }
 
-/// What a message may show of a value, as TOML would write it.
+/// Returns what a message may show of a value, in TOML.
 fn shown(key: &str, value: &Value) -> Option<String> {
     match &value.kind {
-        // A name of a file begins with "/". Whatever else stands there may be the secret itself.
+        // The path of a file begins with "/". Anything else may be the secret itself.
         ValueKind::String(text) if key.ends_with("_file") && !text.starts_with('/') => None,
         ValueKind::String(text) if key.ends_with("url") => Some(quoted(&redacted(text))),
         ValueKind::String(text) => Some(quoted(text)),
@@ -306,7 +307,7 @@ fn shown(key: &str, value: &Value) -> Option<String> {
     }
 }
 
-/// A string as TOML and JSON write it, cut to what fits a line.
+/// Quotes a string as TOML and JSON do, and cuts it to fit into a line.
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 200;
     let text = match text.char_indices().nth(LONGEST) {
@@ -316,11 +317,11 @@ pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A URL without what may be secret in it: user and password, query, fragment.
+/// Removes from a URL everything that may be secret: user and password, query, fragment.
 ///
-/// It works on the text, because a URL with a mistake in it must be shown too.
+/// Works on the text, because an invalid URL must be shown too.
 pub(super) fn redacted(url: &str) -> String {
-    // The last "@" first, wherever it is: a password may have "?", "#" and "/" in it.
+    // Looks for the last "@" first, because a password may contain "?", "#" and "/".
     let (start, rest) = match url.rfind('@') {
         Some(at) => match url[..at].find(':') {
             Some(colon) if url[colon + 1..].starts_with("//") => {

@@ -1,7 +1,7 @@
-//! `[[sink]]`: where outcomes go.
+//! `[[sink]]`: where outcomes are delivered.
 //!
-//! Promises: names are unique, because each is the name of a durable cursor; no two sinks write one file;
-//! without any sink there is one to stdout. Must not know: how anything is delivered.
+//! Promises that names are unique, because each is the name of a durable cursor; that no two sinks write to the same file; and
+//! that without any sink there is one to stdout. Must not know how anything is delivered.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -15,27 +15,27 @@ use super::webhook::Webhook;
 /// One `[[sink]]`
 #[derive(Debug, Clone)]
 pub struct Sink {
-    /// Its cursor's name; unique; 1 to 64 characters of `a-z 0-9 - _`.
+    /// The name of the sink and its cursor; unique; 1 to 64 characters of `a-z 0-9 - _`.
     pub name: String,
     pub kind: SinkKind,
     pub from: From,
 }
 
 impl Sink {
-    /// Whether a running sink can stay as it is: `from` is for those that have no cursor yet.
+    /// Whether a running sink can stay as it is. `from` does not matter, because the sink has a cursor.
     pub fn is_same(&self, other: &Self) -> bool {
         self.name == other.name && self.kind == other.kind
     }
 }
 
-/// Where a sink that has no cursor yet begins.
+/// Where a sink without a cursor begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum From {
     Now,
     Oldest,
 }
 
-/// What a sink is.
+/// The type of a sink, with its settings.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SinkKind {
     Stdout,
@@ -43,14 +43,14 @@ pub enum SinkKind {
         /// Absolute.
         path: PathBuf,
         fsync: Fsync,
-        /// Files of other sinks with names that [look](is_rotated_name) as if this one had been renamed to them.
+        /// Files of other sinks whose names [look](is_rotated_name) like those of this sink's rotated files.
         others: Vec<PathBuf>,
     },
     Webhook(Webhook),
 }
 
 impl SinkKind {
-    /// The file that it writes, and no other sink may.
+    /// The file that it writes, which no other sink may write.
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::File { path, .. } => Some(path),
@@ -59,21 +59,21 @@ impl SinkKind {
     }
 }
 
-/// When the file sink makes its lines durable.
+/// When the file sink syncs its lines to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fsync {
     Batch,
     Never,
 }
 
-/// Whether `found` is a name that a file called `name` gets when it is rotated: the same with something behind a dot or
-/// a dash.
+/// Whether a file called `name` can get the name `found` when it is rotated: the same name, a dot or a dash, and something
+/// after it.
 pub fn is_rotated_name(found: &OsStr, name: &OsStr) -> bool {
     let rest = found.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
     rest.is_some_and(|rest| matches!(rest.first(), Some(b'.' | b'-')))
 }
 
-/// Whether a path stands for a stream of the process that opens it.
+/// Whether a path names a standard stream of the process that opens it.
 pub fn is_standard_stream(path: &Path) -> bool {
     let streams = ["/dev/stdin", "/dev/stdout", "/dev/stderr"];
     streams.iter().any(|stream| path == Path::new(stream))
@@ -83,7 +83,7 @@ pub fn is_standard_stream(path: &Path) -> bool {
 /// Reads the keys that only one type of sink has.
 type ReadKind = fn(&mut Section) -> Option<SinkKind>;
 
-/// The types of sinks, and how each is read.
+/// The types of sinks, each with its reader.
 pub(super) const TYPES: [(&str, ReadKind); 3] = [
     ("stdout", |_| Some(SinkKind::Stdout)),
     ("file", file),
@@ -93,7 +93,7 @@ pub(super) const TYPES: [(&str, ReadKind); 3] = [
 const LONGEST_NAME: usize = 64;
 
 impl Section<'_> {
-    /// Every `[[sink]]`.
+    /// Reads every `[[sink]]`.
     pub fn sinks(&mut self, _: &'static str) -> Option<Vec<Sink>> {
         let tables = match self.value("sink").map(|value| value.kind) {
             None | Some(ValueKind::Nil) => Vec::new(),
@@ -119,7 +119,7 @@ impl Section<'_> {
             let sink = Section::read_table(&key, Some(table), self.report, |section| {
                 section.call("a sink".to_owned());
                 let Some((kind, read)) = section.choice("type", "", &TYPES.map(|kind| (kind.0, kind))) else {
-                    // Which keys it has depends on its type.
+                    // The keys depend on the type, which is unknown.
                     section.clear();
                     return None;
                 };
@@ -135,7 +135,7 @@ impl Section<'_> {
     }
 }
 
-/// Reads the keys that every sink has, and those of its type.
+/// Reads the keys that every sink has, and the keys of its type.
 pub(super) fn sink(section: &mut Section, kind: &str, read: ReadKind) -> Option<Sink> {
     let name = section.parsed("name", kind, name);
     let from = section.choice("from", "now", &[("now", From::Now), ("oldest", From::Oldest)]);
@@ -167,7 +167,7 @@ fn file(section: &mut Section) -> Option<SinkKind> {
     Some(SinkKind::File { path, fsync: fsync?, others: Vec::new() })
 }
 
-/// Gives each file sink the files of other sinks that are named as if its own file had been rotated.
+/// Gives each file sink a list of the other sinks' files whose names look like those of its own rotated files.
 fn know_each_other(sinks: &mut [Sink]) {
     let paths: Vec<PathBuf> = sinks.iter().filter_map(|sink| Some(sink.kind.file()?.to_owned())).collect();
     for sink in sinks {
@@ -178,7 +178,7 @@ fn know_each_other(sinks: &mut [Sink]) {
     }
 }
 
-/// Two cursors of one name would be one cursor; two writers of one file would tear its lines.
+/// Refuses a sink with the same name as another (both would use one cursor) or the same file (their lines would be mixed).
 fn refuse_twins(section: &mut Section, sink: &Sink, others: &[Sink]) -> Option<()> {
     if others.iter().any(|other| other.name == sink.name) {
         return section.refuse(

@@ -1,8 +1,8 @@
-//! Where a configuration comes from: file, environment, `--set`, and the defaults of a user who is not root.
+//! Merges the sources of a configuration: file, environment, `--set`, and the defaults of a user who is not root.
 //!
-//! The `config` crate puts the layers over each other; what is ours is that every value keeps its exact origin (file and
-//! line, variable, flag). Promises: reads one file and nothing else of this machine; a caller who gives the environment gets
-//! no other. Must not know: what any value means, except that `sink` is a list.
+//! The `config` crate merges the layers; this module adds the exact origin of every value (file and line, variable, flag).
+//! Promises to read one file and nothing else of this machine, and no other environment than the given one. Must not know what
+//! any value means, except that `sink` is a list.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -16,24 +16,22 @@ use super::{intake, store, toml_file};
 
 const PREFIX: &str = "PINWATCH__";
 
-/// No configuration is larger; a device or a database named by mistake isn't read into memory.
+/// The largest accepted file, in bytes: a device or a database that is named by mistake must not be read into memory.
 const LARGEST_FILE: u64 = 1024 * 1024;
 
-/// Everything that a configuration is made of. It has no `Debug`, because it may hold secrets: PINWATCH__API__KEY,
-/// `--set api.key=…`.
+/// The sources of a configuration. Has no `Debug`, because it may hold secrets: PINWATCH__API__KEY, `--set api.key=…`.
 #[derive(Clone, Default)]
 pub struct Sources {
-    /// `--config`; it must exist.
+    /// The file that `--config` names; it must exist.
     pub file: Option<PathBuf>,
     pub environment: Environment,
-    /// Each `--set`: `section.key=value`.
+    /// The `--set` options: `section.key=value`.
     pub set: Vec<String>,
 }
 
-/// Reads all sources, and puts them over each other.
+/// Reads and merges all sources.
 ///
-/// Fails if the file can't be read or isn't TOML; everything else is a problem in the report, together with those that the
-/// sections find.
+/// Fails if the file can't be read or isn't TOML. All other problems are added to the report, to which the sections add theirs.
 pub(super) fn merge(sources: &Sources) -> Result<(Map<String, Value>, Report), ConfigError> {
     let Sources { environment, set, .. } = sources;
     let file = find_file(sources)?;
@@ -73,7 +71,7 @@ fn layered(
     }
 }
 
-/// The file and its text. `--config` must be there; the system's file may be missing.
+/// Reads the file. The one that `--config` names must exist; the system's file may be missing.
 fn find_file(sources: &Sources) -> Result<Option<(PathBuf, String)>, ConfigError> {
     let path = sources.file.as_ref().unwrap_or(&sources.environment.system_file);
     match read_text(path) {
@@ -92,7 +90,7 @@ fn read_text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// What a user who isn't root and has no file gets instead of `/run` and `/var/lib`.
+/// Returns the defaults of a user who isn't root and has no file, instead of `/run` and `/var/lib`.
 fn personal_defaults(
     environment: &Environment,
     given: &Map<String, Value>,
@@ -104,7 +102,7 @@ fn personal_defaults(
     let mut layer = Map::from([("intake.socket".to_owned(), text(origin, socket.to_string_lossy()))]);
     match store::user_store(state.as_deref(), home.as_deref()) {
         Some((url, origin)) => drop(layer.insert("store.url".to_owned(), text(origin, url))),
-        // The default of root would be no help to this user.
+        // This user can't use root's default.
         None if !given.contains_key("store.url") => {
             let reason = "must be given, because neither $XDG_STATE_HOME nor $HOME is an absolute path";
             problems.push(problem("store.url", None, reason));
@@ -114,7 +112,7 @@ fn personal_defaults(
     layer
 }
 
-/// Refuses a quoted `"a.b"` or `"a[9]"` at the top level, which `config` would take for an expression.
+/// Refuses a quoted `"a.b"` or `"a[9]"` at the top level, which the `config` crate would take for an expression.
 fn plain(mut tables: Map<String, Value>, problems: &mut Vec<Problem>) -> Map<String, Value> {
     tables.retain(|key, value| {
         if !is_plain(key) {
@@ -125,7 +123,7 @@ fn plain(mut tables: Map<String, Value>, problems: &mut Vec<Problem>) -> Map<Str
     tables
 }
 
-/// `PINWATCH__SECTION__KEY`; variables with any other beginning are not ours.
+/// Reads the variables `PINWATCH__SECTION__KEY`; ignores all others.
 fn from_environment(environment: &Environment, problems: &mut Vec<Problem>) -> Map<String, Value> {
     let mut layer = Map::new();
     for (name, value) in &environment.variables {
@@ -141,21 +139,21 @@ fn from_environment(environment: &Environment, problems: &mut Vec<Problem>) -> M
     layer
 }
 
-/// `--set section.key=value`; of two for one key the later one counts.
+/// Reads `--set section.key=value`; if a key is set twice, the later value counts.
 fn from_flags(flags: &[String], problems: &mut Vec<Problem>) -> Map<String, Value> {
     let mut layer = Map::new();
     for flag in flags {
         match flag.split_once('=') {
             Some((key, text)) => place(&mut layer, problems, key.trim(), text, COMMAND_LINE.to_owned()),
-            // What was given isn't shown: it may be a secret.
+            // The given text isn't shown, because it may be a secret.
             None => problems.push(problem("--set", None, "must be written section.key=value")),
         }
     }
     layer
 }
 
-/// Puts a value that came as a string where it belongs. It stays a string: the key's type decides what it
-/// means, so that an all-digit key isn't taken for a number.
+/// Stores a value that was given as a string under its key. It stays a string, and the key's type decides what it means, so an
+/// API key of digits is not taken for a number.
 fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str, text: &str, origin: String) {
     let known = super::known_keys();
     let is_section = |name: &str| known.iter().any(|key| key.starts_with(&format!("{name}.")));
@@ -166,7 +164,7 @@ fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str,
         ["sink", ..] => {
             Err("sinks can't be set key by key; set the whole list, or write [[sink]] in the file".to_owned())
         }
-        // Beside one of its keys, the merge would forget one of the two.
+        // If the section and one of its keys were both set, the merge would lose one of them.
         [name] if is_section(name) => Err(format!("is a section; set one of its keys, {name}.…")),
         [name] if is_plain(name) => Ok(self::text(&origin, text)),
         [section, name] if is_plain(section) && is_plain(name) && !known.iter().any(|key| key == section) => {
@@ -184,7 +182,7 @@ fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str,
     }
 }
 
-/// Whether `config` takes the name for a name, not for an expression like `a[0]`.
+/// Whether the `config` crate takes this for a name, not for an expression like `a[0]`.
 fn is_plain(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }

@@ -1,7 +1,7 @@
-//! `[store]`: where PINs and outcomes are kept, and how long.
+//! `[store]`: where PINs and outcomes are kept, and for how long.
 //!
-//! Promises: a store that this version can't use is refused by name, and the password of one is in no message.
-//! Must not know: SQL, or whether the file or the server is there.
+//! Promises that a store that this version can't use is refused, and that no message contains a password. Must not know SQL or
+//! whether the file or the server exists.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::read::{SECOND, YEAR, text_of};
 use super::section::{Section, quoted, redacted, section};
 use crate::store::postgres::trusts_anybody;
 
-/// The longest path of a database in bytes: 512 (MAX_PATHNAME of SQLite) less what SQLite keeps for a suffix.
+/// The longest path of a database in bytes: 512 (SQLite's MAX_PATHNAME) minus what SQLite reserves for a suffix.
 const LONGEST_PATH: usize = 504;
 
 section! {
@@ -26,16 +26,16 @@ section! {
     }
 }
 
-/// Which store.
+/// The kind and place of the store.
 #[derive(Debug, Clone)]
 pub enum StoreUrl {
-    /// The file of one daemon; absolute.
+    /// A file that one daemon uses; an absolute path.
     Sqlite(PathBuf),
-    /// The database of any number of nodes: the URL with its password, and what may be shown of it.
+    /// A database that any number of nodes share: the URL with its password, and the part of it that may be shown.
     Postgres { url: SecretString, shown: String },
 }
 
-/// As it may be shown: without user, password and parameters.
+/// Shows it without user, password and parameters.
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -46,7 +46,7 @@ impl fmt::Display for StoreUrl {
 }
 
 impl Section<'_> {
-    /// The URL, and the key `allow_insecure_tls`, which decides whether an unverified server is taken.
+    /// Reads the URL, and the key `allow_insecure_tls`, which decides whether an unverified server is accepted.
     fn store_url(&mut self, key: &'static str, default: &str) -> Option<StoreUrl> {
         self.resolve(key, "sqlite:");
         let text = self.read(key, default, |written| {
@@ -58,7 +58,7 @@ impl Section<'_> {
         let allow_insecure_tls = self.flag("allow_insecure_tls", false)?;
         let text = text?;
         let url = StoreUrl::parse(&text, allow_insecure_tls);
-        // What is not shown may be a password.
+        // The hidden part may contain a password.
         if let Ok(StoreUrl::Postgres { shown, .. }) = &url
             && *shown != text
         {
@@ -68,10 +68,10 @@ impl Section<'_> {
     }
 }
 
-/// What a URL without `verify-full` to another machine must be instead.
+/// The error for a URL to another machine without `verify-full`.
 const INSECURE_TLS: &str = "must have sslmode=verify-full, because the database is on another machine: without it the password goes to \
      whoever answers there. Write \"postgres://user@host/database?sslmode=verify-full\", and \
-     &sslrootcert=/path/of/ca.pem behind it where the server's certificate is of an authority of your own; \
+     &sslrootcert=/path/of/ca.pem after it if an authority of your own signed the server's certificate; \
      store.allow_insecure_tls = true (migrate-store: --allow-insecure-tls) allows it nevertheless";
 
 impl StoreUrl {
@@ -79,7 +79,7 @@ impl StoreUrl {
     /// `allow_insecure_tls`.
     ///
     /// # Errors
-    /// What the URL must be instead; nothing of what it is, for that may have a password in it.
+    /// Says what the URL must be. Does not quote it, because it may contain a password.
     pub fn parse(text: &str, allow_insecure_tls: bool) -> Result<Self, &'static str> {
         if text.starts_with("postgres:") || text.starts_with("postgresql:") {
             let url = postgres(text)?;
@@ -104,19 +104,17 @@ impl StoreUrl {
 }
 
 fn postgres(text: &str) -> Result<StoreUrl, &'static str> {
-    // The parser's own message is left out: it could repeat a part of the password.
+    // Leaves out the parser's own message, because it could repeat a part of the password.
     let parsed = Url::parse(text).ok().filter(|url| text.contains("://") && url.fragment().is_none());
     if parsed.is_none() {
-        return Err(
-            "must be a URL such as \"postgres://user:password@host/database?sslmode=verify-full\"; whatever is \
-             not a letter or a digit in a password is written in percent",
-        );
+        return Err("must be a URL such as \"postgres://user:password@host/database?sslmode=verify-full\"; \
+             percent-encode every character of a password that is not a letter or a digit");
     }
     Ok(StoreUrl::Postgres { url: text.to_owned().into(), shown: redacted(text) })
 }
 
-/// The store of a user who has no configuration file, and where that follows from. `None` if the environment
-/// has neither folder.
+/// Returns the store of a user who has no configuration file, and the origin of that path. `None` if the environment has neither
+/// folder.
 pub(super) fn user_store(state: Option<&Path>, home: Option<&Path>) -> Option<(String, &'static str)> {
     let (folder, origin) = match (state, home) {
         (Some(state), _) => (state.to_owned(), "default, in $XDG_STATE_HOME"),
@@ -180,7 +178,7 @@ mod tests {
             ("postgres://h/d?ssl_mode=verify-full", false),
             ("postgres://h/d?sslmode=verify-full", true),
             ("postgres://h/d?ssl-mode=VERIFY-FULL", true),
-            // The last one counts.
+            // The last of the two counts.
             ("postgres://h/d?sslmode=verify-full&sslmode=require", false),
             ("postgres://localhost/d?host=h", false),
             ("postgres://localhost/d?hostaddr=10.0.0.1", false),

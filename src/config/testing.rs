@@ -1,4 +1,4 @@
-//! What the table tests of the sections share: a configuration out of a few lines of TOML.
+//! Helpers for the sections' table tests: make a configuration from a few lines of TOML.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use config::{Map, Value, ValueKind};
 use super::section::{Report, Section};
 use super::{Config, toml_file};
 
-/// Checks a file of these lines; an API key is put in if the lines have none. Each refusal is `key: reason`.
+/// Loads a file of these lines; adds an API key if the lines have none. Each refusal is `key: reason`.
 pub(super) fn load(text: &str) -> Result<Config, Vec<String>> {
     let mut values = toml_file::parse(Path::new("test.toml"), text).unwrap();
     let api = values.entry("api".to_owned()).or_insert_with(|| Map::<String, Value>::new().into());
@@ -25,7 +25,8 @@ pub(super) fn load(text: &str) -> Result<Config, Vec<String>> {
     if refusals.is_empty() { Ok(config.expect("refused without a problem")) } else { Err(refusals) }
 }
 
-/// Each row is a sentence, some lines of TOML, and how the only refusal begins; `""` if the lines are taken.
+/// Checks a table. Each row is a sentence, some lines of TOML, and the beginning of the only refusal; `""` if the lines are
+/// accepted.
 pub(super) fn table(rows: &[(&str, &str, &str)]) {
     for (title, text, expected) in rows {
         match (load(text), *expected) {

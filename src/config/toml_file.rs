@@ -1,8 +1,7 @@
-//! TOML into values that know the line they stand in.
+//! Parses TOML into values that know their line.
 //!
-//! `config` reads TOML too, but keeps only the file's name, and its message quotes the line with the mistake,
-//! which may be the one with the key. Promises: neither an error nor an origin holds any of the text. Must not
-//! know: keys.
+//! The `config` crate parses TOML too, but keeps only the file's name, and its message quotes the wrong line, which may contain
+//! the API key. Promises that neither an error nor an origin contains a part of the text. Must not know keys.
 
 use std::path::Path;
 
@@ -12,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::ConfigError;
 
-/// The tables of a file; each value's origin is the file and the line.
+/// Parses a file into its tables; each value's origin is the file and the line.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Map<String, Value>, ConfigError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let line = |at: usize| 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
@@ -24,16 +23,16 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Map<String, Value>, Confi
     table_of(table.into_inner(), &|at| format!("{}, line {}", path.display(), line(at))).map_err(syntax)
 }
 
-/// A single value in TOML, as `--set` has it for lists.
+/// Parses a single TOML value, such as a list given by `--set`.
 pub(super) fn parse_value(text: &str, origin: &str) -> Result<Value, String> {
     let value = DeValue::parse(text).map_err(|error| error.message().to_owned())?;
     value_of(value, &|_| origin.to_owned()).map_err(|(_, message)| message)
 }
 
-/// The origin of what stands at that byte.
+/// Returns the origin of the text at a byte position.
 type Origin<'a> = &'a dyn Fn(usize) -> String;
 
-/// A number that is TOML and fits no type of ours: where, and why.
+/// A number that is valid TOML but does not fit our types: its position, and why.
 type OutOfRange = (usize, String);
 
 fn table_of(table: DeTable, origin: Origin) -> Result<Map<String, Value>, OutOfRange> {

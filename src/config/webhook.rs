@@ -1,7 +1,7 @@
-//! `[[sink]]` of `type = "webhook"`: to whom outcomes are sent, and how they are signed.
+//! `[[sink]]` of `type = "webhook"`: where outcomes are sent, and how they are signed.
 //!
-//! Promises: every secret is one that Standard Webhooks allows, and no message has a part of it. Must not
-//! know: HTTP, or how a signature is made.
+//! Promises that every secret is one that Standard Webhooks allows, and that no message contains a part of it. Must not know
+//! HTTP or how a signature is computed.
 
 use std::ops::Deref;
 use std::time::Duration;
@@ -25,22 +25,22 @@ section! {
     pub struct Webhook {
         pub url: Url = url(""),
         pub secrets: SigningSecrets = signing_secrets(),
-        /// For a whole request, from connecting to the last byte.
+        /// The time limit of a whole request, from connecting to the last byte.
         pub timeout: Duration = duration("10s", MILLISECOND..=10 * MINUTE),
         /// How many requests may run at once.
         pub concurrency: usize = count(8, 1..=1_000),
-        /// How old an outcome gets before it is given up and becomes a dead letter.
+        /// How long an outcome is retried before it becomes a dead letter.
         pub max_age: Duration = duration("24h", SECOND..=YEAR),
         pub format: WebhookFormat = choice("record", &FORMATS),
-        /// Outcomes in one request; 1 sends a record, more sends an array of records.
+        /// The most outcomes in one request; 1 sends a record, more sends an array of records.
         pub batch: usize = count(1, 1..=1_000),
         /// How old a connection may get before it is replaced.
         pub pool_max_age: Duration = duration("5m", SECOND..=DAY),
     }
 }
 
-/// Signing secrets, the newest first; several while they are rotated, none for unsigned. Each is as it was
-/// written: `whsec_` and base64 of 24 to 64 bytes.
+/// The signing secrets, the newest first: several while one is replaced, none for unsigned requests. Each is kept as written:
+/// `whsec_` and the base64 of 24 to 64 bytes.
 #[derive(Debug, Clone, Default)]
 pub struct SigningSecrets(Vec<SecretString>);
 
@@ -108,7 +108,7 @@ fn secret_list(written: &ValueKind) -> Result<Vec<SecretString>, String> {
     list.iter().map(secret).collect()
 }
 
-/// Standard Webhooks, "Signature scheme": between 24 and 64 bytes, base64 behind the prefix `whsec_`.
+/// Checks a secret by Standard Webhooks, "Signature scheme": 24 to 64 bytes, in base64 after the prefix `whsec_`.
 fn check_secret(secret: &str) -> Result<(), &'static str> {
     let encoded = secret.strip_prefix("whsec_");
     let decoded = encoded.and_then(|encoded| STANDARD.decode(encoded).ok()).map(Zeroizing::new);
@@ -125,7 +125,7 @@ mod tests {
     use super::super::testing::{load, table};
     use super::*;
 
-    /// A webhook with these keys too.
+    /// A webhook with these additional keys.
     fn with(keys: &str) -> String {
         format!("[[sink]]\ntype = \"webhook\"\nurl = \"https://h.example/a\"\n{keys}")
     }
@@ -150,7 +150,7 @@ mod tests {
             (
                 "plain http is refused, with the key that allows it",
                 &url("http://h.example"),
-                "sink[0].url: must begin with https://, because over http:// everybody on the way reads along; \
+                "sink[0].url: must begin with https://, because everybody on the way can read http://; \
                  sink[0].allow_plain_http = true",
             ),
             (

@@ -4,6 +4,7 @@
 //! a stop loses nothing: the intake closes, running polls end, then the store and the sinks are flushed. Knows the parts
 //! only by their interfaces.
 
+mod inherited;
 mod notify;
 mod own_thread;
 mod reload;
@@ -25,6 +26,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+pub use self::inherited::Inherited;
 use self::own_thread::on_own_thread;
 use self::reload::CurrentClient;
 pub use self::reload::{Outside, SetLog};
@@ -72,6 +74,8 @@ pub enum DaemonError {
     Listen(#[from] http::ListenError),
     #[error(transparent)]
     Tokens(#[from] TokensError),
+    #[error(transparent)]
+    TlsFiles(#[from] http::FileError),
     #[error(transparent)]
     Load(#[from] Unavailable),
     #[error("the sink {name:?} can't be used: {trouble}")]
@@ -168,6 +172,7 @@ impl Daemon {
         let config = &configured.config;
         let client = Arc::new(CurrentClient::new(Client::new(&config.api)?));
         let tokens = http::read_tokens(&config.http)?;
+        let tls = http::Tls::open(&config.http)?;
         let clock = Clock::system();
         let seed = fastrand::u64(..);
         let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
@@ -203,8 +208,8 @@ impl Daemon {
             Kind::Shared(joining) => joining.while_renewing(starting).await?,
         }
 
-        let socket = listen(outside.socket.take(), &config.intake).await?;
-        let listener = http::Listener::bind(config).await?;
+        let socket = listen(outside.inherited.socket.take(), &config.intake).await?;
+        let listener = http::Listener::bind(config, outside.inherited.http.take(), tls).await?;
         let mut parts = Parts::default();
         let task = schedule::Task {
             core,
@@ -243,7 +248,7 @@ impl Daemon {
             places: intake::places(config.intake.max_connections),
             room: SharedRoom::default(),
         };
-        let http = serve(config, socket, listener, tokens, services, &mut parts);
+        let http = serve(config, socket, listener, tokens, services, rotate.subscribe(), &mut parts);
         info!(
             socket = %config.intake.socket.display(),
             store = %config.store.url,
@@ -388,11 +393,12 @@ fn serve(
     listener: http::Listener,
     tokens: Option<Arc<Tokens>>,
     services: Services,
+    reloads: watch::Receiver<u64>,
     parts: &mut Parts,
 ) -> Http {
     let Services { schedule, writer, clock, health, cluster, stop, .. } = services.clone();
     let (pulse, keep_up) = Pulse::of(schedule, writer.clone(), notify::ask_every(), stop.clone());
-    let http = listener.serve(config, services.clone(), pulse.clone(), tokens);
+    let http = listener.serve(config, services.clone(), pulse.clone(), tokens, reloads);
     parts.spawn("pulse", keep_up);
     parts.spawn("intake", intake::serve(socket, services));
     parts.spawn("retention", retention::prune(writer, clock, config.store.retention, stop.clone()));

@@ -109,7 +109,7 @@ fn status(stats: &Stats, health: &Health, cluster: Option<&State>) -> String {
         line.push_str(&format!("; most PINs are answered {}", refusal.answer()));
     }
     for (name, _) in health.all().iter().filter(|(_, sink)| sink.trouble.is_some()) {
-        line.push_str(&format!("; the sink {name} takes nothing"));
+        line.push_str(&format!("; the sink {name} accepts no outcomes"));
     }
     // A newline would start another message to the service manager.
     printable(&line).into_owned()
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(
             status(&stats, &health, None),
             "12 in flight, 2 being polled, 3 due; 99 polls; all polling is paused (unauthorized) until \
-             2026-01-02T03:04:05Z; the sink hook takes nothing"
+             2026-01-02T03:04:05Z; the sink hook accepts no outcomes"
         );
         let stats = Stats { brake: None, ..stats };
         let mut state = State { held: (0..86).collect(), nodes: 3, ..State::default() };

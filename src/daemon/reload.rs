@@ -11,18 +11,17 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::sink_set::CantReplace;
-use super::{Daemon, notify, warn_of_secret, warn_of_unknown_sinks};
+use super::{Daemon, Inherited, notify, warn_of_secret, warn_of_unknown_sinks};
 use crate::config::{Config, ConfigError, Log, Setting, Sources};
 use crate::http::{self, tokens::TokensError};
-use crate::intake::InheritedSocket;
 use crate::pin::PinId;
 use crate::poll::{Client, ClientError, Connection, Meaning};
 use crate::schedule;
 
 /// What the process passes to the daemon besides its configuration.
 pub struct Outside {
-    /// The socket that systemd passed.
-    pub socket: Option<InheritedSocket>,
+    /// The sockets that systemd passed.
+    pub inherited: Inherited,
     /// Where to read the configuration again.
     pub sources: Sources,
     /// Changes the log level.

@@ -1,4 +1,4 @@
-//! Exchanges of sinks with a real store and real files, one of which hangs or whose folder is gone.
+//! Replaces sinks with a real store and real files; one sink hangs, or its folder is gone.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::outcome::{Ending, Verdict};
 use crate::sinks::Health;
 use crate::store::{self, Committed, NewPin, Writer};
 
-/// Reached only by a bug.
+/// Only a bug makes a test wait this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Bench {
@@ -34,7 +34,7 @@ impl Bench {
             .load(|_| {})
             .await
             .unwrap();
-        // Nobody hears of commits.
+        // Nobody receives the notices of commits.
         let (committed, _) = mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(connection, committed, usize::MAX);
         tokio::spawn(task.run());
@@ -63,7 +63,7 @@ impl Bench {
         config::Sink { name: name.into(), kind, from }
     }
 
-    /// A PIN comes and ends.
+    /// Submits a PIN and ends it.
     async fn finish(&self, pin: &str) {
         let (now, pin) = (Clock::system().wall(), pin.parse().unwrap());
         let new = NewPin {
@@ -108,7 +108,7 @@ async fn a_sink_that_hangs_goes_on_as_it_was_and_so_do_those_that_had_left() {
     let mut bench = Bench::new().await;
     let now = config::From::Now;
     bench.sinks.start(&[bench.file("idle", "idle", now)]).await.unwrap();
-    // One that hangs in a write, and leaves when it is asked behind that.
+    // A sink that hangs in a write, and hands over after that.
     let (slow, (go_on, hung)) = (Handover::default(), oneshot::channel::<()>());
     let place = slow.clone();
     let task = async move {

@@ -4,12 +4,14 @@
 //! table stays small however many peers there are. Must not know tokens: a valid one always passes.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::warn;
+
+use super::peer::network;
 
 /// So many failures of a peer within [`WINDOW`] are answered as what they are; more are told to wait.
 const ALLOWED: u32 = 10;
@@ -48,14 +50,6 @@ impl Failures {
             warn!(%peer, reason, "an HTTP request had no valid token; more of this peer are not logged for a minute");
         }
         (window.count > ALLOWED).then(|| WINDOW - (now - window.began))
-    }
-}
-
-/// Who has one address of an IPv6 network has all of its /64.
-fn network(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        address => address,
     }
 }
 

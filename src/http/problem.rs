@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::room::NoRoom;
 use super::tokens::Scope;
 use crate::operations::Failure;
+use crate::places::Full;
 use crate::protocol::{Code, Refusal};
 use crate::text::json_line;
 
@@ -85,6 +86,12 @@ impl Problem {
         Self::new(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_FAILURES, detail).with(RETRY_AFTER, seconds.max(1))
     }
 
+    /// Too many requests are being answered.
+    pub fn crowded(full: &Full) -> Self {
+        let whose = if matches!(full, Full::Share { .. }) { "of this address" } else { "in all" };
+        Code::AtCapacity.because(format!("too many requests {whose} are being answered")).into()
+    }
+
     pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Code::NotFound.because(detail).into()
     }
@@ -126,6 +133,7 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this is a bug in pinwatch; its log says more")
     }
 
+    #[cfg(test)]
     pub fn status(&self) -> StatusCode {
         self.status
     }

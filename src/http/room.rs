@@ -66,7 +66,7 @@ impl Charge {
 
 /// These bytes, with what is to be dropped when they are.
 pub fn hold(bytes: impl AsRef<[u8]> + Send + 'static, charge: impl Send + 'static) -> Bytes {
-    struct Held<B, C>(B, #[expect(dead_code, reason = "is there to be dropped")] C);
+    struct Held<B, C>(B, C);
     impl<B: AsRef<[u8]>, C> AsRef<[u8]> for Held<B, C> {
         fn as_ref(&self) -> &[u8] {
             self.0.as_ref()

@@ -49,7 +49,7 @@ pub async fn serve(stream: UnixStream, services: &Services, place: Place) {
         let _ = connection.run().await;
     };
     let cut = protocol::refused(&Code::Timeout.because(format!(
-        "answers were left unread for {} s, so this connection is closed; a tail goes on with \"from\"",
+        "answers were left unread for {} s, so this connection is closed; continue a tail with \"from\"",
         STALL.as_secs()
     )));
     let served = async {
@@ -60,7 +60,7 @@ pub async fn serve(stream: UnixStream, services: &Services, place: Place) {
     };
     tokio::select! {
         () = served => {}
-        () = place.gives_way() => debug!("a connection was idle and gave way to a new one"),
+        () = place.gives_way() => debug!("an idle connection was closed to make room for a new one"),
     }
 }
 

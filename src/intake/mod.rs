@@ -84,8 +84,8 @@ pub async fn serve(mut socket: Socket, services: Services) {
 fn user(stream: &UnixStream) -> User {
     match stream.peer_cred().map(|peer| peer.uid()) {
         Ok(user) if user == 0 || user == rustix::process::geteuid().as_raw() => User::Administrator,
-        Ok(user) => User::Other(user),
-        Err(_) => User::Other(u32::MAX),
+        Ok(user) => User::Other(user.into()),
+        Err(_) => User::Other(u32::MAX.into()),
     }
 }
 

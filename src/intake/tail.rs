@@ -67,7 +67,7 @@ fn position_line(position: &Position) -> String {
 
 fn missing(from: i64, to: i64) -> String {
     format!(
-        "outcomes from seq {from} to {to} were removed by store.retention before this tail had come to them; go on with \
+        "store.retention removed outcomes from seq {from} to {to} before this tail reached them; continue with \
          \"from\":{}, and with \"positions\":true to get a notice of such gaps in the stream",
         to.saturating_add(1)
     )

@@ -183,9 +183,7 @@ impl Beginning {
     /// The request has both `from` and `last`, or a position that no daemon gave out.
     pub fn of(Request { from, last, .. }: &Request) -> Result<Self, Refusal> {
         match (from, last) {
-            (Some(_), Some(_)) => {
-                Err(Code::InvalidRequest.because("\"from\" and \"last\" exclude each other"))
-            }
+            (Some(_), Some(_)) => Err(Code::InvalidRequest.because("give \"from\" or \"last\", not both")),
             (Some(Start::Seq(seq)), None) => Ok(Self::From(*seq)),
             (Some(Start::Position(text)), None) => {
                 text.parse().map(Self::At).map_err(|error: InvalidPosition| {

@@ -140,7 +140,7 @@ impl Client {
                         Arc::new(connections)
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "the connections are kept, for they can't be renewed")
+                    tracing::warn!(%error, "the old connections are kept, because they can't be renewed")
                 }
                 Err(failure) => tracing::error!(%failure, "the connections are kept; this is a bug"),
             }
@@ -277,7 +277,7 @@ impl Inner {
         };
         match sent {
             Err(failure @ Failure::Lost(_)) if connection == Connection::Kept => {
-                tracing::debug!(error = failure.text(), "lost a connection; asking on a new one");
+                tracing::debug!(error = failure.text(), "lost a connection; polling on a new one");
                 Ok(self.send(pin, connections.new_route().await?).await?)
             }
             sent => Ok(sent?),

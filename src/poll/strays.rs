@@ -59,4 +59,5 @@ impl Strays {
 }
 
 /// Advice for the operator about stray answers.
-pub const ADVICE: &str = "a proxy or load balancer before the API is the likeliest; HTTP/2 has no such fault";
+pub const ADVICE: &str =
+    "most likely it is a proxy or load balancer in front of the API; HTTP/2 does not have this problem";

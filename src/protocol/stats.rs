@@ -135,7 +135,7 @@ pub struct Sink {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StrayAnswers {
-    /// When the last stray answer arrived.
+    /// When the first stray answer arrived, of those that followed each other within an hour.
     pub since: String,
     /// Until when no connection is reused.
     pub until: String,

@@ -312,7 +312,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
         match plan {
             Ok(plan) => self.core.adopt(plan),
             Err(error) => {
-                error!(%error, "no new schedule could be made of what was learned: the one before stays")
+                error!(%error, "no new schedule could be computed from what was learned: the previous one stays")
             }
         }
     }

@@ -91,7 +91,7 @@ pub async fn run(args: SimulateArgs) -> Result<(), SimulateError> {
 fn greet(base: &str, settings: &Settings) {
     let key = &settings.key;
     let path = settings.path.replace("{pinId}", "sim-5s-1");
-    print(&format!("A stand-in for the API listens at {base} and expects the key {key:?}."));
+    print(&format!("A simulated API listens at {base} and expects the key {key:?}."));
     print(&format!("  curl -H 'Authorization: App {key}' {base}{path}"));
     print(&format!("  PINWATCH__API__KEY={key} pinwatch run --set api.base_url={base}"));
 }

@@ -7,8 +7,8 @@ use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::json;
 
-use crate::fake::{Fake, end, error, record};
-use crate::pinwatch;
+use super::pinwatch;
+use crate::cli::fake::{Fake, end, error, record};
 
 #[test]
 fn submit_sums_up_what_became_of_each_pin_and_prints_the_answers() {

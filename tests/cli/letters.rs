@@ -4,8 +4,8 @@ use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::{Value, json};
 
-use crate::fake::{Fake, error, record};
-use crate::{nothing_but_an_error, pinwatch};
+use super::{nothing_but_an_error, pinwatch};
+use crate::cli::fake::{Fake, error, record};
 
 fn letter(sink: &str, seq: i64, pin: &str) -> Value {
     json!({"sink": sink, "seq": seq, "pinId": pin, "tries": 3, "since": "2026-01-02T03:04:05.000Z",

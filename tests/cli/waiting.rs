@@ -9,8 +9,8 @@ use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::{Value, json};
 
-use crate::fake::{Connection, Fake, end, error, follow, position, record};
-use crate::pinwatch;
+use super::pinwatch;
+use crate::cli::fake::{Connection, Fake, end, error, follow, position, record};
 
 /// Answers `show` for PINs that are in flight.
 fn show_in_flight(client: &mut Connection, pins: &[&str]) {

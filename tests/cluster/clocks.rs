@@ -1,8 +1,8 @@
 //! Nodes whose clocks are wrong: of leases the database's clock decides, and no other.
 
-use crate::common::wrong_clock::WrongClock;
-use crate::common::{Daemon, Place};
-use crate::nodes::{Cluster, pins};
+use crate::cluster::nodes::{Cluster, pins};
+use crate::support::wrong_clock::WrongClock;
+use crate::support::{Daemon, Place};
 
 /// Starts a node by a wall clock that is off by so much; `None` where that can't be had.
 fn start_off_by(place: Place, offset: &str) -> Option<Daemon> {

@@ -8,10 +8,10 @@ use pinwatch::simulate::Settings;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::common::postgres::Postgres;
-use crate::common::until_true;
-use crate::harness;
-use crate::nodes::{Cluster, pins, submit_anywhere};
+use crate::cluster::nodes::{Cluster, pins, submit_anywhere};
+use crate::support;
+use crate::support::postgres::Postgres;
+use crate::support::until_true;
 
 #[test]
 fn the_pins_of_a_killed_node_are_taken_over_and_each_has_one_outcome() {
@@ -163,7 +163,7 @@ fn a_node_that_can_not_renew_its_lease_takes_nothing_in_until_it_can() {
     let [a] = cluster.nodes(["a"]);
     let pins = pins("delivered", "x", 10);
     while_no_lease_is_renewed(&cluster, || {
-        let answers = harness::submit(&mut harness::Client::connect(&a.place.socket()).unwrap(), &pins);
+        let answers = support::submit(&mut support::Client::connect(&a.place.socket()), &pins);
         assert!(answers.iter().all(|answer| answer["error"]["code"] == "store_unavailable"), "{answers:?}");
         assert_eq!(cluster.database.count("SELECT count(*) FROM pin"), 0);
     });
@@ -194,7 +194,7 @@ fn pins_that_a_dying_node_took_for_another_are_polled_by_that_one() {
     let [a, b] = cluster.nodes(["a", "b"]);
     let pins = pins("delivered", "x", 100);
     let mut client = a.client();
-    let answers = harness::submit(&mut harness::Client::connect(&a.place.socket()).unwrap(), &pins);
+    let answers = support::submit(&mut support::Client::connect(&a.place.socket()), &pins);
     assert!(answers.iter().all(|answer| answer["state"] == "accepted"));
     drop(a);
     assert!(client.whole_line().is_none());

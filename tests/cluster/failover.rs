@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::thread;
 
-use crate::common::postgres::{Database, Postgres};
-use crate::common::until_true;
-use crate::nodes::{Cluster, pins, submit_anywhere};
-use crate::proxy::Proxy;
+use crate::cluster::nodes::{Cluster, pins, submit_anywhere};
+use crate::cluster::proxy::Proxy;
+use crate::support::postgres::{Database, Postgres};
+use crate::support::until_true;
 
 /// Waits until every standby has all that was written so far.
 fn followed(database: &Database) {

@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use crate::common::postgres::Postgres;
-use crate::proxy::Proxy;
+use crate::cluster::proxy::Proxy;
+use crate::support::postgres::Postgres;
 
 #[test]
 fn a_server_keeps_what_was_committed_over_an_immediate_restart_and_ends_with_its_owner() {

@@ -9,8 +9,8 @@ use pinwatch::pin::PinId;
 use pinwatch::slot::slot_of;
 use serde_json::Value;
 
-use crate::common::{Child, Daemon, program, until, until_true};
-use crate::nodes::{Cluster, pins};
+use crate::cluster::nodes::{Cluster, pins};
+use crate::support::{Child, Daemon, program, until, until_true};
 
 /// A command at a node that goes on by itself, and what it prints.
 struct Command {

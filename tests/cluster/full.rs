@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use pinwatch::simulate::Settings;
 
-use crate::common::postgres::Postgres;
-use crate::common::until_true;
-use crate::harness::{self, disk::SmallDisk};
-use crate::nodes::{Cluster, pins, submit_anywhere};
+use crate::cluster::nodes::{Cluster, pins, submit_anywhere};
+use crate::support::postgres::Postgres;
+use crate::support::until_true;
+use crate::support::{self, disk::SmallDisk};
 
 /// Room for a database and some more.
 const ROOM: u64 = 24 * 1024 * 1024;
@@ -38,7 +38,7 @@ fn a_full_database_refuses_submits_and_goes_on_by_itself_when_there_is_room() {
     let mut refused = Vec::new();
     until_true("submits are refused", || {
         let fresh = pins("delivered", &format!("n{}n", all.len()), 100);
-        let answers = harness::submit(&mut harness::Client::connect(&a.place.socket()).unwrap(), &fresh);
+        let answers = support::submit(&mut support::Client::connect(&a.place.socket()), &fresh);
         let (taken, not): (Vec<_>, Vec<_>) =
             fresh.into_iter().zip(&answers).partition(|(_, answer)| answer["ok"] == true);
         let full = not

@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use serde_json::{Value, json};
 
-use crate::common::postgres::Database;
-use crate::nodes::{Cluster, pins};
+use crate::cluster::nodes::{Cluster, pins};
+use crate::support::postgres::Database;
 
 /// The server's processes of this database's nodes.
 fn sessions(database: &Database) -> BTreeSet<String> {

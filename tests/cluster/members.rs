@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::common::postgres::PASSWORD;
-use crate::common::{Place, program, run_to_end, until_true};
-use crate::harness;
-use crate::nodes::{Cluster, get, pins};
+use crate::cluster::nodes::{Cluster, get, pins};
+use crate::support::postgres::PASSWORD;
+use crate::support::{Place, program, run_to_end, until_true};
 
 #[test]
 fn slots_are_shared_evenly_when_nodes_come_and_go() {
@@ -32,7 +31,7 @@ fn nodes_started_at_once_on_an_empty_database_agree_on_its_tables() {
     let names = ["a", "b", "c", "d", "e"];
     thread::scope(|scope| {
         let places = names.map(|name| cluster.place(name));
-        let nodes = places.map(|place| scope.spawn(|| place.start()));
+        let nodes = places.map(|place| scope.spawn(move || place.start()));
         let mut nodes: Vec<_> = nodes.into_iter().map(|node| node.join().unwrap()).collect();
         cluster.shared_by(&names);
         let pins = pins("delivered", "x", 100);
@@ -158,7 +157,7 @@ fn a_node_that_is_stopped_as_it_starts_gives_back_what_it_took() {
 fn a_start_that_waits_for_the_lease_of_its_name_is_stopped_at_once() {
     let Some(cluster) = Cluster::new() else { return };
     let place = cluster.place("a").set("cluster.lease", "60s").start().kill9();
-    let mut waiting = harness::Daemon::spawn(place.command(), &place.socket(), &place.path("stderr"));
+    let mut waiting = place.spawn();
     let asked =
         "SELECT count(*) FROM pg_stat_activity WHERE query = 'ROLLBACK' AND datname = current_database()";
     until_true("it has asked for its name", || cluster.database.count(asked) == 1);

@@ -9,10 +9,10 @@ use pinwatch::config::StoreUrl;
 use pinwatch::store::migrate::{self, Amount};
 use serde_json::{Value, json};
 
-use crate::common::postgres::{Database, PASSWORD};
-use crate::common::wrong_clock::WrongClock;
-use crate::common::{Child, Ended, Place, program, run_to_end, until_true};
-use crate::nodes::{Cluster, pins};
+use crate::cluster::nodes::{Cluster, pins};
+use crate::support::postgres::{Database, PASSWORD};
+use crate::support::wrong_clock::WrongClock;
+use crate::support::{Child, Ended, Place, program, run_to_end, until_true};
 
 fn migrate_store(from: &str, to: &str) -> Ended {
     let mut command = program();
@@ -73,7 +73,7 @@ fn fill(cluster: &Cluster, place: Place) -> (Place, Full, Vec<Value>) {
         ids.len() == delivered.len()
     });
     node.all_records(delivered.len());
-    let stats = |node: &crate::common::Daemon| node.client().stats();
+    let stats = |node: &crate::support::Daemon| node.client().stats();
     until_true("all is noted", || {
         let sinks = stats(&node)["sinks"].take();
         sinks.as_object().unwrap().values().all(|sink| sink["behind"] == 0 && sink["retrying"] == 0)
@@ -93,7 +93,7 @@ fn fill(cluster: &Cluster, place: Place) -> (Place, Full, Vec<Value>) {
 }
 
 /// What the store's own outcomes are, by its `tail`.
-fn outbox(node: &crate::common::Daemon) -> Vec<Value> {
+fn outbox(node: &crate::support::Daemon) -> Vec<Value> {
     let mut client = node.client();
     client.write("{\"op\":\"tail\",\"from\":1}\n");
     let mut records = Vec::new();
@@ -108,7 +108,7 @@ fn outbox(node: &crate::common::Daemon) -> Vec<Value> {
 
 /// Every PIN has one outcome, those from before as they were, and the webhook has every one by one id.
 #[track_caller]
-fn all_well(cluster: &Cluster, node: &crate::common::Daemon, full: &Full, before: &[Value]) {
+fn all_well(cluster: &Cluster, node: &crate::support::Daemon, full: &Full, before: &[Value]) {
     let mut client = node.client();
     for pin in full.all() {
         client.outcome(&pin);
@@ -165,7 +165,7 @@ fn a_store_moves_from_postgresql_to_sqlite_with_what_every_partition_has_still_t
     let told = moved(&cluster.database.url(), &sqlite(&place));
     assert_eq!(told["outcomes"], cluster.database.count("SELECT count(*) FROM outcome"));
     assert!(refused(&cluster.database.url(), &sqlite(&place)).contains("there already"));
-    let count = |sql| crate::common::count(&place.store(), sql);
+    let count = |sql| crate::support::count(&place.store(), sql);
     let (outcomes, newest) = (count("SELECT count(*) FROM outcome"), count("SELECT max(seq) FROM outcome"));
     assert_eq!(count("SELECT count(*) FROM outcome_by_pin"), outcomes, "a start has nothing to put in order");
     assert!(count("SELECT indexed FROM history") >= newest);
@@ -199,7 +199,7 @@ fn a_moved_pin_is_as_old_as_it_is_whatever_the_clock_was_set_to() {
     let all = pins("1h", "young", 10);
     node.client().submit_all(&all);
     let place = node.terminate();
-    let is_well = |node: &crate::common::Daemon| {
+    let is_well = |node: &crate::support::Daemon| {
         let polled = |pin: &String| {
             let shown = node.client().op(&json!({"op": "show", "pinId": pin}));
             shown["pin"]["polls"].as_u64().is_some_and(|polls| polls > 1)
@@ -221,7 +221,7 @@ fn a_moved_pin_is_as_old_as_it_is_whatever_the_clock_was_set_to() {
 fn a_pin_that_is_another_one_than_went_in_is_not_moved() {
     let Some(cluster) = Cluster::new() else { return };
     let (place, ..) = fill(&cluster, alone(&cluster));
-    crate::common::change(
+    crate::support::change(
         &place.store(),
         "UPDATE pin SET pin_id = pin_id || '0' WHERE number = (SELECT max(number) FROM pin)",
     );
@@ -275,7 +275,7 @@ const ALL: [&str; 5] = [
 ];
 
 fn all_of_sqlite(file: &Path) -> Vec<String> {
-    ALL.iter().flat_map(|sql| crate::common::column(file, sql)).collect()
+    ALL.iter().flat_map(|sql| crate::support::column(file, sql)).collect()
 }
 
 fn all_of_postgres(database: &Database) -> Vec<String> {
@@ -307,7 +307,7 @@ fn kill_a_move(from: &str, to: &str, has_come: impl Fn() -> bool) {
 fn a_move_that_is_killed_leaves_nothing_and_is_done_whole_the_next_time() {
     let Some(cluster) = Cluster::new() else { return };
     let place = alone(&cluster).start().terminate();
-    crate::common::change(&place.store(), MANY);
+    crate::support::change(&place.store(), MANY);
     let (file, database) = (sqlite(&place), &cluster.database);
     let before = all_of_sqlite(&place.store());
     assert_eq!(before.len(), 30_000 + 60_000 + 30_000 + 5_000 + 2);
@@ -362,7 +362,7 @@ fn a_move_that_is_killed_leaves_nothing_and_is_done_whole_the_next_time() {
 fn a_move_tells_how_far_it_is() {
     let Some(cluster) = Cluster::new() else { return };
     let place = alone(&cluster).start().terminate();
-    crate::common::change(&place.store(), MANY);
+    crate::support::change(&place.store(), MANY);
     let home = alone(&cluster);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (here, there) = (sqlite(&place), cluster.database.url());

@@ -8,10 +8,10 @@ use std::net::TcpStream;
 use pinwatch::simulate::Settings;
 use serde_json::Value;
 
-use crate::common::postgres::{Database, Postgres};
-use crate::common::{Daemon, Place, Simulated, until, until_true};
-use crate::harness;
-use crate::receiver::Receiver;
+use crate::crash::receiver::Receiver;
+use crate::support;
+use crate::support::postgres::{Database, Postgres};
+use crate::support::{Daemon, Place, Simulated, until, until_true};
 
 /// Short, so that tests don't wait long for its end; long enough that a loaded machine keeps it.
 pub const LEASE: &str = "3s";
@@ -164,12 +164,12 @@ impl Cluster {
             (bodies.len() >= outcomes.len()).then_some(())
         });
         for delivery in self.hook.received() {
-            let record = harness::json(&delivery.body);
+            let record = support::json(&delivery.body);
             assert_eq!(record["id"], delivery.id);
             assert_eq!(bodies[&delivery.id], delivery.body, "an id has one body");
         }
         let pins: HashSet<String> =
-            bodies.values().map(|body| harness::json(body)["pinId"].as_str().unwrap().to_owned()).collect();
+            bodies.values().map(|body| support::json(body)["pinId"].as_str().unwrap().to_owned()).collect();
         assert_eq!(bodies.len(), outcomes.len(), "an outcome has one id");
         assert_eq!(pins, outcomes);
     }
@@ -209,14 +209,7 @@ pub fn pins(what: &str, name: &str, count: usize) -> Vec<String> {
 /// What a node with `http.listen = "127.0.0.1:0"` answers over HTTP.
 #[track_caller]
 pub fn get(node: &Daemon, path: &str) -> String {
-    // A node takes connections at its socket, and slots, a moment before it says this.
-    let address = until("it says where", || {
-        let said = node.place.stderr();
-        let (_, rest) = said.rsplit_once("served over HTTP address=")?;
-        let (address, _) = rest.split_once(char::is_whitespace)?;
-        Some(address.to_owned())
-    });
-    let mut stream = TcpStream::connect(address).unwrap();
+    let mut stream = TcpStream::connect(node.http_address()).unwrap();
     write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
@@ -230,8 +223,8 @@ pub fn submit_anywhere(nodes: &[&Daemon], pins: &[String]) {
     let mut nodes = nodes.iter().cycle();
     until("every PIN is taken", || {
         let node = nodes.next()?;
-        let Ok(mut client) = harness::Client::connect(&node.place.socket()) else { return None };
-        let answers = harness::try_submit(&mut client, &left);
+        let Ok(mut client) = support::Client::try_connect(&node.place.socket()) else { return None };
+        let answers = support::try_submit(&mut client, &left);
         let taken: HashSet<String> = answers
             .iter()
             .filter(|answer| answer["ok"] == true)

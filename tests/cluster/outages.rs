@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::common::postgres::Postgres;
-use crate::common::until_true;
-use crate::nodes::{Cluster, get, pins, submit_anywhere};
-use crate::proxy::Proxy;
+use crate::cluster::nodes::{Cluster, get, pins, submit_anywhere};
+use crate::cluster::proxy::Proxy;
+use crate::support::postgres::Postgres;
+use crate::support::until_true;
 
 #[test]
 fn a_node_cut_off_from_the_database_is_replaced_and_comes_back() {

@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use serde_json::{Value, json};
 
-use crate::common::{Client, until_true};
-use crate::nodes::{Cluster, pins};
+use crate::cluster::nodes::{Cluster, pins};
+use crate::support::{Client, until_true};
 
 /// All PIN IDs that `list` tells, page by page.
 fn listed(client: &mut Client, limit: usize) -> Vec<Value> {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use wiremock::ResponseTemplate;
 
-use crate::common::{Daemon, Mock, brake, until_true};
-use crate::nodes::{Cluster, pins};
+use crate::cluster::nodes::{Cluster, pins};
+use crate::support::{Daemon, Mock, brake, until_true};
 
 /// Polls a second, of all nodes.
 const RATE: u64 = 60;

@@ -11,12 +11,12 @@ use fastrand::Rng;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::common::Place;
-use crate::common::postgres::Postgres;
-use crate::harness::{self, until};
-use crate::load::Clients;
-use crate::nodes::Cluster;
-use crate::proxy::Proxy;
+use crate::cluster::nodes::Cluster;
+use crate::cluster::proxy::Proxy;
+use crate::crash::load::Clients;
+use crate::support::Place;
+use crate::support::postgres::Postgres;
+use crate::support::{self, until};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -54,21 +54,20 @@ struct Counts {
 struct Node {
     place: Place,
     line: Proxy,
-    process: Option<harness::Daemon>,
+    process: Option<support::Daemon>,
 }
 
 impl Node {
     /// Starts it if it does not run; `true` if its last life ended by itself.
     fn keep_running(&mut self, counts: &mut Counts) {
-        if let Some(status) = self.process.as_mut().and_then(harness::Daemon::ended) {
+        if let Some(status) = self.process.as_mut().and_then(support::Daemon::ended) {
             // Its database was gone at its start: whoever runs it starts it again.
             assert_eq!(status.code(), Some(1), "it ended with {status}");
             counts.starts_that_failed += 1;
             self.process = None;
         }
         if self.process.is_none() {
-            let log = self.place.path("stderr");
-            self.process = Some(harness::Daemon::spawn(self.place.command(), &self.place.socket(), &log));
+            self.process = Some(self.place.spawn());
             counts.starts += 1;
         }
     }
@@ -132,7 +131,7 @@ fn every_acked_pin_has_exactly_one_outcome_whatever_happens_to_nodes_network_and
     assert_eq!(cluster.all_by_right(), i64::try_from(counts.outcomes).unwrap());
     counts.fences = cluster.database.count("SELECT sum(fence) FROM node");
     for node in &mut nodes {
-        node.process.take().expect("every node runs").stop();
+        node.process.take().expect("every node runs").terminate();
     }
     println!("{counts:#?}\nin {:?}, with PINWATCH_CLUSTER_SEED={seed}", begun.elapsed());
 }
@@ -152,7 +151,7 @@ fn accident(nodes: &mut [Node; 3], server: &Postgres, random: &mut Rng, counts: 
         0..=3 => {
             for node in [one, other].iter().take(random.usize(1..=2)) {
                 if let Some(daemon) = nodes[*node].process.take() {
-                    daemon.kill();
+                    daemon.kill9();
                     counts.kills += 1;
                 }
             }
@@ -207,7 +206,7 @@ fn delivered_everywhere(nodes: &mut [Node; 3], counts: &mut Counts) {
         nodes
             .iter()
             .all(|node| {
-                let client = node.process.as_ref().and_then(harness::Daemon::try_client);
+                let client = node.process.as_ref().and_then(support::Daemon::try_client);
                 client.is_some_and(|mut client| {
                     let stats = client.stats();
                     let done = |sink: &Value| sink["behind"] == 0 && sink["retrying"] == 0;
@@ -227,7 +226,7 @@ fn compare(cluster: &Cluster, clients: &Clients, nodes: &mut [Node; 3], counts: 
     };
     let records: HashMap<String, Value> = outbox
         .iter()
-        .map(|line| harness::json(line))
+        .map(|line| support::json(line))
         .map(|record| (record["pinId"].as_str().unwrap().to_owned(), record))
         .collect();
     assert_eq!((records.len(), outbox.len()), (known.acked.len(), known.acked.len()), "a tail has each once");

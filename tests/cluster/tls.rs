@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
-use crate::common::postgres::Postgres;
-use crate::common::{Ended, Place, program, run_to_end};
-use crate::nodes::{Cluster, pins};
+use crate::cluster::nodes::{Cluster, pins};
+use crate::support::postgres::Postgres;
+use crate::support::{Ended, Place, program, run_to_end};
 
 /// A certificate authority that somebody made for one database.
 struct Authority {

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::harness::json;
 use super::load::{Known, Pin};
 use super::receiver::Delivery;
 use super::round::Counts;
+use crate::support::json;
 
 /// Compares what the clients were told with what is there, and counts it.
 pub fn compare(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::harness::{Client, json};
+use crate::support::{Client, json};
 
 /// PINs that one client writes before it reads an answer.
 const PIPELINED: usize = 40;
@@ -119,7 +119,7 @@ impl Clients {
     /// Submits until nothing waits any more or it is `over`, to whatever daemon listens.
     pub fn submit(&self, socket: &Path, over: &AtomicBool, mut random: fastrand::Rng) {
         while !over.load(Ordering::Relaxed) {
-            if let Ok(mut client) = Client::connect(socket) {
+            if let Ok(mut client) = Client::try_connect(socket) {
                 while self.submit_some(&mut client, &mut random) && !over.load(Ordering::Relaxed) {
                     thread::sleep(Duration::from_millis(random.u64(..8)));
                 }
@@ -141,9 +141,9 @@ impl Clients {
             return false;
         }
         let lines: String = batch.iter().map(|pin| pin.line.as_str()).collect();
-        let mut alive = client.write(&lines).is_ok();
+        let mut alive = client.try_write(&lines).is_ok();
         while alive && !batch.is_empty() {
-            let Some(line) = client.line() else {
+            let Some(line) = client.whole_line() else {
                 alive = false;
                 break;
             };
@@ -172,12 +172,12 @@ impl Clients {
     /// Follows the outcomes until it is `over`: from the one after the last that it was told.
     pub fn follow(&self, socket: &Path, over: &AtomicBool) {
         while !over.load(Ordering::Relaxed) {
-            if let Ok(mut client) = Client::connect(socket) {
+            if let Ok(mut client) = Client::try_connect(socket) {
                 let next =
                     self.lock().followed.last().map_or(1, |line| json(line)["seq"].as_i64().unwrap() + 1);
                 let request = json!({"op": "tail", "from": next, "follow": true});
-                let asked = client.write(&format!("{request}\n")).is_ok();
-                while let (true, Some(line)) = (asked, client.line()) {
+                let asked = client.try_write(&format!("{request}\n")).is_ok();
+                while let (true, Some(line)) = (asked, client.whole_line()) {
                     if json(&line)["ok"] == false {
                         break;
                     }

@@ -1,4 +1,4 @@
-//! One life of the daemon after the other, each ended by an accident, in a home that stays.
+//! One life of the daemon after the other, each ended by an accident, in a place that stays.
 
 use std::fs;
 use std::io::Write;
@@ -11,9 +11,9 @@ use rustix::process::Signal;
 
 use super::WEBHOOK;
 use super::compare::compare;
-use super::harness::{Api, Home, json, until};
 use super::load::Clients;
 use super::receiver::Receiver;
+use crate::support::{Place, Simulated, json, until};
 
 /// Clients that submit at once.
 const SUBMITTERS: usize = 3;
@@ -96,9 +96,9 @@ impl Counts {
     }
 }
 
-/// Many lives in one home.
+/// Many lives in one place.
 pub struct Epoch {
-    home: Home,
+    place: Place,
     number: usize,
     random: fastrand::Rng,
     clients: Clients,
@@ -110,14 +110,14 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    pub fn new(api: &Api, number: usize, random: fastrand::Rng) -> Self {
-        let mut home = Home::new(&api.base_url());
+    pub fn new(api: &Simulated, number: usize, random: fastrand::Rng) -> Self {
+        let place = Place::in_folders(&api.base_url());
         let receiver = WEBHOOK.then(Receiver::start);
         if let Some(receiver) = &receiver {
-            home.configure(&format!("[[sink]]\ntype = \"webhook\"\nurl = {:?}\n", receiver.url()));
+            place.configure(&format!("[[sink]]\ntype = \"webhook\"\nurl = {:?}\n", receiver.url()));
         }
         let (clients, counts) = (Clients::refused_only_for(&["shutting_down"]), Counts::default());
-        Self { home, number, random, clients, receiver, rotations: 0, neighbours: Vec::new(), counts }
+        Self { place, number, random, clients, receiver, rotations: 0, neighbours: Vec::new(), counts }
     }
 
     /// One life: maybe an accident before it, load and maybe a rotation during it, a kill or a stop to end it.
@@ -130,8 +130,8 @@ impl Epoch {
         let rotation = self.random.u8(..12);
 
         let over = AtomicBool::new(false);
-        let (home, clients) = (&self.home, &self.clients);
-        let socket = home.socket();
+        let (place, clients) = (&self.place, &self.clients);
+        let socket = place.socket();
         thread::scope(|scope| {
             // Also if this thread panics, or the others would never end.
             let _end = SetAtEnd(&over);
@@ -140,14 +140,14 @@ impl Epoch {
                 scope.spawn(|| clients.submit(&socket, &over, random));
             }
             scope.spawn(|| clients.follow(&socket, &over));
-            let mut daemon = home.spawn();
+            let mut daemon = place.spawn();
             if !early {
                 daemon = daemon.ready();
             }
             if rotation < 2 && !early {
                 let rest = life.mul_f64(self.random.f64());
                 thread::sleep(life - rest);
-                home.rotate(self.rotations);
+                place.rotate(self.rotations);
                 self.rotations += 1;
                 if rotation == 0 {
                     daemon.signal(Signal::HUP);
@@ -163,10 +163,10 @@ impl Epoch {
                 panic!("the daemon ended by itself with {status}:\n{}", daemon.said());
             }
             if stopped && !early {
-                daemon.stop();
+                daemon.terminate();
                 self.counts.stops += 1;
             } else {
-                daemon.kill();
+                daemon.kill9();
                 self.counts.kills += 1;
                 self.counts.kills_before_ready += u64::from(early);
             }
@@ -183,7 +183,7 @@ impl Epoch {
             self.counts.half_lines_planted += 1;
         }
         if self.random.u8(..10) == 0 {
-            self.home.rotate(self.rotations);
+            self.place.rotate(self.rotations);
             self.rotations += 1;
             self.counts.rotations_while_dead += 1;
         }
@@ -191,21 +191,21 @@ impl Epoch {
 
     /// Puts the beginning of the next line behind the last one, as a kill in the middle of a write leaves it.
     fn plant_half_line(&mut self) -> Option<()> {
-        let mut file = fs::File::options().append(true).open(self.home.file()).ok()?;
-        let files = self.home.results();
+        let mut file = fs::File::options().append(true).open(self.place.results()).ok()?;
+        let files = self.place.all_results();
         // A kill may have torn the last line already, also one of a file that was rotated since.
         let last = files.iter().rfind(|file| !file.is_empty())?;
         let last = last.strip_suffix('\n')?.lines().last()?;
-        let next = self.home.record_after(json(last)["seq"].as_i64()?)?;
+        let next = self.place.record_after(json(last)["seq"].as_i64()?)?;
         file.write_all(&next.as_bytes()[..self.random.usize(1..next.len())]).ok()
     }
 
     /// Puts files beside the result file that look as if it had been renamed to them, newer than those that it was.
     fn plant_neighbours(&mut self) {
-        let text = fs::read(self.home.file()).unwrap_or_default();
+        let text = fs::read(self.place.results()).unwrap_or_default();
         let copied = &text[..self.random.usize(..=text.len())];
         for (name, content) in [("copy", copied), ("pos", b"{\"seq\":"), ("gz", b"\x1f\x8b\n{")] {
-            let path = self.home.results.join(format!("outcomes.jsonl.{name}"));
+            let path = self.place.out.join(format!("outcomes.jsonl.{name}"));
             fs::write(&path, content).expect("a file can be made");
             self.neighbours.retain(|(planted, _)| *planted != path);
             self.neighbours.push((path, content.to_vec()));
@@ -214,9 +214,9 @@ impl Epoch {
 
     /// Runs until every PIN is acked and has its outcome everywhere, stops, and compares.
     pub fn finish(mut self) -> Counts {
-        let daemon = self.home.start();
+        let daemon = self.place.start();
         let over = AtomicBool::new(false);
-        let socket = self.home.socket();
+        let socket = self.place.socket();
         thread::scope(|scope| {
             let _end = SetAtEnd(&over);
             let random = self.random.fork();
@@ -234,13 +234,13 @@ impl Epoch {
         drop(client);
         self.counts.half_lines_cut = daemon.times_said("a half-written line was cut off") as u64;
         self.counts.starts_with_a_file_ahead_of_its_cursor = daemon.times_said("ahead of the cursor") as u64;
-        daemon.stop();
+        daemon.terminate();
         for (path, content) in &self.neighbours {
             let now = fs::read(path).expect("nobody removes it");
             assert!(now == *content, "{} was changed", path.display());
         }
         let webhooks = self.receiver.as_ref().map(Receiver::received);
-        compare(&self.clients.lock(), &outbox, &self.home.results(), webhooks, &mut self.counts);
+        compare(&self.clients.lock(), &outbox, &self.place.all_results(), webhooks, &mut self.counts);
         self.counts
     }
 }

@@ -2,8 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 
-use crate::harness::until;
-use crate::served::{Served, connect, get, send};
+use crate::http::served::{Served, connect, get, send};
+use crate::support::until;
 
 #[test]
 fn a_huge_head_is_cut_off() {

@@ -1,6 +1,6 @@
 //! The documents name what there is: `docs/metrics.md` every metric, alerts and dashboard no other.
 
-use crate::harness::not_run::not_run;
+use crate::support::not_run::not_run;
 use std::collections::BTreeSet;
 use std::process::Command;
 

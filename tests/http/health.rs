@@ -9,8 +9,8 @@ use rustix::process::Signal;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
-use crate::harness::{Api, Daemon, Home, json, until};
-use crate::served::{Served, get, submit};
+use crate::http::served::{Served, get, submit};
+use crate::support::{Daemon, Place, Simulated, json, until};
 
 #[test]
 fn all_is_well_in_good_times() {
@@ -105,7 +105,7 @@ fn a_full_intake_is_not_ready() {
 fn a_store_that_cannot_be_written_is_not_ready_but_alive_and_is_well_again_by_itself() {
     let served = Served::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let options = SqliteConnectOptions::new().filename(served.home.database());
+    let options = SqliteConnectOptions::new().filename(served.place.store());
     let mut other = runtime.block_on(options.connect()).expect("the database can be opened");
     let mut execute = |sql: &'static str| {
         runtime.block_on(async { sqlx::query(sql).execute(&mut other).await.expect("it is carried out") });
@@ -161,10 +161,10 @@ fn a_daemon_that_stops_says_so_to_its_end_and_is_alive_until_then() {
 #[test]
 fn a_stop_does_not_wait_for_who_is_connected() {
     let served = Served::start();
-    let _idle = crate::served::connect(served.address);
+    let _idle = crate::http::served::connect(served.address);
     served.finish(&["sim-delivered-1"]);
-    served.daemon.stop();
-    assert_eq!(served.home.results().concat().lines().count(), 1);
+    served.daemon.terminate();
+    assert_eq!(served.place.all_results().concat().lines().count(), 1);
 }
 
 #[test]
@@ -175,16 +175,16 @@ fn there_is_nothing_else_to_be_had() {
     }
     for method in ["POST", "PUT", "DELETE"] {
         let request = format!("{method} /readyz HTTP/1.1\r\nhost: pinwatch\r\ncontent-length: 0\r\n\r\n");
-        let answer = crate::served::send(served.address, &request).expect("it is answered");
+        let answer = crate::http::served::send(served.address, &request).expect("it is answered");
         assert_eq!(answer.status, 405, "{method}");
     }
 }
 
 #[test]
 fn nothing_listens_where_it_is_not_asked_for() {
-    let api = Api::start();
-    let home = Home::new(&api.base_url());
-    let daemon = home.start();
+    let api = Simulated::start();
+    let place = Place::in_folders(&api.base_url());
+    let daemon = place.start();
     assert_eq!(listening(daemon.pid()), Vec::<String>::new());
     assert!(!daemon.said().contains("HTTP"), "{}", daemon.said());
     let served = Served::start();
@@ -192,7 +192,7 @@ fn nothing_listens_where_it_is_not_asked_for() {
 }
 
 /// The TCP sockets that a process listens at.
-fn listening(pid: u32) -> Vec<String> {
+fn listening(pid: rustix::process::Pid) -> Vec<String> {
     let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
     let links = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("Linux tells the open files");
     let sockets: Vec<_> = links
@@ -210,25 +210,25 @@ fn listening(pid: u32) -> Vec<String> {
 
 #[test]
 fn an_address_that_others_reach_is_refused_unless_it_is_allowed() {
-    let api = Api::start();
-    let mut home = Home::new(&api.base_url());
-    home.configure("[http]\nlisten = \"0.0.0.0:0\"\n");
-    let mut refused = home.spawn();
+    let api = Simulated::start();
+    let place = Place::in_folders(&api.base_url());
+    place.configure("[http]\nlisten = \"0.0.0.0:0\"\n");
+    let mut refused = place.spawn();
     assert_eq!(refused.wait().code(), Some(2), "{}", refused.said());
     assert!(refused.said().contains("http.allow_remote"), "{}", refused.said());
-    assert!(!home.database().exists(), "nothing was opened");
+    assert!(!place.store().exists(), "nothing was opened");
 
-    home.configure("allow_remote = true\n");
-    home.start().stop();
+    place.configure("allow_remote = true\n");
+    place.start().terminate();
 }
 
 #[test]
 fn an_address_that_is_taken_is_named_and_stops_the_start() {
     let served = Served::start();
-    let api = Api::start();
-    let mut home = Home::new(&api.base_url());
-    home.configure(&format!("[http]\nlisten = \"{}\"\n", served.address));
-    let mut second: Daemon = home.spawn();
+    let api = Simulated::start();
+    let place = Place::in_folders(&api.base_url());
+    place.configure(&format!("[http]\nlisten = \"{}\"\n", served.address));
+    let mut second: Daemon = place.spawn();
     assert_eq!(second.wait().code(), Some(1), "{}", second.said());
     let address = served.address.to_string();
     assert!(second.said().contains(&address) && second.said().contains("http.listen"), "{}", second.said());

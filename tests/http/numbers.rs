@@ -4,8 +4,8 @@ use std::fs;
 
 use pinwatch::metrics::catalogue::{self, Kind};
 
-use crate::harness::{json, until};
-use crate::served::{Served, submit};
+use crate::http::served::{Served, submit};
+use crate::support::{json, until};
 
 #[test]
 fn every_metric_of_the_catalogue_is_served_with_its_type_and_labels_and_no_other_is() {
@@ -104,8 +104,8 @@ fn a_sink_that_takes_nothing_shows_trouble_backlog_and_the_age_of_its_oldest_out
     let served = Served::start();
     served.finish(&["sim-delivered-1"]);
     served.until(r#"pinwatch_sink_backlog{sink="file"}"#, 0.0);
-    let away = served.home.path().join("away");
-    fs::rename(&served.home.results, &away).expect("a folder can be renamed");
+    let away = served.place.folder.path().join("away");
+    fs::rename(&served.place.out, &away).expect("a folder can be renamed");
     // The first may still go to the file that was open.
     served.finish(&["sim-delivered-2"]);
     served.finish(&["sim-delivered-3", "sim-delivered-4"]);
@@ -125,7 +125,7 @@ fn a_sink_that_takes_nothing_shows_trouble_backlog_and_the_age_of_its_oldest_out
     );
     assert!(reason["since"].is_string() && reason["what"].is_string(), "{ready}");
 
-    fs::rename(&away, &served.home.results).expect("a folder can be renamed");
+    fs::rename(&away, &served.place.out).expect("a folder can be renamed");
     let numbers = served.until(r#"pinwatch_sink_trouble{sink="file"}"#, 0.0);
     assert_eq!(numbers.value(r#"pinwatch_sink_backlog{sink="file"}"#), 0.0);
     assert_eq!(numbers.value(r#"pinwatch_sink_oldest_undelivered_age_seconds{sink="file"}"#), 0.0);

@@ -6,14 +6,14 @@ use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
-use crate::harness::{AMPLE, Api, Client, Daemon, Home, json, until};
+use crate::support::{Client, Daemon, PATIENCE, Place, Simulated, json, until};
 
 /// A daemon that serves HTTP at a port of its own, polls a simulator, and writes to a file.
 pub struct Served {
     pub daemon: Daemon,
     pub address: SocketAddr,
-    pub home: Home,
-    _api: Api,
+    pub place: Place,
+    _api: Simulated,
 }
 
 /// What came back.
@@ -39,22 +39,16 @@ impl Served {
     /// With settings beside those of the harness.
     #[track_caller]
     pub fn with(settings: &[&str]) -> Self {
-        let api = Api::start();
-        let mut home = Home::new(&api.base_url());
-        home.configure("[http]\nlisten = \"127.0.0.1:0\"\n");
-        let mut command = home.command();
+        let api = Simulated::start();
+        let place = Place::in_folders(&api.base_url());
+        place.configure("[http]\nlisten = \"127.0.0.1:0\"\n");
+        let mut command = place.command();
         for setting in settings {
             command.args(["--set", setting]);
         }
-        let daemon = Daemon::spawn(command, &home.socket(), &home.log()).ready();
-        // The log is written behind the daemon's back.
-        let address = until("it says where", || {
-            let said = daemon.said();
-            let (_, address) = said.rsplit_once("served over HTTP address=")?;
-            address.split_once(|c: char| c.is_whitespace()).map(|(address, _)| address.to_owned())
-        });
-        let address = address.parse().expect("it is an address");
-        Self { daemon, address, home, _api: api }
+        let daemon = place.start_by(command);
+        let address = daemon.http_address();
+        Self { daemon, address, place, _api: api }
     }
 
     #[track_caller]
@@ -116,7 +110,7 @@ pub fn send(address: SocketAddr, request: &str) -> Option<Answer> {
     let _ = stream.write_all(request.as_bytes());
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("no end within {AMPLE:?}"),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("no end within {PATIENCE:?}"),
         // A connection may be reset behind its last byte.
         Ok(_) | Err(_) => {}
     }
@@ -129,8 +123,8 @@ pub fn send(address: SocketAddr, request: &str) -> Option<Answer> {
 #[track_caller]
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("it takes connections");
-    stream.set_read_timeout(Some(AMPLE)).expect("a time-out can be set");
-    stream.set_write_timeout(Some(AMPLE)).expect("a time-out can be set");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a time-out can be set");
     stream
 }
 

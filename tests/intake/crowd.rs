@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::common::{Client, code, until_true};
 use super::idle;
+use crate::support::{Client, code, until_true};
 
 /// Shows that a client is served.
 fn is_served(client: &mut Client, name: &str) {

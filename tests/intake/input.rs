@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::common::{Client, code};
 use super::{idle, polling};
+use crate::support::{Client, code};
 
 /// Lines, each with the code that it is refused with.
 fn bad_lines() -> Vec<(Vec<u8>, &'static str)> {
@@ -167,7 +167,7 @@ fn a_line_without_its_end_is_refused_and_not_taken() {
     client.write("sim-delivered-2");
     drop(client);
     let mut client = daemon.client();
-    super::common::until_true("it is gone", || client.stats()["connections"] == 1);
+    crate::support::until_true("it is gone", || client.stats()["connections"] == 1);
     nothing_is_in_flight(&mut client);
     for pin in ["sim-delivered-1", "sim-delivered-2", "x"] {
         assert_eq!(code(&client.op(&json!({"op": "show", "pinId": pin}))), "not_found");

@@ -5,7 +5,7 @@ use std::process::Command;
 use rustix::process::{Resource, getrlimit};
 use serde_json::json;
 
-use super::common::{Client, Ended, Place, Simulated, code, program, run_to_end, until_true};
+use crate::support::{Client, Ended, Place, Simulated, code, program, run_to_end, until_true};
 
 #[test]
 fn past_max_in_flight_a_pin_is_not_accepted_until_another_one_ended() {
@@ -94,7 +94,7 @@ fn without_a_file_descriptor_left_who_is_connected_is_served_and_others_are_late
     let run = place.command();
     let mut limited = Command::new("/bin/sh");
     limited.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]).arg(run.get_program()).args(run.get_args());
-    super::common::isolate(&mut limited);
+    crate::support::isolate(&mut limited);
     limited.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let daemon = place.start_by(limited);
     let mut client = daemon.client();

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
-use super::common::{Client, Daemon, Mock, Place, pins, until};
 use super::idle;
+use crate::support::{Client, Daemon, Mock, Place, pins, until};
 
 /// The longest answer.
 const MAX_ANSWER: usize = 512 * 1024;

@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::common::not_run::not_run;
-use super::common::{Place, Simulated, code, pins};
 use super::{idle, polling};
+use crate::support::not_run::not_run;
+use crate::support::{Place, Simulated, code, pins};
 
 #[test]
 fn a_bare_pin_id_is_accepted_and_its_outcome_comes() {
@@ -171,7 +171,7 @@ fn show_tells_the_last_answer_while_a_pin_waits() {
         ("sim-malformed-1", "not understood"),
     ] {
         client.submit(pin);
-        let shown = super::common::until("an answer", || {
+        let shown = crate::support::until("an answer", || {
             let shown = client.op(&json!({"op": "show", "pinId": pin}));
             shown["pin"]["lastAnswer"].is_object().then_some(shown)
         });
@@ -188,7 +188,7 @@ fn show_tells_of_a_finished_pin_which_sink_has_its_outcome() {
     client.submit("sim-delivered-1");
     let record = daemon.all_records(1).remove(0);
     let show = json!({"op": "show", "pinId": "sim-delivered-1"});
-    super::common::until_true("delivered", || client.op(&show)["pin"]["sinks"][0]["state"] == "delivered");
+    crate::support::until_true("delivered", || client.op(&show)["pin"]["sinks"][0]["state"] == "delivered");
     let mut answer = client.op(&show);
     let since = answer["pin"]["sinks"][0].as_object_mut().unwrap().remove("since").expect("since when");
     assert!(since.as_str() >= record["finishedAt"].as_str(), "{since}");
@@ -234,7 +234,7 @@ fn ping_tells_the_version_and_stats_what_is_going_on() {
     client.submit("sim-waiting-1");
     client.submit("sim-400-1");
     client.outcome("sim-400-1");
-    let stats = super::common::until("the sink's cursor", || {
+    let stats = crate::support::until("the sink's cursor", || {
         let stats = client.stats();
         (stats["sinks"]["file"]["behind"] == 0 && stats["polls"]["understood"] != 0).then_some(stats)
     });

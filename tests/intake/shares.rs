@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use super::common::{Child, Daemon, Ended, Place, isolate, run_to_end, until_true};
+use crate::support::{Child, Daemon, Ended, Place, isolate, run_to_end, until_true};
 
 const ALICE: u32 = 4001;
 const BOB: u32 = 4002;

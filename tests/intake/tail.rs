@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::common::{Client, Daemon};
 use super::{idle, polling};
+use crate::support::{Client, Daemon};
 
 /// Ends so many PINs, one after the other; gives their records.
 fn finish(daemon: &Daemon, client: &mut Client, count: usize) -> Vec<Value> {
@@ -171,7 +171,7 @@ fn remove_up_to(daemon: &Daemon, seq: i64) {
     let sql = format!(
         "BEGIN; DELETE FROM outcome WHERE seq <= {seq}; UPDATE history SET pruned_to = {seq}; COMMIT"
     );
-    super::common::change(&daemon.place.store(), &sql);
+    crate::support::change(&daemon.place.store(), &sql);
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn a_tail_that_is_slower_than_retention_is_told_what_it_has_missed() {
             None => break line,
         }
     };
-    assert_eq!(super::common::code(&end), "removed", "{end}");
+    assert_eq!(crate::support::code(&end), "removed", "{end}");
     let message = end["error"]["message"].as_str().unwrap();
     assert!(message.contains(&format!("\"from\":{}", removed_to + 1)), "{message}");
     let (rest, _) = tail(&mut old, &json!({"op": "tail", "from": removed_to + 1}));
@@ -269,6 +269,6 @@ fn what_a_tail_can_not_be_asked_is_refused() {
         json!({"op": "replay", "sink": "file", "from": "p1", "to": 2}),
         json!({"op": "tail", "pinId": "A"}),
     ] {
-        assert_eq!(super::common::code(&client.op(&request)), "invalid_request", "{request}");
+        assert_eq!(crate::support::code(&client.op(&request)), "invalid_request", "{request}");
     }
 }

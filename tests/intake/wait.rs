@@ -3,8 +3,8 @@
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::common::{Place, Simulated, code, until_true};
 use super::{idle, polling};
+use crate::support::{Place, Simulated, code, until_true};
 
 #[test]
 fn wait_answers_when_the_outcome_is_there_whether_that_was_before_or_is_later() {
@@ -127,7 +127,7 @@ fn a_stop_answers_those_who_wait_or_follow_with_shutting_down() {
     assert_eq!(code(&follower.answer()), "shutting_down");
     assert_eq!(follower.line(), None);
     assert_eq!(client.line(), None);
-    let (status, place) = daemon.ended();
+    let (status, place) = daemon.end();
     assert_eq!(status.code(), Some(0));
     assert!(!place.socket().exists());
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
-use super::common::{Mock, Place, delivery, until_true};
+use crate::support::{Mock, Place, delivery, until_true};
 
 fn answer(deliveries: &[Value]) -> ResponseTemplate {
     ResponseTemplate::new(200).set_body_json(deliveries)

@@ -6,7 +6,7 @@ use pinwatch::simulate::{FaultRate, Faults, LifeSettings, Settings};
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
-use super::common::{Mock, Place, Simulated, delivery, until, until_true};
+use crate::support::{Mock, Place, Simulated, delivery, until, until_true};
 
 #[test]
 fn a_pin_ends_when_it_is_final_and_is_polled_no_more() {

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::common::{Client, Place, Simulated, change, until};
+use crate::support::{Client, Place, Simulated, change, until};
 
 /// Checks what differs from run to run, and puts names in its place.
 fn normalized(line: &str) -> String {
@@ -101,7 +101,7 @@ fn reference_and_metadata_come_out_as_they_went_in_but_for_white_space_between_t
     client.ask(r#"{"op":"submit","pinId":"sim-delivered-none","metadata":null,"reference":null}"#);
     client.outcome("sim-delivered-none");
     let count = references.len() + metadatas.len() + 1;
-    let lines = super::common::until("all lines", || {
+    let lines = crate::support::until("all lines", || {
         // The last character may be written by half.
         let file = String::from_utf8_lossy(&fs::read(daemon.place.results()).unwrap()).into_owned();
         (file.lines().count() == count && file.ends_with('\n'))
@@ -218,7 +218,7 @@ fn what_an_older_version_stored_is_delivered_clean_and_only_once() {
     let metadata = hostile_metadata();
     change(&place.store(), &as_an_older_version_wrote_it());
     change(&place.store(), &format!("UPDATE pin SET metadata = '{metadata}'; UPDATE sink SET cursor = 0;"));
-    let line = super::common::column(&place.store(), "SELECT record FROM outcome").remove(0);
+    let line = crate::support::column(&place.store(), "SELECT record FROM outcome").remove(0);
     assert!(line.contains('\r'));
     fs::write(place.results(), line + "\n").unwrap();
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::common::{Place, Simulated};
+use crate::support::{Place, Simulated};
 
 /// The vendor's tables: status, description, final, delivered.
 const SMS: [(&str, &str, bool, Option<bool>); 14] = [

@@ -7,8 +7,8 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use super::harness::{Api, Daemon};
 use super::skipped;
+use crate::support::{Daemon, Place, Simulated};
 
 const SERVICE: u32 = 4242;
 const MALLORY: u32 = 6666;
@@ -18,7 +18,7 @@ const ALICE: u32 = 7777;
 struct Machine {
     folder: TempDir,
     program: PathBuf,
-    api: Api,
+    api: Simulated,
 }
 
 impl Machine {
@@ -43,7 +43,7 @@ impl Machine {
             .arg(&program)
             .status();
         assert!(copy.unwrap().success());
-        Some(Self { folder, program, api: Api::start() })
+        Some(Self { folder, program, api: Simulated::start() })
     }
 
     /// A folder of a user, below `run` or `tmp`.
@@ -74,7 +74,8 @@ impl Machine {
         fs::write(&config, text).unwrap();
         let mut command = self.command(user);
         command.arg("--config").arg(config).arg("run");
-        Daemon::spawn(command, &folder.join("pinwatch.sock"), &folder.join("log")).ready()
+        let socket = folder.join("pinwatch.sock");
+        Place::new(&self.api.base_url()).set("intake.socket", socket.to_str().unwrap()).start_by(command)
     }
 
     fn submit(&self, user: u32, socket: &Path) -> Output {

@@ -6,22 +6,20 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
-use super::harness::{Api, Client, Daemon, Home, pins, submit, until};
-use super::{home, readiness, skipped};
+use super::{place, readiness, skipped};
+use crate::support::{Client, Daemon, Place, Simulated, program, sim_pins, submit, until};
 
-/// The daemon of this home, with its socket at this path.
-fn start_at(home: &Home, socket: &Path) -> Daemon {
-    let mut command = home.command();
-    command.args(["--set", &format!("intake.socket={}", socket.display())]);
-    Daemon::spawn(command, socket, &home.log()).ready()
+/// The daemon of this place, with its socket at this path.
+fn start_at(place: &Place, socket: &Path) -> Daemon {
+    place.clone().set("intake.socket", socket.to_str().unwrap()).start()
 }
 
 #[test]
 fn a_socket_that_is_removed_is_made_anew_with_its_mode_and_open_connections_stay() {
-    let api = Api::start();
-    let home = home(&api.base_url());
-    let socket = home.path().join("run/pinwatch.sock");
-    let daemon = start_at(&home, &socket);
+    let api = Simulated::start();
+    let place = place(&api.base_url());
+    let socket = place.folder.path().join("run/pinwatch.sock");
+    let daemon = start_at(&place, &socket);
     let mut client = daemon.client();
     let removals: [fn(&Path); 2] = [
         |socket| fs::remove_file(socket).unwrap(),
@@ -29,93 +27,90 @@ fn a_socket_that_is_removed_is_made_anew_with_its_mode_and_open_connections_stay
     ];
     for (done, remove) in removals.iter().enumerate() {
         remove(&socket);
-        let mut new = until("it is reachable again", || Client::connect(&socket).ok());
-        assert_eq!(submit(&mut new, &pins("waiting", 1))[0]["ok"], true);
+        let mut new = until("it is reachable again", || Client::try_connect(&socket).ok());
+        assert_eq!(submit(&mut new, &sim_pins("waiting", 1))[0]["ok"], true);
         assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
-        assert_eq!(submit(&mut client, &pins("waiting", 1))[0]["ok"], true, "the old connection stays");
+        assert_eq!(submit(&mut client, &sim_pins("waiting", 1))[0]["ok"], true, "the old connection stays");
         until("it is ready", || (readiness(&daemon).0 == "ready").then_some(()));
         assert_eq!(daemon.times_said("it was made anew"), done + 1, "{}", daemon.said());
     }
     drop(client);
-    daemon.stop();
+    daemon.terminate();
     assert!(!socket.exists(), "the new one is removed as the first would have been");
 }
 
 #[test]
 fn a_socket_that_another_daemon_took_is_reported_and_not_stolen() {
-    let api = Api::start();
-    let home = home(&api.base_url());
-    let daemon = home.start();
-    let other = home.path().join("other.sock");
+    let api = Simulated::start();
+    let place = place(&api.base_url());
+    let daemon = place.start();
+    let other = place.folder.path().join("other.sock");
     let listener = UnixListener::bind(&other).unwrap();
-    fs::rename(&other, home.socket()).unwrap();
+    fs::rename(&other, place.socket()).unwrap();
     let told = until("it is reported", || {
         let (status, reasons) = readiness(&daemon);
         let reason = reasons.into_iter().find(|(code, _)| code == "socket_lost")?;
         (status == "not_ready").then_some(reason.1)
     });
     assert!(told.contains("another daemon listens at"), "{told}");
-    assert!(told.contains(home.socket().to_str().unwrap()), "{told}");
-    drop(Client::connect(&home.socket()).expect("the other one still listens"));
+    assert!(told.contains(place.socket().to_str().unwrap()), "{told}");
+    drop(Client::try_connect(&place.socket()).expect("the other one still listens"));
 
     // Nor is anything else that somebody put there.
     drop(listener);
-    fs::write(home.path().join("mine"), "mine").unwrap();
-    fs::rename(home.path().join("mine"), home.socket()).unwrap();
+    fs::write(place.folder.path().join("mine"), "mine").unwrap();
+    fs::rename(place.folder.path().join("mine"), place.socket()).unwrap();
     until("it is reported", || {
         readiness(&daemon).1.iter().any(|(_, what)| what.contains("is not a socket")).then_some(())
     });
-    assert_eq!(fs::read_to_string(home.socket()).unwrap(), "mine");
+    assert_eq!(fs::read_to_string(place.socket()).unwrap(), "mine");
 
-    fs::remove_file(home.socket()).unwrap();
+    fs::remove_file(place.socket()).unwrap();
     until("it is ready", || (readiness(&daemon).0 == "ready").then_some(()));
-    assert_eq!(submit(&mut daemon.client(), &pins("waiting", 1))[0]["ok"], true);
+    assert_eq!(submit(&mut daemon.client(), &sim_pins("waiting", 1))[0]["ok"], true);
     assert_eq!(daemon.times_said("clients reach the socket again"), 1, "{}", daemon.said());
-    daemon.stop();
+    daemon.terminate();
 }
 
 #[test]
 fn the_path_of_a_socket_has_107_bytes_at_most_for_the_check_and_for_the_daemon() {
-    let api = Api::start();
-    let home = home(&api.base_url());
+    let api = Simulated::start();
+    let place = place(&api.base_url());
     let path = |bytes: usize| {
-        let short = home.path().join("x");
-        home.path().join("x".repeat(bytes - short.as_os_str().len() + 1))
+        let short = place.folder.path().join("x");
+        place.folder.path().join("x".repeat(bytes - short.as_os_str().len() + 1))
     };
     for bytes in [101, 102, 107, 108] {
         let socket = path(bytes);
         assert_eq!(socket.as_os_str().len(), bytes);
         let set = format!("intake.socket={}", socket.display());
-        let mut check = Command::new(env!("CARGO_BIN_EXE_pinwatch"));
-        check.arg("--config").arg(home.path().join("pinwatch.toml")).args(["check-config", "--set", &set]);
-        home.command();
+        let mut check = program();
+        check.arg("--config").arg(place.config()).args(["check-config", "--set", &set]);
         let checked = check.output().unwrap();
         if bytes <= 107 {
             assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-            let daemon = start_at(&home, &socket);
-            assert_eq!(submit(&mut daemon.client(), &pins("waiting", 1))[0]["ok"], true);
-            daemon.stop();
+            let daemon = start_at(&place, &socket);
+            assert_eq!(submit(&mut daemon.client(), &sim_pins("waiting", 1))[0]["ok"], true);
+            daemon.terminate();
         } else {
             assert_eq!(checked.status.code(), Some(2));
-            let mut command = home.command();
-            command.args(["--set", &set]);
-            assert_eq!(Daemon::spawn(command, &socket, &home.log()).wait().code(), Some(2));
+            assert_eq!(place.clone().set("intake.socket", socket.to_str().unwrap()).refusal().code, Some(2));
         }
     }
 }
 
 #[test]
 fn the_kernel_knows_the_socket_by_its_path_so_that_no_clean_up_takes_it_for_a_dead_one() {
-    let api = Api::start();
-    let home = home(&api.base_url());
-    let socket = home.path().join("run/pinwatch.sock");
-    let daemon = start_at(&home, &socket);
+    let api = Simulated::start();
+    let place = place(&api.base_url());
+    let socket = place.folder.path().join("run/pinwatch.sock");
+    let daemon = start_at(&place, &socket);
     let listed = fs::read_to_string("/proc/net/unix").unwrap();
     assert!(listed.lines().any(|line| line.ends_with(&format!(" {}", socket.display()))), "{listed}");
 
-    let dead = home.path().join("run/dead.sock");
+    let dead = place.folder.path().join("run/dead.sock");
     drop(UnixListener::bind(&dead).unwrap());
-    let rule = home.path().join("clean.conf");
+    let rule = place.folder.path().join("clean.conf");
     fs::write(&rule, format!("d {} - - - 0\n", socket.parent().unwrap().display())).unwrap();
     match Command::new("systemd-tmpfiles").arg("--clean").arg(&rule).output() {
         Err(error) => skipped(&format!("systemd-tmpfiles can't be run: {error}")),
@@ -124,5 +119,5 @@ fn the_kernel_knows_the_socket_by_its_path_so_that_no_clean_up_takes_it_for_a_de
             assert!(socket.exists(), "it took the live socket");
         }
     }
-    daemon.stop();
+    daemon.terminate();
 }

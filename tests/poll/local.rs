@@ -1,7 +1,7 @@
 //! What this machine lacks for a poll. Each test runs its polls in a process of its own, which it deprives of
 //! something.
 
-use super::not_run::not_run;
+use crate::support::not_run::not_run;
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -34,7 +34,7 @@ fn assert_not_sent(meaning: &Meaning, text: &str) {
 #[test]
 fn a_process_without_a_file_descriptor_to_spare_sends_nothing_and_says_what_to_raise() {
     if !is_deprived(
-        "local::a_process_without_a_file_descriptor_to_spare_sends_nothing_and_says_what_to_raise",
+        "poll::local::a_process_without_a_file_descriptor_to_spare_sends_nothing_and_says_what_to_raise",
         &[],
     ) {
         return;
@@ -72,7 +72,10 @@ fn a_machine_without_a_network_sends_nothing_and_says_so() {
         not_run("a machine without a network", "root, for a network of its own");
         return;
     }
-    if !is_deprived("local::a_machine_without_a_network_sends_nothing_and_says_so", &["unshare", "--net"]) {
+    if !is_deprived(
+        "poll::local::a_machine_without_a_network_sends_nothing_and_says_so",
+        &["unshare", "--net"],
+    ) {
         return;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

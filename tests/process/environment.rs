@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use super::common::{Place, Simulated, program, run_to_end};
+use crate::support::{Place, Simulated, program, run_to_end};
 
 #[test]
 fn a_number_of_threads_that_makes_no_sense_is_reported() {

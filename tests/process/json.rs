@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::common::{Ended, Place, Simulated, change, program, run_to_end};
+use crate::support::{Ended, Place, Simulated, change, program, run_to_end};
 
 /// A command that fails, its exit status, and what its errors say: code, and about what.
 type Failure<'a> = (&'a [&'a str], i32, Vec<(&'a str, Value)>);

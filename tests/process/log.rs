@@ -7,9 +7,9 @@ use std::thread;
 
 use rustix::process::Signal;
 
-use super::common::{Place, Simulated, pins, run_to_end, until, until_true};
 use super::full_pipe;
 use super::terminal::terminal;
+use crate::support::{Place, Simulated, pins, run_to_end, until, until_true};
 
 /// Delivered PINs, under new IDs each time.
 fn delivered(round: usize) -> Vec<String> {
@@ -68,7 +68,7 @@ fn a_start_that_fails_ends_although_nobody_reads_its_error() {
     let (_reader, writer) = full_pipe();
     let mut command = place.command();
     command.stdout(std::process::Stdio::null()).stderr(writer);
-    let mut process = super::common::Child::spawn(command);
+    let mut process = crate::support::Child::spawn(command);
     let status = until("its end", || process.ended());
     assert_eq!(status.code(), Some(1));
 }
@@ -91,7 +91,7 @@ fn a_second_signal_ends_a_daemon_whose_standard_output_and_log_nobody_reads() {
     daemon.signal(Signal::TERM);
     until_true("the stop has begun", || !daemon.place.socket().exists());
     daemon.signal(Signal::TERM);
-    let (status, _place) = daemon.ended();
+    let (status, _place) = daemon.end();
     assert_eq!(status.code(), Some(1), "{status}");
 }
 
@@ -173,7 +173,7 @@ fn the_log_has_colours_on_a_terminal_unless_no_color_is_set() {
 
 #[test]
 fn a_bad_argument_is_told_without_what_a_terminal_obeys() {
-    let mut command = super::common::program();
+    let mut command = crate::support::program();
     command.args(["show", "a\u{1b}[31m\u{202e}b"]);
     let ended = run_to_end(command);
     assert_eq!(ended.code, Some(2));

@@ -4,8 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::io::pipe;
 use std::process::{Command, Stdio};
 
-use super::common::{Daemon, Place, Simulated, program, until};
 use super::terminal::shown;
+use crate::support::{Daemon, Place, Simulated, program, until};
 
 /// The commands that write results without a daemon, and those that ask one for a PIN.
 fn commands(daemon: &Daemon) -> Vec<(Vec<&'static str>, Command)> {
@@ -66,7 +66,7 @@ fn results_that_can_not_be_written_are_an_error() {
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let errors = daemon.place.path("errors");
         command.stdin(Stdio::null()).stdout(full).stderr(fs::File::create(&errors).unwrap());
-        let mut process = super::common::Child::spawn(command);
+        let mut process = crate::support::Child::spawn(command);
         let status = until("its end", || process.ended());
         let errors = fs::read_to_string(errors).unwrap();
         assert_eq!(status.code(), Some(1), "{arguments:?}: {errors}");
@@ -86,7 +86,7 @@ fn a_reader_that_has_enough_is_no_error() {
         let (reader, writer) = pipe().unwrap();
         drop(reader);
         command.stdin(Stdio::null()).stdout(writer).stderr(fs::File::create(&errors).unwrap());
-        let mut process = super::common::Child::spawn(command);
+        let mut process = crate::support::Child::spawn(command);
         let status = until("its end", || process.ended());
         let errors = fs::read_to_string(errors).unwrap();
         assert_eq!(status.code(), Some(0), "{arguments:?}: {errors}");

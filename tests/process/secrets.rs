@@ -7,15 +7,14 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::common::{Ended, Place, program, run_to_end, until};
+use crate::support::{Ended, Place, program, run_to_end, until, wrapped};
 
 /// Runs a command where core dumps are allowed.
 fn with_core_dumps(command: &Command, place: &Place) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -c unlimited; exec \"$0\" \"$@\""]);
-    shell.arg(command.get_program()).args(command.get_args()).env_clear().current_dir(place.folder.path());
-    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    shell
+    shell.env_clear().current_dir(place.folder.path());
+    wrapped(shell, command)
 }
 
 #[test]
@@ -35,7 +34,7 @@ fn a_crash_dumps_no_core_even_where_core_dumps_are_allowed() {
     let command = with_core_dumps(&place.command(), &place);
     let daemon = place.start_by(command);
     daemon.signal(Signal::ABORT);
-    let (status, _place) = daemon.ended();
+    let (status, _place) = daemon.end();
     assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()));
     assert!(!status.core_dumped());
 }
@@ -52,12 +51,9 @@ fn another_process_of_the_same_user_can_not_read_the_daemon_s_memory() {
     let place = Place::new("http://127.0.0.1:9").never_due();
     chown(place.folder.path(), Some(65534), Some(65534)).unwrap();
     let run = place.command();
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .arg(run.get_program())
-        .args(run.get_args());
-    command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut somebody = Command::new("setpriv");
+    somebody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    let command = wrapped(somebody, &run);
     if Command::new("setpriv").arg("--version").output().is_err() || !is_reachable(run.get_program().as_ref())
     {
         return eprintln!("SKIPPED: setpriv is missing, or the program is where another user can't run it");

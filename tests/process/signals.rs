@@ -7,7 +7,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Resource, Rlimit, Signal, prlimit};
 use serde_json::json;
 
-use super::common::{Place, Simulated, code, pins, until, until_true};
+use crate::support::{Place, Simulated, code, pins, until, until_true};
 
 #[test]
 fn a_file_size_limit_is_a_full_disk_and_no_death_and_all_goes_on_when_it_is_lifted() {
@@ -43,7 +43,7 @@ fn a_file_size_limit_tears_no_line_of_the_result_file() {
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
     let long = "x".repeat(20_000);
-    let submit = |client: &mut super::common::Client, pin: &str| {
+    let submit = |client: &mut crate::support::Client, pin: &str| {
         let answer = client.op(&json!({"op": "submit", "pinId": pin, "metadata": long}));
         assert_eq!(answer["state"], "accepted", "{answer}");
     };
@@ -96,7 +96,7 @@ fn the_cpu_time_limit_is_an_orderly_stop_although_the_kernel_repeats_its_signal(
     until_true("the stop has begun", || daemon.place.stderr().contains("stopping"));
     // It may have ended by now.
     let _ = rustix::process::kill_process(daemon.pid(), Signal::XCPU);
-    let (status, place) = daemon.ended();
+    let (status, place) = daemon.end();
     assert!(status.success(), "{status}");
     assert!(place.stderr().contains("SIGXCPU"), "{}", place.stderr());
 }

@@ -1,7 +1,7 @@
 //! Tables on a terminal of 80 columns: nothing is wider, `--wide` shows all, and programs get all anyway.
 
-use super::common::{Daemon, Place, Simulated, change, program, run_to_end};
 use super::terminal::shown_in;
+use crate::support::{Daemon, Place, Simulated, change, program, run_to_end};
 
 /// As long as Infobip's; the simulator reads what becomes of it from the name.
 const FINISHED: &str = "sim-delivered-AF3D48F9FE553282AF";
@@ -114,8 +114,8 @@ fn what_was_left_out_is_told_with_the_option_that_shows_it() {
         let mut command = program();
         command.args(arguments).env("PINWATCH_SOCKET", daemon.place.socket());
         command.stdout(theirs).stderr(std::fs::File::create(&errors).unwrap());
-        let mut process = super::common::Child::spawn(command);
-        super::common::until("its end", || process.ended());
+        let mut process = crate::support::Child::spawn(command);
+        crate::support::until("its end", || process.ended());
         drop(ours);
         std::fs::read_to_string(errors).unwrap()
     };

@@ -8,7 +8,7 @@ use std::thread;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::common::{Child, until};
+use crate::support::{Child, until};
 
 /// Both ends of a new pseudo-terminal: ours, and that of the program.
 pub fn terminal() -> (File, File) {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::common::{Daemon, Place, Simulated, change};
+use crate::support::{Daemon, Place, Simulated, change};
 
 const HOUR: &str = "3600000";
 

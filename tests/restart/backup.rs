@@ -10,7 +10,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use super::common::{
+use crate::support::{
     Child, Client, Ended, Place, Simulated, change, count, program, run_to_end, until, until_true,
 };
 
@@ -251,7 +251,10 @@ fn killed_or_stopped_in_the_middle_it_leaves_no_file_at_the_name_and_the_one_tha
 #[test]
 fn what_a_daemon_has_of_a_database_that_was_removed_is_saved() {
     if !rustix::process::geteuid().is_root() {
-        super::common::not_run::not_run("a removed database is saved", "root, to see what a daemon has open");
+        crate::support::not_run::not_run(
+            "a removed database is saved",
+            "root, to see what a daemon has open",
+        );
         return;
     }
     let api = Simulated::start();

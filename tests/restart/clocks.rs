@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
-use super::common::wrong_clock::WrongClock;
-use super::common::{Daemon, Mock, Place, change, delivered, delivery, until_true};
+use crate::support::wrong_clock::WrongClock;
+use crate::support::{Daemon, Mock, Place, change, delivered, delivery, until_true};
 
 const DAY: i64 = 86_400;
 

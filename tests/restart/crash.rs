@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::by_pin;
-use super::common::{Client, Daemon, Place, Simulated, change, until, until_true};
+use crate::support::{Client, Daemon, Place, Simulated, change, until, until_true};
 
 #[test]
 fn every_acknowledged_pin_goes_on_after_a_kill_and_ends_once() {

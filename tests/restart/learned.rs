@@ -1,6 +1,6 @@
 //! What the schedule learned (`schedule.adapt`) outlives the daemon.
 
-use super::common::{Daemon, Place, Simulated, until_true};
+use crate::support::{Daemon, Place, Simulated, until_true};
 
 fn learned(daemon: &Daemon, member: &str) -> serde_json::Value {
     daemon.client().stats()["learned"][member].clone()

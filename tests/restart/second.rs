@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::common::{Client, Place, Simulated};
+use crate::support::{Client, Place, Simulated};
 
 #[test]
 fn a_second_daemon_on_the_same_database_says_so() {

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
-use super::common::{Mock, Place, Simulated, code, delivery, until_true};
+use crate::support::{Mock, Place, Simulated, code, delivery, until_true};
 
 fn delivered_after(delay: Duration) -> ResponseTemplate {
     ResponseTemplate::new(200).set_body_json([delivery("MESSAGE_DELIVERED", true)]).set_delay(delay)
@@ -29,7 +29,7 @@ fn a_stop_under_load_tells_every_client_what_became_of_its_lines() {
         answers.push(serde_json::from_str(&line).unwrap());
     }
     writing.join().unwrap();
-    let (status, place) = daemon.ended();
+    let (status, place) = daemon.end();
     assert_eq!(status.code(), Some(0));
 
     let accepted = answers.iter().take_while(|answer| answer["state"] == "accepted").count();
@@ -53,7 +53,7 @@ fn a_poll_that_runs_at_a_stop_ends_and_its_outcome_is_delivered() {
         daemon.client().submit("A");
         until_true("the poll runs", || api.requests() == 1);
         daemon.signal(signal);
-        let (status, place) = daemon.ended();
+        let (status, place) = daemon.end();
         assert_eq!(status.code(), Some(0));
         let records = place.records();
         assert_eq!(records.len(), 1);
@@ -91,7 +91,7 @@ fn a_second_signal_ends_the_daemon_at_once_and_loses_nothing() {
     until_true("it takes no connections", || !daemon.place.socket().exists());
     daemon.signal(Signal::TERM);
     // Or this would wait for an hour.
-    let (status, place) = daemon.ended();
+    let (status, place) = daemon.end();
     assert_eq!(status.code(), Some(1));
     assert!(place.stderr().contains("stopped at once"), "it says why");
     api.answers_all(delivered_after(Duration::ZERO));

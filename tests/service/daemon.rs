@@ -1,24 +1,20 @@
-//! A daemon in a temporary folder, with a service manager and an API that the test plays.
+//! A daemon of a service manager, which the test plays.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// No wait is longer; reached only by a bug.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use crate::support::{Client, PATIENCE, Place, until_true};
 
 pub struct Daemon {
-    child: Child,
+    daemon: crate::support::Daemon,
     manager: UnixDatagram,
-    pub folder: TempDir,
 }
 
 /// How a daemon is started.
@@ -31,43 +27,45 @@ pub struct Start<'a> {
 }
 
 impl Daemon {
-    /// Starts it; the configuration's `FOLDER` is the temporary folder.
-    pub fn start(folder: TempDir, start: Start) -> Self {
-        let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    /// Starts it, ready or not; the configuration's `FOLDER` is the place's folder.
+    pub fn start(place: &Place, start: Start) -> Self {
+        let notify = place.path("notify");
+        // Of the daemon before.
+        let _ = fs::remove_file(&notify);
+        let manager = UnixDatagram::bind(&notify).unwrap();
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pinwatch"));
-        command.env_clear();
-        command.env("NOTIFY_SOCKET", folder.path().join("notify"));
+        configure(place, start.config);
+        let mut command = place.command();
+        command.env("NOTIFY_SOCKET", notify);
         if let Some(watchdog) = start.watchdog {
             command.env("WATCHDOG_USEC", watchdog.as_micros().to_string());
         }
-        command.stdin(Stdio::null());
         if let Some(socket) = start.socket {
             // listenfd takes the first descriptor's number from the environment: standard input's.
             command.env("LISTEN_FDS", "1").env("LISTEN_FDS_FIRST_FD", "0");
             command.stdin(Stdio::from(OwnedFd::from(socket)));
         }
-        let log = fs::File::create(folder.path().join("log")).unwrap();
-        command.stdout(Stdio::null()).stderr(Stdio::from(log));
-        write_config(folder.path(), start.config);
-        command.arg("run").arg("--config").arg(folder.path().join("pinwatch.toml"));
-        Self { child: command.spawn().unwrap(), manager, folder }
+        Self { daemon: place.spawn_by(command), manager }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.daemon.place.path(name)
     }
 
     pub fn socket(&self) -> PathBuf {
-        self.folder.path().join("pinwatch.sock")
+        self.daemon.place.socket()
     }
 
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap()
+        self.daemon.said()
     }
 
     pub fn configure(&self, config: &str) {
-        write_config(self.folder.path(), config);
+        configure(&self.daemon.place, config);
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        self.daemon.signal(signal);
     }
 
     /// The next notification.
@@ -99,14 +97,7 @@ impl Daemon {
 
     /// Waits until it has ended by itself; gives its status.
     pub fn ended(&mut self) -> Option<i32> {
-        let give_up = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(Instant::now() < give_up, "it goes on: {}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.daemon.wait().code()
     }
 
     pub fn stop(&mut self) -> Option<i32> {
@@ -114,41 +105,33 @@ impl Daemon {
         self.ended()
     }
 
+    /// Waits for a line in its log.
+    #[track_caller]
+    pub fn until_said(&self, text: &str) {
+        until_true(&format!("{text:?} in its log"), || self.log().contains(text));
+    }
+
     /// Waits for an outcome in a file of lines.
+    #[track_caller]
     pub fn wait_for_line(&self, file: &str, text: &str) {
-        let give_up = Instant::now() + PATIENCE;
-        let path = self.folder.path().join(file);
-        while !fs::read_to_string(&path).unwrap_or_default().contains(text) {
-            assert!(Instant::now() < give_up, "no {text} in {file}: {}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let path = self.path(file);
+        until_true(&format!("{text:?} in {file}"), || {
+            fs::read_to_string(&path).unwrap_or_default().contains(text)
+        });
     }
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A temporary folder with a short path: sockets lie in it.
-pub fn folder() -> TempDir {
-    tempfile::Builder::new().prefix("pinwatch-service-").tempdir().unwrap()
+/// A place without a configuration.
+pub fn place() -> Place {
+    Place::of("")
 }
 
 /// One request and its answer.
 pub fn ask(socket: &Path, request: &str) -> Value {
-    let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    writeln!(stream, "{request}").unwrap();
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).unwrap();
-    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    Client::connect(socket).ask(request)
 }
 
-fn write_config(folder: &Path, config: &str) {
+pub fn configure(place: &Place, config: &str) {
     let base = "store.url = \"sqlite:FOLDER/pinwatch.db\"\nintake.socket = \"FOLDER/pinwatch.sock\"\n";
-    let text = format!("{base}{config}").replace("FOLDER", folder.to_str().unwrap());
-    fs::write(folder.join("pinwatch.toml"), text).unwrap();
+    place.write_config(&format!("{base}{config}"));
 }

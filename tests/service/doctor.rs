@@ -1,33 +1,35 @@
 //! `pinwatch doctor`: each mistake is found, and named with what to do.
 
-use std::process::Command;
+use std::path::Path;
 
 use serde_json::Value;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use crate::daemon::{Daemon, Start, folder};
+use crate::service::daemon::{Daemon, Start, configure, place};
+use crate::support::{Ended, Place, program, run_to_end};
 
 /// What it finds, by check, and its exit status.
 async fn doctor(config: String) -> (Vec<(String, bool, String)>, Option<i32>) {
     tokio::task::spawn_blocking(move || {
-        let folder = folder();
-        let path = folder.path().join("pinwatch.toml");
-        let base = "store.url = \"sqlite:FOLDER/pinwatch.db\"\nintake.socket = \"FOLDER/none.sock\"\n";
-        let text = format!("{base}{config}").replace("FOLDER", folder.path().to_str().unwrap());
-        std::fs::write(&path, text).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pinwatch"));
-        let output = command.env_clear().arg("doctor").arg("--config").arg(&path).output().unwrap();
-        let lines = String::from_utf8(output.stdout).unwrap();
-        let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+        let place = Place::of("");
+        configure(&place, &config);
+        let ended = run_doctor(&place.config());
+        let lines = ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap());
         // The last line can be an error.
         let findings = lines.filter(|line: &Value| line["check"].is_string()).map(|finding| {
             let text = |key: &str| finding[key].as_str().unwrap().to_owned();
             (text("check"), finding["ok"].as_bool().unwrap(), text("what"))
         });
-        (findings.collect(), output.status.code())
+        (findings.collect(), ended.code)
     })
     .await
     .unwrap()
+}
+
+fn run_doctor(config: &Path) -> Ended {
+    let mut command = program();
+    command.arg("doctor").arg("--config").arg(config);
+    run_to_end(command)
 }
 
 fn of<'a>(findings: &'a [(String, bool, String)], check: &str) -> (bool, &'a str) {
@@ -76,14 +78,12 @@ async fn where_all_is_well_it_says_so() {
     let server = MockServer::start().await;
     Mock::given(wiremock::matchers::any()).respond_with(ResponseTemplate::new(404)).mount(&server).await;
     let config = format!("api.base_url = \"{}\"\napi.key = \"k\"\n", server.uri());
-    let daemon = Daemon::start(folder(), Start { config: &config, ..Start::default() });
+    let daemon = Daemon::start(&place(), Start { config: &config, ..Start::default() });
     tokio::task::spawn_blocking(move || {
         daemon.told_until("READY=1");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pinwatch"));
-        let config = daemon.folder.path().join("pinwatch.toml");
-        let output = command.env_clear().arg("doctor").arg("--config").arg(config).output().unwrap();
-        let found = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(output.status.code(), Some(0), "{found}");
+        let ended = run_doctor(&daemon.path("pinwatch.toml"));
+        let found = ended.stdout;
+        assert_eq!(ended.code, Some(0), "{found}");
         assert!(!found.contains("\"ok\":false") && found.lines().count() >= 4, "{found}");
     })
     .await

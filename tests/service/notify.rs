@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::daemon::{Daemon, Start, ask, folder};
+use crate::service::daemon::{Daemon, Start, ask, place};
 
 const CONFIG: &str = "api.key = \"k\"\napi.base_url = \"http://127.0.0.1:9\"\n";
 
 #[test]
 fn ready_is_told_when_pins_are_taken_and_stopping_when_they_are_not() {
-    let mut daemon = Daemon::start(folder(), Start { config: CONFIG, ..Start::default() });
+    let mut daemon = Daemon::start(&place(), Start { config: CONFIG, ..Start::default() });
     let before = daemon.told_until("READY=1");
     assert!(before[0].contains("STATUS=starting"), "{before:?}");
     assert_eq!(ask(&daemon.socket(), "A1")["state"], "accepted");
@@ -24,9 +24,9 @@ fn ready_is_told_when_pins_are_taken_and_stopping_when_they_are_not() {
 
 #[test]
 fn a_start_that_fails_is_never_ready() {
-    let folder = folder();
+    let place = place();
     let config = format!("{CONFIG}[[sink]]\ntype = \"file\"\npath = \"FOLDER/missing/outcomes.jsonl\"\n");
-    let mut daemon = Daemon::start(folder, Start { config: &config, ..Start::default() });
+    let mut daemon = Daemon::start(&place, Start { config: &config, ..Start::default() });
     assert_eq!(daemon.ended(), Some(1));
     assert!(daemon.log().contains("missing/outcomes.jsonl"), "{}", daemon.log());
     assert!(!daemon.socket().exists());
@@ -34,7 +34,7 @@ fn a_start_that_fails_is_never_ready() {
 
 #[test]
 fn a_reload_is_announced_with_its_time_and_ends_ready() {
-    let daemon = Daemon::start(folder(), Start { config: CONFIG, ..Start::default() });
+    let daemon = Daemon::start(&place(), Start { config: CONFIG, ..Start::default() });
     daemon.told_until("READY=1");
     daemon.signal(Signal::HUP);
     let told = daemon.told_until("RELOADING=1").pop().unwrap();
@@ -45,7 +45,7 @@ fn a_reload_is_announced_with_its_time_and_ends_ready() {
 #[test]
 fn the_watchdog_is_told_while_all_is_well_also_when_the_api_is_dead() {
     let start = Start { config: CONFIG, watchdog: Some(Duration::from_secs(1)), ..Start::default() };
-    let daemon = Daemon::start(folder(), start);
+    let daemon = Daemon::start(&place(), start);
     daemon.told_until("READY=1");
     ask(&daemon.socket(), "A1");
     for _ in 0..3 {
@@ -57,7 +57,7 @@ fn the_watchdog_is_told_while_all_is_well_also_when_the_api_is_dead() {
 #[test]
 fn the_watchdog_is_not_told_when_the_schedule_stands_still() {
     let start = Start { config: CONFIG, watchdog: Some(Duration::from_secs(1)), ..Start::default() };
-    let daemon = Daemon::start(folder(), start);
+    let daemon = Daemon::start(&place(), start);
     daemon.told_until("WATCHDOG=1");
     daemon.signal(Signal::USR1);
     daemon.told_until("STATUS=a part does not answer");
@@ -68,10 +68,10 @@ fn the_watchdog_is_not_told_when_the_schedule_stands_still() {
 
 #[test]
 fn without_a_service_manager_nothing_is_missed() {
-    let folder = folder();
-    let gone = folder.path().join("notify");
-    let daemon = Daemon::start(folder, Start { config: CONFIG, ..Start::default() });
+    let place = place();
+    let gone = place.path("notify");
+    let daemon = Daemon::start(&place, Start { config: CONFIG, ..Start::default() });
     let _ = fs::remove_file(gone);
-    daemon.wait_for_line("log", "ready: PINs are accepted");
+    daemon.until_said("ready: PINs are accepted");
     assert_eq!(ask(&daemon.socket(), "A1")["state"], "accepted");
 }

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use wiremock::matchers::header;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use crate::daemon::{Daemon, Start, ask, folder};
+use crate::service::daemon::{Daemon, Start, ask, place};
 
 const DELIVERED: &str =
     r#"[{"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true}]"#;
@@ -42,14 +42,14 @@ async fn a_new_key_ends_the_pause_at_once_and_no_pin_was_given_up() {
     let server = api("good").await;
     beside(move || {
         let daemon =
-            Daemon::start(folder(), Start { config: &config(&server, "bad", ""), ..Start::default() });
+            Daemon::start(&place(), Start { config: &config(&server, "bad", ""), ..Start::default() });
         daemon.told_until("READY=1");
         ask(&daemon.socket(), "A1");
-        daemon.wait_for_line("log", "the API refuses the credentials");
+        daemon.until_said("the API refuses the credentials");
         daemon.configure(&config(&server, "good", ""));
         daemon.reload();
         daemon.wait_for_line("outcomes", "\"pinId\":\"A1\"");
-        daemon.wait_for_line("log", "the credentials");
+        daemon.until_said("the credentials");
         assert!(!daemon.log().contains("good") && !daemon.log().contains("\"bad\""));
     })
     .await;
@@ -60,19 +60,19 @@ async fn a_bad_configuration_is_refused_whole_with_its_reason() {
     let server = api("good").await;
     beside(move || {
         let daemon =
-            Daemon::start(folder(), Start { config: &config(&server, "good", ""), ..Start::default() });
+            Daemon::start(&place(), Start { config: &config(&server, "good", ""), ..Start::default() });
         daemon.told_until("READY=1");
         daemon.configure(&config(&server, "bad", "schedule.max_interval = \"never\""));
         daemon.reload();
-        daemon.wait_for_line("log", "was not reloaded");
-        daemon.wait_for_line("log", "schedule.max_interval");
+        daemon.until_said("was not reloaded");
+        daemon.until_said("schedule.max_interval");
         // A sink that can't be opened is as bad: the new key is not used.
         daemon.configure(&format!(
             "{}[[sink]]\nname = \"other\"\ntype = \"file\"\npath = \"FOLDER/missing/x\"\n",
             config(&server, "bad", "")
         ));
         daemon.reload();
-        daemon.wait_for_line("log", "missing/x");
+        daemon.until_said("missing/x");
         ask(&daemon.socket(), "A1");
         daemon.wait_for_line("outcomes", "\"pinId\":\"A1\"");
         assert!(!daemon.log().contains("refuses the credentials"), "{}", daemon.log());
@@ -86,7 +86,7 @@ async fn sinks_are_added_moved_and_removed_and_no_outcome_is_lost_or_doubled() {
     beside(move || {
         let one = config(&server, "good", "");
         let added = "[[sink]]\nname = \"second\"\ntype = \"file\"\npath = \"FOLDER/second\"\n";
-        let daemon = Daemon::start(folder(), Start { config: &one, ..Start::default() });
+        let daemon = Daemon::start(&place(), Start { config: &one, ..Start::default() });
         daemon.told_until("READY=1");
         let submit = |pin: &str| ask(&daemon.socket(), &format!("{{\"op\":\"wait\",\"pinId\":\"{pin}\"}}"));
         ask(&daemon.socket(), "A1");
@@ -106,7 +106,7 @@ async fn sinks_are_added_moved_and_removed_and_no_outcome_is_lost_or_doubled() {
         submit("A3");
         daemon.wait_for_line("moved", "\"pinId\":\"A3\"");
         let lines = |file: &str| {
-            let text = fs::read_to_string(daemon.folder.path().join(file)).unwrap();
+            let text = fs::read_to_string(daemon.path(file)).unwrap();
             let pins: Vec<_> = text.lines().map(|line| line.split('"').nth(9).unwrap().to_owned()).collect();
             pins.join(" ")
         };
@@ -129,7 +129,7 @@ async fn the_schedule_and_the_log_level_change_and_what_needs_a_restart_is_named
             "schedule.initial_interval",
             "schedule.max_interval = \"2h\"\nschedule.initial_interval",
         );
-        let daemon = Daemon::start(folder(), Start { config: &slow, ..Start::default() });
+        let daemon = Daemon::start(&place(), Start { config: &slow, ..Start::default() });
         daemon.told_until("READY=1");
         let fast = config(
             &server,
@@ -140,7 +140,7 @@ async fn the_schedule_and_the_log_level_change_and_what_needs_a_restart_is_named
         daemon.reload();
         ask(&daemon.socket(), "A1");
         daemon.wait_for_line("outcomes", "\"pinId\":\"A1\"");
-        daemon.wait_for_line("log", "a PIN has its outcome");
+        daemon.until_said("a PIN has its outcome");
         let log = daemon.log();
         assert!(log.contains("intake.max_connections, store.retention"), "{log}");
         assert!(log.contains("only after a restart"), "{log}");
@@ -154,15 +154,15 @@ async fn a_renamed_file_is_begun_anew_also_when_the_configuration_is_bad() {
     let server = api("good").await;
     beside(move || {
         let good = config(&server, "good", "");
-        let daemon = Daemon::start(folder(), Start { config: &good, ..Start::default() });
+        let daemon = Daemon::start(&place(), Start { config: &good, ..Start::default() });
         daemon.told_until("READY=1");
         ask(&daemon.socket(), "A1");
         daemon.wait_for_line("outcomes", "\"pinId\":\"A1\"");
-        let path = daemon.folder.path().join("outcomes");
-        fs::rename(&path, daemon.folder.path().join("outcomes.1")).unwrap();
+        let path = daemon.path("outcomes");
+        fs::rename(&path, daemon.path("outcomes.1")).unwrap();
         daemon.configure("this is no TOML");
         daemon.reload();
-        daemon.wait_for_line("log", "was not reloaded");
+        daemon.until_said("was not reloaded");
         ask(&daemon.socket(), "A2");
         daemon.wait_for_line("outcomes", "\"pinId\":\"A2\"");
         assert!(!fs::read_to_string(&path).unwrap().contains("A1"));
@@ -179,7 +179,7 @@ async fn a_stop_is_heard_while_a_reload_waits_for_a_sink() {
         let uri = format!("http://{}", endpoint.local_addr().unwrap());
         let hook = format!("[[sink]]\ntype = \"webhook\"\nurl = \"{uri}\"\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n");
         let with_hook = format!("{}{hook}", config(&server, "good", ""));
-        let mut daemon = Daemon::start(folder(), Start { config: &with_hook, ..Start::default() });
+        let mut daemon = Daemon::start(&place(), Start { config: &with_hook, ..Start::default() });
         daemon.told_until("READY=1");
         ask(&daemon.socket(), "A1");
         let (_request, _) = endpoint.accept().unwrap();
@@ -192,7 +192,7 @@ async fn a_stop_is_heard_while_a_reload_waits_for_a_sink() {
         // And a second one is a second one.
         daemon.signal(Signal::TERM);
         assert_eq!(daemon.ended(), Some(1));
-        daemon.wait_for_line("log", "by a second signal");
+        daemon.until_said("by a second signal");
     })
     .await;
 }

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::common::{Place, program, run_to_end};
 use super::{NOWHERE, assert_refused, contents};
+use crate::support::{Place, program, run_to_end};
 
 /// As [`assert_refused`], with the status of a wrong configuration; and nothing was made.
 #[track_caller]

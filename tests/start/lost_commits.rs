@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::common::Place;
 use super::{NOWHERE, assert_refused, contents};
+use crate::support::Place;
 
 const PINS: usize = 200;
 

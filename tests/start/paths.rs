@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::common::Place;
 use super::{NOWHERE, assert_refused, contents};
+use crate::support::Place;
 
 /// Folders in which nobody can make anything, not even root: a file, and a folder of the kernel's.
 fn unusable(place: &Place) -> Vec<String> {

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::common::not_run::not_run;
-use super::common::{Child, Client, Simulated, isolate, run_to_end, until, until_true};
+use crate::support::not_run::not_run;
+use crate::support::{Child, Client, Simulated, isolate, run_to_end, until, until_true};
 
 /// Somebody who is not root, with a home.
 struct User {

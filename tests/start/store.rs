@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::common::{Place, change, change_as_if_killed, count, flip_a_byte};
 use super::{NOWHERE, assert_refused, contents};
+use crate::support::{Place, change, change_as_if_killed, count, flip_a_byte};
 
 /// As [`assert_refused`]; and no byte of the database was changed, nor anything put beside it but the lock.
 #[track_caller]

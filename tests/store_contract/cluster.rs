@@ -11,7 +11,7 @@ use sqlx::{Connection, Executor, PgConnection};
 
 use super::line::Line;
 use super::place::{Node, Place, new, node_at, node_with_lease, pin, submits, verdicts};
-use super::postgres::{Database, Postgres};
+use crate::support::postgres::{Database, Postgres};
 
 fn database() -> Option<Database> {
     match Place::postgres()? {

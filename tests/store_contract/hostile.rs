@@ -9,7 +9,7 @@ use pinwatch::store::Transaction;
 use pinwatch::store::postgres::{NodeReport, OpenError, Renewal, open};
 
 use super::place::{Node, Place, node_at, pin};
-use super::postgres::{Database, PASSWORD, USER};
+use crate::support::postgres::{Database, PASSWORD, USER};
 
 /// A database of a role that is no superuser, and another role that is let in.
 struct Shared {

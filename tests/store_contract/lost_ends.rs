@@ -7,7 +7,7 @@ use pinwatch::store::{Submitted, Transaction};
 
 use super::line::{Cut, Line};
 use super::place::{Node, Place, new, node_at, pin, submits, verdict, verdicts};
-use super::postgres::{Database, Postgres};
+use crate::support::postgres::{Database, Postgres};
 
 /// A node on a line of its own, with PIN A in flight.
 async fn on_a_line() -> Option<(Node, Line, Database)> {

@@ -7,7 +7,7 @@ use pinwatch::clock::Clock;
 use pinwatch::store::postgres::open;
 
 use super::place::Place;
-use super::postgres::{Database, PASSWORD, USER};
+use crate::support::postgres::{Database, PASSWORD, USER};
 
 fn database() -> Option<Database> {
     match Place::postgres()? {

@@ -11,7 +11,7 @@ use pinwatch::store::postgres::{self as server, Membership, NodeReport, Registra
 use pinwatch::store::{self, Applied, NewPin, Outcome, Progress, Store, Submitted, Transaction, Writes};
 use tempfile::TempDir;
 
-use super::postgres::{Database, Postgres};
+use crate::support::postgres::{Database, Postgres};
 
 /// Long: no test renews it but on purpose.
 const LEASE: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@ use pinwatch::pin::PinId;
 use pinwatch::slot::{Slots, slot_of};
 
 use super::place::{node_at, pin};
-use super::postgres::Postgres;
+use crate::support::postgres::Postgres;
 
 #[tokio::test]
 async fn those_who_take_from_a_dead_node_at_the_same_moment_all_get_their_part() {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use pinwatch::config::WebhookFormat;
 use tokio::net::TcpListener;
 
-use crate::bench::{Folder, SECRET, webhook};
-use crate::receiver::{
+use crate::webhook::bench::{Folder, SECRET, webhook};
+use crate::webhook::receiver::{
     Answers, AnswersWith, Closes, CutsBody, CutsHead, Does, Echoes, Hangs, HangsInBody, Receiver, Request,
 };
 

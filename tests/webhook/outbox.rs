@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use pinwatch::store::DeliveryCommand;
 use tokio::sync::watch;
 
-use crate::bench::{Folder, webhook};
-use crate::receiver::{Answers, Hangs, Receiver, Request, Waits};
+use crate::webhook::bench::{Folder, webhook};
+use crate::webhook::receiver::{Answers, Hangs, Receiver, Request, Waits};
 
 #[tokio::test]
 async fn the_cursor_survives_a_restart_and_nothing_is_sent_twice() {

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::bench::AMPLE;
+use crate::webhook::bench::AMPLE;
 
 /// A request as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]

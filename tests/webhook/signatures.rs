@@ -1,7 +1,7 @@
 //! Signatures, verified by somebody else's code: the Python package `standardwebhooks` of the Standard Webhooks
 //! project, installed below `target/` by the first test that needs it.
 
-use super::not_run::not_run;
+use crate::support::not_run::not_run;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,8 +10,8 @@ use std::sync::OnceLock;
 use pinwatch::config::WebhookFormat;
 use secrecy::SecretString;
 
-use crate::bench::{Folder, SECRET, webhook};
-use crate::receiver::{Answers, Receiver, Request};
+use crate::webhook::bench::{Folder, SECRET, webhook};
+use crate::webhook::receiver::{Answers, Receiver, Request};
 
 const PACKAGE: &str = "standardwebhooks==1.1.0";
 const OTHER_SECRET: &str = "whsec_YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXphYmNkZWY=";

@@ -1,7 +1,7 @@
-//! The demonstration's daemon: this very program, as a process of its own in a temporary folder.
+//! Runs the demonstration's daemon: this program, as a separate process in a temporary folder.
 //!
-//! Promises that the process is gone before its folder is, however the demonstration ends, and that nothing of
-//! the user's own configuration, credentials or proxies gets in.
+//! Promises that the process ends before its folder is removed, however the demonstration ends, and that the user's own
+//! configuration, credentials and proxies do not affect it.
 
 use std::fs::File;
 use std::io;
@@ -16,25 +16,25 @@ use tokio::time::{Instant, sleep};
 
 use crate::commands::client::Client;
 
-/// The key that the simulated API takes.
+/// The key that the simulated API accepts.
 pub const KEY: &str = "demo-key";
 
-/// How long the daemon may take until its socket is there.
+/// How long the daemon may take to open its socket.
 const START_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long its file sink may be behind.
+/// How long the file sink may take to write the last outcomes.
 const SINK_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long it may take to stop, before it is killed.
+/// How long the daemon may take to stop before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(4);
 
-/// How often it is looked at.
+/// The interval at which the daemon's state is checked.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A socket's path has at most 107 bytes; a longer temporary folder is not ours to use.
+/// A socket's path may have at most 107 bytes, so a temporary folder with a longer path than this is not used.
 const LONGEST_FOLDER: usize = 70;
 
-/// Variables that would change what the daemon does.
+/// Environment variables that would change the daemon's behaviour; they are not passed on.
 const FOREIGN: [&str; 7] = [
     "CREDENTIALS_DIRECTORY",
     "NOTIFY_SOCKET",
@@ -45,15 +45,15 @@ const FOREIGN: [&str; 7] = [
     "all_proxy",
 ];
 
-/// A running daemon. Killed when dropped; [`Daemon::stop`] asks first.
+/// A running daemon. It is killed when this is dropped; [`Daemon::stop`] stops it in order.
 pub struct Daemon {
     child: Child,
-    // Declared last: the folder goes when the process is gone.
+    // Declared last, so that the folder is removed after the process has ended.
     folder: TempDir,
 }
 
 impl Daemon {
-    /// Starts it against the API at `base_url`.
+    /// Starts the daemon; it polls the API at `base_url`.
     pub fn start(base_url: &str) -> io::Result<Self> {
         let parent = Some(std::env::temp_dir()).filter(|dir| dir.as_os_str().len() <= LONGEST_FOLDER);
         let parent = parent.unwrap_or_else(|| PathBuf::from("/tmp"));
@@ -75,7 +75,7 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
-            // Ctrl-C is for us: we stop the daemon, once, and in order.
+            // Ctrl-C must reach only this process, which then stops the daemon in order.
             .process_group(0)
             .spawn()?;
         Ok(Self { child, folder })
@@ -89,7 +89,7 @@ impl Daemon {
         self.folder.path().join("pinwatch.sock")
     }
 
-    /// Connects as soon as it listens.
+    /// Connects as soon as the daemon listens.
     pub async fn connect(&mut self) -> Result<Client, String> {
         let give_up = Instant::now() + START_WITHIN;
         loop {
@@ -105,7 +105,7 @@ impl Daemon {
         }
     }
 
-    /// What it said last, if it has ended by itself.
+    /// Its exit status and the last five lines of its log, if it has ended by itself.
     pub fn last_words(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok()??;
         let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
@@ -114,7 +114,7 @@ impl Daemon {
         Some(format!("the daemon ended ({status}): {}", words.join("; ")))
     }
 
-    /// Waits until its file sink has this many outcomes.
+    /// Waits until the file sink has written this many outcomes.
     pub async fn await_sink(&self, outcomes: usize) -> Result<(), String> {
         let give_up = Instant::now() + SINK_WITHIN;
         loop {
@@ -130,13 +130,13 @@ impl Daemon {
         }
     }
 
-    /// Asks it to stop, and waits for that. Then everything of it is removed.
+    /// Asks the daemon to stop and waits for its end. Then its folder is removed.
     pub async fn stop(mut self) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
-            // Not yet awaited, so the ID is still its own.
+            // The process was not awaited yet, so nobody else can have its ID.
             && matches!(self.child.try_wait(), Ok(None))
         {
-            // If it can't be asked, it is killed below.
+            // If the signal can't be sent, the daemon is killed below.
             let _ = kill_process(pid, Signal::TERM);
         }
         let give_up = Instant::now() + STOP_WITHIN;
@@ -148,13 +148,13 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Both fail only where it has ended already.
+        // Both fail only if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A configuration as a user would write it, with times for people who watch.
+/// A configuration as a user would write it, with intervals short enough to watch.
 fn configuration(base_url: &str, folder: &Path) -> String {
     let folder = toml_string(folder);
     format!(
@@ -187,7 +187,7 @@ level = "warn"
     )
 }
 
-/// The path as it stands between quotes in TOML.
+/// Escapes a path for a quoted string in TOML.
 fn toml_string(path: &Path) -> String {
     path.display().to_string().replace('\\', r"\\").replace('"', "\\\"")
 }

@@ -1,8 +1,8 @@
-//! `pinwatch demo`: all of it at work for some seconds, with nothing needed and nothing left behind.
+//! `pinwatch demo`: shows pinwatch at work for some seconds. It needs nothing and leaves nothing behind.
 //!
-//! The real daemon as a process of its own, with a configuration file, a store and a socket in a temporary
-//! folder; only the API is simulated, in this process. Promises to end within [`LIMIT`], and that process and
-//! folder are gone at the end, also after Ctrl-C. (After `kill -9` nobody can keep that.)
+//! Runs the real daemon as a separate process, with a configuration file, a store and a socket in a temporary folder; only the
+//! API is simulated, in this process. Promises to end within [`LIMIT`], and that daemon and folder are gone at the end, also
+//! after Ctrl-C (but not after `kill -9`).
 
 mod daemon;
 mod summary;
@@ -33,13 +33,13 @@ use crate::protocol::tail::{Answer, Line};
 use crate::protocol::{self, MAX_PAGE, Record, list, submit, tail};
 use crate::simulate::{LifeSettings, Settings, Simulator};
 
-/// Well over the deadline that the demonstration's PINs have.
+/// Well above the deadline of the demonstration's PINs.
 const LIMIT: Duration = Duration::from_secs(28);
 
-/// How often the PINs in flight are drawn anew.
+/// The interval at which the PINs in flight are drawn.
 const FRAME: Duration = Duration::from_millis(200);
 
-/// PINs in flight that are drawn; of the others only the number is.
+/// The most PINs in flight that are drawn; the others are only counted.
 const DRAWN: usize = 8;
 const DRAWN_COLUMNS: [Column; 4] = [
     Column::new("PIN", 1),
@@ -55,14 +55,14 @@ pub fn run(args: &DemoArgs) -> Result<Exit, CommandError> {
         let mut daemon = None;
         let shown = tokio::select! {
             shown = timeout(LIMIT, show(args, &mut simulator, &mut daemon)) => {
-                shown.unwrap_or_else(|_| Err(failed(format_args!("it was not over after {} s", LIMIT.as_secs()))))
+                shown.unwrap_or_else(|_| Err(failed(format_args!("it was not finished after {} s", LIMIT.as_secs()))))
             }
             stopped = stop_signal() => Err(match stopped {
                 Ok(()) => failed("it was interrupted"),
                 Err(error) => failed(format_args!("can't wait for signals: {error}")),
             }),
         };
-        // First the one that asks, then the one that answers: a poll in progress can still end.
+        // The daemon stops before the API, so that polls in progress can end.
         if let Some(daemon) = daemon {
             daemon.stop().await;
         }
@@ -77,7 +77,7 @@ fn failed(problem: impl std::fmt::Display) -> CommandError {
     CommandError::Demo(problem.to_string())
 }
 
-/// What is shown. Simulator and daemon are put where the caller can stop them however this ends.
+/// Runs the demonstration. Stores simulator and daemon where the caller can stop them, however this ends.
 async fn show(
     args: &DemoArgs,
     simulator: &mut Option<Simulator>,
@@ -95,7 +95,7 @@ async fn show(
     let start = client.newest_position().await?;
     let mut waiting = submit(&mut client, args).await?;
     note(format_args!(
-        "{} submitted. Each is polled, ever more seldom, until it is final:",
+        "{} submitted. Each is polled at growing intervals until it is final:",
         human::count(waiting.len() as u64, "PIN")
     ));
     note("");
@@ -115,7 +115,7 @@ async fn show(
                     Ok((Line::Record(record), _)) => record,
                     Ok((Line::Notice(Answer::Position { .. } | Answer::Removed { .. }), _)) => continue,
                     Ok((Line::Notice(Answer::End { .. }), _)) => return Err(ClientError::Closed.into()),
-                    // The daemon's own words say more than a closed connection does.
+                    // The daemon's log says more than "connection closed".
                     Err(error) => return Err(daemon.last_words().map_or_else(|| error.into(), failed)),
                 };
                 if waiting.remove(&record.pin_id) {
@@ -136,12 +136,12 @@ async fn show(
     output.flush()?;
     daemon.await_sink(summary.all()).await.map_err(failed)?;
     note("");
-    note("The daemon's file sink has all of these outcomes too. What was made is removed now.");
-    note("Go on with \"pinwatch simulate\" and \"pinwatch run --help\".");
+    note("The daemon's file sink has all of these outcomes too. Its temporary folder is now removed.");
+    note("Try next: \"pinwatch simulate\" and \"pinwatch run --help\".");
     Ok(())
 }
 
-/// An API of fast lives: half of the PINs have their status within a second, and some never.
+/// Starts an API with short lives: half of the PINs become final within a second, and some never.
 async fn simulate(seed: u64) -> Result<Simulator, CommandError> {
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
     let life = LifeSettings {
@@ -155,7 +155,7 @@ async fn simulate(seed: u64) -> Result<Simulator, CommandError> {
     Simulator::start(settings, listener).map_err(failed)
 }
 
-/// Submits the PINs over the socket; their IDs look like the API's.
+/// Submits the PINs at the socket; their IDs look like the API's.
 async fn submit(client: &mut Client, args: &DemoArgs) -> Result<HashSet<PinId>, CommandError> {
     let mut rng = Rng::with_seed(args.seed);
     let requests = (1..=args.pins).map(move |number| {
@@ -174,7 +174,7 @@ async fn submit(client: &mut Client, args: &DemoArgs) -> Result<HashSet<PinId>, 
     Ok(waiting)
 }
 
-/// The PINs in flight, as they are now.
+/// Formats the PINs that are in flight now.
 fn drawn(page: list::Answer, room: Option<usize>) -> Result<String, CommandError> {
     let now = Timestamp::now();
     let all = page.pins.len();
@@ -196,13 +196,13 @@ fn drawn(page: list::Answer, room: Option<usize>) -> Result<String, CommandError
     Ok(text.trim_end().to_owned())
 }
 
-/// How far a time is ahead, finely enough to see it shrink; none if it is not.
+/// Formats how far a time is ahead, in tenths of a second; `None` if it is past.
 fn tenths(time: &str, now: Timestamp) -> Option<String> {
     let ahead = time.parse::<Timestamp>().ok()?.duration_since(now).as_secs_f64();
     (ahead > 0.0).then(|| format!("in {ahead:.1} s"))
 }
 
-/// How long a PIN took.
+/// Returns how long a PIN took from its submission to its outcome.
 fn took(record: &Record) -> Option<Duration> {
     let time = |text: &Option<String>| text.as_deref()?.parse::<Timestamp>().ok();
     let took = time(&record.finished_at)?.duration_since(time(&record.submitted_at)?);

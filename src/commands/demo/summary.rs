@@ -1,4 +1,4 @@
-//! The demonstration's last word: how many PINs ended how, and how long that took.
+//! The demonstration's summary: how many PINs ended in which way, and how long that took.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,12 +29,12 @@ impl Summary {
         self.delivered += u64::from(record.delivered == Some(true));
     }
 
-    /// How many there are.
+    /// The number of outcomes.
     pub fn all(&self) -> usize {
         self.took.values().map(Vec::len).sum()
     }
 
-    /// A table with a row for each kind of end, the most frequent first, and a line below it.
+    /// Formats a table with a row for each kind of end, the most frequent first, and a summary line below it.
     pub fn render(&self, room: Option<usize>) -> String {
         let mut kinds: Vec<_> = self.took.iter().collect();
         kinds.sort_by_key(|(_, took)| std::cmp::Reverse(took.len()));

@@ -24,11 +24,12 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
 
 use self::audit::Audit;
+use super::admission::{Admission, MAX_API_REQUESTS};
 use super::failures::Failures;
 use super::problem::Problem;
+use super::tasks::Tasks;
 use super::tokens::{Client, Scope, Tokens};
 use crate::metrics::{self, HttpRefusal};
 use crate::operations::shutting_down;
@@ -42,12 +43,13 @@ pub struct Api {
     services: Services,
     tokens: CurrentTokens,
     /// Tasks that outlive their handlers; whoever made it awaits them.
-    tasks: TaskTracker,
+    tasks: Tasks,
     failures: Failures,
     audit: Audit,
 }
 
 /// What is at a path, and who may ask for it beside [`Scope::Admin`].
+#[cfg(test)]
 pub struct Route {
     pub method: &'static str,
     pub path: &'static str,
@@ -57,6 +59,7 @@ pub struct Route {
 macro_rules! routes {
     ($($method:ident $path:literal [$($scope:ident),*] $handler:path;)*) => {
         /// Every route below `/v1`.
+        #[cfg(test)]
         pub const ROUTES: &[Route] = &[
             $(Route { method: stringify!($method), path: $path, scopes: &[$(Scope::$scope),*] }),*
         ];
@@ -88,7 +91,7 @@ routes! {
 }
 
 impl Api {
-    pub fn new(services: Services, tokens: CurrentTokens, tasks: TaskTracker) -> Arc<Self> {
+    pub fn new(services: Services, tokens: CurrentTokens, tasks: Tasks) -> Arc<Self> {
         Arc::new(Self { services, tokens, tasks, failures: Failures::default(), audit: Audit::default() })
     }
 
@@ -125,7 +128,12 @@ impl Api {
 /// The router, for below `/v1`.
 pub fn router(api: Arc<Api>) -> Router {
     let unknown = async || Problem::not_found("there is no such path; GET /v1/openapi.json describes those that there are");
-    routes().fallback(unknown).layer(from_fn_with_state(api.clone(), guard)).with_state(api)
+    let admission = Admission::new(MAX_API_REQUESTS, |full| Problem::crowded(&full).into_response());
+    routes()
+        .fallback(unknown)
+        .layer(from_fn_with_state(api.clone(), guard))
+        .layer(from_fn_with_state(admission, Admission::admit))
+        .with_state(api)
 }
 
 /// Lets requests with a valid token pass, and makes problems of what the router refuses by itself.

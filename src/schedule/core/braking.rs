@@ -50,7 +50,7 @@ impl Core {
             // applies.
             let until = saved.until.filter(|_| !self.clock.has_gap());
             let ahead = until.map(|until| until.since(self.clock.steady())).unwrap_or_default();
-            info!(reason = reason.as_str(), "all polling waited before the start: it goes on by a probe");
+            info!(reason = reason.as_str(), "polling was paused before the start: it continues with a probe");
             self.brake.restore(reason, now.after(ahead), now);
         }
         if let Some(rate) = saved.rate {
@@ -60,7 +60,9 @@ impl Core {
         if let (Some(learner), Some(state)) = (&mut self.learner, &saved.learned)
             && !learner.restore(state)
         {
-            info!("what was learned of the schedule before the start can't be read: it is learned anew");
+            info!(
+                "what the schedule had learned before the start can't be read: it learns again from the beginning"
+            );
         }
     }
 
@@ -184,7 +186,7 @@ fn announce(reason: Reason, meaning: &Meaning) {
             "the API refuses the credentials: all polling waits, one probe at a time; no PIN is given up. Check the \
              key ([api] key or key_file)"
         ),
-        Reason::Throttled => warn!("the API answers 429: all polling waits, then goes on slower"),
+        Reason::Throttled => warn!("the API answers 429: all polling waits, then continues more slowly"),
         Reason::Outage => warn!("most PINs get no answer: only probes go out until one does"),
     }
 }

@@ -73,7 +73,7 @@ impl Core {
             return;
         }
         let (_, more) = self.complained.replace((now, 0)).unwrap_or((now, 0));
-        warn!(answer = %what, more, "a poll got no usable answer, after so many more like it; its PIN is polled again");
+        warn!(answer = %what, more, "a poll got no usable answer; its PIN is polled again. `more` counts the earlier ones that were not logged");
     }
 }
 

@@ -49,9 +49,9 @@ impl Refusal {
     /// Returns what to check when most PINs get this answer.
     pub fn advice(self) -> &'static str {
         match self {
-            Self::NotFound => "is api.base_url right, and the proxy or load balancer before the API well?",
-            Self::Rejected => "are api.base_url and api.path right, and is it this API?",
-            Self::Forbidden => "is the key right, and allowed to read these PINs?",
+            Self::NotFound => "check api.base_url, and the proxy or load balancer in front of the API",
+            Self::Rejected => "check that api.base_url and api.path are those of this API",
+            Self::Forbidden => "check that the key is right and may read these PINs",
         }
     }
 

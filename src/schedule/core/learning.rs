@@ -107,13 +107,13 @@ pub(super) fn teach(learner: &mut Learner, answer: &Answer) -> bool {
     match change {
         Change::Worse => warn!(
             endings,
-            "the learned schedule costs more than backoff: PINs are polled by backoff until so many have ended"
+            "the learned schedule costs more than backoff: PINs are polled by backoff until this many endings"
         ),
         Change::Early => info!(
             endings,
-            "PINs become final earlier than was learned: they are polled by backoff until so many have ended"
+            "PINs become final earlier than learned: they are polled by backoff until this many endings"
         ),
-        Change::Retries => info!("enough was learned anew: the learned schedule is tried again"),
+        Change::Retries => info!("the schedule has learned enough again: the learned schedule is retried"),
     }
     true
 }

@@ -118,7 +118,7 @@ impl FileSink {
             if !(adopts && moved == Moved::Replaced || self.recognises(&folder)) {
                 return Err(self.moved(moved));
             }
-            info!(path = %self.path.display(), "the path leads to another place, where outcomes go from now on");
+            info!(path = %self.path.display(), "the path now leads to another place, and outcomes are written there");
         }
         self.check_open(&folder.metadata, there.as_ref())?;
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
@@ -220,7 +220,7 @@ impl FileSink {
         if there.len() < open.length {
             warn!(
                 path = %self.path.display(),
-                "the file was cut by somebody else (copytruncate?): lines may have been lost in between; \
+                "another program truncated the file (copytruncate?): lines may have been lost in between; \
                  rename it and send SIGHUP instead"
             );
         }
@@ -274,7 +274,7 @@ impl FileSink {
         }
         let (user, group) = (geteuid().as_raw(), getegid().as_raw());
         Trouble::Later(format!(
-            "{path} can't be opened, for its folder is not there; make it, for the user that pinwatch runs as: \
+            "{path} can't be opened, because its folder does not exist; create it, for the user that pinwatch runs as: \
              install -d -o {user} -g {group} -m 0750 {folder}"
         ))
     }
@@ -404,7 +404,7 @@ fn mend(mut file: &File, path: &Path, end: &End, is_ours: bool) -> io::Result<()
         log_cut(path, end, Ok(()));
         return Ok(());
     }
-    warn!(path = %path.display(), "the file ends in the middle of a line that is not ours; a newline is put behind it");
+    warn!(path = %path.display(), "the file ends in the middle of a line that pinwatch did not write; a newline is appended");
     file.write_all(b"\n")
 }
 

@@ -50,7 +50,7 @@ pub enum MigrateError {
     SameKind,
     #[error("there is no database {path} to move")]
     NoSource { path: PathBuf },
-    #[error("{path} is there already, and a store is moved only to where none is: give another path")]
+    #[error("{path} exists already, and migrate-store does not overwrite a store: give another path")]
     Exists { path: PathBuf },
     #[error(
         "the database {url} has {what} already, and a store is moved only into an empty one: give another database"

@@ -10,7 +10,7 @@ pub enum OpenError {
     #[error("store.url: {}", said(.0))]
     Url(sqlx::Error),
     #[error(
-        "can't reach the database {url}: {}. Is the server there, and does it let this machine in?",
+        "can't reach the database {url}: {}. Check that the server runs, and that it accepts connections from this machine",
         said(error)
     )]
     Unreachable { url: String, error: sqlx::Error },
@@ -80,7 +80,7 @@ fn tls_trouble(error: &sqlx::Error) -> Option<String> {
     Some(match error {
         // `BadSignature` means an authority with the right name and another key.
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-            "its certificate is of no authority that this machine trusts. Give that authority's certificate as \
+            "no authority that this machine trusts has signed its certificate. Give that authority's certificate as \
              sslrootcert=/its/file in store.url"
                 .into()
         }

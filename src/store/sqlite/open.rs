@@ -295,7 +295,7 @@ async fn inspect_open(
             "SELECT count(*) FROM pin WHERE pin_id GLOB '*[^-A-Za-z0-9_.]*' OR pin_id IN ('', '.', '..')";
         let wrong: i64 = sqlx::query_scalar(no_id).fetch_one(&mut *connection).await.map_err(judge)?;
         if wrong > 0 {
-            return Err(damaged(format!("{wrong} PINs in flight have an ID that is none")));
+            return Err(damaged(format!("{wrong} PINs in flight have an invalid ID")));
         }
     }
     sqlx::query_scalar("SELECT commits FROM history").fetch_one(connection).await.map_err(judge)

@@ -168,7 +168,11 @@ impl Claim {
 
 fn make_private(path: &Path, file: &File) -> Result<(), OpenError> {
     let made = paths::make_private(file);
-    made.map_err(|source| OpenError::Io { doing: "take others' rights to", path: path.to_owned(), source })
+    made.map_err(|source| OpenError::Io {
+        doing: "remove other users' permissions from",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn file_id(path: &Path, file: &File) -> Result<FileId, OpenError> {

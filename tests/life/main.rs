@@ -1,9 +1,0 @@
-//! From a PIN ID on the socket to a line in the result log, by the real binary: how each PIN ends, and what is
-//! said of it.
-
-#[path = "../common/mod.rs"]
-mod common;
-mod deliveries;
-mod endings;
-mod record;
-mod statuses;
