@@ -22,7 +22,9 @@ pub fn new(args: &TokenNewArgs, mut output: Output) -> Result<Exit, CommandError
         output.text(&format!("{token}\n"))?;
     }
     output.flush()?;
-    note("This is the only time that the token is shown. Append this line to http.tokens_file, then reload the daemon");
+    note(
+        "This is the only time that the token is shown. Append this line to http.tokens_file, then reload the daemon",
+    );
     note("(systemctl reload pinwatch):");
     note(&line);
     Ok(Exit::Done)

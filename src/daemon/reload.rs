@@ -172,7 +172,8 @@ fn is_of_client(key: &str) -> bool {
 /// Whether a key is read only at the start.
 fn needs_restart(key: &str) -> bool {
     let sections = ["store.", "cluster.", "intake.", "http."];
-    let is_read_at_start = sections.iter().any(|section| key.starts_with(section)) && key != "http.tokens_file";
+    let is_read_at_start =
+        sections.iter().any(|section| key.starts_with(section)) && key != "http.tokens_file";
     is_read_at_start || matches!(key, "shutdown_grace" | "log.format")
 }
 

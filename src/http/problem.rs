@@ -130,7 +130,11 @@ impl Problem {
 
     /// A bug; the log has what is known of it.
     pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this is a bug in pinwatch; its log says more")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "this is a bug in pinwatch; its log says more",
+        )
     }
 
     #[cfg(test)]
@@ -223,8 +227,14 @@ mod tests {
             let json: serde_json::Value =
                 serde_json::from_str(&(problem.open_json() + "}")).expect("it is JSON");
             let title = status.canonical_reason();
-            assert_eq!((json["status"].as_u64(), json["title"].as_str()), (Some(status.as_u16().into()), title));
-            assert_eq!((json["code"].as_str(), json["detail"].as_str()), (Some(&*code.to_string()), Some("\u{2028}why")));
+            assert_eq!(
+                (json["status"].as_u64(), json["title"].as_str()),
+                (Some(status.as_u16().into()), title)
+            );
+            assert_eq!(
+                (json["code"].as_str(), json["detail"].as_str()),
+                (Some(&*code.to_string()), Some("\u{2028}why"))
+            );
             let response = problem.into_response();
             assert_eq!(response.headers().contains_key(RETRY_AFTER), status.is_server_error());
             assert_eq!(response.headers()[CONTENT_TYPE], PROBLEM_JSON);

@@ -22,7 +22,6 @@ use crate::protocol::{self, Code, MAX_ANSWER, Refusal, Request, parse, submit};
 use crate::services::Services;
 use crate::submits::{self, BATCH, BATCH_BYTES, line};
 
-
 /// The most cancels that run at the same time.
 const CANCELS: usize = 512;
 

@@ -5,3 +5,4 @@ mod documents;
 mod health;
 mod numbers;
 mod served;
+mod v1;

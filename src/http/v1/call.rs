@@ -79,12 +79,14 @@ impl Call {
 
     /// Which of these media types the body has.
     pub fn content_type(&self, known: &[&'static str]) -> Result<&'static str, Problem> {
-        let unknown = |what: &str| Problem::unsupported_media_type(format!("{what}; send {}", known.join(" or ")));
+        let unknown =
+            |what: &str| Problem::unsupported_media_type(format!("{what}; send {}", known.join(" or ")));
         let encodings = self.headers.get_all(CONTENT_ENCODING);
         if encodings.iter().any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
             return Err(unknown("the body has a Content-Encoding, and is not decoded"));
         }
-        let given = self.headers.get(CONTENT_TYPE).ok_or_else(|| unknown("the header Content-Type is missing"))?;
+        let given =
+            self.headers.get(CONTENT_TYPE).ok_or_else(|| unknown("the header Content-Type is missing"))?;
         let given = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
         let found = known.iter().find(|known| known.eq_ignore_ascii_case(given));
         found.copied().ok_or_else(|| unknown("the body is of another Content-Type"))
@@ -92,7 +94,8 @@ impl Call {
 
     /// The most bytes that the body can have, if it is read as a whole.
     pub fn most(&self) -> Result<usize, Problem> {
-        let length = self.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let length =
+            self.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         match length.map(usize::try_from) {
             None => Ok(MAX_BODY),
             Some(Ok(length)) if length <= MAX_BODY => Ok(length),
@@ -146,7 +149,10 @@ impl Call {
 }
 
 fn too_large() -> Problem {
-    Problem::too_large(format!("the body has more than {} KiB: send NDJSON, which may have any length", MAX_BODY / 1024))
+    Problem::too_large(format!(
+        "the body has more than {} KiB: send NDJSON, which may have any length",
+        MAX_BODY / 1024
+    ))
 }
 
 /// A response whose body is this JSON.
@@ -212,7 +218,8 @@ impl Query {
 
     /// Refuses what nobody has read.
     pub fn end(&self) -> Result<(), Problem> {
-        let Some((unknown, _)) = self.given.iter().find(|(name, _)| !self.known.contains(&name.as_str())) else {
+        let Some((unknown, _)) = self.given.iter().find(|(name, _)| !self.known.contains(&name.as_str()))
+        else {
             return Ok(());
         };
         let unknown: String = unknown.chars().take(40).collect();
@@ -238,7 +245,8 @@ fn best(headers: &HeaderMap, offered: &[&'static str]) -> Option<&'static str> {
     let quality = |offer: &str| {
         let (kind, _) = offer.split_once('/')?;
         let any = format!("{kind}/*");
-        let given = |range: &str| ranges.iter().find(|(given, _)| given == range).map(|(_, quality)| *quality);
+        let given =
+            |range: &str| ranges.iter().find(|(given, _)| given == range).map(|(_, quality)| *quality);
         given(offer).or_else(|| given(&any)).or_else(|| given("*/*"))
     };
     let liked = offered.iter().filter_map(|offer| Some((*offer, quality(offer)?)));
@@ -286,7 +294,8 @@ mod tests {
         for wrong in ["limit=0", "limit=1001", "limit=", "limit=x", "limit=1.0"] {
             assert!(of(wrong).limit().is_err(), "{wrong}");
         }
-        let wait = |text| of(text).duration("wait", Duration::from_secs(300)).map_err(|problem| problem.status());
+        let wait =
+            |text| of(text).duration("wait", Duration::from_secs(300)).map_err(|problem| problem.status());
         assert_eq!(wait("wait=5m").unwrap(), Some(Duration::from_secs(300)));
         assert!(wait("wait=5m1s").is_err() && wait("wait=30").is_err());
         assert!(Query::of(&"/".parse().unwrap()).end().is_ok());

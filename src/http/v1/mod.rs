@@ -111,7 +111,11 @@ impl Api {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let value = match (values.next(), values.next()) {
             (Some(value), None) => value,
-            (None, _) => return Err(missing("send a token: \"Authorization: Bearer …\"; \"pinwatch token new\" makes one")),
+            (None, _) => {
+                return Err(missing(
+                    "send a token: \"Authorization: Bearer …\"; \"pinwatch token new\" makes one",
+                ));
+            }
             (Some(_), Some(_)) => return Err(missing("send one Authorization header, not several")),
         };
         let token = value.to_str().ok().and_then(|value| value.split_once(' '));
@@ -119,7 +123,8 @@ impl Api {
             return Err(missing("the header Authorization is not \"Bearer\" and a token"));
         };
         tokens.client(token.trim()).cloned().ok_or_else(|| {
-            let detail = "nobody has this token: is it in http.tokens_file, and was the daemon reloaded since?";
+            let detail =
+                "nobody has this token: is it in http.tokens_file, and was the daemon reloaded since?";
             (HttpRefusal::WrongToken, Problem::unauthorized(detail, true))
         })
     }
@@ -127,7 +132,9 @@ impl Api {
 
 /// The router, for below `/v1`.
 pub fn router(api: Arc<Api>) -> Router {
-    let unknown = async || Problem::not_found("there is no such path; GET /v1/openapi.json describes those that there are");
+    let unknown = async || {
+        Problem::not_found("there is no such path; GET /v1/openapi.json describes those that there are")
+    };
     let admission = Admission::new(MAX_API_REQUESTS, |full| Problem::crowded(&full).into_response());
     routes()
         .fallback(unknown)
@@ -150,7 +157,8 @@ async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
             let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
             let wait = api.failures.count(peer, reason.as_str());
             metrics::http_refused(if wait.is_some() { HttpRefusal::TooMany } else { reason });
-            let problem = wait.map_or(problem, |wait| Problem::too_many_failures(wait.as_secs_f64().ceil() as u64));
+            let problem =
+                wait.map_or(problem, |wait| Problem::too_many_failures(wait.as_secs_f64().ceil() as u64));
             return problem.into_response();
         }
     };

@@ -146,8 +146,9 @@ impl Stream {
                 }
                 Err(_) => {
                     let seconds = BODY_STALL.as_secs();
-                    let message =
-                        format!("the body brought nothing for {seconds} s; lines without an answer were not taken");
+                    let message = format!(
+                        "the body brought nothing for {seconds} s; lines without an answer were not taken"
+                    );
                     return self.end_with(Code::Timeout.because(message)).await;
                 }
             }
@@ -192,9 +193,8 @@ impl Stream {
         }
         let ids: Vec<PinId> = submits.iter().map(|submit| submit.pin_id.clone()).collect();
         let result = operations::submit(&self.api.services, submits).await;
-        let taken = |states: &Vec<Submitted>| {
-            states.iter().filter(|state| **state != Submitted::AtCapacity).count()
-        };
+        let taken =
+            |states: &Vec<Submitted>| states.iter().filter(|state| **state != Submitted::AtCapacity).count();
         let taken = result.as_ref().map_or(0, taken);
         self.api.audit.submitted(&self.client.name, taken);
         if self.decide.is_some() && taken == 0 {

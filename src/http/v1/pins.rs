@@ -17,7 +17,9 @@ use crate::operations::{self, Failure, cancelled_state, in_time, outcome_of, unr
 use crate::outgoing::SMALL;
 use crate::pin::PinId;
 use crate::protocol::submit::write_answer;
-use crate::protocol::{self, Code, MAX_ANSWER, Raw, Refusal, State as PinState, list as list_pins, show as show_pin, wait};
+use crate::protocol::{
+    self, Code, MAX_ANSWER, Raw, Refusal, State as PinState, list as list_pins, show as show_pin, wait,
+};
 use crate::store::Record;
 use crate::submits::line;
 

@@ -121,7 +121,8 @@ fn read_items(text: &str) -> Result<Vec<Request>, Problem> {
     let items: Vec<&RawValue> =
         serde_json::from_str(text).map_err(|error| Problem::invalid_json(error.to_string()))?;
     if items.len() > MAX_ITEMS {
-        let message = format!("an array has at most {MAX_ITEMS} items: send NDJSON, which may have any length");
+        let message =
+            format!("an array has at most {MAX_ITEMS} items: send NDJSON, which may have any length");
         return Err(Problem::too_large(message));
     }
     let item = |(index, item): (usize, &RawValue)| {

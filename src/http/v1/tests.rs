@@ -14,7 +14,9 @@ fn the_document_has_every_route_with_its_method_and_scopes_and_no_other() {
     let paths = document["paths"].as_object().unwrap();
     let mut documented = BTreeSet::new();
     for (path, methods) in paths {
-        for (method, operation) in methods.as_object().unwrap().iter().filter(|(name, _)| *name != "parameters") {
+        for (method, operation) in
+            methods.as_object().unwrap().iter().filter(|(name, _)| *name != "parameters")
+        {
             let security = operation["security"].as_array().unwrap();
             let scopes = security.iter().flat_map(|one| one["token"].as_array().unwrap());
             let scopes: BTreeSet<_> = scopes.map(|scope| scope.as_str().unwrap().to_owned()).collect();
@@ -22,7 +24,8 @@ fn the_document_has_every_route_with_its_method_and_scopes_and_no_other() {
         }
     }
     let routes = ROUTES.iter().map(|route| {
-        let scopes = route.scopes.iter().chain([&Scope::Admin]).map(|scope| scope.as_str().to_owned()).collect();
+        let scopes =
+            route.scopes.iter().chain([&Scope::Admin]).map(|scope| scope.as_str().to_owned()).collect();
         (format!("/v1{}", route.path), route.method.to_owned(), scopes)
     });
     assert_eq!(documented, routes.collect());

@@ -11,8 +11,8 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::json;
-use crate::served::{Served, connect};
+use crate::http::served::{Served, connect};
+use crate::support::{PATIENCE, change, json};
 
 pub const JSON: &str = "application/json";
 pub const NDJSON: &str = "application/x-ndjson";
@@ -36,7 +36,8 @@ impl Api {
     pub fn with(settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let [submit, read, admin] =
-            [("submitter", Scope::Submit), ("reader", Scope::Read), ("boss", Scope::Admin)].map(|(name, scope)| new_token(name, scope));
+            [("submitter", Scope::Submit), ("reader", Scope::Read), ("boss", Scope::Admin)]
+                .map(|(name, scope)| new_token(name, scope));
         let lines = [&submit, &read, &admin].map(|(_, line)| line.as_str());
         let file = folder.path().join("tokens");
         write_private(&file, &lines.join("\n"));
@@ -74,13 +75,46 @@ impl Api {
 
     /// Asks as administrator, unless `headers` has another Authorization.
     #[track_caller]
-    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Response {
+    pub fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Response {
         self.stream(method, path, headers, body).rest()
+    }
+
+    /// As [`Api::ask`]; `None` where the daemon ended first.
+    pub fn try_ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Option<Response> {
+        let mut stream = TcpStream::connect(self.address()).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let length = format!("content-length: {}\r\n", body.len());
+        stream.write_all((self.head(method, path, headers, &length) + body).as_bytes()).ok()?;
+        Stream::try_read(stream).map(Stream::rest)
+    }
+
+    /// Stops the daemon, changes its database, and starts it again.
+    pub fn pruned(self, sql: &str) -> Self {
+        let Self { served, submit, read, admin, folder } = self;
+        Self { served: served.between(|store| change(store, sql)), submit, read, admin, folder }
     }
 
     /// Sends a request, and gives its response as it comes.
     #[track_caller]
-    pub fn stream(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Stream {
+    pub fn stream(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Stream {
         let body = body.as_ref();
         let mut stream = self.begin(method, path, headers, &format!("content-length: {}\r\n", body.len()));
         // Who is refused in the middle of a long body may not be able to write all of it.
@@ -92,17 +126,22 @@ impl Api {
     #[track_caller]
     pub fn begin(&self, method: &str, path: &str, headers: &[(&str, &str)], length: &str) -> TcpStream {
         let mut stream = connect(self.address());
+        stream.write_all(self.head(method, path, headers, length).as_bytes()).expect("it takes a request");
+        stream
+    }
+
+    fn head(&self, method: &str, path: &str, headers: &[(&str, &str)], length: &str) -> String {
         let address = self.address();
         let bearer = format!("Bearer {}", self.admin);
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{length}");
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{length}");
         if !headers.iter().any(|(name, _)| *name == "authorization") {
             head += &format!("authorization: {bearer}\r\n");
         }
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }
-        stream.write_all((head + "\r\n").as_bytes()).expect("it takes a request");
-        stream
+        head + "\r\n"
     }
 }
 
@@ -183,7 +222,10 @@ impl Stream {
         let mut line = || {
             let mut line = String::new();
             let read = stream.read_line(&mut line);
-            assert!(!read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock), "no response in time");
+            assert!(
+                !read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock),
+                "no response in time"
+            );
             read.ok().filter(|count| *count > 0).map(|_| line.trim_end().to_owned())
         };
         let status = line()?.split_whitespace().nth(1)?.parse().ok()?;
@@ -213,7 +255,10 @@ impl Stream {
     pub fn rest(mut self) -> Response {
         let mut bytes = Vec::new();
         let end = self.body.read_to_end(&mut bytes);
-        assert!(!end.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock), "no end in time");
+        assert!(
+            !end.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock),
+            "no end in time"
+        );
         let is_whole = end.is_ok() && self.body.get_ref().is_whole;
         let body = String::from_utf8(bytes).expect("answers are text");
         Response { status: self.status, headers: self.headers, body, is_whole }

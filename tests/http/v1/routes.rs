@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{json as parse, until};
-use crate::v1_client::{Api, JSON, NDJSON};
+use super::client::{Api, JSON, NDJSON};
+use crate::support::{json as parse, until};
 
-const DOCUMENT: &str = include_str!("../../docs/openapi.json");
+const DOCUMENT: &str = include_str!("../../../docs/openapi.json");
 
 #[test]
 fn every_route_answers_as_the_socket_does() {
@@ -25,7 +25,8 @@ fn every_route_answers_as_the_socket_does() {
 
     let many = submit(r#"[{"pinId":"sim-waiting-1"},{"pinId":"sim-waiting-2"},{"pinId":"sim-waiting-1"}]"#);
     assert_eq!(many.status, 202, "{many:?}");
-    let states: Vec<_> = many.json().as_array().unwrap().iter().map(|answer| answer["state"].clone()).collect();
+    let states: Vec<_> =
+        many.json().as_array().unwrap().iter().map(|answer| answer["state"].clone()).collect();
     assert_eq!(states, ["accepted", "accepted", "duplicate"]);
     let none = submit("[]");
     assert_eq!((none.status, none.json()), (202, json!([])));
@@ -41,7 +42,10 @@ fn every_route_answers_as_the_socket_does() {
     let page = api.get(&format!("/v1/pins?limit=1&after={}", next.replace('@', "%40"))).json();
     assert_eq!(page["pins"][0]["pinId"], "sim-waiting-2", "{page}");
     let cancelled = api.ask("DELETE", "/v1/pins/sim-waiting-1", &[], "").json();
-    assert_eq!((&cancelled["state"], &cancelled["outcome"]["outcome"]), (&json!("cancelled"), &json!("cancelled")));
+    assert_eq!(
+        (&cancelled["state"], &cancelled["outcome"]["outcome"]),
+        (&json!("cancelled"), &json!("cancelled"))
+    );
     assert_eq!(api.ask("DELETE", "/v1/pins/sim-delivered-1", &[], "").json()["state"], "finished");
 
     let outcomes = api.get("/v1/outcomes");
@@ -66,8 +70,19 @@ fn every_route_answers_as_the_socket_does() {
         assert_eq!((head.status, head.body.as_str()), (200, ""), "{path}");
     }
     let said = api.served.daemon.said();
-    for what in ["a PIN was withdrawn over HTTP", "outcomes are delivered again", "dead letters were dropped over HTTP"] {
-        until(what, || api.served.daemon.said().lines().any(|line| line.contains(what) && line.contains("boss")).then_some(()));
+    for what in [
+        "a PIN was withdrawn over HTTP",
+        "outcomes are delivered again",
+        "dead letters were dropped over HTTP",
+    ] {
+        until(what, || {
+            api.served
+                .daemon
+                .said()
+                .lines()
+                .any(|line| line.contains(what) && line.contains("boss"))
+                .then_some(())
+        });
     }
     assert!(![&api.admin, &api.read, &api.submit].iter().any(|token| said.contains(token.as_str())));
 }
@@ -102,7 +117,14 @@ fn every_kind_of_bad_request_has_its_problem() {
         ("GET", "/v1/outcomes?after=p7&last=1", &[], "", 422, "invalid_request"),
         ("GET", "/v1/outcomes?limit=10001", &[], "", 422, "invalid_request"),
         ("GET", "/v1/outcomes?limit=1", &[("accept", "text/event-stream")], "", 422, "invalid_request"),
-        ("GET", "/v1/outcomes", &[("accept", "text/event-stream"), ("last-event-id", "x")], "", 422, "invalid_request"),
+        (
+            "GET",
+            "/v1/outcomes",
+            &[("accept", "text/event-stream"), ("last-event-id", "x")],
+            "",
+            422,
+            "invalid_request",
+        ),
         ("GET", "/v1/outcomes", &[("accept", JSON)], "", 406, "not_acceptable"),
         ("GET", "/v1/stats", &[("accept", "text/html, application/json;q=0")], "", 406, "not_acceptable"),
         ("GET", "/v1/dead-letters?sink=none", &[], "", 404, "not_found"),
@@ -144,7 +166,8 @@ fn every_kind_of_bad_request_has_its_problem() {
 #[test]
 fn nothing_of_an_array_is_submitted_if_one_item_is_wrong_and_the_problem_names_it() {
     let api = Api::start();
-    let problem = api.post("/v1/pins", JSON, r#"[{"pinId":"sim-waiting-1"},{"pinId":"sim-waiting-2","x":1}]"#);
+    let problem =
+        api.post("/v1/pins", JSON, r#"[{"pinId":"sim-waiting-1"},{"pinId":"sim-waiting-2","x":1}]"#);
     assert_eq!(problem.code(), "invalid_request");
     assert!(problem.json()["detail"].as_str().unwrap().starts_with("item 1: "), "{problem:?}");
     assert_eq!(api.get("/v1/pins").json()["pins"], json!([]));
@@ -155,13 +178,16 @@ fn each_scope_may_ask_for_what_the_document_says_and_for_nothing_else() {
     let api = Api::start();
     let document = parse(DOCUMENT);
     for (path, methods) in document["paths"].as_object().unwrap() {
-        for (method, operation) in methods.as_object().unwrap().iter().filter(|(name, _)| *name != "parameters") {
+        for (method, operation) in
+            methods.as_object().unwrap().iter().filter(|(name, _)| *name != "parameters")
+        {
             let allowed = operation["security"].as_array().unwrap().iter();
             let allowed: Vec<&Value> = allowed.flat_map(|one| one["token"].as_array().unwrap()).collect();
             for scope in ["submit", "read", "admin"] {
                 let bearer = format!("bearer {}", api.token(scope));
                 let path = path.replace("{pinId}", "unknown").replace("{name}", "unknown");
-                let response = api.ask(&method.to_ascii_uppercase(), &path, &[("authorization", &bearer)], "");
+                let response =
+                    api.ask(&method.to_ascii_uppercase(), &path, &[("authorization", &bearer)], "");
                 let is_allowed = allowed.iter().any(|allowed| *allowed == scope);
                 assert_eq!(response.status != 403, is_allowed, "{scope} {method} {path}: {response:?}");
                 if !is_allowed {
@@ -194,13 +220,15 @@ fn a_peer_that_guesses_tokens_has_to_wait_and_a_valid_token_passes_all_the_same(
     assert_eq!((limited.status, limited.code().as_str()), (429, "too_many_failures"));
     assert!((1..=60).contains(&limited.headers["retry-after"].parse::<u64>().unwrap()));
     assert_eq!(api.get("/v1/stats").status, 200);
-    until("the log has one line of it", || (api.served.daemon.times_said("had no valid token") == 1).then_some(()));
+    until("the log has one line of it", || {
+        (api.served.daemon.times_said("had no valid token") == 1).then_some(())
+    });
     assert!(!api.served.daemon.said().contains("pinwatch_wrong"));
 }
 
 #[test]
 fn without_a_file_of_tokens_there_is_no_api_and_the_problem_says_why() {
-    let served = crate::served::Served::start();
+    let served = crate::http::served::Served::start();
     let answer = served.get("/v1/stats");
     assert_eq!(answer.status, 404);
     assert!(answer.body.contains("http.tokens_file"), "{}", answer.body);

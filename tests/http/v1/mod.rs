@@ -1,0 +1,8 @@
+//! `/v1` of the real binary: every route, every scope, streams that break and clients that dawdle.
+
+mod client;
+mod outcomes;
+mod routes;
+mod schemathesis;
+mod submits;
+mod tokens;
