@@ -171,7 +171,7 @@ impl Listener {
             let hosts = Hosts::new(&config.http, address);
             let v1 = v1::Api::new(services.clone(), current, requests.clone());
             let router = router(Server { services, pulse, limits, recorded, started, tls: tls.clone() });
-            let router = router.nest("/v1", v1::router(v1.clone()));
+            let router = router.merge(v1::router(v1.clone()));
             tasks.spawn(upkeep(recorded, v1.clone(), stop.clone()));
             api = Some(v1);
             if let Some(tls) = tls.clone() {

@@ -8,7 +8,7 @@ use crate::support::until;
 #[test]
 fn a_huge_head_is_cut_off() {
     let served = Served::start();
-    let huge = format!("GET /metrics HTTP/1.1\r\nhost: pinwatch\r\nx: {}\r\n\r\n", "x".repeat(1 << 20));
+    let huge = format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "x".repeat(1 << 20));
     // Refused in words, or cut off while it was still writing.
     assert!(send(served.address, &huge).is_none_or(|answer| answer.status == 431));
     assert_eq!(served.get("/healthz").status, 200);
@@ -17,7 +17,7 @@ fn a_huge_head_is_cut_off() {
 #[test]
 fn a_body_is_never_waited_for() {
     let served = Served::start();
-    let request = "GET /healthz HTTP/1.1\r\nhost: pinwatch\r\ncontent-length: 1000000\r\n\r\n";
+    let request = "GET /healthz HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n";
     assert_eq!(send(served.address, request).map(|answer| answer.status), Some(200));
 }
 
@@ -70,7 +70,7 @@ fn health_is_answered_while_more_dawdle_than_there_are_places_and_none_of_them_i
 fn who_dawdles_over_a_request_is_cut_off() {
     let served = Served::start();
     let mut slow = connect(served.address);
-    slow.write_all(b"GET /metrics HTTP/1.1\r\nhost: pinwatch\r\n").expect("it takes the first lines");
+    slow.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n").expect("it takes the first lines");
     let mut rest = Vec::new();
     // Its end comes; the harness' patience is the limit here.
     let end = slow.read_to_end(&mut rest);

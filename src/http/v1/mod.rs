@@ -22,7 +22,7 @@ use axum::http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, on};
+use axum::routing::{MethodFilter, any, on};
 use tokio::sync::watch;
 
 use self::audit::Audit;
@@ -58,7 +58,7 @@ pub struct Route {
 
 macro_rules! routes {
     ($($method:ident $path:literal [$($scope:ident),*] $handler:path;)*) => {
-        /// Every route below `/v1`.
+        /// Every route.
         #[cfg(test)]
         pub const ROUTES: &[Route] = &[
             $(Route { method: stringify!($method), path: $path, scopes: &[$(Scope::$scope),*] }),*
@@ -74,20 +74,20 @@ macro_rules! routes {
 }
 
 routes! {
-    POST "/pins" [Submit] submit::submit;
-    GET "/pins" [Read] pins::list;
-    GET "/pins/{pinId}" [Read] pins::show;
-    DELETE "/pins/{pinId}" [] pins::cancel;
-    GET "/pins/{pinId}/outcome" [Submit, Read] pins::outcome;
-    GET "/outcomes" [Read] outcomes::outcomes;
-    GET "/stats" [Read] admin::stats;
-    GET "/nodes" [Read] admin::nodes;
-    GET "/dead-letters" [Read] admin::dead_letters;
-    POST "/dead-letters/replay" [] admin::replay_dead;
-    POST "/dead-letters/drop" [] admin::drop_dead;
-    POST "/sinks/{name}/replay" [] admin::replay;
-    DELETE "/sinks/{name}" [] admin::forget_sink;
-    GET "/openapi.json" [Read] openapi;
+    POST "/v1/pins" [Submit] submit::submit;
+    GET "/v1/pins" [Read] pins::list;
+    GET "/v1/pins/{pinId}" [Read] pins::show;
+    DELETE "/v1/pins/{pinId}" [] pins::cancel;
+    GET "/v1/pins/{pinId}/outcome" [Submit, Read] pins::outcome;
+    GET "/v1/outcomes" [Read] outcomes::outcomes;
+    GET "/v1/stats" [Read] admin::stats;
+    GET "/v1/nodes" [Read] admin::nodes;
+    GET "/v1/dead-letters" [Read] admin::dead_letters;
+    POST "/v1/dead-letters/replay" [] admin::replay_dead;
+    POST "/v1/dead-letters/drop" [] admin::drop_dead;
+    POST "/v1/sinks/{name}/replay" [] admin::replay;
+    DELETE "/v1/sinks/{name}" [] admin::forget_sink;
+    GET "/v1/openapi.json" [Read] openapi;
 }
 
 impl Api {
@@ -130,17 +130,21 @@ impl Api {
     }
 }
 
-/// The router, for below `/v1`.
+/// The router of `/v1` and all below it.
 pub fn router(api: Arc<Api>) -> Router {
-    let unknown = async || {
-        Problem::not_found("there is no such path; GET /v1/openapi.json describes those that there are")
-    };
     let admission = Admission::new(MAX_API_REQUESTS, |full| Problem::crowded(&full).into_response());
-    routes()
-        .fallback(unknown)
-        .layer(from_fn_with_state(api.clone(), guard))
-        .layer(from_fn_with_state(admission, Admission::admit))
+    let mut router = routes();
+    for other in ["/v1", "/v1/", "/v1/{*other}"] {
+        router = router.route(other, any(unknown));
+    }
+    router
+        .route_layer(from_fn_with_state(api.clone(), guard))
+        .route_layer(from_fn_with_state(admission, Admission::admit))
         .with_state(api)
+}
+
+async fn unknown() -> Problem {
+    Problem::not_found("there is no such path; GET /v1/openapi.json describes those that there are")
 }
 
 /// Lets requests with a valid token pass, and makes problems of what the router refuses by itself.

@@ -70,18 +70,19 @@ fn a_bad_file_of_tokens_is_refused_by_the_start_by_check_config_and_by_doctor() 
     let api = Api::start();
     let file = api.tokens_file();
     let setting = format!("http.tokens_file={}", file.display());
-    let place = &api.served.place;
     write_private(&file, "app submit sha256:12");
+    let run = |command: &str| {
+        let mut wrong = program();
+        wrong.env("PINWATCH__API__KEY", "k").arg("--config").arg(api.served.place.config());
+        wrong.args([command, "--set", &setting]);
+        run_to_end(wrong)
+    };
     let why = "line 1: behind \"sha256:\" stand 64 hexadecimal digits";
     for command in ["run", "check-config"] {
-        let mut wrong = program();
-        wrong.arg("--config").arg(place.config()).args([command, "--set", &setting]);
-        let ended = run_to_end(wrong);
+        let ended = run(command);
         assert_eq!(ended.code, Some(2), "{command}: {ended:?}");
         assert!(ended.stderr.contains(why), "{command}: {ended:?}");
     }
-    let mut doctor = program();
-    doctor.arg("--config").arg(place.config()).args(["doctor", "--set", &setting]);
-    let found = run_to_end(doctor);
-    assert!(found.stdout.contains(why), "{found:?}");
+    let doctor = run("doctor");
+    assert!(doctor.stdout.contains("line 1: behind") && doctor.code == Some(1), "{doctor:?}");
 }
