@@ -4,6 +4,7 @@
 //! it is mended. New connections use what is in force; old ones keep what they began with. Must not know HTTP, but for the
 //! answer to who speaks it without TLS.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -36,8 +37,11 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// certificate is not read without its new key.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// The least time between two log lines about failed handshakes.
+/// The least time between two log lines about handshakes that failed for the same reason.
 const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// Reasons that are told apart; there are not many more.
+const MAX_REASONS: usize = 32;
 
 /// How long to wait for who spoke without TLS to read the answer.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -51,13 +55,14 @@ pub struct Tls {
     files: config::Tls,
     loaded: watch::Sender<Loaded>,
     trouble: watch::Sender<Option<Trouble>>,
-    failures: Mutex<Failures>,
+    /// Failed handshakes, by reason.
+    failures: Mutex<HashMap<String, Failures>>,
 }
 
-/// Failed handshakes, for the log.
-#[derive(Debug, Default)]
+/// Handshakes that failed for one reason.
+#[derive(Debug)]
 struct Failures {
-    said_at: Option<Instant>,
+    said_at: Instant,
     /// Those since the last log line.
     more: u64,
 }
@@ -107,12 +112,17 @@ impl Tls {
     /// Logs a failed handshake, if a line is due.
     fn failed(&self, peer: SocketAddr, reason: &str) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.said_at.is_some_and(|at| at.elapsed() < SAY_EVERY) {
-            failures.more += 1;
-            return;
+        let more = match failures.get_mut(reason) {
+            Some(known) if known.said_at.elapsed() < SAY_EVERY => {
+                known.more += 1;
+                return;
+            }
+            known => known.map_or(0, |known| known.more),
+        };
+        if failures.len() >= MAX_REASONS {
+            failures.clear();
         }
-        let more = std::mem::take(&mut failures.more);
-        failures.said_at = Some(Instant::now());
+        failures.insert(reason.to_owned(), Failures { said_at: Instant::now(), more: 0 });
         drop(failures);
         warn!(peer = %peer.ip(), reason, more, "a TLS handshake failed, as others before (more)");
     }

@@ -100,7 +100,7 @@ pub fn submit(client: &mut Client, pin: &str) -> String {
 
 /// Asks; `None` if there was no whole answer.
 pub fn get(address: SocketAddr, path: &str) -> Option<Answer> {
-    send(address, &format!("GET {path} HTTP/1.1\r\nhost: pinwatch\r\n\r\n"))
+    send(address, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
 }
 
 /// Writes this, and reads to the end; `None` if there was no whole answer.
