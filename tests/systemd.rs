@@ -64,7 +64,8 @@ fn a_fresh_install_without_a_key_starts_nothing_and_says_what_to_do() {
     // A mistake in the configuration is not tried again and again.
     container.run("systemctl is-failed pinwatch.service");
     // systemd finds nothing to complain of, and little that is exposed.
-    let complaints = container.run("systemd-analyze verify pinwatch.service pinwatch.socket pinwatch-http.socket 2>&1");
+    let complaints =
+        container.run("systemd-analyze verify pinwatch.service pinwatch.socket pinwatch-http.socket 2>&1");
     assert_eq!(complaints, "");
     container
         .run("systemd-analyze security --offline=true --threshold=12 /lib/systemd/system/pinwatch.service");

@@ -53,6 +53,8 @@ const SPEAK_TLS: &str = "this port speaks HTTPS: use https:// instead of http://
 #[derive(Debug)]
 pub struct Tls {
     files: config::Tls,
+    /// The files just before they were read for the first time.
+    opened: Vec<Stamp>,
     loaded: watch::Sender<Loaded>,
     trouble: watch::Sender<Option<Trouble>>,
     /// Failed handshakes, by reason.
@@ -74,9 +76,10 @@ impl Tls {
     /// A file can't be used.
     pub fn open(http: &config::Http) -> Result<Option<Self>, FileError> {
         let Some(files) = http.tls.clone() else { return Ok(None) };
+        let opened = stamps(&files);
         let loaded = watch::Sender::new(load(&files)?);
         let trouble = watch::Sender::new(None);
-        Ok(Some(Self { files, loaded, trouble, failures: Mutex::default() }))
+        Ok(Some(Self { files, opened, loaded, trouble, failures: Mutex::default() }))
     }
 
     /// What is wrong with the files.
@@ -131,7 +134,7 @@ impl Tls {
     pub async fn keep_current(self: Arc<Self>, mut reloads: watch::Receiver<u64>, stop: CancellationToken) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut in_force = self.stamps().await;
+        let mut in_force = self.opened.clone();
         let mut last = in_force.clone();
         let mut unusable = None;
         loop {
@@ -140,7 +143,8 @@ impl Tls {
                 _ = looks.tick() => false,
                 Ok(()) = reloads.changed() => true,
             };
-            let now = self.stamps().await;
+            let files = self.files.clone();
+            let now = spawn_blocking(move || stamps(&files)).await.unwrap_or_default();
             let has_changed = now != in_force && now == last;
             if is_asked || has_changed || unusable.is_some() {
                 unusable = self.read().await.err();
@@ -187,20 +191,17 @@ impl Tls {
             }
         });
     }
-
-    /// What tells the files as they are now from those of another time.
-    async fn stamps(&self) -> Vec<Option<[i64; 7]>> {
-        let files = self.files.clone();
-        let stamps = spawn_blocking(move || {
-            let files = [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()];
-            files.into_iter().flatten().map(|path| stamp(path)).collect()
-        });
-        stamps.await.unwrap_or_default()
-    }
 }
 
-/// `None` if there is no file, or none that can be seen.
-fn stamp(path: &Path) -> Option<[i64; 7]> {
+/// What tells a file from the one that is there at another time; `None` if there is none, or none that can be seen.
+type Stamp = Option<[i64; 7]>;
+
+fn stamps(files: &config::Tls) -> Vec<Stamp> {
+    let files = [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()];
+    files.into_iter().flatten().map(|path| stamp(path)).collect()
+}
+
+fn stamp(path: &Path) -> Stamp {
     let of = fs::metadata(path).ok()?;
     let numbers = [of.dev(), of.ino(), of.size()].map(u64::cast_signed);
     let [device, inode, size] = numbers;
