@@ -150,7 +150,21 @@ async fn api(api: &Api) -> Vec<Finding> {
 
 /// Whether the TLS files of `[http]` can be used, and for how long.
 fn certificate(http: &Http) -> Option<Finding> {
-    let loaded = http::load_certificates(http.tls.as_ref()?);
+    let files = http.tls.as_ref()?;
+    let loaded = http::load_certificates(files);
+    // Root can read what the daemon can't.
+    let all = [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()];
+    let closed = all.into_iter().flatten().find(|path| {
+        let metadata = fs::metadata(path).ok().zip(daemon_user());
+        metadata.is_some_and(|(metadata, daemon)| !has_right(&metadata, daemon, 0o4))
+    });
+    if let (Ok(_), Some(path)) = (&loaded, closed) {
+        let path = path.display();
+        return Some(Finding::ill(
+            "http",
+            format!("the daemon can't read {path}: chgrp pinwatch {path}; chmod g+r {path}"),
+        ));
+    }
     Some(match loaded.map(|loaded| loaded.warning(Timestamp::now())) {
         Ok(None) => Finding::well("http", "has a certificate that is valid, and its key"),
         Ok(Some(warning)) => Finding::warning("http", warning),
@@ -262,23 +276,25 @@ fn writable(path: &Path) -> Result<(), String> {
         )
     })?;
     let allowed = match daemon {
-        Some((uid, gid)) => {
-            let bits = metadata.mode();
-            let shift = if metadata.uid() == uid {
-                6
-            } else if metadata.gid() == gid {
-                3
-            } else {
-                0
-            };
-            (bits >> shift) & 0o2 != 0
-        }
+        Some(daemon) => has_right(&metadata, daemon, 0o2),
         None => access(place, Access::WRITE_OK).is_ok(),
     };
     if allowed {
         return Ok(());
     }
     Err(format!("can't write {}: chown pinwatch:pinwatch {}", path.display(), place.display()))
+}
+
+/// Whether the mode of a file gives this user and group a right: 4 to read, 2 to write.
+fn has_right(metadata: &fs::Metadata, (uid, gid): (u32, u32), right: u32) -> bool {
+    let shift = if metadata.uid() == uid {
+        6
+    } else if metadata.gid() == gid {
+        3
+    } else {
+        0
+    };
+    (metadata.mode() >> shift) & right != 0
 }
 
 /// The user and group that the daemon runs as, if the caller is root.

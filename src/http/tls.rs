@@ -4,6 +4,7 @@
 //! it is mended. New connections use what is in force; old ones keep what they began with. Must not know HTTP, but for the
 //! answer to who speaks it without TLS.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -36,8 +37,11 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// certificate is not read without its new key.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// The least time between two log lines about failed handshakes.
+/// The least time between two log lines about handshakes that failed for the same reason.
 const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// Reasons that are told apart; there are not many more.
+const MAX_REASONS: usize = 32;
 
 /// How long to wait for who spoke without TLS to read the answer.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -49,15 +53,18 @@ const SPEAK_TLS: &str = "this port speaks HTTPS: use https:// instead of http://
 #[derive(Debug)]
 pub struct Tls {
     files: config::Tls,
+    /// The files just before they were read for the first time.
+    opened: Vec<Stamp>,
     loaded: watch::Sender<Loaded>,
     trouble: watch::Sender<Option<Trouble>>,
-    failures: Mutex<Failures>,
+    /// Failed handshakes, by reason.
+    failures: Mutex<HashMap<String, Failures>>,
 }
 
-/// Failed handshakes, for the log.
-#[derive(Debug, Default)]
+/// Handshakes that failed for one reason.
+#[derive(Debug)]
 struct Failures {
-    said_at: Option<Instant>,
+    said_at: Instant,
     /// Those since the last log line.
     more: u64,
 }
@@ -69,9 +76,10 @@ impl Tls {
     /// A file can't be used.
     pub fn open(http: &config::Http) -> Result<Option<Self>, FileError> {
         let Some(files) = http.tls.clone() else { return Ok(None) };
+        let opened = stamps(&files);
         let loaded = watch::Sender::new(load(&files)?);
         let trouble = watch::Sender::new(None);
-        Ok(Some(Self { files, loaded, trouble, failures: Mutex::default() }))
+        Ok(Some(Self { files, opened, loaded, trouble, failures: Mutex::default() }))
     }
 
     /// What is wrong with the files.
@@ -107,12 +115,17 @@ impl Tls {
     /// Logs a failed handshake, if a line is due.
     fn failed(&self, peer: SocketAddr, reason: &str) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.said_at.is_some_and(|at| at.elapsed() < SAY_EVERY) {
-            failures.more += 1;
-            return;
+        let more = match failures.get_mut(reason) {
+            Some(known) if known.said_at.elapsed() < SAY_EVERY => {
+                known.more += 1;
+                return;
+            }
+            known => known.map_or(0, |known| known.more),
+        };
+        if failures.len() >= MAX_REASONS {
+            failures.clear();
         }
-        let more = std::mem::take(&mut failures.more);
-        failures.said_at = Some(Instant::now());
+        failures.insert(reason.to_owned(), Failures { said_at: Instant::now(), more: 0 });
         drop(failures);
         warn!(peer = %peer.ip(), reason, more, "a TLS handshake failed, as others before (more)");
     }
@@ -121,7 +134,7 @@ impl Tls {
     pub async fn keep_current(self: Arc<Self>, mut reloads: watch::Receiver<u64>, stop: CancellationToken) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut in_force = self.stamps().await;
+        let mut in_force = self.opened.clone();
         let mut last = in_force.clone();
         let mut unusable = None;
         loop {
@@ -130,7 +143,8 @@ impl Tls {
                 _ = looks.tick() => false,
                 Ok(()) = reloads.changed() => true,
             };
-            let now = self.stamps().await;
+            let files = self.files.clone();
+            let now = spawn_blocking(move || stamps(&files)).await.unwrap_or_default();
             let has_changed = now != in_force && now == last;
             if is_asked || has_changed || unusable.is_some() {
                 unusable = self.read().await.err();
@@ -177,20 +191,17 @@ impl Tls {
             }
         });
     }
-
-    /// What tells the files as they are now from those of another time.
-    async fn stamps(&self) -> Vec<Option<[i64; 7]>> {
-        let files = self.files.clone();
-        let stamps = spawn_blocking(move || {
-            let files = [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()];
-            files.into_iter().flatten().map(|path| stamp(path)).collect()
-        });
-        stamps.await.unwrap_or_default()
-    }
 }
 
-/// `None` if there is no file, or none that can be seen.
-fn stamp(path: &Path) -> Option<[i64; 7]> {
+/// What tells a file from the one that is there at another time; `None` if there is none, or none that can be seen.
+type Stamp = Option<[i64; 7]>;
+
+fn stamps(files: &config::Tls) -> Vec<Stamp> {
+    let files = [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()];
+    files.into_iter().flatten().map(|path| stamp(path)).collect()
+}
+
+fn stamp(path: &Path) -> Stamp {
     let of = fs::metadata(path).ok()?;
     let numbers = [of.dev(), of.ino(), of.size()].map(u64::cast_signed);
     let [device, inode, size] = numbers;
