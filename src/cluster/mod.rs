@@ -12,7 +12,9 @@ mod waiting;
 
 pub use self::plan::{Plan, plan};
 pub use self::registry::Registry;
-pub use self::shared::{Cluster, Shared};
+pub use self::shared::Cluster;
 pub use self::task::{Hints, State, Task};
 pub use self::waiting::Waiting;
-pub use crate::store::postgres::{Holders, NodeId, NodeReport, NodeState, Registration, Renewal, View};
+pub use crate::store::postgres::{
+    Holders, NodeId, NodeReport, NodeState, Registration, Renewal, Shared, View,
+};

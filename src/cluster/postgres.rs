@@ -1,12 +1,11 @@
 //! Connects the cluster task to the tables in PostgreSQL.
 //!
 //! Promises that no call delays the renewal of the lease: each gives up after a third of the lease, and the next look
-//! shows whether it took effect.
+//! shows whether it took effect. Knows no SQL: the store has the statements.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
@@ -16,7 +15,7 @@ use crate::pin::PinId;
 use crate::sinks::Health;
 use crate::slot::Slots;
 use crate::store::postgres::{Hint, Membership, Questions};
-use crate::store::{InFlight, Orphan, PinState, Unavailable, Writer};
+use crate::store::{InFlight, Orphan, Unavailable, Writer};
 
 /// The pause before listening again after an error.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
@@ -88,17 +87,6 @@ impl Registry for Postgres {
 
     async fn adopt(&mut self, orphan: &Orphan) -> Result<u64, Unavailable> {
         self.soon(self.writer.adopt(orphan.clone())).await
-    }
-}
-
-#[async_trait]
-impl Shared for Questions {
-    async fn look(&self) -> Result<View, Unavailable> {
-        Questions::look(self).await
-    }
-
-    async fn pin_states(&self, pins: &[PinId]) -> Result<Vec<PinState>, Unavailable> {
-        Questions::pin_states(self, pins).await
     }
 }
 

@@ -28,6 +28,7 @@ pub const UNAUTHORIZED: &str = "unauthorized";
 pub const FORBIDDEN: &str = "forbidden";
 pub const METHOD_NOT_ALLOWED: &str = "method_not_allowed";
 pub const NOT_ACCEPTABLE: &str = "not_acceptable";
+pub const CONFLICT: &str = "conflict";
 pub const TOO_LARGE: &str = "too_large";
 pub const UNSUPPORTED_MEDIA_TYPE: &str = "unsupported_media_type";
 pub const TOO_MANY_FAILURES: &str = "too_many_failures";
@@ -135,6 +136,20 @@ impl Problem {
             "internal",
             "this is a bug in pinwatch; its log says more",
         )
+    }
+
+    /// 409 instead of 422: the request is right, but not as things are.
+    pub fn or_conflict(self) -> Self {
+        self.instead(StatusCode::CONFLICT, CONFLICT.into())
+    }
+
+    /// 404 instead of 422: what the request names is not there.
+    pub fn or_not_found(self) -> Self {
+        self.instead(StatusCode::NOT_FOUND, Code::NotFound.to_string().into())
+    }
+
+    fn instead(self, status: StatusCode, code: Cow<'static, str>) -> Self {
+        if self.status == StatusCode::UNPROCESSABLE_ENTITY { Self { status, code, ..self } } else { self }
     }
 
     #[cfg(test)]

@@ -23,6 +23,7 @@ pub mod ping;
 mod record;
 pub mod replay;
 mod request;
+pub mod schedule;
 pub mod show;
 pub mod stats;
 pub mod submit;

@@ -1,5 +1,7 @@
 //! Tests the schedule's rules on a clock that the tests move.
 
+#[path = "counts_tests.rs"]
+mod counting;
 #[path = "evidence_tests.rs"]
 mod evidence;
 #[path = "learning_tests.rs"]

@@ -30,7 +30,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 pub use self::brake::Reason;
-pub use self::core::{Cancelled, Core, Counts, Learned, Refusal, Ticket};
+pub use self::core::{AGE_BANDS, Cancelled, Core, Counts, Learned, Refusal, Ticket};
+use self::learn::overview::Snapshot;
 use self::learn::plan::Plan;
 use self::polls::Polls;
 pub use self::slots::SlotEvent;
@@ -89,6 +90,7 @@ pub enum Ask {
     Wait(PinId, oneshot::Sender<Option<oneshot::Receiver<Record>>>),
     Cancel(PinId, oneshot::Sender<Option<oneshot::Receiver<Record>>>),
     Stats(oneshot::Sender<Stats>),
+    Overview(oneshot::Sender<Overview>),
 }
 
 /// What is known of a PIN in flight, for people.
@@ -135,6 +137,15 @@ pub struct Stats {
     pub learned: Option<Learned>,
 }
 
+/// What decides when PINs are polled.
+#[derive(Debug, Clone)]
+pub struct Overview {
+    pub adapt: config::Adapt,
+    pub snapshot: Snapshot,
+    /// Unless `schedule.adapt` is "off".
+    pub learned: Option<Learned>,
+}
+
 /// A handle for questions to the schedule. Cheap to clone.
 #[derive(Clone)]
 pub struct Schedule {
@@ -172,6 +183,11 @@ impl Schedule {
     /// Returns the counts and states of the schedule.
     pub async fn stats(&self) -> Result<Stats, Stopping> {
         self.ask(Ask::Stats).await
+    }
+
+    /// What decides when PINs are polled.
+    pub async fn overview(&self) -> Result<Overview, Stopping> {
+        self.ask(Ask::Overview).await
     }
 
     /// Applies a new configuration; PINs keep the due times that they already have.
@@ -362,6 +378,9 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
             }
             Event::Ask(Ask::Stats(reply)) => {
                 let _ = reply.send(self.stats());
+            }
+            Event::Ask(Ask::Overview(reply)) => {
+                let _ = reply.send(self.core.overview());
             }
             Event::Slots(event) => self.hear_of_slots(event),
             Event::Reconfigure(settings) => {

@@ -4,6 +4,7 @@
 //! One [`Writer`] makes all changes and commits those that wait as one transaction; a [`Store`] reads. Knows nothing of
 //! polls or sinks, and sees only the polls that end a PIN: disk work grows with the number of PINs, not of polls.
 
+mod cluster_work;
 mod counted;
 pub mod migrate;
 mod position;
@@ -19,12 +20,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use thiserror::Error;
 
+pub use cluster_work::{ClusterApplied, ClusterWork, Orphan};
 pub use counted::{FailedCount, FailedCounts};
 pub use position::{InvalidPosition, ONLY_PARTITION, Position, Stretch};
 pub use reads::{PAGE_BYTES, Page, Reads, SMALL_RECORD, Store};
 pub use sqlite::backup;
 pub use sqlite::{OpenError, Unloaded, open as open_sqlite};
-pub use transaction::{Applied, ClusterApplied, ClusterWork, Orphan, Transaction, Writes};
+pub use transaction::{Applied, Transaction, Writes};
 pub use writer::{Writer, WriterTask};
 
 use crate::clock::{Dated, Steady};

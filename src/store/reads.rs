@@ -2,7 +2,7 @@
 //!
 //! Promises that a query's result is bounded in rows and bytes. Knows nothing of the kinds of store.
 
-use std::ops::{Deref, RangeInclusive};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -37,22 +37,7 @@ impl Page {
 }
 
 /// The reading side of the store. Cheap to clone.
-#[derive(Clone)]
-pub struct Store(Arc<dyn Reads>);
-
-impl Store {
-    pub(super) fn new(reads: impl Reads + 'static) -> Self {
-        Self(Arc::new(reads))
-    }
-}
-
-impl Deref for Store {
-    type Target = dyn Reads;
-
-    fn deref(&self) -> &Self::Target {
-        &*self.0
-    }
-}
+pub type Store = Arc<dyn Reads>;
 
 /// The queries of a store. Where several nodes share it, "the outbox" is this node's partition and a cursor belongs to
 /// this node's sink; PINs, outcomes of a PIN and dead letters are those of all nodes.

@@ -5,6 +5,6 @@ mod documents;
 mod health;
 mod hosts;
 mod numbers;
-mod served;
+pub mod served;
 mod tls;
 mod v1;

@@ -82,7 +82,9 @@ pub async fn forget_sink(State(api): State<Arc<Api>>, call: Call) -> Result<Resp
     let sink = call.path("name")?.to_owned();
     call.query.end()?;
     call.accepts(&[JSON])?;
-    let answer = operations::forget_sink(&api.services, forget::Request { sink: sink.clone() }).await?;
+    let forgotten = operations::forget_sink(&api.services, forget::Request { sink: sink.clone() }).await;
+    // Only one that is configured is refused.
+    let answer = forgotten.map_err(|failure| Problem::from(failure).or_conflict())?;
     info!(token = %call.client.name, sink, "a sink was forgotten over HTTP");
     call.reply(async { Ok(answer) }).await
 }

@@ -27,7 +27,7 @@ use crate::operations::{Beginning, Failure, Next, Reader, in_time, shutting_down
 use crate::protocol::tail::{Answer, Range};
 use crate::protocol::{self, MAX_ANSWER, Refusal};
 use crate::services::Services;
-use crate::store::Position;
+use crate::store::{InvalidPosition, Position};
 
 /// How many outcomes a request without `limit` gets.
 const LIMIT: u32 = 1000;
@@ -47,18 +47,12 @@ pub async fn outcomes(State(api): State<Arc<Api>>, mut call: Call) -> Result<Res
     let (after, last) = (call.query.text("after")?, call.query.number("last", 0..=MAX_LIMIT)?);
     let limit = if form == NDJSON { call.query.number("limit", 1..=MAX_LIMIT)? } else { None };
     call.query.end()?;
-    // What an event stream goes on from wins over what it began with.
-    let resumed = call.headers.get("last-event-id").filter(|id| form == EVENT_STREAM && !id.is_empty());
-    let (name, after, last) = match resumed {
-        Some(id) => ("Last-Event-ID", Some(String::from_utf8_lossy(id.as_bytes()).into_owned()), None),
-        None => ("after", after, last),
-    };
-    let start = match (after, last) {
-        (Some(_), Some(_)) => return Err(Problem::invalid("\"after\" and \"last\" exclude each other")),
-        (Some(text), None) => {
-            let position: Result<Position, _> = text.parse();
-            Beginning::At(position.map_err(|error| Problem::invalid(format!("\"{name}\" is {error}")))?)
-        }
+    // Where a client goes on wins over where it began: a browser repeats the URL of the beginning.
+    let resumed =
+        call.headers.get("last-event-id").map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
+    let (resumed, after) = (position("Last-Event-ID", resumed)?, position("after", after)?);
+    let start = match (resumed.or(after), last) {
+        (Some(position), _) => Beginning::At(position),
         (None, Some(last)) => Beginning::Last(last),
         (None, None) => Beginning::From(0),
     };
@@ -87,6 +81,11 @@ pub async fn outcomes(State(api): State<Arc<Api>>, mut call: Call) -> Result<Res
         }))
     };
     Ok(([(CONTENT_TYPE, HeaderValue::from_static(form))], body).into_response())
+}
+
+fn position(name: &str, text: Option<String>) -> Result<Option<Position>, Problem> {
+    let position = text.map(|text| text.parse()).transpose();
+    position.map_err(|error: InvalidPosition| Problem::invalid(format!("\"{name}\" is {error}")))
 }
 
 /// What is left of the outcomes for one client.

@@ -31,7 +31,9 @@ pub async fn list(State(api): State<Arc<Api>>, mut call: Call) -> Result<Respons
     let request = list_pins::Request { limit: call.query.limit()?, after: call.query.text("after")? };
     call.query.end()?;
     call.accepts(&[JSON])?;
-    call.reply(in_time(operations::list(&api.services, request))).await
+    let page = in_time(operations::list(&api.services, request));
+    // Of all that a query can say, the operation refuses only an `after` that is nowhere.
+    call.reply(page).await.map_err(|problem| problem.or_not_found())
 }
 
 /// `GET /v1/pins/{pinId}`

@@ -19,9 +19,6 @@ use thiserror::Error;
 use super::{postgres, sqlite};
 use crate::config::StoreUrl;
 
-/// Rows read and written at once.
-const PAGE: i64 = 1000;
-
 /// How many rows there are, or have been moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Amount {

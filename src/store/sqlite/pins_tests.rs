@@ -5,14 +5,14 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use super::super::Reader;
 use super::super::open::open as open_file;
 use super::super::write::WriteConnection;
-use super::super::{Reader, Transaction};
 use super::*;
 use crate::clock::Clock;
 use crate::outcome::Ending;
 use crate::pin::PinId;
-use crate::store::{Reads, SavedBrake};
+use crate::store::{Reads, SavedBrake, Transaction, Writes};
 
 const PINS: u64 = 40;
 const ROOM: usize = 25;

@@ -83,7 +83,7 @@ fn a_stream_of_events_that_breaks_anywhere_goes_on_without_gap_or_duplicate() {
                 assert_eq!(api.post("/v1/pins", JSON, format!("[{}]", items.join(","))).status, 202);
             }
         });
-        let (mut read, mut last_id, mut connections) = (Vec::new(), String::new(), 0);
+        let (mut read, mut last_id, mut connections) = (Vec::new(), begun.clone(), 0);
         while read.len() < pins.len() {
             // What `after` says is what a browser goes on saying; the header wins.
             let headers = [EVENTS, ("last-event-id", last_id.as_str())];

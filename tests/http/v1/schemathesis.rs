@@ -1,5 +1,6 @@
 //! The document against the daemon: schemathesis makes up requests and checks the answers with all of its checks.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,12 +20,16 @@ fn schemathesis_finds_nothing_wrong_with_the_document_and_the_daemon() {
     };
     let api = Api::start();
     api.served.finish(&["sim-delivered-1"]);
+    let place = &api.served.place;
+    fs::write(place.path("schemathesis.toml"), include_str!("schemathesis.toml")).unwrap();
+    fs::write(place.path("hooks.py"), include_str!("schemathesis_hooks.py")).unwrap();
     let run = Command::new(program)
         .args(["run", "--checks", "all", "--max-examples", "20", "--request-timeout", "60", "--no-color"])
+        .args(["--header", "Connection: close"])
         .args(["--header", &format!("Authorization: Bearer {}", api.admin)])
         .args(["--url", &format!("http://{}", api.address())])
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json"))
-        .current_dir(api.served.place.path(""))
+        .current_dir(place.path(""))
         .output()
         .expect("it can be started");
     let said = String::from_utf8_lossy(&run.stdout);
