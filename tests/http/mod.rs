@@ -5,5 +5,5 @@ mod documents;
 mod health;
 mod hosts;
 mod numbers;
-mod served;
+pub mod served;
 mod tls;
