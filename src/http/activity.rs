@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -152,11 +152,23 @@ impl Held for Answering {
     }
 }
 
-/// A body that holds something until it was sent.
+/// A body that holds something until it was taken.
+///
+/// It is given in pieces, and HTTP/2 asks for the next one only once the client had room for this one. So an answer that
+/// nobody reads is held, and counts, however short it is.
 #[derive(Debug)]
 pub struct Holding<H> {
-    pub body: Body,
-    pub held: H,
+    body: Body,
+    held: H,
+    /// What is left of the last frame of `body`.
+    rest: Bytes,
+    has_given: bool,
+}
+
+impl<H: Held> Holding<H> {
+    pub fn new(body: Body, held: H) -> Self {
+        Self { body, held, rest: Bytes::new(), has_given: false }
+    }
 }
 
 impl<H: Held> HttpBody for Holding<H> {
@@ -168,19 +180,34 @@ impl<H: Held> HttpBody for Holding<H> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.held.asked();
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if let Poll::Ready(Some(Ok(_))) = &frame {
-            self.held.gave();
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                end => return Poll::Ready(end),
+            }
         }
-        frame
+        let length = self.rest.len().min(pace::LEAST);
+        let piece = self.rest.split_to(length);
+        self.has_given = true;
+        self.held.gave();
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
+    /// The end is said by no further piece, so that the last one is held until it was taken.
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        !self.has_given && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (mut hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint.set_lower(hint.lower().saturating_add(rest));
+        hint
     }
 }
 

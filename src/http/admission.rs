@@ -52,7 +52,7 @@ impl Admission {
         match taken {
             Ok(place) => {
                 place.now_busy();
-                next.run(request).await.map(|body| Body::new(Holding { body, held: place }))
+                next.run(request).await.map(|body| Body::new(Holding::new(body, place)))
             }
             Err(full) => (admission.refusal)(full),
         }

@@ -45,8 +45,9 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 /// HTTP/2: the same for all requests of a connection together. It bounds the memory of one.
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 
-/// HTTP/2: how much of an answer is kept for a client that has no room for it, in bytes.
-const STREAM_BUFFER: usize = 64 * 1024;
+/// HTTP/2: how much of an answer may wait to be sent when its next piece is asked for, in bytes; one frame. Requests whose
+/// answers nobody reads then count as being answered.
+const STREAM_BUFFER: usize = 16 * 1024;
 
 /// HTTP/2: how often the client is asked whether it is still there; it must say so within the same time.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -105,7 +106,7 @@ async fn talk(
                 Some(refusal) => refusal,
                 None => router.call(request).await?,
             };
-            let answer: Response<Holding<_>> = answer.map(|body: Body| Holding { body, held: answering });
+            let answer: Response<Holding<_>> = answer.map(|body: Body| Holding::new(body, answering));
             Ok::<_, Infallible>(answer)
         }
     });

@@ -1,10 +1,13 @@
 use axum::body::Bytes;
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use super::super::admission::Admission;
 use super::super::pace::PATIENCE;
 use super::*;
 use crate::places::{Places, Rules, User};
@@ -249,8 +252,46 @@ async fn over_http_2_a_connection_without_requests_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn over_http_2_a_client_may_read_slowly_and_a_large_answer_is_whole() {
+    let Served { client, .. } = served(1 << 20, large());
+    let mut sender = http2(client).await;
+    let answer = sender.send_request(request(), true).unwrap().0.await.unwrap();
+    assert_eq!(answer.headers()["content-length"], "1048576");
+    let (mut body, mut read) = (answer.into_body(), 0);
+    while let Some(piece) = body.data().await {
+        let length = piece.unwrap().len();
+        read += length;
+        // Some 5 KiB a second.
+        sleep(Duration::from_millis(length as u64 / 5)).await;
+        body.flow_control().release_capacity(length).unwrap();
+    }
+    assert_eq!(read, 1 << 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_http_2_answers_that_nobody_reads_count_as_being_answered() {
+    let admission = Admission::new(6, |_| StatusCode::SERVICE_UNAVAILABLE.into_response());
+    let router = Router::new().route("/", get(async || "x".repeat(20_000)));
+    let router = router.layer(from_fn_with_state(admission, Admission::admit));
+    let Served { client, .. } = served(1 << 20, router);
+    let mut builder = h2::client::Builder::new();
+    let (mut sender, connection) =
+        builder.initial_window_size(0).handshake::<_, Bytes>(client).await.unwrap();
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    // A peer has a third.
+    for expected in [200, 200, 503] {
+        sender = sender.ready().await.unwrap();
+        let answer = sender.send_request(request(), true).unwrap().0.await.unwrap();
+        assert_eq!(answer.status().as_u16(), expected);
+        std::mem::forget(answer);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn over_http_2_a_client_that_makes_no_room_for_an_answer_is_cut_off_in_time() {
-    let router = Router::new().route(
+    let pieces = Router::new().route(
         "/",
         get(async || {
             let piece = Bytes::from(vec![b'x'; 1 << 16]);
@@ -258,9 +299,11 @@ async fn over_http_2_a_client_that_makes_no_room_for_an_answer_is_cut_off_in_tim
             Body::from_stream(futures_util::stream::iter(pieces))
         }),
     );
-    let Served { client, took, .. } = served(1 << 20, router);
-    let mut sender = http2(client).await;
-    // The body is kept, and not read.
-    let _answer = sender.send_request(request(), true).unwrap().0.await.unwrap();
-    assert_eq!(took.await.unwrap().as_secs(), PATIENCE.as_secs());
+    for router in [pieces, large()] {
+        let Served { client, took, .. } = served(1 << 20, router);
+        let mut sender = http2(client).await;
+        // The body is kept, and not read.
+        let _answer = sender.send_request(request(), true).unwrap().0.await.unwrap();
+        assert_eq!(took.await.unwrap().as_secs(), PATIENCE.as_secs());
+    }
 }

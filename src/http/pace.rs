@@ -37,6 +37,10 @@ impl<S> Pace<S> {
         Self { stream, waiting: None }
     }
 
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
+
     fn watch(
         &mut self,
         context: &mut Context<'_>,

@@ -43,7 +43,7 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 /// Reasons that are told apart; there are not many more.
 const MAX_REASONS: usize = 32;
 
-/// How long to wait for who spoke without TLS to read the answer.
+/// How long a refused client may take to read why.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The answer to HTTP without TLS.
@@ -59,6 +59,15 @@ pub struct Tls {
     trouble: watch::Sender<Option<Trouble>>,
     /// Failed handshakes, by reason.
     failures: Mutex<HashMap<String, Failures>>,
+}
+
+/// Why there is no TLS on a connection.
+enum Refused {
+    /// The client speaks HTTP without it.
+    Plain(TcpStream),
+    Failed(io::Error, TcpStream),
+    /// The client has closed.
+    Gone,
 }
 
 /// Handshakes that failed for one reason.
@@ -93,22 +102,29 @@ impl Tls {
         let shaken = async {
             let mut first = [0];
             // TLS begins with the byte 22, HTTP with a letter.
-            if stream.peek(&mut first).await? == 1 && first[0].is_ascii_alphabetic() {
-                return Ok(Err(stream));
+            let peeked = stream.peek(&mut first).await.map_err(|_| Refused::Gone)?;
+            if peeked == 1 && first[0].is_ascii_alphabetic() {
+                return Err(Refused::Plain(stream));
             }
-            TlsAcceptor::from(config).accept(Pace::new(stream)).await.map(Ok)
+            let shaken = TlsAcceptor::from(config).accept(Pace::new(stream)).into_fallible().await;
+            shaken.map_err(|(error, stream)| Refused::Failed(error, stream.into_inner()))
         };
-        let reason = match timeout(HANDSHAKE_LIMIT, shaken).await {
-            Ok(Ok(Ok(stream))) => return Some(stream),
-            Ok(Ok(Err(plain))) => {
-                // Whether it is read is the client's affair.
-                let _ = timeout(FAREWELL, refuse_plain(plain)).await;
-                "the client spoke plain HTTP: it has to use https://".to_owned()
+        let (reason, answer, stream) = match timeout(HANDSHAKE_LIMIT, shaken).await {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(Refused::Plain(stream))) => {
+                ("the client spoke plain HTTP: it has to use https://".to_owned(), plain_answer(), stream)
             }
-            Ok(Err(error)) => reason(&error)?,
-            Err(_) => format!("it took longer than {} s", HANDSHAKE_LIMIT.as_secs()),
+            // Its alert is sent already.
+            Ok(Err(Refused::Failed(error, stream))) => (reason(&error)?, String::new(), stream),
+            Ok(Err(Refused::Gone)) => return None,
+            Err(_) => {
+                self.failed(peer, &format!("it took longer than {} s", HANDSHAKE_LIMIT.as_secs()));
+                return None;
+            }
         };
         self.failed(peer, &reason);
+        // Whether it is read is the client's affair.
+        let _ = timeout(FAREWELL, part(stream, &answer)).await;
         None
     }
 
@@ -241,13 +257,17 @@ fn reason(error: &io::Error) -> Option<String> {
     Some(format!("{advice} ({error})"))
 }
 
-/// Tells a client without TLS, and waits until it has heard.
-async fn refuse_plain(mut stream: TcpStream) -> io::Result<()> {
+fn plain_answer() -> String {
     let length = SPEAK_TLS.len();
     let head = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close";
-    stream.write_all(format!("{head}\r\ncontent-length: {length}\r\n\r\n{SPEAK_TLS}").as_bytes()).await?;
+    format!("{head}\r\ncontent-length: {length}\r\n\r\n{SPEAK_TLS}")
+}
+
+/// Sends the last bytes, and waits until the client has closed: to close with unread bytes would make the system discard
+/// what was sent.
+async fn part(mut stream: TcpStream, answer: &str) -> io::Result<()> {
+    stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await?;
-    // To close with unread bytes would make the system discard the answer.
     let mut unread = [0; 4096];
     while stream.read(&mut unread).await? > 0 {}
     Ok(())

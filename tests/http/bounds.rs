@@ -27,7 +27,7 @@ fn a_body_is_never_waited_for() {
 #[test]
 fn what_is_no_http_is_cut_off() {
     let served = Served::start();
-    for noise in ["\0\u{1}\u{2}\r\n\r\n", "sim-delivered-1\n\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+    for noise in ["\0\u{1}\u{2}\r\n\r\n", "sim-delivered-1\n\n", "PRI * HTTP/3.0\r\n\r\n"] {
         assert!(send(served.address, noise).is_none_or(|answer| answer.status >= 400), "{noise:?}");
     }
     assert_eq!(served.get("/healthz").status, 200);
