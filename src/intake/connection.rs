@@ -195,7 +195,7 @@ impl Connection<'_> {
             return Ok(());
         }
         let ids: Vec<PinId> = submits.iter().map(|submit| submit.pin_id.clone()).collect();
-        let result = operations::submit(self.services, submits).await;
+        let result = operations::submit(self.services, submits, None).await;
         submits::answer(self.services, &self.outgoing, &ids, result).await
     }
 

@@ -51,7 +51,7 @@ pub async fn list(
         Some(cluster) if live.iter().any(Option::is_none) => Some(cluster.shared.look().await?),
         _ => None,
     };
-    let items = pins.pins.into_iter().zip(live).map(|((stored, place), live)| {
+    let items = pins.pins.into_iter().zip(live).map(|((stored, token), live)| {
         let deadline_at = deadline(live.as_ref(), stored.deadline_at);
         let pin = match (live, &view) {
             (Some(live), _) => of_live(stored.pin, &live),
@@ -62,7 +62,7 @@ pub async fn list(
             // The PIN ended after the store was asked.
             (None, None) => Pin::of(stored.pin),
         };
-        (with_times(pin, stored.submitted_at.wall, deadline_at), place)
+        (with_times(pin, stored.submitted_at.wall, deadline_at), token)
     });
     let (pins, next) = page(items, pins.more);
     Ok(list::Answer { pins, next })
@@ -180,6 +180,7 @@ fn in_flight(mut pin: Pin, stored: Option<(Submission, Timestamp)>) -> Pin {
     Pin {
         reference: submission.reference,
         metadata: submission.metadata,
+        submitted_by: submission.submitter,
         ..with_times(pin, submission.submitted_at, deadline_at)
     }
 }
@@ -230,6 +231,7 @@ async fn finished(services: &Services, pin_id: PinId) -> Result<Pin, Failure> {
     });
     Ok(Pin {
         state: Some(State::Finished),
+        submitted_by: services.store.submitter_of(outcome.seq).await?,
         sinks: Some(sinks.collect()),
         outcome: Some(Raw::from_json(&outcome.record).map_err(unreadable)?),
         ..Pin::of(pin_id)

@@ -33,6 +33,7 @@ pub async fn services(folder: &Path, outcomes: usize) -> Services {
             metadata: None,
             submitted_at: now.into(),
             deadline_at: now,
+            submitter: None,
             again: false,
         };
         writer.submit(vec![new]).await.unwrap();

@@ -49,7 +49,7 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// Every ending, in the order of the contract.
+    /// Every ending, in the order of `docs/protocol.md`.
     pub const ALL: [Self; 5] = [Self::Final, Self::Deadline, Self::NotFound, Self::Rejected, Self::Cancelled];
 
     /// The ending's name in the record.
@@ -90,6 +90,8 @@ pub struct Submission {
     pub reference: Option<String>,
     pub metadata: Option<Metadata>,
     pub submitted_at: Timestamp,
+    /// The name of the token it was submitted with; `None` if it came over the socket.
+    pub submitter: Option<String>,
 }
 
 /// The delivery that decides a PIN. Delivered precedes accepted, then unknown, then pending, then failed; among equals
@@ -145,7 +147,7 @@ pub fn kept(mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
     deliveries
 }
 
-/// The record of an outcome, in the shape that the contract fixes.
+/// The record of an outcome, in the shape that `docs/protocol.md` fixes ("Outcome record").
 pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) -> Record {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -194,7 +196,7 @@ pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) ->
     Record::from(json)
 }
 
-/// Formats a time as the contract requires: RFC 3339, UTC, milliseconds.
+/// Formats a time as the records and answers have it: RFC 3339, UTC, milliseconds.
 pub fn rfc3339(time: Timestamp) -> String {
     format!("{time:.3}")
 }
@@ -221,7 +223,12 @@ mod tests {
     }
 
     fn submission() -> Submission {
-        Submission { reference: None, metadata: None, submitted_at: "2026-01-02T03:04:05Z".parse().unwrap() }
+        Submission {
+            reference: None,
+            metadata: None,
+            submitted_at: "2026-01-02T03:04:05Z".parse().unwrap(),
+            submitter: None,
+        }
     }
 
     fn decided(ending: Ending, deliveries: &[Delivery]) -> serde_json::Value {

@@ -192,7 +192,7 @@ impl Stream {
             return Ok(());
         }
         let ids: Vec<PinId> = submits.iter().map(|submit| submit.pin_id.clone()).collect();
-        let result = operations::submit(&self.api.services, submits).await;
+        let result = operations::submit(&self.api.services, submits, Some(self.client.name.shared())).await;
         let taken =
             |states: &Vec<Submitted>| states.iter().filter(|state| **state != Submitted::AtCapacity).count();
         let taken = result.as_ref().map_or(0, taken);

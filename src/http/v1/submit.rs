@@ -54,7 +54,7 @@ async fn one(api: Arc<Api>, call: Call, charge: Charge, text: &str) -> Result<Re
     }
     let request: Request = parse_fields(text)?;
     let pin = request.pin_id.clone();
-    let states = operations::submit(&api.services, vec![request]).await?;
+    let states = operations::submit(&api.services, vec![request], Some(call.client.name.shared())).await?;
     let Some(state) = states.into_iter().next() else { return Err(Problem::internal()) };
     let mut line = Vec::new();
     let charge = match state {
@@ -83,7 +83,7 @@ async fn many(api: Arc<Api>, call: Call, charge: Charge, text: &str) -> Result<R
     while !requests.is_empty() {
         let batch: Vec<Request> = requests.drain(..BATCH.min(requests.len())).collect();
         let pins: Vec<_> = batch.iter().map(|request| request.pin_id.clone()).collect();
-        match operations::submit(&api.services, batch).await {
+        match operations::submit(&api.services, batch, Some(call.client.name.shared())).await {
             Ok(mut states) => {
                 forget_most(&mut states);
                 for (pin, state) in pins.into_iter().zip(states) {

@@ -13,7 +13,7 @@ use sqlx::{FromRow, Row};
 use super::super::rows::{timestamp, undelivered};
 use super::super::{
     AtSink, DeadLetter, Failed, InFlight, MAX_LEARNED, Outcome, PAGE_BYTES, Page, Position, Reads,
-    SavedBrake, Stretch, Unavailable,
+    SavedSchedule, Stretch, Unavailable,
 };
 use super::Node;
 use super::connect::answer;
@@ -51,14 +51,14 @@ impl Reads for Reader {
         .fetch_all(&self.readers);
         let pins: Vec<InFlight> = answer(pins).await?;
         let more = pins.len() == limit as usize;
-        let place = |pin: InFlight| {
-            let place = pin.pin.to_string();
-            (pin, place)
+        let with_token = |pin: InFlight| {
+            let token = pin.pin.to_string();
+            (pin, token)
         };
-        Ok(Some(Page { pins: pins.into_iter().map(place).collect(), more }))
+        Ok(Some(Page { pins: pins.into_iter().map(with_token).collect(), more }))
     }
 
-    async fn brake(&self) -> Result<SavedBrake, Unavailable> {
+    async fn schedule(&self) -> Result<SavedSchedule, Unavailable> {
         let sql = "SELECT brake_reason AS reason, brake_until AS until, brake_rate AS rate, \
                    CASE WHEN length(learned) <= $2 THEN learned END AS learned FROM node WHERE id = $1";
         answer(sqlx::query_as(sql).bind(self.node.id()).bind(MAX_LEARNED).fetch_one(&self.readers)).await
@@ -66,7 +66,7 @@ impl Reads for Reader {
 
     async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable> {
         let row = sqlx::query(
-            "SELECT submitted_at, reference, metadata, deadline_at FROM pin WHERE slot = $1 AND pin_id = $2",
+            "SELECT submitted_at, reference, metadata, submitter, deadline_at FROM pin WHERE slot = $1 AND pin_id = $2",
         )
         .bind(slot(pin))
         .bind(pin.as_str())
@@ -78,6 +78,11 @@ impl Reads for Reader {
     async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable> {
         let sql = "SELECT seq, pin_id, record FROM outcome WHERE pin_id = $1 ORDER BY seq DESC LIMIT 1";
         answer(sqlx::query_as(sql).bind(pin.as_str()).fetch_optional(&self.readers)).await
+    }
+
+    async fn submitter_of(&self, seq: i64) -> Result<Option<String>, Unavailable> {
+        let found = sqlx::query_scalar("SELECT submitter FROM outcome WHERE seq = $1").bind(seq);
+        Ok(answer(found.fetch_optional(&self.readers)).await?.flatten())
     }
 
     async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable> {

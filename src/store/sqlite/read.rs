@@ -14,7 +14,7 @@ use sqlx::{FromRow, Row};
 use super::super::rows::{timestamp, undelivered};
 use super::super::{
     AtSink, DeadLetter, Failed, InFlight, MAX_LEARNED, ONLY_PARTITION, Outcome, PAGE_BYTES, Page, Position,
-    Reads, SavedBrake, Stretch, Unavailable,
+    Reads, SavedSchedule, Stretch, Unavailable,
 };
 use super::Reader;
 use super::by_hash::hash;
@@ -22,7 +22,7 @@ use crate::clock::Steady;
 use crate::outcome::Submission;
 use crate::pin::PinId;
 
-/// Marks a place that is a row number; no PIN ID has this character.
+/// Marks a page token that is a row number; no PIN ID has this character.
 const NUMBER: char = '@';
 
 impl Reader {
@@ -60,14 +60,14 @@ impl Reads for Reader {
         Ok(Some(Page { pins, more: rows.len() == limit as usize }))
     }
 
-    async fn brake(&self) -> Result<SavedBrake, Unavailable> {
+    async fn schedule(&self) -> Result<SavedSchedule, Unavailable> {
         let sql = "SELECT reason, until, rate, CASE WHEN length(learned) <= ?1 THEN learned END AS learned FROM brake";
         Ok(sqlx::query_as(sql).bind(MAX_LEARNED).fetch_one(&self.readers).await?)
     }
 
     async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable> {
         for number in self.pins.rows(hash(pin.as_str())) {
-            let sql = "SELECT submitted_at, reference, metadata, deadline_at FROM pin \
+            let sql = "SELECT submitted_at, reference, metadata, submitter, deadline_at FROM pin \
                        WHERE number = ?1 AND pin_id = ?2";
             let row = sqlx::query(sql).bind(number).bind(pin.as_str()).fetch_optional(&self.readers).await?;
             let Some(row) = row else { continue };
@@ -95,6 +95,11 @@ impl Reads for Reader {
         .bind(pin.as_str())
         .fetch_optional(&self.readers);
         Ok(newest.await?)
+    }
+
+    async fn submitter_of(&self, seq: i64) -> Result<Option<String>, Unavailable> {
+        let found = sqlx::query_scalar("SELECT submitter FROM outcome WHERE seq = ?1").bind(seq);
+        Ok(found.fetch_optional(&self.readers).await?.flatten())
     }
 
     async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable> {
