@@ -1,7 +1,8 @@
-//! Serves `/metrics`, `/healthz` and `/readyz` over HTTP if `http.listen` is set.
+//! Serves `/metrics`, `/healthz`, `/readyz` and the API at `/v1` over HTTP if `http.listen` is set.
 //!
 //! Promises that no client can harm the daemon: the number of connections, their duration and the size of requests are
-//! bounded, and no answer waits long for a silent part. Read-only. `docs/metrics.md` documents it for users.
+//! bounded, and no answer waits long for a silent part. Without a token it only reads numbers. `docs/metrics.md`,
+//! `docs/http.md` and `docs/http-api.md` document it for users.
 
 mod activity;
 mod admission;
@@ -47,6 +48,7 @@ pub use self::certificates::{FileError, load as load_certificates};
 use self::connection::Front;
 use self::health::Status;
 use self::host::Hosts;
+pub use self::problem::CODES as PROBLEM_CODES;
 use self::tasks::Tasks;
 pub use self::tls::Tls;
 use self::tokens::{Tokens, TokensError};

@@ -33,6 +33,18 @@ pub const TOO_LARGE: &str = "too_large";
 pub const UNSUPPORTED_MEDIA_TYPE: &str = "unsupported_media_type";
 pub const TOO_MANY_FAILURES: &str = "too_many_failures";
 
+/// All of them.
+pub const CODES: [&str; 8] = [
+    UNAUTHORIZED,
+    FORBIDDEN,
+    METHOD_NOT_ALLOWED,
+    NOT_ACCEPTABLE,
+    CONFLICT,
+    TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    TOO_MANY_FAILURES,
+];
+
 /// Why a request is refused.
 #[derive(Debug, Clone)]
 pub struct Problem {

@@ -36,11 +36,18 @@ fn every_route_answers_as_the_socket_does() {
     assert_eq!(waiting.json(), json!({"ok": true, "pinId": "sim-waiting-1", "state": "in_flight"}));
     for (pin, state) in [("sim-waiting-1", "in_flight"), ("sim-delivered-1", "finished")] {
         let show = api.get(&format!("/v1/pins/{pin}")).json();
-        assert_eq!((&show["pin"]["state"], &show["pin"]["submittedBy"]), (&json!(state), &json!("boss")), "{show}");
+        assert_eq!(
+            (&show["pin"]["state"], &show["pin"]["submittedBy"]),
+            (&json!(state), &json!("boss")),
+            "{show}"
+        );
     }
     let mut socket = api.served.daemon.client();
     socket.submit("sim-waiting-3");
-    assert_eq!(socket.op(&json!({"op": "show", "pinId": "sim-waiting-3"}))["pin"]["submittedBy"], Value::Null);
+    assert_eq!(
+        socket.op(&json!({"op": "show", "pinId": "sim-waiting-3"}))["pin"]["submittedBy"],
+        Value::Null
+    );
     let page = api.get("/v1/pins?limit=1").json();
     assert_eq!(page["pins"][0]["pinId"], "sim-waiting-1", "{page}");
     let next = page["next"].as_str().unwrap();
