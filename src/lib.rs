@@ -15,6 +15,7 @@ pub mod config;
 pub mod daemon;
 mod fault;
 pub mod http;
+mod http_client;
 pub mod intake;
 pub mod metrics;
 pub mod operations;

@@ -28,8 +28,8 @@ pub struct Services {
     /// `schedule.deadline`, which a reload can change.
     pub deadline: watch::Receiver<Duration>,
     pub health: Health,
-    /// The client that polls the API; a reload can replace it.
-    pub api: watch::Receiver<poll::Client>,
+    /// The client that polls the API.
+    pub api: poll::Client,
     /// Why clients can't reach the socket; `None` if they can.
     pub socket: watch::Receiver<Option<Trouble>>,
     pub stop: CancellationToken,

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::is_harmful;
 
-pub const COMMANDS: [&[&str]; 16] = [
+pub const COMMANDS: [&[&str]; 17] = [
     &["show", "P1"],
     &["list"],
     &["stats"],
@@ -29,6 +29,7 @@ pub const COMMANDS: [&[&str]; 16] = [
     &["list", "--json"],
     &["stats", "--json"],
     &["tail", "--json"],
+    &["schedule"],
 ];
 
 pub struct Daemon {

@@ -154,7 +154,7 @@ async fn services(folder: &TempDir) -> Services {
         store,
         writer,
         cluster: None,
-        api: watch::channel(pinwatch::poll::Client::new(&config.api).unwrap()).1,
+        api: pinwatch::poll::Client::new(&config.api).unwrap(),
         clock,
         deadline: watch::channel(config.schedule.deadline).1,
         health,

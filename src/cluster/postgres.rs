@@ -1,12 +1,12 @@
 //! Connects the cluster task to the tables in PostgreSQL.
 //!
-//! Promises that no call delays the renewal of the lease: each gives up after a third of the lease, and the next look
-//! shows whether it took effect.
+//! Promises that no call delays the renewal by more than a third of the lease, so the lease never lapses by that: calls
+//! through [`Membership`] give up after a quarter, others after a third. The next round shows whether they took effect.
+//! Knows no SQL: the store has the statements.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
@@ -16,7 +16,7 @@ use crate::pin::PinId;
 use crate::sinks::Health;
 use crate::slot::Slots;
 use crate::store::postgres::{Hint, Membership, Questions};
-use crate::store::{InFlight, Orphan, PinState, Unavailable, Writer};
+use crate::store::{InFlight, Orphan, Unavailable, Writer};
 
 /// The pause before listening again after an error.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
@@ -91,24 +91,13 @@ impl Registry for Postgres {
     }
 }
 
-#[async_trait]
-impl Shared for Questions {
-    async fn look(&self) -> Result<View, Unavailable> {
-        Questions::look(self).await
-    }
-
-    async fn pin_states(&self, pins: &[PinId]) -> Result<Vec<PinState>, Unavailable> {
-        Questions::pin_states(self, pins).await
-    }
-}
-
 /// Passes on the hints of all nodes, until it is dropped.
 pub async fn listen(questions: Questions, hints: Hints, outcomes: watch::Sender<u64>) {
     loop {
         let mut listener = match questions.listen().await {
             Ok(listener) => listener,
             Err(error) => {
-                debug!(%error, "hints from other nodes do not arrive; regular looks replace them");
+                debug!(%error, "hints from other nodes do not arrive; regular rounds replace them");
                 sleep(LISTEN_AGAIN).await;
                 continue;
             }

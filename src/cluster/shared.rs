@@ -1,24 +1,15 @@
-//! Answers questions about any node's PINs at every node.
+//! Lets every node answer questions about the PINs of any node.
+//!
+//! Promises the same answer at every node. Does not know SQL, nor who asks.
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::waiting::Wait;
-use super::{State, View};
+use super::{Shared, State};
 use crate::pin::PinId;
 use crate::store::{PinState, Unavailable};
-
-/// Questions that only a shared store can answer.
-#[async_trait]
-pub trait Shared: Send + Sync + 'static {
-    /// All nodes and what each holds, at one moment.
-    async fn look(&self) -> Result<View, Unavailable>;
-
-    /// The state of each of these PINs, in their order, all at one moment.
-    async fn pin_states(&self, pins: &[PinId]) -> Result<Vec<PinState>, Unavailable>;
-}
 
 /// Answers questions about the whole cluster. Cheap to clone.
 #[derive(Clone)]

@@ -1,7 +1,8 @@
 //! Waits for PINs of other nodes on behalf of all clients, with one query for all of them.
 //!
 //! Queries when a node hints that it committed outcomes, and every second in any case. Promises that a waiter gets an
-//! answer only once its PIN is no longer in flight, and that a database which does not answer costs only time.
+//! answer only once its PIN is no longer in flight, and that a database which does not answer costs only time. Does not
+//! know who waits, nor why.
 
 use std::collections::HashMap;
 use std::sync::Arc;

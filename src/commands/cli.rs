@@ -73,6 +73,9 @@ pub enum Command {
     /// Print the daemon's statistics
     #[command(after_help = help::STATS)]
     Stats(Link),
+    /// Show at which ages PINs are polled, what that costs, and what was learned
+    #[command(after_help = help::SCHEDULE)]
+    Schedule(Link),
     /// List the nodes, if several machines share the PINs
     #[command(after_help = help::NODES)]
     Nodes(Link),

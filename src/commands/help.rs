@@ -215,6 +215,21 @@ Examples:
   watch pinwatch stats
   pinwatch stats --json | jq .";
 
+pub const SCHEDULE: &str = "\
+A poll costs a request; between polls, nobody knows that a PIN became final. Without learning, polls follow backoff: \
+their intervals grow. With schedule.adapt, the daemon learns at which ages PINs become final, and polls there: as often \
+as backoff, but sooner (\"sooner\"), or as soon, but less often (\"fewer\"). SMS and calls are learned apart.
+
+The table has, for each schedule, polls of a PIN and its delay: seconds from the moment a PIN is final to the poll that \
+tells, on average, a second counting 1/(1 + age/15 min). Up to the age in SEEN UNTIL this rests on PINs that were seen, \
+beyond it on a guess. The charts have the polls by age, and below them when PINs \
+become final. In a cluster, each node learns for itself.
+
+Examples:
+  pinwatch schedule
+  pinwatch schedule --wide                     every age, whole lines
+  pinwatch schedule --json | jq '.classes[] | {class, endings, learned}'";
+
 pub const NODES: &str = "\
 If store.url names a PostgreSQL, any number of daemons share the PINs. There are 256 slots; each daemon polls the PINs of \
 its slots. A node that is not alive has no lease: the others have taken its slots, or are about to.

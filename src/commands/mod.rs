@@ -8,6 +8,7 @@
 mod admin_cli;
 mod backup;
 mod cancel;
+mod chart;
 mod check_config;
 mod cli;
 mod client;
@@ -36,6 +37,7 @@ mod reconnect;
 mod replay;
 mod run;
 mod sandbox;
+mod schedule;
 mod show;
 mod sinks;
 mod stats;
@@ -138,6 +140,7 @@ fn dispatch(Cli { globals, command }: Cli, is_json: bool) -> Result<Exit, Comman
         Command::Sinks(Sinks::List(link)) => block_on(sinks::list(&socket(&link)?, output())),
         Command::Sinks(Sinks::Forget(args)) => block_on(sinks::forget(&socket(&args.link)?, &args, output())),
         Command::Stats(link) => block_on(stats::run(&socket(&link)?, output())),
+        Command::Schedule(link) => block_on(schedule::run(&socket(&link)?, output())),
         Command::Nodes(link) => block_on(nodes::run(&socket(&link)?, output())),
         Command::Ping(link) => block_on(ping::run(&socket(&link)?, output())),
         Command::Socket(link) => {

@@ -140,6 +140,14 @@ pub fn pairs(rows: &[(String, String)], room: Option<usize>) -> String {
     text
 }
 
+/// A text in lines of at most this many columns, each with its newline.
+pub fn paragraph(text: &str, room: Option<usize>) -> String {
+    let text = printable(text);
+    let lines =
+        room.map_or_else(|| vec![text.clone().into_owned()], |room| wrapped(&text, room.max(NARROWEST)));
+    lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
 /// Cuts the text to this many columns; if it was longer, it ends with an ellipsis.
 fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {

@@ -38,6 +38,17 @@ pub struct Problem {
     pub reason: String,
 }
 
+impl Problem {
+    /// A problem whose value is not shown: there is none, or it may be a secret.
+    pub(super) fn without_value(
+        key: impl Into<String>,
+        origin: Option<String>,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self { key: key.into(), value: None, origin, reason: reason.into() }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.key)?;

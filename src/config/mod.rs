@@ -165,19 +165,12 @@ pub fn client_socket(sources: &Sources) -> Result<PathBuf, ConfigError> {
         }
         merged => merged?,
     };
-    const KEY: &str = "intake.socket";
     let read = |intake: &mut Section| intake.socket("socket");
-    let socket = Section::read_table("intake", values.remove("intake"), &mut report, read);
-    report.problems.retain(|problem| problem.key == KEY);
+    let own = only(&mut values, &mut report, "intake", "intake.socket", read)?;
     let system = Path::new(intake::SYSTEM_SOCKET);
     let is_default = report.settings.iter().any(|setting| setting.origin.starts_with("default"));
-    match socket {
-        Some(own) if report.problems.is_empty() => {
-            let use_system = report.is_personal && is_default && !own.exists() && system.exists();
-            Ok(if use_system { system.to_owned() } else { own })
-        }
-        _ => Err(ConfigError::Invalid(report.problems)),
-    }
+    let use_system = report.is_personal && is_default && !own.exists() && system.exists();
+    Ok(if use_system { system.to_owned() } else { own })
 }
 
 /// Returns the daemon's store, for commands that need nothing else of the configuration.
@@ -186,12 +179,22 @@ pub fn client_socket(sources: &Sources) -> Result<PathBuf, ConfigError> {
 /// A file can't be read or isn't TOML, or `[store]` itself is wrong.
 pub fn store_url(sources: &Sources) -> Result<StoreUrl, ConfigError> {
     let (mut values, mut report) = sources::merge(sources)?;
-    let store = Section::read_table("store", values.remove("store"), &mut report, Store::read);
-    report.problems.retain(|problem| problem.key.starts_with("store"));
-    match store {
-        Some(store) if report.problems.is_empty() => Ok(store.url),
-        _ => Err(ConfigError::Invalid(report.problems)),
-    }
+    only(&mut values, &mut report, "store", "store", Store::read).map(|store| store.url)
+}
+
+/// Reads a part of one section, and reports only the problems of keys that begin with `keys`.
+fn only<T>(
+    values: &mut config::Map<String, config::Value>,
+    report: &mut Report,
+    section: &str,
+    keys: &str,
+    read: impl FnOnce(&mut Section) -> Option<T>,
+) -> Result<T, ConfigError> {
+    let found = Section::read_table(section, values.remove(section), report, read);
+    report.problems.retain(|problem| problem.key.starts_with(keys));
+    found
+        .filter(|_| report.problems.is_empty())
+        .ok_or_else(|| ConfigError::Invalid(std::mem::take(&mut report.problems)))
 }
 
 /// Returns every full key; those of a sink as `sink.url`.

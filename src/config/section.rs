@@ -126,7 +126,7 @@ impl Section<'_> {
     }
 
     /// Sets what messages call this table; the default is `[name]`.
-    pub fn call(&mut self, title: String) {
+    pub fn set_title(&mut self, title: String) {
         self.title = title;
     }
 
@@ -227,12 +227,7 @@ impl Section<'_> {
     }
 
     fn warn(&mut self, key: &str, reason: String) {
-        self.report.warnings.push(Problem {
-            key: self.full(key),
-            value: None,
-            origin: self.origin(key),
-            reason,
-        });
+        self.report.warnings.push(Problem::without_value(self.full(key), self.origin(key), reason));
     }
 
     /// Returns the configuration file, if the key's value was written there.
@@ -250,7 +245,7 @@ impl Section<'_> {
                 None => format!("it has {}", self.known.join(", ")),
             };
             let reason = format!("{} has no such key; {hint}", self.title);
-            Problem { key: self.full(key), value: None, origin: origin_of(value), reason }
+            Problem::without_value(self.full(key), origin_of(value), reason)
         });
         self.report.problems.extend(problems.collect::<Vec<_>>());
     }

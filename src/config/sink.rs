@@ -112,25 +112,25 @@ impl Section<'_> {
         for (index, table) in tables.into_iter().enumerate() {
             let key = format!("sink[{index}]");
             if !matches!(table.kind, ValueKind::Table(_)) {
-                let reason = "must be a table, such as {type=\"stdout\"}".to_owned();
-                self.report.problems.push(Problem { key, value: None, origin: origin_of(&table), reason });
+                let reason = "must be a table, such as {type=\"stdout\"}";
+                self.report.problems.push(Problem::without_value(key, origin_of(&table), reason));
                 continue;
             }
             let sink = Section::read_table(&key, Some(table), self.report, |section| {
-                section.call("a sink".to_owned());
+                section.set_title("a sink".to_owned());
                 let Some((kind, read)) = section.choice("type", "", &TYPES.map(|kind| (kind.0, kind))) else {
                     // The keys depend on the type, which is unknown.
                     section.clear();
                     return None;
                 };
-                section.call(format!("a sink of type {kind:?}"));
+                section.set_title(format!("a sink of type {kind:?}"));
                 let sink = sink(section, kind, read)?;
-                refuse_twins(section, &sink, &sinks)?;
+                refuse_duplicates(section, &sink, &sinks)?;
                 Some(sink)
             });
             sinks.extend(sink);
         }
-        know_each_other(&mut sinks);
+        set_others(&mut sinks);
         Some(sinks)
     }
 }
@@ -168,7 +168,7 @@ fn file(section: &mut Section) -> Option<SinkKind> {
 }
 
 /// Gives each file sink a list of the other sinks' files whose names look like those of its own rotated files.
-fn know_each_other(sinks: &mut [Sink]) {
+fn set_others(sinks: &mut [Sink]) {
     let paths: Vec<PathBuf> = sinks.iter().filter_map(|sink| Some(sink.kind.file()?.to_owned())).collect();
     for sink in sinks {
         let SinkKind::File { path, others, .. } = &mut sink.kind else { continue };
@@ -179,7 +179,7 @@ fn know_each_other(sinks: &mut [Sink]) {
 }
 
 /// Refuses a sink with the same name as another (both would use one cursor) or the same file (their lines would be mixed).
-fn refuse_twins(section: &mut Section, sink: &Sink, others: &[Sink]) -> Option<()> {
+fn refuse_duplicates(section: &mut Section, sink: &Sink, others: &[Sink]) -> Option<()> {
     if others.iter().any(|other| other.name == sink.name) {
         return section.refuse(
             "name",

@@ -1,8 +1,7 @@
 //! Merges the sources of a configuration: file, environment, `--set`, and the defaults of a user who is not root.
 //!
-//! The `config` crate merges the layers; this module adds the exact origin of every value (file and line, variable, flag).
-//! Promises to read one file and nothing else of this machine, and no other environment than the given one. Must not know what
-//! any value means, except that `sink` is a list.
+//! Keeps the exact origin of every value (file and line, variable, flag). Promises to read one file and nothing else of this
+//! machine, and no other environment than the given one. Must not know what any value means, except that `sink` is a list.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use config::{Map, Value, ValueKind};
 
 use super::environment::{COMMAND_LINE, Environment};
 use super::error::{ConfigError, Problem};
-use super::section::{Report, origin_of};
+use super::section::Report;
 use super::{intake, store, toml_file};
 
 const PREFIX: &str = "PINWATCH__";
@@ -39,35 +38,27 @@ pub(super) fn merge(sources: &Sources) -> Result<(Map<String, Value>, Report), C
     let mut problems = Vec::new();
     let mut given = from_environment(environment, &mut problems);
     given.extend(from_flags(set, &mut problems));
-    let below = match &file {
-        Some((path, text)) => plain(toml_file::parse(path, text)?, &mut problems),
-        None if is_personal => personal_defaults(environment, &given, &mut problems),
+    let mut values = match &file {
+        Some((path, text)) => toml_file::parse(path, text)?,
         None => Map::new(),
     };
-    let values = layered(below, given).unwrap_or_else(|error| {
-        problems.push(problem("configuration", None, error.to_string()));
-        Map::new()
-    });
+    if is_personal {
+        put_personal_defaults(&mut values, environment, &given, &mut problems);
+    }
+    given.into_iter().for_each(|(key, value)| put(&mut values, key, value));
     let file = file.map(|(path, _)| path);
     let report =
         Report { environment: environment.clone(), file, is_personal, problems, ..Report::default() };
     Ok((values, report))
 }
 
-fn layered(
-    below: Map<String, Value>,
-    above: Map<String, Value>,
-) -> Result<Map<String, Value>, config::ConfigError> {
-    let mut builder = config::Config::builder();
-    for (key, value) in below {
-        builder = builder.set_default(key, value)?;
-    }
-    for (key, value) in above {
-        builder = builder.set_override(key, value)?;
-    }
-    match builder.build()?.cache.kind {
-        ValueKind::Table(values) => Ok(values),
-        _ => Ok(Map::new()),
+/// Puts a value where its key says, in place of what is there.
+fn put(tables: &mut Map<String, Value>, key: String, value: Value) {
+    let Some((section, key)) = key.split_once('.') else { return drop(tables.insert(key, value)) };
+    let table = tables.entry(section.to_owned()).or_insert_with(|| Map::<String, Value>::new().into());
+    // Whatever else stands there is refused when the section is read.
+    if let ValueKind::Table(values) = &mut table.kind {
+        values.insert(key.to_owned(), value);
     }
 }
 
@@ -90,37 +81,26 @@ fn read_text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Returns the defaults of a user who isn't root and has no file, instead of `/run` and `/var/lib`.
-fn personal_defaults(
+/// Puts the defaults of a user who isn't root and has no file, instead of `/run` and `/var/lib`.
+fn put_personal_defaults(
+    values: &mut Map<String, Value>,
     environment: &Environment,
     given: &Map<String, Value>,
     problems: &mut Vec<Problem>,
-) -> Map<String, Value> {
+) {
     let runtime = environment.path("XDG_RUNTIME_DIR");
     let (state, home) = (environment.path("XDG_STATE_HOME"), environment.path("HOME"));
     let (socket, origin) = intake::user_socket(runtime.as_deref(), environment.uid);
-    let mut layer = Map::from([("intake.socket".to_owned(), text(origin, socket.to_string_lossy()))]);
+    put(values, "intake.socket".to_owned(), text(origin, socket.to_string_lossy()));
     match store::user_store(state.as_deref(), home.as_deref()) {
-        Some((url, origin)) => drop(layer.insert("store.url".to_owned(), text(origin, url))),
+        Some((url, origin)) => put(values, "store.url".to_owned(), text(origin, url)),
         // This user can't use root's default.
         None if !given.contains_key("store.url") => {
             let reason = "must be given, because neither $XDG_STATE_HOME nor $HOME is an absolute path";
-            problems.push(problem("store.url", None, reason));
+            problems.push(Problem::without_value("store.url", None, reason));
         }
         None => {}
     }
-    layer
-}
-
-/// Refuses a quoted `"a.b"` or `"a[9]"` at the top level, which the `config` crate would take for an expression.
-fn plain(mut tables: Map<String, Value>, problems: &mut Vec<Problem>) -> Map<String, Value> {
-    tables.retain(|key, value| {
-        if !is_plain(key) {
-            problems.push(problem(key, origin_of(value), "there is no such key"));
-        }
-        is_plain(key)
-    });
-    tables
 }
 
 /// Reads the variables `PINWATCH__SECTION__KEY`; ignores all others.
@@ -131,7 +111,7 @@ fn from_environment(environment: &Environment, problems: &mut Vec<Problem>) -> M
         let key = key.to_ascii_lowercase().replace("__", ".");
         let origin = format!("{name} in the environment");
         let Some(text) = value.to_str() else {
-            problems.push(problem(&key, Some(origin), "must be UTF-8"));
+            problems.push(Problem::without_value(&key, Some(origin), "must be UTF-8"));
             continue;
         };
         place(&mut layer, problems, &key, text, origin);
@@ -146,7 +126,7 @@ fn from_flags(flags: &[String], problems: &mut Vec<Problem>) -> Map<String, Valu
         match flag.split_once('=') {
             Some((key, text)) => place(&mut layer, problems, key.trim(), text, COMMAND_LINE.to_owned()),
             // The given text isn't shown, because it may be a secret.
-            None => problems.push(problem("--set", None, "must be written section.key=value")),
+            None => problems.push(Problem::without_value("--set", None, "must be written section.key=value")),
         }
     }
     layer
@@ -172,25 +152,21 @@ fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str,
         }
         [""] => {
             let reason = "a key is missing; it is written section.key";
-            return problems.push(problem("configuration", Some(origin), reason));
+            return problems.push(Problem::without_value("configuration", Some(origin), reason));
         }
         _ => Err("there is no such key; it is written section.key".to_owned()),
     };
     match value {
         Ok(value) => drop(layer.insert(key.to_owned(), value)),
-        Err(reason) => problems.push(problem(key, Some(origin), reason)),
+        Err(reason) => problems.push(Problem::without_value(key, Some(origin), reason)),
     }
 }
 
-/// Whether the `config` crate takes this for a name, not for an expression like `a[0]`.
+/// Whether a key could have this name.
 fn is_plain(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 fn text(origin: &str, text: impl Into<String>) -> Value {
     Value::new(Some(&origin.to_owned()), text.into())
-}
-
-fn problem(key: &str, origin: Option<String>, reason: impl Into<String>) -> Problem {
-    Problem { key: key.to_owned(), value: None, origin, reason: reason.into() }
 }

@@ -28,25 +28,24 @@ use tracing::{error, info, warn};
 
 pub use self::inherited::Inherited;
 use self::own_thread::on_own_thread;
-use self::reload::CurrentClient;
 pub use self::reload::{Outside, SetLog};
 use self::signals::Signal;
 pub use self::signals::Signals;
 use self::sink_set::SinkSet;
-use self::sink_start::Outbox;
 use self::startup::{Kind, Member, Opened};
 use self::stop_limit::StopLimit;
 pub use self::stop_limit::needed_unit_timeout;
 use crate::clock::Clock;
-use crate::config::{self, Explained, Problem, Setting, StoreUrl};
+use crate::config::{self, Config, Explained, Problem, Setting, StoreUrl};
 use crate::fault::fault_point;
 use crate::http::{self, Http};
 use crate::intake::{self, InheritedSocket, Socket, SocketError};
-use crate::poll::{Client, ClientError};
+use crate::pin::PinId;
+use crate::poll::{Client, ClientError, Connection, Meaning};
 use crate::pulse::Pulse;
 use crate::schedule::{self, Schedule};
 use crate::services::Services;
-use crate::sinks::{Handover, Health, Trouble};
+use crate::sinks::{Handover, Health, Outbox, Trouble};
 use crate::store::{FailedCounts, OpenError, Store, Unavailable, Writer, postgres};
 
 /// How long an interrupted start may take to give back what it took of a shared store.
@@ -143,18 +142,14 @@ struct Daemon {
     sinks: SinkSet,
     /// The membership, if nodes share the store. Ends when everything is written.
     member: Option<Member>,
-    store: Store,
     http: Http,
-    writer: Writer,
-    stop: CancellationToken,
+    services: Services,
     finish: CancellationToken,
     rotate: watch::Sender<u64>,
     // The rest is for reloads.
     outside: Outside,
     current: Explained,
     at_start: Vec<Setting>,
-    client: Arc<CurrentClient>,
-    schedule: Schedule,
     deadline: watch::Sender<Duration>,
 }
 
@@ -166,7 +161,7 @@ impl Daemon {
     ) -> Result<Self, DaemonError> {
         configured.warnings.iter().for_each(warn_of_secret);
         let config = &configured.config;
-        let client = Arc::new(CurrentClient::new(Client::new(&config.api)?));
+        let client = Client::new(&config.api)?;
         let tls = http::Tls::open(&config.http)?;
         let clock = Clock::system();
         let seed = fastrand::u64(..);
@@ -184,8 +179,8 @@ impl Daemon {
         let (rotate, rotations) = watch::channel(0);
         let health = Health::default();
         let mut sinks = SinkSet::new(Outbox {
+            name: String::new(),
             cursor: 0,
-            is_new: false,
             store: store.clone(),
             writer: writer.clone(),
             clock: clock.clone(),
@@ -194,32 +189,21 @@ impl Daemon {
             finish: finish.clone(),
             handover: Handover::default(),
         });
-        let starting = async {
-            sinks.start(&config.sinks).await?;
-            Ok::<_, DaemonError>(warn_of_unknown_sinks(&store, &config.sinks).await?)
-        };
-        match &mut kind {
-            Kind::Own => starting.await?,
-            Kind::Shared(joining) => joining.while_renewing(starting).await?,
-        }
+        start_sinks(&mut sinks, config, &store, &mut kind).await?;
 
         let socket = listen(outside.inherited.socket.take(), &config.intake).await?;
         let listener = http::Listener::bind(config, outside.inherited.http.take(), tls).await?;
         let mut parts = Parts::default();
         let task = schedule::Task {
             core,
-            poller: client.clone(),
+            poller: Arc::new(client.clone()),
             writer: writer.clone(),
             events,
             concurrency: config.api.concurrency,
             stop: stop.clone(),
             grace: config.shutdown_grace,
         };
-        parts.spawn("schedule", run_schedule(task));
-        let (renewing, stopped) = (client.clone().renew_connections(), stop.clone());
-        parts.spawn("renewal of connections", async move {
-            stopped.run_until_cancelled(renewing).await;
-        });
+        spawn_polls(&mut parts, task, client.clone(), stop.clone());
         let member = match kind {
             Kind::Own => None,
             Kind::Shared(joining) => {
@@ -229,20 +213,20 @@ impl Daemon {
         };
         let (deadline, deadline_seen) = watch::channel(config.schedule.deadline);
         let services = Services {
-            schedule: schedule.clone(),
-            store: store.clone(),
-            writer: writer.clone(),
+            schedule,
+            store,
+            writer,
             cluster: member.as_ref().map(|member| member.cluster.clone()),
             clock,
             deadline: deadline_seen,
             health,
-            api: client.watch(),
+            api: client,
             socket: socket.trouble(),
-            stop: stop.clone(),
+            stop,
             failed_counts: FailedCounts::default(),
             places: intake::places(config.intake.max_connections),
         };
-        let http = serve(config, socket, listener, services, rotate.subscribe(), &mut parts);
+        let http = serve(config, socket, listener, services.clone(), rotate.subscribe(), &mut parts);
         info!(
             socket = %config.intake.socket.display(),
             store = %config.store.url,
@@ -250,22 +234,19 @@ impl Daemon {
             "ready: PINs are accepted and polled"
         );
         let at_start = configured.settings.clone();
+        let current = configured;
         Ok(Self {
             parts,
             writing,
             sinks,
             member,
-            store,
             http,
-            writer,
-            stop,
+            services,
             finish,
             rotate,
             outside,
-            current: configured,
+            current,
             at_start,
-            client,
-            schedule,
             deadline,
         })
     }
@@ -283,7 +264,7 @@ impl Daemon {
                         () = self.reload() => {}
                     },
                     #[cfg(feature = "stall")]
-                    Signal::Stall => self.schedule.stall().await,
+                    Signal::Stall => self.services.schedule.stall().await,
                 },
                 Some(ended) = self.parts.0.join_next() => return Err(DaemonError::Broken(part(ended))),
                 // The daemon holds a `Writer`, so the task can end only by a failure.
@@ -303,20 +284,10 @@ impl Daemon {
     /// Ends the parts in the order of the data flow, each within a limit and all within one.
     async fn stop(self, grace: Duration) {
         let Self {
-            mut parts,
-            mut writing,
-            mut sinks,
-            member,
-            store,
-            http,
-            writer,
-            stop,
-            finish,
-            rotate: _rotate,
-            ..
+            mut parts, mut writing, mut sinks, member, http, services, finish, rotate: _rotate, ..
         } = self;
         let limit = StopLimit::new(grace);
-        stop.cancel();
+        services.stop.cancel();
         // The parts observe the grace themselves; the limit is for one that hangs.
         limit
             .longer_step(grace, "intake and schedule", async {
@@ -327,8 +298,8 @@ impl Daemon {
             .await;
         drop(parts);
         fault_point!("stopped-taking-and-not-flushed");
-        limit.step("store", async {
-            if let Err(unavailable) = writer.flush().await {
+        limit.step("flush", async {
+            if let Err(unavailable) = services.writer.flush().await {
                 error!(%unavailable, "outcomes could not be written; their PINs are polled again after the next start");
             }
         })
@@ -343,17 +314,48 @@ impl Daemon {
         }
         // Readers close before the writer: the last connection to close merges the write-ahead log into the file, which only
         // the writer can.
-        limit.step("store", store.close()).await;
+        limit.step("store readers", services.store.close()).await;
         // These are the last `Writer` handles, so the writer's task ends now.
         fault_point!("sinks-finished-and-store-open");
-        drop((sinks, writer));
-        limit.step("store", async { while writing.join_next().await.is_some() {} }).await;
+        drop((sinks, services));
+        limit.step("writer", async { while writing.join_next().await.is_some() {} }).await;
         info!("stopped");
     }
 }
 
+impl schedule::Poll for Client {
+    async fn poll(&self, pin: &PinId, connection: Connection) -> Meaning {
+        Client::poll(self, pin, connection).await
+    }
+}
+
+/// Starts the sinks. If nodes share the store, renews the lease meanwhile.
+async fn start_sinks(
+    sinks: &mut SinkSet,
+    config: &Config,
+    store: &Store,
+    kind: &mut Kind,
+) -> Result<(), DaemonError> {
+    let starting = async {
+        sinks.start(&config.sinks).await?;
+        Ok(warn_of_unknown_sinks(store, &config.sinks).await?)
+    };
+    match kind {
+        Kind::Own => starting.await,
+        Kind::Shared(joining) => joining.while_renewing(starting).await,
+    }
+}
+
+/// Starts what polls: the schedule, and the renewal of the client's connections.
+fn spawn_polls(parts: &mut Parts, task: schedule::Task<Client>, client: Client, stop: CancellationToken) {
+    parts.spawn("schedule", run_schedule(task));
+    parts.spawn("renewal of connections", async move {
+        stop.run_until_cancelled(client.renew_connections()).await;
+    });
+}
+
 /// Runs the schedule on its own thread until the daemon stops.
-async fn run_schedule(task: schedule::Task<CurrentClient>) {
+async fn run_schedule(task: schedule::Task<Client>) {
     match on_own_thread(|| task.run()).await {
         Ok(0) => {}
         Ok(dropped) => {
@@ -382,7 +384,7 @@ async fn wait_for_slots(
 
 /// Starts everything that answers clients, administrators and the service manager.
 fn serve(
-    config: &config::Config,
+    config: &Config,
     socket: Socket,
     listener: http::Listener,
     services: Services,

@@ -4,17 +4,13 @@
 //! (logrotate asks for that), and that keys which need a restart are named. Every step that can fail comes before those
 //! that can't.
 
-use std::sync::Arc;
-
 use thiserror::Error;
-use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::sink_set::CantReplace;
 use super::{Daemon, Inherited, notify, warn_of_secret, warn_of_unknown_sinks};
 use crate::config::{Config, ConfigError, Log, Setting, Sources};
-use crate::pin::PinId;
-use crate::poll::{Client, ClientError, Connection, Meaning};
+use crate::poll::ClientError;
 use crate::schedule;
 
 /// What the process passes to the daemon besides its configuration.
@@ -43,43 +39,6 @@ enum Refused {
     Log(String),
 }
 
-/// The client that new polls use. A running poll keeps the client it began with.
-pub struct CurrentClient(watch::Sender<Client>);
-
-impl CurrentClient {
-    pub fn new(client: Client) -> Self {
-        Self(watch::Sender::new(client))
-    }
-
-    fn current(&self) -> Client {
-        self.0.borrow().clone()
-    }
-
-    /// The current client, whenever it changes.
-    pub fn watch(&self) -> watch::Receiver<Client> {
-        self.0.subscribe()
-    }
-
-    /// Renews the connections of the current client regularly, until it is dropped.
-    pub async fn renew_connections(self: Arc<Self>) {
-        let mut current = self.0.subscribe();
-        loop {
-            let client = current.borrow_and_update().clone();
-            tokio::select! {
-                () = client.renew_connections() => {}
-                // Never an error: `self` holds the sender.
-                _ = current.changed() => {}
-            }
-        }
-    }
-}
-
-impl schedule::Poll for CurrentClient {
-    async fn poll(&self, pin: &PinId, connection: Connection) -> Meaning {
-        self.current().poll(pin, connection).await
-    }
-}
-
 impl Daemon {
     /// Does what SIGHUP asks for.
     pub(super) async fn reload(&mut self) {
@@ -103,7 +62,7 @@ impl Daemon {
 
     async fn apply_new_configuration(&mut self) -> Result<(), Refused> {
         let new = Config::explain(&self.outside.sources)?;
-        let client = self.client.current().renewed(&new.config.api)?;
+        let client = self.services.api.prepare(&new.config.api)?;
         // These steps can fail, and are undone then.
         let prepared = self.sinks.prepare(&new.config.sinks).await?;
         if let Err(problem) = (self.outside.set_log)(&new.config.log) {
@@ -115,7 +74,7 @@ impl Daemon {
         // These steps can't fail.
         let mut changes = self.sinks.commit(prepared);
         let api = &new.config.api;
-        self.client.0.send_replace(client);
+        self.services.api.change(client);
         let settings = schedule::Settings {
             schedule: new.config.schedule.clone(),
             rate: api.rate,
@@ -124,7 +83,7 @@ impl Daemon {
         };
         // After the client, so that no answer of the old client counts for the new one. If the schedule has ended, the daemon
         // notices by itself.
-        let _ = self.schedule.reconfigure(settings).await;
+        let _ = self.services.schedule.reconfigure(settings).await;
         self.deadline.send_replace(new.config.schedule.deadline);
 
         changes.extend(keys.into_iter().filter(|key| !needs_restart(key) && !key.starts_with("sink[")));
@@ -138,7 +97,7 @@ impl Daemon {
         if !waiting.is_empty() {
             warn!(keys = waiting.join(", "), "these keys have changed, but take effect only after a restart");
         }
-        if let Err(unavailable) = warn_of_unknown_sinks(&self.store, &new.config.sinks).await {
+        if let Err(unavailable) = warn_of_unknown_sinks(&self.services.store, &new.config.sinks).await {
             warn!(%unavailable, "can't look for cursors of removed sinks");
         }
         new.warnings.iter().for_each(warn_of_secret);

@@ -12,11 +12,11 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info};
 
-use super::sink_start::{self, Outbox, SinkTask};
+use super::sink_start::{self, SinkTask, Start};
 use super::{DaemonError, Unavailable};
 use crate::config;
 use crate::fault::fault_point;
-use crate::sinks::Handover;
+use crate::sinks::{Handover, Outbox};
 use crate::store::DeliveryCommand;
 
 /// How long a sink may take to finish its present batch before it hands over.
@@ -25,7 +25,7 @@ const HANDOVER_PATIENCE: Duration = Duration::from_secs(10);
 /// The running sinks, and what each of them needs.
 pub struct SinkSet {
     running: Vec<Running>,
-    /// A template: its cursor and handover belong to no sink.
+    /// A template: its name, cursor and handover belong to no sink.
     common: Outbox,
 }
 
@@ -127,10 +127,10 @@ impl SinkSet {
         for name in added {
             self.common.health.forget(&name);
             // If that fails, it remains as a removed sink, which the next start reports.
-            let _ = self.common.writer.order(DeliveryCommand::Unregister { sink: name }).await;
+            let _ = self.common.writer.command(DeliveryCommand::Unregister { sink: name }).await;
         }
         for old in ended {
-            self.restart(old);
+            self.restart(old).await;
         }
     }
 
@@ -167,8 +167,8 @@ impl SinkSet {
         let cursor = self.common.writer.register(config.name.clone(), from_oldest).await?;
         fault_point!("sink-registered");
         let handover = Handover::default();
-        let outbox = Outbox { cursor, is_new, handover: handover.clone(), ..self.common.clone() };
-        let task = sink_start::open(config, outbox).await?;
+        let start = if is_new { Start::New } else { Start::AtCursor };
+        let task = sink_start::open(config, self.outbox(config, cursor, &handover), start).await?;
         Ok(Opened { config: config.clone(), handover, cursor, task })
     }
 
@@ -203,16 +203,15 @@ impl SinkSet {
             ended.into_iter().map(|r| Ended { cursor: cursor(&r.config), config: r.config }).collect();
         let Some(busy) = busy else { return Ok(ended) };
         for old in ended {
-            self.restart(old);
+            self.restart(old).await;
         }
         Err(CantReplace::Busy(busy))
     }
 
     /// Restarts a sink that had ended. If it can't be opened now, it keeps trying, as after any other trouble.
-    fn restart(&mut self, Ended { config, cursor }: Ended) {
+    async fn restart(&mut self, Ended { config, cursor }: Ended) {
         let handover = Handover::default();
-        let outbox = Outbox { cursor, handover: handover.clone(), ..self.common.clone() };
-        match sink_start::open_again(&config, outbox) {
+        match sink_start::open(&config, self.outbox(&config, cursor, &handover), Start::Again).await {
             Ok(task) => {
                 info!(sink = config.name, "the sink continues as before");
                 self.common.health.update(&config.name, |health| {
@@ -225,6 +224,10 @@ impl SinkSet {
                 error!(sink = config.name, %error, "the sink can't continue; its outcomes are kept for the next start");
             }
         }
+    }
+
+    fn outbox(&self, config: &config::Sink, cursor: i64, handover: &Handover) -> Outbox {
+        Outbox { name: config.name.clone(), cursor, handover: handover.clone(), ..self.common.clone() }
     }
 
     fn run(&mut self, config: config::Sink, handover: Handover, task: SinkTask) {

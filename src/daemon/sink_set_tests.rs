@@ -41,8 +41,8 @@ impl Bench {
         let (rotate, rotations) = watch::channel(0);
         let health = Health::default();
         let sinks = SinkSet::new(Outbox {
+            name: String::new(),
             cursor: 0,
-            is_new: false,
             store,
             writer: writer.clone(),
             clock: Clock::system(),

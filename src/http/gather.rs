@@ -12,7 +12,7 @@ use super::Server;
 use crate::clock::Steady;
 use crate::cluster::State;
 use crate::metrics::{self, Recorder, catalogue};
-use crate::schedule::{Counts, Reason, Stats};
+use crate::schedule::{AGE_BANDS, Counts, Reason, Stats};
 use crate::services::Services;
 use crate::sinks::SinkHealth;
 use crate::slot::Slots;
@@ -81,6 +81,7 @@ fn schedule(recorder: &Recorder, stats: &Stats) {
     }
     let Counts {
         polls: _,
+        by_age,
         understood,
         unreadable,
         rejected,
@@ -89,10 +90,17 @@ fn schedule(recorder: &Recorder, stats: &Stats) {
         throttled,
         unavailable,
         not_sent,
-        // Counted with their status, in `metrics`.
+        // Counted as they happen, in `metrics`.
         outcomes: _,
         polls_of_ended: _,
+        final_ages: _,
+        noticed: _,
+        notice_delay: _,
     } = counts;
+    set(&catalogue::NEVER_FINAL, counts.never_final().unwrap_or(0.0));
+    for ((band, _), count) in AGE_BANDS.iter().zip(by_age) {
+        recorder.counter(&catalogue::POLLS_BY_AGE, &[band]).absolute(*count);
+    }
     let classes = [
         ("understood", understood),
         ("unreadable", unreadable),
@@ -120,7 +128,7 @@ struct Outbox {
 impl Outbox {
     async fn read(server: &Server, sinks: &BTreeMap<String, SinkHealth>) -> Result<Vec<Self>, Unavailable> {
         let Services { store, writer, failed_counts, .. } = &server.services;
-        let failed = failed_counts.get(writer.ordered(), store.failed_counts()).await?;
+        let failed = failed_counts.get(writer.commands_done(), store.failed_counts()).await?;
         let mut all = Vec::with_capacity(sinks.len());
         for (sink, health) in sinks {
             let counts = failed.iter().find(|(name, ..)| name == sink);

@@ -106,7 +106,7 @@ pub async fn ready(server: &Server) -> Ready {
         let since = services.clock.wall() - trouble.since.elapsed();
         reasons.push(Reason::new("tls_files", Status::Degraded, &*trouble.what).since(since));
     }
-    if let Some(stray) = services.api.borrow().strays() {
+    if let Some(stray) = services.api.strays() {
         let now = services.clock.wall();
         let what = format!(
             "the API, or a proxy before it, sent an answer that nobody asked for, so no HTTP/1 connection is reused: {ADVICE}"

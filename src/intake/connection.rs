@@ -240,6 +240,7 @@ impl Connection<'_> {
             Request::Wait(request) => self.reply(operations::wait(services, request, self.hang_up())).await,
             Request::Tail(request) => self.tail(request).await,
             Request::Stats(_) => self.reply(in_time(operations::stats(services))).await,
+            Request::Schedule(_) => self.reply(in_time(operations::schedule(services))).await,
             Request::Nodes(_) => self.reply(in_time(operations::nodes(services))).await,
             Request::Ping(_) => self.reply(async { Ok(operations::ping()) }).await,
             Request::DeadLetters(request) => {

@@ -62,10 +62,18 @@ const LATENESS: &[f64] =
     &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0];
 
 /// Lifetimes of PINs, in seconds: from a second to two days, the default deadline.
-const LIFETIMES: &[f64] = &[
+pub const LIFETIMES: &[f64] = &[
     1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 10_800.0, 21_600.0, 43_200.0,
     86_400.0, 172_800.0,
 ];
+
+/// How long a PIN was final before that was noticed: from a tenth of a second to half of the default `max_interval`.
+const NOTICE_DELAYS: &[f64] =
+    &[0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
+
+/// Polls of a PIN: by the defaults, one that never becomes final has 67.
+const POLLS_OF_A_PIN: &[f64] =
+    &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0, 50.0, 100.0, 200.0, 500.0];
 
 /// Changes in one transaction; about 8192 is the most.
 const BATCHES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 8192.0];
@@ -84,6 +92,8 @@ metrics! {
 
     POLLS = Counter "pinwatch_polls_total" ["class"]
         "Polls answered, by what the answer meant.";
+    POLLS_BY_AGE = Counter "pinwatch_polls_by_age_total" ["age"]
+        "Polls answered, by the PIN's age when they were sent.";
     POLLING = Gauge "pinwatch_polls_in_flight" []
         "Polls that wait for their answer.";
     POLLING_MAX = Gauge "pinwatch_polls_in_flight_max" []
@@ -103,6 +113,12 @@ metrics! {
         "PINs that ended, by how and by the status that decided.";
     OUTCOME_SECONDS = Histogram "pinwatch_submit_to_outcome_seconds" ["outcome"]
         "From a PIN's submission to its end." in LIFETIMES;
+    POLLS_PER_PIN = Histogram "pinwatch_polls_per_pin" ["outcome"]
+        "Polls that a PIN needed until its end." in POLLS_OF_A_PIN;
+    NOTICE_DELAY_SECONDS = Histogram "pinwatch_final_notice_delay_seconds" []
+        "From the moment a PIN became final, by estimate, to the poll that told it." in NOTICE_DELAYS;
+    NEVER_FINAL = Gauge "pinwatch_never_final_ratio" []
+        "Share of PINs that reached their deadline, among those and the final ones, since the start; 0 before any.";
     UNWRITTEN = Gauge "pinwatch_outcomes_unwritten" []
         "Outcomes that are known and not yet in the store.";
 

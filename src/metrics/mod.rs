@@ -1,7 +1,7 @@
 //! Counts events for `/metrics`: one function for each kind of event.
 //!
-//! Guarantees that a call is cheap: handles are made once, and a call neither allocates nor looks anything up;
-//! without metrics, a call is one load. Values that can be read at a scrape are not here but in `http/gather.rs`.
+//! Guarantees that a call is cheap: handles are made once, and a call looks nothing up; a histogram allocates a block
+//! now and then. Without metrics, a call is one load. Values that can be read at a scrape are not here but in `http/gather.rs`.
 //! Knows outcomes and statuses; must not know how other modules work.
 
 pub mod catalogue;
@@ -39,6 +39,8 @@ pub struct Recorded {
     /// Indexed by ending, then by status.
     outcomes: Vec<Counter>,
     outcome_age: Vec<Histogram>,
+    polls_per_pin: Vec<Histogram>,
+    notice_delay: Histogram,
     submits: [Counter; SUBMIT_RESULTS.len()],
     commit_duration: Histogram,
     commit_changes: Histogram,
@@ -66,13 +68,21 @@ pub async fn polled<T>(poll: impl Future<Output = T>) -> T {
     answer
 }
 
-/// Notes that a PIN ended at this age.
-pub fn ended(ending: Ending, seen: Option<&Deliveries>, age: Duration) {
+/// Notes how long after a PIN became final that was noticed.
+pub fn noticed(delay: Duration) {
+    if let Some(recorded) = RECORDED.get() {
+        recorded.notice_delay.record(delay);
+    }
+}
+
+/// Notes that a PIN ended at this age, after so many polls.
+pub fn ended(ending: Ending, seen: Option<&Deliveries>, age: Duration, polls: u32) {
     if let Some(recorded) = RECORDED.get() {
         let decider = outcome::deciding(seen.map_or(&[], |seen| seen), ending);
         let status = status_index(decider.map(|delivery| &delivery.status));
         recorded.outcomes[ending as usize * STATUSES + status].increment(1);
         recorded.outcome_age[ending as usize].record(age);
+        recorded.polls_per_pin[ending as usize].record(f64::from(polls));
     }
 }
 
@@ -123,12 +133,17 @@ impl Recorded {
             let counter = |status| recorder.counter(&catalogue::OUTCOMES, &[ending.as_str(), status]);
             statuses().map(counter).collect::<Vec<_>>()
         });
-        let age = |ending: &Ending| recorder.histogram(&catalogue::OUTCOME_SECONDS, &[ending.as_str()]);
+        let by_ending = |metric: &Metric| {
+            let one = |ending: &Ending| recorder.histogram(metric, &[ending.as_str()]);
+            Ending::ALL.iter().map(one).collect()
+        };
         Self {
             lateness: recorder.histogram(&catalogue::LATENESS_SECONDS, &[]),
             poll_duration: recorder.histogram(&catalogue::POLL_SECONDS, &[]),
             outcomes: outcomes.collect(),
-            outcome_age: Ending::ALL.iter().map(age).collect(),
+            outcome_age: by_ending(&catalogue::OUTCOME_SECONDS),
+            polls_per_pin: by_ending(&catalogue::POLLS_PER_PIN),
+            notice_delay: recorder.histogram(&catalogue::NOTICE_DELAY_SECONDS, &[]),
             submits: SUBMIT_RESULTS.map(|result| recorder.counter(&catalogue::SUBMITS, &[result])),
             commit_duration: recorder.histogram(&catalogue::COMMIT_SECONDS, &[]),
             commit_changes: recorder.histogram(&catalogue::COMMIT_CHANGES, &[]),

@@ -1,20 +1,23 @@
 //! Answers `stats` and `ping` from what the other parts report. Must not count anything itself.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use humantime::format_duration;
 use indexmap::IndexMap;
 use jiff::Timestamp;
 
 use super::cluster_queries;
 use super::failure::Failure;
-use crate::metrics;
+use crate::metrics::{self, catalogue::LIFETIMES};
 use crate::outcome::{Ending, rfc3339};
 use crate::protocol::stats::{
     Answer, Brake, Learned, MostRefused, Polls, Recent, Sink, Stats, Store as StoreStats, StrayAnswers,
     Trouble,
 };
 use crate::protocol::{Raw, ping};
-use crate::schedule;
+use crate::schedule::{self, AGE_BANDS};
 use crate::services::Services;
 use crate::sinks::SinkHealth;
 
@@ -25,7 +28,7 @@ pub fn ping() -> ping::Answer {
 pub async fn stats(services: &Services) -> Result<Answer, Failure> {
     let schedule = services.schedule.stats().await?;
     let Services { store, writer, failed_counts, .. } = services;
-    let failed = failed_counts.get(writer.ordered(), store.failed_counts()).await?;
+    let failed = failed_counts.get(writer.commands_done(), store.failed_counts()).await?;
     let cursors = store.cursors().await?;
     let newest_seq = *writer.newest().borrow();
     let polls = schedule.counts;
@@ -55,6 +58,9 @@ pub async fn stats(services: &Services) -> Result<Answer, Failure> {
         },
         polls_per_pin: polls.polls_per_pin().map(rounded),
         never_final: polls.never_final().map(rounded),
+        polls_by_age: AGE_BANDS.iter().map(|(band, _)| Cow::from(*band)).zip(polls.by_age).collect(),
+        time_to_final: final_ages(&polls.final_ages),
+        final_notice_delay: polls.mean_notice_delay().map(|delay| rounded(delay.as_secs_f64())),
         learned: schedule.learned.as_ref().map(learned),
         outcomes: Ending::ALL.map(|ending| (ending, polls.outcomes[ending as usize])).into(),
         store: StoreStats {
@@ -74,31 +80,42 @@ pub async fn stats(services: &Services) -> Result<Answer, Failure> {
 }
 
 fn learned(learned: &schedule::Learned) -> Learned {
-    let schedule::Learned { endings, is_in_force, endings_until_retry, relapses, compared, recent } = learned;
-    let mean = |sum: f64| rounded(sum / *compared as f64);
-    let recent = (*compared > 0).then(|| Recent {
-        endings: *compared,
-        polls: mean(recent.real.polls),
-        delay: mean(recent.real.delay),
-        backoff_polls: mean(recent.backoff.polls),
-        backoff_delay: mean(recent.backoff.delay),
-    });
+    let schedule::Learned { endings, is_in_force, endings_until_retry, relapses, .. } = learned;
     Learned {
         endings: *endings,
         in_force: *is_in_force,
         endings_until_retry: *endings_until_retry,
         relapses: *relapses,
-        recent,
+        recent: recent(learned),
     }
 }
 
+/// Compares the learned schedule with backoff, if it was in force.
+pub fn recent(learned: &schedule::Learned) -> Option<Recent> {
+    let schedule::Learned { compared, recent, .. } = learned;
+    let mean = |sum: f64| rounded(sum / *compared as f64);
+    (*compared > 0).then(|| Recent {
+        endings: *compared,
+        polls: mean(recent.real.polls),
+        delay: mean(recent.real.delay),
+        backoff_polls: mean(recent.backoff.polls),
+        backoff_delay: mean(recent.backoff.delay),
+    })
+}
+
+/// Counts final PINs by the time from their submission, each at the smallest limit that it did not exceed.
+fn final_ages(counts: &[u64]) -> IndexMap<String, u64> {
+    let limits = LIFETIMES.iter().map(|limit| format_duration(Duration::from_secs_f64(*limit)).to_string());
+    limits.chain(["more".to_owned()]).zip(counts.iter().copied()).collect()
+}
+
 /// Rounds to thousandths.
-fn rounded(number: f64) -> f64 {
+pub fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
 
 fn stray_answers(services: &Services) -> Option<StrayAnswers> {
-    let (strays, now) = (services.api.borrow().strays()?, services.clock.wall());
+    let (strays, now) = (services.api.strays()?, services.clock.wall());
     Some(StrayAnswers { since: rfc3339(now - strays.since.elapsed()), until: rfc3339(now + strays.left()) })
 }
 

@@ -61,7 +61,7 @@ pub async fn services(folder: &Path, outcomes: usize) -> Services {
         writer,
         clock,
         deadline: watch::channel(Duration::ZERO).1,
-        api: watch::channel(Client::new(&api).unwrap()).1,
+        api: Client::new(&api).unwrap(),
         socket: watch::channel(None).1,
         health: Health::default(),
         stop: CancellationToken::new(),

@@ -6,15 +6,14 @@
 //! Pure. Bounded by [`MAX_BODY`], [`MAX_DELIVERIES`], [`MAX_STATUS`] and [`MAX_DESCRIPTION`]; unknown fields are skipped, and
 //! serde_json skips them without recursion. Must not know connections or schedules.
 
-use std::fmt;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use memchr::memmem;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use super::error_text::harmless;
-use super::field::Value;
+use crate::http_client::harmless;
 use crate::outcome::{Delivery, Status};
 use crate::pin::PinId;
 use crate::text::{bounded, is_harmful};
@@ -43,10 +42,27 @@ pub(super) fn deliveries(body: &[u8]) -> Result<Vec<Delivery>, String> {
     if body.trim_ascii().is_empty() {
         return Err("the body is empty".to_owned());
     }
-    serde_json::from_slice(body).map(|Answer(deliveries)| deliveries).map_err(|error| {
-        // serde_json's messages can quote the body.
-        harmless(&error.to_string())
-    })
+    if body.trim_ascii_start().starts_with(b"[") {
+        let elements: Vec<&RawValue> = serde_json::from_slice(body).map_err(fault)?;
+        if elements.len() > MAX_DELIVERIES {
+            return Err(format!("more than {MAX_DELIVERIES} deliveries"));
+        }
+        return elements.into_iter().map(|element| Fields::of(element)?.delivery()).collect();
+    }
+    let alone = Fields::of(serde_json::from_slice(body).map_err(fault)?)?;
+    let delivery = alone.delivery()?;
+    // Gateways report their own failures as `{"status":"error"}` with a 200.
+    if matches!(delivery.status, Status::Unknown(_)) && alone.is_final()?.is_none() {
+        return Err(
+            "an object alone, with an unknown status and without finalStatus, is no delivery".to_owned()
+        );
+    }
+    Ok(vec![delivery])
+}
+
+/// serde_json's messages can quote the body.
+fn fault(error: serde_json::Error) -> String {
+    harmless(&error.to_string())
 }
 
 /// Whether the body names a different PIN as its subject. The API's own answers name none.
@@ -67,133 +83,69 @@ pub(super) fn names_another(body: &[u8], pin: &PinId) -> bool {
     }
 }
 
-/// An array of deliveries, or a single one.
-struct Answer(Vec<Delivery>);
+/// One delivery as the API writes it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Fields<'a> {
+    #[serde(borrow)]
+    status: Option<&'a RawValue>,
+    #[serde(borrow)]
+    description: Option<&'a RawValue>,
+    #[serde(borrow)]
+    final_status: Option<&'a RawValue>,
+}
 
-impl<'de> Deserialize<'de> for Answer {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrMany;
-
-        impl<'de> Visitor<'de> for OneOrMany {
-            type Value = Answer;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array of deliveries")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Answer, A::Error> {
-                // Nearly every PIN has one delivery.
-                let mut deliveries = Vec::with_capacity(1);
-                while let Some(Element(delivery, _)) = seq.next_element()? {
-                    if deliveries.len() == MAX_DELIVERIES {
-                        return Err(A::Error::custom(format_args!("more than {MAX_DELIVERIES} deliveries")));
-                    }
-                    deliveries.push(delivery);
-                }
-                Ok(Answer(deliveries))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Answer, A::Error> {
-                let Element(delivery, says_whether_final) =
-                    Element::deserialize(MapAccessDeserializer::new(map))?;
-                // Gateways report their own failures as `{"status":"error"}` with a 200.
-                if matches!(delivery.status, Status::Unknown(_)) && !says_whether_final {
-                    return Err(A::Error::custom(
-                        "an object alone, with an unknown status and without finalStatus, is no delivery",
-                    ));
-                }
-                Ok(Answer(vec![delivery]))
-            }
+impl<'a> Fields<'a> {
+    fn of(element: &'a RawValue) -> Result<Self, String> {
+        // An array of the fields' values would be read too.
+        if !element.get().starts_with('{') {
+            return Err("expected a delivery, which is an object".to_owned());
         }
+        serde_json::from_str(element.get()).map_err(fault)
+    }
 
-        deserializer.deserialize_any(OneOrMany)
+    fn delivery(&self) -> Result<Delivery, String> {
+        let Some(status) = self.status else { return Err("a delivery without a status".to_owned()) };
+        let status = match text_of(status)? {
+            None => return Err("a delivery's status is no string".to_owned()),
+            Some(text) if text.is_empty() => return Err("a delivery with an empty status".to_owned()),
+            Some(text) if text.len() > MAX_STATUS => {
+                return Err(format!("a delivery's status is over {MAX_STATUS} bytes"));
+            }
+            Some(text) if text.chars().any(is_harmful) => {
+                return Err("a delivery's status has control characters".to_owned());
+            }
+            Some(text) => Status::from_wire(&text),
+        };
+        // No decision depends on it, so a description of another type invalidates no answer.
+        let description = self.description.map(text_of).transpose()?.flatten().and_then(|text| clean(&text));
+        let description = description.or_else(|| status.description().map(Arc::from));
+        let final_status = self.is_final()?.unwrap_or_else(|| status.is_final_by_table());
+        Ok(Delivery { status, description, final_status })
+    }
+
+    /// What `finalStatus` says, as a truth value or its name; `None` if it says nothing.
+    fn is_final(&self) -> Result<Option<bool>, String> {
+        let Some(written) = self.final_status else { return Ok(None) };
+        let text = text_of(written)?.unwrap_or(Cow::Borrowed(written.get()));
+        match text.trim() {
+            "" => Ok(None),
+            text if text.eq_ignore_ascii_case("true") => Ok(Some(true)),
+            text if text.eq_ignore_ascii_case("false") => Ok(Some(false)),
+            _ => Err("a delivery's finalStatus is neither true nor false".to_owned()),
+        }
     }
 }
 
-/// One delivery, and whether it says itself if it is final. Not derived: a derived struct would also accept an array of its
-/// fields.
-struct Element(Delivery, bool);
+/// A string; `None` for a value of another type.
+fn text_of(value: &RawValue) -> Result<Option<Cow<'_, str>>, String> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'de> Deserialize<'de> for Element {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(serde::Deserialize)]
-        #[serde(field_identifier, rename_all = "camelCase")]
-        enum Field {
-            Status,
-            Description,
-            FinalStatus,
-            #[serde(other)]
-            Other,
-        }
-
-        struct Fields;
-
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Element;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a delivery")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Element, A::Error> {
-                let (mut status, mut description, mut final_status) = (Value::Null, Value::Null, Value::Null);
-                while let Some(field) = map.next_key()? {
-                    match field {
-                        Field::Status => status = map.next_value()?,
-                        Field::Description => description = map.next_value()?,
-                        Field::FinalStatus => final_status = map.next_value()?,
-                        Field::Other => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                    }
-                }
-                let says_whether_final = match &final_status {
-                    Value::Text(text) => !text.trim().is_empty(),
-                    Value::Null => false,
-                    Value::Bool(_) | Value::Other => true,
-                };
-                delivery(status, description, final_status)
-                    .map(|delivery| Element(delivery, says_whether_final))
-                    .map_err(A::Error::custom)
-            }
-        }
-
-        deserializer.deserialize_map(Fields)
+    if !value.get().starts_with('"') {
+        return Ok(None);
     }
-}
-
-/// The delivery made of these three fields, or what is wrong with them.
-fn delivery(status: Value<'_>, description: Value<'_>, final_status: Value<'_>) -> Result<Delivery, String> {
-    let status = match status {
-        Value::Text(text) if text.is_empty() => return Err("a delivery with an empty status".to_owned()),
-        Value::Text(text) if text.len() > MAX_STATUS => {
-            return Err(format!("a delivery's status is over {MAX_STATUS} bytes"));
-        }
-        Value::Text(text) if text.chars().any(is_harmful) => {
-            return Err("a delivery's status has control characters".to_owned());
-        }
-        Value::Text(text) => Status::from_wire(&text),
-        Value::Null => return Err("a delivery without a status".to_owned()),
-        Value::Bool(_) | Value::Other => return Err("a delivery's status is no string".to_owned()),
-    };
-    let final_status = match final_status {
-        Value::Bool(value) => value,
-        Value::Text(text) => match text.trim() {
-            "" => status.is_final_by_table(),
-            text if text.eq_ignore_ascii_case("true") => true,
-            text if text.eq_ignore_ascii_case("false") => false,
-            _ => return Err("a delivery's finalStatus is neither true nor false".to_owned()),
-        },
-        Value::Null => status.is_final_by_table(),
-        Value::Other => return Err("a delivery's finalStatus is neither true nor false".to_owned()),
-    };
-    let description = match description {
-        Value::Text(text) => clean(&text),
-        // No decision depends on it, so no odd description invalidates an answer.
-        Value::Null | Value::Bool(_) | Value::Other => None,
-    };
-    let description = description.or_else(|| status.description().map(Arc::from));
-    Ok(Delivery { status, description, final_status })
+    serde_json::from_str(value.get()).map(|Text(text)| Some(text)).map_err(fault)
 }
 
 /// A description that is safe on a terminal; `None` if nothing is left of it.
@@ -378,9 +330,9 @@ mod tests {
         for (body, fault) in [
             ("", "empty"),
             (" \r\n", "empty"),
-            ("null", "expected an array of deliveries"),
-            ("true", "expected an array of deliveries"),
-            (r#""MESSAGE_DELIVERED""#, "expected an array of deliveries"),
+            ("null", "expected a delivery"),
+            ("true", "expected a delivery"),
+            (r#""MESSAGE_DELIVERED""#, "expected a delivery"),
             (r#"[{"status":"MESSAGE_DELIV"#, "EOF"),
             (r#"[{"status":"A"}] []"#, "trailing"),
             ("<html>", "expected value"),
@@ -416,7 +368,7 @@ mod tests {
     fn a_fault_does_not_repeat_control_characters_of_the_body() {
         let error = read("[\"\u{7f}\\u001b[2J\\r\\nfaked log line\"]").unwrap_err();
         assert!(!error.chars().any(char::is_control), "{error:?}");
-        assert!(error.chars().count() <= super::super::error_text::MAX_TEXT);
+        assert!(error.chars().count() <= crate::http_client::MAX_TEXT);
     }
 
     proptest! {

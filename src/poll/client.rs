@@ -1,11 +1,11 @@
-//! The API's client: sends one GET for one PIN.
+//! The API's client: sends a GET for one PIN, and repeats it on a new connection if the first connection was lost or its answer
+//! is doubtful.
 //!
 //! Promises what the module `poll` does about time, memory and secrets. Built once and then shared: a poll on a kept connection
 //! allocates the URL and what hyper needs. Must not know schedules.
 
-use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -22,19 +22,21 @@ use reqwest::header::{
 };
 use reqwest::{StatusCode, Url};
 use secrecy::ExposeSecret;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
+use super::Meaning;
 use super::answer::names_another;
 use super::connections::{Connections, Doubt, LONGEST_REST, Route};
 use super::content::plain;
-use super::error::{ClientError, PLACEHOLDER};
-use super::failure::{Failure, NoAnswer};
+use super::error::ClientError;
+use super::failure::Failure;
 use super::http1::{Found, Resting, Strayed};
-use super::retry_after::http_date;
 use super::secrets::Secrets;
 use super::strays::{Stray, Strays};
-use super::{Connection, Meaning};
 use crate::config::{Api, Credentials};
+use crate::http_client::retry_after::http_date;
+use crate::http_client::{Connection, USER_AGENT as OUR_NAME};
 use crate::pin::PinId;
 
 /// How much longer than its slowest answer a connection is watched before a final answer from it is trusted.
@@ -44,14 +46,18 @@ const MARGIN: Duration = Duration::from_millis(5);
 /// part of the URL's structure.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// Asks the API about PINs. Clones share their connections.
+/// Asks the API about PINs. Clones share their settings and their connections.
 #[derive(Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client(Arc<watch::Sender<Arc<Session>>>);
 
-struct Inner {
+/// Other settings for a [`Client`], which does not use them yet.
+pub struct Prepared(Session);
+
+/// Settings, and the connections that were made by them.
+struct Session {
     api: Api,
-    connections: RwLock<Arc<Connections>>,
-    strays: Strays,
+    connections: Connections,
+    strays: Arc<Strays>,
     /// Endings that are not believed yet.
     watched: AtomicUsize,
     /// `https://host:port`, without a path.
@@ -64,8 +70,6 @@ struct Inner {
     host: HeaderValue,
     /// What no text may repeat if the API or a proxy echoes the request.
     secrets: Secrets,
-    /// The limit for the whole poll: connecting, a second try, the body.
-    timeout: Duration,
 }
 
 /// A path before the PIN ID, and after it.
@@ -85,105 +89,125 @@ impl Client {
     /// # Errors
     /// The URL or the credentials can't be put into a request, or the system has no CA certificates.
     pub fn new(api: &Api) -> Result<Self, ClientError> {
-        Self::with(api, Strays::default())
+        let session = Session::new(api, Arc::default())?;
+        Ok(Self(Arc::new(watch::Sender::new(Arc::new(session)))))
     }
 
-    /// Creates a client that replaces this one, and keeps what this one learned about the host if it is the same.
+    /// Prepares other settings. What this client learned about the host is kept if the host is the same.
     ///
     /// # Errors
     /// As for [`Client::new`].
-    pub fn renewed(&self, api: &Api) -> Result<Self, ClientError> {
-        let is_same = self.0.api.base_url.origin() == api.base_url.origin();
-        Self::with(api, if is_same { Strays::like(&self.0.strays) } else { Strays::default() })
+    pub fn prepare(&self, api: &Api) -> Result<Prepared, ClientError> {
+        let current = self.current();
+        let is_same = current.api.base_url.origin() == api.base_url.origin();
+        let strays = if is_same { current.strays.clone() } else { Arc::default() };
+        Session::new(api, strays).map(Prepared)
     }
 
-    fn with(api: &Api, strays: Strays) -> Result<Self, ClientError> {
-        let (url, path) = url_parts(&api.base_url, &api.path)?;
-        let origin = url.origin().ascii_serialization();
-        let uri: Uri = origin.parse().map_err(|_| ClientError::BaseUrl)?;
-        let authority = uri.authority().ok_or(ClientError::BaseUrl)?;
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| ClientError::BaseUrl)?;
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("pinwatch/", env!("CARGO_PKG_VERSION"))));
-        headers.insert(AUTHORIZATION, authorization(&api.credentials)?);
-        Ok(Self(Arc::new(Inner {
-            api: api.clone(),
-            connections: RwLock::new(Arc::new(Connections::new(api, &uri)?)),
-            strays,
-            watched: AtomicUsize::new(0),
-            origin: origin.into(),
-            path,
-            headers,
-            host,
-            secrets: Secrets::new(&api.credentials),
-            timeout: api.timeout,
-        })))
+    /// Uses these settings and new connections for all polls that begin from now on. A running poll ends with those it began with.
+    pub fn change(&self, Prepared(session): Prepared) {
+        self.0.send_replace(Arc::new(session));
     }
 
     /// Replaces all connections, for ever, before any gets older than `api.pool_max_age`: the client follows an API that moved,
     /// and new machines behind a load balancer get their share. Running polls end on the old connections.
     pub async fn renew_connections(self) {
+        let mut changes = self.0.subscribe();
         loop {
-            let renewal = Instant::now() + self.0.api.pool_max_age;
-            while Instant::now() < renewal {
-                sleep_until(renewal.min(Instant::now() + LONGEST_REST)).await;
-                self.0.connections().close_idle(&self.0.strays);
+            let session = changes.borrow_and_update().clone();
+            tokio::select! {
+                () = session.close_idle_until_old() => {}
+                // Never an error: `self` holds the sender.
+                _ = changes.changed() => continue,
             }
-            let inner = self.0.clone();
+            let (client, old) = (self.clone(), session.clone());
             // Reads the system's certificates anew, which takes some milliseconds.
-            let renewed = tokio::task::spawn_blocking(move || inner.new_connections()).await;
-            match renewed {
-                Ok(Ok(connections)) => {
-                    *self.0.connections.write().unwrap_or_else(PoisonError::into_inner) =
-                        Arc::new(connections)
+            match tokio::task::spawn_blocking(move || client.prepare(&old.api)).await {
+                Ok(Ok(Prepared(renewed))) => {
+                    _ = self.0.send_if_modified(|current| {
+                        // A reload may have come first.
+                        let is_same = Arc::ptr_eq(current, &session);
+                        if is_same {
+                            *current = Arc::new(renewed);
+                        }
+                        is_same
+                    })
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "the old connections are kept, because they can't be renewed")
+                    tracing::warn!(
+                        %error,
+                        "the connections to the API can't be renewed, so the old ones are used; tried again after \
+                         api.pool_max_age"
+                    )
                 }
-                Err(failure) => tracing::error!(%failure, "the connections are kept; this is a bug"),
+                Err(failure) => tracing::error!(
+                    %failure,
+                    "the connections to the API can't be renewed, so the old ones are used; this is a bug"
+                ),
             }
         }
     }
 
     /// Asks about one PIN. Ends within `api.timeout`, and always with a meaning.
     pub async fn poll(&self, pin: &PinId, connection: Connection) -> Meaning {
-        let meaning = self.0.poll(pin, connection).await;
-        self.0.secrets.removed_from(meaning)
+        let session = self.current();
+        let meaning = session.poll(pin, connection).await;
+        session.secrets.removed_from(meaning)
     }
 
     /// The answers without a request, if any came within the last hour.
     pub fn strays(&self) -> Option<Stray> {
-        self.0.strays.recent()
+        self.current().strays.recent()
     }
 
     /// Sends one request for a diagnosis: returns the status and the server's time.
     pub async fn look(&self, pin: &PinId) -> Result<(u16, Option<Timestamp>), String> {
-        let until = Instant::now() + self.0.timeout;
-        let head = match timeout_at(until, self.0.ask(pin, Connection::New)).await {
-            Ok(Ok((head, ..))) => head,
-            Ok(Err(NoAnswer::Failed(text) | NoAnswer::NotSent(text))) => return Err(text),
-            Err(_) => return Err(self.0.time_out("answer")),
-        };
+        let session = self.current();
+        let asked = timeout(session.api.timeout, session.ask(pin, Connection::New)).await;
+        let (head, ..) =
+            asked.map_err(|_| session.time_out("answer"))?.map_err(|failure| failure.reason())?;
         let date = head.headers.get(DATE).and_then(|date| http_date(date.as_bytes()));
         Ok((head.status.as_u16(), date))
     }
+
+    fn current(&self) -> Arc<Session> {
+        self.0.borrow().clone()
+    }
 }
 
-impl Inner {
-    fn connections(&self) -> Arc<Connections> {
-        // Each write is complete in itself, so a panic elsewhere leaves no partial state.
-        self.connections.read().unwrap_or_else(PoisonError::into_inner).clone()
+impl Session {
+    fn new(api: &Api, strays: Arc<Strays>) -> Result<Self, ClientError> {
+        let origin = api.base_url.origin().ascii_serialization();
+        let path = around_pin(api).ok_or_else(|| ClientError::Path(api.path.clone()))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(OUR_NAME));
+        headers.insert(AUTHORIZATION, authorization(&api.credentials)?);
+        Ok(Self {
+            api: api.clone(),
+            connections: Connections::new(api, &origin)?,
+            strays,
+            watched: AtomicUsize::new(0),
+            path,
+            headers,
+            host: HeaderValue::from_str(api.base_url.authority()).map_err(|_| ClientError::Host)?,
+            origin: origin.into(),
+            secrets: Secrets::new(&api.credentials),
+        })
     }
 
-    fn new_connections(&self) -> Result<Connections, ClientError> {
-        let host = self.origin.parse().map_err(|_| ClientError::BaseUrl)?;
-        Connections::new(&self.api, &host)
+    /// Waits until its connections are as old as they may get. Closes those that have been idle for too long meanwhile.
+    async fn close_idle_until_old(&self) {
+        let old = Instant::now() + self.api.pool_max_age;
+        while Instant::now() < old {
+            sleep_until(old.min(Instant::now() + LONGEST_REST)).await;
+            self.connections.close_idle(&self.strays);
+        }
     }
 
     async fn poll(&self, pin: &PinId, connection: Connection) -> Meaning {
-        let until = Instant::now() + self.timeout;
+        let until = Instant::now() + self.api.timeout;
         let Answer { meaning, mut resting, mut doubt } = self.answer(pin, connection, until).await;
         if doubt == Doubt::Reused && meaning.may_end() {
             // The right answer follows a stray one, unless the connection ends first.
@@ -199,7 +223,7 @@ impl Inner {
             }
         }
         if let Some(resting) = resting.filter(|_| connection == Connection::Kept) {
-            self.connections().keep(resting, &self.strays);
+            self.connections.keep(resting, &self.strays);
         }
         let has_strayed =
             doubt == Doubt::Strayed || (doubt == Doubt::Reused && self.strays.recent().is_some());
@@ -233,7 +257,7 @@ impl Inner {
         let asked = timeout_at(until, asking).await;
         let (head, body, route) = match (head, asked) {
             (Some(head), Ok(Ok((body, route)))) => (head, body, Some(route)),
-            (_, Ok(Err(no_answer))) => return nothing(NoAnswer::into(no_answer)),
+            (_, Ok(Err(failure))) => return nothing(Failure::into(failure)),
             (None, _) => return nothing(Meaning::Unavailable(self.time_out("answer"))),
             (Some(head), Err(_)) if head.status == StatusCode::OK => {
                 return nothing(Meaning::Unavailable(self.time_out("whole answer")));
@@ -263,13 +287,12 @@ impl Inner {
     }
 
     /// Sends one request, or two: a kept connection that the server had closed is not a failure. The second goes out on a new
-    /// connection, because the next kept one may be just as dead. A new connection that dies before it answers is retried too:
-    /// the API may be restarting.
-    async fn ask(&self, pin: &PinId, connection: Connection) -> Result<(Parts, Incoming, Route), NoAnswer> {
-        let connections = self.connections();
+    /// connection, because the next kept one may be just as dead. A new connection that dies before it answers is retried too,
+    /// unless a new one was demanded: the API may be restarting.
+    async fn ask(&self, pin: &PinId, connection: Connection) -> Result<(Parts, Incoming, Route), Failure> {
         let first = match connection {
-            Connection::New => connections.new_route().await,
-            Connection::Kept => connections.route(&self.strays).await,
+            Connection::New => self.connections.new_route().await,
+            Connection::Kept => self.connections.route(&self.strays).await,
         };
         let sent = match first {
             Ok(route) => self.send(pin, route).await,
@@ -278,9 +301,9 @@ impl Inner {
         match sent {
             Err(failure @ Failure::Lost(_)) if connection == Connection::Kept => {
                 tracing::debug!(error = failure.text(), "lost a connection; polling on a new one");
-                Ok(self.send(pin, connections.new_route().await?).await?)
+                self.send(pin, self.connections.new_route().await?).await
             }
-            sent => Ok(sent?),
+            sent => sent,
         }
     }
 
@@ -314,68 +337,35 @@ impl Inner {
     }
 
     fn time_out(&self, of: &str) -> String {
-        format!("time-out: no {of} within {}", humantime::format_duration(self.timeout))
+        format!("time-out: no {of} within {}", humantime::format_duration(self.api.timeout))
     }
 }
 
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("origin", &self.0.origin)
-            .field("path", &self.0.path)
-            .field("timeout", &self.0.timeout)
-            .finish_non_exhaustive()
+/// The path of a request, the base URL's own before `path`, around the PIN ID. The configuration has checked both; here only what
+/// hyper refuses, and a URL to another place, have none.
+fn around_pin(api: &Api) -> Option<AroundPin> {
+    // Every PIN ID will stand where the sample does.
+    const SAMPLE: &str = "9C817C6F8AF3D48F9FE553282AFA2B67";
+    let base = api.base_url.as_str().trim_end_matches('/');
+    let url = Url::parse(&format!("{base}{}", api.path.replace("{pinId}", SAMPLE))).ok()?;
+    let is_other = url.origin() != api.base_url.origin() || url.query().is_some();
+    if is_other || url.as_str().parse::<Uri>().is_err() {
+        return None;
     }
-}
-
-/// The URL of a sample, and its path before and after the PIN ID: `path` is appended to the base URL's own.
-fn url_parts(base: &Url, path: &str) -> Result<(Url, AroundPin), ClientError> {
-    let has_user = !base.username().is_empty() || base.password().is_some();
-    if !matches!(base.scheme(), "http" | "https")
-        || !base.has_host()
-        || has_user
-        || base.query().is_some()
-        || base.fragment().is_some()
-    {
-        return Err(ClientError::BaseUrl);
-    }
-    let refused = || ClientError::Path(path.to_owned());
-    let (before, after) =
-        path.split_once(PLACEHOLDER).filter(|(_, after)| !after.contains(PLACEHOLDER)).ok_or_else(refused)?;
-    if !before.starts_with('/') {
-        return Err(refused());
-    }
-    let before = format!("{}{before}", base.as_str().trim_end_matches('/'));
-    // Every PIN ID will stand where the sample does: in the path, at the same host.
-    let sample = "9C817C6F8AF3D48F9FE553282AFA2B67";
-    let url = Url::parse(&format!("{before}{sample}{after}")).map_err(|_| refused())?;
-    if url.origin() != base.origin() {
-        return Err(refused());
-    }
-    let (before, after) = url.path().split_once(sample).ok_or_else(refused)?;
-    // hyper is stricter than the URL standard; this finds what it refuses.
-    if after.contains(sample) || url.as_str().parse::<Uri>().is_err() {
-        return Err(refused());
-    }
-    let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let parts = (before.into(), format!("{after}{query}").into());
-    Ok((url, parts))
+    let (before, after) = url.path().split_once(SAMPLE)?;
+    (!after.contains(SAMPLE)).then(|| (before.into(), after.into()))
 }
 
 /// The `Authorization` header, marked as a secret: reqwest shows it in no `Debug`, and HTTP/2 puts it into no
 /// compression table.
 fn authorization(credentials: &Credentials) -> Result<HeaderValue, ClientError> {
-    let (text, name) = match credentials {
-        Credentials::App(key) => (format!("App {}", key.expose_secret()), "api.key"),
-        Credentials::Basic { username, .. } if username.contains(':') => {
-            return Err(ClientError::UsernameWithColon);
-        }
+    let text = match credentials {
+        Credentials::App(key) => format!("App {}", key.expose_secret()),
         Credentials::Basic { username, password } => {
-            let pair = BASE64.encode(format!("{username}:{}", password.expose_secret()));
-            (format!("Basic {pair}"), "api.username")
+            format!("Basic {}", BASE64.encode(format!("{username}:{}", password.expose_secret())))
         }
     };
-    let mut value = HeaderValue::from_str(&text).map_err(|_| ClientError::Credentials(name))?;
+    let mut value = HeaderValue::from_str(&text).map_err(|_| ClientError::Key)?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -404,7 +394,7 @@ mod tests {
 
     fn url_of(base_url: &str, path: &str, pin: &str) -> Result<String, ClientError> {
         let client = Client::new(&api(base_url, path, app("key")))?;
-        Ok(client.0.uri(&pin.parse().unwrap(), true))
+        Ok(client.current().uri(&pin.parse().unwrap(), true))
     }
 
     #[test]
@@ -419,48 +409,23 @@ mod tests {
             assert_eq!(url_of(base, path, "a.b_c-1").unwrap(), expected);
         }
         assert_eq!(url_of("http://h", "/{pinId}", "...").unwrap(), "http://h/...");
-        assert_eq!(url_of("http://h", "/pin/{pinId}?v=2", "A1").unwrap(), "http://h/pin/A1?v=2");
     }
 
     #[test]
     fn a_path_without_a_place_for_the_pin_is_refused() {
-        for path in [
-            "",
-            "/",
-            "/pin",
-            "pin/{pinId}",
-            "/{pinId}/{pinId}",
-            "@evil/{pinId}",
-            "/x#{pinId}",
-            "/x?p={pinId}",
-        ] {
+        for path in ["", "/", "/pin", "pin/{pinId}", "/{pinId}/{pinId}", "@evil/{pinId}", "/x#{pinId}"] {
             assert!(matches!(url_of("http://h", path, "A1"), Err(ClientError::Path(_))), "{path}");
-        }
-    }
-
-    #[test]
-    fn a_base_url_that_cannot_be_one_is_refused() {
-        for base in ["ftp://h", "mailto:x", "http://u:p@h", "http://u@h", "http://h/?a=b", "http://h/#f"] {
-            assert!(matches!(url_of(base, "/{pinId}", "A1"), Err(ClientError::BaseUrl)), "{base}");
         }
     }
 
     #[test]
     fn no_secret_is_shown_by_debug_or_by_an_error() {
         let client = Client::new(&api("http://h", "/{pinId}", app("hunter2"))).unwrap();
-        let request = client.0.request(&"A1".parse().unwrap(), false);
+        let request = client.current().request(&"A1".parse().unwrap(), false);
         assert!(request.headers().contains_key(AUTHORIZATION));
-        assert!(!format!("{client:?}{request:?}").contains("hunter2"));
+        assert!(!format!("{request:?}").contains("hunter2"));
 
-        let bad = [
-            app("hunter2\n"),
-            Credentials::Basic { username: "hunter2:".into(), password: "hunter2".into() },
-        ];
-        for credentials in bad {
-            let error = Client::new(&api("http://h", "/{pinId}", credentials)).unwrap_err();
-            assert!(!format!("{error}{error:?}").contains("hunter2"));
-        }
-        let error = Client::new(&api("http://u:hunter2@h", "/{pinId}", app("k"))).unwrap_err();
+        let error = Client::new(&api("http://h", "/{pinId}", app("hunter2\n"))).err().unwrap();
         assert!(!format!("{error}{error:?}").contains("hunter2"));
     }
 

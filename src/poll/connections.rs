@@ -2,7 +2,8 @@
 //!
 //! Promises that a kept HTTP/1 connection is reused only with nothing on it, only after a rest unless all the connections
 //! that may be open are, and not at all for an hour after a stray answer was seen; that at most twice as many are open as polls
-//! may run; and that HTTP/2, which knows which answer belongs to which request, has one connection for all.
+//! may run, or [`FEWEST_OPEN`] if that is more; and that HTTP/2, which knows which answer belongs to which request, has one
+//! connection for all.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http2;
-use hyper::{Request, Response, Uri};
+use hyper::{Request, Response};
 use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::watch;
@@ -21,10 +22,12 @@ use super::answer::MAX_BODY;
 use super::connector::{Connector, Stream};
 use super::content::too_large;
 use super::error::ClientError;
-use super::failure::{Failure, detail};
+use super::failure::Failure;
 use super::http1::{Found, Http1, Open, Resting, Strayed};
 use super::strays::Strays;
 use crate::config::Api;
+use crate::http_client::failure::detail;
+use crate::http_client::{HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT};
 
 /// How long a kept connection may be idle. Less than load balancers commonly allow (60 s, some 30 s), so that pinwatch nearly
 /// always closes it first.
@@ -38,11 +41,7 @@ const REST: Duration = Duration::from_millis(50);
 /// So many may be open even if fewer polls may run at once: polls one after the other need some to take turns.
 const FEWEST_OPEN: usize = 32;
 
-/// HTTP/2 uses one connection for all polls. If the other end vanishes silently, only a ping detects it.
-const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
-const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The connections in use; older ones may still carry running polls.
+/// The present set of connections; a set that was replaced may still carry running polls.
 pub(super) struct Connections {
     connector: Connector,
     /// The one that has rested longest is at the front.
@@ -74,9 +73,9 @@ pub(super) enum Doubt {
 }
 
 impl Connections {
-    pub fn new(api: &Api, host: &Uri) -> Result<Self, ClientError> {
+    pub fn new(api: &Api, origin: &str) -> Result<Self, ClientError> {
         Ok(Self {
-            connector: Connector::new(api, host)?,
+            connector: Connector::new(api, origin)?,
             http1: Mutex::default(),
             http2: watch::Sender::default(),
             open: Open::default(),

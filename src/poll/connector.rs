@@ -3,35 +3,29 @@
 //! Promises that connecting ends within `api.connect_timeout`, that HTTP/2 is used wherever the server offers it (it numbers each
 //! request, so an answer can't be mistaken for another's), and that a proxy never sees a plain request. Must not know requests.
 
-use std::io::Read;
-use std::path::Path;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Uri;
+use hyper::http::uri::InvalidUri;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_platform_verifier::Verifier;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service;
 
 use super::error::ClientError;
 use super::failure::Failure;
-use super::resolve::Resolver;
 use crate::config::Api;
+use crate::http_client::resolve::Resolver;
+use crate::http_client::tls;
 
 /// When the other end of a connection has silently vanished, the system notices after four times this long.
 const TCP_PROBES: Duration = Duration::from_secs(15);
-
-/// The most bytes of `api.ca_file` that are read; the system's whole bundle has a quarter of a megabyte.
-const MAX_CA_FILE: u64 = 4 * 1024 * 1024;
 
 /// A connection, below HTTP.
 pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -59,12 +53,19 @@ enum Way {
 impl Connector {
     /// # Errors
     /// The certificates or the proxy can't be used.
-    pub fn new(api: &Api, host: &Uri) -> Result<Self, ClientError> {
-        let extra = certificates(api.ca_file.as_deref())?;
+    pub fn new(api: &Api, origin: &str) -> Result<Self, ClientError> {
+        let setup = |error: &dyn Error| ClientError::Setup(error.to_string());
+        let host: Uri = origin.parse().map_err(|error: InvalidUri| setup(&error))?;
+        let unusable = |path, reason| ClientError::CaFile { path, reason };
+        let extra = match api.ca_file.clone() {
+            Some(path) => tls::certificates(&path).map_err(|reason| unusable(path, reason))?,
+            None => Vec::new(),
+        };
         // A proxy would see the key of a plain request, and the key goes to one host only. Without TLS no CA certificates are
         // needed, so a system without them works.
         let is_plain = api.base_url.scheme() == "http";
-        let tls = Arc::new(if is_plain { without_certificates()? } else { tls(extra)? });
+        let tls = if is_plain { tls::trusting_nobody() } else { tls::trusting(extra) };
+        let tls = Arc::new(tls.map_err(|error| setup(&error))?);
         let mut tcp = HttpConnector::new_with_resolver(Resolver::default());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -72,7 +73,7 @@ impl Connector {
         tcp.set_keepalive_interval(Some(TCP_PROBES));
         tcp.set_keepalive_retries(Some(3));
         tcp.set_connect_timeout(Some(api.connect_timeout));
-        let proxy = (!is_plain).then(|| Matcher::from_system().intercept(host)).flatten();
+        let proxy = (!is_plain).then(|| Matcher::from_system().intercept(&host)).flatten();
         let way = match proxy {
             None => Way::Direct((tcp, tls).into()),
             Some(proxy) if proxy.uri().scheme_str() == Some("http") => {
@@ -91,7 +92,7 @@ impl Connector {
                 )));
             }
         };
-        Ok(Self { way, host: host.clone(), timeout: api.connect_timeout })
+        Ok(Self { way, host, timeout: api.connect_timeout })
     }
 
     /// Opens a connection.
@@ -105,41 +106,4 @@ impl Connector {
             Err(_) => Err(Failure::ConnectTimeout),
         }
     }
-}
-
-/// TLS that trusts the system's certificates and these.
-fn tls(extra: Vec<CertificateDer<'static>>) -> Result<ClientConfig, ClientError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let setup = |error: rustls::Error| ClientError::Setup(error.to_string());
-    let verifier = Verifier::new_with_extra_roots(extra, provider.clone()).map_err(setup)?;
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(setup)?;
-    let mut config =
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-/// TLS that trusts no certificate, for plain connections.
-fn without_certificates() -> Result<ClientConfig, ClientError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| ClientError::Setup(error.to_string()))?;
-    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
-}
-
-/// The certificates of `api.ca_file`.
-fn certificates(path: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, ClientError> {
-    let Some(path) = path else { return Ok(Vec::new()) };
-    let unusable = |reason: String| ClientError::CaFile { path: path.to_owned(), reason };
-    let mut pem = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| unusable(error.to_string()))?;
-    file.take(MAX_CA_FILE).read_to_end(&mut pem).map_err(|error| unusable(error.to_string()))?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let certificates = certificates.map_err(|error| unusable(error.to_string()))?;
-    if certificates.is_empty() {
-        return Err(unusable("it has no certificate in PEM (-----BEGIN CERTIFICATE-----)".into()));
-    }
-    Ok(certificates)
 }

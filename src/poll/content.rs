@@ -9,7 +9,7 @@ use flate2::bufread::MultiGzDecoder;
 use reqwest::header::{CONTENT_ENCODING, HeaderMap};
 
 use super::answer::MAX_BODY;
-use super::error_text::harmless;
+use crate::http_client::harmless;
 
 /// U+FEFF in UTF-8. JSON must not begin with it (RFC 8259, section 8.1), but some servers send it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

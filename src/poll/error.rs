@@ -4,20 +4,15 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Where the PIN ID stands in `api.path`.
-pub const PLACEHOLDER: &str = "{pinId}";
-
 /// Why no client can be made of a configuration. The texts have no secrets.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    #[error("api.path must begin with / and have {PLACEHOLDER} once, and is {0:?}")]
+    #[error("api.path {0:?} can't be put behind api.base_url: it must begin with / and have {{pinId}} once")]
     Path(String),
-    #[error("api.base_url must be http:// or https:// with a host, and without user, query or fragment")]
-    BaseUrl,
-    #[error("{0} has a character that no HTTP header can hold")]
-    Credentials(&'static str),
-    #[error("api.username has a colon, which Basic authentication can't express")]
-    UsernameWithColon,
+    #[error("the host of api.base_url has a character that no HTTP header can hold")]
+    Host,
+    #[error("api.key has a character that no HTTP header can hold")]
+    Key,
     #[error("api.ca_file {} can't be used: {reason}", path.display())]
     CaFile { path: PathBuf, reason: String },
     #[error("the HTTP client can't be set up: {0}")]

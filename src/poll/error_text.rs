@@ -7,10 +7,7 @@
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use crate::text::bounded;
-
-/// The longest text, in characters.
-pub const MAX_TEXT: usize = 512;
+use crate::http_client::{harmless, named};
 
 /// `400 Bad Request: BAD_REQUEST: Invalid argument`, or the part of it that the answer contains.
 pub(super) fn error_text(status: StatusCode, body: &[u8]) -> String {
@@ -18,14 +15,6 @@ pub(super) fn error_text(status: StatusCode, body: &[u8]) -> String {
     match said(body) {
         Some(said) => harmless(&format!("{name}: {said}")),
         None => name,
-    }
-}
-
-/// `404 Not Found`; for a code that has no name, `599`.
-pub(crate) fn named(status: StatusCode) -> String {
-    match status.canonical_reason() {
-        Some(reason) => format!("{} {reason}", status.as_str()),
-        None => status.as_str().to_owned(),
     }
 }
 
@@ -81,16 +70,12 @@ fn word(object: &Value, field: &str) -> Option<String> {
     }
 }
 
-/// The text in one line of at most [`MAX_TEXT`] characters.
-pub(super) fn harmless(text: &str) -> String {
-    bounded(text, MAX_TEXT)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::http_client::MAX_TEXT;
 
     fn text(body: &str) -> String {
         error_text(StatusCode::BAD_REQUEST, body.as_bytes())

@@ -1,17 +1,11 @@
-//! Explains why a poll got no answer: the kind of failure in a few words, and whether this machine is the cause.
+//! A poll that got no answer: what failed, and whether this machine could not even send the request.
 //!
-//! Promises texts without the URL: it reads the chain of causes, because the text of a `reqwest::Error` itself contains the URL.
-//! Must not know the client's own time-outs.
+//! Promises that "not sent" is said only if no connection was open. Must not know the texts of failures.
 
 use std::error::Error;
-use std::io;
-
-use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
 
 use super::Meaning;
-use super::error_text::harmless;
-use super::resolve::NotResolved;
+use crate::http_client::failure::{TIME_OUT_WHILE_CONNECTING, failure_text, lacking};
 
 /// Why there was no answer, as the libraries report it.
 #[derive(Debug)]
@@ -29,198 +23,28 @@ impl Failure {
     pub fn text(&self) -> String {
         match self {
             Self::ConnectTimeout => TIME_OUT_WHILE_CONNECTING.to_owned(),
-            Self::Connect(error) => {
-                in_words(&**error, find::<NotResolved>(&**error).is_some(), true, is_time_out(&**error))
-            }
-            Self::Lost(error) => in_words(error, false, false, error.is_timeout() || is_time_out(error)),
+            Self::Connect(error) => failure_text(&**error, true),
+            Self::Lost(error) => failure_text(error, false),
         }
+    }
+
+    /// What this machine lacks, if it could not send the request.
+    fn lack(&self) -> Option<String> {
+        match self {
+            Self::Connect(error) => lacking(&**error),
+            // Once the connection was open, the request may have been sent, whatever failed.
+            Self::ConnectTimeout | Self::Lost(_) => None,
+        }
+    }
+
+    /// Why there was no answer, for people.
+    pub fn reason(&self) -> String {
+        self.lack().unwrap_or_else(|| self.text())
     }
 }
 
-/// A request that got no answer, and why.
-pub(super) enum NoAnswer {
-    /// This machine could not send it.
-    NotSent(String),
-    Failed(String),
-}
-
-impl From<Failure> for NoAnswer {
+impl From<Failure> for Meaning {
     fn from(failure: Failure) -> Self {
-        // Once the connection was open, the request may have been sent, whatever failed.
-        let lack = match &failure {
-            Failure::Connect(error) => {
-                let code =
-                    causes(&**error).filter_map(|cause| cause.downcast_ref()).find_map(Errno::from_io_error);
-                code.and_then(|code| lacking(code, find::<NotResolved>(&**error).is_some()))
-            }
-            Failure::ConnectTimeout | Failure::Lost(_) => None,
-        };
-        lack.map_or_else(|| Self::Failed(failure.text()), Self::NotSent)
-    }
-}
-
-impl From<NoAnswer> for Meaning {
-    fn from(no_answer: NoAnswer) -> Self {
-        match no_answer {
-            NoAnswer::NotSent(text) => Self::NotSent(text),
-            NoAnswer::Failed(text) => Self::Unavailable(text),
-        }
-    }
-}
-
-/// What this machine lacks if opening a connection fails with this code, and what to do; `None` if the code concerns the network
-/// or the other side.
-///
-/// If the resolver reports an error code, it could not ask any name server: a name server's own answers have none.
-fn lacking(code: Errno, by_resolver: bool) -> Option<String> {
-    Some(match code {
-        Errno::MFILE => format!(
-            "no request was sent: all {} file descriptors that this process may have are in use (EMFILE); raise \
-             LimitNOFILE= in its unit, or ulimit -n",
-            getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
-        ),
-        Errno::NFILE => "no request was sent: all file descriptors of this machine are in use (ENFILE); raise \
-                         fs.file-max"
-            .to_owned(),
-        Errno::NOMEM | Errno::NOBUFS => {
-            format!("no request was sent: this machine has no memory for a connection ({code:?}); free some")
-        }
-        Errno::AGAIN => "no request was sent: this machine has no thread for the resolver, or no room for a \
-                         connection (EAGAIN); raise TasksMax= in the unit, or ulimit -u"
-            .to_owned(),
-        Errno::ADDRNOTAVAIL => "no request was sent: this machine has no free local port or address to connect from \
-                                (EADDRNOTAVAIL); widen net.ipv4.ip_local_port_range, or look for what uses them up"
-            .to_owned(),
-        Errno::NETUNREACH | Errno::NETDOWN => format!(
-            "no request was sent: this machine has no route to the API ({code:?}); look at its network (ip route)"
-        ),
-        Errno::ACCESS | Errno::PERM | Errno::AFNOSUPPORT => format!(
-            "no request was sent: this machine forbids the connection ({code:?}); look at its firewall, and at \
-             IPAddressDeny= and RestrictAddressFamilies= in the unit"
-        ),
-        Errno::NOSPC => "no request was sent: this machine watches as many files as it may (ENOSPC); raise \
-                         fs.epoll.max_user_watches"
-            .to_owned(),
-        _ if by_resolver => format!(
-            "no request was sent: this machine's resolver does not work ({}); look at /etc/resolv.conf",
-            io::Error::from(code)
-        ),
-        _ => return None,
-    })
-}
-
-/// Whether the server certainly did not process the request: there was no connection, hyper returned the request unsent, or the
-/// server said so. By GOAWAY (RFC 9113, section 6.8) a server refuses the requests after the last one that it names, and h2 fails
-/// only those; section 8.7 describes REFUSED_STREAM.
-pub(crate) fn not_processed(error: &reqwest::Error) -> bool {
-    let by_server = |error: &h2::Error| {
-        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        error.is_remote() && (error.is_go_away() || refused)
-    };
-    error.is_connect()
-        || find(error).is_some_and(hyper::Error::is_canceled)
-        || find(error).is_some_and(by_server)
-}
-
-/// `connect: connection refused`, `DNS: …`, `TLS: …`: what failed, and what is known about it.
-pub(crate) fn failure_text(error: &reqwest::Error) -> String {
-    in_words(error, error.is_dns(), error.is_connect(), error.is_timeout())
-}
-
-fn in_words(
-    error: &(dyn Error + 'static),
-    by_dns: bool,
-    while_connecting: bool,
-    is_time_out: bool,
-) -> String {
-    let kind = if by_dns {
-        "DNS"
-    } else if find::<rustls::Error>(error).is_some() {
-        "TLS"
-    } else if while_connecting && is_time_out {
-        return TIME_OUT_WHILE_CONNECTING.to_owned();
-    } else if is_time_out {
-        return "time-out".to_owned();
-    } else if while_connecting {
-        "connect"
-    } else {
-        "connection lost"
-    };
-    harmless(&format!("{kind}: {}", detail(error)))
-}
-
-const TIME_OUT_WHILE_CONNECTING: &str = "time-out while connecting";
-
-fn is_time_out(error: &(dyn Error + 'static)) -> bool {
-    find::<io::Error>(error).is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
-}
-
-/// What is known about a failure, without the URL.
-pub(crate) fn detail(error: &(dyn Error + 'static)) -> String {
-    if let Some(tls) = find::<rustls::Error>(error) {
-        return tls.to_string();
-    }
-    // Its text may contain what the other side wrote into a GOAWAY.
-    if let Some(reason) = find::<h2::Error>(error).and_then(h2::Error::reason) {
-        return format!("HTTP/2: {}", reason.description());
-    }
-    // The kind of an I/O error is shorter than its text and has no numbers; errors without a specific kind are clearer as text.
-    let innermost = causes(error).filter(|cause| !cause.is::<reqwest::Error>()).last();
-    match innermost.map(|cause| (cause, cause.downcast_ref::<io::Error>())) {
-        Some((_, Some(io))) if io.raw_os_error().is_some() && io.kind() != io::ErrorKind::Other => {
-            io.kind().to_string()
-        }
-        Some((cause, _)) => cause.to_string(),
-        None => "no more is known".to_owned(),
-    }
-}
-
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
-    causes(error).find_map(|cause| cause.downcast_ref())
-}
-
-/// The error and its causes, outermost first.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |cause| next_cause(*cause))
-}
-
-fn next_cause<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match cause.downcast_ref::<io::Error>() {
-        // An I/O error that wraps another reports that one's source as its own, which would skip the wrapped error.
-        Some(io) => io.get_ref().map(|inner| inner as _),
-        None => cause.source(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_this_machine_lacks_is_told_from_what_the_other_side_does() {
-        for (code, hint) in [
-            (Errno::MFILE, "LimitNOFILE="),
-            (Errno::NFILE, "fs.file-max"),
-            (Errno::NOMEM, "memory"),
-            (Errno::NOBUFS, "memory"),
-            (Errno::AGAIN, "TasksMax="),
-            (Errno::ADDRNOTAVAIL, "ip_local_port_range"),
-            (Errno::NETUNREACH, "ip route"),
-            (Errno::NETDOWN, "ip route"),
-            (Errno::PERM, "firewall"),
-            (Errno::ACCESS, "firewall"),
-            (Errno::AFNOSUPPORT, "RestrictAddressFamilies="),
-            (Errno::NOSPC, "max_user_watches"),
-        ] {
-            for by_resolver in [false, true] {
-                let text = lacking(code, by_resolver).unwrap();
-                assert!(text.starts_with("no request was sent: ") && text.contains(hint), "{text}");
-                assert_eq!(harmless(&text), text);
-            }
-        }
-        for code in [Errno::CONNREFUSED, Errno::CONNRESET, Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::PIPE] {
-            assert_eq!(lacking(code, false), None, "{code:?}");
-        }
-        assert!(lacking(Errno::NOENT, true).unwrap().contains("resolver"));
+        failure.lack().map_or_else(|| Self::Unavailable(failure.text()), Self::NotSent)
     }
 }

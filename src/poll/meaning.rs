@@ -1,4 +1,4 @@
-//! Classifies an answer: the table "What an answer means" of the contract, as one pure function.
+//! Classifies an answer as one pure function: what each answer means is in `docs/operations.md`, "What ends a PIN".
 //!
 //! Promises a [`Meaning`] for every answer. Knows status codes, headers and bodies; must not know the network, the clock or the
 //! schedule.
@@ -10,8 +10,9 @@ use reqwest::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{StatusCode, Url};
 
 use super::answer;
-use super::error_text::{error_text, harmless, named, said};
-use super::retry_after::{http_date, retry_after};
+use super::error_text::{error_text, said};
+use crate::http_client::retry_after::{http_date, retry_after};
+use crate::http_client::{harmless, named};
 use crate::outcome::{self, Delivery};
 
 /// The result of one poll, whatever the API, a proxy or the network did. Each text is one short line without control characters
@@ -25,7 +26,7 @@ pub enum Meaning {
     Unreadable(String),
     /// 400 and other 4xx: the API refuses this PIN; the text is the API's.
     Rejected(String),
-    /// 401, 403: the credentials are wrong, not the PIN.
+    /// 401, 403: the credentials are wrong, or may not read this PIN; the schedule finds out which (`core/credentials.rs`).
     Unauthorized(u16),
     /// 404
     NotFound,
@@ -37,15 +38,6 @@ pub enum Meaning {
     /// No request was sent, because this machine has no file descriptor, memory, port or resolver for it; the text says which.
     /// Says nothing about the API or the PIN.
     NotSent(String),
-}
-
-/// Which connection a poll goes out on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Connection {
-    /// One that earlier polls left open, if there is one.
-    Kept,
-    /// A new one, which no other poll uses: an answer on it can only be the answer to this poll.
-    New,
 }
 
 impl Meaning {

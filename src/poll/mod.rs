@@ -14,20 +14,18 @@ mod connections;
 mod connector;
 mod content;
 mod error;
-pub(crate) mod error_text;
-pub(crate) mod failure;
-mod field;
+mod error_text;
+mod failure;
 mod http1;
 mod meaning;
-pub(crate) mod resolve;
-pub(crate) mod retry_after;
 mod secrets;
 mod strays;
 
 pub use answer::{MAX_BODY, MAX_DELIVERIES, MAX_DESCRIPTION, MAX_STATUS};
-pub use client::Client;
+pub use client::{Client, Prepared};
 pub use error::ClientError;
-pub use error_text::MAX_TEXT;
-pub use meaning::{Connection, Meaning};
-pub use retry_after::{LONGEST, SHORTEST};
+pub use meaning::Meaning;
 pub use strays::{ADVICE, DISTRUST, Stray};
+
+pub use crate::http_client::retry_after::{LONGEST, SHORTEST};
+pub use crate::http_client::{Connection, MAX_TEXT};

@@ -32,11 +32,6 @@ impl Stray {
 }
 
 impl Strays {
-    /// Copies what another client learned about the same host.
-    pub fn like(other: &Self) -> Self {
-        Self(Mutex::new(other.recent()))
-    }
-
     /// The stray answers that still count.
     pub fn recent(&self) -> Option<Stray> {
         // Each write is complete in itself, so a panic elsewhere leaves no partial state.

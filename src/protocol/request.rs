@@ -16,7 +16,8 @@ use serde_path_to_error::Track;
 
 use super::error::{Code, Refusal};
 use super::{
-    cancel, dead_letters, drop, forget_sink, list, nodes, ping, replay, show, stats, submit, tail, wait,
+    cancel, dead_letters, drop, forget_sink, list, nodes, ping, replay, schedule, show, stats, submit, tail,
+    wait,
 };
 use crate::pin::{InvalidPinId, PinId};
 
@@ -62,6 +63,7 @@ operations! {
     "wait": Wait(wait),
     "tail": Tail(tail),
     "stats": Stats(stats),
+    "schedule": Schedule(schedule),
     "nodes": Nodes(nodes),
     "ping": Ping(ping),
     "dead_letters": DeadLetters(dead_letters),

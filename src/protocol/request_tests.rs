@@ -27,6 +27,7 @@ fn written(request: &Request) -> String {
         Request::Wait(request) => line_of(request),
         Request::Tail(request) => line_of(request),
         Request::Stats(request) => line_of(request),
+        Request::Schedule(request) => line_of(request),
         Request::Nodes(request) => line_of(request),
         Request::Ping(request) => line_of(request),
         Request::DeadLetters(request) => line_of(request),
@@ -60,6 +61,7 @@ fn every_operation_is_read_as_it_is_written() {
         r#"{"op":"drop","sink":"hook","from":1,"to":9}"#,
         r#"{"op":"forget_sink","sink":"hook"}"#,
         r#"{"op":"stats"}"#,
+        r#"{"op":"schedule"}"#,
         r#"{"op":"nodes"}"#,
         r#"{"op":"ping"}"#,
     ] {

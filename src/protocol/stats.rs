@@ -41,6 +41,12 @@ pub struct Stats {
     pub polls_per_pin: Option<f64>,
     /// Of the PINs that became final or reached their deadline, the share (0 to 1) that reached the deadline.
     pub never_final: Option<f64>,
+    /// The polls by the PIN's age when they were sent.
+    pub polls_by_age: IndexMap<Cow<'static, str>, u64>,
+    /// How many PINs became final within each of these times from their submission, and not within the one before.
+    pub time_to_final: IndexMap<String, u64>,
+    /// Seconds from the moment a PIN became final to the poll that reported it, by estimate, on average; null before any.
+    pub final_notice_delay: Option<f64>,
     /// The state of the learned schedule; null with `schedule.adapt = "off"`.
     pub learned: Option<Learned>,
     pub store: Store,

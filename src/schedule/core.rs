@@ -1,8 +1,8 @@
 //! The rules of the schedule, without a runtime: which PIN is polled next, and what an answer leads to.
 //!
-//! Guarantees one verdict for every PIN it accepts, and no poll of a PIN that has one. Never waits or reads a clock
-//! of its own: the caller passes the clock, so tests and simulations control the time. Must not know the network or
-//! the store.
+//! Guarantees one verdict for every PIN it accepts, unless it gives the PIN's slot up, and no poll of a PIN that has
+//! one. Never waits or reads a clock of its own: the caller passes the clock, so tests and simulations control the
+//! time. Must not know the network or the store.
 
 mod braking;
 mod counts;
@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use tracing::debug;
 
-pub use self::counts::Counts;
+use self::counts::notice_delay;
+pub use self::counts::{AGE_BANDS, Counts};
 use self::credentials::Check;
 pub use self::evidence::{Doubts, Others, Refusal};
 pub use self::learning::Learned;
@@ -62,6 +63,8 @@ pub struct Ticket {
     /// Whether the poll checks if the key is wrong.
     check: bool,
     sent: Moment,
+    /// The PIN's age when the poll was sent.
+    age: Duration,
     /// How late the poll was sent.
     late: Duration,
     /// The kind of connection that the poll uses.
@@ -87,6 +90,7 @@ impl Ticket {
             probe: false,
             check: false,
             sent: Moment::START,
+            age: Duration::ZERO,
             late: Duration::ZERO,
             connection: Connection::Kept,
         }
@@ -303,6 +307,7 @@ impl Core {
             probe: self.brake.started(),
             check,
             sent: now,
+            age: now.since(entry.submitted),
             late,
             connection: if is_proof { Connection::New } else { Connection::Kept },
         })
@@ -311,7 +316,7 @@ impl Core {
     /// Processes the answer to a poll; returns the verdict if the answer ends the PIN.
     pub fn answered(&mut self, ticket: Ticket, meaning: Meaning) -> Option<Verdict> {
         let now = self.clock.now();
-        self.count(&meaning, now);
+        self.count(&ticket, &meaning, now);
         let is_of_old = ticket.epoch != self.epoch;
         let own_wait = if is_of_old { None } else { self.learn(&ticket, &meaning, now) };
         let others = self.others();
@@ -335,11 +340,18 @@ impl Core {
         let ending = match meaning {
             Meaning::Deliveries(deliveries) => {
                 let done = is_final(&deliveries, settings.completion);
-                if let (Some(learner), Some(since)) = (&mut self.learner, since) {
-                    let channel = channel_of(entry.seen.as_deref().unwrap_or(&deliveries));
+                if let Some(since) = since {
                     let age = now.since(entry.submitted);
-                    self.unsaved |=
-                        teach(learner, &Answer { channel, since, age, late: ticket.late, is_final: done });
+                    if done {
+                        self.counts.noticed(notice_delay(since, age));
+                    }
+                    if let Some(learner) = &mut self.learner {
+                        let channel = channel_of(entry.seen.as_deref().unwrap_or(&deliveries));
+                        self.unsaved |= teach(
+                            learner,
+                            &Answer { channel, since, age, late: ticket.late, is_final: done },
+                        );
+                    }
                 }
                 entry.seen = Some(intern(&mut self.answers, deliveries));
                 if done { Some(Ending::Final) } else { (is_late || is_over).then_some(Ending::Deadline) }
@@ -460,9 +472,9 @@ impl Core {
         let entry = self.table.get_mut(key)?;
         entry.stage = Stage::Finishing;
         self.finishing += 1;
-        self.counts.outcomes[ending as usize] += 1;
-        self.counts.polls_of_ended += u64::from(entry.polls);
-        metrics::ended(ending, entry.seen.as_ref(), self.clock.now().since(entry.submitted));
+        let age = self.clock.now().since(entry.submitted);
+        self.counts.ended(ending, age, entry.polls);
+        metrics::ended(ending, entry.seen.as_ref(), age, entry.polls);
         let pin = entry.pin.expand();
         debug!(pin_id = %pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");
         Some(Verdict {

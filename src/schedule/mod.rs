@@ -1,9 +1,9 @@
 //! Decides when each PIN is polled: one task owns all PINs in flight, their timers and the running polls.
 //!
-//! Guarantees one verdict for every PIN it accepts and keeps it until the store's writer has it; runs no more polls
-//! at once than `api.concurrency`, and starts no more per second than `api.rate` allows. Due PINs, answers, commits
-//! and questions wake the task. Must not know sockets, SQL or HTTP: the caller passes what sends polls. [`core`] has
-//! its rules, without a runtime.
+//! Guarantees one verdict for every PIN it accepts, unless it gives the PIN's slot up, and keeps it until the store's
+//! writer has it; runs no more polls at once than `api.concurrency`, and starts no more per second than `api.rate`
+//! allows. Due PINs, answers, commits and questions wake the task. Must not know sockets, SQL or HTTP: the caller passes
+//! what sends polls. [`core`] has its rules, without a runtime.
 
 mod brake;
 mod core;
@@ -30,7 +30,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 pub use self::brake::Reason;
-pub use self::core::{Cancelled, Core, Counts, Learned, Refusal, Ticket};
+pub use self::core::{AGE_BANDS, Cancelled, Core, Counts, Learned, Refusal, Ticket};
+use self::learn::overview::Snapshot;
 use self::learn::plan::Plan;
 use self::polls::Polls;
 pub use self::slots::SlotEvent;
@@ -39,7 +40,7 @@ use crate::config;
 use crate::outcome::{Deliveries, Verdict};
 use crate::pin::PinId;
 use crate::poll::{Connection, Meaning};
-use crate::store::{Committed, Outcome, Record, SavedBrake, Writer};
+use crate::store::{Committed, Outcome, Record, SavedSchedule, Writer};
 
 /// The most events that may wait for the schedule; senders then wait.
 const INBOX: usize = 256;
@@ -89,6 +90,7 @@ pub enum Ask {
     Wait(PinId, oneshot::Sender<Option<oneshot::Receiver<Record>>>),
     Cancel(PinId, oneshot::Sender<Option<oneshot::Receiver<Record>>>),
     Stats(oneshot::Sender<Stats>),
+    Overview(oneshot::Sender<Overview>),
 }
 
 /// What is known of a PIN in flight, for people.
@@ -135,6 +137,15 @@ pub struct Stats {
     pub learned: Option<Learned>,
 }
 
+/// What decides when PINs are polled.
+#[derive(Debug, Clone)]
+pub struct Overview {
+    pub adapt: config::Adapt,
+    pub snapshot: Snapshot,
+    /// Unless `schedule.adapt` is "off".
+    pub learned: Option<Learned>,
+}
+
 /// A handle for questions to the schedule. Cheap to clone.
 #[derive(Clone)]
 pub struct Schedule {
@@ -172,6 +183,11 @@ impl Schedule {
     /// Returns the counts and states of the schedule.
     pub async fn stats(&self) -> Result<Stats, Stopping> {
         self.ask(Ask::Stats).await
+    }
+
+    /// What decides when PINs are polled.
+    pub async fn overview(&self) -> Result<Overview, Stopping> {
+        self.ask(Ask::Overview).await
     }
 
     /// Applies a new configuration; PINs keep the due times that they already have.
@@ -229,8 +245,8 @@ struct Running<S, F> {
     concurrency: usize,
     /// Verdicts for which the writer had no room. The core bounds them by pausing polls.
     verdicts: VecDeque<Verdict>,
-    /// The state of the brake, if the writer had no room for it.
-    unsaved: Option<SavedBrake>,
+    /// What to save for the next start, if the writer had no room for it.
+    unsaved: Option<SavedSchedule>,
     waiters: HashMap<PinId, Vec<oneshot::Sender<Record>>>,
     /// A plan that another thread is computing from what was learned.
     planning: Option<JoinHandle<Option<Plan>>>,
@@ -319,9 +335,9 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
 
     /// Passes the writer as many verdicts as it has room for.
     fn hand_over(&mut self) {
-        // Only the newest state of the brake matters.
-        if let Some(brake) = self.core.take_unsaved().or_else(|| self.unsaved.take()) {
-            self.unsaved = self.writer.try_save_brake(brake).err();
+        // Only the newest state matters.
+        if let Some(schedule) = self.core.take_unsaved().or_else(|| self.unsaved.take()) {
+            self.unsaved = self.writer.try_save_schedule(schedule).err();
         }
         while let Some(verdict) = self.verdicts.pop_front() {
             if let Err(verdict) = self.writer.try_finish(verdict) {
@@ -362,6 +378,9 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
             }
             Event::Ask(Ask::Stats(reply)) => {
                 let _ = reply.send(self.stats());
+            }
+            Event::Ask(Ask::Overview(reply)) => {
+                let _ = reply.send(self.core.overview());
             }
             Event::Slots(event) => self.hear_of_slots(event),
             Event::Reconfigure(settings) => {

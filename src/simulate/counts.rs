@@ -1,9 +1,8 @@
 //! Counts the requests that a simulator received and the answers that it sent.
 //!
-//! Guarantees consistent readings: one lock covers all counts. Must not know why an answer was chosen.
+//! Must not know why an answer was chosen.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use axum::http::StatusCode;
 
@@ -50,53 +49,18 @@ impl fmt::Display for Counts {
     }
 }
 
-/// The counts so far.
-#[derive(Debug, Default)]
-pub struct Counters(Mutex<Counts>);
-
-impl Counters {
-    /// Counts a request and returns its number, counting from 0.
-    pub fn next_request(&self) -> u64 {
-        let mut counts = self.lock();
-        counts.requests += 1;
-        counts.requests - 1
-    }
-
-    pub fn new_pin(&self) {
-        self.lock().pins += 1;
-    }
-
-    pub fn bad_key(&self) {
-        self.lock().bad_keys += 1;
-    }
-
-    pub fn spoiled(&self) {
-        self.lock().spoiled += 1;
-    }
-
+impl Counts {
     /// Counts an answer by its status.
-    pub fn answered(&self, status: StatusCode) {
-        let mut counts = self.lock();
-        if status.is_server_error() {
-            counts.server_errors += 1;
-        } else if status.is_client_error() {
-            counts.client_errors += 1;
-        } else {
-            counts.ok += 1;
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        match status.as_u16() {
+            500.. => self.server_errors += 1,
+            400.. => self.client_errors += 1,
+            _ => self.ok += 1,
         }
         match status {
-            StatusCode::NOT_FOUND => counts.not_found += 1,
-            StatusCode::TOO_MANY_REQUESTS => counts.throttled += 1,
+            StatusCode::NOT_FOUND => self.not_found += 1,
+            StatusCode::TOO_MANY_REQUESTS => self.throttled += 1,
             _ => {}
         }
-    }
-
-    pub fn read(&self) -> Counts {
-        *self.lock()
-    }
-
-    /// A panic never leaves a count half written, so a poisoned lock is still usable.
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

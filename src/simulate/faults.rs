@@ -4,7 +4,6 @@
 //! same order meets the same faults in every run. Must not know lives or keys.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::io;
 use std::str::FromStr;
 use std::time::Duration;
@@ -22,7 +21,7 @@ use thiserror::Error;
 use super::answers;
 
 /// The size of a [`Fault::Huge`] body, in bytes: 128 times what a client should read.
-pub const HUGE: usize = 8 * 1024 * 1024;
+const HUGE: usize = 8 * 1024 * 1024;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,16 +89,6 @@ impl FromStr for Fault {
     }
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Self::Status(status) = self {
-            return f.write_str(status.as_str());
-        }
-        let name = Self::NAMED.iter().find(|(_, fault)| fault == self).map_or("", |(name, _)| name);
-        f.write_str(name)
-    }
-}
-
 /// A fault and the share of requests that get it, written as `KIND=RATE`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FaultRate {
@@ -119,33 +108,26 @@ impl FromStr for FaultRate {
     }
 }
 
-/// The faults of a simulator.
-#[derive(Debug, Clone, Default)]
-pub struct Faults(Vec<FaultRate>);
+/// Checks the faults of a simulator.
+///
+/// # Errors
+/// [`InvalidFault::Sum`] if the rates are more than 1 together.
+pub fn check(faults: &[FaultRate]) -> Result<(), InvalidFault> {
+    // Allows for rounding: ten times 0.1 is more than 1.
+    let is_possible = faults.iter().map(|fault| fault.rate).sum::<f64>() <= 1.0 + 1e-9;
+    is_possible.then_some(()).ok_or(InvalidFault::Sum)
+}
 
-impl Faults {
-    /// # Errors
-    /// [`InvalidFault::Sum`] if the rates are more than 1 together.
-    pub fn new(rates: impl IntoIterator<Item = FaultRate>) -> Result<Self, InvalidFault> {
-        let rates: Vec<_> = rates.into_iter().collect();
-        // Allows for rounding: ten times 0.1 is more than 1.
-        if rates.iter().map(|rate| rate.rate).sum::<f64>() > 1.0 + 1e-9 {
-            return Err(InvalidFault::Sum);
+/// Draws the fault of a request, if it gets one.
+pub fn draw(faults: &[FaultRate], rng: &mut Rng) -> Option<Fault> {
+    let mut left = rng.f64();
+    for FaultRate { fault, rate } in faults {
+        if left < *rate {
+            return Some(*fault);
         }
-        Ok(Self(rates))
+        left -= rate;
     }
-
-    /// Draws the fault of a request, if it gets one.
-    pub fn draw(&self, rng: &mut Rng) -> Option<Fault> {
-        let mut left = rng.f64();
-        for FaultRate { fault, rate } in &self.0 {
-            if left < *rate {
-                return Some(*fault);
-            }
-            left -= rate;
-        }
-        None
-    }
+    None
 }
 
 /// Returns a `Retry-After` of one or two seconds, as a number or as a date.
@@ -241,10 +223,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_and_rates_survive_the_command_line() {
-        for text in ["500=0.5", "429=1", "408=0.25", "malformed=0.125", "stall=0", "close=1"] {
-            let rate: FaultRate = text.parse().unwrap();
-            assert_eq!(format!("{}={}", rate.fault, rate.rate), text);
+    fn each_kind_has_a_name_and_a_rate() {
+        let status = |code| Fault::Status(StatusCode::from_u16(code).unwrap());
+        for (text, fault, rate) in [
+            ("500=0.5", status(500), 0.5),
+            ("429=1", status(429), 1.0),
+            ("408=0.25", status(408), 0.25),
+            ("malformed=0.125", Fault::Malformed, 0.125),
+            ("stall=0", Fault::Stall, 0.0),
+            ("close=1", Fault::Close, 1.0),
+        ] {
+            assert_eq!(text.parse(), Ok(FaultRate { fault, rate }), "{text}");
         }
     }
 
@@ -255,15 +244,15 @@ mod tests {
             assert!(!error.to_string().is_empty(), "{text}");
         }
         let rates = ["500=0.6", "503=0.6"].map(|text| text.parse().unwrap());
-        assert_eq!(Faults::new(rates).unwrap_err(), InvalidFault::Sum);
-        assert!(Faults::new(["500=0.1"; 10].map(|text| text.parse().unwrap())).is_ok());
+        assert_eq!(check(&rates), Err(InvalidFault::Sum));
+        assert_eq!(check(&["500=0.1"; 10].map(|text| text.parse().unwrap())), Ok(()));
     }
 
     #[test]
     fn faults_come_as_often_as_asked_for() {
-        let faults = Faults::new(["500=0.1", "cut=0.2"].map(|text| text.parse().unwrap())).unwrap();
+        let faults = ["500=0.1", "cut=0.2"].map(|text| text.parse().unwrap());
         let mut rng = Rng::with_seed(1);
-        let drawn: Vec<_> = (0..10_000).map(|_| faults.draw(&mut rng)).collect();
+        let drawn: Vec<_> = (0..10_000).map(|_| draw(&faults, &mut rng)).collect();
         let count = |fault: Option<Fault>| drawn.iter().filter(|drawn| **drawn == fault).count();
         assert!((900..1100).contains(&count("500".parse().ok())));
         assert!((1850..2150).contains(&count(Some(Fault::Cut))));

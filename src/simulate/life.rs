@@ -29,21 +29,32 @@ const AS_TEXT: f64 = 0.05;
 /// The share of calls whose answer has no `finalStatus`.
 const ABSENT: f64 = 0.2;
 
-/// The parameters of all lives. A share is a probability from 0 to 1.
-#[derive(Debug, Clone)]
+// The parameters of all lives. A share is a probability from 0 to 1. (A doc comment would become that of the command.)
+#[derive(Debug, Clone, clap::Args)]
 pub struct LifeSettings {
-    /// The same seed produces the same lives.
+    /// The same seed produces the same lives and faults.
+    #[arg(long, default_value_t = 0, help_heading = "Lives")]
     pub seed: u64,
-    /// Half of the ordinary deliveries become final within this time after they were sent.
+
+    /// Half of the deliveries are final after this time.
+    #[arg(long, value_name = "TIME", default_value = "4s", value_parser = humantime::parse_duration, help_heading = "Lives")]
     pub median: Duration,
+
     /// The sigma of the log-normal distribution of those times. With 0 all are equal; with 1.2 one in a hundred takes
     /// 16 medians.
+    #[arg(skip = Self::default().sigma)]
     pub sigma: f64,
+
     /// The share of first deliveries that are calls; for resends it is three times as high.
+    #[arg(skip = Self::default().call_share)]
     pub call_share: f64,
+
     /// The share of PINs whose answer is an empty array during the first moments.
+    #[arg(skip = Self::default().empty_share)]
     pub empty_share: f64,
+
     /// The share of deliveries that end with [`UNDOCUMENTED`].
+    #[arg(skip = Self::default().unknown_share)]
     pub unknown_share: f64,
 }
 

@@ -19,13 +19,13 @@
 //! ```
 
 mod answers;
-mod args;
 mod counts;
 mod faults;
 mod life;
 mod pins;
 mod script;
 mod server;
+mod settings;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -34,17 +34,15 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use args::SimulateArgs;
 pub use counts::Counts;
-pub use faults::{Fault, FaultRate, Faults, HUGE, InvalidFault};
-pub use life::{FinalForm, Known, LONGEST, Life, LifeSettings, MAX_DELIVERIES, Reported, UNDOCUMENTED};
-pub use server::{Settings, Simulator, StartError};
+pub use faults::{Fault, FaultRate, InvalidFault};
+pub use life::{FinalForm, Known, Life, LifeSettings, Reported};
+pub use server::{Simulator, StartError};
+pub use settings::{Settings, SimulateArgs};
 
 /// Why `pinwatch simulate` failed.
 #[derive(Debug, Error)]
 pub enum SimulateError {
-    #[error("--fault: {0}")]
-    Fault(#[from] InvalidFault),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("can't listen at {addr}: {source}")]
@@ -58,7 +56,7 @@ pub enum SimulateError {
 impl SimulateError {
     /// Returns whether the command line caused the failure, and not the machine.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Fault(_) | Self::Start(StartError::Path(_) | StartError::Credentials))
+        matches!(self, Self::Start(StartError::Fault(_) | StartError::Path(_) | StartError::Credentials))
     }
 }
 
@@ -68,8 +66,7 @@ impl SimulateError {
 /// # Errors
 /// The arguments contradict each other, or the address is not available.
 pub async fn run(args: SimulateArgs) -> Result<(), SimulateError> {
-    let addr = args.listen;
-    let settings = args.settings()?;
+    let SimulateArgs { listen: addr, settings } = args;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(SimulateError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(SimulateError::Signals)?;
     let listener = TcpListener::bind(addr).await.map_err(|source| SimulateError::Listen { addr, source })?;

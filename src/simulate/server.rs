@@ -5,13 +5,10 @@
 //! ([`life`](super::life)) or what a fault does ([`faults`](super::faults)).
 
 use std::borrow::Cow;
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -34,11 +31,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::answers;
-use super::counts::{Counters, Counts};
-use super::faults::{self, Fault, Faults};
-use super::life::{Known, Life, LifeSettings, scaled, stable_hash};
+use super::counts::Counts;
+use super::faults::{self, Fault, InvalidFault};
+use super::life::{Known, Life, scaled, stable_hash};
 use super::pins::Pins;
 use super::script::Script;
+use super::settings::Settings;
 use crate::outcome::SmsStatus;
 use crate::pin::PinId;
 
@@ -51,53 +49,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The place of the PIN ID in [`Settings::path`].
 const PLACEHOLDER: &str = "{pinId}";
 
-/// Everything about a simulator except its address.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    pub life: LifeSettings,
-    pub faults: Faults,
-    /// Accepted as `Authorization: App KEY`.
-    pub key: String,
-    /// `USER:PASSWORD`, accepted in addition to the key.
-    pub basic: Option<String>,
-    /// The path of a request; contains `{pinId}`.
-    pub path: String,
-    /// A PIN gets 404 until this long after its first request.
-    pub known_after: Duration,
-    /// Requests per second of all clients together; the excess gets 429. Seconds are counted from the simulator's
-    /// start.
-    pub rate_limit: Option<NonZeroU32>,
-    /// The delay before every answer.
-    pub latency: Duration,
-    /// The most additional delay, drawn for each answer.
-    pub jitter: Duration,
-    /// The time between two bytes of a slow answer.
-    pub slow_every: Duration,
-    /// PINs whose age is remembered; any further PIN is as old as the simulator.
-    pub max_pins: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            life: LifeSettings::default(),
-            faults: Faults::default(),
-            key: "demo-key".into(),
-            basic: None,
-            path: "/2fa/1/pin/{pinId}/status".into(),
-            known_after: Duration::ZERO,
-            rate_limit: None,
-            latency: Duration::ZERO,
-            jitter: Duration::ZERO,
-            slow_every: Duration::from_millis(200),
-            max_pins: 4_000_000,
-        }
-    }
-}
-
 /// Why a simulator can't start.
 #[derive(Debug, Error)]
 pub enum StartError {
+    #[error("--fault: {0}")]
+    Fault(#[from] InvalidFault),
     #[error("the path {0:?} is not one that begins with / and has {PLACEHOLDER} in it once")]
     Path(String),
     #[error("the key or the user name and password can't be sent in a header")]
@@ -141,20 +97,14 @@ impl Simulator {
 
     /// Returns the counts so far.
     pub fn counts(&self) -> Counts {
-        self.shared.counters.read()
+        self.shared.count(|counts| *counts)
     }
 
     /// Accepts no more connections, gives running requests half a second, and ends.
     pub async fn stop(mut self) -> Counts {
         self.stopping.cancel();
         while self.task.join_next().await.is_some() {}
-        self.shared.counters.read()
-    }
-}
-
-impl fmt::Debug for Simulator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Simulator").field("addr", &self.addr).finish_non_exhaustive()
+        self.shared.count(|counts| *counts)
     }
 }
 
@@ -198,7 +148,10 @@ async fn serve(io: TcpStream, shared: Arc<Shared>, stopping: CancellationToken) 
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let settings = &shared.settings;
-    let number = shared.counters.next_request();
+    let number = shared.count(|counts| {
+        counts.requests += 1;
+        counts.requests - 1
+    });
     let mut rng = Rng::with_seed(stable_hash(settings.life.seed, &number.to_le_bytes()));
     let answer = shared.decide(&request, &mut rng);
     drop(request);
@@ -209,18 +162,18 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     }
     match answer {
         Answer::Right(json) => {
-            shared.counters.answered(StatusCode::OK);
+            shared.count(|counts| counts.answered(StatusCode::OK));
             answers::json(json)
         }
         Answer::Error(response) => {
-            shared.counters.answered(response.status());
+            shared.count(|counts| counts.answered(response.status()));
             response
         }
         Answer::Fault(fault, right) => {
-            match fault {
-                Fault::Status(status) => shared.counters.answered(status),
-                _ => shared.counters.spoiled(),
-            }
+            shared.count(|counts| match fault {
+                Fault::Status(status) => counts.answered(status),
+                _ => counts.spoiled += 1,
+            });
             faults::spoil(fault, right, settings.slow_every, &mut rng).await
         }
     }
@@ -248,14 +201,15 @@ struct Shared {
     /// Every accepted `Authorization` header.
     credentials: Vec<HeaderValue>,
     pins: Pins,
-    counters: Counters,
+    counts: Mutex<Counts>,
     started: Instant,
-    /// The last second of the rate limit in the upper half, and its requests in the lower half.
-    window: AtomicU64,
+    /// The last second of the rate limit, and its requests.
+    window: Mutex<(u64, u32)>,
 }
 
 impl Shared {
     fn new(settings: Settings) -> Result<Self, StartError> {
+        faults::check(&settings.faults)?;
         let path = settings
             .path
             .split_once(PLACEHOLDER)
@@ -272,11 +226,17 @@ impl Shared {
             path,
             credentials,
             pins: Pins::new(settings.max_pins),
-            counters: Counters::default(),
+            counts: Mutex::default(),
             started: Instant::now(),
-            window: AtomicU64::new(0),
+            window: Mutex::default(),
             settings,
         })
+    }
+
+    /// Changes or reads the counts.
+    fn count<T>(&self, change: impl FnOnce(&mut Counts) -> T) -> T {
+        // A number is never half written, so what a panic left behind is good.
+        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn decide(&self, request: &Request, rng: &mut Rng) -> Answer {
@@ -288,7 +248,7 @@ impl Shared {
         }
         let given = request.headers().get(AUTHORIZATION);
         if !given.is_some_and(|given| self.credentials.contains(given)) {
-            self.counters.bad_key();
+            self.count(|counts| counts.bad_keys += 1);
             return Answer::error(StatusCode::UNAUTHORIZED, "Invalid login details");
         }
         let decoded = percent_decode_str(encoded).decode_utf8().unwrap_or(Cow::Borrowed(encoded));
@@ -301,7 +261,7 @@ impl Shared {
         let now = self.started.elapsed();
         let (age, new) = self.pins.age(stable_hash(life.seed, pin.as_bytes()), now);
         if new {
-            self.counters.new_pin();
+            self.count(|counts| counts.pins += 1);
         }
         if !self.admits(now) {
             return Answer::Error(answers::throttled(HeaderValue::from_static("1")));
@@ -318,7 +278,7 @@ impl Shared {
                 return Answer::error(StatusCode::BAD_REQUEST, text);
             }
         };
-        if let Some(fault) = always.or_else(|| self.settings.faults.draw(rng)) {
+        if let Some(fault) = always.or_else(|| faults::draw(&self.settings.faults, rng)) {
             return Answer::Fault(fault, answers::array(life.at(age)));
         }
         if age < self.settings.known_after {
@@ -334,14 +294,12 @@ impl Shared {
     /// Counts a request against the rate limit; returns whether it is within the limit.
     fn admits(&self, now: Duration) -> bool {
         let Some(limit) = self.settings.rate_limit else { return true };
-        let second = now.as_secs();
-        let counted = self.window.fetch_update(Relaxed, Relaxed, |window| {
-            if window >> 32 < second {
-                return Some((second << 32) | 1);
-            }
-            // The lower half stays below the limit, which has 32 bits, so it never overflows into the upper half.
-            (window & u64::from(u32::MAX) < u64::from(limit.get())).then_some(window + 1)
-        });
-        counted.is_ok()
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if window.0 < now.as_secs() {
+            *window = (now.as_secs(), 0);
+        }
+        let is_within = window.1 < limit.get();
+        window.1 += u32::from(is_within);
+        is_within
     }
 }

@@ -3,14 +3,18 @@
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::super::testing::TestStore;
-use super::*;
-use crate::store::DeliveryCommand;
+use super::super::{Handover, Health};
+use super::{BATCH, Dispatcher, Ordered, Trouble};
+use crate::clock::Clock;
+use crate::store::{DeliveryCommand, Outcome, Progress, Store};
 
 const SINK: &str = "sink";
 
@@ -76,8 +80,8 @@ impl Outbox {
     }
 
     async fn replay(&self, from: i64, to: i64) {
-        let order = DeliveryCommand::Replay { sink: SINK.into(), from, to, only_dead: false };
-        self.writer.order(order).await.unwrap();
+        let command = DeliveryCommand::Replay { sink: SINK.into(), from, to, only_dead: false };
+        self.writer.command(command).await.unwrap();
     }
 
     /// How many replays are still to be done.
@@ -100,7 +104,8 @@ impl Outbox {
         let (name, clock) = (SINK.into(), Clock::system());
         let (store, writer) = (self.store.clone(), self.writer.clone());
         let (health, rotate) = (self.health.clone(), self.rotate.subscribe());
-        Dispatcher { name, sink, cursor, store, writer, clock, health, rotate, finish, handover }
+        let outbox = super::Outbox { name, cursor, store, writer, clock, health, rotate, finish, handover };
+        Dispatcher { sink, outbox }
     }
 
     /// Runs the sink until no replay is left, then to its end.

@@ -1,8 +1,8 @@
 //! Delivers outcomes: one dispatcher per sink, each with its own durable cursor.
 //!
-//! Promises that every sink receives every outcome, in order for stdout and files, even after crashes, full disks and outages,
-//! and that no sink waits for another. The cursor moves only after an explicit "delivered". Knows the store's outbox; must not
-//! know polls.
+//! Promises that every sink receives every outcome, in order for stdout and files, or has it as a dead letter, even after
+//! crashes, full disks and outages, and that no sink waits for another. The cursor passes an outcome only once it is delivered, or
+//! recorded as failed for this sink. Knows the store's outbox; must not know polls.
 
 mod delivery_history;
 mod dispatch;
@@ -17,15 +17,38 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use delivery_history::DeliveryHistory;
-pub use dispatch::{Dispatcher, Rotate};
+pub use dispatch::Dispatcher;
 pub use file::{FileSink, Unsafe};
 pub use handover::Handover;
 pub use stdout::StdoutSink;
-pub use webhook::{Endpoint, SetupError, WebhookSink};
+pub use webhook::{Endpoint, SetupError, run_webhook};
 
-use crate::store::{Outcome, Store, Unavailable};
+use crate::clock::Clock;
+use crate::store::{Outcome, Store, Unavailable, Writer};
+
+/// Where a sink gets its outcomes from and reports to.
+#[derive(Clone)]
+pub struct Outbox {
+    /// The sink's name, which is its cursor's.
+    pub name: String,
+    /// The durable cursor at the start.
+    pub cursor: i64,
+    pub store: Store,
+    pub writer: Writer,
+    pub clock: Clock,
+    pub health: Health,
+    /// Each change asks the sink to reopen its file (SIGHUP).
+    pub rotate: watch::Receiver<u64>,
+    /// Cancelled at a stop: the sink ends after what it can still deliver.
+    pub finish: CancellationToken,
+    /// Requested by a reload: the sink ends after its present batch.
+    pub handover: Handover,
+}
 
 /// A sink that takes outcomes one after the other, in order.
 pub trait Ordered: Send + Sync + 'static {
@@ -123,6 +146,29 @@ impl Health {
     /// Changes the state of one sink.
     pub fn update(&self, sink: &str, change: impl FnOnce(&mut SinkHealth)) {
         change(self.lock().entry(sink.to_owned()).or_default());
+    }
+
+    /// Records why a sink takes no outcomes, and logs when that begins.
+    pub fn trouble(&self, sink: &str, why: &str, now: Timestamp) {
+        self.update(sink, |health| {
+            if health.trouble.is_none() {
+                warn!(
+                    sink,
+                    trouble = why,
+                    "the sink takes no outcomes; they are kept, and it is tried again"
+                );
+            }
+            health.trouble.get_or_insert((now, String::new())).1 = why.to_owned();
+        });
+    }
+
+    /// Records that a sink takes outcomes, and logs if it had trouble.
+    pub fn recovered(&self, sink: &str) {
+        self.update(sink, |health| {
+            if health.trouble.take().is_some() {
+                info!(sink, "the sink takes outcomes again");
+            }
+        });
     }
 
     /// Forgets a sink that is no longer configured.

@@ -1,15 +1,112 @@
-//! Converts between database columns and Rust types, the same for both stores.
+//! Converts database columns into Rust types, the same for both stores.
 //!
-//! Promises that a row which any version of pinwatch wrote can be read. Knows nothing of tables or queries.
+//! Promises that a row which any version of pinwatch wrote can be read. Finds columns by their names. Knows nothing of
+//! tables or queries.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Row};
 
+use super::{AtSink, Failed, InFlight, Outcome, SavedSchedule};
 use crate::clock::{Anchor, Boot, Dated, Steady};
-use crate::outcome::Metadata;
+use crate::outcome::{Metadata, Submission};
 use crate::pin::PinId;
+
+/// Reads these types from both kinds of row.
+macro_rules! from_rows {
+    ($($row:ty),*) => { $(
+        /// Reads `pin_id, submitted_at, clock_ahead, deadline_at`.
+        impl FromRow<'_, $row> for InFlight {
+            fn from_row(row: &$row) -> Result<Self, sqlx::Error> {
+                Ok(Self {
+                    pin: pin_id(row.try_get("pin_id")?)?,
+                    submitted_at: dated(row.try_get("submitted_at")?, row.try_get("clock_ahead")?),
+                    deadline_at: timestamp(row.try_get("deadline_at")?),
+                })
+            }
+        }
+
+        /// Reads `submitted_at, reference, metadata`.
+        impl FromRow<'_, $row> for Submission {
+            fn from_row(row: &$row) -> Result<Self, sqlx::Error> {
+                Ok(Self {
+                    submitted_at: timestamp(row.try_get("submitted_at")?),
+                    reference: row.try_get("reference")?,
+                    metadata: metadata(row.try_get("metadata")?),
+                })
+            }
+        }
+
+        /// Reads `seq, pin_id, record`.
+        impl FromRow<'_, $row> for Outcome {
+            fn from_row(row: &$row) -> Result<Self, sqlx::Error> {
+                let record: &str = row.try_get("record")?;
+                Ok(Self { seq: row.try_get("seq")?, pin: pin_id(row.try_get("pin_id")?)?, record: record.into() })
+            }
+        }
+
+        /// Reads `seq` and the columns of `delivery` that say how it failed.
+        impl FromRow<'_, $row> for Failed {
+            fn from_row(row: &$row) -> Result<Self, sqlx::Error> {
+                let date = |at, ahead| {
+                    let millis: Option<i64> = row.try_get(at)?;
+                    let ahead = row.try_get(ahead)?;
+                    Ok::<_, sqlx::Error>(millis.map(|millis| dated(millis, ahead)))
+                };
+                Ok(Self {
+                    seq: row.try_get("seq")?,
+                    dead: row.try_get("dead")?,
+                    tries: u32::try_from(row.try_get::<i32, _>("tries")?).unwrap_or(0),
+                    first_try_at: date("first_try_at", "first_ahead")?,
+                    last_try_at: date("last_try_at", "last_ahead")?,
+                    error: row.try_get("error")?,
+                })
+            }
+        }
+
+        /// Reads `sink, cursor, dropped_at`; and a [`Failed`] if it has a `seq`.
+        impl FromRow<'_, $row> for AtSink {
+            fn from_row(row: &$row) -> Result<Self, sqlx::Error> {
+                let known: Option<i64> = row.try_get("seq")?;
+                let dropped_at: Option<i64> = row.try_get("dropped_at")?;
+                Ok(Self {
+                    sink: row.try_get("sink")?,
+                    cursor: row.try_get("cursor")?,
+                    failed: known.map(|_| Failed::from_row(row)).transpose()?,
+                    dropped_at: dropped_at.map(timestamp),
+                })
+            }
+        }
+
+        /// Reads `reason, until, rate, learned`.
+        impl FromRow<'_, $row> for SavedSchedule {
+            fn from_row(row: &$row) -> Result<Self, sqlx::Error> {
+                let until: Option<i64> = row.try_get("until")?;
+                Ok(Self {
+                    reason: row.try_get("reason")?,
+                    until: until.map(Steady::from_millis),
+                    rate: row.try_get("rate")?,
+                    learned: row.try_get("learned")?,
+                })
+            }
+        }
+    )* };
+}
+
+from_rows!(PgRow, SqliteRow);
+
+/// Reads a failed delivery and its outcome.
+pub fn undelivered<'r, R: Row>(row: &'r R) -> Result<(Failed, Outcome), sqlx::Error>
+where
+    Failed: FromRow<'r, R>,
+    Outcome: FromRow<'r, R>,
+{
+    Ok((Failed::from_row(row)?, Outcome::from_row(row)?))
+}
 
 /// Metadata from its column; text that is no longer valid JSON counts as none. Removes white space, which older
 /// versions stored too.

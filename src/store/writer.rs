@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::{
-    Applied, ClusterApplied, ClusterWork, Committed, DeliveryCommand, NewPin, Orphan, Progress, SavedBrake,
-    Submitted, Transaction, Unavailable, Writes,
+    Applied, ClusterApplied, ClusterWork, Committed, DeliveryCommand, NewPin, Orphan, Progress,
+    SavedSchedule, Submitted, Transaction, Unavailable, Writes,
 };
 use crate::clock::Steady;
 use crate::fault::fault_point;
@@ -49,33 +49,17 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 type Reply<T> = oneshot::Sender<Result<T, Unavailable>>;
 
-enum Change {
-    Submit(Vec<NewPin>, Reply<Vec<Submitted>>),
-    Finish(Verdict),
-    Progress(Progress),
-    DeliveryCommand(DeliveryCommand, Reply<u64>),
-    Brake(SavedBrake),
-    Prune(Steady, Reply<u64>),
-    Register(String, bool, Reply<i64>),
-    Claim(Slots),
-    CancelElsewhere(PinId, Reply<()>),
-    Release(Slots, Reply<()>),
-    Adopt(Orphan, Reply<u64>),
+/// A change on its way to the writer.
+struct Change {
+    /// What it adds to the size of a transaction.
+    weight: usize,
+    /// Puts it into the next transaction.
+    add: Box<dyn FnOnce(&mut Batch) + Send>,
 }
 
 impl Change {
-    fn weight(&self) -> usize {
-        match self {
-            // A kilobyte of metadata counts as much as a PIN without any.
-            Self::Submit(pins, _) => pins.iter().map(NewPin::weight).sum(),
-            Self::Progress(progress) => 1 + progress.failed.len() + progress.delivered.len(),
-            Self::Finish(_)
-            | Self::DeliveryCommand(..)
-            | Self::Brake(_)
-            | Self::Prune(..)
-            | Self::Register(..) => 1,
-            Self::Claim(_) | Self::CancelElsewhere(..) | Self::Release(..) | Self::Adopt(..) => 1,
-        }
+    fn new(weight: usize, add: impl FnOnce(&mut Batch) + Send + 'static) -> Self {
+        Self { weight, add: Box::new(add) }
     }
 }
 
@@ -84,7 +68,7 @@ impl Change {
 pub struct Writer {
     changes: mpsc::Sender<Change>,
     newest: watch::Receiver<i64>,
-    orders: watch::Receiver<u64>,
+    commands: watch::Receiver<u64>,
     trouble: watch::Receiver<Option<Trouble>>,
 }
 
@@ -97,39 +81,35 @@ impl Writer {
     ) -> (Self, WriterTask<M>) {
         let (sender, changes) = mpsc::channel(QUEUE);
         let (newest, newest_seen) = watch::channel(connection.last_seq());
-        let (orders, orders_seen) = watch::channel(0);
+        let (commands, commands_seen) = watch::channel(0);
         let (trouble, trouble_seen) = watch::channel(None);
-        let task = WriterTask { connection, changes, committed, newest, orders, max_in_flight, trouble };
-        (Self { changes: sender, newest: newest_seen, orders: orders_seen, trouble: trouble_seen }, task)
+        let task = WriterTask { connection, changes, committed, newest, commands, max_in_flight, trouble };
+        (Self { changes: sender, newest: newest_seen, commands: commands_seen, trouble: trouble_seen }, task)
     }
 
     /// Accepts PINs; returns one result for each, in their order, once they are durable.
     pub async fn submit(&self, pins: Vec<NewPin>) -> Result<Vec<Submitted>, Unavailable> {
-        self.ask(|reply| Change::Submit(pins, reply)).await
+        let weight = pins.iter().map(NewPin::weight).sum();
+        self.ask(weight, |batch, reply| {
+            batch.submits.push_back((pins.len(), reply));
+            batch.work.submits.extend(pins);
+        })
+        .await
     }
 
     /// Submits a verdict, or returns it if the queue is full. The verdict is committed sooner or later;
     /// [`Committed::Finished`] reports it.
     pub fn try_finish(&self, verdict: Verdict) -> Result<(), Verdict> {
-        let room = self.changes.try_reserve();
-        match room {
-            Ok(room) => {
-                room.send(Change::Finish(verdict));
-                Ok(())
-            }
-            Err(_) => Err(verdict),
-        }
+        let Ok(room) = self.changes.try_reserve() else { return Err(verdict) };
+        room.send(Change::new(1, |batch| batch.work.verdicts.push(verdict)));
+        Ok(())
     }
 
-    /// Saves the state of the brake, or returns it if the queue is full.
-    pub fn try_save_brake(&self, brake: SavedBrake) -> Result<(), SavedBrake> {
-        match self.changes.try_reserve() {
-            Ok(room) => {
-                room.send(Change::Brake(brake));
-                Ok(())
-            }
-            Err(_) => Err(brake),
-        }
+    /// Saves the state of the schedule, or returns it if the queue is full.
+    pub fn try_save_schedule(&self, schedule: SavedSchedule) -> Result<(), SavedSchedule> {
+        let Ok(room) = self.changes.try_reserve() else { return Err(schedule) };
+        room.send(Change::new(1, |batch| batch.work.schedule = Some(schedule)));
+        Ok(())
     }
 
     /// Waits until [`Writer::try_finish`] may find room.
@@ -141,7 +121,8 @@ impl Writer {
     /// Saves a sink's progress. It is not durable when this returns: whatever a crash undoes is delivered again.
     pub async fn advance(&self, progress: Progress) {
         // The writer outlives the sinks; and if progress is lost, the only effect is one more delivery.
-        let _ = self.changes.send(Change::Progress(progress)).await;
+        let weight = 1 + progress.failed.len() + progress.delivered.len();
+        let _ = self.changes.send(Change::new(weight, |batch| batch.work.progress.push(progress))).await;
     }
 
     /// Waits until everything submitted before is durable.
@@ -150,57 +131,86 @@ impl Writer {
     }
 
     /// Carries out a delivery command; returns how many outcomes it affected, once that is durable.
-    pub async fn order(&self, order: DeliveryCommand) -> Result<u64, Unavailable> {
-        self.ask(|reply| Change::DeliveryCommand(order, reply)).await
+    pub async fn command(&self, command: DeliveryCommand) -> Result<u64, Unavailable> {
+        self.ask(1, |batch, reply| {
+            batch.commands.push_back(reply);
+            batch.work.commands.push(command);
+        })
+        .await
     }
 
     /// Removes some of the outcomes that ended before `before` and that every sink has; returns how many.
     pub async fn prune(&self, before: Steady) -> Result<u64, Unavailable> {
-        self.ask(|reply| Change::Prune(before, reply)).await
+        self.ask(1, move |batch, reply| {
+            batch.prunes.push_back(reply);
+            batch.work.prune = Some(before);
+        })
+        .await
     }
 
     /// Creates a cursor for a sink that has none, at the oldest outcome or after the newest; returns the sink's cursor.
     pub async fn register(&self, sink: String, from_oldest: bool) -> Result<i64, Unavailable> {
-        self.ask(|reply| Change::Register(sink, from_oldest, reply)).await
+        self.ask(1, move |batch, reply| batch.registers.push_back((sink, from_oldest, reply))).await
     }
 
     /// Asks for what other nodes left for these slots; [`Committed`] reports it. The request is lost if the queue is
     /// full, so callers repeat it from time to time.
     pub fn claim(&self, slots: Slots) {
         // If the queue is full, the caller will ask again; if the writer has ended, the daemon is stopping.
-        let _ = self.changes.try_send(Change::Claim(slots));
+        let _ = self.changes.try_send(Change::new(1, move |batch| {
+            let claim = batch.cluster.claim.get_or_insert_default();
+            *claim = claim.union(&slots);
+        }));
     }
 
     /// Asks the node that polls this PIN to withdraw it. The request is durable when this returns.
     pub async fn cancel_elsewhere(&self, pin: PinId) -> Result<(), Unavailable> {
-        self.ask(|reply| Change::CancelElsewhere(pin, reply)).await
+        self.ask(1, |batch, reply| {
+            batch.confirmations.push(reply);
+            batch.cluster.cancels.push(pin);
+        })
+        .await
     }
 
     /// Releases slots, after everything submitted before. No task of this node may still hold their PINs.
     pub async fn release(&self, slots: Slots) -> Result<(), Unavailable> {
-        self.ask(|reply| Change::Release(slots, reply)).await
+        self.ask(1, move |batch, reply| {
+            batch.confirmations.push(reply);
+            batch.cluster.release = batch.cluster.release.union(&slots);
+        })
+        .await
     }
 
     /// Takes over some of the outcomes that a dead node did not deliver to a sink; returns how many. 0 means that none
     /// is left, or that the node is alive.
     pub async fn adopt(&self, orphan: Orphan) -> Result<u64, Unavailable> {
-        self.ask(|reply| Change::Adopt(orphan, reply)).await
+        self.ask(1, |batch, reply| {
+            batch.adopts.push_back(reply);
+            batch.cluster.adopt.push(orphan);
+        })
+        .await
     }
 
-    async fn ask<T>(&self, change: impl FnOnce(Reply<T>) -> Change) -> Result<T, Unavailable> {
+    /// Submits a change and waits for its result.
+    async fn ask<T: Send + 'static>(
+        &self,
+        weight: usize,
+        add: impl FnOnce(&mut Batch, Reply<T>) + Send + 'static,
+    ) -> Result<T, Unavailable> {
         let (reply, answer) = oneshot::channel();
-        self.changes.send(change(reply)).await.map_err(|_| Unavailable::stopped())?;
+        let change = Change::new(weight, |batch| add(batch, reply));
+        self.changes.send(change).await.map_err(|_| Unavailable::stopped())?;
         answer.await.map_err(|_| Unavailable::stopped())?
     }
 
     /// Changes whenever delivery commands have been carried out.
-    pub fn orders(&self) -> watch::Receiver<u64> {
-        self.orders.clone()
+    pub fn commands(&self) -> watch::Receiver<u64> {
+        self.commands.clone()
     }
 
     /// A count that grows whenever delivery commands have been carried out.
-    pub fn ordered(&self) -> u64 {
-        *self.orders.borrow()
+    pub fn commands_done(&self) -> u64 {
+        *self.commands.borrow()
     }
 
     /// Why the store can't be written now; `None` if it can.
@@ -214,27 +224,30 @@ impl Writer {
     }
 }
 
-/// The task of a [`Writer`]. It ends when every `Writer` is dropped and everything is committed.
+/// The task of a [`Writer`]. It ends when every `Writer` is dropped and everything is committed, or can't be committed for
+/// [`STOP_PATIENCE`].
 pub struct WriterTask<M> {
     connection: Box<dyn Writes>,
     changes: mpsc::Receiver<Change>,
     committed: mpsc::Sender<M>,
     newest: watch::Sender<i64>,
-    orders: watch::Sender<u64>,
+    commands: watch::Sender<u64>,
     max_in_flight: usize,
     trouble: watch::Sender<Option<Trouble>>,
 }
 
-/// Who waits for which part of the transaction.
+/// The changes of the next transaction, and who waits for which part of it.
 #[derive(Default)]
-struct Waiting {
+struct Batch {
+    work: Transaction,
+    cluster: ClusterWork,
     /// Each with the number of PINs that it submitted.
     submits: VecDeque<(usize, Reply<Vec<Submitted>>)>,
-    orders: VecDeque<Reply<u64>>,
+    commands: VecDeque<Reply<u64>>,
     prunes: VecDeque<Reply<u64>>,
     registers: VecDeque<(String, bool, Reply<i64>)>,
     /// For withdrawals at other nodes, and released slots.
-    dones: Vec<Reply<()>>,
+    confirmations: Vec<Reply<()>>,
     adopts: VecDeque<Reply<u64>>,
 }
 
@@ -242,17 +255,16 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     /// Writes until every [`Writer`] is dropped, then closes the store. Returns the number of verdicts that could not
     /// be written; their PINs are still in flight in the store, and the next start polls them again.
     pub async fn run(mut self) -> usize {
-        let mut work = Transaction::default();
-        let mut waiting = Waiting::default();
+        let mut batch = Batch::default();
         let mut open = true;
         let mut busy = false;
         let mut give_up_at = None;
-        while open || !work.is_empty() {
+        while open || batch.changes() > 0 {
             if open {
                 if busy {
                     tokio::time::sleep(GATHER).await;
                 }
-                open = self.gather(&mut work, &mut waiting).await;
+                open = self.gather(&mut batch).await;
             } else {
                 // Only changes that failed before are left, and no request will wake this task.
                 let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + STOP_PATIENCE);
@@ -264,39 +276,38 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                 }
             }
             if let Err(unavailable) = self.connection.in_place().await {
-                self.failed(unavailable, &mut work, &mut waiting);
+                self.failed(unavailable, &mut batch);
                 continue;
             }
             let well = self.trouble.borrow().is_none();
-            if work.is_empty() && well {
+            if batch.changes() == 0 && well {
                 // A flush: there is nothing left to make durable.
                 if let Err(unavailable) = self.connection.note_time().await {
-                    self.failed(unavailable, &mut work, &mut waiting);
+                    self.failed(unavailable, &mut batch);
                     continue;
                 }
-                self.publish(Applied::default(), &mut waiting).await;
+                self.publish(Applied::default(), ClusterApplied::default(), &mut batch).await;
                 continue;
             }
             // A full transaction left more changes waiting than the next one can hold, so that one need not wait.
-            busy = (BUSY..MAX_BATCH).contains(&work.changes());
+            busy = (BUSY..MAX_BATCH).contains(&batch.changes());
             let begun = Instant::now();
-            let result = self.connection.apply(&work, self.max_in_flight).await;
-            match result {
-                Ok(applied) => {
-                    metrics::committed(work.changes(), begun);
-                    work = Transaction::default();
+            match self.connection.apply_shared(&batch.work, &batch.cluster, self.max_in_flight).await {
+                Ok((applied, cluster)) => {
+                    metrics::committed(batch.changes(), begun);
+                    (batch.work, batch.cluster) = Default::default();
                     // The schedule always gets the commit. But if the file was moved away meanwhile, nobody else gets a
                     // confirmation, because the next start would not find the file.
                     match self.connection.in_place().await {
                         Ok(()) => self.succeeded(),
-                        Err(unavailable) => self.failed(unavailable, &mut work, &mut waiting),
+                        Err(unavailable) => self.failed(unavailable, &mut batch),
                     }
-                    self.publish(applied, &mut waiting).await;
+                    self.publish(applied, cluster, &mut batch).await;
                 }
-                Err(error) => self.failed(error, &mut work, &mut waiting),
+                Err(error) => self.failed(error, &mut batch),
             }
         }
-        let lost = work.verdicts.len();
+        let lost = batch.work.verdicts.len();
         if let Err(error) = self.connection.close().await {
             error!(%error, "the database did not close cleanly; it will recover at the next start");
         }
@@ -305,23 +316,23 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
 
     /// Waits a limited time for a change and takes all that wait behind it. Returns false when every [`Writer`] is
     /// dropped.
-    async fn gather(&mut self, work: &mut Transaction, waiting: &mut Waiting) -> bool {
+    async fn gather(&mut self, batch: &mut Batch) -> bool {
         // Tries a failing store even with nothing to write: clients that wait for it to recover submit nothing.
         let well = self.trouble.borrow().is_none();
-        let patience = if work.is_empty() && well { LOOK } else { RETRY };
+        let patience = if batch.changes() == 0 && well { LOOK } else { RETRY };
         let Ok(first) = tokio::time::timeout(patience, self.changes.recv()).await else { return true };
         let Some(first) = first else { return false };
-        let mut weight = first.weight();
-        add(first, work, waiting);
+        let mut weight = first.weight;
+        (first.add)(batch);
         while weight < MAX_BATCH {
             let Ok(change) = self.changes.try_recv() else { break };
-            weight += change.weight();
-            add(change, work, waiting);
+            weight += change.weight;
+            (change.add)(batch);
         }
         true
     }
 
-    async fn publish(&mut self, applied: Applied, waiting: &mut Waiting) {
+    async fn publish(&mut self, applied: Applied, cluster: ClusterApplied, waiting: &mut Batch) {
         // A closed channel means that the daemon is stopping; nothing is lost, because the store has it all. One
         // transaction can finish a PIN and accept it again, so the finished PINs are sent first.
         if let Some(last) = applied.finished.last() {
@@ -335,17 +346,17 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
             let _ = self.committed.send(Committed::Accepted(applied.accepted).into()).await;
             fault_point!("accepted-and-not-acked");
         }
-        self.publish_cluster(applied.cluster, waiting).await;
+        self.publish_cluster(cluster, waiting).await;
         metrics::submitted(&applied.submitted);
         let mut submitted = applied.submitted.into_iter();
         // A client that hung up learns the result when it asks again.
         for (count, reply) in waiting.submits.drain(..) {
             let _ = reply.send(Ok(submitted.by_ref().take(count).collect()));
         }
-        if !applied.ordered.is_empty() {
-            self.orders.send_modify(|orders| *orders += 1);
+        if !applied.affected.is_empty() {
+            self.commands.send_modify(|commands| *commands += 1);
         }
-        for (reply, count) in waiting.orders.drain(..).zip(applied.ordered) {
+        for (reply, count) in waiting.commands.drain(..).zip(applied.affected) {
             let _ = reply.send(Ok(count));
         }
         for reply in waiting.prunes.drain(..) {
@@ -357,7 +368,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         }
     }
 
-    async fn publish_cluster(&mut self, applied: ClusterApplied, waiting: &mut Waiting) {
+    async fn publish_cluster(&mut self, applied: ClusterApplied, waiting: &mut Batch) {
         let ClusterApplied { cancels, known, gone, adopted } = applied;
         // These are in other partitions of the outbox, so `newest` does not change.
         for committed in [Committed::Finished(known), Committed::Cancel(cancels), Committed::Gone(gone)] {
@@ -365,11 +376,11 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                 let _ = self.committed.send(committed.into()).await;
             }
         }
-        for reply in waiting.dones.drain(..) {
+        for reply in waiting.confirmations.drain(..) {
             let _ = reply.send(Ok(()));
         }
         if adopted.iter().any(|count| *count > 0) {
-            self.orders.send_modify(|orders| *orders += 1);
+            self.commands.send_modify(|commands| *commands += 1);
         }
         for (reply, count) in waiting.adopts.drain(..).zip(adopted) {
             let _ = reply.send(Ok(count));
@@ -382,8 +393,8 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         }
     }
 
-    /// Refuses the requests that wait for a reply, and keeps the verdicts, progress and brake.
-    fn failed(&mut self, unavailable: Unavailable, work: &mut Transaction, waiting: &mut Waiting) {
+    /// Refuses the requests that wait for a reply, and keeps the verdicts, the progress and the state of the schedule.
+    fn failed(&mut self, unavailable: Unavailable, batch: &mut Batch) {
         metrics::commit_failed();
         self.trouble.send_modify(|trouble| {
             if trouble.is_none() {
@@ -395,59 +406,34 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
             let since = trouble.take().map_or_else(Instant::now, |trouble| trouble.since);
             *trouble = Some(Trouble { since, what: unavailable.0.clone() });
         });
-        work.submits.clear();
-        work.orders.clear();
-        work.prune = None;
-        work.cluster = ClusterWork::default();
-        for (_, reply) in waiting.submits.drain(..) {
-            let _ = reply.send(Err(unavailable.clone()));
-        }
-        for reply in waiting.dones.drain(..) {
-            let _ = reply.send(Err(unavailable.clone()));
-        }
-        let counts = waiting.orders.drain(..).chain(waiting.prunes.drain(..)).chain(waiting.adopts.drain(..));
-        for reply in counts {
-            let _ = reply.send(Err(unavailable.clone()));
-        }
-        for (_, _, reply) in waiting.registers.drain(..) {
-            let _ = reply.send(Err(unavailable.clone()));
-        }
+        batch.refuse(&unavailable);
     }
 }
 
-fn add(change: Change, work: &mut Transaction, waiting: &mut Waiting) {
-    match change {
-        Change::Submit(pins, reply) => {
-            waiting.submits.push_back((pins.len(), reply));
-            work.submits.extend(pins);
+impl Batch {
+    /// The number of changes.
+    fn changes(&self) -> usize {
+        self.work.changes() + self.cluster.changes()
+    }
+
+    /// Drops the changes for whose result somebody waits, and answers with this error.
+    fn refuse(&mut self, unavailable: &Unavailable) {
+        self.work.submits.clear();
+        self.work.commands.clear();
+        self.work.prune = None;
+        self.cluster = ClusterWork::default();
+        for (_, reply) in self.submits.drain(..) {
+            let _ = reply.send(Err(unavailable.clone()));
         }
-        Change::Finish(verdict) => work.verdicts.push(verdict),
-        Change::Progress(progress) => work.progress.push(progress),
-        Change::DeliveryCommand(order, reply) => {
-            waiting.orders.push_back(reply);
-            work.orders.push(order);
+        for reply in self.confirmations.drain(..) {
+            let _ = reply.send(Err(unavailable.clone()));
         }
-        Change::Brake(brake) => work.brake = Some(brake),
-        Change::Prune(before, reply) => {
-            waiting.prunes.push_back(reply);
-            work.prune = Some(before);
+        let counts = self.commands.drain(..).chain(self.prunes.drain(..)).chain(self.adopts.drain(..));
+        for reply in counts {
+            let _ = reply.send(Err(unavailable.clone()));
         }
-        Change::Claim(slots) => {
-            let claim = work.cluster.claim.get_or_insert_default();
-            *claim = claim.union(&slots);
+        for (_, _, reply) in self.registers.drain(..) {
+            let _ = reply.send(Err(unavailable.clone()));
         }
-        Change::CancelElsewhere(pin, reply) => {
-            waiting.dones.push(reply);
-            work.cluster.cancels.push(pin);
-        }
-        Change::Release(slots, reply) => {
-            waiting.dones.push(reply);
-            work.cluster.release = work.cluster.release.union(&slots);
-        }
-        Change::Adopt(orphan, reply) => {
-            waiting.adopts.push_back(reply);
-            work.cluster.adopt.push(orphan);
-        }
-        Change::Register(sink, from_oldest, reply) => waiting.registers.push_back((sink, from_oldest, reply)),
     }
 }

@@ -14,7 +14,7 @@ use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "run",
     "submit",
     "wait",
@@ -26,6 +26,7 @@ const COMMANDS: [&str; 21] = [
     "replay",
     "sinks",
     "stats",
+    "schedule",
     "ping",
     "socket",
     "check-config",
@@ -80,7 +81,15 @@ fn every_client_command_honours_pinwatch_socket_and_socket_prints_the_path() {
     };
     with_variable(&["socket"]).success().stdout(format!("{}\n", path.display()));
     with_variable(&["socket", "--socket", "/given"]).success().stdout("/given\n");
-    for command in [&["ping"][..], &["stats"], &["list"], &["tail"], &["show", "9C81"], &["submit", "9C81"]] {
+    for command in [
+        &["ping"][..],
+        &["stats"],
+        &["schedule"],
+        &["list"],
+        &["tail"],
+        &["show", "9C81"],
+        &["submit", "9C81"],
+    ] {
         with_variable(command).code(3).stderr(contains(path.to_str().unwrap()));
     }
 }

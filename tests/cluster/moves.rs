@@ -164,7 +164,7 @@ fn a_store_moves_from_postgresql_to_sqlite_with_what_every_partition_has_still_t
     until_true("the dead one's lease is over", || cluster.holders().is_empty());
     let told = moved(&cluster.database.url(), &sqlite(&place));
     assert_eq!(told["outcomes"], cluster.database.count("SELECT count(*) FROM outcome"));
-    assert!(refused(&cluster.database.url(), &sqlite(&place)).contains("there already"));
+    assert!(refused(&cluster.database.url(), &sqlite(&place)).contains("exists already"));
     let count = |sql| crate::support::count(&place.store(), sql);
     let (outcomes, newest) = (count("SELECT count(*) FROM outcome"), count("SELECT max(seq) FROM outcome"));
     assert_eq!(count("SELECT count(*) FROM outcome_by_pin"), outcomes, "a start has nothing to put in order");
@@ -226,7 +226,7 @@ fn a_pin_that_is_another_one_than_went_in_is_not_moved() {
         "UPDATE pin SET pin_id = pin_id || '0' WHERE number = (SELECT max(number) FROM pin)",
     );
     let said = refused(&sqlite(&place), &cluster.database.url());
-    assert!(said.contains("is damaged") && said.contains("was another one"), "{said}");
+    assert!(said.contains("is damaged") && said.contains("is not the one that was submitted"), "{said}");
     assert_eq!(
         cluster.database.count("SELECT (SELECT count(*) FROM pin) + (SELECT count(*) FROM outcome)"),
         0

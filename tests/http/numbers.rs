@@ -3,6 +3,7 @@
 use std::fs;
 
 use pinwatch::metrics::catalogue::{self, Kind};
+use serde_json::Value;
 
 use crate::http::served::{Served, submit};
 use crate::support::{json, until};
@@ -62,7 +63,29 @@ fn submits_polls_and_outcomes_are_counted_right() {
         .map(|result| numbers.value(&format!(r#"pinwatch_submits_total{{result="{result}"}}"#)));
     assert_eq!(submits, [6.0, 1.0, 1.0, 0.0]);
 
+    // What they took.
+    let of_final =
+        |part: &str| numbers.value(&format!(r#"pinwatch_polls_per_pin_{part}{{outcome="final"}}"#));
+    assert_eq!(of_final("count"), 3.0);
+    assert!(of_final("sum") >= 3.0);
+    let ended: f64 = numbers.series("pinwatch_polls_per_pin_count").map(|(_, count)| count).sum();
+    assert_eq!(ended, all);
     let stats = client.stats();
+    assert_eq!(stats["neverFinal"], 0.0);
+    assert_eq!(numbers.value("pinwatch_never_final_ratio"), 0.0);
+    let noticed =
+        ["sum", "count"].map(|part| numbers.value(&format!("pinwatch_final_notice_delay_seconds_{part}")));
+    assert_eq!(noticed[1], 3.0);
+    assert_close(stats["finalNoticeDelay"].as_f64().unwrap(), noticed[0] / noticed[1]);
+    let per_pin: f64 = numbers.series("pinwatch_polls_per_pin_sum").map(|(_, sum)| sum).sum();
+    assert_close(stats["pollsPerPin"].as_f64().unwrap(), per_pin / all);
+    let ages = stats["timeToFinal"].as_object().unwrap();
+    assert_eq!(ages.values().filter_map(Value::as_u64).sum::<u64>(), 3, "{ages:?}");
+    let young = numbers.value(r#"pinwatch_polls_by_age_total{age="0-1m"}"#);
+    assert_eq!(stats["pollsByAge"]["0-1m"].as_f64(), Some(young));
+    let by_age: f64 = numbers.series("pinwatch_polls_by_age_total").map(|(_, value)| value).sum();
+    assert_eq!(Some(by_age), stats["polls"]["total"].as_f64());
+
     let polls: f64 = numbers.series("pinwatch_polls_total").map(|(_, value)| value).sum();
     assert_eq!(Some(polls), stats["polls"]["total"].as_f64());
     assert!(numbers.value(r#"pinwatch_polls_total{class="rejected"}"#) >= 3.0);
@@ -85,6 +108,22 @@ fn submits_polls_and_outcomes_are_counted_right() {
     }
     // Ours; those before it may take a moment to be gone.
     served.until("pinwatch_connections", 1.0);
+}
+
+/// `stats` tells thousandths.
+#[track_caller]
+fn assert_close(told: f64, exact: f64) {
+    assert!((told - exact).abs() <= 0.000_51, "{told} for {exact}");
+}
+
+#[test]
+fn a_pin_that_reaches_its_deadline_shows_in_the_share_of_those_that_never_become_final() {
+    let served = Served::with(&["schedule.deadline=300ms", "schedule.deadline_grace=0s"]);
+    served.finish(&["sim-delivered-1", "sim-waiting-1"]);
+    let numbers = served.numbers();
+    assert_eq!(numbers.value("pinwatch_never_final_ratio"), 0.5);
+    assert_eq!(numbers.value(r#"pinwatch_polls_per_pin_count{outcome="deadline"}"#), 1.0);
+    assert_eq!(served.daemon.client().stats()["neverFinal"], 0.5);
 }
 
 #[test]

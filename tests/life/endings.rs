@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pinwatch::simulate::{FaultRate, Faults, LifeSettings, Settings};
+use pinwatch::simulate::{LifeSettings, Settings};
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
@@ -180,7 +180,7 @@ fn whatever_the_api_does_every_pin_has_exactly_one_outcome() {
         "close=0.05",
         "stall=0.01",
     ];
-    let faults = Faults::new(rates.iter().map(|rate| rate.parse::<FaultRate>().unwrap())).unwrap();
+    let faults = rates.iter().map(|rate| rate.parse().unwrap()).collect();
     let api = Simulated::with(Settings { faults, ..Settings::default() });
     let daemon = Place::new(&api.base_url()).set("api.timeout", "500ms").start();
     let mut client = daemon.client();

@@ -167,13 +167,29 @@ async fn after_one_stray_answer_connections_are_not_reused_for_an_hour() {
         connections.load(Ordering::SeqCst) - before
     };
     assert_eq!(ask_five_times().await, 5);
-    // A reload makes another client, of the same host; that of another host begins with trust.
-    assert_eq!(client.renewed(&api(&url)).unwrap().strays(), client.strays());
-    assert_eq!(client.renewed(&api("http://127.0.0.1:9")).unwrap().strays(), None);
+    // A reload that leaves the host as it is.
+    let before = client.strays();
+    client.change(client.prepare(&api(&url)).unwrap());
+    assert_eq!(client.strays(), before);
     pass(Duration::from_secs(59 * 60)).await;
     assert_eq!(ask_five_times().await, 5);
     pass(Duration::from_secs(60)).await;
     assert_eq!((client.strays(), ask_five_times().await), (None, 1));
+}
+
+#[tokio::test]
+async fn another_host_is_trusted_whatever_the_one_before_did() {
+    let (url, _) = stub(|_, mut stream| async move {
+        while request(&mut stream).await {
+            answer_good(&mut stream).await;
+            answer(&mut stream, &ok(WRONG)).await;
+        }
+    })
+    .await;
+    let client = Client::new(&api(&url)).unwrap();
+    until_seen(&client).await;
+    client.change(client.prepare(&api("http://127.0.0.1:9")).unwrap());
+    assert_eq!(client.strays(), None);
 }
 
 #[tokio::test]

@@ -94,7 +94,7 @@ fn a_ca_file_that_is_of_no_use_is_named_before_anything_is_opened() {
     file.write_all(b"not a certificate").unwrap();
     for path in [file.path(), std::path::Path::new("/nowhere/ca.pem")] {
         let api = Api { ca_file: Some(path.to_owned()), ..api("https://localhost") };
-        let refused = Client::new(&api).unwrap_err().to_string();
+        let refused = Client::new(&api).err().unwrap().to_string();
         assert!(refused.contains("api.ca_file") && refused.contains(path.to_str().unwrap()), "{refused}");
     }
 }

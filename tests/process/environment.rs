@@ -73,7 +73,9 @@ fn variables_that_make_no_sense_to_libraries_stop_neither_the_daemon_nor_its_cli
     let daemon = place.start_by(command);
     daemon.client().submit("sim-delivered-1");
     daemon.all_records(1);
-    for arguments in [&["--help"][..], &["submit", "--help"], &["stats"], &["show", "sim-delivered-1"]] {
+    let asks: [&[&str]; 5] =
+        [&["--help"], &["submit", "--help"], &["stats"], &["schedule"], &["show", "sim-delivered-1"]];
+    for arguments in asks {
         let mut command = program();
         command.args(arguments).envs(nonsense());
         if arguments[arguments.len() - 1] != "--help" {

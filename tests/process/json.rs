@@ -73,6 +73,7 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
     let successes: &[&[&str]] = &[
         &["ping"],
         &["stats"],
+        &["schedule"],
         &["nodes"],
         &["list"],
         &["list", "--limit", "2"],

@@ -20,6 +20,7 @@ fn commands(daemon: &Daemon) -> Vec<(Vec<&'static str>, Command)> {
     let clients = [
         &["ping"][..],
         &["stats"],
+        &["schedule"],
         &["list"],
         &["show", "sim-delivered-1"],
         &["wait", "sim-delivered-1"],

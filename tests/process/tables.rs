@@ -23,6 +23,7 @@ const TABLES: &[&[&str]] = &[
     &["dead-letters", "list"],
     &["dead-letters", "show", FINISHED],
     &["stats"],
+    &["schedule"],
     &["nodes"],
 ];
 

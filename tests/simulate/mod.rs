@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use pinwatch::outcome::{CallStatus, SmsStatus, Status};
-use pinwatch::simulate::{FaultRate, Faults, Known, Life, LifeSettings, Settings, Simulator};
+use pinwatch::simulate::{Known, Life, LifeSettings, Settings, Simulator};
 use reqwest::header::{AUTHORIZATION, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
@@ -18,12 +18,8 @@ async fn start(settings: Settings) -> Simulator {
 }
 
 fn faulty(rates: &[&str]) -> Settings {
-    let rates = rates.iter().map(|rate| rate.parse::<FaultRate>().unwrap());
-    Settings {
-        faults: Faults::new(rates).unwrap(),
-        slow_every: Duration::from_millis(2),
-        ..Settings::default()
-    }
+    let faults = rates.iter().map(|rate| rate.parse().unwrap()).collect();
+    Settings { faults, slow_every: Duration::from_millis(2), ..Settings::default() }
 }
 
 /// Whatever the environment says of proxies, and with no patience for stalls.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pinwatch::clock::{Clock, Steady};
 use pinwatch::slot::Slots;
 use pinwatch::store::Transaction;
-use pinwatch::store::postgres::{NodeReport, OpenError, Renewal, open};
+use pinwatch::store::postgres::{NodeReport, OpenError, Renewal, Shared as _, open};
 
 use super::place::{Node, Place, node_at, pin};
 use crate::support::postgres::{Database, PASSWORD, USER};

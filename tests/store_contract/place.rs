@@ -8,7 +8,10 @@ use pinwatch::outcome::{Ending, Verdict};
 use pinwatch::pin::PinId;
 use pinwatch::slot::Slots;
 use pinwatch::store::postgres::{self as server, Membership, NodeReport, Registration, Renewal};
-use pinwatch::store::{self, Applied, NewPin, Outcome, Progress, Store, Submitted, Transaction, Writes};
+use pinwatch::store::{
+    self, Applied, ClusterApplied, ClusterWork, NewPin, Outcome, Progress, Store, Submitted, Transaction,
+    Writes,
+};
 use tempfile::TempDir;
 
 use crate::support::postgres::{Database, Postgres};
@@ -82,6 +85,25 @@ impl Node {
         self.writes.apply(&work, usize::MAX).await.unwrap()
     }
 
+    /// As [`Self::apply`], with changes that concern other nodes.
+    pub async fn apply_shared(
+        &mut self,
+        work: Transaction,
+        cluster: ClusterWork,
+    ) -> (Applied, ClusterApplied) {
+        self.writes.apply_shared(&work, &cluster, usize::MAX).await.unwrap()
+    }
+
+    /// Only changes that concern other nodes.
+    pub async fn apply_cluster(&mut self, cluster: ClusterWork) -> ClusterApplied {
+        self.apply_shared(Transaction::default(), cluster).await.1
+    }
+
+    /// Fetches what other nodes left for any slot.
+    pub async fn claim(&mut self) -> (Applied, ClusterApplied) {
+        self.apply_shared(Transaction::default(), claim()).await
+    }
+
     pub async fn submit(&mut self, pins: &[&str]) -> Vec<Submitted> {
         self.apply(submits(pins)).await.submitted
     }
@@ -103,6 +125,11 @@ impl Node {
     pub async fn advance(&mut self, progress: Progress) {
         self.apply(Transaction { progress: vec![progress], ..Transaction::default() }).await;
     }
+}
+
+/// A claim of what other nodes left for any slot.
+pub fn claim() -> ClusterWork {
+    ClusterWork { claim: Some(Slots::ALL), ..ClusterWork::default() }
 }
 
 pub fn submits(pins: &[&str]) -> Transaction {

@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use pinwatch::clock::Clock;
 use pinwatch::config::{Config, SinkKind, Webhook};
 use pinwatch::outcome::{Ending, Verdict};
-use pinwatch::sinks::{Endpoint, Handover, Health, WebhookSink};
+use pinwatch::sinks::{Endpoint, Handover, Health, Outbox, run_webhook};
 use pinwatch::store::{self, Committed, Failed, NewPin, Store, Writer};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -52,18 +52,18 @@ impl Folder {
             tokio::join!(task.run(), async { while commits.recv().await.is_some() {} }).0
         });
         let (health, finish) = (Health::default(), CancellationToken::new());
-        let sink = WebhookSink {
+        let outbox = Outbox {
             name: "hook".into(),
-            endpoint: Endpoint::new(webhook).unwrap(),
             cursor,
             store: store.clone(),
             writer: writer.clone(),
             clock: Clock::system(),
             health: health.clone(),
             finish: finish.clone(),
+            rotate: watch::channel(0).1,
             handover: Handover::default(),
         };
-        let sink = tokio::spawn(sink.run());
+        let sink = tokio::spawn(run_webhook(Endpoint::new(webhook).unwrap(), outbox));
         Bench { store, writer, health, finish, sink, writing }
     }
 }

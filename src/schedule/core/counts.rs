@@ -6,18 +6,32 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::Core;
+use super::{Core, Ticket};
 use crate::clock::Moment;
+use crate::metrics::{self, catalogue::LIFETIMES};
 use crate::outcome::Ending;
 use crate::poll::Meaning;
 
 /// The shortest time between two log lines about polls without a usable answer.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
+/// Ranges of a PIN's age, each with the age at which it ends: polls are counted by them. The names are labels of a
+/// metric, so they stay as they are.
+pub const AGE_BANDS: [(&str, Duration); 6] = [
+    ("0-1m", Duration::from_mins(1)),
+    ("1m-15m", Duration::from_mins(15)),
+    ("15m-1h", Duration::from_hours(1)),
+    ("1h-6h", Duration::from_hours(6)),
+    ("6h-24h", Duration::from_hours(24)),
+    ("24h+", Duration::MAX),
+];
+
 /// Counts since the start.
 #[derive(Debug, Default, Clone)]
 pub struct Counts {
     pub polls: u64,
+    /// The same polls by the PIN's age when they were sent, in the order of [`AGE_BANDS`].
+    pub by_age: [u64; AGE_BANDS.len()],
     pub understood: u64,
     pub unreadable: u64,
     pub rejected: u64,
@@ -29,12 +43,39 @@ pub struct Counts {
     pub outcomes: [u64; Ending::ALL.len()],
     /// Polls by this process of the PINs that ended.
     pub polls_of_ended: u64,
+    /// PINs that became final, by their age when that was noticed: up to each of [`LIFETIMES`], then older ones.
+    pub final_ages: [u64; LIFETIMES.len() + 1],
+    /// PINs whose final moment is known to within an interval, and how long after it they were noticed, together.
+    pub noticed: u64,
+    pub notice_delay: Duration,
 }
 
 impl Counts {
     /// Returns the average number of polls of a PIN that ended; `None` if none did.
     pub fn polls_per_pin(&self) -> Option<f64> {
         share(self.polls_of_ended, self.outcomes.iter().sum())
+    }
+
+    /// How long after a PIN became final that was noticed, on average, if any did. See [`notice_delay`].
+    pub fn mean_notice_delay(&self) -> Option<Duration> {
+        (self.noticed > 0).then(|| self.notice_delay.div_f64(self.noticed as f64))
+    }
+
+    /// A PIN ended at this age, after so many polls.
+    pub(super) fn ended(&mut self, ending: Ending, age: Duration, polls: u32) {
+        self.outcomes[ending as usize] += 1;
+        self.polls_of_ended += u64::from(polls);
+        if ending == Ending::Final {
+            let age = age.as_secs_f64();
+            self.final_ages[LIFETIMES.partition_point(|&limit| limit < age)] += 1;
+        }
+    }
+
+    /// A PIN that became final was noticed so long after it.
+    pub(super) fn noticed(&mut self, delay: Duration) {
+        self.noticed += 1;
+        self.notice_delay = self.notice_delay.saturating_add(delay);
+        metrics::noticed(delay);
     }
 
     /// Returns the share (0 to 1) of PINs that reached their deadline, among those and the PINs that became final.
@@ -44,14 +85,21 @@ impl Counts {
     }
 }
 
+/// How long a PIN had been final when that was noticed: half of the time between the answer that said "not yet", at the
+/// age `since`, and the one that said "final". An estimate, for the moment itself is not known.
+pub(super) fn notice_delay(since: Duration, age: Duration) -> Duration {
+    age.saturating_sub(since) / 2
+}
+
 fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 impl Core {
-    pub(super) fn count(&mut self, meaning: &Meaning, now: Moment) {
+    pub(super) fn count(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) {
         let counts = &mut self.counts;
         counts.polls += 1;
+        counts.by_age[AGE_BANDS.partition_point(|(_, end)| *end <= ticket.age)] += 1;
         let class = match meaning {
             Meaning::Deliveries(_) => &mut counts.understood,
             Meaning::Unreadable(_) => &mut counts.unreadable,

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::super::Overview;
+use super::super::learn::overview::Snapshot;
 use super::super::learn::plan::{Limits, Plan, Problem};
 use super::super::learn::safety::{Change, Comparison};
 use super::super::learn::{Aim, Answer, Channel, Learner};
@@ -56,6 +58,17 @@ impl Core {
         self.learner.as_ref()
     }
 
+    /// What decides when PINs are polled, for people.
+    pub fn overview(&self) -> Overview {
+        let without =
+            || Snapshot { backoff: self.backoff.clone(), limits: limits_of(&self.settings), learned: None };
+        Overview {
+            adapt: self.settings.adapt,
+            snapshot: self.learner.as_ref().map_or_else(without, Learner::snapshot),
+            learned: self.learned(),
+        }
+    }
+
     /// Returns the state of the learning.
     pub fn learned(&self) -> Option<Learned> {
         let learner = self.learner.as_ref()?;
@@ -94,9 +107,12 @@ pub(super) fn learner_of(settings: &config::Schedule, backoff: &Backoff) -> Opti
         config::Adapt::Sooner => Aim::Sooner,
         config::Adapt::Fewer => Aim::Fewer,
     };
+    Some(Learner::new(aim, backoff, limits_of(settings)))
+}
+
+fn limits_of(settings: &config::Schedule) -> Limits {
     let config::Schedule { initial_interval, max_interval, deadline, .. } = *settings;
-    let limits = Limits { shortest: initial_interval, longest: max_interval, deadline };
-    Some(Learner::new(aim, backoff, limits))
+    Limits { shortest: initial_interval, longest: max_interval, deadline }
 }
 
 /// Passes an answer to the learner, and logs when backoff replaces the learned schedule or that one is tried again.

@@ -3,10 +3,12 @@
 //! Guarantees that it begins as backoff, and returns to backoff if it does worse. The interval depends only on a
 //! PIN's age and channel, so nothing is written per poll. Pure: must not do I/O, read clocks, draw random numbers or
 //! start threads, which are the caller's. [`bins`] counts observations, [`hazard`] estimates from them, [`plan`]
-//! computes the best schedule, and [`safety`] compares it with backoff.
+//! computes the best schedule, [`safety`] compares it with
+//! backoff, and [`overview`] describes it for people.
 
 pub mod bins;
 pub mod hazard;
+pub mod overview;
 pub mod plan;
 pub mod safety;
 
@@ -14,12 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::bins::{Counts, Hazard};
+use self::overview::{Knowledge, Snapshot, Standing};
 use self::plan::{Limits, Plan, Problem};
 use self::safety::{Change, Nominal, Safety};
 use crate::backoff::Backoff;
 
 /// A channel with fewer endings is polled by backoff.
-const LEAST_ENDINGS: u32 = 200;
+pub const LEAST_ENDINGS: u32 = 200;
 
 /// A new plan is made after this many endings.
 const PLAN_EVERY: u32 = 100;
@@ -31,7 +34,7 @@ const KEPT: f64 = 0.02;
 /// estimate.
 const BUDGET: f64 = 0.97;
 
-/// The budget follows the polls that were really needed: with this exponent, within these bounds, and only after this
+/// The budget follows the polls or the delay that were really needed: with this exponent, within these bounds, and only after this
 /// many endings.
 const PACE: f64 = 0.2;
 const BUDGETS: (f64, f64) = (0.7, 1.0);
@@ -56,7 +59,7 @@ impl Channel {
     pub const ALL: [Self; CHANNELS] = [Self::Sms, Self::Call, Self::Unknown];
 }
 
-/// The channel in the previous answer, or in this one if it is the first.
+/// One answer that reported deliveries, as the learner needs it.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer {
     /// The channel in the previous answer, or in this one if it is the first.
@@ -111,6 +114,8 @@ pub struct Learner {
     hazards: [Hazard; CHANNELS],
     safety: Safety,
     plan: Option<Arc<Plan>>,
+    /// Whether a plan was looked for since the start, and found or not.
+    has_planned: bool,
     /// See [`Problem::budget`].
     budget: f64,
     /// Endings since a plan was last requested.
@@ -131,6 +136,7 @@ impl Learner {
             prior,
             safety: Safety::default(),
             plan: None,
+            has_planned: false,
             budget: BUDGET,
             fresh: 0,
         }
@@ -187,8 +193,11 @@ impl Learner {
     /// Corrects the budget by what the last plans really needed.
     fn correct(&mut self) {
         let (count, recent) = self.safety.recent();
-        let needed = recent.real.polls / recent.backoff.polls;
-        if self.aim == Aim::Sooner && count >= LEAST_COMPARED && needed.is_finite() && needed > 0.0 {
+        let needed = match self.aim {
+            Aim::Sooner => recent.real.polls / recent.backoff.polls,
+            Aim::Fewer => recent.real.delay / recent.backoff.delay,
+        };
+        if count >= LEAST_COMPARED && needed.is_finite() && needed > 0.0 {
             self.budget = (self.budget * (BUDGET / needed).powf(PACE)).clamp(BUDGETS.0, BUDGETS.1);
         }
     }
@@ -196,6 +205,7 @@ impl Learner {
     /// Puts a plan in force, or backoff if no better plan was found.
     pub fn adopt(&mut self, plan: Option<Plan>) {
         self.plan = plan.map(Arc::new);
+        self.has_planned = true;
     }
 
     /// Returns the plan in force, if there is one and it is trusted.
@@ -211,6 +221,31 @@ impl Learner {
             None => age.is_zero().then_some(plan.first),
             Some(channel) => Some(plan.channels[channel as usize].as_ref()?.interval_at(age)),
         }
+    }
+
+    /// How far learning has come.
+    fn standing(&self) -> Standing {
+        let is_known = self.counts.iter().any(|counts| counts.endings >= LEAST_ENDINGS);
+        match (self.safety.standing(), &self.plan) {
+            ((endings_until_retry @ 1.., _), _) => {
+                Standing::FellBack { cause: self.safety.cause(), endings_until_retry }
+            }
+            (_, Some(_)) => Standing::InForce,
+            (_, None) if !is_known => Standing::Learning,
+            (_, None) if !self.has_planned => Standing::Planning,
+            (_, None) => Standing::NoneBetter,
+        }
+    }
+
+    /// What people may want to know: some kilobytes.
+    pub fn snapshot(&self) -> Snapshot {
+        let knowledge = Knowledge {
+            standing: self.standing(),
+            plan: self.plan.clone(),
+            prior: self.prior.clone(),
+            counts: self.counts.clone(),
+        };
+        Snapshot { backoff: self.backoff.clone(), limits: self.limits, learned: Some(Box::new(knowledge)) }
     }
 
     /// Returns the comparison of learned schedules with backoff.

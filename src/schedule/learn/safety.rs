@@ -131,6 +131,8 @@ pub struct Safety {
     probation: u32,
     /// Relapses that still count.
     relapses: u32,
+    /// Why learned schedules are not trusted; not known after a restart.
+    cause: Option<Change>,
 }
 
 impl Safety {
@@ -143,6 +145,11 @@ impl Safety {
     /// failed.
     pub fn standing(&self) -> (u32, u32) {
         (self.probation, self.relapses)
+    }
+
+    /// Why learned schedules are not trusted, if they are not, and if that was found since the start.
+    pub fn cause(&self) -> Option<Change> {
+        self.cause
     }
 
     /// Restores what [`Safety::standing`] returned before a restart.
@@ -161,7 +168,9 @@ impl Safety {
     pub fn record(&mut self, compared: &Comparison, is_final: bool, price: Option<f64>) -> Option<Change> {
         if !self.is_trusting() {
             self.probation -= u32::from(is_final);
-            return self.is_trusting().then_some(Change::Retries);
+            let retries = self.is_trusting().then_some(Change::Retries);
+            self.cause = self.cause.filter(|_| retries.is_none());
+            return retries;
         }
         let price = price?;
         self.open.add(compared);
@@ -184,6 +193,7 @@ impl Safety {
         self.relapses = self.relapses.saturating_add(1);
         self.since_relapse = 0;
         self.endings.clear();
+        self.cause = Some(change);
         Some(change)
     }
 

@@ -52,13 +52,13 @@ impl Batch {
     }
 
     /// Creates a batch of outcomes that failed before, as the store has them, all in the same state.
-    pub fn stored(outcomes: Vec<Outcome>, fate: &Failed, past: impl Fn(Steady) -> Moment) -> Self {
-        let both = |date: Dated| Now { moment: past(date.steady), date };
+    pub fn stored(outcomes: Vec<Outcome>, row: &Failed, past: impl Fn(Steady) -> Moment) -> Self {
+        let at = |date: Dated| Now { moment: past(date.steady), date };
         Self {
-            tries: fate.tries,
-            first_try: fate.first_try_at.map(both),
-            last_try: fate.last_try_at.map(both),
-            error: fate.error.clone(),
+            tries: row.tries,
+            first_try: row.first_try_at.map(at),
+            last_try: row.last_try_at.map(at),
+            error: row.error.clone(),
             noted: true,
             ..Self::untried(outcomes)
         }
@@ -94,8 +94,7 @@ impl Batch {
 
     /// The same outcomes in batches of at most `size`.
     pub fn parts(&self, size: usize) -> Vec<Self> {
-        let part = |outcomes: &[Outcome]| Self { outcomes: outcomes.into(), ..self.clone() };
-        self.outcomes.chunks(size.max(1)).map(part).collect()
+        self.outcomes.chunks(size.max(1)).map(|outcomes| self.part(outcomes)).collect()
     }
 
     /// Its first `size` outcomes, and the others.
@@ -104,12 +103,15 @@ impl Batch {
             return (self, None);
         }
         let (first, rest) = self.outcomes.split_at(size);
-        let part = |outcomes: &[Outcome]| Self { outcomes: outcomes.into(), ..self.clone() };
-        (part(first), Some(part(rest)))
+        (self.part(first), Some(self.part(rest)))
+    }
+
+    fn part(&self, outcomes: &[Outcome]) -> Self {
+        Self { outcomes: outcomes.into(), ..self.clone() }
     }
 
     /// What the store must record of its outcomes.
-    pub fn fates(&self, dead: bool) -> impl Iterator<Item = Failed> + '_ {
+    pub fn rows(&self, dead: bool) -> impl Iterator<Item = Failed> + '_ {
         self.seqs().map(move |seq| Failed {
             seq,
             dead,
@@ -135,9 +137,9 @@ pub fn fitting(sizes: impl Iterator<Item = usize>, limit: usize) -> usize {
 /// Rebuilds the batches that were tried together: neighbours in the same state, at most `size`. Outcomes that were not tried
 /// since a replay was requested form batches as well.
 pub fn regroup(rows: Vec<(Failed, Outcome)>, size: usize, past: impl Fn(Steady) -> Moment) -> Vec<Batch> {
-    let fate = |(row, _): &(Failed, Outcome)| (row.tries, row.first_try_at, row.last_try_at);
+    let state = |(row, _): &(Failed, Outcome)| (row.tries, row.first_try_at, row.last_try_at);
     let mut batches = Vec::new();
-    for mut rest in rows.chunk_by(|a, b| fate(a) == fate(b)) {
+    for mut rest in rows.chunk_by(|a, b| state(a) == state(b)) {
         while let Some((row, _)) = rest.first() {
             let count = fitting(rest.iter().map(|(_, outcome)| outcome.record.len()), size).max(1);
             let (together, others) = rest.split_at(count);
@@ -159,8 +161,8 @@ mod tests {
     fn what_was_tried_together_is_together_again_after_a_restart() {
         let row = |seq: i64, tries, first: Option<i64>| {
             let at = first.map(|second| Timestamp::from_second(second).unwrap().into());
-            let fate = Failed { seq, dead: false, tries, first_try_at: at, last_try_at: at, error: None };
-            (fate, Outcome { seq, pin: "P".parse().unwrap(), record: "{}".into() })
+            let row = Failed { seq, dead: false, tries, first_try_at: at, last_try_at: at, error: None };
+            (row, Outcome { seq, pin: "P".parse().unwrap(), record: "{}".into() })
         };
         let rows = vec![
             row(1, 1, Some(5)),

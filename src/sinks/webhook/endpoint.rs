@@ -18,18 +18,14 @@ use super::request::{BadSecret, Message, Signer, WEBHOOK_SIGNATURE};
 use super::response::Answer;
 use super::state::Rules;
 use crate::config::Webhook;
-use crate::poll::Connection;
-use crate::poll::failure::{detail, failure_text, not_processed};
-use crate::poll::resolve::Resolver;
+use crate::http_client::failure::{detail, failure_text, not_processed};
+use crate::http_client::resolve::Resolver;
+use crate::http_client::{Connection, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, USER_AGENT, tls};
 use crate::store::Outcome;
 
 /// How long a kept connection may be idle. Less than the 5 s of Node and uvicorn, so that pinwatch closes it first: a POST on a
 /// connection that the server has just closed is a failed try.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// HTTP/2 uses one connection for all deliveries. If the other end vanishes silently, only a ping detects it.
-const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
-const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The most bytes of a body that are read.
 const MAX_BODY: usize = 4096;
@@ -65,7 +61,7 @@ struct Clients {
 
 /// The place that outcomes are delivered to.
 pub struct Endpoint {
-    webhook: Webhook,
+    pub(super) webhook: Webhook,
     clients: RwLock<Clients>,
     signer: Signer,
     redactor: Redactor,
@@ -91,11 +87,6 @@ impl Endpoint {
     /// The most connections that may receive the rest of an answer at once.
     pub(super) fn max_rests(&self) -> usize {
         self.rules.concurrency.saturating_mul(RESTS)
-    }
-
-    /// The maximum age of a connection.
-    pub(super) fn pool_max_age(&self) -> Duration {
-        self.webhook.pool_max_age
     }
 
     /// Uses new connections from now on. Running requests finish on the old ones. Reads the system's certificates, which takes
@@ -132,9 +123,9 @@ impl Endpoint {
         let mut response = match timeout_at(deadline, self.send(request, connection)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) if not_processed(&error) => {
-                return (Answer::Unprocessed(failure_text(&error).into()), None);
+                return (Answer::Unprocessed(failure_text(&error, error.is_connect()).into()), None);
             }
-            Ok(Err(error)) => return (Answer::none(failure_text(&error)), None),
+            Ok(Err(error)) => return (Answer::none(failure_text(&error, error.is_connect())), None),
             Err(_) => {
                 let timeout = humantime::format_duration(self.webhook.timeout);
                 return (Answer::none(format!("time-out: no answer within {timeout}")), None);
@@ -207,38 +198,34 @@ impl Rest {
 
 impl Clients {
     fn new(webhook: &Webhook) -> Result<Self, SetupError> {
-        Self::with(webhook, client)
+        Self::with(webhook, |builder| builder)
     }
 
-    fn with(webhook: &Webhook, client: impl Fn(&Webhook) -> ClientBuilder) -> Result<Self, SetupError> {
+    fn with(webhook: &Webhook, more: impl Fn(ClientBuilder) -> ClientBuilder) -> Result<Self, SetupError> {
+        let is_plain = webhook.url.scheme() == "http";
+        let tls = if is_plain { tls::trusting_nobody() } else { tls::trusting(Vec::new()) };
+        let tls = tls.map_err(|error| SetupError::Client(error.to_string()))?;
         let build = |kept| {
-            let client = client(webhook).pool_max_idle_per_host(kept).build();
-            client.map_err(|error| SetupError::Client(detail(&error)))
+            let builder = Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .user_agent(USER_AGENT)
+                .redirect(redirect::Policy::none())
+                .referer(false)
+                // `send` knows better which requests are safe to resend.
+                .retry(retry::never().max_retries_per_request(0))
+                .dns_resolver(Resolver::default())
+                // Half of the whole time-out, so that an endpoint that can't be reached is distinguished from one that is slow.
+                .connect_timeout(webhook.timeout / 2)
+                .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+                .pool_max_idle_per_host(kept)
+                .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
+                .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
+            // A proxy would see a plain request.
+            let builder = if is_plain { builder.no_proxy() } else { builder };
+            more(builder).build().map_err(|error| SetupError::Client(detail(&error)))
         };
         Ok(Self { kept: build(webhook.concurrency.saturating_mul(RESTS))?, new: build(0)? })
     }
-}
-
-fn client(webhook: &Webhook) -> ClientBuilder {
-    // Fails if a provider is already installed, which is fine.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder()
-        .user_agent(concat!("pinwatch/", env!("CARGO_PKG_VERSION")))
-        .redirect(redirect::Policy::none())
-        .referer(false)
-        // `send` knows better which requests are safe to resend.
-        .retry(retry::never().max_retries_per_request(0))
-        .dns_resolver(Resolver::default())
-        // Half of the whole time-out, so that an endpoint that can't be reached is distinguished from one that is slow.
-        .connect_timeout(webhook.timeout / 2)
-        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-        .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
-        .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
-    if webhook.url.scheme() == "http" {
-        // A proxy would see a plain request. Without TLS no CA certificates are needed, so a system without them works.
-        builder = builder.no_proxy().tls_certs_only([]);
-    }
-    builder
 }
 
 /// Reads the body up to the limit and the deadline. A connection whose body was read whole can be reused.
@@ -377,8 +364,8 @@ mod tests {
         let (addr, mut seen) = http2_server(script).await;
         let webhook = webhook(&format!("http://{addr}/hook?token=hunter2"), AMPLE);
         let endpoint = Endpoint::new(&webhook).unwrap();
-        let http2 = |webhook: &Webhook| client(webhook).http2_prior_knowledge();
-        *endpoint.clients.write().unwrap() = Clients::with(&webhook, http2).unwrap();
+        *endpoint.clients.write().unwrap() =
+            Clients::with(&webhook, ClientBuilder::http2_prior_knowledge).unwrap();
         let answer = deliver(&endpoint).await;
         let mut requests = 0;
         while seen.try_recv().is_ok() {

@@ -30,7 +30,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use self::batch::Now;
@@ -39,9 +38,9 @@ pub use self::endpoint::{Endpoint, SetupError};
 use self::reporter::Reporter;
 use self::response::Answer;
 use self::state::{State, Ticket};
-use super::{Handover, Health};
+use super::Outbox;
 use crate::clock::Clock;
-use crate::store::{Store, Unavailable, Writer};
+use crate::store::Unavailable;
 
 /// The pause between two attempts to read a store that can't be read.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -52,54 +51,29 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// The most outcomes that are read at once.
 const READ_AT_ONCE: u32 = 1024;
 
-/// One webhook and its cursor.
-pub struct WebhookSink {
-    pub name: String,
-    pub endpoint: Endpoint,
-    /// The durable cursor at the start.
-    pub cursor: i64,
-    pub store: Store,
-    pub writer: Writer,
-    pub clock: Clock,
-    pub health: Health,
-    /// When cancelled, the sink starts nothing more, waits for the running deliveries, and ends.
-    pub finish: CancellationToken,
-    /// When a handover is requested, the same, but slow deliveries are cancelled.
-    pub handover: Handover,
-}
-
-impl WebhookSink {
-    /// Delivers until `finish` or a handover. Dropping the future cancels its deliveries; the next start sends their outcomes
-    /// again.
-    pub async fn run(self) {
-        let Self { name, endpoint, cursor, store, writer, clock, health, finish, handover } = self;
-        let task = Task {
-            state: State::new(name.clone(), endpoint.rules, cursor, fastrand::u64(..)),
-            reporter: Reporter::new(name.clone(), health),
-            deliveries: Deliveries::new(endpoint.max_rests()),
-            renew_at: Instant::now() + endpoint.pool_max_age(),
-            was_open: false,
-            endpoint: Arc::new(endpoint),
-            newest: writer.newest(),
-            orders: writer.orders(),
-            read_again_at: None,
-            name,
-            store,
-            writer,
-            clock,
-        };
-        task.run(finish, handover).await;
-    }
+/// Delivers until the outbox says that the sink must finish or hand over. Dropping the future cancels its deliveries; the next
+/// start sends their outcomes again.
+pub async fn run_webhook(endpoint: Endpoint, outbox: Outbox) {
+    let task = Task {
+        state: State::new(outbox.name.clone(), endpoint.rules, outbox.cursor, fastrand::u64(..)),
+        reporter: Reporter::new(outbox.name.clone(), outbox.health.clone()),
+        deliveries: Deliveries::new(endpoint.max_rests()),
+        renew_at: Instant::now() + endpoint.webhook.pool_max_age,
+        was_open: false,
+        endpoint: Arc::new(endpoint),
+        newest: outbox.writer.newest(),
+        commands: outbox.writer.commands(),
+        read_again_at: None,
+        outbox,
+    };
+    task.run().await;
 }
 
 struct Task {
-    name: String,
+    outbox: Outbox,
     endpoint: Arc<Endpoint>,
-    store: Store,
-    writer: Writer,
-    clock: Clock,
     newest: watch::Receiver<i64>,
-    orders: watch::Receiver<u64>,
+    commands: watch::Receiver<u64>,
     state: State,
     reporter: Reporter,
     deliveries: Deliveries,
@@ -111,23 +85,23 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, finish: CancellationToken, handover: Handover) {
+    async fn run(mut self) {
         loop {
-            self.work(&finish, &handover).await;
-            self.end_deliveries(&finish).await;
-            if finish.is_cancelled() || handover.accept() {
+            self.work().await;
+            self.end_deliveries().await;
+            if self.outbox.finish.is_cancelled() || self.outbox.handover.accept() {
                 break;
             }
             // The handover request was withdrawn.
         }
-        self.reporter.say(now(&self.clock));
+        self.reporter.log_dead_letters(now(&self.outbox.clock));
     }
 
     /// Delivers until the sink must end.
-    async fn work(&mut self, finish: &CancellationToken, handover: &Handover) {
-        while !finish.is_cancelled() && !handover.is_requested() {
-            if self.orders.has_changed().unwrap_or(false) {
-                self.orders.mark_unchanged();
+    async fn work(&mut self) {
+        while !self.outbox.finish.is_cancelled() && !self.outbox.handover.is_requested() {
+            if self.commands.has_changed().unwrap_or(false) {
+                self.commands.mark_unchanged();
                 self.state.forget_failed();
             }
             self.report().await;
@@ -135,45 +109,45 @@ impl Task {
             self.renew_connections().await;
             self.start();
             self.report().await;
-            self.wait(finish, handover).await;
+            self.wait().await;
         }
     }
 
     /// Waits for the running deliveries; for a limited time, unless the daemon stops. The endpoint may be replaced because it
     /// hangs: its successor then sends the cancelled outcomes again, under the same ID.
-    async fn end_deliveries(&mut self, finish: &CancellationToken) {
+    async fn end_deliveries(&mut self) {
         let give_up_at = Instant::now() + LEAVE_PATIENCE;
         loop {
             let ended = tokio::select! {
                 ended = self.deliveries.ended() => ended,
-                () = sleep_until(give_up_at), if !finish.is_cancelled() => None,
+                () = sleep_until(give_up_at), if !self.outbox.finish.is_cancelled() => None,
             };
             let Some((ticket, answer)) = ended else { return };
-            self.state.ended(ticket, answer, now(&self.clock));
+            self.state.ended(ticket, answer, now(&self.outbox.clock));
             self.report().await;
         }
     }
 
     /// Waits until there may be something to do, and applies the answers of ended deliveries.
-    async fn wait(&mut self, finish: &CancellationToken, handover: &Handover) {
+    async fn wait(&mut self) {
         let wants = self.state.wants_outcomes().filter(|_| self.read_again_at.is_none());
         let after = wants.map_or(i64::MAX, |(after, _)| after);
-        let wake_at = self.state.wake_at().map(|moment| self.clock.instant(moment));
+        let wake_at = self.state.wake_at().map(|moment| self.outbox.clock.instant(moment));
         let wake_at = wake_at.into_iter().chain(self.read_again_at).min();
         tokio::select! {
             Some((ticket, answer)) = self.deliveries.ended() => {
-                self.state.ended(ticket, answer, now(&self.clock));
+                self.state.ended(ticket, answer, now(&self.outbox.clock));
                 // One step for all that ended together.
                 while let Some((ticket, answer)) = self.deliveries.ended_already() {
-                    self.state.ended(ticket, answer, now(&self.clock));
+                    self.state.ended(ticket, answer, now(&self.outbox.clock));
                 }
             }
             // An error means that the writer has ended, which the daemon notices.
             Ok(_) = self.newest.wait_for(|newest| *newest > after) => {}
-            Ok(()) = self.orders.changed() => self.orders.mark_changed(),
+            Ok(()) = self.commands.changed() => self.commands.mark_changed(),
             () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
-            () = finish.cancelled() => {}
-            () = handover.requested() => {}
+            () = self.outbox.finish.cancelled() => {}
+            () = self.outbox.handover.requested() => {}
         }
     }
 
@@ -186,22 +160,22 @@ impl Task {
         if !opens && self.renew_at > Instant::now() {
             return;
         }
-        self.renew_at = Instant::now() + self.endpoint.pool_max_age();
+        self.renew_at = Instant::now() + self.endpoint.webhook.pool_max_age;
         let endpoint = self.endpoint.clone();
         match spawn_blocking(move || endpoint.renew_connections()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                warn!(sink = self.name, %error, "the connections can't be replaced, so the old ones are used");
+                warn!(sink = self.outbox.name, %error, "the connections can't be replaced, so the old ones are used");
             }
             Err(failure) => {
-                error!(sink = self.name, %failure, "replacing the connections failed; this is a bug");
+                error!(sink = self.outbox.name, %failure, "replacing the connections failed; this is a bug");
             }
         }
     }
 
     fn start(&mut self) {
-        while let Some((ticket, outcomes, connection)) = self.state.next(now(&self.clock)) {
-            let (endpoint, date) = (self.endpoint.clone(), self.clock.wall());
+        while let Some((ticket, outcomes, connection)) = self.state.next(now(&self.outbox.clock)) {
+            let (endpoint, date) = (self.endpoint.clone(), self.outbox.clock.wall());
             let delivery = async move { endpoint.deliver(&outcomes, connection, date).await };
             self.deliveries.start(ticket, delivery);
         }
@@ -214,7 +188,7 @@ impl Task {
         }
         let read = self.read_store().await;
         if let (Err(unavailable), None) = (&read, self.read_again_at) {
-            warn!(sink = self.name, %unavailable, "outcomes can't be read from the store; it is tried again");
+            warn!(sink = self.outbox.name, %unavailable, "outcomes can't be read from the store; it is tried again");
         }
         self.read_again_at = read.err().map(|_| Instant::now() + STORE_RETRY);
     }
@@ -222,15 +196,15 @@ impl Task {
     async fn read_store(&mut self) -> Result<(), Unavailable> {
         while let Some((after, limit)) = self.state.wants_failed() {
             // The query would miss steps that are not durable yet.
-            self.writer.flush().await?;
-            let rows = self.store.failed(&self.name, false, after, limit).await?;
-            let past = |time| self.clock.moment_of_past(time);
-            self.state.take_failed(rows, limit, now(&self.clock), past);
+            self.outbox.writer.flush().await?;
+            let rows = self.outbox.store.failed(&self.outbox.name, false, after, limit).await?;
+            let past = |time| self.outbox.clock.moment_of_past(time);
+            self.state.take_failed(rows, limit, now(&self.outbox.clock), past);
         }
         let newest = *self.newest.borrow();
         if let Some((after, limit)) = self.state.wants_outcomes().filter(|(after, _)| newest > *after) {
             let limit = limit.min(READ_AT_ONCE);
-            let outcomes = self.store.outcomes_after(after, limit).await?;
+            let outcomes = self.outbox.store.outcomes_after(after, limit).await?;
             // Retention may have removed the newest outcome; then there are none up to it.
             let all_to = if outcomes.is_empty() { newest } else { after };
             self.state.take_outcomes(outcomes, all_to);
@@ -240,11 +214,11 @@ impl Task {
 
     /// Writes the sink's progress to the store and to its health.
     async fn report(&mut self) {
-        let now = now(&self.clock);
+        let now = now(&self.outbox.clock);
         if let Some(step) = self.state.step() {
             self.reporter.failed(&step.failed, now);
             self.reporter.delivered(&step.delivered, now);
-            self.writer.advance(step).await;
+            self.outbox.writer.advance(step).await;
         }
         self.reporter.health(self.state.cursor(), self.state.trouble(), now);
     }

@@ -2,7 +2,8 @@
 //!
 //! Promises that no path or query value of the URL, no secret, no signature, no PIN ID and no data that the submitter attached to
 //! the PIN stays in the text, whether the receiver wrote it plainly, as JSON, as a URL or as HTML, even if the text was cut off
-//! within it. Pure. Must not know what the text is for.
+//! within it. Two exceptions keep such texts readable: a path segment or query value of fewer than 4 bytes stays, and any value
+//! of fewer than 8 is replaced only where it is a whole word. Pure. Must not know what the text is for.
 
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::batch::Now;
 use crate::clock::Moment;
@@ -20,35 +20,21 @@ pub struct Reporter {
     health: Health,
     dead: u64,
     last_dead: Option<(i64, String)>,
-    said_at: Option<Moment>,
+    logged_at: Option<Moment>,
 }
 
 impl Reporter {
     pub fn new(sink: String, health: Health) -> Self {
-        Self { sink, health, dead: 0, last_dead: None, said_at: None }
+        Self { sink, health, dead: 0, last_dead: None, logged_at: None }
     }
 
     /// Publishes the sink's health.
     pub fn health(&self, cursor: i64, trouble: Option<&str>, now: Now) {
-        let sink = self.sink.as_str();
-        self.health.update(sink, |health| {
-            health.advance(cursor, now.date.wall);
-            match (trouble, &mut health.trouble) {
-                (Some(error), trouble @ None) => {
-                    warn!(
-                        sink,
-                        error, "the endpoint takes no outcomes; they are kept, and it is tried again"
-                    );
-                    *trouble = Some((now.date.wall, error.to_owned()));
-                }
-                (Some(error), Some((_, known))) if *known != error => error.clone_into(known),
-                (None, trouble @ Some(_)) => {
-                    info!(sink, "the endpoint takes outcomes again");
-                    *trouble = None;
-                }
-                (Some(_), Some(_)) | (None, None) => {}
-            }
-        });
+        self.health.update(&self.sink, |health| health.advance(cursor, now.date.wall));
+        match trouble {
+            Some(why) => self.health.trouble(&self.sink, why, now.date.wall),
+            None => self.health.recovered(&self.sink),
+        }
     }
 
     /// The receiver now has these outcomes, which it did not have when the cursor passed them.
@@ -64,19 +50,22 @@ impl Reporter {
             self.dead += 1;
             self.last_dead = Some((letter.seq, letter.error.clone().unwrap_or_default()));
         }
-        if self.said_at.is_none_or(|at| now.moment.since(at) >= DEAD_LETTERS_EVERY) {
-            self.say(now);
+        if self.logged_at.is_none_or(|at| now.moment.since(at) >= DEAD_LETTERS_EVERY) {
+            self.log_dead_letters(now);
         }
     }
 
     /// Logs the dead letters that are not logged yet.
-    pub fn say(&mut self, now: Now) {
+    pub fn log_dead_letters(&mut self, now: Now) {
         let Some((seq, error)) = self.last_dead.take() else { return };
         let (sink, count) = (self.sink.as_str(), std::mem::take(&mut self.dead));
-        self.said_at = Some(now.moment);
+        self.logged_at = Some(now.moment);
         warn!(
             sink,
-            count, seq, error, "dead letters: `pinwatch dead-letters list` shows them; this is the last"
+            count,
+            seq,
+            error,
+            "outcomes became dead letters; `seq` and `error` are of the latest. `pinwatch dead-letters list` shows all"
         );
     }
 }

@@ -67,8 +67,16 @@ impl Message {
             match format {
                 WebhookFormat::Record => body.extend_from_slice(outcome.record.as_bytes()),
                 WebhookFormat::CloudEvents => {
-                    let data = serde_json::from_str(&outcome.record).map_err(bad(outcome.seq))?;
-                    let event = CloudEvent::of(&known, data);
+                    let event = CloudEvent {
+                        specversion: "1.0",
+                        id: known.id,
+                        source: SOURCE,
+                        r#type: format!("pinwatch.outcome.{}", known.outcome),
+                        subject: &known.pin_id,
+                        time: &known.finished_at,
+                        datacontenttype: "application/json",
+                        data: serde_json::from_str(&outcome.record).map_err(bad(outcome.seq))?,
+                    };
                     serde_json::to_writer(&mut body, &event).map_err(bad(outcome.seq))?;
                 }
             }
@@ -142,21 +150,6 @@ struct CloudEvent<'a> {
     time: &'a str,
     datacontenttype: &'static str,
     data: &'a RawValue,
-}
-
-impl<'a> CloudEvent<'a> {
-    fn of(known: &'a Known<'_>, data: &'a RawValue) -> Self {
-        Self {
-            specversion: "1.0",
-            id: known.id,
-            source: SOURCE,
-            r#type: format!("pinwatch.outcome.{}", known.outcome),
-            subject: &known.pin_id,
-            time: &known.finished_at,
-            datacontenttype: "application/json",
-            data,
-        }
-    }
 }
 
 /// Signs with every secret: during a rotation, receivers have either the old or the new one.

@@ -1,7 +1,7 @@
 //! Classifies an endpoint's answer: delivered, refused, or later.
 //!
-//! Promises one of the three for every status code, waits within [`SHORTEST`](crate::poll::SHORTEST) and
-//! [`LONGEST`](crate::poll::LONGEST), and texts of one bounded line without control characters. Pure: the current time is an
+//! Promises one of the three for every status code, waits within the bounds of
+//! [`retry_after`], and texts of one bounded line without control characters. Pure: the current time is an
 //! argument. Must not know connections or what follows from an answer.
 
 use std::time::Duration;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::StatusCode;
 
-use crate::poll::error_text::named;
-use crate::poll::retry_after::retry_after;
+use crate::http_client::named;
+use crate::http_client::retry_after::retry_after;
 use crate::text::bounded;
 
 /// The most characters of a receiver's text that are kept.

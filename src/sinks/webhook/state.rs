@@ -1,10 +1,10 @@
 //! The rules of delivery, without a runtime: decides what to send next and what follows from each answer.
 //!
 //! Promises that every outcome is delivered, waiting for delivery, or a dead letter; that an outcome becomes a dead letter only
-//! after it was tried alone, by [`Rules::max_age`] or because the receiver refused it twice and accepted another one in between;
-//! that one bad outcome delays no other; and that an endpoint that is down or refuses everything is only probed, and no outcome
-//! that is new to it is charged for that: the cursor stays. [`MAX_WINDOW`] and [`MAX_RETRYING`] bound the memory, whatever the
-//! backlog.
+//! after it was tried alone, by [`Rules::max_age`] or because the receiver refused it twice and accepted another one in between,
+//! or because no request can carry it; that one bad outcome delays no other; and that an endpoint that is down or refuses
+//! everything is only probed: a failed try of an outcome that it has not seen before does not count, and the cursor stays.
+//! [`MAX_WINDOW`] and [`MAX_RETRYING`] bound the memory, whatever the backlog.
 //!
 //! Takes moments, rows and answers; returns batches (`Batch`) and [`Progress`]. Must not know HTTP or the store.
 
@@ -19,7 +19,7 @@ use super::ledger::Ledger;
 use super::response::{Answer, Wait};
 use crate::backoff::Backoff;
 use crate::clock::{Moment, Steady};
-use crate::poll::Connection;
+use crate::http_client::Connection;
 use crate::store::{Failed, Outcome, Progress};
 
 /// About how many failed outcomes may wait for another try; above that, no new outcomes are tried.
@@ -372,7 +372,7 @@ impl State {
         };
         let due = self.due_after(&batch, now.moment, wait);
         self.noted.extend(batch.seqs());
-        batch.fates(false).for_each(|fate| self.ledger.failed(fate));
+        batch.rows(false).for_each(|row| self.ledger.failed(row));
         let size = match by_outcome {
             true if over(batch.expiry(self.rules.max_age)) => 1,
             true if batch.tries >= SPLIT_AFTER => batch.outcomes.len().div_ceil(2),
@@ -396,7 +396,7 @@ impl State {
     /// Makes a dead letter of an outcome that was tried alone.
     fn dead_letter(&mut self, batch: &Batch) {
         batch.seqs().for_each(|seq| _ = self.noted.remove(&seq));
-        batch.fates(true).for_each(|fate| self.ledger.failed(fate));
+        batch.rows(true).for_each(|row| self.ledger.failed(row));
     }
 
     /// Dead-letters outcomes that were tried alone and whose time is up while the endpoint is down: a last try would show nothing

@@ -1,12 +1,16 @@
-//! The rows that both kinds of store have, and the lock that keeps nodes away during a move.
+//! The rows that both kinds of store have, how they are read and counted, and the lock that keeps nodes away during a
+//! move.
 //!
-//! Promises that no node writes while the lock is held. Knows nothing of the order in which rows are moved.
+//! Promises that no node writes while the lock is held, and that at most [`PAGE`] rows are in memory. Knows nothing of the
+//! order in which rows are moved.
 
-use std::path::Path;
-
+use futures_util::stream::{Stream, TryChunksError, TryStreamExt};
 use sqlx::{AssertSqlSafe, Executor, FromRow, PgConnection};
 
-use super::MigrateError;
+use super::{Amount, MigrateError, Watcher};
+
+/// Rows read and written at once.
+pub const PAGE: usize = 1000;
 
 /// How long to wait for the last transaction of a node that is stopping.
 const LOCK_PATIENCE: &str = "5s";
@@ -49,15 +53,53 @@ pub struct Dropped {
     pub dropped_at: i64,
 }
 
-/// Turns a store's SQL error into an error of the move.
-pub fn sql(doing: &'static str, store: &str) -> impl Fn(sqlx::Error) -> MigrateError + use<> {
-    let store = store.to_owned();
-    move |source| MigrateError::Sql { doing, store: store.clone(), source }
+impl Delivery {
+    pub const ALL: &str = "SELECT sink, seq, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead FROM delivery";
 }
 
-/// As [`sql`], for a file.
-pub fn sql_of(doing: &'static str, path: &Path) -> impl Fn(sqlx::Error) -> MigrateError + use<> {
-    sql(doing, &path.display().to_string())
+impl Dropped {
+    pub const ALL: &str = "SELECT seq, sink, dropped_at FROM dropped";
+}
+
+/// The rows of a query, [`PAGE`] at a time.
+pub fn pages<T>(
+    rows: impl Stream<Item = Result<T, sqlx::Error>> + Unpin,
+    failed: impl Fn(sqlx::Error) -> MigrateError,
+) -> impl Stream<Item = Result<Vec<T>, MigrateError>> + Unpin {
+    rows.try_chunks(PAGE).map_err(move |TryChunksError(_, error)| failed(error))
+}
+
+/// Counts what is moved.
+pub struct Count<'a> {
+    pub all: Amount,
+    pub moved: Amount,
+    pub watch: Watcher<'a>,
+}
+
+impl Count<'_> {
+    /// Adds rows that were moved, and reports it.
+    pub fn add(&mut self, add: impl FnOnce(&mut Amount)) {
+        add(&mut self.moved);
+        (self.watch)(&self.all, &self.moved);
+    }
+
+    /// What was moved.
+    ///
+    /// # Errors
+    /// It is not what there was.
+    pub fn complete(self) -> Result<Amount, MigrateError> {
+        let Self { all, moved, .. } = self;
+        if moved == all { Ok(moved) } else { Err(MigrateError::Incomplete { all, moved }) }
+    }
+}
+
+/// Turns a store's SQL error into an error of the move.
+pub fn sql<S: ToString + ?Sized>(
+    doing: &'static str,
+    store: &S,
+) -> impl Fn(sqlx::Error) -> MigrateError + use<S> {
+    let store = store.to_string();
+    move |source| MigrateError::Sql { doing, store: store.clone(), source }
 }
 
 /// Begins a transaction during which no node can register or write: for both, a node first locks its row of `node`.

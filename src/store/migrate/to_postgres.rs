@@ -6,15 +6,17 @@
 
 use std::path::Path;
 
+use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 
-use super::rows::{Delivery, Dropped, Outcome, Pin, begin_alone, sql, sql_of};
-use super::{Amount, MigrateError, PAGE, Watcher};
+use super::rows::{Count, Delivery, Dropped, Outcome, Pin, begin_alone, pages, sql};
+use super::{Amount, MigrateError, Watcher};
 use crate::clock::{Anchor, Clock};
 use crate::slot::slot_of_text;
-use crate::store::{postgres, sqlite};
+use crate::store::postgres::{self, column, storable};
+use crate::store::sqlite;
 
 /// As [`super::migrate`].
 pub async fn migrate(
@@ -33,27 +35,26 @@ pub async fn migrate(
     // Held to the end, so that no daemon starts on the file meanwhile. Opened last, because opening migrates an old
     // file's schema.
     let (mut source, _lock) = sqlite::open_to_move(path).await?.ok_or_else(no_source)?;
-    let all = amount(&mut source).await.map_err(sql_of("read", path))?;
+    let all = amount(&mut source).await.map_err(sql("read", &path.display()))?;
     let pruned_to: i64 = sqlx::query_scalar("SELECT pruned_to FROM history")
         .fetch_one(&mut source)
         .await
-        .map_err(sql_of("read", path))?;
+        .map_err(sql("read", &path.display()))?;
     // Ages in the new store continue from those in the old one.
     let clock = Clock::system();
-    let known = sqlite::anchor(&mut source).await.map_err(sql_of("read", path))?;
+    let known = sqlite::anchor(&mut source).await.map_err(sql("read", &path.display()))?;
     clock.go_on(known.as_slice());
     let partition =
         make_partition(&mut target, path, pruned_to, &clock.anchor()).await.map_err(sql("write", shown))?;
-    let mut run = Run { source, path, target, shown, partition, all, moved: Amount::default(), watch };
+    let count = Count { all, moved: Amount::default(), watch };
+    let mut run = Run { source, path, target, shown, partition, count };
     run.outcomes().await?;
     run.undelivered().await?;
     run.dropped().await?;
     run.cursors().await?;
     run.pins().await?;
-    let Run { source, mut target, moved, .. } = run;
-    if moved != all {
-        return Err(MigrateError::Incomplete { all, moved });
-    }
+    let Run { source, mut target, count, .. } = run;
+    let moved = count.complete()?;
     target.execute("COMMIT").await.map_err(sql("write", shown))?;
     // Neither connection has anything left to lose.
     let _ = target.close().await;
@@ -124,81 +125,49 @@ struct Run<'a> {
     target: PgConnection,
     shown: &'a str,
     partition: i32,
-    all: Amount,
-    moved: Amount,
-    watch: Watcher<'a>,
+    count: Count<'a>,
 }
 
 impl Run<'_> {
-    fn report(&mut self) {
-        (self.watch)(&self.all, &self.moved);
-    }
-
     async fn outcomes(&mut self) -> Result<(), MigrateError> {
-        let mut after = i64::MIN;
-        loop {
-            let page: Vec<Outcome> = sqlx::query_as(
-                "SELECT seq, pin_id, finished_at, record FROM outcome WHERE seq > ?1 ORDER BY seq LIMIT ?2",
-            )
-            .bind(after)
-            .bind(PAGE)
-            .fetch_all(&mut self.source)
-            .await
-            .map_err(sql_of("read", self.path))?;
-            let Some(last) = page.last() else { break };
-            after = last.seq;
-            sqlx::query(
-                "INSERT INTO outcome (lane, seq, pin_id, finished_at, record) \
-                 SELECT $1, * FROM UNNEST($2::bigint[], $3::text[], $4::bigint[], $5::text[])",
-            )
-            .bind(self.partition)
-            .bind(page.iter().map(|row| row.seq).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.pin_id.as_str()).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.finished_at).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.record.as_str()).collect::<Vec<_>>())
-            .execute(&mut self.target)
-            .await
-            .map_err(sql("write", self.shown))?;
-            self.moved.outcomes += page.len() as u64;
-            self.report();
-        }
+        let (read, write) = (sql("read", &self.path.display()), sql("write", self.shown));
         // No `seq` is used twice, even if retention has removed its outcome.
         let last: i64 =
             sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outcome'")
                 .fetch_one(&mut self.source)
                 .await
-                .map_err(sql_of("read", self.path))?;
+                .map_err(&read)?;
         if last > 0 {
             // `setval` alone is not rolled back with the transaction, so after an interrupted move the database would
             // seem to have had outcomes. `RESTART` first makes the sequence part of this transaction.
-            self.target
-                .execute("ALTER SEQUENCE outcome_seq RESTART")
-                .await
-                .map_err(sql("write", self.shown))?;
-            sqlx::query("SELECT setval('outcome_seq', $1)")
-                .bind(last)
-                .execute(&mut self.target)
-                .await
-                .map_err(sql("write", self.shown))?;
+            self.target.execute("ALTER SEQUENCE outcome_seq RESTART").await.map_err(&write)?;
+            let set = sqlx::query("SELECT setval('outcome_seq', $1)").bind(last);
+            set.execute(&mut self.target).await.map_err(&write)?;
+        }
+        let rows = sqlx::query_as("SELECT seq, pin_id, finished_at, record FROM outcome ORDER BY seq");
+        let mut pages = pages::<Outcome>(rows.fetch(&mut self.source), read);
+        while let Some(page) = pages.try_next().await? {
+            sqlx::query(
+                "INSERT INTO outcome (lane, seq, pin_id, finished_at, record) \
+                 SELECT $1, * FROM UNNEST($2::bigint[], $3::text[], $4::bigint[], $5::text[])",
+            )
+            .bind(self.partition)
+            .bind(column(&page, |row| row.seq))
+            .bind(column(&page, |row| row.pin_id.as_str()))
+            .bind(column(&page, |row| row.finished_at))
+            .bind(column(&page, |row| row.record.as_str()))
+            .execute(&mut self.target)
+            .await
+            .map_err(&write)?;
+            self.count.add(|moved| moved.outcomes += page.len() as u64);
         }
         Ok(())
     }
 
     async fn undelivered(&mut self) -> Result<(), MigrateError> {
-        let mut after = (String::new(), i64::MIN);
-        loop {
-            let page: Vec<Delivery> = sqlx::query_as(
-                "SELECT sink, seq, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead FROM delivery \
-                 WHERE (sink, seq) > (?1, ?2) ORDER BY sink, seq LIMIT ?3",
-            )
-            .bind(&after.0)
-            .bind(after.1)
-            .bind(PAGE)
-            .fetch_all(&mut self.source)
-            .await
-            .map_err(sql_of("read", self.path))?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = (last.sink.clone(), last.seq);
+        let rows = sqlx::query_as(Delivery::ALL).fetch(&mut self.source);
+        let mut pages = pages::<Delivery>(rows, sql("read", &self.path.display()));
+        while let Some(page) = pages.try_next().await? {
             sqlx::query(
                 "INSERT INTO delivery \
                  (lane, sink, seq, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead) \
@@ -206,119 +175,100 @@ impl Run<'_> {
                  $7::bigint[], $8::text[], $9::bigint[], $10::bigint[])",
             )
             .bind(self.partition)
-            .bind(page.iter().map(|row| row.sink.as_str()).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.seq).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.dead).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.tries).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.first_try_at).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.last_try_at).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.error.as_deref()).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.first_ahead).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.last_ahead).collect::<Vec<_>>())
+            .bind(column(&page, |row| row.sink.as_str()))
+            .bind(column(&page, |row| row.seq))
+            .bind(column(&page, |row| row.dead))
+            .bind(column(&page, |row| row.tries))
+            .bind(column(&page, |row| row.first_try_at))
+            .bind(column(&page, |row| row.last_try_at))
+            .bind(column(&page, |row| row.error.as_deref()))
+            .bind(column(&page, |row| row.first_ahead))
+            .bind(column(&page, |row| row.last_ahead))
             .execute(&mut self.target)
             .await
             .map_err(sql("write", self.shown))?;
-            self.moved.undelivered += page.len() as u64;
-            self.report();
+            self.count.add(|moved| moved.undelivered += page.len() as u64);
         }
+        Ok(())
     }
 
     async fn dropped(&mut self) -> Result<(), MigrateError> {
-        let mut after = (i64::MIN, String::new());
-        loop {
-            let page: Vec<Dropped> = sqlx::query_as(
-                "SELECT seq, sink, dropped_at FROM dropped WHERE (seq, sink) > (?1, ?2) ORDER BY seq, sink LIMIT ?3",
-            )
-            .bind(after.0)
-            .bind(&after.1)
-            .bind(PAGE)
-            .fetch_all(&mut self.source)
-            .await
-            .map_err(sql_of("read", self.path))?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = (last.seq, last.sink.clone());
+        let rows = sqlx::query_as(Dropped::ALL).fetch(&mut self.source);
+        let mut pages = pages::<Dropped>(rows, sql("read", &self.path.display()));
+        while let Some(page) = pages.try_next().await? {
             sqlx::query(
                 "INSERT INTO dropped (seq, sink, dropped_at) \
                  SELECT * FROM UNNEST($1::bigint[], $2::text[], $3::bigint[])",
             )
-            .bind(page.iter().map(|row| row.seq).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.sink.as_str()).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.dropped_at).collect::<Vec<_>>())
+            .bind(column(&page, |row| row.seq))
+            .bind(column(&page, |row| row.sink.as_str()))
+            .bind(column(&page, |row| row.dropped_at))
             .execute(&mut self.target)
             .await
             .map_err(sql("write", self.shown))?;
-            self.moved.undelivered += page.len() as u64;
-            self.report();
+            self.count.add(|moved| moved.undelivered += page.len() as u64);
         }
+        Ok(())
     }
 
     async fn cursors(&mut self) -> Result<(), MigrateError> {
         let sinks: Vec<(String, i64)> = sqlx::query_as("SELECT name, cursor FROM sink")
             .fetch_all(&mut self.source)
             .await
-            .map_err(sql_of("read", self.path))?;
-        for (sink, cursor) in sinks {
-            sqlx::query("INSERT INTO cursor (lane, sink, cursor) VALUES ($1, $2, $3)")
-                .bind(self.partition)
-                .bind(sink)
-                .bind(cursor)
-                .execute(&mut self.target)
-                .await
-                .map_err(sql("write", self.shown))?;
-            self.moved.sinks += 1;
-        }
-        self.report();
+            .map_err(sql("read", &self.path.display()))?;
+        sqlx::query(
+            "INSERT INTO cursor (lane, sink, cursor) SELECT $1, * FROM UNNEST($2::text[], $3::bigint[])",
+        )
+        .bind(self.partition)
+        .bind(column(&sinks, |(sink, _)| sink.as_str()))
+        .bind(column(&sinks, |(_, cursor)| *cursor))
+        .execute(&mut self.target)
+        .await
+        .map_err(sql("write", self.shown))?;
+        self.count.add(|moved| moved.sinks += sinks.len() as u64);
         Ok(())
     }
 
     async fn pins(&mut self) -> Result<(), MigrateError> {
-        let mut after = i64::MIN;
-        loop {
-            let page: Vec<NumberAndPin> = sqlx::query_as(
-                "SELECT number, pin_hash, pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata FROM pin \
-                 WHERE number > ?1 ORDER BY number LIMIT ?2",
-            )
-            .bind(after)
-            .bind(PAGE)
-            .fetch_all(&mut self.source)
-            .await
-            .map_err(sql_of("read", self.path))?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.number;
-            if let Some(NumberAndPin { pin, .. }) = page.iter().find(|row| row.is_damaged()) {
+        let rows = sqlx::query_as(
+            "SELECT pin_hash, pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata FROM pin \
+             ORDER BY number",
+        );
+        let mut pages = pages::<HashAndPin>(rows.fetch(&mut self.source), sql("read", &self.path.display()));
+        while let Some(page) = pages.try_next().await? {
+            if let Some(HashAndPin { pin, .. }) = page.iter().find(|row| row.is_damaged()) {
                 return Err(MigrateError::DamagedPin { path: self.path.to_owned(), id: pin.pin_id.clone() });
             }
-            let page: Vec<Pin> = page.into_iter().map(|NumberAndPin { pin, .. }| pin).collect();
+            let page: Vec<Pin> = page.into_iter().map(|row| row.pin).collect();
             sqlx::query(
                 "INSERT INTO pin (slot, pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata) \
                  SELECT * FROM UNNEST($1::smallint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], \
                  $7::text[])",
             )
-            .bind(page.iter().map(|row| i16::from(slot_of_text(&row.pin_id))).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.pin_id.as_str()).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.submitted_at).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.clock_ahead).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.deadline_at).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.reference.as_deref().map(postgres::storable)).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.metadata.as_deref()).collect::<Vec<_>>())
+            .bind(column(&page, |row| i16::from(slot_of_text(&row.pin_id))))
+            .bind(column(&page, |row| row.pin_id.as_str()))
+            .bind(column(&page, |row| row.submitted_at))
+            .bind(column(&page, |row| row.clock_ahead))
+            .bind(column(&page, |row| row.deadline_at))
+            .bind(column(&page, |row| row.reference.as_deref().map(storable)))
+            .bind(column(&page, |row| row.metadata.as_deref()))
             .execute(&mut self.target)
             .await
             .map_err(sql("write", self.shown))?;
-            self.moved.pins += page.len() as u64;
-            self.report();
+            self.count.add(|moved| moved.pins += page.len() as u64);
         }
+        Ok(())
     }
 }
 
 #[derive(sqlx::FromRow)]
-struct NumberAndPin {
-    number: i64,
+struct HashAndPin {
     pin_hash: Option<i64>,
     #[sqlx(flatten)]
     pin: Pin,
 }
 
-impl NumberAndPin {
+impl HashAndPin {
     /// Whether the ID in the row is not the one that was stored.
     fn is_damaged(&self) -> bool {
         self.pin_hash.is_some_and(|hash| hash != sqlite::pin_hash(&self.pin.pin_id))

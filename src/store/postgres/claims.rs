@@ -2,22 +2,19 @@
 //!
 //! Promises that a node claims only what is for slots that it holds. Does not know which node should hold which slot.
 
-use sqlx::Row;
 use sqlx::postgres::PgConnection;
+use sqlx::{FromRow, Row};
 
 use super::super::InFlight;
-use super::super::rows::{dated, pin_id, timestamp};
+use super::super::rows::pin_id;
 use super::Node;
+use super::columns::{numbers, sorted_keys};
 use super::done::Done;
 use crate::pin::PinId;
-use crate::slot::{Slots, slot_of};
+use crate::slot::Slots;
 
 /// Rows claimed at once. It bounds the transaction.
 const CLAIM_AT_ONCE: i64 = 8192;
-
-fn numbers(slots: &Slots) -> Vec<i16> {
-    slots.iter().map(i16::from).collect()
-}
 
 /// Whether other nodes left anything for these slots of this node.
 pub async fn anything(
@@ -56,13 +53,10 @@ pub async fn claim(
     .fetch_all(connection)
     .await?;
     for row in rows {
-        let pin = pin_id(row.try_get(1)?)?;
-        if row.try_get::<&str, _>(0)? == "submit" {
-            let submitted_at = dated(row.try_get(2)?, row.try_get(4)?);
-            let deadline_at = timestamp(row.try_get(3)?);
-            done.applied.accepted.push(InFlight { pin, submitted_at, deadline_at });
+        if row.try_get::<&str, _>("kind")? == "submit" {
+            done.applied.accepted.push(InFlight::from_row(&row)?);
         } else {
-            done.applied.cluster.cancels.push(pin);
+            done.cluster.cancels.push(pin_id(row.try_get("pin_id")?)?);
         }
     }
     Ok(())
@@ -77,9 +71,7 @@ pub async fn cancel_elsewhere(
     if pins.is_empty() {
         return Ok(());
     }
-    let mut rows: Vec<(i16, &str)> = pins.iter().map(|pin| (i16::from(slot_of(pin)), pin.as_str())).collect();
-    rows.sort_unstable();
-    let (slots, pins): (Vec<i16>, Vec<&str>) = rows.into_iter().unzip();
+    let (slots, pins) = sorted_keys(pins);
     let holders: Vec<Option<i32>> = sqlx::query_scalar(
         "WITH asked_of AS ( \
              INSERT INTO inbox (slot, pin_id, kind) \

@@ -1,6 +1,6 @@
-//! What one transaction has done, and which nodes are to be notified of it. Plain data.
+//! The result of one transaction, and which nodes are to be notified of it. Plain data.
 
-use super::super::Applied;
+use super::super::{Applied, ClusterApplied};
 
 /// The channel of the hints that nodes give each other.
 pub const CHANNEL: &str = "pinwatch";
@@ -9,5 +9,6 @@ pub const CHANNEL: &str = "pinwatch";
 #[derive(Default)]
 pub struct Done {
     pub applied: Applied,
+    pub cluster: ClusterApplied,
     pub hints: Vec<String>,
 }

@@ -4,16 +4,15 @@
 
 use std::collections::HashMap;
 
-use sqlx::Row;
 use sqlx::postgres::PgConnection;
+use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
-use super::super::rows::{metadata, timestamp};
 use super::super::{Outcome, Record};
 use super::Node;
+use super::columns::{column, keys};
 use super::done::Done;
 use crate::outcome::{self, Submission, Verdict};
-use crate::slot::slot_of;
 
 /// Removes PINs of this node's slots and inserts their outcomes. Drops a verdict of any other PIN: that PIN already has
 /// an outcome, or another node polls it now.
@@ -26,11 +25,12 @@ pub async fn finish(
     if verdicts.is_empty() {
         return Ok(());
     }
-    let (slots, pins) = keys(verdicts);
+    let (slots, pins) = keys(verdicts.iter().map(|verdict| &verdict.pin));
     let rows = sqlx::query(
         "DELETE FROM pin USING slot, unnest($2::smallint[], $3::text[]) AS asked (slot, pin_id) \
          WHERE slot.slot = asked.slot AND slot.node = $1 AND pin.slot = asked.slot AND pin.pin_id = asked.pin_id \
-         RETURNING pin.pin_id, pin.submitted_at, pin.reference, pin.metadata, nextval('outcome_seq')",
+         RETURNING pin.pin_id, pin.submitted_at, pin.reference, pin.metadata, \
+             nextval('outcome_seq') AS seq",
     )
     .bind(node.id())
     .bind(&slots)
@@ -39,12 +39,8 @@ pub async fn finish(
     .await?;
     let mut submissions = HashMap::with_capacity(rows.len());
     for row in rows {
-        let submission = Submission {
-            submitted_at: timestamp(row.try_get(1)?),
-            reference: row.try_get(2)?,
-            metadata: metadata(row.try_get(3)?),
-        };
-        submissions.insert(row.try_get::<String, _>(0)?, (row.try_get::<i64, _>(4)?, submission));
+        let (pin, seq): (String, i64) = (row.try_get("pin_id")?, row.try_get("seq")?);
+        submissions.insert(pin, (seq, Submission::from_row(&row)?));
     }
 
     let mut finished = Vec::with_capacity(submissions.len());
@@ -67,10 +63,6 @@ pub async fn finish(
     look_for(connection, &missing, done).await
 }
 
-fn keys<'a>(verdicts: &[&'a Verdict]) -> (Vec<i16>, Vec<&'a str>) {
-    verdicts.iter().map(|verdict| (i16::from(slot_of(&verdict.pin)), verdict.pin.as_str())).unzip()
-}
-
 async fn insert(
     connection: &mut PgConnection,
     node: &Node,
@@ -79,19 +71,15 @@ async fn insert(
     if finished.is_empty() {
         return Ok(());
     }
-    let seqs: Vec<i64> = finished.iter().map(|(outcome, _)| outcome.seq).collect();
-    let pins: Vec<&str> = finished.iter().map(|(outcome, _)| outcome.pin.as_str()).collect();
-    let ends: Vec<i64> = finished.iter().map(|(_, end)| *end).collect();
-    let records: Vec<&str> = finished.iter().map(|(outcome, _)| &*outcome.record).collect();
     sqlx::query(
         "INSERT INTO outcome (lane, seq, pin_id, finished_at, record) \
          SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::bigint[], $5::text[])",
     )
     .bind(node.id())
-    .bind(&seqs)
-    .bind(&pins)
-    .bind(&ends)
-    .bind(&records)
+    .bind(column(finished, |(outcome, _)| outcome.seq))
+    .bind(column(finished, |(outcome, _)| outcome.pin.as_str()))
+    .bind(column(finished, |(_, end)| *end))
+    .bind(column(finished, |(outcome, _)| &*outcome.record))
     .execute(connection)
     .await?;
     Ok(())
@@ -107,7 +95,7 @@ async fn look_for(
     if missing.is_empty() {
         return Ok(());
     }
-    let (slots, pins) = keys(missing);
+    let (slots, pins) = keys(missing.iter().map(|verdict| &verdict.pin));
     let rows = sqlx::query(
         "SELECT asked.pin_id, newest.seq, newest.record \
          FROM unnest($1::smallint[], $2::text[]) AS asked (slot, pin_id) CROSS JOIN LATERAL \
@@ -125,8 +113,8 @@ async fn look_for(
     for verdict in missing {
         let pin = verdict.pin.clone();
         match known.remove(pin.as_str()) {
-            Some((seq, record)) => done.applied.cluster.known.push(Outcome { seq, pin, record }),
-            None => done.applied.cluster.gone.push(pin),
+            Some((seq, record)) => done.cluster.known.push(Outcome { seq, pin, record }),
+            None => done.cluster.gone.push(pin),
         }
     }
     Ok(())

@@ -3,15 +3,17 @@
 //! Promises that no large transaction delays a renewal: everything that the lease depends on uses a connection of its
 //! own. Does not know which node should hold which slot.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{Connection, Row};
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
 
 use super::super::rows::anchor;
 use super::super::{Orphan, Store, Unavailable, Writes};
 use super::Node;
+use super::columns::numbers;
 use super::connect::{Server, fenced, is_broken, within};
 use super::error::OpenError;
 use super::lease::lock_lease;
@@ -26,7 +28,7 @@ use crate::slot::Slots;
 const READERS: u32 = 5;
 
 /// How often, and how far apart, this node tries to take a dead node's slots while another node holds the dead node's
-/// row. A transaction that takes slots lasts a few milliseconds. The next look takes what is still missing.
+/// row. A transaction that takes slots lasts a few milliseconds. The next round takes what is still missing.
 const TAKES: u32 = 8;
 const TAKES_APART: Duration = Duration::from_millis(20);
 
@@ -65,11 +67,6 @@ impl Membership {
         Self { server, node, name, questions, connection: None, server_started: None, clock }
     }
 
-    /// The name under which this node registers.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The store of this node, once it is registered.
     ///
     /// # Errors
@@ -79,7 +76,7 @@ impl Membership {
         let writer =
             writer.map_err(|source| OpenError::Postgres { url: self.server.shown.clone(), error: source })?;
         let reader = Reader { readers: self.questions.readers.clone(), node: self.node.clone() };
-        Ok((Store::new(reader), Box::new(writer)))
+        Ok((Arc::new(reader), Box::new(writer)))
     }
 
     /// The queries that only a cluster needs.
@@ -151,7 +148,7 @@ impl Membership {
     /// The outcomes that dead nodes did not deliver to these sinks.
     pub async fn orphans(&mut self, sinks: &[String]) -> Result<Vec<Orphan>, Unavailable> {
         let mut connection = self.connected().await?;
-        let rows = sqlx::query(
+        let rows = sqlx::query_as(
             "SELECT c.lane, c.sink FROM cursor c JOIN node ON node.id = c.lane \
              WHERE node.lease_until <= clock_timestamp() AND node.id <> $1 AND c.sink = ANY($2) \
                AND (EXISTS (SELECT 1 FROM outcome o WHERE o.lane = c.lane AND o.seq > c.cursor) \
@@ -162,9 +159,8 @@ impl Membership {
         .bind(sinks)
         .fetch_all(&mut connection);
         let result = within(self.server.patience(), rows).await;
-        let rows = self.back(connection, result)?;
-        let orphan = |row: &PgRow| Ok(Orphan { node: row.try_get(0)?, sink: row.try_get(1)? });
-        Ok(rows.iter().map(orphan).collect::<Result<_, sqlx::Error>>()?)
+        let rows: Vec<(i32, String)> = self.back(connection, result)?;
+        Ok(rows.into_iter().map(|(node, sink)| Orphan { node, sink }).collect())
     }
 
     /// When the server that answered last was started, in microseconds since the epoch. A different number means
@@ -283,7 +279,7 @@ async fn take(
     node: &Node,
     slots: &Slots,
 ) -> Result<Option<(Slots, bool)>, sqlx::Error> {
-    let wanted: Vec<i16> = slots.iter().map(i16::from).collect();
+    let wanted = numbers(slots);
     let mut transaction = connection.begin().await?;
     if lock_lease(&mut transaction, node).await?.is_none() {
         transaction.rollback().await?;

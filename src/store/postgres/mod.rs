@@ -8,6 +8,7 @@
 
 mod adopt;
 mod claims;
+mod columns;
 mod connect;
 mod done;
 mod error;
@@ -16,7 +17,6 @@ mod lease;
 mod membership;
 mod open;
 mod outbox;
-mod page;
 mod questions;
 mod read;
 mod reconnect;
@@ -28,14 +28,14 @@ mod write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
 
+pub(super) use columns::{column, storable};
 pub use connect::trusts_anybody;
 pub use error::OpenError;
 pub(super) use membership::anchors;
 pub use membership::{Membership, Registration, Renewal};
 pub use open::open;
 pub(super) use open::open_to_move;
-pub(super) use page::storable;
-pub use questions::{Hint, Hints, Questions};
+pub use questions::{Hint, Hints, Questions, Shared};
 pub use view::{Holders, NodeId, NodeReport, NodeState, View};
 
 /// This node's registration, shared by all connections of this process.

@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::postgres::PgConnection;
+use sqlx::Postgres;
+use sqlx::postgres::{PgArguments, PgConnection};
+use sqlx::query::Query;
 
-use super::super::{DeliveryCommand, Failed, Progress, SavedBrake};
+use super::super::{DeliveryCommand, Failed, Progress, SavedSchedule};
 use super::Node;
-use super::page::storable;
+use super::columns::{column, storable};
 use crate::clock::{Dated, Steady};
 
 /// Stores the progress of all sinks at once. If an outcome occurs several times, the last occurrence counts.
@@ -69,17 +71,6 @@ async fn fail(
     }
     let millis = |date: Option<Dated>| date.map(|date| date.wall.as_millisecond());
     let ahead = |date: Option<Dated>| date.map_or(0, Dated::ahead);
-    let sinks: Vec<&str> = failed.iter().map(|(sink, _)| *sink).collect();
-    let seqs: Vec<i64> = failed.iter().map(|(_, failed)| failed.seq).collect();
-    let dead: Vec<bool> = failed.iter().map(|(_, failed)| failed.dead).collect();
-    let tries: Vec<i32> =
-        failed.iter().map(|(_, failed)| i32::try_from(failed.tries).unwrap_or(i32::MAX)).collect();
-    let first: Vec<Option<i64>> = failed.iter().map(|(_, failed)| millis(failed.first_try_at)).collect();
-    let last: Vec<Option<i64>> = failed.iter().map(|(_, failed)| millis(failed.last_try_at)).collect();
-    let first_ahead: Vec<i64> = failed.iter().map(|(_, failed)| ahead(failed.first_try_at)).collect();
-    let last_ahead: Vec<i64> = failed.iter().map(|(_, failed)| ahead(failed.last_try_at)).collect();
-    let errors: Vec<Option<String>> =
-        failed.iter().map(|(_, failed)| failed.error.as_deref().map(storable)).collect();
     sqlx::query(
         "INSERT INTO delivery (lane, sink, seq, dead, tries, first_try_at, last_try_at, error, first_ahead, last_ahead) \
          SELECT $1, * FROM unnest($2::text[], $3::bigint[], $4::boolean[], $5::integer[], $6::bigint[], \
@@ -89,15 +80,15 @@ async fn fail(
              error = excluded.error, first_ahead = excluded.first_ahead, last_ahead = excluded.last_ahead",
     )
     .bind(node.id())
-    .bind(&sinks)
-    .bind(&seqs)
-    .bind(&dead)
-    .bind(&tries)
-    .bind(&first)
-    .bind(&last)
-    .bind(&errors)
-    .bind(&first_ahead)
-    .bind(&last_ahead)
+    .bind(column(failed, |(sink, _)| *sink))
+    .bind(column(failed, |(_, failed)| failed.seq))
+    .bind(column(failed, |(_, failed)| failed.dead))
+    .bind(column(failed, |(_, failed)| i32::try_from(failed.tries).unwrap_or(i32::MAX)))
+    .bind(column(failed, |(_, failed)| millis(failed.first_try_at)))
+    .bind(column(failed, |(_, failed)| millis(failed.last_try_at)))
+    .bind(column(failed, |(_, failed)| failed.error.as_deref().map(storable)))
+    .bind(column(failed, |(_, failed)| ahead(failed.first_try_at)))
+    .bind(column(failed, |(_, failed)| ahead(failed.last_try_at)))
     .execute(connection)
     .await?;
     Ok(())
@@ -108,12 +99,12 @@ async fn fail(
 pub async fn carry_out(
     connection: &mut PgConnection,
     node: &Node,
-    order: &DeliveryCommand,
+    command: &DeliveryCommand,
 ) -> Result<u64, sqlx::Error> {
-    let done = match order {
+    let done = match command {
         DeliveryCommand::Replay { sink, from, to, only_dead: false } => {
             // Outcomes after the cursor of their partition will be delivered anyway.
-            let ordered = sqlx::query(
+            let replay = over(
                 "INSERT INTO delivery (sink, seq, lane, dead, tries) \
                  SELECT $1, o.seq, $4, false, 0 FROM outcome o WHERE o.seq BETWEEN $2 AND $3 \
                    AND EXISTS (SELECT 1 FROM cursor c WHERE c.lane = $4 AND c.sink = $1) \
@@ -122,58 +113,40 @@ pub async fn carry_out(
                  ORDER BY o.seq FOR KEY SHARE OF o \
                  ON CONFLICT (sink, seq) DO UPDATE SET lane = excluded.lane, dead = false, tries = 0, \
                      first_try_at = NULL, last_try_at = NULL, error = NULL",
-            )
-            .bind(sink)
-            .bind(from)
-            .bind(to)
-            .bind(node.id())
-            .execute(&mut *connection)
-            .await?;
-            sqlx::query(
-                "DELETE FROM dropped x USING delivery d \
-                 WHERE x.sink = $1 AND x.seq BETWEEN $2 AND $3 AND d.sink = x.sink AND d.seq = x.seq",
-            )
-            .bind(sink)
-            .bind(from)
-            .bind(to)
-            .execute(connection)
-            .await?;
-            ordered
+                sink,
+                from,
+                to,
+            );
+            let replayed = replay.bind(node.id()).execute(&mut *connection).await?;
+            let sql = "DELETE FROM dropped x USING delivery d \
+                 WHERE x.sink = $1 AND x.seq BETWEEN $2 AND $3 AND d.sink = x.sink AND d.seq = x.seq";
+            over(sql, sink, from, to).execute(connection).await?;
+            replayed
         }
-        DeliveryCommand::Replay { sink, from, to, only_dead: true } => sqlx::query(
-            "UPDATE delivery SET lane = $4, dead = false, tries = 0, first_try_at = NULL, last_try_at = NULL \
-                 WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND dead",
-        )
-        .bind(sink)
-        .bind(from)
-        .bind(to)
-        .bind(node.id())
-        .execute(connection)
-        .await?,
+        DeliveryCommand::Replay { sink, from, to, only_dead: true } => {
+            let sql = "UPDATE delivery SET lane = $4, dead = false, tries = 0, first_try_at = NULL, last_try_at = NULL \
+                 WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND dead";
+            over(sql, sink, from, to).bind(node.id()).execute(connection).await?
+        }
         DeliveryCommand::Drop { sink, from, to, at } => {
-            sqlx::query(
-                "WITH given_up AS ( \
+            let sql = "WITH given_up AS ( \
                      DELETE FROM delivery WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND dead RETURNING seq) \
                  INSERT INTO dropped (seq, sink, dropped_at) SELECT seq, $1, $4 FROM given_up \
-                 ON CONFLICT (seq, sink) DO UPDATE SET dropped_at = excluded.dropped_at",
-            )
-            .bind(sink)
-            .bind(from)
-            .bind(to)
-            .bind(at.as_millisecond())
-            .execute(connection)
-            .await?
+                 ON CONFLICT (seq, sink) DO UPDATE SET dropped_at = excluded.dropped_at";
+            over(sql, sink, from, to).bind(at.as_millisecond()).execute(connection).await?
         }
         DeliveryCommand::Unregister { sink } => {
-            sqlx::query("DELETE FROM cursor WHERE lane = $2 AND sink = $1")
-                .bind(sink)
-                .bind(node.id())
-                .execute(connection)
-                .await?
+            let sql = "DELETE FROM cursor WHERE lane = $2 AND sink = $1";
+            sqlx::query(sql).bind(sink).bind(node.id()).execute(connection).await?
         }
         DeliveryCommand::Forget { sink } => return forget(connection, node, sink).await,
     };
     Ok(done.rows_affected())
+}
+
+/// A statement about a sink's outcomes from one `seq` to another.
+fn over<'q>(sql: &'static str, sink: &'q str, from: &i64, to: &i64) -> Query<'q, Postgres, PgArguments> {
+    sqlx::query(sql).bind(sink).bind(*from).bind(*to)
 }
 
 /// Forgets a sink, except for the cursors and deliveries of other live nodes: they may still have the sink. Returns 1
@@ -233,11 +206,11 @@ pub async fn prune(connection: &mut PgConnection, before: Steady) -> Result<u64,
     Ok(removed.len() as u64)
 }
 
-/// Saves the brake of this node; each node has its own.
-pub async fn save_brake(
+/// Saves the state of this node's schedule; each node has its own.
+pub async fn save_schedule(
     connection: &mut PgConnection,
     node: &Node,
-    SavedBrake { reason, until, rate, learned }: &SavedBrake,
+    SavedSchedule { reason, until, rate, learned }: &SavedSchedule,
 ) -> Result<(), sqlx::Error> {
     let sql = "UPDATE node SET brake_reason = $2, brake_until = $3, brake_rate = $4, \
                learned = coalesce($5, learned) WHERE id = $1";

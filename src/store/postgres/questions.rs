@@ -1,19 +1,30 @@
 //! The queries that only a cluster needs (slots, other nodes, the state of any PIN), and the hints between nodes.
 //!
-//! Promises that each answer is from one moment. A hint can be lost, so it only makes a node look earlier. Does not
-//! know what nodes do with the answers.
+//! Promises that each answer is from one moment. A hint can be lost, so it only makes a node look earlier. Does not know
+//! what nodes do with the answers.
 
+use async_trait::async_trait;
 use sqlx::Row;
 use sqlx::postgres::{PgListener, PgPool, PgRow};
 
 use super::super::{InFlight, Outcome, PinState, Record, Unavailable};
 use super::Node;
+use super::columns::keys;
 use super::connect::answer;
 use super::done::CHANNEL;
-use super::page::{in_flight, outcome};
 use super::view::View;
 use crate::pin::PinId;
 use crate::slot::{Slots, slot_of};
+
+/// What client requests ask about the nodes and their PINs.
+#[async_trait]
+pub trait Shared: Send + Sync + 'static {
+    /// All nodes and their slots at one moment.
+    async fn look(&self) -> Result<View, Unavailable>;
+
+    /// The state of each of these PINs, in their order, all at one moment.
+    async fn pin_states(&self, pins: &[PinId]) -> Result<Vec<PinState>, Unavailable>;
+}
 
 /// Queries that a single node does not need. Cheap to clone.
 #[derive(Clone)]
@@ -36,7 +47,7 @@ impl Questions {
         let later: Vec<i16> = slots.iter().map(i16::from).filter(|later| *later > slot).collect();
         // Reads the rest of the current slot and the later slots as separate ranges of the index. With
         // "(slot, pin_id) > …" each page would read everything before it again.
-        let rows = sqlx::query(
+        let pins = sqlx::query_as(
             "SELECT pin_id, submitted_at, deadline_at, clock_ahead FROM ( \
                  (SELECT slot, pin_id, submitted_at, deadline_at, clock_ahead FROM pin WHERE slot = $2 AND pin_id > $3 \
                   ORDER BY slot, pin_id LIMIT $4) \
@@ -50,37 +61,28 @@ impl Questions {
         .bind(pin)
         .bind(LOAD_PAGE)
         .fetch_all(&self.readers);
-        let rows = answer(rows).await?;
-        Ok(rows.iter().map(in_flight).collect::<Result<_, _>>()?)
+        answer(pins).await
     }
 
-    /// The newest outcome of each of these PINs that has one and is not in flight anywhere.
-    pub async fn outcomes_of(&self, pins: &[PinId]) -> Result<Vec<Outcome>, Unavailable> {
-        let (slots, pins): (Vec<i16>, Vec<&str>) =
-            pins.iter().map(|pin| (i16::from(slot_of(pin)), pin.as_str())).unzip();
-        let rows = sqlx::query(
-            "SELECT newest.seq, asked.pin_id, newest.record \
-             FROM unnest($1::smallint[], $2::text[]) AS asked (slot, pin_id) CROSS JOIN LATERAL \
-             (SELECT seq, record FROM outcome WHERE outcome.pin_id = asked.pin_id ORDER BY seq DESC LIMIT 1) AS newest \
-             WHERE NOT EXISTS (SELECT 1 FROM pin WHERE pin.slot = asked.slot AND pin.pin_id = asked.pin_id)",
-        )
-        .bind(slots)
-        .bind(pins)
-        .fetch_all(&self.readers);
-        let rows = answer(rows).await?;
-        Ok(rows.iter().map(outcome).collect::<Result<_, _>>()?)
+    /// Starts to receive the hints of all nodes.
+    pub async fn listen(&self) -> Result<Hints, Unavailable> {
+        let listener = answer(async {
+            let mut listener = PgListener::connect_with(&self.readers).await?;
+            listener.listen(CHANNEL).await?;
+            Ok(listener)
+        });
+        Ok(Hints { listener: listener.await?, node: self.node.clone() })
+    }
+}
+
+#[async_trait]
+impl Shared for Questions {
+    async fn look(&self) -> Result<View, Unavailable> {
+        answer(View::read(&self.readers)).await
     }
 
-    /// The name of each slot's holder; `None` if the slot has no holder.
-    pub async fn holders(&self) -> Result<Vec<Option<String>>, Unavailable> {
-        let sql = "SELECT node.name FROM slot LEFT JOIN node ON node.id = slot.node ORDER BY slot.slot";
-        answer(sqlx::query_scalar(sql).fetch_all(&self.readers)).await
-    }
-
-    /// The state of each of these PINs, in their order, all at one moment.
-    pub async fn pin_states(&self, pins: &[PinId]) -> Result<Vec<PinState>, Unavailable> {
-        let (slots, ids): (Vec<i16>, Vec<&str>) =
-            pins.iter().map(|pin| (i16::from(slot_of(pin)), pin.as_str())).unzip();
+    async fn pin_states(&self, pins: &[PinId]) -> Result<Vec<PinState>, Unavailable> {
+        let (slots, ids) = keys(pins);
         let rows = sqlx::query(
             "SELECT EXISTS (SELECT 1 FROM pin WHERE pin.slot = asked.slot AND pin.pin_id = asked.pin_id), \
                  newest.seq, newest.record \
@@ -106,21 +108,6 @@ impl Questions {
         };
         Ok(rows.iter().zip(pins).map(state).collect::<Result<_, sqlx::Error>>()?)
     }
-
-    /// All nodes and their slots at one moment.
-    pub async fn look(&self) -> Result<View, Unavailable> {
-        answer(View::read(&self.readers)).await
-    }
-
-    /// Starts to receive the hints of all nodes.
-    pub async fn listen(&self) -> Result<Hints, Unavailable> {
-        let listener = answer(async {
-            let mut listener = PgListener::connect_with(&self.readers).await?;
-            listener.listen(CHANNEL).await?;
-            Ok(listener)
-        });
-        Ok(Hints { listener: listener.await?, node: self.node.clone() })
-    }
 }
 
 /// The hints of all nodes, including this one.
@@ -129,7 +116,7 @@ pub struct Hints {
     node: Node,
 }
 
-/// Why a node should look now instead of later.
+/// Why a node should check now instead of later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hint {
     /// A node released slots.

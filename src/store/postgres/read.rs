@@ -7,17 +7,16 @@ use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::Row;
 use sqlx::postgres::{PgPool, PgRow};
+use sqlx::{FromRow, Row};
 
-use super::super::rows::{metadata, pin_id, timestamp};
+use super::super::rows::{timestamp, undelivered};
 use super::super::{
     AtSink, DeadLetter, Failed, InFlight, MAX_LEARNED, Outcome, PAGE_BYTES, Page, Position, Reads,
-    SavedBrake, Stretch, Unavailable,
+    SavedSchedule, Stretch, Unavailable,
 };
 use super::Node;
 use super::connect::answer;
-use super::page::{failed, in_flight, outcome};
 use crate::clock::Steady;
 use crate::outcome::Submission;
 use crate::pin::PinId;
@@ -42,7 +41,7 @@ impl Reads for Reader {
             Err(_) if after.is_empty() => -1,
             Err(_) => return Ok(None),
         };
-        let rows = sqlx::query(
+        let pins = sqlx::query_as(
             "SELECT pin_id, submitted_at, deadline_at, clock_ahead FROM pin WHERE (slot, pin_id) > ($1, $2) \
              ORDER BY slot, pin_id LIMIT $3",
         )
@@ -50,27 +49,19 @@ impl Reads for Reader {
         .bind(after)
         .bind(i64::from(limit))
         .fetch_all(&self.readers);
-        let rows = answer(rows).await?;
-        let pins: Vec<InFlight> = rows.iter().map(in_flight).collect::<Result<_, _>>()?;
+        let pins: Vec<InFlight> = answer(pins).await?;
         let more = pins.len() == limit as usize;
-        let place = |pin: InFlight| {
-            let place = pin.pin.to_string();
-            (pin, place)
+        let with_token = |pin: InFlight| {
+            let token = pin.pin.to_string();
+            (pin, token)
         };
-        Ok(Some(Page { pins: pins.into_iter().map(place).collect(), more }))
+        Ok(Some(Page { pins: pins.into_iter().map(with_token).collect(), more }))
     }
 
-    async fn brake(&self) -> Result<SavedBrake, Unavailable> {
-        let sql = "SELECT brake_reason, brake_until, brake_rate, \
-                   CASE WHEN length(learned) <= $2 THEN learned END FROM node WHERE id = $1";
-        let row = sqlx::query(sql).bind(self.node.id()).bind(MAX_LEARNED).fetch_one(&self.readers);
-        let row = answer(row).await?;
-        Ok(SavedBrake {
-            reason: row.try_get(0)?,
-            until: row.try_get::<Option<i64>, _>(1)?.map(Steady::from_millis),
-            rate: row.try_get(2)?,
-            learned: row.try_get(3)?,
-        })
+    async fn schedule(&self) -> Result<SavedSchedule, Unavailable> {
+        let sql = "SELECT brake_reason AS reason, brake_until AS until, brake_rate AS rate, \
+                   CASE WHEN length(learned) <= $2 THEN learned END AS learned FROM node WHERE id = $1";
+        answer(sqlx::query_as(sql).bind(self.node.id()).bind(MAX_LEARNED).fetch_one(&self.readers)).await
     }
 
     async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable> {
@@ -80,28 +71,17 @@ impl Reads for Reader {
         .bind(slot(pin))
         .bind(pin.as_str())
         .fetch_optional(&self.readers);
-        let row = answer(row).await?;
-        let Some(row) = row else { return Ok(None) };
-        let submission = Submission {
-            submitted_at: timestamp(row.try_get(0)?),
-            reference: row.try_get(1)?,
-            metadata: metadata(row.try_get(2)?),
-        };
-        Ok(Some((submission, timestamp(row.try_get(3)?))))
+        let Some(row) = answer(row).await? else { return Ok(None) };
+        Ok(Some((Submission::from_row(&row)?, timestamp(row.try_get("deadline_at")?))))
     }
 
     async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable> {
-        let row = sqlx::query(
-            "SELECT seq, pin_id, record FROM outcome WHERE pin_id = $1 ORDER BY seq DESC LIMIT 1",
-        )
-        .bind(pin.as_str())
-        .fetch_optional(&self.readers);
-        let row = answer(row).await?;
-        Ok(row.as_ref().map(outcome).transpose()?)
+        let sql = "SELECT seq, pin_id, record FROM outcome WHERE pin_id = $1 ORDER BY seq DESC LIMIT 1";
+        answer(sqlx::query_as(sql).bind(pin.as_str()).fetch_optional(&self.readers)).await
     }
 
     async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable> {
-        let rows = sqlx::query(
+        let outcomes = sqlx::query_as(
             "SELECT seq, pin_id, record FROM ( \
                  SELECT seq, pin_id, record, \
                      sum(octet_length(record)) OVER (ORDER BY seq) - octet_length(record) AS before \
@@ -113,8 +93,7 @@ impl Reads for Reader {
         .bind(i64::from(limit))
         .bind(PAGE_BYTES as i64)
         .fetch_all(&self.readers);
-        let rows = answer(rows).await?;
-        Ok(rows.iter().map(outcome).collect::<Result<_, _>>()?)
+        answer(outcomes).await
     }
 
     async fn stretch(&self, position: &Position, limit: u32) -> Result<Stretch, Unavailable> {
@@ -143,14 +122,13 @@ impl Reads for Reader {
         .fetch_all(&self.readers);
         let (mut stretch, mut bytes) = (Stretch::default(), 0);
         for row in answer(rows).await? {
-            let (partition, seq) = (row.try_get(1)?, row.try_get(2)?);
-            if row.try_get::<i32, _>(0)? == 0 {
-                stretch.removed.push((partition, seq));
+            let partition = row.try_get("id")?;
+            if row.try_get::<i32, _>("kind")? == 0 {
+                stretch.removed.push((partition, row.try_get("seq")?));
                 continue;
             }
-            let record: &str = row.try_get(4)?;
-            bytes += record.len();
-            let outcome = Outcome { seq, pin: pin_id(row.try_get(3)?)?, record: record.into() };
+            let outcome = Outcome::from_row(&row)?;
+            bytes += outcome.record.len();
             stretch.outcomes.push((partition, outcome));
         }
         stretch.more = bytes >= PAGE_BYTES || stretch.outcomes.len() == limit as usize;
@@ -179,12 +157,8 @@ impl Reads for Reader {
     }
 
     async fn cursors(&self) -> Result<Vec<(String, i64)>, Unavailable> {
-        let rows = sqlx::query("SELECT sink, cursor FROM cursor WHERE lane = $1 ORDER BY sink")
-            .bind(self.node.id())
-            .fetch_all(&self.readers);
-        let rows = answer(rows).await?;
-        let cursor = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
-        Ok(rows.iter().map(cursor).collect::<Result<_, sqlx::Error>>()?)
+        let sql = "SELECT sink, cursor FROM cursor WHERE lane = $1 ORDER BY sink";
+        answer(sqlx::query_as(sql).bind(self.node.id()).fetch_all(&self.readers)).await
     }
 
     async fn failed(
@@ -207,8 +181,7 @@ impl Reads for Reader {
         .bind(self.node.id())
         .fetch_all(&self.readers);
         let rows = answer(rows).await?;
-        let both = |row: &PgRow| Ok((failed(row)?, outcome(row)?));
-        Ok(rows.iter().map(both).collect::<Result<_, sqlx::Error>>()?)
+        Ok(rows.iter().map(undelivered).collect::<Result<_, _>>()?)
     }
 
     async fn dead_letters(
@@ -242,17 +215,20 @@ impl Reads for Reader {
         .bind(PAGE_BYTES as i64)
         .fetch_all(&self.readers);
         let rows = answer(rows).await?;
-        let letter = |row: &PgRow| Ok((row.try_get(10)?, failed(row)?, outcome(row)?));
+        let letter = |row: &PgRow| {
+            let (failed, outcome) = undelivered(row)?;
+            Ok((row.try_get("sink")?, failed, outcome))
+        };
         let letters: Vec<DeadLetter> = rows.iter().map(letter).collect::<Result<_, sqlx::Error>>()?;
-        let of_all: i64 = rows.first().map(|row| row.try_get(11)).transpose()?.unwrap_or(0);
+        let of_all: i64 = rows.first().map(|row| row.try_get("of_all")).transpose()?.unwrap_or(0);
         let more = of_all == i64::from(limit) || letters.len() < of_all as usize;
         Ok((letters, more))
     }
 
     async fn sinks_of(&self, seq: i64) -> Result<Vec<AtSink>, Unavailable> {
         // The sinks of the node that wrote the outcome, and any others for which a node took it over.
-        let rows = sqlx::query(
-            "SELECT d.seq, sink, coalesce(cursor, $1), dead, tries, first_try_at, last_try_at, error, \
+        let sinks = sqlx::query_as(
+            "SELECT d.seq, sink, coalesce(cursor, $1) AS cursor, dead, tries, first_try_at, last_try_at, error, \
                  first_ahead, last_ahead, dropped_at \
              FROM (SELECT sink, cursor FROM cursor WHERE lane = (SELECT lane FROM outcome WHERE seq = $1)) AS c \
              FULL JOIN (SELECT * FROM delivery WHERE seq = $1) AS d USING (sink) \
@@ -260,29 +236,13 @@ impl Reads for Reader {
         )
         .bind(seq)
         .fetch_all(&self.readers);
-        let rows = answer(rows).await?;
-        let state = |row: &PgRow| {
-            let known: Option<i64> = row.try_get(0)?;
-            Ok(AtSink {
-                sink: row.try_get(1)?,
-                cursor: row.try_get(2)?,
-                failed: known.map(|_| failed(row)).transpose()?,
-                dropped_at: row.try_get::<Option<i64>, _>(10)?.map(timestamp),
-            })
-        };
-        Ok(rows.iter().map(state).collect::<Result<_, sqlx::Error>>()?)
+        answer(sinks).await
     }
 
     async fn failed_counts(&self) -> Result<Vec<(String, i64, i64)>, Unavailable> {
-        let rows = sqlx::query(
-            "SELECT sink, count(*) FILTER (WHERE NOT dead AND lane = $1), count(*) FILTER (WHERE dead) \
-             FROM delivery GROUP BY sink ORDER BY sink",
-        )
-        .bind(self.node.id())
-        .fetch_all(&self.readers);
-        let rows = answer(rows).await?;
-        let counts = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
-        Ok(rows.iter().map(counts).collect::<Result<_, sqlx::Error>>()?)
+        let sql = "SELECT sink, count(*) FILTER (WHERE NOT dead AND lane = $1), count(*) FILTER (WHERE dead) \
+                   FROM delivery GROUP BY sink ORDER BY sink";
+        answer(sqlx::query_as(sql).bind(self.node.id()).fetch_all(&self.readers)).await
     }
 
     async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Steady>, Unavailable> {

@@ -10,9 +10,9 @@ use sqlx::postgres::PgConnection;
 
 use super::super::{InFlight, NewPin, Record, SMALL_RECORD, Submitted};
 use super::Node;
+use super::columns::{column, keys, sorted_keys, storable};
 use super::done::Done;
-use super::page::storable;
-use crate::slot::slot_of;
+use crate::slot::{slot_of, slot_of_text};
 
 /// Accepts PINs while there is room. If a PIN occurs twice, its submits are handled in their order: the submits are
 /// split into runs without repetition.
@@ -90,7 +90,7 @@ async fn excess(
     submits: &[NewPin],
     room: usize,
 ) -> Result<HashSet<String>, sqlx::Error> {
-    let (slots, pins, again): (Vec<i16>, Vec<&str>, Vec<bool>) = columns(submits.iter());
+    let (slots, pins) = keys(submits.iter().map(|new| &new.pin));
     let known: Vec<String> = sqlx::query_scalar(
         "SELECT asked.pin_id FROM unnest($1::smallint[], $2::text[], $3::boolean[]) AS asked (slot, pin_id, again) \
          WHERE EXISTS (SELECT 1 FROM pin WHERE pin.slot = asked.slot AND pin.pin_id = asked.pin_id) \
@@ -98,22 +98,12 @@ async fn excess(
     )
     .bind(&slots)
     .bind(&pins)
-    .bind(&again)
+    .bind(column(submits, |new| new.again))
     .fetch_all(connection)
     .await?;
     let known: HashSet<String> = known.into_iter().collect();
     let new = submits.iter().map(|new| new.pin.as_str()).filter(|pin| !known.contains(*pin));
     Ok(new.skip(room).map(str::to_owned).collect())
-}
-
-fn columns<'a>(submits: impl Iterator<Item = &'a NewPin>) -> (Vec<i16>, Vec<&'a str>, Vec<bool>) {
-    let mut columns = (Vec::new(), Vec::new(), Vec::new());
-    for new in submits {
-        columns.0.push(i16::from(slot_of(&new.pin)));
-        columns.1.push(new.pin.as_str());
-        columns.2.push(new.again);
-    }
-    columns
 }
 
 /// Inserts the PINs that are not in flight yet; returns them with the holders of their slots.
@@ -124,22 +114,10 @@ async fn insert(
     if submits.is_empty() {
         return Ok(HashMap::new());
     }
-    let mut rows: Vec<(i16, &NewPin)> =
-        submits.iter().map(|new| (i16::from(slot_of(&new.pin)), *new)).collect();
     // Every node inserts in the same order, so that no two wait for each other.
-    rows.sort_unstable_by(|(slot, new), (other, than)| {
-        (slot, new.pin.as_str()).cmp(&(other, than.pin.as_str()))
-    });
-    let slots: Vec<i16> = rows.iter().map(|(slot, _)| *slot).collect();
-    let pins: Vec<&str> = rows.iter().map(|(_, new)| new.pin.as_str()).collect();
-    let submitted: Vec<i64> = rows.iter().map(|(_, new)| new.submitted_at.wall.as_millisecond()).collect();
-    let ahead: Vec<i64> = rows.iter().map(|(_, new)| new.submitted_at.ahead()).collect();
-    let deadlines: Vec<i64> = rows.iter().map(|(_, new)| new.deadline_at.as_millisecond()).collect();
-    let references: Vec<Option<String>> =
-        rows.iter().map(|(_, new)| new.reference.as_deref().map(storable)).collect();
-    let metadata: Vec<Option<&str>> =
-        rows.iter().map(|(_, new)| new.metadata.as_ref().map(|m| m.get())).collect();
-    let rows = sqlx::query(
+    let mut rows: Vec<(i16, &NewPin)> = column(submits, |new| (i16::from(slot_of(&new.pin)), *new));
+    rows.sort_unstable_by_key(|(slot, new)| (*slot, new.pin.as_str()));
+    let inserted: Vec<(String, Option<i32>)> = sqlx::query_as(
         "WITH inserted AS ( \
              INSERT INTO pin (slot, pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata) \
              SELECT * FROM unnest($1::smallint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], \
@@ -147,16 +125,16 @@ async fn insert(
              ON CONFLICT DO NOTHING RETURNING slot, pin_id) \
          SELECT inserted.pin_id, slot.node FROM inserted JOIN slot USING (slot)",
     )
-    .bind(&slots)
-    .bind(&pins)
-    .bind(&submitted)
-    .bind(&ahead)
-    .bind(&deadlines)
-    .bind(&references)
-    .bind(&metadata)
+    .bind(column(&rows, |(slot, _)| *slot))
+    .bind(column(&rows, |(_, new)| new.pin.as_str()))
+    .bind(column(&rows, |(_, new)| new.submitted_at.wall.as_millisecond()))
+    .bind(column(&rows, |(_, new)| new.submitted_at.ahead()))
+    .bind(column(&rows, |(_, new)| new.deadline_at.as_millisecond()))
+    .bind(column(&rows, |(_, new)| new.reference.as_deref().map(storable)))
+    .bind(column(&rows, |(_, new)| new.metadata.as_ref().map(|metadata| metadata.get())))
     .fetch_all(connection)
     .await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    Ok(inserted.into_iter().collect())
 }
 
 /// Those of these PINs that have an outcome, each with the newest record, or `None` if that is large
@@ -188,8 +166,7 @@ async fn take_back(
     finished: &HashMap<String, Option<Record>>,
 ) -> Result<(), sqlx::Error> {
     let pins: Vec<&str> = finished.keys().map(String::as_str).collect();
-    let slots: Vec<i16> =
-        pins.iter().filter_map(|pin| Some(i16::from(slot_of(&pin.parse().ok()?)))).collect();
+    let slots = column(&pins, |pin| i16::from(slot_of_text(pin)));
     sqlx::query(
         "DELETE FROM pin USING unnest($1::smallint[], $2::text[]) AS asked (slot, pin_id) \
          WHERE pin.slot = asked.slot AND pin.pin_id = asked.pin_id",
@@ -210,10 +187,7 @@ async fn notify_holders(
     if elsewhere.is_empty() {
         return Ok(());
     }
-    let mut rows: Vec<(i16, &str)> =
-        elsewhere.iter().map(|(new, _)| (i16::from(slot_of(&new.pin)), new.pin.as_str())).collect();
-    rows.sort_unstable();
-    let (slots, pins): (Vec<i16>, Vec<&str>) = rows.into_iter().unzip();
+    let (slots, pins) = sorted_keys(elsewhere.iter().map(|(new, _)| &new.pin));
     sqlx::query(
         "INSERT INTO inbox (slot, pin_id, kind) \
          SELECT slot, pin_id, 'submit' FROM unnest($1::smallint[], $2::text[]) AS asked (slot, pin_id) \

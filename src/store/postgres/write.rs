@@ -9,13 +9,14 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor};
 use tracing::info;
 
-use super::super::{Applied, Submitted, Transaction, Unavailable, Writes};
+use super::super::{Applied, ClusterApplied, ClusterWork, Submitted, Transaction, Unavailable, Writes};
 use super::connect::{ANSWER_PATIENCE, Pause, Server, fenced, is_broken, is_conflict, within};
 use super::done::{CHANNEL, Done};
 use super::lease::lock_lease;
 use super::{Node, adopt, claims, finish, outbox, reconnect, submit};
 use crate::fault::fault_point;
 use crate::outcome::Verdict;
+use crate::slot::Slots;
 
 /// How often a transaction that conflicts with another node's is repeated before it fails.
 const CONFLICTS: u32 = 5;
@@ -27,9 +28,9 @@ pub struct WriteConnection {
     connection: Option<PgConnection>,
     last_seq: i64,
     /// The transaction whose commit had an unknown result: its number, and what it did if it was committed.
-    uncertain: Option<(i64, Applied)>,
+    uncertain: Option<(i64, Done)>,
     /// The result of such a transaction, once it is known to be committed and until it is reported.
-    settled: Option<Applied>,
+    settled: Option<Done>,
     /// The pause after connecting failed.
     pause: Pause,
 }
@@ -60,44 +61,43 @@ impl WriteConnection {
         let (connection, uncertain, settled) = (None, None, None);
         let mut writer =
             Self { server, node, connection, last_seq: 0, uncertain, settled, pause: Pause::default() };
-        writer.last_seq = {
-            let partition = writer.node.id();
-            let connection = writer.connected().await?;
-            sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM outcome WHERE lane = $1")
-                .bind(partition)
-                .fetch_one(connection)
-                .await?
-        };
+        let mut connection = writer.connected().await?;
+        let last = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM outcome WHERE lane = $1");
+        writer.last_seq = last.bind(writer.node.id()).fetch_one(&mut connection).await?;
+        writer.connection = Some(connection);
         Ok(writer)
     }
 
-    /// The connection, opened again if it was lost. When this returns, no transaction of an earlier connection is open.
-    async fn connected(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => match self.connect().await {
-                Ok(connection) => {
-                    self.pause.end();
-                    connection
-                }
-                Err(error) => {
-                    self.pause.begin(Unavailable::from(&error));
-                    return Err(error);
-                }
-            },
-        };
-        Ok(self.connection.insert(connection))
+    /// Takes the connection, which is opened again if it was lost; [`Self::keep`] puts it back. When this returns, no
+    /// transaction of an earlier connection is open.
+    async fn connected(&mut self) -> Result<PgConnection, sqlx::Error> {
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
+        }
+        let connected = self.connect().await;
+        match &connected {
+            Ok(_) => self.pause.end(),
+            Err(error) => self.pause.begin(error.into()),
+        }
+        connected
+    }
+
+    /// Keeps the connection for the next request if it is usable after this result.
+    fn keep<T>(&mut self, connection: PgConnection, result: &Result<T, sqlx::Error>) {
+        if result.as_ref().err().is_none_or(|error| !is_broken(error)) {
+            self.connection = Some(connection);
+        }
     }
 
     async fn connect(&mut self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = self.server.connect_writer().await?;
         within(ANSWER_PATIENCE, reconnect::wait_until_alone(&mut connection, &self.node)).await?;
         reconnect::pass_numbers(&mut connection, self.last_seq).await?;
-        if let Some((number, applied)) = &self.uncertain {
-            let asked = reconnect::is_committed(&mut connection, &self.node, *number, applied);
+        if let Some((number, done)) = &self.uncertain {
+            let asked = reconnect::is_committed(&mut connection, &self.node, *number, &done.applied);
             let committed = within(ANSWER_PATIENCE, asked).await?;
-            info!(committed, "what became of a transaction whose end was lost is known");
-            self.settled = self.uncertain.take().map(|(_, applied)| applied).filter(|_| committed);
+            info!(committed, "a commit whose answer was lost is settled");
+            self.settled = self.uncertain.take().map(|(_, done)| done).filter(|_| committed);
         }
         Ok(connection)
     }
@@ -105,13 +105,13 @@ impl WriteConnection {
     async fn attempt(
         &mut self,
         work: &Transaction,
+        cluster: &ClusterWork,
         verdicts: &[&Verdict],
         max_in_flight: usize,
     ) -> Result<Done, Failure> {
         let node = self.node.clone();
-        self.connected().await?;
-        let Some(mut connection) = self.connection.take() else { return Err(Failure::Fenced) };
-        let doing = transact(&mut connection, &node, work, verdicts, max_in_flight);
+        let mut connection = self.connected().await?;
+        let doing = transact(&mut connection, &node, work, cluster, verdicts, max_in_flight);
         let (number, done) = match within_failure(doing).await {
             Ok(done) => done,
             Err(failure) => {
@@ -129,7 +129,7 @@ impl WriteConnection {
                 return Err(failure);
             }
             Err(error) => {
-                self.uncertain = Some((number, done.applied));
+                self.uncertain = Some((number, done));
                 return Err(error.into());
             }
         }
@@ -148,23 +148,28 @@ impl WriteConnection {
         }
     }
 
-    /// Sends hints. They only save other nodes from waiting for their next look, so errors don't matter.
+    /// Sends hints. They only save other nodes from waiting for their next round, so errors don't matter.
     async fn hint(&mut self, mut hints: Vec<String>) {
         hints.sort_unstable();
         hints.dedup();
-        let Some(mut connection) = self.connection.take() else { return };
         if hints.is_empty() {
-            self.connection = Some(connection);
             return;
         }
+        let Some(mut connection) = self.connection.take() else { return };
         // Outside the transaction, because PostgreSQL commits transactions that notify one at a time, across all nodes.
         let hint = sqlx::query("SELECT pg_notify($1, hint) FROM unnest($2::text[]) AS hint")
             .bind(CHANNEL)
             .bind(hints);
         let given = within(ANSWER_PATIENCE, hint.execute(&mut connection)).await;
-        if given.err().is_none_or(|error| !is_broken(&error)) {
-            self.connection = Some(connection);
-        }
+        self.keep(connection, &given);
+    }
+
+    /// Whether there is anything to claim. Asks without a transaction, because mostly there is nothing.
+    async fn anything_to_claim(&mut self, slots: &Slots) -> Result<bool, Unavailable> {
+        let mut connection = self.connected().await?;
+        let found = within(ANSWER_PATIENCE, claims::anything(&mut connection, &self.node, slots)).await;
+        self.keep(connection, &found);
+        Ok(found?)
     }
 }
 
@@ -183,6 +188,7 @@ async fn transact(
     connection: &mut PgConnection,
     node: &Node,
     work: &Transaction,
+    cluster: &ClusterWork,
     verdicts: &[&Verdict],
     max_in_flight: usize,
 ) -> Result<(i64, Done), Failure> {
@@ -195,41 +201,48 @@ async fn transact(
     submit::submit(connection, node, &work.submits, room, &mut done).await?;
     finish::finish(connection, node, verdicts, &mut done).await?;
     outbox::advance(connection, node, &work.progress).await?;
-    for order in &work.orders {
-        done.applied.ordered.push(outbox::carry_out(connection, node, order).await?);
+    for command in &work.commands {
+        done.applied.affected.push(outbox::carry_out(connection, node, command).await?);
     }
     if let Some(before) = work.prune {
         done.applied.pruned = outbox::prune(connection, before).await?;
     }
-    let cluster = &work.cluster;
     claims::cancel_elsewhere(connection, &cluster.cancels, &mut done).await?;
     for orphan in &cluster.adopt {
-        done.applied.cluster.adopted.push(adopt::adopt(connection, node, orphan).await?);
+        done.cluster.adopted.push(adopt::adopt(connection, node, orphan).await?);
     }
     if let Some(slots) = &cluster.claim {
         claims::claim(connection, node, slots, &mut done).await?;
     }
     claims::release(connection, node, &cluster.release, &mut done).await?;
     // Last, because a renewal of the lease waits for this row until the commit.
-    if let Some(brake) = &work.brake {
-        outbox::save_brake(connection, node, brake).await?;
+    if let Some(schedule) = &work.schedule {
+        outbox::save_schedule(connection, node, schedule).await?;
     }
     Ok((number, done))
 }
 
 /// Puts an earlier transaction's result before this one's. Requesters of delivery commands and adoptions got an error
 /// then; so those counts come after the new ones, where nobody reads them.
-fn join(earlier: Applied, mut applied: Applied) -> Applied {
-    let front = |new: &mut Vec<_>, old: Vec<_>| new.splice(0..0, old).for_each(drop);
-    front(&mut applied.finished, earlier.finished);
-    applied.accepted.splice(0..0, earlier.accepted);
-    applied.ordered.extend(earlier.ordered);
-    let (new, old) = (&mut applied.cluster, earlier.cluster);
-    new.cancels.splice(0..0, old.cancels);
-    front(&mut new.known, old.known);
-    new.gone.splice(0..0, old.gone);
-    new.adopted.extend(old.adopted);
-    applied
+fn join(earlier: Done, done: Done) -> Done {
+    fn chain<T>(first: Vec<T>, then: Vec<T>) -> Vec<T> {
+        first.into_iter().chain(then).collect()
+    }
+    let (old, new) = (earlier.applied, done.applied);
+    let applied = Applied {
+        accepted: chain(old.accepted, new.accepted),
+        finished: chain(old.finished, new.finished),
+        affected: chain(new.affected, old.affected),
+        ..new
+    };
+    let (old, new) = (earlier.cluster, done.cluster);
+    let cluster = ClusterApplied {
+        cancels: chain(old.cancels, new.cancels),
+        known: chain(old.known, new.known),
+        gone: chain(old.gone, new.gone),
+        adopted: chain(new.adopted, old.adopted),
+    };
+    Done { applied, cluster, hints: done.hints }
 }
 
 #[async_trait]
@@ -243,45 +256,57 @@ impl Writes for WriteConnection {
     }
 
     async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, Unavailable> {
+        Ok(self.apply_shared(work, &ClusterWork::default(), max_in_flight).await?.0)
+    }
+
+    async fn apply_shared(
+        &mut self,
+        work: &Transaction,
+        cluster: &ClusterWork,
+        max_in_flight: usize,
+    ) -> Result<(Applied, ClusterApplied), Unavailable> {
         if let Some(unavailable) = self.pause.runs() {
             return Err(unavailable);
         }
         // First, because a settled transaction may already have finished PINs of this work.
-        self.connected().await?;
+        self.connection = Some(self.connected().await?);
         let is_open = |verdict: &&Verdict| {
-            let Some(Applied { finished, cluster, .. }) = &self.settled else { return true };
-            let ended = finished.iter().chain(&cluster.known).map(|outcome| &outcome.pin);
+            let Some(Done { applied, cluster, .. }) = &self.settled else { return true };
+            let ended = applied.finished.iter().chain(&cluster.known).map(|outcome| &outcome.pin);
             !ended.chain(&cluster.gone).any(|pin| *pin == verdict.pin)
         };
         let verdicts: Vec<&Verdict> = work.verdicts.iter().filter(is_open).collect();
-        if self.settled.is_none() && work.is_only_claim() && !self.anything_to_claim(work).await? {
-            return Ok(Applied::default());
+        if let Some(slots) = &cluster.claim
+            && (work.changes(), cluster.changes()) == (0, 1)
+            && self.settled.is_none()
+            && !self.anything_to_claim(slots).await?
+        {
+            return Ok(Default::default());
         }
         let mut attempts = 0;
-        let Done { applied, hints } = loop {
-            match self.attempt(work, &verdicts, max_in_flight).await {
+        let mut done = loop {
+            match self.attempt(work, cluster, &verdicts, max_in_flight).await {
                 Ok(done) => break done,
                 Err(Failure::Sql(error)) if is_conflict(&error) && attempts < CONFLICTS => attempts += 1,
                 Err(failure) => return Err(failure.into()),
             }
         };
-        self.hint(hints).await;
-        let applied = match self.settled.take() {
-            Some(earlier) => join(earlier, applied),
-            None => applied,
-        };
+        self.hint(std::mem::take(&mut done.hints)).await;
+        if let Some(earlier) = self.settled.take() {
+            done = join(earlier, done);
+        }
+        let Done { applied, cluster, .. } = done;
         let taken = applied.submitted.iter().filter(|submitted| **submitted == Submitted::Accepted).count();
         self.node.count(taken, applied.finished.len());
         if let Some(last) = applied.finished.last() {
             self.last_seq = last.seq;
         }
-        Ok(applied)
+        Ok((applied, cluster))
     }
 
     async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, Unavailable> {
         let (node, first) = (self.node.clone(), if from_oldest { 0 } else { self.last_seq });
-        self.connected().await?;
-        let Some(mut connection) = self.connection.take() else { return Err(fenced()) };
+        let mut connection = self.connected().await?;
         let result = within_failure(register_sink(&mut connection, &node, name, first)).await;
         match result {
             Ok(cursor) => {
@@ -298,8 +323,7 @@ impl Writes for WriteConnection {
     /// Releases all slots and the lease, so that other nodes can continue at once.
     async fn close(mut self: Box<Self>) -> Result<(), Unavailable> {
         let node = self.node.clone();
-        self.connected().await?;
-        let Some(mut connection) = self.connection.take() else { return Err(fenced()) };
+        let mut connection = self.connected().await?;
         match within_failure(leave(&mut connection, &node)).await {
             Ok(()) => self.connection = Some(connection),
             // Other nodes have taken everything already, or will when the lease is over.
@@ -309,21 +333,6 @@ impl Writes for WriteConnection {
         self.hint(vec!["slots".into()]).await;
         let Some(connection) = self.connection.take() else { return Ok(()) };
         Ok(within(ANSWER_PATIENCE, connection.close()).await?)
-    }
-}
-
-impl WriteConnection {
-    /// Whether there is anything to claim. Asks without a transaction, because mostly there is nothing.
-    async fn anything_to_claim(&mut self, work: &Transaction) -> Result<bool, Unavailable> {
-        let node = self.node.clone();
-        let Some(slots) = &work.cluster.claim else { return Ok(false) };
-        self.connected().await?;
-        let Some(mut connection) = self.connection.take() else { return Ok(false) };
-        let result = within(ANSWER_PATIENCE, claims::anything(&mut connection, &node, slots)).await;
-        if result.as_ref().err().is_none_or(|error| !is_broken(error)) {
-            self.connection = Some(connection);
-        }
-        Ok(result?)
     }
 }
 

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use super::super::Reader;
 use super::super::open::open as open_file;
 use super::super::write::WriteConnection;
-use super::super::{Reader, Transaction};
 use crate::clock::Clock;
 use crate::outcome::{Ending, Verdict};
 use crate::pin::PinId;
-use crate::store::{NewPin, Reads, Submitted};
+use crate::store::{NewPin, Reads, Submitted, Transaction, Writes};
 
 const ROOM: usize = 1000;
 

@@ -5,9 +5,9 @@
 use sqlx::SqliteConnection;
 
 use super::super::InFlight;
+use super::super::rows::{dated, timestamp};
 use super::by_hash::{Entry, hash};
 use super::pins::Pins;
-use super::rows::{dated, timestamp};
 
 /// PINs read at once.
 const PAGE: u32 = 1024;

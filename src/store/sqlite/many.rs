@@ -7,6 +7,7 @@
 use std::array;
 use std::sync::{Arc, OnceLock};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
@@ -76,6 +77,12 @@ impl Many {
         }
         Ok(answers)
     }
+}
+
+/// Many rows as one parameter. SQLite's `json_each` expands it, so a statement is prepared once for batches of every
+/// size.
+pub fn json(rows: &impl Serialize) -> String {
+    serde_json::to_string(rows).expect("strings and numbers always serialize")
 }
 
 /// A statement to which values are being bound.

@@ -5,20 +5,20 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::super::{InFlight, Store, Writes};
+use super::super::{InFlight, Store, Writes, rows};
 use super::Reader;
 use super::by_pin::Index;
 use super::error::OpenError;
 use super::load::load;
 use super::place::{self, Claim, LockFile, Place, with_suffix};
 use super::recent::Recent;
-use super::rows;
 use super::write::WriteConnection;
 use crate::clock::{Anchor, Clock};
 use crate::fault::fault_point;
@@ -84,7 +84,7 @@ impl Unloaded {
     /// Passes every PIN in flight to `take`; returns the store.
     pub async fn load(self, take: impl FnMut(InFlight)) -> Result<(Store, Box<dyn Writes>), OpenError> {
         let (reader, writer) = self.load_both(take).await?;
-        Ok((Store::new(reader), Box::new(writer)))
+        Ok((Arc::new(reader), Box::new(writer)))
     }
 
     pub(super) async fn load_both(

@@ -9,10 +9,10 @@ use sqlx::sqlite::SqliteConnection;
 use tracing::error;
 use uuid::Uuid;
 
+use super::super::rows::{self, timestamp};
 use super::super::{Applied, InFlight, NewPin, Outcome, Record, SMALL_RECORD, Submitted};
 use super::by_hash::{Entries, Entry, hash};
 use super::many::Many;
-use super::rows::{self, timestamp};
 use crate::outcome::{self, Submission, Verdict};
 
 /// The PINs in flight as of the last commit. Their rows can be found only through this; the file has no index of them.
@@ -26,9 +26,9 @@ pub struct Pins {
 /// The PINs that a transaction added and removed.
 #[derive(Default)]
 pub struct Turnover {
-    came: Vec<Entry>,
+    added: Vec<Entry>,
     /// In the order of their outcomes.
-    pub left: Vec<Entry>,
+    pub removed: Vec<Entry>,
 }
 
 /// The PINs of these rows, with what their submitters sent.
@@ -100,13 +100,13 @@ impl Pins {
                 error!(pin_id = %verdict.pin, "a PIN that is not in flight got a verdict; it was dropped. This is a bug");
                 continue;
             };
-            turnover.left.push(Entry::new(hash, number));
+            turnover.removed.push(Entry::new(hash, number));
             let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission);
             inserts.push((seq, verdict, record.clone()));
             applied.finished.push(Outcome { seq, pin: verdict.pin.clone(), record });
             seq += 1;
         }
-        LEAVE.execute(connection, &turnover.left, |query, entry| query.bind(entry.row())).await?;
+        LEAVE.execute(connection, &turnover.removed, |query, entry| query.bind(entry.row())).await?;
         END.execute(connection, &inserts, |query, (seq, verdict, record)| {
             let finished_at = verdict.finished_at.steady.millis();
             query.bind(*seq).bind(verdict.pin.as_str()).bind(finished_at).bind(&**record)
@@ -147,8 +147,8 @@ impl Pins {
             } else {
                 room -= 1;
                 taken.insert(id);
-                let entry = Entry::new(hash, self.next + turnover.came.len() as i64);
-                turnover.came.push(entry);
+                let entry = Entry::new(hash, self.next + turnover.added.len() as i64);
+                turnover.added.push(entry);
                 rows.push((entry, new));
                 let NewPin { pin, submitted_at, deadline_at, .. } = new;
                 let (submitted_at, deadline_at) = (*submitted_at, *deadline_at);
@@ -173,13 +173,13 @@ impl Pins {
     }
 
     /// Applies a turnover after its commit.
-    pub fn turned_over(&mut self, Turnover { came, left }: Turnover) {
-        self.next += came.len() as i64;
+    pub fn turned_over(&mut self, Turnover { added, removed }: Turnover) {
+        self.next += added.len() as i64;
         let mut entries = self.entries.lock();
-        for entry in &left {
+        for entry in &removed {
             entries.remove(entry);
         }
-        entries.extend(came);
+        entries.extend(added);
     }
 
     /// The rows with any of these hashes.

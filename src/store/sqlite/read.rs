@@ -8,21 +8,21 @@ use std::ops::RangeInclusive;
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Row};
 
+use super::super::rows::{timestamp, undelivered};
 use super::super::{
     AtSink, DeadLetter, Failed, InFlight, MAX_LEARNED, ONLY_PARTITION, Outcome, PAGE_BYTES, Page, Position,
-    Reads, Record, SavedBrake, Stretch, Unavailable,
+    Reads, SavedSchedule, Stretch, Unavailable,
 };
 use super::Reader;
 use super::by_hash::hash;
-use super::rows::{dated, metadata, pin_id, timestamp};
 use crate::clock::Steady;
 use crate::outcome::Submission;
 use crate::pin::PinId;
 
-/// Marks a place that is a row number; no PIN ID has this character.
+/// Marks a page token that is a row number; no PIN ID has this character.
 const NUMBER: char = '@';
 
 impl Reader {
@@ -53,22 +53,16 @@ impl Reads for Reader {
                    WHERE number > ?1 ORDER BY number LIMIT ?2";
         let rows = sqlx::query(sql).bind(after).bind(limit).fetch_all(&self.readers).await?;
         let listed = |row: &SqliteRow| {
-            let number: i64 = row.try_get(3)?;
-            Ok((in_flight(row)?, format!("{NUMBER}{number}")))
+            let number: i64 = row.try_get("number")?;
+            Ok((InFlight::from_row(row)?, format!("{NUMBER}{number}")))
         };
         let pins = rows.iter().map(listed).collect::<Result<_, sqlx::Error>>()?;
         Ok(Some(Page { pins, more: rows.len() == limit as usize }))
     }
 
-    async fn brake(&self) -> Result<SavedBrake, Unavailable> {
-        let sql = "SELECT reason, until, rate, CASE WHEN length(learned) <= ?1 THEN learned END FROM brake";
-        let row = sqlx::query(sql).bind(MAX_LEARNED).fetch_one(&self.readers).await?;
-        Ok(SavedBrake {
-            reason: row.try_get(0)?,
-            until: row.try_get::<Option<i64>, _>(1)?.map(Steady::from_millis),
-            rate: row.try_get(2)?,
-            learned: row.try_get(3)?,
-        })
+    async fn schedule(&self) -> Result<SavedSchedule, Unavailable> {
+        let sql = "SELECT reason, until, rate, CASE WHEN length(learned) <= ?1 THEN learned END AS learned FROM brake";
+        Ok(sqlx::query_as(sql).bind(MAX_LEARNED).fetch_one(&self.readers).await?)
     }
 
     async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable> {
@@ -77,12 +71,7 @@ impl Reads for Reader {
                        WHERE number = ?1 AND pin_id = ?2";
             let row = sqlx::query(sql).bind(number).bind(pin.as_str()).fetch_optional(&self.readers).await?;
             let Some(row) = row else { continue };
-            let submission = Submission {
-                submitted_at: timestamp(row.try_get(0)?),
-                reference: row.try_get(1)?,
-                metadata: metadata(row.try_get(2)?),
-            };
-            return Ok(Some((submission, timestamp(row.try_get(3)?))));
+            return Ok(Some((Submission::from_row(&row)?, timestamp(row.try_get("deadline_at")?))));
         }
         Ok(None)
     }
@@ -92,36 +81,36 @@ impl Reads for Reader {
         // Searches the waiting entries first: an entry that leaves them meanwhile is already in the file.
         for seq in self.waiting.rows(hash) {
             let sql = "SELECT seq, pin_id, record FROM outcome WHERE seq = ?1 AND pin_id = ?2";
-            let row = sqlx::query(sql).bind(seq).bind(pin.as_str()).fetch_optional(&self.readers).await?;
-            if let Some(row) = row {
-                return Ok(Some(outcome(&row)?));
+            let outcome =
+                sqlx::query_as(sql).bind(seq).bind(pin.as_str()).fetch_optional(&self.readers).await?;
+            if outcome.is_some() {
+                return Ok(outcome);
             }
         }
-        let row = sqlx::query(
+        let newest = sqlx::query_as(
             "SELECT seq, pin_id, record FROM outcome_by_pin CROSS JOIN outcome USING (seq) \
              WHERE pin_hash = ?1 AND pin_id = ?2 ORDER BY seq DESC LIMIT 1",
         )
         .bind(hash)
         .bind(pin.as_str())
-        .fetch_optional(&self.readers)
-        .await?;
-        Ok(row.as_ref().map(outcome).transpose()?)
+        .fetch_optional(&self.readers);
+        Ok(newest.await?)
     }
 
     async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable> {
         if let Some(outcomes) = self.recent.outcomes_after(seq, limit) {
             return Ok(outcomes);
         }
-        let mut rows =
-            sqlx::query("SELECT seq, pin_id, record FROM outcome WHERE seq > ?1 ORDER BY seq LIMIT ?2")
-                .bind(seq)
-                .bind(limit)
-                .fetch(&self.readers);
+        let mut rows = sqlx::query_as::<_, Outcome>(
+            "SELECT seq, pin_id, record FROM outcome WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+        )
+        .bind(seq)
+        .bind(limit)
+        .fetch(&self.readers);
         let (mut outcomes, mut bytes) = (Vec::new(), 0);
         while bytes < PAGE_BYTES
-            && let Some(row) = rows.try_next().await?
+            && let Some(outcome) = rows.try_next().await?
         {
-            let outcome = outcome(&row)?;
             bytes += outcome.record.len();
             outcomes.push(outcome);
         }
@@ -148,14 +137,12 @@ impl Reads for Reader {
         .fetch(&self.readers);
         let (mut stretch, mut bytes) = (Stretch::default(), 0);
         while let Some(row) = rows.try_next().await? {
-            if row.try_get::<i64, _>(0)? == 0 {
-                stretch.removed.push((ONLY_PARTITION, row.try_get(1)?));
+            if row.try_get::<i64, _>("kind")? == 0 {
+                stretch.removed.push((ONLY_PARTITION, row.try_get("seq")?));
                 continue;
             }
-            let record: &str = row.try_get(3)?;
-            bytes += record.len();
-            let outcome =
-                Outcome { seq: row.try_get(1)?, pin: pin_id(row.try_get(2)?)?, record: record.into() };
+            let outcome = Outcome::from_row(&row)?;
+            bytes += outcome.record.len();
             stretch.outcomes.push(in_only_partition(outcome));
             if bytes >= PAGE_BYTES {
                 stretch.more = true;
@@ -185,12 +172,8 @@ impl Reads for Reader {
     }
 
     async fn cursors(&self) -> Result<Vec<(String, i64)>, Unavailable> {
-        let rows =
-            sqlx::query("SELECT name, cursor FROM sink ORDER BY name").fetch_all(&self.readers).await?;
-        Ok(rows
-            .iter()
-            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
-            .collect::<Result<_, sqlx::Error>>()?)
+        let sql = "SELECT name, cursor FROM sink ORDER BY name";
+        Ok(sqlx::query_as(sql).fetch_all(&self.readers).await?)
     }
 
     async fn failed(
@@ -211,8 +194,7 @@ impl Reads for Reader {
         .bind(limit)
         .fetch_all(&self.readers)
         .await?;
-        let both = |row: &SqliteRow| Ok((failed(row)?, outcome(row)?));
-        Ok(rows.iter().map(both).collect::<Result<_, sqlx::Error>>()?)
+        Ok(rows.iter().map(undelivered).collect::<Result<_, _>>()?)
     }
 
     async fn dead_letters(
@@ -239,9 +221,9 @@ impl Reads for Reader {
         .fetch(&self.readers);
         let (mut letters, mut bytes) = (Vec::new(), 0);
         while let Some(row) = rows.try_next().await? {
-            let (failed, outcome) = (failed(&row)?, outcome(&row)?);
+            let (failed, outcome) = undelivered(&row)?;
             bytes += outcome.record.len() + failed.error.as_ref().map_or(0, String::len);
-            letters.push((row.try_get(10)?, failed, outcome));
+            letters.push((row.try_get("sink")?, failed, outcome));
             if bytes >= PAGE_BYTES {
                 return Ok((letters, true));
             }
@@ -251,35 +233,21 @@ impl Reads for Reader {
     }
 
     async fn sinks_of(&self, seq: i64) -> Result<Vec<AtSink>, Unavailable> {
-        let rows = sqlx::query(
-            "SELECT d.seq, name, cursor, dead, tries, first_try_at, last_try_at, error, \
+        let sinks = sqlx::query_as(
+            "SELECT d.seq, name AS sink, cursor, dead, tries, first_try_at, last_try_at, error, \
              first_ahead, last_ahead, dropped_at FROM sink \
              LEFT JOIN delivery d ON d.sink = name AND d.seq = ?1 \
              LEFT JOIN dropped x ON x.sink = name AND x.seq = ?1 ORDER BY name",
         )
         .bind(seq)
-        .fetch_all(&self.readers)
-        .await?;
-        let state = |row: &SqliteRow| {
-            let known: Option<i64> = row.try_get(0)?;
-            Ok(AtSink {
-                sink: row.try_get(1)?,
-                cursor: row.try_get(2)?,
-                failed: known.map(|_| failed(row)).transpose()?,
-                dropped_at: row.try_get::<Option<i64>, _>(10)?.map(timestamp),
-            })
-        };
-        Ok(rows.iter().map(state).collect::<Result<_, sqlx::Error>>()?)
+        .fetch_all(&self.readers);
+        Ok(sinks.await?)
     }
 
     async fn failed_counts(&self) -> Result<Vec<(String, i64, i64)>, Unavailable> {
-        let rows = sqlx::query(
-            "SELECT sink, count(*) FILTER (WHERE NOT dead), count(*) FILTER (WHERE dead) FROM delivery GROUP BY sink",
-        )
-        .fetch_all(&self.readers)
-        .await?;
-        let counts = |row: &SqliteRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
-        Ok(rows.iter().map(counts).collect::<Result<_, sqlx::Error>>()?)
+        let sql = "SELECT sink, count(*) FILTER (WHERE NOT dead), count(*) FILTER (WHERE dead) \
+                   FROM delivery GROUP BY sink";
+        Ok(sqlx::query_as(sql).fetch_all(&self.readers).await?)
     }
 
     async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Steady>, Unavailable> {
@@ -302,33 +270,4 @@ impl Reads for Reader {
     async fn close(&self) {
         self.readers.close().await;
     }
-}
-
-fn in_flight(row: &SqliteRow) -> Result<InFlight, sqlx::Error> {
-    Ok(InFlight {
-        pin: pin_id(row.try_get(0)?)?,
-        submitted_at: dated(row.try_get(1)?, row.try_get(4)?),
-        deadline_at: timestamp(row.try_get(2)?),
-    })
-}
-
-/// Reads `seq`, and the columns of `delivery` after the first three.
-fn failed(row: &SqliteRow) -> Result<Failed, sqlx::Error> {
-    let date = |at, ahead| {
-        let (millis, ahead): (Option<i64>, i64) = (row.try_get(at)?, row.try_get(ahead)?);
-        Ok::<_, sqlx::Error>(millis.map(|millis| dated(millis, ahead)))
-    };
-    Ok(Failed {
-        seq: row.try_get(0)?,
-        dead: row.try_get(3)?,
-        tries: row.try_get(4)?,
-        first_try_at: date(5, 8)?,
-        last_try_at: date(6, 9)?,
-        error: row.try_get(7)?,
-    })
-}
-
-fn outcome(row: &SqliteRow) -> Result<Outcome, sqlx::Error> {
-    let record: &str = row.try_get(2)?;
-    Ok(Outcome { seq: row.try_get(0)?, pin: pin_id(row.try_get(1)?)?, record: Record::from(record) })
 }

@@ -5,16 +5,17 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use sqlx::Connection;
-use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
+use sqlx::sqlite::SqliteConnection;
 
-use super::super::{Applied, DeliveryCommand, Progress, SavedBrake, Transaction, Unavailable};
+use super::super::{Applied, DeliveryCommand, Progress, SavedSchedule, Transaction, Unavailable, Writes};
 use super::by_hash::{Entry, hash};
 use super::by_pin::{Index, Step};
+use super::many::{Query, json};
 use super::pins::{Pins, Turnover};
 use super::place::{Lost, Place};
 use super::recent::Recent;
-use super::rows::json;
 use crate::clock::{Anchor, Clock, Dated, Steady};
 use crate::fault::fault_point;
 
@@ -33,8 +34,6 @@ macro_rules! prunable {
 /// How often the time is stored while PINs are in flight and nothing else is written. Over a reboot a PIN's age lags by
 /// this much at most. Storing it costs two pages.
 const NOTE_TIME_EVERY: Duration = Duration::from_secs(600);
-
-type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
 /// The only connection that writes.
 pub struct WriteConnection {
@@ -56,26 +55,24 @@ pub struct WriteConnection {
 
 /// Effects of a transaction that its callers do not see.
 #[derive(Default)]
-struct Beside {
+struct SideEffects {
     turnover: Turnover,
     step: Step,
     pruned: Vec<Entry>,
 }
 
-impl WriteConnection {
-    /// The number of PINs in flight as of the last commit.
-    pub fn in_flight(&self) -> usize {
+#[async_trait]
+impl Writes for WriteConnection {
+    fn in_flight(&self) -> usize {
         self.pins.entries.len()
     }
 
-    /// The highest `seq` that was ever assigned.
-    pub fn last_seq(&self) -> i64 {
+    fn last_seq(&self) -> i64 {
         self.next_seq - 1
     }
 
-    /// Makes all changes durable, or none. A lone prune that finds nothing to remove writes nothing. Afterwards at most
-    /// `max_in_flight` PINs are in flight, unless there were more before.
-    pub async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, sqlx::Error> {
+    /// A lone prune that finds nothing to remove writes nothing.
+    async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, Unavailable> {
         // Not after a failure: then every transaction also tests whether the file can be written again.
         if let (Some(before), 1, true) = (work.prune, work.changes(), self.well) {
             let statement = concat!("SELECT EXISTS (", prunable!(), ")");
@@ -88,13 +85,13 @@ impl WriteConnection {
         }
         let applied = self.transact(work, max_in_flight).await;
         self.well = applied.is_ok();
-        let (applied, Beside { turnover, step, pruned }) = match applied {
+        let (applied, SideEffects { turnover, step, pruned }) = match applied {
             Ok(applied) => applied,
             Err(error) => {
                 // SQLite may already have rolled back, as it does when the disk is full; then this fails and nothing is
                 // left to undo. sqlx's own transactions require a rollback that succeeds.
                 let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
-                return Err(error);
+                return Err(error.into());
             }
         };
         fault_point!("committed-and-not-noted");
@@ -103,8 +100,8 @@ impl WriteConnection {
         self.noted = Some(self.clock.steady());
         self.place.note_commits(self.commits);
         self.index.stepped(step);
-        let ended = turnover.left.iter().zip(&applied.finished);
-        self.index.add(ended.map(|(left, outcome)| Entry::new(left.hash(), outcome.seq)));
+        let ended = turnover.removed.iter().zip(&applied.finished);
+        self.index.add(ended.map(|(removed, outcome)| Entry::new(removed.hash(), outcome.seq)));
         self.pins.turned_over(turnover);
         self.recent.add(&applied.finished);
         if !pruned.is_empty() {
@@ -114,84 +111,18 @@ impl WriteConnection {
         Ok(applied)
     }
 
-    async fn transact(
-        &mut self,
-        work: &Transaction,
-        max_in_flight: usize,
-    ) -> Result<(Applied, Beside), sqlx::Error> {
-        let (newest, in_flight) = (self.last_seq(), self.in_flight());
-        let connection = &mut self.connection;
-        // Both statements in one call, to wake SQLite's thread only once.
-        let anchor = self.clock.anchor();
-        noting("BEGIN IMMEDIATE; UPDATE history SET steady = ?1, boot_id = ?2, boot_time = ?3, commits = commits + 1", &anchor)
-            .execute(&mut *connection)
-            .await?;
-        let mut applied = Applied::default();
-        let mut beside = Beside::default();
-        let turnover = &mut beside.turnover;
-        self.pins.finish(connection, &work.verdicts, self.next_seq, &mut applied, turnover).await?;
-        let room = max_in_flight.saturating_sub(in_flight - applied.finished.len());
-        let waiting = &self.index.waiting;
-        self.pins.submit(connection, waiting, &work.submits, room, &mut applied, turnover).await?;
-        beside.step = self.index.step(connection, applied.finished.len(), newest).await?;
-        for progress in &work.progress {
-            advance(connection, progress).await?;
-        }
-        for order in &work.orders {
-            applied.ordered.push(carry_out(connection, order).await?);
-        }
-        if let Some(SavedBrake { reason, until, rate, learned }) = &work.brake {
-            let sql = "UPDATE brake SET reason = ?1, until = ?2, rate = ?3, learned = coalesce(?4, learned)";
-            sqlx::query(sql)
-                .bind(reason)
-                .bind(until.map(Steady::millis))
-                .bind(rate)
-                .bind(learned)
-                .execute(&mut *connection)
-                .await?;
-        }
-        if let Some(before) = work.prune {
-            beside.pruned = prune(connection, before).await?;
-            applied.pruned = beside.pruned.len() as u64;
-        }
-        fault_point!("not-committed");
-        sqlx::query("COMMIT").execute(connection).await?;
-        Ok((applied, beside))
-    }
-
-    /// Creates a cursor for a sink that has none; returns the sink's cursor.
-    pub async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, sqlx::Error> {
+    async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, Unavailable> {
         let first = if from_oldest { 0 } else { self.last_seq() };
         sqlx::query("INSERT INTO sink (name, cursor) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
             .bind(name)
             .bind(first)
             .execute(&mut self.connection)
             .await?;
-        sqlx::query_scalar("SELECT cursor FROM sink WHERE name = ?1")
-            .bind(name)
-            .fetch_one(&mut self.connection)
-            .await
+        let cursor = sqlx::query_scalar("SELECT cursor FROM sink WHERE name = ?1").bind(name);
+        Ok(cursor.fetch_one(&mut self.connection).await?)
     }
 
-    /// Stores the time if the stored time is old and a PIN in flight ages by it.
-    pub async fn note_time_sometimes(&mut self) -> Result<(), sqlx::Error> {
-        let is_long_ago = |noted| self.clock.steady().since(noted) >= NOTE_TIME_EVERY;
-        if self.in_flight() > 0 && self.noted.is_none_or(is_long_ago) {
-            self.note_time().await?;
-        }
-        Ok(())
-    }
-
-    /// Stores the time.
-    pub async fn note_time(&mut self) -> Result<(), sqlx::Error> {
-        let anchor = self.clock.anchor();
-        note_time(&mut self.connection, &anchor).await?;
-        self.noted = Some(anchor.steady);
-        Ok(())
-    }
-
-    /// Checks that the database's files are where the next start will look for them.
-    pub async fn in_place(&mut self) -> Result<(), Unavailable> {
+    async fn in_place(&mut self) -> Result<(), Unavailable> {
         let Err(lost) = self.place.check(self.commits) else {
             self.saved = false;
             return Ok(());
@@ -211,7 +142,7 @@ impl WriteConnection {
     }
 
     /// Closes the file, after writing the log into it.
-    pub async fn close(mut self) -> Result<(), Unavailable> {
+    async fn close(mut self: Box<Self>) -> Result<(), Unavailable> {
         if let Err(lost) = self.in_place().await {
             // SQLite would delete whatever file now has the log's name. The process is about to end, so the connection
             // may leak.
@@ -220,8 +151,71 @@ impl WriteConnection {
         }
         // Steady time stands still from the last stored time to the start after a reboot. If this fails, PINs get a
         // little more time.
-        let _ = self.note_time().await;
+        let _ = self.store_time().await;
         Ok(self.connection.close().await?)
+    }
+
+    async fn note_time(&mut self) -> Result<(), Unavailable> {
+        let is_long_ago = |noted| self.clock.steady().since(noted) >= NOTE_TIME_EVERY;
+        if self.in_flight() > 0 && self.noted.is_none_or(is_long_ago) {
+            self.store_time().await?;
+        }
+        Ok(())
+    }
+}
+
+impl WriteConnection {
+    async fn transact(
+        &mut self,
+        work: &Transaction,
+        max_in_flight: usize,
+    ) -> Result<(Applied, SideEffects), sqlx::Error> {
+        let (newest, in_flight) = (self.last_seq(), self.in_flight());
+        let connection = &mut self.connection;
+        // Both statements in one call, to wake SQLite's thread only once.
+        let anchor = self.clock.anchor();
+        noting("BEGIN IMMEDIATE; UPDATE history SET steady = ?1, boot_id = ?2, boot_time = ?3, commits = commits + 1", &anchor)
+            .execute(&mut *connection)
+            .await?;
+        let mut applied = Applied::default();
+        let mut effects = SideEffects::default();
+        let turnover = &mut effects.turnover;
+        self.pins.finish(connection, &work.verdicts, self.next_seq, &mut applied, turnover).await?;
+        let room = max_in_flight.saturating_sub(in_flight - applied.finished.len());
+        let waiting = &self.index.waiting;
+        self.pins.submit(connection, waiting, &work.submits, room, &mut applied, turnover).await?;
+        effects.step = self.index.step(connection, applied.finished.len(), newest).await?;
+        for progress in &work.progress {
+            advance(connection, progress).await?;
+        }
+        for command in &work.commands {
+            applied.affected.push(carry_out(connection, command).await?);
+        }
+        if let Some(SavedSchedule { reason, until, rate, learned }) = &work.schedule {
+            let sql = "UPDATE brake SET reason = ?1, until = ?2, rate = ?3, learned = coalesce(?4, learned)";
+            sqlx::query(sql)
+                .bind(reason)
+                .bind(until.map(Steady::millis))
+                .bind(rate)
+                .bind(learned)
+                .execute(&mut *connection)
+                .await?;
+        }
+        if let Some(before) = work.prune {
+            effects.pruned = prune(connection, before).await?;
+            applied.pruned = effects.pruned.len() as u64;
+        }
+        fault_point!("not-committed");
+        sqlx::query("COMMIT").execute(connection).await?;
+        Ok((applied, effects))
+    }
+
+    /// Stores the time.
+    async fn store_time(&mut self) -> Result<(), sqlx::Error> {
+        let anchor = self.clock.anchor();
+        note_time(&mut self.connection, &anchor).await?;
+        self.noted = Some(anchor.steady);
+        Ok(())
     }
 }
 
@@ -278,43 +272,30 @@ async fn advance(connection: &mut SqliteConnection, progress: &Progress) -> Resu
 }
 
 /// Carries out a delivery command; returns how many outcomes it affected.
-async fn carry_out(connection: &mut SqliteConnection, order: &DeliveryCommand) -> Result<u64, sqlx::Error> {
-    let done = match order {
+async fn carry_out(connection: &mut SqliteConnection, command: &DeliveryCommand) -> Result<u64, sqlx::Error> {
+    let done = match command {
         DeliveryCommand::Replay { sink, from, to, only_dead: false } => {
             // Outcomes after the cursor will be delivered anyway.
             let sql = "INSERT OR REPLACE INTO delivery (sink, seq, dead, tries) \
                  SELECT sink.name, outcome.seq, 0, 0 FROM outcome, sink \
                  WHERE sink.name = ?1 AND outcome.seq BETWEEN ?2 AND min(?3, sink.cursor)";
-            let ordered = sqlx::query(sql).bind(sink).bind(from).bind(to).execute(&mut *connection).await?;
-            sqlx::query(
-                "DELETE FROM dropped WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 \
-                   AND EXISTS (SELECT 1 FROM delivery d WHERE d.sink = ?1 AND d.seq = dropped.seq)",
-            )
-            .bind(sink)
-            .bind(from)
-            .bind(to)
-            .execute(connection)
-            .await?;
-            ordered
+            let replayed = over(sql, sink, from, to).execute(&mut *connection).await?;
+            let sql = "DELETE FROM dropped WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 \
+                   AND EXISTS (SELECT 1 FROM delivery d WHERE d.sink = ?1 AND d.seq = dropped.seq)";
+            over(sql, sink, from, to).execute(connection).await?;
+            replayed
         }
         DeliveryCommand::Replay { sink, from, to, only_dead: true } => {
             let sql = "UPDATE delivery SET dead = 0, tries = 0, first_try_at = NULL, last_try_at = NULL \
                  WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead";
-            sqlx::query(sql).bind(sink).bind(from).bind(to).execute(connection).await?
+            over(sql, sink, from, to).execute(connection).await?
         }
         DeliveryCommand::Drop { sink, from, to, at } => {
-            sqlx::query(
-                "INSERT OR REPLACE INTO dropped (seq, sink, dropped_at) \
-                 SELECT seq, ?1, ?4 FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead",
-            )
-            .bind(sink)
-            .bind(from)
-            .bind(to)
-            .bind(at.as_millisecond())
-            .execute(&mut *connection)
-            .await?;
+            let sql = "INSERT OR REPLACE INTO dropped (seq, sink, dropped_at) \
+                 SELECT seq, ?1, ?4 FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead";
+            over(sql, sink, from, to).bind(at.as_millisecond()).execute(&mut *connection).await?;
             let sql = "DELETE FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead";
-            sqlx::query(sql).bind(sink).bind(from).bind(to).execute(connection).await?
+            over(sql, sink, from, to).execute(connection).await?
         }
         DeliveryCommand::Unregister { sink } => {
             sqlx::query("DELETE FROM sink WHERE name = ?1").bind(sink).execute(connection).await?
@@ -334,6 +315,11 @@ async fn carry_out(connection: &mut SqliteConnection, order: &DeliveryCommand) -
         }
     };
     Ok(done.rows_affected())
+}
+
+/// A statement about a sink's outcomes from one `seq` to another.
+fn over<'q>(sql: &'static str, sink: &'q str, from: &i64, to: &i64) -> Query<'q> {
+    sqlx::query(sql).bind(sink).bind(*from).bind(*to)
 }
 
 /// Deliveries of a sink that one transaction forgets. It bounds the transaction.

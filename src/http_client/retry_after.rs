@@ -1,4 +1,4 @@
-//! Reads `Retry-After`: how long the API asks for a pause.
+//! Reads `Retry-After`: how long a server asks for a pause.
 //!
 //! Promises a wait between [`SHORTEST`] and [`LONGEST`], whatever the header says, so that no server can make pinwatch spin or
 //! stop for a day. Pure: the current time is an argument. Must not know who waits.
@@ -11,12 +11,12 @@ use jiff::{Timestamp, civil, tz::TimeZone};
 /// requests.
 pub const SHORTEST: Duration = Duration::from_secs(1);
 
-/// The longest wait. A probe ends the brake, so a server that needs longer says so again.
+/// The longest wait. Then one request is tried, so a server that needs longer says so again.
 pub const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The wait that a `Retry-After` value asks for (RFC 9110, section 10.2.3: whole seconds, or an HTTP date), counted from `now`. A
 /// missing value, garbage and the past all return [`SHORTEST`].
-pub(crate) fn retry_after(value: Option<&[u8]>, now: Timestamp) -> Duration {
+pub fn retry_after(value: Option<&[u8]>, now: Timestamp) -> Duration {
     value.and_then(|value| wanted(value, now)).unwrap_or(SHORTEST).clamp(SHORTEST, LONGEST)
 }
 
@@ -32,7 +32,7 @@ fn wanted(value: &[u8], now: Timestamp) -> Option<Duration> {
 }
 
 /// Parses an HTTP date. RFC 9110, section 5.6.7: recipients accept all three forms.
-pub(super) fn http_date(value: &[u8]) -> Option<Timestamp> {
+pub fn http_date(value: &[u8]) -> Option<Timestamp> {
     // The longest form has 33 characters; no parser needs to see more.
     let text = str::from_utf8(value.get(..40.min(value.len()))?).ok()?;
     let civil = |format| civil::DateTime::strptime(format, text).ok();

@@ -1,30 +1,37 @@
-//! The command line of `pinwatch simulate`.
+//! The command line of `pinwatch simulate`, and the settings of a simulator that it gives.
 //!
-//! Guarantees the same defaults as [`Settings`]. Must not know how the server uses a setting.
+//! Must not know how the server uses a setting.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use clap::{Args, Command, FromArgMatches};
 use humantime::parse_duration;
 
-use super::faults::{FaultRate, Faults, InvalidFault};
+use super::faults::FaultRate;
 use super::life::LifeSettings;
 use super::script;
-use super::server::Settings;
 
 /// A stand-in for the API: answers for any PIN ID, and sends faulty answers when asked to.
 ///
 /// Each PIN's life begins when it is first requested: it waits, is mostly delivered after some seconds, and sometimes
 /// fails, is resent or never becomes final. The same seed produces the same lives and faults. The first line on
 /// standard output is the base URL; SIGINT or SIGTERM ends the simulator, which then prints what it has answered.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = after_help())]
 pub struct SimulateArgs {
     /// Where to listen; port 0 takes a free port.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8085")]
     pub listen: SocketAddr,
 
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+// No doc comment: clap would take it for that of the command.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
     /// The accepted API key, sent as "Authorization: App KEY".
     #[arg(long, default_value = "demo-key")]
     pub key: String,
@@ -41,13 +48,8 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 4_000_000)]
     pub max_pins: usize,
 
-    /// The same seed produces the same lives and faults.
-    #[arg(long, default_value_t = 0, help_heading = "Lives")]
-    pub seed: u64,
-
-    /// Half of the deliveries are final after this time.
-    #[arg(long, value_name = "TIME", default_value = "4s", value_parser = parse_duration, help_heading = "Lives")]
-    pub median: Duration,
+    #[command(flatten)]
+    pub life: LifeSettings,
 
     /// Answer 404 for a PIN until this long after its first request.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration, help_heading = "Lives")]
@@ -55,8 +57,8 @@ pub struct SimulateArgs {
 
     /// Break this share of the answers: KIND is an HTTP status from 400 to 599, malformed, html, empty, cut,
     /// huge, slow, stall or close; RATE is 0 to 1. May be repeated.
-    #[arg(long, value_name = "KIND=RATE", help_heading = "Faults")]
-    pub fault: Vec<FaultRate>,
+    #[arg(long = "fault", value_name = "KIND=RATE", help_heading = "Faults")]
+    pub faults: Vec<FaultRate>,
 
     /// Requests per second of all clients together; the excess gets 429.
     #[arg(long, value_name = "COUNT", help_heading = "Faults")]
@@ -75,25 +77,13 @@ pub struct SimulateArgs {
     pub slow_every: Duration,
 }
 
-impl SimulateArgs {
-    /// Converts the arguments for [`Simulator::start`](super::Simulator::start).
-    ///
-    /// # Errors
-    /// The rates of all faults are more than 1 together.
-    pub fn settings(self) -> Result<Settings, InvalidFault> {
-        Ok(Settings {
-            life: LifeSettings { seed: self.seed, median: self.median, ..LifeSettings::default() },
-            faults: Faults::new(self.fault)?,
-            key: self.key,
-            basic: self.basic,
-            path: self.path,
-            known_after: self.known_after,
-            rate_limit: self.rate_limit,
-            latency: self.latency,
-            jitter: self.jitter,
-            slow_every: self.slow_every,
-            max_pins: self.max_pins,
-        })
+impl Default for Settings {
+    /// Those of a command line without arguments.
+    fn default() -> Self {
+        let command = Self::augment_args(Command::new("simulate").no_binary_name(true));
+        let matches = command.get_matches_from([""; 0]);
+        // Never an error: each argument has a default or is optional.
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 }
 
@@ -113,8 +103,6 @@ fn after_help() -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::{Args, Command, FromArgMatches};
-
     use super::*;
 
     fn parse(args: &[&str]) -> Result<SimulateArgs, clap::Error> {
@@ -123,9 +111,9 @@ mod tests {
     }
 
     #[test]
-    fn without_arguments_the_settings_are_their_defaults() {
-        let settings = parse(&[]).unwrap().settings().unwrap();
-        assert_eq!(format!("{settings:?}"), format!("{:?}", Settings::default()));
+    fn without_arguments_lives_have_their_default_settings() {
+        let life = parse(&[]).unwrap().settings.life;
+        assert_eq!(format!("{life:?}"), format!("{:?}", LifeSettings::default()));
     }
 
     #[test]
@@ -133,13 +121,12 @@ mod tests {
         for args in [["--median", "4"], ["--fault", "503"], ["--rate-limit", "0"]] {
             assert!(parse(&args).unwrap_err().to_string().contains(args[0]), "{args:?}");
         }
-        let sum = parse(&["--fault", "503=0.6", "--fault", "cut=0.6"]).unwrap();
-        assert_eq!(sum.settings().unwrap_err(), InvalidFault::Sum);
     }
 
     #[test]
     fn help_lists_scripted_pins_and_shows_examples() {
         let help = SimulateArgs::augment_args(Command::new("simulate")).render_long_help().to_string();
         assert!(help.contains("sim-404-") && help.contains("pinwatch simulate --fault"), "{help}");
+        assert!(help.starts_with("A stand-in for the API"), "{help}");
     }
 }

@@ -1,4 +1,4 @@
-//! Looks up the API's host with the system's resolver.
+//! Looks up a host with the system's resolver.
 //!
 //! Replaces reqwest's own resolver, which panics if the system has no thread for it, and corrects the C library, which blames the
 //! name server when this process has no file descriptor left. Promises an error with a system code when this machine is at fault,
@@ -28,7 +28,7 @@ const STACK: usize = 1024 * 1024;
 
 /// The system's resolver.
 #[derive(Clone)]
-pub(crate) struct Resolver {
+pub struct Resolver {
     lookups: Arc<Semaphore>,
     stack: usize,
 }
@@ -43,9 +43,9 @@ impl Resolver {
     fn addresses(
         &self,
         host: String,
-    ) -> impl Future<Output = Result<Vec<SocketAddr>, BoxError>> + Send + use<> {
+    ) -> impl Future<Output = Result<vec::IntoIter<SocketAddr>, NotResolved>> + Send + use<> {
         let (lookups, stack) = (self.lookups.clone(), self.stack);
-        async move {
+        let addresses = async move {
             let permit = lookups.acquire_owned().await?;
             let (answer, answered) = oneshot::channel();
             let look_up = move || {
@@ -54,20 +54,21 @@ impl Resolver {
                 drop(permit);
             };
             thread::Builder::new().name("resolver".to_owned()).stack_size(stack).spawn(look_up)?;
-            Ok(answered.await??)
-        }
+            Ok(answered.await??.into_iter())
+        };
+        async { addresses.await.map_err(NotResolved) }
     }
 }
 
-/// For webhooks.
+/// For reqwest.
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let addresses = self.addresses(name.as_str().to_owned());
-        Box::pin(async move { Ok(Box::new(addresses.await?.into_iter()) as Addrs) })
+        Box::pin(async move { Ok(Box::new(addresses.await?) as Addrs) })
     }
 }
 
-/// For the API.
+/// For hyper.
 impl Service<dns::Name> for Resolver {
     type Response = vec::IntoIter<SocketAddr>;
     type Error = NotResolved;
@@ -78,15 +79,14 @@ impl Service<dns::Name> for Resolver {
     }
 
     fn call(&mut self, name: dns::Name) -> Self::Future {
-        let addresses = self.addresses(name.as_str().to_owned());
-        Box::pin(async move { addresses.await.map(Vec::into_iter).map_err(NotResolved) })
+        Box::pin(self.addresses(name.as_str().to_owned()))
     }
 }
 
 /// The host was not found.
 #[derive(Debug, Error)]
 #[error("the host was not found")]
-pub(crate) struct NotResolved(#[source] BoxError);
+pub struct NotResolved(#[source] BoxError);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -130,24 +130,17 @@ fn has_route(address: &SocketAddr) -> bool {
 mod tests {
     use super::*;
 
-    async fn resolve(resolver: &Resolver, host: &str) -> Result<Vec<SocketAddr>, String> {
-        match resolver.resolve(host.parse().unwrap()).await {
-            Ok(addresses) => Ok(addresses.collect()),
-            Err(error) => Err(error.downcast::<io::Error>().unwrap().kind().to_string()),
-        }
-    }
-
     #[tokio::test]
     async fn a_name_is_looked_up() {
-        let addresses = resolve(&Resolver::default(), "localhost").await.unwrap();
-        assert!(!addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback()));
+        let mut addresses = Resolver::default().addresses("localhost".to_owned()).await.unwrap().peekable();
+        assert!(addresses.peek().is_some() && addresses.all(|address| address.ip().is_loopback()));
     }
 
     #[tokio::test]
     async fn a_machine_without_a_thread_to_spare_is_an_error_and_no_panic() {
         // No address space has room for this stack: the system refuses the thread as if it had too many.
         let resolver = Resolver { stack: usize::MAX / 4, ..Resolver::default() };
-        let error = resolver.resolve("localhost".parse().unwrap()).await.err().unwrap();
+        let NotResolved(error) = resolver.addresses("localhost".to_owned()).await.unwrap_err();
         assert_eq!(Errno::from_io_error(error.downcast_ref().unwrap()), Some(Errno::AGAIN));
         // The failed lookup takes no place.
         assert_eq!(resolver.lookups.available_permits(), MOST_LOOKUPS);
