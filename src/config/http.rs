@@ -15,7 +15,7 @@ use super::section::{Section, quoted, section};
 section! {
     /// `[http]`
     pub struct Http {
-        /// `None` is off.
+        /// `None` switches it off.
         pub listen: Option<SocketAddr> = listen(),
         /// The tokens of the API; without it there is none.
         pub tokens_file: Option<PathBuf> = optional_path(),

@@ -86,7 +86,7 @@ async fn a_client_that_sends_nothing_or_its_request_byte_by_byte_is_cut_off_in_t
             for byte in bytes.bytes() {
                 served.client.write_all(&[byte]).await.unwrap();
             }
-            while bytes != "" && served.client.write_all(b"G").await.is_ok() {
+            while !bytes.is_empty() && served.client.write_all(b"G").await.is_ok() {
                 sleep(Duration::from_millis(100)).await;
             }
             served.client
