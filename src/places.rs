@@ -29,8 +29,8 @@ pub struct Rules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum User {
     Administrator,
-    /// Anybody else, by the user's number.
-    Other(u32),
+    /// Anybody else, by a number: of a local user, or of a network address.
+    Other(u128),
 }
 
 /// Hands out places. Cheap to clone.
@@ -64,6 +64,16 @@ pub enum Full {
     All { all: usize },
 }
 
+impl Full {
+    /// The number that was reached.
+    pub fn share(self) -> usize {
+        match self {
+            Self::Share { share, .. } => share,
+            Self::All { all } => all,
+        }
+    }
+}
+
 impl Places {
     pub fn new(rules: Rules) -> Self {
         Self(Arc::new(Mutex::new(State { rules, next: 0, taken: BTreeMap::new() })))
@@ -71,8 +81,14 @@ impl Places {
 
     /// Takes a place for a new connection, which counts as idle.
     pub fn take(&self, user: User) -> Result<Place, Full> {
+        let share = self.lock().rules.share;
+        self.take_of(user, share)
+    }
+
+    /// As [`Places::take`], for a user who may have this many instead of [`Rules::share`].
+    pub fn take_of(&self, user: User, share: usize) -> Result<Place, Full> {
         let mut state = self.lock();
-        let Rules { all, share, reserved, .. } = state.rules;
+        let Rules { all, reserved, .. } = state.rules;
         let is_other = |of: &Taken| of.user != User::Administrator;
         let of_user = state.taken.values().filter(|of| of.user == user).count();
         let of_others = state.taken.values().filter(|of| is_other(of)).count();

@@ -64,10 +64,28 @@ fn a_fresh_install_without_a_key_starts_nothing_and_says_what_to_do() {
     // A mistake in the configuration is not tried again and again.
     container.run("systemctl is-failed pinwatch.service");
     // systemd finds nothing to complain of, and little that is exposed.
-    let complaints = container.run("systemd-analyze verify pinwatch.service pinwatch.socket 2>&1");
+    let complaints =
+        container.run("systemd-analyze verify pinwatch.service pinwatch.socket pinwatch-http.socket 2>&1");
     assert_eq!(complaints, "");
     container
         .run("systemd-analyze security --offline=true --threshold=12 /lib/systemd/system/pinwatch.service");
+}
+
+#[test]
+fn http_gets_a_socket_of_its_own_from_systemd_where_that_is_wanted() {
+    let Some(container) = container() else { return };
+    container.install_with_key();
+    container.fails("systemctl is-enabled pinwatch-http.socket");
+    container.run("systemctl enable pinwatch-http.socket && systemctl stop pinwatch.service");
+    container.run("systemctl start pinwatch-http.socket pinwatch.service");
+    let ask = "curl --silent --fail --max-time 60 http://127.0.0.1:9464/healthz";
+    assert!(container.run(ask).contains("true"));
+    deliver(&container, "sim-delivered-1");
+    container.run(&format!("systemctl reload pinwatch.service && {ask}"));
+    // Who connects while the daemon is restarted waits.
+    container.run(&format!("systemctl restart --no-block pinwatch.service && {ask}"));
+    container.run("systemctl stop pinwatch.service");
+    assert!(container.run(ask).contains("true"), "a connection starts it");
 }
 
 #[test]

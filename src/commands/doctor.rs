@@ -21,7 +21,8 @@ use super::globals::Globals;
 use super::human;
 use super::output::{Output, note};
 use super::sandbox::Sandbox;
-use crate::config::{Api, Explained, SYSTEM_FILE, Setting, Sink, StoreUrl};
+use crate::config::{Api, Explained, Http, SYSTEM_FILE, Setting, Sink, StoreUrl};
+use crate::http::{self, tokens::Tokens};
 use crate::pin::PinId;
 use crate::poll;
 use crate::protocol::stats::{self, Stats};
@@ -66,12 +67,14 @@ pub async fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandE
     let warnings = explained.warnings.iter();
     findings.extend(warnings.map(|warning| Finding::warning("secrets", warning.to_string())));
     findings.extend(api(&explained.config.api).await);
+    findings.extend(certificate(&explained.config.http));
     let socket = config::client_socket(globals, None)?;
     let (finding, stats) = daemon(&socket, &explained.settings).await;
     findings.push(finding);
     for sink in &explained.config.sinks {
         findings.push(look_at(sink, stats.as_ref()));
     }
+    findings.extend(explained.config.http.tokens_file.as_deref().map(tokens));
     findings.extend(in_sandbox(&explained));
 
     for finding in &findings {
@@ -145,6 +148,30 @@ async fn api(api: &Api) -> Vec<Finding> {
     [Some(key), clock].into_iter().flatten().collect()
 }
 
+/// Whether the TLS files of `[http]` can be used, and for how long.
+fn certificate(http: &Http) -> Option<Finding> {
+    let files = http.tls.as_ref()?;
+    let loaded = http::load_certificates(files);
+    // Root can read what the daemon can't.
+    let all = [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()];
+    let closed = all.into_iter().flatten().find(|path| {
+        let metadata = fs::metadata(path).ok().zip(daemon_user());
+        metadata.is_some_and(|(metadata, daemon)| !has_right(&metadata, daemon, 0o4))
+    });
+    if let (Ok(_), Some(path)) = (&loaded, closed) {
+        let path = path.display();
+        return Some(Finding::ill(
+            "http",
+            format!("the daemon can't read {path}: chgrp pinwatch {path}; chmod g+r {path}"),
+        ));
+    }
+    Some(match loaded.map(|loaded| loaded.warning(Timestamp::now())) {
+        Ok(None) => Finding::well("http", "has a certificate that is valid, and its key"),
+        Ok(Some(warning)) => Finding::warning("http", warning),
+        Err(error) => Finding::ill("http", error.to_string()),
+    })
+}
+
 /// Asks the daemon for its statistics, and checks what they show.
 async fn daemon(socket: &Path, settings: &[Setting]) -> (Finding, Option<Stats>) {
     let asked = async {
@@ -179,6 +206,22 @@ fn reload_takes_key(settings: &[Setting]) -> bool {
         "api.key" | "api.password" => setting.origin.contains(", line "),
         _ => false,
     })
+}
+
+/// Reports whether the tokens of the API can be read, and changed by nobody else.
+fn tokens(file: &Path) -> Finding {
+    let daemon = daemon_user().map_or(geteuid().as_raw(), |(uid, _)| uid);
+    match Tokens::read_for(file, daemon) {
+        Ok(tokens) if tokens.is_empty() => {
+            let what = format!("{} has no token in it: \"pinwatch token new\" makes one", file.display());
+            Finding::warning("tokens", what)
+        }
+        Ok(tokens) => {
+            let count = human::count(tokens.len() as u64, "token");
+            Finding::well("tokens", format!("{} has {count}", file.display()))
+        }
+        Err(error) => Finding::ill("tokens", error.to_string()),
+    }
 }
 
 /// Reports the files that the unit's sandbox keeps the daemon from writing, if the unit runs with this configuration.
@@ -233,23 +276,25 @@ fn writable(path: &Path) -> Result<(), String> {
         )
     })?;
     let allowed = match daemon {
-        Some((uid, gid)) => {
-            let bits = metadata.mode();
-            let shift = if metadata.uid() == uid {
-                6
-            } else if metadata.gid() == gid {
-                3
-            } else {
-                0
-            };
-            (bits >> shift) & 0o2 != 0
-        }
+        Some(daemon) => has_right(&metadata, daemon, 0o2),
         None => access(place, Access::WRITE_OK).is_ok(),
     };
     if allowed {
         return Ok(());
     }
     Err(format!("can't write {}: chown pinwatch:pinwatch {}", path.display(), place.display()))
+}
+
+/// Whether the mode of a file gives this user and group a right: 4 to read, 2 to write.
+fn has_right(metadata: &fs::Metadata, (uid, gid): (u32, u32), right: u32) -> bool {
+    let shift = if metadata.uid() == uid {
+        6
+    } else if metadata.gid() == gid {
+        3
+    } else {
+        0
+    };
+    (metadata.mode() >> shift) & right != 0
 }
 
 /// The user and group that the daemon runs as, if the caller is root.

@@ -42,6 +42,26 @@ Examples:
   export PINWATCH_SOCKET=$(pinwatch socket)
   printf '9C817C6F8AF3D48F9FE553282AFA2B67\\n' | nc -NU \"$(pinwatch socket)\"";
 
+pub const TOKEN: &str = "\
+Programs on other machines and in containers use the daemon over HTTP, at /v1 of http.listen, each with a token. The \
+file http.tokens_file has the names, scopes and SHA-256 of the tokens, never the tokens themselves.
+
+Examples:
+  pinwatch token new --name app --scope submit
+  TOKEN=$(pinwatch token new --name app --scope submit)";
+
+pub const TOKEN_NEW: &str = "\
+Prints the token to stdout, this once, and the line for http.tokens_file to stderr. A reload of the daemon makes it \
+valid.
+
+To replace a token without a pause: make a new one of the same name, append its line, reload the daemon, give the \
+token to the program; then remove the old line, and reload again.
+
+Examples:
+  pinwatch token new --name app --scope submit
+  pinwatch token new --name ops --scope admin --json | jq -r .line
+  TOKEN=$(pinwatch token new --name app --scope submit)";
+
 pub const BACKUP: &str = "\
 Copies the database as of one moment, reads the copy back, and only then gives it its name: if it is interrupted, an \
 existing file stays unchanged. A running daemon continues meanwhile. operations.md explains how to restore a backup, and \

@@ -45,6 +45,7 @@ mod stop_signal;
 mod submit;
 mod table;
 mod tail;
+mod token;
 mod wait;
 mod watch;
 
@@ -58,7 +59,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::Builder;
 
 use admin_cli::{DeadLetters, Sinks};
-use cli::{Cli, Command};
+use cli::{Cli, Command, Token};
 use error::CommandError;
 pub use exit::Exit;
 use globals::{Globals, Link};
@@ -104,6 +105,8 @@ fn is_json(Cli { globals, command }: &Cli) -> bool {
     let is_text = match command {
         Command::Run | Command::Simulate(_) | Command::Demo(_) => true,
         Command::Socket(_) | Command::Completions(_) | Command::Man(_) => true,
+        // For TOKEN=$(pinwatch token new …).
+        Command::Token(_) => true,
         Command::Tail(args) if args.positions => return true,
         _ => false,
     };
@@ -142,6 +145,7 @@ fn dispatch(Cli { globals, command }: Cli, is_json: bool) -> Result<Exit, Comman
         Command::Stats(link) => block_on(stats::run(&socket(&link)?, output())),
         Command::Schedule(link) => block_on(schedule::run(&socket(&link)?, output())),
         Command::Nodes(link) => block_on(nodes::run(&socket(&link)?, output())),
+        Command::Token(Token::New(args)) => token::new(&args, output()),
         Command::Ping(link) => block_on(ping::run(&socket(&link)?, output())),
         Command::Socket(link) => {
             let (path, mut output) = (socket(&link)?, output());

@@ -15,8 +15,7 @@ use super::exit::Exit;
 use super::globals::Globals;
 use super::logging::Log;
 use crate::config::{Log as LogSettings, LogFormat};
-use crate::daemon::{self, DaemonError, Outside, Signals};
-use crate::intake::InheritedSocket;
+use crate::daemon::{self, DaemonError, Inherited, Outside, Signals};
 use crate::simulate::{self, SimulateArgs};
 use crate::text::printable;
 
@@ -31,12 +30,12 @@ const LAST_PATIENCE: Duration = Duration::from_millis(500);
 
 pub fn run(globals: &Globals) -> Result<Exit, CommandError> {
     // Must come first, because it changes the environment, which is safe only before other threads run.
-    let socket = InheritedSocket::take().map_err(DaemonError::Socket)?;
+    let inherited = Inherited::take().map_err(DaemonError::Socket)?;
     let runtime = runtime()?;
     let signals = runtime.block_on(async { Signals::listen() }).map_err(DaemonError::Signals)?;
     let configured = config::explain(globals)?;
     let (log, set_log) = Log::start(&configured.config.log)?;
-    let outside = Outside { socket, sources: config::sources(globals), set_log };
+    let outside = Outside { inherited, sources: config::sources(globals), set_log };
     let ended = runtime.block_on(daemon::run(configured, outside, signals));
     // A blocked write, to a pipe that nobody reads or to a file server that is gone, must not keep the process alive.
     runtime.shutdown_timeout(LAST_PATIENCE);

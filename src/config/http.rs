@@ -1,45 +1,130 @@
-//! `[http]`: the address that serves metrics and health.
+//! `[http]`: where metrics, health and the API are served, and who may reach them.
 //!
-//! Promises that the address needs no name server, and that other machines can reach it only if the configuration allows that.
-//! Must not know what is served.
+//! Promises: an address that can be listened on without asking a name server; other machines reach it only over TLS, or
+//! where plain HTTP was asked for; a certificate never comes without its key. Reads none of the files. Must not know: what
+//! is served.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
-use super::section::{Section, section};
+use config::ValueKind;
+
+use super::read::text_of;
+use super::section::{Section, quoted, section};
 
 section! {
     /// `[http]`
     pub struct Http {
         /// `None` switches it off.
         pub listen: Option<SocketAddr> = listen(),
+        /// The tokens of the API; without it there is none.
+        pub tokens_file: Option<PathBuf> = optional_path(),
+        /// `None` is plain HTTP.
+        pub tls: Option<Tls> = tls(),
+        /// What clients may call this machine, in lower case, beside its loopback names and addresses.
+        pub hosts: Vec<String> = hosts(),
+        /// Whether other machines may reach it over plain HTTP.
+        pub allow_remote: bool = flag(false),
     }
 }
 
+/// `tls_cert`, `tls_key` and `client_ca`, which belong together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The server's certificate, and those between it and the authority, in PEM.
+    pub cert: PathBuf,
+    /// Its key, in PEM.
+    pub key: PathBuf,
+    /// The authorities of client certificates, in PEM; `None` asks clients for none.
+    pub client_ca: Option<PathBuf>,
+}
+
+impl Http {
+    /// Reads the section, and compares its keys.
+    pub(super) fn checked(section: &mut Section) -> Option<Self> {
+        let http = Self::read(section)?;
+        match http.listen {
+            Some(address) if !http.may_listen_at(address) => section.refuse("listen", OPEN),
+            _ => Some(http),
+        }
+    }
+
+    /// Whether nobody on the way to this address can read along, or that was allowed.
+    pub fn may_listen_at(&self, address: SocketAddr) -> bool {
+        self.tls.is_some() || self.allow_remote || address.ip().to_canonical().is_loopback()
+    }
+}
+
+/// Why an address was refused that other machines reach.
+const OPEN: &str = "must be an address of this machine alone, such as \"127.0.0.1:9464\", because everybody on the way \
+                    reads along over plain HTTP; give http.tls_cert and http.tls_key, or allow it nevertheless: \
+                    http.allow_remote = true";
+
 impl Section<'_> {
-    /// Reads the address, and the key `allow_remote`, which decides whether other machines may reach it.
     fn listen(&mut self, key: &'static str) -> Option<Option<SocketAddr>> {
-        let address = self.parsed(key, "", |text| match text {
+        self.parsed(key, "", |text| match text {
             "" => Ok(None),
             text => text.parse::<SocketAddr>().map(Some).map_err(|_| {
                 "must be an IP address and a port, such as \"127.0.0.1:9464\" or \"[::1]:9464\", or \"\" for off"
             }),
-        });
-        let allow_remote = self.flag("allow_remote", false)?;
-        let address = address?;
-        if !allow_remote && address.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
-            return self.refuse(
-                key,
-                "must be an address of this machine alone, such as \"127.0.0.1:9464\", because there is no password; \
-                 http.allow_remote = true allows it nevertheless",
-            );
-        }
-        Some(address)
+        })
     }
+
+    /// Three keys in one.
+    fn tls(&mut self, _: &'static str) -> Option<Option<Tls>> {
+        let cert = self.optional_path("tls_cert");
+        let key = self.optional_path("tls_key");
+        let client_ca = self.optional_path("client_ca");
+        if let Some(Some(key)) = &key {
+            self.warn_if_readable("tls_key", key);
+        }
+        match (cert?, key?, client_ca?) {
+            (Some(cert), Some(key), client_ca) => Some(Some(Tls { cert, key, client_ca })),
+            (Some(_), None, _) => self.refuse("tls_cert", "has no key with it: add http.tls_key"),
+            (None, Some(_), _) => self.refuse("tls_key", "has no certificate with it: add http.tls_cert"),
+            (None, None, Some(_)) => self
+                .refuse("client_ca", "only TLS has client certificates: add http.tls_cert and http.tls_key"),
+            (None, None, None) => Some(None),
+        }
+    }
+
+    /// A list of names, or a string of them with commas between.
+    fn hosts(&mut self, key: &'static str) -> Option<Vec<String>> {
+        self.read(key, ValueKind::Array(Vec::new()), |written| {
+            let hosts = match written {
+                ValueKind::Array(list) => list.iter().map(|value| host(text_of(&value.kind)?)).collect(),
+                ValueKind::String(text) if text.trim().is_empty() => Ok(Vec::new()),
+                ValueKind::String(text) => text.split(',').map(|text| host(text.trim())).collect(),
+                _ => Err("must be a list of names, [\"…\", \"…\"]".to_owned()),
+            };
+            let hosts: Vec<String> = hosts?;
+            let shown: Vec<String> = hosts.iter().map(|host| quoted(host)).collect();
+            Ok((hosts, format!("[{}]", shown.join(", "))))
+        })
+    }
+}
+
+/// A name as a `Host` header has it, without the port. An IPv6 address may have its brackets or not.
+fn host(text: &str) -> Result<String, String> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Ok(address.to_canonical().to_string());
+    }
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    if text.len() <= 253 && text.split('.').all(is_label) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err("must be names or addresses alone, without https://, a port, a path or a \"*\", such as \"pinwatch.example.com\""
+        .to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::{load, table};
+    use super::*;
 
     #[test]
     fn an_address_with_its_port_is_listened_on_and_nothing_is_off() {
@@ -71,6 +156,7 @@ mod tests {
             ("an address in a network is refused", "http.listen = \"192.0.2.7:9464\"", refused),
             ("IPv4 in IPv6 is seen through", "http.listen = \"[::ffff:192.0.2.7]:9464\"", refused),
             ("all of 127 is this machine", "http.listen = \"127.0.0.2:9464\"", ""),
+            ("TLS is enough", "http = {listen = \"0.0.0.0:9464\", tls_cert = \"/c\", tls_key = \"/k\"}", ""),
             ("loopback in IPv6 clothes is loopback", "http.listen = \"[::ffff:127.0.0.1]:9464\"", ""),
             (
                 "it is taken where that is allowed",
@@ -79,5 +165,53 @@ mod tests {
             ),
             ("allowing it listens nowhere", "http.allow_remote = true", ""),
         ]);
+    }
+
+    #[test]
+    fn a_certificate_comes_with_its_key_and_client_certificates_come_with_tls() {
+        table(&[
+            ("both are taken", "http = {tls_cert = \"/c\", tls_key = \"/k\"}", ""),
+            (
+                "a certificate alone is refused",
+                "http.tls_cert = \"/c\"",
+                "http.tls_cert: has no key with it: add http.tls_key",
+            ),
+            (
+                "so is a key alone",
+                "http.tls_key = \"/k\"",
+                "http.tls_key: has no certificate with it: add http.tls_cert",
+            ),
+            (
+                "client certificates need TLS",
+                "http.client_ca = \"/a\"",
+                "http.client_ca: only TLS has client certificates",
+            ),
+            ("a path is absolute", "http.tokens_file = \"/\"", "http.tokens_file: must be the absolute path"),
+        ]);
+        let all = "http = {tls_cert = \"/c\", tls_key = \"/k\", client_ca = \"/a\", tokens_file = \"/t\"}";
+        let http = load(all).unwrap().http;
+        let [cert, key, client_ca] = ["/c", "/k", "/a"].map(Into::into);
+        assert_eq!(http.tls, Some(Tls { cert, key, client_ca: Some(client_ca) }));
+        assert_eq!(http.tokens_file.as_deref(), Some("/t".as_ref()));
+    }
+
+    #[test]
+    fn hosts_are_names_without_anything_beside_them() {
+        let hosts = |hosts: &str| format!("http.hosts = {hosts}");
+        let refused = "http.hosts: must be names or addresses alone";
+        table(&[
+            ("a scheme is refused", &hosts("[\"https://a.example\"]"), refused),
+            ("so is a port", &hosts("[\"a.example:9464\"]"), refused),
+            ("so is a wildcard", &hosts("[\"*.example\"]"), refused),
+            ("so is nothing", &hosts("[\"\"]"), refused),
+            ("so is an empty label", &hosts("[\"a..example\"]"), refused),
+            ("a number is no list", &hosts("1"), "http.hosts: must be a list of names"),
+            ("nor a list of names", &hosts("[1]"), "http.hosts: must be a string"),
+        ]);
+        let read = |text: &str| load(&hosts(text)).unwrap().http.hosts;
+        assert_eq!(read("[\"A.Example\", \"[2001:DB8::1]\", \"::1\"]"), ["a.example", "2001:db8::1", "::1"]);
+        assert_eq!(read("\"a.example, 192.0.2.7\""), ["a.example", "192.0.2.7"]);
+        assert_eq!(read("\"\""), [""; 0]);
+        assert_eq!(load("").unwrap().http.hosts, [""; 0]);
     }
 }

@@ -48,7 +48,7 @@ pub use cluster::Cluster;
 pub use credentials::Credentials;
 pub use environment::{Environment, SYSTEM_FILE};
 pub use error::{ConfigError, Problem};
-pub use http::Http;
+pub use http::{Http, Tls};
 pub use intake::Intake;
 pub use log::{Log, LogFormat};
 pub(crate) use read::YEAR;
@@ -70,7 +70,7 @@ section! {
         pub store: Store = table(Store::read),
         pub cluster: Cluster = table(Cluster::read),
         pub sinks: Vec<Sink> = sinks(),
-        pub http: Http = table(Http::read),
+        pub http: Http = table(Http::checked),
         pub log: Log = table(Log::read),
         /// How long running polls may take to end at a stop.
         pub shutdown_grace: Duration = duration("10s", Duration::ZERO..=HOUR),

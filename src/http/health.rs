@@ -102,6 +102,10 @@ pub async fn ready(server: &Server) -> Ready {
         let what = format!("clients can't reach the socket: {}", trouble.what);
         reasons.push(Reason::new("socket_lost", Status::NotReady, what).since(since));
     }
+    if let Some(trouble) = server.tls.as_ref().and_then(|tls| tls.trouble()) {
+        let since = services.clock.wall() - trouble.since.elapsed();
+        reasons.push(Reason::new("tls_files", Status::Degraded, &*trouble.what).since(since));
+    }
     if let Some(stray) = services.api.strays() {
         let now = services.clock.wall();
         let what = format!(

@@ -1,33 +1,58 @@
-//! Serves `/metrics`, `/healthz` and `/readyz` over HTTP if `http.listen` is set.
+//! Serves `/metrics`, `/healthz`, `/readyz` and the API at `/v1` over HTTP if `http.listen` is set.
 //!
 //! Promises that no client can harm the daemon: the number of connections, their duration and the size of requests are
-//! bounded, and no answer waits long for a silent part. Read-only. `docs/metrics.md` documents it for users.
+//! bounded, and no answer waits long for a silent part. Without a token it only reads numbers. `docs/metrics.md`,
+//! `docs/http.md` and `docs/http-api.md` document it for users.
 
+mod activity;
+mod admission;
+mod certificates;
+mod connection;
+mod failures;
 mod gather;
 mod health;
+mod host;
+mod pace;
+mod peer;
+mod problem;
+mod room;
 mod serve;
+mod tasks;
+mod tls;
+pub mod tokens;
+mod v1;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use self::admission::Admission;
+pub use self::certificates::{FileError, load as load_certificates};
+use self::connection::Front;
 use self::health::Status;
-use crate::config::Config;
+use self::host::Hosts;
+pub use self::problem::CODES as PROBLEM_CODES;
+use self::tasks::Tasks;
+pub use self::tls::Tls;
+use self::tokens::{Tokens, TokensError};
+use crate::config::{self, Config};
 use crate::metrics::{self, Recorded};
 use crate::pulse::Pulse;
 use crate::services::Services;
@@ -36,21 +61,49 @@ use crate::text::json_line;
 /// How often the recorded samples are sorted into their histogram buckets.
 const UPKEEP: Duration = Duration::from_secs(1);
 
-/// The address can't be listened on.
+/// Scrapes that are answered at once.
+const MAX_SCRAPES: usize = 32;
+
+/// Why HTTP is not served.
 #[derive(Debug, Error)]
-#[error("can't listen for HTTP at {address} (http.listen): {source}")]
-pub struct ListenError {
-    address: SocketAddr,
-    source: io::Error,
+pub enum ListenError {
+    #[error("can't listen for HTTP at {address} (http.listen): {source}")]
+    Address { address: SocketAddr, source: io::Error },
+    #[error("the TCP socket that was passed (LISTEN_FDS) can't be used: {0}. Check the .socket unit")]
+    Passed(#[source] io::Error),
+    #[error(
+        "the TCP socket that was passed (LISTEN_FDS) listens at {0}, where everybody on the way reads along over plain \
+         HTTP; give http.tls_cert and http.tls_key, or allow it nevertheless: http.allow_remote = true"
+    )]
+    Open(SocketAddr),
 }
 
 /// The listening socket; nothing if HTTP is off.
-pub struct Listener(Option<(TcpListener, &'static Recorded)>);
+pub struct Listener(Option<Listening>);
+
+struct Listening {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<Arc<Tls>>,
+    recorded: &'static Recorded,
+}
 
 /// The server's tasks; none if HTTP is off. Dropping this ends them.
 pub struct Http {
     tasks: JoinSet<()>,
+    /// Those of requests.
+    requests: Tasks,
+    api: Option<Arc<v1::Api>>,
+    tokens: watch::Sender<Option<Arc<Tokens>>>,
     stop: CancellationToken,
+}
+
+/// Reads the tokens of the API; `None` if there is no `http.tokens_file`.
+///
+/// # Errors
+/// The file can't be read, others could change it, or a line of it is wrong.
+pub fn read_tokens(http: &config::Http) -> Result<Option<Arc<Tokens>>, TokensError> {
+    http.tokens_file.as_deref().map(Tokens::read).transpose().map(|tokens| tokens.map(Arc::new))
 }
 
 /// What the handlers need.
@@ -60,6 +113,7 @@ struct Server {
     limits: Limits,
     recorded: &'static Recorded,
     started: Timestamp,
+    tls: Option<Arc<Tls>>,
 }
 
 /// The configured limits, for comparison with the current numbers.
@@ -70,37 +124,72 @@ struct Limits {
 }
 
 impl Listener {
-    /// Listens and starts to record metrics if `http.listen` is set.
+    /// Listens and starts to record metrics if `http.listen` is set or a socket was passed.
     ///
     /// # Errors
-    /// The address can't be bound.
-    pub async fn bind(config: &Config) -> Result<Self, ListenError> {
-        let Some(address) = config.http.listen else { return Ok(Self(None)) };
-        let listener = TcpListener::bind(address).await;
-        let listener = listener.map_err(|source| ListenError { address, source })?;
-        Ok(Self(Some((listener, metrics::install()))))
+    /// The address can't be bound, or the passed socket can't be used.
+    pub async fn bind(
+        config: &Config,
+        passed: Option<StdListener>,
+        tls: Option<Tls>,
+    ) -> Result<Self, ListenError> {
+        let listener = match (passed, config.http.listen) {
+            (Some(passed), _) => adopt(passed).map_err(ListenError::Passed)?,
+            (None, Some(address)) => {
+                let listener = TcpListener::bind(address).await;
+                listener.map_err(|source| ListenError::Address { address, source })?
+            }
+            (None, None) => return Ok(Self(None)),
+        };
+        let address = listener.local_addr().map_err(ListenError::Passed)?;
+        if !config.http.may_listen_at(address) {
+            return Err(ListenError::Open(address));
+        }
+        let recorded = metrics::install();
+        Ok(Self(Some(Listening { listener, address, tls: tls.map(Arc::new), recorded })))
     }
 
-    /// Starts to serve.
-    pub fn serve(self, config: &Config, services: Services, pulse: Pulse) -> Http {
+    /// Starts to serve. The TLS files are read anew when they change, and when `reloads` does.
+    pub fn serve(
+        self,
+        config: &Config,
+        services: Services,
+        pulse: Pulse,
+        tokens: Option<Arc<Tokens>>,
+        reloads: watch::Receiver<u64>,
+    ) -> Http {
         let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        if let Some((listener, recorded)) = self.0 {
-            if let Ok(address) = listener.local_addr() {
-                info!(%address, "metrics and health are served over HTTP");
-            }
+        let (mut tasks, requests) = (JoinSet::new(), Tasks::new());
+        let (tokens, current) = watch::channel(tokens);
+        let mut api = None;
+        if let Some(Listening { listener, address, tls, recorded }) = self.0 {
+            info!(%address, tls = tls.is_some(), "metrics and health are served over HTTP");
             let limits = Limits {
                 in_flight: config.intake.max_in_flight,
                 polls: config.api.concurrency,
                 connections: config.intake.max_connections,
             };
             let started = services.clock.wall();
-            let router = router(Server { services, pulse, limits, recorded, started });
-            tasks.spawn(upkeep(recorded, stop.clone()));
-            tasks.spawn(serve::serve(listener, router, stop.clone()));
+            let hosts = Hosts::new(&config.http, address);
+            let v1 = v1::Api::new(services.clone(), current, requests.clone());
+            let router = router(Server { services, pulse, limits, recorded, started, tls: tls.clone() });
+            let router = router.merge(v1::router(v1.clone()));
+            tasks.spawn(upkeep(recorded, v1.clone(), stop.clone()));
+            api = Some(v1);
+            if let Some(tls) = tls.clone() {
+                tasks.spawn(tls.keep_current(reloads, stop.clone()));
+            }
+            let front = Arc::new(Front { router, tls, hosts, tasks: requests.clone() });
+            tasks.spawn(serve::serve(listener, front, stop.clone()));
         }
-        Http { tasks, stop }
+        Http { tasks, requests, api, tokens, stop }
     }
+}
+
+/// Uses a socket that was passed, as it is.
+fn adopt(passed: StdListener) -> io::Result<TcpListener> {
+    passed.set_nonblocking(true)?;
+    TcpListener::from_std(passed)
 }
 
 impl Http {
@@ -113,25 +202,42 @@ impl Http {
         }
     }
 
+    /// From now on, these tokens are valid and no others.
+    pub fn renew_tokens(&self, tokens: Option<Arc<Tokens>>) {
+        self.tokens.send_replace(tokens);
+    }
+
     /// Stops the tasks, after a moment for answers under way.
     pub async fn stop(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
+        // Their connections are gone, so they have nobody to answer.
+        self.requests.end(serve::GRACE).await;
+        if let Some(api) = self.api {
+            api.finish();
+        }
     }
 }
 
-/// Keeps recorded samples from piling up between scrapes.
-async fn upkeep(recorded: &'static Recorded, stop: CancellationToken) {
+/// Keeps recorded samples from piling up between scrapes, and logs sums of submits.
+async fn upkeep(recorded: &'static Recorded, api: Arc<v1::Api>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(UPKEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         recorded.upkeep();
+        api.upkeep();
     }
 }
 
 fn router(server: Server) -> Router {
+    // Each scrape asks the store.
+    let scrapes = Admission::new(MAX_SCRAPES, |_| {
+        let later = [(RETRY_AFTER, "1"), (CONTENT_TYPE, "text/plain; charset=utf-8")];
+        (StatusCode::SERVICE_UNAVAILABLE, later, "too many scrapes at once: try again in a second\n")
+            .into_response()
+    });
     Router::new()
-        .route("/metrics", get(answer_metrics))
+        .route("/metrics", get(answer_metrics).route_layer(from_fn_with_state(scrapes, Admission::admit)))
         .route("/healthz", get(answer_alive))
         .route("/readyz", get(answer_ready))
         .with_state(Arc::new(server))

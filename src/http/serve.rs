@@ -1,30 +1,33 @@
-//! Serves HTTP connections and limits their number, duration and size.
+//! Accepts connections, and limits their number in all and of each peer.
 //!
 //! Promises that a new connection is served however many others are idle or slow: the one that has waited longest for its
-//! client is closed for it. A connection carries one request and its answer, within one time limit. Knows nothing about
-//! the answers.
+//! client is closed for it. Owns and awaits the task of each connection. Knows nothing about requests.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::Request;
-use axum::middleware::{Next, from_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::task::{JoinError, JoinSet};
-use tokio::time::{sleep, timeout};
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::warn;
 
+use super::connection::{self, Front};
+use super::peer;
+use super::tasks::log_if_broken;
 use crate::accepting::Accepting;
-use crate::places::{Place, Places, Rules, User};
+use crate::places::{Full, Place, Places, Rules};
 
-/// Concurrent connections. One more replaces the one that has waited longest for its client.
-const MAX_CONNECTIONS: usize = 32;
+/// Concurrent connections; each is an open file. One more replaces the one that has waited longest for its client.
+pub const MAX_CONNECTIONS: usize = 512;
+
+/// Of these, how many one peer may have: no program needs as many, and four peers together can't have all of them.
+const SHARE: usize = 120;
+
+/// Of these, how many loopback may have: a proxy on this machine has everybody's.
+const SHARE_OF_LOOPBACK: usize = 448;
 
 /// How long a connection may wait for its client before a new one can replace it.
 const UNDISTURBED: Duration = Duration::from_millis(100);
@@ -32,23 +35,25 @@ const UNDISTURBED: Duration = Duration::from_millis(100);
 /// How soon a new connection asks again for a place while all others are being answered.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
-/// From accepting a connection to the last byte of its request line and headers.
-const HEAD_LIMIT: Duration = Duration::from_secs(5);
+/// How long requests that are being answered may still take during a stop.
+pub const GRACE: Duration = Duration::from_secs(2);
 
-/// From accepting a connection to the last byte of its answer. Longer than any part of the daemon may take to answer.
-const LIMIT: Duration = Duration::from_secs(15);
+/// The most that the kernel keeps for a client that does not read, in bytes; Linux counts twice as much. It bounds memory,
+/// and lets `pace` see progress in pieces that are small beside what it asks for.
+const SEND_BUFFER: usize = 256 * 1024;
 
-/// The limit for request line and headers, in bytes. hyper's minimum is 8 KiB.
-const MAX_HEAD: usize = 16 * 1024;
+/// How long the network may leave what was sent unconfirmed. Then the peer is gone, even if it never said so.
+const UNCONFIRMED: Duration = Duration::from_secs(60);
 
-/// How long answers under way may still take during a stop.
-const GRACE: Duration = Duration::from_millis(500);
+/// The least time between two log lines about peers with too many connections.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// Serves connections until `stop`, and owns their tasks.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let places =
-        Places::new(Rules { all: MAX_CONNECTIONS, share: MAX_CONNECTIONS, reserved: 0, idle: UNDISTURBED });
+pub async fn serve(listener: TcpListener, front: Arc<Front>, stop: CancellationToken) {
+    let rules = Rules { all: MAX_CONNECTIONS, share: SHARE, reserved: 0, idle: UNDISTURBED };
+    let places = Places::new(rules);
     let mut accepting = Accepting::new("http.listen");
+    let mut crowding = Crowding::default();
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -56,9 +61,17 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => log_if_broken(ended),
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    let Some(place) = stop.run_until_cancelled(place(&places)).await else { break };
-                    connections.spawn(connection(stream, router.clone(), place));
+                Ok((stream, peer)) => {
+                    let place = stop.run_until_cancelled(place(&places, peer.ip())).await;
+                    match place {
+                        None => break,
+                        Some(Err(full)) => crowding.refused(peer.ip(), full),
+                        Some(Ok(place)) => {
+                            set_up(&stream);
+                            let served = connection::serve(stream, peer, place, front.clone(), stop.clone());
+                            connections.spawn(served);
+                        }
+                    }
                 }
                 Err(error) => accepting.failed(&error).await,
             },
@@ -72,126 +85,97 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
 }
 
 /// Waits for a place. If all are taken, waits until a connection has ended or can be replaced.
-async fn place(places: &Places) -> Place {
+///
+/// # Errors
+/// The peer has its share, and all of it is being answered.
+async fn place(places: &Places, peer: IpAddr) -> Result<Place, Full> {
+    let share = if peer::is_loopback(peer) { SHARE_OF_LOOPBACK } else { SHARE };
     loop {
-        // Over HTTP all users are alike.
-        match places.take(User::Other(0)) {
-            Ok(place) => return place,
-            Err(_) => sleep(ASK_AGAIN).await,
+        match places.take_of(peer::user(peer), share) {
+            Err(Full::All { .. }) => sleep(ASK_AGAIN).await,
+            // Others must not wait for this one.
+            taken => return taken,
         }
     }
 }
 
-/// Serves one request.
-async fn connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: Router,
-    place: Place,
-) {
-    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().keep_alive(false).max_buf_size(MAX_HEAD);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
-    let place = Arc::new(place);
-    let of_answer = place.clone();
-    // While the daemon prepares an answer, the connection is not waiting for its client.
-    let answering = from_fn(move |request: Request, next: Next| {
-        let place = of_answer.clone();
-        async move {
-            place.now_busy();
-            let answer = next.run(request).await;
-            place.now_idle();
-            answer
-        }
-    });
-    let service = TowerToHyperService::new(router.layer(answering));
-    // Any error is the client's: it left, was too slow, or did not speak HTTP.
-    let served = timeout(LIMIT, builder.serve_connection(TokioIo::new(stream), service));
-    tokio::select! {
-        _ = served => {}
-        () = place.gives_way() => {}
-    }
+/// Sets what can be set of a socket. Without any of it the connection is served as well.
+fn set_up(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let _ = sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER);
+    let milliseconds = u32::try_from(UNCONFIRMED.as_millis()).unwrap_or(u32::MAX);
+    let _ = sockopt::set_tcp_user_timeout(stream, milliseconds);
+    let _ = sockopt::set_tcp_keepidle(stream, UNCONFIRMED);
+    let _ = sockopt::set_tcp_keepintvl(stream, UNCONFIRMED / 4);
+    let _ = sockopt::set_socket_keepalive(stream, true);
 }
 
-fn log_if_broken(ended: Result<(), JoinError>) {
-    if let Err(failure) = ended {
-        error!(%failure, "an HTTP connection failed; this is a bug. Only its client is affected");
+/// Peers that had too many connections.
+#[derive(Debug, Default)]
+struct Crowding {
+    said_at: Option<Instant>,
+    /// Connections refused since the last log line.
+    more: u64,
+}
+
+impl Crowding {
+    fn refused(&mut self, peer: IpAddr, full: Full) {
+        if self.said_at.is_some_and(|at| at.elapsed() < SAY_EVERY) {
+            self.more += 1;
+            return;
+        }
+        let (more, share) = (std::mem::take(&mut self.more), full.share());
+        warn!(%peer, share, more, "a connection was closed, as others before (more): the peer has its share of connections");
+        self.said_at = Some(Instant::now());
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::routing::get;
     use futures_util::FutureExt;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-    use tokio::time::Instant;
 
     use super::*;
 
-    fn router() -> Router {
-        Router::new().route("/", get(async || "x".repeat(1 << 20)))
-    }
-
-    fn places() -> Places {
-        Places::new(Rules { all: 1, share: 1, reserved: 0, idle: UNDISTURBED })
-    }
-
-    /// Serves a client over a pipe with a buffer of `bytes`; the future returns how long that took.
-    fn served(bytes: usize) -> (DuplexStream, impl Future<Output = Duration>) {
-        let (client, server) = duplex(bytes);
-        let begun = Instant::now();
-        let serving = tokio::spawn(async move {
-            connection(server, router(), places().take(User::Other(0)).unwrap()).await;
-            begun.elapsed()
-        });
-        (client, async { serving.await.unwrap() })
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_sends_its_request_byte_by_byte_is_cut_off_in_time() {
-        let (mut client, took) = served(64);
-        let sending = tokio::spawn(async move {
-            while client.write_all(b"G").await.is_ok() {
-                sleep(Duration::from_millis(100)).await;
-            }
-        });
-        assert_eq!(took.await.as_secs(), HEAD_LIMIT.as_secs());
-        sending.await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_reads_its_answer_byte_by_byte_is_cut_off_in_time() {
-        // A small buffer, so that the answer waits for its reader.
-        let (mut client, took) = served(64);
-        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-        let mut byte = [0];
-        while client.read(&mut byte).await.is_ok_and(|count| count > 0) {
-            sleep(Duration::from_millis(100)).await;
-        }
-        assert_eq!(took.await.as_secs(), LIMIT.as_secs());
-    }
-
-    #[tokio::test]
-    async fn a_connection_carries_one_request() {
-        let (mut client, took) = served(1 << 16);
-        client.write_all(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n").await.unwrap();
-        let mut answer = Vec::new();
-        client.read_to_end(&mut answer).await.unwrap();
-        took.await;
-        assert_eq!(String::from_utf8(answer).unwrap().matches("HTTP/1.1 200").count(), 1);
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
     }
 
     #[tokio::test]
     async fn a_new_connection_replaces_a_slow_client_and_waits_for_those_being_answered() {
-        let places = places();
-        let slow = place(&places).await;
+        let places = Places::new(Rules { all: 1, share: 1, reserved: 0, idle: UNDISTURBED });
+        let slow = place(&places, ip("192.0.2.1")).await.unwrap();
         // Replaces the slow one as soon as that is allowed.
-        let answered = place(&places).await;
+        let answered = place(&places, ip("192.0.2.2")).await.unwrap();
         assert!(slow.gives_way().now_or_never().is_some());
         answered.now_busy();
         tokio::time::pause();
-        assert!(timeout(LIMIT, place(&places)).await.is_err(), "an answer is not broken off for another");
+        let waits = timeout(Duration::from_secs(60), place(&places, ip("192.0.2.3"))).await;
+        assert!(waits.is_err(), "an answer is not broken off for another");
         answered.now_idle();
-        place(&places).await;
+        place(&places, ip("192.0.2.3")).await.unwrap();
         assert!(answered.gives_way().now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_with_its_share_takes_no_place_of_others_and_makes_nobody_wait() {
+        let rules = Rules { all: MAX_CONNECTIONS, share: SHARE, reserved: 0, idle: UNDISTURBED };
+        let places = Places::new(rules);
+        let mut crowd = Vec::new();
+        for number in 1..=SHARE {
+            crowd.push(place(&places, ip(&format!("2001:db8::{number:x}"))).await.unwrap());
+            crowd[number - 1].now_busy();
+        }
+        let refused = place(&places, ip("2001:db8::ffff")).now_or_never().unwrap();
+        assert!(matches!(refused, Err(Full::Share { share: SHARE, .. })));
+        let other = place(&places, ip("2001:db8:0:1::1")).now_or_never().unwrap();
+        assert!(other.is_ok());
+        for _ in 0..MAX_CONNECTIONS - SHARE - 1 {
+            crowd.push(place(&places, ip("127.0.0.1")).now_or_never().unwrap().unwrap());
+        }
+        // Its own longest idle one gives way to a further one of the same peer.
+        crowd[0].now_idle();
+        tokio::time::advance(UNDISTURBED).await;
+        assert!(place(&places, ip("2001:db8::1")).await.is_ok());
+        assert!(crowd[0].gives_way().now_or_never().is_some());
     }
 }

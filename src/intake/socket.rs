@@ -11,7 +11,6 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use listenfd::ListenFd;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
@@ -68,24 +67,13 @@ struct SocketFile {
 #[derive(Debug)]
 pub struct InheritedSocket(StdListener);
 
-impl InheritedSocket {
-    /// Takes the socket from the environment, if one was passed. Must be called before any thread starts, because it
-    /// removes the variables from the environment.
-    ///
-    /// # Errors
-    /// What was passed is not exactly one listening Unix socket.
-    pub fn take() -> Result<Option<Self>, SocketError> {
-        let mut passed = ListenFd::from_env();
-        if passed.len() > 1 {
-            return Err(SocketError::Passed(format!(
-                "{} sockets were passed, and one is used",
-                passed.len()
-            )));
-        }
-        let listener = passed.take_unix_listener(0);
-        Ok(listener.map_err(|error| SocketError::Passed(error.to_string()))?.map(Self))
+impl From<StdListener> for InheritedSocket {
+    fn from(listener: StdListener) -> Self {
+        Self(listener)
     }
+}
 
+impl InheritedSocket {
     /// Returns the path at which it listens, if it has one.
     pub fn path(&self) -> Option<PathBuf> {
         self.0.local_addr().ok()?.as_pathname().map(Path::to_owned)

@@ -174,7 +174,9 @@ fn there_is_nothing_else_to_be_had() {
         assert_eq!(served.get(path).status, 404, "{path}");
     }
     for method in ["POST", "PUT", "DELETE"] {
-        let request = format!("{method} /readyz HTTP/1.1\r\nhost: pinwatch\r\ncontent-length: 0\r\n\r\n");
+        let request = format!(
+            "{method} /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        );
         let answer = crate::http::served::send(served.address, &request).expect("it is answered");
         assert_eq!(answer.status, 405, "{method}");
     }

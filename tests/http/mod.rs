@@ -1,7 +1,10 @@
-//! `/metrics`, `/healthz` and `/readyz` of the real binary, and that the documents name what there is.
+//! HTTP of the real binary: `/metrics`, `/healthz`, `/readyz`, TLS and hosts; and that the documents name what there is.
 
 mod bounds;
 mod documents;
 mod health;
+mod hosts;
 mod numbers;
-mod served;
+pub mod served;
+mod tls;
+mod v1;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -22,8 +22,9 @@ pub struct Daemon {
 pub struct Start<'a> {
     pub config: &'a str,
     pub watchdog: Option<Duration>,
-    /// Passed as systemd passes it.
-    pub socket: Option<UnixListener>,
+    /// Passed as systemd passes it, under this name; a Unix or a TCP socket that listens.
+    pub socket: Option<OwnedFd>,
+    pub socket_name: &'a str,
 }
 
 impl Daemon {
@@ -43,7 +44,8 @@ impl Daemon {
         if let Some(socket) = start.socket {
             // listenfd takes the first descriptor's number from the environment: standard input's.
             command.env("LISTEN_FDS", "1").env("LISTEN_FDS_FIRST_FD", "0");
-            command.stdin(Stdio::from(OwnedFd::from(socket)));
+            command.env("LISTEN_FDNAMES", start.socket_name);
+            command.stdin(Stdio::from(socket));
         }
         Self { daemon: place.spawn_by(command), manager }
     }

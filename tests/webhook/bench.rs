@@ -90,6 +90,7 @@ impl Bench {
             metadata: None,
             submitted_at: now.into(),
             deadline_at: now,
+            submitter: None,
             again: false,
         };
         self.writer.submit((0..count).map(new).collect()).await.unwrap();

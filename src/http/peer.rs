@@ -1,0 +1,41 @@
+//! Who a client is, as far as its address tells: what shares of connections and requests are counted by. Pure.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::places::User;
+
+/// Whether the client is on this machine.
+pub fn is_loopback(peer: IpAddr) -> bool {
+    peer.to_canonical().is_loopback()
+}
+
+/// All clients of one address are one user.
+pub fn user(peer: IpAddr) -> User {
+    User::Other(match network(peer) {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    })
+}
+
+/// Who has one address of an IPv6 network has all of its /64.
+pub fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv4_address_and_an_ipv6_network_are_one_user_each() {
+        let user = |text: &str| user(text.parse().unwrap());
+        assert_eq!(user("192.0.2.1"), user("::ffff:192.0.2.1"));
+        assert_ne!(user("192.0.2.1"), user("192.0.2.2"));
+        assert_eq!(user("2001:db8::1"), user("2001:db8::ffff:1"));
+        assert_ne!(user("2001:db8::1"), user("2001:db8:0:1::1"));
+        assert!(is_loopback("::ffff:127.0.0.1".parse().unwrap()));
+    }
+}
