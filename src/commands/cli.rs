@@ -96,7 +96,7 @@ pub enum Command {
     MigrateStore(MigrateStoreArgs),
     /// Check key, network, clock and permissions, and say how to solve problems
     #[command(after_help = help::DOCTOR)]
-    Doctor,
+    Doctor(DoctorArgs),
     /// Simulate the API: answer polls for any PIN
     Simulate(SimulateArgs),
     /// Show everything at work for a few seconds, without account, network or root
@@ -199,6 +199,13 @@ pub struct TailArgs {
     pub positions: bool,
     #[command(flatten)]
     pub link: Link,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Make no check; send one signed test delivery to this webhook, which the configuration has
+    #[arg(long, value_name = "SINK")]
+    pub send_test: Option<String>,
 }
 
 #[derive(Debug, Args)]
