@@ -2,7 +2,8 @@
 //!
 //! Promises that every try ends within the configured time-out with exactly one [`Answer`], that it reads at most a few KiB of an
 //! answer, and that secrets reach only the configured host: no error text contains the URL (its path or query may be a token),
-//! the signing secrets, a configured header's value or the request body, and redirects are not followed. Must not know the rules of delivery or the store.
+//! the signing secrets, a configured header's value or the request body, and redirects are not followed. Must not know the rules
+//! of delivery or the store.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Removes from a receiver's text what pinwatch sent to it: frameworks often quote a failed request in their error pages.
 //!
-//! Promises that no path or query value of the URL, no secret, no value of a configured header, no signature, no PIN ID and no data
-//! that the submitter attached to the PIN stays in the text, whether the receiver wrote it plainly, as JSON, as a URL or as HTML, even if the text was cut off
-//! within it. Pure. Must not know what the text is for.
+//! Promises that no path or query value of the URL, no secret, no value of a configured header, no signature, no PIN ID and no
+//! data that the submitter attached to the PIN stays in the text, whether the receiver wrote it plainly, as JSON, as a URL or as
+//! HTML, even if the text was cut off within it. Pure. Must not know what the text is for.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -60,8 +60,8 @@ impl Redactor {
     }
 }
 
-/// What a receiver may quote alone of a header's value: the token of `Bearer TOKEN`, user and password of `Basic …`, the values of
-/// `a=1; b="2"`.
+/// What a receiver may quote alone of a header's value: the token of `Bearer TOKEN`, user and password of `Basic …`, the values
+/// of `a=1; b="2"`.
 fn parts(value: &str) -> Vec<String> {
     let (first, rest) = value.split_once(' ').unwrap_or(("", value));
     let mut parts = vec![rest.trim().to_owned()];
@@ -188,7 +188,7 @@ mod tests {
             ("bad Authorization: Basic dXNlcjpvcGVuIHNlc2FtZQ==", "bad Authorization: ***"),
             ("bad dXNlcjpvcGVuIHNlc2FtZQ", "bad ***"),
             ("wrong password open sesame", "wrong password ***"),
-            ("wrong token 0123456789ABCDEF, want Bearer", "wrong token ***, want Bearer"),
+            ("want Bearer, wrong token 0123456789ABCDEF", "want Bearer, wrong token ***"),
             (r#"{"header":"Bearer 0123456789abcdef"}"#, r#"{"header":"***"}"#),
             ("no session s3ss10n", "no session ***"),
             ("not in qa, of quality", "not in ***, of quality"),

@@ -194,7 +194,8 @@ mod tests {
         fn no_answer_breaks_out_of_its_bounds(status in 100u16..1000, after: Option<Vec<u8>>, said: Option<String>) {
             let status = StatusCode::from_u16(status).unwrap();
             let harmless = |text: &str| !text.chars().any(char::is_control) && text.chars().count() < 320;
-            match Answer::of(status, after.as_deref(), said.as_deref(), Timestamp::UNIX_EPOCH) {
+            let body = said.as_deref().unwrap_or_default().as_bytes();
+            match Answer::of(status, after.as_deref(), body, said.as_deref(), Timestamp::UNIX_EPOCH) {
                 Answer::Delivered => prop_assert!(status.is_success()),
                 Answer::Refused(failure) => {
                     prop_assert!(status.is_client_error());
