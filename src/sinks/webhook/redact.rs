@@ -63,9 +63,10 @@ impl Redactor {
 /// What a receiver may quote alone of a header's value: the token of `Bearer TOKEN`, user and password of `Basic …`, the values
 /// of `a=1; b="2"`.
 fn parts(value: &str) -> Vec<String> {
-    let (first, rest) = value.split_once(' ').unwrap_or(("", value));
+    let is_scheme = |word: &str| word.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let (scheme, rest) = value.split_once(' ').filter(|(word, _)| is_scheme(word)).unwrap_or(("", value));
     let mut parts = vec![rest.trim().to_owned()];
-    if first.eq_ignore_ascii_case("basic")
+    if scheme.eq_ignore_ascii_case("basic")
         && let Ok(Ok(user)) = BASE64.decode(rest.trim()).map(String::from_utf8)
     {
         parts.extend(user.split_once(':').map(|(_, password)| password.to_owned()));
