@@ -35,7 +35,13 @@ impl Accepting {
             self.more += 1;
         } else {
             let (listener, more) = (self.listener, std::mem::take(&mut self.more));
-            warn!(listener, %error, more, "can't accept a connection, as often before (more); new clients wait");
+            let more_failures = (more > 0).then_some(more);
+            warn!(
+                listener,
+                %error,
+                more_failures,
+                "can't accept a connection; new clients wait, and it is tried again (too many open files? raise LimitNOFILE)"
+            );
             self.said_at = Some(Instant::now());
         }
         sleep(REST).await;

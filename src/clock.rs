@@ -1,8 +1,9 @@
 //! The daemon's three kinds of time: monotonic time for waits, steady time for ages and waits that outlive the process,
 //! and wall time for people.
 //!
-//! Promises that the wall clock only dates records and decides nothing, because anybody can set it at any moment.
-//! Monotonic time is tokio's clock, so tests can pause and advance it. Knows nothing of PINs or the store.
+//! Promises that the wall clock only dates records, because anybody can set it at any moment. It decides nothing but how
+//! long a `Retry-After` is that is a date. Monotonic time is tokio's clock, so tests can pause and advance it. Knows nothing
+//! of PINs or the store.
 
 mod steady;
 
@@ -232,7 +233,7 @@ mod tests {
         let machine = machine();
         let clock = Clock::new(machine.clone());
         let begun = clock.date();
-        assert_eq!(begun.ahead(), 0, "a new store's axis begins with the wall clock");
+        assert_eq!(begun.ahead(), 0, "a new store's steady time begins with the wall clock");
         {
             let mut clocks = machine.0.lock().unwrap();
             clocks.0 += 72 * HOUR;

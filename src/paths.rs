@@ -45,12 +45,12 @@ pub enum PathError {
     )]
     FileOfOthers { path: PathBuf, owner: u32 },
     #[error(
-        "the folder {path} belongs to user {owner}, who could put other files in the place of these: make it yours"
+        "the folder {path} belongs to user {owner}, who could replace the files in it: chown it to the daemon's user"
     )]
     FolderOfOthers { path: PathBuf, owner: u32 },
     #[error(
-        "others may write to the folder {path} (mode {mode:04o}), so they could put other files in the place of \
-         these: \"chmod go-w {path}\", or use a folder of its own below it"
+        "others may write to the folder {path} (mode {mode:04o}), so they could replace the files in it: \
+         \"chmod go-w {path}\", or use a folder of its own below it"
     )]
     OpenFolder { path: PathBuf, mode: u32 },
     #[error(

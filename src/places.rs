@@ -1,7 +1,8 @@
 //! Limits the number of connections: who may have how many, and which one is closed for a new one.
 //!
-//! Promises that no user has more than its share, that the last places are reserved for administrators, and that when all
-//! places are taken, the connection that has been idle longest is closed. Does not know what connections are for.
+//! Promises that no user but an administrator has more than its share, and that the last places are reserved for
+//! administrators. A new connection for which there is no place replaces the one that has been idle longest among those it
+//! may replace, if that was idle for [`Rules::idle`]; otherwise it is refused. Does not know what connections are for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

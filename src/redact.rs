@@ -1,8 +1,8 @@
 //! Finds secrets in text from outside and removes them.
 //!
 //! Guarantees to find a secret that is written plainly, as JSON, as a URL or as HTML, even if encoded up to four
-//! times, and to find the beginning of a secret at the end of a text that was cut off. Pure. Must not know which
-//! texts are secret.
+//! times, and to find four or more bytes of its beginning at the end of a text that was cut off. The caller says below
+//! which length a secret is replaced only where it is a whole word. Pure. Must not know which texts are secret.
 
 use memchr::memmem;
 use percent_encoding::percent_decode_str;

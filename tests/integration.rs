@@ -18,6 +18,7 @@ mod paths;
 mod poll;
 mod process;
 mod restart;
+mod schedule;
 mod service;
 mod simulate;
 mod simulation;

@@ -55,7 +55,8 @@ pub struct Dated {
 }
 
 impl Dated {
-    /// How far the wall clock was ahead of steady time, in milliseconds; 0 if nobody ever set it.
+    /// How far the wall clock was ahead of steady time, in milliseconds; 0 until the wall clock is set or the machine
+    /// reboots.
     pub fn ahead(self) -> i64 {
         self.wall.as_millisecond().saturating_sub(self.steady.0)
     }
@@ -66,7 +67,7 @@ impl Dated {
     }
 }
 
-/// The date by a wall clock that nobody has set since the store was created.
+/// The date while wall clock and steady time are the same: until the wall clock is set or the machine reboots.
 impl From<Timestamp> for Dated {
     fn from(wall: Timestamp) -> Self {
         Self::with_ahead(wall, 0)
@@ -167,7 +168,7 @@ mod tests {
         /// Whatever restarts, reboots and anchors there are, steady time never goes back before an anchor, is never
         /// ahead of the elapsed time, and counts all of it until the first reboot.
         #[test]
-        fn the_axis_is_never_ahead_of_what_elapsed_and_never_goes_back(
+        fn steady_time_is_never_ahead_of_what_elapsed_and_never_goes_back(
             steps in prop::collection::vec((0u64..100_000, any::<bool>()), 1..50),
         ) {
             let (mut elapsed, mut booted_at, mut reboots) = (0, 0, 0);

@@ -1,7 +1,7 @@
 //! This node among others that share one database: its lease, its slots, and what dead nodes left behind.
 //!
 //! Promises that this node polls a PIN only while the database says that the PIN's slot is its own and its lease runs.
-//! The database alone arbitrates; this module checks its beliefs against it at each look. Does not know SQL.
+//! The database alone arbitrates; this module checks its beliefs against it in each round. Does not know SQL.
 
 mod plan;
 pub mod postgres;

@@ -1,7 +1,7 @@
 //! Decides which slots this node should take and give away. Pure: works on one view of all nodes.
 //!
-//! Promises that nodes with the same view make plans that fit together, that no slot moves once no node has two slots
-//! more than another, and that no plan takes a slot from a living node. A plan is only a wish: the database decides, and
+//! Promises that nodes with the same view make plans that fit together, that slots stop moving once the nodes' shares
+//! differ by at most one, and that no plan takes a slot from a living node. A plan is only a wish: the database decides, and
 //! the next view leads to another plan.
 
 use std::cmp::Reverse;

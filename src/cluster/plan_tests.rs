@@ -147,13 +147,13 @@ proptest! {
         }
     }
 
-    /// Each acts on an old look of its own, nodes come and die meanwhile; then it is quiet.
+    /// Each acts on an old view of its own, nodes come and die meanwhile; then it is quiet.
     #[test]
-    fn after_any_disorder_a_few_looks_make_it_even(
+    fn after_any_disorder_a_few_rounds_make_it_even(
         mut database in any_database(),
         steps in prop::collection::vec((0..12i32, 0..3u8), 0..60),
     ) {
-        let mut looks: BTreeMap<NodeId, Plan> = BTreeMap::new();
+        let mut plans: BTreeMap<NodeId, Plan> = BTreeMap::new();
         for (node, step) in steps {
             match step {
                 0 if database.live.contains(&node) => {
@@ -163,11 +163,11 @@ proptest! {
                 }
                 0 => database.live.push(node),
                 1 => {
-                    looks.insert(node, database.plan(node));
+                    plans.insert(node, database.plan(node));
                 }
                 _ => {
                     // What it gives must still be its own: a node that died meanwhile begins anew.
-                    if let Some(mut plan) = looks.remove(&node).filter(|_| database.live.contains(&node)) {
+                    if let Some(mut plan) = plans.remove(&node).filter(|_| database.live.contains(&node)) {
                         let own = |slot: &u8| database.holders[usize::from(*slot)] == Some(node);
                         plan.give = plan.give.iter().filter(own).collect();
                         database.carry_out(node, &plan);

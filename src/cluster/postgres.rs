@@ -1,7 +1,8 @@
 //! Connects the cluster task to the tables in PostgreSQL.
 //!
-//! Promises that no call delays the renewal of the lease: each gives up after a third of the lease, and the next look
-//! shows whether it took effect. Knows no SQL: the store has the statements.
+//! Promises that no call delays the renewal by more than a third of the lease, so the lease never lapses by that: calls
+//! through [`Membership`] give up after a quarter, others after a third. The next round shows whether they took effect.
+//! Knows no SQL: the store has the statements.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +97,7 @@ pub async fn listen(questions: Questions, hints: Hints, outcomes: watch::Sender<
         let mut listener = match questions.listen().await {
             Ok(listener) => listener,
             Err(error) => {
-                debug!(%error, "hints from other nodes do not arrive; regular looks replace them");
+                debug!(%error, "hints from other nodes do not arrive; regular rounds replace them");
                 sleep(LISTEN_AGAIN).await;
                 continue;
             }

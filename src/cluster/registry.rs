@@ -1,6 +1,6 @@
 //! What the cluster task asks of the shared database: who lives, who holds what, and changes to that.
 //!
-//! Promises that every answer comes well within a third of the lease, or is an error. After an error the next look shows
+//! Promises that every answer comes well within a third of the lease, or is an error. After an error the next round shows
 //! what happened. Does not know SQL.
 
 use super::{NodeReport, Registration, Renewal, View};

@@ -1,4 +1,4 @@
-//! Answers questions about any node's PINs at every node.
+//! Lets every node answer questions about the PINs of any node.
 //!
 //! Promises the same answer at every node. Does not know SQL, nor who asks.
 

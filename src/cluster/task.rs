@@ -28,13 +28,13 @@ const AFTER_LEASE: Duration = Duration::from_millis(20);
 /// a transaction of the dead node is still open.
 const TAKE_AGAIN: Duration = Duration::from_millis(100);
 
-/// The least time between two looks, however many hints come.
-const LOOKS_APART: Duration = Duration::from_millis(50);
+/// The least time between two rounds, however many hints come.
+const ROUNDS_APART: Duration = Duration::from_millis(50);
 
 /// Why a lease is lost, if no better reason is known.
 const NOT_RENEWED: &str = "it was not renewed in time";
 
-/// Wake-ups from database notifications. They only save waiting for the next look.
+/// Wake-ups from database notifications. They only save waiting for the next round.
 #[derive(Debug, Clone, Default)]
 pub struct Hints {
     /// A node gave slots away, joined or left.
@@ -170,25 +170,25 @@ impl<R: Registry> Member<R> {
         let mut next_claim = Instant::now();
         loop {
             let begun = Instant::now();
-            let next_look = match self.round().await {
+            let next_round = match self.round().await {
                 Ok(next) => {
                     next_claim = begun;
-                    next.max(begun + LOOKS_APART)
+                    next.max(begun + ROUNDS_APART)
                 }
                 Err(broken) => {
                     self.report_failure(broken);
-                    begun + (self.task.lease / 10).clamp(LOOKS_APART, CLAIM_EVERY)
+                    begun + (self.task.lease / 10).clamp(ROUNDS_APART, CLAIM_EVERY)
                 }
             };
             self.report_recovery();
             loop {
                 let Hints { slots, inbox } = &self.task.hints;
                 tokio::select! {
-                    // The look comes first: nothing may delay the renewal of the lease.
+                    // The round comes first: nothing may delay the renewal of the lease.
                     biased;
-                    () = sleep_until(next_look) => break,
+                    () = sleep_until(next_round) => break,
                     () = slots.notified() => {
-                        sleep_until(begun + LOOKS_APART).await;
+                        sleep_until(begun + ROUNDS_APART).await;
                         break;
                     }
                     () = inbox.notified() => {}

@@ -21,7 +21,7 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// A year as `humantime` reads "1year": 365.25 days. The timer queue accepts at most two years.
+/// A year as `humantime` reads "1year": 365.25 days.
 pub(crate) const YEAR: Duration = Duration::from_secs(31_557_600);
 
 impl Section<'_> {

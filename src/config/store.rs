@@ -21,7 +21,7 @@ section! {
     /// `[store]`
     pub struct Store {
         pub url: StoreUrl = store_url("sqlite:/var/lib/pinwatch/pinwatch.db"),
-        /// How long outcomes are kept after every sink has them.
+        /// How long outcomes are kept, counted from the PIN's end; longer while a sink does not have them.
         pub retention: Duration = duration("7d", SECOND..=10 * YEAR),
     }
 }

@@ -293,7 +293,7 @@ impl Daemon {
             .await;
         drop(parts);
         fault_point!("stopped-taking-and-not-flushed");
-        limit.step("store", async {
+        limit.step("flush", async {
             if let Err(unavailable) = services.writer.flush().await {
                 error!(%unavailable, "outcomes could not be written; their PINs are polled again after the next start");
             }
@@ -309,11 +309,11 @@ impl Daemon {
         }
         // Readers close before the writer: the last connection to close merges the write-ahead log into the file, which only
         // the writer can.
-        limit.step("store", services.store.close()).await;
+        limit.step("store readers", services.store.close()).await;
         // These are the last `Writer` handles, so the writer's task ends now.
         fault_point!("sinks-finished-and-store-open");
         drop((sinks, services));
-        limit.step("store", async { while writing.join_next().await.is_some() {} }).await;
+        limit.step("writer", async { while writing.join_next().await.is_some() {} }).await;
         info!("stopped");
     }
 }

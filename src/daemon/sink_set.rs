@@ -127,7 +127,7 @@ impl SinkSet {
         for name in added {
             self.common.health.forget(&name);
             // If that fails, it remains as a removed sink, which the next start reports.
-            let _ = self.common.writer.order(DeliveryCommand::Unregister { sink: name }).await;
+            let _ = self.common.writer.command(DeliveryCommand::Unregister { sink: name }).await;
         }
         for old in ended {
             self.restart(old).await;

@@ -75,7 +75,7 @@ pub async fn open(
         }
     };
     let (store, connection) = membership.store().await?;
-    core.restore(&store.brake().await?);
+    core.restore(&store.schedule().await?);
     core.hold_none();
     let joining = Joining { membership, id, registered, lease };
     Ok(Opened { store, connection, kind: Kind::Shared(Box::new(joining)) })
@@ -98,7 +98,7 @@ async fn load(core: &mut schedule::Core, path: &Path) -> Result<Opened, DaemonEr
         );
         return Err(damaged(what).into());
     }
-    core.restore(&store.brake().await.map_err(|error| damaged(error.0.to_string()))?);
+    core.restore(&store.schedule().await.map_err(|error| damaged(error.0.to_string()))?);
     Ok(Opened { store, connection, kind: Kind::Own })
 }
 

@@ -128,7 +128,7 @@ struct Outbox {
 impl Outbox {
     async fn read(server: &Server, sinks: &BTreeMap<String, SinkHealth>) -> Result<Vec<Self>, Unavailable> {
         let Services { store, writer, failed_counts, .. } = &server.services;
-        let failed = failed_counts.get(writer.ordered(), store.failed_counts()).await?;
+        let failed = failed_counts.get(writer.commands_done(), store.failed_counts()).await?;
         let mut all = Vec::with_capacity(sinks.len());
         for (sink, health) in sinks {
             let counts = failed.iter().find(|(name, ..)| name == sink);

@@ -1,7 +1,7 @@
 //! Counts events for `/metrics`: one function for each kind of event.
 //!
-//! Guarantees that a call is cheap: handles are made once, and a call neither allocates nor looks anything up;
-//! without metrics, a call is one load. Values that can be read at a scrape are not here but in `http/gather.rs`.
+//! Guarantees that a call is cheap: handles are made once, and a call looks nothing up; a histogram allocates a block
+//! now and then. Without metrics, a call is one load. Values that can be read at a scrape are not here but in `http/gather.rs`.
 //! Knows outcomes and statuses; must not know how other modules work.
 
 pub mod catalogue;

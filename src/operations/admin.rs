@@ -23,7 +23,7 @@ const SLICE: i64 = 10_000;
 const ALL: RangeInclusive<i64> = 0..=i64::MAX;
 
 /// The sink and the `seq` after which a list of dead letters continues.
-type Place = (String, i64);
+type PageToken = (String, i64);
 
 /// Returns a page of dead letters, sorted by sink and `seq`.
 pub async fn dead_letters(
@@ -36,7 +36,7 @@ pub async fn dead_letters(
         Some(Selection::Pin(pin)) => (Some(pin), ALL),
         Some(Selection::Range(from, to)) => (None, from..=to),
     };
-    let after = after.as_deref().map(place).transpose()?.unwrap_or_default();
+    let after = after.as_deref().map(page_token).transpose()?.unwrap_or_default();
     let sink = sink.as_deref();
     if let Some(sink) = sink {
         check_known(services, sink).await?;
@@ -44,7 +44,7 @@ pub async fn dead_letters(
     let (letters, more) =
         services.store.dead_letters(sink, pin.as_ref(), &seqs, &after, page_limit(limit)).await?;
     let letters = letters.into_iter().map(|(sink, failed, outcome)| {
-        let place = format!("{sink}/{}", failed.seq);
+        let token = format!("{sink}/{}", failed.seq);
         let letter = DeadLetter {
             sink,
             seq: failed.seq,
@@ -55,14 +55,14 @@ pub async fn dead_letters(
             error: failed.error,
             outcome: Raw::from_json(&outcome.record).ok(),
         };
-        (letter, place)
+        (letter, token)
     });
     let (dead_letters, next) = page(letters, more);
     Ok(dead_letters::Answer { dead_letters, next })
 }
 
 /// Parses `SINK/SEQ`, the `next` of the previous answer.
-fn place(text: &str) -> Result<Place, Failure> {
+fn page_token(text: &str) -> Result<PageToken, Failure> {
     let parts = text.rsplit_once('/').and_then(|(sink, seq)| Some((sink.to_owned(), seq.parse().ok()?)));
     parts.ok_or_else(|| {
         Code::InvalidRequest.because("\"after\" is not what an answer gave as \"next\"").into()
@@ -81,13 +81,13 @@ pub async fn replay(services: &Services, request: replay::Request) -> Result<rep
     let mut count = 0;
     for range in seqs(services, &sink, selection, only_dead).await? {
         let dead = only_dead.then_some(sink.as_str());
-        let ordered = in_slices(services, dead, range, SLICE, |from, to| DeliveryCommand::Replay {
+        let replayed = in_slices(services, dead, range, SLICE, |from, to| DeliveryCommand::Replay {
             sink: sink.clone(),
             from,
             to,
             only_dead,
         });
-        count += ordered.await?;
+        count += replayed.await?;
     }
     Ok(replay::Answer { count })
 }
@@ -99,13 +99,13 @@ pub async fn drop(services: &Services, request: drop::Request) -> Result<drop::A
     check_known(services, &sink).await?;
     let (mut count, at) = (0, services.clock.wall());
     for range in seqs(services, &sink, selection, true).await? {
-        let ordered = in_slices(services, Some(&sink), range, SLICE, |from, to| DeliveryCommand::Drop {
+        let dropped = in_slices(services, Some(&sink), range, SLICE, |from, to| DeliveryCommand::Drop {
             sink: sink.clone(),
             from,
             to,
             at,
         });
-        count += ordered.await?;
+        count += dropped.await?;
     }
     Ok(drop::Answer { count })
 }
@@ -118,7 +118,7 @@ pub async fn forget_sink(
     check_known(services, &sink).await?;
     if services.health.all().contains_key(&sink) {
         let message =
-            format!("the sink {sink:?} is configured: take it out of the configuration and restart first");
+            format!("the sink {sink:?} is configured: take it out of the configuration and reload first");
         return Err(Code::InvalidRequest.because(message).into());
     }
     let mut count = 0;
@@ -138,7 +138,7 @@ async fn in_slices(
     dead: Option<&str>,
     range: RangeInclusive<i64>,
     slice: i64,
-    order: impl Fn(i64, i64) -> DeliveryCommand,
+    make: impl Fn(i64, i64) -> DeliveryCommand,
 ) -> Result<u64, Failure> {
     let (mut from, to) = range.into_inner();
     let mut count = 0;
@@ -147,7 +147,7 @@ async fn in_slices(
         let first = match dead {
             None => services.store.first_seq_from(from).await?,
             Some(sink) => {
-                let after = Place::default();
+                let after = PageToken::default();
                 let (letters, _) =
                     services.store.dead_letters(Some(sink), None, &(from..=to), &after, 1).await?;
                 letters.first().map(|(_, failed, _)| failed.seq)
@@ -155,7 +155,7 @@ async fn in_slices(
         };
         let Some(first) = first.filter(|first| *first <= to) else { break };
         let last = to.min(first.saturating_add(slice - 1));
-        count += command(services, order(first, last)).await?;
+        count += command(services, make(first, last)).await?;
         let Some(next) = last.checked_add(1) else { break };
         from = next;
     }
@@ -164,7 +164,7 @@ async fn in_slices(
 
 /// Sends one slice of a command to the writer, and waits for its commit no longer than the store may take.
 async fn command(services: &Services, command: DeliveryCommand) -> Result<u64, Failure> {
-    in_time(async { Ok(services.writer.order(command).await?) }).await
+    in_time(async { Ok(services.writer.command(command).await?) }).await
 }
 
 /// Refuses the rest of a long command once the daemon is stopping.
@@ -187,7 +187,7 @@ async fn seqs(
     if !only_dead {
         return Ok(vec![newest..=newest]);
     }
-    let (mut seqs, mut after, mut more) = (Vec::new(), Place::default(), true);
+    let (mut seqs, mut after, mut more) = (Vec::new(), PageToken::default(), true);
     while more {
         let letters;
         (letters, more) = services.store.dead_letters(Some(sink), Some(&pin), &ALL, &after, PAGE).await?;
@@ -219,22 +219,22 @@ mod tests {
     use crate::store::{Failed, Progress};
 
     #[tokio::test]
-    async fn a_long_replay_is_ordered_in_slices_and_skips_what_is_not_there() {
+    async fn a_long_replay_is_made_in_slices_and_skips_what_is_not_there() {
         let folder = tempfile::tempdir().unwrap();
         let services = services(folder.path(), 25).await;
-        let ordered = Mutex::new(Vec::new());
+        let slices = Mutex::new(Vec::new());
         let replay = |only_dead| {
-            let ordered = &ordered;
+            let slices = &slices;
             move |from, to| {
-                ordered.lock().unwrap().push((from, to));
+                slices.lock().unwrap().push((from, to));
                 DeliveryCommand::Replay { sink: "sink".into(), from, to, only_dead }
             }
         };
         let count = in_slices(&services, None, ALL, 10, replay(false)).await;
         assert_eq!(count.ok(), Some(25));
-        assert_eq!(*ordered.lock().unwrap(), [(1, 10), (11, 20), (21, 30)]);
+        assert_eq!(*slices.lock().unwrap(), [(1, 10), (11, 20), (21, 30)]);
 
-        ordered.lock().unwrap().clear();
+        slices.lock().unwrap().clear();
         let (dead, tries, error) = (true, 1, None);
         let failed = [3, 4, 24].map(|seq| Failed {
             seq,
@@ -249,7 +249,7 @@ mod tests {
         services.writer.flush().await.unwrap();
         let count = in_slices(&services, Some("sink"), 0..=24, 10, replay(true)).await;
         assert_eq!(count.ok(), Some(3));
-        assert_eq!(*ordered.lock().unwrap(), [(3, 12), (24, 24)]);
+        assert_eq!(*slices.lock().unwrap(), [(3, 12), (24, 24)]);
 
         services.stop.cancel();
         let ended = in_slices(&services, None, ALL, 10, replay(false)).await;
@@ -270,7 +270,7 @@ mod tests {
         });
         let progress = Progress { sink: "sink".into(), failed: failed.collect(), ..Progress::default() };
         services.writer.advance(progress).await;
-        let once = services.writer.order(DeliveryCommand::Forget { sink: "sink".into() }).await.unwrap();
+        let once = services.writer.command(DeliveryCommand::Forget { sink: "sink".into() }).await.unwrap();
         assert_eq!(once, 10_000);
         assert_eq!(services.store.cursors().await.unwrap().len(), 1, "it is known until all is gone");
         assert!(forget_sink(&services, forget_sink::Request { sink: "sink".into() }).await.is_ok());

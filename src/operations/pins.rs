@@ -51,7 +51,7 @@ pub async fn list(
         Some(cluster) if live.iter().any(Option::is_none) => Some(cluster.shared.look().await?),
         _ => None,
     };
-    let items = pins.pins.into_iter().zip(live).map(|((stored, place), live)| {
+    let items = pins.pins.into_iter().zip(live).map(|((stored, token), live)| {
         let deadline_at = deadline(live.as_ref(), stored.deadline_at);
         let pin = match (live, &view) {
             (Some(live), _) => of_live(stored.pin, &live),
@@ -62,7 +62,7 @@ pub async fn list(
             // The PIN ended after the store was asked.
             (None, None) => Pin::of(stored.pin),
         };
-        (with_times(pin, stored.submitted_at.wall, deadline_at), place)
+        (with_times(pin, stored.submitted_at.wall, deadline_at), token)
     });
     let (pins, next) = page(items, pins.more);
     Ok(list::Answer { pins, next })

@@ -28,7 +28,7 @@ pub fn ping() -> ping::Answer {
 pub async fn stats(services: &Services) -> Result<Answer, Failure> {
     let schedule = services.schedule.stats().await?;
     let Services { store, writer, failed_counts, .. } = services;
-    let failed = failed_counts.get(writer.ordered(), store.failed_counts()).await?;
+    let failed = failed_counts.get(writer.commands_done(), store.failed_counts()).await?;
     let cursors = store.cursors().await?;
     let newest_seq = *writer.newest().borrow();
     let polls = schedule.counts;

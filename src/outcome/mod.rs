@@ -49,7 +49,7 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// Every ending, in the order of the contract.
+    /// Every ending, in the order of `docs/protocol.md`.
     pub const ALL: [Self; 5] = [Self::Final, Self::Deadline, Self::NotFound, Self::Rejected, Self::Cancelled];
 
     /// The ending's name in the record.
@@ -145,7 +145,7 @@ pub fn kept(mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
     deliveries
 }
 
-/// The record of an outcome, in the shape that the contract fixes.
+/// The record of an outcome, in the shape that `docs/protocol.md` fixes ("Outcome record").
 pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) -> Record {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -194,7 +194,7 @@ pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) ->
     Record::from(json)
 }
 
-/// Formats a time as the contract requires: RFC 3339, UTC, milliseconds.
+/// Formats a time as the records and answers have it: RFC 3339, UTC, milliseconds.
 pub fn rfc3339(time: Timestamp) -> String {
     format!("{time:.3}")
 }

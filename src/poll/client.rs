@@ -1,4 +1,5 @@
-//! The API's client: sends one GET for one PIN.
+//! The API's client: sends a GET for one PIN, and repeats it on a new connection if the first connection was lost or its answer
+//! is doubtful.
 //!
 //! Promises what the module `poll` does about time, memory and secrets. Built once and then shared: a poll on a kept connection
 //! allocates the URL and what hyper needs. Must not know schedules.
@@ -133,9 +134,16 @@ impl Client {
                     })
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "the old connections are kept, because they can't be renewed")
+                    tracing::warn!(
+                        %error,
+                        "the connections to the API can't be renewed, so the old ones are used; tried again after \
+                         api.pool_max_age"
+                    )
                 }
-                Err(failure) => tracing::error!(%failure, "the connections are kept; this is a bug"),
+                Err(failure) => tracing::error!(
+                    %failure,
+                    "the connections to the API can't be renewed, so the old ones are used; this is a bug"
+                ),
             }
         }
     }
@@ -279,8 +287,8 @@ impl Session {
     }
 
     /// Sends one request, or two: a kept connection that the server had closed is not a failure. The second goes out on a new
-    /// connection, because the next kept one may be just as dead. A new connection that dies before it answers is retried too:
-    /// the API may be restarting.
+    /// connection, because the next kept one may be just as dead. A new connection that dies before it answers is retried too,
+    /// unless a new one was demanded: the API may be restarting.
     async fn ask(&self, pin: &PinId, connection: Connection) -> Result<(Parts, Incoming, Route), Failure> {
         let first = match connection {
             Connection::New => self.connections.new_route().await,

@@ -2,7 +2,8 @@
 //!
 //! Promises that a kept HTTP/1 connection is reused only with nothing on it, only after a rest unless all the connections
 //! that may be open are, and not at all for an hour after a stray answer was seen; that at most twice as many are open as polls
-//! may run; and that HTTP/2, which knows which answer belongs to which request, has one connection for all.
+//! may run, or [`FEWEST_OPEN`] if that is more; and that HTTP/2, which knows which answer belongs to which request, has one
+//! connection for all.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +41,7 @@ const REST: Duration = Duration::from_millis(50);
 /// So many may be open even if fewer polls may run at once: polls one after the other need some to take turns.
 const FEWEST_OPEN: usize = 32;
 
-/// The connections in use; older ones may still carry running polls.
+/// The present set of connections; a set that was replaced may still carry running polls.
 pub(super) struct Connections {
     connector: Connector,
     /// The one that has rested longest is at the front.

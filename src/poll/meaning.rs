@@ -1,4 +1,4 @@
-//! Classifies an answer: the table "What an answer means" of the contract, as one pure function.
+//! Classifies an answer as one pure function: what each answer means is in `docs/operations.md`, "What ends a PIN".
 //!
 //! Promises a [`Meaning`] for every answer. Knows status codes, headers and bodies; must not know the network, the clock or the
 //! schedule.
@@ -26,7 +26,7 @@ pub enum Meaning {
     Unreadable(String),
     /// 400 and other 4xx: the API refuses this PIN; the text is the API's.
     Rejected(String),
-    /// 401, 403: the credentials are wrong, not the PIN.
+    /// 401, 403: the credentials are wrong, or may not read this PIN; the schedule finds out which (`core/credentials.rs`).
     Unauthorized(u16),
     /// 404
     NotFound,

@@ -1,8 +1,8 @@
 //! Removes the credentials from the texts of an answer.
 //!
 //! Promises that no text of a [`Meaning`] contains them, whether the API or a proxy wrote them plainly, escaped for JSON, a URL
-//! or HTML, or as a Basic pair, nor their beginning where a text was cut off. Works on decoded texts: in the body any character
-//! can be written as `\uXXXX`. Must not know requests.
+//! or HTML, or as a Basic pair, nor four or more bytes of their beginning where a text was cut off. Works on decoded texts: in the
+//! body any character can be written as `\uXXXX`. Must not know requests.
 
 use std::sync::Arc;
 

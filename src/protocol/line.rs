@@ -65,9 +65,9 @@ pub fn read_answer<A: DeserializeOwned>(line: &[u8]) -> serde_json::Result<Resul
     Ok(Err(envelope.error.unwrap_or_else(nameless)))
 }
 
-/// Returns as many items as fit into one answer, and the position where the next page begins.
+/// Returns as many items as fit into one answer, and the token after which the next page begins.
 ///
-/// Each item comes with its own position; the next page begins after it. `more` says whether items may follow the
+/// Each item comes with its own token; the next page begins after it. `more` says whether items may follow the
 /// last one.
 pub fn page<T: Serialize>(
     items: impl IntoIterator<Item = (T, String)>,
@@ -76,14 +76,14 @@ pub fn page<T: Serialize>(
     let (mut page, mut next) = (Vec::new(), None);
     // Allows for the JSON around the items.
     let mut bytes = 128;
-    for (item, place) in items {
+    for (item, token) in items {
         let item = Raw::new(&item);
         bytes += item.get().len() + 1;
-        if next.is_some() && bytes + place.len() > MAX_ANSWER {
+        if next.is_some() && bytes + token.len() > MAX_ANSWER {
             return (page, next);
         }
         page.push(item);
-        next = Some(place);
+        next = Some(token);
     }
     (page, next.filter(|_| more))
 }

@@ -6,9 +6,10 @@
 //! missing there. A new operation needs a file here, a line in `request.rs`, a handler in `operations/`, a command, and
 //! a row on that page.
 //!
-//! Guarantees that every field of a request that was read is valid, and refuses unknown fields. Readers of answers
-//! ignore unknown members, so an older client understands a newer daemon. Each member added to an answer is an
-//! `Option`, so a newer client understands an older daemon. Pure: must not know sockets, the store or the schedule.
+//! Guarantees that every field of a request that was read has its type, and that every PIN ID and duration is valid;
+//! handlers check how fields fit together. Refuses unknown fields. Readers of answers ignore unknown members, so an older
+//! client understands a newer daemon. Each member added to an answer is an `Option`, so a newer client understands an
+//! older daemon. Pure: must not know sockets, the store or the schedule.
 
 pub mod cancel;
 pub mod dead_letters;

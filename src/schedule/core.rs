@@ -1,8 +1,8 @@
 //! The rules of the schedule, without a runtime: which PIN is polled next, and what an answer leads to.
 //!
-//! Guarantees one verdict for every PIN it accepts, and no poll of a PIN that has one. Never waits or reads a clock
-//! of its own: the caller passes the clock, so tests and simulations control the time. Must not know the network or
-//! the store.
+//! Guarantees one verdict for every PIN it accepts, unless it gives the PIN's slot up, and no poll of a PIN that has
+//! one. Never waits or reads a clock of its own: the caller passes the clock, so tests and simulations control the
+//! time. Must not know the network or the store.
 
 mod braking;
 mod counts;

@@ -20,7 +20,7 @@ use super::super::brake::Reason;
 use super::*;
 use crate::clock::{Boot, Dated, Machine};
 use crate::outcome::Status;
-use crate::store::SavedBrake;
+use crate::store::SavedSchedule;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -299,7 +299,7 @@ async fn a_brake_and_the_rate_survive_a_restart() {
 
     let (mut restarted, _) = core_with(settings());
     let until = Some(restarted.clock().steady().after(10 * MINUTE));
-    restarted.restore(&SavedBrake { until, ..saved.clone() });
+    restarted.restore(&SavedSchedule { until, ..saved.clone() });
     assert_eq!(restarted.rate(), core.rate());
     submit(&mut restarted, "B", 60 * MINUTE);
     let probe = next(&mut restarted).await;
@@ -310,7 +310,7 @@ async fn a_brake_and_the_rate_survive_a_restart() {
     // The saved end is far away; no brake waits for a year.
     let (mut restarted, _) = core_with(settings());
     let until = Some(restarted.clock().steady().after(365 * DAY));
-    restarted.restore(&SavedBrake { until, ..saved });
+    restarted.restore(&SavedSchedule { until, ..saved });
     submit(&mut restarted, "C", 60 * 24 * MINUTE);
     next(&mut restarted).await;
     assert!(restarted.clock().now() <= Moment::START.after(61 * MINUTE));

@@ -180,7 +180,7 @@ async fn a_restart_keeps_what_was_learned() {
     assert!(learned * 3 < by_backoff * 2, "{learned} polls, and {by_backoff} by backoff");
 
     let mut damaged = core_with(settings_of(config::Adapt::Fewer)).0;
-    damaged.restore(&SavedBrake { learned: Some(vec![9; 50]), ..saved });
+    damaged.restore(&SavedSchedule { learned: Some(vec![9; 50]), ..saved });
     assert_eq!(damaged.learner().unwrap().counts(Channel::Sms).endings, 0);
 }
 

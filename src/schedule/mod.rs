@@ -1,9 +1,9 @@
 //! Decides when each PIN is polled: one task owns all PINs in flight, their timers and the running polls.
 //!
-//! Guarantees one verdict for every PIN it accepts and keeps it until the store's writer has it; runs no more polls
-//! at once than `api.concurrency`, and starts no more per second than `api.rate` allows. Due PINs, answers, commits
-//! and questions wake the task. Must not know sockets, SQL or HTTP: the caller passes what sends polls. [`core`] has
-//! its rules, without a runtime.
+//! Guarantees one verdict for every PIN it accepts, unless it gives the PIN's slot up, and keeps it until the store's
+//! writer has it; runs no more polls at once than `api.concurrency`, and starts no more per second than `api.rate`
+//! allows. Due PINs, answers, commits and questions wake the task. Must not know sockets, SQL or HTTP: the caller passes
+//! what sends polls. [`core`] has its rules, without a runtime.
 
 mod brake;
 mod core;
@@ -40,7 +40,7 @@ use crate::config;
 use crate::outcome::{Deliveries, Verdict};
 use crate::pin::PinId;
 use crate::poll::{Connection, Meaning};
-use crate::store::{Committed, Outcome, Record, SavedBrake, Writer};
+use crate::store::{Committed, Outcome, Record, SavedSchedule, Writer};
 
 /// The most events that may wait for the schedule; senders then wait.
 const INBOX: usize = 256;
@@ -245,8 +245,8 @@ struct Running<S, F> {
     concurrency: usize,
     /// Verdicts for which the writer had no room. The core bounds them by pausing polls.
     verdicts: VecDeque<Verdict>,
-    /// The state of the brake, if the writer had no room for it.
-    unsaved: Option<SavedBrake>,
+    /// What to save for the next start, if the writer had no room for it.
+    unsaved: Option<SavedSchedule>,
     waiters: HashMap<PinId, Vec<oneshot::Sender<Record>>>,
     /// A plan that another thread is computing from what was learned.
     planning: Option<JoinHandle<Option<Plan>>>,
@@ -335,9 +335,9 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
 
     /// Passes the writer as many verdicts as it has room for.
     fn hand_over(&mut self) {
-        // Only the newest state of the brake matters.
-        if let Some(brake) = self.core.take_unsaved().or_else(|| self.unsaved.take()) {
-            self.unsaved = self.writer.try_save_brake(brake).err();
+        // Only the newest state matters.
+        if let Some(schedule) = self.core.take_unsaved().or_else(|| self.unsaved.take()) {
+            self.unsaved = self.writer.try_save_schedule(schedule).err();
         }
         while let Some(verdict) = self.verdicts.pop_front() {
             if let Err(verdict) = self.writer.try_finish(verdict) {

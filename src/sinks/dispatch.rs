@@ -59,11 +59,11 @@ impl<S: Ordered> Dispatcher<S> {
     /// Delivers until `finish`, a handover, or the sink is closed for good.
     pub async fn run(mut self) {
         let mut newest = self.outbox.writer.newest();
-        let mut orders = self.outbox.writer.orders();
+        let mut commands = self.outbox.writer.commands();
         // Replays that were requested before the start are still due.
-        orders.mark_changed();
+        commands.mark_changed();
         while !self.outbox.handover.accept() {
-            match self.step(&mut orders).await {
+            match self.step(&mut commands).await {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(Trouble::Closed(why)) => return self.close(&why),
@@ -79,7 +79,7 @@ impl<S: Ordered> Dispatcher<S> {
             }
             tokio::select! {
                 () = newer_than(&mut newest, self.outbox.cursor) => {}
-                _ = orders.changed() => orders.mark_changed(),
+                _ = commands.changed() => commands.mark_changed(),
                 _ = self.outbox.rotate.changed() => {
                     self.sink.adopt();
                     if self.recover(Trouble::Rotated).await.is_break() {
@@ -101,8 +101,8 @@ impl<S: Ordered> Dispatcher<S> {
 
     /// Delivers one batch of replays and one of new outcomes, so that neither waits for all of the other. Returns false if there
     /// is neither.
-    async fn step(&mut self, orders: &mut watch::Receiver<u64>) -> Result<bool, Trouble> {
-        let replayed = self.replay(orders).await?;
+    async fn step(&mut self, commands: &mut watch::Receiver<u64>) -> Result<bool, Trouble> {
+        let replayed = self.replay(commands).await?;
         Ok(self.deliver_batch().await? || replayed)
     }
 
@@ -139,16 +139,16 @@ impl<S: Ordered> Dispatcher<S> {
 
     /// Delivers one batch of requested replays; returns false if there is none. During a stop, replays are left for the next
     /// start: a stop neither waits for them nor cuts them off.
-    async fn replay(&mut self, orders: &mut watch::Receiver<u64>) -> Result<bool, Trouble> {
-        if self.outbox.finish.is_cancelled() || !orders.has_changed().unwrap_or(false) {
+    async fn replay(&mut self, commands: &mut watch::Receiver<u64>) -> Result<bool, Trouble> {
+        if self.outbox.finish.is_cancelled() || !commands.has_changed().unwrap_or(false) {
             return Ok(false);
         }
         // Before the query, or a request that arrives during it would be missed.
-        orders.mark_unchanged();
+        commands.mark_unchanged();
         let done = self.replay_batch().await;
         if done != Ok(false) {
             // There may be another batch; after trouble there is.
-            orders.mark_changed();
+            commands.mark_changed();
         }
         done
     }
@@ -156,12 +156,12 @@ impl<S: Ordered> Dispatcher<S> {
     /// Makes the cursor durable before the replay: after a crash the sink's last line may be a replayed one, which says nothing
     /// about the cursor. A replay that a crash interrupts is delivered once more, with the same `id`.
     async fn replay_batch(&mut self) -> Result<bool, Trouble> {
-        let ordered = self.outbox.store.failed(&self.outbox.name, false, 0, BATCH).await?;
-        if ordered.is_empty() {
+        let requested = self.outbox.store.failed(&self.outbox.name, false, 0, BATCH).await?;
+        if requested.is_empty() {
             return Ok(false);
         }
         self.outbox.writer.flush().await?;
-        let outcomes: Vec<Outcome> = ordered.into_iter().map(|(_, outcome)| outcome).collect();
+        let outcomes: Vec<Outcome> = requested.into_iter().map(|(_, outcome)| outcome).collect();
         let mut delivered: Vec<i64> = outcomes.iter().map(|outcome| outcome.seq).collect();
         let (count, result) = self.sink.deliver(outcomes).await;
         delivered.truncate(count);

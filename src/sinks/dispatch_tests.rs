@@ -80,8 +80,8 @@ impl Outbox {
     }
 
     async fn replay(&self, from: i64, to: i64) {
-        let order = DeliveryCommand::Replay { sink: SINK.into(), from, to, only_dead: false };
-        self.writer.order(order).await.unwrap();
+        let command = DeliveryCommand::Replay { sink: SINK.into(), from, to, only_dead: false };
+        self.writer.command(command).await.unwrap();
     }
 
     /// How many replays are still to be done.

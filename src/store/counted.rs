@@ -1,8 +1,7 @@
-//! A cache of the number of outcomes that each sink does not have.
+//! A cache of how many outcomes before its cursor each sink lacks: those to be tried again, and dead letters.
 //!
-//! Counting reads every row of the failed outcomes. Promises that counting takes at most a twentieth of the time, unless a
-//! single count takes more than a second and a half; that no number is older than [`LONGEST`]; and that whoever gives a
-//! delivery command sees its effect in the next count. Knows nothing of SQL.
+//! Counting reads every row of the failed outcomes. So a count is reused for [`GOOD_FOR`] times as long as it took, at most
+//! [`LONGEST`]; a delivery command ends that, so whoever gives one sees its effect. Knows nothing of SQL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,28 +27,29 @@ pub struct FailedCounts(Arc<Mutex<Option<Counted>>>);
 struct Counted {
     counts: Vec<FailedCount>,
     /// The number of delivery commands carried out before this count.
-    orders: u64,
+    commands: u64,
     good_until: Instant,
 }
 
 impl FailedCounts {
-    /// Returns the counts of each sink, from `count` if the last ones are no longer valid. `orders` is the number of
+    /// Returns the counts of each sink, from `count` if the last ones are no longer valid. `commands` is the number of
     /// delivery commands carried out so far. Everybody who asks during a count waits for that count.
     pub async fn get(
         &self,
-        orders: u64,
+        commands: u64,
         count: impl Future<Output = Result<Vec<FailedCount>, Unavailable>>,
     ) -> Result<Vec<FailedCount>, Unavailable> {
         let mut last = self.0.lock().await;
         let begun = Instant::now();
-        if let Some(last) = last.as_ref().filter(|last| last.orders == orders && begun < last.good_until) {
+        if let Some(last) = last.as_ref().filter(|last| last.commands == commands && begun < last.good_until)
+        {
             return Ok(last.counts.clone());
         }
         let counts = count.await?;
         let ended = Instant::now();
         *last = Some(Counted {
             counts: counts.clone(),
-            orders,
+            commands,
             good_until: ended + (GOOD_FOR * (ended - begun)).min(LONGEST),
         });
         Ok(counts)
@@ -67,12 +67,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_takes_long_to_count_is_counted_seldom_and_what_does_not_each_time() {
         let (counts, counted) = (FailedCounts::default(), AtomicU32::new(0));
-        let ask = async |orders, takes| {
+        let ask = async |commands, takes| {
             let count = async {
                 sleep(takes).await;
                 Ok(vec![("hook".to_owned(), 0, i64::from(counted.fetch_add(1, Ordering::Relaxed)))])
             };
-            counts.get(orders, count).await.unwrap()[0].2
+            counts.get(commands, count).await.unwrap()[0].2
         };
         let second = Duration::from_secs(1);
         assert_eq!([ask(0, Duration::ZERO).await, ask(0, Duration::ZERO).await], [0, 1]);
@@ -81,7 +81,7 @@ mod tests {
         assert_eq!([a, b, c], [2, 2, 2]);
         advance(19 * second).await;
         assert_eq!(ask(0, second).await, 2);
-        assert_eq!(ask(1, second).await, 3, "somebody ordered something");
+        assert_eq!(ask(1, second).await, 3, "somebody gave a command");
         advance(20 * second).await;
         assert_eq!(ask(1, 30 * second).await, 4, "the database was away meanwhile");
         advance(LONGEST).await;

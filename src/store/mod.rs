@@ -1,8 +1,9 @@
 //! Durable storage: PINs in flight, the outbox of outcomes, and each sink's cursor.
 //!
 //! Promises that every change it acknowledges is durable, and that one transaction removes a PIN and adds its outcome.
-//! One [`Writer`] makes all changes and commits those that wait as one transaction; a [`Store`] reads. Knows nothing of
-//! polls or sinks, and sees only the polls that end a PIN: disk work grows with the number of PINs, not of polls.
+//! One [`Writer`] makes all changes and commits those that wait as one transaction; a [`Store`] reads. Does not know when
+//! PINs are polled or how sinks deliver, and sees only the polls that end a PIN: disk work grows with the number of PINs,
+//! not of polls.
 
 mod cluster_work;
 mod counted;
@@ -153,10 +154,10 @@ pub enum DeliveryCommand {
 /// The largest accepted state of a learned schedule, in bytes; it takes some three kilobytes.
 const MAX_LEARNED: i64 = 65_536;
 
-/// The brake and what the schedule has learned, when either last changed: why polling was stopped, the rate learned from 429
-/// answers, and when PINs become final.
+/// What the schedule saves for the next start: why polling was stopped, the rate learned from 429 answers, and when PINs
+/// become final.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct SavedBrake {
+pub struct SavedSchedule {
     /// The name of the reason; `None` if polling was not stopped.
     pub reason: Option<String>,
     pub until: Option<Steady>,
@@ -171,7 +172,7 @@ pub struct SavedBrake {
 pub enum Committed {
     /// These PINs are in flight now.
     Accepted(Vec<InFlight>),
-    /// These PINs ended with these outcomes and left the PINs in flight.
+    /// These PINs ended with these outcomes and are no longer in flight.
     Finished(Vec<Outcome>),
     /// Withdraw these PINs of this node; another node was asked to.
     Cancel(Vec<PinId>),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{AtSink, DeadLetter, Failed, InFlight, Outcome, Position, SavedBrake, Stretch, Unavailable};
+use super::{AtSink, DeadLetter, Failed, InFlight, Outcome, Position, SavedSchedule, Stretch, Unavailable};
 use crate::clock::Steady;
 use crate::outcome::Submission;
 use crate::pin::PinId;
@@ -23,16 +23,16 @@ pub const SMALL_RECORD: usize = 4 * 1024;
 /// A page of the PINs in flight. The order of PINs that stay in flight does not change.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Each PIN with its place. The page after a place begins there even if the PIN has left meanwhile.
+    /// Each PIN with its page token: the page after it begins behind this PIN, even if the PIN is no longer in flight.
     pub pins: Vec<(InFlight, String)>,
     /// Whether more pages may follow.
     pub more: bool,
 }
 
 impl Page {
-    /// The place after which the next page begins; `None` if there is no next page.
+    /// The page token after which the next page begins; `None` if there is no next page.
     pub fn next(&self) -> Option<&str> {
-        self.pins.last().filter(|_| self.more).map(|(_, place)| place.as_str())
+        self.pins.last().filter(|_| self.more).map(|(_, token)| token.as_str())
     }
 }
 
@@ -43,13 +43,13 @@ pub type Store = Arc<dyn Reads>;
 /// this node's sink; PINs, outcomes of a PIN and dead letters are those of all nodes.
 #[async_trait]
 pub trait Reads: Send + Sync {
-    /// A page of at most `limit` PINs in flight: the first page for `""`, otherwise the page after a place from
+    /// A page of at most `limit` PINs in flight: the first page for `""`, otherwise the page after a token from
     /// [`Page`] or after a PIN in flight. `None` if `after` is neither. Where nodes share the store, the PIN may have
     /// left.
     async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Option<Page>, Unavailable>;
 
-    /// The brake as it was last saved.
-    async fn brake(&self) -> Result<SavedBrake, Unavailable>;
+    /// The state of the schedule as it was last saved.
+    async fn schedule(&self) -> Result<SavedSchedule, Unavailable>;
 
     /// What the submitter sent with a PIN in flight, and the PIN's deadline.
     async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable>;

@@ -11,7 +11,7 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
 
-use super::{AtSink, Failed, InFlight, Outcome, SavedBrake};
+use super::{AtSink, Failed, InFlight, Outcome, SavedSchedule};
 use crate::clock::{Anchor, Boot, Dated, Steady};
 use crate::outcome::{Metadata, Submission};
 use crate::pin::PinId;
@@ -83,7 +83,7 @@ macro_rules! from_rows {
         }
 
         /// Reads `reason, until, rate, learned`.
-        impl FromRow<'_, $row> for SavedBrake {
+        impl FromRow<'_, $row> for SavedSchedule {
             fn from_row(row: &$row) -> Result<Self, sqlx::Error> {
                 let until: Option<i64> = row.try_get("until")?;
                 Ok(Self {

@@ -5,7 +5,7 @@
 use async_trait::async_trait;
 
 use super::cluster_work::{ClusterApplied, ClusterWork};
-use super::{DeliveryCommand, InFlight, NewPin, Outcome, Progress, SavedBrake, Submitted, Unavailable};
+use super::{DeliveryCommand, InFlight, NewPin, Outcome, Progress, SavedSchedule, Submitted, Unavailable};
 use crate::clock::Steady;
 use crate::outcome::Verdict;
 
@@ -16,8 +16,8 @@ pub struct Transaction {
     pub verdicts: Vec<Verdict>,
     pub submits: Vec<NewPin>,
     pub progress: Vec<Progress>,
-    pub orders: Vec<DeliveryCommand>,
-    pub brake: Option<SavedBrake>,
+    pub commands: Vec<DeliveryCommand>,
+    pub schedule: Option<SavedSchedule>,
     /// Remove some of the outcomes that ended before this time and that every sink has.
     pub prune: Option<Steady>,
 }
@@ -25,10 +25,10 @@ pub struct Transaction {
 impl Transaction {
     /// The number of changes.
     pub fn changes(&self) -> usize {
-        let Self { verdicts, submits, progress, orders, brake, prune } = self;
+        let Self { verdicts, submits, progress, commands, schedule, prune } = self;
         let moves = progress.iter().map(|one| 1 + one.failed.len() + one.delivered.len()).sum::<usize>();
-        let others = usize::from(brake.is_some()) + usize::from(prune.is_some());
-        verdicts.len() + submits.len() + moves + orders.len() + others
+        let others = usize::from(schedule.is_some()) + usize::from(prune.is_some());
+        verdicts.len() + submits.len() + moves + commands.len() + others
     }
 }
 
@@ -40,7 +40,7 @@ pub struct Applied {
     pub accepted: Vec<InFlight>,
     pub finished: Vec<Outcome>,
     /// How many outcomes each delivery command affected, in the order of the commands.
-    pub ordered: Vec<u64>,
+    pub affected: Vec<u64>,
     pub pruned: u64,
 }
 

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::{
-    Applied, ClusterApplied, ClusterWork, Committed, DeliveryCommand, NewPin, Orphan, Progress, SavedBrake,
-    Submitted, Transaction, Unavailable, Writes,
+    Applied, ClusterApplied, ClusterWork, Committed, DeliveryCommand, NewPin, Orphan, Progress,
+    SavedSchedule, Submitted, Transaction, Unavailable, Writes,
 };
 use crate::clock::Steady;
 use crate::fault::fault_point;
@@ -68,7 +68,7 @@ impl Change {
 pub struct Writer {
     changes: mpsc::Sender<Change>,
     newest: watch::Receiver<i64>,
-    orders: watch::Receiver<u64>,
+    commands: watch::Receiver<u64>,
     trouble: watch::Receiver<Option<Trouble>>,
 }
 
@@ -81,10 +81,10 @@ impl Writer {
     ) -> (Self, WriterTask<M>) {
         let (sender, changes) = mpsc::channel(QUEUE);
         let (newest, newest_seen) = watch::channel(connection.last_seq());
-        let (orders, orders_seen) = watch::channel(0);
+        let (commands, commands_seen) = watch::channel(0);
         let (trouble, trouble_seen) = watch::channel(None);
-        let task = WriterTask { connection, changes, committed, newest, orders, max_in_flight, trouble };
-        (Self { changes: sender, newest: newest_seen, orders: orders_seen, trouble: trouble_seen }, task)
+        let task = WriterTask { connection, changes, committed, newest, commands, max_in_flight, trouble };
+        (Self { changes: sender, newest: newest_seen, commands: commands_seen, trouble: trouble_seen }, task)
     }
 
     /// Accepts PINs; returns one result for each, in their order, once they are durable.
@@ -105,10 +105,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Saves the state of the brake, or returns it if the queue is full.
-    pub fn try_save_brake(&self, brake: SavedBrake) -> Result<(), SavedBrake> {
-        let Ok(room) = self.changes.try_reserve() else { return Err(brake) };
-        room.send(Change::new(1, |batch| batch.work.brake = Some(brake)));
+    /// Saves the state of the schedule, or returns it if the queue is full.
+    pub fn try_save_schedule(&self, schedule: SavedSchedule) -> Result<(), SavedSchedule> {
+        let Ok(room) = self.changes.try_reserve() else { return Err(schedule) };
+        room.send(Change::new(1, |batch| batch.work.schedule = Some(schedule)));
         Ok(())
     }
 
@@ -131,10 +131,10 @@ impl Writer {
     }
 
     /// Carries out a delivery command; returns how many outcomes it affected, once that is durable.
-    pub async fn order(&self, order: DeliveryCommand) -> Result<u64, Unavailable> {
+    pub async fn command(&self, command: DeliveryCommand) -> Result<u64, Unavailable> {
         self.ask(1, |batch, reply| {
-            batch.orders.push_back(reply);
-            batch.work.orders.push(order);
+            batch.commands.push_back(reply);
+            batch.work.commands.push(command);
         })
         .await
     }
@@ -204,13 +204,13 @@ impl Writer {
     }
 
     /// Changes whenever delivery commands have been carried out.
-    pub fn orders(&self) -> watch::Receiver<u64> {
-        self.orders.clone()
+    pub fn commands(&self) -> watch::Receiver<u64> {
+        self.commands.clone()
     }
 
     /// A count that grows whenever delivery commands have been carried out.
-    pub fn ordered(&self) -> u64 {
-        *self.orders.borrow()
+    pub fn commands_done(&self) -> u64 {
+        *self.commands.borrow()
     }
 
     /// Why the store can't be written now; `None` if it can.
@@ -224,13 +224,14 @@ impl Writer {
     }
 }
 
-/// The task of a [`Writer`]. It ends when every `Writer` is dropped and everything is committed.
+/// The task of a [`Writer`]. It ends when every `Writer` is dropped and everything is committed, or can't be committed for
+/// [`STOP_PATIENCE`].
 pub struct WriterTask<M> {
     connection: Box<dyn Writes>,
     changes: mpsc::Receiver<Change>,
     committed: mpsc::Sender<M>,
     newest: watch::Sender<i64>,
-    orders: watch::Sender<u64>,
+    commands: watch::Sender<u64>,
     max_in_flight: usize,
     trouble: watch::Sender<Option<Trouble>>,
 }
@@ -242,7 +243,7 @@ struct Batch {
     cluster: ClusterWork,
     /// Each with the number of PINs that it submitted.
     submits: VecDeque<(usize, Reply<Vec<Submitted>>)>,
-    orders: VecDeque<Reply<u64>>,
+    commands: VecDeque<Reply<u64>>,
     prunes: VecDeque<Reply<u64>>,
     registers: VecDeque<(String, bool, Reply<i64>)>,
     /// For withdrawals at other nodes, and released slots.
@@ -352,10 +353,10 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         for (count, reply) in waiting.submits.drain(..) {
             let _ = reply.send(Ok(submitted.by_ref().take(count).collect()));
         }
-        if !applied.ordered.is_empty() {
-            self.orders.send_modify(|orders| *orders += 1);
+        if !applied.affected.is_empty() {
+            self.commands.send_modify(|commands| *commands += 1);
         }
-        for (reply, count) in waiting.orders.drain(..).zip(applied.ordered) {
+        for (reply, count) in waiting.commands.drain(..).zip(applied.affected) {
             let _ = reply.send(Ok(count));
         }
         for reply in waiting.prunes.drain(..) {
@@ -379,7 +380,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
             let _ = reply.send(Ok(()));
         }
         if adopted.iter().any(|count| *count > 0) {
-            self.orders.send_modify(|orders| *orders += 1);
+            self.commands.send_modify(|commands| *commands += 1);
         }
         for (reply, count) in waiting.adopts.drain(..).zip(adopted) {
             let _ = reply.send(Ok(count));
@@ -392,7 +393,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         }
     }
 
-    /// Refuses the requests that wait for a reply, and keeps the verdicts, progress and brake.
+    /// Refuses the requests that wait for a reply, and keeps the verdicts, the progress and the state of the schedule.
     fn failed(&mut self, unavailable: Unavailable, batch: &mut Batch) {
         metrics::commit_failed();
         self.trouble.send_modify(|trouble| {
@@ -418,7 +419,7 @@ impl Batch {
     /// Drops the changes for whose result somebody waits, and answers with this error.
     fn refuse(&mut self, unavailable: &Unavailable) {
         self.work.submits.clear();
-        self.work.orders.clear();
+        self.work.commands.clear();
         self.work.prune = None;
         self.cluster = ClusterWork::default();
         for (_, reply) in self.submits.drain(..) {
@@ -427,7 +428,7 @@ impl Batch {
         for reply in self.confirmations.drain(..) {
             let _ = reply.send(Err(unavailable.clone()));
         }
-        let counts = self.orders.drain(..).chain(self.prunes.drain(..)).chain(self.adopts.drain(..));
+        let counts = self.commands.drain(..).chain(self.prunes.drain(..)).chain(self.adopts.drain(..));
         for reply in counts {
             let _ = reply.send(Err(unavailable.clone()));
         }

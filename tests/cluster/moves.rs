@@ -226,7 +226,7 @@ fn a_pin_that_is_another_one_than_went_in_is_not_moved() {
         "UPDATE pin SET pin_id = pin_id || '0' WHERE number = (SELECT max(number) FROM pin)",
     );
     let said = refused(&sqlite(&place), &cluster.database.url());
-    assert!(said.contains("is damaged") && said.contains("was another one"), "{said}");
+    assert!(said.contains("is damaged") && said.contains("is not the one that was submitted"), "{said}");
     assert_eq!(
         cluster.database.count("SELECT (SELECT count(*) FROM pin) + (SELECT count(*) FROM outcome)"),
         0

@@ -200,20 +200,23 @@ fn accident(nodes: &mut [Node; 3], server: &Postgres, random: &mut Rng, counts: 
 
 /// Waits until no sink of any node is behind.
 fn delivered_everywhere(nodes: &mut [Node; 3], counts: &mut Counts) {
+    let mut seen = HashMap::new();
     until("every outcome is delivered", || {
         // The last accident may have met one at its start.
         nodes.iter_mut().for_each(|node| node.keep_running(counts));
-        nodes
-            .iter()
-            .all(|node| {
-                let client = node.process.as_ref().and_then(support::Daemon::try_client);
-                client.is_some_and(|mut client| {
-                    let stats = client.stats();
-                    let done = |sink: &Value| sink["behind"] == 0 && sink["retrying"] == 0;
-                    stats["sinks"].as_object().is_some_and(|sinks| sinks.values().all(done))
-                })
-            })
-            .then_some(())
+        let daemons = NAMES.iter().zip(nodes.iter()).map(|(name, node)| (name, node.process.as_ref()));
+        let sinks = daemons.map(|(name, daemon)| {
+            let sinks = daemon?.try_client()?.stats()["sinks"].take();
+            if seen.insert(name, sinks.to_string()).as_deref() != Some(&sinks.to_string()) {
+                println!("  sinks of {name}: {sinks}");
+            }
+            Some(sinks)
+        });
+        let done = |sink: &Value| sink["behind"] == 0 && sink["retrying"] == 0;
+        let all_done = |sinks: Value| sinks.as_object().is_some_and(|sinks| sinks.values().all(done));
+        // Of each, so that a failure shows which one it was.
+        let behind = sinks.filter(|sinks| !sinks.clone().is_some_and(all_done)).count();
+        (behind == 0).then_some(())
     });
 }
 

@@ -176,7 +176,7 @@ impl Clients {
                 let next =
                     self.lock().followed.last().map_or(1, |line| json(line)["seq"].as_i64().unwrap() + 1);
                 let request = json!({"op": "tail", "from": next, "follow": true});
-                let asked = client.try_write(&format!("{request}\n")).is_ok();
+                let asked = client.try_write(format!("{request}\n")).is_ok();
                 while let (true, Some(line)) = (asked, client.whole_line()) {
                     if json(&line)["ok"] == false {
                         break;

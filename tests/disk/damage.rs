@@ -91,7 +91,7 @@ fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
 type Case = (&'static str, fn(&Place), &'static [&'static str]);
 
 const LOST: &[&str] = &["has lost commits", "were acknowledged", "remove ", ".lock"];
-const DAMAGED: &[&str] = &["is damaged", "was left as it is", "Restore a backup", ".recover"];
+const DAMAGED: &[&str] = &["is damaged", "were not changed", "Restore a backup", ".recover"];
 const FOREIGN: &[&str] = &["is not a pinwatch database", "was left as it is", "store.url"];
 
 const AFTER_A_KILL: &[Case] = &[
@@ -111,12 +111,12 @@ const AFTER_A_KILL: &[Case] = &[
     (
         "a main file cut to nothing beside its WAL",
         |place| cut(&place.store(), 0),
-        &["is damaged", "empty", "-wal", "was left as it is"],
+        &["is damaged", "empty", "-wal", "were not changed"],
     ),
     (
         "a removed main file whose WAL is there",
         |place| fs::remove_file(place.store()).unwrap(),
-        &["is damaged", "missing", "-wal", "was left as it is"],
+        &["is damaged", "missing", "-wal", "were not changed"],
     ),
 ];
 

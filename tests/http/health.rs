@@ -56,7 +56,7 @@ fn after_one_stray_answer_connections_are_not_reused_for_an_hour_and_health_says
     assert_eq!(said.matches("an answer that nobody asked for").count(), 1, "{said}");
     let answers: Vec<_> = pins
         .iter()
-        .map(|pin| served.daemon.client().ask(&format!(r#"{{"op":"wait","pinId":"{pin}","timeout":"60s"}}"#)))
+        .map(|pin| served.daemon.client().ask(format!(r#"{{"op":"wait","pinId":"{pin}","timeout":"60s"}}"#)))
         .collect();
     assert!(answers.iter().all(|answer| answer["outcome"]["status"] == "MESSAGE_DELIVERED"), "{answers:?}");
 }

@@ -85,7 +85,7 @@ impl Served {
             submit(&mut client, pin);
         }
         for pin in pins {
-            let answer = client.ask(&format!(r#"{{"op":"wait","pinId":"{pin}","timeout":"60s"}}"#));
+            let answer = client.ask(format!(r#"{{"op":"wait","pinId":"{pin}","timeout":"60s"}}"#));
             assert_eq!(answer["ok"], true, "{answer}");
         }
     }

@@ -85,6 +85,7 @@ fn the_path_of_a_socket_has_107_bytes_at_most_for_the_check_and_for_the_daemon()
         assert_eq!(socket.as_os_str().len(), bytes);
         let set = format!("intake.socket={}", socket.display());
         let mut check = program();
+        check.env("PINWATCH__API__KEY", "demo-key");
         check.arg("--config").arg(place.config()).args(["check-config", "--set", &set]);
         let checked = check.output().unwrap();
         if bytes <= 107 {

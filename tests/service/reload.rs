@@ -113,9 +113,8 @@ async fn sinks_are_added_moved_and_removed_and_no_outcome_is_lost_or_doubled() {
         assert_eq!(lines("outcomes"), "A1 A2");
         assert_eq!(lines("moved"), "A3");
         assert_eq!(lines("second"), "A2");
-        let log = daemon.log();
         for text in ["sink second added", "sink file changed", "sink second removed"] {
-            assert!(log.contains(text), "{log}");
+            daemon.until_said(text);
         }
     })
     .await;

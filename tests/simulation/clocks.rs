@@ -64,7 +64,7 @@ impl Clocks {
         Anchor { boot, steady: Dated::from(Self::right_wall(BEGIN)).steady }
     }
 
-    /// Now on the steady axis, which keeps to true time.
+    /// Now in steady time, which keeps to true time.
     pub fn steady(&self) -> Steady {
         Dated::from(Self::right_wall(self.truth())).steady
     }

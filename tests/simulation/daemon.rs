@@ -15,7 +15,7 @@ use pinwatch::poll::Meaning;
 use pinwatch::schedule::learn::plan::Limits;
 use pinwatch::schedule::learn::{Aim, Answer, Channel, Learner};
 use pinwatch::schedule::{Cancelled, Core, Reason, Stage, Ticket};
-use pinwatch::store::{InFlight, SavedBrake};
+use pinwatch::store::{InFlight, SavedSchedule};
 
 use super::clocks::{Clocks, Time};
 use super::plan::Plan;
@@ -54,12 +54,18 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub fn start(plan: &Plan, clocks: &Clocks, process: u64, rows: &[InFlight], brake: &SavedBrake) -> Self {
+    pub fn start(
+        plan: &Plan,
+        clocks: &Clocks,
+        process: u64,
+        rows: &[InFlight],
+        brake: &SavedSchedule,
+    ) -> Self {
         let clock = Clock::new(clocks.clone());
         clock.go_on(&[Clocks::anchor()]);
         let mut core = Core::new(plan.schedule.clone(), plan.rate, clock, plan.seed ^ (process << 32));
         let learned = brake.learned.clone().or_else(|| experience(plan));
-        core.restore(&SavedBrake { learned, ..brake.clone() });
+        core.restore(&SavedSchedule { learned, ..brake.clone() });
         rows.iter().for_each(|row| core.resume(row));
         Self { core, clocks: clocks.clone() }
     }
@@ -120,7 +126,7 @@ impl Daemon {
     }
 
     /// What the store is to know of the brake.
-    pub fn unsaved(&mut self) -> Option<SavedBrake> {
+    pub fn unsaved(&mut self) -> Option<SavedSchedule> {
         self.core.take_unsaved()
     }
 

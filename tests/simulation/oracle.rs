@@ -8,7 +8,7 @@ use std::time::Duration;
 use pinwatch::outcome::{Ending, Verdict};
 use pinwatch::poll::{Connection, LONGEST, Meaning, SHORTEST};
 use pinwatch::schedule::{Reason, Ticket};
-use pinwatch::store::{InFlight, SavedBrake};
+use pinwatch::store::{InFlight, SavedSchedule};
 
 use super::api::{Truth, Wait};
 use super::clocks::{Clocks, Time};
@@ -166,7 +166,7 @@ impl Oracle {
     pub fn resumed<'a>(
         &mut self,
         plan: &Plan,
-        brake: &SavedBrake,
+        brake: &SavedSchedule,
         rows: impl Iterator<Item = (usize, &'a InFlight)>,
         clocks: &Clocks,
     ) {

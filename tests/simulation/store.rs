@@ -1,7 +1,7 @@
 //! The model of the store and of the sinks behind it: what is committed is kept, all else a crash forgets.
 
 use pinwatch::outcome::{Ending, Verdict};
-use pinwatch::store::{InFlight, SavedBrake};
+use pinwatch::store::{InFlight, SavedSchedule};
 
 use super::story::number;
 
@@ -34,9 +34,9 @@ pub struct Store {
     submits: Vec<Submit>,
     verdicts: Vec<Verdict>,
     progress: [Option<usize>; 2],
-    brake: SavedBrake,
+    brake: SavedSchedule,
     /// The newest, not durable yet.
-    new_brake: Option<SavedBrake>,
+    new_brake: Option<SavedSchedule>,
     pub is_commit_due: bool,
 }
 
@@ -51,7 +51,7 @@ impl Store {
             submits: Vec::new(),
             verdicts: Vec::new(),
             progress: [None; 2],
-            brake: SavedBrake::default(),
+            brake: SavedSchedule::default(),
             new_brake: None,
             is_commit_due: false,
         }
@@ -69,11 +69,11 @@ impl Store {
         self.progress[sink] = Some(cursor);
     }
 
-    pub fn save_brake(&mut self, brake: SavedBrake) {
+    pub fn save_brake(&mut self, brake: SavedSchedule) {
         self.new_brake = Some(brake);
     }
 
-    pub fn brake(&self) -> &SavedBrake {
+    pub fn brake(&self) -> &SavedSchedule {
         &self.brake
     }
 

@@ -313,7 +313,7 @@ async fn a_sink_that_could_not_start_at_one_node_costs_a_dead_node_nothing() {
 
     a.writes.register_sink("s", true).await.unwrap();
     let unregister = DeliveryCommand::Unregister { sink: "s".into() };
-    a.apply(Transaction { orders: vec![unregister], ..Transaction::default() }).await;
+    a.apply(Transaction { commands: vec![unregister], ..Transaction::default() }).await;
     assert!(a.store.cursors().await.unwrap().is_empty());
     assert_eq!(a.membership().orphans(&["s".to_owned()]).await.unwrap(), [orphan]);
 }

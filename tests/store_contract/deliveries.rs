@@ -30,7 +30,7 @@ fn failed(sink: &str, failed: &[Failed]) -> Progress {
     Progress { sink: sink.into(), failed: failed.to_vec(), ..Progress::default() }
 }
 
-/// The point on the steady axis where it was the wall clock's time.
+/// The point in steady time when it was the wall clock's time.
 fn steady(wall: &str) -> Steady {
     Dated::from(wall.parse::<Timestamp>().unwrap()).steady
 }
@@ -74,8 +74,8 @@ async fn given_up(node: &Node, seq: i64) -> Vec<(String, Option<i64>)> {
     sinks.into_iter().map(|at| (at.sink, at.dropped_at.map(Timestamp::as_millisecond))).collect()
 }
 
-async fn order(node: &mut Node, order: DeliveryCommand) -> u64 {
-    node.apply(Transaction { orders: vec![order], ..Transaction::default() }).await.ordered[0]
+async fn command(node: &mut Node, command: DeliveryCommand) -> u64 {
+    node.apply(Transaction { commands: vec![command], ..Transaction::default() }).await.affected[0]
 }
 
 /// The `seq` of what a sink does not have.
@@ -187,12 +187,12 @@ async fn a_replay_is_of_what_is_past_the_cursor_and_of_a_sink_that_there_is(plac
         (node.live(&["A"]).await[0], node.live(&["B"]).await[0], node.live(&["C"]).await[0]);
     node.advance(cursor("s", two)).await;
     node.advance(failed("s", &[dead(one)])).await;
-    assert_eq!(order(&mut node, replay("none", 0, three)).await, 0);
-    assert_eq!(order(&mut node, replay("s", 0, three)).await, 2);
+    assert_eq!(command(&mut node, replay("none", 0, three)).await, 0);
+    assert_eq!(command(&mut node, replay("s", 0, three)).await, 2);
     assert_eq!(missing(&node, "s", false).await, [one, two]);
     let rows = node.store.failed("s", false, 0, 9).await.unwrap();
     assert!(rows.iter().all(|(failed, _)| failed.tries == 0 && failed.first_try_at.is_none()));
-    assert_eq!(order(&mut node, replay("s", two, two)).await, 1, "again");
+    assert_eq!(command(&mut node, replay("s", two, two)).await, 1, "again");
 }
 
 async fn dead_letters_are_tried_again_or_given_up(place: Place) {
@@ -203,9 +203,9 @@ async fn dead_letters_are_tried_again_or_given_up(place: Place) {
     node.advance(cursor("s", last)).await;
     node.advance(failed("s", &[dead(seqs[0]), dead(seqs[1]), retry(seqs[2])])).await;
     let only = |seq| DeliveryCommand::Replay { sink: "s".into(), from: seq, to: seq, only_dead: true };
-    assert_eq!(order(&mut node, only(seqs[2])).await, 0);
-    assert_eq!(order(&mut node, only(seqs[0])).await, 1);
-    assert_eq!(order(&mut node, give_up("s", 0, i64::MAX)).await, 1);
+    assert_eq!(command(&mut node, only(seqs[2])).await, 0);
+    assert_eq!(command(&mut node, only(seqs[0])).await, 1);
+    assert_eq!(command(&mut node, give_up("s", 0, i64::MAX)).await, 1);
     assert!(missing(&node, "s", true).await.is_empty());
     let mut left = vec![seqs[0], seqs[2]];
     left.sort_unstable();
@@ -223,17 +223,17 @@ async fn what_was_given_up_is_told_as_that_until_it_is_delivered_after_all(place
         node.advance(cursor(sink, last)).await;
     }
     node.advance(failed("s", &[dead(seqs[0]), retry(seqs[1])])).await;
-    assert_eq!(order(&mut node, give_up("s", 0, i64::MAX)).await, 1);
+    assert_eq!(command(&mut node, give_up("s", 0, i64::MAX)).await, 1);
     assert_eq!(given_up(&node, seqs[0]).await, [("s".to_owned(), Some(GIVEN_UP_AT)), ("t".to_owned(), None)]);
     assert_eq!(given_up(&node, seqs[1]).await, [("s".to_owned(), None), ("t".to_owned(), None)]);
     // Replayed, refused again, given up again.
-    assert_eq!(order(&mut node, replay("s", seqs[0], seqs[0])).await, 1);
+    assert_eq!(command(&mut node, replay("s", seqs[0], seqs[0])).await, 1);
     assert_eq!(given_up(&node, seqs[0]).await[0], ("s".to_owned(), None));
     node.advance(failed("s", &[dead(seqs[0])])).await;
-    assert_eq!(order(&mut node, give_up("s", seqs[0], seqs[0])).await, 1);
+    assert_eq!(command(&mut node, give_up("s", seqs[0], seqs[0])).await, 1);
     assert_eq!(given_up(&node, seqs[0]).await[0], ("s".to_owned(), Some(GIVEN_UP_AT)));
     // Replayed and delivered.
-    assert_eq!(order(&mut node, replay("s", seqs[0], seqs[0])).await, 1);
+    assert_eq!(command(&mut node, replay("s", seqs[0], seqs[0])).await, 1);
     node.advance(Progress { sink: "s".into(), cursor: None, failed: vec![], delivered: vec![seqs[0]] }).await;
     assert_eq!(given_up(&node, seqs[0]).await[0], ("s".to_owned(), None));
     assert!(missing(&node, "s", false).await.contains(&seqs[1]));
@@ -249,9 +249,9 @@ async fn what_was_given_up_for_a_sink_goes_with_the_sink_and_with_the_outcome(pl
     for sink in ["s", "t"] {
         node.advance(cursor(sink, last)).await;
         node.advance(failed(sink, &[dead(seqs[0])])).await;
-        assert_eq!(order(&mut node, give_up(sink, 0, i64::MAX)).await, 1);
+        assert_eq!(command(&mut node, give_up(sink, 0, i64::MAX)).await, 1);
     }
-    while order(&mut node, DeliveryCommand::Forget { sink: "s".into() }).await > 0 {}
+    while command(&mut node, DeliveryCommand::Forget { sink: "s".into() }).await > 0 {}
     node.writes.register_sink("s", false).await.unwrap();
     let told = given_up(&node, seqs[0]).await;
     assert_eq!(told, [("s".to_owned(), None), ("t".to_owned(), Some(GIVEN_UP_AT))]);
@@ -268,8 +268,8 @@ async fn a_forgotten_sink_leaves_nothing(place: Place) {
     let seq = node.live(&["A"]).await[0];
     node.advance(failed("s", &[dead(seq)])).await;
     node.advance(failed("t", &[dead(seq)])).await;
-    assert!(order(&mut node, DeliveryCommand::Forget { sink: "s".into() }).await > 0);
-    assert_eq!(order(&mut node, DeliveryCommand::Forget { sink: "s".into() }).await, 0);
+    assert!(command(&mut node, DeliveryCommand::Forget { sink: "s".into() }).await > 0);
+    assert_eq!(command(&mut node, DeliveryCommand::Forget { sink: "s".into() }).await, 0);
     assert_eq!(node.store.cursors().await.unwrap(), [("t".to_owned(), 0)]);
     assert!(missing(&node, "s", true).await.is_empty());
     assert_eq!(missing(&node, "t", true).await, [seq]);
@@ -290,7 +290,7 @@ async fn only_what_is_old_and_delivered_everywhere_is_removed(place: Place) {
     assert_eq!(node.apply(prune("2026-01-02T03:05:00.001Z")).await.pruned, 1);
     let left: Vec<i64> = node.store.outcomes_after(0, 9).await.unwrap().iter().map(|o| o.seq).collect();
     assert_eq!(left, [one, three], "one is a dead letter, the other not delivered yet");
-    order(&mut node, give_up("t", one, one)).await;
+    command(&mut node, give_up("t", one, one)).await;
     node.advance(cursor("t", three)).await;
     assert_eq!(node.apply(prune("2026-01-03T00:00:00Z")).await.pruned, 2);
     assert!(node.live(&["D"]).await[0] > three, "a seq is never used twice");

@@ -48,6 +48,9 @@ async fn who_is_not_let_in_is_told_so_without_the_password() {
     assert!(said.starts_with(refused) && said.contains("password authentication failed"), "{said}");
     let said = refusal(&format!("{url}_not_there")).await;
     assert!(said.starts_with(refused) && said.contains("does not exist"), "{said}");
+    database.execute("CREATE ROLE many LOGIN PASSWORD 'geheim' CONNECTION LIMIT 0");
+    let said = refusal(&url.replace(&format!("{USER}:{PASSWORD}"), "many:geheim")).await;
+    assert!(said.starts_with("the database postgres://***@db/x has no free connection (too many"), "{said}");
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let said = refusal(&database.url_through(port)).await;
     assert!(said.starts_with("can't reach the database postgres://***@db/x: Connection refused"), "{said}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use pinwatch::clock::Steady;
-use pinwatch::store::{NewPin, Outcome, PAGE_BYTES, SavedBrake, Submitted, Transaction};
+use pinwatch::store::{NewPin, Outcome, PAGE_BYTES, SavedSchedule, Submitted, Transaction};
 
 use super::place::{Node, Place, new, pin, submits};
 
@@ -201,23 +201,23 @@ async fn all_is_there_after_a_restart(place: Place) {
 
 async fn a_brake_is_kept(place: Place) {
     let mut node = place.node().await;
-    assert_eq!(node.store.brake().await.unwrap(), SavedBrake::default());
+    assert_eq!(node.store.schedule().await.unwrap(), SavedSchedule::default());
     let until = Some(Steady::from_millis(1_767_323_045_678));
-    let brake = SavedBrake {
+    let brake = SavedSchedule {
         reason: Some("throttled".into()),
         until,
         rate: Some(0.25),
         learned: Some(vec![7; 3000]),
     };
-    node.apply(Transaction { brake: Some(brake.clone()), ..Transaction::default() }).await;
-    assert_eq!(node.store.brake().await.unwrap(), brake);
-    node.apply(Transaction { brake: Some(SavedBrake::default()), ..Transaction::default() }).await;
+    node.apply(Transaction { schedule: Some(brake.clone()), ..Transaction::default() }).await;
+    assert_eq!(node.store.schedule().await.unwrap(), brake);
+    node.apply(Transaction { schedule: Some(SavedSchedule::default()), ..Transaction::default() }).await;
     // What was learned is kept while nothing is learned.
     let learned = brake.learned;
-    assert_eq!(node.store.brake().await.unwrap(), SavedBrake { learned, ..SavedBrake::default() });
+    assert_eq!(node.store.schedule().await.unwrap(), SavedSchedule { learned, ..SavedSchedule::default() });
     // More than a schedule ever writes is not read.
     let learned = Some(vec![7; 70_000]);
-    let brake = SavedBrake { learned, ..SavedBrake::default() };
-    node.apply(Transaction { brake: Some(brake), ..Transaction::default() }).await;
-    assert_eq!(node.store.brake().await.unwrap(), SavedBrake::default());
+    let brake = SavedSchedule { learned, ..SavedSchedule::default() };
+    node.apply(Transaction { schedule: Some(brake), ..Transaction::default() }).await;
+    assert_eq!(node.store.schedule().await.unwrap(), SavedSchedule::default());
 }

@@ -110,7 +110,7 @@ impl Daemon {
         fs::read_to_string(format!("/proc/{}/cmdline", self.process.0.id())).unwrap()
     }
 
-    /// The most memory that it ever had, in bytes (`VmHWM`).
+    /// The most memory that it ever had, in bytes (`VmHWM`). Linux counts it roughly: it can be a little less than it was.
     #[track_caller]
     pub fn peak_memory(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).unwrap();

@@ -1,4 +1,4 @@
-//! What the store keeps for the sink: over stops, kills and orders.
+//! What the store keeps for the sink: over stops, kills and delivery commands.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -125,11 +125,11 @@ async fn a_dead_letter_is_sent_again_under_the_same_id_when_somebody_orders_it_a
     let sink = || "hook".to_owned();
     let dropped = bench
         .writer
-        .order(DeliveryCommand::Drop { sink: sink(), from: 2, to: 2, at: Timestamp::now() })
+        .command(DeliveryCommand::Drop { sink: sink(), from: 2, to: 2, at: Timestamp::now() })
         .await
         .unwrap();
     let replay = DeliveryCommand::Replay { sink: sink(), from: 1, to: 3, only_dead: true };
-    let replayed = bench.writer.order(replay).await.unwrap();
+    let replayed = bench.writer.command(replay).await.unwrap();
     assert_eq!((dropped, replayed), (1, 2));
     bench.until_all_delivered().await;
     let requests = receiver.requests();
@@ -139,7 +139,7 @@ async fn a_dead_letter_is_sent_again_under_the_same_id_when_somebody_orders_it_a
     }
     // And what was delivered long ago is, too, if it is asked for.
     let replay = DeliveryCommand::Replay { sink: sink(), from: 1, to: 1, only_dead: false };
-    assert_eq!(bench.writer.order(replay).await.unwrap(), 1);
+    assert_eq!(bench.writer.command(replay).await.unwrap(), 1);
     let requests = receiver.wait_for(before.len() + 3).await;
     assert_eq!(requests[before.len() + 2].seqs(), [1]);
     bench.until_all_delivered().await;

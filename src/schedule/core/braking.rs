@@ -15,7 +15,7 @@ use super::credentials::Suspicion;
 use super::{Core, Doubts, Others, Refusal, Ticket};
 use crate::clock::Moment;
 use crate::poll::Meaning;
-use crate::store::SavedBrake;
+use crate::store::SavedSchedule;
 
 impl Core {
     /// Returns why all polling is paused, and until when.
@@ -25,7 +25,7 @@ impl Core {
 
     /// Returns the brake, the rate and the learned state to save for the next start, if they changed since the last
     /// call.
-    pub fn take_unsaved(&mut self) -> Option<SavedBrake> {
+    pub fn take_unsaved(&mut self) -> Option<SavedSchedule> {
         let rate = self.rate.learned();
         let has_doubled = match (rate, self.saved_rate) {
             (Some(rate), Some(saved)) => rate >= 2.0 * saved,
@@ -33,7 +33,7 @@ impl Core {
         };
         (std::mem::take(&mut self.unsaved) || has_doubled).then(|| {
             self.saved_rate = rate;
-            SavedBrake {
+            SavedSchedule {
                 reason: self.brake.reason().map(|reason| reason.as_str().to_owned()),
                 until: self.brake.until().map(|until| self.clock.steady_of_future(until)),
                 rate,
@@ -43,7 +43,7 @@ impl Core {
     }
 
     /// Restores the brake, the rate and the learned state from before the start.
-    pub fn restore(&mut self, saved: &SavedBrake) {
+    pub fn restore(&mut self, saved: &SavedSchedule) {
         let now = self.clock.now();
         if let Some(reason) = Reason::ALL.into_iter().find(|r| Some(r.as_str()) == saved.reason.as_deref()) {
             // After a reboot the elapsed time is unknown, so a probe finds out at once whether the reason still

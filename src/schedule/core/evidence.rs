@@ -1,4 +1,4 @@
-//! The evidence that ends a refused PIN: the contract's rule for a *confirmed* ending.
+//! The evidence that ends a refused PIN: the rule for a *confirmed* ending in `docs/operations.md`, "What ends a PIN".
 //!
 //! Guarantees that a short failure of a proxy, a load balancer or a key ends no PIN. Pure. Judges only what answers
 //! prove about their own PIN; must not decide anything about other PINs.
@@ -18,7 +18,7 @@ pub enum Refusal {
     NotFound,
     /// 400 and other 4xx.
     Rejected,
-    /// 401 or 403 although the key works for other PINs.
+    /// 401 or 403: the key is wrong, or may not read this PIN; `credentials.rs` finds out which.
     Forbidden,
 }
 

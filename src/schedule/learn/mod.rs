@@ -34,7 +34,7 @@ const KEPT: f64 = 0.02;
 /// estimate.
 const BUDGET: f64 = 0.97;
 
-/// The budget follows the polls that were really needed: with this exponent, within these bounds, and only after this
+/// The budget follows the polls or the delay that were really needed: with this exponent, within these bounds, and only after this
 /// many endings.
 const PACE: f64 = 0.2;
 const BUDGETS: (f64, f64) = (0.7, 1.0);
@@ -59,7 +59,7 @@ impl Channel {
     pub const ALL: [Self; CHANNELS] = [Self::Sms, Self::Call, Self::Unknown];
 }
 
-/// The channel in the previous answer, or in this one if it is the first.
+/// One answer that reported deliveries, as the learner needs it.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer {
     /// The channel in the previous answer, or in this one if it is the first.
@@ -193,8 +193,11 @@ impl Learner {
     /// Corrects the budget by what the last plans really needed.
     fn correct(&mut self) {
         let (count, recent) = self.safety.recent();
-        let needed = recent.real.polls / recent.backoff.polls;
-        if self.aim == Aim::Sooner && count >= LEAST_COMPARED && needed.is_finite() && needed > 0.0 {
+        let needed = match self.aim {
+            Aim::Sooner => recent.real.polls / recent.backoff.polls,
+            Aim::Fewer => recent.real.delay / recent.backoff.delay,
+        };
+        if count >= LEAST_COMPARED && needed.is_finite() && needed > 0.0 {
             self.budget = (self.budget * (BUDGET / needed).powf(PACE)).clamp(BUDGETS.0, BUDGETS.1);
         }
     }

@@ -83,53 +83,61 @@ impl Problem {
             return None;
         }
         let grid = grid(&self.limits);
-        // A grid with the most points may end before the deadline.
-        let deadline = Duration::from_secs_f64(grid.last().copied().unwrap_or_default());
-        let known: Vec<Known> = Channel::ALL
-            .into_iter()
-            .zip(&self.channels)
-            .filter_map(|(channel, known)| {
-                let (share, hazard) = known.as_ref()?;
-                let lives = Lives::of(hazard, &grid);
-                let backoff = forecast(&lives, poll_ages(deadline, |age| self.backoff.interval_at(age)));
-                Some(Known { channel, share: *share, lives, backoff })
-            })
-            .collect();
-        if known.is_empty() {
-            return None;
-        }
+        let known = |(channel, known): (Channel, &Option<(f64, Hazard)>)| {
+            let (share, hazard) = known.as_ref()?;
+            Some(Known::new(channel, *share, Lives::of(hazard, &grid), &self.backoff))
+        };
+        let known: Vec<Known> = Channel::ALL.into_iter().zip(&self.channels).filter_map(known).collect();
         let mut budget = Cost::default();
         known.iter().for_each(|known| budget.add(self.budget * known.share, known.backoff));
-        let (mut cheap, mut dear) = (PRICES.0.ln(), PRICES.1.ln());
-        let mut best = None;
-        for _ in 0..HALVINGS {
-            let middle = (cheap + dear) / 2.0;
-            let draft = Draft::new(&known, middle.exp(), &self.limits);
-            let needs = draft.forecast(&known);
-            let is_within = match self.aim {
-                Aim::Sooner => needs.polls <= budget.polls,
-                Aim::Fewer => needs.delay <= budget.delay,
-            };
-            // A higher price leads to fewer polls and more delay.
-            if is_within == (self.aim == Aim::Sooner) {
-                dear = middle
-            } else {
-                cheap = middle
-            }
-            if is_within {
-                best = Some(draft);
-            }
-        }
-        best.map(|draft| draft.finish(known, &self.limits))
+        best(self.aim, known, budget, &self.limits)
     }
 }
 
-/// A channel that is known well enough.
-struct Known {
+/// The PINs of a channel.
+pub struct Known {
     channel: Channel,
     share: f64,
     lives: Lives,
     backoff: Cost,
+}
+
+impl Known {
+    /// So great a share of all PINs, with these lives.
+    pub fn new(channel: Channel, share: f64, lives: Lives, backoff: &Backoff) -> Self {
+        // A grid that had to be cut off ends before the deadline.
+        let deadline = Duration::from_secs_f64(lives.points().last().map_or(0.0, |point| point.age));
+        let backoff = forecast(&lives, poll_ages(deadline, |age| backoff.interval_at(age)));
+        Self { channel, share, lives, backoff }
+    }
+}
+
+/// The best schedule of these channels, on one grid, that needs no more than a budget; `None` if there is none.
+pub fn best(aim: Aim, known: Vec<Known>, budget: Cost, limits: &Limits) -> Option<Plan> {
+    if known.is_empty() {
+        return None;
+    }
+    let (mut cheap, mut dear) = (PRICES.0.ln(), PRICES.1.ln());
+    let mut best = None;
+    for _ in 0..HALVINGS {
+        let middle = (cheap + dear) / 2.0;
+        let draft = Draft::new(&known, middle.exp(), limits);
+        let needs = draft.forecast(&known);
+        let is_within = match aim {
+            Aim::Sooner => needs.polls <= budget.polls,
+            Aim::Fewer => needs.delay <= budget.delay,
+        };
+        // A higher price makes fewer polls and more delay.
+        if is_within == (aim == Aim::Sooner) {
+            dear = middle
+        } else {
+            cheap = middle
+        }
+        if is_within {
+            best = Some(draft);
+        }
+    }
+    best.map(|draft| draft.finish(known, limits))
 }
 
 /// The best schedules at one price.

@@ -47,18 +47,18 @@ fn study(kind: &str) -> impl Fn(f64) -> f64 {
     }
 }
 
-/// From schedule-study.py: its `optimum` at a price, on a grid that reaches to the end, evaluated with the exact
-/// lifetimes.
+/// Polls and weighted delay of the study's own optimum, as `tests/schedule/study-figures.py` prints them. 2026-11-28, with
+/// numpy 1.24.
 const STUDY: [(&str, f64, f64, f64); 9] = [
-    ("sms", 0.5, 5.4757, 2.2723),
-    ("sms", 1.0, 4.0685, 3.2503),
-    ("sms", 8.0, 2.0929, 8.6010),
-    ("mixed", 0.5, 9.2738, 4.1060),
-    ("mixed", 1.0, 6.8087, 5.8381),
-    ("mixed", 8.0, 3.1730, 15.7773),
-    ("call", 0.5, 7.8180, 3.6757),
-    ("call", 1.0, 5.7571, 5.0880),
-    ("call", 8.0, 2.5393, 13.6139),
+    ("sms", 0.5, 5.3060, 2.3735),
+    ("sms", 1.0, 4.1006, 3.2239),
+    ("sms", 8.0, 2.0970, 8.5503),
+    ("mixed", 0.5, 9.0275, 4.2645),
+    ("mixed", 1.0, 6.9236, 5.7382),
+    ("mixed", 8.0, 3.1716, 15.7774),
+    ("call", 0.5, 7.7382, 3.7283),
+    ("call", 1.0, 5.7255, 5.1387),
+    ("call", 8.0, 2.5273, 13.6959),
 ];
 
 #[test]

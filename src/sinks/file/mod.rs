@@ -1,7 +1,7 @@
-//! The sink `file`: writes exactly one line per outcome, across any crash and rotation.
+//! The sink `file`: writes one line per outcome, and another one for each replay.
 //!
-//! Promises that no line is lost, duplicated or torn: after a crash the file's last line shows the position, or the last line of
-//! the file that it was renamed to. Writes only to the place that it opened: if the folder is replaced or the disk unmounted, the
+//! Promises that no line is lost, duplicated or torn by a crash or a rotation; with `fsync = "never"`, a power cut can lose lines.
+//! After a crash the file's last line shows the position, or the last line of the file that it was renamed to. Writes only to the place that it opened: if the folder is replaced or the disk unmounted, the
 //! sink waits. Changes and trusts only files that are provably its own: the one that it has open, or one whose last line the
 //! store knows. Never makes a folder. Must not know polls.
 
@@ -204,7 +204,7 @@ impl FileSink {
         Err(trouble)
     }
 
-    /// Appends each line with one write; returns how many are durable.
+    /// Appends each line with one write; returns how many are written, and synced unless `fsync` is `never`.
     fn append(&mut self, outcomes: &[Outcome]) -> (usize, Result<(), Trouble>) {
         let there = match self.verify() {
             Ok(there) => there,

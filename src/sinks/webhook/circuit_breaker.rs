@@ -2,9 +2,9 @@
 //!
 //! It opens when the endpoint accepted nothing while [`ENOUGH`] different outcomes failed, when it accepted nothing while
 //! [`ENOUGH_REFUSED`] failed or were refused, or when the endpoint asked for a pause.
-//! Then one probe at a time is sent, less and less often, until one is accepted. Promises that an endpoint that is down is probed
-//! at most once in [`MAX_PROBE_INTERVAL`], plus or minus a fifth. Pure: the caller passes the time and the random generator for
-//! the jitter. Must not know what is delivered.
+//! Then one probe at a time is sent until one is accepted. Promises that the pauses before them double from a second to
+//! [`MAX_PROBE_INTERVAL`], each plus or minus a fifth, and are longer if the endpoint asked for that. Pure: the caller passes the
+//! time and the random generator for the jitter. Must not know what is delivered.
 
 use std::time::Duration;
 

@@ -64,7 +64,7 @@ pub async fn run_webhook(endpoint: Endpoint, outbox: Outbox) {
         was_open: false,
         endpoint: Arc::new(endpoint),
         newest: outbox.writer.newest(),
-        orders: outbox.writer.orders(),
+        commands: outbox.writer.commands(),
         read_again_at: None,
         outbox,
     };
@@ -75,7 +75,7 @@ struct Task {
     outbox: Outbox,
     endpoint: Arc<Endpoint>,
     newest: watch::Receiver<i64>,
-    orders: watch::Receiver<u64>,
+    commands: watch::Receiver<u64>,
     state: State,
     reporter: Reporter,
     deliveries: Deliveries,
@@ -102,8 +102,8 @@ impl Task {
     /// Delivers until the sink must end.
     async fn work(&mut self) {
         while !self.outbox.finish.is_cancelled() && !self.outbox.handover.is_requested() {
-            if self.orders.has_changed().unwrap_or(false) {
-                self.orders.mark_unchanged();
+            if self.commands.has_changed().unwrap_or(false) {
+                self.commands.mark_unchanged();
                 self.state.forget_failed();
             }
             self.report().await;
@@ -146,7 +146,7 @@ impl Task {
             }
             // An error means that the writer has ended, which the daemon notices.
             Ok(_) = self.newest.wait_for(|newest| *newest > after) => {}
-            Ok(()) = self.orders.changed() => self.orders.mark_changed(),
+            Ok(()) = self.commands.changed() => self.commands.mark_changed(),
             () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
             () = self.outbox.finish.cancelled() => {}
             () = self.outbox.handover.requested() => {}

@@ -2,7 +2,9 @@
 //!
 //! Promises that no path or query value of the URL, no secret, no value of a configured header, no signature, no PIN ID and no
 //! data that the submitter attached to the PIN stays in the text, whether the receiver wrote it plainly, as JSON, as a URL or as
-//! HTML, even if the text was cut off within it. Pure. Must not know what the text is for.
+//! HTML, even if the text was cut off within it. Two exceptions keep such texts readable: a path segment, a query value or a part
+//! of a header's value of fewer than 4 bytes stays, and any value of fewer than 8 is replaced only where it is a whole word.
+//! Pure. Must not know what the text is for.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;

@@ -62,7 +62,10 @@ impl Reporter {
         self.logged_at = Some(now.moment);
         warn!(
             sink,
-            count, seq, error, "dead letters: `pinwatch dead-letters list` shows them; this is the last"
+            count,
+            seq,
+            error,
+            "outcomes became dead letters; `seq` and `error` are of the latest. `pinwatch dead-letters list` shows all"
         );
     }
 }

@@ -1,10 +1,10 @@
 //! The rules of delivery, without a runtime: decides what to send next and what follows from each answer.
 //!
 //! Promises that every outcome is delivered, waiting for delivery, or a dead letter; that an outcome becomes a dead letter only
-//! after it was tried alone, by [`Rules::max_age`] or because the receiver refused it twice and accepted another one in between;
-//! that one bad outcome delays no other; and that an endpoint that is down or refuses everything is only probed, and no outcome
-//! that is new to it is charged for that: the cursor stays. [`MAX_WINDOW`] and [`MAX_RETRYING`] bound the memory, whatever the
-//! backlog.
+//! after it was tried alone, by [`Rules::max_age`] or because the receiver refused it twice and accepted another one in between,
+//! or because no request can carry it; that one bad outcome delays no other; and that an endpoint that is down or refuses
+//! everything is only probed: a failed try of an outcome that it has not seen before does not count, and the cursor stays.
+//! [`MAX_WINDOW`] and [`MAX_RETRYING`] bound the memory, whatever the backlog.
 //!
 //! Takes moments, rows and answers; returns batches (`Batch`) and [`Progress`]. Must not know HTTP or the store.
 

@@ -4,8 +4,8 @@
 //! everything is one transaction, and the SQLite file gets its name once it is complete. An interrupted move can be
 //! started again from the beginning. The old store keeps all its contents; once the new store is known to be ready, an
 //! old SQLite file is migrated to the current schema. Sinks get from the new store what they have not got yet, with the
-//! same `seq` and `id`. Not moved are the brake and the learned rate, which the daemon finds out again, and withdrawals
-//! that no node has carried out, whose clients got no confirmation. Knows nothing of polls or of how sinks deliver.
+//! same `seq` and `id`. Not moved are the state of the schedule (the brake, the learned rate, when PINs become final),
+//! which the daemon finds out again, and withdrawals that no node has carried out, whose clients got no confirmation. Knows nothing of polls or of how sinks deliver.
 
 mod rows;
 mod to_postgres;
@@ -40,7 +40,8 @@ impl Amount {
 /// Receives, repeatedly, how much there is and how much has been moved.
 pub type Watcher<'a> = &'a mut dyn FnMut(&Amount, &Amount);
 
-/// Why a store was not moved. The old store is unchanged, and there is no new one.
+/// Why a store was not moved. The old store keeps its contents (an old SQLite file may have the current schema now), and
+/// nothing is in the new one.
 #[derive(Debug, Error)]
 pub enum MigrateError {
     #[error("--from and --to must be a sqlite: and a postgres: URL, or the other way round")]
@@ -65,9 +66,17 @@ pub enum MigrateError {
     Sql { doing: &'static str, store: String, source: sqlx::Error },
     #[error("can't {doing} {path}: {source}")]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
-    #[error("the database {path} is damaged: the PIN in flight {id:?} was another one. Restore a backup")]
+    #[error(
+        "the database {path} is damaged: the stored ID {id:?} of a PIN in flight is not the one that was submitted. \
+         Restore a backup"
+    )]
     DamagedPin { path: PathBuf, id: String },
-    #[error("{moved:?} were moved of {all:?}: the old store is not what its tables say. Nothing was changed")]
+    #[error(
+        "only {} of {} rows could be moved: the old store is inconsistent. Check it or restore a backup; it still has \
+         all its contents",
+        moved.rows(),
+        all.rows()
+    )]
     Incomplete { all: Amount, moved: Amount },
 }
 

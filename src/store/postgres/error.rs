@@ -22,6 +22,11 @@ pub enum OpenError {
     )]
     Refused { url: String, error: sqlx::Error },
     #[error(
+        "the database {url} has no free connection ({}): raise max_connections, or run fewer clients",
+        said(error)
+    )]
+    Full { url: String, error: sqlx::Error },
+    #[error(
         "the user of the database {url} lacks a right: {}. It must own its tables and their schema, or be allowed to \
          make them (CREATE SCHEMA pinwatch AUTHORIZATION …, or GRANT CREATE ON DATABASE … TO …)",
         said(error)
@@ -35,7 +40,8 @@ pub enum OpenError {
     )]
     Newer { url: String, found: i64, known: i64 },
     #[error(
-        "the database {url} has tables that are not pinwatch's, or not as it left them: {what}. It was left as it is"
+        "the database {url} has tables that are not pinwatch's, or not as it left them: {what}. It was left as it is. \
+         Give another store.url"
     )]
     Foreign { url: String, what: String },
     #[error(
@@ -52,9 +58,10 @@ pub fn judge(url: &str, source: sqlx::Error) -> OpenError {
     let url = url.to_owned();
     let code = source.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
     match code.as_deref() {
-        // Invalid authorization, no such database, too many connections:
-        // https://www.postgresql.org/docs/current/errcodes-appendix.html
-        Some("28000" | "28P01" | "3D000" | "53300") => OpenError::Refused { url, error: source },
+        // Invalid authorization, no such database: https://www.postgresql.org/docs/current/errcodes-appendix.html
+        Some("28000" | "28P01" | "3D000") => OpenError::Refused { url, error: source },
+        // Too many connections.
+        Some("53300") => OpenError::Full { url, error: source },
         Some("42501") => OpenError::NoRights { url, error: source },
         // The table already exists.
         Some("42P07") => OpenError::Foreign { url, what: source.to_string() },

@@ -28,7 +28,7 @@ use crate::slot::Slots;
 const READERS: u32 = 5;
 
 /// How often, and how far apart, this node tries to take a dead node's slots while another node holds the dead node's
-/// row. A transaction that takes slots lasts a few milliseconds. The next look takes what is still missing.
+/// row. A transaction that takes slots lasts a few milliseconds. The next round takes what is still missing.
 const TAKES: u32 = 8;
 const TAKES_APART: Duration = Duration::from_millis(20);
 

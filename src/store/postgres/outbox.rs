@@ -9,7 +9,7 @@ use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
 
-use super::super::{DeliveryCommand, Failed, Progress, SavedBrake};
+use super::super::{DeliveryCommand, Failed, Progress, SavedSchedule};
 use super::Node;
 use super::columns::{column, storable};
 use crate::clock::{Dated, Steady};
@@ -99,9 +99,9 @@ async fn fail(
 pub async fn carry_out(
     connection: &mut PgConnection,
     node: &Node,
-    order: &DeliveryCommand,
+    command: &DeliveryCommand,
 ) -> Result<u64, sqlx::Error> {
-    let done = match order {
+    let done = match command {
         DeliveryCommand::Replay { sink, from, to, only_dead: false } => {
             // Outcomes after the cursor of their partition will be delivered anyway.
             let replay = over(
@@ -206,11 +206,11 @@ pub async fn prune(connection: &mut PgConnection, before: Steady) -> Result<u64,
     Ok(removed.len() as u64)
 }
 
-/// Saves the brake of this node; each node has its own.
-pub async fn save_brake(
+/// Saves the state of this node's schedule; each node has its own.
+pub async fn save_schedule(
     connection: &mut PgConnection,
     node: &Node,
-    SavedBrake { reason, until, rate, learned }: &SavedBrake,
+    SavedSchedule { reason, until, rate, learned }: &SavedSchedule,
 ) -> Result<(), sqlx::Error> {
     let sql = "UPDATE node SET brake_reason = $2, brake_until = $3, brake_rate = $4, \
                learned = coalesce($5, learned) WHERE id = $1";

@@ -116,7 +116,7 @@ pub struct Hints {
     node: Node,
 }
 
-/// Why a node should look now instead of later.
+/// Why a node should check now instead of later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hint {
     /// A node released slots.

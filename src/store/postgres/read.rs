@@ -13,7 +13,7 @@ use sqlx::{FromRow, Row};
 use super::super::rows::{timestamp, undelivered};
 use super::super::{
     AtSink, DeadLetter, Failed, InFlight, MAX_LEARNED, Outcome, PAGE_BYTES, Page, Position, Reads,
-    SavedBrake, Stretch, Unavailable,
+    SavedSchedule, Stretch, Unavailable,
 };
 use super::Node;
 use super::connect::answer;
@@ -51,14 +51,14 @@ impl Reads for Reader {
         .fetch_all(&self.readers);
         let pins: Vec<InFlight> = answer(pins).await?;
         let more = pins.len() == limit as usize;
-        let place = |pin: InFlight| {
-            let place = pin.pin.to_string();
-            (pin, place)
+        let with_token = |pin: InFlight| {
+            let token = pin.pin.to_string();
+            (pin, token)
         };
-        Ok(Some(Page { pins: pins.into_iter().map(place).collect(), more }))
+        Ok(Some(Page { pins: pins.into_iter().map(with_token).collect(), more }))
     }
 
-    async fn brake(&self) -> Result<SavedBrake, Unavailable> {
+    async fn schedule(&self) -> Result<SavedSchedule, Unavailable> {
         let sql = "SELECT brake_reason AS reason, brake_until AS until, brake_rate AS rate, \
                    CASE WHEN length(learned) <= $2 THEN learned END AS learned FROM node WHERE id = $1";
         answer(sqlx::query_as(sql).bind(self.node.id()).bind(MAX_LEARNED).fetch_one(&self.readers)).await

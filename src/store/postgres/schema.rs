@@ -188,10 +188,10 @@ async fn nobody_runs(
     why: String,
 ) -> Result<(), OpenError> {
     let node = format!("{}.node", identifier(schema));
-    let look = format!("SELECT name FROM {node} WHERE lease_until > clock_timestamp() ORDER BY name");
+    let sql = format!("SELECT name FROM {node} WHERE lease_until > clock_timestamp() ORDER BY name");
     let lock = format!("LOCK TABLE {node} IN ACCESS EXCLUSIVE MODE");
     connection.execute(AssertSqlSafe(lock)).await.map_err(|error| judge(url, error))?;
-    let alive: Vec<String> = sqlx::query_scalar(AssertSqlSafe(look))
+    let alive: Vec<String> = sqlx::query_scalar(AssertSqlSafe(sql))
         .fetch_all(connection)
         .await
         .map_err(|error| judge(url, error))?;

@@ -96,7 +96,7 @@ impl WriteConnection {
         if let Some((number, done)) = &self.uncertain {
             let asked = reconnect::is_committed(&mut connection, &self.node, *number, &done.applied);
             let committed = within(ANSWER_PATIENCE, asked).await?;
-            info!(committed, "what became of a transaction whose end was lost is known");
+            info!(committed, "a commit whose answer was lost is settled");
             self.settled = self.uncertain.take().map(|(_, done)| done).filter(|_| committed);
         }
         Ok(connection)
@@ -148,7 +148,7 @@ impl WriteConnection {
         }
     }
 
-    /// Sends hints. They only save other nodes from waiting for their next look, so errors don't matter.
+    /// Sends hints. They only save other nodes from waiting for their next round, so errors don't matter.
     async fn hint(&mut self, mut hints: Vec<String>) {
         hints.sort_unstable();
         hints.dedup();
@@ -201,8 +201,8 @@ async fn transact(
     submit::submit(connection, node, &work.submits, room, &mut done).await?;
     finish::finish(connection, node, verdicts, &mut done).await?;
     outbox::advance(connection, node, &work.progress).await?;
-    for order in &work.orders {
-        done.applied.ordered.push(outbox::carry_out(connection, node, order).await?);
+    for command in &work.commands {
+        done.applied.affected.push(outbox::carry_out(connection, node, command).await?);
     }
     if let Some(before) = work.prune {
         done.applied.pruned = outbox::prune(connection, before).await?;
@@ -216,8 +216,8 @@ async fn transact(
     }
     claims::release(connection, node, &cluster.release, &mut done).await?;
     // Last, because a renewal of the lease waits for this row until the commit.
-    if let Some(brake) = &work.brake {
-        outbox::save_brake(connection, node, brake).await?;
+    if let Some(schedule) = &work.schedule {
+        outbox::save_schedule(connection, node, schedule).await?;
     }
     Ok((number, done))
 }
@@ -232,7 +232,7 @@ fn join(earlier: Done, done: Done) -> Done {
     let applied = Applied {
         accepted: chain(old.accepted, new.accepted),
         finished: chain(old.finished, new.finished),
-        ordered: chain(new.ordered, old.ordered),
+        affected: chain(new.affected, old.affected),
         ..new
     };
     let (old, new) = (earlier.cluster, done.cluster);

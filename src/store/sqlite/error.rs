@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::paths::PathError;
 
-/// Why the store can't be opened. Nothing in it was changed.
+/// Why the store can't be opened. Its contents were not changed.
 #[derive(Debug, Error)]
 pub enum OpenError {
     #[error("another pinwatch uses the database {path}: stop it first, or give this one another `store.url`")]
@@ -28,8 +28,8 @@ pub enum OpenError {
     )]
     Newer { path: PathBuf, found: i64, known: i64 },
     #[error(
-        "the database {path} is damaged: {what}. It was left as it is. Restore a backup, or move {path} and \
-         those beside it (-wal, -shm, .lock) away to start empty; `sqlite3 {path} .recover` may save what is in it"
+        "the database {path} is damaged: {what}. Its contents were not changed. Restore a backup, or move {path} \
+         and those beside it (-wal, -shm, .lock) away to start empty; `sqlite3 {path} .recover` may save what is in it"
     )]
     Damaged { path: PathBuf, what: String },
     #[error(

@@ -12,7 +12,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::outcome::Ending;
 use crate::pin::PinId;
-use crate::store::{Reads, SavedBrake, Transaction, Writes};
+use crate::store::{Reads, SavedSchedule, Transaction, Writes};
 
 const PINS: u64 = 40;
 const ROOM: usize = 25;
@@ -82,7 +82,7 @@ async fn what_is_in_flight_is_the_same_in_memory_and_in_the_file_whatever_comes_
         let work = Transaction {
             verdicts: verdicts.iter().map(|n| verdict(*n)).collect(),
             submits: submits.iter().map(|n| new(*n, step)).collect(),
-            brake: Some(SavedBrake::default()),
+            schedule: Some(SavedSchedule::default()),
             ..Transaction::default()
         };
         if random.u8(..5) == 0 {

@@ -43,7 +43,7 @@ pub enum Lost {
     Replaced(PathBuf),
     #[error("{0} was removed or replaced: put it back, or restart the daemon")]
     Beside(PathBuf),
-    #[error("the lock file {0} was removed, and another process has the new one: stop that")]
+    #[error("the lock file {0} was removed, and another process holds the new lock file: stop that process")]
     Lock(PathBuf),
     #[error(transparent)]
     Path(#[from] PathError),

@@ -14,7 +14,7 @@ use sqlx::{FromRow, Row};
 use super::super::rows::{timestamp, undelivered};
 use super::super::{
     AtSink, DeadLetter, Failed, InFlight, MAX_LEARNED, ONLY_PARTITION, Outcome, PAGE_BYTES, Page, Position,
-    Reads, SavedBrake, Stretch, Unavailable,
+    Reads, SavedSchedule, Stretch, Unavailable,
 };
 use super::Reader;
 use super::by_hash::hash;
@@ -22,7 +22,7 @@ use crate::clock::Steady;
 use crate::outcome::Submission;
 use crate::pin::PinId;
 
-/// Marks a place that is a row number; no PIN ID has this character.
+/// Marks a page token that is a row number; no PIN ID has this character.
 const NUMBER: char = '@';
 
 impl Reader {
@@ -60,7 +60,7 @@ impl Reads for Reader {
         Ok(Some(Page { pins, more: rows.len() == limit as usize }))
     }
 
-    async fn brake(&self) -> Result<SavedBrake, Unavailable> {
+    async fn schedule(&self) -> Result<SavedSchedule, Unavailable> {
         let sql = "SELECT reason, until, rate, CASE WHEN length(learned) <= ?1 THEN learned END AS learned FROM brake";
         Ok(sqlx::query_as(sql).bind(MAX_LEARNED).fetch_one(&self.readers).await?)
     }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 
-use super::super::{Applied, DeliveryCommand, Progress, SavedBrake, Transaction, Unavailable, Writes};
+use super::super::{Applied, DeliveryCommand, Progress, SavedSchedule, Transaction, Unavailable, Writes};
 use super::by_hash::{Entry, hash};
 use super::by_pin::{Index, Step};
 use super::many::{Query, json};
@@ -188,10 +188,10 @@ impl WriteConnection {
         for progress in &work.progress {
             advance(connection, progress).await?;
         }
-        for order in &work.orders {
-            applied.ordered.push(carry_out(connection, order).await?);
+        for command in &work.commands {
+            applied.affected.push(carry_out(connection, command).await?);
         }
-        if let Some(SavedBrake { reason, until, rate, learned }) = &work.brake {
+        if let Some(SavedSchedule { reason, until, rate, learned }) = &work.schedule {
             let sql = "UPDATE brake SET reason = ?1, until = ?2, rate = ?3, learned = coalesce(?4, learned)";
             sqlx::query(sql)
                 .bind(reason)
@@ -272,8 +272,8 @@ async fn advance(connection: &mut SqliteConnection, progress: &Progress) -> Resu
 }
 
 /// Carries out a delivery command; returns how many outcomes it affected.
-async fn carry_out(connection: &mut SqliteConnection, order: &DeliveryCommand) -> Result<u64, sqlx::Error> {
-    let done = match order {
+async fn carry_out(connection: &mut SqliteConnection, command: &DeliveryCommand) -> Result<u64, sqlx::Error> {
+    let done = match command {
         DeliveryCommand::Replay { sink, from, to, only_dead: false } => {
             // Outcomes after the cursor will be delivered anyway.
             let sql = "INSERT OR REPLACE INTO delivery (sink, seq, dead, tries) \
