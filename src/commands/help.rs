@@ -48,7 +48,7 @@ file http.tokens_file has the names, scopes and SHA-256 of the tokens, never the
 
 Examples:
   pinwatch token new --name app --scope submit
-  TOKEN=$(pinwatch token new --name app --scope submit)";
+  pinwatch token new --name metrics --scope read";
 
 pub const TOKEN_NEW: &str = "\
 Prints the token to stdout, this once, and the line for http.tokens_file to stderr. A reload of the daemon makes it \
