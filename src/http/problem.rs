@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt::Display;
 
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -51,7 +51,7 @@ pub struct Problem {
     status: StatusCode,
     code: Cow<'static, str>,
     detail: Cow<'static, str>,
-    header: Option<(axum::http::HeaderName, HeaderValue)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// The members of a problem.
@@ -69,8 +69,8 @@ impl Problem {
         Self { status, code: code.into(), detail: detail.into(), header: None }
     }
 
-    fn with(mut self, name: axum::http::HeaderName, value: impl Display) -> Self {
-        self.header = HeaderValue::from_str(&value.to_string()).ok().map(|value| (name, value));
+    fn with(mut self, name: HeaderName, value: impl Display) -> Self {
+        self.header = HeaderValue::from_str(&value.to_string()).ok().map(|value| Box::new((name, value)));
         self
     }
 
@@ -121,7 +121,7 @@ impl Problem {
     pub fn method_not_allowed(allowed: Option<&HeaderValue>) -> Self {
         let detail = "this path has other methods: see the header Allow";
         let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, METHOD_NOT_ALLOWED, detail);
-        Self { header: allowed.map(|allowed| (ALLOW, allowed.clone())), ..problem }
+        Self { header: allowed.map(|allowed| Box::new((ALLOW, allowed.clone()))), ..problem }
     }
 
     pub fn not_acceptable(offered: &[&str]) -> Self {
@@ -193,7 +193,8 @@ impl Problem {
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, RETRY_LATER.into());
         }
-        if let Some((name, value)) = self.header {
+        if let Some(header) = self.header {
+            let (name, value) = *header;
             headers.insert(name, value);
         }
         response

@@ -99,6 +99,9 @@ fn every_route_answers_as_the_socket_does() {
     assert!(![&api.admin, &api.read, &api.submit].iter().any(|token| said.contains(token.as_str())));
 }
 
+/// Method, path, headers and body of a request, and the status and code of its problem.
+type Bad<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
+
 #[test]
 fn every_kind_of_bad_request_has_its_problem() {
     let api = Api::start();
@@ -106,7 +109,7 @@ fn every_kind_of_bad_request_has_its_problem() {
     let json_body = ("content-type", JSON);
     let long = "x".repeat((1 << 20) + 1);
     let many = format!("[{}1]", "1,".repeat(10_000));
-    let table: &[(&str, &str, &[(&str, &str)], &str, u16, &str)] = &[
+    let table: &[Bad] = &[
         ("GET", "/v1", &[], "", 404, "not_found"),
         ("GET", "/v1/", &[], "", 404, "not_found"),
         ("GET", "/v1/nothing", &[], "", 404, "not_found"),
