@@ -1,7 +1,9 @@
-//! Serves `/metrics`, `/healthz` and `/readyz` over HTTP if `http.listen` is set.
+//! Serves `/metrics`, `/healthz` and `/readyz` over HTTP if `http.listen` is set or systemd passed a TCP socket.
 //!
-//! Promises that no client can harm the daemon: the number of connections, their duration and the size of requests are
-//! bounded, and no answer waits long for a silent part. Read-only. `docs/metrics.md` documents it for users.
+//! Promises that no client can harm the daemon or keep another one from an answer: connections, their duration and the size of
+//! requests are bounded (`serve.rs`, `connection.rs`), and no answer waits long for a silent part. Who may ask is decided
+//! before a handler runs: by TLS (`tls.rs`) and by the host that a request names (`host.rs`). `docs/http.md` and
+//! `docs/metrics.md` document it for users.
 
 mod activity;
 mod admission;
