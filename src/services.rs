@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::cluster::Cluster;
+use crate::outgoing::SharedRoom;
 use crate::places::Places;
 use crate::poll;
 use crate::schedule::Schedule;
@@ -36,4 +37,6 @@ pub struct Services {
     pub failed_counts: FailedCounts,
     /// The open connections to the socket.
     pub places: Places,
+    /// Room for small answers that wait to be read, of all connections.
+    pub room: SharedRoom,
 }

@@ -149,6 +149,7 @@ async fn filled(database: &Path) -> Store {
             metadata,
             submitted_at: now,
             deadline_at: now.wall,
+            submitter: None,
             again: false,
         };
         writer.submit(vec![new]).await.unwrap();

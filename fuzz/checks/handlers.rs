@@ -162,6 +162,7 @@ async fn services(folder: &TempDir) -> Services {
         stop,
         failed_counts: FailedCounts::default(),
         places: intake::places(64),
+        room: Default::default(),
     }
 }
 
@@ -176,6 +177,7 @@ async fn end_some(writer: &Writer, clock: &Clock) {
             metadata,
             submitted_at: now,
             deadline_at: now.wall,
+            submitter: None,
             again: false,
         };
         writer.submit(vec![new]).await.unwrap();

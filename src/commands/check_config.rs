@@ -12,7 +12,7 @@ use super::output::{Output, note};
 use super::table::Column;
 use crate::config::{Config, SinkKind};
 use crate::daemon::{self, DaemonError};
-use crate::http;
+use crate::http::{self, tokens::Tokens};
 use crate::poll::Client;
 use crate::sinks::{Endpoint, FileSink, Trouble};
 
@@ -56,12 +56,15 @@ pub fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> 
     Ok(Exit::Done)
 }
 
-/// Does what a start does with a configuration before it opens anything: reads `api.ca_file`, the system's certificates and
-/// the TLS files of `[http]`, and checks the sinks' paths. Makes no connection.
+/// Does what a start does with a configuration before it opens anything: reads `api.ca_file`, the system's certificates, the
+/// TLS files and the tokens of `[http]`, and checks the sinks' paths. Makes no connection.
 fn build(config: &Config) -> Result<(), CommandError> {
     Client::new(&config.api).map_err(DaemonError::Client)?;
     http::Tls::open(&config.http).map_err(DaemonError::TlsFiles)?;
     let daemon = doctor::daemon_user().map_or(geteuid().as_raw(), |(uid, _)| uid);
+    if let Some(file) = &config.http.tokens_file {
+        Tokens::read_for(file, daemon).map_err(DaemonError::Tokens)?;
+    }
     for sink in &config.sinks {
         let checked = match &sink.kind {
             SinkKind::Stdout => Ok(()),

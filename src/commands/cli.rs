@@ -13,6 +13,7 @@ use super::backup::BackupArgs;
 use super::globals::{Globals, Link};
 use super::help;
 use super::migrate_store::MigrateStoreArgs;
+use crate::http::tokens::{Name, Scope};
 use crate::outcome::Metadata;
 use crate::pin::PinId;
 use crate::protocol::parse_duration;
@@ -85,6 +86,9 @@ pub enum Command {
     /// Print the path of the daemon's socket, for programs that use it
     #[command(after_help = help::SOCKET)]
     Socket(Link),
+    /// Make a token for the HTTP API
+    #[command(subcommand, after_help = help::TOKEN, arg_required_else_help = true, disable_help_subcommand = true)]
+    Token(Token),
     /// Check the configuration and print the values in effect
     #[command(after_help = help::CHECK_CONFIG)]
     CheckConfig,
@@ -96,7 +100,7 @@ pub enum Command {
     MigrateStore(MigrateStoreArgs),
     /// Check key, network, clock and permissions, and say how to solve problems
     #[command(after_help = help::DOCTOR)]
-    Doctor,
+    Doctor(DoctorArgs),
     /// Simulate the API: answer polls for any PIN
     Simulate(SimulateArgs),
     /// Show everything at work for a few seconds, without account, network or root
@@ -199,6 +203,30 @@ pub struct TailArgs {
     pub positions: bool,
     #[command(flatten)]
     pub link: Link,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Print a new token, and the line that lets it in
+    #[command(after_help = help::TOKEN_NEW)]
+    New(TokenNewArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct TokenNewArgs {
+    /// Who has the token; the log and the history of its PINs name it
+    #[arg(long, value_name = "NAME")]
+    pub name: Name,
+    /// What it is good for: submit (PINs and their outcomes), read (all that changes nothing), admin
+    #[arg(long, value_name = "SCOPE")]
+    pub scope: Scope,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Make no check; send one signed test delivery to this webhook, which the configuration has
+    #[arg(long, value_name = "SINK")]
+    pub send_test: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -13,7 +13,7 @@ use super::client::{ClientError, ConnectError};
 use super::config::ConfigError;
 use super::exit::Exit;
 use crate::daemon::DaemonError;
-use crate::http::ListenError;
+use crate::http::{ListenError, tokens::NoRandomNumbers};
 use crate::protocol::{Code, Refusal};
 use crate::simulate::SimulateError;
 use crate::store::backup::BackupError;
@@ -39,6 +39,8 @@ pub enum CommandError {
     Output(#[source] io::Error),
     #[error("can't {what} {}: {error}", path.display())]
     File { what: &'static str, path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Random(NoRandomNumbers),
     #[error("can't start the runtime: {0}")]
     Runtime(#[source] io::Error),
     #[error(transparent)]
@@ -84,9 +86,13 @@ impl From<&CommandError> for Exit {
             error if error.is_broken_pipe() => Self::Done,
             CommandError::Usage(_) | CommandError::Config(_) | CommandError::LogLevel { .. } => Self::Usage,
             CommandError::Simulate(error) if error.is_usage() => Self::Usage,
-            // The cause is in the configuration (`api.ca_file`, `http.tls_cert`), but only reading the file finds it.
+            // The cause is in the configuration (`api.ca_file`, `http.tls_cert`, `http.tokens_file`), but only reading the file
+            // finds it.
             CommandError::Daemon(
-                DaemonError::Client(_) | DaemonError::TlsFiles(_) | DaemonError::Listen(ListenError::Open(_)),
+                DaemonError::Client(_)
+                | DaemonError::TlsFiles(_)
+                | DaemonError::Tokens(_)
+                | DaemonError::Listen(ListenError::Open(_)),
             ) => Self::Usage,
             CommandError::Connect(ConnectError::Greeting(error)) if error.is_silence() => Self::TimedOut,
             CommandError::Connect(
@@ -97,6 +103,7 @@ impl From<&CommandError> for Exit {
             CommandError::Client(_)
             | CommandError::Output(_)
             | CommandError::File { .. }
+            | CommandError::Random(_)
             | CommandError::Runtime(_)
             | CommandError::Daemon(_)
             | CommandError::Simulate(_)

@@ -42,6 +42,26 @@ Examples:
   export PINWATCH_SOCKET=$(pinwatch socket)
   printf '9C817C6F8AF3D48F9FE553282AFA2B67\\n' | nc -NU \"$(pinwatch socket)\"";
 
+pub const TOKEN: &str = "\
+Programs on other machines and in containers use the daemon over HTTP, at /v1 of http.listen, each with a token. The \
+file http.tokens_file has the names, scopes and SHA-256 of the tokens, never the tokens themselves.
+
+Examples:
+  pinwatch token new --name app --scope submit
+  TOKEN=$(pinwatch token new --name app --scope submit)";
+
+pub const TOKEN_NEW: &str = "\
+Prints the token to stdout, this once, and the line for http.tokens_file to stderr. A reload of the daemon makes it \
+valid.
+
+To replace a token without a pause: make a new one of the same name, append its line, reload the daemon, give the \
+token to the program; then remove the old line, and reload again.
+
+Examples:
+  pinwatch token new --name app --scope submit
+  pinwatch token new --name ops --scope admin --json | jq -r .line
+  TOKEN=$(pinwatch token new --name app --scope submit)";
+
 pub const BACKUP: &str = "\
 Copies the database as of one moment, reads the copy back, and only then gives it its name: if it is interrupted, an \
 existing file stays unchanged. A running daemon continues meanwhile. operations.md explains how to restore a backup, and \
@@ -261,12 +281,17 @@ Makes one call to the API, asks the daemon, and checks the sinks and where syste
 nothing. Run it as root, so that it can check most: it then reads the key that systemd passes to the daemon from \
 /etc/pinwatch/api-key.
 
+With --send-test it makes one delivery to a webhook as the daemon would, and no check. The body is a record that begins \
+with \"test\":true, of a PIN \"pinwatch-test\" that no account has; it is in no outbox, and needs no daemon.
+
 Examples:
   sudo pinwatch doctor
+  sudo pinwatch doctor --send-test webhook
   pinwatch doctor --config ./pinwatch.toml
   pinwatch doctor --json | jq -r 'select(.ok == false) | .what'
 
-Exit status: 0 no problem, 1 a problem was found, 2 the configuration is wrong.";
+Exit status: 0 no problem, 1 a problem was found or the test delivery was not accepted, 2 the configuration is wrong \
+or has no such sink.";
 
 pub const DEMO: &str = "\
 Starts a simulated API and a daemon in a temporary folder, submits PINs to the daemon, shows how they become final, \

@@ -18,6 +18,7 @@ mod demo;
 mod doctor;
 mod error;
 mod exit;
+mod finding;
 mod globals;
 mod help;
 mod human;
@@ -38,6 +39,7 @@ mod replay;
 mod run;
 mod sandbox;
 mod schedule;
+mod send_test;
 mod show;
 mod sinks;
 mod stats;
@@ -45,6 +47,7 @@ mod stop_signal;
 mod submit;
 mod table;
 mod tail;
+mod token;
 mod wait;
 mod watch;
 
@@ -58,7 +61,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::Builder;
 
 use admin_cli::{DeadLetters, Sinks};
-use cli::{Cli, Command};
+use cli::{Cli, Command, Token};
 use error::CommandError;
 pub use exit::Exit;
 use globals::{Globals, Link};
@@ -104,6 +107,8 @@ fn is_json(Cli { globals, command }: &Cli) -> bool {
     let is_text = match command {
         Command::Run | Command::Simulate(_) | Command::Demo(_) => true,
         Command::Socket(_) | Command::Completions(_) | Command::Man(_) => true,
+        // For TOKEN=$(pinwatch token new …).
+        Command::Token(_) => true,
         Command::Tail(args) if args.positions => return true,
         _ => false,
     };
@@ -142,6 +147,7 @@ fn dispatch(Cli { globals, command }: Cli, is_json: bool) -> Result<Exit, Comman
         Command::Stats(link) => block_on(stats::run(&socket(&link)?, output())),
         Command::Schedule(link) => block_on(schedule::run(&socket(&link)?, output())),
         Command::Nodes(link) => block_on(nodes::run(&socket(&link)?, output())),
+        Command::Token(Token::New(args)) => token::new(&args, output()),
         Command::Ping(link) => block_on(ping::run(&socket(&link)?, output())),
         Command::Socket(link) => {
             let (path, mut output) = (socket(&link)?, output());
@@ -156,7 +162,7 @@ fn dispatch(Cli { globals, command }: Cli, is_json: bool) -> Result<Exit, Comman
         Command::CheckConfig => check_config::run(&globals, output()),
         Command::Backup(args) => block_on(backup::run(&globals, &args, output())),
         Command::MigrateStore(args) => block_on(migrate_store::run(&args, output())),
-        Command::Doctor => block_on(doctor::run(&globals, output())),
+        Command::Doctor(args) => block_on(doctor::run(&globals, args.send_test.as_deref(), output())),
         Command::Simulate(args) => {
             refuse_shape(&globals, "simulate has no results")?;
             run::simulate(args)

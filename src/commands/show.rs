@@ -67,6 +67,7 @@ fn rows(pin: Pin, now: Timestamp) -> Result<Rows, ClientError> {
     add("reference", pin.reference);
     add("metadata", pin.metadata.map(|json| json.get().to_owned()));
     add("submitted", pin.submitted_at.map(|at| human::when(&at, now)));
+    add("submitted by", pin.submitted_by.map(|name| format!("{name} (over HTTP)")));
     add("deadline", pin.deadline_at.map(|at| human::when(&at, now)));
     add("polls", pin.polls.flatten().map(|polls| polls.to_string()));
     add(

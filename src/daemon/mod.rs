@@ -38,8 +38,10 @@ pub use self::stop_limit::needed_unit_timeout;
 use crate::clock::Clock;
 use crate::config::{self, Config, Explained, Problem, Setting, StoreUrl};
 use crate::fault::fault_point;
+use crate::http::tokens::{Tokens, TokensError};
 use crate::http::{self, Http};
 use crate::intake::{self, InheritedSocket, Socket, SocketError};
+use crate::outgoing::SharedRoom;
 use crate::pin::PinId;
 use crate::poll::{Client, ClientError, Connection, Meaning};
 use crate::pulse::Pulse;
@@ -69,6 +71,8 @@ pub enum DaemonError {
     Socket(#[from] SocketError),
     #[error(transparent)]
     Listen(#[from] http::ListenError),
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     #[error(transparent)]
     TlsFiles(#[from] http::FileError),
     #[error(transparent)]
@@ -162,6 +166,7 @@ impl Daemon {
         configured.warnings.iter().for_each(warn_of_secret);
         let config = &configured.config;
         let client = Client::new(&config.api)?;
+        let tokens = http::read_tokens(&config.http)?;
         let tls = http::Tls::open(&config.http)?;
         let clock = Clock::system();
         let seed = fastrand::u64(..);
@@ -225,8 +230,9 @@ impl Daemon {
             stop,
             failed_counts: FailedCounts::default(),
             places: intake::places(config.intake.max_connections),
+            room: SharedRoom::default(),
         };
-        let http = serve(config, socket, listener, services.clone(), rotate.subscribe(), &mut parts);
+        let http = serve(config, socket, listener, tokens, services.clone(), rotate.subscribe(), &mut parts);
         info!(
             socket = %config.intake.socket.display(),
             store = %config.store.url,
@@ -387,13 +393,14 @@ fn serve(
     config: &Config,
     socket: Socket,
     listener: http::Listener,
+    tokens: Option<Arc<Tokens>>,
     services: Services,
     reloads: watch::Receiver<u64>,
     parts: &mut Parts,
 ) -> Http {
     let Services { schedule, writer, clock, health, cluster, stop, .. } = services.clone();
     let (pulse, keep_up) = Pulse::of(schedule, writer.clone(), notify::ask_every(), stop.clone());
-    let http = listener.serve(config, services.clone(), pulse.clone(), reloads);
+    let http = listener.serve(config, services.clone(), pulse.clone(), tokens, reloads);
     parts.spawn("pulse", keep_up);
     parts.spawn("intake", intake::serve(socket, services));
     parts.spawn("retention", retention::prune(writer, clock, config.store.retention, stop.clone()));

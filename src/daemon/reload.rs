@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 use super::sink_set::CantReplace;
 use super::{Daemon, Inherited, notify, warn_of_secret, warn_of_unknown_sinks};
 use crate::config::{Config, ConfigError, Log, Setting, Sources};
+use crate::http::{self, tokens::TokensError};
 use crate::poll::ClientError;
 use crate::schedule;
 
@@ -35,6 +36,8 @@ enum Refused {
     Client(#[from] ClientError),
     #[error(transparent)]
     Sinks(#[from] CantReplace),
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     #[error("log.level: {0}")]
     Log(String),
 }
@@ -63,6 +66,7 @@ impl Daemon {
     async fn apply_new_configuration(&mut self) -> Result<(), Refused> {
         let new = Config::explain(&self.outside.sources)?;
         let client = self.services.api.prepare(&new.config.api)?;
+        let tokens = http::read_tokens(&new.config.http)?;
         // These steps can fail, and are undone then.
         let prepared = self.sinks.prepare(&new.config.sinks).await?;
         if let Err(problem) = (self.outside.set_log)(&new.config.log) {
@@ -85,6 +89,7 @@ impl Daemon {
         // notices by itself.
         let _ = self.services.schedule.reconfigure(settings).await;
         self.deadline.send_replace(new.config.schedule.deadline);
+        self.http.renew_tokens(tokens);
 
         changes.extend(keys.into_iter().filter(|key| !needs_restart(key) && !key.starts_with("sink[")));
         if new_key {
@@ -126,7 +131,9 @@ fn is_of_client(key: &str) -> bool {
 /// Whether a key is read only at the start.
 fn needs_restart(key: &str) -> bool {
     let sections = ["store.", "cluster.", "intake.", "http."];
-    sections.iter().any(|section| key.starts_with(section)) || matches!(key, "shutdown_grace" | "log.format")
+    let is_read_at_start =
+        sections.iter().any(|section| key.starts_with(section)) && key != "http.tokens_file";
+    is_read_at_start || matches!(key, "shutdown_grace" | "log.format")
 }
 
 #[cfg(test)]
@@ -149,7 +156,7 @@ mod tests {
 
     #[test]
     fn every_key_is_either_reloaded_or_needs_a_restart() {
-        let reloaded = ["api.", "schedule.", "log.level", "sink."];
+        let reloaded = ["api.", "schedule.", "log.level", "sink.", "http.tokens_file"];
         for key in crate::config::known_keys() {
             let is_reloaded = reloaded.iter().any(|start| key.starts_with(start));
             assert_ne!(is_reloaded, needs_restart(&key), "{key}");

@@ -72,6 +72,7 @@ impl Bench {
             metadata: None,
             submitted_at: now.into(),
             deadline_at: now,
+            submitter: None,
             again: false,
         };
         self.writer.submit(vec![new.clone()]).await.unwrap();

@@ -211,6 +211,53 @@ impl<H: Held> HttpBody for Holding<H> {
     }
 }
 
+/// The body of a request, which notes what the client sends: over HTTP/2 too, a client may send a long body before it
+/// reads the answers to its beginning.
+#[derive(Debug)]
+pub struct Sending<B> {
+    body: B,
+    activity: Arc<Activity>,
+    number: u64,
+    /// How much came since the last note.
+    came: usize,
+}
+
+impl<B> Sending<B> {
+    pub fn new(body: B, answering: &Answering) -> Self {
+        Self { body, activity: answering.activity.clone(), number: answering.number, came: 0 }
+    }
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Sending<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &frame {
+            self.came += frame.data_ref().map_or(0, Bytes::len);
+            if self.came >= pace::LEAST {
+                self.came = 0;
+                if let Some(since) = self.activity.lock().blocked.get_mut(&self.number) {
+                    *since = Instant::now();
+                }
+            }
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// A connection that notes when bytes come.
 #[derive(Debug)]
 pub struct Noted<S> {

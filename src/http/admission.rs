@@ -17,7 +17,6 @@ use super::peer;
 use crate::places::{Full, Places, Rules};
 
 /// Requests of `/v1` that are answered at once. Below `MAX_CONNECTIONS`, with room for all others.
-#[expect(dead_code, reason = "the routes of /v1 are on another branch")]
 pub const MAX_API_REQUESTS: usize = 384;
 
 /// Admits requests, or has the answer made that says "later".

@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::activity::{Activity, HEAD_LIMIT, Holding, IDLE_LIMIT, Noted};
+use super::activity::{Activity, HEAD_LIMIT, Holding, IDLE_LIMIT, Noted, Sending};
 use super::host::Hosts;
 use super::pace::Pace;
 use super::tasks::Tasks;
@@ -100,6 +100,7 @@ async fn talk(
         let answering = activity.begins(request.version());
         let refusal = front.hosts.refusal(&request, local);
         request.extensions_mut().insert(ConnectInfo(peer));
+        let request = request.map(|body| Sending::new(body, &answering));
         let mut router = front.router.clone();
         async move {
             let answer = match refusal {

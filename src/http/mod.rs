@@ -1,22 +1,28 @@
-//! Serves `/metrics`, `/healthz` and `/readyz` over HTTP if `http.listen` is set or systemd passed a TCP socket.
+//! Serves `/metrics`, `/healthz`, `/readyz` and the API at `/v1` over HTTP if `http.listen` is set or systemd passed a TCP
+//! socket.
 //!
 //! Promises that no client can harm the daemon or keep another one from an answer: connections, their duration and the size of
 //! requests are bounded (`serve.rs`, `connection.rs`), and no answer waits long for a silent part. Who may ask is decided
-//! before a handler runs: by TLS (`tls.rs`) and by the host that a request names (`host.rs`). `docs/http.md` and
-//! `docs/metrics.md` document it for users.
+//! before a handler runs: by TLS (`tls.rs`), the host that a request names (`host.rs`), and for `/v1` a token. Without a
+//! token it only reads numbers. `docs/metrics.md`, `docs/http.md` and `docs/http-api.md` document it for users.
 
 mod activity;
 mod admission;
 mod certificates;
 mod connection;
+mod failures;
 mod gather;
 mod health;
 mod host;
 mod pace;
 mod peer;
+mod problem;
+mod room;
 mod serve;
 mod tasks;
 mod tls;
+pub mod tokens;
+mod v1;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -44,9 +50,11 @@ pub use self::certificates::{FileError, load as load_certificates};
 use self::connection::Front;
 use self::health::Status;
 use self::host::Hosts;
+pub use self::problem::CODES as PROBLEM_CODES;
 use self::tasks::Tasks;
 pub use self::tls::Tls;
-use crate::config::Config;
+use self::tokens::{Tokens, TokensError};
+use crate::config::{self, Config};
 use crate::metrics::{self, Recorded};
 use crate::pulse::Pulse;
 use crate::services::Services;
@@ -87,7 +95,17 @@ pub struct Http {
     tasks: JoinSet<()>,
     /// Those of requests.
     requests: Tasks,
+    api: Option<Arc<v1::Api>>,
+    tokens: watch::Sender<Option<Arc<Tokens>>>,
     stop: CancellationToken,
+}
+
+/// Reads the tokens of the API; `None` if there is no `http.tokens_file`.
+///
+/// # Errors
+/// The file can't be read, others could change it, or a line of it is wrong.
+pub fn read_tokens(http: &config::Http) -> Result<Option<Arc<Tokens>>, TokensError> {
+    http.tokens_file.as_deref().map(Tokens::read).transpose().map(|tokens| tokens.map(Arc::new))
 }
 
 /// What the handlers need.
@@ -139,10 +157,13 @@ impl Listener {
         config: &Config,
         services: Services,
         pulse: Pulse,
+        tokens: Option<Arc<Tokens>>,
         reloads: watch::Receiver<u64>,
     ) -> Http {
         let stop = CancellationToken::new();
         let (mut tasks, requests) = (JoinSet::new(), Tasks::new());
+        let (tokens, current) = watch::channel(tokens);
+        let mut api = None;
         if let Some(Listening { listener, address, tls, recorded }) = self.0 {
             info!(%address, tls = tls.is_some(), "metrics and health are served over HTTP");
             let limits = Limits {
@@ -152,15 +173,18 @@ impl Listener {
             };
             let started = services.clock.wall();
             let hosts = Hosts::new(&config.http, address);
+            let v1 = v1::Api::new(services.clone(), current, requests.clone());
             let router = router(Server { services, pulse, limits, recorded, started, tls: tls.clone() });
-            tasks.spawn(upkeep(recorded, stop.clone()));
+            let router = router.merge(v1::router(v1.clone()));
+            tasks.spawn(upkeep(recorded, v1.clone(), stop.clone()));
+            api = Some(v1);
             if let Some(tls) = tls.clone() {
                 tasks.spawn(tls.keep_current(reloads, stop.clone()));
             }
             let front = Arc::new(Front { router, tls, hosts, tasks: requests.clone() });
             tasks.spawn(serve::serve(listener, front, stop.clone()));
         }
-        Http { tasks, requests, stop }
+        Http { tasks, requests, api, tokens, stop }
     }
 }
 
@@ -180,21 +204,30 @@ impl Http {
         }
     }
 
+    /// From now on, these tokens are valid and no others.
+    pub fn renew_tokens(&self, tokens: Option<Arc<Tokens>>) {
+        self.tokens.send_replace(tokens);
+    }
+
     /// Stops the tasks, after a moment for answers under way.
     pub async fn stop(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
         // Their connections are gone, so they have nobody to answer.
         self.requests.end(serve::GRACE).await;
+        if let Some(api) = self.api {
+            api.finish();
+        }
     }
 }
 
-/// Keeps recorded samples from piling up between scrapes.
-async fn upkeep(recorded: &'static Recorded, stop: CancellationToken) {
+/// Keeps recorded samples from piling up between scrapes, and logs sums of submits.
+async fn upkeep(recorded: &'static Recorded, api: Arc<v1::Api>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(UPKEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         recorded.upkeep();
+        api.upkeep();
     }
 }
 

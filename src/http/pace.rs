@@ -1,7 +1,8 @@
 //! Cuts a client that does not read what it is sent.
 //!
 //! Promises that a write fails once the client has taken less than [`LEAST`] in [`PATIENCE`] although more was ready, in
-//! whatever small pieces it reads. It stands between TLS and the socket, where all that is sent passes. Must not know HTTP.
+//! whatever small pieces it reads. What it sends counts as what it takes: a client may send a long body before it reads the
+//! answers to its beginning. It stands between TLS and the socket, where all that is sent passes. Must not know HTTP.
 
 use std::io;
 use std::pin::Pin;
@@ -32,6 +33,17 @@ struct Waiting {
     end: Pin<Box<Sleep>>,
 }
 
+impl Waiting {
+    /// Notes that so many bytes went one way or the other.
+    fn progress(&mut self, count: usize) {
+        self.taken += count;
+        if self.taken >= LEAST {
+            self.taken = 0;
+            self.end.as_mut().reset(Instant::now() + PATIENCE);
+        }
+    }
+}
+
 impl<S> Pace<S> {
     pub fn new(stream: S) -> Self {
         Self { stream, waiting: None }
@@ -47,13 +59,7 @@ impl<S> Pace<S> {
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         match (&written, &mut self.waiting) {
-            (Poll::Ready(Ok(count)), Some(waiting)) => {
-                waiting.taken += count;
-                if waiting.taken >= LEAST {
-                    waiting.taken = 0;
-                    waiting.end.as_mut().reset(Instant::now() + PATIENCE);
-                }
-            }
+            (Poll::Ready(Ok(count)), Some(waiting)) => waiting.progress(*count),
             (Poll::Ready(_), _) => {}
             (Poll::Pending, waiting) => {
                 let new = || Waiting { taken: 0, end: Box::pin(sleep(PATIENCE)) };
@@ -108,7 +114,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Pace<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Some(waiting) = &mut self.waiting {
+            waiting.progress(buffer.filled().len() - before);
+        }
+        read
     }
 }
 
@@ -149,6 +160,28 @@ mod tests {
         }
         let slow = LEAST / 15 + 500;
         assert!(written(16 * LEAST, slow).await.unwrap() > 10 * PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_a_long_body_before_it_reads_is_not_cut_until_it_neither_sends_nor_reads() {
+        let (client, server) = duplex(1024);
+        let (mut client_reads, mut client_sends) = tokio::io::split(client);
+        let (mut reads, mut writes) = tokio::io::split(Pace::new(server));
+        let reading = tokio::spawn(async move {
+            let mut body = vec![0; 1024];
+            while reads.read(&mut body).await.is_ok_and(|count| count > 0) {}
+        });
+        let answering = tokio::spawn(async move { writes.write_all(&[b'x'; 4096]).await });
+        for _ in 0..10 {
+            client_sends.write_all(&vec![b'x'; 2 * LEAST]).await.unwrap();
+            tokio::time::sleep(PATIENCE * 2 / 3).await;
+        }
+        assert!(!answering.is_finished());
+        tokio::time::sleep(PATIENCE * 2).await;
+        assert!(answering.is_finished(), "it neither sends nor reads");
+        assert_eq!(answering.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(client_reads.read_u8().await.is_ok());
+        reading.abort();
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,24 +13,17 @@ use tokio::net::unix::OwnedReadHalf;
 use tokio::time::{Instant, interval, timeout_at};
 use tracing::{debug, info};
 
-use super::lines::{Line, Lines};
-use super::outgoing::{Gone, Outgoing, PIECE, Pieces, Room, SMALL, STALL, SharedRoom, write_out};
+use crate::lines::{self, Line, Lines};
 use crate::operations::{self, Failure, cancelled_state, in_time, outcome_of, shutting_down};
+use crate::outgoing::{Gone, Outgoing, PIECE, Room, SMALL, STALL, write_out};
 use crate::pin::PinId;
 use crate::places::Place;
-use crate::protocol::submit::{self, write_answer};
-use crate::protocol::{self, Code, MAX_ANSWER, MAX_LINE, Refusal, Request, State, parse};
+use crate::protocol::{self, Code, MAX_ANSWER, Refusal, Request, parse, submit};
 use crate::services::Services;
-use crate::store::{Record, Submitted};
-
-/// The most submits that go to the store together.
-const BATCH: usize = 4096;
+use crate::submits::{self, BATCH, BATCH_BYTES, line};
 
 /// The most cancels that run at the same time.
 const CANCELS: usize = 512;
-
-/// The most submits that go to the store together, in bytes of their lines; slightly exceeded by the last line.
-const BATCH_BYTES: usize = 1024 * 1024;
 
 /// The most bytes that one read adds.
 const READ: usize = 128 * 1024;
@@ -45,9 +38,9 @@ const IDLE_PATIENCE: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Serves one client until it hangs up or stalls, the connection gives way to a new one, or the daemon stops.
-pub async fn serve(stream: UnixStream, services: &Services, room: SharedRoom, place: Place) {
+pub async fn serve(stream: UnixStream, services: &Services, place: Place) {
     let (reader, writer) = stream.into_split();
-    let (outgoing, incoming) = Outgoing::new(room);
+    let (outgoing, incoming) = Outgoing::new(services.room.clone());
     let reading = async {
         let lines = Lines::default();
         let mut connection = Connection { services, outgoing, reader, lines, place: &place };
@@ -142,8 +135,7 @@ impl Connection<'_> {
             let request = match line {
                 _ if self.services.stop.is_cancelled() => Err(shutting_down()),
                 Line::Whole(line) => parse(&line),
-                Line::TooLong => Err(Code::LineTooLong
-                    .because(format!("a line has at most {} KiB; this one was skipped", MAX_LINE / 1024))),
+                Line::TooLong => Err(lines::too_long()),
             };
             match request {
                 Ok(Request::Submit(submit)) => {
@@ -203,30 +195,8 @@ impl Connection<'_> {
             return Ok(());
         }
         let ids: Vec<PinId> = submits.iter().map(|submit| submit.pin_id.clone()).collect();
-        let result = operations::submit(self.services, submits).await;
-        let mut pieces = Pieces::new(&self.outgoing);
-        let refusal = match result {
-            Ok(mut states) => {
-                forget_most(&mut states);
-                for (pin, state) in ids.iter().zip(&states) {
-                    if let Submitted::Finished(None) = state {
-                        pieces.flush()?;
-                        let room = self.outgoing.room(MAX_ANSWER).await?;
-                        let record = outcome_of(self.services, pin).await.map(|outcome| outcome.record);
-                        self.send_line(room, record.map(|record| line(pin, State::Finished, &record)))?;
-                    } else {
-                        pieces.add(|out| write_submitted(pin, state, out)).await?;
-                    }
-                }
-                return pieces.flush();
-            }
-            Err(refusal) => refusal,
-        };
-        let line = protocol::refused(&refusal);
-        for _ in &ids {
-            pieces.add(|out| out.extend_from_slice(line.as_bytes())).await?;
-        }
-        pieces.flush()
+        let result = operations::submit(self.services, submits, None).await;
+        submits::answer(self.services, &self.outgoing, &ids, result).await
     }
 
     async fn answer(&mut self, request: Request) -> Result<(), Gone> {
@@ -297,42 +267,6 @@ impl Connection<'_> {
         let room = self.outgoing.room(SMALL).await?;
         self.outgoing.send(room, protocol::refused(&refusal))
     }
-}
-
-/// Keeps the first records, up to [`BATCH_BYTES`], and drops the others, which are read again when their turn comes.
-/// While the client does not read, kept records use memory that does not count as its answers.
-fn forget_most(states: &mut [Submitted]) {
-    let mut bytes = 0;
-    for state in states {
-        if let Submitted::Finished(Some(record)) = state {
-            bytes += record.len();
-            if bytes > BATCH_BYTES {
-                *state = Submitted::Finished(None);
-            }
-        }
-    }
-}
-
-/// Appends the answer to a submit.
-fn write_submitted(pin: &PinId, state: &Submitted, out: &mut Vec<u8>) {
-    match state {
-        Submitted::Accepted => write_answer(pin, State::Accepted, None, out),
-        Submitted::Duplicate => write_answer(pin, State::Duplicate, None, out),
-        Submitted::Finished(record) => write_answer(pin, State::Finished, record.as_deref(), out),
-        Submitted::AtCapacity => {
-            let refusal = Code::AtCapacity.because(format!(
-                "PIN {pin} was not accepted: as many PINs are in flight as may be (intake.max_in_flight)"
-            ));
-            out.extend_from_slice(protocol::refused(&refusal).as_bytes());
-        }
-    }
-}
-
-/// Returns the answer to a submit or a cancel of a PIN that has this outcome.
-fn line(pin: &PinId, state: State, record: &Record) -> Vec<u8> {
-    let mut line = Vec::new();
-    write_answer(pin, state, Some(record), &mut line);
-    line
 }
 
 #[cfg(test)]

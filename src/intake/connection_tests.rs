@@ -20,7 +20,7 @@ async fn connected() -> (UnixStream, JoinHandle<()>, Services) {
     let place = services.places.take(User::Other(7)).unwrap();
     let serving = {
         let services = services.clone();
-        tokio::spawn(async move { serve(stream, &services, SharedRoom::default(), place).await })
+        tokio::spawn(async move { serve(stream, &services, place).await })
     };
     tokio::time::pause();
     (client, serving, services)

@@ -5,8 +5,6 @@
 //! know how an answer is made: `operations/` does that.
 
 mod connection;
-mod lines;
-mod outgoing;
 mod socket;
 mod tail;
 
@@ -23,7 +21,6 @@ use crate::accepting::Accepting;
 use crate::places::{Full, Places, Rules, User};
 use crate::protocol::{self, Code};
 use crate::services::Services;
-use outgoing::SharedRoom;
 
 /// Connections reserved for root and the daemon's own user, or a quarter of `intake.max_connections` if that is less.
 /// An administrator's command thus gets a connection, whatever other users do.
@@ -48,7 +45,6 @@ pub fn places(max_connections: usize) -> Places {
 /// Serves connections until `services.stop`, then waits until each has sent its last answer. Owns every connection's
 /// task.
 pub async fn serve(mut socket: Socket, services: Services) {
-    let room = SharedRoom::default();
     let mut connections = JoinSet::new();
     let mut accepting = Accepting::new("a client");
     loop {
@@ -74,8 +70,8 @@ pub async fn serve(mut socket: Socket, services: Services) {
                 continue;
             }
         };
-        let (services, room) = (services.clone(), room.clone());
-        connections.spawn(async move { connection::serve(stream, &services, room, place).await });
+        let services = services.clone();
+        connections.spawn(async move { connection::serve(stream, &services, place).await });
     }
     drop(socket);
     while let Some(ended) = connections.join_next().await {

@@ -2,8 +2,8 @@
 //! outcomes are read from the store.
 
 use super::connection::Connection;
-use super::outgoing::{Gone, PIECE};
 use crate::operations::{Beginning, Failure, Next, Reader};
+use crate::outgoing::{Gone, PIECE};
 use crate::protocol::tail::{Answer, Range, Request};
 use crate::protocol::{self, Code, MAX_ANSWER};
 use crate::schedule::Stopping;
@@ -30,14 +30,14 @@ impl Connection<'_> {
         }
         loop {
             let room = self.outgoing.room(MAX_ANSWER).await?;
-            let Next { records, removed } = reader.next().await?;
+            let Next { outcomes, removed, .. } = reader.next().await?;
             if let Some((from, to)) = removed.filter(|_| !positions) {
                 return Err(Code::Removed.because(missing(from, to)).into());
             }
             let mut lines = removed.map_or_else(String::new, |(from, to)| {
                 protocol::answer(&Answer::Removed { removed: Range { from, to } })
             });
-            lines.extend(records.iter().flat_map(|record| [record.as_ref(), "\n"]));
+            lines.extend(outcomes.iter().flat_map(|(_, outcome)| [outcome.record.as_ref(), "\n"]));
             if positions && !lines.is_empty() {
                 lines.push_str(&position_line(reader.position()));
             }
@@ -50,7 +50,7 @@ impl Connection<'_> {
             }
             drop(room);
             if !follow {
-                return Ok(end(reader.position()));
+                return Ok(reader.end());
             }
             tokio::select! {
                 more = reader.wait() => more?,
@@ -63,11 +63,6 @@ impl Connection<'_> {
 
 fn position_line(position: &Position) -> String {
     protocol::answer(&Answer::Position { position: position.to_string() })
-}
-
-fn end(position: &Position) -> Answer {
-    let next = position.highest().saturating_add(1);
-    Answer::End { end: true, next, position: position.to_string() }
 }
 
 fn missing(from: i64, to: i64) -> String {

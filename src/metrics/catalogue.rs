@@ -149,6 +149,9 @@ metrics! {
     DEAD_LETTERS = Gauge "pinwatch_dead_letters" ["sink"]
         "Outcomes that were given up for the sink.";
 
+    HTTP_REFUSED = Counter "pinwatch_http_refused_total" ["reason"]
+        "Requests to the API that had no valid token, or one of another scope.";
+
     LOG_LOST = Counter "pinwatch_log_lines_lost_total" []
         "Lines of the log that were dropped, because nobody took them or they could not be written.";
     PART_UP = Gauge "pinwatch_part_up" ["part"]

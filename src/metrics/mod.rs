@@ -31,6 +31,30 @@ const SUBMIT_RESULTS: [&str; 4] = ["accepted", "duplicate", "finished", "at_capa
 /// The number of values of the label `status`: the documented statuses, any other status, and none.
 const STATUSES: usize = SmsStatus::ALL.len() + CallStatus::ALL.len() + 2;
 
+/// Why a request to the API was refused before anybody looked at what it asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpRefusal {
+    NoToken,
+    WrongToken,
+    /// Too many of the two before, from one address.
+    TooMany,
+    Scope,
+}
+
+impl HttpRefusal {
+    const ALL: [Self; 4] = [Self::NoToken, Self::WrongToken, Self::TooMany, Self::Scope];
+
+    /// Its value of the label `reason`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoToken => "no_token",
+            Self::WrongToken => "wrong_token",
+            Self::TooMany => "too_many",
+            Self::Scope => "scope",
+        }
+    }
+}
+
 /// The handles of all metrics counted here.
 pub struct Recorded {
     rendered: PrometheusHandle,
@@ -45,6 +69,7 @@ pub struct Recorded {
     commit_duration: Histogram,
     commit_changes: Histogram,
     commit_failures: Counter,
+    http_refused: [Counter; HttpRefusal::ALL.len()],
 }
 
 /// Starts counting, and returns the handles.
@@ -116,6 +141,13 @@ pub fn commit_failed() {
     }
 }
 
+/// A request to the API had no valid token, or one of another scope.
+pub fn http_refused(reason: HttpRefusal) {
+    if let Some(recorded) = RECORDED.get() {
+        recorded.http_refused[reason as usize].increment(1);
+    }
+}
+
 /// Counts a log line that was dropped because it was not taken in time or could not be written.
 pub fn log_line_lost() {
     LOG_LINES_LOST.fetch_add(1, Ordering::Relaxed);
@@ -148,6 +180,8 @@ impl Recorded {
             commit_duration: recorder.histogram(&catalogue::COMMIT_SECONDS, &[]),
             commit_changes: recorder.histogram(&catalogue::COMMIT_CHANGES, &[]),
             commit_failures: recorder.counter(&catalogue::COMMIT_FAILURES, &[]),
+            http_refused: HttpRefusal::ALL
+                .map(|reason| recorder.counter(&catalogue::HTTP_REFUSED, &[reason.as_str()])),
             rendered: recorder.0.handle(),
         }
     }

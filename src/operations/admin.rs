@@ -31,18 +31,14 @@ pub async fn dead_letters(
     request: dead_letters::Request,
 ) -> Result<dead_letters::Answer, Failure> {
     let dead_letters::Request { sink, pin_id, from, to, after, limit } = request;
-    let (pin, seqs) = match Selection::of(pin_id, from, to)? {
-        None => (None, ALL),
-        Some(Selection::Pin(pin)) => (Some(pin), ALL),
-        Some(Selection::Range(from, to)) => (None, from..=to),
-    };
+    let seqs = from.unwrap_or(*ALL.start())..=to.unwrap_or(*ALL.end());
     let after = after.as_deref().map(page_token).transpose()?.unwrap_or_default();
     let sink = sink.as_deref();
     if let Some(sink) = sink {
         check_known(services, sink).await?;
     }
     let (letters, more) =
-        services.store.dead_letters(sink, pin.as_ref(), &seqs, &after, page_limit(limit)).await?;
+        services.store.dead_letters(sink, pin_id.as_ref(), &seqs, &after, page_limit(limit)).await?;
     let letters = letters.into_iter().map(|(sink, failed, outcome)| {
         let token = format!("{sink}/{}", failed.seq);
         let letter = DeadLetter {

@@ -18,7 +18,7 @@ pub mod testing;
 
 pub use admin::{dead_letters, drop, forget_sink, replay};
 pub use cluster_queries::nodes;
-pub use failure::{Failure, in_time, shutting_down};
+pub use failure::{Failure, in_time, shutting_down, unreadable};
 pub use pins::{cancel, cancelled_state, list, outcome_of, show, wait};
 pub use schedule::schedule;
 pub use stats::{ping, stats};

@@ -180,6 +180,7 @@ fn in_flight(mut pin: Pin, stored: Option<(Submission, Timestamp)>) -> Pin {
     Pin {
         reference: submission.reference,
         metadata: submission.metadata,
+        submitted_by: submission.submitter,
         ..with_times(pin, submission.submitted_at, deadline_at)
     }
 }
@@ -230,6 +231,7 @@ async fn finished(services: &Services, pin_id: PinId) -> Result<Pin, Failure> {
     });
     Ok(Pin {
         state: Some(State::Finished),
+        submitted_by: services.store.submitter_of(outcome.seq).await?,
         sinks: Some(sinks.collect()),
         outcome: Some(Raw::from_json(&outcome.record).map_err(unreadable)?),
         ..Pin::of(pin_id)

@@ -1,5 +1,7 @@
 //! Answers `submit`: stores PINs together. Must not know how they are polled.
 
+use std::sync::Arc;
+
 use tokio::time::timeout;
 
 use super::failure::STORE_PATIENCE;
@@ -14,7 +16,11 @@ use crate::store::{NewPin, Submitted};
 /// # Errors
 /// The store can't be written, or does not answer in time. In the latter case it is unknown which PINs were accepted,
 /// and the client must submit them again.
-pub async fn submit(services: &Services, requests: Vec<Request>) -> Result<Vec<Submitted>, Refusal> {
+pub async fn submit(
+    services: &Services,
+    requests: Vec<Request>,
+    submitter: Option<&Arc<str>>,
+) -> Result<Vec<Submitted>, Refusal> {
     let now = services.clock.date();
     let new = requests.into_iter().map(|request| NewPin {
         submitted_at: now,
@@ -26,6 +32,7 @@ pub async fn submit(services: &Services, requests: Vec<Request>) -> Result<Vec<S
         pin: request.pin_id,
         reference: request.reference,
         metadata: request.metadata,
+        submitter: submitter.cloned(),
         again: request.again,
     });
     match timeout(STORE_PATIENCE, services.writer.submit(new.collect())).await {

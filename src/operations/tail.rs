@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::protocol::tail::{Request, Start};
+use crate::protocol::tail::{Answer, Request, Start};
 use crate::protocol::{Code, Refusal};
 use crate::schedule::Stopping;
 use crate::services::Services;
-use crate::store::{InvalidPosition, Outcome, Position, Record, Store, Stretch, Unavailable};
+use crate::store::{InvalidPosition, Outcome, Position, Store, Stretch, Unavailable};
 
 /// The most outcomes read per query. With positions, a position line follows after at most this many.
 const PAGE: u32 = 256;
@@ -48,8 +48,8 @@ impl News {
 }
 
 /// Reads outcomes in order, page by page.
-pub struct Reader<'a> {
-    store: &'a Store,
+pub struct Reader {
+    store: Store,
     news: News,
     position: Position,
     /// For each partition, the `seq` up to which the client needs no notice of removed outcomes.
@@ -58,20 +58,34 @@ pub struct Reader<'a> {
 
 /// A page.
 pub struct Next {
-    pub records: Vec<Record>,
-    /// The first and the last `seq` of the outcomes missing before these records.
+    /// The outcomes, each with its partition.
+    pub outcomes: Vec<(i32, Outcome)>,
+    /// The first and the last `seq` of the outcomes missing before these.
     pub removed: Option<(i64, i64)>,
+    /// Before these outcomes.
+    before: Position,
 }
 
-impl<'a> Reader<'a> {
+impl Next {
+    /// The outcomes, each with the position behind it: a client that continues there misses none and gets none twice.
+    pub fn with_positions(self) -> impl Iterator<Item = (Position, Outcome)> {
+        let mut position = self.before;
+        self.outcomes.into_iter().map(move |(partition, outcome)| {
+            position.advance(partition, outcome.seq);
+            (position.clone(), outcome)
+        })
+    }
+}
+
+impl Reader {
     /// Begins to read. A client that `takes_notices` is notified of each gap after `start`; any other client is not
     /// notified of gaps that existed before it began.
     pub async fn begin(
-        services: &'a Services,
+        services: &Services,
         start: Beginning,
         takes_notices: bool,
     ) -> Result<Self, Unavailable> {
-        let store = &services.store;
+        let store = services.store.clone();
         // Subscribes before the first query, so that a commit during the query ends the wait after it.
         let news = News::of(services);
         // `last` means the newest outcomes that still exist; so does `from` for a client that takes no notices.
@@ -103,16 +117,21 @@ impl<'a> Reader<'a> {
     pub async fn next_of(&mut self, most: u32) -> Result<Next, Unavailable> {
         let Stretch { outcomes, removed, more } = self.store.stretch(&self.position, most.min(PAGE)).await?;
         let gap = self.notice(&removed);
-        let record = |(partition, outcome): (i32, Outcome)| {
-            self.position.advance(partition, outcome.seq);
-            outcome.record
-        };
-        let records = outcomes.into_iter().map(record).collect();
+        let before = self.position.clone();
+        for (partition, outcome) in &outcomes {
+            self.position.advance(*partition, outcome.seq);
+        }
         if !more {
             // No outcomes are left up to the end of the removed ones.
             removed.into_iter().for_each(|(partition, seq)| self.position.advance(partition, seq));
         }
-        Ok(Next { records, removed: gap })
+        Ok(Next { outcomes, removed: gap, before })
+    }
+
+    /// The answer at the end of a tail that does not follow.
+    pub fn end(&self) -> Answer {
+        let next = self.position.highest().saturating_add(1);
+        Answer::End { end: true, next, position: self.position.to_string() }
     }
 
     /// Waits until there may be more. Cancel-safe.

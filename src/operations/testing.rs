@@ -33,6 +33,7 @@ pub async fn services(folder: &Path, outcomes: usize) -> Services {
             metadata: None,
             submitted_at: now.into(),
             deadline_at: now,
+            submitter: None,
             again: false,
         };
         writer.submit(vec![new]).await.unwrap();
@@ -67,6 +68,7 @@ pub async fn services(folder: &Path, outcomes: usize) -> Services {
         stop: CancellationToken::new(),
         failed_counts: FailedCounts::default(),
         places: crate::intake::places(8),
+        room: Default::default(),
         cluster: None,
     }
 }

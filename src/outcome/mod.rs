@@ -90,6 +90,8 @@ pub struct Submission {
     pub reference: Option<String>,
     pub metadata: Option<Metadata>,
     pub submitted_at: Timestamp,
+    /// The name of the token it was submitted with; `None` if it came over the socket.
+    pub submitter: Option<String>,
 }
 
 /// The delivery that decides a PIN. Delivered precedes accepted, then unknown, then pending, then failed; among equals
@@ -221,7 +223,12 @@ mod tests {
     }
 
     fn submission() -> Submission {
-        Submission { reference: None, metadata: None, submitted_at: "2026-01-02T03:04:05Z".parse().unwrap() }
+        Submission {
+            reference: None,
+            metadata: None,
+            submitted_at: "2026-01-02T03:04:05Z".parse().unwrap(),
+            submitter: None,
+        }
     }
 
     fn decided(ending: Ending, deliveries: &[Delivery]) -> serde_json::Value {

@@ -35,7 +35,7 @@ pub use error::{Code, Refusal};
 pub use fields::{MAX_PAGE, Selection, State, page_limit, parse_duration};
 pub use line::{MAX_ANSWER, MAX_LINE, Raw, answer, page, read_answer, refused, request};
 pub use record::Record;
-pub use request::{OPERATIONS, Operation, Request, parse, parse_fields, parse_pin_id};
+pub use request::{OPERATIONS, Operation, Request, parse, parse_fields, parse_object, parse_pin_id};
 
 #[cfg(test)]
 mod tests {

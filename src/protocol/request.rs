@@ -147,9 +147,14 @@ fn parse_slowly(text: &str) -> Result<Request, Refusal> {
 
 /// Reads the fields of a request whose operation is known: an object without `op`.
 pub fn parse_fields<R: Operation>(json: &str) -> Result<R, Refusal> {
+    parse_object(R::NAME, json)
+}
+
+/// Reads an object, which messages call `name`.
+pub fn parse_object<R: DeserializeOwned>(name: &str, json: &str) -> Result<R, Refusal> {
     serde_json::from_str(json).or_else(|_| {
         let Members(members) = serde_json::from_str(json).map_err(|error| invalid_json(&error))?;
-        read_members(R::NAME, &members, |fields| R::deserialize(fields))
+        read_members(name, &members, |fields| R::deserialize(fields))
     })
 }
 

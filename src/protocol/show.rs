@@ -53,6 +53,9 @@ pub struct Pin {
     pub reference: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Metadata>,
+    /// The name of the token it was submitted with over HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub submitted_by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Raw<Record>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,6 +78,7 @@ impl Pin {
             state: None,
             reference: None,
             metadata: None,
+            submitted_by: None,
             outcome: None,
             sinks: None,
         }

@@ -41,6 +41,7 @@ impl TestStore {
             metadata: None,
             submitted_at: now.into(),
             deadline_at: now,
+            submitter: None,
             again: false,
         });
         let new: Vec<_> = new.collect();

@@ -43,6 +43,8 @@ pub struct NewPin {
     pub metadata: Option<Metadata>,
     pub submitted_at: Dated,
     pub deadline_at: Timestamp,
+    /// The name of the token it was submitted with; `None` if it came over the socket.
+    pub submitter: Option<Arc<str>>,
     /// Poll the PIN again even if it has an outcome.
     pub again: bool,
 }

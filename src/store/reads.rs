@@ -57,6 +57,9 @@ pub trait Reads: Send + Sync {
     /// The newest outcome of a PIN.
     async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable>;
 
+    /// Returns the name of the token that the PIN of an outcome was submitted with.
+    async fn submitter_of(&self, seq: i64) -> Result<Option<String>, Unavailable>;
+
     /// At most `limit` outcomes after `seq`, oldest first; fewer if they are large ([`PAGE_BYTES`]).
     async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable>;
 

@@ -30,13 +30,14 @@ macro_rules! from_rows {
             }
         }
 
-        /// Reads `submitted_at, reference, metadata`.
+        /// Reads `submitted_at, reference, metadata, submitter`.
         impl FromRow<'_, $row> for Submission {
             fn from_row(row: &$row) -> Result<Self, sqlx::Error> {
                 Ok(Self {
                     submitted_at: timestamp(row.try_get("submitted_at")?),
                     reference: row.try_get("reference")?,
                     metadata: metadata(row.try_get("metadata")?),
+                    submitter: row.try_get("submitter")?,
                 })
             }
         }

@@ -17,7 +17,15 @@ fn commits(database: &Path) -> u64 {
 }
 
 fn new(pin: PinId, now: Timestamp) -> NewPin {
-    NewPin { pin, reference: None, metadata: None, submitted_at: now.into(), deadline_at: now, again: false }
+    NewPin {
+        pin,
+        reference: None,
+        metadata: None,
+        submitted_at: now.into(),
+        deadline_at: now,
+        submitter: None,
+        again: false,
+    }
 }
 
 #[tokio::test]

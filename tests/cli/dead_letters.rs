@@ -56,6 +56,7 @@ fn finish_offline(place: &Place, count: usize, metadata: Option<&str>) {
         metadata: metadata.clone(),
         submitted_at: now.into(),
         deadline_at: now,
+        submitter: None,
         again: false,
     };
     offline(place, async |writer| {

@@ -102,7 +102,7 @@ fn a_newer_node_brings_the_tables_up_to_date_while_an_older_one_works() {
     );
     let b = cluster.node("b");
     cluster.shared_by(&["a", "b"]);
-    assert_eq!(cluster.database.count("SELECT max(version) FROM _sqlx_migrations"), 5);
+    assert_eq!(cluster.database.count("SELECT max(version) FROM _sqlx_migrations"), 6);
     let more = pins("delivered", "new", 50);
     a.client().submit_all(&more[..25]);
     b.client().submit_all(&more[25..]);

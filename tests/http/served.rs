@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{Client, Daemon, PATIENCE, Place, Simulated, json, until};
@@ -13,6 +15,7 @@ pub struct Served {
     pub daemon: Daemon,
     pub address: SocketAddr,
     pub place: Place,
+    settings: Vec<String>,
     _api: Simulated,
 }
 
@@ -48,7 +51,34 @@ impl Served {
         }
         let daemon = place.start_by(command);
         let address = daemon.http_address();
-        Self { daemon, address, place, _api: api }
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        Self { daemon, address, place, settings, _api: api }
+    }
+
+    /// Starts the daemon again, which has ended.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        const SERVED: &str = "served over HTTP address=";
+        self.daemon.wait();
+        let before = self.daemon.times_said(SERVED);
+        let mut command = self.place.command();
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+        self.daemon = self.place.start_by(command);
+        // Its log still has where the one before was.
+        until("it says where it serves", || (self.daemon.times_said(SERVED) > before).then_some(()));
+        self.address = self.daemon.http_address();
+    }
+
+    /// Stops the daemon, changes its database, and starts it again.
+    #[track_caller]
+    pub fn between(mut self, change: impl FnOnce(&Path)) -> Self {
+        self.daemon.signal(Signal::TERM);
+        self.daemon.wait();
+        change(&self.place.store());
+        self.restart();
+        self
     }
 
     #[track_caller]

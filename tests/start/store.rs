@@ -87,6 +87,7 @@ const AS_BEFORE: &str = "
     ALTER TABLE history DROP COLUMN steady;
     ALTER TABLE history DROP COLUMN boot_id;
     ALTER TABLE brake DROP COLUMN learned;
+    ALTER TABLE outcome DROP COLUMN submitter;
     ALTER TABLE history DROP COLUMN boot_time;
     ALTER TABLE delivery DROP COLUMN first_ahead;
     ALTER TABLE delivery DROP COLUMN last_ahead;

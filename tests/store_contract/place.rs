@@ -152,6 +152,7 @@ pub fn new(id: &str) -> NewPin {
         // The wall clock was an hour fast then.
         submitted_at: Dated::with_ahead("2026-01-02T03:04:05.006Z".parse().unwrap(), 3_600_000),
         deadline_at: "2026-01-04T03:04:05.006Z".parse().unwrap(),
+        submitter: None,
         again: false,
     }
 }

@@ -19,6 +19,7 @@ pub struct Daemon {
 }
 
 /// How a process ended.
+#[derive(Debug)]
 pub struct Ended {
     pub code: Option<i32>,
     pub stdout: String,

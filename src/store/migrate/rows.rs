@@ -23,6 +23,7 @@ pub struct Pin {
     pub deadline_at: i64,
     pub reference: Option<String>,
     pub metadata: Option<String>,
+    pub submitter: Option<String>,
 }
 
 #[derive(FromRow)]
@@ -31,6 +32,7 @@ pub struct Outcome {
     pub pin_id: String,
     pub finished_at: i64,
     pub record: String,
+    pub submitter: Option<String>,
 }
 
 #[derive(FromRow)]

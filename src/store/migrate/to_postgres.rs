@@ -144,18 +144,20 @@ impl Run<'_> {
             let set = sqlx::query("SELECT setval('outcome_seq', $1)").bind(last);
             set.execute(&mut self.target).await.map_err(&write)?;
         }
-        let rows = sqlx::query_as("SELECT seq, pin_id, finished_at, record FROM outcome ORDER BY seq");
+        let rows =
+            sqlx::query_as("SELECT seq, pin_id, finished_at, record, submitter FROM outcome ORDER BY seq");
         let mut pages = pages::<Outcome>(rows.fetch(&mut self.source), read);
         while let Some(page) = pages.try_next().await? {
             sqlx::query(
-                "INSERT INTO outcome (lane, seq, pin_id, finished_at, record) \
-                 SELECT $1, * FROM UNNEST($2::bigint[], $3::text[], $4::bigint[], $5::text[])",
+                "INSERT INTO outcome (lane, seq, pin_id, finished_at, record, submitter) \
+                 SELECT $1, * FROM UNNEST($2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::text[])",
             )
             .bind(self.partition)
             .bind(column(&page, |row| row.seq))
             .bind(column(&page, |row| row.pin_id.as_str()))
             .bind(column(&page, |row| row.finished_at))
             .bind(column(&page, |row| row.record.as_str()))
+            .bind(column(&page, |row| row.submitter.as_deref()))
             .execute(&mut self.target)
             .await
             .map_err(&write)?;
@@ -231,7 +233,7 @@ impl Run<'_> {
 
     async fn pins(&mut self) -> Result<(), MigrateError> {
         let rows = sqlx::query_as(
-            "SELECT pin_hash, pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata FROM pin \
+            "SELECT pin_hash, pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata, submitter FROM pin \
              ORDER BY number",
         );
         let mut pages = pages::<HashAndPin>(rows.fetch(&mut self.source), sql("read", &self.path.display()));
@@ -241,9 +243,9 @@ impl Run<'_> {
             }
             let page: Vec<Pin> = page.into_iter().map(|row| row.pin).collect();
             sqlx::query(
-                "INSERT INTO pin (slot, pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata) \
+                "INSERT INTO pin (slot, pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata, submitter) \
                  SELECT * FROM UNNEST($1::smallint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], \
-                 $7::text[])",
+                 $7::text[], $8::text[])",
             )
             .bind(column(&page, |row| i16::from(slot_of_text(&row.pin_id))))
             .bind(column(&page, |row| row.pin_id.as_str()))
@@ -252,6 +254,7 @@ impl Run<'_> {
             .bind(column(&page, |row| row.deadline_at))
             .bind(column(&page, |row| row.reference.as_deref().map(storable)))
             .bind(column(&page, |row| row.metadata.as_deref()))
+            .bind(column(&page, |row| row.submitter.as_deref()))
             .execute(&mut self.target)
             .await
             .map_err(sql("write", self.shown))?;

@@ -146,13 +146,15 @@ impl Run<'_> {
             .fetch_one(&mut self.source)
             .await
             .map_err(&read)?;
-        let rows = sqlx::query_as("SELECT seq, pin_id, finished_at, record FROM outcome ORDER BY seq");
+        let rows =
+            sqlx::query_as("SELECT seq, pin_id, finished_at, record, submitter FROM outcome ORDER BY seq");
         let mut pages = pages::<Outcome>(rows.fetch(&mut self.source), read);
         while let Some(page) = pages.try_next().await? {
-            let into = "INSERT INTO outcome (seq, pin_id, finished_at, record) ";
+            let into = "INSERT INTO outcome (seq, pin_id, finished_at, record, submitter) ";
             insert(&mut self.target, self.path, into, &page, |mut values, row| {
                 values.push_bind(row.seq).push_bind(row.pin_id.as_str());
                 values.push_bind(row.finished_at).push_bind(row.record.as_str());
+                values.push_bind(row.submitter.as_deref());
             })
             .await?;
             let into = "INSERT INTO outcome_by_pin (pin_hash, seq) ";
@@ -231,17 +233,18 @@ impl Run<'_> {
 
     async fn pins(&mut self) -> Result<(), MigrateError> {
         let rows = sqlx::query_as(
-            "SELECT pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata FROM pin \
+            "SELECT pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata, submitter FROM pin \
              ORDER BY slot, pin_id",
         );
         let mut pages = pages::<Pin>(rows.fetch(&mut self.source), sql("read", self.shown));
         while let Some(page) = pages.try_next().await? {
             let into = "INSERT INTO pin \
-                 (pin_id, pin_hash, submitted_at, clock_ahead, deadline_at, reference, metadata) ";
+                 (pin_id, pin_hash, submitted_at, clock_ahead, deadline_at, reference, metadata, submitter) ";
             insert(&mut self.target, self.path, into, &page, |mut values, row| {
                 values.push_bind(row.pin_id.as_str()).push_bind(sqlite::pin_hash(&row.pin_id));
                 values.push_bind(row.submitted_at).push_bind(row.clock_ahead).push_bind(row.deadline_at);
                 values.push_bind(row.reference.as_deref()).push_bind(row.metadata.as_deref());
+                values.push_bind(row.submitter.as_deref());
             })
             .await?;
             self.count.add(|moved| moved.pins += page.len() as u64);

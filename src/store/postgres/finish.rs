@@ -29,7 +29,7 @@ pub async fn finish(
     let rows = sqlx::query(
         "DELETE FROM pin USING slot, unnest($2::smallint[], $3::text[]) AS asked (slot, pin_id) \
          WHERE slot.slot = asked.slot AND slot.node = $1 AND pin.slot = asked.slot AND pin.pin_id = asked.pin_id \
-         RETURNING pin.pin_id, pin.submitted_at, pin.reference, pin.metadata, \
+         RETURNING pin.pin_id, pin.submitted_at, pin.reference, pin.metadata, pin.submitter, \
              nextval('outcome_seq') AS seq",
     )
     .bind(node.id())
@@ -51,35 +51,36 @@ pub async fn finish(
             continue;
         };
         let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission);
-        finished
-            .push((Outcome { seq, pin: verdict.pin.clone(), record }, verdict.finished_at.steady.millis()));
+        let outcome = Outcome { seq, pin: verdict.pin.clone(), record };
+        finished.push((outcome, verdict.finished_at.steady.millis(), submission.submitter));
     }
-    finished.sort_unstable_by_key(|(outcome, _)| outcome.seq);
+    finished.sort_unstable_by_key(|(outcome, ..)| outcome.seq);
     insert(connection, node, &finished).await?;
     if !finished.is_empty() {
         done.hints.push("outcome".into());
     }
-    done.applied.finished.extend(finished.into_iter().map(|(outcome, _)| outcome));
+    done.applied.finished.extend(finished.into_iter().map(|(outcome, ..)| outcome));
     look_for(connection, &missing, done).await
 }
 
 async fn insert(
     connection: &mut PgConnection,
     node: &Node,
-    finished: &[(Outcome, i64)],
+    finished: &[(Outcome, i64, Option<String>)],
 ) -> Result<(), sqlx::Error> {
     if finished.is_empty() {
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO outcome (lane, seq, pin_id, finished_at, record) \
-         SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::bigint[], $5::text[])",
+        "INSERT INTO outcome (lane, seq, pin_id, finished_at, record, submitter) \
+         SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::text[])",
     )
     .bind(node.id())
-    .bind(column(finished, |(outcome, _)| outcome.seq))
-    .bind(column(finished, |(outcome, _)| outcome.pin.as_str()))
-    .bind(column(finished, |(_, end)| *end))
-    .bind(column(finished, |(outcome, _)| &*outcome.record))
+    .bind(column(finished, |(outcome, ..)| outcome.seq))
+    .bind(column(finished, |(outcome, ..)| outcome.pin.as_str()))
+    .bind(column(finished, |(_, end, _)| *end))
+    .bind(column(finished, |(outcome, ..)| &*outcome.record))
+    .bind(column(finished, |(.., submitter)| submitter.as_deref()))
     .execute(connection)
     .await?;
     Ok(())

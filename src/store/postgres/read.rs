@@ -66,7 +66,7 @@ impl Reads for Reader {
 
     async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable> {
         let row = sqlx::query(
-            "SELECT submitted_at, reference, metadata, deadline_at FROM pin WHERE slot = $1 AND pin_id = $2",
+            "SELECT submitted_at, reference, metadata, submitter, deadline_at FROM pin WHERE slot = $1 AND pin_id = $2",
         )
         .bind(slot(pin))
         .bind(pin.as_str())
@@ -78,6 +78,11 @@ impl Reads for Reader {
     async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable> {
         let sql = "SELECT seq, pin_id, record FROM outcome WHERE pin_id = $1 ORDER BY seq DESC LIMIT 1";
         answer(sqlx::query_as(sql).bind(pin.as_str()).fetch_optional(&self.readers)).await
+    }
+
+    async fn submitter_of(&self, seq: i64) -> Result<Option<String>, Unavailable> {
+        let found = sqlx::query_scalar("SELECT submitter FROM outcome WHERE seq = $1").bind(seq);
+        Ok(answer(found.fetch_optional(&self.readers)).await?.flatten())
     }
 
     async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable> {

@@ -119,9 +119,9 @@ async fn insert(
     rows.sort_unstable_by_key(|(slot, new)| (*slot, new.pin.as_str()));
     let inserted: Vec<(String, Option<i32>)> = sqlx::query_as(
         "WITH inserted AS ( \
-             INSERT INTO pin (slot, pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata) \
+             INSERT INTO pin (slot, pin_id, submitted_at, clock_ahead, deadline_at, reference, metadata, submitter) \
              SELECT * FROM unnest($1::smallint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], \
-                 $7::text[]) \
+                 $7::text[], $8::text[]) \
              ON CONFLICT DO NOTHING RETURNING slot, pin_id) \
          SELECT inserted.pin_id, slot.node FROM inserted JOIN slot USING (slot)",
     )
@@ -132,6 +132,7 @@ async fn insert(
     .bind(column(&rows, |(_, new)| new.deadline_at.as_millisecond()))
     .bind(column(&rows, |(_, new)| new.reference.as_deref().map(storable)))
     .bind(column(&rows, |(_, new)| new.metadata.as_ref().map(|metadata| metadata.get())))
+    .bind(column(&rows, |(_, new)| new.submitter.as_deref()))
     .fetch_all(connection)
     .await?;
     Ok(inserted.into_iter().collect())

@@ -34,6 +34,7 @@ fn new(pin: PinId, again: bool) -> NewPin {
         metadata: None,
         submitted_at: submitted_at.into(),
         deadline_at: submitted_at,
+        submitter: None,
         again,
     }
 }

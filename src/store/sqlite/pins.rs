@@ -33,15 +33,15 @@ pub struct Turnover {
 
 /// The PINs of these rows, with what their submitters sent.
 static LEAVING: Many = Many::new(
-    "SELECT json_group_array(json_array(number, pin_id, submitted_at, reference, metadata)) FROM pin \
+    "SELECT json_group_array(json_array(number, pin_id, submitted_at, reference, metadata, submitter)) FROM pin \
      WHERE number IN (",
     "?",
     ")",
 );
 static LEAVE: Many = Many::new("DELETE FROM pin WHERE number IN (", "?", ")");
 static END: Many = Many::new(
-    "INSERT INTO outcome (seq, pin_id, finished_at, record) SELECT * FROM (VALUES ",
-    "(?, ?, ?, ?)",
+    "INSERT INTO outcome (seq, pin_id, finished_at, record, submitter) SELECT * FROM (VALUES ",
+    "(?, ?, ?, ?, ?)",
     ") WHERE column1 IS NOT NULL",
 );
 static IN_FLIGHT: Many = Many::new("SELECT json_group_array(pin_id) FROM pin WHERE number IN (", "?", ")");
@@ -61,14 +61,14 @@ static FINISHED_AND_WAITING: Many = Many::new(
     ") GROUP BY pin_id)",
 );
 static ENTER: Many = Many::new(
-    "INSERT INTO pin (number, pin_id, pin_hash, submitted_at, clock_ahead, deadline_at, reference, metadata) \
-     SELECT * FROM (VALUES ",
-    "(?, ?, ?, ?, ?, ?, ?, ?)",
+    "INSERT INTO pin (number, pin_id, pin_hash, submitted_at, clock_ahead, deadline_at, reference, metadata, \
+     submitter) SELECT * FROM (VALUES ",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
     ") WHERE column1 IS NOT NULL",
 );
 
 /// The row of a PIN that leaves.
-type Leaving = (i64, String, i64, Option<String>, Option<String>);
+type Leaving = (i64, String, i64, Option<String>, Option<String>, Option<String>);
 
 impl Pins {
     /// Removes PINs and inserts their outcomes. Drops a verdict whose PIN is not in flight: the PIN already has its
@@ -87,13 +87,14 @@ impl Pins {
         let hashes: Vec<i64> = verdicts.iter().map(|verdict| hash(verdict.pin.as_str())).collect();
         let leaving: Vec<Leaving> = LEAVING.ask(connection, &self.rows(&hashes)).await?;
         let mut submissions = HashMap::with_capacity(leaving.len());
-        for (number, pin, submitted_at, reference, metadata) in leaving {
+        for (number, pin, submitted_at, reference, metadata, submitter) in leaving {
             let submitted_at = timestamp(submitted_at);
-            let submission = Submission { submitted_at, reference, metadata: rows::metadata(metadata) };
+            let submission =
+                Submission { submitted_at, reference, metadata: rows::metadata(metadata), submitter };
             submissions.insert(pin, (number, submission));
         }
 
-        let mut inserts: Vec<(i64, &Verdict, Record)> = Vec::with_capacity(submissions.len());
+        let mut inserts: Vec<(i64, &Verdict, Record, Option<String>)> = Vec::with_capacity(submissions.len());
         let mut seq = first_seq;
         for (verdict, hash) in verdicts.iter().zip(hashes) {
             let Some((number, submission)) = submissions.remove(verdict.pin.as_str()) else {
@@ -102,14 +103,19 @@ impl Pins {
             };
             turnover.removed.push(Entry::new(hash, number));
             let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission);
-            inserts.push((seq, verdict, record.clone()));
+            inserts.push((seq, verdict, record.clone(), submission.submitter));
             applied.finished.push(Outcome { seq, pin: verdict.pin.clone(), record });
             seq += 1;
         }
         LEAVE.execute(connection, &turnover.removed, |query, entry| query.bind(entry.row())).await?;
-        END.execute(connection, &inserts, |query, (seq, verdict, record)| {
+        END.execute(connection, &inserts, |query, (seq, verdict, record, submitter)| {
             let finished_at = verdict.finished_at.steady.millis();
-            query.bind(*seq).bind(verdict.pin.as_str()).bind(finished_at).bind(&**record)
+            query
+                .bind(*seq)
+                .bind(verdict.pin.as_str())
+                .bind(finished_at)
+                .bind(&**record)
+                .bind(submitter.as_deref())
         })
         .await
     }
@@ -168,6 +174,7 @@ impl Pins {
                 query
                     .bind(new.reference.as_deref())
                     .bind(new.metadata.as_ref().map(|metadata| metadata.get()))
+                    .bind(new.submitter.as_deref())
             })
             .await
     }

@@ -45,6 +45,7 @@ fn new(n: u64, at: i64) -> NewPin {
         metadata: None,
         submitted_at: submitted_at.into(),
         deadline_at: submitted_at,
+        submitter: None,
         again: true,
     }
 }

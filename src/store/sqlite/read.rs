@@ -67,7 +67,7 @@ impl Reads for Reader {
 
     async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable> {
         for number in self.pins.rows(hash(pin.as_str())) {
-            let sql = "SELECT submitted_at, reference, metadata, deadline_at FROM pin \
+            let sql = "SELECT submitted_at, reference, metadata, submitter, deadline_at FROM pin \
                        WHERE number = ?1 AND pin_id = ?2";
             let row = sqlx::query(sql).bind(number).bind(pin.as_str()).fetch_optional(&self.readers).await?;
             let Some(row) = row else { continue };
@@ -95,6 +95,11 @@ impl Reads for Reader {
         .bind(pin.as_str())
         .fetch_optional(&self.readers);
         Ok(newest.await?)
+    }
+
+    async fn submitter_of(&self, seq: i64) -> Result<Option<String>, Unavailable> {
+        let found = sqlx::query_scalar("SELECT submitter FROM outcome WHERE seq = ?1").bind(seq);
+        Ok(found.fetch_optional(&self.readers).await?.flatten())
     }
 
     async fn outcomes_after(&self, seq: i64, limit: u32) -> Result<Vec<Outcome>, Unavailable> {

@@ -147,6 +147,13 @@ fn permits(bytes: usize) -> u32 {
 /// The receiving end of a connection's queue of answers.
 pub struct Incoming(mpsc::UnboundedReceiver<(Bytes, OwnedSemaphorePermit)>);
 
+impl Incoming {
+    /// Returns the next answers and their room, which is kept until they are sent; `None` if there are no more.
+    pub async fn next(&mut self) -> Option<(Bytes, OwnedSemaphorePermit)> {
+        self.0.recv().await
+    }
+}
+
 /// Writes answers until there are no more, or the client is gone or stalls. Sends `last_line` to a client that
 /// stalled and reads again within [`LAST_PATIENCE`].
 pub async fn write_out(

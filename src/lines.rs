@@ -6,7 +6,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 
-use crate::protocol::MAX_LINE;
+use crate::protocol::{Code, MAX_LINE, Refusal};
 
 /// A line found in the bytes read so far.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,6 +15,11 @@ pub enum Line {
     Whole(Bytes),
     /// A line longer than [`MAX_LINE`]; reported once, as soon as the bytes show it.
     TooLong,
+}
+
+/// The answer to a line that is too long.
+pub fn too_long() -> Refusal {
+    Code::LineTooLong.because(format!("a line has at most {} KiB; this one was skipped", MAX_LINE / 1024))
 }
 
 /// Splits bytes into lines.
@@ -59,6 +64,13 @@ impl Lines {
                 }
             }
         }
+    }
+
+    /// Returns the last line, whose newline may be missing. Only for input that ended as it should.
+    pub fn last_line(&mut self) -> Option<Line> {
+        let is_line = !std::mem::take(&mut self.skipping) && !self.buffer.is_empty();
+        self.searched = 0;
+        is_line.then(|| Line::Whole(self.buffer.split().freeze()))
     }
 
     /// Returns whether a line has begun and not ended.

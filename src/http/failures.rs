@@ -1,0 +1,86 @@
+//! Counts requests without a valid token by who sent them.
+//!
+//! Promises that a peer which guesses is told to wait, that its guesses make one line of the log a minute, and that the
+//! table stays small however many peers there are. Must not know tokens: a valid one always passes.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::peer::network;
+
+/// So many failures of a peer within [`WINDOW`] are answered as what they are; more are told to wait.
+const ALLOWED: u32 = 10;
+
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// The most peers that are counted; beyond, the one that began first is forgotten.
+const MAX_PEERS: usize = 1024;
+
+/// The failures of each peer.
+#[derive(Debug, Default)]
+pub struct Failures(Mutex<HashMap<IpAddr, Window>>);
+
+/// The failures of one peer since the first.
+#[derive(Debug)]
+struct Window {
+    began: Instant,
+    count: u32,
+}
+
+impl Failures {
+    /// Counts one. After too many of them gives how long the peer has to wait.
+    pub fn count(&self, peer: IpAddr, reason: &'static str) -> Option<Duration> {
+        let (peer, now) = (network(peer), Instant::now());
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if peers.get(&peer).is_some_and(|window| now - window.began >= WINDOW) {
+            peers.remove(&peer);
+        }
+        if peers.len() >= MAX_PEERS && !peers.contains_key(&peer) {
+            let oldest = peers.iter().min_by_key(|(_, window)| window.began).map(|(peer, _)| *peer);
+            oldest.and_then(|oldest| peers.remove(&oldest));
+        }
+        let window = peers.entry(peer).or_insert(Window { began: now, count: 0 });
+        window.count = window.count.saturating_add(1);
+        if window.count == 1 {
+            warn!(%peer, reason, "an HTTP request had no valid token; more of this peer are not logged for a minute");
+        }
+        (window.count > ALLOWED).then(|| WINDOW - (now - window.began))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_guesses_is_told_to_wait_and_another_is_not() {
+        let failures = Failures::default();
+        let peer = |text: &str| text.parse().unwrap();
+        for _ in 0..ALLOWED {
+            assert_eq!(failures.count(peer("2001:db8::1"), "test"), None);
+        }
+        tokio::time::advance(WINDOW / 4).await;
+        assert_eq!(failures.count(peer("2001:db8::2"), "test"), Some(WINDOW * 3 / 4));
+        assert_eq!(failures.count(peer("2001:db8:0:1::1"), "test"), None);
+        assert_eq!(failures.count(peer("192.0.2.1"), "test"), None);
+        tokio::time::advance(WINDOW).await;
+        assert_eq!(failures.count(peer("2001:db8::1"), "test"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_table_stays_small_and_forgets_who_began_first() {
+        let failures = Failures::default();
+        for number in 0..3 * MAX_PEERS as u32 {
+            failures.count(IpAddr::V4(number.into()), "test");
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        let peers = failures.0.lock().unwrap();
+        assert_eq!(peers.len(), MAX_PEERS);
+        assert!(peers.contains_key(&IpAddr::V4((3 * MAX_PEERS as u32 - 1).into())));
+    }
+}

@@ -1,0 +1,96 @@
+//! Room for what clients of the API have not sent or not read yet.
+//!
+//! Promises that what a client has in memory is charged to it before it is there, and for as long as it is: all requests
+//! with tokens of one name have room together. Must not know requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// The room of one name, in bytes.
+pub const CLIENT_ROOM: usize = 16 * 1024 * 1024;
+
+/// How long a request waits for room.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The room of one client. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ClientRoom(Arc<Semaphore>);
+
+impl Default for ClientRoom {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(CLIENT_ROOM)))
+    }
+}
+
+/// Other requests of the client have taken its room, and did not give it back in time.
+#[derive(Debug)]
+pub struct NoRoom;
+
+/// Room for so many bytes. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Charge(OwnedSemaphorePermit);
+
+impl ClientRoom {
+    /// Waits for room for at most so many bytes.
+    ///
+    /// # Errors
+    /// There is none for [`PATIENCE`].
+    pub async fn take(&self, most: usize) -> Result<Charge, NoRoom> {
+        timeout(PATIENCE, self.wait(most)).await.unwrap_or(Err(NoRoom))
+    }
+
+    /// As [`ClientRoom::take`], for as long as it takes.
+    ///
+    /// # Errors
+    /// None: the room is never closed.
+    pub async fn wait(&self, most: usize) -> Result<Charge, NoRoom> {
+        let permits = most.min(CLIENT_ROOM) as u32;
+        self.0.clone().acquire_many_owned(permits).await.map(Charge).map_err(|_| NoRoom)
+    }
+}
+
+impl Charge {
+    /// These bytes, which keep as much of the room as they need until they are sent.
+    pub fn hold(self, bytes: impl Into<Vec<u8>>) -> Bytes {
+        let mut bytes = bytes.into();
+        bytes.shrink_to_fit();
+        let Self(mut permit) = self;
+        let permit = permit.split(bytes.len()).unwrap_or(permit);
+        hold(bytes, permit)
+    }
+}
+
+/// These bytes, with what is to be dropped when they are.
+pub fn hold(bytes: impl AsRef<[u8]> + Send + 'static, charge: impl Send + 'static) -> Bytes {
+    struct Held<B, C>(B, C);
+    impl<B: AsRef<[u8]>, C> AsRef<[u8]> for Held<B, C> {
+        fn as_ref(&self) -> &[u8] {
+            self.0.as_ref()
+        }
+    }
+    Bytes::from_owner(Held(bytes, charge))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_keeps_its_own_room_until_it_is_sent_and_a_request_does_not_wait_for_ever() {
+        let room = ClientRoom::default();
+        let charge = room.take(CLIENT_ROOM).await.unwrap();
+        assert!(room.take(1).await.is_err());
+        let answer = charge.hold("12345");
+        let rest = room.take(CLIENT_ROOM - 5).await.unwrap();
+        assert!(room.take(1).await.is_err());
+        let part = answer.slice(1..2);
+        drop(answer);
+        assert!(room.take(1).await.is_err(), "a part of it is still there");
+        drop((part, rest));
+        assert!(room.take(usize::MAX).await.is_ok());
+    }
+}

@@ -1,0 +1,303 @@
+//! One request of the API: its path, its query, what it accepts, and its body.
+//!
+//! Promises that a name nobody reads is refused, so that a typing error does not pass for a request without it; and that a
+//! body is read within limits of bytes and time. Must not know what is asked.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use reqwest::Url;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::http::problem::Problem;
+use crate::http::tokens::Client;
+use crate::operations::Failure;
+use crate::pin::PinId;
+use crate::protocol::{self, MAX_ANSWER, MAX_LINE, MAX_PAGE, parse_duration, parse_object, parse_pin_id};
+
+pub const JSON: &str = "application/json";
+pub const NDJSON: &str = "application/x-ndjson";
+pub const EVENT_STREAM: &str = "text/event-stream";
+
+/// The largest body that is read as a whole, in bytes.
+pub const MAX_BODY: usize = 1024 * 1024;
+
+/// How long a body may bring nothing.
+pub const BODY_STALL: Duration = Duration::from_secs(30);
+
+/// How long a body may take that is read as a whole.
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A request whose client has a valid token of the right scope.
+pub struct Call {
+    pub client: Client,
+    pub query: Query,
+    pub headers: HeaderMap,
+    path: Vec<(String, String)>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Call {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = RawPathParams::from_request_parts(parts, state).await;
+        let path = path.map_err(|_| Problem::invalid("the path is not UTF-8"))?;
+        let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let client = parts.extensions.remove::<Client>().ok_or_else(Problem::internal)?;
+        Ok(Self { client, query: Query::of(&parts.uri), headers: parts.headers.clone(), path })
+    }
+}
+
+impl Call {
+    /// A part of the path.
+    pub fn path(&self, name: &str) -> Result<&str, Problem> {
+        let value = self.path.iter().find(|(known, _)| known == name);
+        value.map(|(_, value)| value.as_str()).ok_or_else(Problem::internal)
+    }
+
+    /// The PIN that the path names.
+    pub fn pin(&self) -> Result<PinId, Problem> {
+        Ok(parse_pin_id(self.path("pinId")?)?)
+    }
+
+    /// Which of these media types the client likes most; the first of several that it likes as much.
+    pub fn accepts(&self, offered: &[&'static str]) -> Result<&'static str, Problem> {
+        best(&self.headers, offered).ok_or_else(|| Problem::not_acceptable(offered))
+    }
+
+    /// Which of these media types the body has.
+    pub fn content_type(&self, known: &[&'static str]) -> Result<&'static str, Problem> {
+        let unknown =
+            |what: &str| Problem::unsupported_media_type(format!("{what}; send {}", known.join(" or ")));
+        let encodings = self.headers.get_all(CONTENT_ENCODING);
+        if encodings.iter().any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(unknown("the body has a Content-Encoding, and is not decoded"));
+        }
+        let given =
+            self.headers.get(CONTENT_TYPE).ok_or_else(|| unknown("the header Content-Type is missing"))?;
+        let given = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let found = known.iter().find(|known| known.eq_ignore_ascii_case(given));
+        found.copied().ok_or_else(|| unknown("the body is of another Content-Type"))
+    }
+
+    /// The most bytes that the body can have, if it is read as a whole.
+    pub fn most(&self) -> Result<usize, Problem> {
+        let length =
+            self.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        match length.map(usize::try_from) {
+            None => Ok(MAX_BODY),
+            Some(Ok(length)) if length <= MAX_BODY => Ok(length),
+            Some(_) => Err(too_large()),
+        }
+    }
+
+    /// Reads the whole body. Room for it is the caller's matter.
+    pub async fn read(&self, mut body: Body) -> Result<String, Problem> {
+        let (mut bytes, most) = (Vec::new(), self.most()?);
+        let until = Instant::now() + BODY_PATIENCE;
+        loop {
+            let frame = timeout_at(until, timeout(BODY_STALL, body.frame())).await;
+            let frame = frame.ok().and_then(Result::ok);
+            let frame = frame.ok_or_else(|| Problem::too_slow("the body did not come in time"))?;
+            match frame.map(|frame| frame.map(|frame| frame.into_data())) {
+                None => break,
+                Some(Ok(Ok(data))) => {
+                    if bytes.len() + data.len() > most {
+                        return Err(too_large());
+                    }
+                    bytes.extend_from_slice(&data);
+                }
+                // Trailers.
+                Some(Ok(Err(_))) => {}
+                Some(Err(_)) => return Err(Problem::invalid_json("the body broke off")),
+            }
+        }
+        String::from_utf8(bytes).map_err(|_| Problem::invalid_json("the body is not UTF-8"))
+    }
+
+    /// Reads a body that is one JSON object, which messages call `name`, within the length of a line.
+    pub async fn object<T: DeserializeOwned>(&self, name: &str, body: Body) -> Result<T, Problem> {
+        self.content_type(&[JSON])?;
+        let _charge = self.client.room.take(self.most()?).await?;
+        let json = self.read(body).await?;
+        if json.len() > MAX_LINE {
+            return Err(Problem::too_large(format!("this object has at most {} KiB", MAX_LINE / 1024)));
+        }
+        Ok(parse_object(name, &json)?)
+    }
+
+    /// Takes room, then has the answer made.
+    pub async fn reply<A: Serialize>(
+        &self,
+        answer: impl Future<Output = Result<A, Failure>>,
+    ) -> Result<Response, Problem> {
+        let charge = self.client.room.take(MAX_ANSWER).await?;
+        Ok(json(StatusCode::OK, charge.hold(protocol::answer(&answer.await?))))
+    }
+}
+
+fn too_large() -> Problem {
+    Problem::too_large(format!(
+        "the body has more than {} KiB: send NDJSON, which may have any length",
+        MAX_BODY / 1024
+    ))
+}
+
+/// A response whose body is this JSON.
+pub fn json(status: StatusCode, body: Bytes) -> Response {
+    (status, [(CONTENT_TYPE, HeaderValue::from_static(JSON))], body).into_response()
+}
+
+/// What stands behind the `?`.
+#[derive(Debug)]
+pub struct Query {
+    given: Vec<(String, String)>,
+    known: Vec<&'static str>,
+}
+
+impl Query {
+    fn of(uri: &Uri) -> Self {
+        let mut url = Url::parse("http://localhost/").expect("it is a URL");
+        url.set_query(uri.query());
+        let given = url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned()));
+        Self { given: given.collect(), known: Vec::new() }
+    }
+
+    /// What stands behind this name.
+    pub fn text(&mut self, name: &'static str) -> Result<Option<String>, Problem> {
+        self.known.push(name);
+        let mut values = self.given.iter().filter(|(given, _)| given == name);
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value.map(|(_, value)| value.clone())),
+            _ => Err(Problem::invalid(format!("\"{name}\" stands twice in the query"))),
+        }
+    }
+
+    pub fn number<T>(&mut self, name: &'static str, range: RangeInclusive<T>) -> Result<Option<T>, Problem>
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        let (from, to) = (range.start(), range.end());
+        let wrong = || Problem::invalid(format!("\"{name}\" is a whole number from {from} to {to}"));
+        number.map(Some).ok_or_else(wrong)
+    }
+
+    /// How many items of a page.
+    pub fn limit(&mut self) -> Result<Option<u32>, Problem> {
+        self.number("limit", 1..=MAX_PAGE)
+    }
+
+    /// A time with its unit, of at most so much.
+    pub fn duration(&mut self, name: &'static str, most: Duration) -> Result<Option<Duration>, Problem> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let wrong = |why: String| Problem::invalid(format!("\"{name}\": {why}"));
+        match parse_duration(&text) {
+            Ok(duration) if duration <= most => Ok(Some(duration)),
+            Ok(_) => Err(wrong(format!("at most {}", humantime::format_duration(most)))),
+            Err(error) => Err(wrong(error.to_string())),
+        }
+    }
+
+    pub fn pin(&mut self) -> Result<Option<PinId>, Problem> {
+        Ok(self.text("pinId")?.map(|text| parse_pin_id(&text)).transpose()?)
+    }
+
+    /// Refuses what nobody has read.
+    pub fn end(&self) -> Result<(), Problem> {
+        let Some((unknown, _)) = self.given.iter().find(|(name, _)| !self.known.contains(&name.as_str()))
+        else {
+            return Ok(());
+        };
+        let unknown: String = unknown.chars().take(40).collect();
+        let known = if self.known.is_empty() { "none".to_owned() } else { self.known.join(", ") };
+        Err(Problem::invalid(format!("the query has no parameter {unknown:?}; this path has {known}")))
+    }
+}
+
+/// RFC 9110, 12.5.1: of the ranges that match, the most specific one decides.
+fn best(headers: &HeaderMap, offered: &[&'static str]) -> Option<&'static str> {
+    let mut ranges = Vec::new();
+    for header in headers.get_all(ACCEPT) {
+        for range in header.to_str().ok()?.split(',').map(str::trim).filter(|range| !range.is_empty()) {
+            let mut parts = range.split(';').map(str::trim);
+            let range = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let quality = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+            ranges.push((range, quality.map_or(1.0, |quality| quality.parse().unwrap_or(0.0))));
+        }
+    }
+    if ranges.is_empty() {
+        return offered.first().copied();
+    }
+    let quality = |offer: &str| {
+        let (kind, _) = offer.split_once('/')?;
+        let any = format!("{kind}/*");
+        let given =
+            |range: &str| ranges.iter().find(|(given, _)| given == range).map(|(_, quality)| *quality);
+        given(offer).or_else(|| given(&any)).or_else(|| given("*/*"))
+    };
+    let liked = offered.iter().filter_map(|offer| Some((*offer, quality(offer)?)));
+    // The last maximum wins, so the first of the offers has to come last.
+    let liked: Vec<_> = liked.filter(|(_, quality): &(_, f32)| *quality > 0.0).collect();
+    liked.into_iter().rev().max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(offer, _)| offer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_specific_range_decides_and_the_first_offer_wins_where_the_client_does_not_care() {
+        let offered = [NDJSON, EVENT_STREAM];
+        for (accept, expected) in [
+            ("", Some(NDJSON)),
+            ("*/*", Some(NDJSON)),
+            ("text/event-stream", Some(EVENT_STREAM)),
+            ("TEXT/Event-Stream;q=0.5, application/*;q=0.4", Some(EVENT_STREAM)),
+            ("text/*, application/x-ndjson", Some(NDJSON)),
+            ("*/*, application/x-ndjson;q=0", Some(EVENT_STREAM)),
+            ("application/json", None),
+            ("*/*;q=0", None),
+            ("text/event-stream;q=x", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(best(&headers, &offered), expected, "{accept}");
+        }
+        assert_eq!(best(&HeaderMap::new(), &offered), Some(NDJSON));
+    }
+
+    #[test]
+    fn a_query_gives_each_name_once_and_refuses_what_nobody_asked_for() {
+        let mut query = Query::of(&"/v1/pins?limit=7&after=a%20b&wiat=1".parse().unwrap());
+        assert_eq!(query.limit().unwrap(), Some(7));
+        assert_eq!(query.text("after").unwrap().as_deref(), Some("a b"));
+        assert_eq!(query.text("none").unwrap(), None);
+        assert!(query.end().is_err());
+        assert_eq!(query.text("wiat").unwrap().as_deref(), Some("1"));
+        assert!(query.end().is_ok());
+        let of = |text: &str| Query::of(&format!("/?{text}").parse().unwrap());
+        assert!(of("limit=1&limit=1").limit().is_err());
+        for wrong in ["limit=0", "limit=1001", "limit=", "limit=x", "limit=1.0"] {
+            assert!(of(wrong).limit().is_err(), "{wrong}");
+        }
+        let wait =
+            |text| of(text).duration("wait", Duration::from_secs(300)).map_err(|problem| problem.status());
+        assert_eq!(wait("wait=5m").unwrap(), Some(Duration::from_secs(300)));
+        assert!(wait("wait=5m1s").is_err() && wait("wait=30").is_err());
+        assert!(Query::of(&"/".parse().unwrap()).end().is_ok());
+    }
+}

@@ -1,0 +1,80 @@
+//! The examples of docs/http-api.md, word for word, against a daemon.
+
+use std::process::Command;
+
+use super::client::Api;
+use crate::support::not_run::not_run;
+
+const PAGE: &str = include_str!("../../../docs/http-api.md");
+
+/// The example in a language.
+fn example(language: &str) -> String {
+    let (_, rest) = PAGE.split_once(&format!("\n```{language}\n")).expect("there is an example");
+    rest.split_once("\n```").expect("an example ends").0.to_owned() + "\n"
+}
+
+/// Runs an example, and sees its PIN end.
+fn ends(language: &str, version: &str, command: &[&str], file: &str, pin: &str) {
+    let program = command[0];
+    if !Command::new(program).arg(version).output().is_ok_and(|output| output.status.success()) {
+        return not_run(&format!("the example of docs/http-api.md for {language}"), program);
+    }
+    let api = Api::start();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(file), example(language)).unwrap();
+    let mut example = Command::new(program);
+    example.args(&command[1..]).arg(file).current_dir(folder.path());
+    example.env("PINWATCH_URL", format!("http://{}", api.address())).env("PINWATCH_TOKEN", &api.submit);
+    let done = example.output().unwrap();
+    let printed = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{printed}{}", String::from_utf8_lossy(&done.stderr));
+    let record = api.get(&format!("/v1/pins/{pin}/outcome")).json()["outcome"].clone();
+    assert_eq!(record["reference"], "order-42");
+    let status = record["status"].as_str().expect("an ordinary PIN has a status");
+    assert!(printed.contains(status), "{status}: {printed}");
+}
+
+#[test]
+fn curl() {
+    ends("sh", "--version", &["sh", "-eu"], "example.sh", "CURL-9C81");
+}
+
+#[test]
+fn python() {
+    if Command::new("python3")
+        .args(["-c", "import requests"])
+        .output()
+        .is_ok_and(|done| done.status.success())
+    {
+        ends("python", "--version", &["python3"], "example.py", "PYTHON-9C81");
+    } else {
+        not_run("the example of docs/http-api.md for Python", "python3-requests");
+    }
+}
+
+#[test]
+fn node() {
+    ends("js", "--version", &["node"], "example.mjs", "NODE-9C81");
+}
+
+#[test]
+fn php() {
+    ends("php", "--version", &["php"], "example.php", "PHP-9C81");
+}
+
+#[test]
+fn java() {
+    ends("java", "--version", &["java"], "Api.java", "JAVA-9C81");
+}
+
+#[test]
+fn go() {
+    ends("go", "version", &["go", "run"], "example.go", "GO-9C81");
+}
+
+#[test]
+fn every_code_of_a_problem_is_documented() {
+    for code in pinwatch::http::PROBLEM_CODES {
+        assert!(PAGE.contains(&format!("`{code}`")), "{code} is not in docs/http-api.md");
+    }
+}

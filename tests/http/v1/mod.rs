@@ -1,0 +1,9 @@
+//! `/v1` of the real binary: every route, every scope, streams that break and clients that dawdle.
+
+mod client;
+mod examples;
+mod outcomes;
+mod routes;
+mod schemathesis;
+mod submits;
+mod tokens;
