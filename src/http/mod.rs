@@ -1,8 +1,10 @@
-//! Serves `/metrics`, `/healthz`, `/readyz` and the API at `/v1` over HTTP if `http.listen` is set.
+//! Serves `/metrics`, `/healthz`, `/readyz` and the API at `/v1` over HTTP if `http.listen` is set or systemd passed a TCP
+//! socket.
 //!
-//! Promises that no client can harm the daemon: the number of connections, their duration and the size of requests are
-//! bounded, and no answer waits long for a silent part. Without a token it only reads numbers. `docs/metrics.md`,
-//! `docs/http.md` and `docs/http-api.md` document it for users.
+//! Promises that no client can harm the daemon or keep another one from an answer: connections, their duration and the size of
+//! requests are bounded (`serve.rs`, `connection.rs`), and no answer waits long for a silent part. Who may ask is decided
+//! before a handler runs: by TLS (`tls.rs`), by the host that a request names (`host.rs`), and for `/v1` by a token
+//! (`tokens.rs`). `docs/http.md`, `docs/http-api.md` and `docs/metrics.md` document it for users.
 
 mod activity;
 mod admission;

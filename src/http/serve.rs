@@ -38,9 +38,10 @@ const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// How long requests that are being answered may still take during a stop.
 pub const GRACE: Duration = Duration::from_secs(2);
 
-/// The most that the kernel keeps for a client that does not read, in bytes; Linux counts twice as much. It bounds memory,
-/// and lets `pace` see progress in pieces that are small beside what it asks for.
-const SEND_BUFFER: usize = 256 * 1024;
+/// The most that the kernel keeps for a client that does not read, in bytes; Linux counts twice as much. Linux asks for
+/// more only when a third of it is free: that must be less than `pace` wants to see, or a slow reader would look like none.
+/// A client at a distance of 100 ms still gets some 1 MB a second.
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// How long the network may leave what was sent unconfirmed. Then the peer is gone, even if it never said so.
 const UNCONFIRMED: Duration = Duration::from_secs(60);

@@ -29,7 +29,7 @@ fn place(simulator: &Simulator, url: &str) -> Place {
 /// What `/readyz` answers.
 fn readyz(daemon: &Daemon) -> String {
     let mut stream = TcpStream::connect(daemon.http_address()).unwrap();
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
