@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pinwatch::config::{SigningSecrets, Webhook, WebhookFormat};
+use pinwatch::config::{Headers, SigningSecrets, Webhook, WebhookFormat};
 use pinwatch::sinks::Endpoint;
 use pinwatch::store::Outcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -41,6 +41,9 @@ impl Receiver {
             format: WebhookFormat::Record,
             batch: 1,
             pool_max_age: Duration::from_secs(60),
+            headers: Headers::default(),
+            ca_file: Vec::new(),
+            client_cert: None,
         };
         let endpoint = Endpoint::new(&webhook).unwrap();
         let (answers, signed) = (answer.clone(), signature.clone());

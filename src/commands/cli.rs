@@ -100,7 +100,7 @@ pub enum Command {
     MigrateStore(MigrateStoreArgs),
     /// Check key, network, clock and permissions, and say how to solve problems
     #[command(after_help = help::DOCTOR)]
-    Doctor,
+    Doctor(DoctorArgs),
     /// Simulate the API: answer polls for any PIN
     Simulate(SimulateArgs),
     /// Show everything at work for a few seconds, without account, network or root
@@ -220,6 +220,13 @@ pub struct TokenNewArgs {
     /// What it is good for: submit (PINs and their outcomes), read (all that changes nothing), admin
     #[arg(long, value_name = "SCOPE")]
     pub scope: Scope,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Make no check; send one signed test delivery to this webhook, which the configuration has
+    #[arg(long, value_name = "SINK")]
+    pub send_test: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,8 @@
 //! `pinwatch doctor`: finds the common mistakes of new users and says what to do.
 //!
 //! Promises to change nothing: it sends one GET to the API for a PIN that does not exist, asks the daemon for `ping` and `stats`,
-//! and examines folders. Makes every check, whatever the others found. Prints no secret.
+//! and examines folders. Makes every check, whatever the others found. With `--send-test` it makes only a test delivery
+//! ([`send_test`]). Prints no secret.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,23 +12,23 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
-use serde_json::json;
 
 use super::client::{self, Client};
 use super::config;
 use super::error::{CommandError, error_lines};
 use super::exit::Exit;
+use super::finding::{self, Finding};
 use super::globals::Globals;
 use super::human;
-use super::output::{Output, note};
+use super::output::Output;
 use super::sandbox::Sandbox;
+use super::send_test;
 use crate::config::{Api, Explained, Http, SYSTEM_FILE, Setting, Sink, StoreUrl};
 use crate::http::{self, tokens::Tokens};
 use crate::pin::PinId;
 use crate::poll;
 use crate::protocol::stats::{self, Stats};
 use crate::sinks::FileSink;
-use crate::text::printable;
 
 /// A PIN that no account has.
 const NOBODYS: &str = "pinwatch-doctor";
@@ -35,37 +36,17 @@ const NOBODYS: &str = "pinwatch-doctor";
 /// The largest accepted error of the clock: receivers refuse webhooks whose timestamp is too far from their own time.
 const CLOCK_OFF: SignedDuration = SignedDuration::from_secs(60);
 
-/// What one check found.
-struct Finding {
-    check: &'static str,
-    is_well: bool,
-    /// Nothing is wrong, but something could be improved.
-    is_warning: bool,
-    /// The finding, and what to do if it is a problem.
-    what: String,
-}
-
-impl Finding {
-    fn well(check: &'static str, what: impl Into<String>) -> Self {
-        Self { check, is_well: true, is_warning: false, what: what.into() }
-    }
-
-    fn warning(check: &'static str, what: impl Into<String>) -> Self {
-        Self { check, is_well: true, is_warning: true, what: what.into() }
-    }
-
-    fn ill(check: &'static str, what: impl Into<String>) -> Self {
-        Self { check, is_well: false, is_warning: false, what: what.into() }
-    }
-}
-
 /// Exit statuses: 0 no problem, 1 a problem was found, 2 the configuration is wrong.
-pub async fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandError> {
+pub async fn run(globals: &Globals, test: Option<&str>, mut output: Output) -> Result<Exit, CommandError> {
     let explained = config::explain_beside_daemon(globals)?;
     let file = explained.file.as_ref().map_or("no file".to_owned(), |file| file.display().to_string());
     let mut findings = vec![Finding::well("configuration", format!("is good ({file})"))];
     let warnings = explained.warnings.iter();
     findings.extend(warnings.map(|warning| Finding::warning("secrets", warning.to_string())));
+    if let Some(sink) = test {
+        findings.push(send_test::send(&explained.config.sinks, sink).await?);
+        return finding::print(&findings, &mut output);
+    }
     findings.extend(api(&explained.config.api).await);
     findings.extend(certificate(&explained.config.http));
     let socket = config::client_socket(globals, None)?;
@@ -76,30 +57,7 @@ pub async fn run(globals: &Globals, mut output: Output) -> Result<Exit, CommandE
     }
     findings.extend(explained.config.http.tokens_file.as_deref().map(tokens));
     findings.extend(in_sandbox(&explained));
-
-    for finding in &findings {
-        if output.is_json() {
-            let mut line = json!({"check": finding.check, "ok": finding.is_well, "what": finding.what});
-            if finding.is_warning {
-                line["warning"] = true.into();
-            }
-            output.json(line.to_string().as_bytes())?;
-        } else {
-            let mark = match (finding.is_well, finding.is_warning) {
-                (true, false) => "ok  ",
-                (true, true) => "WARN",
-                (false, _) => "BAD ",
-            };
-            output.text(&format!("{mark} {}: {}\n", finding.check, printable(&finding.what)))?;
-        }
-    }
-    output.flush()?;
-    let ill = findings.iter().filter(|finding| !finding.is_well).count() as u64;
-    if ill > 0 {
-        note(format_args!("{} found", human::count(ill, "problem")));
-        return Ok(Exit::Failed);
-    }
-    Ok(Exit::Done)
+    finding::print(&findings, &mut output)
 }
 
 /// Makes one real call; checks the host, the key, and by the answer's Date header the clock.

@@ -281,12 +281,17 @@ Makes one call to the API, asks the daemon, and checks the sinks and where syste
 nothing. Run it as root, so that it can check most: it then reads the key that systemd passes to the daemon from \
 /etc/pinwatch/api-key.
 
+With --send-test it makes one delivery to a webhook as the daemon would, and no check. The body is a record that begins \
+with \"test\":true, of a PIN \"pinwatch-test\" that no account has; it is in no outbox, and needs no daemon.
+
 Examples:
   sudo pinwatch doctor
+  sudo pinwatch doctor --send-test webhook
   pinwatch doctor --config ./pinwatch.toml
   pinwatch doctor --json | jq -r 'select(.ok == false) | .what'
 
-Exit status: 0 no problem, 1 a problem was found, 2 the configuration is wrong.";
+Exit status: 0 no problem, 1 a problem was found or the test delivery was not accepted, 2 the configuration is wrong \
+or has no such sink.";
 
 pub const DEMO: &str = "\
 Starts a simulated API and a daemon in a temporary folder, submits PINs to the daemon, shows how they become final, \

@@ -18,6 +18,7 @@ mod demo;
 mod doctor;
 mod error;
 mod exit;
+mod finding;
 mod globals;
 mod help;
 mod human;
@@ -38,6 +39,7 @@ mod replay;
 mod run;
 mod sandbox;
 mod schedule;
+mod send_test;
 mod show;
 mod sinks;
 mod stats;
@@ -160,7 +162,7 @@ fn dispatch(Cli { globals, command }: Cli, is_json: bool) -> Result<Exit, Comman
         Command::CheckConfig => check_config::run(&globals, output()),
         Command::Backup(args) => block_on(backup::run(&globals, &args, output())),
         Command::MigrateStore(args) => block_on(migrate_store::run(&args, output())),
-        Command::Doctor => block_on(doctor::run(&globals, output())),
+        Command::Doctor(args) => block_on(doctor::run(&globals, args.send_test.as_deref(), output())),
         Command::Simulate(args) => {
             refuse_shape(&globals, "simulate has no results")?;
             run::simulate(args)

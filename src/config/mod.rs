@@ -17,8 +17,8 @@
 //!
 //! Promises that every existing [`Config`] is valid. All mistakes are found together before anything is opened or created, and
 //! each is reported with its key, its value, the value's origin and what would be right. Loading reads the configuration file
-//! and the key files, nothing else. Must not know the process (its environment is an argument) or what the settings are used
-//! for.
+//! and the files with keys, headers and certificates, nothing else. Must not know the process (its environment is an argument)
+//! or what the settings are used for.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,6 +28,7 @@ mod cluster;
 mod credentials;
 mod environment;
 mod error;
+mod headers;
 mod http;
 mod intake;
 mod log;
@@ -40,6 +41,7 @@ mod sources;
 mod store;
 #[cfg(test)]
 mod testing;
+mod tls_files;
 mod toml_file;
 mod webhook;
 
@@ -48,6 +50,7 @@ pub use cluster::Cluster;
 pub use credentials::Credentials;
 pub use environment::{Environment, SYSTEM_FILE};
 pub use error::{ConfigError, Problem};
+pub use headers::Headers;
 pub use http::{Http, Tls};
 pub use intake::Intake;
 pub use log::{Log, LogFormat};

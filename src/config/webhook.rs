@@ -1,20 +1,24 @@
-//! `[[sink]]` of `type = "webhook"`: where outcomes are sent, and how they are signed.
+//! `[[sink]]` of `type = "webhook"`: where outcomes are sent, how they are signed, and what else a receiver asks for.
 //!
-//! Promises that every secret is one that Standard Webhooks allows, and that no message contains a part of it. Must not know
-//! HTTP or how a signature is computed.
+//! Promises that every secret is one that Standard Webhooks allows, and that no message contains a part of it. A webhook holds
+//! what its files contain, so two webhooks differ if a file has changed. Must not know HTTP or how a signature is computed.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use config::ValueKind;
 use reqwest::Url;
+use rustls::pki_types::CertificateDer;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::headers::Headers;
 use super::read::{DAY, MILLISECOND, MINUTE, SECOND, YEAR, text_of};
 use super::section::{Section, section};
+use crate::http_client::tls::Identity;
 
 const FORMATS: [(&str, WebhookFormat); 2] =
     [("record", WebhookFormat::Record), ("cloudevents", WebhookFormat::CloudEvents)];
@@ -36,6 +40,12 @@ section! {
         pub batch: usize = count(1, 1..=1_000),
         /// How old a connection may get before it is replaced.
         pub pool_max_age: Duration = duration("5m", SECOND..=DAY),
+        /// Additional headers of every request.
+        pub headers: Headers = headers("headers_file"),
+        /// Certificates of authorities to trust in addition to the system's.
+        pub ca_file: Vec<CertificateDer<'static>> = authorities(),
+        /// What the receiver or a gateway before it knows pinwatch by.
+        pub client_cert: Option<Arc<Identity>> = identity("client_key"),
     }
 }
 
@@ -191,6 +201,73 @@ mod tests {
         let rotated = webhook(&with(&format!("secrets = [\"{}\", \"{}\"]", secret(32), secret(24))));
         assert_eq!(rotated.secrets[0].expose_secret(), secret(32));
         assert_eq!(rotated.secrets.len(), 2);
+    }
+
+    #[test]
+    fn files_for_tls_are_read_and_checked_at_once_and_a_certificate_comes_with_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let signed = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        let other = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        let (cert, key) =
+            (write("cert", &signed.cert.pem()), write("key", &signed.signing_key.serialize_pem()));
+        let (others, text) = (write("other", &other.signing_key.serialize_pem()), write("text", "hunter2"));
+        let ca = |path: &str| with(&format!("ca_file = {path:?}"));
+        let client = |cert: &str, key: &str| with(&format!("client_cert = {cert:?}\nclient_key = {key:?}"));
+        table(&[
+            ("authorities are taken", &ca(&cert), ""),
+            (
+                "a missing file is refused",
+                &ca("/no/ca"),
+                "sink[0].ca_file: can't use this file: No such file",
+            ),
+            (
+                "so is another file",
+                &ca(&text),
+                "sink[0].ca_file: can't use this file: it has no certificate in PEM",
+            ),
+            ("and a relative path", &ca("ca.pem"), "sink[0].ca_file: must be the absolute path"),
+            ("a certificate and its key are taken", &client(&cert, &key), ""),
+            (
+                "no certificate without its key",
+                &with(&format!("client_cert = {cert:?}")),
+                "sink[0].client_cert: must have the other half with it: add sink[0].client_key",
+            ),
+            (
+                "nor the other way round",
+                &with(&format!("client_key = {key:?}")),
+                "sink[0].client_key: must have the other half with it: add sink[0].client_cert",
+            ),
+            (
+                "a missing certificate is refused",
+                &client("/no/c", &key),
+                "sink[0].client_cert: can't use this file",
+            ),
+            (
+                "a missing key is",
+                &client(&cert, "/no/k"),
+                "sink[0].client_key: can't use this file: No such file",
+            ),
+            (
+                "a key that is none is",
+                &client(&cert, &text),
+                "sink[0].client_key: can't use this file: it has no private key in PEM",
+            ),
+            (
+                "and the key of another certificate",
+                &client(&cert, &others),
+                "sink[0].client_key: can't use this file with sink[0].client_cert",
+            ),
+        ]);
+        let before = webhook(&client(&cert, &key));
+        assert_eq!(before, webhook(&client(&cert, &key)));
+        write("key", &other.signing_key.serialize_pem());
+        write("cert", &other.cert.pem());
+        assert_ne!(before, webhook(&client(&cert, &key)), "the files have changed, and not their names");
     }
 
     #[test]

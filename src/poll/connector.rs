@@ -64,7 +64,7 @@ impl Connector {
         // A proxy would see the key of a plain request, and the key goes to one host only. Without TLS no CA certificates are
         // needed, so a system without them works.
         let is_plain = api.base_url.scheme() == "http";
-        let tls = if is_plain { tls::trusting_nobody() } else { tls::trusting(extra) };
+        let tls = if is_plain { tls::trusting_nobody() } else { tls::trusting(extra, None) };
         let tls = Arc::new(tls.map_err(|error| setup(&error))?);
         let mut tcp = HttpConnector::new_with_resolver(Resolver::default());
         tcp.enforce_http(false);

@@ -290,6 +290,15 @@ fn the_shipped_file_with_every_key_uncommented_is_taken() {
         std::fs::write(place.path("api-key"), "0123").unwrap();
         std::fs::write(place.path("api-password"), "0123").unwrap();
         std::fs::write(place.path("webhook-secret"), format!("whsec_{}\n", "A".repeat(32))).unwrap();
+        std::fs::write(place.path("webhook-headers"), "X-Gateway-Key: 0123\n").unwrap();
+        let signed = rcgen::generate_simple_self_signed(["pinwatch".to_owned()]).unwrap();
+        for (name, pem) in [
+            ("webhook-ca.pem", signed.cert.pem()),
+            ("webhook-client.pem", signed.cert.pem()),
+            ("webhook-client-key.pem", signed.signing_key.serialize_pem()),
+        ] {
+            std::fs::write(place.path(name), pem).unwrap();
+        }
         let lines = SHIPPED.lines().filter_map(|line| match line.strip_prefix('#') {
             Some(prose) if prose.is_empty() || prose.starts_with(' ') => None,
             Some(key) if without.iter().any(|name| key.starts_with(&format!("{name} = "))) => None,

@@ -19,9 +19,14 @@ pub const AMPLE: Duration = Duration::from_secs(60);
 
 pub const SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
+/// The value of the header that each request of [`webhook`] has.
+pub const HEADER: &str = "gateway-k3y";
+
 /// A webhook's configuration.
 pub fn webhook(url: &str) -> Webhook {
-    let sink = format!("sink=[{{type=\"webhook\", url={url:?}, secret={SECRET:?}}}]");
+    let sink = format!(
+        "sink=[{{type=\"webhook\", url={url:?}, secret={SECRET:?}, headers={{X-Gateway-Key={HEADER:?}}}}}]"
+    );
     let mut config = Config::of_sets(&["api.key=key", &sink]).unwrap();
     match config.sinks.remove(0).kind {
         SinkKind::Webhook(webhook) => Webhook { timeout: AMPLE, ..webhook },

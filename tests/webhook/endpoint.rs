@@ -8,7 +8,7 @@ use std::time::Duration;
 use pinwatch::config::WebhookFormat;
 use tokio::net::TcpListener;
 
-use crate::webhook::bench::{Folder, SECRET, webhook};
+use crate::webhook::bench::{Folder, HEADER, SECRET, webhook};
 use crate::webhook::receiver::{
     Answers, AnswersWith, Closes, CutsBody, CutsHead, Does, Echoes, Hangs, HangsInBody, Receiver, Request,
 };
@@ -37,6 +37,7 @@ async fn a_healthy_endpoint_gets_every_outcome_once_as_its_record() {
         assert!(records.contains(request.body.as_str()), "the record to the letter");
         assert_eq!(request.id(), request.json()["id"]);
         assert_eq!(request.headers["content-type"], "application/json");
+        assert_eq!(request.headers["x-gateway-key"], HEADER);
         assert_eq!(request.headers["user-agent"], concat!("pinwatch/", env!("CARGO_PKG_VERSION")));
     }
     let ids: HashSet<&str> = requests.iter().map(Request::id).collect();
@@ -348,7 +349,7 @@ async fn what_the_endpoint_echoes_is_not_told() {
             .map(|request| request.headers["webhook-signature"][3..].to_owned())
             .collect();
         for error in errors.iter().chain([&trouble]) {
-            let secrets = ["hunter2", "/hook", SECRET, &SECRET[6..], "PIN-", "order"];
+            let secrets = ["hunter2", "/hook", SECRET, &SECRET[6..], HEADER, "PIN-", "order"];
             let mut secrets = secrets.into_iter().chain(signatures.iter().map(String::as_str));
             assert_eq!(secrets.find(|secret| error.contains(secret)), None, "{error}");
         }

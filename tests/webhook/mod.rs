@@ -5,6 +5,8 @@
 mod bench;
 mod daemon;
 mod endpoint;
+mod gateway;
+mod nginx;
 mod outbox;
 mod receiver;
 mod signatures;

@@ -2,25 +2,29 @@
 //!
 //! Promises that every try ends within the configured time-out with exactly one [`Answer`], that it reads at most a few KiB of an
 //! answer, and that secrets reach only the configured host: no error text contains the URL (its path or query may be a token),
-//! the signing secrets or the request body, and redirects are not followed. Must not know the rules of delivery or the store.
+//! the signing secrets, a configured header's value or the request body, and redirects are not followed. Must not know the rules
+//! of delivery or the store.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use reqwest::header::RETRY_AFTER;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, ClientBuilder, Method, Request, Response, redirect, retry};
+use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
+use super::advice;
 use super::redact::Redactor;
 use super::request::{BadSecret, Message, Signer, WEBHOOK_SIGNATURE};
-use super::response::Answer;
+use super::response::{Answer, Failure};
 use super::state::Rules;
-use crate::config::Webhook;
+use super::test_delivery;
+use crate::config::{Headers, Webhook};
 use crate::http_client::failure::{detail, failure_text, not_processed};
 use crate::http_client::resolve::Resolver;
-use crate::http_client::{Connection, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, USER_AGENT, tls};
+use crate::http_client::{Connection, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, USER_AGENT, named, tls};
 use crate::store::Outcome;
 
 /// How long a kept connection may be idle. Less than the 5 s of Node and uvicorn, so that pinwatch closes it first: a POST on a
@@ -51,6 +55,8 @@ pub enum SetupError {
     Secret(#[from] BadSecret),
     #[error("the HTTP client can't be set up: {0}")]
     Client(String),
+    #[error("the header {0:?} can't be sent")]
+    Header(String),
 }
 
 struct Clients {
@@ -64,6 +70,7 @@ pub struct Endpoint {
     pub(super) webhook: Webhook,
     clients: RwLock<Clients>,
     signer: Signer,
+    headers: HeaderMap,
     redactor: Redactor,
     pub(super) rules: Rules,
 }
@@ -72,13 +79,14 @@ impl Endpoint {
     /// Creates the configured endpoint. Makes no connection, because the server need not be up yet.
     ///
     /// # Errors
-    /// A secret can't sign, or the system has no CA certificates.
+    /// A secret can't sign, a header can't be sent, or the system has no CA certificates.
     pub fn new(webhook: &Webhook) -> Result<Self, SetupError> {
-        let Webhook { url, secrets, concurrency, batch, max_age, .. } = webhook;
+        let Webhook { url, secrets, headers, concurrency, batch, max_age, .. } = webhook;
         Ok(Self {
             clients: RwLock::new(Clients::new(webhook)?),
             signer: Signer::new(secrets)?,
-            redactor: Redactor::new(url, secrets),
+            headers: header_map(headers)?,
+            redactor: Redactor::new(url, secrets, headers),
             rules: Rules { concurrency: *concurrency, batch: *batch, max_age: *max_age },
             webhook: webhook.clone(),
         })
@@ -112,7 +120,45 @@ impl Endpoint {
             Ok(message) => message,
             Err(bad) => return (Answer::Unsendable(bad.to_string()), None),
         };
-        let headers = message.headers(&self.signer, now.as_second());
+        match self.exchange(&message, outcomes, connection, now).await {
+            Ok(response) => {
+                // The status decides: the receiver has the outcomes, whether or not the body arrives.
+                let rest = (response.content_length() != Some(0)).then_some(Rest(response));
+                (Answer::Delivered, rest)
+            }
+            Err(answer) => (answer, None),
+        }
+    }
+
+    /// Sends one outcome that says that it is a test, on a new connection; returns the status of the answer.
+    ///
+    /// # Errors
+    /// Why the receiver did not accept it, as for every outcome.
+    pub async fn send_test(&self, now: Timestamp) -> Result<String, String> {
+        let outcomes = [test_delivery::outcome(now).map_err(|error| error.to_string())?];
+        let message = Message::of(&outcomes, self.webhook.format, self.rules.batch > 1);
+        let message = message.map_err(|error| error.to_string())?;
+        match self.exchange(&message, &outcomes, Connection::New, now).await {
+            Ok(response) => Ok(named(response.status())),
+            Err(Answer::Refused(failure) | Answer::Later { failure, .. } | Answer::Unprocessed(failure)) => {
+                Err(failure.text)
+            }
+            Err(Answer::Unsendable(why)) => Err(why),
+            Err(Answer::Delivered) => Err("nobody knows why; this is a bug".to_owned()),
+        }
+    }
+
+    /// Sends one request; returns the head of a 2xx, or any other result as an answer.
+    async fn exchange(
+        &self,
+        message: &Message,
+        outcomes: &[Outcome],
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<Response, Answer> {
+        let mut headers = self.headers.clone();
+        // None of these names can be configured.
+        headers.extend(message.headers(&self.signer, now.as_second()));
         let request = || {
             let mut request = Request::new(Method::POST, self.webhook.url.clone());
             *request.headers_mut() = headers.clone();
@@ -122,31 +168,27 @@ impl Endpoint {
         let deadline = Instant::now() + self.webhook.timeout;
         let mut response = match timeout_at(deadline, self.send(request, connection)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) if not_processed(&error) => {
-                return (Answer::Unprocessed(failure_text(&error, error.is_connect()).into()), None);
-            }
-            Ok(Err(error)) => return (Answer::none(failure_text(&error, error.is_connect())), None),
+            Ok(Err(error)) => return Err(unanswered(&error)),
             Err(_) => {
                 let timeout = humantime::format_duration(self.webhook.timeout);
-                return (Answer::none(format!("time-out: no answer within {timeout}")), None);
+                return Err(Answer::none(format!("time-out: no answer within {timeout}")));
             }
         };
         if response.status().is_success() {
-            // The status decides: the receiver has the outcomes, whether or not the body arrives.
-            let rest = (response.content_length() != Some(0)).then_some(Rest(response));
-            return (Answer::Delivered, rest);
+            return Ok(response);
         }
-        let said = match outcomes {
+        let (body, said) = match outcomes {
             [outcome] => {
                 let body = beginning(&mut response, deadline.min(Instant::now() + TEXT_PATIENCE)).await;
                 let signature = headers.get(WEBHOOK_SIGNATURE).and_then(|value| value.to_str().ok());
-                self.redactor.clean(&body, outcome, signature)
+                let said = self.redactor.clean(&body, outcome, signature);
+                (body, said)
             }
             // A text about many outcomes would be stored with each of them, and might name the others.
-            _ => None,
+            _ => (Vec::new(), None),
         };
         let retry_after = response.headers().get(RETRY_AFTER).map(|value| value.as_bytes());
-        (Answer::of(response.status(), retry_after, said.as_deref(), now), None)
+        Err(Answer::of(response.status(), retry_after, &body, said.as_deref(), now))
     }
 
     /// One try, for `fuzz/checks`: delivered, or the error texts for health and for the store.
@@ -203,7 +245,11 @@ impl Clients {
 
     fn with(webhook: &Webhook, more: impl Fn(ClientBuilder) -> ClientBuilder) -> Result<Self, SetupError> {
         let is_plain = webhook.url.scheme() == "http";
-        let tls = if is_plain { tls::trusting_nobody() } else { tls::trusting(Vec::new()) };
+        let Webhook { ca_file, client_cert, .. } = webhook;
+        let tls = match is_plain {
+            true => tls::trusting_nobody(),
+            false => tls::trusting(ca_file.clone(), client_cert.as_deref()),
+        };
         let tls = tls.map_err(|error| SetupError::Client(error.to_string()))?;
         let build = |kept| {
             let builder = Client::builder()
@@ -225,6 +271,29 @@ impl Clients {
             more(builder).build().map_err(|error| SetupError::Client(detail(&error)))
         };
         Ok(Self { kept: build(webhook.concurrency.saturating_mul(RESTS))?, new: build(0)? })
+    }
+}
+
+/// The configured headers, marked as sensitive: they appear in no `Debug` output, and not in HTTP/2's compression table.
+fn header_map(headers: &Headers) -> Result<HeaderMap, SetupError> {
+    let header = |(name, value): (&str, &SecretString)| {
+        let bad = || SetupError::Header(name.to_owned());
+        let mut value = HeaderValue::from_str(value.expose_secret()).map_err(|_| bad())?;
+        value.set_sensitive(true);
+        Ok((HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?, value))
+    };
+    headers.iter().map(header).collect()
+}
+
+/// Classifies a request that got no answer.
+fn unanswered(error: &reqwest::Error) -> Answer {
+    let mut text = failure_text(error, error.is_connect());
+    if let Some(advice) = advice::on_failure(error) {
+        text = format!("{text} ({advice})");
+    }
+    match not_processed(error) || advice::is_about_client(error) {
+        true => Answer::Unprocessed(Failure::from(text)),
+        false => Answer::none(text),
     }
 }
 

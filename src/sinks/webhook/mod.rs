@@ -8,6 +8,7 @@
 //! [`state`] has the rules, without a runtime; [`endpoint`] makes the requests; this module is the one task that owns the running
 //! deliveries. New outcomes, ended deliveries, delivery commands, timers and the stop wake it. Must not know polls.
 
+mod advice;
 mod batch;
 mod batch_size;
 mod circuit_breaker;
@@ -22,6 +23,7 @@ mod simulation;
 mod state;
 #[cfg(test)]
 mod state_tests;
+mod test_delivery;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::StatusCode;
 
+use super::advice;
 use crate::http_client::named;
 use crate::http_client::retry_after::retry_after;
 use crate::text::bounded;
@@ -34,7 +35,7 @@ pub enum Answer {
 /// Why a try did not deliver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The status code or the kind of the failure, without any of the receiver's text.
+    /// The status code or the kind of the failure, and advice, without any of the receiver's text.
     pub summary: String,
     /// The summary, and the receiver's text.
     pub text: String,
@@ -64,10 +65,16 @@ impl Answer {
         Self::Later { failure: Failure::from(why.into()), wait: Wait::Unsaid }
     }
 
-    /// Classifies an answer with this status and `Retry-After`; `said` is the receiver's text, without secrets.
-    pub fn of(status: StatusCode, after: Option<&[u8]>, said: Option<&str>, now: Timestamp) -> Self {
+    /// Classifies an answer with this status, `Retry-After` and body; `said` is the receiver's text, without secrets.
+    pub fn of(
+        status: StatusCode,
+        after: Option<&[u8]>,
+        body: &[u8],
+        said: Option<&str>,
+        now: Timestamp,
+    ) -> Self {
         let asked = || retry_after(after, now);
-        let failure = || failure(status, said);
+        let failure = || failure(status, body, said);
         let wait = match status.as_u16() {
             200..=299 => return Self::Delivered,
             429 => Wait::Everything(asked()),
@@ -87,8 +94,11 @@ fn this_one(asked: Option<Duration>) -> Wait {
 }
 
 /// `404 Not Found: no such hook`; HTML pages are left out.
-fn failure(status: StatusCode, said: Option<&str>) -> Failure {
-    let summary = named(status);
+fn failure(status: StatusCode, body: &[u8], said: Option<&str>) -> Failure {
+    let summary = match advice::on_answer(status, body) {
+        Some(advice) => format!("{} ({advice})", named(status)),
+        None => named(status),
+    };
     let said = bounded(said.unwrap_or_default(), MAX_TEXT);
     match said.is_empty() || said.starts_with('<') {
         true => Failure::from(summary),
@@ -104,7 +114,8 @@ mod tests {
 
     fn answer(status: u16, after: Option<&str>, body: &str) -> Answer {
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
-        Answer::of(StatusCode::from_u16(status).unwrap(), after.map(str::as_bytes), Some(body), now)
+        let status = StatusCode::from_u16(status).unwrap();
+        Answer::of(status, after.map(str::as_bytes), body.as_bytes(), Some(body), now)
     }
 
     #[test]
@@ -124,8 +135,8 @@ mod tests {
             (304, None, later("304 Not Modified", Unsaid)),
             (308, None, later("308 Permanent Redirect", Unsaid)),
             (400, None, refused("400 Bad Request")),
-            (401, None, refused("401 Unauthorized")),
-            (403, None, refused("403 Forbidden")),
+            (401, None, refused("401 Unauthorized (check secret and headers)")),
+            (403, None, refused("403 Forbidden (check secret and headers)")),
             (404, Some("30"), refused("404 Not Found")),
             (408, None, later("408 Request Timeout", Unsaid)),
             (408, Some("30"), later("408 Request Timeout", ThisOne(secs(30)))),
@@ -183,7 +194,8 @@ mod tests {
         fn no_answer_breaks_out_of_its_bounds(status in 100u16..1000, after: Option<Vec<u8>>, said: Option<String>) {
             let status = StatusCode::from_u16(status).unwrap();
             let harmless = |text: &str| !text.chars().any(char::is_control) && text.chars().count() < 320;
-            match Answer::of(status, after.as_deref(), said.as_deref(), Timestamp::UNIX_EPOCH) {
+            let body = said.as_deref().unwrap_or_default().as_bytes();
+            match Answer::of(status, after.as_deref(), body, said.as_deref(), Timestamp::UNIX_EPOCH) {
                 Answer::Delivered => prop_assert!(status.is_success()),
                 Answer::Refused(failure) => {
                     prop_assert!(status.is_client_error());
