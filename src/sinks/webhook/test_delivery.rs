@@ -27,11 +27,7 @@ pub fn outcome(now: Timestamp) -> Result<Outcome, InvalidPinId> {
         polls: 0,
         finished_at: now.into(),
     };
-<<<<<<< HEAD
     let submission = Submission { reference: None, metadata: None, submitter: None, submitted_at: now };
-=======
-    let submission = Submission { reference: None, metadata: None, submitted_at: now, submitter: None };
->>>>>>> http-v1
     let record = record(0, Uuid::now_v7(), &verdict, &submission);
     Ok(Outcome { seq: 0, pin, record: Record::from(record.replacen('{', r#"{"test":true,"#, 1)) })
 }
