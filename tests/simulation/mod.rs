@@ -1,4 +1,4 @@
-//! The daemon's core against a world that goes wrong: days of simulated time from one seed each.
+//! The daemon's core against an API, a store, sinks and clocks that fail: days of simulated time from one seed each.
 //!
 //! `cargo test --test integration simulation::` runs a thousand seeds. `PINWATCH_SIM_SEEDS=100000` runs so many;
 //! `PINWATCH_SIM_FROM=5000` begins at that one. A seed that breaks a promise prints the command that replays
@@ -14,11 +14,11 @@ mod intervals;
 mod oracle;
 mod pauses;
 mod plan;
+mod run;
 mod store;
 mod story;
 mod totals;
 mod weather;
-mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -36,7 +36,7 @@ fn number(variable: &str) -> Option<u64> {
 
 /// A simulation, or what went wrong in it and before it.
 fn simulate(seed: u64, with_log: bool) -> Result<Totals, (String, Vec<String>)> {
-    catch_unwind(AssertUnwindSafe(|| world::simulate(seed, with_log))).unwrap_or_else(|panic| {
+    catch_unwind(AssertUnwindSafe(|| run::simulate(seed, with_log))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
         Err((format!("a panic: {text}"), Vec::new()))

@@ -9,9 +9,9 @@ use super::super::oracle::Broken;
 use super::super::pauses::Known;
 use super::super::plan::Happening;
 use super::super::story::{number, pin_id};
-use super::{Event, Running, World};
+use super::{Event, Running, Simulation};
 
-impl World {
+impl Simulation {
     /// As the daemon's task does: starts every poll that is due and admitted; gives when to look again.
     pub(super) fn start_polls(&mut self) -> Result<Option<Time>, Broken> {
         let now = self.clocks.now();

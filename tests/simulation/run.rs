@@ -1,4 +1,4 @@
-//! The world around the core: the queue of what happens next, and the loop that lets it happen.
+//! The simulation around the core: the queue of what happens next, and the loop that lets it happen.
 
 #[path = "polls.rs"]
 mod polls;
@@ -44,7 +44,7 @@ struct Running {
     reply: Reply,
 }
 
-pub struct World {
+pub struct Simulation {
     plan: Plan,
     clocks: Clocks,
     rng: Rng,
@@ -71,10 +71,10 @@ pub struct World {
 /// Things that are kept for people.
 const LOG: usize = 60;
 
-impl World {
+impl Simulation {
     pub fn new(plan: Plan, with_log: bool) -> Self {
         let count = plan.pins.len();
-        let mut world = Self {
+        let mut simulation = Self {
             clocks: Clocks::new(),
             rng: Rng::with_seed(!plan.seed),
             queue: BinaryHeap::new(),
@@ -94,17 +94,17 @@ impl World {
             log: with_log.then(VecDeque::new),
             plan,
         };
-        world.at(BEGIN, Event::Start);
-        world.at(BEGIN, Event::Audit);
-        world.at(BEGIN, Event::Expire);
-        for (time, happening) in world.plan.happenings.clone() {
-            world.at(time, Event::Planned(happening));
+        simulation.at(BEGIN, Event::Start);
+        simulation.at(BEGIN, Event::Audit);
+        simulation.at(BEGIN, Event::Expire);
+        for (time, happening) in simulation.plan.happenings.clone() {
+            simulation.at(time, Event::Planned(happening));
         }
-        let windows = world.plan.store_fails.iter().chain(world.plan.sinks_fail.iter().flatten());
+        let windows = simulation.plan.store_fails.iter().chain(simulation.plan.sinks_fail.iter().flatten());
         for time in windows.flat_map(|(begin, end)| [*begin, *end]).collect::<Vec<_>>() {
-            world.at(time, Event::Look);
+            simulation.at(time, Event::Look);
         }
-        world
+        simulation
     }
 
     /// The last things that happened.
@@ -378,8 +378,8 @@ impl World {
 pub fn simulate(seed: u64, with_log: bool) -> Result<Totals, (Broken, Vec<String>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
-        let mut world = World::new(Plan::of(seed), with_log);
-        let result = world.run().await;
-        result.map_err(|broken| (broken, world.log().cloned().collect()))
+        let mut simulation = Simulation::new(Plan::of(seed), with_log);
+        let result = simulation.run().await;
+        result.map_err(|broken| (broken, simulation.log().cloned().collect()))
     })
 }
