@@ -159,7 +159,10 @@ const AFTER_A_STOP: &[Case] = &[
     (
         "a PIN in flight that stands there twice",
         |place| {
-            sql(place, "INSERT INTO pin SELECT NULL, pin_id, pin_hash, 0, 0, NULL, NULL, 0, NULL FROM pin LIMIT 1")
+            sql(
+                place,
+                "INSERT INTO pin SELECT NULL, pin_id, pin_hash, 0, 0, NULL, NULL, 0, NULL FROM pin LIMIT 1",
+            )
         },
         &["is damaged", "the index has 1500 PINs in flight, the table has 1501"],
     ),

@@ -93,6 +93,7 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         &["dead-letters", "drop", "--sink", "file", "--all"],
         &["replay", "--sink", "file", "sim-delivered-2"],
         &["socket"],
+        &["token", "new", "--name", "app", "--scope", "submit"],
         &check,
         &doctor,
         &backup,
@@ -144,6 +145,7 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         (&["completions", "bash"], 2, usage()),
         (&["man"], 2, usage()),
         (&["show", "a/b"], 2, usage()),
+        (&["token", "new", "--name", "no name", "--scope", "read"], 2, usage()),
         (&["fly"], 2, usage()),
         (&["list", "--limit", "0"], 2, usage()),
     ];
@@ -159,7 +161,7 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
     // Without a daemon, each of its clients says so.
     let clients = successes
         .iter()
-        .filter(|arguments| !["socket", "check-config", "doctor", "backup"].contains(&arguments[0]));
+        .filter(|arguments| !["socket", "token", "check-config", "doctor", "backup"].contains(&arguments[0]));
     for arguments in clients {
         let (lines, code) = ask(arguments, Some(&no_socket));
         assert_eq!((code, errors(&lines)), (Some(3), vec![("no_daemon", Value::Null)]), "{arguments:?}");

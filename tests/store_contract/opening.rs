@@ -81,7 +81,7 @@ async fn a_database_of_a_newer_version_or_of_something_else_is_left_as_it_is() {
         .unwrap();
     newer.execute("INSERT INTO _sqlx_migrations VALUES (99, 'later', now(), true, '', 0)");
     let said = refusal(&newer.url()).await;
-    assert!(said.contains("was written by a newer pinwatch (schema 99, this one knows 5)"), "{said}");
+    assert!(said.contains("was written by a newer pinwatch (schema 99, this one knows "), "{said}");
 
     let Some(foreign) = database() else { return };
     foreign.execute("CREATE SCHEMA pinwatch CREATE TABLE pin (number integer)");
