@@ -32,6 +32,13 @@ pub async fn stats(State(api): State<Arc<Api>>, call: Call) -> Result<Response, 
     call.reply(in_time(operations::stats(&api.services))).await
 }
 
+/// `GET /v1/schedule`
+pub async fn schedule(State(api): State<Arc<Api>>, call: Call) -> Result<Response, Problem> {
+    call.query.end()?;
+    call.accepts(&[JSON])?;
+    call.reply(in_time(operations::schedule(&api.services))).await
+}
+
 /// `GET /v1/nodes`
 pub async fn nodes(State(api): State<Arc<Api>>, call: Call) -> Result<Response, Problem> {
     call.query.end()?;

@@ -81,6 +81,7 @@ routes! {
     GET "/v1/pins/{pinId}/outcome" [Submit, Read] pins::outcome;
     GET "/v1/outcomes" [Read] outcomes::outcomes;
     GET "/v1/stats" [Read] admin::stats;
+    GET "/v1/schedule" [Read] admin::schedule;
     GET "/v1/nodes" [Read] admin::nodes;
     GET "/v1/dead-letters" [Read] admin::dead_letters;
     POST "/v1/dead-letters/replay" [] admin::replay_dead;

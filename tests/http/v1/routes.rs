@@ -66,6 +66,7 @@ fn every_route_answers_as_the_socket_does() {
     assert_eq!((lines.len(), &lines[0], &lines[2]["end"]), (3, &record, &json!(true)), "{outcomes:?}");
 
     assert!(api.get("/v1/stats").json()["stats"]["inFlight"].is_number());
+    assert_eq!(api.get("/v1/schedule").json()["schedule"]["adapt"], "off");
     assert_eq!(api.get("/v1/nodes").json(), json!({"ok": true, "shared": false, "nodes": []}));
     assert_eq!(api.get("/v1/dead-letters?sink=file").json(), json!({"ok": true, "deadLetters": []}));
     let which = r#"{"sink":"file","from":0,"to":9}"#;
