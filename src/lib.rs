@@ -23,6 +23,7 @@ pub mod operations;
 pub mod outcome;
 pub mod outgoing;
 pub mod paths;
+mod pem;
 pub mod pin;
 pub mod places;
 pub mod poll;

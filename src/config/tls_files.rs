@@ -9,6 +9,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::section::Section;
 use crate::http_client::tls::{self, Identity};
+use crate::pem;
 
 impl Section<'_> {
     /// Reads the certificates of authorities in a file; none if the key is missing.
@@ -34,9 +35,9 @@ impl Section<'_> {
         let (certificate, private_key) = (self.path(key, ""), self.path(private, ""));
         let (certificate, private_key) = (certificate?, private_key?);
         self.warn_if_readable(private, &private_key);
-        let chain = tls::certificates(&certificate);
+        let chain = pem::certificates(&certificate);
         let chain = chain.map_or_else(|reason| self.refuse(key, unusable(&reason)), Some);
-        let secret = tls::private_key(&private_key);
+        let secret = pem::private_key(&private_key);
         let secret = secret.map_or_else(|reason| self.refuse(private, unusable(&reason)), Some);
         let identity = Identity::new(chain?, secret?).map_err(|reason| {
             format!("can't use this file with {} {}: {reason}", self.full(key), certificate.display())

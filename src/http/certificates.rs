@@ -3,8 +3,6 @@
 //! Promises that whatever is wrong with a file is found here, and reported with its key, its path and what to do. No message
 //! has any of a key's content. Must not know connections.
 
-use std::fs::{self, File};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +11,14 @@ use jiff::Timestamp;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{CertificateError, Error, RootCertStore, ServerConfig};
-use secrecy::zeroize::Zeroizing;
 use thiserror::Error;
 
 use crate::config;
-
-/// The most bytes of a file that are read; a bundle of all public authorities has a quarter of a megabyte.
-const MAX_FILE: u64 = 4 * 1024 * 1024;
+use crate::pem;
 
 /// How long before its end a certificate should have been renewed, if its whole life is long enough.
 const RENEW: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -58,9 +52,9 @@ struct Life {
 /// A file can't be read, has not in it what it should, or does not fit the others.
 pub fn load(files: &config::Tls) -> Result<Loaded, FileError> {
     let provider = Arc::new(ring::default_provider());
-    let chain = certificates("http.tls_cert", &files.cert)?;
+    let chain = pem::certificates(&files.cert).map_err(unusable("http.tls_cert", &files.cert))?;
     let life = chain.first().and_then(|certificate| Life::of(certificate, &provider));
-    let key = private_key("http.tls_key", &files.key)?;
+    let key = pem::private_key(&files.key).map_err(unusable("http.tls_key", &files.key))?;
     let wrong = |error: Error| {
         let (key, path, reason) = match error {
             Error::InconsistentKeys(_) => {
@@ -136,66 +130,30 @@ impl Life {
     }
 }
 
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
-    let unusable = |reason: &str| FileError { key, path: path.to_owned(), reason: reason.to_owned() };
-    let pem = read(key, path)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let certificates = certificates.map_err(|_| unusable("it is no PEM, or a damaged one"))?;
-    if certificates.is_empty() {
-        return Err(unusable("it has no certificate in PEM (-----BEGIN CERTIFICATE-----)"));
-    }
-    Ok(certificates)
-}
-
-fn private_key(key: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
-    let pem = read(key, path)?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
-        let reason = match error {
-            pem::Error::NoItemsFound => {
-                "it has no private key in PEM (-----BEGIN PRIVATE KEY-----); one with a passphrase can't be used"
-            }
-            // rustls would quote a line of it.
-            _ => "it is no PEM, or a damaged one",
-        };
-        FileError { key, path: path.to_owned(), reason: reason.to_owned() }
-    })
-}
-
 /// Accepts clients with a certificate of these authorities.
 fn verifier(
     key: &'static str,
     path: &Path,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
-    let unusable = |reason: String| FileError { key, path: path.to_owned(), reason };
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(key, path)? {
-        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+    for certificate in pem::certificates(path).map_err(unusable(key, path))? {
+        roots.add(certificate).map_err(|error| unusable(key, path)(error.to_string()))?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    verifier.map_err(|error| unusable(error.to_string()))
+    verifier.map_err(|error| unusable(key, path)(error.to_string()))
 }
 
-/// The content of the file, which is wiped after use: it may be a key.
-fn read(key: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    let unusable = |reason: String| FileError { key, path: path.to_owned(), reason };
-    let metadata = fs::metadata(path).map_err(|error| unusable(error.to_string()))?;
-    // To open a named pipe would wait for its writer.
-    if !metadata.is_file() {
-        return Err(unusable("it is no regular file".to_owned()));
-    }
-    if metadata.len() > MAX_FILE {
-        return Err(unusable(format!("it has more than {MAX_FILE} bytes, so it can't be the right file")));
-    }
-    // In one piece from the start: a buffer that grows leaves copies behind that nobody wipes.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(metadata.len() as usize + 1));
-    let file = File::open(path).map_err(|error| unusable(error.to_string()))?;
-    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(|error| unusable(error.to_string()))?;
-    Ok(bytes)
+/// Says which key's file has what is wrong.
+fn unusable(key: &'static str, path: &Path) -> impl Fn(String) -> FileError {
+    let path = path.to_owned();
+    move |reason| FileError { key, path: path.clone(), reason }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::fs;
+
     use rcgen::{CertificateParams, KeyPair};
     use tempfile::TempDir;
 

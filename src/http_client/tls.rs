@@ -1,17 +1,13 @@
 //! TLS for clients.
 //!
 //! Promises to trust the system's certificates and those of a file, and none for a client that makes only plain connections: a
-//! system without certificates can make those. No error contains a part of a file, and a key is overwritten when it is dropped.
+//! system without certificates can make those. A key is overwritten when it is dropped.
 //! Must not know which servers there are.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use memchr::memmem;
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
@@ -19,11 +15,7 @@ use rustls_platform_verifier::Verifier;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretBox};
 
-/// The most bytes of a file of certificates that are read; the system's whole bundle has a quarter of a megabyte.
-const MAX_CA_FILE: u64 = 4 * 1024 * 1024;
-
-/// The largest accepted file with a key, in bytes: it may contain the certificates too.
-const MAX_KEY_FILE: u64 = 64 * 1024;
+use crate::pem::certificates;
 
 /// The certificate that a client shows to a server which asks for one, with its key.
 pub struct Identity {
@@ -97,23 +89,6 @@ pub fn trusting_nobody() -> Result<ClientConfig, rustls::Error> {
     Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
-/// The certificates of a PEM file.
-///
-/// # Errors
-/// What is wrong with the file.
-pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let mut pem = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_CA_FILE).read_to_end(&mut pem));
-    read.map_err(|error| error.to_string())?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    match certificates {
-        Ok(certificates) if certificates.is_empty() => {
-            Err("it has no certificate in PEM (-----BEGIN CERTIFICATE-----)".to_owned())
-        }
-        certificates => certificates.map_err(|error| error.to_string()),
-    }
-}
-
 /// The certificates of authorities in a PEM file.
 ///
 /// # Errors
@@ -128,34 +103,12 @@ pub fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> 
     Ok(certificates)
 }
 
-/// The private key of a PEM file, the first if there are several.
-///
-/// # Errors
-/// What is wrong with the file, without a part of it.
-pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    // Allocated in full at once: a buffer that grows would leave copies in memory that nobody overwrites.
-    let mut pem = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE as usize + 2));
-    let read = File::open(path).and_then(|file| file.take(MAX_KEY_FILE + 1).read_to_end(&mut pem));
-    read.map_err(|error| error.to_string())?;
-    if pem.len() as u64 > MAX_KEY_FILE {
-        return Err(format!("it has more than {MAX_KEY_FILE} bytes, so it can't be the right file"));
-    }
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
-        pem::Error::NoItemsFound if memmem::find(&pem, b"ENCRYPTED").is_some() => {
-            "its key is encrypted, and a daemon can't ask for the passphrase: `openssl pkey -in FILE -out NEW` decrypts it"
-                .to_owned()
-        }
-        pem::Error::NoItemsFound => "it has no private key in PEM (-----BEGIN PRIVATE KEY-----)".to_owned(),
-        // The error's own text may quote the file.
-        _ => "it is not valid PEM".to_owned(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;
+    use crate::pem::private_key;
 
     fn file(content: &str) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -187,20 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_usable_key_is_refused_without_quoting_it() {
-        let valid = KeyPair::generate().unwrap().serialize_pem();
-        let encrypted = valid.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
-        for (content, expected) in [
-            ("", "it has no private key in PEM"),
-            ("hunter2", "it has no private key in PEM"),
-            (encrypted.as_str(), "its key is encrypted"),
-            ("-----BEGIN PRIVATE KEY-----\nhunter2!\n-----END PRIVATE KEY-----\n", "it is not valid PEM"),
-            (&valid.replace("-----END", "hunter2"), "it is not valid PEM"),
-            (&"x".repeat(70_000), "it has more than 65536 bytes"),
-        ] {
-            let refused = private_key(file(content).path()).unwrap_err();
-            assert!(refused.starts_with(expected) && !refused.contains("hunter2"), "{refused}");
-        }
+    fn what_is_no_key_is_refused() {
         let key = private_key(file("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").path());
         let refused = Identity::new(Vec::new(), key.unwrap()).unwrap_err();
         assert!(refused.starts_with("it is not a key that can be used"), "{refused}");

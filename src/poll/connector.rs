@@ -23,6 +23,7 @@ use super::failure::Failure;
 use crate::config::Api;
 use crate::http_client::resolve::Resolver;
 use crate::http_client::tls;
+use crate::pem;
 
 /// When the other end of a connection has silently vanished, the system notices after four times this long.
 const TCP_PROBES: Duration = Duration::from_secs(15);
@@ -58,7 +59,7 @@ impl Connector {
         let host: Uri = origin.parse().map_err(|error: InvalidUri| setup(&error))?;
         let unusable = |path, reason| ClientError::CaFile { path, reason };
         let extra = match api.ca_file.clone() {
-            Some(path) => tls::certificates(&path).map_err(|reason| unusable(path, reason))?,
+            Some(path) => pem::certificates(&path).map_err(|reason| unusable(path, reason))?,
             None => Vec::new(),
         };
         // A proxy would see the key of a plain request, and the key goes to one host only. Without TLS no CA certificates are
