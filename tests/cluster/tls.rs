@@ -6,35 +6,17 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 use crate::cluster::nodes::{Cluster, pins};
 use crate::support::postgres::Postgres;
-use crate::support::{Ended, Place, program, run_to_end};
-
-/// A certificate authority that somebody made for one database.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
+use crate::support::{Authority, Ended, Place, program, run_to_end};
 
 impl Authority {
-    fn new(name: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
     /// Has the server speak TLS, with a certificate for this name.
-    fn certify(&self, server: &Postgres, name: &str) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        server.speak_tls(&certificate.pem(), &key.serialize_pem());
+    fn secure(&self, server: &Postgres, name: &str) {
+        let (certificate, key) = self.certify(name, 2090);
+        server.speak_tls(&certificate, &key);
     }
 
     /// Where a node finds its certificate.
@@ -65,7 +47,7 @@ fn a_node_speaks_tls_to_a_server_that_its_authority_vouches_for_and_to_no_other(
     let said = refused("verify-full", &ours_pem);
     assert!(said.contains("does not speak TLS") && said.contains("ssl = on"), "{said}");
 
-    ours.certify(&server, "127.0.0.1");
+    ours.secure(&server, "127.0.0.1");
     let said = refused("verify-full", &theirs_pem);
     assert!(said.contains("no authority that this machine trusts") && said.contains("sslrootcert"), "{said}");
     let said = refused("verify-ca", &theirs_pem);
@@ -87,7 +69,7 @@ fn a_node_speaks_tls_to_a_server_that_its_authority_vouches_for_and_to_no_other(
     node.terminate();
 
     // Vouched for, but not the one that was asked for.
-    ours.certify(&server, "elsewhere.example");
+    ours.secure(&server, "elsewhere.example");
     let said = refused("verify-full", &ours_pem);
     assert!(said.contains("127.0.0.1") && said.contains("elsewhere.example"), "{said}");
     place("b", "verify-ca", &ours_pem).start().terminate();

@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part of this")]
 
 mod api;
+mod authority;
 mod check;
 mod client;
 mod daemon;
@@ -18,6 +19,7 @@ pub mod wrong_clock;
 use std::time::{Duration, Instant};
 
 pub use api::{Mock, Simulated, delivered, delivery};
+pub use authority::Authority;
 pub use check::{all_delivered, assert_each_once, sim_pins, submit, try_submit};
 pub use client::{Client, brake, code, pins};
 pub use daemon::{Child, Daemon, Ended, isolate, program, run_to_end, wrapped};

@@ -10,9 +10,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
+use crate::support::Authority;
 use crate::support::{Daemon, Ended, Place, program, run_to_end, until, until_true};
 use crate::webhook::bench::SECRET;
-use crate::webhook::nginx::{Authority, Gateway};
+use crate::webhook::nginx::Gateway;
 use crate::webhook::receiver::{Answers, Receiver, Request};
 use crate::webhook::signatures::assert_all_good;
 

@@ -5,16 +5,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose};
 
 use crate::support::not_run::not_run;
-use crate::support::{Child, isolate, until_true};
-
-/// A certificate authority of the test's own.
-pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pub pem: String,
-}
+use crate::support::{Authority, Child, isolate, until_true};
 
 /// A certificate and its key, both as PEM.
 pub struct Certified {
@@ -23,32 +17,22 @@ pub struct Certified {
 }
 
 impl Authority {
-    pub fn new(name: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
     /// A certificate of a server at 127.0.0.1.
     pub fn server(&self) -> Certified {
-        self.certify("127.0.0.1", ExtendedKeyUsagePurpose::ServerAuth)
+        self.certify_for("127.0.0.1", ExtendedKeyUsagePurpose::ServerAuth)
     }
 
     /// A certificate of a client.
     pub fn client(&self) -> Certified {
-        self.certify("pinwatch", ExtendedKeyUsagePurpose::ClientAuth)
+        self.certify_for("pinwatch", ExtendedKeyUsagePurpose::ClientAuth)
     }
 
-    fn certify(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> Certified {
-        let key = KeyPair::generate().unwrap();
+    fn certify_for(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> Certified {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![usage];
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Certified { certificate, key: key.serialize_pem() }
+        let (certificate, key) = self.sign(params);
+        Certified { certificate, key }
     }
 }
 
