@@ -24,7 +24,7 @@ pub enum DeadLetters {
         override_usage = "pinwatch dead-letters replay --sink <NAME> <ID|--seq <SEQ>|--all>"
     )]
     Replay(LettersArgs),
-    /// Give dead letters up for good, without confirmation
+    /// Discard dead letters, without confirmation
     #[command(
         after_help = help::DEAD_LETTERS_DROP,
         override_usage = "pinwatch dead-letters drop --sink <NAME> <ID|--seq <SEQ>|--all>"

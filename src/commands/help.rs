@@ -143,8 +143,8 @@ Examples:
   pinwatch tail --from 0 --positions | jq -r 'select(.position) | .position'";
 
 pub const DEAD_LETTERS: &str = "\
-A dead letter is an outcome that a sink refused for good, or did not accept within its max_age. It is kept until \
-it is replayed or dropped, whatever store.retention says. Other sinks get the outcome nevertheless.
+A dead letter is an outcome that is no longer delivered to a sink, because the sink refused it or did not accept it within its max_age. It is kept until \
+it is replayed or dropped, whatever store.retention says. Other sinks still get the outcome.
 
 Examples:
   pinwatch dead-letters list

@@ -106,7 +106,7 @@ impl Drawn {
         Self { channel: Channel::Call, final_at: time(35.0, 0.5, 0.05, rng) }
     }
 
-    /// What the API tells of it.
+    /// The statuses that the API reports for it.
     pub fn life(self) -> Life {
         let waits = Duration::try_from_secs_f64(self.final_at).ok();
         let (open, end) = match self.channel {

@@ -182,7 +182,7 @@ async fn drive(pins: &[Drawn], settings: &Settings) -> Run {
     run
 }
 
-/// What the API tells of a PIN at an age.
+/// The status that the API reports for a PIN at an age.
 fn answer(pin: Drawn, age: Duration) -> Meaning {
     let life = pin.life();
     let reported = life.at(age).map(|delivery| Delivery {
