@@ -78,7 +78,7 @@ pub async fn serve(
     };
     let encrypted = tokio::select! {
         encrypted = tls.accept(stream, peer) => encrypted,
-        () = activity.gives_way() => None,
+        () = activity.evicted() => None,
         () = stop.cancelled() => None,
     };
     if let Some(encrypted) = encrypted {
@@ -114,7 +114,7 @@ async fn talk(
     let builder = builder(front.tasks.clone());
     let stream = TokioIo::new(Noted::new(stream, activity.clone()));
     let mut served = pin!(builder.serve_connection(stream, service));
-    let mut gives_way = pin!(activity.gives_way());
+    let mut evicted = pin!(activity.evicted());
     let mut stopped = pin!(stop.cancelled());
     let mut is_stopping = false;
     let mut deadline = pin!(sleep_until(Instant::now() + HEAD_LIMIT));
@@ -131,7 +131,7 @@ async fn talk(
                 return Poll::Ready(());
             }
         }
-        let mut must_end = gives_way.as_mut().poll(context).is_ready();
+        let mut must_end = evicted.as_mut().poll(context).is_ready();
         while !must_end {
             match activity.deadline() {
                 Some(at) if at <= Instant::now() => must_end = true,

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::super::admission::Admission;
-use super::super::pace::PATIENCE;
+use super::super::pace::TIMEOUT;
 use super::*;
 use crate::places::{Places, Rules, User};
 
@@ -141,7 +141,7 @@ async fn a_client_that_reads_its_answer_byte_by_byte_is_cut_off_in_time() {
     while served.client.read(&mut byte).await.is_ok_and(|count| count > 0) {
         sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(served.took.await.unwrap().as_secs(), PATIENCE.as_secs());
+    assert_eq!(served.took.await.unwrap().as_secs(), TIMEOUT.as_secs());
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,6 +304,6 @@ async fn over_http_2_a_client_that_makes_no_room_for_an_answer_is_cut_off_in_tim
         let mut sender = http2(client).await;
         // The body is kept, and not read.
         let _answer = sender.send_request(request(), true).unwrap().0.await.unwrap();
-        assert_eq!(took.await.unwrap().as_secs(), PATIENCE.as_secs());
+        assert_eq!(took.await.unwrap().as_secs(), TIMEOUT.as_secs());
     }
 }

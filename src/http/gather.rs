@@ -19,7 +19,7 @@ use crate::slot::Slots;
 use crate::store::Unavailable;
 
 /// How long a part may take to answer. Prometheus itself waits 10 s by default.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The current numbers, in Prometheus' text format.
 pub async fn gather(server: &Server) -> String {
@@ -28,8 +28,8 @@ pub async fn gather(server: &Server) -> String {
     let services = &server.services;
     let health = services.health.all();
     let (stats, outbox) = tokio::join!(
-        timeout(PATIENCE, services.schedule.stats()),
-        timeout(PATIENCE, Outbox::read(server, &health)),
+        timeout(TIMEOUT, services.schedule.stats()),
+        timeout(TIMEOUT, Outbox::read(server, &health)),
     );
     let set = |metric, value: f64| recorder.gauge(metric, &[]).set(value);
 

@@ -16,7 +16,7 @@ use crate::schedule::Stats;
 
 /// How long a part may stay silent before it counts as stuck. A writer whose database another program has locked answers
 /// after twice SQLite's busy timeout of 5 s, and is asked again a second later.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long the schedule may take to report its numbers before the last known ones are used.
 const FRESH: Duration = Duration::from_millis(300);
@@ -141,10 +141,10 @@ fn unresponsive(server: &Server) -> Vec<Reason> {
         return Vec::new();
     }
     let reason = |part| {
-        let what = format!("the {part} has not answered for {} s", PATIENCE.as_secs());
+        let what = format!("the {part} has not answered for {} s", TIMEOUT.as_secs());
         Reason::new("unresponsive", Status::NotReady, what)
     };
-    server.pulse.beats().silent(PATIENCE).map(reason).collect()
+    server.pulse.beats().silent(TIMEOUT).map(reason).collect()
 }
 
 /// Problems that the schedule's numbers show.

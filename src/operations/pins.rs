@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::cluster_queries;
-use super::failure::{Failure, STORE_PATIENCE, unknown, unreadable};
+use super::failure::{Failure, STORE_TIMEOUT, unknown, unreadable};
 use crate::outcome::{Delivery, Ending, Submission, deciding, rfc3339};
 use crate::pin::PinId;
 use crate::protocol::show::{self, LastAnswer, NextPoll, Pin, SinkState};
@@ -87,7 +87,7 @@ pub async fn wait(
         if let Some(outcome) = services.schedule.wait(pin_id.clone()).await? {
             match unless(&mut end, outcome).await? {
                 Ok(record) => break record,
-                Err(_) if goes_on_elsewhere(services) => continue,
+                Err(_) if may_have_moved(services) => continue,
                 Err(_) => return Err(Stopping.into()),
             }
         }
@@ -121,12 +121,12 @@ async fn unless<T>(
 pub async fn cancel(services: &Services, pin: &PinId) -> Result<Record, Failure> {
     loop {
         if let Some(outcome) = services.schedule.cancel(pin.clone()).await? {
-            let outcome = timeout(STORE_PATIENCE, outcome).await.map_err(|_| {
+            let outcome = timeout(STORE_TIMEOUT, outcome).await.map_err(|_| {
                 Code::StoreUnavailable.because("the PIN is withdrawn, but the store can't be written now")
             })?;
             match outcome {
                 Ok(record) => return Ok(record),
-                Err(_) if goes_on_elsewhere(services) => continue,
+                Err(_) if may_have_moved(services) => continue,
                 Err(_) => return Err(Stopping.into()),
             }
         }
@@ -145,7 +145,7 @@ pub fn cancelled_state(record: &Record) -> State {
 }
 
 /// Returns whether a PIN that left the schedule without an outcome moved to another node with its slot.
-fn goes_on_elsewhere(services: &Services) -> bool {
+fn may_have_moved(services: &Services) -> bool {
     services.cluster.is_some() && !services.stop.is_cancelled()
 }
 

@@ -24,7 +24,7 @@ use tracing::debug;
 use self::counts::notice_delay;
 pub use self::counts::{AGE_BANDS, Counts};
 use self::credentials::Check;
-pub use self::evidence::{Doubts, Others, Refusal};
+pub use self::evidence::{Evidence, Others, Refusal};
 pub use self::learning::Learned;
 use self::learning::{channel_of, learner_of, teach};
 use self::slots::Held;
@@ -190,7 +190,7 @@ impl Core {
         self.epoch = self.epoch.wrapping_add(1);
         self.brake.forget_probe();
         self.check = None;
-        self.table.iter_mut().for_each(|entry| entry.doubts = None);
+        self.table.iter_mut().for_each(|entry| entry.evidence = None);
     }
 
     /// Reserves memory for this many more PINs.
@@ -240,7 +240,7 @@ impl Core {
             last_answer: None,
             is_resumed: false,
             is_failing: false,
-            doubts: None,
+            evidence: None,
         };
         let key = self.table.insert(entry)?;
         Some(Waiting { class, due, key })

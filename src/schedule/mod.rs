@@ -286,7 +286,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
                 count = events.recv_many(&mut batch, EVENTS_AT_ONCE) => {
                     debug_assert!(count > 0, "the daemon holds a sender for as long as the schedule runs");
                     for event in batch.drain(..) {
-                        self.hear(event);
+                        self.handle(event);
                     }
                 }
                 Some((ticket, meaning)) = self.polls.answer() => self.answered(ticket, meaning),
@@ -347,7 +347,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
         }
     }
 
-    fn hear(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         // A client that asked may be gone; then nobody needs the answer.
         match event {
             Event::Committed(Committed::Accepted(pins)) => pins.iter().for_each(|pin| self.core.accept(pin)),
@@ -382,7 +382,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
             Event::Ask(Ask::Overview(reply)) => {
                 let _ = reply.send(self.core.overview());
             }
-            Event::Slots(event) => self.hear_of_slots(event),
+            Event::Slots(event) => self.handle_slots(event),
             Event::Reconfigure(settings) => {
                 let Settings { schedule, rate, concurrency, renewed } = *settings;
                 if renewed {

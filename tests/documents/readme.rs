@@ -18,7 +18,7 @@ use serde_json::Value;
 const README: &str = include_str!("../../README.md");
 
 /// How long a snippet may take; Java compiles its own first.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The code blocks below a heading, each with its language.
 fn snippets(heading: &str) -> Vec<(&'static str, String)> {
@@ -61,7 +61,7 @@ impl Service {
     fn run(&self, command: Command) -> String {
         let mut command = isolated(command);
         command.env("PINWATCH_SOCKET", self.place.socket());
-        let done = assert_cmd::Command::from_std(command).timeout(PATIENCE).assert().success();
+        let done = assert_cmd::Command::from_std(command).timeout(TIMEOUT).assert().success();
         String::from_utf8_lossy(&done.get_output().stdout).into_owned()
     }
 
@@ -226,9 +226,9 @@ fn two_terminals_lead_to_a_first_verified_webhook() {
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.0 401 "), "{answer}");
     }
-    assert_cmd::Command::from_std(shell(&second)).timeout(PATIENCE).assert().success();
+    assert_cmd::Command::from_std(shell(&second)).timeout(TIMEOUT).assert().success();
     let verified =
-        std::iter::from_fn(|| shown.recv_timeout(PATIENCE).ok()).find(|line| line.contains("verified"));
+        std::iter::from_fn(|| shown.recv_timeout(TIMEOUT).ok()).find(|line| line.contains("verified"));
     assert_eq!(verified.as_deref(), Some("verified: sim-delivered-1 final MESSAGE_DELIVERED"));
     let section = README.split("\n## A first webhook\n").nth(1).unwrap();
     assert!(section.replace('\n', " ").contains("`verified: sim-delivered-1 final MESSAGE_DELIVERED`"));

@@ -38,7 +38,7 @@ pub const MAX_BODY: usize = 1024 * 1024;
 pub const BODY_STALL: Duration = Duration::from_secs(30);
 
 /// How long a body may take that is read as a whole.
-const BODY_PATIENCE: Duration = Duration::from_secs(60);
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A request whose client has a valid token of the right scope.
 pub struct Call {
@@ -106,7 +106,7 @@ impl Call {
     /// Reads the whole body. Room for it is the caller's matter.
     pub async fn read(&self, mut body: Body) -> Result<String, Problem> {
         let (mut bytes, most) = (Vec::new(), self.most()?);
-        let until = Instant::now() + BODY_PATIENCE;
+        let until = Instant::now() + BODY_TIMEOUT;
         loop {
             let frame = timeout_at(until, timeout(BODY_STALL, body.frame())).await;
             let frame = frame.ok().and_then(Result::ok);

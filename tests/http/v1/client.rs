@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::served::{Served, connect};
-use crate::support::{PATIENCE, change, json};
+use crate::support::{TIMEOUT, change, json};
 
 pub const JSON: &str = "application/json";
 pub const NDJSON: &str = "application/x-ndjson";
@@ -94,7 +94,7 @@ impl Api {
         body: &str,
     ) -> Option<Response> {
         let mut stream = TcpStream::connect(self.address()).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.set_read_timeout(Some(TIMEOUT)).ok()?;
         let length = format!("content-length: {}\r\n", body.len());
         stream.write_all((self.head(method, path, headers, &length) + body).as_bytes()).ok()?;
         Stream::try_read(stream).map(Stream::rest)
