@@ -104,27 +104,8 @@ impl Call {
     }
 
     /// Reads the whole body. Room for it is the caller's matter.
-    pub async fn read(&self, mut body: Body) -> Result<String, Problem> {
-        let (mut bytes, most) = (Vec::new(), self.most()?);
-        let until = Instant::now() + BODY_TIMEOUT;
-        loop {
-            let frame = timeout_at(until, timeout(BODY_STALL, body.frame())).await;
-            let frame = frame.ok().and_then(Result::ok);
-            let frame = frame.ok_or_else(|| Problem::too_slow("the body did not come in time"))?;
-            match frame.map(|frame| frame.map(|frame| frame.into_data())) {
-                None => break,
-                Some(Ok(Ok(data))) => {
-                    if bytes.len() + data.len() > most {
-                        return Err(too_large());
-                    }
-                    bytes.extend_from_slice(&data);
-                }
-                // Trailers.
-                Some(Ok(Err(_))) => {}
-                Some(Err(_)) => return Err(Problem::invalid_json("the body broke off")),
-            }
-        }
-        String::from_utf8(bytes).map_err(|_| Problem::invalid_json("the body is not UTF-8"))
+    pub async fn read(&self, body: Body) -> Result<String, Problem> {
+        read_text(body, self.most()?).await
     }
 
     /// Reads a body that is one JSON object, which messages call `name`, within the length of a line.
@@ -146,6 +127,30 @@ impl Call {
         let charge = self.client.room.take(MAX_ANSWER).await?;
         Ok(json(StatusCode::OK, charge.hold(protocol::answer(&answer.await?))))
     }
+}
+
+/// Reads a body of at most `most` bytes, within [`BODY_STALL`] for each piece and [`BODY_TIMEOUT`] for all.
+async fn read_text(mut body: Body, most: usize) -> Result<String, Problem> {
+    let mut bytes = Vec::new();
+    let until = Instant::now() + BODY_TIMEOUT;
+    loop {
+        let frame = timeout_at(until, timeout(BODY_STALL, body.frame())).await;
+        let frame = frame.ok().and_then(Result::ok);
+        let frame = frame.ok_or_else(|| Problem::too_slow("the body did not come in time"))?;
+        match frame.map(|frame| frame.map(|frame| frame.into_data())) {
+            None => break,
+            Some(Ok(Ok(data))) => {
+                if bytes.len() + data.len() > most {
+                    return Err(too_large());
+                }
+                bytes.extend_from_slice(&data);
+            }
+            // Trailers.
+            Some(Ok(Err(_))) => {}
+            Some(Err(_)) => return Err(Problem::invalid_json("the body broke off")),
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| Problem::invalid_json("the body is not UTF-8"))
 }
 
 fn too_large() -> Problem {
@@ -257,7 +262,30 @@ fn best(headers: &HeaderMap, offered: &[&'static str]) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream::unfold;
+    use tokio::time::sleep;
+
     use super::*;
+
+    /// Reads a body that brings a byte in each interval, this many times, and then nothing more.
+    async fn read(interval: Duration, pieces: u32) -> (Result<String, StatusCode>, Duration) {
+        let pieces = unfold(0, move |sent| async move {
+            sleep(if sent < pieces { interval } else { Duration::MAX }).await;
+            Some((Ok::<_, Infallible>(Bytes::from_static(b"x")), sent + 1))
+        });
+        let begun = Instant::now();
+        let text = read_text(Body::from_stream(pieces), MAX_BODY).await;
+        (text.map_err(|problem| problem.into_response().status()), begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stops_halfway_ends_after_30_seconds_and_one_that_trickles_after_a_minute() {
+        let late = Err(StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(read(Duration::from_secs(1), 10).await, (late.clone(), Duration::from_secs(40)));
+        assert_eq!(read(Duration::from_secs(29), 1000).await, (late, Duration::from_secs(60)));
+    }
 
     #[test]
     fn the_most_specific_range_decides_and_the_first_offer_wins_where_the_client_does_not_care() {
