@@ -29,6 +29,7 @@ pub mod places;
 pub mod poll;
 pub mod protocol;
 pub mod pulse;
+mod readable;
 mod redact;
 pub mod schedule;
 pub mod services;

@@ -247,6 +247,7 @@ async fn wire(
         socket: socket.trouble(),
         stop,
         failed_counts: FailedCounts::default(),
+        max_in_flight: config.intake.max_in_flight,
         places: intake::places(config.intake.max_connections),
         room: SharedRoom::default(),
     };

@@ -135,6 +135,7 @@ mod tests {
             finishing: 0,
             brake: Some((Reason::Unauthorized, Some("2026-01-02T03:04:05Z".parse().unwrap()))),
             counts: Counts { polls: 99, ..Counts::default() },
+            brake_since: None,
             refused_everywhere: None,
             rate: None,
             learned: None,

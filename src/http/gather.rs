@@ -67,8 +67,18 @@ pub async fn gather(server: &Server) -> String {
 }
 
 fn schedule(recorder: &Recorder, stats: &Stats) {
-    let Stats { in_flight, due, polling, finishing, brake, refused_everywhere: _, rate, counts, learned: _ } =
-        stats;
+    let Stats {
+        in_flight,
+        due,
+        polling,
+        finishing,
+        brake,
+        brake_since: _,
+        refused_everywhere: _,
+        rate,
+        counts,
+        learned: _,
+    } = stats;
     let set = |metric, value: f64| recorder.gauge(metric, &[]).set(value);
     set(&catalogue::IN_FLIGHT, *in_flight as f64);
     set(&catalogue::DUE, *due as f64);

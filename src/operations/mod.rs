@@ -8,6 +8,7 @@
 mod admin;
 mod cluster_queries;
 mod failure;
+pub mod findings;
 mod pins;
 mod schedule;
 mod stats;
@@ -15,6 +16,7 @@ mod submit;
 mod tail;
 #[cfg(test)]
 pub mod testing;
+pub mod verdict;
 
 pub use admin::{dead_letters, drop, forget_sink, replay};
 pub use cluster_queries::nodes;

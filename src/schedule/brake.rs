@@ -84,6 +84,8 @@ pub struct Brake {
 #[derive(Debug, Clone, Copy)]
 struct On {
     reason: Reason,
+    /// Since when it has been on for this reason.
+    since: Moment,
     until: Moment,
     /// The number of refused probes in a row.
     refused: u32,
@@ -103,6 +105,11 @@ impl Brake {
     /// Returns why polling is paused; `None` if it is not.
     pub fn reason(&self) -> Option<Reason> {
         self.on.map(|on| on.reason)
+    }
+
+    /// Returns since when polling has been paused for this reason, as far as this process knows.
+    pub fn since(&self) -> Option<Moment> {
+        self.on.map(|on| on.since)
     }
 
     /// Returns the end of the present wait; `None` if the brake is off.
@@ -134,7 +141,7 @@ impl Brake {
     /// Restores the brake after a restart, for at most the longest wait of its reason. A probe ends it, as always.
     pub fn restore(&mut self, reason: Reason, until: Moment, now: Moment) {
         let until = until.min(now.after(reason.longest()));
-        self.on = Some(On { reason, until, refused: 0, probing: false, last_sign: now });
+        self.on = Some(On { reason, since: now, until, refused: 0, probing: false, last_sign: now });
     }
 
     /// Notes a new PIN, which has not failed yet. In an outage, ends the wait when that PIN is due, but no earlier
@@ -178,18 +185,20 @@ impl Brake {
         let until = now.after(wait);
         match &mut self.on {
             None => {
-                self.on = Some(On { reason, until, refused: 0, probing: false, last_sign: now });
+                self.on = Some(On { reason, since: now, until, refused: 0, probing: false, last_sign: now });
                 Change::On(reason)
             }
             Some(on) if probe => {
                 let news = on.reason != reason;
-                *on = On { reason, until: until.max(on.until), refused, probing: false, last_sign: now };
+                let since = if news { now } else { on.since };
+                let until = until.max(on.until);
+                *on = On { reason, since, until, refused, probing: false, last_sign: now };
                 if news { Change::On(reason) } else { Change::Longer(reason) }
             }
             // This poll was running when the brake went on. A more serious reason replaces the present one. The same
             // reason again changes nothing, because a burst of refusals is one refusal.
             Some(on) if reason > on.reason => {
-                *on = On { reason, until: until.max(on.until), last_sign: now, ..*on };
+                *on = On { reason, since: now, until: until.max(on.until), last_sign: now, ..*on };
                 Change::On(reason)
             }
             Some(on) if reason == Reason::Throttled && until > on.until => {

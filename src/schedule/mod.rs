@@ -128,6 +128,8 @@ pub struct Stats {
     pub polling: usize,
     pub finishing: usize,
     pub brake: Option<(Reason, Option<Timestamp>)>,
+    /// Since when polling has been paused for that reason.
+    pub brake_since: Option<Timestamp>,
     /// How most PINs are refused and since when; `None` if they are not.
     pub refused_everywhere: Option<(Refusal, Timestamp)>,
     /// The rate limit in force, in polls per second; `None` if there is no limit.
@@ -445,6 +447,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
             polling: self.polls.len(),
             finishing: self.core.finishing(),
             brake: self.core.brake().map(|(reason, until)| (reason, until.map(wall))),
+            brake_since: self.core.brake_since().map(wall),
             refused_everywhere: self.core.refused_everywhere().map(|(since, refusal)| (refusal, wall(since))),
             rate: self.core.rate(),
             counts: self.core.counts.clone(),

@@ -23,6 +23,11 @@ impl Core {
         self.brake.reason().map(|reason| (reason, self.brake.until()))
     }
 
+    /// Returns since when the brake has been on.
+    pub fn brake_since(&self) -> Option<Moment> {
+        self.brake.since()
+    }
+
     /// Returns the brake, the rate and the learned state to save for the next start, if they changed since the last
     /// call.
     pub fn take_unsaved(&mut self) -> Option<SavedSchedule> {
