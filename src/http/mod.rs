@@ -15,6 +15,7 @@ mod gather;
 mod health;
 mod host;
 mod pace;
+mod page;
 mod peer;
 mod problem;
 mod room;
@@ -173,9 +174,11 @@ impl Listener {
             };
             let started = services.clock.wall();
             let hosts = Hosts::new(&config.http, address);
+            let page = page::Page::new(services.clone(), current.clone(), tls.is_some(), stop.clone());
             let v1 = v1::Api::new(services.clone(), current, requests.clone());
             let router = router(Server { services, pulse, limits, recorded, started, tls: tls.clone() });
-            let router = router.merge(v1::router(v1.clone()));
+            let router = router.merge(v1::router(v1.clone())).merge(page::router(page.clone()));
+            tasks.spawn(page.keep_current(stop.clone()));
             tasks.spawn(upkeep(recorded, v1.clone(), stop.clone()));
             api = Some(v1);
             if let Some(tls) = tls.clone() {

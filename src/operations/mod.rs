@@ -23,6 +23,6 @@ pub use cluster_queries::nodes;
 pub use failure::{Failure, in_time, shutting_down, unreadable};
 pub use pins::{cancel, cancelled_state, list, outcome_of, show, wait};
 pub use schedule::schedule;
-pub use stats::{ping, stats};
+pub use stats::{current, ping, stats};
 pub use submit::submit;
 pub use tail::{Beginning, Next, Reader};

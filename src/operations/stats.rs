@@ -27,6 +27,11 @@ pub fn ping() -> ping::Answer {
 }
 
 pub async fn stats(services: &Services) -> Result<Answer, Failure> {
+    Ok(Answer { stats: Raw::new(&current(services).await?) })
+}
+
+/// Returns the current numbers of all parts.
+pub async fn current(services: &Services) -> Result<Stats, Failure> {
     let schedule = services.schedule.stats().await?;
     let Services { store, writer, failed_counts, .. } = services;
     let failed = failed_counts.get(writer.commands_done(), store.failed_counts()).await?;
@@ -44,7 +49,7 @@ pub async fn stats(services: &Services) -> Result<Answer, Failure> {
             .map(|(name, sink)| (name.clone(), sink.dead_letters.unsigned_abs()))
             .collect(),
     };
-    let stats = Stats {
+    Ok(Stats {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         verdict: verdict(&findings, &numbers, services.clock.wall()),
         in_flight: schedule.in_flight,
@@ -90,8 +95,7 @@ pub async fn stats(services: &Services) -> Result<Answer, Failure> {
         log_lines_lost: metrics::log_lines_lost(),
         stray_answers: stray_answers(services),
         cluster: cluster_queries::numbers(services).await?,
-    };
-    Ok(Answer { stats: Raw::new(&stats) })
+    })
 }
 
 fn learned(learned: &schedule::Learned) -> Learned {
