@@ -13,6 +13,7 @@ mod connection;
 mod failures;
 mod gather;
 mod health;
+pub mod history;
 mod host;
 mod pace;
 mod peer;
@@ -48,6 +49,7 @@ use tracing::{error, info};
 use self::admission::Admission;
 pub use self::certificates::{FileError, load as load_certificates};
 use self::connection::Front;
+use self::history::History;
 use self::host::Hosts;
 pub use self::problem::CODES as PROBLEM_CODES;
 use self::tasks::Tasks;
@@ -115,6 +117,9 @@ struct Server {
     limits: Limits,
     recorded: &'static Recorded,
     started: Timestamp,
+    /// The numbers of the last hour and day.
+    #[expect(dead_code, reason = "the status page reads it")]
+    history: History,
     tls: Option<Arc<Tls>>,
 }
 
@@ -174,7 +179,11 @@ impl Listener {
             let started = services.clock.wall();
             let hosts = Hosts::new(&config.http, address);
             let v1 = v1::Api::new(services.clone(), current, requests.clone());
-            let router = router(Server { services, pulse, limits, recorded, started, tls: tls.clone() });
+            let history = History::default();
+            tasks.spawn(history::sample(history.clone(), services.clone(), stop.clone()));
+            let tls_files = tls.clone();
+            let server = Server { services, pulse, limits, recorded, started, history, tls: tls_files };
+            let router = router(server);
             let router = router.merge(v1::router(v1.clone()));
             tasks.spawn(upkeep(recorded, v1.clone(), stop.clone()));
             api = Some(v1);
