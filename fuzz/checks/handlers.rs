@@ -161,6 +161,7 @@ async fn services(folder: &TempDir) -> Services {
         socket: watch::channel(None).1,
         stop,
         failed_counts: FailedCounts::default(),
+        max_in_flight: usize::MAX,
         places: intake::places(64),
         room: Default::default(),
     }

@@ -12,7 +12,7 @@ use super::Server;
 use crate::clock::Steady;
 use crate::cluster::State;
 use crate::metrics::{self, Recorder, catalogue};
-use crate::schedule::{AGE_BANDS, Counts, Reason, Stats};
+use crate::schedule::{AGE_BANDS, Reason, Stats};
 use crate::services::Services;
 use crate::sinks::SinkHealth;
 use crate::slot::Slots;
@@ -89,40 +89,12 @@ fn schedule(recorder: &Recorder, stats: &Stats) {
         let on = brake.is_some_and(|(on, _)| on == reason);
         recorder.gauge(&catalogue::BRAKE, &[reason.as_str()]).set(flag(on));
     }
-    let Counts {
-        polls: _,
-        by_age,
-        understood,
-        unreadable,
-        rejected,
-        unauthorized,
-        not_found,
-        throttled,
-        unavailable,
-        not_sent,
-        // Counted as they happen, in `metrics`.
-        outcomes: _,
-        polls_of_ended: _,
-        final_ages: _,
-        noticed: _,
-        notice_delay: _,
-    } = counts;
     set(&catalogue::NEVER_FINAL, counts.never_final().unwrap_or(0.0));
-    for ((band, _), count) in AGE_BANDS.iter().zip(by_age) {
-        recorder.counter(&catalogue::POLLS_BY_AGE, &[band]).absolute(*count);
+    for ((band, _), count) in AGE_BANDS.iter().zip(counts.by_age) {
+        recorder.counter(&catalogue::POLLS_BY_AGE, &[band]).absolute(count);
     }
-    let classes = [
-        ("understood", understood),
-        ("unreadable", unreadable),
-        ("rejected", rejected),
-        ("unauthorized", unauthorized),
-        ("not_found", not_found),
-        ("throttled", throttled),
-        ("unavailable", unavailable),
-        ("not_sent", not_sent),
-    ];
-    for (class, count) in classes {
-        recorder.counter(&catalogue::POLLS, &[class]).absolute(*count);
+    for (class, count) in counts.by_meaning() {
+        recorder.counter(&catalogue::POLLS, &[class]).absolute(count);
     }
 }
 

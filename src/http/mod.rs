@@ -13,6 +13,7 @@ mod connection;
 mod failures;
 mod gather;
 mod health;
+mod history;
 mod host;
 mod pace;
 mod page;
@@ -49,6 +50,7 @@ use tracing::{error, info};
 use self::admission::Admission;
 pub use self::certificates::{FileError, load as load_certificates};
 use self::connection::Front;
+use self::history::History;
 use self::host::Hosts;
 pub use self::problem::CODES as PROBLEM_CODES;
 use self::tasks::Tasks;
@@ -116,6 +118,7 @@ struct Server {
     limits: Limits,
     recorded: &'static Recorded,
     started: Timestamp,
+    /// The numbers of the last hour and day.
     tls: Option<Arc<Tls>>,
 }
 
@@ -174,10 +177,12 @@ impl Listener {
             };
             let started = services.clock.wall();
             let hosts = Hosts::new(&config.http, address);
-            let page = page::Page::new(services.clone(), current.clone(), tls.is_some(), stop.clone());
+            let (history, sampled) = (History::default(), services.clone());
+            let page = page::Page::new(services.clone(), history.clone(), current.clone(), tls.is_some());
             let v1 = v1::Api::new(services.clone(), current, requests.clone());
-            let router = router(Server { services, pulse, limits, recorded, started, tls: tls.clone() });
-            let router = router.merge(v1::router(v1.clone())).merge(page::router(page.clone()));
+            let server = Server { services, pulse, limits, recorded, started, tls: tls.clone() };
+            let router = router(server).merge(v1::router(v1.clone())).merge(page::router(page.clone()));
+            tasks.spawn(history::sample(history, sampled, stop.clone()));
             tasks.spawn(page.keep_current(stop.clone()));
             tasks.spawn(upkeep(recorded, v1.clone(), stop.clone()));
             api = Some(v1);

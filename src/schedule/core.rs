@@ -38,7 +38,7 @@ use crate::backoff::Backoff;
 use crate::clock::{Clock, Moment};
 use crate::config;
 use crate::metrics;
-use crate::outcome::{Deliveries, Delivery, Ending, Verdict};
+use crate::outcome::{self, Deliveries, Delivery, Ending, Verdict};
 use crate::pin::{CompactPinId, PinId};
 use crate::poll::{Connection, Meaning};
 use crate::store::InFlight;
@@ -473,8 +473,10 @@ impl Core {
         entry.stage = Stage::Finishing;
         self.finishing += 1;
         let age = self.clock.now().since(entry.submitted);
-        self.counts.ended(ending, age, entry.polls);
-        metrics::ended(ending, entry.seen.as_ref(), age, entry.polls);
+        let decider = outcome::deciding(entry.seen.as_deref().unwrap_or_default(), ending);
+        let status = metrics::status_index(decider.map(|delivery| &delivery.status));
+        self.counts.ended(ending, status, outcome::delivered(decider), age, entry.polls);
+        metrics::ended(ending, status, age, entry.polls);
         let pin = entry.pin.expand();
         debug!(pin_id = %pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");
         Some(Verdict {

@@ -5,7 +5,6 @@
 //! read costs one part of the page in memory. Must not know sessions or requests.
 
 use std::convert::Infallible;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -16,8 +15,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::history::{History, Span};
 use super::view;
+use crate::http::history::{History, Span};
 use crate::operations::{self, Failure};
 use crate::protocol::schedule::Schedule;
 use crate::protocol::stats::{Sink, Stats};
@@ -27,7 +26,7 @@ use crate::services::Services;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// How often the charts change: with each sample of the hour.
-const CHARTS_EVERY: Duration = Span::Hour.step();
+const CHARTS_EVERY: Duration = Duration::from_secs(10);
 
 /// How long the parts may take to report their numbers.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -50,7 +49,7 @@ struct Parts {
 pub struct Live {
     services: Services,
     began: Instant,
-    history: Mutex<History>,
+    history: History,
     parts: watch::Sender<Parts>,
 }
 
@@ -61,9 +60,9 @@ pub struct Now {
 }
 
 impl Live {
-    pub fn new(services: Services) -> Self {
+    pub fn new(services: Services, history: History) -> Self {
         let parts = watch::channel(Parts::default()).0;
-        Self { services, began: Instant::now(), history: Mutex::default(), parts }
+        Self { services, began: Instant::now(), history, parts }
     }
 
     /// Asks all parts of the daemon for their numbers.
@@ -91,7 +90,7 @@ impl Live {
     /// The part of the page with the charts.
     pub async fn charts(&self, span: Span, now: &Now) -> String {
         let schedule = self.schedule().await;
-        view::charts(&self.history(), span, &now.stats, schedule.as_ref()).into_string()
+        view::charts(&self.history.series(span), span, &now.stats, schedule.as_ref()).into_string()
     }
 
     async fn schedule(&self) -> Option<Schedule> {
@@ -99,44 +98,27 @@ impl Live {
         answer.schedule.read().ok()
     }
 
-    /// Samples the history, and renders the parts while a page is open.
+    /// Renders the parts while a page is open.
     pub async fn keep_current(&self, stop: CancellationToken) {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut charts_at = None;
+        let mut charts_of = None;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let step = self.began.elapsed().as_millis() / CHARTS_EVERY.as_millis();
-            let is_new_step = charts_at != Some(step);
-            if is_new_step {
-                charts_at = Some(step);
-                self.sample().await;
-            }
             if self.parts.receiver_count() == 0 {
                 continue;
             }
             let Ok(now) = self.now().await else { continue };
             let mut parts = self.parts.borrow().clone();
             parts.numbers = event("numbers", &self.numbers(&now));
-            if is_new_step || parts.charts[0].is_empty() {
+            let step = self.began.elapsed().as_millis() / CHARTS_EVERY.as_millis();
+            if charts_of != Some(step) {
+                charts_of = Some(step);
                 for span in [Span::Hour, Span::Day] {
                     parts.charts[span as usize] = event("charts", &self.charts(span, &now).await);
                 }
             }
             self.parts.send_replace(parts);
         }
-    }
-
-    async fn sample(&self) {
-        let Ok(Ok(stats)) = timeout(TIMEOUT, self.services.schedule.stats()).await else { return };
-        let newest = *self.services.writer.newest().borrow();
-        let sinks = self.services.health.all().into_iter();
-        let backlog: Vec<_> = sinks.map(|(name, health)| (name, newest - health.cursor)).collect();
-        self.history().note(self.began.elapsed(), &stats, &backlog);
-    }
-
-    fn history(&self) -> MutexGuard<'_, History> {
-        // Each change is complete in itself, so a panic elsewhere leaves nothing half-done.
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A stream of events for one open page, until `stop` or the client ends it.

@@ -6,7 +6,6 @@
 //! Operations are those of `operations/`. Must not know connections, TLS or hosts.
 
 mod charts;
-mod history;
 mod live;
 mod session;
 mod view;
@@ -32,12 +31,12 @@ use tokio::time::{Duration, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use self::history::Span;
 use self::live::Live;
 use self::session::{LIFETIME, Sessions, Visitor};
 use self::view::{Assets, Frame};
 use super::admission::Admission;
 use super::failures::Failures;
+use super::history::{History, Span};
 use super::peer;
 use super::tokens::Scope;
 use super::v1::CurrentTokens;
@@ -72,8 +71,6 @@ pub struct Page {
     live: Live,
     assets: Assets,
     has_tls: bool,
-    /// Ends the streams of open pages.
-    stop: CancellationToken,
 }
 
 /// Who asks.
@@ -85,20 +82,15 @@ enum Asker {
 }
 
 impl Page {
-    pub fn new(
-        services: Services,
-        tokens: CurrentTokens,
-        has_tls: bool,
-        stop: CancellationToken,
-    ) -> Arc<Self> {
+    pub fn new(services: Services, history: History, tokens: CurrentTokens, has_tls: bool) -> Arc<Self> {
         let assets =
             Assets { style: versioned("style", "css", STYLE), script: versioned("live", "js", SCRIPT) };
-        let live = Live::new(services.clone());
+        let live = Live::new(services.clone(), history);
         let (sessions, failures) = (Sessions::default(), Failures::default());
-        Arc::new(Self { services, tokens, sessions, failures, live, assets, has_tls, stop })
+        Arc::new(Self { services, tokens, sessions, failures, live, assets, has_tls })
     }
 
-    /// Samples the history and renders what open pages show, until the stop.
+    /// Renders what open pages show, until the stop.
     pub async fn keep_current(self: Arc<Self>, stop: CancellationToken) {
         self.live.keep_current(stop).await;
     }
@@ -238,7 +230,7 @@ async fn live(
     if matches!(page.asker(peer, &headers), Asker::Stranger) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    let body = page.live.stream(span(query), page.stop.clone());
+    let body = page.live.stream(span(query), page.services.stop.clone());
     ([(CONTENT_TYPE, "text/event-stream")], body).into_response()
 }
 

@@ -9,16 +9,18 @@ use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, html};
 
 use super::charts::{Ages, Chart, Line, ages, bars};
-use super::history::{History, MEANINGS, Sample, Span};
 use super::session::Visitor;
+use crate::http::history::{self, Series, Span, Values};
 use crate::http::tokens::Scope;
-use crate::outcome::Ending;
 use crate::protocol::schedule::{Schedule, State};
 use crate::protocol::show::Pin;
 use crate::protocol::stats::{Level, Sink, Stats};
 use crate::protocol::{Record, State as PinState};
 use crate::readable::{short, thousands};
 use crate::text::printable;
+
+/// The lines that a chart has besides a limit: as many as differ in their dashes.
+const MOST_LINES: usize = 7;
 
 /// The addresses of the style and the script, which change with their contents.
 pub struct Assets {
@@ -248,38 +250,28 @@ fn sink_state(sink: &Sink) -> (&'static str, &'static str) {
 }
 
 /// The charts of a span.
-pub fn charts(history: &History, span: Span, stats: &Stats, schedule: Option<&Schedule>) -> Markup {
-    let samples = history.samples(span);
+pub fn charts(series: &Series, span: Span, stats: &Stats, schedule: Option<&Schedule>) -> Markup {
     let from = match span {
         Span::Hour => "1 hour ago",
         Span::Day => "24 hours ago",
     };
-    let line = |name: &str, value: &dyn Fn(&Sample) -> f32| Line {
-        name: name.to_owned(),
-        values: samples.iter().map(|sample| sample.as_ref().map_or(f32::NAN, value)).collect(),
+    let per_minute = 60.0 / series.step.as_secs_f64();
+    let line = |name: &str, values: &Values, factor: f64| Line {
+        name: name.replace('_', " "),
+        values: values.iter().map(|value| value.map_or(f32::NAN, |value| (value * factor) as f32)).collect(),
+    };
+    // A line that is zero all the time says nothing, unless it is the first.
+    let lines = |all: &[history::Line], factor: f64| -> Vec<Line> {
+        let occurs = |line: &history::Line| line.values.iter().flatten().any(|value| *value > 0.0);
+        let shown = all.iter().enumerate().filter(|(index, line)| *index == 0 || occurs(line));
+        shown.map(|(_, of)| line(&of.name, &of.values, factor)).take(MOST_LINES).collect()
     };
     let chart = |id, title, unit, lines| Chart { id, title, unit, lines, from }.draw();
-    // A meaning that no poll of the span had would only be a line at zero.
-    let is_seen = |value: &dyn Fn(&Sample) -> f32| samples.iter().flatten().any(|sample| value(sample) > 0.0);
-    let mut polls = vec![line(MEANINGS[0], &|sample| sample.polls[0])];
-    for (index, meaning) in MEANINGS.iter().enumerate().skip(1) {
-        if is_seen(&|sample| sample.polls[index]) {
-            polls.push(line(meaning, &|sample| sample.polls[index]));
-        }
-    }
-    polls.truncate(7);
-    polls.push(line("rate limit", &|sample| sample.rate));
-    let outcomes = Ending::ALL
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| *index == 0 || is_seen(&|sample| sample.outcomes[*index]));
-    let outcomes = outcomes
-        .map(|(index, ending)| line(&ending.as_str().replace('_', " "), &|sample| sample.outcomes[index]));
-    let backlog = history
-        .sinks()
-        .iter()
-        .enumerate()
-        .map(|(index, name)| line(&printable(name), &|sample| sample.backlog[index] as f32));
+    let mut polls = lines(&series.polls, 1.0);
+    polls.push(line("rate limit", &series.rate, 1.0));
+    let times = vec![line("median", &series.final_median, 1.0), line("95 of 100", &series.final_p95, 1.0)];
+    let backlog =
+        series.backlog.iter().map(|of| line(&printable(&of.name), &of.values, 1.0)).take(MOST_LINES);
     let by_age: Vec<_> = stats.polls_by_age.iter().map(|(band, count)| (band.to_string(), *count)).collect();
     html! {
         h2 { "History"
@@ -289,14 +281,12 @@ pub fn charts(history: &History, span: Span, stats: &Stats, schedule: Option<&Sc
             }
         }
         div.grid {
-            (chart("in-flight", "In flight", "PINs", vec![line("in flight", &|sample| sample.in_flight as f32)]))
+            (chart("in-flight", "In flight", "PINs", vec![line("in flight", &series.in_flight, 1.0)]))
             (chart("polls", "Polls", "per second, by meaning", polls))
-            (chart("outcomes", "Outcomes", "per minute, by ending", outcomes.collect()))
-            (chart("time-to-final", "Time to final", "seconds from the submission", vec![
-                line("median", &|sample| sample.time_to_final[0]),
-                line("95 of 100", &|sample| sample.time_to_final[1]),
-            ]))
-            (chart("noticed", "Noticed after", "seconds from final to noticed", vec![line("on average", &|sample| sample.notice_delay)]))
+            (chart("statuses", "Outcomes", "per minute, by status", lines(&series.statuses, per_minute)))
+            (chart("delivered", "Delivered", "outcomes per minute", lines(&series.delivered, per_minute)))
+            (chart("time-to-final", "Time to final", "seconds from the submission", times))
+            (chart("noticed", "Noticed after", "seconds from final to noticed", vec![line("on average", &series.notice_delay, 1.0)]))
             (chart("backlog", "Backlog", "outcomes a sink still has to get", backlog.collect()))
         }
         h2 { "Where polls go" }
