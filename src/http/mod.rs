@@ -118,7 +118,6 @@ struct Server {
     limits: Limits,
     recorded: &'static Recorded,
     started: Timestamp,
-    /// The numbers of the last hour and day.
     tls: Option<Arc<Tls>>,
 }
 
