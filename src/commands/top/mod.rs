@@ -6,6 +6,8 @@
 //! [`draw`] makes lines of it, [`keys`] change it, [`screen`] is the terminal, [`feed`] asks the daemon.
 
 mod draw;
+#[cfg(test)]
+mod draw_tests;
 mod feed;
 mod keys;
 mod screen;
