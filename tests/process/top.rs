@@ -206,6 +206,12 @@ fn one_frame_is_plain_text_or_one_line_of_json() {
     let line: Value = serde_json::from_str(&once(&["--json"])).unwrap();
     assert_eq!(line["stats"]["inFlight"], 2);
     assert!(line["pollsPerSecond"].is_number(), "{line}");
+    daemon.client().submit("sim-delivered-1");
+    daemon.all_records(1);
+    until_true("the file sink counts it", || {
+        let line: Value = serde_json::from_str(&once(&["--json"])).unwrap();
+        line["stats"]["sinks"]["file"]["delivered"] == 1
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use ratatui::Frame;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr;
 
 use super::keys::HELP;
 use super::state::{Point, State, ended};
@@ -20,21 +21,25 @@ use crate::text::printable;
 /// An answer that is older than this is late.
 const LATE_SECONDS: i64 = 3;
 
+/// With fewer rows than this, only the most important numbers are shown.
+const SHORT: usize = 23;
+
 /// The columns before and behind a sparkline.
 const BEFORE: usize = 11;
-const BEHIND: usize = 24;
+const BEHIND: usize = 30;
 
 /// Heights of a sparkline's columns, from zero.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-const SINKS: [Column; 7] = [
+const SINKS: [Column; 8] = [
     Column::new("SINK", 1).down_to(8),
     Column::new("STATE", 2),
+    Column::new("DELIVERED", 8),
     Column::new("BEHIND", 3),
     Column::new("OLDEST", 5),
     Column::new("RETRYING", 7),
     Column::new("DEAD LETTERS", 6),
-    Column::new("WHY", 4).down_to(12),
+    Column::new("WHY", 4).down_to(24),
 ];
 
 const PINS: [Column; 6] = [
@@ -77,10 +82,12 @@ pub fn body(state: &State, now: Timestamp, columns: usize, rows: usize) -> Vec<L
     let mut lines = vec![header(state, now, columns)];
     lines.extend(verdict(state, now, columns, if rows < 30 { 1 } else { 4 }));
     if let Some(known) = &state.known {
-        lines.push(Line::default());
-        lines.extend(numbers(&known.stats, state.newest(), columns));
-        lines.push(Line::default());
-        lines.extend(sparklines(state, columns));
+        let is_short = rows < SHORT;
+        if !is_short {
+            lines.push(Line::default());
+        }
+        lines.extend(numbers(&known.stats, columns, is_short));
+        lines.extend(sparklines(state, columns, is_short));
         let left = rows.saturating_sub(lines.len());
         lines.extend(sinks(state, now, columns, left / 2));
     }
@@ -148,49 +155,68 @@ fn verdict(state: &State, now: Timestamp, columns: usize, further: usize) -> Vec
     lines
 }
 
-fn numbers(stats: &Stats, newest: Option<&Point>, columns: usize) -> Vec<Line<'static>> {
-    let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"));
-    let limit = stats.rate.map_or_else(|| "no limit".to_owned(), |limit| format!("limit {limit:.1}"));
-    let noticed = stats.final_notice_delay.map_or_else(|| "-".to_owned(), |delay| format!("{delay:.1} s"));
-    let per_pin = stats.polls_per_pin.map_or_else(|| "-".to_owned(), |polls| format!("{polls:.1}"));
-    let now = [
-        format!("In flight {}", thousands(stats.in_flight as u64)),
-        format!("due {}", thousands(stats.due as u64)),
-        format!("being polled {}", thousands(stats.polling as u64)),
-        format!("polls/s {} ({limit})", rate(newest.and_then(|point| point.polls))),
-        format!("ended/s {}", rate(newest.and_then(|point| point.ended))),
-    ];
+/// The present numbers, and those since the start unless there is little room.
+fn numbers(stats: &Stats, columns: usize, is_short: bool) -> Vec<Line<'static>> {
+    let limit =
+        stats.rate.map_or_else(|| "no rate limit".to_owned(), |rate| format!("limit {rate:.1} polls/s"));
+    let mut lines = items(
+        &[
+            format!("In flight {}", thousands(stats.in_flight as u64)),
+            format!("due {}", thousands(stats.due as u64)),
+            format!("being polled {}", thousands(stats.polling as u64)),
+            limit,
+        ],
+        columns,
+    );
+    if is_short {
+        return lines;
+    }
     let endings = stats.outcomes.iter().filter(|(_, count)| **count > 0);
     let endings: Vec<_> = endings.map(|(ending, count)| format!("{ending} {}", thousands(*count))).collect();
     let endings = if endings.is_empty() { String::new() } else { format!(" ({})", endings.join(", ")) };
+    let polls_per_pin = stats.polls_per_pin.map(|polls| format!("polls per PIN {polls:.1}"));
+    let noticed = stats.final_notice_delay.map(|delay| format!("noticed after {delay:.1} s"));
     let start = [
-        format!("Since the start: ended {}{endings}", thousands(ended(stats))),
-        format!("polls {}", thousands(stats.polls.total)),
-        format!("polls per PIN {per_pin}"),
-        format!("noticed after {noticed}"),
+        Some(format!("Since the start: ended {}{endings}", thousands(ended(stats)))),
+        Some(format!("polls {}", thousands(stats.polls.total))),
+        polls_per_pin,
+        noticed,
     ];
-    let lines = [now.join(" · "), start.join(" · ")];
-    lines.iter().flat_map(|line| wrapped(line, columns.max(1))).map(Line::from).collect()
+    lines.extend(items(&start.into_iter().flatten().collect::<Vec<_>>(), columns));
+    lines
 }
 
-fn sparklines(state: &State, columns: usize) -> [Line<'static>; 3] {
+/// Items beside each other, with a new line before one that has no room.
+fn items(items: &[String], columns: usize) -> Vec<Line<'static>> {
+    let mut lines: Vec<String> = Vec::new();
+    for item in items {
+        match lines.last_mut() {
+            Some(line) if line.width() + 3 + item.width() <= columns => *line += &format!(" · {item}"),
+            _ => lines.push(item.clone()),
+        }
+    }
+    lines.iter().map(|line| Line::from(fit(line, columns))).collect()
+}
+
+/// The sparklines; only that of the polls if there is little room.
+fn sparklines(state: &State, columns: usize, is_short: bool) -> Vec<Line<'static>> {
     let width = columns.saturating_sub(BEFORE + BEHIND);
     let skipped = state.points.len().saturating_sub(width);
-    let shown = || state.points.iter().skip(skipped);
-    let line = |name: &str, of: fn(&Point) -> Option<f64>, digits: usize| {
-        let values: Vec<_> = shown().map(of).collect();
+    let line = |name: &str, of: fn(&Point) -> Option<f64>, show: fn(f64) -> String| {
+        let values: Vec<_> = state.points.iter().skip(skipped).map(of).collect();
         let top = values.iter().flatten().copied().fold(0.0, f64::max);
         let bars: String = values.iter().map(|value| bar(*value, top)).collect();
-        let newest = values.last().copied().flatten();
-        let newest = newest.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"));
-        let text = format!("{name:<BEFORE$}{bars:>width$}  now {newest}, top {top:.digits$}");
+        let newest = values.last().copied().flatten().map_or_else(|| "-".to_owned(), show);
+        let text = format!("{name:<BEFORE$}{bars:>width$}  now {newest}, top {}", show(top));
         Line::from(fit(&text, columns))
     };
-    [
-        line("in flight", |point| Some(point.in_flight), 0),
-        line("polls/s", |point| point.polls, 1),
-        line("ended/s", |point| point.ended, 1),
-    ]
+    let polls = line("polls/s", |point| point.polls, |rate| format!("{rate:.1}"));
+    if is_short {
+        return vec![polls];
+    }
+    let in_flight = line("in flight", |point| Some(point.in_flight), |count| thousands(count as u64));
+    let ended = line("ended/s", |point| point.ended, |rate| format!("{rate:.1}"));
+    vec![in_flight, polls, ended]
 }
 
 /// A column of a sparkline; a gap is blank, and zero is not.
@@ -217,7 +243,7 @@ fn sinks(state: &State, now: Timestamp, columns: usize, rows: usize) -> Vec<Line
     lines
 }
 
-fn sink_row(name: &str, sink: &Sink, now: Timestamp) -> [String; 7] {
+fn sink_row(name: &str, sink: &Sink, now: Timestamp) -> [String; 8] {
     let state = match sink {
         Sink { configured: false, .. } => "removed",
         Sink { closed: true, .. } => "CLOSED",
@@ -229,6 +255,7 @@ fn sink_row(name: &str, sink: &Sink, now: Timestamp) -> [String; 7] {
     [
         name.to_owned(),
         state.to_owned(),
+        thousands(sink.delivered),
         thousands(sink.behind.unsigned_abs()),
         sink.oldest_undelivered.as_deref().map_or_else(|| "-".to_owned(), distance),
         thousands(sink.retrying.unsigned_abs()),
@@ -243,8 +270,9 @@ fn pins(state: &State, now: Timestamp, columns: usize, rows: usize) -> Vec<Line<
     let Some(fetched) = &state.pins else { return Vec::new() };
     let pins = state.pins();
     let age = now.duration_since(fetched.at).as_secs().max(0);
-    let of = if fetched.is_all { String::new() } else { format!(" of the first {}", fetched.pins.len()) };
-    let title = format!("PINs in flight{of}, {}, as of {age} s ago", state.sort.as_str());
+    let of =
+        if fetched.is_all { String::new() } else { format!(", the first {} of more", fetched.pins.len()) };
+    let title = format!("PINs in flight {age} s ago, {}{of}", state.sort.as_str());
     let mut lines = vec![Line::default(), style(state, Role::Heading, fit(&title, columns))];
     if pins.is_empty() {
         lines.push(Line::from(fit(none("PIN", "No PIN was in flight", state), columns)));
@@ -277,7 +305,9 @@ fn shown(count: usize, room: usize) -> usize {
 }
 
 fn more(count: usize, noun: &str, columns: usize) -> Option<Line<'static>> {
-    (count > 0).then(|| Line::from(fit(&format!("and {} more", human::count(count as u64, noun)), columns)))
+    (count > 0).then(|| {
+        Line::from(fit(&format!("and {}", human::count(count as u64, &format!("more {noun}"))), columns))
+    })
 }
 
 fn none<'a>(noun: &str, all: &'a str, state: &State) -> &'a str {

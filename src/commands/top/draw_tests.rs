@@ -33,7 +33,7 @@ fn state(stats: &Value, pins: &[Value], is_all: bool) -> State {
 
 fn sink(behind: i64, trouble: &Value) -> Value {
     let oldest = (behind > 0).then_some("2026-01-02T13:57:00.000Z");
-    json!({"configured": true, "cursor": 900, "behind": behind, "oldestUndelivered": oldest, "retrying": 0, "deadLetters": 0,
+    json!({"configured": true, "delivered": 90_526, "cursor": 900, "behind": behind, "oldestUndelivered": oldest, "retrying": 0, "deadLetters": 0,
         "closed": false, "trouble": trouble})
 }
 
