@@ -75,7 +75,7 @@ pub enum Command {
     #[command(after_help = help::STATS)]
     Stats(Link),
     /// Watch the daemon live: verdict, numbers, sinks, and the oldest PINs in flight
-    #[command(after_help = help::TOP_COMMAND)]
+    #[command(after_help = help::LIVE)]
     Top(TopArgs),
     /// Show at which ages PINs are polled, what that costs, and what was learned
     #[command(after_help = help::SCHEDULE)]

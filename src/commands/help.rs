@@ -22,24 +22,24 @@ With --json, and if stdout is not a terminal, an error is also printed as a line
 {\"ok\":false,\"error\":{\"code\":…,\"message\":…}}. The codes are those of the socket, and usage, no_daemon and failed.";
 
 pub const RUN: &str = "\
-The environment (PINTOP_COMMAND__SECTION__KEY) overrides the configuration file, and --set overrides both. \
+The environment (PINWATCH__SECTION__KEY) overrides the configuration file, and --set overrides both. \
 SIGTERM stops the daemon; SIGHUP makes it read the configuration again.
 
 Examples:
   pinwatch run
   pinwatch run --config ./pinwatch.toml --set log.level=debug
-  PINTOP_COMMAND__API__KEY_FILE=./api-key pinwatch run \\
+  PINWATCH__API__KEY_FILE=./api-key pinwatch run \\
     --set intake.socket=/tmp/pinwatch.sock \\
     --set store.url=sqlite:/tmp/pinwatch.db";
 
 pub const SOCKET: &str = "\
-Every client command looks for the daemon at this path: --socket, else $PINTOP_COMMAND_SOCKET, else intake.socket of the \
+Every client command looks for the daemon at this path: --socket, else $PINWATCH_SOCKET, else intake.socket of the \
 configuration. The daemon need not be running.
 
 Examples:
   pinwatch socket
   pinwatch socket --config ./pinwatch.toml
-  export PINTOP_COMMAND_SOCKET=$(pinwatch socket)
+  export PINWATCH_SOCKET=$(pinwatch socket)
   printf '9C817C6F8AF3D48F9FE553282AFA2B67\\n' | nc -NU \"$(pinwatch socket)\"";
 
 pub const TOKEN: &str = "\
@@ -235,7 +235,7 @@ Examples:
   watch pinwatch stats
   pinwatch stats --json | jq .";
 
-pub const TOP_COMMAND: &str = "\
+pub const LIVE: &str = "\
 Keys: q quit, p pause, s sort, / filter, r ask for the PINs again, ? help. It asks the daemon for its statistics once a \
 second; for PINs in flight, at the start and with r. If the daemon ends, top says so, and goes on once it is back. \
 Colours repeat what words say; NO_COLOR switches them off.
