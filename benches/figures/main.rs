@@ -1,14 +1,16 @@
 //! `cargo bench`: measures every required figure on this machine in one run, and prints it beside its limit.
 //!
-//! Starts the release binary, nginx, PostgreSQL and a plain reqwest loop, all of them in temporary folders and on loopback; only the
-//! group `schedule` starts nothing, because it simulates. If there are two cores, the daemon and the loop get core 0 and nginx core 1. Prints a table with the median, lowest and highest
-//! value, and writes it as JSON. Its exit status does not depend on the limits, because a shared machine is noisy.
+//! Starts the release binary, nginx, PostgreSQL, a plain reqwest loop and a bare axum server, all of them in temporary folders and
+//! on loopback; only the group `schedule` starts nothing, because it simulates. If there are two cores, the daemon and the loop get
+//! core 0 and nginx core 1. Prints a table with the median, lowest and highest value, and writes it as JSON. Its exit status does
+//! not depend on the limits, because a shared machine is noisy.
 
 mod clients;
 mod cluster;
 mod daemon;
 mod database_work;
 mod growth;
+mod http;
 mod kept;
 mod lateness;
 mod lives;
@@ -40,11 +42,12 @@ use report::Report;
 type Group = (&'static str, fn(&mut Report, usize));
 
 /// All groups, in the order of the issue that asks for them.
-const GROUPS: [Group; 11] = [
+const GROUPS: [Group; 12] = [
     ("polls", polls::measure),
     ("tls", polls::measure_tls),
     ("lives", lives::measure),
     ("submits", submits::measure),
+    ("http", http::measure),
     ("million", million::measure),
     ("lateness", lateness::measure),
     ("growth", growth::measure),
@@ -70,6 +73,7 @@ fn main() {
                 let run = if argument == plain_loop::MODE { plain_loop::run } else { stand_in::run };
                 return run(&next(), &next());
             }
+            http::MODE => return http::run(),
             "--runs" => runs = arguments.next().and_then(|runs| runs.parse().ok()).unwrap_or_else(|| usage()),
             "--short" => runs = 1,
             "--daemon" => daemon = Some(arguments.next().map(PathBuf::from).unwrap_or_else(|| usage())),
