@@ -406,7 +406,7 @@ async fn over_http_2_a_head_that_stops_in_the_middle_is_cut_off_in_time() {
 #[tokio::test(start_paused = true)]
 async fn over_http_2_a_huge_head_is_refused_and_the_next_request_is_answered() {
     let Served { client, .. } = served(1 << 20, small());
-    let (mut sender, connection) = h2::client::handshake::<_, Bytes>(client).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(client).await.unwrap();
     tokio::spawn(async move {
         let _ = connection.await;
     });

@@ -1,13 +1,15 @@
 //! Submitting over HTTP: many lines, broken bodies, slow clients, a full store and a daemon that dies.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::thread;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::client::{Api, JSON, NDJSON, Stream, chunk};
+use crate::http::served::connect;
 use crate::support::{json as parse, until, until_true};
 
 const LINES: (&str, &str) = ("content-type", NDJSON);
@@ -48,7 +50,7 @@ fn a_client_may_send_a_hundred_thousand_lines_before_it_reads_and_others_are_ser
 fn each_line_is_answered_when_it_is_durable_however_the_lines_come() {
     let api = Api::start();
     let mut connection = api.begin("POST", "/v1/pins", &[LINES], "transfer-encoding: chunked\r\n");
-    let write = |connection: &mut std::net::TcpStream, text: &str| {
+    let write = |connection: &mut TcpStream, text: &str| {
         connection.write_all(chunk(text).as_bytes()).expect("it takes more");
     };
     write(&mut connection, "{\"pinId\":\"sim-");
@@ -95,26 +97,70 @@ fn half_a_line_of_a_body_that_breaks_off_is_never_taken_for_a_line() {
     assert_eq!(api.get("/v1/pins/sim-waiting-2").status, 404);
 }
 
+/// The connection is open, and nothing has come on it.
+fn waits(connection: &mut TcpStream) -> bool {
+    connection.set_nonblocking(true).unwrap();
+    let nothing = connection.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    connection.set_nonblocking(false).unwrap();
+    nothing
+}
+
 #[test]
-fn slow_and_silent_clients_hold_nobody_back() {
+fn slow_and_silent_clients_hold_nobody_back_and_a_body_that_stops_halfway_is_answered() {
     let api = Api::start();
-    let endless: Vec<_> = (0..50)
-        .map(|_| {
-            let mut slow = api.begin("POST", "/v1/pins", &[LINES], "content-length: 1000000\r\n");
+    let bearers = ["submit", "read"].map(|scope| format!("Bearer {}", api.token(scope)));
+    let [submit, read] = bearers.each_ref().map(|bearer| ("authorization", bearer.as_str()));
+    // Lines of which none ends, and bodies that stop halfway: almost all of a client's room.
+    let mut slow: Vec<_> = (0..45)
+        .map(|number| {
+            let kind = [("content-type", if number < 25 { NDJSON } else { JSON })];
+            let mut slow = api.begin("POST", "/v1/pins", &kind, "content-length: 100000\r\n");
             slow.write_all(b"{\"pinId\":").unwrap();
             slow
         })
         .collect();
-    let bodies: Vec<_> = (0..20)
-        .map(|_| api.begin("POST", "/v1/pins", &[("content-type", JSON)], "content-length: 100\r\n"))
+    // More of them than it has room for, and heads without an end: these are refused before the others are.
+    let crowd: Vec<_> =
+        (0..25).map(|_| api.begin("POST", "/v1/pins", &[LINES], "content-length: 100000\r\n")).collect();
+    let mut heads: Vec<_> = (0..50)
+        .map(|_| {
+            let mut slow = connect(api.address());
+            slow.write_all(b"POST /v1/pins HTTP/1.1\r\nhost: localhost\r\nx").unwrap();
+            slow
+        })
         .collect();
-    let other = [("authorization", format!("Bearer {}", api.submit))];
-    let other: Vec<_> = other.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let headers = [&other[..], &[("content-type", JSON)]].concat();
-    let response = api.ask("POST", "/v1/pins", &headers, "{\"pinId\":\"sim-waiting-1\"}");
-    assert_eq!(response.status, 202, "{response:?}");
-    assert_eq!(api.served.get("/healthz").status, 200);
-    drop((endless, bodies));
+    // Of another client: a body that stops, and one that stops behind a line that is answered.
+    let length = "content-length: 1000\r\n";
+    let mut halfway = api.begin("POST", "/v1/pins", &[submit, ("content-type", JSON)], length);
+    halfway.write_all(b"{\"pinId\":").unwrap();
+    let mut lines = api.begin("POST", "/v1/pins", &[submit, LINES], length);
+    lines.write_all((line("sim-waiting-0") + "{\"pinId\":").as_bytes()).unwrap();
+    let mut lines = Stream::read(lines);
+    assert_eq!(parse(&lines.line().unwrap())["state"], "accepted");
+
+    for number in 1..4 {
+        // All dawdle on; those whose head took too long have been cut off.
+        slow.iter_mut().for_each(|slow| slow.write_all(b"x").unwrap());
+        heads.iter_mut().for_each(|slow| drop(slow.write_all(b"x")));
+        let pin = line(&format!("sim-waiting-{number}"));
+        let response = api.ask("POST", "/v1/pins", &[submit, ("content-type", JSON)], pin);
+        assert_eq!(response.status, 202, "{response:?}");
+        assert_eq!(api.ask("GET", "/v1/stats", &[read], "").status, 200);
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            assert_eq!(api.served.get(path).status, 200, "{path}");
+        }
+    }
+    // No body had to end for that: all had time left.
+    assert!(waits(&mut halfway) && slow.iter_mut().all(waits));
+    drop(crowd);
+
+    let problem = Stream::read(halfway).rest();
+    assert_eq!((problem.status, problem.code().as_str()), (408, "timeout"));
+    let end = parse(&lines.line().unwrap());
+    assert_eq!(end["error"]["code"], "timeout", "{end}");
+    assert!(end["error"]["message"].as_str().unwrap().contains("brought nothing for 30 s"), "{end}");
+    assert!(lines.rest().is_whole);
+    assert_eq!(api.get("/v1/pins/sim-waiting-0").status, 200);
 }
 
 #[test]
