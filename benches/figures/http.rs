@@ -37,7 +37,7 @@ pub fn measure(report: &mut Report, runs: usize) {
     for run in 0..runs {
         // Which is first changes, so that a machine that gets slower favours neither.
         let of_socket =
-            || STREAMED as f64 / fresh(|home, ..| submit(&home.socket(), 0..STREAMED)).as_secs_f64();
+            || STREAMED as f64 / fresh(|home, _, _| submit(&home.socket(), 0..STREAMED)).as_secs_f64();
         let of_http = || STREAMED as f64 / fresh(|_, at, token| stream(at, token, 0..STREAMED)).as_secs_f64();
         let (by_socket, by_http) = if run % 2 == 0 {
             let by_socket = of_socket();
