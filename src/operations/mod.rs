@@ -8,6 +8,7 @@
 mod admin;
 mod cluster_queries;
 mod failure;
+mod matching;
 mod pins;
 mod schedule;
 mod stats;
@@ -19,6 +20,7 @@ pub mod testing;
 pub use admin::{dead_letters, drop, forget_sink, replay};
 pub use cluster_queries::nodes;
 pub use failure::{Failure, in_time, shutting_down, unreadable};
+pub use matching::{cancel_matching, count, outcome_matches};
 pub use pins::{cancel, cancelled_state, list, outcome_of, show, wait};
 pub use schedule::schedule;
 pub use stats::{ping, stats};
