@@ -96,7 +96,7 @@ impl Filter {
     }
 
     /// # Errors
-    /// A member has no meaning for this operation, or two members contradict each other.
+    /// A member has no meaning for this operation.
     pub fn check(&self, about: About) -> Result<(), Refusal> {
         let refuse = |message: &'static str| Err(Code::InvalidRequest.because(message));
         match (about, self.state) {
@@ -109,9 +109,6 @@ impl Filter {
                 return refuse("a PIN in flight has no outcome yet: give another \"state\", or none");
             }
             _ => {}
-        }
-        if self.reference.is_some() && self.reference_prefix.is_some() {
-            return refuse("give \"reference\" or \"referencePrefix\", not both");
         }
         if [&self.reference, &self.reference_prefix].into_iter().flatten().any(|text| text.contains('\0')) {
             return refuse("a reference to search for has no NUL character");
@@ -253,7 +250,6 @@ mod tests {
             (r#"{"state":"rejected"}"#, About::InFlight, false),
             (r#"{"state":"in_flight"}"#, About::Outcomes, false),
             (r#"{"state":"rejected"}"#, About::Either, true),
-            (r#"{"reference":"a","referencePrefix":"a"}"#, About::Either, false),
         ] {
             assert_eq!(read(json).unwrap().check(about).is_ok(), expected, "{json} {about:?}");
         }

@@ -25,7 +25,7 @@ use crate::http::problem::Problem;
 use crate::http::tokens::Client;
 use crate::operations::Failure;
 use crate::pin::PinId;
-use crate::protocol::filter::{Filter, Phase};
+use crate::protocol::filter::{About, Filter, Phase};
 use crate::protocol::{self, MAX_ANSWER, MAX_LINE, MAX_PAGE, parse_duration, parse_object, parse_pin_id};
 
 pub const JSON: &str = "application/json";
@@ -222,14 +222,16 @@ impl Query {
                 Problem::invalid(format!("\"state\" is one of {names}"))
             })
         };
-        Ok(Filter {
+        let filter = Filter {
             state: self.text("state")?.map(phase).transpose()?,
             reference: self.text("reference")?,
             reference_prefix: self.text("referencePrefix")?,
             status: self.text("status")?,
             older_than: self.duration("olderThan", Duration::MAX)?,
             newer_than: self.duration("newerThan", Duration::MAX)?,
-        })
+        };
+        filter.check(About::Either)?;
+        Ok(filter)
     }
 
     pub fn pin(&mut self) -> Result<Option<PinId>, Problem> {

@@ -93,8 +93,10 @@ pub async fn cancel_matching(
     call.query.end()?;
     call.accepts(&[JSON])?;
     let request: cancel_matching_pins::Request = call.object("cancel", body).await?;
-    let filter = request.filter.to_string();
-    let answer = operations::cancel_matching(&api.services, request).await?;
+    let (filter, is_first) = (request.filter.to_string(), request.after.is_none());
+    let answer = operations::cancel_matching(&api.services, request).await.map_err(Problem::from);
+    // Of a later part it refuses only an `after` that is nowhere, as it would have refused the first part too.
+    let answer = answer.map_err(|problem| if is_first { problem } else { problem.or_not_found() })?;
     info!(token = %call.client.name, filter, count = answer.count, "PINs were withdrawn over HTTP");
     call.reply(async { Ok(answer) }).await
 }
