@@ -78,6 +78,8 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         &["nodes"],
         &["list"],
         &["list", "--limit", "2"],
+        &["list", "--state", "finished"],
+        &["cancel", "--all", "--yes", "--reference", "none*"],
         &["show", "sim-delivered-1"],
         &["show", "sim-none-1"],
         &["wait", "sim-delivered-1", "sim-delivered-2"],
@@ -150,6 +152,9 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         (&["token", "new", "--name", "no name", "--scope", "read"], 2, usage()),
         (&["fly"], 2, usage()),
         (&["list", "--limit", "0"], 2, usage()),
+        (&["list", "--state", "gone"], 2, usage()),
+        (&["cancel", "--all"], 2, usage()),
+        (&["cancel", "--reference", "a", "sim-none-3"], 2, usage()),
     ];
     for arguments in successes {
         let (lines, code) = ask(arguments, Some(&socket));
