@@ -37,7 +37,9 @@ pub enum InvalidPointer {
     NoSlash,
     #[error("must be a JSON pointer: after ~ comes 0 (for ~) or 1 (for /)")]
     Escape,
-    #[error("must be a JSON pointer to a value that is there: \"-\" is the place behind an array's last element")]
+    #[error(
+        "must be a JSON pointer to a value that is there: \"-\" is the place behind an array's last element"
+    )]
     Behind,
     #[error("must be a JSON pointer with at most {MAX_TOKENS} parts")]
     TooLong,
@@ -219,7 +221,9 @@ mod tests {
     #[test]
     fn a_place_that_is_not_there_has_no_value() {
         let text = r#"{"a": [1, {"b": null}], "01": 5, "s": "x"}"#;
-        for pointer in ["/b", "/a/2", "/a/01", "/a/x", "/a/0/0", "/s/0", "/a/1/b/c", "/a/99999999999999999999"] {
+        for pointer in
+            ["/b", "/a/2", "/a/01", "/a/x", "/a/0/0", "/s/0", "/a/1/b/c", "/a/99999999999999999999"]
+        {
             assert_eq!(find(pointer, text), Ok(None), "{pointer}");
         }
         assert_eq!(find("/a/1/b", text), Ok(Some("null")));
@@ -294,7 +298,9 @@ mod tests {
                 2 => (0..rng.u8(..12)).map(|_| value(rng, depth - 1)).collect(),
                 _ => {
                     let names = ["a", "b", "~", "/", "", "0", "01", "10"];
-                    let members = names.iter().filter_map(|name| Some((*name, rng.bool().then(|| value(rng, depth - 1))?)));
+                    let members = names
+                        .iter()
+                        .filter_map(|name| Some((*name, rng.bool().then(|| value(rng, depth - 1))?)));
                     serde_json::Value::Object(members.map(|(name, value)| (name.to_owned(), value)).collect())
                 }
             }

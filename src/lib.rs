@@ -17,7 +17,7 @@ mod fault;
 pub mod http;
 mod http_client;
 pub mod intake;
-mod json_pointer;
+pub mod json_pointer;
 mod lines;
 pub mod metrics;
 pub mod operations;

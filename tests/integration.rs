@@ -16,6 +16,7 @@ mod intake;
 mod life;
 mod paths;
 mod poll;
+mod presets;
 mod process;
 mod restart;
 mod schedule;

@@ -298,7 +298,8 @@ with \"test\":true, of a PIN \"pinwatch-test\" that no account has; it is in no 
 
 Examples:
   sudo pinwatch doctor
-  sudo pinwatch doctor --pin 9C817C6F8AF3D48F9FE553282AFA2B67
+  pinwatch doctor --config ./pinwatch.toml
+  pinwatch doctor --pin 9C817C6F8AF3D48F9FE553282AFA2B67
   sudo pinwatch doctor --send-test webhook
   pinwatch doctor --json | jq -r 'select(.ok == false) | .what'
 

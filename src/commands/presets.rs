@@ -20,7 +20,8 @@ pub fn run(args: &PresetsArgs, mut output: Output) -> Result<Exit, CommandError>
     } else if let Some(preset) = named {
         output.text(preset.toml)?;
     } else {
-        let rows: Vec<_> = PRESETS.iter().map(|preset| [preset.name.to_owned(), preset.summary().to_owned()]).collect();
+        let rows: Vec<_> =
+            PRESETS.iter().map(|preset| [preset.name.to_owned(), preset.summary().to_owned()]).collect();
         output.table([Column::new("NAME", 1), Column::new("API", 2).down_to(20)], &rows)?;
     }
     output.flush()?;

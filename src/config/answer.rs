@@ -90,7 +90,9 @@ impl Section<'_> {
     fn statuses(&mut self, key: &'static str) -> Option<Vec<Arc<str>>> {
         self.read(key, ValueKind::Array(Vec::new()), |written| {
             let statuses: Vec<Arc<str>> = match written {
-                ValueKind::Array(list) => list.iter().map(|value| status(&value.kind)).collect::<Result<_, _>>()?,
+                ValueKind::Array(list) => {
+                    list.iter().map(|value| status(&value.kind)).collect::<Result<_, _>>()?
+                }
                 ValueKind::String(text) if text.trim().is_empty() => Vec::new(),
                 ValueKind::String(text) => {
                     text.split(',').map(|text| status(&text.trim().into())).collect::<Result<_, _>>()?
@@ -130,7 +132,14 @@ impl Answer {
                 }
             }
         }
-        Some(Self { deliveries: deliveries?, id: id?, status: status?, description: description?, is_final: is_final?, statuses })
+        Some(Self {
+            deliveries: deliveries?,
+            id: id?,
+            status: status?,
+            description: description?,
+            is_final: is_final?,
+            statuses,
+        })
     }
 }
 
@@ -140,7 +149,9 @@ fn status(written: &ValueKind) -> Result<Arc<str>, String> {
         ValueKind::I64(number) => number.to_string(),
         ValueKind::Boolean(flag) => flag.to_string(),
         // 1.50 and 1.5 are different texts, and TOML's reader does not keep which was written.
-        ValueKind::Float(_) => return Err("must have such a number in quotation marks, as the answer writes it".to_owned()),
+        ValueKind::Float(_) => {
+            return Err("must have such a number in quotation marks, as the answer writes it".to_owned());
+        }
         written => text_of(written)?.to_owned(),
     };
     if text.is_empty() || text.len() > MAX_STATUS {
@@ -172,12 +183,32 @@ mod tests {
     fn a_pointer_or_a_list_that_can_not_be_used_is_refused_with_its_key() {
         let pointer = "must be a JSON pointer";
         table(&[
-            ("a name alone is no pointer", "api.answer.status = \"status\"", &format!("api.answer.status: {pointer}")),
-            ("nor is a wrong escape", "api.answer.deliveries = \"/a~b\"", &format!("api.answer.deliveries: {pointer}")),
-            ("nothing is behind the last", "api.answer.final = \"/a/-\"", &format!("api.answer.final: {pointer}")),
+            (
+                "a name alone is no pointer",
+                "api.answer.status = \"status\"",
+                &format!("api.answer.status: {pointer}"),
+            ),
+            (
+                "nor is a wrong escape",
+                "api.answer.deliveries = \"/a~b\"",
+                &format!("api.answer.deliveries: {pointer}"),
+            ),
+            (
+                "nothing is behind the last",
+                "api.answer.final = \"/a/-\"",
+                &format!("api.answer.final: {pointer}"),
+            ),
             ("a pointer is a string", "api.answer.id = 1", "api.answer.id: must be a string"),
-            ("a list is a list", "api.answer.final_statuses = 1", "api.answer.final_statuses: must be a list"),
-            ("an empty status is none", "api.answer.final_statuses = [\"\"]", "api.answer.final_statuses: must have only"),
+            (
+                "a list is a list",
+                "api.answer.final_statuses = 1",
+                "api.answer.final_statuses: must be a list",
+            ),
+            (
+                "an empty status is none",
+                "api.answer.final_statuses = [\"\"]",
+                "api.answer.final_statuses: must have only",
+            ),
             (
                 "a fraction's text is not kept",
                 "api.answer.final_statuses = [1.5]",
@@ -188,9 +219,17 @@ mod tests {
                 "api.answer.final_statuses = [\"MESSAGE_DELIVERED\"]",
                 "api.answer.delivered_statuses: must not have \"MESSAGE_DELIVERED\", which is in api.answer.final_statuses",
             ),
-            ("an unknown key is refused", "api.answer.statuses = []", "api.answer.statuses: [api.answer] has no such key"),
+            (
+                "an unknown key is refused",
+                "api.answer.statuses = []",
+                "api.answer.statuses: [api.answer] has no such key",
+            ),
             ("a value is no section", "api.answer = 1", "api.answer: is a section"),
-            ("an unknown preset is refused", "api.preset = \"vonage\"", "api.preset: must be \"infobip-2fa-pin\""),
+            (
+                "an unknown preset is refused",
+                "api.preset = \"vonage\"",
+                "api.preset: must be \"infobip-2fa-pin\"",
+            ),
         ]);
     }
 

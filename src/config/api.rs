@@ -77,7 +77,8 @@ impl Api {
                     return section.refuse("path", "has {username} in it, so api.username must be given");
                 }
                 Credentials::Basic { username, .. } if matches!(&**username, "." | "..") => {
-                    return section.refuse("username", "must not be . or .., because it is a part of api.path");
+                    return section
+                        .refuse("username", "must not be . or .., because it is a part of api.path");
                 }
                 Credentials::Basic { .. } => {}
             }
@@ -102,9 +103,13 @@ fn path(path: &str) -> Result<String, &'static str> {
     // "//host" and "/\host" would name another host, which would get the key.
     } else if path.starts_with("//") || path.contains('\\') {
         Err("must be a path alone, without // at its beginning and without \\")
-    } else if bare.matches('?').count() > 1 || bare.contains(|c: char| !c.is_ascii_graphic() || "#{}<>\"'`".contains(c)) {
-        Err("must have at most one ?, no # { } and no spaces besides {pinId} and {username}, and no characters that a \
-             URL would encode")
+    } else if bare.matches('?').count() > 1
+        || bare.contains(|c: char| !c.is_ascii_graphic() || "#{}<>\"'`".contains(c))
+    {
+        Err(
+            "must have at most one ?, no # { } and no spaces besides {pinId} and {username}, and no characters that a \
+             URL would encode",
+        )
     } else if before_query.split('/').any(|segment| matches!(segment, "." | "..")) {
         Err("must have no . and .. in it")
     } else {
@@ -115,15 +120,18 @@ fn path(path: &str) -> Result<String, &'static str> {
 fn auth(text: &str) -> Result<Auth, &'static str> {
     // The characters of a scheme: RFC 9110, section 5.6.2.
     let is_token = |text: &str| {
-        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+        !text.is_empty()
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
     };
     match text.strip_suffix(" {key}") {
         Some(scheme) if is_token(scheme) && !scheme.eq_ignore_ascii_case("basic") => {
             Ok(Auth::Key { scheme: scheme.to_owned() })
         }
         None if text == "Basic" => Ok(Auth::Basic),
-        _ => Err("must be a scheme before the key, such as \"App {key}\", \"Bearer {key}\" or \"AccessKey {key}\"; or \
-                  \"Basic\", with api.username and api.password_file"),
+        _ => Err(
+            "must be a scheme before the key, such as \"App {key}\", \"Bearer {key}\" or \"AccessKey {key}\"; or \
+                  \"Basic\", with api.username and api.password_file",
+        ),
     }
 }
 
@@ -214,9 +222,17 @@ mod tests {
             ("a query begins once", "api.path = \"/a?b?c={pinId}\"", "api.path: must have at most one ?"),
             ("a fragment is not sent", "api.path = \"/a#{pinId}\"", "api.path: must have at most one ?"),
             ("a space is refused", "api.path = \"/a b/{pinId}\"", "api.path: must have at most one ?"),
-            ("so is another placeholder", "api.path = \"/{key}/{pinId}\"", "api.path: must have at most one ?"),
+            (
+                "so is another placeholder",
+                "api.path = \"/{key}/{pinId}\"",
+                "api.path: must have at most one ?",
+            ),
             ("dots would climb", "api.path = \"/../{pinId}\"", "api.path: must have no . and .."),
-            ("a user name in it must be given", "api.path = \"/{username}/{pinId}\"", "api.path: has {username} in it"),
+            (
+                "a user name in it must be given",
+                "api.path = \"/{username}/{pinId}\"",
+                "api.path: has {username} in it",
+            ),
             (
                 "dots in a user name would climb",
                 "api = {path = \"/{username}/{pinId}\", username = \"..\", password = \"p\"}",
@@ -236,14 +252,22 @@ mod tests {
         table(&[
             ("a scheme is taken", "api.auth = \"Bearer {key}\"", ""),
             ("another one too", "api.auth = \"AccessKey {key}\"", ""),
-            ("a key without a place is not", "api.auth = \"Bearer\"", "api.auth: must be a scheme before the key"),
+            (
+                "a key without a place is not",
+                "api.auth = \"Bearer\"",
+                "api.auth: must be a scheme before the key",
+            ),
             ("nor a scheme that ends the line", "api.auth = \"A\\nB {key}\"", "api.auth: must be a scheme"),
             ("nor is a key in place of {key}", "api.auth = \"Bearer 0123\"", "api.auth: must be a scheme"),
             ("nor Basic with a key", "api.auth = \"Basic {key}\"", "api.auth: must be a scheme"),
             ("Basic takes no key", "api = {auth = \"Basic\", key = \"k\"}", way),
             ("a preset may say so", "api.preset = \"vonage-verify\"", way),
             ("Basic takes a user name", "api = {auth = \"Basic\", username = \"u\", password = \"p\"}", ""),
-            ("and needs its password", "api = {auth = \"Basic\", username = \"u\"}", "api.username: has no password"),
+            (
+                "and needs its password",
+                "api = {auth = \"Basic\", username = \"u\"}",
+                "api.username: has no password",
+            ),
         ]);
         let auth = |text: &str| load(text).unwrap().api.auth;
         assert_eq!(auth(""), Auth::Key { scheme: "App".to_owned() });

@@ -53,8 +53,13 @@ impl Preset {
     /// Its values; their origin is the preset and the line, and for the default preset "default".
     fn values(&self) -> Map<String, Value> {
         // The files are part of the program, and a test reads each.
-        let values = toml_file::parse(Path::new(&format!("preset {}", self.name)), self.toml).unwrap_or_default();
-        if self == DEFAULT { values.into_iter().map(|(key, value)| (key, by_default(value))).collect() } else { values }
+        let values =
+            toml_file::parse(Path::new(&format!("preset {}", self.name)), self.toml).unwrap_or_default();
+        if self == DEFAULT {
+            values.into_iter().map(|(key, value)| (key, by_default(value))).collect()
+        } else {
+            values
+        }
     }
 }
 
@@ -87,7 +92,10 @@ mod tests {
     fn every_preset_is_toml_and_begins_with_what_it_describes() {
         for preset in &PRESETS {
             let values = toml_file::parse(Path::new(preset.name), preset.toml).unwrap();
-            let keys: Vec<_> = ["base_url", "path", "auth", "answer"].into_iter().filter(|key| values.contains_key(*key)).collect();
+            let keys: Vec<_> = ["base_url", "path", "auth", "answer"]
+                .into_iter()
+                .filter(|key| values.contains_key(*key))
+                .collect();
             assert_eq!(keys.len(), values.len(), "{}", preset.name);
             assert!(preset.toml.starts_with("# ") && preset.summary().len() > 20, "{}", preset.name);
             assert!(preset.toml.contains("\n# https://"), "{} names no page of its vendor", preset.name);

@@ -326,7 +326,9 @@ impl Session {
             _ => meaning,
         };
         let mut fields = match (described, body, &meaning) {
-            (Some(described), Ok(body), _) if head.status == StatusCode::OK => mapped::explain(described, body),
+            (Some(described), Ok(body), _) if head.status == StatusCode::OK => {
+                mapped::explain(described, body)
+            }
             (None, _, Meaning::Deliveries(deliveries)) => deliveries.iter().map(mapped::read_as).collect(),
             _ => Vec::new(),
         };
@@ -479,7 +481,9 @@ mod tests {
 
     #[test]
     fn a_path_without_a_place_for_the_pin_is_refused() {
-        for path in ["", "/", "/pin", "pin/{pinId}", "/{pinId}/{pinId}", "@evil/{pinId}", "/x#{pinId}", "/{pinId}#x"] {
+        for path in
+            ["", "/", "/pin", "pin/{pinId}", "/{pinId}/{pinId}", "@evil/{pinId}", "/x#{pinId}", "/{pinId}#x"]
+        {
             assert!(matches!(url_of("http://h", path, "A1"), Err(ClientError::Path(_))), "{path}");
         }
     }

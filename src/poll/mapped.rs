@@ -56,7 +56,11 @@ pub(super) fn explain(by: &Answer, body: &[u8]) -> Vec<Field> {
         Err(fault) => return vec![ill(fault)],
     };
     let all = elements.len();
-    let what = format!("{}: {all} {}", key("deliveries", &by.deliveries), if all == 1 { "delivery" } else { "deliveries" });
+    let what = format!(
+        "{}: {all} {}",
+        key("deliveries", &by.deliveries),
+        if all == 1 { "delivery" } else { "deliveries" }
+    );
     let mut fields = vec![Field { is_well: true, what: harmless(&what) }];
     for element in elements.into_iter().take(DESCRIBED) {
         let of_one = [
@@ -65,7 +69,9 @@ pub(super) fn explain(by: &Answer, body: &[u8]) -> Vec<Field> {
             ("description", by.description.as_ref()),
             ("final", by.is_final.as_ref()),
         ];
-        fields.extend(of_one.into_iter().filter_map(|(name, pointer)| Some(field(by, name, pointer?, element))));
+        fields.extend(
+            of_one.into_iter().filter_map(|(name, pointer)| Some(field(by, name, pointer?, element))),
+        );
         fields.push(match delivery(by, element) {
             Ok(delivery) => read_as(&delivery),
             Err(fault) => ill(fault),
@@ -81,7 +87,10 @@ fn field(by: &Answer, name: &str, pointer: &Pointer, element: &RawValue) -> Fiel
         Ok(None) if name == "final" => (true, "nothing, so the lists decide".to_owned()),
         Ok(None) => (!is_required, "nothing".to_owned()),
         Ok(Some(text)) if name == "status" => {
-            let list = by.statuses.get(&*text).map_or("no list, so it is not final without a flag", |found| found.list());
+            let list = by
+                .statuses
+                .get(&*text)
+                .map_or("no list, so it is not final without a flag", |found| found.list());
             (true, format!("{text:?}, which is in {list}"))
         }
         Ok(Some(text)) => (true, format!("{text:?}")),

@@ -17,12 +17,15 @@ fn described(preset: &str, sets: &[&str]) -> Answer {
     let credentials: &[&str] =
         if preset.starts_with("infobip") { &["api.key=k"] } else { &["api.username=u", "api.password=p"] };
     // One key that is set makes the default preset's reader this one.
-    let sets = [&[&*name, "api.answer.id="][..usize::from(preset == "infobip-2fa-pin") + 1], credentials, sets].concat();
+    let sets =
+        [&[&*name, "api.answer.id="][..usize::from(preset == "infobip-2fa-pin") + 1], credentials, sets]
+            .concat();
     Config::of_sets(&sets).unwrap().api.answer.unwrap()
 }
 
 fn read(by: &Answer, body: &Value) -> Result<Vec<(String, bool, Option<bool>)>, String> {
-    let row = |d: Delivery| (d.status.to_string(), d.final_status, d.status.delivered().filter(|_| d.final_status));
+    let row =
+        |d: Delivery| (d.status.to_string(), d.final_status, d.status.delivered().filter(|_| d.final_status));
     deliveries(by, body.to_string().as_bytes()).map(|deliveries| deliveries.into_iter().map(row).collect())
 }
 
@@ -46,71 +49,87 @@ const FAILED: (bool, Option<bool>) = (true, Some(false));
 type Documented = (&'static str, fn(&str) -> Value, &'static [(&'static str, (bool, Option<bool>))]);
 
 const DOCUMENTED: [Documented; 4] = [
-    ("infobip-sms-logs", sms_logs, &[
-        ("PENDING_WAITING_DELIVERY", WAITING),
-        ("PENDING_ENROUTE", WAITING),
-        ("PENDING_ACCEPTED", WAITING),
-        ("DELIVERED_TO_OPERATOR", WAITING),
-        ("DELIVERED_TO_HANDSET", DELIVERED),
-        ("EXPIRED_DLR_UNKNOWN", NOBODY_KNOWS),
-        ("EXPIRED_EXPIRED", FAILED),
-        ("UNDELIVERABLE_REJECTED_OPERATOR", FAILED),
-        ("UNDELIVERABLE_NOT_DELIVERED", FAILED),
-        ("UNDELIVERABLE_NOT_SENT", FAILED),
-        ("UNDELIVERABLE_REJECTED_PLATFORM", FAILED),
-        ("NO_ANSWER", FAILED),
-        ("BUSY", FAILED),
-        ("CANCELLED", FAILED),
-        ("SIGNALS_BLOCKED", FAILED),
-        ("REJECTED", FAILED),
-        ("REJECTED_NETWORK", FAILED),
-        ("REJECTED_PREFIX_MISSING", FAILED),
-        ("REJECTED_DND", FAILED),
-        ("REJECTED_SOURCE", FAILED),
-        ("REJECTED_NOT_ENOUGH_CREDITS", FAILED),
-        ("REJECTED_SENDER", FAILED),
-        ("REJECTED_DESTINATION_BLOCKLISTED", FAILED),
-        ("REJECTED_PREPAID_PACKAGE_EXPIRED", FAILED),
-        ("REJECTED_DESTINATION_NOT_REGISTERED", FAILED),
-        ("REJECTED_ROUTE_NOT_AVAILABLE", FAILED),
-        ("REJECTED_FLOODING_FILTER", FAILED),
-        ("REJECTED_SYSTEM_ERROR", FAILED),
-        ("REJECTED_DUPLICATE_MESSAGE_ID", FAILED),
-        ("REJECTED_INVALID_UDH", FAILED),
-        ("REJECTED_MESSAGE_TOO_LONG", FAILED),
-        ("REJECTED_DESTINATION", FAILED),
-        ("MISSING_TO", FAILED),
-    ]),
-    ("twilio-message", twilio, &[
-        ("accepted", WAITING),
-        ("scheduled", WAITING),
-        ("queued", WAITING),
-        ("sending", WAITING),
-        ("sent", WAITING),
-        ("receiving", WAITING),
-        ("partially_delivered", WAITING),
-        ("received", NOBODY_KNOWS),
-        ("delivered", DELIVERED),
-        ("read", DELIVERED),
-        ("undelivered", FAILED),
-        ("failed", FAILED),
-        ("canceled", FAILED),
-    ]),
-    ("vonage-verify", vonage, &[
-        ("IN PROGRESS", WAITING),
-        ("SUCCESS", NOBODY_KNOWS),
-        ("FAILED", NOBODY_KNOWS),
-        ("EXPIRED", NOBODY_KNOWS),
-        ("CANCELLED", NOBODY_KNOWS),
-    ]),
-    ("sinch-verification", sinch, &[
-        ("PENDING", WAITING),
-        ("SUCCESSFUL", NOBODY_KNOWS),
-        ("FAIL", NOBODY_KNOWS),
-        ("DENIED", NOBODY_KNOWS),
-        ("ABORTED", NOBODY_KNOWS),
-        ("ERROR", NOBODY_KNOWS),
-    ]),
+    (
+        "infobip-sms-logs",
+        sms_logs,
+        &[
+            ("PENDING_WAITING_DELIVERY", WAITING),
+            ("PENDING_ENROUTE", WAITING),
+            ("PENDING_ACCEPTED", WAITING),
+            ("DELIVERED_TO_OPERATOR", WAITING),
+            ("DELIVERED_TO_HANDSET", DELIVERED),
+            ("EXPIRED_DLR_UNKNOWN", NOBODY_KNOWS),
+            ("EXPIRED_EXPIRED", FAILED),
+            ("UNDELIVERABLE_REJECTED_OPERATOR", FAILED),
+            ("UNDELIVERABLE_NOT_DELIVERED", FAILED),
+            ("UNDELIVERABLE_NOT_SENT", FAILED),
+            ("UNDELIVERABLE_REJECTED_PLATFORM", FAILED),
+            ("NO_ANSWER", FAILED),
+            ("BUSY", FAILED),
+            ("CANCELLED", FAILED),
+            ("SIGNALS_BLOCKED", FAILED),
+            ("REJECTED", FAILED),
+            ("REJECTED_NETWORK", FAILED),
+            ("REJECTED_PREFIX_MISSING", FAILED),
+            ("REJECTED_DND", FAILED),
+            ("REJECTED_SOURCE", FAILED),
+            ("REJECTED_NOT_ENOUGH_CREDITS", FAILED),
+            ("REJECTED_SENDER", FAILED),
+            ("REJECTED_DESTINATION_BLOCKLISTED", FAILED),
+            ("REJECTED_PREPAID_PACKAGE_EXPIRED", FAILED),
+            ("REJECTED_DESTINATION_NOT_REGISTERED", FAILED),
+            ("REJECTED_ROUTE_NOT_AVAILABLE", FAILED),
+            ("REJECTED_FLOODING_FILTER", FAILED),
+            ("REJECTED_SYSTEM_ERROR", FAILED),
+            ("REJECTED_DUPLICATE_MESSAGE_ID", FAILED),
+            ("REJECTED_INVALID_UDH", FAILED),
+            ("REJECTED_MESSAGE_TOO_LONG", FAILED),
+            ("REJECTED_DESTINATION", FAILED),
+            ("MISSING_TO", FAILED),
+        ],
+    ),
+    (
+        "twilio-message",
+        twilio,
+        &[
+            ("accepted", WAITING),
+            ("scheduled", WAITING),
+            ("queued", WAITING),
+            ("sending", WAITING),
+            ("sent", WAITING),
+            ("receiving", WAITING),
+            ("partially_delivered", WAITING),
+            ("received", NOBODY_KNOWS),
+            ("delivered", DELIVERED),
+            ("read", DELIVERED),
+            ("undelivered", FAILED),
+            ("failed", FAILED),
+            ("canceled", FAILED),
+        ],
+    ),
+    (
+        "vonage-verify",
+        vonage,
+        &[
+            ("IN PROGRESS", WAITING),
+            ("SUCCESS", NOBODY_KNOWS),
+            ("FAILED", NOBODY_KNOWS),
+            ("EXPIRED", NOBODY_KNOWS),
+            ("CANCELLED", NOBODY_KNOWS),
+        ],
+    ),
+    (
+        "sinch-verification",
+        sinch,
+        &[
+            ("PENDING", WAITING),
+            ("SUCCESSFUL", NOBODY_KNOWS),
+            ("FAIL", NOBODY_KNOWS),
+            ("DENIED", NOBODY_KNOWS),
+            ("ABORTED", NOBODY_KNOWS),
+            ("ERROR", NOBODY_KNOWS),
+        ],
+    ),
 ];
 
 fn sms_logs(status: &str) -> Value {
@@ -161,12 +180,16 @@ fn every_documented_status_of_every_preset_means_what_the_documents_say() {
 fn the_documents_table_of_statuses_is_that_of_the_presets() {
     let page = include_str!("../../docs/presets.md");
     for (preset, _, statuses) in DOCUMENTED {
-        let (_, section) = page.split_once(&format!("### `{preset}`")).unwrap_or_else(|| panic!("no section about {preset}"));
+        let (_, section) = page
+            .split_once(&format!("### `{preset}`"))
+            .unwrap_or_else(|| panic!("no section about {preset}"));
         let section = section.split("\n### ").next().unwrap();
         let rows: BTreeMap<String, &str> = section
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |")?.rsplit_once(" | "))
-            .flat_map(|(names, means)| names.split(',').map(move |name| (name.trim_matches([' ', '`']).to_owned(), means)))
+            .flat_map(|(names, means)| {
+                names.split(',').map(move |name| (name.trim_matches([' ', '`']).to_owned(), means))
+            })
             .collect();
         for (status, means) in statuses {
             let means = match *means {
@@ -184,13 +207,22 @@ fn the_documents_table_of_statuses_is_that_of_the_presets() {
 #[test]
 fn the_default_presets_file_says_what_its_own_reader_does() {
     let by = described("infobip-2fa-pin", &[]);
-    let names = SmsStatus::ALL.iter().map(|status| status.wire()).chain(CallStatus::ALL.iter().map(|status| status.wire()));
+    let names = SmsStatus::ALL
+        .iter()
+        .map(|status| status.wire())
+        .chain(CallStatus::ALL.iter().map(|status| status.wire()));
     let names: Vec<&str> = names.collect();
     assert_eq!(by.statuses.len(), names.len());
     for name in names.into_iter().chain(["MESSAGE_TELEPORTED"]) {
-        for rest in ["", r#","finalStatus":true"#, r#","finalStatus":"False""#, r#","finalStatus":null,"description":"x""#] {
+        for rest in [
+            "",
+            r#","finalStatus":true"#,
+            r#","finalStatus":"False""#,
+            r#","finalStatus":null,"description":"x""#,
+        ] {
             let body = format!(r#"[{{"status":"{name}"{rest}}}]"#);
-            let (own, mapped) = (answer::deliveries(body.as_bytes()).unwrap(), deliveries(&by, body.as_bytes()).unwrap());
+            let (own, mapped) =
+                (answer::deliveries(body.as_bytes()).unwrap(), deliveries(&by, body.as_bytes()).unwrap());
             assert_eq!(mapped[0].final_status, own[0].final_status, "{body}");
             if mapped[0].final_status && own[0].status.weight() != Weight::Pending {
                 assert_eq!(mapped[0].status.delivered(), own[0].status.delivered(), "{body}");
@@ -217,14 +249,29 @@ fn an_answer_that_matches_no_pointer_is_unreadable_and_names_the_pointer() {
     for (body, named) in [
         (json!({"messages": []}), r#"nothing is at api.answer.deliveries = "/results""#),
         (json!([]), r#"nothing is at api.answer.deliveries = "/results""#),
-        (json!({"results": "none"}), r#"api.answer.deliveries = "/results": is neither an array nor an object"#),
+        (
+            json!({"results": "none"}),
+            r#"api.answer.deliveries = "/results": is neither an array nor an object"#,
+        ),
         (json!({"results": null}), "is neither an array nor an object"),
-        (json!({"results": [{"messageId": PIN, "state": "x"}]}), r#"nothing is at api.answer.status = "/status/name""#),
-        (json!({"results": [{"messageId": PIN, "status": {"name": null}}]}), "nothing is at api.answer.status"),
-        (json!({"results": [{"messageId": PIN, "status": {"name": []}}]}), "an object or an array stands where"),
+        (
+            json!({"results": [{"messageId": PIN, "state": "x"}]}),
+            r#"nothing is at api.answer.status = "/status/name""#,
+        ),
+        (
+            json!({"results": [{"messageId": PIN, "status": {"name": null}}]}),
+            "nothing is at api.answer.status",
+        ),
+        (
+            json!({"results": [{"messageId": PIN, "status": {"name": []}}]}),
+            "an object or an array stands where",
+        ),
         (json!({"results": [{"messageId": PIN, "status": {"name": ""}}]}), "is no status"),
         (json!({"results": [{"messageId": PIN, "status": {"name": "a\u{202e}b"}}]}), "is no status"),
-        (json!({"results": [{"messageId": PIN, "status": {"name": "x".repeat(MAX_STATUS + 1)}}]}), "is no status"),
+        (
+            json!({"results": [{"messageId": PIN, "status": {"name": "x".repeat(MAX_STATUS + 1)}}]}),
+            "is no status",
+        ),
         (json!({"results": [{"status": {"name": "BUSY"}}]}), r#"nothing is at api.answer.id = "/messageId""#),
         (json!({"results": [sms_logs("BUSY")["results"][0], {}]}), "nothing is at"),
     ] {
@@ -234,13 +281,15 @@ fn an_answer_that_matches_no_pointer_is_unreadable_and_names_the_pointer() {
     // A gateway's own report, and an API that reports an error in a 200.
     let verify = described("vonage-verify", &[]);
     assert!(unreadable(&verify, &json!({"status": "SUCCESS"})).contains("nothing is at api.answer.id"));
-    let unknown = unreadable(&verify, &json!({"request_id": "", "status": "101", "error_text": "No response found"}));
+    let unknown =
+        unreadable(&verify, &json!({"request_id": "", "status": "101", "error_text": "No response found"}));
     assert!(unknown.ends_with("it says: 101: No response found"), "{unknown}");
 }
 
 #[test]
 fn an_explicit_flag_wins_over_the_lists() {
-    let by = described("sinch-verification", &["api.answer.final=/done", "api.answer.delivered_statuses=SENT"]);
+    let by =
+        described("sinch-verification", &["api.answer.final=/done", "api.answer.delivered_statuses=SENT"]);
     let body = |status: &str, done: Value| json!({"id": PIN, "status": status, "done": done});
     for (status, done, expected) in [
         ("SENT", json!(false), WAITING),
@@ -261,7 +310,11 @@ fn an_explicit_flag_wins_over_the_lists() {
 
 #[test]
 fn a_number_or_a_boolean_is_compared_as_the_answer_writes_it() {
-    let lists = ["api.answer.delivered_statuses=0, true, 1.50", "api.answer.failed_statuses=0.0,-0,1e3", "api.answer.id="];
+    let lists = [
+        "api.answer.delivered_statuses=0, true, 1.50",
+        "api.answer.failed_statuses=0.0,-0,1e3",
+        "api.answer.id=",
+    ];
     let by = described("vonage-verify", &lists);
     for (written, expected) in [
         ("0", DELIVERED),
@@ -291,7 +344,10 @@ fn an_answer_about_another_pin_is_found() {
         let by = described(preset, &[]);
         let body = body("x").to_string();
         let upper = body.replace(PIN, &PIN.to_uppercase());
-        assert!(!names_another(&by, body.as_bytes(), &pin) && !names_another(&by, upper.as_bytes(), &pin), "{preset}");
+        assert!(
+            !names_another(&by, body.as_bytes(), &pin) && !names_another(&by, upper.as_bytes(), &pin),
+            "{preset}"
+        );
         assert!(names_another(&by, body.replace(PIN, "3f9a0c6e").as_bytes(), &pin), "{preset}");
         assert!(!names_another(&by, body.replace(PIN, "").as_bytes(), &pin), "{preset}");
     }
@@ -309,14 +365,25 @@ fn an_answer_about_another_pin_is_found() {
 #[test]
 fn size_number_and_depth_are_bounded() {
     let by = described("infobip-sms-logs", &["api.answer.id="]);
-    let many = |n: usize| format!(r#"{{"results":[{}]}}"#, vec![r#"{"status":{"name":"BUSY"}}"#; n].join(","));
+    let many =
+        |n: usize| format!(r#"{{"results":[{}]}}"#, vec![r#"{"status":{"name":"BUSY"}}"#; n].join(","));
     assert_eq!(deliveries(&by, many(MAX_DELIVERIES).as_bytes()).unwrap().len(), MAX_DELIVERIES);
     assert!(deliveries(&by, many(MAX_DELIVERIES + 1).as_bytes()).unwrap_err().contains("more than 256"));
     let large = format!("{}{}", many(1), " ".repeat(MAX_BODY));
     assert_eq!(deliveries(&by, large.as_bytes()), Err("the body is over 64 KiB".to_owned()));
-    let nested = format!(r#"{{"results":{{"status":{{"name":"BUSY"}},"x":{}{}}}}}"#, "[".repeat(20_000), "]".repeat(20_000));
+    let nested = format!(
+        r#"{{"results":{{"status":{{"name":"BUSY"}},"x":{}{}}}}}"#,
+        "[".repeat(20_000),
+        "]".repeat(20_000)
+    );
     assert_eq!(deliveries(&by, nested.as_bytes()).unwrap().len(), 1);
-    for broken in ["[".repeat(60_000), r#"{"results":"#.repeat(6_000), many(1)[..20].to_owned(), "<html>".to_owned(), " ".to_owned()] {
+    for broken in [
+        "[".repeat(60_000),
+        r#"{"results":"#.repeat(6_000),
+        many(1)[..20].to_owned(),
+        "<html>".to_owned(),
+        " ".to_owned(),
+    ] {
         assert!(deliveries(&by, broken.as_bytes()).is_err());
     }
     assert!(deliveries(&by, b"{\"results\":[{\"status\":{\"name\":\"\xff\"}}]}").is_err());
@@ -326,18 +393,27 @@ fn size_number_and_depth_are_bounded() {
 fn each_field_is_explained() {
     let by = described("infobip-sms-logs", &[]);
     let lines = |body: &Value| -> Vec<(bool, String)> {
-        explain(&by, body.to_string().as_bytes()).into_iter().map(|field| (field.is_well, field.what)).collect()
+        explain(&by, body.to_string().as_bytes())
+            .into_iter()
+            .map(|field| (field.is_well, field.what))
+            .collect()
     };
     let well = |what: &str| (true, what.to_owned());
-    assert_eq!(lines(&sms_logs("DELIVERED_TO_HANDSET")), [
-        well(r#"api.answer.deliveries = "/results": 1 delivery"#),
-        well(&format!(r#"api.answer.id = "/messageId": "{PIN}""#)),
-        well(r#"api.answer.status = "/status/name": "DELIVERED_TO_HANDSET", which is in delivered_statuses"#),
-        well(r#"api.answer.description = "/status/description": "about it""#),
-        well("DELIVERED_TO_HANDSET: final and delivered"),
-    ]);
+    assert_eq!(
+        lines(&sms_logs("DELIVERED_TO_HANDSET")),
+        [
+            well(r#"api.answer.deliveries = "/results": 1 delivery"#),
+            well(&format!(r#"api.answer.id = "/messageId": "{PIN}""#)),
+            well(
+                r#"api.answer.status = "/status/name": "DELIVERED_TO_HANDSET", which is in delivered_statuses"#
+            ),
+            well(r#"api.answer.description = "/status/description": "about it""#),
+            well("DELIVERED_TO_HANDSET: final and delivered"),
+        ]
+    );
     let changed = json!({"results": [{"messageId": PIN, "state": "DONE"}]});
-    let ill: Vec<_> = lines(&changed).into_iter().filter(|(is_well, _)| !is_well).map(|(_, what)| what).collect();
+    let ill: Vec<_> =
+        lines(&changed).into_iter().filter(|(is_well, _)| !is_well).map(|(_, what)| what).collect();
     assert_eq!(ill[0], r#"api.answer.status = "/status/name": nothing"#);
     assert!(lines(&json!({"messages": []}))[0].1.contains("nothing is at api.answer.deliveries"));
     let unlisted = lines(&sms_logs("TELEPORTED"));

@@ -66,7 +66,10 @@ impl Meaning {
         let text = || {
             let body = body.unwrap_or_default();
             let of_others = described.and_then(|_| said_by_others(body));
-            of_others.map_or_else(|| error_text(status, body), |said| harmless(&format!("{}: {said}", named(status))))
+            of_others.map_or_else(
+                || error_text(status, body),
+                |said| harmless(&format!("{}: {said}", named(status))),
+            )
         };
         match status.as_u16() {
             200 => match body {

@@ -92,7 +92,9 @@ fn greet(base: &str, settings: &Settings) {
     let path = settings.path().replace("{pinId}", "sim-5s-1").replace("{username}", username);
     if settings.preset.is_basic() {
         let preset = settings.preset.name();
-        print(&format!("A simulated API listens at {base} and expects the user {username:?} with the password {password:?}."));
+        print(&format!(
+            "A simulated API listens at {base} and expects the user {username:?} with the password {password:?}."
+        ));
         print(&format!("  curl -u '{username}:{password}' '{base}{path}'"));
         print(&format!(
             "  PINWATCH__API__USERNAME={username} PINWATCH__API__PASSWORD={password} pinwatch run --set api.preset={preset} \
