@@ -106,7 +106,8 @@ fn no_id_can_change_the_url() {
 }
 
 fn api(preset: &str, base_url: &str, sets: &[&str]) -> Api {
-    let all = [&[&*format!("api.preset={preset}"), &format!("api.base_url={base_url}")], sets].concat();
+    let (preset, base_url) = (format!("api.preset={preset}"), format!("api.base_url={base_url}"));
+    let all = [&[&*preset, &*base_url], sets].concat();
     Config::of_sets(&all).unwrap().api
 }
 
