@@ -239,3 +239,12 @@ fn presets_lists_them_and_prints_one() {
     }
     assert_eq!(listed.lines().count(), PRESETS.len());
 }
+
+#[test]
+fn the_demonstration_shows_another_api_without_an_account() {
+    let mut command = program();
+    command.args(["demo", "--preset", "vonage-verify", "--pins", "3"]);
+    let ended = run_to_end(command);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stdout.contains("SUCCESS") && !ended.stdout.contains("MESSAGE_"), "{}", ended.stdout);
+}
