@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::{Config, PRESETS};
+use crate::json_pointer::BYTES_READ;
 use crate::outcome::{CallStatus, SmsStatus};
 
 const PIN: &str = "3f9a0c6d";
@@ -387,6 +388,21 @@ fn size_number_and_depth_are_bounded() {
         assert!(deliveries(&by, broken.as_bytes()).is_err());
     }
     assert!(deliveries(&by, b"{\"results\":[{\"status\":{\"name\":\"\xff\"}}]}").is_err());
+}
+
+#[test]
+fn the_work_grows_no_faster_than_the_body() {
+    // /results, /messageId, /status/name and /status/description have six parts together.
+    const PARTS: usize = 6;
+    let by = described("infobip-sms-logs", &[]);
+    let one = sms_logs("BUSY")["results"][0].to_string();
+    for count in [1, 8, 64, 128] {
+        let body = format!(r#"{{"results":[{}]}}"#, vec![&*one; count].join(","));
+        let before = BYTES_READ.get();
+        assert_eq!(deliveries(&by, body.as_bytes()).unwrap().len(), count);
+        let read = BYTES_READ.get() - before;
+        assert!(read >= body.len() && read <= PARTS * body.len(), "{count}: {read} of {}", body.len());
+    }
 }
 
 #[test]
