@@ -117,7 +117,6 @@ pub const LIST: &str = "\
 Examples:
   pinwatch list
   pinwatch list --limit 100000 --json | jq -r '.pinId // empty'
-  pinwatch list --after TOKEN
   pinwatch list --reference 'order-4*' --older-than 10m
   pinwatch list --state rejected --newer-than 1h
 
