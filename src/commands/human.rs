@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::table::{Column, Layout};
 use crate::protocol::Record;
-pub use crate::readable::{count, short};
+pub use crate::readable::{count, short, thousands};
 
 /// A table of outcomes that gets one row at a time, so its widths are fixed in advance.
 pub struct OutcomeRows {

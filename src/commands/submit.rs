@@ -133,7 +133,7 @@ impl fmt::Display for Tally {
         ]
         .iter()
         .filter(|(count, _)| *count > 0)
-        .map(|(count, name)| format!("{count} {name}"))
+        .map(|(count, name)| format!("{} {name}", human::thousands(*count)))
         .collect();
         match self.all() {
             0 => write!(f, "no PINs"),

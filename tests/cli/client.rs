@@ -67,7 +67,7 @@ fn a_file_in_which_nothing_is_a_pin_does_not_flood_the_terminal() {
     let assert =
         pinwatch(&["submit", "--file"]).arg(file).arg("--socket").arg(fake.socket()).assert().code(1);
     let stderr = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
-    assert!(stderr.lines().count() < 30 && stderr.ends_with("1000 PINs: 1000 refused\n"), "{stderr}");
+    assert!(stderr.lines().count() < 30 && stderr.ends_with("1,000 PINs: 1,000 refused\n"), "{stderr}");
     fake.join();
 }
 
@@ -89,7 +89,7 @@ fn submit_reads_while_it_writes_so_neither_side_blocks_the_other() {
         .write_stdin(pins)
         .assert()
         .code(0)
-        .stderr("100000 PINs: 100000 accepted\n");
+        .stderr("100,000 PINs: 100,000 accepted\n");
     fake.join();
 }
 

@@ -170,7 +170,7 @@ fn a_stop_does_not_wait_for_who_is_connected() {
 #[test]
 fn there_is_nothing_else_to_be_had() {
     let served = Served::start();
-    for path in ["/", "/metrics/", "/../metrics", "/debug"] {
+    for path in ["/metrics/", "/../metrics", "/debug"] {
         assert_eq!(served.get(path).status, 404, "{path}");
     }
     for method in ["POST", "PUT", "DELETE"] {

@@ -250,7 +250,7 @@ fn ping_tells_the_version_and_stats_what_is_going_on() {
     );
     assert_eq!(
         stats["sinks"]["file"],
-        json!({"configured": true, "cursor": 1, "behind": 0, "retrying": 0, "deadLetters": 0, "closed": false, "trouble": null})
+        json!({"configured": true, "delivered": 1, "cursor": 1, "behind": 0, "oldestUndelivered": null, "retrying": 0, "deadLetters": 0, "closed": false, "trouble": null})
     );
 }
 
