@@ -74,6 +74,9 @@ pub enum Command {
     /// Print the daemon's statistics
     #[command(after_help = help::STATS)]
     Stats(Link),
+    /// Watch the daemon live: verdict, numbers, sinks, and the oldest PINs in flight
+    #[command(after_help = help::LIVE)]
+    Top(TopArgs),
     /// Show at which ages PINs are polled, what that costs, and what was learned
     #[command(after_help = help::SCHEDULE)]
     Schedule(Link),
@@ -174,6 +177,15 @@ pub struct ListArgs {
     /// Continue a list: the token that the previous one printed at its end
     #[arg(long, value_name = "TOKEN")]
     pub after: Option<String>,
+    #[command(flatten)]
+    pub link: Link,
+}
+
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Print one frame and end; it takes a second, because rates need two moments
+    #[arg(long)]
+    pub once: bool,
     #[command(flatten)]
     pub link: Link,
 }

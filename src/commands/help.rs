@@ -235,6 +235,16 @@ Examples:
   watch pinwatch stats
   pinwatch stats --json | jq .";
 
+pub const LIVE: &str = "\
+Keys: q quit, p pause, s sort, / filter, r ask for the PINs again, ? help. It asks the daemon for its statistics once a \
+second; for PINs in flight, at the start and with r. If the daemon ends, top says so, and goes on once it is back. \
+Colours repeat what words say; NO_COLOR switches them off.
+
+Examples:
+  pinwatch top
+  pinwatch top --once
+  pinwatch top --once --json | jq .pollsPerSecond";
+
 pub const SCHEDULE: &str = "\
 A poll costs a request; between polls, nobody knows that a PIN became final. Without learning, polls follow backoff: \
 their intervals grow. With schedule.adapt, the daemon learns at which ages PINs become final, and polls there: as often \

@@ -48,6 +48,7 @@ mod submit;
 mod table;
 mod tail;
 mod token;
+mod top;
 mod wait;
 mod watch;
 
@@ -109,6 +110,8 @@ fn is_json(Cli { globals, command }: &Cli) -> bool {
         Command::Socket(_) | Command::Completions(_) | Command::Man(_) => true,
         // For TOKEN=$(pinwatch token new …).
         Command::Token(_) => true,
+        // A frame is for people.
+        Command::Top(_) => true,
         Command::Tail(args) if args.positions => return true,
         _ => false,
     };
@@ -145,6 +148,14 @@ fn dispatch(Cli { globals, command }: Cli, is_json: bool) -> Result<Exit, Comman
         Command::Sinks(Sinks::List(link)) => block_on(sinks::list(&socket(&link)?, output())),
         Command::Sinks(Sinks::Forget(args)) => block_on(sinks::forget(&socket(&args.link)?, &args, output())),
         Command::Stats(link) => block_on(stats::run(&socket(&link)?, output())),
+        Command::Top(args) => {
+            if globals.wide {
+                return Err(CommandError::Usage(
+                    "--wide makes no sense here: top fits the terminal".to_owned(),
+                ));
+            }
+            block_on(top::run(&socket(&args.link)?, args.once, output()))
+        }
         Command::Schedule(link) => block_on(schedule::run(&socket(&link)?, output())),
         Command::Nodes(link) => block_on(nodes::run(&socket(&link)?, output())),
         Command::Token(Token::New(args)) => token::new(&args, output()),

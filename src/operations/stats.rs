@@ -164,6 +164,7 @@ async fn sinks(
         let clock = &services.clock;
         let sink = Sink {
             configured,
+            delivered: health.delivered,
             cursor: health.cursor,
             behind,
             oldest_undelivered: oldest.map(|ended| rfc3339(clock.wall() - clock.steady().since(ended))),

@@ -157,6 +157,9 @@ pub struct Store {
 pub struct Sink {
     /// False if only the sink's cursor is left.
     pub configured: bool,
+    /// The outcomes that it took since the daemon's start, repeated ones too; 0 from a daemon that does not count them.
+    #[serde(default)]
+    pub delivered: u64,
     /// Every outcome up to this `seq` is delivered or recorded as failed.
     pub cursor: i64,
     /// How many seqs the cursor is behind the newest outcome.

@@ -73,6 +73,7 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
     let successes: &[&[&str]] = &[
         &["ping"],
         &["stats"],
+        &["top", "--once"],
         &["schedule"],
         &["nodes"],
         &["list"],
@@ -140,6 +141,7 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         (&["check-config", "--config", "/no/such/file"], 2, usage()),
         (&["doctor", "--config", "/no/such/file"], 2, usage()),
         (&["run"], 2, usage()),
+        (&["top"], 2, usage()),
         (&["simulate"], 2, usage()),
         (&["demo"], 2, usage()),
         (&["completions", "bash"], 2, usage()),

@@ -222,7 +222,8 @@ impl Task {
             self.reporter.delivered(&step.delivered, now);
             self.outbox.writer.advance(step).await;
         }
-        self.reporter.health(self.state.cursor(), self.state.trouble(), now);
+        let delivered = self.state.take_delivered();
+        self.reporter.health(self.state.cursor(), delivered, self.state.trouble(), now);
     }
 }
 
