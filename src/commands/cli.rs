@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::admin_cli::{DeadLetters, ReplayArgs, Sinks};
 use super::backup::BackupArgs;
+use super::filter_args::FilterArgs;
 use super::globals::{Globals, Link};
 use super::help;
 use super::migrate_store::MigrateStoreArgs;
@@ -53,7 +54,7 @@ pub enum Command {
     /// Show everything about a PIN
     #[command(after_help = help::SHOW)]
     Show(ShowArgs),
-    /// List the PINs in flight
+    /// List the PINs in flight, or finished ones
     #[command(after_help = help::LIST)]
     List(ListArgs),
     /// Withdraw PINs; their outcome is "cancelled"
@@ -178,6 +179,8 @@ pub struct ListArgs {
     #[arg(long, value_name = "TOKEN")]
     pub after: Option<String>,
     #[command(flatten)]
+    pub filter: FilterArgs,
+    #[command(flatten)]
     pub link: Link,
 }
 
@@ -193,8 +196,16 @@ pub struct TopArgs {
 #[derive(Debug, Args)]
 pub struct CancelArgs {
     /// PIN IDs
-    #[arg(value_name = "ID", required = true)]
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
     pub ids: Vec<PinId>,
+    /// Withdraw every PIN in flight that the filters match, after a question; without filters, every PIN
+    #[arg(long)]
+    pub all: bool,
+    /// Do not ask
+    #[arg(long, requires = "all")]
+    pub yes: bool,
+    #[command(flatten)]
+    pub filter: FilterArgs,
     #[command(flatten)]
     pub link: Link,
 }
@@ -213,6 +224,8 @@ pub struct TailArgs {
     /// Also print positions, as JSON; a later tail with --from POSITION continues without gaps or duplicates
     #[arg(long)]
     pub positions: bool,
+    #[command(flatten)]
+    pub filter: FilterArgs,
     #[command(flatten)]
     pub link: Link,
 }

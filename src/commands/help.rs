@@ -118,6 +118,8 @@ Examples:
   pinwatch list
   pinwatch list --limit 100000 --json | jq -r '.pinId // empty'
   pinwatch list --after TOKEN
+  pinwatch list --reference 'order-4*' --older-than 10m
+  pinwatch list --state rejected --newer-than 1h
 
 With --json, the last line is {\"next\":\"TOKEN\"} if there are more.";
 
@@ -126,8 +128,11 @@ If a PIN has finished already, nothing changes, and its outcome is printed.
 
 Examples:
   pinwatch cancel 9C817C6F8AF3D48F9FE553282AFA2B67
-  pinwatch list --limit 1000 --json | jq -r '.pinId // empty' | \\
-    xargs pinwatch cancel
+  pinwatch cancel --all --reference 'order-4*'
+  pinwatch cancel --all --older-than 2h --yes
+
+A filter matches as of the start of the command: PINs submitted later stay. Ctrl-C stops between two steps, and says
+how many were withdrawn.
 
 Exit status: 1 if the daemon does not know a PIN.";
 

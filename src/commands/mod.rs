@@ -8,6 +8,7 @@
 mod admin_cli;
 mod backup;
 mod cancel;
+mod cancel_matching;
 mod chart;
 mod check_config;
 mod cli;
@@ -18,6 +19,7 @@ mod demo;
 mod doctor;
 mod error;
 mod exit;
+mod filter_args;
 mod finding;
 mod globals;
 mod help;

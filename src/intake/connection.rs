@@ -207,6 +207,10 @@ impl Connection<'_> {
             Request::Cancel(request) => self.cancel_all(vec![request.pin_id]).await,
             Request::Show(request) => self.reply(in_time(operations::show(services, request))).await,
             Request::List(request) => self.reply(in_time(operations::list(services, request))).await,
+            Request::Count(request) => self.reply(in_time(operations::count(services, request))).await,
+            Request::CancelMatching(request) => {
+                self.reply(operations::cancel_matching(services, request)).await
+            }
             Request::Wait(request) => self.reply(operations::wait(services, request, self.hang_up())).await,
             Request::Tail(request) => self.tail(request).await,
             Request::Stats(_) => self.reply(in_time(operations::stats(services))).await,

@@ -10,8 +10,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::cluster_queries;
 use super::failure::{Failure, STORE_TIMEOUT, unknown, unreadable};
+use super::matching::{self, has_status};
 use crate::outcome::{Delivery, Ending, Submission, deciding, rfc3339};
 use crate::pin::PinId;
+use crate::protocol::filter::About;
 use crate::protocol::show::{self, LastAnswer, NextPoll, Pin, SinkState};
 use crate::protocol::{Code, Raw, State, list, page, page_limit, wait};
 use crate::schedule::{Live, Next, Stopping};
@@ -36,22 +38,21 @@ pub async fn show(
     Ok(show::Answer { pin: Raw::new(&pin) })
 }
 
-pub async fn list(
-    services: &Services,
-    list::Request { limit, after }: list::Request,
-) -> Result<list::Answer, Failure> {
-    let after = after.unwrap_or_default();
-    let pins = services.store.in_flight_after(&after, page_limit(limit)).await?.ok_or_else(|| {
-        Code::InvalidRequest
-            .because(r#""after" is neither what an answer gave as "next" nor a PIN that is in flight"#)
-    })?;
-    let ids = pins.pins.iter().map(|(pin, _)| pin.pin.clone());
+pub async fn list(services: &Services, request: list::Request) -> Result<list::Answer, Failure> {
+    request.filter.check(About::Either)?;
+    if request.filter.is_for_finished() {
+        return matching::finished(services, request).await;
+    }
+    let list::Request { limit, after, filter } = request;
+    let found = matching::in_flight(services, &filter, after.as_deref(), page_limit(limit)).await?;
+    let ids = found.pins.iter().map(|(pin, _)| pin.pin.clone());
     let live = services.schedule.live(ids.collect()).await?;
     let view = match &services.cluster {
         Some(cluster) if live.iter().any(Option::is_none) => Some(cluster.shared.look().await?),
         _ => None,
     };
-    let items = pins.pins.into_iter().zip(live).map(|((stored, token), live)| {
+    let matching = found.pins.into_iter().zip(live).filter(|(_, live)| has_status(&filter, live.as_ref()));
+    let items = matching.map(|((stored, token), live)| {
         let deadline_at = deadline(live.as_ref(), stored.deadline_at);
         let pin = match (live, &view) {
             (Some(live), _) => of_live(stored.pin, &live),
@@ -64,7 +65,10 @@ pub async fn list(
         };
         (with_times(pin, stored.submitted_at.wall, deadline_at), token)
     });
-    let (pins, next) = page(items, pins.more);
+    let items: Vec<_> = items.collect();
+    let matched = items.len();
+    let (pins, cut) = page(items, false);
+    let next = if pins.len() < matched { cut } else { found.next };
     Ok(list::Answer { pins, next })
 }
 

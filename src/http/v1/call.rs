@@ -25,6 +25,7 @@ use crate::http::problem::Problem;
 use crate::http::tokens::Client;
 use crate::operations::Failure;
 use crate::pin::PinId;
+use crate::protocol::filter::{About, Filter, Phase};
 use crate::protocol::{self, MAX_ANSWER, MAX_LINE, MAX_PAGE, parse_duration, parse_object, parse_pin_id};
 
 pub const JSON: &str = "application/json";
@@ -215,6 +216,27 @@ impl Query {
             Ok(_) => Err(wrong(format!("at most {}", humantime::format_duration(most)))),
             Err(error) => Err(wrong(error.to_string())),
         }
+    }
+
+    /// The members of a filter, each under its own name.
+    pub fn filter(&mut self) -> Result<Filter, Problem> {
+        let phase = |text: String| {
+            let known = Phase::ALL.into_iter().find(|phase| phase.as_str() == text);
+            known.ok_or_else(|| {
+                let names = Phase::ALL.map(Phase::as_str).join(", ");
+                Problem::invalid(format!("\"state\" is one of {names}"))
+            })
+        };
+        let filter = Filter {
+            state: self.text("state")?.map(phase).transpose()?,
+            reference: self.text("reference")?,
+            reference_prefix: self.text("referencePrefix")?,
+            status: self.text("status")?,
+            older_than: self.duration("olderThan", Duration::MAX)?,
+            newer_than: self.duration("newerThan", Duration::MAX)?,
+        };
+        filter.check(About::Either)?;
+        Ok(filter)
     }
 
     pub fn pin(&mut self) -> Result<Option<PinId>, Problem> {
