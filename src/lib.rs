@@ -17,6 +17,7 @@ mod fault;
 pub mod http;
 mod http_client;
 pub mod intake;
+pub mod json_pointer;
 mod lines;
 pub mod metrics;
 pub mod operations;

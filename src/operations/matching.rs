@@ -1,24 +1,18 @@
-//! Answers what is asked about all PINs or outcomes that match a filter: pages of them, how many there are, and their
-//! withdrawal.
+//! Answers what is asked about all PINs or outcomes that match a filter: pages of them, and how many there
+//! are.
 //!
 //! A request looks at a bounded number of rows, whatever matches: the answer's `next` says where the rest begins. Must not
 //! decide anything about a PIN.
 
-use futures_util::future::join_all;
-
 use super::failure::{Failure, unreadable};
-use super::pins::{cancel, cancelled_state};
 use crate::outcome::{Ending, deciding};
 use crate::pin::PinId;
 use crate::protocol::filter::{About, Filter};
 use crate::protocol::show::Pin;
-use crate::protocol::{Code, MAX_ANSWER, Raw, Record, State, cancel_matching, count, list, page, page_limit};
+use crate::protocol::{Code, MAX_ANSWER, Raw, Record, State, count, list, page, page_limit};
 use crate::schedule::Live;
 use crate::services::Services;
 use crate::store::{Found, Outcome, Position, SCAN, Wanted};
-
-/// How many PINs a request withdraws at most. They are withdrawn together, in a few transactions.
-const SLICE: u32 = 500;
 
 /// How many PINs the schedule is asked about at once, so that it is not kept from polling.
 const ASKED_AT_ONCE: usize = 1000;
@@ -34,33 +28,6 @@ pub async fn count(
     filter.check(About::InFlight)?;
     let found = in_flight(services, &filter, after.as_deref(), SCAN).await?;
     Ok(count::Answer { count: with_status(services, &filter, &found).await?.len() as u64, next: found.next })
-}
-
-/// Withdraws the PINs in flight that match, in one part of them, and returns once their outcomes are durable.
-///
-/// # Errors
-/// The filter is empty and `all` is not given, or a PIN could not be withdrawn: others may have been.
-pub async fn cancel_matching(
-    services: &Services,
-    cancel_matching::Request { filter, all, after }: cancel_matching::Request,
-) -> Result<cancel_matching::Answer, Failure> {
-    filter.check(About::InFlight)?;
-    if filter.is_empty() && !all {
-        let message = "an empty filter matches every PIN in flight: give \"all\":true if you mean that";
-        return Err(Code::InvalidRequest.because(message).into());
-    }
-    let found = in_flight(services, &filter, after.as_deref(), SLICE).await?;
-    let pins = with_status(services, &filter, &found).await?;
-    let mut count = 0;
-    for ended in join_all(pins.iter().map(|pin| cancel(services, pin))).await {
-        match ended {
-            Ok(record) => count += u64::from(cancelled_state(&record) == State::Cancelled),
-            // It ended and retention removed its outcome, all since the store was asked.
-            Err(Failure::Refused(refusal)) if refusal.code == Code::NotFound => {}
-            Err(failure) => return Err(failure),
-        }
-    }
-    Ok(cancel_matching::Answer { count, next: found.next })
 }
 
 /// The PINs in flight that match as far as the store knows.
@@ -92,7 +59,7 @@ pub async fn in_flight(
 }
 
 /// The PINs of a page that have the status of the filter, if it has one.
-async fn with_status(services: &Services, filter: &Filter, found: &Found) -> Result<Vec<PinId>, Failure> {
+pub async fn with_status(services: &Services, filter: &Filter, found: &Found) -> Result<Vec<PinId>, Failure> {
     let pins: Vec<_> = found.pins.iter().map(|(pin, _)| pin.pin.clone()).collect();
     if filter.status.is_none() {
         return Ok(pins);

@@ -1,10 +1,11 @@
-//! Answers `show`, `list`, `wait` and `cancel`.
+//! Answers `show`, `list`, `wait`, `cancel` and `cancel_matching`.
 //!
 //! Asks the schedule first and the store second, so that a PIN that ends in between is found in the store. Must not
 //! decide anything about a PIN.
 
 use std::pin::pin;
 
+use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -15,11 +16,14 @@ use crate::outcome::{Delivery, Ending, Submission, deciding, rfc3339};
 use crate::pin::PinId;
 use crate::protocol::filter::About;
 use crate::protocol::show::{self, LastAnswer, NextPoll, Pin, SinkState};
-use crate::protocol::{Code, Raw, State, list, page, page_limit, wait};
+use crate::protocol::{Code, Raw, State, cancel_matching, list, page, page_limit, wait};
 use crate::schedule::{Live, Next, Stopping};
 use crate::services::Services;
 use crate::sinks::SinkHealth;
 use crate::store::{AtSink, Outcome, PinState, Record};
+
+/// How many PINs a request withdraws at most. They are withdrawn together, in a few transactions.
+const SLICE: u32 = 500;
 
 pub async fn show(
     services: &Services,
@@ -139,6 +143,33 @@ pub async fn cancel(services: &Services, pin: &PinId) -> Result<Record, Failure>
             None => outcome_of(services, pin).await.map(|outcome| outcome.record),
         };
     }
+}
+
+/// Withdraws the PINs in flight that match, in one part of them, and returns once their outcomes are durable.
+///
+/// # Errors
+/// The filter is empty and `all` is not given, or a PIN could not be withdrawn: others may have been.
+pub async fn cancel_matching(
+    services: &Services,
+    cancel_matching::Request { filter, all, after }: cancel_matching::Request,
+) -> Result<cancel_matching::Answer, Failure> {
+    filter.check(About::InFlight)?;
+    if filter.is_empty() && !all {
+        let message = "an empty filter matches every PIN in flight: give \"all\":true if you mean that";
+        return Err(Code::InvalidRequest.because(message).into());
+    }
+    let found = matching::in_flight(services, &filter, after.as_deref(), SLICE).await?;
+    let pins = matching::with_status(services, &filter, &found).await?;
+    let mut count = 0;
+    for ended in join_all(pins.iter().map(|pin| cancel(services, pin))).await {
+        match ended {
+            Ok(record) => count += u64::from(cancelled_state(&record) == State::Cancelled),
+            // It ended and retention removed its outcome, all since the store was asked.
+            Err(Failure::Refused(refusal)) if refusal.code == Code::NotFound => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(cancel_matching::Answer { count, next: found.next })
 }
 
 /// Returns whether the PIN was withdrawn or had finished before.

@@ -1,6 +1,6 @@
 //! Submits over HTTP/2 and TLS, and a daemon that is killed with -9 in the middle of them.
 //!
-//!     PINWATCH_CRASH_HTTP_ROUNDS=50 cargo test --test integration crash::http2 -- --nocapture
+//!     PINWATCH_CRASH_HTTP2_ROUNDS=50 cargo test --test integration crash::http2 -- --nocapture
 
 use std::collections::HashSet;
 use std::fs;
@@ -26,7 +26,7 @@ const IN_ARRAY: usize = 50;
 
 #[test]
 fn every_202_over_http_2_has_its_outcome_after_a_kill_9_under_20_000_submits() {
-    let rounds = number("PINWATCH_CRASH_HTTP_ROUNDS").unwrap_or(2) as usize;
+    let rounds = number("PINWATCH_CRASH_HTTP2_ROUNDS").unwrap_or(2) as usize;
     let seed = number("PINWATCH_CRASH_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("crash test over HTTP/2: {rounds} kills, PINWATCH_CRASH_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);

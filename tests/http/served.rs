@@ -71,6 +71,13 @@ impl Served {
         self.address = self.daemon.http_address();
     }
 
+    /// As [`Served::restart`], at the same port again.
+    #[track_caller]
+    pub fn restart_at(&mut self, port: u16) {
+        self.settings.push(format!("http.listen=127.0.0.1:{port}"));
+        self.restart();
+    }
+
     /// Stops the daemon, changes its database, and starts it again.
     #[track_caller]
     pub fn between(mut self, change: impl FnOnce(&Path)) -> Self {

@@ -167,7 +167,7 @@ pub fn ages(id: &str, title: &str, rows: &[Ages], deadline: f64) -> Markup {
         (86_400.0, "1 d"),
     ];
     html! {
-        figure.chart.wide id=(id) {
+        figure.chart id=(id) {
             figcaption { (title) }
             svg viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-label=(title) {
                 desc {

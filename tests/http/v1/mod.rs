@@ -6,4 +6,5 @@ mod outcomes;
 mod routes;
 mod schemathesis;
 mod submits;
+mod tls;
 mod tokens;

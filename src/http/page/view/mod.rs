@@ -24,6 +24,9 @@ use crate::text::printable;
 /// The lines that a chart has besides a limit: as many as differ in their dashes.
 const MOST_LINES: usize = 7;
 
+/// The fewest steps that a chart shows.
+const FEWEST_STEPS: usize = 30;
+
 /// The addresses of the style and the script, which change with their contents.
 pub struct Assets {
     pub style: String,
@@ -99,6 +102,8 @@ pub fn login(why: Option<&str>) -> Markup {
             h2 { "Log in" }
             @if let Some(why) = why { p.message role="alert" { (why) } }
             form.card.padded method="post" action="/login" {
+                // Password managers ask for a name too.
+                input type="text" name="username" autocomplete="username" value="pinwatch" hidden;
                 p { label { "Token with the scope read or admin"
                     input type="password" name="token" autocomplete="current-password" required autofocus;
                 } }
@@ -245,14 +250,19 @@ fn sink_state(sink: &Sink) -> (&'static str, &'static str) {
 
 /// The charts of a span.
 pub fn charts(series: &Series, span: Span, stats: &Stats, schedule: Option<&Schedule>) -> Markup {
-    let from = match span {
-        Span::Hour => "1 hour ago",
-        Span::Day => "24 hours ago",
-    };
+    // A daemon that was just started would have all its lines at the right edge.
+    let unknown = series.in_flight.iter().take_while(|value| value.is_none()).count();
+    let hidden = unknown.min(series.in_flight.len().saturating_sub(FEWEST_STEPS));
+    let from = series.step * (series.in_flight.len() - hidden) as u32;
+    let from = &format!("{} ago", short(from));
     let per_minute = 60.0 / series.step.as_secs_f64();
     let line = |name: &str, values: &Values, factor: f64| Line {
-        name: name.replace('_', " "),
-        values: values.iter().map(|value| value.map_or(f32::NAN, |value| (value * factor) as f32)).collect(),
+        name: name.to_owned(),
+        values: values
+            .iter()
+            .skip(hidden)
+            .map(|value| value.map_or(f32::NAN, |value| (value * factor) as f32))
+            .collect(),
     };
     // A line that is zero all the time says nothing, unless it is the first.
     let lines = |all: &[history::Line], factor: f64| -> Vec<Line> {
@@ -278,13 +288,12 @@ pub fn charts(series: &Series, span: Span, stats: &Stats, schedule: Option<&Sche
             (chart("in-flight", "In flight", "PINs", vec![line("in flight", &series.in_flight, 1.0)]))
             (chart("polls", "Polls", "per second, by meaning", polls))
             (chart("statuses", "Outcomes", "per minute, by status", lines(&series.statuses, per_minute)))
-            (chart("delivered", "Delivered", "outcomes per minute", lines(&series.delivered, per_minute)))
             (chart("time-to-final", "Time to final", "seconds from the submission", times))
             (chart("noticed", "Noticed after", "seconds from final to noticed", vec![line("on average", &series.notice_delay, 1.0)]))
             (chart("backlog", "Backlog", "outcomes a sink still has to get", backlog.collect()))
         }
         h2 { "Where polls go" }
-        div.grid {
+        div.grid.two {
             (bars("by-age", "Polls by the PIN's age", &by_age))
             @if let Some(schedule) = schedule { (learned(schedule)) }
         }
