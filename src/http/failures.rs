@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,9 +21,9 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// The most peers that are counted; beyond, the one that began first is forgotten.
 const MAX_PEERS: usize = 1024;
 
-/// The failures of each peer.
-#[derive(Debug, Default)]
-pub struct Failures(Mutex<HashMap<IpAddr, Window>>);
+/// The failures of each peer. Cheap to clone; all clones count together.
+#[derive(Debug, Clone, Default)]
+pub struct Failures(Arc<Mutex<HashMap<IpAddr, Window>>>);
 
 /// The failures of one peer since the first.
 #[derive(Debug)]

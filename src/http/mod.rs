@@ -1,4 +1,4 @@
-//! Serves `/metrics`, `/healthz`, `/readyz` and the API at `/v1` over HTTP if `http.listen` is set or systemd passed a TCP
+//! Serves `/metrics`, `/healthz`, `/readyz`, the status page at `/` and the API at `/v1` over HTTP if `http.listen` is set or systemd passed a TCP
 //! socket.
 //!
 //! Promises that no client can harm the daemon or keep another one from an answer: connections, their duration and the size of
@@ -50,6 +50,7 @@ use tracing::{error, info};
 use self::admission::Admission;
 pub use self::certificates::{FileError, load as load_certificates};
 use self::connection::Front;
+use self::failures::Failures;
 use self::history::History;
 use self::host::Hosts;
 pub use self::problem::CODES as PROBLEM_CODES;
@@ -177,8 +178,16 @@ impl Listener {
             let started = services.clock.wall();
             let hosts = Hosts::new(&config.http, address);
             let (history, sampled) = (History::default(), services.clone());
-            let page = page::Page::new(services.clone(), history.clone(), current.clone(), tls.is_some());
-            let v1 = v1::Api::new(services.clone(), current, requests.clone());
+            let failures = Failures::default();
+            let page = page::Page::new(
+                services.clone(),
+                history.clone(),
+                current.clone(),
+                requests.clone(),
+                failures.clone(),
+                tls.is_some(),
+            );
+            let v1 = v1::Api::new(services.clone(), current, requests.clone(), failures);
             let server = Server { services, pulse, limits, recorded, started, tls: tls.clone() };
             let router = router(server).merge(v1::router(v1.clone())).merge(page::router(page.clone()));
             tasks.spawn(history::sample(history, sampled, stop.clone()));

@@ -1,7 +1,6 @@
 //! A real Chromium, driven through its WebDriver.
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -48,24 +47,21 @@ impl Browser {
             );
             return None;
         }
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a port")
-            .port();
-        let mut driver = Command::new("chromedriver")
-            .args([&format!("--port={port}"), "--silent"])
+        let profile = tempfile::tempdir().expect("a folder");
+        let said = profile.path().join("driver.log");
+        let driver = Command::new("chromedriver")
+            .arg("--port=0")
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(File::create(&said).expect("a file"))
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver starts");
-        let lines = BufReader::new(driver.stdout.take().expect("its output"));
-        lines
-            .lines()
-            .map_while(Result::ok)
-            .find(|line| line.contains("successfully"))
-            .expect("it says that it runs");
-        let profile = tempfile::tempdir().expect("a folder");
+        // With --silent it would not say so.
+        let port = until("chromedriver says its port", || {
+            let said = fs::read_to_string(&said).ok()?;
+            let (_, rest) = said.split_once("was started successfully on port ")?;
+            rest.split_once('.')?.0.parse::<u16>().ok()
+        });
         let runtime = Runtime::new().expect("a runtime");
         let capabilities = capabilities(eyes, &profile);
         let url = format!("http://127.0.0.1:{port}");
@@ -171,7 +167,7 @@ fn capabilities(eyes: Eyes, profile: &TempDir) -> Capabilities {
     ]
     .map(str::to_owned)
     .into();
-    arguments.push(format!("--user-data-dir={}", profile.path().display()));
+    arguments.push(format!("--user-data-dir={}", profile.path().join("profile").display()));
     arguments.push(format!("--window-size={},900", eyes.width));
     if eyes.is_dark {
         arguments.push("--force-dark-mode".to_owned());

@@ -1,6 +1,7 @@
 //! The status page: in a real Chromium, and its requests one by one.
 
 mod access;
+mod actions;
 mod browser;
 
 use std::fs;
@@ -204,7 +205,16 @@ fn axe_finds_nothing_serious_in_either_theme() {
         log_in(&browser, &api, &api.admin);
         let theme = browser.run("return matchMedia('(prefers-color-scheme: dark)').matches");
         assert_eq!(theme, is_dark);
-        for path in ["/", "/?span=day", "/pins?pin=sim-delivered-1", "/pins?pin=sim-waiting-1", "/login"] {
+        for path in [
+            "/",
+            "/?span=day",
+            "/pins?pin=sim-delivered-1",
+            "/pins?pin=sim-waiting-1",
+            "/pins?text=order-*",
+            "/actions",
+            "/actions/cancel?text=order-*",
+            "/login",
+        ] {
             browser.open(&address(&api, path));
             let found = browser.run_async(&format!(
                 "{axe}; const done = arguments[arguments.length - 1];

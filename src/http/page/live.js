@@ -2,6 +2,20 @@
 "use strict";
 (() => {
   const lost = document.getElementById("lost");
+  // While actions run, their page is read again each second.
+  const follow = () => {
+    if (!document.querySelector("#jobs[data-running]")) return;
+    setTimeout(async () => {
+      try {
+        const answer = await fetch(location.href);
+        const jobs = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("jobs");
+        if (jobs && !document.getElementById("jobs").contains(document.activeElement)) document.getElementById("jobs").replaceWith(jobs);
+      } catch { /* The daemon may be back in a second. */ }
+      follow();
+    }, 1000);
+  };
+  follow();
+
   const parts = ["numbers", "charts"].filter((name) => document.getElementById(name));
   if (!parts.length || !window.EventSource) return;
 

@@ -121,10 +121,15 @@ impl Live {
         }
     }
 
-    /// A stream of events for one open page, until `stop` or the client ends it.
-    pub fn stream(&self, span: Span, stop: CancellationToken) -> Body {
+    /// A stream of events for one open page, until `stop` or the client ends it, or until the visitor may no longer see it.
+    pub fn stream(
+        &self,
+        span: Span,
+        stop: CancellationToken,
+        may_see: impl Fn() -> bool + Send + 'static,
+    ) -> Body {
         let parts = self.parts.subscribe();
-        let page = OpenPage { parts, span, sent: Parts::default(), stop };
+        let page = OpenPage { parts, span, sent: Parts::default(), stop, may_see };
         let begin = Bytes::from(format!("retry: {RETRY}\n\n"));
         Body::from_stream(unfold((page, Some(begin)), |(mut page, begin)| async move {
             let bytes = match begin {
@@ -137,17 +142,21 @@ impl Live {
 }
 
 /// What one page was sent.
-struct OpenPage {
+struct OpenPage<M> {
     parts: watch::Receiver<Parts>,
     span: Span,
     sent: Parts,
     stop: CancellationToken,
+    may_see: M,
 }
 
-impl OpenPage {
+impl<M: Fn() -> bool> OpenPage<M> {
     /// The next event; a comment if there was none for long; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
+            if !(self.may_see)() {
+                return None;
+            }
             let span = self.span as usize;
             {
                 let parts = self.parts.borrow_and_update();

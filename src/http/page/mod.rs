@@ -5,7 +5,11 @@
 //! it serves itself, and [`POLICY`] forbids all others. Complete without the script, which only keeps it current.
 //! Operations are those of `operations/`. Must not know connections, TLS or hosts.
 
+mod actions;
 mod charts;
+mod find;
+mod form;
+mod jobs;
 mod live;
 mod session;
 mod view;
@@ -17,20 +21,21 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, RawQuery, Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, HeaderName, LOCATION, ORIGIN,
-    REFERRER_POLICY, SET_COOKIE, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HeaderName, LOCATION, REFERRER_POLICY,
+    RETRY_AFTER, SET_COOKIE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http_body_util::{BodyExt, Limited};
-use reqwest::Url;
 use ring::digest::{SHA256, digest};
-use tokio::time::{Duration, timeout};
+use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use self::find::Query;
+use self::form::{Form, is_same_origin};
+use self::jobs::Jobs;
 use self::live::Live;
 use self::session::{LIFETIME, Sessions, Visitor};
 use self::view::{Assets, Frame};
@@ -38,10 +43,11 @@ use super::admission::Admission;
 use super::failures::Failures;
 use super::history::{History, Span};
 use super::peer;
+use super::tasks::Tasks;
 use super::tokens::Scope;
 use super::v1::CurrentTokens;
 use crate::metrics::{self, HttpRefusal};
-use crate::operations::{self, Failure, cancelled_state, in_time};
+use crate::operations::{self, Failure, in_time};
 use crate::pin::PinId;
 use crate::protocol::{Code, show};
 use crate::services::Services;
@@ -52,10 +58,6 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
 
 /// Requests that are answered at once, open pages included.
 const MOST: usize = 256;
-
-/// The largest form, in bytes, and how long it may take to come.
-const MAX_FORM: usize = 4096;
-const FORM_TIMEOUT: Duration = Duration::from_secs(10);
 
 const COOKIE_NAME: &str = "pinwatch-session";
 
@@ -69,6 +71,7 @@ pub struct Page {
     sessions: Sessions,
     failures: Failures,
     live: Live,
+    jobs: Jobs,
     assets: Assets,
     has_tls: bool,
 }
@@ -82,12 +85,20 @@ enum Asker {
 }
 
 impl Page {
-    pub fn new(services: Services, history: History, tokens: CurrentTokens, has_tls: bool) -> Arc<Self> {
+    /// Its jobs are among `tasks`; guesses of tokens count in `failures`, as those of `/v1` do.
+    pub fn new(
+        services: Services,
+        history: History,
+        tokens: CurrentTokens,
+        tasks: Tasks,
+        failures: Failures,
+        has_tls: bool,
+    ) -> Arc<Self> {
         let assets =
             Assets { style: versioned("style", "css", STYLE), script: versioned("live", "js", SCRIPT) };
         let live = Live::new(services.clone(), history);
-        let (sessions, failures) = (Sessions::default(), Failures::default());
-        Arc::new(Self { services, tokens, sessions, failures, live, assets, has_tls })
+        let (sessions, jobs) = (Sessions::default(), Jobs::new(services.clone(), tasks));
+        Arc::new(Self { services, tokens, sessions, failures, live, jobs, assets, has_tls })
     }
 
     /// Renders what open pages show, until the stop.
@@ -118,6 +129,12 @@ impl Page {
     ) -> Response {
         let frame = Frame { assets: &self.assets, visitor, has_tokens: self.has_tokens(), is_live: false };
         html(status, frame.page(title, contents))
+    }
+
+    /// A page that the script keeps current.
+    fn live_page(&self, visitor: &Visitor, title: &str, contents: maud::Markup) -> Response {
+        let frame = Frame { assets: &self.assets, visitor: Some(visitor), has_tokens: true, is_live: true };
+        html(StatusCode::OK, frame.page(title, contents))
     }
 
     /// Asks for a token, because without one nothing more is shown.
@@ -164,7 +181,12 @@ pub fn router(page: Arc<Page>) -> Router {
         .route("/login", get(login_form).post(login))
         .route("/logout", post(logout))
         .route("/pins", get(find))
-        .route("/pins/cancel", post(cancel))
+        .route("/pins/cancel", post(actions::cancel))
+        .route("/pins/replay", post(actions::replay_or_drop))
+        .route("/actions", get(actions::overview).post(actions::begin))
+        .route("/actions/cancel", get(actions::preview_cancel))
+        .route("/actions/dead-letters", get(actions::preview_dead_letters))
+        .route("/actions/stop", post(actions::stop))
         .route(&page.assets.style.clone(), get(async || asset("text/css; charset=utf-8", STYLE)))
         .route(&page.assets.script.clone(), get(async || asset("text/javascript; charset=utf-8", SCRIPT)))
         .layer(from_fn(protect))
@@ -230,7 +252,9 @@ async fn live(
     if matches!(page.asker(peer, &headers), Asker::Stranger) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    let body = page.live.stream(span(query), page.services.stop.clone());
+    let (watched, cookies) = (page.clone(), headers);
+    let may_see = move || !matches!(watched.asker(peer, &cookies), Asker::Stranger);
+    let body = page.live.stream(span(query), page.services.stop.clone(), may_see);
     ([(CONTENT_TYPE, "text/event-stream")], body).into_response()
 }
 
@@ -267,12 +291,16 @@ async fn login(
     let Some((id, client)) = found else {
         metrics::http_refused(HttpRefusal::WrongToken);
         let wait = page.failures.count(peer.ip(), "wrong_token");
-        let why = match wait {
-            Some(wait) => format!("There were too many wrong tokens. Try again in {} s.", wait.as_secs() + 1),
-            None => "Nobody has this token: is it in http.tokens_file, and was the daemon reloaded since?"
-                .to_owned(),
+        let Some(wait) = wait else {
+            let why = "Nobody has this token: is it in http.tokens_file, and was the daemon reloaded since?";
+            return page.ask_for_token(Some(why));
         };
-        return page.ask_for_token(Some(&why));
+        let seconds = wait.as_secs() + 1;
+        let why = format!("There were too many wrong tokens. Try again in {seconds} s.");
+        let contents = view::login(Some(&why));
+        let mut response = page.page(StatusCode::TOO_MANY_REQUESTS, None, "Log in · pinwatch", contents);
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        return response;
     };
     if client.scope == Scope::Submit {
         metrics::http_refused(HttpRefusal::Scope);
@@ -307,7 +335,7 @@ async fn logout(
     see_other("/", Some(&page.cookie("", Duration::ZERO)))
 }
 
-/// `GET /pins?pin=…`
+/// `GET /pins`: one PIN (`pin`), what a search finds, or the empty search.
 async fn find(
     State(page): State<Arc<Page>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -315,66 +343,54 @@ async fn find(
     headers: HeaderMap,
 ) -> Response {
     let Asker::Visitor(visitor) = page.asker(peer, &headers) else { return page.ask_for_token(None) };
-    let given = Form::parse(&query.unwrap_or_default()).get("pin").unwrap_or_default().trim().to_owned();
-    let pin = match given.parse::<PinId>() {
-        Ok(pin) => pin,
-        Err(error) => {
-            return page.page(
-                StatusCode::BAD_REQUEST,
-                Some(&visitor),
-                "Find · pinwatch",
-                view::message("This is no PIN ID", &error.to_string()),
-            );
-        }
-    };
-    let found = in_time(operations::show(&page.services, show::Request { pin_id: pin.clone() })).await;
-    match found.map(|answer| answer.pin.read()) {
-        Ok(Ok(found)) => {
-            let contents = view::pin(&found, &visitor, page.services.clock.wall());
-            page.page(StatusCode::OK, Some(&visitor), &format!("{pin} · pinwatch"), contents)
-        }
-        Ok(Err(_)) => page.failed(&visitor, "what the store has of this PIN can't be read"),
-        Err(failure) => page.refused(&visitor, failure),
+    let form = Form::parse(&query.unwrap_or_default());
+    if let Some(pin) = form.get("pin") {
+        return page.one(&visitor, pin).await;
     }
-}
-
-/// `POST /pins/cancel`
-async fn cancel(
-    State(page): State<Arc<Page>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let form = match Form::read(body).await {
-        Ok(form) => form,
-        Err(status) => return status.into_response(),
-    };
-    let visitor = match page.sender(peer, &headers, &form) {
-        Ok(visitor) => visitor,
-        Err(refused) => return refused,
-    };
-    if visitor.client.scope != Scope::Admin {
-        metrics::http_refused(HttpRefusal::Scope);
-        return page.failed(&visitor, "only a token with the scope admin may cancel PINs");
+    let query = Query::of(&form);
+    let show = |contents| page.page(StatusCode::OK, Some(&visitor), "Find · pinwatch", contents);
+    if query.is_empty() {
+        return show(view::pins::search(&query));
     }
-    let Some(pin) = form.get("pin").and_then(|pin| pin.parse::<PinId>().ok()) else {
-        return page.failed(&visitor, "the form names no PIN");
-    };
-    match operations::cancel(&page.services, &pin).await {
-        Ok(record) => {
-            let state = cancelled_state(&record);
-            info!(token = %visitor.client.name, %pin, state = state.as_str(), "a PIN was withdrawn on the status page");
-            see_other(&format!("/pins?pin={pin}"), None)
+    // A text that can be a PIN ID can be a reference too.
+    if let Some(pin) = query.pin() {
+        match in_time(operations::show(&page.services, show::Request { pin_id: pin.clone() })).await {
+            Ok(_) => return see_other(&format!("/pins?pin={pin}"), None),
+            Err(Failure::Refused(refusal)) if refusal.code == Code::NotFound => {}
+            Err(failure) => return page.refused(&visitor, failure),
         }
+    }
+    match query.look(&page.services).await {
+        Ok(parts) => show(view::pins::found(&query, &parts, &visitor, page.services.clock.wall())),
         Err(failure) => page.refused(&visitor, failure),
     }
 }
 
 impl Page {
+    /// A PIN's history.
+    async fn one(&self, visitor: &Visitor, pin: &str) -> Response {
+        let pin = match pin.trim().parse::<PinId>() {
+            Ok(pin) => pin,
+            Err(error) => return self.failed(visitor, &error.to_string()),
+        };
+        let found = in_time(operations::show(&self.services, show::Request { pin_id: pin.clone() })).await;
+        match found.map(|answer| answer.pin.read()) {
+            Ok(Ok(found)) => {
+                let contents = view::pins::pin(&found, visitor, self.services.clock.wall());
+                self.page(StatusCode::OK, Some(visitor), &format!("{pin} · pinwatch"), contents)
+            }
+            Ok(Err(_)) => self.failed(visitor, "what the store has of this PIN can't be read"),
+            Err(failure) => self.refused(visitor, failure),
+        }
+    }
+
     fn refused(&self, visitor: &Visitor, failure: Failure) -> Response {
         let (status, what) = match failure {
             Failure::Refused(refusal) if refusal.code == Code::NotFound => {
                 (StatusCode::NOT_FOUND, refusal.message.into_owned())
+            }
+            Failure::Refused(refusal) if refusal.code == Code::InvalidRequest => {
+                (StatusCode::BAD_REQUEST, refusal.message.into_owned())
             }
             Failure::Refused(refusal) => (StatusCode::SERVICE_UNAVAILABLE, refusal.message.into_owned()),
             Failure::ClientGone => (StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".to_owned()),
@@ -393,28 +409,6 @@ impl Page {
     }
 }
 
-/// The fields of a form, or of a query.
-struct Form(Vec<(String, String)>);
-
-impl Form {
-    async fn read(body: Body) -> Result<Self, StatusCode> {
-        let body = timeout(FORM_TIMEOUT, Limited::new(body, MAX_FORM).collect()).await;
-        let body =
-            body.map_err(|_| StatusCode::REQUEST_TIMEOUT)?.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
-        Ok(Self::parse(&String::from_utf8_lossy(&body.to_bytes())))
-    }
-
-    fn parse(text: &str) -> Self {
-        let mut url = Url::parse("http://localhost/").expect("it is a URL");
-        url.set_query(Some(text));
-        Self(url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
-    }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
-    }
-}
-
 fn span(query: Option<String>) -> Span {
     match Form::parse(&query.unwrap_or_default()).get("span") {
         Some("day") => Span::Day,
@@ -428,22 +422,6 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
     let mut pairs =
         cookies.flat_map(|header| header.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(name, _)| *name == COOKIE_NAME).map(|(_, value)| value)
-}
-
-/// Whether a page of this daemon sent a form. A browser says so in `Sec-Fetch-Site`; an old one, or one that reads the page over plain
-/// HTTP from another machine, in `Origin`.
-fn is_same_origin(headers: &HeaderMap) -> bool {
-    if let Some(site) = headers.get("sec-fetch-site") {
-        return site == "same-origin";
-    }
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let Some(origin) = text(ORIGIN).and_then(|origin| Url::parse(origin).ok()) else { return false };
-    let Some(host) = text(HOST) else { return false };
-    let authority = origin.host_str().map(|name| match origin.port() {
-        Some(port) => format!("{name}:{port}"),
-        None => name.to_owned(),
-    });
-    authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
 }
 
 fn html(status: StatusCode, page: String) -> Response {
@@ -479,29 +457,6 @@ mod tests {
     fn the_script_is_small_and_the_policy_allows_no_other() {
         assert!(SCRIPT.len() < 15_000);
         assert!(POLICY.starts_with("default-src 'none'") && !POLICY.contains("unsafe"));
-    }
-
-    #[test]
-    fn a_form_of_another_site_is_refused() {
-        let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
-            let pairs = pairs.iter();
-            pairs
-                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-                .collect()
-        };
-        for (given, expected) in [
-            (&[("sec-fetch-site", "same-origin")][..], true),
-            (&[("sec-fetch-site", "same-site")], false),
-            (&[("sec-fetch-site", "cross-site"), ("origin", "http://h:1"), ("host", "h:1")], false),
-            (&[("sec-fetch-site", "none")], false),
-            (&[("origin", "http://h:1"), ("host", "h:1")], true),
-            (&[("origin", "https://h"), ("host", "h")], true),
-            (&[("origin", "http://h:2"), ("host", "h:1")], false),
-            (&[("origin", "null"), ("host", "h:1")], false),
-            (&[("host", "h:1")], false),
-        ] {
-            assert_eq!(is_same_origin(&headers(given)), expected, "{given:?}");
-        }
     }
 
     #[test]

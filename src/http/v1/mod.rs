@@ -93,8 +93,8 @@ routes! {
 }
 
 impl Api {
-    pub fn new(services: Services, tokens: CurrentTokens, tasks: Tasks) -> Arc<Self> {
-        Arc::new(Self { services, tokens, tasks, failures: Failures::default(), audit: Audit::default() })
+    pub fn new(services: Services, tokens: CurrentTokens, tasks: Tasks, failures: Failures) -> Arc<Self> {
+        Arc::new(Self { services, tokens, tasks, failures, audit: Audit::default() })
     }
 
     /// Logs what is due of the sums of submits. To be called about every second.

@@ -3,19 +3,21 @@
 //! Promises that every text from submitters, the API or receivers is escaped (by maud) and has no character that could change
 //! how the text around it reads (by [`printable`]). Pure. Must not know requests, sessions or where numbers come from.
 
+pub mod actions;
+pub mod pins;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, html};
 
 use super::charts::{Ages, Chart, Line, ages, bars};
+use super::find::Query;
 use super::session::Visitor;
 use crate::http::history::{self, Series, Span, Values};
 use crate::http::tokens::Scope;
 use crate::protocol::schedule::{Schedule, State};
-use crate::protocol::show::Pin;
 use crate::protocol::stats::{Level, Sink, Stats};
-use crate::protocol::{Record, State as PinState};
 use crate::readable::{short, thousands};
 use crate::text::printable;
 
@@ -75,6 +77,8 @@ impl Frame<'_> {
     fn account(&self) -> Markup {
         html! {
             @if let Some(visitor) = self.visitor {
+                a href="/pins" { "Find" }
+                @if visitor.client.scope == Scope::Admin { a href="/actions" { "Actions" } }
                 span { (visitor.client.name.as_str()) " (" (visitor.client.scope.as_str()) ")" }
                 form method="post" action="/logout" {
                     (form_token(visitor))
@@ -120,22 +124,12 @@ pub fn status(numbers: &str, charts: &str, visitor: Option<&Visitor>, has_tokens
     html! {
         div #numbers { (maud::PreEscaped(numbers)) }
         @if visitor.is_some() {
-            h2 { "Find a PIN" }
-            (find(""))
+            (pins::search(&Query::default()))
         } @else if has_tokens {
-            p.note { a href="/login" { "Log in" } " to find PINs, and to cancel them." }
+            p.note { a href="/login" { "Log in" } " to find PINs, and to act on them." }
         }
         div #charts { (maud::PreEscaped(charts)) }
         noscript { p.note { "Without JavaScript the page does not renew itself: reload it." } }
-    }
-}
-
-fn find(text: &str) -> Markup {
-    html! {
-        form.find.card.padded method="get" action="/pins" role="search" {
-            label { "PIN ID" input #find name="pin" value=(text) required maxlength="128" spellcheck="false" autocomplete="off"; }
-            button { "Find" }
-        }
     }
 }
 
@@ -329,76 +323,6 @@ fn learned(schedule: &Schedule) -> Markup {
         }
     }
     ages("ages", state, &rows, schedule.deadline)
-}
-
-/// A PIN's history, and what can be done.
-pub fn pin(pin: &Pin, visitor: &Visitor, now: Timestamp) -> Markup {
-    let id = pin.pin_id.as_str();
-    let in_flight = pin.state == Some(PinState::InFlight);
-    let record: Option<Record> = pin.outcome.as_ref().and_then(|outcome| outcome.read().ok());
-    html! {
-        h2 { "Find a PIN" }
-        (find(id))
-        h2.break { "PIN " (id) " " span.state.(if in_flight { "warning" } else { "good" }) { (if in_flight { "in flight" } else { "finished" }) } }
-        div.card.padded { ol.timeline { (events(pin, record.as_ref(), now)) } }
-        @if in_flight && visitor.client.scope == Scope::Admin {
-            form method="post" action="/pins/cancel" {
-                (form_token(visitor))
-                input type="hidden" name="pin" value=(id);
-                p { button.danger { "Cancel this PIN" } " "
-                    span.note { "Ends it now with the outcome “cancelled”. This can't be undone." } }
-            }
-        }
-    }
-}
-
-fn events(pin: &Pin, record: Option<&Record>, now: Timestamp) -> Markup {
-    let event = |class: &str, time: Option<&str>, what: Markup| {
-        html! {
-            li.(class) {
-                (what)
-                @if let Some(time) = time { time.when datetime=(time) { (time) " · " (away(time, now)) } }
-            }
-        }
-    };
-    let submitted =
-        pin.submitted_at.as_deref().or_else(|| record.and_then(|record| record.submitted_at.as_deref()));
-    let reference =
-        pin.reference.as_deref().or_else(|| record.and_then(|record| record.reference.as_deref()));
-    html! {
-        (event("", submitted, html! {
-            "Submitted"
-            @if let Some(by) = &pin.submitted_by { " with the token " strong { (by) } }
-            @if let Some(reference) = reference { ", reference " strong { (printable(reference)) } }
-        }))
-        @if let Some(Some(last)) = &pin.last_answer {
-            (event("", Some(&last.at), html! {
-                @if let Some(Some(polls)) = pin.polls { "Poll " (polls) ": " } @else { "Last answer: " }
-                (printable(&last.what))
-            }))
-        }
-        @if let Some(Some(next)) = &pin.next_poll { (event("warning", next.at.as_deref(), html! { "Next poll: " (printable(&next.why)) })) }
-        @if let Some(deadline) = pin.deadline_at.as_deref().filter(|_| record.is_none()) { (event("", Some(deadline), html! { "Deadline" })) }
-        @if let Some(record) = record {
-            @let class = match record.delivered { Some(true) => "good", Some(false) => "bad", None => "warning" };
-            (event(class, record.finished_at.as_deref(), html! {
-                "Ended: " strong { (record.outcome) }
-                @if let Some(status) = &record.status { ", " (printable(status)) }
-                @if let Some(description) = &record.description { " (" (printable(description)) ")" }
-                @if let Some(error) = &record.error { ": " (printable(error)) }
-                @match record.delivered { Some(true) => ". It was delivered", Some(false) => ". It was not delivered", None => ". Whether it was delivered is not known" }
-                @if let Some(polls) = record.polls { ", after " (polls) " polls" }
-            }))
-        }
-        @for sink in pin.sinks.iter().flatten() {
-            @let class = match &*sink.state { "delivered" => "good", "dead_letter" => "bad", _ => "warning" };
-            (event(class, sink.since.as_deref(), html! {
-                "Sink " strong { (printable(&sink.name)) } ": " (sink.state.replace('_', " "))
-                @if let Some(tries) = sink.tries { ", " (tries) " tries" }
-                @if let Some(error) = &sink.last_error { ": " (printable(error)) }
-            }))
-        }
-    }
 }
 
 /// The distance of a time from now; the text unchanged if it is not a time.

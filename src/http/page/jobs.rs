@@ -1,0 +1,263 @@
+//! Actions on many PINs or outcomes, which run until they are done, stopped, or the daemon stops.
+//!
+//! Promises that each job works in the bounded parts of `operations/`, one after another, so that no other writer waits long; that
+//! there are at most [`MOST_RUNNING`]; and that how the last [`MOST_SHOWN`] went can still be seen. Must not know requests or pages.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::http::tasks::Tasks;
+use crate::http::tokens::Name;
+use crate::operations::{self, Failure, in_time};
+use crate::protocol::filter::Filter;
+use crate::protocol::{cancel_matching, dead_letters, drop, replay};
+use crate::services::Services;
+
+/// The most jobs at once.
+const MOST_RUNNING: usize = 4;
+
+/// The most jobs that are shown. Beyond, the oldest that has ended is forgotten.
+const MOST_SHOWN: usize = 20;
+
+/// The dead letters that one part of a job delivers again or drops.
+const PART: u32 = 500;
+
+/// What a job does.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Withdraws the PINs in flight that match.
+    Cancel(Filter),
+    /// Delivers all dead letters of a sink again.
+    Replay { sink: String },
+    /// Drops all dead letters of a sink.
+    Drop { sink: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    Running,
+    Done,
+    Stopped,
+    Failed(String),
+}
+
+/// How far a job is.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    pub number: u64,
+    pub action: Action,
+    /// The name of the token with which it was begun.
+    pub by: Name,
+    pub began: Timestamp,
+    /// What the preview counted.
+    pub expected: u64,
+    pub done: u64,
+    pub state: State,
+}
+
+/// The jobs, newest first.
+#[derive(Clone)]
+pub struct Jobs {
+    services: Services,
+    tasks: Tasks,
+    shown: Arc<Mutex<VecDeque<(Progress, CancellationToken)>>>,
+}
+
+/// There are [`MOST_RUNNING`] jobs already.
+#[derive(Debug)]
+pub struct TooMany;
+
+impl Action {
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Cancel(_) => "cancel",
+            Self::Replay { .. } => "replay",
+            Self::Drop { .. } => "drop",
+        }
+    }
+
+    /// The words of its button.
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::Cancel(_) => "Cancel all that match",
+            Self::Replay { .. } => "Deliver all again",
+            Self::Drop { .. } => "Drop all",
+        }
+    }
+
+    /// What is counted.
+    pub fn things(&self, count: u64) -> &'static str {
+        match (self, count) {
+            (Self::Cancel(_), 1) => "PIN",
+            (Self::Cancel(_), _) => "PINs",
+            (_, 1) => "dead letter",
+            _ => "dead letters",
+        }
+    }
+
+    pub fn warning(&self) -> &'static str {
+        match self {
+            Self::Cancel(_) => {
+                "Each ends with the outcome “cancelled”, which goes to every sink. This can't be undone. PINs that come after this count are left alone."
+            }
+            Self::Replay { .. } => {
+                "Each is delivered again with its original id, so a receiver can recognize what it already has."
+            }
+            Self::Drop { .. } => "The sink never gets these outcomes. This can't be undone.",
+        }
+    }
+}
+
+/// The action with its filter, in words.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cancel(filter) if filter.is_empty() => f.write_str("Cancel every PIN in flight"),
+            Self::Cancel(filter) => write!(f, "Cancel all PINs in flight with: {filter}"),
+            Self::Replay { sink } => write!(f, "Deliver all dead letters of the sink {sink} again"),
+            Self::Drop { sink } => write!(f, "Drop all dead letters of the sink {sink}"),
+        }
+    }
+}
+
+impl Jobs {
+    pub fn new(services: Services, tasks: Tasks) -> Self {
+        Self { services, tasks, shown: Arc::default() }
+    }
+
+    pub fn all(&self) -> Vec<Progress> {
+        self.lock().iter().map(|(progress, _)| progress.clone()).collect()
+    }
+
+    /// Begins a job, which leaves alone what came after `counted_at`.
+    ///
+    /// # Errors
+    /// Too many run.
+    pub fn begin(
+        &self,
+        action: Action,
+        by: &Name,
+        expected: u64,
+        counted_at: Timestamp,
+    ) -> Result<(), TooMany> {
+        let stop = self.services.stop.child_token();
+        let number = {
+            let mut shown = self.lock();
+            let running = shown.iter().filter(|(job, _)| job.state == State::Running).count();
+            if running >= MOST_RUNNING {
+                return Err(TooMany);
+            }
+            let (number, began) =
+                (shown.front().map_or(1, |(job, _)| job.number + 1), self.services.clock.wall());
+            let (action, by) = (action.clone(), by.clone());
+            shown.push_front((
+                Progress { number, action, by, began, expected, done: 0, state: State::Running },
+                stop.clone(),
+            ));
+            if shown.len() > MOST_SHOWN {
+                let oldest = shown.iter().rposition(|(job, _)| job.state != State::Running);
+                oldest.and_then(|oldest| shown.remove(oldest));
+            }
+            number
+        };
+        info!(token = %by, job = number, what = %action, "a job was begun on the status page");
+        let jobs = self.clone();
+        self.tasks.spawn(async move {
+            let state = match jobs.run(number, &action, counted_at, &stop).await {
+                Ok(state) => state,
+                Err(Failure::Refused(refusal)) => State::Failed(refusal.message.into_owned()),
+                Err(Failure::ClientGone) => State::Stopped,
+            };
+            let done = jobs.change(number, |job| {
+                job.state = state.clone();
+                job.done
+            });
+            let done = done.unwrap_or_default();
+            match state {
+                State::Failed(why) => warn!(job = number, done, why, "a job of the status page failed"),
+                state => info!(
+                    job = number,
+                    done,
+                    stopped = state == State::Stopped,
+                    "a job of the status page has ended"
+                ),
+            }
+        });
+        Ok(())
+    }
+
+    /// Stops a job after its current part. What it has done stays done.
+    pub fn stop(&self, number: u64) {
+        if let Some((_, stop)) = self.lock().iter().find(|(job, _)| job.number == number) {
+            stop.cancel();
+        }
+    }
+
+    async fn run(
+        &self,
+        number: u64,
+        action: &Action,
+        counted_at: Timestamp,
+        stop: &CancellationToken,
+    ) -> Result<State, Failure> {
+        let services = &self.services;
+        let before = services.clock.wall().duration_since(counted_at).try_into().unwrap_or_default();
+        let (began, mut after) = (Instant::now(), None);
+        while !stop.is_cancelled() {
+            let (count, next) = match action {
+                Action::Cancel(filter) => {
+                    let filter = filter.as_of(began.elapsed().saturating_add(before));
+                    let request = cancel_matching::Request { filter, all: true, after };
+                    let answer = operations::cancel_matching(services, request).await?;
+                    (answer.count, answer.next)
+                }
+                Action::Replay { sink } | Action::Drop { sink } => {
+                    let request = dead_letters::Request {
+                        sink: Some(sink.clone()),
+                        limit: Some(PART),
+                        after,
+                        ..dead_letters::Request::default()
+                    };
+                    let page = in_time(operations::dead_letters(services, request)).await?;
+                    let seqs = page.dead_letters.iter().filter_map(|letter| Some(letter.read().ok()?.seq));
+                    let (from, to) =
+                        seqs.fold((None, None), |(from, _), seq| (from.or(Some(seq)), Some(seq)));
+                    let (sink, pin_id) = (sink.clone(), None);
+                    let answer = match (from, action) {
+                        (None, _) => return Ok(State::Done),
+                        (_, Action::Replay { .. }) => {
+                            operations::replay(
+                                services,
+                                replay::Request { sink, pin_id, from, to, dead: true },
+                            )
+                            .await?
+                        }
+                        _ => operations::drop(services, drop::Request { sink, pin_id, from, to }).await?,
+                    };
+                    (answer.count, page.next)
+                }
+            };
+            self.change(number, |job| job.done += count);
+            if next.is_none() {
+                return Ok(State::Done);
+            }
+            after = next;
+        }
+        Ok(State::Stopped)
+    }
+
+    fn change<T>(&self, number: u64, change: impl FnOnce(&mut Progress) -> T) -> Option<T> {
+        self.lock().iter_mut().find(|(job, _)| job.number == number).map(|(job, _)| change(job))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Progress, CancellationToken)>> {
+        // Each change is complete in itself, so a panic elsewhere leaves nothing half-done.
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
