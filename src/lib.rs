@@ -8,6 +8,7 @@
 
 mod accepting;
 pub mod backoff;
+mod build;
 pub mod clock;
 pub mod cluster;
 pub mod commands;

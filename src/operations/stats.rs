@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::cluster_queries;
 use super::failure::Failure;
+use crate::build;
 use crate::metrics::{self, catalogue::LIFETIMES};
 use crate::outcome::{Ending, rfc3339};
 use crate::protocol::stats::{
@@ -22,7 +23,7 @@ use crate::services::Services;
 use crate::sinks::SinkHealth;
 
 pub fn ping() -> ping::Answer {
-    ping::Answer { version: env!("CARGO_PKG_VERSION").to_owned() }
+    ping::Answer { version: build::VERSION.to_owned() }
 }
 
 pub async fn stats(services: &Services) -> Result<Answer, Failure> {
@@ -33,7 +34,8 @@ pub async fn stats(services: &Services) -> Result<Answer, Failure> {
     let newest_seq = *writer.newest().borrow();
     let polls = schedule.counts;
     let stats = Stats {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: build::VERSION.to_owned(),
+        build: build::build(),
         in_flight: schedule.in_flight,
         due: schedule.due,
         polling: schedule.polling,
