@@ -1,15 +1,15 @@
-# The tools of a release, each in one version; to be sourced. What is missing is installed: programs of Debian by apt-get, as root,
-# and the others below target/tools, so that the machine stays as it is.
+# The tools of a release, each in one version; to be sourced. What is missing is installed: Debian's by apt-get, as root, crates
+# by cargo install, and Python packages below target/tools.
 
 tools=$PWD/target/tools
-export PATH=$tools/bin:$tools/python/bin:$PATH PYTHONPATH=$tools/python${PYTHONPATH:+:$PYTHONPATH}
+export PATH=$tools/python/bin:$PATH PYTHONPATH=$tools/python${PYTHONPATH:+:$PYTHONPATH}
 
 # crate NAME VERSION PROGRAM. They run once, so they are built quickly rather than well.
 crate() {
   command -v "$3" >/dev/null && return
   echo "installing $1 $2"
   CARGO_TARGET_DIR=$tools/build CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
-    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 cargo install --quiet --locked --root "$tools" --version "$2" "$1"
+    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 cargo install --quiet --locked --version "$2" "$1"
 }
 
 install_tools() {

@@ -1,42 +1,67 @@
 //! pinwatch waits for the final status of one-time PINs and delivers how each ended.
 //!
-//! In the order of the data flow: [`intake`] accepts PIN IDs over the socket, as requests of [`protocol`]; [`store`]
-//! keeps them; [`schedule`] decides when each is polled; [`poll`] asks the API and interprets the answer; [`outcome`]
-//! describes how a PIN ended; [`sinks`] deliver it. [`daemon`] connects these parts; [`commands`] are the clients.
-//! `ARCHITECTURE.md` has the map and the invariants.
+//! In the order of the data flow: `intake` accepts PIN IDs over the socket, as requests of `protocol`; `store` keeps them;
+//! `schedule` decides when each is polled; `poll` asks the API and interprets the answer; `outcome` describes how a PIN ended;
+//! `sinks` deliver it. `daemon` connects these parts; `commands` are the clients. `ARCHITECTURE.md` has the map and the
+//! invariants.
+//!
+//! **This library is no interface.** It exists so that the program's own tests, benches and fuzz targets can use its parts. Any
+//! release may change or remove whatever is public here. What is stable is named in `docs/stability.md`: use the socket, HTTP
+//! or the command line.
 #![forbid(unsafe_code)]
 
-mod accepting;
-pub mod backoff;
-mod build;
-pub mod clock;
-pub mod cluster;
+// The program.
+#[doc(hidden)]
 pub mod commands;
+
+// What tests, benches or fuzz targets use.
+#[doc(hidden)]
+pub mod backoff;
+#[doc(hidden)]
+pub mod clock;
+#[doc(hidden)]
 pub mod config;
-pub mod daemon;
-mod fault;
+#[doc(hidden)]
 pub mod http;
-mod http_client;
+#[doc(hidden)]
 pub mod intake;
-mod lines;
+#[doc(hidden)]
 pub mod metrics;
-pub mod operations;
+#[doc(hidden)]
 pub mod outcome;
-pub mod outgoing;
-pub mod paths;
-mod pem;
+#[doc(hidden)]
 pub mod pin;
-pub mod places;
+#[doc(hidden)]
 pub mod poll;
+#[doc(hidden)]
 pub mod protocol;
-pub mod pulse;
-mod redact;
+#[doc(hidden)]
 pub mod schedule;
+#[doc(hidden)]
 pub mod services;
+#[doc(hidden)]
 pub mod simulate;
+#[doc(hidden)]
 pub mod sinks;
+#[doc(hidden)]
 pub mod slot;
+#[doc(hidden)]
 pub mod store;
+
+mod accepting;
+mod build;
+mod cluster;
+mod daemon;
+mod fault;
+mod http_client;
+mod lines;
+mod operations;
+mod outgoing;
+mod paths;
+mod pem;
+mod places;
+mod pulse;
+mod redact;
 mod submits;
 mod text;
 mod trouble;

@@ -31,7 +31,7 @@ fn unpacked(file: &[u8]) -> Vec<u8> {
 /// A place with that version's sinks, of which `hook` is no longer configured.
 fn place(api: &Simulated) -> Place {
     // However old the files are when this machine still runs.
-    let place = Place::new(&api.base_url()).file_sinks(&["results"]).set("store.retention", "36500days");
+    let place = Place::new(&api.base_url()).file_sinks(&["results"]).set("store.retention", "10years");
     place.set("schedule.adapt", "fewer").set("cluster.node", "old")
 }
 
