@@ -3,7 +3,8 @@
 # archive of Debian for the oldest suite that it still has.
 # Usage: packaging/check-release.sh GLIBC     the newest version of glibc that the program may need
 set -euo pipefail
-cd "$(dirname "$0")/.."
+self=$(realpath "$0")
+cd "$(dirname "$self")/.."
 source packaging/tools.sh
 glibc=$1
 
@@ -12,6 +13,12 @@ fail() { echo "check-release.sh: $*" >&2; exit 1; }
 
 # only FILES: the one file that this matches.
 only() { [ $# -eq 1 ] && [ -e "$1" ] || fail "expected one file: $*"; echo "$1"; }
+
+# crun wants the second version of cgroups alone, which this machine may have beside the first. Nobody else sees this mount.
+if [ -z "${in_own_mounts:-}" ]; then
+  in_own_mounts=yes exec unshare --mount "$self" "$@"
+fi
+mountpoint -q /sys/fs/cgroup && [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ] && mount -t cgroup2 cgroup2 /sys/fs/cgroup
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -30,8 +37,10 @@ check_symbols() {
 
 # The oldest Debian that the archive still has, without any package beyond the essential ones. Kept for the next run.
 make_root() {
-  local suite
-  for suite in buster bullseye bookworm; do
+  local suite suites=(buster bullseye bookworm)
+  # A program built for trying out runs on this machine's version only.
+  [ -z "${PINWATCH_BINARY:-}" ] || suites=(bookworm)
+  for suite in "${suites[@]}"; do
     root=$PWD/target/root-$suite
     [ -e "$root/etc/debian_version" ] && break
     rm -rf "$root"
@@ -47,11 +56,16 @@ make_root() {
   echo "Debian $(cat "$root/etc/debian_version"), $(chroot "$root" ldd --version 2>&1 | head -1)"
 }
 
+# inside COMMAND…: runs it in the root file system, which has /proc for as long as that takes.
+inside() {
+  unshare --mount --pid --fork --kill-child sh -c 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"' "$root" "$@"
+}
+
 check_tarball() {
   step "the archive's program in that root: a PIN from its submission to its outcome"
   cp "$program" "$root/usr/local/bin/pinwatch"
-  chroot "$root" pinwatch --version --verbose
-  timeout 120 chroot "$root" pinwatch demo >"$scratch/demo" 2>&1 || { cat "$scratch/demo"; fail "the demo failed there"; }
+  inside pinwatch --version --verbose
+  inside timeout 120 pinwatch demo >"$scratch/demo" 2>&1 || { cat "$scratch/demo"; fail "the demo failed there"; }
   tail -3 "$scratch/demo"
   rm "$root/usr/local/bin/pinwatch"
 }
@@ -71,14 +85,14 @@ check_rpm() {
   rpmlint --config packaging/rpm/rpmlint.toml "$rpm"
   # Its own database, and Debian's /bin/sh and useradd for the scripts: the packages that it requires are of Fedora.
   rpm --root "$root" --initdb
-  rpm --root "$root" --nodeps --install "$rpm"
-  chroot "$root" pinwatch --version
-  chroot "$root" id pinwatch
+  rpm --root "$root" --force-debian --nodeps --install "$rpm"
+  inside pinwatch --version
+  inside id pinwatch
   echo '# mine' >> "$root/etc/pinwatch/pinwatch.toml"
-  rpm --root "$root" --nodeps --upgrade --replacepkgs "$rpm"
+  rpm --root "$root" --force-debian --nodeps --upgrade --replacepkgs "$rpm"
   grep -q '# mine' "$root/etc/pinwatch/pinwatch.toml" || fail "the .rpm replaced a changed configuration"
   rpm --root "$root" --verify --nodeps --nomode pinwatch | grep -v ' c /etc/pinwatch/pinwatch.toml' && fail "installed files differ"
-  rpm --root "$root" --nodeps --erase pinwatch
+  rpm --root "$root" --force-debian --nodeps --erase pinwatch
   [ ! -e "$root/usr/bin/pinwatch" ] || fail "something is left of the .rpm"
 }
 
@@ -88,7 +102,7 @@ run_image() {
   local name=$1
   shift
   python3 packaging/oci-config.py "$scratch/bundle" "$scratch/volume" "$@"
-  crun --root "$scratch/crun" run --bundle "$scratch/bundle" "$name"
+  crun --cgroup-manager=disabled --root "$scratch/crun" run --bundle "$scratch/bundle" "$name"
 }
 
 check_image() {
@@ -112,11 +126,11 @@ check_image() {
   (run_image daemon run > "$scratch/daemon.log" 2>&1; echo "$?" > "$scratch/daemon.exit") &
   local try
   for try in $(seq 100); do
-    if crun --root "$scratch/crun" exec daemon /usr/bin/pinwatch ping 2>"$scratch/ping.log"; then break; fi
+    if crun --cgroup-manager=disabled --root "$scratch/crun" exec --user 65532:65532 daemon /usr/bin/pinwatch ping 2>"$scratch/ping.log"; then break; fi
     [ "$try" -lt 100 ] || { cat "$scratch/daemon.log" "$scratch/ping.log"; fail "the daemon in the image does not answer"; }
     sleep 0.2
   done
-  crun --root "$scratch/crun" kill daemon TERM
+  crun --cgroup-manager=disabled --root "$scratch/crun" kill daemon TERM
   wait
   cat "$scratch/daemon.log"
   [ "$(cat "$scratch/daemon.exit")" = 0 ] || fail "SIGTERM ended the image with $(cat "$scratch/daemon.exit")"

@@ -27,9 +27,8 @@ step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
 # build_for TARGET: prints nothing but what cargo says; the program is in target/TARGET/release.
 build_for() {
   # No path of this machine gets into the program.
-  local cargo_home=${CARGO_HOME:-$HOME/.cargo} sysroot
-  sysroot=$(rustc --print sysroot)
-  RUSTFLAGS="--remap-path-prefix=$PWD=/pinwatch --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$sysroot=/rust" \
+  local cargo_home=${CARGO_HOME:-$HOME/.cargo}
+  RUSTFLAGS="--remap-path-prefix=$PWD=/pinwatch --remap-path-prefix=$cargo_home=/cargo" \
     CFLAGS="-ffile-prefix-map=$PWD=/pinwatch -ffile-prefix-map=$cargo_home=/cargo" CARGO_INCREMENTAL=0 \
     cargo auditable zigbuild --release --locked --target "$1"
 }
