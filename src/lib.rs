@@ -61,6 +61,7 @@ mod paths;
 mod pem;
 mod places;
 mod pulse;
+mod readable;
 mod redact;
 mod submits;
 mod text;

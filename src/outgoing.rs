@@ -33,7 +33,7 @@ const OVERHEAD: usize = 128;
 pub const STALL: Duration = Duration::from_secs(300);
 
 /// How long a disconnected client may take to read the reason.
-const LAST_PATIENCE: Duration = Duration::from_secs(30);
+const LAST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The room that all connections share. Cheap to clone.
 #[derive(Clone)]
@@ -155,7 +155,7 @@ impl Incoming {
 }
 
 /// Writes answers until there are no more, or the client is gone or stalls. Sends `last_line` to a client that
-/// stalled and reads again within [`LAST_PATIENCE`].
+/// stalled and reads again within [`LAST_TIMEOUT`].
 pub async fn write_out(
     mut incoming: Incoming,
     mut to: impl AsyncWrite + Unpin,
@@ -172,7 +172,7 @@ pub async fn write_out(
                     drop((incoming, permit));
                     let begun = memchr(b'\n', &bytes).map_or(bytes.len(), |end| end + 1);
                     let farewell = [&bytes[..begun], last_line].concat();
-                    let _ = timeout(LAST_PATIENCE, to.write_all(&farewell)).await;
+                    let _ = timeout(LAST_TIMEOUT, to.write_all(&farewell)).await;
                     return Err(Stalled);
                 }
             }

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 
 /// How long to wait for a lock that is taken. A child process that another thread is starting holds copies of all
 /// open files until its exec, so a lock can briefly outlive its owner.
-const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The most symbolic links followed on the way to one file; the same limit as Linux.
 const MAX_LINKS: usize = 40;
@@ -191,28 +191,28 @@ pub fn make_private(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Locks an open file, waiting up to [`LOCK_PATIENCE`]. Returns false if it is still locked then.
+/// Locks an open file, waiting up to [`LOCK_TIMEOUT`]. Returns false if it is still locked then.
 pub async fn lock(file: &File) -> io::Result<bool> {
-    let give_up_at = Instant::now() + LOCK_PATIENCE;
+    let give_up_at = Instant::now() + LOCK_TIMEOUT;
     while !try_lock(file)? {
         if Instant::now() >= give_up_at {
             return Ok(false);
         }
-        sleep(LOCK_PATIENCE / 50).await;
+        sleep(LOCK_TIMEOUT / 50).await;
     }
     Ok(true)
 }
 
-/// Opens or creates the lock file at `path` and locks it, waiting up to [`LOCK_PATIENCE`]. Returns `None` if it is
+/// Opens or creates the lock file at `path` and locks it, waiting up to [`LOCK_TIMEOUT`]. Returns `None` if it is
 /// still locked then.
 ///
 /// # Errors
 /// The file can't be created, or is not trusted.
 pub async fn take_lock_file(path: &Path) -> Result<Option<File>, PathError> {
-    let give_up_at = Instant::now() + LOCK_PATIENCE;
+    let give_up_at = Instant::now() + LOCK_TIMEOUT;
     loop {
         match try_take_lock_file(path)? {
-            None if Instant::now() < give_up_at => sleep(LOCK_PATIENCE / 50).await,
+            None if Instant::now() < give_up_at => sleep(LOCK_TIMEOUT / 50).await,
             taken => return Ok(taken),
         }
     }

@@ -50,7 +50,7 @@ struct Taken {
     user: User,
     /// Since when its connection has been idle; `None` while it is busy.
     idle_since: Option<Instant>,
-    gives_way: CancellationToken,
+    evicted: CancellationToken,
 }
 
 /// All places are taken, and no connection may be closed.
@@ -104,11 +104,11 @@ impl Places {
             let may = |of: &Taken| user == User::Administrator || is_other(of);
             state.close_idle(may).ok_or(Full::All { all })?;
         }
-        let (number, gives_way) = (state.next, CancellationToken::new());
+        let (number, evicted) = (state.next, CancellationToken::new());
         state.next += 1;
-        let taken = Taken { user, idle_since: Some(Instant::now()), gives_way: gives_way.clone() };
+        let taken = Taken { user, idle_since: Some(Instant::now()), evicted: evicted.clone() };
         state.taken.insert(number, taken);
-        Ok(Place { places: self.clone(), number, gives_way })
+        Ok(Place { places: self.clone(), number, evicted })
     }
 
     /// The number of places taken.
@@ -131,7 +131,7 @@ impl State {
         if since.elapsed() < self.rules.idle {
             return None;
         }
-        self.taken.remove(&number).map(|of| of.gives_way.cancel())
+        self.taken.remove(&number).map(|of| of.evicted.cancel())
     }
 }
 
@@ -140,7 +140,7 @@ impl State {
 pub struct Place {
     places: Places,
     number: u64,
-    gives_way: CancellationToken,
+    evicted: CancellationToken,
 }
 
 impl Place {
@@ -155,8 +155,8 @@ impl Place {
     }
 
     /// Waits until the connection must end because another one got its place.
-    pub async fn gives_way(&self) {
-        self.gives_way.cancelled().await;
+    pub async fn evicted(&self) {
+        self.evicted.cancelled().await;
     }
 
     fn set_idle_since(&self, since: Option<Instant>) {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     fn has_to_end(place: &Place) -> bool {
-        place.gives_way.is_cancelled()
+        place.evicted.is_cancelled()
     }
 
     #[tokio::test(start_paused = true)]

@@ -52,10 +52,10 @@ impl Pulse {
 }
 
 impl Beats {
-    /// The parts that have not answered for `patience`.
-    pub fn silent(&self, patience: Duration) -> impl Iterator<Item = &'static str> + use<> {
+    /// The parts that have not answered for `limit`.
+    pub fn silent(&self, limit: Duration) -> impl Iterator<Item = &'static str> + use<> {
         let parts = [("schedule", self.schedule), ("writer", self.writer)];
-        parts.into_iter().filter(move |(_, beat)| beat.elapsed() > patience).map(|(part, _)| part)
+        parts.into_iter().filter(move |(_, beat)| beat.elapsed() > limit).map(|(part, _)| part)
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Services {
     pub socket: watch::Receiver<Option<Trouble>>,
     pub stop: CancellationToken,
     pub failed_counts: FailedCounts,
+    /// `intake.max_in_flight`.
+    pub max_in_flight: usize,
     /// The open connections to the socket.
     pub places: Places,
     /// Room for small answers that wait to be read, of all connections.

@@ -14,6 +14,7 @@ mod fuzzed;
 mod http;
 mod intake;
 mod life;
+mod page;
 mod paths;
 mod poll;
 mod process;

@@ -18,7 +18,7 @@ use super::process::{Process, pinned};
 pub const KEY: &str = "bench-key";
 
 /// A start that takes longer than this is taken for a hang.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Settings with which PINs are not polled before their deadline, 48 hours later.
 pub const NEVER_DUE: [&str; 2] = ["schedule.initial_interval=300days", "schedule.max_interval=300days"];
@@ -122,7 +122,7 @@ impl Home {
         let notify = self.at("notify");
         let _ = std::fs::remove_file(&notify);
         let told = UnixDatagram::bind(&notify).expect("a socket");
-        told.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        told.set_read_timeout(Some(TIMEOUT)).expect("a socket");
         command.env("NOTIFY_SOCKET", &notify);
         let begun = Instant::now();
         let process = Process::start(command);

@@ -9,6 +9,7 @@ mod cluster;
 mod daemon;
 mod database_work;
 mod growth;
+mod http;
 mod kept;
 mod lateness;
 mod lives;
@@ -40,7 +41,7 @@ use report::Report;
 type Group = (&'static str, fn(&mut Report, usize));
 
 /// All groups, in the order of the issue that asks for them.
-const GROUPS: [Group; 11] = [
+const GROUPS: [Group; 12] = [
     ("polls", polls::measure),
     ("tls", polls::measure_tls),
     ("lives", lives::measure),
@@ -50,6 +51,7 @@ const GROUPS: [Group; 11] = [
     ("growth", growth::measure),
     ("kept", kept::measure),
     ("clients", clients::measure),
+    ("http", http::measure),
     ("cluster", cluster::measure),
     (schedule::NAME, schedule::measure),
 ];
@@ -70,6 +72,7 @@ fn main() {
                 let run = if argument == plain_loop::MODE { plain_loop::run } else { stand_in::run };
                 return run(&next(), &next());
             }
+            http::MODE => return http::run_bare(),
             "--runs" => runs = arguments.next().and_then(|runs| runs.parse().ok()).unwrap_or_else(|| usage()),
             "--short" => runs = 1,
             "--daemon" => daemon = Some(arguments.next().map(PathBuf::from).unwrap_or_else(|| usage())),

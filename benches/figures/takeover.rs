@@ -15,7 +15,7 @@ use super::submit::submit;
 /// About how many PINs the dying node has; each of the others has as many.
 const ORPHANS: u64 = 100_000;
 const NODES: u64 = 3;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Measures how long after the end of a dead node's lease the others have its PINs.
 pub fn measure(report: &mut Report, server: &Postgres, runs: usize) {
@@ -68,9 +68,9 @@ fn orphaned(server: &Postgres) -> [f64; 2] {
 }
 
 fn until(what: &str, enough: impl Fn() -> bool) {
-    let patience = Instant::now() + PATIENCE;
+    let patience = Instant::now() + TIMEOUT;
     while !enough() {
-        assert!(Instant::now() < patience, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < patience, "not within {TIMEOUT:?}: {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::is_harmful;
 
 /// No connection takes longer to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a connection that may wait for ever is given to answer.
 const QUIET: Duration = Duration::from_millis(20);
@@ -94,7 +94,7 @@ impl Daemon {
         let read = async {
             let (mut answers, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
             loop {
-                match timeout(if waits { QUIET } else { PATIENCE }, reader.read(&mut piece)).await {
+                match timeout(if waits { QUIET } else { TIMEOUT }, reader.read(&mut piece)).await {
                     Ok(Ok(0) | Err(_)) => return (answers, true),
                     Ok(Ok(count)) => answers.extend_from_slice(&piece[..count]),
                     Err(_) => return (answers, false),
@@ -161,6 +161,7 @@ async fn services(folder: &TempDir) -> Services {
         socket: watch::channel(None).1,
         stop,
         failed_counts: FailedCounts::default(),
+        max_in_flight: usize::MAX,
         places: intake::places(64),
         room: Default::default(),
     }

@@ -316,6 +316,7 @@ async fn listen(simulation: Simulation, id: NodeId, mut events: mpsc::Receiver<E
                     let in_flight = polls.pins.len();
                     let counts = Counts::default();
                     let stats = Stats {
+                        brake_since: None,
                         refused_everywhere: None,
                         in_flight,
                         due: 0,

@@ -24,7 +24,7 @@ const EVERY: Duration = Duration::from_secs(1);
 const APART: Duration = Duration::from_millis(50);
 
 /// How long a query may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// PINs in one query.
 const AT_ONCE: usize = 1000;
@@ -98,7 +98,7 @@ impl Waiting {
         });
         let pins: Vec<PinId> = self.waiting.keys().cloned().collect();
         for pins in pins.chunks(AT_ONCE) {
-            let pin_states = match timeout(PATIENCE, self.shared.pin_states(pins)).await {
+            let pin_states = match timeout(TIMEOUT, self.shared.pin_states(pins)).await {
                 Ok(Ok(pin_states)) => pin_states,
                 Ok(Err(error)) => {
                     return debug!(%error, "the state of PINs of other nodes is unknown; the query is repeated");

@@ -5,6 +5,7 @@ use std::path::Path;
 use futures_util::stream;
 use serde_json::json;
 
+use super::cancel_matching;
 use super::cli::CancelArgs;
 use super::client::{self, Client, ClientError};
 use super::error::CommandError;
@@ -21,6 +22,14 @@ const COLUMNS: [Column; 4] = [
 ];
 
 pub async fn run(socket: &Path, args: &CancelArgs, mut output: Output) -> Result<Exit, CommandError> {
+    if args.all {
+        return cancel_matching::run(socket, &args.filter.filter(), args.yes, output).await;
+    }
+    if !args.filter.filter().is_empty() {
+        return Err(CommandError::Usage(
+            "a filter needs --all: it withdraws every PIN that matches".to_owned(),
+        ));
+    }
     let mut client = Client::connect(socket).await?;
     let requests = args.ids.iter().map(|id| (id, protocol::request(&cancel::Request { pin_id: id.clone() })));
     let mut rows = Vec::new();

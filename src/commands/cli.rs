@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::admin_cli::{DeadLetters, ReplayArgs, Sinks};
 use super::backup::BackupArgs;
+use super::filter_args::FilterArgs;
 use super::globals::{Globals, Link};
 use super::help;
 use super::migrate_store::MigrateStoreArgs;
@@ -56,7 +57,7 @@ pub enum Command {
     /// Show everything about a PIN
     #[command(after_help = help::SHOW)]
     Show(ShowArgs),
-    /// List the PINs in flight
+    /// List the PINs in flight, or finished ones
     #[command(after_help = help::LIST)]
     List(ListArgs),
     /// Withdraw PINs; their outcome is "cancelled"
@@ -77,6 +78,9 @@ pub enum Command {
     /// Print the daemon's statistics
     #[command(after_help = help::STATS)]
     Stats(Link),
+    /// Watch the daemon live: verdict, numbers, sinks, and the oldest PINs in flight
+    #[command(after_help = help::LIVE)]
+    Top(TopArgs),
     /// Show at which ages PINs are polled, what that costs, and what was learned
     #[command(after_help = help::SCHEDULE)]
     Schedule(Link),
@@ -178,14 +182,33 @@ pub struct ListArgs {
     #[arg(long, value_name = "TOKEN")]
     pub after: Option<String>,
     #[command(flatten)]
+    pub filter: FilterArgs,
+    #[command(flatten)]
+    pub link: Link,
+}
+
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Print one frame and end; it takes a second, because rates need two moments
+    #[arg(long)]
+    pub once: bool,
+    #[command(flatten)]
     pub link: Link,
 }
 
 #[derive(Debug, Args)]
 pub struct CancelArgs {
     /// PIN IDs
-    #[arg(value_name = "ID", required = true)]
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
     pub ids: Vec<PinId>,
+    /// Withdraw every PIN in flight that the filters match, after a question; without filters, every PIN
+    #[arg(long)]
+    pub all: bool,
+    /// Do not ask
+    #[arg(long, requires = "all")]
+    pub yes: bool,
+    #[command(flatten)]
+    pub filter: FilterArgs,
     #[command(flatten)]
     pub link: Link,
 }
@@ -204,6 +227,8 @@ pub struct TailArgs {
     /// Also print positions, as JSON; a later tail with --from POSITION continues without gaps or duplicates
     #[arg(long)]
     pub positions: bool,
+    #[command(flatten)]
+    pub filter: FilterArgs,
     #[command(flatten)]
     pub link: Link,
 }

@@ -194,7 +194,14 @@ impl Client {
 
     /// Returns the position after all outcomes so far.
     pub async fn newest_position(&mut self) -> Result<tail::Start, ClientError> {
-        self.send(&tail::Request { from: None, last: Some(0), follow: false, positions: false }).await?;
+        self.send(&tail::Request {
+            from: None,
+            last: Some(0),
+            follow: false,
+            positions: false,
+            filter: Default::default(),
+        })
+        .await?;
         loop {
             if let (tail::Line::Notice(tail::Answer::End { position, .. }), _) = self.tailed_due().await? {
                 return Ok(tail::Start::Position(position));

@@ -118,6 +118,8 @@ Examples:
   pinwatch list
   pinwatch list --limit 100000 --json | jq -r '.pinId // empty'
   pinwatch list --after TOKEN
+  pinwatch list --reference 'order-4*' --older-than 10m
+  pinwatch list --state rejected --newer-than 1h
 
 With --json, the last line is {\"next\":\"TOKEN\"} if there are more.";
 
@@ -126,8 +128,11 @@ If a PIN has finished already, nothing changes, and its outcome is printed.
 
 Examples:
   pinwatch cancel 9C817C6F8AF3D48F9FE553282AFA2B67
-  pinwatch list --limit 1000 --json | jq -r '.pinId // empty' | \\
-    xargs pinwatch cancel
+  pinwatch cancel --all --reference 'order-4*'
+  pinwatch cancel --all --older-than 2h --yes
+
+A filter matches as of the start of the command: PINs submitted later stay. Ctrl-C stops between two steps, and says
+how many were withdrawn.
 
 Exit status: 1 if the daemon does not know a PIN.";
 
@@ -234,6 +239,16 @@ Examples:
   pinwatch stats
   watch pinwatch stats
   pinwatch stats --json | jq .";
+
+pub const LIVE: &str = "\
+Keys: q quit, p pause, s sort, / filter, r ask for the PINs again, ? help. It asks the daemon for its statistics once a \
+second; for PINs in flight, at the start and with r. If the daemon ends, top says so, and goes on once it is back. \
+Colours repeat what words say; NO_COLOR switches them off.
+
+Examples:
+  pinwatch top
+  pinwatch top --once
+  pinwatch top --once --json | jq .pollsPerSecond";
 
 pub const SCHEDULE: &str = "\
 A poll costs a request; between polls, nobody knows that a PIN became final. Without learning, polls follow backoff: \

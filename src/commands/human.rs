@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::table::{Column, Layout};
 use crate::protocol::Record;
+pub use crate::readable::{count, short};
 
 /// A table of outcomes that gets one row at a time, so its widths are fixed in advance.
 pub struct OutcomeRows {
@@ -83,18 +84,6 @@ fn away(time: Timestamp, now: Timestamp) -> String {
     }
     let seconds = short(seconds);
     if distance.is_negative() { format!("{seconds} ago") } else { format!("in {seconds}") }
-}
-
-/// Formats a duration in its two largest units: `2days 3h`, `1m 5s`, `1s 840ms`.
-pub fn short(duration: Duration) -> String {
-    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let text = humantime::format_duration(Duration::from_millis(millis)).to_string();
-    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
-}
-
-/// Formats a count with its noun: `1 PIN`, `2 PINs`.
-pub fn count(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `pinwatch list`: lists the PINs in flight, page by page.
+//! `pinwatch list`: lists PINs, page by page.
 
 use std::path::Path;
 
@@ -29,16 +29,23 @@ const COLUMNS: [Column; 6] = [
 pub async fn run(socket: &Path, args: &ListArgs, mut output: Output) -> Result<Exit, CommandError> {
     let mut client = Client::connect(socket).await?;
     let mut after = args.after.clone();
-    let mut left = args.limit;
+    let (mut left, filter) = (args.limit, args.filter.filter());
     let mut rows = Vec::new();
+    let (mut finished, mut outcome_rows) = (String::new(), output.outcome_rows(32));
     while left > 0 {
-        let page = client.ask(&Request { limit: Some(left.min(PAGE)), after }).await?;
+        let page =
+            client.ask(&Request { limit: Some(left.min(PAGE)), after, filter: filter.clone() }).await?;
         let now = Timestamp::now();
         for pin in &page.pins {
             if output.is_json() {
                 output.json(pin.get().as_bytes())?;
             } else {
-                rows.push(row(client::read(pin)?, now));
+                let pin = client::read(pin)?;
+                if let Some(outcome) = &pin.outcome {
+                    finished.push_str(&outcome_rows.row(&client::read(outcome)?));
+                } else {
+                    rows.push(row(pin, now));
+                }
             }
         }
         left = left.saturating_sub(page.pins.len() as u32);
@@ -50,11 +57,14 @@ pub async fn run(socket: &Path, args: &ListArgs, mut output: Output) -> Result<E
     if !rows.is_empty() {
         output.table(COLUMNS, &rows)?;
     }
+    output.text(&finished)?;
     output.next(after.as_deref())?;
     output.flush()?;
     match after {
         Some(token) => note(format_args!("there are more: --after {}", token)),
-        None if !output.is_json() && rows.is_empty() => note("no PIN is in flight"),
+        None if !output.is_json() && rows.is_empty() && finished.is_empty() => {
+            note(if filter.is_empty() { "no PIN is in flight" } else { "no PIN matches" });
+        }
         None => {}
     }
     Ok(Exit::Done)

@@ -29,7 +29,7 @@ use crate::daemon::SetLog;
 use crate::text::{Printable, json_line};
 
 /// How long the process waits at its end for the last lines to be written.
-const LAST_PATIENCE: Duration = Duration::from_secs(1);
+const LAST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The process's log.
 pub struct Log(LogQueue);
@@ -83,7 +83,7 @@ impl Log {
                 Exit::from(&error)
             }
         };
-        self.0.flush(LAST_PATIENCE);
+        self.0.flush(LAST_TIMEOUT);
         exit
     }
 }

@@ -8,6 +8,7 @@
 mod admin_cli;
 mod backup;
 mod cancel;
+mod cancel_matching;
 mod chart;
 mod check_config;
 mod cli;
@@ -18,6 +19,7 @@ mod demo;
 mod doctor;
 mod error;
 mod exit;
+mod filter_args;
 mod finding;
 mod globals;
 mod help;
@@ -48,6 +50,7 @@ mod submit;
 mod table;
 mod tail;
 mod token;
+mod top;
 mod wait;
 mod watch;
 
@@ -118,6 +121,8 @@ fn is_json(Cli { globals, command, .. }: &Cli) -> bool {
         Command::Socket(_) | Command::Completions(_) | Command::Man(_) => true,
         // For TOKEN=$(pinwatch token new …).
         Command::Token(_) => true,
+        // A frame is for people.
+        Command::Top(_) => true,
         Command::Tail(args) if args.positions => return true,
         _ => false,
     };
@@ -157,6 +162,14 @@ fn dispatch(Cli { globals, verbose, command }: Cli, is_json: bool) -> Result<Exi
         Command::Sinks(Sinks::List(link)) => block_on(sinks::list(&socket(&link)?, output())),
         Command::Sinks(Sinks::Forget(args)) => block_on(sinks::forget(&socket(&args.link)?, &args, output())),
         Command::Stats(link) => block_on(stats::run(&socket(&link)?, output())),
+        Command::Top(args) => {
+            if globals.wide {
+                return Err(CommandError::Usage(
+                    "--wide makes no sense here: top fits the terminal".to_owned(),
+                ));
+            }
+            block_on(top::run(&socket(&args.link)?, args.once, output()))
+        }
         Command::Schedule(link) => block_on(schedule::run(&socket(&link)?, output())),
         Command::Nodes(link) => block_on(nodes::run(&socket(&link)?, output())),
         Command::Token(Token::New(args)) => token::new(&args, output()),

@@ -38,10 +38,26 @@ impl Reconnect {
             _ => note("the daemon has closed the connection"),
         }
         note("waiting for it to come back");
+        let mut has_reported = false;
+        let client = self.connect(path, |full| {
+            if !std::mem::replace(&mut has_reported, true) {
+                note(format_args!("{full}; trying again"));
+            }
+        });
+        let client = client.await;
+        note("connected again");
+        client
+    }
+
+    /// As [`Reconnect::again`], but writes nothing: for a caller that has the whole terminal.
+    pub async fn quietly(&mut self, path: &Path) -> Client {
+        self.connect(path, |_| {}).await
+    }
+
+    async fn connect(&mut self, path: &Path, mut on_full: impl FnMut(&ConnectError)) -> Client {
         if self.connected_at.elapsed() > GOOD {
             self.pause = FIRST_PAUSE;
         }
-        let mut has_reported = false;
         loop {
             // Retries after every error: between two daemons the socket is missing, then refuses connections, then may lack its
             // permissions.
@@ -49,13 +65,10 @@ impl Reconnect {
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             match Client::connect(path).await {
                 Ok(client) => {
-                    note("connected again");
                     self.connected_at = Instant::now();
                     return client;
                 }
-                Err(full @ ConnectError::Full { .. }) if !std::mem::replace(&mut has_reported, true) => {
-                    note(format_args!("{full}; trying again"));
-                }
+                Err(full @ ConnectError::Full { .. }) => on_full(&full),
                 Err(_) => {}
             }
         }

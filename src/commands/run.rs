@@ -26,7 +26,7 @@ const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
 const MOST_THREADS: usize = 1024;
 
 /// How long file operations in progress may still take after the daemon has ended.
-const LAST_PATIENCE: Duration = Duration::from_millis(500);
+const LAST_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub fn run(globals: &Globals) -> Result<Exit, CommandError> {
     // Must come first, because it changes the environment, which is safe only before other threads run.
@@ -38,7 +38,7 @@ pub fn run(globals: &Globals) -> Result<Exit, CommandError> {
     let outside = Outside { inherited, sources: config::sources(globals), set_log };
     let ended = runtime.block_on(daemon::run(configured, outside, signals));
     // A blocked write, to a pipe that nobody reads or to a file server that is gone, must not keep the process alive.
-    runtime.shutdown_timeout(LAST_PATIENCE);
+    runtime.shutdown_timeout(LAST_TIMEOUT);
     Ok(log.end(ended))
 }
 

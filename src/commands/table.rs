@@ -149,7 +149,7 @@ pub fn paragraph(text: &str, room: Option<usize>) -> String {
 }
 
 /// Cuts the text to this many columns; if it was longer, it ends with an ellipsis.
-fn cut(text: &str, width: usize) -> String {
+pub fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
@@ -159,7 +159,7 @@ fn cut(text: &str, width: usize) -> String {
 
 /// Wraps the text into lines of at most this many columns. Breaks it at spaces, and within a word only if no line has room
 /// for it.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let (mut lines, mut line) = (Vec::new(), String::new());
     for (number, mut word) in text.split(' ').enumerate() {
         if number > 0 {

@@ -58,7 +58,13 @@ impl Tail {
     /// Prints the existing outcomes, then follows if `args.follow`.
     async fn session(&mut self, client: &mut Client, args: &TailArgs) -> Result<(), CommandError> {
         let last = self.start.is_none().then_some(args.last);
-        let request = Request { from: self.start.clone(), last, follow: args.follow, positions: true };
+        let request = Request {
+            from: self.start.clone(),
+            last,
+            follow: args.follow,
+            positions: true,
+            filter: args.filter.filter(),
+        };
         client.send(&request).await?;
         let mut is_answered = false;
         loop {

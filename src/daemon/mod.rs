@@ -50,10 +50,10 @@ use crate::pulse::Pulse;
 use crate::schedule::{self, Schedule};
 use crate::services::Services;
 use crate::sinks::{Handover, Health, Outbox, Trouble};
-use crate::store::{FailedCounts, OpenError, Store, Unavailable, Writer, postgres};
+use crate::store::{FailedCounts, OpenError, Store, Unavailable, Writer, Writes, postgres};
 
 /// How long an interrupted start may take to give back what it took of a shared store.
-const START_PATIENCE: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why the daemon did not start, or did not end well.
 #[derive(Debug, Error)]
@@ -107,7 +107,7 @@ pub async fn run(configured: Explained, outside: Outside, mut signals: Signals) 
         // No PIN was accepted yet, so there is nothing to flush. But other nodes would wait for the lease.
         _ = signals.stop() => {
             leaving.cancel();
-            let left = timeout(START_PATIENCE, async {
+            let left = timeout(START_TIMEOUT, async {
                 if let Ok(daemon) = starting.await {
                     daemon.stop(grace).await;
                 }
@@ -161,6 +161,115 @@ struct Daemon {
     deadline: watch::Sender<Duration>,
 }
 
+/// What the configuration names and the store contains. No task runs yet, but the lease of a shared store does.
+struct OpenParts {
+    client: Client,
+    tokens: Option<Arc<Tokens>>,
+    tls: Option<http::Tls>,
+    core: schedule::Core,
+    store: Store,
+    connection: Box<dyn Writes>,
+    kind: Kind,
+}
+
+/// All parts, connected. Only the writer and the sinks run, and nobody can submit a PIN yet.
+struct WiredParts {
+    services: Services,
+    polls: schedule::Task<Client>,
+    writing: JoinSet<usize>,
+    sinks: SinkSet,
+    kind: Kind,
+    socket: Socket,
+    listener: http::Listener,
+    tokens: Option<Arc<Tokens>>,
+    finish: CancellationToken,
+    rotate: watch::Sender<u64>,
+    deadline: watch::Sender<Duration>,
+}
+
+/// Reads the files that the configuration names, and opens the store. Cancelling `leaving` skips the wait for a lease.
+async fn open(config: &Config, leaving: &CancellationToken) -> Result<OpenParts, DaemonError> {
+    let client = Client::new(&config.api)?;
+    let tokens = http::read_tokens(&config.http)?;
+    let tls = http::Tls::open(&config.http)?;
+    let seed = fastrand::u64(..);
+    let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, Clock::system(), seed);
+    let Opened { store, connection, kind } = startup::open(config, &mut core, leaving).await?;
+    Ok(OpenParts { client, tokens, tls, core, store, connection, kind })
+}
+
+/// Connects the parts by channels, checks that each sink can be written, and binds the sockets.
+async fn wire(
+    opened: OpenParts,
+    config: &Config,
+    inherited: &mut Inherited,
+) -> Result<WiredParts, DaemonError> {
+    let OpenParts { client, tokens, tls, core, store, connection, mut kind } = opened;
+    let clock = core.clock().clone();
+    let (schedule, inbox, events) = Schedule::channel();
+    let (writer, writer_task) = Writer::new(connection, inbox, config.intake.max_in_flight);
+    let mut writing = JoinSet::new();
+    writing.spawn(writer_task.run());
+
+    let (stop, finish) = (CancellationToken::new(), CancellationToken::new());
+    let (rotate, rotations) = watch::channel(0);
+    let health = Health::default();
+    let mut sinks = SinkSet::new(Outbox {
+        name: String::new(),
+        cursor: 0,
+        store: store.clone(),
+        writer: writer.clone(),
+        clock: clock.clone(),
+        health: health.clone(),
+        rotate: rotations,
+        finish: finish.clone(),
+        handover: Handover::default(),
+    });
+    start_sinks(&mut sinks, config, &store, &mut kind).await?;
+
+    let socket = listen(inherited.socket.take(), &config.intake).await?;
+    let listener = http::Listener::bind(config, inherited.http.take(), tls).await?;
+    let polls = schedule::Task {
+        core,
+        poller: Arc::new(client.clone()),
+        writer: writer.clone(),
+        events,
+        concurrency: config.api.concurrency,
+        stop: stop.clone(),
+        grace: config.shutdown_grace,
+    };
+    let (deadline, deadline_seen) = watch::channel(config.schedule.deadline);
+    let services = Services {
+        schedule,
+        store,
+        writer,
+        cluster: None,
+        clock,
+        deadline: deadline_seen,
+        health,
+        api: client,
+        socket: socket.trouble(),
+        stop,
+        failed_counts: FailedCounts::default(),
+        max_in_flight: config.intake.max_in_flight,
+        places: intake::places(config.intake.max_connections),
+        room: SharedRoom::default(),
+    };
+    Ok(WiredParts {
+        services,
+        polls,
+        writing,
+        sinks,
+        kind,
+        socket,
+        listener,
+        tokens,
+        finish,
+        rotate,
+        deadline,
+    })
+}
+
 impl Daemon {
     async fn start(
         configured: Explained,
@@ -169,80 +278,48 @@ impl Daemon {
     ) -> Result<Self, DaemonError> {
         configured.warnings.iter().for_each(warn_of_secret);
         let config = &configured.config;
-        let client = Client::new(&config.api)?;
-        let tokens = http::read_tokens(&config.http)?;
-        let tls = http::Tls::open(&config.http)?;
-        let clock = Clock::system();
-        let seed = fastrand::u64(..);
-        let mut core = schedule::Core::new(config.schedule.clone(), config.api.rate, clock.clone(), seed);
-        let Opened { store, connection, mut kind } = startup::open(config, &mut core, &leaving).await?;
-        let in_flight = core.in_flight();
-
-        let (schedule, inbox, events) = Schedule::channel();
-        let (writer, writer_task) = Writer::new(connection, inbox, config.intake.max_in_flight);
-        let mut writing = JoinSet::new();
-        writing.spawn(writer_task.run());
-
-        let stop = CancellationToken::new();
-        let finish = CancellationToken::new();
-        let (rotate, rotations) = watch::channel(0);
-        let health = Health::default();
-        let mut sinks = SinkSet::new(Outbox {
-            name: String::new(),
-            cursor: 0,
-            store: store.clone(),
-            writer: writer.clone(),
-            clock: clock.clone(),
-            health: health.clone(),
-            rotate: rotations,
-            finish: finish.clone(),
-            handover: Handover::default(),
-        });
-        start_sinks(&mut sinks, config, &store, &mut kind).await?;
-
-        let socket = listen(outside.inherited.socket.take(), &config.intake).await?;
-        let listener = http::Listener::bind(config, outside.inherited.http.take(), tls).await?;
-        let mut parts = Parts::default();
-        let task = schedule::Task {
-            core,
-            poller: Arc::new(client.clone()),
-            writer: writer.clone(),
-            events,
-            concurrency: config.api.concurrency,
-            stop: stop.clone(),
-            grace: config.shutdown_grace,
-        };
-        spawn_polls(&mut parts, task, client.clone(), stop.clone());
-        let member = match kind {
-            Kind::Own => None,
-            Kind::Shared(joining) => {
-                let member = joining.join(schedule.clone(), writer.clone(), health.clone(), stop.clone());
-                Some(wait_for_slots(member, &mut parts, &stop).await?)
-            }
-        };
-        let (deadline, deadline_seen) = watch::channel(config.schedule.deadline);
-        let services = Services {
-            schedule,
-            store,
-            writer,
-            cluster: member.as_ref().map(|member| member.cluster.clone()),
-            clock,
-            deadline: deadline_seen,
-            health,
-            api: client,
-            socket: socket.trouble(),
-            stop,
-            failed_counts: FailedCounts::default(),
-            places: intake::places(config.intake.max_connections),
-            room: SharedRoom::default(),
-        };
-        let http = serve(config, socket, listener, tokens, services.clone(), rotate.subscribe(), &mut parts);
+        let opened = open(config, &leaving).await?;
+        let in_flight = opened.core.in_flight();
+        let wired = wire(opened, config, &mut outside.inherited).await?;
+        let daemon = Self::spawn(wired, configured, outside).await?;
+        let config = &daemon.current.config;
         info!(
             socket = %config.intake.socket.display(),
             store = %config.store.url,
             in_flight,
             "ready: PINs are accepted and polled"
         );
+        Ok(daemon)
+    }
+
+    /// Starts to poll, joins the cluster if nodes share the store, and then serves clients.
+    async fn spawn(wired: WiredParts, configured: Explained, outside: Outside) -> Result<Self, DaemonError> {
+        let WiredParts {
+            mut services,
+            polls,
+            writing,
+            sinks,
+            kind,
+            socket,
+            listener,
+            tokens,
+            finish,
+            rotate,
+            deadline,
+        } = wired;
+        let mut parts = Parts::default();
+        spawn_polls(&mut parts, polls, services.api.clone(), services.stop.clone());
+        let member = match kind {
+            Kind::Own => None,
+            Kind::Shared(joining) => {
+                let Services { schedule, writer, health, stop, .. } = services.clone();
+                let member = joining.join(schedule, writer, health, stop);
+                Some(wait_for_slots(member, &mut parts, &services.stop).await?)
+            }
+        };
+        services.cluster = member.as_ref().map(|member| member.cluster.clone());
+        let reloads = rotate.subscribe();
+        let http = serve(&configured.config, socket, listener, tokens, services.clone(), reloads, &mut parts);
         let at_start = configured.settings.clone();
         let current = configured;
         Ok(Self {

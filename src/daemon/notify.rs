@@ -20,7 +20,7 @@ use crate::text::printable;
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 
 /// How long the parts may take to answer if no watchdog sets a limit.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often the parts are asked for a heartbeat, and the least time between two such questions if a watchdog needs more.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -60,15 +60,15 @@ pub fn ask_every() -> Duration {
 pub async fn keep_notifying(pulse: Pulse, health: Health, cluster: Option<Cluster>, stop: CancellationToken) {
     let watchdog = sd_notify::watchdog_enabled();
     let every = watchdog.map_or(STATUS_EVERY, |limit| STATUS_EVERY.min(limit / 4)).max(ASK_APART);
-    let patience = watchdog.map_or(PATIENCE, |limit| limit / 2);
+    let limit = watchdog.map_or(TIMEOUT, |limit| limit / 2);
     let mut silent = false;
     while stop.run_until_cancelled(sleep(every)).await.is_some() {
         let beats = pulse.beats();
-        if let Some(part) = beats.silent(patience).next() {
+        if let Some(part) = beats.silent(limit).next() {
             if !std::mem::replace(&mut silent, true) {
                 error!(
                     part,
-                    seconds = patience.as_secs_f64(),
+                    seconds = limit.as_secs_f64(),
                     "a part does not answer; the watchdog is not fed until it does"
                 );
             }
@@ -135,6 +135,7 @@ mod tests {
             finishing: 0,
             brake: Some((Reason::Unauthorized, Some("2026-01-02T03:04:05Z".parse().unwrap()))),
             counts: Counts { polls: 99, ..Counts::default() },
+            brake_since: None,
             refused_everywhere: None,
             rate: None,
             learned: None,

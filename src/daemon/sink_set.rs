@@ -20,7 +20,7 @@ use crate::sinks::{Handover, Outbox};
 use crate::store::DeliveryCommand;
 
 /// How long a sink may take to finish its present batch before it hands over.
-const HANDOVER_PATIENCE: Duration = Duration::from_secs(10);
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The running sinks, and what each of them needs.
 pub struct SinkSet {
@@ -64,7 +64,7 @@ pub enum CantReplace {
     #[error(
         "the sink {0:?} can't be changed or removed: its present delivery did not end within {seconds} s. It continues \
          as before. See what delays its disk or its endpoint, then reload again",
-        seconds = HANDOVER_PATIENCE.as_secs()
+        seconds = HANDOVER_TIMEOUT.as_secs()
     )]
     Busy(String),
 }
@@ -177,7 +177,7 @@ impl SinkSet {
         &mut self,
         goes: impl Fn(&config::Sink) -> bool,
     ) -> Result<Vec<Ended>, CantReplace> {
-        let give_up_at = Instant::now() + HANDOVER_PATIENCE;
+        let give_up_at = Instant::now() + HANDOVER_TIMEOUT;
         for running in self.running.iter().filter(|running| goes(&running.config)) {
             running.handover.request();
         }

@@ -15,7 +15,7 @@ use crate::sinks::Health;
 use crate::store::{self, Committed, NewPin, Writer};
 
 /// Only a bug makes a test wait this long.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 struct Bench {
     folder: TempDir,
@@ -94,7 +94,7 @@ impl Bench {
                 tokio::task::yield_now().await;
             }
         };
-        let came = timeout(PATIENCE, all).await;
+        let came = timeout(TIMEOUT, all).await;
         came.unwrap_or_else(|_| panic!("{file} has {:?}", pins_in(&self.path(file))));
     }
 }
@@ -172,7 +172,7 @@ async fn a_sink_that_left_and_cannot_be_opened_again_delivers_once_it_can() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, in_trouble).await.expect("nobody tries to open the old one");
+    timeout(TIMEOUT, in_trouble).await.expect("nobody tries to open the old one");
     std::fs::rename(&away, &here).unwrap();
     bench.wait_for_lines("here/one", &["P1"]).await;
     assert_eq!(pins_in(&bench.path("moved")), [""; 0]);

@@ -90,7 +90,7 @@ impl Activity {
     /// Until when the client has to do something; `None` while the daemon has to.
     pub fn deadline(&self) -> Option<Instant> {
         let state = self.lock();
-        let reads = state.blocked.values().min().map(|since| *since + pace::PATIENCE);
+        let reads = state.blocked.values().min().map(|since| *since + pace::TIMEOUT);
         let asks = (state.answering == 0).then(|| match (state.version, state.head_since) {
             (None, _) => state.waits_since + HEAD_LIMIT,
             (Some(_), Some(head)) => head + HEAD_LIMIT,
@@ -100,8 +100,8 @@ impl Activity {
     }
 
     /// Waits until the connection must end because another one got its place.
-    pub async fn gives_way(&self) {
-        self.place.gives_way().await;
+    pub async fn evicted(&self) {
+        self.place.evicted().await;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

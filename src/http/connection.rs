@@ -49,6 +49,16 @@ const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// answers nobody reads then count as being answered.
 const STREAM_BUFFER: usize = 16 * 1024;
 
+/// HTTP/2: the largest frame, in bytes. It is the protocol's least, and bounds with [`MAX_HEAD`] how many frames a head may have.
+const MAX_FRAME: u32 = 16 * 1024;
+
+/// HTTP/2: requests that the client has cancelled before the daemon began with them. One more ends the connection: to ask and to
+/// cancel at once costs a client less than the daemon.
+const MAX_CANCELLED: usize = 20;
+
+/// HTTP/2: requests that the daemon has refused because they broke the protocol. One more ends the connection.
+const MAX_BROKEN: usize = 100;
+
 /// HTTP/2: how often the client is asked whether it is still there; it must say so within the same time.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
@@ -78,7 +88,7 @@ pub async fn serve(
     };
     let encrypted = tokio::select! {
         encrypted = tls.accept(stream, peer) => encrypted,
-        () = activity.gives_way() => None,
+        () = activity.evicted() => None,
         () = stop.cancelled() => None,
     };
     if let Some(encrypted) = encrypted {
@@ -114,7 +124,7 @@ async fn talk(
     let builder = builder(front.tasks.clone());
     let stream = TokioIo::new(Noted::new(stream, activity.clone()));
     let mut served = pin!(builder.serve_connection(stream, service));
-    let mut gives_way = pin!(activity.gives_way());
+    let mut evicted = pin!(activity.evicted());
     let mut stopped = pin!(stop.cancelled());
     let mut is_stopping = false;
     let mut deadline = pin!(sleep_until(Instant::now() + HEAD_LIMIT));
@@ -131,7 +141,7 @@ async fn talk(
                 return Poll::Ready(());
             }
         }
-        let mut must_end = gives_way.as_mut().poll(context).is_ready();
+        let mut must_end = evicted.as_mut().poll(context).is_ready();
         while !must_end {
             match activity.deadline() {
                 Some(at) if at <= Instant::now() => must_end = true,
@@ -161,6 +171,9 @@ fn builder(tasks: Tasks) -> Builder<Tasks> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD as u32)
+        .max_frame_size(MAX_FRAME)
+        .max_pending_accept_reset_streams(MAX_CANCELLED)
+        .max_local_error_reset_streams(MAX_BROKEN)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(STREAM_BUFFER)

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::super::admission::Admission;
-use super::super::pace::PATIENCE;
+use super::super::pace::TIMEOUT;
 use super::*;
 use crate::places::{Places, Rules, User};
 
@@ -141,7 +141,7 @@ async fn a_client_that_reads_its_answer_byte_by_byte_is_cut_off_in_time() {
     while served.client.read(&mut byte).await.is_ok_and(|count| count > 0) {
         sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(served.took.await.unwrap().as_secs(), PATIENCE.as_secs());
+    assert_eq!(served.took.await.unwrap().as_secs(), TIMEOUT.as_secs());
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,6 +304,140 @@ async fn over_http_2_a_client_that_makes_no_room_for_an_answer_is_cut_off_in_tim
         let mut sender = http2(client).await;
         // The body is kept, and not read.
         let _answer = sender.send_request(request(), true).unwrap().0.await.unwrap();
-        assert_eq!(took.await.unwrap().as_secs(), PATIENCE.as_secs());
+        assert_eq!(took.await.unwrap().as_secs(), TIMEOUT.as_secs());
     }
+}
+
+/// A client of HTTP/2 that sends frames as it likes.
+struct Frames(Vec<u8>);
+
+impl Frames {
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const CONTINUATION: u8 = 9;
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+
+    /// `GET http://localhost/`, as HPACK has it.
+    const GET: &[u8] = b"\x82\x86\x84\x41\x09localhost";
+
+    /// The preface, and empty settings.
+    fn new() -> Self {
+        Self(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec())
+    }
+
+    fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap();
+        self.0.extend_from_slice(&length.to_be_bytes()[1..]);
+        self.0.extend_from_slice(&[kind, flags]);
+        self.0.extend_from_slice(&stream.to_be_bytes());
+        self.0.extend_from_slice(payload);
+    }
+
+    fn get(&mut self, stream: u32) {
+        self.frame(Self::HEADERS, Self::END_STREAM | Self::END_HEADERS, stream, Self::GET);
+    }
+
+    /// Sends them, and reads all that comes until the connection ends: the frames' kinds, streams and payloads.
+    async fn send(self, client: DuplexStream) -> Vec<(u8, u32, Vec<u8>)> {
+        let (mut reads, mut writes) = tokio::io::split(client);
+        let sending = tokio::spawn(async move {
+            // Who is cut off in the middle can't send the rest.
+            let _ = writes.write_all(&self.0).await;
+            writes
+        });
+        let (mut bytes, mut frames) = (Vec::new(), Vec::new());
+        let _ = reads.read_to_end(&mut bytes).await;
+        drop(sending.await.unwrap());
+        let mut rest = &bytes[..];
+        while let Some((head, more)) = rest.split_at_checked(9) {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let Some((payload, more)) = more.split_at_checked(length) else { break };
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            frames.push((head[3], stream, payload.to_vec()));
+            rest = more;
+        }
+        frames
+    }
+}
+
+/// Why the daemon says that it ends the connection: the error code of its GOAWAY.
+fn farewell(frames: &[(u8, u32, Vec<u8>)]) -> Option<h2::Reason> {
+    const GOAWAY: u8 = 7;
+    let (.., payload) = frames.iter().rfind(|(kind, ..)| *kind == GOAWAY)?;
+    Some(u32::from_be_bytes(payload.get(4..8)?.try_into().ok()?).into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_http_2_who_asks_and_cancels_over_and_over_is_cut_off_at_once() {
+    let Served { client, took, .. } = served(1 << 20, small());
+    let mut frames = Frames::new();
+    for request in 0..10_000 {
+        frames.get(2 * request + 1);
+        frames.frame(Frames::RST_STREAM, 0, 2 * request + 1, &8_u32.to_be_bytes());
+    }
+    let came = frames.send(client).await;
+    assert_eq!(farewell(&came), Some(h2::Reason::ENHANCE_YOUR_CALM));
+    assert_eq!(took.await.unwrap(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_http_2_a_head_that_does_not_end_is_cut_off_at_once() {
+    let Served { client, took, .. } = served(1 << 20, small());
+    let mut frames = Frames::new();
+    frames.frame(Frames::HEADERS, Frames::END_STREAM, 1, Frames::GET);
+    for _ in 0..10_000 {
+        frames.frame(Frames::CONTINUATION, 0, 1, b"\0\x01x\x01y");
+    }
+    let came = frames.send(client).await;
+    assert_eq!(farewell(&came), Some(h2::Reason::ENHANCE_YOUR_CALM));
+    assert_eq!(took.await.unwrap(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_http_2_a_head_that_stops_in_the_middle_is_cut_off_in_time() {
+    let Served { client, took, .. } = served(1 << 20, small());
+    let mut frames = Frames::new();
+    frames.frame(Frames::HEADERS, Frames::END_STREAM, 1, &Frames::GET[..5]);
+    frames.send(client).await;
+    assert_eq!(took.await.unwrap(), HEAD_LIMIT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_http_2_a_huge_head_is_refused_and_the_next_request_is_answered() {
+    let Served { client, .. } = served(1 << 20, small());
+    let (mut sender, connection) = h2::client::handshake(client).await.unwrap();
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    for (size, expected) in [(MAX_HEAD, 431), (10, 200), (2 * MAX_HEAD, 431), (10, 200)] {
+        sender = sender.ready().await.unwrap();
+        let request = Request::get("http://localhost/").header("x", "x".repeat(size)).body(()).unwrap();
+        let answer = sender.send_request(request, true).unwrap().0.await.unwrap();
+        assert_eq!(answer.status().as_u16(), expected, "{size} bytes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_http_2_more_requests_at_once_than_the_limit_are_refused_and_the_others_answered() {
+    let (router, end) = streaming();
+    let Served { client, took, .. } = served(1 << 20, router);
+    let mut frames = Frames::new();
+    let requests = MAX_STREAMS + 20;
+    for request in 0..requests {
+        frames.get(2 * request + 1);
+    }
+    let ending = tokio::spawn(async move {
+        for _ in 0..MAX_STREAMS {
+            sleep(Duration::from_secs(1)).await;
+            end.notify_one();
+        }
+    });
+    let came = frames.send(client).await;
+    let of = |kind| came.iter().filter(|(other, ..)| *other == kind).collect::<Vec<_>>();
+    assert_eq!(of(Frames::HEADERS).len(), MAX_STREAMS as usize, "that many are answered");
+    let refused = of(Frames::RST_STREAM);
+    assert!(!refused.is_empty() && refused.iter().all(|(.., why)| why[..] == 7_u32.to_be_bytes()));
+    ending.await.unwrap();
+    took.await.unwrap();
 }

@@ -14,14 +14,14 @@ use crate::clock::Steady;
 use crate::cluster::State;
 use crate::metrics::{self, Recorder, catalogue};
 use crate::protocol::stats::Build;
-use crate::schedule::{AGE_BANDS, Counts, Reason, Stats};
+use crate::schedule::{AGE_BANDS, Reason, Stats};
 use crate::services::Services;
 use crate::sinks::SinkHealth;
 use crate::slot::Slots;
 use crate::store::Unavailable;
 
 /// How long a part may take to answer. Prometheus itself waits 10 s by default.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The current numbers, in Prometheus' text format.
 pub async fn gather(server: &Server) -> String {
@@ -30,8 +30,8 @@ pub async fn gather(server: &Server) -> String {
     let services = &server.services;
     let health = services.health.all();
     let (stats, outbox) = tokio::join!(
-        timeout(PATIENCE, services.schedule.stats()),
-        timeout(PATIENCE, Outbox::read(server, &health)),
+        timeout(TIMEOUT, services.schedule.stats()),
+        timeout(TIMEOUT, Outbox::read(server, &health)),
     );
     let set = |metric, value: f64| recorder.gauge(metric, &[]).set(value);
 
@@ -70,8 +70,18 @@ pub async fn gather(server: &Server) -> String {
 }
 
 fn schedule(recorder: &Recorder, stats: &Stats) {
-    let Stats { in_flight, due, polling, finishing, brake, refused_everywhere: _, rate, counts, learned: _ } =
-        stats;
+    let Stats {
+        in_flight,
+        due,
+        polling,
+        finishing,
+        brake,
+        brake_since: _,
+        refused_everywhere: _,
+        rate,
+        counts,
+        learned: _,
+    } = stats;
     let set = |metric, value: f64| recorder.gauge(metric, &[]).set(value);
     set(&catalogue::IN_FLIGHT, *in_flight as f64);
     set(&catalogue::DUE, *due as f64);
@@ -82,40 +92,12 @@ fn schedule(recorder: &Recorder, stats: &Stats) {
         let on = brake.is_some_and(|(on, _)| on == reason);
         recorder.gauge(&catalogue::BRAKE, &[reason.as_str()]).set(flag(on));
     }
-    let Counts {
-        polls: _,
-        by_age,
-        understood,
-        unreadable,
-        rejected,
-        unauthorized,
-        not_found,
-        throttled,
-        unavailable,
-        not_sent,
-        // Counted as they happen, in `metrics`.
-        outcomes: _,
-        polls_of_ended: _,
-        final_ages: _,
-        noticed: _,
-        notice_delay: _,
-    } = counts;
     set(&catalogue::NEVER_FINAL, counts.never_final().unwrap_or(0.0));
-    for ((band, _), count) in AGE_BANDS.iter().zip(by_age) {
-        recorder.counter(&catalogue::POLLS_BY_AGE, &[band]).absolute(*count);
+    for ((band, _), count) in AGE_BANDS.iter().zip(counts.by_age) {
+        recorder.counter(&catalogue::POLLS_BY_AGE, &[band]).absolute(count);
     }
-    let classes = [
-        ("understood", understood),
-        ("unreadable", unreadable),
-        ("rejected", rejected),
-        ("unauthorized", unauthorized),
-        ("not_found", not_found),
-        ("throttled", throttled),
-        ("unavailable", unavailable),
-        ("not_sent", not_sent),
-    ];
-    for (class, count) in classes {
-        recorder.counter(&catalogue::POLLS, &[class]).absolute(*count);
+    for (class, count) in counts.by_meaning() {
+        recorder.counter(&catalogue::POLLS, &[class]).absolute(count);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Cuts a client that does not read what it is sent.
 //!
-//! Promises that a write fails once the client has taken less than [`LEAST`] in [`PATIENCE`] although more was ready, in
+//! Promises that a write fails once the client has taken less than [`LEAST`] in [`TIMEOUT`] although more was ready, in
 //! whatever small pieces it reads. What it sends counts as what it takes: a client may send a long body before it reads the
 //! answers to its beginning. It stands between TLS and the socket, where all that is sent passes. Must not know HTTP.
 
@@ -12,11 +12,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How much a client takes at least in [`PATIENCE`]: some 4 KiB a second, less than any modem.
+/// How much a client takes at least in [`TIMEOUT`]: some 4 KiB a second, less than any modem.
 pub const LEAST: usize = 64 * 1024;
 
 /// How long a client may take for that.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A stream whose other end has to keep reading.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Waiting {
         self.taken += count;
         if self.taken >= LEAST {
             self.taken = 0;
-            self.end.as_mut().reset(Instant::now() + PATIENCE);
+            self.end.as_mut().reset(Instant::now() + TIMEOUT);
         }
     }
 }
@@ -62,7 +62,7 @@ impl<S> Pace<S> {
             (Poll::Ready(Ok(count)), Some(waiting)) => waiting.progress(*count),
             (Poll::Ready(_), _) => {}
             (Poll::Pending, waiting) => {
-                let new = || Waiting { taken: 0, end: Box::pin(sleep(PATIENCE)) };
+                let new = || Waiting { taken: 0, end: Box::pin(sleep(TIMEOUT)) };
                 let waiting = waiting.get_or_insert_with(new);
                 ready!(waiting.end.as_mut().poll(context));
                 let reason = "the client does not read what it is sent";
@@ -159,7 +159,7 @@ mod tests {
             assert_eq!(cut.kind(), io::ErrorKind::TimedOut, "{piece}");
         }
         let slow = LEAST / 15 + 500;
-        assert!(written(16 * LEAST, slow).await.unwrap() > 10 * PATIENCE);
+        assert!(written(16 * LEAST, slow).await.unwrap() > 10 * TIMEOUT);
     }
 
     #[tokio::test(start_paused = true)]
@@ -174,10 +174,10 @@ mod tests {
         let answering = tokio::spawn(async move { writes.write_all(&[b'x'; 4096]).await });
         for _ in 0..10 {
             client_sends.write_all(&vec![b'x'; 2 * LEAST]).await.unwrap();
-            tokio::time::sleep(PATIENCE * 2 / 3).await;
+            tokio::time::sleep(TIMEOUT * 2 / 3).await;
         }
         assert!(!answering.is_finished());
-        tokio::time::sleep(PATIENCE * 2).await;
+        tokio::time::sleep(TIMEOUT * 2).await;
         assert!(answering.is_finished(), "it neither sends nor reads");
         assert_eq!(answering.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(client_reads.read_u8().await.is_ok());
@@ -190,7 +190,7 @@ mod tests {
         let mut server = Pace::new(server);
         for _ in 0..5 {
             let reading = async {
-                tokio::time::sleep(PATIENCE / 2).await;
+                tokio::time::sleep(TIMEOUT / 2).await;
                 client.read_exact(&mut [0; 100]).await.unwrap();
             };
             let writing = async {

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 pub const CLIENT_ROOM: usize = 16 * 1024 * 1024;
 
 /// How long a request waits for room.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The room of one client. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -38,9 +38,9 @@ impl ClientRoom {
     /// Waits for room for at most so many bytes.
     ///
     /// # Errors
-    /// There is none for [`PATIENCE`].
+    /// There is none for [`TIMEOUT`].
     pub async fn take(&self, most: usize) -> Result<Charge, NoRoom> {
-        timeout(PATIENCE, self.wait(most)).await.unwrap_or(Err(NoRoom))
+        timeout(TIMEOUT, self.wait(most)).await.unwrap_or(Err(NoRoom))
     }
 
     /// As [`ClientRoom::take`], for as long as it takes.

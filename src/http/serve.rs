@@ -147,14 +147,14 @@ mod tests {
         let slow = place(&places, ip("192.0.2.1")).await.unwrap();
         // Replaces the slow one as soon as that is allowed.
         let answered = place(&places, ip("192.0.2.2")).await.unwrap();
-        assert!(slow.gives_way().now_or_never().is_some());
+        assert!(slow.evicted().now_or_never().is_some());
         answered.now_busy();
         tokio::time::pause();
         let waits = timeout(Duration::from_secs(60), place(&places, ip("192.0.2.3"))).await;
         assert!(waits.is_err(), "an answer is not broken off for another");
         answered.now_idle();
         place(&places, ip("192.0.2.3")).await.unwrap();
-        assert!(answered.gives_way().now_or_never().is_some());
+        assert!(answered.evicted().now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]
@@ -177,6 +177,6 @@ mod tests {
         crowd[0].now_idle();
         tokio::time::advance(UNDISTURBED).await;
         assert!(place(&places, ip("2001:db8::1")).await.is_ok());
-        assert!(crowd[0].gives_way().now_or_never().is_some());
+        assert!(crowd[0].evicted().now_or_never().is_some());
     }
 }

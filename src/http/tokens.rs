@@ -127,6 +127,10 @@ pub struct Client {
     pub room: ClientRoom,
 }
 
+/// Which token it is, without the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenId(Hash);
+
 /// The tokens of a file.
 #[derive(Debug, Default)]
 pub struct Tokens(Vec<(Hash, Client)>);
@@ -192,7 +196,7 @@ impl Tokens {
     }
 
     /// Reads lines `NAME SCOPE sha256:HEX`; on failure, which line is wrong and why.
-    fn parse(text: &[u8]) -> Result<Self, (usize, String)> {
+    pub(super) fn parse(text: &[u8]) -> Result<Self, (usize, String)> {
         let (mut tokens, mut rooms, mut known) = (Vec::new(), BTreeMap::new(), HashSet::new());
         for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
             let wrong = |what: &str| (index + 1, what.to_owned());
@@ -215,13 +219,23 @@ impl Tokens {
 
     /// Who has this token. Takes as long whether and wherever it is found.
     pub fn client(&self, token: &str) -> Option<&Client> {
+        self.identify(token).map(|(_, client)| client)
+    }
+
+    /// As [`Tokens::client`], and which token it is.
+    pub fn identify(&self, token: &str) -> Option<(TokenId, &Client)> {
         let hash = digest(&SHA256, token.as_bytes());
         let mut found = 0u32;
         for (number, (known, _)) in (1..).zip(&self.0) {
             found.conditional_assign(&number, known.as_slice().ct_eq(hash.as_ref()));
         }
         let index = usize::try_from(found).ok()?.checked_sub(1)?;
-        self.0.get(index).map(|(_, client)| client)
+        self.0.get(index).map(|(hash, client)| (TokenId(*hash), client))
+    }
+
+    /// Who has this token, if it is still in the file.
+    pub fn holder(&self, id: &TokenId) -> Option<&Client> {
+        self.0.iter().find(|(hash, _)| *hash == id.0).map(|(_, client)| client)
     }
 
     /// How many there are.

@@ -29,10 +29,10 @@ const CANCELS: usize = 512;
 const READ: usize = 128 * 1024;
 
 /// How long a client may take from the first byte of a line to its last.
-const LINE_PATIENCE: Duration = Duration::from_secs(60);
+const LINE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a client may send nothing while no answer is due.
-const IDLE_PATIENCE: Duration = Duration::from_secs(300);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How often a connection that waits or follows checks whether its client is still connected.
 const LOOK: Duration = Duration::from_secs(1);
@@ -59,7 +59,7 @@ pub async fn serve(stream: UnixStream, services: &Services, place: Place) {
     };
     tokio::select! {
         () = served => {}
-        () = place.gives_way() => debug!("an idle connection was closed to make room for a new one"),
+        () = place.evicted() => debug!("an idle connection was closed to make room for a new one"),
     }
 }
 
@@ -87,7 +87,7 @@ impl Connection<'_> {
             if has_answered || in_the_middle != waiting.0 {
                 waiting = (in_the_middle, Instant::now());
             }
-            let until = waiting.1 + if in_the_middle { LINE_PATIENCE } else { IDLE_PATIENCE };
+            let until = waiting.1 + if in_the_middle { LINE_TIMEOUT } else { IDLE_TIMEOUT };
             self.place.now_idle();
             let read = tokio::select! {
                 read = timeout_at(until, self.reader.read_buf(&mut self.lines.buffer)) => read,
@@ -103,7 +103,7 @@ impl Connection<'_> {
                 // sending.
                 Err(_) if !in_the_middle => return Ok(()),
                 Err(_) => {
-                    let seconds = LINE_PATIENCE.as_secs();
+                    let seconds = LINE_TIMEOUT.as_secs();
                     let message =
                         format!("a line began {seconds} s ago and did not end; the connection is closed");
                     return self.refuse(Code::Timeout.because(message)).await;
@@ -207,6 +207,10 @@ impl Connection<'_> {
             Request::Cancel(request) => self.cancel_all(vec![request.pin_id]).await,
             Request::Show(request) => self.reply(in_time(operations::show(services, request))).await,
             Request::List(request) => self.reply(in_time(operations::list(services, request))).await,
+            Request::Count(request) => self.reply(in_time(operations::count(services, request))).await,
+            Request::CancelMatching(request) => {
+                self.reply(operations::cancel_matching(services, request)).await
+            }
             Request::Wait(request) => self.reply(operations::wait(services, request, self.hang_up())).await,
             Request::Tail(request) => self.tail(request).await,
             Request::Stats(_) => self.reply(in_time(operations::stats(services))).await,

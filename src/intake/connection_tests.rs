@@ -39,7 +39,7 @@ async fn an_idle_connection_is_closed_without_a_message_and_frees_its_place() {
     client.write_all(PING).await.unwrap();
     let (read, took) = rest(&mut client).await;
     assert_eq!(read.lines().count(), 1, "the answer to its ping: {read}");
-    assert_eq!(took.as_secs(), IDLE_PATIENCE.as_secs());
+    assert_eq!(took.as_secs(), IDLE_TIMEOUT.as_secs());
     serving.await.unwrap();
     assert_eq!(services.places.count(), 0);
 }
@@ -51,7 +51,7 @@ async fn a_client_that_asks_something_now_and_then_is_not_idle() {
     for _ in 0..5 {
         client.write_all(PING).await.unwrap();
         assert!(client.read(&mut answer).await.unwrap() > 0);
-        sleep(IDLE_PATIENCE - SECOND).await;
+        sleep(IDLE_TIMEOUT - SECOND).await;
     }
 }
 
@@ -69,7 +69,7 @@ async fn a_line_has_a_time_limit_however_many_of_its_bytes_come() {
         });
         let mut read = String::new();
         reader.read_to_string(&mut read).await.unwrap();
-        assert_eq!(begun.elapsed().as_secs(), LINE_PATIENCE.as_secs());
+        assert_eq!(begun.elapsed().as_secs(), LINE_TIMEOUT.as_secs());
         assert!(read.lines().last().unwrap().contains("\"timeout\""), "{read}");
         writing.abort();
         tokio::time::resume();
@@ -82,7 +82,7 @@ async fn each_line_of_a_slow_sequence_has_its_own_time_limit() {
     let mut answer = [0; 1024];
     client.write_all(&PING[..5]).await.unwrap();
     for _ in 0..5 {
-        sleep(LINE_PATIENCE - SECOND).await;
+        sleep(LINE_TIMEOUT - SECOND).await;
         // The end of one line and the beginning of the next.
         client.write_all(&[&PING[5..], &PING[..5]].concat()).await.unwrap();
         let length = client.read(&mut answer).await.unwrap();
@@ -97,7 +97,7 @@ async fn each_line_of_a_slow_sequence_has_its_own_time_limit() {
 #[tokio::test]
 async fn a_connection_that_gives_way_ends_at_once() {
     let (mut client, serving, services) = connected().await;
-    sleep(IDLE_PATIENCE / 2).await;
+    sleep(IDLE_TIMEOUT / 2).await;
     let others: Vec<_> = (0..6).map(|_| services.places.take(User::Other(7)).unwrap()).collect();
     assert_eq!(rest(&mut client).await, (String::new(), Duration::ZERO));
     serving.await.unwrap();

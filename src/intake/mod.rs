@@ -30,7 +30,7 @@ const RESERVED: usize = 8;
 const GIVES_WAY_AFTER: Duration = Duration::from_secs(60);
 
 /// How long a client may take to read that no place is free.
-const REFUSAL_PATIENCE: Duration = Duration::from_millis(100);
+const REFUSAL_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Makes places for at most this many connections at once; one user gets at most three quarters of them.
 pub fn places(max_connections: usize) -> Places {
@@ -94,7 +94,7 @@ fn user(stream: &UnixStream) -> User {
 async fn refuse(mut stream: UnixStream, full: Full) {
     let message = format!("{full} (intake.max_connections): close one, or try again");
     let line = protocol::refused(&Code::AtCapacity.because(message));
-    let _ = tokio::time::timeout(REFUSAL_PATIENCE, stream.write_all(line.as_bytes())).await;
+    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, stream.write_all(line.as_bytes())).await;
 }
 
 fn log_if_broken(ended: Result<(), tokio::task::JoinError>) {

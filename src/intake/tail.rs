@@ -2,8 +2,9 @@
 //! outcomes are read from the store.
 
 use super::connection::Connection;
-use crate::operations::{Beginning, Failure, Next, Reader};
+use crate::operations::{Beginning, Failure, Next, Reader, outcome_matches};
 use crate::outgoing::{Gone, PIECE};
+use crate::protocol::filter::About;
 use crate::protocol::tail::{Answer, Range, Request};
 use crate::protocol::{self, Code, MAX_ANSWER};
 use crate::schedule::Stopping;
@@ -18,7 +19,8 @@ impl Connection<'_> {
     }
 
     async fn try_tail(&self, request: Request) -> Result<Answer, Failure> {
-        let follow = request.follow;
+        let (follow, filter) = (request.follow, request.filter.clone());
+        filter.check(About::Outcomes)?;
         let start = Beginning::of(&request)?;
         // A client that sends a position understands lines that are not records.
         let positions = request.positions || matches!(start, Beginning::At(_));
@@ -37,8 +39,11 @@ impl Connection<'_> {
             let mut lines = removed.map_or_else(String::new, |(from, to)| {
                 protocol::answer(&Answer::Removed { removed: Range { from, to } })
             });
-            lines.extend(outcomes.iter().flat_map(|(_, outcome)| [outcome.record.as_ref(), "\n"]));
-            if positions && !lines.is_empty() {
+            let matching =
+                outcomes.iter().filter(|(_, outcome)| outcome_matches(self.services, &filter, outcome));
+            lines.extend(matching.flat_map(|(_, outcome)| [outcome.record.as_ref(), "\n"]));
+            // Also after a page of which nothing matches, so that a client that continues does not begin before it.
+            if positions && (!lines.is_empty() || !outcomes.is_empty()) {
                 lines.push_str(&position_line(reader.position()));
             }
             if !lines.is_empty() {
@@ -49,6 +54,15 @@ impl Connection<'_> {
                 continue;
             }
             drop(room);
+            if !outcomes.is_empty() {
+                // Nothing of this page matches. A client that has left ends the search.
+                tokio::select! {
+                    biased;
+                    () = self.hang_up() => return Err(Failure::ClientGone),
+                    () = self.services.stop.cancelled() => return Err(Stopping.into()),
+                    () = tokio::task::yield_now() => continue,
+                }
+            }
             if !follow {
                 return Ok(reader.end());
             }

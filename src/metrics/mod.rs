@@ -16,7 +16,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use tokio::time::Instant;
 
 use self::catalogue::{Kind, Metric};
-use crate::outcome::{self, CallStatus, Deliveries, Ending, SmsStatus, Status};
+use crate::outcome::{CallStatus, Ending, SmsStatus, Status};
 use crate::store::Submitted;
 
 /// Set once, by the first daemon of this process that serves metrics.
@@ -29,7 +29,7 @@ static LOG_LINES_LOST: AtomicU64 = AtomicU64::new(0);
 const SUBMIT_RESULTS: [&str; 4] = ["accepted", "duplicate", "finished", "at_capacity"];
 
 /// The number of values of the label `status`: the documented statuses, any other status, and none.
-const STATUSES: usize = SmsStatus::ALL.len() + CallStatus::ALL.len() + 2;
+pub const STATUSES: usize = SmsStatus::ALL.len() + CallStatus::ALL.len() + 2;
 
 /// Why a request to the API was refused before anybody looked at what it asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,11 +100,9 @@ pub fn noticed(delay: Duration) {
     }
 }
 
-/// Notes that a PIN ended at this age, after so many polls.
-pub fn ended(ending: Ending, seen: Option<&Deliveries>, age: Duration, polls: u32) {
+/// Notes that a PIN ended with this status (see [`status_index`]) at this age, after so many polls.
+pub fn ended(ending: Ending, status: usize, age: Duration, polls: u32) {
     if let Some(recorded) = RECORDED.get() {
-        let decider = outcome::deciding(seen.map_or(&[], |seen| seen), ending);
-        let status = status_index(decider.map(|delivery| &delivery.status));
         recorded.outcomes[ending as usize * STATUSES + status].increment(1);
         recorded.outcome_age[ending as usize].record(age);
         recorded.polls_per_pin[ending as usize].record(f64::from(polls));
@@ -255,13 +253,14 @@ fn key(metric: &Metric, values: &[&str]) -> Key {
 }
 
 /// Returns the values of the label `status`, in the order of [`status_index`].
-fn statuses() -> impl Iterator<Item = &'static str> {
+pub fn statuses() -> impl Iterator<Item = &'static str> {
     let sms = SmsStatus::ALL.iter().map(|status| status.wire());
     let call = CallStatus::ALL.iter().map(|status| status.wire());
     sms.chain(call).chain(["other", "none"])
 }
 
-fn status_index(status: Option<&Status>) -> usize {
+/// Returns the place of a status in [`statuses`]; every status that is not documented has the same place.
+pub fn status_index(status: Option<&Status>) -> usize {
     match status {
         Some(Status::Sms(sms)) => *sms as usize,
         Some(Status::Call(call)) => SmsStatus::ALL.len() + *call as usize,

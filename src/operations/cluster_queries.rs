@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use tokio::time::timeout;
 
-use super::failure::{Failure, STORE_PATIENCE, unknown};
+use super::failure::{Failure, STORE_TIMEOUT, unknown};
 use crate::cluster::{Cluster, NodeId, NodeReport, NodeState, View};
 use crate::outcome::Submission;
 use crate::pin::PinId;
@@ -77,10 +77,10 @@ pub async fn in_flight(
 /// Asks the node that polls this PIN to withdraw it, and waits until its outcome is stored.
 pub async fn cancel(services: &Services, cluster: &Cluster, pin: &PinId) -> Result<Record, Failure> {
     match cluster.pin_state(pin).await? {
-        PinState::InFlight => services.writer.cancel_elsewhere(pin.clone()).await?,
+        PinState::InFlight => services.writer.cancel_at_holder(pin.clone()).await?,
         state => return record(state, pin),
     }
-    let ended = timeout(STORE_PATIENCE, cluster.ended(pin.clone())).await;
+    let ended = timeout(STORE_TIMEOUT, cluster.ended(pin.clone())).await;
     let state = ended.map_err(|_| {
         Code::StoreUnavailable.because(
             "the withdrawal is noted, and the node that polls the PIN has not carried it out yet: ask again",

@@ -12,7 +12,7 @@ use crate::schedule::Stopping;
 use crate::store::Unavailable;
 
 /// How long the store may take to answer.
-pub const STORE_PATIENCE: Duration = Duration::from_secs(30);
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub enum Failure {
     Refused(Refusal),
@@ -59,10 +59,10 @@ pub fn unreadable(_: serde_json::Error) -> Refusal {
     Code::StoreUnavailable.because("the outcome in the store is not readable")
 }
 
-/// Returns the answer, or a refusal if the store takes longer than [`STORE_PATIENCE`].
+/// Returns the answer, or a refusal if the store takes longer than [`STORE_TIMEOUT`].
 pub async fn in_time<A>(answer: impl Future<Output = Result<A, Failure>>) -> Result<A, Failure> {
-    timeout(STORE_PATIENCE, answer).await.unwrap_or_else(|_| {
-        let seconds = STORE_PATIENCE.as_secs();
+    timeout(STORE_TIMEOUT, answer).await.unwrap_or_else(|_| {
+        let seconds = STORE_TIMEOUT.as_secs();
         let message = format!("the store did not answer within {seconds} s; try again later");
         Err(Code::StoreUnavailable.because(message).into())
     })

@@ -8,6 +8,8 @@
 mod admin;
 mod cluster_queries;
 mod failure;
+pub mod findings;
+mod matching;
 mod pins;
 mod schedule;
 mod stats;
@@ -15,12 +17,14 @@ mod submit;
 mod tail;
 #[cfg(test)]
 pub mod testing;
+pub mod verdict;
 
 pub use admin::{dead_letters, drop, forget_sink, replay};
 pub use cluster_queries::nodes;
 pub use failure::{Failure, in_time, shutting_down, unreadable};
-pub use pins::{cancel, cancelled_state, list, outcome_of, show, wait};
+pub use matching::{count, outcome_matches};
+pub use pins::{cancel, cancel_matching, cancelled_state, list, outcome_of, show, wait};
 pub use schedule::schedule;
-pub use stats::{ping, stats};
+pub use stats::{current, ping, stats};
 pub use submit::submit;
 pub use tail::{Beginning, Next, Reader};

@@ -1,23 +1,29 @@
-//! Answers `show`, `list`, `wait` and `cancel`.
+//! Answers `show`, `list`, `wait`, `cancel` and `cancel_matching`.
 //!
 //! Asks the schedule first and the store second, so that a PIN that ends in between is found in the store. Must not
 //! decide anything about a PIN.
 
 use std::pin::pin;
 
+use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::cluster_queries;
-use super::failure::{Failure, STORE_PATIENCE, unknown, unreadable};
+use super::failure::{Failure, STORE_TIMEOUT, unknown, unreadable};
+use super::matching::{self, has_status};
 use crate::outcome::{Delivery, Ending, Submission, deciding, rfc3339};
 use crate::pin::PinId;
+use crate::protocol::filter::About;
 use crate::protocol::show::{self, LastAnswer, NextPoll, Pin, SinkState};
-use crate::protocol::{Code, Raw, State, list, page, page_limit, wait};
+use crate::protocol::{Code, Raw, State, cancel_matching, list, page, page_limit, wait};
 use crate::schedule::{Live, Next, Stopping};
 use crate::services::Services;
 use crate::sinks::SinkHealth;
 use crate::store::{AtSink, Outcome, PinState, Record};
+
+/// How many PINs a request withdraws at most. They are withdrawn together, in a few transactions.
+const SLICE: u32 = 500;
 
 pub async fn show(
     services: &Services,
@@ -36,22 +42,21 @@ pub async fn show(
     Ok(show::Answer { pin: Raw::new(&pin) })
 }
 
-pub async fn list(
-    services: &Services,
-    list::Request { limit, after }: list::Request,
-) -> Result<list::Answer, Failure> {
-    let after = after.unwrap_or_default();
-    let pins = services.store.in_flight_after(&after, page_limit(limit)).await?.ok_or_else(|| {
-        Code::InvalidRequest
-            .because(r#""after" is neither what an answer gave as "next" nor a PIN that is in flight"#)
-    })?;
-    let ids = pins.pins.iter().map(|(pin, _)| pin.pin.clone());
+pub async fn list(services: &Services, request: list::Request) -> Result<list::Answer, Failure> {
+    request.filter.check(About::Either)?;
+    if request.filter.is_for_finished() {
+        return matching::finished(services, request).await;
+    }
+    let list::Request { limit, after, filter } = request;
+    let found = matching::in_flight(services, &filter, after.as_deref(), page_limit(limit)).await?;
+    let ids = found.pins.iter().map(|(pin, _)| pin.pin.clone());
     let live = services.schedule.live(ids.collect()).await?;
     let view = match &services.cluster {
         Some(cluster) if live.iter().any(Option::is_none) => Some(cluster.shared.look().await?),
         _ => None,
     };
-    let items = pins.pins.into_iter().zip(live).map(|((stored, token), live)| {
+    let matching = found.pins.into_iter().zip(live).filter(|(_, live)| has_status(&filter, live.as_ref()));
+    let items = matching.map(|((stored, token), live)| {
         let deadline_at = deadline(live.as_ref(), stored.deadline_at);
         let pin = match (live, &view) {
             (Some(live), _) => of_live(stored.pin, &live),
@@ -64,7 +69,10 @@ pub async fn list(
         };
         (with_times(pin, stored.submitted_at.wall, deadline_at), token)
     });
-    let (pins, next) = page(items, pins.more);
+    let items: Vec<_> = items.collect();
+    let matched = items.len();
+    let (pins, cut) = page(items, false);
+    let next = if pins.len() < matched { cut } else { found.next };
     Ok(list::Answer { pins, next })
 }
 
@@ -87,7 +95,7 @@ pub async fn wait(
         if let Some(outcome) = services.schedule.wait(pin_id.clone()).await? {
             match unless(&mut end, outcome).await? {
                 Ok(record) => break record,
-                Err(_) if goes_on_elsewhere(services) => continue,
+                Err(_) if may_have_moved(services) => continue,
                 Err(_) => return Err(Stopping.into()),
             }
         }
@@ -121,12 +129,12 @@ async fn unless<T>(
 pub async fn cancel(services: &Services, pin: &PinId) -> Result<Record, Failure> {
     loop {
         if let Some(outcome) = services.schedule.cancel(pin.clone()).await? {
-            let outcome = timeout(STORE_PATIENCE, outcome).await.map_err(|_| {
+            let outcome = timeout(STORE_TIMEOUT, outcome).await.map_err(|_| {
                 Code::StoreUnavailable.because("the PIN is withdrawn, but the store can't be written now")
             })?;
             match outcome {
                 Ok(record) => return Ok(record),
-                Err(_) if goes_on_elsewhere(services) => continue,
+                Err(_) if may_have_moved(services) => continue,
                 Err(_) => return Err(Stopping.into()),
             }
         }
@@ -137,6 +145,33 @@ pub async fn cancel(services: &Services, pin: &PinId) -> Result<Record, Failure>
     }
 }
 
+/// Withdraws the PINs in flight that match, in one part of them, and returns once their outcomes are durable.
+///
+/// # Errors
+/// The filter is empty and `all` is not given, or a PIN could not be withdrawn: others may have been.
+pub async fn cancel_matching(
+    services: &Services,
+    cancel_matching::Request { filter, all, after }: cancel_matching::Request,
+) -> Result<cancel_matching::Answer, Failure> {
+    filter.check(About::InFlight)?;
+    if filter.is_empty() && !all {
+        let message = "an empty filter matches every PIN in flight: give \"all\":true if you mean that";
+        return Err(Code::InvalidRequest.because(message).into());
+    }
+    let found = matching::in_flight(services, &filter, after.as_deref(), SLICE).await?;
+    let pins = matching::with_status(services, &filter, &found).await?;
+    let mut count = 0;
+    for ended in join_all(pins.iter().map(|pin| cancel(services, pin))).await {
+        match ended {
+            Ok(record) => count += u64::from(cancelled_state(&record) == State::Cancelled),
+            // It ended and retention removed its outcome, all since the store was asked.
+            Err(Failure::Refused(refusal)) if refusal.code == Code::NotFound => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(cancel_matching::Answer { count, next: found.next })
+}
+
 /// Returns whether the PIN was withdrawn or had finished before.
 pub fn cancelled_state(record: &Record) -> State {
     let is_cancelled = serde_json::from_str::<crate::protocol::Record>(record)
@@ -145,7 +180,7 @@ pub fn cancelled_state(record: &Record) -> State {
 }
 
 /// Returns whether a PIN that left the schedule without an outcome moved to another node with its slot.
-fn goes_on_elsewhere(services: &Services) -> bool {
+fn may_have_moved(services: &Services) -> bool {
     services.cluster.is_some() && !services.stop.is_cancelled()
 }
 

@@ -1,7 +1,6 @@
 //! Answers `stats` and `ping` from what the other parts report. Must not count anything itself.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use humantime::format_duration;
@@ -10,6 +9,8 @@ use jiff::Timestamp;
 
 use super::cluster_queries;
 use super::failure::Failure;
+use super::findings::findings;
+use super::verdict::{Numbers, verdict};
 use crate::build;
 use crate::metrics::{self, catalogue::LIFETIMES};
 use crate::outcome::{Ending, rfc3339};
@@ -27,22 +28,41 @@ pub fn ping() -> ping::Answer {
 }
 
 pub async fn stats(services: &Services) -> Result<Answer, Failure> {
+    Ok(Answer { stats: Raw::new(&current(services).await?) })
+}
+
+/// Returns the current numbers of all parts.
+pub async fn current(services: &Services) -> Result<Stats, Failure> {
     let schedule = services.schedule.stats().await?;
     let Services { store, writer, failed_counts, .. } = services;
     let failed = failed_counts.get(writer.commands_done(), store.failed_counts()).await?;
     let cursors = store.cursors().await?;
     let newest_seq = *writer.newest().borrow();
+    let findings = findings(services, Some(&schedule));
     let polls = schedule.counts;
-    let stats = Stats {
+    let sinks = sinks(services, newest_seq, cursors, &failed).await?;
+    let numbers = Numbers {
+        in_flight: schedule.in_flight as u64,
+        ended: polls.outcomes.iter().sum(),
+        notice_delay: polls.mean_notice_delay(),
+        dead_letters: sinks
+            .iter()
+            .map(|(name, sink)| (name.clone(), sink.dead_letters.unsigned_abs()))
+            .collect(),
+    };
+    Ok(Stats {
         version: build::VERSION.to_owned(),
         build: build::build(),
+        verdict: verdict(&findings, &numbers, services.clock.wall()),
         in_flight: schedule.in_flight,
         due: schedule.due,
         polling: schedule.polling,
         finishing: schedule.finishing,
-        brake: schedule
-            .brake
-            .map(|(reason, until)| Brake { reason: reason.as_str().into(), until: until.map(rfc3339) }),
+        brake: schedule.brake.map(|(reason, until)| Brake {
+            reason: reason.as_str().into(),
+            since: schedule.brake_since.map(rfc3339),
+            until: until.map(rfc3339),
+        }),
         most_refused: schedule
             .refused_everywhere
             .map(|(refusal, since)| MostRefused { answer: refusal.answer().into(), since: rfc3339(since) }),
@@ -72,13 +92,12 @@ pub async fn stats(services: &Services) -> Result<Answer, Failure> {
             }),
         },
         newest_seq,
-        sinks: sinks(newest_seq, services.health.all(), cursors, &failed),
+        sinks: sinks.into_iter().map(|(name, sink)| (name, Raw::new(&sink))).collect(),
         connections: services.places.count(),
         log_lines_lost: metrics::log_lines_lost(),
         stray_answers: stray_answers(services),
         cluster: cluster_queries::numbers(services).await?,
-    };
-    Ok(Answer { stats: Raw::new(&stats) })
+    })
 }
 
 fn learned(learned: &schedule::Learned) -> Learned {
@@ -123,29 +142,42 @@ fn stray_answers(services: &Services) -> Option<StrayAnswers> {
 
 /// Returns every sink by name. A sink with a cursor but without health is no longer configured. `failed` has each
 /// sink's name, how many outcomes are being retried, and how many are dead letters.
-fn sinks(
+async fn sinks(
+    services: &Services,
     newest_seq: i64,
-    health: BTreeMap<String, SinkHealth>,
     cursors: Vec<(String, i64)>,
     failed: &[(String, i64, i64)],
-) -> IndexMap<String, Raw<Sink>> {
+) -> Result<Vec<(String, Sink)>, Failure> {
+    let health = services.health.all();
     let others = cursors.into_iter().filter(|(name, _)| !health.contains_key(name));
     let others: Vec<_> = others.map(|(name, cursor)| (name, false, SinkHealth::at(cursor))).collect();
     let all = health.into_iter().map(|(name, health)| (name, true, health)).chain(others);
-    let sink = |(name, configured, health): (String, bool, SinkHealth)| {
+    let mut sinks = Vec::new();
+    for (name, configured, health) in all {
         let failed = failed.iter().find(|(sink, ..)| *sink == name);
+        let behind = (newest_seq - health.cursor).max(0);
+        let retrying = failed.map_or(0, |(_, retrying, _)| *retrying);
+        // Asks the store only about a sink that lacks something.
+        let oldest = if behind > 0 || retrying > 0 {
+            services.store.oldest_undelivered(&name, health.cursor).await?
+        } else {
+            None
+        };
+        let clock = &services.clock;
         let sink = Sink {
             configured,
+            delivered: health.delivered,
             cursor: health.cursor,
-            behind: (newest_seq - health.cursor).max(0),
-            retrying: failed.map_or(0, |(_, retrying, _)| *retrying),
+            behind,
+            oldest_undelivered: oldest.map(|ended| rfc3339(clock.wall() - clock.steady().since(ended))),
+            retrying,
             dead_letters: failed.map_or(0, |(.., dead)| *dead),
             closed: health.closed,
             trouble: health.trouble.map(trouble),
         };
-        (name, Raw::new(&sink))
-    };
-    all.map(sink).collect()
+        sinks.push((name, sink));
+    }
+    Ok(sinks)
 }
 
 fn trouble((since, what): (Timestamp, String)) -> Trouble {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
-use super::failure::STORE_PATIENCE;
+use super::failure::STORE_TIMEOUT;
 use crate::protocol::submit::Request;
 use crate::protocol::{Code, Refusal};
 use crate::services::Services;
@@ -35,7 +35,7 @@ pub async fn submit(
         submitter: submitter.cloned(),
         again: request.again,
     });
-    match timeout(STORE_PATIENCE, services.writer.submit(new.collect())).await {
+    match timeout(STORE_TIMEOUT, services.writer.submit(new.collect())).await {
         Ok(states) => Ok(states?),
         Err(_) => Err(Code::StoreUnavailable.because(
             "the store did not answer in time: whether the PIN was accepted is not known; submit it again",

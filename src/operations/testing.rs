@@ -67,6 +67,7 @@ pub async fn services(folder: &Path, outcomes: usize) -> Services {
         health: Health::default(),
         stop: CancellationToken::new(),
         failed_counts: FailedCounts::default(),
+        max_in_flight: usize::MAX,
         places: crate::intake::places(8),
         room: Default::default(),
         cluster: None,

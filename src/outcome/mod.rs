@@ -105,6 +105,12 @@ pub fn deciding(deliveries: &[Delivery], ending: Ending) -> Option<&Delivery> {
         .max_by_key(|delivery| delivery.status.weight())
 }
 
+/// Whether the delivery that decides reached somebody; `None` where nobody can know. A status that is not final can
+/// still change, so it counts as unknown.
+pub fn delivered(decider: Option<&Delivery>) -> Option<bool> {
+    decider.filter(|delivery| delivery.final_status).and_then(|delivery| delivery.status.delivered())
+}
+
 /// The most deliveries of one answer that are kept, in memory and in the record. Infobip sends one for each SMS or call
 /// of a PIN, so only a few. The limit protects memory from a faulty API, because every PIN in flight keeps its
 /// deliveries.
@@ -180,10 +186,7 @@ pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) ->
         outcome: verdict.ending,
         status: decider.map(|delivery| &delivery.status),
         description: decider.and_then(|delivery| delivery.description.as_deref()),
-        // A status that is not final can still change.
-        delivered: decider
-            .filter(|delivery| delivery.final_status)
-            .and_then(|delivery| delivery.status.delivered()),
+        delivered: delivered(decider),
         deliveries,
         error: verdict.error.as_deref(),
         reference: submission.reference.as_deref(),

@@ -1,11 +1,12 @@
-//! `list`: lists the PINs in flight, page by page.
+//! `list`: lists the PINs in flight, or finished ones where the filter asks for them, page by page.
 
 use serde::{Deserialize, Serialize};
 
 use super::Raw;
+use super::filter::Filter;
 use super::show::Pin;
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     /// The most PINs in the answer: see [`super::page_limit`].
@@ -14,6 +15,8 @@ pub struct Request {
     /// The `next` of the previous answer, or the ID of a PIN in flight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
+    #[serde(default, skip_serializing_if = "Filter::is_empty")]
+    pub filter: Filter,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

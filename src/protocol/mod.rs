@@ -12,10 +12,13 @@
 //! older daemon. Pure: must not know sockets, the store or the schedule.
 
 pub mod cancel;
+pub mod cancel_matching;
+pub mod count;
 pub mod dead_letters;
 pub mod drop;
 mod error;
 mod fields;
+pub mod filter;
 pub mod forget_sink;
 mod line;
 pub mod list;

@@ -16,8 +16,8 @@ use serde_path_to_error::Track;
 
 use super::error::{Code, Refusal};
 use super::{
-    cancel, dead_letters, drop, forget_sink, list, nodes, ping, replay, schedule, show, stats, submit, tail,
-    wait,
+    cancel, cancel_matching, count, dead_letters, drop, forget_sink, list, nodes, ping, replay, schedule,
+    show, stats, submit, tail, wait,
 };
 use crate::pin::{InvalidPinId, PinId};
 
@@ -59,6 +59,8 @@ operations! {
     "submit": Submit(submit),
     "show": Show(show),
     "cancel": Cancel(cancel),
+    "cancel_matching": CancelMatching(cancel_matching),
+    "count": Count(count),
     "list": List(list),
     "wait": Wait(wait),
     "tail": Tail(tail),

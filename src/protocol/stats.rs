@@ -25,6 +25,8 @@ pub struct Answer {
 pub struct Stats {
     pub version: String,
     pub build: Build,
+    /// How the daemon is doing, in words.
+    pub verdict: Verdict,
     pub in_flight: usize,
     pub due: usize,
     pub polling: usize,
@@ -78,9 +80,36 @@ pub struct Build {
     pub sqlite: Cow<'static, str>,
 }
 
+/// How the daemon is doing, for people.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    pub level: Level,
+    /// The state, or the worst problem: its cause, since when, what happens next by itself, and what to do.
+    pub summary: String,
+    /// The other problems.
+    pub further: Vec<String>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    #[default]
+    Good,
+    /// PINs are accepted, but something needs attention.
+    Warning,
+    /// No PIN is accepted.
+    Bad,
+    /// One that only a newer daemon knows.
+    #[serde(other)]
+    Other,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Brake {
     pub reason: Cow<'static, str>,
+    /// Since when polling has been paused for this reason, as far as this process knows.
+    pub since: Option<String>,
+    /// When the next probe is due.
     pub until: Option<String>,
 }
 
@@ -144,10 +173,15 @@ pub struct Store {
 pub struct Sink {
     /// False if only the sink's cursor is left.
     pub configured: bool,
+    /// The outcomes that it took since the daemon's start, repeated ones too; 0 from a daemon that does not count them.
+    #[serde(default)]
+    pub delivered: u64,
     /// Every outcome up to this `seq` is delivered or recorded as failed.
     pub cursor: i64,
     /// How many seqs the cursor is behind the newest outcome.
     pub behind: i64,
+    /// When the PIN of the oldest outcome that the sink still has to get ended; null if it has all.
+    pub oldest_undelivered: Option<String>,
     pub retrying: i64,
     pub dead_letters: i64,
     /// Whether the sink accepts no more outcomes until the next start.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::fields::flag;
+use super::filter::Filter;
 use super::{Record, Refusal, read_answer};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -20,12 +21,15 @@ pub struct Request {
     /// Sends [`Answer::Position`] and [`Answer::Removed`] between the records.
     #[serde(default, deserialize_with = "flag", skip_serializing_if = "std::ops::Not::not")]
     pub positions: bool,
+    /// Sends only the records that match. Positions still move past the others.
+    #[serde(default, skip_serializing_if = "Filter::is_empty")]
+    pub filter: Filter,
 }
 
 impl Request {
     /// Requests all outcomes from `start` on, with positions, until the client closes the connection.
     pub fn follow(start: Start) -> Self {
-        Self { from: Some(start), last: None, follow: true, positions: true }
+        Self { from: Some(start), last: None, follow: true, positions: true, filter: Filter::default() }
     }
 }
 

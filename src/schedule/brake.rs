@@ -84,6 +84,8 @@ pub struct Brake {
 #[derive(Debug, Clone, Copy)]
 struct On {
     reason: Reason,
+    /// Since when it has been on for this reason.
+    since: Moment,
     until: Moment,
     /// The number of refused probes in a row.
     refused: u32,
@@ -103,6 +105,11 @@ impl Brake {
     /// Returns why polling is paused; `None` if it is not.
     pub fn reason(&self) -> Option<Reason> {
         self.on.map(|on| on.reason)
+    }
+
+    /// Returns since when polling has been paused for this reason, as far as this process knows.
+    pub fn since(&self) -> Option<Moment> {
+        self.on.map(|on| on.since)
     }
 
     /// Returns the end of the present wait; `None` if the brake is off.
@@ -134,7 +141,7 @@ impl Brake {
     /// Restores the brake after a restart, for at most the longest wait of its reason. A probe ends it, as always.
     pub fn restore(&mut self, reason: Reason, until: Moment, now: Moment) {
         let until = until.min(now.after(reason.longest()));
-        self.on = Some(On { reason, until, refused: 0, probing: false, last_sign: now });
+        self.on = Some(On { reason, since: now, until, refused: 0, probing: false, last_sign: now });
     }
 
     /// Notes a new PIN, which has not failed yet. In an outage, ends the wait when that PIN is due, but no earlier
@@ -162,7 +169,7 @@ impl Brake {
     }
 
     /// Applies a sign; `probe` says whether it comes from the answer to the probe.
-    pub fn hear(&mut self, now: Moment, sign: Sign, probe: bool) -> Change {
+    pub fn observe(&mut self, now: Moment, sign: Sign, probe: bool) -> Change {
         let (reason, wait) = match sign {
             Sign::Fine => return self.released(now, probe),
             Sign::Trouble(reason, wait) => (reason, wait),
@@ -178,18 +185,20 @@ impl Brake {
         let until = now.after(wait);
         match &mut self.on {
             None => {
-                self.on = Some(On { reason, until, refused: 0, probing: false, last_sign: now });
+                self.on = Some(On { reason, since: now, until, refused: 0, probing: false, last_sign: now });
                 Change::On(reason)
             }
             Some(on) if probe => {
                 let news = on.reason != reason;
-                *on = On { reason, until: until.max(on.until), refused, probing: false, last_sign: now };
+                let since = if news { now } else { on.since };
+                let until = until.max(on.until);
+                *on = On { reason, since, until, refused, probing: false, last_sign: now };
                 if news { Change::On(reason) } else { Change::Longer(reason) }
             }
             // This poll was running when the brake went on. A more serious reason replaces the present one. The same
             // reason again changes nothing, because a burst of refusals is one refusal.
             Some(on) if reason > on.reason => {
-                *on = On { reason, until: until.max(on.until), last_sign: now, ..*on };
+                *on = On { reason, since: now, until: until.max(on.until), last_sign: now, ..*on };
                 Change::On(reason)
             }
             Some(on) if reason == Reason::Throttled && until > on.until => {
@@ -230,9 +239,9 @@ mod tests {
     fn a_wrong_key_stops_all_polls_but_one_probe_with_growing_intervals() {
         let mut brake = Brake::default();
         let mut now = T0;
-        assert_eq!(brake.hear(now, UNAUTHORIZED, false), Change::On(Reason::Unauthorized));
+        assert_eq!(brake.observe(now, UNAUTHORIZED, false), Change::On(Reason::Unauthorized));
         assert_eq!(
-            brake.hear(now, UNAUTHORIZED, false),
+            brake.observe(now, UNAUTHORIZED, false),
             Change::Nothing,
             "the other running polls are no news"
         );
@@ -241,32 +250,32 @@ mod tests {
             now = now.after(wait * SECOND);
             assert!(brake.admits(now) && brake.started());
             assert!(!brake.admits(now), "one probe at a time");
-            assert_eq!(brake.hear(now, UNAUTHORIZED, true), Change::Longer(Reason::Unauthorized));
+            assert_eq!(brake.observe(now, UNAUTHORIZED, true), Change::Longer(Reason::Unauthorized));
         }
         now = now.after(60 * SECOND);
         assert!(brake.started());
         assert_eq!(
-            brake.hear(now, Sign::Fine, false),
+            brake.observe(now, Sign::Fine, false),
             Change::Nothing,
             "a poll from before does not lift it"
         );
-        assert_eq!(brake.hear(now, Sign::Fine, true), Change::Off(Reason::Unauthorized));
+        assert_eq!(brake.observe(now, Sign::Fine, true), Change::Off(Reason::Unauthorized));
         assert!(brake.admits(now) && !brake.started());
     }
 
     #[test]
     fn a_new_key_is_tried_at_once() {
         let mut brake = Brake::default();
-        brake.hear(T0, UNAUTHORIZED, false);
+        brake.observe(T0, UNAUTHORIZED, false);
         brake.try_now(T0);
         assert!(brake.admits(T0) && brake.started());
-        assert_eq!(brake.hear(T0, Sign::Fine, true), Change::Off(Reason::Unauthorized));
+        assert_eq!(brake.observe(T0, Sign::Fine, true), Change::Off(Reason::Unauthorized));
     }
 
     #[test]
     fn a_new_configuration_does_not_shorten_the_time_of_a_429() {
         let mut brake = Brake::default();
-        brake.hear(T0, throttled(3600), false);
+        brake.observe(T0, throttled(3600), false);
         brake.try_now(T0);
         assert!(!brake.admits(T0.after(3599 * SECOND)));
     }
@@ -274,30 +283,30 @@ mod tests {
     #[test]
     fn a_429_stops_all_polls_for_as_long_as_the_longest_of_them_says() {
         let mut brake = Brake::default();
-        assert_eq!(brake.hear(T0, throttled(30), false), Change::On(Reason::Throttled));
-        assert_eq!(brake.hear(T0, throttled(10), false), Change::Nothing);
-        assert_eq!(brake.hear(T0, throttled(40), false), Change::Longer(Reason::Throttled));
+        assert_eq!(brake.observe(T0, throttled(30), false), Change::On(Reason::Throttled));
+        assert_eq!(brake.observe(T0, throttled(10), false), Change::Nothing);
+        assert_eq!(brake.observe(T0, throttled(40), false), Change::Longer(Reason::Throttled));
         assert!(!brake.admits(T0.after(39 * SECOND)) && brake.admits(T0.after(40 * SECOND)));
     }
 
     #[test]
     fn a_429_that_comes_during_the_probe_outlasts_it() {
         let mut brake = Brake::default();
-        brake.hear(T0, OUTAGE, false);
+        brake.observe(T0, OUTAGE, false);
         let now = T0.after(SECOND);
         assert!(brake.admits(now) && brake.started());
-        assert_eq!(brake.hear(now, throttled(60), false), Change::On(Reason::Throttled));
-        assert_eq!(brake.hear(now, Sign::Fine, true), Change::Nothing);
+        assert_eq!(brake.observe(now, throttled(60), false), Change::On(Reason::Throttled));
+        assert_eq!(brake.observe(now, Sign::Fine, true), Change::Nothing);
         assert!(!brake.admits(now.after(59 * SECOND)) && brake.admits(now.after(60 * SECOND)));
     }
 
     #[test]
     fn a_probe_that_fails_for_another_reason_changes_the_reason() {
         let mut brake = Brake::default();
-        brake.hear(T0, UNAUTHORIZED, false);
+        brake.observe(T0, UNAUTHORIZED, false);
         let now = T0.after(5 * SECOND);
         brake.started();
-        assert_eq!(brake.hear(now, OUTAGE, true), Change::On(Reason::Outage));
+        assert_eq!(brake.observe(now, OUTAGE, true), Change::On(Reason::Outage));
         assert!(!brake.admits(now) && brake.admits(now.after(SECOND)));
     }
 
@@ -308,7 +317,7 @@ mod tests {
         assert!(!brake.admits(T0));
         let now = T0.after(10 * SECOND);
         assert!(brake.admits(now) && brake.started() && !brake.admits(now));
-        assert_eq!(brake.hear(now, Sign::Fine, true), Change::Off(Reason::Throttled));
+        assert_eq!(brake.observe(now, Sign::Fine, true), Change::Off(Reason::Throttled));
     }
 
     #[test]
@@ -330,16 +339,16 @@ mod tests {
     fn in_an_outage_a_pin_that_has_not_failed_is_probed_within_a_second_of_the_last_sign() {
         let mut brake = Brake::default();
         let mut now = T0;
-        brake.hear(now, OUTAGE, false);
+        brake.observe(now, OUTAGE, false);
         for wait in [1, 2, 4, 8] {
             now = now.after(wait * SECOND);
             brake.started();
-            brake.hear(now, OUTAGE, true);
+            brake.observe(now, OUTAGE, true);
         }
         brake.newcomer(now.after(SECOND / 2));
         assert!(!brake.admits(now.after(SECOND / 2)) && brake.admits(now.after(SECOND)));
         let mut brake = Brake::default();
-        brake.hear(T0, throttled(60), false);
+        brake.observe(T0, throttled(60), false);
         brake.newcomer(T0.after(SECOND));
         assert!(!brake.admits(T0.after(59 * SECOND)), "a 429 asked for silence from everybody");
     }

@@ -24,7 +24,7 @@ use tracing::debug;
 use self::counts::notice_delay;
 pub use self::counts::{AGE_BANDS, Counts};
 use self::credentials::Check;
-pub use self::evidence::{Doubts, Others, Refusal};
+pub use self::evidence::{Evidence, Others, Refusal};
 pub use self::learning::Learned;
 use self::learning::{channel_of, learner_of, teach};
 use self::slots::Held;
@@ -38,7 +38,7 @@ use crate::backoff::Backoff;
 use crate::clock::{Clock, Moment};
 use crate::config;
 use crate::metrics;
-use crate::outcome::{Deliveries, Delivery, Ending, Verdict};
+use crate::outcome::{self, Deliveries, Delivery, Ending, Verdict};
 use crate::pin::{CompactPinId, PinId};
 use crate::poll::{Connection, Meaning};
 use crate::store::InFlight;
@@ -190,7 +190,7 @@ impl Core {
         self.epoch = self.epoch.wrapping_add(1);
         self.brake.forget_probe();
         self.check = None;
-        self.table.iter_mut().for_each(|entry| entry.doubts = None);
+        self.table.iter_mut().for_each(|entry| entry.evidence = None);
     }
 
     /// Reserves memory for this many more PINs.
@@ -240,7 +240,7 @@ impl Core {
             last_answer: None,
             is_resumed: false,
             is_failing: false,
-            doubts: None,
+            evidence: None,
         };
         let key = self.table.insert(entry)?;
         Some(Waiting { class, due, key })
@@ -473,8 +473,10 @@ impl Core {
         entry.stage = Stage::Finishing;
         self.finishing += 1;
         let age = self.clock.now().since(entry.submitted);
-        self.counts.ended(ending, age, entry.polls);
-        metrics::ended(ending, entry.seen.as_ref(), age, entry.polls);
+        let decider = outcome::deciding(entry.seen.as_deref().unwrap_or_default(), ending);
+        let status = metrics::status_index(decider.map(|delivery| &delivery.status));
+        self.counts.ended(ending, status, outcome::delivered(decider), age, entry.polls);
+        metrics::ended(ending, status, age, entry.polls);
         let pin = entry.pin.expand();
         debug!(pin_id = %pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");
         Some(Verdict {

@@ -128,6 +128,8 @@ pub struct Stats {
     pub polling: usize,
     pub finishing: usize,
     pub brake: Option<(Reason, Option<Timestamp>)>,
+    /// Since when polling has been paused for that reason.
+    pub brake_since: Option<Timestamp>,
     /// How most PINs are refused and since when; `None` if they are not.
     pub refused_everywhere: Option<(Refusal, Timestamp)>,
     /// The rate limit in force, in polls per second; `None` if there is no limit.
@@ -286,7 +288,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
                 count = events.recv_many(&mut batch, EVENTS_AT_ONCE) => {
                     debug_assert!(count > 0, "the daemon holds a sender for as long as the schedule runs");
                     for event in batch.drain(..) {
-                        self.hear(event);
+                        self.handle(event);
                     }
                 }
                 Some((ticket, meaning)) = self.polls.answer() => self.answered(ticket, meaning),
@@ -347,7 +349,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
         }
     }
 
-    fn hear(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         // A client that asked may be gone; then nobody needs the answer.
         match event {
             Event::Committed(Committed::Accepted(pins)) => pins.iter().for_each(|pin| self.core.accept(pin)),
@@ -382,7 +384,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
             Event::Ask(Ask::Overview(reply)) => {
                 let _ = reply.send(self.core.overview());
             }
-            Event::Slots(event) => self.hear_of_slots(event),
+            Event::Slots(event) => self.handle_slots(event),
             Event::Reconfigure(settings) => {
                 let Settings { schedule, rate, concurrency, renewed } = *settings;
                 if renewed {
@@ -445,6 +447,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
             polling: self.polls.len(),
             finishing: self.core.finishing(),
             brake: self.core.brake().map(|(reason, until)| (reason, until.map(wall))),
+            brake_since: self.core.brake_since().map(wall),
             refused_everywhere: self.core.refused_everywhere().map(|(since, refusal)| (refusal, wall(since))),
             rate: self.core.rate(),
             counts: self.core.counts.clone(),

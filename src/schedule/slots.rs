@@ -53,7 +53,7 @@ impl Schedule {
 }
 
 impl<S, F> Running<S, F> {
-    pub(super) fn hear_of_slots(&mut self, event: SlotEvent) {
+    pub(super) fn handle_slots(&mut self, event: SlotEvent) {
         match event {
             SlotEvent::Hold(slots) => self.core.hold(&slots),
             SlotEvent::Resume(pins) => pins.iter().for_each(|pin| self.core.resume(pin)),

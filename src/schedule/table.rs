@@ -12,7 +12,7 @@ use std::time::Duration;
 use hashbrown::HashTable;
 use slab::Slab;
 
-use super::core::evidence::{Doubts, Refusals};
+use super::core::evidence::{Evidence, Refusals};
 use super::queue::{Class, Key};
 use crate::clock::Moment;
 use crate::outcome::Deliveries;
@@ -37,18 +37,18 @@ pub struct Entry {
     /// Whether its last poll got no answer.
     pub is_failing: bool,
     /// The evidence against the PIN; few PINs have any.
-    pub doubts: Option<Box<Doubts>>,
+    pub evidence: Option<Box<Evidence>>,
 }
 
 impl Entry {
     /// Returns whether its next poll is likely to fail, whatever the state of the API.
     pub fn is_doubtful(&self) -> bool {
-        self.is_failing || self.doubts.is_some()
+        self.is_failing || self.evidence.is_some()
     }
 
     /// Returns the refusals in a row up to its last answer.
     pub fn refusals(&self) -> Option<&Refusals> {
-        self.doubts.as_ref()?.refusals.as_ref()
+        self.evidence.as_ref()?.refusals.as_ref()
     }
 
     /// Returns whether its last answer was a 401 or 403.
@@ -106,7 +106,7 @@ pub struct Table {
     /// Chunk `n / CHUNK` holds key `n`.
     chunks: Vec<Slab<Entry>>,
     /// The chunks with free entries. The lowest is used first, so that those at the end become empty.
-    roomy: BTreeSet<u32>,
+    with_space: BTreeSet<u32>,
     /// The chunk that became empty last. It alone may be empty and keep its memory, so that a PIN that comes and goes
     /// repeatedly does not allocate each time.
     spare: Option<usize>,
@@ -120,7 +120,7 @@ impl Default for Table {
         Self {
             len: 0,
             chunks: Vec::new(),
-            roomy: BTreeSet::new(),
+            with_space: BTreeSet::new(),
             spare: None,
             by_id: (0..SHARDS).map(|_| HashTable::new()).collect(),
             hasher: RandomState::new(),
@@ -148,14 +148,14 @@ impl Table {
         if self.find_hashed(hash, &entry.pin).is_some() {
             return None;
         }
-        let chunk = match self.roomy.first() {
+        let chunk = match self.with_space.first() {
             Some(&chunk) => chunk,
             None => {
                 let chunk = u32::try_from(self.chunks.len())
                     .ok()
                     .filter(|chunk| *chunk <= u32::MAX / CHUNK as u32)?;
                 self.chunks.push(Slab::new());
-                self.roomy.insert(chunk);
+                self.with_space.insert(chunk);
                 chunk
             }
         };
@@ -165,7 +165,7 @@ impl Table {
         }
         let key = chunk * CHUNK as u32 + entries.insert(entry) as u32;
         if entries.len() == CHUNK {
-            self.roomy.remove(&chunk);
+            self.with_space.remove(&chunk);
         }
         self.len += 1;
         let Self { chunks, by_id, hasher, .. } = self;
@@ -218,7 +218,7 @@ impl Table {
         let entries = chunks.get_mut(chunk)?;
         let entry = entries.try_remove(index)?;
         let emptied = entries.is_empty();
-        self.roomy.insert(chunk as u32);
+        self.with_space.insert(chunk as u32);
         if emptied
             && let Some(other) = self.spare.replace(chunk).filter(|other| *other != chunk)
             && let Some(other) = chunks.get_mut(other).filter(|other| other.is_empty())
@@ -265,7 +265,7 @@ mod tests {
             seen: None,
             is_resumed: false,
             is_failing: false,
-            doubts: None,
+            evidence: None,
             last_answer: None,
         }
     }

@@ -127,6 +127,7 @@ impl<S: Ordered> Dispatcher<S> {
             return Ok(false);
         }
         let (count, result) = self.sink.deliver(outcomes).await;
+        self.count(count);
         if let Some(seq) = count.checked_sub(1).and_then(|last| seqs.get(last)) {
             fault_point!("delivered-and-cursor-behind");
             self.advance(*seq).await;
@@ -164,6 +165,7 @@ impl<S: Ordered> Dispatcher<S> {
         let outcomes: Vec<Outcome> = requested.into_iter().map(|(_, outcome)| outcome).collect();
         let mut delivered: Vec<i64> = outcomes.iter().map(|outcome| outcome.seq).collect();
         let (count, result) = self.sink.deliver(outcomes).await;
+        self.count(count);
         delivered.truncate(count);
         let now = self.outbox.clock.wall();
         self.outbox.health.update(&self.outbox.name, |health| health.delivered(&delivered, now));
@@ -176,6 +178,10 @@ impl<S: Ordered> Dispatcher<S> {
         result?;
         self.report_recovery();
         Ok(true)
+    }
+
+    fn count(&self, delivered: usize) {
+        self.outbox.health.update(&self.outbox.name, |health| health.delivered += delivered as u64);
     }
 
     async fn advance(&mut self, seq: i64) {

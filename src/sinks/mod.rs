@@ -105,6 +105,8 @@ pub struct Health(Arc<Mutex<BTreeMap<String, SinkHealth>>>);
 pub struct SinkHealth {
     /// Every outcome up to this `seq` is delivered, or recorded as failed.
     pub cursor: i64,
+    /// The outcomes that it took since the start of this process, repeated ones too.
+    pub delivered: u64,
     /// When it stopped, and why.
     pub trouble: Option<(Timestamp, String)>,
     /// Whether it is closed until the next start.

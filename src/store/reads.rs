@@ -20,6 +20,39 @@ pub const PAGE_BYTES: usize = 256 * 1024;
 /// The largest record, in bytes, that a transaction returns with [`Submitted::Finished`](super::Submitted::Finished).
 pub const SMALL_RECORD: usize = 4 * 1024;
 
+/// How many PINs in flight a page by a filter looks at, at most.
+pub const SCAN: u32 = 10_000;
+
+/// Which PINs in flight a page is about; what is `None` matches all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The whole reference.
+    pub reference: Option<String>,
+    /// The first bytes of the reference.
+    pub reference_prefix: Option<String>,
+    /// The latest time of submission.
+    pub until: Option<Steady>,
+    /// The time after which the PIN was submitted.
+    pub after: Option<Steady>,
+}
+
+/// A page of the PINs in flight that match.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Each PIN with its page token, as in [`Page`].
+    pub pins: Vec<(InFlight, String)>,
+    /// The page token after which the next page begins; `None` on the last page. A page without PINs can have one.
+    pub next: Option<String>,
+}
+
+impl Found {
+    /// `reached` is the token of the last row that the page was to look at, if more rows follow it.
+    pub(super) fn new(pins: Vec<(InFlight, String)>, limit: u32, reached: Option<String>) -> Self {
+        let last = pins.last().filter(|_| pins.len() >= limit as usize).map(|(_, token)| token.clone());
+        Self { next: last.or(reached), pins }
+    }
+}
+
 /// A page of the PINs in flight. The order of PINs that stay in flight does not change.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {
@@ -47,6 +80,15 @@ pub trait Reads: Send + Sync {
     /// [`Page`] or after a PIN in flight. `None` if `after` is neither. Where nodes share the store, the PIN may have
     /// left.
     async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Option<Page>, Unavailable>;
+
+    /// A page, as [`Reads::in_flight_after`] gives it, of at most `limit` PINs that match, among the next [`SCAN`] PINs in
+    /// flight.
+    async fn in_flight_matching(
+        &self,
+        after: &str,
+        wanted: &Wanted,
+        limit: u32,
+    ) -> Result<Option<Found>, Unavailable>;
 
     /// The state of the schedule as it was last saved.
     async fn schedule(&self) -> Result<SavedSchedule, Unavailable>;

@@ -45,7 +45,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(2);
 
 /// How long changes wait, while the daemon stops, for a store that can't be written.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Reply<T> = oneshot::Sender<Result<T, Unavailable>>;
 
@@ -164,7 +164,7 @@ impl Writer {
     }
 
     /// Asks the node that polls this PIN to withdraw it. The request is durable when this returns.
-    pub async fn cancel_elsewhere(&self, pin: PinId) -> Result<(), Unavailable> {
+    pub async fn cancel_at_holder(&self, pin: PinId) -> Result<(), Unavailable> {
         self.ask(1, |batch, reply| {
             batch.confirmations.push(reply);
             batch.cluster.cancels.push(pin);
@@ -225,7 +225,7 @@ impl Writer {
 }
 
 /// The task of a [`Writer`]. It ends when every `Writer` is dropped and everything is committed, or can't be committed for
-/// [`STOP_PATIENCE`].
+/// [`STOP_TIMEOUT`].
 pub struct WriterTask<M> {
     connection: Box<dyn Writes>,
     changes: mpsc::Receiver<Change>,
@@ -267,7 +267,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                 open = self.gather(&mut batch).await;
             } else {
                 // Only changes that failed before are left, and no request will wake this task.
-                let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + STOP_PATIENCE);
+                let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + STOP_TIMEOUT);
                 if Instant::now() >= give_up_at {
                     break;
                 }
@@ -319,8 +319,8 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     async fn gather(&mut self, batch: &mut Batch) -> bool {
         // Tries a failing store even with nothing to write: clients that wait for it to recover submit nothing.
         let well = self.trouble.borrow().is_none();
-        let patience = if batch.changes() == 0 && well { LOOK } else { RETRY };
-        let Ok(first) = tokio::time::timeout(patience, self.changes.recv()).await else { return true };
+        let wait = if batch.changes() == 0 && well { LOOK } else { RETRY };
+        let Ok(first) = tokio::time::timeout(wait, self.changes.recv()).await else { return true };
         let Some(first) = first else { return false };
         let mut weight = first.weight;
         (first.add)(batch);

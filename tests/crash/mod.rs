@@ -8,6 +8,7 @@
 //! same interleaving.
 
 mod compare;
+mod http2;
 pub mod load;
 pub mod receiver;
 mod round;

@@ -19,7 +19,7 @@ const README: &str = include_str!("../../README.md");
 const CLIENTS: &str = include_str!("../../docs/clients.md");
 
 /// How long a snippet may take; Java compiles its own first.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The code blocks below a heading of a document, each with its language.
 fn snippets(document: &'static str, heading: &str) -> Vec<(&'static str, String)> {
@@ -63,7 +63,7 @@ impl Service {
     fn run(&self, command: Command) -> String {
         let mut command = isolated(command);
         command.env("PINWATCH_SOCKET", self.place.socket());
-        let done = assert_cmd::Command::from_std(command).timeout(PATIENCE).assert().success();
+        let done = assert_cmd::Command::from_std(command).timeout(TIMEOUT).assert().success();
         String::from_utf8_lossy(&done.get_output().stdout).into_owned()
     }
 
@@ -211,7 +211,7 @@ fn the_readme_leads_to_a_first_outcome() {
     until("the daemon listens", || {
         place.pinwatch(&["ping"]).output().unwrap().status.success().then_some(())
     });
-    let done = assert_cmd::Command::from_std(shell(&place, &second)).timeout(PATIENCE).assert().success();
+    let done = assert_cmd::Command::from_std(shell(&place, &second)).timeout(TIMEOUT).assert().success();
     let printed = String::from_utf8_lossy(&done.get_output().stdout).into_owned();
     assert!(printed.contains("\"outcome\":\"final\"") && printed.contains("order-42"), "{printed}");
 }
@@ -260,9 +260,9 @@ fn two_terminals_lead_to_a_first_verified_webhook() {
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.0 401 "), "{answer}");
     }
-    assert_cmd::Command::from_std(shell(&second)).timeout(PATIENCE).assert().success();
+    assert_cmd::Command::from_std(shell(&second)).timeout(TIMEOUT).assert().success();
     let verified =
-        std::iter::from_fn(|| shown.recv_timeout(PATIENCE).ok()).find(|line| line.contains("verified"));
+        std::iter::from_fn(|| shown.recv_timeout(TIMEOUT).ok()).find(|line| line.contains("verified"));
     assert_eq!(verified.as_deref(), Some("verified: sim-delivered-1 final MESSAGE_DELIVERED"));
     let section = CLIENTS.split("\n## A first webhook\n").nth(1).unwrap();
     assert!(section.replace('\n', " ").contains("`verified: sim-delivered-1 final MESSAGE_DELIVERED`"));

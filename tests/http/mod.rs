@@ -7,4 +7,4 @@ mod hosts;
 mod numbers;
 pub mod served;
 mod tls;
-mod v1;
+pub mod v1;

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Client, Daemon, PATIENCE, Place, Simulated, json, until};
+use crate::support::{Client, Daemon, Place, Simulated, TIMEOUT, json, until};
 
 /// A daemon that serves HTTP at a port of its own, polls a simulator, and writes to a file.
 pub struct Served {
@@ -69,6 +69,13 @@ impl Served {
         // Its log still has where the one before was.
         until("it says where it serves", || (self.daemon.times_said(SERVED) > before).then_some(()));
         self.address = self.daemon.http_address();
+    }
+
+    /// As [`Served::restart`], at the same port again.
+    #[track_caller]
+    pub fn restart_at(&mut self, port: u16) {
+        self.settings.push(format!("http.listen=127.0.0.1:{port}"));
+        self.restart();
     }
 
     /// Stops the daemon, changes its database, and starts it again.
@@ -140,7 +147,7 @@ pub fn send(address: SocketAddr, request: &str) -> Option<Answer> {
     let _ = stream.write_all(request.as_bytes());
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("no end within {PATIENCE:?}"),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("no end within {TIMEOUT:?}"),
         // A connection may be reset behind its last byte.
         Ok(_) | Err(_) => {}
     }
@@ -153,8 +160,8 @@ pub fn send(address: SocketAddr, request: &str) -> Option<Answer> {
 #[track_caller]
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("it takes connections");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
-    stream.set_write_timeout(Some(PATIENCE)).expect("a time-out can be set");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a time-out can be set");
+    stream.set_write_timeout(Some(TIMEOUT)).expect("a time-out can be set");
     stream
 }
 

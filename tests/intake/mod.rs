@@ -1,6 +1,7 @@
 //! The local socket of the real binary: what it is told in good and in bad lines, by one client and by many.
 
 mod crowd;
+mod filters;
 mod input;
 mod limits;
 mod memory;

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::support::{Mock, PATIENCE, Place, until};
+use crate::support::{Mock, Place, TIMEOUT, until};
 use serde_json::json;
 use wiremock::ResponseTemplate;
 
@@ -59,7 +59,7 @@ fn https_goes_through_the_proxy_of_the_environment_which_never_sees_the_key() {
     command.env("HTTPS_PROXY", format!("http://127.0.0.1:{port}"));
     let daemon = place.start_by(command);
     daemon.client().submit("A");
-    let head = heads.recv_timeout(PATIENCE).unwrap();
+    let head = heads.recv_timeout(TIMEOUT).unwrap();
     assert!(head.starts_with("CONNECT api.example:443 "), "{head}");
     assert!(!head.contains("hunter2"), "{head}");
     daemon.terminate();
@@ -74,7 +74,7 @@ fn a_host_in_no_proxy_is_reached_without_one() {
     command.env("HTTPS_PROXY", format!("http://127.0.0.1:{proxy}")).env("NO_PROXY", "localhost");
     let daemon = place.start_by(command);
     daemon.client().submit("A");
-    direct.recv_timeout(PATIENCE).expect("a TLS handshake");
+    direct.recv_timeout(TIMEOUT).expect("a TLS handshake");
     assert!(through_proxy.try_recv().is_err());
     daemon.terminate();
 }

@@ -73,10 +73,13 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
     let successes: &[&[&str]] = &[
         &["ping"],
         &["stats"],
+        &["top", "--once"],
         &["schedule"],
         &["nodes"],
         &["list"],
         &["list", "--limit", "2"],
+        &["list", "--state", "finished"],
+        &["cancel", "--all", "--yes", "--reference", "none*"],
         &["show", "sim-delivered-1"],
         &["show", "sim-none-1"],
         &["wait", "sim-delivered-1", "sim-delivered-2"],
@@ -140,6 +143,7 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         (&["check-config", "--config", "/no/such/file"], 2, usage()),
         (&["doctor", "--config", "/no/such/file"], 2, usage()),
         (&["run"], 2, usage()),
+        (&["top"], 2, usage()),
         (&["simulate"], 2, usage()),
         (&["demo"], 2, usage()),
         (&["completions", "bash"], 2, usage()),
@@ -148,6 +152,9 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         (&["token", "new", "--name", "no name", "--scope", "read"], 2, usage()),
         (&["fly"], 2, usage()),
         (&["list", "--limit", "0"], 2, usage()),
+        (&["list", "--state", "gone"], 2, usage()),
+        (&["cancel", "--all"], 2, usage()),
+        (&["cancel", "--reference", "a", "sim-none-3"], 2, usage()),
     ];
     for arguments in successes {
         let (lines, code) = ask(arguments, Some(&socket));

@@ -12,6 +12,7 @@ mod signals;
 mod stdout;
 mod tables;
 pub mod terminal;
+mod top;
 
 use std::io::{ErrorKind, PipeReader, PipeWriter, Write, pipe};
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Client, PATIENCE, Place, until_true};
+use crate::support::{Client, Place, TIMEOUT, until_true};
 
 pub struct Daemon {
     daemon: crate::support::Daemon,
@@ -34,7 +34,7 @@ impl Daemon {
         // Of the daemon before.
         let _ = fs::remove_file(&notify);
         let manager = UnixDatagram::bind(&notify).unwrap();
-        manager.set_read_timeout(Some(PATIENCE)).unwrap();
+        manager.set_read_timeout(Some(TIMEOUT)).unwrap();
         configure(place, start.config);
         let mut command = place.command();
         command.env("NOTIFY_SOCKET", notify);

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{PATIENCE, json, until};
+use super::{TIMEOUT, json, until};
 
 pub struct Client {
     reader: BufReader<UnixStream>,
@@ -22,8 +22,8 @@ impl Client {
     /// As [`Client::connect`], where there may be no daemon.
     pub fn try_connect(socket: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         Ok(Self { reader: BufReader::new(stream) })
     }
 
@@ -62,7 +62,7 @@ impl Client {
     pub fn whole_line(&mut self) -> Option<String> {
         let mut line = String::new();
         match self.reader.read_line(&mut line) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("no answer for {PATIENCE:?}"),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("no answer for {TIMEOUT:?}"),
             read => read.ok()?,
         };
         line.strip_suffix('\n').map(str::to_owned)

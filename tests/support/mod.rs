@@ -1,7 +1,7 @@
 //! What all tests of the real binary share: a daemon in a folder of its own, stand-ins for the API, a client of the
 //! socket, a PostgreSQL, small disks and wrong clocks.
 //!
-//! Nothing here waits longer than [`PATIENCE`], no daemon outlives its test, and no test looks at how long anything took.
+//! Nothing here waits longer than [`TIMEOUT`], no daemon outlives its test, and no test looks at how long anything took.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part of this")]
 
 mod api;
@@ -27,17 +27,17 @@ pub use database::{change, change_as_if_killed, column, count, flip_a_byte};
 pub use place::Place;
 
 /// Long enough on the slowest machine; what takes longer hangs.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Looks again and again until there is something to see.
 #[track_caller]
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + TIMEOUT;
     loop {
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(Instant::now() < give_up, "not seen within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < give_up, "not seen within {TIMEOUT:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -12,7 +12,7 @@ use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
 
-use super::{Daemon, Ended, PATIENCE, json, program, run_to_end, until};
+use super::{Daemon, Ended, TIMEOUT, json, program, run_to_end, until};
 
 /// The key that the simulator takes.
 const KEY: &str = "demo-key";
@@ -232,7 +232,7 @@ impl Place {
         let mut command = program();
         command.args(args).arg("--socket").arg(self.socket());
         let mut command = assert_cmd::Command::from_std(command);
-        command.timeout(PATIENCE);
+        command.timeout(TIMEOUT);
         command
     }
 

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::not_run::not_run;
 
 /// No wait is longer; reached only by a bug.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 pub struct Container {
     unshare: Child,
@@ -108,7 +108,7 @@ impl Container {
             .spawn()
             .map_err(|error| error.to_string())?;
         let mut container = Self { unshare, pid: String::new(), _root: root };
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + TIMEOUT;
         while !container.is_up() {
             let log = || fs::read_to_string(container._root.path().with_extension("log")).unwrap_or_default();
             if container.unshare.try_wait().is_ok_and(|ended| ended.is_some()) {
@@ -133,7 +133,7 @@ impl Container {
     /// Runs a script in it, bounded in time; `$DEB` is the package.
     fn output(&self, script: &str) -> Output {
         Command::new("timeout")
-            .args([&PATIENCE.as_secs().to_string(), "nsenter", "-t", &self.pid, "-a", "-r", "-w"])
+            .args([&TIMEOUT.as_secs().to_string(), "nsenter", "-t", &self.pid, "-a", "-r", "-w"])
             .args(["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"])
             .args(["DEBIAN_FRONTEND=noninteractive", "SYSTEMD_PAGER=cat", "HOME=/root"])
             .arg("DEB=/pinwatch.deb")
@@ -159,7 +159,7 @@ impl Container {
 
     /// Runs a script again and again until what it prints is right.
     pub fn until(&self, script: &str, is_right: impl Fn(&str) -> bool) -> String {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + TIMEOUT;
         loop {
             let output = self.output(script);
             let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();

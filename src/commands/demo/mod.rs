@@ -125,7 +125,7 @@ async fn show(
                 }
             }
             _ = frames.tick(), if progress.is_shown() => {
-                let page = lister.ask(&list::Request { limit: Some(MAX_PAGE), after: None }).await?;
+                let page = lister.ask(&list::Request { limit: Some(MAX_PAGE), ..Default::default() }).await?;
                 let drawn = drawn(page, output.room())?;
                 progress.message(|| drawn);
             }

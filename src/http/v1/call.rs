@@ -25,6 +25,7 @@ use crate::http::problem::Problem;
 use crate::http::tokens::Client;
 use crate::operations::Failure;
 use crate::pin::PinId;
+use crate::protocol::filter::{About, Filter, Phase};
 use crate::protocol::{self, MAX_ANSWER, MAX_LINE, MAX_PAGE, parse_duration, parse_object, parse_pin_id};
 
 pub const JSON: &str = "application/json";
@@ -38,7 +39,7 @@ pub const MAX_BODY: usize = 1024 * 1024;
 pub const BODY_STALL: Duration = Duration::from_secs(30);
 
 /// How long a body may take that is read as a whole.
-const BODY_PATIENCE: Duration = Duration::from_secs(60);
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A request whose client has a valid token of the right scope.
 pub struct Call {
@@ -104,27 +105,8 @@ impl Call {
     }
 
     /// Reads the whole body. Room for it is the caller's matter.
-    pub async fn read(&self, mut body: Body) -> Result<String, Problem> {
-        let (mut bytes, most) = (Vec::new(), self.most()?);
-        let until = Instant::now() + BODY_PATIENCE;
-        loop {
-            let frame = timeout_at(until, timeout(BODY_STALL, body.frame())).await;
-            let frame = frame.ok().and_then(Result::ok);
-            let frame = frame.ok_or_else(|| Problem::too_slow("the body did not come in time"))?;
-            match frame.map(|frame| frame.map(|frame| frame.into_data())) {
-                None => break,
-                Some(Ok(Ok(data))) => {
-                    if bytes.len() + data.len() > most {
-                        return Err(too_large());
-                    }
-                    bytes.extend_from_slice(&data);
-                }
-                // Trailers.
-                Some(Ok(Err(_))) => {}
-                Some(Err(_)) => return Err(Problem::invalid_json("the body broke off")),
-            }
-        }
-        String::from_utf8(bytes).map_err(|_| Problem::invalid_json("the body is not UTF-8"))
+    pub async fn read(&self, body: Body) -> Result<String, Problem> {
+        read_text(body, self.most()?).await
     }
 
     /// Reads a body that is one JSON object, which messages call `name`, within the length of a line.
@@ -146,6 +128,30 @@ impl Call {
         let charge = self.client.room.take(MAX_ANSWER).await?;
         Ok(json(StatusCode::OK, charge.hold(protocol::answer(&answer.await?))))
     }
+}
+
+/// Reads a body of at most `most` bytes, within [`BODY_STALL`] for each piece and [`BODY_TIMEOUT`] for all.
+async fn read_text(mut body: Body, most: usize) -> Result<String, Problem> {
+    let mut bytes = Vec::new();
+    let until = Instant::now() + BODY_TIMEOUT;
+    loop {
+        let frame = timeout_at(until, timeout(BODY_STALL, body.frame())).await;
+        let frame = frame.ok().and_then(Result::ok);
+        let frame = frame.ok_or_else(|| Problem::too_slow("the body did not come in time"))?;
+        match frame.map(|frame| frame.map(|frame| frame.into_data())) {
+            None => break,
+            Some(Ok(Ok(data))) => {
+                if bytes.len() + data.len() > most {
+                    return Err(too_large());
+                }
+                bytes.extend_from_slice(&data);
+            }
+            // Trailers.
+            Some(Ok(Err(_))) => {}
+            Some(Err(_)) => return Err(Problem::invalid_json("the body broke off")),
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| Problem::invalid_json("the body is not UTF-8"))
 }
 
 fn too_large() -> Problem {
@@ -212,6 +218,27 @@ impl Query {
         }
     }
 
+    /// The members of a filter, each under its own name.
+    pub fn filter(&mut self) -> Result<Filter, Problem> {
+        let phase = |text: String| {
+            let known = Phase::ALL.into_iter().find(|phase| phase.as_str() == text);
+            known.ok_or_else(|| {
+                let names = Phase::ALL.map(Phase::as_str).join(", ");
+                Problem::invalid(format!("\"state\" is one of {names}"))
+            })
+        };
+        let filter = Filter {
+            state: self.text("state")?.map(phase).transpose()?,
+            reference: self.text("reference")?,
+            reference_prefix: self.text("referencePrefix")?,
+            status: self.text("status")?,
+            older_than: self.duration("olderThan", Duration::MAX)?,
+            newer_than: self.duration("newerThan", Duration::MAX)?,
+        };
+        filter.check(About::Either)?;
+        Ok(filter)
+    }
+
     pub fn pin(&mut self) -> Result<Option<PinId>, Problem> {
         Ok(self.text("pinId")?.map(|text| parse_pin_id(&text)).transpose()?)
     }
@@ -257,7 +284,30 @@ fn best(headers: &HeaderMap, offered: &[&'static str]) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream::unfold;
+    use tokio::time::sleep;
+
     use super::*;
+
+    /// Reads a body that brings a byte in each interval, this many times, and then nothing more.
+    async fn read(interval: Duration, pieces: u32) -> (Result<String, StatusCode>, Duration) {
+        let pieces = unfold(0, move |sent| async move {
+            sleep(if sent < pieces { interval } else { Duration::MAX }).await;
+            Some((Ok::<_, Infallible>(Bytes::from_static(b"x")), sent + 1))
+        });
+        let begun = Instant::now();
+        let text = read_text(Body::from_stream(pieces), MAX_BODY).await;
+        (text.map_err(|problem| problem.into_response().status()), begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stops_halfway_ends_after_30_seconds_and_one_that_trickles_after_a_minute() {
+        let late = Err(StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(read(Duration::from_secs(1), 10).await, (late.clone(), Duration::from_secs(40)));
+        assert_eq!(read(Duration::from_secs(29), 1000).await, (late, Duration::from_secs(60)));
+    }
 
     #[test]
     fn the_most_specific_range_decides_and_the_first_offer_wins_where_the_client_does_not_care() {

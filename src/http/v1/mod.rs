@@ -76,6 +76,7 @@ macro_rules! routes {
 routes! {
     POST "/v1/pins" [Submit] submit::submit;
     GET "/v1/pins" [Read] pins::list;
+    POST "/v1/pins/cancel" [] pins::cancel_matching;
     GET "/v1/pins/{pinId}" [Read] pins::show;
     DELETE "/v1/pins/{pinId}" [] pins::cancel;
     GET "/v1/pins/{pinId}/outcome" [Submit, Read] pins::outcome;

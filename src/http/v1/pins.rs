@@ -4,6 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -18,7 +19,8 @@ use crate::outgoing::SMALL;
 use crate::pin::PinId;
 use crate::protocol::submit::write_answer;
 use crate::protocol::{
-    self, Code, MAX_ANSWER, Raw, Refusal, State as PinState, list as list_pins, show as show_pin, wait,
+    self, Code, MAX_ANSWER, Raw, Refusal, State as PinState, cancel_matching as cancel_matching_pins,
+    list as list_pins, show as show_pin, wait,
 };
 use crate::store::Record;
 use crate::submits::line;
@@ -28,7 +30,9 @@ const MAX_WAIT: Duration = Duration::from_secs(300);
 
 /// `GET /v1/pins`
 pub async fn list(State(api): State<Arc<Api>>, mut call: Call) -> Result<Response, Problem> {
-    let request = list_pins::Request { limit: call.query.limit()?, after: call.query.text("after")? };
+    let query = &mut call.query;
+    let request =
+        list_pins::Request { limit: query.limit()?, after: query.text("after")?, filter: query.filter()? };
     call.query.end()?;
     call.accepts(&[JSON])?;
     let page = in_time(operations::list(&api.services, request));
@@ -78,6 +82,23 @@ pub async fn cancel(State(api): State<Arc<Api>>, call: Call) -> Result<Response,
     info!(token = %call.client.name, %pin, state = state.as_str(), "a PIN was withdrawn over HTTP");
     let (charge, record) = with_room(&api, &call, &pin, record).await?;
     Ok(json(StatusCode::OK, charge.hold(line(&pin, state, &record))))
+}
+
+/// `POST /v1/pins/cancel`
+pub async fn cancel_matching(
+    State(api): State<Arc<Api>>,
+    call: Call,
+    body: Body,
+) -> Result<Response, Problem> {
+    call.query.end()?;
+    call.accepts(&[JSON])?;
+    let request: cancel_matching_pins::Request = call.object("cancel", body).await?;
+    let (filter, is_first) = (request.filter.to_string(), request.after.is_none());
+    let answer = operations::cancel_matching(&api.services, request).await.map_err(Problem::from);
+    // Of a later part it refuses only an `after` that is nowhere, as it would have refused the first part too.
+    let answer = answer.map_err(|problem| if is_first { problem } else { problem.or_not_found() })?;
+    info!(token = %call.client.name, filter, count = answer.count, "PINs were withdrawn over HTTP");
+    call.reply(async { Ok(answer) }).await
 }
 
 /// Takes room for a record. A large one is not kept until there is room, but read again then.

@@ -12,7 +12,7 @@ use super::super::brake::{Change, Reason, Sign};
 use super::super::learn::Learner;
 use super::super::recent::Kind;
 use super::credentials::Suspicion;
-use super::{Core, Doubts, Others, Refusal, Ticket};
+use super::{Core, Evidence, Others, Refusal, Ticket};
 use crate::clock::Moment;
 use crate::poll::Meaning;
 use crate::store::SavedSchedule;
@@ -21,6 +21,11 @@ impl Core {
     /// Returns why all polling is paused, and until when.
     pub fn brake(&self) -> Option<(Reason, Option<Moment>)> {
         self.brake.reason().map(|reason| (reason, self.brake.until()))
+    }
+
+    /// Returns since when the brake has been on.
+    pub fn brake_since(&self) -> Option<Moment> {
+        self.brake.since()
     }
 
     /// Returns the brake, the rate and the learned state to save for the next start, if they changed since the last
@@ -80,7 +85,7 @@ impl Core {
         let mut is_probe = ticket.probe;
         if is_probe && is_refused && self.brake.reason() != Some(Reason::Unauthorized) {
             // The API answered, so the reason for the probe is over. Whether the key is wrong is decided separately.
-            self.hear(Sign::Fine, true, meaning, now);
+            self.observe(Sign::Fine, true, meaning, now);
             is_probe = false;
         }
         let suspicion = match self.brake.reason() {
@@ -103,13 +108,13 @@ impl Core {
                 Sign::Fine
             }
         };
-        self.hear(sign, is_probe, meaning, now);
+        self.observe(sign, is_probe, meaning, now);
         None
     }
 
     /// Applies a sign to the brake, and to the rate that depends on it.
-    fn hear(&mut self, sign: Sign, is_probe: bool, meaning: &Meaning, now: Moment) {
-        let is_new_429 = match self.brake.hear(now, sign, is_probe) {
+    fn observe(&mut self, sign: Sign, is_probe: bool, meaning: &Meaning, now: Moment) {
+        let is_new_429 = match self.brake.observe(now, sign, is_probe) {
             Change::Nothing => return,
             Change::Longer(_) => is_probe,
             Change::On(reason) => {
@@ -149,8 +154,8 @@ impl Core {
     fn note(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) -> (bool, Option<Moment>) {
         let entry = self.table.get_mut(ticket.key).filter(|entry| entry.generation == ticket.generation);
         let Some(entry) = entry else { return (false, None) };
-        let before = entry.doubts.take().map(|doubts| *doubts);
-        entry.doubts = Doubts::after(before, meaning, now).map(Box::new);
+        let before = entry.evidence.take().map(|evidence| *evidence);
+        entry.evidence = Evidence::after(before, meaning, now).map(Box::new);
         let is_failing = match meaning {
             Meaning::NotSent(_) => entry.is_failing,
             _ => matches!(meaning, Meaning::Unavailable(_)),

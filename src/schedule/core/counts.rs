@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::{Core, Ticket};
 use crate::clock::Moment;
-use crate::metrics::{self, catalogue::LIFETIMES};
+use crate::metrics::{self, STATUSES, catalogue::LIFETIMES};
 use crate::outcome::Ending;
 use crate::poll::Meaning;
 
@@ -41,6 +41,10 @@ pub struct Counts {
     pub unavailable: u64,
     pub not_sent: u64,
     pub outcomes: [u64; Ending::ALL.len()],
+    /// The same PINs by the status that decided, in the order of [`metrics::statuses`].
+    pub statuses: [u64; STATUSES],
+    /// The same PINs by whether they were delivered: yes, no, and those of which nobody knows.
+    pub delivered: [u64; 3],
     /// Polls by this process of the PINs that ended.
     pub polls_of_ended: u64,
     /// PINs that became final, by their age when that was noticed: up to each of [`LIFETIMES`], then older ones.
@@ -61,9 +65,32 @@ impl Counts {
         (self.noticed > 0).then(|| self.notice_delay.div_f64(self.noticed as f64))
     }
 
-    /// A PIN ended at this age, after so many polls.
-    pub(super) fn ended(&mut self, ending: Ending, age: Duration, polls: u32) {
+    /// Returns the polls by what their answers meant. The names are labels of a metric, so they stay as they are.
+    pub fn by_meaning(&self) -> [(&'static str, u64); 8] {
+        [
+            ("understood", self.understood),
+            ("unreadable", self.unreadable),
+            ("rejected", self.rejected),
+            ("unauthorized", self.unauthorized),
+            ("not_found", self.not_found),
+            ("throttled", self.throttled),
+            ("unavailable", self.unavailable),
+            ("not_sent", self.not_sent),
+        ]
+    }
+
+    /// A PIN ended at this age, after so many polls. `status` is a place in [`metrics::statuses`].
+    pub(super) fn ended(
+        &mut self,
+        ending: Ending,
+        status: usize,
+        delivered: Option<bool>,
+        age: Duration,
+        polls: u32,
+    ) {
         self.outcomes[ending as usize] += 1;
+        self.statuses[status] += 1;
+        self.delivered[delivered.map_or(2, |delivered| usize::from(!delivered))] += 1;
         self.polls_of_ended += u64::from(polls);
         if ending == Ending::Final {
             let age = age.as_secs_f64();

@@ -66,14 +66,14 @@ impl Refusal {
 
 /// The evidence against a PIN since its last good answer.
 #[derive(Debug, Clone, Copy)]
-pub struct Doubts {
+pub struct Evidence {
     pub refusals: Option<Refusals>,
     /// When the last answer came, if it was a 429.
     pub throttled: Option<Moment>,
 }
 
-impl Doubts {
-    /// Returns the doubts after one more answer; `None` if there are none.
+impl Evidence {
+    /// Returns the evidence after one more answer; `None` if there is none.
     ///
     /// A 429 and a request that was not sent say nothing about the PIN, so they do not interrupt a row of refusals.
     pub fn after(before: Option<Self>, meaning: &Meaning, now: Moment) -> Option<Self> {
@@ -183,10 +183,10 @@ mod tests {
 
     /// Returns the row that these answers make, each with the second at which it came.
     fn row(answers: &[(u64, Meaning)]) -> Option<Refusals> {
-        let doubts = answers
+        let evidence = answers
             .iter()
-            .fold(None, |doubts, (second, meaning)| Doubts::after(doubts, meaning, at(*second)));
-        doubts?.refusals
+            .fold(None, |evidence, (second, meaning)| Evidence::after(evidence, meaning, at(*second)));
+        evidence?.refusals
     }
 
     fn rejected() -> Meaning {

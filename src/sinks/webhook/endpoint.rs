@@ -35,10 +35,10 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 const MAX_BODY: usize = 4096;
 
 /// How long to wait for the body of an answer other than 2xx, which only improves an error text.
-const TEXT_PATIENCE: Duration = Duration::from_millis(250);
+const TEXT_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How long the rest of a 2xx may take before its connection is closed. No delivery waits for it.
-const REST_PATIENCE: Duration = Duration::from_secs(1);
+const REST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// For each concurrent delivery, this many other connections may still receive the rest of an answer. A smaller number would
 /// close connections that the next deliveries could use.
@@ -179,7 +179,7 @@ impl Endpoint {
         }
         let (body, said) = match outcomes {
             [outcome] => {
-                let body = beginning(&mut response, deadline.min(Instant::now() + TEXT_PATIENCE)).await;
+                let body = beginning(&mut response, deadline.min(Instant::now() + TEXT_TIMEOUT)).await;
                 let signature = headers.get(WEBHOOK_SIGNATURE).and_then(|value| value.to_str().ok());
                 let said = self.redactor.clean(&body, outcome, signature);
                 (body, said)
@@ -234,7 +234,7 @@ pub(super) struct Rest(Response);
 impl Rest {
     /// Reads a little of it, for at most a second: the next request can use a connection whose body has ended.
     pub async fn read(mut self) {
-        beginning(&mut self.0, Instant::now() + REST_PATIENCE).await;
+        beginning(&mut self.0, Instant::now() + REST_TIMEOUT).await;
     }
 }
 

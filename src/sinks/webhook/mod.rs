@@ -48,7 +48,7 @@ use crate::store::Unavailable;
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// How long running deliveries may take to end when the sink hands over; less than a reload waits.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most outcomes that are read at once.
 const READ_AT_ONCE: u32 = 1024;
@@ -118,7 +118,7 @@ impl Task {
     /// Waits for the running deliveries; for a limited time, unless the daemon stops. The endpoint may be replaced because it
     /// hangs: its successor then sends the cancelled outcomes again, under the same ID.
     async fn end_deliveries(&mut self) {
-        let give_up_at = Instant::now() + LEAVE_PATIENCE;
+        let give_up_at = Instant::now() + LEAVE_TIMEOUT;
         loop {
             let ended = tokio::select! {
                 ended = self.deliveries.ended() => ended,
@@ -222,7 +222,8 @@ impl Task {
             self.reporter.delivered(&step.delivered, now);
             self.outbox.writer.advance(step).await;
         }
-        self.reporter.health(self.state.cursor(), self.state.trouble(), now);
+        let delivered = self.state.take_delivered();
+        self.reporter.health(self.state.cursor(), delivered, self.state.trouble(), now);
     }
 }
 

@@ -28,9 +28,12 @@ impl Reporter {
         Self { sink, health, dead: 0, last_dead: None, logged_at: None }
     }
 
-    /// Publishes the sink's health.
-    pub fn health(&self, cursor: i64, trouble: Option<&str>, now: Now) {
-        self.health.update(&self.sink, |health| health.advance(cursor, now.date.wall));
+    /// Publishes the sink's health, and counts the outcomes that were `delivered` since the last call.
+    pub fn health(&self, cursor: i64, delivered: u64, trouble: Option<&str>, now: Now) {
+        self.health.update(&self.sink, |health| {
+            health.advance(cursor, now.date.wall);
+            health.delivered += delivered;
+        });
         match trouble {
             Some(why) => self.health.trouble(&self.sink, why, now.date.wall),
             None => self.health.recovered(&self.sink),

@@ -58,6 +58,8 @@ struct Running {
 
 pub struct State {
     rules: Rules,
+    /// The outcomes that were delivered and not counted yet.
+    delivered: u64,
     breaker: CircuitBreaker,
     size: BatchSize,
     ledger: Ledger,
@@ -84,6 +86,7 @@ impl State {
     pub fn new(sink: String, rules: Rules, cursor: i64, seed: u64) -> Self {
         Self {
             rules,
+            delivered: 0,
             breaker: CircuitBreaker::new(),
             size: BatchSize::new(rules.batch),
             ledger: Ledger::new(sink, cursor),
@@ -112,6 +115,11 @@ impl State {
     /// Why nothing is delivered, if nothing is.
     pub fn trouble(&self) -> Option<&str> {
         self.breaker.trouble()
+    }
+
+    /// Returns how many outcomes were delivered since the last call.
+    pub fn take_delivered(&mut self) -> u64 {
+        std::mem::take(&mut self.delivered)
     }
 
     /// Returns what the store must record, if anything; returns each step once.
@@ -338,6 +346,7 @@ impl State {
     fn delivered(&mut self, batch: &Batch, probe: bool, now: Now) {
         self.breaker.accepted(probe);
         self.size.accepted(batch.outcomes.len(), now.moment);
+        self.delivered += batch.outcomes.len() as u64;
         for seq in batch.seqs() {
             self.noted.remove(&seq);
             self.ledger.delivered(seq);

@@ -13,7 +13,7 @@ use super::{Amount, MigrateError, Watcher};
 pub const PAGE: usize = 1000;
 
 /// How long to wait for the last transaction of a node that is stopping.
-const LOCK_PATIENCE: &str = "5s";
+const LOCK_TIMEOUT: &str = "5s";
 
 #[derive(FromRow)]
 pub struct Pin {
@@ -111,7 +111,7 @@ pub fn sql<S: ToString + ?Sized>(
 pub async fn begin_alone(connection: &mut PgConnection, url: &str) -> Result<(), MigrateError> {
     let begin = format!(
         "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; \
-         SET LOCAL lock_timeout = '{LOCK_PATIENCE}'; SET LOCAL synchronous_commit = on"
+         SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL synchronous_commit = on"
     );
     connection.execute(AssertSqlSafe(begin)).await.map_err(sql("use", url))?;
     connection

@@ -63,7 +63,7 @@ pub async fn claim(
 }
 
 /// Asks the holders of these PINs' slots to withdraw them.
-pub async fn cancel_elsewhere(
+pub async fn cancel_at_holder(
     connection: &mut PgConnection,
     pins: &[PinId],
     done: &mut Done,

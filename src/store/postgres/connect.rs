@@ -17,13 +17,13 @@ use super::super::Unavailable;
 use super::schema;
 
 /// How long connecting may take.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the server works on one statement before it cancels it.
-const STATEMENT_PATIENCE: Duration = Duration::from_secs(10);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait for the answer to one request. Longer than the server's own limit, whose error says more.
-pub const ANSWER_PATIENCE: Duration = Duration::from_secs(12);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// The server, and how this node connects to it.
 #[derive(Clone)]
@@ -60,12 +60,12 @@ impl Server {
 
     /// A connection without any settings.
     pub async fn connect_bare(&self) -> Result<PgConnection, sqlx::Error> {
-        within(CONNECT_PATIENCE, self.options.connect()).await
+        within(CONNECT_TIMEOUT, self.options.connect()).await
     }
 
     /// Applies the settings that every connection has.
     pub async fn greet(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        within(CONNECT_PATIENCE, connection.execute(AssertSqlSafe(self.greeting.clone()))).await?;
+        within(CONNECT_TIMEOUT, connection.execute(AssertSqlSafe(self.greeting.clone()))).await?;
         Ok(())
     }
 
@@ -86,7 +86,7 @@ impl Server {
                 let server = server.clone();
                 Box::pin(async move {
                     server.greet(connection).await?;
-                    let limit = format!("SET statement_timeout = {}", STATEMENT_PATIENCE.as_millis());
+                    let limit = format!("SET statement_timeout = {}", STATEMENT_TIMEOUT.as_millis());
                     connection.execute(AssertSqlSafe(limit)).await?;
                     Ok(())
                 })
@@ -108,28 +108,28 @@ impl Server {
              SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
              SELECT set_config('synchronous_commit', 'on', false) \
              WHERE current_setting('synchronous_commit') = 'off'",
-            STATEMENT_PATIENCE.as_millis(),
+            STATEMENT_TIMEOUT.as_millis(),
             lease = self.lease.as_millis(),
         );
-        within(CONNECT_PATIENCE, connection.execute(AssertSqlSafe(settings))).await?;
+        within(CONNECT_TIMEOUT, connection.execute(AssertSqlSafe(settings))).await?;
         Ok(connection)
     }
 
     /// The connection that keeps the lease. A request may take a quarter of the lease at most.
     pub async fn connect_keeper(&self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = self.connect().await?;
-        let limit = self.patience().as_millis();
+        let limit = self.time_limit().as_millis();
         let settings = format!(
             "SET idle_in_transaction_session_timeout = {limit}; SET statement_timeout = {limit}; \
              SET lock_timeout = {}; SET jit = off",
             limit / 2
         );
-        within(self.patience(), connection.execute(AssertSqlSafe(settings))).await?;
+        within(self.time_limit(), connection.execute(AssertSqlSafe(settings))).await?;
         Ok(connection)
     }
 
     /// How long a request that the lease depends on may take.
-    pub fn patience(&self) -> Duration {
+    pub fn time_limit(&self) -> Duration {
         self.lease / 4
     }
 }
@@ -214,9 +214,9 @@ pub async fn within<T>(
     }
 }
 
-/// Waits at most [`ANSWER_PATIENCE`] for the answer to a request.
+/// Waits at most [`ANSWER_TIMEOUT`] for the answer to a request.
 pub async fn answer<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Unavailable> {
-    Ok(within(ANSWER_PATIENCE, asked).await?)
+    Ok(within(ANSWER_TIMEOUT, asked).await?)
 }
 
 /// Whether the connection is unusable after this error.

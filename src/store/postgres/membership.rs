@@ -95,7 +95,7 @@ impl Membership {
     pub async fn register(&mut self) -> Result<Registration, Unavailable> {
         let mut connection = self.connected().await?;
         let registering = register(&mut connection, &self.name, self.server.lease, &self.clock);
-        let result = within(self.server.patience(), registering).await;
+        let result = within(self.server.time_limit(), registering).await;
         Ok(match self.back(connection, result)? {
             Ok((id, fence)) => {
                 self.node.become_registered(id, fence);
@@ -122,7 +122,7 @@ impl Membership {
         .bind(boot.id.as_deref())
         .bind(boot.millis())
         .execute(&mut connection);
-        let result = within(self.server.patience(), renewal).await;
+        let result = within(self.server.time_limit(), renewal).await;
         let is_renewed = self.back(connection, result)?.rows_affected() == 1;
         Ok(if is_renewed { Renewal::Runs } else { Renewal::Fenced })
     }
@@ -130,7 +130,7 @@ impl Membership {
     /// All nodes and their slots at one moment.
     pub async fn look(&mut self) -> Result<View, Unavailable> {
         let mut connection = self.connected().await?;
-        let result = within(self.server.patience(), View::read(&mut connection)).await;
+        let result = within(self.server.time_limit(), View::read(&mut connection)).await;
         self.back(connection, result)
     }
 
@@ -141,7 +141,7 @@ impl Membership {
     /// The database can't be reached, or this node's lease is over.
     pub async fn take(&mut self, slots: &Slots) -> Result<Slots, Unavailable> {
         let mut connection = self.connected().await?;
-        let result = within(self.server.patience(), take_all(&mut connection, &self.node, slots)).await;
+        let result = within(self.server.time_limit(), take_all(&mut connection, &self.node, slots)).await;
         self.back(connection, result)?.ok_or_else(fenced)
     }
 
@@ -158,7 +158,7 @@ impl Membership {
         .bind(self.node.id())
         .bind(sinks)
         .fetch_all(&mut connection);
-        let result = within(self.server.patience(), rows).await;
+        let result = within(self.server.time_limit(), rows).await;
         let rows: Vec<(i32, String)> = self.back(connection, result)?;
         Ok(rows.into_iter().map(|(node, sink)| Orphan { node, sink }).collect())
     }
@@ -177,7 +177,7 @@ impl Membership {
         let started =
             sqlx::query_scalar("SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint")
                 .fetch_one(&mut connection);
-        self.server_started = Some(within(self.server.patience(), started).await?);
+        self.server_started = Some(within(self.server.time_limit(), started).await?);
         Ok(connection)
     }
 

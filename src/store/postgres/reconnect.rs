@@ -8,7 +8,7 @@ use sqlx::postgres::PgConnection;
 
 use super::super::Applied;
 use super::Node;
-use super::connect::{ANSWER_PATIENCE, within};
+use super::connect::{ANSWER_TIMEOUT, within};
 
 /// Waits until an earlier connection's transaction has ended; while open, it locks the node's row. If it committed
 /// later, its outcomes would come into the partition before outcomes that are already there, and cursors would have
@@ -33,7 +33,7 @@ pub async fn pass_numbers(connection: &mut PgConnection, last_seq: i64) -> Resul
         .bind(last_seq)
         .bind(DRAWN_AT_ONCE)
         .fetch_one(&mut *connection);
-        let drawn: i64 = within(ANSWER_PATIENCE, drawn).await?;
+        let drawn: i64 = within(ANSWER_TIMEOUT, drawn).await?;
         if drawn < DRAWN_AT_ONCE {
             return Ok(());
         }

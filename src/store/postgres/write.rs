@@ -10,7 +10,7 @@ use sqlx::{Connection, Executor};
 use tracing::info;
 
 use super::super::{Applied, ClusterApplied, ClusterWork, Submitted, Transaction, Unavailable, Writes};
-use super::connect::{ANSWER_PATIENCE, Pause, Server, fenced, is_broken, is_conflict, within};
+use super::connect::{ANSWER_TIMEOUT, Pause, Server, fenced, is_broken, is_conflict, within};
 use super::done::{CHANNEL, Done};
 use super::lease::lock_lease;
 use super::{Node, adopt, claims, finish, outbox, reconnect, submit};
@@ -91,11 +91,11 @@ impl WriteConnection {
 
     async fn connect(&mut self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = self.server.connect_writer().await?;
-        within(ANSWER_PATIENCE, reconnect::wait_until_alone(&mut connection, &self.node)).await?;
+        within(ANSWER_TIMEOUT, reconnect::wait_until_alone(&mut connection, &self.node)).await?;
         reconnect::pass_numbers(&mut connection, self.last_seq).await?;
         if let Some((number, done)) = &self.uncertain {
             let asked = reconnect::is_committed(&mut connection, &self.node, *number, &done.applied);
-            let committed = within(ANSWER_PATIENCE, asked).await?;
+            let committed = within(ANSWER_TIMEOUT, asked).await?;
             info!(committed, "a commit whose answer was lost is settled");
             self.settled = self.uncertain.take().map(|(_, done)| done).filter(|_| committed);
         }
@@ -120,7 +120,7 @@ impl WriteConnection {
             }
         };
         fault_point!("not-committed");
-        match within(ANSWER_PATIENCE, connection.execute("COMMIT")).await {
+        match within(ANSWER_TIMEOUT, connection.execute("COMMIT")).await {
             Ok(_) => self.connection = Some(connection),
             // The server reports that it did not commit.
             Err(error) if !is_broken(&error) => {
@@ -143,7 +143,7 @@ impl WriteConnection {
             Failure::Fenced => true,
             Failure::Sql(error) => !is_broken(error),
         };
-        if usable && within(ANSWER_PATIENCE, connection.execute("ROLLBACK")).await.is_ok() {
+        if usable && within(ANSWER_TIMEOUT, connection.execute("ROLLBACK")).await.is_ok() {
             self.connection = Some(connection);
         }
     }
@@ -160,24 +160,24 @@ impl WriteConnection {
         let hint = sqlx::query("SELECT pg_notify($1, hint) FROM unnest($2::text[]) AS hint")
             .bind(CHANNEL)
             .bind(hints);
-        let given = within(ANSWER_PATIENCE, hint.execute(&mut connection)).await;
+        let given = within(ANSWER_TIMEOUT, hint.execute(&mut connection)).await;
         self.keep(connection, &given);
     }
 
     /// Whether there is anything to claim. Asks without a transaction, because mostly there is nothing.
     async fn anything_to_claim(&mut self, slots: &Slots) -> Result<bool, Unavailable> {
         let mut connection = self.connected().await?;
-        let found = within(ANSWER_PATIENCE, claims::anything(&mut connection, &self.node, slots)).await;
+        let found = within(ANSWER_TIMEOUT, claims::anything(&mut connection, &self.node, slots)).await;
         self.keep(connection, &found);
         Ok(found?)
     }
 }
 
 async fn within_failure<T>(doing: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    match tokio::time::timeout(ANSWER_PATIENCE, doing).await {
+    match tokio::time::timeout(ANSWER_TIMEOUT, doing).await {
         Ok(done) => done,
         Err(_) => {
-            let what = format!("the database did not carry out a transaction within {ANSWER_PATIENCE:?}");
+            let what = format!("the database did not carry out a transaction within {ANSWER_TIMEOUT:?}");
             Err(Failure::Sql(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, what))))
         }
     }
@@ -207,7 +207,7 @@ async fn transact(
     if let Some(before) = work.prune {
         done.applied.pruned = outbox::prune(connection, before).await?;
     }
-    claims::cancel_elsewhere(connection, &cluster.cancels, &mut done).await?;
+    claims::cancel_at_holder(connection, &cluster.cancels, &mut done).await?;
     for orphan in &cluster.adopt {
         done.cluster.adopted.push(adopt::adopt(connection, node, orphan).await?);
     }
@@ -332,7 +332,7 @@ impl Writes for WriteConnection {
         }
         self.hint(vec!["slots".into()]).await;
         let Some(connection) = self.connection.take() else { return Ok(()) };
-        Ok(within(ANSWER_PATIENCE, connection.close()).await?)
+        Ok(within(ANSWER_TIMEOUT, connection.close()).await?)
     }
 }
 

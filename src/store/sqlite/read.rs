@@ -13,8 +13,8 @@ use sqlx::{FromRow, Row};
 
 use super::super::rows::{timestamp, undelivered};
 use super::super::{
-    AtSink, DeadLetter, Failed, InFlight, MAX_LEARNED, ONLY_PARTITION, Outcome, PAGE_BYTES, Page, Position,
-    Reads, SavedSchedule, Stretch, Unavailable,
+    AtSink, DeadLetter, Failed, Found, InFlight, MAX_LEARNED, ONLY_PARTITION, Outcome, PAGE_BYTES, Page,
+    Position, Reads, SCAN, SavedSchedule, Stretch, Unavailable, Wanted,
 };
 use super::Reader;
 use super::by_hash::hash;
@@ -37,27 +37,66 @@ impl Reader {
         }
         Ok(None)
     }
+
+    /// The row number after which a page begins. The order is the one in which the PINs were accepted.
+    async fn place(&self, after: &str) -> Result<Option<i64>, sqlx::Error> {
+        Ok(match (after.strip_prefix(NUMBER).map(str::parse), after) {
+            (_, "") => Some(0),
+            (Some(number), _) => number.ok(),
+            (None, pin) => self.number_of(pin).await?,
+        })
+    }
+}
+
+/// Reads a PIN in flight and its page token.
+fn listed(row: &SqliteRow) -> Result<(InFlight, String), sqlx::Error> {
+    let number: i64 = row.try_get("number")?;
+    Ok((InFlight::from_row(row)?, format!("{NUMBER}{number}")))
 }
 
 #[async_trait]
 impl Reads for Reader {
     async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Option<Page>, Unavailable> {
-        // The order is the one in which the PINs were accepted.
-        let after = match (after.strip_prefix(NUMBER).map(str::parse), after) {
-            (_, "") => Some(0),
-            (Some(number), _) => number.ok(),
-            (None, pin) => self.number_of(pin).await?,
-        };
-        let Some(after) = after else { return Ok(None) };
+        let Some(after) = self.place(after).await? else { return Ok(None) };
         let sql = "SELECT pin_id, submitted_at, deadline_at, number, clock_ahead FROM pin \
                    WHERE number > ?1 ORDER BY number LIMIT ?2";
         let rows = sqlx::query(sql).bind(after).bind(limit).fetch_all(&self.readers).await?;
-        let listed = |row: &SqliteRow| {
-            let number: i64 = row.try_get("number")?;
-            Ok((InFlight::from_row(row)?, format!("{NUMBER}{number}")))
-        };
         let pins = rows.iter().map(listed).collect::<Result<_, sqlx::Error>>()?;
         Ok(Some(Page { pins, more: rows.len() == limit as usize }))
+    }
+
+    async fn in_flight_matching(
+        &self,
+        after: &str,
+        wanted: &Wanted,
+        limit: u32,
+    ) -> Result<Option<Found>, Unavailable> {
+        let Some(after) = self.place(after).await? else { return Ok(None) };
+        let reached: Option<i64> =
+            sqlx::query_scalar("SELECT number FROM pin WHERE number > ?1 ORDER BY number LIMIT 1 OFFSET ?2")
+                .bind(after)
+                .bind(SCAN - 1)
+                .fetch_optional(&self.readers)
+                .await?;
+        // Compares bytes: LIKE and GLOB have characters of their own.
+        let rows = sqlx::query(
+            "SELECT pin_id, submitted_at, deadline_at, number, clock_ahead FROM pin \
+             WHERE number > ?1 AND number <= ?2 AND (?3 IS NULL OR reference = ?3) \
+               AND (?4 IS NULL OR substr(CAST(reference AS BLOB), 1, length(?4)) = ?4) \
+               AND submitted_at - clock_ahead <= ?5 AND submitted_at - clock_ahead > ?6 \
+             ORDER BY number LIMIT ?7",
+        )
+        .bind(after)
+        .bind(reached.unwrap_or(i64::MAX))
+        .bind(wanted.reference.as_deref())
+        .bind(wanted.reference_prefix.as_ref().map(|prefix| prefix.as_bytes()))
+        .bind(wanted.until.map_or(i64::MAX, Steady::millis))
+        .bind(wanted.after.map_or(i64::MIN, Steady::millis))
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await?;
+        let pins = rows.iter().map(listed).collect::<Result<_, sqlx::Error>>()?;
+        Ok(Some(Found::new(pins, limit, reached.map(|number| format!("{NUMBER}{number}")))))
     }
 
     async fn schedule(&self) -> Result<SavedSchedule, Unavailable> {

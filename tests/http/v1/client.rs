@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pinwatch::http::tokens::{NewToken, Scope};
 use secrecy::ExposeSecret;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::served::{Served, connect};
-use crate::support::{PATIENCE, change, json};
+use crate::support::{TIMEOUT, change, json};
 
 pub const JSON: &str = "application/json";
 pub const NDJSON: &str = "application/x-ndjson";
@@ -44,6 +44,17 @@ impl Api {
         let setting = format!("http.tokens_file={}", file.display());
         let served = Served::with(&[&[setting.as_str()], settings].concat());
         Self { served, submit: submit.0, read: read.0, admin: admin.0, folder }
+    }
+
+    /// With TLS, by this certificate and key, whose files go into `files`.
+    #[track_caller]
+    pub fn with_tls(files: &Path, (certificate, key): (String, String), settings: &[&str]) -> Self {
+        let (cert_file, key_file) = (files.join("cert.pem"), files.join("key.pem"));
+        fs::write(&cert_file, certificate).expect("a file can be written");
+        fs::write(&key_file, key).expect("a file can be written");
+        let tls = [("tls_cert", cert_file), ("tls_key", key_file)]
+            .map(|(name, file)| format!("http.{name}={}", file.display()));
+        Self::with(&[&tls.each_ref().map(String::as_str), settings].concat())
     }
 
     pub fn token(&self, scope: &str) -> &str {
@@ -94,7 +105,7 @@ impl Api {
         body: &str,
     ) -> Option<Response> {
         let mut stream = TcpStream::connect(self.address()).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.set_read_timeout(Some(TIMEOUT)).ok()?;
         let length = format!("content-length: {}\r\n", body.len());
         stream.write_all((self.head(method, path, headers, &length) + body).as_bytes()).ok()?;
         Stream::try_read(stream).map(Stream::rest)
@@ -152,7 +163,7 @@ pub fn new_token(name: &str, scope: Scope) -> (String, String) {
 }
 
 /// Writes a file that others can't.
-pub fn write_private(file: &std::path::Path, text: &str) {
+pub fn write_private(file: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt;
     fs::write(file, text).expect("a file can be written");
     fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("its mode can be set");

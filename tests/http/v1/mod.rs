@@ -1,9 +1,10 @@
 //! `/v1` of the real binary: every route, every scope, streams that break and clients that dawdle.
 
-mod client;
+pub mod client;
 mod examples;
 mod outcomes;
 mod routes;
 mod schemathesis;
 mod submits;
+mod tls;
 mod tokens;

@@ -1,0 +1,413 @@
+//! The pages as HTML, made from answers of `operations/`.
+//!
+//! Promises that every text from submitters, the API or receivers is escaped (by maud) and has no character that could change
+//! how the text around it reads (by [`printable`]). Pure. Must not know requests, sessions or where numbers come from.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use maud::{DOCTYPE, Markup, html};
+
+use super::charts::{Ages, Chart, Line, ages, bars};
+use super::session::Visitor;
+use crate::http::history::{self, Series, Span, Values};
+use crate::http::tokens::Scope;
+use crate::protocol::schedule::{Schedule, State};
+use crate::protocol::show::Pin;
+use crate::protocol::stats::{Level, Sink, Stats};
+use crate::protocol::{Record, State as PinState};
+use crate::readable::{short, thousands};
+use crate::text::printable;
+
+/// The lines that a chart has besides a limit: as many as differ in their dashes.
+const MOST_LINES: usize = 7;
+
+/// The fewest steps that a chart shows.
+const FEWEST_STEPS: usize = 30;
+
+/// The addresses of the style and the script, which change with their contents.
+pub struct Assets {
+    pub style: String,
+    pub script: String,
+}
+
+/// What a page has around its contents.
+pub struct Frame<'a> {
+    pub assets: &'a Assets,
+    pub visitor: Option<&'a Visitor>,
+    /// Whether there are tokens at all, so that logging in makes sense.
+    pub has_tokens: bool,
+    pub is_live: bool,
+}
+
+impl Frame<'_> {
+    /// A whole page.
+    pub fn page(&self, title: &str, contents: Markup) -> String {
+        let page = html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    title { (title) }
+                    link rel="stylesheet" href=(self.assets.style);
+                    link rel="icon" href="data:,";
+                    @if self.is_live { script defer src=(self.assets.script) {} }
+                }
+                body {
+                    div.frame {
+                        header {
+                            h1 { a href="/" { "pinwatch" } }
+                            span.about { (env!("CARGO_PKG_VERSION")) }
+                            nav aria-label="Account" { (self.account()) }
+                        }
+                        main {
+                            @if self.is_live { p #lost role="status" hidden {} }
+                            (contents)
+                        }
+                    }
+                }
+            }
+        };
+        page.into_string()
+    }
+
+    fn account(&self) -> Markup {
+        html! {
+            @if let Some(visitor) = self.visitor {
+                span { (visitor.client.name.as_str()) " (" (visitor.client.scope.as_str()) ")" }
+                form method="post" action="/logout" {
+                    (form_token(visitor))
+                    button.quiet { "Log out" }
+                }
+            } @else if self.has_tokens {
+                a href="/login" { "Log in" }
+            }
+        }
+    }
+}
+
+fn form_token(visitor: &Visitor) -> Markup {
+    html! { input type="hidden" name="form" value=(visitor.form_token); }
+}
+
+/// The page with which somebody logs in. `why` says what was wrong before.
+pub fn login(why: Option<&str>) -> Markup {
+    html! {
+        div.narrow {
+            h2 { "Log in" }
+            @if let Some(why) = why { p.message role="alert" { (why) } }
+            form.card.padded method="post" action="/login" {
+                // Password managers ask for a name too.
+                input type="text" name="username" autocomplete="username" value="pinwatch" hidden;
+                p { label { "Token with the scope read or admin"
+                    input type="password" name="token" autocomplete="current-password" required autofocus;
+                } }
+                button { "Log in" }
+            }
+            p.note { "A token is a line of http.tokens_file. To make one: pinwatch token new --name NAME --scope read" }
+        }
+    }
+}
+
+/// A page with nothing but a message.
+pub fn message(title: &str, text: &str) -> Markup {
+    html! { div.narrow { h2 { (title) } p.message { (printable(text)) } p { a href="/" { "Back to the status" } } } }
+}
+
+/// The status page. `numbers` and `charts` are the parts that are replaced while it is open.
+pub fn status(numbers: &str, charts: &str, visitor: Option<&Visitor>, has_tokens: bool) -> Markup {
+    html! {
+        div #numbers { (maud::PreEscaped(numbers)) }
+        @if visitor.is_some() {
+            h2 { "Find a PIN" }
+            (find(""))
+        } @else if has_tokens {
+            p.note { a href="/login" { "Log in" } " to find PINs, and to cancel them." }
+        }
+        div #charts { (maud::PreEscaped(charts)) }
+        noscript { p.note { "Without JavaScript the page does not renew itself: reload it." } }
+    }
+}
+
+fn find(text: &str) -> Markup {
+    html! {
+        form.find.card.padded method="get" action="/pins" role="search" {
+            label { "PIN ID" input #find name="pin" value=(text) required maxlength="128" spellcheck="false" autocomplete="off"; }
+            button { "Find" }
+        }
+    }
+}
+
+/// The verdict, the numbers and the sinks.
+pub fn numbers(stats: &Stats, sinks: &[(String, Sink)], now: Timestamp) -> Markup {
+    html! {
+        (verdict(stats))
+        (tiles(stats, now))
+        h2 { "Sinks" }
+        (sink_table(sinks, now))
+        @if let Some(cluster) = &stats.cluster {
+            h2 { "Nodes" }
+            div.card.scroll tabindex="0" role="region" aria-label="Nodes" {
+                table {
+                    thead { tr { th scope="col" { "Node" } th scope="col" { "In flight" } th scope="col" { "Due" } th scope="col" { "Slots" } } }
+                    tbody {
+                        @for node in cluster.nodes.iter().filter_map(|node| node.read().ok()) {
+                            tr {
+                                th.break scope="row" { (printable(&node.name)) }
+                                td { (thousands(node.in_flight as u64)) }
+                                td { (thousands(node.due as u64)) }
+                                td { (node.slots) " of 256" }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn verdict(stats: &Stats) -> Markup {
+    let (class, mark, said) = match stats.verdict.level {
+        Level::Good => ("good", "✓", "Good"),
+        Level::Warning | Level::Other => ("warning", "!", "Needs attention"),
+        Level::Bad => ("bad", "✕", "Bad"),
+    };
+    html! {
+        section.verdict.(class) aria-label="Verdict" {
+            span.mark role="img" aria-label=(said) { span { (mark) } }
+            div {
+                p { (printable(&stats.verdict.summary)) }
+                @if !stats.verdict.further.is_empty() {
+                    ul { @for further in &stats.verdict.further { li { (printable(further)) } } }
+                }
+            }
+        }
+    }
+}
+
+fn tiles(stats: &Stats, now: Timestamp) -> Markup {
+    let ended: u64 = stats.outcomes.values().sum();
+    let rate = stats.rate.map_or("no limit".to_owned(), |rate| format!("{rate:.1} polls/s"));
+    let brake = stats.brake.as_ref().map(|brake| {
+        let until = brake.until.as_deref().map(|until| format!(", next probe {}", away(until, now)));
+        (brake.reason.to_string(), until.unwrap_or_default())
+    });
+    html! {
+        dl.tiles {
+            (tile("In flight", &thousands(stats.in_flight as u64), "PINs that wait for their outcome"))
+            (tile("Due now", &thousands(stats.due as u64), &format!("{} being polled", thousands(stats.polling as u64))))
+            (tile("Ended", &thousands(ended), "since the start"))
+            (tile("Noticed after", &stats.final_notice_delay.map_or("–".to_owned(), |delay| format!("{delay:.1} s")), "from final to noticed, on average"))
+            (tile("Polls", &thousands(stats.polls.total), &stats.polls_per_pin.map_or("since the start".to_owned(), |polls| format!("{polls:.1} for each PIN that ended"))))
+            (tile("Rate limit", &rate, "in force now"))
+            @match brake {
+                Some((reason, until)) => (tile("Polling", "paused", &format!("{reason}{until}"))),
+                None => (tile("Polling", "running", "no brake")),
+            }
+        }
+    }
+}
+
+fn tile(name: &str, value: &str, note: &str) -> Markup {
+    html! { div { dt { (name) } dd { (value) small { (note) } } } }
+}
+
+fn sink_table(sinks: &[(String, Sink)], now: Timestamp) -> Markup {
+    html! {
+        div.card.scroll tabindex="0" role="region" aria-label="Sinks" {
+            table {
+                thead { tr {
+                    th scope="col" { "Sink" } th scope="col" { "State" } th scope="col" { "Delivered up to" } th scope="col" { "Behind" }
+                    th scope="col" { "Oldest undelivered" } th scope="col" { "Retrying" } th scope="col" { "Dead letters" } th scope="col" { "Last error" }
+                } }
+                tbody {
+                    @for (name, sink) in sinks {
+                        @let (class, state) = sink_state(sink);
+                        tr {
+                            th.break scope="row" { (printable(name)) }
+                            td { span.state.(class) { (state) } }
+                            td { (thousands(sink.cursor.max(0).unsigned_abs())) }
+                            td { (thousands(sink.behind.unsigned_abs())) }
+                            td { (sink.oldest_undelivered.as_deref().map_or("–".to_owned(), |time| away(time, now))) }
+                            td { (thousands(sink.retrying.unsigned_abs())) }
+                            td { (thousands(sink.dead_letters.unsigned_abs())) }
+                            td.break {
+                                @if let Some(trouble) = &sink.trouble { (printable(&trouble.what)) " (since " (away(&trouble.since, now)) ")" }
+                                @else { "–" }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn sink_state(sink: &Sink) -> (&'static str, &'static str) {
+    match sink {
+        Sink { configured: false, .. } => ("none", "not configured"),
+        Sink { closed: true, .. } => ("bad", "closed"),
+        Sink { trouble: Some(_), .. } => ("warning", "in trouble"),
+        Sink { behind: 1.., .. } => ("good", "delivering"),
+        _ => ("good", "up to date"),
+    }
+}
+
+/// The charts of a span.
+pub fn charts(series: &Series, span: Span, stats: &Stats, schedule: Option<&Schedule>) -> Markup {
+    // A daemon that was just started would have all its lines at the right edge.
+    let unknown = series.in_flight.iter().take_while(|value| value.is_none()).count();
+    let hidden = unknown.min(series.in_flight.len().saturating_sub(FEWEST_STEPS));
+    let from = series.step * (series.in_flight.len() - hidden) as u32;
+    let from = &format!("{} ago", short(from));
+    let per_minute = 60.0 / series.step.as_secs_f64();
+    let line = |name: &str, values: &Values, factor: f64| Line {
+        name: name.to_owned(),
+        values: values
+            .iter()
+            .skip(hidden)
+            .map(|value| value.map_or(f32::NAN, |value| (value * factor) as f32))
+            .collect(),
+    };
+    // A line that is zero all the time says nothing, unless it is the first.
+    let lines = |all: &[history::Line], factor: f64| -> Vec<Line> {
+        let occurs = |line: &history::Line| line.values.iter().flatten().any(|value| *value > 0.0);
+        let shown = all.iter().enumerate().filter(|(index, line)| *index == 0 || occurs(line));
+        shown.map(|(_, of)| line(&of.name, &of.values, factor)).take(MOST_LINES).collect()
+    };
+    let chart = |id, title, unit, lines| Chart { id, title, unit, lines, from }.draw();
+    let mut polls = lines(&series.polls, 1.0);
+    polls.push(line("rate limit", &series.rate, 1.0));
+    let times = vec![line("median", &series.final_median, 1.0), line("95 of 100", &series.final_p95, 1.0)];
+    let backlog =
+        series.backlog.iter().map(|of| line(&printable(&of.name), &of.values, 1.0)).take(MOST_LINES);
+    let by_age: Vec<_> = stats.polls_by_age.iter().map(|(band, count)| (band.to_string(), *count)).collect();
+    html! {
+        h2 { "History"
+            span.spans {
+                a href="/" aria-current=[(span == Span::Hour).then_some("true")] { "1 hour" }
+                a href="/?span=day" aria-current=[(span == Span::Day).then_some("true")] { "24 hours" }
+            }
+        }
+        div.grid {
+            (chart("in-flight", "In flight", "PINs", vec![line("in flight", &series.in_flight, 1.0)]))
+            (chart("polls", "Polls", "per second, by meaning", polls))
+            (chart("statuses", "Outcomes", "per minute, by status", lines(&series.statuses, per_minute)))
+            (chart("time-to-final", "Time to final", "seconds from the submission", times))
+            (chart("noticed", "Noticed after", "seconds from final to noticed", vec![line("on average", &series.notice_delay, 1.0)]))
+            (chart("backlog", "Backlog", "outcomes a sink still has to get", backlog.collect()))
+        }
+        h2 { "Where polls go" }
+        div.grid.two {
+            (bars("by-age", "Polls by the PIN's age", &by_age))
+            @if let Some(schedule) = schedule { (learned(schedule)) }
+        }
+    }
+}
+
+/// At which ages PINs are polled: backoff, and beside it what was learned.
+fn learned(schedule: &Schedule) -> Markup {
+    let state = match schedule.state {
+        State::Off => "Exponential backoff; nothing is learned (schedule.adapt)",
+        State::Learning => "Exponential backoff, until enough PINs have ended",
+        State::Planning => "Exponential backoff; a learned schedule is being made",
+        State::InForce => "The learned schedule is in force",
+        State::NoneBetter => "Exponential backoff; no learned schedule is better",
+        State::FellBack => "Exponential backoff; the learned schedule did worse",
+        State::Other => "Ages of the polls",
+    };
+    let mut rows: Vec<Ages> = Vec::new();
+    for class in &schedule.classes {
+        if rows.is_empty() {
+            let ages = class.backoff.ages.clone();
+            rows.push(Ages { name: "backoff".into(), ages, is_learned: false });
+        }
+        if let Some(learned) = &class.learned {
+            let name = format!("learned, {}", class.class);
+            rows.push(Ages { name, ages: learned.ages.clone(), is_learned: true });
+        }
+    }
+    ages("ages", state, &rows, schedule.deadline)
+}
+
+/// A PIN's history, and what can be done.
+pub fn pin(pin: &Pin, visitor: &Visitor, now: Timestamp) -> Markup {
+    let id = pin.pin_id.as_str();
+    let in_flight = pin.state == Some(PinState::InFlight);
+    let record: Option<Record> = pin.outcome.as_ref().and_then(|outcome| outcome.read().ok());
+    html! {
+        h2 { "Find a PIN" }
+        (find(id))
+        h2.break { "PIN " (id) " " span.state.(if in_flight { "warning" } else { "good" }) { (if in_flight { "in flight" } else { "finished" }) } }
+        div.card.padded { ol.timeline { (events(pin, record.as_ref(), now)) } }
+        @if in_flight && visitor.client.scope == Scope::Admin {
+            form method="post" action="/pins/cancel" {
+                (form_token(visitor))
+                input type="hidden" name="pin" value=(id);
+                p { button.danger { "Cancel this PIN" } " "
+                    span.note { "Ends it now with the outcome “cancelled”. This can't be undone." } }
+            }
+        }
+    }
+}
+
+fn events(pin: &Pin, record: Option<&Record>, now: Timestamp) -> Markup {
+    let event = |class: &str, time: Option<&str>, what: Markup| {
+        html! {
+            li.(class) {
+                (what)
+                @if let Some(time) = time { time.when datetime=(time) { (time) " · " (away(time, now)) } }
+            }
+        }
+    };
+    let submitted =
+        pin.submitted_at.as_deref().or_else(|| record.and_then(|record| record.submitted_at.as_deref()));
+    let reference =
+        pin.reference.as_deref().or_else(|| record.and_then(|record| record.reference.as_deref()));
+    html! {
+        (event("", submitted, html! {
+            "Submitted"
+            @if let Some(by) = &pin.submitted_by { " with the token " strong { (by) } }
+            @if let Some(reference) = reference { ", reference " strong { (printable(reference)) } }
+        }))
+        @if let Some(Some(last)) = &pin.last_answer {
+            (event("", Some(&last.at), html! {
+                @if let Some(Some(polls)) = pin.polls { "Poll " (polls) ": " } @else { "Last answer: " }
+                (printable(&last.what))
+            }))
+        }
+        @if let Some(Some(next)) = &pin.next_poll { (event("warning", next.at.as_deref(), html! { "Next poll: " (printable(&next.why)) })) }
+        @if let Some(deadline) = pin.deadline_at.as_deref().filter(|_| record.is_none()) { (event("", Some(deadline), html! { "Deadline" })) }
+        @if let Some(record) = record {
+            @let class = match record.delivered { Some(true) => "good", Some(false) => "bad", None => "warning" };
+            (event(class, record.finished_at.as_deref(), html! {
+                "Ended: " strong { (record.outcome) }
+                @if let Some(status) = &record.status { ", " (printable(status)) }
+                @if let Some(description) = &record.description { " (" (printable(description)) ")" }
+                @if let Some(error) = &record.error { ": " (printable(error)) }
+                @match record.delivered { Some(true) => ". It was delivered", Some(false) => ". It was not delivered", None => ". Whether it was delivered is not known" }
+                @if let Some(polls) = record.polls { ", after " (polls) " polls" }
+            }))
+        }
+        @for sink in pin.sinks.iter().flatten() {
+            @let class = match &*sink.state { "delivered" => "good", "dead_letter" => "bad", _ => "warning" };
+            (event(class, sink.since.as_deref(), html! {
+                "Sink " strong { (printable(&sink.name)) } ": " (sink.state.replace('_', " "))
+                @if let Some(tries) = sink.tries { ", " (tries) " tries" }
+                @if let Some(error) = &sink.last_error { ": " (printable(error)) }
+            }))
+        }
+    }
+}
+
+/// The distance of a time from now; the text unchanged if it is not a time.
+fn away(time: &str, now: Timestamp) -> String {
+    let Ok(time) = time.parse::<Timestamp>() else { return printable(time).into_owned() };
+    let distance = time.duration_since(now);
+    match (Duration::from_secs(distance.unsigned_abs().as_secs()), distance.is_negative()) {
+        (Duration::ZERO, _) => "now".to_owned(),
+        (seconds, true) => format!("{} ago", short(seconds)),
+        (seconds, false) => format!("in {}", short(seconds)),
+    }
+}

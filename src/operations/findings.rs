@@ -1,0 +1,159 @@
+//! What is wrong with the daemon now: each problem that somebody should know of, for `/readyz`, `stats` and the status page.
+//!
+//! Reports only: nothing in the daemon acts on a finding. Asks no part and waits for nothing. "Not ready" means that the daemon
+//! accepts no PINs; "degraded" means that it accepts PINs, but some of them, or their outcomes, make no progress. Nothing is lost.
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use crate::outcome::rfc3339;
+use crate::poll::ADVICE;
+use crate::schedule::Stats;
+use crate::services::Services;
+
+/// The state of the daemon, from good to bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Ready,
+    /// PINs are accepted, but some of them, or their outcomes, make no progress.
+    Degraded,
+    /// No PIN is accepted.
+    NotReady,
+}
+
+/// One problem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// For programs; `docs/metrics.md` lists the codes.
+    pub code: &'static str,
+    /// The state that it puts the daemon in.
+    pub makes: Status,
+    /// The sink concerned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sink: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]
+    pub since: Option<Timestamp>,
+    /// When the next attempt is due.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]
+    pub until: Option<Timestamp>,
+    /// For people.
+    pub what: String,
+}
+
+impl Finding {
+    pub fn new(code: &'static str, makes: Status, what: impl Into<String>) -> Self {
+        Self { code, makes, sink: None, since: None, until: None, what: what.into() }
+    }
+
+    pub fn since(self, since: Timestamp) -> Self {
+        Self { since: Some(since), ..self }
+    }
+}
+
+fn time<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&time.map(rfc3339).unwrap_or_default())
+}
+
+/// Returns every problem that the parts report. `stats` is what the schedule last said; without it, its problems are left out.
+pub fn findings(services: &Services, stats: Option<&Stats>) -> Vec<Finding> {
+    let (mut all, now) = (Vec::new(), services.clock.wall());
+    if services.stop.is_cancelled() {
+        all.push(Finding::new("stopping", Status::NotReady, "the daemon is stopping"));
+    }
+    if let Some(trouble) = services.writer.trouble() {
+        let what = format!("the store can't be written: {}", trouble.what);
+        all.push(Finding::new("store_failing", Status::NotReady, what).since(now - trouble.since.elapsed()));
+    }
+    if let Some(trouble) = services.socket.borrow().clone() {
+        let what = format!("clients can't reach the socket: {}", trouble.what);
+        all.push(Finding::new("socket_lost", Status::NotReady, what).since(now - trouble.since.elapsed()));
+    }
+    if let Some(stray) = services.api.strays() {
+        let what = format!(
+            "the API, or a proxy before it, sent an answer that nobody asked for, so no HTTP/1 connection is reused: {ADVICE}"
+        );
+        let finding =
+            Finding::new("stray_answers", Status::Degraded, what).since(now - stray.since.elapsed());
+        all.push(Finding { until: Some(now + stray.left()), ..finding });
+    }
+    if let Some(cluster) = &services.cluster
+        && let Some((since, what)) = cluster.state.borrow().trouble.clone()
+    {
+        let what = format!("this node polls and writes nothing until it has a lease again: {what}");
+        all.push(Finding::new("lease_lost", Status::NotReady, what).since(now - since.elapsed()));
+    }
+    if let Some(stats) = stats {
+        judge(stats, services.max_in_flight, &mut all);
+    }
+    for (sink, health) in services.health.all() {
+        if let Some((since, what)) = health.trouble {
+            let code = if health.closed { "sink_closed" } else { "sink_trouble" };
+            let finding = Finding::new(code, Status::Degraded, what).since(since);
+            all.push(Finding { sink: Some(sink), ..finding });
+        }
+    }
+    all
+}
+
+/// Adds the problems that the schedule's numbers show.
+fn judge(stats: &Stats, max_in_flight: usize, all: &mut Vec<Finding>) {
+    if let Some((brake, until)) = stats.brake {
+        let what = "all polling is paused except for one probe at a time; no PIN is given up because of it";
+        let finding = Finding::new(brake.as_str(), Status::Degraded, what);
+        all.push(Finding { since: stats.brake_since, until, ..finding });
+    }
+    if let Some((refusal, since)) = stats.refused_everywhere {
+        let what = format!("most PINs are answered {}: {}", refusal.answer(), refusal.advice());
+        all.push(Finding::new("most_refused", Status::Degraded, what).since(since));
+    }
+    if stats.in_flight >= max_in_flight {
+        let what = format!("{} PINs are in flight (intake.max_in_flight)", stats.in_flight);
+        all.push(Finding::new("at_capacity", Status::NotReady, what));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::{self, Counts};
+
+    fn findings(in_flight: usize, brake: Option<schedule::Reason>) -> serde_json::Value {
+        let time: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+        let stats = Stats {
+            in_flight,
+            due: 0,
+            polling: 0,
+            finishing: 0,
+            brake: brake.map(|reason| (reason, Some(time))),
+            brake_since: brake.map(|_| time),
+            refused_everywhere: None,
+            rate: None,
+            counts: Counts::default(),
+            learned: None,
+        };
+        let mut all = Vec::new();
+        judge(&stats, 10, &mut all);
+        for finding in &mut all {
+            finding.what.clear();
+        }
+        serde_json::to_value(all).unwrap()
+    }
+
+    #[test]
+    fn a_brake_degrades_and_a_full_intake_is_not_ready() {
+        use schedule::Reason::Throttled;
+        assert_eq!(findings(9, None), serde_json::json!([]));
+        let time = "2026-01-02T03:04:05.000Z";
+        let brake = serde_json::json!(
+            {"code": "throttled", "makes": "degraded", "since": time, "until": time, "what": ""});
+        assert_eq!(findings(9, Some(Throttled)), serde_json::json!([brake]));
+        let full = serde_json::json!({"code": "at_capacity", "makes": "not_ready", "what": ""});
+        assert_eq!(findings(10, Some(Throttled)), serde_json::json!([brake, full]));
+    }
+
+    #[test]
+    fn the_worst_status_is_the_greatest() {
+        assert!(Status::Ready < Status::Degraded && Status::Degraded < Status::NotReady);
+    }
+}

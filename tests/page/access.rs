@@ -1,0 +1,160 @@
+//! Who is shown what, and what may be sent: request by request, without a browser.
+
+use std::collections::BTreeMap;
+
+use crate::http::v1::client::{Api, Response};
+
+const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+const OWN: (&str, &str) = ("sec-fetch-site", "same-origin");
+
+/// Asks as a browser with this cookie.
+fn ask(api: &Api, method: &str, path: &str, cookie: &str, headers: &[(&str, &str)], body: &str) -> Response {
+    let no_token = ("authorization", "none");
+    let headers = [&[no_token, ("cookie", cookie), FORM], headers].concat();
+    api.ask(method, path, &headers, body)
+}
+
+fn log_in(api: &Api, token: &str) -> (Response, String) {
+    let response = ask(api, "POST", "/login", "", &[OWN], &format!("token={token}"));
+    let cookie = response.headers.get("set-cookie").cloned().unwrap_or_default();
+    let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+    (response, cookie)
+}
+
+/// The token that the forms of a session have.
+fn form_token(api: &Api, cookie: &str) -> String {
+    let page = ask(api, "GET", "/", cookie, &[], "").body;
+    let (_, rest) = page.split_once("name=\"form\" value=\"").expect("a form");
+    rest.split('"').next().unwrap().to_owned()
+}
+
+#[test]
+fn every_page_forbids_what_it_does_not_need() {
+    let api = Api::start();
+    for path in ["/", "/login", "/pins?pin=x", "/nothing-here"] {
+        let response = ask(&api, "GET", path, "", &[], "");
+        if path == "/nothing-here" {
+            assert_eq!(response.status, 404);
+            continue;
+        }
+        let expected = BTreeMap::from([
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+            ("x-frame-options", "DENY"),
+            ("cache-control", "no-store"),
+        ]);
+        for (name, value) in expected {
+            assert_eq!(response.headers[name], value, "{path}");
+        }
+        let policy = &response.headers["content-security-policy"];
+        assert!(
+            policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
+            "{policy}"
+        );
+        for forbidden in [" style=", " onclick=", "<script>", "http://", "https://"] {
+            assert!(!response.body.contains(forbidden), "{path} has {forbidden}");
+        }
+    }
+}
+
+#[test]
+fn the_files_of_a_page_have_its_hash_in_their_names_and_never_change() {
+    let api = Api::start();
+    let page = ask(&api, "GET", "/", "", &[], "").body;
+    let files: Vec<_> =
+        page.split('"').filter(|text| text.ends_with(".css") || text.ends_with(".js")).collect();
+    assert_eq!(files.len(), 2, "{files:?}");
+    for file in files {
+        let response = ask(&api, "GET", file, "", &[], "");
+        assert_eq!(response.status, 200);
+        assert!(response.headers["cache-control"].contains("immutable"));
+        assert!(response.body.len() < 15_000, "{file}");
+    }
+}
+
+#[test]
+fn without_a_session_there_are_numbers_and_no_pins() {
+    let api = Api::start();
+    api.served.finish(&["sim-delivered-1"]);
+    let page = ask(&api, "GET", "/", "", &[], "");
+    assert_eq!(page.status, 200);
+    assert!(page.body.contains("All well") && !page.body.contains("sim-delivered"), "{}", page.body);
+    for cookie in ["", "pinwatch-session=", "pinwatch-session=guess", "other=1"] {
+        let found = ask(&api, "GET", "/pins?pin=sim-delivered-1", cookie, &[], "");
+        assert_eq!(found.status, 401);
+        assert!(!found.body.contains("delivered-1"));
+    }
+    let refused = ask(&api, "POST", "/pins/cancel", "", &[OWN], "pin=sim-delivered-1&form=x");
+    assert_eq!(refused.status, 401);
+}
+
+#[test]
+fn a_session_is_for_tokens_that_may_read_and_its_cookie_is_of_no_use_to_scripts_and_other_sites() {
+    let api = Api::start();
+    let (response, cookie) = log_in(&api, &api.read);
+    assert_eq!((response.status, response.headers["location"].as_str()), (303, "/"));
+    let given = &response.headers["set-cookie"];
+    for part in ["HttpOnly", "SameSite=Strict", "Max-Age=28800", "Path=/"] {
+        assert!(given.contains(part), "{given}");
+    }
+    assert!(!given.contains(&api.read), "the cookie is not the token");
+    api.served.finish(&["sim-delivered-1"]);
+    let found = ask(&api, "GET", "/pins?pin=sim-delivered-1", &cookie, &[], "");
+    assert!(found.status == 200 && found.body.contains("MESSAGE_DELIVERED"), "{found:?}");
+    assert!(!found.body.contains("Cancel this PIN"));
+    let (response, _) = log_in(&api, &api.submit);
+    assert!(response.status == 401 && response.body.contains("only submit"), "{response:?}");
+    let (response, _) = log_in(&api, "pinwatch_wrong");
+    assert!(response.status == 401 && response.body.contains("Nobody has this token"), "{response:?}");
+}
+
+#[test]
+fn a_form_works_once_it_comes_from_this_page_of_this_session_and_from_an_administrator() {
+    let api = Api::start();
+    let mut client = api.served.daemon.client();
+    assert_eq!(client.submit("sim-waiting-1"), "accepted");
+    let (_, boss) = log_in(&api, &api.admin);
+    let (_, reader) = log_in(&api, &api.read);
+    let (of_boss, of_reader) = (form_token(&api, &boss), form_token(&api, &reader));
+    let cancel = |cookie: &str, token: &str, site: (&str, &str)| {
+        let body = format!("pin=sim-waiting-1&form={token}");
+        ask(&api, "POST", "/pins/cancel", cookie, &[site], &body).status
+    };
+    assert_eq!(cancel(&boss, &of_boss, ("sec-fetch-site", "cross-site")), 403);
+    assert_eq!(cancel(&boss, &of_boss, ("sec-fetch-site", "same-site")), 403);
+    assert_eq!(cancel(&boss, &of_boss, ("origin", "http://evil.example")), 403);
+    assert_eq!(cancel(&boss, &of_boss, ("x-nothing", "1")), 403);
+    assert_eq!(cancel(&boss, &of_reader, OWN), 403);
+    assert_eq!(cancel(&boss, "", OWN), 403);
+    assert_eq!(cancel(&reader, &of_reader, OWN), 400);
+    assert_eq!(client.stats()["inFlight"], 1);
+    assert_eq!(cancel(&boss, &of_boss, OWN), 303);
+    assert_eq!(client.stats()["inFlight"], 0);
+}
+
+#[test]
+fn a_session_ends_by_logging_out_and_with_its_token() {
+    let api = Api::start();
+    let (_, cookie) = log_in(&api, &api.admin);
+    let body = format!("form={}", form_token(&api, &cookie));
+    assert_eq!(ask(&api, "POST", "/logout", &cookie, &[OWN], &body).status, 303);
+    assert_eq!(ask(&api, "GET", "/pins?pin=x", &cookie, &[], "").status, 401);
+
+    let (_, cookie) = log_in(&api, &api.admin);
+    assert_eq!(ask(&api, "GET", "/pins?pin=x", &cookie, &[], "").status, 404);
+    let (_, line) = crate::http::v1::client::new_token("other", pinwatch::http::tokens::Scope::Read);
+    crate::http::v1::client::write_private(&api.tokens_file(), &line);
+    api.served.daemon.signal(rustix::process::Signal::HUP);
+    crate::support::until_true("the token is no longer in force", || {
+        ask(&api, "GET", "/pins?pin=x", &cookie, &[], "").status == 401
+    });
+}
+
+#[test]
+fn who_guesses_tokens_is_told_to_wait_and_what_is_too_large_is_refused() {
+    let api = Api::start();
+    let wrong = || log_in(&api, "pinwatch_guess").0;
+    assert!((0..11).map(|_| wrong()).last().unwrap().body.contains("too many wrong tokens"));
+    let large = ask(&api, "POST", "/login", "", &[OWN], &format!("token={}", "x".repeat(5000)));
+    assert_eq!(large.status, 413);
+}

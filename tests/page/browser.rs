@@ -1,0 +1,186 @@
+//! A real Chromium, driven through its WebDriver.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use fantoccini::wd::Capabilities;
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::support::not_run::not_run;
+use crate::support::until;
+
+/// A browser with a profile of its own, which ends when this is dropped.
+pub struct Browser {
+    driver: Child,
+    runtime: Runtime,
+    client: Client,
+    _profile: TempDir,
+}
+
+/// How a browser looks at pages.
+#[derive(Clone, Copy)]
+pub struct Eyes {
+    pub has_script: bool,
+    pub is_dark: bool,
+    pub width: u32,
+}
+
+impl Eyes {
+    pub const USUAL: Self = Self { has_script: true, is_dark: false, width: 1024 };
+}
+
+impl Browser {
+    /// Starts one; `None`, and said so at the end of all tests, if the machine has no Chromium.
+    pub fn start(eyes: Eyes) -> Option<Self> {
+        let missing = ["chromium", "chromedriver"]
+            .into_iter()
+            .find(|program| Command::new(program).arg("--version").output().is_err());
+        if let Some(program) = missing {
+            not_run(
+                "the status page in a browser",
+                if program == "chromedriver" { "chromium-driver" } else { program },
+            );
+            return None;
+        }
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a port")
+            .port();
+        let mut driver = Command::new("chromedriver")
+            .args([&format!("--port={port}"), "--silent"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver starts");
+        let lines = BufReader::new(driver.stdout.take().expect("its output"));
+        lines
+            .lines()
+            .map_while(Result::ok)
+            .find(|line| line.contains("successfully"))
+            .expect("it says that it runs");
+        let profile = tempfile::tempdir().expect("a folder");
+        let runtime = Runtime::new().expect("a runtime");
+        let capabilities = capabilities(eyes, &profile);
+        let url = format!("http://127.0.0.1:{port}");
+        let mut builder = ClientBuilder::new(HttpConnector::new());
+        let client = runtime.block_on(builder.capabilities(capabilities).connect(&url)).expect("a browser");
+        Some(Self { driver, runtime, client, _profile: profile })
+    }
+
+    pub fn open(&self, url: &str) {
+        self.runtime.block_on(self.client.goto(url)).unwrap_or_else(|error| panic!("{url}: {error}"));
+    }
+
+    /// The visible text of an element, as soon as there is one.
+    #[track_caller]
+    pub fn text(&self, selector: &str) -> String {
+        until(&format!("there is {selector}"), || self.try_text(selector))
+    }
+
+    /// Waits until the text of an element fulfils this.
+    #[track_caller]
+    pub fn until_text(&self, selector: &str, is_right: impl Fn(&str) -> bool) -> String {
+        until(&format!("{selector} is right"), || self.try_text(selector).filter(|text| is_right(text)))
+    }
+
+    fn try_text(&self, selector: &str) -> Option<String> {
+        let text = async { self.client.find(Locator::Css(selector)).await?.text().await };
+        self.runtime.block_on(text).ok()
+    }
+
+    pub fn has(&self, selector: &str) -> bool {
+        self.runtime.block_on(self.client.find(Locator::Css(selector))).is_ok()
+    }
+
+    #[track_caller]
+    pub fn fill(&self, selector: &str, text: &str) {
+        let fill = async { self.client.find(Locator::Css(selector)).await?.send_keys(text).await };
+        self.runtime.block_on(fill).unwrap_or_else(|error| panic!("{selector}: {error}"));
+    }
+
+    #[track_caller]
+    pub fn click(&self, selector: &str) {
+        let click = async { self.client.find(Locator::Css(selector)).await?.click().await };
+        self.runtime.block_on(click).unwrap_or_else(|error| panic!("{selector}: {error}"));
+    }
+
+    /// Runs a script in the page, which a policy of the page does not concern.
+    #[track_caller]
+    pub fn run(&self, script: &str) -> Value {
+        self.runtime
+            .block_on(self.client.execute(script, Vec::new()))
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Runs a script that calls its last argument with its result.
+    #[track_caller]
+    pub fn run_async(&self, script: &str) -> Value {
+        self.runtime
+            .block_on(self.client.execute_async(script, Vec::new()))
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A picture of the whole page.
+    pub fn picture(&self) -> Vec<u8> {
+        let height = self.run("return document.documentElement.scrollHeight").as_u64().unwrap_or(900);
+        let width = self.run("return window.innerWidth").as_u64().unwrap_or(1024);
+        let picture = async {
+            self.client.set_window_size(width as u32, (height + 150).min(6000) as u32).await?;
+            self.client.screenshot().await
+        };
+        self.runtime.block_on(picture).expect("a picture")
+    }
+
+    /// How many pixels the page is wider than the window.
+    pub fn overflow(&self) -> i64 {
+        self.run("return document.documentElement.scrollWidth - window.innerWidth")
+            .as_i64()
+            .expect("a number")
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Ends the browser; the driver alone would leave it.
+        let close = self.client.clone().close();
+        let _ = self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), close).await });
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
+
+fn capabilities(eyes: Eyes, profile: &TempDir) -> Capabilities {
+    let mut arguments: Vec<String> = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-proxy-server",
+    ]
+    .map(str::to_owned)
+    .into();
+    arguments.push(format!("--user-data-dir={}", profile.path().display()));
+    arguments.push(format!("--window-size={},900", eyes.width));
+    if eyes.is_dark {
+        arguments.push("--force-dark-mode".to_owned());
+        arguments.push("--blink-settings=preferredColorScheme=0".to_owned());
+    }
+    let script = if eyes.has_script { 1 } else { 2 };
+    let options = json!({
+        "binary": "/usr/bin/chromium", "args": arguments,
+        "prefs": {"profile.managed_default_content_settings.javascript": script},
+    });
+    Capabilities::from_iter([("goog:chromeOptions".to_owned(), options)])
+}
