@@ -53,7 +53,7 @@ pub async fn stats(client: &mut Client) -> Result<(Raw<stats::Stats>, Update), C
 
 /// Asks for the first PINs in flight.
 pub async fn pins(client: &mut Client) -> Result<Update, ClientError> {
-    let page = client.ask(&list::Request { limit: Some(PINS), after: None }).await?;
+    let page = client.ask(&list::Request { limit: Some(PINS), ..list::Request::default() }).await?;
     let pins = page.pins.iter().map(client::read).collect::<Result<_, _>>()?;
     Ok(Update::Pins { pins, is_all: page.next.is_none(), at: jiff::Timestamp::now() })
 }
