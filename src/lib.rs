@@ -26,6 +26,8 @@ pub mod http;
 #[doc(hidden)]
 pub mod intake;
 #[doc(hidden)]
+pub mod json_pointer;
+#[doc(hidden)]
 pub mod metrics;
 #[doc(hidden)]
 pub mod outcome;

@@ -17,6 +17,7 @@ mod life;
 mod page;
 mod paths;
 mod poll;
+mod presets;
 mod process;
 mod restart;
 mod schedule;

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod config;
+pub mod described;
 pub mod file_end;
 pub mod handlers;
 pub mod webhook;

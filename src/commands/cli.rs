@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use super::admin_cli::{DeadLetters, ReplayArgs, Sinks};
@@ -14,13 +14,14 @@ use super::filter_args::FilterArgs;
 use super::globals::{Globals, Link};
 use super::help;
 use super::migrate_store::MigrateStoreArgs;
+use crate::config::PRESETS;
 use crate::http::tokens::{Name, Scope};
 use crate::outcome::Metadata;
 use crate::pin::PinId;
 use crate::protocol::parse_duration;
 use crate::protocol::submit::parse_deadline;
 use crate::protocol::tail::Start;
-use crate::simulate::SimulateArgs;
+use crate::simulate::{Preset, SimulateArgs};
 
 /// Waits for the final status of Infobip 2FA PINs, and delivers how each ended
 #[derive(Debug, Parser)]
@@ -96,6 +97,9 @@ pub enum Command {
     /// Make a token for the HTTP API
     #[command(subcommand, after_help = help::TOKEN, arg_required_else_help = true, disable_help_subcommand = true)]
     Token(Token),
+    /// List the APIs that api.preset can name, or print one
+    #[command(after_help = help::PRESETS)]
+    Presets(PresetsArgs),
     /// Check the configuration and print the values in effect
     #[command(after_help = help::CHECK_CONFIG)]
     CheckConfig,
@@ -251,9 +255,19 @@ pub struct TokenNewArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct PresetsArgs {
+    /// The preset to print, as TOML
+    #[arg(value_parser = PossibleValuesParser::new(PRESETS.iter().map(|preset| preset.name)))]
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub struct DoctorArgs {
+    /// Ask the API about this PIN, and show how each field of the answer is read
+    #[arg(long, value_name = "ID")]
+    pub pin: Option<PinId>,
     /// Make no check; send one signed test delivery to this webhook, which the configuration has
-    #[arg(long, value_name = "SINK")]
+    #[arg(long, value_name = "SINK", conflicts_with = "pin")]
     pub send_test: Option<String>,
 }
 
@@ -265,6 +279,9 @@ pub struct DemoArgs {
     /// The same seed makes the PINs end in the same way
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// The API that is simulated
+    #[arg(long, value_name = "NAME", default_value = "infobip-2fa-pin", value_enum)]
+    pub preset: Preset,
 }
 
 #[derive(Debug, Args)]

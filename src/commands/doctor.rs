@@ -1,6 +1,6 @@
 //! `pinwatch doctor`: finds the common mistakes of new users and says what to do.
 //!
-//! Promises to change nothing: it sends one GET to the API for a PIN that does not exist, asks the daemon for `ping` and `stats`,
+//! Promises to change nothing: it sends one GET to the API, for a PIN that does not exist or for the one of `--pin`, asks the daemon for `ping` and `stats`,
 //! and examines folders. Makes every check, whatever the others found. With `--send-test` it makes only a test delivery
 //! ([`send_test`]). Prints no secret.
 
@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 
+use super::cli::DoctorArgs;
 use super::client::{self, Client};
 use super::config;
 use super::error::{CommandError, error_lines};
@@ -26,7 +27,7 @@ use super::send_test;
 use crate::config::{Api, Explained, Http, SYSTEM_FILE, Setting, Sink, StoreUrl};
 use crate::http::{self, tokens::Tokens};
 use crate::pin::PinId;
-use crate::poll;
+use crate::poll::{self, Field, Look, Meaning};
 use crate::protocol::stats::{self, Stats};
 use crate::sinks::FileSink;
 
@@ -37,17 +38,17 @@ const NOBODYS: &str = "pinwatch-doctor";
 const CLOCK_OFF: SignedDuration = SignedDuration::from_secs(60);
 
 /// Exit statuses: 0 no problem, 1 a problem was found, 2 the configuration is wrong.
-pub async fn run(globals: &Globals, test: Option<&str>, mut output: Output) -> Result<Exit, CommandError> {
+pub async fn run(globals: &Globals, args: &DoctorArgs, mut output: Output) -> Result<Exit, CommandError> {
     let explained = config::explain_beside_daemon(globals)?;
     let file = explained.file.as_ref().map_or("no file".to_owned(), |file| file.display().to_string());
     let mut findings = vec![Finding::well("configuration", format!("is good ({file})"))];
     let warnings = explained.warnings.iter();
     findings.extend(warnings.map(|warning| Finding::warning("secrets", warning.to_string())));
-    if let Some(sink) = test {
+    if let Some(sink) = args.send_test.as_deref() {
         findings.push(send_test::send(&explained.config.sinks, sink).await?);
         return finding::print(&findings, &mut output);
     }
-    findings.extend(api(&explained.config.api).await);
+    findings.extend(api(&explained.config.api, args.pin.as_ref()).await);
     findings.extend(certificate(&explained.config.http));
     let socket = config::client_socket(globals, None)?;
     let (finding, stats) = daemon(&socket, &explained.settings).await;
@@ -60,16 +61,17 @@ pub async fn run(globals: &Globals, test: Option<&str>, mut output: Output) -> R
     finding::print(&findings, &mut output)
 }
 
-/// Makes one real call; checks the host, the key, and by the answer's Date header the clock.
-async fn api(api: &Api) -> Vec<Finding> {
+/// Makes one real call; checks the host, the key, by the answer's Date header the clock, and how the answer is read.
+async fn api(api: &Api, pin: Option<&PinId>) -> Vec<Finding> {
     let host = api.base_url.host_str().unwrap_or("the API").to_owned();
-    let looked = match (poll::Client::new(api), NOBODYS.parse::<PinId>()) {
+    let asked = pin.cloned().map_or_else(|| NOBODYS.parse::<PinId>(), Ok);
+    let looked = match (poll::Client::new(api), asked) {
         (Ok(client), Ok(pin)) => client.look(&pin).await,
         (Err(error), _) => Err(error.to_string()),
         (_, Err(error)) => Err(error.to_string()),
     };
-    let (status, date) = match looked {
-        Ok(answer) => answer,
+    let look = match looked {
+        Ok(look) => look,
         Err(failure) => {
             let what = format!(
                 "{host} can't be reached ({failure}): check api.base_url, the name server, the firewall and the proxy"
@@ -77,6 +79,7 @@ async fn api(api: &Api) -> Vec<Finding> {
             return vec![Finding::ill("api", what)];
         }
     };
+    let Look { status, date, .. } = look;
     let key = match status {
         401 | 403 => Finding::ill(
             "api",
@@ -103,7 +106,44 @@ async fn api(api: &Api) -> Vec<Finding> {
             Finding::well("clock", format!("agrees with that of {host}"))
         }
     });
-    [Some(key), clock].into_iter().flatten().collect()
+    let is_read = pin.is_some() || api.answer.is_some();
+    let answer = if is_read { answer(&look, pin) } else { Vec::new() };
+    [Some(key), clock].into_iter().flatten().chain(answer).collect()
+}
+
+/// Reports how each field of the answer was read. Of a PIN that does not exist, nothing needs to be readable.
+fn answer(look: &Look, pin: Option<&PinId>) -> Vec<Finding> {
+    let ill = |what: String| match pin {
+        Some(_) => Finding::ill("answer", what),
+        None => Finding::warning("answer", what),
+    };
+    let of_field = |field: &Field| match field.is_well {
+        true => Finding::well("answer", &*field.what),
+        false => ill(field.what.clone()),
+    };
+    let mut findings: Vec<Finding> = look.fields.iter().map(of_field).collect();
+    match &look.meaning {
+        Meaning::NotFound => findings.push(ill("404: the API does not know the PIN".to_owned())),
+        Meaning::Rejected(what) => findings.push(ill(what.clone())),
+        Meaning::Unreadable(what) => findings.push(ill(format!(
+            "can't be read: {what}. If the API has changed, set the keys of [api.answer] (docs/presets.md)"
+        ))),
+        Meaning::Deliveries(deliveries) if deliveries.is_empty() => {
+            findings.push(Finding::well("answer", "has no delivery yet"));
+        }
+        // What the other findings say already.
+        Meaning::Deliveries(_)
+        | Meaning::Unauthorized(_)
+        | Meaning::Throttled(_)
+        | Meaning::Unavailable(_)
+        | Meaning::NotSent(_) => {}
+    }
+    if pin.is_none() {
+        let what = "no account has the PIN that was asked for; \"pinwatch doctor --pin ID\", with an ID of yours, shows how its \
+                    answer is read";
+        findings.push(Finding::warning("answer", what));
+    }
+    findings
 }
 
 /// Whether the TLS files of `[http]` can be used, and for how long.

@@ -117,7 +117,6 @@ pub const LIST: &str = "\
 Examples:
   pinwatch list
   pinwatch list --limit 100000 --json | jq -r '.pinId // empty'
-  pinwatch list --after TOKEN
   pinwatch list --reference 'order-4*' --older-than 10m
   pinwatch list --state rejected --newer-than 1h
 
@@ -283,6 +282,15 @@ Examples:
   pinwatch ping --socket /tmp/pinwatch.sock
   pinwatch ping >/dev/null 2>&1 || systemctl status pinwatch";
 
+pub const PRESETS: &str = "\
+A preset describes an API: its address, its path, how it authenticates, and how its answers are read. Set api.preset to its \
+name; keys of [api] and [api.answer] override single values. docs/presets.md explains both.
+
+Examples:
+  pinwatch presets
+  pinwatch presets vonage-verify
+  pinwatch demo --preset vonage-verify";
+
 pub const CHECK_CONFIG: &str = "\
 Makes no connection, changes nothing and prints no secret.
 
@@ -296,13 +304,17 @@ Makes one call to the API, asks the daemon, and checks the sinks and where syste
 nothing. Run it as root, so that it can check most: it then reads the key that systemd passes to the daemon from \
 /etc/pinwatch/api-key.
 
+With --pin it asks the API about a PIN of yours, and shows how each field of the answer is read. Without it, it asks about a \
+PIN that no account has.
+
 With --send-test it makes one delivery to a webhook as the daemon would, and no check. The body is a record that begins \
 with \"test\":true, of a PIN \"pinwatch-test\" that no account has; it is in no outbox, and needs no daemon.
 
 Examples:
   sudo pinwatch doctor
-  sudo pinwatch doctor --send-test webhook
   pinwatch doctor --config ./pinwatch.toml
+  pinwatch doctor --pin 9C817C6F8AF3D48F9FE553282AFA2B67
+  sudo pinwatch doctor --send-test webhook
   pinwatch doctor --json | jq -r 'select(.ok == false) | .what'
 
 Exit status: 0 no problem, 1 a problem was found or the test delivery was not accepted, 2 the configuration is wrong \
@@ -314,7 +326,8 @@ and leaves nothing behind.
 
 Examples:
   pinwatch demo
-  pinwatch demo --pins 100 --seed 7";
+  pinwatch demo --pins 100 --seed 7
+  pinwatch demo --preset vonage-verify";
 
 pub const COMPLETIONS: &str = "\
 Examples:

@@ -35,6 +35,7 @@ mod nodes;
 mod output;
 mod pages;
 mod ping;
+mod presets;
 mod progress;
 mod reconnect;
 mod replay;
@@ -123,6 +124,8 @@ fn is_json(Cli { globals, command, .. }: &Cli) -> bool {
         Command::Token(_) => true,
         // A frame is for people.
         Command::Top(_) => true,
+        // For presets NAME > FILE.
+        Command::Presets(args) => args.name.is_some(),
         Command::Tail(args) if args.positions => return true,
         _ => false,
     };
@@ -184,10 +187,11 @@ fn dispatch(Cli { globals, verbose, command }: Cli, is_json: bool) -> Result<Exi
             output.flush()?;
             Ok(Exit::Done)
         }
+        Command::Presets(args) => presets::run(&args, output()),
         Command::CheckConfig => check_config::run(&globals, output()),
         Command::Backup(args) => block_on(backup::run(&globals, &args, output())),
         Command::MigrateStore(args) => block_on(migrate_store::run(&args, output())),
-        Command::Doctor(args) => block_on(doctor::run(&globals, args.send_test.as_deref(), output())),
+        Command::Doctor(args) => block_on(doctor::run(&globals, &args, output())),
         Command::Simulate(args) => {
             refuse_shape(&globals, "simulate has no results")?;
             run::simulate(args)

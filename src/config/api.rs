@@ -1,4 +1,4 @@
-//! `[api]`: the API's URL, the credentials for it, and the limits for polling it.
+//! `[api]`: the API's URL, the credentials for it, what its answers look like, and the limits for polling it.
 //!
 //! Promises that the URL sends a key neither to another host nor over an unencrypted connection. Must not know HTTP or how
 //! credentials are found.
@@ -9,18 +9,25 @@ use std::time::Duration;
 
 use reqwest::Url;
 
+use super::answer::Answer;
 use super::credentials::Credentials;
+use super::preset::Preset;
 use super::read::{DAY, MILLISECOND, MINUTE, SECOND};
 use super::section::{Section, section};
 
 section! {
     /// `[api]`
     pub struct Api {
+        /// The description of the API from which values come that are not written.
+        pub preset: &'static Preset = preset(),
         /// If it has a path, `path` is appended to that.
         pub base_url: Url = url("https://api.infobip.com"),
-        /// Path template with `{pinId}`.
+        /// Path and query, with `{pinId}` once, and with `{username}` at most once.
         pub path: String = parsed("/2fa/1/pin/{pinId}/status", path),
+        pub auth: Auth = parsed("App {key}", auth),
         pub credentials: Credentials = credentials(),
+        /// How answers are read; `None` means as the default preset's, by a reader of their own.
+        pub answer: Option<Answer> = answer(),
         /// The time limit of a whole poll, from connecting to the last byte.
         pub timeout: Duration = duration("10s", MILLISECOND..=10 * MINUTE),
         pub connect_timeout: Duration = duration("5s", MILLISECOND..=10 * MINUTE),
@@ -35,6 +42,15 @@ section! {
     }
 }
 
+/// How the key is sent. A user name with a password is always sent as `Basic`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// The scheme before the key: `Authorization: Bearer <key>`.
+    Key { scheme: String },
+    /// Only a user name with a password is sent.
+    Basic,
+}
+
 impl Api {
     /// Reads the section, and checks that its keys fit together.
     pub(super) fn checked(section: &mut Section) -> Option<Self> {
@@ -43,7 +59,7 @@ impl Api {
             return section.refuse("base_url", "must have no query (?…)");
         }
         // If base_url contains the part of api.path before the PIN ID, such as /2fa/1/pin/, it is the URL of a whole request.
-        let before = api.path.split_once("{pinId}").map_or("", |(before, _)| before);
+        let before = api.path.split(['{', '?']).next().unwrap_or_default();
         let own = api.base_url.path().to_ascii_lowercase();
         let is_request = own.contains("%7bpinid%7d") || own.contains("/2fa/");
         if is_request || (before.len() > 1 && format!("{own}/").contains(before)) {
@@ -54,6 +70,18 @@ impl Api {
                     "must be the API's address alone, {origin:?}; api.path is appended to it for each PIN"
                 ),
             );
+        }
+        if api.path.contains("{username}") {
+            match &api.credentials {
+                Credentials::Key(_) => {
+                    return section.refuse("path", "has {username} in it, so api.username must be given");
+                }
+                Credentials::Basic { username, .. } if matches!(&**username, "." | "..") => {
+                    return section
+                        .refuse("username", "must not be . or .., because it is a part of api.path");
+                }
+                Credentials::Basic { .. } => {}
+            }
         }
         Some(api)
     }
@@ -66,6 +94,8 @@ impl Section<'_> {
 }
 
 fn path(path: &str) -> Result<String, &'static str> {
+    let bare = path.replace("{pinId}", "").replacen("{username}", "", 1);
+    let before_query = path.split('?').next().unwrap_or_default();
     if !path.starts_with('/') {
         Err("must begin with /")
     } else if path.matches("{pinId}").count() != 1 {
@@ -73,19 +103,45 @@ fn path(path: &str) -> Result<String, &'static str> {
     // "//host" and "/\host" would name another host, which would get the key.
     } else if path.starts_with("//") || path.contains('\\') {
         Err("must be a path alone, without // at its beginning and without \\")
-    } else if path.replace("{pinId}", "").contains(|c: char| !c.is_ascii_graphic() || "?#{}<>\"`".contains(c))
+    } else if bare.matches('?').count() > 1
+        || bare.contains(|c: char| !c.is_ascii_graphic() || "#{}<>\"'`".contains(c))
     {
-        Err("must have no ? # { } and no spaces besides {pinId}, and no characters that a URL would encode")
-    } else if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+        Err(
+            "must have at most one ?, no # { } and no spaces besides {pinId} and {username}, and no characters that a \
+             URL would encode",
+        )
+    } else if before_query.split('/').any(|segment| matches!(segment, "." | "..")) {
         Err("must have no . and .. in it")
     } else {
         Ok(path.to_owned())
     }
 }
 
+fn auth(text: &str) -> Result<Auth, &'static str> {
+    // The characters of a scheme: RFC 9110, section 5.6.2.
+    let is_token = |text: &str| {
+        !text.is_empty()
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    };
+    match text.strip_suffix(" {key}") {
+        Some(scheme) if is_token(scheme) && !scheme.eq_ignore_ascii_case("basic") => {
+            Ok(Auth::Key { scheme: scheme.to_owned() })
+        }
+        None if text == "Basic" => Ok(Auth::Basic),
+        _ => Err(
+            "must be a scheme before the key, such as \"App {key}\", \"Bearer {key}\" or \"AccessKey {key}\"; or \
+                  \"Basic\", with api.username and api.password_file",
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::preset::PRESETS;
     use super::super::testing::{load, table};
+    use super::super::toml_file;
     use super::*;
 
     #[test]
@@ -162,10 +218,69 @@ mod tests {
             ("one with two IDs too", "api.path = \"/{pinId}/{pinId}\"", "api.path: must have {pinId}"),
             ("two slashes would name a host", "api.path = \"//evil/{pinId}\"", "api.path: must be a path"),
             ("so would a backslash", "api.path = '/\\evil/{pinId}'", "api.path: must be a path"),
-            ("a query is refused", "api.path = \"/a?b={pinId}\"", "api.path: must have no ?"),
-            ("a space is refused", "api.path = \"/a b/{pinId}\"", "api.path: must have no ?"),
+            ("the ID may be in a query", "api.path = \"/a?b=c&d={pinId}\"", ""),
+            ("a query begins once", "api.path = \"/a?b?c={pinId}\"", "api.path: must have at most one ?"),
+            ("a fragment is not sent", "api.path = \"/a#{pinId}\"", "api.path: must have at most one ?"),
+            ("a space is refused", "api.path = \"/a b/{pinId}\"", "api.path: must have at most one ?"),
+            (
+                "so is another placeholder",
+                "api.path = \"/{key}/{pinId}\"",
+                "api.path: must have at most one ?",
+            ),
             ("dots would climb", "api.path = \"/../{pinId}\"", "api.path: must have no . and .."),
+            (
+                "a user name in it must be given",
+                "api.path = \"/{username}/{pinId}\"",
+                "api.path: has {username} in it",
+            ),
+            (
+                "dots in a user name would climb",
+                "api = {path = \"/{username}/{pinId}\", username = \"..\", password = \"p\"}",
+                "api.username: must not be . or ..",
+            ),
+            (
+                "the whole request with a query is no base URL",
+                "api = {base_url = \"https://a.example/v3/logs\", path = \"/v3/logs?id={pinId}\"}",
+                "api.base_url: must be the API's address alone",
+            ),
         ]);
+    }
+
+    #[test]
+    fn the_key_is_sent_by_a_scheme_or_a_user_name_as_basic() {
+        let way = "api: auth is \"Basic\"";
+        table(&[
+            ("a scheme is taken", "api.auth = \"Bearer {key}\"", ""),
+            ("another one too", "api.auth = \"AccessKey {key}\"", ""),
+            (
+                "a key without a place is not",
+                "api.auth = \"Bearer\"",
+                "api.auth: must be a scheme before the key",
+            ),
+            ("nor a scheme that ends the line", "api.auth = \"A\\nB {key}\"", "api.auth: must be a scheme"),
+            ("nor is a key in place of {key}", "api.auth = \"Bearer 0123\"", "api.auth: must be a scheme"),
+            ("nor Basic with a key", "api.auth = \"Basic {key}\"", "api.auth: must be a scheme"),
+            ("Basic takes no key", "api = {auth = \"Basic\", key = \"k\"}", way),
+            ("a preset may say so", "api.preset = \"vonage-verify\"", way),
+            ("Basic takes a user name", "api = {auth = \"Basic\", username = \"u\", password = \"p\"}", ""),
+            (
+                "and needs its password",
+                "api = {auth = \"Basic\", username = \"u\"}",
+                "api.username: has no password",
+            ),
+        ]);
+        let auth = |text: &str| load(text).unwrap().api.auth;
+        assert_eq!(auth(""), Auth::Key { scheme: "App".to_owned() });
+        assert_eq!(auth("api.auth = \"Bearer {key}\""), Auth::Key { scheme: "Bearer".to_owned() });
+    }
+
+    #[test]
+    fn the_default_presets_file_has_the_defaults() {
+        let of_file = toml_file::parse(Path::new("test.toml"), PRESETS[0].toml).unwrap();
+        let text = |key: &str| of_file[key].to_string();
+        let api = load("").unwrap().api;
+        assert_eq!(text("base_url").parse::<Url>().unwrap(), api.base_url);
+        assert_eq!((text("path"), text("auth")), (api.path, "App {key}".to_owned()));
     }
 
     #[test]

@@ -11,8 +11,8 @@ use super::section::Section;
 /// How the daemon authenticates to the API.
 #[derive(Debug, Clone)]
 pub enum Credentials {
-    /// `Authorization: App <key>`
-    App(SecretString),
+    /// The scheme of `api.auth`, then the key: `Authorization: App <key>`
+    Key(SecretString),
     /// `Authorization: Basic …`
     Basic { username: String, password: SecretString },
 }
@@ -21,7 +21,7 @@ impl Credentials {
     /// Whether both are the same; a reload asks this.
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::App(a), Self::App(b)) => a.expose_secret() == b.expose_secret(),
+            (Self::Key(a), Self::Key(b)) => a.expose_secret() == b.expose_secret(),
             (Self::Basic { username: a, password: p }, Self::Basic { username: b, password: q }) => {
                 a == b && p.expose_secret() == q.expose_secret()
             }
@@ -41,9 +41,17 @@ impl Section<'_> {
     /// Reads the credentials from the keys, from the file that one of them names, or from systemd.
     pub fn credentials(&mut self, _: &'static str) -> Option<Credentials> {
         let given = self.given(&KEYS);
+        let has_key = !given.iter().any(|key| matches!(*key, "username" | "password" | "password_file"));
+        if has_key && self.text("auth") == Some("Basic") {
+            let by = self.origin("auth").map(|origin| format!(" ({origin})")).unwrap_or_default();
+            return self.refuse(
+                "",
+                format!("auth is \"Basic\"{by}: give api.username with api.password_file or api.password, and no key"),
+            );
+        }
         match given[..] {
             [] => self.credentials_from_systemd(),
-            ["key"] | ["key_file"] => self.secret("key", "key_file", check_key).map(Credentials::App),
+            ["key"] | ["key_file"] => self.secret("key", "key_file", check_key).map(Credentials::Key),
             ["username", "password"] | ["username", "password_file"] => {
                 let password = self.secret("password", "password_file", check_password);
                 let username = self.parsed("username", "", username);
@@ -91,18 +99,18 @@ impl Section<'_> {
         self.warn_if_readable("key", &path);
         self.list("key", format!("set (from {})", path.display()), "$CREDENTIALS_DIRECTORY".to_owned());
         match check_key(key.expose_secret()) {
-            Ok(()) => Some(Credentials::App(key)),
+            Ok(()) => Some(Credentials::Key(key)),
             Err(reason) => self.refuse("key", reason),
         }
     }
 }
 
-/// Checks that the key may be used in `Authorization: App …`: printable ASCII without spaces.
+/// Checks that the key may stand behind a scheme in `Authorization`: printable ASCII without spaces.
 fn check_key(key: &str) -> Result<(), &'static str> {
     if key.is_empty() {
         Err("the key is empty")
-    } else if key.starts_with("App ") {
-        Err("the key must stand alone, without \"App \" before it")
+    } else if ["App ", "Bearer ", "AccessKey ", "Basic "].iter().any(|scheme| key.starts_with(scheme)) {
+        Err("the key must stand alone, without \"App \" or another scheme before it")
     } else if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         Err("the key has a character in it that no key has: a space, an end of line or one that isn't ASCII")
     } else {
@@ -210,11 +218,11 @@ mod tests {
 
         std::fs::write(folder.path().join("api-key"), "from-systemd\n").unwrap();
         let (found, _) = check(None);
-        assert!(matches!(found, Some(Credentials::App(key)) if key.expose_secret() == "from-systemd"));
+        assert!(matches!(found, Some(Credentials::Key(key)) if key.expose_secret() == "from-systemd"));
 
         let configured = config::Map::from([("key".to_owned(), "configured")]);
         let (found, _) = check(Some(config::Value::from(configured)));
-        assert!(matches!(found, Some(Credentials::App(key)) if key.expose_secret() == "configured"));
+        assert!(matches!(found, Some(Credentials::Key(key)) if key.expose_secret() == "configured"));
 
         std::fs::write(folder.path().join("api-key"), "").unwrap();
         let (_, problems) = check(None);

@@ -23,6 +23,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod answer;
 mod api;
 mod cluster;
 mod credentials;
@@ -32,6 +33,7 @@ mod headers;
 mod http;
 mod intake;
 mod log;
+mod preset;
 mod read;
 mod schedule;
 mod secret;
@@ -45,7 +47,8 @@ mod tls_files;
 mod toml_file;
 mod webhook;
 
-pub use api::Api;
+pub use answer::{Answer, Treatment};
+pub use api::{Api, Auth};
 pub use cluster::Cluster;
 pub use credentials::Credentials;
 pub use environment::{Environment, SYSTEM_FILE};
@@ -54,6 +57,7 @@ pub use headers::Headers;
 pub use http::{Http, Tls};
 pub use intake::Intake;
 pub use log::{Log, LogFormat};
+pub use preset::{PRESETS, Preset};
 pub(crate) use read::YEAR;
 pub use schedule::{Adapt, Completion, Schedule};
 pub use sink::{From, Fsync, Sink, SinkKind, is_rotated_name, is_standard_stream};

@@ -150,6 +150,19 @@ impl Section<'_> {
         self.values.get(key).cloned()
     }
 
+    /// Puts these values where none was written, also within tables.
+    pub fn complete(&mut self, defaults: Map<String, Value>) {
+        complete(&mut self.values, defaults);
+    }
+
+    /// Returns the key's value if it is a string.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        match &self.values.get(key)?.kind {
+            ValueKind::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// Returns where the key's value was written; `None` if nowhere.
     pub fn origin(&self, key: &str) -> Option<String> {
         self.values.get(key).and_then(origin_of)
@@ -253,6 +266,20 @@ impl Section<'_> {
     /// Forgets all written values, for a table whose keys can't be known.
     pub fn clear(&mut self) {
         self.values.clear();
+    }
+}
+
+fn complete(values: &mut Map<String, Value>, defaults: Map<String, Value>) {
+    for (key, default) in defaults {
+        match values.get_mut(&key) {
+            None => drop(values.insert(key, default)),
+            Some(Value { kind: ValueKind::Table(values), .. }) => {
+                if let ValueKind::Table(defaults) = default.kind {
+                    complete(values, defaults);
+                }
+            }
+            Some(_) => {}
+        }
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) fn merge(sources: &Sources) -> Result<(Map<String, Value>, Report), C
     if is_personal {
         put_personal_defaults(&mut values, environment, &given, &mut problems);
     }
-    given.into_iter().for_each(|(key, value)| put(&mut values, key, value));
+    given.into_iter().for_each(|(key, value)| put(&mut values, &key, value));
     let file = file.map(|(path, _)| path);
     let report =
         Report { environment: environment.clone(), file, is_personal, problems, ..Report::default() };
@@ -53,12 +53,14 @@ pub(super) fn merge(sources: &Sources) -> Result<(Map<String, Value>, Report), C
 }
 
 /// Puts a value where its key says, in place of what is there.
-fn put(tables: &mut Map<String, Value>, key: String, value: Value) {
-    let Some((section, key)) = key.split_once('.') else { return drop(tables.insert(key, value)) };
+fn put(tables: &mut Map<String, Value>, key: &str, value: Value) {
+    let Some((section, key)) = key.split_once('.') else {
+        return drop(tables.insert(key.to_owned(), value));
+    };
     let table = tables.entry(section.to_owned()).or_insert_with(|| Map::<String, Value>::new().into());
     // Whatever else stands there is refused when the section is read.
     if let ValueKind::Table(values) = &mut table.kind {
-        values.insert(key.to_owned(), value);
+        put(values, key, value);
     }
 }
 
@@ -91,9 +93,9 @@ fn put_personal_defaults(
     let runtime = environment.path("XDG_RUNTIME_DIR");
     let (state, home) = (environment.path("XDG_STATE_HOME"), environment.path("HOME"));
     let (socket, origin) = intake::user_socket(runtime.as_deref(), environment.uid);
-    put(values, "intake.socket".to_owned(), text(origin, socket.to_string_lossy()));
+    put(values, "intake.socket", text(origin, socket.to_string_lossy()));
     match store::user_store(state.as_deref(), home.as_deref()) {
-        Some((url, origin)) => put(values, "store.url".to_owned(), text(origin, url)),
+        Some((url, origin)) => put(values, "store.url", text(origin, url)),
         // This user can't use root's default.
         None if !given.contains_key("store.url") => {
             let reason = "must be given, because neither $XDG_STATE_HOME nor $HOME is an absolute path";
@@ -145,9 +147,12 @@ fn place(layer: &mut Map<String, Value>, problems: &mut Vec<Problem>, key: &str,
             Err("sinks can't be set key by key; set the whole list, or write [[sink]] in the file".to_owned())
         }
         // If the section and one of its keys were both set, the merge would lose one of them.
-        [name] if is_section(name) => Err(format!("is a section; set one of its keys, {name}.…")),
+        [_] | [_, _] if is_section(key) => Err(format!("is a section; set one of its keys, {key}.…")),
         [name] if is_plain(name) => Ok(self::text(&origin, text)),
         [section, name] if is_plain(section) && is_plain(name) && !known.iter().any(|key| key == section) => {
+            Ok(self::text(&origin, text))
+        }
+        [section, table, name] if is_section(&format!("{section}.{table}")) && is_plain(name) => {
             Ok(self::text(&origin, text))
         }
         [""] => {

@@ -264,7 +264,7 @@ pub fn status_index(status: Option<&Status>) -> usize {
     match status {
         Some(Status::Sms(sms)) => *sms as usize,
         Some(Status::Call(call)) => SmsStatus::ALL.len() + *call as usize,
-        Some(Status::Unknown(_)) => STATUSES - 2,
+        Some(Status::Unknown(_) | Status::Other { .. }) => STATUSES - 2,
         None => STATUSES - 1,
     }
 }

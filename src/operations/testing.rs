@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Api, Credentials};
+use crate::config::{Api, Config};
 use crate::outcome::{Ending, Verdict};
 use crate::pin::PinId;
 use crate::poll::Client;
@@ -45,17 +45,8 @@ pub async fn services(folder: &Path, outcomes: usize) -> Services {
     writer.flush().await.unwrap();
     let cursor = Some(outcomes as i64);
     writer.advance(Progress { sink: "sink".into(), cursor, ..Progress::default() }).await;
-    let api = Api {
-        base_url: "http://127.0.0.1:9".parse().unwrap(),
-        path: "/{pinId}".to_owned(),
-        credentials: Credentials::App("key".into()),
-        timeout: Duration::from_secs(1),
-        connect_timeout: Duration::from_secs(1),
-        concurrency: 1,
-        rate: None,
-        pool_max_age: Duration::from_secs(1),
-        ca_file: None,
-    };
+    let api = Config::of_sets(&["api.key=key"]).unwrap().api;
+    let api = Api { base_url: "http://127.0.0.1:9".parse().unwrap(), ..api };
     Services {
         schedule: Schedule::channel().0,
         store,

@@ -92,11 +92,13 @@ pub enum Status {
     Call(CallStatus),
     /// Any other status, as it came.
     Unknown(Arc<str>),
+    /// A status of another API than Infobip's 2FA, with what `[api.answer]` says about it.
+    Other { name: Arc<str>, weight: Weight },
 }
 
 /// What a delivery's status says about whether the PIN reached somebody. Of several deliveries the one with the
 /// greatest weight decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Weight {
     /// It did not arrive.
     Failed,
@@ -127,7 +129,7 @@ impl Status {
         match self {
             Self::Sms(sms) => sms.wire(),
             Self::Call(call) => call.wire(),
-            Self::Unknown(text) => text,
+            Self::Unknown(name) | Self::Other { name, .. } => name,
         }
     }
 
@@ -136,7 +138,7 @@ impl Status {
         match self {
             Self::Sms(sms) => Some(sms.description()),
             Self::Call(call) => Some(call.description()),
-            Self::Unknown(_) => None,
+            Self::Unknown(_) | Self::Other { .. } => None,
         }
     }
 
@@ -145,7 +147,7 @@ impl Status {
         match self {
             Self::Sms(sms) => sms.is_final(),
             Self::Call(call) => call.is_final(),
-            Self::Unknown(_) => false,
+            Self::Unknown(_) | Self::Other { .. } => false,
         }
     }
 
@@ -155,6 +157,7 @@ impl Status {
             Self::Sms(sms) => sms.weight(),
             Self::Call(call) => call.weight(),
             Self::Unknown(_) => Weight::Unknown,
+            Self::Other { weight, .. } => *weight,
         }
     }
 

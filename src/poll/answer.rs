@@ -1,4 +1,4 @@
-//! Parses the body of a 200: the deliveries of one PIN.
+//! Parses the body of a 200, as the default preset's API writes it: the deliveries of one PIN. `mapped.rs` reads those of others.
 //!
 //! Promises to understand an answer whole or not at all, because a guess could end a PIN wrongly. An unreadable answer costs one
 //! interval; a missing delivery could make "all are final" true too early, and an outcome is published only once.
@@ -61,7 +61,7 @@ pub(super) fn deliveries(body: &[u8]) -> Result<Vec<Delivery>, String> {
 }
 
 /// serde_json's messages can quote the body.
-fn fault(error: serde_json::Error) -> String {
+pub(super) fn fault(error: serde_json::Error) -> String {
     harmless(&error.to_string())
 }
 
@@ -138,7 +138,7 @@ impl<'a> Fields<'a> {
 }
 
 /// A string; `None` for a value of another type.
-fn text_of(value: &RawValue) -> Result<Option<Cow<'_, str>>, String> {
+pub(super) fn text_of(value: &RawValue) -> Result<Option<Cow<'_, str>>, String> {
     #[derive(Deserialize)]
     struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -149,7 +149,7 @@ fn text_of(value: &RawValue) -> Result<Option<Cow<'_, str>>, String> {
 }
 
 /// A description that is safe on a terminal; `None` if nothing is left of it.
-fn clean(text: &str) -> Option<Arc<str>> {
+pub(super) fn clean(text: &str) -> Option<Arc<str>> {
     let text = text.trim();
     // Nearly every description is short and plain; it is copied once.
     let is_plain = text.len() <= MAX_DESCRIPTION && text.bytes().all(|byte| (b' '..0x7f).contains(&byte));

@@ -26,18 +26,22 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Meaning;
-use super::answer::names_another;
 use super::connections::{Connections, Doubt, LONGEST_REST, Route};
 use super::content::plain;
 use super::error::ClientError;
 use super::failure::Failure;
 use super::http1::{Found, Resting, Strayed};
+use super::mapped::Field;
 use super::secrets::Secrets;
 use super::strays::{Stray, Strays};
-use crate::config::{Api, Credentials};
+use super::{answer, mapped};
+use crate::config::{Api, Auth, Credentials};
 use crate::http_client::retry_after::http_date;
 use crate::http_client::{Connection, USER_AGENT as OUR_NAME};
 use crate::pin::PinId;
+
+/// Why an answer is unreadable that is about another PIN.
+const NAMES_ANOTHER: &str = "the answer names another PIN";
 
 /// How much longer than its slowest answer a connection is watched before a final answer from it is trusted.
 const MARGIN: Duration = Duration::from_millis(5);
@@ -70,6 +74,16 @@ struct Session {
     host: HeaderValue,
     /// What no text may repeat if the API or a proxy echoes the request.
     secrets: Secrets,
+}
+
+/// What an answer to a diagnosis was.
+pub struct Look {
+    pub status: u16,
+    /// The server's time.
+    pub date: Option<Timestamp>,
+    pub meaning: Meaning,
+    /// How each field of a 200 was read.
+    pub fields: Vec<Field>,
 }
 
 /// A path before the PIN ID, and after it.
@@ -160,14 +174,22 @@ impl Client {
         self.current().strays.recent()
     }
 
-    /// Sends one request for a diagnosis: returns the status and the server's time.
-    pub async fn look(&self, pin: &PinId) -> Result<(u16, Option<Timestamp>), String> {
+    /// Sends one request for a diagnosis.
+    ///
+    /// # Errors
+    /// There was no answer within `api.timeout`; the text says why.
+    pub async fn look(&self, pin: &PinId) -> Result<Look, String> {
         let session = self.current();
-        let asked = timeout(session.api.timeout, session.ask(pin, Connection::New)).await;
-        let (head, ..) =
-            asked.map_err(|_| session.time_out("answer"))?.map_err(|failure| failure.reason())?;
+        let asked = timeout(session.api.timeout, async {
+            let (head, body, mut route) = session.ask(pin, Connection::New).await?;
+            Ok::<_, Failure>((head, route.body(body).await))
+        });
+        let (head, body) =
+            asked.await.map_err(|_| session.time_out("answer"))?.map_err(|failure| failure.reason())?;
         let date = head.headers.get(DATE).and_then(|date| http_date(date.as_bytes()));
-        Ok((head.status.as_u16(), date))
+        let body = body.and_then(|body| plain(&head.headers, body));
+        let (meaning, fields) = session.explain(pin, &head, body);
+        Ok(Look { status: head.status.as_u16(), date, meaning, fields })
     }
 
     fn current(&self) -> Arc<Session> {
@@ -183,7 +205,7 @@ impl Session {
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         headers.insert(USER_AGENT, HeaderValue::from_static(OUR_NAME));
-        headers.insert(AUTHORIZATION, authorization(&api.credentials)?);
+        headers.insert(AUTHORIZATION, authorization(api)?);
         Ok(Self {
             api: api.clone(),
             connections: Connections::new(api, &origin)?,
@@ -276,14 +298,44 @@ impl Session {
         };
         let body = body.and_then(|body| plain(&head.headers, body));
         let body = body.as_deref().map_err(String::as_str);
-        if body.is_ok_and(|body| names_another(body, pin)) {
+        if body.is_ok_and(|body| self.names_another(body, pin)) {
             self.strays.note();
-            let meaning = Meaning::Unreadable("the answer names another PIN".to_owned());
+            let meaning = Meaning::Unreadable(NAMES_ANOTHER.to_owned());
             let doubt = if doubt == Doubt::Reused { Doubt::Strayed } else { doubt };
             return Answer { meaning, resting: None, doubt };
         }
-        let meaning = Meaning::of(head.status, &head.headers, body, Timestamp::now());
+        let described = self.api.answer.as_ref();
+        let meaning = Meaning::by(described, head.status, &head.headers, body, Timestamp::now());
         Answer { meaning, resting, doubt }
+    }
+
+    fn names_another(&self, body: &[u8], pin: &PinId) -> bool {
+        match &self.api.answer {
+            None => answer::names_another(body, pin),
+            Some(described) => mapped::names_another(described, body, pin),
+        }
+    }
+
+    /// The meaning of an answer, and how each of its fields was read; without credentials in any text.
+    fn explain(&self, pin: &PinId, head: &Parts, body: Result<Bytes, String>) -> (Meaning, Vec<Field>) {
+        let body = body.as_deref().map_err(String::as_str);
+        let described = self.api.answer.as_ref();
+        let meaning = Meaning::by(described, head.status, &head.headers, body, Timestamp::now());
+        let meaning = match body {
+            Ok(body) if self.names_another(body, pin) => Meaning::Unreadable(NAMES_ANOTHER.to_owned()),
+            _ => meaning,
+        };
+        let mut fields = match (described, body, &meaning) {
+            (Some(described), Ok(body), _) if head.status == StatusCode::OK => {
+                mapped::explain(described, body)
+            }
+            (None, _, Meaning::Deliveries(deliveries)) => deliveries.iter().map(mapped::read_as).collect(),
+            _ => Vec::new(),
+        };
+        for field in &mut fields {
+            field.what = self.secrets.removed_from_text(std::mem::take(&mut field.what));
+        }
+        (self.secrets.removed_from(meaning), fields)
     }
 
     /// Sends one request, or two: a kept connection that the server had closed is not a failure. The second goes out on a new
@@ -324,7 +376,7 @@ impl Session {
         request
     }
 
-    /// HTTP/1 sends only the path (RFC 9112, section 3.2.1).
+    /// HTTP/1 sends only the path and the query (RFC 9112, section 3.2.1).
     fn uri(&self, pin: &PinId, is_whole: bool) -> String {
         let (before, after) = &self.path;
         let origin = if is_whole { &*self.origin } else { "" };
@@ -347,23 +399,32 @@ fn around_pin(api: &Api) -> Option<AroundPin> {
     // Every PIN ID will stand where the sample does.
     const SAMPLE: &str = "9C817C6F8AF3D48F9FE553282AFA2B67";
     let base = api.base_url.as_str().trim_end_matches('/');
-    let url = Url::parse(&format!("{base}{}", api.path.replace("{pinId}", SAMPLE))).ok()?;
-    let is_other = url.origin() != api.base_url.origin() || url.query().is_some();
+    let username = match &api.credentials {
+        Credentials::Basic { username, .. } => utf8_percent_encode(username, ESCAPED).to_string(),
+        Credentials::Key(_) => String::new(),
+    };
+    let path = api.path.replace("{pinId}", SAMPLE).replace("{username}", &username);
+    let url = Url::parse(&format!("{base}{path}")).ok()?;
+    let is_other = url.origin() != api.base_url.origin() || url.fragment().is_some();
     if is_other || url.as_str().parse::<Uri>().is_err() {
         return None;
     }
-    let (before, after) = url.path().split_once(SAMPLE)?;
+    let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let path = format!("{}{query}", url.path());
+    let (before, after) = path.split_once(SAMPLE)?;
     (!after.contains(SAMPLE)).then(|| (before.into(), after.into()))
 }
 
 /// The `Authorization` header, marked as a secret: reqwest shows it in no `Debug`, and HTTP/2 puts it into no
 /// compression table.
-fn authorization(credentials: &Credentials) -> Result<HeaderValue, ClientError> {
-    let text = match credentials {
-        Credentials::App(key) => format!("App {}", key.expose_secret()),
-        Credentials::Basic { username, password } => {
+fn authorization(api: &Api) -> Result<HeaderValue, ClientError> {
+    let text = match (&api.auth, &api.credentials) {
+        (Auth::Key { scheme }, Credentials::Key(key)) => format!("{scheme} {}", key.expose_secret()),
+        (_, Credentials::Basic { username, password }) => {
             format!("Basic {}", BASE64.encode(format!("{username}:{}", password.expose_secret())))
         }
+        // The configuration has refused this.
+        (Auth::Basic, Credentials::Key(_)) => return Err(ClientError::Key),
     };
     let mut value = HeaderValue::from_str(&text).map_err(|_| ClientError::Key)?;
     value.set_sensitive(true);
@@ -373,23 +434,15 @@ fn authorization(credentials: &Credentials) -> Result<HeaderValue, ClientError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn api(base_url: &str, path: &str, credentials: Credentials) -> Api {
-        Api {
-            base_url: base_url.parse().unwrap(),
-            path: path.to_owned(),
-            credentials,
-            timeout: Duration::from_secs(10),
-            connect_timeout: Duration::from_secs(5),
-            concurrency: 64,
-            rate: None,
-            pool_max_age: Duration::from_secs(300),
-            ca_file: None,
-        }
+        let api = Config::of_sets(&["api.key=key"]).unwrap().api;
+        Api { base_url: base_url.parse().unwrap(), path: path.to_owned(), credentials, ..api }
     }
 
     fn app(key: &str) -> Credentials {
-        Credentials::App(key.into())
+        Credentials::Key(key.into())
     }
 
     fn url_of(base_url: &str, path: &str, pin: &str) -> Result<String, ClientError> {
@@ -412,8 +465,25 @@ mod tests {
     }
 
     #[test]
+    fn the_pin_and_the_user_name_stay_one_part_of_the_path_or_the_query() {
+        let user = |name: &str| Credentials::Basic { username: name.to_owned(), password: "p".into() };
+        for (path, username, expected) in [
+            ("/logs?messageId={pinId}", "u", "http://h/x/logs?messageId=a.b_c-1"),
+            ("/logs?a=b&id={pinId}&c=d", "u", "http://h/x/logs?a=b&id=a.b_c-1&c=d"),
+            ("/{username}/{pinId}.json", "AC01", "http://h/x/AC01/a.b_c-1.json"),
+            ("/{username}/{pinId}", "../a?b#c&d é", "http://h/x/..%2Fa%3Fb%23c%26d%20%C3%A9/a.b_c-1"),
+            ("/l?u={username}&id={pinId}", "a&id=7", "http://h/x/l?u=a%26id%3D7&id=a.b_c-1"),
+        ] {
+            let client = Client::new(&api("http://h/x", path, user(username))).unwrap();
+            assert_eq!(client.current().uri(&"a.b_c-1".parse().unwrap(), true), expected);
+        }
+    }
+
+    #[test]
     fn a_path_without_a_place_for_the_pin_is_refused() {
-        for path in ["", "/", "/pin", "pin/{pinId}", "/{pinId}/{pinId}", "@evil/{pinId}", "/x#{pinId}"] {
+        for path in
+            ["", "/", "/pin", "pin/{pinId}", "/{pinId}/{pinId}", "@evil/{pinId}", "/x#{pinId}", "/{pinId}#x"]
+        {
             assert!(matches!(url_of("http://h", path, "A1"), Err(ClientError::Path(_))), "{path}");
         }
     }
@@ -435,7 +505,7 @@ mod tests {
         for (credentials, expected) in
             [(app("k-1"), "App k-1"), (basic, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")]
         {
-            let value = authorization(&credentials).unwrap();
+            let value = authorization(&api("http://h", "/{pinId}", credentials)).unwrap();
             assert_eq!((value.to_str().unwrap(), value.is_sensitive()), (expected, true));
         }
     }

@@ -30,6 +30,16 @@ pub(super) fn said(body: &[u8]) -> Option<String> {
     }
 }
 
+/// The message of a body in the error shapes of other APIs: `message` (Twilio, Sinch), `error_text` (Vonage), or `detail` and
+/// `title` (RFC 9457). Nothing for a body that [`said`] reads.
+pub(super) fn said_by_others(body: &[u8]) -> Option<String> {
+    if said(body).is_some() {
+        return None;
+    }
+    let body: Value = serde_json::from_slice(body).ok()?;
+    ["message", "error_text", "detail", "title"].into_iter().find_map(|field| word(&body, field))
+}
+
 fn said_in_json(body: &Value) -> Option<String> {
     let exception = ["serviceException", "policyException"]
         .into_iter()

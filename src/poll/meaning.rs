@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use reqwest::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{StatusCode, Url};
 
-use super::answer;
-use super::error_text::{error_text, said};
+use super::error_text::{error_text, said, said_by_others};
+use super::{answer, mapped};
+use crate::config::Answer;
 use crate::http_client::retry_after::{http_date, retry_after};
 use crate::http_client::{harmless, named};
 use crate::outcome::{self, Delivery};
@@ -51,10 +52,28 @@ impl Meaning {
     ///
     /// If the status code alone decides, a body that could not be read makes no difference.
     pub fn of(status: StatusCode, headers: &HeaderMap, body: Result<&[u8], &str>, now: Timestamp) -> Self {
-        let text = || error_text(status, body.unwrap_or_default());
+        Self::by(None, status, headers, body, now)
+    }
+
+    /// As [`Meaning::of`], of an API whose answers `[api.answer]` describes; `None` is the default preset's.
+    pub fn by(
+        described: Option<&Answer>,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: Result<&[u8], &str>,
+        now: Timestamp,
+    ) -> Self {
+        let text = || {
+            let body = body.unwrap_or_default();
+            let of_others = described.and_then(|_| said_by_others(body));
+            of_others.map_or_else(
+                || error_text(status, body),
+                |said| harmless(&format!("{}: {said}", named(status))),
+            )
+        };
         match status.as_u16() {
             200 => match body {
-                Ok(body) => deliveries(body),
+                Ok(body) => deliveries(described, body),
                 Err(fault) => Self::Unreadable(harmless(fault)),
             },
             100..=299 => Self::Unreadable(format!("{} where 200 was due", named(status))),
@@ -69,8 +88,12 @@ impl Meaning {
     }
 }
 
-fn deliveries(body: &[u8]) -> Meaning {
-    match answer::deliveries(body) {
+fn deliveries(described: Option<&Answer>, body: &[u8]) -> Meaning {
+    let read = match described {
+        None => answer::deliveries(body),
+        Some(described) => mapped::deliveries(described, body),
+    };
+    match read {
         Ok(deliveries) => Meaning::Deliveries(outcome::kept(deliveries)),
         Err(fault) => Meaning::Unreadable(match said(body) {
             // Some gateways send 200 with the error in the body; the error is then the useful text.

@@ -17,13 +17,15 @@ mod error;
 mod error_text;
 mod failure;
 mod http1;
+mod mapped;
 mod meaning;
 mod secrets;
 mod strays;
 
 pub use answer::{MAX_BODY, MAX_DELIVERIES, MAX_DESCRIPTION, MAX_STATUS};
-pub use client::{Client, Prepared};
+pub use client::{Client, Look, Prepared};
 pub use error::ClientError;
+pub use mapped::Field;
 pub use meaning::Meaning;
 pub use strays::{ADVICE, DISTRUST, Stray};
 

@@ -25,7 +25,7 @@ pub(super) struct Secrets(Vec<SecretString>);
 impl Secrets {
     pub fn new(credentials: &Credentials) -> Self {
         let (plain, for_base64) = match credentials {
-            Credentials::App(key) => (key, key.expose_secret().to_owned()),
+            Credentials::Key(key) => (key, key.expose_secret().to_owned()),
             Credentials::Basic { username, password } => {
                 (password, format!("{username}:{}", password.expose_secret()))
             }
@@ -41,7 +41,7 @@ impl Secrets {
 
     /// The meaning without them. A status that contains one is not a status, so the answer can't be trusted.
     pub fn removed_from(&self, meaning: Meaning) -> Meaning {
-        let text = |text: String| self.clean(&text).unwrap_or(text);
+        let text = |text: String| self.removed_from_text(text);
         match meaning {
             Meaning::Deliveries(mut deliveries) => {
                 if deliveries.iter().any(|delivery| self.is_in_status(delivery)) {
@@ -58,8 +58,14 @@ impl Secrets {
         }
     }
 
+    /// The text without them.
+    pub fn removed_from_text(&self, text: String) -> String {
+        self.clean(&text).unwrap_or(text)
+    }
+
     fn is_in_status(&self, delivery: &Delivery) -> bool {
-        matches!(&delivery.status, Status::Unknown(status) if self.clean(status).is_some())
+        let is_foreign = matches!(delivery.status, Status::Unknown(_) | Status::Other { .. });
+        is_foreign && self.clean(delivery.status.as_str()).is_some()
     }
 
     fn clean_description(&self, delivery: &mut Delivery) {
@@ -97,7 +103,7 @@ mod tests {
     const KEY: &str = "k-3f9a/Zq+71";
 
     fn app() -> Secrets {
-        Secrets::new(&Credentials::App(KEY.into()))
+        Secrets::new(&Credentials::Key(KEY.into()))
     }
 
     fn basic() -> Secrets {

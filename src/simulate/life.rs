@@ -95,7 +95,7 @@ impl Known {
         match Status::from_wire(text) {
             Status::Sms(sms) => Some(Self::Sms(sms)),
             Status::Call(call) => Some(Self::Call(call)),
-            Status::Unknown(_) => (text == UNDOCUMENTED).then_some(Self::Undocumented),
+            Status::Unknown(_) | Status::Other { .. } => (text == UNDOCUMENTED).then_some(Self::Undocumented),
         }
     }
 

@@ -1,6 +1,6 @@
 //! `pinwatch simulate`: a stand-in for the API, for tests, load and trials without an account.
 //!
-//! Answers like Infobip's "PIN: Get status", accepts every PIN ID from its first request on, and imitates the faults
+//! Answers like Infobip's "PIN: Get status" or like another preset's API (`preset.rs`), accepts every PIN ID from its first request on, and imitates the faults
 //! of APIs, proxies and networks when asked to. Guarantees that the same seed produces the same lives and faults.
 //! Shares the names of the API's statuses with the daemon, but no code that reads answers: otherwise no test would
 //! notice a misunderstanding that both share. Must not be used as a real API: it has neither TLS nor secrets.
@@ -23,6 +23,7 @@ mod counts;
 mod faults;
 mod life;
 mod pins;
+mod preset;
 mod script;
 mod server;
 mod settings;
@@ -37,6 +38,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use counts::Counts;
 pub use faults::{Fault, FaultRate, InvalidFault};
 pub use life::{FinalForm, Known, Life, LifeSettings, Reported};
+pub use preset::Preset;
 pub use server::{Simulator, StartError};
 pub use settings::{Settings, SimulateArgs};
 
@@ -86,11 +88,29 @@ pub async fn run(args: SimulateArgs) -> Result<(), SimulateError> {
 
 /// Prints how to use the simulator, as lines to copy.
 fn greet(base: &str, settings: &Settings) {
+    let (username, password) = settings.user();
+    let path = settings.path().replace("{pinId}", "sim-5s-1").replace("{username}", username);
+    if settings.preset.is_basic() {
+        let preset = settings.preset.name();
+        print(&format!(
+            "A simulated API listens at {base} and expects the user {username:?} with the password {password:?}."
+        ));
+        print(&format!("  curl -u '{username}:{password}' '{base}{path}'"));
+        print(&format!(
+            "  PINWATCH__API__USERNAME={username} PINWATCH__API__PASSWORD={password} pinwatch run --set api.preset={preset} \
+             --set api.base_url={base}"
+        ));
+        return;
+    }
     let key = &settings.key;
-    let path = settings.path.replace("{pinId}", "sim-5s-1");
+    let preset = if settings.preset == Preset::Infobip2faPin {
+        String::new()
+    } else {
+        format!(" --set api.preset={}", settings.preset.name())
+    };
     print(&format!("A simulated API listens at {base} and expects the key {key:?}."));
-    print(&format!("  curl -H 'Authorization: App {key}' {base}{path}"));
-    print(&format!("  PINWATCH__API__KEY={key} pinwatch run --set api.base_url={base}"));
+    print(&format!("  curl -H 'Authorization: App {key}' '{base}{path}'"));
+    print(&format!("  PINWATCH__API__KEY={key} pinwatch run{preset} --set api.base_url={base}"));
 }
 
 /// Prints a line for people, and ignores a closed standard error.

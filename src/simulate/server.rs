@@ -14,7 +14,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::handler::Handler;
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -210,14 +210,19 @@ struct Shared {
 impl Shared {
     fn new(settings: Settings) -> Result<Self, StartError> {
         faults::check(&settings.faults)?;
-        let path = settings
-            .path
+        let (username, password) = settings.user();
+        let path = settings.path().replace("{username}", username);
+        let path = path
             .split_once(PLACEHOLDER)
             .filter(|(before, after)| before.starts_with('/') && !after.contains(PLACEHOLDER))
             .map(|(before, after)| (before.to_owned(), after.to_owned()))
-            .ok_or_else(|| StartError::Path(settings.path.clone()))?;
-        let basic = settings.basic.as_ref().map(|pair| format!("Basic {}", STANDARD.encode(pair)));
-        let credentials = std::iter::once(format!("App {}", settings.key))
+            .ok_or_else(|| StartError::Path(path.clone()))?;
+        let is_basic = settings.preset.is_basic();
+        let key = (!is_basic).then(|| format!("App {}", settings.key));
+        let basic = (is_basic || settings.basic.is_some())
+            .then(|| format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))));
+        let credentials = key
+            .into_iter()
             .chain(basic)
             .map(HeaderValue::try_from)
             .collect::<Result<_, _>>()
@@ -240,7 +245,7 @@ impl Shared {
     }
 
     fn decide(&self, request: &Request, rng: &mut Rng) -> Answer {
-        let Some(encoded) = self.pin_of(request.uri().path()) else {
+        let Some(encoded) = self.pin_of(request.uri()) else {
             return Answer::error(StatusCode::NOT_FOUND, "There is nothing at this path.");
         };
         if request.method() != Method::GET {
@@ -279,16 +284,19 @@ impl Shared {
             }
         };
         if let Some(fault) = always.or_else(|| faults::draw(&self.settings.faults, rng)) {
-            return Answer::Fault(fault, answers::array(life.at(age)));
+            return Answer::Fault(fault, self.settings.preset.body(pin, life.at(age)));
         }
         if age < self.settings.known_after {
             return Answer::error(StatusCode::NOT_FOUND, "Requested PIN not found.");
         }
-        Answer::Right(answers::array(life.at(age)))
+        Answer::Right(self.settings.preset.body(pin, life.at(age)))
     }
 
-    fn pin_of<'a>(&self, path: &'a str) -> Option<&'a str> {
-        path.strip_prefix(&*self.path.0)?.strip_suffix(&*self.path.1).filter(|pin| !pin.contains('/'))
+    fn pin_of<'a>(&self, uri: &'a Uri) -> Option<&'a str> {
+        let has_query = self.path.0.contains('?') || self.path.1.contains('?');
+        let path = if has_query { uri.path_and_query()?.as_str() } else { uri.path() };
+        let pin = path.strip_prefix(&*self.path.0)?.strip_suffix(&*self.path.1)?;
+        Some(pin).filter(|pin| !pin.contains(['/', '&']))
     }
 
     /// Counts a request against the rate limit; returns whether it is within the limit.

@@ -11,6 +11,7 @@ use humantime::parse_duration;
 
 use super::faults::FaultRate;
 use super::life::LifeSettings;
+use super::preset::Preset;
 use super::script;
 
 /// A stand-in for the API: answers for any PIN ID, and sends faulty answers when asked to.
@@ -32,17 +33,22 @@ pub struct SimulateArgs {
 // No doc comment: clap would take it for that of the command.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
+    /// The API to stand in for.
+    #[arg(long, value_name = "NAME", default_value = "infobip-2fa-pin", value_enum)]
+    pub preset: Preset,
+
     /// The accepted API key, sent as "Authorization: App KEY".
     #[arg(long, default_value = "demo-key")]
     pub key: String,
 
-    /// User name and password that are accepted too, sent as "Authorization: Basic …".
+    /// User name and password that are accepted too, sent as "Authorization: Basic …" [default for APIs without a key:
+    /// demo, with the key as its password].
     #[arg(long, value_name = "USER:PASSWORD")]
     pub basic: Option<String>,
 
-    /// The path of a request.
-    #[arg(long, default_value = "/2fa/1/pin/{pinId}/status")]
-    pub path: String,
+    /// The path of a request [default: the API's].
+    #[arg(long)]
+    pub path: Option<String>,
 
     /// PINs whose age is remembered (some 30 bytes each); any further PIN is as old as the simulator.
     #[arg(long, value_name = "COUNT", default_value_t = 4_000_000)]
@@ -77,6 +83,18 @@ pub struct Settings {
     pub slow_every: Duration,
 }
 
+impl Settings {
+    /// The path of a request.
+    pub fn path(&self) -> &str {
+        self.path.as_deref().unwrap_or_else(|| self.preset.path())
+    }
+
+    /// The user name and the password of Basic authentication.
+    pub fn user(&self) -> (&str, &str) {
+        self.basic.as_deref().and_then(|pair| pair.split_once(':')).unwrap_or(("demo", &self.key))
+    }
+}
+
 impl Default for Settings {
     /// Those of a command line without arguments.
     fn default() -> Self {
@@ -94,7 +112,7 @@ fn after_help() -> String {
            pinwatch simulate\n  \
            pinwatch simulate --median 500ms --seed 7\n  \
            pinwatch simulate --fault 503=0.05 --fault close=0.01 --latency 20ms\n  \
-           pinwatch simulate --rate-limit 100 --known-after 2s\n  \
+           pinwatch simulate --preset vonage-verify\n  \
            curl -H 'Authorization: App demo-key' \\\n    \
              http://127.0.0.1:8085/2fa/1/pin/sim-5s-1/status",
         script::help()

@@ -376,6 +376,40 @@ fn strings_of_environment_and_flags_become_what_the_key_is() {
 }
 
 #[test]
+fn a_presets_values_apply_where_none_is_written_and_show_where_they_come_from() {
+    let mut place = Place::new();
+    place.sources.environment.variables.clear();
+    place.file(
+        "[api]\npreset = \"vonage-verify\"\nusername = \"u\"\npassword = \"p\"\n[api.answer]\nstatus = \"/state\"\n",
+    );
+    place.variable("PINWATCH__API__ANSWER__WAITING_STATUSES", "IN PROGRESS, PENDING");
+    place.set("api.answer.final=/done");
+    for (key, expected) in [
+        ("api.preset", "\"vonage-verify\" (/etc/pinwatch/pinwatch.toml, line 2)"),
+        ("api.base_url", "\"https://api.nexmo.com/\" (preset vonage-verify, line 4)"),
+        ("api.auth", "\"Basic\" (preset vonage-verify, line 6)"),
+        ("api.answer.status", "\"/state\" (/etc/pinwatch/pinwatch.toml, line 6)"),
+        ("api.answer.id", "\"/request_id\" (preset vonage-verify, line 10)"),
+        ("api.answer.final", "\"/done\" (--set)"),
+        (
+            "api.answer.waiting_statuses",
+            "[\"IN PROGRESS\", \"PENDING\"] (PINWATCH__API__ANSWER__WAITING_STATUSES in the environment)",
+        ),
+        ("api.timeout", "\"10s\" (default)"),
+    ] {
+        assert_eq!(place.effect(key), expected, "{key}");
+    }
+    let answer = place.explain().config.api.answer.unwrap();
+    assert_eq!((answer.status.as_str(), answer.statuses.len()), ("/state", 6));
+    // What needs a user name says so, with the preset as the reason.
+    let refusal = Place::new().set("api.preset=twilio-message").refusal();
+    assert!(
+        refusal.contains("auth is \"Basic\" (preset twilio-message, line 6): give api.username"),
+        "{refusal}"
+    );
+}
+
+#[test]
 fn what_a_flag_or_a_variable_cannot_set_is_reported() {
     let table = [
         (
@@ -384,6 +418,15 @@ fn what_a_flag_or_a_variable_cannot_set_is_reported() {
         ),
         ("sink=stdout", "sink (--set): must be a list in TOML, such as [{type=\"stdout\"}]: "),
         ("api=1", "api (--set): is a section; set one of its keys, api.…"),
+        ("api.answer=1", "api.answer (--set): is a section; set one of its keys, api.answer.…"),
+        ("api.answer.stat=1", "api.answer.stat (--set): [api.answer] has no such key; did you mean status?"),
+        ("api.answer.status.x=1", "api.answer.status.x (--set): there is no such key"),
+        ("api.preset=vonage", "api.preset = \"vonage\" (--set): must be \"infobip-2fa-pin\", "),
+        ("api.auth=Bearer", "api.auth = \"Bearer\" (--set): must be a scheme before the key"),
+        (
+            "api.answer.status=status",
+            "api.answer.status = \"status\" (--set): must be a JSON pointer such as \"/results/0\"",
+        ),
         ("shutdown_grace.x=1", "shutdown_grace.x (--set): there is no such key; it is written section.key"),
         ("rate=1", "rate (--set): the top level has no such key; "),
         ("apy.rate=1", "apy (--set): the top level has no such key; did you mean api?"),

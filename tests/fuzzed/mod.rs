@@ -84,6 +84,27 @@ fn however_a_result_file_ends_nothing_of_others_is_changed_and_no_line_is_lost_o
 }
 
 #[test]
+fn however_an_answer_is_described_only_a_flag_or_a_listed_status_makes_it_final() {
+    let pieces = [
+        "\t/status",
+        "\t",
+        "\n",
+        "/a~1b/0",
+        "{\"status\":\"C\"",
+        ",\"final\":true",
+        "[",
+        "]",
+        "}",
+        ",",
+        "\"",
+        "null",
+        "1e3",
+        "\\u0000",
+    ];
+    fuzz("described", &pieces, 2000, checks::described::check);
+}
+
+#[test]
 fn whatever_a_configuration_says_it_is_taken_or_refused_without_the_key() {
     let pieces = [
         "[api]\n",

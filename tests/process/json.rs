@@ -97,6 +97,8 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         &["replay", "--sink", "file", "sim-delivered-2"],
         &["socket"],
         &["token", "new", "--name", "app", "--scope", "submit"],
+        &["presets"],
+        &["presets", "vonage-verify"],
         &check,
         &doctor,
         &backup,
@@ -145,6 +147,7 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         (&["run"], 2, usage()),
         (&["top"], 2, usage()),
         (&["simulate"], 2, usage()),
+        (&["presets", "vonage"], 2, usage()),
         (&["demo"], 2, usage()),
         (&["completions", "bash"], 2, usage()),
         (&["man"], 2, usage()),
@@ -166,9 +169,9 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         assert_eq!((code, errors(&lines)), (Some(*status), expected.clone()), "{arguments:?}: {lines:?}");
     }
     // Without a daemon, each of its clients says so.
-    let clients = successes
-        .iter()
-        .filter(|arguments| !["socket", "token", "check-config", "doctor", "backup"].contains(&arguments[0]));
+    let clients = successes.iter().filter(|arguments| {
+        !["socket", "token", "presets", "check-config", "doctor", "backup"].contains(&arguments[0])
+    });
     for arguments in clients {
         let (lines, code) = ask(arguments, Some(&no_socket));
         assert_eq!((code, errors(&lines)), (Some(3), vec![("no_daemon", Value::Null)]), "{arguments:?}");

@@ -100,7 +100,7 @@ async fn what_is_no_pin_or_no_get_is_refused_in_the_vendors_words() {
 
 #[tokio::test]
 async fn the_path_is_settable_and_must_have_a_place_for_the_pin() {
-    let settings = Settings { path: "/v2/{pinId}".into(), ..Settings::default() };
+    let settings = Settings { path: Some("/v2/{pinId}".into()), ..Settings::default() };
     let simulator = start(settings).await;
     let url = format!("{}/v2/{PIN}", simulator.base_url());
     let response = client().get(url).header(AUTHORIZATION, "App demo-key").send().await.unwrap();
@@ -108,7 +108,7 @@ async fn the_path_is_settable_and_must_have_a_place_for_the_pin() {
 
     for path in ["", "/pin", "{pinId}", "/{pinId}/{pinId}"] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let settings = Settings { path: path.into(), ..Settings::default() };
+        let settings = Settings { path: Some(path.into()), ..Settings::default() };
         assert!(Simulator::start(settings, listener).is_err(), "{path}");
     }
 }

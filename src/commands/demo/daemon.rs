@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::commands::client::Client;
+use crate::simulate::Preset;
 
 /// The key that the simulated API accepts.
 pub const KEY: &str = "demo-key";
@@ -54,12 +55,12 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts the daemon; it polls the API at `base_url`.
-    pub fn start(base_url: &str) -> io::Result<Self> {
+    pub fn start(base_url: &str, preset: Preset) -> io::Result<Self> {
         let parent = Some(std::env::temp_dir()).filter(|dir| dir.as_os_str().len() <= LONGEST_FOLDER);
         let parent = parent.unwrap_or_else(|| PathBuf::from("/tmp"));
         let folder = tempfile::Builder::new().prefix("pinwatch-demo-").tempdir_in(parent)?;
         let config = folder.path().join("pinwatch.toml");
-        std::fs::write(&config, configuration(base_url, folder.path()))?;
+        std::fs::write(&config, configuration(base_url, preset, folder.path()))?;
         let log = File::create(folder.path().join("log"))?;
 
         let mut command = Command::new(std::env::current_exe()?);
@@ -155,14 +156,21 @@ impl Drop for Daemon {
 }
 
 /// A configuration as a user would write it, with intervals short enough to watch.
-fn configuration(base_url: &str, folder: &Path) -> String {
+fn configuration(base_url: &str, preset: Preset, folder: &Path) -> String {
     let folder = toml_string(folder);
+    let name = preset.name();
+    let credentials = if preset.is_basic() {
+        format!("username = \"demo\"\npassword = \"{KEY}\"")
+    } else {
+        format!("key = \"{KEY}\"")
+    };
     format!(
         r#"shutdown_grace = "1s"
 
 [api]
+preset = "{name}"
 base_url = "{base_url}"
-key = "{KEY}"
+{credentials}
 
 [schedule]
 initial_interval = "200ms"
@@ -194,6 +202,8 @@ fn toml_string(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
     use crate::config::{Config, Sources};
 
@@ -201,9 +211,12 @@ mod tests {
     fn the_demonstrations_configuration_is_a_good_one() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pinwatch.toml");
-        std::fs::write(&file, configuration("http://127.0.0.1:8085", folder.path())).unwrap();
-        let config = Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap();
-        assert_eq!(config.intake.socket, folder.path().join("pinwatch.sock"));
-        assert_eq!(config.sinks.len(), 1);
+        for preset in Preset::value_variants() {
+            std::fs::write(&file, configuration("http://127.0.0.1:8085", *preset, folder.path())).unwrap();
+            let sources = Sources { file: Some(file.clone()), ..Sources::default() };
+            let config = Config::load(&sources).unwrap();
+            assert_eq!(config.intake.socket, folder.path().join("pinwatch.sock"));
+            assert_eq!((config.sinks.len(), config.api.preset.name), (1, &*preset.name()));
+        }
     }
 }

@@ -83,8 +83,8 @@ async fn show(
     simulator: &mut Option<Simulator>,
     daemon: &mut Option<Daemon>,
 ) -> Result<(), CommandError> {
-    let api = simulator.insert(simulate(args.seed).await?);
-    let daemon = daemon.insert(Daemon::start(&api.base_url()).map_err(failed)?);
+    let api = simulator.insert(simulate(args).await?);
+    let daemon = daemon.insert(Daemon::start(&api.base_url(), args.preset).map_err(failed)?);
     note(format_args!(
         "A simulated API listens at {}, and the daemon, process {}, at {}.",
         api.base_url(),
@@ -142,16 +142,16 @@ async fn show(
 }
 
 /// Starts an API with short lives: half of the PINs become final within a second, and some never.
-async fn simulate(seed: u64) -> Result<Simulator, CommandError> {
+async fn simulate(args: &DemoArgs) -> Result<Simulator, CommandError> {
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
     let life = LifeSettings {
-        seed,
+        seed: args.seed,
         median: Duration::from_millis(900),
         sigma: 0.8,
         call_share: 0.2,
         ..LifeSettings::default()
     };
-    let settings = Settings { life, key: daemon::KEY.to_owned(), ..Settings::default() };
+    let settings = Settings { preset: args.preset, life, key: daemon::KEY.to_owned(), ..Settings::default() };
     Simulator::start(settings, listener).map_err(failed)
 }
 

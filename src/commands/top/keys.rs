@@ -42,11 +42,11 @@ pub fn act(state: &mut State, key: KeyEvent) -> Action {
         }
         KeyCode::Enter => state.is_typing = false,
         KeyCode::Backspace if state.is_typing => _ = state.filter.pop(),
-        KeyCode::Char(c) if state.is_typing => {
-            if state.filter.chars().count() < LONGEST_FILTER {
-                state.filter.push(c);
-            }
+        KeyCode::Char(c) if state.is_typing && state.filter.chars().count() < LONGEST_FILTER => {
+            state.filter.push(c);
         }
+        // A full filter takes no more letters, and they mean nothing else meanwhile.
+        KeyCode::Char(_) if state.is_typing => {}
         KeyCode::Char('q') => return Action::Quit,
         KeyCode::Char('r') => return Action::Fetch,
         KeyCode::Char('p' | ' ') => state.is_paused = !state.is_paused,

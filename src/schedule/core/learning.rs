@@ -139,7 +139,9 @@ pub(super) fn channel_of(deliveries: &[Delivery]) -> Channel {
     let newest = deliveries.iter().rfind(|delivery| !delivery.final_status).or(deliveries.last());
     match newest.map(|delivery| &delivery.status) {
         Some(Status::Sms(_)) => Channel::Sms,
-        Some(Status::Call(CallStatus::Undefined)) | Some(Status::Unknown(_)) | None => Channel::Unknown,
+        Some(Status::Call(CallStatus::Undefined) | Status::Unknown(_) | Status::Other { .. }) | None => {
+            Channel::Unknown
+        }
         Some(Status::Call(_)) => Channel::Call,
     }
 }
