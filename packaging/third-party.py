@@ -34,7 +34,7 @@ while waiting:
             waiting.append(dependency["pkg"])
 
 crates_of_text = {}
-for package in sorted((packages[package] for package in linked), key=lambda package: package["name"]):
+for package in sorted((packages[package] for package in linked), key=lambda package: (package["name"], package["version"])):
     licence = package["license"] or package["license_file"]
     if not licence:
         sys.exit(f"third-party.py: {package['name']} {package['version']} has no licence")

@@ -1,43 +1,72 @@
 //! pinwatch waits for the final status of one-time PINs and delivers how each ended.
 //!
-//! In the order of the data flow: [`intake`] accepts PIN IDs over the socket, as requests of [`protocol`]; [`store`]
-//! keeps them; [`schedule`] decides when each is polled; [`poll`] asks the API and interprets the answer; [`outcome`]
-//! describes how a PIN ended; [`sinks`] deliver it. [`daemon`] connects these parts; [`commands`] are the clients.
-//! `ARCHITECTURE.md` has the map and the invariants.
+//! In the order of the data flow: `intake` accepts PIN IDs over the socket, as requests of `protocol`; `store` keeps them;
+//! `schedule` decides when each is polled; `poll` asks the API and interprets the answer; `outcome` describes how a PIN ended;
+//! `sinks` deliver it. `daemon` connects these parts; `commands` are the clients. `ARCHITECTURE.md` has the map and the
+//! invariants.
+//!
+//! **This library is no interface.** It exists so that the program's own tests, benches and fuzz targets can use its parts. Any
+//! release may change or remove whatever is public here. What is stable is named in `docs/stability.md`: use the socket, HTTP
+//! or the command line.
 #![forbid(unsafe_code)]
+// Who reads the documentation reads the source too: `cargo doc --document-private-items`.
+#![allow(rustdoc::private_intra_doc_links)]
+
+// The program.
+#[doc(hidden)]
+pub mod commands;
+
+// What tests, benches or fuzz targets use.
+#[doc(hidden)]
+pub mod backoff;
+#[doc(hidden)]
+pub mod clock;
+#[doc(hidden)]
+pub mod config;
+#[doc(hidden)]
+pub mod http;
+#[doc(hidden)]
+pub mod intake;
+#[doc(hidden)]
+pub mod json_pointer;
+#[doc(hidden)]
+pub mod metrics;
+#[doc(hidden)]
+pub mod outcome;
+#[doc(hidden)]
+pub mod pin;
+#[doc(hidden)]
+pub mod poll;
+#[doc(hidden)]
+pub mod protocol;
+#[doc(hidden)]
+pub mod schedule;
+#[doc(hidden)]
+pub mod services;
+#[doc(hidden)]
+pub mod simulate;
+#[doc(hidden)]
+pub mod sinks;
+#[doc(hidden)]
+pub mod slot;
+#[doc(hidden)]
+pub mod store;
 
 mod accepting;
-pub mod backoff;
-pub mod clock;
-pub mod cluster;
-pub mod commands;
-pub mod config;
-pub mod daemon;
+mod build;
+mod cluster;
+mod daemon;
 mod fault;
-pub mod http;
 mod http_client;
-pub mod intake;
-pub mod json_pointer;
 mod lines;
-pub mod metrics;
-pub mod operations;
-pub mod outcome;
-pub mod outgoing;
-pub mod paths;
+mod operations;
+mod outgoing;
+mod paths;
 mod pem;
-pub mod pin;
-pub mod places;
-pub mod poll;
-pub mod protocol;
-pub mod pulse;
+mod places;
+mod pulse;
 mod readable;
 mod redact;
-pub mod schedule;
-pub mod services;
-pub mod simulate;
-pub mod sinks;
-pub mod slot;
-pub mod store;
 mod submits;
 mod text;
 mod trouble;

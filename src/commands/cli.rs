@@ -37,6 +37,9 @@ use crate::simulate::{Preset, SimulateArgs};
 pub struct Cli {
     #[command(flatten)]
     pub globals: Globals,
+    /// With --version: print what the program is built from
+    #[arg(long)]
+    pub verbose: bool,
     #[command(subcommand)]
     pub command: Command,
 }

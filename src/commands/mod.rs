@@ -61,6 +61,7 @@ use std::path::PathBuf;
 use std::process::{ExitCode, Termination};
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::Builder;
 
@@ -86,7 +87,15 @@ pub fn main() -> ExitCode {
 /// Runs a command line in this process; for `fuzz/checks`.
 #[doc(hidden)]
 pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Exit {
-    let (ended, is_json) = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let (ended, is_json) = match Cli::try_parse_from(&arguments) {
+        // clap answers as soon as it reads --version, whatever follows.
+        Err(answer)
+            if answer.kind() == ErrorKind::DisplayVersion
+                && arguments.iter().any(|one| one == "--verbose") =>
+        {
+            (pages::build(), false)
+        }
         Ok(cli) => {
             let is_json = is_json(&cli);
             (dispatch(cli, is_json), is_json)
@@ -107,7 +116,7 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
 }
 
 /// Whether results and errors are printed as lines of JSON on stdout: with `--json`, or if stdout is not a terminal.
-fn is_json(Cli { globals, command }: &Cli) -> bool {
+fn is_json(Cli { globals, command, .. }: &Cli) -> bool {
     let is_text = match command {
         Command::Run | Command::Simulate(_) | Command::Demo(_) => true,
         Command::Socket(_) | Command::Completions(_) | Command::Man(_) => true,
@@ -123,7 +132,10 @@ fn is_json(Cli { globals, command }: &Cli) -> bool {
     globals.json || !is_text && !std::io::stdout().is_terminal()
 }
 
-fn dispatch(Cli { globals, command }: Cli, is_json: bool) -> Result<Exit, CommandError> {
+fn dispatch(Cli { globals, verbose, command }: Cli, is_json: bool) -> Result<Exit, CommandError> {
+    if verbose {
+        return Err(CommandError::Usage("--verbose makes no sense here: it goes with --version".to_owned()));
+    }
     let output = || Output::new(is_json, globals.wide);
     let socket = |link: &Link| socket(&globals, link);
     match command {

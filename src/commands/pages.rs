@@ -1,4 +1,4 @@
-//! `pinwatch completions` and `pinwatch man`: generate shell completions and manual pages.
+//! What the program says of itself: `pinwatch completions`, `pinwatch man` and `pinwatch --version --verbose`.
 
 use std::fs;
 use std::path::Path;
@@ -11,6 +11,7 @@ use super::cli::Cli;
 use super::error::CommandError;
 use super::exit::Exit;
 use super::output::Output;
+use crate::build;
 
 pub fn completions(shell: Shell) -> Result<Exit, CommandError> {
     // Generated in memory first, because the generator panics if it can't write, and a closed pipe must not cause a panic.
@@ -30,6 +31,11 @@ pub fn man(dir: Option<&Path>) -> Result<Exit, CommandError> {
     fs::create_dir_all(dir).map_err(failed)?;
     clap_mangen::generate_to(Cli::command(), dir).map_err(failed)?;
     Ok(Exit::Done)
+}
+
+/// Prints what the program is built from.
+pub fn build() -> Result<Exit, CommandError> {
+    print(build::lines().as_bytes())
 }
 
 fn print(bytes: &[u8]) -> Result<Exit, CommandError> {

@@ -35,6 +35,7 @@ use self::sink_set::SinkSet;
 use self::startup::{Kind, Member, Opened};
 use self::stop_limit::StopLimit;
 pub use self::stop_limit::needed_unit_timeout;
+use crate::build;
 use crate::clock::Clock;
 use crate::config::{self, Config, Explained, Problem, Setting, StoreUrl};
 use crate::fault::fault_point;
@@ -44,6 +45,7 @@ use crate::intake::{self, InheritedSocket, Socket, SocketError};
 use crate::outgoing::SharedRoom;
 use crate::pin::PinId;
 use crate::poll::{Client, ClientError, Connection, Meaning};
+use crate::protocol::stats::Build;
 use crate::pulse::Pulse;
 use crate::schedule::{self, Schedule};
 use crate::services::Services;
@@ -93,6 +95,8 @@ pub enum DaemonError {
 /// # Errors
 /// It could not start, a part failed, or a second signal forced an immediate end.
 pub async fn run(configured: Explained, outside: Outside, mut signals: Signals) -> Result<(), DaemonError> {
+    let Build { commit, date, target, features, sqlite } = build::build();
+    info!(version = build::VERSION, %commit, %date, %target, %features, %sqlite, "starting");
     notify::starting("starting: opening the store");
     let grace = configured.config.shutdown_grace;
     let is_shared = matches!(configured.config.store.url, StoreUrl::Postgres { .. });

@@ -9,9 +9,11 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::Server;
+use crate::build;
 use crate::clock::Steady;
 use crate::cluster::State;
 use crate::metrics::{self, Recorder, catalogue};
+use crate::protocol::stats::Build;
 use crate::schedule::{AGE_BANDS, Reason, Stats};
 use crate::services::Services;
 use crate::sinks::SinkHealth;
@@ -40,7 +42,8 @@ pub async fn gather(server: &Server) -> String {
     set(&catalogue::STORE_FAILING, flag(services.writer.trouble().is_some()));
     set(&catalogue::START_TIME, server.started.as_duration().as_secs_f64());
     recorder.counter(&catalogue::LOG_LOST, &[]).absolute(metrics::log_lines_lost());
-    recorder.gauge(&catalogue::BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
+    let Build { commit, date, target, features: _, sqlite } = build::build();
+    recorder.gauge(&catalogue::BUILD_INFO, &[build::VERSION, &commit, &date, &target, &sqlite]).set(1.0);
 
     let part = |name, up| recorder.gauge(&catalogue::PART_UP, &[name]).set(flag(up));
     let stats = stats.ok().and_then(Result::ok);

@@ -11,6 +11,7 @@ use super::cluster_queries;
 use super::failure::Failure;
 use super::findings::findings;
 use super::verdict::{Numbers, verdict};
+use crate::build;
 use crate::metrics::{self, catalogue::LIFETIMES};
 use crate::outcome::{Ending, rfc3339};
 use crate::protocol::stats::{
@@ -23,7 +24,7 @@ use crate::services::Services;
 use crate::sinks::SinkHealth;
 
 pub fn ping() -> ping::Answer {
-    ping::Answer { version: env!("CARGO_PKG_VERSION").to_owned() }
+    ping::Answer { version: build::VERSION.to_owned() }
 }
 
 pub async fn stats(services: &Services) -> Result<Answer, Failure> {
@@ -50,7 +51,8 @@ pub async fn current(services: &Services) -> Result<Stats, Failure> {
             .collect(),
     };
     Ok(Stats {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: build::VERSION.to_owned(),
+        build: build::build(),
         verdict: verdict(&findings, &numbers, services.clock.wall()),
         in_flight: schedule.in_flight,
         due: schedule.due,

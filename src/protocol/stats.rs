@@ -24,6 +24,7 @@ pub struct Answer {
 #[serde(rename_all = "camelCase", default)]
 pub struct Stats {
     pub version: String,
+    pub build: Build,
     /// How the daemon is doing, in words.
     pub verdict: Verdict,
     pub in_flight: usize,
@@ -62,6 +63,21 @@ pub struct Stats {
     /// All nodes; absent if the store is not shared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Cluster>,
+}
+
+/// What the daemon is built from.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Build {
+    /// The first 12 digits of the commit's hash; "unknown" if it was built from an archive without it.
+    pub commit: Cow<'static, str>,
+    /// The day of that commit, in UTC, or of `SOURCE_DATE_EPOCH`.
+    pub date: Cow<'static, str>,
+    pub target: Cow<'static, str>,
+    /// The crate's features; "none" for a release.
+    pub features: Cow<'static, str>,
+    /// The version of the SQLite that it contains.
+    pub sqlite: Cow<'static, str>,
 }
 
 /// How the daemon is doing, for people.

@@ -1,5 +1,6 @@
 //! The documents lead where they say: every link between them, in the source and where the package installs them.
 
+mod manifests;
 mod package;
 mod readme;
 

@@ -1,4 +1,4 @@
-//! The README, taken at its word: its snippets are run against a real daemon and a simulated API, its
+//! The README and the examples for clients, taken at their word: their snippets are run against a real daemon and a simulated API, its
 //! configuration is loaded, and its record is compared with a real one.
 //!
 //! A language that is not installed is skipped, loudly; not in CI, which has them all.
@@ -16,14 +16,15 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
 const README: &str = include_str!("../../README.md");
+const CLIENTS: &str = include_str!("../../docs/clients.md");
 
 /// How long a snippet may take; Java compiles its own first.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The code blocks below a heading, each with its language.
-fn snippets(heading: &str) -> Vec<(&'static str, String)> {
-    let section = README.split("\n## ").find(|section| section.starts_with(&format!("{heading}\n")));
-    let mut lines = section.unwrap_or_else(|| panic!("the README has no \"## {heading}\"")).lines();
+/// The code blocks below a heading of a document, each with its language.
+fn snippets(document: &'static str, heading: &str) -> Vec<(&'static str, String)> {
+    let section = document.split("\n## ").find(|section| section.starts_with(&format!("{heading}\n")));
+    let mut lines = section.unwrap_or_else(|| panic!("no \"## {heading}\"")).lines();
     let mut found = Vec::new();
     while let Some(line) = lines.next() {
         if let Some(language) = line.strip_prefix("```") {
@@ -35,8 +36,9 @@ fn snippets(heading: &str) -> Vec<(&'static str, String)> {
 }
 
 /// The one snippet below a heading in a language.
-fn snippet(heading: &str, language: &str) -> String {
-    let mut found: Vec<_> = snippets(heading).into_iter().filter(|(found, _)| *found == language).collect();
+fn snippet(document: &'static str, heading: &str, language: &str) -> String {
+    let mut found: Vec<_> =
+        snippets(document, heading).into_iter().filter(|(found, _)| *found == language).collect();
     assert_eq!(found.len(), 1, "snippets in {language:?} below {heading:?}");
     found.remove(0).1
 }
@@ -89,7 +91,7 @@ fn is_installed(program: &str) -> bool {
     if Command::new(program).arg("--version").output().is_ok() {
         return true;
     }
-    crate::support::not_run::not_run(&format!("the README's example for {program}"), program);
+    crate::support::not_run::not_run(&format!("the example for {program}"), program);
     false
 }
 
@@ -99,7 +101,7 @@ fn is_accepted(language: &str, program: &str, file: &str, pin: &str) {
         return;
     }
     let service = Service::start();
-    let code = snippet("Submit", language);
+    let code = snippet(CLIENTS, "Submit", language);
     assert!(code.contains(pin), "the snippet no longer submits {pin}");
     std::fs::write(service.place.path(file), code).unwrap();
     let mut command = Command::new(program);
@@ -114,7 +116,7 @@ fn is_accepted(language: &str, program: &str, file: &str, pin: &str) {
 
 #[test]
 fn every_snippet_below_submit_has_its_test() {
-    let languages: Vec<_> = snippets("Submit").into_iter().map(|(language, _)| language).collect();
+    let languages: Vec<_> = snippets(CLIENTS, "Submit").into_iter().map(|(language, _)| language).collect();
     assert_eq!(languages, ["sh", "python", "php", "js", "java"]);
 }
 
@@ -127,7 +129,7 @@ fn the_shell_lines_submit() {
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_pinwatch"));
     let path = std::env::var("PATH").unwrap_or_default();
     // Each line on its own, so that a failure in the first is not covered by the second.
-    let printed: Vec<Value> = snippet("Submit", "sh")
+    let printed: Vec<Value> = snippet(CLIENTS, "Submit", "sh")
         .lines()
         .map(|line| {
             // As a service's environment would have it; the test's own is taken away.
@@ -176,35 +178,67 @@ impl Drop for Terminal {
     }
 }
 
+/// A port that nobody else has, for snippets that are word for word but for it.
+fn free_port() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+}
+
+/// Runs the lines of a snippet, as a user of this place would.
+fn shell(place: &Place, code: &str) -> Command {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_pinwatch")).parent().unwrap().display();
+    let mut command = isolated(Command::new("sh"));
+    command.args(["-euc", code]).current_dir(place.path("")).stdin(Stdio::null());
+    command.env("PATH", format!("{program}:{}", std::env::var("PATH").unwrap()));
+    // Root's socket and store are the system's.
+    command.env("PINWATCH__INTAKE__SOCKET", place.socket());
+    command.env("PINWATCH__STORE__URL", format!("sqlite:{}", place.path("pinwatch.db").display()));
+    command
+}
+
+#[test]
+fn the_readme_leads_to_a_first_outcome() {
+    let place = Place::of("");
+    let port = free_port();
+    let scripts = snippets(README, "Sixty seconds to the first outcome").into_iter();
+    let scripts: Vec<String> = scripts
+        .map(|(_, code)| code.replace("pinwatch simulate", "pinwatch simulate --listen 127.0.0.1:8085"))
+        .map(|code| code.replace("8085", &port))
+        .collect();
+    let [first, second] = scripts.try_into().unwrap();
+    let mut command = shell(&place, &first);
+    command.process_group(0).stdout(Stdio::null()).stderr(Stdio::null());
+    let _terminal = Terminal(command.spawn().unwrap());
+    until("the daemon listens", || {
+        place.pinwatch(&["ping"]).output().unwrap().status.success().then_some(())
+    });
+    let done = assert_cmd::Command::from_std(shell(&place, &second)).timeout(TIMEOUT).assert().success();
+    let printed = String::from_utf8_lossy(&done.get_output().stdout).into_owned();
+    assert!(printed.contains("\"outcome\":\"final\"") && printed.contains("order-42"), "{printed}");
+}
+
+#[test]
+fn the_readme_is_short_and_shows_a_picture_that_is_there() {
+    assert!(README.lines().count() < 150, "{} lines", README.lines().count());
+    assert!(README.contains("](docs/page-light.png)"));
+}
+
 #[test]
 fn two_terminals_lead_to_a_first_verified_webhook() {
     if !is_installed("python3") {
         return;
     }
     let place = Place::of("");
-    let scripts: Vec<String> = snippets("A first webhook")
+    let scripts: Vec<String> = snippets(CLIENTS, "A first webhook")
         .into_iter()
         .filter(|(language, _)| *language == "sh")
         .map(|(_, code)| code)
         .collect();
     let [first, second] = scripts.try_into().unwrap();
-    // Word for word, but for ports that nobody else has.
-    let free =
-        || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let (api, receiver) = (free(), free());
+    let (api, receiver) = (free_port(), free_port());
     let with_ports = |code: &str| code.replace("8085", &api).replace("8086", &receiver);
-    std::fs::write(place.path("receiver.py"), with_ports(&snippet("A first webhook", "python"))).unwrap();
-    let program =
-        std::path::Path::new(env!("CARGO_BIN_EXE_pinwatch")).parent().unwrap().display().to_string();
-    let shell = |code: &str| {
-        let mut command = isolated(Command::new("sh"));
-        command.args(["-euc", &with_ports(code)]).current_dir(place.path("")).stdin(Stdio::null());
-        command.env("PATH", format!("{program}:{}", std::env::var("PATH").unwrap()));
-        // Root's socket and store are the system's.
-        command.env("PINWATCH__INTAKE__SOCKET", place.socket());
-        command.env("PINWATCH__STORE__URL", format!("sqlite:{}", place.path("pinwatch.db").display()));
-        command
-    };
+    std::fs::write(place.path("receiver.py"), with_ports(&snippet(CLIENTS, "A first webhook", "python")))
+        .unwrap();
+    let shell = |code: &str| shell(&place, &with_ports(code));
     let mut command = shell(&first);
     command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut terminal = Terminal(command.spawn().unwrap());
@@ -230,7 +264,7 @@ fn two_terminals_lead_to_a_first_verified_webhook() {
     let verified =
         std::iter::from_fn(|| shown.recv_timeout(TIMEOUT).ok()).find(|line| line.contains("verified"));
     assert_eq!(verified.as_deref(), Some("verified: sim-delivered-1 final MESSAGE_DELIVERED"));
-    let section = README.split("\n## A first webhook\n").nth(1).unwrap();
+    let section = CLIENTS.split("\n## A first webhook\n").nth(1).unwrap();
     assert!(section.replace('\n', " ").contains("`verified: sim-delivered-1 final MESSAGE_DELIVERED`"));
 }
 
@@ -238,7 +272,7 @@ fn two_terminals_lead_to_a_first_verified_webhook() {
 fn the_configuration_loads() {
     let folder = tempfile::tempdir().unwrap();
     let here = |path: &str| folder.path().join(path).display().to_string();
-    let text = snippet("Configure", "toml")
+    let text = snippet(README, "Configure", "toml")
         .replace("/etc/pinwatch/", &here(""))
         .replace("/var/log/pinwatch/", &here(""));
     assert!(!text.contains("\"/etc") && !text.contains("\"/var"), "{text}");
@@ -261,5 +295,5 @@ fn the_record_has_the_fields_of_a_real_one_in_their_order() {
     let service = Service::start();
     service.place.ask(&["submit", "sim-delivered-1", "--reference", "order-42"]);
     let real = &service.place.lines("results", 1)[0];
-    assert_eq!(keys(&snippet("Read the results", "json").replace("[…]", "[]")), keys(real));
+    assert_eq!(keys(&snippet(CLIENTS, "Read the results", "json").replace("[…]", "[]")), keys(real));
 }

@@ -101,7 +101,12 @@ fn submits_polls_and_outcomes_are_counted_right() {
     assert_eq!(numbers.value("pinwatch_connections_max"), 256.0);
     assert_eq!(numbers.value("pinwatch_poll_rate_limit"), 0.0);
     let version = env!("CARGO_PKG_VERSION");
-    assert_eq!(numbers.value(&format!(r#"pinwatch_build_info{{version="{version}"}}"#)), 1.0);
+    let build = &served.daemon.client().stats()["build"];
+    let [commit, date, target, sqlite] =
+        ["commit", "date", "target", "sqlite"].map(|name| build[name].as_str().unwrap());
+    let labels =
+        format!(r#"version="{version}",commit="{commit}",date="{date}",target="{target}",sqlite="{sqlite}""#);
+    assert_eq!(numbers.value(&format!("pinwatch_build_info{{{labels}}}")), 1.0);
     assert!(numbers.value("process_start_time_seconds") > 1_700_000_000.0);
     for part in ["schedule", "store"] {
         assert_eq!(numbers.value(&format!(r#"pinwatch_part_up{{part="{part}"}}"#)), 1.0);

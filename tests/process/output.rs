@@ -130,3 +130,40 @@ fn a_terminal_obeys_nothing_that_a_submitter_wrote() {
         }
     }
 }
+
+#[test]
+fn the_version_tells_what_the_program_is_built_from() {
+    for arguments in [["--version", "--verbose"], ["--verbose", "--version"]] {
+        let told = crate::support::run_to_end({
+            let mut command = program();
+            command.args(arguments);
+            command
+        });
+        assert_eq!(told.code, Some(0), "{told:?}");
+        let names: Vec<_> = told.stdout.lines().skip(1).map(|line| line.split(':').next().unwrap()).collect();
+        assert_eq!(names, ["commit", "date", "target", "features", "SQLite"], "{}", told.stdout);
+        assert!(
+            told.stdout.starts_with(&format!("pinwatch {}\n", env!("CARGO_PKG_VERSION"))),
+            "{}",
+            told.stdout
+        );
+    }
+    let mut command = program();
+    command.args(["--verbose", "ping"]);
+    let refused = crate::support::run_to_end(command);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("it goes with --version"), "{}", refused.stderr);
+}
+
+#[test]
+fn the_first_line_of_the_log_and_stats_tell_the_same_build() {
+    let api = Simulated::start();
+    let daemon = Place::new(&api.base_url()).start();
+    let build = daemon.client().stats()["build"].clone();
+    let log = daemon.said();
+    let first = log.lines().next().unwrap();
+    for name in ["commit", "date", "target", "sqlite"] {
+        let value = build[name].as_str().unwrap();
+        assert!(!value.is_empty() && first.contains(&format!("{name}={value}")), "{name}: {first}");
+    }
+}

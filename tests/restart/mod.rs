@@ -8,6 +8,7 @@ mod crash;
 mod learned;
 mod second;
 mod stop;
+mod upgrade;
 
 use std::collections::HashMap;
 

@@ -110,7 +110,7 @@ async fn make_partition(
     )
     .bind(format!("moved from sqlite:{}", path.display()))
     .bind(Timestamp::now().as_millisecond())
-    .bind(env!("CARGO_PKG_VERSION"))
+    .bind(crate::build::VERSION)
     .bind(pruned_to)
     .bind(now.steady.millis())
     .bind(now.boot.id.as_deref())

@@ -227,7 +227,7 @@ async fn register(
     .bind(name)
     .bind(millis(lease))
     .bind(Timestamp::now().as_millisecond())
-    .bind(env!("CARGO_PKG_VERSION"))
+    .bind(crate::build::VERSION)
     .fetch_optional(&mut *transaction)
     .await?;
     if let Some((id, _)) = registered {

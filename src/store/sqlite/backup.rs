@@ -244,7 +244,7 @@ async fn verify(
     Ok(Ok(()))
 }
 
-/// https://www.sqlite.org/rescode.html
+/// <https://www.sqlite.org/rescode.html>
 const SQLITE_FULL: u32 = 13;
 
 /// A deleted database that a daemon still has open: its files, under their paths in `/proc`. The daemon has written

@@ -322,7 +322,7 @@ fn foreign(path: &Path, why: &str) -> OpenError {
     OpenError::Foreign { path: path.to_owned(), why: why.to_owned() }
 }
 
-/// Whether a file begins with SQLite's header string, https://www.sqlite.org/fileformat.html
+/// Whether a file begins with SQLite's header string, <https://www.sqlite.org/fileformat.html>
 fn begins_like_sqlite(path: &Path) -> Result<bool, OpenError> {
     let mut start = Vec::new();
     File::open(path)
@@ -349,7 +349,7 @@ async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), O
     })
 }
 
-/// Primary result codes, https://www.sqlite.org/rescode.html
+/// Primary result codes, <https://www.sqlite.org/rescode.html>
 const SQLITE_ERROR: u32 = 1;
 const SQLITE_CORRUPT: u32 = 11;
 const SQLITE_NOTADB: u32 = 26;

