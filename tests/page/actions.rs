@@ -35,7 +35,7 @@ fn a_pin_is_found_by_its_reference_and_all_that_match_are_cancelled_in_a_browser
     super::log_in(&browser, &api, &api.admin);
     browser.fill("#find", "invoice-1");
     browser.click("form.find button");
-    browser.until_text("main", |text| text.contains("sim-waiting-other") && !text.contains("order-4"));
+    browser.until_text("main", |text| text.contains("sim-waiting-other") && !text.contains("order-4-"));
     browser.click("tbody a");
     browser.until_text(".timeline", |text| text.contains("reference invoice-1"));
     browser.open(&address(&api, "/pins"));
