@@ -136,7 +136,7 @@ impl Browser {
 
     /// How many pixels the page is wider than the window.
     pub fn overflow(&self) -> i64 {
-        self.run("return document.documentElement.scrollWidth - window.innerWidth")
+        self.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
             .as_i64()
             .expect("a number")
     }

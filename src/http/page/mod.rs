@@ -5,6 +5,8 @@
 //! it serves itself, and [`POLICY`] forbids all others. Complete without the script, which only keeps it current.
 //! Operations are those of `operations/`. Must not know connections, TLS or hosts.
 
+#![allow(clippy::result_large_err, reason = "who is refused gets a whole response, once per request")]
+
 mod actions;
 mod charts;
 mod find;
