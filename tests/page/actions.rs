@@ -4,7 +4,7 @@ use super::access::{OWN, ask, form_token, log_in};
 use super::browser::{Browser, Eyes};
 use super::{HOSTILE, address, submit};
 use crate::http::v1::client::Api;
-use crate::support::until;
+use crate::support::{until, until_true};
 
 /// What a hidden field of a form has.
 #[track_caller]
@@ -113,4 +113,34 @@ fn an_action_needs_a_preview_and_an_administrator_and_does_what_its_filter_says(
     assert!(page.contains("<strong>3</strong> of 3 PINs"), "{page}");
     assert_eq!(client.stats()["inFlight"], 1);
     assert_eq!(ask(&api, "GET", "/pins?older=soon", &boss, &[], "").status, 400);
+}
+
+#[test]
+fn all_dead_letters_of_a_sink_are_replayed_or_dropped_after_a_preview() {
+    let api = Api::start();
+    let pins: Vec<_> = (0..3).map(|number| format!("sim-delivered-{number}")).collect();
+    api.served.finish(&pins.iter().map(String::as_str).collect::<Vec<_>>());
+    let dead = "INSERT INTO delivery (sink, seq, dead, tries, error) \
+                VALUES ('file', 1, 1, 3, '410'), ('file', 2, 1, 3, '410'), ('file', 3, 1, 3, '410')";
+    let api = api.pruned(dead);
+    let mut client = api.served.daemon.client();
+    let (_, boss) = log_in(&api, &api.admin);
+    let overview = ask(&api, "GET", "/actions", &boss, &[], "").body;
+    assert!(overview.contains("3 outcomes that it gave up"), "{overview}");
+    // One by its PIN, then the others.
+    let form = form_token(&api, &boss);
+    let one = format!("form={form}&pin=sim-delivered-0&sink=file&do=drop");
+    assert_eq!(ask(&api, "POST", "/pins/replay", &boss, &[OWN], &one).status, 303);
+    assert_eq!(client.stats()["sinks"]["file"]["deadLetters"], 2);
+    let preview = ask(&api, "GET", "/actions/dead-letters?sink=file&do=replay", &boss, &[], "").body;
+    assert!(preview.contains("<strong>2 dead letters</strong>"), "{preview}");
+    let at = hidden(&preview, "counted_at").replace(':', "%3A");
+    let body = format!("form={form}&do=replay&sink=file&counted_at={at}&count=2");
+    assert_eq!(ask(&api, "POST", "/actions", &boss, &[OWN], &body).status, 303);
+    let page = ended(&api, &boss);
+    assert!(page.contains("<strong>2</strong> of 2 dead letters"), "{page}");
+    until_true("none is left", || client.stats()["sinks"]["file"]["deadLetters"] == 0);
+    until_true("the file has them again", || {
+        api.served.place.all_results().concat().matches("\"sim-delivered-").count() >= 5
+    });
 }

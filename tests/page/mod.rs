@@ -97,13 +97,13 @@ fn a_pin_is_found_and_cancelled_by_an_administrator_and_hostile_texts_do_nothing
     }
     let Some(browser) = Browser::start(Eyes { width: 400, ..Eyes::USUAL }) else { return };
     log_in(&browser, &api, &api.admin);
-    for number in 0..HOSTILE.len() {
+    for (number, hostile) in HOSTILE.iter().enumerate() {
         browser.open(&address(&api, "/"));
         browser.fill("#find", &format!("sim-waiting-{number}"));
         browser.click("form.find button");
         let timeline = browser.until_text(".timeline", |text| text.contains("Submitted"));
         assert!(timeline.contains("reference"), "{timeline}");
-        assert_eq!(browser.overflow(), 0, "the layout breaks at {:?}", HOSTILE[number]);
+        assert_eq!(browser.overflow(), 0, "the layout breaks at {hostile:?}");
         assert_ne!(browser.run("return document.title"), "hacked");
         assert!(!timeline.contains('\u{202e}'), "{timeline}");
     }
