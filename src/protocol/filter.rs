@@ -7,7 +7,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::fields::duration;
 use super::{Code, Record, Refusal};
@@ -16,24 +17,44 @@ use super::{Code, Record, Refusal};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Filter {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub state: Option<Phase>,
     /// The whole reference.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     /// How the reference begins; the empty text matches every PIN that has a reference.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub reference_prefix: Option<String>,
     /// The status that the API gave last, as `show` has it. Of a PIN in flight only the node that polls it knows the
     /// status: the PINs of other nodes do not match.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
     /// The least age: for PINs in flight since they were submitted, for outcomes since the PIN finished.
-    #[serde(with = "duration", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        serialize_with = "duration::serialize",
+        deserialize_with = "given_duration",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub older_than: Option<Duration>,
     /// The age must be below this one.
-    #[serde(with = "duration", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        serialize_with = "duration::serialize",
+        deserialize_with = "given_duration",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub newer_than: Option<Duration>,
+}
+
+/// Reads a member that is given. It may not be null: who writes null may mean something else than "any".
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+fn given_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let duration = duration::deserialize(deserializer)?;
+    duration
+        .map(Some)
+        .ok_or_else(|| D::Error::custom("must be a time with its unit, such as \"10m\", and is null"))
 }
 
 /// How far a PIN is, or how it ended.
@@ -201,9 +222,14 @@ mod tests {
         assert_eq!(read(json).unwrap(), filter);
         assert_eq!(filter.to_string(), "state not_found, reference order-4*, status SENT, older than 10m");
         assert!(read("{}").unwrap().is_empty());
-        for wrong in
-            [r#"{"refrence":"a"}"#, r#"{"state":"gone"}"#, r#"{"olderThan":10}"#, r#"{"olderThan":"10"}"#]
-        {
+        for wrong in [
+            r#"{"refrence":"a"}"#,
+            r#"{"state":"gone"}"#,
+            r#"{"olderThan":10}"#,
+            r#"{"olderThan":"10"}"#,
+            r#"{"olderThan":null}"#,
+            r#"{"status":null}"#,
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
         for phase in Phase::ALL {
