@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use pinwatch::clock::Steady;
-use pinwatch::store::{NewPin, Outcome, PAGE_BYTES, SavedSchedule, Submitted, Transaction};
+use pinwatch::store::{NewPin, Outcome, PAGE_BYTES, SavedSchedule, Submitted, Transaction, Wanted};
 
 use super::place::{Node, Place, new, pin, submits};
 
@@ -15,6 +15,7 @@ crate::promises! {
     what_the_submitter_gave_is_kept_and_told
     pages_have_every_pin_once_whoever_leaves_meanwhile
     a_page_can_be_left_at_any_pin_and_goes_on_behind_it_whoever_leaves
+    pins_are_found_by_reference_prefix_and_time_and_no_character_is_special
     outcomes_are_read_by_bytes_and_a_large_record_is_not_handed_over_with_a_submit
     all_is_there_after_a_restart
     a_brake_is_kept
@@ -220,4 +221,56 @@ async fn a_brake_is_kept(place: Place) {
     let brake = SavedSchedule { learned, ..SavedSchedule::default() };
     node.apply(Transaction { schedule: Some(brake), ..Transaction::default() }).await;
     assert_eq!(node.store.schedule().await.unwrap(), SavedSchedule::default());
+}
+
+async fn pins_are_found_by_reference_prefix_and_time_and_no_character_is_special(place: Place) {
+    let mut node = place.node().await;
+    let with =
+        |id: &str, reference: Option<&str>| NewPin { reference: reference.map(str::to_owned), ..new(id) };
+    let submits = vec![
+        with("A", Some("order-4")),
+        with("B", Some("order-42")),
+        with("C", Some("Order-42")),
+        with("D", None),
+        with("E", Some("100%_\\é'")),
+        with("F", Some("")),
+    ];
+    node.apply(Transaction { submits, ..Transaction::default() }).await;
+    let found = async |wanted: Wanted| -> BTreeSet<String> {
+        let found = node.store.in_flight_matching("", &wanted, 9).await.unwrap().unwrap();
+        assert_eq!(found.next, None);
+        found.pins.iter().map(|(row, _)| row.pin.to_string()).collect()
+    };
+    let set = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
+    let exactly = |text: &str| Wanted { reference: Some(text.into()), ..Wanted::default() };
+    let begins = |text: &str| Wanted { reference_prefix: Some(text.into()), ..Wanted::default() };
+    assert_eq!(found(exactly("order-4")).await, set(&["A"]));
+    assert_eq!(found(exactly("order-%")).await, set(&[]));
+    assert_eq!(found(begins("order-4")).await, set(&["A", "B"]));
+    assert_eq!(found(begins("order_4")).await, set(&[]));
+    assert_eq!(found(begins("100%_\\é'")).await, set(&["E"]));
+    assert_eq!(found(begins("%")).await, set(&[]));
+    assert_eq!(found(begins("")).await, set(&["A", "B", "C", "E", "F"]));
+    let submitted = new("A").submitted_at.steady;
+    let millisecond = std::time::Duration::from_millis(1);
+    assert_eq!(found(Wanted { until: Some(submitted), ..begins("order") }).await, set(&["A", "B"]));
+    assert_eq!(
+        found(Wanted { until: Some(submitted.before(millisecond)), ..Wanted::default() }).await,
+        set(&[])
+    );
+    assert_eq!(found(Wanted { after: Some(submitted), ..Wanted::default() }).await, set(&[]));
+    assert_eq!(
+        found(Wanted { after: Some(submitted.before(millisecond)), ..exactly("order-4") }).await,
+        set(&["A"])
+    );
+    // Page by page, and whichever was left last.
+    let (mut all, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = node.store.in_flight_matching(&after, &begins("order"), 1).await.unwrap().unwrap();
+        all.extend(page.pins.iter().map(|(row, _)| row.pin.to_string()));
+        let Some(next) = page.next else { break };
+        after = next;
+    }
+    all.sort();
+    assert_eq!(all, ["A", "B"]);
 }

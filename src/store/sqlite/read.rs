@@ -78,11 +78,12 @@ impl Reads for Reader {
                 .bind(SCAN - 1)
                 .fetch_optional(&self.readers)
                 .await?;
-        // Compares bytes: LIKE and GLOB have characters of their own.
+        // Compares bytes: LIKE and GLOB have characters of their own. A part of an empty blob is NULL.
         let rows = sqlx::query(
             "SELECT pin_id, submitted_at, deadline_at, number, clock_ahead FROM pin \
              WHERE number > ?1 AND number <= ?2 AND (?3 IS NULL OR reference = ?3) \
-               AND (?4 IS NULL OR substr(CAST(reference AS BLOB), 1, length(?4)) = ?4) \
+               AND (?4 IS NULL OR (reference IS NOT NULL \
+                   AND coalesce(substr(CAST(reference AS BLOB), 1, length(?4)), x'') = ?4)) \
                AND submitted_at - clock_ahead <= ?5 AND submitted_at - clock_ahead > ?6 \
              ORDER BY number LIMIT ?7",
         )
