@@ -3,6 +3,8 @@
 //! Promises an answer to every line that is not blank, in order, and that a client may send all of its lines before it reads
 //! any answer. A body that stalls or breaks off ends with a line that says so; what was answered before is durable.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +13,6 @@ use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use futures_util::FutureExt;
 use futures_util::stream::unfold;
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
@@ -30,7 +31,7 @@ use crate::protocol::{self, Code, Refusal, parse_fields, submit::Request};
 use crate::store::Submitted;
 use crate::submits::{self, BATCH, at_capacity};
 
-/// How much is read before its lines are submitted, in bytes, if it is there.
+/// How much is read while the lines before it are being committed, in bytes.
 const READ: usize = 256 * 1024;
 
 /// What a request takes while it runs, in bytes: what was read, and what was made of it.
@@ -46,7 +47,7 @@ pub async fn submit(api: Arc<Api>, client: Client, body: Body) -> Result<Respons
         api: api.clone(),
         client,
         outgoing,
-        source: Source { body, lines: Lines::default(), ended: None },
+        source: Source { body, lines: Lines::default(), has_more: false, ended: None },
         decide: Some(decide),
     };
     // Of its own, so that it reads while the client does not.
@@ -85,6 +86,8 @@ struct Stream {
 struct Source {
     body: Body,
     lines: Lines,
+    /// Whether something came between two reads.
+    has_more: bool,
     /// How the body ended; what was read before may still be in `lines`.
     ended: Option<End>,
 }
@@ -98,29 +101,35 @@ enum End {
 }
 
 impl Source {
-    /// Waits for more of the body, and reads all that is there, up to [`READ`]. Returns the end once all that came before
-    /// was taken.
+    /// Waits for more of the body, unless some came meanwhile. Returns the end once all that came before was taken.
     async fn read(&mut self) -> Option<End> {
-        if self.ended.is_some() {
-            return self.ended;
+        if !self.has_more && self.ended.is_none() {
+            self.read_frame().await;
         }
-        let mut next = Some(self.body.frame().await);
-        while let Some(frame) = next.take() {
-            match frame {
-                None => self.ended = Some(End::Whole),
-                Some(Err(_)) => self.ended = Some(End::Broken),
-                Some(Ok(frame)) => {
-                    // Trailers are of no interest.
-                    if let Ok(data) = frame.into_data() {
-                        self.lines.buffer.extend_from_slice(&data);
-                    }
-                    if self.lines.buffer.len() < READ {
-                        next = self.body.frame().now_or_never();
-                    }
+        if std::mem::take(&mut self.has_more) { None } else { self.ended }
+    }
+
+    /// Reads on, up to [`READ`], for as long as this is polled: hyper gives a few KiB at a time, and a commit of so few lines
+    /// takes as long as one of thousands.
+    async fn read_on(&mut self) -> Infallible {
+        while self.ended.is_none() && self.lines.buffer.len() < READ {
+            self.read_frame().await;
+        }
+        pending().await
+    }
+
+    async fn read_frame(&mut self) {
+        match self.body.frame().await {
+            None => self.ended = Some(End::Whole),
+            Some(Err(_)) => self.ended = Some(End::Broken),
+            // Trailers are of no interest.
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    self.lines.buffer.extend_from_slice(&data);
+                    self.has_more = true;
                 }
             }
         }
-        self.ended.filter(|_| self.lines.buffer.is_empty())
     }
 }
 
@@ -192,7 +201,11 @@ impl Stream {
             return Ok(());
         }
         let ids: Vec<PinId> = submits.iter().map(|submit| submit.pin_id.clone()).collect();
-        let result = operations::submit(&self.api.services, submits, Some(self.client.name.shared())).await;
+        let committing = operations::submit(&self.api.services, submits, Some(self.client.name.shared()));
+        let result = tokio::select! {
+            result = committing => result,
+            never = self.source.read_on() => match never {},
+        };
         let taken =
             |states: &Vec<Submitted>| states.iter().filter(|state| **state != Submitted::AtCapacity).count();
         let taken = result.as_ref().map_or(0, taken);
