@@ -25,7 +25,7 @@ date=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CH
 cat > "$made/changelog.Debian" <<END
 pinwatch ($version-1) unstable; urgency=medium
 
-  * Version $version; what users notice of it is in changelog.gz beside this file.
+  * Version $version: changelog.gz beside this file has the changes.
 
  -- $(sed -n 's/^maintainer = "\(.*\)"$/\1/p' Cargo.toml)  $(date -uRd "@$date")
 END
