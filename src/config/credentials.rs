@@ -105,7 +105,7 @@ impl Section<'_> {
     }
 }
 
-/// Checks that the key may stand behind a scheme in `Authorization`: printable ASCII without spaces.
+/// Checks that the header `Authorization` can carry the key: printable ASCII without spaces.
 fn check_key(key: &str) -> Result<(), &'static str> {
     if key.is_empty() {
         Err("the key is empty")

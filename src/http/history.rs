@@ -165,8 +165,8 @@ impl Default for Rings {
 struct Sinks([Option<String>; SINKS]);
 
 impl Sinks {
-    /// The backlog at each place. A new sink gets a free place, for good: a place that changed its sink would show numbers
-    /// of two.
+    /// Returns the backlog at each place. A new sink takes a free place and keeps it: a place that passed to another sink would
+    /// show the numbers of both as one line.
     fn places(&mut self, backlog: &[(String, u64)]) -> [Option<u64>; SINKS] {
         let mut places = [None; SINKS];
         for (name, behind) in backlog {

@@ -42,7 +42,7 @@ impl Connection<'_> {
             let matching =
                 outcomes.iter().filter(|(_, outcome)| outcome_matches(self.services, &filter, outcome));
             lines.extend(matching.flat_map(|(_, outcome)| [outcome.record.as_ref(), "\n"]));
-            // Also after a page of which nothing matches, so that a client that continues does not begin before it.
+            // Sent even if nothing on the page matches: a client that reconnects then does not read that page again.
             if positions && (!lines.is_empty() || !outcomes.is_empty()) {
                 lines.push_str(&position_line(reader.position()));
             }

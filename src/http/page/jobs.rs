@@ -192,7 +192,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// Stops a job after its current part. What it has done stays done.
+    /// Stops a job once its current part is done. Does not undo the parts before.
     pub fn stop(&self, number: u64) {
         if let Some((_, stop)) = self.lock().iter().find(|(job, _)| job.number == number) {
             stop.cancel();
