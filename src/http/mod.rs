@@ -169,7 +169,7 @@ impl Listener {
         let (tokens, current) = watch::channel(tokens);
         let mut api = None;
         if let Some(Listening { listener, address, tls, recorded }) = self.0 {
-            info!(%address, tls = tls.is_some(), "metrics and health are served over HTTP");
+            info!(%address, tls = tls.is_some(), "metrics, health and the status page are served over HTTP");
             let limits = Limits {
                 in_flight: config.intake.max_in_flight,
                 polls: config.api.concurrency,
