@@ -1,6 +1,7 @@
 //! A real Chromium, driven through its WebDriver.
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use tokio::runtime::Runtime;
 
 use crate::support::not_run::not_run;
 use crate::support::until;
+
+/// How often a driver may choose a port that is taken. Each browser test starts one, six at a time.
+const ATTEMPTS: usize = 20;
 
 /// A browser with a profile of its own, which ends when this is dropped.
 pub struct Browser {
@@ -48,20 +52,7 @@ impl Browser {
             return None;
         }
         let profile = tempfile::tempdir().expect("a folder");
-        let said = profile.path().join("driver.log");
-        let driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdin(Stdio::null())
-            .stdout(File::create(&said).expect("a file"))
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver starts");
-        // With --silent it would not say so.
-        let port = until("chromedriver says its port", || {
-            let said = fs::read_to_string(&said).ok()?;
-            let (_, rest) = said.split_once("was started successfully on port ")?;
-            rest.split_once('.')?.0.parse::<u16>().ok()
-        });
+        let (driver, port) = start_driver(&profile.path().join("driver.log"));
         let runtime = Runtime::new().expect("a runtime");
         let capabilities = capabilities(eyes, &profile);
         let url = format!("http://127.0.0.1:{port}");
@@ -140,6 +131,34 @@ impl Browser {
             .as_i64()
             .expect("a number")
     }
+}
+
+/// Starts a driver, and reads its port from its standard output (with --silent it would not print it). It chooses a free port
+/// for IPv4 and ends if another program has the same one for IPv6; then this starts another.
+fn start_driver(log: &Path) -> (Child, u16) {
+    for _ in 0..ATTEMPTS {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(File::create(log).expect("a file"))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver starts");
+        let port = until("chromedriver prints its port or ends", || {
+            let printed = fs::read_to_string(log).ok()?;
+            let port = printed
+                .split_once("was started successfully on port ")
+                .and_then(|(_, rest)| rest.split_once('.'));
+            match port {
+                Some((port, _)) => Some(Some(port.parse::<u16>().expect("a port"))),
+                None => driver.try_wait().expect("a child of this process").map(|_| None),
+            }
+        });
+        if let Some(port) = port {
+            return (driver, port);
+        }
+    }
+    panic!("chromedriver ended {ATTEMPTS} times: {}", fs::read_to_string(log).unwrap_or_default());
 }
 
 impl Drop for Browser {
