@@ -71,9 +71,26 @@ check_tarball() {
 }
 
 check_deb() {
-  step "the .deb: lintian"
-  lintian --fail-on=error,warning "$(only dist/pinwatch_*_amd64.deb)"
-  dpkg-deb --field dist/pinwatch_*_amd64.deb Package Version Depends
+  step "the .deb: lintian, and an installation in that root, with what it depends on"
+  local deb
+  deb=$(only dist/pinwatch_*_amd64.deb)
+  lintian --fail-on=error,warning "$deb"
+  dpkg-deb --field "$deb" Package Version Depends
+  cp -a "$root" "$scratch/root-with-deb"
+  (
+    root=$scratch/root-with-deb
+    cp "$deb" "$root/tmp"
+    cp /etc/resolv.conf "$root/etc"
+    inside apt-get update -qq
+    inside env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "/tmp/$(basename "$deb")" \
+      >"$scratch/apt" 2>&1 || { cat "$scratch/apt"; fail "the .deb can't be installed there"; }
+    inside pinwatch --version
+    inside id pinwatch
+    inside env DEBIAN_FRONTEND=noninteractive apt-get purge -y -qq pinwatch >"$scratch/apt" 2>&1 ||
+      { cat "$scratch/apt"; fail "the .deb can't be removed there"; }
+    [ ! -e "$root/usr/bin/pinwatch" ] && [ ! -e "$root/etc/pinwatch" ] || fail "something is left of the .deb"
+  )
+  rm -rf "$scratch/root-with-deb"
 }
 
 check_rpm() {

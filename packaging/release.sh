@@ -37,6 +37,8 @@ build_program() {
   step "the program, for $target with glibc $glibc"
   build_for "$target.$glibc"
   PINWATCH_BINARY=${CARGO_TARGET_DIR:-target}/$target/release/pinwatch
+  # Depends on the glibc that the program needs; dpkg-shlibdeps would name the one that this machine's symbols came with.
+  deb_variant=release
 }
 
 # Programs for other kinds of machines, where rustup has the target.
@@ -73,7 +75,7 @@ make_tarball() {
 make_deb() {
   step "the .deb"
   # The files are made already; build-deb.sh makes them again, the same.
-  PINWATCH_BINARY=$PINWATCH_BINARY packaging/build-deb.sh --quiet --output dist/
+  PINWATCH_BINARY=$PINWATCH_BINARY packaging/build-deb.sh --quiet ${deb_variant:+--variant "$deb_variant"} --output dist/
 }
 
 make_rpm() {
