@@ -28,12 +28,12 @@ use crate::pem;
 /// When the other end of a connection has silently vanished, the system notices after four times this long.
 const TCP_PROBES: Duration = Duration::from_secs(15);
 
-/// A connection, below HTTP.
-pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+/// A connection, below HTTP. Boxed, because it has over a kilobyte and moves with each request.
+pub(super) type Stream = Box<MaybeHttpsStream<TokioIo<TcpStream>>>;
 
 /// Its socket.
 pub(super) fn socket(stream: &Stream) -> &TcpStream {
-    match stream {
+    match &**stream {
         MaybeHttpsStream::Http(tcp) => tcp.inner(),
         MaybeHttpsStream::Https(tls) => tls.inner().get_ref().0.inner().inner(),
     }
@@ -103,7 +103,7 @@ impl Connector {
             Way::Proxied(connector) => connector.clone().call(self.host.clone()),
         };
         match timeout(self.timeout, connecting).await {
-            Ok(connected) => connected.map_err(Failure::Connect),
+            Ok(connected) => connected.map(Box::new).map_err(Failure::Connect),
             Err(_) => Err(Failure::ConnectTimeout),
         }
     }

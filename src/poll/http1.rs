@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::rt::{Read, ReadBuf};
 use hyper::{Request, Response};
+use hyper_rustls::MaybeHttpsStream;
 use rustix::net::{RecvFlags, recv};
 use tokio::time::{Instant, timeout};
 
@@ -67,7 +68,7 @@ impl Resting {
             Poll::Ready(found) => found,
             // The runtime may not have noticed yet what the system has received.
             Poll::Pending => {
-                let is_tls = matches!(self.stream, Stream::Https(_));
+                let is_tls = matches!(*self.stream, MaybeHttpsStream::Https(_));
                 match recv(socket(&self.stream), &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
                     Err(error) if io::Error::from(error).kind() == io::ErrorKind::WouldBlock => {
                         Found::Nothing
