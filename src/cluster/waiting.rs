@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_who_wait_are_answered_by_one_question_a_second_and_at_once_by_a_hint() {
+    async fn one_query_a_second_answers_all_waiting_clients_and_a_hint_does_at_once() {
         let tables = Arc::new(Tables::default());
         let (hint, hints) = watch::channel(0);
         let (cluster, waiting) = Cluster::new(tables.clone(), watch::channel(State::default()).1, hints);
