@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_stands_still_holds_nobody_up_and_what_was_lost_is_counted() {
+    fn a_journal_that_does_not_read_delays_nobody_and_lost_entries_are_counted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let journald = UnixDatagram::bind(&path).unwrap();

@@ -115,7 +115,7 @@ fn an_unhealthy_daemon_says_what_is_wrong_first() {
 }
 
 #[test]
-fn one_that_is_gone_idle_or_filtered_is_told_from_one_that_is_well() {
+fn top_shows_whether_the_daemon_is_gone_or_idle_and_whether_a_filter_is_on() {
     let mut gone = healthy();
     let why = "the daemon closed the connection before it had answered; see its log".to_owned();
     gone.take_at(Update::Lost(why), now() - Duration::from_secs(5));
@@ -133,7 +133,7 @@ fn one_that_is_gone_idle_or_filtered_is_told_from_one_that_is_well() {
 }
 
 #[test]
-fn no_line_is_wider_than_the_terminal_and_none_can_move_it() {
+fn no_line_is_wider_than_the_terminal_or_has_control_characters() {
     for state in [healthy(), unhealthy(), State::new(Path::new("/a\u{1b}[2J"), true)] {
         for (columns, rows) in
             (1..140).flat_map(|columns| [(columns, 1), (columns, 5), (columns, 24), (columns, 60)])
@@ -153,7 +153,7 @@ fn no_line_is_wider_than_the_terminal_and_none_can_move_it() {
 }
 
 #[test]
-fn without_colour_nothing_is_lost_and_nothing_is_coloured() {
+fn without_colour_the_screen_has_the_same_text() {
     let mut state = unhealthy();
     let with = frame(&state, 80, 24).backend().to_string();
     state.has_color = false;
