@@ -220,7 +220,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_certificate_that_is_not_valid_or_not_for_long_is_noticed() {
+    fn a_certificate_that_is_not_valid_or_expires_soon_is_reported() {
         let (_folder, files) = folder(2020..2021);
         let loaded = load(&files).unwrap();
         for (now, expected) in [

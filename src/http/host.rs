@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_needed_wherever_it_stands_except_before_http_1_1() {
+    fn every_host_name_of_a_request_is_checked_and_only_http_1_0_may_omit_it() {
         let hosts = Hosts::default();
         let whole = |host: &str| format!("http://{host}/metrics");
         for (version, uri, headers, expected) in [

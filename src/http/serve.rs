@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_with_its_share_takes_no_place_of_others_and_makes_nobody_wait() {
+    async fn a_peer_with_a_full_share_is_refused_at_once_and_others_are_served() {
         let rules = Rules { all: MAX_CONNECTIONS, share: SHARE, reserved: 0, idle: UNDISTURBED };
         let places = Places::new(rules);
         let mut crowd = Vec::new();

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn files_that_change_are_read_anew_and_bad_ones_keep_the_old_and_are_reported() {
+    async fn changed_tls_files_are_reloaded_and_invalid_ones_are_reported_and_ignored() {
         let (_folder, files) = folder(2020..2090);
         let http = config::Http {
             listen: None,

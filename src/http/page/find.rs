@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_search_becomes_the_filter_of_the_operations() {
+    fn a_search_is_translated_into_a_filter() {
         let query = |text| Query::of(&Form::parse(text));
         let filter = query("text=order-4*&status=SENT&older=10m&state=in_flight").filter().unwrap();
         assert_eq!(filter.to_string(), "state in_flight, reference order-4*, status SENT, older than 10m");
