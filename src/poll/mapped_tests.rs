@@ -391,7 +391,7 @@ fn size_number_and_depth_are_bounded() {
 }
 
 #[test]
-fn the_work_grows_no_faster_than_the_body() {
+fn the_bytes_read_grow_in_proportion_to_the_body() {
     // /results, /messageId, /status/name and /status/description have six parts together.
     const PARTS: usize = 6;
     let by = described("infobip-sms-logs", &[]);
@@ -406,7 +406,7 @@ fn the_work_grows_no_faster_than_the_body() {
 }
 
 #[test]
-fn each_field_is_explained() {
+fn explain_describes_every_field_of_an_answer() {
     let by = described("infobip-sms-logs", &[]);
     let lines = |body: &Value| -> Vec<(bool, String)> {
         explain(&by, body.to_string().as_bytes())

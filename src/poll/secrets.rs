@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn text_without_them_stays_as_it_is() {
+    fn text_without_credentials_is_unchanged() {
         for said in [r"100%25 of \u0041 &amp; more…", "k-2", "Aladdin", ""] {
             assert_eq!(app().clean(said), None, "{said}");
         }
