@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_json_keeps_what_its_type_does_not_know() {
+    fn raw_json_keeps_members_that_its_type_does_not_have() {
         let json = r#"{"version":"1","newer":1.50}"#;
         let raw: Raw<ping::Answer> = serde_json::from_str(json).unwrap();
         assert_eq!((raw.get(), raw.read().unwrap().version.as_str()), (json, "1"));
