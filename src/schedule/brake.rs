@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn in_an_outage_a_pin_that_has_not_failed_is_probed_within_a_second_of_the_last_sign() {
+    fn in_an_outage_a_new_pin_that_has_not_failed_is_probed_within_a_second() {
         let mut brake = Brake::default();
         let mut now = T0;
         brake.observe(now, OUTAGE, false);

@@ -29,7 +29,7 @@ async fn polls_are_counted_by_the_age_of_their_pin_when_they_are_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_lies_in_the_middle_of_the_interval_in_which_it_came() {
+async fn a_pin_is_assumed_to_become_final_in_the_middle_between_two_polls() {
     let mut core = core();
     // Polled at 1, 3 and 7 s: the last 4 s are not known.
     submit(&mut core, "A", 60 * MINUTE);
@@ -49,7 +49,7 @@ async fn an_end_lies_in_the_middle_of_the_interval_in_which_it_came() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_a_pin_became_final_is_not_guessed_if_the_answer_before_did_not_tell() {
+async fn the_final_time_is_not_estimated_if_the_previous_answer_had_no_status() {
     let mut core = core();
     submit(&mut core, "A", 60 * MINUTE);
     poll(&mut core, Meaning::NotFound).await;

@@ -110,7 +110,7 @@ fn last_hundred(polls: &[u32]) -> u32 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_learned_schedule_saves_polls_survives_new_settings_and_ends_with_off() {
+async fn a_learned_schedule_saves_polls_also_with_new_settings_until_it_is_turned_off() {
     let settings = settings_of(config::Adapt::Fewer);
     let mut core = core_with(settings.clone()).0;
     let by_backoff = last_hundred(&let_end(&mut core, 150).await);

@@ -37,7 +37,7 @@ async fn a_pin_of_another_nodes_slot_is_not_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_released_slots_pins_are_forgotten_in_every_stage_and_their_answers_ignored() {
+async fn the_pins_of_a_released_slot_are_forgotten_and_their_answers_are_ignored() {
     let mut core = core_of(&["A", "B", "C", "D"]);
     submit(&mut core, "A", 60 * MINUTE);
     let polling = next(&mut core).await;
@@ -87,7 +87,7 @@ async fn no_poll_begins_once_the_lease_may_be_over_and_all_go_on_when_it_is_rene
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_whose_slot_went_still_ends_the_brake() {
+async fn a_probe_ends_the_brake_even_if_its_slot_was_released() {
     let mut core = core_of(&["A", "B"]);
     submit(&mut core, "A", 60 * MINUTE);
     submit(&mut core, "B", 60 * MINUTE);

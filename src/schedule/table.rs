@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn every_pin_is_found_whatever_came_and_went_and_never_twice() {
+    fn every_pin_is_found_once_after_any_inserts_and_removals() {
         let mut table = Table::default();
         let mut random = fastrand::Rng::with_seed(3);
         let mut inside = std::collections::HashMap::new();

@@ -122,7 +122,7 @@ fn any_count() -> impl Strategy<Value = f32> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn no_state_does_harm(
+    fn no_saved_state_causes_a_panic_or_an_invalid_interval(
         layout in prop_oneof![Just(LAYOUT), any::<u8>()],
         plain: bool, length in prop_oneof![Just(SAVED), 0..5_000usize],
         counts in prop::collection::vec(any_count(), SAVED / 4),

@@ -97,7 +97,7 @@ fn pins_that_are_final_before_the_first_look_are_noticed() {
 }
 
 #[test]
-fn old_relapses_are_forgiven_and_standing_survives_a_restart() {
+fn old_relapses_are_forgotten_and_the_probation_survives_a_restart() {
     let mut safety = Safety::default();
     safety.resume((3, 2));
     let fine = Comparison { expected: 1.0, ..Comparison::default() };
