@@ -124,7 +124,7 @@ impl Outbox {
 }
 
 #[tokio::test]
-async fn more_replays_than_a_batch_all_come_once_and_new_outcomes_do_not_wait_for_their_end() {
+async fn a_long_replay_delivers_each_outcome_once_and_does_not_delay_new_ones() {
     let many = 2 * BATCH as usize + 1;
     let (outbox, script) = (Outbox::with(many).await, Script::default());
     outbox.finish("NEW", 1).await;
@@ -138,7 +138,7 @@ async fn more_replays_than_a_batch_all_come_once_and_new_outcomes_do_not_wait_fo
 }
 
 #[tokio::test]
-async fn a_sink_that_fails_within_a_replay_goes_on_behind_what_it_took_and_is_well_again_after() {
+async fn a_sink_that_fails_during_a_replay_continues_after_its_last_delivery() {
     let (outbox, script) = (Outbox::with(5).await, Script::default());
     script.troubles.lock().unwrap().extend([0, 2]);
     outbox.replay(1, 5).await;
@@ -148,7 +148,7 @@ async fn a_sink_that_fails_within_a_replay_goes_on_behind_what_it_took_and_is_we
 }
 
 #[tokio::test]
-async fn a_stop_ends_a_long_replay_behind_a_batch_and_the_next_start_does_the_rest() {
+async fn a_stop_interrupts_a_long_replay_after_a_batch_and_the_next_start_completes_it() {
     let many = 3 * BATCH as usize;
     let (outbox, first) = (Outbox::with(many).await, Script::default());
     outbox.replay(1, many as i64).await;
@@ -164,7 +164,7 @@ async fn a_stop_ends_a_long_replay_behind_a_batch_and_the_next_start_does_the_re
 }
 
 #[tokio::test]
-async fn a_sink_leaves_behind_its_present_batch_and_goes_on_if_that_is_taken_back() {
+async fn a_handover_stops_a_sink_after_its_batch_unless_it_is_withdrawn() {
     let many = 3 * BATCH as usize;
     let outbox = Outbox::with(many).await;
     let gate = Arc::new(Semaphore::new(0));

@@ -67,7 +67,7 @@ fn why(result: Result<Option<i64>, Trouble>) -> String {
 }
 
 #[tokio::test]
-async fn the_last_line_is_told_and_a_half_one_is_cut() {
+async fn the_seq_of_the_last_line_is_found_and_an_incomplete_line_is_cut_off() {
     let bench = Bench::with(3).await;
     let third = &bench.lines[2];
     for half in ["", "{", &third[..20], &third[..third.len() - 1], "\0\0\0"] {
@@ -80,7 +80,7 @@ async fn the_last_line_is_told_and_a_half_one_is_cut() {
 }
 
 #[tokio::test]
-async fn a_file_that_begins_with_a_half_line_is_ours_if_the_store_has_that_line() {
+async fn a_file_with_only_an_incomplete_line_is_ours_if_the_store_has_that_line() {
     let bench = Bench::with(3).await;
     let [first, second] = [&bench.lines[0], &bench.lines[1]];
     for half in ["{", "{\"seq\":1,\"id\"", &first[..first.len() / 2], &second[..second.len() / 2], "\0\0\0"] {
@@ -98,7 +98,7 @@ async fn a_file_that_begins_with_a_half_line_is_ours_if_the_store_has_that_line(
 }
 
 #[tokio::test]
-async fn what_somebody_else_wrote_is_never_cut() {
+async fn lines_that_another_program_wrote_are_never_cut_off() {
     let bench = Bench::with(1).await;
     for notes in ["my notes", "{\"seq\":1,\"mine\":true}\n{\"seq\":2,"] {
         bench.write(NAME, notes);
@@ -110,7 +110,7 @@ async fn what_somebody_else_wrote_is_never_cut() {
 }
 
 #[tokio::test]
-async fn a_renamed_file_is_noticed_and_what_it_has_still_counts() {
+async fn a_renamed_file_is_noticed_and_its_lines_still_count_as_delivered() {
     let bench = Bench::with(3).await;
     let mut sink = bench.sink();
     bench.open(&mut sink).await.unwrap();
@@ -178,7 +178,7 @@ async fn newer_copies_of_older_lines_do_not_hide_the_real_last_line() {
 }
 
 #[tokio::test]
-async fn a_copy_in_progress_is_never_cut() {
+async fn an_unfinished_copy_of_the_file_is_never_cut_off() {
     let bench = Bench::with(4).await;
     let copy = bench.first(2) + &bench.lines[2][..50];
     bench.write("outcomes.jsonl.bak", &copy);
@@ -212,7 +212,7 @@ async fn a_copy_in_progress_is_never_cut() {
 }
 
 #[tokio::test]
-async fn what_follows_a_line_of_ours_is_cut_only_if_it_is_the_beginning_of_the_next() {
+async fn an_incomplete_line_is_cut_off_only_if_the_next_record_begins_like_it() {
     let bench = Bench::with(3).await;
     let [next, later] = [&bench.lines[1][..30], &bench.lines[2][..30]];
     for (half, left) in [(next, ""), (later, later), ("{\"mine\":", "{\"mine\":"), ("\0\0", "\0\0")] {
@@ -223,7 +223,7 @@ async fn what_follows_a_line_of_ours_is_cut_only_if_it_is_the_beginning_of_the_n
 }
 
 #[tokio::test]
-async fn files_of_other_sinks_are_not_taken_for_rotated_ones() {
+async fn files_of_other_sinks_are_not_mistaken_for_rotated_ones() {
     let bench = Bench::with(4).await;
     bench.write("outcomes.jsonl.audit", bench.first(4));
     bench.write("outcomes.jsonl.audit.1", bench.first(3));
@@ -254,7 +254,7 @@ async fn candidates_are_regular_files_of_our_own() {
 }
 
 #[tokio::test]
-async fn a_file_cut_by_copytruncate_is_gone_on_with() {
+async fn a_file_that_copytruncate_emptied_is_continued() {
     let bench = Bench::with(2).await;
     let mut sink = bench.sink();
     bench.open(&mut sink).await.unwrap();
@@ -265,7 +265,7 @@ async fn a_file_cut_by_copytruncate_is_gone_on_with() {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_missing_is_not_made_and_the_message_tells_how() {
+async fn a_missing_folder_is_not_created_and_the_message_says_how_to_create_it() {
     let bench = Bench::with(1).await;
     let gone = bench.path("gone");
     let mut sink = FileSink::new(gone.join(NAME), Fsync::Batch, &[], false);
@@ -278,7 +278,7 @@ async fn a_folder_that_is_missing_is_not_made_and_the_message_tells_how() {
 }
 
 #[tokio::test]
-async fn a_replaced_folder_is_not_written_until_a_reload_or_until_the_old_one_is_back() {
+async fn a_replaced_folder_is_not_used_until_a_reload_or_the_return_of_the_old_one() {
     let bench = Bench::with(4).await;
     let (folder, away) = (bench.path("log"), bench.path("away"));
     fs::create_dir(&folder).unwrap();
@@ -318,7 +318,7 @@ async fn a_replaced_folder_is_not_written_until_a_reload_or_until_the_old_one_is
 }
 
 #[tokio::test]
-async fn the_file_that_ends_with_the_line_written_last_is_known_again_in_another_folder() {
+async fn a_file_in_a_new_folder_is_recognised_by_the_line_written_last() {
     let bench = Bench::with(3).await;
     let folder = bench.path("log");
     fs::create_dir(&folder).unwrap();
@@ -338,7 +338,7 @@ async fn the_file_that_ends_with_the_line_written_last_is_known_again_in_another
 }
 
 #[tokio::test]
-async fn what_is_no_regular_file_is_refused_with_what_to_do_and_left_as_it_is() {
+async fn a_path_that_is_not_a_regular_file_is_refused_with_advice_and_left_unchanged() {
     let bench = Bench::with(1).await;
     let target = bench.path("precious");
     fs::write(&target, "precious\n").unwrap();
@@ -369,7 +369,7 @@ async fn what_is_no_regular_file_is_refused_with_what_to_do_and_left_as_it_is() 
 }
 
 #[tokio::test]
-async fn a_file_or_folder_that_every_user_can_write_is_refused_but_for_a_sticky_folder() {
+async fn a_file_or_folder_that_every_user_can_write_is_refused_except_a_sticky_folder() {
     let bench = Bench::with(1).await;
     let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     let folder = bench.path("open");
