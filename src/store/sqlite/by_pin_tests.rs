@@ -70,7 +70,7 @@ async fn count(writer: &mut WriteConnection, sql: &'static str) -> i64 {
 }
 
 #[tokio::test]
-async fn the_newest_outcome_of_a_pin_is_found_wherever_its_entry_is_and_after_any_crash() {
+async fn the_newest_outcome_of_a_pin_is_found_in_memory_in_the_file_and_after_a_crash() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pinwatch.db");
     let (mut reader, mut writer) = open(&path).await;
@@ -112,7 +112,7 @@ async fn an_outcome_that_is_removed_leaves_nothing_in_the_index() {
 }
 
 #[tokio::test]
-async fn a_pin_that_ends_and_comes_again_in_one_transaction_has_its_outcome() {
+async fn a_pin_that_ends_and_is_submitted_again_in_one_transaction_has_its_outcome() {
     let folder = tempfile::tempdir().unwrap();
     let (_reader, mut writer) = open(&folder.path().join("pinwatch.db")).await;
     let submits = vec![new(pin(1), false), new(pin(1), false), new(pin(2), false)];
