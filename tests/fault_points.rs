@@ -83,7 +83,7 @@ killed! {
 }
 
 #[test]
-fn the_socket_is_never_open_to_more_than_its_mode_says_not_even_before_it_is_listened_at() {
+fn the_socket_has_its_mode_already_before_the_daemon_listens() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     for mode in [0o600, 0o660] {

@@ -44,7 +44,7 @@ impl schedule::Poll for Counted {
 }
 
 #[test]
-fn a_poll_allocates_no_more_than_it_did() {
+fn a_poll_does_not_exceed_its_allocation_budget() {
     let base_url = serve();
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
