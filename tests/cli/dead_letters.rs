@@ -107,7 +107,7 @@ fn after(pins: &[&str]) -> Place {
 }
 
 #[test]
-fn a_dead_letter_says_in_list_show_and_stats_what_became_of_it() {
+fn list_show_and_stats_report_dead_letters() {
     let place = after(&["A", "B", "C"]);
     kill(&place, "results", [1, 3]);
     let _daemon = start(&place, &["results"]);
@@ -143,7 +143,7 @@ fn a_dead_letter_says_in_list_show_and_stats_what_became_of_it() {
 }
 
 #[test]
-fn a_replayed_dead_letter_comes_again_to_the_letter_and_a_restart_neither_loses_nor_doubles_it() {
+fn a_replayed_dead_letter_is_delivered_unchanged_and_exactly_once_over_a_restart() {
     let place = after(&["A", "B", "C"]);
     kill(&place, "results", [1, 3]);
     let daemon = start(&place, &["results"]);
@@ -172,7 +172,7 @@ fn a_replayed_dead_letter_comes_again_to_the_letter_and_a_restart_neither_loses_
 }
 
 #[test]
-fn a_pin_that_was_polled_anew_is_dealt_with_by_the_outcome_that_is_dead() {
+fn replaying_a_pin_with_two_outcomes_replays_the_dead_letter_first() {
     let place = after(&["A", "A"]);
     kill(&place, "results", [1]);
     let _daemon = start(&place, &["results"]);
@@ -186,7 +186,7 @@ fn a_pin_that_was_polled_anew_is_dealt_with_by_the_outcome_that_is_dead() {
 }
 
 #[test]
-fn a_dropped_dead_letter_never_comes_and_its_outcome_can_still_be_replayed() {
+fn a_dropped_dead_letter_is_not_delivered_but_its_outcome_can_be_replayed() {
     let place = after(&["A", "B", "C"]);
     kill(&place, "results", [1, 2, 3]);
     let daemon = start(&place, &["results"]);
@@ -216,7 +216,7 @@ fn a_dropped_dead_letter_never_comes_and_its_outcome_can_still_be_replayed() {
 }
 
 #[test]
-fn a_range_is_replayed_in_its_order_and_one_in_which_nothing_is_says_so() {
+fn a_range_is_replayed_in_order_and_an_empty_range_is_reported() {
     let place = after(&["A", "B", "C", "D"]);
     let _daemon = start(&place, &["results"]);
     let replay = |from: &str, to: &str| {
@@ -231,7 +231,7 @@ fn a_range_is_replayed_in_its_order_and_one_in_which_nothing_is_says_so() {
 }
 
 #[test]
-fn a_kill_in_the_middle_of_a_replay_loses_none_and_doubles_nothing_that_was_not_replayed() {
+fn a_kill_during_a_replay_loses_nothing_and_repeats_only_replayed_outcomes() {
     // More than a dispatcher takes at once.
     const MANY: usize = 600;
     let place = Place::new(NOWHERE);
@@ -268,7 +268,7 @@ fn dead_letters_with_large_outcomes_come_in_pages_that_a_client_can_read() {
 }
 
 #[test]
-fn a_sink_that_is_not_configured_any_more_is_listed_refused_and_forgotten_and_then_retention_has_its_way() {
+fn a_removed_sink_can_be_forgotten_and_retention_then_removes_its_outcomes() {
     let place = Place::new(NOWHERE);
     let daemon = start(&place, &["old", "results"]);
     finish(&place, &["A"]);

@@ -59,7 +59,7 @@ fn nothing_but_an_error() -> impl Predicate<str> {
 }
 
 #[test]
-fn help_teaches_every_command_by_examples_and_lists_the_exit_statuses() {
+fn help_has_examples_of_every_command_and_the_exit_statuses() {
     pinwatch(&["--help"]).assert().success().stdout(contains("  124  timed out"));
     for command in COMMANDS {
         pinwatch(&[command, "--help"])
@@ -95,7 +95,7 @@ fn every_client_command_honours_pinwatch_socket_and_socket_prints_the_path() {
 }
 
 #[test]
-fn relative_paths_are_meant_from_where_they_are_written() {
+fn relative_paths_are_resolved_against_the_file_or_folder_where_they_are_written() {
     let folder = tempfile::tempdir().unwrap();
     let (here, other) = (folder.path().join("here"), folder.path().join("other"));
     for place in [&here, &other] {
@@ -112,7 +112,7 @@ fn relative_paths_are_meant_from_where_they_are_written() {
 }
 
 #[test]
-fn bad_usage_exits_2_and_says_what_would_be_right() {
+fn invalid_usage_exits_2_and_says_what_would_be_valid() {
     for (args, hint) in [
         (&[][..], "Usage:"),
         (&["fly"], "unrecognized subcommand"),
@@ -134,7 +134,7 @@ fn bad_usage_exits_2_and_says_what_would_be_right() {
 }
 
 #[test]
-fn a_configuration_that_is_wrong_exits_2_and_one_that_is_right_is_shown_with_its_origins() {
+fn check_config_exits_2_for_an_invalid_configuration_and_shows_a_valid_one() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pinwatch.toml");
     let config = |text: &str, args: &[&str]| {
@@ -165,7 +165,7 @@ fn a_configuration_that_is_wrong_exits_2_and_one_that_is_right_is_shown_with_its
 }
 
 #[test]
-fn the_demo_ends_with_0_and_leaves_nothing_behind() {
+fn the_demo_exits_0_and_leaves_no_files() {
     let dir = tempfile::tempdir().unwrap();
     pinwatch(&["demo", "--pins", "30"])
         .env("TMPDIR", dir.path())
