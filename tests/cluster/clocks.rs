@@ -12,7 +12,7 @@ fn start_off_by(place: Place, offset: &str) -> Option<Daemon> {
 }
 
 #[test]
-fn nodes_whose_clocks_are_an_hour_off_share_take_over_and_write_by_the_databases_clock() {
+fn nodes_with_wrong_clocks_use_the_clock_of_the_database() {
     let Some(cluster) = Cluster::new() else { return };
     let Some(early) = start_off_by(cluster.place("early"), "-1h") else { return };
     let Some(late) = start_off_by(cluster.place("late"), "+1h") else { return };

@@ -41,7 +41,7 @@ fn the_pins_of_a_killed_node_are_taken_over_and_each_has_one_outcome() {
 }
 
 #[test]
-fn what_a_dead_node_had_not_delivered_another_one_delivers() {
+fn another_node_delivers_the_outcomes_that_a_dead_node_did_not() {
     let Some(cluster) = Cluster::new() else { return };
     let [a, b] = cluster.nodes(["a", "b"]);
     cluster.hook.refuse(true);
@@ -64,7 +64,7 @@ fn what_a_dead_node_had_not_delivered_another_one_delivers() {
 }
 
 #[test]
-fn a_node_that_slept_longer_than_its_lease_writes_nothing_when_it_wakes() {
+fn a_node_suspended_for_longer_than_its_lease_writes_nothing_when_it_continues() {
     let Some(server) = Postgres::shared() else { return };
     // A poll takes a while, so that the node falls asleep over many, and wakes with their answers.
     let slow = Settings { latency: Duration::from_millis(500), ..Settings::default() };
@@ -105,7 +105,7 @@ fn a_node_that_slept_longer_than_its_lease_writes_nothing_when_it_wakes() {
 }
 
 #[test]
-fn a_node_that_slept_alone_writes_nothing_before_it_has_a_lease_again() {
+fn a_lone_suspended_node_writes_nothing_before_it_has_a_new_lease() {
     let Some(server) = Postgres::shared() else { return };
     let slow = Settings { latency: Duration::from_millis(500), ..Settings::default() };
     let cluster = Cluster::with(server, slow);
@@ -158,7 +158,7 @@ fn while_no_lease_is_renewed(cluster: &Cluster, doing: impl FnOnce()) {
 }
 
 #[test]
-fn a_node_that_can_not_renew_its_lease_takes_nothing_in_until_it_can() {
+fn a_node_that_can_not_renew_its_lease_refuses_submits_until_it_can() {
     let Some(cluster) = Cluster::new() else { return };
     let [a] = cluster.nodes(["a"]);
     let pins = pins("delivered", "x", 10);
@@ -189,7 +189,7 @@ fn a_stopped_node_hands_over_without_waiting_for_its_lease() {
 }
 
 #[test]
-fn pins_that_a_dying_node_took_for_another_are_polled_by_that_one() {
+fn pins_accepted_by_a_dying_node_for_another_node_are_polled_by_that_node() {
     let Some(cluster) = Cluster::new() else { return };
     let [a, b] = cluster.nodes(["a", "b"]);
     let pins = pins("delivered", "x", 100);

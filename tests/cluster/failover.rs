@@ -26,7 +26,7 @@ fn ids(database: &Database) -> HashMap<String, String> {
 }
 
 #[test]
-fn a_failover_with_synchronous_replication_costs_time_and_no_pin() {
+fn a_failover_with_synchronous_replication_costs_time_but_no_pin() {
     let Some(server) = Postgres::launch() else { return };
     let mut cluster = Cluster::on(&server);
     let line = Proxy::start(server.port());
@@ -59,7 +59,7 @@ fn a_failover_with_synchronous_replication_costs_time_and_no_pin() {
 }
 
 #[test]
-fn a_standby_that_lacks_the_last_commits_costs_what_was_in_them_and_nothing_after() {
+fn a_failover_to_a_standby_that_lacks_the_last_commits_loses_only_those() {
     let Some(server) = Postgres::launch() else { return };
     let mut cluster = Cluster::on(&server);
     let line = Proxy::start(server.port());

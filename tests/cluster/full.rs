@@ -15,7 +15,7 @@ use crate::support::{self, disk::SmallDisk};
 const ROOM: u64 = 24 * 1024 * 1024;
 
 #[test]
-fn a_full_database_refuses_submits_and_goes_on_by_itself_when_there_is_room() {
+fn submits_are_refused_while_the_database_disk_is_full_and_accepted_afterwards() {
     let mut disk = None;
     let Some(server) = Postgres::launch_within(|folder, owner| {
         let at = folder.join("small");

@@ -14,7 +14,7 @@ fn sessions(database: &Database) -> BTreeSet<String> {
 }
 
 #[test]
-fn without_notify_everything_works_and_costs_no_connection() {
+fn everything_works_without_notify_and_needs_no_extra_connection() {
     let Some(cluster) = Cluster::new() else { return };
     // Whoever notifies now is told that there is no such function.
     cluster.database.execute("ALTER FUNCTION pg_catalog.pg_notify(text, text) RENAME TO pg_notify_no_more");

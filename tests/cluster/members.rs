@@ -71,7 +71,7 @@ fn a_node_that_was_killed_a_moment_ago_is_started_again_under_its_name() {
 }
 
 #[test]
-fn a_node_that_is_older_than_the_database_refuses_and_changes_nothing() {
+fn a_node_older_than_the_database_refuses_to_start_and_changes_nothing() {
     let Some(cluster) = Cluster::new() else { return };
     cluster.node("a").terminate();
     let migrations = cluster
@@ -114,7 +114,7 @@ fn a_newer_node_brings_the_tables_up_to_date_while_an_older_one_works() {
 }
 
 #[test]
-fn a_database_that_does_not_answer_is_named_without_its_password() {
+fn a_database_that_can_not_be_used_is_named_without_its_password() {
     let Some(cluster) = Cluster::new() else { return };
     let wrong = cluster.database.url().replace(PASSWORD, "another-secret");
     let nowhere = cluster.database.url_through(1);
@@ -127,7 +127,7 @@ fn a_database_that_does_not_answer_is_named_without_its_password() {
 }
 
 #[test]
-fn the_databases_password_is_seen_nowhere() {
+fn the_password_of_the_database_appears_in_no_log_or_answer() {
     let Some(cluster) = Cluster::new() else { return };
     let node = cluster.place("a").set("log.level", "trace").start();
     cluster.shared_by(&["a"]);
@@ -142,7 +142,7 @@ fn the_databases_password_is_seen_nowhere() {
 }
 
 #[test]
-fn a_node_that_is_stopped_as_it_starts_gives_back_what_it_took() {
+fn a_node_that_is_stopped_during_its_start_releases_its_slots() {
     let Some(cluster) = Cluster::new() else { return };
     let mut place = cluster.place("a");
     for _ in 0..10 {
@@ -154,7 +154,7 @@ fn a_node_that_is_stopped_as_it_starts_gives_back_what_it_took() {
 }
 
 #[test]
-fn a_start_that_waits_for_the_lease_of_its_name_is_stopped_at_once() {
+fn a_node_that_waits_for_the_lease_of_its_name_can_be_stopped_at_once() {
     let Some(cluster) = Cluster::new() else { return };
     let place = cluster.place("a").set("cluster.lease", "60s").start().kill9();
     let mut waiting = place.spawn();
@@ -192,7 +192,7 @@ fn metrics_tell_how_many_slots_a_node_holds_and_how_often_it_lost_its_lease() {
 }
 
 #[test]
-fn nodes_tell_who_holds_what() {
+fn the_nodes_command_shows_how_many_slots_each_node_holds() {
     let Some(cluster) = Cluster::new() else { return };
     let [a, b] = cluster.nodes(["a", "b"]);
     let b = b.kill9();

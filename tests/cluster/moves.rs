@@ -129,7 +129,7 @@ fn all_well(cluster: &Cluster, node: &crate::support::Daemon, full: &Full, befor
 }
 
 #[test]
-fn a_store_moves_from_sqlite_to_postgresql_with_all_that_is_in_it() {
+fn a_store_moves_from_sqlite_to_postgresql_completely() {
     let Some(cluster) = Cluster::new() else { return };
     let (place, full, before) = fill(&cluster, alone(&cluster));
     let told = moved(&sqlite(&place), &cluster.database.url());
@@ -147,7 +147,7 @@ fn a_store_moves_from_sqlite_to_postgresql_with_all_that_is_in_it() {
 }
 
 #[test]
-fn a_store_moves_from_postgresql_to_sqlite_with_what_every_partition_has_still_to_deliver() {
+fn a_store_moves_to_sqlite_with_the_undelivered_outcomes_of_every_partition() {
     let Some(cluster) = Cluster::new() else { return };
     // Two nodes, one after the other: two partitions.
     let (first, mut full, _) = fill(&cluster, cluster.place("a"));
@@ -174,7 +174,7 @@ fn a_store_moves_from_postgresql_to_sqlite_with_what_every_partition_has_still_t
 }
 
 #[test]
-fn there_and_back_again_is_the_same_store() {
+fn a_store_moved_to_postgresql_and_back_is_the_same() {
     let Some(cluster) = Cluster::new() else { return };
     let (place, full, before) = fill(&cluster, alone(&cluster));
     let there = moved(&sqlite(&place), &cluster.database.url());
@@ -189,7 +189,7 @@ fn there_and_back_again_is_the_same_store() {
 }
 
 #[test]
-fn a_moved_pin_is_as_old_as_it_is_whatever_the_clock_was_set_to() {
+fn a_moved_pin_keeps_its_age_even_if_the_clock_was_set() {
     let Some(cluster) = Cluster::new() else { return };
     let place = alone(&cluster);
     let clock = WrongClock::new("a move after a clock was set", place.folder.path(), "-3d");
@@ -218,7 +218,7 @@ fn a_moved_pin_is_as_old_as_it_is_whatever_the_clock_was_set_to() {
 }
 
 #[test]
-fn a_pin_that_is_another_one_than_went_in_is_not_moved() {
+fn a_pin_id_that_was_damaged_in_the_store_is_not_moved() {
     let Some(cluster) = Cluster::new() else { return };
     let (place, ..) = fill(&cluster, alone(&cluster));
     crate::support::change(
@@ -234,7 +234,7 @@ fn a_pin_that_is_another_one_than_went_in_is_not_moved() {
 }
 
 #[test]
-fn a_store_in_use_is_not_moved_and_not_moved_onto() {
+fn a_store_in_use_is_neither_source_nor_target_of_a_move() {
     let Some(cluster) = Cluster::new() else { return };
     let daemon = alone(&cluster).start();
     let said = refused(&sqlite(&daemon.place), &cluster.database.url());
@@ -304,7 +304,7 @@ fn kill_a_move(from: &str, to: &str, has_come: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_move_that_is_killed_leaves_nothing_and_is_done_whole_the_next_time() {
+fn a_killed_move_leaves_nothing_behind_and_succeeds_the_next_time() {
     let Some(cluster) = Cluster::new() else { return };
     let place = alone(&cluster).start().terminate();
     crate::support::change(&place.store(), MANY);
@@ -359,7 +359,7 @@ fn a_move_that_is_killed_leaves_nothing_and_is_done_whole_the_next_time() {
 }
 
 #[test]
-fn a_move_tells_how_far_it_is() {
+fn a_move_reports_its_progress() {
     let Some(cluster) = Cluster::new() else { return };
     let place = alone(&cluster).start().terminate();
     crate::support::change(&place.store(), MANY);
@@ -378,7 +378,7 @@ fn a_move_tells_how_far_it_is() {
 }
 
 #[test]
-fn a_move_that_was_broken_off_is_begun_again_from_the_start() {
+fn a_move_that_was_interrupted_starts_over() {
     let Some(cluster) = Cluster::new() else { return };
     let [node] = cluster.nodes(["a"]);
     node.terminate();
@@ -391,7 +391,7 @@ fn a_move_that_was_broken_off_is_begun_again_from_the_start() {
 }
 
 #[test]
-fn what_can_not_be_moved_is_told() {
+fn a_move_that_is_not_possible_is_refused_with_the_reason() {
     let Some(cluster) = Cluster::new() else { return };
     let place = alone(&cluster);
     assert!(refused(&sqlite(&place), &cluster.database.url()).contains("there is no database"));

@@ -43,7 +43,7 @@ fn a_node_cut_off_from_the_database_is_replaced_and_comes_back() {
 }
 
 #[test]
-fn a_cut_in_the_middle_of_work_loses_no_acked_pin_and_doubles_none() {
+fn a_network_failure_during_work_loses_and_duplicates_no_acknowledged_pin() {
     let Some(server) = Postgres::shared() else { return };
     let cluster = Cluster::on(server);
     let line = Proxy::start(server.port());
@@ -68,7 +68,7 @@ fn a_cut_in_the_middle_of_work_loses_no_acked_pin_and_doubles_none() {
 }
 
 #[test]
-fn an_immediate_restart_of_the_database_costs_time_and_no_pin() {
+fn an_immediate_restart_of_the_database_costs_time_but_no_pin() {
     let Some(server) = Postgres::launch() else { return };
     let cluster = Cluster::on(&server);
     let nodes = cluster.nodes(["a", "b", "c"]);
@@ -88,7 +88,7 @@ fn an_immediate_restart_of_the_database_costs_time_and_no_pin() {
 }
 
 #[test]
-fn a_database_that_is_gone_for_longer_than_the_lease_is_waited_for() {
+fn nodes_continue_after_a_database_outage_longer_than_the_lease() {
     let Some(server) = Postgres::launch() else { return };
     let cluster = Cluster::on(&server);
     let [a, b] = cluster.nodes(["a", "b"]);

@@ -119,7 +119,7 @@ fn a_cancel_at_any_node_withdraws_the_pin_once() {
 }
 
 #[test]
-fn a_tail_at_any_node_tells_every_outcome_of_all_nodes_once() {
+fn a_tail_at_any_node_has_every_outcome_of_all_nodes_once() {
     let Some(cluster) = Cluster::new() else { return };
     let [a, b, c] = cluster.nodes(["a", "b", "c"]);
     let mut follower = c.client();

@@ -78,7 +78,7 @@ fn check(seen: &[(Instant, u64, Instant)]) {
 }
 
 #[test]
-fn a_429_is_heeded_by_each_node_for_whatever_pins_it_has_over_deaths_and_restarts() {
+fn every_node_obeys_a_429_for_all_its_pins_also_after_deaths_and_restarts() {
     let Some(cluster) = Cluster::new() else { return };
     let api = Mock::start();
     let throttled = || ResponseTemplate::new(429).insert_header("Retry-After", "3600");

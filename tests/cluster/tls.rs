@@ -28,7 +28,7 @@ impl Authority {
 }
 
 #[test]
-fn a_node_speaks_tls_to_a_server_that_its_authority_vouches_for_and_to_no_other() {
+fn a_node_connects_only_to_a_database_server_that_its_authority_certified() {
     let Some(server) = Postgres::launch() else { return };
     let cluster = Cluster::on(&server);
     let folder = TempDir::new().unwrap();
