@@ -51,7 +51,7 @@ impl Drop for Broken {
 }
 
 #[test]
-fn while_syncs_fail_nothing_is_acked_and_no_outcome_is_forgotten_and_then_all_goes_on() {
+fn while_syncs_fail_no_pin_is_acknowledged_and_no_outcome_is_lost() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let daemon = place.start();
@@ -85,7 +85,7 @@ fn while_syncs_fail_nothing_is_acked_and_no_outcome_is_forgotten_and_then_all_go
 }
 
 #[test]
-fn killed_while_syncs_fail_it_has_all_that_was_acked() {
+fn a_daemon_killed_while_syncs_fail_has_every_acknowledged_pin() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let daemon = place.start();

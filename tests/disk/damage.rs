@@ -206,7 +206,7 @@ fn sql(place: &Place, statement: &'static str) {
 }
 
 #[test]
-fn a_damaged_or_foreign_database_is_refused_with_what_where_and_a_way_out_and_not_changed() {
+fn a_damaged_or_foreign_database_is_refused_with_advice_and_not_changed() {
     let api = Simulated::start();
     for (killed, cases) in [(true, AFTER_A_KILL), (false, AFTER_A_STOP)] {
         let files = left_behind(&api, killed);
@@ -244,7 +244,7 @@ fn whichever_page_is_overwritten_the_database_is_refused_and_not_changed() {
 }
 
 #[test]
-fn what_was_left_whole_is_gone_on_with() {
+fn an_undamaged_database_is_used_after_a_kill_and_after_a_stop() {
     let api = Simulated::start();
     for (killed, count) in [(true, IN_FLIGHT_WHEN_KILLED), (false, IN_FLIGHT_WHEN_STOPPED)] {
         let place = place_with(&left_behind(&api, killed));

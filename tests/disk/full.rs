@@ -15,7 +15,7 @@ use crate::support::{
 const MIB: u64 = 1024 * 1024;
 
 #[test]
-fn with_the_databases_disk_full_submits_are_refused_polling_goes_on_and_no_outcome_is_forgotten() {
+fn with_a_full_database_disk_submits_are_refused_and_no_outcome_is_lost() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let Some(disk) = SmallDisk::mount(&place.data, 16 * MIB) else { return };
@@ -67,7 +67,7 @@ fn with_the_databases_disk_full_submits_are_refused_polling_goes_on_and_no_outco
 }
 
 #[test]
-fn a_backup_for_which_there_is_no_room_says_so_and_leaves_nothing_and_the_one_that_was_there() {
+fn a_backup_that_fills_the_disk_fails_and_keeps_the_previous_backup() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let Some(disk) = SmallDisk::mount(&place.out, MIB / 4) else { return };
@@ -102,7 +102,7 @@ fn a_backup_for_which_there_is_no_room_says_so_and_leaves_nothing_and_the_one_th
 }
 
 #[test]
-fn killed_while_the_databases_disk_is_full_it_says_so_at_the_start_or_serves_and_loses_nothing() {
+fn a_daemon_killed_while_its_database_disk_is_full_loses_nothing() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let Some(disk) = SmallDisk::mount(&place.data, 16 * MIB) else { return };
@@ -138,7 +138,7 @@ fn killed_while_the_databases_disk_is_full_it_says_so_at_the_start_or_serves_and
 }
 
 #[test]
-fn with_the_result_files_disk_full_the_sink_waits_says_so_once_and_goes_on_by_itself() {
+fn a_file_sink_waits_while_its_disk_is_full_and_then_continues_by_itself() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let Some(disk) = SmallDisk::mount(&place.out, MIB) else { return };
@@ -172,7 +172,7 @@ fn with_the_result_files_disk_full_the_sink_waits_says_so_once_and_goes_on_by_it
 }
 
 #[test]
-fn at_the_limit_for_the_size_of_files_the_sink_waits_as_for_a_full_disk_and_leaves_no_half_line() {
+fn a_file_sink_at_the_file_size_limit_waits_and_leaves_no_incomplete_line() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     // So large that only the result file reaches the limit, in the middle of some line. It takes no room on the disk.
@@ -218,7 +218,7 @@ fn at_the_limit_for_the_size_of_files_the_sink_waits_as_for_a_full_disk_and_leav
 }
 
 #[test]
-fn a_folder_that_is_gone_is_waited_for_and_gone_on_with_when_it_is_back() {
+fn a_file_sink_waits_for_a_removed_folder_and_continues_when_it_is_back() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let daemon = place.start();

@@ -93,7 +93,7 @@ fn a_start_does_not_read_the_outcomes_that_are_kept() {
 }
 
 #[test]
-fn what_a_start_reads_is_checked_however_large_the_file_is() {
+fn a_start_checks_the_pages_that_it_reads_of_a_large_file() {
     let api = Simulated::start();
     let place = large(&api);
     let file = place.store();
@@ -124,7 +124,7 @@ fn what_a_start_reads_is_checked_however_large_the_file_is() {
 }
 
 #[test]
-fn a_damaged_page_of_kept_outcomes_is_told_to_who_asks_for_it_and_hurts_nobody_else() {
+fn a_damaged_page_of_old_outcomes_is_reported_to_its_readers_and_affects_no_other() {
     let api = Simulated::start();
     let place = large(&api);
     damage(&place.store(), page_of(&place.store(), "KEPT-90000\""));

@@ -48,7 +48,7 @@ fn reload(daemon: &Daemon) {
 }
 
 #[test]
-fn when_its_disk_is_unmounted_the_sink_waits_says_why_and_goes_on_when_it_is_mounted_again() {
+fn a_file_sink_waits_while_its_disk_is_unmounted_and_says_why() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let Some(disk) = SmallDisk::mount(&place.out, 4 * MIB) else { return };
@@ -97,7 +97,7 @@ fn when_its_disk_is_unmounted_the_sink_waits_says_why_and_goes_on_when_it_is_mou
 }
 
 #[test]
-fn another_disk_that_is_mounted_over_its_folder_is_used_from_the_next_reload() {
+fn a_disk_mounted_over_the_folder_of_a_file_sink_is_used_after_a_reload() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     // A namespace; the disk in it is the database's.
@@ -124,7 +124,7 @@ fn another_disk_that_is_mounted_over_its_folder_is_used_from_the_next_reload() {
 }
 
 #[test]
-fn a_folder_that_was_renamed_and_made_anew_is_used_from_the_next_reload() {
+fn a_recreated_folder_of_a_file_sink_is_used_after_a_reload() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let daemon = place.start();
@@ -150,7 +150,7 @@ fn a_folder_that_was_renamed_and_made_anew_is_used_from_the_next_reload() {
 }
 
 #[test]
-fn a_folder_that_was_replaced_while_no_daemon_ran_is_used_from_the_start() {
+fn a_folder_replaced_while_no_daemon_ran_is_used_at_the_start() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let daemon = place.start();
