@@ -131,7 +131,7 @@ fn every_link_of_an_installed_document_leads_to_an_installed_file() {
 }
 
 #[test]
-fn every_file_that_contributing_names_is_there() {
+fn every_file_and_suite_that_contributing_names_exists() {
     let contributing = text(Path::new("CONTRIBUTING.md"));
     for name in contributing.split('`').skip(1).step_by(2) {
         let is_path = name.contains('/') && !name.contains(' ') && !name.contains("DATE");

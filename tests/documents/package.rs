@@ -46,7 +46,7 @@ fn a_machine_without_cargo_deb_is_told_the_command_that_installs_it() {
 }
 
 #[test]
-fn everything_that_is_missing_is_told_at_once() {
+fn all_missing_build_tools_are_reported_at_once() {
     let (code, said) = build_with(&["dirname"]);
     assert_eq!(code, Some(1));
     for tool in TOOLS.iter().chain(&["cargo-deb"]) {
