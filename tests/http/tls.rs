@@ -158,7 +158,7 @@ Promise.all([ask(), ask()]).then(() => connection.close());
 }
 
 #[test]
-fn who_knows_the_authority_is_served_and_who_does_not_hears_why() {
+fn clients_that_trust_the_authority_are_served_over_tls_and_others_are_told_why() {
     if !has_curl() {
         return;
     }
@@ -211,7 +211,7 @@ fn an_expired_certificate_is_refused_by_clients_and_reported_by_the_daemon() {
 }
 
 #[test]
-fn with_client_ca_only_clients_of_that_authority_are_served_and_the_log_says_why_others_are_not() {
+fn with_client_ca_only_clients_of_that_authority_are_served() {
     if !has_curl() {
         return;
     }
@@ -266,7 +266,7 @@ fn with_client_ca_only_clients_of_that_authority_are_served_and_the_log_says_why
 }
 
 #[test]
-fn a_renewed_certificate_is_used_by_itself_and_on_sighup_and_a_bad_one_changes_nothing() {
+fn a_renewed_certificate_is_used_without_a_restart_and_an_invalid_one_is_ignored() {
     if !has_curl() {
         return;
     }
@@ -301,7 +301,7 @@ fn a_renewed_certificate_is_used_by_itself_and_on_sighup_and_a_bad_one_changes_n
 }
 
 #[test]
-fn files_that_can_t_be_used_stop_the_start_and_are_named_by_check_config_and_doctor() {
+fn invalid_tls_files_are_named_by_the_start_by_check_config_and_by_doctor() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let (certificate, _) = Authority::new("one").certify("localhost", 2090);
@@ -330,7 +330,7 @@ fn files_that_can_t_be_used_stop_the_start_and_are_named_by_check_config_and_doc
 }
 
 #[test]
-fn with_tls_an_address_that_others_reach_is_served() {
+fn with_tls_an_address_that_other_machines_reach_is_allowed() {
     if !has_curl() {
         return;
     }
@@ -340,7 +340,7 @@ fn with_tls_an_address_that_others_reach_is_served() {
 }
 
 #[test]
-fn http_2_is_spoken_without_tls_too_where_the_client_begins_with_it() {
+fn http_2_works_without_tls_with_prior_knowledge() {
     if !has_curl() {
         return;
     }

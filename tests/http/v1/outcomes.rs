@@ -114,7 +114,7 @@ fn a_stream_of_events_that_breaks_anywhere_goes_on_without_gap_or_duplicate() {
 }
 
 #[test]
-fn a_stream_says_at_once_where_it_is_so_that_it_misses_nothing_after_a_break() {
+fn a_stream_sends_its_position_first_so_that_a_reconnect_misses_nothing() {
     let api = Api::start();
     api.served.finish(&["sim-delivered-1"]);
     let mut stream = api.stream("GET", "/v1/outcomes?last=0", &[EVENTS], "");
@@ -127,7 +127,7 @@ fn a_stream_says_at_once_where_it_is_so_that_it_misses_nothing_after_a_break() {
 }
 
 #[test]
-fn a_reader_that_retention_overtook_is_told_what_it_missed() {
+fn a_reader_is_told_which_outcomes_retention_removed_before_it_read_them() {
     let api = Api::start();
     api.served.finish(&["sim-delivered-1", "sim-delivered-2"]);
     let mut api = api.pruned("DELETE FROM outcome WHERE seq <= 1; UPDATE history SET pruned_to = 1");

@@ -197,7 +197,7 @@ fn curl_python_and_node_refuse_an_expired_certificate_and_the_daemon_says_so_too
 }
 
 #[test]
-fn with_client_ca_curl_python_and_node_submit_by_its_certificates_only_and_the_log_says_why() {
+fn with_client_ca_curl_python_and_node_can_submit_only_with_its_certificates() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let server = Server::start(2090, Some(&ours));
     let folder = server.files.path();

@@ -37,7 +37,7 @@ fn a_token_is_replaced_without_a_pause_and_an_invalid_file_changes_nothing() {
 }
 
 #[test]
-fn the_command_prints_a_token_once_and_the_line_that_lets_it_in() {
+fn token_new_prints_a_token_and_its_line_for_the_tokens_file() {
     let new = |args: &[&str]| {
         let mut command = program();
         command.args(["token", "new"]).args(args);
@@ -66,7 +66,7 @@ fn the_command_prints_a_token_once_and_the_line_that_lets_it_in() {
 }
 
 #[test]
-fn a_bad_file_of_tokens_is_refused_by_the_start_by_check_config_and_by_doctor() {
+fn an_invalid_tokens_file_is_refused_by_the_start_by_check_config_and_by_doctor() {
     let api = Api::start();
     let file = api.tokens_file();
     let setting = format!("http.tokens_file={}", file.display());
