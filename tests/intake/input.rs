@@ -119,7 +119,7 @@ fn each_bad_line_is_answered_with_its_code_and_the_connection_goes_on() {
 }
 
 #[test]
-fn bad_lines_among_good_ones_in_one_go_are_answered_in_their_places() {
+fn valid_and_invalid_lines_of_one_write_are_answered_in_order() {
     let daemon = idle();
     let mut client = daemon.client();
     let lines = bad_lines();
@@ -137,7 +137,7 @@ fn bad_lines_among_good_ones_in_one_go_are_answered_in_their_places() {
 }
 
 #[test]
-fn the_longest_line_and_the_longest_pin_id_are_taken() {
+fn the_longest_line_and_the_longest_pin_id_are_accepted() {
     let daemon = idle();
     let mut client = daemon.client();
     let longest = "x".repeat(128);
@@ -152,7 +152,7 @@ fn the_longest_line_and_the_longest_pin_id_are_taken() {
 }
 
 #[test]
-fn a_line_without_its_end_is_refused_and_not_taken() {
+fn a_last_line_without_a_newline_is_refused() {
     let (api, daemon) = polling();
     for line in ["sim-delivered-1", r#"{"op":"submit","pinId":"sim-delivered-1"}"#, "{", "x"] {
         let mut client = daemon.client();
@@ -176,7 +176,7 @@ fn a_line_without_its_end_is_refused_and_not_taken() {
 }
 
 #[test]
-fn a_line_that_comes_in_pieces_is_one_line() {
+fn a_line_that_arrives_in_pieces_is_one_line() {
     let daemon = idle();
     let mut client = daemon.client();
     let mut other = daemon.client();

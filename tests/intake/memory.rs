@@ -60,7 +60,7 @@ fn finish(daemon: &Daemon, pins: &[String], metadata: usize) {
 }
 
 #[test]
-fn a_list_ends_a_page_by_its_bytes_and_has_every_pin_once() {
+fn pages_of_a_list_are_limited_in_bytes_and_have_every_pin_once() {
     let pins = pins(600);
     let (_api, daemon) = flooded(&pins);
     let mut client = daemon.client();
@@ -75,7 +75,7 @@ fn a_list_ends_a_page_by_its_bytes_and_has_every_pin_once() {
 }
 
 #[test]
-fn a_client_that_asks_for_lists_and_reads_none_costs_one_answer() {
+fn a_client_that_requests_many_lists_and_reads_none_costs_the_memory_of_one_answer() {
     let (_api, daemon) = flooded(&pins(300));
     let before = daemon.peak_memory();
     let mut hog = daemon.client();
@@ -87,7 +87,7 @@ fn a_client_that_asks_for_lists_and_reads_none_costs_one_answer() {
 }
 
 #[test]
-fn clients_that_ask_for_large_outcomes_and_read_none_cost_an_answer_each() {
+fn clients_that_request_large_outcomes_and_read_none_cost_one_answer_each() {
     let daemon = idle();
     let pins = pins(200);
     finish(&daemon, &pins, 60_000);

@@ -30,7 +30,7 @@ fn tail(client: &mut Client, request: &Value) -> (Vec<Value>, i64) {
 }
 
 #[test]
-fn tail_gives_the_last_ones_or_those_from_a_seq_on_and_says_where_to_go_on() {
+fn tail_returns_the_last_outcomes_or_those_from_a_seq_and_the_next_seq() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     assert_eq!(tail(&mut client, &json!({"op": "tail", "last": 5})), (vec![], 1));
@@ -54,7 +54,7 @@ fn tail_gives_the_last_ones_or_those_from_a_seq_on_and_says_where_to_go_on() {
 }
 
 #[test]
-fn the_lines_of_a_tail_are_those_of_the_file_to_the_letter() {
+fn the_lines_of_a_tail_equal_those_of_the_file() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     client.ask(r#"{"op":"submit","pinId":"sim-delivered-1","metadata":{ "n" : 1.50, "a":[1,2] },"reference":"é\u0007"}"#);
@@ -91,7 +91,7 @@ fn several_followers_get_every_outcome_in_order() {
 }
 
 #[test]
-fn a_follower_that_does_not_read_holds_back_nobody() {
+fn a_follower_that_does_not_read_delays_nobody() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     let mut lazy = daemon.client();
@@ -123,7 +123,7 @@ fn lines(client: &mut Client, request: &Value) -> Vec<Value> {
 }
 
 #[test]
-fn a_position_is_given_for_each_stretch_and_goes_on_without_gap_or_double() {
+fn a_tail_from_a_position_continues_without_gap_or_duplicate() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     let records = finish(&daemon, &mut client, 4);
@@ -175,7 +175,7 @@ fn remove_up_to(daemon: &Daemon, seq: i64) {
 }
 
 #[test]
-fn a_tail_that_is_slower_than_retention_is_told_what_it_has_missed() {
+fn a_tail_slower_than_retention_is_told_what_it_missed() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     let seqs = finish_large(&daemon, &mut client, 120);
@@ -221,7 +221,7 @@ fn a_tail_that_is_slower_than_retention_is_told_what_it_has_missed() {
 }
 
 #[test]
-fn only_who_had_not_come_to_what_was_removed_is_told_of_it() {
+fn only_a_tail_that_had_not_read_removed_outcomes_is_told_about_them() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     let seqs = finish_large(&daemon, &mut client, 50);
@@ -256,7 +256,7 @@ fn only_who_had_not_come_to_what_was_removed_is_told_of_it() {
 }
 
 #[test]
-fn what_a_tail_can_not_be_asked_is_refused() {
+fn an_invalid_tail_request_is_refused() {
     let daemon = idle();
     let mut client = daemon.client();
     for request in [
