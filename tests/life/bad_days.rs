@@ -6,7 +6,7 @@ use serde_json::json;
 use wiremock::ResponseTemplate;
 
 #[test]
-fn in_an_outage_only_probes_go_out_and_every_pin_is_found_when_the_api_is_back() {
+fn in_an_outage_only_probes_are_sent_and_every_pin_ends_when_the_api_is_back() {
     let api = Mock::start();
     api.answers_all(ResponseTemplate::new(503));
     let place = Place::new(&api.base_url()).set("api.concurrency", "4").set("schedule.deadline", "300ms");
@@ -67,7 +67,7 @@ fn a_429_pauses_all_polling_and_the_pause_survives_kill_9() {
 }
 
 #[test]
-fn a_429_that_ends_costs_no_pin_anything() {
+fn after_a_429_every_pin_still_becomes_final() {
     let api = Mock::start();
     api.answers_all(ResponseTemplate::new(429).insert_header("Retry-After", "1"));
     let daemon = Place::new(&api.base_url()).set("schedule.deadline", "200ms").start();

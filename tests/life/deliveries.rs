@@ -86,7 +86,7 @@ fn delivered_decides_before_accepted_before_unknown_before_failed() {
 }
 
 #[test]
-fn what_final_status_says_counts_in_every_form_and_the_table_where_it_says_nothing() {
+fn final_status_counts_in_every_form_and_the_table_decides_without_it() {
     let api = Mock::start();
     let rows = [
         ("TEXT", r#"[{"status":"MESSAGE_DELIVERED","finalStatus":"True"}]"#, "final"),

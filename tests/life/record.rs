@@ -26,7 +26,7 @@ fn normalized(line: &str) -> String {
 }
 
 #[test]
-fn each_ending_has_its_record_in_the_exact_shape() {
+fn each_ending_has_exactly_its_documented_record() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).set("schedule.not_found_grace", "100ms").start();
     let mut client = daemon.client();
@@ -64,7 +64,7 @@ fn each_ending_has_its_record_in_the_exact_shape() {
 }
 
 #[test]
-fn reference_and_metadata_come_out_as_they_went_in_but_for_white_space_between_tokens() {
+fn reference_and_metadata_are_unchanged_except_for_white_space_between_tokens() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -163,7 +163,7 @@ fn hostile_metadata() -> String {
 }
 
 #[test]
-fn a_record_and_every_answer_are_one_line_for_every_reader() {
+fn records_and_answers_are_one_line_in_every_definition_of_a_line() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -205,7 +205,7 @@ fn as_an_older_version_wrote_it() -> String {
 }
 
 #[test]
-fn what_an_older_version_stored_is_delivered_clean_and_only_once() {
+fn outcomes_of_an_older_version_are_delivered_once_and_cleaned() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();

@@ -21,12 +21,12 @@ fn run_client(daemon: &Daemon, args: &[&str]) -> Ended {
 }
 
 #[test]
-fn a_key_that_401_refuses_pauses_all_polling_and_costs_no_pin_anything() {
+fn a_401_for_the_key_pauses_all_polling_and_gives_up_no_pin() {
     a_refused_key_pauses_all_polling(401);
 }
 
 #[test]
-fn a_key_that_403_refuses_pauses_all_polling_and_costs_no_pin_anything() {
+fn a_403_for_the_key_pauses_all_polling_and_gives_up_no_pin() {
     a_refused_key_pauses_all_polling(403);
 }
 
@@ -77,7 +77,7 @@ fn pins_are_accepted_and_can_be_cancelled_while_the_key_is_refused() {
 }
 
 #[test]
-fn a_429_makes_all_polling_wait_and_costs_no_pin_anything() {
+fn a_429_pauses_all_polling_and_gives_up_no_pin() {
     let api = Mock::start();
     api.answers_all(ResponseTemplate::new(429).insert_header("Retry-After", "2"));
     let place = Place::new(&api.base_url()).set("api.concurrency", "4").set("schedule.deadline", "500ms");
@@ -94,7 +94,7 @@ fn a_429_makes_all_polling_wait_and_costs_no_pin_anything() {
 }
 
 #[test]
-fn the_key_is_seen_nowhere() {
+fn the_key_appears_in_no_log_answer_or_file() {
     let api = Mock::start();
     // A server that says what it got, as a careless one may.
     let plain = format!("Who is App {SECRET}?");
