@@ -24,7 +24,7 @@ fn ended(api: &Api, cookie: &str) -> String {
 }
 
 #[test]
-fn a_pin_is_found_by_its_reference_and_all_that_match_are_cancelled_in_a_browser() {
+fn pins_are_found_by_their_reference_and_cancelled_together_in_a_browser() {
     let api = Api::start();
     let mut client = api.served.daemon.client();
     for number in 0..70 {
@@ -55,7 +55,7 @@ fn a_pin_is_found_by_its_reference_and_all_that_match_are_cancelled_in_a_browser
 }
 
 #[test]
-fn hostile_references_and_searches_run_no_script_and_break_no_list() {
+fn hostile_references_and_searches_run_no_script() {
     let api = Api::start();
     let mut client = api.served.daemon.client();
     for (number, reference) in HOSTILE.iter().enumerate() {
@@ -83,7 +83,7 @@ fn hostile_references_and_searches_run_no_script_and_break_no_list() {
 }
 
 #[test]
-fn an_action_needs_a_preview_and_an_administrator_and_does_what_its_filter_says() {
+fn an_action_needs_a_preview_and_an_administrator_and_follows_its_filter() {
     let api = Api::start();
     let mut client = api.served.daemon.client();
     for number in 0..3 {

@@ -47,7 +47,7 @@ fn submit(client: &mut Client, pin: &str, reference: &str) {
 }
 
 #[test]
-fn the_numbers_move_while_the_page_is_open_and_it_survives_a_restart_of_the_daemon() {
+fn an_open_page_updates_its_numbers_also_after_a_restart_of_the_daemon() {
     let mut api = Api::start();
     let port = api.address().port();
     let Some(browser) = Browser::start(Eyes::USUAL) else { return };
@@ -89,7 +89,7 @@ fn without_javascript_the_same_numbers_are_shown() {
 }
 
 #[test]
-fn a_pin_is_found_and_cancelled_by_an_administrator_and_hostile_texts_do_nothing() {
+fn an_administrator_finds_and_cancels_pins_with_hostile_references() {
     let api = Api::start();
     let mut client = api.served.daemon.client();
     for (number, reference) in HOSTILE.iter().enumerate() {
@@ -191,7 +191,7 @@ fn axe() -> Option<String> {
 }
 
 #[test]
-fn axe_finds_nothing_serious_in_either_theme() {
+fn axe_finds_no_serious_accessibility_problem_in_either_theme() {
     let Some(axe) = axe() else { return };
     let api = Api::with(&[
         "sink=[{type=\"webhook\",url=\"http://127.0.0.1:9/\",secret=\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"}]",
