@@ -57,7 +57,7 @@ fn assert_refused(client: &mut Client, path: &Path, told: &str) {
 }
 
 #[test]
-fn no_pin_is_acked_into_a_database_that_is_not_in_its_place_and_all_goes_on_when_it_is_back() {
+fn no_pin_is_acknowledged_while_the_database_file_is_not_in_its_place() {
     for Accident { what, happens, is_undone, told } in ACCIDENTS {
         eprintln!("--- {what}");
         let api = Simulated::start();
@@ -113,7 +113,7 @@ fn no_pin_is_acked_into_a_database_that_is_not_in_its_place_and_all_goes_on_when
 }
 
 #[test]
-fn a_database_that_is_removed_is_noticed_while_nobody_submits_and_nothing_is_made_in_its_place() {
+fn a_removed_database_is_noticed_without_submits_and_not_recreated() {
     let api = Simulated::start();
     let place = place(&api.base_url());
     let daemon = place.start();
@@ -137,7 +137,7 @@ fn acked(place: &Place) -> Daemon {
 }
 
 #[test]
-fn what_was_acked_outlives_the_removal_of_its_log_and_nothing_more_is_acked() {
+fn acknowledged_pins_survive_the_removal_of_the_wal_and_no_more_are_acknowledged() {
     for suffixes in [&["-wal"][..], &["-shm"], &["-wal", "-shm"]] {
         let api = Simulated::start();
         let place = place(&api.base_url());
@@ -162,7 +162,7 @@ fn what_was_acked_outlives_the_removal_of_its_log_and_nothing_more_is_acked() {
 }
 
 #[test]
-fn what_somebody_put_in_the_place_of_the_log_is_not_removed_at_the_stop() {
+fn a_foreign_file_in_place_of_the_wal_is_not_removed_at_the_stop() {
     let api = Simulated::start();
     let place = place(&api.base_url());
     let daemon = acked(&place);
@@ -176,7 +176,7 @@ fn what_somebody_put_in_the_place_of_the_log_is_not_removed_at_the_stop() {
 }
 
 #[test]
-fn a_second_daemon_is_kept_from_the_database_though_its_lock_file_is_gone_and_by_every_name() {
+fn a_second_daemon_is_refused_even_without_the_lock_file_and_by_every_path() {
     let api = Simulated::start();
     let place = place(&api.base_url());
     let daemon = acked(&place);
@@ -216,7 +216,7 @@ fn a_second_daemon_is_kept_from_the_database_though_its_lock_file_is_gone_and_by
 }
 
 #[test]
-fn what_is_in_the_place_of_the_lock_file_and_is_not_ours_makes_the_store_unavailable() {
+fn a_foreign_file_in_place_of_the_lock_file_makes_the_store_unavailable() {
     let api = Simulated::start();
     let place = place(&api.base_url());
     let daemon = acked(&place);

@@ -90,7 +90,7 @@ fn assert_taken(output: &Output) {
 }
 
 #[test]
-fn no_pin_is_sent_to_whoever_made_the_sockets_folder_first() {
+fn no_pin_is_sent_to_a_user_who_created_the_folder_of_the_socket_first() {
     let Some(machine) = Machine::new() else { return };
     let planted = machine.folder("tmp/pinwatch-7777", MALLORY);
     let daemon = machine.daemon(MALLORY, &planted);
@@ -118,7 +118,7 @@ fn no_pin_is_sent_to_whoever_made_the_sockets_folder_first() {
 }
 
 #[test]
-fn the_daemon_of_a_service_user_is_used_where_root_made_its_folder() {
+fn clients_trust_a_service_users_daemon_in_a_folder_made_by_root() {
     let Some(machine) = Machine::new() else { return };
     let folder = machine.folder("run/pinwatch", SERVICE);
     let _daemon = machine.daemon(SERVICE, &folder);
@@ -128,7 +128,7 @@ fn the_daemon_of_a_service_user_is_used_where_root_made_its_folder() {
 }
 
 #[test]
-fn a_daemon_does_not_start_in_a_folder_that_somebody_else_made_first() {
+fn a_daemon_does_not_start_in_a_folder_that_another_user_created_first() {
     let Some(machine) = Machine::new() else { return };
     let planted = machine.folder("tmp/pinwatch-7777", MALLORY);
     let home = machine.folder("run/alice", ALICE);

@@ -73,7 +73,7 @@ fn a_socket_that_another_daemon_took_is_reported_and_not_stolen() {
 }
 
 #[test]
-fn the_path_of_a_socket_has_107_bytes_at_most_for_the_check_and_for_the_daemon() {
+fn a_socket_path_longer_than_107_bytes_is_refused_by_check_config_and_the_daemon() {
     let api = Simulated::start();
     let place = place(&api.base_url());
     let path = |bytes: usize| {
@@ -101,7 +101,7 @@ fn the_path_of_a_socket_has_107_bytes_at_most_for_the_check_and_for_the_daemon()
 }
 
 #[test]
-fn the_kernel_knows_the_socket_by_its_path_so_that_no_clean_up_takes_it_for_a_dead_one() {
+fn the_kernel_lists_the_socket_by_its_path_so_that_clean_up_tools_keep_it() {
     let api = Simulated::start();
     let place = place(&api.base_url());
     let socket = place.folder.path().join("run/pinwatch.sock");
