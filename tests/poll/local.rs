@@ -32,11 +32,8 @@ fn assert_not_sent(meaning: &Meaning, text: &str) {
 }
 
 #[test]
-fn a_process_without_a_file_descriptor_to_spare_sends_nothing_and_says_what_to_raise() {
-    if !is_deprived(
-        "poll::local::a_process_without_a_file_descriptor_to_spare_sends_nothing_and_says_what_to_raise",
-        &[],
-    ) {
+fn a_process_without_free_file_descriptors_names_the_limit_to_raise() {
+    if !is_deprived("poll::local::a_process_without_free_file_descriptors_names_the_limit_to_raise", &[]) {
         return;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

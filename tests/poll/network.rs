@@ -80,7 +80,7 @@ fn a_host_in_no_proxy_is_reached_without_one() {
 }
 
 #[test]
-fn a_key_that_the_api_says_back_appears_nowhere() {
+fn a_key_that_the_api_echoes_appears_in_no_log_answer_or_outcome() {
     let key = "Key-3f9a7c/Zq+71";
     let escaped: String = key.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
     let split = key.replace('a', r"\u0061").replace('/', r"\/");

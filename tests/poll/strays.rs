@@ -125,7 +125,7 @@ async fn an_answer_that_names_another_pin_is_not_believed() {
 }
 
 #[tokio::test]
-async fn an_ending_on_a_connection_that_is_closed_right_after_it_is_asked_for_again() {
+async fn an_ending_is_asked_for_again_if_its_connection_closes_right_afterwards() {
     let (url, connections) = stub(|n, mut stream| async move {
         request(&mut stream).await;
         answer_good(&mut stream).await;
@@ -178,7 +178,7 @@ async fn after_one_stray_answer_connections_are_not_reused_for_an_hour() {
 }
 
 #[tokio::test]
-async fn another_host_is_trusted_whatever_the_one_before_did() {
+async fn connections_to_another_host_are_reused_despite_earlier_stray_answers() {
     let (url, _) = stub(|_, mut stream| async move {
         while request(&mut stream).await {
             answer_good(&mut stream).await;
@@ -193,7 +193,7 @@ async fn another_host_is_trusted_whatever_the_one_before_did() {
 }
 
 #[tokio::test]
-async fn a_stray_answer_by_tls_is_seen_too() {
+async fn a_stray_answer_over_tls_is_noticed() {
     for stray in strays() {
         let listener = StdListener::bind("127.0.0.1:0").unwrap();
         let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
