@@ -62,7 +62,7 @@ fn lines_that_nobody_read_are_counted_and_the_log_says_so_when_it_is_read_again(
 }
 
 #[test]
-fn a_start_that_fails_ends_although_nobody_reads_its_error() {
+fn a_failed_start_ends_even_if_nobody_reads_its_error() {
     let place = Place::new("http://127.0.0.1:9").set("log.level", "trace");
     fs::write(place.store(), "no database").unwrap();
     let (_reader, writer) = full_pipe();
@@ -140,7 +140,7 @@ fn hostile_server() -> String {
 }
 
 #[test]
-fn what_a_database_says_is_one_harmless_line_in_the_error_of_a_start() {
+fn the_message_of_a_database_is_one_harmless_line_in_the_error_of_a_start() {
     let place = Place::new("http://127.0.0.1:9").set("store.url", &hostile_server());
     let ended = place.refusal();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
@@ -172,7 +172,7 @@ fn the_log_has_colours_on_a_terminal_unless_no_color_is_set() {
 }
 
 #[test]
-fn a_bad_argument_is_told_without_what_a_terminal_obeys() {
+fn an_invalid_argument_is_quoted_without_control_characters() {
     let mut command = crate::support::program();
     command.args(["show", "a\u{1b}[31m\u{202e}b"]);
     let ended = run_to_end(command);

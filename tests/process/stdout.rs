@@ -64,7 +64,7 @@ fn a_closed_pipe_stops_that_sink_and_not_the_daemon_and_its_outcomes_come_after_
 }
 
 #[test]
-fn the_simulator_tells_its_address_answers_and_ends_on_a_signal() {
+fn the_simulator_prints_its_address_answers_and_ends_on_a_signal() {
     let mut command = program();
     command.args(["simulate", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut simulator = Child::spawn(command);
