@@ -11,7 +11,7 @@ use super::by_pin;
 use crate::support::{Client, Daemon, Place, Simulated, change, until, until_true};
 
 #[test]
-fn every_acknowledged_pin_goes_on_after_a_kill_and_ends_once() {
+fn every_acknowledged_pin_is_polled_on_after_a_kill_and_ends_once() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -33,7 +33,7 @@ fn every_acknowledged_pin_goes_on_after_a_kill_and_ends_once() {
 }
 
 #[test]
-fn what_was_given_with_a_pin_is_there_after_a_kill() {
+fn the_details_of_a_submit_survive_a_kill() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).never_due().start();
     let request =
@@ -92,7 +92,7 @@ fn submit_until_killed(daemon: Daemon, round: usize, random: &mut fastrand::Rng)
 }
 
 #[test]
-fn kills_at_any_moment_under_load_lose_nothing_and_double_nothing() {
+fn kills_at_any_moment_under_load_lose_and_duplicate_nothing() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -124,7 +124,7 @@ fn kills_at_any_moment_under_load_lose_nothing_and_double_nothing() {
 }
 
 #[test]
-fn a_line_that_a_kill_cut_in_two_is_written_anew() {
+fn a_line_that_a_kill_cut_off_is_written_again() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     daemon.client().submit_all(&["sim-delivered-1".into(), "sim-delivered-2".into()]);
@@ -143,7 +143,7 @@ fn a_line_that_a_kill_cut_in_two_is_written_anew() {
 }
 
 #[test]
-fn a_cursor_that_a_kill_left_behind_the_file_doubles_no_line() {
+fn a_cursor_that_is_behind_the_file_after_a_kill_duplicates_no_line() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let pins: Vec<String> = (0..20).map(|n| format!("sim-delivered-{n}")).collect();
@@ -159,7 +159,7 @@ fn a_cursor_that_a_kill_left_behind_the_file_doubles_no_line() {
 }
 
 #[test]
-fn files_beside_the_log_are_neither_changed_nor_believed_over_kill_and_rotation() {
+fn other_files_beside_the_result_file_are_neither_changed_nor_used() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url());
     let (results, audit) = (place.results(), place.path("outcomes.jsonl.audit"));
@@ -215,7 +215,7 @@ fn files_beside_the_log_are_neither_changed_nor_believed_over_kill_and_rotation(
 }
 
 #[test]
-fn what_a_sink_has_not_got_before_a_kill_it_gets_afterwards() {
+fn a_sink_gets_the_outcomes_that_it_missed_before_a_kill() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url());
     // The sink's folder goes away, as a disk that is not mounted.
