@@ -46,22 +46,22 @@ fn learn(population: Population, most_delay: f64, most_polls: f64) {
 }
 
 #[test]
-fn of_sms_it_learns_to_be_sooner_or_to_poll_less() {
+fn learning_from_sms_reduces_the_delay_or_the_number_of_polls() {
     learn(Population::Sms, 0.65, 0.80);
 }
 
 #[test]
-fn of_calls_it_learns_to_be_sooner_or_to_poll_less() {
+fn learning_from_calls_reduces_the_delay_or_the_number_of_polls() {
     learn(Population::Calls, 0.40, 0.55);
 }
 
 #[test]
-fn pins_that_become_final_later_than_before_cost_no_more_than_by_backoff() {
+fn pins_that_become_final_later_than_before_cost_no_more_than_with_backoff() {
     learn(Population::Slower, 0.80, 0.85);
 }
 
 #[test]
-fn without_learning_every_poll_of_thousands_is_backoffs() {
+fn without_learning_every_poll_follows_backoff() {
     let settings = Settings::new(SEED);
     let pins = Population::Unending.draw(PINS, SEED);
     assert!(run(&pins, &settings).polls == polls_by_backoff(&pins, &settings));
