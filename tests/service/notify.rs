@@ -10,7 +10,7 @@ use crate::service::daemon::{Daemon, Start, ask, place};
 const CONFIG: &str = "api.key = \"k\"\napi.base_url = \"http://127.0.0.1:9\"\n";
 
 #[test]
-fn ready_is_told_when_pins_are_taken_and_stopping_when_they_are_not() {
+fn systemd_is_notified_ready_when_pins_are_accepted_and_stopping_when_not() {
     let mut daemon = Daemon::start(&place(), Start { config: CONFIG, ..Start::default() });
     let before = daemon.told_until("READY=1");
     assert!(before[0].contains("STATUS=starting"), "{before:?}");
@@ -23,7 +23,7 @@ fn ready_is_told_when_pins_are_taken_and_stopping_when_they_are_not() {
 }
 
 #[test]
-fn a_start_that_fails_is_never_ready() {
+fn a_failed_start_never_notifies_ready() {
     let place = place();
     let config = format!("{CONFIG}[[sink]]\ntype = \"file\"\npath = \"FOLDER/missing/outcomes.jsonl\"\n");
     let mut daemon = Daemon::start(&place, Start { config: &config, ..Start::default() });
@@ -33,7 +33,7 @@ fn a_start_that_fails_is_never_ready() {
 }
 
 #[test]
-fn a_reload_is_announced_with_its_time_and_ends_ready() {
+fn a_reload_notifies_its_time_and_then_ready() {
     let daemon = Daemon::start(&place(), Start { config: CONFIG, ..Start::default() });
     daemon.told_until("READY=1");
     daemon.signal(Signal::HUP);
@@ -43,7 +43,7 @@ fn a_reload_is_announced_with_its_time_and_ends_ready() {
 }
 
 #[test]
-fn the_watchdog_is_told_while_all_is_well_also_when_the_api_is_dead() {
+fn the_watchdog_is_notified_while_the_daemon_works_even_if_the_api_is_down() {
     let start = Start { config: CONFIG, watchdog: Some(Duration::from_secs(1)), ..Start::default() };
     let daemon = Daemon::start(&place(), start);
     daemon.told_until("READY=1");
@@ -55,7 +55,7 @@ fn the_watchdog_is_told_while_all_is_well_also_when_the_api_is_dead() {
 
 #[cfg(feature = "stall")]
 #[test]
-fn the_watchdog_is_not_told_when_the_schedule_stands_still() {
+fn the_watchdog_is_not_notified_while_the_schedule_hangs() {
     let start = Start { config: CONFIG, watchdog: Some(Duration::from_secs(1)), ..Start::default() };
     let daemon = Daemon::start(&place(), start);
     daemon.told_until("WATCHDOG=1");
@@ -67,7 +67,7 @@ fn the_watchdog_is_not_told_when_the_schedule_stands_still() {
 }
 
 #[test]
-fn without_a_service_manager_nothing_is_missed() {
+fn the_daemon_works_without_a_service_manager() {
     let place = place();
     let gone = place.path("notify");
     let daemon = Daemon::start(&place, Start { config: CONFIG, ..Start::default() });

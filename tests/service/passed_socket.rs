@@ -12,7 +12,7 @@ use crate::support::{Place, program, until_true, wrapped};
 const CONFIG: &str = "api.key = \"k\"\napi.base_url = \"http://127.0.0.1:9\"\n";
 
 #[test]
-fn a_passed_socket_is_used_as_it_is_and_stays_for_the_next_daemon() {
+fn a_passed_socket_is_used_unchanged_and_stays_for_the_next_daemon() {
     let place = place();
     let path = place.path("pinwatch.sock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -34,7 +34,7 @@ fn a_passed_socket_is_used_as_it_is_and_stays_for_the_next_daemon() {
 }
 
 #[test]
-fn a_passed_socket_that_is_somewhere_else_is_told_of() {
+fn a_passed_socket_at_another_path_than_the_configured_one_is_reported() {
     let place = place();
     let elsewhere = place.path("other.sock");
     let socket = Some(UnixListener::bind(&elsewhere).unwrap().into());
@@ -45,7 +45,7 @@ fn a_passed_socket_that_is_somewhere_else_is_told_of() {
 }
 
 #[test]
-fn a_passed_socket_whose_file_is_removed_is_reported_and_not_made_anew() {
+fn a_passed_socket_whose_file_is_removed_is_reported_and_not_recreated() {
     let place = place();
     let path = place.path("pinwatch.sock");
     let socket = Some(UnixListener::bind(&path).unwrap().into());
@@ -88,7 +88,7 @@ fn a_passed_tcp_socket_serves_http_and_stays_over_a_reload_and_for_the_next_daem
 }
 
 #[test]
-fn a_passed_tcp_socket_that_others_reach_needs_tls_or_a_word_and_http_needs_a_tcp_socket() {
+fn a_passed_http_socket_must_be_tcp_and_secured_if_other_machines_reach_it() {
     let place = place();
     let start = |socket, config| {
         let start = Start { config, socket: Some(socket), socket_name: "http", ..Start::default() };
@@ -108,7 +108,7 @@ fn a_passed_tcp_socket_that_others_reach_needs_tls_or_a_word_and_http_needs_a_tc
 }
 
 #[test]
-fn systemd_passes_both_sockets_and_each_is_used_for_its_own() {
+fn systemd_can_pass_both_sockets_and_each_is_used_for_its_purpose() {
     if Command::new("systemd-socket-activate").arg("--version").output().is_err() {
         return not_run("both sockets passed by systemd", "systemd");
     }

@@ -38,7 +38,7 @@ async fn beside(test: impl FnOnce() + Send + 'static) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_key_ends_the_pause_at_once_and_no_pin_was_given_up() {
+async fn a_reload_with_a_new_key_ends_the_pause_at_once_and_no_pin_is_given_up() {
     let server = api("good").await;
     beside(move || {
         let daemon =
@@ -56,7 +56,7 @@ async fn a_new_key_ends_the_pause_at_once_and_no_pin_was_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_configuration_is_refused_whole_with_its_reason() {
+async fn a_reload_of_an_invalid_configuration_changes_nothing_and_says_why() {
     let server = api("good").await;
     beside(move || {
         let daemon =
@@ -81,7 +81,7 @@ async fn a_bad_configuration_is_refused_whole_with_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sinks_are_added_moved_and_removed_and_no_outcome_is_lost_or_doubled() {
+async fn a_reload_adds_moves_and_removes_sinks_without_losing_an_outcome() {
     let server = api("good").await;
     beside(move || {
         let one = config(&server, "good", "");
@@ -121,7 +121,7 @@ async fn sinks_are_added_moved_and_removed_and_no_outcome_is_lost_or_doubled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_schedule_and_the_log_level_change_and_what_needs_a_restart_is_named() {
+async fn a_reload_changes_schedule_and_log_level_and_names_keys_that_need_a_restart() {
     let server = api("good").await;
     beside(move || {
         let slow = config(&server, "good", "schedule.deadline = \"1h\"").replace("10ms", "1h").replace(
@@ -149,7 +149,7 @@ async fn the_schedule_and_the_log_level_change_and_what_needs_a_restart_is_named
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renamed_file_is_begun_anew_also_when_the_configuration_is_bad() {
+async fn a_reload_reopens_a_renamed_file_even_if_the_configuration_is_invalid() {
     let server = api("good").await;
     beside(move || {
         let good = config(&server, "good", "");
@@ -170,7 +170,7 @@ async fn a_renamed_file_is_begun_anew_also_when_the_configuration_is_bad() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_is_heard_while_a_reload_waits_for_a_sink() {
+async fn a_stop_works_while_a_reload_waits_for_a_sink() {
     let server = api("good").await;
     // It takes a request, and never answers.
     let endpoint = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
