@@ -14,7 +14,7 @@ fn assert_wrong(place: &Place, says: &[&str]) {
 }
 
 #[test]
-fn without_credentials_it_names_every_way_to_give_them() {
+fn a_start_without_credentials_names_every_way_to_give_them() {
     let ways = ["api.key_file", "api.key ", "api.username", "api.password_file", "LoadCredential=api-key"];
     assert_wrong(&Place::new(NOWHERE).without_key(), &ways);
     assert_wrong(&Place::new(NOWHERE).without_key().set("api.username", "somebody"), &ways);
@@ -24,7 +24,7 @@ fn without_credentials_it_names_every_way_to_give_them() {
 }
 
 #[test]
-fn a_base_url_that_can_not_be_right_is_named() {
+fn an_invalid_base_url_is_named() {
     for url in [
         "",
         "api.infobip.com",
@@ -53,7 +53,7 @@ fn plain_http_to_another_machine_is_refused() {
 }
 
 #[test]
-fn an_unknown_key_a_wrong_unit_and_an_impossible_value_are_named_all_at_once() {
+fn unknown_keys_wrong_units_and_impossible_values_are_all_named_at_once() {
     let place = Place::new(NOWHERE)
         .set("schedule.max_intervall", "10m")
         .set("schedule.deadline", "48")
@@ -79,7 +79,7 @@ fn an_unknown_key_a_wrong_unit_and_an_impossible_value_are_named_all_at_once() {
 }
 
 #[test]
-fn a_configuration_file_that_is_missing_or_no_toml_is_named_with_its_line() {
+fn a_missing_or_invalid_configuration_file_is_named_with_the_line() {
     let place = Place::new(NOWHERE);
     fs::write(place.path("pinwatch.toml"), "[api]\nkey = hunter2\n").unwrap();
     assert_wrong(&place, &["pinwatch.toml", "line 2"]);
@@ -89,7 +89,7 @@ fn a_configuration_file_that_is_missing_or_no_toml_is_named_with_its_line() {
 }
 
 #[test]
-fn a_key_that_can_not_be_right_is_not_repeated() {
+fn an_invalid_key_is_not_quoted() {
     for key in ["hunter2 hunter2", "App hunter2", "hunter2\n", "hünter2"] {
         let place = Place::new(NOWHERE).key(key);
         assert_wrong(&place, &["api.key"]);

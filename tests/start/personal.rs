@@ -137,7 +137,7 @@ fn without_xdg_state_home_the_store_is_below_the_home() {
 }
 
 #[test]
-fn folders_that_the_user_may_not_write_to_are_named_and_nothing_is_made() {
+fn folders_that_the_user_may_not_write_to_are_named_and_nothing_is_created() {
     let Some(user) = user() else { return };
     // Root's, or, for somebody else, nobody's.
     let closed = tempfile::tempdir().unwrap();

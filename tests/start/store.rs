@@ -38,7 +38,7 @@ fn used() -> Place {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_left_as_it_is() {
+fn a_file_that_is_not_a_database_is_left_unchanged() {
     for text in ["my notes\n".repeat(1000), "x".into(), "SQLite format 3\0".into(), "\0".repeat(8192)] {
         let place = Place::new(NOWHERE);
         fs::write(place.store(), &text).unwrap();
@@ -47,7 +47,7 @@ fn a_file_that_is_no_database_is_left_as_it_is() {
 }
 
 #[test]
-fn the_database_of_another_program_is_left_as_it_is() {
+fn the_database_of_another_program_is_left_unchanged() {
     let place = Place::new(NOWHERE);
     change(&place.store(), "CREATE TABLE song (title TEXT); INSERT INTO song VALUES ('x')");
     assert_untouched(&place, &["the SQLite database of another program"]);
@@ -62,7 +62,7 @@ fn the_database_of_another_program_is_left_as_it_is() {
 }
 
 #[test]
-fn a_database_of_a_newer_version_is_left_as_it_is() {
+fn a_database_of_a_newer_version_is_left_unchanged() {
     let newer = "INSERT INTO _sqlx_migrations \
                  SELECT 9999, description, installed_on, success, checksum, execution_time \
                  FROM _sqlx_migrations LIMIT 1";
@@ -136,7 +136,7 @@ fn a_damaged_database_of_an_earlier_version_is_not_brought_up_to_date() {
 }
 
 #[test]
-fn a_first_start_that_was_killed_before_its_schema_was_there_does_not_lock_out_the_next() {
+fn a_first_start_that_was_killed_before_its_migration_does_not_block_the_next() {
     // What sqlx makes before the first migration, in a transaction of its own.
     let list = "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
                 installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, \
@@ -149,7 +149,7 @@ fn a_first_start_that_was_killed_before_its_schema_was_there_does_not_lock_out_t
 }
 
 #[test]
-fn a_damaged_database_is_left_as_it_is() {
+fn a_damaged_database_is_left_unchanged() {
     let place = used();
     let whole = fs::read(place.store()).unwrap();
     let page = usize::from(u16::from_be_bytes([whole[16], whole[17]]));
