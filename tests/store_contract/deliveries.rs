@@ -9,17 +9,17 @@ use pinwatch::store::{DeliveryCommand, Failed, PAGE_BYTES, Position, Progress, S
 use super::place::{Node, Place, new, pin};
 
 crate::promises! {
-    a_sink_begins_where_it_is_told_and_its_cursor_only_goes_on
-    what_a_sink_does_not_have_is_known_until_it_has_it
-    dead_letters_are_paged_and_chosen
-    a_replay_is_of_what_is_past_the_cursor_and_of_a_sink_that_there_is
+    a_sink_begins_at_the_requested_place_and_its_cursor_never_goes_back
+    outcomes_that_a_sink_lacks_are_known_until_they_are_delivered
+    dead_letters_are_listed_in_pages_and_by_selection
+    a_replay_affects_only_passed_outcomes_of_a_registered_sink
     dead_letters_are_tried_again_or_given_up
-    what_was_given_up_is_told_as_that_until_it_is_delivered_after_all
-    what_was_given_up_for_a_sink_goes_with_the_sink_and_with_the_outcome
+    an_outcome_that_was_given_up_is_shown_so_until_it_is_delivered
+    given_up_outcomes_are_removed_with_their_sink_or_their_outcome
     a_forgotten_sink_leaves_nothing
-    only_what_is_old_and_delivered_everywhere_is_removed
-    what_was_removed_is_told_to_whoever_had_not_come_to_it
-    a_stretch_ends_where_its_records_are_large
+    only_old_outcomes_that_every_sink_has_are_removed
+    readers_that_had_not_reached_removed_outcomes_are_told
+    a_stretch_of_large_records_is_limited_in_bytes
 }
 
 fn cursor(sink: &str, seq: i64) -> Progress {
@@ -91,7 +91,7 @@ async fn behind_of(node: &Node, position: &Position) -> (Vec<i64>, Vec<i64>) {
     (seqs, removed.iter().map(|(_, seq)| *seq).collect())
 }
 
-async fn a_sink_begins_where_it_is_told_and_its_cursor_only_goes_on(place: Place) {
+async fn a_sink_begins_at_the_requested_place_and_its_cursor_never_goes_back(place: Place) {
     let mut node = place.node().await;
     let seqs = node.live(&["A", "B"]).await;
     assert_eq!(node.writes.register_sink("new", false).await.unwrap(), *seqs.iter().max().unwrap());
@@ -115,7 +115,7 @@ async fn a_sink_begins_where_it_is_told_and_its_cursor_only_goes_on(place: Place
     assert_eq!(node.store.cursors().await.unwrap(), [("all".to_owned(), last), ("new".to_owned(), last)]);
 }
 
-async fn what_a_sink_does_not_have_is_known_until_it_has_it(place: Place) {
+async fn outcomes_that_a_sink_lacks_are_known_until_they_are_delivered(place: Place) {
     let mut node = place.node().await;
     node.writes.register_sink("s", true).await.unwrap();
     let seqs = node.live(&["A", "B", "C"]).await;
@@ -154,7 +154,7 @@ async fn what_a_sink_does_not_have_is_known_until_it_has_it(place: Place) {
     assert_eq!(node.store.oldest_undelivered("s", last).await.unwrap(), None);
 }
 
-async fn dead_letters_are_paged_and_chosen(place: Place) {
+async fn dead_letters_are_listed_in_pages_and_by_selection(place: Place) {
     let mut node = place.node().await;
     let seqs = node.live(&["A", "B", "C"]).await;
     for sink in ["s", "t"] {
@@ -180,7 +180,7 @@ async fn dead_letters_are_paged_and_chosen(place: Place) {
     assert_eq!(ask(Some("s"), Some(&pin("B")), &start, 9).await.0, [("s".to_owned(), seqs[1])]);
 }
 
-async fn a_replay_is_of_what_is_past_the_cursor_and_of_a_sink_that_there_is(place: Place) {
+async fn a_replay_affects_only_passed_outcomes_of_a_registered_sink(place: Place) {
     let mut node = place.node().await;
     node.writes.register_sink("s", true).await.unwrap();
     let (one, two, three) =
@@ -212,7 +212,7 @@ async fn dead_letters_are_tried_again_or_given_up(place: Place) {
     assert_eq!(missing(&node, "s", false).await, left);
 }
 
-async fn what_was_given_up_is_told_as_that_until_it_is_delivered_after_all(place: Place) {
+async fn an_outcome_that_was_given_up_is_shown_so_until_it_is_delivered(place: Place) {
     let mut node = place.node().await;
     for sink in ["s", "t"] {
         node.writes.register_sink(sink, true).await.unwrap();
@@ -239,7 +239,7 @@ async fn what_was_given_up_is_told_as_that_until_it_is_delivered_after_all(place
     assert!(missing(&node, "s", false).await.contains(&seqs[1]));
 }
 
-async fn what_was_given_up_for_a_sink_goes_with_the_sink_and_with_the_outcome(place: Place) {
+async fn given_up_outcomes_are_removed_with_their_sink_or_their_outcome(place: Place) {
     let mut node = place.node().await;
     for sink in ["s", "t"] {
         node.writes.register_sink(sink, true).await.unwrap();
@@ -275,7 +275,7 @@ async fn a_forgotten_sink_leaves_nothing(place: Place) {
     assert_eq!(missing(&node, "t", true).await, [seq]);
 }
 
-async fn only_what_is_old_and_delivered_everywhere_is_removed(place: Place) {
+async fn only_old_outcomes_that_every_sink_has_are_removed(place: Place) {
     let mut node = place.node().await;
     let (one, two, three) =
         (node.live(&["A"]).await[0], node.live(&["B"]).await[0], node.live(&["C"]).await[0]);
@@ -296,7 +296,7 @@ async fn only_what_is_old_and_delivered_everywhere_is_removed(place: Place) {
     assert!(node.live(&["D"]).await[0] > three, "a seq is never used twice");
 }
 
-async fn what_was_removed_is_told_to_whoever_had_not_come_to_it(place: Place) {
+async fn readers_that_had_not_reached_removed_outcomes_are_told(place: Place) {
     let mut node = place.node().await;
     let mut seqs = Vec::new();
     for pin in ["A", "B", "C", "D", "E"] {
@@ -338,7 +338,7 @@ async fn what_was_removed_is_told_to_whoever_had_not_come_to_it(place: Place) {
     assert_eq!(behind_of(&node, &now).await, (vec![next], vec![]));
 }
 
-async fn a_stretch_ends_where_its_records_are_large(place: Place) {
+async fn a_stretch_of_large_records_is_limited_in_bytes(place: Place) {
     let mut node = place.node().await;
     let metadata = format!("\"{}\"", "x".repeat(60_000));
     for n in 0..40 {
@@ -366,7 +366,7 @@ async fn a_stretch_ends_where_its_records_are_large(place: Place) {
 
 /// PostgreSQL alone: nobody else can lock a table of a file of ours.
 #[tokio::test]
-async fn a_question_about_dead_letters_has_an_end_though_the_table_is_locked() {
+async fn a_query_for_dead_letters_ends_even_if_the_table_is_locked() {
     let Some(place) = Place::postgres() else { return };
     let Place::Postgres(database) = &place else { unreachable!() };
     let mut node = place.node().await;
