@@ -73,7 +73,7 @@ async fn a_submitted_pin_comes_out_as_a_signed_outcome_and_a_stop_sends_nothing_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_daemon_starts_without_the_endpoint_delivers_when_it_comes_and_never_tells_a_secret() {
+async fn a_daemon_started_without_its_endpoint_delivers_later_and_logs_no_secret() {
     let simulator = simulator().await;
     let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = format!("http://{addr}/hook?token=hunter2");
@@ -97,7 +97,7 @@ async fn the_daemon_starts_without_the_endpoint_delivers_when_it_comes_and_never
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_endpoint_echoes_is_in_no_log_no_health_and_no_stats() {
+async fn data_that_the_endpoint_echoes_is_in_no_log_health_or_stats() {
     let simulator = simulator().await;
     let refuses_all = Arc::new(AtomicBool::new(true));
     let still = refuses_all.clone();

@@ -46,7 +46,7 @@ async fn a_healthy_endpoint_gets_every_outcome_once_as_its_record() {
 }
 
 #[tokio::test]
-async fn what_fails_at_first_is_sent_again_under_the_same_id_with_the_same_body() {
+async fn a_failed_delivery_is_repeated_with_the_same_id_and_body() {
     for does in [
         Answers(500),
         Answers(302),
@@ -84,7 +84,7 @@ async fn a_success_whose_body_is_cut_off_is_a_success() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_answers_too_late_is_asked_again() {
+async fn a_delivery_is_repeated_if_the_endpoint_answers_too_late() {
     let receiver = Receiver::start(at_first(Hangs)).await;
     let folder = Folder::new();
     let mut webhook = webhook(&receiver.url());
@@ -127,7 +127,7 @@ async fn a_refused_outcome_is_a_dead_letter_in_the_store_with_what_the_endpoint_
 }
 
 #[tokio::test]
-async fn one_poisonous_outcome_blocks_none_of_the_others() {
+async fn one_failing_outcome_blocks_no_other() {
     let whim = |_, request: &Request| if request.seqs() == [3] { Answers(500) } else { Answers(200) };
     let receiver = Receiver::start(whim).await;
     let folder = Folder::new();
@@ -156,7 +156,7 @@ async fn an_outcome_that_fails_for_longer_than_max_age_is_a_dead_letter() {
 }
 
 #[tokio::test]
-async fn a_sink_starts_without_its_endpoint_and_delivers_all_when_it_comes() {
+async fn a_sink_starts_without_its_endpoint_and_delivers_everything_when_it_appears() {
     let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let folder = Folder::new();
     let bench = folder.start(&webhook(&format!("http://{addr}/hook?token=hunter2"))).await;
@@ -194,7 +194,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn batches_are_arrays_and_the_outcome_that_is_refused_is_found_in_one() {
+async fn a_refused_outcome_is_found_within_its_batch() {
     let whim = |_, request: &Request| match request.seqs().contains(&42) {
         true => Answers(422),
         false => Answers(200),
@@ -266,7 +266,7 @@ async fn an_endpoint_that_refuses_everything_is_in_trouble_and_no_outcome_become
 }
 
 #[tokio::test]
-async fn a_receiver_that_moved_is_found_when_the_old_address_refuses_everything() {
+async fn a_receiver_that_moved_is_reached_when_the_old_address_refuses_everything() {
     // It moves when the fiftieth request comes; who was connected by then stays at the old address.
     let last_old = std::sync::OnceLock::new();
     let whim = move |n, request: &Request| {
@@ -303,7 +303,7 @@ async fn no_connection_is_used_when_it_is_older_than_pool_max_age() {
 }
 
 #[tokio::test]
-async fn a_2xx_whose_body_never_ends_occupies_no_delivery() {
+async fn a_2xx_answer_with_an_endless_body_does_not_block_other_deliveries() {
     // With one delivery at a time, the next request comes while the last answer's body is still waited for.
     let hanging = Arc::new(std::sync::OnceLock::<Arc<std::sync::atomic::AtomicUsize>>::new());
     let overlapped = Arc::new(AtomicBool::new(false));
@@ -328,7 +328,7 @@ async fn a_2xx_whose_body_never_ends_occupies_no_delivery() {
 }
 
 #[tokio::test]
-async fn what_the_endpoint_echoes_is_not_told() {
+async fn data_that_the_endpoint_echoes_is_not_reported() {
     for (status, batch) in [(404, 1), (500, 1), (413, 10)] {
         let receiver = Receiver::start(move |_, _| Echoes(status)).await;
         let folder = Folder::new();

@@ -129,7 +129,7 @@ fn reload(daemon: &Daemon) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_gets_what_it_asks_for_and_what_is_missing_is_named_until_it_is_mended() {
+async fn a_strict_gateway_is_served_and_each_missing_setting_is_named() {
     let Some(bench) = Bench::start().await else { return };
     let mut told = Vec::new();
 
@@ -197,7 +197,7 @@ async fn a_gateway_gets_what_it_asks_for_and_what_is_missing_is_named_until_it_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_can_not_be_used_is_refused_with_its_key_by_a_start_a_reload_and_doctor() {
+async fn an_unusable_file_is_refused_with_its_key_by_a_start_a_reload_and_doctor() {
     let Some(bench) = Bench::start().await else { return };
     let daemon = bench.place.start();
     let refused = [
@@ -239,7 +239,7 @@ async fn a_file_that_can_not_be_used_is_refused_with_its_key_by_a_start_a_reload
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_test_delivery_is_signed_says_that_it_is_one_and_is_in_no_outbox() {
+async fn a_test_delivery_is_signed_marked_as_a_test_and_not_in_the_outbox() {
     let Some(bench) = Bench::start().await else { return };
     let (code, said) = bench.send_test();
     assert!(code == Some(0) && said.contains("which is signed: 200 OK, after "), "{said}");

@@ -28,7 +28,7 @@ async fn the_cursor_survives_a_restart_and_nothing_is_sent_twice() {
 }
 
 #[tokio::test]
-async fn deliveries_that_run_at_a_stop_end_and_count() {
+async fn deliveries_that_run_at_a_stop_are_completed_and_count() {
     let (let_go, held) = watch::channel(false);
     let receiver = Receiver::start(move |_, _| Waits(held.clone())).await;
     let folder = Folder::new();
@@ -48,7 +48,7 @@ async fn deliveries_that_run_at_a_stop_end_and_count() {
 }
 
 #[tokio::test]
-async fn what_a_killed_process_may_have_delivered_is_sent_again_under_the_same_id() {
+async fn outcomes_that_a_killed_process_may_have_delivered_are_repeated_with_the_same_id() {
     for batch in [1, 10] {
         let dead = Arc::new(AtomicBool::new(true));
         let is_dead = dead.clone();
@@ -77,7 +77,7 @@ async fn what_a_killed_process_may_have_delivered_is_sent_again_under_the_same_i
 }
 
 #[tokio::test]
-async fn an_outcome_that_waits_for_another_try_gets_it_after_a_restart() {
+async fn an_outcome_that_waits_for_a_retry_gets_it_after_a_restart() {
     let broken = Arc::new(AtomicBool::new(true));
     let is_broken = broken.clone();
     let whim = move |_, request: &Request| match is_broken.load(Ordering::SeqCst) && request.seqs() == [2] {
@@ -101,8 +101,7 @@ async fn an_outcome_that_waits_for_another_try_gets_it_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_is_sent_again_under_the_same_id_when_somebody_orders_it_and_never_when_it_is_dropped()
-{
+async fn a_dead_letter_is_sent_again_only_by_a_replay_and_with_the_same_id() {
     let broken = Arc::new(AtomicBool::new(true));
     let is_broken = broken.clone();
     let whim = move |_, request: &Request| {

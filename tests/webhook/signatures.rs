@@ -98,7 +98,7 @@ pub fn assert_all_good(requests: &[Request], secret: &str) {
 }
 
 #[tokio::test]
-async fn another_implementation_finds_every_signature_good_and_a_changed_message_bad() {
+async fn another_implementation_verifies_every_signature_and_rejects_changed_messages() {
     for (format, batch) in [(WebhookFormat::Record, 1), (WebhookFormat::CloudEvents, 7)] {
         let receiver = Receiver::start(|n, _| Answers(if n % 10 == 0 { 500 } else { 200 })).await;
         let folder = Folder::new();
@@ -120,7 +120,7 @@ async fn another_implementation_finds_every_signature_good_and_a_changed_message
 }
 
 #[tokio::test]
-async fn while_a_secret_is_rotated_receivers_with_either_find_the_signature_good_and_others_do_not() {
+async fn during_a_rotation_signatures_are_valid_for_both_secrets_and_no_other() {
     let receiver = Receiver::start(|_, _| Answers(200)).await;
     let folder = Folder::new();
     let mut webhook = webhook(&receiver.url());
