@@ -132,7 +132,7 @@ fn dies_and_loses_nothing(at: At, fault: &str, renamed: bool) {
         }
     }
     let status = daemon.wait();
-    assert_eq!(status.signal(), Some(9), "it ended with {status} instead of at {fault}:\n{}", daemon.said());
+    assert_eq!(status.signal(), Some(9), "it ended with {status} instead of at {fault}:\n{}", daemon.log());
     if renamed {
         place.rotate(2);
     }

@@ -17,15 +17,15 @@ fn nodes_with_wrong_clocks_use_the_clock_of_the_database() {
     let Some(early) = start_off_by(cluster.place("early"), "-1h") else { return };
     let Some(late) = start_off_by(cluster.place("late"), "+1h") else { return };
     let right = cluster.node("right");
-    cluster.shared_by(&["early", "late", "right"]);
-    cluster.watch_rights();
+    cluster.wait_until_shared_by(&["early", "late", "right"]);
+    cluster.record_leases_of_writes();
     let mut all = Vec::new();
     for (node, name) in [(&early, "early"), (&late, "late"), (&right, "right")] {
         let pins = pins("1s", name, 60);
         node.client().submit_all(&pins);
         all.extend(pins);
     }
-    cluster.each_once(&all);
+    cluster.wait_for_one_outcome_each(&all);
     // The clocks were really off, or this would show nothing.
     let off = |name: &str| {
         cluster.database.count(&format!(
@@ -40,13 +40,13 @@ fn nodes_with_wrong_clocks_use_the_clock_of_the_database() {
     late.client().submit_all(&more);
     all.extend(more);
     let late = late.kill9();
-    cluster.shared_by(&["early", "right"]);
+    cluster.wait_until_shared_by(&["early", "right"]);
     let early = early.kill9();
-    cluster.shared_by(&["right"]);
+    cluster.wait_until_shared_by(&["right"]);
     let Some(late) = start_off_by(late, "+1h") else { return };
-    cluster.shared_by(&["late", "right"]);
-    cluster.each_once(&all);
-    cluster.all_at_the_webhook();
-    assert_eq!(usize::try_from(cluster.all_by_right()), Ok(all.len()));
+    cluster.wait_until_shared_by(&["late", "right"]);
+    cluster.wait_for_one_outcome_each(&all);
+    cluster.wait_until_webhook_has_all();
+    assert_eq!(usize::try_from(cluster.assert_written_under_leases()), Ok(all.len()));
     drop((early, late));
 }

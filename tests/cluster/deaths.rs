@@ -21,23 +21,23 @@ fn the_pins_of_a_killed_node_are_taken_over_and_each_has_one_outcome() {
     for (node, pins) in [&a, &b, &c].into_iter().zip(&all) {
         node.client().submit_all(pins);
     }
-    cluster.watch_takes();
+    cluster.record_takeovers();
     let a = a.kill9();
-    cluster.shared_by(&["b", "c"]);
+    cluster.wait_until_shared_by(&["b", "c"]);
     let latest = cluster.database.one("SELECT max(late) FROM took");
     println!("taken over {latest} after the lease's end");
     assert!(cluster.database.count("SELECT count(*) FROM took") >= 85);
     // A look is every third of a lease; nobody waits for one more lease.
     assert_eq!(cluster.database.one("SELECT max(late) < interval '3 seconds' FROM took"), "t", "{latest}");
-    cluster.each_once(&all.concat());
-    cluster.all_at_the_webhook();
+    cluster.wait_for_one_outcome_each(&all.concat());
+    cluster.wait_until_webhook_has_all();
     // It comes again, and is a node like the others.
     let a = a.start();
-    cluster.shared_by(&["a", "b", "c"]);
+    cluster.wait_until_shared_by(&["a", "b", "c"]);
     let more = pins("delivered", "more", 50);
     a.client().submit_all(&more);
-    cluster.each_once(&[all.concat(), more].concat());
-    cluster.all_at_the_webhook();
+    cluster.wait_for_one_outcome_each(&[all.concat(), more].concat());
+    cluster.wait_until_webhook_has_all();
 }
 
 #[test]
@@ -47,12 +47,12 @@ fn another_node_delivers_the_outcomes_that_a_dead_node_did_not() {
     cluster.hook.refuse(true);
     let pins = pins("delivered", "x", 300);
     a.client().submit_all(&pins);
-    cluster.each_once(&pins);
+    cluster.wait_for_one_outcome_each(&pins);
     assert!(cluster.hook.received().is_empty());
     let a = a.kill9();
-    cluster.shared_by(&["b"]);
+    cluster.wait_until_shared_by(&["b"]);
     cluster.hook.refuse(false);
-    cluster.all_at_the_webhook();
+    cluster.wait_until_webhook_has_all();
     // Both have a file, and every outcome is in one of them.
     until_true("every outcome is in a file", || {
         let mut written: Vec<String> =
@@ -72,8 +72,8 @@ fn a_node_suspended_for_longer_than_its_lease_writes_nothing_when_it_continues()
     let a = cluster.node("a");
     // Slow, so that much of what it takes over is still in flight when the other one wakes.
     let b = cluster.place("b").set("api.rate", "5").start();
-    cluster.shared_by(&["a", "b"]);
-    cluster.watch_rights();
+    cluster.wait_until_shared_by(&["a", "b"]);
+    cluster.record_leases_of_writes();
     let mut all = pins("delivered", "slept", 80);
     let mut client = a.client();
     client.submit_all(&all);
@@ -82,11 +82,11 @@ fn a_node_suspended_for_longer_than_its_lease_writes_nothing_when_it_continues()
     // Written to it in its sleep.
     let late = pins("delivered", "late", 20);
     client.write(late.iter().map(|pin| format!("{pin}\n")).collect::<String>());
-    cluster.shared_by(&["b"]);
+    cluster.wait_until_shared_by(&["b"]);
     let by_a = "SELECT outcome.xmin, outcome.* FROM outcome JOIN node ON node.id = lane WHERE name = 'a' ORDER BY seq";
     let before = cluster.database.query(by_a);
     a.signal(Signal::CONT);
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_until_shared_by(&["a", "b"]);
     let answers: Vec<_> = late.iter().map(|_| client.answer()).collect();
     // It may have fallen asleep within a transaction, which the server then ended: those it refuses.
     let refused = answers.iter().filter(|answer| answer["ok"] == false);
@@ -97,9 +97,9 @@ fn a_node_suspended_for_longer_than_its_lease_writes_nothing_when_it_continues()
     });
     submit_anywhere(&[&a], &late);
     all.extend(late);
-    cluster.each_once(&all);
-    cluster.all_at_the_webhook();
-    cluster.all_by_right();
+    cluster.wait_for_one_outcome_each(&all);
+    cluster.wait_until_webhook_has_all();
+    cluster.assert_written_under_leases();
     assert_eq!(cluster.database.query(by_a)[..before.len()], before);
     drop(b);
 }
@@ -110,8 +110,8 @@ fn a_lone_suspended_node_writes_nothing_before_it_has_a_new_lease() {
     let slow = Settings { latency: Duration::from_millis(500), ..Settings::default() };
     let cluster = Cluster::with(server, slow);
     let a = cluster.node("a");
-    cluster.shared_by(&["a"]);
-    cluster.watch_rights();
+    cluster.wait_until_shared_by(&["a"]);
+    cluster.record_leases_of_writes();
     let all = pins("delivered", "slept", 100);
     let mut client = a.client();
     client.submit_all(&all);
@@ -127,9 +127,9 @@ fn a_lone_suspended_node_writes_nothing_before_it_has_a_new_lease() {
         until_true("it was refused", || !a.client().stats()["store"]["trouble"].is_null());
         assert_eq!(written(), before);
     });
-    cluster.each_once(&all);
-    cluster.all_at_the_webhook();
-    cluster.all_by_right();
+    cluster.wait_for_one_outcome_each(&all);
+    cluster.wait_until_webhook_has_all();
+    cluster.assert_written_under_leases();
 }
 
 /// Holds a lock against renewals meanwhile, and against nothing that the writer does.
@@ -168,7 +168,7 @@ fn a_node_that_can_not_renew_its_lease_refuses_submits_until_it_can() {
         assert_eq!(cluster.database.count("SELECT count(*) FROM pin"), 0);
     });
     submit_anywhere(&[&a], &pins);
-    cluster.each_once(&pins);
+    cluster.wait_for_one_outcome_each(&pins);
 }
 
 #[test]
@@ -176,15 +176,15 @@ fn a_stopped_node_hands_over_without_waiting_for_its_lease() {
     let Some(cluster) = Cluster::new() else { return };
     let lease = |name| cluster.place(name).set("cluster.lease", "60s");
     let (a, b) = (lease("a").start(), lease("b").start());
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_until_shared_by(&["a", "b"]);
     let pins = pins("1s", "x", 100);
     a.client().submit_all(&pins);
     a.terminate();
     assert_eq!(cluster.holders().keys().collect::<Vec<_>>(), ["b"]);
     // Were it to wait for a lease of a minute, this would not come.
-    cluster.shared_by(&["b"]);
-    cluster.each_once(&pins);
-    cluster.all_at_the_webhook();
+    cluster.wait_until_shared_by(&["b"]);
+    cluster.wait_for_one_outcome_each(&pins);
+    cluster.wait_until_webhook_has_all();
     drop(b);
 }
 
@@ -198,13 +198,13 @@ fn pins_accepted_by_a_dying_node_for_another_node_are_polled_by_that_node() {
     assert!(answers.iter().all(|answer| answer["state"] == "accepted"));
     drop(a);
     assert!(client.whole_line().is_none());
-    cluster.each_once(&pins);
-    cluster.all_at_the_webhook();
+    cluster.wait_for_one_outcome_each(&pins);
+    cluster.wait_until_webhook_has_all();
     // Known to all: nothing is polled twice for want of memory.
     let answer = b.client().op(&json!({"op": "submit", "pinId": pins[0]}));
     assert_eq!(answer["state"], "finished");
     submit_anywhere(&[&b], &pins);
-    cluster.each_once(&pins);
+    cluster.wait_for_one_outcome_each(&pins);
 }
 
 /// The id of an outcome that comes late.
@@ -215,7 +215,7 @@ fn an_outcome_that_another_node_commits_late_is_delivered() {
     let Some(cluster) = Cluster::new() else { return };
     // So seldom does it look who there is: it would give slots to the other one, which is none.
     let a = cluster.place("a").set("cluster.lease", "60s").start();
-    cluster.shared_by(&["a"]);
+    cluster.wait_until_shared_by(&["a"]);
     let database = &cluster.database;
     // Another node, whose transaction has its seq and is not committed yet.
     database.execute(
@@ -244,13 +244,13 @@ fn an_outcome_that_another_node_commits_late_is_delivered() {
         let pins = pins("delivered", "x", 50);
         a.client().submit_all(&pins);
         // Later ones are delivered, and cursors are past the one that nobody sees yet.
-        cluster.each_once(&pins);
-        cluster.all_at_the_webhook();
+        cluster.wait_for_one_outcome_each(&pins);
+        cluster.wait_until_webhook_has_all();
         database.execute("INSERT INTO gate DEFAULT VALUES");
         late.join().unwrap();
     });
     assert!(cluster.hook.received().iter().all(|one| one.id != LATE), "a living node's lane is its own");
     database.execute("UPDATE node SET lease_until = clock_timestamp() WHERE name = 'slow'");
-    cluster.all_at_the_webhook();
+    cluster.wait_until_webhook_has_all();
     assert!(cluster.hook.received().iter().any(|one| one.id == LATE));
 }

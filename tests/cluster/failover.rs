@@ -32,7 +32,7 @@ fn a_failover_with_synchronous_replication_costs_time_but_no_pin() {
     let line = Proxy::start(server.port());
     let url = cluster.database.url_through(line.port());
     let nodes = ["a", "b", "c"].map(|name| cluster.place_at(name, &url).start());
-    cluster.shared_by(&["a", "b", "c"]);
+    cluster.wait_until_shared_by(&["a", "b", "c"]);
     let standby = server.standby();
     cluster.database.execute("ALTER SYSTEM SET synchronous_standby_names = '*'");
     cluster.database.execute("SELECT pg_reload_conf()");
@@ -53,9 +53,9 @@ fn a_failover_with_synchronous_replication_costs_time_but_no_pin() {
         line.move_to(standby.port());
     });
     cluster.database = standby.same(&cluster.database);
-    cluster.each_once(&[all, long].concat());
-    cluster.all_at_the_webhook();
-    cluster.shared_by(&["a", "b", "c"]);
+    cluster.wait_for_one_outcome_each(&[all, long].concat());
+    cluster.wait_until_webhook_has_all();
+    cluster.wait_until_shared_by(&["a", "b", "c"]);
 }
 
 #[test]
@@ -65,11 +65,11 @@ fn a_failover_to_a_standby_that_lacks_the_last_commits_loses_only_those() {
     let line = Proxy::start(server.port());
     let standby = server.standby();
     let a = cluster.place_at("a", &cluster.database.url_through(line.port())).start();
-    cluster.shared_by(&["a"]);
+    cluster.wait_until_shared_by(&["a"]);
     let early = pins("delivered", "early", 20);
     a.client().submit_all(&early);
-    cluster.each_once(&early);
-    cluster.all_at_the_webhook();
+    cluster.wait_for_one_outcome_each(&early);
+    cluster.wait_until_webhook_has_all();
     let before = ids(&cluster.database);
     let back = pins("10s", "back", 30);
     a.client().submit_all(&back);
@@ -78,8 +78,8 @@ fn a_failover_to_a_standby_that_lacks_the_last_commits_loses_only_those() {
     // Many, so that it has not even the numbers of their outcomes.
     let lost = pins("delivered", "lost", 300);
     a.client().submit_all(&lost);
-    cluster.each_once(&[&early[..], &back, &lost].concat());
-    cluster.all_at_the_webhook();
+    cluster.wait_for_one_outcome_each(&[&early[..], &back, &lost].concat());
+    cluster.wait_until_webhook_has_all();
     let told = ids(&cluster.database);
 
     server.stop();
@@ -88,14 +88,14 @@ fn a_failover_to_a_standby_that_lacks_the_last_commits_loses_only_those() {
     line.move_to(standby.port());
     cluster.database = standby.same(&cluster.database);
     // Its node was told that they had ended; by this database they have not.
-    cluster.each_once(&[&early[..], &back].concat());
+    cluster.wait_for_one_outcome_each(&[&early[..], &back].concat());
     let again = ids(&cluster.database);
     assert!(early.iter().all(|pin| again[pin] == before[pin]));
     assert!(back.iter().all(|pin| again[pin] != told[pin]), "found again");
     // No outcome is stepped over: what comes has no number that a sink is past.
     let more = pins("delivered", "more", 100);
     submit_anywhere(&[&a], &more);
-    cluster.each_once(&[&early[..], &back, &more].concat());
+    cluster.wait_for_one_outcome_each(&[&early[..], &back, &more].concat());
     let ids = ids(&cluster.database);
     until_true("the webhook has every outcome of the new primary", || {
         let received = cluster.hook.received();
@@ -105,5 +105,5 @@ fn a_failover_to_a_standby_that_lacks_the_last_commits_loses_only_those() {
         let records = a.records();
         ids.values().all(|id| records.iter().any(|record| record["id"] == **id))
     });
-    cluster.shared_by(&["a"]);
+    cluster.wait_until_shared_by(&["a"]);
 }

@@ -129,7 +129,7 @@ fn tail_prints_every_outcome_of_three_nodes_once_over_a_restart_of_its_own() {
     submit("meanwhile");
     let c = place.start();
     submit("after");
-    cluster.each_once(&all);
+    cluster.wait_for_one_outcome_each(&all);
     until_true("all are printed", || tail.pins().len() >= all.len());
     let printed = tail.pins();
     assert_eq!(printed.len(), all.len(), "none is printed twice");

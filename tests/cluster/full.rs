@@ -53,9 +53,9 @@ fn submits_are_refused_while_the_database_disk_is_full_and_accepted_afterwards()
     disk.free();
     submit_anywhere(&[&a, &b], &refused);
     all.extend(refused);
-    cluster.each_once(&all);
-    cluster.all_at_the_webhook();
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_for_one_outcome_each(&all);
+    cluster.wait_until_webhook_has_all();
+    cluster.wait_until_shared_by(&["a", "b"]);
     until_true("both are well", || {
         [&a, &b].iter().all(|node| node.client().stats()["store"]["trouble"].is_null())
     });

@@ -41,7 +41,7 @@ fn everything_works_without_notify_and_needs_no_extra_connection() {
     let last = pins("1s", "z", 50);
     client.submit_all(&last);
     a.terminate();
-    cluster.shared_by(&["b"]);
-    cluster.each_once(&[ended, waiting, last].concat());
-    cluster.all_at_the_webhook();
+    cluster.wait_until_shared_by(&["b"]);
+    cluster.wait_for_one_outcome_each(&[ended, waiting, last].concat());
+    cluster.wait_until_webhook_has_all();
 }

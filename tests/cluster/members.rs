@@ -15,11 +15,11 @@ fn slots_are_shared_evenly_when_nodes_come_and_go() {
     let Some(cluster) = Cluster::new() else { return };
     let [a, b, c] = cluster.nodes(["a", "b", "c"]);
     a.terminate();
-    cluster.shared_by(&["b", "c"]);
+    cluster.wait_until_shared_by(&["b", "c"]);
     let b = b.kill9();
-    cluster.shared_by(&["c"]);
+    cluster.wait_until_shared_by(&["c"]);
     let b = b.start();
-    cluster.shared_by(&["b", "c"]);
+    cluster.wait_until_shared_by(&["b", "c"]);
     b.terminate();
     c.terminate();
     assert!(cluster.holders().is_empty());
@@ -33,10 +33,10 @@ fn nodes_started_at_once_on_an_empty_database_agree_on_its_tables() {
         let places = names.map(|name| cluster.place(name));
         let nodes = places.map(|place| scope.spawn(move || place.start()));
         let mut nodes: Vec<_> = nodes.into_iter().map(|node| node.join().unwrap()).collect();
-        cluster.shared_by(&names);
+        cluster.wait_until_shared_by(&names);
         let pins = pins("delivered", "x", 100);
         nodes.pop().unwrap().client().submit_all(&pins);
-        cluster.each_once(&pins);
+        cluster.wait_for_one_outcome_each(&pins);
     });
     assert_eq!(cluster.database.count("SELECT count(*) FROM slot"), 256);
 }
@@ -45,7 +45,7 @@ fn nodes_started_at_once_on_an_empty_database_agree_on_its_tables() {
 fn a_second_node_of_one_name_is_refused_and_the_first_goes_on_undisturbed() {
     let Some(cluster) = Cluster::new() else { return };
     let first = cluster.place("twin").set("cluster.lease", "5s").start();
-    cluster.shared_by(&["twin"]);
+    cluster.wait_until_shared_by(&["twin"]);
     let fence = "SELECT fence FROM node WHERE name = 'twin'";
     let before = cluster.database.one(fence);
     let second = cluster.place("twin").set("cluster.lease", "5s").refusal();
@@ -54,7 +54,7 @@ fn a_second_node_of_one_name_is_refused_and_the_first_goes_on_undisturbed() {
     assert_eq!(cluster.database.one(fence), before);
     let pins = pins("delivered", "x", 20);
     first.client().submit_all(&pins);
-    cluster.each_once(&pins);
+    cluster.wait_for_one_outcome_each(&pins);
 }
 
 #[test]
@@ -64,8 +64,8 @@ fn a_node_that_was_killed_a_moment_ago_is_started_again_under_its_name() {
     let pins = pins("1s", "x", 50);
     node.client().submit_all(&pins);
     let node = node.kill9().start();
-    cluster.each_once(&pins);
-    cluster.all_at_the_webhook();
+    cluster.wait_for_one_outcome_each(&pins);
+    cluster.wait_until_webhook_has_all();
     assert_eq!(cluster.database.count("SELECT count(*) FROM node"), 1);
     drop(node);
 }
@@ -101,7 +101,7 @@ fn a_newer_node_brings_the_tables_up_to_date_while_an_older_one_works() {
              DELETE FROM _sqlx_migrations WHERE version > 1",
     );
     let b = cluster.node("b");
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_until_shared_by(&["a", "b"]);
     assert_eq!(cluster.database.count("SELECT max(version) FROM _sqlx_migrations"), 6);
     let more = pins("delivered", "new", 50);
     a.client().submit_all(&more[..25]);
@@ -130,7 +130,7 @@ fn a_database_that_can_not_be_used_is_named_without_its_password() {
 fn the_password_of_the_database_appears_in_no_log_or_answer() {
     let Some(cluster) = Cluster::new() else { return };
     let node = cluster.place("a").set("log.level", "trace").start();
-    cluster.shared_by(&["a"]);
+    cluster.wait_until_shared_by(&["a"]);
     let stats = node.client().op(&json!({"op": "stats"})).to_string();
     let mut check = program();
     check.arg("--config").arg(node.place.path("pinwatch.toml")).arg("check-config");
@@ -173,7 +173,7 @@ fn metrics_tell_how_many_slots_a_node_holds_and_how_often_it_lost_its_lease() {
     let Some(cluster) = Cluster::new() else { return };
     let a = cluster.place("a").set("http.listen", "127.0.0.1:0").start();
     let b = cluster.node("b");
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_until_shared_by(&["a", "b"]);
     let numbers = || {
         let text = get(&a, "/metrics");
         ["slots_held", "nodes", "leases_lost_total"].map(|name| {

@@ -44,7 +44,7 @@ fn sqlite(place: &Place) -> String {
 }
 
 /// As [`Cluster::place`], for one daemon with SQLite.
-fn alone(cluster: &Cluster) -> Place {
+fn single_node(cluster: &Cluster) -> Place {
     let place = cluster.place("alone");
     let store = sqlite(&place);
     place.set("store.url", &store)
@@ -108,7 +108,7 @@ fn outbox(node: &crate::support::Daemon) -> Vec<Value> {
 
 /// Every PIN has one outcome, those from before as they were, and the webhook has every one by one id.
 #[track_caller]
-fn all_well(cluster: &Cluster, node: &crate::support::Daemon, full: &Full, before: &[Value]) {
+fn assert_nothing_lost(cluster: &Cluster, node: &crate::support::Daemon, full: &Full, before: &[Value]) {
     let mut client = node.client();
     for pin in full.all() {
         client.outcome(&pin);
@@ -131,7 +131,7 @@ fn all_well(cluster: &Cluster, node: &crate::support::Daemon, full: &Full, befor
 #[test]
 fn a_store_moves_from_sqlite_to_postgresql_completely() {
     let Some(cluster) = Cluster::new() else { return };
-    let (place, full, before) = fill(&cluster, alone(&cluster));
+    let (place, full, before) = fill(&cluster, single_node(&cluster));
     let told = moved(&sqlite(&place), &cluster.database.url());
     assert_eq!(told["pins"], 25);
     assert_eq!((&told["outcomes"], &told["sinks"]), (&json!(before.len()), &json!(2)));
@@ -141,7 +141,7 @@ fn a_store_moves_from_sqlite_to_postgresql_completely() {
     assert!(refused(&sqlite(&place), &cluster.database.url()).contains("already"));
     let delivered = cluster.hook.received().len();
     let node = cluster.node("a");
-    all_well(&cluster, &node, &full, &before);
+    assert_nothing_lost(&cluster, &node, &full, &before);
     // Every webhook is of an id that was not delivered before, or was not answered.
     println!("{} webhooks, {delivered} of them before the move", cluster.hook.received().len());
 }
@@ -160,7 +160,7 @@ fn a_store_moves_to_sqlite_with_the_undelivered_outcomes_of_every_partition() {
     node.kill9();
     full.undelivered.extend(more);
     drop(first);
-    let place = alone(&cluster);
+    let place = single_node(&cluster);
     until_true("the dead one's lease is over", || cluster.holders().is_empty());
     let told = moved(&cluster.database.url(), &sqlite(&place));
     assert_eq!(told["outcomes"], cluster.database.count("SELECT count(*) FROM outcome"));
@@ -170,28 +170,28 @@ fn a_store_moves_to_sqlite_with_the_undelivered_outcomes_of_every_partition() {
     assert_eq!(count("SELECT count(*) FROM outcome_by_pin"), outcomes, "a start has nothing to put in order");
     assert!(count("SELECT indexed FROM history") >= newest);
     let node = place.start();
-    all_well(&cluster, &node, &full, &before);
+    assert_nothing_lost(&cluster, &node, &full, &before);
 }
 
 #[test]
 fn a_store_moved_to_postgresql_and_back_is_the_same() {
     let Some(cluster) = Cluster::new() else { return };
-    let (place, full, before) = fill(&cluster, alone(&cluster));
+    let (place, full, before) = fill(&cluster, single_node(&cluster));
     let there = moved(&sqlite(&place), &cluster.database.url());
-    let home = alone(&cluster);
+    let home = single_node(&cluster);
     let back = moved(&cluster.database.url(), &sqlite(&home));
     assert_eq!(
         (&there["pins"], &there["outcomes"], &there["sinks"]),
         (&back["pins"], &back["outcomes"], &back["sinks"])
     );
     let node = home.start();
-    all_well(&cluster, &node, &full, &before);
+    assert_nothing_lost(&cluster, &node, &full, &before);
 }
 
 #[test]
 fn a_moved_pin_keeps_its_age_even_if_the_clock_was_set() {
     let Some(cluster) = Cluster::new() else { return };
-    let place = alone(&cluster);
+    let place = single_node(&cluster);
     let clock = WrongClock::new("a move after a clock was set", place.folder.path(), "-3d");
     let Some(clock) = clock else { return };
     let command = clock.on(place.command());
@@ -209,10 +209,10 @@ fn a_moved_pin_keeps_its_age_even_if_the_clock_was_set() {
     };
     moved(&sqlite(&place), &cluster.database.url());
     let node = cluster.node("a");
-    cluster.shared_by(&["a"]);
+    cluster.wait_until_shared_by(&["a"]);
     is_well(&node);
     node.terminate();
-    let home = alone(&cluster);
+    let home = single_node(&cluster);
     moved(&cluster.database.url(), &sqlite(&home));
     is_well(&home.start());
 }
@@ -220,7 +220,7 @@ fn a_moved_pin_keeps_its_age_even_if_the_clock_was_set() {
 #[test]
 fn a_pin_id_that_was_damaged_in_the_store_is_not_moved() {
     let Some(cluster) = Cluster::new() else { return };
-    let (place, ..) = fill(&cluster, alone(&cluster));
+    let (place, ..) = fill(&cluster, single_node(&cluster));
     crate::support::change(
         &place.store(),
         "UPDATE pin SET pin_id = pin_id || '0' WHERE number = (SELECT max(number) FROM pin)",
@@ -236,7 +236,7 @@ fn a_pin_id_that_was_damaged_in_the_store_is_not_moved() {
 #[test]
 fn a_store_in_use_is_neither_source_nor_target_of_a_move() {
     let Some(cluster) = Cluster::new() else { return };
-    let daemon = alone(&cluster).start();
+    let daemon = single_node(&cluster).start();
     let said = refused(&sqlite(&daemon.place), &cluster.database.url());
     assert!(said.contains("another pinwatch uses"), "{said}");
     let node = cluster.node("a");
@@ -306,7 +306,7 @@ fn kill_a_move(from: &str, to: &str, has_come: impl Fn() -> bool) {
 #[test]
 fn a_killed_move_leaves_nothing_behind_and_succeeds_the_next_time() {
     let Some(cluster) = Cluster::new() else { return };
-    let place = alone(&cluster).start().terminate();
+    let place = single_node(&cluster).start().terminate();
     crate::support::change(&place.store(), MANY);
     let (file, database) = (sqlite(&place), &cluster.database);
     let before = all_of_sqlite(&place.store());
@@ -341,7 +341,7 @@ fn a_killed_move_leaves_nothing_behind_and_succeeds_the_next_time() {
     assert!(all_of_postgres(database) == before, "PostgreSQL has what the file has");
     assert!(all_of_sqlite(&place.store()) == before, "the file is as it was");
 
-    let home = alone(&cluster);
+    let home = single_node(&cluster);
     let unfinished = home.path("pinwatch.db.unfinished");
     let size = || {
         let of =
@@ -361,9 +361,9 @@ fn a_killed_move_leaves_nothing_behind_and_succeeds_the_next_time() {
 #[test]
 fn a_move_reports_its_progress() {
     let Some(cluster) = Cluster::new() else { return };
-    let place = alone(&cluster).start().terminate();
+    let place = single_node(&cluster).start().terminate();
     crate::support::change(&place.store(), MANY);
-    let home = alone(&cluster);
+    let home = single_node(&cluster);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (here, there) = (sqlite(&place), cluster.database.url());
     for (from, to) in [(&here, &there), (&there, &sqlite(&home))] {
@@ -382,7 +382,7 @@ fn a_move_that_was_interrupted_starts_over() {
     let Some(cluster) = Cluster::new() else { return };
     let [node] = cluster.nodes(["a"]);
     node.terminate();
-    let place = alone(&cluster);
+    let place = single_node(&cluster);
     // What a killed one leaves.
     std::fs::write(place.path("pinwatch.db.unfinished"), "half").unwrap();
     moved(&cluster.database.url(), &sqlite(&place));
@@ -393,7 +393,7 @@ fn a_move_that_was_interrupted_starts_over() {
 #[test]
 fn a_move_that_is_not_possible_is_refused_with_the_reason() {
     let Some(cluster) = Cluster::new() else { return };
-    let place = alone(&cluster);
+    let place = single_node(&cluster);
     assert!(refused(&sqlite(&place), &cluster.database.url()).contains("there is no database"));
     assert!(refused(&sqlite(&place), &sqlite(&place)).contains("the other way round"));
     let Ended { code, stderr, .. } = migrate_store("mysql:x", &cluster.database.url());

@@ -74,7 +74,7 @@ impl Cluster {
     #[track_caller]
     pub fn nodes<const N: usize>(&self, names: [&str; N]) -> [Daemon; N] {
         let nodes = names.map(|name| self.node(name));
-        self.shared_by(&names);
+        self.wait_until_shared_by(&names);
         nodes
     }
 
@@ -89,7 +89,7 @@ impl Cluster {
 
     /// Waits until these nodes, and no others, hold all slots, none of them more than a slot over its part.
     #[track_caller]
-    pub fn shared_by(&self, names: &[&str]) {
+    pub fn wait_until_shared_by(&self, names: &[&str]) {
         let part = SLOTS / i64::try_from(names.len()).unwrap();
         let mut seen = BTreeMap::new();
         until(&format!("{names:?} share the slots"), || {
@@ -107,7 +107,7 @@ impl Cluster {
     }
 
     /// From now on the database itself writes down by which right each outcome is written. Once there are tables.
-    pub fn watch_rights(&self) {
+    pub fn record_leases_of_writes(&self) {
         until_true("there are tables", || {
             self.database.one("SELECT to_regclass('delivery') IS NOT NULL") == "t"
         });
@@ -115,7 +115,7 @@ impl Cluster {
     }
 
     /// From now on the database itself writes down how long after the end of the old holder's lease each slot is taken.
-    pub fn watch_takes(&self) {
+    pub fn record_takeovers(&self) {
         self.database.execute(
             "CREATE TABLE took (slot smallint, late interval); \
              CREATE FUNCTION note_take() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
@@ -130,7 +130,7 @@ impl Cluster {
     /// Checks that every outcome since was written by a node whose lease ran when its transaction began and that
     /// held the PIN's slot; gives how many that were.
     #[track_caller]
-    pub fn all_by_right(&self) -> i64 {
+    pub fn assert_written_under_leases(&self) -> i64 {
         let wrong = self.database.query(
             "SELECT w.*, d.holder FROM written w LEFT JOIN deleted d USING (tx, pin_id) \
              WHERE NOT w.lease_runs OR d.holder IS DISTINCT FROM w.lane",
@@ -141,7 +141,7 @@ impl Cluster {
 
     /// Waits until no PIN is in flight, and checks that each of these has exactly one outcome, and nothing else has.
     #[track_caller]
-    pub fn each_once(&self, pins: &[String]) -> HashMap<String, Value> {
+    pub fn wait_for_one_outcome_each(&self, pins: &[String]) -> HashMap<String, Value> {
         until_true("no PIN is in flight", || self.database.count("SELECT count(*) FROM pin") == 0);
         let mut records = HashMap::new();
         for row in self.database.query("SELECT pin_id, seq FROM outcome") {
@@ -155,7 +155,7 @@ impl Cluster {
 
     /// Waits until the webhook has every outcome, and checks that it has nothing else, and each by one id.
     #[track_caller]
-    pub fn all_at_the_webhook(&self) {
+    pub fn wait_until_webhook_has_all(&self) {
         let outcomes: HashSet<String> =
             self.database.query("SELECT pin_id FROM outcome").into_iter().flatten().collect();
         let mut bodies: HashMap<String, String> = HashMap::new();

@@ -18,28 +18,28 @@ fn a_node_cut_off_from_the_database_is_replaced_and_comes_back() {
     let a = cluster.place_at("a", &cluster.database.url_through(line.port()));
     let a = a.set("http.listen", "127.0.0.1:0").start();
     let _b = cluster.node("b");
-    cluster.shared_by(&["a", "b"]);
-    cluster.watch_rights();
+    cluster.wait_until_shared_by(&["a", "b"]);
+    cluster.record_leases_of_writes();
     let all = pins("3s", "x", 200);
     a.client().submit_all(&all);
     assert!(get(&a, "/readyz").starts_with("HTTP/1.0 200"));
     line.cut();
-    cluster.shared_by(&["b"]);
+    cluster.wait_until_shared_by(&["b"]);
     let ready = get(&a, "/readyz");
     assert!(ready.starts_with("HTTP/1.0 503") && ready.contains("lease_lost"), "{ready}");
     let answer = a.client().op(&json!({"op": "submit", "pinId": "sim-delivered-refused"}));
     assert_eq!(answer["error"]["code"], "store_unavailable", "{answer}");
-    cluster.each_once(&all);
+    cluster.wait_for_one_outcome_each(&all);
     line.heal();
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_until_shared_by(&["a", "b"]);
     until_true("it says that it is well", || get(&a, "/readyz").starts_with("HTTP/1.0 200"));
     // What it had sent and what arrived late changed nothing.
-    cluster.each_once(&all);
+    cluster.wait_for_one_outcome_each(&all);
     let more = pins("delivered", "more", 50);
     a.client().submit_all(&more);
-    cluster.each_once(&[all, more].concat());
-    cluster.all_at_the_webhook();
-    cluster.all_by_right();
+    cluster.wait_for_one_outcome_each(&[all, more].concat());
+    cluster.wait_until_webhook_has_all();
+    cluster.assert_written_under_leases();
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn a_network_failure_during_work_loses_and_duplicates_no_acknowledged_pin() {
     let line = Proxy::start(server.port());
     let a = cluster.place_at("a", &cluster.database.url_through(line.port())).start();
     let b = cluster.node("b");
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_until_shared_by(&["a", "b"]);
     let mut all = Vec::new();
     for round in 0..5_u64 {
         let fresh = pins("100ms", &format!("r{round}n"), 200);
@@ -63,8 +63,8 @@ fn a_network_failure_during_work_loses_and_duplicates_no_acknowledged_pin() {
         });
         all.extend(fresh);
     }
-    cluster.each_once(&all);
-    cluster.all_at_the_webhook();
+    cluster.wait_for_one_outcome_each(&all);
+    cluster.wait_until_webhook_has_all();
 }
 
 #[test]
@@ -82,9 +82,9 @@ fn an_immediate_restart_of_the_database_costs_time_but_no_pin() {
         });
         all.extend(fresh);
     }
-    cluster.each_once(&all);
-    cluster.all_at_the_webhook();
-    cluster.shared_by(&["a", "b", "c"]);
+    cluster.wait_for_one_outcome_each(&all);
+    cluster.wait_until_webhook_has_all();
+    cluster.wait_until_shared_by(&["a", "b", "c"]);
 }
 
 #[test]
@@ -97,9 +97,9 @@ fn nodes_continue_after_a_database_outage_longer_than_the_lease() {
     server.stop();
     thread::sleep(Duration::from_secs(5));
     server.start();
-    cluster.each_once(&all);
-    cluster.all_at_the_webhook();
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_for_one_outcome_each(&all);
+    cluster.wait_until_webhook_has_all();
+    cluster.wait_until_shared_by(&["a", "b"]);
     until_true("both are well", || {
         [&a, &b].iter().all(|node| node.client().stats()["store"]["trouble"].is_null())
     });

@@ -95,7 +95,7 @@ fn every_acked_pin_has_exactly_one_outcome_whatever_happens_to_nodes_network_and
     let sockets = nodes.each_ref().map(|node| node.place.socket());
     let mut counts = Counts::default();
     nodes.iter_mut().for_each(|node| node.keep_running(&mut counts));
-    cluster.watch_rights();
+    cluster.record_leases_of_writes();
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         // Also if this thread panics, or the others would never end.
@@ -125,10 +125,10 @@ fn every_acked_pin_has_exactly_one_outcome_whatever_happens_to_nodes_network_and
         });
     });
     let acked: Vec<String> = clients.lock().acked.keys().cloned().collect();
-    cluster.each_once(&acked);
+    cluster.wait_for_one_outcome_each(&acked);
     delivered_everywhere(&mut nodes, &mut counts);
     compare(&cluster, &clients, &mut nodes, &mut counts);
-    assert_eq!(cluster.all_by_right(), i64::try_from(counts.outcomes).unwrap());
+    assert_eq!(cluster.assert_written_under_leases(), i64::try_from(counts.outcomes).unwrap());
     counts.fences = cluster.database.count("SELECT sum(fence) FROM node");
     for node in &mut nodes {
         node.process.take().expect("every node runs").terminate();
@@ -182,7 +182,7 @@ fn accident(nodes: &mut [Node; 3], server: &Postgres, random: &mut Rng, counts: 
                 let ready = daemon.try_client().is_some();
                 daemon.signal(Signal::TERM);
                 let status = daemon.wait();
-                assert!(status.success() || !ready, "it ended with {status}:\n{}", daemon.said());
+                assert!(status.success() || !ready, "it ended with {status}:\n{}", daemon.log());
                 counts.stops += 1;
             }
         }
@@ -221,7 +221,7 @@ fn delivered_everywhere(nodes: &mut [Node; 3], counts: &mut Counts) {
 }
 
 fn compare(cluster: &Cluster, clients: &Clients, nodes: &mut [Node; 3], counts: &mut Counts) {
-    cluster.all_at_the_webhook();
+    cluster.wait_until_webhook_has_all();
     let known = clients.lock();
     let outbox: Vec<String> = {
         let mut client = nodes[0].process.as_ref().expect("every node runs").client();

@@ -56,11 +56,11 @@ fn a_node_connects_only_to_a_database_server_that_its_authority_certified() {
     assert!(said.contains("sslrootcert"), "{said}");
 
     let node = place("a", "verify-full", &ours_pem).start();
-    cluster.shared_by(&["a"]);
+    cluster.wait_until_shared_by(&["a"]);
     let pins = pins("delivered", "x", 50);
     node.client().submit_all(&pins);
-    cluster.each_once(&pins);
-    cluster.all_at_the_webhook();
+    cluster.wait_for_one_outcome_each(&pins);
+    cluster.wait_until_webhook_has_all();
     let bare = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
                 WHERE application_name = 'pinwatch' AND NOT ssl";
     let covered = bare.replace("NOT ssl", "ssl");

@@ -122,7 +122,7 @@ impl Epoch {
 
     /// One life: maybe an accident before it, load and maybe a rotation during it, a kill or a stop to end it.
     pub fn round(&mut self) {
-        self.meddle();
+        self.disturb_files();
         let fresh = self.random.usize(..PINS);
         self.clients.more(self.number, fresh, &mut self.random);
         let (early, stopped) = (self.random.u8(..6) == 0, self.random.u8(..10) == 0);
@@ -160,7 +160,7 @@ impl Epoch {
                 thread::sleep(life);
             }
             if let Some(status) = daemon.ended() {
-                panic!("the daemon ended by itself with {status}:\n{}", daemon.said());
+                panic!("the daemon ended by itself with {status}:\n{}", daemon.log());
             }
             if stopped && !early {
                 daemon.terminate();
@@ -174,12 +174,12 @@ impl Epoch {
     }
 
     /// What may happen to the files while no daemon runs.
-    fn meddle(&mut self) {
+    fn disturb_files(&mut self) {
         if self.random.u8(..8) == 0 {
-            self.plant_neighbours();
+            self.add_files_beside_the_log();
             self.counts.neighbours_planted += 1;
         }
-        if self.random.u8(..8) == 0 && self.plant_half_line().is_some() {
+        if self.random.u8(..8) == 0 && self.append_half_line().is_some() {
             self.counts.half_lines_planted += 1;
         }
         if self.random.u8(..10) == 0 {
@@ -190,7 +190,7 @@ impl Epoch {
     }
 
     /// Puts the beginning of the next line behind the last one, as a kill in the middle of a write leaves it.
-    fn plant_half_line(&mut self) -> Option<()> {
+    fn append_half_line(&mut self) -> Option<()> {
         let mut file = fs::File::options().append(true).open(self.place.results()).ok()?;
         let files = self.place.all_results();
         // A kill may have torn the last line already, also one of a file that was rotated since.
@@ -201,7 +201,7 @@ impl Epoch {
     }
 
     /// Puts files beside the result file that look as if it had been renamed to them, newer than those that it was.
-    fn plant_neighbours(&mut self) {
+    fn add_files_beside_the_log(&mut self) {
         let text = fs::read(self.place.results()).unwrap_or_default();
         let copied = &text[..self.random.usize(..=text.len())];
         for (name, content) in [("copy", copied), ("pos", b"{\"seq\":"), ("gz", b"\x1f\x8b\n{")] {
@@ -232,8 +232,9 @@ impl Epoch {
         });
         let outbox = client.outbox();
         drop(client);
-        self.counts.half_lines_cut = daemon.times_said("a half-written line was cut off") as u64;
-        self.counts.starts_with_a_file_ahead_of_its_cursor = daemon.times_said("ahead of the cursor") as u64;
+        self.counts.half_lines_cut = daemon.times_logged("a half-written line was cut off") as u64;
+        self.counts.starts_with_a_file_ahead_of_its_cursor =
+            daemon.times_logged("ahead of the cursor") as u64;
         daemon.terminate();
         for (path, content) in &self.neighbours {
             let now = fs::read(path).expect("nobody removes it");

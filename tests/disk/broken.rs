@@ -74,8 +74,8 @@ fn while_syncs_fail_no_pin_is_acknowledged_and_no_outcome_is_lost() {
     until("the rest is delivered", || (client.stats()["inFlight"] == waiting.len()).then_some(()));
     all_delivered(&mut client);
     assert_each_once(&client.outbox(), &place.all_results(), &[&ending]);
-    assert_eq!(daemon.times_said("the store can't be written"), 1, "{}", daemon.said());
-    assert_eq!(daemon.times_said("the store can be written again"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_logged("the store can't be written"), 1, "{}", daemon.log());
+    assert_eq!(daemon.times_logged("the store can be written again"), 1, "{}", daemon.log());
     // What was refused is in the file no more than it was acked.
     drop(client);
     daemon.kill9();

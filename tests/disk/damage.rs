@@ -61,8 +61,8 @@ fn refusal(place: &Place, title: &str) -> String {
         Some(status) => Some(Some(status)),
         None => daemon.try_client().map(|_| None),
     });
-    let status = ended.unwrap_or_else(|| panic!("{title}: it was started:\n{}", daemon.said()));
-    let said = daemon.said();
+    let status = ended.unwrap_or_else(|| panic!("{title}: it was started:\n{}", daemon.log()));
+    let said = daemon.log();
     assert_eq!(status.code(), Some(1), "{title}: {said}");
     assert!(said.contains(place.store().to_str().unwrap()), "{title}: {said}");
     let content = |files: &Files| -> Files {

@@ -52,7 +52,7 @@ fn with_a_full_database_disk_submits_are_refused_and_no_outcome_is_lost() {
     let unknown = client.ask(r#"{"op":"submit","pinId":"sim-delivered-refused"}"#);
     assert_eq!(unknown["error"]["code"], "store_unavailable", "{unknown}");
     assert_eq!(client.ask(r#"{"op":"show","pinId":"sim-waiting-0"}"#)["ok"], true);
-    assert_eq!(daemon.times_said("the store can't be written"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_logged("the store can't be written"), 1, "{}", daemon.log());
 
     disk.free();
     all_delivered(&mut client);
@@ -60,7 +60,7 @@ fn with_a_full_database_disk_submits_are_refused_and_no_outcome_is_lost() {
     all_delivered(&mut client);
     assert_each_once(&client.outbox(), &place.all_results(), &[&ending, &taken]);
     assert!(client.stats()["store"]["trouble"].is_null());
-    assert_eq!(daemon.times_said("the store can be written again"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_logged("the store can be written again"), 1, "{}", daemon.log());
     assert_eq!(submit(&mut client, &sim_pins("delivered", 1))[0]["state"], "accepted");
     drop(client);
     daemon.terminate();
@@ -122,8 +122,8 @@ fn a_daemon_killed_while_its_database_disk_is_full_loses_nothing() {
         None => daemon.try_client()?.try_ask(r#"{"op":"ping"}"#).map(|_| None),
     });
     if let Some(status) = ended {
-        assert_eq!(status.code(), Some(1), "{}", daemon.said());
-        assert!(daemon.said().contains(place.store().to_str().unwrap()), "{}", daemon.said());
+        assert_eq!(status.code(), Some(1), "{}", daemon.log());
+        assert!(daemon.log().contains(place.store().to_str().unwrap()), "{}", daemon.log());
     }
     drop(daemon);
 
@@ -165,8 +165,8 @@ fn a_file_sink_waits_while_its_disk_is_full_and_then_continues_by_itself() {
     all_delivered(&mut client);
     all.extend(more);
     assert_each_once(&client.outbox(), &[fs::read_to_string(&file).unwrap()], &[&all]);
-    assert_eq!(daemon.times_said("the sink takes no outcomes"), 1, "{}", daemon.said());
-    assert_eq!(daemon.times_said("the sink takes outcomes again"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_logged("the sink takes no outcomes"), 1, "{}", daemon.log());
+    assert_eq!(daemon.times_logged("the sink takes outcomes again"), 1, "{}", daemon.log());
     drop(client);
     daemon.terminate();
 }
@@ -212,7 +212,7 @@ fn a_file_sink_at_the_file_size_limit_waits_and_leaves_no_incomplete_line() {
     assert!(raised.expect("prlimit was there just now").success());
     all_delivered(&mut client);
     assert_each_once(&client.outbox(), &[lines()], &[&all]);
-    assert_eq!(daemon.times_said("the sink takes no outcomes"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_logged("the sink takes no outcomes"), 1, "{}", daemon.log());
     drop(client);
     daemon.terminate();
 }
@@ -241,7 +241,7 @@ fn a_file_sink_waits_for_a_removed_folder_and_continues_when_it_is_back() {
     all_delivered(&mut client);
     all.extend(more);
     assert_each_once(&client.outbox(), &place.all_results(), &[&all]);
-    assert_eq!(daemon.times_said("the sink takes no outcomes"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_logged("the sink takes no outcomes"), 1, "{}", daemon.log());
     drop(client);
     daemon.terminate();
 }

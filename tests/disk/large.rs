@@ -63,8 +63,8 @@ fn refused(place: &Place) -> String {
         Some(status) => Some(Some(status)),
         None => daemon.try_client().map(|_| None),
     });
-    assert_eq!(ended.and_then(|status| status.code()), Some(1), "{}", daemon.said());
-    daemon.said()
+    assert_eq!(ended.and_then(|status| status.code()), Some(1), "{}", daemon.log());
+    daemon.log()
 }
 
 /// Bytes that it read from files, whether or not they came from the disk.

@@ -42,9 +42,9 @@ fn finish(client: &mut Client, pins: &[String]) {
 /// Sends SIGHUP, and waits until the reload is done.
 #[track_caller]
 fn reload(daemon: &Daemon) {
-    let before = daemon.times_said("the files are reopened");
+    let before = daemon.times_logged("the files are reopened");
     daemon.signal(Signal::HUP);
-    until("it has reloaded", || (daemon.times_said("the files are reopened") > before).then_some(()));
+    until("it has reloaded", || (daemon.times_logged("the files are reopened") > before).then_some(()));
 }
 
 #[test]
@@ -88,8 +88,8 @@ fn a_file_sink_waits_while_its_disk_is_unmounted_and_says_why() {
     all_delivered(&mut client);
     let text = fs::read_to_string(disk.path(&place.results())).unwrap();
     assert_each_once(&client.outbox(), &[text], &[&before, &meanwhile, &later]);
-    assert_eq!(daemon.times_said("the sink takes no outcomes"), 1, "{}", daemon.said());
-    assert_eq!(daemon.times_said("the sink takes outcomes again"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_logged("the sink takes no outcomes"), 1, "{}", daemon.log());
+    assert_eq!(daemon.times_logged("the sink takes outcomes again"), 1, "{}", daemon.log());
     drop(client);
     daemon.terminate();
     run(&disk, "umount", &["--lazy"], &place.out);

@@ -52,7 +52,7 @@ fn after_one_stray_answer_connections_are_not_reused_for_an_hour_and_health_says
     served.finish(&pins.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(connections.load(Ordering::SeqCst) > 20, "each has a connection of its own");
     // After all those, the log would have a second line.
-    let said = until("it is logged", || Some(served.daemon.said()).filter(|said| said.contains("asked for")));
+    let said = until("it is logged", || Some(served.daemon.log()).filter(|said| said.contains("asked for")));
     assert_eq!(said.matches("an answer that nobody asked for").count(), 1, "{said}");
     let answers: Vec<_> = pins
         .iter()
@@ -188,7 +188,7 @@ fn no_port_is_open_unless_http_listen_is_set() {
     let place = Place::in_folders(&api.base_url());
     let daemon = place.start();
     assert_eq!(listening(daemon.pid()), Vec::<String>::new());
-    assert!(!daemon.said().contains("HTTP"), "{}", daemon.said());
+    assert!(!daemon.log().contains("HTTP"), "{}", daemon.log());
     let served = Served::start();
     assert_eq!(listening(served.daemon.pid()).len(), 1, "the test sees what listens");
 }
@@ -216,8 +216,8 @@ fn an_address_that_other_machines_reach_is_refused_unless_it_is_allowed() {
     let place = Place::in_folders(&api.base_url());
     place.configure("[http]\nlisten = \"0.0.0.0:0\"\n");
     let mut refused = place.spawn();
-    assert_eq!(refused.wait().code(), Some(2), "{}", refused.said());
-    assert!(refused.said().contains("http.allow_remote"), "{}", refused.said());
+    assert_eq!(refused.wait().code(), Some(2), "{}", refused.log());
+    assert!(refused.log().contains("http.allow_remote"), "{}", refused.log());
     assert!(!place.store().exists(), "nothing was opened");
 
     place.configure("allow_remote = true\n");
@@ -231,8 +231,8 @@ fn an_address_in_use_is_named_and_the_start_fails() {
     let place = Place::in_folders(&api.base_url());
     place.configure(&format!("[http]\nlisten = \"{}\"\n", served.address));
     let mut second: Daemon = place.spawn();
-    assert_eq!(second.wait().code(), Some(1), "{}", second.said());
+    assert_eq!(second.wait().code(), Some(1), "{}", second.log());
     let address = served.address.to_string();
-    assert!(second.said().contains(&address) && second.said().contains("http.listen"), "{}", second.said());
+    assert!(second.log().contains(&address) && second.log().contains("http.listen"), "{}", second.log());
     assert!(get(served.address, "/healthz").is_some_and(|answer| answer.status == 200));
 }

@@ -60,14 +60,14 @@ impl Served {
     pub fn restart(&mut self) {
         const SERVED: &str = "served over HTTP address=";
         self.daemon.wait();
-        let before = self.daemon.times_said(SERVED);
+        let before = self.daemon.times_logged(SERVED);
         let mut command = self.place.command();
         for setting in &self.settings {
             command.args(["--set", setting]);
         }
         self.daemon = self.place.start_by(command);
         // Its log still has where the one before was.
-        until("it says where it serves", || (self.daemon.times_said(SERVED) > before).then_some(()));
+        until("it says where it serves", || (self.daemon.times_logged(SERVED) > before).then_some(()));
         self.address = self.daemon.http_address();
     }
 

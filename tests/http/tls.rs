@@ -84,8 +84,8 @@ impl Server {
     }
 
     #[track_caller]
-    fn until_said(&self, what: &str) {
-        until_true(&format!("{what:?} in the log"), || self.daemon.said().contains(what));
+    fn until_logged(&self, what: &str) {
+        until_true(&format!("{what:?} in the log"), || self.daemon.log().contains(what));
     }
 }
 
@@ -178,7 +178,7 @@ fn clients_that_trust_the_authority_are_served_over_tls_and_others_are_told_why(
     let unknown = server.curl(&[]);
     assert_eq!(unknown.code, Some(60), "{}", unknown.stderr);
     assert!(unknown.stderr.contains("unable to get local issuer certificate"), "{}", unknown.stderr);
-    server.until_said("does not accept the certificate in http.tls_cert");
+    server.until_logged("does not accept the certificate in http.tls_cert");
     let wrong_name = server.curl_at("https://pinwatch.example", &["--cacert", &ca]);
     assert_eq!(wrong_name.code, Some(60), "{}", wrong_name.stderr);
     assert!(wrong_name.stderr.contains("subject name matches"), "{}", wrong_name.stderr);
@@ -192,7 +192,7 @@ fn clients_that_trust_the_authority_are_served_over_tls_and_others_are_told_why(
         "{}",
         plain.stdout
     );
-    server.until_said("the client spoke plain HTTP");
+    server.until_logged("the client spoke plain HTTP");
     server.daemon.terminate();
 }
 
@@ -205,7 +205,7 @@ fn an_expired_certificate_is_refused_by_clients_and_reported_by_the_daemon() {
     let refused = server.curl(&["--cacert", &server.ca()]);
     assert_eq!(refused.code, Some(60), "{}", refused.stderr);
     assert!(refused.stderr.contains("certificate has expired"), "{}", refused.stderr);
-    server.until_said("has expired on 2021-01-01");
+    server.until_logged("has expired on 2021-01-01");
     let answer = server.curl(&["--insecure"]);
     assert!(answer.stdout.contains("degraded") && answer.stdout.contains("tls_files"), "{}", answer.stdout);
 }
@@ -253,7 +253,7 @@ fn with_client_ca_only_clients_of_that_authority_are_served() {
             assert_ne!(answer.code, Some(0), "{said}: {}", answer.stdout);
             let hears = alerts.iter().any(|alert| answer.stderr.contains(alert));
             assert!(hears, "{said}, TLS {tls}: {}", answer.stderr);
-            server.until_said(said);
+            server.until_logged(said);
         }
     }
     for answer in others(&server, Some(&right)) {
@@ -282,7 +282,7 @@ fn a_renewed_certificate_is_used_without_a_restart_and_an_invalid_one_is_ignored
     let (certificate, key) = third.certify("localhost", 2090);
     fs::write(server.place.path("cert.pem"), certificate).unwrap();
     server.daemon.signal(Signal::HUP);
-    server.until_said("it is not the key of the first certificate in");
+    server.until_logged("it is not the key of the first certificate in");
     let ready = server.ready(&second);
     assert_eq!(
         (&ready["status"], &ready["reasons"][0]["code"]),
@@ -295,8 +295,8 @@ fn a_renewed_certificate_is_used_without_a_restart_and_an_invalid_one_is_ignored
     server.daemon.signal(Signal::HUP);
     until_true("the mended one is used", || server.is_certified_by(&third));
     until_true("all is well again", || server.ready(&third)["status"] == "ready");
-    let said = server.daemon.times_said("new TLS files can't be used");
-    assert_eq!(said, 1, "it is said once: {}", server.daemon.said());
+    let said = server.daemon.times_logged("new TLS files can't be used");
+    assert_eq!(said, 1, "it is said once: {}", server.daemon.log());
     server.daemon.terminate();
 }
 

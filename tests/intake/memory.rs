@@ -80,7 +80,7 @@ fn a_client_that_requests_many_lists_and_reads_none_costs_the_memory_of_one_answ
     let before = daemon.peak_memory();
     let mut hog = daemon.client();
     hog.write("{\"op\":\"list\",\"limit\":1000}\n".repeat(100));
-    daemon.rests();
+    daemon.wait_until_idle();
     let taken = daemon.peak_memory().saturating_sub(before);
     assert!(taken < 24 * MB, "{} MB", taken / MB);
     assert_eq!(daemon.client().op(&json!({"op": "ping"}))["ok"], true);
@@ -112,7 +112,7 @@ fn clients_that_request_large_outcomes_and_read_none_cost_one_answer_each() {
             hog
         })
         .collect();
-    daemon.rests();
+    daemon.wait_until_idle();
     let taken = daemon.peak_memory().saturating_sub(before);
     assert!(
         taken < 120 * MB,

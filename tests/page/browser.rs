@@ -28,19 +28,19 @@ pub struct Browser {
 
 /// How a browser looks at pages.
 #[derive(Clone, Copy)]
-pub struct Eyes {
+pub struct Window {
     pub has_script: bool,
     pub is_dark: bool,
     pub width: u32,
 }
 
-impl Eyes {
-    pub const USUAL: Self = Self { has_script: true, is_dark: false, width: 1024 };
+impl Window {
+    pub const DEFAULT: Self = Self { has_script: true, is_dark: false, width: 1024 };
 }
 
 impl Browser {
     /// Starts one; `None`, and said so at the end of all tests, if the machine has no Chromium.
-    pub fn start(eyes: Eyes) -> Option<Self> {
+    pub fn start(window: Window) -> Option<Self> {
         let missing = ["chromium", "chromedriver"]
             .into_iter()
             .find(|program| Command::new(program).arg("--version").output().is_err());
@@ -54,7 +54,7 @@ impl Browser {
         let profile = tempfile::tempdir().expect("a folder");
         let (driver, port) = start_driver(&profile.path().join("driver.log"));
         let runtime = Runtime::new().expect("a runtime");
-        let capabilities = capabilities(eyes, &profile);
+        let capabilities = capabilities(window, &profile);
         let url = format!("http://127.0.0.1:{port}");
         let mut builder = ClientBuilder::new(HttpConnector::new());
         let client = runtime.block_on(builder.capabilities(capabilities).connect(&url)).expect("a browser");
@@ -171,7 +171,7 @@ impl Drop for Browser {
     }
 }
 
-fn capabilities(eyes: Eyes, profile: &TempDir) -> Capabilities {
+fn capabilities(window: Window, profile: &TempDir) -> Capabilities {
     let mut arguments: Vec<String> = [
         "--headless=new",
         "--no-sandbox",
@@ -187,12 +187,12 @@ fn capabilities(eyes: Eyes, profile: &TempDir) -> Capabilities {
     .map(str::to_owned)
     .into();
     arguments.push(format!("--user-data-dir={}", profile.path().join("profile").display()));
-    arguments.push(format!("--window-size={},900", eyes.width));
-    if eyes.is_dark {
+    arguments.push(format!("--window-size={},900", window.width));
+    if window.is_dark {
         arguments.push("--force-dark-mode".to_owned());
         arguments.push("--blink-settings=preferredColorScheme=0".to_owned());
     }
-    let script = if eyes.has_script { 1 } else { 2 };
+    let script = if window.has_script { 1 } else { 2 };
     let options = json!({
         "binary": "/usr/bin/chromium", "args": arguments,
         "prefs": {"profile.managed_default_content_settings.javascript": script},

@@ -102,8 +102,8 @@ fn no_pin_is_acknowledged_while_the_database_file_is_not_in_its_place() {
         all_delivered(&mut client);
         assert_each_once(&client.outbox(), &place.all_results(), &[&ending]);
         assert_eq!(submit(&mut client, &sim_pins("waiting-too", 1))[0]["state"], "accepted");
-        assert_eq!(daemon.times_said("the store can't be written"), 1, "{}", daemon.said());
-        assert_eq!(daemon.times_said("the store can be written again"), 1, "{}", daemon.said());
+        assert_eq!(daemon.times_logged("the store can't be written"), 1, "{}", daemon.log());
+        assert_eq!(daemon.times_logged("the store can be written again"), 1, "{}", daemon.log());
         drop(client);
         daemon.kill9();
         let daemon = place.start();
@@ -123,7 +123,7 @@ fn a_removed_database_is_noticed_without_submits_and_not_recreated() {
         let (status, reasons) = readiness(&daemon);
         (status == "not_ready" && reasons[0].0 == "store_failing").then_some(())
     });
-    until("it says what to do", || (daemon.times_said("pinwatch backup FILE") == 1).then_some(()));
+    until("it says what to do", || (daemon.times_logged("pinwatch backup FILE") == 1).then_some(()));
     // A stop still ends well, and makes nothing there.
     daemon.terminate();
     assert!(!place.data.exists());
@@ -205,7 +205,7 @@ fn a_second_daemon_is_refused_even_without_the_lock_file_and_by_every_path() {
             .then_some(())
     });
     until("it says so", || {
-        (daemon.times_said("the lock file was removed; it was made anew") > 0).then_some(())
+        (daemon.times_logged("the lock file was removed; it was made anew") > 0).then_some(())
     });
     second(&place.store());
     let note = fs::read_to_string(place.beside(".lock")).unwrap();

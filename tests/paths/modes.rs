@@ -51,8 +51,8 @@ fn with_any_umask_the_database_is_private_and_the_socket_has_its_mode() {
 #[track_caller]
 fn refusal(place: &Place) -> String {
     let mut daemon = place.spawn();
-    assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.said());
-    daemon.said()
+    assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.log());
+    daemon.log()
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn a_socket_that_is_removed_is_made_anew_with_its_mode_and_open_connections_stay
         assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
         assert_eq!(submit(&mut client, &sim_pins("waiting", 1))[0]["ok"], true, "the old connection stays");
         until("it is ready", || (readiness(&daemon).0 == "ready").then_some(()));
-        assert_eq!(daemon.times_said("it was made anew"), done + 1, "{}", daemon.said());
+        assert_eq!(daemon.times_logged("it was made anew"), done + 1, "{}", daemon.log());
     }
     drop(client);
     daemon.terminate();
@@ -68,7 +68,7 @@ fn a_socket_that_another_daemon_took_is_reported_and_not_stolen() {
     fs::remove_file(place.socket()).unwrap();
     until("it is ready", || (readiness(&daemon).0 == "ready").then_some(()));
     assert_eq!(submit(&mut daemon.client(), &sim_pins("waiting", 1))[0]["ok"], true);
-    assert_eq!(daemon.times_said("clients reach the socket again"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_logged("clients reach the socket again"), 1, "{}", daemon.log());
     daemon.terminate();
 }
 

@@ -54,7 +54,7 @@ async fn connections_are_renewed_so_that_an_api_that_moved_is_followed() {
         }
     })
     .await;
-    let client = Client::new(&Api { pool_max_age: SHORT, ..api(&url) }).unwrap();
+    let client = Client::new(&Api { pool_max_age: SHORT_TIMEOUT, ..api(&url) }).unwrap();
     let renewing = tokio::spawn(client.clone().renew_connections());
     while connections.load(Ordering::SeqCst) < 3 {
         assert_delivered(&client.poll(&pin(), Connection::Kept).await);
@@ -206,7 +206,7 @@ async fn a_host_that_does_not_exist_is_unavailable() {
 #[tokio::test]
 async fn a_server_that_never_answers_is_a_time_out() {
     let (url, connections) = stub(|_, stream| hang(stream)).await;
-    let meaning = poll(&Api { timeout: SHORT, ..api(&url) }).await;
+    let meaning = poll(&Api { timeout: SHORT_TIMEOUT, ..api(&url) }).await;
     assert_unavailable(&meaning, "time-out: no answer within 200ms");
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
@@ -221,7 +221,7 @@ async fn an_answer_that_trickles_in_is_a_time_out() {
         }
     })
     .await;
-    let meaning = poll(&Api { timeout: SHORT, ..api(&url) }).await;
+    let meaning = poll(&Api { timeout: SHORT_TIMEOUT, ..api(&url) }).await;
     assert_unavailable(&meaning, "time-out: no whole answer within 200ms");
 }
 
@@ -243,7 +243,7 @@ async fn a_status_code_that_needs_no_body_counts_even_if_the_body_stalls() {
                 }
             })
             .await;
-            assert_eq!(poll(&Api { timeout: SHORT, ..api(&url) }).await, expected);
+            assert_eq!(poll(&Api { timeout: SHORT_TIMEOUT, ..api(&url) }).await, expected);
         }
     }
 }

@@ -19,14 +19,15 @@ const GOOD: &str =
     r#"[{"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true}]"#;
 
 /// Long enough that no healthy poll runs into it, on the slowest machine.
-const AMPLE: Duration = Duration::from_secs(30);
+const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// For polls that have to run into it.
-const SHORT: Duration = Duration::from_millis(200);
+const SHORT_TIMEOUT: Duration = Duration::from_millis(200);
 
 fn api(base_url: &str) -> Api {
     let base_url = format!("api.base_url={base_url}");
-    let ample = ["api.timeout", "api.connect_timeout"].map(|key| format!("{key}={}s", AMPLE.as_secs()));
+    let ample =
+        ["api.timeout", "api.connect_timeout"].map(|key| format!("{key}={}s", LONG_TIMEOUT.as_secs()));
     let sets = [base_url.as_str(), "api.allow_plain_http=true", "api.key=hunter2", &ample[0], &ample[1]];
     Config::of_sets(&sets).unwrap().api
 }

@@ -79,7 +79,7 @@ async fn a_stray_answer_that_comes_after_the_next_request_ends_no_pin() {
         let (url, connections) = stub(move |_, mut stream| async move {
             request(&mut stream).await;
             // Slow, so that the client knows how long an answer may take.
-            tokio::time::sleep(SHORT).await;
+            tokio::time::sleep(SHORT_TIMEOUT).await;
             answer_good(&mut stream).await;
             request(&mut stream).await;
             if together {

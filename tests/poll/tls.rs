@@ -42,7 +42,7 @@ fn server<T: Send + 'static>(
 async fn a_handshake_that_stalls_is_a_time_out_while_connecting() {
     let (url, _) = stub(|_, stream| hang(stream)).await;
     let url = url.replace("http:", "https:");
-    let meaning = poll(&Api { connect_timeout: SHORT, ..api(&url) }).await;
+    let meaning = poll(&Api { connect_timeout: SHORT_TIMEOUT, ..api(&url) }).await;
     assert_unavailable(&meaning, "time-out while connecting");
 }
 

@@ -82,7 +82,7 @@ fn an_api_with_changed_answers_ends_no_pin_until_the_configuration_matches() {
     until("answers are counted as unreadable", || {
         (daemon.client().stats()["polls"]["unreadable"].as_u64().unwrap() >= 3).then_some(())
     });
-    let said = daemon.said();
+    let said = daemon.log();
     assert!(said.contains("nothing is at api.answer.status = ") && said.contains("/status"), "{said}");
     assert!(daemon.records().is_empty());
 

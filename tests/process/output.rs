@@ -160,7 +160,7 @@ fn the_first_line_of_the_log_names_the_same_build_as_stats() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let build = daemon.client().stats()["build"].clone();
-    let log = daemon.said();
+    let log = daemon.log();
     let first = log.lines().next().unwrap();
     for name in ["commit", "date", "target", "sqlite"] {
         let value = build[name].as_str().unwrap();

@@ -36,7 +36,7 @@ fn place(api: &Simulated) -> Place {
 }
 
 /// Sees that everything is there, and that the PINs in flight end as if nothing had happened.
-fn everything_goes_on(daemon: &Daemon) {
+fn assert_everything_continues(daemon: &Daemon) {
     let place = &daemon.place;
     let first = &place.ask(&["show", "sim-delivered-1"])[0];
     let outcome = &first["outcome"];
@@ -84,7 +84,7 @@ fn a_sqlite_file_of_0_1_is_brought_up_to_date_and_goes_on() {
     assert_eq!(before, 7, "the file is no longer 0.1.0's");
 
     let daemon = place.start();
-    everything_goes_on(&daemon);
+    assert_everything_continues(&daemon);
     let learned = daemon.client().stats()["learned"]["endings"].as_u64().unwrap();
     assert!(learned as usize >= ENDED, "what was learned from {ENDED} PINs is lost: {learned}");
 
@@ -110,7 +110,7 @@ fn a_postgresql_database_of_0_1_is_brought_up_to_date_and_goes_on() {
     fs::write(place.config(), config.replace(&sqlite, &database.url())).unwrap();
 
     let daemon = place.start();
-    everything_goes_on(&daemon);
+    assert_everything_continues(&daemon);
     daemon.terminate();
     let newest =
         fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/postgres/migrations")).unwrap().count();

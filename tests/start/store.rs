@@ -76,7 +76,7 @@ fn a_database_of_a_newer_version_is_left_unchanged() {
 }
 
 /// Turns a database into one of the first schema, where PINs stood in the order of their IDs.
-const AS_BEFORE: &str = "
+const FIRST_SCHEMA: &str = "
     CREATE TABLE before (pin_id TEXT NOT NULL PRIMARY KEY, submitted_at INTEGER NOT NULL, deadline_at INTEGER NOT NULL,
                          reference TEXT, metadata TEXT) STRICT, WITHOUT ROWID;
     INSERT INTO before SELECT pin_id, submitted_at, deadline_at, 'order of ' || pin_id, '{}' FROM pin;
@@ -98,7 +98,7 @@ const AS_BEFORE: &str = "
 fn a_database_of_an_earlier_version_is_brought_up_to_date_with_every_pin() {
     for change in [change, change_as_if_killed] {
         let mut place = used();
-        change(&place.store(), AS_BEFORE);
+        change(&place.store(), FIRST_SCHEMA);
         for _ in 0..2 {
             let daemon = place.start();
             let mut client = daemon.client();
@@ -125,7 +125,7 @@ fn a_damaged_database_of_an_earlier_version_is_not_brought_up_to_date() {
     // Another ID, which its place in the order tells; and none at all, at its place.
     for wrong in ["PIN-9500", "PIN-150/"] {
         let place = used();
-        change(&place.store(), AS_BEFORE);
+        change(&place.store(), FIRST_SCHEMA);
         let mut bytes = fs::read(place.store()).unwrap();
         let mut found = memchr::memmem::find_iter(&bytes, "PIN-1500");
         let at = found.find(|at| !bytes[..*at].ends_with(b"of ")).unwrap();

@@ -44,7 +44,7 @@ impl Daemon {
     pub fn ready(mut self) -> Self {
         until_true("the daemon takes connections", || {
             let ended = self.ended();
-            assert!(ended.is_none(), "the daemon did not start: {}\n{}", ended.unwrap(), self.said());
+            assert!(ended.is_none(), "the daemon did not start: {}\n{}", ended.unwrap(), self.log());
             self.try_client().is_some()
         });
         self
@@ -64,7 +64,7 @@ impl Daemon {
     #[track_caller]
     pub fn http_address(&self) -> SocketAddr {
         until("it says where it serves HTTP", || {
-            let said = self.said();
+            let said = self.log();
             let (_, rest) = said.rsplit_once("served over HTTP address=")?;
             rest.split_once(char::is_whitespace).map(|(address, _)| address.parse().unwrap())
         })
@@ -121,7 +121,7 @@ impl Daemon {
 
     /// Waits until it has done what it can: until it takes no more processor time.
     #[track_caller]
-    pub fn rests(&self) {
+    pub fn wait_until_idle(&self) {
         let stat = || {
             let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.0.id())).unwrap();
             let (_, fields) = stat.rsplit_once(") ").unwrap();
@@ -164,13 +164,13 @@ impl Daemon {
     }
 
     /// All that it and those before it said.
-    pub fn said(&self) -> String {
+    pub fn log(&self) -> String {
         self.place.stderr()
     }
 
     /// How many lines of its log, and of those before it, have this in them.
-    pub fn times_said(&self, what: &str) -> usize {
-        self.said().lines().filter(|line| line.contains(what)).count()
+    pub fn times_logged(&self, what: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(what)).count()
     }
 }
 

@@ -82,7 +82,7 @@ fn every_route_answers_as_the_socket_does() {
         let head = api.ask("HEAD", path, &[], "");
         assert_eq!((head.status, head.body.as_str()), (200, ""), "{path}");
     }
-    let said = api.served.daemon.said();
+    let said = api.served.daemon.log();
     for what in [
         "a PIN was withdrawn over HTTP",
         "outcomes are delivered again",
@@ -91,7 +91,7 @@ fn every_route_answers_as_the_socket_does() {
         until(what, || {
             api.served
                 .daemon
-                .said()
+                .log()
                 .lines()
                 .any(|line| line.contains(what) && line.contains("boss"))
                 .then_some(())
@@ -237,9 +237,9 @@ fn a_peer_that_guesses_tokens_must_wait_and_a_valid_token_still_works() {
     assert!((1..=60).contains(&limited.headers["retry-after"].parse::<u64>().unwrap()));
     assert_eq!(api.get("/v1/stats").status, 200);
     until("the log has one line of it", || {
-        (api.served.daemon.times_said("had no valid token") == 1).then_some(())
+        (api.served.daemon.times_logged("had no valid token") == 1).then_some(())
     });
-    assert!(!api.served.daemon.said().contains("pinwatch_wrong"));
+    assert!(!api.served.daemon.log().contains("pinwatch_wrong"));
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn a_client_may_send_a_hundred_thousand_lines_before_it_reads_and_others_are_ser
     }
     assert_eq!(api.served.daemon.client().stats()["inFlight"], pins.len());
     until_true("the log sums them", || {
-        let said = api.served.daemon.said();
+        let said = api.served.daemon.log();
         said.lines().any(|line| line.contains("PINs were submitted over HTTP") && line.contains("boss"))
     });
 }

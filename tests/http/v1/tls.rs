@@ -151,8 +151,8 @@ impl Server {
     }
 
     #[track_caller]
-    fn until_said(&self, what: &str) {
-        until_true(&format!("{what:?} in the log"), || self.api.served.daemon.said().contains(what));
+    fn until_logged(&self, what: &str) {
+        until_true(&format!("{what:?} in the log"), || self.api.served.daemon.log().contains(what));
     }
 }
 
@@ -180,7 +180,7 @@ fn curl_python_and_node_submit_over_tls_and_refuse_another_name_or_authority() {
     let other = Authority::new("another one");
     let asked = server.asked_by_all("localhost", &other, None);
     server.refuses_all(&asked, &["unable to get local issuer", "unable to verify the first certificate"]);
-    server.until_said(NOT_ACCEPTED);
+    server.until_logged(NOT_ACCEPTED);
     // The certificate has another name than this. Only the client knows which name it meant.
     let asked = server.asked_by_all("127.0.0.1", &server.authority, None);
     server.refuses_all(&asked, &["subject name matches", "does not match", "not valid for"]);
@@ -192,8 +192,8 @@ fn curl_python_and_node_refuse_an_expired_certificate_and_the_daemon_says_so_too
     let server = Server::start(2021, None);
     let asked = server.asked_by_all("localhost", &server.authority, None);
     server.refuses_all(&asked, &["expired"]);
-    server.until_said(NOT_ACCEPTED);
-    server.until_said("has expired on 2021-01-01");
+    server.until_logged(NOT_ACCEPTED);
+    server.until_logged("has expired on 2021-01-01");
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn with_client_ca_curl_python_and_node_can_submit_only_with_its_certificates() {
     ] {
         let asked = server.asked_by_all("localhost", &server.authority, client);
         server.refuses_all(&asked, reasons);
-        server.until_said(said);
+        server.until_logged(said);
     }
     server.serves_all(Some(&right));
 }

@@ -10,9 +10,9 @@ use super::client::{Api, new_token, write_private};
 use crate::support::{program, run_to_end, until_true};
 
 fn reload(api: &Api, what: &str) {
-    let before = api.served.daemon.times_said(what);
+    let before = api.served.daemon.times_logged(what);
     api.served.daemon.signal(Signal::HUP);
-    until_true(what, || api.served.daemon.times_said(what) > before);
+    until_true(what, || api.served.daemon.times_logged(what) > before);
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn a_token_is_replaced_without_a_pause_and_an_invalid_file_changes_nothing() {
     assert_eq!((status(&new), status(&api.admin)), (200, 200), "both are valid meanwhile");
     write_private(&api.tokens_file(), &format!("{line}\nnonsense\n"));
     reload(&api, "the configuration was not reloaded");
-    until_true("the log names the line", || api.served.daemon.said().contains("line 2: must be NAME SCOPE"));
+    until_true("the log names the line", || api.served.daemon.log().contains("line 2: must be NAME SCOPE"));
     assert_eq!((status(&new), status(&api.admin)), (200, 200), "the old ones stay");
     write_private(&api.tokens_file(), &line);
     reload(&api, "the configuration was reloaded");
