@@ -80,7 +80,7 @@ async fn doctor_reports_that_all_is_well() {
     let config = format!("api.base_url = \"{}\"\napi.key = \"k\"\n", server.uri());
     let daemon = Daemon::start(&place(), Start { config: &config, ..Start::default() });
     tokio::task::spawn_blocking(move || {
-        daemon.told_until("READY=1");
+        daemon.notifications_until("READY=1");
         let ended = run_doctor(&daemon.path("pinwatch.toml"));
         let found = ended.stdout;
         assert_eq!(ended.code, Some(0), "{found}");

@@ -12,12 +12,12 @@ const CONFIG: &str = "api.key = \"k\"\napi.base_url = \"http://127.0.0.1:9\"\n";
 #[test]
 fn systemd_is_notified_ready_when_pins_are_accepted_and_stopping_when_not() {
     let mut daemon = Daemon::start(&place(), Start { config: CONFIG, ..Start::default() });
-    let before = daemon.told_until("READY=1");
+    let before = daemon.notifications_until("READY=1");
     assert!(before[0].contains("STATUS=starting"), "{before:?}");
     assert_eq!(ask(&daemon.socket(), "A1")["state"], "accepted");
-    daemon.told_until("STATUS=1 in flight");
+    daemon.notifications_until("STATUS=1 in flight");
     daemon.signal(Signal::TERM);
-    daemon.told_until("STOPPING=1");
+    daemon.notifications_until("STOPPING=1");
     assert_eq!(daemon.ended(), Some(0));
     assert!(!daemon.socket().exists());
 }
@@ -35,21 +35,21 @@ fn a_failed_start_never_notifies_ready() {
 #[test]
 fn a_reload_notifies_its_time_and_then_ready() {
     let daemon = Daemon::start(&place(), Start { config: CONFIG, ..Start::default() });
-    daemon.told_until("READY=1");
+    daemon.notifications_until("READY=1");
     daemon.signal(Signal::HUP);
-    let told = daemon.told_until("RELOADING=1").pop().unwrap();
+    let told = daemon.notifications_until("RELOADING=1").pop().unwrap();
     assert!(told.contains("MONOTONIC_USEC="), "{told}");
-    daemon.told_until("READY=1");
+    daemon.notifications_until("READY=1");
 }
 
 #[test]
 fn the_watchdog_is_notified_while_the_daemon_works_even_if_the_api_is_down() {
     let start = Start { config: CONFIG, watchdog: Some(Duration::from_secs(1)), ..Start::default() };
     let daemon = Daemon::start(&place(), start);
-    daemon.told_until("READY=1");
+    daemon.notifications_until("READY=1");
     ask(&daemon.socket(), "A1");
     for _ in 0..3 {
-        daemon.told_until("WATCHDOG=1");
+        daemon.notifications_until("WATCHDOG=1");
     }
 }
 
@@ -58,11 +58,11 @@ fn the_watchdog_is_notified_while_the_daemon_works_even_if_the_api_is_down() {
 fn the_watchdog_is_not_notified_while_the_schedule_hangs() {
     let start = Start { config: CONFIG, watchdog: Some(Duration::from_secs(1)), ..Start::default() };
     let daemon = Daemon::start(&place(), start);
-    daemon.told_until("WATCHDOG=1");
+    daemon.notifications_until("WATCHDOG=1");
     daemon.signal(Signal::USR1);
-    daemon.told_until("STATUS=a part does not answer");
+    daemon.notifications_until("STATUS=a part does not answer");
     // Nothing is told again; a second look finds nothing better.
-    let told = daemon.told_until("STATUS=a part does not answer");
+    let told = daemon.notifications_until("STATUS=a part does not answer");
     assert!(!told.iter().any(|told| told.contains("WATCHDOG=1")), "{told:?}");
 }
 
@@ -72,6 +72,6 @@ fn the_daemon_works_without_a_service_manager() {
     let gone = place.path("notify");
     let daemon = Daemon::start(&place, Start { config: CONFIG, ..Start::default() });
     let _ = fs::remove_file(gone);
-    daemon.until_said("ready: PINs are accepted");
+    daemon.until_logged("ready: PINs are accepted");
     assert_eq!(ask(&daemon.socket(), "A1")["state"], "accepted");
 }

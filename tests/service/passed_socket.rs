@@ -40,7 +40,7 @@ fn a_passed_socket_at_another_path_than_the_configured_one_is_reported() {
     let socket = Some(UnixListener::bind(&elsewhere).unwrap().into());
     let daemon = Daemon::start(&place, Start { config: CONFIG, socket, ..Start::default() });
     assert_eq!(ask(&elsewhere, "A1")["state"], "accepted");
-    daemon.until_said("is not intake.socket");
+    daemon.until_logged("is not intake.socket");
     assert!(!daemon.socket().exists());
 }
 
@@ -50,9 +50,9 @@ fn a_passed_socket_whose_file_is_removed_is_reported_and_not_recreated() {
     let path = place.path("pinwatch.sock");
     let socket = Some(UnixListener::bind(&path).unwrap().into());
     let mut daemon = Daemon::start(&place, Start { config: CONFIG, socket, ..Start::default() });
-    daemon.told_until("READY=1");
+    daemon.notifications_until("READY=1");
     std::fs::remove_file(&path).unwrap();
-    daemon.until_said("restart what passed the socket");
+    daemon.until_logged("restart what passed the socket");
     assert!(!path.exists());
     assert_eq!(daemon.stop(), Some(0));
 }
@@ -74,7 +74,7 @@ fn a_passed_tcp_socket_serves_http_and_stays_over_a_reload_and_for_the_next_daem
     };
     let is_alive = || get(address, "/healthz").is_some_and(|answer| answer.status == 200);
     let mut first = Daemon::start(&place, start());
-    first.told_until("READY=1");
+    first.notifications_until("READY=1");
     assert!(is_alive());
     first.reload();
     assert!(is_alive());
@@ -99,7 +99,7 @@ fn a_passed_http_socket_must_be_tcp_and_secured_if_other_machines_reach_it() {
     assert!(open.log().contains("http.allow_remote"), "{}", open.log());
     let allowed = format!("{CONFIG}http.allow_remote = true\n");
     let mut allowed = start(tcp("0.0.0.0:0").0.into(), &allowed);
-    allowed.told_until("READY=1");
+    allowed.notifications_until("READY=1");
     assert_eq!(allowed.stop(), Some(0));
     let unix = UnixListener::bind(place.path("http.sock")).unwrap();
     let mut wrong = start(unix.into(), CONFIG);
