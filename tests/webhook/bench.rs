@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Long enough that nothing healthy runs into it, on the slowest machine.
-pub const AMPLE: Duration = Duration::from_secs(60);
+pub const LONG_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub const SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
@@ -29,7 +29,7 @@ pub fn webhook(url: &str) -> Webhook {
     );
     let mut config = Config::of_sets(&["api.key=key", &sink]).unwrap();
     match config.sinks.remove(0).kind {
-        SinkKind::Webhook(webhook) => Webhook { timeout: AMPLE, ..webhook },
+        SinkKind::Webhook(webhook) => Webhook { timeout: LONG_TIMEOUT, ..webhook },
         other => panic!("{other:?}"),
     }
 }
@@ -126,7 +126,7 @@ impl Bench {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(AMPLE, wait).await.unwrap_or_else(|_| panic!("never came: {what}"))
+        tokio::time::timeout(LONG_TIMEOUT, wait).await.unwrap_or_else(|_| panic!("never came: {what}"))
     }
 
     /// The cursor and the failed outcomes, as the file has them.
@@ -158,7 +158,7 @@ impl Bench {
     /// Stops the sink as the daemon does.
     pub async fn stop(self) {
         self.finish.cancel();
-        tokio::time::timeout(AMPLE, self.sink).await.unwrap().unwrap();
+        tokio::time::timeout(LONG_TIMEOUT, self.sink).await.unwrap().unwrap();
         drop(self.writer);
         self.store.close().await;
         assert_eq!(self.writing.await.unwrap(), 0);

@@ -101,11 +101,11 @@ async fn data_that_the_endpoint_echoes_is_in_no_log_health_or_stats() {
     let simulator = simulator().await;
     let refuses_all = Arc::new(AtomicBool::new(true));
     let still = refuses_all.clone();
-    let whim = move |_, request: &Request| {
+    let script = move |_, request: &Request| {
         let refused = still.load(Ordering::SeqCst) || request.json()["pinId"] == "sim-delivered-0";
         if refused { Echoes(404) } else { Answers(200) }
     };
-    let receiver = Receiver::start(whim).await;
+    let receiver = Receiver::start(script).await;
     let daemon = place(&simulator, &receiver.url()).start();
     let mut client = daemon.client();
     client.submit_all(&pins(0..40));

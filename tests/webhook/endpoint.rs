@@ -10,11 +10,11 @@ use tokio::net::TcpListener;
 
 use crate::webhook::bench::{Folder, HEADER, SECRET, webhook};
 use crate::webhook::receiver::{
-    Answers, AnswersWith, Closes, CutsBody, CutsHead, Does, Echoes, Hangs, HangsInBody, Receiver, Request,
+    Action, Answers, AnswersWith, Closes, CutsBody, CutsHead, Echoes, Hangs, HangsInBody, Receiver, Request,
 };
 
 /// The first try of each message gets this, the others are taken.
-fn at_first(does: Does) -> impl Fn(usize, &Request) -> Does + Send + Sync {
+fn at_first(does: Action) -> impl Fn(usize, &Request) -> Action + Send + Sync {
     let seen = std::sync::Mutex::new(HashSet::new());
     move |_, request| {
         let first = seen.lock().unwrap().insert(request.id().to_owned());
@@ -105,11 +105,11 @@ async fn a_refused_outcome_is_a_dead_letter_in_the_store_with_what_the_endpoint_
         (400, "400 Bad Request: it is gone [2J"),
         (404, "404 Not Found: it is gone [2J"),
     ] {
-        let whim = move |_, request: &Request| match request.seqs()[0] {
+        let script = move |_, request: &Request| match request.seqs()[0] {
             2 => AnswersWith(status, "", "it is\r\n gone \u{1b}[2J"),
             _ => Answers(200),
         };
-        let receiver = Receiver::start(whim).await;
+        let receiver = Receiver::start(script).await;
         let folder = Folder::new();
         let bench = folder.start(&webhook(&receiver.url())).await;
         bench.outcomes(5).await;
@@ -128,8 +128,8 @@ async fn a_refused_outcome_is_a_dead_letter_in_the_store_with_what_the_endpoint_
 
 #[tokio::test]
 async fn one_failing_outcome_blocks_no_other() {
-    let whim = |_, request: &Request| if request.seqs() == [3] { Answers(500) } else { Answers(200) };
-    let receiver = Receiver::start(whim).await;
+    let script = |_, request: &Request| if request.seqs() == [3] { Answers(500) } else { Answers(200) };
+    let receiver = Receiver::start(script).await;
     let folder = Folder::new();
     let mut webhook = webhook(&receiver.url());
     webhook.concurrency = 1;
@@ -178,11 +178,11 @@ async fn a_redirect_is_not_followed() {
     let location: &'static str = format!("location: {}\r\n", elsewhere.url()).leak();
     let moved = Arc::new(AtomicBool::new(true));
     let still = moved.clone();
-    let whim = move |_, _: &Request| match still.load(Ordering::SeqCst) {
+    let script = move |_, _: &Request| match still.load(Ordering::SeqCst) {
         true => AnswersWith(307, location, ""),
         false => Answers(200),
     };
-    let receiver = Receiver::start(whim).await;
+    let receiver = Receiver::start(script).await;
     let folder = Folder::new();
     let bench = folder.start(&webhook(&receiver.url())).await;
     bench.outcomes(1).await;
@@ -195,11 +195,11 @@ async fn a_redirect_is_not_followed() {
 
 #[tokio::test]
 async fn a_refused_outcome_is_found_within_its_batch() {
-    let whim = |_, request: &Request| match request.seqs().contains(&42) {
+    let script = |_, request: &Request| match request.seqs().contains(&42) {
         true => Answers(422),
         false => Answers(200),
     };
-    let receiver = Receiver::start(whim).await;
+    let receiver = Receiver::start(script).await;
     let folder = Folder::new();
     let mut webhook = webhook(&receiver.url());
     (webhook.batch, webhook.format) = (50, WebhookFormat::CloudEvents);
@@ -225,11 +225,11 @@ async fn a_refused_outcome_is_found_within_its_batch() {
 async fn batches_shrink_until_one_is_accepted() {
     for too_large in [Answers(500), Answers(413), Answers(400), Closes, CutsHead] {
         let does = too_large.clone();
-        let whim = move |_, request: &Request| match request.body.len() > 100_000 {
+        let script = move |_, request: &Request| match request.body.len() > 100_000 {
             true => does.clone(),
             false => Answers(200),
         };
-        let receiver = Receiver::start(whim).await;
+        let receiver = Receiver::start(script).await;
         let folder = Folder::new();
         let mut webhook = webhook(&receiver.url());
         webhook.batch = 1000;
@@ -247,11 +247,11 @@ async fn batches_shrink_until_one_is_accepted() {
 async fn an_endpoint_that_refuses_everything_is_in_trouble_and_no_outcome_becomes_a_dead_letter() {
     let moved = Arc::new(AtomicBool::new(true));
     let still = moved.clone();
-    let whim = move |_, _: &Request| match still.load(Ordering::SeqCst) {
+    let script = move |_, _: &Request| match still.load(Ordering::SeqCst) {
         true => AnswersWith(404, "", "default backend"),
         false => Answers(200),
     };
-    let receiver = Receiver::start(whim).await;
+    let receiver = Receiver::start(script).await;
     let folder = Folder::new();
     let bench = folder.start(&webhook(&receiver.url())).await;
     bench.outcomes(400).await;
@@ -269,13 +269,13 @@ async fn an_endpoint_that_refuses_everything_is_in_trouble_and_no_outcome_become
 async fn a_receiver_that_moved_is_reached_when_the_old_address_refuses_everything() {
     // It moves when the fiftieth request comes; who was connected by then stays at the old address.
     let last_old = std::sync::OnceLock::new();
-    let whim = move |n, request: &Request| {
+    let script = move |n, request: &Request| {
         if n >= 50 {
             last_old.get_or_init(|| request.connections);
         }
         Answers(if last_old.get().is_some_and(|last| request.connection <= *last) { 404 } else { 200 })
     };
-    let receiver = Receiver::start(whim).await;
+    let receiver = Receiver::start(script).await;
     let folder = Folder::new();
     let bench = folder.start(&webhook(&receiver.url())).await;
     bench.outcomes(500).await;
@@ -308,13 +308,13 @@ async fn a_2xx_answer_with_an_endless_body_does_not_block_other_deliveries() {
     let hanging = Arc::new(std::sync::OnceLock::<Arc<std::sync::atomic::AtomicUsize>>::new());
     let overlapped = Arc::new(AtomicBool::new(false));
     let (known, seen) = (hanging.clone(), overlapped.clone());
-    let whim = move |_, _: &Request| {
+    let script = move |_, _: &Request| {
         if known.get().is_some_and(|hanging| hanging.load(Ordering::SeqCst) > 0) {
             seen.store(true, Ordering::SeqCst);
         }
         HangsInBody(200)
     };
-    let receiver = Receiver::start(whim).await;
+    let receiver = Receiver::start(script).await;
     hanging.set(receiver.hanging()).unwrap();
     let folder = Folder::new();
     let mut webhook = webhook(&receiver.url());

@@ -123,9 +123,9 @@ fn until_trouble(daemon: &Daemon, trouble: &str) -> String {
 
 fn reload(daemon: &Daemon) {
     let done = "the configuration was reloaded";
-    let before = daemon.times_said(done);
+    let before = daemon.times_logged(done);
     daemon.signal(Signal::HUP);
-    until_true(done, || daemon.times_said(done) > before);
+    until_true(done, || daemon.times_logged(done) > before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,13 +209,13 @@ async fn an_unusable_file_is_refused_with_its_key_by_a_start_a_reload_and_doctor
         ("headers", "hunter2\n", "sink[0].headers_file"),
     ];
     for (file, content, key) in refused {
-        let before = daemon.times_said("was not reloaded");
+        let before = daemon.times_logged("was not reloaded");
         let good = fs::read_to_string(bench.place.path(file)).unwrap();
         bench.write(file, content);
         daemon.signal(Signal::HUP);
-        until_true("the reload is refused", || daemon.times_said("was not reloaded") > before);
+        until_true("the reload is refused", || daemon.times_logged("was not reloaded") > before);
         until_true("with its key", || {
-            let said = daemon.said();
+            let said = daemon.log();
             said.lines().any(|line| line.contains("was not reloaded") && line.contains(key))
         });
         for command in ["doctor", "check-config", "run"] {

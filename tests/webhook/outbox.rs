@@ -52,8 +52,8 @@ async fn outcomes_that_a_killed_process_may_have_delivered_are_repeated_with_the
     for batch in [1, 10] {
         let dead = Arc::new(AtomicBool::new(true));
         let is_dead = dead.clone();
-        let whim = move |_, _: &Request| if is_dead.load(Ordering::SeqCst) { Hangs } else { Answers(200) };
-        let receiver = Receiver::start(whim).await;
+        let script = move |_, _: &Request| if is_dead.load(Ordering::SeqCst) { Hangs } else { Answers(200) };
+        let receiver = Receiver::start(script).await;
         let folder = Folder::new();
         let mut webhook = webhook(&receiver.url());
         (webhook.concurrency, webhook.batch) = (2, batch);
@@ -80,11 +80,11 @@ async fn outcomes_that_a_killed_process_may_have_delivered_are_repeated_with_the
 async fn an_outcome_that_waits_for_a_retry_gets_it_after_a_restart() {
     let broken = Arc::new(AtomicBool::new(true));
     let is_broken = broken.clone();
-    let whim = move |_, request: &Request| match is_broken.load(Ordering::SeqCst) && request.seqs() == [2] {
+    let script = move |_, request: &Request| match is_broken.load(Ordering::SeqCst) && request.seqs() == [2] {
         true => Answers(500),
         false => Answers(200),
     };
-    let receiver = Receiver::start(whim).await;
+    let receiver = Receiver::start(script).await;
     let folder = Folder::new();
     let bench = folder.start(&webhook(&receiver.url())).await;
     bench.outcomes(3).await;
@@ -104,11 +104,11 @@ async fn an_outcome_that_waits_for_a_retry_gets_it_after_a_restart() {
 async fn a_dead_letter_is_sent_again_only_by_a_replay_and_with_the_same_id() {
     let broken = Arc::new(AtomicBool::new(true));
     let is_broken = broken.clone();
-    let whim = move |_, request: &Request| {
+    let script = move |_, request: &Request| {
         let refused = is_broken.load(Ordering::SeqCst) && request.seqs()[0] <= 3;
         Answers(if refused { 404 } else { 200 })
     };
-    let receiver = Receiver::start(whim).await;
+    let receiver = Receiver::start(script).await;
     let folder = Folder::new();
     let bench = folder.start(&webhook(&receiver.url())).await;
     bench.outcomes(3).await;
