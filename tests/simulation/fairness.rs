@@ -49,7 +49,7 @@ impl Fairness {
         let (Some(well_since), Some(watched)) = (self.well_since, oracle.watched(pin)) else {
             return Ok(false);
         };
-        if !plan.pins[pin].story.is_answered() {
+        if !plan.pins[pin].pin_history.is_answered() {
             // It may wait for its last poll until its grace is over, which is checked for every PIN.
             return Ok(false);
         }
@@ -58,7 +58,7 @@ impl Fairness {
         if from > now {
             return Ok(false);
         }
-        // What was asked in bad weather may still hang, and hold its place.
+        // What was asked in bad conditions may still hang, and hold its place.
         let free = oracle.free_from.max(well_since + plan.timeout);
         let due = from + oracle.intervals.longest(from.saturating_sub(watched.submitted));
         let mut due = due.max(free);

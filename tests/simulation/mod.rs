@@ -7,18 +7,18 @@
 
 mod api;
 mod clocks;
+mod conditions;
 mod contract;
 mod daemon;
 mod fairness;
 mod intervals;
 mod oracle;
 mod pauses;
+mod pin_history;
 mod plan;
 mod run;
 mod store;
-mod story;
 mod totals;
-mod weather;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;

@@ -12,13 +12,13 @@ use pinwatch::store::{InFlight, SavedSchedule};
 
 use super::api::{Truth, Wait};
 use super::clocks::{Clocks, Time};
+use super::conditions::Condition;
 use super::contract::{Known, Row, judge, means, same};
 use super::daemon::{EXPIRE_EVERY, PROBE_INTERVAL, RAMP, RECOVERED, Standing};
 use super::intervals::Intervals;
 use super::pauses::{Known as KnownPin, Pauses};
+use super::pin_history::PinHistory;
 use super::plan::{Plan, SECOND};
-use super::story::Story;
-use super::weather::Sky;
 
 /// A promise that was not kept.
 pub type Broken = String;
@@ -318,7 +318,7 @@ impl Oracle {
         plan: &Plan,
         (id, pin): (u64, usize),
         (truth, meaning, connection): (&Truth, &Meaning, Connection),
-        (story, verdict): (&Story, Option<&Verdict>),
+        (pin_history, verdict): (&PinHistory, Option<&Verdict>),
         brake: Option<Reason>,
         clocks: &Clocks,
     ) -> Result<(), Broken> {
@@ -383,9 +383,10 @@ impl Oracle {
             judge(plan, &known, ending, now).map_err(|broken| format!("PIN {pin}: {broken}"))?;
             // The promise behind the rules: no PIN that the API knows ends as one that it refuses, unless nobody was
             // answered for the whole grace, or it met one bad time after the other.
-            let is_wrong = matches!(ending, Some(Ending::NotFound | Ending::Rejected)) && story.is_sound();
-            let turned = plan.weather.since(clocks.truth()).saturating_sub(clocks.suspended());
-            let is_fair = plan.weather.at(clocks.truth()) == Sky::Fair;
+            let is_wrong =
+                matches!(ending, Some(Ending::NotFound | Ending::Rejected)) && pin_history.is_sound();
+            let turned = plan.conditions.since(clocks.truth()).saturating_sub(clocks.suspended());
+            let is_fair = plan.conditions.at(clocks.truth()) == Condition::Normal;
             let was_answered = others.is_some_and(|at| !watched.row.began_after(at));
             if is_wrong && was_answered && (is_fair || watched.row.began_after(turned)) {
                 return Err(format!("PIN {pin} is well known to the API, and ends {ending:?}"));

@@ -3,7 +3,7 @@
 use pinwatch::outcome::{Ending, Verdict};
 use pinwatch::store::{InFlight, SavedSchedule};
 
-use super::story::number;
+use super::pin_history::number;
 
 /// A PIN that somebody submits.
 #[derive(Debug, Clone)]
