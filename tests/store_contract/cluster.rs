@@ -217,7 +217,7 @@ async fn slots_are_not_taken_during_a_transaction_of_their_node_nor_by_a_dead_no
     let (mut a, mut b) = two(&database).await;
     let [_, odd] = of_each(1);
     b.writes.register_sink("s", true).await.unwrap();
-    b.live(&strs(&odd)).await;
+    b.submit_and_finish(&strs(&odd)).await;
     let mut last = PgConnection::connect(&database.url()).await.unwrap();
     last.execute("BEGIN").await.unwrap();
     // As every writing transaction begins.
@@ -305,7 +305,7 @@ async fn a_sink_missing_at_one_node_loses_no_outcome_of_a_dead_node() {
     let (mut a, mut b) = two(&database).await;
     let [_, odd] = of_each(1);
     b.writes.register_sink("s", true).await.unwrap();
-    b.live(&strs(&odd)).await;
+    b.submit_and_finish(&strs(&odd)).await;
     die(&database, "b");
     let id =
         |name: &str| database.one(&format!("SELECT id FROM node WHERE name = '{name}'")).parse().unwrap();
@@ -327,7 +327,7 @@ async fn undelivered_outcomes_of_a_dead_node_can_be_adopted_by_another() {
     }
     b.writes.register_sink("other", true).await.unwrap();
     let [_, odd] = of_each(3);
-    let mut seqs = b.live(&strs(&odd)).await;
+    let mut seqs = b.submit_and_finish(&strs(&odd)).await;
     seqs.sort_unstable();
     let retry =
         Failed { seq: seqs[0], dead: false, tries: 1, first_try_at: None, last_try_at: None, error: None };

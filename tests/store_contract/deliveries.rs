@@ -93,7 +93,7 @@ async fn behind_of(node: &Node, position: &Position) -> (Vec<i64>, Vec<i64>) {
 
 async fn a_sink_begins_at_the_requested_place_and_its_cursor_never_goes_back(place: Place) {
     let mut node = place.node().await;
-    let seqs = node.live(&["A", "B"]).await;
+    let seqs = node.submit_and_finish(&["A", "B"]).await;
     assert_eq!(node.writes.register_sink("new", false).await.unwrap(), *seqs.iter().max().unwrap());
     assert_eq!(node.writes.register_sink("all", true).await.unwrap(), 0);
     let (first, last) = (*seqs.iter().min().unwrap(), *seqs.iter().max().unwrap());
@@ -118,7 +118,7 @@ async fn a_sink_begins_at_the_requested_place_and_its_cursor_never_goes_back(pla
 async fn outcomes_that_a_sink_lacks_are_known_until_they_are_delivered(place: Place) {
     let mut node = place.node().await;
     node.writes.register_sink("s", true).await.unwrap();
-    let seqs = node.live(&["A", "B", "C"]).await;
+    let seqs = node.submit_and_finish(&["A", "B", "C"]).await;
     let last = *seqs.iter().max().unwrap();
     node.apply(Transaction {
         progress: vec![
@@ -156,7 +156,7 @@ async fn outcomes_that_a_sink_lacks_are_known_until_they_are_delivered(place: Pl
 
 async fn dead_letters_are_listed_in_pages_and_by_selection(place: Place) {
     let mut node = place.node().await;
-    let seqs = node.live(&["A", "B", "C"]).await;
+    let seqs = node.submit_and_finish(&["A", "B", "C"]).await;
     for sink in ["s", "t"] {
         node.writes.register_sink(sink, true).await.unwrap();
         node.advance(failed(sink, &[dead(seqs[0]), dead(seqs[1]), retry(seqs[2])])).await;
@@ -183,8 +183,11 @@ async fn dead_letters_are_listed_in_pages_and_by_selection(place: Place) {
 async fn a_replay_affects_only_passed_outcomes_of_a_registered_sink(place: Place) {
     let mut node = place.node().await;
     node.writes.register_sink("s", true).await.unwrap();
-    let (one, two, three) =
-        (node.live(&["A"]).await[0], node.live(&["B"]).await[0], node.live(&["C"]).await[0]);
+    let (one, two, three) = (
+        node.submit_and_finish(&["A"]).await[0],
+        node.submit_and_finish(&["B"]).await[0],
+        node.submit_and_finish(&["C"]).await[0],
+    );
     node.advance(cursor("s", two)).await;
     node.advance(failed("s", &[dead(one)])).await;
     assert_eq!(command(&mut node, replay("none", 0, three)).await, 0);
@@ -198,7 +201,7 @@ async fn a_replay_affects_only_passed_outcomes_of_a_registered_sink(place: Place
 async fn dead_letters_are_tried_again_or_given_up(place: Place) {
     let mut node = place.node().await;
     node.writes.register_sink("s", true).await.unwrap();
-    let seqs = node.live(&["A", "B", "C"]).await;
+    let seqs = node.submit_and_finish(&["A", "B", "C"]).await;
     let last = *seqs.iter().max().unwrap();
     node.advance(cursor("s", last)).await;
     node.advance(failed("s", &[dead(seqs[0]), dead(seqs[1]), retry(seqs[2])])).await;
@@ -217,7 +220,7 @@ async fn an_outcome_that_was_given_up_is_shown_so_until_it_is_delivered(place: P
     for sink in ["s", "t"] {
         node.writes.register_sink(sink, true).await.unwrap();
     }
-    let seqs = node.live(&["A", "B"]).await;
+    let seqs = node.submit_and_finish(&["A", "B"]).await;
     let last = *seqs.iter().max().unwrap();
     for sink in ["s", "t"] {
         node.advance(cursor(sink, last)).await;
@@ -244,7 +247,7 @@ async fn given_up_outcomes_are_removed_with_their_sink_or_their_outcome(place: P
     for sink in ["s", "t"] {
         node.writes.register_sink(sink, true).await.unwrap();
     }
-    let seqs = node.live(&["A", "B"]).await;
+    let seqs = node.submit_and_finish(&["A", "B"]).await;
     let last = *seqs.iter().max().unwrap();
     for sink in ["s", "t"] {
         node.advance(cursor(sink, last)).await;
@@ -265,7 +268,7 @@ async fn a_forgotten_sink_leaves_nothing(place: Place) {
     for sink in ["s", "t"] {
         node.writes.register_sink(sink, true).await.unwrap();
     }
-    let seq = node.live(&["A"]).await[0];
+    let seq = node.submit_and_finish(&["A"]).await[0];
     node.advance(failed("s", &[dead(seq)])).await;
     node.advance(failed("t", &[dead(seq)])).await;
     assert!(command(&mut node, DeliveryCommand::Forget { sink: "s".into() }).await > 0);
@@ -277,8 +280,11 @@ async fn a_forgotten_sink_leaves_nothing(place: Place) {
 
 async fn only_old_outcomes_that_every_sink_has_are_removed(place: Place) {
     let mut node = place.node().await;
-    let (one, two, three) =
-        (node.live(&["A"]).await[0], node.live(&["B"]).await[0], node.live(&["C"]).await[0]);
+    let (one, two, three) = (
+        node.submit_and_finish(&["A"]).await[0],
+        node.submit_and_finish(&["B"]).await[0],
+        node.submit_and_finish(&["C"]).await[0],
+    );
     let prune = |before: &str| Transaction { prune: Some(steady(before)), ..Transaction::default() };
     for sink in ["s", "t"] {
         node.writes.register_sink(sink, true).await.unwrap();
@@ -293,14 +299,14 @@ async fn only_old_outcomes_that_every_sink_has_are_removed(place: Place) {
     command(&mut node, give_up("t", one, one)).await;
     node.advance(cursor("t", three)).await;
     assert_eq!(node.apply(prune("2026-01-03T00:00:00Z")).await.pruned, 2);
-    assert!(node.live(&["D"]).await[0] > three, "a seq is never used twice");
+    assert!(node.submit_and_finish(&["D"]).await[0] > three, "a seq is never used twice");
 }
 
 async fn readers_that_had_not_reached_removed_outcomes_are_told(place: Place) {
     let mut node = place.node().await;
     let mut seqs = Vec::new();
     for pin in ["A", "B", "C", "D", "E"] {
-        seqs.push(node.live(&[pin]).await[0]);
+        seqs.push(node.submit_and_finish(&[pin]).await[0]);
     }
     let prune = || Transaction { prune: Some(steady("2026-01-03T00:00:00Z")), ..Transaction::default() };
     node.writes.register_sink("s", true).await.unwrap();
@@ -334,7 +340,7 @@ async fn readers_that_had_not_reached_removed_outcomes_are_told(place: Place) {
     node.advance(Progress { delivered: vec![seqs[1]], ..cursor("s", seqs[4]) }).await;
     assert_eq!(node.apply(prune()).await.pruned, 2);
     let now = node.store.before_last(0).await.unwrap();
-    let next = node.live(&["F"]).await[0];
+    let next = node.submit_and_finish(&["F"]).await[0];
     assert_eq!(behind_of(&node, &now).await, (vec![next], vec![]));
 }
 
@@ -370,7 +376,7 @@ async fn a_query_for_dead_letters_ends_even_if_the_table_is_locked() {
     let Some(place) = Place::postgres() else { return };
     let Place::Postgres(database) = &place else { unreachable!() };
     let mut node = place.node().await;
-    node.live(&["A"]).await;
+    node.submit_and_finish(&["A"]).await;
     let locker = database.clone();
     let locking = std::thread::spawn(move || {
         locker.try_execute("BEGIN; LOCK TABLE delivery IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(600)")

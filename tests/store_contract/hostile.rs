@@ -66,13 +66,13 @@ impl Shared {
         );
     }
 
-    fn nobody_was_called(&self) {
+    fn assert_no_function_was_called(&self) {
         let called = self.database.query("SELECT * FROM public.called");
         assert!(called.is_empty(), "{called:?}");
     }
 
     /// The schemas that have tables of pinwatch.
-    fn places(&self) -> Vec<String> {
+    fn schemas(&self) -> Vec<String> {
         let sql = "SELECT schemaname FROM pg_tables WHERE tablename = 'outcome' ORDER BY 1";
         self.database.query(sql).concat()
     }
@@ -80,7 +80,7 @@ impl Shared {
     /// A database as a pinwatch left it that had no schema of its own.
     async fn of_an_older_version(&self) {
         let mut node = self.node("older").await;
-        node.live(&["KEPT"]).await;
+        node.submit_and_finish(&["KEPT"]).await;
         node.writes.close().await.unwrap();
         let relations = "SELECT relname, relkind FROM pg_class WHERE relnamespace = 'pinwatch'::regnamespace AND relkind IN ('r', 'S') \
              AND relname <> 'node_id_seq'";
@@ -89,7 +89,7 @@ impl Shared {
             self.database.execute(&format!("ALTER {kind} pinwatch.{} SET SCHEMA public", relation[0]));
         }
         self.database.execute("DROP SCHEMA pinwatch");
-        assert_eq!(self.places(), ["public"]);
+        assert_eq!(self.schemas(), ["public"]);
     }
 
     async fn node(&self, name: &str) -> Node {
@@ -106,8 +106,8 @@ impl Shared {
 }
 
 /// A PIN's whole life, and whatever else is asked of a store.
-async fn live(node: &mut Node, id: &str) {
-    node.live(&[id]).await;
+async fn use_every_operation(node: &mut Node, id: &str) {
+    node.submit_and_finish(&[id]).await;
     node.writes.register_sink("hook", true).await.unwrap();
     assert!(node.store.outcome_of(&pin(id)).await.unwrap().is_some());
     node.store.outcomes_after(0, 10).await.unwrap();
@@ -131,9 +131,9 @@ async fn no_function_of_another_role_runs_with_our_rights() {
     let Some(shared) = Shared::new() else { return };
     shared.attack();
     let mut node = shared.node("a").await;
-    live(&mut node, "A").await;
-    shared.nobody_was_called();
-    assert_eq!(shared.places(), ["pinwatch"]);
+    use_every_operation(&mut node, "A").await;
+    shared.assert_no_function_was_called();
+    assert_eq!(shared.schemas(), ["pinwatch"]);
     node.writes.close().await.unwrap();
     // What calls by the role's own search_path meets them: they are no straw men.
     shared.as_role(&shared.owner, "SET search_path = public, pinwatch; SELECT nextval('outcome_seq')");
@@ -145,9 +145,9 @@ async fn tables_of_an_older_version_stay_where_they_are_while_nobody_else_can_cr
     let Some(shared) = Shared::new() else { return };
     shared.of_an_older_version().await;
     let mut node = shared.node("older").await;
-    live(&mut node, "A").await;
+    use_every_operation(&mut node, "A").await;
     assert!(node.store.outcome_of(&pin("KEPT")).await.unwrap().is_some());
-    assert_eq!(shared.places(), ["public"]);
+    assert_eq!(shared.schemas(), ["public"]);
 }
 
 #[tokio::test]
@@ -156,10 +156,10 @@ async fn tables_of_an_older_version_leave_a_schema_in_which_others_can_create() 
     shared.of_an_older_version().await;
     shared.attack();
     let mut node = shared.node("older").await;
-    live(&mut node, "A").await;
+    use_every_operation(&mut node, "A").await;
     assert!(node.store.outcome_of(&pin("KEPT")).await.unwrap().is_some());
-    shared.nobody_was_called();
-    assert_eq!(shared.places(), ["pinwatch"]);
+    shared.assert_no_function_was_called();
+    assert_eq!(shared.schemas(), ["pinwatch"]);
     // All that it made is with them.
     let left =
         "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname <> 'called'";
@@ -174,14 +174,14 @@ async fn tables_are_not_moved_away_from_nodes_that_run() {
     shared.database.execute("GRANT CREATE ON SCHEMA public TO PUBLIC");
     let said = shared.refusal().await.to_string();
     assert!(said.contains("every role may create in it") && said.contains("\"running\""), "{said}");
-    assert_eq!(shared.places(), ["public"]);
-    live(&mut running, "A").await;
+    assert_eq!(shared.schemas(), ["public"]);
+    use_every_operation(&mut running, "A").await;
 
     // With the right taken away, as the message says, all go on where they are.
     shared.database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC");
     let mut another = node_at(&shared.url(), "another", &Slots::NONE).await;
     assert!(another.renew().await);
-    live(&mut running, "B").await;
+    use_every_operation(&mut running, "B").await;
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn a_schema_in_which_another_role_can_create_is_refused() {
     let mallory = &shared.mallory;
     shared.database.execute(&format!("CREATE SCHEMA pinwatch AUTHORIZATION {mallory}"));
     refused(&format!("it belongs to the role {mallory:?}")).await;
-    assert!(shared.places().is_empty(), "nothing was made");
+    assert!(shared.schemas().is_empty(), "nothing was made");
 
     shared.database.execute(&format!("ALTER SCHEMA pinwatch OWNER TO {}", shared.owner));
     shared.node("a").await.writes.close().await.unwrap();

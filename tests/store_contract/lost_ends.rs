@@ -136,7 +136,7 @@ async fn a_standby_does_not_reuse_a_seq_that_a_sink_may_have_seen() {
     until_some(&database, has_it_all).await;
     standby.stop();
     let pins: Vec<String> = (0..100).map(|n| format!("P{n}")).collect();
-    let seqs = node.live(&pins.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let seqs = node.submit_and_finish(&pins.iter().map(String::as_str).collect::<Vec<_>>()).await;
     server.stop();
     standby.start();
     standby.promote();

@@ -114,7 +114,7 @@ impl Node {
     }
 
     /// They come and end; gives the `seq` of each.
-    pub async fn live(&mut self, pins: &[&str]) -> Vec<i64> {
+    pub async fn submit_and_finish(&mut self, pins: &[&str]) -> Vec<i64> {
         self.submit(pins).await;
         let mut outcomes = self.finish(pins).await;
         assert_eq!(outcomes.len(), pins.len());
