@@ -362,7 +362,7 @@ impl Frames {
 }
 
 /// Why the daemon says that it ends the connection: the error code of its GOAWAY.
-fn farewell(frames: &[(u8, u32, Vec<u8>)]) -> Option<h2::Reason> {
+fn goaway_reason(frames: &[(u8, u32, Vec<u8>)]) -> Option<h2::Reason> {
     const GOAWAY: u8 = 7;
     let (.., payload) = frames.iter().rfind(|(kind, ..)| *kind == GOAWAY)?;
     Some(u32::from_be_bytes(payload.get(4..8)?.try_into().ok()?).into())
@@ -377,7 +377,7 @@ async fn over_http_2_a_client_that_keeps_cancelling_requests_is_cut_off_at_once(
         frames.frame(Frames::RST_STREAM, 0, 2 * request + 1, &8_u32.to_be_bytes());
     }
     let came = frames.send(client).await;
-    assert_eq!(farewell(&came), Some(h2::Reason::ENHANCE_YOUR_CALM));
+    assert_eq!(goaway_reason(&came), Some(h2::Reason::ENHANCE_YOUR_CALM));
     assert_eq!(took.await.unwrap(), Duration::ZERO);
 }
 
@@ -390,7 +390,7 @@ async fn over_http_2_a_head_that_does_not_end_is_cut_off_at_once() {
         frames.frame(Frames::CONTINUATION, 0, 1, b"\0\x01x\x01y");
     }
     let came = frames.send(client).await;
-    assert_eq!(farewell(&came), Some(h2::Reason::ENHANCE_YOUR_CALM));
+    assert_eq!(goaway_reason(&came), Some(h2::Reason::ENHANCE_YOUR_CALM));
     assert_eq!(took.await.unwrap(), Duration::ZERO);
 }
 

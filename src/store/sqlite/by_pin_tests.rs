@@ -45,7 +45,7 @@ fn verdict(pin: PinId) -> Verdict {
 }
 
 /// Submits and finishes a PIN; returns the `seq` of its outcome.
-async fn live(writer: &mut WriteConnection, pin: &PinId, again: bool) -> i64 {
+async fn submit_and_finish(writer: &mut WriteConnection, pin: &PinId, again: bool) -> i64 {
     let submits = Transaction { submits: vec![new(pin.clone(), again)], ..Transaction::default() };
     assert_eq!(writer.apply(&submits, ROOM).await.unwrap().submitted, [Submitted::Accepted], "{pin}");
     let ends = Transaction { verdicts: vec![verdict(pin.clone())], ..Transaction::default() };
@@ -76,10 +76,10 @@ async fn the_newest_outcome_of_a_pin_is_found_in_memory_in_the_file_and_after_a_
     let (mut reader, mut writer) = open(&path).await;
     let mut seqs = Vec::new();
     for n in 0..60 {
-        seqs.push(live(&mut writer, &pin(n), false).await);
+        seqs.push(submit_and_finish(&mut writer, &pin(n), false).await);
         // Some are polled twice: the newest outcome counts.
         if n % 7 == 3 {
-            seqs[n / 2] = live(&mut writer, &pin(n / 2), true).await;
+            seqs[n / 2] = submit_and_finish(&mut writer, &pin(n / 2), true).await;
         }
         if n % 13 == 12 {
             all_are_known(&reader, &mut writer, &seqs).await;
@@ -101,7 +101,7 @@ async fn an_outcome_that_is_removed_leaves_nothing_in_the_index() {
     let folder = tempfile::tempdir().unwrap();
     let (reader, mut writer) = open(&folder.path().join("pinwatch.db")).await;
     for n in 0..20 {
-        live(&mut writer, &pin(n), false).await;
+        submit_and_finish(&mut writer, &pin(n), false).await;
     }
     let prune = Transaction { prune: Some(Clock::system().steady()), ..Transaction::default() };
     assert_eq!(writer.apply(&prune, ROOM).await.unwrap().pruned, 20);
