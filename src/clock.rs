@@ -207,7 +207,7 @@ mod tests {
 
     use super::*;
 
-    /// A machine whose clocks a test sets.
+    /// A machine whose clocks are set by a test.
     #[derive(Clone)]
     struct Fixed(Arc<Mutex<(Timestamp, Boot)>>);
 

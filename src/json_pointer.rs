@@ -289,7 +289,7 @@ mod tests {
         }
     }
 
-    /// Some JSON, of the names that the pointers have.
+    /// Arbitrary JSON with the member names that the pointers use.
     fn made_up(seed: u64) -> serde_json::Value {
         fn value(rng: &mut fastrand::Rng, depth: u8) -> serde_json::Value {
             match rng.u8(..if depth == 0 { 2 } else { 5 }) {

@@ -1,10 +1,10 @@
-//! The plans of nodes that come, go and look at different times, against a database that arbitrates.
+//! Tests the plans of nodes that join, leave and look at different times, against a database that decides conflicts.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// The tables: who lives, who holds what.
+/// The tables: which nodes are alive, and which node holds each slot.
 #[derive(Debug, Clone)]
 struct Database {
     live: Vec<NodeId>,
@@ -20,7 +20,7 @@ impl Database {
         plan(me, &self.live, &self.holders)
     }
 
-    /// Does what a node wants as far as that is allowed now, whatever it was that the node looked at.
+    /// Carries out a node's plan as far as the database allows it now; the node may have looked at older tables.
     fn carry_out(&mut self, me: NodeId, plan: &Plan) {
         for slot in plan.take.iter() {
             let holder = &mut self.holders[usize::from(slot)];
@@ -35,7 +35,7 @@ impl Database {
         }
     }
 
-    /// Every node looks at the same, then each acts.
+    /// Every node looks at the same tables, then each one acts.
     fn round(&mut self) {
         let seen = self.clone();
         for node in seen.live.iter().copied() {
@@ -105,7 +105,7 @@ fn only_one_of_two_nodes_with_too_large_a_share_gives_slots_away() {
     assert_eq!(database.counts(), [86, 85, 85]);
 }
 
-/// Nodes by number, those that hold slots among them or not, alive or not.
+/// Any nodes, alive or dead, with or without slots.
 fn any_database() -> impl Strategy<Value = Database> {
     let live = prop::collection::btree_set(0..12, 1..9);
     let holders = prop::collection::vec(prop::option::of(0..12), SLOTS);
@@ -147,7 +147,7 @@ proptest! {
         }
     }
 
-    /// Each acts on an old view of its own, nodes come and die meanwhile; then it is quiet.
+    /// Each node acts on an old view of its own while nodes join and die; then nothing changes any more.
     #[test]
     fn after_any_changes_of_nodes_a_few_rounds_make_shares_even(
         mut database in any_database(),

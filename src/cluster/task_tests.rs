@@ -24,13 +24,13 @@ struct Tables {
     holders: Holders,
     /// Nodes that can't reach the database.
     cut: BTreeSet<NodeId>,
-    /// Nodes that the database does not answer.
+    /// Nodes whose queries the database does not answer.
     silent: BTreeSet<NodeId>,
-    /// How often a node finds that another one is just taking what it wants.
+    /// How often a node finds its wanted slots locked by another node.
     busy: usize,
     /// How long a page of PINs takes to read.
     page: Duration,
-    /// How many outcomes dead nodes had not delivered.
+    /// How many outcomes of dead nodes are not delivered yet.
     orphans: HashMap<Orphan, u64>,
     /// Identifies the run of the server.
     server: i64,
@@ -233,7 +233,7 @@ impl Simulation {
         act(&mut self.polls.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Starts a node. Dropping it is a kill -9.
+    /// Starts a node. Dropping the returned value kills it like `kill -9`.
     async fn start(&self, id: NodeId) -> JoinSet<()> {
         let mut connection = Connection { id, fence: 0, simulation: self.clone() };
         let registered = Instant::now();

@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use crate::store::{Outcome, Unavailable};
 
-    /// PINs that have ended; and every question that was asked.
+    /// PINs that have ended, and every query so far.
     #[derive(Default)]
     struct Tables {
         ended: Mutex<HashMap<PinId, PinState>>,
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(c.await.unwrap(), Ok(PinState::Unknown));
         assert!(before.elapsed() <= APART);
 
-        // Who gave up is not asked for any more.
+        // A client that gave up causes no more queries.
         b.abort();
         tokio::time::sleep(Duration::from_secs(1)).await;
         let count = tables.questions.lock().unwrap().len();

@@ -1,18 +1,18 @@
-//! What `pinwatch schedule` prints, of an answer that is written down here.
+//! What `pinwatch schedule` prints for a given answer.
 
 use serde_json::{Value, json};
 
 use super::super::table;
 use super::*;
 
-/// All that is printed in so many columns, as on a terminal.
+/// Everything that is printed on a terminal with this many columns.
 fn printed(answer: Value, room: Option<usize>, glyphs: &Glyphs) -> String {
     let schedule: Schedule = serde_json::from_value(answer).unwrap();
     let table = table::table(COLUMNS, &rows(&schedule), room).0;
     [paragraph(&standing(&schedule), room), table, charts(&schedule, room, glyphs)].concat()
 }
 
-/// Backoff's ages by the defaults, until they grow no more.
+/// The ages of backoff with the default settings, until intervals stop growing.
 fn backoff(polls: Option<f64>, delay: Option<f64>) -> Value {
     let (mut age, mut interval, mut ages) = (0.0, 1.0, Vec::new());
     while age < 172_800.0 {

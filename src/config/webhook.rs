@@ -135,7 +135,7 @@ mod tests {
     use super::super::testing::{load, table};
     use super::*;
 
-    /// A webhook with these additional keys.
+    /// A webhook sink with these additional keys.
     fn with(keys: &str) -> String {
         format!("[[sink]]\ntype = \"webhook\"\nurl = \"https://h.example/a\"\n{keys}")
     }

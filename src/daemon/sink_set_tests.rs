@@ -34,7 +34,7 @@ impl Bench {
             .load(|_| {})
             .await
             .unwrap();
-        // Nobody receives the notices of commits.
+        // Nothing receives the notices of commits.
         let (committed, _) = mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(connection, committed, usize::MAX);
         tokio::spawn(task.run());

@@ -14,12 +14,12 @@ use crate::places::{Places, Rules, User};
 
 const RULES: Rules = Rules { all: 1, share: 1, reserved: 0, idle: Duration::from_millis(100) };
 
-/// A connection over a pipe, and what happens to it.
+/// A server connection over a pipe, with its client.
 struct Served {
     client: DuplexStream,
     places: Places,
     stop: CancellationToken,
-    /// Ends with the connection, and gives how long that took.
+    /// Completes with the connection, and returns how long that took.
     took: tokio::task::JoinHandle<Duration>,
 }
 
@@ -47,7 +47,7 @@ fn small() -> Router {
     Router::new().route("/", get(async || "small"))
 }
 
-/// A router whose only answer has a body that ends when it is told to.
+/// A router whose only answer has a body that ends when the test says so.
 fn streaming() -> (Router, Arc<Notify>) {
     let end = Arc::new(Notify::new());
     let told = end.clone();
@@ -67,7 +67,7 @@ fn streaming() -> (Router, Arc<Notify>) {
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// Reads until this has come.
+/// Reads until this text arrives.
 async fn until(client: &mut DuplexStream, text: &str) -> String {
     let (mut read, mut byte) = (Vec::new(), [0]);
     while !String::from_utf8_lossy(&read).contains(text) {
@@ -205,7 +205,7 @@ async fn a_stop_closes_idle_connections_and_completes_running_answers() {
     assert_eq!(busy.took.await.unwrap().as_secs(), 1);
 }
 
-/// A client of HTTP/2.
+/// An HTTP/2 client.
 async fn http2(client: DuplexStream) -> h2::client::SendRequest<Bytes> {
     let (sender, connection) = h2::client::handshake(client).await.unwrap();
     tokio::spawn(async move {
@@ -308,7 +308,7 @@ async fn over_http_2_a_client_that_does_not_read_its_answer_is_cut_off_in_time()
     }
 }
 
-/// A client of HTTP/2 that sends frames as it likes.
+/// An HTTP/2 client that sends arbitrary frames.
 struct Frames(Vec<u8>);
 
 impl Frames {
@@ -338,11 +338,11 @@ impl Frames {
         self.frame(Self::HEADERS, Self::END_STREAM | Self::END_HEADERS, stream, Self::GET);
     }
 
-    /// Sends them, and reads all that comes until the connection ends: the frames' kinds, streams and payloads.
+    /// Sends the frames, and returns the kind, stream and payload of each received frame until the connection ends.
     async fn send(self, client: DuplexStream) -> Vec<(u8, u32, Vec<u8>)> {
         let (mut reads, mut writes) = tokio::io::split(client);
         let sending = tokio::spawn(async move {
-            // Who is cut off in the middle can't send the rest.
+            // A client that is cut off can't send the rest.
             let _ = writes.write_all(&self.0).await;
             writes
         });
@@ -361,7 +361,7 @@ impl Frames {
     }
 }
 
-/// Why the daemon says that it ends the connection: the error code of its GOAWAY.
+/// The error code of the daemon's GOAWAY, which says why it ends the connection.
 fn goaway_reason(frames: &[(u8, u32, Vec<u8>)]) -> Option<h2::Reason> {
     const GOAWAY: u8 = 7;
     let (.., payload) = frames.iter().rfind(|(kind, ..)| *kind == GOAWAY)?;

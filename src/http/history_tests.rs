@@ -1,4 +1,4 @@
-//! The rings in simulated time.
+//! Tests the history in simulated time.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn at(seconds: u64) -> Dated {
     Timestamp::from_millisecond(BEGUN + i64::try_from(seconds).unwrap() * 1000).unwrap().into()
 }
 
-/// A daemon that made so many polls, and whose only sink is so far behind.
+/// A sample of a daemon with this many polls, whose only sink is this many outcomes behind.
 fn sample(polls: u64, behind: u64) -> Option<Sample> {
     let counts = Counts { polls, understood: polls, ..Counts::default() };
     Some(Sample { in_flight: polls / 2, rate: Some(5.0), counts, backlog: vec![("file".into(), behind)] })

@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes this much to a client that reads `piece` bytes every second; gives how long that took.
+    /// Writes this many bytes to a client that reads `piece` bytes every second; returns how long that took.
     async fn written(bytes: usize, piece: usize) -> io::Result<Duration> {
         let (mut client, server) = duplex(1024);
         let reading = tokio::spawn(async move {

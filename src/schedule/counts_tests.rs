@@ -1,4 +1,4 @@
-//! What is counted of polls and endings, in lives whose every moment is known.
+//! Tests the counts of polls and endings with PINs whose times are all known.
 
 use super::*;
 use crate::metrics::catalogue::LIFETIMES;
@@ -31,13 +31,13 @@ async fn polls_are_counted_by_the_age_of_their_pin_when_they_are_sent() {
 #[tokio::test(start_paused = true)]
 async fn a_pin_is_assumed_to_become_final_in_the_middle_between_two_polls() {
     let mut core = core();
-    // Polled at 1, 3 and 7 s: the last 4 s are not known.
+    // Polled at 1, 3 and 7 s: it became final at an unknown moment of the last 4 s.
     submit(&mut core, "A", 60 * MINUTE);
     poll(&mut core, waiting()).await;
     poll(&mut core, waiting()).await;
     assert!(poll(&mut core, delivered()).await.is_some());
     assert_eq!(core.counts.mean_notice_delay(), Some(2 * SECOND));
-    // One whose first answer is its last: it became final within 1 s.
+    // Its first answer is final: it became final within 1 s.
     submit(&mut core, "B", 60 * MINUTE);
     assert!(poll(&mut core, delivered()).await.is_some());
     assert_eq!(core.counts.mean_notice_delay(), Some(SECOND + SECOND / 4));

@@ -1,4 +1,4 @@
-//! Repeated deliveries, with a real store and a sink that follows a test's script.
+//! Tests replays with a real store and a sink that follows a script.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -18,17 +18,17 @@ use crate::store::{DeliveryCommand, Outcome, Progress, Store};
 
 const SINK: &str = "sink";
 
-/// What was delivered, in its order, and what is to go wrong first: how many of a batch are taken, then.
+/// The delivered outcomes in order, and the failures to come: how many outcomes of a batch the sink still accepts.
 #[derive(Clone, Default)]
 struct Script {
     delivered: Arc<Mutex<Vec<i64>>>,
     troubles: Arc<Mutex<VecDeque<usize>>>,
-    /// For each `open`, whether the sink had been asked to adopt what is there.
+    /// For each `open`, whether the sink was asked to adopt the existing file.
     opened: Arc<Mutex<Vec<bool>>>,
     adopts: bool,
-    /// Cancelled when the first batch comes.
+    /// Cancelled when the first batch arrives.
     stop: CancellationToken,
-    /// Where a batch waits, each for a permit; nowhere without.
+    /// If set, each batch waits for a permit.
     gate: Option<Arc<Semaphore>>,
 }
 
@@ -84,7 +84,7 @@ impl Outbox {
         self.writer.command(command).await.unwrap();
     }
 
-    /// How many replays are still to be done.
+    /// How many replays remain.
     async fn left(&self) -> usize {
         self.store.failed(SINK, false, 0, u32::MAX).await.unwrap().len()
     }
@@ -108,7 +108,7 @@ impl Outbox {
         Dispatcher { sink, outbox }
     }
 
-    /// Runs the sink until no replay is left, then to its end.
+    /// Runs the sink until no replay is left, and then stops it.
     async fn run_until_replayed(&self, cursor: i64, sink: Script) {
         let finish = CancellationToken::new();
         let running = self.run(cursor, sink, finish.clone());
@@ -202,7 +202,7 @@ async fn a_sink_is_told_of_a_reload_whether_it_is_idle_busy_or_in_trouble() {
         timeout(Duration::from_secs(20), adopted).await.expect("it is not told");
     };
     let finish = CancellationToken::new();
-    // At a batch.
+    // During a batch.
     let script = Script::default();
     let dispatcher = outbox.dispatcher(0, script.clone(), finish.clone(), Handover::default());
     outbox.rotate.send_modify(|count| *count += 1);

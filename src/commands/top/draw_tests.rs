@@ -1,4 +1,4 @@
-//! Frames as people see them, and what holds for every frame.
+//! Frames as users see them, and rules that hold for every frame.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,7 +18,7 @@ fn now() -> jiff::Timestamp {
     "2026-01-02T14:02:17Z".parse().unwrap()
 }
 
-/// A daemon that has said this.
+/// The state after these answers of the daemon.
 fn state(stats: &Value, pins: &[Value], is_all: bool) -> State {
     let mut state = State::new(Path::new("/run/pinwatch/pinwatch.sock"), true);
     let stats: crate::protocol::stats::Stats = serde_json::from_value(stats.clone()).unwrap();
@@ -195,7 +195,7 @@ fn rates_are_shown_per_second_and_not_across_a_gap() {
         }
         rate
     };
-    // The last daemon but one ended, and a new one counts from zero.
+    // The daemon was restarted, and the new one counts from zero.
     assert_eq!(
         [say(0, 100), say(2, 120), say(4, 130), say(5, 500), say(6, 501), say(7, 3)],
         [None, Some(10.0), Some(5.0), None, Some(1.0), None]

@@ -291,7 +291,7 @@ mod tests {
 
     use super::*;
 
-    /// Reads a body that brings a byte in each interval, this many times, and then nothing more.
+    /// Reads a body that delivers one byte in each interval, this many times, and then stalls.
     async fn read(interval: Duration, pieces: u32) -> (Result<String, StatusCode>, Duration) {
         let pieces = unfold(0, move |sent| async move {
             sleep(if sent < pieces { interval } else { Duration::MAX }).await;

@@ -1,4 +1,4 @@
-//! What people are told of the schedule is what PINs are polled by.
+//! The overview of the schedule agrees with how PINs are polled.
 
 use super::super::{Aim, Answer, Learner};
 use super::*;
@@ -15,7 +15,7 @@ fn backoff() -> Backoff {
     Backoff::new(limits().shortest, 1.5, limits().longest, 0.2)
 }
 
-/// A learner that saw so many SMS become final around 30 s.
+/// A learner that saw this many SMS become final around 30 s.
 fn learner(aim: Aim, pins: u32) -> Learner {
     let mut learner = Learner::new(aim, &backoff(), limits());
     let mut random = fastrand::Rng::with_seed(3);

@@ -1,4 +1,4 @@
-//! The rules of delivery, proved over simulated days.
+//! Tests the rules of delivery over simulated days.
 
 use std::time::Duration;
 
