@@ -19,7 +19,7 @@ fn deliver(container: &Container, pin: &str) {
     container.run(&format!("pinwatch submit {pin} --wait --timeout 60s"));
 }
 
-/// Waits for this in a file that a sink writes, which hears of an outcome when those do who wait for it.
+/// Waits for this text in a file of a sink.
 fn written(container: &Container, what: &str, file: &str) {
     container.until(&format!("cat {file}"), |text| text.contains(what));
 }
@@ -63,7 +63,7 @@ fn an_installation_without_a_key_starts_nothing_and_says_what_to_do() {
         .until("journalctl -u pinwatch -o cat", |text| text.contains("it is empty. Is the key in the file"));
     // A mistake in the configuration is not tried again and again.
     container.run("systemctl is-failed pinwatch.service");
-    // systemd finds nothing to complain of, and little that is exposed.
+    // systemd reports no problem and a low exposure.
     let complaints =
         container.run("systemd-analyze verify pinwatch.service pinwatch.socket pinwatch-http.socket 2>&1");
     assert_eq!(complaints, "");

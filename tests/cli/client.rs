@@ -1,4 +1,4 @@
-//! Commands that ask and are answered.
+//! Commands that send requests and print the answers.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -76,7 +76,7 @@ fn submit_reads_while_it_writes_so_neither_side_blocks_the_other() {
     const PINS: usize = 100_000;
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
-        // Answers singly, and far larger than the requests: whoever only writes is stuck.
+        // The answers are far larger than the requests: a client that only writes would block.
         let padding = "x".repeat(200);
         for _ in 0..PINS {
             let pin = client.hear().unwrap()["pinId"].clone();

@@ -1,4 +1,4 @@
-//! Dead letters, replays and sinks, as commands that ask and are answered.
+//! Commands for dead letters, replays and sinks against a fake daemon.
 
 use predicates::prelude::*;
 use predicates::str::contains;

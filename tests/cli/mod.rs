@@ -1,4 +1,4 @@
-//! The command line as a person or a script meets it: the real binary, against a scripted daemon on a real
+//! The command line as users and scripts use it: the real binary against a fake daemon on a real
 //! socket.
 
 mod client;
@@ -51,7 +51,7 @@ fn pinwatch(args: &[&str]) -> Command {
     command
 }
 
-/// Where no person looks, what ends a command is told on stdout too.
+/// Without a terminal, the error that ends a command is printed on stdout too.
 fn nothing_but_an_error() -> impl Predicate<str> {
     predicates::function::function(|stdout: &str| {
         stdout.lines().count() < 2 && stdout.lines().all(|line| line.starts_with(r#"{"ok":false,"error":"#))

@@ -1,4 +1,4 @@
-//! Commands that stay until something happens, also over a restart of the daemon.
+//! Commands that wait for outcomes, also over a restart of the daemon.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -38,7 +38,7 @@ fn tail_follows_over_restarts_without_gap_or_duplicate_in_any_order_of_seqs() {
             .say(position("behind a"))
             .say(record(8, "b", None))
             .say(record(5, "c", None))
-            // Cut off in the middle of a record, which the next daemon sends whole.
+            // The connection breaks in the middle of a record, which the next daemon sends completely.
             .say_raw("{\"seq\":9,\"pinId\":");
         drop(client);
         let socket = socket.restart();
@@ -46,7 +46,7 @@ fn tail_follows_over_restarts_without_gap_or_duplicate_in_any_order_of_seqs() {
         client
             .expect(follow("behind a"))
             .say(position("behind a"))
-            // Of those behind the last position some come again, and one that another node committed late.
+            // Some outcomes after the last position come again, and one that another node committed late.
             .say(record(3, "late", None))
             .say(record(8, "b", None))
             .say(error("shutting_down"));
@@ -71,7 +71,7 @@ fn tail_follows_over_restarts_without_gap_or_duplicate_in_any_order_of_seqs() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Each line is there when its outcome is, not when a buffer is full: the script would wait for ever.
+    // Each line is printed at once and not when a buffer is full; else the script would wait for ever.
     let stdout = BufReader::new(tail.stdout.take().unwrap());
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -232,7 +232,7 @@ fn wait_outlives_a_restart_and_does_not_wait_for_a_pin_that_is_lost() {
             .say(position("here"))
             .say(record(6, "a", Some(true)))
             .say(position("behind a"))
-            // Its outcome comes late, under a lower seq than was seen.
+            // Its outcome is committed late, with a lower seq than the last one seen.
             .say(record(9, "somebody-elses", None));
         drop(client);
         let mut client = socket.restart().accept();

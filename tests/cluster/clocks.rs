@@ -1,10 +1,10 @@
-//! Nodes whose clocks are wrong: of leases the database's clock decides, and no other.
+//! Nodes with wrong clocks: only the clock of the database decides about leases.
 
 use crate::cluster::nodes::{Cluster, pins};
 use crate::support::wrong_clock::WrongClock;
 use crate::support::{Daemon, Place};
 
-/// Starts a node by a wall clock that is off by so much; `None` where that can't be had.
+/// Starts a node whose wall clock is off by this much; `None` if faketime is not installed.
 fn start_off_by(place: Place, offset: &str) -> Option<Daemon> {
     let clock = WrongClock::new("nodes whose clocks are wrong", place.folder.path(), offset)?;
     let command = clock.on(place.command());
@@ -26,7 +26,7 @@ fn nodes_with_wrong_clocks_use_the_clock_of_the_database() {
         all.extend(pins);
     }
     cluster.wait_for_one_outcome_each(&all);
-    // The clocks were really off, or this would show nothing.
+    // The clocks really are wrong; else this test would show nothing.
     let off = |name: &str| {
         cluster.database.count(&format!(
             "SELECT round(avg(extract(epoch FROM (record::json ->> 'finishedAt')::timestamptz - now())) / 3600) \

@@ -1,4 +1,4 @@
-//! The primary dies, and a standby that has followed it takes its place, at an address that moves with it.
+//! The primary database dies, and a standby takes over its address.
 
 use std::collections::HashMap;
 use std::thread;
@@ -8,7 +8,7 @@ use crate::cluster::proxy::Proxy;
 use crate::support::postgres::{Database, Postgres};
 use crate::support::until_true;
 
-/// Waits until every standby has all that was written so far.
+/// Waits until every standby has everything written so far.
 fn followed(database: &Database) {
     let behind = "SELECT count(*) FILTER (WHERE replay_lsn IS DISTINCT FROM pg_current_wal_lsn()) + \
                   (count(*) = 0)::int FROM pg_stat_replication";
@@ -75,7 +75,7 @@ fn a_failover_to_a_standby_that_lacks_the_last_commits_loses_only_those() {
     a.client().submit_all(&back);
     followed(&cluster.database);
     standby.stop();
-    // Many, so that it has not even the numbers of their outcomes.
+    // So many that the standby lacks even the sequence numbers of their outcomes.
     let lost = pins("delivered", "lost", 300);
     a.client().submit_all(&lost);
     cluster.wait_for_one_outcome_each(&[&early[..], &back, &lost].concat());
@@ -87,12 +87,12 @@ fn a_failover_to_a_standby_that_lacks_the_last_commits_loses_only_those() {
     standby.promote();
     line.move_to(standby.port());
     cluster.database = standby.same(&cluster.database);
-    // Its node was told that they had ended; by this database they have not.
+    // The node knew that they had ended; in this database they have not.
     cluster.wait_for_one_outcome_each(&[&early[..], &back].concat());
     let again = ids(&cluster.database);
     assert!(early.iter().all(|pin| again[pin] == before[pin]));
     assert!(back.iter().all(|pin| again[pin] != told[pin]), "found again");
-    // No outcome is stepped over: what comes has no number that a sink is past.
+    // No outcome is skipped: no new one has a seq that a sink has already passed.
     let more = pins("delivered", "more", 100);
     submit_anywhere(&[&a], &more);
     cluster.wait_for_one_outcome_each(&[&early[..], &back, &more].concat());

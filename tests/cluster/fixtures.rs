@@ -1,4 +1,4 @@
-//! What the other tests here stand on does what it says.
+//! Tests of the helpers of the cluster tests.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};

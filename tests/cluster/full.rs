@@ -34,7 +34,7 @@ fn submits_are_refused_while_the_database_disk_is_full_and_accepted_afterwards()
     let mut all = pins("1s", "x", 200);
     a.client().submit_all(&all);
     disk.fill();
-    // What there is of free pages fills up first.
+    // First the free pages fill up.
     let mut refused = Vec::new();
     until_true("submits are refused", || {
         let fresh = pins("delivered", &format!("n{}n", all.len()), 100);

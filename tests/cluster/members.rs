@@ -1,4 +1,4 @@
-//! Who is a node of the cluster, and who must not be.
+//! Which processes may be nodes of the cluster.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -146,7 +146,7 @@ fn a_node_that_is_stopped_during_its_start_releases_its_slots() {
     let Some(cluster) = Cluster::new() else { return };
     let mut place = cluster.place("a");
     for _ in 0..10 {
-        // It takes connections before its slots are loaded.
+        // It accepts connections before its slots are loaded.
         place = place.start().terminate();
         let alive = "SELECT count(*) FROM node WHERE lease_until > clock_timestamp()";
         assert_eq!(cluster.database.count(alive), 0);
@@ -164,7 +164,7 @@ fn a_node_that_waits_for_the_lease_of_its_name_can_be_stopped_at_once() {
     let told = Instant::now();
     waiting.signal(Signal::TERM);
     assert!(waiting.wait().success());
-    // There is nothing that would have to be given back, which a start that is stopped has 20 s for.
+    // It has no slots to release, for which a stopped start would have 20 s.
     assert!(told.elapsed() < Duration::from_secs(15), "{:?}", told.elapsed());
 }
 

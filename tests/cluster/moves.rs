@@ -1,4 +1,4 @@
-//! A store moved from SQLite to PostgreSQL, and back: nothing is lost, nothing is doubled, nobody disturbs it.
+//! A store moved from SQLite to PostgreSQL and back: nothing is lost or duplicated.
 
 use std::collections::HashSet;
 use std::fs;
@@ -20,7 +20,7 @@ fn migrate_store(from: &str, to: &str) -> Ended {
     run_to_end(command)
 }
 
-/// Checks that it did it; gives what it moved.
+/// Moves a store; checks that it succeeds, and returns what it moved.
 #[track_caller]
 fn moved(from: &str, to: &str) -> Value {
     let Ended { code, stdout, stderr } = migrate_store(from, to);
@@ -29,7 +29,7 @@ fn moved(from: &str, to: &str) -> Value {
     serde_json::from_str(&stdout).unwrap()
 }
 
-/// Checks that it did not; gives why.
+/// Checks that a move is refused; returns the reason.
 #[track_caller]
 fn refused(from: &str, to: &str) -> String {
     let Ended { code, stdout, stderr } = migrate_store(from, to);
@@ -50,7 +50,7 @@ fn single_node(cluster: &Cluster) -> Place {
     place.set("store.url", &store)
 }
 
-/// PINs in flight, outcomes that the webhook has and has not, and one that is a dead letter there.
+/// PINs in flight, delivered and undelivered outcomes of the webhook, and one dead letter.
 struct Full {
     delivered: Vec<String>,
     undelivered: Vec<String>,
@@ -63,7 +63,7 @@ impl Full {
     }
 }
 
-/// Fills a store by a daemon or node, which is stopped then.
+/// Fills a store with a daemon or node, which is then stopped.
 fn fill(cluster: &Cluster, place: Place) -> (Place, Full, Vec<Value>) {
     let node = place.start();
     let delivered = pins("delivered", "early", 40);
@@ -92,7 +92,7 @@ fn fill(cluster: &Cluster, place: Place) -> (Place, Full, Vec<Value>) {
     (node.terminate(), Full { delivered, undelivered, in_flight }, before)
 }
 
-/// What the store's own outcomes are, by its `tail`.
+/// The outcomes that `tail` prints.
 fn outbox(node: &crate::support::Daemon) -> Vec<Value> {
     let mut client = node.client();
     client.write("{\"op\":\"tail\",\"from\":1}\n");
@@ -137,7 +137,7 @@ fn a_store_moves_from_sqlite_to_postgresql_completely() {
     assert_eq!((&told["outcomes"], &told["sinks"]), (&json!(before.len()), &json!(2)));
     let count = |table: &str| cluster.database.count(&format!("SELECT count(*) FROM {table}"));
     assert_eq!((count("pin"), count("outcome")), (25, 70));
-    // Again is refused: it is not empty any more.
+    // A second move is refused, because the target is no longer empty.
     assert!(refused(&sqlite(&place), &cluster.database.url()).contains("already"));
     let delivered = cluster.hook.received().len();
     let node = cluster.node("a");
@@ -263,7 +263,7 @@ const MANY: &str = "
     UPDATE sink SET cursor = 60000;
 ";
 
-/// All that must be the same in both stores, in words of both.
+/// Everything that must be the same in both stores, as queries of both.
 const ALL: [&str; 5] = [
     "SELECT pin_id || ' ' || submitted_at || ' ' || clock_ahead || ' ' || deadline_at || ' ' || reference || ' ' || metadata FROM pin \
      ORDER BY length(pin_id), pin_id",
@@ -288,7 +288,7 @@ fn all_of_postgres(database: &Database) -> Vec<String> {
     ALL.iter().flat_map(rows).flatten().collect()
 }
 
-/// Begins a move, and kills it when it has come so far.
+/// Starts a move, and kills it once `has_come` holds.
 #[track_caller]
 fn kill_a_move(from: &str, to: &str, has_come: impl Fn() -> bool) {
     let mut command = program();
@@ -311,7 +311,7 @@ fn a_killed_move_leaves_nothing_behind_and_succeeds_the_next_time() {
     let (file, database) = (sqlite(&place), &cluster.database);
     let before = all_of_sqlite(&place.store());
     assert_eq!(before.len(), 30_000 + 60_000 + 30_000 + 5_000 + 2);
-    // The tables, and nothing in them.
+    // Empty tables.
     cluster.node("a").terminate();
     database.execute("DELETE FROM cursor; DELETE FROM node");
     database.execute(
@@ -319,7 +319,7 @@ fn a_killed_move_leaves_nothing_behind_and_succeeds_the_next_time() {
          AS $$ BEGIN PERFORM pg_sleep(600); RETURN NULL; END $$",
     );
     for table in ["outcome", "delivery", "dropped", "cursor", "pin"] {
-        // It comes as far as this table and no further.
+        // The move stops at this table.
         database.execute(&format!(
             "CREATE TRIGGER stall AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION stall()"
         ));
@@ -383,7 +383,7 @@ fn a_move_that_was_interrupted_starts_over() {
     let [node] = cluster.nodes(["a"]);
     node.terminate();
     let place = single_node(&cluster);
-    // What a killed one leaves.
+    // As a killed move leaves it.
     std::fs::write(place.path("pinwatch.db.unfinished"), "half").unwrap();
     moved(&cluster.database.url(), &sqlite(&place));
     assert!(!place.path("pinwatch.db.unfinished").exists());

@@ -1,4 +1,4 @@
-//! The database, or the way to it, is gone for a while.
+//! The database, or the network to it, fails for a while.
 
 use std::thread;
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn a_node_cut_off_from_the_database_is_replaced_and_comes_back() {
     line.heal();
     cluster.wait_until_shared_by(&["a", "b"]);
     until_true("it says that it is well", || get(&a, "/readyz").starts_with("HTTP/1.0 200"));
-    // What it had sent and what arrived late changed nothing.
+    // Its late messages changed nothing.
     cluster.wait_for_one_outcome_each(&all);
     let more = pins("delivered", "more", 50);
     a.client().submit_all(&more);

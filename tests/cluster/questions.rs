@@ -1,4 +1,4 @@
-//! Whatever is asked at any node is answered for the whole cluster.
+//! Every node answers requests for the whole cluster.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::cluster::nodes::{Cluster, pins};
 use crate::support::{Client, until_true};
 
-/// All PIN IDs that `list` tells, page by page.
+/// All PINs that `list` returns, page by page.
 fn listed(client: &mut Client, limit: usize) -> Vec<Value> {
     let mut all: Vec<Value> = Vec::new();
     loop {
@@ -49,7 +49,7 @@ fn a_pin_submitted_at_one_node_is_shown_and_listed_at_each() {
             assert_eq!(told.len(), pins.len(), "none twice");
             assert_eq!(told.into_iter().collect::<HashSet<_>>(), pins.iter().map(String::as_str).collect());
         }
-        // Each node tells of itself with its renewals.
+        // Each node reports about itself with its renewals.
         until_true("the nodes' numbers are told", || {
             let stats = client.stats();
             let nodes = stats["cluster"]["nodes"].as_array().unwrap();

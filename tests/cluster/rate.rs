@@ -51,7 +51,7 @@ fn a_cluster_never_polls_faster_than_its_rate_while_nodes_come_and_go() {
     });
 }
 
-/// In no window, however long, are there more polls than its time allows and a small burst.
+/// Checks that no period has more polls than its length allows, plus a small burst.
 fn check(seen: &[(Instant, u64, Instant)]) {
     let mut most = (0.0_f64, Duration::ZERO);
     for (at, (begun, before, _)) in seen.iter().enumerate() {

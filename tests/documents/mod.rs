@@ -1,4 +1,4 @@
-//! The documents lead where they say: every link between them, in the source and where the package installs them.
+//! Every link between the documents is valid, in the source and where the package installs them.
 
 mod manifests;
 mod package;
@@ -26,7 +26,7 @@ fn text(document: &Path) -> String {
         .unwrap_or_else(|error| panic!("{document:?}: {error}"))
 }
 
-/// The lines that are no code.
+/// The lines that are not code.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut is_code = false;
     text.lines().filter(move |line| {

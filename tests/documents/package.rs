@@ -1,4 +1,4 @@
-//! What builds the Debian package says when it can't. What it builds is tested by `tests/systemd.rs`.
+//! The messages of the script that builds the Debian package. The package itself is tested by `tests/systemd.rs`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -7,7 +7,7 @@ use std::process::Command;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/build-deb.sh");
 
-/// Runs the script where only these programs are found. Gives its exit status and what it said.
+/// Runs the script with only these programs in its path. Returns its exit status and output.
 fn build_with(programs: &[&str]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     for program in programs {

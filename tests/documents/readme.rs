@@ -1,7 +1,7 @@
-//! The README and the examples for clients, taken at their word: their snippets are run against a real daemon and a simulated API, its
+//! Runs the snippets of the README and of the client examples against a real daemon and a simulated API; the README's
 //! configuration is loaded, and its record is compared with a real one.
 //!
-//! A language that is not installed is skipped, loudly; not in CI, which has them all.
+//! A language that is not installed is skipped with a message; CI has them all.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -67,7 +67,7 @@ impl Service {
         String::from_utf8_lossy(&done.get_output().stdout).into_owned()
     }
 
-    /// Sees that the daemon knows the PIN, and that it ends well.
+    /// Checks that the daemon knows the PIN, and that it is delivered.
     #[track_caller]
     fn knows(self, pin: &str) {
         assert_eq!(self.place.ask(&["show", pin])[0]["pinId"], pin);
@@ -95,7 +95,7 @@ fn is_installed(program: &str) -> bool {
     false
 }
 
-/// Saves the snippet of a language, runs it by `program`, and sees its PIN accepted.
+/// Saves the snippet of a language, runs it with `program`, and checks that its PIN is accepted.
 fn is_accepted(language: &str, program: &str, file: &str, pin: &str) {
     if !is_installed(program) {
         return;

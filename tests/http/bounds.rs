@@ -1,18 +1,18 @@
-//! What clients may do to it: little.
+//! Hostile and slow HTTP clients.
 
 use std::io::{ErrorKind, Read, Write};
 
 use crate::http::served::{Served, connect, get, send};
 use crate::support::until;
 
-/// More than one peer may have connections, loopback included.
+/// More connections than one peer may have, loopback included.
 const CROWD: usize = 500;
 
 #[test]
 fn a_request_with_a_huge_head_is_refused() {
     let served = Served::start();
     let huge = format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "x".repeat(1 << 20));
-    // Refused in words, or cut off while it was still writing.
+    // Refused with an answer, or cut off while it was still writing.
     assert!(send(served.address, &huge).is_none_or(|answer| answer.status == 431));
     assert_eq!(served.get("/healthz").status, 200);
 }
@@ -61,7 +61,7 @@ fn healthz_is_answered_while_slow_clients_fill_all_connections() {
         for path in ["/healthz", "/readyz", "/metrics"] {
             assert_eq!(served.get(path).status, 200, "{path}");
         }
-        // The first gave way; the time of the others is not over.
+        // The first one was replaced; the others still have time.
         let in_the_middle = &mut crowd[CROWD / 2];
         in_the_middle.set_nonblocking(true).expect("a socket can be asked without waiting");
         let waits = in_the_middle.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
@@ -75,7 +75,7 @@ fn a_client_that_does_not_complete_its_request_is_cut_off() {
     let mut slow = connect(served.address);
     slow.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n").expect("it takes the first lines");
     let mut rest = Vec::new();
-    // Its end comes; the harness' patience is the limit here.
+    // The connection ends; only the time limit of the test could end this before.
     let end = slow.read_to_end(&mut rest);
     let still_open = end.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
     assert!(!still_open && !rest.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&rest));

@@ -1,4 +1,4 @@
-//! The documents name what there is: `docs/metrics.md` every metric, alerts and dashboard no other.
+//! `docs/metrics.md` documents every metric; alerts and dashboard use no others.
 
 use crate::support::not_run::not_run;
 use std::collections::BTreeSet;

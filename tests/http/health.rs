@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz` in good and in bad times.
+//! `/healthz` and `/readyz` of healthy and unhealthy daemons.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -111,7 +111,7 @@ fn with_an_unwritable_store_the_daemon_is_alive_but_not_ready() {
         runtime.block_on(async { sqlx::query(sql).execute(&mut other).await.expect("it is carried out") });
     };
     execute("BEGIN IMMEDIATE");
-    // A submit waits for the database for seconds; how the daemon is can be asked again and again meanwhile.
+    // A submit waits for the database for seconds; health requests are answered meanwhile.
     until("health is answered while a submit waits", || {
         let mut client = served.daemon.client();
         let submit = std::thread::spawn(move || client.ask("sim-delivered-1"));

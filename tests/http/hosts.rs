@@ -1,4 +1,4 @@
-//! Which `Host` is answered.
+//! Which `Host` headers are accepted.
 
 use crate::http::served::{Served, send};
 

@@ -1,4 +1,4 @@
-//! The numbers: all that are documented are there, and they are right.
+//! Every documented metric is served with the right value.
 
 use std::fs;
 
@@ -63,7 +63,7 @@ fn submits_polls_and_outcomes_are_counted_correctly() {
         .map(|result| numbers.value(&format!(r#"pinwatch_submits_total{{result="{result}"}}"#)));
     assert_eq!(submits, [6.0, 1.0, 1.0, 0.0]);
 
-    // What they took.
+    // The times that they took.
     let of_final =
         |part: &str| numbers.value(&format!(r#"pinwatch_polls_per_pin_{part}{{outcome="final"}}"#));
     assert_eq!(of_final("count"), 3.0);

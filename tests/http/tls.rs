@@ -1,4 +1,4 @@
-//! TLS, by real clients: who is served, who is not and what they and the log say, and how a certificate is renewed.
+//! TLS with real clients: which are served, what the others and the log report, and how a certificate is renewed.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -113,7 +113,7 @@ fn has_curl() -> bool {
     has
 }
 
-/// What Python and Node say that get `/healthz` twice on one connection, by their own TLS and, Node, over HTTP/2.
+/// The output of Python and Node, which get `/healthz` twice on one connection; Node also over HTTP/2.
 fn others(server: &Server, client: Option<&[PathBuf; 2]>) -> Vec<Ended> {
     const PYTHON: &str = "
 import http.client, ssl, sys

@@ -1,4 +1,4 @@
-//! What is asked about all PINs that match a filter.
+//! Requests about all PINs that match a filter.
 
 use serde_json::{Value, json};
 

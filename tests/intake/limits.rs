@@ -1,4 +1,4 @@
-//! What is limited, and what is said past the limit.
+//! Limits, and the answers beyond them.
 
 use std::process::Command;
 
@@ -22,7 +22,7 @@ fn beyond_max_in_flight_a_pin_is_not_accepted_until_another_one_ends() {
     assert_eq!(code(&client.ask("E")), "at_capacity");
     assert_eq!(client.submit("B"), "finished");
 
-    // A start with a lower limit gives up none.
+    // A start with a lower limit drops none.
     let daemon = daemon.kill9().set("intake.max_in_flight", "1").start();
     let mut client = daemon.client();
     assert_eq!(client.stats()["inFlight"], 3);

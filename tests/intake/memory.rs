@@ -1,4 +1,4 @@
-//! What a client can make the daemon keep in memory: little, whatever it asks and whether it reads.
+//! How much memory a client can make the daemon use, whatever it requests and whether it reads or not.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ fn hostile() -> Value {
     (0..256).map(|n| json!({"status": format!("S{n:0109}"), "description": format!("D{n:079}"), "finalStatus": false})).collect()
 }
 
-/// A daemon whose every PIN has had that answer.
+/// A daemon whose PINs have all had that answer.
 fn flooded(pins: &[String]) -> (Mock, Daemon) {
     let api = Mock::start();
     api.answers_all(ResponseTemplate::new(200).set_body_json(hostile()));
@@ -46,7 +46,7 @@ fn all_pages(client: &mut Client, mut request: Value, name: &str) -> Vec<Value> 
     }
 }
 
-/// PINs that ended with metadata of so many bytes.
+/// Ends PINs with metadata of this many bytes.
 fn finish(daemon: &Daemon, pins: &[String], metadata: usize) {
     let mut client = daemon.client();
     let metadata = "x".repeat(metadata);
@@ -68,7 +68,7 @@ fn pages_of_a_list_are_limited_in_bytes_and_have_every_pin_once() {
     assert_eq!(shown.len(), 600);
     let ids: BTreeSet<_> = shown.iter().map(|pin| pin["pinId"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids, pins.iter().cloned().collect());
-    // What ends such a PIN is short, too.
+    // The answer to a cancel of such a PIN is short, too.
     let record = client.op(&json!({"op": "cancel", "pinId": pins[0]}))["outcome"].take();
     assert_eq!(record["deliveries"].as_array().unwrap().len(), 16);
     assert_eq!(record["deliveries"][15], hostile()[255]);

@@ -1,4 +1,4 @@
-//! Every op, asked as it should be.
+//! Valid requests of every op.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -197,7 +197,7 @@ fn show_says_which_sinks_have_the_outcome_of_a_finished_pin() {
         "sinks": [{"name": "file", "state": "delivered"}],
     }});
     assert_eq!(answer, expected);
-    // What it got before a restart it has, and nobody knows since when.
+    // The sink has what it got before a restart; the time is not known any more.
     let daemon = daemon.terminate().start();
     assert_eq!(daemon.client().op(&show), expected);
 }

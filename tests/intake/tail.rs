@@ -1,11 +1,11 @@
-//! `tail`: outcome records as they come, and as they came.
+//! `tail`: outcome records of the past and as they arrive.
 
 use serde_json::{Value, json};
 
 use super::{idle, polling};
 use crate::support::{Client, Daemon};
 
-/// Ends so many PINs, one after the other; gives their records.
+/// Ends this many PINs one after the other; returns their records.
 fn finish(daemon: &Daemon, client: &mut Client, count: usize) -> Vec<Value> {
     let before = daemon.records().len();
     for n in before..before + count {
@@ -15,7 +15,7 @@ fn finish(daemon: &Daemon, client: &mut Client, count: usize) -> Vec<Value> {
     daemon.all_records(before + count)[before..].to_vec()
 }
 
-/// The records up to the end, and where to go on from.
+/// The records up to the end, and the next seq.
 fn tail(client: &mut Client, request: &Value) -> (Vec<Value>, i64) {
     client.write(format!("{request}\n"));
     let mut records = Vec::new();
@@ -104,7 +104,7 @@ fn a_follower_that_does_not_read_delays_nobody() {
         assert_eq!(answer["state"], "accepted");
     }
     let records = daemon.all_records(500);
-    // And then it has missed nothing.
+    // It can still read all of them.
     for record in records {
         assert_eq!(lazy.answer()["seq"], record["seq"]);
     }
@@ -136,7 +136,7 @@ fn a_tail_from_a_position_continues_without_gap_or_duplicate() {
     assert_eq!(all[6], end, "who asks for no position is told it at the end too");
     assert_eq!(lines(&mut client, &json!({"op": "tail", "last": 1})), [records[3].clone(), end]);
 
-    // Who gives a position wants positions.
+    // A request from a position gets positions.
     let again = lines(&mut client, &json!({"op": "tail", "from": start}));
     assert_eq!(again, all);
     let more = finish(&daemon, &mut client, 2);
@@ -182,7 +182,7 @@ fn a_tail_slower_than_retention_is_told_what_it_missed() {
     let [mut told, mut old] = [daemon.client(), daemon.client()];
     told.write("{\"op\":\"tail\",\"from\":1,\"follow\":true,\"positions\":true}\n");
     old.write("{\"op\":\"tail\",\"from\":1,\"follow\":true}\n");
-    // Each has its first stretch, and does not read on.
+    // Each has read its first part, and stops reading.
     assert!(told.answer()["position"].is_string());
     assert_eq!((told.answer()["seq"].clone(), old.answer()["seq"].clone()), (json!(seqs[0]), json!(seqs[0])));
     let removed_to = seqs[59];
@@ -205,7 +205,7 @@ fn a_tail_slower_than_retention_is_told_what_it_missed() {
         assert_eq!(line["seq"], *seq, "told once, and on it goes");
     }
 
-    // Who knows no such line is told by the one that it must know.
+    // A client without positions gets an error, which every client knows.
     let end = loop {
         let line = old.answer();
         match line["seq"].as_i64() {

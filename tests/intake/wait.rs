@@ -1,4 +1,4 @@
-//! `wait`: a connection that is held until the outcome is there.
+//! `wait`: a request that is answered when the outcome exists.
 
 use rustix::process::Signal;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Bad days of the API, by the real binary: outages, 429s, and what of them survives a restart. The rules
+//! Outages and 429s of the API, with the real binary, and what survives a restart. The rules
 //! themselves are tested in `src/schedule/`, without a process.
 
 use crate::support::{Mock, Place, brake, delivered, pins, until_true};
@@ -51,7 +51,7 @@ fn a_429_pauses_all_polling_and_the_pause_survives_kill_9() {
     client.submit_all(&pins(50));
     assert_eq!(brake(&mut client)["reason"], "throttled");
     let until = brake(&mut client)["until"].clone();
-    // The submit is made durable after the brake was handed in, and so is the brake.
+    // The brake was sent to the writer before the submit, so it is durable too.
     client.submit("ONE-MORE");
     until_true("those that ran have their answer", || client.stats()["polling"] == 0);
     api.answers_all(throttled());

@@ -1,4 +1,4 @@
-//! PINs with several deliveries: which are waited for, and which one decides.
+//! PINs with several deliveries: which ones must be final, and which one decides.
 
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
@@ -51,7 +51,7 @@ fn with_any_a_pin_is_final_when_one_of_its_deliveries_is() {
     client.submit("MIXED");
     let outcome = client.outcome("MIXED");
     assert_eq!((&outcome["outcome"], &outcome["polls"]), (&json!("final"), &json!(1)));
-    // Of those that are final one decides, whatever the others may become.
+    // One of the final deliveries decides.
     assert_eq!((&outcome["status"], &outcome["delivered"]), (&json!("MESSAGE_EXPIRED"), &json!(false)));
     assert_eq!(outcome["deliveries"], json!(mixed));
     assert_eq!(client.op(&json!({"op": "show", "pinId": "OPEN"}))["pin"]["state"], "in_flight");

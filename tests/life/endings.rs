@@ -20,7 +20,7 @@ fn a_pin_ends_when_it_is_final_and_is_polled_no_more() {
     client.submit("DONE");
     let outcome = client.outcome("DONE");
     assert_eq!((&outcome["outcome"], &outcome["polls"]), (&json!("final"), &json!(1)));
-    // Another one is polled on and on, meanwhile.
+    // Another PIN is still polled meanwhile.
     client.submit("OPEN");
     until_true("many polls", || api.requests_for("OPEN") > 20);
     assert_eq!(api.requests_for("DONE"), 1);

@@ -1,4 +1,4 @@
-//! The record: one line for every reader, exact in its shape, with what the submitter gave.
+//! The record: one line for every reader, in its exact form, with the data of the submitter.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{Client, Place, Simulated, change, until};
 
-/// Checks what differs from run to run, and puts names in its place.
+/// Checks the values that differ from run to run, and replaces them by names.
 fn normalized(line: &str) -> String {
     let record: Value = serde_json::from_str(line).unwrap();
     let text = |member: &str| record[member].as_str().unwrap();
@@ -146,7 +146,7 @@ fn every_sink_gets_the_same_lines() {
 /// Unicode's (JavaScript before ES2019, Python's `splitlines`).
 const LINE_ENDS: [char; 8] = ['\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
 
-/// What a terminal obeys, and JSON allows in strings as it is.
+/// Control characters of terminals that JSON allows unescaped in strings.
 const TERMINAL: [char; 4] = ['\u{7f}', '\u{9b}', '\u{202e}', '\u{feff}'];
 
 #[track_caller]
@@ -214,7 +214,7 @@ fn outcomes_of_an_older_version_are_delivered_once_and_cleaned() {
     daemon.all_records(1);
     let place = daemon.terminate();
 
-    // The old version was killed behind the line that it wrote, before the sink's cursor moved.
+    // The old version was killed after it wrote the line and before the sink's cursor moved.
     let metadata = hostile_metadata();
     change(&place.store(), &as_an_older_version_wrote_it());
     change(&place.store(), &format!("UPDATE pin SET metadata = '{metadata}'; UPDATE sink SET cursor = 0;"));

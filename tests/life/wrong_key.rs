@@ -1,5 +1,5 @@
-//! A wrong key, and what else is the account's trouble and not a PIN's, by the real binary: polling waits, no
-//! PIN is given up, and no secret is told to anybody.
+//! A wrong key and other problems of the account, with the real binary: polling waits, no
+//! PIN is given up, and no secret is shown.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use crate::support::{
     Daemon, Ended, Mock, Place, Simulated, brake, delivered, pins, program, run_to_end, until_true,
 };
 
-/// What must not be seen anywhere.
+/// The secret that must not appear anywhere.
 const SECRET: &str = "hunter2-hunter2";
 
 /// A client program of this daemon.
@@ -52,7 +52,7 @@ fn a_refused_key_pauses_all_polling(status: u16) {
     assert_eq!(daemon.records(), [] as [Value; 0]);
     assert_eq!(daemon.place.stderr().matches("the API refuses the credentials").count(), 1, "said once");
 
-    // The account's owner mends it: a probe notices.
+    // The API accepts the key again: a probe notices.
     api.answers_all(delivered());
     let records = daemon.all_records(100);
     assert!(records.iter().all(|record| record["outcome"] == "final"));

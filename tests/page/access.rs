@@ -1,4 +1,4 @@
-//! Who is shown what, and what may be sent: request by request, without a browser.
+//! Who may see and change what, tested by single requests without a browser.
 
 use std::collections::BTreeMap;
 

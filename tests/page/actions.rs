@@ -6,7 +6,7 @@ use super::{HOSTILE, address, submit};
 use crate::http::v1::client::Api;
 use crate::support::{until, until_true};
 
-/// What a hidden field of a form has.
+/// The value of a hidden field of a form.
 #[track_caller]
 fn hidden(page: &str, name: &str) -> String {
     let (_, rest) =

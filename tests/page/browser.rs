@@ -26,7 +26,7 @@ pub struct Browser {
     _profile: TempDir,
 }
 
-/// How a browser looks at pages.
+/// How a browser shows pages.
 #[derive(Clone, Copy)]
 pub struct Window {
     pub has_script: bool,
@@ -39,7 +39,7 @@ impl Window {
 }
 
 impl Browser {
-    /// Starts one; `None`, and said so at the end of all tests, if the machine has no Chromium.
+    /// Starts a browser; `None` if the machine has no Chromium, which is reported at the end of all tests.
     pub fn start(window: Window) -> Option<Self> {
         let missing = ["chromium", "chromedriver"]
             .into_iter()
@@ -71,7 +71,7 @@ impl Browser {
         until(&format!("there is {selector}"), || self.try_text(selector))
     }
 
-    /// Waits until the text of an element fulfils this.
+    /// Waits until the text of an element satisfies `is_right`.
     #[track_caller]
     pub fn until_text(&self, selector: &str, is_right: impl Fn(&str) -> bool) -> String {
         until(&format!("{selector} is right"), || self.try_text(selector).filter(|text| is_right(text)))
@@ -98,7 +98,7 @@ impl Browser {
         self.runtime.block_on(click).unwrap_or_else(|error| panic!("{selector}: {error}"));
     }
 
-    /// Runs a script in the page, which a policy of the page does not concern.
+    /// Runs a script in the page; the page's policy does not apply to it.
     #[track_caller]
     pub fn run(&self, script: &str) -> Value {
         self.runtime

@@ -8,7 +8,7 @@ use crate::support::{
     Client, Daemon, Place, Simulated, all_delivered, assert_each_once, run_to_end, sim_pins, submit, until,
 };
 
-/// What can happen to the database, and how it is put right again.
+/// What can happen to the database, and how it is undone.
 struct Accident {
     what: &'static str,
     happens: fn(&Place),
@@ -93,7 +93,7 @@ fn no_pin_is_acknowledged_while_the_database_file_is_not_in_its_place() {
         let (status, reasons) = readiness(&daemon);
         assert_eq!((status.as_str(), reasons[0].0.as_str()), ("not_ready", "store_failing"), "{reasons:?}");
         assert!(reasons[0].1.contains(told), "{reasons:?}");
-        // Questions are still answered, by the file that is open.
+        // Read requests are still answered, from the open file.
         assert_eq!(client.ask(r#"{"op":"show","pinId":"sim-waiting-0"}"#)["ok"], true);
         assert!(bytes() == before, "something was written");
 
@@ -124,7 +124,7 @@ fn a_removed_database_is_noticed_without_submits_and_not_recreated() {
         (status == "not_ready" && reasons[0].0 == "store_failing").then_some(())
     });
     until("it says what to do", || (daemon.times_logged("pinwatch backup FILE") == 1).then_some(()));
-    // A stop still ends well, and makes nothing there.
+    // A stop still succeeds, and creates nothing there.
     daemon.terminate();
     assert!(!place.data.exists());
 }

@@ -1,4 +1,4 @@
-//! Who may read and use what the daemon makes, and what it does not follow.
+//! Permissions of the files that the daemon creates, and links that it does not follow.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -47,7 +47,7 @@ fn with_any_umask_the_database_is_private_and_the_socket_has_its_mode() {
     }
 }
 
-/// Starts the daemon, which must refuse; gives what it said.
+/// Starts the daemon, which must refuse; returns its message.
 #[track_caller]
 fn refusal(place: &Place) -> String {
     let mut daemon = place.spawn();

@@ -1,4 +1,4 @@
-//! Whole answers, and what they mean when they have come over a socket.
+//! Complete answers over a socket, and their meaning.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! Connections that are kept, lost, stalled and cut.
+//! Kept, lost, stalled and broken connections.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,5 +1,5 @@
-//! What this machine lacks for a poll. Each test runs its polls in a process of its own, which it deprives of
-//! something.
+//! Polls without a resource of this machine. Each test runs its polls in a process of its own that lacks
+//! the resource.
 
 use crate::support::not_run::not_run;
 use std::process::Command;
@@ -9,10 +9,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::stub::{answer_good, request, stub};
 use super::*;
 
-/// Set in the process that is deprived.
+/// Set in the process that lacks something.
 const DEPRIVED: &str = "PINWATCH_TEST_DEPRIVED";
 
-/// Whether this is the deprived process. If not, the test of that name has run in one, started by `by`.
+/// Whether this process lacks the resource. If not, it has run the test of that name in one that does, started by `by`.
 fn is_deprived(test: &str, by: &[&str]) -> bool {
     if std::env::var_os(DEPRIVED).is_some() {
         return true;

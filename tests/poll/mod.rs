@@ -1,4 +1,4 @@
-//! The API's client against servers that behave and servers that don't: wiremock for whole answers, a raw
+//! The API client against good and bad servers: wiremock for complete answers, a raw
 //! socket for what wiremock can't do. No test looks at how long anything took.
 
 mod answers;
@@ -18,10 +18,10 @@ use pinwatch::poll::{Client, Connection, Meaning};
 const GOOD: &str =
     r#"[{"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true}]"#;
 
-/// Long enough that no healthy poll runs into it, on the slowest machine.
+/// Long enough that no healthy poll reaches it, even on the slowest machine.
 const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For polls that have to run into it.
+/// For polls that must time out.
 const SHORT_TIMEOUT: Duration = Duration::from_millis(200);
 
 fn api(base_url: &str) -> Api {
@@ -36,7 +36,7 @@ fn pin() -> PinId {
     "9C817C6F8AF3D48F9FE553282AFA2B67".parse().unwrap()
 }
 
-/// Lets as much time pass as kept connections rest between two polls.
+/// Waits as long as a kept connection is idle between two polls.
 async fn rest() {
     pass(Duration::from_secs(1)).await;
 }

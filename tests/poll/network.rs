@@ -1,4 +1,4 @@
-//! How polls reach the API: IPv4 and IPv6, proxies, and what is never sent to them.
+//! How polls reach the API: IPv4, IPv6 and proxies, which never see the key.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use wiremock::ResponseTemplate;
 
 const GOOD: &str = r#"[{"status":"MESSAGE_DELIVERED","description":"x","finalStatus":true}]"#;
 
-/// A server that answers each connection's first request, and tells its head.
+/// A server that answers each connection's first request, and reports the request's head.
 fn server(address: &str, answer: String) -> (u16, mpsc::Receiver<String>) {
     let listener = TcpListener::bind(address).unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -1,4 +1,4 @@
-//! Answers that nobody asked for, on connections that are kept: they must not end another PIN.
+//! Stray answers on kept connections: they must not end another PIN.
 
 use std::io::{Read, Write};
 use std::net::TcpListener as StdListener;
@@ -20,7 +20,7 @@ fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// What a server may send that nobody asked for.
+/// Stray answers that a server may send.
 fn strays() -> [String; 5] {
     [
         ok(WRONG),
@@ -32,7 +32,7 @@ fn strays() -> [String; 5] {
     ]
 }
 
-/// Polls until the client has seen a stray answer; every poll must be answered well.
+/// Polls until the client has seen a stray answer; every poll must get the right answer.
 async fn until_seen(client: &Client) {
     for _ in 0..100 {
         assert_delivered(&client.poll(&pin(), Connection::Kept).await);
@@ -267,7 +267,7 @@ async fn figures() {
     }
 }
 
-/// Answers take 20 ms. After one of so many, a stray one follows after a while.
+/// Answers take 20 ms. After every `every`th, a stray one follows after `after`.
 async fn strays_after(stream: TcpStream, after: Duration, every: u32) {
     let (mut read, write) = tokio::io::split(stream);
     let write = Arc::new(tokio::sync::Mutex::new(write));

@@ -1,4 +1,4 @@
-//! TLS: what goes wrong with it, and HTTP/2 where both sides can.
+//! TLS failures, and HTTP/2 if both sides support it.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -99,7 +99,7 @@ fn an_invalid_ca_file_is_named_before_any_connection_is_opened() {
     }
 }
 
-/// As little HTTP/2 (RFC 9113) as it takes to answer every request well; gives how many there were.
+/// A minimal HTTP/2 server (RFC 9113) that answers every request; returns how many there were.
 fn serve_http2(mut stream: Stream) -> usize {
     const DATA: u8 = 0;
     const HEADERS: u8 = 1;

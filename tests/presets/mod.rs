@@ -1,5 +1,5 @@
-//! Other APIs than the default one: each preset against the simulator, an API that has changed, and what must hold whatever
-//! is described.
+//! Other APIs than the default one: each preset against the simulator, an API that has changed, and rules for every
+//! description.
 
 use pinwatch::config::{Api, Config, PRESETS};
 use pinwatch::poll::{Client, Connection, Meaning};
@@ -208,7 +208,7 @@ fn doctor_shows_field_by_field_how_an_answer_was_read() {
     assert!(doctor(&default, &["--pin", "sim-waiting-1"]).contains("MESSAGE_WAITING_DELIVERY: not final"));
     assert!(!doctor(&default, &[]).contains("\"answer\""));
 
-    // The day the vendor changes something.
+    // The vendor changes its answers.
     let changed = Mock::start();
     changed.answers_all(
         ResponseTemplate::new(200).set_body_json(json!({"results": [{"messageId": "P1", "status": "DONE"}]})),

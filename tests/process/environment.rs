@@ -1,4 +1,4 @@
-//! Variables that make no sense: reported or ignored, never a panic.
+//! Invalid environment variables: reported or ignored, never a panic.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -34,7 +34,7 @@ fn a_daemon_with_one_thread_runs() {
     daemon.terminate();
 }
 
-/// What libraries of ours look at, with values that they can't use.
+/// Variables that our libraries read, with values that they can't use.
 const NONSENSE: [(&str, &[u8]); 24] = [
     ("RUST_LOG", b"[[["),
     ("RUST_BACKTRACE", b"\xff"),

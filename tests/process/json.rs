@@ -1,5 +1,5 @@
-//! With `--json` a program can read all that standard output ever says: what came of it, what did not, and where a list
-//! goes on.
+//! With `--json`, everything on standard output can be read by programs: results, errors and where a list
+//! continues.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The log: it waits for nobody, and no text from outside breaks its lines.
+//! The log: it delays nothing, and no text from outside breaks its lines.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -86,7 +86,7 @@ fn a_second_signal_ends_a_daemon_whose_standard_output_and_log_nobody_reads() {
     let ((_out, stdout), (_err, stderr)) = (full_pipe(), full_pipe());
     let daemon = place.start_with(command, stdout, stderr);
     daemon.client().submit_all(&delivered(0));
-    // The sink that nobody reads holds up no other one.
+    // The sink that nobody reads delays no other one.
     daemon.all_records(50);
     daemon.signal(Signal::TERM);
     until_true("the stop has begun", || !daemon.place.socket().exists());
@@ -120,7 +120,7 @@ fn a_standard_output_that_nobody_reads_delays_a_stop_no_longer_than_the_limit() 
     daemon.terminate();
 }
 
-/// A PostgreSQL server that refuses everybody, in words that forge a line and colour the screen.
+/// A PostgreSQL server that refuses everybody with a message that contains a newline and a colour code.
 fn hostile_server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -1,4 +1,4 @@
-//! Results on standard output: a write that fails is an error, and a terminal obeys nothing in them.
+//! Results on standard output: a failed write is an error, and they have no control characters.
 
 use std::fs::{self, OpenOptions};
 use std::io::pipe;

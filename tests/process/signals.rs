@@ -1,4 +1,4 @@
-//! Signals of the kernel and of people: none of them ends the daemon out of order.
+//! Signals of the kernel and of users: none of them makes the daemon end without an orderly stop.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

@@ -1,9 +1,9 @@
-//! Tables on a terminal of 80 columns: nothing is wider, `--wide` shows all, and programs get all anyway.
+//! Tables on a terminal of 80 columns: nothing is wider, `--wide` shows everything, and so does output to programs.
 
 use super::terminal::shown_in;
 use crate::support::{Daemon, Place, Simulated, change, program, run_to_end};
 
-/// As long as Infobip's; the simulator reads what becomes of it from the name.
+/// As long as Infobip's; the simulator derives its outcome from the name.
 const FINISHED: &str = "sim-delivered-AF3D48F9FE553282AF";
 const IN_FLIGHT: &str = "sim-waiting-8F3D48F9FE553282AFA2";
 
@@ -27,7 +27,7 @@ const TABLES: &[&[&str]] = &[
     &["nodes"],
 ];
 
-/// A daemon with a PIN in flight, an outcome and a dead letter, all with much to tell.
+/// A daemon with a PIN in flight, an outcome and a dead letter, all with long values.
 fn daemon(api: &Simulated) -> Daemon {
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();

@@ -1,4 +1,4 @@
-//! The position in the backoff after a restart: a PIN's age tells it.
+//! The position in the backoff after a restart follows from the PIN's age.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! `pinwatch backup`, and what a daemon makes of the copy.
+//! `pinwatch backup`, and a daemon on its copy.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -27,7 +27,7 @@ fn back_up(place: &Place, file: &Path) -> Value {
     serde_json::from_str(&ended.stdout).unwrap()
 }
 
-/// Runs a backup that must fail; gives what it said.
+/// Runs a backup that must fail; returns its message.
 #[track_caller]
 fn refusal(mut command: Command, more: &[&str]) -> String {
     command.args(more);
@@ -36,7 +36,7 @@ fn refusal(mut command: Command, more: &[&str]) -> String {
     stderr
 }
 
-/// What `docs/operations.md` says.
+/// Restores a backup as `docs/operations.md` says.
 fn restore(place: &Place, backup: &Path) {
     let lost = place.path("lost");
     fs::create_dir_all(&lost).unwrap();
@@ -102,7 +102,7 @@ fn a_backup_under_load_has_each_pin_that_was_acknowledged_before_it_began() {
         let before = acked.lock().unwrap().clone();
         let made = back_up(&daemon.place, &file);
         let during = so_far() - before.len();
-        // More, which the backup can't have.
+        // These are not in the backup.
         let last = so_far();
         until_true("more PINs are acknowledged", || so_far() > last + 100);
         stop.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The wall clock is set, while the daemon runs and between two runs: ages, waits and retention follow what elapsed.
+//! The wall clock is set while the daemon runs and between two runs: ages, waits and retention follow the elapsed time.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! `kill -9`: nothing that was acknowledged is lost, and nothing is told twice.
+//! `kill -9`: nothing that was acknowledged is lost, and nothing is delivered twice.
 
 use std::collections::HashSet;
 use std::fs;
@@ -55,7 +55,7 @@ fn the_details_of_a_submit_survive_a_kill() {
     assert!(after.contains(r#""reference":"é","metadata":{"n":1.50}"#), "{after}");
 }
 
-/// Submits until the daemon is killed, at some answer; gives the PINs that were acknowledged.
+/// Submits until the daemon is killed after some answer; returns the PINs that were acknowledged.
 fn submit_until_killed(daemon: Daemon, round: usize, random: &mut fastrand::Rng) -> (Vec<String>, Place) {
     let mut client: Client = daemon.client();
     let kinds = ["sim-delivered", "sim-100ms", "sim-400ms", "sim-none"];
@@ -80,7 +80,7 @@ fn submit_until_killed(daemon: Daemon, round: usize, random: &mut fastrand::Rng)
     // Of these, too, some may be in flight at the kill.
     client.write(pins[last_answer + 1..].iter().map(submit).collect::<String>());
     let place = daemon.kill9();
-    // What it had still sent, it had promised.
+    // Answers that it sent before its end are promises.
     while let Some(line) = client.whole_line() {
         acknowledged.push(serde_json::from_str(&line).unwrap());
     }
@@ -198,14 +198,14 @@ fn other_files_beside_the_result_file_are_neither_changed_nor_used() {
     assert_eq!(fs::read_to_string(&rotated).unwrap(), lines[..10].concat());
     assert_eq!(fs::read_to_string(&results).unwrap(), lines[10..].concat());
     untouched(&daemon.place);
-    // Over a rotation by the living.
+    // A rotation while the daemon runs.
     fs::rename(&results, daemon.place.path("outcomes.jsonl.3")).unwrap();
     daemon.signal(Signal::HUP);
     until_true("a new file", || results.exists());
     daemon.client().submit("sim-delivered-new");
     assert_eq!(daemon.all_records(1)[0]["pinId"], "sim-delivered-new");
     untouched(&daemon.place);
-    // And a new sink of such a name gets all that there is.
+    // A new sink with such a name gets all outcomes.
     let place = daemon.kill9();
     change(&place.store(), "DELETE FROM sink WHERE name = 'file'");
     fs::remove_file(&results).unwrap();

@@ -1,4 +1,4 @@
-//! Two daemons: the second one says so, and the first one does not notice.
+//! Two daemons in one place: the second one reports it, and the first one is not disturbed.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -52,7 +52,7 @@ fn a_daemon_that_ends_leaves_the_socket_of_its_successor_alone() {
     let api = Simulated::start();
     let first = Place::new(&api.base_url()).start();
     let (path, folder) = (first.place.socket(), tempfile::tempdir().unwrap());
-    // Not a daemon, which would make its own socket anew within seconds.
+    // Not a daemon, which would recreate its socket within seconds.
     let successor = folder.path().join("successor.sock");
     let _successor = UnixListener::bind(&successor).unwrap();
     std::fs::rename(&successor, &path).unwrap();

@@ -1,4 +1,4 @@
-//! SIGTERM: no new PINs, running polls end, all is flushed, exit 0; and what does not end by itself.
+//! SIGTERM: no new PINs, running polls end, everything is written, exit 0; and tasks that do not end by themselves.
 
 use std::fs;
 use std::time::Duration;

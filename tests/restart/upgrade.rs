@@ -35,7 +35,7 @@ fn place(api: &Simulated) -> Place {
     place.set("schedule.adapt", "fewer").set("cluster.node", "old")
 }
 
-/// Sees that everything is there, and that the PINs in flight end as if nothing had happened.
+/// Checks that everything is kept, and that the PINs in flight end normally.
 fn assert_everything_continues(daemon: &Daemon) {
     let place = &daemon.place;
     let first = &place.ask(&["show", "sim-delivered-1"])[0];
@@ -106,7 +106,7 @@ fn a_postgresql_database_of_0_1_is_brought_up_to_date_and_goes_on() {
     let place = place(&api);
     let config = fs::read_to_string(place.config()).unwrap();
     let sqlite = format!("sqlite:{}", place.store().display());
-    // In the file, where a password belongs; a command line is everybody's to read.
+    // In the file, where a password belongs; every user can read a command line.
     fs::write(place.config(), config.replace(&sqlite, &database.url())).unwrap();
 
     let daemon = place.start();

@@ -1,4 +1,4 @@
-//! What learned schedules promise, seen over thousands of simulated PINs: the short form of `cargo bench -- schedule`.
+//! The promises of learned schedules over thousands of simulated PINs: the short form of `cargo bench -- schedule`.
 //!
 //! The bounds are looser than those of the benchmark, since fewer PINs teach less and are noisier. Every seed is fixed.
 
@@ -19,12 +19,12 @@ use self::compare::compare;
 use self::lives::Population;
 use self::run::{Settings, polls_by_backoff, run};
 
-/// So many PINs teach enough to tell; the benchmark has 20,000.
+/// Enough PINs to learn from; the benchmark has 20,000.
 const PINS: usize = 4_000;
 
 const SEED: u64 = 1;
 
-/// Sees to it that learned schedules are near the optimum and better than backoff: "sooner" by its delay, "fewer" by its
+/// Checks that learned schedules are near the optimum and better than backoff: "sooner" by its delay, "fewer" by its
 /// polls, in parts of backoff's.
 #[track_caller]
 fn learn(population: Population, most_delay: f64, most_polls: f64) {

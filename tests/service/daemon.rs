@@ -1,4 +1,4 @@
-//! A daemon of a service manager, which the test plays.
+//! A daemon whose service manager is the test.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -77,7 +77,7 @@ impl Daemon {
         String::from_utf8(text[..length].to_vec()).unwrap()
     }
 
-    /// The first notification to come that contains `text`; gives those before it, too.
+    /// Waits for a notification that contains `text`; returns all up to it.
     pub fn notifications_until(&self, text: &str) -> Vec<String> {
         let mut all = Vec::new();
         loop {

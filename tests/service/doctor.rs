@@ -1,4 +1,4 @@
-//! `pinwatch doctor`: each mistake is found, and named with what to do.
+//! `pinwatch doctor` finds each mistake and says what to do.
 
 use std::path::Path;
 

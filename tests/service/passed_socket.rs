@@ -22,7 +22,7 @@ fn a_passed_socket_is_used_unchanged_and_stays_for_the_next_daemon() {
     assert_eq!(first.stop(), Some(0));
     assert!(path.exists());
 
-    // While nobody accepts, who connects waits for the next one.
+    // While no daemon accepts, a client waits for the next one.
     let waiting = std::thread::spawn({
         let path = path.clone();
         move || ask(&path, "A1")
@@ -81,7 +81,7 @@ fn a_passed_tcp_socket_serves_http_and_stays_over_a_reload_and_for_the_next_daem
     assert_eq!(first.stop(), Some(0));
     drop(first);
 
-    // While nobody accepts, who connects waits for the next one.
+    // While no daemon accepts, a client waits for the next one.
     let waiting = std::thread::spawn(move || get(address, "/healthz").is_some());
     let _second = Daemon::start(&place, start());
     assert!(waiting.join().unwrap());

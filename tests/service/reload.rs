@@ -1,4 +1,4 @@
-//! SIGHUP: whole or not at all.
+//! SIGHUP: a reload happens completely or not at all.
 
 use std::fs;
 
@@ -66,7 +66,7 @@ async fn a_reload_of_an_invalid_configuration_changes_nothing_and_says_why() {
         daemon.reload();
         daemon.until_logged("was not reloaded");
         daemon.until_logged("schedule.max_interval");
-        // A sink that can't be opened is as bad: the new key is not used.
+        // With a sink that can't be opened, the new key is not used either.
         daemon.configure(&format!(
             "{}[[sink]]\nname = \"other\"\ntype = \"file\"\npath = \"FOLDER/missing/x\"\n",
             config(&server, "bad", "")
@@ -188,7 +188,7 @@ async fn a_stop_works_while_a_reload_waits_for_a_sink() {
         daemon.signal(Signal::TERM);
         let told = daemon.notifications_until("STOPPING=1");
         assert!(!told.iter().any(|told| told.contains("READY=1")), "the stop waited for the reload: {told:?}");
-        // And a second one is a second one.
+        // A second signal ends it at once.
         daemon.signal(Signal::TERM);
         assert_eq!(daemon.ended(), Some(1));
         daemon.until_logged("by a second signal");

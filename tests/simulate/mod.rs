@@ -1,4 +1,4 @@
-//! `pinwatch simulate`, seen by a client: what it answers, and how each fault looks from outside.
+//! `pinwatch simulate` as a client sees it: its answers, and how each fault appears.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn faulty(rates: &[&str]) -> Settings {
     Settings { faults, slow_every: Duration::from_millis(2), ..Settings::default() }
 }
 
-/// Whatever the environment says of proxies, and with no patience for stalls.
+/// Ignores proxies of the environment, and has a short timeout for stalls.
 fn client() -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap()
@@ -40,7 +40,7 @@ async fn json_of(response: Response) -> Value {
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
 }
 
-/// An error in words that don't name the port.
+/// The kind of an error.
 fn kind(error: &reqwest::Error) -> &'static str {
     match () {
         () if error.is_timeout() => "timeout",

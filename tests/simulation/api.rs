@@ -1,5 +1,5 @@
-//! The model of the API and of the network before it: real bytes, headers and status codes, and beside each
-//! answer the truth of it, which the daemon's own classification is compared with.
+//! The model of the API and of its network: real bytes, headers and status codes, and with each
+//! answer its true meaning, to compare with the daemon's classification.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub enum Truth {
     NotSent,
 }
 
-/// How long a 429 wants to be left alone.
+/// The `Retry-After` of a 429.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Wait {
     For(Duration),
@@ -56,7 +56,7 @@ enum Wire {
 }
 
 impl Reply {
-    /// What the daemon makes of it.
+    /// The meaning that the daemon gives it.
     pub fn meaning(&self, now: Timestamp) -> Meaning {
         match &self.wire {
             Wire::Nothing(words) => Meaning::Unavailable((*words).to_owned()),
@@ -141,7 +141,7 @@ impl Api {
         }
     }
 
-    /// The API's own limiter: a second's worth at once, and no more on the average.
+    /// The API's rate limiter: a burst of one second's requests, and the rate on average.
     fn is_over_limit(&mut self, plan: &Plan, truth: Time) -> bool {
         let Some(limit) = plan.limit.filter(|_| plan.is_limited(truth)).map(f64::from) else { return false };
         let refill = truth.saturating_sub(self.refilled).as_secs_f64() * limit;
@@ -228,7 +228,7 @@ fn stray(rng: &mut Rng) -> Reply {
     Reply { fault: Some("stray"), ..misrouted(code, takes) }
 }
 
-/// What a load balancer says that does not know the way.
+/// The answer of a load balancer without a route.
 fn misrouted(code: u16, takes: Duration) -> Reply {
     let truth = match code {
         404 => Truth::NotFound,

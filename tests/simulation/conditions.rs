@@ -1,4 +1,4 @@
-//! The conditions at the API: what is wrong with all of it, and when. Ends fair, and stays so.
+//! The conditions of the whole API over time: its faults, and when they occur. In the end it works, and stays so.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use fastrand::Rng;
 
 use super::clocks::{BEGIN, Time};
 
-/// What the API is like at a moment.
+/// The condition of the API at a moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Condition {
     Normal,
@@ -16,13 +16,13 @@ pub enum Condition {
     Silence,
     /// Connections are refused or reset.
     Resets,
-    /// 401 or 403, whatever the PIN.
+    /// 401 or 403 for every PIN.
     Refused(u16),
-    /// 429, whatever the rate.
+    /// 429 at any rate.
     Busy,
     /// 200 that can't be understood.
     Garbage,
-    /// Any of these, to so many of the requests.
+    /// Any of these, for this share of the requests.
     Flaky(f64),
     /// Right answers, late or too late.
     Slow,
@@ -75,18 +75,18 @@ impl Conditions {
         self.turns[next - 1].1
     }
 
-    /// When it turned last.
+    /// When it changed last.
     pub fn since(&self, truth: Time) -> Time {
         let next = self.turns.partition_point(|(begin, _)| *begin <= truth);
         self.turns[next - 1].0
     }
 
-    /// When it turns next.
+    /// When it changes next.
     pub fn turns(&self, truth: Time) -> Option<Time> {
         self.turns.iter().map(|(begin, _)| *begin).chain([self.end]).find(|begin| *begin > truth)
     }
 
-    /// From then on it is fair, and the API takes any rate.
+    /// From then on the API works and accepts any rate.
     pub fn end(&self) -> Time {
         self.end
     }

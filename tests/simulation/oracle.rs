@@ -1,6 +1,6 @@
-//! What must be true: every promise of the schedule, checked from outside at every poll and every answer.
+//! Checks every promise of the schedule from outside, at every poll and every answer.
 //!
-//! Knows what a process was told and what it did since; keeps no state of its own design from the core.
+//! Knows what a process received and what it did since; shares no state with the core.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub struct Watched {
     last_sent: Option<Time>,
     row: Row,
     was_throttled: bool,
-    /// A 429 that concerned this PIN alone wanted it to be left alone until then.
+    /// A 429 for this PIN alone forbids polls of it until then.
     own_wait: Time,
     pub has_verdict: bool,
 }
@@ -56,7 +56,7 @@ pub struct Oracle {
     renewed_after: u64,
     /// When the last brake went off, and the polls in the second after that.
     off: (Time, usize),
-    /// The API asked to be left alone until then.
+    /// The API asked for no requests until then.
     left_alone_until: Time,
     /// The same in true time, as the store was told it, and as it durably knows it.
     handed_over: Time,
@@ -70,7 +70,7 @@ pub struct Oracle {
     refused: [Option<(usize, Time)>; 2],
     /// When the last 429 came.
     last_429: Time,
-    /// A 429 came, some day.
+    /// Whether there was any 429.
     pub was_throttled: bool,
     /// No brake is on later than this, if all answers are good from now on.
     pub free_from: Time,

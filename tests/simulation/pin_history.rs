@@ -1,4 +1,4 @@
-//! What the API tells of one PIN in fair conditions, by its age: a life, and what real APIs do to lives.
+//! What the API reports about one PIN without a fault, by its age: its life, with the irregularities of real APIs.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use pinwatch::simulate::{FinalForm, Known, Life, LifeSettings, Reported};
 
 use super::conditions::span;
 
-/// What an answer tells.
+/// The content of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Report {
     Deliveries(Vec<Reported>),
@@ -39,7 +39,7 @@ pub struct PinHistory {
 }
 
 impl PinHistory {
-    /// `troubled` is the share of PINs, in percent, that always get what nobody else does.
+    /// `troubled` is the percentage of PINs that always get an answer of their own.
     pub fn draw(
         lives: &LifeSettings,
         pin: usize,

@@ -1,4 +1,4 @@
-//! The plan: everything that will happen in a simulation, worked out from its seed beforehand.
+//! The plan: everything that will happen in a simulation, computed from its seed.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub struct PinPlan {
     pub pin_history: PinHistory,
 }
 
-/// A time with something out of order.
+/// A period with a fault.
 pub type Window = (Time, Time);
 
 #[derive(Debug)]
@@ -72,10 +72,10 @@ pub struct Plan {
     pub concurrency: usize,
     /// `api.timeout`
     pub timeout: Duration,
-    /// Half of the answers take no longer than this, in fair conditions.
+    /// Half of the answers take no longer than this without a fault.
     pub latency: Duration,
     pub retry_after: RetryAfter,
-    /// What the API takes a second.
+    /// The requests that the API accepts in a second.
     pub limit: Option<u32>,
     /// The share of kept connections on which a stray refusal waits for the next request.
     pub strays: f64,
@@ -84,7 +84,7 @@ pub struct Plan {
     pub happenings: Vec<(Time, PlannedEvent)>,
     /// When the store can't be written.
     pub store_fails: Vec<Window>,
-    /// When each sink takes nothing.
+    /// When each sink accepts nothing.
     pub sinks_fail: [Vec<Window>; 2],
 }
 
@@ -143,12 +143,12 @@ impl Plan {
         }
     }
 
-    /// The most that an answer takes in fair conditions.
+    /// The longest that an answer takes without a fault.
     pub fn slowest(&self) -> Duration {
         (self.latency * 4).min(self.timeout)
     }
 
-    /// Whether the API's limiter is in force: as long as the conditions changes.
+    /// Whether the API's limiter is in force: until the last fault ends.
     pub fn is_limited(&self, truth: Time) -> bool {
         self.limit.is_some() && truth < self.conditions.end()
     }

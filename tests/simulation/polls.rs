@@ -1,5 +1,5 @@
-//! What the daemon's task does around the core, as long as the process lives: starts polls, hears answers,
-//! hands verdicts and brakes to the store.
+//! What the daemon's task does around the core while the process runs: it starts polls, passes on answers, and
+//! sends verdicts and brakes to the store.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The simulation around the core: the queue of what happens next, and the loop that lets it happen.
+//! The simulation around the core: the queue of events, and the loop that processes them.
 
 #[path = "polls.rs"]
 mod polls;
@@ -30,10 +30,10 @@ enum Event {
     Start,
     Commit,
     PollEnds(u64),
-    /// The conditions, the store or a sink may have turned.
+    /// The conditions of the API, the store or a sink may have changed.
     Look,
     Audit,
-    /// The task asks who has waited too long.
+    /// The task looks for PINs that have waited too long.
     Expire,
 }
 
@@ -112,7 +112,7 @@ impl Simulation {
         self.log.iter().flatten()
     }
 
-    /// Lets everything happen, until every PIN has its outcome and every sink has them all.
+    /// Runs until every PIN has its outcome and every sink has all outcomes.
     pub async fn run(&mut self) -> Result<Totals, Broken> {
         self.conditions_change();
         let longest = (0..self.plan.pins.len()).map(|pin| self.plan.lifetime(pin)).max().unwrap_or_default();

@@ -14,7 +14,7 @@ pub struct Totals {
     pub outcomes: [u64; Ending::ALL.len()],
     pub simulated: Duration,
     pub faults: BTreeMap<&'static str, u64>,
-    /// PINs that were final in fair conditions, and so had to be found in time.
+    /// PINs that became final while everything worked, and so had to be noticed in time.
     pub found_in_time: u64,
     /// PINs that an outage kept from their last poll for too long.
     pub expired: u64,

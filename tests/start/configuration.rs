@@ -1,11 +1,11 @@
-//! A configuration that can't be right: said before anything is opened or made.
+//! An invalid configuration is reported before anything is opened or created.
 
 use std::fs;
 
 use super::{NOWHERE, assert_refused, contents};
 use crate::support::{Place, program, run_to_end};
 
-/// As [`assert_refused`], with the status of a wrong configuration; and nothing was made.
+/// As [`assert_refused`], with the status of an invalid configuration; checks that nothing was created.
 #[track_caller]
 fn assert_wrong(place: &Place, says: &[&str]) {
     let before = contents(place.folder.path());
@@ -114,7 +114,7 @@ fn check_config_agrees_with_the_start() {
     let (told, refused) = (run_to_end(check(&bad)), bad.refusal());
     assert_eq!((told.code, refused.code), (Some(2), Some(2)));
     assert_eq!(told.stderr, refused.stderr);
-    // What comes out only when the parts are made of it: https, and no certificate to trust.
+    // A problem that only appears when the client is built: https without a trusted certificate.
     let place = Place::new(NOWHERE).set("sink", "[{type=\"webhook\", url=\"https://h.example/\"}]");
     let [told, refused] = [check(&place), place.command()].map(|mut command| {
         command.env("SSL_CERT_FILE", "/nowhere").env("SSL_CERT_DIR", "/nowhere");

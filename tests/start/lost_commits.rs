@@ -1,4 +1,4 @@
-//! A database that has lost what was acknowledged: noticed, and left as it is.
+//! A database that has lost acknowledged PINs is noticed and left unchanged.
 
 use std::fs;
 use std::path::Path;
@@ -32,7 +32,7 @@ fn assert_noticed(place: &Place) {
     assert!(before == (bytes(&place.store()), bytes(&wal(place))), "the database or its log was changed");
 }
 
-/// What the message says can be done.
+/// Follows the advice of the message.
 fn goes_on_without_the_lock(place: Place, expected: impl Fn(u64) -> bool) {
     fs::remove_file(place.path("pinwatch.db.lock")).unwrap();
     let daemon = place.start();

@@ -8,7 +8,7 @@ use std::process::Command;
 use super::{NOWHERE, assert_refused, contents};
 use crate::support::Place;
 
-/// Folders in which nobody can make anything, not even root: a file, and a folder of the kernel's.
+/// Folders in which not even root can create anything: a file, and a folder of the kernel.
 fn unusable(place: &Place) -> Vec<String> {
     let file = place.path("notes.txt");
     fs::write(&file, "mine").unwrap();
@@ -56,7 +56,7 @@ fn a_file_or_folder_at_the_sockets_path_is_left_unchanged() {
     assert_refused(&place, 1, &["is not a socket"]);
     assert!(place.socket().is_dir());
 
-    // Where a link leads to is somebody else's.
+    // The target of the link belongs to another user.
     let place = Place::new(NOWHERE);
     fs::write(place.path("notes.txt"), "mine").unwrap();
     std::os::unix::fs::symlink(place.path("notes.txt"), place.socket()).unwrap();

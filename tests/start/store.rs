@@ -1,11 +1,11 @@
-//! A database that can't be used: foreign, newer, damaged. What is refused is not changed.
+//! A database that can't be used (foreign, newer, damaged) is refused and not changed.
 
 use std::fs;
 
 use super::{NOWHERE, assert_refused, contents};
 use crate::support::{Place, change, change_as_if_killed, count, flip_a_byte};
 
-/// As [`assert_refused`]; and no byte of the database was changed, nor anything put beside it but the lock.
+/// As [`assert_refused`]; checks that no byte of the database was changed, and only the lock file was added.
 #[track_caller]
 fn assert_untouched(place: &Place, says: &[&str]) {
     let mut before = contents(place.folder.path());
@@ -13,7 +13,7 @@ fn assert_untouched(place: &Place, says: &[&str]) {
     let mut says = says.to_vec();
     says.push(store.to_str().unwrap());
     assert_refused(place, 1, &says);
-    // A second try finds the same.
+    // A second start gets the same result.
     assert_refused(place, 1, &says);
     let mut after = contents(place.folder.path());
     if !before.contains_key("pinwatch.db.lock") {

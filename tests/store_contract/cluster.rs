@@ -128,7 +128,7 @@ async fn nodes_that_submit_and_finish_each_others_pins_never_fail_each_other() {
     assert_eq!(database.count("SELECT count(*) FROM pin"), 0);
 }
 
-/// Another node in another order of its locks, as one of another version might be.
+/// Another node takes its locks in another order, as another version might.
 #[tokio::test]
 async fn a_node_that_loses_a_deadlock_tries_again_without_an_error() {
     let Some(database) = database() else { return };
@@ -244,7 +244,7 @@ async fn the_slots_of_a_node_that_stopped_reading_from_the_database_can_be_taken
     let lease = Duration::from_secs(5);
     let mut a = node_with_lease(&database.url_through(line.port), "a", &Slots::ALL, lease).await;
     let mut b = node_at(&database.url(), "b", &Slots::NONE).await;
-    // More than is on its way between the two.
+    // More than the buffers between the two hold.
     let large = format!("{{\"x\":\"{}\"}}", "x".repeat(400_000));
     let pins = ids("P", 100);
     let submit = |id: &String| {
@@ -274,7 +274,7 @@ async fn the_slots_of_a_node_that_stopped_reading_from_the_database_can_be_taken
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    // Its process is there, so its connections are.
+    // Its process still runs, so its connections are open.
     let taken = tokio::time::timeout(Duration::from_secs(60), taken).await.expect("they are taken");
     assert_eq!(taken.len(), 256);
     assert_eq!(database.count("SELECT count(*) FROM outcome"), 0);

@@ -1,4 +1,4 @@
-//! Sinks: their cursors, what they do not have, what is asked of them, and what need not be kept any more.
+//! Sinks: their cursors, missing outcomes, delivery commands, and outcomes that need not be kept.
 
 use std::time::Duration;
 
@@ -319,7 +319,7 @@ async fn readers_that_had_not_reached_removed_outcomes_are_told(place: Place) {
     assert_eq!(node.apply(prune()).await.pruned, 3);
     assert_eq!(node.apply(prune()).await.pruned, 0);
 
-    // Also by a process that comes later.
+    // Also by a later process.
     node.writes.close().await.unwrap();
     let mut node = place.node().await;
     for (after, there, removed) in [
@@ -336,7 +336,7 @@ async fn readers_that_had_not_reached_removed_outcomes_are_told(place: Place) {
     let none = node.store.stretch(&Position::after(0), 0).await.unwrap();
     assert_eq!((none.outcomes.len(), none.removed.len()), (0, 1), "no outcome is asked for");
 
-    // All are gone: who begins now misses nothing.
+    // All are removed: a new reader misses nothing.
     node.advance(Progress { delivered: vec![seqs[1]], ..cursor("s", seqs[4]) }).await;
     assert_eq!(node.apply(prune()).await.pruned, 2);
     let now = node.store.before_last(0).await.unwrap();
@@ -353,7 +353,7 @@ async fn a_stretch_of_large_records_is_limited_in_bytes(place: Place) {
         node.apply(Transaction { submits: vec![pin], ..Transaction::default() }).await;
         node.finish(&[&format!("P{n}")]).await;
     }
-    // What was written a moment ago is in memory, and costs nothing.
+    // Reopened, because recent outcomes are in memory and need no read.
     node.writes.close().await.unwrap();
     let node = place.node().await;
     let (mut position, mut seen, mut stretches) = (Position::after(0), 0, 0);

@@ -1,5 +1,5 @@
-//! A database that a hostile role uses too: nothing of it runs with the rights of pinwatch, and no tables of it are
-//! taken for pinwatch's.
+//! A database that a hostile role uses too: none of its functions run with the rights of pinwatch, and none of its
+//! tables are used.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use pinwatch::store::postgres::{NodeReport, OpenError, Renewal, Shared as _, ope
 use super::place::{Node, Place, node_at, pin};
 use crate::support::postgres::{Database, PASSWORD, USER};
 
-/// A database of a role that is no superuser, and another role that is let in.
+/// A database of a role that is not a superuser, and another role that may connect.
 struct Shared {
     database: Database,
     owner: String,
@@ -77,7 +77,7 @@ impl Shared {
         self.database.query(sql).concat()
     }
 
-    /// A database as a pinwatch left it that had no schema of its own.
+    /// A database of an older version that had no schema of its own.
     async fn of_an_older_version(&self) {
         let mut node = self.node("older").await;
         node.submit_and_finish(&["KEPT"]).await;
@@ -96,7 +96,7 @@ impl Shared {
         node_at(&self.url(), name, &Slots::ALL).await
     }
 
-    /// Why it is not opened.
+    /// The error of an open.
     async fn refusal(&self) -> OpenError {
         let opened =
             open(&self.url().into(), "the database", "a".into(), Duration::from_secs(5), &Clock::system())
@@ -105,7 +105,7 @@ impl Shared {
     }
 }
 
-/// A PIN's whole life, and whatever else is asked of a store.
+/// Uses every operation of a store for a PIN.
 async fn use_every_operation(node: &mut Node, id: &str) {
     node.submit_and_finish(&[id]).await;
     node.writes.register_sink("hook", true).await.unwrap();
@@ -135,7 +135,7 @@ async fn no_function_of_another_role_runs_with_our_rights() {
     shared.assert_no_function_was_called();
     assert_eq!(shared.schemas(), ["pinwatch"]);
     node.writes.close().await.unwrap();
-    // What calls by the role's own search_path meets them: they are no straw men.
+    // The functions are called by the role's own search_path, so the test is meaningful.
     shared.as_role(&shared.owner, "SET search_path = public, pinwatch; SELECT nextval('outcome_seq')");
     assert_eq!(shared.database.one("SELECT by_whom FROM public.called"), shared.owner);
 }

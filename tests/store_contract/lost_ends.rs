@@ -1,4 +1,4 @@
-//! Commits whose end nobody heard, on PostgreSQL, and servers that are not there; and what a transaction costs the line.
+//! Lost answers to COMMIT and unreachable servers of PostgreSQL; and how many statements a transaction needs.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ async fn a_transaction_that_was_not_committed_is_repeated_only_on_request() {
     assert_eq!(node.submit(&["B"]).await, [Submitted::Accepted]);
 }
 
-/// Looks at the database until this counts something.
+/// Waits until this query counts something.
 async fn until_some(database: &Database, what: &str) {
     let seen = async {
         while database.count(what) == 0 {

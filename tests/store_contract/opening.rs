@@ -1,5 +1,5 @@
-//! Opening a PostgreSQL: every node brings an empty one up to date, and one that is not ours or not for us is refused
-//! in words, and left as it is.
+//! Opening a PostgreSQL: every node creates missing tables, and a foreign or inaccessible database is refused
+//! with a message and left unchanged.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn database() -> Option<Database> {
     }
 }
 
-/// What is said of a database that can't be opened.
+/// The error for a database that can't be opened.
 async fn refusal(url: &str) -> String {
     let url = url.to_owned().into();
     let said = open(&url, "postgres://***@db/x", "a".into(), Duration::from_secs(5), &Clock::system())

@@ -1,4 +1,4 @@
-//! PINs: taken in once, out once, with what their submitters gave.
+//! PINs are accepted once and end once, with the data of their submitters.
 
 use std::collections::BTreeSet;
 
@@ -123,7 +123,7 @@ async fn pages_have_every_pin_once_even_if_pins_end_meanwhile(place: Place) {
     loop {
         let page = node.store.in_flight_after(&after, 70).await.unwrap().unwrap();
         assert!(page.pins.len() <= 70);
-        // Who leaves does not end the list, and who is asked for is not lost.
+        // A PIN that ends does not end the list.
         let left = page.pins.last().unwrap().0.pin.to_string();
         assert_eq!(node.finish(&[&left]).await.len(), 1);
         let next = page.next().map(str::to_owned);

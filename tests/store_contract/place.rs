@@ -36,7 +36,7 @@ impl Place {
         Self::Sqlite(TempDir::new().unwrap())
     }
 
-    /// `None` where there is no server, which was said then.
+    /// `None` without a server, which was reported.
     pub fn postgres() -> Option<Self> {
         Postgres::shared().map(|server| Self::Postgres(server.database()))
     }

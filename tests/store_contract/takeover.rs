@@ -1,4 +1,4 @@
-//! What the nodes do that outlive another one: each takes its part, at the same moment, and reads the PINs of it.
+//! Takeover: nodes take their shares of a dead node's slots at the same time, and read their PINs.
 
 use pinwatch::pin::PinId;
 use pinwatch::slot::{Slots, slot_of};

@@ -1,4 +1,4 @@
-//! The daemon under test: the real binary as a child process, which does not outlive its test.
+//! The daemon under test: the real binary as a child process that ends with its test.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -119,7 +119,7 @@ impl Daemon {
         line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
     }
 
-    /// Waits until it has done what it can: until it takes no more processor time.
+    /// Waits until the daemon uses no more processor time.
     #[track_caller]
     pub fn wait_until_idle(&self) {
         let stat = || {
@@ -153,7 +153,7 @@ impl Daemon {
         (self.wait(), self.place)
     }
 
-    /// SIGTERM, which must end it well.
+    /// Stops it with SIGTERM; it must exit with 0.
     #[track_caller]
     pub fn terminate(self) -> Place {
         self.signal(Signal::TERM);
@@ -163,18 +163,18 @@ impl Daemon {
         place
     }
 
-    /// All that it and those before it said.
+    /// The log of this daemon and of those before it in this place.
     pub fn log(&self) -> String {
         self.place.stderr()
     }
 
-    /// How many lines of its log, and of those before it, have this in them.
+    /// How many lines of [`Daemon::log`] contain this.
     pub fn times_logged(&self, what: &str) -> usize {
         self.log().lines().filter(|line| line.contains(what)).count()
     }
 }
 
-/// A child that does not outlive its test.
+/// A child process that ends with its test.
 pub struct Child(std::process::Child);
 
 impl Child {
@@ -207,7 +207,7 @@ impl Drop for Child {
     }
 }
 
-/// The program, which sees nothing of this environment and has no input.
+/// The program, without this environment and without input.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pinwatch"));
     isolate(&mut command);
@@ -215,7 +215,7 @@ pub fn program() -> Command {
     command
 }
 
-/// Takes the environment away, but for where coverage is written.
+/// Clears the environment, except for the path of coverage data.
 pub fn isolate(command: &mut Command) {
     command.env_clear();
     if let Some(profile) = std::env::var_os("LLVM_PROFILE_FILE") {

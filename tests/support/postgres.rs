@@ -1,4 +1,4 @@
-//! A real PostgreSQL for tests: started by the test that wants one, ended with it, however it ends.
+//! A real PostgreSQL for tests: started by the test that needs one, and ended with it in any case.
 //!
 //! Needs the server's binaries (Debian: `postgresql`) and `psql`, and nothing else: no server that runs already,
 //! no account, no root (as root it runs as somebody else, for PostgreSQL refuses to run as root). It writes as
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-/// Whose rights nodes have, and its password, which must be seen nowhere.
+/// The role of the nodes, and its password, which must not appear anywhere.
 pub const USER: &str = "pinwatch";
 pub const PASSWORD: &str = "pg-secret-of-tests";
 
@@ -224,7 +224,7 @@ impl Postgres {
         self.named(&database.name)
     }
 
-    /// What the server said.
+    /// The server's log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
@@ -285,7 +285,7 @@ impl Database {
         format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{port}/{}", self.name)
     }
 
-    /// Rows of columns as text; NULL is empty. Not by what is under test.
+    /// Rows of columns as text; NULL is empty. Uses psql and not the code under test.
     #[track_caller]
     pub fn query(&self, sql: &str) -> Vec<Vec<String>> {
         let output = self.psql(sql);

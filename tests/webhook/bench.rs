@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Long enough that nothing healthy runs into it, on the slowest machine.
+/// Long enough that no healthy step reaches it, even on the slowest machine.
 pub const LONG_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub const SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
@@ -34,7 +34,7 @@ pub fn webhook(url: &str) -> Webhook {
     }
 }
 
-/// Where the store is between two runs.
+/// The folder of the store, which stays between two runs.
 pub struct Folder(TempDir);
 
 impl Folder {
@@ -84,7 +84,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Ends as many PINs; their outcomes get the next `seq`s.
+    /// Ends this many PINs; their outcomes get the next `seq`s.
     pub async fn outcomes(&self, count: usize) {
         let now = Timestamp::now();
         let before = *self.writer.newest().borrow();
@@ -116,7 +116,7 @@ impl Bench {
         self.writer.flush().await.unwrap();
     }
 
-    /// Waits until something holds, looking again and again.
+    /// Waits until `holds` returns something.
     pub async fn until<T>(&self, what: &str, mut holds: impl AsyncFnMut(&Self) -> Option<T>) -> T {
         let wait = async {
             loop {
@@ -164,7 +164,7 @@ impl Bench {
         assert_eq!(self.writing.await.unwrap(), 0);
     }
 
-    /// Breaks the sink off in the middle; what it had told the store is there.
+    /// Aborts the sink; what it had committed to the store is kept.
     pub async fn kill(self) {
         self.sink.abort();
         assert!(self.sink.await.unwrap_err().is_cancelled());

@@ -1,4 +1,4 @@
-//! Endpoints that misbehave.
+//! Misbehaving endpoints.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::webhook::receiver::{
     Action, Answers, AnswersWith, Closes, CutsBody, CutsHead, Echoes, Hangs, HangsInBody, Receiver, Request,
 };
 
-/// The first try of each message gets this, the others are taken.
+/// The first try of each message gets this action; the others are accepted.
 fn at_first(does: Action) -> impl Fn(usize, &Request) -> Action + Send + Sync {
     let seen = std::sync::Mutex::new(HashSet::new());
     move |_, request| {

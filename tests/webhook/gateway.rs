@@ -1,4 +1,4 @@
-//! A receiver behind a real gateway, nginx, which asks for a client certificate and a header; and what is said while one of
+//! A receiver behind a real gateway (nginx) that requires a client certificate and a header; and the messages while one of
 //! them is missing or wrong.
 
 use std::collections::HashSet;

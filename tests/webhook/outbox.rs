@@ -1,4 +1,4 @@
-//! What the store keeps for the sink: over stops, kills and delivery commands.
+//! What the store keeps for the sink over stops, kills and delivery commands.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -136,7 +136,7 @@ async fn a_dead_letter_is_sent_again_only_by_a_replay_and_with_the_same_id() {
     for again in &requests[before.len()..] {
         assert!(again.seqs() != [2] && before.iter().any(|first| first.id() == again.id()));
     }
-    // And what was delivered long ago is, too, if it is asked for.
+    // A delivered outcome is sent again on request, too.
     let replay = DeliveryCommand::Replay { sink: sink(), from: 1, to: 1, only_dead: false };
     assert_eq!(bench.writer.command(replay).await.unwrap(), 1);
     let requests = receiver.wait_for(before.len() + 3).await;

@@ -1,4 +1,4 @@
-//! A receiver on a raw socket, for what no decent HTTP server does.
+//! A receiver on a raw socket, for behaviour that no normal HTTP server has.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,12 +13,12 @@ use tokio::task::JoinSet;
 
 use crate::webhook::bench::LONG_TIMEOUT;
 
-/// A request as it came.
+/// A received request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// The number of its connection, from 1.
     pub connection: usize,
-    /// How many connections there were when it came.
+    /// How many connections there were when it arrived.
     pub connections: usize,
     /// `POST` and the URL's path and query.
     pub line: String,
@@ -62,7 +62,7 @@ pub enum Action {
     Echoes(u16),
     /// Never answers.
     Hangs,
-    /// Answers as soon as it is let.
+    /// Answers when the test allows it.
     Waits(watch::Receiver<bool>),
 }
 
@@ -89,7 +89,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// A receiver that does with request number n, from 0, what `script` says.
+    /// A receiver whose reaction to request number n, from 0, is decided by `script`.
     pub async fn start(script: impl Fn(usize, &Request) -> Action + Send + Sync + 'static) -> Self {
         Self::start_at("127.0.0.1:0".parse().unwrap(), script).await
     }
@@ -175,7 +175,7 @@ async fn serve(stream: TcpStream, connection: usize, shared: Arc<Shared>) {
                 answer(200, "", "ok")
             }
         };
-        // The sender may have gone away, which is its right.
+        // The sender may have disconnected.
         let _ = stream.get_mut().write_all(text.as_bytes()).await;
         match does {
             CutsBody(_) => return,

@@ -1,4 +1,4 @@
-//! Signatures, verified by somebody else's code: the Python package `standardwebhooks` of the Standard Webhooks
+//! Signatures, verified by an independent implementation: the Python package `standardwebhooks` of the Standard Webhooks
 //! project, installed below `target/` by the first test that needs it.
 
 use crate::support::not_run::not_run;
@@ -47,7 +47,7 @@ fn package() -> Option<&'static Path> {
 }
 
 fn install(path: &Path) -> Result<(), String> {
-    // Whole or not at all, whoever else installs it at the same time.
+    // Atomic, because another process may install it at the same time.
     let parent = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|error| error.to_string())?;
     let target = parent.path().join("package");
     let mut pip = Command::new("python3");
@@ -62,7 +62,7 @@ fn install(path: &Path) -> Result<(), String> {
     }
 }
 
-/// What the verifier says of each request, with this secret; `None` if it can't be had.
+/// The verifier's result for each request with this secret; `None` if it can't be installed.
 pub fn verify(requests: &[Request], secret: &str) -> Option<Vec<String>> {
     let mut python = Command::new("python3")
         .args(["-c", VERIFIER])

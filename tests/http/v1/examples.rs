@@ -13,10 +13,10 @@ fn example(language: &str) -> String {
     rest.split_once("\n```").expect("an example ends").0.to_owned() + "\n"
 }
 
-/// Runs an example, and sees its PIN end.
+/// Runs an example, and checks that its PIN ends.
 fn ends(language: &str, version: &str, command: &[&str], file: &str, pin: &str) {
     let program = command[0];
-    // Not every shell tells its version, and every machine has one.
+    // Not every shell can print its version, and every machine has a shell.
     let needed = if program == "sh" { "curl" } else { program };
     if !Command::new(needed).arg(version).output().is_ok_and(|output| output.status.success()) {
         return not_run(&format!("the example of docs/http-api.md for {language}"), needed);

@@ -1,4 +1,4 @@
-//! Outcomes as pages and as events: from any position, neither gap nor duplicate.
+//! Outcomes as pages and as events, from any position, without gap or duplicate.
 
 use std::thread;
 
@@ -10,7 +10,7 @@ use crate::support::json as parse;
 
 const EVENTS: (&str, &str) = ("accept", "text/event-stream");
 
-/// An event, or what came instead of one.
+/// An event, or another part of the stream.
 #[derive(Debug, Default)]
 struct Event {
     id: Option<String>,
@@ -85,7 +85,7 @@ fn a_stream_of_events_that_breaks_anywhere_goes_on_without_gap_or_duplicate() {
         });
         let (mut read, mut last_id, mut connections) = (Vec::new(), begun.clone(), 0);
         while read.len() < pins.len() {
-            // What `after` says is what a browser goes on saying; the header wins.
+            // A browser repeats the same `after` when it reconnects; the header takes precedence.
             let headers = [EVENTS, ("last-event-id", last_id.as_str())];
             let mut stream = api.stream("GET", &format!("/v1/outcomes?after={begun}"), &headers, "");
             assert_eq!(stream.headers["content-type"], "text/event-stream");
@@ -104,7 +104,7 @@ fn a_stream_of_events_that_breaks_anywhere_goes_on_without_gap_or_duplicate() {
                 read.push(parse(&event.data));
                 last_id = event.id.unwrap();
             }
-            // The rest of what is on its way is lost, in the middle of an event.
+            // The connection breaks in the middle of an event.
             drop(stream);
         }
         assert!(connections > 3);

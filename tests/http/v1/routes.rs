@@ -1,4 +1,4 @@
-//! Every route of `/v1`, asked well and badly, by every scope.
+//! Every route of `/v1` with valid and invalid requests, by every scope.
 
 use serde_json::{Value, json};
 

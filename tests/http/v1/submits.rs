@@ -87,7 +87,7 @@ fn an_incomplete_line_at_the_end_of_a_broken_body_is_not_submitted() {
         let text = if end.is_empty() { text.to_owned() } else { chunk(text) };
         connection.write_all((text + end).as_bytes()).unwrap();
         connection.shutdown(std::net::Shutdown::Write).unwrap();
-        // Who breaks off may get no answer at all.
+        // A client that breaks off may get no answer.
         if let Some(stream) = Stream::try_read(connection) {
             let lines: Vec<Value> = stream.rest().body.lines().map(parse).collect();
             assert!(lines.iter().all(|line| line["pinId"] != "sim-waiting-2"), "{lines:?}");
@@ -97,7 +97,7 @@ fn an_incomplete_line_at_the_end_of_a_broken_body_is_not_submitted() {
     assert_eq!(api.get("/v1/pins/sim-waiting-2").status, 404);
 }
 
-/// Opens connections that never finish what they began: each kind of slow client that has a name.
+/// Opens connections of every known kind of slow client.
 fn bad_clients(api: &Api) -> Vec<TcpStream> {
     let json = [("content-type", JSON)];
     let partly = |what: &str| {

@@ -128,7 +128,7 @@ impl Server {
         all
     }
 
-    /// All are served: each PIN is taken, over the version of HTTP that its client speaks.
+    /// Checks that all clients are served, each with its version of HTTP.
     #[track_caller]
     fn serves_all(&self, client: Option<&[PathBuf; 2]>) {
         for Asked { name, version, pin, ended } in self.asked_by_all("localhost", &self.authority, client) {
@@ -139,7 +139,7 @@ impl Server {
         }
     }
 
-    /// Nobody is served, and each hears one of these reasons.
+    /// Checks that no client is served, and that each reports one of these reasons.
     #[track_caller]
     fn refuses_all(&self, asked: &[Asked], reasons: &[&str]) {
         for Asked { name, version, ended, .. } in asked {
@@ -156,7 +156,7 @@ impl Server {
     }
 }
 
-/// What came of one client.
+/// The result of one client.
 struct Asked {
     name: &'static str,
     version: &'static str,

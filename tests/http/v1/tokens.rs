@@ -1,4 +1,4 @@
-//! Tokens come, go and are checked while the daemon runs; `pinwatch token new` makes them.
+//! Tokens are added, removed and checked while the daemon runs; `pinwatch token new` makes them.
 
 use std::fs;
 
