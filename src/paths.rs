@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_trusted_if_only_somebody_trusted_can_have_put_its_socket_there() {
+    fn a_server_is_trusted_only_if_a_trusted_user_must_have_created_its_socket() {
         let base = tempfile::tempdir().unwrap();
         let (run, tmp) = (base.path().join("run"), base.path().join("tmp"));
         let Some(()) = make(&run, 0, 0o755) else { return };
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_on_the_way_is_followed_only_where_somebody_trusted_put_it() {
+    fn a_link_in_the_path_of_a_socket_is_followed_only_if_a_trusted_user_made_it() {
         let base = tempfile::tempdir().unwrap();
         let (run, tmp) = (base.path().join("run"), base.path().join("tmp"));
         let Some(()) = make(&run, 0, 0o755) else { return };

@@ -321,7 +321,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn every_id_comes_back_from_its_compact_form(id in "[A-Za-z0-9_.-]{1,128}|[0-9A-F]{32}|[0-9a-f]{32}|[0-9A-Fa-f]{32}") {
+        fn every_pin_id_is_read_back_from_its_compact_form(id in "[A-Za-z0-9_.-]{1,128}|[0-9A-F]{32}|[0-9a-f]{32}|[0-9A-Fa-f]{32}") {
             if let Ok(pin) = id.parse::<PinId>() {
                 proptest::prop_assert_eq!(pin.as_str(), &id);
                 let back = CompactPinId::from(&pin).expand();

@@ -139,7 +139,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_row_is_wider_than_the_axis_whatever_the_numbers(
+        fn no_row_is_wider_than_the_axis_with_any_numbers(
             from: f64, to: f64, width in 0_usize..200, ages: Vec<f64>, sum: f64,
         ) {
             for axis in [Axis::new(from, to, width), Axis::new(from.abs(), to.abs(), width)].into_iter().flatten() {

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one_entry_with_its_fields_whatever_they_contain() {
+    fn a_journal_event_is_one_entry_with_any_content_of_its_fields() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let journald = UnixDatagram::bind(&path).unwrap();

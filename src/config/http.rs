@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_comes_with_its_key_and_client_certificates_come_with_tls() {
+    fn a_certificate_needs_its_key_and_client_certificates_need_tls() {
         table(&[
             ("both are taken", "http = {tls_cert = \"/c\", tls_key = \"/k\"}", ""),
             (

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_answered_only_if_every_name_in_it_is_the_daemons() {
+    fn a_request_is_answered_only_if_every_host_name_in_it_is_the_daemons() {
         let names = vec!["pinwatch.example".to_owned(), "2001:db8::7".to_owned()];
         let hosts = Hosts { names, listen: Some("10.0.0.1".parse().unwrap()) };
         for (host, expected) in [

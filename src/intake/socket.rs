@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stale_socket_is_taken_over_and_a_live_one_never() {
+    async fn a_stale_socket_is_replaced_and_a_live_one_never() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/pinwatch.sock");
         drop(StdListener::bind(folder.path().join("stale")).unwrap());

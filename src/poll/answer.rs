@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_with_one_unreadable_delivery_is_unreadable_as_a_whole() {
+    fn an_answer_with_one_unreadable_delivery_is_completely_unreadable() {
         let good = r#"{"status":"MESSAGE_DELIVERED","finalStatus":true}"#;
         for (bad, fault) in [
             ("{}", "without a status"),
@@ -387,7 +387,7 @@ mod tests {
         }
 
         #[test]
-        fn a_body_cut_anywhere_is_never_read_as_fewer_deliveries(cut in 1usize..70) {
+        fn a_truncated_body_is_never_read_as_fewer_deliveries(cut in 1usize..70) {
             let body = br#"[{"status":"MESSAGE_DELIVERED","finalStatus":true},{"status":"ERROR"}]"#;
             prop_assert!(deliveries(&body[..cut.min(body.len() - 1)]).is_err());
         }

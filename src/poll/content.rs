@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_say_gzip_is_understood() {
+    fn every_name_of_the_gzip_coding_is_understood() {
         for coding in ["gzip", "GZIP", "x-gzip", "X-GZip", " gzip ", "identity, gzip", "gzip,"] {
             assert_eq!(read(&[coding], &gzip(b"[]")), good("[]"), "{coding}");
         }

@@ -161,7 +161,7 @@ fn sinch(status: &str) -> Value {
 }
 
 #[test]
-fn every_documented_status_of_every_preset_means_what_the_documents_say() {
+fn every_documented_status_of_every_preset_has_its_documented_meaning() {
     for (preset, body, statuses) in DOCUMENTED {
         let by = described(preset, &[]);
         for (status, expected) in statuses {
@@ -206,7 +206,7 @@ fn the_documents_table_of_statuses_is_that_of_the_presets() {
 }
 
 #[test]
-fn the_default_presets_file_says_what_its_own_reader_does() {
+fn the_file_of_the_default_preset_agrees_with_its_own_reader() {
     let by = described("infobip-2fa-pin", &[]);
     let names = SmsStatus::ALL
         .iter()

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_credentials_are_found_however_they_are_written() {
+    fn the_credentials_are_found_in_every_encoding() {
         for (said, expected) in [
             ("App k-3f9a/Zq+71, k-3f9a/Zq+71", "App ***, ***"),
             (r"App k-3f9a\/Zq+71", "App ***"),

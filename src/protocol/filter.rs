@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_is_read_as_it_is_written_and_refuses_what_it_does_not_know() {
+    fn a_written_filter_is_read_back_and_unknown_members_are_refused() {
         let filter = Filter {
             state: Some(Phase::NotFound),
             status: Some("SENT".into()),

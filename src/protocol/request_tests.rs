@@ -41,7 +41,7 @@ fn written(request: &Request) -> String {
 }
 
 #[test]
-fn every_operation_is_read_as_it_is_written() {
+fn every_operation_is_read_back_as_written() {
     for line in [
         r#"{"op":"submit","pinId":"A"}"#,
         r#"{"op":"submit","pinId":"A","reference":"r","metadata":{"a":[1.50]},"deadline":"15m","again":true}"#,
@@ -175,7 +175,7 @@ fn a_field_that_is_null_counts_as_missing() {
 }
 
 #[test]
-fn metadata_is_kept_to_the_letter_and_its_strings_do_not_count_as_depth() {
+fn metadata_is_kept_unchanged_and_brackets_in_strings_do_not_count_as_depth() {
     let line =
         format!(r#"{{"op":"submit","pinId":"A","metadata":{{"x":"{}\"[","n":1.50}}}}"#, "[".repeat(99));
     let Ok(Request::Submit(submit)) = parse(line.as_bytes()) else { panic!("refused: {line}") };

@@ -35,7 +35,7 @@ async fn polls(settings: config::Schedule) -> Vec<(String, u128)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_learning_every_poll_is_at_its_recorded_time() {
+async fn without_learning_every_poll_has_its_recorded_time() {
     // Recorded from the version before learning existed, with the same seed and the same answers.
     let recorded = [
         ("C", 222_485),
@@ -69,7 +69,7 @@ async fn without_learning_every_poll_is_at_its_recorded_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn until_enough_is_learned_every_poll_is_when_backoff_polls() {
+async fn before_enough_is_learned_every_poll_follows_backoff() {
     let without = polls(settings_of(config::Adapt::Off)).await;
     for adapt in [config::Adapt::Sooner, config::Adapt::Fewer] {
         assert_eq!(polls(settings_of(adapt)).await, without);
@@ -167,7 +167,7 @@ fn the_newest_delivery_that_is_not_final_decides_the_channel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_keeps_what_was_learned() {
+async fn a_restart_keeps_the_learned_schedule() {
     let mut core = core_with(settings_of(config::Adapt::Fewer)).0;
     let by_backoff = last_hundred(&end_pins(&mut core, 150).await);
     assert!(core.take_unsaved().is_none(), "nothing is worth a write yet");

@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_meets_another_429_halves_the_rate_in_force_and_not_what_was_sent_before_it() {
+    fn a_429_of_a_probe_halves_the_current_rate_and_not_the_rate_before_the_brake() {
         let mut rate = Rate::new(NonZeroU32::new(100), Moment::START);
         take_all(&mut rate, 0, 3_000);
         rate.halve(at(3_000));

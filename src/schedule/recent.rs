@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_pin_is_in_an_outage_when_nobody_has_had_an_answer_for_ten_seconds() {
+    fn a_lone_pin_is_in_an_outage_after_ten_seconds_without_any_answer() {
         let mut recent = Recent::default();
         for second in 0..20 {
             let now = T0.after(second * SECOND);

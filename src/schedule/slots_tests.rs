@@ -74,7 +74,7 @@ async fn a_pin_that_the_store_does_not_have_is_forgotten_but_not_one_that_came_b
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_poll_begins_once_the_lease_may_be_over_and_all_go_on_when_it_is_renewed() {
+async fn no_poll_begins_after_the_lease_may_have_ended_until_it_is_renewed() {
     let mut core = core_of(&["A"]);
     submit(&mut core, "A", 60 * MINUTE);
     let until = core.clock().now().after(SECOND);

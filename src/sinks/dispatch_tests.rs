@@ -191,7 +191,7 @@ async fn a_handover_stops_a_sink_after_its_batch_unless_it_is_withdrawn() {
 }
 
 #[tokio::test]
-async fn a_sink_is_told_of_a_reload_whether_it_is_idle_busy_or_in_trouble() {
+async fn a_sink_is_notified_of_a_reload_while_idle_busy_or_in_trouble() {
     let outbox = Outbox::with(1).await;
     let adopted = async |script: &Script, times: usize| {
         let adopted = async {

@@ -108,7 +108,7 @@ fn a_healthy_daemon_fills_terminals_of_every_size() {
 }
 
 #[test]
-fn an_unhealthy_daemon_says_what_is_wrong_first() {
+fn top_shows_the_problem_of_an_unhealthy_daemon_first() {
     shows!("unhealthy", unhealthy(), 80 x 24);
     shows!("unhealthy", unhealthy(), 120 x 40);
     shows!("unhealthy", unhealthy(), 60 x 20);

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_page_has_the_same_search_whatever_it_contains() {
+    fn the_link_to_the_next_page_keeps_any_search() {
         let query = Query { text: "a&b=c %#*".into(), older: "1m".into(), ..Query::default() };
         let address = query.page(true, "p+1");
         let again = Query::of(&Form::parse(address.strip_prefix("/pins?").unwrap()));

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_429_ends_no_pin_however_often_it_comes() {
+    fn a_429_ends_no_pin_even_if_it_is_repeated() {
         let answers: Vec<_> = (0..100).map(|n| (n * 60, Meaning::Throttled(SECOND))).collect();
         assert_eq!(ending(&answers, answered_at(98 * 60)), None);
     }

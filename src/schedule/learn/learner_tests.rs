@@ -45,7 +45,7 @@ fn below_200_endings_of_a_channel_nothing_differs_from_backoff() {
 }
 
 #[test]
-fn what_was_learned_survives_a_restart_in_a_few_kilobytes() {
+fn the_learned_state_survives_a_restart_in_a_few_kilobytes() {
     let mut before = learner(Aim::Sooner);
     teach(&mut before, Channel::Sms, 1_000);
     let state = before.save();

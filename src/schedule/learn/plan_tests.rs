@@ -79,7 +79,7 @@ fn the_optimum_agrees_with_the_study_within_one_percent() {
 }
 
 #[test]
-fn backoff_costs_what_the_study_says() {
+fn backoff_costs_as_many_polls_and_as_much_delay_as_in_the_study() {
     let (backoff, limits) = defaults();
     let grid = grid(&limits);
     for (kind, polls, delay) in

@@ -128,7 +128,7 @@ async fn a_renamed_file_is_noticed_and_its_lines_still_count_as_delivered() {
 }
 
 #[tokio::test]
-async fn a_reader_s_checkpoint_beside_the_log_is_never_touched() {
+async fn a_log_readers_checkpoint_beside_the_result_file_is_never_changed() {
     let bench = Bench::with(3).await;
     let neighbours: [(&str, &[u8]); 5] = [
         ("outcomes.jsonl.pos", b"{\"seq\":2"),

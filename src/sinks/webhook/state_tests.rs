@@ -56,7 +56,7 @@ fn an_outage_longer_than_max_age_costs_only_outcomes_tried_before_it_was_noticed
 }
 
 #[test]
-fn an_endpoint_that_can_not_be_reached_for_longer_than_max_age_costs_nothing() {
+fn an_endpoint_unreachable_for_longer_than_max_age_loses_no_outcome() {
     for batch in [1, 100] {
         let rules = Rules { batch, ..RULES };
         let mut simulation = Simulation::new(rules, |_, now| match now < at(100 * HOUR) {
@@ -150,7 +150,7 @@ fn an_outcome_refused_twice_while_others_are_accepted_becomes_a_dead_letter() {
 }
 
 #[test]
-fn an_endpoint_that_refuses_everything_is_in_trouble_and_gets_everything_when_it_accepts_again() {
+fn an_endpoint_that_refuses_everything_for_a_while_gets_every_outcome_later() {
     for (batch, concurrency) in [(1, 1), (1, 8), (100, 8)] {
         let rules = Rules { batch, concurrency, ..RULES };
         let mut simulation = Simulation::new(rules, |_, now| match now < at(20 * HOUR) {
@@ -213,7 +213,7 @@ fn a_burst_of_refused_outcomes_delays_the_others_by_minutes_at_most() {
 }
 
 #[test]
-fn thousands_of_outcomes_that_are_refused_do_not_keep_each_other_from_becoming_dead_letters() {
+fn thousands_of_refused_outcomes_all_become_dead_letters() {
     let mut simulation = Simulation::new(RULES, |seqs, _| match (1000..4000).contains(&seqs[0]) {
         true => refused("410 Gone"),
         false => Answer::Delivered,
@@ -227,7 +227,7 @@ fn thousands_of_outcomes_that_are_refused_do_not_keep_each_other_from_becoming_d
 }
 
 #[test]
-fn an_outcome_of_which_no_request_can_be_made_is_a_dead_letter_at_once() {
+fn an_outcome_that_no_request_can_carry_becomes_a_dead_letter_at_once() {
     for batch in [1, 50] {
         let unsendable = |seqs: &[i64], now: Moment| match (seqs.contains(&7), now < at(HOUR)) {
             (true, _) => Answer::Unsendable("the stored record of outcome 7 can't be read".into()),
