@@ -109,7 +109,7 @@ fn submit_reports_how_many_pins_were_accepted_if_the_daemon_dies() {
 }
 
 #[test]
-fn show_list_cancel_stats_and_ping_print_what_the_daemon_says() {
+fn show_list_cancel_stats_and_ping_print_the_daemons_answer() {
     let fake = Fake::new(|socket| {
         let pin = json!({"pinId": "9C81", "state": "in_flight", "polls": 2});
         socket.accept().expect(json!({"op": "show", "pinId": "9C81"})).say(json!({"ok": true, "pin": pin}));

@@ -211,7 +211,7 @@ fn without_a_daemon_every_client_exits_3_and_names_the_socket_and_what_to_do() {
 }
 
 #[test]
-fn completions_come_for_every_shell_and_manual_pages_for_every_command() {
+fn there_are_completions_for_every_shell_and_a_manual_page_for_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         pinwatch(&["completions", shell]).assert().success().stdout(contains("check-config"));
     }

@@ -111,7 +111,7 @@ fn tail_and_wait_have_an_outcome_that_is_committed_after_one_of_a_higher_seq() {
 }
 
 #[test]
-fn tail_prints_every_outcome_of_three_nodes_once_over_a_restart_of_its_own() {
+fn tail_prints_every_outcome_of_three_nodes_once_over_a_restart_of_tail() {
     let Some(cluster) = Cluster::new() else { return };
     let [a, b, c] = cluster.nodes(["a", "b", "c"]);
     let tail = follow(&c);

@@ -42,7 +42,7 @@ fn nodes_started_at_once_on_an_empty_database_agree_on_its_tables() {
 }
 
 #[test]
-fn a_second_node_of_one_name_is_refused_and_the_first_goes_on_undisturbed() {
+fn a_second_node_with_the_same_name_is_refused_and_the_first_is_not_disturbed() {
     let Some(cluster) = Cluster::new() else { return };
     let first = cluster.place("twin").set("cluster.lease", "5s").start();
     cluster.wait_until_shared_by(&["twin"]);
@@ -89,7 +89,7 @@ fn a_node_older_than_the_database_refuses_to_start_and_changes_nothing() {
 }
 
 #[test]
-fn a_newer_node_brings_the_tables_up_to_date_while_an_older_one_works() {
+fn a_newer_node_migrates_the_tables_while_an_older_one_works() {
     let Some(cluster) = Cluster::new() else { return };
     let a = cluster.node("a");
     let all = pins("1h", "old", 50);

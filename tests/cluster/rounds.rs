@@ -74,7 +74,7 @@ impl Node {
 }
 
 #[test]
-fn every_acked_pin_has_exactly_one_outcome_whatever_happens_to_nodes_network_and_database() {
+fn every_acked_pin_has_exactly_one_outcome_despite_node_network_and_database_faults() {
     let Some(server) = Postgres::launch() else { return };
     let rounds = number("PINWATCH_CLUSTER_ROUNDS").unwrap_or(100);
     let seed = number("PINWATCH_CLUSTER_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));

@@ -105,7 +105,7 @@ fn all_settings_in_effect_are_listed_without_secrets() {
 }
 
 #[test]
-fn a_secret_is_in_no_message_whatever_is_wrong_with_it() {
+fn a_secret_is_in_no_error_message() {
     const SECRET: &str = "geheim";
     let file = |text: &str| Place::new().file(text).refusal();
     let flag = |text: &str| Place::new().set(text).refusal();
@@ -410,7 +410,7 @@ fn the_values_of_a_preset_apply_unless_overridden_and_are_shown_with_their_origi
 }
 
 #[test]
-fn what_a_flag_or_a_variable_cannot_set_is_reported() {
+fn a_key_that_a_flag_or_variable_can_not_set_is_reported() {
     let table = [
         (
             "sink.0.url=x",

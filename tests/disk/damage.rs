@@ -228,7 +228,7 @@ fn a_damaged_or_foreign_database_is_refused_with_advice_and_not_changed() {
 }
 
 #[test]
-fn whichever_page_is_overwritten_the_database_is_refused_and_not_changed() {
+fn a_database_with_any_overwritten_page_is_refused_and_not_changed() {
     let api = Simulated::start();
     let files = left_behind(&api, false);
     let pages = files[0].1.len() / 4096;

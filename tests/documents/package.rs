@@ -34,7 +34,7 @@ fn found(program: &str) -> Option<PathBuf> {
 const TOOLS: [&str; 6] = ["cargo", "strip", "gzip", "sed", "python3", "dpkg-shlibdeps"];
 
 #[test]
-fn a_machine_without_cargo_deb_is_told_the_command_that_installs_it() {
+fn a_missing_cargo_deb_is_reported_with_the_command_that_installs_it() {
     let (code, said) = build_with(&[&TOOLS[..], &["dirname"]].concat());
     assert_eq!(code, Some(1));
     assert!(said.contains("lacks what the package is built with: cargo-deb."), "{said}");

@@ -103,7 +103,7 @@ fn nothing_is_in_flight(client: &mut Client) {
 }
 
 #[test]
-fn each_bad_line_is_answered_with_its_code_and_the_connection_goes_on() {
+fn each_invalid_line_is_answered_with_its_code_and_the_connection_stays_open() {
     let daemon = idle();
     let mut client = daemon.client();
     for (line, expected) in bad_lines() {

@@ -10,7 +10,7 @@ use crate::support::not_run::not_run;
 use crate::support::{Place, Simulated, code, pins};
 
 #[test]
-fn a_bare_pin_id_is_accepted_and_its_outcome_comes() {
+fn a_line_with_only_a_pin_id_is_accepted_and_its_outcome_is_delivered() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     assert_eq!(
@@ -56,7 +56,7 @@ fn netcat_can_submit_and_wait() {
 }
 
 #[test]
-fn a_pin_that_is_in_flight_is_a_duplicate_and_one_that_ended_is_finished_until_it_is_submitted_again() {
+fn a_pin_in_flight_is_a_duplicate_and_an_ended_one_is_finished_unless_again_is_set() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     assert_eq!(client.submit("sim-waiting-1"), "accepted");

@@ -167,7 +167,7 @@ fn a_cancelled_pin_keeps_its_last_deliveries() {
 }
 
 #[test]
-fn whatever_the_api_does_every_pin_has_exactly_one_outcome() {
+fn every_pin_has_exactly_one_outcome_despite_any_faults_of_the_api() {
     // Not so many that most polls get no answer: then only probes would go out, which is another test's.
     let rates = [
         "500=0.05",

@@ -15,7 +15,7 @@ fn start_at(place: &Place, socket: &Path) -> Daemon {
 }
 
 #[test]
-fn a_socket_that_is_removed_is_made_anew_with_its_mode_and_open_connections_stay() {
+fn a_removed_socket_is_recreated_with_its_mode_and_open_connections_stay() {
     let api = Simulated::start();
     let place = place(&api.base_url());
     let socket = place.folder.path().join("run/pinwatch.sock");

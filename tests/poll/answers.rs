@@ -58,7 +58,7 @@ async fn a_user_name_and_password_are_sent_as_basic_authentication() {
 }
 
 #[tokio::test]
-async fn the_base_urls_own_path_is_kept_and_every_pin_id_stays_one_segment() {
+async fn the_path_of_the_base_url_is_kept_and_every_pin_id_is_one_segment() {
     let server = MockServer::start().await;
     for id in ["a.b_c-1", "...", "-", &"x".repeat(128)] {
         Mock::given(path(format!("/gateway/v2/2fa/1/pin/{id}/status")))

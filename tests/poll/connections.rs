@@ -166,7 +166,7 @@ async fn a_server_that_resets_every_connection_is_unavailable_after_two_tries() 
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_unavailable() {
+async fn an_answer_that_is_not_http_means_unavailable() {
     for nonsense in ["SSH-2.0-OpenSSH_9.9\r\n\r\n", "HTTP/1.1 99999 Far out\r\n\r\n", "\0\0\0\0\r\n\r\n"] {
         let (url, _) = stub(move |_, mut stream| async move {
             request(&mut stream).await;
@@ -249,7 +249,7 @@ async fn a_status_code_that_needs_no_body_counts_even_if_the_body_stalls() {
 }
 
 #[tokio::test]
-async fn a_body_shorter_than_it_says_is_unreadable() {
+async fn a_body_shorter_than_its_content_length_is_unreadable() {
     for by_reset in [true, false] {
         let (url, connections) = stub(move |_, mut stream| async move {
             request(&mut stream).await;

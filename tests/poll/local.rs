@@ -63,16 +63,13 @@ fn a_process_without_free_file_descriptors_names_the_limit_to_raise() {
 }
 
 #[test]
-fn a_machine_without_a_network_sends_nothing_and_says_so() {
+fn a_poll_without_a_network_is_reported_as_not_sent() {
     let may = Command::new("unshare").args(["--net", "true"]).output();
     if !may.as_ref().is_ok_and(|output| output.status.success()) {
         not_run("a machine without a network", "root, for a network of its own");
         return;
     }
-    if !is_deprived(
-        "poll::local::a_machine_without_a_network_sends_nothing_and_says_so",
-        &["unshare", "--net"],
-    ) {
+    if !is_deprived("poll::local::a_poll_without_a_network_is_reported_as_not_sent", &["unshare", "--net"]) {
         return;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -102,7 +102,7 @@ async fn a_stray_answer_that_comes_after_the_next_request_ends_no_pin() {
 }
 
 #[tokio::test]
-async fn an_answer_that_names_another_pin_is_not_believed() {
+async fn an_answer_that_names_another_pin_is_ignored() {
     let other = ok(r#"[{"pinId":"ANOTHER","status":"MESSAGE_EXPIRED","finalStatus":true}]"#);
     let (url, _) = stub(move |n, mut stream| {
         let other = other.clone();

@@ -32,7 +32,7 @@ fn a_log_that_nobody_reads_stops_neither_polls_nor_a_stop() {
 }
 
 #[test]
-fn lines_that_nobody_read_are_counted_and_the_log_says_so_when_it_is_read_again() {
+fn lost_log_lines_are_counted_and_reported_when_the_log_is_read_again() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url()).set("log.level", "trace").set("log.format", "json");
     let command = place.command();

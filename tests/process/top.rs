@@ -173,7 +173,7 @@ fn a_killed_or_interrupted_top_restores_the_terminal() {
 }
 
 #[test]
-fn top_says_that_the_daemon_was_killed_and_goes_on_with_the_next_one() {
+fn top_reports_that_the_daemon_was_killed_and_continues_with_the_next_one() {
     let api = Simulated::start();
     let daemon = daemon(&api);
     let mut top = Top::start(&daemon);

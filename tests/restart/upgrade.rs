@@ -76,7 +76,7 @@ fn assert_everything_continues(daemon: &Daemon) {
 }
 
 #[test]
-fn a_sqlite_file_of_0_1_is_brought_up_to_date_and_goes_on() {
+fn a_sqlite_file_of_0_1_is_migrated_and_continued() {
     let api = Simulated::start();
     let place = place(&api);
     fs::write(place.store(), unpacked(SQLITE)).unwrap();
@@ -98,7 +98,7 @@ fn a_sqlite_file_of_0_1_is_brought_up_to_date_and_goes_on() {
 }
 
 #[test]
-fn a_postgresql_database_of_0_1_is_brought_up_to_date_and_goes_on() {
+fn a_postgresql_database_of_0_1_is_migrated_and_continued() {
     let Some(server) = Postgres::shared() else { return };
     let database = server.database();
     database.execute(&String::from_utf8(unpacked(POSTGRES)).unwrap());

@@ -95,7 +95,7 @@ const FIRST_SCHEMA: &str = "
     VACUUM";
 
 #[test]
-fn a_database_of_an_earlier_version_is_brought_up_to_date_with_every_pin() {
+fn a_database_of_an_earlier_version_is_migrated_with_every_pin() {
     for change in [change, change_as_if_killed] {
         let mut place = used();
         change(&place.store(), FIRST_SCHEMA);
@@ -121,7 +121,7 @@ fn a_database_of_an_earlier_version_is_brought_up_to_date_with_every_pin() {
 }
 
 #[test]
-fn a_damaged_database_of_an_earlier_version_is_not_brought_up_to_date() {
+fn a_damaged_database_of_an_earlier_version_is_not_migrated() {
     // Another ID, which its place in the order tells; and none at all, at its place.
     for wrong in ["PIN-9500", "PIN-150/"] {
         let place = used();

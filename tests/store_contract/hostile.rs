@@ -141,7 +141,7 @@ async fn no_function_of_another_role_runs_with_our_rights() {
 }
 
 #[tokio::test]
-async fn tables_of_an_older_version_stay_where_they_are_while_nobody_else_can_create_there() {
+async fn tables_of_an_older_version_are_not_moved_while_no_other_role_can_create_there() {
     let Some(shared) = Shared::new() else { return };
     shared.of_an_older_version().await;
     let mut node = shared.node("older").await;
@@ -151,7 +151,7 @@ async fn tables_of_an_older_version_stay_where_they_are_while_nobody_else_can_cr
 }
 
 #[tokio::test]
-async fn tables_of_an_older_version_leave_a_schema_in_which_others_can_create() {
+async fn tables_of_an_older_version_are_moved_out_of_a_schema_in_which_others_can_create() {
     let Some(shared) = Shared::new() else { return };
     shared.of_an_older_version().await;
     shared.attack();

@@ -57,7 +57,7 @@ fn pins_of(requests: &[Request]) -> HashSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_submitted_pin_comes_out_as_a_signed_outcome_and_a_stop_sends_nothing_twice() {
+async fn a_submitted_pin_is_delivered_as_a_signed_outcome_exactly_once_over_a_stop() {
     let simulator = simulator().await;
     let receiver = Receiver::start(|_, _| Answers(200)).await;
     let daemon = place(&simulator, &receiver.url()).start();

@@ -99,7 +99,7 @@ async fn a_delivery_is_repeated_if_the_endpoint_answers_too_late() {
 }
 
 #[tokio::test]
-async fn a_refused_outcome_is_a_dead_letter_in_the_store_with_what_the_endpoint_said() {
+async fn a_refused_outcome_becomes_a_dead_letter_with_the_endpoints_answer() {
     for (status, error) in [
         (410, "410 Gone: it is gone [2J"),
         (400, "400 Bad Request: it is gone [2J"),
@@ -244,7 +244,7 @@ async fn batches_shrink_until_one_is_accepted() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_refuses_everything_is_in_trouble_and_no_outcome_becomes_a_dead_letter() {
+async fn an_endpoint_that_refuses_everything_makes_no_dead_letter() {
     let moved = Arc::new(AtomicBool::new(true));
     let still = moved.clone();
     let script = move |_, _: &Request| match still.load(Ordering::SeqCst) {

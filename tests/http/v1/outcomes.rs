@@ -38,7 +38,7 @@ fn seqs(records: &[Value]) -> Vec<i64> {
 }
 
 #[test]
-fn pages_have_every_outcome_once_whatever_their_length() {
+fn pages_of_any_length_have_every_outcome_once() {
     let api = Api::start();
     let pins: Vec<_> = (0..700).map(|number| format!("sim-delivered-{number}")).collect();
     api.served.finish(&pins.iter().map(String::as_str).collect::<Vec<_>>());
@@ -69,7 +69,7 @@ fn pages_have_every_outcome_once_whatever_their_length() {
 }
 
 #[test]
-fn a_stream_of_events_that_breaks_anywhere_goes_on_without_gap_or_duplicate() {
+fn a_broken_stream_of_events_continues_without_gap_or_duplicate() {
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
     let mut random = Rng::with_seed(seed);

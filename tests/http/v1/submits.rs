@@ -23,7 +23,7 @@ fn waiting(count: usize) -> Vec<String> {
 }
 
 #[test]
-fn a_client_may_send_a_hundred_thousand_lines_before_it_reads_and_others_are_served_meanwhile() {
+fn a_client_may_send_100_000_lines_before_it_reads_while_others_are_served() {
     let api = Api::start();
     let pins = waiting(100_000);
     let body: String = pins.iter().map(|pin| line(pin)).collect();

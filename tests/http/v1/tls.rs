@@ -188,7 +188,7 @@ fn curl_python_and_node_submit_over_tls_and_refuse_another_name_or_authority() {
 }
 
 #[test]
-fn curl_python_and_node_refuse_an_expired_certificate_and_the_daemon_says_so_too() {
+fn an_expired_certificate_is_refused_by_curl_python_and_node_and_logged() {
     let server = Server::start(2021, None);
     let asked = server.asked_by_all("localhost", &server.authority, None);
     server.refuses_all(&asked, &["expired"]);
