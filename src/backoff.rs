@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_age_tells_the_position_even_when_jitter_made_the_poll_early_or_late() {
+    fn the_age_decides_the_next_interval_even_when_jitter_moved_the_poll() {
         let backoff = defaults();
         for (age, interval) in [(0.0, 1.0), (0.8, 1.5), (1.2, 1.5), (2.3, 2.25), (2.7, 2.25), (1e6, 600.0)] {
             let age = Duration::from_secs_f64(age);

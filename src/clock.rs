@@ -207,7 +207,7 @@ mod tests {
 
     use super::*;
 
-    /// A machine whose clocks a test sets.
+    /// A machine whose clocks are set by a test.
     #[derive(Clone)]
     struct Fixed(Arc<Mutex<(Timestamp, Boot)>>);
 
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_age_follows_what_elapsed_and_a_future_one_is_zero() {
+    async fn an_age_is_the_elapsed_time_and_zero_for_a_time_in_the_future() {
         let machine = machine();
         let clock = Clock::new(machine.clone());
         let begun = clock.date();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn another_process_goes_on_where_one_was_whatever_the_wall_clock_shows() {
+    async fn the_next_process_continues_the_steady_time_even_if_the_wall_clock_was_set() {
         let machine = machine();
         let first = Clock::new(machine.clone());
         let (begun, noted) = (first.steady(), first.anchor());
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_tells_which_run_of_the_machine_this_is() {
+    fn the_kernel_tells_the_id_and_duration_of_the_current_boot() {
         let boot = System.boot();
         assert!(boot.id.is_some_and(|id| !id.contains('-')) && boot.time > Duration::ZERO);
     }

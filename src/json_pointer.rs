@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_the_standard_lead_where_it_says() {
+    fn the_examples_of_rfc_6901_find_the_values_that_it_states() {
         let text = r#"{"foo": ["bar", "baz"], "": 0, "a/b": 1, "c%d": 2, "e^f": 3, "g|h": 4, "i\\j": 5,
             "k\"l": 6, " ": 7, "m~n": 8}"#;
         for (pointer, expected) in [
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_not_there_has_no_value() {
+    fn a_pointer_to_a_missing_place_finds_no_value() {
         let text = r#"{"a": [1, {"b": null}], "01": 5, "s": "x"}"#;
         for pointer in
             ["/b", "/a/2", "/a/01", "/a/x", "/a/0/0", "/s/0", "/a/1/b/c", "/a/99999999999999999999"]
@@ -241,13 +241,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_there_twice_is_an_error() {
+    fn a_duplicate_member_name_is_an_error() {
         assert!(find("/a", r#"{"a": 1, "b": 2, "a": 1}"#).unwrap_err().contains("\"a\" is there twice"));
         assert_eq!(find("/b", r#"{"a": 1, "b": 2, "a": 1}"#), Ok(Some("2")));
     }
 
     #[test]
-    fn what_is_no_pointer_is_refused() {
+    fn an_invalid_pointer_is_refused() {
         for (text, expected) in [
             ("status", InvalidPointer::NoSlash),
             ("#/status", InvalidPointer::NoSlash),
@@ -263,7 +263,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_search_finds_what_serde_json_finds_and_reads_the_text_once_for_each_token(
+        fn a_pointer_finds_what_serde_json_finds_and_reads_the_text_once_for_each_token(
             value in any::<u64>().prop_map(made_up),
             pointer in "(/(a|b|~0|~1|[0-9]|10|01)?){0,18}",
         ) {
@@ -289,7 +289,7 @@ mod tests {
         }
     }
 
-    /// Some JSON, of the names that the pointers have.
+    /// Arbitrary JSON with the member names that the pointers use.
     fn made_up(seed: u64) -> serde_json::Value {
         fn value(rng: &mut fastrand::Rng, depth: u8) -> serde_json::Value {
             match rng.u8(..if depth == 0 { 2 } else { 5 }) {

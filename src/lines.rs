@@ -100,13 +100,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_found_however_the_reads_split_them() {
+    fn lines_are_found_even_if_reads_split_them() {
         assert_eq!(cut(&[b"a\nb", b"c\n", b"\n"]), (vec![whole("a"), whole("bc"), whole("")], false));
         assert_eq!(cut(&[b"a\nb"]), (vec![whole("a")], true));
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_reported_once_and_the_next_is_taken() {
+    fn a_line_that_is_too_long_is_reported_once_and_the_next_one_is_read() {
         let longest = "x".repeat(MAX_LINE);
         assert_eq!(cut(&[longest.as_bytes(), b"\n"]), (vec![whole(&longest)], false));
         for tail in [&b"x\nok\n"[..], b"xxx\nok\n"] {
@@ -119,7 +119,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_cut_does_not_depend_on_the_chunks(text in "[ab\n]{0,60}", at in 0usize..60) {
+        fn the_lines_do_not_depend_on_where_the_chunks_end(text in "[ab\n]{0,60}", at in 0usize..60) {
             let at = at.min(text.len());
             let (head, rest) = text.as_bytes().split_at(at);
             prop_assert_eq!(cut(&[head, rest]), cut(&[text.as_bytes()]));

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_reads_nothing_is_cut_and_frees_its_room() {
+    async fn a_client_that_reads_nothing_is_disconnected_and_frees_its_memory() {
         let shared = SharedRoom::default();
         let (outgoing, incoming) = Outgoing::new(shared.clone());
         let (ours, _theirs) = duplex(64);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_the_shared_room_is_full_others_still_get_answers() {
+    async fn other_clients_still_get_answers_when_the_shared_memory_is_full() {
         let shared = SharedRoom::default();
         let _hog = fill(&shared).await;
         let (polite, incoming) = Outgoing::new(shared);

@@ -306,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_keeps_its_identity_when_it_moves_and_its_successor_at_the_path_has_another() {
+    fn a_moved_file_keeps_its_id_and_a_new_file_at_its_path_has_another() {
         let folder = tempfile::tempdir().unwrap();
         let (path, away) = (folder.path().join("file"), folder.path().join("away"));
         fs::write(&path, "one").unwrap();
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_trusted_if_only_somebody_trusted_can_have_put_its_socket_there() {
+    fn a_server_is_trusted_only_if_a_trusted_user_must_have_created_its_socket() {
         let base = tempfile::tempdir().unwrap();
         let (run, tmp) = (base.path().join("run"), base.path().join("tmp"));
         let Some(()) = make(&run, 0, 0o755) else { return };
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_on_the_way_is_followed_only_where_somebody_trusted_put_it() {
+    fn a_link_in_the_path_of_a_socket_is_followed_only_if_a_trusted_user_made_it() {
         let base = tempfile::tempdir().unwrap();
         let (run, tmp) = (base.path().join("run"), base.path().join("tmp"));
         let Some(()) = make(&run, 0, 0o755) else { return };
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_regular_file_of_somebody_trusted_is_opened_and_nothing_is_made_elsewhere() {
+    fn only_regular_files_of_trusted_users_are_opened_and_links_are_not_followed() {
         let base = tempfile::tempdir().unwrap();
         let path = |name: &str| base.path().join(name);
         let open = |name: &str| open_own(&path(name), OpenOptions::new().create(true));
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lock_file_that_its_holder_removed_is_not_taken_for_the_next_one() {
+    async fn a_removed_lock_file_is_not_mistaken_for_the_new_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let first = take_lock_file(&path).await.unwrap().unwrap();

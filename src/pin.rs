@@ -274,14 +274,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ids_of_the_api_and_of_other_vendors_are_taken() {
+    fn pin_ids_of_all_vendors_are_accepted() {
         for id in ["9C817C6F8AF3D48F9FE553282AFA2B67", "a", "0.1_b-C", "...", &"x".repeat(128)] {
             assert_eq!(id.parse::<PinId>().unwrap().as_str(), id);
         }
     }
 
     #[test]
-    fn an_id_is_the_same_to_the_letter_after_it_was_kept_compact() {
+    fn a_pin_id_is_unchanged_after_it_was_stored_in_compact_form() {
         let hex = "9C817C6F8AF3D48F9FE553282AFA2B67";
         let lower = hex.to_lowercase();
         let mixed = lower.replace("9c", "9C");
@@ -321,7 +321,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn every_id_comes_back_from_its_compact_form(id in "[A-Za-z0-9_.-]{1,128}|[0-9A-F]{32}|[0-9a-f]{32}|[0-9A-Fa-f]{32}") {
+        fn every_pin_id_is_read_back_from_its_compact_form(id in "[A-Za-z0-9_.-]{1,128}|[0-9A-F]{32}|[0-9a-f]{32}|[0-9A-Fa-f]{32}") {
             if let Ok(pin) = id.parse::<PinId>() {
                 proptest::prop_assert_eq!(pin.as_str(), &id);
                 let back = CompactPinId::from(&pin).expand();
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused_with_its_reason() {
+    fn an_invalid_pin_id_is_refused_with_the_reason() {
         assert_eq!("".parse::<PinId>(), Err(InvalidPinId::Empty));
         assert_eq!(".".parse::<PinId>(), Err(InvalidPinId::Dots));
         assert_eq!("..".parse::<PinId>(), Err(InvalidPinId::Dots));

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_part_is_named_after_its_patience_without_anybody_waiting_for_it() {
+    async fn a_silent_task_is_named_after_its_time_limit_and_nobody_waits_for_it() {
         let (schedule, _, mut events) = Schedule::channel();
         let (committed, _) = mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(Box::new(Still), committed, 1);

@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_easy_to_read() {
+    fn numbers_are_written_with_separators_and_plurals() {
         let of = [(0, "0"), (999, "999"), (1204, "1,204"), (12_345_678, "12,345,678")];
         for (number, text) in of {
             assert_eq!(thousands(number), text);

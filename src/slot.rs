@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_has_what_was_put_in_and_nothing_else() {
+    fn a_set_contains_exactly_the_slots_that_were_inserted() {
         let few: Slots = [0, 63, 64, 255].into_iter().collect();
         assert_eq!(few.iter().collect::<Vec<_>>(), [0, 63, 64, 255]);
         assert_eq!((few.len(), Slots::ALL.len(), Slots::NONE.len()), (4, 256, 0));

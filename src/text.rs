@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bounded_text_is_one_line_and_says_where_it_was_cut() {
+    fn a_bounded_text_is_one_line_and_marks_where_it_was_cut() {
         assert_eq!(bounded(" a\r\n\u{202e}b\u{85}c ", 10), "a b c");
         assert_eq!(bounded("abc de", 6), "abc de");
         assert_eq!(bounded("abc def", 6), "abc d…");
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn no_harmful_character_is_overlooked_by_the_quick_look() {
+    fn the_fast_check_misses_no_harmful_character() {
         for c in ('\0'..=char::MAX).filter(|c| is_harmful(*c)) {
             assert!(may_need_work(&format!("{{\"a\":\"{c}\"}}")), "{c:?}");
             assert!(u32::from(c) <= 0xffff, "{c:?} needs two escapes");

@@ -1,4 +1,4 @@
-//! The daemon killed at every point where something is done by half, and started again: all promises hold.
+//! Kills the daemon at every point between two steps of one change, and starts it again: all promises hold.
 //!
 //!     cargo test --features fault-points --test fault_points
 
@@ -13,14 +13,14 @@ use support::{
     Daemon, Place, Simulated, all_delivered, assert_each_once, sim_pins, submit, try_submit, until, wrapped,
 };
 
-/// What the daemon is at when it dies.
+/// What the daemon does when it dies.
 #[derive(Clone, Copy, PartialEq)]
 enum At {
     /// Its very first start.
     FirstStart,
-    /// A start after one that was killed with outcomes on their way.
+    /// A start after a kill with undelivered outcomes.
     Restart,
-    /// Its work.
+    /// Its normal work.
     Work,
     /// A rename of its file, with SIGHUP.
     Rotation,
@@ -83,7 +83,7 @@ killed! {
 }
 
 #[test]
-fn the_socket_is_never_open_to_more_than_its_mode_says_not_even_before_it_is_listened_at() {
+fn the_socket_has_its_mode_already_before_the_daemon_listens() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     for mode in [0o600, 0o660] {
@@ -103,7 +103,7 @@ fn the_socket_is_never_open_to_more_than_its_mode_says_not_even_before_it_is_lis
 fn dies_and_loses_nothing(at: At, fault: &str, renamed: bool) {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
-    // Ends that come apart in time, so that they are several commits and deliveries.
+    // The PINs end at different times, so that there are several commits and deliveries.
     let early: Vec<String> = [sim_pins("delivered", 20), sim_pins("100ms", 20)].concat();
     let late: Vec<String> = [sim_pins("failed", 10), sim_pins("300ms", 10), sim_pins("call", 10)].concat();
     if at == At::Restart {
@@ -132,7 +132,7 @@ fn dies_and_loses_nothing(at: At, fault: &str, renamed: bool) {
         }
     }
     let status = daemon.wait();
-    assert_eq!(status.signal(), Some(9), "it ended with {status} instead of at {fault}:\n{}", daemon.said());
+    assert_eq!(status.signal(), Some(9), "it ended with {status} instead of at {fault}:\n{}", daemon.log());
     if renamed {
         place.rotate(2);
     }

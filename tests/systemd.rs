@@ -19,7 +19,7 @@ fn deliver(container: &Container, pin: &str) {
     container.run(&format!("pinwatch submit {pin} --wait --timeout 60s"));
 }
 
-/// Waits for this in a file that a sink writes, which hears of an outcome when those do who wait for it.
+/// Waits for this text in a file of a sink.
 fn written(container: &Container, what: &str, file: &str) {
     container.until(&format!("cat {file}"), |text| text.contains(what));
 }
@@ -29,7 +29,7 @@ fn main_pid(container: &Container) -> String {
 }
 
 #[test]
-fn the_first_submit_starts_it_by_its_socket_and_the_outcome_is_in_the_file_and_the_journal() {
+fn the_first_submit_starts_the_service_through_its_socket() {
     let Some(container) = container() else { return };
     container.install_with_key();
     container.run("systemctl stop pinwatch.service");
@@ -52,7 +52,7 @@ fn the_first_submit_starts_it_by_its_socket_and_the_outcome_is_in_the_file_and_t
 }
 
 #[test]
-fn a_fresh_install_without_a_key_starts_nothing_and_says_what_to_do() {
+fn an_installation_without_a_key_starts_nothing_and_says_what_to_do() {
     let Some(container) = container() else { return };
     let said = container.run("dpkg -i $DEB 2>&1");
     assert!(said.contains("write the API key into /etc/pinwatch/api-key"), "{said}");
@@ -63,7 +63,7 @@ fn a_fresh_install_without_a_key_starts_nothing_and_says_what_to_do() {
         .until("journalctl -u pinwatch -o cat", |text| text.contains("it is empty. Is the key in the file"));
     // A mistake in the configuration is not tried again and again.
     container.run("systemctl is-failed pinwatch.service");
-    // systemd finds nothing to complain of, and little that is exposed.
+    // systemd reports no problem and a low exposure.
     let complaints =
         container.run("systemd-analyze verify pinwatch.service pinwatch.socket pinwatch-http.socket 2>&1");
     assert_eq!(complaints, "");
@@ -72,7 +72,7 @@ fn a_fresh_install_without_a_key_starts_nothing_and_says_what_to_do() {
 }
 
 #[test]
-fn http_gets_a_socket_of_its_own_from_systemd_where_that_is_wanted() {
+fn systemd_can_pass_a_socket_for_http() {
     let Some(container) = container() else { return };
     container.install_with_key();
     container.fails("systemctl is-enabled pinwatch-http.socket");
@@ -89,7 +89,7 @@ fn http_gets_a_socket_of_its_own_from_systemd_where_that_is_wanted() {
 }
 
 #[test]
-fn members_of_the_group_are_served_and_others_refused() {
+fn members_of_the_group_are_served_and_others_are_refused() {
     let Some(container) = container() else { return };
     container.install_with_key();
     container.run("useradd --no-create-home --groups pinwatch inside && useradd --no-create-home outside");
@@ -107,7 +107,7 @@ fn members_of_the_group_are_served_and_others_refused() {
 }
 
 #[test]
-fn logrotate_and_reload_lose_and_double_no_line() {
+fn logrotate_and_reload_lose_and_duplicate_no_line() {
     let Some(container) = container() else { return };
     container.install_with_key();
     deliver(&container, "sim-delivered-1");
@@ -132,7 +132,7 @@ fn logrotate_and_reload_lose_and_double_no_line() {
 }
 
 #[test]
-fn a_reload_fails_where_the_configuration_is_refused_and_the_daemon_goes_on() {
+fn a_reload_fails_if_the_configuration_is_invalid_and_the_daemon_continues() {
     let Some(container) = container() else { return };
     container.install_with_key();
     container.run("systemctl start pinwatch.service");
@@ -149,7 +149,7 @@ fn a_reload_fails_where_the_configuration_is_refused_and_the_daemon_goes_on() {
 }
 
 #[test]
-fn under_systemd_254_the_drop_in_has_a_reload_return_when_it_is_in_force() {
+fn with_systemd_254_and_the_drop_in_a_reload_returns_when_it_is_in_effect() {
     let Some(container) = newer_container() else { return };
     container.install_with_key();
     container.run(
@@ -180,7 +180,7 @@ fn refuses_a_bad_reload_and_takes_a_good_one(container: &Container) {
 }
 
 #[test]
-fn doctor_foresees_what_systemd_forbids_and_its_advice_helps() {
+fn doctor_finds_what_the_systemd_sandbox_forbids_and_its_advice_helps() {
     let Some(container) = container() else { return };
     container.install_with_key();
     let doctor = "PINWATCH__API__BASE_URL=http://127.0.0.1:8085 pinwatch doctor";
@@ -240,7 +240,7 @@ fn lintian_finds_nothing() {
 }
 
 #[test]
-fn killed_it_is_back_by_itself_and_what_was_accepted_is_delivered() {
+fn a_killed_service_restarts_and_delivers_the_accepted_pins() {
     let Some(container) = container() else { return };
     container.install_with_key();
     container.run("pinwatch submit sim-5s-1");
@@ -253,7 +253,7 @@ fn killed_it_is_back_by_itself_and_what_was_accepted_is_delivered() {
 
 #[cfg(feature = "stall")]
 #[test]
-fn a_daemon_that_stands_still_is_restarted_by_the_watchdog() {
+fn a_daemon_that_hangs_is_restarted_by_the_watchdog() {
     let Some(container) = container() else { return };
     container.install_with_key();
     container.drop_in("watchdog", "[Service]\nWatchdogSec=2s\nTimeoutAbortSec=2s\n");
@@ -268,7 +268,7 @@ fn a_daemon_that_stands_still_is_restarted_by_the_watchdog() {
 }
 
 #[test]
-fn a_stop_ends_within_its_limit_and_well_and_the_socket_goes_on_listening() {
+fn a_stop_succeeds_within_its_limit_and_the_socket_keeps_listening() {
     let Some(container) = container() else { return };
     container.install_with_key();
     container.run("pinwatch submit sim-waiting-1 sim-stall-1");
@@ -306,7 +306,7 @@ fn an_upgrade_under_load_loses_nothing() {
 }
 
 #[test]
-fn remove_keeps_what_purge_takes() {
+fn remove_keeps_the_files_that_purge_deletes() {
     let Some(container) = container() else { return };
     container.install_with_key();
     deliver(&container, "sim-delivered-1");
@@ -355,7 +355,7 @@ fn remove_keeps_what_purge_takes() {
 }
 
 #[test]
-fn what_the_administrator_stopped_disabled_or_masked_stays_so_over_an_upgrade() {
+fn stopped_disabled_and_masked_units_stay_so_over_an_upgrade() {
     let Some(container) = container() else { return };
     container.install_with_key();
     container.run("systemctl stop pinwatch.socket pinwatch.service && dpkg -i $DEB");
@@ -373,7 +373,7 @@ fn what_the_administrator_stopped_disabled_or_masked_stays_so_over_an_upgrade() 
 }
 
 #[test]
-fn it_can_be_installed_and_purged_where_no_systemd_runs() {
+fn the_package_can_be_installed_and_purged_without_systemd() {
     let Some(container) = container() else { return };
     // As in a folder that becomes an image.
     container.run(

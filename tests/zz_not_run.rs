@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 #[test]
-fn what_did_not_run_is_listed() {
+fn tests_that_did_not_run_are_listed() {
     let noted = std::fs::read_to_string(not_run::list()).unwrap_or_default();
     // The next run begins a new list.
     let _ = std::fs::remove_file(not_run::list());

@@ -131,13 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn within_one_run_of_the_machine_what_elapsed_is_known() {
+    fn steady_time_counts_the_elapsed_time_within_one_boot() {
         let anchors = [noted(Some("a"), 100, 5000)];
         assert_eq!(now(&anchors, &boot(Some("a"), 130)), Some(Steady(5_030_000)));
     }
 
     #[test]
-    fn over_a_reboot_and_on_another_machine_time_stands_still() {
+    fn steady_time_stands_still_over_a_reboot_and_on_another_machine() {
         // The other machine may have been up for longer than this anchor is old.
         for time in [1, 100_000] {
             let anchors = [noted(Some("a"), 100, 5000)];
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_notes_the_one_that_knows_of_the_latest_counts() {
+    fn of_several_anchors_the_one_with_the_latest_time_counts() {
         let anchors = [noted(Some("a"), 100, 5000), noted(Some("b"), 7, 5010), noted(Some("c"), 7, 4000)];
         assert_eq!(now(&anchors, &boot(Some("a"), 105)), Some(Steady(5_010_000)));
         assert_eq!(now(&anchors, &boot(Some("a"), 115)), Some(Steady(5_015_000)));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_survives_its_two_columns() {
+    fn a_date_is_the_same_after_it_was_saved_in_two_columns() {
         let wall: Timestamp = "2026-01-02T03:04:05.006Z".parse().unwrap();
         let date = Dated { wall, steady: Steady(17) };
         assert_eq!(Dated::with_ahead(wall, date.ahead()), date);
@@ -168,7 +168,7 @@ mod tests {
         /// Whatever restarts, reboots and anchors there are, steady time never goes back before an anchor, is never
         /// ahead of the elapsed time, and counts all of it until the first reboot.
         #[test]
-        fn steady_time_is_never_ahead_of_what_elapsed_and_never_goes_back(
+        fn steady_time_never_exceeds_the_elapsed_time_and_never_goes_back(
             steps in prop::collection::vec((0u64..100_000, any::<bool>()), 1..50),
         ) {
             let (mut elapsed, mut booted_at, mut reboots) = (0, 0, 0);

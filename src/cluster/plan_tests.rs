@@ -1,10 +1,10 @@
-//! The plans of nodes that come, go and look at different times, against a database that arbitrates.
+//! Tests the plans of nodes that join, leave and look at different times, against a database that decides conflicts.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// The tables: who lives, who holds what.
+/// The tables: which nodes are alive, and which node holds each slot.
 #[derive(Debug, Clone)]
 struct Database {
     live: Vec<NodeId>,
@@ -20,7 +20,7 @@ impl Database {
         plan(me, &self.live, &self.holders)
     }
 
-    /// Does what a node wants as far as that is allowed now, whatever it was that the node looked at.
+    /// Carries out a node's plan as far as the database allows it now; the node may have looked at older tables.
     fn carry_out(&mut self, me: NodeId, plan: &Plan) {
         for slot in plan.take.iter() {
             let holder = &mut self.holders[usize::from(slot)];
@@ -35,7 +35,7 @@ impl Database {
         }
     }
 
-    /// Every node looks at the same, then each acts.
+    /// Every node looks at the same tables, then each one acts.
     fn round(&mut self) {
         let seen = self.clone();
         for node in seen.live.iter().copied() {
@@ -57,7 +57,7 @@ impl Database {
 }
 
 #[test]
-fn one_node_takes_all_and_a_second_gets_half_in_two_looks() {
+fn a_lone_node_takes_all_slots_and_a_second_one_gets_half_in_two_rounds() {
     let mut database = Database::new([7]);
     database.round();
     assert_eq!(database.counts(), [256]);
@@ -69,7 +69,7 @@ fn one_node_takes_all_and_a_second_gets_half_in_two_looks() {
 }
 
 #[test]
-fn the_slots_of_a_dead_node_go_to_the_living_at_once_and_evenly() {
+fn living_nodes_share_the_slots_of_a_dead_one_evenly_at_once() {
     let mut database = Database::new([1, 2, 3]);
     database.round();
     assert_eq!(database.counts(), [86, 85, 85]);
@@ -88,7 +88,7 @@ fn a_node_that_is_not_alive_wants_nothing() {
 }
 
 #[test]
-fn of_two_that_have_the_larger_share_where_one_may_one_gives() {
+fn only_one_of_two_nodes_with_too_large_a_share_gives_slots_away() {
     let mut database = Database::new([1, 2, 3]);
     for (slot, holder) in database.holders.iter_mut().enumerate() {
         *holder = Some(if slot < 86 {
@@ -105,7 +105,7 @@ fn of_two_that_have_the_larger_share_where_one_may_one_gives() {
     assert_eq!(database.counts(), [86, 85, 85]);
 }
 
-/// Nodes by number, those that hold slots among them or not, alive or not.
+/// Any nodes, alive or dead, with or without slots.
 fn any_database() -> impl Strategy<Value = Database> {
     let live = prop::collection::btree_set(0..12, 1..9);
     let holders = prop::collection::vec(prop::option::of(0..12), SLOTS);
@@ -118,14 +118,14 @@ fn any_database() -> impl Strategy<Value = Database> {
 
 proptest! {
     #[test]
-    fn in_two_looks_every_slot_is_held_and_evenly(mut database in any_database()) {
+    fn in_two_rounds_every_slot_is_held_and_shares_are_even(mut database in any_database()) {
         database.round();
         database.round();
         prop_assert!(database.is_balanced(), "{:?}", database.counts());
     }
 
     #[test]
-    fn nothing_moves_where_all_is_even(mut database in any_database()) {
+    fn no_slot_moves_when_shares_are_even(mut database in any_database()) {
         database.round();
         database.round();
         for node in database.live.clone() {
@@ -134,7 +134,7 @@ proptest! {
     }
 
     #[test]
-    fn nobody_wants_what_a_living_node_holds_and_no_two_want_the_same(database in any_database()) {
+    fn no_node_takes_a_living_nodes_slot_and_no_two_take_the_same(database in any_database()) {
         let mut wanted = Slots::NONE;
         for node in database.live.clone() {
             let plan = database.plan(node);
@@ -147,9 +147,9 @@ proptest! {
         }
     }
 
-    /// Each acts on an old view of its own, nodes come and die meanwhile; then it is quiet.
+    /// Each node acts on an old view of its own while nodes join and die; then nothing changes any more.
     #[test]
-    fn after_any_disorder_a_few_rounds_make_it_even(
+    fn after_any_changes_of_nodes_a_few_rounds_make_shares_even(
         mut database in any_database(),
         steps in prop::collection::vec((0..12i32, 0..3u8), 0..60),
     ) {

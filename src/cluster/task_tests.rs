@@ -24,13 +24,13 @@ struct Tables {
     holders: Holders,
     /// Nodes that can't reach the database.
     cut: BTreeSet<NodeId>,
-    /// Nodes that the database does not answer.
+    /// Nodes whose queries the database does not answer.
     silent: BTreeSet<NodeId>,
-    /// How often a node finds that another one is just taking what it wants.
+    /// How often a node finds its wanted slots locked by another node.
     busy: usize,
     /// How long a page of PINs takes to read.
     page: Duration,
-    /// How many outcomes dead nodes had not delivered.
+    /// How many outcomes of dead nodes are not delivered yet.
     orphans: HashMap<Orphan, u64>,
     /// Identifies the run of the server.
     server: i64,
@@ -233,7 +233,7 @@ impl Simulation {
         act(&mut self.polls.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Starts a node. Dropping it is a kill -9.
+    /// Starts a node. Dropping the returned value kills it like `kill -9`.
     async fn start(&self, id: NodeId) -> JoinSet<()> {
         let mut connection = Connection { id, fence: 0, simulation: self.clone() };
         let registered = Instant::now();
@@ -372,7 +372,7 @@ async fn a_node_that_is_cut_off_stops_polling_before_others_begin_and_rejoins_la
 }
 
 #[tokio::test(start_paused = true)]
-async fn slots_that_another_node_was_just_taking_are_tried_again_within_a_second() {
+async fn slots_locked_by_another_node_are_tried_again_within_a_second() {
     let simulation = Simulation::new();
     let first = simulation.start(1).await;
     let _others = [simulation.start(2).await, simulation.start(3).await];
@@ -384,7 +384,7 @@ async fn slots_that_another_node_was_just_taking_are_tried_again_within_a_second
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_whose_database_is_silent_reports_the_end_of_its_lease_in_time() {
+async fn a_node_whose_database_hangs_reports_the_end_of_its_lease_in_time() {
     let simulation = Simulation::new();
     let _nodes = [simulation.start(1).await, simulation.start(2).await];
     simulation.pass(seconds(6)).await;
@@ -398,7 +398,7 @@ async fn a_node_whose_database_is_silent_reports_the_end_of_its_lease_in_time() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_nodes_are_cut_off_all_stop_and_all_continue_afterwards() {
+async fn all_nodes_stop_polling_while_all_are_cut_off_and_continue_afterwards() {
     let simulation = Simulation::new();
     let _nodes = [simulation.start(1).await, simulation.start(2).await, simulation.start(3).await];
     simulation.pass(seconds(6)).await;
@@ -412,7 +412,7 @@ async fn when_all_nodes_are_cut_off_all_stop_and_all_continue_afterwards() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_short_cut_costs_no_slot_and_no_lease() {
+async fn a_short_network_failure_costs_no_slot_and_no_lease() {
     let simulation = Simulation::new();
     let _nodes = [simulation.start(1).await, simulation.start(2).await];
     simulation.pass(seconds(6)).await;
@@ -424,7 +424,7 @@ async fn a_short_cut_costs_no_slot_and_no_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lease_is_renewed_while_a_long_load_goes_on() {
+async fn the_lease_is_renewed_while_pins_are_read_for_a_long_time() {
     let simulation = Simulation::new();
     simulation.tables(|tables| tables.page = seconds(3));
     let _node = simulation.start(1).await;
@@ -433,7 +433,7 @@ async fn the_lease_is_renewed_while_a_long_load_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lease_is_renewed_while_a_node_adopts_all_that_dead_nodes_left() {
+async fn the_lease_is_renewed_while_a_node_adopts_the_outcomes_of_dead_nodes() {
     let simulation = Simulation::new();
     let left = |node, sink: &str| Orphan { node, sink: sink.into() };
     simulation.tables(|tables| {
@@ -462,7 +462,7 @@ async fn pins_are_read_again_when_another_server_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_whose_name_another_process_took_polls_nothing_until_that_one_is_gone() {
+async fn a_node_polls_nothing_while_another_process_has_its_name() {
     let simulation = Simulation::new();
     let _node = simulation.start(1).await;
     simulation.pass(seconds(3)).await;

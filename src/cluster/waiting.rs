@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use crate::store::{Outcome, Unavailable};
 
-    /// PINs that have ended; and every question that was asked.
+    /// PINs that have ended, and every query so far.
     #[derive(Default)]
     struct Tables {
         ended: Mutex<HashMap<PinId, PinState>>,
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_who_wait_are_answered_by_one_question_a_second_and_at_once_by_a_hint() {
+    async fn one_query_a_second_answers_all_waiting_clients_and_a_hint_does_at_once() {
         let tables = Arc::new(Tables::default());
         let (hint, hints) = watch::channel(0);
         let (cluster, waiting) = Cluster::new(tables.clone(), watch::channel(State::default()).1, hints);
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(c.await.unwrap(), Ok(PinState::Unknown));
         assert!(before.elapsed() <= APART);
 
-        // Who gave up is not asked for any more.
+        // A client that gave up causes no more queries.
         b.abort();
         tokio::time::sleep(Duration::from_secs(1)).await;
         let count = tables.questions.lock().unwrap().len();

@@ -107,14 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_stands_at_its_age_and_another_one_where_there_are_several() {
+    fn a_chart_marks_each_age_and_uses_another_mark_for_several() {
         let ages = [0.5, 1.0, 10.0, 10.1, 1_000.0, 2_000.0];
         assert_eq!(axis().marks(ages.into_iter(), &ASCII), "|         #                  |");
         assert_eq!(axis().marks([10.0].into_iter(), &BLOCKS), "          │");
     }
 
     #[test]
-    fn a_bar_is_as_high_as_what_its_column_adds() {
+    fn the_height_of_a_bar_is_the_increase_in_its_column() {
         // All is added from 10 to 100, evenly over the columns.
         let even = |age: f64| age.log10().clamp(1.0, 2.0);
         assert_eq!(axis().bars(even, &BLOCKS), "          ██████████");
@@ -132,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn a_label_without_room_is_left_out() {
+    fn a_label_that_does_not_fit_is_left_out() {
         let label = |age: f64| (age, format!("{age}s"));
         assert_eq!(axis().labels([1.0, 1.5, 10.0, 900.0].into_iter().map(label)), "1s        10s");
     }
 
     proptest! {
         #[test]
-        fn no_row_is_wider_than_the_axis_whatever_the_numbers(
+        fn no_row_is_wider_than_the_axis_with_any_numbers(
             from: f64, to: f64, width in 0_usize..200, ages: Vec<f64>, sum: f64,
         ) {
             for axis in [Axis::new(from, to, width), Axis::new(from.abs(), to.abs(), width)].into_iter().flatten() {

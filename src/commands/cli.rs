@@ -318,7 +318,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_contradicts_itself_nowhere() {
+    fn the_definition_of_the_command_line_has_no_contradiction() {
         Cli::command().debug_assert();
     }
 
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_teaches_by_two_to_four_examples() {
+    fn the_help_of_every_command_has_two_to_four_examples() {
         for command in all() {
             let help = command.get_after_help().unwrap_or_default().to_string();
             let examples = help.lines().filter(|line| line.trim_start().starts_with("pinwatch ")).count();

@@ -366,7 +366,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn while_nobody_types_a_pin_pings_keep_the_connection_open() {
+    async fn pings_keep_the_connection_open_while_nobody_types_a_pin() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (reader, writer) = ours.into_split();
         let mut client = Client { lines: Lines::new(reader), writer };

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dead_letter_says_why_it_is_one_and_what_the_sink_misses() {
+    fn a_dead_letter_is_shown_with_its_error_and_its_outcome() {
         let letter = serde_json::from_str(
             r#"{"sink":"hook","seq":7,"pinId":"9C81","tries":3,"since":"2026-01-02T00:00:00.000Z",
                 "lastTryAt":"2026-01-02T00:00:30.000Z","error":"410 \u001b[31mGone",

@@ -315,7 +315,7 @@ mod tests {
     use crate::config::{Config, Environment, Sources};
 
     #[test]
-    fn a_restart_is_advised_only_where_a_reload_would_not_read_the_key_anew() {
+    fn doctor_advises_a_restart_only_if_a_reload_would_not_read_the_new_key() {
         let folder = tempfile::tempdir().unwrap();
         let (file, key) = (folder.path().join("pinwatch.toml"), folder.path().join("api-key"));
         fs::write(&key, "k").unwrap();

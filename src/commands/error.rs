@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broken_pipe_is_a_quiet_end() {
+    fn a_broken_pipe_ends_a_command_without_an_error() {
         let error = CommandError::Output(std::io::ErrorKind::BrokenPipe.into());
         assert_eq!(Exit::from(&error), Exit::Done);
     }

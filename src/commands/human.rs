@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_tell_their_distance_from_now() {
+    fn times_are_shown_with_their_distance_from_now() {
         let now: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
         assert_eq!(when("2026-01-02T00:01:05.000Z", now), "2026-01-02T00:01:05.000Z (in 1m 5s)");
         assert_eq!(when("2025-12-30T21:00:00.500Z", now), "2025-12-30T21:00:00.500Z (2days 2h ago)");

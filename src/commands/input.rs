@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_daemon_would_refuse_is_refused_with_the_daemons_code() {
+    fn a_line_that_the_daemon_would_refuse_is_refused_with_the_same_code() {
         for (line, code) in [
             ("a/b", "invalid_pin_id"),
             ("{\"pinId\":\"..\"}", "invalid_pin_id"),

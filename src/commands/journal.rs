@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one_entry_with_its_fields_whatever_they_contain() {
+    fn a_journal_event_is_one_entry_with_any_content_of_its_fields() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let journald = UnixDatagram::bind(&path).unwrap();
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_stands_still_holds_nobody_up_and_what_was_lost_is_counted() {
+    fn a_journal_that_does_not_read_delays_nobody_and_lost_entries_are_counted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let journald = UnixDatagram::bind(&path).unwrap();

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_stands_still_holds_nobody_up_and_what_was_lost_is_reported_once() {
+    fn a_log_reader_that_does_not_read_delays_nobody_and_lost_lines_are_reported_once() {
         let (queue, read, lines, reports) = queue(0);
         let line = [b'x'; 1024];
         let room = MOST / line.len();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_could_not_be_written_are_reported_behind_the_next_one_that_is() {
+    fn lost_lines_are_reported_after_the_next_line_that_is_written() {
         let (queue, read, lines, reports) = queue(3);
         drop(read);
         (0..3).for_each(|_| queue.add(b"lost\n"));

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn no_event_makes_two_lines_or_moves_a_terminal_in_any_format() {
+    fn every_log_format_writes_an_event_as_one_line_without_control_characters() {
         let builder = || {
             let written = Written::default();
             let writer = written.clone();
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_the_formatters_own() {
+    fn the_log_has_only_the_colours_of_its_formatter() {
         let to = Written::default();
         let writer = to.clone();
         let text = layer::fmt().with_ansi(true).with_writer(move || writer.clone());

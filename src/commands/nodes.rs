@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_tells_a_living_node_from_a_dead_one() {
+    fn a_row_shows_whether_its_node_is_alive() {
         let row = |node: serde_json::Value| row(&Raw::from_json(&node.to_string()).unwrap()).unwrap();
         let alive = json!({"name": "a:/run/p.sock", "id": 1, "self": true, "alive": true, "slots": 86, "leaseLeftMs": 3200,
                            "version": "0.2.0", "inFlight": 7, "due": 1, "rate": 33.59, "brake": null});

@@ -70,7 +70,7 @@ mod tests {
     const CLOSE: &str = "mount --bind $0 $0 && mount -o remount,bind,ro $0 && mount -t tmpfs none $1 && echo closed && read _";
 
     #[test]
-    fn what_the_daemon_may_write_is_what_its_own_mounts_let_it_write() {
+    fn doctor_sees_read_only_folders_through_the_daemons_own_mounts() {
         let folder = tempfile::tempdir().unwrap();
         let [read_only, hidden, open] = ["read-only", "hidden", "open"].map(|name| folder.path().join(name));
         for folder in [&read_only, &hidden, &open] {

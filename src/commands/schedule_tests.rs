@@ -1,18 +1,18 @@
-//! What `pinwatch schedule` prints, of an answer that is written down here.
+//! What `pinwatch schedule` prints for a given answer.
 
 use serde_json::{Value, json};
 
 use super::super::table;
 use super::*;
 
-/// All that is printed in so many columns, as on a terminal.
+/// Everything that is printed on a terminal with this many columns.
 fn printed(answer: Value, room: Option<usize>, glyphs: &Glyphs) -> String {
     let schedule: Schedule = serde_json::from_value(answer).unwrap();
     let table = table::table(COLUMNS, &rows(&schedule), room).0;
     [paragraph(&standing(&schedule), room), table, charts(&schedule, room, glyphs)].concat()
 }
 
-/// Backoff's ages by the defaults, until they grow no more.
+/// The ages of backoff with the default settings, until intervals stop growing.
 fn backoff(polls: Option<f64>, delay: Option<f64>) -> Value {
     let (mut age, mut interval, mut ages) = (0.0, 1.0, Vec::new());
     while age < 172_800.0 {
@@ -43,7 +43,7 @@ fn learned() -> Value {
 }
 
 #[test]
-fn what_was_learned_stands_beside_backoff_with_a_chart_in_80_columns() {
+fn the_learned_schedule_is_shown_beside_backoff_with_a_chart_in_80_columns() {
     insta::assert_snapshot!(printed(learned(), Some(80), &BLOCKS), @r#"
     schedule.adapt = "sooner": PINs are polled as was learned of when they become
     final; by backoff where fewer than 200 of their class have. The last 500 PINs
@@ -66,7 +66,7 @@ fn what_was_learned_stands_beside_backoff_with_a_chart_in_80_columns() {
 }
 
 #[test]
-fn where_the_locale_is_not_utf_8_the_chart_is_ascii() {
+fn the_chart_is_ascii_if_the_locale_is_not_utf_8() {
     let printed = printed(learned(), Some(80), &ASCII);
     assert!(printed.is_ascii(), "{printed}");
     insta::assert_snapshot!(printed.lines().skip(8).take(6).collect::<Vec<_>>().join("\n"), @r#"
@@ -80,7 +80,7 @@ fn where_the_locale_is_not_utf_8_the_chart_is_ascii() {
 }
 
 #[test]
-fn without_learning_there_is_backoff_alone() {
+fn only_backoff_is_shown_if_learning_is_off() {
     let class = json!({"class": "sms", "backoff": backoff(None, None)});
     let schedule: Schedule = serde_json::from_value(answer("off", json!([class]))).unwrap();
     let printed = [paragraph(&standing(&schedule), Some(60)), charts(&schedule, Some(60), &ASCII)].concat();
@@ -98,7 +98,7 @@ fn without_learning_there_is_backoff_alone() {
 }
 
 #[test]
-fn each_state_says_by_what_pins_are_polled_and_why() {
+fn each_state_says_which_schedule_is_used_and_why() {
     let said = |state: &str, more: Value| {
         let mut answer = answer(state, json!([]));
         answer.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -130,7 +130,7 @@ fn each_state_says_by_what_pins_are_polled_and_why() {
 }
 
 #[test]
-fn all_ages_are_listed_where_all_are_asked_for_and_else_the_first_and_how_they_go_on() {
+fn the_first_ages_are_listed_with_how_they_continue_and_all_on_request() {
     let schedule = |max| Schedule { max_interval: max, deadline: 100.0, ..Schedule::default() };
     let ages: Vec<f64> = (1..=20).map(|n| f64::from(n) * 5.0).collect();
     let course = Course { until_deadline: Some(20), ages, ..Course::default() };
@@ -146,7 +146,7 @@ fn all_ages_are_listed_where_all_are_asked_for_and_else_the_first_and_how_they_g
 }
 
 #[test]
-fn an_age_has_its_two_greatest_units() {
+fn an_age_is_written_in_its_two_largest_units() {
     let cases = [
         (0.25, "250ms"),
         (1.0, "1s"),

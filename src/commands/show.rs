@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_finished_pin_it_is_shown_which_sinks_have_its_outcome() {
+    fn a_finished_pin_is_shown_with_the_sinks_that_have_its_outcome() {
         let pin = serde_json::from_str(
             r#"{"pinId":"9C81","state":"finished","submittedAt":"2026-01-02T00:00:00.000Z","polls":4,
                 "lastAnswer":{"at":"2026-01-02T00:00:04.000Z","what":"MESSAGE_DELIVERED"},"reference":"order\u001b-42",

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_has_a_sinks_numbers_and_its_trouble() {
+    fn a_row_shows_the_numbers_and_the_trouble_of_its_sink() {
         let now = "2026-01-02T00:01:00Z".parse().unwrap();
         let trouble = json!({"since": "2026-01-02T00:00:00.000Z", "what": "503"});
         let sink = json!({"configured": true, "cursor": 7, "behind": 2, "retrying": 1, "deadLetters": 3,

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nested_numbers_become_rows_named_by_the_way_to_them() {
+    fn nested_numbers_become_rows_named_by_their_path() {
         let value = serde_json::json!({"polls": {"total": 7, "brake": null}, "sinks": [{"name": "a"}]});
         let mut rows = Vec::new();
         flatten(String::new(), value, &mut rows);

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up_and_lines_end_without_blanks() {
+    fn columns_are_aligned_and_lines_have_no_trailing_blanks() {
         let columns = [Column::new("NAME", 1), Column::new("N", 2)];
         let rows = [["a".into(), "1".into()], ["long".into(), String::new()]];
         assert_eq!(table(columns, &rows, None), ("NAME  N\na     1\nlong\n".into(), false));
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_room_is_cut_and_then_left_out_the_least_important_first() {
+    fn a_narrow_table_cuts_values_and_then_drops_the_least_important_columns() {
         let rows = rows(["PIN-4567", "reference", "DELIVERED"]);
         let table = |room| table(COLUMNS, &rows, Some(room));
         assert_eq!(table(30).0, "PIN       REFERENCE  STATUS\nPIN-4567  reference  DELIVERED\n");
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_beside_its_name_is_wrapped_and_loses_nothing() {
+    fn a_long_value_beside_its_name_is_wrapped_without_losing_anything() {
         let rows =
             [("error".into(), "the endpoint answered 503 for a while".into()), ("n".into(), "1".into())];
         let expected = "error  the endpoint\n       answered 503 for a\n       while\nn      1\n";
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_cannot_colour_the_screen() {
+    fn control_characters_of_a_reference_are_shown_as_escapes() {
         let columns = [Column::new("REFERENCE", 1), Column::new("N", 2)];
         let rows = [["a\x1b[31m\r\nb".into(), "1".into()], ["\u{202e}\u{9b}2J".into(), "2".into()]];
         assert_eq!(
@@ -257,7 +257,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_is_wider_than_its_room(cells in ["\\PC{0,40}", "\\PC{0,40}", "\\PC{0,40}"], room in 2_usize..120) {
+        fn no_line_of_a_table_is_wider_than_its_limit(cells in ["\\PC{0,40}", "\\PC{0,40}", "\\PC{0,40}"], room in 2_usize..120) {
             let rows = [cells];
             let (text, _) = table(COLUMNS, &rows, Some(room));
             for line in text.lines() {

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_has_its_own_reader_until_a_key_overrides_it() {
+    fn the_default_preset_uses_its_own_reader_unless_a_key_overrides_it() {
         assert_eq!(answer(""), None);
         assert_eq!(answer("api.preset = \"infobip-2fa-pin\""), None);
         assert_eq!(answer("[api.answer]"), None);

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_url_leads_to_the_api_and_over_a_closed_line() {
+    fn the_base_url_must_be_the_apis_and_use_https() {
         table(&[
             ("https is taken", "api.base_url = \"https://x.api.infobip.com\"", ""),
             ("a port is taken", "api.base_url = \"https://x.api.infobip.com:8443/\"", ""),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_path_has_the_pin_id_once_and_stays_at_its_host() {
+    fn the_path_must_contain_the_pin_id_once_and_must_not_name_another_host() {
         table(&[
             ("a gateway's path is taken", "api.path = \"/infobip/2fa/1/pin/{pinId}/status\"", ""),
             ("a relative path is refused", "api.path = \"2fa/{pinId}\"", "api.path: must begin with /"),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_sent_by_a_scheme_or_a_user_name_as_basic() {
+    fn the_key_is_sent_with_a_scheme_and_a_user_name_with_basic() {
         let way = "api: auth is \"Basic\"";
         table(&[
             ("a scheme is taken", "api.auth = \"Bearer {key}\"", ""),
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stay_in_their_ranges() {
+    fn numbers_outside_their_ranges_are_refused() {
         table(&[
             ("no time at all is refused", "api.timeout = \"0s\"", "api.timeout: must be at least 1ms"),
             ("a bare number is refused", "api.timeout = 10", "api.timeout: must be a duration with its unit"),

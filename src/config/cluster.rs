@@ -30,7 +30,7 @@ mod tests {
     use super::super::testing::{load, table};
 
     #[test]
-    fn a_node_has_a_name_that_fits_a_line_and_a_lease_of_seconds() {
+    fn a_node_name_must_fit_on_a_line_and_its_lease_must_be_1_to_60_seconds() {
         let refused = "cluster.node: must be a name";
         let long = format!("cluster.node = \"{}\"", "é".repeat(129));
         table(&[

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_credential_of_systemd_is_found_only_if_nothing_is_configured() {
+    fn the_credential_of_systemd_is_used_only_if_none_is_configured() {
         let folder = tempfile::tempdir().unwrap();
         let variables = BTreeMap::from([("CREDENTIALS_DIRECTORY".to_owned(), folder.path().into())]);
         let environment = Environment { variables, ..Environment::default() };

@@ -157,7 +157,7 @@ mod tests {
     use super::super::testing::{load, table};
     use super::*;
 
-    /// A webhook with these additional keys.
+    /// A webhook sink with these additional keys.
     fn with(keys: &str) -> String {
         format!("[[sink]]\ntype = \"webhook\"\nurl = \"https://h.example/a\"\n{keys}")
     }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_have_names_and_values_that_may_be_sent() {
+    fn headers_must_have_valid_names_and_values() {
         let one = |header: &str| with(&format!("headers = {{ {header} }}"));
         table(&[
             ("a table is taken", &one("X-Tenant = \"a b\", Authorization = \"Bearer 0123\""), ""),
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_pinwatch_and_the_connection_set_is_refused_in_capitals_too() {
+    fn headers_that_pinwatch_or_the_connection_sets_are_refused_in_any_case() {
         for name in
             RESERVED.iter().copied().chain(["Host", "Content-Type", "Webhook-Signature", "User-Agent"])
         {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_of_no_use_is_refused_by_its_line_and_never_quoted() {
+    fn an_invalid_header_file_is_refused_with_its_line_number_and_never_quoted() {
         for (text, expected) in [
             ("X-A: 1\nhunter2", "can't use line 2 of this file: it must be written `Name: value`"),
             ("hunter2 hunter2: 1", "can't use line 1 of this file: its name must have only"),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_a_value_is_a_change_and_the_order_is_none() {
+    fn headers_with_another_value_are_a_change_and_in_another_order_are_not() {
         let [one, same, other] =
             ["X-A = \"1\", X-B = \"2\"", "X-B = \"2\", X-A = \"1\"", "X-A = \"1\", X-B = \"3\""]
                 .map(|table| headers(&with(&format!("headers = {{ {table} }}"))));

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_with_its_port_is_listened_on_and_nothing_is_off() {
+    fn the_address_must_have_a_port_and_an_empty_one_turns_http_off() {
         table(&[
             ("an IPv4 address is taken", "http.listen = \"127.0.0.1:9464\"", ""),
             ("an IPv6 address is taken", "http.listen = \"[::1]:9464\"", ""),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn other_machines_reach_it_only_where_that_is_allowed() {
+    fn an_address_that_other_machines_reach_must_be_allowed_explicitly() {
         let refused = "http.listen: must be an address of this machine alone";
         table(&[
             ("any address of the machine is refused", "http.listen = \"0.0.0.0:9464\"", refused),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_comes_with_its_key_and_client_certificates_come_with_tls() {
+    fn a_certificate_needs_its_key_and_client_certificates_need_tls() {
         table(&[
             ("both are taken", "http = {tls_cert = \"/c\", tls_key = \"/k\"}", ""),
             (
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_names_without_anything_beside_them() {
+    fn hosts_must_be_plain_names_without_scheme_port_or_wildcard() {
         let hosts = |hosts: &str| format!("http.hosts = {hosts}");
         let refused = "http.hosts: must be names or addresses alone";
         table(&[

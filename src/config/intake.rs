@@ -55,7 +55,7 @@ mod tests {
     use super::super::testing::{load, table};
 
     #[test]
-    fn the_socket_fits_an_address_and_the_mode_is_octal() {
+    fn the_socket_path_must_fit_a_socket_address_and_the_mode_must_be_octal() {
         let longest = format!("intake.socket = \"/{}\"", "x".repeat(106));
         let too_long = format!("intake.socket = \"/{}\"", "x".repeat(107));
         table(&[

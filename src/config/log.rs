@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_level_is_a_level_and_not_the_name_of_a_module() {
+    fn a_log_level_must_be_a_known_level() {
         table(&[
             ("a level is taken", "log.level = \"debug\"", ""),
             ("capitals are taken", "log.level = \"WARN\"", ""),

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_preset_is_toml_and_begins_with_what_it_describes() {
+    fn every_preset_is_valid_toml_and_begins_with_its_summary() {
         for preset in &PRESETS {
             let values = toml_file::parse(Path::new(preset.name), preset.toml).unwrap();
             let keys: Vec<_> = ["base_url", "path", "auth", "answer"]

@@ -247,7 +247,7 @@ mod tests {
     use super::super::testing::load;
 
     #[test]
-    fn a_time_longer_than_any_clock_counts_is_refused_wherever_it_stands() {
+    fn a_duration_that_is_too_long_for_any_clock_is_refused_in_every_key() {
         for key in [
             "shutdown_grace",
             "api.timeout",

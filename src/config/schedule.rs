@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn factors_are_numbers_that_make_sense() {
+    fn factors_outside_their_ranges_are_refused() {
         table(&[
             ("a whole number is taken", "schedule.multiplier = 2", ""),
             (

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_comes_without_its_end_of_line_and_never_with_its_content_in_an_error() {
+    fn a_secret_is_read_without_its_newline_and_never_quoted_in_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         let table: [(&str, &[u8], Result<&str, &str>); 7] = [
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_open_to_all_by_its_own_mode_and_that_of_every_folder_above_it() {
+    fn every_user_can_read_a_file_only_if_its_mode_and_all_its_folders_allow_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         fs::write(&path, "abc").unwrap();

@@ -365,7 +365,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_shown_without_what_may_be_secret() {
+    fn a_url_is_shown_without_its_user_password_query_and_fragment() {
         let table = [
             ("a plain one is shown whole", "https://a.example:1/b", "https://a.example:1/b"),
             ("user and password are hidden", "https://u:p@a.example/b", "https://***@a.example/b"),
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suggestion_is_made_only_where_one_is_close() {
+    fn a_key_is_suggested_only_if_it_is_similar() {
         let known = ["max_interval", "initial_interval", "deadline"];
         let table = [
             ("a letter too many", "max_intervall", Some("max_interval")),
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_path_is_meant_from_the_folder_and_an_absolute_one_stays() {
+    fn a_relative_path_is_resolved_against_the_folder_and_an_absolute_one_is_kept() {
         for (prefix, text, expected) in [
             ("", "./api-key", "/home/me/api-key"),
             ("", "keys/api", "/home/me/keys/api"),

@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sink_has_a_type_and_only_the_keys_of_that_type() {
+    fn a_sink_must_have_a_type_and_only_the_keys_of_that_type() {
         table(&[
             ("stdout needs nothing more", "[[sink]]\ntype = \"stdout\"", ""),
             ("a file needs its path", "[[sink]]\ntype = \"file\"", "sink[0].path: must be given"),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_sink_knows_which_files_of_others_look_like_its_own() {
+    fn a_file_sink_knows_which_files_of_other_sinks_look_like_rotated_ones() {
         let sink =
             |name: &str, path: &str| format!("[[sink]]\ntype=\"file\"\nname={name:?}\npath={path:?}\n");
         let paths = ["/log/out", "/log/out.audit", "/log/out-2", "/log/outer", "/other/out.audit"];

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn several_nodes_share_a_postgresql_whose_password_nobody_sees() {
+    fn a_postgresql_url_is_accepted_and_shown_without_its_password() {
         let refused = "store.url: must be a URL such as \"postgres://";
         table(&[
             ("a host is enough", "store.url = \"postgres://localhost/d\"", ""),

@@ -135,7 +135,7 @@ mod tests {
     use super::super::testing::{load, table};
     use super::*;
 
-    /// A webhook with these additional keys.
+    /// A webhook sink with these additional keys.
     fn with(keys: &str) -> String {
         format!("[[sink]]\ntype = \"webhook\"\nurl = \"https://h.example/a\"\n{keys}")
     }
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_url_is_given_and_closed_to_listeners() {
+    fn the_url_of_a_webhook_is_required_and_must_use_https() {
         let url = |url: &str| format!("[[sink]]\ntype = \"webhook\"\nurl = \"{url}\"\n");
         table(&[
             ("https with a query is taken", &url("https://h.example/a?b=c"), ""),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_those_of_standard_webhooks_and_given_in_one_way() {
+    fn secrets_must_have_the_standard_webhooks_form_and_be_given_in_one_way() {
         let one = |bytes| with(&format!("secret = \"{}\"", secret(bytes)));
         table(&[
             ("24 bytes are taken", &one(24), ""),
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn files_for_tls_are_read_and_checked_at_once_and_a_certificate_comes_with_its_key() {
+    fn tls_files_are_checked_when_the_configuration_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, content: &str| {
             let path = folder.path().join(name);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_words_stay_within_what_makes_sense() {
+    fn webhook_settings_outside_their_ranges_are_refused() {
         table(&[
             ("a thousand in a batch are taken", &with("batch = 1000"), ""),
             (

@@ -127,7 +127,7 @@ mod tests {
     use crate::schedule::{Counts, Reason};
 
     #[test]
-    fn the_status_line_names_the_work_and_what_is_stopped() {
+    fn the_status_line_names_the_work_the_pauses_and_failing_sinks() {
         let stats = Stats {
             in_flight: 12,
             due: 3,

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_part_that_is_dropped_ends() {
+    async fn a_dropped_task_on_its_own_thread_ends() {
         let (begun, has_begun) = oneshot::channel();
         let (held, is_gone) = oneshot::channel::<()>();
         let mut parts = JoinSet::new();
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_panic_of_a_part_reaches_its_owner() {
+    async fn the_panic_of_a_task_on_its_own_thread_reaches_its_owner() {
         let mut parts = JoinSet::new();
         parts.spawn(on_own_thread(|| async { panic!("as a bug would") }));
         let ended: Result<io::Result<()>, _> = parts.join_next().await.unwrap();

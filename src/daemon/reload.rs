@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_keys_and_those_that_need_a_restart_are_named() {
+    fn a_reload_names_the_changed_keys_and_those_that_need_a_restart() {
         let old = [setting("api.rate", "0"), setting("store.url", "\"a\""), setting("log.level", "\"info\"")];
         let new = [setting("api.rate", "5"), setting("store.url", "\"b\""), setting("log.level", "\"info\"")];
         assert_eq!(changed(&old, &new), ["api.rate", "store.url"]);

@@ -34,7 +34,7 @@ impl Bench {
             .load(|_| {})
             .await
             .unwrap();
-        // Nobody receives the notices of commits.
+        // Nothing receives the notices of commits.
         let (committed, _) = mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(connection, committed, usize::MAX);
         tokio::spawn(task.run());
@@ -105,7 +105,7 @@ fn pins_in(path: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_sink_that_hangs_goes_on_as_it_was_and_so_do_those_that_had_left() {
+async fn a_reload_that_a_hanging_sink_blocks_leaves_all_sinks_as_they_were() {
     let mut bench = Bench::new().await;
     let now = config::From::Now;
     bench.sinks.start(&[bench.file("idle", "idle", now)]).await.unwrap();
@@ -156,7 +156,7 @@ async fn a_sink_that_hangs_goes_on_as_it_was_and_so_do_those_that_had_left() {
 }
 
 #[tokio::test]
-async fn a_sink_that_left_and_cannot_be_opened_again_delivers_once_it_can() {
+async fn a_stopped_sink_that_can_not_be_reopened_delivers_once_it_can() {
     let mut bench = Bench::new().await;
     let now = config::From::Now;
     let [here, away] = [bench.path("here"), bench.path("away")];

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_peer_has_its_share_and_an_answer_counts_until_it_was_taken() {
+    async fn a_peer_may_have_only_its_share_of_answers_and_each_counts_until_it_is_read() {
         let admission = Admission::new(6, |_| StatusCode::SERVICE_UNAVAILABLE.into_response());
         let router = Router::new()
             .route("/", get(async || "answer"))

@@ -180,7 +180,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn whatever_is_wrong_with_a_file_is_named_with_its_key_and_path() {
+    fn every_problem_of_a_tls_file_is_named_with_its_key_and_path() {
         let (folder, files) = folder(2020..2090);
         assert!(load(&files).is_ok());
         let (certificate, key) = certificate(2020..2090);
@@ -220,7 +220,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_certificate_that_is_not_valid_or_not_for_long_is_noticed() {
+    fn a_certificate_that_is_not_valid_or_expires_soon_is_reported() {
         let (_folder, files) = folder(2020..2021);
         let loaded = load(&files).unwrap();
         for (now, expected) in [

@@ -14,12 +14,12 @@ use crate::places::{Places, Rules, User};
 
 const RULES: Rules = Rules { all: 1, share: 1, reserved: 0, idle: Duration::from_millis(100) };
 
-/// A connection over a pipe, and what happens to it.
+/// A server connection over a pipe, with its client.
 struct Served {
     client: DuplexStream,
     places: Places,
     stop: CancellationToken,
-    /// Ends with the connection, and gives how long that took.
+    /// Completes with the connection, and returns how long that took.
     took: tokio::task::JoinHandle<Duration>,
 }
 
@@ -47,7 +47,7 @@ fn small() -> Router {
     Router::new().route("/", get(async || "small"))
 }
 
-/// A router whose only answer has a body that ends when it is told to.
+/// A router whose only answer has a body that ends when the test says so.
 fn streaming() -> (Router, Arc<Notify>) {
     let end = Arc::new(Notify::new());
     let told = end.clone();
@@ -67,7 +67,7 @@ fn streaming() -> (Router, Arc<Notify>) {
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// Reads until this has come.
+/// Reads until this text arrives.
 async fn until(client: &mut DuplexStream, text: &str) -> String {
     let (mut read, mut byte) = (Vec::new(), [0]);
     while !String::from_utf8_lossy(&read).contains(text) {
@@ -100,7 +100,7 @@ async fn a_client_that_sends_nothing_or_its_request_byte_by_byte_is_cut_off_in_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_further_request_may_wait_but_not_dawdle() {
+async fn a_later_request_may_begin_late_but_must_arrive_in_time() {
     let mut served = served(1 << 16, small());
     for wait in [Duration::ZERO, IDLE_LIMIT - HEAD_LIMIT] {
         sleep(wait).await;
@@ -123,7 +123,7 @@ async fn a_further_request_may_wait_but_not_dawdle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_without_requests_is_closed_and_its_client_hears_it() {
+async fn an_idle_connection_is_closed_so_that_the_client_notices() {
     let mut served = served(1 << 16, small());
     served.client.write_all(REQUEST).await.unwrap();
     let mut answer = Vec::new();
@@ -170,7 +170,7 @@ async fn a_huge_head_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_takes_long_keeps_its_connection_and_its_place_until_it_ends() {
+async fn a_long_answer_keeps_its_connection_open_until_it_ends() {
     let (router, end) = streaming();
     let mut served = served(1 << 16, router);
     served.client.write_all(REQUEST).await.unwrap();
@@ -185,7 +185,7 @@ async fn an_answer_that_takes_long_keeps_its_connection_and_its_place_until_it_e
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_a_stop_an_idle_connection_ends_and_an_answer_is_completed() {
+async fn a_stop_closes_idle_connections_and_completes_running_answers() {
     let mut idle = served(1 << 16, small());
     idle.client.write_all(REQUEST).await.unwrap();
     until(&mut idle.client, "small").await;
@@ -205,7 +205,7 @@ async fn at_a_stop_an_idle_connection_ends_and_an_answer_is_completed() {
     assert_eq!(busy.took.await.unwrap().as_secs(), 1);
 }
 
-/// A client of HTTP/2.
+/// An HTTP/2 client.
 async fn http2(client: DuplexStream) -> h2::client::SendRequest<Bytes> {
     let (sender, connection) = h2::client::handshake(client).await.unwrap();
     tokio::spawn(async move {
@@ -219,7 +219,7 @@ fn request() -> Request<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_http_2_requests_are_answered_at_once_and_the_connection_is_busy_until_the_last() {
+async fn over_http_2_concurrent_requests_are_answered_and_keep_the_connection_busy() {
     let (router, end) = streaming();
     let Served { client, places, took, .. } = served(1 << 16, router);
     let mut sender = http2(client).await;
@@ -252,7 +252,7 @@ async fn over_http_2_a_connection_without_requests_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_http_2_a_client_may_read_slowly_and_a_large_answer_is_whole() {
+async fn over_http_2_a_slow_client_gets_a_large_answer_completely() {
     let Served { client, .. } = served(1 << 20, large());
     let mut sender = http2(client).await;
     let answer = sender.send_request(request(), true).unwrap().0.await.unwrap();
@@ -269,7 +269,7 @@ async fn over_http_2_a_client_may_read_slowly_and_a_large_answer_is_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_http_2_answers_that_nobody_reads_count_as_being_answered() {
+async fn over_http_2_unread_answers_count_for_the_share_of_their_peer() {
     let admission = Admission::new(6, |_| StatusCode::SERVICE_UNAVAILABLE.into_response());
     let router = Router::new().route("/", get(async || "x".repeat(20_000)));
     let router = router.layer(from_fn_with_state(admission, Admission::admit));
@@ -290,7 +290,7 @@ async fn over_http_2_answers_that_nobody_reads_count_as_being_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_http_2_a_client_that_makes_no_room_for_an_answer_is_cut_off_in_time() {
+async fn over_http_2_a_client_that_does_not_read_its_answer_is_cut_off_in_time() {
     let pieces = Router::new().route(
         "/",
         get(async || {
@@ -308,7 +308,7 @@ async fn over_http_2_a_client_that_makes_no_room_for_an_answer_is_cut_off_in_tim
     }
 }
 
-/// A client of HTTP/2 that sends frames as it likes.
+/// An HTTP/2 client that sends arbitrary frames.
 struct Frames(Vec<u8>);
 
 impl Frames {
@@ -338,11 +338,11 @@ impl Frames {
         self.frame(Self::HEADERS, Self::END_STREAM | Self::END_HEADERS, stream, Self::GET);
     }
 
-    /// Sends them, and reads all that comes until the connection ends: the frames' kinds, streams and payloads.
+    /// Sends the frames, and returns the kind, stream and payload of each received frame until the connection ends.
     async fn send(self, client: DuplexStream) -> Vec<(u8, u32, Vec<u8>)> {
         let (mut reads, mut writes) = tokio::io::split(client);
         let sending = tokio::spawn(async move {
-            // Who is cut off in the middle can't send the rest.
+            // A client that is cut off can't send the rest.
             let _ = writes.write_all(&self.0).await;
             writes
         });
@@ -361,15 +361,15 @@ impl Frames {
     }
 }
 
-/// Why the daemon says that it ends the connection: the error code of its GOAWAY.
-fn farewell(frames: &[(u8, u32, Vec<u8>)]) -> Option<h2::Reason> {
+/// The error code of the daemon's GOAWAY, which says why it ends the connection.
+fn goaway_reason(frames: &[(u8, u32, Vec<u8>)]) -> Option<h2::Reason> {
     const GOAWAY: u8 = 7;
     let (.., payload) = frames.iter().rfind(|(kind, ..)| *kind == GOAWAY)?;
     Some(u32::from_be_bytes(payload.get(4..8)?.try_into().ok()?).into())
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_http_2_who_asks_and_cancels_over_and_over_is_cut_off_at_once() {
+async fn over_http_2_a_client_that_keeps_cancelling_requests_is_cut_off_at_once() {
     let Served { client, took, .. } = served(1 << 20, small());
     let mut frames = Frames::new();
     for request in 0..10_000 {
@@ -377,7 +377,7 @@ async fn over_http_2_who_asks_and_cancels_over_and_over_is_cut_off_at_once() {
         frames.frame(Frames::RST_STREAM, 0, 2 * request + 1, &8_u32.to_be_bytes());
     }
     let came = frames.send(client).await;
-    assert_eq!(farewell(&came), Some(h2::Reason::ENHANCE_YOUR_CALM));
+    assert_eq!(goaway_reason(&came), Some(h2::Reason::ENHANCE_YOUR_CALM));
     assert_eq!(took.await.unwrap(), Duration::ZERO);
 }
 
@@ -390,7 +390,7 @@ async fn over_http_2_a_head_that_does_not_end_is_cut_off_at_once() {
         frames.frame(Frames::CONTINUATION, 0, 1, b"\0\x01x\x01y");
     }
     let came = frames.send(client).await;
-    assert_eq!(farewell(&came), Some(h2::Reason::ENHANCE_YOUR_CALM));
+    assert_eq!(goaway_reason(&came), Some(h2::Reason::ENHANCE_YOUR_CALM));
     assert_eq!(took.await.unwrap(), Duration::ZERO);
 }
 

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_guesses_is_told_to_wait_and_another_is_not() {
+    async fn a_peer_with_too_many_wrong_tokens_must_wait_and_others_need_not() {
         let failures = Failures::default();
         let peer = |text: &str| text.parse().unwrap();
         for _ in 0..ALLOWED {
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_table_stays_small_and_forgets_who_began_first() {
+    async fn the_table_of_failures_is_bounded_and_forgets_the_oldest_peer() {
         let failures = Failures::default();
         for number in 0..3 * MAX_PEERS as u32 {
             failures.count(IpAddr::V4(number.into()), "test");

@@ -1,4 +1,4 @@
-//! The rings in simulated time.
+//! Tests the history in simulated time.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn at(seconds: u64) -> Dated {
     Timestamp::from_millisecond(BEGUN + i64::try_from(seconds).unwrap() * 1000).unwrap().into()
 }
 
-/// A daemon that made so many polls, and whose only sink is so far behind.
+/// A sample of a daemon with this many polls, whose only sink is this many outcomes behind.
 fn sample(polls: u64, behind: u64) -> Option<Sample> {
     let counts = Counts { polls, understood: polls, ..Counts::default() };
     Some(Sample { in_flight: polls / 2, rate: Some(5.0), counts, backlog: vec![("file".into(), behind)] })
@@ -21,7 +21,7 @@ fn last(values: &Values, count: usize) -> &[Option<f64>] {
 }
 
 #[test]
-fn both_rings_have_the_stated_size() {
+fn both_histories_have_the_documented_size_and_span() {
     assert_eq!(2 * STEPS * size_of::<Point>(), 184_320);
     assert!(size_of::<Rings>() < 4096, "{}", size_of::<Rings>());
     let spans = [Span::Hour, Span::Day].map(|span| span.step() * u32::try_from(STEPS).unwrap());
@@ -29,7 +29,7 @@ fn both_rings_have_the_stated_size() {
 }
 
 #[test]
-fn a_count_is_shown_by_how_it_grew_and_a_state_as_it_is() {
+fn a_counter_is_shown_as_its_growth_and_a_gauge_as_its_value() {
     let history = History::default();
     for (n, polls) in [10, 30, 80].into_iter().enumerate() {
         history.record(at(10 * n as u64), sample(polls, 7 + n as u64));
@@ -46,7 +46,7 @@ fn a_count_is_shown_by_how_it_grew_and_a_state_as_it_is() {
 }
 
 #[test]
-fn a_step_without_a_sample_is_a_gap_and_the_step_after_it_shows_no_difference() {
+fn a_step_without_a_sample_is_a_gap_and_the_next_one_shows_no_growth() {
     let history = History::default();
     history.record(at(0), sample(10, 0));
     history.record(at(10), None);
@@ -62,7 +62,7 @@ fn a_step_without_a_sample_is_a_gap_and_the_step_after_it_shows_no_difference() 
 }
 
 #[test]
-fn early_and_late_samples_fall_into_their_steps_and_the_day_takes_one_of_each_four_minutes() {
+fn samples_with_jitter_fall_into_their_steps_of_the_hour_and_of_the_day() {
     let history = History::default();
     let mut random = fastrand::Rng::with_seed(7);
     for n in 0..=720_u64 {
@@ -82,7 +82,7 @@ fn early_and_late_samples_fall_into_their_steps_and_the_day_takes_one_of_each_fo
 }
 
 #[test]
-fn setting_the_wall_clock_moves_no_point() {
+fn setting_the_wall_clock_moves_no_point_of_a_chart() {
     let history = History::default();
     history.record(at(0), sample(2, 0));
     let back = Dated::with_ahead(at(10).wall - Duration::from_hours(5), -5 * 3_600_000);
@@ -93,7 +93,7 @@ fn setting_the_wall_clock_moves_no_point() {
 }
 
 #[test]
-fn the_times_to_final_are_those_of_the_step_alone() {
+fn the_times_until_final_are_those_of_one_step_only() {
     let history = History::default();
     let mut sample = sample(0, 0).unwrap();
     // 100 PINs within 1 s, which is before the step in question.
@@ -118,7 +118,7 @@ fn the_times_to_final_are_those_of_the_step_alone() {
 }
 
 #[test]
-fn sinks_beyond_the_bound_are_left_out_and_change_no_other() {
+fn sinks_beyond_the_limit_are_left_out_and_affect_no_other() {
     let history = History::default();
     let backlog = (0..40).map(|n| (format!("sink{n:02}"), n)).collect();
     history.record(at(0), Some(Sample { backlog, ..Sample::default() }));
@@ -133,7 +133,7 @@ fn sinks_beyond_the_bound_are_left_out_and_change_no_other() {
 }
 
 #[test]
-fn before_the_first_sample_there_is_nothing() {
+fn a_history_without_samples_is_empty() {
     let series = History::default().series(Span::Day);
     assert!(series.times.is_empty() && series.in_flight.is_empty() && series.polls[0].values.is_empty());
 }

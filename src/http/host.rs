@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_answered_only_if_every_name_in_it_is_the_daemons() {
+    fn a_request_is_answered_only_if_every_host_name_in_it_is_the_daemons() {
         let names = vec!["pinwatch.example".to_owned(), "2001:db8::7".to_owned()];
         let hosts = Hosts { names, listen: Some("10.0.0.1".parse().unwrap()) };
         for (host, expected) in [
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_needed_wherever_it_stands_except_before_http_1_1() {
+    fn every_host_name_of_a_request_is_checked_and_only_http_1_0_may_omit_it() {
         let hosts = Hosts::default();
         let whole = |host: &str| format!("http://{host}/metrics");
         for (version, uri, headers, expected) in [

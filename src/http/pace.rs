@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes this much to a client that reads `piece` bytes every second; gives how long that took.
+    /// Writes this many bytes to a client that reads `piece` bytes every second; returns how long that took.
     async fn written(bytes: usize, piece: usize) -> io::Result<Duration> {
         let (mut client, server) = duplex(1024);
         let reading = tokio::spawn(async move {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_reads_nothing_or_too_little_is_cut_and_who_reads_slowly_is_not() {
+    async fn a_client_that_reads_too_little_is_cut_off_and_a_slow_one_is_not() {
         for piece in [0, 1, 1000, LEAST / 15 - 100] {
             let cut = written(16 * LEAST, piece).await.unwrap_err();
             assert_eq!(cut.kind(), io::ErrorKind::TimedOut, "{piece}");
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_sends_a_long_body_before_it_reads_is_not_cut_until_it_neither_sends_nor_reads() {
+    async fn a_client_is_not_cut_off_while_it_sends_its_body_before_it_reads() {
         let (client, server) = duplex(1024);
         let (mut client_reads, mut client_sends) = tokio::io::split(client);
         let (mut reads, mut writes) = tokio::io::split(Pace::new(server));

@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ipv4_address_and_an_ipv6_network_are_one_user_each() {
+    fn an_ipv4_address_or_an_ipv6_64_network_counts_as_one_user() {
         let user = |text: &str| user(text.parse().unwrap());
         assert_eq!(user("192.0.2.1"), user("::ffff:192.0.2.1"));
         assert_ne!(user("192.0.2.1"), user("192.0.2.2"));

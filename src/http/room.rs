@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_keeps_its_own_room_until_it_is_sent_and_a_request_does_not_wait_for_ever() {
+    async fn an_answer_occupies_memory_until_it_is_sent_and_the_wait_for_memory_is_limited() {
         let room = ClientRoom::default();
         let charge = room.take(CLIENT_ROOM).await.unwrap();
         assert!(room.take(1).await.is_err());

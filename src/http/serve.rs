@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_with_its_share_takes_no_place_of_others_and_makes_nobody_wait() {
+    async fn a_peer_with_a_full_share_is_refused_at_once_and_others_are_served() {
         let rules = Rules { all: MAX_CONNECTIONS, share: SHARE, reserved: 0, idle: UNDISTURBED };
         let places = Places::new(rules);
         let mut crowd = Vec::new();
@@ -173,7 +173,7 @@ mod tests {
         for _ in 0..MAX_CONNECTIONS - SHARE - 1 {
             crowd.push(place(&places, ip("127.0.0.1")).now_or_never().unwrap().unwrap());
         }
-        // Its own longest idle one gives way to a further one of the same peer.
+        // A further connection of a peer replaces the one of that peer that was idle longest.
         crowd[0].now_idle();
         tokio::time::advance(UNDISTURBED).await;
         assert!(place(&places, ip("2001:db8::1")).await.is_ok());

@@ -278,7 +278,7 @@ mod tests {
     use super::super::certificates::tests::{certificate, folder};
     use super::*;
 
-    /// Waits until the trouble is as wanted. Time passes by itself while nothing else is to do.
+    /// Waits until the trouble is as wanted. The paused clock advances by itself.
     async fn until(tls: &Tls, wanted: impl Fn(Option<&str>) -> bool) {
         let mut trouble = tls.trouble.subscribe();
         let is_so = |trouble: &Option<Trouble>| wanted(trouble.as_ref().map(|trouble| &*trouble.what));
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn files_that_change_are_read_anew_and_bad_ones_keep_the_old_and_are_reported() {
+    async fn changed_tls_files_are_reloaded_and_invalid_ones_are_reported_and_ignored() {
         let (_folder, files) = folder(2020..2090);
         let http = config::Http {
             listen: None,
@@ -302,7 +302,7 @@ mod tests {
         let keeping = tokio::spawn(tls.clone().keep_current(reloads, stop.clone()));
         let mut changes = tls.loaded.subscribe();
 
-        // By themselves.
+        // Without a request.
         let (new, key) = certificate(2020..2091);
         fs::write(&files.cert, &new).unwrap();
         fs::write(&files.key, &key).unwrap();
@@ -317,7 +317,7 @@ mod tests {
         fs::write(&files.key, key).unwrap();
         until(&tls, |what| what.is_none()).await;
 
-        // Asked to, at once; an old certificate is used and reported.
+        // A reload reads them at once; an expired certificate is used and reported.
         let (expired, key) = certificate(2020..2021);
         fs::write(&files.cert, expired).unwrap();
         fs::write(&files.key, key).unwrap();

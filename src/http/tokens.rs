@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_token_is_known_by_the_line_that_came_with_it_and_no_other_is() {
+    fn a_new_token_is_accepted_through_its_line_and_no_other_token_is() {
         let made: Vec<_> = Scope::ALL.map(|scope| (scope, new("app", scope))).into();
         let file = made.iter().map(|(_, new)| format!("{}\n", new.line)).collect::<String>();
         let tokens = Tokens::parse(format!("# tokens\n\n  {file}").as_bytes()).unwrap();
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_line_is_named_without_what_may_be_a_token() {
+    fn an_invalid_line_of_the_tokens_file_is_named_without_quoting_a_token() {
         let good = new("app", Scope::Read).line;
         let token = new("app", Scope::Read).token.expose_secret().to_owned();
         for (file, line, what) in [
@@ -375,7 +375,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_tokens_or_refused(bytes: Vec<u8>, line in "[a-z#: 0-9\n]{0,200}") {
+        fn any_bytes_are_read_as_tokens_or_refused(bytes: Vec<u8>, line in "[a-z#: 0-9\n]{0,200}") {
             let _ = Tokens::parse(&bytes);
             let _ = Tokens::parse(line.as_bytes());
         }

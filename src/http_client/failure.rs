@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_this_machine_lacks_is_told_from_what_the_other_side_does() {
+    fn errors_of_this_machine_are_told_apart_from_errors_of_the_peer() {
         for (code, hint) in [
             (Errno::MFILE, "LimitNOFILE="),
             (Errno::NFILE, "fs.file-max"),

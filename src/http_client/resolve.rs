@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_machine_without_a_thread_to_spare_is_an_error_and_no_panic() {
+    async fn a_lookup_without_a_free_thread_is_an_error_and_not_a_panic() {
         // No address space has room for this stack: the system refuses the thread as if it had too many.
         let resolver = Resolver { stack: usize::MAX / 4, ..Resolver::default() };
         let NotResolved(error) = resolver.addresses("localhost".to_owned()).await.unwrap_err();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_nobody_here_can_reach_are_left_out_unless_there_is_no_other() {
+    fn unreachable_addresses_are_left_out_unless_there_is_no_other() {
         let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
         // A scoped address of an interface that does not exist.
         let nowhere: SocketAddr = "[fe80::1%4294967295]:0".parse().unwrap();

@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_are_waited_within_a_second_and_an_hour() {
+    fn a_retry_after_in_seconds_is_limited_to_one_second_to_one_hour() {
         for (value, seconds) in [
             ("0", 1),
             ("1", 1),
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_past_and_garbage_and_nothing_are_one_second() {
+    fn a_past_invalid_or_missing_retry_after_means_one_second() {
         assert_eq!(retry_after(None, now()), SHORTEST);
         for value in [
             "",
@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_can_make_the_wait_leave_its_bounds(value: Vec<u8>, at in 0i64..250_000_000_000) {
+        fn any_retry_after_header_makes_a_wait_of_one_second_to_one_hour(value: Vec<u8>, at in 0i64..250_000_000_000) {
             let now = Timestamp::from_second(at).unwrap();
             let wait = retry_after(Some(&value), now);
             prop_assert!((SHORTEST..=LONGEST).contains(&wait));

@@ -140,14 +140,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn an_invalid_private_key_is_refused() {
         let key = private_key(file("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").path());
         let refused = Identity::new(Vec::new(), key.unwrap()).unwrap_err();
         assert!(refused.starts_with("it is not a key that can be used"), "{refused}");
     }
 
     #[test]
-    fn what_is_no_certificate_of_an_authority_is_refused_by_its_position() {
+    fn an_invalid_ca_certificate_is_refused_with_its_position() {
         let good = certificate(&KeyPair::generate().unwrap());
         assert_eq!(authorities(file(&good).path()).unwrap().len(), 1);
         let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

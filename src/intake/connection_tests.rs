@@ -45,7 +45,7 @@ async fn an_idle_connection_is_closed_without_a_message_and_frees_its_place() {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_something_now_and_then_is_not_idle() {
+async fn a_client_that_sometimes_sends_a_request_is_not_idle() {
     let (mut client, _serving, _) = connected().await;
     let mut answer = [0; 1024];
     for _ in 0..5 {
@@ -56,7 +56,7 @@ async fn a_client_that_asks_something_now_and_then_is_not_idle() {
 }
 
 #[tokio::test]
-async fn a_line_has_a_time_limit_however_many_of_its_bytes_come() {
+async fn a_line_has_a_time_limit_even_while_its_bytes_arrive() {
     for begin in [&b"x"[..], b"{\"op\":\"ping\"}\n{"] {
         let (client, _serving, _) = connected().await;
         let (mut reader, mut writer) = client.into_split();
@@ -95,7 +95,7 @@ async fn each_line_of_a_slow_sequence_has_its_own_time_limit() {
 }
 
 #[tokio::test]
-async fn a_connection_that_gives_way_ends_at_once() {
+async fn an_idle_connection_is_closed_at_once_when_its_place_is_needed() {
     let (mut client, serving, services) = connected().await;
     sleep(IDLE_TIMEOUT / 2).await;
     let others: Vec<_> = (0..6).map(|_| services.places.take(User::Other(7)).unwrap()).collect();

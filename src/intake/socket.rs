@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stale_socket_is_taken_over_and_a_live_one_never() {
+    async fn a_stale_socket_is_replaced_and_a_live_one_never() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/pinwatch.sock");
         drop(StdListener::bind(folder.path().join("stale")).unwrap());
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_that_was_passed_is_used_and_its_file_stays_and_is_never_made_anew() {
+    async fn a_passed_socket_is_used_and_its_file_is_neither_removed_nor_recreated() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("passed.sock");
         let passed = InheritedSocket(StdListener::bind(&path).unwrap());
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_no_socket_is_left_as_it_is() {
+    async fn a_file_that_is_not_a_socket_is_left_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes.txt");
         fs::write(&path, "mine").unwrap();

@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_units_are_as_prometheus_has_them() {
+    fn metric_names_follow_the_conventions_of_prometheus() {
         for Metric { name, kind, help, buckets, .. } in catalogue::ALL {
             assert!(name.starts_with("pinwatch_") || name.starts_with("process_"), "{name}");
             assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");

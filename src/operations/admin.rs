@@ -215,7 +215,7 @@ mod tests {
     use crate::store::{Failed, Progress};
 
     #[tokio::test]
-    async fn a_long_replay_is_made_in_slices_and_skips_what_is_not_there() {
+    async fn a_long_replay_is_split_into_slices_and_skips_missing_outcomes() {
         let folder = tempfile::tempdir().unwrap();
         let services = services(folder.path(), 25).await;
         let slices = Mutex::new(Vec::new());

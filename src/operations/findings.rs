@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_status_is_the_greatest() {
+    fn statuses_are_ordered_from_ready_to_not_ready() {
         assert!(Status::Ready < Status::Degraded && Status::Degraded < Status::NotReady);
     }
 }

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_healthy_daemon_says_so_also_when_it_has_nothing_to_do() {
+    fn a_healthy_daemon_says_that_all_is_well_even_if_it_is_idle() {
         let noticed = Some(Duration::from_millis(2100));
         let busy = Numbers { in_flight: 1204, ended: 7, notice_delay: noticed, ..Numbers::default() };
         let done = Numbers { ended: 3412, ..Numbers::default() };
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_names_its_cause_since_when_what_happens_next_and_what_to_do() {
+    fn a_pause_is_described_with_its_cause_duration_next_step_and_remedy() {
         for (code, says) in [
             ("unauthorized", "the API refuses the key. Next probe in 12s. Check api.key"),
             ("throttled", "429, too many requests. It continues in 12s. If this happens often, set api.rate"),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_without_words_of_its_own_says_what_it_found() {
+    fn a_finding_without_a_sentence_of_its_own_is_shown_with_its_text() {
         let finding = Finding::new("lease_lost", Status::NotReady, "this node polls nothing").since(ago(5));
         assert_eq!(of(&[finding], Numbers::default()).1, "This node polls nothing (for 5s)");
     }

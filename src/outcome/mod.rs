@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_record_is_the_one_of_the_contract() {
+    fn a_record_has_exactly_the_documented_form() {
         let submission = Submission {
             reference: Some("order-42".into()),
             metadata: serde_json::from_str("{ \"b\": 1,\r\n\"a\": [1.50], \"c\": \"\u{2028}\" }").unwrap(),
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_final_decides_only_when_the_time_is_up() {
+    fn a_delivery_that_is_not_final_decides_only_at_the_deadline() {
         let resent = [delivery("MESSAGE_EXPIRED", true), delivery("MESSAGE_WAITING_DELIVERY", false)];
         assert_eq!(decided(Ending::Final, &resent), serde_json::json!(["MESSAGE_EXPIRED", false]));
         assert_eq!(decided(Ending::Deadline, &resent), serde_json::json!(["MESSAGE_WAITING_DELIVERY", null]));
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn of_very_many_deliveries_those_are_kept_that_decide_and_the_newest() {
+    fn of_very_many_deliveries_the_deciding_and_the_newest_ones_are_kept() {
         let waiting = |n: usize| Delivery {
             description: Some(format!("about {n}").into()),
             ..delivery("MESSAGE_WAITING_DELIVERY", false)
@@ -297,7 +297,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn what_is_kept_is_bounded_and_decides_as_all_of_them_do(
+        fn the_kept_deliveries_are_bounded_and_decide_as_all_of_them_would(
             rows in proptest::collection::vec((0..8usize, proptest::bool::ANY, 0..600usize), 0..60),
         ) {
             let statuses = ["MESSAGE_DELIVERED", "MESSAGE_ACCEPTED", "UNDEFINED", "MESSAGE_TELEPORTED",

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tables_have_14_sms_and_11_call_statuses_that_survive_the_wire() {
+    fn all_14_sms_and_11_call_statuses_are_read_back_from_their_names() {
         assert_eq!((SmsStatus::ALL.len(), CallStatus::ALL.len()), (14, 11));
         for status in all() {
             assert_eq!(Status::from_wire(status.as_str()), status);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn delivered_is_true_for_three_statuses_and_unknowable_for_three() {
+    fn three_statuses_mean_delivered_and_three_leave_it_unknown() {
         let with =
             |value| all().filter(|s| s.delivered() == value).map(|s| s.to_string()).collect::<Vec<_>>();
         assert_eq!(with(Some(true)), ["MESSAGE_DELIVERED", "PROCESSED", "ANSWERED_MACHINE"]);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_status_is_kept_as_it_came() {
+    fn an_unknown_status_is_kept_unchanged() {
         let status = Status::from_wire("MESSAGE_TELEPORTED");
         assert_eq!(status.as_str(), "MESSAGE_TELEPORTED");
         assert_eq!((status.is_final_by_table(), status.delivered()), (false, None));

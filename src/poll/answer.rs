@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_answer_is_read_in_its_order() {
+    fn the_deliveries_of_the_documented_answer_are_read_in_order() {
         let body = r#"[ {"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true},
           {"status":"MESSAGE_WAITING_DELIVERY","description":"Message sent, waiting for delivery","finalStatus":false} ]"#;
         assert_eq!(
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_names_another_pin_is_found() {
+    fn a_body_that_names_another_pin_is_recognised() {
         let pin = "9C817C6F".parse().unwrap();
         for (body, expected) in [
             (r#"[{"status":"A"}]"#, false),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateways_own_report_is_no_delivery() {
+    fn a_status_report_of_a_gateway_is_not_read_as_a_delivery() {
         for report in [
             r#"{"status":"error"}"#,
             r#"{"status":"error","finalStatus":null}"#,
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn final_status_is_a_boolean_or_its_name_in_any_case() {
+    fn final_status_is_read_as_a_boolean_or_as_true_or_false_in_any_case() {
         for (value, expected) in [
             ("true", true),
             ("false", false),
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_apis_description_comes_before_the_vendors_table() {
+    fn the_description_of_the_api_takes_precedence_over_the_vendors_table() {
         let of =
             |value: &str| description(&format!(r#"{{"status":"MESSAGE_EXPIRED","description":{value}}}"#));
         assert_eq!(of(r#""Too late""#).as_deref(), Some("Too late"));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_with_one_unreadable_delivery_is_unreadable_as_a_whole() {
+    fn an_answer_with_one_unreadable_delivery_is_completely_unreadable() {
         let good = r#"{"status":"MESSAGE_DELIVERED","finalStatus":true}"#;
         for (bad, fault) in [
             ("{}", "without a status"),
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_at_all_is_unreadable() {
+    fn a_body_that_is_not_an_answer_is_unreadable() {
         for (body, fault) in [
             ("", "empty"),
             (" \r\n", "empty"),
@@ -373,7 +373,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_documented_shape_survives_the_wire(
+        fn deliveries_in_every_documented_form_are_read_back_unchanged(
             rows in prop::collection::vec(("[A-Z_]{1,40}", any::<bool>(), any::<bool>()), 0..20),
         ) {
             let list: Vec<_> = rows.iter().map(|(status, is_final, as_text)| {
@@ -387,7 +387,7 @@ mod tests {
         }
 
         #[test]
-        fn a_body_cut_anywhere_is_never_read_as_fewer_deliveries(cut in 1usize..70) {
+        fn a_truncated_body_is_never_read_as_fewer_deliveries(cut in 1usize..70) {
             let body = br#"[{"status":"MESSAGE_DELIVERED","finalStatus":true},{"status":"ERROR"}]"#;
             prop_assert!(deliveries(&body[..cut.min(body.len() - 1)]).is_err());
         }

@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn the_path_is_put_behind_the_base_urls_own() {
+    fn the_path_is_appended_to_the_path_of_the_base_url() {
         let path = "/2fa/1/pin/{pinId}/status";
         for (base, expected) in [
             ("http://h", "http://h/2fa/1/pin/a.b_c-1/status"),
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pin_and_the_user_name_stay_one_part_of_the_path_or_the_query() {
+    fn the_pin_id_and_the_user_name_are_escaped_in_the_path_and_the_query() {
         let user = |name: &str| Credentials::Basic { username: name.to_owned(), password: "p".into() };
         for (path, username, expected) in [
             ("/logs?messageId={pinId}", "u", "http://h/x/logs?messageId=a.b_c-1"),

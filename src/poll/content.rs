@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_say_gzip_is_understood() {
+    fn every_name_of_the_gzip_coding_is_understood() {
         for coding in ["gzip", "GZIP", "x-gzip", "X-GZip", " gzip ", "identity, gzip", "gzip,"] {
             assert_eq!(read(&[coding], &gzip(b"[]")), good("[]"), "{coding}");
         }
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_asked_for_is_named() {
+    fn a_content_coding_that_was_not_requested_is_named() {
         let mut deflate = DeflateEncoder::new(Vec::new(), Compression::fast());
         deflate.write_all(b"[]").unwrap();
         let deflate = deflate.finish().unwrap();
@@ -159,7 +159,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_panics_or_becomes_larger_than_it_may(body: Vec<u8>, coding in "(gzip|x-gzip|, ?|[a-z]{0,3}){0,4}") {
+        fn no_body_causes_a_panic_or_is_decompressed_beyond_the_limit(body: Vec<u8>, coding in "(gzip|x-gzip|, ?|[a-z]{0,3}){0,4}") {
             let headers = HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_str(&coding).unwrap())]);
             let size = body.len();
             if let Ok(plain) = plain(&headers, body.into()) {

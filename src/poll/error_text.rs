@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_says_nothing_leaves_the_status_codes_own_name() {
+    fn a_body_without_a_message_is_described_by_its_status_code() {
         for body in [
             "",
             " \n",
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_and_length_are_made_harmless() {
+    fn error_texts_lose_control_characters_and_are_cut_to_the_maximum_length() {
         let body = r#"{"errorCode":"E\u001b[2J","description":"a\r\n\u0000level=error\u202eb\u0085c"}"#;
         assert_eq!(text(body), "400 Bad Request: E [2J: a level=error b c");
         let long = text(&"x".repeat(10_000));
@@ -152,7 +152,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_can_break_out_of_one_bounded_line(body: Vec<u8>, text: String) {
+        fn any_body_makes_one_bounded_line_without_control_characters(body: Vec<u8>, text: String) {
             for text in [error_text(StatusCode::BAD_REQUEST, &body), error_text(StatusCode::BAD_REQUEST, text.as_bytes())] {
                 prop_assert!(text.chars().count() <= MAX_TEXT);
                 prop_assert!(!text.chars().any(char::is_control));

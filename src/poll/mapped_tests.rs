@@ -42,7 +42,7 @@ fn unreadable(by: &Answer, body: &Value) -> String {
 }
 
 const WAITING: (bool, Option<bool>) = (false, None);
-const NOBODY_KNOWS: (bool, Option<bool>) = (true, None);
+const DELIVERY_UNKNOWN: (bool, Option<bool>) = (true, None);
 const DELIVERED: (bool, Option<bool>) = (true, Some(true));
 const FAILED: (bool, Option<bool>) = (true, Some(false));
 
@@ -59,7 +59,7 @@ const DOCUMENTED: [Documented; 4] = [
             ("PENDING_ACCEPTED", WAITING),
             ("DELIVERED_TO_OPERATOR", WAITING),
             ("DELIVERED_TO_HANDSET", DELIVERED),
-            ("EXPIRED_DLR_UNKNOWN", NOBODY_KNOWS),
+            ("EXPIRED_DLR_UNKNOWN", DELIVERY_UNKNOWN),
             ("EXPIRED_EXPIRED", FAILED),
             ("UNDELIVERABLE_REJECTED_OPERATOR", FAILED),
             ("UNDELIVERABLE_NOT_DELIVERED", FAILED),
@@ -100,7 +100,7 @@ const DOCUMENTED: [Documented; 4] = [
             ("sent", WAITING),
             ("receiving", WAITING),
             ("partially_delivered", WAITING),
-            ("received", NOBODY_KNOWS),
+            ("received", DELIVERY_UNKNOWN),
             ("delivered", DELIVERED),
             ("read", DELIVERED),
             ("undelivered", FAILED),
@@ -113,10 +113,10 @@ const DOCUMENTED: [Documented; 4] = [
         vonage,
         &[
             ("IN PROGRESS", WAITING),
-            ("SUCCESS", NOBODY_KNOWS),
-            ("FAILED", NOBODY_KNOWS),
-            ("EXPIRED", NOBODY_KNOWS),
-            ("CANCELLED", NOBODY_KNOWS),
+            ("SUCCESS", DELIVERY_UNKNOWN),
+            ("FAILED", DELIVERY_UNKNOWN),
+            ("EXPIRED", DELIVERY_UNKNOWN),
+            ("CANCELLED", DELIVERY_UNKNOWN),
         ],
     ),
     (
@@ -124,11 +124,11 @@ const DOCUMENTED: [Documented; 4] = [
         sinch,
         &[
             ("PENDING", WAITING),
-            ("SUCCESSFUL", NOBODY_KNOWS),
-            ("FAIL", NOBODY_KNOWS),
-            ("DENIED", NOBODY_KNOWS),
-            ("ABORTED", NOBODY_KNOWS),
-            ("ERROR", NOBODY_KNOWS),
+            ("SUCCESSFUL", DELIVERY_UNKNOWN),
+            ("FAIL", DELIVERY_UNKNOWN),
+            ("DENIED", DELIVERY_UNKNOWN),
+            ("ABORTED", DELIVERY_UNKNOWN),
+            ("ERROR", DELIVERY_UNKNOWN),
         ],
     ),
 ];
@@ -161,7 +161,7 @@ fn sinch(status: &str) -> Value {
 }
 
 #[test]
-fn every_documented_status_of_every_preset_means_what_the_documents_say() {
+fn every_documented_status_of_every_preset_has_its_documented_meaning() {
     for (preset, body, statuses) in DOCUMENTED {
         let by = described(preset, &[]);
         for (status, expected) in statuses {
@@ -206,7 +206,7 @@ fn the_documents_table_of_statuses_is_that_of_the_presets() {
 }
 
 #[test]
-fn the_default_presets_file_says_what_its_own_reader_does() {
+fn the_file_of_the_default_preset_agrees_with_its_own_reader() {
     let by = described("infobip-2fa-pin", &[]);
     let names = SmsStatus::ALL
         .iter()
@@ -297,9 +297,9 @@ fn an_explicit_flag_wins_over_the_lists() {
         ("SENT", json!(true), DELIVERED),
         ("SENT", json!(null), DELIVERED),
         ("SENT", json!(" False "), WAITING),
-        ("PENDING", json!("TRUE"), NOBODY_KNOWS),
+        ("PENDING", json!("TRUE"), DELIVERY_UNKNOWN),
         ("PENDING", json!(""), WAITING),
-        ("TELEPORTED", json!(true), NOBODY_KNOWS),
+        ("TELEPORTED", json!(true), DELIVERY_UNKNOWN),
         ("TELEPORTED", json!(null), WAITING),
     ] {
         assert_eq!(only(&by, &body(status, done.clone())), expected, "{status} {done}");
@@ -391,7 +391,7 @@ fn size_number_and_depth_are_bounded() {
 }
 
 #[test]
-fn the_work_grows_no_faster_than_the_body() {
+fn the_bytes_read_grow_in_proportion_to_the_body() {
     // /results, /messageId, /status/name and /status/description have six parts together.
     const PARTS: usize = 6;
     let by = described("infobip-sms-logs", &[]);
@@ -406,7 +406,7 @@ fn the_work_grows_no_faster_than_the_body() {
 }
 
 #[test]
-fn each_field_is_explained() {
+fn explain_describes_every_field_of_an_answer() {
     let by = described("infobip-sms-logs", &[]);
     let lines = |body: &Value| -> Vec<(bool, String)> {
         explain(&by, body.to_string().as_bytes())

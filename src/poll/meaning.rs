@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn other_successes_are_unreadable() {
+    fn a_success_other_than_200_is_unreadable() {
         for code in [101, 201, 202, 204, 206] {
             let Meaning::Unreadable(text) = of(code, &[], Ok("[]")) else { panic!("{code}") };
             assert!(text.starts_with(&code.to_string()), "{text}");
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_the_pins_end_with_the_apis_text() {
+    fn a_4xx_answer_rejects_the_pin_with_the_apis_text() {
         assert_eq!(
             of(400, &[], Ok(&exception("BAD_REQUEST"))),
             Meaning::Rejected("400 Bad Request: BAD_REQUEST: Some text".into())
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_credentials_are_not_the_pins_fault() {
+    fn a_401_or_403_means_wrong_credentials_and_does_not_reject_the_pin() {
         for code in [401, 403] {
             assert_eq!(of(code, &[], Ok(&exception("UNAUTHORIZED"))), Meaning::Unauthorized(code));
             assert_eq!(of(code, &[], Err("the body is cut off")), Meaning::Unauthorized(code));
@@ -231,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn a_404_is_not_found_whoever_says_it() {
+    fn a_404_means_not_found_with_any_body() {
         for body in [Ok("<html>"), Ok(""), Err("the body is cut off")] {
             assert_eq!(of(404, &[], body), Meaning::NotFound);
         }
     }
 
     #[test]
-    fn a_429_is_throttled_for_as_long_as_it_says() {
+    fn a_429_means_throttled_for_the_time_of_its_retry_after() {
         for (value, seconds) in [
             ("7", 7),
             ("Fri, 02 Jan 2026 03:05:05 GMT", 60),
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_down_or_busy_is_unavailable() {
+    fn a_5xx_answer_or_one_that_asks_for_a_retry_means_unavailable() {
         assert_eq!(
             of(503, &[], Ok(&exception("SERVICE_UNAVAILABLE"))),
             unavailable("503 Service Unavailable: SERVICE_UNAVAILABLE: Some text")

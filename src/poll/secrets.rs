@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_credentials_are_found_however_they_are_written() {
+    fn the_credentials_are_found_in_every_encoding() {
         for (said, expected) in [
             ("App k-3f9a/Zq+71, k-3f9a/Zq+71", "App ***, ***"),
             (r"App k-3f9a\/Zq+71", "App ***"),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn text_without_them_stays_as_it_is() {
+    fn text_without_credentials_is_unchanged() {
         for said in [r"100%25 of \u0041 &amp; more…", "k-2", "Aladdin", ""] {
             assert_eq!(app().clean(said), None, "{said}");
         }

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_has_one_name_and_an_unknown_one_keeps_its_own() {
+    fn every_code_is_read_back_from_its_name_and_so_is_an_unknown_one() {
         for code in Code::ALL.into_iter().chain([Code::Other("newer".into())]) {
             let json = format!("\"{code}\"");
             assert_eq!(serde_json::to_string(&code).unwrap(), json);

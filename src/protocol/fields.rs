@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_has_one_name() {
+    fn a_state_has_the_same_name_in_json_and_in_text() {
         use State::*;
         for state in [Accepted, Duplicate, InFlight, Finished, Cancelled] {
             assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selection_is_a_pin_or_a_range_in_its_order() {
+    fn a_selection_must_be_a_pin_or_an_ascending_range() {
         let pin: PinId = "A".parse().unwrap();
         assert_eq!(Selection::required(Some(pin.clone()), None, None), Ok(Selection::Pin(pin.clone())));
         assert_eq!(Selection::required(None, Some(7), Some(7)), Ok(Selection::Range(7, 7)));

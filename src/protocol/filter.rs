@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_is_read_as_it_is_written_and_refuses_what_it_does_not_know() {
+    fn a_written_filter_is_read_back_and_unknown_members_are_refused() {
         let filter = Filter {
             state: Some(Phase::NotFound),
             status: Some("SENT".into()),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn no_character_of_a_reference_is_special_but_a_star_at_the_end_of_what_people_write() {
+    fn only_a_trailing_star_is_special_in_a_written_reference_filter() {
         fn matches(filter: Filter, reference: Option<&str>) -> bool {
             filter.matches(&record(reference), Duration::ZERO)
         }
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_without_a_meaning_is_refused() {
+    fn a_filter_member_that_does_not_apply_is_refused() {
         for (json, about, expected) in [
             (r#"{"state":"in_flight"}"#, About::InFlight, true),
             (r#"{"state":"rejected"}"#, About::InFlight, false),
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_as_of_the_preview_leaves_out_what_came_since() {
+    fn a_filter_as_of_its_preview_excludes_newer_pins() {
         let filter = read(r#"{"olderThan":"10m","newerThan":"1h"}"#).unwrap().as_of(Duration::from_secs(5));
         assert_eq!(filter, read(r#"{"olderThan":"10m 5s","newerThan":"1h 5s"}"#).unwrap());
         assert_eq!(Filter::default().as_of(Duration::from_secs(5)), read(r#"{"olderThan":"5s"}"#).unwrap());

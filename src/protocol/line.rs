@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_ends_before_it_gets_too_long_and_says_where_the_next_begins() {
+    fn a_page_is_limited_in_length_and_names_the_start_of_the_next() {
         let item = |n: usize| (json!("\u{2028}".repeat(n)), n.to_string());
         let (page_, next) = page([item(1), item(2)], false);
         assert_eq!((page_.len(), next), (2, None));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_json_keeps_what_its_type_does_not_know() {
+    fn raw_json_keeps_members_that_its_type_does_not_have() {
         let json = r#"{"version":"1","newer":1.50}"#;
         let raw: Raw<ping::Answer> = serde_json::from_str(json).unwrap();
         assert_eq!((raw.get(), raw.read().unwrap().version.as_str()), (json, "1"));

@@ -47,7 +47,7 @@ mod tests {
     const PAGE: &str = include_str!("../../docs/protocol.md");
 
     #[test]
-    fn the_page_for_people_has_every_operation_and_every_error_code() {
+    fn protocol_md_documents_every_operation_error_code_and_size_limit() {
         for operation in OPERATIONS {
             assert!(
                 PAGE.contains(&format!("| `{operation}` |")),

@@ -11,7 +11,7 @@ fn refusal(line: impl AsRef<[u8]>) -> Refusal {
 }
 
 #[test]
-fn a_bare_pin_id_is_a_submit() {
+fn a_line_with_only_a_pin_id_is_a_submit() {
     for line in ["9C817C6F8AF3D48F9FE553282AFA2B67", " 9C81 ", "9C81\r"] {
         assert!(matches!(parse(line.as_bytes()), Ok(Request::Submit(_))), "{line:?}");
     }
@@ -41,7 +41,7 @@ fn written(request: &Request) -> String {
 }
 
 #[test]
-fn every_operation_is_read_as_it_is_written() {
+fn every_operation_is_read_back_as_written() {
     for line in [
         r#"{"op":"submit","pinId":"A"}"#,
         r#"{"op":"submit","pinId":"A","reference":"r","metadata":{"a":[1.50]},"deadline":"15m","again":true}"#,
@@ -153,7 +153,7 @@ fn a_refusal_names_the_field_and_what_is_wrong_with_it() {
 }
 
 #[test]
-fn a_field_that_is_null_is_as_one_that_is_not_there() {
+fn a_field_that_is_null_counts_as_missing() {
     for (line, same) in [
         (
             r#"{"op":"submit","pinId":"A","reference":null,"metadata":null,"deadline":null,"again":null}"#,
@@ -175,7 +175,7 @@ fn a_field_that_is_null_is_as_one_that_is_not_there() {
 }
 
 #[test]
-fn metadata_is_kept_to_the_letter_and_its_strings_do_not_count_as_depth() {
+fn metadata_is_kept_unchanged_and_brackets_in_strings_do_not_count_as_depth() {
     let line =
         format!(r#"{{"op":"submit","pinId":"A","metadata":{{"x":"{}\"[","n":1.50}}}}"#, "[".repeat(99));
     let Ok(Request::Submit(submit)) = parse(line.as_bytes()) else { panic!("refused: {line}") };
@@ -184,12 +184,12 @@ fn metadata_is_kept_to_the_letter_and_its_strings_do_not_count_as_depth() {
 
 proptest! {
     #[test]
-    fn no_bytes_panic(line: Vec<u8>) {
+    fn no_line_of_bytes_causes_a_panic(line: Vec<u8>) {
         let _ = parse(&line);
     }
 
     #[test]
-    fn no_text_that_looks_like_a_request_panics(line in r#"\{"op":"(submit|tail|wait)"(,"[a-zA-Z]{1,9}":("[^"]{0,9}"|[0-9e.-]{1,20}|\{|\[|null)){0,4}\}?"#) {
+    fn no_text_that_looks_like_a_request_causes_a_panic(line in r#"\{"op":"(submit|tail|wait)"(,"[a-zA-Z]{1,9}":("[^"]{0,9}"|[0-9e.-]{1,20}|\{|\[|null)){0,4}\}?"#) {
         let _ = parse(line.as_bytes());
     }
 }

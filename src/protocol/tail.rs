@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_a_record_or_a_notice_or_a_refusal() {
+    fn a_line_of_a_tail_is_read_as_a_record_a_notice_or_an_error() {
         for (notice, json) in [
             (
                 Answer::End { end: true, next: 7, position: "p6".into() },

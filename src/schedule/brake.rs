@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_429_stops_all_polls_for_as_long_as_the_longest_of_them_says() {
+    fn several_429s_stop_all_polls_for_the_longest_of_their_waits() {
         let mut brake = Brake::default();
         assert_eq!(brake.observe(T0, throttled(30), false), Change::On(Reason::Throttled));
         assert_eq!(brake.observe(T0, throttled(10), false), Change::Nothing);
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_429_that_comes_during_the_probe_outlasts_it() {
+    fn a_429_during_a_probe_prolongs_the_brake() {
         let mut brake = Brake::default();
         brake.observe(T0, OUTAGE, false);
         let now = T0.after(SECOND);
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn in_an_outage_a_pin_that_has_not_failed_is_probed_within_a_second_of_the_last_sign() {
+    fn in_an_outage_a_new_pin_that_has_not_failed_is_probed_within_a_second() {
         let mut brake = Brake::default();
         let mut now = T0;
         brake.observe(now, OUTAGE, false);

@@ -191,7 +191,7 @@ async fn a_pin_that_is_final_at_its_last_poll_is_final() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_poll_without_an_answer_costs_a_pin_one_interval() {
+async fn a_poll_without_a_usable_answer_is_repeated_after_the_next_interval() {
     for meaning in [Meaning::Unreadable("HTML".into()), Meaning::Unavailable("503".into())] {
         let mut core = core();
         submit(&mut core, "A", MINUTE);
@@ -339,7 +339,7 @@ async fn a_new_configuration_ends_the_pause_of_a_wrong_key_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_deliveries_count_from_polls_sent_with_the_old_key() {
+async fn after_a_key_change_polls_with_the_old_key_count_only_if_they_have_deliveries() {
     let mut core = core();
     for id in ["A", "B", "C", "D"] {
         submit(&mut core, id, 60 * MINUTE);
@@ -358,7 +358,7 @@ async fn only_deliveries_count_from_polls_sent_with_the_old_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_with_the_old_key_neither_delays_the_new_one_nor_decides_for_it() {
+async fn a_probe_with_the_old_key_neither_delays_nor_decides_the_probe_with_the_new_one() {
     let mut core = core();
     for id in ["A", "B", "C"] {
         submit(&mut core, id, 60 * MINUTE);

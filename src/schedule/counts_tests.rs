@@ -1,4 +1,4 @@
-//! What is counted of polls and endings, in lives whose every moment is known.
+//! Tests the counts of polls and endings with PINs whose times are all known.
 
 use super::*;
 use crate::metrics::catalogue::LIFETIMES;
@@ -29,15 +29,15 @@ async fn polls_are_counted_by_the_age_of_their_pin_when_they_are_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_lies_in_the_middle_of_the_interval_in_which_it_came() {
+async fn a_pin_is_assumed_to_become_final_in_the_middle_between_two_polls() {
     let mut core = core();
-    // Polled at 1, 3 and 7 s: the last 4 s are not known.
+    // Polled at 1, 3 and 7 s: it became final at an unknown moment of the last 4 s.
     submit(&mut core, "A", 60 * MINUTE);
     poll(&mut core, waiting()).await;
     poll(&mut core, waiting()).await;
     assert!(poll(&mut core, delivered()).await.is_some());
     assert_eq!(core.counts.mean_notice_delay(), Some(2 * SECOND));
-    // One whose first answer is its last: it became final within 1 s.
+    // Its first answer is final: it became final within 1 s.
     submit(&mut core, "B", 60 * MINUTE);
     assert!(poll(&mut core, delivered()).await.is_some());
     assert_eq!(core.counts.mean_notice_delay(), Some(SECOND + SECOND / 4));
@@ -49,7 +49,7 @@ async fn an_end_lies_in_the_middle_of_the_interval_in_which_it_came() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_a_pin_became_final_is_not_guessed_if_the_answer_before_did_not_tell() {
+async fn the_final_time_is_not_estimated_if_the_previous_answer_had_no_status() {
     let mut core = core();
     submit(&mut core, "A", 60 * MINUTE);
     poll(&mut core, Meaning::NotFound).await;

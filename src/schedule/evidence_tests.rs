@@ -79,7 +79,7 @@ async fn a_404_ends_a_pin_only_after_three_of_them_over_the_grace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_pin_is_rejected_with_what_the_api_said_last_once_that_is_confirmed_on_new_connections() {
+async fn a_pin_is_rejected_with_the_apis_last_message_after_confirmation_on_new_connections() {
     let mut core = core();
     submit(&mut core, "A", 60 * MINUTE);
     let mut connections = Vec::new();
@@ -100,7 +100,7 @@ async fn a_refused_pin_is_rejected_with_what_the_api_said_last_once_that_is_conf
 
 /// Issue 13, A.1
 #[tokio::test(start_paused = true)]
-async fn a_pin_that_a_firewall_blocks_ends_alone_and_pauses_nobody() {
+async fn a_pin_that_a_firewall_blocks_ends_without_pausing_others() {
     for status in [401, 403] {
         let mut core = core();
         for n in 0..300 {
@@ -128,7 +128,7 @@ async fn a_blocked_pin_with_a_long_deadline_is_rejected_once_that_is_confirmed()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_key_is_noticed_by_the_second_refusal_and_the_check_goes_out_on_a_new_connection() {
+async fn a_wrong_key_is_noticed_at_the_second_refusal_on_a_new_connection() {
     let mut core = core();
     for n in 0..50 {
         submit(&mut core, &format!("P{n}"), 60 * MINUTE);
@@ -184,7 +184,7 @@ async fn a_pin_that_always_gets_429_slows_down_nobody_else() {
 
 /// Issue 13, A.2
 #[tokio::test(start_paused = true)]
-async fn a_load_balancer_that_answers_404_for_everybody_for_a_while_ends_no_pin() {
+async fn a_load_balancer_that_temporarily_answers_404_for_all_pins_ends_no_pin() {
     for refusal in [Meaning::NotFound, Meaning::Rejected("405 Method Not Allowed".into())] {
         let mut core = core();
         for n in 0..300 {
@@ -201,7 +201,7 @@ async fn a_load_balancer_that_answers_404_for_everybody_for_a_while_ends_no_pin(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proxy_that_answers_a_web_page_for_everybody_for_a_while_ends_no_pin_at_its_deadline() {
+async fn a_proxy_that_temporarily_answers_with_a_web_page_ends_no_pin_at_its_deadline() {
     let mut core = core();
     for n in 0..100 {
         submit(&mut core, &format!("P{n}"), MINUTE);
@@ -212,7 +212,7 @@ async fn a_proxy_that_answers_a_web_page_for_everybody_for_a_while_ends_no_pin_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_nobody_is_ever_answered_404_is_believed_after_the_deadline_grace() {
+async fn without_any_answered_pin_a_404_is_confirmed_after_the_deadline_grace() {
     let mut core = core();
     for n in 0..10 {
         submit(&mut core, &format!("P{n}"), 48 * HOUR);
@@ -315,7 +315,7 @@ async fn a_probe_never_asks_about_the_same_pin_twice_in_a_row() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_pin_ends_by_its_deadline_and_grace_whatever_the_api_says() {
+async fn every_pin_ends_within_its_deadline_and_grace_with_any_answers() {
     let unusable: [fn() -> Meaning; 7] = [
         || Meaning::Unauthorized(401),
         || Meaning::Throttled(HOUR),

@@ -35,7 +35,7 @@ async fn polls(settings: config::Schedule) -> Vec<(String, u128)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_learning_every_poll_is_at_its_recorded_time() {
+async fn without_learning_every_poll_has_its_recorded_time() {
     // Recorded from the version before learning existed, with the same seed and the same answers.
     let recorded = [
         ("C", 222_485),
@@ -69,7 +69,7 @@ async fn without_learning_every_poll_is_at_its_recorded_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn until_enough_is_learned_every_poll_is_when_backoff_polls() {
+async fn before_enough_is_learned_every_poll_follows_backoff() {
     let without = polls(settings_of(config::Adapt::Off)).await;
     for adapt in [config::Adapt::Sooner, config::Adapt::Fewer] {
         assert_eq!(polls(settings_of(adapt)).await, without);
@@ -77,12 +77,12 @@ async fn until_enough_is_learned_every_poll_is_when_backoff_polls() {
 }
 
 /// Lets PINs end one after the other, each some 20 seconds after its submission; returns the polls of each.
-async fn let_end(core: &mut Core, count: usize) -> Vec<u32> {
-    let_end_after(core, 20 * SECOND, count).await
+async fn end_pins(core: &mut Core, count: usize) -> Vec<u32> {
+    end_pins_after(core, 20 * SECOND, count).await
 }
 
 /// Does the same with another time after the submission.
-async fn let_end_after(core: &mut Core, life: Duration, count: usize) -> Vec<u32> {
+async fn end_pins_after(core: &mut Core, life: Duration, count: usize) -> Vec<u32> {
     let mut polls = Vec::new();
     for n in 0..count {
         let id = format!("E{n}");
@@ -110,19 +110,19 @@ fn last_hundred(polls: &[u32]) -> u32 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_learned_schedule_saves_polls_survives_new_settings_and_ends_with_off() {
+async fn a_learned_schedule_saves_polls_also_with_new_settings_until_it_is_turned_off() {
     let settings = settings_of(config::Adapt::Fewer);
     let mut core = core_with(settings.clone()).0;
-    let by_backoff = last_hundred(&let_end(&mut core, 150).await);
-    let learned = last_hundred(&let_end(&mut core, 450).await);
+    let by_backoff = last_hundred(&end_pins(&mut core, 150).await);
+    let learned = last_hundred(&end_pins(&mut core, 450).await);
     assert!(learned * 3 < by_backoff * 2, "{learned} polls, and {by_backoff} by backoff");
 
     core.reconfigure(config::Schedule { max_interval: 30 * MINUTE, ..settings.clone() }, None);
-    let learned = last_hundred(&let_end(&mut core, 110).await);
+    let learned = last_hundred(&end_pins(&mut core, 110).await);
     assert!(learned * 3 < by_backoff * 2, "{learned} polls, and {by_backoff} by backoff");
 
     core.reconfigure(config::Schedule { adapt: config::Adapt::Off, ..settings }, None);
-    let off = last_hundred(&let_end(&mut core, 110).await);
+    let off = last_hundred(&end_pins(&mut core, 110).await);
     assert!(off.abs_diff(by_backoff) * 10 < by_backoff, "{off} polls, and {by_backoff} by backoff");
 }
 
@@ -167,16 +167,16 @@ fn the_newest_delivery_that_is_not_final_decides_the_channel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_keeps_what_was_learned() {
+async fn a_restart_keeps_the_learned_schedule() {
     let mut core = core_with(settings_of(config::Adapt::Fewer)).0;
-    let by_backoff = last_hundred(&let_end(&mut core, 150).await);
+    let by_backoff = last_hundred(&end_pins(&mut core, 150).await);
     assert!(core.take_unsaved().is_none(), "nothing is worth a write yet");
-    let_end(&mut core, 300).await;
+    end_pins(&mut core, 300).await;
     let saved = core.take_unsaved().unwrap();
 
     let mut restarted = core_with(settings_of(config::Adapt::Fewer)).0;
     restarted.restore(&saved);
-    let learned = last_hundred(&let_end(&mut restarted, 101).await);
+    let learned = last_hundred(&end_pins(&mut restarted, 101).await);
     assert!(learned * 3 < by_backoff * 2, "{learned} polls, and {by_backoff} by backoff");
 
     let mut damaged = core_with(settings_of(config::Adapt::Fewer)).0;
@@ -187,14 +187,14 @@ async fn a_restart_keeps_what_was_learned() {
 #[tokio::test(start_paused = true)]
 async fn backoff_replaces_an_outdated_learned_schedule_and_stats_show_it() {
     let mut core = core_with(settings_of(config::Adapt::Fewer)).0;
-    let_end(&mut core, 400).await;
+    end_pins(&mut core, 400).await;
     let learned = core.learned().unwrap();
     assert!(learned.is_in_force && learned.compared > 0 && learned.relapses == 0, "{learned:?}");
 
     // From now on, PINs are final long before their first poll.
     let mut ended = 0;
     while core.learned().unwrap().is_in_force {
-        let_end_after(&mut core, SECOND, 10).await;
+        end_pins_after(&mut core, SECOND, 10).await;
         ended += 10;
         assert!(ended <= 500, "{:?}", core.learned());
     }

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_poll_that_panics_still_has_an_answer_and_harms_no_other() {
+    async fn a_poll_that_panics_counts_as_unreadable_and_affects_no_other() {
         let mut polls = Polls::new(|ticket| poll(&Fragile, ticket));
         for pin in ["GOOD", "BAD", "FINE"] {
             polls.start(Ticket::for_test(pin));

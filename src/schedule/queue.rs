@@ -163,7 +163,7 @@ mod tests {
     const T0: Moment = Moment::START;
 
     #[test]
-    fn nothing_comes_out_before_it_is_due_and_everything_does_then_in_order() {
+    fn keys_leave_the_queue_in_order_and_not_before_they_are_due() {
         let mut queue = Queue::default();
         let class = Class::of(SECOND);
         for key in 0..3 {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_key_never_comes_out() {
+    fn a_removed_key_does_not_leave_the_queue_again() {
         let mut queue = Queue::default();
         let class = Class::of(SECOND);
         queue.insert(7, T0, class);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn filling_at_once_makes_the_same_queue_as_single_inserts() {
+    fn filling_a_queue_at_once_equals_single_inserts() {
         let (mut filled, mut one_by_one) = (Queue::default(), Queue::default());
         let mut random = fastrand::Rng::with_seed(11);
         let mut now = T0.after(50 * SECOND);

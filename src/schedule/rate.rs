@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_that_few_polls_use_comes_back_too() {
+    fn a_reduced_rate_recovers_even_if_few_polls_use_it() {
         for pause in [150, 480, 700, 1_100, 7_300] {
             let mut rate = Rate::new(NonZeroU32::new(3), Moment::START);
             rate.halve(at(1_000));
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_meets_another_429_halves_the_rate_in_force_and_not_what_was_sent_before_it() {
+    fn a_429_of_a_probe_halves_the_current_rate_and_not_the_rate_before_the_brake() {
         let mut rate = Rate::new(NonZeroU32::new(100), Moment::START);
         take_all(&mut rate, 0, 3_000);
         rate.halve(at(3_000));
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn however_often_it_is_halved_some_polls_go_out() {
+    fn some_polls_are_sent_even_after_many_halvings_of_the_rate() {
         let mut rate = Rate::new(None, Moment::START);
         (0..100).for_each(|_| rate.halve(Moment::START));
         assert!(rate.in_force().unwrap() >= LEAST);

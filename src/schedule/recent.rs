@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn after_many_good_polls_it_takes_most_of_the_last_twenty_pins() {
+    fn after_many_good_polls_an_outage_needs_half_of_the_last_twenty_pins_to_fail() {
         let mut recent = Recent::default();
         assert!(outages(&mut recent, 0..1000, Kind::Readable).iter().all(|outage| !outage));
         let until_open = outages(&mut recent, 1000..1020, Kind::Failed).iter().position(|outage| *outage);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_pin_is_in_an_outage_when_nobody_has_had_an_answer_for_ten_seconds() {
+    fn a_lone_pin_is_in_an_outage_after_ten_seconds_without_any_answer() {
         let mut recent = Recent::default();
         for second in 0..20 {
             let now = T0.after(second * SECOND);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_everywhere_only_if_most_pins_are_refused() {
+    fn refusals_count_as_general_only_if_most_pins_are_refused() {
         let mut recent = Recent::default();
         outages(&mut recent, 0..10, Kind::Readable);
         outages(&mut recent, 10..20, Kind::Refused);

@@ -33,7 +33,7 @@ async fn a_pin_whose_deadline_passed_while_the_daemon_was_away_gets_its_last_pol
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_start_avoids_a_thundering_herd_too() {
+async fn polls_are_spread_over_time_even_after_a_slow_start() {
     let (mut core, wall) = core_with(settings());
     let submitted_at = wall.wall() - 60 * MINUTE;
     let mut resumed = core.resume_all();

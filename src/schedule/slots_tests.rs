@@ -37,7 +37,7 @@ async fn a_pin_of_another_nodes_slot_is_not_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_released_slots_pins_are_forgotten_in_every_stage_and_their_answers_ignored() {
+async fn the_pins_of_a_released_slot_are_forgotten_and_their_answers_are_ignored() {
     let mut core = core_of(&["A", "B", "C", "D"]);
     submit(&mut core, "A", 60 * MINUTE);
     let polling = next(&mut core).await;
@@ -74,7 +74,7 @@ async fn a_pin_that_the_store_does_not_have_is_forgotten_but_not_one_that_came_b
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_poll_begins_once_the_lease_may_be_over_and_all_go_on_when_it_is_renewed() {
+async fn no_poll_begins_after_the_lease_may_have_ended_until_it_is_renewed() {
     let mut core = core_of(&["A"]);
     submit(&mut core, "A", 60 * MINUTE);
     let until = core.clock().now().after(SECOND);
@@ -87,7 +87,7 @@ async fn no_poll_begins_once_the_lease_may_be_over_and_all_go_on_when_it_is_rene
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_whose_slot_went_still_ends_the_brake() {
+async fn a_probe_ends_the_brake_even_if_its_slot_was_released() {
     let mut core = core_of(&["A", "B"]);
     submit(&mut core, "A", 60 * MINUTE);
     submit(&mut core, "B", 60 * MINUTE);

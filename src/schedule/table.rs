@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn every_pin_is_found_whatever_came_and_went_and_never_twice() {
+    fn every_pin_is_found_once_after_any_inserts_and_removals() {
         let mut table = Table::default();
         let mut random = fastrand::Rng::with_seed(3);
         let mut inside = std::collections::HashMap::new();
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_given_back_in_whatever_order_pins_leave() {
+    fn memory_is_released_in_any_order_of_removals() {
         let orders: [fn(u32) -> u32; 3] = [|n| n, |n| 9_999 - n, |n| (n * 7_919) % 10_000];
         for order in orders {
             let mut table = Table::default();
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_differ_in_case_alone_are_two_pins() {
+    fn ids_that_differ_only_in_case_are_two_pins() {
         let mut table = Table::default();
         let (upper, lower) = ("A".repeat(32), "a".repeat(32));
         let first = table.insert(entry(&upper, 1)).unwrap();

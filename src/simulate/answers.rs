@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_of_no_one_and_several_deliveries_are_those_of_the_reference() {
+    fn arrays_of_zero_one_and_three_deliveries_have_the_documented_form() {
         let delivered = reported(Known::Sms(SmsStatus::Delivered), FinalForm::Bool);
         let waiting = reported(Known::Sms(SmsStatus::WaitingDelivery), FinalForm::Text);
         let call = reported(Known::Call(CallStatus::Undefined), FinalForm::Absent);

@@ -20,7 +20,7 @@ fn ages() -> impl Iterator<Item = Duration> {
 }
 
 #[test]
-fn the_same_seed_and_pin_id_live_the_same_life_in_every_process() {
+fn the_same_seed_and_pin_id_have_the_same_life_in_every_process() {
     let settings = LifeSettings { seed: 7, ..LifeSettings::default() };
     for (one, other) in lives(&settings).zip(lives(&settings.clone())) {
         assert_eq!(one, other);
@@ -35,7 +35,7 @@ fn the_same_seed_and_pin_id_live_the_same_life_in_every_process() {
 }
 
 #[test]
-fn another_seed_or_another_pin_id_lives_another_life() {
+fn another_seed_or_pin_id_has_another_life() {
     let one = LifeSettings::default();
     let other = LifeSettings { seed: 1, ..LifeSettings::default() };
     let differing = lives(&one).zip(lives(&other)).filter(|(one, other)| one != other).count();
@@ -155,7 +155,7 @@ fn final_status_is_a_boolean_mostly_a_string_sometimes_and_absent_only_from_call
 }
 
 #[test]
-fn settings_without_sense_make_long_lives_and_no_panics() {
+fn impossible_settings_make_long_lives_and_no_panics() {
     for (median, sigma) in [(Duration::MAX, f64::NAN), (Duration::ZERO, f64::INFINITY), (LONGEST, -1e300)] {
         let settings = LifeSettings { median, sigma, call_share: f64::NAN, ..LifeSettings::default() };
         assert!(lives(&settings).all(|life| life.at(Duration::MAX).count() >= 1));

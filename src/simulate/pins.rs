@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn past_the_bound_a_pin_is_as_old_as_the_simulator_and_not_remembered() {
+    fn a_pin_beyond_the_limit_is_as_old_as_the_simulator_and_is_not_remembered() {
         let pins = Pins::new(1);
         let second = Duration::from_secs(1);
         assert!(pins.age(0, second).1);

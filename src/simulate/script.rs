@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_when_the_pin_is_delivered() {
+    fn a_pin_id_with_a_time_is_delivered_at_that_age() {
         for pin in ["sim-5s-1", "sim-5s", "sim-5000ms-a-b-c"] {
             let last = Duration::from_millis(4999);
             assert_eq!(first(pin, last), Some(Known::Sms(SmsStatus::WaitingDelivery)));
@@ -113,14 +113,14 @@ mod tests {
     }
 
     #[test]
-    fn an_http_status_or_a_fault_is_the_answer_always() {
+    fn a_pin_id_with_an_http_status_or_a_fault_always_gets_it() {
         for (pin, fault) in [("sim-404-1", "404"), ("sim-503", "503"), ("sim-stall-x", "stall")] {
             assert_eq!(Script::of(pin), Some(Script::Always(fault.parse().unwrap())));
         }
     }
 
     #[test]
-    fn a_typing_error_is_not_taken_for_an_ordinary_life() {
+    fn a_mistyped_script_is_not_treated_as_an_ordinary_pin() {
         for pin in ["sim-deliverd-1", "sim-", "sim-200-1", "sim-99999999999999999999s-1"] {
             assert_eq!(Script::of(pin), Some(Script::Unheard), "{pin}");
         }

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn without_arguments_lives_have_their_default_settings() {
+    fn the_default_settings_apply_without_arguments() {
         let life = parse(&[]).unwrap().settings.life;
         assert_eq!(format!("{life:?}"), format!("{:?}", LifeSettings::default()));
     }

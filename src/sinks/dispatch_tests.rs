@@ -1,4 +1,4 @@
-//! Repeated deliveries, with a real store and a sink that follows a test's script.
+//! Tests replays with a real store and a sink that follows a script.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -18,17 +18,17 @@ use crate::store::{DeliveryCommand, Outcome, Progress, Store};
 
 const SINK: &str = "sink";
 
-/// What was delivered, in its order, and what is to go wrong first: how many of a batch are taken, then.
+/// The delivered outcomes in order, and the failures to come: how many outcomes of a batch the sink still accepts.
 #[derive(Clone, Default)]
 struct Script {
     delivered: Arc<Mutex<Vec<i64>>>,
     troubles: Arc<Mutex<VecDeque<usize>>>,
-    /// For each `open`, whether the sink had been asked to adopt what is there.
+    /// For each `open`, whether the sink was asked to adopt the existing file.
     opened: Arc<Mutex<Vec<bool>>>,
     adopts: bool,
-    /// Cancelled when the first batch comes.
+    /// Cancelled when the first batch arrives.
     stop: CancellationToken,
-    /// Where a batch waits, each for a permit; nowhere without.
+    /// If set, each batch waits for a permit.
     gate: Option<Arc<Semaphore>>,
 }
 
@@ -84,7 +84,7 @@ impl Outbox {
         self.writer.command(command).await.unwrap();
     }
 
-    /// How many replays are still to be done.
+    /// How many replays remain.
     async fn left(&self) -> usize {
         self.store.failed(SINK, false, 0, u32::MAX).await.unwrap().len()
     }
@@ -108,7 +108,7 @@ impl Outbox {
         Dispatcher { sink, outbox }
     }
 
-    /// Runs the sink until no replay is left, then to its end.
+    /// Runs the sink until no replay is left, and then stops it.
     async fn run_until_replayed(&self, cursor: i64, sink: Script) {
         let finish = CancellationToken::new();
         let running = self.run(cursor, sink, finish.clone());
@@ -124,7 +124,7 @@ impl Outbox {
 }
 
 #[tokio::test]
-async fn more_replays_than_a_batch_all_come_once_and_new_outcomes_do_not_wait_for_their_end() {
+async fn a_long_replay_delivers_each_outcome_once_and_does_not_delay_new_ones() {
     let many = 2 * BATCH as usize + 1;
     let (outbox, script) = (Outbox::with(many).await, Script::default());
     outbox.finish("NEW", 1).await;
@@ -138,7 +138,7 @@ async fn more_replays_than_a_batch_all_come_once_and_new_outcomes_do_not_wait_fo
 }
 
 #[tokio::test]
-async fn a_sink_that_fails_within_a_replay_goes_on_behind_what_it_took_and_is_well_again_after() {
+async fn a_sink_that_fails_during_a_replay_continues_after_its_last_delivery() {
     let (outbox, script) = (Outbox::with(5).await, Script::default());
     script.troubles.lock().unwrap().extend([0, 2]);
     outbox.replay(1, 5).await;
@@ -148,7 +148,7 @@ async fn a_sink_that_fails_within_a_replay_goes_on_behind_what_it_took_and_is_we
 }
 
 #[tokio::test]
-async fn a_stop_ends_a_long_replay_behind_a_batch_and_the_next_start_does_the_rest() {
+async fn a_stop_interrupts_a_long_replay_after_a_batch_and_the_next_start_completes_it() {
     let many = 3 * BATCH as usize;
     let (outbox, first) = (Outbox::with(many).await, Script::default());
     outbox.replay(1, many as i64).await;
@@ -164,7 +164,7 @@ async fn a_stop_ends_a_long_replay_behind_a_batch_and_the_next_start_does_the_re
 }
 
 #[tokio::test]
-async fn a_sink_leaves_behind_its_present_batch_and_goes_on_if_that_is_taken_back() {
+async fn a_handover_stops_a_sink_after_its_batch_unless_it_is_withdrawn() {
     let many = 3 * BATCH as usize;
     let outbox = Outbox::with(many).await;
     let gate = Arc::new(Semaphore::new(0));
@@ -191,7 +191,7 @@ async fn a_sink_leaves_behind_its_present_batch_and_goes_on_if_that_is_taken_bac
 }
 
 #[tokio::test]
-async fn a_sink_is_told_of_a_reload_whether_it_is_idle_busy_or_in_trouble() {
+async fn a_sink_is_notified_of_a_reload_while_idle_busy_or_in_trouble() {
     let outbox = Outbox::with(1).await;
     let adopted = async |script: &Script, times: usize| {
         let adopted = async {
@@ -202,7 +202,7 @@ async fn a_sink_is_told_of_a_reload_whether_it_is_idle_busy_or_in_trouble() {
         timeout(Duration::from_secs(20), adopted).await.expect("it is not told");
     };
     let finish = CancellationToken::new();
-    // At a batch.
+    // During a batch.
     let script = Script::default();
     let dispatcher = outbox.dispatcher(0, script.clone(), finish.clone(), Handover::default());
     outbox.rotate.send_modify(|count| *count += 1);

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_withdrawn_request_ends_no_sink_and_an_accepted_one_is_not_withdrawn() {
+    fn a_withdrawn_handover_stops_no_sink_and_an_accepted_one_can_not_be_withdrawn() {
         let handover = Handover::default();
         assert!(!handover.accept() && !handover.withdraw(), "nobody asked");
         handover.request();

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_takes_long_to_count_is_counted_seldom_and_what_does_not_each_time() {
+    async fn a_slow_count_is_repeated_rarely_and_a_fast_one_each_time() {
         let (counts, counted) = (FailedCounts::default(), AtomicU32::new(0));
         let ask = async |commands, takes| {
             let count = async {

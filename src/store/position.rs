@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_comes_back_from_its_text() {
+    fn a_position_is_read_back_from_its_text() {
         let mut moved = Position::of([(3, 120), (4, 0)]);
         moved.advance(3, 7);
         moved.advance(9, 121);

@@ -29,7 +29,7 @@ fn new(pin: PinId, now: Timestamp) -> NewPin {
 }
 
 #[tokio::test]
-async fn a_search_for_old_outcomes_that_finds_none_writes_nothing() {
+async fn a_search_for_expired_outcomes_that_finds_none_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pinwatch.db");
     let (store, connection) =
@@ -105,7 +105,7 @@ impl Writes for Moving {
 }
 
 #[tokio::test]
-async fn what_was_committed_as_its_file_was_moved_away_is_polled_and_not_acked() {
+async fn pins_committed_while_the_file_was_moved_away_are_polled_and_not_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pinwatch.db");
     let (_store, inner) =

@@ -1,4 +1,4 @@
-//! Commands that ask and are answered.
+//! Commands that send requests and print the answers.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use super::pinwatch;
 use crate::cli::fake::{Fake, end, error, record};
 
 #[test]
-fn submit_sums_up_what_became_of_each_pin_and_prints_the_answers() {
+fn submit_prints_each_answer_and_a_summary() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
         for (pin, state) in [("9C81", "accepted"), ("9C82", "duplicate"), ("9C83", "finished")] {
@@ -60,7 +60,7 @@ fn each_refused_pin_is_named_with_its_line_and_reason_and_submit_exits_1() {
 }
 
 #[test]
-fn a_file_in_which_nothing_is_a_pin_does_not_flood_the_terminal() {
+fn a_file_without_any_valid_pin_makes_a_short_error_message() {
     let fake = Fake::new(|socket| socket.accept().until_gone());
     let file = fake.dir().join("pins.txt");
     std::fs::write(&file, "a,b\n".repeat(1000)).unwrap();
@@ -76,7 +76,7 @@ fn submit_reads_while_it_writes_so_neither_side_blocks_the_other() {
     const PINS: usize = 100_000;
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
-        // Answers singly, and far larger than the requests: whoever only writes is stuck.
+        // The answers are far larger than the requests: a client that only writes would block.
         let padding = "x".repeat(200);
         for _ in 0..PINS {
             let pin = client.hear().unwrap()["pinId"].clone();
@@ -94,7 +94,7 @@ fn submit_reads_while_it_writes_so_neither_side_blocks_the_other() {
 }
 
 #[test]
-fn a_daemon_that_dies_meanwhile_leaves_a_count_and_advice() {
+fn submit_reports_how_many_pins_were_accepted_if_the_daemon_dies() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
         let pin = client.hear().unwrap()["pinId"].clone();
@@ -109,7 +109,7 @@ fn a_daemon_that_dies_meanwhile_leaves_a_count_and_advice() {
 }
 
 #[test]
-fn show_list_cancel_stats_and_ping_print_what_the_daemon_says() {
+fn show_list_cancel_stats_and_ping_print_the_daemons_answer() {
     let fake = Fake::new(|socket| {
         let pin = json!({"pinId": "9C81", "state": "in_flight", "polls": 2});
         socket.accept().expect(json!({"op": "show", "pinId": "9C81"})).say(json!({"ok": true, "pin": pin}));
@@ -143,7 +143,7 @@ fn show_list_cancel_stats_and_ping_print_what_the_daemon_says() {
 }
 
 #[test]
-fn a_daemon_that_has_no_place_is_asked_again_and_no_pin_is_lost_or_refused_by_that() {
+fn submit_tries_again_when_the_daemon_has_no_free_connection() {
     let fake = Fake::new(|socket| {
         socket.turn_away(3);
         let mut client = socket.accept();
@@ -162,7 +162,7 @@ fn a_daemon_that_has_no_place_is_asked_again_and_no_pin_is_lost_or_refused_by_th
 }
 
 #[test]
-fn what_the_daemon_said_before_it_closed_the_connection_is_told() {
+fn the_daemons_error_before_it_closes_the_connection_is_shown() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
         client.say(error("timeout"));
@@ -176,7 +176,7 @@ fn what_the_daemon_said_before_it_closed_the_connection_is_told() {
 }
 
 #[test]
-fn list_asks_page_by_page_up_to_the_limit_and_says_how_to_go_on() {
+fn list_asks_page_by_page_up_to_the_limit_and_prints_the_next_command() {
     let fake = Fake::new(|socket| {
         let page = |from: u64, many: u64, next: &str| {
             let pins: Vec<_> = (from..from + many).map(|n| json!({"pinId": format!("PIN-{n}")})).collect();
@@ -201,7 +201,7 @@ fn list_asks_page_by_page_up_to_the_limit_and_says_how_to_go_on() {
 }
 
 #[test]
-fn what_is_not_the_protocol_is_refused_in_one_printable_line() {
+fn an_answer_that_is_not_the_protocol_is_quoted_in_one_printable_line() {
     let fake = Fake::new(|socket| {
         socket.accept_unanswered().say_raw("SSH-2.0-\x1b[31mOpenSSH\n").until_gone();
     });
@@ -214,7 +214,7 @@ fn what_is_not_the_protocol_is_refused_in_one_printable_line() {
 }
 
 #[test]
-fn a_reader_that_has_enough_ends_tail_quietly_and_with_0() {
+fn tail_exits_0_without_a_message_when_its_output_is_closed() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
         client.hear();

@@ -1,4 +1,4 @@
-//! Dead letters, replays and sinks that are no more: the real daemon and the real commands. What a sink refused
+//! Dead letters, replays and removed sinks, with the real daemon and the real commands. What a sink refused
 //! is written into the store through the library while no daemon runs.
 
 use std::time::Duration;
@@ -12,14 +12,14 @@ use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::{Value, json};
 
-/// Nobody answers there: outcomes come from `cancel` alone.
+/// Nothing listens there: the only outcomes are those of `cancel`.
 const NOWHERE: &str = "http://127.0.0.1:9";
 
 fn start(place: &Place, sinks: &[&str]) -> Daemon {
     place.clone().file_sinks(sinks).start()
 }
 
-/// PINs that come and end, each by itself, so that their `seq` is known.
+/// Submits and cancels PINs one by one, so that their `seq` is known.
 #[track_caller]
 fn finish(place: &Place, pins: &[&str]) {
     for pin in pins {
@@ -28,13 +28,13 @@ fn finish(place: &Place, pins: &[&str]) {
     }
 }
 
-/// Does something with the store of a daemon that does not run.
+/// Runs `work` on the store while no daemon runs.
 fn offline<T>(place: &Place, work: impl AsyncFnOnce(&Writer) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (store, connection) =
             store::open_sqlite(&place.store(), &Clock::system()).await.unwrap().load(|_| {}).await.unwrap();
-        // Nobody hears of commits.
+        // Nothing receives the notices of commits.
         let (committed, _) = tokio::sync::mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(connection, committed, usize::MAX);
         let task = tokio::spawn(task.run());
@@ -47,7 +47,7 @@ fn offline<T>(place: &Place, work: impl AsyncFnOnce(&Writer) -> T) -> T {
     })
 }
 
-/// Many PINs that come and end, all at once.
+/// Submits and ends many PINs at once.
 fn finish_offline(place: &Place, count: usize, metadata: Option<&str>) {
     let (now, metadata) = (Timestamp::now(), metadata.map(|json| serde_json::from_str(json).unwrap()));
     let new = |n: usize| NewPin {
@@ -73,7 +73,7 @@ fn finish_offline(place: &Place, count: usize, metadata: Option<&str>) {
     });
 }
 
-/// Makes dead letters of a sink.
+/// Turns these outcomes into dead letters of a sink.
 fn kill(place: &Place, sink: &str, seqs: impl IntoIterator<Item = i64>) {
     let at = |text: &str| Some(text.parse::<Timestamp>().unwrap().into());
     let failed = seqs.into_iter().map(|seq| Failed {
@@ -92,11 +92,11 @@ fn kill(place: &Place, sink: &str, seqs: impl IntoIterator<Item = i64>) {
 #[track_caller]
 fn dead(place: &Place, args: &[&str]) -> Vec<i64> {
     let letters = place.ask(&[&["dead-letters", "list"], args].concat());
-    // Beside them a last line, where there are more.
+    // The last line says whether there are more.
     letters.iter().filter_map(|letter| letter["seq"].as_i64()).collect()
 }
 
-/// A folder in which a daemon with one sink gave it these PINs, and was stopped.
+/// A folder in which a daemon delivered these PINs to its only sink, and was stopped.
 fn after(pins: &[&str]) -> Place {
     let place = Place::new(NOWHERE);
     let daemon = start(&place, &["results"]);
@@ -107,7 +107,7 @@ fn after(pins: &[&str]) -> Place {
 }
 
 #[test]
-fn a_dead_letter_says_in_list_show_and_stats_what_became_of_it() {
+fn list_show_and_stats_report_dead_letters() {
     let place = after(&["A", "B", "C"]);
     kill(&place, "results", [1, 3]);
     let _daemon = start(&place, &["results"]);
@@ -143,7 +143,7 @@ fn a_dead_letter_says_in_list_show_and_stats_what_became_of_it() {
 }
 
 #[test]
-fn a_replayed_dead_letter_comes_again_to_the_letter_and_a_restart_neither_loses_nor_doubles_it() {
+fn a_replayed_dead_letter_is_delivered_unchanged_and_exactly_once_over_a_restart() {
     let place = after(&["A", "B", "C"]);
     kill(&place, "results", [1, 3]);
     let daemon = start(&place, &["results"]);
@@ -172,21 +172,21 @@ fn a_replayed_dead_letter_comes_again_to_the_letter_and_a_restart_neither_loses_
 }
 
 #[test]
-fn a_pin_that_was_polled_anew_is_dealt_with_by_the_outcome_that_is_dead() {
+fn replaying_a_pin_with_two_outcomes_replays_the_dead_letter_first() {
     let place = after(&["A", "A"]);
     kill(&place, "results", [1]);
     let _daemon = start(&place, &["results"]);
     assert_eq!(place.ask(&["dead-letters", "replay", "--sink", "results", "A"])[0]["count"], 1);
     let lines = place.lines("results", 3);
     assert_eq!(lines[2], lines[0]);
-    // Of those that are not dead, the newest is meant.
+    // Without a dead letter, the newest outcome is meant.
     assert_eq!(place.ask(&["replay", "--sink", "results", "A"])[0]["count"], 1);
     let lines = place.lines("results", 4);
     assert_eq!(lines[3], lines[1]);
 }
 
 #[test]
-fn a_dropped_dead_letter_never_comes_and_its_outcome_can_still_be_replayed() {
+fn a_dropped_dead_letter_is_not_delivered_but_its_outcome_can_be_replayed() {
     let place = after(&["A", "B", "C"]);
     kill(&place, "results", [1, 2, 3]);
     let daemon = start(&place, &["results"]);
@@ -216,7 +216,7 @@ fn a_dropped_dead_letter_never_comes_and_its_outcome_can_still_be_replayed() {
 }
 
 #[test]
-fn a_range_is_replayed_in_its_order_and_one_in_which_nothing_is_says_so() {
+fn a_range_is_replayed_in_order_and_an_empty_range_is_reported() {
     let place = after(&["A", "B", "C", "D"]);
     let _daemon = start(&place, &["results"]);
     let replay = |from: &str, to: &str| {
@@ -231,15 +231,15 @@ fn a_range_is_replayed_in_its_order_and_one_in_which_nothing_is_says_so() {
 }
 
 #[test]
-fn a_kill_in_the_middle_of_a_replay_loses_none_and_doubles_nothing_that_was_not_replayed() {
-    // More than a dispatcher takes at once.
+fn a_kill_during_a_replay_loses_nothing_and_repeats_only_replayed_outcomes() {
+    // More than one batch of a dispatcher.
     const MANY: usize = 600;
     let place = Place::new(NOWHERE);
     finish_offline(&place, MANY, None);
     let daemon = start(&place, &["results"]);
     place.lines("results", MANY);
     place.ask(&["replay", "--sink", "results", "--from", "1", "--to", &(MANY - 1).to_string()]);
-    // Dropped without a word: kill -9, wherever it is.
+    // Dropping it is a kill -9 at any moment.
     drop(daemon);
 
     let daemon = start(&place, &["results"]);
@@ -268,7 +268,7 @@ fn dead_letters_with_large_outcomes_come_in_pages_that_a_client_can_read() {
 }
 
 #[test]
-fn a_sink_that_is_not_configured_any_more_is_listed_refused_and_forgotten_and_then_retention_has_its_way() {
+fn a_removed_sink_can_be_forgotten_and_retention_then_removes_its_outcomes() {
     let place = Place::new(NOWHERE);
     let daemon = start(&place, &["old", "results"]);
     finish(&place, &["A"]);
@@ -279,7 +279,7 @@ fn a_sink_that_is_not_configured_any_more_is_listed_refused_and_forgotten_and_th
     finish(&place, &["B", "C"]);
     place.lines("results", 3);
     daemon.terminate();
-    // What retention does when its time has come.
+    // As retention does.
     let prune = || {
         let later = Clock::system().steady().after(Duration::from_secs(3600));
         offline(&place, async |writer| writer.prune(later).await.unwrap())
@@ -324,7 +324,7 @@ fn a_dead_letter_keeps_its_outcome_from_retention_until_it_is_dropped() {
     assert_eq!(prune(), 1);
     let daemon = start(&place, &["results"]);
     assert_eq!(place.ask(&["dead-letters", "show", "A"])[0]["outcome"]["seq"], 1);
-    // Retention took the newest outcome; its seq is still the newest that was given.
+    // Retention removed the newest outcome; its seq is still the last one that was used.
     use std::io::{BufRead, Write};
     let mut socket = std::os::unix::net::UnixStream::connect(place.socket()).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();

@@ -1,6 +1,6 @@
-//! A daemon of a few lines: a real Unix socket in a temporary folder, and a script that says what it answers.
+//! A fake daemon: a real Unix socket in a temporary folder, and a script that says what it answers.
 //!
-//! Promises that a script which fails, fails the test that joins it.
+//! A failing script fails the test that joins it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -16,7 +16,7 @@ pub struct Fake {
 }
 
 impl Fake {
-    /// A daemon that does what `script` says with its socket.
+    /// Starts a fake daemon that runs `script` with its socket.
     pub fn new(script: impl FnOnce(Socket) + Send + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = Socket::at(dir.path().join("pinwatch.sock"));
@@ -50,27 +50,27 @@ impl Socket {
         Self { path, listener }
     }
 
-    /// Takes a client in: each begins with a ping, by whose answer it knows that there is a place for it.
+    /// Accepts a client and answers its first ping, by which it knows that it is served.
     pub fn accept(&self) -> Connection {
         let mut client = self.accept_unanswered();
         client.expect(json!({"op": "ping"})).say(json!({"ok": true, "version": "9.9.9"}));
         client
     }
 
-    /// Has no place for so many clients.
+    /// Refuses this many clients because no connection is free.
     pub fn turn_away(&self, count: usize) {
         for _ in 0..count {
             self.accept_unanswered().say(error("at_capacity"));
         }
     }
 
-    /// A client that was told nothing yet.
+    /// Accepts a client without an answer to its ping.
     pub fn accept_unanswered(&self) -> Connection {
         let (stream, _) = self.listener.accept().unwrap();
         Connection { reader: BufReader::new(stream.try_clone().unwrap()), stream }
     }
 
-    /// Goes away and comes back, as a daemon that restarts.
+    /// Closes the socket and listens again, as a restarted daemon does.
     pub fn restart(self) -> Self {
         drop(self.listener);
         std::fs::remove_file(&self.path).unwrap();
@@ -85,7 +85,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The next request; none once the client is gone.
+    /// The next request; `None` once the client has disconnected.
     pub fn hear(&mut self) -> Option<Value> {
         let mut line = String::new();
         match self.reader.read_line(&mut line) {
@@ -94,7 +94,7 @@ impl Connection {
         }
     }
 
-    /// Insists that the next request is this one.
+    /// Checks that the next request is this one.
     pub fn expect(&mut self, request: Value) -> &mut Self {
         assert_eq!(self.hear(), Some(request));
         self
@@ -109,7 +109,7 @@ impl Connection {
         self
     }
 
-    /// Answers the question for the newest position, which clients that wait ask first.
+    /// Answers the request for the newest position, which waiting clients send first.
     pub fn tell_position(&mut self, position: &str) -> &mut Self {
         self.expect(json!({"op": "tail", "last": 0, "follow": false})).say(end(position))
     }

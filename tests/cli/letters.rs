@@ -1,4 +1,4 @@
-//! Dead letters, replays and sinks, as commands that ask and are answered.
+//! Commands for dead letters, replays and sinks against a fake daemon.
 
 use predicates::prelude::*;
 use predicates::str::contains;
@@ -25,7 +25,7 @@ fn counted(count: u64) -> Value {
 }
 
 #[test]
-fn dead_letters_are_listed_page_by_page_up_to_the_limit_with_how_to_go_on() {
+fn dead_letters_are_listed_page_by_page_up_to_the_limit_with_the_next_command() {
     let fake = Fake::new(|socket| {
         socket
             .accept()
@@ -52,7 +52,7 @@ fn dead_letters_are_listed_page_by_page_up_to_the_limit_with_how_to_go_on() {
 }
 
 #[test]
-fn a_bare_number_is_a_pin_and_a_seq_says_so() {
+fn a_number_without_seq_is_a_pin_id() {
     let fake = Fake::new(|socket| {
         socket
             .accept()
@@ -77,7 +77,7 @@ fn a_bare_number_is_a_pin_and_a_seq_says_so() {
 }
 
 #[test]
-fn replay_and_drop_say_of_each_that_was_named_what_came_of_it_and_exit_1_where_that_is_nothing() {
+fn replay_and_drop_report_each_result_and_exit_1_if_nothing_was_found() {
     let fake = Fake::new(|socket| {
         for (op, extra) in [("replay", json!({"dead": true})), ("drop", json!({}))] {
             let request = |which: Value| {
@@ -148,7 +148,7 @@ fn replay_takes_pins_or_a_range_of_seqs() {
 }
 
 #[test]
-fn sinks_are_listed_one_a_line_and_forgotten_by_name() {
+fn sinks_are_listed_one_on_a_line_and_forgotten_by_name() {
     let fake = Fake::new(|socket| {
         let sinks =
             json!({"file": {"configured": true, "cursor": 7}, "old": {"configured": false, "cursor": 2}});
@@ -169,7 +169,7 @@ fn sinks_are_listed_one_a_line_and_forgotten_by_name() {
 }
 
 #[test]
-fn every_subcommand_of_dead_letters_and_sinks_teaches_by_examples() {
+fn the_help_of_every_subcommand_of_dead_letters_and_sinks_has_examples() {
     for (command, subcommands) in
         [("dead-letters", &["list", "show", "replay", "drop"][..]), ("sinks", &["list", "forget"])]
     {
@@ -185,7 +185,7 @@ fn every_subcommand_of_dead_letters_and_sinks_teaches_by_examples() {
 }
 
 #[test]
-fn what_is_to_be_replayed_or_dropped_must_be_said_and_cannot_be_said_twice() {
+fn replay_and_drop_need_exactly_one_selection() {
     let letters = |args: &[&'static str]| [&["dead-letters"], args].concat();
     for (args, hint) in [
         (letters(&["drop", "--sink", "hook"]), "--all"),

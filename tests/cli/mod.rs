@@ -1,4 +1,4 @@
-//! The command line as a person or a script meets it: the real binary, against a scripted daemon on a real
+//! The command line as users and scripts use it: the real binary against a fake daemon on a real
 //! socket.
 
 mod client;
@@ -51,7 +51,7 @@ fn pinwatch(args: &[&str]) -> Command {
     command
 }
 
-/// Where no person looks, what ends a command is told on stdout too.
+/// Without a terminal, the error that ends a command is printed on stdout too.
 fn nothing_but_an_error() -> impl Predicate<str> {
     predicates::function::function(|stdout: &str| {
         stdout.lines().count() < 2 && stdout.lines().all(|line| line.starts_with(r#"{"ok":false,"error":"#))
@@ -59,7 +59,7 @@ fn nothing_but_an_error() -> impl Predicate<str> {
 }
 
 #[test]
-fn help_teaches_every_command_by_examples_and_lists_the_exit_statuses() {
+fn help_has_examples_of_every_command_and_the_exit_statuses() {
     pinwatch(&["--help"]).assert().success().stdout(contains("  124  timed out"));
     for command in COMMANDS {
         pinwatch(&[command, "--help"])
@@ -95,7 +95,7 @@ fn every_client_command_honours_pinwatch_socket_and_socket_prints_the_path() {
 }
 
 #[test]
-fn relative_paths_are_meant_from_where_they_are_written() {
+fn relative_paths_are_resolved_against_the_file_or_folder_where_they_are_written() {
     let folder = tempfile::tempdir().unwrap();
     let (here, other) = (folder.path().join("here"), folder.path().join("other"));
     for place in [&here, &other] {
@@ -112,7 +112,7 @@ fn relative_paths_are_meant_from_where_they_are_written() {
 }
 
 #[test]
-fn bad_usage_exits_2_and_says_what_would_be_right() {
+fn invalid_usage_exits_2_and_says_what_would_be_valid() {
     for (args, hint) in [
         (&[][..], "Usage:"),
         (&["fly"], "unrecognized subcommand"),
@@ -134,7 +134,7 @@ fn bad_usage_exits_2_and_says_what_would_be_right() {
 }
 
 #[test]
-fn a_configuration_that_is_wrong_exits_2_and_one_that_is_right_is_shown_with_its_origins() {
+fn check_config_exits_2_for_an_invalid_configuration_and_shows_a_valid_one() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pinwatch.toml");
     let config = |text: &str, args: &[&str]| {
@@ -165,7 +165,7 @@ fn a_configuration_that_is_wrong_exits_2_and_one_that_is_right_is_shown_with_its
 }
 
 #[test]
-fn the_demo_ends_with_0_and_leaves_nothing_behind() {
+fn the_demo_exits_0_and_leaves_no_files() {
     let dir = tempfile::tempdir().unwrap();
     pinwatch(&["demo", "--pins", "30"])
         .env("TMPDIR", dir.path())
@@ -211,7 +211,7 @@ fn without_a_daemon_every_client_exits_3_and_names_the_socket_and_what_to_do() {
 }
 
 #[test]
-fn completions_come_for_every_shell_and_manual_pages_for_every_command() {
+fn there_are_completions_for_every_shell_and_a_manual_page_for_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         pinwatch(&["completions", shell]).assert().success().stdout(contains("check-config"));
     }

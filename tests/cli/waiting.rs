@@ -1,4 +1,4 @@
-//! Commands that stay until something happens, also over a restart of the daemon.
+//! Commands that wait for outcomes, also over a restart of the daemon.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -28,7 +28,7 @@ fn seqs(stdout: &[u8]) -> Vec<i64> {
 }
 
 #[test]
-fn tail_follows_over_restarts_without_gap_or_double_in_whatever_order_seqs_come() {
+fn tail_follows_over_restarts_without_gap_or_duplicate_in_any_order_of_seqs() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
         client
@@ -38,7 +38,7 @@ fn tail_follows_over_restarts_without_gap_or_double_in_whatever_order_seqs_come(
             .say(position("behind a"))
             .say(record(8, "b", None))
             .say(record(5, "c", None))
-            // Cut off in the middle of a record, which the next daemon sends whole.
+            // The connection breaks in the middle of a record, which the next daemon sends completely.
             .say_raw("{\"seq\":9,\"pinId\":");
         drop(client);
         let socket = socket.restart();
@@ -46,7 +46,7 @@ fn tail_follows_over_restarts_without_gap_or_double_in_whatever_order_seqs_come(
         client
             .expect(follow("behind a"))
             .say(position("behind a"))
-            // Of those behind the last position some come again, and one that another node committed late.
+            // Some outcomes after the last position come again, and one that another node committed late.
             .say(record(3, "late", None))
             .say(record(8, "b", None))
             .say(error("shutting_down"));
@@ -71,7 +71,7 @@ fn tail_follows_over_restarts_without_gap_or_double_in_whatever_order_seqs_come(
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Each line is there when its outcome is, not when a buffer is full: the script would wait for ever.
+    // Each line is printed at once and not when a buffer is full; else the script would wait for ever.
     let stdout = BufReader::new(tail.stdout.take().unwrap());
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -83,7 +83,7 @@ fn tail_follows_over_restarts_without_gap_or_double_in_whatever_order_seqs_come(
 }
 
 #[test]
-fn tail_goes_on_from_a_position_or_a_seq_and_prints_positions_where_they_are_wanted() {
+fn tail_starts_from_a_position_or_a_seq_and_prints_positions_on_request() {
     for (from, asked) in [("p0,3:7", json!("p0,3:7")), ("7", json!(7)), ("-7", json!(-7))] {
         let fake = Fake::new(move |socket| {
             socket
@@ -112,7 +112,7 @@ fn tail_goes_on_from_a_position_or_a_seq_and_prints_positions_where_they_are_wan
 }
 
 #[test]
-fn tail_tells_what_was_removed_before_it_could_be_printed() {
+fn tail_reports_outcomes_that_were_removed_before_it_could_print_them() {
     let fake = Fake::new(|socket| {
         socket
             .accept()
@@ -133,7 +133,7 @@ fn tail_tells_what_was_removed_before_it_could_be_printed() {
 }
 
 #[test]
-fn tail_does_not_come_back_for_what_the_daemon_refuses_for_good() {
+fn tail_does_not_reconnect_after_a_permanent_refusal() {
     let fake = Fake::new(|socket| {
         socket
             .accept()
@@ -172,7 +172,7 @@ fn wait_exits_0_when_all_were_delivered_whether_before_or_meanwhile() {
 }
 
 #[test]
-fn wait_exits_4_when_some_pin_was_not_delivered_or_nobody_knows() {
+fn wait_exits_4_when_a_pin_was_not_delivered_or_its_delivery_is_unknown() {
     for delivered in [Some(false), None] {
         let fake = Fake::new(move |socket| {
             let mut client = socket.accept();
@@ -190,7 +190,7 @@ fn wait_exits_4_when_some_pin_was_not_delivered_or_nobody_knows() {
 }
 
 #[test]
-fn wait_exits_124_when_time_is_up_and_names_the_pins_that_are_left() {
+fn wait_exits_124_on_a_timeout_and_names_the_remaining_pins() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
         client.tell_position("here");
@@ -207,7 +207,7 @@ fn wait_exits_124_when_time_is_up_and_names_the_pins_that_are_left() {
 }
 
 #[test]
-fn a_timeout_longer_than_any_clock_counts_is_none() {
+fn a_timeout_that_is_too_long_for_any_clock_means_no_timeout() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
         client.tell_position("5");
@@ -232,7 +232,7 @@ fn wait_outlives_a_restart_and_does_not_wait_for_a_pin_that_is_lost() {
             .say(position("here"))
             .say(record(6, "a", Some(true)))
             .say(position("behind a"))
-            // Its outcome comes late, under a lower seq than was seen.
+            // Its outcome is committed late, with a lower seq than the last one seen.
             .say(record(9, "somebody-elses", None));
         drop(client);
         let mut client = socket.restart().accept();
@@ -247,7 +247,7 @@ fn wait_outlives_a_restart_and_does_not_wait_for_a_pin_that_is_lost() {
 }
 
 #[test]
-fn wait_asks_about_its_pins_again_where_outcomes_were_removed_before_it_came_to_them() {
+fn wait_asks_again_about_its_pins_if_outcomes_were_removed_before_it_saw_them() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
         client.tell_position("here");
@@ -271,7 +271,7 @@ fn wait_asks_about_its_pins_again_where_outcomes_were_removed_before_it_came_to_
 }
 
 #[test]
-fn wait_says_why_the_daemon_does_not_take_it_back_and_goes_on_when_it_does() {
+fn wait_says_why_it_can_not_reconnect_and_continues_when_it_can() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
         client.tell_position("5");
@@ -291,7 +291,7 @@ fn wait_says_why_the_daemon_does_not_take_it_back_and_goes_on_when_it_does() {
 }
 
 #[test]
-fn submit_and_wait_prints_outcomes_and_misses_none_that_came_while_it_submitted() {
+fn submit_with_wait_prints_outcomes_that_arrive_while_it_submits() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
         client.tell_position("here");
@@ -316,7 +316,7 @@ fn submit_and_wait_prints_outcomes_and_misses_none_that_came_while_it_submitted(
 }
 
 #[test]
-fn with_submit_and_wait_a_refused_pin_weighs_more_than_an_undelivered_one() {
+fn submit_with_wait_exits_1_for_a_refused_pin_even_if_another_is_undelivered() {
     let fake = Fake::new(|socket| {
         let mut client = socket.accept();
         client.tell_position("here").expect(json!({"op": "submit", "pinId": "a"})).say(

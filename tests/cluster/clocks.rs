@@ -1,10 +1,10 @@
-//! Nodes whose clocks are wrong: of leases the database's clock decides, and no other.
+//! Nodes with wrong clocks: only the clock of the database decides about leases.
 
 use crate::cluster::nodes::{Cluster, pins};
 use crate::support::wrong_clock::WrongClock;
 use crate::support::{Daemon, Place};
 
-/// Starts a node by a wall clock that is off by so much; `None` where that can't be had.
+/// Starts a node whose wall clock is off by this much; `None` if faketime is not installed.
 fn start_off_by(place: Place, offset: &str) -> Option<Daemon> {
     let clock = WrongClock::new("nodes whose clocks are wrong", place.folder.path(), offset)?;
     let command = clock.on(place.command());
@@ -12,21 +12,21 @@ fn start_off_by(place: Place, offset: &str) -> Option<Daemon> {
 }
 
 #[test]
-fn nodes_whose_clocks_are_an_hour_off_share_take_over_and_write_by_the_databases_clock() {
+fn nodes_with_wrong_clocks_use_the_clock_of_the_database() {
     let Some(cluster) = Cluster::new() else { return };
     let Some(early) = start_off_by(cluster.place("early"), "-1h") else { return };
     let Some(late) = start_off_by(cluster.place("late"), "+1h") else { return };
     let right = cluster.node("right");
-    cluster.shared_by(&["early", "late", "right"]);
-    cluster.watch_rights();
+    cluster.wait_until_shared_by(&["early", "late", "right"]);
+    cluster.record_leases_of_writes();
     let mut all = Vec::new();
     for (node, name) in [(&early, "early"), (&late, "late"), (&right, "right")] {
         let pins = pins("1s", name, 60);
         node.client().submit_all(&pins);
         all.extend(pins);
     }
-    cluster.each_once(&all);
-    // The clocks were really off, or this would show nothing.
+    cluster.wait_for_one_outcome_each(&all);
+    // The clocks really are wrong; else this test would show nothing.
     let off = |name: &str| {
         cluster.database.count(&format!(
             "SELECT round(avg(extract(epoch FROM (record::json ->> 'finishedAt')::timestamptz - now())) / 3600) \
@@ -40,13 +40,13 @@ fn nodes_whose_clocks_are_an_hour_off_share_take_over_and_write_by_the_databases
     late.client().submit_all(&more);
     all.extend(more);
     let late = late.kill9();
-    cluster.shared_by(&["early", "right"]);
+    cluster.wait_until_shared_by(&["early", "right"]);
     let early = early.kill9();
-    cluster.shared_by(&["right"]);
+    cluster.wait_until_shared_by(&["right"]);
     let Some(late) = start_off_by(late, "+1h") else { return };
-    cluster.shared_by(&["late", "right"]);
-    cluster.each_once(&all);
-    cluster.all_at_the_webhook();
-    assert_eq!(usize::try_from(cluster.all_by_right()), Ok(all.len()));
+    cluster.wait_until_shared_by(&["late", "right"]);
+    cluster.wait_for_one_outcome_each(&all);
+    cluster.wait_until_webhook_has_all();
+    assert_eq!(usize::try_from(cluster.assert_written_under_leases()), Ok(all.len()));
     drop((early, late));
 }

@@ -1,4 +1,4 @@
-//! A node dies, is stopped, or goes; another takes over all that it had.
+//! A node dies, is suspended or stopped; another one takes over its PINs and outcomes.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::thread;
@@ -21,38 +21,38 @@ fn the_pins_of_a_killed_node_are_taken_over_and_each_has_one_outcome() {
     for (node, pins) in [&a, &b, &c].into_iter().zip(&all) {
         node.client().submit_all(pins);
     }
-    cluster.watch_takes();
+    cluster.record_takeovers();
     let a = a.kill9();
-    cluster.shared_by(&["b", "c"]);
+    cluster.wait_until_shared_by(&["b", "c"]);
     let latest = cluster.database.one("SELECT max(late) FROM took");
     println!("taken over {latest} after the lease's end");
     assert!(cluster.database.count("SELECT count(*) FROM took") >= 85);
-    // A look is every third of a lease; nobody waits for one more lease.
+    // Nodes look every third of a lease and do not wait for another lease.
     assert_eq!(cluster.database.one("SELECT max(late) < interval '3 seconds' FROM took"), "t", "{latest}");
-    cluster.each_once(&all.concat());
-    cluster.all_at_the_webhook();
-    // It comes again, and is a node like the others.
+    cluster.wait_for_one_outcome_each(&all.concat());
+    cluster.wait_until_webhook_has_all();
+    // It starts again, and is a node like the others.
     let a = a.start();
-    cluster.shared_by(&["a", "b", "c"]);
+    cluster.wait_until_shared_by(&["a", "b", "c"]);
     let more = pins("delivered", "more", 50);
     a.client().submit_all(&more);
-    cluster.each_once(&[all.concat(), more].concat());
-    cluster.all_at_the_webhook();
+    cluster.wait_for_one_outcome_each(&[all.concat(), more].concat());
+    cluster.wait_until_webhook_has_all();
 }
 
 #[test]
-fn what_a_dead_node_had_not_delivered_another_one_delivers() {
+fn another_node_delivers_the_outcomes_that_a_dead_node_did_not() {
     let Some(cluster) = Cluster::new() else { return };
     let [a, b] = cluster.nodes(["a", "b"]);
     cluster.hook.refuse(true);
     let pins = pins("delivered", "x", 300);
     a.client().submit_all(&pins);
-    cluster.each_once(&pins);
+    cluster.wait_for_one_outcome_each(&pins);
     assert!(cluster.hook.received().is_empty());
     let a = a.kill9();
-    cluster.shared_by(&["b"]);
+    cluster.wait_until_shared_by(&["b"]);
     cluster.hook.refuse(false);
-    cluster.all_at_the_webhook();
+    cluster.wait_until_webhook_has_all();
     // Both have a file, and every outcome is in one of them.
     until_true("every outcome is in a file", || {
         let mut written: Vec<String> =
@@ -64,75 +64,75 @@ fn what_a_dead_node_had_not_delivered_another_one_delivers() {
 }
 
 #[test]
-fn a_node_that_slept_longer_than_its_lease_writes_nothing_when_it_wakes() {
+fn a_node_suspended_for_longer_than_its_lease_writes_nothing_when_it_continues() {
     let Some(server) = Postgres::shared() else { return };
-    // A poll takes a while, so that the node falls asleep over many, and wakes with their answers.
+    // Polls are slow, so that the node is suspended during many, and continues with their answers.
     let slow = Settings { latency: Duration::from_millis(500), ..Settings::default() };
     let cluster = Cluster::with(server, slow);
     let a = cluster.node("a");
-    // Slow, so that much of what it takes over is still in flight when the other one wakes.
+    // Slow, so that many PINs that it takes over are still in flight when the other node continues.
     let b = cluster.place("b").set("api.rate", "5").start();
-    cluster.shared_by(&["a", "b"]);
-    cluster.watch_rights();
+    cluster.wait_until_shared_by(&["a", "b"]);
+    cluster.record_leases_of_writes();
     let mut all = pins("delivered", "slept", 80);
     let mut client = a.client();
     client.submit_all(&all);
     until_true("it polls", || cluster.api.counts().requests > 20);
     a.signal(Signal::STOP);
-    // Written to it in its sleep.
+    // Sent while it is suspended.
     let late = pins("delivered", "late", 20);
     client.write(late.iter().map(|pin| format!("{pin}\n")).collect::<String>());
-    cluster.shared_by(&["b"]);
+    cluster.wait_until_shared_by(&["b"]);
     let by_a = "SELECT outcome.xmin, outcome.* FROM outcome JOIN node ON node.id = lane WHERE name = 'a' ORDER BY seq";
     let before = cluster.database.query(by_a);
     a.signal(Signal::CONT);
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_until_shared_by(&["a", "b"]);
     let answers: Vec<_> = late.iter().map(|_| client.answer()).collect();
-    // It may have fallen asleep within a transaction, which the server then ended: those it refuses.
+    // It may have been suspended within a transaction, which the server then ended: it refuses those PINs.
     let refused = answers.iter().filter(|answer| answer["ok"] == false);
     refused.for_each(|answer| {
         assert_eq!(answer["error"]["code"], "store_unavailable", "{answer}");
-        // In our words.
+        // With our own message.
         assert!(!answer.to_string().contains("terminating connection"), "{answer}");
     });
     submit_anywhere(&[&a], &late);
     all.extend(late);
-    cluster.each_once(&all);
-    cluster.all_at_the_webhook();
-    cluster.all_by_right();
+    cluster.wait_for_one_outcome_each(&all);
+    cluster.wait_until_webhook_has_all();
+    cluster.assert_written_under_leases();
     assert_eq!(cluster.database.query(by_a)[..before.len()], before);
     drop(b);
 }
 
 #[test]
-fn a_node_that_slept_alone_writes_nothing_before_it_has_a_lease_again() {
+fn a_lone_suspended_node_writes_nothing_before_it_has_a_new_lease() {
     let Some(server) = Postgres::shared() else { return };
     let slow = Settings { latency: Duration::from_millis(500), ..Settings::default() };
     let cluster = Cluster::with(server, slow);
     let a = cluster.node("a");
-    cluster.shared_by(&["a"]);
-    cluster.watch_rights();
+    cluster.wait_until_shared_by(&["a"]);
+    cluster.record_leases_of_writes();
     let all = pins("delivered", "slept", 100);
     let mut client = a.client();
     client.submit_all(&all);
     until_true("it polls", || cluster.api.counts().requests > 20);
     a.signal(Signal::STOP);
-    // Nobody is there to take anything from it: only the lease itself forbids it to write.
+    // No other node takes anything from it: only its lease forbids it to write.
     until_true("its lease is over", || cluster.holders().is_empty());
     let written = || cluster.database.count("SELECT count(*) FROM outcome");
     let before = written();
     while_no_lease_is_renewed(&cluster, || {
         a.signal(Signal::CONT);
-        // It wakes with the answers of polls, and tries to write what they say.
+        // It continues with the answers of polls, and tries to write the outcomes.
         until_true("it was refused", || !a.client().stats()["store"]["trouble"].is_null());
         assert_eq!(written(), before);
     });
-    cluster.each_once(&all);
-    cluster.all_at_the_webhook();
-    cluster.all_by_right();
+    cluster.wait_for_one_outcome_each(&all);
+    cluster.wait_until_webhook_has_all();
+    cluster.assert_written_under_leases();
 }
 
-/// Holds a lock against renewals meanwhile, and against nothing that the writer does.
+/// Runs `work` while a lock blocks renewals of the lease but not the writer.
 fn while_no_lease_is_renewed(cluster: &Cluster, doing: impl FnOnce()) {
     let database = &cluster.database;
     database.execute("CREATE TABLE gate ()");
@@ -148,7 +148,7 @@ fn while_no_lease_is_renewed(cluster: &Cluster, doing: impl FnOnce()) {
                      AND datname = current_database() AND wait_event = 'PgSleep'";
         until_true("it is locked", || database.count(locks) == 1);
         let done = panic::catch_unwind(AssertUnwindSafe(doing));
-        // Also after a failure, or the lock would not end.
+        // Also after a failure; else the lock would stay.
         database.execute("INSERT INTO gate DEFAULT VALUES");
         lock.join().unwrap();
         if let Err(failure) = done {
@@ -158,7 +158,7 @@ fn while_no_lease_is_renewed(cluster: &Cluster, doing: impl FnOnce()) {
 }
 
 #[test]
-fn a_node_that_can_not_renew_its_lease_takes_nothing_in_until_it_can() {
+fn a_node_that_can_not_renew_its_lease_refuses_submits_until_it_can() {
     let Some(cluster) = Cluster::new() else { return };
     let [a] = cluster.nodes(["a"]);
     let pins = pins("delivered", "x", 10);
@@ -168,7 +168,7 @@ fn a_node_that_can_not_renew_its_lease_takes_nothing_in_until_it_can() {
         assert_eq!(cluster.database.count("SELECT count(*) FROM pin"), 0);
     });
     submit_anywhere(&[&a], &pins);
-    cluster.each_once(&pins);
+    cluster.wait_for_one_outcome_each(&pins);
 }
 
 #[test]
@@ -176,20 +176,20 @@ fn a_stopped_node_hands_over_without_waiting_for_its_lease() {
     let Some(cluster) = Cluster::new() else { return };
     let lease = |name| cluster.place(name).set("cluster.lease", "60s");
     let (a, b) = (lease("a").start(), lease("b").start());
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_until_shared_by(&["a", "b"]);
     let pins = pins("1s", "x", 100);
     a.client().submit_all(&pins);
     a.terminate();
     assert_eq!(cluster.holders().keys().collect::<Vec<_>>(), ["b"]);
-    // Were it to wait for a lease of a minute, this would not come.
-    cluster.shared_by(&["b"]);
-    cluster.each_once(&pins);
-    cluster.all_at_the_webhook();
+    // With a wait for the lease of a minute, this would time out.
+    cluster.wait_until_shared_by(&["b"]);
+    cluster.wait_for_one_outcome_each(&pins);
+    cluster.wait_until_webhook_has_all();
     drop(b);
 }
 
 #[test]
-fn pins_that_a_dying_node_took_for_another_are_polled_by_that_one() {
+fn pins_accepted_by_a_dying_node_for_another_node_are_polled_by_that_node() {
     let Some(cluster) = Cluster::new() else { return };
     let [a, b] = cluster.nodes(["a", "b"]);
     let pins = pins("delivered", "x", 100);
@@ -198,16 +198,16 @@ fn pins_that_a_dying_node_took_for_another_are_polled_by_that_one() {
     assert!(answers.iter().all(|answer| answer["state"] == "accepted"));
     drop(a);
     assert!(client.whole_line().is_none());
-    cluster.each_once(&pins);
-    cluster.all_at_the_webhook();
-    // Known to all: nothing is polled twice for want of memory.
+    cluster.wait_for_one_outcome_each(&pins);
+    cluster.wait_until_webhook_has_all();
+    // Every node knows of them: none is polled twice.
     let answer = b.client().op(&json!({"op": "submit", "pinId": pins[0]}));
     assert_eq!(answer["state"], "finished");
     submit_anywhere(&[&b], &pins);
-    cluster.each_once(&pins);
+    cluster.wait_for_one_outcome_each(&pins);
 }
 
-/// The id of an outcome that comes late.
+/// The id of an outcome that is committed late.
 const LATE: &str = "01936b5e-0000-7000-8000-000000000001";
 
 #[test]
@@ -215,7 +215,7 @@ fn an_outcome_that_another_node_commits_late_is_delivered() {
     let Some(cluster) = Cluster::new() else { return };
     // So seldom does it look who there is: it would give slots to the other one, which is none.
     let a = cluster.place("a").set("cluster.lease", "60s").start();
-    cluster.shared_by(&["a"]);
+    cluster.wait_until_shared_by(&["a"]);
     let database = &cluster.database;
     // Another node, whose transaction has its seq and is not committed yet.
     database.execute(
@@ -243,14 +243,14 @@ fn an_outcome_that_another_node_commits_late_is_delivered() {
         until_true("its seq is given away", || last_seq() == 1);
         let pins = pins("delivered", "x", 50);
         a.client().submit_all(&pins);
-        // Later ones are delivered, and cursors are past the one that nobody sees yet.
-        cluster.each_once(&pins);
-        cluster.all_at_the_webhook();
+        // Later outcomes are delivered while that one is not visible yet.
+        cluster.wait_for_one_outcome_each(&pins);
+        cluster.wait_until_webhook_has_all();
         database.execute("INSERT INTO gate DEFAULT VALUES");
         late.join().unwrap();
     });
     assert!(cluster.hook.received().iter().all(|one| one.id != LATE), "a living node's lane is its own");
     database.execute("UPDATE node SET lease_until = clock_timestamp() WHERE name = 'slow'");
-    cluster.all_at_the_webhook();
+    cluster.wait_until_webhook_has_all();
     assert!(cluster.hook.received().iter().any(|one| one.id == LATE));
 }

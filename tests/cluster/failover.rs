@@ -1,4 +1,4 @@
-//! The primary dies, and a standby that has followed it takes its place, at an address that moves with it.
+//! The primary database dies, and a standby takes over its address.
 
 use std::collections::HashMap;
 use std::thread;
@@ -8,7 +8,7 @@ use crate::cluster::proxy::Proxy;
 use crate::support::postgres::{Database, Postgres};
 use crate::support::until_true;
 
-/// Waits until every standby has all that was written so far.
+/// Waits until every standby has everything written so far.
 fn followed(database: &Database) {
     let behind = "SELECT count(*) FILTER (WHERE replay_lsn IS DISTINCT FROM pg_current_wal_lsn()) + \
                   (count(*) = 0)::int FROM pg_stat_replication";
@@ -26,13 +26,13 @@ fn ids(database: &Database) -> HashMap<String, String> {
 }
 
 #[test]
-fn a_failover_with_synchronous_replication_costs_time_and_no_pin() {
+fn a_failover_with_synchronous_replication_costs_time_but_no_pin() {
     let Some(server) = Postgres::launch() else { return };
     let mut cluster = Cluster::on(&server);
     let line = Proxy::start(server.port());
     let url = cluster.database.url_through(line.port());
     let nodes = ["a", "b", "c"].map(|name| cluster.place_at(name, &url).start());
-    cluster.shared_by(&["a", "b", "c"]);
+    cluster.wait_until_shared_by(&["a", "b", "c"]);
     let standby = server.standby();
     cluster.database.execute("ALTER SYSTEM SET synchronous_standby_names = '*'");
     cluster.database.execute("SELECT pg_reload_conf()");
@@ -53,33 +53,33 @@ fn a_failover_with_synchronous_replication_costs_time_and_no_pin() {
         line.move_to(standby.port());
     });
     cluster.database = standby.same(&cluster.database);
-    cluster.each_once(&[all, long].concat());
-    cluster.all_at_the_webhook();
-    cluster.shared_by(&["a", "b", "c"]);
+    cluster.wait_for_one_outcome_each(&[all, long].concat());
+    cluster.wait_until_webhook_has_all();
+    cluster.wait_until_shared_by(&["a", "b", "c"]);
 }
 
 #[test]
-fn a_standby_that_lacks_the_last_commits_costs_what_was_in_them_and_nothing_after() {
+fn a_failover_to_a_standby_that_lacks_the_last_commits_loses_only_those() {
     let Some(server) = Postgres::launch() else { return };
     let mut cluster = Cluster::on(&server);
     let line = Proxy::start(server.port());
     let standby = server.standby();
     let a = cluster.place_at("a", &cluster.database.url_through(line.port())).start();
-    cluster.shared_by(&["a"]);
+    cluster.wait_until_shared_by(&["a"]);
     let early = pins("delivered", "early", 20);
     a.client().submit_all(&early);
-    cluster.each_once(&early);
-    cluster.all_at_the_webhook();
+    cluster.wait_for_one_outcome_each(&early);
+    cluster.wait_until_webhook_has_all();
     let before = ids(&cluster.database);
     let back = pins("10s", "back", 30);
     a.client().submit_all(&back);
     followed(&cluster.database);
     standby.stop();
-    // Many, so that it has not even the numbers of their outcomes.
+    // So many that the standby lacks even the sequence numbers of their outcomes.
     let lost = pins("delivered", "lost", 300);
     a.client().submit_all(&lost);
-    cluster.each_once(&[&early[..], &back, &lost].concat());
-    cluster.all_at_the_webhook();
+    cluster.wait_for_one_outcome_each(&[&early[..], &back, &lost].concat());
+    cluster.wait_until_webhook_has_all();
     let told = ids(&cluster.database);
 
     server.stop();
@@ -87,15 +87,15 @@ fn a_standby_that_lacks_the_last_commits_costs_what_was_in_them_and_nothing_afte
     standby.promote();
     line.move_to(standby.port());
     cluster.database = standby.same(&cluster.database);
-    // Its node was told that they had ended; by this database they have not.
-    cluster.each_once(&[&early[..], &back].concat());
+    // The node knew that they had ended; in this database they have not.
+    cluster.wait_for_one_outcome_each(&[&early[..], &back].concat());
     let again = ids(&cluster.database);
     assert!(early.iter().all(|pin| again[pin] == before[pin]));
     assert!(back.iter().all(|pin| again[pin] != told[pin]), "found again");
-    // No outcome is stepped over: what comes has no number that a sink is past.
+    // No outcome is skipped: no new one has a seq that a sink has already passed.
     let more = pins("delivered", "more", 100);
     submit_anywhere(&[&a], &more);
-    cluster.each_once(&[&early[..], &back, &more].concat());
+    cluster.wait_for_one_outcome_each(&[&early[..], &back, &more].concat());
     let ids = ids(&cluster.database);
     until_true("the webhook has every outcome of the new primary", || {
         let received = cluster.hook.received();
@@ -105,5 +105,5 @@ fn a_standby_that_lacks_the_last_commits_costs_what_was_in_them_and_nothing_afte
         let records = a.records();
         ids.values().all(|id| records.iter().any(|record| record["id"] == **id))
     });
-    cluster.shared_by(&["a"]);
+    cluster.wait_until_shared_by(&["a"]);
 }

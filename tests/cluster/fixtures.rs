@@ -1,4 +1,4 @@
-//! What the other tests here stand on does what it says.
+//! Tests of the helpers of the cluster tests.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use crate::cluster::proxy::Proxy;
 use crate::support::postgres::Postgres;
 
 #[test]
-fn a_server_keeps_what_was_committed_over_an_immediate_restart_and_ends_with_its_owner() {
+fn a_test_server_keeps_commits_over_an_immediate_restart_and_stops_with_its_owner() {
     let Some(server) = Postgres::launch() else { return };
     let database = server.database();
     database.execute("CREATE TABLE t (a int, b text)");
@@ -24,7 +24,7 @@ fn a_server_keeps_what_was_committed_over_an_immediate_restart_and_ends_with_its
 }
 
 #[test]
-fn databases_of_a_shared_server_are_apart() {
+fn databases_of_a_shared_server_are_separate() {
     let Some(server) = Postgres::shared() else { return };
     let (one, other) = (server.database(), server.database());
     one.execute("CREATE TABLE t (a int)");
@@ -33,7 +33,7 @@ fn databases_of_a_shared_server_are_apart() {
 }
 
 #[test]
-fn nothing_arrives_over_a_cut_line_and_all_of_it_when_it_is_healed() {
+fn a_cut_connection_delivers_its_bytes_after_it_is_restored() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = Proxy::start(listener.local_addr().unwrap().port());
     let mut client = TcpStream::connect(("127.0.0.1", proxy.port())).unwrap();

@@ -1,4 +1,4 @@
-//! The commands that follow outcomes, at one of three nodes: whatever node finds an outcome, and whenever it commits it.
+//! Commands that follow outcomes at one of three nodes, whichever node commits them and whenever.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::cluster::nodes::{Cluster, pins};
 use crate::support::{Child, Daemon, program, until, until_true};
 
-/// A command at a node that goes on by itself, and what it prints.
+/// A running command at a node, and its output.
 struct Command {
     process: Child,
     out: PathBuf,
@@ -28,7 +28,7 @@ impl Command {
         Self { process: Child::spawn(command), out }
     }
 
-    /// The lines so far, whole ones.
+    /// The complete lines so far.
     fn lines(&self) -> Vec<Value> {
         let text = fs::read_to_string(&self.out).unwrap();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -46,14 +46,14 @@ impl Command {
     }
 }
 
-/// Starts a tail that follows, and waits until it knows where it is.
+/// Starts a following tail, and waits until it has a position.
 fn follow(node: &Daemon) -> Command {
     let tail = Command::start(node, "tail", &["tail", "-f", "-n", "0", "--positions"]);
     until_true("it follows", || !tail.lines().is_empty());
     tail
 }
 
-/// A PIN that ends with its first poll, in a slot of the node of this name.
+/// A PIN in a slot of the named node; it is final at its first poll.
 fn pin_of(cluster: &Cluster, node: &str) -> String {
     let sql = format!("SELECT slot FROM slot JOIN node ON node.id = slot.node WHERE node.name = '{node}'");
     let slots: HashSet<String> = cluster.database.query(&sql).into_iter().flatten().collect();
@@ -94,7 +94,7 @@ fn tail_and_wait_have_an_outcome_that_is_committed_after_one_of_a_higher_seq() {
     tail.until_it_has(&early);
 
     let mut wait = Command::start(&c, "wait", &["wait", &late, &marker, "--json"]);
-    // By then it has asked about both, and one was in flight.
+    // By now it has asked about both PINs, and one was in flight.
     wait.until_it_has(&marker);
     assert_eq!(tail.pins(), std::slice::from_ref(&early));
     cluster.database.execute(
@@ -111,7 +111,7 @@ fn tail_and_wait_have_an_outcome_that_is_committed_after_one_of_a_higher_seq() {
 }
 
 #[test]
-fn tail_prints_every_outcome_of_three_nodes_once_over_a_restart_of_its_own() {
+fn tail_prints_every_outcome_of_three_nodes_once_over_a_restart_of_tail() {
     let Some(cluster) = Cluster::new() else { return };
     let [a, b, c] = cluster.nodes(["a", "b", "c"]);
     let tail = follow(&c);
@@ -129,13 +129,13 @@ fn tail_prints_every_outcome_of_three_nodes_once_over_a_restart_of_its_own() {
     submit("meanwhile");
     let c = place.start();
     submit("after");
-    cluster.each_once(&all);
+    cluster.wait_for_one_outcome_each(&all);
     until_true("all are printed", || tail.pins().len() >= all.len());
     let printed = tail.pins();
     assert_eq!(printed.len(), all.len(), "none is printed twice");
     assert_eq!(printed.iter().collect::<HashSet<_>>(), all.iter().collect());
 
-    // What one tail printed last, another one goes on from, at another node.
+    // A tail at another node continues from the last position of the first one.
     let last =
         tail.lines().iter().rev().find_map(|line| Some(line["position"].as_str()?.to_owned())).unwrap();
     let mut next = Command::start(&a, "next", &["tail", "--from", &last, "--positions"]);

@@ -15,7 +15,7 @@ use crate::support::{self, disk::SmallDisk};
 const ROOM: u64 = 24 * 1024 * 1024;
 
 #[test]
-fn a_full_database_refuses_submits_and_goes_on_by_itself_when_there_is_room() {
+fn submits_are_refused_while_the_database_disk_is_full_and_accepted_afterwards() {
     let mut disk = None;
     let Some(server) = Postgres::launch_within(|folder, owner| {
         let at = folder.join("small");
@@ -34,7 +34,7 @@ fn a_full_database_refuses_submits_and_goes_on_by_itself_when_there_is_room() {
     let mut all = pins("1s", "x", 200);
     a.client().submit_all(&all);
     disk.fill();
-    // What there is of free pages fills up first.
+    // First the free pages fill up.
     let mut refused = Vec::new();
     until_true("submits are refused", || {
         let fresh = pins("delivered", &format!("n{}n", all.len()), 100);
@@ -53,9 +53,9 @@ fn a_full_database_refuses_submits_and_goes_on_by_itself_when_there_is_room() {
     disk.free();
     submit_anywhere(&[&a, &b], &refused);
     all.extend(refused);
-    cluster.each_once(&all);
-    cluster.all_at_the_webhook();
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_for_one_outcome_each(&all);
+    cluster.wait_until_webhook_has_all();
+    cluster.wait_until_shared_by(&["a", "b"]);
     until_true("both are well", || {
         [&a, &b].iter().all(|node| node.client().stats()["store"]["trouble"].is_null())
     });

@@ -1,4 +1,4 @@
-//! Hints are only hints: on a database that has no LISTEN and NOTIFY all is found by looking.
+//! Nodes that share a database without LISTEN and NOTIFY find everything by polling the tables.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -14,9 +14,9 @@ fn sessions(database: &Database) -> BTreeSet<String> {
 }
 
 #[test]
-fn without_notify_everything_works_and_costs_no_connection() {
+fn everything_works_without_notify_and_needs_no_extra_connection() {
     let Some(cluster) = Cluster::new() else { return };
-    // Whoever notifies now is told that there is no such function.
+    // Every notification now fails because the function does not exist.
     cluster.database.execute("ALTER FUNCTION pg_catalog.pg_notify(text, text) RENAME TO pg_notify_no_more");
     let [a, b] = cluster.nodes(["a", "b"]);
     let mut follower = b.client();
@@ -24,7 +24,7 @@ fn without_notify_everything_works_and_costs_no_connection() {
     let before = sessions(&cluster.database);
     let ended = pins("delivered", "x", 100);
     let mut client = a.client();
-    // One by one: a hint is given, in vain, for each.
+    // One by one, so that each one tries to send a hint.
     ended.iter().for_each(|pin| assert_eq!(client.submit(pin), "accepted"));
     let told: HashSet<String> =
         ended.iter().map(|_| follower.answer()["pinId"].as_str().unwrap().to_owned()).collect();
@@ -37,11 +37,11 @@ fn without_notify_everything_works_and_costs_no_connection() {
         assert_eq!(answer["ok"], true, "{answer}");
     }
     assert!(before.is_subset(&sessions(&cluster.database)), "a hint that can't be given costs no connection");
-    // Given back at the stop, and found.
+    // Its slots are released at the stop, and found by the other node.
     let last = pins("1s", "z", 50);
     client.submit_all(&last);
     a.terminate();
-    cluster.shared_by(&["b"]);
-    cluster.each_once(&[ended, waiting, last].concat());
-    cluster.all_at_the_webhook();
+    cluster.wait_until_shared_by(&["b"]);
+    cluster.wait_for_one_outcome_each(&[ended, waiting, last].concat());
+    cluster.wait_until_webhook_has_all();
 }

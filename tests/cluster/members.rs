@@ -1,4 +1,4 @@
-//! Who is a node of the cluster, and who must not be.
+//! Which processes may be nodes of the cluster.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,11 +15,11 @@ fn slots_are_shared_evenly_when_nodes_come_and_go() {
     let Some(cluster) = Cluster::new() else { return };
     let [a, b, c] = cluster.nodes(["a", "b", "c"]);
     a.terminate();
-    cluster.shared_by(&["b", "c"]);
+    cluster.wait_until_shared_by(&["b", "c"]);
     let b = b.kill9();
-    cluster.shared_by(&["c"]);
+    cluster.wait_until_shared_by(&["c"]);
     let b = b.start();
-    cluster.shared_by(&["b", "c"]);
+    cluster.wait_until_shared_by(&["b", "c"]);
     b.terminate();
     c.terminate();
     assert!(cluster.holders().is_empty());
@@ -33,19 +33,19 @@ fn nodes_started_at_once_on_an_empty_database_agree_on_its_tables() {
         let places = names.map(|name| cluster.place(name));
         let nodes = places.map(|place| scope.spawn(move || place.start()));
         let mut nodes: Vec<_> = nodes.into_iter().map(|node| node.join().unwrap()).collect();
-        cluster.shared_by(&names);
+        cluster.wait_until_shared_by(&names);
         let pins = pins("delivered", "x", 100);
         nodes.pop().unwrap().client().submit_all(&pins);
-        cluster.each_once(&pins);
+        cluster.wait_for_one_outcome_each(&pins);
     });
     assert_eq!(cluster.database.count("SELECT count(*) FROM slot"), 256);
 }
 
 #[test]
-fn a_second_node_of_one_name_is_refused_and_the_first_goes_on_undisturbed() {
+fn a_second_node_with_the_same_name_is_refused_and_the_first_is_not_disturbed() {
     let Some(cluster) = Cluster::new() else { return };
     let first = cluster.place("twin").set("cluster.lease", "5s").start();
-    cluster.shared_by(&["twin"]);
+    cluster.wait_until_shared_by(&["twin"]);
     let fence = "SELECT fence FROM node WHERE name = 'twin'";
     let before = cluster.database.one(fence);
     let second = cluster.place("twin").set("cluster.lease", "5s").refusal();
@@ -54,7 +54,7 @@ fn a_second_node_of_one_name_is_refused_and_the_first_goes_on_undisturbed() {
     assert_eq!(cluster.database.one(fence), before);
     let pins = pins("delivered", "x", 20);
     first.client().submit_all(&pins);
-    cluster.each_once(&pins);
+    cluster.wait_for_one_outcome_each(&pins);
 }
 
 #[test]
@@ -64,14 +64,14 @@ fn a_node_that_was_killed_a_moment_ago_is_started_again_under_its_name() {
     let pins = pins("1s", "x", 50);
     node.client().submit_all(&pins);
     let node = node.kill9().start();
-    cluster.each_once(&pins);
-    cluster.all_at_the_webhook();
+    cluster.wait_for_one_outcome_each(&pins);
+    cluster.wait_until_webhook_has_all();
     assert_eq!(cluster.database.count("SELECT count(*) FROM node"), 1);
     drop(node);
 }
 
 #[test]
-fn a_node_that_is_older_than_the_database_refuses_and_changes_nothing() {
+fn a_node_older_than_the_database_refuses_to_start_and_changes_nothing() {
     let Some(cluster) = Cluster::new() else { return };
     cluster.node("a").terminate();
     let migrations = cluster
@@ -89,7 +89,7 @@ fn a_node_that_is_older_than_the_database_refuses_and_changes_nothing() {
 }
 
 #[test]
-fn a_newer_node_brings_the_tables_up_to_date_while_an_older_one_works() {
+fn a_newer_node_migrates_the_tables_while_an_older_one_works() {
     let Some(cluster) = Cluster::new() else { return };
     let a = cluster.node("a");
     let all = pins("1h", "old", 50);
@@ -101,7 +101,7 @@ fn a_newer_node_brings_the_tables_up_to_date_while_an_older_one_works() {
              DELETE FROM _sqlx_migrations WHERE version > 1",
     );
     let b = cluster.node("b");
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_until_shared_by(&["a", "b"]);
     assert_eq!(cluster.database.count("SELECT max(version) FROM _sqlx_migrations"), 6);
     let more = pins("delivered", "new", 50);
     a.client().submit_all(&more[..25]);
@@ -114,7 +114,7 @@ fn a_newer_node_brings_the_tables_up_to_date_while_an_older_one_works() {
 }
 
 #[test]
-fn a_database_that_does_not_answer_is_named_without_its_password() {
+fn a_database_that_can_not_be_used_is_named_without_its_password() {
     let Some(cluster) = Cluster::new() else { return };
     let wrong = cluster.database.url().replace(PASSWORD, "another-secret");
     let nowhere = cluster.database.url_through(1);
@@ -127,10 +127,10 @@ fn a_database_that_does_not_answer_is_named_without_its_password() {
 }
 
 #[test]
-fn the_databases_password_is_seen_nowhere() {
+fn the_password_of_the_database_appears_in_no_log_or_answer() {
     let Some(cluster) = Cluster::new() else { return };
     let node = cluster.place("a").set("log.level", "trace").start();
-    cluster.shared_by(&["a"]);
+    cluster.wait_until_shared_by(&["a"]);
     let stats = node.client().op(&json!({"op": "stats"})).to_string();
     let mut check = program();
     check.arg("--config").arg(node.place.path("pinwatch.toml")).arg("check-config");
@@ -142,11 +142,11 @@ fn the_databases_password_is_seen_nowhere() {
 }
 
 #[test]
-fn a_node_that_is_stopped_as_it_starts_gives_back_what_it_took() {
+fn a_node_that_is_stopped_during_its_start_releases_its_slots() {
     let Some(cluster) = Cluster::new() else { return };
     let mut place = cluster.place("a");
     for _ in 0..10 {
-        // It takes connections before its slots are loaded.
+        // It accepts connections before its slots are loaded.
         place = place.start().terminate();
         let alive = "SELECT count(*) FROM node WHERE lease_until > clock_timestamp()";
         assert_eq!(cluster.database.count(alive), 0);
@@ -154,7 +154,7 @@ fn a_node_that_is_stopped_as_it_starts_gives_back_what_it_took() {
 }
 
 #[test]
-fn a_start_that_waits_for_the_lease_of_its_name_is_stopped_at_once() {
+fn a_node_that_waits_for_the_lease_of_its_name_can_be_stopped_at_once() {
     let Some(cluster) = Cluster::new() else { return };
     let place = cluster.place("a").set("cluster.lease", "60s").start().kill9();
     let mut waiting = place.spawn();
@@ -164,7 +164,7 @@ fn a_start_that_waits_for_the_lease_of_its_name_is_stopped_at_once() {
     let told = Instant::now();
     waiting.signal(Signal::TERM);
     assert!(waiting.wait().success());
-    // There is nothing that would have to be given back, which a start that is stopped has 20 s for.
+    // It has no slots to release, for which a stopped start would have 20 s.
     assert!(told.elapsed() < Duration::from_secs(15), "{:?}", told.elapsed());
 }
 
@@ -173,7 +173,7 @@ fn metrics_tell_how_many_slots_a_node_holds_and_how_often_it_lost_its_lease() {
     let Some(cluster) = Cluster::new() else { return };
     let a = cluster.place("a").set("http.listen", "127.0.0.1:0").start();
     let b = cluster.node("b");
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_until_shared_by(&["a", "b"]);
     let numbers = || {
         let text = get(&a, "/metrics");
         ["slots_held", "nodes", "leases_lost_total"].map(|name| {
@@ -192,7 +192,7 @@ fn metrics_tell_how_many_slots_a_node_holds_and_how_often_it_lost_its_lease() {
 }
 
 #[test]
-fn nodes_tell_who_holds_what() {
+fn the_nodes_command_shows_how_many_slots_each_node_holds() {
     let Some(cluster) = Cluster::new() else { return };
     let [a, b] = cluster.nodes(["a", "b"]);
     let b = b.kill9();

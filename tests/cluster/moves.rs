@@ -1,4 +1,4 @@
-//! A store moved from SQLite to PostgreSQL, and back: nothing is lost, nothing is doubled, nobody disturbs it.
+//! A store moved from SQLite to PostgreSQL and back: nothing is lost or duplicated.
 
 use std::collections::HashSet;
 use std::fs;
@@ -20,7 +20,7 @@ fn migrate_store(from: &str, to: &str) -> Ended {
     run_to_end(command)
 }
 
-/// Checks that it did it; gives what it moved.
+/// Moves a store; checks that it succeeds, and returns what it moved.
 #[track_caller]
 fn moved(from: &str, to: &str) -> Value {
     let Ended { code, stdout, stderr } = migrate_store(from, to);
@@ -29,7 +29,7 @@ fn moved(from: &str, to: &str) -> Value {
     serde_json::from_str(&stdout).unwrap()
 }
 
-/// Checks that it did not; gives why.
+/// Checks that a move is refused; returns the reason.
 #[track_caller]
 fn refused(from: &str, to: &str) -> String {
     let Ended { code, stdout, stderr } = migrate_store(from, to);
@@ -44,13 +44,13 @@ fn sqlite(place: &Place) -> String {
 }
 
 /// As [`Cluster::place`], for one daemon with SQLite.
-fn alone(cluster: &Cluster) -> Place {
+fn single_node(cluster: &Cluster) -> Place {
     let place = cluster.place("alone");
     let store = sqlite(&place);
     place.set("store.url", &store)
 }
 
-/// PINs in flight, outcomes that the webhook has and has not, and one that is a dead letter there.
+/// PINs in flight, delivered and undelivered outcomes of the webhook, and one dead letter.
 struct Full {
     delivered: Vec<String>,
     undelivered: Vec<String>,
@@ -63,7 +63,7 @@ impl Full {
     }
 }
 
-/// Fills a store by a daemon or node, which is stopped then.
+/// Fills a store with a daemon or node, which is then stopped.
 fn fill(cluster: &Cluster, place: Place) -> (Place, Full, Vec<Value>) {
     let node = place.start();
     let delivered = pins("delivered", "early", 40);
@@ -92,7 +92,7 @@ fn fill(cluster: &Cluster, place: Place) -> (Place, Full, Vec<Value>) {
     (node.terminate(), Full { delivered, undelivered, in_flight }, before)
 }
 
-/// What the store's own outcomes are, by its `tail`.
+/// The outcomes that `tail` prints.
 fn outbox(node: &crate::support::Daemon) -> Vec<Value> {
     let mut client = node.client();
     client.write("{\"op\":\"tail\",\"from\":1}\n");
@@ -108,7 +108,7 @@ fn outbox(node: &crate::support::Daemon) -> Vec<Value> {
 
 /// Every PIN has one outcome, those from before as they were, and the webhook has every one by one id.
 #[track_caller]
-fn all_well(cluster: &Cluster, node: &crate::support::Daemon, full: &Full, before: &[Value]) {
+fn assert_nothing_lost(cluster: &Cluster, node: &crate::support::Daemon, full: &Full, before: &[Value]) {
     let mut client = node.client();
     for pin in full.all() {
         client.outcome(&pin);
@@ -129,25 +129,25 @@ fn all_well(cluster: &Cluster, node: &crate::support::Daemon, full: &Full, befor
 }
 
 #[test]
-fn a_store_moves_from_sqlite_to_postgresql_with_all_that_is_in_it() {
+fn a_store_moves_from_sqlite_to_postgresql_completely() {
     let Some(cluster) = Cluster::new() else { return };
-    let (place, full, before) = fill(&cluster, alone(&cluster));
+    let (place, full, before) = fill(&cluster, single_node(&cluster));
     let told = moved(&sqlite(&place), &cluster.database.url());
     assert_eq!(told["pins"], 25);
     assert_eq!((&told["outcomes"], &told["sinks"]), (&json!(before.len()), &json!(2)));
     let count = |table: &str| cluster.database.count(&format!("SELECT count(*) FROM {table}"));
     assert_eq!((count("pin"), count("outcome")), (25, 70));
-    // Again is refused: it is not empty any more.
+    // A second move is refused, because the target is no longer empty.
     assert!(refused(&sqlite(&place), &cluster.database.url()).contains("already"));
     let delivered = cluster.hook.received().len();
     let node = cluster.node("a");
-    all_well(&cluster, &node, &full, &before);
+    assert_nothing_lost(&cluster, &node, &full, &before);
     // Every webhook is of an id that was not delivered before, or was not answered.
     println!("{} webhooks, {delivered} of them before the move", cluster.hook.received().len());
 }
 
 #[test]
-fn a_store_moves_from_postgresql_to_sqlite_with_what_every_partition_has_still_to_deliver() {
+fn a_store_moves_to_sqlite_with_the_undelivered_outcomes_of_every_partition() {
     let Some(cluster) = Cluster::new() else { return };
     // Two nodes, one after the other: two partitions.
     let (first, mut full, _) = fill(&cluster, cluster.place("a"));
@@ -160,7 +160,7 @@ fn a_store_moves_from_postgresql_to_sqlite_with_what_every_partition_has_still_t
     node.kill9();
     full.undelivered.extend(more);
     drop(first);
-    let place = alone(&cluster);
+    let place = single_node(&cluster);
     until_true("the dead one's lease is over", || cluster.holders().is_empty());
     let told = moved(&cluster.database.url(), &sqlite(&place));
     assert_eq!(told["outcomes"], cluster.database.count("SELECT count(*) FROM outcome"));
@@ -170,28 +170,28 @@ fn a_store_moves_from_postgresql_to_sqlite_with_what_every_partition_has_still_t
     assert_eq!(count("SELECT count(*) FROM outcome_by_pin"), outcomes, "a start has nothing to put in order");
     assert!(count("SELECT indexed FROM history") >= newest);
     let node = place.start();
-    all_well(&cluster, &node, &full, &before);
+    assert_nothing_lost(&cluster, &node, &full, &before);
 }
 
 #[test]
-fn there_and_back_again_is_the_same_store() {
+fn a_store_moved_to_postgresql_and_back_is_the_same() {
     let Some(cluster) = Cluster::new() else { return };
-    let (place, full, before) = fill(&cluster, alone(&cluster));
+    let (place, full, before) = fill(&cluster, single_node(&cluster));
     let there = moved(&sqlite(&place), &cluster.database.url());
-    let home = alone(&cluster);
+    let home = single_node(&cluster);
     let back = moved(&cluster.database.url(), &sqlite(&home));
     assert_eq!(
         (&there["pins"], &there["outcomes"], &there["sinks"]),
         (&back["pins"], &back["outcomes"], &back["sinks"])
     );
     let node = home.start();
-    all_well(&cluster, &node, &full, &before);
+    assert_nothing_lost(&cluster, &node, &full, &before);
 }
 
 #[test]
-fn a_moved_pin_is_as_old_as_it_is_whatever_the_clock_was_set_to() {
+fn a_moved_pin_keeps_its_age_even_if_the_clock_was_set() {
     let Some(cluster) = Cluster::new() else { return };
-    let place = alone(&cluster);
+    let place = single_node(&cluster);
     let clock = WrongClock::new("a move after a clock was set", place.folder.path(), "-3d");
     let Some(clock) = clock else { return };
     let command = clock.on(place.command());
@@ -209,18 +209,18 @@ fn a_moved_pin_is_as_old_as_it_is_whatever_the_clock_was_set_to() {
     };
     moved(&sqlite(&place), &cluster.database.url());
     let node = cluster.node("a");
-    cluster.shared_by(&["a"]);
+    cluster.wait_until_shared_by(&["a"]);
     is_well(&node);
     node.terminate();
-    let home = alone(&cluster);
+    let home = single_node(&cluster);
     moved(&cluster.database.url(), &sqlite(&home));
     is_well(&home.start());
 }
 
 #[test]
-fn a_pin_that_is_another_one_than_went_in_is_not_moved() {
+fn a_pin_id_that_was_damaged_in_the_store_is_not_moved() {
     let Some(cluster) = Cluster::new() else { return };
-    let (place, ..) = fill(&cluster, alone(&cluster));
+    let (place, ..) = fill(&cluster, single_node(&cluster));
     crate::support::change(
         &place.store(),
         "UPDATE pin SET pin_id = pin_id || '0' WHERE number = (SELECT max(number) FROM pin)",
@@ -234,9 +234,9 @@ fn a_pin_that_is_another_one_than_went_in_is_not_moved() {
 }
 
 #[test]
-fn a_store_in_use_is_not_moved_and_not_moved_onto() {
+fn a_store_in_use_is_neither_source_nor_target_of_a_move() {
     let Some(cluster) = Cluster::new() else { return };
-    let daemon = alone(&cluster).start();
+    let daemon = single_node(&cluster).start();
     let said = refused(&sqlite(&daemon.place), &cluster.database.url());
     assert!(said.contains("another pinwatch uses"), "{said}");
     let node = cluster.node("a");
@@ -263,7 +263,7 @@ const MANY: &str = "
     UPDATE sink SET cursor = 60000;
 ";
 
-/// All that must be the same in both stores, in words of both.
+/// Everything that must be the same in both stores, as queries of both.
 const ALL: [&str; 5] = [
     "SELECT pin_id || ' ' || submitted_at || ' ' || clock_ahead || ' ' || deadline_at || ' ' || reference || ' ' || metadata FROM pin \
      ORDER BY length(pin_id), pin_id",
@@ -288,7 +288,7 @@ fn all_of_postgres(database: &Database) -> Vec<String> {
     ALL.iter().flat_map(rows).flatten().collect()
 }
 
-/// Begins a move, and kills it when it has come so far.
+/// Starts a move, and kills it once `has_come` holds.
 #[track_caller]
 fn kill_a_move(from: &str, to: &str, has_come: impl Fn() -> bool) {
     let mut command = program();
@@ -304,14 +304,14 @@ fn kill_a_move(from: &str, to: &str, has_come: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_move_that_is_killed_leaves_nothing_and_is_done_whole_the_next_time() {
+fn a_killed_move_leaves_nothing_behind_and_succeeds_the_next_time() {
     let Some(cluster) = Cluster::new() else { return };
-    let place = alone(&cluster).start().terminate();
+    let place = single_node(&cluster).start().terminate();
     crate::support::change(&place.store(), MANY);
     let (file, database) = (sqlite(&place), &cluster.database);
     let before = all_of_sqlite(&place.store());
     assert_eq!(before.len(), 30_000 + 60_000 + 30_000 + 5_000 + 2);
-    // The tables, and nothing in them.
+    // Empty tables.
     cluster.node("a").terminate();
     database.execute("DELETE FROM cursor; DELETE FROM node");
     database.execute(
@@ -319,7 +319,7 @@ fn a_move_that_is_killed_leaves_nothing_and_is_done_whole_the_next_time() {
          AS $$ BEGIN PERFORM pg_sleep(600); RETURN NULL; END $$",
     );
     for table in ["outcome", "delivery", "dropped", "cursor", "pin"] {
-        // It comes as far as this table and no further.
+        // The move stops at this table.
         database.execute(&format!(
             "CREATE TRIGGER stall AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION stall()"
         ));
@@ -341,7 +341,7 @@ fn a_move_that_is_killed_leaves_nothing_and_is_done_whole_the_next_time() {
     assert!(all_of_postgres(database) == before, "PostgreSQL has what the file has");
     assert!(all_of_sqlite(&place.store()) == before, "the file is as it was");
 
-    let home = alone(&cluster);
+    let home = single_node(&cluster);
     let unfinished = home.path("pinwatch.db.unfinished");
     let size = || {
         let of =
@@ -359,11 +359,11 @@ fn a_move_that_is_killed_leaves_nothing_and_is_done_whole_the_next_time() {
 }
 
 #[test]
-fn a_move_tells_how_far_it_is() {
+fn a_move_reports_its_progress() {
     let Some(cluster) = Cluster::new() else { return };
-    let place = alone(&cluster).start().terminate();
+    let place = single_node(&cluster).start().terminate();
     crate::support::change(&place.store(), MANY);
-    let home = alone(&cluster);
+    let home = single_node(&cluster);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (here, there) = (sqlite(&place), cluster.database.url());
     for (from, to) in [(&here, &there), (&there, &sqlite(&home))] {
@@ -378,12 +378,12 @@ fn a_move_tells_how_far_it_is() {
 }
 
 #[test]
-fn a_move_that_was_broken_off_is_begun_again_from_the_start() {
+fn a_move_that_was_interrupted_starts_over() {
     let Some(cluster) = Cluster::new() else { return };
     let [node] = cluster.nodes(["a"]);
     node.terminate();
-    let place = alone(&cluster);
-    // What a killed one leaves.
+    let place = single_node(&cluster);
+    // As a killed move leaves it.
     std::fs::write(place.path("pinwatch.db.unfinished"), "half").unwrap();
     moved(&cluster.database.url(), &sqlite(&place));
     assert!(!place.path("pinwatch.db.unfinished").exists());
@@ -391,9 +391,9 @@ fn a_move_that_was_broken_off_is_begun_again_from_the_start() {
 }
 
 #[test]
-fn what_can_not_be_moved_is_told() {
+fn a_move_that_is_not_possible_is_refused_with_the_reason() {
     let Some(cluster) = Cluster::new() else { return };
-    let place = alone(&cluster);
+    let place = single_node(&cluster);
     assert!(refused(&sqlite(&place), &cluster.database.url()).contains("there is no database"));
     assert!(refused(&sqlite(&place), &sqlite(&place)).contains("the other way round"));
     let Ended { code, stderr, .. } = migrate_store("mysql:x", &cluster.database.url());

@@ -1,4 +1,4 @@
-//! A cluster on a database of its own: nodes that share it, the API they poll, and the webhook they deliver to.
+//! A cluster with its own database, simulated API and webhook receiver.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -13,7 +13,7 @@ use crate::support;
 use crate::support::postgres::{Database, Postgres};
 use crate::support::{Daemon, Place, Simulated, until, until_true};
 
-/// Short, so that tests don't wait long for its end; long enough that a loaded machine keeps it.
+/// Short, so that tests don't wait long for its end; long enough that a node on a loaded machine can renew it.
 pub const LEASE: &str = "3s";
 
 /// Slots of a cluster.
@@ -26,7 +26,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// On the server that the tests share; none where there is no PostgreSQL.
+    /// Uses the server that the tests share; `None` without PostgreSQL.
     pub fn new() -> Option<Self> {
         Some(Self::on(Postgres::shared()?))
     }
@@ -43,7 +43,7 @@ impl Cluster {
         Self { database, api: Simulated::with(api), hook: Receiver::start() }
     }
 
-    /// Where a node of this name lives: a file of its own as a sink, and the cluster's webhook.
+    /// The place of a node with this name: its sinks are a file of its own and the cluster's webhook.
     pub fn place(&self, name: &str) -> Place {
         self.place_at(name, &self.database.url())
     }
@@ -59,7 +59,7 @@ impl Cluster {
             "[[sink]]\ntype = \"webhook\"\nurl = {:?}\nfrom = \"oldest\"\n[cluster]\nnode = {name:?}\n",
             self.hook.url()
         );
-        // In the file, where a password belongs; a command line is everybody's to read.
+        // In the file, where a password belongs; every user can read a command line.
         fs::write(&file, config.replace(&sqlite, url) + &webhook).unwrap();
         place.set("cluster.lease", LEASE)
     }
@@ -74,11 +74,11 @@ impl Cluster {
     #[track_caller]
     pub fn nodes<const N: usize>(&self, names: [&str; N]) -> [Daemon; N] {
         let nodes = names.map(|name| self.node(name));
-        self.shared_by(&names);
+        self.wait_until_shared_by(&names);
         nodes
     }
 
-    /// Slots by the name of the node that holds them by a lease that runs.
+    /// The number of slots of each node with a valid lease.
     pub fn holders(&self) -> BTreeMap<String, i64> {
         let rows = self.database.query(
             "SELECT node.name, count(*) FROM slot JOIN node ON node.id = slot.node \
@@ -87,9 +87,9 @@ impl Cluster {
         rows.into_iter().map(|row| (row[0].clone(), row[1].parse().unwrap())).collect()
     }
 
-    /// Waits until these nodes, and no others, hold all slots, none of them more than a slot over its part.
+    /// Waits until exactly these nodes hold all slots, each of them an even share.
     #[track_caller]
-    pub fn shared_by(&self, names: &[&str]) {
+    pub fn wait_until_shared_by(&self, names: &[&str]) {
         let part = SLOTS / i64::try_from(names.len()).unwrap();
         let mut seen = BTreeMap::new();
         until(&format!("{names:?} share the slots"), || {
@@ -106,16 +106,16 @@ impl Cluster {
         });
     }
 
-    /// From now on the database itself writes down by which right each outcome is written. Once there are tables.
-    pub fn watch_rights(&self) {
+    /// From now on a trigger records under which lease each outcome is written. Needs the tables.
+    pub fn record_leases_of_writes(&self) {
         until_true("there are tables", || {
             self.database.one("SELECT to_regclass('delivery') IS NOT NULL") == "t"
         });
         self.database.execute(WATCH);
     }
 
-    /// From now on the database itself writes down how long after the end of the old holder's lease each slot is taken.
-    pub fn watch_takes(&self) {
+    /// From now on a trigger records how long after the end of its holder's lease each slot is taken.
+    pub fn record_takeovers(&self) {
         self.database.execute(
             "CREATE TABLE took (slot smallint, late interval); \
              CREATE FUNCTION note_take() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
@@ -127,10 +127,10 @@ impl Cluster {
         );
     }
 
-    /// Checks that every outcome since was written by a node whose lease ran when its transaction began and that
-    /// held the PIN's slot; gives how many that were.
+    /// Checks that every outcome since was written by a node whose lease was valid when its transaction began and that
+    /// held the PIN's slot; returns how many there were.
     #[track_caller]
-    pub fn all_by_right(&self) -> i64 {
+    pub fn assert_written_under_leases(&self) -> i64 {
         let wrong = self.database.query(
             "SELECT w.*, d.holder FROM written w LEFT JOIN deleted d USING (tx, pin_id) \
              WHERE NOT w.lease_runs OR d.holder IS DISTINCT FROM w.lane",
@@ -139,9 +139,9 @@ impl Cluster {
         self.database.count("SELECT count(*) FROM written")
     }
 
-    /// Waits until no PIN is in flight, and checks that each of these has exactly one outcome, and nothing else has.
+    /// Waits until no PIN is in flight, and checks that exactly these PINs have one outcome each.
     #[track_caller]
-    pub fn each_once(&self, pins: &[String]) -> HashMap<String, Value> {
+    pub fn wait_for_one_outcome_each(&self, pins: &[String]) -> HashMap<String, Value> {
         until_true("no PIN is in flight", || self.database.count("SELECT count(*) FROM pin") == 0);
         let mut records = HashMap::new();
         for row in self.database.query("SELECT pin_id, seq FROM outcome") {
@@ -153,9 +153,9 @@ impl Cluster {
         records
     }
 
-    /// Waits until the webhook has every outcome, and checks that it has nothing else, and each by one id.
+    /// Waits until the webhook has every outcome, and checks that it has nothing else and one id for each.
     #[track_caller]
-    pub fn all_at_the_webhook(&self) {
+    pub fn wait_until_webhook_has_all(&self) {
         let outcomes: HashSet<String> =
             self.database.query("SELECT pin_id FROM outcome").into_iter().flatten().collect();
         let mut bodies: HashMap<String, String> = HashMap::new();
@@ -183,8 +183,8 @@ impl Cluster {
     }
 }
 
-/// Who deletes a PIN and writes its outcome does both in one transaction; nobody takes its slot or its lease meanwhile.
-/// A lease that ran when the transaction began does not end earlier by what happens since.
+/// A PIN is deleted and its outcome written in one transaction, during which nobody can take its slot.
+/// A lease that was valid when the transaction began does not end earlier because of later events.
 const WATCH: &str = "
     CREATE TABLE deleted (tx bigint, pin_id text, holder integer);
     CREATE TABLE written (tx bigint, pin_id text, lane integer, lease_runs boolean);
@@ -216,7 +216,7 @@ pub fn get(node: &Daemon, path: &str) -> String {
     text
 }
 
-/// Submits PINs until some node of these took each, as a client does that is answered by nobody or is refused.
+/// Submits PINs until one of these nodes has accepted each, as a client does after refusals or lost connections.
 #[track_caller]
 pub fn submit_anywhere(nodes: &[&Daemon], pins: &[String]) {
     let mut left: Vec<String> = pins.to_vec();

@@ -1,4 +1,4 @@
-//! The database, or the way to it, is gone for a while.
+//! The database, or the network to it, fails for a while.
 
 use std::thread;
 use std::time::Duration;
@@ -18,38 +18,38 @@ fn a_node_cut_off_from_the_database_is_replaced_and_comes_back() {
     let a = cluster.place_at("a", &cluster.database.url_through(line.port()));
     let a = a.set("http.listen", "127.0.0.1:0").start();
     let _b = cluster.node("b");
-    cluster.shared_by(&["a", "b"]);
-    cluster.watch_rights();
+    cluster.wait_until_shared_by(&["a", "b"]);
+    cluster.record_leases_of_writes();
     let all = pins("3s", "x", 200);
     a.client().submit_all(&all);
     assert!(get(&a, "/readyz").starts_with("HTTP/1.0 200"));
     line.cut();
-    cluster.shared_by(&["b"]);
+    cluster.wait_until_shared_by(&["b"]);
     let ready = get(&a, "/readyz");
     assert!(ready.starts_with("HTTP/1.0 503") && ready.contains("lease_lost"), "{ready}");
     let answer = a.client().op(&json!({"op": "submit", "pinId": "sim-delivered-refused"}));
     assert_eq!(answer["error"]["code"], "store_unavailable", "{answer}");
-    cluster.each_once(&all);
+    cluster.wait_for_one_outcome_each(&all);
     line.heal();
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_until_shared_by(&["a", "b"]);
     until_true("it says that it is well", || get(&a, "/readyz").starts_with("HTTP/1.0 200"));
-    // What it had sent and what arrived late changed nothing.
-    cluster.each_once(&all);
+    // Its late messages changed nothing.
+    cluster.wait_for_one_outcome_each(&all);
     let more = pins("delivered", "more", 50);
     a.client().submit_all(&more);
-    cluster.each_once(&[all, more].concat());
-    cluster.all_at_the_webhook();
-    cluster.all_by_right();
+    cluster.wait_for_one_outcome_each(&[all, more].concat());
+    cluster.wait_until_webhook_has_all();
+    cluster.assert_written_under_leases();
 }
 
 #[test]
-fn a_cut_in_the_middle_of_work_loses_no_acked_pin_and_doubles_none() {
+fn a_network_failure_during_work_loses_and_duplicates_no_acknowledged_pin() {
     let Some(server) = Postgres::shared() else { return };
     let cluster = Cluster::on(server);
     let line = Proxy::start(server.port());
     let a = cluster.place_at("a", &cluster.database.url_through(line.port())).start();
     let b = cluster.node("b");
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_until_shared_by(&["a", "b"]);
     let mut all = Vec::new();
     for round in 0..5_u64 {
         let fresh = pins("100ms", &format!("r{round}n"), 200);
@@ -63,12 +63,12 @@ fn a_cut_in_the_middle_of_work_loses_no_acked_pin_and_doubles_none() {
         });
         all.extend(fresh);
     }
-    cluster.each_once(&all);
-    cluster.all_at_the_webhook();
+    cluster.wait_for_one_outcome_each(&all);
+    cluster.wait_until_webhook_has_all();
 }
 
 #[test]
-fn an_immediate_restart_of_the_database_costs_time_and_no_pin() {
+fn an_immediate_restart_of_the_database_costs_time_but_no_pin() {
     let Some(server) = Postgres::launch() else { return };
     let cluster = Cluster::on(&server);
     let nodes = cluster.nodes(["a", "b", "c"]);
@@ -82,13 +82,13 @@ fn an_immediate_restart_of_the_database_costs_time_and_no_pin() {
         });
         all.extend(fresh);
     }
-    cluster.each_once(&all);
-    cluster.all_at_the_webhook();
-    cluster.shared_by(&["a", "b", "c"]);
+    cluster.wait_for_one_outcome_each(&all);
+    cluster.wait_until_webhook_has_all();
+    cluster.wait_until_shared_by(&["a", "b", "c"]);
 }
 
 #[test]
-fn a_database_that_is_gone_for_longer_than_the_lease_is_waited_for() {
+fn nodes_continue_after_a_database_outage_longer_than_the_lease() {
     let Some(server) = Postgres::launch() else { return };
     let cluster = Cluster::on(&server);
     let [a, b] = cluster.nodes(["a", "b"]);
@@ -97,9 +97,9 @@ fn a_database_that_is_gone_for_longer_than_the_lease_is_waited_for() {
     server.stop();
     thread::sleep(Duration::from_secs(5));
     server.start();
-    cluster.each_once(&all);
-    cluster.all_at_the_webhook();
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_for_one_outcome_each(&all);
+    cluster.wait_until_webhook_has_all();
+    cluster.wait_until_shared_by(&["a", "b"]);
     until_true("both are well", || {
         [&a, &b].iter().all(|node| node.client().stats()["store"]["trouble"].is_null())
     });

@@ -1,7 +1,7 @@
-//! A network between a node and its database that can be cut, healed and torn.
+//! A network between a node and its database that can be cut, healed and reset.
 //!
-//! Cut, it is a black hole, as a dead switch is: nothing arrives and nobody is told, connections seem to open, and
-//! nothing that was sent is lost. What was on its way arrives when it is healed, however late that is: a COMMIT
+//! A cut network behaves like a dead switch: nothing arrives and nobody is notified, connections seem to open, and
+//! nothing that was sent is lost. It arrives when the network is healed, however late that is: a COMMIT
 //! that comes after the lease's end is just what fencing is for.
 
 use std::io::{self, Read, Write};
@@ -60,19 +60,19 @@ impl Proxy {
         self.line.lock().cut = true;
     }
 
-    /// What was held up arrives, and all goes on.
+    /// Delivers what was held back, and forwards again.
     pub fn heal(&self) {
         self.line.lock().cut = false;
         self.line.changed.notify_all();
     }
 
-    /// As an address does that moves with the primary: connections end, and new ones lead to this port.
+    /// Ends all connections and leads new ones to this port, like an address that moves with the primary.
     pub fn move_to(&self, port: u16) {
         self.line.lock().to = port;
         self.reset();
     }
 
-    /// Ends every connection, in the middle of whatever it is at.
+    /// Ends every connection at once.
     pub fn reset(&self) {
         for stream in self.line.lock().streams.drain(..) {
             // It may have ended already.
@@ -86,7 +86,7 @@ impl Drop for Proxy {
         self.line.lock().over = true;
         self.reset();
         self.heal();
-        // Wakes the listener, which then sees that it is over.
+        // Wakes the listener, which then ends.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }

@@ -1,4 +1,4 @@
-//! Whatever is asked at any node is answered for the whole cluster.
+//! Every node answers requests for the whole cluster.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::cluster::nodes::{Cluster, pins};
 use crate::support::{Client, until_true};
 
-/// All PIN IDs that `list` tells, page by page.
+/// All PINs that `list` returns, page by page.
 fn listed(client: &mut Client, limit: usize) -> Vec<Value> {
     let mut all: Vec<Value> = Vec::new();
     loop {
@@ -29,7 +29,7 @@ fn listed(client: &mut Client, limit: usize) -> Vec<Value> {
 fn a_pin_submitted_at_one_node_is_shown_and_listed_at_each() {
     let Some(cluster) = Cluster::new() else { return };
     let [a, b] = ["a", "b"].map(|name| cluster.place(name).never_due().start());
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_until_shared_by(&["a", "b"]);
     let pins = pins("waiting", "x", 60);
     a.client().submit_all(&pins);
     let holders = cluster.holder_of_pins();
@@ -49,7 +49,7 @@ fn a_pin_submitted_at_one_node_is_shown_and_listed_at_each() {
             assert_eq!(told.len(), pins.len(), "none twice");
             assert_eq!(told.into_iter().collect::<HashSet<_>>(), pins.iter().map(String::as_str).collect());
         }
-        // Each node tells of itself with its renewals.
+        // Each node reports about itself with its renewals.
         until_true("the nodes' numbers are told", || {
             let stats = client.stats();
             let nodes = stats["cluster"]["nodes"].as_array().unwrap();
@@ -114,12 +114,12 @@ fn a_cancel_at_any_node_withdraws_the_pin_once() {
         let outcome = a.client().outcome(pin);
         assert_eq!(outcome["outcome"], "cancelled", "{outcome}");
     }
-    cluster.each_once(&pins);
-    cluster.all_at_the_webhook();
+    cluster.wait_for_one_outcome_each(&pins);
+    cluster.wait_until_webhook_has_all();
 }
 
 #[test]
-fn a_tail_at_any_node_tells_every_outcome_of_all_nodes_once() {
+fn a_tail_at_any_node_has_every_outcome_of_all_nodes_once() {
     let Some(cluster) = Cluster::new() else { return };
     let [a, b, c] = cluster.nodes(["a", "b", "c"]);
     let mut follower = c.client();
@@ -131,7 +131,7 @@ fn a_tail_at_any_node_tells_every_outcome_of_all_nodes_once() {
     let followed: Vec<Value> = all.iter().map(|_| follower.answer()).collect();
     let told: HashSet<&str> = followed.iter().map(|record| record["pinId"].as_str().unwrap()).collect();
     assert_eq!(told, all.iter().map(String::as_str).collect());
-    cluster.each_once(&all);
+    cluster.wait_for_one_outcome_each(&all);
     for node in [&a, &b, &c] {
         let mut client = node.client();
         client.write("{\"op\":\"tail\",\"from\":1}\n");

@@ -31,18 +31,18 @@ fn a_cluster_never_polls_faster_than_its_rate_while_nodes_come_and_go() {
             seen
         });
         let a = place("a").start();
-        cluster.shared_by(&["a"]);
+        cluster.wait_until_shared_by(&["a"]);
         a.client().submit_all(&pins("waiting", "x", 1000));
         let b = place("b").start();
-        cluster.shared_by(&["a", "b"]);
+        cluster.wait_until_shared_by(&["a", "b"]);
         let c = place("c").start();
-        cluster.shared_by(&["a", "b", "c"]);
+        cluster.wait_until_shared_by(&["a", "b", "c"]);
         let b = b.kill9();
-        cluster.shared_by(&["a", "c"]);
+        cluster.wait_until_shared_by(&["a", "c"]);
         let b = b.start();
-        cluster.shared_by(&["a", "b", "c"]);
+        cluster.wait_until_shared_by(&["a", "b", "c"]);
         a.terminate();
-        cluster.shared_by(&["b", "c"]);
+        cluster.wait_until_shared_by(&["b", "c"]);
         thread::sleep(Duration::from_secs(2));
         over.store(true, Ordering::Relaxed);
         let seen = watch.join().unwrap();
@@ -51,7 +51,7 @@ fn a_cluster_never_polls_faster_than_its_rate_while_nodes_come_and_go() {
     });
 }
 
-/// In no window, however long, are there more polls than its time allows and a small burst.
+/// Checks that no period has more polls than its length allows, plus a small burst.
 fn check(seen: &[(Instant, u64, Instant)]) {
     let mut most = (0.0_f64, Duration::ZERO);
     for (at, (begun, before, _)) in seen.iter().enumerate() {
@@ -78,14 +78,14 @@ fn check(seen: &[(Instant, u64, Instant)]) {
 }
 
 #[test]
-fn a_429_is_heeded_by_each_node_for_whatever_pins_it_has_over_deaths_and_restarts() {
+fn every_node_obeys_a_429_for_all_its_pins_also_after_deaths_and_restarts() {
     let Some(cluster) = Cluster::new() else { return };
     let api = Mock::start();
     let throttled = || ResponseTemplate::new(429).insert_header("Retry-After", "3600");
     api.answers_all(throttled());
     let start = |name| cluster.place(name).set("api.base_url", &api.base_url()).start();
     let (a, b) = (start("a"), start("b"));
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_until_shared_by(&["a", "b"]);
     let mut all = pins("any", "x", 100);
     a.client().submit_all(&all);
     let throttled_at = |node: &Daemon| brake(&mut node.client())["reason"] == "throttled";
@@ -98,10 +98,10 @@ fn a_429_is_heeded_by_each_node_for_whatever_pins_it_has_over_deaths_and_restart
     // What is acked now is durable after the pause, which was handed in before.
     assert_eq!(b.client().submit("sim-any-one-more"), "accepted");
     let b = b.kill9();
-    cluster.shared_by(&["a"]);
+    cluster.wait_until_shared_by(&["a"]);
     until_true("all PINs are of the other node", || a.client().stats()["inFlight"] == 101);
     let b = b.start();
-    cluster.shared_by(&["a", "b"]);
+    cluster.wait_until_shared_by(&["a", "b"]);
     until_true("the pause is known after the restart", || throttled_at(&b));
     assert_eq!(api.requests(), polls, "nobody polls for an hour");
     all.push("sim-any-one-more".to_owned());
@@ -109,5 +109,5 @@ fn a_429_is_heeded_by_each_node_for_whatever_pins_it_has_over_deaths_and_restart
     for pin in &all {
         assert_eq!(client.op(&json!({"op": "cancel", "pinId": pin}))["ok"], true);
     }
-    cluster.each_once(&all);
+    cluster.wait_for_one_outcome_each(&all);
 }

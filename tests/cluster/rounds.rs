@@ -1,5 +1,5 @@
-//! Random rounds: three nodes under load, and in each round something happens to one of them, or to the database,
-//! or to the way between. Then all is counted.
+//! Random rounds: three nodes under load, and in each round a fault of one of them, of the database
+//! or of the network between. Then everything is counted.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -26,7 +26,7 @@ const PINS: usize = 60;
 /// The longest that an accident lasts: about twice the lease, which is 1 s here.
 const LONGEST: u64 = 2000;
 
-/// What happened, and what came of it.
+/// The faults, and their consequences.
 #[derive(Debug, Default)]
 struct Counts {
     rounds: u64,
@@ -58,10 +58,10 @@ struct Node {
 }
 
 impl Node {
-    /// Starts it if it does not run; `true` if its last life ended by itself.
+    /// Starts the node if it does not run.
     fn keep_running(&mut self, counts: &mut Counts) {
         if let Some(status) = self.process.as_mut().and_then(support::Daemon::ended) {
-            // Its database was gone at its start: whoever runs it starts it again.
+            // Its database was unreachable at its start: a service manager would start it again.
             assert_eq!(status.code(), Some(1), "it ended with {status}");
             counts.starts_that_failed += 1;
             self.process = None;
@@ -74,7 +74,7 @@ impl Node {
 }
 
 #[test]
-fn every_acked_pin_has_exactly_one_outcome_whatever_happens_to_nodes_network_and_database() {
+fn every_acked_pin_has_exactly_one_outcome_despite_node_network_and_database_faults() {
     let Some(server) = Postgres::launch() else { return };
     let rounds = number("PINWATCH_CLUSTER_ROUNDS").unwrap_or(100);
     let seed = number("PINWATCH_CLUSTER_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
@@ -95,10 +95,10 @@ fn every_acked_pin_has_exactly_one_outcome_whatever_happens_to_nodes_network_and
     let sockets = nodes.each_ref().map(|node| node.place.socket());
     let mut counts = Counts::default();
     nodes.iter_mut().for_each(|node| node.keep_running(&mut counts));
-    cluster.watch_rights();
+    cluster.record_leases_of_writes();
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
-        // Also if this thread panics, or the others would never end.
+        // Also if this thread panics; else the others would never end.
         let _end = SetAtEnd(&over);
         for socket in &sockets {
             let random = random.fork();
@@ -125,10 +125,10 @@ fn every_acked_pin_has_exactly_one_outcome_whatever_happens_to_nodes_network_and
         });
     });
     let acked: Vec<String> = clients.lock().acked.keys().cloned().collect();
-    cluster.each_once(&acked);
+    cluster.wait_for_one_outcome_each(&acked);
     delivered_everywhere(&mut nodes, &mut counts);
     compare(&cluster, &clients, &mut nodes, &mut counts);
-    assert_eq!(cluster.all_by_right(), i64::try_from(counts.outcomes).unwrap());
+    assert_eq!(cluster.assert_written_under_leases(), i64::try_from(counts.outcomes).unwrap());
     counts.fences = cluster.database.count("SELECT sum(fence) FROM node");
     for node in &mut nodes {
         node.process.take().expect("every node runs").terminate();
@@ -136,7 +136,7 @@ fn every_acked_pin_has_exactly_one_outcome_whatever_happens_to_nodes_network_and
     println!("{counts:#?}\nin {:?}, with PINWATCH_CLUSTER_SEED={seed}", begun.elapsed());
 }
 
-/// Something happens to one of the nodes, maybe to another one too, or to the database; or nothing does.
+/// Causes a fault of one or two nodes or of the database, or none.
 fn accident(nodes: &mut [Node; 3], server: &Postgres, random: &mut Rng, counts: &mut Counts) {
     let long = Duration::from_millis(random.u64(..LONGEST));
     let short = Duration::from_millis(random.u64(..300));
@@ -177,12 +177,12 @@ fn accident(nodes: &mut [Node; 3], server: &Postgres, random: &mut Rng, counts: 
             counts.torn += 1;
         }
         9 => {
-            // One that is not ready yet may end as it likes.
+            // A node that is not ready yet may end with any status.
             if let Some(mut daemon) = nodes[one].process.take() {
                 let ready = daemon.try_client().is_some();
                 daemon.signal(Signal::TERM);
                 let status = daemon.wait();
-                assert!(status.success() || !ready, "it ended with {status}:\n{}", daemon.said());
+                assert!(status.success() || !ready, "it ended with {status}:\n{}", daemon.log());
                 counts.stops += 1;
             }
         }
@@ -191,7 +191,7 @@ fn accident(nodes: &mut [Node; 3], server: &Postgres, random: &mut Rng, counts: 
             counts.database_restarts += 1;
         }
         _ => {
-            // Long enough for a cluster that is whole again.
+            // Long enough for a healthy cluster.
             thread::sleep(long);
             counts.quiet += 1;
         }
@@ -221,7 +221,7 @@ fn delivered_everywhere(nodes: &mut [Node; 3], counts: &mut Counts) {
 }
 
 fn compare(cluster: &Cluster, clients: &Clients, nodes: &mut [Node; 3], counts: &mut Counts) {
-    cluster.all_at_the_webhook();
+    cluster.wait_until_webhook_has_all();
     let known = clients.lock();
     let outbox: Vec<String> = {
         let mut client = nodes[0].process.as_ref().expect("every node runs").client();

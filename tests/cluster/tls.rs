@@ -1,4 +1,4 @@
-//! TLS to the database: it is really spoken, and who is at the other end is really looked at.
+//! TLS to the database: it is used, and the server's identity is verified.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -13,7 +13,7 @@ use crate::support::postgres::Postgres;
 use crate::support::{Authority, Ended, Place, program, run_to_end};
 
 impl Authority {
-    /// Has the server speak TLS, with a certificate for this name.
+    /// Makes the server use TLS with a certificate for this name.
     fn secure(&self, server: &Postgres, name: &str) {
         let (certificate, key) = self.certify(name, 2090);
         server.speak_tls(&certificate, &key);
@@ -28,7 +28,7 @@ impl Authority {
 }
 
 #[test]
-fn a_node_speaks_tls_to_a_server_that_its_authority_vouches_for_and_to_no_other() {
+fn a_node_connects_only_to_a_database_server_that_its_authority_certified() {
     let Some(server) = Postgres::launch() else { return };
     let cluster = Cluster::on(&server);
     let folder = TempDir::new().unwrap();
@@ -56,11 +56,11 @@ fn a_node_speaks_tls_to_a_server_that_its_authority_vouches_for_and_to_no_other(
     assert!(said.contains("sslrootcert"), "{said}");
 
     let node = place("a", "verify-full", &ours_pem).start();
-    cluster.shared_by(&["a"]);
+    cluster.wait_until_shared_by(&["a"]);
     let pins = pins("delivered", "x", 50);
     node.client().submit_all(&pins);
-    cluster.each_once(&pins);
-    cluster.all_at_the_webhook();
+    cluster.wait_for_one_outcome_each(&pins);
+    cluster.wait_until_webhook_has_all();
     let bare = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
                 WHERE application_name = 'pinwatch' AND NOT ssl";
     let covered = bare.replace("NOT ssl", "ssl");
@@ -68,7 +68,7 @@ fn a_node_speaks_tls_to_a_server_that_its_authority_vouches_for_and_to_no_other(
     assert!(cluster.database.count(&covered) >= 3, "the writer, the lease and the listener at least");
     node.terminate();
 
-    // Vouched for, but not the one that was asked for.
+    // Certified by the authority, but for another name.
     ours.secure(&server, "elsewhere.example");
     let said = refused("verify-full", &ours_pem);
     assert!(said.contains("127.0.0.1") && said.contains("elsewhere.example"), "{said}");
@@ -78,8 +78,8 @@ fn a_node_speaks_tls_to_a_server_that_its_authority_vouches_for_and_to_no_other(
 /// How a client asks for TLS, <https://www.postgresql.org/docs/current/protocol-message-formats.html>
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// A server that is not the one that was meant. It speaks no TLS, asks each client for its password in clear text, and
-/// keeps all that it is sent.
+/// A hostile server. It does not use TLS, asks each client for its password in clear text, and
+/// keeps everything that it receives.
 struct Rogue {
     port: u16,
     sent: Arc<Mutex<Vec<u8>>>,
@@ -92,7 +92,7 @@ impl Rogue {
         let kept = sent.clone();
         std::thread::spawn(move || {
             for client in listener.incoming() {
-                // A client that gives up is what is wanted of it.
+                // The client is expected to give up.
                 let _ = Self::ask_for_password(client.unwrap(), &kept);
             }
         });
@@ -115,7 +115,7 @@ impl Rogue {
         }
     }
 
-    /// What it was sent since this was asked before.
+    /// The bytes received since the last call.
     fn received(&self) -> Vec<u8> {
         std::mem::take(&mut *self.sent.lock().unwrap())
     }
@@ -124,7 +124,7 @@ impl Rogue {
 #[test]
 fn a_password_is_sent_to_no_server_on_another_machine_that_is_not_verified() {
     let rogue = Rogue::start();
-    // No name of this machine, and yet this machine is who answers.
+    // Not a name of this machine, but it resolves to it.
     let host = format!("0.0.0.0:{}", rogue.port);
     let place = Place::new("http://127.0.0.1:9");
     let pgpass = place.path("pgpass");
@@ -169,7 +169,7 @@ fn a_password_is_sent_to_no_server_on_another_machine_that_is_not_verified() {
     }
     assert!(rogue.received().is_empty(), "nobody connected");
 
-    // Verified: it hears that TLS is wanted, and nothing else.
+    // With verification the server gets only the TLS request.
     for variables in [&[][..], &[("PGSSLMODE", "disable")]] {
         let Ended { code, stderr, .. } =
             run("run", &format!("{with_password}?sslmode=verify-full"), &[], variables);
@@ -178,7 +178,7 @@ fn a_password_is_sent_to_no_server_on_another_machine_that_is_not_verified() {
         assert_eq!(rogue.received(), SSL_REQUEST);
     }
 
-    // Who insists on it gets what is warned of.
+    // With the explicit setting it gets the password, as documented.
     let allowed: [(&str, &[&str]); 2] =
         [("run", &["--set", "store.allow_insecure_tls=true"]), ("migrate-store", &["--allow-insecure-tls"])];
     for (what, allow) in allowed {

@@ -1,4 +1,4 @@
-//! What somebody who writes a configuration gets to see: which values are in effect, and the messages when
+//! What an author of a configuration sees: which values are in effect, and the messages when
 //! something is wrong. Through the library; the messages of the binary are tested with the commands.
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ struct Place {
 }
 
 impl Place {
-    /// Root's place without any file and with a key in the environment.
+    /// The environment of root, without a file and with a key in a variable.
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let environment =
@@ -74,7 +74,7 @@ fn a_later_source_wins_and_the_origin_is_shown() {
 }
 
 #[test]
-fn every_problem_is_reported_at_once_with_key_value_origin_and_what_would_be_right() {
+fn every_problem_is_reported_at_once_with_key_value_origin_and_remedy() {
     let mut place = Place::new();
     place
         .file(
@@ -87,7 +87,7 @@ fn every_problem_is_reported_at_once_with_key_value_origin_and_what_would_be_rig
 }
 
 #[test]
-fn everything_in_effect_is_listed_without_secrets() {
+fn all_settings_in_effect_are_listed_without_secrets() {
     let mut place = Place::new();
     place.sources.environment.variables.clear();
     std::fs::write(place.path("api-key"), "geheim\n").unwrap();
@@ -105,7 +105,7 @@ fn everything_in_effect_is_listed_without_secrets() {
 }
 
 #[test]
-fn a_secret_is_in_no_message_whatever_is_wrong_with_it() {
+fn a_secret_is_in_no_error_message() {
     const SECRET: &str = "geheim";
     let file = |text: &str| Place::new().file(text).refusal();
     let flag = |text: &str| Place::new().set(text).refusal();
@@ -151,7 +151,7 @@ fn a_secret_is_in_no_debug_output() {
 }
 
 #[test]
-fn a_file_given_by_name_must_be_there_and_the_systems_need_not() {
+fn a_configuration_file_given_by_name_must_exist_and_the_default_one_need_not() {
     let mut place = Place::new();
     assert_eq!(place.explain().file, None);
     place.sources.file = Some(place.path("other.toml"));
@@ -217,7 +217,7 @@ fn documented_maxima() -> Vec<(String, &'static str)> {
 }
 
 #[test]
-fn the_longest_time_that_is_documented_is_the_longest_that_is_taken() {
+fn the_documented_maximum_of_each_duration_is_the_accepted_one() {
     let maxima = documented_maxima();
     assert!(maxima.len() >= 10, "{maxima:?}");
     for (key, most) in maxima {
@@ -276,8 +276,8 @@ fn a_default_that_is_uncommented_changes_nothing() {
 }
 
 #[test]
-fn the_shipped_file_with_every_key_uncommented_is_taken() {
-    // Of several ways to give one thing, one: each in its turn.
+fn the_shipped_file_with_every_key_uncommented_is_valid() {
+    // Alternatives of one setting are used in turn.
     let turns = [
         vec!["username", "password", "password_file", "secret", "secrets", "key"],
         vec!["username", "password", "password_file", "secret_file", "secrets", "key_file"],
@@ -312,7 +312,7 @@ fn the_shipped_file_with_every_key_uncommented_is_taken() {
 }
 
 #[test]
-fn a_user_without_a_file_gets_places_of_the_own() {
+fn without_a_configuration_file_a_user_gets_personal_paths() {
     let mut place = Place::new();
     place.sources.environment.uid = 1000;
     place.variable("HOME", "/home/u");
@@ -358,7 +358,7 @@ fn a_user_without_any_home_is_asked_for_the_store() {
 }
 
 #[test]
-fn strings_of_environment_and_flags_become_what_the_key_is() {
+fn values_from_the_environment_and_flags_get_the_type_of_their_key() {
     let mut place = Place::new();
     place
         .set("api.key=12345")
@@ -376,7 +376,7 @@ fn strings_of_environment_and_flags_become_what_the_key_is() {
 }
 
 #[test]
-fn a_presets_values_apply_where_none_is_written_and_show_where_they_come_from() {
+fn the_values_of_a_preset_apply_unless_overridden_and_are_shown_with_their_origin() {
     let mut place = Place::new();
     place.sources.environment.variables.clear();
     place.file(
@@ -410,7 +410,7 @@ fn a_presets_values_apply_where_none_is_written_and_show_where_they_come_from() 
 }
 
 #[test]
-fn what_a_flag_or_a_variable_cannot_set_is_reported() {
+fn a_key_that_a_flag_or_variable_can_not_set_is_reported() {
     let table = [
         (
             "sink.0.url=x",
@@ -448,7 +448,7 @@ fn what_a_flag_or_a_variable_cannot_set_is_reported() {
 }
 
 #[test]
-fn clients_find_the_socket_whatever_else_is_wrong() {
+fn clients_find_the_socket_even_if_the_rest_of_the_configuration_is_invalid() {
     let mut place = Place::new();
     place.sources.environment.variables.clear();
     let socket =
@@ -476,7 +476,7 @@ fn a_users_client_looks_for_the_users_daemon() {
 }
 
 #[test]
-fn loading_makes_nothing() {
+fn loading_a_configuration_creates_no_file() {
     let mut place = Place::new();
     place.set(&format!("store.url=sqlite:{}", place.path("a/b.db").display()));
     place.set(&format!("intake.socket={}", place.path("c.sock").display()));

@@ -1,4 +1,4 @@
-//! What was promised, counted: each PIN once in the store, in the files, at the follower and at the webhook.
+//! Checks that each PIN is exactly once in the store, in the files, at the follower and at the webhook.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +9,7 @@ use super::receiver::Delivery;
 use super::round::Counts;
 use crate::support::json;
 
-/// Compares what the clients were told with what is there, and counts it.
+/// Compares the answers that the clients got with the results, and counts them.
 pub fn compare(
     known: &Known,
     outbox: &[String],
@@ -23,7 +23,7 @@ pub fn compare(
     what_acks_told_still_holds(known, &records, counts);
     seqs_ascend(&records);
 
-    // The last outcomes may have come when nobody followed any more.
+    // The last outcomes may be newer than the follower's end.
     let followed = known.followed.len();
     assert!(known.followed[..] == outbox[..followed], "a follower was told something else than what is so");
     counts.outcomes_followed += followed as u64;

@@ -16,7 +16,7 @@ use super::number;
 use crate::http::v1::client::{Api, JSON, NDJSON};
 use crate::support::{Authority, json as parse, until_true};
 
-/// Submits of a round: a third one by one, a third in arrays, a third as lines of one request.
+/// Submits of a round: a third single, a third in arrays, a third as lines of one request.
 const SUBMITS: usize = 20_000;
 
 /// Requests that are open at once on the one connection.

@@ -14,7 +14,7 @@ use crate::support::{Client, json};
 /// PINs that one client writes before it reads an answer.
 const PIPELINED: usize = 40;
 
-/// A way for a PIN to go, as the simulator scripts it, and how it ends.
+/// A kind of PIN, as the simulator scripts it, and how it ends.
 struct Kind {
     what: &'static str,
     deadline: Option<&'static str>,
@@ -38,7 +38,7 @@ const KINDS: &[Kind] = &[
     Kind { deadline: Some("300ms"), ..kind("waiting", "deadline", None) },
 ];
 
-/// A PIN to submit, and what is to become of it.
+/// A PIN to submit, and its expected end.
 #[derive(Debug, Clone)]
 pub struct Pin {
     pub id: String,
@@ -46,7 +46,7 @@ pub struct Pin {
     pub outcome: &'static str,
     pub delivered: Option<bool>,
     pub reference: Option<String>,
-    /// How often it was written to a daemon that did not answer.
+    /// How often it was sent to a daemon that did not answer.
     pub unanswered: u32,
 }
 
@@ -57,7 +57,7 @@ impl Pin {
         let mut request = json!({"op": "submit", "pinId": id});
         let mut reference = None;
         if random.u8(..3) == 0 {
-            // Long lines, some over several pages: those are what a kill tears.
+            // Long lines, some over several pages: those may be incomplete after a kill.
             let text = format!("order-{number}-{}", "x".repeat(random.usize(..200)));
             let metadata = json!({"number": number, "note": "ü".repeat(random.usize(..6000))});
             request["reference"] = text.as_str().into();
@@ -74,24 +74,24 @@ impl Pin {
     }
 }
 
-/// What the clients share: what is to be submitted, and what they were told.
+/// What the clients share: the PINs to submit, and the answers so far.
 pub struct Clients(Mutex<Known>);
 
 #[derive(Default)]
 pub struct Known {
     waiting: VecDeque<Pin>,
     made: usize,
-    /// By PIN ID, the answer that said that it is taken.
+    /// By PIN ID, the answer that accepted it.
     pub acked: HashMap<String, (Pin, Value)>,
-    /// Outcomes as `tail -f` told them.
+    /// Outcomes as `tail -f` printed them.
     pub followed: Vec<String>,
     pub refused: u64,
-    /// The codes of refusals that may come.
+    /// The codes of allowed refusals.
     refusals: &'static [&'static str],
 }
 
 impl Clients {
-    /// Clients that may be refused for these reasons, and for no other.
+    /// Clients that may be refused only with these codes.
     pub fn refused_only_for(refusals: &'static [&'static str]) -> Self {
         Self(Mutex::new(Known { refusals, ..Known::default() }))
     }
@@ -100,7 +100,7 @@ impl Clients {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes so many more PINs to submit.
+    /// Adds this many PINs to submit.
     pub fn more(&self, epoch: usize, count: usize, random: &mut fastrand::Rng) {
         let mut known = self.lock();
         for _ in 0..count {
@@ -116,7 +116,7 @@ impl Clients {
         known.made - known.acked.len()
     }
 
-    /// Submits until nothing waits any more or it is `over`, to whatever daemon listens.
+    /// Submits to any daemon that listens, until no PIN is left or `over` is set.
     pub fn submit(&self, socket: &Path, over: &AtomicBool, mut random: fastrand::Rng) {
         while !over.load(Ordering::Relaxed) {
             if let Ok(mut client) = Client::try_connect(socket) {
@@ -128,8 +128,8 @@ impl Clients {
         }
     }
 
-    /// Writes some PINs, then reads their answers; false when the connection or the work is at its end. A PIN
-    /// without an answer waits again: its client can't know whether it was taken.
+    /// Writes some PINs, then reads their answers; false at the end of the connection or of the PINs. A PIN
+    /// without an answer is submitted again: its client can't know whether it was accepted.
     fn submit_some(&self, client: &mut Client, random: &mut fastrand::Rng) -> bool {
         let count = random.usize(1..=PIPELINED);
         let mut batch: VecDeque<Pin> = {
@@ -155,7 +155,7 @@ impl Clients {
             } else {
                 let code = answer["error"]["code"].as_str().unwrap_or_default();
                 if code == "at_capacity" {
-                    // The connection is one too many: a daemon that slept finds all that were tried meanwhile.
+                    // Too many connections: a suspended daemon later finds all that were opened meanwhile.
                     alive = false;
                     break;
                 }
@@ -169,7 +169,7 @@ impl Clients {
         alive
     }
 
-    /// Follows the outcomes until it is `over`: from the one after the last that it was told.
+    /// Follows the outcomes until `over` is set, always from the one after the last.
     pub fn follow(&self, socket: &Path, over: &AtomicBool) {
         while !over.load(Ordering::Relaxed) {
             if let Ok(mut client) = Client::try_connect(socket) {

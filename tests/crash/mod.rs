@@ -21,12 +21,12 @@ use round::Epoch;
 /// Whether outcomes go to a webhook too.
 const WEBHOOK: bool = true;
 
-/// Kills after which all is compared and a new place begun: a store that keeps every outcome for the comparison
+/// Kills after which everything is compared in a new place: a store that keeps every outcome for the comparison
 /// would make each start of a long run slower than the one before.
 const KILLS_AN_EPOCH: u64 = 100;
 
 #[test]
-fn every_acked_pin_has_exactly_one_outcome_everywhere_whenever_the_daemon_is_killed() {
+fn every_acked_pin_has_exactly_one_outcome_at_every_sink_after_any_kills() {
     let kills = number("PINWATCH_CRASH_ROUNDS").unwrap_or(200);
     let seed = number("PINWATCH_CRASH_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("crash test: {kills} kills, PINWATCH_CRASH_SEED={seed}");

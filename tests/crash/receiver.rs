@@ -1,5 +1,5 @@
-//! A receiver of webhooks that outlives the daemon: takes what it is sent, and every so often hangs up instead
-//! of saying so.
+//! A webhook receiver that outlives the daemon: it accepts requests, and sometimes hangs up instead
+//! of answering.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// One in so many is taken and not answered: it has to come again, under the same id.
+/// One request in this many is accepted but not answered: it must be repeated with the same id.
 const UNANSWERED: usize = 50;
 
-/// What came in.
+/// The received requests.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     /// The header `webhook-id`.
@@ -39,7 +39,7 @@ impl Receiver {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let received = ours.clone();
-                // A killed daemon's connections end as they may.
+                // Connections of a killed daemon may end with any error.
                 thread::spawn(move || serve(stream, &received));
             }
         });
@@ -50,7 +50,7 @@ impl Receiver {
         format!("http://{}/hook", self.address)
     }
 
-    /// From now on it hangs up on every request, or no more.
+    /// Sets whether it hangs up on every request.
     #[allow(dead_code, reason = "the tests of the cluster do; they have this module too")]
     pub fn refuse(&self, refuses: bool) {
         self.received.refuses.store(refuses, Ordering::Relaxed);
@@ -61,7 +61,7 @@ impl Receiver {
     }
 }
 
-/// Reads requests of HTTP/1.1 and answers each with 204, until the other side has enough.
+/// Reads HTTP/1.1 requests and answers each with 204, until the client disconnects.
 fn serve(stream: TcpStream, received: &Received) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {

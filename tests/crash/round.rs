@@ -1,4 +1,4 @@
-//! One life of the daemon after the other, each ended by an accident, in a place that stays.
+//! Runs the daemon again and again in the same place; each run ends with a kill or a stop.
 
 use std::fs;
 use std::io::Write;
@@ -21,7 +21,7 @@ const SUBMITTERS: usize = 3;
 /// PINs submitted in one life of the daemon, at most.
 const PINS: usize = 120;
 
-/// What happened, and what came of it.
+/// The faults, and their consequences.
 #[derive(Debug, Default, Clone)]
 pub struct Counts {
     pub kills: u64,
@@ -96,7 +96,7 @@ impl Counts {
     }
 }
 
-/// Many lives in one place.
+/// Many runs in one place.
 pub struct Epoch {
     place: Place,
     number: usize,
@@ -104,7 +104,7 @@ pub struct Epoch {
     clients: Clients,
     receiver: Option<Receiver>,
     rotations: usize,
-    /// Files that are not the daemon's, and what is in them.
+    /// Files of others, with their content.
     neighbours: Vec<(PathBuf, Vec<u8>)>,
     pub counts: Counts,
 }
@@ -120,9 +120,9 @@ impl Epoch {
         Self { place, number, random, clients, receiver, rotations: 0, neighbours: Vec::new(), counts }
     }
 
-    /// One life: maybe an accident before it, load and maybe a rotation during it, a kill or a stop to end it.
+    /// One run: maybe a change of files before it, load and maybe a rotation during it, a kill or a stop at its end.
     pub fn round(&mut self) {
-        self.meddle();
+        self.disturb_files();
         let fresh = self.random.usize(..PINS);
         self.clients.more(self.number, fresh, &mut self.random);
         let (early, stopped) = (self.random.u8(..6) == 0, self.random.u8(..10) == 0);
@@ -133,7 +133,7 @@ impl Epoch {
         let (place, clients) = (&self.place, &self.clients);
         let socket = place.socket();
         thread::scope(|scope| {
-            // Also if this thread panics, or the others would never end.
+            // Also if this thread panics; else the others would never end.
             let _end = SetAtEnd(&over);
             for _ in 0..SUBMITTERS {
                 let random = self.random.fork();
@@ -160,7 +160,7 @@ impl Epoch {
                 thread::sleep(life);
             }
             if let Some(status) = daemon.ended() {
-                panic!("the daemon ended by itself with {status}:\n{}", daemon.said());
+                panic!("the daemon ended by itself with {status}:\n{}", daemon.log());
             }
             if stopped && !early {
                 daemon.terminate();
@@ -173,13 +173,13 @@ impl Epoch {
         });
     }
 
-    /// What may happen to the files while no daemon runs.
-    fn meddle(&mut self) {
+    /// Changes files while no daemon runs.
+    fn disturb_files(&mut self) {
         if self.random.u8(..8) == 0 {
-            self.plant_neighbours();
+            self.add_files_beside_the_log();
             self.counts.neighbours_planted += 1;
         }
-        if self.random.u8(..8) == 0 && self.plant_half_line().is_some() {
+        if self.random.u8(..8) == 0 && self.append_half_line().is_some() {
             self.counts.half_lines_planted += 1;
         }
         if self.random.u8(..10) == 0 {
@@ -189,19 +189,19 @@ impl Epoch {
         }
     }
 
-    /// Puts the beginning of the next line behind the last one, as a kill in the middle of a write leaves it.
-    fn plant_half_line(&mut self) -> Option<()> {
+    /// Appends the beginning of the next line, as a kill in the middle of a write leaves it.
+    fn append_half_line(&mut self) -> Option<()> {
         let mut file = fs::File::options().append(true).open(self.place.results()).ok()?;
         let files = self.place.all_results();
-        // A kill may have torn the last line already, also one of a file that was rotated since.
+        // A kill may have left an incomplete line already, also in a rotated file.
         let last = files.iter().rfind(|file| !file.is_empty())?;
         let last = last.strip_suffix('\n')?.lines().last()?;
         let next = self.place.record_after(json(last)["seq"].as_i64()?)?;
         file.write_all(&next.as_bytes()[..self.random.usize(1..next.len())]).ok()
     }
 
-    /// Puts files beside the result file that look as if it had been renamed to them, newer than those that it was.
-    fn plant_neighbours(&mut self) {
+    /// Adds files beside the result file that look like newer rotated ones.
+    fn add_files_beside_the_log(&mut self) {
         let text = fs::read(self.place.results()).unwrap_or_default();
         let copied = &text[..self.random.usize(..=text.len())];
         for (name, content) in [("copy", copied), ("pos", b"{\"seq\":"), ("gz", b"\x1f\x8b\n{")] {
@@ -212,7 +212,7 @@ impl Epoch {
         }
     }
 
-    /// Runs until every PIN is acked and has its outcome everywhere, stops, and compares.
+    /// Runs until every PIN is acknowledged and has its outcome everywhere, stops, and compares.
     pub fn finish(mut self) -> Counts {
         let daemon = self.place.start();
         let over = AtomicBool::new(false);
@@ -232,8 +232,9 @@ impl Epoch {
         });
         let outbox = client.outbox();
         drop(client);
-        self.counts.half_lines_cut = daemon.times_said("a half-written line was cut off") as u64;
-        self.counts.starts_with_a_file_ahead_of_its_cursor = daemon.times_said("ahead of the cursor") as u64;
+        self.counts.half_lines_cut = daemon.times_logged("a half-written line was cut off") as u64;
+        self.counts.starts_with_a_file_ahead_of_its_cursor =
+            daemon.times_logged("ahead of the cursor") as u64;
         daemon.terminate();
         for (path, content) in &self.neighbours {
             let now = fs::read(path).expect("nobody removes it");

@@ -1,8 +1,8 @@
-//! A disk that takes writes and fails to keep them: every sync ends with EIO. What was acked before is kept, nothing is
-//! acked meanwhile, and all goes on by itself when the disk is well.
+//! A disk that accepts writes but fails to sync them (EIO): acknowledged PINs are kept, nothing is
+//! acknowledged meanwhile, and the daemon continues by itself when the disk works again.
 //!
-//! strace stands for the disk: it makes the daemon's syncs fail for as long as it is attached. Where it is not there,
-//! or may not attach, the tests say loudly that they were skipped.
+//! strace simulates the disk: it makes the daemon's syncs fail while it is attached. If it is missing
+//! or may not attach, the tests report that they were skipped.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 struct Broken(Child);
 
 impl Broken {
-    /// `None`, said loudly, where nobody can break it.
+    /// Prints a message and returns `None` if strace can't be used.
     fn of(daemon: &Daemon, place: &Place) -> Option<Self> {
         let told = place.folder.path().join("strace");
         let mut command = Command::new("strace");
@@ -51,7 +51,7 @@ impl Drop for Broken {
 }
 
 #[test]
-fn while_syncs_fail_nothing_is_acked_and_no_outcome_is_forgotten_and_then_all_goes_on() {
+fn while_syncs_fail_no_pin_is_acknowledged_and_no_outcome_is_lost() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let daemon = place.start();
@@ -74,9 +74,9 @@ fn while_syncs_fail_nothing_is_acked_and_no_outcome_is_forgotten_and_then_all_go
     until("the rest is delivered", || (client.stats()["inFlight"] == waiting.len()).then_some(()));
     all_delivered(&mut client);
     assert_each_once(&client.outbox(), &place.all_results(), &[&ending]);
-    assert_eq!(daemon.times_said("the store can't be written"), 1, "{}", daemon.said());
-    assert_eq!(daemon.times_said("the store can be written again"), 1, "{}", daemon.said());
-    // What was refused is in the file no more than it was acked.
+    assert_eq!(daemon.times_logged("the store can't be written"), 1, "{}", daemon.log());
+    assert_eq!(daemon.times_logged("the store can be written again"), 1, "{}", daemon.log());
+    // Refused PINs are not in the file.
     drop(client);
     daemon.kill9();
     let daemon = place.start();
@@ -85,7 +85,7 @@ fn while_syncs_fail_nothing_is_acked_and_no_outcome_is_forgotten_and_then_all_go
 }
 
 #[test]
-fn killed_while_syncs_fail_it_has_all_that_was_acked() {
+fn a_daemon_killed_while_syncs_fail_has_every_acknowledged_pin() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let daemon = place.start();

@@ -1,5 +1,5 @@
-//! A database that is damaged, foreign or robbed of its end: the daemon refuses to start, says what is wrong,
-//! where, and how to get out of it, and changes no byte.
+//! A database that is damaged, foreign or truncated: the daemon refuses to start, says what is wrong,
+//! where, and what to do, and changes no byte.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -7,10 +7,10 @@ use std::path::Path;
 
 use crate::support::{Place, Simulated, all_delivered, sim_pins, submit, until};
 
-/// What a daemon left behind: its files, each with its bytes.
+/// The files of a stopped or killed daemon, with their bytes.
 type Files = Vec<(&'static str, Vec<u8>)>;
 
-/// The files of a database, and the note of its commits. What SQLite keeps in `-shm` is no data.
+/// The files of a database and its lock file, which counts its commits. `-shm` has no data.
 const SUFFIXES: [&str; 3] = ["", "-wal", ".lock"];
 
 const IN_FLIGHT_WHEN_KILLED: usize = 150;
@@ -26,13 +26,13 @@ fn left_behind(api: &Simulated, killed: bool) -> Files {
     let place = Place::in_folders(&api.base_url());
     let daemon = place.start();
     let mut client = daemon.client();
-    // Killed: so few that the WAL was never folded into the main file. Stopped: so many that tables have depth.
+    // Killed: so few that the WAL was never checkpointed. Stopped: so many that tables have several levels.
     let count = if killed { IN_FLIGHT_WHEN_KILLED } else { IN_FLIGHT_WHEN_STOPPED };
     submit(&mut client, &sim_pins("delivered", count));
     submit(&mut client, &sim_pins("waiting", count - 1));
     until("some have their outcome", || (client.stats()["inFlight"] == count - 1).then_some(()));
     all_delivered(&mut client);
-    // What is acked last is committed last, and noted: between commit and note a kill would lose nothing acked.
+    // The last acknowledged commit is in the lock file: a kill between the two loses nothing acknowledged.
     submit(&mut client, &sim_pins("none", 1));
     drop(client);
     if killed {
@@ -52,7 +52,7 @@ fn place_with(files: &Files) -> Place {
     place
 }
 
-/// Starts the daemon, which must refuse; gives what it says.
+/// Starts the daemon, which must refuse; returns its message.
 #[track_caller]
 fn refusal(place: &Place, title: &str) -> String {
     let before = files(place);
@@ -61,12 +61,12 @@ fn refusal(place: &Place, title: &str) -> String {
         Some(status) => Some(Some(status)),
         None => daemon.try_client().map(|_| None),
     });
-    let status = ended.unwrap_or_else(|| panic!("{title}: it was started:\n{}", daemon.said()));
-    let said = daemon.said();
+    let status = ended.unwrap_or_else(|| panic!("{title}: it was started:\n{}", daemon.log()));
+    let said = daemon.log();
     assert_eq!(status.code(), Some(1), "{title}: {said}");
     assert!(said.contains(place.store().to_str().unwrap()), "{title}: {said}");
     let content = |files: &Files| -> Files {
-        // A file beside the database that was not there may be made, empty.
+        // A missing file beside the database may be created, empty.
         files.iter().filter(|(suffix, bytes)| suffix.is_empty() || !bytes.is_empty()).cloned().collect()
     };
     let same = content(&files(place)) == content(&before);
@@ -87,7 +87,7 @@ fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
     file.write_all_at(bytes, at).expect("it can be written");
 }
 
-/// A sentence, what is done to the files, and what the refusal has to say.
+/// A title, a change of the files, and what the refusal must contain.
 type Case = (&'static str, fn(&Place), &'static [&'static str]);
 
 const LOST: &[&str] = &["has lost commits", "were acknowledged", "remove ", ".lock"];
@@ -193,7 +193,7 @@ fn a_flipped_bit_in_a_pin_id(place: &Place) {
     overwrite(&place.store(), at as u64 + 12, b"6");
 }
 
-/// Does something to the database that no daemon does, and leaves no WAL.
+/// Runs SQL on the database, and leaves no WAL.
 fn sql(place: &Place, statement: &'static str) {
     use sqlx::{ConnectOptions, Connection};
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(place.store()).create_if_missing(true);
@@ -206,7 +206,7 @@ fn sql(place: &Place, statement: &'static str) {
 }
 
 #[test]
-fn a_damaged_or_foreign_database_is_refused_with_what_where_and_a_way_out_and_not_changed() {
+fn a_damaged_or_foreign_database_is_refused_with_advice_and_not_changed() {
     let api = Simulated::start();
     for (killed, cases) in [(true, AFTER_A_KILL), (false, AFTER_A_STOP)] {
         let files = left_behind(&api, killed);
@@ -228,7 +228,7 @@ fn a_damaged_or_foreign_database_is_refused_with_what_where_and_a_way_out_and_no
 }
 
 #[test]
-fn whichever_page_is_overwritten_the_database_is_refused_and_not_changed() {
+fn a_database_with_any_overwritten_page_is_refused_and_not_changed() {
     let api = Simulated::start();
     let files = left_behind(&api, false);
     let pages = files[0].1.len() / 4096;
@@ -244,7 +244,7 @@ fn whichever_page_is_overwritten_the_database_is_refused_and_not_changed() {
 }
 
 #[test]
-fn what_was_left_whole_is_gone_on_with() {
+fn an_undamaged_database_is_used_after_a_kill_and_after_a_stop() {
     let api = Simulated::start();
     for (killed, count) in [(true, IN_FLIGHT_WHEN_KILLED), (false, IN_FLIGHT_WHEN_STOPPED)] {
         let place = place_with(&left_behind(&api, killed));

@@ -1,7 +1,7 @@
-//! A real disk that is full, under the database and under the result file: nothing is forgotten, it is said
-//! once, and all goes on by itself when there is room.
+//! A real full disk, under the database and under the result file: nothing is lost, it is logged
+//! once, and the daemon continues by itself when there is room.
 //!
-//! Needs root, for a tmpfs with a size; without it the tests say loudly that they were skipped, and fail in CI.
+//! Needs root for a tmpfs with a size; without it the tests report that they were skipped, and fail in CI.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -15,7 +15,7 @@ use crate::support::{
 const MIB: u64 = 1024 * 1024;
 
 #[test]
-fn with_the_databases_disk_full_submits_are_refused_polling_goes_on_and_no_outcome_is_forgotten() {
+fn with_a_full_database_disk_submits_are_refused_and_no_outcome_is_lost() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let Some(disk) = SmallDisk::mount(&place.data, 16 * MIB) else { return };
@@ -28,7 +28,7 @@ fn with_the_databases_disk_full_submits_are_refused_polling_goes_on_and_no_outco
         assert_eq!(answer["state"], "accepted", "{answer}");
     }
     disk.fill();
-    // The log has some room of its own left; then it is over.
+    // The WAL still has some room of its own.
     let mut taken = Vec::new();
     let refusal = until("a submit is refused", || {
         let pin = format!("sim-delivered-full{}", taken.len());
@@ -52,7 +52,7 @@ fn with_the_databases_disk_full_submits_are_refused_polling_goes_on_and_no_outco
     let unknown = client.ask(r#"{"op":"submit","pinId":"sim-delivered-refused"}"#);
     assert_eq!(unknown["error"]["code"], "store_unavailable", "{unknown}");
     assert_eq!(client.ask(r#"{"op":"show","pinId":"sim-waiting-0"}"#)["ok"], true);
-    assert_eq!(daemon.times_said("the store can't be written"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_logged("the store can't be written"), 1, "{}", daemon.log());
 
     disk.free();
     all_delivered(&mut client);
@@ -60,14 +60,14 @@ fn with_the_databases_disk_full_submits_are_refused_polling_goes_on_and_no_outco
     all_delivered(&mut client);
     assert_each_once(&client.outbox(), &place.all_results(), &[&ending, &taken]);
     assert!(client.stats()["store"]["trouble"].is_null());
-    assert_eq!(daemon.times_said("the store can be written again"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_logged("the store can be written again"), 1, "{}", daemon.log());
     assert_eq!(submit(&mut client, &sim_pins("delivered", 1))[0]["state"], "accepted");
     drop(client);
     daemon.terminate();
 }
 
 #[test]
-fn a_backup_for_which_there_is_no_room_says_so_and_leaves_nothing_and_the_one_that_was_there() {
+fn a_backup_that_fills_the_disk_fails_and_keeps_the_previous_backup() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let Some(disk) = SmallDisk::mount(&place.out, MIB / 4) else { return };
@@ -102,7 +102,7 @@ fn a_backup_for_which_there_is_no_room_says_so_and_leaves_nothing_and_the_one_th
 }
 
 #[test]
-fn killed_while_the_databases_disk_is_full_it_says_so_at_the_start_or_serves_and_loses_nothing() {
+fn a_daemon_killed_while_its_database_disk_is_full_loses_nothing() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let Some(disk) = SmallDisk::mount(&place.data, 16 * MIB) else { return };
@@ -122,8 +122,8 @@ fn killed_while_the_databases_disk_is_full_it_says_so_at_the_start_or_serves_and
         None => daemon.try_client()?.try_ask(r#"{"op":"ping"}"#).map(|_| None),
     });
     if let Some(status) = ended {
-        assert_eq!(status.code(), Some(1), "{}", daemon.said());
-        assert!(daemon.said().contains(place.store().to_str().unwrap()), "{}", daemon.said());
+        assert_eq!(status.code(), Some(1), "{}", daemon.log());
+        assert!(daemon.log().contains(place.store().to_str().unwrap()), "{}", daemon.log());
     }
     drop(daemon);
 
@@ -138,7 +138,7 @@ fn killed_while_the_databases_disk_is_full_it_says_so_at_the_start_or_serves_and
 }
 
 #[test]
-fn with_the_result_files_disk_full_the_sink_waits_says_so_once_and_goes_on_by_itself() {
+fn a_file_sink_waits_while_its_disk_is_full_and_then_continues_by_itself() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let Some(disk) = SmallDisk::mount(&place.out, MIB) else { return };
@@ -165,17 +165,17 @@ fn with_the_result_files_disk_full_the_sink_waits_says_so_once_and_goes_on_by_it
     all_delivered(&mut client);
     all.extend(more);
     assert_each_once(&client.outbox(), &[fs::read_to_string(&file).unwrap()], &[&all]);
-    assert_eq!(daemon.times_said("the sink takes no outcomes"), 1, "{}", daemon.said());
-    assert_eq!(daemon.times_said("the sink takes outcomes again"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_logged("the sink takes no outcomes"), 1, "{}", daemon.log());
+    assert_eq!(daemon.times_logged("the sink takes outcomes again"), 1, "{}", daemon.log());
     drop(client);
     daemon.terminate();
 }
 
 #[test]
-fn at_the_limit_for_the_size_of_files_the_sink_waits_as_for_a_full_disk_and_leaves_no_half_line() {
+fn a_file_sink_at_the_file_size_limit_waits_and_leaves_no_incomplete_line() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
-    // So large that only the result file reaches the limit, in the middle of some line. It takes no room on the disk.
+    // So large that only the result file reaches the limit, in the middle of a line. It uses no space on the disk.
     let (limit, notes) = (64 * MIB, "\nmy notes\n");
     let mut file = File::create(place.results()).expect("a file can be made");
     file.set_len(limit - 10_000).and_then(|()| file.seek(SeekFrom::End(0))).expect("a file can be sparse");
@@ -190,7 +190,7 @@ fn at_the_limit_for_the_size_of_files_the_sink_waits_as_for_a_full_disk_and_leav
     };
 
     let mut limit_to = Command::new("sh");
-    // The signal would end a daemon that does not ignore it.
+    // The signal would end a daemon that did not ignore it.
     limit_to.args(["-c", "trap '' XFSZ; exec prlimit \"$@\"", "sh", &format!("--fsize={limit}:unlimited")]);
     let daemon = place.start_by(wrapped(limit_to, &place.command()));
     let mut client = daemon.client();
@@ -212,13 +212,13 @@ fn at_the_limit_for_the_size_of_files_the_sink_waits_as_for_a_full_disk_and_leav
     assert!(raised.expect("prlimit was there just now").success());
     all_delivered(&mut client);
     assert_each_once(&client.outbox(), &[lines()], &[&all]);
-    assert_eq!(daemon.times_said("the sink takes no outcomes"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_logged("the sink takes no outcomes"), 1, "{}", daemon.log());
     drop(client);
     daemon.terminate();
 }
 
 #[test]
-fn a_folder_that_is_gone_is_waited_for_and_gone_on_with_when_it_is_back() {
+fn a_file_sink_waits_for_a_removed_folder_and_continues_when_it_is_back() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let daemon = place.start();
@@ -241,7 +241,7 @@ fn a_folder_that_is_gone_is_waited_for_and_gone_on_with_when_it_is_back() {
     all_delivered(&mut client);
     all.extend(more);
     assert_each_once(&client.outbox(), &place.all_results(), &[&all]);
-    assert_eq!(daemon.times_said("the sink takes no outcomes"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_logged("the sink takes no outcomes"), 1, "{}", daemon.log());
     drop(client);
     daemon.terminate();
 }

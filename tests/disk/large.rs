@@ -1,5 +1,5 @@
-//! A store with far more outcomes than PINs in flight, as `store.retention` leaves it: a start reads what it needs, and
-//! what it reads it checks.
+//! A store with far more outcomes than PINs in flight, as `store.retention` leaves it: a start reads only what it needs,
+//! and checks what it reads.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -9,7 +9,7 @@ use crate::support::{Client, Daemon, Place, Simulated, all_delivered, sim_pins, 
 use crate::support::{change, column};
 use serde_json::json;
 
-/// More than a start reads whole.
+/// Larger than the files that a start reads completely.
 const LARGE: u64 = 256 * 1024 * 1024;
 
 /// Outcomes of some 1,600 bytes each, which the file sink has, behind those that there are.
@@ -63,11 +63,11 @@ fn refused(place: &Place) -> String {
         Some(status) => Some(Some(status)),
         None => daemon.try_client().map(|_| None),
     });
-    assert_eq!(ended.and_then(|status| status.code()), Some(1), "{}", daemon.said());
-    daemon.said()
+    assert_eq!(ended.and_then(|status| status.code()), Some(1), "{}", daemon.log());
+    daemon.log()
 }
 
-/// Bytes that it read from files, whether or not they came from the disk.
+/// The bytes that the daemon read from files, cached or not.
 fn read_by(daemon: &Daemon) -> u64 {
     let io = fs::read_to_string(format!("/proc/{}/io", daemon.pid())).unwrap();
     let line = io.lines().find_map(|line| line.strip_prefix("rchar: "));
@@ -93,7 +93,7 @@ fn a_start_does_not_read_the_outcomes_that_are_kept() {
 }
 
 #[test]
-fn what_a_start_reads_is_checked_however_large_the_file_is() {
+fn a_start_checks_the_pages_that_it_reads_of_a_large_file() {
     let api = Simulated::start();
     let place = large(&api);
     let file = place.store();
@@ -124,7 +124,7 @@ fn what_a_start_reads_is_checked_however_large_the_file_is() {
 }
 
 #[test]
-fn a_damaged_page_of_kept_outcomes_is_told_to_who_asks_for_it_and_hurts_nobody_else() {
+fn a_damaged_page_of_old_outcomes_is_reported_to_its_readers_and_affects_no_other() {
     let api = Simulated::start();
     let place = large(&api);
     damage(&place.store(), page_of(&place.store(), "KEPT-90000\""));

@@ -1,7 +1,7 @@
-//! The result file's disk is unmounted, mounted anew or replaced while the daemon runs: no outcome goes to a place where
-//! nobody looks for it, the reason is reported, and all goes on by itself when the path is right again.
+//! The disk of the result file is unmounted, remounted or replaced while the daemon runs: no outcome goes to a place where
+//! nobody looks for it, the reason is reported, and the sink continues by itself when the path is right again.
 //!
-//! Needs root, for mounts of its own; without it the tests say loudly that they were skipped, and fail in CI.
+//! Needs root for mounts of its own; without it the tests report that they were skipped, and fail in CI.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn run(disk: &SmallDisk, program: &str, arguments: &[&str], path: &Path) {
     assert!(output.status.success(), "{command:?}: {output:?}");
 }
 
-/// Waits until the file sink reports trouble; gives what it is.
+/// Waits until the file sink reports trouble, and returns it.
 #[track_caller]
 fn trouble(client: &mut Client) -> String {
     until("the sink is in trouble", || {
@@ -42,13 +42,13 @@ fn finish(client: &mut Client, pins: &[String]) {
 /// Sends SIGHUP, and waits until the reload is done.
 #[track_caller]
 fn reload(daemon: &Daemon) {
-    let before = daemon.times_said("the files are reopened");
+    let before = daemon.times_logged("the files are reopened");
     daemon.signal(Signal::HUP);
-    until("it has reloaded", || (daemon.times_said("the files are reopened") > before).then_some(()));
+    until("it has reloaded", || (daemon.times_logged("the files are reopened") > before).then_some(()));
 }
 
 #[test]
-fn when_its_disk_is_unmounted_the_sink_waits_says_why_and_goes_on_when_it_is_mounted_again() {
+fn a_file_sink_waits_while_its_disk_is_unmounted_and_says_why() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let Some(disk) = SmallDisk::mount(&place.out, 4 * MIB) else { return };
@@ -64,10 +64,10 @@ fn when_its_disk_is_unmounted_the_sink_waits_says_why_and_goes_on_when_it_is_mou
     all_delivered(&mut client);
 
     run(&disk, "umount", &["--lazy"], &place.out);
-    // Nothing has to be delivered for that to be noticed.
+    // It is noticed without a delivery.
     let what = trouble(&mut client);
     assert!(what.contains("not mounted") && what.contains(place.results().to_str().unwrap()), "{what}");
-    // It keeps nothing open there, so the disk can be taken away.
+    // The daemon has no file open there, so the disk can be unmounted.
     let open = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
     let open: Vec<_> = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).collect();
     assert!(!open.iter().any(|path| path.to_string_lossy().contains("outcomes.jsonl")), "{open:?}");
@@ -88,8 +88,8 @@ fn when_its_disk_is_unmounted_the_sink_waits_says_why_and_goes_on_when_it_is_mou
     all_delivered(&mut client);
     let text = fs::read_to_string(disk.path(&place.results())).unwrap();
     assert_each_once(&client.outbox(), &[text], &[&before, &meanwhile, &later]);
-    assert_eq!(daemon.times_said("the sink takes no outcomes"), 1, "{}", daemon.said());
-    assert_eq!(daemon.times_said("the sink takes outcomes again"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_logged("the sink takes no outcomes"), 1, "{}", daemon.log());
+    assert_eq!(daemon.times_logged("the sink takes outcomes again"), 1, "{}", daemon.log());
     drop(client);
     daemon.terminate();
     run(&disk, "umount", &["--lazy"], &place.out);
@@ -97,7 +97,7 @@ fn when_its_disk_is_unmounted_the_sink_waits_says_why_and_goes_on_when_it_is_mou
 }
 
 #[test]
-fn another_disk_that_is_mounted_over_its_folder_is_used_from_the_next_reload() {
+fn a_disk_mounted_over_the_folder_of_a_file_sink_is_used_after_a_reload() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     // A namespace; the disk in it is the database's.
@@ -124,7 +124,7 @@ fn another_disk_that_is_mounted_over_its_folder_is_used_from_the_next_reload() {
 }
 
 #[test]
-fn a_folder_that_was_renamed_and_made_anew_is_used_from_the_next_reload() {
+fn a_recreated_folder_of_a_file_sink_is_used_after_a_reload() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let daemon = place.start();
@@ -150,7 +150,7 @@ fn a_folder_that_was_renamed_and_made_anew_is_used_from_the_next_reload() {
 }
 
 #[test]
-fn a_folder_that_was_replaced_while_no_daemon_ran_is_used_from_the_start() {
+fn a_folder_replaced_while_no_daemon_ran_is_used_at_the_start() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let daemon = place.start();
@@ -168,7 +168,7 @@ fn a_folder_that_was_replaced_while_no_daemon_ran_is_used_from_the_start() {
     let after = sim_pins("call", 20);
     finish(&mut client, &after);
     all_delivered(&mut client);
-    // What the kill left undelivered went to the new one.
+    // Outcomes that were undelivered at the kill went to the new folder.
     let old = fs::read_to_string(away.join("outcomes.jsonl")).unwrap();
     let new = place.all_results().concat();
     let missing = client.outbox().into_iter().filter(|line| !old.contains(line) && !new.contains(line));

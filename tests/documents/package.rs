@@ -1,4 +1,4 @@
-//! What builds the Debian package says when it can't. What it builds is tested by `tests/systemd.rs`.
+//! The messages of the script that builds the Debian package. The package itself is tested by `tests/systemd.rs`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -7,7 +7,7 @@ use std::process::Command;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/build-deb.sh");
 
-/// Runs the script where only these programs are found. Gives its exit status and what it said.
+/// Runs the script with only these programs in its path. Returns its exit status and output.
 fn build_with(programs: &[&str]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     for program in programs {
@@ -34,7 +34,7 @@ fn found(program: &str) -> Option<PathBuf> {
 const TOOLS: [&str; 6] = ["cargo", "strip", "gzip", "sed", "python3", "dpkg-shlibdeps"];
 
 #[test]
-fn a_machine_without_cargo_deb_is_told_the_command_that_installs_it() {
+fn a_missing_cargo_deb_is_reported_with_the_command_that_installs_it() {
     let (code, said) = build_with(&[&TOOLS[..], &["dirname"]].concat());
     assert_eq!(code, Some(1));
     assert!(said.contains("lacks what the package is built with: cargo-deb."), "{said}");
@@ -46,7 +46,7 @@ fn a_machine_without_cargo_deb_is_told_the_command_that_installs_it() {
 }
 
 #[test]
-fn everything_that_is_missing_is_told_at_once() {
+fn all_missing_build_tools_are_reported_at_once() {
     let (code, said) = build_with(&["dirname"]);
     assert_eq!(code, Some(1));
     for tool in TOOLS.iter().chain(&["cargo-deb"]) {

@@ -1,7 +1,7 @@
-//! The README and the examples for clients, taken at their word: their snippets are run against a real daemon and a simulated API, its
+//! Runs the snippets of the README and of the client examples against a real daemon and a simulated API; the README's
 //! configuration is loaded, and its record is compared with a real one.
 //!
-//! A language that is not installed is skipped, loudly; not in CI, which has them all.
+//! A language that is not installed is skipped with a message; CI has them all.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -67,7 +67,7 @@ impl Service {
         String::from_utf8_lossy(&done.get_output().stdout).into_owned()
     }
 
-    /// Sees that the daemon knows the PIN, and that it ends well.
+    /// Checks that the daemon knows the PIN, and that it is delivered.
     #[track_caller]
     fn knows(self, pin: &str) {
         assert_eq!(self.place.ask(&["show", pin])[0]["pinId"], pin);
@@ -95,7 +95,7 @@ fn is_installed(program: &str) -> bool {
     false
 }
 
-/// Saves the snippet of a language, runs it by `program`, and sees its PIN accepted.
+/// Saves the snippet of a language, runs it with `program`, and checks that its PIN is accepted.
 fn is_accepted(language: &str, program: &str, file: &str, pin: &str) {
     if !is_installed(program) {
         return;
@@ -115,13 +115,13 @@ fn is_accepted(language: &str, program: &str, file: &str, pin: &str) {
 }
 
 #[test]
-fn every_snippet_below_submit_has_its_test() {
+fn every_snippet_about_submit_has_a_test() {
     let languages: Vec<_> = snippets(CLIENTS, "Submit").into_iter().map(|(language, _)| language).collect();
     assert_eq!(languages, ["sh", "python", "php", "js", "java"]);
 }
 
 #[test]
-fn the_shell_lines_submit() {
+fn the_shell_snippets_submit() {
     if !is_installed("nc") {
         return;
     }
@@ -196,7 +196,7 @@ fn shell(place: &Place, code: &str) -> Command {
 }
 
 #[test]
-fn the_readme_leads_to_a_first_outcome() {
+fn the_commands_of_the_readme_produce_a_first_outcome() {
     let place = Place::of("");
     let port = free_port();
     let scripts = snippets(README, "Sixty seconds to the first outcome").into_iter();
@@ -217,13 +217,13 @@ fn the_readme_leads_to_a_first_outcome() {
 }
 
 #[test]
-fn the_readme_is_short_and_shows_a_picture_that_is_there() {
+fn the_readme_is_short_and_its_picture_exists() {
     assert!(README.lines().count() < 150, "{} lines", README.lines().count());
     assert!(README.contains("](docs/page-light.png)"));
 }
 
 #[test]
-fn two_terminals_lead_to_a_first_verified_webhook() {
+fn the_documented_commands_deliver_a_first_verified_webhook() {
     if !is_installed("python3") {
         return;
     }
@@ -269,7 +269,7 @@ fn two_terminals_lead_to_a_first_verified_webhook() {
 }
 
 #[test]
-fn the_configuration_loads() {
+fn the_configuration_of_the_readme_is_valid() {
     let folder = tempfile::tempdir().unwrap();
     let here = |path: &str| folder.path().join(path).display().to_string();
     let text = snippet(README, "Configure", "toml")
@@ -287,7 +287,7 @@ fn the_configuration_loads() {
 }
 
 #[test]
-fn the_record_has_the_fields_of_a_real_one_in_their_order() {
+fn the_documented_record_has_the_fields_of_a_real_one_in_order() {
     let keys = |record: &str| {
         let record: Value = serde_json::from_str(record).unwrap_or_else(|error| panic!("{error}: {record}"));
         record.as_object().unwrap().keys().cloned().collect::<Vec<_>>()

@@ -40,7 +40,7 @@ fn fuzz(target: &str, pieces: &[&str], cases: u32, check: impl Fn(&[u8])) {
 }
 
 #[test]
-fn whatever_a_client_sends_is_answered_line_by_line() {
+fn any_bytes_of_a_client_are_answered_line_by_line() {
     let daemon = checks::handlers::Daemon::start();
     let pieces =
         ["{\"op\":\"", "show", "list", "\",\"pinId\":\"P1\"}\n", "\n", "\"P1\"", "W1\n", ",\"after\":", "}"];
@@ -48,7 +48,7 @@ fn whatever_a_client_sends_is_answered_line_by_line() {
 }
 
 #[test]
-fn whatever_a_receiver_answers_is_told_in_a_harmless_line_without_secrets() {
+fn any_answer_of_a_receiver_is_quoted_in_one_harmless_line_without_secrets() {
     let receiver = checks::webhook::Receiver::start();
     let pieces = [
         "HTTP/1.1 500 X\r\n\r\n",
@@ -65,7 +65,7 @@ fn whatever_a_receiver_answers_is_told_in_a_harmless_line_without_secrets() {
 }
 
 #[test]
-fn however_a_result_file_ends_nothing_of_others_is_changed_and_no_line_is_lost_or_doubled() {
+fn any_end_of_a_result_file_loses_no_line_and_changes_no_foreign_data() {
     let files = checks::file_end::Files::new();
     let pieces = [
         "\u{1}",
@@ -84,7 +84,7 @@ fn however_a_result_file_ends_nothing_of_others_is_changed_and_no_line_is_lost_o
 }
 
 #[test]
-fn however_an_answer_is_described_only_a_flag_or_a_listed_status_makes_it_final() {
+fn with_any_answer_description_only_a_flag_or_a_listed_status_makes_it_final() {
     let pieces = [
         "\t/status",
         "\t",
@@ -105,7 +105,7 @@ fn however_an_answer_is_described_only_a_flag_or_a_listed_status_makes_it_final(
 }
 
 #[test]
-fn whatever_a_configuration_says_it_is_taken_or_refused_without_the_key() {
+fn any_configuration_is_accepted_or_refused_without_showing_the_key() {
     let pieces = [
         "[api]\n",
         "[[sink]]\n",
@@ -124,7 +124,7 @@ fn whatever_a_configuration_says_it_is_taken_or_refused_without_the_key() {
 }
 
 #[test]
-fn whatever_a_daemon_answers_a_client_shows_nothing_harmful() {
+fn a_client_shows_no_control_characters_of_any_answer() {
     let daemon = checks::client::Daemon::start();
     let pieces = [
         "{\"ok\":true",

@@ -1,31 +1,31 @@
-//! What clients may do to it: little.
+//! Hostile and slow HTTP clients.
 
 use std::io::{ErrorKind, Read, Write};
 
 use crate::http::served::{Served, connect, get, send};
 use crate::support::until;
 
-/// More than one peer may have connections, loopback included.
+/// More connections than one peer may have, loopback included.
 const CROWD: usize = 500;
 
 #[test]
-fn a_huge_head_is_cut_off() {
+fn a_request_with_a_huge_head_is_refused() {
     let served = Served::start();
     let huge = format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "x".repeat(1 << 20));
-    // Refused in words, or cut off while it was still writing.
+    // Refused with an answer, or cut off while it was still writing.
     assert!(send(served.address, &huge).is_none_or(|answer| answer.status == 431));
     assert_eq!(served.get("/healthz").status, 200);
 }
 
 #[test]
-fn a_body_is_never_waited_for() {
+fn a_get_request_is_answered_without_waiting_for_its_body() {
     let served = Served::start();
     let request = "GET /healthz HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n";
     assert_eq!(send(served.address, request).map(|answer| answer.status), Some(200));
 }
 
 #[test]
-fn what_is_no_http_is_cut_off() {
+fn bytes_that_are_not_http_close_the_connection() {
     let served = Served::start();
     for noise in ["\0\u{1}\u{2}\r\n\r\n", "sim-delivered-1\n\n", "PRI * HTTP/3.0\r\n\r\n"] {
         assert!(send(served.address, noise).is_none_or(|answer| answer.status >= 400), "{noise:?}");
@@ -34,7 +34,7 @@ fn what_is_no_http_is_cut_off() {
 }
 
 #[test]
-fn a_crowd_that_says_nothing_takes_few_files_and_holds_back_no_pin() {
+fn many_silent_connections_use_few_files_and_delay_no_pin() {
     let served = Served::start();
     let files = || std::fs::read_dir(format!("/proc/{}/fd", served.daemon.pid())).map_or(0, Iterator::count);
     served.finish(&["sim-delivered-1"]);
@@ -48,7 +48,7 @@ fn a_crowd_that_says_nothing_takes_few_files_and_holds_back_no_pin() {
 }
 
 #[test]
-fn health_is_answered_while_more_dawdle_than_there_are_places_and_none_of_them_is_waited_for() {
+fn healthz_is_answered_while_slow_clients_fill_all_connections() {
     let served = Served::start();
     until("all is answered, and those who dawdle have time left", || {
         let mut crowd: Vec<_> = (0..CROWD)
@@ -61,7 +61,7 @@ fn health_is_answered_while_more_dawdle_than_there_are_places_and_none_of_them_i
         for path in ["/healthz", "/readyz", "/metrics"] {
             assert_eq!(served.get(path).status, 200, "{path}");
         }
-        // The first gave way; the time of the others is not over.
+        // The first one was replaced; the others still have time.
         let in_the_middle = &mut crowd[CROWD / 2];
         in_the_middle.set_nonblocking(true).expect("a socket can be asked without waiting");
         let waits = in_the_middle.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
@@ -70,12 +70,12 @@ fn health_is_answered_while_more_dawdle_than_there_are_places_and_none_of_them_i
 }
 
 #[test]
-fn who_dawdles_over_a_request_is_cut_off() {
+fn a_client_that_does_not_complete_its_request_is_cut_off() {
     let served = Served::start();
     let mut slow = connect(served.address);
     slow.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n").expect("it takes the first lines");
     let mut rest = Vec::new();
-    // Its end comes; the harness' patience is the limit here.
+    // The connection ends; only the time limit of the test could end this before.
     let end = slow.read_to_end(&mut rest);
     let still_open = end.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
     assert!(!still_open && !rest.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&rest));

@@ -1,4 +1,4 @@
-//! The documents name what there is: `docs/metrics.md` every metric, alerts and dashboard no other.
+//! `docs/metrics.md` documents every metric; alerts and dashboard use no others.
 
 use crate::support::not_run::not_run;
 use std::collections::BTreeSet;
@@ -34,7 +34,7 @@ fn every_metric_is_documented_with_its_type_and_labels_and_no_other_is() {
 }
 
 #[test]
-fn alerts_dashboard_and_document_name_only_metrics_that_there_are() {
+fn alerts_dashboard_and_document_name_only_existing_metrics() {
     let known: BTreeSet<String> = catalogue::ALL
         .iter()
         .flat_map(|metric| {
@@ -62,7 +62,7 @@ fn names(text: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn the_dashboard_is_json_whose_panels_all_ask_something() {
+fn the_dashboard_is_valid_json_and_every_panel_has_a_query() {
     let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("there are panels");
     let mut ids = BTreeSet::new();

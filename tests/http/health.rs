@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz` in good and in bad times.
+//! `/healthz` and `/readyz` of healthy and unhealthy daemons.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use crate::http::served::{Served, get, submit};
 use crate::support::{Daemon, Place, Simulated, json, until};
 
 #[test]
-fn all_is_well_in_good_times() {
+fn a_healthy_daemon_is_alive_and_ready() {
     let served = Served::start();
     served.finish(&["sim-delivered-1"]);
     let answer = served.get("/healthz");
@@ -23,7 +23,7 @@ fn all_is_well_in_good_times() {
 }
 
 #[test]
-fn a_wrong_key_degrades_and_is_named_but_the_daemon_lives_and_takes_pins() {
+fn with_a_wrong_key_readyz_is_degraded_and_pins_are_still_accepted() {
     let served = Served::with(&["api.key=wrong"]);
     submit(&mut served.daemon.client(), "sim-delivered-1");
     let numbers = served.until(r#"pinwatch_brake{reason="unauthorized"}"#, 1.0);
@@ -52,7 +52,7 @@ fn after_one_stray_answer_connections_are_not_reused_for_an_hour_and_health_says
     served.finish(&pins.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(connections.load(Ordering::SeqCst) > 20, "each has a connection of its own");
     // After all those, the log would have a second line.
-    let said = until("it is logged", || Some(served.daemon.said()).filter(|said| said.contains("asked for")));
+    let said = until("it is logged", || Some(served.daemon.log()).filter(|said| said.contains("asked for")));
     assert_eq!(said.matches("an answer that nobody asked for").count(), 1, "{said}");
     let answers: Vec<_> = pins
         .iter()
@@ -102,7 +102,7 @@ fn a_full_intake_is_not_ready() {
 }
 
 #[test]
-fn a_store_that_cannot_be_written_is_not_ready_but_alive_and_is_well_again_by_itself() {
+fn with_an_unwritable_store_the_daemon_is_alive_but_not_ready() {
     let served = Served::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let options = SqliteConnectOptions::new().filename(served.place.store());
@@ -111,7 +111,7 @@ fn a_store_that_cannot_be_written_is_not_ready_but_alive_and_is_well_again_by_it
         runtime.block_on(async { sqlx::query(sql).execute(&mut other).await.expect("it is carried out") });
     };
     execute("BEGIN IMMEDIATE");
-    // A submit waits for the database for seconds; how the daemon is can be asked again and again meanwhile.
+    // A submit waits for the database for seconds; health requests are answered meanwhile.
     until("health is answered while a submit waits", || {
         let mut client = served.daemon.client();
         let submit = std::thread::spawn(move || client.ask("sim-delivered-1"));
@@ -141,7 +141,7 @@ fn a_store_that_cannot_be_written_is_not_ready_but_alive_and_is_well_again_by_it
 }
 
 #[test]
-fn a_daemon_that_stops_says_so_to_its_end_and_is_alive_until_then() {
+fn a_stopping_daemon_is_alive_but_not_ready_until_it_ends() {
     let mut served = Served::with(&["shutdown_grace=60s", "api.timeout=60s"]);
     submit(&mut served.daemon.client(), "sim-stall-1");
     served.until("pinwatch_polls_in_flight", 1.0);
@@ -159,7 +159,7 @@ fn a_daemon_that_stops_says_so_to_its_end_and_is_alive_until_then() {
 }
 
 #[test]
-fn a_stop_does_not_wait_for_who_is_connected() {
+fn a_stop_does_not_wait_for_idle_http_connections() {
     let served = Served::start();
     let _idle = crate::http::served::connect(served.address);
     served.finish(&["sim-delivered-1"]);
@@ -168,7 +168,7 @@ fn a_stop_does_not_wait_for_who_is_connected() {
 }
 
 #[test]
-fn there_is_nothing_else_to_be_had() {
+fn unknown_paths_are_404_and_other_methods_are_405() {
     let served = Served::start();
     for path in ["/metrics/", "/../metrics", "/debug"] {
         assert_eq!(served.get(path).status, 404, "{path}");
@@ -183,12 +183,12 @@ fn there_is_nothing_else_to_be_had() {
 }
 
 #[test]
-fn nothing_listens_where_it_is_not_asked_for() {
+fn no_port_is_open_unless_http_listen_is_set() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let daemon = place.start();
     assert_eq!(listening(daemon.pid()), Vec::<String>::new());
-    assert!(!daemon.said().contains("HTTP"), "{}", daemon.said());
+    assert!(!daemon.log().contains("HTTP"), "{}", daemon.log());
     let served = Served::start();
     assert_eq!(listening(served.daemon.pid()).len(), 1, "the test sees what listens");
 }
@@ -211,13 +211,13 @@ fn listening(pid: rustix::process::Pid) -> Vec<String> {
 }
 
 #[test]
-fn an_address_that_others_reach_is_refused_unless_it_is_allowed() {
+fn an_address_that_other_machines_reach_is_refused_unless_it_is_allowed() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     place.configure("[http]\nlisten = \"0.0.0.0:0\"\n");
     let mut refused = place.spawn();
-    assert_eq!(refused.wait().code(), Some(2), "{}", refused.said());
-    assert!(refused.said().contains("http.allow_remote"), "{}", refused.said());
+    assert_eq!(refused.wait().code(), Some(2), "{}", refused.log());
+    assert!(refused.log().contains("http.allow_remote"), "{}", refused.log());
     assert!(!place.store().exists(), "nothing was opened");
 
     place.configure("allow_remote = true\n");
@@ -225,14 +225,14 @@ fn an_address_that_others_reach_is_refused_unless_it_is_allowed() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_named_and_stops_the_start() {
+fn an_address_in_use_is_named_and_the_start_fails() {
     let served = Served::start();
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     place.configure(&format!("[http]\nlisten = \"{}\"\n", served.address));
     let mut second: Daemon = place.spawn();
-    assert_eq!(second.wait().code(), Some(1), "{}", second.said());
+    assert_eq!(second.wait().code(), Some(1), "{}", second.log());
     let address = served.address.to_string();
-    assert!(second.said().contains(&address) && second.said().contains("http.listen"), "{}", second.said());
+    assert!(second.log().contains(&address) && second.log().contains("http.listen"), "{}", second.log());
     assert!(get(served.address, "/healthz").is_some_and(|answer| answer.status == 200));
 }

@@ -1,9 +1,9 @@
-//! Which `Host` is answered.
+//! Which `Host` headers are accepted.
 
 use crate::http::served::{Served, send};
 
 #[test]
-fn a_page_that_leads_a_browser_here_by_a_name_of_its_own_gets_nothing() {
+fn a_request_with_a_foreign_host_name_is_refused() {
     let served = Served::with(&["http.hosts=pinwatch.example, other.example"]);
     let port = served.address.port();
     for path in ["/metrics", "/healthz", "/nowhere"] {

@@ -1,4 +1,4 @@
-//! The numbers: all that are documented are there, and they are right.
+//! Every documented metric is served with the right value.
 
 use std::fs;
 
@@ -32,7 +32,7 @@ fn every_metric_of_the_catalogue_is_served_with_its_type_and_labels_and_no_other
 }
 
 #[test]
-fn submits_polls_and_outcomes_are_counted_right() {
+fn submits_polls_and_outcomes_are_counted_correctly() {
     let served = Served::start();
     served.finish(&["sim-delivered-1", "sim-delivered-2", "sim-unknown-1", "sim-400-1", "sim-404-1"]);
     let mut client = served.daemon.client();
@@ -63,7 +63,7 @@ fn submits_polls_and_outcomes_are_counted_right() {
         .map(|result| numbers.value(&format!(r#"pinwatch_submits_total{{result="{result}"}}"#)));
     assert_eq!(submits, [6.0, 1.0, 1.0, 0.0]);
 
-    // What they took.
+    // The times that they took.
     let of_final =
         |part: &str| numbers.value(&format!(r#"pinwatch_polls_per_pin_{part}{{outcome="final"}}"#));
     assert_eq!(of_final("count"), 3.0);
@@ -122,7 +122,7 @@ fn assert_close(told: f64, exact: f64) {
 }
 
 #[test]
-fn a_pin_that_reaches_its_deadline_shows_in_the_share_of_those_that_never_become_final() {
+fn pinwatch_never_final_ratio_counts_pins_that_reach_their_deadline() {
     let served = Served::with(&["schedule.deadline=300ms", "schedule.deadline_grace=0s"]);
     served.finish(&["sim-delivered-1", "sim-waiting-1"]);
     let numbers = served.numbers();
@@ -132,7 +132,7 @@ fn a_pin_that_reaches_its_deadline_shows_in_the_share_of_those_that_never_become
 }
 
 #[test]
-fn the_configured_rate_is_told_and_polls_that_hang_are_in_flight() {
+fn metrics_show_the_configured_rate_and_the_polls_in_flight() {
     let served = Served::with(&["api.rate=100"]);
     assert_eq!(served.numbers().value("pinwatch_poll_rate_limit"), 100.0);
     let mut client = served.daemon.client();
@@ -144,7 +144,7 @@ fn the_configured_rate_is_told_and_polls_that_hang_are_in_flight() {
 }
 
 #[test]
-fn a_sink_that_takes_nothing_shows_trouble_backlog_and_the_age_of_its_oldest_outcome() {
+fn metrics_show_the_trouble_backlog_and_oldest_outcome_of_a_failing_sink() {
     let served = Served::start();
     served.finish(&["sim-delivered-1"]);
     served.until(r#"pinwatch_sink_backlog{sink="file"}"#, 0.0);

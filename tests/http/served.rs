@@ -1,4 +1,4 @@
-//! A daemon with HTTP on, and what it answers.
+//! A daemon that serves HTTP, and its answers.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -19,7 +19,7 @@ pub struct Served {
     _api: Simulated,
 }
 
-/// What came back.
+/// The answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -60,14 +60,14 @@ impl Served {
     pub fn restart(&mut self) {
         const SERVED: &str = "served over HTTP address=";
         self.daemon.wait();
-        let before = self.daemon.times_said(SERVED);
+        let before = self.daemon.times_logged(SERVED);
         let mut command = self.place.command();
         for setting in &self.settings {
             command.args(["--set", setting]);
         }
         self.daemon = self.place.start_by(command);
         // Its log still has where the one before was.
-        until("it says where it serves", || (self.daemon.times_said(SERVED) > before).then_some(()));
+        until("it says where it serves", || (self.daemon.times_logged(SERVED) > before).then_some(()));
         self.address = self.daemon.http_address();
     }
 
@@ -108,7 +108,7 @@ impl Served {
         Numbers::of(answer.body)
     }
 
-    /// Scrapes until a number has this value.
+    /// Scrapes until a metric has this value.
     #[track_caller]
     pub fn until(&self, name: &str, value: f64) -> Numbers {
         until(&format!("{name} is {value}"), || Some(self.numbers()).filter(|now| now.value(name) == value))
@@ -135,15 +135,15 @@ pub fn submit(client: &mut Client, pin: &str) -> String {
     answer["state"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
 }
 
-/// Asks; `None` if there was no whole answer.
+/// Sends a GET request; `None` without a complete answer.
 pub fn get(address: SocketAddr, path: &str) -> Option<Answer> {
     send(address, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
 }
 
-/// Writes this, and reads to the end; `None` if there was no whole answer.
+/// Writes this, and reads to the end; `None` without a complete answer.
 pub fn send(address: SocketAddr, request: &str) -> Option<Answer> {
     let mut stream = connect(address);
-    // Who is refused in the middle of a long request may not be able to write all of it.
+    // A client that is refused during a long request may not be able to write all of it.
     let _ = stream.write_all(request.as_bytes());
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {

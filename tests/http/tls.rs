@@ -1,4 +1,4 @@
-//! TLS, by real clients: who is served, who is not and what they and the log say, and how a certificate is renewed.
+//! TLS with real clients: which are served, what the others and the log report, and how a certificate is renewed.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -84,8 +84,8 @@ impl Server {
     }
 
     #[track_caller]
-    fn until_said(&self, what: &str) {
-        until_true(&format!("{what:?} in the log"), || self.daemon.said().contains(what));
+    fn until_logged(&self, what: &str) {
+        until_true(&format!("{what:?} in the log"), || self.daemon.log().contains(what));
     }
 }
 
@@ -113,7 +113,7 @@ fn has_curl() -> bool {
     has
 }
 
-/// What Python and Node say that get `/healthz` twice on one connection, by their own TLS and, Node, over HTTP/2.
+/// The output of Python and Node, which get `/healthz` twice on one connection; Node also over HTTP/2.
 fn others(server: &Server, client: Option<&[PathBuf; 2]>) -> Vec<Ended> {
     const PYTHON: &str = "
 import http.client, ssl, sys
@@ -158,7 +158,7 @@ Promise.all([ask(), ask()]).then(() => connection.close());
 }
 
 #[test]
-fn who_knows_the_authority_is_served_and_who_does_not_hears_why() {
+fn clients_that_trust_the_authority_are_served_over_tls_and_others_are_told_why() {
     if !has_curl() {
         return;
     }
@@ -178,7 +178,7 @@ fn who_knows_the_authority_is_served_and_who_does_not_hears_why() {
     let unknown = server.curl(&[]);
     assert_eq!(unknown.code, Some(60), "{}", unknown.stderr);
     assert!(unknown.stderr.contains("unable to get local issuer certificate"), "{}", unknown.stderr);
-    server.until_said("does not accept the certificate in http.tls_cert");
+    server.until_logged("does not accept the certificate in http.tls_cert");
     let wrong_name = server.curl_at("https://pinwatch.example", &["--cacert", &ca]);
     assert_eq!(wrong_name.code, Some(60), "{}", wrong_name.stderr);
     assert!(wrong_name.stderr.contains("subject name matches"), "{}", wrong_name.stderr);
@@ -192,7 +192,7 @@ fn who_knows_the_authority_is_served_and_who_does_not_hears_why() {
         "{}",
         plain.stdout
     );
-    server.until_said("the client spoke plain HTTP");
+    server.until_logged("the client spoke plain HTTP");
     server.daemon.terminate();
 }
 
@@ -205,13 +205,13 @@ fn an_expired_certificate_is_refused_by_clients_and_reported_by_the_daemon() {
     let refused = server.curl(&["--cacert", &server.ca()]);
     assert_eq!(refused.code, Some(60), "{}", refused.stderr);
     assert!(refused.stderr.contains("certificate has expired"), "{}", refused.stderr);
-    server.until_said("has expired on 2021-01-01");
+    server.until_logged("has expired on 2021-01-01");
     let answer = server.curl(&["--insecure"]);
     assert!(answer.stdout.contains("degraded") && answer.stdout.contains("tls_files"), "{}", answer.stdout);
 }
 
 #[test]
-fn with_client_ca_only_clients_of_that_authority_are_served_and_the_log_says_why_others_are_not() {
+fn with_client_ca_only_clients_of_that_authority_are_served() {
     if !has_curl() {
         return;
     }
@@ -253,7 +253,7 @@ fn with_client_ca_only_clients_of_that_authority_are_served_and_the_log_says_why
             assert_ne!(answer.code, Some(0), "{said}: {}", answer.stdout);
             let hears = alerts.iter().any(|alert| answer.stderr.contains(alert));
             assert!(hears, "{said}, TLS {tls}: {}", answer.stderr);
-            server.until_said(said);
+            server.until_logged(said);
         }
     }
     for answer in others(&server, Some(&right)) {
@@ -266,7 +266,7 @@ fn with_client_ca_only_clients_of_that_authority_are_served_and_the_log_says_why
 }
 
 #[test]
-fn a_renewed_certificate_is_used_by_itself_and_on_sighup_and_a_bad_one_changes_nothing() {
+fn a_renewed_certificate_is_used_without_a_restart_and_an_invalid_one_is_ignored() {
     if !has_curl() {
         return;
     }
@@ -282,7 +282,7 @@ fn a_renewed_certificate_is_used_by_itself_and_on_sighup_and_a_bad_one_changes_n
     let (certificate, key) = third.certify("localhost", 2090);
     fs::write(server.place.path("cert.pem"), certificate).unwrap();
     server.daemon.signal(Signal::HUP);
-    server.until_said("it is not the key of the first certificate in");
+    server.until_logged("it is not the key of the first certificate in");
     let ready = server.ready(&second);
     assert_eq!(
         (&ready["status"], &ready["reasons"][0]["code"]),
@@ -295,13 +295,13 @@ fn a_renewed_certificate_is_used_by_itself_and_on_sighup_and_a_bad_one_changes_n
     server.daemon.signal(Signal::HUP);
     until_true("the mended one is used", || server.is_certified_by(&third));
     until_true("all is well again", || server.ready(&third)["status"] == "ready");
-    let said = server.daemon.times_said("new TLS files can't be used");
-    assert_eq!(said, 1, "it is said once: {}", server.daemon.said());
+    let said = server.daemon.times_logged("new TLS files can't be used");
+    assert_eq!(said, 1, "it is said once: {}", server.daemon.log());
     server.daemon.terminate();
 }
 
 #[test]
-fn files_that_can_t_be_used_stop_the_start_and_are_named_by_check_config_and_doctor() {
+fn invalid_tls_files_are_named_by_the_start_by_check_config_and_by_doctor() {
     let api = Simulated::start();
     let place = Place::in_folders(&api.base_url());
     let (certificate, _) = Authority::new("one").certify("localhost", 2090);
@@ -330,7 +330,7 @@ fn files_that_can_t_be_used_stop_the_start_and_are_named_by_check_config_and_doc
 }
 
 #[test]
-fn with_tls_an_address_that_others_reach_is_served() {
+fn with_tls_an_address_that_other_machines_reach_is_allowed() {
     if !has_curl() {
         return;
     }
@@ -340,7 +340,7 @@ fn with_tls_an_address_that_others_reach_is_served() {
 }
 
 #[test]
-fn http_2_is_spoken_without_tls_too_where_the_client_begins_with_it() {
+fn http_2_works_without_tls_with_prior_knowledge() {
     if !has_curl() {
         return;
     }

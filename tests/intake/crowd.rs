@@ -1,11 +1,11 @@
-//! Many clients, and clients that behave badly: none of them hurts another.
+//! Many clients and misbehaving clients: none of them affects another.
 
 use serde_json::json;
 
 use super::idle;
 use crate::support::{Client, code, until_true};
 
-/// Shows that a client is served.
+/// Checks that a client is served.
 fn is_served(client: &mut Client, name: &str) {
     for n in 0..20 {
         assert_eq!(client.submit(&format!("{name}-{n}")), "accepted");
@@ -35,7 +35,7 @@ fn a_client_that_writes_100_000_lines_before_it_reads_one_gets_100_000_answers_i
 fn a_client_that_never_reads_does_not_keep_another_from_being_served() {
     let daemon = idle();
     let mut deaf = daemon.client();
-    // Answers of some 20 MB: more than the system's buffers take.
+    // Answers of some 20 MB: more than the system's buffers hold.
     let requests = "{\"op\":\"fly\"}\n".repeat(200_000);
     let mut client = daemon.client();
     std::thread::scope(|scope| {
@@ -44,7 +44,7 @@ fn a_client_that_never_reads_does_not_keep_another_from_being_served() {
         writing.join().unwrap();
     });
     is_served(&mut client, "afterwards");
-    // It can change its mind: nothing was lost.
+    // It can still read them: nothing was lost.
     for _ in 0..1000 {
         assert_eq!(code(&deaf.answer()), "unknown_op");
     }

@@ -1,4 +1,4 @@
-//! What is asked about all PINs that match a filter.
+//! Requests about all PINs that match a filter.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ fn ids(page: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn every_pin_that_matches_is_withdrawn_and_no_other() {
+fn cancel_matching_withdraws_exactly_the_pins_that_match() {
     let daemon = idle();
     let mut client = daemon.client();
     for n in 0..1200 {
@@ -40,7 +40,7 @@ fn every_pin_that_matches_is_withdrawn_and_no_other() {
 }
 
 #[test]
-fn an_action_without_a_filter_must_say_that_it_means_all() {
+fn an_action_on_all_pins_must_say_all_instead_of_an_empty_filter() {
     let daemon = idle();
     let mut client = daemon.client();
     client.submit("A");

@@ -1,4 +1,4 @@
-//! Bad input: each line is answered with its code, in its place, and the connection goes on.
+//! Invalid input: each line is answered with its code, in order, and the connection stays usable.
 
 use serde_json::json;
 
@@ -17,7 +17,7 @@ fn bad_lines() -> Vec<(Vec<u8>, &'static str)> {
         (r#"["A"]"#.into(), "invalid_request"),
         (r#""A""#.into(), "invalid_request"),
         ("[".repeat(60_000), "invalid_request"),
-        // Bare junk.
+        // Lines that are neither JSON nor a PIN ID.
         ("GET / HTTP/1.1".into(), "invalid_pin_id"),
         ("a b".into(), "invalid_pin_id"),
         ("a/b".into(), "invalid_pin_id"),
@@ -34,13 +34,13 @@ fn bad_lines() -> Vec<(Vec<u8>, &'static str)> {
         ("{\"op\":\"pi\0ng\"}".into(), "invalid_json"),
         ("{\"op\":\"ping\"}\0".into(), "invalid_json"),
         (r#"{"op":"show","pinId":"a\u0000"}"#.into(), "invalid_pin_id"),
-        // JSON that is none.
+        // Invalid JSON.
         ("{".into(), "invalid_json"),
         (r#"{"op":"ping"#.into(), "invalid_json"),
         (r#"{"op":"ping"} {"op":"ping"}"#.into(), "invalid_json"),
         ("{op:ping}".into(), "invalid_json"),
         (r#"{"op":"submit","pinId":"\ud800"}"#.into(), "invalid_json"),
-        // Not what an op wants.
+        // Invalid members of an op.
         ("{}".into(), "invalid_request"),
         (r#"{"op":7}"#.into(), "invalid_request"),
         (r#"{"op":"ping","op":"ping"}"#.into(), "invalid_request"),
@@ -103,13 +103,13 @@ fn nothing_is_in_flight(client: &mut Client) {
 }
 
 #[test]
-fn each_bad_line_is_answered_with_its_code_and_the_connection_goes_on() {
+fn each_invalid_line_is_answered_with_its_code_and_the_connection_stays_open() {
     let daemon = idle();
     let mut client = daemon.client();
     for (line, expected) in bad_lines() {
         let answer = client.ask(&line);
         assert_eq!(code(&answer), expected, "{}: {answer}", shown(&line));
-        // What is told back is short, and can't write on a terminal.
+        // The quoted input is short and has no control characters.
         let message = answer["error"]["message"].as_str().unwrap();
         assert!(message.len() < 400 && !message.contains('\u{1b}'), "{message}");
         assert_eq!(client.op(&json!({"op": "ping"}))["ok"], true, "after {}", shown(&line));
@@ -119,7 +119,7 @@ fn each_bad_line_is_answered_with_its_code_and_the_connection_goes_on() {
 }
 
 #[test]
-fn bad_lines_among_good_ones_in_one_go_are_answered_in_their_places() {
+fn valid_and_invalid_lines_of_one_write_are_answered_in_order() {
     let daemon = idle();
     let mut client = daemon.client();
     let lines = bad_lines();
@@ -137,7 +137,7 @@ fn bad_lines_among_good_ones_in_one_go_are_answered_in_their_places() {
 }
 
 #[test]
-fn the_longest_line_and_the_longest_pin_id_are_taken() {
+fn the_longest_line_and_the_longest_pin_id_are_accepted() {
     let daemon = idle();
     let mut client = daemon.client();
     let longest = "x".repeat(128);
@@ -152,7 +152,7 @@ fn the_longest_line_and_the_longest_pin_id_are_taken() {
 }
 
 #[test]
-fn a_line_without_its_end_is_refused_and_not_taken() {
+fn a_last_line_without_a_newline_is_refused() {
     let (api, daemon) = polling();
     for line in ["sim-delivered-1", r#"{"op":"submit","pinId":"sim-delivered-1"}"#, "{", "x"] {
         let mut client = daemon.client();
@@ -176,7 +176,7 @@ fn a_line_without_its_end_is_refused_and_not_taken() {
 }
 
 #[test]
-fn a_line_that_comes_in_pieces_is_one_line() {
+fn a_line_that_arrives_in_pieces_is_one_line() {
     let daemon = idle();
     let mut client = daemon.client();
     let mut other = daemon.client();

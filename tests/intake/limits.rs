@@ -1,4 +1,4 @@
-//! What is limited, and what is said past the limit.
+//! Limits, and the answers beyond them.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::{Client, Ended, Place, Simulated, code, program, run_to_end, until_true};
 
 #[test]
-fn past_max_in_flight_a_pin_is_not_accepted_until_another_one_ended() {
+fn beyond_max_in_flight_a_pin_is_not_accepted_until_another_one_ends() {
     let daemon = Place::new("http://127.0.0.1:9").never_due().set("intake.max_in_flight", "3").start();
     let mut client = daemon.client();
     client.write("A\nB\nC\nD\nA\nE\n");
@@ -22,7 +22,7 @@ fn past_max_in_flight_a_pin_is_not_accepted_until_another_one_ended() {
     assert_eq!(code(&client.ask("E")), "at_capacity");
     assert_eq!(client.submit("B"), "finished");
 
-    // A start with a lower limit gives up none.
+    // A start with a lower limit drops none.
     let daemon = daemon.kill9().set("intake.max_in_flight", "1").start();
     let mut client = daemon.client();
     assert_eq!(client.stats()["inFlight"], 3);
@@ -30,7 +30,7 @@ fn past_max_in_flight_a_pin_is_not_accepted_until_another_one_ended() {
 }
 
 #[test]
-fn of_10_000_connections_those_within_the_limit_work_and_each_other_one_is_told() {
+fn of_10_000_connections_those_beyond_the_limit_are_refused_with_an_error() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut observer = daemon.client();
@@ -57,7 +57,7 @@ fn of_10_000_connections_those_within_the_limit_work_and_each_other_one_is_told(
 }
 
 #[test]
-fn who_finds_no_place_is_told_so_by_every_command_in_the_words_of_the_daemon() {
+fn every_command_shows_the_daemons_message_when_no_connection_is_free() {
     let daemon = Place::new("http://127.0.0.1:9").set("intake.max_connections", "1").start();
     let mut holder = daemon.client();
     until_true("the place is free", || {
@@ -88,7 +88,7 @@ fn who_finds_no_place_is_told_so_by_every_command_in_the_words_of_the_daemon() {
 }
 
 #[test]
-fn without_a_file_descriptor_left_who_is_connected_is_served_and_others_are_later() {
+fn with_no_free_file_descriptor_connected_clients_are_served_and_others_wait() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url()).never_due();
     let run = place.command();

@@ -1,4 +1,4 @@
-//! What a client can make the daemon keep in memory: little, whatever it asks and whether it reads.
+//! How much memory a client can make the daemon use, whatever it requests and whether it reads or not.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ fn hostile() -> Value {
     (0..256).map(|n| json!({"status": format!("S{n:0109}"), "description": format!("D{n:079}"), "finalStatus": false})).collect()
 }
 
-/// A daemon whose every PIN has had that answer.
+/// A daemon whose PINs have all had that answer.
 fn flooded(pins: &[String]) -> (Mock, Daemon) {
     let api = Mock::start();
     api.answers_all(ResponseTemplate::new(200).set_body_json(hostile()));
@@ -46,7 +46,7 @@ fn all_pages(client: &mut Client, mut request: Value, name: &str) -> Vec<Value> 
     }
 }
 
-/// PINs that ended with metadata of so many bytes.
+/// Ends PINs with metadata of this many bytes.
 fn finish(daemon: &Daemon, pins: &[String], metadata: usize) {
     let mut client = daemon.client();
     let metadata = "x".repeat(metadata);
@@ -60,7 +60,7 @@ fn finish(daemon: &Daemon, pins: &[String], metadata: usize) {
 }
 
 #[test]
-fn a_list_ends_a_page_by_its_bytes_and_has_every_pin_once() {
+fn pages_of_a_list_are_limited_in_bytes_and_have_every_pin_once() {
     let pins = pins(600);
     let (_api, daemon) = flooded(&pins);
     let mut client = daemon.client();
@@ -68,26 +68,26 @@ fn a_list_ends_a_page_by_its_bytes_and_has_every_pin_once() {
     assert_eq!(shown.len(), 600);
     let ids: BTreeSet<_> = shown.iter().map(|pin| pin["pinId"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids, pins.iter().cloned().collect());
-    // What ends such a PIN is short, too.
+    // The answer to a cancel of such a PIN is short, too.
     let record = client.op(&json!({"op": "cancel", "pinId": pins[0]}))["outcome"].take();
     assert_eq!(record["deliveries"].as_array().unwrap().len(), 16);
     assert_eq!(record["deliveries"][15], hostile()[255]);
 }
 
 #[test]
-fn a_client_that_asks_for_lists_and_reads_none_costs_one_answer() {
+fn a_client_that_requests_many_lists_and_reads_none_costs_the_memory_of_one_answer() {
     let (_api, daemon) = flooded(&pins(300));
     let before = daemon.peak_memory();
     let mut hog = daemon.client();
     hog.write("{\"op\":\"list\",\"limit\":1000}\n".repeat(100));
-    daemon.rests();
+    daemon.wait_until_idle();
     let taken = daemon.peak_memory().saturating_sub(before);
     assert!(taken < 24 * MB, "{} MB", taken / MB);
     assert_eq!(daemon.client().op(&json!({"op": "ping"}))["ok"], true);
 }
 
 #[test]
-fn clients_that_ask_for_large_outcomes_and_read_none_cost_an_answer_each() {
+fn clients_that_request_large_outcomes_and_read_none_cost_one_answer_each() {
     let daemon = idle();
     let pins = pins(200);
     finish(&daemon, &pins, 60_000);
@@ -112,7 +112,7 @@ fn clients_that_ask_for_large_outcomes_and_read_none_cost_an_answer_each() {
             hog
         })
         .collect();
-    daemon.rests();
+    daemon.wait_until_idle();
     let taken = daemon.peak_memory().saturating_sub(before);
     assert!(
         taken < 120 * MB,

@@ -1,4 +1,4 @@
-//! The local socket of the real binary: what it is told in good and in bad lines, by one client and by many.
+//! The local socket of the real binary, with valid and invalid lines, one client and many.
 
 mod crowd;
 mod filters;
@@ -12,9 +12,9 @@ mod wait;
 
 use crate::support::{Daemon, Place, Simulated};
 
-/// A daemon whose PINs are never due: for what has nothing to do with polls.
+/// A daemon whose PINs are never due, for tests without polls.
 fn idle() -> Daemon {
-    // Nobody listens there, and nobody asks.
+    // Nothing listens there, and nothing is polled.
     Place::new("http://127.0.0.1:9").never_due().start()
 }
 

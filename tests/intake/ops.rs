@@ -1,4 +1,4 @@
-//! Every op, asked as it should be.
+//! Valid requests of every op.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use crate::support::not_run::not_run;
 use crate::support::{Place, Simulated, code, pins};
 
 #[test]
-fn a_bare_pin_id_is_accepted_and_its_outcome_comes() {
+fn a_line_with_only_a_pin_id_is_accepted_and_its_outcome_is_delivered() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     assert_eq!(
@@ -26,7 +26,7 @@ fn a_bare_pin_id_is_accepted_and_its_outcome_comes() {
 }
 
 #[test]
-fn netcat_is_client_enough() {
+fn netcat_can_submit_and_wait() {
     // Other netcats have other options.
     let help = Command::new("nc").arg("-h").output();
     if !help.is_ok_and(|help| String::from_utf8_lossy(&help.stderr).contains("OpenBSD")) {
@@ -56,7 +56,7 @@ fn netcat_is_client_enough() {
 }
 
 #[test]
-fn a_pin_that_is_in_flight_is_a_duplicate_and_one_that_ended_is_finished_until_it_is_submitted_again() {
+fn a_pin_in_flight_is_a_duplicate_and_an_ended_one_is_finished_unless_again_is_set() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     assert_eq!(client.submit("sim-waiting-1"), "accepted");
@@ -87,7 +87,7 @@ fn a_pin_that_is_in_flight_is_a_duplicate_and_one_that_ended_is_finished_until_i
 }
 
 #[test]
-fn the_same_pin_twice_in_one_go_is_accepted_once() {
+fn the_same_pin_twice_in_one_write_is_accepted_once() {
     let daemon = idle();
     let mut client = daemon.client();
     client.write("A\nB\nA\n{\"op\":\"submit\",\"pinId\":\"B\"}\nA\n");
@@ -97,7 +97,7 @@ fn the_same_pin_twice_in_one_go_is_accepted_once() {
 }
 
 #[test]
-fn list_gives_every_pin_in_flight_once_by_pages_in_the_order_in_which_they_came() {
+fn list_has_every_pin_in_flight_once_in_the_order_of_submission() {
     let daemon = idle();
     let mut client = daemon.client();
     let pins: Vec<String> = (0..250).map(|n| format!("pin-{n:x}")).collect();
@@ -129,7 +129,7 @@ fn list_gives_every_pin_in_flight_once_by_pages_in_the_order_in_which_they_came(
 }
 
 #[test]
-fn show_tells_what_is_known_of_a_pin_in_flight() {
+fn show_has_all_details_of_a_pin_in_flight() {
     let daemon = idle();
     let mut client = daemon.client();
     let metadata = r#"{ "n" : 1.50, "big":1e400, "half":"\ud83d" }"#;
@@ -160,7 +160,7 @@ fn show_tells_what_is_known_of_a_pin_in_flight() {
 }
 
 #[test]
-fn show_tells_the_last_answer_while_a_pin_waits() {
+fn show_has_the_last_answer_of_the_api_for_a_pin_in_flight() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     for (pin, what) in [
@@ -182,7 +182,7 @@ fn show_tells_the_last_answer_while_a_pin_waits() {
 }
 
 #[test]
-fn show_tells_of_a_finished_pin_which_sink_has_its_outcome() {
+fn show_says_which_sinks_have_the_outcome_of_a_finished_pin() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     client.submit("sim-delivered-1");
@@ -197,13 +197,13 @@ fn show_tells_of_a_finished_pin_which_sink_has_its_outcome() {
         "sinks": [{"name": "file", "state": "delivered"}],
     }});
     assert_eq!(answer, expected);
-    // What it got before a restart it has, and nobody knows since when.
+    // The sink has what it got before a restart; the time is not known any more.
     let daemon = daemon.terminate().start();
     assert_eq!(daemon.client().op(&show), expected);
 }
 
 #[test]
-fn cancel_withdraws_a_pin_in_flight_and_leaves_a_finished_one_as_it_is() {
+fn cancel_withdraws_a_pin_in_flight_and_does_not_change_a_finished_one() {
     let (api, daemon) = polling();
     let mut client = daemon.client();
     client.submit("sim-waiting-1");
@@ -225,7 +225,7 @@ fn cancel_withdraws_a_pin_in_flight_and_leaves_a_finished_one_as_it_is() {
 }
 
 #[test]
-fn ping_tells_the_version_and_stats_what_is_going_on() {
+fn ping_returns_the_version_and_stats_returns_the_counts() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).set("schedule.not_found_grace", "100ms").start();
     let mut client = daemon.client();
@@ -255,7 +255,7 @@ fn ping_tells_the_version_and_stats_what_is_going_on() {
 }
 
 #[test]
-fn cancels_that_come_together_share_their_commits_and_are_answered_in_order() {
+fn cancels_that_arrive_together_share_commits_and_are_answered_in_order() {
     let daemon = idle();
     let mut client = daemon.client();
     let pins = pins(1000);

@@ -9,7 +9,7 @@ use crate::support::{Child, Daemon, Ended, Place, isolate, run_to_end, until_tru
 const ALICE: u32 = 4001;
 const BOB: u32 = 4002;
 
-/// A daemon whose socket everybody may use; `None`, said aloud, where this process can't be several users.
+/// A daemon whose socket every user may use; prints a message and returns `None` if this process can't be several users.
 fn open_to_all() -> Option<Daemon> {
     let has_setpriv = Command::new("setpriv").arg("--version").stdout(Stdio::null()).status().is_ok();
     if !rustix::process::geteuid().is_root() || !has_setpriv {
@@ -19,7 +19,7 @@ fn open_to_all() -> Option<Daemon> {
     }
     let place = Place::new("http://127.0.0.1:9").never_due();
     fs::set_permissions(place.folder.path(), Permissions::from_mode(0o755)).unwrap();
-    // The build's folder may be root's alone.
+    // Other users may not be able to read the build's folder.
     let mut copy = Command::new("install");
     copy.args(["-m", "755", env!("CARGO_BIN_EXE_pinwatch")]).arg(place.path("pinwatch"));
     assert!(copy.status().unwrap().success());
@@ -35,7 +35,7 @@ fn command(daemon: &Daemon, user: u32, args: &[&str]) -> Command {
     command
 }
 
-/// Connections of a user that go on.
+/// Idle connections of a user.
 fn hold(daemon: &Daemon, user: u32, count: usize) -> Vec<Child> {
     let follow = || {
         let mut command = command(daemon, user, &["tail", "-f", "-n", "0"]);
@@ -52,7 +52,7 @@ fn assert_refused(ended: &Ended, why: &str) {
 }
 
 #[test]
-fn a_user_with_a_full_share_is_refused_and_an_administrator_gets_in_whatever_others_hold() {
+fn a_user_with_a_full_share_is_refused_and_an_administrator_never_is() {
     let Some(daemon) = open_to_all() else { return };
     let mut root = daemon.client();
     let mut alice = hold(&daemon, ALICE, 6);

@@ -1,11 +1,11 @@
-//! `tail`: outcome records as they come, and as they came.
+//! `tail`: outcome records of the past and as they arrive.
 
 use serde_json::{Value, json};
 
 use super::{idle, polling};
 use crate::support::{Client, Daemon};
 
-/// Ends so many PINs, one after the other; gives their records.
+/// Ends this many PINs one after the other; returns their records.
 fn finish(daemon: &Daemon, client: &mut Client, count: usize) -> Vec<Value> {
     let before = daemon.records().len();
     for n in before..before + count {
@@ -15,7 +15,7 @@ fn finish(daemon: &Daemon, client: &mut Client, count: usize) -> Vec<Value> {
     daemon.all_records(before + count)[before..].to_vec()
 }
 
-/// The records up to the end, and where to go on from.
+/// The records up to the end, and the next seq.
 fn tail(client: &mut Client, request: &Value) -> (Vec<Value>, i64) {
     client.write(format!("{request}\n"));
     let mut records = Vec::new();
@@ -30,7 +30,7 @@ fn tail(client: &mut Client, request: &Value) -> (Vec<Value>, i64) {
 }
 
 #[test]
-fn tail_gives_the_last_ones_or_those_from_a_seq_on_and_says_where_to_go_on() {
+fn tail_returns_the_last_outcomes_or_those_from_a_seq_and_the_next_seq() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     assert_eq!(tail(&mut client, &json!({"op": "tail", "last": 5})), (vec![], 1));
@@ -54,7 +54,7 @@ fn tail_gives_the_last_ones_or_those_from_a_seq_on_and_says_where_to_go_on() {
 }
 
 #[test]
-fn the_lines_of_a_tail_are_those_of_the_file_to_the_letter() {
+fn the_lines_of_a_tail_equal_those_of_the_file() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     client.ask(r#"{"op":"submit","pinId":"sim-delivered-1","metadata":{ "n" : 1.50, "a":[1,2] },"reference":"é\u0007"}"#);
@@ -91,7 +91,7 @@ fn several_followers_get_every_outcome_in_order() {
 }
 
 #[test]
-fn a_follower_that_does_not_read_holds_back_nobody() {
+fn a_follower_that_does_not_read_delays_nobody() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     let mut lazy = daemon.client();
@@ -104,7 +104,7 @@ fn a_follower_that_does_not_read_holds_back_nobody() {
         assert_eq!(answer["state"], "accepted");
     }
     let records = daemon.all_records(500);
-    // And then it has missed nothing.
+    // It can still read all of them.
     for record in records {
         assert_eq!(lazy.answer()["seq"], record["seq"]);
     }
@@ -123,7 +123,7 @@ fn lines(client: &mut Client, request: &Value) -> Vec<Value> {
 }
 
 #[test]
-fn a_position_is_given_for_each_stretch_and_goes_on_without_gap_or_double() {
+fn a_tail_from_a_position_continues_without_gap_or_duplicate() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     let records = finish(&daemon, &mut client, 4);
@@ -136,7 +136,7 @@ fn a_position_is_given_for_each_stretch_and_goes_on_without_gap_or_double() {
     assert_eq!(all[6], end, "who asks for no position is told it at the end too");
     assert_eq!(lines(&mut client, &json!({"op": "tail", "last": 1})), [records[3].clone(), end]);
 
-    // Who gives a position wants positions.
+    // A request from a position gets positions.
     let again = lines(&mut client, &json!({"op": "tail", "from": start}));
     assert_eq!(again, all);
     let more = finish(&daemon, &mut client, 2);
@@ -175,14 +175,14 @@ fn remove_up_to(daemon: &Daemon, seq: i64) {
 }
 
 #[test]
-fn a_tail_that_is_slower_than_retention_is_told_what_it_has_missed() {
+fn a_tail_slower_than_retention_is_told_what_it_missed() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     let seqs = finish_large(&daemon, &mut client, 120);
     let [mut told, mut old] = [daemon.client(), daemon.client()];
     told.write("{\"op\":\"tail\",\"from\":1,\"follow\":true,\"positions\":true}\n");
     old.write("{\"op\":\"tail\",\"from\":1,\"follow\":true}\n");
-    // Each has its first stretch, and does not read on.
+    // Each has read its first part, and stops reading.
     assert!(told.answer()["position"].is_string());
     assert_eq!((told.answer()["seq"].clone(), old.answer()["seq"].clone()), (json!(seqs[0]), json!(seqs[0])));
     let removed_to = seqs[59];
@@ -205,7 +205,7 @@ fn a_tail_that_is_slower_than_retention_is_told_what_it_has_missed() {
         assert_eq!(line["seq"], *seq, "told once, and on it goes");
     }
 
-    // Who knows no such line is told by the one that it must know.
+    // A client without positions gets an error, which every client knows.
     let end = loop {
         let line = old.answer();
         match line["seq"].as_i64() {
@@ -221,7 +221,7 @@ fn a_tail_that_is_slower_than_retention_is_told_what_it_has_missed() {
 }
 
 #[test]
-fn only_who_had_not_come_to_what_was_removed_is_told_of_it() {
+fn only_a_tail_that_had_not_read_removed_outcomes_is_told_about_them() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     let seqs = finish_large(&daemon, &mut client, 50);
@@ -256,7 +256,7 @@ fn only_who_had_not_come_to_what_was_removed_is_told_of_it() {
 }
 
 #[test]
-fn what_a_tail_can_not_be_asked_is_refused() {
+fn an_invalid_tail_request_is_refused() {
     let daemon = idle();
     let mut client = daemon.client();
     for request in [

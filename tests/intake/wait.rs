@@ -1,4 +1,4 @@
-//! `wait`: a connection that is held until the outcome is there.
+//! `wait`: a request that is answered when the outcome exists.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::{idle, polling};
 use crate::support::{Place, Simulated, code, until_true};
 
 #[test]
-fn wait_answers_when_the_outcome_is_there_whether_that_was_before_or_is_later() {
+fn wait_returns_the_outcome_whether_the_pin_ended_before_or_ends_later() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     let (mut second, mut third) = (daemon.client(), daemon.client());
@@ -28,7 +28,7 @@ fn wait_answers_when_the_outcome_is_there_whether_that_was_before_or_is_later() 
 }
 
 #[test]
-fn wait_gives_up_when_its_time_is_over_and_the_connection_goes_on() {
+fn wait_ends_at_its_timeout_and_the_connection_stays_usable() {
     let daemon = idle();
     let mut client = daemon.client();
     client.submit("A");
@@ -41,7 +41,7 @@ fn wait_gives_up_when_its_time_is_over_and_the_connection_goes_on() {
 }
 
 #[test]
-fn a_limit_longer_than_any_clock_counts_is_none_and_the_connection_is_counted_once() {
+fn a_very_long_timeout_means_no_timeout_and_a_waiting_connection_counts_once() {
     let daemon = idle();
     let mut client = daemon.client();
     client.submit("A");
@@ -68,7 +68,7 @@ fn a_limit_longer_than_any_clock_counts_is_none_and_the_connection_is_counted_on
 }
 
 #[test]
-fn a_cancel_answers_those_who_wait() {
+fn a_cancel_answers_the_waiting_clients() {
     let daemon = idle();
     let (mut waiter, mut client) = (daemon.client(), daemon.client());
     waiter.write("A\n{\"op\":\"wait\",\"pinId\":\"A\"}\n");
@@ -78,7 +78,7 @@ fn a_cancel_answers_those_who_wait() {
 }
 
 #[test]
-fn who_waits_and_writes_no_more_still_gets_the_answer() {
+fn a_client_that_closes_its_write_side_still_gets_the_answer_of_wait() {
     let (_api, daemon) = polling();
     let mut client = daemon.client();
     client.write("sim-300ms-1\n{\"op\":\"wait\",\"pinId\":\"sim-300ms-1\"}\n");
@@ -109,7 +109,7 @@ fn a_client_that_hangs_up_while_it_waits_or_follows_frees_its_place() {
 }
 
 #[test]
-fn a_stop_answers_those_who_wait_or_follow_with_shutting_down() {
+fn a_stop_answers_waiting_and_following_clients_with_shutting_down() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let (mut waiter, mut follower) = (daemon.client(), daemon.client());

@@ -1,4 +1,4 @@
-//! Bad days of the API, by the real binary: outages, 429s, and what of them survives a restart. The rules
+//! Outages and 429s of the API, with the real binary, and what survives a restart. The rules
 //! themselves are tested in `src/schedule/`, without a process.
 
 use crate::support::{Mock, Place, brake, delivered, pins, until_true};
@@ -6,7 +6,7 @@ use serde_json::json;
 use wiremock::ResponseTemplate;
 
 #[test]
-fn in_an_outage_only_probes_go_out_and_every_pin_is_found_when_the_api_is_back() {
+fn in_an_outage_only_probes_are_sent_and_every_pin_ends_when_the_api_is_back() {
     let api = Mock::start();
     api.answers_all(ResponseTemplate::new(503));
     let place = Place::new(&api.base_url()).set("api.concurrency", "4").set("schedule.deadline", "300ms");
@@ -51,7 +51,7 @@ fn a_429_pauses_all_polling_and_the_pause_survives_kill_9() {
     client.submit_all(&pins(50));
     assert_eq!(brake(&mut client)["reason"], "throttled");
     let until = brake(&mut client)["until"].clone();
-    // The submit is made durable after the brake was handed in, and so is the brake.
+    // The brake was sent to the writer before the submit, so it is durable too.
     client.submit("ONE-MORE");
     until_true("those that ran have their answer", || client.stats()["polling"] == 0);
     api.answers_all(throttled());
@@ -67,7 +67,7 @@ fn a_429_pauses_all_polling_and_the_pause_survives_kill_9() {
 }
 
 #[test]
-fn a_429_that_ends_costs_no_pin_anything() {
+fn after_a_429_every_pin_still_becomes_final() {
     let api = Mock::start();
     api.answers_all(ResponseTemplate::new(429).insert_header("Retry-After", "1"));
     let daemon = Place::new(&api.base_url()).set("schedule.deadline", "200ms").start();

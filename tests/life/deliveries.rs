@@ -1,4 +1,4 @@
-//! PINs with several deliveries: which are waited for, and which one decides.
+//! PINs with several deliveries: which ones must be final, and which one decides.
 
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
@@ -51,7 +51,7 @@ fn with_any_a_pin_is_final_when_one_of_its_deliveries_is() {
     client.submit("MIXED");
     let outcome = client.outcome("MIXED");
     assert_eq!((&outcome["outcome"], &outcome["polls"]), (&json!("final"), &json!(1)));
-    // Of those that are final one decides, whatever the others may become.
+    // One of the final deliveries decides.
     assert_eq!((&outcome["status"], &outcome["delivered"]), (&json!("MESSAGE_EXPIRED"), &json!(false)));
     assert_eq!(outcome["deliveries"], json!(mixed));
     assert_eq!(client.op(&json!({"op": "show", "pinId": "OPEN"}))["pin"]["state"], "in_flight");
@@ -86,7 +86,7 @@ fn delivered_decides_before_accepted_before_unknown_before_failed() {
 }
 
 #[test]
-fn what_final_status_says_counts_in_every_form_and_the_table_where_it_says_nothing() {
+fn final_status_counts_in_every_form_and_the_table_decides_without_it() {
     let api = Mock::start();
     let rows = [
         ("TEXT", r#"[{"status":"MESSAGE_DELIVERED","finalStatus":"True"}]"#, "final"),

@@ -20,7 +20,7 @@ fn a_pin_ends_when_it_is_final_and_is_polled_no_more() {
     client.submit("DONE");
     let outcome = client.outcome("DONE");
     assert_eq!((&outcome["outcome"], &outcome["polls"]), (&json!("final"), &json!(1)));
-    // Another one is polled on and on, meanwhile.
+    // Another PIN is still polled meanwhile.
     client.submit("OPEN");
     until_true("many polls", || api.requests_for("OPEN") > 20);
     assert_eq!(api.requests_for("DONE"), 1);
@@ -32,7 +32,7 @@ fn a_pin_ends_when_it_is_final_and_is_polled_no_more() {
 }
 
 #[test]
-fn a_pin_that_is_not_final_at_its_deadline_ends_with_the_last_that_was_seen() {
+fn a_pin_that_is_not_final_at_its_deadline_ends_with_its_last_deliveries() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -89,7 +89,7 @@ fn the_deadline_of_the_configuration_is_for_pins_without_one() {
 }
 
 #[test]
-fn a_404_ends_a_pin_only_past_the_grace() {
+fn a_404_ends_a_pin_only_after_the_grace() {
     let api = Simulated::with(Settings { known_after: Duration::from_millis(300), ..Settings::default() });
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -107,7 +107,7 @@ fn a_404_ends_a_pin_only_past_the_grace() {
 }
 
 #[test]
-fn a_pin_that_vanished_ends_with_the_last_that_was_seen() {
+fn a_pin_that_the_api_no_longer_knows_ends_with_its_last_deliveries() {
     let api = Mock::start();
     api.answers_all(ResponseTemplate::new(200).set_body_json([delivery("MESSAGE_NOT_SENT", false)]));
     let daemon = Place::new(&api.base_url()).set("schedule.not_found_grace", "200ms").start();
@@ -123,7 +123,7 @@ fn a_pin_that_vanished_ends_with_the_last_that_was_seen() {
 }
 
 #[test]
-fn a_pin_that_the_api_refuses_ends_with_what_the_api_said() {
+fn a_pin_that_the_api_refuses_ends_with_the_apis_message() {
     let api = Mock::start();
     let said = json!({"requestError": {"serviceException": {
         "messageId": "BAD_REQUEST", "text": "The \"pinId\" is \u{1b}[31mno PIN's; é €",
@@ -149,7 +149,7 @@ fn a_pin_that_the_api_refuses_ends_with_what_the_api_said() {
 }
 
 #[test]
-fn a_cancelled_pin_keeps_the_last_that_was_seen() {
+fn a_cancelled_pin_keeps_its_last_deliveries() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -167,7 +167,7 @@ fn a_cancelled_pin_keeps_the_last_that_was_seen() {
 }
 
 #[test]
-fn whatever_the_api_does_every_pin_has_exactly_one_outcome() {
+fn every_pin_has_exactly_one_outcome_despite_any_faults_of_the_api() {
     // Not so many that most polls get no answer: then only probes would go out, which is another test's.
     let rates = [
         "500=0.05",
@@ -201,7 +201,7 @@ fn whatever_the_api_does_every_pin_has_exactly_one_outcome() {
 }
 
 #[test]
-fn ordinary_lives_end_each_in_its_way_and_each_once() {
+fn simulated_pins_end_once_each_with_the_simulated_outcome() {
     let life = LifeSettings {
         median: Duration::from_millis(200),
         sigma: 0.8,

@@ -1,5 +1,5 @@
-//! From a PIN ID on the socket to a line in the result log, by the real binary: how each PIN ends, and what is
-//! said of it.
+//! From a PIN ID on the socket to a line in the result file, with the real binary: how each PIN ends, and its
+//! record.
 
 mod bad_days;
 mod deliveries;

@@ -1,4 +1,4 @@
-//! The record: one line for every reader, exact in its shape, with what the submitter gave.
+//! The record: one line for every reader, in its exact form, with the data of the submitter.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{Client, Place, Simulated, change, until};
 
-/// Checks what differs from run to run, and puts names in its place.
+/// Checks the values that differ from run to run, and replaces them by names.
 fn normalized(line: &str) -> String {
     let record: Value = serde_json::from_str(line).unwrap();
     let text = |member: &str| record[member].as_str().unwrap();
@@ -26,7 +26,7 @@ fn normalized(line: &str) -> String {
 }
 
 #[test]
-fn each_ending_has_its_record_in_the_exact_shape() {
+fn each_ending_has_exactly_its_documented_record() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).set("schedule.not_found_grace", "100ms").start();
     let mut client = daemon.client();
@@ -64,7 +64,7 @@ fn each_ending_has_its_record_in_the_exact_shape() {
 }
 
 #[test]
-fn reference_and_metadata_come_out_as_they_went_in_but_for_white_space_between_tokens() {
+fn reference_and_metadata_are_unchanged_except_for_white_space_between_tokens() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -146,7 +146,7 @@ fn every_sink_gets_the_same_lines() {
 /// Unicode's (JavaScript before ES2019, Python's `splitlines`).
 const LINE_ENDS: [char; 8] = ['\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
 
-/// What a terminal obeys, and JSON allows in strings as it is.
+/// Control characters of terminals that JSON allows unescaped in strings.
 const TERMINAL: [char; 4] = ['\u{7f}', '\u{9b}', '\u{202e}', '\u{feff}'];
 
 #[track_caller]
@@ -163,7 +163,7 @@ fn hostile_metadata() -> String {
 }
 
 #[test]
-fn a_record_and_every_answer_are_one_line_for_every_reader() {
+fn records_and_answers_are_one_line_in_every_definition_of_a_line() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -205,7 +205,7 @@ fn as_an_older_version_wrote_it() -> String {
 }
 
 #[test]
-fn what_an_older_version_stored_is_delivered_clean_and_only_once() {
+fn outcomes_of_an_older_version_are_delivered_once_and_cleaned() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -214,7 +214,7 @@ fn what_an_older_version_stored_is_delivered_clean_and_only_once() {
     daemon.all_records(1);
     let place = daemon.terminate();
 
-    // The old version was killed behind the line that it wrote, before the sink's cursor moved.
+    // The old version was killed after it wrote the line and before the sink's cursor moved.
     let metadata = hostile_metadata();
     change(&place.store(), &as_an_older_version_wrote_it());
     change(&place.store(), &format!("UPDATE pin SET metadata = '{metadata}'; UPDATE sink SET cursor = 0;"));

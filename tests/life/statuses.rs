@@ -41,7 +41,7 @@ const CALLS: [(&str, bool, Option<bool>); 11] = [
 ];
 
 #[test]
-fn each_of_the_25_documented_statuses_is_told_by_its_name_and_ends_a_pin_if_it_is_final() {
+fn each_of_the_25_documented_statuses_is_reported_and_ends_a_pin_if_it_is_final() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -68,7 +68,7 @@ fn each_of_the_25_documented_statuses_is_told_by_its_name_and_ends_a_pin_if_it_i
 }
 
 #[test]
-fn a_status_that_nobody_documents_is_kept_as_it_came() {
+fn an_undocumented_status_is_kept_unchanged() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();

@@ -1,5 +1,5 @@
-//! A wrong key, and what else is the account's trouble and not a PIN's, by the real binary: polling waits, no
-//! PIN is given up, and no secret is told to anybody.
+//! A wrong key and other problems of the account, with the real binary: polling waits, no
+//! PIN is given up, and no secret is shown.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use crate::support::{
     Daemon, Ended, Mock, Place, Simulated, brake, delivered, pins, program, run_to_end, until_true,
 };
 
-/// What must not be seen anywhere.
+/// The secret that must not appear anywhere.
 const SECRET: &str = "hunter2-hunter2";
 
 /// A client program of this daemon.
@@ -21,12 +21,12 @@ fn run_client(daemon: &Daemon, args: &[&str]) -> Ended {
 }
 
 #[test]
-fn a_key_that_401_refuses_pauses_all_polling_and_costs_no_pin_anything() {
+fn a_401_for_the_key_pauses_all_polling_and_gives_up_no_pin() {
     a_refused_key_pauses_all_polling(401);
 }
 
 #[test]
-fn a_key_that_403_refuses_pauses_all_polling_and_costs_no_pin_anything() {
+fn a_403_for_the_key_pauses_all_polling_and_gives_up_no_pin() {
     a_refused_key_pauses_all_polling(403);
 }
 
@@ -52,7 +52,7 @@ fn a_refused_key_pauses_all_polling(status: u16) {
     assert_eq!(daemon.records(), [] as [Value; 0]);
     assert_eq!(daemon.place.stderr().matches("the API refuses the credentials").count(), 1, "said once");
 
-    // The account's owner mends it: a probe notices.
+    // The API accepts the key again: a probe notices.
     api.answers_all(delivered());
     let records = daemon.all_records(100);
     assert!(records.iter().all(|record| record["outcome"] == "final"));
@@ -77,7 +77,7 @@ fn pins_are_accepted_and_can_be_cancelled_while_the_key_is_refused() {
 }
 
 #[test]
-fn a_429_makes_all_polling_wait_and_costs_no_pin_anything() {
+fn a_429_pauses_all_polling_and_gives_up_no_pin() {
     let api = Mock::start();
     api.answers_all(ResponseTemplate::new(429).insert_header("Retry-After", "2"));
     let place = Place::new(&api.base_url()).set("api.concurrency", "4").set("schedule.deadline", "500ms");
@@ -94,7 +94,7 @@ fn a_429_makes_all_polling_wait_and_costs_no_pin_anything() {
 }
 
 #[test]
-fn the_key_is_seen_nowhere() {
+fn the_key_appears_in_no_log_answer_or_file() {
     let api = Mock::start();
     // A server that says what it got, as a careless one may.
     let plain = format!("Who is App {SECRET}?");

@@ -1,4 +1,4 @@
-//! Who is shown what, and what may be sent: request by request, without a browser.
+//! Who may see and change what, tested by single requests without a browser.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ pub fn form_token(api: &Api, cookie: &str) -> String {
 }
 
 #[test]
-fn every_page_forbids_what_it_does_not_need() {
+fn every_page_has_strict_security_headers_and_no_inline_code() {
     let api = Api::start();
     for path in ["/", "/login", "/pins?pin=x", "/nothing-here"] {
         let response = ask(&api, "GET", path, "", &[], "");
@@ -80,7 +80,7 @@ fn the_files_of_a_page_have_its_hash_in_their_names_and_never_change() {
 }
 
 #[test]
-fn without_a_session_there_are_numbers_and_no_pins() {
+fn without_a_session_the_page_shows_numbers_but_no_pins() {
     let api = Api::start();
     api.served.finish(&["sim-delivered-1"]);
     let page = ask(&api, "GET", "/", "", &[], "");
@@ -96,7 +96,7 @@ fn without_a_session_there_are_numbers_and_no_pins() {
 }
 
 #[test]
-fn a_session_is_for_tokens_that_may_read_and_its_cookie_is_of_no_use_to_scripts_and_other_sites() {
+fn a_session_needs_a_token_that_may_read_and_its_cookie_is_protected() {
     let api = Api::start();
     let (response, cookie) = log_in(&api, &api.read);
     assert_eq!((response.status, response.headers["location"].as_str()), (303, "/"));
@@ -116,7 +116,7 @@ fn a_session_is_for_tokens_that_may_read_and_its_cookie_is_of_no_use_to_scripts_
 }
 
 #[test]
-fn a_form_works_once_it_comes_from_this_page_of_this_session_and_from_an_administrator() {
+fn a_form_works_only_from_the_page_of_an_administrators_session() {
     let api = Api::start();
     let mut client = api.served.daemon.client();
     assert_eq!(client.submit("sim-waiting-1"), "accepted");
@@ -158,7 +158,7 @@ fn a_session_ends_by_logging_out_and_with_its_token() {
 }
 
 #[test]
-fn who_guesses_tokens_is_told_to_wait_and_what_is_too_large_is_refused() {
+fn a_visitor_who_guesses_tokens_must_wait_and_a_large_form_is_refused() {
     let api = Api::start();
     let wrong = || log_in(&api, "pinwatch_guess").0;
     for _ in 0..10 {

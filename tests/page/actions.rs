@@ -1,12 +1,12 @@
 //! Find, and act on one PIN or on all that match.
 
 use super::access::{OWN, ask, form_token, log_in};
-use super::browser::{Browser, Eyes};
+use super::browser::{Browser, Window};
 use super::{HOSTILE, address, submit};
 use crate::http::v1::client::Api;
 use crate::support::{until, until_true};
 
-/// What a hidden field of a form has.
+/// The value of a hidden field of a form.
 #[track_caller]
 fn hidden(page: &str, name: &str) -> String {
     let (_, rest) =
@@ -24,14 +24,14 @@ fn ended(api: &Api, cookie: &str) -> String {
 }
 
 #[test]
-fn a_pin_is_found_by_its_reference_and_all_that_match_are_cancelled_in_a_browser() {
+fn pins_are_found_by_their_reference_and_cancelled_together_in_a_browser() {
     let api = Api::start();
     let mut client = api.served.daemon.client();
     for number in 0..70 {
         submit(&mut client, &format!("sim-waiting-{number}"), &format!("order-4-{number}"));
     }
     submit(&mut client, "sim-waiting-other", "invoice-1");
-    let Some(browser) = Browser::start(Eyes::USUAL) else { return };
+    let Some(browser) = Browser::start(Window::DEFAULT) else { return };
     super::log_in(&browser, &api, &api.admin);
     browser.fill("#find", "invoice-1");
     browser.click("form.find button");
@@ -50,18 +50,18 @@ fn a_pin_is_found_by_its_reference_and_all_that_match_are_cancelled_in_a_browser
     browser.click("button.danger");
     browser.until_text("#jobs", |text| text.contains("done") && text.contains("70 of 70 PINs"));
     assert_eq!(client.stats()["inFlight"], 2, "what came after the count is left alone");
-    let said = api.served.daemon.said();
+    let said = api.served.daemon.log();
     assert!(said.contains("a job was begun on the status page token=boss job=1"), "{said}");
 }
 
 #[test]
-fn hostile_references_and_searches_run_no_script_and_break_no_list() {
+fn hostile_references_and_searches_run_no_script() {
     let api = Api::start();
     let mut client = api.served.daemon.client();
     for (number, reference) in HOSTILE.iter().enumerate() {
         submit(&mut client, &format!("sim-waiting-{number}"), reference);
     }
-    let Some(browser) = Browser::start(Eyes { width: 500, ..Eyes::USUAL }) else { return };
+    let Some(browser) = Browser::start(Window { width: 500, ..Window::DEFAULT }) else { return };
     super::log_in(&browser, &api, &api.admin);
     browser.open(&address(&api, "/pins?state=in_flight"));
     let list = browser.until_text("main", |text| text.contains("sim-waiting-0"));
@@ -83,7 +83,7 @@ fn hostile_references_and_searches_run_no_script_and_break_no_list() {
 }
 
 #[test]
-fn an_action_needs_a_preview_and_an_administrator_and_does_what_its_filter_says() {
+fn an_action_needs_a_preview_and_an_administrator_and_follows_its_filter() {
     let api = Api::start();
     let mut client = api.served.daemon.client();
     for number in 0..3 {

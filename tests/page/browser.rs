@@ -26,21 +26,21 @@ pub struct Browser {
     _profile: TempDir,
 }
 
-/// How a browser looks at pages.
+/// How a browser shows pages.
 #[derive(Clone, Copy)]
-pub struct Eyes {
+pub struct Window {
     pub has_script: bool,
     pub is_dark: bool,
     pub width: u32,
 }
 
-impl Eyes {
-    pub const USUAL: Self = Self { has_script: true, is_dark: false, width: 1024 };
+impl Window {
+    pub const DEFAULT: Self = Self { has_script: true, is_dark: false, width: 1024 };
 }
 
 impl Browser {
-    /// Starts one; `None`, and said so at the end of all tests, if the machine has no Chromium.
-    pub fn start(eyes: Eyes) -> Option<Self> {
+    /// Starts a browser; `None` if the machine has no Chromium, which is reported at the end of all tests.
+    pub fn start(window: Window) -> Option<Self> {
         let missing = ["chromium", "chromedriver"]
             .into_iter()
             .find(|program| Command::new(program).arg("--version").output().is_err());
@@ -54,7 +54,7 @@ impl Browser {
         let profile = tempfile::tempdir().expect("a folder");
         let (driver, port) = start_driver(&profile.path().join("driver.log"));
         let runtime = Runtime::new().expect("a runtime");
-        let capabilities = capabilities(eyes, &profile);
+        let capabilities = capabilities(window, &profile);
         let url = format!("http://127.0.0.1:{port}");
         let mut builder = ClientBuilder::new(HttpConnector::new());
         let client = runtime.block_on(builder.capabilities(capabilities).connect(&url)).expect("a browser");
@@ -71,7 +71,7 @@ impl Browser {
         until(&format!("there is {selector}"), || self.try_text(selector))
     }
 
-    /// Waits until the text of an element fulfils this.
+    /// Waits until the text of an element satisfies `is_right`.
     #[track_caller]
     pub fn until_text(&self, selector: &str, is_right: impl Fn(&str) -> bool) -> String {
         until(&format!("{selector} is right"), || self.try_text(selector).filter(|text| is_right(text)))
@@ -98,7 +98,7 @@ impl Browser {
         self.runtime.block_on(click).unwrap_or_else(|error| panic!("{selector}: {error}"));
     }
 
-    /// Runs a script in the page, which a policy of the page does not concern.
+    /// Runs a script in the page; the page's policy does not apply to it.
     #[track_caller]
     pub fn run(&self, script: &str) -> Value {
         self.runtime
@@ -171,7 +171,7 @@ impl Drop for Browser {
     }
 }
 
-fn capabilities(eyes: Eyes, profile: &TempDir) -> Capabilities {
+fn capabilities(window: Window, profile: &TempDir) -> Capabilities {
     let mut arguments: Vec<String> = [
         "--headless=new",
         "--no-sandbox",
@@ -187,12 +187,12 @@ fn capabilities(eyes: Eyes, profile: &TempDir) -> Capabilities {
     .map(str::to_owned)
     .into();
     arguments.push(format!("--user-data-dir={}", profile.path().join("profile").display()));
-    arguments.push(format!("--window-size={},900", eyes.width));
-    if eyes.is_dark {
+    arguments.push(format!("--window-size={},900", window.width));
+    if window.is_dark {
         arguments.push("--force-dark-mode".to_owned());
         arguments.push("--blink-settings=preferredColorScheme=0".to_owned());
     }
-    let script = if eyes.has_script { 1 } else { 2 };
+    let script = if window.has_script { 1 } else { 2 };
     let options = json!({
         "binary": "/usr/bin/chromium", "args": arguments,
         "prefs": {"profile.managed_default_content_settings.javascript": script},

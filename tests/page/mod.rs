@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::process::Signal;
 use serde_json::json;
 
-use self::browser::{Browser, Eyes};
+use self::browser::{Browser, Window};
 use crate::http::v1::client::Api;
 use crate::support::not_run::not_run;
 use crate::support::{Client, until, until_true};
@@ -47,10 +47,10 @@ fn submit(client: &mut Client, pin: &str, reference: &str) {
 }
 
 #[test]
-fn the_numbers_move_while_the_page_is_open_and_it_survives_a_restart_of_the_daemon() {
+fn an_open_page_updates_its_numbers_also_after_a_restart_of_the_daemon() {
     let mut api = Api::start();
     let port = api.address().port();
-    let Some(browser) = Browser::start(Eyes::USUAL) else { return };
+    let Some(browser) = Browser::start(Window::DEFAULT) else { return };
     browser.open(&address(&api, "/"));
     assert!(browser.text(".verdict").contains("All well"), "{}", browser.text(".verdict"));
     assert!(browser.text(".tiles").contains("In flight\n0"));
@@ -77,7 +77,7 @@ fn without_javascript_the_same_numbers_are_shown() {
     for number in 0..3 {
         submit(&mut client, &format!("sim-waiting-{number}"), "order-1");
     }
-    let Some(browser) = Browser::start(Eyes { has_script: false, ..Eyes::USUAL }) else { return };
+    let Some(browser) = Browser::start(Window { has_script: false, ..Window::DEFAULT }) else { return };
     browser.open(&address(&api, "/"));
     assert!(browser.text(".tiles").contains("In flight\n3"), "{}", browser.text(".tiles"));
     assert!(browser.text(".verdict").contains("All well: 3 PINs in flight"));
@@ -89,13 +89,13 @@ fn without_javascript_the_same_numbers_are_shown() {
 }
 
 #[test]
-fn a_pin_is_found_and_cancelled_by_an_administrator_and_hostile_texts_do_nothing() {
+fn an_administrator_finds_and_cancels_pins_with_hostile_references() {
     let api = Api::start();
     let mut client = api.served.daemon.client();
     for (number, reference) in HOSTILE.iter().enumerate() {
         submit(&mut client, &format!("sim-waiting-{number}"), reference);
     }
-    let Some(browser) = Browser::start(Eyes { width: 400, ..Eyes::USUAL }) else { return };
+    let Some(browser) = Browser::start(Window { width: 400, ..Window::DEFAULT }) else { return };
     log_in(&browser, &api, &api.admin);
     for (number, hostile) in HOSTILE.iter().enumerate() {
         browser.open(&address(&api, "/"));
@@ -111,7 +111,7 @@ fn a_pin_is_found_and_cancelled_by_an_administrator_and_hostile_texts_do_nothing
     let timeline = browser.until_text(".timeline", |text| text.contains("Ended"));
     assert!(timeline.contains("Ended: cancelled"), "{timeline}");
     assert_eq!(client.stats()["inFlight"], HOSTILE.len() - 1);
-    let said = api.served.daemon.said();
+    let said = api.served.daemon.log();
     assert!(said.contains("a PIN was withdrawn on the status page") && said.contains("boss"), "{said}");
     assert!(!said.contains(&api.admin), "the token is not in the log");
 }
@@ -120,7 +120,7 @@ fn a_pin_is_found_and_cancelled_by_an_administrator_and_hostile_texts_do_nothing
 fn forms_of_other_sites_change_nothing() {
     let api = Api::start();
     submit(&mut api.served.daemon.client(), "sim-waiting-1", "order-1");
-    let Some(browser) = Browser::start(Eyes::USUAL) else { return };
+    let Some(browser) = Browser::start(Window::DEFAULT) else { return };
     log_in(&browser, &api, &api.admin);
     // A page of another origin of the same site, which is sent the session's cookie too.
     let target = address(&api, "/pins/cancel");
@@ -191,7 +191,7 @@ fn axe() -> Option<String> {
 }
 
 #[test]
-fn axe_finds_nothing_serious_in_either_theme() {
+fn axe_finds_no_serious_accessibility_problem_in_either_theme() {
     let Some(axe) = axe() else { return };
     let api = Api::with(&[
         "sink=[{type=\"webhook\",url=\"http://127.0.0.1:9/\",secret=\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"}]",
@@ -201,7 +201,7 @@ fn axe_finds_nothing_serious_in_either_theme() {
     submit(&mut client, "sim-waiting-1", "order-2");
     until_true("the sink is in trouble", || client.stats()["verdict"]["level"] == "warning");
     for is_dark in [false, true] {
-        let Some(browser) = Browser::start(Eyes { is_dark, ..Eyes::USUAL }) else { return };
+        let Some(browser) = Browser::start(Window { is_dark, ..Window::DEFAULT }) else { return };
         log_in(&browser, &api, &api.admin);
         let theme = browser.run("return matchMedia('(prefers-color-scheme: dark)').matches");
         assert_eq!(theme, is_dark);
@@ -249,7 +249,7 @@ fn pictures() {
         for (width, is_dark) in
             [(360, false), (1024, false), (1920, false), (360, true), (1024, true), (1920, true)]
         {
-            let Some(browser) = Browser::start(Eyes { width, is_dark, ..Eyes::USUAL }) else { return };
+            let Some(browser) = Browser::start(Window { width, is_dark, ..Window::DEFAULT }) else { return };
             log_in(&browser, &api, &api.admin);
             browser.until_text(".tiles", |text| text.contains("In flight"));
             assert_eq!(browser.overflow(), 0);

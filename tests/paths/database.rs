@@ -8,7 +8,7 @@ use crate::support::{
     Client, Daemon, Place, Simulated, all_delivered, assert_each_once, run_to_end, sim_pins, submit, until,
 };
 
-/// What can happen to the database, and how it is put right again.
+/// What can happen to the database, and how it is undone.
 struct Accident {
     what: &'static str,
     happens: fn(&Place),
@@ -57,7 +57,7 @@ fn assert_refused(client: &mut Client, path: &Path, told: &str) {
 }
 
 #[test]
-fn no_pin_is_acked_into_a_database_that_is_not_in_its_place_and_all_goes_on_when_it_is_back() {
+fn no_pin_is_acknowledged_while_the_database_file_is_not_in_its_place() {
     for Accident { what, happens, is_undone, told } in ACCIDENTS {
         eprintln!("--- {what}");
         let api = Simulated::start();
@@ -93,7 +93,7 @@ fn no_pin_is_acked_into_a_database_that_is_not_in_its_place_and_all_goes_on_when
         let (status, reasons) = readiness(&daemon);
         assert_eq!((status.as_str(), reasons[0].0.as_str()), ("not_ready", "store_failing"), "{reasons:?}");
         assert!(reasons[0].1.contains(told), "{reasons:?}");
-        // Questions are still answered, by the file that is open.
+        // Read requests are still answered, from the open file.
         assert_eq!(client.ask(r#"{"op":"show","pinId":"sim-waiting-0"}"#)["ok"], true);
         assert!(bytes() == before, "something was written");
 
@@ -102,8 +102,8 @@ fn no_pin_is_acked_into_a_database_that_is_not_in_its_place_and_all_goes_on_when
         all_delivered(&mut client);
         assert_each_once(&client.outbox(), &place.all_results(), &[&ending]);
         assert_eq!(submit(&mut client, &sim_pins("waiting-too", 1))[0]["state"], "accepted");
-        assert_eq!(daemon.times_said("the store can't be written"), 1, "{}", daemon.said());
-        assert_eq!(daemon.times_said("the store can be written again"), 1, "{}", daemon.said());
+        assert_eq!(daemon.times_logged("the store can't be written"), 1, "{}", daemon.log());
+        assert_eq!(daemon.times_logged("the store can be written again"), 1, "{}", daemon.log());
         drop(client);
         daemon.kill9();
         let daemon = place.start();
@@ -113,7 +113,7 @@ fn no_pin_is_acked_into_a_database_that_is_not_in_its_place_and_all_goes_on_when
 }
 
 #[test]
-fn a_database_that_is_removed_is_noticed_while_nobody_submits_and_nothing_is_made_in_its_place() {
+fn a_removed_database_is_noticed_without_submits_and_not_recreated() {
     let api = Simulated::start();
     let place = place(&api.base_url());
     let daemon = place.start();
@@ -123,8 +123,8 @@ fn a_database_that_is_removed_is_noticed_while_nobody_submits_and_nothing_is_mad
         let (status, reasons) = readiness(&daemon);
         (status == "not_ready" && reasons[0].0 == "store_failing").then_some(())
     });
-    until("it says what to do", || (daemon.times_said("pinwatch backup FILE") == 1).then_some(()));
-    // A stop still ends well, and makes nothing there.
+    until("it says what to do", || (daemon.times_logged("pinwatch backup FILE") == 1).then_some(()));
+    // A stop still succeeds, and creates nothing there.
     daemon.terminate();
     assert!(!place.data.exists());
 }
@@ -137,7 +137,7 @@ fn acked(place: &Place) -> Daemon {
 }
 
 #[test]
-fn what_was_acked_outlives_the_removal_of_its_log_and_nothing_more_is_acked() {
+fn acknowledged_pins_survive_the_removal_of_the_wal_and_no_more_are_acknowledged() {
     for suffixes in [&["-wal"][..], &["-shm"], &["-wal", "-shm"]] {
         let api = Simulated::start();
         let place = place(&api.base_url());
@@ -162,7 +162,7 @@ fn what_was_acked_outlives_the_removal_of_its_log_and_nothing_more_is_acked() {
 }
 
 #[test]
-fn what_somebody_put_in_the_place_of_the_log_is_not_removed_at_the_stop() {
+fn a_foreign_file_in_place_of_the_wal_is_not_removed_at_the_stop() {
     let api = Simulated::start();
     let place = place(&api.base_url());
     let daemon = acked(&place);
@@ -176,7 +176,7 @@ fn what_somebody_put_in_the_place_of_the_log_is_not_removed_at_the_stop() {
 }
 
 #[test]
-fn a_second_daemon_is_kept_from_the_database_though_its_lock_file_is_gone_and_by_every_name() {
+fn a_second_daemon_is_refused_even_without_the_lock_file_and_by_every_path() {
     let api = Simulated::start();
     let place = place(&api.base_url());
     let daemon = acked(&place);
@@ -205,7 +205,7 @@ fn a_second_daemon_is_kept_from_the_database_though_its_lock_file_is_gone_and_by
             .then_some(())
     });
     until("it says so", || {
-        (daemon.times_said("the lock file was removed; it was made anew") > 0).then_some(())
+        (daemon.times_logged("the lock file was removed; it was made anew") > 0).then_some(())
     });
     second(&place.store());
     let note = fs::read_to_string(place.beside(".lock")).unwrap();
@@ -216,7 +216,7 @@ fn a_second_daemon_is_kept_from_the_database_though_its_lock_file_is_gone_and_by
 }
 
 #[test]
-fn what_is_in_the_place_of_the_lock_file_and_is_not_ours_makes_the_store_unavailable() {
+fn a_foreign_file_in_place_of_the_lock_file_makes_the_store_unavailable() {
     let api = Simulated::start();
     let place = place(&api.base_url());
     let daemon = acked(&place);

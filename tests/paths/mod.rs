@@ -1,6 +1,6 @@
-//! What changes at a path under a running daemon, what somebody else put there, and who may use what is made there.
+//! Changes at a path under a running daemon, files of others there, and the permissions of created files.
 //!
-//! Cases of other users need root; without it those tests say that they were skipped.
+//! Tests with several users need root; without it they report that they were skipped.
 
 mod database;
 mod modes;
@@ -33,7 +33,7 @@ fn place(base_url: &str) -> Place {
     place
 }
 
-/// Says aloud that a test has nothing to test here.
+/// Reports that a test did not run.
 fn skipped(why: &str) {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "CI: {why}");
     eprintln!("\n!!! SKIPPED: {why} !!!\n");

@@ -1,4 +1,4 @@
-//! Who may read and use what the daemon makes, and what it does not follow.
+//! Permissions of the files that the daemon creates, and links that it does not follow.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -20,7 +20,7 @@ fn start_with_umask(place: &Place, umask: &str) -> Daemon {
 }
 
 #[test]
-fn whatever_the_umask_the_database_is_its_users_alone_and_the_socket_has_its_mode() {
+fn with_any_umask_the_database_is_private_and_the_socket_has_its_mode() {
     for umask in ["0", "027", "077"] {
         let api = Simulated::start();
         let place = Place::in_folders(&api.base_url());
@@ -47,16 +47,16 @@ fn whatever_the_umask_the_database_is_its_users_alone_and_the_socket_has_its_mod
     }
 }
 
-/// Starts the daemon, which must refuse; gives what it said.
+/// Starts the daemon, which must refuse; returns its message.
 #[track_caller]
 fn refusal(place: &Place) -> String {
     let mut daemon = place.spawn();
-    assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.said());
-    daemon.said()
+    assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.log());
+    daemon.log()
 }
 
 #[test]
-fn no_symbolic_link_is_followed_for_the_database_and_its_lock_and_nothing_is_written_behind_one() {
+fn no_symbolic_link_is_followed_for_the_database_and_its_lock_file() {
     let api = Simulated::start();
     for suffix in ["", "-wal", "-shm", ".lock"] {
         for target in ["notes.txt", "nowhere", "real.db"] {
@@ -80,7 +80,7 @@ fn no_symbolic_link_is_followed_for_the_database_and_its_lock_and_nothing_is_wri
 }
 
 #[test]
-fn a_file_in_the_lock_files_place_that_is_not_one_is_left_as_it_is() {
+fn a_foreign_file_in_place_of_the_lock_file_is_left_unchanged() {
     let api = Simulated::start();
     for text in ["mine", "00000000000000000001\nand mine"] {
         let place = Place::in_folders(&api.base_url());

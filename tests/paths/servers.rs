@@ -1,4 +1,4 @@
-//! Whom clients take for the daemon.
+//! Which servers clients trust as the daemon.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -22,7 +22,7 @@ struct Machine {
 }
 
 impl Machine {
-    /// `None`, said aloud, where this process can't be several users.
+    /// Prints a message and returns `None` if this process can't be several users.
     fn new() -> Option<Self> {
         let has_setpriv = Command::new("setpriv").arg("--version").stdout(Stdio::null()).status().is_ok();
         if !rustix::process::geteuid().is_root() || !has_setpriv {
@@ -90,7 +90,7 @@ fn assert_taken(output: &Output) {
 }
 
 #[test]
-fn no_pin_is_sent_to_whoever_made_the_sockets_folder_first() {
+fn no_pin_is_sent_to_a_user_who_created_the_folder_of_the_socket_first() {
     let Some(machine) = Machine::new() else { return };
     let planted = machine.folder("tmp/pinwatch-7777", MALLORY);
     let daemon = machine.daemon(MALLORY, &planted);
@@ -105,7 +105,7 @@ fn no_pin_is_sent_to_whoever_made_the_sockets_folder_first() {
         assert!(printed.starts_with(r#"{"ok":false,"error":"#) && printed.lines().count() == 1, "{printed}");
     }
     assert_eq!(daemon.client().stats()["inFlight"], 0);
-    // Nor by a link to a folder that root made for somebody else.
+    // Not through a link to a folder that root made for another user either.
     let service = machine.folder("run/service", MALLORY);
     let other = machine.daemon(MALLORY, &service);
     let link = machine.folder.path().join("tmp/pinwatch-0");
@@ -113,12 +113,12 @@ fn no_pin_is_sent_to_whoever_made_the_sockets_folder_first() {
     std::os::unix::fs::lchown(&link, Some(MALLORY), None).unwrap();
     assert_eq!(machine.submit(ALICE, &link.join("pinwatch.sock")).status.code(), Some(1));
     assert_eq!(other.client().stats()["inFlight"], 0);
-    // It is its own user's daemon all the same.
+    // Its own user may use it.
     assert_taken(&machine.submit(MALLORY, &planted.join("pinwatch.sock")));
 }
 
 #[test]
-fn the_daemon_of_a_service_user_is_used_where_root_made_its_folder() {
+fn clients_trust_a_service_users_daemon_in_a_folder_made_by_root() {
     let Some(machine) = Machine::new() else { return };
     let folder = machine.folder("run/pinwatch", SERVICE);
     let _daemon = machine.daemon(SERVICE, &folder);
@@ -128,7 +128,7 @@ fn the_daemon_of_a_service_user_is_used_where_root_made_its_folder() {
 }
 
 #[test]
-fn a_daemon_does_not_start_in_a_folder_that_somebody_else_made_first() {
+fn a_daemon_does_not_start_in_a_folder_that_another_user_created_first() {
     let Some(machine) = Machine::new() else { return };
     let planted = machine.folder("tmp/pinwatch-7777", MALLORY);
     let home = machine.folder("run/alice", ALICE);
@@ -148,7 +148,7 @@ fn a_daemon_does_not_start_in_a_folder_that_somebody_else_made_first() {
         assert!(said.contains("belongs to user 6666"), "{said}");
         assert!(fs::read_dir(&planted).unwrap().next().is_none(), "something was made there");
     }
-    // A file that somebody put beside the database is not taken for a part of it.
+    // A file that another user put beside the database is not used as a part of it.
     let shared = machine.folder.path().join("tmp");
     for suffix in ["", "-wal", "-shm", ".lock"] {
         let planted = shared.join(format!("pinwatch.db{suffix}"));

@@ -15,7 +15,7 @@ fn start_at(place: &Place, socket: &Path) -> Daemon {
 }
 
 #[test]
-fn a_socket_that_is_removed_is_made_anew_with_its_mode_and_open_connections_stay() {
+fn a_removed_socket_is_recreated_with_its_mode_and_open_connections_stay() {
     let api = Simulated::start();
     let place = place(&api.base_url());
     let socket = place.folder.path().join("run/pinwatch.sock");
@@ -32,7 +32,7 @@ fn a_socket_that_is_removed_is_made_anew_with_its_mode_and_open_connections_stay
         assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
         assert_eq!(submit(&mut client, &sim_pins("waiting", 1))[0]["ok"], true, "the old connection stays");
         until("it is ready", || (readiness(&daemon).0 == "ready").then_some(()));
-        assert_eq!(daemon.times_said("it was made anew"), done + 1, "{}", daemon.said());
+        assert_eq!(daemon.times_logged("it was made anew"), done + 1, "{}", daemon.log());
     }
     drop(client);
     daemon.terminate();
@@ -68,12 +68,12 @@ fn a_socket_that_another_daemon_took_is_reported_and_not_stolen() {
     fs::remove_file(place.socket()).unwrap();
     until("it is ready", || (readiness(&daemon).0 == "ready").then_some(()));
     assert_eq!(submit(&mut daemon.client(), &sim_pins("waiting", 1))[0]["ok"], true);
-    assert_eq!(daemon.times_said("clients reach the socket again"), 1, "{}", daemon.said());
+    assert_eq!(daemon.times_logged("clients reach the socket again"), 1, "{}", daemon.log());
     daemon.terminate();
 }
 
 #[test]
-fn the_path_of_a_socket_has_107_bytes_at_most_for_the_check_and_for_the_daemon() {
+fn a_socket_path_longer_than_107_bytes_is_refused_by_check_config_and_the_daemon() {
     let api = Simulated::start();
     let place = place(&api.base_url());
     let path = |bytes: usize| {
@@ -101,7 +101,7 @@ fn the_path_of_a_socket_has_107_bytes_at_most_for_the_check_and_for_the_daemon()
 }
 
 #[test]
-fn the_kernel_knows_the_socket_by_its_path_so_that_no_clean_up_takes_it_for_a_dead_one() {
+fn the_kernel_lists_the_socket_by_its_path_so_that_clean_up_tools_keep_it() {
     let api = Simulated::start();
     let place = place(&api.base_url());
     let socket = place.folder.path().join("run/pinwatch.sock");

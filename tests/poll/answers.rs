@@ -1,4 +1,4 @@
-//! Whole answers, and what they mean when they have come over a socket.
+//! Complete answers over a socket, and their meaning.
 
 use std::io::Write;
 
@@ -58,7 +58,7 @@ async fn a_user_name_and_password_are_sent_as_basic_authentication() {
 }
 
 #[tokio::test]
-async fn the_base_urls_own_path_is_kept_and_every_pin_id_stays_one_segment() {
+async fn the_path_of_the_base_url_is_kept_and_every_pin_id_is_one_segment() {
     let server = MockServer::start().await;
     for id in ["a.b_c-1", "...", "-", &"x".repeat(128)] {
         Mock::given(path(format!("/gateway/v2/2fa/1/pin/{id}/status")))
@@ -72,7 +72,7 @@ async fn the_base_urls_own_path_is_kept_and_every_pin_id_stays_one_segment() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed_and_the_key_goes_nowhere_else() {
+async fn a_redirect_is_not_followed_so_that_the_key_reaches_no_other_server() {
     let elsewhere = MockServer::start().await;
     Mock::given(any()).respond_with(ResponseTemplate::new(200)).expect(0).mount(&elsewhere).await;
     for code in [301, 302, 303, 307, 308] {
@@ -85,7 +85,7 @@ async fn a_redirect_is_not_followed_and_the_key_goes_nowhere_else() {
 }
 
 #[tokio::test]
-async fn every_kind_of_answer_arrives_with_its_meaning() {
+async fn every_kind_of_answer_gets_its_meaning() {
     let body = r#"{"requestError":{"serviceException":{"messageId":"SOME_ID","text":"Some text"}}}"#;
     let said = |name: &str| format!("{name}: SOME_ID: Some text");
     for (code, expected) in [
@@ -131,7 +131,7 @@ async fn a_compressed_answer_is_read() {
 }
 
 #[tokio::test]
-async fn a_compressed_answer_is_read_however_it_is_named_and_made() {
+async fn every_form_of_a_gzip_answer_is_read() {
     let whole = BASE64.decode(GOOD_GZIP).unwrap();
     let with_mark = ["\u{feff}", GOOD].concat().into_bytes();
     for (coding, body) in [
@@ -150,7 +150,7 @@ async fn a_compressed_answer_is_read_however_it_is_named_and_made() {
 }
 
 #[tokio::test]
-async fn a_coding_that_was_not_asked_for_is_unreadable_and_named() {
+async fn an_answer_with_an_unrequested_content_coding_is_unreadable_and_the_coding_is_named() {
     for coding in ["deflate", "br", "zstd"] {
         let answer =
             ResponseTemplate::new(200).insert_header("content-encoding", coding).set_body_string(GOOD);
@@ -170,7 +170,7 @@ async fn a_200_that_only_says_error_is_not_understood() {
 }
 
 #[tokio::test]
-async fn no_answer_can_make_the_key_appear_in_what_is_told() {
+async fn no_answer_makes_the_key_appear_in_a_message() {
     let escaped: String = "hunter2".chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
     let split = r"hun\u0074er2";
     let twice = split.replace('\\', r"\\");
@@ -213,7 +213,7 @@ async fn no_answer_can_make_the_key_appear_in_what_is_told() {
 }
 
 #[tokio::test]
-async fn no_answer_can_make_the_password_or_the_basic_pair_appear_in_what_is_told() {
+async fn no_answer_makes_the_password_or_its_basic_encoding_appear_in_a_message() {
     let credentials = Credentials::Basic { username: "Aladdin".into(), password: "open sesame".into() };
     for said in [
         "QWxhZGRpbjpvcGVuIHNlc2FtZQ==",

@@ -1,4 +1,4 @@
-//! Connections that are kept, lost, stalled and cut.
+//! Kept, lost, stalled and broken connections.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,7 +27,7 @@ async fn polls_share_a_kept_connection() {
 }
 
 #[tokio::test]
-async fn a_busy_client_lets_its_connections_take_turns_and_opens_no_more_than_are_allowed() {
+async fn a_busy_client_uses_its_connections_in_turn_and_opens_no_more_than_allowed() {
     for at_once in [1, 20] {
         let (url, connections) = stub(|_, mut stream| async move {
             while request(&mut stream).await {
@@ -54,7 +54,7 @@ async fn connections_are_renewed_so_that_an_api_that_moved_is_followed() {
         }
     })
     .await;
-    let client = Client::new(&Api { pool_max_age: SHORT, ..api(&url) }).unwrap();
+    let client = Client::new(&Api { pool_max_age: SHORT_TIMEOUT, ..api(&url) }).unwrap();
     let renewing = tokio::spawn(client.clone().renew_connections());
     while connections.load(Ordering::SeqCst) < 3 {
         assert_delivered(&client.poll(&pin(), Connection::Kept).await);
@@ -63,7 +63,7 @@ async fn connections_are_renewed_so_that_an_api_that_moved_is_followed() {
 }
 
 #[tokio::test]
-async fn answers_that_refuse_keep_their_connection_too() {
+async fn a_refusal_keeps_its_connection_open() {
     let (url, connections) = stub(|_, mut stream| async move {
         while request(&mut stream).await {
             answer(&mut stream, "HTTP/1.1 404 Not Found\r\ncontent-length: 6\r\n\r\n<html>").await;
@@ -118,7 +118,7 @@ async fn a_kept_connection_that_dies_under_the_next_request_is_no_failed_poll() 
 }
 
 #[tokio::test]
-async fn many_dead_kept_connections_fail_no_poll_either() {
+async fn many_dead_kept_connections_are_no_failed_poll() {
     const KEPT: usize = 8;
     // Answers only when all are connected, so that there are as many connections as polls.
     let barrier = Arc::new(Barrier::new(KEPT));
@@ -166,7 +166,7 @@ async fn a_server_that_resets_every_connection_is_unavailable_after_two_tries() 
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_unavailable() {
+async fn an_answer_that_is_not_http_means_unavailable() {
     for nonsense in ["SSH-2.0-OpenSSH_9.9\r\n\r\n", "HTTP/1.1 99999 Far out\r\n\r\n", "\0\0\0\0\r\n\r\n"] {
         let (url, _) = stub(move |_, mut stream| async move {
             request(&mut stream).await;
@@ -178,7 +178,7 @@ async fn what_is_not_http_is_unavailable() {
 }
 
 #[tokio::test]
-async fn an_endless_head_is_cut_off() {
+async fn an_endless_response_head_is_cut_off() {
     let (url, _) = stub(|_, mut stream| async move {
         request(&mut stream).await;
         answer(&mut stream, "HTTP/1.1 200 OK\r\nx: ").await;
@@ -206,7 +206,7 @@ async fn a_host_that_does_not_exist_is_unavailable() {
 #[tokio::test]
 async fn a_server_that_never_answers_is_a_time_out() {
     let (url, connections) = stub(|_, stream| hang(stream)).await;
-    let meaning = poll(&Api { timeout: SHORT, ..api(&url) }).await;
+    let meaning = poll(&Api { timeout: SHORT_TIMEOUT, ..api(&url) }).await;
     assert_unavailable(&meaning, "time-out: no answer within 200ms");
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
@@ -221,12 +221,12 @@ async fn an_answer_that_trickles_in_is_a_time_out() {
         }
     })
     .await;
-    let meaning = poll(&Api { timeout: SHORT, ..api(&url) }).await;
+    let meaning = poll(&Api { timeout: SHORT_TIMEOUT, ..api(&url) }).await;
     assert_unavailable(&meaning, "time-out: no whole answer within 200ms");
 }
 
 #[tokio::test]
-async fn a_status_code_that_says_enough_needs_no_body() {
+async fn a_status_code_that_needs_no_body_counts_even_if_the_body_stalls() {
     for (head, expected) in [
         ("429 Too Many Requests\r\nretry-after: 5", Meaning::Throttled(Duration::from_secs(5))),
         ("404 Not Found", Meaning::NotFound),
@@ -243,13 +243,13 @@ async fn a_status_code_that_says_enough_needs_no_body() {
                 }
             })
             .await;
-            assert_eq!(poll(&Api { timeout: SHORT, ..api(&url) }).await, expected);
+            assert_eq!(poll(&Api { timeout: SHORT_TIMEOUT, ..api(&url) }).await, expected);
         }
     }
 }
 
 #[tokio::test]
-async fn a_body_shorter_than_it_says_is_unreadable() {
+async fn a_body_shorter_than_its_content_length_is_unreadable() {
     for by_reset in [true, false] {
         let (url, connections) = stub(move |_, mut stream| async move {
             request(&mut stream).await;

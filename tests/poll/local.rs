@@ -1,5 +1,5 @@
-//! What this machine lacks for a poll. Each test runs its polls in a process of its own, which it deprives of
-//! something.
+//! Polls without a resource of this machine. Each test runs its polls in a process of its own that lacks
+//! the resource.
 
 use crate::support::not_run::not_run;
 use std::process::Command;
@@ -9,10 +9,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::stub::{answer_good, request, stub};
 use super::*;
 
-/// Set in the process that is deprived.
+/// Set in the process that lacks something.
 const DEPRIVED: &str = "PINWATCH_TEST_DEPRIVED";
 
-/// Whether this is the deprived process. If not, the test of that name has run in one, started by `by`.
+/// Whether this process lacks the resource. If not, it has run the test of that name in one that does, started by `by`.
 fn is_deprived(test: &str, by: &[&str]) -> bool {
     if std::env::var_os(DEPRIVED).is_some() {
         return true;
@@ -32,11 +32,8 @@ fn assert_not_sent(meaning: &Meaning, text: &str) {
 }
 
 #[test]
-fn a_process_without_a_file_descriptor_to_spare_sends_nothing_and_says_what_to_raise() {
-    if !is_deprived(
-        "poll::local::a_process_without_a_file_descriptor_to_spare_sends_nothing_and_says_what_to_raise",
-        &[],
-    ) {
+fn a_process_without_free_file_descriptors_names_the_limit_to_raise() {
+    if !is_deprived("poll::local::a_process_without_free_file_descriptors_names_the_limit_to_raise", &[]) {
         return;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -66,16 +63,13 @@ fn a_process_without_a_file_descriptor_to_spare_sends_nothing_and_says_what_to_r
 }
 
 #[test]
-fn a_machine_without_a_network_sends_nothing_and_says_so() {
+fn a_poll_without_a_network_is_reported_as_not_sent() {
     let may = Command::new("unshare").args(["--net", "true"]).output();
     if !may.as_ref().is_ok_and(|output| output.status.success()) {
         not_run("a machine without a network", "root, for a network of its own");
         return;
     }
-    if !is_deprived(
-        "poll::local::a_machine_without_a_network_sends_nothing_and_says_so",
-        &["unshare", "--net"],
-    ) {
+    if !is_deprived("poll::local::a_poll_without_a_network_is_reported_as_not_sent", &["unshare", "--net"]) {
         return;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,4 +1,4 @@
-//! The API's client against servers that behave and servers that don't: wiremock for whole answers, a raw
+//! The API client against good and bad servers: wiremock for complete answers, a raw
 //! socket for what wiremock can't do. No test looks at how long anything took.
 
 mod answers;
@@ -18,15 +18,16 @@ use pinwatch::poll::{Client, Connection, Meaning};
 const GOOD: &str =
     r#"[{"status":"MESSAGE_DELIVERED","description":"Message sent and delivered","finalStatus":true}]"#;
 
-/// Long enough that no healthy poll runs into it, on the slowest machine.
-const AMPLE: Duration = Duration::from_secs(30);
+/// Long enough that no healthy poll reaches it, even on the slowest machine.
+const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For polls that have to run into it.
-const SHORT: Duration = Duration::from_millis(200);
+/// For polls that must time out.
+const SHORT_TIMEOUT: Duration = Duration::from_millis(200);
 
 fn api(base_url: &str) -> Api {
     let base_url = format!("api.base_url={base_url}");
-    let ample = ["api.timeout", "api.connect_timeout"].map(|key| format!("{key}={}s", AMPLE.as_secs()));
+    let ample =
+        ["api.timeout", "api.connect_timeout"].map(|key| format!("{key}={}s", LONG_TIMEOUT.as_secs()));
     let sets = [base_url.as_str(), "api.allow_plain_http=true", "api.key=hunter2", &ample[0], &ample[1]];
     Config::of_sets(&sets).unwrap().api
 }
@@ -35,7 +36,7 @@ fn pin() -> PinId {
     "9C817C6F8AF3D48F9FE553282AFA2B67".parse().unwrap()
 }
 
-/// Lets as much time pass as kept connections rest between two polls.
+/// Waits as long as a kept connection is idle between two polls.
 async fn rest() {
     pass(Duration::from_secs(1)).await;
 }

@@ -1,4 +1,4 @@
-//! How polls reach the API: IPv4 and IPv6, proxies, and what is never sent to them.
+//! How polls reach the API: IPv4, IPv6 and proxies, which never see the key.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use wiremock::ResponseTemplate;
 
 const GOOD: &str = r#"[{"status":"MESSAGE_DELIVERED","description":"x","finalStatus":true}]"#;
 
-/// A server that answers each connection's first request, and tells its head.
+/// A server that answers each connection's first request, and reports the request's head.
 fn server(address: &str, answer: String) -> (u16, mpsc::Receiver<String>) {
     let listener = TcpListener::bind(address).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -80,7 +80,7 @@ fn a_host_in_no_proxy_is_reached_without_one() {
 }
 
 #[test]
-fn a_key_that_the_api_says_back_appears_nowhere() {
+fn a_key_that_the_api_echoes_appears_in_no_log_answer_or_outcome() {
     let key = "Key-3f9a7c/Zq+71";
     let escaped: String = key.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
     let split = key.replace('a', r"\u0061").replace('/', r"\/");

@@ -1,4 +1,4 @@
-//! Answers that nobody asked for, on connections that are kept: they must not end another PIN.
+//! Stray answers on kept connections: they must not end another PIN.
 
 use std::io::{Read, Write};
 use std::net::TcpListener as StdListener;
@@ -20,7 +20,7 @@ fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// What a server may send that nobody asked for.
+/// Stray answers that a server may send.
 fn strays() -> [String; 5] {
     [
         ok(WRONG),
@@ -32,7 +32,7 @@ fn strays() -> [String; 5] {
     ]
 }
 
-/// Polls until the client has seen a stray answer; every poll must be answered well.
+/// Polls until the client has seen a stray answer; every poll must get the right answer.
 async fn until_seen(client: &Client) {
     for _ in 0..100 {
         assert_delivered(&client.poll(&pin(), Connection::Kept).await);
@@ -79,7 +79,7 @@ async fn a_stray_answer_that_comes_after_the_next_request_ends_no_pin() {
         let (url, connections) = stub(move |_, mut stream| async move {
             request(&mut stream).await;
             // Slow, so that the client knows how long an answer may take.
-            tokio::time::sleep(SHORT).await;
+            tokio::time::sleep(SHORT_TIMEOUT).await;
             answer_good(&mut stream).await;
             request(&mut stream).await;
             if together {
@@ -102,7 +102,7 @@ async fn a_stray_answer_that_comes_after_the_next_request_ends_no_pin() {
 }
 
 #[tokio::test]
-async fn an_answer_that_names_another_pin_is_not_believed() {
+async fn an_answer_that_names_another_pin_is_ignored() {
     let other = ok(r#"[{"pinId":"ANOTHER","status":"MESSAGE_EXPIRED","finalStatus":true}]"#);
     let (url, _) = stub(move |n, mut stream| {
         let other = other.clone();
@@ -125,7 +125,7 @@ async fn an_answer_that_names_another_pin_is_not_believed() {
 }
 
 #[tokio::test]
-async fn an_ending_on_a_connection_that_is_closed_right_after_it_is_asked_for_again() {
+async fn an_ending_is_asked_for_again_if_its_connection_closes_right_afterwards() {
     let (url, connections) = stub(|n, mut stream| async move {
         request(&mut stream).await;
         answer_good(&mut stream).await;
@@ -178,7 +178,7 @@ async fn after_one_stray_answer_connections_are_not_reused_for_an_hour() {
 }
 
 #[tokio::test]
-async fn another_host_is_trusted_whatever_the_one_before_did() {
+async fn connections_to_another_host_are_reused_despite_earlier_stray_answers() {
     let (url, _) = stub(|_, mut stream| async move {
         while request(&mut stream).await {
             answer_good(&mut stream).await;
@@ -193,7 +193,7 @@ async fn another_host_is_trusted_whatever_the_one_before_did() {
 }
 
 #[tokio::test]
-async fn a_stray_answer_by_tls_is_seen_too() {
+async fn a_stray_answer_over_tls_is_noticed() {
     for stray in strays() {
         let listener = StdListener::bind("127.0.0.1:0").unwrap();
         let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
@@ -267,7 +267,7 @@ async fn figures() {
     }
 }
 
-/// Answers take 20 ms. After one of so many, a stray one follows after a while.
+/// Answers take 20 ms. After every `every`th, a stray one follows after `after`.
 async fn strays_after(stream: TcpStream, after: Duration, every: u32) {
     let (mut read, write) = tokio::io::split(stream);
     let write = Arc::new(tokio::sync::Mutex::new(write));

@@ -1,4 +1,4 @@
-//! A server on a raw socket, for what no decent HTTP server does.
+//! A server on a raw socket, for behaviour that no normal HTTP server has.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub async fn answer_good(stream: &mut TcpStream) {
     answer(stream, &format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{GOOD}", GOOD.len())).await;
 }
 
-/// The client may have gone away already, which is its right.
+/// The client may have disconnected already.
 pub async fn answer(stream: &mut TcpStream, text: &str) {
     let _ = stream.write_all(text.as_bytes()).await;
 }

@@ -1,4 +1,4 @@
-//! TLS: what goes wrong with it, and HTTP/2 where both sides can.
+//! TLS failures, and HTTP/2 if both sides support it.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -42,12 +42,12 @@ fn server<T: Send + 'static>(
 async fn a_handshake_that_stalls_is_a_time_out_while_connecting() {
     let (url, _) = stub(|_, stream| hang(stream)).await;
     let url = url.replace("http:", "https:");
-    let meaning = poll(&Api { connect_timeout: SHORT, ..api(&url) }).await;
+    let meaning = poll(&Api { connect_timeout: SHORT_TIMEOUT, ..api(&url) }).await;
     assert_unavailable(&meaning, "time-out while connecting");
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_no_tls_is_named_as_that() {
+async fn a_server_without_tls_is_reported_as_a_tls_error() {
     let (url, connections) = stub(|_, mut stream| async move {
         answer(&mut stream, "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
         hang(stream).await;
@@ -58,7 +58,7 @@ async fn a_server_that_speaks_no_tls_is_named_as_that() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_is_refused_before_the_key_is_sent() {
+async fn an_untrusted_certificate_is_refused_before_the_key_is_sent() {
     let (url, _, server) = server(|mut stream| {
         let mut received = Vec::new();
         // Ends with the client's alert.
@@ -70,7 +70,7 @@ async fn a_certificate_that_nobody_vouches_for_is_refused_before_the_key_is_sent
 }
 
 #[tokio::test]
-async fn polls_share_one_http2_connection_and_a_private_ca_is_trusted_if_told_so() {
+async fn polls_share_one_http2_connection_and_trust_a_configured_private_ca() {
     let (url, pem, server) = server(serve_http2);
     let mut ca = tempfile::NamedTempFile::new().unwrap();
     ca.write_all(pem.as_bytes()).unwrap();
@@ -89,7 +89,7 @@ async fn polls_share_one_http2_connection_and_a_private_ca_is_trusted_if_told_so
 }
 
 #[test]
-fn a_ca_file_that_is_of_no_use_is_named_before_anything_is_opened() {
+fn an_invalid_ca_file_is_named_before_any_connection_is_opened() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"not a certificate").unwrap();
     for path in [file.path(), std::path::Path::new("/nowhere/ca.pem")] {
@@ -99,7 +99,7 @@ fn a_ca_file_that_is_of_no_use_is_named_before_anything_is_opened() {
     }
 }
 
-/// As little HTTP/2 (RFC 9113) as it takes to answer every request well; gives how many there were.
+/// A minimal HTTP/2 server (RFC 9113) that answers every request; returns how many there were.
 fn serve_http2(mut stream: Stream) -> usize {
     const DATA: u8 = 0;
     const HEADERS: u8 = 1;

@@ -1,5 +1,5 @@
-//! Other APIs than the default one: each preset against the simulator, an API that has changed, and what must hold whatever
-//! is described.
+//! Other APIs than the default one: each preset against the simulator, an API that has changed, and rules for every
+//! description.
 
 use pinwatch::config::{Api, Config, PRESETS};
 use pinwatch::poll::{Client, Connection, Meaning};
@@ -31,7 +31,7 @@ fn simulated(preset: &str) -> Simulated {
 }
 
 #[test]
-fn each_preset_sees_every_pin_of_the_simulator_to_its_end() {
+fn each_preset_polls_every_simulated_pin_until_it_ends() {
     for preset in &PRESETS {
         let name = preset.name;
         let api = simulated(name);
@@ -71,7 +71,7 @@ fn each_preset_sees_every_pin_of_the_simulator_to_its_end() {
 }
 
 #[test]
-fn an_api_that_has_changed_ends_no_pin_until_the_configuration_follows() {
+fn an_api_with_changed_answers_ends_no_pin_until_the_configuration_matches() {
     let api = Mock::start();
     api.answers_all(
         ResponseTemplate::new(200).set_body_json(json!({"request_id": "P1", "state": "SUCCESS"})),
@@ -82,7 +82,7 @@ fn an_api_that_has_changed_ends_no_pin_until_the_configuration_follows() {
     until("answers are counted as unreadable", || {
         (daemon.client().stats()["polls"]["unreadable"].as_u64().unwrap() >= 3).then_some(())
     });
-    let said = daemon.said();
+    let said = daemon.log();
     assert!(said.contains("nothing is at api.answer.status = ") && said.contains("/status"), "{said}");
     assert!(daemon.records().is_empty());
 
@@ -118,7 +118,7 @@ async fn poll(api: &Api) -> Meaning {
 const USER: [&str; 2] = ["api.username=AC01", "api.password=hunter2"];
 
 #[tokio::test]
-async fn the_id_goes_where_the_preset_says_and_the_credentials_as_it_says() {
+async fn the_id_and_the_credentials_are_sent_as_the_preset_says() {
     let server = MockServer::start().await;
     Answers::given(method("GET"))
         .and(path("/2010-04-01/Accounts/AC01/Messages/SM01.json"))
@@ -166,7 +166,7 @@ async fn a_redirect_is_not_followed_and_an_echo_of_the_credentials_is_cleaned() 
 }
 
 #[tokio::test]
-async fn the_message_of_a_refusal_is_kept() {
+async fn the_message_of_a_refusal_is_in_the_outcome() {
     for (body, expected) in [
         (
             json!({"code": 20404, "message": "The requested resource was not found"}),
@@ -208,7 +208,7 @@ fn doctor_shows_field_by_field_how_an_answer_was_read() {
     assert!(doctor(&default, &["--pin", "sim-waiting-1"]).contains("MESSAGE_WAITING_DELIVERY: not final"));
     assert!(!doctor(&default, &[]).contains("\"answer\""));
 
-    // The day the vendor changes something.
+    // The vendor changes its answers.
     let changed = Mock::start();
     changed.answers_all(
         ResponseTemplate::new(200).set_body_json(json!({"results": [{"messageId": "P1", "status": "DONE"}]})),
@@ -224,7 +224,7 @@ fn doctor_shows_field_by_field_how_an_answer_was_read() {
 }
 
 #[test]
-fn presets_lists_them_and_prints_one() {
+fn the_presets_command_lists_all_presets_and_prints_one() {
     let run = |arguments: &[&str]| {
         let mut command = program();
         command.arg("presets").args(arguments);
@@ -241,7 +241,7 @@ fn presets_lists_them_and_prints_one() {
 }
 
 #[test]
-fn the_demonstration_shows_another_api_without_an_account() {
+fn the_demo_runs_with_another_preset_without_an_account() {
     let mut command = program();
     command.args(["demo", "--preset", "vonage-verify", "--pins", "3"]);
     let ended = run_to_end(command);

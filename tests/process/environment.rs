@@ -1,4 +1,4 @@
-//! Variables that make no sense: reported or ignored, never a panic.
+//! Invalid environment variables: reported or ignored, never a panic.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use crate::support::{Place, Simulated, program, run_to_end};
 
 #[test]
-fn a_number_of_threads_that_makes_no_sense_is_reported() {
+fn an_invalid_number_of_threads_is_reported() {
     for threads in ["0", "-1", "x", "", "1.5", "99999999999999999999"] {
         let place = Place::new("http://127.0.0.1:9");
         let mut command = place.command();
@@ -34,7 +34,7 @@ fn a_daemon_with_one_thread_runs() {
     daemon.terminate();
 }
 
-/// What libraries of ours look at, with values that they can't use.
+/// Variables that our libraries read, with values that they can't use.
 const NONSENSE: [(&str, &[u8]); 24] = [
     ("RUST_LOG", b"[[["),
     ("RUST_BACKTRACE", b"\xff"),
@@ -63,7 +63,7 @@ const NONSENSE: [(&str, &[u8]); 24] = [
 ];
 
 #[test]
-fn variables_that_make_no_sense_to_libraries_stop_neither_the_daemon_nor_its_clients() {
+fn invalid_environment_variables_of_libraries_stop_neither_daemon_nor_clients() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url());
     let mut command = place.command();

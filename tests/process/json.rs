@@ -1,5 +1,5 @@
-//! With `--json` a program can read all that standard output ever says: what came of it, what did not, and where a list
-//! goes on.
+//! With `--json`, everything on standard output can be read by programs: results, errors and where a list
+//! continues.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -197,7 +197,7 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
 }
 
 #[test]
-fn what_people_are_told_by_notes_programs_are_told_by_lines() {
+fn with_json_notes_are_printed_as_lines_of_json() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     for pin in ["sim-none-1", "sim-none-2", "sim-none-3"] {
@@ -220,7 +220,7 @@ fn what_people_are_told_by_notes_programs_are_told_by_lines() {
 }
 
 #[test]
-fn check_config_gives_values_as_json_and_not_as_text_of_json() {
+fn check_config_prints_values_as_json_and_not_as_strings_of_json() {
     let set = [
         ("api.key", "k"),
         ("intake.socket", "/tmp/a\"b\\u"),

@@ -1,4 +1,4 @@
-//! The log: it waits for nobody, and no text from outside breaks its lines.
+//! The log: it delays nothing, and no text from outside breaks its lines.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -32,7 +32,7 @@ fn a_log_that_nobody_reads_stops_neither_polls_nor_a_stop() {
 }
 
 #[test]
-fn lines_that_nobody_read_are_counted_and_the_log_says_so_when_it_is_read_again() {
+fn lost_log_lines_are_counted_and_reported_when_the_log_is_read_again() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url()).set("log.level", "trace").set("log.format", "json");
     let command = place.command();
@@ -62,7 +62,7 @@ fn lines_that_nobody_read_are_counted_and_the_log_says_so_when_it_is_read_again(
 }
 
 #[test]
-fn a_start_that_fails_ends_although_nobody_reads_its_error() {
+fn a_failed_start_ends_even_if_nobody_reads_its_error() {
     let place = Place::new("http://127.0.0.1:9").set("log.level", "trace");
     fs::write(place.store(), "no database").unwrap();
     let (_reader, writer) = full_pipe();
@@ -86,7 +86,7 @@ fn a_second_signal_ends_a_daemon_whose_standard_output_and_log_nobody_reads() {
     let ((_out, stdout), (_err, stderr)) = (full_pipe(), full_pipe());
     let daemon = place.start_with(command, stdout, stderr);
     daemon.client().submit_all(&delivered(0));
-    // The sink that nobody reads holds up no other one.
+    // The sink that nobody reads delays no other one.
     daemon.all_records(50);
     daemon.signal(Signal::TERM);
     until_true("the stop has begun", || !daemon.place.socket().exists());
@@ -120,7 +120,7 @@ fn a_standard_output_that_nobody_reads_delays_a_stop_no_longer_than_the_limit() 
     daemon.terminate();
 }
 
-/// A PostgreSQL server that refuses everybody, in words that forge a line and colour the screen.
+/// A PostgreSQL server that refuses everybody with a message that contains a newline and a colour code.
 fn hostile_server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -140,7 +140,7 @@ fn hostile_server() -> String {
 }
 
 #[test]
-fn what_a_database_says_is_one_harmless_line_in_the_error_of_a_start() {
+fn the_message_of_a_database_is_one_harmless_line_in_the_error_of_a_start() {
     let place = Place::new("http://127.0.0.1:9").set("store.url", &hostile_server());
     let ended = place.refusal();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
@@ -172,7 +172,7 @@ fn the_log_has_colours_on_a_terminal_unless_no_color_is_set() {
 }
 
 #[test]
-fn a_bad_argument_is_told_without_what_a_terminal_obeys() {
+fn an_invalid_argument_is_quoted_without_control_characters() {
     let mut command = crate::support::program();
     command.args(["show", "a\u{1b}[31m\u{202e}b"]);
     let ended = run_to_end(command);

@@ -1,4 +1,4 @@
-//! What is built without the feature `fault-points`, as a release is, can't be killed from within.
+//! A binary without the feature `fault-points`, such as a release, has no fault points.
 
 use crate::support::{Place, Simulated, all_delivered, sim_pins, submit, until};
 

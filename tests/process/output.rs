@@ -1,4 +1,4 @@
-//! Results on standard output: a write that fails is an error, and a terminal obeys nothing in them.
+//! Results on standard output: a failed write is an error, and they have no control characters.
 
 use std::fs::{self, OpenOptions};
 use std::io::pipe;
@@ -60,7 +60,7 @@ fn daemon(api: &Simulated) -> Daemon {
 }
 
 #[test]
-fn results_that_can_not_be_written_are_an_error() {
+fn a_command_fails_if_its_results_can_not_be_written() {
     let api = Simulated::start();
     let daemon = daemon(&api);
     for (arguments, mut command) in commands(&daemon) {
@@ -76,7 +76,7 @@ fn results_that_can_not_be_written_are_an_error() {
 }
 
 #[test]
-fn a_reader_that_has_enough_is_no_error() {
+fn a_closed_output_is_no_error() {
     let api = Simulated::start();
     let daemon = daemon(&api);
     for (arguments, mut command) in commands(&daemon) {
@@ -96,7 +96,7 @@ fn a_reader_that_has_enough_is_no_error() {
 }
 
 #[test]
-fn a_terminal_obeys_nothing_that_a_submitter_wrote() {
+fn no_command_prints_control_characters_of_a_submitter() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -132,7 +132,7 @@ fn a_terminal_obeys_nothing_that_a_submitter_wrote() {
 }
 
 #[test]
-fn the_version_tells_what_the_program_is_built_from() {
+fn version_verbose_prints_commit_date_target_features_and_sqlite() {
     for arguments in [["--version", "--verbose"], ["--verbose", "--version"]] {
         let told = crate::support::run_to_end({
             let mut command = program();
@@ -156,11 +156,11 @@ fn the_version_tells_what_the_program_is_built_from() {
 }
 
 #[test]
-fn the_first_line_of_the_log_and_stats_tell_the_same_build() {
+fn the_first_line_of_the_log_names_the_same_build_as_stats() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let build = daemon.client().stats()["build"].clone();
-    let log = daemon.said();
+    let log = daemon.log();
     let first = log.lines().next().unwrap();
     for name in ["commit", "date", "target", "sqlite"] {
         let value = build[name].as_str().unwrap();

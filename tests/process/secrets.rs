@@ -1,4 +1,4 @@
-//! Who can read the key: nobody by a core dump, and whoever else can is warned of.
+//! Who can read the key: nobody through a core dump; readable files are reported.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -72,7 +72,7 @@ fn is_reachable(path: &std::path::Path) -> bool {
     path.ancestors().filter(|path| !path.as_os_str().is_empty()).all(open)
 }
 
-/// `check-config` of what the daemon would run with.
+/// Runs `check-config` with the daemon's configuration.
 fn check(place: &Place) -> Ended {
     let run = place.command();
     let mut command = program();
@@ -81,7 +81,7 @@ fn check(place: &Place) -> Ended {
     run_to_end(command)
 }
 
-/// A place that every user of this machine could look into.
+/// A place that every user can read.
 fn open_place() -> Place {
     let place = Place::new("http://127.0.0.1:9").never_due().without_key();
     fs::set_permissions(place.folder.path(), Permissions::from_mode(0o755)).unwrap();

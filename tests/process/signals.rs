@@ -1,4 +1,4 @@
-//! Signals of the kernel and of people: none of them ends the daemon out of order.
+//! Signals of the kernel and of users: none of them makes the daemon end without an orderly stop.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::{Place, Simulated, code, pins, until, until_true};
 
 #[test]
-fn a_file_size_limit_is_a_full_disk_and_no_death_and_all_goes_on_when_it_is_lifted() {
+fn the_file_size_limit_is_handled_as_a_full_disk_until_it_is_lifted() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -38,7 +38,7 @@ fn a_file_size_limit_is_a_full_disk_and_no_death_and_all_goes_on_when_it_is_lift
 }
 
 #[test]
-fn a_file_size_limit_tears_no_line_of_the_result_file() {
+fn the_file_size_limit_leaves_no_incomplete_line_in_the_result_file() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -76,7 +76,7 @@ fn a_file_size_limit_tears_no_line_of_the_result_file() {
 }
 
 #[test]
-fn signals_that_ask_for_nothing_end_nothing() {
+fn signals_without_a_meaning_do_not_end_the_daemon() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     for signal in [Signal::USR1, Signal::USR2, Signal::XFSZ, Signal::PIPE] {
@@ -89,7 +89,7 @@ fn signals_that_ask_for_nothing_end_nothing() {
 }
 
 #[test]
-fn the_cpu_time_limit_is_an_orderly_stop_although_the_kernel_repeats_its_signal() {
+fn the_cpu_time_limit_causes_an_orderly_stop_even_if_its_signal_is_repeated() {
     let daemon = Place::new("http://127.0.0.1:9").never_due().start();
     daemon.client().submit("A");
     daemon.signal(Signal::XCPU);
@@ -102,7 +102,7 @@ fn the_cpu_time_limit_is_an_orderly_stop_although_the_kernel_repeats_its_signal(
 }
 
 #[test]
-fn a_reload_that_is_asked_for_during_the_start_follows_the_start() {
+fn a_reload_requested_during_the_start_happens_after_it() {
     let place = Place::new("http://127.0.0.1:9").never_due();
     let (file, text) =
         (place.path("pinwatch.toml"), fs::read_to_string(place.path("pinwatch.toml")).unwrap());

@@ -42,7 +42,7 @@ fn outcomes_are_lines_on_standard_output_and_the_log_is_not_among_them() {
 }
 
 #[test]
-fn a_closed_pipe_stops_that_sink_and_not_the_daemon_and_its_outcomes_come_after_the_next_start() {
+fn a_closed_pipe_stops_only_its_sink_and_the_outcomes_follow_after_the_next_start() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url());
     let (first, out) = start(&place);
@@ -64,7 +64,7 @@ fn a_closed_pipe_stops_that_sink_and_not_the_daemon_and_its_outcomes_come_after_
 }
 
 #[test]
-fn the_simulator_tells_its_address_answers_and_ends_on_a_signal() {
+fn the_simulator_prints_its_address_answers_and_ends_on_a_signal() {
     let mut command = program();
     command.args(["simulate", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut simulator = Child::spawn(command);
@@ -80,7 +80,7 @@ fn the_simulator_tells_its_address_answers_and_ends_on_a_signal() {
 }
 
 #[test]
-fn a_simulator_whose_port_is_taken_says_so() {
+fn a_simulator_whose_port_is_in_use_reports_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let mut command = program();

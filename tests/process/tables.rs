@@ -1,9 +1,9 @@
-//! Tables on a terminal of 80 columns: nothing is wider, `--wide` shows all, and programs get all anyway.
+//! Tables on a terminal of 80 columns: nothing is wider, `--wide` shows everything, and so does output to programs.
 
 use super::terminal::shown_in;
 use crate::support::{Daemon, Place, Simulated, change, program, run_to_end};
 
-/// As long as Infobip's; the simulator reads what becomes of it from the name.
+/// As long as Infobip's; the simulator derives its outcome from the name.
 const FINISHED: &str = "sim-delivered-AF3D48F9FE553282AF";
 const IN_FLIGHT: &str = "sim-waiting-8F3D48F9FE553282AFA2";
 
@@ -27,7 +27,7 @@ const TABLES: &[&[&str]] = &[
     &["nodes"],
 ];
 
-/// A daemon with a PIN in flight, an outcome and a dead letter, all with much to tell.
+/// A daemon with a PIN in flight, an outcome and a dead letter, all with long values.
 fn daemon(api: &Simulated) -> Daemon {
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -63,7 +63,7 @@ fn width(line: &str) -> usize {
 }
 
 #[test]
-fn on_a_terminal_no_line_of_a_table_is_wider_than_it_and_what_matters_is_whole() {
+fn tables_fit_the_terminal_and_important_columns_are_complete() {
     let api = Simulated::start();
     let daemon = daemon(&api);
     for columns in [80, 100, 50] {
@@ -87,7 +87,7 @@ fn on_a_terminal_no_line_of_a_table_is_wider_than_it_and_what_matters_is_whole()
 }
 
 #[test]
-fn wide_tables_and_those_that_no_terminal_gets_are_whole() {
+fn tables_with_wide_or_without_a_terminal_are_complete() {
     let api = Simulated::start();
     let daemon = daemon(&api);
     let cut = shown(&daemon, 80, &["dead-letters", "list"]);
@@ -104,7 +104,7 @@ fn wide_tables_and_those_that_no_terminal_gets_are_whole() {
 }
 
 #[test]
-fn what_was_left_out_is_told_with_the_option_that_shows_it() {
+fn a_cut_table_names_the_option_that_shows_all() {
     let api = Simulated::start();
     let daemon = daemon(&api);
     let told = |arguments: &[&str]| {

@@ -1,4 +1,4 @@
-//! A pseudo-terminal, so that a program shows what it shows to people.
+//! A pseudo-terminal, so that a program prints what users see.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -47,7 +47,7 @@ fn shown_on(
     drop(theirs);
     let reading = thread::spawn(move || {
         let mut bytes = Vec::new();
-        // It ends with an error when nobody has the other end open any more.
+        // The read fails once the other end is closed.
         let _ = ours.read_to_end(&mut bytes);
         String::from_utf8(bytes).unwrap()
     });

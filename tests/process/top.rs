@@ -1,4 +1,4 @@
-//! `pinwatch top` in a real terminal: it shows the daemon, survives its end, and leaves the terminal as it was.
+//! `pinwatch top` in a real terminal: it shows the daemon, survives its end, and restores the terminal.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use crate::support::{Child, Daemon, Place, Simulated, program, run_to_end, until
 const COLUMNS: usize = 100;
 const ROWS: usize = 30;
 
-/// What a terminal shows, and all that it got.
+/// The text that a terminal shows, and all bytes that it received.
 #[derive(Default)]
 struct Shown {
     cells: Vec<Vec<char>>,
@@ -119,7 +119,7 @@ impl Top {
 
 fn read(mut from: File, shown: &Mutex<Shown>) {
     let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
-    // It ends with an error when nobody has the other end open any more.
+    // The read fails once the other end is closed.
     while let Ok(count @ 1..) = from.read(&mut chunk) {
         bytes.extend_from_slice(&chunk[..count]);
         let whole = match std::str::from_utf8(&bytes) {
@@ -173,7 +173,7 @@ fn a_killed_or_interrupted_top_restores_the_terminal() {
 }
 
 #[test]
-fn top_says_that_the_daemon_was_killed_and_goes_on_with_the_next_one() {
+fn top_reports_that_the_daemon_was_killed_and_continues_with_the_next_one() {
     let api = Simulated::start();
     let daemon = daemon(&api);
     let mut top = Top::start(&daemon);

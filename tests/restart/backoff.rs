@@ -1,4 +1,4 @@
-//! The position in the backoff after a restart: a PIN's age tells it.
+//! The position in the backoff after a restart follows from the PIN's age.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ fn listed(daemon: &Daemon) -> Vec<Value> {
 }
 
 #[test]
-fn two_thousand_old_pins_are_polled_spread_over_their_interval_and_not_at_once() {
+fn two_thousand_old_pins_are_polled_over_their_interval_and_not_at_once() {
     let api = Simulated::start();
     let before = Timestamp::now();
     let pins: Vec<String> = (0..2000).map(|n| format!("sim-waiting-{n}")).collect();
@@ -55,7 +55,7 @@ fn two_thousand_old_pins_are_polled_spread_over_their_interval_and_not_at_once()
 }
 
 #[test]
-fn a_pin_keeps_its_times_over_a_restart_and_goes_on_from_its_age() {
+fn a_pin_keeps_its_times_over_a_restart_and_continues_from_its_age() {
     let api = Simulated::start();
     let daemon = with_old_pins(
         &api,
@@ -70,7 +70,7 @@ fn a_pin_keeps_its_times_over_a_restart_and_goes_on_from_its_age() {
 }
 
 #[test]
-fn a_pin_whose_deadline_went_by_while_the_daemon_was_down_is_polled_one_last_time() {
+fn a_pin_whose_deadline_passed_while_the_daemon_was_down_is_polled_one_last_time() {
     let api = Simulated::start();
     let pins = ["sim-waiting-1".into(), "sim-delivered-1".into(), "sim-503-1".into()];
     let daemon = with_old_pins(&api, &pins, "UPDATE pin SET deadline_at = submitted_at + 60000;");
@@ -87,7 +87,7 @@ fn a_pin_whose_deadline_went_by_while_the_daemon_was_down_is_polled_one_last_tim
 }
 
 #[test]
-fn a_pin_from_the_future_is_as_good_as_new() {
+fn a_pin_with_a_submission_time_in_the_future_is_polled_as_a_new_one() {
     let api = Simulated::start();
     // The clock was an hour ahead when it was submitted.
     let sql = "UPDATE pin SET submitted_at = submitted_at + 7200000, deadline_at = deadline_at + 7200000;";

@@ -1,4 +1,4 @@
-//! `pinwatch backup`, and what a daemon makes of the copy.
+//! `pinwatch backup`, and a daemon on its copy.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -27,7 +27,7 @@ fn back_up(place: &Place, file: &Path) -> Value {
     serde_json::from_str(&ended.stdout).unwrap()
 }
 
-/// Runs a backup that must fail; gives what it said.
+/// Runs a backup that must fail; returns its message.
 #[track_caller]
 fn refusal(mut command: Command, more: &[&str]) -> String {
     command.args(more);
@@ -36,7 +36,7 @@ fn refusal(mut command: Command, more: &[&str]) -> String {
     stderr
 }
 
-/// What `docs/operations.md` says.
+/// Restores a backup as `docs/operations.md` says.
 fn restore(place: &Place, backup: &Path) {
     let lost = place.path("lost");
     fs::create_dir_all(&lost).unwrap();
@@ -74,7 +74,7 @@ fn assert_holds(folder: &Path, expected: &[&str]) {
 }
 
 #[test]
-fn a_backup_under_load_ends_and_has_each_pin_that_was_acknowledged_before_it_began() {
+fn a_backup_under_load_has_each_pin_that_was_acknowledged_before_it_began() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url()).start().terminate();
     fill(&place, 100_000);
@@ -102,7 +102,7 @@ fn a_backup_under_load_ends_and_has_each_pin_that_was_acknowledged_before_it_beg
         let before = acked.lock().unwrap().clone();
         let made = back_up(&daemon.place, &file);
         let during = so_far() - before.len();
-        // More, which the backup can't have.
+        // These are not in the backup.
         let last = so_far();
         until_true("more PINs are acknowledged", || so_far() > last + 100);
         stop.store(true, Ordering::Relaxed);
@@ -137,7 +137,7 @@ fn a_backup_under_load_ends_and_has_each_pin_that_was_acknowledged_before_it_beg
 }
 
 #[test]
-fn without_a_daemon_a_backup_is_the_database_to_the_row_and_that_can_be_used_as_before() {
+fn a_backup_without_a_daemon_has_every_row_and_leaves_the_database_usable() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -164,7 +164,7 @@ fn without_a_daemon_a_backup_is_the_database_to_the_row_and_that_can_be_used_as_
 }
 
 #[test]
-fn a_backup_replaces_nothing_unasked_and_never_the_database_a_link_or_a_folder() {
+fn a_backup_replaces_a_file_only_with_force_and_never_the_database_or_a_link() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     daemon.client().submit("sim-waiting-1");
@@ -216,7 +216,7 @@ fn a_backup_replaces_nothing_unasked_and_never_the_database_a_link_or_a_folder()
 }
 
 #[test]
-fn killed_or_stopped_in_the_middle_it_leaves_no_file_at_the_name_and_the_one_that_was_there() {
+fn an_interrupted_backup_leaves_no_file_and_keeps_the_previous_one() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url()).start().terminate();
     fill(&place, 200_000);
@@ -249,7 +249,7 @@ fn killed_or_stopped_in_the_middle_it_leaves_no_file_at_the_name_and_the_one_tha
 }
 
 #[test]
-fn what_a_daemon_has_of_a_database_that_was_removed_is_saved() {
+fn a_backup_saves_a_removed_database_that_the_daemon_still_has_open() {
     if !rustix::process::geteuid().is_root() {
         crate::support::not_run::not_run(
             "a removed database is saved",
@@ -289,7 +289,7 @@ fn what_a_daemon_has_of_a_database_that_was_removed_is_saved() {
 }
 
 #[test]
-fn of_a_store_in_postgresql_it_names_the_tool_that_makes_the_backup() {
+fn backup_names_pg_dump_for_a_store_in_postgresql() {
     let place = Place::new("http://127.0.0.1:1");
     let mut command = command(&place, &place.path("backup.db"));
     command.args(["--set", "store.url=postgres://me:secret@localhost/pins"]);

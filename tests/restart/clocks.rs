@@ -1,4 +1,4 @@
-//! The wall clock is set, while the daemon runs and between two runs: ages, waits and retention follow what elapsed.
+//! The wall clock is set while the daemon runs and between two runs: ages, waits and retention follow the elapsed time.
 
 use std::fs;
 
@@ -44,7 +44,7 @@ fn waiting() -> ResponseTemplate {
 }
 
 #[test]
-fn a_pin_submitted_by_a_clock_three_days_slow_is_as_old_as_it_is_when_the_clock_is_right() {
+fn a_pin_submitted_under_a_slow_clock_keeps_its_age_when_the_clock_is_corrected() {
     let api = Mock::start();
     api.answers_all(waiting());
     let place = Place::new(&api.base_url());
@@ -77,7 +77,7 @@ fn a_pin_submitted_by_a_clock_three_days_slow_is_as_old_as_it_is_when_the_clock_
 }
 
 #[test]
-fn a_brake_saved_by_a_clock_two_hours_fast_is_over_when_its_wait_is() {
+fn a_brake_saved_under_a_fast_clock_ends_after_its_wait() {
     let api = Mock::start();
     api.answers_all(ResponseTemplate::new(429).insert_header("retry-after", "2"));
     let place = Place::new(&api.base_url());
@@ -97,7 +97,7 @@ fn a_brake_saved_by_a_clock_two_hours_fast_is_over_when_its_wait_is() {
 }
 
 #[test]
-fn over_a_reboot_a_step_of_the_clock_ends_no_pin_and_prolongs_no_brake() {
+fn setting_the_clock_over_a_reboot_ends_no_pin_and_prolongs_no_brake() {
     let api = Mock::start();
     api.answers_all(ResponseTemplate::new(429).insert_header("retry-after", "3000"));
     let place = Place::new(&api.base_url());
@@ -115,7 +115,7 @@ fn over_a_reboot_a_step_of_the_clock_ends_no_pin_and_prolongs_no_brake() {
 }
 
 #[test]
-fn an_excursion_of_the_clock_removes_no_outcome_and_what_is_really_old_goes() {
+fn a_wrong_clock_removes_no_outcome_and_really_old_ones_are_removed() {
     let api = Mock::start();
     api.answers_all(delivered());
     let place = Place::new(&api.base_url()).set("store.retention", "7d");
@@ -148,7 +148,7 @@ fn an_excursion_of_the_clock_removes_no_outcome_and_what_is_really_old_goes() {
 }
 
 #[test]
-fn a_webhooks_outcome_is_given_up_by_its_age_and_not_by_a_clock_that_is_set() {
+fn setting_the_clock_does_not_make_a_webhook_give_up_an_outcome() {
     let (api, hook) = (Mock::start(), Mock::start());
     api.answers_all(delivered());
     hook.answers_all(ResponseTemplate::new(503));

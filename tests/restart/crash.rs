@@ -1,4 +1,4 @@
-//! `kill -9`: nothing that was acknowledged is lost, and nothing is told twice.
+//! `kill -9`: nothing that was acknowledged is lost, and nothing is delivered twice.
 
 use std::collections::HashSet;
 use std::fs;
@@ -11,7 +11,7 @@ use super::by_pin;
 use crate::support::{Client, Daemon, Place, Simulated, change, until, until_true};
 
 #[test]
-fn every_acknowledged_pin_goes_on_after_a_kill_and_ends_once() {
+fn every_acknowledged_pin_is_polled_on_after_a_kill_and_ends_once() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let mut client = daemon.client();
@@ -33,7 +33,7 @@ fn every_acknowledged_pin_goes_on_after_a_kill_and_ends_once() {
 }
 
 #[test]
-fn what_was_given_with_a_pin_is_there_after_a_kill() {
+fn the_details_of_a_submit_survive_a_kill() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).never_due().start();
     let request =
@@ -55,7 +55,7 @@ fn what_was_given_with_a_pin_is_there_after_a_kill() {
     assert!(after.contains(r#""reference":"é","metadata":{"n":1.50}"#), "{after}");
 }
 
-/// Submits until the daemon is killed, at some answer; gives the PINs that were acknowledged.
+/// Submits until the daemon is killed after some answer; returns the PINs that were acknowledged.
 fn submit_until_killed(daemon: Daemon, round: usize, random: &mut fastrand::Rng) -> (Vec<String>, Place) {
     let mut client: Client = daemon.client();
     let kinds = ["sim-delivered", "sim-100ms", "sim-400ms", "sim-none"];
@@ -80,7 +80,7 @@ fn submit_until_killed(daemon: Daemon, round: usize, random: &mut fastrand::Rng)
     // Of these, too, some may be in flight at the kill.
     client.write(pins[last_answer + 1..].iter().map(submit).collect::<String>());
     let place = daemon.kill9();
-    // What it had still sent, it had promised.
+    // Answers that it sent before its end are promises.
     while let Some(line) = client.whole_line() {
         acknowledged.push(serde_json::from_str(&line).unwrap());
     }
@@ -92,7 +92,7 @@ fn submit_until_killed(daemon: Daemon, round: usize, random: &mut fastrand::Rng)
 }
 
 #[test]
-fn kills_at_any_moment_under_load_lose_nothing_and_double_nothing() {
+fn kills_at_any_moment_under_load_lose_and_duplicate_nothing() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -124,7 +124,7 @@ fn kills_at_any_moment_under_load_lose_nothing_and_double_nothing() {
 }
 
 #[test]
-fn a_line_that_a_kill_cut_in_two_is_written_anew() {
+fn a_line_that_a_kill_cut_off_is_written_again() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     daemon.client().submit_all(&["sim-delivered-1".into(), "sim-delivered-2".into()]);
@@ -143,7 +143,7 @@ fn a_line_that_a_kill_cut_in_two_is_written_anew() {
 }
 
 #[test]
-fn a_cursor_that_a_kill_left_behind_the_file_doubles_no_line() {
+fn a_cursor_that_is_behind_the_file_after_a_kill_duplicates_no_line() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let pins: Vec<String> = (0..20).map(|n| format!("sim-delivered-{n}")).collect();
@@ -159,7 +159,7 @@ fn a_cursor_that_a_kill_left_behind_the_file_doubles_no_line() {
 }
 
 #[test]
-fn files_beside_the_log_are_neither_changed_nor_believed_over_kill_and_rotation() {
+fn other_files_beside_the_result_file_are_neither_changed_nor_used() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url());
     let (results, audit) = (place.results(), place.path("outcomes.jsonl.audit"));
@@ -198,14 +198,14 @@ fn files_beside_the_log_are_neither_changed_nor_believed_over_kill_and_rotation(
     assert_eq!(fs::read_to_string(&rotated).unwrap(), lines[..10].concat());
     assert_eq!(fs::read_to_string(&results).unwrap(), lines[10..].concat());
     untouched(&daemon.place);
-    // Over a rotation by the living.
+    // A rotation while the daemon runs.
     fs::rename(&results, daemon.place.path("outcomes.jsonl.3")).unwrap();
     daemon.signal(Signal::HUP);
     until_true("a new file", || results.exists());
     daemon.client().submit("sim-delivered-new");
     assert_eq!(daemon.all_records(1)[0]["pinId"], "sim-delivered-new");
     untouched(&daemon.place);
-    // And a new sink of such a name gets all that there is.
+    // A new sink with such a name gets all outcomes.
     let place = daemon.kill9();
     change(&place.store(), "DELETE FROM sink WHERE name = 'file'");
     fs::remove_file(&results).unwrap();
@@ -215,7 +215,7 @@ fn files_beside_the_log_are_neither_changed_nor_believed_over_kill_and_rotation(
 }
 
 #[test]
-fn what_a_sink_has_not_got_before_a_kill_it_gets_afterwards() {
+fn a_sink_gets_the_outcomes_that_it_missed_before_a_kill() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url());
     // The sink's folder goes away, as a disk that is not mounted.

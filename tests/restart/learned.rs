@@ -9,7 +9,7 @@ fn learned(daemon: &Daemon, member: &str) -> serde_json::Value {
 }
 
 #[test]
-fn a_learned_schedule_comes_into_force_and_goes_on_after_a_restart() {
+fn a_learned_schedule_comes_into_force_and_continues_after_a_restart() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url()).set("schedule.max_interval", "2s").set("schedule.adapt", "fewer");
     let daemon = place.start();
@@ -31,7 +31,7 @@ fn schedule(daemon: &Daemon) -> serde_json::Value {
 }
 
 #[test]
-fn the_schedule_in_force_is_told_beside_backoff_and_so_is_what_there_is_to_learn() {
+fn the_schedule_command_shows_the_state_of_learning_beside_backoff() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url()).set("schedule.max_interval", "2s").set("schedule.adapt", "fewer");
     let daemon = place.start();
@@ -61,7 +61,7 @@ fn the_schedule_in_force_is_told_beside_backoff_and_so_is_what_there_is_to_learn
 }
 
 #[test]
-fn without_learning_nothing_is_told_of_it() {
+fn without_learning_stats_and_schedule_show_none() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     daemon.client().submit("sim-delivered-1");

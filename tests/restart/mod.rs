@@ -1,4 +1,4 @@
-//! What outlives the daemon: it is killed, stopped and started again, and no PIN that it accepted is lost or
+//! State that survives the daemon: it is killed, stopped and started again, and no PIN that it accepted is lost or
 //! ends twice.
 
 mod backoff;

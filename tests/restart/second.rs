@@ -1,4 +1,4 @@
-//! Two daemons: the second one says so, and the first one does not notice.
+//! Two daemons in one place: the second one reports it, and the first one is not disturbed.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Place, Simulated};
 
 #[test]
-fn a_second_daemon_on_the_same_database_says_so() {
+fn a_second_daemon_on_the_same_database_is_refused_with_the_reason() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     daemon.client().submit("sim-waiting-1");
@@ -24,7 +24,7 @@ fn a_second_daemon_on_the_same_database_says_so() {
 }
 
 #[test]
-fn a_second_daemon_on_the_same_socket_says_so() {
+fn a_second_daemon_on_the_same_socket_is_refused_with_the_reason() {
     let api = Simulated::start();
     let daemon = Place::new(&api.base_url()).start();
     let other = Place::new(&api.base_url()).set("intake.socket", daemon.place.socket().to_str().unwrap());
@@ -39,7 +39,7 @@ fn a_second_daemon_on_the_same_socket_says_so() {
 }
 
 #[test]
-fn the_socket_of_a_killed_daemon_is_taken_over() {
+fn the_socket_of_a_killed_daemon_is_replaced() {
     let api = Simulated::start();
     let place = Place::new(&api.base_url()).start().kill9();
     assert!(place.socket().exists());
@@ -48,11 +48,11 @@ fn the_socket_of_a_killed_daemon_is_taken_over() {
 }
 
 #[test]
-fn a_daemon_that_ends_leaves_the_socket_of_its_successor_alone() {
+fn a_daemon_that_ends_does_not_remove_the_socket_of_its_successor() {
     let api = Simulated::start();
     let first = Place::new(&api.base_url()).start();
     let (path, folder) = (first.place.socket(), tempfile::tempdir().unwrap());
-    // Not a daemon, which would make its own socket anew within seconds.
+    // Not a daemon, which would recreate its socket within seconds.
     let successor = folder.path().join("successor.sock");
     let _successor = UnixListener::bind(&successor).unwrap();
     std::fs::rename(&successor, &path).unwrap();

@@ -1,4 +1,4 @@
-//! SIGTERM: no new PINs, running polls end, all is flushed, exit 0; and what does not end by itself.
+//! SIGTERM: no new PINs, running polls end, everything is written, exit 0; and tasks that do not end by themselves.
 
 use std::fs;
 use std::time::Duration;
@@ -14,7 +14,7 @@ fn delivered_after(delay: Duration) -> ResponseTemplate {
 }
 
 #[test]
-fn a_stop_under_load_tells_every_client_what_became_of_its_lines() {
+fn a_stop_under_load_answers_every_line_that_it_read() {
     let daemon = Place::new("http://127.0.0.1:9").never_due().start();
     let mut client = daemon.client();
     let lines: String = (0..50_000).map(|n| format!("PIN-{n}\n")).collect();
@@ -45,7 +45,7 @@ fn a_stop_under_load_tells_every_client_what_became_of_its_lines() {
 }
 
 #[test]
-fn a_poll_that_runs_at_a_stop_ends_and_its_outcome_is_delivered() {
+fn a_poll_that_runs_at_a_stop_is_completed_and_its_outcome_is_delivered() {
     for signal in [Signal::TERM, Signal::INT] {
         let api = Mock::start();
         api.answers_all(delivered_after(Duration::from_millis(700)));
@@ -63,7 +63,7 @@ fn a_poll_that_runs_at_a_stop_ends_and_its_outcome_is_delivered() {
 }
 
 #[test]
-fn a_poll_that_does_not_end_within_the_grace_is_given_up_and_its_pin_is_not() {
+fn a_poll_that_exceeds_the_shutdown_grace_is_dropped_and_its_pin_is_kept() {
     let api = Mock::start();
     api.answers_all(delivered_after(Duration::from_secs(3600)));
     let place = Place::new(&api.base_url()).set("api.timeout", "10m").set("shutdown_grace", "200ms");

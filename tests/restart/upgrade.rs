@@ -35,8 +35,8 @@ fn place(api: &Simulated) -> Place {
     place.set("schedule.adapt", "fewer").set("cluster.node", "old")
 }
 
-/// Sees that everything is there, and that the PINs in flight end as if nothing had happened.
-fn everything_goes_on(daemon: &Daemon) {
+/// Checks that everything is kept, and that the PINs in flight end normally.
+fn assert_everything_continues(daemon: &Daemon) {
     let place = &daemon.place;
     let first = &place.ask(&["show", "sim-delivered-1"])[0];
     let outcome = &first["outcome"];
@@ -76,7 +76,7 @@ fn everything_goes_on(daemon: &Daemon) {
 }
 
 #[test]
-fn a_sqlite_file_of_0_1_is_brought_up_to_date_and_goes_on() {
+fn a_sqlite_file_of_0_1_is_migrated_and_continued() {
     let api = Simulated::start();
     let place = place(&api);
     fs::write(place.store(), unpacked(SQLITE)).unwrap();
@@ -84,7 +84,7 @@ fn a_sqlite_file_of_0_1_is_brought_up_to_date_and_goes_on() {
     assert_eq!(before, 7, "the file is no longer 0.1.0's");
 
     let daemon = place.start();
-    everything_goes_on(&daemon);
+    assert_everything_continues(&daemon);
     let learned = daemon.client().stats()["learned"]["endings"].as_u64().unwrap();
     assert!(learned as usize >= ENDED, "what was learned from {ENDED} PINs is lost: {learned}");
 
@@ -98,7 +98,7 @@ fn a_sqlite_file_of_0_1_is_brought_up_to_date_and_goes_on() {
 }
 
 #[test]
-fn a_postgresql_database_of_0_1_is_brought_up_to_date_and_goes_on() {
+fn a_postgresql_database_of_0_1_is_migrated_and_continued() {
     let Some(server) = Postgres::shared() else { return };
     let database = server.database();
     database.execute(&String::from_utf8(unpacked(POSTGRES)).unwrap());
@@ -106,11 +106,11 @@ fn a_postgresql_database_of_0_1_is_brought_up_to_date_and_goes_on() {
     let place = place(&api);
     let config = fs::read_to_string(place.config()).unwrap();
     let sqlite = format!("sqlite:{}", place.store().display());
-    // In the file, where a password belongs; a command line is everybody's to read.
+    // In the file, where a password belongs; every user can read a command line.
     fs::write(place.config(), config.replace(&sqlite, &database.url())).unwrap();
 
     let daemon = place.start();
-    everything_goes_on(&daemon);
+    assert_everything_continues(&daemon);
     daemon.terminate();
     let newest =
         fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/postgres/migrations")).unwrap().count();

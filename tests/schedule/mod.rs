@@ -1,4 +1,4 @@
-//! What learned schedules promise, seen over thousands of simulated PINs: the short form of `cargo bench -- schedule`.
+//! The promises of learned schedules over thousands of simulated PINs: the short form of `cargo bench -- schedule`.
 //!
 //! The bounds are looser than those of the benchmark, since fewer PINs teach less and are noisier. Every seed is fixed.
 
@@ -19,12 +19,12 @@ use self::compare::compare;
 use self::lives::Population;
 use self::run::{Settings, polls_by_backoff, run};
 
-/// So many PINs teach enough to tell; the benchmark has 20,000.
+/// Enough PINs to learn from; the benchmark has 20,000.
 const PINS: usize = 4_000;
 
 const SEED: u64 = 1;
 
-/// Sees to it that learned schedules are near the optimum and better than backoff: "sooner" by its delay, "fewer" by its
+/// Checks that learned schedules are near the optimum and better than backoff: "sooner" by its delay, "fewer" by its
 /// polls, in parts of backoff's.
 #[track_caller]
 fn learn(population: Population, most_delay: f64, most_polls: f64) {
@@ -46,22 +46,22 @@ fn learn(population: Population, most_delay: f64, most_polls: f64) {
 }
 
 #[test]
-fn of_sms_it_learns_to_be_sooner_or_to_poll_less() {
+fn learning_from_sms_reduces_the_delay_or_the_number_of_polls() {
     learn(Population::Sms, 0.65, 0.80);
 }
 
 #[test]
-fn of_calls_it_learns_to_be_sooner_or_to_poll_less() {
+fn learning_from_calls_reduces_the_delay_or_the_number_of_polls() {
     learn(Population::Calls, 0.40, 0.55);
 }
 
 #[test]
-fn pins_that_become_final_later_than_before_cost_no_more_than_by_backoff() {
+fn pins_that_become_final_later_than_before_cost_no_more_than_with_backoff() {
     learn(Population::Slower, 0.80, 0.85);
 }
 
 #[test]
-fn without_learning_every_poll_of_thousands_is_backoffs() {
+fn without_learning_every_poll_follows_backoff() {
     let settings = Settings::new(SEED);
     let pins = Population::Unending.draw(PINS, SEED);
     assert!(run(&pins, &settings).polls == polls_by_backoff(&pins, &settings));

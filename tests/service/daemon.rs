@@ -1,4 +1,4 @@
-//! A daemon of a service manager, which the test plays.
+//! A daemon whose service manager is the test.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -59,7 +59,7 @@ impl Daemon {
     }
 
     pub fn log(&self) -> String {
-        self.daemon.said()
+        self.daemon.log()
     }
 
     pub fn configure(&self, config: &str) {
@@ -71,17 +71,17 @@ impl Daemon {
     }
 
     /// The next notification.
-    pub fn told(&self) -> String {
+    pub fn next_notification(&self) -> String {
         let mut text = [0; 4096];
         let length = self.manager.recv(&mut text).unwrap_or_else(|error| panic!("{error}: {}", self.log()));
         String::from_utf8(text[..length].to_vec()).unwrap()
     }
 
-    /// The first notification to come that contains `text`; gives those before it, too.
-    pub fn told_until(&self, text: &str) -> Vec<String> {
+    /// Waits for a notification that contains `text`; returns all up to it.
+    pub fn notifications_until(&self, text: &str) -> Vec<String> {
         let mut all = Vec::new();
         loop {
-            let told = self.told();
+            let told = self.next_notification();
             let found = told.contains(text);
             all.push(told);
             if found {
@@ -93,8 +93,8 @@ impl Daemon {
     /// Sends SIGHUP, and waits until it is done.
     pub fn reload(&self) -> Vec<String> {
         self.signal(Signal::HUP);
-        self.told_until("RELOADING=1");
-        self.told_until("READY=1")
+        self.notifications_until("RELOADING=1");
+        self.notifications_until("READY=1")
     }
 
     /// Waits until it has ended by itself; gives its status.
@@ -109,7 +109,7 @@ impl Daemon {
 
     /// Waits for a line in its log.
     #[track_caller]
-    pub fn until_said(&self, text: &str) {
+    pub fn until_logged(&self, text: &str) {
         until_true(&format!("{text:?} in its log"), || self.log().contains(text));
     }
 

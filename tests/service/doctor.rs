@@ -1,4 +1,4 @@
-//! `pinwatch doctor`: each mistake is found, and named with what to do.
+//! `pinwatch doctor` finds each mistake and says what to do.
 
 use std::path::Path;
 
@@ -46,7 +46,7 @@ async fn api(status: u16, date: &str) -> MockServer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_key_a_clock_that_is_off_and_a_missing_daemon_are_found() {
+async fn doctor_finds_a_wrong_key_a_wrong_clock_and_a_missing_daemon() {
     let server = api(401, "Sun, 06 Nov 1994 08:49:37 GMT").await;
     let (found, status) = doctor(format!("api.base_url = \"{}\"\napi.key = \"hunter2\"", server.uri())).await;
     assert_eq!(status, Some(1));
@@ -58,7 +58,7 @@ async fn a_wrong_key_a_clock_that_is_off_and_a_missing_daemon_are_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_can_not_be_reached_and_a_sink_that_can_not_be_written_are_found() {
+async fn doctor_finds_an_unreachable_host_and_an_unwritable_sink() {
     let config = "api.base_url = \"http://127.0.0.1:9\"\napi.key = \"k\"\n\
                   [[sink]]\ntype = \"file\"\npath = \"FOLDER/missing/outcomes\"\n";
     let (found, status) = doctor(config.to_owned()).await;
@@ -68,19 +68,19 @@ async fn a_host_that_can_not_be_reached_and_a_sink_that_can_not_be_written_are_f
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_configuration_is_status_2() {
+async fn doctor_exits_2_for_an_invalid_configuration() {
     assert_eq!(doctor("api.kee = \"k\"".to_owned()).await.1, Some(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_all_is_well_it_says_so() {
+async fn doctor_reports_that_all_is_well() {
     // A PIN that nobody has is 404, which shows that the key is taken. wiremock dates its answers itself.
     let server = MockServer::start().await;
     Mock::given(wiremock::matchers::any()).respond_with(ResponseTemplate::new(404)).mount(&server).await;
     let config = format!("api.base_url = \"{}\"\napi.key = \"k\"\n", server.uri());
     let daemon = Daemon::start(&place(), Start { config: &config, ..Start::default() });
     tokio::task::spawn_blocking(move || {
-        daemon.told_until("READY=1");
+        daemon.notifications_until("READY=1");
         let ended = run_doctor(&daemon.path("pinwatch.toml"));
         let found = ended.stdout;
         assert_eq!(ended.code, Some(0), "{found}");

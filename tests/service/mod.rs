@@ -1,6 +1,6 @@
-//! The daemon as a service: what it tells the service manager, the socket that it is passed, SIGHUP.
+//! The daemon as a service: notifications, passed sockets and SIGHUP.
 //!
-//! A service manager is played by the test: a datagram socket for the notifications, a listening socket that
+//! The test acts as the service manager: a datagram socket for the notifications, a listening socket that
 //! is passed as standard input. The real one is in `tests/systemd.rs`.
 
 mod daemon;

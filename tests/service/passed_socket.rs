@@ -12,7 +12,7 @@ use crate::support::{Place, program, until_true, wrapped};
 const CONFIG: &str = "api.key = \"k\"\napi.base_url = \"http://127.0.0.1:9\"\n";
 
 #[test]
-fn a_passed_socket_is_used_as_it_is_and_stays_for_the_next_daemon() {
+fn a_passed_socket_is_used_unchanged_and_stays_for_the_next_daemon() {
     let place = place();
     let path = place.path("pinwatch.sock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -22,7 +22,7 @@ fn a_passed_socket_is_used_as_it_is_and_stays_for_the_next_daemon() {
     assert_eq!(first.stop(), Some(0));
     assert!(path.exists());
 
-    // While nobody accepts, who connects waits for the next one.
+    // While no daemon accepts, a client waits for the next one.
     let waiting = std::thread::spawn({
         let path = path.clone();
         move || ask(&path, "A1")
@@ -34,25 +34,25 @@ fn a_passed_socket_is_used_as_it_is_and_stays_for_the_next_daemon() {
 }
 
 #[test]
-fn a_passed_socket_that_is_somewhere_else_is_told_of() {
+fn a_passed_socket_at_another_path_than_the_configured_one_is_reported() {
     let place = place();
     let elsewhere = place.path("other.sock");
     let socket = Some(UnixListener::bind(&elsewhere).unwrap().into());
     let daemon = Daemon::start(&place, Start { config: CONFIG, socket, ..Start::default() });
     assert_eq!(ask(&elsewhere, "A1")["state"], "accepted");
-    daemon.until_said("is not intake.socket");
+    daemon.until_logged("is not intake.socket");
     assert!(!daemon.socket().exists());
 }
 
 #[test]
-fn a_passed_socket_whose_file_is_removed_is_reported_and_not_made_anew() {
+fn a_passed_socket_whose_file_is_removed_is_reported_and_not_recreated() {
     let place = place();
     let path = place.path("pinwatch.sock");
     let socket = Some(UnixListener::bind(&path).unwrap().into());
     let mut daemon = Daemon::start(&place, Start { config: CONFIG, socket, ..Start::default() });
-    daemon.told_until("READY=1");
+    daemon.notifications_until("READY=1");
     std::fs::remove_file(&path).unwrap();
-    daemon.until_said("restart what passed the socket");
+    daemon.until_logged("restart what passed the socket");
     assert!(!path.exists());
     assert_eq!(daemon.stop(), Some(0));
 }
@@ -74,21 +74,21 @@ fn a_passed_tcp_socket_serves_http_and_stays_over_a_reload_and_for_the_next_daem
     };
     let is_alive = || get(address, "/healthz").is_some_and(|answer| answer.status == 200);
     let mut first = Daemon::start(&place, start());
-    first.told_until("READY=1");
+    first.notifications_until("READY=1");
     assert!(is_alive());
     first.reload();
     assert!(is_alive());
     assert_eq!(first.stop(), Some(0));
     drop(first);
 
-    // While nobody accepts, who connects waits for the next one.
+    // While no daemon accepts, a client waits for the next one.
     let waiting = std::thread::spawn(move || get(address, "/healthz").is_some());
     let _second = Daemon::start(&place, start());
     assert!(waiting.join().unwrap());
 }
 
 #[test]
-fn a_passed_tcp_socket_that_others_reach_needs_tls_or_a_word_and_http_needs_a_tcp_socket() {
+fn a_passed_http_socket_must_be_tcp_and_secured_if_other_machines_reach_it() {
     let place = place();
     let start = |socket, config| {
         let start = Start { config, socket: Some(socket), socket_name: "http", ..Start::default() };
@@ -99,7 +99,7 @@ fn a_passed_tcp_socket_that_others_reach_needs_tls_or_a_word_and_http_needs_a_tc
     assert!(open.log().contains("http.allow_remote"), "{}", open.log());
     let allowed = format!("{CONFIG}http.allow_remote = true\n");
     let mut allowed = start(tcp("0.0.0.0:0").0.into(), &allowed);
-    allowed.told_until("READY=1");
+    allowed.notifications_until("READY=1");
     assert_eq!(allowed.stop(), Some(0));
     let unix = UnixListener::bind(place.path("http.sock")).unwrap();
     let mut wrong = start(unix.into(), CONFIG);
@@ -108,7 +108,7 @@ fn a_passed_tcp_socket_that_others_reach_needs_tls_or_a_word_and_http_needs_a_tc
 }
 
 #[test]
-fn systemd_passes_both_sockets_and_each_is_used_for_its_own() {
+fn systemd_can_pass_both_sockets_and_each_is_used_for_its_purpose() {
     if Command::new("systemd-socket-activate").arg("--version").output().is_err() {
         return not_run("both sockets passed by systemd", "systemd");
     }

@@ -1,4 +1,4 @@
-//! SIGHUP: whole or not at all.
+//! SIGHUP: a reload happens completely or not at all.
 
 use std::fs;
 
@@ -33,46 +33,46 @@ fn config(server: &MockServer, key: &str, more: &str) -> String {
 }
 
 /// Runs the blocking part of a test beside the API.
-async fn beside(test: impl FnOnce() + Send + 'static) {
+async fn run_blocking(test: impl FnOnce() + Send + 'static) {
     tokio::task::spawn_blocking(test).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_key_ends_the_pause_at_once_and_no_pin_was_given_up() {
+async fn a_reload_with_a_new_key_ends_the_pause_at_once_and_no_pin_is_given_up() {
     let server = api("good").await;
-    beside(move || {
+    run_blocking(move || {
         let daemon =
             Daemon::start(&place(), Start { config: &config(&server, "bad", ""), ..Start::default() });
-        daemon.told_until("READY=1");
+        daemon.notifications_until("READY=1");
         ask(&daemon.socket(), "A1");
-        daemon.until_said("the API refuses the credentials");
+        daemon.until_logged("the API refuses the credentials");
         daemon.configure(&config(&server, "good", ""));
         daemon.reload();
         daemon.wait_for_line("outcomes", "\"pinId\":\"A1\"");
-        daemon.until_said("the credentials");
+        daemon.until_logged("the credentials");
         assert!(!daemon.log().contains("good") && !daemon.log().contains("\"bad\""));
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_configuration_is_refused_whole_with_its_reason() {
+async fn a_reload_of_an_invalid_configuration_changes_nothing_and_says_why() {
     let server = api("good").await;
-    beside(move || {
+    run_blocking(move || {
         let daemon =
             Daemon::start(&place(), Start { config: &config(&server, "good", ""), ..Start::default() });
-        daemon.told_until("READY=1");
+        daemon.notifications_until("READY=1");
         daemon.configure(&config(&server, "bad", "schedule.max_interval = \"never\""));
         daemon.reload();
-        daemon.until_said("was not reloaded");
-        daemon.until_said("schedule.max_interval");
-        // A sink that can't be opened is as bad: the new key is not used.
+        daemon.until_logged("was not reloaded");
+        daemon.until_logged("schedule.max_interval");
+        // With a sink that can't be opened, the new key is not used either.
         daemon.configure(&format!(
             "{}[[sink]]\nname = \"other\"\ntype = \"file\"\npath = \"FOLDER/missing/x\"\n",
             config(&server, "bad", "")
         ));
         daemon.reload();
-        daemon.until_said("missing/x");
+        daemon.until_logged("missing/x");
         ask(&daemon.socket(), "A1");
         daemon.wait_for_line("outcomes", "\"pinId\":\"A1\"");
         assert!(!daemon.log().contains("refuses the credentials"), "{}", daemon.log());
@@ -81,13 +81,13 @@ async fn a_bad_configuration_is_refused_whole_with_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sinks_are_added_moved_and_removed_and_no_outcome_is_lost_or_doubled() {
+async fn a_reload_adds_moves_and_removes_sinks_without_losing_an_outcome() {
     let server = api("good").await;
-    beside(move || {
+    run_blocking(move || {
         let one = config(&server, "good", "");
         let added = "[[sink]]\nname = \"second\"\ntype = \"file\"\npath = \"FOLDER/second\"\n";
         let daemon = Daemon::start(&place(), Start { config: &one, ..Start::default() });
-        daemon.told_until("READY=1");
+        daemon.notifications_until("READY=1");
         let submit = |pin: &str| ask(&daemon.socket(), &format!("{{\"op\":\"wait\",\"pinId\":\"{pin}\"}}"));
         ask(&daemon.socket(), "A1");
         submit("A1");
@@ -114,22 +114,22 @@ async fn sinks_are_added_moved_and_removed_and_no_outcome_is_lost_or_doubled() {
         assert_eq!(lines("moved"), "A3");
         assert_eq!(lines("second"), "A2");
         for text in ["sink second added", "sink file changed", "sink second removed"] {
-            daemon.until_said(text);
+            daemon.until_logged(text);
         }
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_schedule_and_the_log_level_change_and_what_needs_a_restart_is_named() {
+async fn a_reload_changes_schedule_and_log_level_and_names_keys_that_need_a_restart() {
     let server = api("good").await;
-    beside(move || {
+    run_blocking(move || {
         let slow = config(&server, "good", "schedule.deadline = \"1h\"").replace("10ms", "1h").replace(
             "schedule.initial_interval",
             "schedule.max_interval = \"2h\"\nschedule.initial_interval",
         );
         let daemon = Daemon::start(&place(), Start { config: &slow, ..Start::default() });
-        daemon.told_until("READY=1");
+        daemon.notifications_until("READY=1");
         let fast = config(
             &server,
             "good",
@@ -139,7 +139,7 @@ async fn the_schedule_and_the_log_level_change_and_what_needs_a_restart_is_named
         daemon.reload();
         ask(&daemon.socket(), "A1");
         daemon.wait_for_line("outcomes", "\"pinId\":\"A1\"");
-        daemon.until_said("a PIN has its outcome");
+        daemon.until_logged("a PIN has its outcome");
         let log = daemon.log();
         assert!(log.contains("intake.max_connections, store.retention"), "{log}");
         assert!(log.contains("only after a restart"), "{log}");
@@ -149,19 +149,19 @@ async fn the_schedule_and_the_log_level_change_and_what_needs_a_restart_is_named
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renamed_file_is_begun_anew_also_when_the_configuration_is_bad() {
+async fn a_reload_reopens_a_renamed_file_even_if_the_configuration_is_invalid() {
     let server = api("good").await;
-    beside(move || {
+    run_blocking(move || {
         let good = config(&server, "good", "");
         let daemon = Daemon::start(&place(), Start { config: &good, ..Start::default() });
-        daemon.told_until("READY=1");
+        daemon.notifications_until("READY=1");
         ask(&daemon.socket(), "A1");
         daemon.wait_for_line("outcomes", "\"pinId\":\"A1\"");
         let path = daemon.path("outcomes");
         fs::rename(&path, daemon.path("outcomes.1")).unwrap();
         daemon.configure("this is no TOML");
         daemon.reload();
-        daemon.until_said("was not reloaded");
+        daemon.until_logged("was not reloaded");
         ask(&daemon.socket(), "A2");
         daemon.wait_for_line("outcomes", "\"pinId\":\"A2\"");
         assert!(!fs::read_to_string(&path).unwrap().contains("A1"));
@@ -170,28 +170,28 @@ async fn a_renamed_file_is_begun_anew_also_when_the_configuration_is_bad() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_is_heard_while_a_reload_waits_for_a_sink() {
+async fn a_stop_works_while_a_reload_waits_for_a_sink() {
     let server = api("good").await;
     // It takes a request, and never answers.
     let endpoint = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    beside(move || {
+    run_blocking(move || {
         let uri = format!("http://{}", endpoint.local_addr().unwrap());
         let hook = format!("[[sink]]\ntype = \"webhook\"\nurl = \"{uri}\"\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n");
         let with_hook = format!("{}{hook}", config(&server, "good", ""));
         let mut daemon = Daemon::start(&place(), Start { config: &with_hook, ..Start::default() });
-        daemon.told_until("READY=1");
+        daemon.notifications_until("READY=1");
         ask(&daemon.socket(), "A1");
         let (_request, _) = endpoint.accept().unwrap();
         daemon.configure(&config(&server, "good", ""));
         daemon.signal(Signal::HUP);
-        daemon.told_until("RELOADING=1");
+        daemon.notifications_until("RELOADING=1");
         daemon.signal(Signal::TERM);
-        let told = daemon.told_until("STOPPING=1");
+        let told = daemon.notifications_until("STOPPING=1");
         assert!(!told.iter().any(|told| told.contains("READY=1")), "the stop waited for the reload: {told:?}");
-        // And a second one is a second one.
+        // A second signal ends it at once.
         daemon.signal(Signal::TERM);
         assert_eq!(daemon.ended(), Some(1));
-        daemon.until_said("by a second signal");
+        daemon.until_logged("by a second signal");
     })
     .await;
 }

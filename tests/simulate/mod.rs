@@ -1,4 +1,4 @@
-//! `pinwatch simulate`, seen by a client: what it answers, and how each fault looks from outside.
+//! `pinwatch simulate` as a client sees it: its answers, and how each fault appears.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn faulty(rates: &[&str]) -> Settings {
     Settings { faults, slow_every: Duration::from_millis(2), ..Settings::default() }
 }
 
-/// Whatever the environment says of proxies, and with no patience for stalls.
+/// Ignores proxies of the environment, and has a short timeout for stalls.
 fn client() -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap()
@@ -40,7 +40,7 @@ async fn json_of(response: Response) -> Value {
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
 }
 
-/// An error in words that don't name the port.
+/// The kind of an error.
 fn kind(error: &reqwest::Error) -> &'static str {
     match () {
         () if error.is_timeout() => "timeout",
@@ -75,7 +75,7 @@ async fn a_pin_is_answered_only_with_the_right_key_or_user_name() {
 }
 
 #[tokio::test]
-async fn what_is_no_pin_or_no_get_is_refused_in_the_vendors_words() {
+async fn requests_without_a_valid_pin_or_with_another_method_get_the_vendors_errors() {
     let (simulator, client) = (start(Settings::default()).await, client());
     for (path, status) in [
         ("/", 404),
@@ -139,7 +139,7 @@ async fn every_answer_is_an_array_of_documented_deliveries() {
 }
 
 #[tokio::test]
-async fn two_simulators_of_one_seed_come_to_the_same_ends_which_the_library_foretells() {
+async fn two_simulators_with_one_seed_have_the_outcomes_that_the_library_predicts() {
     let life = LifeSettings { seed: 5, median: Duration::from_micros(1), ..LifeSettings::default() };
     let settings = Settings { life: life.clone(), ..Settings::default() };
     let (one, other) = (start(settings.clone()).await, start(settings).await);
@@ -161,7 +161,7 @@ async fn two_simulators_of_one_seed_come_to_the_same_ends_which_the_library_fore
 }
 
 #[tokio::test]
-async fn a_pin_grows_older_from_the_first_time_that_it_is_asked_for() {
+async fn the_age_of_a_pin_counts_from_its_first_request() {
     let (simulator, client) = (start(Settings::default()).await, client());
     let status = async |pin: &str| {
         json_of(ask(&client, &simulator, pin).await.unwrap()).await[0]["status"].as_str().unwrap().to_owned()
@@ -173,7 +173,7 @@ async fn a_pin_grows_older_from_the_first_time_that_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_pin_can_be_unknown_for_a_while() {
+async fn a_pin_can_be_unknown_at_first() {
     let settings = Settings { known_after: Duration::from_millis(300), ..Settings::default() };
     let (simulator, client) = (start(settings).await, client());
     let early = ask(&client, &simulator, PIN).await.unwrap();
@@ -185,7 +185,7 @@ async fn a_pin_can_be_unknown_for_a_while() {
 }
 
 #[tokio::test]
-async fn scripted_pins_do_what_their_names_say() {
+async fn scripted_pins_behave_as_their_names_say() {
     let (simulator, client) = (start(Settings::default()).await, client());
     for (pin, status, is_final) in [
         ("sim-delivered-1", SmsStatus::Delivered, true),
@@ -229,7 +229,7 @@ async fn a_429_has_a_retry_after_and_the_newer_error_body() {
 }
 
 #[tokio::test]
-async fn above_the_rate_limit_requests_are_throttled_until_the_next_second() {
+async fn requests_above_the_rate_limit_are_throttled_until_the_next_second() {
     let settings = Settings { rate_limit: 10.try_into().ok(), ..Settings::default() };
     let (simulator, client) = (start(settings).await, client());
     let started = std::time::Instant::now();
@@ -245,7 +245,7 @@ async fn above_the_rate_limit_requests_are_throttled_until_the_next_second() {
 }
 
 #[tokio::test]
-async fn spoiled_bodies_are_not_what_a_client_hopes_for() {
+async fn faults_of_the_body_make_malformed_html_empty_huge_or_slow_answers() {
     let (simulator, client) = (start(faulty(&[])).await, client());
     for _ in 0..20 {
         let malformed = ask(&client, &simulator, "sim-malformed-1").await.unwrap();
@@ -269,7 +269,7 @@ async fn spoiled_bodies_are_not_what_a_client_hopes_for() {
 }
 
 #[tokio::test]
-async fn broken_connections_break_where_they_should() {
+async fn connection_faults_break_the_connection_at_the_named_place() {
     let (simulator, client) = (start(faulty(&[])).await, client());
     let cut = ask(&client, &simulator, "sim-cut-1").await.unwrap();
     assert_eq!(cut.status(), StatusCode::OK);
@@ -284,7 +284,7 @@ async fn broken_connections_break_where_they_should() {
 }
 
 #[tokio::test]
-async fn a_seed_meets_a_client_with_the_same_faults_in_every_run() {
+async fn the_same_seed_makes_the_same_faults_in_every_run() {
     let run = async |seed| {
         let mut settings =
             faulty(&["500=0.1", "429=0.1", "401=0.1", "html=0.1", "cut=0.1", "close=0.1", "empty=0.1"]);
@@ -312,7 +312,7 @@ async fn a_seed_meets_a_client_with_the_same_faults_in_every_run() {
 }
 
 #[tokio::test]
-async fn answers_wait_for_latency_and_jitter() {
+async fn answers_are_delayed_by_latency_and_jitter() {
     let latency = Duration::from_millis(50);
     let settings = Settings { latency, jitter: Duration::from_millis(20), ..Settings::default() };
     let (simulator, client) = (start(settings).await, client());
@@ -322,7 +322,7 @@ async fn answers_wait_for_latency_and_jitter() {
 }
 
 #[tokio::test]
-async fn it_speaks_http_2_without_tls_to_a_client_that_knows() {
+async fn the_simulator_supports_http_2_with_prior_knowledge() {
     let simulator = start(Settings::default()).await;
     let _ = client();
     let client = Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
@@ -339,7 +339,7 @@ async fn it_speaks_http_2_without_tls_to_a_client_that_knows() {
 }
 
 #[tokio::test]
-async fn it_stops_within_its_grace_whatever_is_in_progress() {
+async fn the_simulator_stops_within_its_grace_despite_running_requests() {
     let (simulator, client) = (start(faulty(&[])).await, client());
     let addr = simulator.addr();
     let stalled = tokio::spawn({

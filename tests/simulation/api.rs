@@ -1,5 +1,5 @@
-//! The model of the API and of the network before it: real bytes, headers and status codes, and beside each
-//! answer the truth of it, which the daemon's own classification is compared with.
+//! The model of the API and of its network: real bytes, headers and status codes, and with each
+//! answer its true meaning, to compare with the daemon's classification.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
 
 use super::clocks::{Clocks, Time};
+use super::conditions::{Condition, span};
+use super::pin_history::Report;
 use super::plan::{Plan, RetryAfter};
-use super::story::Tale;
-use super::weather::{Sky, span};
 
 /// What an answer is, by the contract.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,7 +29,7 @@ pub enum Truth {
     NotSent,
 }
 
-/// How long a 429 wants to be left alone.
+/// The `Retry-After` of a 429.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Wait {
     For(Duration),
@@ -56,7 +56,7 @@ enum Wire {
 }
 
 impl Reply {
-    /// What the daemon makes of it.
+    /// The meaning that the daemon gives it.
     pub fn meaning(&self, now: Timestamp) -> Meaning {
         match &self.wire {
             Wire::Nothing(words) => Meaning::Unavailable((*words).to_owned()),
@@ -92,7 +92,7 @@ impl Api {
 
     /// When the PIN's answers began to end it for good, in true time.
     pub fn settled(&self, plan: &Plan, pin: usize) -> Option<Time> {
-        Some(self.born[pin]? + plan.pins[pin].story.settled()?)
+        Some(self.born[pin]? + plan.pins[pin].pin_history.settled()?)
     }
 
     /// The answer to a poll.
@@ -104,7 +104,7 @@ impl Api {
         truth: Time,
         rng: &mut Rng,
     ) -> Reply {
-        if plan.weather.at(truth) == Sky::CannotSend {
+        if plan.conditions.at(truth) == Condition::CannotSend {
             let takes = Duration::from_millis(1);
             return Reply { truth: Truth::NotSent, takes, fault: Some("can't send"), wire: Wire::NotSent };
         }
@@ -115,22 +115,22 @@ impl Api {
             return throttled(plan, truth, rng);
         }
         let takes = plan.latency.mul_f64(0.25 + 3.75 * rng.f64() * rng.f64());
-        match plan.weather.at(truth) {
-            Sky::Fair => self.right(plan, pin, truth, takes, rng),
-            Sky::Slow => {
+        match plan.conditions.at(truth) {
+            Condition::Normal => self.right(plan, pin, truth, takes, rng),
+            Condition::Slow => {
                 let takes = span(plan.latency, Duration::from_secs(40), rng);
                 self.right(plan, pin, truth, takes, rng)
             }
-            Sky::Errors => error(rng),
-            Sky::Silence => nothing("time-out", plan.timeout),
-            Sky::Resets => nothing("connection lost", plan.latency / 8),
-            Sky::Refused(code) => refused(code),
-            Sky::Astray(code) => astray(code, plan.latency / 4),
-            Sky::CannotSend => unreachable!("handled before"),
-            Sky::Busy => throttled(plan, truth, rng),
-            Sky::Garbage => self.garbage(plan, pin, truth, rng),
-            Sky::Flaky(share) if rng.f64() >= share => self.right(plan, pin, truth, takes, rng),
-            Sky::Flaky(_) => match rng.u32(..12) {
+            Condition::Errors => error(rng),
+            Condition::Silence => nothing("time-out", plan.timeout),
+            Condition::Resets => nothing("connection lost", plan.latency / 8),
+            Condition::Refused(code) => refused(code),
+            Condition::Misrouted(code) => misrouted(code, plan.latency / 4),
+            Condition::CannotSend => unreachable!("handled before"),
+            Condition::Busy => throttled(plan, truth, rng),
+            Condition::Garbage => self.garbage(plan, pin, truth, rng),
+            Condition::Flaky(share) if rng.f64() >= share => self.right(plan, pin, truth, takes, rng),
+            Condition::Flaky(_) => match rng.u32(..12) {
                 0..4 => error(rng),
                 4 => nothing("time-out", plan.timeout),
                 5..7 => nothing("connection lost", plan.latency / 8),
@@ -141,7 +141,7 @@ impl Api {
         }
     }
 
-    /// The API's own limiter: a second's worth at once, and no more on the average.
+    /// The API's rate limiter: a burst of one second's requests, and the rate on average.
     fn is_over_limit(&mut self, plan: &Plan, truth: Time) -> bool {
         let Some(limit) = plan.limit.filter(|_| plan.is_limited(truth)).map(f64::from) else { return false };
         let refill = truth.saturating_sub(self.refilled).as_secs_f64() * limit;
@@ -158,21 +158,21 @@ impl Api {
         if takes >= plan.timeout {
             return nothing("too slow", plan.timeout);
         }
-        let story = &plan.pins[pin].story;
+        let pin_history = &plan.pins[pin].pin_history;
         let age = self.born[pin].map_or(Duration::ZERO, |born| truth.saturating_sub(born));
-        match story.at(age) {
-            Tale::Deliveries(reported) => {
+        match pin_history.at(age) {
+            Report::Deliveries(reported) => {
                 let body = array(&reported, rng).into_bytes();
-                let done = story.is_done(&reported);
+                let done = pin_history.is_done(&reported);
                 answer(200, Ok(body.into()), Truth::Deliveries { reported, done }, takes, None)
             }
-            Tale::NotFound => {
+            Report::NotFound => {
                 answer(404, Ok(exception("RESOURCE_NOT_FOUND")), Truth::NotFound, takes, Some("404"))
             }
-            Tale::Forbidden => refused(403),
-            Tale::Throttled => throttled(plan, truth, rng),
-            Tale::Down => error(rng),
-            Tale::Rejected(code) => {
+            Report::Forbidden => refused(403),
+            Report::Throttled => throttled(plan, truth, rng),
+            Report::Down => error(rng),
+            Report::Rejected(code) => {
                 answer(code, Ok(exception("BAD_REQUEST")), Truth::Rejected, takes, Some("400 and the like"))
             }
         }
@@ -225,11 +225,11 @@ fn refused(code: u16) -> Reply {
 fn stray(rng: &mut Rng) -> Reply {
     let takes = Duration::from_micros(200);
     let code = *rng.choice(&[400, 400, 404, 403]).expect("some");
-    Reply { fault: Some("stray"), ..astray(code, takes) }
+    Reply { fault: Some("stray"), ..misrouted(code, takes) }
 }
 
-/// What a load balancer says that does not know the way.
-fn astray(code: u16, takes: Duration) -> Reply {
+/// The answer of a load balancer without a route.
+fn misrouted(code: u16, takes: Duration) -> Reply {
     let truth = match code {
         404 => Truth::NotFound,
         403 => Truth::Unauthorized,

@@ -1,6 +1,6 @@
-//! The table "What an answer means" of the contract, written down a second time: what an answer is to be
-//! understood as, and which endings may, or must, follow from it. Shares no code with the daemon's own rules, and is
-//! looser than they are: it says what is wrong, and not what is best.
+//! The table "What an answer means" of the contract, written a second time: how an answer must be
+//! understood, and which endings may, or must, follow from it. Shares no code with the daemon's own rules, and is
+//! less strict: it says what is wrong, not what is best.
 
 use pinwatch::outcome::{Delivery, Ending};
 use pinwatch::poll::{Connection, LONGEST, Meaning, SHORTEST};

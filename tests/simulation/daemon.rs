@@ -18,8 +18,8 @@ use pinwatch::schedule::{Cancelled, Core, Reason, Stage, Ticket};
 use pinwatch::store::{InFlight, SavedSchedule};
 
 use super::clocks::{Clocks, Time};
+use super::pin_history::number;
 use super::plan::Plan;
-use super::story::number;
 
 /// The longest that a probe is away, whatever the brake, unless a 429 says otherwise.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(60);

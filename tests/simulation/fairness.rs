@@ -1,5 +1,5 @@
-//! Found in time: how long a PIN that is final, or past its deadline, may go on without its outcome while
-//! everything is well.
+//! Checks how long a PIN that is final, or past its deadline, may stay without its outcome while
+//! everything works.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::oracle::{Broken, Oracle};
 use super::plan::{Plan, SECOND};
 use super::store::Store;
 
-/// After so long a brake that went off limits nothing any more.
+/// This long after its end a brake limits nothing any more.
 const RAMPS_UP: Duration = Duration::from_secs(15);
 
-/// Since when everything is well, and what follows.
+/// Since when everything works, and what follows from it.
 #[derive(Debug, Default)]
 pub struct Fairness {
     well_since: Option<Time>,
@@ -49,7 +49,7 @@ impl Fairness {
         let (Some(well_since), Some(watched)) = (self.well_since, oracle.watched(pin)) else {
             return Ok(false);
         };
-        if !plan.pins[pin].story.is_answered() {
+        if !plan.pins[pin].pin_history.is_answered() {
             // It may wait for its last poll until its grace is over, which is checked for every PIN.
             return Ok(false);
         }
@@ -58,7 +58,7 @@ impl Fairness {
         if from > now {
             return Ok(false);
         }
-        // What was asked in bad weather may still hang, and hold its place.
+        // A poll from the time of a fault may still hang, and occupy its place.
         let free = oracle.free_from.max(well_since + plan.timeout);
         let due = from + oracle.intervals.longest(from.saturating_sub(watched.submitted));
         let mut due = due.max(free);

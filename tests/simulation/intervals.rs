@@ -1,11 +1,11 @@
-//! What the contract says of intervals, worked out from the settings alone: bounds that every poll keeps, and
-//! how many polls a crowd can ask for. Shares no code with the daemon's own arithmetic.
+//! The contract's rules for intervals, computed from the settings: bounds for every poll, and
+//! how many polls many PINs need. Shares no code with the daemon's own arithmetic.
 
 use std::time::Duration;
 
 use pinwatch::config::{Adapt, Schedule};
 
-/// Differences in the last bits are nobody's fault.
+/// Allows for rounding errors.
 const TOLERANCE: f64 = 1e-6;
 
 pub struct Intervals {

@@ -7,18 +7,18 @@
 
 mod api;
 mod clocks;
+mod conditions;
 mod contract;
 mod daemon;
 mod fairness;
 mod intervals;
 mod oracle;
 mod pauses;
+mod pin_history;
 mod plan;
 mod run;
 mod store;
-mod story;
 mod totals;
-mod weather;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -49,7 +49,7 @@ fn replay(seed: u64) -> String {
 }
 
 #[test]
-fn every_promise_is_kept_whatever_goes_wrong() {
+fn all_invariants_hold_in_simulated_days_with_faults() {
     let from = number("PINWATCH_SIM_FROM").unwrap_or(0);
     let end = from + number("PINWATCH_SIM_SEEDS").unwrap_or(1000);
     let (next, totals, failures) = (AtomicU64::new(from), Mutex::default(), Mutex::new(Vec::new()));
@@ -84,7 +84,7 @@ fn every_promise_is_kept_whatever_goes_wrong() {
 
 /// Replays `PINWATCH_SIM_SEED`, and tells what happened last.
 #[test]
-fn one_seed_keeps_every_promise() {
+fn all_invariants_hold_for_one_chosen_seed() {
     let seed = number("PINWATCH_SIM_SEED").unwrap_or(1);
     println!("{:#?}", plan::Plan::of(seed).schedule);
     match simulate(seed, true) {
@@ -97,7 +97,7 @@ fn one_seed_keeps_every_promise() {
 }
 
 #[test]
-fn the_same_seed_tells_the_same_story() {
+fn the_same_seed_gives_the_same_simulation() {
     for seed in 0..5 {
         let (first, second) = (simulate(seed, false), simulate(seed, true));
         assert_eq!(first.map_err(|(broken, _)| broken), second.map_err(|(broken, _)| broken));

@@ -1,6 +1,6 @@
-//! What must be true: every promise of the schedule, checked from outside at every poll and every answer.
+//! Checks every promise of the schedule from outside, at every poll and every answer.
 //!
-//! Knows what a process was told and what it did since; keeps no state of its own design from the core.
+//! Knows what a process received and what it did since; shares no state with the core.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use pinwatch::store::{InFlight, SavedSchedule};
 
 use super::api::{Truth, Wait};
 use super::clocks::{Clocks, Time};
+use super::conditions::Condition;
 use super::contract::{Known, Row, judge, means, same};
 use super::daemon::{EXPIRE_EVERY, PROBE_INTERVAL, RAMP, RECOVERED, Standing};
 use super::intervals::Intervals;
 use super::pauses::{Known as KnownPin, Pauses};
+use super::pin_history::PinHistory;
 use super::plan::{Plan, SECOND};
-use super::story::Story;
-use super::weather::Sky;
 
 /// A promise that was not kept.
 pub type Broken = String;
@@ -38,7 +38,7 @@ pub struct Watched {
     last_sent: Option<Time>,
     row: Row,
     was_throttled: bool,
-    /// A 429 that concerned this PIN alone wanted it to be left alone until then.
+    /// A 429 for this PIN alone forbids polls of it until then.
     own_wait: Time,
     pub has_verdict: bool,
 }
@@ -56,7 +56,7 @@ pub struct Oracle {
     renewed_after: u64,
     /// When the last brake went off, and the polls in the second after that.
     off: (Time, usize),
-    /// The API asked to be left alone until then.
+    /// The API asked for no requests until then.
     left_alone_until: Time,
     /// The same in true time, as the store was told it, and as it durably knows it.
     handed_over: Time,
@@ -70,7 +70,7 @@ pub struct Oracle {
     refused: [Option<(usize, Time)>; 2],
     /// When the last 429 came.
     last_429: Time,
-    /// A 429 came, some day.
+    /// Whether there was any 429.
     pub was_throttled: bool,
     /// No brake is on later than this, if all answers are good from now on.
     pub free_from: Time,
@@ -318,7 +318,7 @@ impl Oracle {
         plan: &Plan,
         (id, pin): (u64, usize),
         (truth, meaning, connection): (&Truth, &Meaning, Connection),
-        (story, verdict): (&Story, Option<&Verdict>),
+        (pin_history, verdict): (&PinHistory, Option<&Verdict>),
         brake: Option<Reason>,
         clocks: &Clocks,
     ) -> Result<(), Broken> {
@@ -383,9 +383,10 @@ impl Oracle {
             judge(plan, &known, ending, now).map_err(|broken| format!("PIN {pin}: {broken}"))?;
             // The promise behind the rules: no PIN that the API knows ends as one that it refuses, unless nobody was
             // answered for the whole grace, or it met one bad time after the other.
-            let is_wrong = matches!(ending, Some(Ending::NotFound | Ending::Rejected)) && story.is_sound();
-            let turned = plan.weather.since(clocks.truth()).saturating_sub(clocks.suspended());
-            let is_fair = plan.weather.at(clocks.truth()) == Sky::Fair;
+            let is_wrong =
+                matches!(ending, Some(Ending::NotFound | Ending::Rejected)) && pin_history.is_sound();
+            let turned = plan.conditions.since(clocks.truth()).saturating_sub(clocks.suspended());
+            let is_fair = plan.conditions.at(clocks.truth()) == Condition::Normal;
             let was_answered = others.is_some_and(|at| !watched.row.began_after(at));
             if is_wrong && was_answered && (is_fair || watched.row.began_after(turned)) {
                 return Err(format!("PIN {pin} is well known to the API, and ends {ending:?}"));

@@ -1,4 +1,4 @@
-//! What may pause everybody: trouble of most different PINs, and never that of a few which alone fail.
+//! Checks that only failures of most PINs pause all polling, never those of a few PINs.
 //!
 //! Checks two promises from outside: an outage begins only if most of the last different PINs failed, and a probe goes to
 //! a PIN that has not failed, and never to the same PIN twice in a row, as far as there is another one.

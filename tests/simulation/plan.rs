@@ -1,4 +1,4 @@
-//! The plan: everything that will happen in a simulation, worked out from its seed beforehand.
+//! The plan: everything that will happen in a simulation, computed from its seed.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use pinwatch::config::{Adapt, Completion, Schedule};
 use pinwatch::simulate::LifeSettings;
 
 use super::clocks::{BEGIN, Time};
-use super::story::Story;
-use super::weather::{Weather, span};
+use super::conditions::{Conditions, span};
+use super::pin_history::PinHistory;
 
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ pub enum RetryAfter {
 
 /// What happens to the daemon and its machine.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Happening {
+pub enum PlannedEvent {
     Submit {
         pin: usize,
         again: bool,
@@ -58,10 +58,10 @@ pub enum Happening {
 pub struct PinPlan {
     /// Its own time to live, instead of `schedule.deadline`.
     pub deadline: Option<Duration>,
-    pub story: Story,
+    pub pin_history: PinHistory,
 }
 
-/// A time with something out of order.
+/// A period with a fault.
 pub type Window = (Time, Time);
 
 #[derive(Debug)]
@@ -72,19 +72,19 @@ pub struct Plan {
     pub concurrency: usize,
     /// `api.timeout`
     pub timeout: Duration,
-    /// Half of the answers take no longer than this, in fair weather.
+    /// Half of the answers take no longer than this without a fault.
     pub latency: Duration,
     pub retry_after: RetryAfter,
-    /// What the API takes a second.
+    /// The requests that the API accepts in a second.
     pub limit: Option<u32>,
     /// The share of kept connections on which a stray refusal waits for the next request.
     pub strays: f64,
-    pub weather: Weather,
+    pub conditions: Conditions,
     pub pins: Vec<PinPlan>,
-    pub happenings: Vec<(Time, Happening)>,
+    pub happenings: Vec<(Time, PlannedEvent)>,
     /// When the store can't be written.
     pub store_fails: Vec<Window>,
-    /// When each sink takes nothing.
+    /// When each sink accepts nothing.
     pub sinks_fail: [Vec<Window>; 2],
 }
 
@@ -122,7 +122,7 @@ impl Plan {
         let pins: Vec<_> = (0..count)
             .map(|pin| PinPlan {
                 deadline: (rng.u32(..10) == 0).then(|| span(MINUTE, 2 * schedule.deadline.max(MINUTE), rng)),
-                story: Story::draw(&lives, pin, schedule.completion, troubled, rng),
+                pin_history: PinHistory::draw(&lives, pin, schedule.completion, troubled, rng),
             })
             .collect();
         Self {
@@ -134,7 +134,7 @@ impl Plan {
             retry_after,
             strays: if rng.u32(..4) == 0 { rng.f64() * 0.3 } else { 0.0 },
             limit: (rng.u32(..5) == 0).then(|| log_uniform(2, 100, rng)),
-            weather: Weather::draw(end, rng),
+            conditions: Conditions::draw(end, rng),
             happenings: happenings(count, end, &schedule, rng),
             pins,
             schedule,
@@ -143,14 +143,14 @@ impl Plan {
         }
     }
 
-    /// The most that an answer takes in fair weather.
+    /// The longest that an answer takes without a fault.
     pub fn slowest(&self) -> Duration {
         (self.latency * 4).min(self.timeout)
     }
 
-    /// Whether the API's limiter is in force: as long as the weather changes.
+    /// Whether the API's limiter is in force: until the last fault ends.
     pub fn is_limited(&self, truth: Time) -> bool {
-        self.limit.is_some() && truth < self.weather.end()
+        self.limit.is_some() && truth < self.conditions.end()
     }
 
     /// How long a PIN is waited for.
@@ -179,7 +179,7 @@ fn schedule(horizon: Duration, polls_a_pin: u32, rng: &mut Rng) -> Schedule {
     }
 }
 
-fn happenings(count: usize, end: Time, schedule: &Schedule, rng: &mut Rng) -> Vec<(Time, Happening)> {
+fn happenings(count: usize, end: Time, schedule: &Schedule, rng: &mut Rng) -> Vec<(Time, PlannedEvent)> {
     let mut all = Vec::new();
     let last = BEGIN + (end - BEGIN).mul_f64(0.7);
     let mut burst = between(BEGIN, last, rng);
@@ -188,17 +188,16 @@ fn happenings(count: usize, end: Time, schedule: &Schedule, rng: &mut Rng) -> Ve
             burst = between(BEGIN, last, rng);
         }
         let at = if rng.bool() { burst } else { between(BEGIN, last, rng) };
-        all.push((at, Happening::Submit { pin, again: false }));
+        all.push((at, PlannedEvent::Submit { pin, again: false }));
         match rng.u32(..20) {
-            0 => all.push((at + span(SECOND, schedule.deadline, rng), Happening::Cancel { pin })),
-            1 => all.push((at + span(SECOND, MINUTE, rng), Happening::Submit { pin, again: false })),
-            2 => {
-                all.push((at + span(SECOND, schedule.deadline, rng), Happening::Submit { pin, again: true }))
-            }
+            0 => all.push((at + span(SECOND, schedule.deadline, rng), PlannedEvent::Cancel { pin })),
+            1 => all.push((at + span(SECOND, MINUTE, rng), PlannedEvent::Submit { pin, again: false })),
+            2 => all
+                .push((at + span(SECOND, schedule.deadline, rng), PlannedEvent::Submit { pin, again: true })),
             _ => {}
         }
     }
-    let mut now_and_then = |most: u32, rng: &mut Rng, draw: &mut dyn FnMut(&mut Rng) -> Happening| {
+    let mut now_and_then = |most: u32, rng: &mut Rng, draw: &mut dyn FnMut(&mut Rng) -> PlannedEvent| {
         for _ in 0..rng.u32(..=most) {
             let at = between(BEGIN, end, rng);
             all.push((at, draw(rng)));
@@ -206,11 +205,11 @@ fn happenings(count: usize, end: Time, schedule: &Schedule, rng: &mut Rng) -> Ve
     };
     now_and_then(4, rng, &mut |rng| {
         let longest = if rng.bool() { 10 * SECOND } else { 3 * HOUR };
-        Happening::Crash { down: span(SECOND / 10, longest, rng) }
+        PlannedEvent::Crash { down: span(SECOND / 10, longest, rng) }
     });
-    now_and_then(2, rng, &mut |rng| Happening::Suspend(span(SECOND, 10 * HOUR, rng)));
-    now_and_then(1, rng, &mut |_| Happening::Reload);
-    now_and_then(3, rng, &mut |rng| Happening::Jump {
+    now_and_then(2, rng, &mut |rng| PlannedEvent::Suspend(span(SECOND, 10 * HOUR, rng)));
+    now_and_then(1, rng, &mut |_| PlannedEvent::Reload);
+    now_and_then(3, rng, &mut |rng| PlannedEvent::Jump {
         forward: rng.bool(),
         by: span(SECOND, 12 * HOUR, rng),
     });

@@ -1,5 +1,5 @@
-//! What the daemon's task does around the core, as long as the process lives: starts polls, hears answers,
-//! hands verdicts and brakes to the store.
+//! What the daemon's task does around the core while the process runs: it starts polls, passes on answers, and
+//! sends verdicts and brakes to the store.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use super::super::clocks::Time;
 use super::super::daemon::{Daemon, EXPIRE_EVERY, Standing};
 use super::super::oracle::Broken;
 use super::super::pauses::Known;
-use super::super::plan::Happening;
-use super::super::story::{number, pin_id};
+use super::super::pin_history::{number, pin_id};
+use super::super::plan::PlannedEvent;
 use super::{Event, Running, Simulation};
 
 impl Simulation {
@@ -68,10 +68,10 @@ impl Simulation {
     /// Somebody withdraws the PIN while its poll is under way, and may submit it again before that ends.
     fn withdraw_during_poll(&mut self, pin: usize, now: Time, takes: Duration) {
         self.left += 1;
-        self.at(now + takes / 4, Event::Planned(Happening::Cancel { pin }));
+        self.at(now + takes / 4, Event::Planned(PlannedEvent::Cancel { pin }));
         if self.rng.bool() {
             self.left += 1;
-            self.at(now + takes / 2, Event::Planned(Happening::Submit { pin, again: true }));
+            self.at(now + takes / 2, Event::Planned(PlannedEvent::Submit { pin, again: true }));
         }
     }
 
@@ -84,7 +84,7 @@ impl Simulation {
         let verdict = daemon.answered(ticket, meaning.clone());
         self.totals.tell(id, self.clocks.now());
         let (answer, brake) = ((&reply.truth, &meaning, connection), daemon.brake());
-        let made = (&self.plan.pins[pin].story, verdict.as_ref());
+        let made = (&self.plan.pins[pin].pin_history, verdict.as_ref());
         self.oracle.answered(&self.plan, (id, pin), answer, made, brake, &self.clocks)?;
         if let Some(verdict) = verdict {
             let Self { fairness, plan, api, store, oracle, clocks, totals, .. } = self;

@@ -1,4 +1,4 @@
-//! The simulation around the core: the queue of what happens next, and the loop that lets it happen.
+//! The simulation around the core: the queue of events, and the loop that processes them.
 
 #[path = "polls.rs"]
 mod polls;
@@ -15,25 +15,25 @@ use pinwatch::store::InFlight;
 
 use super::api::{Api, Reply};
 use super::clocks::{BEGIN, Clocks, Time};
+use super::conditions::{Condition, span};
 use super::daemon::{Daemon, Standing};
 use super::fairness::Fairness;
 use super::oracle::{Broken, Oracle};
-use super::plan::{HOUR, Happening, MINUTE, Plan, SECOND, closes};
+use super::pin_history::pin_id;
+use super::plan::{HOUR, MINUTE, Plan, PlannedEvent, SECOND, closes};
 use super::store::{Sink, Store, Submit};
-use super::story::pin_id;
 use super::totals::Totals;
-use super::weather::{Sky, span};
 
 #[derive(Debug, PartialEq)]
 enum Event {
-    Planned(Happening),
+    Planned(PlannedEvent),
     Start,
     Commit,
     PollEnds(u64),
-    /// The weather, the store or a sink may have turned.
+    /// The conditions of the API, the store or a sink may have changed.
     Look,
     Audit,
-    /// The task asks who has waited too long.
+    /// The task looks for PINs that have waited too long.
     Expire,
 }
 
@@ -112,13 +112,13 @@ impl Simulation {
         self.log.iter().flatten()
     }
 
-    /// Lets everything happen, until every PIN has its outcome and every sink has them all.
+    /// Runs until every PIN has its outcome and every sink has all outcomes.
     pub async fn run(&mut self) -> Result<Totals, Broken> {
-        self.weather_turns();
+        self.conditions_change();
         let longest = (0..self.plan.pins.len()).map(|pin| self.plan.lifetime(pin)).max().unwrap_or_default();
         let patience = 100 * HOUR + 3 * longest + 20 * self.plan.schedule.max_interval;
         let last = self.plan.happenings.iter().map(|(time, _)| *time).max().unwrap_or(BEGIN);
-        let give_up = last.max(self.plan.weather.end()) + patience;
+        let give_up = last.max(self.plan.conditions.end()) + patience;
         while !self.is_over() {
             let wake = self.start_polls()?;
             let next = self.queue.peek().map(|Reverse((time, _))| *time);
@@ -184,7 +184,7 @@ impl Simulation {
             Event::Planned(happening) => return self.planned(happening, now),
             Event::Start => self.start(now),
             Event::Look => {
-                self.weather_turns();
+                self.conditions_change();
                 self.deliver();
                 self.commit_soon();
             }
@@ -194,18 +194,18 @@ impl Simulation {
         Ok(())
     }
 
-    fn planned(&mut self, happening: Happening, now: Time) -> Result<(), Broken> {
+    fn planned(&mut self, happening: PlannedEvent, now: Time) -> Result<(), Broken> {
         self.left -= 1;
         match happening {
-            Happening::Submit { pin, again } => self.submit(pin, again, now),
-            Happening::Cancel { pin } => {
+            PlannedEvent::Submit { pin, again } => self.submit(pin, again, now),
+            PlannedEvent::Cancel { pin } => {
                 let id = pin_id(pin).parse().expect("a PIN ID");
                 if let Some(verdict) = self.daemon.as_mut().and_then(|daemon| daemon.cancel(&id)) {
                     self.oracle.cancelled(pin, &verdict)?;
                     self.finish(verdict);
                 }
             }
-            Happening::Crash { down } => {
+            PlannedEvent::Crash { down } => {
                 self.totals.fault("crash");
                 // A crash while it is down is one that takes longer.
                 self.starts_at = self.starts_at.max(now + down);
@@ -217,17 +217,17 @@ impl Simulation {
                 self.running.clear();
                 self.oracle.process_died();
             }
-            Happening::Suspend(time) => {
+            PlannedEvent::Suspend(time) => {
                 self.totals.fault("suspend");
                 self.clocks.suspend(time);
                 self.fairness.slept(now, self.clocks.suspended());
-                self.weather_turns();
+                self.conditions_change();
             }
-            Happening::Jump { forward, by } => {
+            PlannedEvent::Jump { forward, by } => {
                 self.totals.fault("clock jump");
                 self.clocks.jump(forward, by);
             }
-            Happening::Reload => {
+            PlannedEvent::Reload => {
                 if let Some(daemon) = &mut self.daemon {
                     self.totals.fault("reload");
                     let renewed = self.rng.bool();
@@ -245,7 +245,7 @@ impl Simulation {
         if self.daemon.is_none() {
             self.left += 1;
             let back = self.starts_at.max(now) + SECOND;
-            return self.at(back, Event::Planned(Happening::Submit { pin, again }));
+            return self.at(back, Event::Planned(PlannedEvent::Submit { pin, again }));
         }
         // The store keeps milliseconds.
         let wall =
@@ -264,7 +264,7 @@ impl Simulation {
         for Submit { pin, again, .. } in submits {
             self.left += 1;
             let late = Duration::from_micros(self.rng.u64(..1_000_000));
-            self.at(at + late, Event::Planned(Happening::Submit { pin, again }));
+            self.at(at + late, Event::Planned(PlannedEvent::Submit { pin, again }));
         }
     }
 
@@ -339,8 +339,8 @@ impl Simulation {
         self.commit_soon();
     }
 
-    fn weather_turns(&mut self) {
-        if let Some(turns) = self.plan.weather.turns(self.clocks.truth()) {
+    fn conditions_change(&mut self) {
+        if let Some(turns) = self.plan.conditions.turns(self.clocks.truth()) {
             let turns = turns - self.clocks.suspended();
             self.at(turns, Event::Look);
         }
@@ -349,7 +349,7 @@ impl Simulation {
     fn look_whether_well(&mut self) {
         let (now, truth) = (self.clocks.now(), self.clocks.truth());
         let is_well = self.daemon.is_some()
-            && self.plan.weather.at(truth) == Sky::Fair
+            && self.plan.conditions.at(truth) == Condition::Normal
             && !self.plan.is_limited(truth)
             && closes(&self.plan.store_fails, now).is_none();
         self.fairness.is_well(is_well, now);

@@ -1,9 +1,9 @@
-//! The model of the store and of the sinks behind it: what is committed is kept, all else a crash forgets.
+//! The model of the store and of its sinks: a crash loses everything that is not committed.
 
 use pinwatch::outcome::{Ending, Verdict};
 use pinwatch::store::{InFlight, SavedSchedule};
 
-use super::story::number;
+use super::pin_history::number;
 
 /// A PIN that somebody submits.
 #[derive(Debug, Clone)]

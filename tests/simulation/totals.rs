@@ -14,12 +14,12 @@ pub struct Totals {
     pub outcomes: [u64; Ending::ALL.len()],
     pub simulated: Duration,
     pub faults: BTreeMap<&'static str, u64>,
-    /// PINs that were final in fair weather, and so had to be found in time.
+    /// PINs that became final while everything worked, and so had to be noticed in time.
     pub found_in_time: u64,
     /// PINs that an outage kept from their last poll for too long.
     pub expired: u64,
-    /// Everything that happened, in order, as one number: same seed, same story.
-    pub story: u64,
+    /// Everything that happened, in order, as one number: the same seed gives the same number.
+    pub digest: u64,
 }
 
 impl Totals {
@@ -30,8 +30,8 @@ impl Totals {
     /// One more thing happened.
     pub fn tell(&mut self, what: u64, when: Duration) {
         let when = when.as_micros() as u64;
-        self.story =
-            (self.story ^ what ^ when.rotate_left(20)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+        self.digest =
+            (self.digest ^ what ^ when.rotate_left(20)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
     }
 
     pub fn add(&mut self, other: &Self) {
@@ -41,7 +41,7 @@ impl Totals {
         self.simulated += other.simulated;
         self.found_in_time += other.found_in_time;
         self.expired += other.expired;
-        self.story ^= other.story;
+        self.digest ^= other.digest;
         self.outcomes.iter_mut().zip(other.outcomes).for_each(|(sum, more)| *sum += more);
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;

@@ -1,11 +1,11 @@
-//! A configuration that can't be right: said before anything is opened or made.
+//! An invalid configuration is reported before anything is opened or created.
 
 use std::fs;
 
 use super::{NOWHERE, assert_refused, contents};
 use crate::support::{Place, program, run_to_end};
 
-/// As [`assert_refused`], with the status of a wrong configuration; and nothing was made.
+/// As [`assert_refused`], with the status of an invalid configuration; checks that nothing was created.
 #[track_caller]
 fn assert_wrong(place: &Place, says: &[&str]) {
     let before = contents(place.folder.path());
@@ -14,7 +14,7 @@ fn assert_wrong(place: &Place, says: &[&str]) {
 }
 
 #[test]
-fn without_credentials_it_names_every_way_to_give_them() {
+fn a_start_without_credentials_names_every_way_to_give_them() {
     let ways = ["api.key_file", "api.key ", "api.username", "api.password_file", "LoadCredential=api-key"];
     assert_wrong(&Place::new(NOWHERE).without_key(), &ways);
     assert_wrong(&Place::new(NOWHERE).without_key().set("api.username", "somebody"), &ways);
@@ -24,7 +24,7 @@ fn without_credentials_it_names_every_way_to_give_them() {
 }
 
 #[test]
-fn a_base_url_that_can_not_be_right_is_named() {
+fn an_invalid_base_url_is_named() {
     for url in [
         "",
         "api.infobip.com",
@@ -53,7 +53,7 @@ fn plain_http_to_another_machine_is_refused() {
 }
 
 #[test]
-fn an_unknown_key_a_wrong_unit_and_an_impossible_value_are_named_all_at_once() {
+fn unknown_keys_wrong_units_and_impossible_values_are_all_named_at_once() {
     let place = Place::new(NOWHERE)
         .set("schedule.max_intervall", "10m")
         .set("schedule.deadline", "48")
@@ -79,7 +79,7 @@ fn an_unknown_key_a_wrong_unit_and_an_impossible_value_are_named_all_at_once() {
 }
 
 #[test]
-fn a_configuration_file_that_is_missing_or_no_toml_is_named_with_its_line() {
+fn a_missing_or_invalid_configuration_file_is_named_with_the_line() {
     let place = Place::new(NOWHERE);
     fs::write(place.path("pinwatch.toml"), "[api]\nkey = hunter2\n").unwrap();
     assert_wrong(&place, &["pinwatch.toml", "line 2"]);
@@ -89,7 +89,7 @@ fn a_configuration_file_that_is_missing_or_no_toml_is_named_with_its_line() {
 }
 
 #[test]
-fn a_key_that_can_not_be_right_is_not_repeated() {
+fn an_invalid_key_is_not_quoted() {
     for key in ["hunter2 hunter2", "App hunter2", "hunter2\n", "hünter2"] {
         let place = Place::new(NOWHERE).key(key);
         assert_wrong(&place, &["api.key"]);
@@ -114,7 +114,7 @@ fn check_config_agrees_with_the_start() {
     let (told, refused) = (run_to_end(check(&bad)), bad.refusal());
     assert_eq!((told.code, refused.code), (Some(2), Some(2)));
     assert_eq!(told.stderr, refused.stderr);
-    // What comes out only when the parts are made of it: https, and no certificate to trust.
+    // A problem that only appears when the client is built: https without a trusted certificate.
     let place = Place::new(NOWHERE).set("sink", "[{type=\"webhook\", url=\"https://h.example/\"}]");
     let [told, refused] = [check(&place), place.command()].map(|mut command| {
         command.env("SSL_CERT_FILE", "/nowhere").env("SSL_CERT_DIR", "/nowhere");

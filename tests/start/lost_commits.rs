@@ -1,4 +1,4 @@
-//! A database that has lost what was acknowledged: noticed, and left as it is.
+//! A database that has lost acknowledged PINs is noticed and left unchanged.
 
 use std::fs;
 use std::path::Path;
@@ -32,7 +32,7 @@ fn assert_noticed(place: &Place) {
     assert!(before == (bytes(&place.store()), bytes(&wal(place))), "the database or its log was changed");
 }
 
-/// What the message says can be done.
+/// Follows the advice of the message.
 fn goes_on_without_the_lock(place: Place, expected: impl Fn(u64) -> bool) {
     fs::remove_file(place.path("pinwatch.db.lock")).unwrap();
     let daemon = place.start();
@@ -44,14 +44,14 @@ fn goes_on_without_the_lock(place: Place, expected: impl Fn(u64) -> bool) {
 }
 
 #[test]
-fn a_killed_daemons_log_is_enough_to_go_on() {
+fn a_start_after_a_kill_recovers_every_pin_from_the_wal() {
     let place = killed();
     assert!(fs::metadata(wal(&place)).unwrap().len() > 0, "or these tests would show nothing");
     assert_eq!(place.start().client().stats()["inFlight"], PINS);
 }
 
 #[test]
-fn a_log_that_was_removed_is_noticed() {
+fn a_removed_wal_is_noticed() {
     let place = killed();
     fs::remove_file(wal(&place)).unwrap();
     assert_noticed(&place);
@@ -59,7 +59,7 @@ fn a_log_that_was_removed_is_noticed() {
 }
 
 #[test]
-fn a_log_that_was_cut_is_noticed() {
+fn a_truncated_wal_is_noticed() {
     let place = killed();
     let whole = fs::read(wal(&place)).unwrap();
     for keep in [0, 20, whole.len() / 2, whole.len() - 5000] {
@@ -80,7 +80,7 @@ fn a_database_that_was_removed_or_emptied_is_noticed() {
 }
 
 #[test]
-fn an_older_copy_is_noticed() {
+fn an_older_copy_of_the_database_is_noticed() {
     let place = killed().start().terminate();
     let backup = fs::read(place.store()).unwrap();
     let daemon = place.start();
@@ -92,7 +92,7 @@ fn an_older_copy_is_noticed() {
 }
 
 #[test]
-fn clean_stops_leave_one_file_and_a_note() {
+fn a_clean_stop_leaves_the_database_and_its_lock_file() {
     let place = killed().start().terminate();
     let names: Vec<String> =
         contents(place.folder.path()).into_keys().filter(|name| name.starts_with("pinwatch.db")).collect();

@@ -1,4 +1,4 @@
-//! The start of the real binary: what it refuses, how it says so, and that it changes nothing then; and the
+//! The start of the real binary: what it refuses, its messages, and that it then changes nothing; and the
 //! start of a user who has no configuration.
 
 mod configuration;
@@ -13,7 +13,7 @@ use std::path::Path;
 
 use crate::support::{Ended, Place};
 
-/// Nobody is asked there: these daemons don't come so far.
+/// Never polled: these daemons do not start.
 const NOWHERE: &str = "http://127.0.0.1:9";
 
 /// The files of a folder, with their bytes.
@@ -27,7 +27,7 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// Checks that the daemon does not start, with this exit status, and says all of these.
+/// Checks that the daemon does not start, exits with this status, and that its message contains all of these.
 #[track_caller]
 fn assert_refused(place: &Place, code: i32, says: &[&str]) -> Ended {
     let ended = place.refusal();

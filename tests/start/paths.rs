@@ -8,7 +8,7 @@ use std::process::Command;
 use super::{NOWHERE, assert_refused, contents};
 use crate::support::Place;
 
-/// Folders in which nobody can make anything, not even root: a file, and a folder of the kernel's.
+/// Folders in which not even root can create anything: a file, and a folder of the kernel.
 fn unusable(place: &Place) -> Vec<String> {
     let file = place.path("notes.txt");
     fs::write(&file, "mine").unwrap();
@@ -16,7 +16,7 @@ fn unusable(place: &Place) -> Vec<String> {
 }
 
 #[test]
-fn a_store_in_a_folder_that_can_not_be_made_is_named() {
+fn a_store_in_a_folder_that_can_not_be_created_is_named() {
     let place = Place::new(NOWHERE);
     for folder in unusable(&place) {
         let place = Place::new(NOWHERE).set("store.url", &format!("sqlite:{folder}/pinwatch.db"));
@@ -35,7 +35,7 @@ fn a_store_that_is_a_folder_is_named() {
 }
 
 #[test]
-fn a_socket_in_a_folder_that_can_not_be_made_is_named() {
+fn a_socket_in_a_folder_that_can_not_be_created_is_named() {
     let place = Place::new(NOWHERE);
     for folder in unusable(&place) {
         let place = Place::new(NOWHERE).set("intake.socket", &format!("{folder}/pinwatch.sock"));
@@ -45,7 +45,7 @@ fn a_socket_in_a_folder_that_can_not_be_made_is_named() {
 }
 
 #[test]
-fn what_is_at_the_sockets_path_and_is_no_socket_is_left_as_it_is() {
+fn a_file_or_folder_at_the_sockets_path_is_left_unchanged() {
     let place = Place::new(NOWHERE);
     fs::write(place.socket(), "mine").unwrap();
     assert_refused(&place, 1, &["is not a socket", place.socket().to_str().unwrap()]);
@@ -56,7 +56,7 @@ fn what_is_at_the_sockets_path_and_is_no_socket_is_left_as_it_is() {
     assert_refused(&place, 1, &["is not a socket"]);
     assert!(place.socket().is_dir());
 
-    // Where a link leads to is somebody else's.
+    // The target of the link belongs to another user.
     let place = Place::new(NOWHERE);
     fs::write(place.path("notes.txt"), "mine").unwrap();
     std::os::unix::fs::symlink(place.path("notes.txt"), place.socket()).unwrap();
@@ -99,7 +99,7 @@ fn a_result_file_that_is_a_symbolic_link_is_not_followed() {
 }
 
 #[test]
-fn standard_output_and_pipes_are_refused_with_the_type_that_is_meant() {
+fn a_file_sink_at_standard_output_is_refused_with_the_right_sink_type() {
     for stream in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
         let place = with_sink_at(Path::new(stream));
         assert_refused(&place, 2, &["sink[0].path", stream, "type = \"stdout\""]);
@@ -128,7 +128,7 @@ fn a_folder_that_every_user_can_write_is_refused() {
 }
 
 #[test]
-fn a_sink_that_can_not_be_written_stops_the_start_and_no_folder_is_made_for_it() {
+fn the_start_fails_if_a_sink_can_not_be_written_and_creates_no_folder_for_it() {
     let place = Place::new(NOWHERE);
     let missing = place.path("missing");
     for path in

@@ -1,4 +1,4 @@
-//! A user without root and without configuration: everything is in the user's own folders.
+//! A user without root and without a configuration: everything is in the user's own folders.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::support::not_run::not_run;
 use crate::support::{Child, Client, Simulated, isolate, run_to_end, until, until_true};
 
-/// Somebody who is not root, with a home.
+/// A user who is not root, with a home.
 struct User {
     home: TempDir,
     /// The program where that user can run it.
@@ -20,7 +20,7 @@ struct User {
     uid: Option<u32>,
 }
 
-/// `None`, said aloud, where there can be no such user.
+/// Prints a message and returns `None` if there is no such user.
 fn user() -> Option<User> {
     let what = "a user without root and without configuration";
     if Path::new("/etc/pinwatch/pinwatch.toml").exists() {
@@ -110,7 +110,7 @@ fn the_daemon_and_its_clients_find_each_other_in_the_folders_of_xdg() {
     let record: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(record["pinId"], "sim-delivered-1");
 
-    // The clients know the socket without being told.
+    // The clients find the socket without an option.
     for args in [&["ping"][..], &["submit", "sim-delivered-2", "--wait"]] {
         let mut client = user.run(args);
         client.envs(environment.clone());
@@ -137,7 +137,7 @@ fn without_xdg_state_home_the_store_is_below_the_home() {
 }
 
 #[test]
-fn folders_that_the_user_may_not_write_to_are_named_and_nothing_is_made() {
+fn folders_that_the_user_may_not_write_to_are_named_and_nothing_is_created() {
     let Some(user) = user() else { return };
     // Root's, or, for somebody else, nobody's.
     let closed = tempfile::tempdir().unwrap();

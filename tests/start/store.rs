@@ -1,11 +1,11 @@
-//! A database that can't be used: foreign, newer, damaged. What is refused is not changed.
+//! A database that can't be used (foreign, newer, damaged) is refused and not changed.
 
 use std::fs;
 
 use super::{NOWHERE, assert_refused, contents};
 use crate::support::{Place, change, change_as_if_killed, count, flip_a_byte};
 
-/// As [`assert_refused`]; and no byte of the database was changed, nor anything put beside it but the lock.
+/// As [`assert_refused`]; checks that no byte of the database was changed, and only the lock file was added.
 #[track_caller]
 fn assert_untouched(place: &Place, says: &[&str]) {
     let mut before = contents(place.folder.path());
@@ -13,7 +13,7 @@ fn assert_untouched(place: &Place, says: &[&str]) {
     let mut says = says.to_vec();
     says.push(store.to_str().unwrap());
     assert_refused(place, 1, &says);
-    // A second try finds the same.
+    // A second start gets the same result.
     assert_refused(place, 1, &says);
     let mut after = contents(place.folder.path());
     if !before.contains_key("pinwatch.db.lock") {
@@ -38,7 +38,7 @@ fn used() -> Place {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_left_as_it_is() {
+fn a_file_that_is_not_a_database_is_left_unchanged() {
     for text in ["my notes\n".repeat(1000), "x".into(), "SQLite format 3\0".into(), "\0".repeat(8192)] {
         let place = Place::new(NOWHERE);
         fs::write(place.store(), &text).unwrap();
@@ -47,7 +47,7 @@ fn a_file_that_is_no_database_is_left_as_it_is() {
 }
 
 #[test]
-fn the_database_of_another_program_is_left_as_it_is() {
+fn the_database_of_another_program_is_left_unchanged() {
     let place = Place::new(NOWHERE);
     change(&place.store(), "CREATE TABLE song (title TEXT); INSERT INTO song VALUES ('x')");
     assert_untouched(&place, &["the SQLite database of another program"]);
@@ -62,7 +62,7 @@ fn the_database_of_another_program_is_left_as_it_is() {
 }
 
 #[test]
-fn a_database_of_a_newer_version_is_left_as_it_is() {
+fn a_database_of_a_newer_version_is_left_unchanged() {
     let newer = "INSERT INTO _sqlx_migrations \
                  SELECT 9999, description, installed_on, success, checksum, execution_time \
                  FROM _sqlx_migrations LIMIT 1";
@@ -76,7 +76,7 @@ fn a_database_of_a_newer_version_is_left_as_it_is() {
 }
 
 /// Turns a database into one of the first schema, where PINs stood in the order of their IDs.
-const AS_BEFORE: &str = "
+const FIRST_SCHEMA: &str = "
     CREATE TABLE before (pin_id TEXT NOT NULL PRIMARY KEY, submitted_at INTEGER NOT NULL, deadline_at INTEGER NOT NULL,
                          reference TEXT, metadata TEXT) STRICT, WITHOUT ROWID;
     INSERT INTO before SELECT pin_id, submitted_at, deadline_at, 'order of ' || pin_id, '{}' FROM pin;
@@ -95,10 +95,10 @@ const AS_BEFORE: &str = "
     VACUUM";
 
 #[test]
-fn a_database_of_an_earlier_version_is_brought_up_to_date_with_every_pin() {
+fn a_database_of_an_earlier_version_is_migrated_with_every_pin() {
     for change in [change, change_as_if_killed] {
         let mut place = used();
-        change(&place.store(), AS_BEFORE);
+        change(&place.store(), FIRST_SCHEMA);
         for _ in 0..2 {
             let daemon = place.start();
             let mut client = daemon.client();
@@ -121,11 +121,11 @@ fn a_database_of_an_earlier_version_is_brought_up_to_date_with_every_pin() {
 }
 
 #[test]
-fn a_damaged_database_of_an_earlier_version_is_not_brought_up_to_date() {
+fn a_damaged_database_of_an_earlier_version_is_not_migrated() {
     // Another ID, which its place in the order tells; and none at all, at its place.
     for wrong in ["PIN-9500", "PIN-150/"] {
         let place = used();
-        change(&place.store(), AS_BEFORE);
+        change(&place.store(), FIRST_SCHEMA);
         let mut bytes = fs::read(place.store()).unwrap();
         let mut found = memchr::memmem::find_iter(&bytes, "PIN-1500");
         let at = found.find(|at| !bytes[..*at].ends_with(b"of ")).unwrap();
@@ -136,7 +136,7 @@ fn a_damaged_database_of_an_earlier_version_is_not_brought_up_to_date() {
 }
 
 #[test]
-fn a_first_start_that_was_killed_before_its_schema_was_there_does_not_lock_out_the_next() {
+fn a_first_start_that_was_killed_before_its_migration_does_not_block_the_next() {
     // What sqlx makes before the first migration, in a transaction of its own.
     let list = "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
                 installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, \
@@ -149,7 +149,7 @@ fn a_first_start_that_was_killed_before_its_schema_was_there_does_not_lock_out_t
 }
 
 #[test]
-fn a_damaged_database_is_left_as_it_is() {
+fn a_damaged_database_is_left_unchanged() {
     let place = used();
     let whole = fs::read(place.store()).unwrap();
     let page = usize::from(u16::from_be_bytes([whole[16], whole[17]]));

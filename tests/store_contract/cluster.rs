@@ -66,7 +66,7 @@ async fn a_node_without_a_lease_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_process_whose_name_another_one_has_registered_writes_nothing_for_ever() {
+async fn a_process_whose_node_name_was_taken_over_never_writes_again() {
     let Some(database) = database() else { return };
     let mut old = node_at(&database.url(), "a", &Slots::ALL).await;
     die(&database, "a");
@@ -78,7 +78,7 @@ async fn a_process_whose_name_another_one_has_registered_writes_nothing_for_ever
 }
 
 #[tokio::test]
-async fn a_pin_that_two_nodes_take_at_once_is_accepted_by_one_and_heard_of_by_its_holder() {
+async fn a_pin_submitted_at_two_nodes_at_once_is_accepted_by_one_and_reaches_its_holder() {
     let Some(database) = database() else { return };
     let (mut a, mut b) = two(&database).await;
     for round in 0..5 {
@@ -104,7 +104,7 @@ async fn a_pin_that_two_nodes_take_at_once_is_accepted_by_one_and_heard_of_by_it
 }
 
 #[tokio::test]
-async fn nodes_that_submit_and_finish_each_others_pins_never_fail_each_other() {
+async fn nodes_that_submit_and_finish_each_others_pins_cause_no_errors() {
     let Some(database) = database() else { return };
     let (mut a, mut b) = two(&database).await;
     let pins = ids("X", 300);
@@ -128,9 +128,9 @@ async fn nodes_that_submit_and_finish_each_others_pins_never_fail_each_other() {
     assert_eq!(database.count("SELECT count(*) FROM pin"), 0);
 }
 
-/// Another node in another order of its locks, as one of another version might be.
+/// Another node takes its locks in another order, as another version might.
 #[tokio::test]
-async fn who_loses_a_deadlock_tries_again_and_nobody_hears_of_it() {
+async fn a_node_that_loses_a_deadlock_tries_again_without_an_error() {
     let Some(database) = database() else { return };
     let name = database.one("SELECT current_database()");
     database.execute(&format!("ALTER DATABASE {name} SET deadlock_timeout = '3s'"));
@@ -161,7 +161,7 @@ async fn who_loses_a_deadlock_tries_again_and_nobody_hears_of_it() {
 }
 
 #[tokio::test]
-async fn what_commits_late_in_another_nodes_partition_is_not_stepped_over() {
+async fn outcomes_that_another_node_commits_late_are_not_skipped() {
     let Some(database) = database() else { return };
     let (mut a, mut b) = two(&database).await;
     let [even, odd] = of_each(1);
@@ -186,7 +186,7 @@ async fn what_commits_late_in_another_nodes_partition_is_not_stepped_over() {
 }
 
 #[tokio::test]
-async fn slots_of_a_living_node_are_its_own_and_those_of_a_dead_one_are_not() {
+async fn only_the_slots_of_a_dead_node_can_be_taken() {
     let Some(database) = database() else { return };
     let (mut a, mut b) = two(&database).await;
     let [_, odd] = of_each(1);
@@ -212,12 +212,12 @@ async fn slots_of_a_living_node_are_its_own_and_those_of_a_dead_one_are_not() {
 }
 
 #[tokio::test]
-async fn nothing_is_taken_from_a_dead_node_while_a_transaction_of_it_is_open_nor_by_a_dead_one() {
+async fn slots_are_not_taken_during_a_transaction_of_their_node_nor_by_a_dead_node() {
     let Some(database) = database() else { return };
     let (mut a, mut b) = two(&database).await;
     let [_, odd] = of_each(1);
     b.writes.register_sink("s", true).await.unwrap();
-    b.live(&strs(&odd)).await;
+    b.submit_and_finish(&strs(&odd)).await;
     let mut last = PgConnection::connect(&database.url()).await.unwrap();
     last.execute("BEGIN").await.unwrap();
     // As every writing transaction begins.
@@ -237,14 +237,14 @@ async fn nothing_is_taken_from_a_dead_node_while_a_transaction_of_it_is_open_nor
 }
 
 #[tokio::test]
-async fn a_node_that_stopped_while_it_was_answered_keeps_its_slots_from_nobody() {
+async fn the_slots_of_a_node_that_stopped_reading_from_the_database_can_be_taken() {
     let Some(database) = database() else { return };
     let Some(server) = Postgres::shared() else { return };
     let line = Line::to(server.port()).await;
     let lease = Duration::from_secs(5);
     let mut a = node_with_lease(&database.url_through(line.port), "a", &Slots::ALL, lease).await;
     let mut b = node_at(&database.url(), "b", &Slots::NONE).await;
-    // More than is on its way between the two.
+    // More than the buffers between the two hold.
     let large = format!("{{\"x\":\"{}\"}}", "x".repeat(400_000));
     let pins = ids("P", 100);
     let submit = |id: &String| {
@@ -274,7 +274,7 @@ async fn a_node_that_stopped_while_it_was_answered_keeps_its_slots_from_nobody()
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    // Its process is there, so its connections are.
+    // Its process still runs, so its connections are open.
     let taken = tokio::time::timeout(Duration::from_secs(60), taken).await.expect("they are taken");
     assert_eq!(taken.len(), 256);
     assert_eq!(database.count("SELECT count(*) FROM outcome"), 0);
@@ -282,7 +282,7 @@ async fn a_node_that_stopped_while_it_was_answered_keeps_its_slots_from_nobody()
 }
 
 #[tokio::test]
-async fn slots_given_back_are_anybodys_and_word_is_left_for_whoever_takes_them() {
+async fn released_slots_can_be_taken_and_the_taker_learns_of_their_new_pins() {
     let Some(database) = database() else { return };
     let (mut a, mut b) = two(&database).await;
     let [even, odd] = of_each(1);
@@ -300,12 +300,12 @@ async fn slots_given_back_are_anybodys_and_word_is_left_for_whoever_takes_them()
 }
 
 #[tokio::test]
-async fn a_sink_that_could_not_start_at_one_node_costs_a_dead_node_nothing() {
+async fn a_sink_missing_at_one_node_loses_no_outcome_of_a_dead_node() {
     let Some(database) = database() else { return };
     let (mut a, mut b) = two(&database).await;
     let [_, odd] = of_each(1);
     b.writes.register_sink("s", true).await.unwrap();
-    b.live(&strs(&odd)).await;
+    b.submit_and_finish(&strs(&odd)).await;
     die(&database, "b");
     let id =
         |name: &str| database.one(&format!("SELECT id FROM node WHERE name = '{name}'")).parse().unwrap();
@@ -319,7 +319,7 @@ async fn a_sink_that_could_not_start_at_one_node_costs_a_dead_node_nothing() {
 }
 
 #[tokio::test]
-async fn what_a_dead_node_did_not_deliver_is_another_ones_to_deliver() {
+async fn undelivered_outcomes_of_a_dead_node_can_be_adopted_by_another() {
     let Some(database) = database() else { return };
     let (mut a, mut b) = two(&database).await;
     for node in [&mut a, &mut b] {
@@ -327,7 +327,7 @@ async fn what_a_dead_node_did_not_deliver_is_another_ones_to_deliver() {
     }
     b.writes.register_sink("other", true).await.unwrap();
     let [_, odd] = of_each(3);
-    let mut seqs = b.live(&strs(&odd)).await;
+    let mut seqs = b.submit_and_finish(&strs(&odd)).await;
     seqs.sort_unstable();
     let retry =
         Failed { seq: seqs[0], dead: false, tries: 1, first_try_at: None, last_try_at: None, error: None };

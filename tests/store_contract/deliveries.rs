@@ -1,4 +1,4 @@
-//! Sinks: their cursors, what they do not have, what is asked of them, and what need not be kept any more.
+//! Sinks: their cursors, missing outcomes, delivery commands, and outcomes that need not be kept.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use pinwatch::store::{DeliveryCommand, Failed, PAGE_BYTES, Position, Progress, S
 use super::place::{Node, Place, new, pin};
 
 crate::promises! {
-    a_sink_begins_where_it_is_told_and_its_cursor_only_goes_on
-    what_a_sink_does_not_have_is_known_until_it_has_it
-    dead_letters_are_paged_and_chosen
-    a_replay_is_of_what_is_past_the_cursor_and_of_a_sink_that_there_is
+    a_sink_begins_at_the_requested_place_and_its_cursor_never_goes_back
+    outcomes_that_a_sink_lacks_are_known_until_they_are_delivered
+    dead_letters_are_listed_in_pages_and_by_selection
+    a_replay_affects_only_passed_outcomes_of_a_registered_sink
     dead_letters_are_tried_again_or_given_up
-    what_was_given_up_is_told_as_that_until_it_is_delivered_after_all
-    what_was_given_up_for_a_sink_goes_with_the_sink_and_with_the_outcome
+    an_outcome_that_was_given_up_is_shown_so_until_it_is_delivered
+    given_up_outcomes_are_removed_with_their_sink_or_their_outcome
     a_forgotten_sink_leaves_nothing
-    only_what_is_old_and_delivered_everywhere_is_removed
-    what_was_removed_is_told_to_whoever_had_not_come_to_it
-    a_stretch_ends_where_its_records_are_large
+    only_old_outcomes_that_every_sink_has_are_removed
+    readers_that_had_not_reached_removed_outcomes_are_told
+    a_stretch_of_large_records_is_limited_in_bytes
 }
 
 fn cursor(sink: &str, seq: i64) -> Progress {
@@ -91,9 +91,9 @@ async fn behind_of(node: &Node, position: &Position) -> (Vec<i64>, Vec<i64>) {
     (seqs, removed.iter().map(|(_, seq)| *seq).collect())
 }
 
-async fn a_sink_begins_where_it_is_told_and_its_cursor_only_goes_on(place: Place) {
+async fn a_sink_begins_at_the_requested_place_and_its_cursor_never_goes_back(place: Place) {
     let mut node = place.node().await;
-    let seqs = node.live(&["A", "B"]).await;
+    let seqs = node.submit_and_finish(&["A", "B"]).await;
     assert_eq!(node.writes.register_sink("new", false).await.unwrap(), *seqs.iter().max().unwrap());
     assert_eq!(node.writes.register_sink("all", true).await.unwrap(), 0);
     let (first, last) = (*seqs.iter().min().unwrap(), *seqs.iter().max().unwrap());
@@ -115,10 +115,10 @@ async fn a_sink_begins_where_it_is_told_and_its_cursor_only_goes_on(place: Place
     assert_eq!(node.store.cursors().await.unwrap(), [("all".to_owned(), last), ("new".to_owned(), last)]);
 }
 
-async fn what_a_sink_does_not_have_is_known_until_it_has_it(place: Place) {
+async fn outcomes_that_a_sink_lacks_are_known_until_they_are_delivered(place: Place) {
     let mut node = place.node().await;
     node.writes.register_sink("s", true).await.unwrap();
-    let seqs = node.live(&["A", "B", "C"]).await;
+    let seqs = node.submit_and_finish(&["A", "B", "C"]).await;
     let last = *seqs.iter().max().unwrap();
     node.apply(Transaction {
         progress: vec![
@@ -154,9 +154,9 @@ async fn what_a_sink_does_not_have_is_known_until_it_has_it(place: Place) {
     assert_eq!(node.store.oldest_undelivered("s", last).await.unwrap(), None);
 }
 
-async fn dead_letters_are_paged_and_chosen(place: Place) {
+async fn dead_letters_are_listed_in_pages_and_by_selection(place: Place) {
     let mut node = place.node().await;
-    let seqs = node.live(&["A", "B", "C"]).await;
+    let seqs = node.submit_and_finish(&["A", "B", "C"]).await;
     for sink in ["s", "t"] {
         node.writes.register_sink(sink, true).await.unwrap();
         node.advance(failed(sink, &[dead(seqs[0]), dead(seqs[1]), retry(seqs[2])])).await;
@@ -180,11 +180,14 @@ async fn dead_letters_are_paged_and_chosen(place: Place) {
     assert_eq!(ask(Some("s"), Some(&pin("B")), &start, 9).await.0, [("s".to_owned(), seqs[1])]);
 }
 
-async fn a_replay_is_of_what_is_past_the_cursor_and_of_a_sink_that_there_is(place: Place) {
+async fn a_replay_affects_only_passed_outcomes_of_a_registered_sink(place: Place) {
     let mut node = place.node().await;
     node.writes.register_sink("s", true).await.unwrap();
-    let (one, two, three) =
-        (node.live(&["A"]).await[0], node.live(&["B"]).await[0], node.live(&["C"]).await[0]);
+    let (one, two, three) = (
+        node.submit_and_finish(&["A"]).await[0],
+        node.submit_and_finish(&["B"]).await[0],
+        node.submit_and_finish(&["C"]).await[0],
+    );
     node.advance(cursor("s", two)).await;
     node.advance(failed("s", &[dead(one)])).await;
     assert_eq!(command(&mut node, replay("none", 0, three)).await, 0);
@@ -198,7 +201,7 @@ async fn a_replay_is_of_what_is_past_the_cursor_and_of_a_sink_that_there_is(plac
 async fn dead_letters_are_tried_again_or_given_up(place: Place) {
     let mut node = place.node().await;
     node.writes.register_sink("s", true).await.unwrap();
-    let seqs = node.live(&["A", "B", "C"]).await;
+    let seqs = node.submit_and_finish(&["A", "B", "C"]).await;
     let last = *seqs.iter().max().unwrap();
     node.advance(cursor("s", last)).await;
     node.advance(failed("s", &[dead(seqs[0]), dead(seqs[1]), retry(seqs[2])])).await;
@@ -212,12 +215,12 @@ async fn dead_letters_are_tried_again_or_given_up(place: Place) {
     assert_eq!(missing(&node, "s", false).await, left);
 }
 
-async fn what_was_given_up_is_told_as_that_until_it_is_delivered_after_all(place: Place) {
+async fn an_outcome_that_was_given_up_is_shown_so_until_it_is_delivered(place: Place) {
     let mut node = place.node().await;
     for sink in ["s", "t"] {
         node.writes.register_sink(sink, true).await.unwrap();
     }
-    let seqs = node.live(&["A", "B"]).await;
+    let seqs = node.submit_and_finish(&["A", "B"]).await;
     let last = *seqs.iter().max().unwrap();
     for sink in ["s", "t"] {
         node.advance(cursor(sink, last)).await;
@@ -239,12 +242,12 @@ async fn what_was_given_up_is_told_as_that_until_it_is_delivered_after_all(place
     assert!(missing(&node, "s", false).await.contains(&seqs[1]));
 }
 
-async fn what_was_given_up_for_a_sink_goes_with_the_sink_and_with_the_outcome(place: Place) {
+async fn given_up_outcomes_are_removed_with_their_sink_or_their_outcome(place: Place) {
     let mut node = place.node().await;
     for sink in ["s", "t"] {
         node.writes.register_sink(sink, true).await.unwrap();
     }
-    let seqs = node.live(&["A", "B"]).await;
+    let seqs = node.submit_and_finish(&["A", "B"]).await;
     let last = *seqs.iter().max().unwrap();
     for sink in ["s", "t"] {
         node.advance(cursor(sink, last)).await;
@@ -265,7 +268,7 @@ async fn a_forgotten_sink_leaves_nothing(place: Place) {
     for sink in ["s", "t"] {
         node.writes.register_sink(sink, true).await.unwrap();
     }
-    let seq = node.live(&["A"]).await[0];
+    let seq = node.submit_and_finish(&["A"]).await[0];
     node.advance(failed("s", &[dead(seq)])).await;
     node.advance(failed("t", &[dead(seq)])).await;
     assert!(command(&mut node, DeliveryCommand::Forget { sink: "s".into() }).await > 0);
@@ -275,10 +278,13 @@ async fn a_forgotten_sink_leaves_nothing(place: Place) {
     assert_eq!(missing(&node, "t", true).await, [seq]);
 }
 
-async fn only_what_is_old_and_delivered_everywhere_is_removed(place: Place) {
+async fn only_old_outcomes_that_every_sink_has_are_removed(place: Place) {
     let mut node = place.node().await;
-    let (one, two, three) =
-        (node.live(&["A"]).await[0], node.live(&["B"]).await[0], node.live(&["C"]).await[0]);
+    let (one, two, three) = (
+        node.submit_and_finish(&["A"]).await[0],
+        node.submit_and_finish(&["B"]).await[0],
+        node.submit_and_finish(&["C"]).await[0],
+    );
     let prune = |before: &str| Transaction { prune: Some(steady(before)), ..Transaction::default() };
     for sink in ["s", "t"] {
         node.writes.register_sink(sink, true).await.unwrap();
@@ -293,14 +299,14 @@ async fn only_what_is_old_and_delivered_everywhere_is_removed(place: Place) {
     command(&mut node, give_up("t", one, one)).await;
     node.advance(cursor("t", three)).await;
     assert_eq!(node.apply(prune("2026-01-03T00:00:00Z")).await.pruned, 2);
-    assert!(node.live(&["D"]).await[0] > three, "a seq is never used twice");
+    assert!(node.submit_and_finish(&["D"]).await[0] > three, "a seq is never used twice");
 }
 
-async fn what_was_removed_is_told_to_whoever_had_not_come_to_it(place: Place) {
+async fn readers_that_had_not_reached_removed_outcomes_are_told(place: Place) {
     let mut node = place.node().await;
     let mut seqs = Vec::new();
     for pin in ["A", "B", "C", "D", "E"] {
-        seqs.push(node.live(&[pin]).await[0]);
+        seqs.push(node.submit_and_finish(&[pin]).await[0]);
     }
     let prune = || Transaction { prune: Some(steady("2026-01-03T00:00:00Z")), ..Transaction::default() };
     node.writes.register_sink("s", true).await.unwrap();
@@ -313,7 +319,7 @@ async fn what_was_removed_is_told_to_whoever_had_not_come_to_it(place: Place) {
     assert_eq!(node.apply(prune()).await.pruned, 3);
     assert_eq!(node.apply(prune()).await.pruned, 0);
 
-    // Also by a process that comes later.
+    // Also by a later process.
     node.writes.close().await.unwrap();
     let mut node = place.node().await;
     for (after, there, removed) in [
@@ -330,15 +336,15 @@ async fn what_was_removed_is_told_to_whoever_had_not_come_to_it(place: Place) {
     let none = node.store.stretch(&Position::after(0), 0).await.unwrap();
     assert_eq!((none.outcomes.len(), none.removed.len()), (0, 1), "no outcome is asked for");
 
-    // All are gone: who begins now misses nothing.
+    // All are removed: a new reader misses nothing.
     node.advance(Progress { delivered: vec![seqs[1]], ..cursor("s", seqs[4]) }).await;
     assert_eq!(node.apply(prune()).await.pruned, 2);
     let now = node.store.before_last(0).await.unwrap();
-    let next = node.live(&["F"]).await[0];
+    let next = node.submit_and_finish(&["F"]).await[0];
     assert_eq!(behind_of(&node, &now).await, (vec![next], vec![]));
 }
 
-async fn a_stretch_ends_where_its_records_are_large(place: Place) {
+async fn a_stretch_of_large_records_is_limited_in_bytes(place: Place) {
     let mut node = place.node().await;
     let metadata = format!("\"{}\"", "x".repeat(60_000));
     for n in 0..40 {
@@ -347,7 +353,7 @@ async fn a_stretch_ends_where_its_records_are_large(place: Place) {
         node.apply(Transaction { submits: vec![pin], ..Transaction::default() }).await;
         node.finish(&[&format!("P{n}")]).await;
     }
-    // What was written a moment ago is in memory, and costs nothing.
+    // Reopened, because recent outcomes are in memory and need no read.
     node.writes.close().await.unwrap();
     let node = place.node().await;
     let (mut position, mut seen, mut stretches) = (Position::after(0), 0, 0);
@@ -366,11 +372,11 @@ async fn a_stretch_ends_where_its_records_are_large(place: Place) {
 
 /// PostgreSQL alone: nobody else can lock a table of a file of ours.
 #[tokio::test]
-async fn a_question_about_dead_letters_has_an_end_though_the_table_is_locked() {
+async fn a_query_for_dead_letters_ends_even_if_the_table_is_locked() {
     let Some(place) = Place::postgres() else { return };
     let Place::Postgres(database) = &place else { unreachable!() };
     let mut node = place.node().await;
-    node.live(&["A"]).await;
+    node.submit_and_finish(&["A"]).await;
     let locker = database.clone();
     let locking = std::thread::spawn(move || {
         locker.try_execute("BEGIN; LOCK TABLE delivery IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(600)")

@@ -1,5 +1,5 @@
-//! A database that a hostile role uses too: nothing of it runs with the rights of pinwatch, and no tables of it are
-//! taken for pinwatch's.
+//! A database that a hostile role uses too: none of its functions run with the rights of pinwatch, and none of its
+//! tables are used.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use pinwatch::store::postgres::{NodeReport, OpenError, Renewal, Shared as _, ope
 use super::place::{Node, Place, node_at, pin};
 use crate::support::postgres::{Database, PASSWORD, USER};
 
-/// A database of a role that is no superuser, and another role that is let in.
+/// A database of a role that is not a superuser, and another role that may connect.
 struct Shared {
     database: Database,
     owner: String,
@@ -66,21 +66,21 @@ impl Shared {
         );
     }
 
-    fn nobody_was_called(&self) {
+    fn assert_no_function_was_called(&self) {
         let called = self.database.query("SELECT * FROM public.called");
         assert!(called.is_empty(), "{called:?}");
     }
 
     /// The schemas that have tables of pinwatch.
-    fn places(&self) -> Vec<String> {
+    fn schemas(&self) -> Vec<String> {
         let sql = "SELECT schemaname FROM pg_tables WHERE tablename = 'outcome' ORDER BY 1";
         self.database.query(sql).concat()
     }
 
-    /// A database as a pinwatch left it that had no schema of its own.
+    /// A database of an older version that had no schema of its own.
     async fn of_an_older_version(&self) {
         let mut node = self.node("older").await;
-        node.live(&["KEPT"]).await;
+        node.submit_and_finish(&["KEPT"]).await;
         node.writes.close().await.unwrap();
         let relations = "SELECT relname, relkind FROM pg_class WHERE relnamespace = 'pinwatch'::regnamespace AND relkind IN ('r', 'S') \
              AND relname <> 'node_id_seq'";
@@ -89,14 +89,14 @@ impl Shared {
             self.database.execute(&format!("ALTER {kind} pinwatch.{} SET SCHEMA public", relation[0]));
         }
         self.database.execute("DROP SCHEMA pinwatch");
-        assert_eq!(self.places(), ["public"]);
+        assert_eq!(self.schemas(), ["public"]);
     }
 
     async fn node(&self, name: &str) -> Node {
         node_at(&self.url(), name, &Slots::ALL).await
     }
 
-    /// Why it is not opened.
+    /// The error of an open.
     async fn refusal(&self) -> OpenError {
         let opened =
             open(&self.url().into(), "the database", "a".into(), Duration::from_secs(5), &Clock::system())
@@ -105,9 +105,9 @@ impl Shared {
     }
 }
 
-/// A PIN's whole life, and whatever else is asked of a store.
-async fn live(node: &mut Node, id: &str) {
-    node.live(&[id]).await;
+/// Uses every operation of a store for a PIN.
+async fn use_every_operation(node: &mut Node, id: &str) {
+    node.submit_and_finish(&[id]).await;
     node.writes.register_sink("hook", true).await.unwrap();
     assert!(node.store.outcome_of(&pin(id)).await.unwrap().is_some());
     node.store.outcomes_after(0, 10).await.unwrap();
@@ -131,35 +131,35 @@ async fn no_function_of_another_role_runs_with_our_rights() {
     let Some(shared) = Shared::new() else { return };
     shared.attack();
     let mut node = shared.node("a").await;
-    live(&mut node, "A").await;
-    shared.nobody_was_called();
-    assert_eq!(shared.places(), ["pinwatch"]);
+    use_every_operation(&mut node, "A").await;
+    shared.assert_no_function_was_called();
+    assert_eq!(shared.schemas(), ["pinwatch"]);
     node.writes.close().await.unwrap();
-    // What calls by the role's own search_path meets them: they are no straw men.
+    // The functions are called by the role's own search_path, so the test is meaningful.
     shared.as_role(&shared.owner, "SET search_path = public, pinwatch; SELECT nextval('outcome_seq')");
     assert_eq!(shared.database.one("SELECT by_whom FROM public.called"), shared.owner);
 }
 
 #[tokio::test]
-async fn tables_of_an_older_version_stay_where_they_are_while_nobody_else_can_create_there() {
+async fn tables_of_an_older_version_are_not_moved_while_no_other_role_can_create_there() {
     let Some(shared) = Shared::new() else { return };
     shared.of_an_older_version().await;
     let mut node = shared.node("older").await;
-    live(&mut node, "A").await;
+    use_every_operation(&mut node, "A").await;
     assert!(node.store.outcome_of(&pin("KEPT")).await.unwrap().is_some());
-    assert_eq!(shared.places(), ["public"]);
+    assert_eq!(shared.schemas(), ["public"]);
 }
 
 #[tokio::test]
-async fn tables_of_an_older_version_leave_a_schema_in_which_others_can_create() {
+async fn tables_of_an_older_version_are_moved_out_of_a_schema_in_which_others_can_create() {
     let Some(shared) = Shared::new() else { return };
     shared.of_an_older_version().await;
     shared.attack();
     let mut node = shared.node("older").await;
-    live(&mut node, "A").await;
+    use_every_operation(&mut node, "A").await;
     assert!(node.store.outcome_of(&pin("KEPT")).await.unwrap().is_some());
-    shared.nobody_was_called();
-    assert_eq!(shared.places(), ["pinwatch"]);
+    shared.assert_no_function_was_called();
+    assert_eq!(shared.schemas(), ["pinwatch"]);
     // All that it made is with them.
     let left =
         "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname <> 'called'";
@@ -174,14 +174,14 @@ async fn tables_are_not_moved_away_from_nodes_that_run() {
     shared.database.execute("GRANT CREATE ON SCHEMA public TO PUBLIC");
     let said = shared.refusal().await.to_string();
     assert!(said.contains("every role may create in it") && said.contains("\"running\""), "{said}");
-    assert_eq!(shared.places(), ["public"]);
-    live(&mut running, "A").await;
+    assert_eq!(shared.schemas(), ["public"]);
+    use_every_operation(&mut running, "A").await;
 
     // With the right taken away, as the message says, all go on where they are.
     shared.database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC");
     let mut another = node_at(&shared.url(), "another", &Slots::NONE).await;
     assert!(another.renew().await);
-    live(&mut running, "B").await;
+    use_every_operation(&mut running, "B").await;
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn a_schema_in_which_another_role_can_create_is_refused() {
     let mallory = &shared.mallory;
     shared.database.execute(&format!("CREATE SCHEMA pinwatch AUTHORIZATION {mallory}"));
     refused(&format!("it belongs to the role {mallory:?}")).await;
-    assert!(shared.places().is_empty(), "nothing was made");
+    assert!(shared.schemas().is_empty(), "nothing was made");
 
     shared.database.execute(&format!("ALTER SCHEMA pinwatch OWNER TO {}", shared.owner));
     shared.node("a").await.writes.close().await.unwrap();

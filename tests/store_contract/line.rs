@@ -1,4 +1,4 @@
-//! A line to the server that reads along: it counts what is asked, can be cut at a commit, and can lead elsewhere.
+//! A proxy before the server: it counts statements, can be cut at a commit, and can lead to another server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ pub struct Line {
     deaf: Arc<AtomicBool>,
 }
 
-/// Where a line leads that leads nowhere.
+/// The port of a line that leads nowhere.
 const NOWHERE: u16 = 0;
 
 /// A commit that is on its way.
@@ -76,12 +76,12 @@ impl Line {
         self.move_to(NOWHERE);
     }
 
-    /// From now on no long answer is read to its end, as by a process that is stopped within.
+    /// From now on no long answer is read to its end, as if the process were suspended.
     pub fn stop_reading(&self) {
         self.deaf.store(true, Ordering::Relaxed);
     }
 
-    /// How many connections were opened since this was asked last.
+    /// How many connections were opened since the last call.
     pub fn opened(&self) -> usize {
         self.opened.swap(0, Ordering::Relaxed)
     }
@@ -91,7 +91,7 @@ impl Line {
         self.released.notify_one();
     }
 
-    /// How many statements were carried out since this was asked last.
+    /// How many statements were executed since the last call.
     pub fn asked(&self) -> usize {
         self.asked.swap(0, Ordering::Relaxed)
     }

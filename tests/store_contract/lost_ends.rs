@@ -1,4 +1,4 @@
-//! Commits whose end nobody heard, on PostgreSQL, and servers that are not there; and what a transaction costs the line.
+//! Lost answers to COMMIT and unreachable servers of PostgreSQL; and how many statements a transaction needs.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn a_ends_and_b_comes() -> Transaction {
 }
 
 #[tokio::test]
-async fn what_was_committed_is_told_although_its_end_was_lost_and_nothing_is_done_twice() {
+async fn a_commit_whose_answer_was_lost_is_recognised_and_not_repeated() {
     let Some((mut node, line, database)) = on_a_line().await else { return };
     line.cut(Cut::AfterCommit);
     node.writes.apply(&a_ends_and_b_comes(), 9).await.err().unwrap();
@@ -43,7 +43,7 @@ async fn what_was_committed_is_told_although_its_end_was_lost_and_nothing_is_don
 }
 
 #[tokio::test]
-async fn what_was_not_committed_is_done_anew_and_only_what_is_asked_again() {
+async fn a_transaction_that_was_not_committed_is_repeated_only_on_request() {
     let Some((mut node, line, database)) = on_a_line().await else { return };
     line.cut(Cut::BeforeCommit);
     node.writes.apply(&a_ends_and_b_comes(), 9).await.err().unwrap();
@@ -55,7 +55,7 @@ async fn what_was_not_committed_is_done_anew_and_only_what_is_asked_again() {
     assert_eq!(node.submit(&["B"]).await, [Submitted::Accepted]);
 }
 
-/// Looks at the database until this counts something.
+/// Waits until this query counts something.
 async fn until_some(database: &Database, what: &str) {
     let seen = async {
         while database.count(what) == 0 {
@@ -66,7 +66,7 @@ async fn until_some(database: &Database, what: &str) {
 }
 
 #[tokio::test]
-async fn a_commit_that_arrives_late_is_waited_for_so_that_no_sink_steps_over_its_outcomes() {
+async fn the_writer_waits_for_a_late_commit_so_that_no_sink_skips_its_outcomes() {
     let Some((mut node, line, database)) = on_a_line().await else { return };
     node.submit(&["B"]).await;
     line.cut(Cut::CommitHeld);
@@ -108,7 +108,7 @@ async fn on_a_standby() -> Option<(Node, Line, Postgres, Database)> {
 }
 
 #[tokio::test]
-async fn a_commit_that_a_standby_lacks_is_done_anew() {
+async fn a_commit_that_a_standby_lacks_is_repeated() {
     let Some((mut node, _line, _standby, database)) = on_a_standby().await else { return };
     let applied = node.apply(verdicts(&["A"])).await;
     assert_eq!((applied.finished.len(), applied.accepted.len()), (1, 0));
@@ -116,7 +116,7 @@ async fn a_commit_that_a_standby_lacks_is_done_anew() {
 }
 
 #[tokio::test]
-async fn a_commit_whose_number_a_standby_has_given_to_another_is_done_anew() {
+async fn a_commit_whose_transaction_id_a_standby_reused_is_repeated() {
     let Some((mut node, _line, _standby, database)) = on_a_standby().await else { return };
     let others = "DO $$ BEGIN FOR n IN 1..50 LOOP PERFORM txid_current(); COMMIT; END LOOP; END $$";
     database.execute(others);
@@ -126,7 +126,7 @@ async fn a_commit_whose_number_a_standby_has_given_to_another_is_done_anew() {
 }
 
 #[tokio::test]
-async fn a_seq_that_a_sink_may_have_seen_is_not_given_away_again_by_a_standby() {
+async fn a_standby_does_not_reuse_a_seq_that_a_sink_may_have_seen() {
     let Some(server) = Postgres::launch() else { return };
     let database = server.database();
     let line = Line::to(server.port()).await;
@@ -136,7 +136,7 @@ async fn a_seq_that_a_sink_may_have_seen_is_not_given_away_again_by_a_standby() 
     until_some(&database, has_it_all).await;
     standby.stop();
     let pins: Vec<String> = (0..100).map(|n| format!("P{n}")).collect();
-    let seqs = node.live(&pins.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let seqs = node.submit_and_finish(&pins.iter().map(String::as_str).collect::<Vec<_>>()).await;
     server.stop();
     standby.start();
     standby.promote();
@@ -148,7 +148,7 @@ async fn a_seq_that_a_sink_may_have_seen_is_not_given_away_again_by_a_standby() 
 }
 
 #[tokio::test]
-async fn clients_that_go_on_submitting_do_not_make_the_writer_connect_for_each() {
+async fn the_writer_does_not_reconnect_for_every_submit_while_the_database_is_gone() {
     let Some((mut node, line, _)) = on_a_line().await else { return };
     line.close();
     line.cut(Cut::BeforeCommit);

@@ -1,5 +1,5 @@
-//! One store, whichever it is: what the rest of the daemon relies on, tried on a SQLite file and on a real PostgreSQL;
-//! and what nodes that share a PostgreSQL rely on.
+//! What the rest of the daemon expects of a store, tested with a SQLite file and with a real PostgreSQL;
+//! and what nodes that share a PostgreSQL expect of it.
 
 mod cluster;
 mod deliveries;
@@ -11,7 +11,7 @@ mod pins;
 mod place;
 mod takeover;
 
-/// Each promise is a test of both stores.
+/// Makes a test of each promise for both stores.
 #[macro_export]
 macro_rules! promises {
     ($($promise:ident)*) => {

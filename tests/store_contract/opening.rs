@@ -1,5 +1,5 @@
-//! Opening a PostgreSQL: every node brings an empty one up to date, and one that is not ours or not for us is refused
-//! in words, and left as it is.
+//! Opening a PostgreSQL: every node creates missing tables, and a foreign or inaccessible database is refused
+//! with a message and left unchanged.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn database() -> Option<Database> {
     }
 }
 
-/// What is said of a database that can't be opened.
+/// The error for a database that can't be opened.
 async fn refusal(url: &str) -> String {
     let url = url.to_owned().into();
     let said = open(&url, "postgres://***@db/x", "a".into(), Duration::from_secs(5), &Clock::system())
@@ -29,7 +29,7 @@ async fn refusal(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn nodes_that_start_together_on_an_empty_database_make_it_once() {
+async fn nodes_that_start_together_on_an_empty_database_create_its_tables_once() {
     let Some(database) = database() else { return };
     let url = database.url().into();
     let clock = Clock::system();
@@ -40,7 +40,7 @@ async fn nodes_that_start_together_on_an_empty_database_make_it_once() {
 }
 
 #[tokio::test]
-async fn who_is_not_let_in_is_told_so_without_the_password() {
+async fn a_user_whom_the_database_refuses_gets_an_error_without_the_password() {
     let Some(database) = database() else { return };
     let url = database.url();
     let refused = "the database postgres://***@db/x does not let this user in: ";
@@ -61,7 +61,7 @@ async fn who_is_not_let_in_is_told_so_without_the_password() {
 }
 
 #[tokio::test]
-async fn a_user_without_rights_is_told_what_is_missing() {
+async fn a_user_without_rights_gets_an_error_that_names_the_missing_right() {
     let Some(database) = database() else { return };
     database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC");
     database.execute("CREATE ROLE guest LOGIN PASSWORD 'geheim'");
@@ -73,7 +73,7 @@ async fn a_user_without_rights_is_told_what_is_missing() {
 }
 
 #[tokio::test]
-async fn a_database_of_a_newer_version_or_of_something_else_is_left_as_it_is() {
+async fn a_database_of_a_newer_version_or_another_program_is_left_unchanged() {
     let Some(newer) = database() else { return };
     open(&newer.url().into(), "shown", "a".into(), Duration::from_secs(5), &Clock::system())
         .await

@@ -1,4 +1,4 @@
-//! PINs: taken in once, out once, with what their submitters gave.
+//! PINs are accepted once and end once, with the data of their submitters.
 
 use std::collections::BTreeSet;
 
@@ -9,16 +9,16 @@ use super::place::{Node, Place, new, pin, submits};
 
 crate::promises! {
     a_pin_is_accepted_once
-    a_finished_pin_is_answered_with_its_outcome_and_polled_anew_only_where_that_is_asked
-    no_more_pins_are_taken_than_may_be_in_flight
+    a_finished_pin_gets_its_outcome_and_is_polled_again_only_on_request
+    no_more_pins_are_accepted_than_may_be_in_flight
     a_verdict_of_a_pin_that_is_not_in_flight_changes_nothing
-    what_the_submitter_gave_is_kept_and_told
-    pages_have_every_pin_once_whoever_leaves_meanwhile
-    a_page_can_be_left_at_any_pin_and_goes_on_behind_it_whoever_leaves
+    the_reference_metadata_and_deadline_of_a_submit_are_kept
+    pages_have_every_pin_once_even_if_pins_end_meanwhile
+    the_next_page_starts_after_any_given_pin_even_if_that_pin_ended
     pins_are_found_by_reference_prefix_and_time_and_no_character_is_special
-    outcomes_are_read_by_bytes_and_a_large_record_is_not_handed_over_with_a_submit
-    all_is_there_after_a_restart
-    a_brake_is_kept
+    reads_of_outcomes_are_limited_in_bytes_and_large_records_are_read_separately
+    everything_is_kept_over_a_restart
+    a_brake_is_kept_over_a_restart
 }
 
 /// The IDs of the first few.
@@ -42,7 +42,7 @@ async fn a_pin_is_accepted_once(place: Place) {
     assert_eq!(node.apply(work).await.submitted, [Submitted::Duplicate], "it is polled already");
 }
 
-async fn a_finished_pin_is_answered_with_its_outcome_and_polled_anew_only_where_that_is_asked(place: Place) {
+async fn a_finished_pin_gets_its_outcome_and_is_polled_again_only_on_request(place: Place) {
     let mut node = place.node().await;
     node.submit(&["A"]).await;
     let first = node.finish(&["A"]).await.remove(0);
@@ -64,7 +64,7 @@ async fn a_finished_pin_is_answered_with_its_outcome_and_polled_anew_only_where_
     assert_eq!(node.store.outcomes_after(0, 9).await.unwrap(), [first, second]);
 }
 
-async fn no_more_pins_are_taken_than_may_be_in_flight(place: Place) {
+async fn no_more_pins_are_accepted_than_may_be_in_flight(place: Place) {
     use Submitted::{Accepted, AtCapacity, Duplicate, Finished};
     let mut node = place.node().await;
     let ended = {
@@ -90,7 +90,7 @@ async fn a_verdict_of_a_pin_that_is_not_in_flight_changes_nothing(place: Place) 
     assert_eq!(node.store.outcome_of(&pin("B")).await.unwrap(), None);
 }
 
-async fn what_the_submitter_gave_is_kept_and_told(place: Place) {
+async fn the_reference_metadata_and_deadline_of_a_submit_are_kept(place: Place) {
     let mut node = place.node().await;
     let mut full = new("A");
     full.reference = Some("o'rder \"42\" \\ é".into());
@@ -114,7 +114,7 @@ async fn what_the_submitter_gave_is_kept_and_told(place: Place) {
     assert!(node.store.submission(&pin("A")).await.unwrap().is_none());
 }
 
-async fn pages_have_every_pin_once_whoever_leaves_meanwhile(place: Place) {
+async fn pages_have_every_pin_once_even_if_pins_end_meanwhile(place: Place) {
     let mut node = place.node().await;
     let ids: Vec<String> = (0..300).map(|n| format!("PIN-{n}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
@@ -123,7 +123,7 @@ async fn pages_have_every_pin_once_whoever_leaves_meanwhile(place: Place) {
     loop {
         let page = node.store.in_flight_after(&after, 70).await.unwrap().unwrap();
         assert!(page.pins.len() <= 70);
-        // Who leaves does not end the list, and who is asked for is not lost.
+        // A PIN that ends does not end the list.
         let left = page.pins.last().unwrap().0.pin.to_string();
         assert_eq!(node.finish(&[&left]).await.len(), 1);
         let next = page.next().map(str::to_owned);
@@ -137,7 +137,7 @@ async fn pages_have_every_pin_once_whoever_leaves_meanwhile(place: Place) {
     assert_eq!(node.store.in_flight_after("no PIN", 70).await.unwrap(), None);
 }
 
-async fn a_page_can_be_left_at_any_pin_and_goes_on_behind_it_whoever_leaves(place: Place) {
+async fn the_next_page_starts_after_any_given_pin_even_if_that_pin_ended(place: Place) {
     let mut node = place.node().await;
     let ids: Vec<String> = (0..20).map(|n| format!("PIN-{n}")).collect();
     node.submit(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -149,7 +149,7 @@ async fn a_page_can_be_left_at_any_pin_and_goes_on_behind_it_whoever_leaves(plac
     }
 }
 
-async fn outcomes_are_read_by_bytes_and_a_large_record_is_not_handed_over_with_a_submit(place: Place) {
+async fn reads_of_outcomes_are_limited_in_bytes_and_large_records_are_read_separately(place: Place) {
     let mut node = place.node().await;
     // Of different lengths, so that no page ends where it would by chance.
     let ids: Vec<String> = (0..40).map(|n| format!("PIN-{n}")).collect();
@@ -185,7 +185,7 @@ async fn read_all(node: &Node) -> Vec<Outcome> {
     }
 }
 
-async fn all_is_there_after_a_restart(place: Place) {
+async fn everything_is_kept_over_a_restart(place: Place) {
     let mut node = place.node().await;
     node.writes.register_sink("s", false).await.unwrap();
     node.submit(&["A", "B"]).await;
@@ -200,7 +200,7 @@ async fn all_is_there_after_a_restart(place: Place) {
     assert!(node.finish(&["B"]).await[0].seq > seq);
 }
 
-async fn a_brake_is_kept(place: Place) {
+async fn a_brake_is_kept_over_a_restart(place: Place) {
     let mut node = place.node().await;
     assert_eq!(node.store.schedule().await.unwrap(), SavedSchedule::default());
     let until = Some(Steady::from_millis(1_767_323_045_678));

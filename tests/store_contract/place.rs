@@ -36,7 +36,7 @@ impl Place {
         Self::Sqlite(TempDir::new().unwrap())
     }
 
-    /// `None` where there is no server, which was said then.
+    /// `None` without a server, which was reported.
     pub fn postgres() -> Option<Self> {
         Postgres::shared().map(|server| Self::Postgres(server.database()))
     }
@@ -114,7 +114,7 @@ impl Node {
     }
 
     /// They come and end; gives the `seq` of each.
-    pub async fn live(&mut self, pins: &[&str]) -> Vec<i64> {
+    pub async fn submit_and_finish(&mut self, pins: &[&str]) -> Vec<i64> {
         self.submit(pins).await;
         let mut outcomes = self.finish(pins).await;
         assert_eq!(outcomes.len(), pins.len());

@@ -1,4 +1,4 @@
-//! What the nodes do that outlive another one: each takes its part, at the same moment, and reads the PINs of it.
+//! Takeover: nodes take their shares of a dead node's slots at the same time, and read their PINs.
 
 use pinwatch::pin::PinId;
 use pinwatch::slot::{Slots, slot_of};
@@ -7,7 +7,7 @@ use super::place::{node_at, pin};
 use crate::support::postgres::Postgres;
 
 #[tokio::test]
-async fn those_who_take_from_a_dead_node_at_the_same_moment_all_get_their_part() {
+async fn nodes_that_take_slots_of_a_dead_node_at_the_same_time_all_get_their_share() {
     let Some(server) = Postgres::shared() else { return };
     let database = server.database();
     let _dead = node_at(&database.url(), "dead", &Slots::ALL).await;
@@ -29,7 +29,7 @@ async fn those_who_take_from_a_dead_node_at_the_same_moment_all_get_their_part()
 }
 
 #[tokio::test]
-async fn the_pins_of_some_slots_are_read_once_each_however_the_pages_fall() {
+async fn each_pin_of_the_chosen_slots_is_read_once_even_if_a_page_ends_within_a_slot() {
     let Some(server) = Postgres::shared() else { return };
     let database = server.database();
     let mut node = node_at(&database.url(), "a", &Slots::ALL).await;

@@ -1,5 +1,5 @@
-//! Two stand-ins for the API: the simulator, whose PIN IDs say what happens to them, and a mock that answers
-//! what it is told to.
+//! Two stand-ins for the API: the simulator, whose PIN IDs say how they end, and a mock that answers
+//! as a test configures it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -40,7 +40,7 @@ impl Simulated {
     }
 }
 
-/// Answers what it is told to, and remembers what it was asked.
+/// Answers as configured, and remembers the requests.
 pub struct Mock {
     server: MockServer,
     told: Arc<Mutex<Told>>,
@@ -81,12 +81,12 @@ impl Mock {
         self.server.uri()
     }
 
-    /// From now on this PIN is answered so.
+    /// Sets the answer for this PIN.
     pub fn answers(&self, pin: &str, response: ResponseTemplate) {
         self.told.lock().unwrap().answers.insert(path(pin), response);
     }
 
-    /// From now on every PIN is answered so, and only so.
+    /// Sets the only answer for all PINs.
     pub fn answers_all(&self, response: ResponseTemplate) {
         *self.told.lock().unwrap() = Told { others: Some(response), ..Told::default() };
     }

@@ -1,4 +1,4 @@
-//! What every test of durability does in the end: submit, wait until all is delivered, compare.
+//! The common steps of the durability tests: submit, wait until everything is delivered, compare.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ pub fn sim_pins(what: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("sim-{what}-{number}")).collect()
 }
 
-/// Submits PINs, each pipelined behind the one before; gives the answers.
+/// Submits PINs in a pipeline; returns the answers.
 #[track_caller]
 pub fn submit(client: &mut Client, pins: &[String]) -> Vec<Value> {
     let answers = try_submit(client, pins);
@@ -19,7 +19,7 @@ pub fn submit(client: &mut Client, pins: &[String]) -> Vec<Value> {
     answers
 }
 
-/// Submits PINs; gives the answers up to the daemon's end.
+/// Submits PINs; returns the answers up to the daemon's end.
 pub fn try_submit(client: &mut Client, pins: &[String]) -> Vec<Value> {
     let lines: String = pins.iter().map(|pin| format!("{pin}\n")).collect();
     // If it does not take them, it does not answer them either.

@@ -1,4 +1,4 @@
-//! A client of the local socket that does nothing but write and read lines.
+//! A simple client of the local socket that writes and reads lines.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::Shutdown;
@@ -27,7 +27,7 @@ impl Client {
         Ok(Self { reader: BufReader::new(stream) })
     }
 
-    /// The stream itself, for what lines can't say.
+    /// The stream itself.
     pub fn stream(&self) -> &UnixStream {
         self.reader.get_ref()
     }
@@ -109,7 +109,7 @@ impl Client {
         answer["state"].as_str().unwrap_or_else(|| panic!("not taken: {answer}")).to_owned()
     }
 
-    /// Submits many PINs in one go, all of them new.
+    /// Submits many new PINs in one write.
     #[track_caller]
     pub fn submit_all(&mut self, pins: &[String]) {
         self.write(pins.iter().map(|pin| format!("{pin}\n")).collect::<String>());
@@ -145,7 +145,7 @@ impl Client {
         }
     }
 
-    /// Writes no more; answers still come.
+    /// Closes the write side; answers can still be read.
     pub fn finish(&mut self) {
         self.stream().shutdown(Shutdown::Write).unwrap();
     }
@@ -159,12 +159,12 @@ pub fn code(answer: &Value) -> &str {
     answer["error"]["code"].as_str().unwrap()
 }
 
-/// So many PIN IDs.
+/// This many PIN IDs.
 pub fn pins(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("PIN-{n}")).collect()
 }
 
-/// The brake as `stats` tells it, once it is on.
+/// Waits for the brake, and returns it as `stats` reports it.
 #[track_caller]
 pub fn brake(client: &mut Client) -> Value {
     until("the brake", || Some(client.stats()["brake"].take()).filter(Value::is_object))

@@ -1,4 +1,4 @@
-//! The daemon under test: the real binary as a child process, which does not outlive its test.
+//! The daemon under test: the real binary as a child process that ends with its test.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ impl Daemon {
     pub fn ready(mut self) -> Self {
         until_true("the daemon takes connections", || {
             let ended = self.ended();
-            assert!(ended.is_none(), "the daemon did not start: {}\n{}", ended.unwrap(), self.said());
+            assert!(ended.is_none(), "the daemon did not start: {}\n{}", ended.unwrap(), self.log());
             self.try_client().is_some()
         });
         self
@@ -64,7 +64,7 @@ impl Daemon {
     #[track_caller]
     pub fn http_address(&self) -> SocketAddr {
         until("it says where it serves HTTP", || {
-            let said = self.said();
+            let said = self.log();
             let (_, rest) = said.rsplit_once("served over HTTP address=")?;
             rest.split_once(char::is_whitespace).map(|(address, _)| address.parse().unwrap())
         })
@@ -119,9 +119,9 @@ impl Daemon {
         line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
     }
 
-    /// Waits until it has done what it can: until it takes no more processor time.
+    /// Waits until the daemon uses no more processor time.
     #[track_caller]
-    pub fn rests(&self) {
+    pub fn wait_until_idle(&self) {
         let stat = || {
             let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.0.id())).unwrap();
             let (_, fields) = stat.rsplit_once(") ").unwrap();
@@ -153,7 +153,7 @@ impl Daemon {
         (self.wait(), self.place)
     }
 
-    /// SIGTERM, which must end it well.
+    /// Stops it with SIGTERM; it must exit with 0.
     #[track_caller]
     pub fn terminate(self) -> Place {
         self.signal(Signal::TERM);
@@ -163,18 +163,18 @@ impl Daemon {
         place
     }
 
-    /// All that it and those before it said.
-    pub fn said(&self) -> String {
+    /// The log of this daemon and of those before it in this place.
+    pub fn log(&self) -> String {
         self.place.stderr()
     }
 
-    /// How many lines of its log, and of those before it, have this in them.
-    pub fn times_said(&self, what: &str) -> usize {
-        self.said().lines().filter(|line| line.contains(what)).count()
+    /// How many lines of [`Daemon::log`] contain this.
+    pub fn times_logged(&self, what: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(what)).count()
     }
 }
 
-/// A child that does not outlive its test.
+/// A child process that ends with its test.
 pub struct Child(std::process::Child);
 
 impl Child {
@@ -207,7 +207,7 @@ impl Drop for Child {
     }
 }
 
-/// The program, which sees nothing of this environment and has no input.
+/// The program, without this environment and without input.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pinwatch"));
     isolate(&mut command);
@@ -215,7 +215,7 @@ pub fn program() -> Command {
     command
 }
 
-/// Takes the environment away, but for where coverage is written.
+/// Clears the environment, except for the path of coverage data.
 pub fn isolate(command: &mut Command) {
     command.env_clear();
     if let Some(profile) = std::env::var_os("LLVM_PROFILE_FILE") {

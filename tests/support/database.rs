@@ -1,4 +1,4 @@
-//! The database file as somebody else would change it.
+//! Changes of the database file from outside.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
-/// Executes this on a database that no daemon has.
+/// Executes this on a database that no daemon uses.
 #[track_caller]
 pub fn change(path: &Path, sql: &str) {
     change_and(path, sql, || ());
@@ -37,7 +37,7 @@ fn change_and<T>(path: &Path, sql: &str, look: impl FnOnce() -> T) -> T {
     })
 }
 
-/// The one number that this asks for, of a database that no daemon has.
+/// The only number of this query, on a database that no daemon uses.
 #[track_caller]
 pub fn count(path: &Path, sql: &str) -> i64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -48,7 +48,7 @@ pub fn count(path: &Path, sql: &str) -> i64 {
     })
 }
 
-/// The one column of text that this asks for, of a database that no daemon has.
+/// The only column of this query, on a database that no daemon uses.
 #[track_caller]
 pub fn column(path: &Path, sql: &str) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

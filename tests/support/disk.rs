@@ -15,8 +15,8 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Mounts one of so many bytes at a folder, for those that are started [within](Self::within). `None`,
-    /// loudly, where this process may not mount: there the test has nothing to test. CI must be able to.
+    /// Mounts a disk of this many bytes at a folder, for processes started [within](Self::within). `None`,
+    /// with a message, if this process may not mount. CI must be able to.
     pub fn mount(at: &Path, bytes: u64) -> Option<Self> {
         let may = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "tmpfs"]).arg(at).output();
         if !may.as_ref().is_ok_and(|output| output.status.success()) {
@@ -52,7 +52,7 @@ impl SmallDisk {
         wrapped(enter, command)
     }
 
-    /// What those within call `path`.
+    /// The path from outside of what processes within see at `path`.
     pub fn path(&self, path: &Path) -> PathBuf {
         inside(&self.holder, path)
     }

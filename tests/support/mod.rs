@@ -26,10 +26,10 @@ pub use daemon::{Child, Daemon, Ended, isolate, program, run_to_end, wrapped};
 pub use database::{change, change_as_if_killed, column, count, flip_a_byte};
 pub use place::Place;
 
-/// Long enough on the slowest machine; what takes longer hangs.
+/// Long enough on the slowest machine; a longer wait means a hang.
 pub const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Looks again and again until there is something to see.
+/// Calls `look` until it returns something.
 #[track_caller]
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let give_up = Instant::now() + TIMEOUT;
@@ -42,13 +42,13 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// As [`until`], for something that becomes true.
+/// As [`until`], for a condition.
 #[track_caller]
 pub fn until_true(what: &str, mut look: impl FnMut() -> bool) {
     until(what, || look().then_some(()));
 }
 
-/// Reads JSON, and says what it was if it is not.
+/// Reads JSON; panics with the text if it is invalid.
 #[track_caller]
 pub fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:?}"))

@@ -1,6 +1,6 @@
-//! What a test says when it can't run on this machine.
+//! How a test reports that it can't run on this machine.
 //!
-//! Promises that nobody takes a test that did not run for one that passed: it says so past the test harness's capture,
+//! Makes sure that a test that did not run is not mistaken for one that passed: it prints past the test harness's capture,
 //! the last test binary of `cargo test` (`zz_not_run`) lists all of them, and in CI it fails.
 
 use std::fs::File;

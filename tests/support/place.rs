@@ -1,5 +1,5 @@
-//! Where a daemon lives in a test: a folder with its configuration, socket, database, log and result files, and how it is
-//! started there. Daemons come and go; the place stays until nobody has it any more.
+//! The folder of a daemon in a test, with its configuration, socket, database, log and result files, and how it is
+//! started there. The folder can be used by several daemons one after the other, and is removed with its last owner.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -123,7 +123,7 @@ impl Place {
         self.set("sink", &format!("[{sinks}]"))
     }
 
-    /// No PIN comes due while a test runs.
+    /// Makes intervals so long that no PIN is due during a test.
     pub fn never_due(self) -> Self {
         self.set("schedule.initial_interval", "1day").set("schedule.max_interval", "1day")
     }
@@ -221,13 +221,13 @@ impl Place {
         Daemon::spawn(self, command, log("stdout"), log("stderr"))
     }
 
-    /// Runs the daemon where it must not start; gives how it ended.
+    /// Runs the daemon, which must refuse to start; returns how it ended.
     #[track_caller]
     pub fn refusal(&self) -> Ended {
         run_to_end(self.command())
     }
 
-    /// A command that asks the daemon here.
+    /// A client command for the daemon of this place.
     pub fn pinwatch(&self, args: &[&str]) -> assert_cmd::Command {
         let mut command = program();
         command.args(args).arg("--socket").arg(self.socket());
@@ -291,7 +291,7 @@ impl Place {
         })
     }
 
-    /// What the daemons here wrote to standard error so far.
+    /// What the daemons of this place wrote to standard error so far.
     pub fn stderr(&self) -> String {
         fs::read_to_string(self.path("stderr")).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! A real PostgreSQL for tests: started by the test that wants one, ended with it, however it ends.
+//! A real PostgreSQL for tests: started by the test that needs one, and ended with it in any case.
 //!
 //! Needs the server's binaries (Debian: `postgresql`) and `psql`, and nothing else: no server that runs already,
 //! no account, no root (as root it runs as somebody else, for PostgreSQL refuses to run as root). It writes as
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-/// Whose rights nodes have, and its password, which must be seen nowhere.
+/// The role of the nodes, and its password, which must not appear anywhere.
 pub const USER: &str = "pinwatch";
 pub const PASSWORD: &str = "pg-secret-of-tests";
 
@@ -163,18 +163,18 @@ impl Postgres {
     /// As after a crash: every connection is cut, nothing is flushed, and what was committed is recovered.
     #[track_caller]
     pub fn restart_immediately(&self) {
-        self.must(&["restart", "-m", "immediate"]);
+        self.run_or_panic(&["restart", "-m", "immediate"]);
     }
 
     /// Ends it as a crash does, until [`Postgres::start`].
     #[track_caller]
     pub fn stop(&self) {
-        self.must(&["stop", "-m", "immediate"]);
+        self.run_or_panic(&["stop", "-m", "immediate"]);
     }
 
     #[track_caller]
     pub fn start(&self) {
-        self.must(&["start"]);
+        self.run_or_panic(&["start"]);
     }
 
     /// A server that follows this one from now on, and answers questions only until it is [promoted](Self::promote).
@@ -194,7 +194,7 @@ impl Postgres {
     /// Makes a standby a server of its own.
     #[track_caller]
     pub fn promote(&self) {
-        self.must(&["promote"]);
+        self.run_or_panic(&["promote"]);
     }
 
     /// Has it speak TLS by this certificate and key, in PEM.
@@ -210,7 +210,7 @@ impl Postgres {
             }
         }
         self.configure("ssl = on");
-        self.must(&["restart", "-m", "fast"]);
+        self.run_or_panic(&["restart", "-m", "fast"]);
     }
 
     /// Adds a setting, for its next start; the last one counts.
@@ -224,13 +224,13 @@ impl Postgres {
         self.named(&database.name)
     }
 
-    /// What the server said.
+    /// The server's log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
     #[track_caller]
-    fn must(&self, what: &[&str]) {
+    fn run_or_panic(&self, what: &[&str]) {
         let output = self.pg_ctl(what);
         assert!(output.status.success(), "pg_ctl {what:?}: {output:?}\n{}", self.log());
     }
@@ -246,10 +246,10 @@ impl Postgres {
     fn command(&self, name: &str) -> Command {
         let program = self.binaries.join(name);
         let Some((enter, arguments)) = self.entrance.split_first() else {
-            return as_somebody(program, self.folder.path(), self.runs_as);
+            return as_user(program, self.folder.path(), self.runs_as);
         };
         // Root enters, and is somebody else then.
-        let mut command = as_somebody(enter, self.folder.path(), None);
+        let mut command = as_user(enter, self.folder.path(), None);
         command.args(arguments);
         if let Some((user, group)) = self.runs_as {
             command.arg(format!("--setuid={user}")).arg(format!("--setgid={group}"));
@@ -285,7 +285,7 @@ impl Database {
         format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{port}/{}", self.name)
     }
 
-    /// Rows of columns as text; NULL is empty. Not by what is under test.
+    /// Rows of columns as text; NULL is empty. Uses psql and not the code under test.
     #[track_caller]
     pub fn query(&self, sql: &str) -> Vec<Vec<String>> {
         let output = self.psql(sql);
@@ -376,7 +376,7 @@ fn unprivileged() -> (u32, u32) {
     find("postgres").or_else(|| find("nobody")).expect("there is a user postgres or nobody")
 }
 
-fn as_somebody(program: impl AsRef<std::ffi::OsStr>, folder: &Path, runs_as: Option<(u32, u32)>) -> Command {
+fn as_user(program: impl AsRef<std::ffi::OsStr>, folder: &Path, runs_as: Option<(u32, u32)>) -> Command {
     let mut command = Command::new(program);
     // Where we are may be closed to somebody else.
     command.current_dir(folder);
@@ -389,7 +389,7 @@ fn as_somebody(program: impl AsRef<std::ffi::OsStr>, folder: &Path, runs_as: Opt
 /// Starts what stops the server and removes its folder when this process ends, were it by `kill -9`.
 fn watch(binaries: &Path, folder: &Path, runs_as: Option<(u32, u32)>) -> Child {
     let script = r#"trap '' INT TERM HUP; read -r _; "$0" stop -m immediate -w -D "$1/data"; rm -rf "$1""#;
-    let mut command = as_somebody("sh", Path::new("/"), runs_as);
+    let mut command = as_user("sh", Path::new("/"), runs_as);
     command.args(["-c", script]).arg(binaries.join("pg_ctl")).arg(folder);
     // A terminal's Ctrl-C goes to the whole group.
     command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());

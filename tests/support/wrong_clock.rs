@@ -1,4 +1,4 @@
-//! A machine whose wall clock is wrong, and is set while the daemon runs. Other clocks are right, as they would be.
+//! A machine whose wall clock is wrong, and is set while the daemon runs. The other clocks are right.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,7 +29,7 @@ impl WrongClock {
 
     /// Sets the clock, to be off by so much.
     pub fn set(&self, offset: &str) -> io::Result<()> {
-        // By another name, so that nobody reads half of it.
+        // Under another name first, so that nobody reads an incomplete file.
         let new = self.offset.with_extension("new");
         fs::write(&new, offset)?;
         fs::rename(new, &self.offset)

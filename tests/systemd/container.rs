@@ -1,4 +1,4 @@
-//! A systemd in namespaces of its own, and what is done in it.
+//! A systemd in namespaces of its own, and commands in it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub struct Container {
     _root: TempDir,
 }
 
-/// Boots one; `None`, loudly, where this machine can't.
+/// Boots one; `None`, with a message, if this machine can't.
 pub fn container() -> Option<Container> {
     booted(None)
 }

@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Long enough that nothing healthy runs into it, on the slowest machine.
-pub const AMPLE: Duration = Duration::from_secs(60);
+/// Long enough that no healthy step reaches it, even on the slowest machine.
+pub const LONG_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub const SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
@@ -29,12 +29,12 @@ pub fn webhook(url: &str) -> Webhook {
     );
     let mut config = Config::of_sets(&["api.key=key", &sink]).unwrap();
     match config.sinks.remove(0).kind {
-        SinkKind::Webhook(webhook) => Webhook { timeout: AMPLE, ..webhook },
+        SinkKind::Webhook(webhook) => Webhook { timeout: LONG_TIMEOUT, ..webhook },
         other => panic!("{other:?}"),
     }
 }
 
-/// Where the store is between two runs.
+/// The folder of the store, which stays between two runs.
 pub struct Folder(TempDir);
 
 impl Folder {
@@ -84,7 +84,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Ends as many PINs; their outcomes get the next `seq`s.
+    /// Ends this many PINs; their outcomes get the next `seq`s.
     pub async fn outcomes(&self, count: usize) {
         let now = Timestamp::now();
         let before = *self.writer.newest().borrow();
@@ -116,7 +116,7 @@ impl Bench {
         self.writer.flush().await.unwrap();
     }
 
-    /// Waits until something holds, looking again and again.
+    /// Waits until `holds` returns something.
     pub async fn until<T>(&self, what: &str, mut holds: impl AsyncFnMut(&Self) -> Option<T>) -> T {
         let wait = async {
             loop {
@@ -126,7 +126,7 @@ impl Bench {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(AMPLE, wait).await.unwrap_or_else(|_| panic!("never came: {what}"))
+        tokio::time::timeout(LONG_TIMEOUT, wait).await.unwrap_or_else(|_| panic!("never came: {what}"))
     }
 
     /// The cursor and the failed outcomes, as the file has them.
@@ -158,13 +158,13 @@ impl Bench {
     /// Stops the sink as the daemon does.
     pub async fn stop(self) {
         self.finish.cancel();
-        tokio::time::timeout(AMPLE, self.sink).await.unwrap().unwrap();
+        tokio::time::timeout(LONG_TIMEOUT, self.sink).await.unwrap().unwrap();
         drop(self.writer);
         self.store.close().await;
         assert_eq!(self.writing.await.unwrap(), 0);
     }
 
-    /// Breaks the sink off in the middle; what it had told the store is there.
+    /// Aborts the sink; what it had committed to the store is kept.
     pub async fn kill(self) {
         self.sink.abort();
         assert!(self.sink.await.unwrap_err().is_cancelled());

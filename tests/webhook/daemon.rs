@@ -57,7 +57,7 @@ fn pins_of(requests: &[Request]) -> HashSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_submitted_pin_comes_out_as_a_signed_outcome_and_a_stop_sends_nothing_twice() {
+async fn a_submitted_pin_is_delivered_as_a_signed_outcome_exactly_once_over_a_stop() {
     let simulator = simulator().await;
     let receiver = Receiver::start(|_, _| Answers(200)).await;
     let daemon = place(&simulator, &receiver.url()).start();
@@ -73,7 +73,7 @@ async fn a_submitted_pin_comes_out_as_a_signed_outcome_and_a_stop_sends_nothing_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_daemon_starts_without_the_endpoint_delivers_when_it_comes_and_never_tells_a_secret() {
+async fn a_daemon_started_without_its_endpoint_delivers_later_and_logs_no_secret() {
     let simulator = simulator().await;
     let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = format!("http://{addr}/hook?token=hunter2");
@@ -97,15 +97,15 @@ async fn the_daemon_starts_without_the_endpoint_delivers_when_it_comes_and_never
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_endpoint_echoes_is_in_no_log_no_health_and_no_stats() {
+async fn data_that_the_endpoint_echoes_is_in_no_log_health_or_stats() {
     let simulator = simulator().await;
     let refuses_all = Arc::new(AtomicBool::new(true));
     let still = refuses_all.clone();
-    let whim = move |_, request: &Request| {
+    let script = move |_, request: &Request| {
         let refused = still.load(Ordering::SeqCst) || request.json()["pinId"] == "sim-delivered-0";
         if refused { Echoes(404) } else { Answers(200) }
     };
-    let receiver = Receiver::start(whim).await;
+    let receiver = Receiver::start(script).await;
     let daemon = place(&simulator, &receiver.url()).start();
     let mut client = daemon.client();
     client.submit_all(&pins(0..40));

@@ -1,4 +1,4 @@
-//! Endpoints that misbehave.
+//! Misbehaving endpoints.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use tokio::net::TcpListener;
 
 use crate::webhook::bench::{Folder, HEADER, SECRET, webhook};
 use crate::webhook::receiver::{
-    Answers, AnswersWith, Closes, CutsBody, CutsHead, Does, Echoes, Hangs, HangsInBody, Receiver, Request,
+    Action, Answers, AnswersWith, Closes, CutsBody, CutsHead, Echoes, Hangs, HangsInBody, Receiver, Request,
 };
 
-/// The first try of each message gets this, the others are taken.
-fn at_first(does: Does) -> impl Fn(usize, &Request) -> Does + Send + Sync {
+/// The first try of each message gets this action; the others are accepted.
+fn at_first(does: Action) -> impl Fn(usize, &Request) -> Action + Send + Sync {
     let seen = std::sync::Mutex::new(HashSet::new());
     move |_, request| {
         let first = seen.lock().unwrap().insert(request.id().to_owned());
@@ -46,7 +46,7 @@ async fn a_healthy_endpoint_gets_every_outcome_once_as_its_record() {
 }
 
 #[tokio::test]
-async fn what_fails_at_first_is_sent_again_under_the_same_id_with_the_same_body() {
+async fn a_failed_delivery_is_repeated_with_the_same_id_and_body() {
     for does in [
         Answers(500),
         Answers(302),
@@ -84,7 +84,7 @@ async fn a_success_whose_body_is_cut_off_is_a_success() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_answers_too_late_is_asked_again() {
+async fn a_delivery_is_repeated_if_the_endpoint_answers_too_late() {
     let receiver = Receiver::start(at_first(Hangs)).await;
     let folder = Folder::new();
     let mut webhook = webhook(&receiver.url());
@@ -99,17 +99,17 @@ async fn an_endpoint_that_answers_too_late_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_refused_outcome_is_a_dead_letter_in_the_store_with_what_the_endpoint_said() {
+async fn a_refused_outcome_becomes_a_dead_letter_with_the_endpoints_answer() {
     for (status, error) in [
         (410, "410 Gone: it is gone [2J"),
         (400, "400 Bad Request: it is gone [2J"),
         (404, "404 Not Found: it is gone [2J"),
     ] {
-        let whim = move |_, request: &Request| match request.seqs()[0] {
+        let script = move |_, request: &Request| match request.seqs()[0] {
             2 => AnswersWith(status, "", "it is\r\n gone \u{1b}[2J"),
             _ => Answers(200),
         };
-        let receiver = Receiver::start(whim).await;
+        let receiver = Receiver::start(script).await;
         let folder = Folder::new();
         let bench = folder.start(&webhook(&receiver.url())).await;
         bench.outcomes(5).await;
@@ -127,9 +127,9 @@ async fn a_refused_outcome_is_a_dead_letter_in_the_store_with_what_the_endpoint_
 }
 
 #[tokio::test]
-async fn one_poisonous_outcome_blocks_none_of_the_others() {
-    let whim = |_, request: &Request| if request.seqs() == [3] { Answers(500) } else { Answers(200) };
-    let receiver = Receiver::start(whim).await;
+async fn one_failing_outcome_blocks_no_other() {
+    let script = |_, request: &Request| if request.seqs() == [3] { Answers(500) } else { Answers(200) };
+    let receiver = Receiver::start(script).await;
     let folder = Folder::new();
     let mut webhook = webhook(&receiver.url());
     webhook.concurrency = 1;
@@ -156,7 +156,7 @@ async fn an_outcome_that_fails_for_longer_than_max_age_is_a_dead_letter() {
 }
 
 #[tokio::test]
-async fn a_sink_starts_without_its_endpoint_and_delivers_all_when_it_comes() {
+async fn a_sink_starts_without_its_endpoint_and_delivers_everything_when_it_appears() {
     let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let folder = Folder::new();
     let bench = folder.start(&webhook(&format!("http://{addr}/hook?token=hunter2"))).await;
@@ -178,11 +178,11 @@ async fn a_redirect_is_not_followed() {
     let location: &'static str = format!("location: {}\r\n", elsewhere.url()).leak();
     let moved = Arc::new(AtomicBool::new(true));
     let still = moved.clone();
-    let whim = move |_, _: &Request| match still.load(Ordering::SeqCst) {
+    let script = move |_, _: &Request| match still.load(Ordering::SeqCst) {
         true => AnswersWith(307, location, ""),
         false => Answers(200),
     };
-    let receiver = Receiver::start(whim).await;
+    let receiver = Receiver::start(script).await;
     let folder = Folder::new();
     let bench = folder.start(&webhook(&receiver.url())).await;
     bench.outcomes(1).await;
@@ -194,12 +194,12 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn batches_are_arrays_and_the_outcome_that_is_refused_is_found_in_one() {
-    let whim = |_, request: &Request| match request.seqs().contains(&42) {
+async fn a_refused_outcome_is_found_within_its_batch() {
+    let script = |_, request: &Request| match request.seqs().contains(&42) {
         true => Answers(422),
         false => Answers(200),
     };
-    let receiver = Receiver::start(whim).await;
+    let receiver = Receiver::start(script).await;
     let folder = Folder::new();
     let mut webhook = webhook(&receiver.url());
     (webhook.batch, webhook.format) = (50, WebhookFormat::CloudEvents);
@@ -225,11 +225,11 @@ async fn batches_are_arrays_and_the_outcome_that_is_refused_is_found_in_one() {
 async fn batches_shrink_until_one_is_accepted() {
     for too_large in [Answers(500), Answers(413), Answers(400), Closes, CutsHead] {
         let does = too_large.clone();
-        let whim = move |_, request: &Request| match request.body.len() > 100_000 {
+        let script = move |_, request: &Request| match request.body.len() > 100_000 {
             true => does.clone(),
             false => Answers(200),
         };
-        let receiver = Receiver::start(whim).await;
+        let receiver = Receiver::start(script).await;
         let folder = Folder::new();
         let mut webhook = webhook(&receiver.url());
         webhook.batch = 1000;
@@ -244,14 +244,14 @@ async fn batches_shrink_until_one_is_accepted() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_refuses_everything_is_in_trouble_and_no_outcome_becomes_a_dead_letter() {
+async fn an_endpoint_that_refuses_everything_makes_no_dead_letter() {
     let moved = Arc::new(AtomicBool::new(true));
     let still = moved.clone();
-    let whim = move |_, _: &Request| match still.load(Ordering::SeqCst) {
+    let script = move |_, _: &Request| match still.load(Ordering::SeqCst) {
         true => AnswersWith(404, "", "default backend"),
         false => Answers(200),
     };
-    let receiver = Receiver::start(whim).await;
+    let receiver = Receiver::start(script).await;
     let folder = Folder::new();
     let bench = folder.start(&webhook(&receiver.url())).await;
     bench.outcomes(400).await;
@@ -266,16 +266,16 @@ async fn an_endpoint_that_refuses_everything_is_in_trouble_and_no_outcome_become
 }
 
 #[tokio::test]
-async fn a_receiver_that_moved_is_found_when_the_old_address_refuses_everything() {
+async fn a_receiver_that_moved_is_reached_when_the_old_address_refuses_everything() {
     // It moves when the fiftieth request comes; who was connected by then stays at the old address.
     let last_old = std::sync::OnceLock::new();
-    let whim = move |n, request: &Request| {
+    let script = move |n, request: &Request| {
         if n >= 50 {
             last_old.get_or_init(|| request.connections);
         }
         Answers(if last_old.get().is_some_and(|last| request.connection <= *last) { 404 } else { 200 })
     };
-    let receiver = Receiver::start(whim).await;
+    let receiver = Receiver::start(script).await;
     let folder = Folder::new();
     let bench = folder.start(&webhook(&receiver.url())).await;
     bench.outcomes(500).await;
@@ -303,18 +303,18 @@ async fn no_connection_is_used_when_it_is_older_than_pool_max_age() {
 }
 
 #[tokio::test]
-async fn a_2xx_whose_body_never_ends_occupies_no_delivery() {
+async fn a_2xx_answer_with_an_endless_body_does_not_block_other_deliveries() {
     // With one delivery at a time, the next request comes while the last answer's body is still waited for.
     let hanging = Arc::new(std::sync::OnceLock::<Arc<std::sync::atomic::AtomicUsize>>::new());
     let overlapped = Arc::new(AtomicBool::new(false));
     let (known, seen) = (hanging.clone(), overlapped.clone());
-    let whim = move |_, _: &Request| {
+    let script = move |_, _: &Request| {
         if known.get().is_some_and(|hanging| hanging.load(Ordering::SeqCst) > 0) {
             seen.store(true, Ordering::SeqCst);
         }
         HangsInBody(200)
     };
-    let receiver = Receiver::start(whim).await;
+    let receiver = Receiver::start(script).await;
     hanging.set(receiver.hanging()).unwrap();
     let folder = Folder::new();
     let mut webhook = webhook(&receiver.url());
@@ -328,7 +328,7 @@ async fn a_2xx_whose_body_never_ends_occupies_no_delivery() {
 }
 
 #[tokio::test]
-async fn what_the_endpoint_echoes_is_not_told() {
+async fn data_that_the_endpoint_echoes_is_not_reported() {
     for (status, batch) in [(404, 1), (500, 1), (413, 10)] {
         let receiver = Receiver::start(move |_, _| Echoes(status)).await;
         let folder = Folder::new();

@@ -1,4 +1,4 @@
-//! A receiver behind a real gateway, nginx, which asks for a client certificate and a header; and what is said while one of
+//! A receiver behind a real gateway (nginx) that requires a client certificate and a header; and the messages while one of
 //! them is missing or wrong.
 
 use std::collections::HashSet;
@@ -123,13 +123,13 @@ fn until_trouble(daemon: &Daemon, trouble: &str) -> String {
 
 fn reload(daemon: &Daemon) {
     let done = "the configuration was reloaded";
-    let before = daemon.times_said(done);
+    let before = daemon.times_logged(done);
     daemon.signal(Signal::HUP);
-    until_true(done, || daemon.times_said(done) > before);
+    until_true(done, || daemon.times_logged(done) > before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_gets_what_it_asks_for_and_what_is_missing_is_named_until_it_is_mended() {
+async fn a_strict_gateway_is_served_and_each_missing_setting_is_named() {
     let Some(bench) = Bench::start().await else { return };
     let mut told = Vec::new();
 
@@ -197,7 +197,7 @@ async fn a_gateway_gets_what_it_asks_for_and_what_is_missing_is_named_until_it_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_can_not_be_used_is_refused_with_its_key_by_a_start_a_reload_and_doctor() {
+async fn an_unusable_file_is_refused_with_its_key_by_a_start_a_reload_and_doctor() {
     let Some(bench) = Bench::start().await else { return };
     let daemon = bench.place.start();
     let refused = [
@@ -209,13 +209,13 @@ async fn a_file_that_can_not_be_used_is_refused_with_its_key_by_a_start_a_reload
         ("headers", "hunter2\n", "sink[0].headers_file"),
     ];
     for (file, content, key) in refused {
-        let before = daemon.times_said("was not reloaded");
+        let before = daemon.times_logged("was not reloaded");
         let good = fs::read_to_string(bench.place.path(file)).unwrap();
         bench.write(file, content);
         daemon.signal(Signal::HUP);
-        until_true("the reload is refused", || daemon.times_said("was not reloaded") > before);
+        until_true("the reload is refused", || daemon.times_logged("was not reloaded") > before);
         until_true("with its key", || {
-            let said = daemon.said();
+            let said = daemon.log();
             said.lines().any(|line| line.contains("was not reloaded") && line.contains(key))
         });
         for command in ["doctor", "check-config", "run"] {
@@ -239,7 +239,7 @@ async fn a_file_that_can_not_be_used_is_refused_with_its_key_by_a_start_a_reload
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_test_delivery_is_signed_says_that_it_is_one_and_is_in_no_outbox() {
+async fn a_test_delivery_is_signed_marked_as_a_test_and_not_in_the_outbox() {
     let Some(bench) = Bench::start().await else { return };
     let (code, said) = bench.send_test();
     assert!(code == Some(0) && said.contains("which is signed: 200 OK, after "), "{said}");

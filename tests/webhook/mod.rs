@@ -1,6 +1,6 @@
-//! The webhook sink, with a real store in a folder that goes away, against a receiver on a raw socket that does
-//! what it is told; and the whole daemon. No test looks at how long anything took: they wait for what must come.
-//! How it behaves over a day is proved beside the code, where a day takes milliseconds.
+//! The webhook sink, with a real store in a temporary folder, against a receiver on a raw socket that does
+//! what the test says; and the whole daemon. No test measures time: they wait for a condition.
+//! Its behaviour over days is tested beside the code, in simulated time.
 
 mod bench;
 mod daemon;

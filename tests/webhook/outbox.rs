@@ -1,4 +1,4 @@
-//! What the store keeps for the sink: over stops, kills and delivery commands.
+//! What the store keeps for the sink over stops, kills and delivery commands.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ async fn the_cursor_survives_a_restart_and_nothing_is_sent_twice() {
 }
 
 #[tokio::test]
-async fn deliveries_that_run_at_a_stop_end_and_count() {
+async fn deliveries_that_run_at_a_stop_are_completed_and_count() {
     let (let_go, held) = watch::channel(false);
     let receiver = Receiver::start(move |_, _| Waits(held.clone())).await;
     let folder = Folder::new();
@@ -48,12 +48,12 @@ async fn deliveries_that_run_at_a_stop_end_and_count() {
 }
 
 #[tokio::test]
-async fn what_a_killed_process_may_have_delivered_is_sent_again_under_the_same_id() {
+async fn outcomes_that_a_killed_process_may_have_delivered_are_repeated_with_the_same_id() {
     for batch in [1, 10] {
         let dead = Arc::new(AtomicBool::new(true));
         let is_dead = dead.clone();
-        let whim = move |_, _: &Request| if is_dead.load(Ordering::SeqCst) { Hangs } else { Answers(200) };
-        let receiver = Receiver::start(whim).await;
+        let script = move |_, _: &Request| if is_dead.load(Ordering::SeqCst) { Hangs } else { Answers(200) };
+        let receiver = Receiver::start(script).await;
         let folder = Folder::new();
         let mut webhook = webhook(&receiver.url());
         (webhook.concurrency, webhook.batch) = (2, batch);
@@ -77,14 +77,14 @@ async fn what_a_killed_process_may_have_delivered_is_sent_again_under_the_same_i
 }
 
 #[tokio::test]
-async fn an_outcome_that_waits_for_another_try_gets_it_after_a_restart() {
+async fn an_outcome_that_waits_for_a_retry_gets_it_after_a_restart() {
     let broken = Arc::new(AtomicBool::new(true));
     let is_broken = broken.clone();
-    let whim = move |_, request: &Request| match is_broken.load(Ordering::SeqCst) && request.seqs() == [2] {
+    let script = move |_, request: &Request| match is_broken.load(Ordering::SeqCst) && request.seqs() == [2] {
         true => Answers(500),
         false => Answers(200),
     };
-    let receiver = Receiver::start(whim).await;
+    let receiver = Receiver::start(script).await;
     let folder = Folder::new();
     let bench = folder.start(&webhook(&receiver.url())).await;
     bench.outcomes(3).await;
@@ -101,15 +101,14 @@ async fn an_outcome_that_waits_for_another_try_gets_it_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_is_sent_again_under_the_same_id_when_somebody_orders_it_and_never_when_it_is_dropped()
-{
+async fn a_dead_letter_is_sent_again_only_by_a_replay_and_with_the_same_id() {
     let broken = Arc::new(AtomicBool::new(true));
     let is_broken = broken.clone();
-    let whim = move |_, request: &Request| {
+    let script = move |_, request: &Request| {
         let refused = is_broken.load(Ordering::SeqCst) && request.seqs()[0] <= 3;
         Answers(if refused { 404 } else { 200 })
     };
-    let receiver = Receiver::start(whim).await;
+    let receiver = Receiver::start(script).await;
     let folder = Folder::new();
     let bench = folder.start(&webhook(&receiver.url())).await;
     bench.outcomes(3).await;
@@ -137,7 +136,7 @@ async fn a_dead_letter_is_sent_again_under_the_same_id_when_somebody_orders_it_a
     for again in &requests[before.len()..] {
         assert!(again.seqs() != [2] && before.iter().any(|first| first.id() == again.id()));
     }
-    // And what was delivered long ago is, too, if it is asked for.
+    // A delivered outcome is sent again on request, too.
     let replay = DeliveryCommand::Replay { sink: sink(), from: 1, to: 1, only_dead: false };
     assert_eq!(bench.writer.command(replay).await.unwrap(), 1);
     let requests = receiver.wait_for(before.len() + 3).await;

@@ -1,4 +1,4 @@
-//! A receiver on a raw socket, for what no decent HTTP server does.
+//! A receiver on a raw socket, for behaviour that no normal HTTP server has.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,14 +11,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::webhook::bench::AMPLE;
+use crate::webhook::bench::LONG_TIMEOUT;
 
-/// A request as it came.
+/// A received request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// The number of its connection, from 1.
     pub connection: usize,
-    /// How many connections there were when it came.
+    /// How many connections there were when it arrived.
     pub connections: usize,
     /// `POST` and the URL's path and query.
     pub line: String,
@@ -47,7 +47,7 @@ impl Request {
 
 /// What the receiver does with a request.
 #[derive(Debug, Clone)]
-pub enum Does {
+pub enum Action {
     Answers(u16),
     AnswersWith(u16, &'static str, &'static str),
     /// Closes the connection without an answer.
@@ -62,17 +62,17 @@ pub enum Does {
     Echoes(u16),
     /// Never answers.
     Hangs,
-    /// Answers as soon as it is let.
+    /// Answers when the test allows it.
     Waits(watch::Receiver<bool>),
 }
 
-pub use Does::*;
+pub use Action::*;
 
-type Whim = Box<dyn Fn(usize, &Request) -> Does + Send + Sync>;
+type Script = Box<dyn Fn(usize, &Request) -> Action + Send + Sync>;
 
 /// What all connections share.
-struct Desk {
-    whim: Whim,
+struct Shared {
+    script: Script,
     requests: Arc<Mutex<Vec<Request>>>,
     counter: watch::Sender<usize>,
     connections: AtomicUsize,
@@ -89,22 +89,22 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// A receiver that does with request number n, from 0, what `whim` says.
-    pub async fn start(whim: impl Fn(usize, &Request) -> Does + Send + Sync + 'static) -> Self {
-        Self::start_at("127.0.0.1:0".parse().unwrap(), whim).await
+    /// A receiver whose reaction to request number n, from 0, is decided by `script`.
+    pub async fn start(script: impl Fn(usize, &Request) -> Action + Send + Sync + 'static) -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), script).await
     }
 
     pub async fn start_at(
         addr: SocketAddr,
-        whim: impl Fn(usize, &Request) -> Does + Send + Sync + 'static,
+        script: impl Fn(usize, &Request) -> Action + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (counter, count) = watch::channel(0);
         let hanging = Arc::new(AtomicUsize::new(0));
-        let desk = Arc::new(Desk {
-            whim: Box::new(whim),
+        let shared = Arc::new(Shared {
+            script: Box::new(script),
             requests: requests.clone(),
             counter,
             connections: AtomicUsize::new(0),
@@ -114,8 +114,8 @@ impl Receiver {
         task.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let number = desk.connections.fetch_add(1, Ordering::SeqCst) + 1;
-                connections.spawn(serve(stream, number, desk.clone()));
+                let number = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
+                connections.spawn(serve(stream, number, shared.clone()));
             }
         });
         Self { addr, requests, count, hanging, _task: task }
@@ -137,25 +137,25 @@ impl Receiver {
     /// Waits for as many requests.
     pub async fn wait_for(&self, count: usize) -> Vec<Request> {
         let mut counts = self.count.clone();
-        let waited = tokio::time::timeout(AMPLE, counts.wait_for(|n| *n >= count)).await;
+        let waited = tokio::time::timeout(LONG_TIMEOUT, counts.wait_for(|n| *n >= count)).await;
         let requests = self.requests();
         waited.unwrap_or_else(|_| panic!("{} of {count} requests came", requests.len())).unwrap();
         requests
     }
 }
 
-async fn serve(stream: TcpStream, connection: usize, desk: Arc<Desk>) {
+async fn serve(stream: TcpStream, connection: usize, shared: Arc<Shared>) {
     let mut stream = BufReader::new(stream);
     while let Some((line, headers, body)) = read(&mut stream).await {
-        let connections = desk.connections.load(Ordering::SeqCst);
+        let connections = shared.connections.load(Ordering::SeqCst);
         let request = Request { connection, connections, line, headers, body };
         let number = {
-            let mut requests = desk.requests.lock().unwrap();
+            let mut requests = shared.requests.lock().unwrap();
             requests.push(request.clone());
             requests.len() - 1
         };
-        let does = (desk.whim)(number, &request);
-        desk.counter.send_modify(|count| *count += 1);
+        let does = (shared.script)(number, &request);
+        shared.counter.send_modify(|count| *count += 1);
         let text = match does {
             Answers(status) => answer(status, "", "ok"),
             AnswersWith(status, headers, body) => answer(status, headers, body),
@@ -175,14 +175,14 @@ async fn serve(stream: TcpStream, connection: usize, desk: Arc<Desk>) {
                 answer(200, "", "ok")
             }
         };
-        // The sender may have gone away, which is its right.
+        // The sender may have disconnected.
         let _ = stream.get_mut().write_all(text.as_bytes()).await;
         match does {
             CutsBody(_) => return,
             HangsInBody(_) => {
-                desk.hanging.fetch_add(1, Ordering::SeqCst);
+                shared.hanging.fetch_add(1, Ordering::SeqCst);
                 let _ = stream.read(&mut [0]).await;
-                desk.hanging.fetch_sub(1, Ordering::SeqCst);
+                shared.hanging.fetch_sub(1, Ordering::SeqCst);
                 return;
             }
             CutsHead => return stream.get_ref().set_zero_linger().unwrap(),

@@ -1,4 +1,4 @@
-//! Signatures, verified by somebody else's code: the Python package `standardwebhooks` of the Standard Webhooks
+//! Signatures, verified by an independent implementation: the Python package `standardwebhooks` of the Standard Webhooks
 //! project, installed below `target/` by the first test that needs it.
 
 use crate::support::not_run::not_run;
@@ -47,7 +47,7 @@ fn package() -> Option<&'static Path> {
 }
 
 fn install(path: &Path) -> Result<(), String> {
-    // Whole or not at all, whoever else installs it at the same time.
+    // Atomic, because another process may install it at the same time.
     let parent = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|error| error.to_string())?;
     let target = parent.path().join("package");
     let mut pip = Command::new("python3");
@@ -62,7 +62,7 @@ fn install(path: &Path) -> Result<(), String> {
     }
 }
 
-/// What the verifier says of each request, with this secret; `None` if it can't be had.
+/// The verifier's result for each request with this secret; `None` if it can't be installed.
 pub fn verify(requests: &[Request], secret: &str) -> Option<Vec<String>> {
     let mut python = Command::new("python3")
         .args(["-c", VERIFIER])
@@ -98,7 +98,7 @@ pub fn assert_all_good(requests: &[Request], secret: &str) {
 }
 
 #[tokio::test]
-async fn another_implementation_finds_every_signature_good_and_a_changed_message_bad() {
+async fn another_implementation_verifies_every_signature_and_rejects_changed_messages() {
     for (format, batch) in [(WebhookFormat::Record, 1), (WebhookFormat::CloudEvents, 7)] {
         let receiver = Receiver::start(|n, _| Answers(if n % 10 == 0 { 500 } else { 200 })).await;
         let folder = Folder::new();
@@ -120,7 +120,7 @@ async fn another_implementation_finds_every_signature_good_and_a_changed_message
 }
 
 #[tokio::test]
-async fn while_a_secret_is_rotated_receivers_with_either_find_the_signature_good_and_others_do_not() {
+async fn during_a_rotation_signatures_are_valid_for_both_secrets_and_no_other() {
     let receiver = Receiver::start(|_, _| Answers(200)).await;
     let folder = Folder::new();
     let mut webhook = webhook(&receiver.url());

@@ -208,7 +208,7 @@ mod tests {
     use crate::config::{Config, Sources};
 
     #[test]
-    fn the_demonstrations_configuration_is_a_good_one() {
+    fn the_configuration_of_the_demo_is_valid_for_every_preset() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pinwatch.toml");
         for preset in Preset::value_variants() {

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_frequent_end_comes_first_with_its_median_time() {
+    fn the_summary_lists_the_most_frequent_status_first_with_its_median_time() {
         let mut summary = Summary::default();
         for (status, seconds) in [
             ("MESSAGE_EXPIRED", 9),

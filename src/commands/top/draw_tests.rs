@@ -1,4 +1,4 @@
-//! Frames as people see them, and what holds for every frame.
+//! Frames as users see them, and rules that hold for every frame.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,7 +18,7 @@ fn now() -> jiff::Timestamp {
     "2026-01-02T14:02:17Z".parse().unwrap()
 }
 
-/// A daemon that has said this.
+/// The state after these answers of the daemon.
 fn state(stats: &Value, pins: &[Value], is_all: bool) -> State {
     let mut state = State::new(Path::new("/run/pinwatch/pinwatch.sock"), true);
     let stats: crate::protocol::stats::Stats = serde_json::from_value(stats.clone()).unwrap();
@@ -108,14 +108,14 @@ fn a_healthy_daemon_fills_terminals_of_every_size() {
 }
 
 #[test]
-fn an_unhealthy_daemon_says_what_is_wrong_first() {
+fn top_shows_the_problem_of_an_unhealthy_daemon_first() {
     shows!("unhealthy", unhealthy(), 80 x 24);
     shows!("unhealthy", unhealthy(), 120 x 40);
     shows!("unhealthy", unhealthy(), 60 x 20);
 }
 
 #[test]
-fn one_that_is_gone_idle_or_filtered_is_told_from_one_that_is_well() {
+fn top_shows_whether_the_daemon_is_gone_or_idle_and_whether_a_filter_is_on() {
     let mut gone = healthy();
     let why = "the daemon closed the connection before it had answered; see its log".to_owned();
     gone.take_at(Update::Lost(why), now() - Duration::from_secs(5));
@@ -133,7 +133,7 @@ fn one_that_is_gone_idle_or_filtered_is_told_from_one_that_is_well() {
 }
 
 #[test]
-fn no_line_is_wider_than_the_terminal_and_none_can_move_it() {
+fn no_line_is_wider_than_the_terminal_or_has_control_characters() {
     for state in [healthy(), unhealthy(), State::new(Path::new("/a\u{1b}[2J"), true)] {
         for (columns, rows) in
             (1..140).flat_map(|columns| [(columns, 1), (columns, 5), (columns, 24), (columns, 60)])
@@ -153,7 +153,7 @@ fn no_line_is_wider_than_the_terminal_and_none_can_move_it() {
 }
 
 #[test]
-fn without_colour_nothing_is_lost_and_nothing_is_coloured() {
+fn without_colour_the_screen_has_the_same_text() {
     let mut state = unhealthy();
     let with = frame(&state, 80, 24).backend().to_string();
     state.has_color = false;
@@ -195,7 +195,7 @@ fn rates_are_shown_per_second_and_not_across_a_gap() {
         }
         rate
     };
-    // The last daemon but one ended, and a new one counts from zero.
+    // The daemon was restarted, and the new one counts from zero.
     assert_eq!(
         [say(0, 100), say(2, 120), say(4, 130), say(5, 500), say(6, 501), say(7, 3)],
         [None, Some(10.0), Some(5.0), None, Some(1.0), None]

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_typed_into_the_filter_do_nothing_else() {
+    fn letters_typed_into_the_filter_are_not_commands() {
         let mut state = State::new(Path::new("/s"), true);
         assert_eq!(press(&mut state, "/qps\x7f"), Action::Draw);
         assert_eq!((state.filter.as_str(), state.is_typing, state.is_paused), ("qp", true, false));

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_says_in_words_what_it_shows_and_has_gaps_where_nothing_is_known() {
+    fn a_chart_describes_itself_in_words_and_has_gaps_for_unknown_values() {
         let values = vec![1.0, f32::NAN, 3.0, 2.0];
         let text = chart(vec![Line { name: "in flight".into(), values }]);
         assert!(text.contains("in flight: now 2, at most 3."), "{text}");
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_numbers_are_there_is_a_chart() {
+    fn any_numbers_make_a_valid_chart() {
         for values in [vec![], vec![f32::NAN; 360], vec![f32::INFINITY, 1e30, -5.0], vec![0.0; 360]] {
             let text = chart(vec![Line { name: "<b>".into(), values }]);
             assert!(text.contains("<svg") && !text.contains("NaN") && !text.contains("inf"), "{text}");
@@ -282,14 +282,14 @@ mod tests {
     }
 
     #[test]
-    fn an_axis_ends_at_a_round_number_that_is_not_below_any_value() {
+    fn an_axis_ends_at_a_round_number_above_all_values() {
         for (highest, top) in [(0.0, 0.1), (1.0, 1.0), (1.1, 2.0), (230.0, 500.0), (5001.0, 10_000.0)] {
             assert!((nice_top(highest) - top).abs() < top / 1000.0, "{highest}: {}", nice_top(highest));
         }
     }
 
     #[test]
-    fn numbers_are_short() {
+    fn numbers_are_rounded_to_be_short() {
         for (value, text) in [(0.0, "0"), (0.123, "0.12"), (2.14, "2.1"), (12.7, "13"), (1204.0, "1,204")] {
             assert_eq!(number(value), text);
         }

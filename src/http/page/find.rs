@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_search_becomes_the_filter_of_the_operations() {
+    fn a_search_is_translated_into_a_filter() {
         let query = |text| Query::of(&Form::parse(text));
         let filter = query("text=order-4*&status=SENT&older=10m&state=in_flight").filter().unwrap();
         assert_eq!(filter.to_string(), "state in_flight, reference order-4*, status SENT, older than 10m");
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_page_has_the_same_search_whatever_it_contains() {
+    fn the_link_to_the_next_page_keeps_any_search() {
         let query = Query { text: "a&b=c %#*".into(), older: "1m".into(), ..Query::default() };
         let address = query.page(true, "p+1");
         let again = Query::of(&Form::parse(address.strip_prefix("/pins?").unwrap()));

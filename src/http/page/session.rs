@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_without_the_token_of_its_session_is_not_the_visitors() {
+    fn a_form_must_have_the_token_of_its_session() {
         let (tokens, id) = tokens();
         let sessions = Sessions::default();
         let visitor = |cookie: &str| sessions.visitor(cookie, &tokens).unwrap();

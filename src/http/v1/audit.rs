@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn submits_of_a_name_make_one_line_a_minute_and_none_is_forgotten() {
+    async fn the_submits_of_a_client_make_one_audit_line_a_minute_and_all_are_counted() {
         let audit = Audit::default();
         let name: Name = "app".parse().unwrap();
         let waiting = || audit.lock().get(&name).map(|sum| sum.pins);

@@ -291,7 +291,7 @@ mod tests {
 
     use super::*;
 
-    /// Reads a body that brings a byte in each interval, this many times, and then nothing more.
+    /// Reads a body that delivers one byte in each interval, this many times, and then stalls.
     async fn read(interval: Duration, pieces: u32) -> (Result<String, StatusCode>, Duration) {
         let pieces = unfold(0, move |sent| async move {
             sleep(if sent < pieces { interval } else { Duration::MAX }).await;
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_specific_range_decides_and_the_first_offer_wins_where_the_client_does_not_care() {
+    fn the_most_specific_accept_range_decides_and_the_first_offer_is_the_default() {
         let offered = [NDJSON, EVENT_STREAM];
         for (accept, expected) in [
             ("", Some(NDJSON)),
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_gives_each_name_once_and_refuses_what_nobody_asked_for() {
+    fn a_query_with_an_unknown_or_repeated_name_is_refused() {
         let mut query = Query::of(&"/v1/pins?limit=7&after=a%20b&wiat=1".parse().unwrap());
         assert_eq!(query.limit().unwrap(), Some(7));
         assert_eq!(query.text("after").unwrap().as_deref(), Some("a b"));

@@ -9,7 +9,7 @@ use super::*;
 const DOCUMENT: &str = include_str!("../../../docs/openapi.json");
 
 #[test]
-fn the_document_has_every_route_with_its_method_and_scopes_and_no_other() {
+fn the_openapi_document_has_exactly_the_routes_methods_and_scopes() {
     let document: Value = serde_json::from_str(DOCUMENT).unwrap();
     let paths = document["paths"].as_object().unwrap();
     let mut documented = BTreeSet::new();

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_pin_is_believed_to_be_unknown_but_not_to_be_forbidden() {
+    fn a_lone_pin_can_end_as_not_found_but_not_by_wrong_credentials() {
         let of = |meaning: Meaning| [(0, meaning.clone()), (60, meaning.clone()), (120, meaning)];
         assert_eq!(ending(&of(Meaning::NotFound), ALONE), Some(Ending::NotFound));
         assert_eq!(ending(&of(Meaning::Unauthorized(401)), ALONE), None);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn another_answer_ends_the_row_and_what_says_nothing_about_the_pin_does_not() {
+    fn a_different_answer_restarts_the_count_of_refusals_and_a_failed_send_does_not() {
         let with = |between: Meaning| {
             [(0, Meaning::NotFound), (60, Meaning::NotFound), (90, between), (120, Meaning::NotFound)]
         };
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_429_ends_no_pin_however_often_it_comes() {
+    fn a_429_ends_no_pin_even_if_it_is_repeated() {
         let answers: Vec<_> = (0..100).map(|n| (n * 60, Meaning::Throttled(SECOND))).collect();
         assert_eq!(ending(&answers, answered_at(98 * 60)), None);
     }

@@ -157,7 +157,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_pieces_of_an_interval_are_all_of_it(from in 0.0..1e6f64, length in 0.0..1e6f64) {
+        fn the_pieces_of_an_interval_cover_it_completely(from in 0.0..1e6f64, length in 0.0..1e6f64) {
             let to = (from + length).min(bounds(BINS - 1).1);
             let mut reached = from;
             for (bin, begins, length) in pieces(from, to) {
@@ -168,7 +168,7 @@ mod tests {
         }
 
         #[test]
-        fn an_ending_counts_once_wherever_it_may_have_been(
+        fn an_ending_counts_once_even_if_it_may_lie_in_several_bins(
             from in 0.0..1e5f64, length in 1e-3..1e5f64, rates in prop::collection::vec(-12.0..2.0f64, BINS),
         ) {
             let hazard = Hazard(std::array::from_fn(|bin| 10_f64.powf(rates[bin])));
@@ -180,7 +180,7 @@ mod tests {
         }
 
         #[test]
-        fn a_saved_state_is_the_same_state(
+        fn a_saved_state_is_loaded_unchanged(
             events in prop::collection::vec(0.0..1e9f32, BINS), exposure in prop::collection::vec(0.0..1e15f32, BINS),
             endings: u32,
         ) {
@@ -193,7 +193,7 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_state_is_refused_or_harmless(mut state in prop::collection::vec(any::<u8>(), Counts::SAVED), cut: bool) {
+        fn a_damaged_state_is_refused_or_has_only_valid_numbers(mut state in prop::collection::vec(any::<u8>(), Counts::SAVED), cut: bool) {
             state.truncate(Counts::SAVED - usize::from(cut));
             if let Some(counts) = Counts::load(&state) {
                 prop_assert!(!cut && counts.events.iter().chain(&counts.exposure).all(|n| (0.0..=GREATEST).contains(n)));
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_beyond_all_bins_are_no_trouble() {
+    fn ages_beyond_the_last_bin_are_ignored() {
         let mut counts = Counts::default();
         counts.add_exposure(1e9, 2e9);
         counts.add_ending(1e9, 2e9, &Hazard([0.1; BINS]));

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hazard_is_found_through_the_intervals() {
+    fn the_hazard_is_estimated_correctly_from_intervals() {
         let mut counts = Counts::default();
         seen(0.1, 8_000, f64::INFINITY, &mut counts);
         let found = estimate(&counts, &prior_of_defaults());
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn pins_in_flight_count_too() {
+    fn pins_in_flight_count_for_the_estimate() {
         let mut counts = Counts::default();
         // Nine of ten PINs are still in flight when observation ends.
         seen(0.01, 20_000, 9.0, &mut counts);

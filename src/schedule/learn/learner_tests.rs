@@ -45,7 +45,7 @@ fn below_200_endings_of_a_channel_nothing_differs_from_backoff() {
 }
 
 #[test]
-fn what_was_learned_survives_a_restart_in_a_few_kilobytes() {
+fn the_learned_state_survives_a_restart_in_a_few_kilobytes() {
     let mut before = learner(Aim::Sooner);
     teach(&mut before, Channel::Sms, 1_000);
     let state = before.save();
@@ -122,7 +122,7 @@ fn any_count() -> impl Strategy<Value = f32> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn no_state_does_harm(
+    fn no_saved_state_causes_a_panic_or_an_invalid_interval(
         layout in prop_oneof![Just(LAYOUT), any::<u8>()],
         plain: bool, length in prop_oneof![Just(SAVED), 0..5_000usize],
         counts in prop::collection::vec(any_count(), SAVED / 4),

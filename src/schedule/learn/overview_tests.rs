@@ -1,4 +1,4 @@
-//! What people are told of the schedule is what PINs are polled by.
+//! The overview of the schedule agrees with how PINs are polled.
 
 use super::super::{Aim, Answer, Learner};
 use super::*;
@@ -15,7 +15,7 @@ fn backoff() -> Backoff {
     Backoff::new(limits().shortest, 1.5, limits().longest, 0.2)
 }
 
-/// A learner that saw so many SMS become final around 30 s.
+/// A learner that saw this many SMS become final around 30 s.
 fn learner(aim: Aim, pins: u32) -> Learner {
     let mut learner = Learner::new(aim, &backoff(), limits());
     let mut random = fastrand::Rng::with_seed(3);
@@ -49,7 +49,7 @@ fn without_learning_there_are_the_ages_of_backoff_and_no_cost() {
 }
 
 #[test]
-fn a_learned_schedule_has_the_ages_by_which_pins_are_polled_and_keeps_its_promise() {
+fn the_overview_shows_the_ages_at_which_pins_are_polled_and_the_expected_gain() {
     for aim in [Aim::Sooner, Aim::Fewer] {
         let learner = learner(aim, 1_000);
         let snapshot = learner.snapshot();
@@ -79,7 +79,7 @@ fn a_learned_schedule_has_the_ages_by_which_pins_are_polled_and_keeps_its_promis
 }
 
 #[test]
-fn it_is_told_when_pins_become_final_up_to_the_age_that_enough_of_them_reached() {
+fn the_shares_of_final_pins_are_shown_up_to_an_age_that_enough_pins_reached() {
     let [sms, ..] = learner(Aim::Sooner, 1_000).snapshot().describe();
     let until = sms.known_until.unwrap();
     assert!(until > seconds(30.0) && until < seconds(60.0), "{until:?}");
@@ -89,7 +89,7 @@ fn it_is_told_when_pins_become_final_up_to_the_age_that_enough_of_them_reached()
 }
 
 #[test]
-fn before_enough_endings_and_after_a_restart_it_is_told_what_is_missing() {
+fn the_overview_says_whether_endings_or_a_plan_are_missing() {
     let standing = |learner: &Learner| learner.snapshot().learned.unwrap().standing;
     let few = learner(Aim::Sooner, LEAST_ENDINGS - 1);
     assert_eq!(standing(&few), Standing::Learning);
@@ -103,7 +103,7 @@ fn before_enough_endings_and_after_a_restart_it_is_told_what_is_missing() {
 }
 
 #[test]
-fn after_a_relapse_its_cause_is_told_until_a_restart_and_for_how_long() {
+fn after_a_relapse_the_overview_shows_its_cause_and_duration() {
     let mut learner = learner(Aim::Fewer, 600);
     let (channel, since, late) = (Channel::Sms, Duration::ZERO, Duration::ZERO);
     let early = Answer { channel, since, age: seconds(5.0), late, is_final: true };
@@ -120,7 +120,7 @@ fn after_a_relapse_its_cause_is_told_until_a_restart_and_for_how_long() {
 }
 
 #[test]
-fn polls_by_the_millisecond_for_a_year_are_described_in_bounds() {
+fn the_overview_lists_a_bounded_number_of_ages() {
     let limits =
         Limits { shortest: seconds(0.001), longest: seconds(0.001), deadline: seconds(31_536_000.0) };
     let backoff = Backoff::new(limits.shortest, 1.0, limits.longest, 0.0);

@@ -79,7 +79,7 @@ fn the_optimum_agrees_with_the_study_within_one_percent() {
 }
 
 #[test]
-fn backoff_costs_what_the_study_says() {
+fn backoff_costs_as_many_polls_and_as_much_delay_as_in_the_study() {
     let (backoff, limits) = defaults();
     let grid = grid(&limits);
     for (kind, polls, delay) in
@@ -235,7 +235,7 @@ fn the_first_poll_serves_all_channels() {
 }
 
 #[test]
-fn bounds_that_leave_no_choice_make_no_plan() {
+fn limits_that_leave_no_choice_make_no_plan() {
     let limits = limits(1.0, 1.0, 600.0);
     let backoff = Backoff::new(limits.shortest, 1.0, limits.longest, 0.2);
     let channels = [Some((1.0, Hazard([0.1; BINS]))), None, None];
@@ -258,7 +258,7 @@ fn before_any_evidence_backoff_is_nearly_the_best_schedule() {
 }
 
 #[test]
-fn a_plan_costs_what_it_forecasts() {
+fn a_plan_costs_as_many_polls_and_as_much_delay_as_it_predicts() {
     let (backoff, limits) = defaults();
     let grid = grid(&limits);
     for aim in [Aim::Sooner, Aim::Fewer] {

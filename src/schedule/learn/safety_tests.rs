@@ -68,7 +68,7 @@ fn backoff_is_neither_better_nor_worse_than_itself() {
 }
 
 #[test]
-fn a_bad_schedule_is_left_and_tried_again_after_ever_more_endings() {
+fn a_bad_schedule_is_abandoned_and_retried_after_more_and_more_endings() {
     let found = changes(4_000, 0.1, 0.0, 0.1, &|_| 60.0);
     let expected = [Change::Worse, Change::Retries, Change::Worse, Change::Retries, Change::Worse];
     assert_eq!(found.iter().map(|(_, change)| *change).collect::<Vec<_>>()[..5], expected);
@@ -97,7 +97,7 @@ fn pins_that_are_final_before_the_first_look_are_noticed() {
 }
 
 #[test]
-fn old_relapses_are_forgiven_and_standing_survives_a_restart() {
+fn old_relapses_are_forgotten_and_the_probation_survives_a_restart() {
     let mut safety = Safety::default();
     safety.resume((3, 2));
     let fine = Comparison { expected: 1.0, ..Comparison::default() };

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_whole_line_and_what_is_behind_it_are_told_apart() {
+    fn the_last_whole_line_is_told_apart_from_the_incomplete_one_after_it() {
         for (content, line, half) in [
             ("", None, ""),
             ("half", None, "half"),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_longer_than_a_piece_are_read_whole() {
+    fn lines_longer_than_one_read_are_read_completely() {
         for size in [FIRST_PIECE - 1, FIRST_PIECE, 5 * FIRST_PIECE] {
             let long = "x".repeat(usize::try_from(size).unwrap());
             let end = end_of(format!("one\n{long}\n{long}").as_bytes());
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_line_is_ours_as_far_as_it_goes() {
+    fn an_incomplete_line_counts_as_ours_if_it_begins_like_a_record() {
         for (half, ours) in
             [("{", true), ("{\"seq\":", true), ("{\"seq\":12,\"", true), ("{\"a\"", false), ("x", false)]
         {

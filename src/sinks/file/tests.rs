@@ -67,7 +67,7 @@ fn why(result: Result<Option<i64>, Trouble>) -> String {
 }
 
 #[tokio::test]
-async fn the_last_line_is_told_and_a_half_one_is_cut() {
+async fn the_seq_of_the_last_line_is_found_and_an_incomplete_line_is_cut_off() {
     let bench = Bench::with(3).await;
     let third = &bench.lines[2];
     for half in ["", "{", &third[..20], &third[..third.len() - 1], "\0\0\0"] {
@@ -80,7 +80,7 @@ async fn the_last_line_is_told_and_a_half_one_is_cut() {
 }
 
 #[tokio::test]
-async fn a_file_that_begins_with_a_half_line_is_ours_if_the_store_has_that_line() {
+async fn a_file_with_only_an_incomplete_line_is_ours_if_the_store_has_that_line() {
     let bench = Bench::with(3).await;
     let [first, second] = [&bench.lines[0], &bench.lines[1]];
     for half in ["{", "{\"seq\":1,\"id\"", &first[..first.len() / 2], &second[..second.len() / 2], "\0\0\0"] {
@@ -88,7 +88,7 @@ async fn a_file_that_begins_with_a_half_line_is_ours_if_the_store_has_that_line(
         assert_eq!(bench.open(&mut bench.sink()).await, Ok(None));
         assert_eq!(bench.text(NAME), "", "{half:?}");
     }
-    // Nobody can say whose these are.
+    // Whose lines these are is unknown.
     let another = bench.lines[0].replace("A-0", "B-0");
     for half in ["{\"a\"", "{\"seq\":2,\"id\"", another.trim_end()] {
         bench.write(NAME, half);
@@ -98,7 +98,7 @@ async fn a_file_that_begins_with_a_half_line_is_ours_if_the_store_has_that_line(
 }
 
 #[tokio::test]
-async fn what_somebody_else_wrote_is_never_cut() {
+async fn lines_that_another_program_wrote_are_never_cut_off() {
     let bench = Bench::with(1).await;
     for notes in ["my notes", "{\"seq\":1,\"mine\":true}\n{\"seq\":2,"] {
         bench.write(NAME, notes);
@@ -110,12 +110,12 @@ async fn what_somebody_else_wrote_is_never_cut() {
 }
 
 #[tokio::test]
-async fn a_renamed_file_is_noticed_and_what_it_has_still_counts() {
+async fn a_renamed_file_is_noticed_and_its_lines_still_count_as_delivered() {
     let bench = Bench::with(3).await;
     let mut sink = bench.sink();
     bench.open(&mut sink).await.unwrap();
     bench.deliver(&mut sink, 1).await.1.unwrap();
-    // Somewhere else, and with half a line that a full disk left.
+    // In another folder, and with an incomplete line that a full disk left.
     let elsewhere = tempfile::tempdir_in(bench.folder.path()).unwrap();
     let rotated = elsewhere.path().join("other-name");
     fs::rename(bench.path(NAME), &rotated).unwrap();
@@ -128,14 +128,14 @@ async fn a_renamed_file_is_noticed_and_what_it_has_still_counts() {
 }
 
 #[tokio::test]
-async fn a_reader_s_checkpoint_beside_the_log_is_never_touched() {
+async fn a_log_readers_checkpoint_beside_the_result_file_is_never_changed() {
     let bench = Bench::with(3).await;
     let neighbours: [(&str, &[u8]); 5] = [
         ("outcomes.jsonl.pos", b"{\"seq\":2"),
         ("outcomes.jsonl.offset", b"{"),
         ("outcomes.jsonl-reader", b"\0\0\0\0"),
         ("outcomes.jsonl.2.gz", b"\x1f\x8b\x08\n{\"seq\":1,\x0a{\"seq\":"),
-        // As if of this store, and not to the letter.
+        // Like a line of this store, but not identical.
         ("outcomes.jsonl.other", b"{\"seq\":3,\"id\":\"mine\"}\n{\"seq\":4,"),
     ];
     for (name, content) in neighbours {
@@ -146,14 +146,14 @@ async fn a_reader_s_checkpoint_beside_the_log_is_never_touched() {
             assert_eq!(fs::read(bench.path(name)).unwrap(), content, "{name}");
         }
     };
-    // Over a rotation.
+    // After a rotation.
     let mut sink = bench.sink();
     assert_eq!(bench.open(&mut sink).await, Ok(None));
     bench.deliver(&mut sink, 1).await.1.unwrap();
     fs::rename(bench.path(NAME), bench.path("outcomes.jsonl.1")).unwrap();
     assert_eq!(bench.open(&mut sink).await, Ok(Some(1)));
     untouched();
-    // And over a kill, after which the rotated file is found among them, older than they are.
+    // And after a kill: the rotated file is found among them although it is older.
     bench.write("outcomes.jsonl.1", bench.first(2) + &bench.lines[2][..40]);
     set_age(&bench.path("outcomes.jsonl.1"), 60);
     assert_eq!(bench.open(&mut bench.sink()).await, Ok(Some(2)));
@@ -165,9 +165,9 @@ async fn a_reader_s_checkpoint_beside_the_log_is_never_touched() {
 async fn newer_copies_of_older_lines_do_not_hide_the_real_last_line() {
     let bench = Bench::with(4).await;
     bench.write("outcomes.jsonl.empty", "");
-    // One that somebody put a line of his own into counts no more than none.
+    // A file with a foreign line counts no more than none.
     bench.write(NAME, "my line\n");
-    // In whichever order the folder lists them.
+    // In any order of the folder's listing.
     let (one, two) = ("outcomes.jsonl.1", "outcomes.jsonl.bak");
     for (real, copy) in [(one, two), (two, one)] {
         bench.write(real, bench.first(3));
@@ -178,11 +178,11 @@ async fn newer_copies_of_older_lines_do_not_hide_the_real_last_line() {
 }
 
 #[tokio::test]
-async fn a_copy_in_progress_is_never_cut() {
+async fn an_unfinished_copy_of_the_file_is_never_cut_off() {
     let bench = Bench::with(4).await;
     let copy = bench.first(2) + &bench.lines[2][..50];
     bench.write("outcomes.jsonl.bak", &copy);
-    // Of a file that is there, in a running process and after a kill.
+    // A copy of an existing file, in a running process and after a kill.
     bench.write(NAME, bench.first(4));
     let mut sink = bench.sink();
     assert_eq!(bench.open(&mut sink).await, Ok(Some(4)));
@@ -190,21 +190,21 @@ async fn a_copy_in_progress_is_never_cut() {
     assert_eq!(bench.open(&mut sink).await, Ok(Some(4)));
     assert_eq!(bench.open(&mut bench.sink()).await, Ok(Some(4)));
     assert_eq!(bench.text("outcomes.jsonl.bak"), copy);
-    // Of one that ends in the same line, so that either may be the copy.
+    // A copy of a file that ends with the same line, so that either may be the copy.
     bench.write("outcomes.jsonl.1", &copy);
     assert_eq!(bench.open(&mut bench.sink()).await, Ok(Some(2)));
     assert_eq!(
         (bench.text("outcomes.jsonl.bak"), bench.text("outcomes.jsonl.1")),
         (copy.clone(), copy.clone())
     );
-    // It is behind the one that it is copied from.
+    // The copy has fewer lines than its original.
     bench.write("outcomes.jsonl.1", bench.first(2) + &bench.lines[2][..51]);
     assert_eq!(bench.open(&mut bench.sink()).await, Ok(Some(2)));
     assert_eq!(
         (bench.text("outcomes.jsonl.bak"), bench.text("outcomes.jsonl.1")),
         (copy.clone(), bench.first(2))
     );
-    // Of one that is elsewhere, and behind what was delivered already.
+    // A copy of a file in another folder, with fewer lines than were delivered.
     fs::remove_file(bench.path("outcomes.jsonl.1")).unwrap();
     assert_eq!(bench.text("outcomes.jsonl.bak"), copy);
     assert_eq!(bench.open_at(&mut bench.sink(), 3).await, Ok(Some(2)));
@@ -212,7 +212,7 @@ async fn a_copy_in_progress_is_never_cut() {
 }
 
 #[tokio::test]
-async fn what_follows_a_line_of_ours_is_cut_only_if_it_is_the_beginning_of_the_next() {
+async fn an_incomplete_line_is_cut_off_only_if_the_next_record_begins_like_it() {
     let bench = Bench::with(3).await;
     let [next, later] = [&bench.lines[1][..30], &bench.lines[2][..30]];
     for (half, left) in [(next, ""), (later, later), ("{\"mine\":", "{\"mine\":"), ("\0\0", "\0\0")] {
@@ -223,7 +223,7 @@ async fn what_follows_a_line_of_ours_is_cut_only_if_it_is_the_beginning_of_the_n
 }
 
 #[tokio::test]
-async fn files_of_other_sinks_are_not_taken_for_rotated_ones() {
+async fn files_of_other_sinks_are_not_mistaken_for_rotated_ones() {
     let bench = Bench::with(4).await;
     bench.write("outcomes.jsonl.audit", bench.first(4));
     bench.write("outcomes.jsonl.audit.1", bench.first(3));
@@ -231,7 +231,7 @@ async fn files_of_other_sinks_are_not_taken_for_rotated_ones() {
     let others = [bench.path("outcomes.jsonl.audit")];
     let mut sink = FileSink::new(bench.path(NAME), Fsync::Never, &others, false);
     assert_eq!(bench.open(&mut sink).await, Ok(Some(2)));
-    // One that was given nothing yet has no file that was rotated.
+    // A sink that got nothing yet has no rotated file.
     let mut new = FileSink::new(bench.path(NAME), Fsync::Never, &[], true);
     assert_eq!(bench.open(&mut new).await, Ok(None));
 }
@@ -254,7 +254,7 @@ async fn candidates_are_regular_files_of_our_own() {
 }
 
 #[tokio::test]
-async fn a_file_cut_by_copytruncate_is_gone_on_with() {
+async fn a_file_that_copytruncate_emptied_is_continued() {
     let bench = Bench::with(2).await;
     let mut sink = bench.sink();
     bench.open(&mut sink).await.unwrap();
@@ -265,20 +265,20 @@ async fn a_file_cut_by_copytruncate_is_gone_on_with() {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_missing_is_not_made_and_the_message_tells_how() {
+async fn a_missing_folder_is_not_created_and_the_message_says_how_to_create_it() {
     let bench = Bench::with(1).await;
     let gone = bench.path("gone");
     let mut sink = FileSink::new(gone.join(NAME), Fsync::Batch, &[], false);
     let what = why(bench.open(&mut sink).await);
     assert!(!gone.exists());
-    // What it says to do is what helps.
+    // Its advice helps.
     let (_, command) = what.split_once("install ").unwrap();
     assert!(std::process::Command::new("install").args(command.split(' ')).status().unwrap().success());
     bench.open(&mut sink).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_replaced_folder_is_not_written_until_a_reload_or_until_the_old_one_is_back() {
+async fn a_replaced_folder_is_not_used_until_a_reload_or_the_return_of_the_old_one() {
     let bench = Bench::with(4).await;
     let (folder, away) = (bench.path("log"), bench.path("away"));
     fs::create_dir(&folder).unwrap();
@@ -303,7 +303,7 @@ async fn a_replaced_folder_is_not_written_until_a_reload_or_until_the_old_one_is
     assert_eq!(bench.open(&mut sink).await, Ok(Some(1)));
     assert_eq!(bench.deliver(&mut sink, 2).await, (1, Ok(())));
 
-    // A reload means the new one.
+    // A reload switches to the new folder.
     fs::rename(&folder, &away).unwrap();
     fs::create_dir(&folder).unwrap();
     assert!(why(bench.open(&mut sink).await).contains("reload"));
@@ -311,14 +311,14 @@ async fn a_replaced_folder_is_not_written_until_a_reload_or_until_the_old_one_is
     bench.open(&mut sink).await.unwrap();
     assert_eq!(bench.deliver(&mut sink, 3).await, (1, Ok(())));
     assert_eq!(fs::read_to_string(folder.join(NAME)).unwrap(), bench.lines[2]);
-    // And only once.
+    // But only once.
     fs::rename(&folder, bench.path("away again")).unwrap();
     fs::create_dir(&folder).unwrap();
     assert!(why(bench.open(&mut sink).await).contains("reload"));
 }
 
 #[tokio::test]
-async fn the_file_that_ends_with_the_line_written_last_is_known_again_in_another_folder() {
+async fn a_file_in_a_new_folder_is_recognised_by_the_line_written_last() {
     let bench = Bench::with(3).await;
     let folder = bench.path("log");
     fs::create_dir(&folder).unwrap();
@@ -328,7 +328,7 @@ async fn the_file_that_ends_with_the_line_written_last_is_known_again_in_another
     bench.deliver(&mut sink, 2).await.1.unwrap();
     fs::rename(&folder, bench.path("away")).unwrap();
     fs::create_dir(&folder).unwrap();
-    // An older state of it is not the same file.
+    // An older version of it is not the same file.
     fs::write(folder.join(NAME), bench.first(1)).unwrap();
     assert!(why(bench.open(&mut sink).await).contains("its folder was replaced"));
     fs::write(folder.join(NAME), bench.first(2)).unwrap();
@@ -338,7 +338,7 @@ async fn the_file_that_ends_with_the_line_written_last_is_known_again_in_another
 }
 
 #[tokio::test]
-async fn what_is_no_regular_file_is_refused_with_what_to_do_and_left_as_it_is() {
+async fn a_path_that_is_not_a_regular_file_is_refused_with_advice_and_left_unchanged() {
     let bench = Bench::with(1).await;
     let target = bench.path("precious");
     fs::write(&target, "precious\n").unwrap();
@@ -369,7 +369,7 @@ async fn what_is_no_regular_file_is_refused_with_what_to_do_and_left_as_it_is() 
 }
 
 #[tokio::test]
-async fn a_file_or_folder_that_every_user_can_write_is_refused_but_for_a_sticky_folder() {
+async fn a_file_or_folder_that_every_user_can_write_is_refused_except_a_sticky_folder() {
     let bench = Bench::with(1).await;
     let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     let folder = bench.path("open");
@@ -385,7 +385,7 @@ async fn a_file_or_folder_that_every_user_can_write_is_refused_but_for_a_sticky_
     set(&path, 0o666);
     assert!(why(open().await).contains(&format!("chmod o-w {}", path.display())));
     set(&path, 0o640);
-    // Another name for somebody's file, or a file put there to be filled.
+    // A link to another user's file, or a file that another user prepared.
     fs::hard_link(&path, bench.path("other name")).unwrap();
     assert!(why(open().await).contains("2 names"));
     set(&folder, 0o755);
@@ -402,7 +402,7 @@ async fn a_file_or_folder_that_every_user_can_write_is_refused_but_for_a_sticky_
     }
 }
 
-/// Gives a file to another user; false, said loudly, where only root could.
+/// Gives a file to another user; prints a message and returns false if only root could.
 fn is_changed_owner(path: &Path) -> bool {
     let changed = std::os::unix::fs::chown(path, Some(1234), None);
     if let Err(error) = &changed {

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_causes_are_named_in_words_of_our_own() {
+    fn known_causes_of_failures_get_advice() {
         let answer = |status, body: &str| on_answer(StatusCode::from_u16(status).unwrap(), body.as_bytes());
         let page = "<html><head><title>400 No required SSL certificate was sent</title>";
         assert_eq!(answer(400, page), Some(SHOW_CERTIFICATE));

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_tried_together_is_together_again_after_a_restart() {
+    fn outcomes_that_were_tried_in_one_batch_are_in_one_batch_after_a_restart() {
         let row = |seq: i64, tries, first: Option<i64>| {
             let at = first.map(|second| Timestamp::from_second(second).unwrap().into());
             let row = Failed { seq, dead: false, tries, first_try_at: at, last_try_at: at, error: None };

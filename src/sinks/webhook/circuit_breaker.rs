@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_outcome_never_opens_the_circuit_however_often_it_fails() {
+    fn one_outcome_that_keeps_failing_never_opens_the_circuit() {
         let mut trial = Trial::new();
         for _ in 0..100 {
             trial.fail(1, false, None, T0);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn different_outcomes_that_fail_in_a_row_open_it_and_an_answer_between_them_does_not() {
+    fn different_outcomes_that_fail_in_a_row_open_the_circuit() {
         let mut trial = Trial::new();
         for outcome in 0..4 {
             trial.fail(outcome, false, None, T0);
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_refuses_every_outcome_opens_it_and_is_reported() {
+    fn an_endpoint_that_refuses_every_outcome_opens_the_circuit_and_is_reported() {
         let mut trial = Trial::new();
         for outcome in 0..19 {
             trial.refuse(outcome, T0);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_misses_is_short_when_an_outcome_is_accepted_before_the_circuit_opens() {
+    fn a_run_of_refusals_is_short_if_an_outcome_is_accepted_before_the_circuit_opens() {
         let mut trial = Trial::new();
         let first = trial.0.row_number();
         (0..19).for_each(|outcome| trial.refuse(outcome, T0));
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_was_not_sent_makes_room_for_another() {
+    fn another_probe_is_allowed_after_one_that_was_not_sent() {
         let mut trial = Trial::new();
         (0..5).for_each(|outcome| trial.fail(outcome, false, None, T0));
         let at = trial.0.probe_at().unwrap();
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_asks_to_be_left_alone_is_left_alone_and_then_probed() {
+    fn an_endpoint_that_sends_retry_after_is_probed_after_that_time() {
         let mut trial = Trial::new();
         trial.fail(1, false, Some(30), T0);
         trial.fail(2, false, Some(10), T0);

@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_the_server_says_it_did_not_process_is_sent_again_at_once() {
+    async fn a_request_that_the_server_did_not_process_is_repeated_at_once() {
         use Does::{Answers, GoesAway, Refuses};
         for (script, requests) in [
             (&[Answers][..], 1),
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_never_processes_a_request_gets_it_a_few_times_and_is_not_quoted() {
+    async fn a_server_that_never_processes_a_request_gets_it_only_a_few_times() {
         for script in [&[Does::Refuses][..], &[Does::GoesAway { last: 0, code: ENHANCE_YOUR_CALM }]] {
             let (answer, requests) = deliver_by_http2(script).await;
             let Answer::Unprocessed(failure) = answer else { panic!("{answer:?}") };
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_the_server_may_have_processed_is_not_sent_again_at_once() {
+    async fn a_request_that_the_server_may_have_processed_is_not_repeated_at_once() {
         let (answer, requests) = deliver_by_http2(&[Does::GoesAway { last: 1, code: NO_ERROR }]).await;
         assert!(matches!(answer, Answer::Later { .. }), "{answer:?}");
         assert_eq!(requests, 1);

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_that_was_made_good_before_the_cursor_came_is_never_reported() {
+    fn an_outcome_delivered_before_the_cursor_passes_it_is_never_reported_as_failed() {
         let mut ledger = ledger(&[1, 2]);
         ledger.failed(failed(2));
         ledger.delivered(2);

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_words_of_the_receiver_stay() {
+    fn ordinary_words_of_the_receiver_are_kept() {
         for said in [
             "no such order: v1 is gone",
             r#"{"error":"bad"}"#,
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_is_removed_however_it_is_written() {
+    fn sent_values_are_removed_in_every_encoding() {
         for (said, expected) in [
             (
                 "POST https://h.example/v1/services/T0%2BK3N/in?token=hunter2 failed",
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_header_has_in_it_is_removed_whole_and_in_parts() {
+    fn header_values_and_their_parts_are_removed() {
         for (said, expected) in [
             ("bad Authorization: Basic dXNlcjpvcGVuIHNlc2FtZQ==", "bad Authorization: ***"),
             ("bad dXNlcjpvcGVuIHNlc2FtZQ", "bad ***"),
@@ -202,13 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn the_beginning_of_a_secret_where_the_text_was_cut_off_is_removed() {
+    fn the_beginning_of_a_secret_at_the_end_of_a_cut_text_is_removed() {
         assert_eq!(clean("the token is hunte"), "the token is ***");
         assert_eq!(clean("signed g0hM9SsE+OTPJT"), "signed ***");
     }
 
     #[test]
-    fn what_is_no_text_is_not_told() {
+    fn an_answer_that_is_not_text_is_not_quoted() {
         let url = "https://h.example/".parse().unwrap();
         let outcome = Outcome { seq: 1, pin: "A".parse().unwrap(), record: "{}".into() };
         let clean = |said: &[u8]| Redactor::new(&url, &[], &Headers::default()).clean(said, &outcome, None);
@@ -220,7 +220,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_reveals_a_token_or_breaks_it(before: String, after: String, said: Vec<u8>) {
+        fn no_text_reveals_a_token_or_causes_a_panic(before: String, after: String, said: Vec<u8>) {
             let text = clean(&format!("{before} hunter2 {after}"));
             prop_assert!(!text.contains(" hunter2 "), "{text}");
             let url = "https://h.example/hook/secret-token".parse().unwrap();

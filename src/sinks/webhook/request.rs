@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn one_outcome_is_its_record_to_the_letter_under_its_own_id() {
+    fn the_message_of_one_outcome_is_its_exact_record_with_its_id() {
         let outcome = outcome(1);
         let (message, _) = message(std::slice::from_ref(&outcome), WebhookFormat::Record, false);
         assert_eq!(message.body, outcome.record.as_bytes());
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_an_array_in_order_even_of_one() {
+    fn a_batch_is_an_array_in_order_even_if_it_has_one_outcome() {
         let outcomes = [outcome(1), outcome(2)];
         let (_, body) = message(&outcomes, WebhookFormat::Record, true);
         assert_eq!(body, serde_json::json!([record(&outcomes[0]), record(&outcomes[1])]));
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_has_the_same_id_whenever_it_has_the_same_outcomes_and_another_otherwise() {
+    fn two_batches_have_the_same_id_only_if_they_have_the_same_outcomes() {
         let of = |seqs: &[i64]| {
             let outcomes: Vec<Outcome> = seqs.iter().map(|seq| outcome(*seq)).collect();
             message(&outcomes, WebhookFormat::Record, true).0.id
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_signature_is_that_of_the_specifications_example() {
+    fn the_example_of_the_specification_has_the_documented_signature() {
         // From the tests of the reference implementations.
         let signer = Signer::new(&["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into()]).unwrap();
         let signature =
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_none_and_a_secret_that_is_none_are_refused_without_being_shown() {
+    fn invalid_records_and_secrets_are_refused_without_being_shown() {
         let broken = Outcome { record: "{\"hunter2\":".into(), ..outcome(7) };
         let error = Message::of(&[broken], WebhookFormat::Record, false).unwrap_err().to_string();
         assert!(error.contains("outcome 7") && !error.contains("hunter2"), "{error}");

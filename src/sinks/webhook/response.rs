@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn every_status_is_delivered_refused_or_later() {
+    fn every_http_status_means_delivered_refused_or_later() {
         use Wait::{Everything, ThisOne, Unsaid};
         let secs = Duration::from_secs;
         let refused = |error: &str| Answer::Refused(error.to_owned().into());
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_endpoint_says_is_told_in_one_harmless_line() {
+    fn the_answer_of_an_endpoint_is_quoted_in_one_line_without_control_characters() {
         for (body, expected) in [
             ("no such hook", "404 Not Found: no such hook"),
             ("{\"error\":\"bad\"}", "404 Not Found: {\"error\":\"bad\"}"),
@@ -191,7 +191,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_answer_breaks_out_of_its_bounds(status in 100u16..1000, after: Option<Vec<u8>>, said: Option<String>) {
+        fn any_answer_makes_one_bounded_line_and_a_wait_of_at_most_an_hour(status in 100u16..1000, after: Option<Vec<u8>>, said: Option<String>) {
             let status = StatusCode::from_u16(status).unwrap();
             let harmless = |text: &str| !text.chars().any(char::is_control) && text.chars().count() < 320;
             let body = said.as_deref().unwrap_or_default().as_bytes();

@@ -1,4 +1,4 @@
-//! The rules of delivery, proved over simulated days.
+//! Tests the rules of delivery over simulated days.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::clock::Moment;
 use crate::store::Failed;
 
 #[test]
-fn an_endpoint_that_is_down_for_a_day_is_probed_seldom_costs_nothing_and_gets_all_when_it_is_back() {
+fn an_endpoint_that_was_down_for_a_day_gets_every_outcome() {
     let day = 24 * HOUR;
     let rules = Rules { max_age: 2 * day, ..RULES };
     let mut simulation = Simulation::new(rules, move |_, now| match now < at(day) {
@@ -40,7 +40,7 @@ fn an_endpoint_that_is_down_for_a_day_is_probed_seldom_costs_nothing_and_gets_al
 }
 
 #[test]
-fn an_outage_longer_than_max_age_costs_only_what_was_tried_before_it_was_known() {
+fn an_outage_longer_than_max_age_costs_only_outcomes_tried_before_it_was_noticed() {
     let mut simulation =
         Simulation::new(RULES, |_, now| if now < at(72 * HOUR) { later() } else { Answer::Delivered });
     simulation.newest = 5000;
@@ -56,7 +56,7 @@ fn an_outage_longer_than_max_age_costs_only_what_was_tried_before_it_was_known()
 }
 
 #[test]
-fn an_endpoint_that_can_not_be_reached_for_longer_than_max_age_costs_nothing() {
+fn an_endpoint_unreachable_for_longer_than_max_age_loses_no_outcome() {
     for batch in [1, 100] {
         let rules = Rules { batch, ..RULES };
         let mut simulation = Simulation::new(rules, |_, now| match now < at(100 * HOUR) {
@@ -75,7 +75,7 @@ fn an_endpoint_that_can_not_be_reached_for_longer_than_max_age_costs_nothing() {
 }
 
 #[test]
-fn one_poisonous_outcome_among_many_blocks_none_and_is_given_up_after_max_age() {
+fn one_failing_outcome_blocks_no_other_and_is_given_up_after_max_age() {
     for concurrency in [1, 8] {
         let rules = Rules { concurrency, ..RULES };
         let mut simulation =
@@ -96,7 +96,7 @@ fn one_poisonous_outcome_among_many_blocks_none_and_is_given_up_after_max_age() 
 }
 
 #[test]
-fn a_burst_of_poisonous_outcomes_does_not_keep_the_others_back_for_good() {
+fn a_burst_of_failing_outcomes_does_not_block_the_others_for_ever() {
     let mut simulation =
         Simulation::new(RULES, |seqs, _| if seqs[0] <= 60 { later() } else { Answer::Delivered });
     simulation.newest = 5000;
@@ -107,7 +107,7 @@ fn a_burst_of_poisonous_outcomes_does_not_keep_the_others_back_for_good() {
 }
 
 #[test]
-fn a_third_of_poisonous_outcomes_does_not_keep_the_others_back() {
+fn the_other_outcomes_are_delivered_in_time_even_if_a_third_fails() {
     let mut simulation = Simulation::new(RULES, |seqs, _| match seqs[0] % 3 {
         0 => later(),
         _ => Answer::Delivered,
@@ -135,7 +135,7 @@ fn outcomes_that_wait_for_another_try_are_bounded_and_new_ones_then_wait_in_the_
 }
 
 #[test]
-fn an_outcome_that_is_refused_again_after_others_were_accepted_is_a_dead_letter_and_the_others_go_on() {
+fn an_outcome_refused_twice_while_others_are_accepted_becomes_a_dead_letter() {
     let mut simulation = Simulation::new(RULES, |seqs, _| match seqs[0] % 2 {
         0 => refused("410 Gone"),
         _ => Answer::Delivered,
@@ -150,7 +150,7 @@ fn an_outcome_that_is_refused_again_after_others_were_accepted_is_a_dead_letter_
 }
 
 #[test]
-fn an_endpoint_that_refuses_everything_is_in_trouble_and_gets_everything_when_it_accepts_again() {
+fn an_endpoint_that_refuses_everything_for_a_while_gets_every_outcome_later() {
     for (batch, concurrency) in [(1, 1), (1, 8), (100, 8)] {
         let rules = Rules { batch, concurrency, ..RULES };
         let mut simulation = Simulation::new(rules, |_, now| match now < at(20 * HOUR) {
@@ -184,7 +184,7 @@ fn an_endpoint_that_refuses_the_only_outcome_is_in_trouble_and_max_age_ends_the_
 }
 
 #[test]
-fn an_endpoint_that_accepts_and_refuses_everything_by_turns_makes_few_dead_letters() {
+fn an_endpoint_that_alternates_between_accepting_and_refusing_makes_few_dead_letters() {
     // A minute each, so that outcomes that were refused are refused again.
     let works = |now: Moment| (now.since(Moment::START).as_secs() / 60).is_multiple_of(2);
     let mut simulation = Simulation::new(RULES, move |_, now| match works(now) {
@@ -202,7 +202,7 @@ fn an_endpoint_that_accepts_and_refuses_everything_by_turns_makes_few_dead_lette
 }
 
 #[test]
-fn a_burst_of_outcomes_that_are_refused_holds_the_others_back_for_minutes_at_most() {
+fn a_burst_of_refused_outcomes_delays_the_others_by_minutes_at_most() {
     let mut simulation = Simulation::new(RULES, |seqs, _| match seqs[0] <= 200 {
         true => refused("410 Gone"),
         false => Answer::Delivered,
@@ -213,7 +213,7 @@ fn a_burst_of_outcomes_that_are_refused_holds_the_others_back_for_minutes_at_mos
 }
 
 #[test]
-fn thousands_of_outcomes_that_are_refused_do_not_keep_each_other_from_becoming_dead_letters() {
+fn thousands_of_refused_outcomes_all_become_dead_letters() {
     let mut simulation = Simulation::new(RULES, |seqs, _| match (1000..4000).contains(&seqs[0]) {
         true => refused("410 Gone"),
         false => Answer::Delivered,
@@ -227,7 +227,7 @@ fn thousands_of_outcomes_that_are_refused_do_not_keep_each_other_from_becoming_d
 }
 
 #[test]
-fn an_outcome_of_which_no_request_can_be_made_is_a_dead_letter_at_once() {
+fn an_outcome_that_no_request_can_carry_becomes_a_dead_letter_at_once() {
     for batch in [1, 50] {
         let unsendable = |seqs: &[i64], now: Moment| match (seqs.contains(&7), now < at(HOUR)) {
             (true, _) => Answer::Unsendable("the stored record of outcome 7 can't be read".into()),
@@ -242,7 +242,7 @@ fn an_outcome_of_which_no_request_can_be_made_is_a_dead_letter_at_once() {
 }
 
 #[test]
-fn the_whole_endpoint_is_left_alone_for_as_long_as_it_asks_and_then_probed() {
+fn an_endpoint_that_asks_for_a_pause_gets_nothing_until_a_probe_after_it() {
     let mut calls = 0;
     let mut simulation = Simulation::new(RULES, move |_, _| {
         calls += 1;
@@ -274,7 +274,7 @@ fn an_answer_with_retry_after_for_one_outcome_holds_back_that_one_only() {
 }
 
 #[test]
-fn a_batch_is_sent_again_as_it_was_and_parted_only_to_find_the_outcome_that_is_the_cause() {
+fn a_failed_batch_is_repeated_unchanged_and_split_only_to_find_a_refused_outcome() {
     let rules = Rules { batch: 100, ..RULES };
     let mut refusing = Simulation::new(rules, |seqs, _| match seqs.contains(&42) {
         true => refused("422"),
@@ -358,7 +358,7 @@ fn after_an_outage_batches_are_soon_as_large_as_before() {
 }
 
 #[test]
-fn what_somebody_orders_is_delivered_again_and_what_is_dropped_is_not() {
+fn replayed_outcomes_are_delivered_again_and_dropped_ones_are_not() {
     let mut simulation = Simulation::new(RULES, |seqs, now| match (seqs, now < at(HOUR)) {
         ([3], true) => refused("404"),
         ([4], true) => later(),
@@ -382,7 +382,7 @@ fn what_somebody_orders_is_delivered_again_and_what_is_dropped_is_not() {
 }
 
 #[test]
-fn more_ordered_outcomes_than_fit_into_memory_are_all_delivered() {
+fn more_replayed_outcomes_than_fit_into_memory_are_all_delivered() {
     let mut simulation = Simulation::new(RULES, |_, _| Answer::Delivered);
     simulation.newest = 5000;
     simulation.run_until(HOUR);
@@ -398,7 +398,7 @@ fn more_ordered_outcomes_than_fit_into_memory_are_all_delivered() {
 }
 
 #[test]
-fn whatever_the_endpoint_says_and_whenever_the_process_is_killed_every_outcome_ends_up_somewhere() {
+fn every_outcome_is_delivered_or_a_dead_letter_despite_any_answers_and_kills() {
     for seed in 0..60 {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut whims = random.fork();

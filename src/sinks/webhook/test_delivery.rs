@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_test_is_a_record_that_says_so() {
+    fn a_test_delivery_is_a_record_that_is_marked_as_a_test() {
         let now = "2026-01-02T03:04:05.678Z".parse().unwrap();
         let record = outcome(now).unwrap().record;
         let mut fields: serde_json::Value = serde_json::from_str(&record).unwrap();

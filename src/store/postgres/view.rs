@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_that_the_database_calls_endless_is_added_to_no_clock() {
+    fn an_infinite_lease_of_the_database_does_not_overflow_the_clock() {
         let day = Duration::from_secs(86_400);
         for (millis, left) in [(1500.0, Duration::from_millis(1500)), (f64::INFINITY, day), (1e300, day)] {
             assert_eq!(lease_left(millis), Some(left));

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_is_both_numbers_in_the_order_of_the_hash() {
+    fn an_entry_keeps_its_hash_and_row_and_is_ordered_by_hash() {
         assert_eq!(size_of::<Entry>(), 12);
         let numbers = [0, 1, 0xffff, 0x1_0000, 0xffff_ffff, 0x1_0000_0000, MAX - 1, MAX];
         let mut before = None;

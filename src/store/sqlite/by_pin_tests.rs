@@ -45,7 +45,7 @@ fn verdict(pin: PinId) -> Verdict {
 }
 
 /// Submits and finishes a PIN; returns the `seq` of its outcome.
-async fn live(writer: &mut WriteConnection, pin: &PinId, again: bool) -> i64 {
+async fn submit_and_finish(writer: &mut WriteConnection, pin: &PinId, again: bool) -> i64 {
     let submits = Transaction { submits: vec![new(pin.clone(), again)], ..Transaction::default() };
     assert_eq!(writer.apply(&submits, ROOM).await.unwrap().submitted, [Submitted::Accepted], "{pin}");
     let ends = Transaction { verdicts: vec![verdict(pin.clone())], ..Transaction::default() };
@@ -70,16 +70,16 @@ async fn count(writer: &mut WriteConnection, sql: &'static str) -> i64 {
 }
 
 #[tokio::test]
-async fn the_newest_outcome_of_a_pin_is_found_wherever_its_entry_is_and_after_any_crash() {
+async fn the_newest_outcome_of_a_pin_is_found_in_memory_in_the_file_and_after_a_crash() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pinwatch.db");
     let (mut reader, mut writer) = open(&path).await;
     let mut seqs = Vec::new();
     for n in 0..60 {
-        seqs.push(live(&mut writer, &pin(n), false).await);
+        seqs.push(submit_and_finish(&mut writer, &pin(n), false).await);
         // Some are polled twice: the newest outcome counts.
         if n % 7 == 3 {
-            seqs[n / 2] = live(&mut writer, &pin(n / 2), true).await;
+            seqs[n / 2] = submit_and_finish(&mut writer, &pin(n / 2), true).await;
         }
         if n % 13 == 12 {
             all_are_known(&reader, &mut writer, &seqs).await;
@@ -101,7 +101,7 @@ async fn an_outcome_that_is_removed_leaves_nothing_in_the_index() {
     let folder = tempfile::tempdir().unwrap();
     let (reader, mut writer) = open(&folder.path().join("pinwatch.db")).await;
     for n in 0..20 {
-        live(&mut writer, &pin(n), false).await;
+        submit_and_finish(&mut writer, &pin(n), false).await;
     }
     let prune = Transaction { prune: Some(Clock::system().steady()), ..Transaction::default() };
     assert_eq!(writer.apply(&prune, ROOM).await.unwrap().pruned, 20);
@@ -112,7 +112,7 @@ async fn an_outcome_that_is_removed_leaves_nothing_in_the_index() {
 }
 
 #[tokio::test]
-async fn a_pin_that_ends_and_comes_again_in_one_transaction_has_its_outcome() {
+async fn a_pin_that_ends_and_is_submitted_again_in_one_transaction_has_its_outcome() {
     let folder = tempfile::tempdir().unwrap();
     let (_reader, mut writer) = open(&folder.path().join("pinwatch.db")).await;
     let submits = vec![new(pin(1), false), new(pin(1), false), new(pin(2), false)];

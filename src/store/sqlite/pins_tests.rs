@@ -67,7 +67,7 @@ async fn paged(reader: &Reader, limit: u32) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_is_in_flight_is_the_same_in_memory_and_in_the_file_whatever_comes_goes_and_fails() {
+async fn the_pins_in_flight_are_the_same_in_memory_and_in_the_file_after_any_changes() {
     let seed = fastrand::u64(..1_000_000);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -133,7 +133,7 @@ async fn execute(writer: &mut WriteConnection, sql: &'static str) {
 }
 
 #[tokio::test]
-async fn two_pins_of_the_same_hash_are_two() {
+async fn two_pins_with_the_same_hash_are_distinguished() {
     assert_eq!(hash(SAME_HASH[0]), hash(SAME_HASH[1]));
     let folder = tempfile::tempdir().unwrap();
     let (reader, mut writer, _) = open(&folder.path().join("pinwatch.db")).await;

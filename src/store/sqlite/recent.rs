@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_without_a_gap_is_left_to_the_file() {
+    fn outcomes_missing_in_memory_are_read_from_the_file() {
         let recent = Recent::new(7);
         assert_eq!((seqs(&recent, 6, 10), seqs(&recent, 7, 10)), (None, Some(vec![])));
         recent.add(&outcomes(8..=10, 1));
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_leave_where_there_are_too_many() {
+    fn the_oldest_outcomes_are_dropped_from_memory_if_there_are_too_many() {
         let recent = Recent::new(0);
         recent.add(&outcomes(1..=5, MAX_BYTES / 4));
         assert_eq!(seqs(&recent, 0, 10), None);

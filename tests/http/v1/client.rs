@@ -1,4 +1,4 @@
-//! A daemon with tokens, and a client of `/v1` that does nothing but write and read bytes.
+//! A daemon with tokens, and a simple client of `/v1`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -128,7 +128,7 @@ impl Api {
     ) -> Stream {
         let body = body.as_ref();
         let mut stream = self.begin(method, path, headers, &format!("content-length: {}\r\n", body.len()));
-        // Who is refused in the middle of a long body may not be able to write all of it.
+        // A client that is refused during a long body may not be able to write all of it.
         let _ = stream.write_all(body);
         Stream::read(stream)
     }
@@ -194,7 +194,7 @@ impl Response {
         self.body.lines().map(json).collect()
     }
 
-    /// The code of a problem, after a look at the rest of it.
+    /// The code of a problem; checks its other members.
     #[track_caller]
     pub fn code(&self) -> String {
         let problem = self.json();
@@ -275,7 +275,7 @@ impl Stream {
         Response { status: self.status, headers: self.headers, body, is_whole }
     }
 
-    /// The connection, for what goes the other way.
+    /// The connection, to write to it.
     pub fn connection(&mut self) -> &mut TcpStream {
         self.body.get_mut().stream.get_mut()
     }

@@ -13,10 +13,10 @@ fn example(language: &str) -> String {
     rest.split_once("\n```").expect("an example ends").0.to_owned() + "\n"
 }
 
-/// Runs an example, and sees its PIN end.
+/// Runs an example, and checks that its PIN ends.
 fn ends(language: &str, version: &str, command: &[&str], file: &str, pin: &str) {
     let program = command[0];
-    // Not every shell tells its version, and every machine has one.
+    // Not every shell can print its version, and every machine has a shell.
     let needed = if program == "sh" { "curl" } else { program };
     if !Command::new(needed).arg(version).output().is_ok_and(|output| output.status.success()) {
         return not_run(&format!("the example of docs/http-api.md for {language}"), needed);
@@ -37,12 +37,12 @@ fn ends(language: &str, version: &str, command: &[&str], file: &str, pin: &str) 
 }
 
 #[test]
-fn curl() {
+fn the_curl_example_submits_a_pin_and_prints_its_status() {
     ends("sh", "--version", &["sh", "-eu"], "example.sh", "CURL-9C81");
 }
 
 #[test]
-fn python() {
+fn the_python_example_submits_a_pin_and_prints_its_status() {
     if Command::new("python3")
         .args(["-c", "import requests"])
         .output()
@@ -55,27 +55,27 @@ fn python() {
 }
 
 #[test]
-fn node() {
+fn the_node_example_submits_a_pin_and_prints_its_status() {
     ends("js", "--version", &["node"], "example.mjs", "NODE-9C81");
 }
 
 #[test]
-fn php() {
+fn the_php_example_submits_a_pin_and_prints_its_status() {
     ends("php", "--version", &["php"], "example.php", "PHP-9C81");
 }
 
 #[test]
-fn java() {
+fn the_java_example_submits_a_pin_and_prints_its_status() {
     ends("java", "--version", &["java"], "Api.java", "JAVA-9C81");
 }
 
 #[test]
-fn go() {
+fn the_go_example_submits_a_pin_and_prints_its_status() {
     ends("go", "version", &["go", "run"], "example.go", "GO-9C81");
 }
 
 #[test]
-fn every_code_of_a_problem_is_documented() {
+fn every_problem_code_is_documented() {
     for code in pinwatch::http::PROBLEM_CODES {
         assert!(PAGE.contains(&format!("`{code}`")), "{code} is not in docs/http-api.md");
     }

@@ -1,4 +1,4 @@
-//! `/v1` of the real binary: every route, every scope, streams that break and clients that dawdle.
+//! `/v1` of the real binary: every route, every scope, broken streams and slow clients.
 
 pub mod client;
 mod examples;

@@ -1,4 +1,4 @@
-//! Outcomes as pages and as events: from any position, neither gap nor duplicate.
+//! Outcomes as pages and as events, from any position, without gap or duplicate.
 
 use std::thread;
 
@@ -10,7 +10,7 @@ use crate::support::json as parse;
 
 const EVENTS: (&str, &str) = ("accept", "text/event-stream");
 
-/// An event, or what came instead of one.
+/// An event, or another part of the stream.
 #[derive(Debug, Default)]
 struct Event {
     id: Option<String>,
@@ -38,7 +38,7 @@ fn seqs(records: &[Value]) -> Vec<i64> {
 }
 
 #[test]
-fn pages_have_every_outcome_once_whatever_their_length() {
+fn pages_of_any_length_have_every_outcome_once() {
     let api = Api::start();
     let pins: Vec<_> = (0..700).map(|number| format!("sim-delivered-{number}")).collect();
     api.served.finish(&pins.iter().map(String::as_str).collect::<Vec<_>>());
@@ -69,7 +69,7 @@ fn pages_have_every_outcome_once_whatever_their_length() {
 }
 
 #[test]
-fn a_stream_of_events_that_breaks_anywhere_goes_on_without_gap_or_duplicate() {
+fn a_broken_stream_of_events_continues_without_gap_or_duplicate() {
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
     let mut random = Rng::with_seed(seed);
@@ -85,7 +85,7 @@ fn a_stream_of_events_that_breaks_anywhere_goes_on_without_gap_or_duplicate() {
         });
         let (mut read, mut last_id, mut connections) = (Vec::new(), begun.clone(), 0);
         while read.len() < pins.len() {
-            // What `after` says is what a browser goes on saying; the header wins.
+            // A browser repeats the same `after` when it reconnects; the header takes precedence.
             let headers = [EVENTS, ("last-event-id", last_id.as_str())];
             let mut stream = api.stream("GET", &format!("/v1/outcomes?after={begun}"), &headers, "");
             assert_eq!(stream.headers["content-type"], "text/event-stream");
@@ -104,7 +104,7 @@ fn a_stream_of_events_that_breaks_anywhere_goes_on_without_gap_or_duplicate() {
                 read.push(parse(&event.data));
                 last_id = event.id.unwrap();
             }
-            // The rest of what is on its way is lost, in the middle of an event.
+            // The connection breaks in the middle of an event.
             drop(stream);
         }
         assert!(connections > 3);
@@ -114,7 +114,7 @@ fn a_stream_of_events_that_breaks_anywhere_goes_on_without_gap_or_duplicate() {
 }
 
 #[test]
-fn a_stream_says_at_once_where_it_is_so_that_it_misses_nothing_after_a_break() {
+fn a_stream_sends_its_position_first_so_that_a_reconnect_misses_nothing() {
     let api = Api::start();
     api.served.finish(&["sim-delivered-1"]);
     let mut stream = api.stream("GET", "/v1/outcomes?last=0", &[EVENTS], "");
@@ -127,7 +127,7 @@ fn a_stream_says_at_once_where_it_is_so_that_it_misses_nothing_after_a_break() {
 }
 
 #[test]
-fn a_reader_that_retention_overtook_is_told_what_it_missed() {
+fn a_reader_is_told_which_outcomes_retention_removed_before_it_read_them() {
     let api = Api::start();
     api.served.finish(&["sim-delivered-1", "sim-delivered-2"]);
     let mut api = api.pruned("DELETE FROM outcome WHERE seq <= 1; UPDATE history SET pruned_to = 1");

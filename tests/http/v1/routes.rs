@@ -1,4 +1,4 @@
-//! Every route of `/v1`, asked well and badly, by every scope.
+//! Every route of `/v1` with valid and invalid requests, by every scope.
 
 use serde_json::{Value, json};
 
@@ -82,7 +82,7 @@ fn every_route_answers_as_the_socket_does() {
         let head = api.ask("HEAD", path, &[], "");
         assert_eq!((head.status, head.body.as_str()), (200, ""), "{path}");
     }
-    let said = api.served.daemon.said();
+    let said = api.served.daemon.log();
     for what in [
         "a PIN was withdrawn over HTTP",
         "outcomes are delivered again",
@@ -91,7 +91,7 @@ fn every_route_answers_as_the_socket_does() {
         until(what, || {
             api.served
                 .daemon
-                .said()
+                .log()
                 .lines()
                 .any(|line| line.contains(what) && line.contains("boss"))
                 .then_some(())
@@ -104,7 +104,7 @@ fn every_route_answers_as_the_socket_does() {
 type Bad<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
 
 #[test]
-fn every_kind_of_bad_request_has_its_problem() {
+fn every_kind_of_invalid_request_gets_its_problem_code() {
     let api = Api::start();
     let item = |length: usize| format!("{{\"pinId\":\"P\",\"reference\":\"{}\"}}", "x".repeat(length));
     let json_body = ("content-type", JSON);
@@ -180,7 +180,7 @@ fn every_kind_of_bad_request_has_its_problem() {
 }
 
 #[test]
-fn nothing_of_an_array_is_submitted_if_one_item_is_wrong_and_the_problem_names_it() {
+fn an_array_with_one_invalid_item_is_refused_as_a_whole_and_the_item_is_named() {
     let api = Api::start();
     let problem =
         api.post("/v1/pins", JSON, r#"[{"pinId":"sim-waiting-1"},{"pinId":"sim-waiting-2","x":1}]"#);
@@ -190,7 +190,7 @@ fn nothing_of_an_array_is_submitted_if_one_item_is_wrong_and_the_problem_names_i
 }
 
 #[test]
-fn each_scope_may_ask_for_what_the_document_says_and_for_nothing_else() {
+fn each_scope_may_use_exactly_the_routes_that_the_openapi_document_lists() {
     let api = Api::start();
     let document = parse(DOCUMENT);
     for (path, methods) in document["paths"].as_object().unwrap() {
@@ -221,7 +221,7 @@ fn each_scope_may_ask_for_what_the_document_says_and_for_nothing_else() {
 }
 
 #[test]
-fn a_peer_that_guesses_tokens_has_to_wait_and_a_valid_token_passes_all_the_same() {
+fn a_peer_that_guesses_tokens_must_wait_and_a_valid_token_still_works() {
     let api = Api::start();
     let guess = |value: &str| api.ask("GET", "/v1/stats", &[("authorization", value)], "");
     let missing = api.ask("GET", "/v1/stats", &[("authorization", "")], "");
@@ -237,13 +237,13 @@ fn a_peer_that_guesses_tokens_has_to_wait_and_a_valid_token_passes_all_the_same(
     assert!((1..=60).contains(&limited.headers["retry-after"].parse::<u64>().unwrap()));
     assert_eq!(api.get("/v1/stats").status, 200);
     until("the log has one line of it", || {
-        (api.served.daemon.times_said("had no valid token") == 1).then_some(())
+        (api.served.daemon.times_logged("had no valid token") == 1).then_some(())
     });
-    assert!(!api.served.daemon.said().contains("pinwatch_wrong"));
+    assert!(!api.served.daemon.log().contains("pinwatch_wrong"));
 }
 
 #[test]
-fn without_a_file_of_tokens_there_is_no_api_and_the_problem_says_why() {
+fn without_a_tokens_file_there_is_no_api_and_the_answer_says_why() {
     let served = crate::http::served::Served::start();
     let answer = served.get("/v1/stats");
     assert_eq!(answer.status, 404);

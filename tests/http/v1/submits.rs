@@ -23,7 +23,7 @@ fn waiting(count: usize) -> Vec<String> {
 }
 
 #[test]
-fn a_client_may_send_a_hundred_thousand_lines_before_it_reads_and_others_are_served_meanwhile() {
+fn a_client_may_send_100_000_lines_before_it_reads_while_others_are_served() {
     let api = Api::start();
     let pins = waiting(100_000);
     let body: String = pins.iter().map(|pin| line(pin)).collect();
@@ -41,13 +41,13 @@ fn a_client_may_send_a_hundred_thousand_lines_before_it_reads_and_others_are_ser
     }
     assert_eq!(api.served.daemon.client().stats()["inFlight"], pins.len());
     until_true("the log sums them", || {
-        let said = api.served.daemon.said();
+        let said = api.served.daemon.log();
         said.lines().any(|line| line.contains("PINs were submitted over HTTP") && line.contains("boss"))
     });
 }
 
 #[test]
-fn each_line_is_answered_when_it_is_durable_however_the_lines_come() {
+fn each_line_is_answered_when_it_is_durable_even_if_lines_arrive_in_pieces() {
     let api = Api::start();
     let mut connection = api.begin("POST", "/v1/pins", &[LINES], "transfer-encoding: chunked\r\n");
     let write = |connection: &mut std::net::TcpStream, text: &str| {
@@ -78,7 +78,7 @@ fn each_line_is_answered_when_it_is_durable_however_the_lines_come() {
 }
 
 #[test]
-fn half_a_line_of_a_body_that_breaks_off_is_never_taken_for_a_line() {
+fn an_incomplete_line_at_the_end_of_a_broken_body_is_not_submitted() {
     let api = Api::start();
     // A shorter body than was announced, and one with a chunk that is none.
     for (length, end) in [("content-length: 1000\r\n", ""), ("transfer-encoding: chunked\r\n", "x\r\n")] {
@@ -87,7 +87,7 @@ fn half_a_line_of_a_body_that_breaks_off_is_never_taken_for_a_line() {
         let text = if end.is_empty() { text.to_owned() } else { chunk(text) };
         connection.write_all((text + end).as_bytes()).unwrap();
         connection.shutdown(std::net::Shutdown::Write).unwrap();
-        // Who breaks off may get no answer at all.
+        // A client that breaks off may get no answer.
         if let Some(stream) = Stream::try_read(connection) {
             let lines: Vec<Value> = stream.rest().body.lines().map(parse).collect();
             assert!(lines.iter().all(|line| line["pinId"] != "sim-waiting-2"), "{lines:?}");
@@ -97,7 +97,7 @@ fn half_a_line_of_a_body_that_breaks_off_is_never_taken_for_a_line() {
     assert_eq!(api.get("/v1/pins/sim-waiting-2").status, 404);
 }
 
-/// Opens connections that never finish what they began: each kind of slow client that has a name.
+/// Opens connections of every known kind of slow client.
 fn bad_clients(api: &Api) -> Vec<TcpStream> {
     let json = [("content-type", JSON)];
     let partly = |what: &str| {
@@ -166,7 +166,7 @@ fn is_open(stream: &TcpStream) -> bool {
 }
 
 #[test]
-fn what_the_store_has_no_room_for_is_503_with_what_became_of_each() {
+fn submits_beyond_max_in_flight_get_503_with_the_result_of_each() {
     let api = Api::with(&["intake.max_in_flight=2"]);
     let post = |kind, body: &str| api.post("/v1/pins", kind, body);
     let items: Vec<_> = waiting(3).iter().map(|pin| line(pin)).collect();

@@ -128,7 +128,7 @@ impl Server {
         all
     }
 
-    /// All are served: each PIN is taken, over the version of HTTP that its client speaks.
+    /// Checks that all clients are served, each with its version of HTTP.
     #[track_caller]
     fn serves_all(&self, client: Option<&[PathBuf; 2]>) {
         for Asked { name, version, pin, ended } in self.asked_by_all("localhost", &self.authority, client) {
@@ -139,7 +139,7 @@ impl Server {
         }
     }
 
-    /// Nobody is served, and each hears one of these reasons.
+    /// Checks that no client is served, and that each reports one of these reasons.
     #[track_caller]
     fn refuses_all(&self, asked: &[Asked], reasons: &[&str]) {
         for Asked { name, version, ended, .. } in asked {
@@ -151,12 +151,12 @@ impl Server {
     }
 
     #[track_caller]
-    fn until_said(&self, what: &str) {
-        until_true(&format!("{what:?} in the log"), || self.api.served.daemon.said().contains(what));
+    fn until_logged(&self, what: &str) {
+        until_true(&format!("{what:?} in the log"), || self.api.served.daemon.log().contains(what));
     }
 }
 
-/// What came of one client.
+/// The result of one client.
 struct Asked {
     name: &'static str,
     version: &'static str,
@@ -180,7 +180,7 @@ fn curl_python_and_node_submit_over_tls_and_refuse_another_name_or_authority() {
     let other = Authority::new("another one");
     let asked = server.asked_by_all("localhost", &other, None);
     server.refuses_all(&asked, &["unable to get local issuer", "unable to verify the first certificate"]);
-    server.until_said(NOT_ACCEPTED);
+    server.until_logged(NOT_ACCEPTED);
     // The certificate has another name than this. Only the client knows which name it meant.
     let asked = server.asked_by_all("127.0.0.1", &server.authority, None);
     server.refuses_all(&asked, &["subject name matches", "does not match", "not valid for"]);
@@ -188,16 +188,16 @@ fn curl_python_and_node_submit_over_tls_and_refuse_another_name_or_authority() {
 }
 
 #[test]
-fn curl_python_and_node_refuse_an_expired_certificate_and_the_daemon_says_so_too() {
+fn an_expired_certificate_is_refused_by_curl_python_and_node_and_logged() {
     let server = Server::start(2021, None);
     let asked = server.asked_by_all("localhost", &server.authority, None);
     server.refuses_all(&asked, &["expired"]);
-    server.until_said(NOT_ACCEPTED);
-    server.until_said("has expired on 2021-01-01");
+    server.until_logged(NOT_ACCEPTED);
+    server.until_logged("has expired on 2021-01-01");
 }
 
 #[test]
-fn with_client_ca_curl_python_and_node_submit_by_its_certificates_only_and_the_log_says_why() {
+fn with_client_ca_curl_python_and_node_can_submit_only_with_its_certificates() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let server = Server::start(2090, Some(&ours));
     let folder = server.files.path();
@@ -219,7 +219,7 @@ fn with_client_ca_curl_python_and_node_submit_by_its_certificates_only_and_the_l
     ] {
         let asked = server.asked_by_all("localhost", &server.authority, client);
         server.refuses_all(&asked, reasons);
-        server.until_said(said);
+        server.until_logged(said);
     }
     server.serves_all(Some(&right));
 }

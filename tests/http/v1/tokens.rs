@@ -1,4 +1,4 @@
-//! Tokens come, go and are checked while the daemon runs; `pinwatch token new` makes them.
+//! Tokens are added, removed and checked while the daemon runs; `pinwatch token new` makes them.
 
 use std::fs;
 
@@ -10,9 +10,9 @@ use super::client::{Api, new_token, write_private};
 use crate::support::{program, run_to_end, until_true};
 
 fn reload(api: &Api, what: &str) {
-    let before = api.served.daemon.times_said(what);
+    let before = api.served.daemon.times_logged(what);
     api.served.daemon.signal(Signal::HUP);
-    until_true(what, || api.served.daemon.times_said(what) > before);
+    until_true(what, || api.served.daemon.times_logged(what) > before);
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn a_token_is_replaced_without_a_pause_and_an_invalid_file_changes_nothing() {
     assert_eq!((status(&new), status(&api.admin)), (200, 200), "both are valid meanwhile");
     write_private(&api.tokens_file(), &format!("{line}\nnonsense\n"));
     reload(&api, "the configuration was not reloaded");
-    until_true("the log names the line", || api.served.daemon.said().contains("line 2: must be NAME SCOPE"));
+    until_true("the log names the line", || api.served.daemon.log().contains("line 2: must be NAME SCOPE"));
     assert_eq!((status(&new), status(&api.admin)), (200, 200), "the old ones stay");
     write_private(&api.tokens_file(), &line);
     reload(&api, "the configuration was reloaded");
@@ -37,7 +37,7 @@ fn a_token_is_replaced_without_a_pause_and_an_invalid_file_changes_nothing() {
 }
 
 #[test]
-fn the_command_prints_a_token_once_and_the_line_that_lets_it_in() {
+fn token_new_prints_a_token_and_its_line_for_the_tokens_file() {
     let new = |args: &[&str]| {
         let mut command = program();
         command.args(["token", "new"]).args(args);
@@ -66,7 +66,7 @@ fn the_command_prints_a_token_once_and_the_line_that_lets_it_in() {
 }
 
 #[test]
-fn a_bad_file_of_tokens_is_refused_by_the_start_by_check_config_and_by_doctor() {
+fn an_invalid_tokens_file_is_refused_by_the_start_by_check_config_and_by_doctor() {
     let api = Api::start();
     let file = api.tokens_file();
     let setting = format!("http.tokens_file={}", file.display());

@@ -1,4 +1,4 @@
-//! What the API tells of one PIN in fair weather, by its age: a life, and what real APIs do to lives.
+//! What the API reports about one PIN without a fault, by its age: its life, with the irregularities of real APIs.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use fastrand::Rng;
 use pinwatch::config::Completion;
 use pinwatch::simulate::{FinalForm, Known, Life, LifeSettings, Reported};
 
-use super::weather::span;
+use super::conditions::span;
 
-/// What an answer tells.
+/// The content of an answer.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Tale {
+pub enum Report {
     Deliveries(Vec<Reported>),
     NotFound,
     Rejected(u16),
@@ -23,9 +23,9 @@ pub enum Tale {
 }
 
 #[derive(Debug)]
-pub struct Story {
+pub struct PinHistory {
     /// What this PIN alone gets, always.
-    trouble: Option<Tale>,
+    trouble: Option<Report>,
     life: Life,
     /// 404 until this age.
     hidden: Duration,
@@ -38,8 +38,8 @@ pub struct Story {
     completion: Completion,
 }
 
-impl Story {
-    /// `troubled` is the share of PINs, in percent, that always get what nobody else does.
+impl PinHistory {
+    /// `troubled` is the percentage of PINs that always get an answer of their own.
     pub fn draw(
         lives: &LifeSettings,
         pin: usize,
@@ -47,7 +47,7 @@ impl Story {
         troubled: u32,
         rng: &mut Rng,
     ) -> Self {
-        let troubles = [Tale::Forbidden, Tale::Throttled, Tale::Down, Tale::Down];
+        let troubles = [Report::Forbidden, Report::Throttled, Report::Down, Report::Down];
         let trouble = (rng.u32(..100) < troubled).then(|| rng.choice(&troubles).cloned()).flatten();
         let life = Life::of(lives, &pin_id(pin));
         let second = Duration::from_secs(1);
@@ -68,15 +68,15 @@ impl Story {
         Self { trouble, life, hidden, never_found, rejected, relapse, shrinks, completion }
     }
 
-    pub fn at(&self, age: Duration) -> Tale {
+    pub fn at(&self, age: Duration) -> Report {
         if let Some(trouble) = &self.trouble {
             return trouble.clone();
         }
         if let Some(code) = self.rejected {
-            return Tale::Rejected(code);
+            return Report::Rejected(code);
         }
         if self.never_found || age < self.hidden {
-            return Tale::NotFound;
+            return Report::NotFound;
         }
         let within = |ages: Option<(Duration, Duration)>| ages.is_some_and(|(a, b)| a <= age && age < b);
         let mut reported: Vec<_> = self.life.at(age).collect();
@@ -89,7 +89,7 @@ impl Story {
                 *delivery = Reported { status: waiting, form: FinalForm::Bool };
             }
         }
-        Tale::Deliveries(reported)
+        Report::Deliveries(reported)
     }
 
     /// Whether an answer of these deliveries ends the PIN.

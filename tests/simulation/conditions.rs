@@ -1,4 +1,4 @@
-//! The weather at the API: what is wrong with all of it, and when. Ends fair, and stays so.
+//! The conditions of the whole API over time: its faults, and when they occur. In the end it works, and stays so.
 
 use std::time::Duration;
 
@@ -6,87 +6,87 @@ use fastrand::Rng;
 
 use super::clocks::{BEGIN, Time};
 
-/// What the API is like at a moment.
+/// The condition of the API at a moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Sky {
-    Fair,
+pub enum Condition {
+    Normal,
     /// 5xx, and what else says "not now".
     Errors,
     /// No answer within the time-out.
     Silence,
     /// Connections are refused or reset.
     Resets,
-    /// 401 or 403, whatever the PIN.
+    /// 401 or 403 for every PIN.
     Refused(u16),
-    /// 429, whatever the rate.
+    /// 429 at any rate.
     Busy,
     /// 200 that can't be understood.
     Garbage,
-    /// Any of these, to so many of the requests.
+    /// Any of these, for this share of the requests.
     Flaky(f64),
     /// Right answers, late or too late.
     Slow,
     /// A load balancer's own answer for every PIN: 404, 405 or 421.
-    Astray(u16),
+    Misrouted(u16),
     /// The daemon's machine can send nothing.
     CannotSend,
 }
 
 #[derive(Debug)]
-pub struct Weather {
+pub struct Conditions {
     /// When each begins, in true time.
-    turns: Vec<(Time, Sky)>,
+    turns: Vec<(Time, Condition)>,
     end: Time,
 }
 
-impl Weather {
+impl Conditions {
     pub fn draw(end: Time, rng: &mut Rng) -> Self {
         let minute = Duration::from_secs(60);
         let all = end - BEGIN;
-        let (mut turns, mut at) = (vec![(BEGIN, Sky::Fair)], BEGIN);
+        let (mut turns, mut at) = (vec![(BEGIN, Condition::Normal)], BEGIN);
         let is_calm = rng.u32(..12) == 0;
         loop {
             at += span(minute, all / 3, rng);
             if is_calm || at >= end {
                 break;
             }
-            let sky = match rng.u32(..13) {
-                0 | 1 => Sky::Errors,
-                2 => Sky::Silence,
-                3 => Sky::Resets,
-                4 => Sky::Refused(if rng.bool() { 401 } else { 403 }),
-                5 => Sky::Busy,
-                6 => Sky::Garbage,
-                7 => Sky::Slow,
-                8 | 9 => Sky::Astray(*rng.choice(&[404, 404, 405, 421]).expect("some")),
-                10 => Sky::CannotSend,
-                _ => Sky::Flaky(rng.f64()),
+            let condition = match rng.u32(..13) {
+                0 | 1 => Condition::Errors,
+                2 => Condition::Silence,
+                3 => Condition::Resets,
+                4 => Condition::Refused(if rng.bool() { 401 } else { 403 }),
+                5 => Condition::Busy,
+                6 => Condition::Garbage,
+                7 => Condition::Slow,
+                8 | 9 => Condition::Misrouted(*rng.choice(&[404, 404, 405, 421]).expect("some")),
+                10 => Condition::CannotSend,
+                _ => Condition::Flaky(rng.f64()),
             };
-            turns.push((at, sky));
+            turns.push((at, condition));
             at += span(Duration::from_secs(5), all / 2, rng);
-            turns.push((at, Sky::Fair));
+            turns.push((at, Condition::Normal));
         }
         let end = end.max(at);
         Self { turns, end }
     }
 
-    pub fn at(&self, truth: Time) -> Sky {
+    pub fn at(&self, truth: Time) -> Condition {
         let next = self.turns.partition_point(|(begin, _)| *begin <= truth);
         self.turns[next - 1].1
     }
 
-    /// When it turned last.
+    /// When it changed last.
     pub fn since(&self, truth: Time) -> Time {
         let next = self.turns.partition_point(|(begin, _)| *begin <= truth);
         self.turns[next - 1].0
     }
 
-    /// When it turns next.
+    /// When it changes next.
     pub fn turns(&self, truth: Time) -> Option<Time> {
         self.turns.iter().map(|(begin, _)| *begin).chain([self.end]).find(|begin| *begin > truth)
     }
 
-    /// From then on it is fair, and the API takes any rate.
+    /// From then on the API works and accepts any rate.
     pub fn end(&self) -> Time {
         self.end
     }
