@@ -1,6 +1,7 @@
 //! One store, whichever it is: what the rest of the daemon relies on, tried on a SQLite file and on a real PostgreSQL;
 //! and what nodes that share a PostgreSQL rely on.
 
+mod chosen;
 mod cluster;
 mod deliveries;
 mod hostile;
