@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::client::{Client, ClientError};
@@ -46,7 +47,8 @@ pub async fn run(
     is_agreed: bool,
     mut output: Output,
 ) -> Result<Exit, CommandError> {
-    if !is_agreed && !(stdin().is_terminal() && stderr().is_terminal()) {
+    let can_ask = stdin().is_terminal() && stderr().is_terminal();
+    if !is_agreed && !can_ask {
         return Err(CommandError::Usage(
             "--all asks before it changes anything, and there is no terminal to ask on: add --yes".to_owned(),
         ));
@@ -67,6 +69,8 @@ pub async fn run(
     let mut stopped = pin!(stop_signal());
     let (mut total, mut after, mut is_stopped) = (0, None, false);
     loop {
+        // Lets a signal be noticed that came together with the answer.
+        yield_now().await;
         if is_stopped || stopped.as_mut().now_or_never().is_some() {
             output.flush()?;
             progress.note(format_args!("stopped: {}; the rest is untouched", action.done(total)));

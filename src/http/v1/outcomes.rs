@@ -183,11 +183,19 @@ impl Tail {
 
     /// What matches in the next page, of at most so many.
     async fn next(&mut self, most: u32) -> Result<Matching, Refusal> {
+        // Few of a page may match, so that a small page would be a query for each outcome.
+        let read = if self.filter.is_empty() { most } else { u32::MAX };
         let next = in_time(async {
-            let next = self.reader.next_of(most).await?;
+            let next = self.reader.next_of(read).await?;
             let (removed, is_end) = (next.removed, next.outcomes.is_empty());
             let outcomes = next.with_positions().collect();
-            let outcomes = matching(&self.services, &self.filter, outcomes).await?;
+            let mut outcomes = matching(&self.services, &self.filter, outcomes).await?;
+            if outcomes.len() > most as usize {
+                outcomes.truncate(most as usize);
+                if let Some((position, _)) = outcomes.last() {
+                    self.reader.back_to(position.clone());
+                }
+            }
             Ok(Matching { outcomes, removed, is_end })
         })
         .await;
