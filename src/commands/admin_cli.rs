@@ -6,6 +6,7 @@
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Args, Subcommand};
 
+use super::filter_args::FilterArgs;
 use super::globals::Link;
 use super::help;
 use crate::pin::PinId;
@@ -24,7 +25,7 @@ pub enum DeadLetters {
         override_usage = "pinwatch dead-letters replay --sink <NAME> <ID|--seq <SEQ>|--all>"
     )]
     Replay(LettersArgs),
-    /// Discard dead letters, without confirmation
+    /// Discard dead letters
     #[command(
         after_help = help::DEAD_LETTERS_DROP,
         override_usage = "pinwatch dead-letters drop --sink <NAME> <ID|--seq <SEQ>|--all>"
@@ -53,6 +54,8 @@ pub struct LettersListArgs {
     /// Continue a list: the token that the previous one printed at its end
     #[arg(long, value_name = "TOKEN")]
     pub after: Option<String>,
+    #[command(flatten)]
+    pub filter: FilterArgs,
     #[command(flatten)]
     pub link: Link,
 }
@@ -83,18 +86,23 @@ pub struct LettersArgs {
     /// Instead of PIN IDs: the outcomes' seqs; repeatable
     #[arg(long = "seq", value_name = "SEQ", value_delimiter = ',')]
     pub seqs: Vec<i64>,
-    /// All dead letters of the sink
+    /// All dead letters of the sink that the filters match, after a question
     #[arg(long)]
     pub all: bool,
+    /// Show how many match, but do not ask
+    #[arg(long, requires = "all")]
+    pub yes: bool,
     /// The sink
     #[arg(long, value_name = "NAME")]
     pub sink: String,
+    #[command(flatten)]
+    pub filter: FilterArgs,
     #[command(flatten)]
     pub link: Link,
 }
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("which").args(["ids", "from"]).required(true))]
+#[command(group = ArgGroup::new("which").args(["ids", "from", "all"]).required(true))]
 pub struct ReplayArgs {
     /// PIN IDs: the newest outcome of each
     #[arg(value_name = "ID")]
@@ -105,9 +113,17 @@ pub struct ReplayArgs {
     /// The last seq, included
     #[arg(long, value_name = "SEQ", requires = "from")]
     pub to: Option<i64>,
+    /// Every outcome that the filters match, after a question; without filters, every outcome that is kept
+    #[arg(long)]
+    pub all: bool,
+    /// Show how many match, but do not ask
+    #[arg(long, requires = "all")]
+    pub yes: bool,
     /// The sink
     #[arg(long, value_name = "NAME")]
     pub sink: String,
+    #[command(flatten)]
+    pub filter: FilterArgs,
     #[command(flatten)]
     pub link: Link,
 }

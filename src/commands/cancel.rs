@@ -5,7 +5,7 @@ use std::path::Path;
 use futures_util::stream;
 use serde_json::json;
 
-use super::cancel_matching;
+use super::all_matching::{self, Action};
 use super::cli::CancelArgs;
 use super::client::{self, Client, ClientError};
 use super::error::CommandError;
@@ -23,7 +23,7 @@ const COLUMNS: [Column; 4] = [
 
 pub async fn run(socket: &Path, args: &CancelArgs, mut output: Output) -> Result<Exit, CommandError> {
     if args.all {
-        return cancel_matching::run(socket, &args.filter.filter(), args.yes, output).await;
+        return all_matching::run(socket, Action::Cancel, &args.filter.filter(), args.yes, output).await;
     }
     if !args.filter.filter().is_empty() {
         return Err(CommandError::Usage(

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::admin_cli::{DeadLetters, ReplayArgs, Sinks};
 use super::backup::BackupArgs;
-use super::filter_args::FilterArgs;
+use super::filter_args::{FilterArgs, OutcomeFilterArgs};
 use super::globals::{Globals, Link};
 use super::help;
 use super::migrate_store::MigrateStoreArgs;
@@ -186,7 +186,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "TOKEN")]
     pub after: Option<String>,
     #[command(flatten)]
-    pub filter: FilterArgs,
+    pub filter: OutcomeFilterArgs,
     #[command(flatten)]
     pub link: Link,
 }
@@ -208,7 +208,7 @@ pub struct CancelArgs {
     /// Withdraw every PIN in flight that the filters match, after a question; without filters, every PIN
     #[arg(long)]
     pub all: bool,
-    /// Do not ask
+    /// Show how many match, but do not ask
     #[arg(long, requires = "all")]
     pub yes: bool,
     #[command(flatten)]
@@ -232,7 +232,7 @@ pub struct TailArgs {
     #[arg(long)]
     pub positions: bool,
     #[command(flatten)]
-    pub filter: FilterArgs,
+    pub filter: OutcomeFilterArgs,
     #[command(flatten)]
     pub link: Link,
 }

@@ -29,7 +29,9 @@ const COLUMNS: [Column; 7] = [
 ];
 
 pub async fn list(socket: &Path, args: &LettersListArgs, mut output: Output) -> Result<Exit, CommandError> {
-    let request = Request { sink: args.sink.clone(), after: args.after.clone(), ..Request::default() };
+    let filter = args.filter.filter();
+    let request =
+        Request { sink: args.sink.clone(), filter, after: args.after.clone(), ..Request::default() };
     let mut pages = Pages { client: Client::connect(socket).await?, request };
     let now = Timestamp::now();
     let (mut left, mut rows) = (args.limit, Vec::new());
@@ -54,7 +56,9 @@ pub async fn list(socket: &Path, args: &LettersListArgs, mut output: Output) -> 
     output.flush()?;
     match pages.request.after {
         Some(token) => note(format_args!("there are more: --after {}", token)),
-        None if !output.is_json() && rows.is_empty() => note("no dead letters"),
+        None if !output.is_json() && rows.is_empty() => {
+            note(if pages.request.filter.is_empty() { "no dead letters" } else { "no dead letter matches" });
+        }
         None => {}
     }
     Ok(Exit::Done)

@@ -1,11 +1,9 @@
-//! The flags of `list`, `tail` and `cancel` that say which PINs are meant.
-
-use std::time::Duration;
+//! The flags that say which PINs, outcomes or dead letters are meant.
 
 use clap::Args;
 
+use crate::protocol::When;
 use crate::protocol::filter::{Filter, Phase};
-use crate::protocol::parse_duration;
 
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Filters")]
@@ -19,12 +17,23 @@ pub struct FilterArgs {
     /// PINs with this last status
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
-    /// PINs of at least this age, such as 10m: since the submission, or for outcomes since the end
-    #[arg(long, value_name = "AGE", value_parser = parse_duration)]
-    older_than: Option<Duration>,
-    /// PINs below this age
-    #[arg(long, value_name = "AGE", value_parser = parse_duration)]
-    newer_than: Option<Duration>,
+    /// PINs of at least this age, such as 10m, or from before a time, such as 2026-11-28T14:00:00Z: it counts from the
+    /// submission, or for outcomes from the end
+    #[arg(long, value_name = "AGE|TIME")]
+    older_than: Option<When>,
+    /// PINs below this age, or from this time on
+    #[arg(long, value_name = "AGE|TIME")]
+    newer_than: Option<When>,
+}
+
+/// For commands that can list outcomes of any sink.
+#[derive(Debug, Clone, Default, Args)]
+pub struct OutcomeFilterArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Outcomes that this sink does not have now: still to be delivered, or dead letters
+    #[arg(long, value_name = "NAME", help_heading = "Filters")]
+    sink: Option<String>,
 }
 
 impl FilterArgs {
@@ -40,6 +49,12 @@ impl FilterArgs {
             Some(reference) => filter.with_reference(reference),
             None => filter,
         }
+    }
+}
+
+impl OutcomeFilterArgs {
+    pub fn filter(&self) -> Filter {
+        Filter { sink: self.sink.clone(), ..self.filter.filter() }
     }
 }
 

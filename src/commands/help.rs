@@ -118,7 +118,7 @@ Examples:
   pinwatch list
   pinwatch list --limit 100000 --json | jq -r '.pinId // empty'
   pinwatch list --reference 'order-4*' --older-than 10m
-  pinwatch list --state rejected --newer-than 1h
+  pinwatch list --state finished --sink webhook --newer-than 2026-11-28T14:00:00Z
 
 With --json, the last line is {\"next\":\"TOKEN\"} if there are more.";
 
@@ -130,15 +130,16 @@ Examples:
   pinwatch cancel --all --reference 'order-4*'
   pinwatch cancel --all --older-than 2h --yes
 
-A filter matches as of the start of the command: PINs submitted later stay. Ctrl-C stops between two steps, and says
-how many were withdrawn.
+--all shows how many PINs it affects, and asks; --yes does not ask. A filter matches as of the start of the command: PINs \
+submitted later stay. Ctrl-C stops, and says how many are withdrawn.
 
 Exit status: 1 if the daemon does not know a PIN.";
 
 pub const TAIL: &str = "\
 A line is the outcome record that every sink gets. With -f no outcome is left out or printed twice, even if the daemon \
 restarts. If store.retention removes outcomes before they are printed, stderr says so. If several nodes share \
-the PINs, continue a tail from a position, not from a seq, or it may have a gap.
+the PINs, continue a tail from a position, not from a seq, or it may have a gap. -n counts the newest outcomes, whatever \
+the filters match.
 
 Examples:
   pinwatch tail
@@ -158,7 +159,7 @@ Examples:
 
 pub const DEAD_LETTERS_LIST: &str = "\
 Examples:
-  pinwatch dead-letters list
+  pinwatch dead-letters list --sink webhook --reference 'order-4*'
   pinwatch dead-letters list --sink webhook --limit 1000 --json | \\
     jq -r 'select(.seq) | [.seq, .pinId, .error] | @tsv'
   pinwatch dead-letters list --after TOKEN
@@ -180,10 +181,13 @@ pub const DEAD_LETTERS_REPLAY: &str = "\
 Each replay delivers the outcome once more, under the same id. If that fails, it is retried and may become a dead letter \
 again. An argument without an option is a PIN ID, even if it is a number; give a seq with --seq.
 
+--all shows how many dead letters it affects, and asks; --yes does not ask. Ctrl-C stops, and says how many are done.
+
 Examples:
   pinwatch dead-letters replay --sink webhook 9C817C6F8AF3D48F9FE553282AFA2B67
   pinwatch dead-letters replay --sink webhook --seq 42,43,50
   pinwatch dead-letters replay --sink webhook --all
+  pinwatch dead-letters replay --sink webhook --all --newer-than 1h --yes
 
 Exit status: 1 if some PIN or seq is no dead letter of the sink; --all of none is no failure.";
 
@@ -191,10 +195,12 @@ pub const DEAD_LETTERS_DROP: &str = "\
 The sink never gets them. The outcomes themselves are kept for store.retention, and until then \"pinwatch replay\" finds \
 them. An argument without an option is a PIN ID, even if it is a number; give a seq with --seq.
 
+--all shows how many dead letters it affects, and asks; --yes does not ask. Ctrl-C stops, and says how many are done.
+
 Examples:
   pinwatch dead-letters drop --sink webhook 9C817C6F8AF3D48F9FE553282AFA2B67
   pinwatch dead-letters drop --sink webhook --seq 42,43,50
-  pinwatch dead-letters drop --sink webhook --all
+  pinwatch dead-letters drop --sink webhook --all --state cancelled
 
 Exit status: 1 if some PIN or seq is no dead letter of the sink; --all of none is no failure.";
 
@@ -203,10 +209,13 @@ The sink gets the outcomes once more, under the same id, whether it had them or 
 comes once. A file gets the lines a second time. If the daemon is killed during a replay, some may come twice. An \
 argument without an option is a PIN ID, even if it is a number.
 
+--all shows how many outcomes it affects, and asks; --yes does not ask. A filter matches as of the start of the command. \
+Ctrl-C stops, and says how many are done.
+
 Examples:
   pinwatch replay --sink webhook 9C817C6F8AF3D48F9FE553282AFA2B67
   pinwatch replay --sink webhook --from 1200 --to 1300
-  pinwatch show 9C81 --json | jq .outcome.seq
+  pinwatch replay --sink webhook --all --reference 'order-4*' --newer-than 2d
 
 Exit status: 1 if there was nothing to replay for a PIN, or in the range.";
 

@@ -6,9 +6,9 @@
 //! defines the exit statuses.
 
 mod admin_cli;
+mod all_matching;
 mod backup;
 mod cancel;
-mod cancel_matching;
 mod chart;
 mod check_config;
 mod cli;

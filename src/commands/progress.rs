@@ -27,6 +27,11 @@ impl Progress {
         Self::styled(total, "{bar:30} {pos}/{len} outcomes  {elapsed}")
     }
 
+    /// Shows how many are done of what matched.
+    pub fn of_matches(total: u64) -> Self {
+        Self::styled(total, "{bar:30} {pos}/{len}  {elapsed}, {eta} left")
+    }
+
     /// Shows how many of the rows are moved.
     pub fn of_rows() -> Self {
         Self::styled(0, "{bar:30} {percent}% {pos}/{len} rows  {elapsed}, {eta} left")

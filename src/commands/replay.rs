@@ -9,17 +9,19 @@ use futures_util::stream;
 use serde_json::json;
 
 use super::admin_cli::{LettersArgs, ReplayArgs};
+use super::all_matching::{self, Action};
 use super::client::{self, Client, ClientError};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
 use crate::pin::PinId;
+use crate::protocol::filter::Filter;
 use crate::protocol::{self, drop, replay};
 
 /// The operation on the outcomes.
-#[derive(Clone, Copy)]
-enum Deed {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
     Replay,
     ReplayDead,
     Drop,
@@ -31,12 +33,16 @@ enum Named<'a> {
     Pin(&'a PinId),
     Seq(i64),
     Range(i64, i64),
-    /// All dead letters of the sink; no error if there are none.
-    All,
 }
 
 /// `pinwatch replay`
 pub async fn run(socket: &Path, args: &ReplayArgs, output: Output) -> Result<Exit, CommandError> {
+    let filter = args.filter.filter();
+    if args.all {
+        let action = Action::AtSink(Deed::Replay, &args.sink);
+        return all_matching::run(socket, action, &filter, args.yes, output).await;
+    }
+    check_no_filter(&filter)?;
     let ids = args.ids.iter().map(Named::Pin);
     let range = args.from.zip(args.to).map(|(from, to)| Named::Range(from, to));
     if let Some((from, to)) = args.from.zip(args.to).filter(|(from, to)| from > to) {
@@ -47,18 +53,36 @@ pub async fn run(socket: &Path, args: &ReplayArgs, output: Output) -> Result<Exi
 
 /// `pinwatch dead-letters replay`
 pub async fn dead(socket: &Path, args: &LettersArgs, output: Output) -> Result<Exit, CommandError> {
-    carry_out(socket, Deed::ReplayDead, &args.sink, named(args), output).await
+    letters(socket, Deed::ReplayDead, args, output).await
 }
 
 /// `pinwatch dead-letters drop`
 pub async fn drop(socket: &Path, args: &LettersArgs, output: Output) -> Result<Exit, CommandError> {
-    carry_out(socket, Deed::Drop, &args.sink, named(args), output).await
+    letters(socket, Deed::Drop, args, output).await
 }
 
-fn named(args: &LettersArgs) -> Vec<Named<'_>> {
+async fn letters(
+    socket: &Path,
+    deed: Deed,
+    args: &LettersArgs,
+    output: Output,
+) -> Result<Exit, CommandError> {
+    let filter = args.filter.filter();
+    if args.all {
+        let action = Action::AtSink(deed, &args.sink);
+        return all_matching::run(socket, action, &filter, args.yes, output).await;
+    }
+    check_no_filter(&filter)?;
     let ids = args.ids.iter().map(Named::Pin);
     let seqs = args.seqs.iter().map(|seq| Named::Seq(*seq));
-    ids.chain(seqs).chain(args.all.then_some(Named::All)).collect()
+    carry_out(socket, deed, &args.sink, ids.chain(seqs).collect(), output).await
+}
+
+fn check_no_filter(filter: &Filter) -> Result<(), CommandError> {
+    if filter.is_empty() {
+        return Ok(());
+    }
+    Err(CommandError::Usage("a filter needs --all: it is about everything that matches".to_owned()))
 }
 
 async fn carry_out(
@@ -74,9 +98,9 @@ async fn carry_out(
     client
         .pipeline(stream::iter(requests), |named, line, _| {
             match client::parse::<replay::Request>(line) {
-                Ok(replay::Answer { count }) => {
+                Ok(replay::Answer { count, .. }) => {
                     total += count;
-                    if count == 0 && !matches!(named, Named::All) {
+                    if count == 0 {
                         note(format_args!("{named}: {}", deed.nothing()));
                         exit = Exit::Failed;
                     }
@@ -110,13 +134,14 @@ impl Deed {
             Named::Pin(pin) => (Some(pin.clone()), None, None),
             Named::Seq(seq) => (None, Some(seq), Some(seq)),
             Named::Range(from, to) => (None, Some(from), Some(to)),
-            Named::All => (None, Some(0), Some(i64::MAX)),
         };
         let sink = sink.to_owned();
         match self {
-            Self::Replay => protocol::request(&replay::Request { sink, pin_id, from, to, dead: false }),
-            Self::ReplayDead => protocol::request(&replay::Request { sink, pin_id, from, to, dead: true }),
-            Self::Drop => protocol::request(&drop::Request { sink, pin_id, from, to }),
+            Self::Drop => protocol::request(&drop::Request { sink, pin_id, from, to, ..Default::default() }),
+            Self::Replay | Self::ReplayDead => {
+                let dead = self == Self::ReplayDead;
+                protocol::request(&replay::Request { sink, pin_id, from, to, dead, ..Default::default() })
+            }
         }
     }
 
@@ -130,7 +155,7 @@ impl Deed {
         }
     }
 
-    fn done(self, count: u64) -> String {
+    pub fn done(self, count: u64) -> String {
         match self {
             Self::Replay => format!("{}: delivered again from now on", human::count(count, "outcome")),
             Self::ReplayDead => {
@@ -147,7 +172,6 @@ impl std::fmt::Display for Named<'_> {
             Self::Pin(pin) => write!(f, "PIN {pin}"),
             Self::Seq(seq) => write!(f, "seq {seq}"),
             Self::Range(from, to) => write!(f, "seq {from} to {to}"),
-            Self::All => f.write_str("all"),
         }
     }
 }
@@ -159,7 +183,6 @@ impl Named<'_> {
             Self::Pin(pin) => json!({"sink": sink, "pinId": pin.as_str()}),
             Self::Seq(seq) => json!({"sink": sink, "seq": seq}),
             Self::Range(from, to) => json!({"sink": sink, "from": from, "to": to}),
-            Self::All => json!({"sink": sink}),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! outcomes are read from the store.
 
 use super::connection::Connection;
-use crate::operations::{Beginning, Failure, Next, Reader, outcome_matches};
+use crate::operations::{Beginning, Failure, Next, Reader, check_sink, matching};
 use crate::outgoing::{Gone, PIECE};
 use crate::protocol::filter::About;
 use crate::protocol::tail::{Answer, Range, Request};
@@ -21,6 +21,7 @@ impl Connection<'_> {
     async fn try_tail(&self, request: Request) -> Result<Answer, Failure> {
         let (follow, filter) = (request.follow, request.filter.clone());
         filter.check(About::Outcomes)?;
+        check_sink(self.services, &filter).await?;
         let start = Beginning::of(&request)?;
         // A client that sends a position understands lines that are not records.
         let positions = request.positions || matches!(start, Beginning::At(_));
@@ -39,11 +40,11 @@ impl Connection<'_> {
             let mut lines = removed.map_or_else(String::new, |(from, to)| {
                 protocol::answer(&Answer::Removed { removed: Range { from, to } })
             });
-            let matching =
-                outcomes.iter().filter(|(_, outcome)| outcome_matches(self.services, &filter, outcome));
-            lines.extend(matching.flat_map(|(_, outcome)| [outcome.record.as_ref(), "\n"]));
+            let is_empty = outcomes.is_empty();
+            let matching = matching(self.services, &filter, outcomes).await?;
+            lines.extend(matching.iter().flat_map(|(_, outcome)| [outcome.record.as_ref(), "\n"]));
             // Sent even if nothing on the page matches: a client that reconnects then does not read that page again.
-            if positions && (!lines.is_empty() || !outcomes.is_empty()) {
+            if positions && (!lines.is_empty() || !is_empty) {
                 lines.push_str(&position_line(reader.position()));
             }
             if !lines.is_empty() {
@@ -54,7 +55,7 @@ impl Connection<'_> {
                 continue;
             }
             drop(room);
-            if !outcomes.is_empty() {
+            if !is_empty {
                 // Nothing of this page matches. A client that has left ends the search.
                 tokio::select! {
                     biased;

@@ -4,15 +4,22 @@
 //! A request looks at a bounded number of rows, whatever matches: the answer's `next` says where the rest begins. Must not
 //! decide anything about a PIN.
 
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+
+use super::dead_letters::{Letters, each_letter};
 use super::failure::{Failure, unreadable};
+use super::known_sink::check_known;
 use crate::outcome::{Ending, deciding};
 use crate::pin::PinId;
+use crate::protocol::count::Of;
 use crate::protocol::filter::{About, Filter};
 use crate::protocol::show::Pin;
-use crate::protocol::{Code, MAX_ANSWER, Raw, Record, State, count, list, page, page_limit};
+use crate::protocol::{Code, MAX_ANSWER, MAX_PAGE, Raw, Record, State, When, count, list, page, page_limit};
 use crate::schedule::Live;
 use crate::services::Services;
-use crate::store::{Found, Outcome, Position, SCAN, Wanted};
+use crate::store::{Found, Outcome, Position, SCAN, Stretch, Unavailable, Wanted};
 
 /// How many PINs the schedule is asked about at once, so that it is not kept from polling.
 const ASKED_AT_ONCE: usize = 1000;
@@ -20,14 +27,41 @@ const ASKED_AT_ONCE: usize = 1000;
 /// How many outcomes are read per query.
 const OUTCOMES: u32 = 256;
 
-/// Counts the PINs in flight that match, in one part of them.
+/// Counts what matches, in one part of it.
 pub async fn count(
     services: &Services,
-    count::Request { filter, after }: count::Request,
+    count::Request { of, sink, filter, after }: count::Request,
 ) -> Result<count::Answer, Failure> {
-    filter.check(About::InFlight)?;
-    let found = in_flight(services, &filter, after.as_deref(), SCAN).await?;
-    Ok(count::Answer { count: with_status(services, &filter, &found).await?.len() as u64, next: found.next })
+    if sink.is_some() && of != Of::DeadLetters {
+        let message = "\"sink\" goes with \"of\":\"dead_letters\"; for outcomes it is a member of \"filter\"";
+        return Err(Code::InvalidRequest.because(message).into());
+    }
+    let (after, mut count) = (after.as_deref(), 0);
+    let next = match of {
+        Of::InFlight => {
+            filter.check(About::InFlight)?;
+            let found = in_flight(services, &filter, after, SCAN).await?;
+            count = with_status(services, &filter, &found).await?.len() as u64;
+            found.next
+        }
+        Of::Outcomes => {
+            filter.check(About::Outcomes)?;
+            let one_more = |_, _: &Position| {
+                count += 1;
+                Ok(true)
+            };
+            each_outcome(services, &filter, after, one_more).await?
+        }
+        Of::DeadLetters => {
+            let one_more = |_, _: &str| {
+                count += 1;
+                Ok(true)
+            };
+            let wanted = Letters { sink, filter, ..Letters::default() };
+            each_letter(services, &wanted, after, MAX_PAGE, one_more).await?
+        }
+    };
+    Ok(count::Answer { count, next })
 }
 
 /// The PINs in flight that match as far as the store knows.
@@ -37,12 +71,23 @@ pub async fn in_flight(
     after: Option<&str>,
     limit: u32,
 ) -> Result<Found, Failure> {
+    // Ages follow the time that elapsed, times the wall clock, as people see them.
     let now = services.clock.steady();
+    let ago = |when| match when {
+        Some(When::Ago(age)) => Some(now.before(age)),
+        _ => None,
+    };
+    let at = |when| match when {
+        Some(When::At(time)) => Some(time),
+        _ => None,
+    };
     let wanted = Wanted {
         reference: filter.reference.clone(),
         reference_prefix: filter.reference_prefix.clone(),
-        until: filter.older_than.map(|least| now.before(least)),
-        after: filter.newer_than.map(|below| now.before(below)),
+        until: ago(filter.older_than),
+        after: ago(filter.newer_than),
+        before: at(filter.older_than),
+        since: at(filter.newer_than),
     };
     let after = after.unwrap_or_default();
     let found = if wanted == Wanted::default() {
@@ -84,49 +129,87 @@ pub fn has_status(filter: &Filter, live: Option<&Live>) -> bool {
 /// A page of finished PINs, oldest outcome first.
 pub async fn finished(services: &Services, request: list::Request) -> Result<list::Answer, Failure> {
     let list::Request { limit, after, filter } = request;
-    let mut position = match after.as_deref() {
-        None | Some("") => Position::after(0),
-        Some(text) => text.parse().map_err(|_| {
-            Code::InvalidRequest.because("\"after\" is not what such a list gave as \"next\"")
-        })?,
-    };
-    let (limit, mut items, mut bytes, mut scanned) = (page_limit(limit) as usize, Vec::new(), 0, 0);
-    let more = loop {
-        let stretch = services.store.stretch(&position, OUTCOMES).await?;
-        for (partition, outcome) in stretch.outcomes {
-            if items.len() == limit {
-                break;
-            }
-            position.advance(partition, outcome.seq);
-            scanned += 1;
-            if outcome_matches(services, &filter, &outcome) {
-                bytes += outcome.record.len();
-                items.push((of_outcome(outcome)?, position.to_string()));
-            }
-        }
-        if items.len() == limit || scanned >= SCAN || bytes >= MAX_ANSWER {
-            break true;
-        }
-        if !stretch.more {
-            break false;
-        }
-    };
-    let found = items.len();
+    let (limit, mut items, mut bytes) = (page_limit(limit) as usize, Vec::new(), 0);
+    let next = each_outcome(services, &filter, after.as_deref(), |outcome, position| {
+        bytes += outcome.record.len();
+        items.push((of_outcome(outcome)?, position.to_string()));
+        Ok(items.len() < limit && bytes < MAX_ANSWER)
+    });
+    let (next, found) = (next.await?, items.len());
     let (pins, cut) = page(items, false);
-    let next = if pins.len() < found { cut } else { more.then(|| position.to_string()) };
+    let next = if pins.len() < found { cut } else { next };
     Ok(list::Answer { pins, next })
 }
 
-/// Whether an outcome matches; its age counts from when the PIN finished.
-pub fn outcome_matches(services: &Services, filter: &Filter, outcome: &Outcome) -> bool {
-    if filter.is_empty() {
-        return true;
+/// Gives `take` the outcomes that match, oldest first, each with the position behind it, until it wants no more or
+/// [`SCAN`] outcomes were looked at. Returns where the rest begins; `None` if there is none.
+pub async fn each_outcome(
+    services: &Services,
+    filter: &Filter,
+    after: Option<&str>,
+    mut take: impl FnMut(Outcome, &Position) -> Result<bool, Failure>,
+) -> Result<Option<String>, Failure> {
+    let mut position: Position = after.filter(|after| !after.is_empty()).map_or_else(
+        || Ok(Position::after(0)),
+        |after| {
+            let why = "\"after\" is not what such a request gave as \"next\"";
+            after.parse().map_err(|_| Code::InvalidRequest.because(why))
+        },
+    )?;
+    check_sink(services, filter).await?;
+    let mut looked_at = 0;
+    loop {
+        let Stretch { outcomes, more, .. } = services.store.stretch(&position, OUTCOMES).await?;
+        looked_at += outcomes.len();
+        let mut end = position.clone();
+        let outcomes = outcomes.into_iter().map(|(partition, outcome)| {
+            end.advance(partition, outcome.seq);
+            (end.clone(), outcome)
+        });
+        let outcomes: Vec<_> = outcomes.collect();
+        for (position, outcome) in matching(services, filter, outcomes).await? {
+            if !take(outcome, &position)? {
+                return Ok(Some(position.to_string()));
+            }
+        }
+        position = end;
+        if !more {
+            return Ok(None);
+        }
+        if looked_at >= SCAN as usize {
+            return Ok(Some(position.to_string()));
+        }
     }
-    let Ok(record) = serde_json::from_str::<Record>(&outcome.record) else { return false };
-    let finished_at = record.finished_at.as_deref().and_then(|at| at.parse::<jiff::Timestamp>().ok());
-    let age = finished_at.map(|at| services.clock.wall().duration_since(at));
-    let age = age.and_then(|age| age.try_into().ok()).unwrap_or_default();
-    filter.matches(&record, age)
+}
+
+/// Keeps the outcomes that match.
+pub async fn matching<T>(
+    services: &Services,
+    filter: &Filter,
+    mut outcomes: Vec<(T, Outcome)>,
+) -> Result<Vec<(T, Outcome)>, Unavailable> {
+    let now = services.clock.wall();
+    outcomes.retain(|(_, outcome)| outcome_matches(filter, outcome, now));
+    if let Some(sink) = &filter.sink {
+        let seqs: Vec<i64> = outcomes.iter().map(|(_, outcome)| outcome.seq).collect();
+        let lacking: HashSet<i64> = services.store.lacking(sink, &seqs).await?.into_iter().collect();
+        outcomes.retain(|(_, outcome)| lacking.contains(&outcome.seq));
+    }
+    Ok(outcomes)
+}
+
+/// Whether an outcome matches, as far as its record decides.
+pub fn outcome_matches(filter: &Filter, outcome: &Outcome, now: Timestamp) -> bool {
+    filter.is_empty()
+        || serde_json::from_str::<Record>(&outcome.record).is_ok_and(|record| filter.matches(&record, now))
+}
+
+/// Refuses a filter whose sink does not exist.
+pub async fn check_sink(services: &Services, filter: &Filter) -> Result<(), Failure> {
+    match &filter.sink {
+        Some(sink) => check_known(services, sink).await,
+        None => Ok(()),
+    }
 }
 
 fn of_outcome(outcome: Outcome) -> Result<Pin, Failure> {

@@ -7,8 +7,10 @@
 
 mod admin;
 mod cluster_queries;
+mod dead_letters;
 mod failure;
 pub mod findings;
+mod known_sink;
 mod matching;
 mod pins;
 mod schedule;
@@ -19,10 +21,11 @@ mod tail;
 pub mod testing;
 pub mod verdict;
 
-pub use admin::{dead_letters, drop, forget_sink, replay};
+pub use admin::{drop, forget_sink, replay};
 pub use cluster_queries::nodes;
+pub use dead_letters::dead_letters;
 pub use failure::{Failure, in_time, shutting_down, unreadable};
-pub use matching::{count, outcome_matches};
+pub use matching::{check_sink, count, matching};
 pub use pins::{cancel, cancel_matching, cancelled_state, list, outcome_of, show, wait};
 pub use schedule::schedule;
 pub use stats::{current, ping, stats};

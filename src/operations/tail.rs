@@ -108,6 +108,11 @@ impl Reader {
         &self.position
     }
 
+    /// Goes back to a position within the page that was read last: what is behind it is read again.
+    pub fn back_to(&mut self, position: Position) {
+        self.position = position;
+    }
+
     /// Reads the next page; it is empty if there is nothing more yet.
     pub async fn next(&mut self) -> Result<Next, Unavailable> {
         self.next_of(PAGE).await

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::filter::Filter;
 use super::{Raw, Record};
 use crate::pin::PinId;
 
@@ -17,6 +18,8 @@ pub struct Request {
     pub from: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<i64>,
+    #[serde(default, skip_serializing_if = "Filter::is_empty")]
+    pub filter: Filter,
     /// The `next` of the previous answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,

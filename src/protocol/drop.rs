@@ -1,11 +1,14 @@
-//! `drop`: discards dead letters; the sink never receives them.
+//! `drop`: discards dead letters; the sink never receives them. Those that match a filter a bounded part per request, as
+//! [`replay`](super::replay) does.
 
 use serde::{Deserialize, Serialize};
 
-pub use super::replay::Answer;
+pub use super::count::Answer;
+use super::fields::flag;
+use super::filter::Filter;
 use crate::pin::PinId;
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Request {
     pub sink: String,
@@ -15,4 +18,12 @@ pub struct Request {
     pub from: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<i64>,
+    #[serde(default, skip_serializing_if = "Filter::is_empty")]
+    pub filter: Filter,
+    /// Allows an empty filter, which matches every dead letter of the sink.
+    #[serde(default, deserialize_with = "flag", skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+    /// The `next` of the previous answer; only with `filter` or `all`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 use super::error::{Code, Refusal};
+use super::filter::{About, Filter};
 use crate::pin::PinId;
 
 /// The most items on one page, whatever the client asks for.
@@ -81,35 +82,47 @@ pub mod duration {
     }
 }
 
-/// The outcomes that a request selects by `pinId`, or by `from` and `to`.
+/// The outcomes that a request selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
     /// The newest outcome of this PIN, or all of its dead letters.
     Pin(PinId),
     /// From the first `seq` to the last, both included.
     Range(i64, i64),
+    /// A part of those that match: it begins after the `next` of the part before.
+    Matching(Filter, Option<String>),
 }
 
 impl Selection {
-    /// Returns what the fields of a request select; `None` if all are absent.
-    pub fn of(pin_id: Option<PinId>, from: Option<i64>, to: Option<i64>) -> Result<Option<Self>, Refusal> {
+    /// Returns what a request selects by `pinId`, by `from` and `to`, or by `filter`; an empty one only with `all`.
+    ///
+    /// # Errors
+    /// It selects nothing, or in more than one way, or the filter has no meaning for outcomes at a sink.
+    pub fn of(
+        pin_id: Option<PinId>,
+        from: Option<i64>,
+        to: Option<i64>,
+        filter: Filter,
+        all: bool,
+        after: Option<String>,
+    ) -> Result<Self, Refusal> {
+        filter.check(About::OutcomesAtSink)?;
+        let is_matching = !filter.is_empty() || all;
         match (pin_id, from, to) {
-            (None, None, None) => Ok(None),
-            (Some(pin), None, None) => Ok(Some(Self::Pin(pin))),
-            (None, Some(from), Some(to)) if from <= to => Ok(Some(Self::Range(from, to))),
-            _ => Err(invalid_selection()),
+            (None, None, None) if is_matching => Ok(Self::Matching(filter, after)),
+            _ if is_matching => Err(Code::InvalidRequest
+                .because("\"filter\" and \"all\" do not go with \"pinId\", \"from\" and \"to\"")),
+            _ if after.is_some() => {
+                Err(Code::InvalidRequest.because("\"after\" goes with \"filter\" or \"all\""))
+            }
+            (Some(pin), None, None) => Ok(Self::Pin(pin)),
+            (None, Some(from), Some(to)) if from <= to => Ok(Self::Range(from, to)),
+            _ => Err(Code::InvalidRequest.because(
+                "say which outcomes: \"pinId\", or \"from\" and \"to\", two seqs in their order, or a \"filter\"; an empty filter \
+                 matches all of them: give \"all\":true if you mean that",
+            )),
         }
     }
-
-    /// As [`Selection::of`], but refuses a request that selects nothing.
-    pub fn required(pin_id: Option<PinId>, from: Option<i64>, to: Option<i64>) -> Result<Self, Refusal> {
-        Self::of(pin_id, from, to)?.ok_or_else(invalid_selection)
-    }
-}
-
-fn invalid_selection() -> Refusal {
-    Code::InvalidRequest
-        .because("say which outcomes: \"pinId\", or \"from\" and \"to\", two seqs in their order")
 }
 
 #[cfg(test)]
@@ -125,19 +138,34 @@ mod tests {
     }
 
     #[test]
-    fn a_selection_must_be_a_pin_or_an_ascending_range() {
+    fn a_selection_is_a_pin_an_ascending_range_or_a_filter() {
         let pin: PinId = "A".parse().unwrap();
-        assert_eq!(Selection::required(Some(pin.clone()), None, None), Ok(Selection::Pin(pin.clone())));
-        assert_eq!(Selection::required(None, Some(7), Some(7)), Ok(Selection::Range(7, 7)));
-        assert_eq!(Selection::of(None, None, None), Ok(None));
+        let named = |pin_id, from, to| Selection::of(pin_id, from, to, Filter::default(), false, None);
+        assert_eq!(named(Some(pin.clone()), None, None), Ok(Selection::Pin(pin.clone())));
+        assert_eq!(named(None, Some(7), Some(7)), Ok(Selection::Range(7, 7)));
         for (pin_id, from, to) in [
+            (None, None, None),
             (None, Some(9), Some(1)),
             (None, Some(1), None),
             (None, None, Some(1)),
-            (Some(pin), Some(1), Some(2)),
+            (Some(pin.clone()), Some(1), Some(2)),
         ] {
-            assert_eq!(Selection::of(pin_id, from, to).unwrap_err().code, Code::InvalidRequest);
+            assert_eq!(named(pin_id, from, to).unwrap_err().code, Code::InvalidRequest);
         }
-        assert!(Selection::required(None, None, None).is_err());
+        let filter = Filter::default().with_reference("a*");
+        let after = Some("p7".to_owned());
+        let matching = |filter: &Filter, all, after: &Option<String>| {
+            Selection::of(None, None, None, filter.clone(), all, after.clone())
+        };
+        for all in [false, true] {
+            let expected = Selection::Matching(filter.clone(), after.clone());
+            assert_eq!(matching(&filter, all, &after), Ok(expected));
+        }
+        let none = Filter::default();
+        assert_eq!(matching(&none, true, &None), Ok(Selection::Matching(none.clone(), None)));
+        assert!(matching(&none, false, &None).is_err() && matching(&none, false, &after).is_err());
+        assert!(Selection::of(Some(pin.clone()), None, None, filter, false, None).is_err());
+        assert!(Selection::of(Some(pin), None, None, none.clone(), true, None).is_err());
+        assert!(Selection::of(None, Some(1), Some(2), none, false, after).is_err());
     }
 }

@@ -7,10 +7,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::Error;
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::fields::duration;
+use super::when::When;
 use super::{Code, Record, Refusal};
 
 /// Every member that is given must match. A filter without members matches everything.
@@ -29,32 +29,21 @@ pub struct Filter {
     /// status: the PINs of other nodes do not match.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// The least age: for PINs in flight since they were submitted, for outcomes since the PIN finished.
-    #[serde(
-        serialize_with = "duration::serialize",
-        deserialize_with = "given_duration",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub older_than: Option<Duration>,
-    /// The age must be below this one.
-    #[serde(
-        serialize_with = "duration::serialize",
-        deserialize_with = "given_duration",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub newer_than: Option<Duration>,
+    /// The least age, or the time before which it was: for PINs in flight the submission, for outcomes the end.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub older_than: Option<When>,
+    /// The age must be below this one, or it was at this time or later.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub newer_than: Option<When>,
+    /// A sink that does not have the outcome: it is still to be delivered, or is a dead letter. Judged when the outcome
+    /// is read.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub sink: Option<String>,
 }
 
 /// Reads a member that is given. It may not be null: who writes null may mean something else than "any".
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
-}
-
-fn given_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let duration = duration::deserialize(deserializer)?;
-    duration
-        .map(Some)
-        .ok_or_else(|| D::Error::custom("must be a time with its unit, such as \"10m\", and is null"))
 }
 
 /// How far a PIN is, or how it ended.
@@ -98,10 +87,12 @@ impl Phase {
 /// What an operation looks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
-    /// `count`, `cancel_matching`
+    /// `cancel_matching`, and `count` of PINs in flight
     InFlight,
-    /// `tail`
+    /// `tail`, and `count` of outcomes
     Outcomes,
+    /// `replay`, `drop`, `dead_letters`, and `count` of dead letters: the request itself names the sink.
+    OutcomesAtSink,
     /// `list`: PINs in flight, unless `state` asks for finished ones.
     Either,
 }
@@ -126,8 +117,24 @@ impl Filter {
                     "this operation is for PINs in flight: leave \"state\" out, or give in_flight",
                 );
             }
-            (About::Outcomes, Some(Phase::InFlight)) => {
+            (About::Outcomes | About::OutcomesAtSink, Some(Phase::InFlight)) => {
                 return refuse("a PIN in flight has no outcome yet: give another \"state\", or none");
+            }
+            _ => {}
+        }
+        match (about, &self.sink) {
+            (About::InFlight, Some(_)) => {
+                return refuse(
+                    "a PIN in flight has no outcome yet that a sink could have: leave \"sink\" out",
+                );
+            }
+            (About::Either, Some(_)) if !self.is_for_finished() => {
+                return refuse(
+                    "\"sink\" is for outcomes, and a PIN in flight has none yet: give \"state\" finished, or an ending",
+                );
+            }
+            (About::OutcomesAtSink, Some(_)) => {
+                return refuse("the request names its \"sink\" beside the filter, not within it");
             }
             _ => {}
         }
@@ -146,24 +153,31 @@ impl Filter {
         }
     }
 
-    /// The filter that matches now what this one matched `elapsed` ago, as far as ages decide: nothing that came
+    /// The filter that matches now what this one matched `elapsed` ago, as far as times decide: nothing that came
     /// since.
     #[must_use]
-    pub fn as_of(&self, elapsed: Duration) -> Self {
+    pub fn as_of(&self, elapsed: Duration, now: Timestamp) -> Self {
+        let then = When::Ago(elapsed);
+        let older_than = match self.older_than {
+            // That time had not come yet, or is not over.
+            Some(When::At(at)) if !then.is_after(at, now) => then,
+            older => older.map_or(then, |older| older.later(elapsed)),
+        };
         Self {
-            older_than: Some(self.older_than.unwrap_or_default().saturating_add(elapsed)),
-            newer_than: self.newer_than.map(|newer| newer.saturating_add(elapsed)),
+            older_than: Some(older_than),
+            newer_than: self.newer_than.map(|newer| newer.later(elapsed)),
             ..self.clone()
         }
     }
 
-    /// Whether an outcome of this age matches.
-    pub fn matches(&self, record: &Record, age: Duration) -> bool {
+    /// Whether an outcome matches, as far as its record decides: that is, all but `sink`.
+    pub fn matches(&self, record: &Record, now: Timestamp) -> bool {
         let reference = record.reference.as_deref();
         let in_state = match self.state {
             None | Some(Phase::Finished) => true,
             Some(state) => record.outcome == state.as_str(),
         };
+        let finished_at = record.finished_at.as_deref().and_then(|at| at.parse().ok()).unwrap_or(now);
         in_state
             && self.reference.as_deref().is_none_or(|wanted| reference == Some(wanted))
             && self
@@ -171,22 +185,26 @@ impl Filter {
                 .as_deref()
                 .is_none_or(|prefix| reference.is_some_and(|reference| reference.starts_with(prefix)))
             && self.status.as_deref().is_none_or(|wanted| record.status.as_deref() == Some(wanted))
-            && self.older_than.is_none_or(|least| age >= least)
-            && self.newer_than.is_none_or(|below| age < below)
+            && self.older_than.is_none_or(|when| when.is_after(finished_at, now))
+            && self.newer_than.is_none_or(|when| !when.is_after(finished_at, now))
     }
 }
 
 /// The filter in words, as a preview shows it.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = |duration| humantime::format_duration(duration).to_string();
+        let moment = |age: &str, time: &str, when| match when {
+            When::Ago(_) => format!("{age} {when}"),
+            When::At(_) => format!("{time} {when}"),
+        };
         let parts = [
             self.state.map(|state| format!("state {}", state.as_str())),
             self.reference.as_ref().map(|reference| format!("reference {reference}")),
             self.reference_prefix.as_ref().map(|prefix| format!("reference {prefix}*")),
             self.status.as_ref().map(|status| format!("status {status}")),
-            self.older_than.map(|older| format!("older than {}", time(older))),
-            self.newer_than.map(|newer| format!("newer than {}", time(newer))),
+            self.older_than.map(|older| moment("older than", "before", older)),
+            self.newer_than.map(|newer| moment("newer than", "since", newer)),
+            self.sink.as_ref().map(|sink| format!("not at sink {sink}")),
         ];
         let parts: Vec<_> = parts.into_iter().flatten().collect();
         if parts.is_empty() { f.write_str("no filter") } else { f.write_str(&parts.join(", ")) }
@@ -204,8 +222,14 @@ mod tests {
     fn record(reference: Option<&str>) -> Record {
         serde_json::from_value(serde_json::json!({
             "seq": 1, "pinId": "P", "outcome": "rejected", "status": "FAILED", "reference": reference,
+            "finishedAt": "2026-11-28T13:59:00.000Z",
         }))
         .unwrap()
+    }
+
+    /// A minute after the record's end.
+    fn now() -> Timestamp {
+        "2026-11-28T14:00:00Z".parse().unwrap()
     }
 
     #[test]
@@ -213,7 +237,7 @@ mod tests {
         let filter = Filter {
             state: Some(Phase::NotFound),
             status: Some("SENT".into()),
-            older_than: Some(Duration::from_secs(600)),
+            older_than: Some(When::Ago(Duration::from_secs(600))),
             ..Filter::default()
         }
         .with_reference("order-4*");
@@ -227,7 +251,9 @@ mod tests {
             r#"{"state":"gone"}"#,
             r#"{"olderThan":10}"#,
             r#"{"olderThan":"10"}"#,
+            r#"{"olderThan":"2026-11-28"}"#,
             r#"{"olderThan":null}"#,
+            r#"{"sink":null}"#,
             r#"{"status":null}"#,
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
@@ -240,7 +266,7 @@ mod tests {
     #[test]
     fn only_a_trailing_star_is_special_in_a_written_reference_filter() {
         fn matches(filter: Filter, reference: Option<&str>) -> bool {
-            filter.matches(&record(reference), Duration::ZERO)
+            filter.matches(&record(reference), now())
         }
         let written = |text: &str| Filter::default().with_reference(text);
         assert!(matches(written("order-4*"), Some("order-42")));
@@ -257,7 +283,6 @@ mod tests {
 
     #[test]
     fn each_member_of_a_filter_must_match() {
-        let old = Duration::from_secs(60);
         for (json, expected) in [
             ("{}", true),
             (r#"{"state":"finished"}"#, true),
@@ -267,8 +292,10 @@ mod tests {
             (r#"{"olderThan":"1m"}"#, true),
             (r#"{"newerThan":"1m"}"#, false),
             (r#"{"newerThan":"61s","olderThan":"59s"}"#, true),
+            (r#"{"olderThan":"2026-11-28T13:59:00Z"}"#, false),
+            (r#"{"newerThan":"2026-11-28T13:59:00Z","olderThan":"2026-11-28T14:59:00.001+01:00"}"#, true),
         ] {
-            assert_eq!(read(json).unwrap().matches(&record(None), old), expected, "{json}");
+            assert_eq!(read(json).unwrap().matches(&record(None), now()), expected, "{json}");
         }
     }
 
@@ -279,6 +306,13 @@ mod tests {
             (r#"{"state":"rejected"}"#, About::InFlight, false),
             (r#"{"state":"in_flight"}"#, About::Outcomes, false),
             (r#"{"state":"rejected"}"#, About::Either, true),
+            (r#"{"state":"in_flight"}"#, About::OutcomesAtSink, false),
+            (r#"{"sink":"hook"}"#, About::InFlight, false),
+            (r#"{"sink":"hook"}"#, About::Either, false),
+            (r#"{"sink":"hook","state":"in_flight"}"#, About::Either, false),
+            (r#"{"sink":"hook","state":"finished"}"#, About::Either, true),
+            (r#"{"sink":"hook"}"#, About::Outcomes, true),
+            (r#"{"sink":"hook"}"#, About::OutcomesAtSink, false),
         ] {
             assert_eq!(read(json).unwrap().check(about).is_ok(), expected, "{json} {about:?}");
         }
@@ -286,8 +320,29 @@ mod tests {
 
     #[test]
     fn a_filter_as_of_its_preview_excludes_newer_pins() {
-        let filter = read(r#"{"olderThan":"10m","newerThan":"1h"}"#).unwrap().as_of(Duration::from_secs(5));
-        assert_eq!(filter, read(r#"{"olderThan":"10m 5s","newerThan":"1h 5s"}"#).unwrap());
-        assert_eq!(Filter::default().as_of(Duration::from_secs(5)), read(r#"{"olderThan":"5s"}"#).unwrap());
+        let elapsed = Duration::from_secs(5);
+        for (before, after) in [
+            ("{}", r#"{"olderThan":"5s"}"#),
+            (r#"{"olderThan":"10m","newerThan":"1h"}"#, r#"{"olderThan":"10m 5s","newerThan":"1h 5s"}"#),
+            (
+                r#"{"newerThan":"2026-11-28T13:00:00Z"}"#,
+                r#"{"olderThan":"5s","newerThan":"2026-11-28T13:00:00Z"}"#,
+            ),
+            (r#"{"olderThan":"2026-11-28T13:59:55Z"}"#, r#"{"olderThan":"2026-11-28T13:59:55Z"}"#),
+            (r#"{"olderThan":"2026-11-28T13:59:56Z"}"#, r#"{"olderThan":"5s"}"#),
+            (r#"{"olderThan":"2027-01-01T00:00:00Z"}"#, r#"{"olderThan":"5s"}"#),
+        ] {
+            assert_eq!(read(before).unwrap().as_of(elapsed, now()), read(after).unwrap(), "{before}");
+        }
+    }
+
+    #[test]
+    fn a_filter_in_words_has_every_member() {
+        let json = r#"{"state":"finished","referencePrefix":"a","olderThan":"2026-11-28T14:00:00Z",
+            "newerThan":"2d","sink":"hook"}"#;
+        let words =
+            "state finished, reference a*, before 2026-11-28T14:00:00Z, newer than 2days, not at sink hook";
+        assert_eq!(read(json).unwrap().to_string(), words);
+        assert_eq!(Filter::default().to_string(), "no filter");
     }
 }

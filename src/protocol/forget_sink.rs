@@ -3,10 +3,14 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use super::replay::Answer;
-
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     pub sink: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Answer {
+    /// 1 if the sink was removed.
+    pub count: u64,
 }

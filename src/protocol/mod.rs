@@ -33,12 +33,14 @@ pub mod stats;
 pub mod submit;
 pub mod tail;
 pub mod wait;
+mod when;
 
 pub use error::{Code, Refusal};
 pub use fields::{MAX_PAGE, Selection, State, page_limit, parse_duration};
 pub use line::{MAX_ANSWER, MAX_LINE, Raw, answer, page, read_answer, refused, request};
 pub use record::Record;
 pub use request::{OPERATIONS, Operation, Request, parse, parse_fields, parse_object, parse_pin_id};
+pub use when::{InvalidWhen, When};
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,15 @@
-//! `replay`: delivers outcomes to a sink again, each with its original `id`.
+//! `replay`: delivers outcomes to a sink again, each with its original `id`: one PIN's, a range of `seq`, or those that match a
+//! filter. The latter a bounded part per request: the client repeats it with `after` until there is no `next`, and can stop at any
+//! time; repeating a part does no harm.
 
 use serde::{Deserialize, Serialize};
 
+pub use super::count::Answer;
 use super::fields::flag;
+use super::filter::Filter;
 use crate::pin::PinId;
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Request {
     pub sink: String,
@@ -18,11 +22,12 @@ pub struct Request {
     /// Limits the replay to dead letters.
     #[serde(default, deserialize_with = "flag")]
     pub dead: bool,
-}
-
-/// Also the answer to `drop` and `forget_sink`.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Answer {
-    /// How many outcomes were affected; for `forget_sink`, 1 if the sink was removed.
-    pub count: u64,
+    #[serde(default, skip_serializing_if = "Filter::is_empty")]
+    pub filter: Filter,
+    /// Allows an empty filter, which matches every outcome.
+    #[serde(default, deserialize_with = "flag", skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+    /// The `next` of the previous answer; only with `filter` or `all`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }

@@ -14,7 +14,7 @@ use super::super::testing::TestStore;
 use super::super::{Handover, Health};
 use super::{BATCH, Dispatcher, Ordered, Trouble};
 use crate::clock::Clock;
-use crate::store::{DeliveryCommand, Outcome, Progress, Store};
+use crate::store::{DeliveryCommand, Outcome, Progress, Seqs, Store};
 
 const SINK: &str = "sink";
 
@@ -80,7 +80,8 @@ impl Outbox {
     }
 
     async fn replay(&self, from: i64, to: i64) {
-        let command = DeliveryCommand::Replay { sink: SINK.into(), from, to, only_dead: false };
+        let command =
+            DeliveryCommand::Replay { sink: SINK.into(), seqs: Seqs::Range(from, to), only_dead: false };
         self.writer.command(command).await.unwrap();
     }
 

@@ -139,18 +139,37 @@ pub type DeadLetter = (String, Failed, Outcome);
 /// A delivery command: what somebody requests for a sink's outcomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryCommand {
-    /// Deliver the outcomes from one `seq` to another again, both included; with `only_dead`, only the dead letters
-    /// among them.
-    Replay { sink: String, from: i64, to: i64, only_dead: bool },
-    /// Drop the dead letters from one `seq` to another, both included. Each drop stays recorded until the outcome is
-    /// removed.
-    Drop { sink: String, from: i64, to: i64, at: Timestamp },
+    /// Deliver outcomes again; with `only_dead`, only the dead letters among them.
+    Replay { sink: String, seqs: Seqs, only_dead: bool },
+    /// Drop the dead letters among these outcomes. Each drop stays recorded until the outcome is removed.
+    Drop { sink: String, seqs: Seqs, at: Timestamp },
     /// Forget a sink that is no longer configured, with its dead letters. Each command removes some of them: repeat it
     /// until it affects nothing.
     Forget { sink: String },
     /// Remove the cursor that this process created for a sink which never ran. What other nodes, alive or dead, have
     /// for a sink of this name stays.
     Unregister { sink: String },
+}
+
+/// Which outcomes a delivery command is about, by their `seq`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seqs {
+    /// From the first to the last, both included.
+    Range(i64, i64),
+    Each(Vec<i64>),
+}
+
+impl Seqs {
+    /// The lowest and the highest, and the only ones between them that are meant; `None` if all are.
+    fn bounds(&self) -> (i64, i64, Option<&[i64]>) {
+        match self {
+            Self::Range(from, to) => (*from, *to, None),
+            Self::Each(seqs) => {
+                let lowest = seqs.iter().min().copied().unwrap_or(i64::MAX);
+                (lowest, seqs.iter().max().copied().unwrap_or(i64::MIN), Some(seqs))
+            }
+        }
+    }
 }
 
 /// The largest accepted state of a learned schedule, in bytes; it takes some three kilobytes.

@@ -34,6 +34,10 @@ pub struct Wanted {
     pub until: Option<Steady>,
     /// The time after which the PIN was submitted.
     pub after: Option<Steady>,
+    /// The wall clock's time before which the PIN was submitted.
+    pub before: Option<Timestamp>,
+    /// The wall clock's time at or after which the PIN was submitted.
+    pub since: Option<Timestamp>,
 }
 
 /// A page of the PINs in flight that match.
@@ -138,6 +142,9 @@ pub trait Reads: Send + Sync {
         after: &(String, i64),
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, bool), Unavailable>;
+
+    /// Those of these outcomes that a sink does not have: it still has to get them, or they are its dead letters.
+    async fn lacking(&self, sink: &str, seqs: &[i64]) -> Result<Vec<i64>, Unavailable>;
 
     /// The state of one outcome at every sink.
     async fn sinks_of(&self, seq: i64) -> Result<Vec<AtSink>, Unavailable>;

@@ -120,6 +120,13 @@ pub fn timestamp(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
+/// The first millisecond, as a column has it, that is not before this time.
+pub fn millis_from(time: Timestamp) -> i64 {
+    let millis = time.as_millisecond();
+    // What is before the epoch is rounded up already.
+    millis + i64::from(time.subsec_nanosecond() % 1_000_000 > 0)
+}
+
 /// A date from its two columns, in milliseconds: the wall time, and how far it was ahead of steady time.
 pub fn dated(millis: i64, ahead: i64) -> Dated {
     Dated::with_ahead(timestamp(millis), ahead)

@@ -13,9 +13,9 @@ use predicates::str::contains;
 use serde_json::{Value, json};
 
 /// Nothing listens there: the only outcomes are those of `cancel`.
-const NOWHERE: &str = "http://127.0.0.1:9";
+pub const NOWHERE: &str = "http://127.0.0.1:9";
 
-fn start(place: &Place, sinks: &[&str]) -> Daemon {
+pub fn start(place: &Place, sinks: &[&str]) -> Daemon {
     place.clone().file_sinks(sinks).start()
 }
 
@@ -48,7 +48,7 @@ fn offline<T>(place: &Place, work: impl AsyncFnOnce(&Writer) -> T) -> T {
 }
 
 /// Submits and ends many PINs at once.
-fn finish_offline(place: &Place, count: usize, metadata: Option<&str>) {
+pub fn finish_offline(place: &Place, count: usize, metadata: Option<&str>) {
     let (now, metadata) = (Timestamp::now(), metadata.map(|json| serde_json::from_str(json).unwrap()));
     let new = |n: usize| NewPin {
         pin: format!("PIN-{n}").parse().unwrap(),
@@ -74,7 +74,7 @@ fn finish_offline(place: &Place, count: usize, metadata: Option<&str>) {
 }
 
 /// Turns these outcomes into dead letters of a sink.
-fn kill(place: &Place, sink: &str, seqs: impl IntoIterator<Item = i64>) {
+pub fn kill(place: &Place, sink: &str, seqs: impl IntoIterator<Item = i64>) {
     let at = |text: &str| Some(text.parse::<Timestamp>().unwrap().into());
     let failed = seqs.into_iter().map(|seq| Failed {
         seq,
@@ -90,7 +90,7 @@ fn kill(place: &Place, sink: &str, seqs: impl IntoIterator<Item = i64>) {
 
 /// The `seq` of each dead letter.
 #[track_caller]
-fn dead(place: &Place, args: &[&str]) -> Vec<i64> {
+pub fn dead(place: &Place, args: &[&str]) -> Vec<i64> {
     let letters = place.ask(&[&["dead-letters", "list"], args].concat());
     // The last line says whether there are more.
     letters.iter().filter_map(|letter| letter["seq"].as_i64()).collect()
@@ -147,8 +147,9 @@ fn a_replayed_dead_letter_is_delivered_unchanged_and_exactly_once_over_a_restart
     let place = after(&["A", "B", "C"]);
     kill(&place, "results", [1, 3]);
     let daemon = start(&place, &["results"]);
-    let replay = |which: &str| place.ask(&["dead-letters", "replay", "--sink", "results", which]);
-    assert_eq!(replay("A"), [json!({"sink": "results", "pinId": "A", "count": 1})]);
+    let replay =
+        |which: &[&str]| place.ask(&[&["dead-letters", "replay", "--sink", "results"], which].concat());
+    assert_eq!(replay(&["A"]), [json!({"sink": "results", "pinId": "A", "count": 1})]);
     let lines = place.lines("results", 4);
     assert_eq!(lines[3], lines[0]);
     assert_eq!(dead(&place, &[]), [3]);
@@ -157,7 +158,7 @@ fn a_replayed_dead_letter_is_delivered_unchanged_and_exactly_once_over_a_restart
         .assert()
         .code(1)
         .stderr(contains("PIN A: no dead letter of this sink"));
-    assert_eq!(replay("--all"), [json!({"sink": "results", "count": 1})]);
+    assert_eq!(replay(&["--all", "--yes"]), [json!({"sink": "results", "count": 1})]);
     let lines = place.lines("results", 5);
     assert_eq!(lines[4], lines[2]);
     assert_eq!(dead(&place, &[]), [0; 0]);
@@ -190,13 +191,14 @@ fn a_dropped_dead_letter_is_not_delivered_but_its_outcome_can_be_replayed() {
     let place = after(&["A", "B", "C"]);
     kill(&place, "results", [1, 2, 3]);
     let daemon = start(&place, &["results"]);
-    let drop =
-        |which: &str| place.ask(&["dead-letters", "drop", "--sink", "results", which])[0]["count"].clone();
-    assert_eq!(drop("B"), 1);
+    let drop = |which: &[&str]| {
+        place.ask(&[&["dead-letters", "drop", "--sink", "results"], which].concat())[0]["count"].clone()
+    };
+    assert_eq!(drop(&["B"]), 1);
     assert_eq!(dead(&place, &[]), [1, 3]);
-    assert_eq!(drop("--seq=1"), 1);
-    assert_eq!(drop("--all"), 1);
-    assert_eq!(drop("--all"), 0);
+    assert_eq!(drop(&["--seq=1"]), 1);
+    assert_eq!(drop(&["--all", "--yes"]), 1);
+    assert_eq!(drop(&["--all", "--yes"]), 0);
     assert_eq!(dead(&place, &[]), [0; 0]);
     place
         .pinwatch(&["dead-letters", "drop", "--sink", "results", "B", "never"])
@@ -299,7 +301,11 @@ fn a_removed_sink_can_be_forgotten_and_retention_then_removes_its_outcomes() {
             1,
             "\"old\" is not configured any more: nothing can be delivered to it",
         ),
-        (&["dead-letters", "replay", "--sink", "old", "--all"], 1, "\"old\" is not configured any more"),
+        (
+            &["dead-letters", "replay", "--sink", "old", "--all", "--yes"],
+            1,
+            "\"old\" is not configured any more",
+        ),
         (&["replay", "--sink", "odl", "B"], 1, "there is no sink \"odl\"; there are: old, results"),
         (&["dead-letters", "list", "--sink", "odl"], 1, "there is no sink \"odl\""),
         (&["sinks", "forget", "odl"], 1, "there is no sink \"odl\""),

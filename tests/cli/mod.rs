@@ -1,6 +1,7 @@
 //! The command line as users and scripts use it: the real binary against a fake daemon on a real
 //! socket.
 
+mod all_matching;
 mod client;
 mod dead_letters;
 mod fake;
@@ -180,7 +181,7 @@ fn without_a_daemon_every_client_exits_3_and_names_the_socket_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("none.sock");
     let socket = socket.to_str().unwrap();
-    let clients: [&[&str]; 15] = [
+    let clients: [&[&str]; 16] = [
         &["submit", "9C81"],
         &["wait", "9C81"],
         &["show", "9C81"],
@@ -191,9 +192,10 @@ fn without_a_daemon_every_client_exits_3_and_names_the_socket_and_what_to_do() {
         &["ping"],
         &["dead-letters", "list"],
         &["dead-letters", "show", "9C81"],
-        &["dead-letters", "replay", "--sink", "hook", "--all"],
-        &["dead-letters", "drop", "--sink", "hook", "--all"],
+        &["dead-letters", "replay", "--sink", "hook", "--all", "--yes"],
+        &["dead-letters", "drop", "--sink", "hook", "--all", "--yes"],
         &["replay", "--sink", "hook", "9C81"],
+        &["replay", "--sink", "hook", "--all", "--yes"],
         &["sinks", "list"],
         &["sinks", "forget", "hook"],
     ];

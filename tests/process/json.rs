@@ -93,8 +93,9 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         &["dead-letters", "list", "--limit", "1"],
         &["dead-letters", "show", "sim-delivered-1"],
         &["dead-letters", "replay", "--sink", "file", "sim-delivered-1"],
-        &["dead-letters", "drop", "--sink", "file", "--all"],
+        &["dead-letters", "drop", "--sink", "file", "--all", "--yes"],
         &["replay", "--sink", "file", "sim-delivered-2"],
+        &["replay", "--sink", "file", "--all", "--yes", "--state", "final"],
         &["socket"],
         &["token", "new", "--name", "app", "--scope", "submit"],
         &["presets"],
@@ -131,7 +132,11 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         (&["dead-letters", "show", "nobodys"], 1, vec![unknown("nobodys")]),
         (&["dead-letters", "show", "--seq", "77"], 1, vec![("not_found", json!(77))]),
         (&["dead-letters", "replay", "--sink", "nobodys", "A"], 1, vec![("not_found", json!("A"))]),
-        (&["dead-letters", "drop", "--sink", "nobodys", "--all"], 1, vec![("not_found", json!("nobodys"))]),
+        (
+            &["dead-letters", "drop", "--sink", "nobodys", "--all", "--yes"],
+            1,
+            vec![("not_found", Value::Null)],
+        ),
         (
             &["replay", "--sink", "nobodys", "--from", "1", "--to", "2"],
             1,
@@ -157,6 +162,12 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         (&["list", "--limit", "0"], 2, usage()),
         (&["list", "--state", "gone"], 2, usage()),
         (&["cancel", "--all"], 2, usage()),
+        (&["replay", "--sink", "file", "--all"], 2, usage()),
+        (&["dead-letters", "drop", "--sink", "file", "--all"], 2, usage()),
+        (&["dead-letters", "replay", "--sink", "file", "--seq", "1", "--state", "final"], 2, usage()),
+        (&["list", "--sink", "file"], 1, vec![("invalid_request", Value::Null)]),
+        (&["list", "--state", "finished", "--sink", "nobodys"], 1, vec![("not_found", Value::Null)]),
+        (&["tail", "--sink", "nobodys"], 1, vec![("not_found", Value::Null)]),
         (&["cancel", "--reference", "a", "sim-none-3"], 2, usage()),
     ];
     for arguments in successes {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pinwatch::clock::{Dated, Steady};
-use pinwatch::store::{DeliveryCommand, Failed, PAGE_BYTES, Position, Progress, Stretch, Transaction};
+use pinwatch::store::{DeliveryCommand, Failed, PAGE_BYTES, Position, Progress, Seqs, Stretch, Transaction};
 
 use super::place::{Node, Place, new, pin};
 
@@ -22,11 +22,11 @@ crate::promises! {
     a_stretch_of_large_records_is_limited_in_bytes
 }
 
-fn cursor(sink: &str, seq: i64) -> Progress {
+pub fn cursor(sink: &str, seq: i64) -> Progress {
     Progress { sink: sink.into(), cursor: Some(seq), ..Progress::default() }
 }
 
-fn failed(sink: &str, failed: &[Failed]) -> Progress {
+pub fn failed(sink: &str, failed: &[Failed]) -> Progress {
     Progress { sink: sink.into(), failed: failed.to_vec(), ..Progress::default() }
 }
 
@@ -35,7 +35,7 @@ fn steady(wall: &str) -> Steady {
     Dated::from(wall.parse::<Timestamp>().unwrap()).steady
 }
 
-fn retry(seq: i64) -> Failed {
+pub fn retry(seq: i64) -> Failed {
     // The wall clock was set between the two tries.
     let date = |text: &str, ahead| Dated::with_ahead(text.parse().unwrap(), ahead);
     Failed {
@@ -48,38 +48,37 @@ fn retry(seq: i64) -> Failed {
     }
 }
 
-fn dead(seq: i64) -> Failed {
+pub fn dead(seq: i64) -> Failed {
     Failed { dead: true, ..retry(seq) }
 }
 
 fn replay(sink: &str, from: i64, to: i64) -> DeliveryCommand {
-    DeliveryCommand::Replay { sink: sink.into(), from, to, only_dead: false }
+    DeliveryCommand::Replay { sink: sink.into(), seqs: Seqs::Range(from, to), only_dead: false }
 }
 
 /// When [`give_up`] does it, in milliseconds.
-const GIVEN_UP_AT: i64 = 1_767_323_220_500;
+pub const GIVEN_UP_AT: i64 = 1_767_323_220_500;
 
 fn give_up(sink: &str, from: i64, to: i64) -> DeliveryCommand {
     DeliveryCommand::Drop {
         sink: sink.into(),
-        from,
-        to,
+        seqs: Seqs::Range(from, to),
         at: Timestamp::from_millisecond(GIVEN_UP_AT).unwrap(),
     }
 }
 
 /// Each sink, and when the outcome was given up for it.
-async fn given_up(node: &Node, seq: i64) -> Vec<(String, Option<i64>)> {
+pub async fn given_up(node: &Node, seq: i64) -> Vec<(String, Option<i64>)> {
     let sinks = node.store.sinks_of(seq).await.unwrap();
     sinks.into_iter().map(|at| (at.sink, at.dropped_at.map(Timestamp::as_millisecond))).collect()
 }
 
-async fn command(node: &mut Node, command: DeliveryCommand) -> u64 {
+pub async fn command(node: &mut Node, command: DeliveryCommand) -> u64 {
     node.apply(Transaction { commands: vec![command], ..Transaction::default() }).await.affected[0]
 }
 
 /// The `seq` of what a sink does not have.
-async fn missing(node: &Node, sink: &str, dead: bool) -> Vec<i64> {
+pub async fn missing(node: &Node, sink: &str, dead: bool) -> Vec<i64> {
     node.store.failed(sink, dead, 0, 99).await.unwrap().iter().map(|(failed, _)| failed.seq).collect()
 }
 
@@ -205,7 +204,8 @@ async fn dead_letters_are_tried_again_or_given_up(place: Place) {
     let last = *seqs.iter().max().unwrap();
     node.advance(cursor("s", last)).await;
     node.advance(failed("s", &[dead(seqs[0]), dead(seqs[1]), retry(seqs[2])])).await;
-    let only = |seq| DeliveryCommand::Replay { sink: "s".into(), from: seq, to: seq, only_dead: true };
+    let only =
+        |seq| DeliveryCommand::Replay { sink: "s".into(), seqs: Seqs::Range(seq, seq), only_dead: true };
     assert_eq!(command(&mut node, only(seqs[2])).await, 0);
     assert_eq!(command(&mut node, only(seqs[0])).await, 1);
     assert_eq!(command(&mut node, give_up("s", 0, i64::MAX)).await, 1);

@@ -1,6 +1,7 @@
 //! What the rest of the daemon expects of a store, tested with a SQLite file and with a real PostgreSQL;
 //! and what nodes that share a PostgreSQL expect of it.
 
+mod chosen;
 mod cluster;
 mod deliveries;
 mod hostile;

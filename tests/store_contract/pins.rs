@@ -263,6 +263,22 @@ async fn pins_are_found_by_reference_prefix_and_time_and_no_character_is_special
         found(Wanted { after: Some(submitted.before(millisecond)), ..exactly("order-4") }).await,
         set(&["A"])
     );
+    let at = new("A").submitted_at.wall;
+    let (before, since) = (
+        |at| Wanted { before: Some(at), ..begins("order") },
+        |at| Wanted { since: Some(at), ..begins("order") },
+    );
+    let later = at + std::time::Duration::from_nanos(1);
+    for (wanted, expected) in [
+        (before(at), &[][..]),
+        (before(later), &["A", "B"]),
+        (since(at), &["A", "B"]),
+        (since(later), &[]),
+        (before("9999-01-01T00:00:00Z".parse().unwrap()), &["A", "B"]),
+        (since("-000001-01-01T00:00:00Z".parse().unwrap()), &["A", "B"]),
+    ] {
+        assert_eq!(found(wanted.clone()).await, set(expected), "{wanted:?}");
+    }
     // Page by page, and whichever was left last.
     let (mut all, mut after) = (Vec::new(), String::new());
     loop {

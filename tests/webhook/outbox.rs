@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
-use pinwatch::store::DeliveryCommand;
+use pinwatch::store::{DeliveryCommand, Seqs};
 use tokio::sync::watch;
 
 use crate::webhook::bench::{Folder, webhook};
@@ -124,10 +124,10 @@ async fn a_dead_letter_is_sent_again_only_by_a_replay_and_with_the_same_id() {
     let sink = || "hook".to_owned();
     let dropped = bench
         .writer
-        .command(DeliveryCommand::Drop { sink: sink(), from: 2, to: 2, at: Timestamp::now() })
+        .command(DeliveryCommand::Drop { sink: sink(), seqs: Seqs::Range(2, 2), at: Timestamp::now() })
         .await
         .unwrap();
-    let replay = DeliveryCommand::Replay { sink: sink(), from: 1, to: 3, only_dead: true };
+    let replay = DeliveryCommand::Replay { sink: sink(), seqs: Seqs::Range(1, 3), only_dead: true };
     let replayed = bench.writer.command(replay).await.unwrap();
     assert_eq!((dropped, replayed), (1, 2));
     bench.until_all_delivered().await;
@@ -137,7 +137,7 @@ async fn a_dead_letter_is_sent_again_only_by_a_replay_and_with_the_same_id() {
         assert!(again.seqs() != [2] && before.iter().any(|first| first.id() == again.id()));
     }
     // A delivered outcome is sent again on request, too.
-    let replay = DeliveryCommand::Replay { sink: sink(), from: 1, to: 1, only_dead: false };
+    let replay = DeliveryCommand::Replay { sink: sink(), seqs: Seqs::Range(1, 1), only_dead: false };
     assert_eq!(bench.writer.command(replay).await.unwrap(), 1);
     let requests = receiver.wait_for(before.len() + 3).await;
     assert_eq!(requests[before.len() + 2].seqs(), [1]);

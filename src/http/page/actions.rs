@@ -74,7 +74,7 @@ impl Page {
         let (filter, began) = (query.filter()?, Instant::now());
         let (mut sum, mut after) = (0, None);
         loop {
-            let request = count::Request { filter: filter.clone(), after };
+            let request = count::Request { filter: filter.clone(), after, ..Default::default() };
             let answer = in_time(operations::count(&self.services, request)).await?;
             sum += answer.count;
             if answer.next.is_none() || began.elapsed() >= COUNTING {
@@ -110,12 +110,13 @@ pub async fn replay_or_drop(
 ) -> Result<Response, Response> {
     let (visitor, form) = page.admins_form(peer, &headers, body).await?;
     let (pin, sink) = (pin(&page, &visitor, &form)?, form.get("sink").unwrap_or_default().to_owned());
-    let (pin_id, from, to) = (Some(pin.clone()), None, None);
+    let pin_id = Some(pin.clone());
     let is_drop = form.get("do") == Some("drop");
     let answer = if is_drop {
-        operations::drop(&page.services, drop::Request { sink: sink.clone(), pin_id, from, to }).await
+        operations::drop(&page.services, drop::Request { sink: sink.clone(), pin_id, ..Default::default() })
+            .await
     } else {
-        let request = replay::Request { sink: sink.clone(), pin_id, from, to, dead: false };
+        let request = replay::Request { sink: sink.clone(), pin_id, ..Default::default() };
         operations::replay(&page.services, request).await
     };
     let count = answer.map_err(|failure| page.refused(&visitor, failure))?.count;

@@ -8,7 +8,7 @@ use crate::operations::{self, Failure, in_time};
 use crate::pin::PinId;
 use crate::protocol::filter::{Filter, Phase};
 use crate::protocol::show::Pin;
-use crate::protocol::{Code, Refusal, list, parse_duration};
+use crate::protocol::{Code, Refusal, When, list};
 use crate::services::Services;
 
 /// How many PINs a page has.
@@ -70,7 +70,7 @@ impl Query {
             filter.status = Some(self.status.clone());
         }
         if !self.older.is_empty() {
-            let older = parse_duration(&self.older);
+            let older = self.older.parse::<When>();
             filter.older_than = Some(older.map_err(|error| Code::InvalidRequest.because(error.to_string()))?);
         }
         if !self.state.is_empty() {

@@ -212,7 +212,7 @@ impl Jobs {
         while !stop.is_cancelled() {
             let (count, next) = match action {
                 Action::Cancel(filter) => {
-                    let filter = filter.as_of(began.elapsed().saturating_add(before));
+                    let filter = filter.as_of(began.elapsed().saturating_add(before), services.clock.wall());
                     let request = cancel_matching::Request { filter, all: true, after };
                     let answer = operations::cancel_matching(services, request).await?;
                     (answer.count, answer.next)
@@ -228,17 +228,20 @@ impl Jobs {
                     let seqs = page.dead_letters.iter().filter_map(|letter| Some(letter.read().ok()?.seq));
                     let (from, to) =
                         seqs.fold((None, None), |(from, _), seq| (from.or(Some(seq)), Some(seq)));
-                    let (sink, pin_id) = (sink.clone(), None);
+                    let sink = sink.clone();
                     let answer = match (from, action) {
                         (None, _) => return Ok(State::Done),
                         (_, Action::Replay { .. }) => {
                             operations::replay(
                                 services,
-                                replay::Request { sink, pin_id, from, to, dead: true },
+                                replay::Request { sink, from, to, dead: true, ..Default::default() },
                             )
                             .await?
                         }
-                        _ => operations::drop(services, drop::Request { sink, pin_id, from, to }).await?,
+                        _ => {
+                            let request = drop::Request { sink, from, to, ..Default::default() };
+                            operations::drop(services, request).await?
+                        }
                     };
                     (answer.count, page.next)
                 }

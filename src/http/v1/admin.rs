@@ -14,15 +14,21 @@ use super::call::{Call, JSON};
 use crate::http::problem::Problem;
 use crate::operations::{self, in_time};
 use crate::pin::PinId;
+use crate::protocol::filter::Filter;
 use crate::protocol::{dead_letters as letters, drop, forget_sink as forget, replay as replay_to};
 
-/// Which outcomes: the newest of a PIN, or those from one `seq` to another.
+/// Which outcomes: the newest of a PIN, those from one `seq` to another, or those that match.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Which {
     pin_id: Option<PinId>,
     from: Option<i64>,
     to: Option<i64>,
+    #[serde(default)]
+    filter: Filter,
+    #[serde(default)]
+    all: bool,
+    after: Option<String>,
 }
 
 /// `GET /v1/stats`
@@ -49,13 +55,16 @@ pub async fn nodes(State(api): State<Arc<Api>>, call: Call) -> Result<Response, 
 /// `GET /v1/dead-letters`
 pub async fn dead_letters(State(api): State<Arc<Api>>, mut call: Call) -> Result<Response, Problem> {
     let query = &mut call.query;
+    let mut filter = query.filter()?;
     let request = letters::Request {
-        sink: query.text("sink")?,
+        // The sink that has the dead letters.
+        sink: filter.sink.take(),
         pin_id: query.pin()?,
         from: query.number("from", 0..=i64::MAX)?,
         to: query.number("to", 0..=i64::MAX)?,
         after: query.text("after")?,
         limit: query.limit()?,
+        filter,
     };
     query.end()?;
     call.accepts(&[JSON])?;
@@ -64,14 +73,15 @@ pub async fn dead_letters(State(api): State<Arc<Api>>, mut call: Call) -> Result
 
 /// `POST /v1/dead-letters/replay`
 pub async fn replay_dead(State(api): State<Arc<Api>>, call: Call, body: Body) -> Result<Response, Problem> {
-    let drop::Request { sink, pin_id, from, to } = object(&call, body, "replay").await?;
-    replayed(&api, &call, replay_to::Request { sink, pin_id, from, to, dead: true }).await
+    let drop::Request { sink, pin_id, from, to, filter, all, after } = object(&call, body, "replay").await?;
+    replayed(&api, &call, replay_to::Request { sink, pin_id, from, to, dead: true, filter, all, after }).await
 }
 
 /// `POST /v1/dead-letters/drop`
 pub async fn drop_dead(State(api): State<Arc<Api>>, call: Call, body: Body) -> Result<Response, Problem> {
     let request: drop::Request = object(&call, body, "drop").await?;
-    let (sink, which) = (request.sink.clone(), shown(&request.pin_id, request.from, request.to));
+    let (sink, which) =
+        (request.sink.clone(), shown(&request.pin_id, request.from, request.to, &request.filter));
     let answer = operations::drop(&api.services, request).await?;
     info!(token = %call.client.name, sink, which, count = answer.count, "dead letters were dropped over HTTP");
     call.reply(async { Ok(answer) }).await
@@ -80,8 +90,9 @@ pub async fn drop_dead(State(api): State<Arc<Api>>, call: Call, body: Body) -> R
 /// `POST /v1/sinks/{name}/replay`
 pub async fn replay(State(api): State<Arc<Api>>, call: Call, body: Body) -> Result<Response, Problem> {
     let sink = call.path("name")?.to_owned();
-    let Which { pin_id, from, to } = object(&call, body, "replay").await?;
-    replayed(&api, &call, replay_to::Request { sink, pin_id, from, to, dead: false }).await
+    let Which { pin_id, from, to, filter, all, after } = object(&call, body, "replay").await?;
+    replayed(&api, &call, replay_to::Request { sink, pin_id, from, to, dead: false, filter, all, after })
+        .await
 }
 
 /// `DELETE /v1/sinks/{name}`
@@ -98,7 +109,7 @@ pub async fn forget_sink(State(api): State<Arc<Api>>, call: Call) -> Result<Resp
 
 async fn replayed(api: &Api, call: &Call, request: replay_to::Request) -> Result<Response, Problem> {
     let (sink, only_dead) = (request.sink.clone(), request.dead);
-    let which = shown(&request.pin_id, request.from, request.to);
+    let which = shown(&request.pin_id, request.from, request.to, &request.filter);
     let answer = operations::replay(&api.services, request).await?;
     info!(
         token = %call.client.name,
@@ -119,10 +130,10 @@ async fn object<T: DeserializeOwned>(call: &Call, body: Body, name: &str) -> Res
 }
 
 /// Which outcomes were meant, for the log.
-fn shown(pin: &Option<PinId>, from: Option<i64>, to: Option<i64>) -> String {
+fn shown(pin: &Option<PinId>, from: Option<i64>, to: Option<i64>, filter: &Filter) -> String {
     match (pin, from, to) {
         (Some(pin), ..) => format!("PIN {pin}"),
         (None, Some(from), Some(to)) => format!("seq {from} to {to}"),
-        _ => "none".to_owned(),
+        _ => filter.to_string(),
     }
 }

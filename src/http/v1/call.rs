@@ -25,8 +25,10 @@ use crate::http::problem::Problem;
 use crate::http::tokens::Client;
 use crate::operations::Failure;
 use crate::pin::PinId;
-use crate::protocol::filter::{About, Filter, Phase};
-use crate::protocol::{self, MAX_ANSWER, MAX_LINE, MAX_PAGE, parse_duration, parse_object, parse_pin_id};
+use crate::protocol::filter::{Filter, Phase};
+use crate::protocol::{
+    self, InvalidWhen, MAX_ANSWER, MAX_LINE, MAX_PAGE, When, parse_duration, parse_object, parse_pin_id,
+};
 
 pub const JSON: &str = "application/json";
 pub const NDJSON: &str = "application/x-ndjson";
@@ -218,6 +220,12 @@ impl Query {
         }
     }
 
+    /// An age or a time.
+    fn when(&mut self, name: &'static str) -> Result<Option<When>, Problem> {
+        let when = self.text(name)?.map(|text| text.parse()).transpose();
+        when.map_err(|error: InvalidWhen| Problem::invalid(format!("\"{name}\": {error}")))
+    }
+
     /// The members of a filter, each under its own name.
     pub fn filter(&mut self) -> Result<Filter, Problem> {
         let phase = |text: String| {
@@ -227,16 +235,15 @@ impl Query {
                 Problem::invalid(format!("\"state\" is one of {names}"))
             })
         };
-        let filter = Filter {
+        Ok(Filter {
             state: self.text("state")?.map(phase).transpose()?,
             reference: self.text("reference")?,
             reference_prefix: self.text("referencePrefix")?,
             status: self.text("status")?,
-            older_than: self.duration("olderThan", Duration::MAX)?,
-            newer_than: self.duration("newerThan", Duration::MAX)?,
-        };
-        filter.check(About::Either)?;
-        Ok(filter)
+            older_than: self.when("olderThan")?,
+            newer_than: self.when("newerThan")?,
+            sink: self.text("sink")?,
+        })
     }
 
     pub fn pin(&mut self) -> Result<Option<PinId>, Problem> {

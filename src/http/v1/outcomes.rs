@@ -23,11 +23,12 @@ use super::call::{Call, EVENT_STREAM, NDJSON};
 use crate::http::problem::Problem;
 use crate::http::room::NoRoom;
 use crate::http::tokens::Client;
-use crate::operations::{Beginning, Failure, Next, Reader, in_time, shutting_down};
+use crate::operations::{Beginning, Failure, Reader, check_sink, in_time, matching, shutting_down};
+use crate::protocol::filter::{About, Filter};
 use crate::protocol::tail::{Answer, Range};
 use crate::protocol::{self, MAX_ANSWER, Refusal};
 use crate::services::Services;
-use crate::store::{InvalidPosition, Position};
+use crate::store::{InvalidPosition, Outcome, Position};
 
 /// How many outcomes a request without `limit` gets.
 const LIMIT: u32 = 1000;
@@ -46,7 +47,10 @@ pub async fn outcomes(State(api): State<Arc<Api>>, mut call: Call) -> Result<Res
     let form = call.accepts(&[NDJSON, EVENT_STREAM])?;
     let (after, last) = (call.query.text("after")?, call.query.number("last", 0..=MAX_LIMIT)?);
     let limit = if form == NDJSON { call.query.number("limit", 1..=MAX_LIMIT)? } else { None };
+    let filter = call.query.filter()?;
     call.query.end()?;
+    filter.check(About::Outcomes)?;
+    in_time(check_sink(&api.services, &filter)).await?;
     // Where a client goes on wins over where it began: a browser repeats the URL of the beginning.
     let resumed =
         call.headers.get("last-event-id").map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
@@ -60,7 +64,7 @@ pub async fn outcomes(State(api): State<Arc<Api>>, mut call: Call) -> Result<Res
     let takes_notices = matches!(start, Beginning::At(_));
     let begin = async { Ok(Reader::begin(&api.services, start, takes_notices).await?) };
     let reader = in_time(begin).await?;
-    let tail = Tail { services: api.services.clone(), client: call.client, reader };
+    let tail = Tail { services: api.services.clone(), client: call.client, reader, filter };
     let body = if form == NDJSON {
         let left = limit.unwrap_or_else(|| last.map_or(LIMIT, |last| last.max(LIMIT)));
         let lines = Some((tail, left));
@@ -93,6 +97,17 @@ struct Tail {
     services: Services,
     client: Client,
     reader: Reader,
+    filter: Filter,
+}
+
+/// What a page has for the client.
+struct Matching {
+    /// The outcomes that match, each with the position behind it.
+    outcomes: Vec<(Position, Outcome)>,
+    /// The first and the last `seq` of the outcomes missing before these.
+    removed: Option<(i64, i64)>,
+    /// Whether there is nothing more yet, whatever matches.
+    is_end: bool,
 }
 
 /// A stream that ends without a word.
@@ -111,13 +126,13 @@ impl Tail {
         let charge = room.wait(MAX_ANSWER).await?;
         let mut text = String::new();
         let left = match self.next(left).await {
-            Ok(Next { outcomes, removed, .. }) => {
+            Ok(Matching { outcomes, removed, is_end }) => {
                 if let Some((from, to)) = removed {
                     text += &protocol::answer(&Answer::Removed { removed: Range { from, to } });
                 }
                 text.extend(outcomes.iter().flat_map(|(_, outcome)| [outcome.record.as_ref(), "\n"]));
                 let left = left.saturating_sub(outcomes.len() as u32);
-                let goes_on = !outcomes.is_empty() && left > 0;
+                let goes_on = !is_end && left > 0;
                 if !goes_on {
                     text += &protocol::answer(&self.reader.end());
                 }
@@ -141,13 +156,18 @@ impl Tail {
             let next = self.next(u32::MAX).await.map_err(|_| Ended)?;
             let mut text = String::new();
             if let Some((from, to)) = next.removed {
-                if next.outcomes.is_empty() {
+                if next.is_end {
                     let _ = writeln!(text, "id: {}", self.reader.position());
                 }
                 let _ = write!(text, "event: removed\ndata: {}\n\n", json!({"from": from, "to": to}));
             }
-            for (position, outcome) in next.with_positions() {
+            for (position, outcome) in &next.outcomes {
                 let _ = write!(text, "id: {position}\nevent: outcome\ndata: {}\n\n", outcome.record);
+            }
+            let last = next.outcomes.last().map(|(position, _)| position);
+            if !self.filter.is_empty() && !next.is_end && last != Some(self.reader.position()) {
+                // No event, but a client that connects again then does not go through the same outcomes again.
+                let _ = write!(text, "id: {}\n\n", self.reader.position());
             }
             if !text.is_empty() {
                 return Ok(charge.hold(text));
@@ -161,9 +181,24 @@ impl Tail {
         }
     }
 
-    /// The next page, of at most so many.
-    async fn next(&mut self, most: u32) -> Result<Next, Refusal> {
-        let next = in_time(async { Ok(self.reader.next_of(most).await?) }).await;
+    /// What matches in the next page, of at most so many.
+    async fn next(&mut self, most: u32) -> Result<Matching, Refusal> {
+        // Few of a page may match, so that a small page would be a query for each outcome.
+        let read = if self.filter.is_empty() { most } else { u32::MAX };
+        let next = in_time(async {
+            let next = self.reader.next_of(read).await?;
+            let (removed, is_end) = (next.removed, next.outcomes.is_empty());
+            let outcomes = next.with_positions().collect();
+            let mut outcomes = matching(&self.services, &self.filter, outcomes).await?;
+            if outcomes.len() > most as usize {
+                outcomes.truncate(most as usize);
+                if let Some((position, _)) = outcomes.last() {
+                    self.reader.back_to(position.clone());
+                }
+            }
+            Ok(Matching { outcomes, removed, is_end })
+        })
+        .await;
         next.map_err(|failure| match failure {
             Failure::Refused(refusal) => refusal,
             Failure::ClientGone => shutting_down(),

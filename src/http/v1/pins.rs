@@ -17,6 +17,7 @@ use crate::http::room::Charge;
 use crate::operations::{self, Failure, cancelled_state, in_time, outcome_of, unreadable};
 use crate::outgoing::SMALL;
 use crate::pin::PinId;
+use crate::protocol::filter::About;
 use crate::protocol::submit::write_answer;
 use crate::protocol::{
     self, Code, MAX_ANSWER, Raw, Refusal, State as PinState, cancel_matching as cancel_matching_pins,
@@ -33,10 +34,11 @@ pub async fn list(State(api): State<Arc<Api>>, mut call: Call) -> Result<Respons
     let query = &mut call.query;
     let request =
         list_pins::Request { limit: query.limit()?, after: query.text("after")?, filter: query.filter()? };
+    request.filter.check(About::Either)?;
     call.query.end()?;
     call.accepts(&[JSON])?;
     let page = in_time(operations::list(&api.services, request));
-    // Of all that a query can say, the operation refuses only an `after` that is nowhere.
+    // Of all that such a query can say, the operation refuses only an `after` that is nowhere, or a sink that is not.
     call.reply(page).await.map_err(|problem| problem.or_not_found())
 }
 

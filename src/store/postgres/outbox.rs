@@ -9,7 +9,7 @@ use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
 
-use super::super::{DeliveryCommand, Failed, Progress, SavedSchedule};
+use super::super::{DeliveryCommand, Failed, Progress, SavedSchedule, Seqs};
 use super::Node;
 use super::columns::{column, storable};
 use crate::clock::{Dated, Steady};
@@ -102,38 +102,40 @@ pub async fn carry_out(
     command: &DeliveryCommand,
 ) -> Result<u64, sqlx::Error> {
     let done = match command {
-        DeliveryCommand::Replay { sink, from, to, only_dead: false } => {
+        DeliveryCommand::Replay { sink, seqs, only_dead: false } => {
             // Outcomes after the cursor of their partition will be delivered anyway.
             let replay = over(
                 "INSERT INTO delivery (sink, seq, lane, dead, tries) \
-                 SELECT $1, o.seq, $4, false, 0 FROM outcome o WHERE o.seq BETWEEN $2 AND $3 \
-                   AND EXISTS (SELECT 1 FROM cursor c WHERE c.lane = $4 AND c.sink = $1) \
+                 SELECT $1, o.seq, $5, false, 0 FROM outcome o WHERE o.seq BETWEEN $2 AND $3 \
+                   AND ($4::bigint[] IS NULL OR o.seq = ANY($4)) \
+                   AND EXISTS (SELECT 1 FROM cursor c WHERE c.lane = $5 AND c.sink = $1) \
                    AND NOT EXISTS ( \
                        SELECT 1 FROM cursor c WHERE c.lane = o.lane AND c.sink = $1 AND c.cursor < o.seq) \
                  ORDER BY o.seq FOR KEY SHARE OF o \
                  ON CONFLICT (sink, seq) DO UPDATE SET lane = excluded.lane, dead = false, tries = 0, \
                      first_try_at = NULL, last_try_at = NULL, error = NULL",
                 sink,
-                from,
-                to,
+                seqs,
             );
             let replayed = replay.bind(node.id()).execute(&mut *connection).await?;
             let sql = "DELETE FROM dropped x USING delivery d \
-                 WHERE x.sink = $1 AND x.seq BETWEEN $2 AND $3 AND d.sink = x.sink AND d.seq = x.seq";
-            over(sql, sink, from, to).execute(connection).await?;
+                 WHERE x.sink = $1 AND x.seq BETWEEN $2 AND $3 AND ($4::bigint[] IS NULL OR x.seq = ANY($4)) \
+                   AND d.sink = x.sink AND d.seq = x.seq";
+            over(sql, sink, seqs).execute(connection).await?;
             replayed
         }
-        DeliveryCommand::Replay { sink, from, to, only_dead: true } => {
-            let sql = "UPDATE delivery SET lane = $4, dead = false, tries = 0, first_try_at = NULL, last_try_at = NULL \
-                 WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND dead";
-            over(sql, sink, from, to).bind(node.id()).execute(connection).await?
+        DeliveryCommand::Replay { sink, seqs, only_dead: true } => {
+            let sql = "UPDATE delivery SET lane = $5, dead = false, tries = 0, first_try_at = NULL, last_try_at = NULL \
+                 WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND ($4::bigint[] IS NULL OR seq = ANY($4)) AND dead";
+            over(sql, sink, seqs).bind(node.id()).execute(connection).await?
         }
-        DeliveryCommand::Drop { sink, from, to, at } => {
+        DeliveryCommand::Drop { sink, seqs, at } => {
             let sql = "WITH given_up AS ( \
-                     DELETE FROM delivery WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND dead RETURNING seq) \
-                 INSERT INTO dropped (seq, sink, dropped_at) SELECT seq, $1, $4 FROM given_up \
+                     DELETE FROM delivery WHERE sink = $1 AND seq BETWEEN $2 AND $3 \
+                       AND ($4::bigint[] IS NULL OR seq = ANY($4)) AND dead RETURNING seq) \
+                 INSERT INTO dropped (seq, sink, dropped_at) SELECT seq, $1, $5 FROM given_up \
                  ON CONFLICT (seq, sink) DO UPDATE SET dropped_at = excluded.dropped_at";
-            over(sql, sink, from, to).bind(at.as_millisecond()).execute(connection).await?
+            over(sql, sink, seqs).bind(at.as_millisecond()).execute(connection).await?
         }
         DeliveryCommand::Unregister { sink } => {
             let sql = "DELETE FROM cursor WHERE lane = $2 AND sink = $1";
@@ -144,9 +146,10 @@ pub async fn carry_out(
     Ok(done.rows_affected())
 }
 
-/// A statement about a sink's outcomes from one `seq` to another.
-fn over<'q>(sql: &'static str, sink: &'q str, from: &i64, to: &i64) -> Query<'q, Postgres, PgArguments> {
-    sqlx::query(sql).bind(sink).bind(*from).bind(*to)
+/// A statement about a sink's outcomes from one `seq` to another, or only those in a list.
+fn over<'q>(sql: &'static str, sink: &'q str, seqs: &'q Seqs) -> Query<'q, Postgres, PgArguments> {
+    let (from, to, only) = seqs.bounds();
+    sqlx::query(sql).bind(sink).bind(from).bind(to).bind(only)
 }
 
 /// Forgets a sink, except for the cursors and deliveries of other live nodes: they may still have the sink. Returns 1

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{FromRow, Row};
 
-use super::super::rows::{timestamp, undelivered};
+use super::super::rows::{millis_from, timestamp, undelivered};
 use super::super::{
     AtSink, DeadLetter, Failed, Found, InFlight, MAX_LEARNED, Outcome, PAGE_BYTES, Page, Position, Reads,
     SCAN, SavedSchedule, Stretch, Unavailable, Wanted,
@@ -85,7 +85,8 @@ impl Reads for Reader {
                AND ($5::text IS NULL OR reference = $5) \
                AND ($6::text IS NULL OR left(reference, length($6)) = $6) \
                AND submitted_at - clock_ahead <= $7 AND submitted_at - clock_ahead > $8 \
-             ORDER BY slot, pin_id LIMIT $9",
+               AND submitted_at < $9 AND submitted_at >= $10 \
+             ORDER BY slot, pin_id LIMIT $11",
         )
         .bind(from_slot)
         .bind(after)
@@ -95,6 +96,8 @@ impl Reads for Reader {
         .bind(wanted.reference_prefix.as_deref())
         .bind(wanted.until.map_or(i64::MAX, Steady::millis))
         .bind(wanted.after.map_or(i64::MIN, Steady::millis))
+        .bind(wanted.before.map_or(i64::MAX, millis_from))
+        .bind(wanted.since.map_or(i64::MIN, millis_from))
         .bind(i64::from(limit))
         .fetch_all(&self.readers);
         let pins: Vec<InFlight> = answer(pins).await?;
@@ -272,6 +275,19 @@ impl Reads for Reader {
         let of_all: i64 = rows.first().map(|row| row.try_get("of_all")).transpose()?.unwrap_or(0);
         let more = of_all == i64::from(limit) || letters.len() < of_all as usize;
         Ok((letters, more))
+    }
+
+    async fn lacking(&self, sink: &str, seqs: &[i64]) -> Result<Vec<i64>, Unavailable> {
+        // The sinks of the node that wrote an outcome have to get it, and any others for which a node took it over.
+        let lacking = sqlx::query_scalar(
+            "SELECT seq FROM outcome o WHERE seq = ANY($2) AND ( \
+                 EXISTS (SELECT 1 FROM cursor c WHERE c.lane = o.lane AND c.sink = $1 AND c.cursor < o.seq) \
+                 OR EXISTS (SELECT 1 FROM delivery d WHERE d.sink = $1 AND d.seq = o.seq))",
+        )
+        .bind(sink)
+        .bind(seqs)
+        .fetch_all(&self.readers);
+        answer(lacking).await
     }
 
     async fn sinks_of(&self, seq: i64) -> Result<Vec<AtSink>, Unavailable> {

@@ -11,13 +11,14 @@ use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
 
-use super::super::rows::{timestamp, undelivered};
+use super::super::rows::{millis_from, timestamp, undelivered};
 use super::super::{
     AtSink, DeadLetter, Failed, Found, InFlight, MAX_LEARNED, ONLY_PARTITION, Outcome, PAGE_BYTES, Page,
     Position, Reads, SCAN, SavedSchedule, Stretch, Unavailable, Wanted,
 };
 use super::Reader;
 use super::by_hash::hash;
+use super::many::json;
 use crate::clock::Steady;
 use crate::outcome::Submission;
 use crate::pin::PinId;
@@ -85,7 +86,8 @@ impl Reads for Reader {
                AND (?4 IS NULL OR (reference IS NOT NULL \
                    AND coalesce(substr(CAST(reference AS BLOB), 1, length(?4)), x'') = ?4)) \
                AND submitted_at - clock_ahead <= ?5 AND submitted_at - clock_ahead > ?6 \
-             ORDER BY number LIMIT ?7",
+               AND submitted_at < ?7 AND submitted_at >= ?8 \
+             ORDER BY number LIMIT ?9",
         )
         .bind(after)
         .bind(reached.unwrap_or(i64::MAX))
@@ -93,6 +95,8 @@ impl Reads for Reader {
         .bind(wanted.reference_prefix.as_ref().map(|prefix| prefix.as_bytes()))
         .bind(wanted.until.map_or(i64::MAX, Steady::millis))
         .bind(wanted.after.map_or(i64::MIN, Steady::millis))
+        .bind(wanted.before.map_or(i64::MAX, millis_from))
+        .bind(wanted.since.map_or(i64::MIN, millis_from))
         .bind(limit)
         .fetch_all(&self.readers)
         .await?;
@@ -275,6 +279,17 @@ impl Reads for Reader {
         }
         let full = letters.len() == limit as usize;
         Ok((letters, full))
+    }
+
+    async fn lacking(&self, sink: &str, seqs: &[i64]) -> Result<Vec<i64>, Unavailable> {
+        let lacking = sqlx::query_scalar(
+            "SELECT value FROM json_each(?2) WHERE value > (SELECT cursor FROM sink WHERE name = ?1) \
+                 OR EXISTS (SELECT 1 FROM delivery WHERE sink = ?1 AND seq = value)",
+        )
+        .bind(sink)
+        .bind(json(&seqs))
+        .fetch_all(&self.readers);
+        Ok(lacking.await?)
     }
 
     async fn sinks_of(&self, seq: i64) -> Result<Vec<AtSink>, Unavailable> {

@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 
-use super::super::{Applied, DeliveryCommand, Progress, SavedSchedule, Transaction, Unavailable, Writes};
+use super::super::{
+    Applied, DeliveryCommand, Progress, SavedSchedule, Seqs, Transaction, Unavailable, Writes,
+};
 use super::by_hash::{Entry, hash};
 use super::by_pin::{Index, Step};
 use super::many::{Query, json};
@@ -274,28 +276,33 @@ async fn advance(connection: &mut SqliteConnection, progress: &Progress) -> Resu
 /// Carries out a delivery command; returns how many outcomes it affected.
 async fn carry_out(connection: &mut SqliteConnection, command: &DeliveryCommand) -> Result<u64, sqlx::Error> {
     let done = match command {
-        DeliveryCommand::Replay { sink, from, to, only_dead: false } => {
+        DeliveryCommand::Replay { sink, seqs, only_dead: false } => {
             // Outcomes after the cursor will be delivered anyway.
             let sql = "INSERT OR REPLACE INTO delivery (sink, seq, dead, tries) \
                  SELECT sink.name, outcome.seq, 0, 0 FROM outcome, sink \
-                 WHERE sink.name = ?1 AND outcome.seq BETWEEN ?2 AND min(?3, sink.cursor)";
-            let replayed = over(sql, sink, from, to).execute(&mut *connection).await?;
+                 WHERE sink.name = ?1 AND outcome.seq BETWEEN ?2 AND min(?3, sink.cursor) \
+                   AND (?4 IS NULL OR outcome.seq IN (SELECT value FROM json_each(?4)))";
+            let replayed = over(sql, sink, seqs).execute(&mut *connection).await?;
             let sql = "DELETE FROM dropped WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 \
+                   AND (?4 IS NULL OR seq IN (SELECT value FROM json_each(?4))) \
                    AND EXISTS (SELECT 1 FROM delivery d WHERE d.sink = ?1 AND d.seq = dropped.seq)";
-            over(sql, sink, from, to).execute(connection).await?;
+            over(sql, sink, seqs).execute(connection).await?;
             replayed
         }
-        DeliveryCommand::Replay { sink, from, to, only_dead: true } => {
+        DeliveryCommand::Replay { sink, seqs, only_dead: true } => {
             let sql = "UPDATE delivery SET dead = 0, tries = 0, first_try_at = NULL, last_try_at = NULL \
-                 WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead";
-            over(sql, sink, from, to).execute(connection).await?
+                 WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead \
+                   AND (?4 IS NULL OR seq IN (SELECT value FROM json_each(?4)))";
+            over(sql, sink, seqs).execute(connection).await?
         }
-        DeliveryCommand::Drop { sink, from, to, at } => {
+        DeliveryCommand::Drop { sink, seqs, at } => {
             let sql = "INSERT OR REPLACE INTO dropped (seq, sink, dropped_at) \
-                 SELECT seq, ?1, ?4 FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead";
-            over(sql, sink, from, to).bind(at.as_millisecond()).execute(&mut *connection).await?;
-            let sql = "DELETE FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead";
-            over(sql, sink, from, to).execute(connection).await?
+                 SELECT seq, ?1, ?5 FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead \
+                   AND (?4 IS NULL OR seq IN (SELECT value FROM json_each(?4)))";
+            over(sql, sink, seqs).bind(at.as_millisecond()).execute(&mut *connection).await?;
+            let sql = "DELETE FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead \
+                   AND (?4 IS NULL OR seq IN (SELECT value FROM json_each(?4)))";
+            over(sql, sink, seqs).execute(connection).await?
         }
         DeliveryCommand::Unregister { sink } => {
             sqlx::query("DELETE FROM sink WHERE name = ?1").bind(sink).execute(connection).await?
@@ -317,9 +324,10 @@ async fn carry_out(connection: &mut SqliteConnection, command: &DeliveryCommand)
     Ok(done.rows_affected())
 }
 
-/// A statement about a sink's outcomes from one `seq` to another.
-fn over<'q>(sql: &'static str, sink: &'q str, from: &i64, to: &i64) -> Query<'q> {
-    sqlx::query(sql).bind(sink).bind(*from).bind(*to)
+/// A statement about a sink's outcomes from one `seq` to another, or only those in a list.
+fn over<'q>(sql: &'static str, sink: &'q str, seqs: &Seqs) -> Query<'q> {
+    let (from, to, only) = seqs.bounds();
+    sqlx::query(sql).bind(sink).bind(from).bind(to).bind(only.map(|seqs| json(&seqs)))
 }
 
 /// Deliveries of a sink that one transaction forgets. It bounds the transaction.

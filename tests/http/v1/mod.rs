@@ -2,6 +2,7 @@
 
 pub mod client;
 mod examples;
+mod filters;
 mod outcomes;
 mod routes;
 mod schemathesis;
