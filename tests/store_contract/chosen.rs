@@ -30,7 +30,7 @@ async fn delivered(place: &Place, count: usize) -> (Node, Vec<i64>) {
     node.writes.register_sink(SINK, true).await.unwrap();
     let mut seqs = Vec::new();
     for n in 0..count {
-        seqs.extend(node.live(&[&format!("P{n}")]).await);
+        seqs.extend(node.submit_and_finish(&[&format!("P{n}")]).await);
     }
     node.advance(cursor(SINK, seqs[count - 1])).await;
     (node, seqs)
@@ -38,7 +38,7 @@ async fn delivered(place: &Place, count: usize) -> (Node, Vec<i64>) {
 
 async fn a_replay_of_listed_outcomes_leaves_those_between_them_alone(place: Place) {
     let (mut node, seqs) = delivered(&place, 4).await;
-    let late = node.live(&["LATE"]).await[0];
+    let late = node.submit_and_finish(&["LATE"]).await[0];
     let wanted = [seqs[3], seqs[0], late, late + 1000];
     assert_eq!(command(&mut node, replay(&wanted, false)).await, 2, "one is on its way, one does not exist");
     assert_eq!(missing(&node, SINK, false).await, [seqs[0], seqs[3]]);
@@ -80,7 +80,7 @@ async fn a_command_about_no_outcome_does_nothing(place: Place) {
 async fn a_sink_lacks_what_it_still_has_to_get_and_its_dead_letters(place: Place) {
     let (mut node, seqs) = delivered(&place, 4).await;
     node.writes.register_sink("t", true).await.unwrap();
-    let late = node.live(&["LATE"]).await[0];
+    let late = node.submit_and_finish(&["LATE"]).await[0];
     node.advance(failed(SINK, &[dead(seqs[0]), retry(seqs[1]), dead(seqs[2])])).await;
     assert_eq!(command(&mut node, drop(&[seqs[2]])).await, 1);
     let asked = [late, seqs[3], seqs[2], seqs[1], seqs[0]];

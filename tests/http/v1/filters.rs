@@ -118,5 +118,5 @@ fn dead_letters_that_match_are_listed_delivered_again_and_dropped() {
         assert_eq!(api.post(path, JSON, body.to_string()).code(), "invalid_request", "{path} {body}");
     }
     let what = "reference a-*";
-    until("the log has the filter", || api.served.daemon.said().contains(what).then_some(()));
+    until("the log has the filter", || api.served.daemon.log().contains(what).then_some(()));
 }
