@@ -92,12 +92,22 @@ pub async fn finished(services: &Services, request: list::Request) -> Result<lis
     };
     let (limit, mut items, mut bytes, mut scanned) = (page_limit(limit) as usize, Vec::new(), 0, 0);
     let more = loop {
-        let stretch = services.store.stretch(&position, OUTCOMES).await?;
+        let stretch = match &filter.reference {
+            Some(reference) => {
+                services.store.outcomes_with_reference(reference, position.others(), OUTCOMES).await?
+            }
+            None => services.store.stretch(&position, OUTCOMES).await?,
+        };
         for (partition, outcome) in stretch.outcomes {
             if items.len() == limit {
                 break;
             }
-            position.advance(partition, outcome.seq);
+            if filter.reference.is_some() {
+                // A list of what has finished until now: whatever another node commits meanwhile need not be in it.
+                position = Position::after(outcome.seq);
+            } else {
+                position.advance(partition, outcome.seq);
+            }
             scanned += 1;
             if outcome_matches(services, &filter, &outcome) {
                 bytes += outcome.record.len();

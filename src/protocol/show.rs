@@ -1,4 +1,4 @@
-//! `show`: reports everything that the daemon knows about a PIN.
+//! `show`: reports everything that the daemon knows about a PIN, or about the newest PIN with a reference.
 
 use std::borrow::Cow;
 
@@ -8,15 +8,37 @@ use super::{Raw, Record, State};
 use crate::outcome::Metadata;
 use crate::pin::PinId;
 
-#[derive(Debug, Serialize, Deserialize)]
+/// How many further PINs with the same reference an answer names at most.
+pub const OTHERS: u32 = 100;
+
+/// Exactly one of the two is given.
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Request {
-    pub pin_id: PinId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin_id: Option<PinId>,
+    /// The newest PIN with this reference is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+}
+
+impl Request {
+    pub fn of(pin: PinId) -> Self {
+        Self { pin_id: Some(pin), reference: None }
+    }
+
+    pub fn of_reference(reference: String) -> Self {
+        Self { pin_id: None, reference: Some(reference) }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Answer {
     pub pin: Raw<Pin>,
+    /// Further PINs with the reference that was asked for, at most [`OTHERS`]: those in flight before the finished ones,
+    /// the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<PinId>,
 }
 
 /// A value that only the node polling the PIN knows: null if another node polls it, and absent if nothing is known.

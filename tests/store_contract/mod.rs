@@ -9,6 +9,7 @@ mod lost_ends;
 mod opening;
 mod pins;
 mod place;
+mod references;
 mod takeover;
 
 /// Each promise is a test of both stores.

@@ -11,7 +11,7 @@ use super::Node;
 use super::connect::Server;
 use super::error::{OpenError, judge};
 use super::membership::Membership;
-use super::schema;
+use super::{indexes, schema};
 use crate::clock::Clock;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/postgres/migrations");
@@ -88,6 +88,10 @@ async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), O
         // There is nothing to do, so no need to lock out the other nodes.
         if found == known {
             return Ok(());
+        }
+        // 0 while another node makes the tables.
+        if found > 0 {
+            indexes::build_ahead(connection, found).await.map_err(judge)?;
         }
     }
     MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| match error {

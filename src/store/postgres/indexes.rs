@@ -1,0 +1,57 @@
+//! Builds the indexes that a migration adds to large tables before that migration runs.
+//!
+//! Promises that other nodes can write meanwhile, and that nodes which start at once build each index once. The start of the
+//! node that builds them waits. Knows nothing of what the indexes are for.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
+use tokio::time::sleep;
+
+/// The migrations whose every statement is `CREATE INDEX IF NOT EXISTS`, with their versions.
+const BUILT_AHEAD: [(i64, &str); 1] = [(7, include_str!("migrations/0007_references.sql"))];
+
+/// The advisory lock ("pinx") of the node that builds.
+const LOCK: i64 = 0x7069_6e78;
+
+/// How long another node waits before it asks for the lock again. A statement that waits for the lock would be waited for
+/// by the build: a deadlock.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Builds the indexes of all migrations after the version `found`. The tables must exist.
+pub async fn build_ahead(connection: &mut PgConnection, found: i64) -> Result<(), sqlx::Error> {
+    let statements: Vec<&str> = BUILT_AHEAD
+        .iter()
+        .filter(|(version, _)| *version > found)
+        .flat_map(|(_, sql)| sql.split(';'))
+        .filter_map(|statement| statement.find("INDEX IF NOT EXISTS").map(|at| &statement[at..]))
+        .collect();
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let ask = "SELECT pg_try_advisory_lock($1)";
+    while !sqlx::query_scalar::<_, bool>(ask).bind(LOCK).fetch_one(&mut *connection).await? {
+        sleep(ASK_AGAIN).await;
+    }
+    let built = build(connection, &statements).await;
+    sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(connection).await?;
+    built
+}
+
+async fn build(connection: &mut PgConnection, statements: &[&str]) -> Result<(), sqlx::Error> {
+    // What an interrupted build left: PostgreSQL maintains it, but does not use it.
+    let unfinished: Vec<String> = sqlx::query_scalar(
+        "SELECT indexrelid::regclass::text FROM pg_index \
+         WHERE NOT indisvalid AND indrelid IN (to_regclass('pin'), to_regclass('outcome'))",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for index in unfinished {
+        connection.execute(AssertSqlSafe(format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"))).await?;
+    }
+    for statement in statements {
+        let concurrently = statement.replacen("INDEX", "INDEX CONCURRENTLY", 1);
+        connection.execute(AssertSqlSafe(format!("CREATE {concurrently}"))).await?;
+    }
+    Ok(())
+}
