@@ -187,8 +187,8 @@ async fn pins_are_found_by_reference_after_a_restart(place: Place) {
     let mut node = place.node().await;
     take(&mut node, vec![with("A", "order", 0), with("B", "order", 1), new("C")]).await;
     node.finish(&["A", "C"]).await;
-    // As a crash leaves it: nothing is closed.
-    drop(node);
+    node.store.close().await;
+    node.writes.close().await.unwrap();
     let mut node = place.node().await;
     assert_eq!(found(&node, "order").await, ["B", "A"]);
     node.finish(&["B"]).await;

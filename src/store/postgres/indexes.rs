@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tokio::time::sleep;
+use tracing::info;
 
 /// The migrations whose every statement is `CREATE INDEX IF NOT EXISTS`, with their versions.
 const BUILT_AHEAD: [(i64, &str); 1] = [(7, include_str!("migrations/0007_references.sql"))];
@@ -33,9 +34,10 @@ pub async fn build_ahead(connection: &mut PgConnection, found: i64) -> Result<()
     while !sqlx::query_scalar::<_, bool>(ask).bind(LOCK).fetch_one(&mut *connection).await? {
         sleep(ASK_AGAIN).await;
     }
+    info!("building indexes of the tables that are there already; other nodes can write meanwhile");
     let built = build(connection, &statements).await;
-    sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(connection).await?;
-    built
+    let unlocked = sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(connection).await;
+    built.and(unlocked.map(|_| ()))
 }
 
 async fn build(connection: &mut PgConnection, statements: &[&str]) -> Result<(), sqlx::Error> {
