@@ -20,12 +20,12 @@ pub async fn run(socket: &Path, args: &ShowArgs, mut output: Output) -> Result<E
     let mut client = Client::connect(socket).await?;
     let pin: Option<PinId> = if args.reference { None } else { args.what.parse().ok() };
     let by_pin = match &pin {
-        Some(pin) => known(client.ask(&Request::of(pin.clone())).await)?.ok(),
+        Some(pin) => known(client.ask(&Request::Pin(pin.clone())).await)?.ok(),
         None => None,
     };
     let answer = match by_pin {
         Some(answer) => Ok(answer),
-        None => known(client.ask(&Request::of_reference(args.what.clone())).await)?,
+        None => known(client.ask(&Request::Reference(args.what.clone())).await)?,
     };
     let Answer { pin, others } = match answer {
         Ok(answer) => answer,

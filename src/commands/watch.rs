@@ -202,7 +202,7 @@ impl Watch {
         let mut pins: Vec<_> = self.waiting.iter().cloned().collect();
         pins.sort_unstable();
         let requests = pins.into_iter().map(|pin| {
-            let line = protocol::request(&show::Request::of(pin.clone()));
+            let line = protocol::request(&show::Request::Pin(pin.clone()));
             (pin, line)
         });
         client

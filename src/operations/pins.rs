@@ -26,13 +26,9 @@ use crate::store::{AtSink, Outcome, PinState, Record};
 const SLICE: u32 = 500;
 
 pub async fn show(services: &Services, request: show::Request) -> Result<show::Answer, Failure> {
-    let (pin_id, others) = match (request.pin_id, request.reference) {
-        (Some(pin), None) => (pin, Vec::new()),
-        (None, Some(reference)) => with_reference(services, reference).await?,
-        _ => {
-            let message = "give \"pinId\" or \"reference\", and not both";
-            return Err(Code::InvalidRequest.because(message).into());
-        }
+    let (pin_id, others) = match request {
+        show::Request::Pin(pin) => (pin, Vec::new()),
+        show::Request::Reference(reference) => with_reference(services, reference).await?,
     };
     let live = services.schedule.live(vec![pin_id.clone()]).await?;
     let pin = if let Some(Some(live)) = live.first() {

@@ -11,24 +11,42 @@ use crate::pin::PinId;
 /// How many further PINs with the same reference an answer names at most.
 pub const OTHERS: u32 = 100;
 
-/// Exactly one of the two is given.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Request {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pin_id: Option<PinId>,
-    /// The newest PIN with this reference is meant.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reference: Option<String>,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(try_from = "Fields", into = "Fields")]
+pub enum Request {
+    Pin(PinId),
+    /// The newest PIN with this reference.
+    Reference(String),
 }
 
-impl Request {
-    pub fn of(pin: PinId) -> Self {
-        Self { pin_id: Some(pin), reference: None }
-    }
+/// A request as it is written: it has exactly one of these.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Fields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pin_id: Option<PinId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+}
 
-    pub fn of_reference(reference: String) -> Self {
-        Self { pin_id: None, reference: Some(reference) }
+impl TryFrom<Fields> for Request {
+    type Error = &'static str;
+
+    fn try_from(fields: Fields) -> Result<Self, Self::Error> {
+        match (fields.pin_id, fields.reference) {
+            (Some(pin), None) => Ok(Self::Pin(pin)),
+            (None, Some(reference)) => Ok(Self::Reference(reference)),
+            _ => Err("give \"pinId\" or \"reference\", and not both"),
+        }
+    }
+}
+
+impl From<Request> for Fields {
+    fn from(request: Request) -> Self {
+        match request {
+            Request::Pin(pin) => Self { pin_id: Some(pin), reference: None },
+            Request::Reference(reference) => Self { pin_id: None, reference: Some(reference) },
+        }
     }
 }
 

@@ -78,6 +78,13 @@ static PUT_REFERENCES: Many = Many::new(
     ") WHERE column1 IS NOT NULL",
 );
 
+// By hash and `seq`, since many outcomes can have the same reference. With `IN (VALUES …)` SQLite would read the whole
+// table.
+pub(super) const DROP_PINS: &str = "DELETE FROM outcome_by_pin \
+     WHERE (pin_hash, seq) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))";
+pub(super) const DROP_REFERENCES: &str = "DELETE FROM outcome_by_reference \
+     WHERE (reference_hash, seq) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))";
+
 /// Writes entries into one of the tables.
 async fn put(connection: &mut SqliteConnection, sql: &Many, entries: &[Entry]) -> Result<(), sqlx::Error> {
     sql.execute(connection, entries, |query, entry| query.bind(entry.hash()).bind(entry.row())).await
@@ -204,11 +211,7 @@ impl Index {
 
     /// Deletes from the file the entries of outcomes that this transaction has removed.
     pub async fn drop(connection: &mut SqliteConnection, removed: &EntriesOf) -> Result<(), sqlx::Error> {
-        // By hash and `seq`: many outcomes can have the same reference. With `IN (VALUES …)` SQLite would read the whole
-        // table.
-        let by_pin = "DELETE FROM outcome_by_pin WHERE (pin_hash, seq) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))";
-        let by_reference = "DELETE FROM outcome_by_reference WHERE (reference_hash, seq) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))";
-        for (sql, entries) in [(by_pin, &removed.pins), (by_reference, &removed.references)] {
+        for (sql, entries) in [(DROP_PINS, &removed.pins), (DROP_REFERENCES, &removed.references)] {
             if !entries.is_empty() {
                 let entries: Vec<_> = entries.iter().map(|entry| (entry.hash(), entry.row())).collect();
                 sqlx::query(sql).bind(json(&entries)).execute(&mut *connection).await?;

@@ -1,5 +1,6 @@
 //! SQLite finds a whole reference by its indexes.
 
+use super::super::index::{DROP_PINS, DROP_REFERENCES};
 use super::super::open::open;
 use super::*;
 use crate::clock::Clock;
@@ -15,6 +16,8 @@ async fn a_whole_reference_is_found_by_an_index() {
         (PINS_REFERRING, vec!["SEARCH pin USING INTEGER PRIMARY KEY (rowid=?)"]),
         (NEWEST_REFERRING, vec!["SEARCH outcome USING INTEGER PRIMARY KEY (rowid=?)", by_reference]),
         (OUTCOMES_REFERRING, vec!["SEARCH outcome USING INTEGER PRIMARY KEY (rowid=?)", by_reference]),
+        (DROP_PINS, vec!["SEARCH outcome_by_pin USING PRIMARY KEY (pin_hash=? AND seq=?)"]),
+        (DROP_REFERENCES, vec!["SEARCH outcome_by_reference USING PRIMARY KEY (reference_hash=? AND seq=?)"]),
     ] {
         let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
         let plan: Vec<(i64, i64, i64, String)> =
