@@ -1,7 +1,7 @@
-//! Builds the indexes that a migration adds to large tables before that migration runs.
+//! Builds the indexes that a migration adds to large tables before that migration runs, and has the lock for migrations.
 //!
-//! Promises that other nodes can write meanwhile, and that nodes which start at once build each index once. The start of the
-//! node that builds them waits. Knows nothing of what the indexes are for.
+//! Promises that other nodes can write meanwhile, and that nodes which start at once build each index once. The starts of
+//! the node that builds them, and of those that need them, wait. Knows nothing of what the indexes are for.
 
 use std::time::Duration;
 
@@ -12,14 +12,27 @@ use tracing::info;
 /// The migrations whose every statement is `CREATE INDEX IF NOT EXISTS`, with their versions.
 const BUILT_AHEAD: [(i64, &str); 1] = [(7, include_str!("migrations/0007_references.sql"))];
 
-/// The advisory lock ("pinx") of the node that builds.
+/// The advisory lock ("pinx") of the node that migrates.
 const LOCK: i64 = 0x7069_6e78;
 
-/// How long another node waits before it asks for the lock again. A statement that waits for the lock would be waited for
-/// by the build: a deadlock.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// How long another node waits before it asks for the lock again. It must not wait within a statement, as sqlx's own
+/// lock would make it: the build of an index waits for every statement that began before it, and so for ever.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Builds the indexes of all migrations after the version `found`. The tables must exist.
+/// Takes the lock of the node that migrates, once no other node has it.
+pub async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let ask = "SELECT pg_try_advisory_lock($1)";
+    while !sqlx::query_scalar::<_, bool>(ask).bind(LOCK).fetch_one(&mut *connection).await? {
+        sleep(ASK_AGAIN).await;
+    }
+    Ok(())
+}
+
+pub async fn unlock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(connection).await.map(|_| ())
+}
+
+/// Builds the indexes of all migrations after the version `found`. The tables must exist, and this node has the lock.
 pub async fn build_ahead(connection: &mut PgConnection, found: i64) -> Result<(), sqlx::Error> {
     let statements: Vec<&str> = BUILT_AHEAD
         .iter()
@@ -30,14 +43,8 @@ pub async fn build_ahead(connection: &mut PgConnection, found: i64) -> Result<()
     if statements.is_empty() {
         return Ok(());
     }
-    let ask = "SELECT pg_try_advisory_lock($1)";
-    while !sqlx::query_scalar::<_, bool>(ask).bind(LOCK).fetch_one(&mut *connection).await? {
-        sleep(ASK_AGAIN).await;
-    }
     info!("building indexes of the tables that are there already; other nodes can write meanwhile");
-    let built = build(connection, &statements).await;
-    let unlocked = sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(connection).await;
-    built.and(unlocked.map(|_| ()))
+    build(connection, &statements).await
 }
 
 async fn build(connection: &mut PgConnection, statements: &[&str]) -> Result<(), sqlx::Error> {
