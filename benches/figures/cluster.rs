@@ -35,7 +35,7 @@ fn alive(report: &mut Report, server: &Postgres, runs: usize) {
 }
 
 fn lives_of(server: &Postgres, nodes: usize) -> Lived {
-    lives::measured(nodes, &[&store(&server.database())])
+    lives::measured(nodes, &[&store(&server.database())], false)
 }
 
 /// The setting that makes nodes share this database.

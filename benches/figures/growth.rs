@@ -124,7 +124,7 @@ pub fn grown(home: &Home, pins: u64) -> Grown {
     home.configure(&often.each_ref().map(String::as_str));
     daemon.process.send(Signal::HUP);
     thread::sleep(RELOAD);
-    let lives = lives::lived(slice::from_ref(home), &nodes, pins + 2 * MORE);
+    let lives = lives::lived(&nodes, lives::Lives::new(slice::from_ref(home), pins + 2 * MORE));
     let [(daemon, _)] = &mut nodes;
     daemon.process.end(Signal::TERM);
     Grown { ready: daemon.started_in.as_secs_f64(), acks, commits_a_submit, lives }

@@ -30,9 +30,18 @@ const CHUNK: u64 = 2048;
 const LENGTH: Duration = Duration::from_secs(10);
 
 pub fn measure(report: &mut Report, runs: usize) {
-    let runs: Vec<_> = (0..runs).map(|_| measured(1, &[])).collect();
+    figures(report, "whole lives a second", runs, false);
+}
+
+/// Measures lives of PINs that all have a reference.
+pub fn measure_referring(report: &mut Report, runs: usize) {
+    figures(report, "whole lives a second, each PIN with a reference", runs, true);
+}
+
+fn figures(report: &mut Report, what: &str, runs: usize, referring: bool) {
+    let runs: Vec<_> = (0..runs).map(|_| measured(1, &[], referring)).collect();
     let of = |figure: fn(&Lived) -> f64| runs.iter().map(figure).collect::<Vec<_>>();
-    report.figure("whole lives a second", of(|l| l.per_second), "/s", Asked::AtLeast(12_000.0));
+    report.figure(what, of(|l| l.per_second), "/s", Asked::AtLeast(12_000.0));
     report.figure("  commit, 99th percentile", of(|l| l.commit_p99 * 1000.0), "ms", Asked::AtMost(50.0));
     report.figure("  CPU seconds per 1,000 polls", of(|l| l.cpu_per_1000), "s", Asked::AtMost(0.03));
     report.figure("  lives in a commit", of(|l| l.per_commit), "", Asked::Nothing);
@@ -48,20 +57,19 @@ pub struct Lived {
     pub written: f64,
 }
 
-/// Measures as many lives as the machine can process, with this many nodes.
-pub fn measured(nodes: usize, settings: &[&str]) -> Lived {
+/// Measures as many lives as the machine can process, with this many nodes; with `referring` each PIN has a reference.
+pub fn measured(nodes: usize, settings: &[&str], referring: bool) -> Lived {
     let api = StandIn::start(Duration::ZERO, Some(POLLS_A_LIFE), None);
     let homes: Vec<Home> = (0..nodes).map(|_| Home::new(&api.base_url)).collect();
     let often = every(INTERVAL);
     let often = often.each_ref().map(String::as_str);
     let nodes: Vec<_> =
         homes.iter().map(|home| home.start_observed(&[&often[..], settings].concat())).collect();
-    lived(&homes, &nodes, 0)
+    lived(&nodes, Lives { referring, ..Lives::new(&homes, 0) })
 }
 
-/// Measures lives of PINs with numbers from `from` on, at nodes that poll at [`INTERVAL`].
-pub fn lived(homes: &[Home], nodes: &[(Daemon, SocketAddr)], from: u64) -> Lived {
-    let mut lives = Lives::new(homes, from);
+/// Measures lives at nodes that poll at [`INTERVAL`].
+pub fn lived(nodes: &[(Daemon, SocketAddr)], mut lives: Lives) -> Lived {
     // A steady state begins when all PINs that were in flight at first have been replaced.
     lives.run(|lives| lives.ended >= IN_FLIGHT * 3 / 2);
     let look = || nodes.iter().map(Seen::of).collect::<Vec<_>>();
@@ -105,6 +113,8 @@ impl Seen {
 pub struct Lives {
     clients: Vec<Client>,
     from: u64,
+    /// Whether each PIN has a reference of its own.
+    referring: bool,
     pub submitted: u64,
     pub ended: u64,
     buffer: Vec<u8>,
@@ -121,7 +131,7 @@ impl Lives {
     /// Connects to the nodes; the PINs have numbers from `from` on.
     pub fn new(homes: &[Home], from: u64) -> Self {
         let clients = homes.iter().map(Client::new).collect();
-        Self { clients, from, submitted: 0, ended: 0, buffer: vec![0; 1 << 20] }
+        Self { clients, from, referring: false, submitted: 0, ended: 0, buffer: vec![0; 1 << 20] }
     }
 
     /// Keeps [`IN_FLIGHT`] PINs between their submission and their line, until `enough` is true.
@@ -142,8 +152,15 @@ impl Lives {
         for (node, client) in (0..).zip(&mut self.clients) {
             let first = self.from + self.submitted;
             let numbers = first..first + count;
-            let lines: String =
-                numbers.filter(|n| n % nodes == node).flat_map(|n| [pin(n), "\n".to_owned()]).collect();
+            let numbers = numbers.filter(|n| n % nodes == node);
+            let lines: String = if self.referring {
+                let submit = |n| {
+                    format!("{{\"op\":\"submit\",\"pinId\":\"{}\",\"reference\":\"order-{n}\"}}\n", pin(n))
+                };
+                numbers.map(submit).collect()
+            } else {
+                numbers.flat_map(|n| [pin(n), "\n".to_owned()]).collect()
+            };
             client.stream.write_all(lines.as_bytes()).expect("submits");
         }
         self.submitted += count;

@@ -41,10 +41,11 @@ use report::Report;
 type Group = (&'static str, fn(&mut Report, usize));
 
 /// All groups, in the order of the issue that asks for them.
-const GROUPS: [Group; 12] = [
+const GROUPS: [Group; 13] = [
     ("polls", polls::measure),
     ("tls", polls::measure_tls),
     ("lives", lives::measure),
+    ("references", lives::measure_referring),
     ("submits", submits::measure),
     ("million", million::measure),
     ("lateness", lateness::measure),

@@ -55,7 +55,7 @@ pub enum Command {
     /// Wait for PINs' outcomes
     #[command(after_help = help::WAIT)]
     Wait(WaitArgs),
-    /// Show everything about a PIN
+    /// Show everything about a PIN, by its ID or its reference
     #[command(after_help = help::SHOW)]
     Show(ShowArgs),
     /// List the PINs in flight, or finished ones
@@ -170,9 +170,12 @@ pub struct WaitArgs {
 
 #[derive(Debug, Args)]
 pub struct ShowArgs {
-    /// PIN ID
-    #[arg(value_name = "ID")]
-    pub id: PinId,
+    /// PIN ID; if no PIN has this ID, the reference
+    #[arg(value_name = "ID|REFERENCE")]
+    pub what: String,
+    /// It is a reference, even if a PIN has this ID
+    #[arg(long)]
+    pub reference: bool,
     #[command(flatten)]
     pub link: Link,
 }

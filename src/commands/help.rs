@@ -111,7 +111,13 @@ Exit status: 0 all delivered, 4 some not delivered, 124 timed out, 1 the daemon 
 pub const SHOW: &str = "\
 Examples:
   pinwatch show 9C817C6F8AF3D48F9FE553282AFA2B67
-  pinwatch show 9C81 --json | jq .nextPoll";
+  pinwatch show order-42
+  pinwatch show 9C81 --json | jq .nextPoll
+
+Of several PINs with the same reference, the newest is shown and the others are named: those in flight first, at most 100. With \
+--json, the last line is then {\"others\":[ID,…]}.
+
+Exit status: 1 if there is no such PIN.";
 
 pub const LIST: &str = "\
 Examples:

@@ -1,4 +1,4 @@
-//! `pinwatch show`: shows everything about a PIN.
+//! `pinwatch show`: shows everything about a PIN, which its ID or its reference names.
 
 use std::path::Path;
 
@@ -12,27 +12,46 @@ use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
 use super::table::Column;
-use crate::protocol::Code;
+use crate::pin::PinId;
 use crate::protocol::show::{Answer, Pin, Request, SinkState};
+use crate::protocol::{Code, Refusal};
 
 pub async fn run(socket: &Path, args: &ShowArgs, mut output: Output) -> Result<Exit, CommandError> {
     let mut client = Client::connect(socket).await?;
-    let Answer { pin } = match client.ask(&Request { pin_id: args.id.clone() }).await {
-        Err(ClientError::Refused(refusal)) if refusal.code == Code::NotFound => {
+    let pin: Option<PinId> = if args.reference { None } else { args.what.parse().ok() };
+    let by_pin = match &pin {
+        Some(pin) => known(client.ask(&Request::Pin(pin.clone())).await)?.ok(),
+        None => None,
+    };
+    let answer = match by_pin {
+        Some(answer) => Ok(answer),
+        None => known(client.ask(&Request::Reference(args.what.clone())).await)?,
+    };
+    let Answer { pin, others } = match answer {
+        Ok(answer) => answer,
+        Err(refusal) => {
+            let what = if pin.is_some() { "PIN or reference" } else { "reference" };
             note(format_args!(
-                "the daemon does not know PIN {}: never submitted, or finished longer ago than store.retention",
-                args.id
+                "the daemon does not know the {what} {}: never submitted, or finished longer ago than store.retention",
+                args.what
             ));
-            output.refused(json!({"pinId": args.id.as_str()}), &refusal)?;
+            let name = if pin.is_some() { "pinId" } else { "reference" };
+            output.refused(json!({name: args.what}), &refusal)?;
             output.flush()?;
             return Ok(Exit::Failed);
         }
-        answer => answer?,
     };
     if output.is_json() {
         output.json(pin.get().as_bytes())?;
+        if !others.is_empty() {
+            output.json(json!({"others": others}).to_string().as_bytes())?;
+        }
     } else {
-        let (rows, sinks) = rows(client::read(&pin)?, Timestamp::now())?;
+        let (mut rows, sinks) = rows(client::read(&pin)?, Timestamp::now())?;
+        if !others.is_empty() {
+            let ids: Vec<&str> = others.iter().map(PinId::as_str).collect();
+            rows.push((format!("{} others", ids.len()), ids.join(" ")));
+        }
         output.pairs(&rows)?;
         if !sinks.is_empty() {
             output.text("\n")?;
@@ -41,6 +60,14 @@ pub async fn run(socket: &Path, args: &ShowArgs, mut output: Output) -> Result<E
     }
     output.flush()?;
     Ok(Exit::Done)
+}
+
+/// Separates an answer, or that there is no such PIN, from other errors.
+fn known(answer: Result<Answer, ClientError>) -> Result<Result<Answer, Refusal>, ClientError> {
+    match answer {
+        Err(ClientError::Refused(refusal)) if refusal.code == Code::NotFound => Ok(Err(refusal)),
+        answer => answer.map(Ok),
+    }
 }
 
 const SINK: [Column; 5] = [
@@ -56,6 +83,8 @@ type Rows = (Vec<(String, String)>, Vec<[String; 5]>);
 
 /// Formats everything about a PIN: first the PIN, then its outcome, then which sinks have the outcome.
 fn rows(pin: Pin, now: Timestamp) -> Result<Rows, ClientError> {
+    let record = pin.outcome.map(|outcome| client::read(&outcome)).transpose()?;
+    let in_record = record.as_ref().and_then(|record| record.reference.clone());
     let mut rows = Vec::new();
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -64,7 +93,7 @@ fn rows(pin: Pin, now: Timestamp) -> Result<Rows, ClientError> {
     };
     add("PIN", Some(pin.pin_id.to_string()));
     add("state", pin.state.map(|state| state.as_str().to_owned()));
-    add("reference", pin.reference);
+    add("reference", pin.reference.or(in_record));
     add("metadata", pin.metadata.map(|json| json.get().to_owned()));
     add("submitted", pin.submitted_at.map(|at| human::when(&at, now)));
     add("submitted by", pin.submitted_by.map(|name| format!("{name} (over HTTP)")));
@@ -79,8 +108,7 @@ fn rows(pin: Pin, now: Timestamp) -> Result<Rows, ClientError> {
         None => next.why,
     });
     add("next poll", next_poll);
-    if let Some(outcome) = pin.outcome {
-        let record = client::read(&outcome)?;
+    if let Some(record) = record {
         add("outcome", Some(record.outcome));
         let status = record.status.map(|status| match record.description {
             Some(description) => format!("{status}: {description}"),

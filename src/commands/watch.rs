@@ -202,12 +202,12 @@ impl Watch {
         let mut pins: Vec<_> = self.waiting.iter().cloned().collect();
         pins.sort_unstable();
         let requests = pins.into_iter().map(|pin| {
-            let line = protocol::request(&show::Request { pin_id: pin.clone() });
+            let line = protocol::request(&show::Request::Pin(pin.clone()));
             (pin, line)
         });
         client
             .pipeline(stream::iter(requests), |pin, line, _| match client::parse::<show::Request>(line) {
-                Ok(show::Answer { pin }) => {
+                Ok(show::Answer { pin, .. }) => {
                     let pin = client::read(&pin)?;
                     match pin.outcome {
                         Some(outcome) if pin.state == Some(State::Finished) => {

@@ -484,6 +484,7 @@ fn serve(
     let http = listener.serve(config, services.clone(), pulse.clone(), tokens, reloads);
     parts.spawn("pulse", keep_up);
     parts.spawn("intake", intake::serve(socket, services));
+    parts.spawn("index of older outcomes", retention::index_older(writer.clone(), stop.clone()));
     parts.spawn("retention", retention::prune(writer, clock, config.store.retention, stop.clone()));
     parts.spawn("status", notify::keep_notifying(pulse, health, cluster, stop));
     http

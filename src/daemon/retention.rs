@@ -1,4 +1,5 @@
-//! Removes outcomes that every sink has and that are older than `store.retention`, by elapsed time.
+//! What is done to kept outcomes from time to time: removes those that every sink has and that are older than
+//! `store.retention`, by elapsed time; after an upgrade, puts those of the older version into new indexes.
 
 use std::time::Duration;
 
@@ -23,4 +24,24 @@ pub async fn prune(writer: Writer, clock: Clock, retention: Duration, stop: Canc
             }
         }
     }
+}
+
+/// How long the writer is left to others between two parts.
+const INDEX_PAUSE: Duration = Duration::from_millis(20);
+
+/// Puts all outcomes that an older version wrote into the index by reference, until the stop. Then there is nothing to do
+/// any more.
+pub async fn index_older(writer: Writer, stop: CancellationToken) {
+    loop {
+        let pause = match writer.index_older().await {
+            Ok(true) => INDEX_PAUSE,
+            Ok(false) => break,
+            // The writer reports what is wrong with the store.
+            Err(_) => PRUNE_EVERY,
+        };
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+    }
+    stop.cancelled().await;
 }

@@ -159,11 +159,21 @@ pub async fn each_outcome(
     check_sink(services, filter).await?;
     let mut looked_at = 0;
     loop {
-        let Stretch { outcomes, more, .. } = services.store.stretch(&position, OUTCOMES).await?;
+        let Stretch { outcomes, more, .. } = match &filter.reference {
+            Some(reference) => {
+                services.store.outcomes_with_reference(reference, position.others(), OUTCOMES).await?
+            }
+            None => services.store.stretch(&position, OUTCOMES).await?,
+        };
         looked_at += outcomes.len();
         let mut end = position.clone();
         let outcomes = outcomes.into_iter().map(|(partition, outcome)| {
-            end.advance(partition, outcome.seq);
+            if filter.reference.is_some() {
+                // These have finished until now: whatever another node commits meanwhile need not be among them.
+                end = Position::after(outcome.seq);
+            } else {
+                end.advance(partition, outcome.seq);
+            }
             (end.clone(), outcome)
         });
         let outcomes: Vec<_> = outcomes.collect();

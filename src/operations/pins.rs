@@ -14,7 +14,7 @@ use super::failure::{Failure, STORE_TIMEOUT, unknown, unreadable};
 use super::matching::{self, has_status};
 use crate::outcome::{Delivery, Ending, Submission, deciding, rfc3339};
 use crate::pin::PinId;
-use crate::protocol::filter::About;
+use crate::protocol::filter::{About, Filter};
 use crate::protocol::show::{self, LastAnswer, NextPoll, Pin, SinkState};
 use crate::protocol::{Code, Raw, State, cancel_matching, list, page, page_limit, wait};
 use crate::schedule::{Live, Next, Stopping};
@@ -25,10 +25,11 @@ use crate::store::{AtSink, Outcome, PinState, Record};
 /// How many PINs a request withdraws at most. They are withdrawn together, in a few transactions.
 const SLICE: u32 = 500;
 
-pub async fn show(
-    services: &Services,
-    show::Request { pin_id }: show::Request,
-) -> Result<show::Answer, Failure> {
+pub async fn show(services: &Services, request: show::Request) -> Result<show::Answer, Failure> {
+    let (pin_id, others) = match request {
+        show::Request::Pin(pin) => (pin, Vec::new()),
+        show::Request::Reference(reference) => with_reference(services, reference).await?,
+    };
     let live = services.schedule.live(vec![pin_id.clone()]).await?;
     let pin = if let Some(Some(live)) = live.first() {
         let stored = services.store.submission(&pin_id).await?;
@@ -39,7 +40,19 @@ pub async fn show(
     } else {
         finished(services, pin_id).await?
     };
-    Ok(show::Answer { pin: Raw::new(&pin) })
+    Ok(show::Answer { pin: Raw::new(&pin), others })
+}
+
+/// The newest PIN with a reference, and others that have it too.
+async fn with_reference(services: &Services, reference: String) -> Result<(PinId, Vec<PinId>), Failure> {
+    let filter = Filter { reference: Some(reference), ..Filter::default() };
+    filter.check(About::Either)?;
+    let reference = filter.reference.as_deref().unwrap_or_default();
+    let mut pins = services.store.pins_with_reference(reference, show::OTHERS + 1).await?.into_iter();
+    let message =
+        "no PIN with this reference is known: never submitted, or finished longer ago than store.retention";
+    let newest = pins.next().ok_or_else(|| Code::NotFound.because(message))?;
+    Ok((newest, pins.collect()))
 }
 
 pub async fn list(services: &Services, request: list::Request) -> Result<list::Answer, Failure> {

@@ -47,6 +47,7 @@ fn every_operation_is_read_back_as_written() {
         r#"{"op":"submit","pinId":"A","reference":"r","metadata":{"a":[1.50]},"deadline":"15m","again":true}"#,
         r#"{"op":"submit","pinId":"A","deadline":"1year"}"#,
         r#"{"op":"show","pinId":"A"}"#,
+        r#"{"op":"show","reference":"order-42"}"#,
         r#"{"op":"cancel","pinId":"A"}"#,
         r#"{"op":"list"}"#,
         r#"{"op":"list","limit":5,"after":"A"}"#,
@@ -107,6 +108,7 @@ fn each_bad_line_has_its_code() {
         (b"{\"op\":7}", Code::InvalidRequest),
         (b"{\"op\":\"fly\"}", Code::UnknownOp),
         (b"{\"op\":\"show\"}", Code::InvalidRequest),
+        (b"{\"op\":\"show\",\"pinId\":\"a\",\"reference\":\"r\"}", Code::InvalidRequest),
         (b"{\"op\":\"show\",\"pinId\":\"a/b\"}", Code::InvalidPinId),
         (b"{\"op\":\"show\",\"pinId\":\"a\",\"pinId\":\"b\"}", Code::InvalidRequest),
         (b"{\"op\":\"show\",\"op\":\"show\",\"pinId\":\"a\"}", Code::InvalidRequest),
@@ -126,11 +128,14 @@ fn each_bad_line_has_its_code() {
 #[test]
 fn a_refusal_names_the_field_and_what_is_wrong_with_it() {
     for (line, message) in [
-        (r#"{"op":"show"}"#, "show: missing field `pinId`"),
+        (r#"{"op":"show"}"#, r#"show: give "pinId" or "reference", and not both"#),
         (r#"{"op":"list","after":"A","limit":"x"}"#, r#""limit": invalid type: string "x", expected u32"#),
         (r#"{"limit":-1,"op":"list"}"#, r#""limit": invalid value: integer `-1`, expected u32"#),
         (r#"{"op":"show","pinId":7}"#, r#""pinId": invalid type: integer `7`, expected a PIN ID"#),
-        (r#"{"op":"show","pinId":"A","again":true}"#, r#""again": unknown field `again`, expected `pinId`"#),
+        (
+            r#"{"op":"show","pinId":"A","again":true}"#,
+            r#""again": unknown field `again`, expected `pinId` or `reference`"#,
+        ),
         (r#"{"op":"ping","pinId":"A"}"#, r#""pinId": unknown field `pinId`, there are no fields"#),
         (r#"{"op":"tail","from":[]}"#, r#""from": a seq, or what an answer gave as "position""#),
         (

@@ -1,4 +1,4 @@
-//! `show`: reports everything that the daemon knows about a PIN.
+//! `show`: reports everything that the daemon knows about a PIN, or about the newest PIN with a reference.
 
 use std::borrow::Cow;
 
@@ -8,15 +8,55 @@ use super::{Raw, Record, State};
 use crate::outcome::Metadata;
 use crate::pin::PinId;
 
-#[derive(Debug, Serialize, Deserialize)]
+/// How many further PINs with the same reference an answer names at most.
+pub const OTHERS: u32 = 100;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(try_from = "Fields", into = "Fields")]
+pub enum Request {
+    Pin(PinId),
+    /// The newest PIN with this reference.
+    Reference(String),
+}
+
+/// A request as it is written: it has exactly one of these.
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Request {
-    pub pin_id: PinId,
+struct Fields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pin_id: Option<PinId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+}
+
+impl TryFrom<Fields> for Request {
+    type Error = &'static str;
+
+    fn try_from(fields: Fields) -> Result<Self, Self::Error> {
+        match (fields.pin_id, fields.reference) {
+            (Some(pin), None) => Ok(Self::Pin(pin)),
+            (None, Some(reference)) => Ok(Self::Reference(reference)),
+            _ => Err("give \"pinId\" or \"reference\", and not both"),
+        }
+    }
+}
+
+impl From<Request> for Fields {
+    fn from(request: Request) -> Self {
+        match request {
+            Request::Pin(pin) => Self { pin_id: Some(pin), reference: None },
+            Request::Reference(reference) => Self { pin_id: None, reference: Some(reference) },
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Answer {
     pub pin: Raw<Pin>,
+    /// Further PINs with the reference that was asked for, at most [`OTHERS`]: those in flight before the finished ones,
+    /// the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<PinId>,
 }
 
 /// A value that only the node polling the PIN knows: null if another node polls it, and absent if nothing is known.

@@ -86,7 +86,7 @@ pub trait Reads: Send + Sync {
     async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Option<Page>, Unavailable>;
 
     /// A page, as [`Reads::in_flight_after`] gives it, of at most `limit` PINs that match, among the next [`SCAN`] PINs in
-    /// flight.
+    /// flight; with a whole reference, among the next [`SCAN`] that have it.
     async fn in_flight_matching(
         &self,
         after: &str,
@@ -99,6 +99,22 @@ pub trait Reads: Send + Sync {
 
     /// What the submitter sent with a PIN in flight, and the PIN's deadline.
     async fn submission(&self, pin: &PinId) -> Result<Option<(Submission, Timestamp)>, Unavailable>;
+
+    /// At most `limit` PINs with this reference, each once: first those in flight, then the finished ones, the newest
+    /// first.
+    ///
+    /// # Errors
+    /// The store can't be read; or none is found, and outcomes of an older version are not in the index yet.
+    async fn pins_with_reference(&self, reference: &str, limit: u32) -> Result<Vec<PinId>, Unavailable>;
+
+    /// Outcomes of all nodes after `seq`, oldest first, among them every one with this reference up to the last that is
+    /// returned. At most `limit`; fewer if they are large ([`PAGE_BYTES`]).
+    async fn outcomes_with_reference(
+        &self,
+        reference: &str,
+        seq: i64,
+        limit: u32,
+    ) -> Result<Stretch, Unavailable>;
 
     /// The newest outcome of a PIN.
     async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable>;

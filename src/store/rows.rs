@@ -3,6 +3,7 @@
 //! Promises that a row which any version of pinwatch wrote can be read. Finds columns by their names. Knows nothing of
 //! tables or queries.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,6 +114,22 @@ where
 /// versions stored too.
 pub fn metadata(text: Option<String>) -> Option<Metadata> {
     serde_json::from_str(&text?).ok()
+}
+
+/// The first `limit` different PINs among these.
+pub fn distinct<'a>(ids: impl Iterator<Item = &'a String>, limit: u32) -> Result<Vec<PinId>, sqlx::Error> {
+    let mut seen = HashSet::new();
+    let ids = ids.filter(|id| seen.insert(id.as_str())).take(limit as usize);
+    ids.map(|id| pin_id(id)).collect()
+}
+
+/// The reference in a record, if it has one.
+pub fn reference_of(record: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Referring {
+        reference: Option<String>,
+    }
+    serde_json::from_str::<Referring>(record).ok()?.reference
 }
 
 /// A time from its column, in milliseconds. A time out of range, which pinwatch never writes, becomes the epoch.

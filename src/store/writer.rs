@@ -153,6 +153,11 @@ impl Writer {
         self.ask(1, move |batch, reply| batch.registers.push_back((sink, from_oldest, reply))).await
     }
 
+    /// Puts some of the outcomes that an older version wrote into the index; returns whether there are more.
+    pub async fn index_older(&self) -> Result<bool, Unavailable> {
+        self.ask(1, |batch, reply| batch.older.push(reply)).await
+    }
+
     /// Asks for what other nodes left for these slots; [`Committed`] reports it. The request is lost if the queue is
     /// full, so callers repeat it from time to time.
     pub fn claim(&self, slots: Slots) {
@@ -246,6 +251,8 @@ struct Batch {
     commands: VecDeque<Reply<u64>>,
     prunes: VecDeque<Reply<u64>>,
     registers: VecDeque<(String, bool, Reply<i64>)>,
+    /// For outcomes of an older version.
+    older: Vec<Reply<bool>>,
     /// For withdrawals at other nodes, and released slots.
     confirmations: Vec<Reply<()>>,
     adopts: VecDeque<Reply<u64>>,
@@ -366,6 +373,9 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
             let cursor = self.connection.register_sink(&sink, from_oldest).await;
             let _ = reply.send(cursor);
         }
+        for reply in waiting.older.drain(..) {
+            let _ = reply.send(self.connection.index_older().await);
+        }
     }
 
     async fn publish_cluster(&mut self, applied: ClusterApplied, waiting: &mut Batch) {
@@ -433,6 +443,9 @@ impl Batch {
             let _ = reply.send(Err(unavailable.clone()));
         }
         for (_, _, reply) in self.registers.drain(..) {
+            let _ = reply.send(Err(unavailable.clone()));
+        }
+        for reply in self.older.drain(..) {
             let _ = reply.send(Err(unavailable.clone()));
         }
     }

@@ -123,7 +123,12 @@ fn show_list_cancel_stats_and_ping_print_the_daemons_answer() {
             .say(error("not_found"));
         socket.accept().expect(json!({"op": "stats"})).say(json!({"ok": true, "stats": {"in_flight": 3}}));
         socket.accept().expect(json!({"op": "ping"})).say(json!({"ok": true, "version": "9.9.9"}));
-        socket.accept().expect(json!({"op": "show", "pinId": "9C82"})).say(error("not_found"));
+        socket
+            .accept()
+            .expect(json!({"op": "show", "pinId": "9C82"}))
+            .say(error("not_found"))
+            .expect(json!({"op": "show", "reference": "9C82"}))
+            .say(error("not_found"));
     });
     let ask = |args: &[&str]| pinwatch(args).arg("--socket").arg(fake.socket()).assert();
     ask(&["show", "9C81"]).code(0).stdout("{\"pinId\":\"9C81\",\"state\":\"in_flight\",\"polls\":2}\n");
@@ -138,7 +143,7 @@ fn show_list_cancel_stats_and_ping_print_the_daemons_answer() {
     ask(&["show", "9C82"])
         .code(1)
         .stdout(contains(r#""pinId":"9C82","error":{"code":"not_found""#))
-        .stderr(contains("does not know PIN 9C82"));
+        .stderr(contains("does not know the PIN or reference 9C82"));
     fake.join();
 }
 

@@ -67,7 +67,9 @@ impl Full {
 fn fill(cluster: &Cluster, place: Place) -> (Place, Full, Vec<Value>) {
     let node = place.start();
     let delivered = pins("delivered", "early", 40);
-    node.client().submit_all(&delivered);
+    let request = json!({"op": "submit", "pinId": delivered[0], "reference": "done"});
+    assert_eq!(node.client().op(&request)["state"], "accepted");
+    node.client().submit_all(&delivered[1..]);
     until_true("the webhook has the first", || {
         let ids: HashSet<String> = cluster.hook.received().into_iter().map(|one| one.id).collect();
         ids.len() == delivered.len()
@@ -120,6 +122,9 @@ fn assert_nothing_lost(cluster: &Cluster, node: &crate::support::Daemon, full: &
     assert_eq!((told.len(), after.len()), (full.all().len(), full.all().len()));
     let with_more = after.iter().find(|record| record["pinId"] == *full.in_flight[0]).unwrap();
     assert_eq!((&with_more["reference"], &with_more["metadata"]), (&json!("ref"), &json!({"n": 1})));
+    for (reference, pin) in [("ref", &full.in_flight[0]), ("done", &full.delivered[0])] {
+        assert_eq!(client.op(&json!({"op": "show", "reference": reference}))["pin"]["pinId"], **pin);
+    }
     cluster.hook.refuse(false);
     let ids: HashSet<&str> = after.iter().map(|record| record["id"].as_str().unwrap()).collect();
     until_true("the webhook has every outcome", || {
@@ -169,6 +174,10 @@ fn a_store_moves_to_sqlite_with_the_undelivered_outcomes_of_every_partition() {
     let (outcomes, newest) = (count("SELECT count(*) FROM outcome"), count("SELECT max(seq) FROM outcome"));
     assert_eq!(count("SELECT count(*) FROM outcome_by_pin"), outcomes, "a start has nothing to put in order");
     assert!(count("SELECT indexed FROM history") >= newest);
+    let referring = "SELECT count(*) FROM outcome WHERE record ->> '$.reference' IS NOT NULL";
+    let referring = count(referring);
+    assert!(referring > 0);
+    assert_eq!(count("SELECT count(*) FROM outcome_by_reference"), referring);
     let node = place.start();
     assert_nothing_lost(&cluster, &node, &full, &before);
 }

@@ -6,6 +6,7 @@ mod input;
 mod limits;
 mod memory;
 mod ops;
+mod references;
 mod shares;
 mod tail;
 mod wait;

@@ -31,7 +31,11 @@ fn ask(arguments: &[&str], socket: Option<&Path>) -> (Vec<Value>, Option<i32>) {
 fn errors(lines: &[Value]) -> Vec<(&str, Value)> {
     let failed = lines.iter().filter(|line| line["ok"] == false && line["error"].is_object());
     let named = |line: &Value| {
-        ["pinId", "seq", "sink"].iter().find_map(|key| line.get(key)).cloned().unwrap_or_default()
+        ["pinId", "seq", "sink", "reference"]
+            .iter()
+            .find_map(|key| line.get(key))
+            .cloned()
+            .unwrap_or_default()
     };
     failed
         .map(|line| {
@@ -108,6 +112,7 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
     let usage = || vec![("usage", Value::Null)];
     let failures: &[Failure] = &[
         (&["show", "nobodys"], 1, vec![unknown("nobodys")]),
+        (&["show", "a/b"], 1, vec![("not_found", json!("a/b"))]),
         (
             &["cancel", "nobodys", "sim-none-3", "nobodys-too"],
             1,
@@ -156,7 +161,7 @@ fn every_command_prints_lines_of_json_whether_it_succeeds_or_fails() {
         (&["demo"], 2, usage()),
         (&["completions", "bash"], 2, usage()),
         (&["man"], 2, usage()),
-        (&["show", "a/b"], 2, usage()),
+        (&["wait", "a/b"], 2, usage()),
         (&["token", "new", "--name", "no name", "--scope", "read"], 2, usage()),
         (&["fly"], 2, usage()),
         (&["list", "--limit", "0"], 2, usage()),

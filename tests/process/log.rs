@@ -174,7 +174,7 @@ fn the_log_has_colours_on_a_terminal_unless_no_color_is_set() {
 #[test]
 fn an_invalid_argument_is_quoted_without_control_characters() {
     let mut command = crate::support::program();
-    command.args(["show", "a\u{1b}[31m\u{202e}b"]);
+    command.args(["wait", "a\u{1b}[31m\u{202e}b"]);
     let ended = run_to_end(command);
     assert_eq!(ended.code, Some(2));
     assert!(!ended.stderr.contains(['\u{1b}', '\u{202e}']), "{:?}", ended.stderr);

@@ -44,6 +44,10 @@ fn assert_everything_continues(daemon: &Daemon) {
         (&outcome["seq"], &outcome["reference"], &outcome["metadata"]["shop"]),
         (&1.into(), &"order-1".into(), &7.into())
     );
+    assert_eq!(place.ask(&["show", "order-1"])[0]["pinId"], "sim-delivered-1", "found by its reference");
+    assert_eq!(place.ask(&["show", "order-open"])[0]["pinId"], IN_FLIGHT[0]);
+    let listed = place.ask(&["list", "--state", "finished", "--reference", "order-1"]);
+    assert_eq!(listed[0]["pinId"], "sim-delivered-1");
     assert_eq!(daemon.client().submit("sim-failed-1"), "finished");
     assert_eq!(place.ask(&["show", "sim-waiting-1"])[0]["outcome"]["outcome"], "cancelled");
 

@@ -83,6 +83,8 @@ const FIRST_SCHEMA: &str = "
     DROP TABLE pin;
     ALTER TABLE before RENAME TO pin;
     DROP TABLE dropped;
+    DROP TABLE outcome_by_reference;
+    ALTER TABLE history DROP COLUMN unreferenced_to;
     ALTER TABLE history DROP COLUMN pruned_to;
     ALTER TABLE history DROP COLUMN steady;
     ALTER TABLE history DROP COLUMN boot_id;

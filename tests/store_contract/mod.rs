@@ -10,6 +10,7 @@ mod lost_ends;
 mod opening;
 mod pins;
 mod place;
+mod references;
 mod takeover;
 
 /// Makes a test of each promise for both stores.

@@ -40,6 +40,31 @@ async fn nodes_that_start_together_on_an_empty_database_create_its_tables_once()
 }
 
 #[tokio::test]
+async fn nodes_that_start_together_on_older_tables_build_their_indexes_once_and_whole() {
+    let Some(database) = database() else { return };
+    let url = database.url().into();
+    let clock = Clock::system();
+    let open = || open(&url, "shown", "a".into(), Duration::from_secs(5), &clock);
+    open().await.map(drop).unwrap();
+    database.execute("DROP INDEX pin_by_reference");
+    database.execute("DROP INDEX outcome_by_reference");
+    database.execute("DELETE FROM _sqlx_migrations WHERE version = 7");
+    database.execute(
+        "INSERT INTO outcome (seq, lane, pin_id, finished_at, record) SELECT n, 1, 'P', n, '{}' FROM generate_series(1, 9) n",
+    );
+    // Fails, and leaves what an interrupted build leaves.
+    assert!(!database.try_execute("CREATE UNIQUE INDEX CONCURRENTLY outcome_by_reference ON outcome (lane)"));
+    let invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
+    assert_eq!(database.count(invalid), 1);
+    let (one, two, three) = tokio::join!(open(), open(), open());
+    assert!(one.is_ok() && two.is_ok() && three.is_ok());
+    assert_eq!(database.count(invalid), 0);
+    let built = "SELECT count(*) FROM pg_indexes WHERE indexname LIKE '%_by_reference' AND indexdef LIKE '%hashtext%'";
+    assert_eq!(database.count(built), 2);
+    assert_eq!(database.count("SELECT max(version) FROM _sqlx_migrations"), 7);
+}
+
+#[tokio::test]
 async fn a_user_whom_the_database_refuses_gets_an_error_without_the_password() {
     let Some(database) = database() else { return };
     let url = database.url();

@@ -356,7 +356,7 @@ async fn find(
     }
     // A text that can be a PIN ID can be a reference too.
     if let Some(pin) = query.pin() {
-        match in_time(operations::show(&page.services, show::Request { pin_id: pin.clone() })).await {
+        match in_time(operations::show(&page.services, show::Request::Pin(pin.clone()))).await {
             Ok(_) => return see_other(&format!("/pins?pin={pin}"), None),
             Err(Failure::Refused(refusal)) if refusal.code == Code::NotFound => {}
             Err(failure) => return page.refused(&visitor, failure),
@@ -375,7 +375,7 @@ impl Page {
             Ok(pin) => pin,
             Err(error) => return self.failed(visitor, &error.to_string()),
         };
-        let found = in_time(operations::show(&self.services, show::Request { pin_id: pin.clone() })).await;
+        let found = in_time(operations::show(&self.services, show::Request::Pin(pin.clone()))).await;
         match found.map(|answer| answer.pin.read()) {
             Ok(Ok(found)) => {
                 let contents = view::pins::pin(&found, visitor, self.services.clock.wall());

@@ -47,7 +47,7 @@ pub async fn show(State(api): State<Arc<Api>>, call: Call) -> Result<Response, P
     let pin_id = call.pin()?;
     call.query.end()?;
     call.accepts(&[JSON])?;
-    call.reply(in_time(operations::show(&api.services, show_pin::Request { pin_id }))).await
+    call.reply(in_time(operations::show(&api.services, show_pin::Request::Pin(pin_id)))).await
 }
 
 /// `GET /v1/pins/{pinId}/outcome`

@@ -274,6 +274,6 @@ struct HashAndPin {
 impl HashAndPin {
     /// Whether the ID in the row is not the one that was stored.
     fn is_damaged(&self) -> bool {
-        self.pin_hash.is_some_and(|hash| hash != sqlite::pin_hash(&self.pin.pin_id))
+        self.pin_hash.is_some_and(|hash| hash != sqlite::text_hash(&self.pin.pin_id))
     }
 }

@@ -16,6 +16,7 @@ use super::rows::{Count, Delivery, Dropped, Outcome, PAGE, Pin, begin_alone, pag
 use super::{Amount, MigrateError, Watcher};
 use crate::clock::Clock;
 use crate::store::postgres;
+use crate::store::rows::reference_of;
 use crate::store::sqlite::{self, with_suffix};
 
 /// As [`super::migrate`].
@@ -159,9 +160,18 @@ impl Run<'_> {
             .await?;
             let into = "INSERT INTO outcome_by_pin (pin_hash, seq) ";
             insert(&mut self.target, self.path, into, &page, |mut values, row| {
-                values.push_bind(sqlite::pin_hash(&row.pin_id)).push_bind(row.seq);
+                values.push_bind(sqlite::text_hash(&row.pin_id)).push_bind(row.seq);
             })
             .await?;
+            let referring: Vec<(i64, String)> =
+                page.iter().filter_map(|row| Some((row.seq, reference_of(&row.record)?))).collect();
+            if !referring.is_empty() {
+                let into = "INSERT INTO outcome_by_reference (reference_hash, seq) ";
+                insert(&mut self.target, self.path, into, &referring, |mut values, (seq, reference)| {
+                    values.push_bind(sqlite::text_hash(reference)).push_bind(*seq);
+                })
+                .await?;
+            }
             self.count.add(|moved| moved.outcomes += page.len() as u64);
         }
         // No `seq` is used twice, even if retention has removed its outcome. SQLite keeps the last one in this table.
@@ -241,7 +251,7 @@ impl Run<'_> {
             let into = "INSERT INTO pin \
                  (pin_id, pin_hash, submitted_at, clock_ahead, deadline_at, reference, metadata, submitter) ";
             insert(&mut self.target, self.path, into, &page, |mut values, row| {
-                values.push_bind(row.pin_id.as_str()).push_bind(sqlite::pin_hash(&row.pin_id));
+                values.push_bind(row.pin_id.as_str()).push_bind(sqlite::text_hash(&row.pin_id));
                 values.push_bind(row.submitted_at).push_bind(row.clock_ahead).push_bind(row.deadline_at);
                 values.push_bind(row.reference.as_deref()).push_bind(row.metadata.as_deref());
                 values.push_bind(row.submitter.as_deref());

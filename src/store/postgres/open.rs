@@ -11,7 +11,7 @@ use super::Node;
 use super::connect::Server;
 use super::error::{OpenError, judge};
 use super::membership::Membership;
-use super::schema;
+use super::{indexes, schema};
 use crate::clock::Clock;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/postgres/migrations");
@@ -70,25 +70,47 @@ async fn open_up_to_date(
 }
 
 async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), OpenError> {
-    let url = || server.shown.clone();
-    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let judge = |error| judge(&server.shown, error);
+    if outdated(server, connection).await?.is_none() {
+        return Ok(());
+    }
+    indexes::lock(connection).await.map_err(judge)?;
+    // Another node may have migrated it meanwhile.
+    let migrated = match outdated(server, connection).await? {
+        Some(found) => migrate_from(found, server, connection).await,
+        None => Ok(()),
+    };
+    migrated.and(indexes::unlock(connection).await.map_err(judge))
+}
+
+/// The version of the schema, 0 if there are no tables; `None` if it is this version's, so that there is nothing to do and
+/// no need to lock out the other nodes.
+async fn outdated(server: &Server, connection: &mut PgConnection) -> Result<Option<i64>, OpenError> {
+    let known = newest_schema();
     let judge = |error| judge(&server.shown, error);
     let is_made: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await
         .map_err(judge)?;
-    if is_made {
-        let found: i64 = sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(judge)?;
-        if found > known {
-            return Err(OpenError::Newer { url: url(), found, known });
-        }
-        // There is nothing to do, so no need to lock out the other nodes.
-        if found == known {
-            return Ok(());
-        }
+    if !is_made {
+        return Ok(Some(0));
+    }
+    let found: i64 = sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations")
+        .fetch_one(connection)
+        .await
+        .map_err(judge)?;
+    if found > known {
+        return Err(OpenError::Newer { url: server.shown.clone(), found, known });
+    }
+    Ok(Some(found).filter(|found| *found < known))
+}
+
+async fn migrate_from(found: i64, server: &Server, connection: &mut PgConnection) -> Result<(), OpenError> {
+    let url = || server.shown.clone();
+    let known = newest_schema();
+    let judge = |error| judge(&server.shown, error);
+    if found > 0 {
+        indexes::build_ahead(connection, found).await.map_err(judge)?;
     }
     MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) | MigrateError::VersionTooNew(found, _) => {
@@ -97,4 +119,9 @@ async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), O
         MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => judge(source),
         other => OpenError::Foreign { url: url(), what: other.to_string() },
     })
+}
+
+/// The newest schema that this version knows.
+fn newest_schema() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
 }

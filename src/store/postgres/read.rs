@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{FromRow, Row};
 
-use super::super::rows::{millis_from, timestamp, undelivered};
+use super::super::rows::{timestamp, undelivered};
 use super::super::{
     AtSink, DeadLetter, Failed, Found, InFlight, MAX_LEARNED, Outcome, PAGE_BYTES, Page, Position, Reads,
-    SCAN, SavedSchedule, Stretch, Unavailable, Wanted,
+    SavedSchedule, Stretch, Unavailable, Wanted,
 };
 use super::Node;
 use super::connect::answer;
@@ -33,14 +33,14 @@ fn slot(pin: &PinId) -> i16 {
 }
 
 /// The slot after which, or within which, a page begins: the order is by slot first. `None` if `after` is no place.
-fn slot_after(after: &str) -> Option<i16> {
+pub(super) fn slot_after(after: &str) -> Option<i16> {
     match after.parse() {
         Ok(pin) => Some(slot(&pin)),
         Err(_) => after.is_empty().then_some(-1),
     }
 }
 
-fn with_token(pin: InFlight) -> (InFlight, String) {
+pub(super) fn with_token(pin: InFlight) -> (InFlight, String) {
     let token = pin.pin.to_string();
     (pin, token)
 }
@@ -68,41 +68,20 @@ impl Reads for Reader {
         wanted: &Wanted,
         limit: u32,
     ) -> Result<Option<Found>, Unavailable> {
-        let Some(from_slot) = slot_after(after) else { return Ok(None) };
-        let reached = sqlx::query_as(
-            "SELECT slot, pin_id FROM pin WHERE (slot, pin_id) > ($1, $2) ORDER BY slot, pin_id LIMIT 1 OFFSET $3",
-        )
-        .bind(from_slot)
-        .bind(after)
-        .bind(i64::from(SCAN) - 1)
-        .fetch_optional(&self.readers);
-        let reached: Option<(i16, String)> = answer(reached).await?;
-        let (to_slot, to) = reached.as_ref().map_or((i16::MAX, ""), |(slot, pin)| (*slot, pin.as_str()));
-        // Compares texts for equality only: LIKE has characters of its own.
-        let pins = sqlx::query_as(
-            "SELECT pin_id, submitted_at, deadline_at, clock_ahead FROM pin \
-             WHERE (slot, pin_id) > ($1, $2) AND (slot, pin_id) <= ($3, $4) \
-               AND ($5::text IS NULL OR reference = $5) \
-               AND ($6::text IS NULL OR left(reference, length($6)) = $6) \
-               AND submitted_at - clock_ahead <= $7 AND submitted_at - clock_ahead > $8 \
-               AND submitted_at < $9 AND submitted_at >= $10 \
-             ORDER BY slot, pin_id LIMIT $11",
-        )
-        .bind(from_slot)
-        .bind(after)
-        .bind(to_slot)
-        .bind(to)
-        .bind(wanted.reference.as_deref())
-        .bind(wanted.reference_prefix.as_deref())
-        .bind(wanted.until.map_or(i64::MAX, Steady::millis))
-        .bind(wanted.after.map_or(i64::MIN, Steady::millis))
-        .bind(wanted.before.map_or(i64::MAX, millis_from))
-        .bind(wanted.since.map_or(i64::MIN, millis_from))
-        .bind(i64::from(limit))
-        .fetch_all(&self.readers);
-        let pins: Vec<InFlight> = answer(pins).await?;
-        let reached = reached.map(|(_, pin)| pin);
-        Ok(Some(Found::new(pins.into_iter().map(with_token).collect(), limit, reached)))
+        self.matching(after, wanted, limit).await
+    }
+
+    async fn pins_with_reference(&self, reference: &str, limit: u32) -> Result<Vec<PinId>, Unavailable> {
+        self.pins_referring(reference, limit).await
+    }
+
+    async fn outcomes_with_reference(
+        &self,
+        reference: &str,
+        seq: i64,
+        limit: u32,
+    ) -> Result<Stretch, Unavailable> {
+        self.outcomes_referring(reference, seq, limit).await
     }
 
     async fn schedule(&self) -> Result<SavedSchedule, Unavailable> {

@@ -1,16 +1,16 @@
-//! An index in memory from the hash of a PIN ID to the rows about that PIN.
+//! An index in memory from the hash of a text, a PIN ID or a reference, to the rows that have this text.
 //!
-//! Promises 12 bytes of data per row. IDs can share a hash; the caller compares the IDs in the rows. Knows nothing of
-//! tables.
+//! Promises 12 bytes of data per entry: one for each PIN in flight, and one more for each that has a reference. Texts can
+//! share a hash; the caller compares the texts in the rows. Knows nothing of tables.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeInclusive};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ring::digest;
 
-/// The hash of a PIN ID and the number of a row about the PIN, ordered by hash first. It has 12 bytes instead of 16 for
-/// two 64-bit numbers, because there is one for each PIN in flight.
+/// The hash of a text and the number of a row that has it, ordered by hash first. It has 12 bytes instead of 16 for two
+/// 64-bit numbers, because there is one for each PIN in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry([u32; 3]);
 
@@ -48,10 +48,10 @@ impl Entry {
     }
 }
 
-/// The hash of a PIN ID: the first 48 bits of its SHA-256. Nobody can construct many IDs with one hash; finding a
-/// single pair takes only trial and error.
-pub fn hash(pin: &str) -> i64 {
-    let digest = digest::digest(&digest::SHA256, pin.as_bytes());
+/// The hash of a PIN ID or a reference: the first 48 bits of its SHA-256. Nobody can construct many texts with one hash;
+/// finding a single pair takes only trial and error.
+pub fn hash(text: &str) -> i64 {
+    let digest = digest::digest(&digest::SHA256, text.as_bytes());
     digest.as_ref().iter().take(6).fold(0, |hash, byte| hash << 8 | i64::from(*byte))
 }
 
@@ -66,8 +66,30 @@ impl Entries {
         self.lock().range(Entry::all(hash)).rev().map(|entry| entry.row()).collect()
     }
 
+    /// At most `limit` rows with this hash after a row, oldest first.
+    pub fn rows_after(&self, hash: i64, row: i64, limit: u32) -> Vec<i64> {
+        if row >= MAX {
+            return Vec::new();
+        }
+        let after = Bound::Excluded(Entry::new(hash, row.max(0)));
+        let rows = (after, Bound::Included(Entry::new(hash, MAX)));
+        self.lock().range(rows).take(limit as usize).map(|entry| entry.row()).collect()
+    }
+
+    /// At most `limit` rows with this hash, newest first.
+    pub fn newest_rows(&self, hash: i64, limit: u32) -> Vec<i64> {
+        self.lock().range(Entry::all(hash)).rev().take(limit as usize).map(|entry| entry.row()).collect()
+    }
+
     pub fn len(&self) -> usize {
         self.lock().len()
+    }
+
+    pub fn remove(&self, removed: &[Entry]) {
+        let mut entries = self.lock();
+        for entry in removed {
+            entries.remove(entry);
+        }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, BTreeSet<Entry>> {
@@ -110,5 +132,12 @@ mod tests {
         assert_eq!(entries.rows(5), [MAX, 2, 0]);
         assert_eq!(entries.rows(MAX), [MAX]);
         assert!(entries.rows(4).is_empty());
+        assert_eq!(entries.newest_rows(5, 2), [MAX, 2]);
+        assert_eq!(entries.rows_after(5, 0, 9), [2, MAX]);
+        assert_eq!(entries.rows_after(5, 1, 1), [2]);
+        for beyond in [MAX, i64::MAX] {
+            assert!(entries.rows_after(5, beyond, 9).is_empty());
+        }
+        assert_eq!(entries.rows_after(3, i64::MIN, 9), [1]);
     }
 }

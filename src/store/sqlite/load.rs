@@ -20,13 +20,14 @@ pub async fn load(
     connection: &mut SqliteConnection,
     mut take: impl FnMut(InFlight),
 ) -> Result<Pins, sqlx::Error> {
-    let mut entries: Vec<Entry> = Vec::new();
+    let (mut entries, mut references): (Vec<Entry>, Vec<Entry>) = (Vec::new(), Vec::new());
     let mut last = i64::MIN;
     let mut page = read(connection, last).await?;
     while let Some(before) = page {
         last = before.last;
         // Reads the next page while it processes this one.
         let take_in = async {
+            references.extend(before.references()?);
             before.each(|entry, pin| {
                 entries.push(entry);
                 take(pin);
@@ -36,11 +37,12 @@ pub async fn load(
         taken.map_err(|what| sqlx::Error::Decode(format!("a PIN in flight is damaged: {what:?}").into()))?;
         page = next?;
     }
-    Ok(Pins { entries: entries.into_iter().collect(), next: last.max(0) + 1 })
+    let (entries, references) = (entries.into_iter().collect(), references.into_iter().collect());
+    Ok(Pins { entries, references, next: last.max(0) + 1 })
 }
 
 /// A page of the PINs in flight as one row, because each row would wake both SQLite's thread and this one. Each column
-/// holds the values of all PINs, separated by spaces.
+/// holds the values of all PINs, separated by spaces, but `referring`: the numbers and references of those that have one.
 #[derive(sqlx::FromRow)]
 struct Page {
     last: i64,
@@ -50,6 +52,7 @@ struct Page {
     submitted: String,
     ahead: String,
     deadlines: String,
+    referring: String,
 }
 
 /// The page after the row with this number; `None` if there is none.
@@ -57,7 +60,8 @@ async fn read(connection: &mut SqliteConnection, after: i64) -> Result<Option<Pa
     sqlx::query_as(
         "SELECT max(number) AS last, group_concat(number, ' ') AS numbers, group_concat(pin_id, ' ') AS pins, \
          group_concat(coalesce(pin_hash, ''), ' ') AS hashes, group_concat(submitted_at, ' ') AS submitted, group_concat(clock_ahead, ' ') AS ahead, \
-         group_concat(deadline_at, ' ') AS deadlines \
+         group_concat(deadline_at, ' ') AS deadlines, \
+         json_group_array(json_array(number, reference)) FILTER (WHERE reference IS NOT NULL) AS referring \
          FROM (SELECT * FROM pin WHERE number > ?1 ORDER BY number LIMIT ?2) HAVING count(*) > 0",
     )
     .bind(after)
@@ -67,6 +71,16 @@ async fn read(connection: &mut SqliteConnection, after: i64) -> Result<Option<Pa
 }
 
 impl Page {
+    /// The entries of the references; on a damaged row the value that is wrong.
+    fn references(&self) -> Result<Vec<Entry>, String> {
+        let referring: Vec<(i64, String)> =
+            serde_json::from_str(&self.referring).map_err(|error| error.to_string())?;
+        let entry = |(row, reference): &(i64, String)| {
+            Entry::of_file(hash(reference), *row).ok_or_else(|| row.to_string())
+        };
+        referring.iter().map(entry).collect()
+    }
+
     /// Passes each PIN of the page to `give`; on a damaged row returns the value that is wrong.
     fn each(&self, mut give: impl FnMut(Entry, InFlight)) -> Result<(), String> {
         let (mut numbers, mut hashes) = (fields(&self.numbers), fields(&self.hashes));

@@ -6,10 +6,11 @@
 
 pub mod backup;
 mod by_hash;
-mod by_pin;
 mod error;
+mod index;
 mod load;
 mod many;
+mod matching;
 mod open;
 mod pins;
 mod place;
@@ -24,7 +25,8 @@ pub(super) use open::{anchor, lock_to_make, make, open_to_move};
 use sqlx::SqlitePool;
 
 use self::by_hash::Entries;
-pub(super) use self::by_hash::hash as pin_hash;
+pub(super) use self::by_hash::hash as text_hash;
+use self::index::Waiting;
 pub(super) use self::place::with_suffix;
 use self::recent::Recent;
 pub(super) use self::write::note_time;
@@ -35,6 +37,8 @@ struct Reader {
     recent: Recent,
     /// The PINs in flight as of the last commit.
     pins: Entries,
+    /// Those of them that have a reference, by reference.
+    references: Entries,
     /// Outcomes that may not be in the file's index yet.
-    waiting: Entries,
+    waiting: Waiting,
 }

@@ -14,8 +14,8 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use super::super::{InFlight, Store, Writes, rows};
 use super::Reader;
-use super::by_pin::Index;
 use super::error::OpenError;
+use super::index::Index;
 use super::load::load;
 use super::place::{self, Claim, LockFile, Place, with_suffix};
 use super::recent::Recent;
@@ -117,8 +117,13 @@ impl Unloaded {
             .map_err(judge)?;
         place.opened()?;
         let recent = Recent::new(last_seq);
-        let (entries, waiting) = (pins.entries.clone(), index.waiting.clone());
-        let reader = Reader { readers, recent: recent.clone(), pins: entries, waiting };
+        let reader = Reader {
+            readers,
+            recent: recent.clone(),
+            pins: pins.entries.clone(),
+            references: pins.references.clone(),
+            waiting: index.waiting.clone(),
+        };
         let next_seq = last_seq + 1;
         let writer = WriteConnection {
             connection,
@@ -280,9 +285,10 @@ async fn inspect_open(
     } else if size <= CHECKED_WHOLE {
         "PRAGMA quick_check(3)"
     } else {
-        // Checks table by table, without the two tables that retention may let grow without limit.
+        // Checks table by table, without the three tables that retention may let grow without limit.
         "SELECT quick_check FROM sqlite_schema, pragma_quick_check(name) \
-         WHERE type = 'table' AND name NOT IN ('outcome', 'outcome_by_pin') AND quick_check <> 'ok' LIMIT 3"
+         WHERE type = 'table' AND name NOT IN ('outcome', 'outcome_by_pin', 'outcome_by_reference') \
+           AND quick_check <> 'ok' LIMIT 3"
     };
     let mut wrong: Vec<String> =
         sqlx::query_scalar(check).fetch_all(&mut *connection).await.map_err(judge)?;

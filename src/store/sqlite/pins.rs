@@ -18,6 +18,8 @@ use crate::outcome::{self, Submission, Verdict};
 /// The PINs in flight as of the last commit. Their rows can be found only through this; the file has no index of them.
 pub struct Pins {
     pub entries: Entries,
+    /// The rows of those that have a reference, by the hash of the reference.
+    pub references: Entries,
     /// The number of the next row. It is higher than every existing one, so rows are only appended. Nobody else may
     /// insert rows.
     pub next: i64,
@@ -29,6 +31,17 @@ pub struct Turnover {
     added: Vec<Entry>,
     /// In the order of their outcomes.
     pub removed: Vec<Entry>,
+    /// Of the PINs that were added, by reference.
+    added_references: Vec<Entry>,
+    /// Of the PINs that were removed, by reference, each with the `seq` of its outcome.
+    removed_references: Vec<(Entry, i64)>,
+}
+
+impl Turnover {
+    /// The entries in the index of outcomes by reference.
+    pub fn references(&self) -> impl ExactSizeIterator<Item = Entry> {
+        self.removed_references.iter().map(|(entry, seq)| Entry::new(entry.hash(), *seq))
+    }
 }
 
 /// The PINs of these rows, with what their submitters sent.
@@ -102,6 +115,8 @@ impl Pins {
                 continue;
             };
             turnover.removed.push(Entry::new(hash, number));
+            let reference = submission.reference.as_deref().map(super::by_hash::hash);
+            turnover.removed_references.extend(reference.map(|hash| (Entry::new(hash, number), seq)));
             let record: Record = outcome::record(seq, Uuid::now_v7(), verdict, &submission);
             inserts.push((seq, verdict, record.clone(), submission.submitter));
             applied.finished.push(Outcome { seq, pin: verdict.pin.clone(), record });
@@ -155,6 +170,8 @@ impl Pins {
                 taken.insert(id);
                 let entry = Entry::new(hash, self.next + turnover.added.len() as i64);
                 turnover.added.push(entry);
+                let reference = new.reference.as_deref().map(super::by_hash::hash);
+                turnover.added_references.extend(reference.map(|hash| Entry::new(hash, entry.row())));
                 rows.push((entry, new));
                 let NewPin { pin, submitted_at, deadline_at, .. } = new;
                 let (submitted_at, deadline_at) = (*submitted_at, *deadline_at);
@@ -180,13 +197,16 @@ impl Pins {
     }
 
     /// Applies a turnover after its commit.
-    pub fn turned_over(&mut self, Turnover { added, removed }: Turnover) {
+    pub fn turned_over(&mut self, turnover: Turnover) {
+        let Turnover { added, removed, added_references, removed_references } = turnover;
         self.next += added.len() as i64;
-        let mut entries = self.entries.lock();
-        for entry in &removed {
-            entries.remove(entry);
+        self.entries.remove(&removed);
+        self.entries.lock().extend(added);
+        let mut references = self.references.lock();
+        for (entry, _) in &removed_references {
+            references.remove(entry);
         }
-        entries.extend(added);
+        references.extend(added_references);
     }
 
     /// The rows with any of these hashes.

@@ -12,7 +12,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::outcome::Ending;
 use crate::pin::PinId;
-use crate::store::{Reads, SavedSchedule, Transaction, Writes};
+use crate::store::{Reads, SavedSchedule, Transaction, Wanted, Writes};
 
 const PINS: u64 = 40;
 const ROOM: usize = 25;
@@ -124,7 +124,12 @@ async fn the_pins_in_flight_are_the_same_in_memory_and_in_the_file_after_any_cha
             let reference = submission.and_then(|(submission, _)| submission.reference);
             let expected = model.get(id(n).as_str()).map(|at| format!("{n} at {at}"));
             assert_eq!(reference, expected, "seed {seed}, step {step}");
+            if let Some(reference) = reference {
+                let found = reader.pins_with_reference(&reference, 9).await.unwrap();
+                assert_eq!(found, [id(n)], "seed {seed}, step {step}");
+            }
         }
+        assert_eq!(writer.pins.references.len(), model.len(), "seed {seed}, step {step}");
     }
 }
 
@@ -151,4 +156,29 @@ async fn two_pins_with_the_same_hash_are_distinguished() {
     assert_eq!(paged(&reader, 1).await, [SAME_HASH[1]]);
     assert!(reader.outcome_of(&id(one)).await.unwrap().is_some());
     assert_eq!(reader.outcome_of(&id(other)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn references_of_the_same_hash_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (reader, mut writer, _) = open(&folder.path().join("pinwatch.db")).await;
+    let submits = SAME_HASH
+        .iter()
+        .zip(1..)
+        .map(|(reference, n)| NewPin { reference: Some((*reference).to_owned()), ..new(n, 0) });
+    writer.apply(&Transaction { submits: submits.collect(), ..Transaction::default() }, ROOM).await.unwrap();
+    let each_has_its_own = async |when: &str| {
+        for (reference, n) in SAME_HASH.iter().zip(1..) {
+            assert_eq!(reader.pins_with_reference(reference, 9).await.unwrap(), [id(n)], "{when}");
+            let wanted = Wanted { reference: Some((*reference).to_owned()), ..Wanted::default() };
+            let found = reader.in_flight_matching("", &wanted, 9).await.unwrap().unwrap();
+            assert!(found.pins.iter().all(|(pin, _)| pin.pin == id(n)), "{when}: {found:?}");
+        }
+    };
+    each_has_its_own("in flight").await;
+    writer.index.target = 0;
+    writer.apply(&Transaction { verdicts: vec![verdict(1)], ..Transaction::default() }, ROOM).await.unwrap();
+    each_has_its_own("one has finished").await;
+    writer.apply(&Transaction { verdicts: vec![verdict(2)], ..Transaction::default() }, ROOM).await.unwrap();
+    each_has_its_own("both have finished").await;
 }

@@ -11,10 +11,10 @@ use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
 
-use super::super::rows::{millis_from, timestamp, undelivered};
+use super::super::rows::{timestamp, undelivered};
 use super::super::{
     AtSink, DeadLetter, Failed, Found, InFlight, MAX_LEARNED, ONLY_PARTITION, Outcome, PAGE_BYTES, Page,
-    Position, Reads, SCAN, SavedSchedule, Stretch, Unavailable, Wanted,
+    Position, Reads, SavedSchedule, Stretch, Unavailable, Wanted,
 };
 use super::Reader;
 use super::by_hash::hash;
@@ -24,7 +24,7 @@ use crate::outcome::Submission;
 use crate::pin::PinId;
 
 /// Marks a page token that is a row number; no PIN ID has this character.
-const NUMBER: char = '@';
+pub(super) const NUMBER: char = '@';
 
 impl Reader {
     /// The row number of a PIN in flight.
@@ -40,7 +40,7 @@ impl Reader {
     }
 
     /// The row number after which a page begins. The order is the one in which the PINs were accepted.
-    async fn place(&self, after: &str) -> Result<Option<i64>, sqlx::Error> {
+    pub(super) async fn place(&self, after: &str) -> Result<Option<i64>, sqlx::Error> {
         Ok(match (after.strip_prefix(NUMBER).map(str::parse), after) {
             (_, "") => Some(0),
             (Some(number), _) => number.ok(),
@@ -50,7 +50,7 @@ impl Reader {
 }
 
 /// Reads a PIN in flight and its page token.
-fn listed(row: &SqliteRow) -> Result<(InFlight, String), sqlx::Error> {
+pub(super) fn listed(row: &SqliteRow) -> Result<(InFlight, String), sqlx::Error> {
     let number: i64 = row.try_get("number")?;
     Ok((InFlight::from_row(row)?, format!("{NUMBER}{number}")))
 }
@@ -72,36 +72,20 @@ impl Reads for Reader {
         wanted: &Wanted,
         limit: u32,
     ) -> Result<Option<Found>, Unavailable> {
-        let Some(after) = self.place(after).await? else { return Ok(None) };
-        let reached: Option<i64> =
-            sqlx::query_scalar("SELECT number FROM pin WHERE number > ?1 ORDER BY number LIMIT 1 OFFSET ?2")
-                .bind(after)
-                .bind(SCAN - 1)
-                .fetch_optional(&self.readers)
-                .await?;
-        // Compares bytes: LIKE and GLOB have characters of their own. A part of an empty blob is NULL.
-        let rows = sqlx::query(
-            "SELECT pin_id, submitted_at, deadline_at, number, clock_ahead FROM pin \
-             WHERE number > ?1 AND number <= ?2 AND (?3 IS NULL OR reference = ?3) \
-               AND (?4 IS NULL OR (reference IS NOT NULL \
-                   AND coalesce(substr(CAST(reference AS BLOB), 1, length(?4)), x'') = ?4)) \
-               AND submitted_at - clock_ahead <= ?5 AND submitted_at - clock_ahead > ?6 \
-               AND submitted_at < ?7 AND submitted_at >= ?8 \
-             ORDER BY number LIMIT ?9",
-        )
-        .bind(after)
-        .bind(reached.unwrap_or(i64::MAX))
-        .bind(wanted.reference.as_deref())
-        .bind(wanted.reference_prefix.as_ref().map(|prefix| prefix.as_bytes()))
-        .bind(wanted.until.map_or(i64::MAX, Steady::millis))
-        .bind(wanted.after.map_or(i64::MIN, Steady::millis))
-        .bind(wanted.before.map_or(i64::MAX, millis_from))
-        .bind(wanted.since.map_or(i64::MIN, millis_from))
-        .bind(limit)
-        .fetch_all(&self.readers)
-        .await?;
-        let pins = rows.iter().map(listed).collect::<Result<_, sqlx::Error>>()?;
-        Ok(Some(Found::new(pins, limit, reached.map(|number| format!("{NUMBER}{number}")))))
+        self.matching(after, wanted, limit).await
+    }
+
+    async fn pins_with_reference(&self, reference: &str, limit: u32) -> Result<Vec<PinId>, Unavailable> {
+        self.pins_referring(reference, limit).await
+    }
+
+    async fn outcomes_with_reference(
+        &self,
+        reference: &str,
+        seq: i64,
+        limit: u32,
+    ) -> Result<Stretch, Unavailable> {
+        self.outcomes_referring(reference, seq, limit).await
     }
 
     async fn schedule(&self) -> Result<SavedSchedule, Unavailable> {
@@ -123,7 +107,7 @@ impl Reads for Reader {
     async fn outcome_of(&self, pin: &PinId) -> Result<Option<Outcome>, Unavailable> {
         let hash = hash(pin.as_str());
         // Searches the waiting entries first: an entry that leaves them meanwhile is already in the file.
-        for seq in self.waiting.rows(hash) {
+        for seq in self.waiting.pins.rows(hash) {
             let sql = "SELECT seq, pin_id, record FROM outcome WHERE seq = ?1 AND pin_id = ?2";
             let outcome =
                 sqlx::query_as(sql).bind(seq).bind(pin.as_str()).fetch_optional(&self.readers).await?;

@@ -13,7 +13,7 @@ use super::super::{
     Applied, DeliveryCommand, Progress, SavedSchedule, Seqs, Transaction, Unavailable, Writes,
 };
 use super::by_hash::{Entry, hash};
-use super::by_pin::{Index, Step};
+use super::index::{EntriesOf, Index, Step, reference};
 use super::many::{Query, json};
 use super::pins::{Pins, Turnover};
 use super::place::{Lost, Place};
@@ -60,7 +60,7 @@ pub struct WriteConnection {
 struct SideEffects {
     turnover: Turnover,
     step: Step,
-    pruned: Vec<Entry>,
+    pruned: EntriesOf,
 }
 
 #[async_trait]
@@ -103,10 +103,11 @@ impl Writes for WriteConnection {
         self.place.note_commits(self.commits);
         self.index.stepped(step);
         let ended = turnover.removed.iter().zip(&applied.finished);
-        self.index.add(ended.map(|(removed, outcome)| Entry::new(removed.hash(), outcome.seq)));
+        let ended = ended.map(|(removed, outcome)| Entry::new(removed.hash(), outcome.seq));
+        self.index.add(ended, turnover.references());
         self.pins.turned_over(turnover);
         self.recent.add(&applied.finished);
-        if !pruned.is_empty() {
+        if !pruned.pins.is_empty() {
             self.index.dropped(&pruned);
             self.recent.forget();
         }
@@ -122,6 +123,10 @@ impl Writes for WriteConnection {
             .await?;
         let cursor = sqlx::query_scalar("SELECT cursor FROM sink WHERE name = ?1").bind(name);
         Ok(cursor.fetch_one(&mut self.connection).await?)
+    }
+
+    async fn index_older(&mut self) -> Result<bool, Unavailable> {
+        Ok(Index::put_older(&mut self.connection).await?)
     }
 
     async fn in_place(&mut self) -> Result<(), Unavailable> {
@@ -184,9 +189,10 @@ impl WriteConnection {
         let turnover = &mut effects.turnover;
         self.pins.finish(connection, &work.verdicts, self.next_seq, &mut applied, turnover).await?;
         let room = max_in_flight.saturating_sub(in_flight - applied.finished.len());
-        let waiting = &self.index.waiting;
+        let waiting = &self.index.waiting.pins;
         self.pins.submit(connection, waiting, &work.submits, room, &mut applied, turnover).await?;
-        effects.step = self.index.step(connection, applied.finished.len(), newest).await?;
+        let added = turnover.removed.len() + turnover.references().len();
+        effects.step = self.index.step(connection, added, newest).await?;
         for progress in &work.progress {
             advance(connection, progress).await?;
         }
@@ -205,7 +211,7 @@ impl WriteConnection {
         }
         if let Some(before) = work.prune {
             effects.pruned = prune(connection, before).await?;
-            applied.pruned = effects.pruned.len() as u64;
+            applied.pruned = effects.pruned.pins.len() as u64;
         }
         fault_point!("not-committed");
         sqlx::query("COMMIT").execute(connection).await?;
@@ -338,15 +344,16 @@ const PRUNE_AT_ONCE: i64 = 2000;
 
 /// Removes outcomes that are old enough and that every sink has; a dead letter keeps its outcome. Returns their entries
 /// in the index.
-async fn prune(connection: &mut SqliteConnection, before: Steady) -> Result<Vec<Entry>, sqlx::Error> {
-    let removed: Vec<(i64, String)> =
-        sqlx::query_as(concat!("DELETE FROM outcome WHERE seq IN (", prunable!(), ") RETURNING seq, pin_id"))
-            .bind(before.millis())
-            .bind(PRUNE_AT_ONCE)
-            .fetch_all(&mut *connection)
-            .await?;
+async fn prune(connection: &mut SqliteConnection, before: Steady) -> Result<EntriesOf, sqlx::Error> {
+    let statement =
+        concat!("DELETE FROM outcome WHERE seq IN (", prunable!(), ") RETURNING seq, pin_id, ", reference!());
+    let removed: Vec<(i64, String, Option<String>)> = sqlx::query_as(statement)
+        .bind(before.millis())
+        .bind(PRUNE_AT_ONCE)
+        .fetch_all(&mut *connection)
+        .await?;
     if !removed.is_empty() {
-        let seqs: Vec<i64> = removed.iter().map(|(seq, _)| *seq).collect();
+        let seqs: Vec<i64> = removed.iter().map(|(seq, ..)| *seq).collect();
         sqlx::query("DELETE FROM dropped WHERE seq IN (SELECT value FROM json_each(?1))")
             .bind(json(&seqs))
             .execute(&mut *connection)
@@ -356,9 +363,11 @@ async fn prune(connection: &mut SqliteConnection, before: Steady) -> Result<Vec<
             .execute(&mut *connection)
             .await?;
     }
-    let mut entries: Vec<Entry> = removed.iter().map(|(seq, pin)| Entry::new(hash(pin), *seq)).collect();
-    // In the order of the index, so that SQLite visits each of its pages once.
-    entries.sort_unstable();
+    let mut entries = EntriesOf::default();
+    for (seq, pin, reference) in &removed {
+        entries.pins.push(Entry::new(hash(pin), *seq));
+        entries.references.extend(reference.as_deref().map(|reference| Entry::new(hash(reference), *seq)));
+    }
     Index::drop(connection, &entries).await?;
     Ok(entries)
 }
