@@ -186,9 +186,9 @@ pub struct ListArgs {
     #[arg(long, value_name = "TOKEN")]
     pub after: Option<String>,
     #[command(flatten)]
-    pub filter: OutcomeFilterArgs,
-    #[command(flatten)]
     pub link: Link,
+    #[command(flatten)]
+    pub filter: OutcomeFilterArgs,
 }
 
 #[derive(Debug, Args)]
@@ -212,9 +212,9 @@ pub struct CancelArgs {
     #[arg(long, requires = "all")]
     pub yes: bool,
     #[command(flatten)]
-    pub filter: FilterArgs,
-    #[command(flatten)]
     pub link: Link,
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 #[derive(Debug, Args)]
@@ -232,9 +232,9 @@ pub struct TailArgs {
     #[arg(long)]
     pub positions: bool,
     #[command(flatten)]
-    pub filter: OutcomeFilterArgs,
-    #[command(flatten)]
     pub link: Link,
+    #[command(flatten)]
+    pub filter: OutcomeFilterArgs,
 }
 
 #[derive(Debug, Subcommand)]
