@@ -55,9 +55,9 @@ pub struct LettersListArgs {
     #[arg(long, value_name = "TOKEN")]
     pub after: Option<String>,
     #[command(flatten)]
-    pub filter: FilterArgs,
-    #[command(flatten)]
     pub link: Link,
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 #[derive(Debug, Args)]
@@ -96,9 +96,9 @@ pub struct LettersArgs {
     #[arg(long, value_name = "NAME")]
     pub sink: String,
     #[command(flatten)]
-    pub filter: FilterArgs,
-    #[command(flatten)]
     pub link: Link,
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 #[derive(Debug, Args)]
@@ -123,9 +123,9 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "NAME")]
     pub sink: String,
     #[command(flatten)]
-    pub filter: FilterArgs,
-    #[command(flatten)]
     pub link: Link,
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 #[derive(Debug, Args)]

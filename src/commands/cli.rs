@@ -189,9 +189,9 @@ pub struct ListArgs {
     #[arg(long, value_name = "TOKEN")]
     pub after: Option<String>,
     #[command(flatten)]
-    pub filter: OutcomeFilterArgs,
-    #[command(flatten)]
     pub link: Link,
+    #[command(flatten)]
+    pub filter: OutcomeFilterArgs,
 }
 
 #[derive(Debug, Args)]
@@ -215,9 +215,9 @@ pub struct CancelArgs {
     #[arg(long, requires = "all")]
     pub yes: bool,
     #[command(flatten)]
-    pub filter: FilterArgs,
-    #[command(flatten)]
     pub link: Link,
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 #[derive(Debug, Args)]
@@ -235,9 +235,9 @@ pub struct TailArgs {
     #[arg(long)]
     pub positions: bool,
     #[command(flatten)]
-    pub filter: OutcomeFilterArgs,
-    #[command(flatten)]
     pub link: Link,
+    #[command(flatten)]
+    pub filter: OutcomeFilterArgs,
 }
 
 #[derive(Debug, Subcommand)]

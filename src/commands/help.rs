@@ -124,7 +124,7 @@ Examples:
   pinwatch list
   pinwatch list --limit 100000 --json | jq -r '.pinId // empty'
   pinwatch list --reference 'order-4*' --older-than 10m
-  pinwatch list --state finished --sink webhook --newer-than 2026-11-28T14:00:00Z
+  pinwatch list --state finished --sink webhook --newer-than 1h
 
 With --json, the last line is {\"next\":\"TOKEN\"} if there are more.";
 
