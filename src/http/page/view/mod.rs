@@ -6,8 +6,10 @@
 pub mod actions;
 pub mod pins;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use indexmap::IndexMap;
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, html};
 
@@ -213,18 +215,22 @@ fn sink_table(sinks: &[(String, Sink)], now: Timestamp) -> Markup {
             table {
                 thead { tr {
                     th scope="col" { "Sink" } th scope="col" { "State" } th scope="col" { "Delivered up to" } th scope="col" { "Behind" }
-                    th scope="col" { "Oldest undelivered" } th scope="col" { "Retrying" } th scope="col" { "Dead letters" } th scope="col" { "Last error" }
+                    th scope="col" { "Oldest undelivered" } th scope="col" { "Retrying" } th scope="col" { "Next attempt" } th scope="col" { "Dead letters" } th scope="col" { "Last error" }
                 } }
                 tbody {
                     @for (name, sink) in sinks {
                         @let (class, state) = sink_state(sink);
                         tr {
                             th.break scope="row" { (printable(name)) }
-                            td { span.state.(class) { (state) } }
+                            td {
+                                span.state.(class) { (state) }
+                                @if let Some(since) = &sink.open_since { span.when { (away(since, now)) } }
+                            }
                             td { (thousands(sink.cursor.max(0).unsigned_abs())) }
                             td { (thousands(sink.behind.unsigned_abs())) }
                             td { (sink.oldest_undelivered.as_deref().map_or("–".to_owned(), |time| away(time, now))) }
                             td { (thousands(sink.retrying.unsigned_abs())) }
+                            td { (sink.next_attempt.as_deref().map_or("–".to_owned(), |time| next(time, now))) }
                             td { (thousands(sink.dead_letters.unsigned_abs())) }
                             td.break {
                                 @if let Some(trouble) = &sink.trouble { (printable(&trouble.what)) " (since " (away(&trouble.since, now)) ")" }
@@ -242,6 +248,7 @@ fn sink_state(sink: &Sink) -> (&'static str, &'static str) {
     match sink {
         Sink { configured: false, .. } => ("none", "not configured"),
         Sink { closed: true, .. } => ("bad", "closed"),
+        Sink { open_since: Some(_), .. } => ("warning", "circuit open"),
         Sink { trouble: Some(_), .. } => ("warning", "in trouble"),
         Sink { behind: 1.., .. } => ("good", "delivering"),
         _ => ("good", "up to date"),
@@ -276,7 +283,9 @@ pub fn charts(series: &Series, span: Span, stats: &Stats, schedule: Option<&Sche
     let times = vec![line("median", &series.final_median, 1.0), line("95 of 100", &series.final_p95, 1.0)];
     let backlog =
         series.backlog.iter().map(|of| line(&printable(&of.name), &of.values, 1.0)).take(MOST_LINES);
-    let by_age: Vec<_> = stats.polls_by_age.iter().map(|(band, count)| (band.to_string(), *count)).collect();
+    let by_age = |counts: &IndexMap<Cow<'_, str>, u64>| -> Vec<_> {
+        counts.iter().map(|(band, count)| (band.to_string(), *count)).collect()
+    };
     html! {
         h2 { "History"
             span.spans {
@@ -294,7 +303,8 @@ pub fn charts(series: &Series, span: Span, stats: &Stats, schedule: Option<&Sche
         }
         h2 { "Where polls go" }
         div.grid.two {
-            (bars("by-age", "Polls by the PIN's age", &by_age))
+            (bars("pins-by-age", "PINs in flight by age", &by_age(&stats.in_flight_by_age)))
+            (bars("by-age", "Polls by the PIN's age", &by_age(&stats.polls_by_age)))
             @if let Some(schedule) = schedule { (learned(schedule)) }
         }
     }
@@ -323,6 +333,11 @@ fn learned(schedule: &Schedule) -> Markup {
         }
     }
     ages("ages", state, &rows, schedule.deadline)
+}
+
+/// As [`away`], of something that comes: what is overdue comes now.
+fn next(time: &str, now: Timestamp) -> String {
+    if time.parse::<Timestamp>().is_ok_and(|time| time <= now) { "now".to_owned() } else { away(time, now) }
 }
 
 /// The distance of a time from now; the text unchanged if it is not a time.
