@@ -101,7 +101,10 @@ fn describe(finding: &Finding, now: Timestamp) -> String {
             format!("The sink {sink} has taken no outcomes{since}: {what}. {next}")
         }
         "store_failing" => {
-            format!("No PIN has been accepted{since}: {what}. Every write is tried again by itself")
+            format!(
+                "No PIN has been accepted{since}: {what}. Every write is tried again by itself. Check the disk and the \
+                 folder of the database, or the server of store.url"
+            )
         }
         "polls_late" => format!("Polls have been late{since}: {what}"),
         "at_capacity" => format!(

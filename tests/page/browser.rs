@@ -222,6 +222,7 @@ fn capabilities(eyes: Eyes, profile: &TempDir) -> Capabilities {
         "--disable-background-networking",
         "--disable-component-update",
         "--disable-sync",
+        "--hide-scrollbars",
         "--no-proxy-server",
     ]
     .map(str::to_owned)

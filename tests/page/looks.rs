@@ -65,7 +65,7 @@ fn nothing_is_clipped_or_wider_than_the_window_on_a_telephone_and_on_a_large_scr
 #[test]
 #[ignore = "makes pictures, and checks only that nothing is clipped"]
 fn pictures() {
-    for (state, settings) in [("healthy", &[][..]), ("unhealthy", &[DOWN, "api.key=wrong"])] {
+    for (state, settings) in [("healthy", &[][..]), ("refused", &["api.key=wrong"]), ("down", &[DOWN])] {
         let api = Api::with(settings);
         let mut client = api.served.daemon.client();
         for number in 0..200 {

@@ -62,7 +62,7 @@ fn the_numbers_move_while_the_page_is_open_and_it_survives_a_restart_of_the_daem
         submit(&mut client, &format!("sim-waiting-{number}"), "order-1");
     }
     browser.until_text(".tiles", |text| text.contains("In flight\n3"));
-    assert!(browser.text("#charts").contains("Polls by the PIN's age"));
+    assert!(browser.text("#charts").contains("PINs and polls, by the PIN's age"));
 
     api.served.daemon.signal(Signal::KILL);
     browser.until_text("#lost", |text| text.contains("No connection to the daemon since"));
