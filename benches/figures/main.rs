@@ -19,6 +19,7 @@ mod million;
 mod nginx;
 #[path = "../../tests/support/not_run.rs"]
 mod not_run;
+mod page;
 mod plain_loop;
 mod polls;
 #[path = "../../tests/support/postgres.rs"]
@@ -41,7 +42,7 @@ use report::Report;
 type Group = (&'static str, fn(&mut Report, usize));
 
 /// All groups, in the order of the issue that asks for them.
-const GROUPS: [Group; 13] = [
+const GROUPS: [Group; 14] = [
     ("polls", polls::measure),
     ("tls", polls::measure_tls),
     ("lives", lives::measure),
@@ -53,6 +54,7 @@ const GROUPS: [Group; 13] = [
     ("kept", kept::measure),
     ("clients", clients::measure),
     ("http", http::measure),
+    ("page", page::measure),
     ("cluster", cluster::measure),
     (schedule::NAME, schedule::measure),
 ];

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::super::{Holders, NodeState};
 use super::*;
 use crate::pin::PinId;
-use crate::schedule::{Ask, Counts, Event, SlotEvent, Stats};
+use crate::schedule::{Ask, Event, SlotEvent, Stats};
 use crate::slot::{SLOTS, slot_of};
 use crate::store::{InFlight, Orphan};
 
@@ -313,21 +313,7 @@ async fn listen(simulation: Simulation, id: NodeId, mut events: mpsc::Receiver<E
                 }
                 Event::Slots(SlotEvent::Lease(until)) => polls.until = Some(until),
                 Event::Ask(Ask::Stats(reply)) => {
-                    let in_flight = polls.pins.len();
-                    let counts = Counts::default();
-                    let stats = Stats {
-                        brake_since: None,
-                        refused_everywhere: None,
-                        in_flight,
-                        due: 0,
-                        polling: 0,
-                        finishing: 0,
-                        brake: None,
-                        rate: None,
-                        counts,
-                        learned: None,
-                    };
-                    let _ = reply.send(stats);
+                    let _ = reply.send(Stats { in_flight: polls.pins.len(), ..Stats::default() });
                 }
                 _ => panic!("nobody else asks"),
             }

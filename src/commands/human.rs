@@ -76,6 +76,11 @@ pub fn distance(text: &str, now: Timestamp) -> String {
     text.parse().map_or_else(|_| text.to_owned(), |time| away(time, now))
 }
 
+/// As [`distance`], of something that comes: what is overdue comes now.
+pub fn upcoming(text: &str, now: Timestamp) -> String {
+    text.parse().map_or_else(|_| text.to_owned(), |time: Timestamp| away(time.max(now), now))
+}
+
 fn away(time: Timestamp, now: Timestamp) -> String {
     let distance = time.duration_since(now);
     let seconds = Duration::from_secs(distance.unsigned_abs().as_secs());
@@ -97,5 +102,7 @@ mod tests {
         assert_eq!(when("2025-12-30T21:00:00.500Z", now), "2025-12-30T21:00:00.500Z (2days 2h ago)");
         assert_eq!(distance("2026-01-01T23:59:59.500Z", now), "now");
         assert_eq!(when("soon", now), "soon");
+        assert_eq!(upcoming("2026-01-01T23:00:00Z", now), "now");
+        assert_eq!(upcoming("2026-01-02T00:00:12Z", now), "in 12s");
     }
 }

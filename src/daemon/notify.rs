@@ -132,13 +132,9 @@ mod tests {
             in_flight: 12,
             due: 3,
             polling: 2,
-            finishing: 0,
             brake: Some((Reason::Unauthorized, Some("2026-01-02T03:04:05Z".parse().unwrap()))),
             counts: Counts { polls: 99, ..Counts::default() },
-            brake_since: None,
-            refused_everywhere: None,
-            rate: None,
-            learned: None,
+            ..Stats::default()
         };
         let health = Health::default();
         health.update("file", |_| {});

@@ -56,9 +56,12 @@ pub async fn gather(server: &Server) -> String {
     set(&catalogue::CLUSTER_SLOTS, state.held.len() as f64);
     set(&catalogue::CLUSTER_NODES, state.nodes as f64);
     recorder.counter(&catalogue::CLUSTER_LOST, &[]).absolute(state.lost);
-    let newest = *services.writer.newest().borrow();
+    let (newest, now) = (*services.writer.newest().borrow(), services.clock.wall());
     for (name, health) in &health {
         recorder.gauge(&catalogue::SINK_TROUBLE, &[name]).set(flag(health.trouble.is_some()));
+        recorder.gauge(&catalogue::SINK_OPEN, &[name]).set(flag(health.open_since.is_some()));
+        let next = health.next_attempt.map_or(0.0, |at| at.duration_since(now).as_secs_f64().max(0.0));
+        recorder.gauge(&catalogue::SINK_NEXT, &[name]).set(next);
         recorder.gauge(&catalogue::SINK_BACKLOG, &[name]).set((newest - health.cursor).max(0) as f64);
     }
     let outbox = outbox.ok().and_then(Result::ok);
@@ -72,6 +75,7 @@ pub async fn gather(server: &Server) -> String {
 fn schedule(recorder: &Recorder, stats: &Stats) {
     let Stats {
         in_flight,
+        in_flight_by_age,
         due,
         polling,
         finishing,
@@ -79,12 +83,18 @@ fn schedule(recorder: &Recorder, stats: &Stats) {
         brake_since: _,
         refused_everywhere: _,
         rate,
+        concurrency: _,
+        late,
         counts,
         learned: _,
     } = stats;
     let set = |metric, value: f64| recorder.gauge(metric, &[]).set(value);
     set(&catalogue::IN_FLIGHT, *in_flight as f64);
+    for ((band, _), count) in AGE_BANDS.iter().zip(in_flight_by_age) {
+        recorder.gauge(&catalogue::IN_FLIGHT_BY_AGE, &[band]).set(*count as f64);
+    }
     set(&catalogue::DUE, *due as f64);
+    set(&catalogue::LATE, flag(late.is_some()));
     set(&catalogue::POLLING, *polling as f64);
     set(&catalogue::UNWRITTEN, *finishing as f64);
     set(&catalogue::RATE, rate.unwrap_or(0.0));

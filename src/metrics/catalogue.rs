@@ -83,6 +83,8 @@ metrics! {
         "PINs submitted, by what became of them.";
     IN_FLIGHT = Gauge "pinwatch_pins_in_flight" []
         "PINs that wait for their outcome.";
+    IN_FLIGHT_BY_AGE = Gauge "pinwatch_pins_in_flight_by_age" ["age"]
+        "The same PINs, by their age.";
     IN_FLIGHT_MAX = Gauge "pinwatch_pins_in_flight_max" []
         "PINs that may be in flight (intake.max_in_flight).";
     CONNECTIONS = Gauge "pinwatch_connections" []
@@ -100,6 +102,8 @@ metrics! {
         "Polls that may run at once (api.concurrency).";
     DUE = Gauge "pinwatch_pins_due" []
         "PINs whose next poll is due and was not sent yet.";
+    LATE = Gauge "pinwatch_polls_late" []
+        "1 while polls have been late for a minute or longer.";
     LATENESS_SECONDS = Histogram "pinwatch_poll_lateness_seconds" []
         "From the moment a poll was due to the moment it was sent." in LATENESS;
     POLL_SECONDS = Histogram "pinwatch_poll_duration_seconds" []
@@ -144,6 +148,10 @@ metrics! {
         "Age of the oldest outcome that the sink is still to get; 0 if there is none.";
     SINK_TROUBLE = Gauge "pinwatch_sink_trouble" ["sink"]
         "1 while the sink takes no outcomes.";
+    SINK_OPEN = Gauge "pinwatch_sink_circuit_open" ["sink"]
+        "1 while the sink's circuit breaker is open: it is only probed.";
+    SINK_NEXT = Gauge "pinwatch_sink_next_attempt_seconds" ["sink"]
+        "Time until the sink is tried again; 0 if nothing waits for that.";
     SINK_RETRYING = Gauge "pinwatch_sink_retrying" ["sink"]
         "Outcomes before the sink's cursor that are tried again.";
     DEAD_LETTERS = Gauge "pinwatch_dead_letters" ["sink"]

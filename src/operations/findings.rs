@@ -3,11 +3,14 @@
 //! Reports only: nothing in the daemon acts on a finding. Asks no part and waits for nothing. "Not ready" means that the daemon
 //! accepts no PINs; "degraded" means that it accepts PINs, but some of them, or their outcomes, make no progress. Nothing is lost.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use crate::outcome::rfc3339;
 use crate::poll::ADVICE;
+use crate::readable::{count, short};
 use crate::schedule::Stats;
 use crate::services::Services;
 
@@ -90,7 +93,7 @@ pub fn findings(services: &Services, stats: Option<&Stats>) -> Vec<Finding> {
         if let Some((since, what)) = health.trouble {
             let code = if health.closed { "sink_closed" } else { "sink_trouble" };
             let finding = Finding::new(code, Status::Degraded, what).since(since);
-            all.push(Finding { sink: Some(sink), ..finding });
+            all.push(Finding { sink: Some(sink), until: health.next_attempt, ..finding });
         }
     }
     all
@@ -107,30 +110,48 @@ fn judge(stats: &Stats, max_in_flight: usize, all: &mut Vec<Finding>) {
         let what = format!("most PINs are answered {}: {}", refusal.answer(), refusal.advice());
         all.push(Finding::new("most_refused", Status::Degraded, what).since(since));
     }
+    if let Some((longest, since)) = stats.late {
+        let what = late(stats, longest);
+        all.push(Finding::new("polls_late", Status::Degraded, what).since(since));
+    }
     if stats.in_flight >= max_in_flight {
         let what = format!("{} PINs are in flight (intake.max_in_flight)", stats.in_flight);
         all.push(Finding::new("at_capacity", Status::NotReady, what));
     }
 }
 
+/// Says how late polls are, which limit they wait for, and what to do.
+fn late(stats: &Stats, longest: Duration) -> String {
+    let due = format!("{} due, one of them for {}", count(stats.due as u64, "PIN"), short(longest));
+    if stats.polling >= stats.concurrency {
+        let running = count(stats.polling as u64, "poll");
+        return format!(
+            "{due}; {running} run at once, and more may not: raise api.concurrency, or find out why the API answers slowly"
+        );
+    }
+    match stats.rate {
+        Some(rate) => format!(
+            "{due}; no more than {rate:.1} polls/s may be sent: raise api.rate if the account allows more, or poll each PIN \
+             less often (schedule.multiplier, schedule.max_interval)"
+        ),
+        None => format!(
+            "{due}; neither api.concurrency nor api.rate holds them back: see whether this machine is overloaded"
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schedule::{self, Counts};
+    use crate::schedule;
 
     fn findings(in_flight: usize, brake: Option<schedule::Reason>) -> serde_json::Value {
         let time: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
         let stats = Stats {
             in_flight,
-            due: 0,
-            polling: 0,
-            finishing: 0,
             brake: brake.map(|reason| (reason, Some(time))),
             brake_since: brake.map(|_| time),
-            refused_everywhere: None,
-            rate: None,
-            counts: Counts::default(),
-            learned: None,
+            ..Stats::default()
         };
         let mut all = Vec::new();
         judge(&stats, 10, &mut all);
@@ -150,6 +171,37 @@ mod tests {
         assert_eq!(findings(9, Some(Throttled)), serde_json::json!([brake]));
         let full = serde_json::json!({"code": "at_capacity", "makes": "not_ready", "what": ""});
         assert_eq!(findings(10, Some(Throttled)), serde_json::json!([brake, full]));
+    }
+
+    #[test]
+    fn late_polls_degrade_and_the_finding_names_the_limit_that_they_wait_for() {
+        let since = "2026-01-02T03:04:05Z".parse().unwrap();
+        let late = Some((Duration::from_secs(754), since));
+        let stats = Stats { due: 5000, polling: 64, concurrency: 64, late, ..Stats::default() };
+        let what = |stats: Stats| {
+            let mut all = Vec::new();
+            judge(&stats, 10_000, &mut all);
+            let [finding] = &all[..] else { panic!("{all:?}") };
+            assert_eq!(
+                (finding.code, finding.makes, finding.since),
+                ("polls_late", Status::Degraded, Some(since))
+            );
+            finding.what.clone()
+        };
+        for (stats, says) in [
+            (
+                stats.clone(),
+                "5,000 PINs due, one of them for 12m 34s; 64 polls run at once, and more may not: raise api.concurrency",
+            ),
+            (
+                Stats { polling: 3, rate: Some(5.0), ..stats.clone() },
+                "no more than 5.0 polls/s may be sent: raise api.rate",
+            ),
+            (Stats { polling: 3, ..stats }, "neither api.concurrency nor api.rate"),
+        ] {
+            let what = what(stats);
+            assert!(what.contains(says), "{what}");
+        }
     }
 
     #[test]

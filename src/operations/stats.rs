@@ -55,6 +55,7 @@ pub async fn current(services: &Services) -> Result<Stats, Failure> {
         build: build::build(),
         verdict: verdict(&findings, &numbers, services.clock.wall()),
         in_flight: schedule.in_flight,
+        in_flight_by_age: by_age(schedule.in_flight_by_age),
         due: schedule.due,
         polling: schedule.polling,
         finishing: schedule.finishing,
@@ -80,7 +81,7 @@ pub async fn current(services: &Services) -> Result<Stats, Failure> {
         },
         polls_per_pin: polls.polls_per_pin().map(rounded),
         never_final: polls.never_final().map(rounded),
-        polls_by_age: AGE_BANDS.iter().map(|(band, _)| Cow::from(*band)).zip(polls.by_age).collect(),
+        polls_by_age: by_age(polls.by_age),
         time_to_final: final_ages(&polls.final_ages),
         final_notice_delay: polls.mean_notice_delay().map(|delay| rounded(delay.as_secs_f64())),
         learned: schedule.learned.as_ref().map(learned),
@@ -122,6 +123,11 @@ pub fn recent(learned: &schedule::Learned) -> Option<Recent> {
         backoff_polls: mean(recent.backoff.polls),
         backoff_delay: mean(recent.backoff.delay),
     })
+}
+
+/// Names the counts of the age bands.
+fn by_age(counts: [u64; AGE_BANDS.len()]) -> IndexMap<Cow<'static, str>, u64> {
+    AGE_BANDS.iter().map(|(band, _)| Cow::from(*band)).zip(counts).collect()
 }
 
 /// Counts final PINs by the time from their submission, each at the smallest limit that it did not exceed.
@@ -173,6 +179,8 @@ async fn sinks(
             retrying,
             dead_letters: failed.map_or(0, |(.., dead)| *dead),
             closed: health.closed,
+            next_attempt: health.next_attempt.map(rfc3339),
+            open_since: health.open_since.map(rfc3339),
             trouble: health.trouble.map(trouble),
         };
         sinks.push((name, sink));

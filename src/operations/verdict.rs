@@ -93,16 +93,20 @@ fn describe(finding: &Finding, now: Timestamp) -> String {
         ),
         "sink_trouble" | "sink_closed" => {
             let sink = finding.sink.as_deref().unwrap_or("?");
-            let next = if finding.code == "sink_closed" {
-                "It gets nothing until the daemon is started again"
-            } else {
-                "Outcomes are kept, and it is tried again by itself"
+            let next = match (finding.code, finding.until) {
+                ("sink_closed", _) => "It gets nothing until the daemon is started again".to_owned(),
+                (_, Some(_)) => format!("Outcomes are kept. {}", next("Next try")),
+                (_, None) => "Outcomes are kept, and it is tried again by itself".to_owned(),
             };
             format!("The sink {sink} has taken no outcomes{since}: {what}. {next}")
         }
         "store_failing" => {
-            format!("No PIN has been accepted{since}: {what}. Every write is tried again by itself")
+            format!(
+                "No PIN has been accepted{since}: {what}. Every write is tried again by itself. Check the disk and the \
+                 folder of the database, or the server of store.url"
+            )
         }
+        "polls_late" => format!("Polls have been late{since}: {what}"),
         "at_capacity" => format!(
             "No PIN is accepted: {what}. PINs are accepted again as soon as others end; or raise the limit"
         ),

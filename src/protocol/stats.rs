@@ -28,6 +28,8 @@ pub struct Stats {
     /// How the daemon is doing, in words.
     pub verdict: Verdict,
     pub in_flight: usize,
+    /// The same PINs by their age, each band as in `polls_by_age`.
+    pub in_flight_by_age: IndexMap<Cow<'static, str>, u64>,
     pub due: usize,
     pub polling: usize,
     pub finishing: usize,
@@ -186,6 +188,13 @@ pub struct Sink {
     pub dead_letters: i64,
     /// Whether the sink accepts no more outcomes until the next start.
     pub closed: bool,
+    /// When it is tried again: the next probe while its circuit breaker is open, else the next retry; null if nothing waits for
+    /// that.
+    #[serde(default)]
+    pub next_attempt: Option<String>,
+    /// Since when its circuit breaker is open; null if it is closed.
+    #[serde(default)]
+    pub open_since: Option<String>,
     pub trouble: Option<Trouble>,
 }
 

@@ -8,6 +8,7 @@ mod braking;
 mod counts;
 mod credentials;
 pub(super) mod evidence;
+mod late;
 mod learning;
 mod resume;
 mod slots;
@@ -28,6 +29,7 @@ pub use self::evidence::{Evidence, Others, Refusal};
 pub use self::learning::Learned;
 use self::learning::{channel_of, learner_of, teach};
 use self::slots::Held;
+use super::ages::Ages;
 use super::brake::Brake;
 use super::learn::{Answer, Learner};
 use super::queue::{Class, Key, Queue, Waiting};
@@ -116,6 +118,8 @@ pub struct Core {
     /// `None` if `schedule.adapt` is "off".
     learner: Option<Learner>,
     table: Table,
+    /// The PINs of the table by age.
+    ages: Ages,
     queue: Queue,
     brake: Brake,
     recent: Recent,
@@ -123,6 +127,8 @@ pub struct Core {
     check: Option<Check>,
     /// The generation of the last probe's PIN.
     last_probe: Option<u32>,
+    /// Since when polls are late.
+    late_since: Option<Moment>,
     /// Since when most PINs are refused, and how.
     refused_since: Option<(Moment, Refusal)>,
     rate: Rate,
@@ -154,11 +160,13 @@ impl Core {
             clock,
             settings,
             table: Table::default(),
+            ages: Ages::default(),
             queue: Queue::default(),
             brake: Brake::default(),
             recent: Recent::default(),
             check: None,
             last_probe: None,
+            late_since: None,
             refused_since: None,
             saved_rate: None,
             held: Held::default(),
@@ -243,6 +251,7 @@ impl Core {
             evidence: None,
         };
         let key = self.table.insert(entry)?;
+        self.ages.add(submitted, now);
         Some(Waiting { class, due, key })
     }
 
@@ -410,6 +419,7 @@ impl Core {
     /// Removes a PIN whose outcome the store now has.
     pub fn finished(&mut self, pin: &PinId) {
         if let Some((key, entry)) = self.table.remove(pin) {
+            self.ages.remove(entry.submitted, self.clock.now());
             match entry.stage {
                 Stage::Finishing => self.finishing -= 1,
                 Stage::Waiting { due, class } => {
@@ -428,6 +438,11 @@ impl Core {
     /// Returns the number of PINs in flight.
     pub fn in_flight(&self) -> usize {
         self.table.len()
+    }
+
+    /// Returns the PINs in flight by age, in the order of [`AGE_BANDS`].
+    pub fn in_flight_by_age(&mut self) -> [u64; AGE_BANDS.len()] {
+        self.ages.by_band(self.clock.now())
     }
 
     /// Returns the number of verdicts that the store does not have yet.

@@ -4,6 +4,8 @@
 mod counting;
 #[path = "evidence_tests.rs"]
 mod evidence;
+#[path = "late_tests.rs"]
+mod late;
 #[path = "learning_tests.rs"]
 mod learning;
 #[path = "resume_tests.rs"]

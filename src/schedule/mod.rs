@@ -5,6 +5,7 @@
 //! allows. Due PINs, answers, commits and questions wake the task. Must not know sockets, SQL or HTTP: the caller passes
 //! what sends polls. [`core`] has its rules, without a runtime.
 
+mod ages;
 mod brake;
 mod core;
 pub mod learn;
@@ -48,7 +49,7 @@ const INBOX: usize = 256;
 /// The most events processed before polls get their turn.
 const EVENTS_AT_ONCE: usize = 64;
 
-/// How often the task looks for PINs that are past their deadline and its grace without a last poll.
+/// How often the task looks for PINs that are past their deadline and its grace without a last poll, and how late polls are.
 const EXPIRE_EVERY: Duration = Duration::from_secs(20);
 
 /// Asks the API about one PIN.
@@ -124,6 +125,8 @@ pub enum Next {
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
     pub in_flight: usize,
+    /// The same PINs by their age, in the order of [`AGE_BANDS`].
+    pub in_flight_by_age: [u64; AGE_BANDS.len()],
     pub due: usize,
     pub polling: usize,
     pub finishing: usize,
@@ -134,6 +137,11 @@ pub struct Stats {
     pub refused_everywhere: Option<(Refusal, Timestamp)>,
     /// The rate limit in force, in polls per second; `None` if there is no limit.
     pub rate: Option<f64>,
+    /// The polls that may run at once.
+    pub concurrency: usize,
+    /// How long the PIN has been due that has been due longest, and since when polls are late; `None` unless they have been for
+    /// long.
+    pub late: Option<(Duration, Timestamp)>,
     pub counts: Counts,
     /// `None` if `schedule.adapt` is "off".
     pub learned: Option<Learned>,
@@ -294,7 +302,10 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
                 Some((ticket, meaning)) = self.polls.answer() => self.answered(ticket, meaning),
                 Some(plan) = OptionFuture::from(self.planning.as_mut()) => self.planned(plan),
                 () = self.writer.room(), if !self.verdicts.is_empty() || self.unsaved.is_some() => {}
-                _ = expire.tick() => self.verdicts.extend(self.core.expired()),
+                _ = expire.tick() => {
+                    self.core.watch_lateness();
+                    self.verdicts.extend(self.core.expired());
+                }
                 () = sleep_until(wake), if wake.is_some() => {
                     if stopping {
                         return self.polls.len() + self.verdicts.len();
@@ -439,10 +450,11 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
     }
 
     fn stats(&mut self) -> Stats {
-        let due = self.core.due();
+        let (due, in_flight_by_age) = (self.core.due(), self.core.in_flight_by_age());
         let wall = |moment| self.core.clock().wall_of(moment);
         Stats {
             in_flight: self.core.in_flight(),
+            in_flight_by_age,
             due,
             polling: self.polls.len(),
             finishing: self.core.finishing(),
@@ -450,6 +462,8 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
             brake_since: self.core.brake_since().map(wall),
             refused_everywhere: self.core.refused_everywhere().map(|(since, refusal)| (refusal, wall(since))),
             rate: self.core.rate(),
+            concurrency: self.concurrency,
+            late: self.core.late().map(|(longest, since)| (longest, wall(since))),
             counts: self.core.counts.clone(),
             learned: self.core.learned(),
         }

@@ -101,6 +101,14 @@ impl Queue {
     /// Takes the due key that is latest in proportion to its interval. A new PIN with an interval of a second passes
     /// old PINs with intervals of ten minutes, and no PIN waits forever.
     pub fn pop(&mut self, now: Moment) -> Option<Key> {
+        let (class, _) = self.latest(now)?;
+        let (due, key) = self.classes[class].pop_first()?;
+        self.counted -= usize::from(due <= self.counted_until);
+        Some(key)
+    }
+
+    /// Returns the class of the due key that is latest in proportion to its interval, and how many intervals late that is.
+    fn latest(&self, now: Moment) -> Option<(usize, f64)> {
         let lateness = |class: usize, due: Moment| {
             now.since(due).as_secs_f64() / Class(class as u8).interval().as_secs_f64()
         };
@@ -108,10 +116,12 @@ impl Queue {
             let &(due, _) = keys.first()?;
             (due <= now).then(|| (class, lateness(class, due)))
         });
-        let (class, _) = heads.max_by(|a, b| a.1.total_cmp(&b.1))?;
-        let (due, key) = self.classes[class].pop_first()?;
-        self.counted -= usize::from(due <= self.counted_until);
-        Some(key)
+        heads.max_by(|a, b| a.1.total_cmp(&b.1))
+    }
+
+    /// Returns by how many intervals the latest due key is late, at most twice the truth; 0 if none is due.
+    pub fn intervals_late(&self, now: Moment) -> f64 {
+        self.latest(now).map_or(0.0, |(_, late)| late)
     }
 
     /// Returns a key for a poll that tests the API or the credentials, among those for which `takes` returns true.

@@ -201,9 +201,10 @@ impl<S: Ordered> Dispatcher<S> {
         let mut trouble = trouble;
         for attempt in 0.. {
             if trouble != Trouble::Rotated {
-                self.report_trouble(&trouble);
+                let wait = backoff.jittered(backoff.nth(attempt), &mut random);
+                self.report_trouble(&trouble, wait);
                 tokio::select! {
-                    () = tokio::time::sleep(backoff.jittered(backoff.nth(attempt), &mut random)) => {}
+                    () = tokio::time::sleep(wait) => {}
                     _ = self.outbox.rotate.changed() => self.sink.adopt(),
                     () = self.outbox.finish.cancelled() => return Break(()),
                     () = self.outbox.handover.requested() => {}
@@ -236,9 +237,12 @@ impl<S: Ordered> Dispatcher<S> {
         Break(())
     }
 
-    fn report_trouble(&self, trouble: &Trouble) {
+    /// Reports why the sink takes nothing; it is tried again after `wait`.
+    fn report_trouble(&self, trouble: &Trouble, wait: Duration) {
         let Outbox { name, clock, health, .. } = &self.outbox;
-        health.trouble(name, &trouble.to_string(), clock.wall());
+        let now = clock.wall();
+        health.trouble(name, &trouble.to_string(), now);
+        health.update(name, |health| health.next_attempt = Some(now + wait));
     }
 
     fn report_recovery(&self) {
@@ -251,6 +255,7 @@ impl<S: Ordered> Dispatcher<S> {
         self.outbox.health.update(name, |health| {
             health.trouble = Some((now, why.to_owned()));
             health.closed = true;
+            health.next_attempt = None;
         });
     }
 }

@@ -111,6 +111,10 @@ pub struct SinkHealth {
     pub trouble: Option<(Timestamp, String)>,
     /// Whether it is closed until the next start.
     pub closed: bool,
+    /// When it is tried again; `None` if nothing waits for that.
+    pub next_attempt: Option<Timestamp>,
+    /// Since when its circuit breaker is open: it is only probed. A webhook alone has one.
+    pub open_since: Option<Timestamp>,
     history: DeliveryHistory,
 }
 
@@ -167,6 +171,7 @@ impl Health {
     /// Records that a sink takes outcomes, and logs if it had trouble.
     pub fn recovered(&self, sink: &str) {
         self.update(sink, |health| {
+            health.next_attempt = None;
             if health.trouble.take().is_some() {
                 info!(sink, "the sink takes outcomes again");
             }

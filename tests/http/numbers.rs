@@ -83,6 +83,9 @@ fn submits_polls_and_outcomes_are_counted_correctly() {
     assert_eq!(ages.values().filter_map(Value::as_u64).sum::<u64>(), 3, "{ages:?}");
     let young = numbers.value(r#"pinwatch_polls_by_age_total{age="0-1m"}"#);
     assert_eq!(stats["pollsByAge"]["0-1m"].as_f64(), Some(young));
+    let in_flight: f64 = numbers.series("pinwatch_pins_in_flight_by_age").map(|(_, value)| value).sum();
+    assert_eq!((in_flight, numbers.series("pinwatch_pins_in_flight_by_age").count()), (0.0, 6));
+    assert_eq!(numbers.value("pinwatch_polls_late"), 0.0);
     let by_age: f64 = numbers.series("pinwatch_polls_by_age_total").map(|(_, value)| value).sum();
     assert_eq!(Some(by_age), stats["polls"]["total"].as_f64());
 
@@ -155,6 +158,11 @@ fn metrics_show_the_trouble_backlog_and_oldest_outcome_of_a_failing_sink() {
     served.finish(&["sim-delivered-3", "sim-delivered-4"]);
     let numbers = served.until(r#"pinwatch_sink_trouble{sink="file"}"#, 1.0);
     assert!(numbers.value(r#"pinwatch_sink_backlog{sink="file"}"#) >= 2.0);
+    assert_eq!(numbers.value(r#"pinwatch_sink_circuit_open{sink="file"}"#), 0.0, "only a webhook has one");
+    until("the next attempt is known, and soon", || {
+        let next = served.numbers().value(r#"pinwatch_sink_next_attempt_seconds{sink="file"}"#);
+        (next > 0.0 && next <= 6.0).then_some(())
+    });
     until("the oldest outcome has an age", || {
         let age = served.numbers().value(r#"pinwatch_sink_oldest_undelivered_age_seconds{sink="file"}"#);
         (age > 0.0).then_some(())
@@ -167,11 +175,12 @@ fn metrics_show_the_trouble_backlog_and_oldest_outcome_of_a_failing_sink() {
         (&json(r#""sink_trouble""#), &json(r#""file""#)),
         "{ready}"
     );
-    assert!(reason["since"].is_string() && reason["what"].is_string(), "{ready}");
+    assert!(["since", "until", "what"].iter().all(|member| reason[*member].is_string()), "{ready}");
 
     fs::rename(&away, &served.place.out).expect("a folder can be renamed");
     let numbers = served.until(r#"pinwatch_sink_trouble{sink="file"}"#, 0.0);
     assert_eq!(numbers.value(r#"pinwatch_sink_backlog{sink="file"}"#), 0.0);
     assert_eq!(numbers.value(r#"pinwatch_sink_oldest_undelivered_age_seconds{sink="file"}"#), 0.0);
+    assert_eq!(numbers.value(r#"pinwatch_sink_next_attempt_seconds{sink="file"}"#), 0.0);
     assert_eq!(served.ready(), (200, json(r#"{"status":"ready","reasons":[]}"#)));
 }

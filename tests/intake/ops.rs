@@ -240,6 +240,8 @@ fn ping_returns_the_version_and_stats_returns_the_counts() {
     });
     assert_eq!(stats["version"], version);
     assert_eq!(stats["inFlight"], 1);
+    let ages = json!({"0-1m": 1, "1m-15m": 0, "15m-1h": 0, "1h-6h": 0, "6h-24h": 0, "24h+": 0});
+    assert_eq!(stats["inFlightByAge"], ages);
     assert_eq!(stats["connections"], 1);
     assert_eq!(stats["brake"], Value::Null);
     assert!(stats["polls"]["rejected"].as_u64() >= Some(3));
@@ -250,7 +252,8 @@ fn ping_returns_the_version_and_stats_returns_the_counts() {
     );
     assert_eq!(
         stats["sinks"]["file"],
-        json!({"configured": true, "delivered": 1, "cursor": 1, "behind": 0, "oldestUndelivered": null, "retrying": 0, "deadLetters": 0, "closed": false, "trouble": null})
+        json!({"configured": true, "delivered": 1, "cursor": 1, "behind": 0, "oldestUndelivered": null, "retrying": 0, "deadLetters": 0, "closed": false,
+            "nextAttempt": null, "openSince": null, "trouble": null})
     );
 }
 

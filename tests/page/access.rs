@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+
 use crate::http::v1::client::{Api, Response};
 
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
@@ -155,6 +158,43 @@ fn a_session_ends_by_logging_out_and_with_its_token() {
     crate::support::until_true("the token is no longer in force", || {
         ask(&api, "GET", "/pins?pin=x", &cookie, &[], "").status == 401
     });
+}
+
+/// Logs in from another address of this machine; gives the status.
+fn log_in_from_elsewhere(api: &Api, token: &str) -> u16 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut stream = socket.connect(api.address()).await.unwrap();
+        let (address, body) = (api.address(), format!("token={token}"));
+        let request = format!(
+            "POST /login HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\nsec-fetch-site: same-origin\r\n\
+             content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).unwrap().parse().unwrap()
+    })
+}
+
+#[test]
+fn who_guesses_tokens_is_told_to_wait_here_and_at_v1_and_a_valid_token_passes_from_anywhere() {
+    let api = Api::start();
+    for _ in 0..10 {
+        assert_eq!(log_in(&api, "pinwatch_guess").0.status, 401);
+    }
+    let (refused, _) = log_in(&api, "pinwatch_guess");
+    assert_eq!(refused.status, 429);
+    assert!(refused.headers["retry-after"].parse::<u64>().is_ok_and(|seconds| (1..=60).contains(&seconds)));
+    let guess = ("authorization", "Bearer pinwatch_guess");
+    assert_eq!(api.ask("GET", "/v1/stats", &[guess], "").status, 429, "they count together");
+    assert_eq!(log_in_from_elsewhere(&api, "pinwatch_guess"), 401, "another address may still guess");
+    assert_eq!(log_in_from_elsewhere(&api, &api.read), 303);
+    assert_eq!(log_in(&api, &api.admin).0.status, 303, "also from where somebody guesses");
+    assert_eq!(log_in(&api, "pinwatch_guess").0.status, 429, "which forgives no guess");
 }
 
 #[test]

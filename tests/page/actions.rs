@@ -8,7 +8,7 @@ use crate::support::{until, until_true};
 
 /// The value of a hidden field of a form.
 #[track_caller]
-fn hidden(page: &str, name: &str) -> String {
+pub fn hidden(page: &str, name: &str) -> String {
     let (_, rest) =
         page.split_once(&format!("name=\"{name}\" value=\"")).unwrap_or_else(|| panic!("{name}: {page}"));
     rest.split('"').next().unwrap().to_owned()
@@ -16,7 +16,7 @@ fn hidden(page: &str, name: &str) -> String {
 
 /// Waits until no action runs; gives the page of all.
 #[track_caller]
-fn ended(api: &Api, cookie: &str) -> String {
+pub fn ended(api: &Api, cookie: &str) -> String {
     until("the action has ended", || {
         let page = ask(api, "GET", "/actions", cookie, &[], "").body;
         (!page.contains("data-running")).then_some(page)

@@ -3,11 +3,14 @@
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
 use std::time::Duration;
 
-use fantoccini::wd::Capabilities;
+use axum::http::Method;
+use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand};
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
+use reqwest::Url;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -17,6 +20,9 @@ use crate::support::until;
 
 /// How often a driver may choose a port that is taken. Each browser test starts one, six at a time.
 const ATTEMPTS: usize = 20;
+
+/// The height of a window.
+const HEIGHT: u64 = 900;
 
 /// A browser with a profile of its own, which ends when this is dropped.
 pub struct Browser {
@@ -58,7 +64,9 @@ impl Browser {
         let url = format!("http://127.0.0.1:{port}");
         let mut builder = ClientBuilder::new(HttpConnector::new());
         let client = runtime.block_on(builder.capabilities(capabilities).connect(&url)).expect("a browser");
-        Some(Self { driver, runtime, client, _profile: profile })
+        let browser = Self { driver, runtime, client, _profile: profile };
+        browser.resize(window.width);
+        Some(browser)
     }
 
     pub fn open(&self, url: &str) {
@@ -114,15 +122,33 @@ impl Browser {
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Gives pages another width. A window itself is never narrower than 500 pixels.
+    pub fn resize(&self, width: u32) {
+        self.set_size(width.into(), HEIGHT);
+    }
+
+    fn set_size(&self, width: u64, height: u64) {
+        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        let set = self.client.issue_cmd(DevTools("Emulation.setDeviceMetricsOverride", size));
+        self.runtime.block_on(set).expect("another size");
+    }
+
     /// A picture of the whole page.
     pub fn picture(&self) -> Vec<u8> {
-        let height = self.run("return document.documentElement.scrollHeight").as_u64().unwrap_or(900);
-        let width = self.run("return window.innerWidth").as_u64().unwrap_or(1024);
-        let picture = async {
-            self.client.set_window_size(width as u32, (height + 150).min(6000) as u32).await?;
-            self.client.screenshot().await
-        };
-        self.runtime.block_on(picture).expect("a picture")
+        let [height, width] = ["document.documentElement.scrollHeight", "window.innerWidth"]
+            .map(|size| self.run(&format!("return {size}")).as_u64().expect("a number"));
+        self.set_size(width, height.min(8000));
+        let picture = self.runtime.block_on(self.client.screenshot()).expect("a picture");
+        self.set_size(width, HEIGHT);
+        picture
+    }
+
+    /// What this finds in the page's frame of this number, beginning with 0.
+    pub fn in_frame<T>(&self, number: u16, find: impl FnOnce(&Self) -> T) -> T {
+        self.runtime.block_on(self.client.enter_frame(number)).expect("a frame");
+        let found = find(self);
+        self.runtime.block_on(self.client.enter_parent_frame()).expect("its page");
+        found
     }
 
     /// How many pixels the page is wider than the window.
@@ -130,6 +156,20 @@ impl Browser {
         self.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
             .as_i64()
             .expect("a number")
+    }
+}
+
+/// A command of the browser's own protocol, which WebDriver has none for.
+#[derive(Debug)]
+struct DevTools(&'static str, Value);
+
+impl WebDriverCompatibleCommand for DevTools {
+    fn endpoint(&self, base_url: &Url, session: Option<&str>) -> Result<Url, <Url as FromStr>::Err> {
+        base_url.join(&format!("session/{}/goog/cdp/execute", session.unwrap_or_default()))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
+        (Method::POST, Some(json!({"cmd": self.0, "params": self.1}).to_string()))
     }
 }
 
@@ -182,12 +222,12 @@ fn capabilities(window: Window, profile: &TempDir) -> Capabilities {
         "--disable-background-networking",
         "--disable-component-update",
         "--disable-sync",
+        "--hide-scrollbars",
         "--no-proxy-server",
     ]
     .map(str::to_owned)
     .into();
     arguments.push(format!("--user-data-dir={}", profile.path().join("profile").display()));
-    arguments.push(format!("--window-size={},900", window.width));
     if window.is_dark {
         arguments.push("--force-dark-mode".to_owned());
         arguments.push("--blink-settings=preferredColorScheme=0".to_owned());

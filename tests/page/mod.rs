@@ -3,6 +3,9 @@
 mod access;
 mod actions;
 mod browser;
+mod hostile;
+mod jobs;
+mod looks;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -18,7 +21,7 @@ use serde_json::json;
 use self::browser::{Browser, Window};
 use crate::http::v1::client::Api;
 use crate::support::not_run::not_run;
-use crate::support::{Client, until, until_true};
+use crate::support::{Client, until_true};
 
 /// Texts that try to run as a script, to break out of their element, or to change how text around them reads.
 const HOSTILE: [&str; 6] = [
@@ -59,7 +62,7 @@ fn an_open_page_updates_its_numbers_also_after_a_restart_of_the_daemon() {
         submit(&mut client, &format!("sim-waiting-{number}"), "order-1");
     }
     browser.until_text(".tiles", |text| text.contains("In flight\n3"));
-    assert!(browser.text("#charts").contains("Polls by the PIN's age"));
+    assert!(browser.text("#charts").contains("PINs and polls, by the PIN's age"));
 
     api.served.daemon.signal(Signal::KILL);
     browser.until_text("#lost", |text| text.contains("No connection to the daemon since"));
@@ -140,7 +143,7 @@ fn forms_of_other_sites_change_nothing() {
            .then(() => done('sent'), (error) => done(String(error)));"
     ));
     assert!(fetched.is_string());
-    // Nor can it put the page into a frame, or read it.
+    // Nor can it read the page.
     let read = browser.run_async(&format!(
         "const done = arguments[arguments.length - 1];
          fetch('{}', {{credentials: 'include'}}).then((answer) => answer.text()).then(done, () => done('blocked'));",
@@ -148,6 +151,22 @@ fn forms_of_other_sites_change_nothing() {
     ));
     assert_eq!(read, "blocked");
     assert_eq!(api.served.daemon.client().stats()["inFlight"], 1, "it was not cancelled");
+}
+
+#[test]
+fn no_page_of_another_origin_shows_it_in_a_frame() {
+    let api = Api::start();
+    let Some(browser) = Browser::start(Window::DEFAULT) else { return };
+    let (evil, asked) = serve(format!(
+        "<iframe src=\"{}\"></iframe><iframe srcdoc=\"<p class=verdict>another frame</p>\"></iframe>",
+        address(&api, "/")
+    ));
+    browser.open(&format!("http://{evil}/"));
+    assert!(asked.load(Ordering::SeqCst) > 0);
+    let shown = |number| browser.in_frame(number, |frame| frame.has(".verdict"));
+    until_true("the other frame is shown", || shown(1));
+    assert!(!shown(0), "the status page is not");
+    assert_eq!(browser.in_frame(0, |frame| frame.run("return location.protocol")), "chrome-error:");
 }
 
 /// Serves one page at `/` and an empty one elsewhere; counts the requests.
@@ -223,38 +242,6 @@ fn axe_finds_no_serious_accessibility_problem_in_either_theme() {
                    .map((one) => `${{one.id}}: ${{one.nodes.map((node) => node.html).join(' ')}}`)));"
             ));
             assert_eq!(found, json!([]), "{path}, dark: {is_dark}");
-        }
-    }
-}
-
-/// Pictures of the page for people to look at, in `target/screenshots`:
-/// `cargo test --test integration page::pictures -- --ignored`.
-#[test]
-#[ignore = "makes pictures, and checks only that nothing is wider than the window"]
-fn pictures() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
-    fs::create_dir_all(&folder).unwrap();
-    let webhook = "sink=[{type=\"webhook\",url=\"http://127.0.0.1:9/\",secret=\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"}]";
-    for (state, settings) in [("healthy", vec![]), ("unhealthy", vec![webhook, "api.key=wrong"])] {
-        let api = Api::with(&settings);
-        let mut client = api.served.daemon.client();
-        for number in 0..200 {
-            submit(&mut client, &format!("sim-delivered-{number}"), "order-1");
-            submit(&mut client, &format!("sim-waiting-{number}"), "order-2");
-        }
-        until("some time has passed", || {
-            let page = api.served.get("/").body;
-            page.contains("in flight: now").then_some(())
-        });
-        for (width, is_dark) in
-            [(360, false), (1024, false), (1920, false), (360, true), (1024, true), (1920, true)]
-        {
-            let Some(browser) = Browser::start(Window { width, is_dark, ..Window::DEFAULT }) else { return };
-            log_in(&browser, &api, &api.admin);
-            browser.until_text(".tiles", |text| text.contains("In flight"));
-            assert_eq!(browser.overflow(), 0);
-            let theme = if is_dark { "dark" } else { "light" };
-            fs::write(folder.join(format!("{state}-{width}-{theme}.png")), browser.picture()).unwrap();
         }
     }
 }

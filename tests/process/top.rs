@@ -160,7 +160,7 @@ fn top_shows_a_daemon_obeys_keys_and_leaves_the_terminal_as_it_was() {
 fn a_killed_or_interrupted_top_restores_the_terminal() {
     let api = Simulated::start();
     let daemon = daemon(&api);
-    for end in [Some(Signal::TERM), Some(Signal::INT), None] {
+    for end in [Some(Signal::TERM), Some(Signal::INT), Some(Signal::HUP), None] {
         let mut top = Top::start(&daemon);
         top.shows("sim-none-1");
         match end {

@@ -31,13 +31,14 @@ const BEHIND: usize = 30;
 /// Heights of a sparkline's columns, from zero.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-const SINKS: [Column; 8] = [
+const SINKS: [Column; 9] = [
     Column::new("SINK", 1).down_to(8),
     Column::new("STATE", 2),
-    Column::new("DELIVERED", 8),
+    Column::new("DELIVERED", 9),
     Column::new("BEHIND", 3),
-    Column::new("OLDEST", 5),
-    Column::new("RETRYING", 7),
+    Column::new("OLDEST", 7),
+    Column::new("RETRYING", 8),
+    Column::new("NEXT", 5),
     Column::new("DEAD LETTERS", 6),
     Column::new("WHY", 4).down_to(24),
 ];
@@ -243,10 +244,11 @@ fn sinks(state: &State, now: Timestamp, columns: usize, rows: usize) -> Vec<Line
     lines
 }
 
-fn sink_row(name: &str, sink: &Sink, now: Timestamp) -> [String; 8] {
+fn sink_row(name: &str, sink: &Sink, now: Timestamp) -> [String; 9] {
     let state = match sink {
         Sink { configured: false, .. } => "removed",
         Sink { closed: true, .. } => "CLOSED",
+        Sink { open_since: Some(_), .. } => "OPEN",
         Sink { trouble: Some(_), .. } => "TROUBLE",
         Sink { behind: 1.., .. } => "behind",
         _ => "ok",
@@ -259,6 +261,7 @@ fn sink_row(name: &str, sink: &Sink, now: Timestamp) -> [String; 8] {
         thousands(sink.behind.unsigned_abs()),
         sink.oldest_undelivered.as_deref().map_or_else(|| "-".to_owned(), distance),
         thousands(sink.retrying.unsigned_abs()),
+        sink.next_attempt.as_deref().map_or_else(|| "-".to_owned(), |time| human::upcoming(time, now)),
         thousands(sink.dead_letters.unsigned_abs()),
         sink.trouble.as_ref().map_or_else(String::new, |trouble| {
             format!("{}: {}", human::distance(&trouble.since, now), trouble.what)

@@ -69,13 +69,16 @@ fn unhealthy() -> State {
     );
     closed["closed"] = true.into();
     closed["deadLetters"] = 3.into();
+    let mut open = sink(12, &trouble);
+    open["openSince"] = "2026-01-02T13:57:00.000Z".into();
+    open["nextAttempt"] = "2026-01-02T14:02:29.500Z".into();
     let stats = json!({
         "version": "0.1.0", "inFlight": 1_000_000, "due": 981_442, "polling": 1, "rate": null,
         "verdict": {"level": "bad", "summary": "No PIN has been accepted for 4m: the store can't be written: no space left on device. Every write is tried again by itself",
             "further": ["Polling has been paused for 2m 5s: the API refuses the key. Next probe in 12s. Check api.key, api.key_file or api.username, then reload",
                 "The sink file has taken no outcomes for 2h: it is another file", "The sink hook has taken no outcomes for 5m: 503", "No PIN is accepted: 1000000 PINs are in flight",
                 "The sink hook has 3 dead letters. See: pinwatch dead-letters list --sink hook"]},
-        "sinks": {"hook": sink(12, &trouble), "results": closed, "stdout": sink(0, &Value::Null)},
+        "sinks": {"hook": open, "results": closed, "stdout": sink(0, &Value::Null)},
     });
     let pin = json!({"pinId": "short", "submittedAt": "2026-01-01T13:00:00.000Z", "deadlineAt": "2026-01-03T13:00:00.000Z", "polls": 61,
         "lastStatus": "MADE\u{1b}]0;UP\u{7}", "nextPollAt": null, "reference": "order \u{202e}42 日本語"});

@@ -92,3 +92,67 @@ impl Drop for Keys {
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, OpenOptions};
+    use std::io::Read;
+    use std::path::Path;
+    use std::process::Command;
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+
+    use super::*;
+
+    const PANIC: &str = "nobody expects this";
+
+    /// What the test below starts in a process of its own, on a terminal of its own.
+    #[test]
+    #[ignore = "panics, on a terminal that another test makes for it"]
+    fn panics_while_it_draws() {
+        let mut screen = Screen::enter().expect("a terminal");
+        let _keys = Keys::start();
+        screen.draw(&State::new(Path::new("/s"), true), Timestamp::UNIX_EPOCH).expect("a terminal");
+        panic!("{PANIC}");
+    }
+
+    #[test]
+    fn a_panic_restores_the_terminal_and_its_message_stays_on_it() {
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&ours).unwrap();
+        unlockpt(&ours).unwrap();
+        tcsetwinsize(&ours, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        let name = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
+        let theirs = OpenOptions::new().read(true).write(true).open(name).unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args([
+            "--ignored",
+            "--nocapture",
+            "--exact",
+            "commands::top::screen::tests::panics_while_it_draws",
+        ]);
+        command.env("TERM", "xterm").env_remove("RUST_BACKTRACE");
+        let end = || theirs.try_clone().unwrap();
+        let mut child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let mut ours = File::from(ours);
+        let shown = thread::spawn(move || {
+            let (mut shown, mut bytes) = (Vec::new(), [0; 4096]);
+            // It ends with an error when nobody has the other end open any more.
+            while let Ok(count @ 1..) = ours.read(&mut bytes) {
+                shown.extend_from_slice(&bytes[..count]);
+            }
+            String::from_utf8_lossy(&shown).into_owned()
+        });
+        assert!(!child.wait().unwrap().success());
+        let modes = tcgetattr(&theirs).unwrap().local_modes;
+        drop((command, theirs));
+        let shown = shown.join().unwrap();
+        assert!(modes.contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG), "{shown:?}");
+        let last = |sequence: &str| shown.rfind(sequence);
+        let (entered, left) = (last("\u{1b}[?1049h"), last("\u{1b}[?1049l"));
+        assert!(entered.is_some() && left > entered, "the first screen is back: {shown:?}");
+        assert!(last(PANIC) > entered && shown.find(PANIC) > shown.find("\u{1b}[?1049l"), "{shown:?}");
+        assert!(last("\u{1b}[?25h") > last("\u{1b}[?25l"), "the cursor is back: {shown:?}");
+    }
+}

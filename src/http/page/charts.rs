@@ -121,21 +121,31 @@ impl Chart<'_> {
     }
 }
 
-/// A row of bars: a name, a number, and a bar as long as the number's share of the largest.
-pub fn bars(id: &str, title: &str, rows: &[(String, u64)]) -> Markup {
-    let largest = rows.iter().map(|(_, count)| *count).max().unwrap_or(0).max(1);
+/// Rows of bars beside each other: a name, and for each column a number with a bar as long as its share of the column's
+/// largest.
+pub fn bars<const N: usize>(
+    id: &str,
+    title: &str,
+    columns: [&str; N],
+    rows: &[(String, [u64; N])],
+) -> Markup {
+    let largest = |column: usize| rows.iter().map(|(_, counts)| counts[column]).max().unwrap_or(0).max(1);
+    let largest: [u64; N] = std::array::from_fn(largest);
     html! {
         figure.chart id=(id) {
             figcaption { (title) }
             table.bars {
+                thead { tr { td {} @for column in columns { th colspan="2" scope="col" { (column) } } } }
                 tbody {
-                    @for (name, count) in rows {
+                    @for (name, counts) in rows {
                         tr {
                             th scope="row" { (name) }
-                            td.bar { svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true" {
-                                rect.bar width=(format!("{:.1}", 100.0 * *count as f64 / largest as f64)) height="10" {}
-                            } }
-                            td.number { (thousands(*count)) }
+                            @for (count, largest) in counts.iter().zip(largest) {
+                                td.bar { svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true" {
+                                    rect.bar width=(format!("{:.1}", 100.0 * *count as f64 / largest as f64)) height="10" {}
+                                } }
+                                td.number { (thousands(*count)) }
+                            }
                         }
                     }
                 }
@@ -229,8 +239,11 @@ fn last(values: &[f32]) -> Option<f32> {
     values.last().copied().filter(|value| value.is_finite())
 }
 
-/// The end of an axis: 1, 2 or 5 times a power of ten, not below the highest value.
+/// The end of an axis: 1, 2 or 5 times a power of ten, not below the highest value; 1 if all are zero.
 fn nice_top(highest: f32) -> f32 {
+    if highest <= 0.0 {
+        return 1.0;
+    }
     let power = 10_f32.powf(highest.max(0.1).log10().floor());
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|top| *top >= highest).unwrap_or(highest)
 }
@@ -268,7 +281,7 @@ mod tests {
             assert!(text.contains("<svg") && !text.contains("NaN") && !text.contains("inf"), "{text}");
             assert!(!text.contains("<b>"), "names are escaped");
         }
-        assert!(!bars("b", "Polls", &[]).into_string().contains("NaN"));
+        assert!(!bars("b", "Polls", ["a", "b"], &[]).into_string().contains("NaN"));
         assert!(
             !ages(
                 "a",
@@ -283,7 +296,9 @@ mod tests {
 
     #[test]
     fn an_axis_ends_at_a_round_number_above_all_values() {
-        for (highest, top) in [(0.0, 0.1), (1.0, 1.0), (1.1, 2.0), (230.0, 500.0), (5001.0, 10_000.0)] {
+        for (highest, top) in
+            [(0.0, 1.0), (0.03, 0.1), (1.0, 1.0), (1.1, 2.0), (230.0, 500.0), (5001.0, 10_000.0)]
+        {
             assert!((nice_top(highest) - top).abs() < top / 1000.0, "{highest}: {}", nice_top(highest));
         }
     }

@@ -15,7 +15,7 @@ use crate::poll::Meaning;
 /// The shortest time between two log lines about polls without a usable answer.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// Ranges of a PIN's age, each with the age at which it ends: polls are counted by them. The names are labels of a
+/// Ranges of a PIN's age, each with the age at which it ends: polls and PINs in flight are counted by them. The names are labels of a
 /// metric, so they stay as they are.
 pub const AGE_BANDS: [(&str, Duration); 6] = [
     ("0-1m", Duration::from_mins(1)),

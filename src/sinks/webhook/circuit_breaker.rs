@@ -78,7 +78,7 @@ struct Row {
 #[derive(Debug, Clone, Copy)]
 enum State {
     Closed,
-    Open { until: Moment, failed_probes: u32, probing: bool },
+    Open { since: Moment, until: Moment, failed_probes: u32, probing: bool },
 }
 
 impl CircuitBreaker {
@@ -98,6 +98,14 @@ impl CircuitBreaker {
     /// Whether deliveries are stopped, except for probes.
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Open { .. })
+    }
+
+    /// Since when deliveries are stopped, if they are.
+    pub fn open_since(&self) -> Option<Moment> {
+        match self.state {
+            State::Open { since, .. } => Some(since),
+            State::Closed => None,
+        }
     }
 
     /// Whether deliveries are stopped because the endpoint refuses what it receives.
@@ -178,18 +186,20 @@ impl CircuitBreaker {
         self.state = match self.state {
             State::Closed if held.is_none() && !enough => return,
             State::Closed => State::Open {
+                since: now,
                 until: held.unwrap_or(now).max(self.next_probe(0, now, random)),
                 failed_probes: 0,
                 probing: false,
             },
-            State::Open { until, failed_probes, .. } if probe => {
+            State::Open { since, until, failed_probes, .. } if probe => {
                 let failed_probes = failed_probes.saturating_add(1);
                 let next = self.next_probe(failed_probes, now, random);
-                State::Open { until: held.unwrap_or(now).max(next).max(until), failed_probes, probing: false }
+                let until = held.unwrap_or(now).max(next).max(until);
+                State::Open { since, until, failed_probes, probing: false }
             }
             // The try was running when deliveries stopped; it can only lengthen the pause.
-            State::Open { until, failed_probes, probing } => {
-                State::Open { until: held.unwrap_or(until).max(until), failed_probes, probing }
+            State::Open { since, until, failed_probes, probing } => {
+                State::Open { since, until: held.unwrap_or(until).max(until), failed_probes, probing }
             }
         };
     }

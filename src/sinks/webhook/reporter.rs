@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tracing::warn;
 
 use super::batch::Now;
@@ -38,6 +39,13 @@ impl Reporter {
             Some(why) => self.health.trouble(&self.sink, why, now.date.wall),
             None => self.health.recovered(&self.sink),
         }
+    }
+
+    /// Publishes when it is tried again, and since when its circuit breaker is open.
+    pub fn attempts(&self, next_attempt: Option<Timestamp>, open_since: Option<Timestamp>) {
+        self.health.update(&self.sink, |health| {
+            (health.next_attempt, health.open_since) = (next_attempt, open_since);
+        });
     }
 
     /// The receiver now has these outcomes, which it did not have when the cursor passed them.

@@ -112,6 +112,16 @@ impl State {
         self.breaker.is_open()
     }
 
+    /// Since when that is so.
+    pub fn open_since(&self) -> Option<Moment> {
+        self.breaker.open_since()
+    }
+
+    /// When the next probe starts, or else the next retry; `None` if nothing waits for a time.
+    pub fn next_attempt(&self) -> Option<Moment> {
+        if self.breaker.is_open() { self.next_probe_at() } else { self.due() }
+    }
+
     /// Why nothing is delivered, if nothing is.
     pub fn trouble(&self) -> Option<&str> {
         self.breaker.trouble()
@@ -294,9 +304,14 @@ impl State {
         if !self.breaker.is_open() {
             return self.due().filter(|_| room && self.may_retry());
         }
-        let anything = !(self.waiting.is_empty() && self.again.is_empty() && self.fresh.is_empty());
-        let probe = self.breaker.probe_at().filter(|_| room && anything);
+        let probe = self.next_probe_at().filter(|_| room);
         probe.into_iter().chain(end()).min()
+    }
+
+    /// When the next probe may start, if there is anything to send.
+    fn next_probe_at(&self) -> Option<Moment> {
+        let anything = !(self.waiting.is_empty() && self.again.is_empty() && self.fresh.is_empty());
+        self.breaker.probe_at().filter(|_| anything)
     }
 
     /// Applies the answer to a delivery.

@@ -40,6 +40,27 @@ fn an_endpoint_that_was_down_for_a_day_gets_every_outcome() {
 }
 
 #[test]
+fn the_next_attempt_and_since_when_the_circuit_is_open_are_known() {
+    let up_at = at(HOUR);
+    let mut simulation = Simulation::new(RULES, move |seqs, now| match now < up_at || seqs == [3] {
+        true => later(),
+        false => Answer::Delivered,
+    });
+    assert_eq!((simulation.state.next_attempt(), simulation.state.open_since()), (None, None));
+    simulation.newest = 100;
+    simulation.run_until(HOUR / 2);
+    let (next, since) = (simulation.state.next_attempt().unwrap(), simulation.state.open_since().unwrap());
+    assert!(since < at(60 * SECOND), "it opened soon, and stays open through all probes");
+    assert!(next >= at(HOUR / 2) && next <= at(HOUR / 2 + 60 * SECOND), "{next:?}");
+    simulation.run_until(HOUR + 200 * SECOND);
+    assert_eq!(simulation.state.open_since(), None);
+    let next = simulation.state.next_attempt().expect("one outcome is retried");
+    assert!(next >= at(HOUR + 200 * SECOND), "{next:?}");
+    simulation.run_until(48 * HOUR);
+    assert_eq!((simulation.dead(), simulation.state.next_attempt()), (vec![3], None));
+}
+
+#[test]
 fn an_outage_longer_than_max_age_costs_only_outcomes_tried_before_it_was_noticed() {
     let mut simulation =
         Simulation::new(RULES, |_, now| if now < at(72 * HOUR) { later() } else { Answer::Delivered });

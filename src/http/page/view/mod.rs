@@ -210,26 +210,30 @@ fn tile(name: &str, value: &str, note: &str) -> Markup {
 fn sink_table(sinks: &[(String, Sink)], now: Timestamp) -> Markup {
     html! {
         div.card.scroll tabindex="0" role="region" aria-label="Sinks" {
-            table {
+            table.stack {
                 thead { tr {
                     th scope="col" { "Sink" } th scope="col" { "State" } th scope="col" { "Delivered up to" } th scope="col" { "Behind" }
-                    th scope="col" { "Oldest undelivered" } th scope="col" { "Retrying" } th scope="col" { "Dead letters" } th scope="col" { "Last error" }
+                    th scope="col" { "Oldest undelivered" } th scope="col" { "Retrying" } th scope="col" { "Next attempt" } th scope="col" { "Dead letters" } th scope="col" { "Last error" }
                 } }
                 tbody {
                     @for (name, sink) in sinks {
                         @let (class, state) = sink_state(sink);
                         tr {
                             th.break scope="row" { (printable(name)) }
-                            td { span.state.(class) { (state) } }
-                            td { (thousands(sink.cursor.max(0).unsigned_abs())) }
-                            td { (thousands(sink.behind.unsigned_abs())) }
-                            td { (sink.oldest_undelivered.as_deref().map_or("–".to_owned(), |time| away(time, now))) }
-                            td { (thousands(sink.retrying.unsigned_abs())) }
-                            td { (thousands(sink.dead_letters.unsigned_abs())) }
-                            td.break {
+                            td data-label="State" { span {
+                                span.state.(class) { (state) }
+                                @if let Some(since) = &sink.open_since { span.when { "opened " (away(since, now)) } }
+                            } }
+                            td data-label="Delivered up to" { (thousands(sink.cursor.max(0).unsigned_abs())) }
+                            td data-label="Behind" { (thousands(sink.behind.unsigned_abs())) }
+                            td data-label="Oldest undelivered" { (sink.oldest_undelivered.as_deref().map_or("–".to_owned(), |time| away(time, now))) }
+                            td data-label="Retrying" { (thousands(sink.retrying.unsigned_abs())) }
+                            td data-label="Next attempt" { (sink.next_attempt.as_deref().map_or("–".to_owned(), |time| next(time, now))) }
+                            td data-label="Dead letters" { (thousands(sink.dead_letters.unsigned_abs())) }
+                            td.break data-label="Last error" { span {
                                 @if let Some(trouble) = &sink.trouble { (printable(&trouble.what)) " (since " (away(&trouble.since, now)) ")" }
                                 @else { "–" }
-                            }
+                            } }
                         }
                     }
                 }
@@ -242,6 +246,7 @@ fn sink_state(sink: &Sink) -> (&'static str, &'static str) {
     match sink {
         Sink { configured: false, .. } => ("none", "not configured"),
         Sink { closed: true, .. } => ("bad", "closed"),
+        Sink { open_since: Some(_), .. } => ("warning", "circuit open"),
         Sink { trouble: Some(_), .. } => ("warning", "in trouble"),
         Sink { behind: 1.., .. } => ("good", "delivering"),
         _ => ("good", "up to date"),
@@ -276,7 +281,12 @@ pub fn charts(series: &Series, span: Span, stats: &Stats, schedule: Option<&Sche
     let times = vec![line("median", &series.final_median, 1.0), line("95 of 100", &series.final_p95, 1.0)];
     let backlog =
         series.backlog.iter().map(|of| line(&printable(&of.name), &of.values, 1.0)).take(MOST_LINES);
-    let by_age: Vec<_> = stats.polls_by_age.iter().map(|(band, count)| (band.to_string(), *count)).collect();
+    let polls_at = |band| stats.polls_by_age.get(band).copied().unwrap_or(0);
+    let by_age: Vec<_> = stats
+        .in_flight_by_age
+        .iter()
+        .map(|(band, pins)| (band.to_string(), [*pins, polls_at(band)]))
+        .collect();
     html! {
         h2 { "History"
             span.spans {
@@ -294,7 +304,7 @@ pub fn charts(series: &Series, span: Span, stats: &Stats, schedule: Option<&Sche
         }
         h2 { "Where polls go" }
         div.grid.two {
-            (bars("by-age", "Polls by the PIN's age", &by_age))
+            (bars("by-age", "PINs and polls, by the PIN's age", ["PINs in flight", "Polls since the start"], &by_age))
             @if let Some(schedule) = schedule { (learned(schedule)) }
         }
     }
@@ -323,6 +333,11 @@ fn learned(schedule: &Schedule) -> Markup {
         }
     }
     ages("ages", state, &rows, schedule.deadline)
+}
+
+/// As [`away`], of something that comes: what is overdue comes now.
+fn next(time: &str, now: Timestamp) -> String {
+    if time.parse::<Timestamp>().is_ok_and(|time| time <= now) { "now".to_owned() } else { away(time, now) }
 }
 
 /// The distance of a time from now; the text unchanged if it is not a time.

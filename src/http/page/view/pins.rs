@@ -40,18 +40,19 @@ pub fn found(query: &Query, parts: &[Part], visitor: &Visitor, now: Timestamp) -
     html! {
         (search(query))
         @for part in parts {
+            @let has_references = part.is_finished || part.pins.iter().any(|pin| pin.reference.is_some());
             h2 { (if part.is_finished { "Finished" } else { "In flight" }) }
             @if part.pins.is_empty() {
                 p.note { (if part.next.is_some() { "None in the part that was looked through." } else { "None." }) }
             } @else {
                 div.card.scroll tabindex="0" role="region" aria-label=(if part.is_finished { "Finished PINs" } else { "PINs in flight" }) {
-                    table {
+                    table.stack {
                         thead { tr {
-                            th scope="col" { "PIN" } th scope="col" { "Reference" }
+                            th scope="col" { "PIN" } @if has_references { th scope="col" { "Reference" } }
                             th scope="col" { (if part.is_finished { "Outcome" } else { "Submitted" }) } th scope="col" { "Status" }
                             th scope="col" { (if part.is_finished { "Finished" } else { "Next poll" }) }
                         } }
-                        tbody { @for pin in &part.pins { (row(pin, now)) } }
+                        tbody { @for pin in &part.pins { (row(pin, has_references, now)) } }
                     }
                 }
             }
@@ -61,14 +62,14 @@ pub fn found(query: &Query, parts: &[Part], visitor: &Visitor, now: Timestamp) -
             @if !part.is_finished && !part.pins.is_empty() && visitor.client.scope == Scope::Admin {
                 form method="get" action="/actions/cancel" {
                     (query.hidden())
-                    p { button.danger { "Cancel all that match …" } " " span.note { "First you see how many they are." } }
+                    p.buttons { button.danger { "Cancel all that match …" } span.note { "First you see how many they are." } }
                 }
             }
         }
     }
 }
 
-fn row(pin: &Pin, now: Timestamp) -> Markup {
+fn row(pin: &Pin, has_reference: bool, now: Timestamp) -> Markup {
     let record: Option<Record> = pin.outcome.as_ref().and_then(|outcome| outcome.read().ok());
     let record = record.as_ref();
     let reference =
@@ -77,17 +78,17 @@ fn row(pin: &Pin, now: Timestamp) -> Markup {
     html! {
         tr {
             th.break scope="row" { a href={ "/pins?pin=" (pin.pin_id.as_str()) } { (pin.pin_id.as_str()) } }
-            td.break { (reference.map_or("–".into(), printable)) }
+            @if has_reference { td.break data-label="Reference" { (reference.map_or("–".into(), printable)) } }
             @match record {
                 Some(record) => {
-                    td { (record.outcome.replace('_', " ")) }
-                    td.break { (record.status.as_deref().map_or("–".into(), printable)) }
-                    td { (ago(record.finished_at.as_deref())) }
+                    td data-label="Outcome" { (record.outcome.replace('_', " ")) }
+                    td.break data-label="Status" { (record.status.as_deref().map_or("–".into(), printable)) }
+                    td data-label="Finished" { (ago(record.finished_at.as_deref())) }
                 }
                 None => {
-                    td { (ago(pin.submitted_at.as_deref())) }
-                    td.break { (pin.last_status.as_ref().and_then(|status| status.as_deref()).map_or("–".into(), printable)) }
-                    td { (ago(pin.next_poll_at.as_ref().and_then(|at| at.as_deref()))) }
+                    td data-label="Submitted" { (ago(pin.submitted_at.as_deref())) }
+                    td.break data-label="Status" { (pin.last_status.as_ref().and_then(|status| status.as_deref()).map_or("–".into(), printable)) }
+                    td data-label="Next poll" { (ago(pin.next_poll_at.as_ref().and_then(|at| at.as_deref()))) }
                 }
             }
         }
@@ -125,7 +126,7 @@ pub fn pin(pin: &Pin, visitor: &Visitor, now: Timestamp) -> Markup {
             form method="post" action="/pins/cancel" {
                 (form_token(visitor))
                 input type="hidden" name="pin" value=(id);
-                p { button.danger { "Cancel this PIN" } " "
+                p.buttons { button.danger { "Cancel this PIN" }
                     span.note { "Ends it now with the outcome “cancelled”. This can't be undone." } }
             }
         }
