@@ -124,7 +124,7 @@ fn invalid_usage_exits_2_and_says_what_would_be_valid() {
         (&["submit", "9C81", "--metadata", "{"], "write JSON, such as"),
         (&["submit", "-", "9C81"], "stands alone"),
         (&["wait", "a/b"], "a PIN ID has only the characters"),
-        (&["show", ""], "a PIN ID can't be empty"),
+        (&["wait", ""], "a PIN ID can't be empty"),
         (&["tail", "-n", "5", "--from", "3"], "cannot be used with"),
         (&["list", "--limit", "0"], "--limit"),
         (&["ping", "--set", "schedule"], "section.key=value"),
