@@ -8,7 +8,8 @@ use thiserror::Error;
 use tracing::{error, info, warn};
 
 use super::sink_set::CantReplace;
-use super::{Daemon, Inherited, notify, warn_of_secret, warn_of_unknown_sinks};
+use super::start::{warn_of_secret, warn_of_unknown_sinks};
+use super::{Daemon, Inherited, notify};
 use crate::config::{Config, ConfigError, Log, Setting, Sources};
 use crate::http::{self, tokens::TokensError};
 use crate::poll::ClientError;

@@ -200,7 +200,7 @@ fn a_request_looks_at_some_ten_thousand_rows_and_says_where_the_rest_begins() {
         format!("[{{type=\"file\",name=\"results\",path={:?},from=\"now\"}}]", place.sink_file("results"));
     let daemon = place.clone().set("sink", &file).start();
     let mut client = daemon.client();
-    let none = json!({"reference": "nobody's"});
+    let none = json!({"referencePrefix": "nobody's"});
     for request in [
         json!({"op": "count", "of": "outcomes"}),
         json!({"op": "count", "of": "dead_letters"}),

@@ -1,7 +1,6 @@
 //! What a visitor looks for, as the fields of the search, and the pages that answer it.
 
 use maud::{Markup, html};
-use reqwest::Url;
 
 use super::form::Form;
 use crate::operations::{self, Failure, in_time};
@@ -83,15 +82,15 @@ impl Query {
 
     /// The address of a page.
     pub fn page(&self, is_finished: bool, after: &str) -> String {
-        let mut url = Url::parse("http://localhost/pins").expect("it is a URL");
         let state = match (self.state.as_str(), is_finished) {
             ("", true) => "finished",
             ("", false) => "in_flight",
             (state, _) => state,
         };
         let fields = self.fields().into_iter().filter(|(name, value)| *name != "state" && !value.is_empty());
-        url.query_pairs_mut().extend_pairs(fields).append_pair("state", state).append_pair("after", after);
-        format!("/pins?{}", url.query().unwrap_or_default())
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(fields).append_pair("state", state).append_pair("after", after);
+        format!("/pins?{}", query.finish())
     }
 
     /// The fields for a form that repeats the search.

@@ -25,9 +25,7 @@ impl Form {
     }
 
     pub fn parse(text: &str) -> Self {
-        let mut url = Url::parse("http://localhost/").expect("it is a URL");
-        url.set_query(Some(text));
-        Self(url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+        Self(form_urlencoded::parse(text.as_bytes()).into_owned().collect())
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {

@@ -16,7 +16,6 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use reqwest::Url;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -177,10 +176,8 @@ pub struct Query {
 
 impl Query {
     fn of(uri: &Uri) -> Self {
-        let mut url = Url::parse("http://localhost/").expect("it is a URL");
-        url.set_query(uri.query());
-        let given = url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned()));
-        Self { given: given.collect(), known: Vec::new() }
+        let given = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+        Self { given: given.into_owned().collect(), known: Vec::new() }
     }
 
     /// What stands behind this name.
