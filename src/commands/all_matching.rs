@@ -20,7 +20,6 @@ use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
 use super::progress::Progress;
-use super::replay::Deed;
 use super::stop_signal::stop_signal;
 use crate::protocol::count::{self, Of};
 use crate::protocol::filter::Filter;
@@ -31,6 +30,14 @@ const LAST_PART: Duration = Duration::from_secs(1);
 
 /// The most that a part acts on.
 const PART: u64 = 500;
+
+/// What is done to outcomes at a sink.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    Replay,
+    ReplayDead,
+    Drop,
+}
 
 /// What is done to everything that matches.
 #[derive(Clone, Copy)]
@@ -137,6 +144,19 @@ async fn preview(client: &mut Client, action: Action<'_>, filter: &Filter) -> Re
             return Ok(total);
         }
         progress.message(|| format!("{} match so far", human::thousands(total)));
+    }
+}
+
+impl Deed {
+    /// What was done to so many, in words.
+    pub fn done(self, count: u64) -> String {
+        match self {
+            Self::Replay => format!("{}: delivered again from now on", human::count(count, "outcome")),
+            Self::ReplayDead => {
+                format!("{}: delivered again from now on", human::count(count, "dead letter"))
+            }
+            Self::Drop => format!("{}: dropped", human::count(count, "dead letter")),
+        }
     }
 }
 

@@ -9,23 +9,14 @@ use futures_util::stream;
 use serde_json::json;
 
 use super::admin_cli::{LettersArgs, ReplayArgs};
-use super::all_matching::{self, Action};
+use super::all_matching::{self, Action, Deed};
 use super::client::{self, Client, ClientError};
 use super::error::CommandError;
 use super::exit::Exit;
-use super::human;
 use super::output::{Output, note};
 use crate::pin::PinId;
 use crate::protocol::filter::Filter;
 use crate::protocol::{self, drop, replay};
-
-/// The operation on the outcomes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Deed {
-    Replay,
-    ReplayDead,
-    Drop,
-}
 
 /// Outcomes that the command line names.
 #[derive(Clone, Copy)]
@@ -152,16 +143,6 @@ impl Deed {
                 "nothing to replay: not there yet, on its way to the sink, or past store.retention"
             }
             Self::ReplayDead | Self::Drop => "no dead letter of this sink",
-        }
-    }
-
-    pub fn done(self, count: u64) -> String {
-        match self {
-            Self::Replay => format!("{}: delivered again from now on", human::count(count, "outcome")),
-            Self::ReplayDead => {
-                format!("{}: delivered again from now on", human::count(count, "dead letter"))
-            }
-            Self::Drop => format!("{}: dropped", human::count(count, "dead letter")),
         }
     }
 }

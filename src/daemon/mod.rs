@@ -15,6 +15,7 @@ mod sink_start;
 mod start;
 mod startup;
 mod stop_limit;
+mod warnings;
 
 use std::io;
 use std::time::Duration;

@@ -8,7 +8,7 @@ use thiserror::Error;
 use tracing::{error, info, warn};
 
 use super::sink_set::CantReplace;
-use super::start::{warn_of_secret, warn_of_unknown_sinks};
+use super::warnings::{warn_of_secret, warn_of_unknown_sinks};
 use super::{Daemon, Inherited, notify};
 use crate::config::{Config, ConfigError, Log, Setting, Sources};
 use crate::http::{self, tokens::TokensError};

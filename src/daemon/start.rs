@@ -16,9 +16,10 @@ use super::own_thread::on_own_thread;
 use super::reload::Outside;
 use super::sink_set::SinkSet;
 use super::startup::{self, Kind, Member, Opened};
+use super::warnings::{warn_of_secret, warn_of_unknown_sinks};
 use super::{Daemon, DaemonError, Parts, notify, retention};
 use crate::clock::Clock;
-use crate::config::{self, Config, Explained, Problem};
+use crate::config::{self, Config, Explained};
 use crate::http::tokens::Tokens;
 use crate::http::{self, Http};
 use crate::intake::{self, InheritedSocket, Socket, SocketError};
@@ -28,7 +29,7 @@ use crate::pulse::Pulse;
 use crate::schedule::{self, Schedule};
 use crate::services::Services;
 use crate::sinks::{Handover, Health, Outbox};
-use crate::store::{FailedCounts, Store, Unavailable, Writer, Writes};
+use crate::store::{FailedCounts, Store, Writer, Writes};
 
 /// What the configuration names and the store contains. No task runs yet, but the lease of a shared store does.
 struct OpenParts {
@@ -293,24 +294,4 @@ async fn listen(passed: Option<InheritedSocket>, intake: &config::Intake) -> Res
         );
     }
     Socket::adopt(passed)
-}
-
-/// Warns of a secret that other users can read.
-pub(super) fn warn_of_secret(warning: &Problem) {
-    let Problem { key, origin, reason, .. } = warning;
-    warn!(key, origin, "{reason}");
-}
-
-/// Warns of removed sinks. Their cursors remain, and keep all later outcomes from being pruned.
-pub(super) async fn warn_of_unknown_sinks(store: &Store, sinks: &[config::Sink]) -> Result<(), Unavailable> {
-    for (name, _) in store.cursors().await? {
-        if !sinks.iter().any(|sink| sink.name == name) {
-            warn!(
-                sink = name,
-                "this sink is no longer configured, but has a cursor: outcomes are kept for it until \
-                 `pinwatch sinks forget` removes it"
-            );
-        }
-    }
-    Ok(())
 }

@@ -1,5 +1,4 @@
-//! Answers what is asked about all PINs or outcomes that match a filter: pages of them, and how many there
-//! are.
+//! Finds the PINs in flight, or the outcomes, that match a filter, and answers with pages of them.
 //!
 //! A request looks at a bounded number of rows, whatever matches: the answer's `next` says where the rest begins. Must not
 //! decide anything about a PIN.
@@ -8,15 +7,13 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 
-use super::dead_letters::{Letters, each_letter};
 use super::failure::{Failure, unreadable};
 use super::known_sink::check_known;
 use crate::outcome::{Ending, deciding};
 use crate::pin::PinId;
-use crate::protocol::count::Of;
-use crate::protocol::filter::{About, Filter};
+use crate::protocol::filter::Filter;
 use crate::protocol::show::Pin;
-use crate::protocol::{Code, MAX_ANSWER, MAX_PAGE, Raw, Record, State, When, count, list, page, page_limit};
+use crate::protocol::{Code, MAX_ANSWER, Raw, Record, State, When, list, page, page_limit};
 use crate::schedule::Live;
 use crate::services::Services;
 use crate::store::{Found, Outcome, Position, SCAN, Stretch, Unavailable, Wanted};
@@ -26,43 +23,6 @@ const ASKED_AT_ONCE: usize = 1000;
 
 /// How many outcomes are read per query.
 const OUTCOMES: u32 = 256;
-
-/// Counts what matches, in one part of it.
-pub async fn count(
-    services: &Services,
-    count::Request { of, sink, filter, after }: count::Request,
-) -> Result<count::Answer, Failure> {
-    if sink.is_some() && of != Of::DeadLetters {
-        let message = "\"sink\" goes with \"of\":\"dead_letters\"; for outcomes it is a member of \"filter\"";
-        return Err(Code::InvalidRequest.because(message).into());
-    }
-    let (after, mut count) = (after.as_deref(), 0);
-    let next = match of {
-        Of::InFlight => {
-            filter.check(About::InFlight)?;
-            let found = in_flight(services, &filter, after, SCAN).await?;
-            count = with_status(services, &filter, &found).await?.len() as u64;
-            found.next
-        }
-        Of::Outcomes => {
-            filter.check(About::Outcomes)?;
-            let one_more = |_, _: &Position| {
-                count += 1;
-                Ok(true)
-            };
-            each_outcome(services, &filter, after, one_more).await?
-        }
-        Of::DeadLetters => {
-            let one_more = |_, _: &str| {
-                count += 1;
-                Ok(true)
-            };
-            let wanted = Letters { sink, filter, ..Letters::default() };
-            each_letter(services, &wanted, after, MAX_PAGE, one_more).await?
-        }
-    };
-    Ok(count::Answer { count, next })
-}
 
 /// The PINs in flight that match as far as the store knows.
 pub async fn in_flight(

@@ -7,6 +7,7 @@
 
 mod admin;
 mod cluster_queries;
+mod count;
 mod dead_letters;
 mod failure;
 pub mod findings;
@@ -23,9 +24,10 @@ pub mod verdict;
 
 pub use admin::{drop, forget_sink, replay};
 pub use cluster_queries::nodes;
+pub use count::count;
 pub use dead_letters::dead_letters;
 pub use failure::{Failure, in_time, shutting_down, unreadable};
-pub use matching::{check_sink, count, matching};
+pub use matching::{check_sink, matching};
 pub use pins::{cancel, cancel_matching, cancelled_state, list, outcome_of, show, wait};
 pub use schedule::schedule;
 pub use stats::{current, ping, stats};

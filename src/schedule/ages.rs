@@ -6,8 +6,18 @@
 
 use std::time::Duration;
 
-use super::core::AGE_BANDS;
 use crate::clock::Moment;
+
+/// Ranges of a PIN's age, each with the age at which it ends: polls and PINs in flight are counted by them. The names are labels of a
+/// metric, so they stay as they are.
+pub const AGE_BANDS: [(&str, Duration); 6] = [
+    ("0-1m", Duration::from_mins(1)),
+    ("1m-15m", Duration::from_mins(15)),
+    ("15m-1h", Duration::from_hours(1)),
+    ("1h-6h", Duration::from_hours(6)),
+    ("6h-24h", Duration::from_hours(24)),
+    ("24h+", Duration::MAX),
+];
 
 /// How exact an age is.
 const STEP: Duration = Duration::from_secs(5);

@@ -22,14 +22,14 @@ use std::time::Duration;
 
 use tracing::debug;
 
+pub use self::counts::Counts;
 use self::counts::notice_delay;
-pub use self::counts::{AGE_BANDS, Counts};
 use self::credentials::Check;
 pub use self::evidence::{Evidence, Others, Refusal};
 pub use self::learning::Learned;
 use self::learning::{channel_of, learner_of, teach};
 use self::slots::Held;
-use super::ages::Ages;
+use super::ages::{AGE_BANDS, Ages};
 use super::brake::Brake;
 use super::learn::{Answer, Learner};
 use super::queue::{Class, Key, Queue, Waiting};

@@ -30,8 +30,9 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+pub use self::ages::AGE_BANDS;
 pub use self::brake::Reason;
-pub use self::core::{AGE_BANDS, Cancelled, Core, Counts, Learned, Refusal, Ticket};
+pub use self::core::{Cancelled, Core, Counts, Learned, Refusal, Ticket};
 use self::learn::overview::Snapshot;
 use self::learn::plan::Plan;
 use self::polls::Polls;

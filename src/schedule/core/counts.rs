@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::super::ages::AGE_BANDS;
 use super::{Core, Ticket};
 use crate::clock::Moment;
 use crate::metrics::{self, STATUSES, catalogue::LIFETIMES};
@@ -14,17 +15,6 @@ use crate::poll::Meaning;
 
 /// The shortest time between two log lines about polls without a usable answer.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
-
-/// Ranges of a PIN's age, each with the age at which it ends: polls and PINs in flight are counted by them. The names are labels of a
-/// metric, so they stay as they are.
-pub const AGE_BANDS: [(&str, Duration); 6] = [
-    ("0-1m", Duration::from_mins(1)),
-    ("1m-15m", Duration::from_mins(15)),
-    ("15m-1h", Duration::from_hours(1)),
-    ("1h-6h", Duration::from_hours(6)),
-    ("6h-24h", Duration::from_hours(24)),
-    ("24h+", Duration::MAX),
-];
 
 /// Counts since the start.
 #[derive(Debug, Default, Clone)]
