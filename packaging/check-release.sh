@@ -81,7 +81,7 @@ check_deb() {
     root=$scratch/root-with-deb
     cp "$deb" "$root/tmp"
     cp /etc/resolv.conf "$root/etc"
-    inside apt-get update -qq
+    inside apt-get update -qq || fail "the archive no longer has the suite of that root: remove target/root-* and try again"
     inside env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "/tmp/$(basename "$deb")" \
       >"$scratch/apt" 2>&1 || { cat "$scratch/apt"; fail "the .deb can't be installed there"; }
     inside pinwatch --version

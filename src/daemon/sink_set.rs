@@ -104,10 +104,12 @@ impl SinkSet {
         for Opened { config, handover, cursor, task } in opened {
             let was = ended.iter().any(|old| old.config.name == config.name);
             changes.push(format!("sink {} {}", config.name, if was { "changed" } else { "added" }));
-            // Before anybody can look: a sink without health counts as removed. The trouble was its predecessor's.
+            // Before anybody can look: a sink without health counts as removed. The trouble was its predecessor's, and so was
+            // the circuit breaker.
             self.common.health.update(&config.name, |health| {
                 health.cursor = health.cursor.max(cursor);
                 (health.trouble, health.closed) = (None, false);
+                (health.next_attempt, health.open_since) = (None, None);
             });
             self.run(config, handover, task);
         }

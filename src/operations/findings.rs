@@ -122,20 +122,21 @@ fn judge(stats: &Stats, max_in_flight: usize, all: &mut Vec<Finding>) {
 
 /// Says how late polls are, which limit they wait for, and what to do.
 fn late(stats: &Stats, longest: Duration) -> String {
-    let due = format!("{} due, one of them for {}", count(stats.due as u64, "PIN"), short(longest));
+    let due =
+        format!("due now: {}, the longest overdue by {}", count(stats.due as u64, "PIN"), short(longest));
     if stats.polling >= stats.concurrency {
-        let running = count(stats.polling as u64, "poll");
         return format!(
-            "{due}; {running} run at once, and more may not: raise api.concurrency, or find out why the API answers slowly"
+            "{due}; as many polls run at once as api.concurrency allows ({}): raise it, or find out why the API answers slowly",
+            stats.concurrency
         );
     }
     match stats.rate {
         Some(rate) => format!(
-            "{due}; no more than {rate:.1} polls/s may be sent: raise api.rate if the account allows more, or poll each PIN \
-             less often (schedule.multiplier, schedule.max_interval)"
+            "{due}; no more than {rate:.1} polls/s may be sent now, by api.rate or by the API's own limit (its 429 answers): raise \
+             api.rate if the account allows more, or poll each PIN less often (schedule.multiplier, schedule.max_interval)"
         ),
         None => format!(
-            "{due}; neither api.concurrency nor api.rate holds them back: see whether this machine is overloaded"
+            "{due}; neither api.concurrency nor api.rate is the limit: check whether this machine is overloaded"
         ),
     }
 }
@@ -191,11 +192,11 @@ mod tests {
         for (stats, says) in [
             (
                 stats.clone(),
-                "5,000 PINs due, one of them for 12m 34s; 64 polls run at once, and more may not: raise api.concurrency",
+                "due now: 5,000 PINs, the longest overdue by 12m 34s; as many polls run at once as api.concurrency allows (64): raise it",
             ),
             (
                 Stats { polling: 3, rate: Some(5.0), ..stats.clone() },
-                "no more than 5.0 polls/s may be sent: raise api.rate",
+                "no more than 5.0 polls/s may be sent now, by api.rate or by the API's own limit",
             ),
             (Stats { polling: 3, ..stats }, "neither api.concurrency nor api.rate"),
         ] {

@@ -103,7 +103,7 @@ fn describe(finding: &Finding, now: Timestamp) -> String {
         "store_failing" => {
             format!(
                 "No PIN has been accepted{since}: {what}. Every write is tried again by itself. Check the disk and the \
-                 folder of the database, or the server of store.url"
+                 folder of the database, or the server if store.url names one"
             )
         }
         "polls_late" => format!("Polls have been late{since}: {what}"),

@@ -50,8 +50,11 @@ const INBOX: usize = 256;
 /// The most events processed before polls get their turn.
 const EVENTS_AT_ONCE: usize = 64;
 
-/// How often the task looks for PINs that are past their deadline and its grace without a last poll, and how late polls are.
+/// How often the task looks for PINs that are past their deadline and its grace without a last poll.
 const EXPIRE_EVERY: Duration = Duration::from_secs(20);
+
+/// How often the task looks how late polls are. Often, so that a load that comes and goes is not taken for a steady one.
+const LATENESS_EVERY: Duration = Duration::from_secs(2);
 
 /// Asks the API about one PIN.
 pub trait Poll: Send + Sync + 'static {
@@ -274,6 +277,8 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
         let mut give_up = None;
         let mut expire = tokio::time::interval(EXPIRE_EVERY);
         expire.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lateness = tokio::time::interval(LATENESS_EVERY);
+        lateness.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Created once, not again for each answer.
         let mut stopped = pin!(stop.cancelled());
         loop {
@@ -303,10 +308,8 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
                 Some((ticket, meaning)) = self.polls.answer() => self.answered(ticket, meaning),
                 Some(plan) = OptionFuture::from(self.planning.as_mut()) => self.planned(plan),
                 () = self.writer.room(), if !self.verdicts.is_empty() || self.unsaved.is_some() => {}
-                _ = expire.tick() => {
-                    self.core.watch_lateness();
-                    self.verdicts.extend(self.core.expired());
-                }
+                _ = expire.tick() => self.verdicts.extend(self.core.expired()),
+                _ = lateness.tick() => self.core.watch_lateness(),
                 () = sleep_until(wake), if wake.is_some() => {
                     if stopping {
                         return self.polls.len() + self.verdicts.len();

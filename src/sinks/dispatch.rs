@@ -255,7 +255,7 @@ impl<S: Ordered> Dispatcher<S> {
         self.outbox.health.update(name, |health| {
             health.trouble = Some((now, why.to_owned()));
             health.closed = true;
-            health.next_attempt = None;
+            (health.next_attempt, health.open_since) = (None, None);
         });
     }
 }

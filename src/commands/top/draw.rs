@@ -297,7 +297,11 @@ fn pin_row(pin: &Pin, now: Timestamp) -> [String; 6] {
         distance(pin.submitted_at.as_ref()),
         pin.polls.flatten().map_or_else(|| "-".to_owned(), |polls| polls.to_string()),
         pin.last_status.iter().flatten().next().cloned().unwrap_or_else(|| "-".to_owned()),
-        distance(pin.next_poll_at.as_ref().and_then(Option::as_ref)),
+        pin.next_poll_at
+            .iter()
+            .flatten()
+            .next()
+            .map_or_else(|| "-".to_owned(), |at| human::upcoming(at, now)),
         pin.reference.clone().unwrap_or_default(),
     ]
 }

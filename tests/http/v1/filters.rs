@@ -120,3 +120,36 @@ fn dead_letters_that_match_are_listed_delivered_again_and_dropped() {
     let what = "reference a-*";
     until("the log has the filter", || api.served.daemon.log().contains(what).then_some(()));
 }
+
+#[test]
+fn pins_in_flight_that_match_are_cancelled_and_no_others() {
+    let api = Api::start();
+    for (pin, reference) in [("sim-waiting-1", "a-1"), ("sim-waiting-2", "b-2"), ("sim-waiting-3", "a-3")] {
+        let body = json!({"pinId": pin, "reference": reference}).to_string();
+        assert_eq!(api.post("/v1/pins", JSON, body).status, 202);
+    }
+    let cancel = |body: Value| api.post("/v1/pins/cancel", JSON, body.to_string());
+    let in_flight = |query: &str| api.get(&format!("/v1/pins?{query}")).json()["pins"].clone();
+    for body in [
+        json!({}),
+        json!({"filter": {}}),
+        json!({"filter": {"state": "finished"}}),
+        json!({"filter": {"sink": "file"}}),
+        json!({"filter": {"refrence": "a-1"}}),
+        json!({"all": true, "after": "nonsense"}),
+    ] {
+        assert_eq!(cancel(body.clone()).code(), "invalid_request", "{body}");
+    }
+    // The status of a PIN is known once it was polled.
+    let waiting = "status=MESSAGE_WAITING_DELIVERY";
+    until("all were polled", || (in_flight(waiting).as_array().unwrap().len() == 3).then_some(()));
+    let none = json!({"filter": {"referencePrefix": "a-", "status": "MESSAGE_DELIVERED"}});
+    assert_eq!(cancel(none).json(), json!({"ok": true, "count": 0}));
+    let some = json!({"filter": {"referencePrefix": "a-", "status": "MESSAGE_WAITING_DELIVERY"}});
+    assert_eq!(cancel(some.clone()).json(), json!({"ok": true, "count": 2}));
+    assert_eq!(cancel(some).json(), json!({"ok": true, "count": 0}));
+    assert_eq!(pins(in_flight("").as_array().unwrap()), ["sim-waiting-2"]);
+    let ended = api.get("/v1/pins?state=cancelled").json();
+    assert_eq!(pins(ended["pins"].as_array().unwrap()).len(), 2);
+    assert_eq!(cancel(json!({"all": true})).json(), json!({"ok": true, "count": 1}));
+}

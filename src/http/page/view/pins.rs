@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::super::find::{Part, Query};
 use super::super::session::Visitor;
-use super::{away, form_token};
+use super::{away, form_token, next};
 use crate::http::tokens::Scope;
 use crate::protocol::filter::Phase;
 use crate::protocol::show::{Pin, SinkState};
@@ -88,7 +88,7 @@ fn row(pin: &Pin, has_reference: bool, now: Timestamp) -> Markup {
                 None => {
                     td data-label="Submitted" { (ago(pin.submitted_at.as_deref())) }
                     td.break data-label="Status" { (pin.last_status.as_ref().and_then(|status| status.as_deref()).map_or("–".into(), printable)) }
-                    td data-label="Next poll" { (ago(pin.next_poll_at.as_ref().and_then(|at| at.as_deref()))) }
+                    td data-label="Next poll" { (pin.next_poll_at.as_ref().and_then(|at| at.as_deref()).map_or_else(|| "–".to_owned(), |at| next(at, now))) }
                 }
             }
         }
