@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::clock::Clock;
 use crate::store::Writer;
@@ -36,8 +37,10 @@ pub async fn index_older(writer: Writer, stop: CancellationToken) {
         let pause = match writer.index_older().await {
             Ok(true) => INDEX_PAUSE,
             Ok(false) => break,
-            // The writer reports what is wrong with the store.
-            Err(_) => PRUNE_EVERY,
+            Err(unavailable) => {
+                warn!(%unavailable, "outcomes of an older version could not be indexed by their references; tried again in a minute");
+                PRUNE_EVERY
+            }
         };
         if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return;

@@ -76,7 +76,11 @@ pub async fn each_letter(
         for letter in letters {
             looked_at += 1;
             place = (letter.0.clone(), letter.1.seq);
-            if outcome_matches(filter, &letter.2, now) && !take(letter, &token(&place))? {
+            let is_old = filter
+                .older_than
+                .zip(letter.1.last_try_at)
+                .is_none_or(|(when, tried)| when.is_after(tried.wall, now));
+            if is_old && outcome_matches(filter, &letter.2, now) && !take(letter, &token(&place))? {
                 return Ok(Some(token(&place)));
             }
         }

@@ -159,19 +159,6 @@ pub enum Seqs {
     Each(Vec<i64>),
 }
 
-impl Seqs {
-    /// The lowest and the highest, and the only ones between them that are meant; `None` if all are.
-    fn bounds(&self) -> (i64, i64, Option<&[i64]>) {
-        match self {
-            Self::Range(from, to) => (*from, *to, None),
-            Self::Each(seqs) => {
-                let lowest = seqs.iter().min().copied().unwrap_or(i64::MAX);
-                (lowest, seqs.iter().max().copied().unwrap_or(i64::MIN), Some(seqs))
-            }
-        }
-    }
-}
-
 /// The largest accepted state of a learned schedule, in bytes; it takes some three kilobytes.
 const MAX_LEARNED: i64 = 65_536;
 

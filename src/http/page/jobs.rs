@@ -14,9 +14,10 @@ use tracing::{info, warn};
 
 use crate::http::tasks::Tasks;
 use crate::http::tokens::Name;
-use crate::operations::{self, Failure, in_time};
+use crate::operations::{self, Failure};
+use crate::protocol::count::Answer;
 use crate::protocol::filter::Filter;
-use crate::protocol::{cancel_matching, dead_letters, drop, replay};
+use crate::protocol::{cancel_matching, drop, replay};
 use crate::services::Services;
 
 /// The most jobs at once.
@@ -24,9 +25,6 @@ const MOST_RUNNING: usize = 4;
 
 /// The most jobs that are shown. Beyond, the oldest that has ended is forgotten.
 const MOST_SHOWN: usize = 20;
-
-/// The dead letters that one part of a job delivers again or drops.
-const PART: u32 = 500;
 
 /// What a job does.
 #[derive(Debug, Clone)]
@@ -209,41 +207,25 @@ impl Jobs {
         let services = &self.services;
         let before = services.clock.wall().duration_since(counted_at).try_into().unwrap_or_default();
         let (began, mut after) = (Instant::now(), None);
+        // Leaves alone what came after the count.
+        let as_counted =
+            |filter: &Filter| filter.as_of(began.elapsed().saturating_add(before), services.clock.wall());
         while !stop.is_cancelled() {
-            let (count, next) = match action {
+            let Answer { count, next } = match action {
                 Action::Cancel(filter) => {
-                    let filter = filter.as_of(began.elapsed().saturating_add(before), services.clock.wall());
-                    let request = cancel_matching::Request { filter, all: true, after };
-                    let answer = operations::cancel_matching(services, request).await?;
-                    (answer.count, answer.next)
+                    let request = cancel_matching::Request { filter: as_counted(filter), all: true, after };
+                    operations::cancel_matching(services, request).await?
                 }
-                Action::Replay { sink } | Action::Drop { sink } => {
-                    let request = dead_letters::Request {
-                        sink: Some(sink.clone()),
-                        limit: Some(PART),
-                        after,
-                        ..dead_letters::Request::default()
-                    };
-                    let page = in_time(operations::dead_letters(services, request)).await?;
-                    let seqs = page.dead_letters.iter().filter_map(|letter| Some(letter.read().ok()?.seq));
-                    let (from, to) =
-                        seqs.fold((None, None), |(from, _), seq| (from.or(Some(seq)), Some(seq)));
-                    let sink = sink.clone();
-                    let answer = match (from, action) {
-                        (None, _) => return Ok(State::Done),
-                        (_, Action::Replay { .. }) => {
-                            operations::replay(
-                                services,
-                                replay::Request { sink, from, to, dead: true, ..Default::default() },
-                            )
-                            .await?
-                        }
-                        _ => {
-                            let request = drop::Request { sink, from, to, ..Default::default() };
-                            operations::drop(services, request).await?
-                        }
-                    };
-                    (answer.count, page.next)
+                Action::Replay { sink } => {
+                    let (sink, filter) = (sink.clone(), as_counted(&Filter::default()));
+                    let request =
+                        replay::Request { sink, filter, all: true, dead: true, after, ..Default::default() };
+                    operations::replay(services, request).await?
+                }
+                Action::Drop { sink } => {
+                    let (sink, filter) = (sink.clone(), as_counted(&Filter::default()));
+                    let request = drop::Request { sink, filter, all: true, after, ..Default::default() };
+                    operations::drop(services, request).await?
                 }
             };
             self.change(number, |job| job.done += count);

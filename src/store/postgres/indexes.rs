@@ -55,7 +55,9 @@ async fn build(connection: &mut PgConnection, statements: &[&str]) -> Result<(),
     )
     .fetch_all(&mut *connection)
     .await?;
-    for index in unfinished {
+    // Not the index that somebody else is building.
+    let is_ours = |index: &String| statements.iter().any(|sql| sql.contains(&format!(" {index} ")));
+    for index in unfinished.into_iter().filter(is_ours) {
         connection.execute(AssertSqlSafe(format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"))).await?;
     }
     for statement in statements {

@@ -94,6 +94,16 @@ async fn fail(
     Ok(())
 }
 
+/// A statement around its condition on `seq`. Those of a list are looked up one by one: they may be far apart.
+macro_rules! chosen {
+    ($seqs:expr, $before:literal, $after:literal) => {
+        match $seqs {
+            Seqs::Range(..) => concat!($before, "BETWEEN $2 AND $3", $after),
+            Seqs::Each(_) => concat!($before, "= ANY($2::bigint[]) AND $3::bigint IS NULL", $after),
+        }
+    };
+}
+
 /// Carries out a delivery command on any node's outcomes; this node delivers what is to be delivered again. Returns how
 /// many outcomes it affected.
 pub async fn carry_out(
@@ -104,37 +114,43 @@ pub async fn carry_out(
     let done = match command {
         DeliveryCommand::Replay { sink, seqs, only_dead: false } => {
             // Outcomes after the cursor of their partition will be delivered anyway.
-            let replay = over(
+            let sql = chosen!(
+                seqs,
                 "INSERT INTO delivery (sink, seq, lane, dead, tries) \
-                 SELECT $1, o.seq, $5, false, 0 FROM outcome o WHERE o.seq BETWEEN $2 AND $3 \
-                   AND ($4::bigint[] IS NULL OR o.seq = ANY($4)) \
-                   AND EXISTS (SELECT 1 FROM cursor c WHERE c.lane = $5 AND c.sink = $1) \
+                 SELECT $1, o.seq, $4, false, 0 FROM outcome o WHERE o.seq ",
+                " AND EXISTS (SELECT 1 FROM cursor c WHERE c.lane = $4 AND c.sink = $1) \
                    AND NOT EXISTS ( \
                        SELECT 1 FROM cursor c WHERE c.lane = o.lane AND c.sink = $1 AND c.cursor < o.seq) \
                  ORDER BY o.seq FOR KEY SHARE OF o \
                  ON CONFLICT (sink, seq) DO UPDATE SET lane = excluded.lane, dead = false, tries = 0, \
-                     first_try_at = NULL, last_try_at = NULL, error = NULL",
-                sink,
-                seqs,
+                     first_try_at = NULL, last_try_at = NULL, error = NULL"
             );
-            let replayed = replay.bind(node.id()).execute(&mut *connection).await?;
-            let sql = "DELETE FROM dropped x USING delivery d \
-                 WHERE x.sink = $1 AND x.seq BETWEEN $2 AND $3 AND ($4::bigint[] IS NULL OR x.seq = ANY($4)) \
-                   AND d.sink = x.sink AND d.seq = x.seq";
+            let replayed = over(sql, sink, seqs).bind(node.id()).execute(&mut *connection).await?;
+            let sql = chosen!(
+                seqs,
+                "DELETE FROM dropped x USING delivery d WHERE x.sink = $1 AND d.sink = x.sink AND d.seq = x.seq AND x.seq ",
+                ""
+            );
             over(sql, sink, seqs).execute(connection).await?;
             replayed
         }
         DeliveryCommand::Replay { sink, seqs, only_dead: true } => {
-            let sql = "UPDATE delivery SET lane = $5, dead = false, tries = 0, first_try_at = NULL, last_try_at = NULL \
-                 WHERE sink = $1 AND seq BETWEEN $2 AND $3 AND ($4::bigint[] IS NULL OR seq = ANY($4)) AND dead";
+            let sql = chosen!(
+                seqs,
+                "UPDATE delivery SET lane = $4, dead = false, tries = 0, first_try_at = NULL, last_try_at = NULL \
+                 WHERE sink = $1 AND dead AND seq ",
+                ""
+            );
             over(sql, sink, seqs).bind(node.id()).execute(connection).await?
         }
         DeliveryCommand::Drop { sink, seqs, at } => {
-            let sql = "WITH given_up AS ( \
-                     DELETE FROM delivery WHERE sink = $1 AND seq BETWEEN $2 AND $3 \
-                       AND ($4::bigint[] IS NULL OR seq = ANY($4)) AND dead RETURNING seq) \
-                 INSERT INTO dropped (seq, sink, dropped_at) SELECT seq, $1, $5 FROM given_up \
-                 ON CONFLICT (seq, sink) DO UPDATE SET dropped_at = excluded.dropped_at";
+            let sql = chosen!(
+                seqs,
+                "WITH given_up AS (DELETE FROM delivery WHERE sink = $1 AND dead AND seq ",
+                " RETURNING seq) \
+                 INSERT INTO dropped (seq, sink, dropped_at) SELECT seq, $1, $4 FROM given_up \
+                 ON CONFLICT (seq, sink) DO UPDATE SET dropped_at = excluded.dropped_at"
+            );
             over(sql, sink, seqs).bind(at.as_millisecond()).execute(connection).await?
         }
         DeliveryCommand::Unregister { sink } => {
@@ -146,10 +162,13 @@ pub async fn carry_out(
     Ok(done.rows_affected())
 }
 
-/// A statement about a sink's outcomes from one `seq` to another, or only those in a list.
+/// Binds the first three parameters of a statement of `chosen!`.
 fn over<'q>(sql: &'static str, sink: &'q str, seqs: &'q Seqs) -> Query<'q, Postgres, PgArguments> {
-    let (from, to, only) = seqs.bounds();
-    sqlx::query(sql).bind(sink).bind(from).bind(to).bind(only)
+    let query = sqlx::query(sql).bind(sink);
+    match seqs {
+        Seqs::Range(from, to) => query.bind(from).bind(to),
+        Seqs::Each(seqs) => query.bind(&seqs[..]).bind(None::<i64>),
+    }
 }
 
 /// Forgets a sink, except for the cursors and deliveries of other live nodes: they may still have the sink. Returns 1

@@ -10,7 +10,6 @@
 
 use std::ops::Bound;
 
-use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 
 use super::by_hash::{Entries, Entry, hash};
@@ -22,8 +21,8 @@ const WAITING: usize = 32_768;
 /// Outcomes that the start reads at once.
 const PAGE: i64 = 4096;
 
-/// Outcomes of an older version that one transaction indexes by reference.
-const OLDER_AT_ONCE: u32 = 2000;
+/// Outcomes of an older version that one transaction indexes by reference. Few, because it reads their whole records.
+const OLDER_AT_ONCE: u32 = 200;
 
 /// The reference in a record, as SQL; NULL if there is none.
 macro_rules! reference {
@@ -196,10 +195,18 @@ impl Index {
         let mut entries: Vec<Entry> = page.iter().filter_map(entry).collect();
         entries.sort_unstable();
         let left = page.iter().map(|(seq, ..)| seq - 1).min().unwrap_or(0).max(0);
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        put(&mut transaction, &PUT_REFERENCES, &entries).await?;
-        sqlx::query("UPDATE history SET unreferenced_to = ?1").bind(left).execute(&mut *transaction).await?;
-        transaction.commit().await?;
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        let written = async {
+            put(&mut *connection, &PUT_REFERENCES, &entries).await?;
+            let sql = "UPDATE history SET unreferenced_to = ?1";
+            sqlx::query(sql).bind(left).execute(&mut *connection).await?;
+            sqlx::query("COMMIT").execute(&mut *connection).await
+        };
+        if let Err(error) = written.await {
+            // SQLite may already have rolled back; sqlx's own transactions require a rollback that succeeds.
+            let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
+            return Err(error);
+        }
         Ok(left > 0)
     }
 

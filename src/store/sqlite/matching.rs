@@ -4,7 +4,10 @@
 //! `outcome_by_reference` and by what waits for it. All else looks at [`SCAN`] rows. Knows nothing of how indexes are
 //! filled.
 
+use std::time::Duration;
+
 use futures_util::TryStreamExt;
+use tokio::time::sleep;
 
 use super::super::rows::{distinct, millis_from};
 use super::super::{
@@ -17,6 +20,10 @@ use super::many::{Query, json};
 use super::read::{NUMBER, listed};
 use crate::clock::Steady;
 use crate::pin::PinId;
+
+/// How often, and after which pause, to look for a PIN in flight that is neither there nor among the finished ones.
+const LOOKS: u32 = 10;
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The rows that match, as SQL; see [`bound`].
 macro_rules! matching {
@@ -106,26 +113,35 @@ impl Reader {
     /// As [`Reads::pins_with_reference`].
     pub async fn pins_referring(&self, reference: &str, limit: u32) -> Result<Vec<PinId>, Unavailable> {
         let (hash, most) = (hash(reference), i64::from(limit));
-        // The PINs in flight first: one that ends meanwhile is found among the finished ones.
-        let numbers = self.references.newest_rows(hash, limit);
-        let in_flight: Vec<String> = sqlx::query_scalar(PINS_REFERRING)
-            .bind(json(&numbers))
-            .bind(reference)
-            .fetch_all(&self.readers)
-            .await?;
-        let waiting = self.waiting.references.newest_rows(hash, limit);
-        let finished: Vec<String> = sqlx::query_scalar(NEWEST_REFERRING)
-            .bind(json(&waiting))
-            .bind(hash)
-            .bind(reference)
-            .bind(most)
-            .fetch_all(&self.readers)
-            .await?;
-        let pins = distinct(in_flight.iter().chain(&finished), limit)?;
-        if pins.is_empty() {
-            self.all_are_indexed().await?;
+        let mut looks = 0;
+        loop {
+            // The PINs in flight first: one that ends meanwhile is found among the finished ones.
+            let numbers = self.references.newest_rows(hash, limit);
+            let in_flight: Vec<String> = sqlx::query_scalar(PINS_REFERRING)
+                .bind(json(&numbers))
+                .bind(reference)
+                .fetch_all(&self.readers)
+                .await?;
+            let waiting = self.waiting.references.newest_rows(hash, limit);
+            let finished: Vec<String> = sqlx::query_scalar(NEWEST_REFERRING)
+                .bind(json(&waiting))
+                .bind(hash)
+                .bind(reference)
+                .bind(most)
+                .fetch_all(&self.readers)
+                .await?;
+            let pins = distinct(in_flight.iter().chain(&finished), limit)?;
+            looks += 1;
+            if !pins.is_empty() {
+                return Ok(pins);
+            }
+            if numbers.is_empty() || looks == LOOKS {
+                self.all_are_indexed().await?;
+                return Ok(pins);
+            }
+            // It ends just now: its outcome is committed, and not in the index in memory yet.
+            sleep(LOOK_AGAIN).await;
         }
-        Ok(pins)
     }
 
     /// As [`Reads::outcomes_with_reference`].

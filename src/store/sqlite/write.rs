@@ -279,35 +279,52 @@ async fn advance(connection: &mut SqliteConnection, progress: &Progress) -> Resu
     Ok(())
 }
 
+/// A statement that ends with its condition on `seq`. Those of a list are looked up one by one: they may be far apart.
+macro_rules! chosen {
+    ($seqs:expr, $sql:literal) => {
+        match $seqs {
+            Seqs::Range(..) => concat!($sql, "BETWEEN ?2 AND ?3"),
+            Seqs::Each(_) => concat!($sql, "IN (SELECT value FROM json_each(?2)) AND ?3 IS NULL"),
+        }
+    };
+}
+
 /// Carries out a delivery command; returns how many outcomes it affected.
 async fn carry_out(connection: &mut SqliteConnection, command: &DeliveryCommand) -> Result<u64, sqlx::Error> {
     let done = match command {
         DeliveryCommand::Replay { sink, seqs, only_dead: false } => {
             // Outcomes after the cursor will be delivered anyway.
-            let sql = "INSERT OR REPLACE INTO delivery (sink, seq, dead, tries) \
+            let sql = chosen!(
+                seqs,
+                "INSERT OR REPLACE INTO delivery (sink, seq, dead, tries) \
                  SELECT sink.name, outcome.seq, 0, 0 FROM outcome, sink \
-                 WHERE sink.name = ?1 AND outcome.seq BETWEEN ?2 AND min(?3, sink.cursor) \
-                   AND (?4 IS NULL OR outcome.seq IN (SELECT value FROM json_each(?4)))";
+                 WHERE sink.name = ?1 AND outcome.seq <= sink.cursor AND outcome.seq "
+            );
             let replayed = over(sql, sink, seqs).execute(&mut *connection).await?;
-            let sql = "DELETE FROM dropped WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 \
-                   AND (?4 IS NULL OR seq IN (SELECT value FROM json_each(?4))) \
-                   AND EXISTS (SELECT 1 FROM delivery d WHERE d.sink = ?1 AND d.seq = dropped.seq)";
+            let sql = chosen!(
+                seqs,
+                "DELETE FROM dropped WHERE sink = ?1 \
+                   AND EXISTS (SELECT 1 FROM delivery d WHERE d.sink = ?1 AND d.seq = dropped.seq) AND seq "
+            );
             over(sql, sink, seqs).execute(connection).await?;
             replayed
         }
         DeliveryCommand::Replay { sink, seqs, only_dead: true } => {
-            let sql = "UPDATE delivery SET dead = 0, tries = 0, first_try_at = NULL, last_try_at = NULL \
-                 WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead \
-                   AND (?4 IS NULL OR seq IN (SELECT value FROM json_each(?4)))";
+            let sql = chosen!(
+                seqs,
+                "UPDATE delivery SET dead = 0, tries = 0, first_try_at = NULL, last_try_at = NULL \
+                 WHERE sink = ?1 AND dead AND seq "
+            );
             over(sql, sink, seqs).execute(connection).await?
         }
         DeliveryCommand::Drop { sink, seqs, at } => {
-            let sql = "INSERT OR REPLACE INTO dropped (seq, sink, dropped_at) \
-                 SELECT seq, ?1, ?5 FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead \
-                   AND (?4 IS NULL OR seq IN (SELECT value FROM json_each(?4)))";
+            let sql = chosen!(
+                seqs,
+                "INSERT OR REPLACE INTO dropped (seq, sink, dropped_at) \
+                 SELECT seq, ?1, ?4 FROM delivery WHERE sink = ?1 AND dead AND seq "
+            );
             over(sql, sink, seqs).bind(at.as_millisecond()).execute(&mut *connection).await?;
-            let sql = "DELETE FROM delivery WHERE sink = ?1 AND seq BETWEEN ?2 AND ?3 AND dead \
-                   AND (?4 IS NULL OR seq IN (SELECT value FROM json_each(?4)))";
+            let sql = chosen!(seqs, "DELETE FROM delivery WHERE sink = ?1 AND dead AND seq ");
             over(sql, sink, seqs).execute(connection).await?
         }
         DeliveryCommand::Unregister { sink } => {
@@ -330,10 +347,13 @@ async fn carry_out(connection: &mut SqliteConnection, command: &DeliveryCommand)
     Ok(done.rows_affected())
 }
 
-/// A statement about a sink's outcomes from one `seq` to another, or only those in a list.
+/// Binds a statement of `chosen!`.
 fn over<'q>(sql: &'static str, sink: &'q str, seqs: &Seqs) -> Query<'q> {
-    let (from, to, only) = seqs.bounds();
-    sqlx::query(sql).bind(sink).bind(from).bind(to).bind(only.map(|seqs| json(&seqs)))
+    let query = sqlx::query(sql).bind(sink);
+    match seqs {
+        Seqs::Range(from, to) => query.bind(*from).bind(*to),
+        Seqs::Each(seqs) => query.bind(json(seqs)).bind(None::<i64>),
+    }
 }
 
 /// Deliveries of a sink that one transaction forgets. It bounds the transaction.
