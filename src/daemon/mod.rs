@@ -142,7 +142,7 @@ impl Parts {
 struct Daemon {
     /// Intake, schedule and what serves them. End first.
     parts: Parts,
-    /// The writer. Ends once every [`Writer`] handle is dropped; then everything is durable.
+    /// The writer. Ends once every [`Writer`](crate::store::Writer) is dropped; then everything is durable.
     writing: JoinSet<usize>,
     sinks: SinkSet,
     /// The membership, if nodes share the store. Ends when everything is written.
