@@ -9,6 +9,9 @@ use super::receiver::Delivery;
 use super::round::Counts;
 use crate::support::json;
 
+/// So many bytes of a line prove whose it is.
+const PROVABLE: usize = 80;
+
 /// Compares the answers that the clients got with the results, and counts them.
 pub fn compare(
     known: &Known,
@@ -83,7 +86,11 @@ fn seqs_ascend(records: &[Value]) {
 }
 
 fn files_have_each_line_once(outbox: &[String], files: &[String], counts: &mut Counts) {
-    for file in files {
+    // The few bytes that a torn write left alone in a file, which was then renamed, could be another program's. The sink leaves them.
+    let (alone, files): (Vec<&String>, Vec<&String>) =
+        files.iter().partition(|file| (1..PROVABLE).contains(&file.len()) && !file.contains('\n'));
+    counts.half_lines_left_alone += alone.len() as u64;
+    for file in &files {
         assert!(file.is_empty() || file.ends_with('\n'), "a file ends with a torn line: {:?}", last(file));
     }
     let lines: Vec<&str> = files.iter().flat_map(|file| file.lines()).collect();

@@ -32,6 +32,7 @@ pub struct Counts {
     pub rotations_while_dead: u64,
     pub half_lines_planted: u64,
     pub half_lines_cut: u64,
+    pub half_lines_left_alone: u64,
     pub neighbours_planted: u64,
     pub starts_with_a_file_ahead_of_its_cursor: u64,
     pub pins: u64,
@@ -58,6 +59,7 @@ impl Counts {
             rotations_while_dead,
             half_lines_planted,
             half_lines_cut,
+            half_lines_left_alone,
             neighbours_planted,
             starts_with_a_file_ahead_of_its_cursor,
             pins,
@@ -80,6 +82,7 @@ impl Counts {
         *rotations_while_dead += other.rotations_while_dead;
         *half_lines_planted += other.half_lines_planted;
         *half_lines_cut += other.half_lines_cut;
+        *half_lines_left_alone += other.half_lines_left_alone;
         *neighbours_planted += other.neighbours_planted;
         *starts_with_a_file_ahead_of_its_cursor += other.starts_with_a_file_ahead_of_its_cursor;
         *pins += other.pins;

@@ -36,8 +36,17 @@ pub async fn begins_a_record(
     {
         return Ok(true);
     }
-    let Some(seq) = seq_in(half).filter(|_| half.len() >= WITH_ID) else { return Ok(false) };
-    begins_the_next(store, seq.saturating_sub(1), half).await
+    Ok(seq_before(store, half).await?.is_some())
+}
+
+/// The `seq` just below that of the record that these bytes begin, if they are long enough to fit no other record.
+///
+/// # Errors
+/// The store can't be read now.
+pub async fn seq_before(store: &Store, half: &[u8]) -> Result<Option<i64>, Unavailable> {
+    let Some(seq) = seq_in(half).filter(|_| half.len() >= WITH_ID) else { return Ok(None) };
+    let before = seq.saturating_sub(1);
+    Ok(begins_the_next(store, before, half).await?.then_some(before))
 }
 
 /// Whether these bytes are the beginning of the record behind this `seq`.

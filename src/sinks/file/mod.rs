@@ -1,9 +1,11 @@
 //! The sink `file`: writes one line per outcome, and another one for each replay.
 //!
 //! Promises that no line is lost, duplicated or torn by a crash or a rotation; with `fsync = "never"`, a power cut can lose lines.
-//! After a crash the file's last line shows the position, or the last line of the file that it was renamed to. Writes only to the place that it opened: if the folder is replaced or the disk unmounted, the
-//! sink waits. Changes and trusts only files that are provably its own: the one that it has open, or one whose last line the
-//! store knows. Never makes a folder. Must not know polls.
+//! After a crash the file's last line shows the position, or the last line of the file that it was renamed to. Writes only to
+//! the place that it opened: if the folder is replaced or the disk unmounted, the sink waits. Changes and trusts only files that
+//! are provably its own: the one that it has open, or one that ends in a line, or in enough of a line, that the store knows. So
+//! one kind of incomplete line stays: a few bytes alone in a file that was renamed before the next start, because they could be
+//! another program's. Never makes a folder. Must not know polls.
 
 mod earlier;
 mod end;
@@ -323,7 +325,7 @@ impl FileSink {
     }
 
     /// Searches the folder for the file that ours was renamed to before this process: the one furthest ahead among those that end
-    /// with a line of this store. Also returns its incomplete line, if that is provably ours.
+    /// in a line of this store. Returns the last whole line's `seq`, and the file with an incomplete line that is provably ours.
     async fn find_earlier(
         &mut self,
         folder: &Arc<Folder>,
@@ -335,14 +337,18 @@ impl FileSink {
             earlier::names(&opened, sink.name(), &sink.others)
                 .map_err(|error| sink.trouble("looked for", &error))
         });
-        let mut furthest = None;
-        let mut candidate = None;
+        let (mut last_line, mut furthest, mut candidate) = (None, None, None);
         for name in names.await? {
             let opened = folder.clone();
             let Some(earlier) = self.blocking(move |_| Ok(Earlier::read(&opened, name))).await? else {
                 continue;
             };
-            let Some(seq) = known::seq_of(store, earlier.end.line.as_deref()).await? else { continue };
+            let mut whole = known::seq_of(store, earlier.end.line.as_deref()).await?;
+            last_line = last_line.max(whole);
+            if whole.is_none() && earlier.end.is_one_half() {
+                whole = known::seq_before(store, &earlier.end.half).await?;
+            }
+            let Some(seq) = whole else { continue };
             let reached = Some((seq, earlier.end.half.len()));
             match reached.cmp(&furthest) {
                 Ordering::Less => {}
@@ -351,13 +357,13 @@ impl FileSink {
                 Ordering::Equal => candidate = None,
             }
         }
-        let Some((seq, half_length)) = furthest else { return Ok((None, None)) };
+        let Some((seq, half_length)) = furthest else { return Ok((last_line, None)) };
         let torn = candidate.filter(|_| half_length > 0 && seq >= cursor);
         let is_ours = match &torn {
             Some(earlier) => known::begins_the_next(store, seq, &earlier.end.half).await?,
             None => false,
         };
-        Ok((Some(seq), torn.filter(|_| is_ours)))
+        Ok((last_line, torn.filter(|_| is_ours)))
     }
 }
 

@@ -223,6 +223,29 @@ async fn an_incomplete_line_is_cut_off_only_if_the_next_record_begins_like_it() 
 }
 
 #[tokio::test]
+async fn a_rotated_file_that_contains_only_an_incomplete_line_is_mended_if_that_line_is_provably_ours() {
+    let bench = Bench::with(3).await;
+    let third = &bench.lines[2];
+    // Enough of the line to be no other; bytes that any program could have written; and a copy of a line that was delivered.
+    for (half, left) in
+        [(&third[..90], ""), (&third[..20], &third[..20]), (&bench.lines[1][..90], &bench.lines[1][..90])]
+    {
+        bench.write("outcomes.jsonl.2", bench.first(2));
+        bench.write("outcomes.jsonl.1", half);
+        assert_eq!(bench.open_at(&mut bench.sink(), 2).await, Ok(Some(2)), "{half}");
+        assert_eq!(
+            (bench.text("outcomes.jsonl.2"), bench.text("outcomes.jsonl.1")),
+            (bench.first(2), left.into())
+        );
+    }
+    // The first line of all.
+    fs::remove_file(bench.path("outcomes.jsonl.2")).unwrap();
+    bench.write("outcomes.jsonl.1", &bench.lines[0][..90]);
+    assert_eq!(bench.open(&mut bench.sink()).await, Ok(None));
+    assert_eq!(bench.text("outcomes.jsonl.1"), "");
+}
+
+#[tokio::test]
 async fn files_of_other_sinks_are_not_mistaken_for_rotated_ones() {
     let bench = Bench::with(4).await;
     bench.write("outcomes.jsonl.audit", bench.first(4));
