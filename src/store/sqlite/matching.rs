@@ -154,24 +154,33 @@ impl Reader {
         if seq < self.unreferenced_to().await? {
             return self.stretch(&Position::after(seq), limit).await;
         }
-        let hash = hash(reference);
-        // The waiting entries first: an entry that leaves them meanwhile is already in the file.
-        let waiting = self.waiting.references.rows_after(hash, seq, limit);
-        let mut rows = sqlx::query_as::<_, Outcome>(OUTCOMES_REFERRING)
-            .bind(json(&waiting))
-            .bind(hash)
-            .bind(seq)
-            .bind(limit)
-            .fetch(&self.readers);
-        let (mut stretch, mut bytes) = (Stretch::default(), 0);
-        while bytes < PAGE_BYTES
-            && let Some(outcome) = rows.try_next().await?
-        {
-            bytes += outcome.record.len();
-            stretch.outcomes.push((ONLY_PARTITION, outcome));
+        let (hash, most) = (hash(reference), limit as usize);
+        let (mut stretch, mut bytes, mut after) = (Stretch::default(), 0, seq);
+        loop {
+            // The waiting entries first: an entry that leaves them meanwhile is already in the file.
+            let waiting = self.waiting.references.rows_after(hash, after, limit);
+            // So far these are all that wait.
+            let end = waiting.last().filter(|_| waiting.len() == most).copied();
+            let mut rows = sqlx::query_as::<_, Outcome>(OUTCOMES_REFERRING)
+                .bind(json(&waiting))
+                .bind(hash)
+                .bind(after)
+                .bind(limit)
+                .fetch(&self.readers);
+            while let Some(outcome) = rows.try_next().await?
+                && end.is_none_or(|end| outcome.seq <= end)
+            {
+                bytes += outcome.record.len();
+                stretch.outcomes.push((ONLY_PARTITION, outcome));
+                stretch.more = bytes >= PAGE_BYTES || stretch.outcomes.len() == most;
+                if stretch.more {
+                    return Ok(stretch);
+                }
+            }
+            // Some of the waiting ones were just pruned: look behind them.
+            let Some(end) = end else { return Ok(stretch) };
+            after = end;
         }
-        stretch.more = bytes >= PAGE_BYTES || stretch.outcomes.len() == limit as usize;
-        Ok(stretch)
     }
 
     /// A page of the PINs in flight that match, among the next [`SCAN`] whose reference has this one's hash.

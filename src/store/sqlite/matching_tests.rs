@@ -1,5 +1,6 @@
 //! SQLite finds a whole reference by its indexes.
 
+use super::super::by_hash::Entry;
 use super::super::index::{DROP_PINS, DROP_REFERENCES};
 use super::super::open::open;
 use super::*;
@@ -29,4 +30,28 @@ async fn a_whole_reference_is_found_by_an_index() {
         let scans = |step: &&&str| step.starts_with("SCAN pin") || step.starts_with("SCAN outcome");
         assert_eq!(steps.iter().find(scans), None, "{sql}: {steps:?}");
     }
+}
+
+#[tokio::test]
+async fn outcomes_behind_those_that_were_just_pruned_are_found_by_their_reference() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pinwatch.db");
+    let file = open(&path, &Clock::system()).await.unwrap();
+    let (reader, _writer) = file.load_both(|_| {}).await.unwrap();
+    let writes = sqlx::SqlitePool::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+    let insert = "INSERT INTO outcome (seq, pin_id, record, finished_at) VALUES (?1, 'PIN-' || ?1, '{\"reference\":\"R\"}', 0)";
+    for seq in 41..=45 {
+        sqlx::query(insert).bind(seq).execute(&writes).await.unwrap();
+    }
+    // Of all that wait for the index, the first 40 are gone from the file already.
+    reader.waiting.references.lock().extend((1..=45).map(|seq| Entry::new(hash("R"), seq)));
+    let mut seqs = Vec::new();
+    loop {
+        let stretch = reader.outcomes_referring("R", seqs.last().copied().unwrap_or(0), 4).await.unwrap();
+        seqs.extend(stretch.outcomes.iter().map(|(_, outcome)| outcome.seq));
+        if !stretch.more {
+            break;
+        }
+    }
+    assert_eq!(seqs, [41, 42, 43, 44, 45]);
 }
