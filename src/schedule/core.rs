@@ -129,8 +129,8 @@ pub struct Core {
     last_probe: Option<u32>,
     /// Since when polls are late.
     late_since: Option<Moment>,
-    /// Since when most PINs are refused, and how.
-    refused_since: Option<(Moment, Refusal)>,
+    /// How most PINs are refused.
+    refused: Option<braking::RefusedEverywhere>,
     rate: Rate,
     /// The rate in the last saved state.
     saved_rate: Option<f64>,
@@ -167,7 +167,7 @@ impl Core {
             check: None,
             last_probe: None,
             late_since: None,
-            refused_since: None,
+            refused: None,
             saved_rate: None,
             held: Held::default(),
             unsaved: false,

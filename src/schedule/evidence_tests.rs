@@ -201,6 +201,23 @@ async fn a_load_balancer_that_temporarily_answers_404_for_all_pins_ends_no_pin()
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_api_that_refuses_about_half_of_the_pins_is_reported_once_and_not_again_and_again() {
+    let mut core = core();
+    for n in 0..300 {
+        submit(&mut core, &format!("P{n}"), 60 * MINUTE);
+    }
+    run(&mut core, 10 * SECOND, &|_| Meaning::NotFound).await;
+    let since = core.refused_everywhere().expect("all are refused").0;
+    let half = |id: &str| if id.ends_with(['0', '2', '4', '6', '8']) { Meaning::NotFound } else { waiting() };
+    for _ in 0..60 {
+        run(&mut core, SECOND, &half).await;
+        assert_eq!(core.refused_everywhere().map(|(since, _)| since), Some(since));
+    }
+    run(&mut core, 10 * MINUTE, &|_| waiting()).await;
+    assert_eq!(core.refused_everywhere(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_proxy_that_temporarily_answers_with_a_web_page_ends_no_pin_at_its_deadline() {
     let mut core = core();
     for n in 0..100 {

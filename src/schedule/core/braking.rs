@@ -17,6 +17,25 @@ use crate::clock::Moment;
 use crate::poll::Meaning;
 use crate::store::SavedSchedule;
 
+/// Refusals of most PINs are over once they have not been most for this long. So an API that refuses about half of all PINs is
+/// reported once, not again and again.
+const OVER: Duration = Duration::from_secs(60);
+
+/// Most PINs are refused.
+#[derive(Debug, Clone, Copy)]
+pub struct RefusedEverywhere {
+    since: Moment,
+    /// When most were refused last.
+    last: Moment,
+    how: Refusal,
+}
+
+impl RefusedEverywhere {
+    fn is_over(&self, now: Moment) -> bool {
+        now.since(self.last) >= OVER
+    }
+}
+
 impl Core {
     /// Returns why all polling is paused, and until when.
     pub fn brake(&self) -> Option<(Reason, Option<Moment>)> {
@@ -146,7 +165,8 @@ impl Core {
 
     /// Returns since when most PINs are refused, and how; `None` if they are not.
     pub fn refused_everywhere(&self) -> Option<(Moment, Refusal)> {
-        self.refused_since
+        let now = self.clock.now();
+        self.refused.filter(|refused| !refused.is_over(now)).map(|refused| (refused.since, refused.how))
     }
 
     /// Stores in the PIN's entry what its answer was. Returns whether its previous poll failed, and when its previous
@@ -167,12 +187,17 @@ impl Core {
     /// Logs when most PINs begin to be refused, and when that ends.
     fn report_refusals(&mut self, meaning: &Meaning, now: Moment) {
         let is_everywhere = self.recent.is_refused_everywhere();
-        if let (true, None, Some(refusal)) = (is_everywhere, self.refused_since, Refusal::of(meaning)) {
-            self.refused_since = Some((now, refusal));
-            warn!("most PINs are answered {}: {}", refusal.answer(), refusal.advice());
-        } else if let (false, Some(_)) = (is_everywhere, self.refused_since) {
-            self.refused_since = None;
-            info!("most PINs are not refused any more");
+        match &mut self.refused {
+            Some(refused) if is_everywhere => refused.last = now,
+            Some(refused) if refused.is_over(now) => {
+                self.refused = None;
+                info!("most PINs are not refused any more");
+            }
+            None if is_everywhere && let Some(how) = Refusal::of(meaning) => {
+                self.refused = Some(RefusedEverywhere { since: now, last: now, how });
+                warn!("most PINs are answered {}: {}", how.answer(), how.advice());
+            }
+            _ => {}
         }
     }
 }
