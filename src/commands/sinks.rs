@@ -14,13 +14,14 @@ use super::output::{Output, note};
 use super::table::Column;
 use crate::protocol::{Raw, forget_sink, stats};
 
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 8] = [
     Column::new("SINK", 1).down_to(12),
-    Column::new("CONFIGURED", 6),
-    Column::new("CURSOR", 7),
-    Column::new("BEHIND", 4),
-    Column::new("RETRYING", 5),
+    Column::new("CONFIGURED", 7),
+    Column::new("CURSOR", 8),
+    Column::new("BEHIND", 5),
+    Column::new("RETRYING", 6),
     Column::new("DEAD LETTERS", 3),
+    Column::new("NEXT ATTEMPT", 4),
     Column::new("TROUBLE", 2).down_to(24),
 ];
 
@@ -43,7 +44,7 @@ pub async fn list(socket: &Path, mut output: Output) -> Result<Exit, CommandErro
     Ok(Exit::Done)
 }
 
-fn row(name: String, sink: &Raw<stats::Sink>, now: Timestamp) -> Result<[String; 7], ClientError> {
+fn row(name: String, sink: &Raw<stats::Sink>, now: Timestamp) -> Result<[String; 8], ClientError> {
     let sink = client::read(sink)?;
     let trouble = sink
         .trouble
@@ -55,6 +56,7 @@ fn row(name: String, sink: &Raw<stats::Sink>, now: Timestamp) -> Result<[String;
         sink.behind.to_string(),
         sink.retrying.to_string(),
         sink.dead_letters.to_string(),
+        sink.next_attempt.map_or_else(|| "-".to_owned(), |time| human::upcoming(&time, now)),
         trouble.unwrap_or_else(|| "-".to_owned()),
     ])
 }
@@ -82,11 +84,11 @@ mod tests {
         let now = "2026-01-02T00:01:00Z".parse().unwrap();
         let trouble = json!({"since": "2026-01-02T00:00:00.000Z", "what": "503"});
         let sink = json!({"configured": true, "cursor": 7, "behind": 2, "retrying": 1, "deadLetters": 3,
-                             "closed": false, "trouble": trouble});
+                             "closed": false, "trouble": trouble, "nextAttempt": "2026-01-02T00:01:30.000Z"});
         let sink = Raw::from_json(&sink.to_string()).unwrap();
         assert_eq!(
             row("hook".into(), &sink, now).unwrap(),
-            ["hook", "yes", "7", "2", "1", "3", "503 (since 1m ago)"]
+            ["hook", "yes", "7", "2", "1", "3", "in 30s", "503 (since 1m ago)"]
         );
     }
 }

@@ -225,7 +225,8 @@ impl Task {
         let delivered = self.state.take_delivered();
         self.reporter.health(self.state.cursor(), delivered, self.state.trouble(), now);
         let wall = |moment| self.outbox.clock.wall_of(moment);
-        self.reporter.attempts(self.state.next_attempt().map(wall), self.state.open_since().map(wall));
+        let next_attempt = self.state.next_attempt(now.moment);
+        self.reporter.attempts(next_attempt.map(wall), self.state.open_since().map(wall));
     }
 }
 

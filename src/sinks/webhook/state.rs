@@ -117,9 +117,13 @@ impl State {
         self.breaker.open_since()
     }
 
-    /// When the next probe starts, or else the next retry; `None` if nothing waits for a time.
-    pub fn next_attempt(&self) -> Option<Moment> {
-        if self.breaker.is_open() { self.next_probe_at() } else { self.due() }
+    /// When the next probe starts, or else the next retry: `now` while a probe runs; `None` if nothing waits for a time.
+    pub fn next_attempt(&self, now: Moment) -> Option<Moment> {
+        if !self.breaker.is_open() {
+            return self.due();
+        }
+        let probes = self.running.values().any(|running| running.probe);
+        self.next_probe_at().or(probes.then_some(now))
     }
 
     /// Why nothing is delivered, if nothing is.

@@ -46,18 +46,29 @@ fn the_next_attempt_and_since_when_the_circuit_is_open_are_known() {
         true => later(),
         false => Answer::Delivered,
     });
-    assert_eq!((simulation.state.next_attempt(), simulation.state.open_since()), (None, None));
+    assert_eq!(
+        (simulation.state.next_attempt(simulation.now().moment), simulation.state.open_since()),
+        (None, None)
+    );
     simulation.newest = 100;
     simulation.run_until(HOUR / 2);
-    let (next, since) = (simulation.state.next_attempt().unwrap(), simulation.state.open_since().unwrap());
+    let (next, since) = (
+        simulation.state.next_attempt(simulation.now().moment).unwrap(),
+        simulation.state.open_since().unwrap(),
+    );
     assert!(since < at(60 * SECOND), "it opened soon, and stays open through all probes");
     assert!(next >= at(HOUR / 2) && next <= at(HOUR / 2 + 60 * SECOND), "{next:?}");
+    for millis in 0..70_000 {
+        simulation.run_until(HOUR / 2 + Duration::from_millis(millis));
+        let next = simulation.state.next_attempt(simulation.now().moment);
+        assert!(next.is_some(), "also known while a probe runs");
+    }
     simulation.run_until(HOUR + 200 * SECOND);
     assert_eq!(simulation.state.open_since(), None);
-    let next = simulation.state.next_attempt().expect("one outcome is retried");
+    let next = simulation.state.next_attempt(simulation.now().moment).expect("one outcome is retried");
     assert!(next >= at(HOUR + 200 * SECOND), "{next:?}");
     simulation.run_until(48 * HOUR);
-    assert_eq!((simulation.dead(), simulation.state.next_attempt()), (vec![3], None));
+    assert_eq!((simulation.dead(), simulation.state.next_attempt(simulation.now().moment)), (vec![3], None));
 }
 
 #[test]
