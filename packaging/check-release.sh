@@ -33,6 +33,9 @@ check_symbols() {
   # A program built without zig, for trying out, needs what this machine has.
   [ -n "${PINWATCH_BINARY:-}" ] || [ "$(printf '%s\nGLIBC_%s\n' "$newest" "$glibc" | sort -V | tail -1)" = "GLIBC_$glibc" ] ||
     fail "the program needs $newest"
+  # cargo auditable's list of what is in the program, which `cargo audit bin` reads.
+  [ -n "${PINWATCH_BINARY:-}" ] || readelf --sections --wide "$program" | grep -q '\.dep-v0' ||
+    fail "the program does not list what it contains"
 }
 
 # The oldest Debian that the archive still has, without any package beyond the essential ones. Kept for the next run.

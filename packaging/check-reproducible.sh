@@ -18,6 +18,7 @@ build() {
   (cd "$folder" && PINWATCH_CHECKS=no CI=true packaging/release.sh)
 }
 
+mkdir -p target/tools
 build one
 build another/and/a/longer/one
 diff <(cd "$scratch/one/dist" && sha256sum -- *) <(cd "$scratch/another/and/a/longer/one/dist" && sha256sum -- *)

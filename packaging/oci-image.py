@@ -142,7 +142,11 @@ def main():
     }
     reference = blob(compact(manifest), "manifest.v1+json")
     reference["platform"] = {"architecture": "amd64", "os": "linux"}
-    reference["annotations"] = {"org.opencontainers.image.ref.name": version}
+    # podman and containerd take the image's name from the second.
+    reference["annotations"] = {
+        "org.opencontainers.image.ref.name": version,
+        "io.containerd.image.name": f"docker.io/library/pinwatch:{version}",
+    }
     index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [reference]}
     with tarfile.open(archive, mode="w", format=tarfile.GNU_FORMAT) as out:
         add(out, "blobs", mode=0o755)

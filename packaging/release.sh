@@ -68,7 +68,8 @@ make_tarball() {
   install -m 644 systemd/* packaging/logrotate "$folder/$name/systemd"
   install -m 644 target/packaging/pinwatch.toml "$folder/$name/config"
   install -m 644 LICENSE target/packaging/third-party.gz "$folder/$name/licenses"
-  cp -R README.md CHANGELOG.md SECURITY.md docs "$folder/$name"
+  cp -R ./*.md docs "$folder/$name"
+  install -D -m 644 packaging/compose.yml "$folder/$name/packaging/compose.yml"
   "${tar[@]}" -C "$folder" -c "$name" | gzip -9n > "dist/pinwatch-$version-$1.tar.gz"
 }
 
@@ -112,7 +113,16 @@ make_sums() {
   cat dist/SHA256SUMS
 }
 
+# The commit that the program names must be what it is built from.
+require_clean_checkout() {
+  if [ -z "${PINWATCH_BINARY:-}${CI:-}" ] && [ -n "$(git status --porcelain 2>/dev/null)" ]; then
+    echo "release.sh: the checkout has changes that no commit has; commit or stash them first" >&2
+    exit 1
+  fi
+}
+
 main() {
+  require_clean_checkout
   rm -rf dist && mkdir dist
   install_tools
   if [ -z "${PINWATCH_BINARY:-}" ]; then build_program; fi

@@ -42,8 +42,9 @@ pub async fn gather(server: &Server) -> String {
     set(&catalogue::STORE_FAILING, flag(services.writer.trouble().is_some()));
     set(&catalogue::START_TIME, server.started.as_duration().as_secs_f64());
     recorder.counter(&catalogue::LOG_LOST, &[]).absolute(metrics::log_lines_lost());
-    let Build { commit, date, target, features: _, sqlite } = build::build();
-    recorder.gauge(&catalogue::BUILD_INFO, &[build::VERSION, &commit, &date, &target, &sqlite]).set(1.0);
+    let Build { commit, date, target, features, sqlite } = build::build();
+    let labels = [build::VERSION, &commit, &date, &target, &features, &sqlite];
+    recorder.gauge(&catalogue::BUILD_INFO, &labels).set(1.0);
 
     let part = |name, up| recorder.gauge(&catalogue::PART_UP, &[name]).set(flag(up));
     let stats = stats.ok().and_then(Result::ok);

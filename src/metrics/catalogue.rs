@@ -164,7 +164,7 @@ metrics! {
         "Lines of the log that were dropped, because nobody took them or they could not be written.";
     PART_UP = Gauge "pinwatch_part_up" ["part"]
         "1 if this part of the daemon answered this scrape; without it, its gauges are missing.";
-    BUILD_INFO = Gauge "pinwatch_build_info" ["version", "commit", "date", "target", "sqlite"]
+    BUILD_INFO = Gauge "pinwatch_build_info" ["version", "commit", "date", "target", "features", "sqlite"]
         "1, with the version that runs.";
     START_TIME = Gauge "process_start_time_seconds" []
         "When the daemon started, in seconds since the Unix epoch.";

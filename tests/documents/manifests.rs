@@ -1,12 +1,15 @@
 //! The container manifests are valid by the schemas of Kubernetes and Compose, and pinwatch accepts their settings.
 //! The validators come from PyPI; where that can't be reached, the test says so.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
+use tempfile::TempDir;
+
 use crate::support::not_run::not_run;
-use crate::support::{program, run_to_end};
+use crate::support::{Child, program, run_to_end, until};
 
 const KUBERNETES: &str = include_str!("../../docs/kubernetes.md");
 const COMPOSE: &str = include_str!("../../packaging/compose.yml");
@@ -87,25 +90,71 @@ fn settings(manifest: &str) -> Vec<(String, String)> {
     found
 }
 
+/// A container's folders for a manifest: its secrets, and its volume.
+struct Container {
+    folder: TempDir,
+    settings: Vec<(String, String)>,
+}
+
+impl Container {
+    fn of(manifest: &str) -> Self {
+        let settings = settings(manifest);
+        assert!(settings.len() >= 6, "{settings:?}");
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("api-key"), "key\n").unwrap();
+        let hash = "sha256:".to_owned() + &"0".repeat(64);
+        fs::write(folder.path().join("tokens"), format!("app submit {hash}\n")).unwrap();
+        fs::create_dir(folder.path().join("volume")).unwrap();
+        Self { folder, settings }
+    }
+
+    /// A command of pinwatch with the manifest's settings.
+    fn pinwatch(&self, arguments: &[&str]) -> Command {
+        let mut command = program();
+        command.args(arguments);
+        let (volume, secrets) =
+            (self.folder.path().join("volume"), format!("{}/", self.folder.path().display()));
+        for (name, value) in &self.settings {
+            let value = value.replace("/var/lib/pinwatch", volume.to_str().unwrap());
+            command.env(
+                name,
+                value.replace("/run/secrets/pinwatch/", &secrets).replace("/run/secrets/", &secrets),
+            );
+        }
+        command
+    }
+}
+
 #[test]
 fn pinwatch_accepts_the_settings_of_the_manifests() {
     for manifest in manifests().iter().map(String::as_str).chain([COMPOSE]) {
         let version = env!("CARGO_PKG_VERSION");
         assert!(manifest.contains(&format!("pinwatch:{version}\n")), "the image's version");
-        let settings = settings(manifest);
-        assert!(settings.len() >= 6, "{settings:?}");
-        let folder = tempfile::tempdir().unwrap();
-        let mounted = |value: &str| -> PathBuf { folder.path().join(value.rsplit('/').next().unwrap()) };
-        fs::write(mounted("api-key"), "key\n").unwrap();
-        let hash = "sha256:".to_owned() + &"0".repeat(64);
-        fs::write(mounted("tokens"), format!("app submit {hash}\n")).unwrap();
-        let mut command = program();
-        command.args(["check-config", "--config", "/dev/null"]);
-        for (name, value) in settings {
-            let is_secret = value.starts_with("/run/secrets/");
-            command.env(name, if is_secret { mounted(&value).into_os_string() } else { value.into() });
-        }
-        let checked = run_to_end(command);
+        let container = Container::of(manifest);
+        let checked = run_to_end(container.pinwatch(&["check-config", "--config", "/dev/null"]));
         assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+    }
+}
+
+#[test]
+fn pinwatch_starts_in_a_volume_of_kubernetes_that_the_group_can_write() {
+    for (manifest, mode) in manifests().iter().zip([0o2775, 0o2777]) {
+        let container = Container::of(manifest);
+        let volume = container.folder.path().join("volume");
+        // As fsGroup leaves a volume, and as an emptyDir is.
+        fs::set_permissions(&volume, Permissions::from_mode(mode)).unwrap();
+        let mut command = container.pinwatch(&["run", "--config", "/dev/null"]);
+        if !manifest.contains("PINWATCH__STORE__URL\n              value:") {
+            // Instead of PostgreSQL.
+            command.env("PINWATCH__STORE__URL", format!("sqlite:{}/own/pinwatch.db", volume.display()));
+        }
+        command.env("PINWATCH__HTTP__LISTEN", "127.0.0.1:0");
+        command.stderr(File::create(container.folder.path().join("log")).unwrap());
+        let mut daemon = Child::spawn(command);
+        until("the daemon answers", || {
+            let log = || fs::read_to_string(container.folder.path().join("log")).unwrap();
+            assert!(daemon.ended().is_none(), "{}", log());
+            run_to_end(container.pinwatch(&["ping"])).code.filter(|code| *code == 0)
+        });
     }
 }

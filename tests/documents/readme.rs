@@ -219,7 +219,10 @@ fn the_commands_of_the_readme_produce_a_first_outcome() {
 #[test]
 fn the_readme_is_short_and_its_picture_exists() {
     assert!(README.lines().count() < 150, "{} lines", README.lines().count());
-    assert!(README.contains("](docs/page-light.png)"));
+    for picture in ["docs/page-light.png", "docs/page-dark.png"] {
+        assert!(README.contains(&format!("=\"{picture}\"")), "{picture}");
+        assert!(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(picture).is_file(), "{picture}");
+    }
 }
 
 #[test]

@@ -107,10 +107,9 @@ fn submits_polls_and_outcomes_are_counted_correctly() {
     assert_eq!(numbers.value("pinwatch_poll_rate_limit"), 0.0);
     let version = env!("CARGO_PKG_VERSION");
     let build = &served.daemon.client().stats()["build"];
-    let [commit, date, target, sqlite] =
-        ["commit", "date", "target", "sqlite"].map(|name| build[name].as_str().unwrap());
-    let labels =
-        format!(r#"version="{version}",commit="{commit}",date="{date}",target="{target}",sqlite="{sqlite}""#);
+    let names = ["commit", "date", "target", "features", "sqlite"];
+    let rest = names.map(|name| format!(r#",{name}="{}""#, build[name].as_str().unwrap())).concat();
+    let labels = format!(r#"version="{version}"{rest}"#);
     assert_eq!(numbers.value(&format!("pinwatch_build_info{{{labels}}}")), 1.0);
     assert!(numbers.value("process_start_time_seconds") > 1_700_000_000.0);
     for part in ["schedule", "store"] {
