@@ -107,7 +107,7 @@ pub struct ReplayArgs {
     /// PIN IDs: the newest outcome of each
     #[arg(value_name = "ID")]
     pub ids: Vec<PinId>,
-    /// Instead of PIN IDs: the outcomes from this seq on
+    /// Instead of PIN IDs: the outcomes from this seq to the one of --to
     #[arg(long, value_name = "SEQ", requires = "to")]
     pub from: Option<i64>,
     /// The last seq, included

@@ -1,9 +1,10 @@
 //! `--all` of `cancel`, `replay`, `dead-letters replay` and `dead-letters drop`: acts on everything that matches, after a preview.
 //!
-//! Promises to act only on what the filter matches as of the preview's beginning. Ctrl-C stops after the part that is under way, or soon
+//! Promises to act only on what the filter matches as of the preview's beginning, and on no more PINs than it counted. Ctrl-C stops after the part that is under way, or soon
 //! while that part waits, and what is done is said.
 
 use std::io::{IsTerminal, stderr, stdin};
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -84,7 +85,7 @@ pub async fn run(
             return Ok(Exit::Failed);
         }
         let as_of = filter.as_of(began.elapsed(), Timestamp::now());
-        let mut part = pin!(action.part(&mut client, as_of, after));
+        let mut part = pin!(action.part(&mut client, as_of, matching.saturating_sub(total), after));
         let answer = tokio::select! {
             answer = &mut part => Some(answer),
             _ = &mut stopped => {
@@ -117,7 +118,8 @@ pub async fn run(
             })?;
         }
         progress.set(total);
-        if after.is_none() {
+        let is_enough = matches!(action, Action::Cancel) && total >= matching;
+        if after.is_none() || is_enough {
             progress.end();
             return finish(output, action, total);
         }
@@ -170,16 +172,23 @@ impl Action<'_> {
         count::Request { of, sink, filter, after }
     }
 
-    /// Acts on the next part.
+    /// Acts on the next part: on `left` at most, if they are PINs in flight. Their status changes, so that more can match now than
+    /// the preview counted.
     async fn part(
         self,
         client: &mut Client,
         filter: Filter,
+        left: u64,
         after: Option<String>,
     ) -> Result<count::Answer, ClientError> {
         let all = true;
         match self {
-            Self::Cancel => client.ask(&cancel_matching::Request { filter, all, after }).await,
+            Self::Cancel => {
+                let Some(left) = NonZeroU32::new(u32::try_from(left).unwrap_or(u32::MAX)) else {
+                    return Ok(count::Answer { count: 0, next: None });
+                };
+                client.ask(&cancel_matching::Request { filter, all, limit: Some(left), after }).await
+            }
             Self::AtSink(Deed::Drop, sink) => {
                 let sink = sink.to_owned();
                 client.ask(&drop::Request { sink, filter, all, after, ..Default::default() }).await

@@ -12,6 +12,7 @@ use super::error::CommandError;
 use super::exit::Exit;
 use super::output::{Output, note};
 use super::table::Column;
+use crate::protocol::filter::About;
 use crate::protocol::{self, cancel};
 
 const COLUMNS: [Column; 4] = [
@@ -22,10 +23,11 @@ const COLUMNS: [Column; 4] = [
 ];
 
 pub async fn run(socket: &Path, args: &CancelArgs, mut output: Output) -> Result<Exit, CommandError> {
+    let filter = args.filter.filter(About::InFlight)?;
     if args.all {
-        return all_matching::run(socket, Action::Cancel, &args.filter.filter(), args.yes, output).await;
+        return all_matching::run(socket, Action::Cancel, &filter, args.yes, output).await;
     }
-    if !args.filter.filter().is_empty() {
+    if !filter.is_empty() {
         return Err(CommandError::Usage(
             "a filter needs --all: it withdraws every PIN that matches".to_owned(),
         ));

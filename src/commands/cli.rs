@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use super::admin_cli::{DeadLetters, ReplayArgs, Sinks};
 use super::backup::BackupArgs;
@@ -204,9 +204,10 @@ pub struct TopArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").args(["ids", "all"]).required(true))]
 pub struct CancelArgs {
     /// PIN IDs
-    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "ID")]
     pub ids: Vec<PinId>,
     /// Withdraw every PIN in flight that the filters match, after a question; without filters, every PIN
     #[arg(long)]
@@ -252,7 +253,7 @@ pub struct TokenNewArgs {
     /// Who has the token; the log and the history of its PINs name it
     #[arg(long, value_name = "NAME")]
     pub name: Name,
-    /// What it is good for: submit (PINs and their outcomes), read (all that changes nothing), admin
+    /// What the token allows: submit (PINs and their outcomes), read (everything that changes nothing), admin
     #[arg(long, value_name = "SCOPE")]
     pub scope: Scope,
 }

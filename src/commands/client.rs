@@ -294,7 +294,12 @@ pub fn parse<R: Operation>(line: &[u8]) -> Result<R::Answer, ClientError> {
 
 /// Parses a part of an answer.
 pub fn read<T: DeserializeOwned>(part: &Raw<T>) -> Result<T, ClientError> {
-    part.read().map_err(|error| unreadable(part.get().as_bytes(), &error))
+    read_as(part)
+}
+
+/// Parses a part of an answer as another type that the same JSON has.
+pub fn read_as<T, U: DeserializeOwned>(part: &Raw<T>) -> Result<U, ClientError> {
+    serde_json::from_str(part.get()).map_err(|error| unreadable(part.get().as_bytes(), &error))
 }
 
 /// The error for JSON that can't be parsed as expected; quotes its beginning, on one line.

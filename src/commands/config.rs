@@ -29,10 +29,12 @@ pub fn explain_beside_daemon(globals: &Globals) -> Result<Explained, ConfigError
     Config::explain(&sources)
 }
 
-/// Returns the socket to connect to: the given one, or the one of the configuration.
+/// Returns the socket to connect to: the given one, the one that PINWATCH_SOCKET names, or the one of the configuration. An empty
+/// variable counts as none: a script may have set it from a command that failed.
 pub fn client_socket(globals: &Globals, given: Option<&PathBuf>) -> Result<PathBuf, ConfigError> {
-    match given {
-        Some(path) => Ok(path.clone()),
+    let named = std::env::var_os("PINWATCH_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
+    match given.cloned().or(named) {
+        Some(path) => Ok(path),
         None => crate::config::client_socket(&sources(globals)),
     }
 }

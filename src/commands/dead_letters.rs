@@ -13,6 +13,7 @@ use super::human;
 use super::output::{Output, note};
 use super::table::Column;
 use crate::protocol::dead_letters::{DeadLetter, Request};
+use crate::protocol::filter::About;
 use crate::protocol::{Code, Raw};
 
 /// How many dead letters one request asks for: the answer is one line of bounded length.
@@ -29,7 +30,7 @@ const COLUMNS: [Column; 7] = [
 ];
 
 pub async fn list(socket: &Path, args: &LettersListArgs, mut output: Output) -> Result<Exit, CommandError> {
-    let filter = args.filter.filter();
+    let filter = args.filter.filter(About::OutcomesAtSink)?;
     let request =
         Request { sink: args.sink.clone(), filter, after: args.after.clone(), ..Request::default() };
     let mut pages = Pages { client: Client::connect(socket).await?, request };

@@ -24,7 +24,7 @@ use super::human;
 use super::output::Output;
 use super::sandbox::Sandbox;
 use super::send_test;
-use crate::config::{Api, Explained, Http, SYSTEM_FILE, Setting, Sink, StoreUrl};
+use crate::config::{Api, Explained, Http, SYSTEM_FILE, Setting, Sink, SinkKind, StoreUrl};
 use crate::http::{self, tokens::Tokens};
 use crate::pin::PinId;
 use crate::poll::{self, Field, Look, Meaning};
@@ -246,6 +246,12 @@ fn look_at(sink: &Sink, stats: Option<&Stats>) -> Finding {
     let known = stats.and_then(|stats| stats.sinks.get(&sink.name));
     let trouble = known.and_then(|sink| Some(sink.read().ok()?.trouble?.what));
     match (known, trouble, sink.kind.file()) {
+        (_, Some(trouble), _) if matches!(sink.kind, SinkKind::Webhook(_)) => {
+            let name = &sink.name;
+            let advice =
+                format!("outcomes are kept; mend the receiver, then try: pinwatch doctor --send-test {name}");
+            Finding::ill("sink", named(format!("accepts no outcomes: {trouble}; {advice}")))
+        }
         (_, Some(trouble), _) => Finding::ill("sink", named(format!("accepts no outcomes: {trouble}"))),
         (Some(_), None, _) => Finding::well("sink", named("accepts outcomes".to_owned())),
         (None, None, Some(path)) => match writable(path) {

@@ -1,9 +1,12 @@
 //! The flags that say which PINs, outcomes or dead letters are meant.
 
+use std::borrow::Cow;
+
 use clap::Args;
 
-use crate::protocol::When;
-use crate::protocol::filter::{Filter, Phase};
+use super::error::CommandError;
+use crate::protocol::filter::{About, Filter, Phase};
+use crate::protocol::{Refusal, When};
 
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Filters")]
@@ -37,7 +40,13 @@ pub struct OutcomeFilterArgs {
 }
 
 impl FilterArgs {
-    pub fn filter(&self) -> Filter {
+    /// # Errors
+    /// A filter has no meaning for this command.
+    pub fn filter(&self, about: About) -> Result<Filter, CommandError> {
+        checked(self.read(), about)
+    }
+
+    fn read(&self) -> Filter {
         let filter = Filter {
             state: self.state,
             status: self.status.clone(),
@@ -53,14 +62,23 @@ impl FilterArgs {
 }
 
 impl OutcomeFilterArgs {
-    pub fn filter(&self) -> Filter {
-        Filter { sink: self.sink.clone(), ..self.filter.filter() }
+    /// # Errors
+    /// As [`FilterArgs::filter`].
+    pub fn filter(&self, about: About) -> Result<Filter, CommandError> {
+        checked(Filter { sink: self.sink.clone(), ..self.filter.read() }, about)
     }
 }
 
+/// Refuses what the daemon would refuse, in the words of the command line.
+fn checked(filter: Filter, about: About) -> Result<Filter, CommandError> {
+    let refused = |refusal: Refusal| {
+        let message = refusal.message.replace("\"state\"", "--state").replace("\"sink\"", "--sink");
+        CommandError::Usage(message)
+    };
+    filter.check(about).map_err(refused)?;
+    Ok(filter)
+}
+
 fn phase(text: &str) -> Result<Phase, String> {
-    Phase::ALL.into_iter().find(|phase| phase.as_str() == text).ok_or_else(|| {
-        let names = Phase::ALL.map(Phase::as_str).join(", ");
-        format!("a state is one of {names}")
-    })
+    Cow::from(text).try_into()
 }

@@ -30,8 +30,8 @@ pub struct Globals {
 /// Options of every client of the daemon.
 #[derive(Debug, Clone, Args)]
 pub struct Link {
-    /// The daemon's socket [default: intake.socket of the configuration]
-    #[arg(long, value_name = "PATH", env = "PINWATCH_SOCKET")]
+    /// The daemon's socket [default: $PINWATCH_SOCKET, else intake.socket of the configuration]
+    #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 }
 

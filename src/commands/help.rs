@@ -239,7 +239,7 @@ Examples:
 
 pub const SINKS_FORGET: &str = "\
 The daemon then no longer keeps outcomes for this sink, and deletes its dead letters. A sink that is \
-configured is refused: remove it from the configuration and restart the daemon first.
+configured is refused: remove it from the configuration and reload the daemon first.
 
 Examples:
   pinwatch sinks forget old-webhook

@@ -11,6 +11,7 @@ use super::exit::Exit;
 use super::human;
 use super::output::{Output, note};
 use super::table::Column;
+use crate::protocol::filter::About;
 use crate::protocol::list::Request;
 use crate::protocol::show::Pin;
 
@@ -27,11 +28,11 @@ const COLUMNS: [Column; 6] = [
 ];
 
 pub async fn run(socket: &Path, args: &ListArgs, mut output: Output) -> Result<Exit, CommandError> {
+    let filter = args.filter.filter(About::Either)?;
     let mut client = Client::connect(socket).await?;
-    let mut after = args.after.clone();
-    let (mut left, filter) = (args.limit, args.filter.filter());
+    let (mut after, mut left) = (args.after.clone(), args.limit);
     let mut rows = Vec::new();
-    let (mut finished, mut outcome_rows) = (String::new(), output.outcome_rows(32));
+    let (mut finished, mut outcome_rows) = (String::new(), None);
     while left > 0 {
         let page =
             client.ask(&Request { limit: Some(left.min(PAGE)), after, filter: filter.clone() }).await?;
@@ -42,7 +43,8 @@ pub async fn run(socket: &Path, args: &ListArgs, mut output: Output) -> Result<E
             } else {
                 let pin = client::read(pin)?;
                 if let Some(outcome) = &pin.outcome {
-                    finished.push_str(&outcome_rows.row(&client::read(outcome)?));
+                    let rows = outcome_rows.get_or_insert_with(|| output.outcome_rows(32));
+                    finished.push_str(&rows.row(&client::read(outcome)?));
                 } else {
                     rows.push(row(pin, now));
                 }

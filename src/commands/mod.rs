@@ -100,7 +100,7 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
             let is_json = is_json(&cli);
             (dispatch(cli, is_json), is_json)
         }
-        Err(answer) => (output::clap(answer), false),
+        Err(answer) => (output::clap(answer, wants_json(&arguments)), false),
     };
     ended.unwrap_or_else(|error| {
         if !error.is_broken_pipe() {
@@ -113,6 +113,14 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
         }
         Exit::from(&error)
     })
+}
+
+/// As [`is_json`], of a command line that clap refuses.
+fn wants_json(arguments: &[OsString]) -> bool {
+    const TEXT: [&str; 8] = ["run", "simulate", "demo", "socket", "completions", "man", "token", "top"];
+    let mut options = arguments.iter().skip(1).take_while(|argument| *argument != "--");
+    let is_text = arguments.iter().skip(1).any(|argument| TEXT.iter().any(|name| argument == name));
+    options.any(|argument| argument == "--json") || !is_text && !std::io::stdout().is_terminal()
 }
 
 /// Whether results and errors are printed as lines of JSON on stdout: with `--json`, or if stdout is not a terminal.

@@ -128,7 +128,7 @@ pub fn note(message: impl fmt::Display) {
 
 /// Prints clap's answer to a command line that is not run: help or the version on stdout, an error on stderr, and for a program
 /// that reads JSON on stdout too.
-pub fn clap(mut answer: clap::Error) -> Result<Exit, CommandError> {
+pub fn clap(mut answer: clap::Error, is_json: bool) -> Result<Exit, CommandError> {
     // clap quotes the arguments, and a script may have got them from anywhere.
     let quoted: Vec<_> = answer
         .context()
@@ -142,7 +142,7 @@ pub fn clap(mut answer: clap::Error) -> Result<Exit, CommandError> {
     }
     let printed = answer.print();
     if answer.use_stderr() {
-        if std::env::args_os().take_while(|argument| argument != "--").any(|argument| argument == "--json") {
+        if is_json {
             let text = answer.to_string();
             let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
             let mut output = Output::new(true, false);

@@ -15,7 +15,7 @@ use super::error::CommandError;
 use super::exit::Exit;
 use super::output::{Output, note};
 use crate::pin::PinId;
-use crate::protocol::filter::Filter;
+use crate::protocol::filter::{About, Filter};
 use crate::protocol::{self, drop, replay};
 
 /// Outcomes that the command line names.
@@ -28,7 +28,7 @@ enum Named<'a> {
 
 /// `pinwatch replay`
 pub async fn run(socket: &Path, args: &ReplayArgs, output: Output) -> Result<Exit, CommandError> {
-    let filter = args.filter.filter();
+    let filter = args.filter.filter(About::OutcomesAtSink)?;
     if args.all {
         let action = Action::AtSink(Deed::Replay, &args.sink);
         return all_matching::run(socket, action, &filter, args.yes, output).await;
@@ -58,7 +58,7 @@ async fn letters(
     args: &LettersArgs,
     output: Output,
 ) -> Result<Exit, CommandError> {
-    let filter = args.filter.filter();
+    let filter = args.filter.filter(About::OutcomesAtSink)?;
     if args.all {
         let action = Action::AtSink(deed, &args.sink);
         return all_matching::run(socket, action, &filter, args.yes, output).await;

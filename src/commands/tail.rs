@@ -15,11 +15,14 @@ use super::human::OutcomeRows;
 use super::output::{Output, note};
 use super::reconnect::Reconnect;
 use crate::protocol::Record;
+use crate::protocol::filter::{About, Filter};
 use crate::protocol::tail::{Answer, Line, Range, Request, Start};
 
 pub async fn run(socket: &Path, args: &TailArgs, output: Output) -> Result<Exit, CommandError> {
+    let filter = args.filter.filter(About::Outcomes)?;
     let mut client = Client::connect(socket).await?;
     let mut tail = Tail {
+        filter,
         start: args.from.clone(),
         printed: HashSet::new(),
         again: HashSet::new(),
@@ -44,6 +47,7 @@ pub async fn run(socket: &Path, args: &TailArgs, output: Output) -> Result<Exit,
 }
 
 struct Tail {
+    filter: Filter,
     /// The last position received, or where to begin; `None` means "at the newest".
     start: Option<Start>,
     /// The seqs of the outcomes printed since that position, at most one page of the daemon.
@@ -63,7 +67,7 @@ impl Tail {
             last,
             follow: args.follow,
             positions: true,
-            filter: args.filter.filter(),
+            filter: self.filter.clone(),
         };
         client.send(&request).await?;
         let mut is_answered = false;

@@ -12,8 +12,8 @@ use reqwest::Url;
 use super::answer::Answer;
 use super::credentials::Credentials;
 use super::preset::Preset;
-use super::read::{DAY, MILLISECOND, MINUTE, SECOND};
-use super::section::{Section, section};
+use super::read::{DAY, MILLISECOND, MINUTE, SECOND, text_of};
+use super::section::{Section, quoted, redacted_query, section};
 
 section! {
     /// `[api]`
@@ -23,7 +23,7 @@ section! {
         /// If it has a path, `path` is appended to that.
         pub base_url: Url = url("https://api.infobip.com"),
         /// Path and query, with `{pinId}` once, and with `{username}` at most once.
-        pub path: String = parsed("/2fa/1/pin/{pinId}/status", path),
+        pub path: String = request_path("/2fa/1/pin/{pinId}/status"),
         pub auth: Auth = parsed("App {key}", auth),
         pub credentials: Credentials = credentials(),
         /// How answers are read; `None` means as the default preset's, by a reader of their own.
@@ -88,6 +88,13 @@ impl Api {
 }
 
 impl Section<'_> {
+    fn request_path(&mut self, key: &'static str, default: &str) -> Option<String> {
+        self.read(key, default, |written| {
+            let text = text_of(written)?;
+            Ok((path(text)?, quoted(&redacted_query(text))))
+        })
+    }
+
     fn rate(&mut self, key: &'static str) -> Option<Option<NonZeroU32>> {
         self.count(key, 0, 0..=1_000_000).map(|rate| u32::try_from(rate).ok().and_then(NonZeroU32::new))
     }

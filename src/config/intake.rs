@@ -39,7 +39,7 @@ impl Section<'_> {
 fn mode(text: &str) -> Result<u32, &'static str> {
     let is_octal = text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| is_octal && *mode <= 0o777);
-    mode.ok_or("must be permission bits in octal and in quotation marks, such as \"0660\"")
+    mode.ok_or("must be permission bits in octal, such as 0660; in a file in quotation marks, \"0660\"")
 }
 
 /// Returns the socket of a user who has no configuration file, and the origin of that path.

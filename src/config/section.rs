@@ -317,12 +317,17 @@ pub(super) fn origin_of(value: &Value) -> Option<String> {
     }
 }
 
+/// Keys whose values no message shows, whatever is wrong with them: each is a secret, or where people put one by mistake.
+const NEVER_SHOWN: [&str; 6] = ["key", "password", "secret", "secrets", "auth", "username"];
+
 /// Returns what a message may show of a value, in TOML.
 fn shown(key: &str, value: &Value) -> Option<String> {
     match &value.kind {
+        _ if NEVER_SHOWN.contains(&key) => None,
         // The path of a file begins with "/". Anything else may be the secret itself.
         ValueKind::String(text) if key.ends_with("_file") && !text.starts_with('/') => None,
         ValueKind::String(text) if key.ends_with("url") => Some(quoted(&redacted(text))),
+        ValueKind::String(text) if key == "path" => Some(quoted(&redacted_query(text))),
         ValueKind::String(text) => Some(quoted(text)),
         ValueKind::Nil | ValueKind::Table(_) | ValueKind::Array(_) => None,
         other => Some(other.to_string()),
@@ -360,9 +365,29 @@ pub(super) fn redacted(url: &str) -> String {
     }
 }
 
+/// Hides the values of a path's query, which may be secret, except for the place of the PIN ID.
+pub(super) fn redacted_query(path: &str) -> String {
+    let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
+    let shown = |pair: &str| match pair.split_once('=') {
+        Some((name, value)) if !value.contains("{pinId}") => format!("{name}=***"),
+        _ => pair.to_owned(),
+    };
+    format!("{path}?{}", query.split('&').map(shown).collect::<Vec<_>>().join("&"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_shown_without_the_values_of_its_query_except_the_pin_id() {
+        for (path, expected) in [
+            ("/2fa/1/pin/{pinId}/status", "/2fa/1/pin/{pinId}/status"),
+            ("/logs?apikey=secret&id={pinId}&verbose", "/logs?apikey=***&id={pinId}&verbose"),
+        ] {
+            assert_eq!(redacted_query(path), expected);
+        }
+    }
 
     #[test]
     fn a_url_is_shown_without_its_user_password_query_and_fragment() {

@@ -54,8 +54,7 @@ impl Hosts {
                 ),
             ),
         };
-        let problem =
-            json!({"title": title, "status": status.as_u16(), "code": "wrong_host", "detail": detail});
+        let problem = json!({"type": "about:blank", "title": title, "status": status.as_u16(), "code": "wrong_host", "detail": detail});
         let text = json_line(problem.to_string()).into_owned() + "\n";
         Some((status, [(CONTENT_TYPE, "application/problem+json")], text).into_response())
     }

@@ -155,11 +155,6 @@ impl Problem {
         self.instead(StatusCode::CONFLICT, CONFLICT.into())
     }
 
-    /// 404 instead of 422: what the request names is not there.
-    pub fn or_not_found(self) -> Self {
-        self.instead(StatusCode::NOT_FOUND, Code::NotFound.to_string().into())
-    }
-
     fn instead(self, status: StatusCode, code: Cow<'static, str>) -> Self {
         if self.status == StatusCode::UNPROCESSABLE_ENTITY { Self { status, code, ..self } } else { self }
     }

@@ -37,6 +37,10 @@ pub enum SocketError {
     Starting(PathBuf),
     #[error("{0} exists and is not a socket; it was left as it is. Give another `intake.socket`")]
     NotASocket(PathBuf),
+    #[error(
+        "{0} is not pinwatch's lock file, because it is not empty; it was left as it is. Move it away, or give another `intake.socket`"
+    )]
+    NotALock(PathBuf),
     #[error("{0}. This is about `intake.socket`")]
     Path(#[from] PathError),
     #[error("the socket that was passed (LISTEN_FDS) can't be used: {0}. Check the .socket unit")]
@@ -199,6 +203,12 @@ impl Turn {
         let path = PathBuf::from(path);
         let lock = paths::take_lock_file(&path).await?;
         let lock = lock.ok_or_else(|| SocketError::Starting(socket.to_owned()))?;
+        let length = lock.metadata().map(|lock| lock.len());
+        match length {
+            Ok(0) => {}
+            Ok(_) => return Err(SocketError::NotALock(path)),
+            Err(source) => return Err(SocketError::Io { doing: "read", path, source }),
+        }
         Ok(Self { path, _lock: lock })
     }
 }
@@ -334,6 +344,16 @@ mod tests {
         assert_eq!(FileId::at(&path).unwrap(), before);
         drop(turn);
         assert!(Socket::bind(&path, 0o600).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_file_with_the_name_of_the_lock_file_that_is_not_pinwatchs_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let notes = folder.path().join("s.lock");
+        fs::write(&notes, "my notes").unwrap();
+        let refused = Socket::bind(&folder.path().join("s"), 0o600).await.unwrap_err();
+        assert!(matches!(refused, SocketError::NotALock(_)), "{refused}");
+        assert_eq!(fs::read_to_string(&notes).unwrap(), "my notes");
     }
 
     #[tokio::test]

@@ -164,7 +164,7 @@ pub async fn cancel(services: &Services, pin: &PinId) -> Result<Record, Failure>
 /// The filter is empty and `all` is not given, or a PIN could not be withdrawn: others may have been.
 pub async fn cancel_matching(
     services: &Services,
-    cancel_matching::Request { filter, all, after }: cancel_matching::Request,
+    cancel_matching::Request { filter, all, limit, after }: cancel_matching::Request,
 ) -> Result<cancel_matching::Answer, Failure> {
     filter.check(About::InFlight)?;
     if filter.is_empty() && !all {
@@ -172,7 +172,14 @@ pub async fn cancel_matching(
         return Err(Code::InvalidRequest.because(message).into());
     }
     let found = matching::in_flight(services, &filter, after.as_deref(), SLICE).await?;
-    let pins = matching::with_status(services, &filter, &found).await?;
+    let mut pins = matching::with_status(services, &filter, &found).await?;
+    let mut next = found.next;
+    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit.get()).unwrap_or(usize::MAX));
+    if pins.len() > limit {
+        pins.truncate(limit);
+        let last = found.pins.into_iter().find(|(pin, _)| Some(&pin.pin) == pins.last());
+        next = last.map(|(_, token)| token);
+    }
     let mut count = 0;
     for ended in join_all(pins.iter().map(|pin| cancel(services, pin))).await {
         match ended {
@@ -182,7 +189,7 @@ pub async fn cancel_matching(
             Err(failure) => return Err(failure),
         }
     }
-    Ok(cancel_matching::Answer { count, next: found.next })
+    Ok(cancel_matching::Answer { count, next })
 }
 
 /// Returns whether the PIN was withdrawn or had finished before.

@@ -1,12 +1,14 @@
 //! `count`: counts what matches a filter, part by part: what a person sees before acting on it.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::filter::Filter;
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", try_from = "Cow<str>")]
 pub enum Of {
     /// PINs in flight.
     #[default]
@@ -29,6 +31,19 @@ pub struct Request {
     /// The `next` of the previous answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
+}
+
+impl TryFrom<Cow<'_, str>> for Of {
+    type Error = &'static str;
+
+    fn try_from(name: Cow<str>) -> Result<Self, Self::Error> {
+        match &*name {
+            "in_flight" => Ok(Self::InFlight),
+            "outcomes" => Ok(Self::Outcomes),
+            "dead_letters" => Ok(Self::DeadLetters),
+            _ => Err("must be in_flight, outcomes or dead_letters"),
+        }
+    }
 }
 
 impl Of {

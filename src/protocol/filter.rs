@@ -4,18 +4,21 @@
 //! member that would have no meaning is refused, so that nobody acts on more than was meant. Compares references byte by
 //! byte: no character is special. Pure: must not know the store or the schedule.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::when::When;
 use super::{Code, Record, Refusal};
 
 /// Every member that is given must match. A filter without members matches everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default, remote = "Self")]
 pub struct Filter {
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub state: Option<Phase>,
@@ -41,6 +44,33 @@ pub struct Filter {
     pub sink: Option<String>,
 }
 
+impl Serialize for Filter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Filter {
+    /// Reads an object. What serde derives would also read an array of the members' values.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Filter;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Filter, A::Error> {
+                Filter::deserialize(MapAccessDeserializer::new(members))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
 /// Reads a member that is given. It may not be null: who writes null may mean something else than "any".
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
@@ -48,7 +78,7 @@ fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Res
 
 /// How far a PIN is, or how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", try_from = "Cow<str>")]
 pub enum Phase {
     InFlight,
     /// Any ending.
@@ -58,6 +88,17 @@ pub enum Phase {
     NotFound,
     Rejected,
     Cancelled,
+}
+
+impl TryFrom<Cow<'_, str>> for Phase {
+    type Error = String;
+
+    fn try_from(name: Cow<str>) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|phase| phase.as_str() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::as_str).join(", ");
+            format!("a state is one of {names}")
+        })
+    }
 }
 
 impl Phase {
@@ -255,6 +296,10 @@ mod tests {
             r#"{"olderThan":null}"#,
             r#"{"sink":null}"#,
             r#"{"status":null}"#,
+            r#"{"state":{"final":null}}"#,
+            r#"["final"]"#,
+            "[]",
+            "null",
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }

@@ -10,6 +10,7 @@ use std::vec::IntoIter;
 use serde::de::value::{MapAccessDeserializer, MapDeserializer};
 use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 use serde_path_to_error::Track;
@@ -136,6 +137,9 @@ fn parse_slowly(text: &str) -> Result<Request, Refusal> {
         return Err(Code::InvalidRequest.because("\"op\" is missing"));
     };
     let (_, op) = members.remove(at);
+    if members.iter().any(|(name, _)| name == "op") {
+        return Err(Code::InvalidRequest.because("\"op\" is given twice"));
+    }
     let Text(op) = serde_json::from_str(op.get()).map_err(|error| match error.classify() {
         Category::Data => Code::InvalidRequest.because("\"op\" is a string"),
         _ => invalid_json(&error),
@@ -178,7 +182,8 @@ fn read_members<'de, R>(
     let fields = MapDeserializer::new(fields.into_iter());
     read(serde_path_to_error::Deserializer::new(fields, &mut track)).map_err(|error| {
         let field = track.path().to_string();
-        let given = members.iter().find(|(name, _)| *name == field).map(|(_, value)| value.get());
+        let member = field.split('.').next().unwrap_or_default();
+        let given = members.iter().find(|(name, _)| *name == member).map(|(_, value)| value.get());
         if let ("pinId", Some(Ok(Text(id)))) = (&*field, given.map(serde_json::from_str))
             && let Err(refusal) = parse_pin_id(&id)
         {
@@ -188,7 +193,9 @@ fn read_members<'de, R>(
         let problem = error.to_string();
         let problem = problem.split_once(" at line ").map_or(&*problem, |(problem, _)| problem);
         let place = if given.is_some() { format!("\"{field}\"") } else { op.to_owned() };
-        let code = if error.is_data() { Code::InvalidRequest } else { Code::InvalidJson };
+        // serde_json calls the wrong type of some values a mistake in the syntax.
+        let is_json = given.is_none_or(|given| serde_json::from_str::<Value>(given).is_ok());
+        let code = if error.is_data() || is_json { Code::InvalidRequest } else { Code::InvalidJson };
         code.because(format!("{place}: {problem}"))
     })
 }

@@ -53,7 +53,7 @@ fn every_operation_is_read_back_as_written() {
         r#"{"op":"list","limit":5,"after":"A"}"#,
         r#"{"op":"list","filter":{"state":"finished","referencePrefix":"order-4","olderThan":"10m"}}"#,
         r#"{"op":"count","filter":{"reference":"order-42"}}"#,
-        r#"{"op":"cancel_matching","filter":{"status":"SENT","newerThan":"1h"},"all":false,"after":"A"}"#,
+        r#"{"op":"cancel_matching","filter":{"status":"SENT","newerThan":"1h"},"all":false,"limit":7,"after":"A"}"#,
         r#"{"op":"wait","pinId":"A"}"#,
         r#"{"op":"wait","pinId":"A","timeout":"5s"}"#,
         r#"{"op":"tail","from":7,"follow":true}"#,
@@ -137,6 +137,26 @@ fn a_refusal_names_the_field_and_what_is_wrong_with_it() {
             r#""again": unknown field `again`, expected `pinId` or `reference`"#,
         ),
         (r#"{"op":"ping","pinId":"A"}"#, r#""pinId": unknown field `pinId`, there are no fields"#),
+        (
+            r#"{"op":"cancel_matching","filter":{"status":1}}"#,
+            r#""filter.status": invalid type: integer `1`, expected a string"#,
+        ),
+        (
+            r#"{"op":"count","filter":{"state":1}}"#,
+            r#""filter.state": invalid type: integer `1`, expected a string"#,
+        ),
+        (
+            r#"{"op":"list","filter":{"olderThan":"10"}}"#,
+            r#""filter.olderThan": "10" is neither an age, such as 30s, 10m or 2h, nor a time, such as 2026-11-28T14:00:00Z"#,
+        ),
+        (
+            r#"{"op":"count","filter":["in_flight"]}"#,
+            r#""filter": invalid type: sequence, expected an object"#,
+        ),
+        (r#"{"op":"count","filter":null}"#, r#""filter": invalid type: null, expected an object"#),
+        (r#"{"op":"count","of":{"outcomes":null}}"#, r#""of": invalid type: map, expected a string"#),
+        (r#"{"op":"count","of":"pins"}"#, r#""of": must be in_flight, outcomes or dead_letters"#),
+        (r#"{"op":"ping","op":"stats"}"#, r#""op" is given twice"#),
         (r#"{"op":"tail","from":[]}"#, r#""from": a seq, or what an answer gave as "position""#),
         (
             r#"{"op":"wait","pinId":"A","timeout":"15"}"#,

@@ -77,7 +77,7 @@ fn outcomes_that_match_are_delivered_again_and_no_others() {
     place.lines("results", 8);
     replay(&[]).code(0).stderr("this affects 5 outcomes: no filter\n");
     place.lines("results", 13);
-    replay(&["--state", "in_flight"]).code(1).stderr(contains("a PIN in flight has no outcome yet"));
+    replay(&["--state", "in_flight"]).code(2).stderr(contains("a PIN in flight has no outcome yet"));
     replay(&["--sink", "results"]).code(2);
 }
 
@@ -308,8 +308,8 @@ fn list_and_tail_show_the_outcomes_that_a_sink_does_not_have() {
     place
         .pinwatch(&["list", "--sink", "results"])
         .assert()
-        .code(1)
-        .stderr(contains("a PIN in flight has none yet: give \"state\" finished, or an ending"));
+        .code(2)
+        .stderr(contains("a PIN in flight has none yet: give --state finished, or an ending"));
     for args in [&["list", "--state", "finished", "--sink", "none"][..], &["tail", "--sink", "none"]] {
         place
             .pinwatch(args)
@@ -447,5 +447,25 @@ fn a_part_that_fails_says_how_many_are_done_before_it() {
         .assert()
         .code(1)
         .stderr(contains("500 dead letters: dropped before this failed").and(contains("says the fake")));
+    fake.join();
+}
+
+#[test]
+fn no_more_pins_are_withdrawn_than_were_shown_although_more_match_by_then() {
+    let fake = Fake::new(|socket| {
+        let mut client = socket.accept();
+        client.hear().unwrap();
+        client.say(json!({"ok": true, "count": 3}));
+        assert_eq!(client.hear().unwrap()["limit"], 3);
+        client.say(json!({"ok": true, "count": 2, "next": "P2"}));
+        assert_eq!(client.hear().unwrap()["limit"], 1);
+        client.say(json!({"ok": true, "count": 1, "next": "P9"}));
+        assert_eq!(client.hear(), None, "it asks for nothing more");
+    });
+    super::pinwatch(&["cancel", "--all", "--yes", "--status", "SENT", "--socket"])
+        .arg(fake.socket())
+        .assert()
+        .code(0)
+        .stdout("{\"count\":2}\n{\"count\":1}\n");
     fake.join();
 }

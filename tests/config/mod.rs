@@ -96,7 +96,7 @@ fn all_settings_in_effect_are_listed_without_secrets() {
         "A".repeat(32)
     );
     place.file(&format!(
-        "shutdown_grace = \"20s\"\n[api]\nkey_file = \"{}\"\n{sinks}",
+        "shutdown_grace = \"20s\"\n[api]\nkey_file = \"{}\"\npath = \"/logs?token=geheim&id={{pinId}}\"\n{sinks}",
         place.path("api-key").display()
     ));
     let line = |Setting { key, value, origin }| format!("{key} = {value}  # {origin}\n");
@@ -109,18 +109,23 @@ fn a_secret_is_in_no_error_message() {
     const SECRET: &str = "geheim";
     let file = |text: &str| Place::new().file(text).refusal();
     let flag = |text: &str| Place::new().set(text).refusal();
+    let without_key = |text: &str| {
+        let mut place = Place::new();
+        place.sources.environment.variables.clear();
+        place.set(text).refusal()
+    };
     let table = [
         ("a key with a space in it", flag("api.key=geheim geheim")),
         ("a key with a typing error in its name", flag("api.kye=geheim")),
         ("a flag without an equals sign", flag("api.keygeheim")),
-        ("a key in place of its file", {
-            let mut place = Place::new();
-            place.sources.environment.variables.clear();
-            place.set("api.key_file=geheim").refusal()
-        }),
+        ("a key in place of its file", without_key("api.key_file=geheim")),
         ("a line that isn't TOML", file("[api]\nkey = \"geheim\n")),
         ("two lines with the key", file("[api]\nkey = \"geheim\"\nkey = \"geheim\"\n")),
         ("a key that is a list", file("[api]\nkey_file = [\"geheim\"]\npassword = \"geheim\"")),
+        ("a password without its user name", without_key("api.password=geheim")),
+        ("a user name with its password", without_key("api.username=user:geheim")),
+        ("a key in place of how it is sent", flag("api.auth=Bearer geheim")),
+        ("a key in a path that is refused", flag("api.path=/status?apikey=geheim")),
         ("a password in the base URL", flag("api.base_url=https://user:geheim@host")),
         ("a token in the base URL's query", flag("api.base_url=https://host?token=geheim")),
         ("a password in a URL that isn't one", flag("api.base_url=https:/user:geheim#x@ho st")),

@@ -40,6 +40,22 @@ fn cancel_matching_withdraws_exactly_the_pins_that_match() {
 }
 
 #[test]
+fn cancel_matching_withdraws_no_more_pins_than_its_limit_and_leaves_out_none_of_the_rest() {
+    let daemon = idle();
+    let mut client = daemon.client();
+    for n in 0..5 {
+        client.submit(&format!("P{n}"));
+    }
+    let part = client.op(&json!({"op": "cancel_matching", "all": true, "limit": 2}));
+    assert_eq!((&part["count"], part["next"].is_string()), (&json!(2), true));
+    assert_eq!(client.op(&json!({"op": "count"}))["count"], 3);
+    let rest = client.op(&json!({"op": "cancel_matching", "all": true, "limit": 9, "after": part["next"]}));
+    assert_eq!((&rest["count"], &rest["next"]), (&json!(3), &Value::Null));
+    let none = client.op(&json!({"op": "cancel_matching", "all": true, "limit": 0}));
+    assert_eq!(code(&none), "invalid_request");
+}
+
+#[test]
 fn an_action_on_all_pins_must_say_all_instead_of_an_empty_filter() {
     let daemon = idle();
     let mut client = daemon.client();

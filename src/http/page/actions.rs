@@ -180,7 +180,11 @@ fn preview(
     counted_at: Timestamp,
     fields: &Markup,
 ) -> Response {
-    let fields = html! { (fields) input type="hidden" name="count" value=(count); };
+    let fields = html! {
+        (fields)
+        input type="hidden" name="count" value=(count);
+        @if is_more { input type="hidden" name="is_more" value="yes"; }
+    };
     let contents = view::actions::confirm(action, count, is_more, counted_at, &fields, visitor);
     page.page(StatusCode::OK, Some(visitor), TITLE, contents)
 }
@@ -200,7 +204,8 @@ pub async fn begin(
     else {
         return Err(page.failed(&visitor, "the form has no preview: begin anew"));
     };
-    match page.jobs.begin(action, &visitor.client.name, count, counted_at) {
+    let counted = (count, form.get("is_more").is_none());
+    match page.jobs.begin(action, &visitor.client.name, counted, counted_at) {
         Ok(()) => Ok(see_other("/actions", None)),
         Err(TooMany) => Err(page.failed(&visitor, "too many actions run already: wait for one, or stop one")),
     }

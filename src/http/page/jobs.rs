@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -133,7 +134,8 @@ impl Jobs {
         self.lock().iter().map(|(progress, _)| progress.clone()).collect()
     }
 
-    /// Begins a job, which leaves alone what came after `counted_at`.
+    /// Begins a job, which leaves alone what came after `counted_at`. If `is_exact`, it withdraws no more PINs than were `expected`:
+    /// their status changes, so that more can match by then.
     ///
     /// # Errors
     /// Too many run.
@@ -141,7 +143,7 @@ impl Jobs {
         &self,
         action: Action,
         by: &Name,
-        expected: u64,
+        (expected, is_exact): (u64, bool),
         counted_at: Timestamp,
     ) -> Result<(), TooMany> {
         let stop = self.services.stop.child_token();
@@ -167,7 +169,8 @@ impl Jobs {
         info!(token = %by, job = number, what = %action, "a job was begun on the status page");
         let jobs = self.clone();
         self.tasks.spawn(async move {
-            let state = match jobs.run(number, &action, counted_at, &stop).await {
+            let most = if is_exact { expected } else { u64::MAX };
+            let state = match jobs.run(number, &action, most, counted_at, &stop).await {
                 Ok(state) => state,
                 Err(Failure::Refused(refusal)) => State::Failed(refusal.message.into_owned()),
                 Err(Failure::ClientGone) => State::Stopped,
@@ -201,19 +204,23 @@ impl Jobs {
         &self,
         number: u64,
         action: &Action,
+        most: u64,
         counted_at: Timestamp,
         stop: &CancellationToken,
     ) -> Result<State, Failure> {
         let services = &self.services;
         let before = services.clock.wall().duration_since(counted_at).try_into().unwrap_or_default();
-        let (began, mut after) = (Instant::now(), None);
+        let (began, mut done, mut after) = (Instant::now(), 0, None);
         // Leaves alone what came after the count.
         let as_counted =
             |filter: &Filter| filter.as_of(began.elapsed().saturating_add(before), services.clock.wall());
         while !stop.is_cancelled() {
             let Answer { count, next } = match action {
                 Action::Cancel(filter) => {
-                    let request = cancel_matching::Request { filter: as_counted(filter), all: true, after };
+                    let left = u32::try_from(most.saturating_sub(done)).unwrap_or(u32::MAX);
+                    let Some(limit) = NonZeroU32::new(left) else { return Ok(State::Done) };
+                    let (filter, limit) = (as_counted(filter), Some(limit));
+                    let request = cancel_matching::Request { filter, all: true, limit, after };
                     operations::cancel_matching(services, request).await?
                 }
                 Action::Replay { sink } => {
@@ -228,7 +235,8 @@ impl Jobs {
                     operations::drop(services, request).await?
                 }
             };
-            self.change(number, |job| job.done += count);
+            done += count;
+            self.change(number, |job| job.done = done);
             if next.is_none() {
                 return Ok(State::Done);
             }

@@ -397,7 +397,7 @@ impl Page {
             Failure::Refused(refusal) => (StatusCode::SERVICE_UNAVAILABLE, refusal.message.into_owned()),
             Failure::ClientGone => (StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".to_owned()),
         };
-        self.page(status, Some(visitor), "pinwatch", view::message("Not found or not possible now", &what))
+        self.page(status, Some(visitor), "pinwatch", view::message("Not possible", &what))
     }
 
     fn failed(&self, visitor: &Visitor, what: &str) -> Response {

@@ -3,6 +3,7 @@
 //! Promises that a name nobody reads is refused, so that a typing error does not pass for a request without it; and that a
 //! body is read within limits of bytes and time. Must not know what is asked.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -219,18 +220,18 @@ impl Query {
 
     /// An age or a time.
     fn when(&mut self, name: &'static str) -> Result<Option<When>, Problem> {
-        let when = self.text(name)?.map(|text| text.parse()).transpose();
-        when.map_err(|error: InvalidWhen| Problem::invalid(format!("\"{name}\": {error}")))
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        text.parse().map(Some).map_err(|error: InvalidWhen| {
+            let is_time = text.contains('T') && text.contains(' ');
+            let hint = if is_time { "; in a query, + means a space: write it as %2B" } else { "" };
+            Problem::invalid(format!("\"{name}\": {error}{hint}"))
+        })
     }
 
     /// The members of a filter, each under its own name.
     pub fn filter(&mut self) -> Result<Filter, Problem> {
         let phase = |text: String| {
-            let known = Phase::ALL.into_iter().find(|phase| phase.as_str() == text);
-            known.ok_or_else(|| {
-                let names = Phase::ALL.map(Phase::as_str).join(", ");
-                Problem::invalid(format!("\"state\" is one of {names}"))
-            })
+            Phase::try_from(Cow::from(text)).map_err(|why| Problem::invalid(format!("\"state\": {why}")))
         };
         Ok(Filter {
             state: self.text("state")?.map(phase).transpose()?,

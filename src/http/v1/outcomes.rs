@@ -55,6 +55,9 @@ pub async fn outcomes(State(api): State<Arc<Api>>, mut call: Call) -> Result<Res
     let resumed =
         call.headers.get("last-event-id").map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
     let (resumed, after) = (position("Last-Event-ID", resumed)?, position("after", after)?);
+    if after.is_some() && last.is_some() {
+        return Err(Problem::invalid("give \"after\" or \"last\", not both"));
+    }
     let start = match (resumed.or(after), last) {
         (Some(position), _) => Beginning::At(position),
         (None, Some(last)) => Beginning::Last(last),

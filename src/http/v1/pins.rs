@@ -37,9 +37,7 @@ pub async fn list(State(api): State<Arc<Api>>, mut call: Call) -> Result<Respons
     request.filter.check(About::Either)?;
     call.query.end()?;
     call.accepts(&[JSON])?;
-    let page = in_time(operations::list(&api.services, request));
-    // Of all that such a query can say, the operation refuses only an `after` that is nowhere, or a sink that is not.
-    call.reply(page).await.map_err(|problem| problem.or_not_found())
+    call.reply(in_time(operations::list(&api.services, request))).await
 }
 
 /// `GET /v1/pins/{pinId}`
@@ -95,10 +93,8 @@ pub async fn cancel_matching(
     call.query.end()?;
     call.accepts(&[JSON])?;
     let request: cancel_matching_pins::Request = call.object("cancel", body).await?;
-    let (filter, is_first) = (request.filter.to_string(), request.after.is_none());
-    let answer = operations::cancel_matching(&api.services, request).await.map_err(Problem::from);
-    // Of a later part it refuses only an `after` that is nowhere, as it would have refused the first part too.
-    let answer = answer.map_err(|problem| if is_first { problem } else { problem.or_not_found() })?;
+    let filter = request.filter.to_string();
+    let answer = operations::cancel_matching(&api.services, request).await?;
     info!(token = %call.client.name, filter, count = answer.count, "PINs were withdrawn over HTTP");
     call.reply(async { Ok(answer) }).await
 }

@@ -231,7 +231,7 @@ fn sink_table(sinks: &[(String, Sink)], now: Timestamp) -> Markup {
                             td data-label="Next attempt" { (sink.next_attempt.as_deref().map_or("–".to_owned(), |time| next(time, now))) }
                             td data-label="Dead letters" { (thousands(sink.dead_letters.unsigned_abs())) }
                             td.break data-label="Last error" { span {
-                                @if let Some(trouble) = &sink.trouble { (printable(&trouble.what)) " (since " (away(&trouble.since, now)) ")" }
+                                @if let Some(trouble) = &sink.trouble { (printable(&trouble.what)) " (began " (away(&trouble.since, now)) ")" }
                                 @else { "–" }
                             } }
                         }

@@ -10,6 +10,7 @@ use crate::http::tokens::Scope;
 use crate::protocol::filter::Phase;
 use crate::protocol::show::{Pin, SinkState};
 use crate::protocol::{Record, State as PinState};
+use crate::readable::count;
 use crate::text::printable;
 
 /// The form that finds PINs.
@@ -171,7 +172,7 @@ fn events(pin: &Pin, record: Option<&Record>, now: Timestamp) -> Markup {
                 @if let Some(description) = &record.description { " (" (printable(description)) ")" }
                 @if let Some(error) = &record.error { ": " (printable(error)) }
                 @match record.delivered { Some(true) => ". It was delivered", Some(false) => ". It was not delivered", None => ". Whether it was delivered is not known" }
-                @if let Some(polls) = record.polls { ", after " (polls) " polls" }
+                @if let Some(polls) = record.polls { ", after " (count(polls, "poll")) }
             }))
         }
         @for sink in pin.sinks.iter().flatten() {
