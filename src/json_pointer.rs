@@ -1,8 +1,8 @@
 //! JSON pointers (RFC 6901): the place of a value in a JSON text.
 //!
-//! A pointer is checked and compiled once. A search parses each part of the text at most once for each token, does not recurse and
-//! does not copy values. A name that an object has twice is an error, because two readers could find different values. Pure. Must
-//! not know what is searched for.
+//! A pointer is checked and compiled once. A search parses each part of the text at most once for each token, does not recurse
+//! and does not copy values. A name that an object has twice is an error, because two readers could find different values. Pure.
+//! Must not know what is searched for.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,7 +1,8 @@
-//! `--all` of `cancel`, `replay`, `dead-letters replay` and `dead-letters drop`: acts on everything that matches, after a preview.
+//! `--all` of `cancel`, `replay`, `dead-letters replay` and `dead-letters drop`: acts on everything that matches, after a
+//! preview.
 //!
-//! Promises to act only on what the filter matches as of the preview's beginning. Ctrl-C stops after the part that is under way, or soon
-//! while that part waits, and what is done is said.
+//! Promises to act only on what the filter matches as of the preview's beginning. After Ctrl-C it finishes the part
+//! that runs, or gives up waiting for it after a moment, and reports what was done.
 
 use std::io::{IsTerminal, stderr, stdin};
 use std::path::Path;

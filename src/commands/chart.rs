@@ -33,7 +33,7 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// `None` if these are no two ages, the younger one first, or there are no columns.
+    /// `None` unless `0 < from < to` and there is at least one column.
     pub fn new(from: f64, to: f64, width: usize) -> Option<Self> {
         (from > 0.0 && to > from && to.is_finite() && width > 0).then_some(Self { from, to, width })
     }
@@ -44,12 +44,12 @@ impl Axis {
         (0.0..=1.0).contains(&along).then(|| ((along * self.width as f64) as usize).min(self.width - 1))
     }
 
-    /// The age at which a column begins; that of the last one's end comes behind it.
+    /// Returns the age at which a column begins; `column == width` gives the right end of the axis.
     fn begin(&self, column: usize) -> f64 {
         self.from * (self.to / self.from).powf(column as f64 / self.width as f64)
     }
 
-    /// A mark at each of these ages; another one where several share a column.
+    /// Draws a mark at each age, and a different one where several share a column.
     pub fn marks(&self, ages: impl Iterator<Item = f64>, glyphs: &Glyphs) -> String {
         let mut counts = vec![0_usize; self.width];
         ages.filter_map(|age| self.column(age)).for_each(|column| counts[column] += 1);

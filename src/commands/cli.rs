@@ -252,7 +252,7 @@ pub struct TokenNewArgs {
     /// Who has the token; the log and the history of its PINs name it
     #[arg(long, value_name = "NAME")]
     pub name: Name,
-    /// What it is good for: submit (PINs and their outcomes), read (all that changes nothing), admin
+    /// What it allows: submit (PINs and their outcomes), read (everything that changes nothing), admin (everything)
     #[arg(long, value_name = "SCOPE")]
     pub scope: Scope,
 }

@@ -1,8 +1,8 @@
 //! `pinwatch doctor`: finds the common mistakes of new users and says what to do.
 //!
-//! Promises to change nothing: it sends one GET to the API, for a PIN that does not exist or for the one of `--pin`, asks the daemon for `ping` and `stats`,
-//! and examines folders. Makes every check, whatever the others found. With `--send-test` it makes only a test delivery
-//! ([`send_test`]). Prints no secret.
+//! Promises to change nothing: it sends one GET to the API, for a PIN that does not exist or for the one of `--pin`, asks the
+//! daemon for `ping` and `stats`, and examines folders. Makes every check, whatever the others found. With `--send-test` it makes
+//! only a test delivery ([`send_test`]). Prints no secret.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -87,7 +87,7 @@ impl Output {
     }
 
     /// Reports to a program that there is no result, and why: the protocol's error, with the members of `named` that identify the
-    /// subject. People get a note.
+    /// subject. Prints nothing for people; the caller writes the note.
     pub fn refused(&mut self, named: Value, refusal: &Refusal) -> Result<(), CommandError> {
         if !self.is_json {
             return Ok(());
@@ -100,7 +100,7 @@ impl Output {
         self.json(Value::from(line).to_string().as_bytes())
     }
 
-    /// Ends a list that has more pages: a program gets the position in a last line, people get a note.
+    /// Ends a list that has more pages: prints the position as a last line of JSON, and nothing for people.
     pub fn next(&mut self, token: Option<&str>) -> Result<(), CommandError> {
         match token {
             Some(token) if self.is_json => self.json(json!({"next": token}).to_string().as_bytes()),

@@ -81,7 +81,7 @@ const WHAT_TO_SET: &str = "To poll PINs when they become final, set schedule.ada
 with as many polls) or \"fewer\" (as soon, with fewer polls), and reload: \"systemctl reload pinwatch\". After 200 endings of SMS \
 or of calls, this shows what was learned.";
 
-/// In words, by what PINs are polled, and why.
+/// Says which schedule polls the PINs, and why.
 fn standing(schedule: &Schedule) -> String {
     let adapt = format!("schedule.adapt = \"{}\": ", schedule.adapt);
     let needed = schedule.endings_needed.unwrap_or_default();
@@ -98,18 +98,18 @@ fn standing(schedule: &Schedule) -> String {
         }
         State::Learning => format!("PINs are polled by backoff, until {needed} of a class have become final."),
         State::Planning => {
-            "enough is learned, and with one of the next PINs that become final a schedule is made of it. Until \
+            "enough PINs have ended. The learned schedule is made when one of the next PINs becomes final; until \
              then, PINs are polled by backoff."
                 .to_owned()
         }
         State::InForce => {
             let is_few = |class: &Class| class.endings > 0 && !class.in_force;
             let others = if schedule.classes.iter().any(is_few) {
-                format!("; by backoff where fewer than {needed} of their class have")
+                format!("; by backoff where fewer than {needed} PINs of their class have ended")
             } else {
                 String::new()
             };
-            format!("PINs are polled as was learned of when they become final{others}.")
+            format!("PINs are polled by the learned schedule{others}.")
         }
         State::NoneBetter if schedule.max_interval < 2.0 * schedule.initial_interval => {
             "PINs are polled by backoff: schedule.max_interval is less than twice schedule.initial_interval, which \

@@ -1,6 +1,6 @@
 //! `[api.answer]`: where an answer has its deliveries, and what their statuses mean.
 //!
-//! Promises that a status has one meaning, and that every pointer is one. Must not know how an answer is read.
+//! Promises that a status has one meaning, and that every pointer is valid. Must not know how an answer is read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,8 +66,8 @@ impl Treatment {
 }
 
 impl Section<'_> {
-    /// Reads `[api.answer]`, after the preset has put its values there. Returns `Some(None)` if all of them are the default, which
-    /// has a reader of its own.
+    /// Reads `[api.answer]`, after the preset has put its values there. Returns `Some(None)` if all of them are the default,
+    /// which has a reader of its own.
     pub fn answer(&mut self, key: &'static str) -> Option<Option<Answer>> {
         let value = self.value(key)?;
         let is_default = matches!(&value.kind, ValueKind::Table(values)

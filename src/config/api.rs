@@ -18,7 +18,7 @@ use super::section::{Section, section};
 section! {
     /// `[api]`
     pub struct Api {
-        /// The description of the API from which values come that are not written.
+        /// The preset, which supplies the keys that the configuration does not give.
         pub preset: &'static Preset = preset(),
         /// If it has a path, `path` is appended to that.
         pub base_url: Url = url("https://api.infobip.com"),

@@ -49,15 +49,15 @@ impl Http {
         }
     }
 
-    /// Whether nobody on the way to this address can read along, or that was allowed.
+    /// Whether HTTP may be served at this address: with TLS, on loopback, or because plain HTTP is allowed.
     pub fn may_listen_at(&self, address: SocketAddr) -> bool {
         self.tls.is_some() || self.allow_remote || address.ip().to_canonical().is_loopback()
     }
 }
 
 /// Why an address was refused that other machines reach.
-const OPEN: &str = "must be an address of this machine alone, such as \"127.0.0.1:9464\", because everybody on the way \
-                    reads along over plain HTTP; give http.tls_cert and http.tls_key, or allow it nevertheless: \
+const OPEN: &str = "must be an address of this machine alone, such as \"127.0.0.1:9464\", because anybody between \
+                    client and daemon can read plain HTTP; give http.tls_cert and http.tls_key, or allow it: \
                     http.allow_remote = true";
 
 impl Section<'_> {

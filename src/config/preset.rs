@@ -63,7 +63,7 @@ impl Preset {
     }
 }
 
-/// The same value, which nobody wrote.
+/// Marks a value, and everything in it, as a default.
 fn by_default(value: Value) -> Value {
     let kind = match value.kind {
         ValueKind::Table(values) => {

@@ -1,4 +1,5 @@
-//! The sockets that systemd listened at before us, and will after us: a Unix socket for requests, a TCP socket for HTTP.
+//! The sockets that systemd opens before the daemon starts and keeps open after it ends: a Unix socket for requests, a
+//! TCP socket for HTTP.
 //!
 //! Promises that every socket that was passed is used or refused. Must not know what is served on them.
 

@@ -1,7 +1,7 @@
-//! What a connection does at the moment: it waits for its client, or requests of it are being answered.
+//! Tracks whether a connection waits for its client or is answering requests.
 //!
-//! Promises that it says until when the client has time, and that the connection's place counts as idle exactly while no
-//! request is being answered. A request is being answered until the last piece of its body was taken. Must not know requests.
+//! Promises a deadline for every wait for the client, and that the connection's place counts as idle exactly while no request is
+//! being answered. A request is being answered until the last piece of its body was taken. Must not know requests.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -22,8 +22,8 @@ use crate::places::Place;
 /// of each further head to its end. A head fits into a few packets.
 pub const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a connection is kept without a request. Above the usual 60 s of proxies and of Prometheus' scrapes, so that it
-/// is they who close it, and no request meets a connection that is about to end.
+/// How long a connection is kept without a request. Above the usual 60 s of proxies and of Prometheus' scrapes, so that the
+/// client closes first, and no request arrives on a connection that is about to end.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(75);
 
 /// The activity of one connection.
@@ -87,7 +87,7 @@ impl Activity {
         Answering { activity: self.clone(), number }
     }
 
-    /// Until when the client has to do something; `None` while the daemon has to.
+    /// Returns by when the client must act; `None` while it is the daemon's turn.
     pub fn deadline(&self) -> Option<Instant> {
         let state = self.lock();
         let reads = state.blocked.values().min().map(|since| *since + pace::TIMEOUT);
@@ -196,7 +196,7 @@ impl<H: Held> HttpBody for Holding<H> {
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
-    /// The end is said by no further piece, so that the last one is held until it was taken.
+    /// Reports the end only after the last piece was taken, so that the piece is held until then.
     fn is_end_stream(&self) -> bool {
         !self.has_given && self.body.is_end_stream()
     }

@@ -1,7 +1,7 @@
 //! One connection: its TLS handshake, and its requests over HTTP/1.1 or HTTP/2.
 //!
 //! Promises that it ends as soon as its client makes no progress: slow handshake, slow head, no further request, an answer that
-//! is not read. A request that is being answered is broken off for nobody. Requests reach the router with the peer
+//! is not read. A request that is being answered is never cut off for another connection. Requests reach the router with the peer
 //! (`ConnectInfo<SocketAddr>`), and only if they are meant for this daemon. Must not know the routes.
 
 use std::convert::Infallible;
@@ -154,7 +154,7 @@ async fn talk(
                 return Poll::Pending;
             }
         }
-        // A client that reads hears that this is the end.
+        // Tells a client that still reads that the connection ends.
         served.as_mut().graceful_shutdown();
         let _ = served.as_mut().poll(context);
         Poll::Ready(())

@@ -13,12 +13,12 @@ use tracing::warn;
 
 use super::peer::network;
 
-/// So many failures of a peer within [`WINDOW`] are answered as what they are; more are told to wait.
+/// How many failures of a peer within [`WINDOW`] get an ordinary refusal; after more, the peer is told to wait (429).
 const ALLOWED: u32 = 10;
 
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// The most peers that are counted; beyond, the one that began first is forgotten.
+/// The most peers that are counted; above this, the oldest is forgotten.
 const MAX_PEERS: usize = 1024;
 
 /// The failures of each peer. Cheap to clone; all clones count together.
@@ -33,7 +33,7 @@ struct Window {
 }
 
 impl Failures {
-    /// Counts one. After too many of them gives how long the peer has to wait.
+    /// Counts a failure. After too many, returns how long the peer must wait.
     pub fn count(&self, peer: IpAddr, reason: &'static str) -> Option<Duration> {
         let (peer, now) = (network(peer), Instant::now());
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);

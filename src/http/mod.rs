@@ -1,5 +1,5 @@
-//! Serves `/metrics`, `/healthz`, `/readyz`, the status page at `/` and the API at `/v1` over HTTP if `http.listen` is set or systemd passed a TCP
-//! socket.
+//! Serves `/metrics`, `/healthz`, `/readyz`, the status page at `/` and the API at `/v1` over HTTP if `http.listen` is set or
+//! systemd passed a TCP socket.
 //!
 //! Promises that no client can harm the daemon or keep another one from an answer: connections, their duration and the size of
 //! requests are bounded (`serve.rs`, `connection.rs`), and no answer waits long for a silent part. Who may ask is decided
@@ -78,8 +78,8 @@ pub enum ListenError {
     #[error("the TCP socket that was passed (LISTEN_FDS) can't be used: {0}. Check the .socket unit")]
     Passed(#[source] io::Error),
     #[error(
-        "the TCP socket that was passed (LISTEN_FDS) listens at {0}, where everybody on the way reads along over plain \
-         HTTP; give http.tls_cert and http.tls_key, or allow it nevertheless: http.allow_remote = true"
+        "the TCP socket that was passed (LISTEN_FDS) listens at {0}, where anybody between client and daemon can read \
+         plain HTTP; give http.tls_cert and http.tls_key, or allow it: http.allow_remote = true"
     )]
     Open(SocketAddr),
 }

@@ -1,4 +1,4 @@
-//! Cuts a client that does not read what it is sent.
+//! Disconnects a client that does not read what it is sent.
 //!
 //! Promises that a write fails once the client has taken less than [`LEAST`] in [`TIMEOUT`] although more was ready, in
 //! whatever small pieces it reads. What it sends counts as what it takes: a client may send a long body before it reads the
@@ -34,7 +34,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Notes that so many bytes went one way or the other.
+    /// Counts bytes that were read or written.
     fn progress(&mut self, count: usize) {
         self.taken += count;
         if self.taken >= LEAST {

@@ -20,7 +20,7 @@ use crate::text::json_line;
 
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// After how many seconds a client should try again what was refused because of how the daemon is now.
+/// The `Retry-After`, in seconds, of a refusal that depends on the daemon's present state.
 const RETRY_LATER: u64 = 5;
 
 /// Codes that only HTTP has.
@@ -169,7 +169,7 @@ impl Problem {
         self.status
     }
 
-    /// The JSON, without its closing brace, for who has more members.
+    /// Returns the JSON without its closing brace, so that the caller can add members.
     pub fn open_json(&self) -> String {
         let members = Members {
             r#type: "about:blank",

@@ -38,8 +38,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// How long requests that are being answered may still take during a stop.
 pub const GRACE: Duration = Duration::from_secs(2);
 
-/// The most that the kernel keeps for a client that does not read, in bytes; Linux counts twice as much. Linux asks for
-/// more only when a third of it is free: that must be less than `pace` wants to see, or a slow reader would look like none.
+/// The most that the kernel keeps for a client that does not read, in bytes; Linux counts twice as much. Linux asks for more only
+/// when a third of it is free: a third must be less than `pace` demands, or a slow reader would look like one that reads nothing.
 /// A client at a distance of 100 ms still gets some 1 MB a second.
 const SEND_BUFFER: usize = 64 * 1024;
 
@@ -88,7 +88,7 @@ pub async fn serve(listener: TcpListener, front: Arc<Front>, stop: CancellationT
 /// Waits for a place. If all are taken, waits until a connection has ended or can be replaced.
 ///
 /// # Errors
-/// The peer has its share, and all of it is being answered.
+/// The peer has its share of connections, and all of them are busy.
 async fn place(places: &Places, peer: IpAddr) -> Result<Place, Full> {
     let share = if peer::is_loopback(peer) { SHARE_OF_LOOPBACK } else { SHARE };
     loop {
@@ -126,7 +126,7 @@ impl Crowding {
             return;
         }
         let (more, share) = (std::mem::take(&mut self.more), full.share());
-        warn!(%peer, share, more, "a connection was closed, as others before (more): the peer has its share of connections");
+        warn!(%peer, share, more, "a connection was closed: the peer has its share of connections (more: how many earlier ones were not logged)");
         self.said_at = Some(Instant::now());
     }
 }

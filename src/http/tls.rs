@@ -123,7 +123,7 @@ impl Tls {
             }
         };
         self.failed(peer, &reason);
-        // Whether it is read is the client's affair.
+        // The client may read it or not.
         let _ = timeout(FAREWELL, part(stream, &answer)).await;
         None
     }
@@ -143,7 +143,7 @@ impl Tls {
         }
         failures.insert(reason.to_owned(), Failures { said_at: Instant::now(), more: 0 });
         drop(failures);
-        warn!(peer = %peer.ip(), reason, more, "a TLS handshake failed, as others before (more)");
+        warn!(peer = %peer.ip(), reason, more, "a TLS handshake failed (more: how many earlier ones were not logged)");
     }
 
     /// Reads the files anew whenever they have changed or `reloads` changes, until `stop`.
@@ -209,7 +209,7 @@ impl Tls {
     }
 }
 
-/// What tells a file from the one that is there at another time; `None` if there is none, or none that can be seen.
+/// Identifies the version of a file by its metadata, to notice a change; `None` if the file is missing or can't be examined.
 type Stamp = Option<[i64; 7]>;
 
 fn stamps(files: &config::Tls) -> Vec<Stamp> {

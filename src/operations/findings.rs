@@ -1,7 +1,8 @@
 //! What is wrong with the daemon now: each problem that somebody should know of, for `/readyz`, `stats` and the status page.
 //!
 //! Reports only: nothing in the daemon acts on a finding. Asks no part and waits for nothing. "Not ready" means that the daemon
-//! accepts no PINs; "degraded" means that it accepts PINs, but some of them, or their outcomes, make no progress. Nothing is lost.
+//! accepts no PINs; "degraded" means that it accepts PINs, but some of them, or their outcomes, make no progress. Nothing is
+//! lost.
 
 use std::time::Duration;
 

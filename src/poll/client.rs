@@ -118,7 +118,8 @@ impl Client {
         Session::new(api, strays).map(Prepared)
     }
 
-    /// Uses these settings and new connections for all polls that begin from now on. A running poll ends with those it began with.
+    /// Uses these settings and new connections for all polls that begin from now on. A running poll ends with those it began
+    /// with.
     pub fn change(&self, Prepared(session): Prepared) {
         self.0.send_replace(Arc::new(session));
     }

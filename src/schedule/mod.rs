@@ -143,8 +143,7 @@ pub struct Stats {
     pub rate: Option<f64>,
     /// The polls that may run at once.
     pub concurrency: usize,
-    /// How long the PIN has been due that has been due longest, and since when polls are late; `None` unless they have been for
-    /// long.
+    /// How long the most overdue PIN has been due, and since when polls are late; `None` unless they have been late for a minute.
     pub late: Option<(Duration, Timestamp)>,
     pub counts: Counts,
     /// `None` if `schedule.adapt` is "off".

@@ -1,8 +1,8 @@
 //! Delivers outcomes: one dispatcher per sink, each with its own durable cursor.
 //!
 //! Promises that every sink receives every outcome, in order for stdout and files, or has it as a dead letter, even after
-//! crashes, full disks and outages, and that no sink waits for another. The cursor passes an outcome only once it is delivered, or
-//! recorded as failed for this sink. Knows the store's outbox; must not know polls.
+//! crashes, full disks and outages, and that no sink waits for another. The cursor passes an outcome only once it is delivered,
+//! or recorded as failed for this sink. Knows the store's outbox; must not know polls.
 
 mod delivery_history;
 mod dispatch;

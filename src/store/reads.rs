@@ -169,7 +169,7 @@ pub trait Reads: Send + Sync {
     /// again, and the dead letters.
     async fn failed_counts(&self) -> Result<Vec<(String, i64, i64)>, Unavailable>;
 
-    /// When the oldest PIN ended whose outcome a sink with this cursor still has to get.
+    /// Returns when the oldest outcome ended that a sink with this cursor has not received.
     async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Steady>, Unavailable>;
 
     /// Closes the reading connections.

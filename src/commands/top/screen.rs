@@ -1,7 +1,7 @@
 //! The terminal: entered, drawn on, and left as it was.
 //!
-//! Promises that the terminal is restored when a [`Screen`] is dropped and when the program panics, and that dropping [`Keys`] ends
-//! the thread that reads them, within [`KEY_POLL`]. Must not know what is drawn.
+//! Promises that the terminal is restored when a [`Screen`] is dropped and when the program panics, and that dropping [`Keys`]
+//! ends the thread that reads them, within [`KEY_POLL`]. Must not know what is drawn.
 
 use std::io;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What a visitor with the scope `admin` does: to one PIN at once, to many after a preview, by a job.
 //!
-//! Promises that nothing changes unless a page of this visitor's session sent the form ([`Page::sender`]), and that the log names the
-//! token of whoever changes something.
+//! Promises that nothing changes unless a page of this visitor's session sent the form ([`Page::sender`]), and that the log names
+//! the token of whoever changes something.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::operations::{self, Failure, cancelled_state, in_time};
 use crate::pin::PinId;
 use crate::protocol::{Code, count, drop, replay};
 
-/// How long a preview counts. Then it says "at least".
+/// How long a preview may count. After that it shows the count so far as "at least".
 const COUNTING: Duration = Duration::from_secs(5);
 
 const TITLE: &str = "Actions · pinwatch";

@@ -1,4 +1,4 @@
-//! What a visitor looks for, as the fields of the search, and the pages that answer it.
+//! The search: its fields, the filter that they make, and the pages of PINs that it finds.
 
 use maud::{Markup, html};
 

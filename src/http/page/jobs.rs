@@ -1,7 +1,8 @@
 //! Actions on many PINs or outcomes, which run until they are done, stopped, or the daemon stops.
 //!
-//! Promises that each job works in the bounded parts of `operations/`, one after another, so that no other writer waits long; that
-//! there are at most [`MOST_RUNNING`]; and that how the last [`MOST_SHOWN`] went can still be seen. Must not know requests or pages.
+//! Promises that each job works in the bounded parts of `operations/`, one after another, so that no other writer waits long;
+//! that there are at most [`MOST_RUNNING`]; and that how the last [`MOST_SHOWN`] went can still be seen. Must not know requests
+//! or pages.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -207,7 +208,7 @@ impl Jobs {
         let services = &self.services;
         let before = services.clock.wall().duration_since(counted_at).try_into().unwrap_or_default();
         let (began, mut after) = (Instant::now(), None);
-        // Leaves alone what came after the count.
+        // Leaves out everything that came after the preview.
         let as_counted =
             |filter: &Filter| filter.as_of(began.elapsed().saturating_add(before), services.clock.wall());
         while !stop.is_cancelled() {

@@ -1,8 +1,8 @@
-//! Keeps the numbers of the status page current: one task looks at the daemon, and renders what has changed once for all pages that
-//! are open.
+//! Keeps the numbers of the status page current: one task looks at the daemon, and renders what has changed once for all pages
+//! that are open.
 //!
-//! Promises that open pages cost the daemon the same however many they are, except for sending; and that a page which is not
-//! read costs one part of the page in memory. Must not know sessions or requests.
+//! Promises that rendering costs the same for any number of open pages, and that a page which is not read holds at most one part
+//! of the page in memory. Must not know sessions or requests.
 
 use std::convert::Infallible;
 use std::time::Duration;

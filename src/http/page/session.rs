@@ -1,8 +1,8 @@
 //! Who has logged in to the status page.
 //!
-//! Promises that a session ends after [`LIFETIME`], when its token is no longer in force, or when its user logs out; that there are
-//! at most [`MOST`]; and that neither a token nor a cookie is kept: only their hashes are. Lives in memory only. Must not know
-//! requests or pages.
+//! Promises that a session ends after [`LIFETIME`], when its token is no longer in force, or when its user logs out; that there
+//! are at most [`MOST`]; and that neither a token nor a cookie is kept: only their hashes are. Lives in memory only. Must not
+//! know requests or pages.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ use crate::http::tokens::{Client, TokenId, Tokens};
 /// How long a session lasts: a working day.
 pub const LIFETIME: Duration = Duration::from_hours(8);
 
-/// The most sessions at once. Beyond, the one that began first ends.
+/// The most sessions at once. Above this, the oldest one ends.
 const MOST: usize = 256;
 
 /// Random bytes of a cookie and of a form token.

@@ -25,7 +25,7 @@ struct Sum {
 }
 
 impl Audit {
-    /// So many PINs were taken.
+    /// Counts PINs that were accepted.
     pub fn submitted(&self, name: &Name, pins: usize) {
         if pins > 0 {
             self.lock().entry(name.clone()).or_default().pins += pins as u64;

@@ -36,7 +36,7 @@ pub const EVENT_STREAM: &str = "text/event-stream";
 /// The largest body that is read as a whole, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
 
-/// How long a body may bring nothing.
+/// How long a body may pause.
 pub const BODY_STALL: Duration = Duration::from_secs(30);
 
 /// How long a body may take that is read as a whole.
@@ -74,7 +74,7 @@ impl Call {
         Ok(parse_pin_id(self.path("pinId")?)?)
     }
 
-    /// Which of these media types the client likes most; the first of several that it likes as much.
+    /// Returns the media type that the client prefers; the first one if it prefers several equally.
     pub fn accepts(&self, offered: &[&'static str]) -> Result<&'static str, Problem> {
         best(&self.headers, offered).ok_or_else(|| Problem::not_acceptable(offered))
     }
@@ -105,7 +105,7 @@ impl Call {
         }
     }
 
-    /// Reads the whole body. Room for it is the caller's matter.
+    /// Reads the whole body. The caller must have reserved room for it.
     pub async fn read(&self, body: Body) -> Result<String, Problem> {
         read_text(body, self.most()?).await
     }

@@ -107,7 +107,7 @@ impl Api {
         self.audit.log_all();
     }
 
-    /// Who asks, or why that is no valid token.
+    /// Returns the client that the token belongs to, or why the token is not valid.
     fn client(&self, tokens: &Tokens, headers: &HeaderMap) -> Result<Client, (HttpRefusal, Problem)> {
         let missing = |detail| (HttpRefusal::NoToken, Problem::unauthorized(detail, false));
         let mut values = headers.get_all(AUTHORIZATION).iter();

@@ -50,7 +50,7 @@ pub async fn submit(api: Arc<Api>, client: Client, body: Body) -> Result<Respons
         source: Source { body, lines: Lines::default(), has_more: false, ended: None },
         decide: Some(decide),
     };
-    // Of its own, so that it reads while the client does not.
+    // A task of its own, so that it keeps reading the body while the client does not read answers.
     let whole = is_whole.clone();
     api.tasks.spawn(async move {
         // A client that is gone gets no answer.
@@ -64,7 +64,7 @@ pub async fn submit(api: Arc<Api>, client: Client, body: Body) -> Result<Respons
         match incoming.next().await {
             Some((bytes, room)) => Some((Ok(hold(bytes, room)), Some((incoming, is_whole)))),
             None if is_whole.load(Ordering::Acquire) => None,
-            // So that what was cut off does not look like the end.
+            // An error, so that a cut-off answer does not look complete.
             None => Some((Err(io::Error::from(io::ErrorKind::TimedOut)), None)),
         }
     });
@@ -156,7 +156,7 @@ impl Stream {
                 Err(_) => {
                     let seconds = BODY_STALL.as_secs();
                     let message = format!(
-                        "the body brought nothing for {seconds} s; lines without an answer were not taken"
+                        "no part of the body came for {seconds} s; lines without an answer were not accepted"
                     );
                     return self.end_with(Code::Timeout.because(message)).await;
                 }

@@ -51,7 +51,7 @@ pub async fn outcomes(State(api): State<Arc<Api>>, mut call: Call) -> Result<Res
     call.query.end()?;
     filter.check(About::Outcomes)?;
     in_time(check_sink(&api.services, &filter)).await?;
-    // Where a client goes on wins over where it began: a browser repeats the URL of the beginning.
+    // `Last-Event-ID` wins over `after`: a browser that reconnects repeats its first URL.
     let resumed =
         call.headers.get("last-event-id").map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
     let (resumed, after) = (position("Last-Event-ID", resumed)?, position("after", after)?);
@@ -60,7 +60,7 @@ pub async fn outcomes(State(api): State<Arc<Api>>, mut call: Call) -> Result<Res
         (None, Some(last)) => Beginning::Last(last),
         (None, None) => Beginning::From(0),
     };
-    // Of what was removed before it asked, only a client hears that has a position.
+    // Only a client that continues from a position is told about outcomes that were removed before it asked.
     let takes_notices = matches!(start, Beginning::At(_));
     let begin = async { Ok(Reader::begin(&api.services, start, takes_notices).await?) };
     let reader = in_time(begin).await?;
@@ -110,7 +110,7 @@ struct Matching {
     is_end: bool,
 }
 
-/// A stream that ends without a word.
+/// The stream ends without a last line.
 struct Ended;
 
 impl From<NoRoom> for Ended {
@@ -183,7 +183,7 @@ impl Tail {
 
     /// What matches in the next page, of at most so many.
     async fn next(&mut self, most: u32) -> Result<Matching, Refusal> {
-        // Few of a page may match, so that a small page would be a query for each outcome.
+        // With a filter, pages are read whole: few outcomes may match, and small pages could mean a query per outcome.
         let read = if self.filter.is_empty() { most } else { u32::MAX };
         let next = in_time(async {
             let next = self.reader.next_of(read).await?;

@@ -38,7 +38,7 @@ pub async fn list(State(api): State<Arc<Api>>, mut call: Call) -> Result<Respons
     call.query.end()?;
     call.accepts(&[JSON])?;
     let page = in_time(operations::list(&api.services, request));
-    // Of all that such a query can say, the operation refuses only an `after` that is nowhere, or a sink that is not.
+    // The query is valid here, so the operation can refuse only an unknown `after` or an unknown sink.
     call.reply(page).await.map_err(|problem| problem.or_not_found())
 }
 
@@ -97,7 +97,7 @@ pub async fn cancel_matching(
     let request: cancel_matching_pins::Request = call.object("cancel", body).await?;
     let (filter, is_first) = (request.filter.to_string(), request.after.is_none());
     let answer = operations::cancel_matching(&api.services, request).await.map_err(Problem::from);
-    // Of a later part it refuses only an `after` that is nowhere, as it would have refused the first part too.
+    // For a later part it can refuse only an unknown `after`; anything else it would have refused in the first part.
     let answer = answer.map_err(|problem| if is_first { problem } else { problem.or_not_found() })?;
     info!(token = %call.client.name, filter, count = answer.count, "PINs were withdrawn over HTTP");
     call.reply(async { Ok(answer) }).await

@@ -171,7 +171,7 @@ impl Answers {
             };
             match state {
                 Ok(Submitted::Finished(None)) => {
-                    // Its client hangs up only by dropping this.
+                    // `Gone` can't happen here: a client that hangs up drops this body.
                     piece.extend(large_answer(&self.api.services, &pin).await.unwrap_or_default());
                 }
                 Ok(state) => write_submitted(&pin, &state, &mut piece),

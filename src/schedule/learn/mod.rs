@@ -34,8 +34,8 @@ const KEPT: f64 = 0.02;
 /// estimate.
 const BUDGET: f64 = 0.97;
 
-/// The budget follows the polls or the delay that were really needed: with this exponent, within these bounds, and only after this
-/// many endings.
+/// The budget follows the polls or the delay that were really needed: with this exponent, within these bounds, and only after
+/// this many endings.
 const PACE: f64 = 0.2;
 const BUDGETS: (f64, f64) = (0.7, 1.0);
 const LEAST_COMPARED: usize = 200;
@@ -114,7 +114,7 @@ pub struct Learner {
     hazards: [Hazard; CHANNELS],
     safety: Safety,
     plan: Option<Arc<Plan>>,
-    /// Whether a plan was looked for since the start, and found or not.
+    /// Whether a plan was computed since the start, even if none was better than backoff.
     has_planned: bool,
     /// See [`Problem::budget`].
     budget: f64,

@@ -1,8 +1,8 @@
 //! For people: the ages at which PINs of each channel are polled, beside those of backoff, and what both cost.
 //!
-//! A [`Snapshot`] is copied in microseconds, for the schedule's thread; to [`Snapshot::describe`] it takes milliseconds,
-//! and is for another thread. Pure. Bounded, whatever the intervals are: at most [`MAX_AGES`] ages of a schedule are
-//! listed, and a schedule of more than [`MAX_POLLS`] polls has no cost.
+//! Copying a [`Snapshot`] takes microseconds, on the schedule's thread; [`Snapshot::describe`] takes milliseconds, on
+//! another thread. Pure. Bounded, whatever the intervals are: at most [`MAX_AGES`] ages of a schedule are listed, and a
+//! schedule of more than [`MAX_POLLS`] polls has no cost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub const MAX_AGES: usize = 500;
 /// Polls until the deadline that are counted: 48 hours of them, 2 seconds apart.
 pub const MAX_POLLS: usize = 100_000;
 
-/// Where fewer PINs were seen at an age than this, nothing is known of it.
+/// An age at which fewer PINs than this were seen counts as unknown.
 const FEW: f64 = 20.0;
 
 /// How far learning has come.
@@ -28,7 +28,7 @@ const FEW: f64 = 20.0;
 pub enum Standing {
     /// No channel has enough endings yet.
     Learning,
-    /// A plan is made with one of the next endings.
+    /// Enough PINs have ended: a plan is made when one of the next PINs becomes final.
     Planning,
     /// PINs are polled by the plan.
     InForce,
@@ -65,7 +65,7 @@ pub struct ChannelOverview {
     /// Whether the channel has a schedule of its own. If not, and there is a plan, only the first poll is by the plan.
     pub is_learned: bool,
     pub backoff: Course,
-    /// What the plan makes of it, whether it is in force or not.
+    /// The plan's schedule, whether or not it is in force.
     pub learned: Option<Course>,
     /// Up to which age enough PINs were seen; beyond it the plan rests on a guess.
     pub known_until: Option<Duration>,
@@ -96,7 +96,7 @@ impl Snapshot {
         let counts = knowledge.map(|knowledge| &knowledge.counts[channel as usize]);
         let plan = knowledge.and_then(|knowledge| knowledge.plan.as_deref());
         let own = plan.and_then(|plan| plan.channels[channel as usize].as_ref());
-        // Few endings tell no cost.
+        // Too few endings give no usable estimate of the cost.
         let known = knowledge.zip(counts).filter(|(_, counts)| counts.endings >= LEAST_ENDINGS);
         let lives = known.map(|(knowledge, counts)| Lives::of(&estimate(counts, &knowledge.prior), grid));
         let known_until = known.and_then(|(_, counts)| self.known_until(counts));

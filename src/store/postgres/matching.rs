@@ -13,8 +13,8 @@ use crate::clock::Steady;
 use crate::pin::PinId;
 use crate::text::json_line;
 
-/// The statement for the last PIN that a page looks at: `$1` and `$2` are the place after which it begins, `$3` is how
-/// many PINs are before that one. Ignores `$4`, unless it is a reference that the PINs must have.
+/// Selects the last PIN that a page examines. `$1`, `$2`: slot and ID after which the page begins. `$3`: how many PINs to skip.
+/// `$4`: the reference, which only `REACHED_REFERRING` uses.
 macro_rules! reached {
     ($referring:literal) => {
         concat!(

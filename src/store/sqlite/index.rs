@@ -1,12 +1,12 @@
 //! The index of outcomes by PIN, and by reference where a PIN has one, keyed by the hash. Its newest entries are in memory.
 //!
-//! Promises that every durable outcome is in memory or in the file's index. Hashes are random, so writing each entry at
-//! once would write a page per outcome. Entries wait in memory until there are many. Then each commit writes a few of
-//! them, in the order of their hashes: a page takes several, and no commit is long. A pass goes through the entries by
-//! PIN and then through those by reference. `history.indexed` is the `seq` after which a start has to read outcomes
-//! again, for both. References of outcomes that an older version wrote are put in later, from the newest to the oldest:
-//! up to the `seq` in `history.unreferenced_to` they may be missing. That is not done at the start, which would wait for
-//! every outcome ever kept to be read.
+//! Promises that every durable outcome is in memory or in the file's index. Hashes are random, so writing each entry at once
+//! would write a page per outcome. Entries wait in memory until there are many. Then each commit writes a few of them, in the
+//! order of their hashes: a page takes several, and no commit is long. A pass goes through the entries by PIN and then through
+//! those by reference. `history.indexed` is the `seq` after which a start has to read outcomes again, for both. References of
+//! outcomes that an older version wrote are put in later, from the newest to the oldest: up to the `seq` in
+//! `history.unreferenced_to` they may be missing. This does not happen at the start, which would have to read every kept outcome
+//! first.
 
 use std::ops::Bound;
 
@@ -15,7 +15,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::by_hash::{Entries, Entry, hash};
 use super::many::{Many, json};
 
-/// About how many entries wait in memory: half a megabyte, and a tenth of a second at the next start.
+/// About how many entries wait in memory. They take half a megabyte, and a tenth of a second to read again at the next start.
 const WAITING: usize = 32_768;
 
 /// Outcomes that the start reads at once.

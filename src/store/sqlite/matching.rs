@@ -21,7 +21,8 @@ use super::read::{NUMBER, listed};
 use crate::clock::Steady;
 use crate::pin::PinId;
 
-/// How often, and after which pause, to look for a PIN in flight that is neither there nor among the finished ones.
+/// How many times, and how far apart, to look for a PIN that is neither in flight nor finished, because it is just
+/// ending.
 const LOOKS: u32 = 10;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -139,7 +140,7 @@ impl Reader {
                 self.all_are_indexed().await?;
                 return Ok(pins);
             }
-            // It ends just now: its outcome is committed, and not in the index in memory yet.
+            // It is just ending: its outcome is committed, but not in the index in memory yet.
             sleep(LOOK_AGAIN).await;
         }
     }
@@ -159,7 +160,7 @@ impl Reader {
         loop {
             // The waiting entries first: an entry that leaves them meanwhile is already in the file.
             let waiting = self.waiting.references.rows_after(hash, after, limit);
-            // So far these are all that wait.
+            // Up to this `seq` they are complete; `None` if no more wait.
             let end = waiting.last().filter(|_| waiting.len() == most).copied();
             let mut rows = sqlx::query_as::<_, Outcome>(OUTCOMES_REFERRING)
                 .bind(json(&waiting))
