@@ -48,7 +48,8 @@ pub async fn answer(
     pieces.flush()
 }
 
-/// The answer to a submit of a PIN that has finished, with its record read from the store; or why there is none.
+/// Returns the answer to a submit of a finished PIN, with its record read from the store, or a refusal if it can't be
+/// read.
 pub async fn large_answer(services: &Services, pin: &PinId) -> Result<Vec<u8>, Gone> {
     match outcome_of(services, pin).await {
         Ok(outcome) => Ok(line(pin, State::Finished, &outcome.record)),

@@ -1,4 +1,4 @@
-//! `schedule`: at which ages PINs are polled, and what that costs, beside backoff.
+//! `schedule`: reports at which ages PINs are polled and what that costs, compared with backoff.
 
 use std::borrow::Cow;
 
@@ -75,22 +75,22 @@ pub enum Cause {
     Other,
 }
 
-/// PINs of a kind, by the last status seen.
+/// One class of PINs, by the last status seen.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Class {
     /// `sms`, `call` or `unknown`.
     pub class: Cow<'static, str>,
-    /// PINs from whose end something was learned.
+    /// How many ended PINs it was learned from.
     pub endings: u32,
     /// Whether they are polled as `learned` says.
     pub in_force: bool,
     pub backoff: Course,
-    /// Null where nothing was learned yet.
+    /// Null before anything is learned.
     pub learned: Option<Course>,
     /// Up to this age the learned schedule rests on enough PINs, above it on a guess; null before anything is learned.
     pub known_until: Option<f64>,
-    /// When PINs become final, as was learned, up to `knownUntil`.
+    /// When PINs become final, by what was learned, up to `knownUntil`.
     pub finals: Vec<FinalBy>,
 }
 

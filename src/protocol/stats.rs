@@ -140,7 +140,7 @@ pub struct Polls {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Learned {
-    /// How many PINs that ended taught the schedule something.
+    /// How many ended PINs the schedule has learned from.
     pub endings: u64,
     /// Whether PINs are polled by the learned schedule instead of by backoff.
     pub in_force: bool,
@@ -189,8 +189,7 @@ pub struct Sink {
     pub dead_letters: i64,
     /// Whether the sink accepts no more outcomes until the next start.
     pub closed: bool,
-    /// When it is tried again: the next probe while its circuit breaker is open, else the next retry; null if nothing waits for
-    /// that.
+    /// When it is tried again: the next probe while its circuit breaker is open, else the next retry; null if none is scheduled.
     #[serde(default)]
     pub next_attempt: Option<String>,
     /// Since when its circuit breaker is open; null if it is closed.

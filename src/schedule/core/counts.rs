@@ -33,7 +33,7 @@ pub struct Counts {
     pub outcomes: [u64; Ending::ALL.len()],
     /// The same PINs by the status that decided, in the order of [`metrics::statuses`].
     pub statuses: [u64; STATUSES],
-    /// The same PINs by whether they were delivered: yes, no, and those of which nobody knows.
+    /// The same PINs by whether they were delivered: yes, no, unknown.
     pub delivered: [u64; 3],
     /// Polls by this process of the PINs that ended.
     pub polls_of_ended: u64,

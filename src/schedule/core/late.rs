@@ -19,7 +19,7 @@ const WORTH_NOTICE: Duration = Duration::from_secs(1);
 const FOR_LONG: Duration = Duration::from_secs(60);
 
 impl Core {
-    /// Looks how late polls are; call it every few seconds.
+    /// Checks how late polls are; call it every few seconds.
     pub fn watch_lateness(&mut self) {
         let now = self.clock.now();
         self.late_since = self.is_late(now).then(|| self.late_since.unwrap_or(now));

@@ -1,10 +1,9 @@
 //! A schedule that learns at which ages PINs become final, and polls when that is most useful.
 //!
-//! Guarantees that it begins as backoff, and returns to backoff if it does worse. The interval depends only on a
-//! PIN's age and channel, so nothing is written per poll. Pure: must not do I/O, read clocks, draw random numbers or
-//! start threads, which are the caller's. [`bins`] counts observations, [`hazard`] estimates from them, [`plan`]
-//! computes the best schedule, [`safety`] compares it with
-//! backoff, and [`overview`] describes it for people.
+//! Guarantees that it begins as backoff, and returns to backoff if it does worse. The interval depends only on a PIN's age and
+//! channel, so nothing is written per poll. Pure: must not do I/O, read clocks, draw random numbers or start threads, which are
+//! the caller's. [`bins`] counts observations, [`hazard`] estimates from them, [`plan`] computes the best schedule, [`safety`]
+//! compares it with backoff, and [`overview`] describes it for people.
 
 pub mod bins;
 pub mod hazard;
@@ -237,7 +236,7 @@ impl Learner {
         }
     }
 
-    /// What people may want to know: some kilobytes.
+    /// Copies what is described to people: some kilobytes.
     pub fn snapshot(&self) -> Snapshot {
         let knowledge = Knowledge {
             standing: self.standing(),

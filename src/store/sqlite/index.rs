@@ -44,7 +44,7 @@ pub struct Index {
     pub waiting: Waiting,
     /// About how many entries should wait.
     pub target: usize,
-    /// Up to where the current pass over the waiting entries has come: by PIN, and by reference.
+    /// Where the current pass over the waiting entries continues: by PIN, and by reference.
     at: [Bound<Entry>; 2],
     /// The newest outcome when the current pass began. When the pass ends, all outcomes up to it are in the file.
     began: i64,
@@ -127,8 +127,7 @@ impl Index {
         Ok(Self { waiting, target: WAITING, at, began: newest })
     }
 
-    /// Writes so many entries to the file that, with `added` new ones, the number of waiting entries approaches the
-    /// target.
+    /// Writes entries to the file, so that the number of waiting ones, including `added` new ones, approaches the target.
     pub async fn step(
         &self,
         connection: &mut SqliteConnection,
@@ -139,7 +138,7 @@ impl Index {
         {
             let (pins, references) = (self.waiting.pins.lock(), self.waiting.references.lock());
             let excess = (pins.len() + references.len() + added).saturating_sub(self.target);
-            // More than are added, so that the number shrinks after a burst; but not all at once, so that nobody waits
+            // Writes more than are added, so that the number shrinks after a burst, but not all at once, so that nobody waits
             // long.
             let count = excess.min(2 * added);
             if count == 0 {
@@ -174,8 +173,7 @@ impl Index {
         }
     }
 
-    /// Puts some of the outcomes that an older version wrote into the index by reference; returns whether there are
-    /// more. One transaction.
+    /// Indexes by reference some of the outcomes that an older version wrote, in one transaction; returns whether there are more.
     pub async fn put_older(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
         let sql = "SELECT unreferenced_to FROM history";
         let to: i64 = sqlx::query_scalar(sql).fetch_one(&mut *connection).await?;

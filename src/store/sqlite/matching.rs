@@ -1,8 +1,8 @@
 //! The queries about PINs in flight that match, and about PINs and outcomes with a reference.
 //!
 //! Promises that PINs with a whole reference are found by the index: those in flight by the one in memory, outcomes by
-//! `outcome_by_reference` and by what waits for it. All else looks at [`SCAN`] rows. Knows nothing of how indexes are
-//! filled.
+//! `outcome_by_reference` and the entries that are not in it yet. Every other query looks at [`SCAN`] rows. Knows
+//! nothing of how indexes are filled.
 
 use std::time::Duration;
 
@@ -59,8 +59,8 @@ const PAGE_REFERRING: &str = concat!(
 const PINS_REFERRING: &str = "SELECT pin_id FROM pin \
      WHERE number IN (SELECT value FROM json_each(?1)) AND reference = ?2 ORDER BY number DESC";
 
-/// The PINs of outcomes with this hash and this reference, newest first. Of the waiting outcomes, `?1`, not all may be
-/// there any more.
+/// The PINs of outcomes with this hash and this reference, newest first. Some of the waiting outcomes, `?1`, may be
+/// gone.
 const NEWEST_REFERRING: &str = concat!(
     "SELECT pin_id FROM outcome WHERE seq IN ( \
          SELECT value FROM json_each(?1) UNION ALL \
@@ -178,7 +178,7 @@ impl Reader {
                     return Ok(stretch);
                 }
             }
-            // Some of the waiting ones were just pruned: look behind them.
+            // Some of the waiting ones were just pruned: continue after them.
             let Some(end) = end else { return Ok(stretch) };
             after = end;
         }
