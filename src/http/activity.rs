@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use super::pace;
 use crate::places::Place;
 
-/// From accepting a connection, its TLS handshake aside, to the end of its first request's head; and from the first byte
-/// of each further head to its end. A head fits into a few packets.
+/// How long the head of a request may take: the first one from accepting the connection, without the TLS handshake, each further
+/// one from its first byte. A head fits into a few packets.
 pub const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a connection is kept without a request. Above the usual 60 s of proxies and of Prometheus' scrapes, so that the
@@ -39,7 +39,7 @@ struct State {
     answering: usize,
     /// Since when it waits for its client, if it does.
     waits_since: Instant,
-    /// When the first byte of a further head came.
+    /// When the first byte of a further head arrived.
     head_since: Option<Instant>,
     version: Option<Version>,
     /// The number of the next request.
@@ -66,7 +66,7 @@ impl Activity {
         self.lock().waits_since = Instant::now();
     }
 
-    /// Notes that bytes of the client came.
+    /// Notes that bytes from the client arrived.
     fn came(&self) {
         let mut state = self.lock();
         // HTTP/2 has bytes without a request: pings, settings.
@@ -128,7 +128,7 @@ impl Drop for Answering {
     }
 }
 
-/// What is held for as long as a body is being sent.
+/// Something that is held while a body is being sent.
 pub trait Held: Send + Unpin + 'static {
     /// The body is asked for its next piece.
     fn asked(&self) {}
@@ -218,7 +218,7 @@ pub struct Sending<B> {
     body: B,
     activity: Arc<Activity>,
     number: u64,
-    /// How much came since the last note.
+    /// How many bytes arrived since the last note.
     came: usize,
 }
 

@@ -1,7 +1,7 @@
-//! Makes what TLS needs of the files that `http.tls_cert`, `http.tls_key` and `http.client_ca` name.
+//! Makes the TLS settings from the files that `http.tls_cert`, `http.tls_key` and `http.client_ca` name.
 //!
-//! Promises that whatever is wrong with a file is found here, and reported with its key, its path and what to do. No message
-//! has any of a key's content. Must not know connections.
+//! Promises that every fault of a file is found here, and reported with its key, its path and what to do. No message has any of a
+//! key's content. Must not know connections.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub struct FileError {
     reason: String,
 }
 
-/// What was made of the files.
+/// The TLS settings, made from the files.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     pub config: Arc<ServerConfig>,
@@ -79,7 +79,7 @@ pub fn load(files: &config::Tls) -> Result<Loaded, FileError> {
 }
 
 impl Loaded {
-    /// What is wrong with the certificate's time, if anything.
+    /// Returns what is wrong with the certificate's validity period, if anything.
     pub fn warning(&self, now: Timestamp) -> Option<String> {
         let Life { begins, ends } = self.life?;
         let whole = Duration::try_from(ends.duration_since(begins)).unwrap_or_default();

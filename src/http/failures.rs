@@ -1,4 +1,4 @@
-//! Counts requests without a valid token by who sent them.
+//! Counts requests without a valid token, per client.
 //!
 //! Promises that a peer which guesses is told to wait, that its guesses make one line of the log a minute, and that the
 //! table stays small however many peers there are. Must not know tokens: a valid one always passes.
@@ -47,7 +47,7 @@ impl Failures {
         let window = peers.entry(peer).or_insert(Window { began: now, count: 0 });
         window.count = window.count.saturating_add(1);
         if window.count == 1 {
-            warn!(%peer, reason, "an HTTP request had no valid token; more of this peer are not logged for a minute");
+            warn!(%peer, reason, "an HTTP request had no valid token; further ones from this peer are not logged for a minute");
         }
         (window.count > ALLOWED).then(|| WINDOW - (now - window.began))
     }

@@ -2,8 +2,8 @@
 //! systemd passed a TCP socket.
 //!
 //! Promises that no client can harm the daemon or keep another one from an answer: connections, their duration and the size of
-//! requests are bounded (`serve.rs`, `connection.rs`), and no answer waits long for a silent part. Who may ask is decided
-//! before a handler runs: by TLS (`tls.rs`), by the host that a request names (`host.rs`), and at `/v1` by a token
+//! requests are bounded (`serve.rs`, `connection.rs`), and no answer waits long for a silent part. Whether a client may ask is
+//! decided before a handler runs: by TLS (`tls.rs`), by the host that a request names (`host.rs`), and at `/v1` by a token
 //! (`tokens.rs`). `docs/http.md`, `docs/http-api.md` and `docs/metrics.md` document it for users.
 
 mod activity;
@@ -97,7 +97,7 @@ struct Listening {
 /// The server's tasks; none if HTTP is off. Dropping this ends them.
 pub struct Http {
     tasks: JoinSet<()>,
-    /// Those of requests.
+    /// The tasks of requests.
     requests: Tasks,
     api: Option<Arc<v1::Api>>,
     tokens: watch::Sender<Option<Arc<Tokens>>>,
@@ -220,7 +220,7 @@ impl Http {
         }
     }
 
-    /// From now on, these tokens are valid and no others.
+    /// Makes these tokens valid, and no others.
     pub fn renew_tokens(&self, tokens: Option<Arc<Tokens>>) {
         self.tokens.send_replace(tokens);
     }

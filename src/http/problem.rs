@@ -141,7 +141,7 @@ impl Problem {
         Code::Timeout.because(detail).into()
     }
 
-    /// A bug; the log has what is known of it.
+    /// A bug; the log says more.
     pub fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -150,12 +150,12 @@ impl Problem {
         )
     }
 
-    /// 409 instead of 422: the request is right, but not as things are.
+    /// 409 instead of 422: the request is valid, but does not fit the present state.
     pub fn or_conflict(self) -> Self {
         self.instead(StatusCode::CONFLICT, CONFLICT.into())
     }
 
-    /// 404 instead of 422: what the request names is not there.
+    /// 404 instead of 422: the request names something that does not exist.
     pub fn or_not_found(self) -> Self {
         self.instead(StatusCode::NOT_FOUND, Code::NotFound.to_string().into())
     }

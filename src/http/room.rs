@@ -30,12 +30,12 @@ impl Default for ClientRoom {
 #[derive(Debug)]
 pub struct NoRoom;
 
-/// Room for so many bytes. Dropping it gives it back.
+/// Room for this many bytes. Dropping it gives it back.
 #[derive(Debug)]
 pub struct Charge(OwnedSemaphorePermit);
 
 impl ClientRoom {
-    /// Waits for room for at most so many bytes.
+    /// Waits for room for at most this many bytes.
     ///
     /// # Errors
     /// There is none for [`TIMEOUT`].

@@ -1,4 +1,4 @@
-//! Accepts connections, and limits their number in all and of each peer.
+//! Accepts connections, and limits their number in total and per peer.
 //!
 //! Promises that a new connection is served however many others are idle or slow: the one that has waited longest for its
 //! client is closed for it. Owns and awaits the task of each connection. Knows nothing about requests.
@@ -26,7 +26,7 @@ pub const MAX_CONNECTIONS: usize = 512;
 /// Of these, how many one peer may have: no program needs as many, and four peers together can't have all of them.
 const SHARE: usize = 120;
 
-/// Of these, how many loopback may have: a proxy on this machine has everybody's.
+/// Of these, the share of loopback: a proxy on this machine carries the connections of all clients.
 const SHARE_OF_LOOPBACK: usize = 448;
 
 /// How long a connection may wait for its client before a new one can replace it.
@@ -100,7 +100,7 @@ async fn place(places: &Places, peer: IpAddr) -> Result<Place, Full> {
     }
 }
 
-/// Sets what can be set of a socket. Without any of it the connection is served as well.
+/// Sets the options of a socket. A connection is served even if they can't be set.
 fn set_up(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let _ = sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER);

@@ -67,11 +67,11 @@ pub const LIFETIMES: &[f64] = &[
     86_400.0, 172_800.0,
 ];
 
-/// How long a PIN was final before that was noticed: from a tenth of a second to half of the default `max_interval`.
+/// How long a PIN had been final when it was noticed: from a tenth of a second to half of the default `max_interval`.
 const NOTICE_DELAYS: &[f64] =
     &[0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 
-/// Polls of a PIN: by the defaults, one that never becomes final has 67.
+/// Polls of a PIN: with the defaults, one that never becomes final needs 67.
 const POLLS_OF_A_PIN: &[f64] =
     &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0, 50.0, 100.0, 200.0, 500.0];
 

@@ -1,4 +1,4 @@
-//! Answers `dead_letters`, and finds dead letters for whoever acts on them.
+//! Answers `dead_letters`, and finds dead letters for the operations that act on them.
 //!
 //! Looks at a bounded number of rows per request, whatever matches. Changes nothing.
 
@@ -18,7 +18,7 @@ use crate::store::{self, SCAN};
 /// All seqs.
 pub const ALL: RangeInclusive<i64> = 0..=i64::MAX;
 
-/// Which dead letters are meant.
+/// Which dead letters a request selects.
 pub struct Letters {
     /// Of this sink, or of all.
     pub sink: Option<String>,

@@ -24,7 +24,7 @@ const ASKED_AT_ONCE: usize = 1000;
 /// How many outcomes are read per query.
 const OUTCOMES: u32 = 256;
 
-/// The PINs in flight that match as far as the store knows.
+/// Returns the PINs in flight that match all members of the filter that the store knows: all but the status.
 pub async fn in_flight(
     services: &Services,
     filter: &Filter,
@@ -168,7 +168,7 @@ pub async fn matching<T>(
     Ok(outcomes)
 }
 
-/// Whether an outcome matches, as far as its record decides.
+/// Whether the record of an outcome matches; see [`Filter::matches`].
 pub fn outcome_matches(filter: &Filter, outcome: &Outcome, now: Timestamp) -> bool {
     filter.is_empty()
         || serde_json::from_str::<Record>(&outcome.record).is_ok_and(|record| filter.matches(&record, now))

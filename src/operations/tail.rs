@@ -108,7 +108,7 @@ impl Reader {
         &self.position
     }
 
-    /// Goes back to a position within the page that was read last: what is behind it is read again.
+    /// Goes back to a position within the last page: the outcomes after it are read again.
     pub fn back_to(&mut self, position: Position) {
         self.position = position;
     }

@@ -1,7 +1,7 @@
 //! Actions on many PINs or outcomes, which run until they are done, stopped, or the daemon stops.
 //!
 //! Promises that each job works in the bounded parts of `operations/`, one after another, so that no other writer waits long;
-//! that there are at most [`MOST_RUNNING`]; and that how the last [`MOST_SHOWN`] went can still be seen. Must not know requests
+//! that there are at most [`MOST_RUNNING`]; and that the results of the last [`MOST_SHOWN`] stay visible. Must not know requests
 //! or pages.
 
 use std::collections::VecDeque;
@@ -24,7 +24,7 @@ use crate::services::Services;
 /// The most jobs at once.
 const MOST_RUNNING: usize = 4;
 
-/// The most jobs that are shown. Beyond, the oldest that has ended is forgotten.
+/// The most jobs that are shown. Above this, the oldest that has ended is forgotten.
 const MOST_SHOWN: usize = 20;
 
 /// What a job does.
@@ -46,7 +46,7 @@ pub enum State {
     Failed(String),
 }
 
-/// How far a job is.
+/// The progress of a job.
 #[derive(Debug, Clone)]
 pub struct Progress {
     pub number: u64,
@@ -134,7 +134,7 @@ impl Jobs {
         self.lock().iter().map(|(progress, _)| progress.clone()).collect()
     }
 
-    /// Begins a job, which leaves alone what came after `counted_at`.
+    /// Starts a job, which leaves out everything that came after `counted_at`.
     ///
     /// # Errors
     /// Too many run.

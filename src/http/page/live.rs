@@ -31,13 +31,13 @@ const CHARTS_EVERY: Duration = Duration::from_secs(10);
 /// How long the parts may take to report their numbers.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a stream without news says that it is still there.
+/// The interval of keep-alive comments on a stream without news.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How soon a browser connects again, in milliseconds.
 const RETRY: u32 = 1000;
 
-/// The parts of the page as events, rendered last.
+/// The last rendered parts of the page, as events.
 #[derive(Debug, Clone, Default)]
 struct Parts {
     numbers: Bytes,

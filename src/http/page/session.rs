@@ -1,4 +1,4 @@
-//! Who has logged in to the status page.
+//! The sessions of users who have logged in to the status page.
 //!
 //! Promises that a session ends after [`LIFETIME`], when its token is no longer in force, or when its user logs out; that there
 //! are at most [`MOST`]; and that neither a token nor a cookie is kept: only their hashes are. Lives in memory only. Must not
@@ -46,8 +46,8 @@ pub struct Visitor {
 }
 
 impl Sessions {
-    /// Begins a session for whoever has this token; returns its cookie. `None` if the token is not in force, or if the
-    /// system has no random numbers.
+    /// Begins a session for the holder of this token; returns its cookie. `None` if the token is not in force, or if the system
+    /// has no random numbers.
     pub fn begin(&self, token: TokenId) -> Option<String> {
         let (cookie, form_token) = (random()?, random()?);
         let mut sessions = self.lock();
@@ -60,7 +60,7 @@ impl Sessions {
         Some(cookie)
     }
 
-    /// Returns who has this cookie, if the session lasts and its token is still in force.
+    /// Returns the visitor with this cookie, if the session lasts and its token is still in force.
     pub fn visitor(&self, cookie: &str, tokens: &Tokens) -> Option<Visitor> {
         let mut sessions = self.lock();
         let key = key(cookie);

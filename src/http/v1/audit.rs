@@ -1,4 +1,4 @@
-//! The log of who did what: the name of the token, never the token.
+//! Logs what each client did, with the name of its token, never the token.
 //!
 //! Promises a line for each change that an administrator makes, and one line a minute at most for all submits of one name.
 
@@ -32,7 +32,7 @@ impl Audit {
         }
     }
 
-    /// Logs the sums of which no line was written for a minute.
+    /// Logs the sums that had no line for a minute.
     pub fn log_due(&self) {
         self.log(|logged_at| logged_at.elapsed() >= EVERY);
     }

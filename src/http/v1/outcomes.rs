@@ -1,7 +1,7 @@
 //! `GET /v1/outcomes`: outcome records page by page as NDJSON, or as server-sent events that go on.
 //!
-//! Promises neither gap nor duplicate to whoever goes on from a position: each event has its own. Reads a page when the one
-//! before is sent, so a slow client costs one page of memory and no time of anybody else.
+//! Promises neither gap nor duplicate to a client that continues from a position: each event has its own. Reads a page when the
+//! one before is sent, so a slow client costs one page of memory and delays nobody else.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -33,10 +33,10 @@ use crate::store::{InvalidPosition, Outcome, Position};
 /// How many outcomes a request without `limit` gets.
 const LIMIT: u32 = 1000;
 
-/// The most that a request gets.
+/// The most outcomes that a request gets.
 const MAX_LIMIT: u32 = 10_000;
 
-/// How often an event stream without news says that it is still there.
+/// The interval of keep-alive comments on an event stream without news.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How soon a client connects again, in milliseconds.
@@ -92,7 +92,7 @@ fn position(name: &str, text: Option<String>) -> Result<Option<Position>, Proble
     position.map_err(|error: InvalidPosition| Problem::invalid(format!("\"{name}\" is {error}")))
 }
 
-/// What is left of the outcomes for one client.
+/// The outcomes that are still to be sent to one client.
 struct Tail {
     services: Services,
     client: Client,
@@ -120,7 +120,7 @@ impl From<NoRoom> for Ended {
 }
 
 impl Tail {
-    /// The lines of the next page, and how many outcomes may still come; none behind the last line.
+    /// Returns the lines of the next page, and how many outcomes may still follow; `None` after the last line.
     async fn lines(&mut self, left: u32) -> Result<(Bytes, Option<u32>), Ended> {
         let room = self.client.room.clone();
         let charge = room.wait(MAX_ANSWER).await?;
@@ -146,7 +146,7 @@ impl Tail {
         Ok((charge.hold(text), left))
     }
 
-    /// The next events, when they are there; or a comment, when there were none for long.
+    /// Waits for the next events; returns a comment if there are none for long.
     async fn events(&mut self) -> Result<Bytes, Ended> {
         loop {
             let stop = self.services.stop.clone();
@@ -166,7 +166,7 @@ impl Tail {
             }
             let last = next.outcomes.last().map(|(position, _)| position);
             if !self.filter.is_empty() && !next.is_end && last != Some(self.reader.position()) {
-                // No event, but a client that connects again then does not go through the same outcomes again.
+                // Sends only the position, so that a client that reconnects does not search the same outcomes again.
                 let _ = write!(text, "id: {}\n\n", self.reader.position());
             }
             if !text.is_empty() {
@@ -181,7 +181,7 @@ impl Tail {
         }
     }
 
-    /// What matches in the next page, of at most so many.
+    /// Returns what matches in the next page, at most `most` outcomes.
     async fn next(&mut self, most: u32) -> Result<Matching, Refusal> {
         // With a filter, pages are read whole: few outcomes may match, and small pages could mean a query per outcome.
         let read = if self.filter.is_empty() { most } else { u32::MAX };

@@ -77,7 +77,7 @@ async fn one(api: Arc<Api>, call: Call, charge: Charge, text: &str) -> Result<Re
 async fn many(api: Arc<Api>, call: Call, charge: Charge, text: &str) -> Result<Response, Problem> {
     let mut requests: VecDeque<_> = read_items(text)?.into();
     let mut answers = VecDeque::with_capacity(requests.len());
-    // Of the first that was not taken.
+    // The refusal of the first PIN that was not accepted.
     let mut refused: Option<Refusal> = None;
     let mut taken = 0;
     while !requests.is_empty() {
