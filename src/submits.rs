@@ -48,8 +48,7 @@ pub async fn answer(
     pieces.flush()
 }
 
-/// Returns the answer to a submit of a finished PIN, with its record read from the store, or a refusal if it can't be
-/// read.
+/// Returns the answer to a submit of a finished PIN, with its record read from the store, or the refusal if that fails.
 pub async fn large_answer(services: &Services, pin: &PinId) -> Result<Vec<u8>, Gone> {
     match outcome_of(services, pin).await {
         Ok(outcome) => Ok(line(pin, State::Finished, &outcome.record)),

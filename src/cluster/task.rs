@@ -52,7 +52,7 @@ pub struct State {
     pub nodes: usize,
     /// Whether the PINs of its first slots are loaded.
     pub ready: bool,
-    /// How often it lost its lease.
+    /// How many times it lost its lease.
     pub lost: u64,
     /// Since when it has no lease, and why.
     pub trouble: Option<(Instant, Arc<str>)>,

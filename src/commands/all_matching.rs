@@ -65,7 +65,7 @@ pub async fn run(
     let began = Instant::now();
     let matching = preview(&mut client, action, filter).await?;
     note(format_args!("this affects {}: {filter}", action.things(matching)));
-    // Where nothing matches, the daemon may still have a reason to refuse.
+    // Even if nothing matches, the daemon may have a reason to refuse.
     if !is_agreed && matching > 0 {
         note(format_args!("{}? Type yes:", action.question()));
         if !answered_yes().await {
@@ -77,7 +77,7 @@ pub async fn run(
     let mut stopped = pin!(stop_signal());
     let (mut total, mut after, mut is_stopped) = (0, None, false);
     loop {
-        // Lets a signal be noticed that came together with the answer.
+        // Gives a signal that came together with the answer a chance to be noticed.
         yield_now().await;
         if is_stopped || stopped.as_mut().now_or_never().is_some() {
             output.flush()?;
@@ -133,7 +133,7 @@ fn finish(mut output: Output, action: Action<'_>, total: u64) -> Result<Exit, Co
     Ok(Exit::Done)
 }
 
-/// How many match.
+/// Returns how many match.
 async fn preview(client: &mut Client, action: Action<'_>, filter: &Filter) -> Result<u64, ClientError> {
     let progress = Progress::of_lines();
     let (mut total, mut after) = (0, None);
@@ -149,7 +149,7 @@ async fn preview(client: &mut Client, action: Action<'_>, filter: &Filter) -> Re
 }
 
 impl Deed {
-    /// What was done to so many, in words.
+    /// Says what was done to this many.
     pub fn done(self, count: u64) -> String {
         match self {
             Self::Replay => format!("{}: delivered again from now on", human::count(count, "outcome")),
@@ -217,7 +217,7 @@ impl Action<'_> {
         }
     }
 
-    /// What a program reads of a part.
+    /// The line of JSON about a part.
     fn line(self, count: u64) -> Value {
         match self {
             Self::Cancel => json!({"count": count}),

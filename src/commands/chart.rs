@@ -1,8 +1,8 @@
 //! Draws ages on a logarithmic axis, each row a line of characters: marks, bars, and labels below them.
 //!
-//! Promises lines of at most the axis' width, for whatever numbers come. Pure.
+//! Promises lines of at most the axis' width, for any numbers. Pure.
 
-/// What rows are drawn with.
+/// The characters that rows are drawn with.
 #[derive(Debug, Clone, Copy)]
 pub struct Glyphs {
     one: char,
@@ -21,7 +21,7 @@ pub const ASCII: Glyphs = Glyphs { one: '|', several: '#', bars: ['.', ':', '-',
 /// A bar that is lower than this part of the highest is not drawn.
 const LOWEST: f64 = 0.02;
 
-/// Blanks between two labels, at least.
+/// The least number of blanks between two labels.
 const GAP: usize = 2;
 
 /// Ages in seconds, from the left end to the right end of a row.
@@ -61,7 +61,7 @@ impl Axis {
         line(counts.into_iter().map(mark))
     }
 
-    /// Bars as high as what each column adds to a sum that grows with age.
+    /// Draws bars: the height of each shows what its column adds to a sum that grows with age.
     pub fn bars(&self, sum_at: impl Fn(f64) -> f64, glyphs: &Glyphs) -> String {
         let sums: Vec<f64> = (0..=self.width).map(|column| sum_at(self.begin(column))).collect();
         let added: Vec<f64> = sums.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -73,7 +73,7 @@ impl Axis {
         line(added.into_iter().map(bar))
     }
 
-    /// Labels, each beginning at its age; one that has no room is left out.
+    /// Draws labels, each beginning at its age; leaves out one that has no room.
     pub fn labels(&self, labels: impl Iterator<Item = (f64, String)>) -> String {
         let (mut line, mut taken) = (String::new(), 0);
         for (age, label) in labels {

@@ -119,15 +119,15 @@ impl Output {
     }
 }
 
-/// Writes a line to stderr that is not a result.
+/// Writes a line that is not a result to stderr.
 pub fn note(message: impl fmt::Display) {
     let line = format!("{}\n", printable(&message.to_string()));
     // If stderr is closed, nobody can be notified.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// Prints clap's answer to a command line that is not run: help or the version on stdout, an error on stderr, and for a program
-/// that reads JSON on stdout too.
+/// Prints clap's answer to a command line that is not run: help or the version on stdout, an error on stderr, and an error on
+/// stdout too for a program that reads JSON.
 pub fn clap(mut answer: clap::Error) -> Result<Exit, CommandError> {
     // clap quotes the arguments, and a script may have got them from anywhere.
     let quoted: Vec<_> = answer
@@ -161,7 +161,7 @@ pub fn wants_colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Whether the locale says that the terminal shows Unicode; POSIX' rule which variable decides it.
+/// Whether the locale says that the terminal shows Unicode; POSIX defines which variable decides it.
 pub fn shows_unicode() -> bool {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
         .into_iter()

@@ -86,9 +86,9 @@ fn only_backoff_is_shown_if_learning_is_off() {
     let printed = [paragraph(&standing(&schedule), Some(60)), charts(&schedule, Some(60), &ASCII)].concat();
     insta::assert_snapshot!(printed, @r#"
     schedule.adapt = "sooner": PINs are polled by backoff, at
-    intervals that grow. Nothing is learned of when they become
-    final. One that never does is polled 67 times until its
-    deadline at 48h.
+    intervals that grow. The daemon does not learn when they
+    become final. One that never does is polled 67 times until
+    its deadline at 48h.
 
                   1s  3s   10s      2m    10m       2h  6h   24h
     backoff       |   | | | | || || || | || || || || |||########
@@ -120,11 +120,11 @@ fn each_state_says_which_schedule_is_used_and_why() {
     schedule.adapt = "sooner": PINs are polled by backoff, until 200 of a class have become final.
     schedule.adapt = "sooner": enough PINs have ended. The learned schedule is made when one of the next PINs becomes final; until then, PINs are polled by backoff.
     schedule.adapt = "sooner": PINs are polled by the learned schedule.
-    schedule.adapt = "sooner": PINs are polled by backoff: no schedule that was learned so far is better.
+    schedule.adapt = "sooner": PINs are polled by backoff: no schedule learned so far is better.
     schedule.adapt = "sooner": PINs are polled by backoff: schedule.max_interval is less than twice schedule.initial_interval, which leaves nothing to choose.
-    schedule.adapt = "sooner": PINs are polled by backoff, because the learned schedule cost more. What is learned is tried again after 312 more endings.
-    schedule.adapt = "sooner": PINs are polled by backoff, because PINs became final much earlier than was learned. What is learned is tried again after 312 more endings.
-    schedule.adapt = "sooner": PINs are polled by backoff, because the learned schedule did worse. What is learned is tried again after 1 more ending.
+    schedule.adapt = "sooner": PINs are polled by backoff, because the learned schedule cost more. The learned schedule is tried again after 312 more endings.
+    schedule.adapt = "sooner": PINs are polled by backoff, because PINs became final much earlier than was learned. The learned schedule is tried again after 312 more endings.
+    schedule.adapt = "sooner": PINs are polled by backoff, because the learned schedule did worse. The learned schedule is tried again after 1 more ending.
     schedule.adapt = "sooner": this pinwatch is older than the daemon and does not know what it does.
     "#);
 }

@@ -26,7 +26,7 @@ section! {
         pub path: String = parsed("/2fa/1/pin/{pinId}/status", path),
         pub auth: Auth = parsed("App {key}", auth),
         pub credentials: Credentials = credentials(),
-        /// How answers are read; `None` means as the default preset's, by a reader of their own.
+        /// How answers are read; `None` means as the default preset's, which have a reader of their own.
         pub answer: Option<Answer> = answer(),
         /// The time limit of a whole poll, from connecting to the last byte.
         pub timeout: Duration = duration("10s", MILLISECOND..=10 * MINUTE),

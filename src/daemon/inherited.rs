@@ -21,8 +21,8 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes them from the environment. To be called before there are threads: it takes the variables out of the
-    /// environment.
+    /// Takes them from the environment. Must be called before there are threads, because it removes the variables from
+    /// the environment.
     ///
     /// # Errors
     /// What was passed is not one listening Unix socket, one TCP socket, or both.

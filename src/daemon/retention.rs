@@ -27,7 +27,7 @@ pub async fn prune(writer: Writer, clock: Clock, retention: Duration, stop: Canc
     }
 }
 
-/// How long the writer is left to others between two parts.
+/// The pause between two parts, in which others can use the writer.
 const INDEX_PAUSE: Duration = Duration::from_millis(20);
 
 /// Indexes by reference all outcomes that an older version wrote, then waits for the stop.

@@ -53,7 +53,7 @@ const PINS: [Column; 6] = [
     Column::new("REFERENCE", 6).down_to(8),
 ];
 
-/// What a text is, which decides how it looks.
+/// The role of a text, which decides how it looks.
 #[derive(Debug, Clone, Copy)]
 enum Role {
     Plain,
@@ -99,7 +99,7 @@ pub fn body(state: &State, now: Timestamp, columns: usize, rows: usize) -> Vec<L
     lines
 }
 
-/// The program, the daemon and the time; what is unusual about what is shown.
+/// The program, the daemon and the time, and what is unusual about the view.
 fn header(state: &State, now: Timestamp, columns: usize) -> Line<'static> {
     let version = state.known.as_ref().map_or("", |known| known.stats.version.as_str());
     let time = now.strftime("%H:%M:%S UTC");

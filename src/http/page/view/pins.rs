@@ -17,7 +17,7 @@ pub fn search(query: &Query) -> Markup {
     html! {
         h2 { "Find PINs" }
         form.find.card.padded method="get" action="/pins" role="search" {
-            label.wide { "PIN ID, or reference (order-4* for all that begin so)"
+            label.wide { "PIN ID, or reference (order-4* for all that begin with order-4)"
                 input #find name="text" value=(query.text) maxlength="4000" spellcheck="false" autocomplete="off";
             }
             label { "Last status" input name="status" value=(query.status) maxlength="200" spellcheck="false" autocomplete="off"; }
