@@ -44,7 +44,7 @@ pub enum InvalidPointer {
     #[error("must be a JSON pointer: after ~ comes 0 (for ~) or 1 (for /)")]
     Escape,
     #[error(
-        "must be a JSON pointer to a value that is there: \"-\" is the place behind an array's last element"
+        "must be a JSON pointer to a value that is there: \"-\" is the place after an array's last element"
     )]
     Behind,
     #[error("must be a JSON pointer with at most {MAX_TOKENS} parts")]

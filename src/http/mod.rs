@@ -155,7 +155,7 @@ impl Listener {
         Ok(Self(Some(Listening { listener, address, tls: tls.map(Arc::new), recorded })))
     }
 
-    /// Starts to serve. The TLS files are read anew when they change, and when `reloads` does.
+    /// Starts to serve. Reads the TLS files again when they change, and when `reloads` does.
     pub fn serve(
         self,
         config: &Config,

@@ -96,7 +96,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Pace<S> {
         self.stream.is_write_vectored()
     }
 
-    /// Whoever writes flushes once everything is written.
+    /// The writer flushes once everything is written.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
         self.waiting = None;

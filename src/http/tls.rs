@@ -1,4 +1,4 @@
-//! TLS of `[http]`: handshakes, and the files, which are read anew when they change.
+//! TLS of `[http]`: handshakes, and the files, which are read again when they change.
 //!
 //! Promises that a file that can't be used changes nothing: the old ones stay in use, the log says so once, and health until it
 //! is mended. New connections use what is in force; old ones keep what they began with. Must not know HTTP, except for the answer
@@ -146,7 +146,7 @@ impl Tls {
         warn!(peer = %peer.ip(), reason, more, "a TLS handshake failed (more: how many earlier ones were not logged)");
     }
 
-    /// Reads the files anew whenever they have changed or `reloads` changes, until `stop`.
+    /// Reads the files again whenever they have changed or `reloads` changes, until `stop`.
     pub async fn keep_current(self: Arc<Self>, mut reloads: watch::Receiver<u64>, stop: CancellationToken) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -178,7 +178,7 @@ impl Tls {
         let loaded = spawn_blocking(move || load(&files)).await;
         let loaded = loaded.map_err(|failure| failure.to_string())?.map_err(|error| error.to_string())?;
         self.loaded.send_replace(loaded);
-        info!("the TLS files of [http] were read anew");
+        info!("the TLS files of [http] were read again");
         Ok(())
     }
 

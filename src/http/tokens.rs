@@ -254,8 +254,9 @@ fn parse_line(line: &str) -> Result<(Hash, Name, Scope), &'static str> {
     let [name, scope, hash] = fields[..] else { return Err(SHAPE) };
     let (name, scope) = (name.parse()?, scope.parse()?);
     let hex = hash.strip_prefix("sha256:").ok_or(SHAPE)?;
-    let hash = hash_of(hex)
-        .ok_or("behind \"sha256:\" stand 64 hexadecimal digits, as \"pinwatch token new\" prints them")?;
+    let hash = hash_of(hex).ok_or(
+        "\"sha256:\" must be followed by 64 hexadecimal digits, as \"pinwatch token new\" prints them",
+    )?;
     Ok((hash, name, scope))
 }
 

@@ -136,7 +136,7 @@ impl Client {
                 _ = changes.changed() => continue,
             }
             let (client, old) = (self.clone(), session.clone());
-            // Reads the system's certificates anew, which takes some milliseconds.
+            // Reads the system's certificates again, which takes some milliseconds.
             match tokio::task::spawn_blocking(move || client.prepare(&old.api)).await {
                 Ok(Ok(Prepared(renewed))) => {
                     _ = self.0.send_if_modified(|current| {

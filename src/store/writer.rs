@@ -321,7 +321,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         lost
     }
 
-    /// Waits a limited time for a change and takes all that wait behind it. Returns false when every [`Writer`] is
+    /// Waits a limited time for a change, and takes it with all that wait after it. Returns false when every [`Writer`] is
     /// dropped.
     async fn gather(&mut self, batch: &mut Batch) -> bool {
         // Tries a failing store even with nothing to write: clients that wait for it to recover submit nothing.

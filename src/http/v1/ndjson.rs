@@ -217,7 +217,7 @@ impl Stream {
         }
         self.decide(Ok(()));
         let answering = submits::answer(&self.api.services, &self.outgoing, &ids, result);
-        // A client that leaves its answers unread for so long gets no more of them.
+        // A client that leaves its answers unread for this long gets no more of them.
         timeout(STALL, answering).await.unwrap_or(Err(Gone))
     }
 

@@ -102,7 +102,7 @@ struct Tail {
 
 /// What a page has for the client.
 struct Matching {
-    /// The outcomes that match, each with the position behind it.
+    /// The outcomes that match, each with the position after it.
     outcomes: Vec<(Position, Outcome)>,
     /// The first and the last `seq` of the outcomes missing before these.
     removed: Option<(i64, i64)>,

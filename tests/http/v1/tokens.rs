@@ -77,7 +77,7 @@ fn an_invalid_tokens_file_is_refused_by_the_start_by_check_config_and_by_doctor(
         wrong.args([command, "--set", &setting]);
         run_to_end(wrong)
     };
-    let why = "line 1: behind \"sha256:\" stand 64 hexadecimal digits";
+    let why = "line 1: \"sha256:\" must be followed by 64 hexadecimal digits";
     for command in ["run", "check-config"] {
         let ended = run(command);
         assert_eq!(ended.code, Some(2), "{command}: {ended:?}");
