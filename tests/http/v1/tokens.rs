@@ -84,5 +84,8 @@ fn an_invalid_tokens_file_is_refused_by_the_start_by_check_config_and_by_doctor(
         assert!(ended.stderr.contains(why), "{command}: {ended:?}");
     }
     let doctor = run("doctor");
-    assert!(doctor.stdout.contains("line 1: behind") && doctor.code == Some(1), "{doctor:?}");
+    assert!(
+        doctor.stdout.contains("must be followed by 64 hexadecimal digits") && doctor.code == Some(1),
+        "{doctor:?}"
+    );
 }
