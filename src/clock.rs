@@ -1,9 +1,9 @@
 //! The daemon's three kinds of time: monotonic time for waits, steady time for ages and waits that outlive the process,
 //! and wall time for people.
 //!
-//! Promises that the wall clock only dates records, because anybody can set it at any moment. It decides nothing but how
-//! long a `Retry-After` is that is a date. Monotonic time is tokio's clock, so tests can pause and advance it. Knows nothing
-//! of PINs or the store.
+//! Promises that the wall clock only dates records, because anybody can set it at any moment. It decides only how long to wait
+//! for a `Retry-After` that is a date. Monotonic time is tokio's clock, so tests can pause and advance it. Knows nothing of PINs
+//! or the store.
 
 mod steady;
 

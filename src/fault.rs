@@ -32,7 +32,7 @@ mod armed {
 
     use rustix::process::{Signal, getpid, kill_process};
 
-    /// The point at which this process dies, and how often it must still be reached.
+    /// The point at which this process dies, and how many more times it must be reached.
     static FAULT: OnceLock<Option<(String, AtomicU64)>> = OnceLock::new();
 
     /// Counts a pass of `point`; returns whether the process must die at this pass.

@@ -1,8 +1,8 @@
 //! JSON pointers (RFC 6901): the place of a value in a JSON text.
 //!
-//! A pointer is checked and compiled once. A search parses each part of the text at most once for each token, does not recurse and
-//! does not copy values. A name that an object has twice is an error, because two readers could find different values. Pure. Must
-//! not know what is searched for.
+//! A pointer is checked and compiled once. A search parses each part of the text at most once for each token, does not recurse
+//! and does not copy values. A name that an object has twice is an error, because two readers could find different values. Pure.
+//! Must not know what is searched for.
 
 use std::fmt;
 use std::str::FromStr;
@@ -44,7 +44,7 @@ pub enum InvalidPointer {
     #[error("must be a JSON pointer: after ~ comes 0 (for ~) or 1 (for /)")]
     Escape,
     #[error(
-        "must be a JSON pointer to a value that is there: \"-\" is the place behind an array's last element"
+        "must be a JSON pointer to a value that is there: \"-\" is the place after an array's last element"
     )]
     Behind,
     #[error("must be a JSON pointer with at most {MAX_TOKENS} parts")]

@@ -9,7 +9,7 @@
 //! release may change or remove whatever is public here. What is stable is named in `docs/stability.md`: use the socket, HTTP
 //! or the command line.
 #![forbid(unsafe_code)]
-// Who reads the documentation reads the source too: `cargo doc --document-private-items`.
+// Readers of this documentation read the source too: `cargo doc --document-private-items`.
 #![allow(rustdoc::private_intra_doc_links)]
 
 // The program.

@@ -139,7 +139,7 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// Returns the permits for so many bytes; an answer larger than the room takes all of it.
+/// Returns the permits for this many bytes; an answer larger than the room takes all of it.
 fn permits(bytes: usize) -> u32 {
     bytes.min(MAX_ANSWER) as u32
 }

@@ -51,7 +51,7 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
 
 const DAMAGED: &str = "it is not valid PEM, or it is damaged";
 
-/// Reads a regular file of at most so many bytes.
+/// Reads a regular file of at most this many bytes.
 fn read(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, String> {
     let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
     // Opening a named pipe waits for its writer.

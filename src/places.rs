@@ -1,4 +1,4 @@
-//! Limits the number of connections: who may have how many, and which one is closed for a new one.
+//! Limits the number of connections: how many each user may have, and which one is closed for a new one.
 //!
 //! Promises that no user but an administrator has more than its share, and that the last places are reserved for
 //! administrators. A new connection for which there is no place replaces the one that has been idle longest among those it

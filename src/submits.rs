@@ -17,7 +17,7 @@ pub const BATCH: usize = 4096;
 /// The most submits that go to the store together, in bytes of their lines; slightly exceeded by the last line.
 pub const BATCH_BYTES: usize = 1024 * 1024;
 
-/// Queues the answers to submits, as what became of them: each its own, or all of them the same refusal.
+/// Queues one answer for each submit: its own result, or the same refusal for all.
 pub async fn answer(
     services: &Services,
     outgoing: &Outgoing,
@@ -48,7 +48,7 @@ pub async fn answer(
     pieces.flush()
 }
 
-/// The answer to a submit of a PIN that has finished, with its record read from the store; or why there is none.
+/// Returns the answer to a submit of a finished PIN, with its record read from the store, or the refusal if that fails.
 pub async fn large_answer(services: &Services, pin: &PinId) -> Result<Vec<u8>, Gone> {
     match outcome_of(services, pin).await {
         Ok(outcome) => Ok(line(pin, State::Finished, &outcome.record)),
@@ -81,10 +81,10 @@ pub fn write_submitted(pin: &PinId, state: &Submitted, out: &mut Vec<u8>) {
     }
 }
 
-/// Why a PIN is not taken where there are as many as may be.
+/// The refusal of a PIN when `intake.max_in_flight` PINs are in flight.
 pub fn at_capacity(pin: &PinId) -> Refusal {
     Code::AtCapacity.because(format!(
-        "PIN {pin} was not accepted: as many PINs are in flight as may be (intake.max_in_flight)"
+        "PIN {pin} was not accepted: the limit of PINs in flight is reached (intake.max_in_flight)"
     ))
 }
 

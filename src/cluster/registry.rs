@@ -1,4 +1,4 @@
-//! What the cluster task asks of the shared database: who lives, who holds what, and changes to that.
+//! What the cluster task asks of the shared database: which nodes live, which slots each holds, and changes to that.
 //!
 //! Promises that every answer comes well within a third of the lease, or is an error. After an error the next round shows
 //! what happened. Does not know SQL.

@@ -1,9 +1,9 @@
 //! The task that keeps this node's lease and its slots.
 //!
-//! Every third of the lease, and whenever another node hints at a change, it renews the lease, looks at all nodes, takes
-//! and gives slots as [`plan`](mod@plan) says, loads the PINs of new slots, and adopts what dead nodes left behind. It works one step
-//! at a time, and renews the lease between the pages of a long load. Promises that the schedule never believes in a lease
-//! for longer than the database does. Does not know SQL.
+//! Every third of the lease, and whenever another node hints at a change, it renews the lease, looks at all nodes, takes and
+//! gives slots as [`plan`](mod@plan) says, loads the PINs of new slots, and adopts what dead nodes left behind. It works one step
+//! at a time, and renews the lease between the pages of a long load. Promises that the schedule never believes in a lease for
+//! longer than the database does. Does not know SQL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub struct State {
     pub nodes: usize,
     /// Whether the PINs of its first slots are loaded.
     pub ready: bool,
-    /// How often it lost its lease.
+    /// How many times it lost its lease.
     pub lost: u64,
     /// Since when it has no lease, and why.
     pub trouble: Option<(Instant, Arc<str>)>,

@@ -26,7 +26,7 @@ struct Tables {
     cut: BTreeSet<NodeId>,
     /// Nodes whose queries the database does not answer.
     silent: BTreeSet<NodeId>,
-    /// How often a node finds its wanted slots locked by another node.
+    /// How many times a node finds its wanted slots locked by another node.
     busy: usize,
     /// How long a page of PINs takes to read.
     page: Duration,

@@ -35,7 +35,7 @@ pub enum DeadLetters {
 
 #[derive(Debug, Subcommand)]
 pub enum Sinks {
-    /// List the sinks: how far each has got, and what stops it
+    /// List the sinks: the progress of each, and what stops it
     #[command(after_help = help::SINKS_LIST)]
     List(Link),
     /// Forget a sink that is no longer configured, and its dead letters
@@ -86,7 +86,7 @@ pub struct LettersArgs {
     /// Instead of PIN IDs: the outcomes' seqs; repeatable
     #[arg(long = "seq", value_name = "SEQ", value_delimiter = ',')]
     pub seqs: Vec<i64>,
-    /// All dead letters of the sink that the filters match, after a question
+    /// All dead letters of the sink that match the filters, after confirmation
     #[arg(long)]
     pub all: bool,
     /// Show how many match, but do not ask
@@ -113,7 +113,7 @@ pub struct ReplayArgs {
     /// The last seq, included
     #[arg(long, value_name = "SEQ", requires = "from")]
     pub to: Option<i64>,
-    /// Every outcome that the filters match, after a question; without filters, every outcome that is kept
+    /// Every outcome that matches the filters, after confirmation; without filters, every outcome that is kept
     #[arg(long)]
     pub all: bool,
     /// Show how many match, but do not ask

@@ -1,7 +1,8 @@
-//! `--all` of `cancel`, `replay`, `dead-letters replay` and `dead-letters drop`: acts on everything that matches, after a preview.
+//! `--all` of `cancel`, `replay`, `dead-letters replay` and `dead-letters drop`: acts on everything that matches, after a
+//! preview.
 //!
-//! Promises to act only on what the filter matches as of the preview's beginning, and on no more PINs than it counted. Ctrl-C stops after the part that is under way, or soon
-//! while that part waits, and what is done is said.
+//! Promises to act only on what the filter matches as of the preview's beginning, and on no more PINs than the preview counted.
+//! After Ctrl-C it finishes the part that runs, or gives up waiting for it after a moment, and reports what was done.
 
 use std::io::{IsTerminal, stderr, stdin};
 use std::num::NonZeroU32;
@@ -65,7 +66,7 @@ pub async fn run(
     let began = Instant::now();
     let matching = preview(&mut client, action, filter).await?;
     note(format_args!("this affects {}: {filter}", action.things(matching)));
-    // Where nothing matches, the daemon may still have a reason to refuse.
+    // Even if nothing matches, the daemon may have a reason to refuse.
     if !is_agreed && matching > 0 {
         note(format_args!("{}? Type yes:", action.question()));
         if !answered_yes().await {
@@ -77,7 +78,7 @@ pub async fn run(
     let mut stopped = pin!(stop_signal());
     let (mut total, mut after, mut is_stopped) = (0, None, false);
     loop {
-        // Lets a signal be noticed that came together with the answer.
+        // Gives a signal that came together with the answer a chance to be noticed.
         yield_now().await;
         if is_stopped || stopped.as_mut().now_or_never().is_some() {
             output.flush()?;
@@ -134,7 +135,7 @@ fn finish(mut output: Output, action: Action<'_>, total: u64) -> Result<Exit, Co
     Ok(Exit::Done)
 }
 
-/// How many match.
+/// Returns how many match.
 async fn preview(client: &mut Client, action: Action<'_>, filter: &Filter) -> Result<u64, ClientError> {
     let progress = Progress::of_lines();
     let (mut total, mut after) = (0, None);
@@ -150,7 +151,7 @@ async fn preview(client: &mut Client, action: Action<'_>, filter: &Filter) -> Re
 }
 
 impl Deed {
-    /// What was done to so many, in words.
+    /// Says what was done to this many.
     pub fn done(self, count: u64) -> String {
         match self {
             Self::Replay => format!("{}: delivered again from now on", human::count(count, "outcome")),
@@ -225,7 +226,7 @@ impl Action<'_> {
         }
     }
 
-    /// What a program reads of a part.
+    /// The line of JSON about a part.
     fn line(self, count: u64) -> Value {
         match self {
             Self::Cancel => json!({"count": count}),

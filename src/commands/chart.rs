@@ -1,8 +1,8 @@
 //! Draws ages on a logarithmic axis, each row a line of characters: marks, bars, and labels below them.
 //!
-//! Promises lines of at most the axis' width, for whatever numbers come. Pure.
+//! Promises lines of at most the axis' width, for any numbers. Pure.
 
-/// What rows are drawn with.
+/// The characters that rows are drawn with.
 #[derive(Debug, Clone, Copy)]
 pub struct Glyphs {
     one: char,
@@ -21,7 +21,7 @@ pub const ASCII: Glyphs = Glyphs { one: '|', several: '#', bars: ['.', ':', '-',
 /// A bar that is lower than this part of the highest is not drawn.
 const LOWEST: f64 = 0.02;
 
-/// Blanks between two labels, at least.
+/// The least number of blanks between two labels.
 const GAP: usize = 2;
 
 /// Ages in seconds, from the left end to the right end of a row.
@@ -33,7 +33,7 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// `None` if these are no two ages, the younger one first, or there are no columns.
+    /// `None` unless `0 < from < to` and there is at least one column.
     pub fn new(from: f64, to: f64, width: usize) -> Option<Self> {
         (from > 0.0 && to > from && to.is_finite() && width > 0).then_some(Self { from, to, width })
     }
@@ -44,12 +44,12 @@ impl Axis {
         (0.0..=1.0).contains(&along).then(|| ((along * self.width as f64) as usize).min(self.width - 1))
     }
 
-    /// The age at which a column begins; that of the last one's end comes behind it.
+    /// Returns the age at which a column begins; `column == width` gives the right end of the axis.
     fn begin(&self, column: usize) -> f64 {
         self.from * (self.to / self.from).powf(column as f64 / self.width as f64)
     }
 
-    /// A mark at each of these ages; another one where several share a column.
+    /// Draws a mark at each age, and a different one where several share a column.
     pub fn marks(&self, ages: impl Iterator<Item = f64>, glyphs: &Glyphs) -> String {
         let mut counts = vec![0_usize; self.width];
         ages.filter_map(|age| self.column(age)).for_each(|column| counts[column] += 1);
@@ -61,7 +61,7 @@ impl Axis {
         line(counts.into_iter().map(mark))
     }
 
-    /// Bars as high as what each column adds to a sum that grows with age.
+    /// Draws bars: the height of each shows what its column adds to a sum that grows with age.
     pub fn bars(&self, sum_at: impl Fn(f64) -> f64, glyphs: &Glyphs) -> String {
         let sums: Vec<f64> = (0..=self.width).map(|column| sum_at(self.begin(column))).collect();
         let added: Vec<f64> = sums.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -73,7 +73,7 @@ impl Axis {
         line(added.into_iter().map(bar))
     }
 
-    /// Labels, each beginning at its age; one that has no room is left out.
+    /// Draws labels, each beginning at its age; leaves out one that has no room.
     pub fn labels(&self, labels: impl Iterator<Item = (f64, String)>) -> String {
         let (mut line, mut taken) = (String::new(), 0);
         for (age, label) in labels {

@@ -173,7 +173,7 @@ pub struct ShowArgs {
     /// PIN ID; if no PIN has this ID, the reference
     #[arg(value_name = "ID|REFERENCE")]
     pub what: String,
-    /// It is a reference, even if a PIN has this ID
+    /// Treat it as a reference, even if a PIN has this ID
     #[arg(long)]
     pub reference: bool,
     #[command(flatten)]
@@ -209,7 +209,7 @@ pub struct CancelArgs {
     /// PIN IDs
     #[arg(value_name = "ID")]
     pub ids: Vec<PinId>,
-    /// Withdraw every PIN in flight that the filters match, after a question; without filters, every PIN
+    /// Withdraw every PIN in flight that matches the filters, after confirmation; without filters, every PIN
     #[arg(long)]
     pub all: bool,
     /// Show how many match, but do not ask
@@ -243,17 +243,17 @@ pub struct TailArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum Token {
-    /// Print a new token, and the line that lets it in
+    /// Print a new token, and its line for http.tokens_file
     #[command(after_help = help::TOKEN_NEW)]
     New(TokenNewArgs),
 }
 
 #[derive(Debug, Args)]
 pub struct TokenNewArgs {
-    /// Who has the token; the log and the history of its PINs name it
+    /// The holder of the token; the log and the history of its PINs show this name
     #[arg(long, value_name = "NAME")]
     pub name: Name,
-    /// What the token allows: submit (PINs and their outcomes), read (everything that changes nothing), admin
+    /// What it allows: submit (PINs and their outcomes), read (everything that changes nothing), admin (everything)
     #[arg(long, value_name = "SCOPE")]
     pub scope: Scope,
 }

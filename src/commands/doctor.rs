@@ -1,8 +1,8 @@
 //! `pinwatch doctor`: finds the common mistakes of new users and says what to do.
 //!
-//! Promises to change nothing: it sends one GET to the API, for a PIN that does not exist or for the one of `--pin`, asks the daemon for `ping` and `stats`,
-//! and examines folders. Makes every check, whatever the others found. With `--send-test` it makes only a test delivery
-//! ([`send_test`]). Prints no secret.
+//! Promises to change nothing: it sends one GET to the API, for a PIN that does not exist or for the one of `--pin`, asks the
+//! daemon for `ping` and `stats`, and examines folders. Makes every check, whatever the others found. With `--send-test` it makes
+//! only a test delivery ([`send_test`]). Prints no secret.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -61,7 +61,7 @@ pub async fn run(globals: &Globals, args: &DoctorArgs, mut output: Output) -> Re
     finding::print(&findings, &mut output)
 }
 
-/// Makes one real call; checks the host, the key, by the answer's Date header the clock, and how the answer is read.
+/// Makes one real call; checks the host, the key, the clock (by the answer's Date header), and how the answer is read.
 async fn api(api: &Api, pin: Option<&PinId>) -> Vec<Finding> {
     let host = api.base_url.host_str().unwrap_or("the API").to_owned();
     let asked = pin.cloned().map_or_else(|| NOBODYS.parse::<PinId>(), Ok);
@@ -131,7 +131,7 @@ fn answer(look: &Look, pin: Option<&PinId>) -> Vec<Finding> {
         Meaning::Deliveries(deliveries) if deliveries.is_empty() => {
             findings.push(Finding::well("answer", "has no delivery yet"));
         }
-        // What the other findings say already.
+        // The other findings say this already.
         Meaning::Deliveries(_)
         | Meaning::Unauthorized(_)
         | Meaning::Throttled(_)

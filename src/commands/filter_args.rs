@@ -1,4 +1,4 @@
-//! The flags that say which PINs, outcomes or dead letters are meant.
+//! The flags that select PINs, outcomes or dead letters.
 
 use std::borrow::Cow;
 
@@ -14,13 +14,13 @@ pub struct FilterArgs {
     /// PINs in this state: in_flight, finished, or an ending (final, deadline, not_found, rejected, cancelled)
     #[arg(long, value_name = "STATE", value_parser = phase)]
     state: Option<Phase>,
-    /// PINs with this reference; with a * at its end, PINs whose reference begins so
+    /// PINs with this reference; with a * at its end, PINs whose reference begins with what is before it
     #[arg(long, value_name = "REFERENCE")]
     reference: Option<String>,
     /// PINs with this last status
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
-    /// PINs of at least this age, such as 10m, or from before a time, such as 2026-11-28T14:00:00Z: it counts from the
+    /// PINs of at least this age, such as 10m, or from before this time, such as 2026-11-28T14:00:00Z; counts from the
     /// submission, or for outcomes from the end
     #[arg(long, value_name = "AGE|TIME")]
     older_than: Option<When>,

@@ -267,12 +267,13 @@ Examples:
 pub const SCHEDULE: &str = "\
 A poll costs a request; between polls, nobody knows that a PIN became final. Without learning, polls follow backoff: \
 their intervals grow. With schedule.adapt, the daemon learns at which ages PINs become final, and polls there: as often \
-as backoff, but sooner (\"sooner\"), or as soon, but less often (\"fewer\"). SMS and calls are learned apart.
+as backoff, but sooner (\"sooner\"), or as soon, but less often (\"fewer\"). The daemon learns SMS and \
+calls separately.
 
-The table has, for each schedule, polls of a PIN and its delay: seconds from the moment a PIN is final to the poll that \
-tells, on average, a second counting 1/(1 + age/15 min). Up to the age in SEEN UNTIL this rests on PINs that were seen, \
-beyond it on a guess. The charts have the polls by age, and below them when PINs \
-become final. In a cluster, each node learns for itself.
+The table shows, for each schedule, the average polls and delay of a PIN. The delay is the time from the moment a PIN \
+becomes final to the poll that reports it, in seconds; a second counts less at a greater age: 1/(1 + age/15 min). Up to \
+the age in SEEN UNTIL the numbers rest on enough PINs, above it on a guess. The charts show the polls by age and, below \
+them, when PINs become final. In a cluster, each node learns for itself.
 
 Examples:
   pinwatch schedule

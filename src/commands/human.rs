@@ -76,7 +76,7 @@ pub fn distance(text: &str, now: Timestamp) -> String {
     text.parse().map_or_else(|_| text.to_owned(), |time| away(time, now))
 }
 
-/// As [`distance`], of something that comes: what is overdue comes now.
+/// As [`distance`], for a future event; an overdue one comes now.
 pub fn upcoming(text: &str, now: Timestamp) -> String {
     text.parse().map_or_else(|_| text.to_owned(), |time: Timestamp| away(time.max(now), now))
 }

@@ -1,7 +1,7 @@
 //! Limits the log's rate: each place in the code logs a limited number of messages per interval.
 //!
 //! Promises that the first messages of a place are logged, and that the log reports how many others were left out. Debug messages
-//! are not limited: whoever enables them wants them all. Needed because the unit must disable journald's own limit
+//! are not limited: a user who enables them wants them all. Needed because the unit must disable journald's own limit
 //! (LogRateLimitIntervalSec=0), which would also drop outcomes on standard output.
 
 use std::collections::HashMap;

@@ -87,7 +87,7 @@ impl Output {
     }
 
     /// Reports to a program that there is no result, and why: the protocol's error, with the members of `named` that identify the
-    /// subject. People get a note.
+    /// subject. Prints nothing for people; the caller writes the note.
     pub fn refused(&mut self, named: Value, refusal: &Refusal) -> Result<(), CommandError> {
         if !self.is_json {
             return Ok(());
@@ -100,7 +100,7 @@ impl Output {
         self.json(Value::from(line).to_string().as_bytes())
     }
 
-    /// Ends a list that has more pages: a program gets the position in a last line, people get a note.
+    /// Ends a list that has more pages: prints the position as a last line of JSON, and nothing for people.
     pub fn next(&mut self, token: Option<&str>) -> Result<(), CommandError> {
         match token {
             Some(token) if self.is_json => self.json(json!({"next": token}).to_string().as_bytes()),
@@ -119,15 +119,15 @@ impl Output {
     }
 }
 
-/// Writes a line to stderr that is not a result.
+/// Writes a line that is not a result to stderr.
 pub fn note(message: impl fmt::Display) {
     let line = format!("{}\n", printable(&message.to_string()));
     // If stderr is closed, nobody can be notified.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// Prints clap's answer to a command line that is not run: help or the version on stdout, an error on stderr, and for a program
-/// that reads JSON on stdout too.
+/// Prints clap's answer to a command line that is not run: help or the version on stdout, an error on stderr, and an error on
+/// stdout too for a program that reads JSON.
 pub fn clap(mut answer: clap::Error, is_json: bool) -> Result<Exit, CommandError> {
     // clap quotes the arguments, and a script may have got them from anywhere.
     let quoted: Vec<_> = answer
@@ -161,7 +161,7 @@ pub fn wants_colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Whether the locale says that the terminal shows Unicode; POSIX' rule which variable decides it.
+/// Whether the locale says that the terminal shows Unicode; POSIX defines which variable decides it.
 pub fn shows_unicode() -> bool {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
         .into_iter()

@@ -1,4 +1,4 @@
-//! What the program says of itself: `pinwatch completions`, `pinwatch man` and `pinwatch --version --verbose`.
+//! What the program prints about itself: `pinwatch completions`, `pinwatch man` and `pinwatch --version --verbose`.
 
 use std::fs;
 use std::path::Path;

@@ -27,7 +27,7 @@ impl Progress {
         Self::styled(total, "{bar:30} {pos}/{len} outcomes  {elapsed}")
     }
 
-    /// Shows how many are done of what matched.
+    /// Shows how many of the matches are done.
     pub fn of_matches(total: u64) -> Self {
         Self::styled(total, "{bar:30} {pos}/{len}  {elapsed}, {eta} left")
     }

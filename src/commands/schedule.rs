@@ -1,4 +1,5 @@
-//! `pinwatch schedule`: at which ages PINs are polled, beside backoff, what that costs, and when PINs become final.
+//! `pinwatch schedule`: shows at which ages PINs are polled, compared with backoff, what that costs, and when PINs
+//! become final.
 //!
 //! Charts are as wide as the terminal, up to a bound, and in ASCII where the locale is not UTF-8.
 
@@ -23,17 +24,18 @@ const COLUMNS: [Column; 7] = [
     Column::new("IF NEVER FINAL", 6),
 ];
 
-/// A chart is no wider, and not drawn where it would be narrower.
+/// The greatest width of a chart, and the least: a narrower one is not drawn.
 const WIDEST: usize = 100;
 const NARROWEST: usize = 24;
 
-/// Rows of a chart begin with their names, so wide.
+/// The width of the names at the beginning of a chart's rows.
 const NAMES: usize = 12;
 
-/// Ages that are listed unless all are asked for.
+/// How many ages are listed, unless all are requested.
 const LISTED: usize = 14;
 
-/// Where the axis has labels, in seconds: two or three to a power of ten, so that all have room in 80 columns.
+/// The ages that have labels on the axis, in seconds: two or three to a power of ten, so that all have room in 80
+/// columns.
 const TICKS: [f64; 18] = [
     0.01,
     0.03,
@@ -81,7 +83,7 @@ const WHAT_TO_SET: &str = "To poll PINs when they become final, set schedule.ada
 with as many polls) or \"fewer\" (as soon, with fewer polls), and reload: \"systemctl reload pinwatch\". After 200 endings of SMS \
 or of calls, this shows what was learned.";
 
-/// In words, by what PINs are polled, and why.
+/// Says which schedule polls the PINs, and why.
 fn standing(schedule: &Schedule) -> String {
     let adapt = format!("schedule.adapt = \"{}\": ", schedule.adapt);
     let needed = schedule.endings_needed.unwrap_or_default();
@@ -93,23 +95,23 @@ fn standing(schedule: &Schedule) -> String {
                 format!(" One that never does is polled {} until its deadline at {deadline}.", times(polls))
             });
             format!(
-                "PINs are polled by backoff, at intervals that grow. Nothing is learned of when they become final.{never}"
+                "PINs are polled by backoff, at intervals that grow. The daemon does not learn when they become final.{never}"
             )
         }
         State::Learning => format!("PINs are polled by backoff, until {needed} of a class have become final."),
         State::Planning => {
-            "enough is learned, and with one of the next PINs that become final a schedule is made of it. Until \
+            "enough PINs have ended. The learned schedule is made when one of the next PINs becomes final; until \
              then, PINs are polled by backoff."
                 .to_owned()
         }
         State::InForce => {
             let is_few = |class: &Class| class.endings > 0 && !class.in_force;
             let others = if schedule.classes.iter().any(is_few) {
-                format!("; by backoff where fewer than {needed} of their class have")
+                format!("; by backoff where fewer than {needed} PINs of their class have ended")
             } else {
                 String::new()
             };
-            format!("PINs are polled as was learned of when they become final{others}.")
+            format!("PINs are polled by the learned schedule{others}.")
         }
         State::NoneBetter if schedule.max_interval < 2.0 * schedule.initial_interval => {
             "PINs are polled by backoff: schedule.max_interval is less than twice schedule.initial_interval, which \
@@ -117,7 +119,7 @@ fn standing(schedule: &Schedule) -> String {
                 .to_owned()
         }
         State::NoneBetter => {
-            "PINs are polled by backoff: no schedule that was learned so far is better.".to_owned()
+            "PINs are polled by backoff: no schedule learned so far is better.".to_owned()
         }
         State::FellBack => {
             let cause = match schedule.cause {
@@ -127,7 +129,7 @@ fn standing(schedule: &Schedule) -> String {
             };
             let endings = u64::from(schedule.endings_until_retry.unwrap_or_default());
             format!(
-                "PINs are polled by backoff, because {cause}. What is learned is tried again after {}.",
+                "PINs are polled by backoff, because {cause}. The learned schedule is tried again after {}.",
                 count(endings, "more ending")
             )
         }
@@ -176,7 +178,7 @@ fn rows(schedule: &Schedule) -> Vec<[String; 7]> {
     rows.collect()
 }
 
-/// The learned schedule of a class of which enough is known.
+/// The learned schedule of a class, if enough is known about the class.
 fn learned(class: &Class) -> Option<&Course> {
     class.known_until.and(class.learned.as_ref())
 }
@@ -190,7 +192,7 @@ fn name(class: &Class) -> &'static str {
     }
 }
 
-/// A chart for each class of which something is known; one of backoff alone, if that is none.
+/// Draws a chart for each class that something is known about; if there is none, a chart of backoff alone.
 fn charts(schedule: &Schedule, room: Option<usize>, glyphs: &Glyphs) -> String {
     let known: Vec<_> = schedule.classes.iter().filter(|class| class.known_until.is_some()).collect();
     if known.is_empty() {
@@ -214,7 +216,7 @@ fn chart(
     let width = room.unwrap_or(WIDEST).min(WIDEST).saturating_sub(NAMES);
     let first =
         courses.clone().filter_map(|(_, course)| course.ages.first().copied()).fold(f64::INFINITY, f64::min);
-    // A little is left before the first poll, where some PINs are final already.
+    // Leaves some room before the first poll, because some PINs are final by then.
     let axis = Axis::new(first / 2.0, schedule.deadline, width).filter(|_| width >= NARROWEST);
     let mut text = String::from("\n");
     if let Some(axis) = axis {
@@ -237,7 +239,7 @@ fn chart(
     text + &pairs(&ages.collect::<Vec<_>>(), room)
 }
 
-/// The share of PINs that is final by an age, as was learned; evenly between two ages that it was learned of.
+/// The learned share of PINs that is final by an age; interpolated between two learned ages.
 fn final_by(class: &Class, age: f64) -> f64 {
     let finals = &class.finals;
     let next = finals.partition_point(|point| point.age < age);
@@ -267,7 +269,7 @@ fn ages_text(schedule: &Schedule, course: &Course, are_all: bool) -> String {
     text
 }
 
-/// An age in its two greatest units: `2.5s`, `1m15s`, `48h`, `3d`.
+/// An age in its two largest units: `2.5s`, `1m15s`, `48h`, `3d`.
 fn age_text(seconds: f64) -> String {
     if seconds < 1.0 {
         return format!("{:.0}ms", seconds * 1_000.0);
@@ -287,7 +289,7 @@ fn age_text(seconds: f64) -> String {
     part(great) + &part(small)
 }
 
-/// A delay, to what matters of it.
+/// A delay, rounded to what matters.
 fn delay_text(seconds: f64) -> String {
     match seconds {
         ..10.0 => format!("{seconds:.2}s"),

@@ -45,10 +45,10 @@ fn learned() -> Value {
 #[test]
 fn the_learned_schedule_is_shown_beside_backoff_with_a_chart_in_80_columns() {
     insta::assert_snapshot!(printed(learned(), Some(80), &BLOCKS), @r#"
-    schedule.adapt = "sooner": PINs are polled as was learned of when they become
-    final; by backoff where fewer than 200 of their class have. The last 500 PINs
-    took 6.13 polls each and were noticed 1.89s after the end; backoff would have
-    taken 6.89 polls and 1m45s.
+    schedule.adapt = "sooner": PINs are polled by the learned schedule; by backoff
+    where fewer than 200 PINs of their class have ended. The last 500 PINs took 6.13
+    polls each and were noticed 1.89s after the end; backoff would have taken 6.89
+    polls and 1m45s.
     CLASS  ENDINGS    SEEN UNTIL  SCHEDULE  POLLS/PIN  DELAY  IF NEVER FINAL
     SMS    5145       2m8s        backoff   6.70       5.33s  67 polls
                                   learned   6.00       2.17s  54 polls
@@ -86,9 +86,9 @@ fn only_backoff_is_shown_if_learning_is_off() {
     let printed = [paragraph(&standing(&schedule), Some(60)), charts(&schedule, Some(60), &ASCII)].concat();
     insta::assert_snapshot!(printed, @r#"
     schedule.adapt = "sooner": PINs are polled by backoff, at
-    intervals that grow. Nothing is learned of when they become
-    final. One that never does is polled 67 times until its
-    deadline at 48h.
+    intervals that grow. The daemon does not learn when they
+    become final. One that never does is polled 67 times until
+    its deadline at 48h.
 
                   1s  3s   10s      2m    10m       2h  6h   24h
     backoff       |   | | | | || || || | || || || || |||########
@@ -118,13 +118,13 @@ fn each_state_says_which_schedule_is_used_and_why() {
     ];
     insta::assert_snapshot!(all.join("\n"), @r#"
     schedule.adapt = "sooner": PINs are polled by backoff, until 200 of a class have become final.
-    schedule.adapt = "sooner": enough is learned, and with one of the next PINs that become final a schedule is made of it. Until then, PINs are polled by backoff.
-    schedule.adapt = "sooner": PINs are polled as was learned of when they become final.
-    schedule.adapt = "sooner": PINs are polled by backoff: no schedule that was learned so far is better.
+    schedule.adapt = "sooner": enough PINs have ended. The learned schedule is made when one of the next PINs becomes final; until then, PINs are polled by backoff.
+    schedule.adapt = "sooner": PINs are polled by the learned schedule.
+    schedule.adapt = "sooner": PINs are polled by backoff: no schedule learned so far is better.
     schedule.adapt = "sooner": PINs are polled by backoff: schedule.max_interval is less than twice schedule.initial_interval, which leaves nothing to choose.
-    schedule.adapt = "sooner": PINs are polled by backoff, because the learned schedule cost more. What is learned is tried again after 312 more endings.
-    schedule.adapt = "sooner": PINs are polled by backoff, because PINs became final much earlier than was learned. What is learned is tried again after 312 more endings.
-    schedule.adapt = "sooner": PINs are polled by backoff, because the learned schedule did worse. What is learned is tried again after 1 more ending.
+    schedule.adapt = "sooner": PINs are polled by backoff, because the learned schedule cost more. The learned schedule is tried again after 312 more endings.
+    schedule.adapt = "sooner": PINs are polled by backoff, because PINs became final much earlier than was learned. The learned schedule is tried again after 312 more endings.
+    schedule.adapt = "sooner": PINs are polled by backoff, because the learned schedule did worse. The learned schedule is tried again after 1 more ending.
     schedule.adapt = "sooner": this pinwatch is older than the daemon and does not know what it does.
     "#);
 }

@@ -1,6 +1,6 @@
 //! `pinwatch doctor --send-test`: sends one test delivery to a configured webhook.
 //!
-//! Promises that the delivery is made as the daemon makes each of them, says that it is a test, and is in no outbox. Prints no
+//! Promises that the delivery is made like every delivery of the daemon, says that it is a test, and is in no outbox. Prints no
 //! secret.
 
 use jiff::Timestamp;

@@ -1,4 +1,4 @@
-//! `pinwatch sinks`: shows how far each sink is, including those no longer configured, and forgets such sinks.
+//! `pinwatch sinks`: shows the progress of each sink, including those no longer configured, and forgets such sinks.
 
 use std::path::Path;
 

@@ -31,7 +31,7 @@ impl Column {
         Self { heading, rank, least: usize::MAX }
     }
 
-    /// Allows to cut the column to `least`.
+    /// Allows the column to be cut to this width.
     pub const fn down_to(self, least: usize) -> Self {
         Self { least, ..self }
     }

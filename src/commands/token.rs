@@ -1,4 +1,4 @@
-//! `pinwatch token new`: makes a token of the API, and the line of `http.tokens_file` that lets it in.
+//! `pinwatch token new`: makes a token of the API, and its line for `http.tokens_file`.
 //!
 //! Promises that the token is printed once, to stdout, and kept nowhere. Needs no daemon.
 

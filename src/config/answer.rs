@@ -1,6 +1,6 @@
-//! `[api.answer]`: where an answer has its deliveries, and what their statuses mean.
+//! `[api.answer]`: where the deliveries are in an answer, and what their statuses mean.
 //!
-//! Promises that a status has one meaning, and that every pointer is one. Must not know how an answer is read.
+//! Promises that a status has one meaning, and that every pointer is valid. Must not know how an answer is read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,8 +66,8 @@ impl Treatment {
 }
 
 impl Section<'_> {
-    /// Reads `[api.answer]`, after the preset has put its values there. Returns `Some(None)` if all of them are the default, which
-    /// has a reader of its own.
+    /// Reads `[api.answer]`, after the preset has put its values there. Returns `Some(None)` if all of them are the default,
+    /// which has a reader of its own.
     pub fn answer(&mut self, key: &'static str) -> Option<Option<Answer>> {
         let value = self.value(key)?;
         let is_default = matches!(&value.kind, ValueKind::Table(values)
@@ -81,12 +81,12 @@ impl Section<'_> {
         self.parsed(key, "", str::parse)
     }
 
-    /// A pointer; `""` means that there is none.
+    /// Reads a pointer; `""` means that there is none.
     fn optional_pointer(&mut self, key: &'static str) -> Option<Option<Pointer>> {
         self.parsed(key, "", |text| if text.is_empty() { Ok(None) } else { text.parse().map(Some) })
     }
 
-    /// A list of statuses, or a string of them with commas between.
+    /// Reads a list of statuses, or a string of statuses separated by commas.
     fn statuses(&mut self, key: &'static str) -> Option<Vec<Arc<str>>> {
         self.read(key, ValueKind::Array(Vec::new()), |written| {
             let statuses: Vec<Arc<str>> = match written {
@@ -143,7 +143,7 @@ impl Answer {
     }
 }
 
-/// A status as the text that an answer's is compared with.
+/// Converts a status to the text that is compared with an answer's.
 fn status(written: &ValueKind) -> Result<Arc<str>, String> {
     let text = match written {
         ValueKind::I64(number) => number.to_string(),

@@ -18,7 +18,7 @@ use super::section::{Section, quoted, redacted_query, section};
 section! {
     /// `[api]`
     pub struct Api {
-        /// The description of the API from which values come that are not written.
+        /// The preset, which supplies the keys that the configuration does not give.
         pub preset: &'static Preset = preset(),
         /// If it has a path, `path` is appended to that.
         pub base_url: Url = url("https://api.infobip.com"),
@@ -26,7 +26,7 @@ section! {
         pub path: String = request_path("/2fa/1/pin/{pinId}/status"),
         pub auth: Auth = parsed("App {key}", auth),
         pub credentials: Credentials = credentials(),
-        /// How answers are read; `None` means as the default preset's, by a reader of their own.
+        /// How answers are read; `None` means as the default preset's, which have a reader of their own.
         pub answer: Option<Answer> = answer(),
         /// The time limit of a whole poll, from connecting to the last byte.
         pub timeout: Duration = duration("10s", MILLISECOND..=10 * MINUTE),

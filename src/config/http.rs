@@ -1,8 +1,7 @@
 //! `[http]`: where metrics, health and the API are served, and who may reach them.
 //!
-//! Promises: an address that can be listened on without asking a name server; other machines reach it only over TLS, or
-//! where plain HTTP was asked for; a certificate never comes without its key. Reads none of the files. Must not know: what
-//! is served.
+//! Promises an address that needs no name server, that other machines reach it only over TLS unless plain HTTP is explicitly
+//! allowed, and that a certificate never comes without its key. Reads none of the files. Must not know what is served.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -21,7 +20,7 @@ section! {
         pub tokens_file: Option<PathBuf> = optional_path(),
         /// `None` is plain HTTP.
         pub tls: Option<Tls> = tls(),
-        /// What clients may call this machine, in lower case, beside its loopback names and addresses.
+        /// The names that clients may use for this machine, in lower case, besides its loopback names and addresses.
         pub hosts: Vec<String> = hosts(),
         /// Whether other machines may reach it over plain HTTP.
         pub allow_remote: bool = flag(false),
@@ -49,15 +48,15 @@ impl Http {
         }
     }
 
-    /// Whether nobody on the way to this address can read along, or that was allowed.
+    /// Whether HTTP may be served at this address: with TLS, on loopback, or because plain HTTP is allowed.
     pub fn may_listen_at(&self, address: SocketAddr) -> bool {
         self.tls.is_some() || self.allow_remote || address.ip().to_canonical().is_loopback()
     }
 }
 
-/// Why an address was refused that other machines reach.
-const OPEN: &str = "must be an address of this machine alone, such as \"127.0.0.1:9464\", because everybody on the way \
-                    reads along over plain HTTP; give http.tls_cert and http.tls_key, or allow it nevertheless: \
+/// Why an address that other machines can reach is refused.
+const OPEN: &str = "must be an address of this machine alone, such as \"127.0.0.1:9464\", because anybody between \
+                    client and daemon can read plain HTTP; give http.tls_cert and http.tls_key, or allow it: \
                     http.allow_remote = true";
 
 impl Section<'_> {
@@ -70,7 +69,7 @@ impl Section<'_> {
         })
     }
 
-    /// Three keys in one.
+    /// Reads three keys as one value.
     fn tls(&mut self, _: &'static str) -> Option<Option<Tls>> {
         let cert = self.optional_path("tls_cert");
         let key = self.optional_path("tls_key");
@@ -88,7 +87,7 @@ impl Section<'_> {
         }
     }
 
-    /// A list of names, or a string of them with commas between.
+    /// Reads a list of names, or a string of names separated by commas.
     fn hosts(&mut self, key: &'static str) -> Option<Vec<String>> {
         self.read(key, ValueKind::Array(Vec::new()), |written| {
             let hosts = match written {

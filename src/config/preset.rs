@@ -36,7 +36,7 @@ pub static PRESETS: [Preset; 5] = [
 /// The preset that applies if the configuration names none.
 pub static DEFAULT: &Preset = &PRESETS[0];
 
-/// The origin of a value that nobody wrote.
+/// The origin of a default value.
 pub(super) const BY_DEFAULT: &str = "default";
 
 impl Preset {
@@ -63,7 +63,7 @@ impl Preset {
     }
 }
 
-/// The same value, which nobody wrote.
+/// Marks a value, and everything in it, as a default.
 fn by_default(value: Value) -> Value {
     let kind = match value.kind {
         ValueKind::Table(values) => {
@@ -75,7 +75,7 @@ fn by_default(value: Value) -> Value {
 }
 
 impl Section<'_> {
-    /// Reads the name of a preset, and puts the preset's values where none was written.
+    /// Reads the name of a preset, and fills in the preset's values where none is written.
     pub fn preset(&mut self, key: &'static str) -> Option<&'static Preset> {
         let choices: Vec<_> = PRESETS.iter().map(|preset| (preset.name, preset)).collect();
         let preset = self.choice(key, DEFAULT.name, &choices)?;

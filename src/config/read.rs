@@ -162,7 +162,7 @@ impl Section<'_> {
             return self.refuse(
                 key,
                 format!(
-                    "must begin with https://, because everybody on the way can read http://; \
+                    "must begin with https://, because anybody on the way can read http://; \
                      {allow} = true allows it nevertheless"
                 ),
             );

@@ -13,7 +13,7 @@ section! {
     pub struct Schedule {
         /// The first interval; at least a millisecond.
         pub initial_interval: Duration = duration("1s", MILLISECOND..=YEAR),
-        /// Each interval is the one before it times this; 1 to 10.
+        /// Each interval is the previous one times this factor; 1 to 10.
         pub multiplier: f64 = number(1.5, 1.0..=10.0, "from 1 to 10"),
         /// The longest interval.
         pub max_interval: Duration = duration("1h", MILLISECOND..=YEAR),

@@ -150,7 +150,7 @@ impl Section<'_> {
         self.values.get(key).cloned()
     }
 
-    /// Puts these values where none was written, also within tables.
+    /// Fills in these values where none is written, also within tables.
     pub fn complete(&mut self, defaults: Map<String, Value>) {
         complete(&mut self.values, defaults);
     }

@@ -70,7 +70,7 @@ impl Section<'_> {
 
 /// The error for a URL to another machine without `verify-full`.
 const INSECURE_TLS: &str = "must have sslmode=verify-full, because the database is on another machine: without it the password goes to \
-     whoever answers there. Write \"postgres://user@host/database?sslmode=verify-full\", and \
+     any server that answers there. Write \"postgres://user@host/database?sslmode=verify-full\", and \
      &sslrootcert=/path/of/ca.pem after it if an authority of your own signed the server's certificate; \
      store.allow_insecure_tls = true (migrate-store: --allow-insecure-tls) allows it nevertheless";
 

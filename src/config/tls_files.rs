@@ -1,7 +1,7 @@
 //! The readers of keys that name PEM files: certificates to trust, and a client's own certificate with its key.
 //!
-//! Promises that the files can be used for TLS, so that whoever gets the value need not look at them again, and that no message
-//! contains a part of a key. Must not know which servers there are.
+//! Promises that the files can be used for TLS, so that the code that gets the value need not check them again, and that no
+//! message contains a part of a key. Must not know which servers there are.
 
 use std::sync::Arc;
 

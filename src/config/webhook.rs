@@ -44,7 +44,7 @@ section! {
         pub headers: Headers = headers("headers_file"),
         /// Certificates of authorities to trust in addition to the system's.
         pub ca_file: Vec<CertificateDer<'static>> = authorities(),
-        /// What the receiver or a gateway before it knows pinwatch by.
+        /// The certificate by which the receiver, or a gateway before it, recognises pinwatch.
         pub client_cert: Option<Arc<Identity>> = identity("client_key"),
     }
 }
@@ -160,7 +160,7 @@ mod tests {
             (
                 "plain http is refused, with the key that allows it",
                 &url("http://h.example"),
-                "sink[0].url: must begin with https://, because everybody on the way can read http://; \
+                "sink[0].url: must begin with https://, because anybody on the way can read http://; \
                  sink[0].allow_plain_http = true",
             ),
             (

@@ -1,4 +1,5 @@
-//! The sockets that systemd listened at before us, and will after us: a Unix socket for requests, a TCP socket for HTTP.
+//! The sockets that systemd opens before the daemon starts and keeps open after it ends: a Unix socket for requests, a
+//! TCP socket for HTTP.
 //!
 //! Promises that every socket that was passed is used or refused. Must not know what is served on them.
 
@@ -20,8 +21,8 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes them from the environment. To be called before there are threads: it takes the variables out of the
-    /// environment.
+    /// Takes them from the environment. Must be called before there are threads, because it removes the variables from
+    /// the environment.
     ///
     /// # Errors
     /// What was passed is not one listening Unix socket, one TCP socket, or both.

@@ -140,7 +140,7 @@ impl Parts {
 }
 
 struct Daemon {
-    /// Intake, schedule and what serves them. End first.
+    /// Intake, schedule and what serves them. They end first.
     parts: Parts,
     /// The writer. Ends once every [`Writer`](crate::store::Writer) is dropped; then everything is durable.
     writing: JoinSet<usize>,

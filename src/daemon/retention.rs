@@ -1,5 +1,5 @@
-//! What is done to kept outcomes from time to time: removes those that every sink has and that are older than
-//! `store.retention`, by elapsed time; after an upgrade, puts those of the older version into new indexes.
+//! Maintains kept outcomes: removes those that every sink has and that are older than `store.retention`, by elapsed time; after
+//! an upgrade, indexes those of the older version.
 
 use std::time::Duration;
 
@@ -27,11 +27,10 @@ pub async fn prune(writer: Writer, clock: Clock, retention: Duration, stop: Canc
     }
 }
 
-/// How long the writer is left to others between two parts.
+/// The pause between two parts, in which others can use the writer.
 const INDEX_PAUSE: Duration = Duration::from_millis(20);
 
-/// Puts all outcomes that an older version wrote into the index by reference, until the stop. Then there is nothing to do
-/// any more.
+/// Indexes by reference all outcomes that an older version wrote, then waits for the stop.
 pub async fn index_older(writer: Writer, stop: CancellationToken) {
     loop {
         let pause = match writer.index_older().await {

@@ -31,7 +31,7 @@ use crate::services::Services;
 use crate::sinks::{Handover, Health, Outbox};
 use crate::store::{FailedCounts, Store, Writer, Writes};
 
-/// What the configuration names and the store contains. No task runs yet, but the lease of a shared store does.
+/// What the configuration names and the store contains. No task runs yet, but the lease of a shared store already does.
 struct OpenParts {
     client: Client,
     tokens: Option<Arc<Tokens>>,

@@ -183,7 +183,7 @@ impl Member {
         }
     }
 
-    /// Stops to renew the lease. The writer gives the slots back when it closes.
+    /// Stops renewing the lease. The writer gives the slots back when it closes.
     pub async fn leave(mut self) {
         self.leave.cancel();
         while let Some(ended) = self.parts.join_next().await {

@@ -1,4 +1,4 @@
-//! What a start and a reload warn of, although the configuration is valid. Must not change anything.
+//! The warnings that a start and a reload log although the configuration is valid. Must not change anything.
 
 use tracing::warn;
 

@@ -1,7 +1,7 @@
-//! What a connection does at the moment: it waits for its client, or requests of it are being answered.
+//! Tracks whether a connection waits for its client or is answering requests.
 //!
-//! Promises that it says until when the client has time, and that the connection's place counts as idle exactly while no
-//! request is being answered. A request is being answered until the last piece of its body was taken. Must not know requests.
+//! Promises a deadline for every wait for the client, and that the connection's place counts as idle exactly while no request is
+//! being answered. A request is being answered until the last piece of its body was taken. Must not know requests.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -18,12 +18,12 @@ use tokio::time::Instant;
 use super::pace;
 use crate::places::Place;
 
-/// From accepting a connection, its TLS handshake aside, to the end of its first request's head; and from the first byte
-/// of each further head to its end. A head fits into a few packets.
+/// How long the head of a request may take: the first one from accepting the connection, without the TLS handshake, each further
+/// one from its first byte. A head fits into a few packets.
 pub const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a connection is kept without a request. Above the usual 60 s of proxies and of Prometheus' scrapes, so that it
-/// is they who close it, and no request meets a connection that is about to end.
+/// How long a connection is kept without a request. Above the usual 60 s of proxies and of Prometheus' scrapes, so that the
+/// client closes first, and no request arrives on a connection that is about to end.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(75);
 
 /// The activity of one connection.
@@ -39,7 +39,7 @@ struct State {
     answering: usize,
     /// Since when it waits for its client, if it does.
     waits_since: Instant,
-    /// When the first byte of a further head came.
+    /// When the first byte of a further head arrived.
     head_since: Option<Instant>,
     version: Option<Version>,
     /// The number of the next request.
@@ -66,7 +66,7 @@ impl Activity {
         self.lock().waits_since = Instant::now();
     }
 
-    /// Notes that bytes of the client came.
+    /// Notes that bytes from the client arrived.
     fn came(&self) {
         let mut state = self.lock();
         // HTTP/2 has bytes without a request: pings, settings.
@@ -87,7 +87,7 @@ impl Activity {
         Answering { activity: self.clone(), number }
     }
 
-    /// Until when the client has to do something; `None` while the daemon has to.
+    /// Returns by when the client must act; `None` while it is the daemon's turn.
     pub fn deadline(&self) -> Option<Instant> {
         let state = self.lock();
         let reads = state.blocked.values().min().map(|since| *since + pace::TIMEOUT);
@@ -128,7 +128,7 @@ impl Drop for Answering {
     }
 }
 
-/// What is held for as long as a body is being sent.
+/// Something that is held while a body is being sent.
 pub trait Held: Send + Unpin + 'static {
     /// The body is asked for its next piece.
     fn asked(&self) {}
@@ -196,7 +196,7 @@ impl<H: Held> HttpBody for Holding<H> {
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
-    /// The end is said by no further piece, so that the last one is held until it was taken.
+    /// Reports the end only after the last piece was taken, so that the piece is held until then.
     fn is_end_stream(&self) -> bool {
         !self.has_given && self.body.is_end_stream()
     }
@@ -218,7 +218,7 @@ pub struct Sending<B> {
     body: B,
     activity: Arc<Activity>,
     number: u64,
-    /// How much came since the last note.
+    /// How many bytes arrived since the last note.
     came: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Limits how many requests are answered at once: in all, and of each peer.
+//! Limits how many requests are answered at once, in total and per peer.
 //!
 //! Promises that requests with this limit never fill all connections: there are fewer of them than connections, so that
 //! those without it (`/metrics`, `/healthz`, `/readyz`) always find one. A request counts until its answer was taken. Must not
@@ -19,11 +19,11 @@ use crate::places::{Full, Places, Rules};
 /// Requests of `/v1` that are answered at once. Below `MAX_CONNECTIONS`, with room for all others.
 pub const MAX_API_REQUESTS: usize = 384;
 
-/// Admits requests, or has the answer made that says "later".
+/// Admits requests, or makes the answer that says "later".
 #[derive(Debug, Clone)]
 pub struct Admission {
     places: Places,
-    /// How many loopback may have: a proxy on this machine has everybody's.
+    /// The share of loopback: a proxy on this machine carries the requests of all clients.
     share_of_loopback: usize,
     refusal: fn(Full) -> Response,
 }

@@ -1,7 +1,7 @@
-//! Makes what TLS needs of the files that `http.tls_cert`, `http.tls_key` and `http.client_ca` name.
+//! Makes the TLS settings from the files that `http.tls_cert`, `http.tls_key` and `http.client_ca` name.
 //!
-//! Promises that whatever is wrong with a file is found here, and reported with its key, its path and what to do. No message
-//! has any of a key's content. Must not know connections.
+//! Promises that every fault of a file is found here, and reported with its key, its path and what to do. No message has any of a
+//! key's content. Must not know connections.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use thiserror::Error;
 use crate::config;
 use crate::pem;
 
-/// How long before its end a certificate should have been renewed, if its whole life is long enough.
+/// How long before it expires a certificate should be renewed, if its whole life is long enough.
 const RENEW: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// A file that can't be used.
@@ -32,7 +32,7 @@ pub struct FileError {
     reason: String,
 }
 
-/// What was made of the files.
+/// The TLS settings, made from the files.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     pub config: Arc<ServerConfig>,
@@ -49,7 +49,7 @@ struct Life {
 /// Reads the files. Blocks on the disk.
 ///
 /// # Errors
-/// A file can't be read, has not in it what it should, or does not fit the others.
+/// A file can't be read, lacks its certificate or key, or does not match the others.
 pub fn load(files: &config::Tls) -> Result<Loaded, FileError> {
     let provider = Arc::new(ring::default_provider());
     let chain = pem::certificates(&files.cert).map_err(unusable("http.tls_cert", &files.cert))?;
@@ -79,7 +79,7 @@ pub fn load(files: &config::Tls) -> Result<Loaded, FileError> {
 }
 
 impl Loaded {
-    /// What is wrong with the certificate's time, if anything.
+    /// Returns what is wrong with the certificate's validity period, if anything.
     pub fn warning(&self, now: Timestamp) -> Option<String> {
         let Life { begins, ends } = self.life?;
         let whole = Duration::try_from(ends.duration_since(begins)).unwrap_or_default();
@@ -103,7 +103,8 @@ impl Loaded {
 }
 
 impl Life {
-    /// rustls tells when a certificate is valid only where it is not, so it is asked for the first and the last day there is.
+    /// rustls reports the validity period only when a certificate is not valid, so this asks for the earliest and the latest
+    /// possible time.
     fn of(certificate: &CertificateDer<'static>, provider: &Arc<CryptoProvider>) -> Option<Self> {
         const LAST: Duration = Duration::from_secs(253_402_300_799);
         let mut roots = RootCertStore::empty();
@@ -144,7 +145,7 @@ fn verifier(
     verifier.map_err(|error| unusable(key, path)(error.to_string()))
 }
 
-/// Says which key's file has what is wrong.
+/// Makes an error that names the configuration key and its file.
 fn unusable(key: &'static str, path: &Path) -> impl Fn(String) -> FileError {
     let path = path.to_owned();
     move |reason| FileError { key, path: path.clone(), reason }

@@ -1,7 +1,7 @@
 //! One connection: its TLS handshake, and its requests over HTTP/1.1 or HTTP/2.
 //!
 //! Promises that it ends as soon as its client makes no progress: slow handshake, slow head, no further request, an answer that
-//! is not read. A request that is being answered is broken off for nobody. Requests reach the router with the peer
+//! is not read. A request that is being answered is never cut off for another connection. Requests reach the router with the peer
 //! (`ConnectInfo<SocketAddr>`), and only if they are meant for this daemon. Must not know the routes.
 
 use std::convert::Infallible;
@@ -52,14 +52,14 @@ const STREAM_BUFFER: usize = 16 * 1024;
 /// HTTP/2: the largest frame, in bytes. It is the protocol's least, and bounds with [`MAX_HEAD`] how many frames a head may have.
 const MAX_FRAME: u32 = 16 * 1024;
 
-/// HTTP/2: requests that the client has cancelled before the daemon began with them. One more ends the connection: to ask and to
-/// cancel at once costs a client less than the daemon.
+/// HTTP/2: the most requests that the client may cancel before the daemon begins with them. One more ends the connection, because
+/// asking and cancelling at once costs a client less than the daemon.
 const MAX_CANCELLED: usize = 20;
 
-/// HTTP/2: requests that the daemon has refused because they broke the protocol. One more ends the connection.
+/// HTTP/2: the most requests that the daemon refuses because they break the protocol. One more ends the connection.
 const MAX_BROKEN: usize = 100;
 
-/// HTTP/2: how often the client is asked whether it is still there; it must say so within the same time.
+/// HTTP/2: the interval of pings that check whether the client is still there; it must answer within the same time.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
 /// What all connections have in common.
@@ -154,7 +154,7 @@ async fn talk(
                 return Poll::Pending;
             }
         }
-        // A client that reads hears that this is the end.
+        // Tells a client that still reads that the connection ends.
         served.as_mut().graceful_shutdown();
         let _ = served.as_mut().poll(context);
         Poll::Ready(())

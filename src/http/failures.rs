@@ -1,4 +1,4 @@
-//! Counts requests without a valid token by who sent them.
+//! Counts requests without a valid token, per client.
 //!
 //! Promises that a peer which guesses is told to wait, that its guesses make one line of the log a minute, and that the
 //! table stays small however many peers there are. Must not know tokens: a valid one always passes.
@@ -13,12 +13,12 @@ use tracing::warn;
 
 use super::peer::network;
 
-/// So many failures of a peer within [`WINDOW`] are answered as what they are; more are told to wait.
+/// How many failures of a peer within [`WINDOW`] get an ordinary refusal; after more, the peer is told to wait (429).
 const ALLOWED: u32 = 10;
 
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// The most peers that are counted; beyond, the one that began first is forgotten.
+/// The most peers that are counted; above this, the oldest is forgotten.
 const MAX_PEERS: usize = 1024;
 
 /// The failures of each peer. Cheap to clone; all clones count together.
@@ -33,7 +33,7 @@ struct Window {
 }
 
 impl Failures {
-    /// Counts one. After too many of them gives how long the peer has to wait.
+    /// Counts a failure. After too many, returns how long the peer must wait.
     pub fn count(&self, peer: IpAddr, reason: &'static str) -> Option<Duration> {
         let (peer, now) = (network(peer), Instant::now());
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,7 +47,7 @@ impl Failures {
         let window = peers.entry(peer).or_insert(Window { began: now, count: 0 });
         window.count = window.count.saturating_add(1);
         if window.count == 1 {
-            warn!(%peer, reason, "an HTTP request had no valid token; more of this peer are not logged for a minute");
+            warn!(%peer, reason, "an HTTP request had no valid token; further ones from this peer are not logged for a minute");
         }
         (window.count > ALLOWED).then(|| WINDOW - (now - window.began))
     }

@@ -115,7 +115,7 @@ fn schedule(recorder: &Recorder, stats: &Stats) {
 /// What the store knows of a sink.
 struct Outbox {
     sink: String,
-    /// When the PIN of its oldest undelivered outcome ended.
+    /// When its oldest undelivered outcome ended.
     oldest: Option<Steady>,
     retrying: i64,
     dead: i64,

@@ -78,11 +78,11 @@ pub struct Series {
     pub delivered: Vec<Line>,
     /// The same PINs by the status that decided; only statuses that occur.
     pub statuses: Vec<Line>,
-    /// Seconds from the submission until a PIN was known to be final, of those that became final in the step. Estimated from
-    /// the buckets [`LIFETIMES`]: ages are taken to be spread evenly within a bucket, and none is beyond the last limit.
+    /// The median seconds from the submission until a PIN was known to be final, for the PINs that became final in the step. An
+    /// estimate from the buckets [`LIFETIMES`]: ages count as evenly spread within a bucket, and none as beyond the last limit.
     pub final_median: Values,
     pub final_p95: Values,
-    /// Average seconds from the moment when a PIN became final to the poll that told it, by estimate, for the same PINs.
+    /// The average estimated seconds from a PIN becoming final to the poll that reported it, for the same PINs.
     pub notice_delay: Values,
     /// How many seqs each sink's cursor is behind the newest outcome.
     pub backlog: Vec<Line>,

@@ -27,9 +27,9 @@ pub struct Hosts {
 /// Why a request is refused.
 #[derive(Debug, PartialEq, Eq)]
 enum Refused {
-    /// It names no host, or something that is none.
+    /// It names no host, or an invalid one.
     Bad,
-    /// It is for this host.
+    /// It names this host, which is not the daemon's.
     Other(String),
 }
 

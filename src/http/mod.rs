@@ -1,9 +1,9 @@
-//! Serves `/metrics`, `/healthz`, `/readyz`, the status page at `/` and the API at `/v1` over HTTP if `http.listen` is set or systemd passed a TCP
-//! socket.
+//! Serves `/metrics`, `/healthz`, `/readyz`, the status page at `/` and the API at `/v1` over HTTP if `http.listen` is set or
+//! systemd passed a TCP socket.
 //!
 //! Promises that no client can harm the daemon or keep another one from an answer: connections, their duration and the size of
-//! requests are bounded (`serve.rs`, `connection.rs`), and no answer waits long for a silent part. Who may ask is decided
-//! before a handler runs: by TLS (`tls.rs`), by the host that a request names (`host.rs`), and at `/v1` by a token
+//! requests are bounded (`serve.rs`, `connection.rs`), and no answer waits long for a silent part. Whether a client may ask is
+//! decided before a handler runs: by TLS (`tls.rs`), by the host that a request names (`host.rs`), and at `/v1` by a token
 //! (`tokens.rs`). `docs/http.md`, `docs/http-api.md` and `docs/metrics.md` document it for users.
 
 mod activity;
@@ -78,8 +78,8 @@ pub enum ListenError {
     #[error("the TCP socket that was passed (LISTEN_FDS) can't be used: {0}. Check the .socket unit")]
     Passed(#[source] io::Error),
     #[error(
-        "the TCP socket that was passed (LISTEN_FDS) listens at {0}, where everybody on the way reads along over plain \
-         HTTP; give http.tls_cert and http.tls_key, or allow it nevertheless: http.allow_remote = true"
+        "the TCP socket that was passed (LISTEN_FDS) listens at {0}, where anybody between client and daemon can read \
+         plain HTTP; give http.tls_cert and http.tls_key, or allow it: http.allow_remote = true"
     )]
     Open(SocketAddr),
 }
@@ -97,7 +97,7 @@ struct Listening {
 /// The server's tasks; none if HTTP is off. Dropping this ends them.
 pub struct Http {
     tasks: JoinSet<()>,
-    /// Those of requests.
+    /// The tasks of requests.
     requests: Tasks,
     api: Option<Arc<v1::Api>>,
     tokens: watch::Sender<Option<Arc<Tokens>>>,
@@ -155,7 +155,7 @@ impl Listener {
         Ok(Self(Some(Listening { listener, address, tls: tls.map(Arc::new), recorded })))
     }
 
-    /// Starts to serve. The TLS files are read anew when they change, and when `reloads` does.
+    /// Starts to serve. Reads the TLS files again when they change, and when `reloads` does.
     pub fn serve(
         self,
         config: &Config,
@@ -220,7 +220,7 @@ impl Http {
         }
     }
 
-    /// From now on, these tokens are valid and no others.
+    /// Makes these tokens valid, and no others.
     pub fn renew_tokens(&self, tokens: Option<Arc<Tokens>>) {
         self.tokens.send_replace(tokens);
     }

@@ -1,4 +1,4 @@
-//! Cuts a client that does not read what it is sent.
+//! Disconnects a client that does not read what it is sent.
 //!
 //! Promises that a write fails once the client has taken less than [`LEAST`] in [`TIMEOUT`] although more was ready, in
 //! whatever small pieces it reads. What it sends counts as what it takes: a client may send a long body before it reads the
@@ -34,7 +34,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Notes that so many bytes went one way or the other.
+    /// Counts bytes that were read or written.
     fn progress(&mut self, count: usize) {
         self.taken += count;
         if self.taken >= LEAST {
@@ -96,7 +96,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Pace<S> {
         self.stream.is_write_vectored()
     }
 
-    /// Whoever writes flushes once everything is written.
+    /// The writer flushes once everything is written.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
         self.waiting = None;

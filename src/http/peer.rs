@@ -1,4 +1,4 @@
-//! Who a client is, as far as its address tells: what shares of connections and requests are counted by. Pure.
+//! Identifies a client by its address, to count its share of connections and requests. Pure.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -17,7 +17,7 @@ pub fn user(peer: IpAddr) -> User {
     })
 }
 
-/// Who has one address of an IPv6 network has all of its /64.
+/// Treats all addresses of an IPv6 /64 as one client, because one client usually has the whole /64.
 pub fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

@@ -20,7 +20,7 @@ use crate::text::json_line;
 
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// After how many seconds a client should try again what was refused because of how the daemon is now.
+/// The `Retry-After`, in seconds, of a refusal that depends on the daemon's present state.
 const RETRY_LATER: u64 = 5;
 
 /// Codes that only HTTP has.
@@ -141,7 +141,7 @@ impl Problem {
         Code::Timeout.because(detail).into()
     }
 
-    /// A bug; the log has what is known of it.
+    /// A bug; the log says more.
     pub fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -150,7 +150,7 @@ impl Problem {
         )
     }
 
-    /// 409 instead of 422: the request is right, but not as things are.
+    /// 409 instead of 422: the request is valid, but does not fit the present state.
     pub fn or_conflict(self) -> Self {
         self.instead(StatusCode::CONFLICT, CONFLICT.into())
     }
@@ -164,7 +164,7 @@ impl Problem {
         self.status
     }
 
-    /// The JSON, without its closing brace, for who has more members.
+    /// Returns the JSON without its closing brace, so that the caller can add members.
     pub fn open_json(&self) -> String {
         let members = Members {
             r#type: "about:blank",

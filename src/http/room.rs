@@ -1,7 +1,7 @@
 //! Room for what clients of the API have not sent or not read yet.
 //!
-//! Promises that what a client has in memory is charged to it before it is there, and for as long as it is: all requests
-//! with tokens of one name have room together. Must not know requests.
+//! Promises that memory is charged to a client before it is allocated and until it is freed. All requests with tokens
+//! of one name share one room. Must not know requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,12 +30,12 @@ impl Default for ClientRoom {
 #[derive(Debug)]
 pub struct NoRoom;
 
-/// Room for so many bytes. Dropping it gives it back.
+/// Room for this many bytes. Dropping it gives it back.
 #[derive(Debug)]
 pub struct Charge(OwnedSemaphorePermit);
 
 impl ClientRoom {
-    /// Waits for room for at most so many bytes.
+    /// Waits for room for at most this many bytes.
     ///
     /// # Errors
     /// There is none for [`TIMEOUT`].
@@ -43,7 +43,7 @@ impl ClientRoom {
         timeout(TIMEOUT, self.wait(most)).await.unwrap_or(Err(NoRoom))
     }
 
-    /// As [`ClientRoom::take`], for as long as it takes.
+    /// As [`ClientRoom::take`], without a time limit.
     ///
     /// # Errors
     /// None: the room is never closed.

@@ -1,4 +1,4 @@
-//! Accepts connections, and limits their number in all and of each peer.
+//! Accepts connections, and limits their number in total and per peer.
 //!
 //! Promises that a new connection is served however many others are idle or slow: the one that has waited longest for its
 //! client is closed for it. Owns and awaits the task of each connection. Knows nothing about requests.
@@ -26,7 +26,7 @@ pub const MAX_CONNECTIONS: usize = 512;
 /// Of these, how many one peer may have: no program needs as many, and four peers together can't have all of them.
 const SHARE: usize = 120;
 
-/// Of these, how many loopback may have: a proxy on this machine has everybody's.
+/// Of these, the share of loopback: a proxy on this machine carries the connections of all clients.
 const SHARE_OF_LOOPBACK: usize = 448;
 
 /// How long a connection may wait for its client before a new one can replace it.
@@ -38,8 +38,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// How long requests that are being answered may still take during a stop.
 pub const GRACE: Duration = Duration::from_secs(2);
 
-/// The most that the kernel keeps for a client that does not read, in bytes; Linux counts twice as much. Linux asks for
-/// more only when a third of it is free: that must be less than `pace` wants to see, or a slow reader would look like none.
+/// The most that the kernel keeps for a client that does not read, in bytes; Linux counts twice as much. Linux asks for more only
+/// when a third of it is free: a third must be less than `pace` demands, or a slow reader would look like one that reads nothing.
 /// A client at a distance of 100 ms still gets some 1 MB a second.
 const SEND_BUFFER: usize = 64 * 1024;
 
@@ -88,7 +88,7 @@ pub async fn serve(listener: TcpListener, front: Arc<Front>, stop: CancellationT
 /// Waits for a place. If all are taken, waits until a connection has ended or can be replaced.
 ///
 /// # Errors
-/// The peer has its share, and all of it is being answered.
+/// The peer has its share of connections, and all of them are busy.
 async fn place(places: &Places, peer: IpAddr) -> Result<Place, Full> {
     let share = if peer::is_loopback(peer) { SHARE_OF_LOOPBACK } else { SHARE };
     loop {
@@ -100,7 +100,7 @@ async fn place(places: &Places, peer: IpAddr) -> Result<Place, Full> {
     }
 }
 
-/// Sets what can be set of a socket. Without any of it the connection is served as well.
+/// Sets the options of a socket. A connection is served even if they can't be set.
 fn set_up(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let _ = sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER);
@@ -126,7 +126,7 @@ impl Crowding {
             return;
         }
         let (more, share) = (std::mem::take(&mut self.more), full.share());
-        warn!(%peer, share, more, "a connection was closed, as others before (more): the peer has its share of connections");
+        warn!(%peer, share, more, "a connection was closed: the peer has its share of connections (more: how many earlier ones were not logged)");
         self.said_at = Some(Instant::now());
     }
 }

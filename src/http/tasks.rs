@@ -24,7 +24,7 @@ impl Tasks {
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.lock();
         let Some(tasks) = tasks.as_mut() else { return };
-        // Those that have ended are removed here, so there are never more than ran at once.
+        // Removes ended tasks, so the set never holds more than ran at the same time.
         while let Some(ended) = tasks.try_join_next() {
             log_if_broken(ended);
         }

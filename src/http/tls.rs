@@ -1,8 +1,8 @@
-//! TLS of `[http]`: handshakes, and the files, which are read anew when they change.
+//! TLS of `[http]`: handshakes, and the files, which are read again when they change.
 //!
-//! Promises that a file that can't be used changes nothing: the old ones stay in use, the log says so once, and health until
-//! it is mended. New connections use what is in force; old ones keep what they began with. Must not know HTTP, but for the
-//! answer to who speaks it without TLS.
+//! Promises that a file that can't be used changes nothing: the old ones stay in use, the log says so once, and health until it
+//! is mended. New connections use what is in force; old ones keep what they began with. Must not know HTTP, except for the answer
+//! to a client that speaks it without TLS.
 
 use std::collections::HashMap;
 use std::fs;
@@ -33,14 +33,14 @@ use crate::trouble::Trouble;
 /// From accepting a connection to the end of its handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often to see whether the files have changed. What has changed is read once it is the same at two looks, so that a
+/// How often to check whether the files have changed. Changed files are read once two checks find them the same, so that a
 /// certificate is not read without its new key.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// The least time between two log lines about handshakes that failed for the same reason.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
-/// Reasons that are told apart; there are not many more.
+/// The most reasons that are distinguished; there are not many more.
 const MAX_REASONS: usize = 32;
 
 /// How long a refused client may take to read why.
@@ -79,7 +79,7 @@ struct Failures {
 }
 
 impl Tls {
-    /// Reads the files for the first time; `None` where there are none.
+    /// Reads the files for the first time; `None` if none are configured.
     ///
     /// # Errors
     /// A file can't be used.
@@ -123,7 +123,7 @@ impl Tls {
             }
         };
         self.failed(peer, &reason);
-        // Whether it is read is the client's affair.
+        // The client may read it or not.
         let _ = timeout(FAREWELL, part(stream, &answer)).await;
         None
     }
@@ -143,10 +143,10 @@ impl Tls {
         }
         failures.insert(reason.to_owned(), Failures { said_at: Instant::now(), more: 0 });
         drop(failures);
-        warn!(peer = %peer.ip(), reason, more, "a TLS handshake failed, as others before (more)");
+        warn!(peer = %peer.ip(), reason, more, "a TLS handshake failed (more: how many earlier ones were not logged)");
     }
 
-    /// Reads the files anew whenever they have changed or `reloads` changes, until `stop`.
+    /// Reads the files again whenever they have changed or `reloads` changes, until `stop`.
     pub async fn keep_current(self: Arc<Self>, mut reloads: watch::Receiver<u64>, stop: CancellationToken) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -178,7 +178,7 @@ impl Tls {
         let loaded = spawn_blocking(move || load(&files)).await;
         let loaded = loaded.map_err(|failure| failure.to_string())?.map_err(|error| error.to_string())?;
         self.loaded.send_replace(loaded);
-        info!("the TLS files of [http] were read anew");
+        info!("the TLS files of [http] were read again");
         Ok(())
     }
 
@@ -209,7 +209,7 @@ impl Tls {
     }
 }
 
-/// What tells a file from the one that is there at another time; `None` if there is none, or none that can be seen.
+/// Identifies the version of a file by its metadata, to notice a change; `None` if the file is missing or can't be examined.
 type Stamp = Option<[i64; 7]>;
 
 fn stamps(files: &config::Tls) -> Vec<Stamp> {
@@ -224,7 +224,7 @@ fn stamp(path: &Path) -> Stamp {
     Some([device, inode, size, of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec()])
 }
 
-/// Why a handshake failed, as far as that helps; `None` if the client only left.
+/// Why a handshake failed, and a hint if there is one; `None` if the client only left.
 fn reason(error: &io::Error) -> Option<String> {
     let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<Error>()) else {
         let is_gone = matches!(

@@ -1,4 +1,4 @@
-//! The tokens of the API: who may do what, as `http.tokens_file` says.
+//! The tokens of the API, as `http.tokens_file` lists them: who has each, and what it allows.
 //!
 //! Promises that a token is compared by its SHA-256, with every line of the file and in constant time; that neither a token
 //! nor what stands in place of a hash is ever in a message; and that a file which others could change is refused. Must not
@@ -45,7 +45,7 @@ const OTHERS_WRITE: u32 = 0o022;
 
 type Hash = [u8; SHA256_OUTPUT_LEN];
 
-/// What a token is good for.
+/// What a token allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// Submitting PINs, and their outcomes one by one.
@@ -85,7 +85,7 @@ impl FromStr for Scope {
     }
 }
 
-/// The name of who has a token: 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
+/// The name of a token's holder: 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
@@ -186,7 +186,7 @@ impl Tokens {
         if ![0, daemon].contains(&owner) {
             return Err(TokensError::OfOthers { path: path.to_owned(), owner });
         }
-        // What stands there by mistake may be a token itself.
+        // By mistake, the file may contain a token itself.
         let mut bytes = Zeroizing::new(Vec::new());
         file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 > MAX_FILE {
@@ -217,7 +217,7 @@ impl Tokens {
         Ok(Self(tokens))
     }
 
-    /// Who has this token. Takes as long whether and wherever it is found.
+    /// Returns the holder of this token. Takes the same time, whether and wherever it is found.
     pub fn client(&self, token: &str) -> Option<&Client> {
         self.identify(token).map(|(_, client)| client)
     }
@@ -233,7 +233,7 @@ impl Tokens {
         self.0.get(index).map(|(hash, client)| (TokenId(*hash), client))
     }
 
-    /// Who has this token, if it is still in the file.
+    /// Returns the holder of this token, if it is still in the file.
     pub fn holder(&self, id: &TokenId) -> Option<&Client> {
         self.0.iter().find(|(hash, _)| *hash == id.0).map(|(_, client)| client)
     }
@@ -254,8 +254,9 @@ fn parse_line(line: &str) -> Result<(Hash, Name, Scope), &'static str> {
     let [name, scope, hash] = fields[..] else { return Err(SHAPE) };
     let (name, scope) = (name.parse()?, scope.parse()?);
     let hex = hash.strip_prefix("sha256:").ok_or(SHAPE)?;
-    let hash = hash_of(hex)
-        .ok_or("behind \"sha256:\" stand 64 hexadecimal digits, as \"pinwatch token new\" prints them")?;
+    let hash = hash_of(hex).ok_or(
+        "\"sha256:\" must be followed by 64 hexadecimal digits, as \"pinwatch token new\" prints them",
+    )?;
     Ok((hash, name, scope))
 }
 
@@ -270,10 +271,10 @@ fn hash_of(hex: &str) -> Option<Hash> {
     Some(hash)
 }
 
-/// A token that nobody had before.
+/// A new random token.
 pub struct NewToken {
     pub token: SecretString,
-    /// What the file of tokens has of it.
+    /// Its line for the file of tokens.
     pub line: String,
 }
 

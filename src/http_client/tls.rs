@@ -1,8 +1,7 @@
 //! TLS for clients.
 //!
 //! Promises to trust the system's certificates and those of a file, and none for a client that makes only plain connections: a
-//! system without certificates can make those. A key is overwritten when it is dropped.
-//! Must not know which servers there are.
+//! system without certificates can make those. A key is overwritten when it is dropped. Must not know which servers there are.
 
 use std::fmt;
 use std::path::Path;
@@ -60,7 +59,7 @@ impl fmt::Debug for Identity {
 /// TLS that trusts the system's certificates and these, shows this identity to servers that ask for one, and offers HTTP/2.
 ///
 /// # Errors
-/// The system has no certificates, or one of these is none.
+/// The system has no certificates, or one of these is invalid.
 pub fn trusting(
     extra: Vec<CertificateDer<'static>>,
     identity: Option<&Identity>,

@@ -117,7 +117,7 @@ impl Connection<'_> {
         if !self.lines.in_the_middle() {
             return Ok(());
         }
-        let message = "the last line has no newline, so it may be cut off; it was not taken";
+        let message = "the last line has no newline, so it may be cut off; it was not accepted";
         self.refuse(Code::InvalidRequest.because(message)).await
     }
 

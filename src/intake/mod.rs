@@ -1,8 +1,8 @@
 //! The local socket: accepts connections and answers their requests.
 //!
 //! Guarantees an answer to every line while the connection lasts, in order, and that no client slows or starves another:
-//! connections, lines, nesting and unread answers are bounded. Reads requests and writes answers, which are those of [`protocol`]. Must not
-//! know how an answer is made: `operations/` does that.
+//! connections, lines, nesting and unread answers are bounded. Reads requests and writes answers, which are those of
+//! [`protocol`]. Must not know how an answer is made: `operations/` does that.
 
 mod connection;
 mod socket;

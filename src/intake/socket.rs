@@ -137,11 +137,11 @@ impl Socket {
             (_, Some(mode)) => match bind(path, mode).await {
                 Ok((listener, new)) => {
                     (self.listener, *id) = (listener, new);
-                    warn!(path = %path.display(), "the socket's file was removed or replaced; it was made anew");
+                    warn!(path = %path.display(), "the socket's file was removed or replaced; it was created again");
                     None
                 }
                 Err(error) => {
-                    Some(format!("its file was removed or replaced, and can't be made anew: {error}"))
+                    Some(format!("its file was removed or replaced, and can't be created again: {error}"))
                 }
             },
             (found, None) => {

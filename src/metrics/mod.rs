@@ -31,7 +31,7 @@ const SUBMIT_RESULTS: [&str; 4] = ["accepted", "duplicate", "finished", "at_capa
 /// The number of values of the label `status`: the documented statuses, any other status, and none.
 pub const STATUSES: usize = SmsStatus::ALL.len() + CallStatus::ALL.len() + 2;
 
-/// Why a request to the API was refused before anybody looked at what it asks.
+/// Why a request to the API was refused before its contents were examined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpRefusal {
     NoToken,
@@ -93,14 +93,14 @@ pub async fn polled<T>(poll: impl Future<Output = T>) -> T {
     answer
 }
 
-/// Notes how long after a PIN became final that was noticed.
+/// Notes the time from a PIN becoming final until it was noticed.
 pub fn noticed(delay: Duration) {
     if let Some(recorded) = RECORDED.get() {
         recorded.notice_delay.record(delay);
     }
 }
 
-/// Notes that a PIN ended with this status (see [`status_index`]) at this age, after so many polls.
+/// Notes that a PIN ended with this status (see [`status_index`]) at this age, after this many polls.
 pub fn ended(ending: Ending, status: usize, age: Duration, polls: u32) {
     if let Some(recorded) = RECORDED.get() {
         recorded.outcomes[ending as usize * STATUSES + status].increment(1);
@@ -124,7 +124,7 @@ pub fn submitted(results: &[Submitted]) {
     }
 }
 
-/// Notes a commit of so many changes that began at `begun` and is now durable.
+/// Notes a commit of this many changes, which began at `begun` and is now durable.
 pub fn committed(changes: usize, begun: Instant) {
     if let Some(recorded) = RECORDED.get() {
         recorded.commit_duration.record(begun.elapsed());
@@ -139,14 +139,14 @@ pub fn commit_failed() {
     }
 }
 
-/// A request to the API had no valid token, or one of another scope.
+/// Counts a request to the API without a valid token, or with one of another scope.
 pub fn http_refused(reason: HttpRefusal) {
     if let Some(recorded) = RECORDED.get() {
         recorded.http_refused[reason as usize].increment(1);
     }
 }
 
-/// Counts a log line that was dropped because it was not taken in time or could not be written.
+/// Counts a log line that was dropped because it was not read in time or could not be written.
 pub fn log_line_lost() {
     LOG_LINES_LOST.fetch_add(1, Ordering::Relaxed);
 }

@@ -22,7 +22,7 @@ const PAGE: u32 = 1000;
 /// The most seqs that one delivery command covers. This limits its transaction, so that no other writer waits long.
 const SLICE: i64 = 10_000;
 
-/// The most outcomes that one request by a filter affects.
+/// The most outcomes that one request with a filter affects.
 const PART: usize = 500;
 
 /// Delivers outcomes to a sink again, with their original `id`.
@@ -178,7 +178,7 @@ async fn in_slices(
     Ok(count)
 }
 
-/// Sends one slice of a command to the writer, and waits for its commit no longer than the store may take.
+/// Sends one slice of a command to the writer, and waits for its commit within the time limit of the store.
 async fn command(services: &Services, command: DeliveryCommand) -> Result<u64, Failure> {
     in_time(async { Ok(services.writer.command(command).await?) }).await
 }

@@ -11,7 +11,7 @@ use crate::protocol::{Code, MAX_PAGE};
 use crate::services::Services;
 use crate::store::{Position, SCAN};
 
-/// Counts what matches, in one part of it.
+/// Counts what matches in the next part.
 pub async fn count(
     services: &Services,
     Request { of, sink, filter, after }: Request,

@@ -1,4 +1,4 @@
-//! Answers `dead_letters`, and finds dead letters for whoever acts on them.
+//! Answers `dead_letters`, and finds dead letters for the operations that act on them.
 //!
 //! Looks at a bounded number of rows per request, whatever matches. Changes nothing.
 
@@ -18,7 +18,7 @@ use crate::store::{self, SCAN};
 /// All seqs.
 pub const ALL: RangeInclusive<i64> = 0..=i64::MAX;
 
-/// Which dead letters are meant.
+/// Which dead letters a request selects.
 pub struct Letters {
     /// Of this sink, or of all.
     pub sink: Option<String>,
@@ -53,9 +53,9 @@ pub async fn dead_letters(services: &Services, request: Request) -> Result<Answe
     Ok(Answer { dead_letters, next })
 }
 
-/// Gives `take` the dead letters that match, sorted by sink and `seq`, each with the token behind it, until it wants no
-/// more or [`SCAN`] of them were looked at, reading at most `at_once` per query. Returns the token where the rest begins;
-/// `None` if there is none.
+/// Passes each matching dead letter, in the order of sink and `seq`, to `take` with the token after it; reads at most `at_once`
+/// per query. Stops when `take` returns false or after [`SCAN`] dead letters. Returns the token where the rest begins; `None` if
+/// nothing is left.
 pub async fn each_letter(
     services: &Services,
     wanted: &Letters,
@@ -109,7 +109,7 @@ fn place(token: &str) -> Result<Place, Failure> {
     })
 }
 
-/// A dead letter as it is answered.
+/// Converts a dead letter to its form in the protocol.
 fn told((sink, failed, outcome): store::DeadLetter) -> DeadLetter {
     DeadLetter {
         sink,

@@ -1,7 +1,8 @@
-//! What is wrong with the daemon now: each problem that somebody should know of, for `/readyz`, `stats` and the status page.
+//! What is wrong with the daemon now: each problem that an operator should know, for `/readyz`, `stats` and the status page.
 //!
 //! Reports only: nothing in the daemon acts on a finding. Asks no part and waits for nothing. "Not ready" means that the daemon
-//! accepts no PINs; "degraded" means that it accepts PINs, but some of them, or their outcomes, make no progress. Nothing is lost.
+//! accepts no PINs; "degraded" means that it accepts PINs, but some of them, or their outcomes, make no progress. Nothing is
+//! lost.
 
 use std::time::Duration;
 
@@ -58,7 +59,8 @@ fn time<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok,
     serializer.collect_str(&time.map(rfc3339).unwrap_or_default())
 }
 
-/// Returns every problem that the parts report. `stats` is what the schedule last said; without it, its problems are left out.
+/// Returns every problem that the parts report. `stats` is the schedule's last answer; without it, the schedule's problems are
+/// left out.
 pub fn findings(services: &Services, stats: Option<&Stats>) -> Vec<Finding> {
     let (mut all, now) = (Vec::new(), services.clock.wall());
     if services.stop.is_cancelled() {

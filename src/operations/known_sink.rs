@@ -1,4 +1,4 @@
-//! Refuses a sink that does not exist, and says which there are.
+//! Refuses a sink that does not exist, and names those that do.
 
 use super::failure::Failure;
 use crate::protocol::Code;

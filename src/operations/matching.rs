@@ -18,13 +18,13 @@ use crate::schedule::Live;
 use crate::services::Services;
 use crate::store::{Found, Outcome, Position, SCAN, Stretch, Unavailable, Wanted};
 
-/// How many PINs the schedule is asked about at once, so that it is not kept from polling.
+/// How many PINs one question to the schedule names. A longer question would delay polls.
 const ASKED_AT_ONCE: usize = 1000;
 
 /// How many outcomes are read per query.
 const OUTCOMES: u32 = 256;
 
-/// The PINs in flight that match as far as the store knows.
+/// Returns the PINs in flight that match all members of the filter that the store knows: all but the status.
 pub async fn in_flight(
     services: &Services,
     filter: &Filter,
@@ -101,8 +101,8 @@ pub async fn finished(services: &Services, request: list::Request) -> Result<lis
     Ok(list::Answer { pins, next })
 }
 
-/// Gives `take` the outcomes that match, oldest first, each with the position behind it, until it wants no more or
-/// [`SCAN`] outcomes were looked at. Returns where the rest begins; `None` if there is none.
+/// Passes each matching outcome, oldest first, to `take` with the position after it. Stops when `take` returns false or after
+/// [`SCAN`] outcomes. Returns where the rest begins; `None` if nothing is left.
 pub async fn each_outcome(
     services: &Services,
     filter: &Filter,
@@ -129,7 +129,7 @@ pub async fn each_outcome(
         let mut end = position.clone();
         let outcomes = outcomes.into_iter().map(|(partition, outcome)| {
             if filter.reference.is_some() {
-                // These have finished until now: whatever another node commits meanwhile need not be among them.
+                // The result shows what has finished so far; it may miss what another node commits meanwhile.
                 end = Position::after(outcome.seq);
             } else {
                 end.advance(partition, outcome.seq);
@@ -168,7 +168,7 @@ pub async fn matching<T>(
     Ok(outcomes)
 }
 
-/// Whether an outcome matches, as far as its record decides.
+/// Whether the record of an outcome matches; see [`Filter::matches`].
 pub fn outcome_matches(filter: &Filter, outcome: &Outcome, now: Timestamp) -> bool {
     filter.is_empty()
         || serde_json::from_str::<Record>(&outcome.record).is_ok_and(|record| filter.matches(&record, now))

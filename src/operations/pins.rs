@@ -22,7 +22,7 @@ use crate::services::Services;
 use crate::sinks::SinkHealth;
 use crate::store::{AtSink, Outcome, PinState, Record};
 
-/// How many PINs a request withdraws at most. They are withdrawn together, in a few transactions.
+/// The most PINs that one request withdraws. They are withdrawn together, in a few transactions.
 const SLICE: u32 = 500;
 
 pub async fn show(services: &Services, request: show::Request) -> Result<show::Answer, Failure> {
@@ -158,7 +158,7 @@ pub async fn cancel(services: &Services, pin: &PinId) -> Result<Record, Failure>
     }
 }
 
-/// Withdraws the PINs in flight that match, in one part of them, and returns once their outcomes are durable.
+/// Withdraws the PINs in flight that match in the next part, and returns once their outcomes are durable.
 ///
 /// # Errors
 /// The filter is empty and `all` is not given, or a PIN could not be withdrawn: others may have been.
@@ -184,7 +184,7 @@ pub async fn cancel_matching(
     for ended in join_all(pins.iter().map(|pin| cancel(services, pin))).await {
         match ended {
             Ok(record) => count += u64::from(cancelled_state(&record) == State::Cancelled),
-            // It ended and retention removed its outcome, all since the store was asked.
+            // Since the store was asked, it ended and retention removed its outcome.
             Err(Failure::Refused(refusal)) if refusal.code == Code::NotFound => {}
             Err(failure) => return Err(failure),
         }

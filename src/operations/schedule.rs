@@ -15,9 +15,9 @@ use crate::services::Services;
 
 pub async fn schedule(services: &Services) -> Result<Answer, Failure> {
     let overview = services.schedule.overview().await?;
-    // It takes milliseconds, in which others want their answers.
+    // It takes milliseconds, so it runs on another thread and delays no other request.
     let described = tokio::task::spawn_blocking(move || Raw::new(&describe(&overview))).await;
-    // Only a runtime that shuts down breaks it off.
+    // It fails only while the runtime shuts down.
     Ok(Answer { schedule: described.map_err(|_| Stopping)? })
 }
 

@@ -67,7 +67,7 @@ pub struct Next {
 }
 
 impl Next {
-    /// The outcomes, each with the position behind it: a client that continues there misses none and gets none twice.
+    /// The outcomes, each with the position after it: a client that continues there misses none and gets none twice.
     pub fn with_positions(self) -> impl Iterator<Item = (Position, Outcome)> {
         let mut position = self.before;
         self.outcomes.into_iter().map(move |(partition, outcome)| {
@@ -108,7 +108,7 @@ impl Reader {
         &self.position
     }
 
-    /// Goes back to a position within the page that was read last: what is behind it is read again.
+    /// Goes back to a position within the last page: the outcomes after it are read again.
     pub fn back_to(&mut self, position: Position) {
         self.position = position;
     }

@@ -105,8 +105,8 @@ pub fn deciding(deliveries: &[Delivery], ending: Ending) -> Option<&Delivery> {
         .max_by_key(|delivery| delivery.status.weight())
 }
 
-/// Whether the delivery that decides reached somebody; `None` where nobody can know. A status that is not final can
-/// still change, so it counts as unknown.
+/// Whether the delivery that decides reached somebody; `None` if nobody can know. A status that is not final can still
+/// change, so it counts as unknown.
 pub fn delivered(decider: Option<&Delivery>) -> Option<bool> {
     decider.filter(|delivery| delivery.final_status).and_then(|delivery| delivery.status.delivered())
 }
@@ -199,7 +199,7 @@ pub fn record(seq: i64, id: Uuid, verdict: &Verdict, submission: &Submission) ->
     Record::from(json)
 }
 
-/// Formats a time as the records and answers have it: RFC 3339, UTC, milliseconds.
+/// Formats a time as in records and answers: RFC 3339, UTC, milliseconds.
 pub fn rfc3339(time: Timestamp) -> String {
     format!("{time:.3}")
 }

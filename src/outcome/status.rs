@@ -1,7 +1,7 @@
 //! The statuses that the API can report for a delivery, as types.
 //!
 //! Knows the tables of Infobip's "PIN: Get status" page; knows nothing of HTTP or the shape of answers. Promises to
-//! keep a status that the tables don't list as it came.
+//! keep a status that the tables don't list unchanged.
 
 use std::fmt;
 use std::sync::Arc;

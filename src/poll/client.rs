@@ -40,7 +40,7 @@ use crate::http_client::retry_after::http_date;
 use crate::http_client::{Connection, USER_AGENT as OUR_NAME};
 use crate::pin::PinId;
 
-/// Why an answer is unreadable that is about another PIN.
+/// Why an answer about another PIN is unreadable.
 const NAMES_ANOTHER: &str = "the answer names another PIN";
 
 /// How much longer than its slowest answer a connection is watched before a final answer from it is trusted.
@@ -54,15 +54,15 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 #[derive(Clone)]
 pub struct Client(Arc<watch::Sender<Arc<Session>>>);
 
-/// Other settings for a [`Client`], which does not use them yet.
+/// Settings that a [`Client`] does not use yet.
 pub struct Prepared(Session);
 
-/// Settings, and the connections that were made by them.
+/// Settings, and the connections made with them.
 struct Session {
     api: Api,
     connections: Connections,
     strays: Arc<Strays>,
-    /// Endings that are not believed yet.
+    /// How many endings are not believed yet.
     watched: AtomicUsize,
     /// `https://host:port`, without a path.
     origin: Box<str>,
@@ -76,7 +76,7 @@ struct Session {
     secrets: Secrets,
 }
 
-/// What an answer to a diagnosis was.
+/// The answer to a diagnosis.
 pub struct Look {
     pub status: u16,
     /// The server's time.
@@ -107,7 +107,7 @@ impl Client {
         Ok(Self(Arc::new(watch::Sender::new(Arc::new(session)))))
     }
 
-    /// Prepares other settings. What this client learned about the host is kept if the host is the same.
+    /// Prepares new settings. Keeps what this client learned about the host if the host stays the same.
     ///
     /// # Errors
     /// As for [`Client::new`].
@@ -118,13 +118,14 @@ impl Client {
         Session::new(api, strays).map(Prepared)
     }
 
-    /// Uses these settings and new connections for all polls that begin from now on. A running poll ends with those it began with.
+    /// Uses these settings and new connections for all polls that begin from now on. A running poll ends with those it began
+    /// with.
     pub fn change(&self, Prepared(session): Prepared) {
         self.0.send_replace(Arc::new(session));
     }
 
-    /// Replaces all connections, for ever, before any gets older than `api.pool_max_age`: the client follows an API that moved,
-    /// and new machines behind a load balancer get their share. Running polls end on the old connections.
+    /// Replaces all connections again and again, before any gets older than `api.pool_max_age`: the client follows an API that
+    /// moved, and new machines behind a load balancer get their share. Running polls end on the old connections.
     pub async fn renew_connections(self) {
         let mut changes = self.0.subscribe();
         loop {
@@ -135,7 +136,7 @@ impl Client {
                 _ = changes.changed() => continue,
             }
             let (client, old) = (self.clone(), session.clone());
-            // Reads the system's certificates anew, which takes some milliseconds.
+            // Reads the system's certificates again, which takes some milliseconds.
             match tokio::task::spawn_blocking(move || client.prepare(&old.api)).await {
                 Ok(Ok(Prepared(renewed))) => {
                     _ = self.0.send_if_modified(|current| {
@@ -265,7 +266,7 @@ impl Session {
         found
     }
 
-    /// The meaning of one answer, or of none.
+    /// The meaning of one answer, or of the failure to get one.
     async fn answer(&self, pin: &PinId, connection: Connection, until: Instant) -> Answer {
         // One timer covers everything; the head is kept here in case the body is late.
         let mut head = None;
@@ -393,8 +394,8 @@ impl Session {
     }
 }
 
-/// The path of a request, the base URL's own before `path`, around the PIN ID. The configuration has checked both; here only what
-/// hyper refuses, and a URL to another place, have none.
+/// The path of a request, the base URL's own before `path`, around the PIN ID. The configuration has checked both; `None` only if
+/// hyper refuses the URL, or if it leads to another place.
 fn around_pin(api: &Api) -> Option<AroundPin> {
     // Every PIN ID will stand where the sample does.
     const SAMPLE: &str = "9C817C6F8AF3D48F9FE553282AFA2B67";

@@ -1,9 +1,8 @@
 //! The connections to the API that are kept between polls.
 //!
-//! Promises that a kept HTTP/1 connection is reused only with nothing on it, only after a rest unless all the connections
-//! that may be open are, and not at all for an hour after a stray answer was seen; that at most twice as many are open as polls
-//! may run, or [`FEWEST_OPEN`] if that is more; and that HTTP/2, which knows which answer belongs to which request, has one
-//! connection for all.
+//! Promises that a kept HTTP/1 connection is reused only if nothing arrived on it; only after a rest, unless the limit of open
+//! connections is reached; and not for an hour after a stray answer. That limit is twice the polls that may run at once, but at
+//! least [`FEWEST_OPEN`]. HTTP/2 knows which answer belongs to which request, so it has one connection for all polls.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,12 +32,12 @@ use crate::http_client::{HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT};
 /// always closes it first.
 pub(super) const LONGEST_REST: Duration = Duration::from_secs(20);
 
-/// How long a connection rests between two polls, as stray answers come within milliseconds of the good one. Instead of using
-/// one earlier, a new one is opened while that is allowed. More polls a second than the open connections can rest for, some
-/// 40 for each poll that may run at once, use those that have rested longest.
+/// How long a connection rests between two polls, as stray answers come within milliseconds of the good one. If none has rested
+/// long enough, a new one is opened, up to the limit. Above about 40 polls a second for each poll that may run at once, polls
+/// reuse the connection that has rested longest.
 const REST: Duration = Duration::from_millis(50);
 
-/// So many may be open even if fewer polls may run at once: polls one after the other need some to take turns.
+/// The least limit of open connections, even if fewer polls may run at once: consecutive polls take turns on them.
 const FEWEST_OPEN: usize = 32;
 
 /// The present set of connections; a set that was replaced may still carry running polls.

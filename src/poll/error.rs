@@ -7,7 +7,7 @@ use thiserror::Error;
 /// Why no client can be made of a configuration. The texts have no secrets.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    #[error("api.path {0:?} can't be put behind api.base_url: it must begin with / and have {{pinId}} once")]
+    #[error("api.path {0:?} can't be appended to api.base_url: it must begin with / and have {{pinId}} once")]
     Path(String),
     #[error("the host of api.base_url has a character that no HTTP header can hold")]
     Host,

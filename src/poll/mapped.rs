@@ -185,8 +185,8 @@ fn at<'a>(pointer: &Pointer, value: &'a RawValue) -> Result<Option<&'a RawValue>
     pointer.find(value).map_err(fault)
 }
 
-/// The text of a string, a number or a boolean; the latter two as the body writes them, so that `0`, `0.0` and `-0` are different.
-/// `None` for null.
+/// The text of a string, a number or a boolean; the latter two as the body writes them, so that `0`, `0.0` and `-0` are
+/// different. `None` for null.
 fn scalar(value: &RawValue) -> Result<Option<Cow<'_, str>>, String> {
     match value.get().as_bytes().first() {
         Some(b'"') => text_of(value),

@@ -55,7 +55,7 @@ impl Meaning {
         Self::by(None, status, headers, body, now)
     }
 
-    /// As [`Meaning::of`], of an API whose answers `[api.answer]` describes; `None` is the default preset's.
+    /// As [`Meaning::of`], for an API whose answers `[api.answer]` describes; `None` means the default preset.
     pub fn by(
         described: Option<&Answer>,
         status: StatusCode,

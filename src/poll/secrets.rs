@@ -1,8 +1,8 @@
 //! Removes the credentials from the texts of an answer.
 //!
 //! Promises that no text of a [`Meaning`] contains them, whether the API or a proxy wrote them plainly, escaped for JSON, a URL
-//! or HTML, or as a Basic pair, nor four or more bytes of their beginning where a text was cut off. Works on decoded texts: in the
-//! body any character can be written as `\uXXXX`. Must not know requests.
+//! or HTML, or as a Basic pair, nor four or more bytes of their beginning where a text was cut off. Works on decoded texts: in
+//! the body any character can be written as `\uXXXX`. Must not know requests.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::outcome::{Delivery, Status};
 use crate::redact::{decoded, normal, without};
 use crate::text::bounded;
 
-/// `\\\\u0032` is one, of a text that was escaped twice.
+/// The longest escape, in characters. One of a text that was escaped twice is `\\\\u0032`.
 const LONGEST_ESCAPE: usize = 12;
 
 /// The secret parts of the credentials, in the forms that are searched for.

@@ -1,4 +1,4 @@
-//! `count`: counts what matches a filter, part by part: what a person sees before acting on it.
+//! `count`: counts what matches a filter, part by part, so that a person sees the number before acting on it.
 
 use std::borrow::Cow;
 

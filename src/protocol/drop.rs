@@ -1,4 +1,4 @@
-//! `drop`: discards dead letters; the sink never receives them. Those that match a filter a bounded part per request, as
+//! `drop`: discards dead letters; the sink never receives them. With a filter, each request discards a bounded part, as
 //! [`replay`](super::replay) does.
 
 use serde::{Deserialize, Serialize};

@@ -28,18 +28,19 @@ pub struct Filter {
     /// How the reference begins; the empty text matches every PIN that has a reference.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub reference_prefix: Option<String>,
-    /// The status that the API gave last, as `show` has it. Of a PIN in flight only the node that polls it knows the
-    /// status: the PINs of other nodes do not match.
+    /// The API's last status, as in `show`. Only the node that polls a PIN in flight knows its status: the PINs of
+    /// other nodes do not match.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// The least age, or the time before which it was: for PINs in flight the submission, for outcomes the end.
+    /// Matches what is older than this age or time. The age of a PIN in flight begins with its submission, that of an
+    /// outcome with the end of its PIN.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub older_than: Option<When>,
-    /// The age must be below this one, or it was at this time or later.
+    /// Matches what is newer than this age or time.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub newer_than: Option<When>,
-    /// A sink that does not have the outcome: it is still to be delivered, or is a dead letter. Judged when the outcome
-    /// is read.
+    /// A sink that does not have the outcome: it is still to be delivered, or is a dead letter. This is checked when
+    /// the outcome is read.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub sink: Option<String>,
 }
@@ -71,7 +72,7 @@ impl<'de> Deserialize<'de> for Filter {
     }
 }
 
-/// Reads a member that is given. It may not be null: who writes null may mean something else than "any".
+/// Reads a member that is given. Refuses null: a client that writes null may mean something other than "any".
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
@@ -194,13 +195,12 @@ impl Filter {
         }
     }
 
-    /// The filter that matches now what this one matched `elapsed` ago, as far as times decide: nothing that came
-    /// since.
+    /// Returns a filter whose times match now what those of this one matched `elapsed` ago: nothing that came since.
     #[must_use]
     pub fn as_of(&self, elapsed: Duration, now: Timestamp) -> Self {
         let then = When::Ago(elapsed);
         let older_than = match self.older_than {
-            // That time had not come yet, or is not over.
+            // That time was in the future then, or still is.
             Some(When::At(at)) if !then.is_after(at, now) => then,
             older => older.map_or(then, |older| older.later(elapsed)),
         };
@@ -211,7 +211,7 @@ impl Filter {
         }
     }
 
-    /// Whether an outcome matches, as far as its record decides: that is, all but `sink`.
+    /// Whether the record of an outcome matches every member except `sink`, which a record does not show.
     pub fn matches(&self, record: &Record, now: Timestamp) -> bool {
         let reference = record.reference.as_deref();
         let in_state = match self.state {

@@ -1,4 +1,4 @@
-//! `list`: lists the PINs in flight, or finished ones where the filter asks for them, page by page.
+//! `list`: lists the PINs in flight, or the finished ones if the filter asks for them, page by page.
 
 use serde::{Deserialize, Serialize};
 

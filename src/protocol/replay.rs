@@ -1,6 +1,6 @@
 //! `replay`: delivers outcomes to a sink again, each with its original `id`: one PIN's, a range of `seq`, or those that match a
-//! filter. The latter a bounded part per request: the client repeats it with `after` until there is no `next`, and can stop at any
-//! time; repeating a part does no harm.
+//! filter. With a filter, each request delivers a bounded part: the client repeats it with `after` until there is no `next`, and
+//! can stop at any time; repeating a part does no harm.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! `schedule`: at which ages PINs are polled, and what that costs, beside backoff.
+//! `schedule`: reports at which ages PINs are polled and what that costs, compared with backoff.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ pub struct Answer {
     pub schedule: Raw<Schedule>,
 }
 
-/// All of it is of the node that was asked. Times and ages are seconds; a `delay` is weighted: a second of it counts
+/// Describes only the node that answers. Times and ages are in seconds. A `delay` is weighted: each second of it counts
 /// 1/(1 + age/15 min).
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -26,16 +26,16 @@ pub struct Schedule {
     pub state: State,
     /// With [`State::FellBack`]; null after a restart.
     pub cause: Option<Cause>,
-    /// With [`State::FellBack`]: after so many more the learned schedule is tried again.
+    /// With [`State::FellBack`]: how many more PINs must become final before the learned schedule is tried again.
     pub endings_until_retry: Option<u32>,
-    /// So many endings of a class make it known; null where nothing is learned.
+    /// How many PINs of a class must become final before it gets a learned schedule; null if learning is off.
     pub endings_needed: Option<u32>,
-    /// A PIN's last poll is at this age (`schedule.deadline`).
+    /// The age of a PIN at its last poll (`schedule.deadline`).
     pub deadline: f64,
     /// The shortest and the longest interval.
     pub initial_interval: f64,
     pub max_interval: f64,
-    /// Of the PINs that ended last under a learned schedule; null before any has.
+    /// Averages of the latest PINs that ended under a learned schedule; null before the first.
     pub recent: Option<Recent>,
     pub classes: Vec<Class>,
 }
@@ -49,13 +49,13 @@ pub enum State {
     Off,
     /// No class has enough endings yet.
     Learning,
-    /// A learned schedule is made with one of the next endings.
+    /// Enough PINs have ended: the learned schedule is made when one of the next PINs becomes final.
     Planning,
     /// PINs are polled by a learned schedule.
     InForce,
     /// No learned schedule is better than backoff.
     NoneBetter,
-    /// The learned schedule did worse than backoff, by which PINs are polled until it is tried again.
+    /// The learned schedule did worse than backoff. PINs are polled by backoff until it is tried again.
     FellBack,
     /// One that only a newer daemon knows.
     #[serde(other)]
@@ -75,22 +75,22 @@ pub enum Cause {
     Other,
 }
 
-/// PINs of a kind, by the last status seen.
+/// One class of PINs, by the last status seen.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Class {
     /// `sms`, `call` or `unknown`.
     pub class: Cow<'static, str>,
-    /// PINs from whose end something was learned.
+    /// How many ended PINs it was learned from.
     pub endings: u32,
     /// Whether they are polled as `learned` says.
     pub in_force: bool,
     pub backoff: Course,
-    /// Null where nothing was learned yet.
+    /// Null before anything is learned.
     pub learned: Option<Course>,
-    /// Up to this age it rests on what was seen, beyond it on a guess; null where nothing was learned yet.
+    /// Up to this age the learned schedule rests on enough PINs, above it on a guess; null before anything is learned.
     pub known_until: Option<f64>,
-    /// When PINs become final, as was learned, up to `knownUntil`.
+    /// When PINs become final, by what was learned, up to `knownUntil`.
     pub finals: Vec<FinalBy>,
 }
 
@@ -98,7 +98,7 @@ pub struct Class {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Course {
-    /// Polls and delay of a PIN, on average, by what was learned; null before that.
+    /// The average polls and delay of a PIN, predicted from what was learned; null before that.
     pub polls: Option<f64>,
     pub delay: Option<f64>,
     /// Polls of a PIN that never becomes final; null if they are more than 100,000.

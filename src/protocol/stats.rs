@@ -48,9 +48,9 @@ pub struct Stats {
     pub never_final: Option<f64>,
     /// The polls by the PIN's age when they were sent.
     pub polls_by_age: IndexMap<Cow<'static, str>, u64>,
-    /// How many PINs became final within each of these times from their submission, and not within the one before.
+    /// How many PINs became final, by age: each PIN counts at the smallest limit that its age does not exceed.
     pub time_to_final: IndexMap<String, u64>,
-    /// Seconds from the moment a PIN became final to the poll that reported it, by estimate, on average; null before any.
+    /// The average estimated time in seconds from a PIN becoming final to the poll that reported it; null before the first.
     pub final_notice_delay: Option<f64>,
     /// The state of the learned schedule; null with `schedule.adapt = "off"`.
     pub learned: Option<Learned>,
@@ -140,7 +140,7 @@ pub struct Polls {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Learned {
-    /// How many PINs that ended taught the schedule something.
+    /// How many ended PINs the schedule has learned from.
     pub endings: u64,
     /// Whether PINs are polled by the learned schedule instead of by backoff.
     pub in_force: bool,
@@ -175,21 +175,21 @@ pub struct Store {
 pub struct Sink {
     /// False if only the sink's cursor is left.
     pub configured: bool,
-    /// The outcomes that it took since the daemon's start, repeated ones too; 0 from a daemon that does not count them.
+    /// Outcomes delivered to it since the daemon's start, including repeated ones; 0 from an older daemon, which does not count
+    /// them.
     #[serde(default)]
     pub delivered: u64,
     /// Every outcome up to this `seq` is delivered or recorded as failed.
     pub cursor: i64,
     /// How many seqs the cursor is behind the newest outcome.
     pub behind: i64,
-    /// When the PIN of the oldest outcome that the sink still has to get ended; null if it has all.
+    /// When the oldest outcome that the sink has not received ended; null if it has all.
     pub oldest_undelivered: Option<String>,
     pub retrying: i64,
     pub dead_letters: i64,
     /// Whether the sink accepts no more outcomes until the next start.
     pub closed: bool,
-    /// When it is tried again: the next probe while its circuit breaker is open, else the next retry; null if nothing waits for
-    /// that.
+    /// When it is tried again: the next probe while its circuit breaker is open, else the next retry; null if none is scheduled.
     #[serde(default)]
     pub next_attempt: Option<String>,
     /// Since when its circuit breaker is open; null if it is closed.

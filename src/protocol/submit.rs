@@ -1,4 +1,4 @@
-//! `submit`: takes a PIN in durably; the daemon then polls it until it has an outcome.
+//! `submit`: accepts a PIN durably; the daemon then polls it until it has an outcome.
 
 use std::borrow::Cow;
 use std::time::Duration;

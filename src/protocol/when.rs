@@ -1,6 +1,6 @@
 //! When something happened: an age such as `10m`, or a time such as `2026-11-28T14:00:00Z`.
 //!
-//! Pure: who compares says what time it is.
+//! Pure: the caller passes the current time.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,9 +14,9 @@ use thiserror::Error;
 /// A moment that separates what is older from what is newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// So long ago. What has exactly this age is older.
+    /// This long ago. Something of exactly this age is older.
     Ago(Duration),
-    /// At this time. What happened exactly then is newer.
+    /// At this time. Something that happened exactly then is newer.
     At(Timestamp),
 }
 

@@ -1,15 +1,15 @@
 //! Counts the PINs in flight by their age.
 //!
 //! PINs are counted by the moment of their submission, in a ring with one number for each [`STEP`] of the last day; older ones
-//! are one number. So a PIN costs a constant time when it comes and when it goes and none while it grows older, and a
-//! question reads the ring: 69 kB and the same time, however many PINs there are. Must not know what a PIN is.
+//! share one number. Adding and removing a PIN takes constant time, and an ageing PIN costs nothing. A query reads the whole ring
+//! (69 kB), however many PINs there are. Must not know what a PIN is.
 
 use std::time::Duration;
 
 use crate::clock::Moment;
 
-/// Ranges of a PIN's age, each with the age at which it ends: polls and PINs in flight are counted by them. The names are labels of a
-/// metric, so they stay as they are.
+/// Ranges of a PIN's age, each with the age at which it ends: polls and PINs in flight are counted by them. The names are labels
+/// of a metric, so they stay as they are.
 pub const AGE_BANDS: [(&str, Duration); 6] = [
     ("0-1m", Duration::from_mins(1)),
     ("1m-15m", Duration::from_mins(15)),
@@ -19,10 +19,10 @@ pub const AGE_BANDS: [(&str, Duration); 6] = [
     ("24h+", Duration::MAX),
 ];
 
-/// How exact an age is.
+/// The resolution of an age.
 const STEP: Duration = Duration::from_secs(5);
 
-/// The steps of a day, where the last band but one ends.
+/// The number of steps in a day, at which the last band but one ends.
 const STEPS: usize = 24 * 60 * 60 / STEP.as_secs() as usize;
 
 /// The PINs in flight by age.
@@ -43,7 +43,7 @@ impl Default for Ages {
 }
 
 impl Ages {
-    /// A PIN came that was submitted then.
+    /// Counts a PIN that was submitted at this moment.
     pub fn add(&mut self, submitted: Moment, now: Moment) {
         // Nothing is submitted in the future; if it were, it would have to be counted out of the same step.
         self.advance(now.max(submitted));
@@ -53,7 +53,7 @@ impl Ages {
         }
     }
 
-    /// A PIN that was added has gone.
+    /// Stops counting a PIN that was added.
     pub fn remove(&mut self, submitted: Moment, now: Moment) {
         self.advance(now);
         match self.place(submitted) {

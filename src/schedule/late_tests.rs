@@ -11,7 +11,8 @@ fn crowded(rate: u32) -> Core {
     core
 }
 
-/// Polls all that is due for so long, and looks how late polls are every 2 s, as the schedule's task does.
+/// Polls everything that is due for this many seconds, and checks how late polls are every 2 s, as the schedule's task
+/// does.
 async fn go_on(core: &mut Core, seconds: u32) {
     for second in 0..seconds {
         if second % 2 == 0 {

@@ -1,9 +1,9 @@
 //! Decides when each PIN is polled: one task owns all PINs in flight, their timers and the running polls.
 //!
-//! Guarantees one verdict for every PIN it accepts, unless it gives the PIN's slot up, and keeps it until the store's
-//! writer has it; runs no more polls at once than `api.concurrency`, and starts no more per second than `api.rate`
-//! allows. Due PINs, answers, commits and questions wake the task. Must not know sockets, SQL or HTTP: the caller passes
-//! what sends polls. [`core`] has its rules, without a runtime.
+//! Guarantees one verdict for every PIN it accepts, unless it gives the PIN's slot up, and keeps it until the store's writer has
+//! it; runs no more polls at once than `api.concurrency`, and starts no more per second than `api.rate` allows. Due PINs,
+//! answers, commits and questions wake the task. Must not know sockets, SQL or HTTP: the caller passes the [`Poll`] that sends
+//! polls. [`core`] has its rules, without a runtime.
 
 mod ages;
 mod brake;
@@ -53,7 +53,7 @@ const EVENTS_AT_ONCE: usize = 64;
 /// How often the task looks for PINs that are past their deadline and its grace without a last poll.
 const EXPIRE_EVERY: Duration = Duration::from_secs(20);
 
-/// How often the task looks how late polls are. Often, so that a load that comes and goes is not taken for a steady one.
+/// How often the task checks how late polls are. Often, so that a short load is not mistaken for a steady one.
 const LATENESS_EVERY: Duration = Duration::from_secs(2);
 
 /// Asks the API about one PIN.
@@ -143,8 +143,7 @@ pub struct Stats {
     pub rate: Option<f64>,
     /// The polls that may run at once.
     pub concurrency: usize,
-    /// How long the PIN has been due that has been due longest, and since when polls are late; `None` unless they have been for
-    /// long.
+    /// How long the most overdue PIN has been due, and since when polls are late; `None` unless they have been late for a minute.
     pub late: Option<(Duration, Timestamp)>,
     pub counts: Counts,
     /// `None` if `schedule.adapt` is "off".

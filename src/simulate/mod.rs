@@ -1,9 +1,9 @@
 //! `pinwatch simulate`: a stand-in for the API, for tests, load and trials without an account.
 //!
-//! Answers like Infobip's "PIN: Get status" or like another preset's API (`preset.rs`), accepts every PIN ID from its first request on, and imitates the faults
-//! of APIs, proxies and networks when asked to. Guarantees that the same seed produces the same lives and faults.
-//! Shares the names of the API's statuses with the daemon, but no code that reads answers: otherwise no test would
-//! notice a misunderstanding that both share. Must not be used as a real API: it has neither TLS nor secrets.
+//! Answers like Infobip's "PIN: Get status" or like another preset's API (`preset.rs`), accepts every PIN ID from its first
+//! request on, and imitates the faults of APIs, proxies and networks when asked to. Guarantees that the same seed produces the
+//! same lives and faults. Shares the names of the API's statuses with the daemon, but no code that reads answers: otherwise no
+//! test would notice a misunderstanding that both share. Must not be used as a real API: it has neither TLS nor secrets.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

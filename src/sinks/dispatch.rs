@@ -237,7 +237,7 @@ impl<S: Ordered> Dispatcher<S> {
         Break(())
     }
 
-    /// Reports why the sink takes nothing; it is tried again after `wait`.
+    /// Reports why the sink accepts nothing; it is tried again after `wait`.
     fn report_trouble(&self, trouble: &Trouble, wait: Duration) {
         let Outbox { name, clock, health, .. } = &self.outbox;
         let now = clock.wall();

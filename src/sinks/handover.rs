@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Shared by the sink and whoever may ask it to end. Cheap to clone.
+/// Shared by the sink and the code that may ask it to end. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handover(Arc<watch::Sender<State>>);
 

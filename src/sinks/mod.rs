@@ -1,8 +1,8 @@
 //! Delivers outcomes: one dispatcher per sink, each with its own durable cursor.
 //!
 //! Promises that every sink receives every outcome, in order for stdout and files, or has it as a dead letter, even after
-//! crashes, full disks and outages, and that no sink waits for another. The cursor passes an outcome only once it is delivered, or
-//! recorded as failed for this sink. Knows the store's outbox; must not know polls.
+//! crashes, full disks and outages, and that no sink waits for another. The cursor passes an outcome only once it is delivered,
+//! or recorded as failed for this sink. Knows the store's outbox; must not know polls.
 
 mod delivery_history;
 mod dispatch;
@@ -50,7 +50,7 @@ pub struct Outbox {
     pub handover: Handover,
 }
 
-/// A sink that takes outcomes one after the other, in order.
+/// A sink that accepts outcomes one after the other, in order.
 pub trait Ordered: Send + Sync + 'static {
     /// Prepares to deliver the outcomes after `cursor`. Returns the `seq` up to which the sink already has all outcomes, if
     /// it can tell: after a crash that may be beyond the cursor.
@@ -105,13 +105,13 @@ pub struct Health(Arc<Mutex<BTreeMap<String, SinkHealth>>>);
 pub struct SinkHealth {
     /// Every outcome up to this `seq` is delivered, or recorded as failed.
     pub cursor: i64,
-    /// The outcomes that it took since the start of this process, repeated ones too.
+    /// Outcomes delivered to it since the start of this process, including repeated ones.
     pub delivered: u64,
     /// When it stopped, and why.
     pub trouble: Option<(Timestamp, String)>,
     /// Whether it is closed until the next start.
     pub closed: bool,
-    /// When it is tried again; `None` if nothing waits for that.
+    /// When it is tried again; `None` if no attempt is scheduled.
     pub next_attempt: Option<Timestamp>,
     /// Since when its circuit breaker is open: it is only probed. A webhook alone has one.
     pub open_since: Option<Timestamp>,
@@ -119,7 +119,7 @@ pub struct SinkHealth {
 }
 
 impl SinkHealth {
-    /// The health of a sink of which only the cursor is known.
+    /// Makes the health of a sink from its cursor, if nothing else is known.
     pub fn at(cursor: i64) -> Self {
         Self { cursor, ..Self::default() }
     }
@@ -154,7 +154,7 @@ impl Health {
         change(self.lock().entry(sink.to_owned()).or_default());
     }
 
-    /// Records why a sink takes no outcomes, and logs when that begins.
+    /// Records why a sink accepts no outcomes, and logs when that begins.
     pub fn trouble(&self, sink: &str, why: &str, now: Timestamp) {
         self.update(sink, |health| {
             if health.trouble.is_none() {
@@ -168,7 +168,7 @@ impl Health {
         });
     }
 
-    /// Records that a sink takes outcomes, and logs if it had trouble.
+    /// Records that a sink accepts outcomes, and logs it if the sink had trouble.
     pub fn recovered(&self, sink: &str) {
         self.update(sink, |health| {
             health.next_attempt = None;

@@ -1,7 +1,7 @@
-//! A cache of how many outcomes before its cursor each sink lacks: those to be tried again, and dead letters.
+//! Caches how many outcomes before its cursor each sink lacks: those to retry, and dead letters.
 //!
 //! Counting reads every row of the failed outcomes. So a count is reused for [`GOOD_FOR`] times as long as it took, at most
-//! [`LONGEST`]; a delivery command ends that, so whoever gives one sees its effect. Knows nothing of SQL.
+//! [`LONGEST`]; a delivery command makes it invalid, so the client that sends one sees its effect. Knows nothing of SQL.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -20,10 +20,10 @@ pub const PAGE_BYTES: usize = 256 * 1024;
 /// The largest record, in bytes, that a transaction returns with [`Submitted::Finished`](super::Submitted::Finished).
 pub const SMALL_RECORD: usize = 4 * 1024;
 
-/// How many PINs in flight a page by a filter looks at, at most.
+/// The most PINs in flight that a page with a filter examines.
 pub const SCAN: u32 = 10_000;
 
-/// Which PINs in flight a page is about; what is `None` matches all.
+/// Selects PINs in flight; a field that is `None` matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The whole reference.
@@ -50,7 +50,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// `reached` is the token of the last row that the page was to look at, if more rows follow it.
+    /// `reached` is the token of the last row that the page examined, if more rows follow it.
     pub(super) fn new(pins: Vec<(InFlight, String)>, limit: u32, reached: Option<String>) -> Self {
         let last = pins.last().filter(|_| pins.len() >= limit as usize).map(|(_, token)| token.clone());
         Self { next: last.or(reached), pins }
@@ -60,7 +60,8 @@ impl Found {
 /// A page of the PINs in flight. The order of PINs that stay in flight does not change.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Each PIN with its page token: the page after it begins behind this PIN, even if the PIN is no longer in flight.
+    /// Each PIN with its page token: a page requested with the token begins after this PIN, even if the PIN is no longer in
+    /// flight.
     pub pins: Vec<(InFlight, String)>,
     /// Whether more pages may follow.
     pub more: bool,
@@ -107,8 +108,8 @@ pub trait Reads: Send + Sync {
     /// The store can't be read; or none is found, and outcomes of an older version are not in the index yet.
     async fn pins_with_reference(&self, reference: &str, limit: u32) -> Result<Vec<PinId>, Unavailable>;
 
-    /// Outcomes of all nodes after `seq`, oldest first, among them every one with this reference up to the last that is
-    /// returned. At most `limit`; fewer if they are large ([`PAGE_BYTES`]).
+    /// Outcomes of all nodes after `seq`, oldest first: every one with this reference up to the last one returned, and possibly
+    /// others. At most `limit`; fewer if they are large ([`PAGE_BYTES`]).
     async fn outcomes_with_reference(
         &self,
         reference: &str,
@@ -159,7 +160,7 @@ pub trait Reads: Send + Sync {
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, bool), Unavailable>;
 
-    /// Those of these outcomes that a sink does not have: it still has to get them, or they are its dead letters.
+    /// Returns which of these outcomes a sink does not have: they are still to be delivered, or are its dead letters.
     async fn lacking(&self, sink: &str, seqs: &[i64]) -> Result<Vec<i64>, Unavailable>;
 
     /// The state of one outcome at every sink.
@@ -169,7 +170,7 @@ pub trait Reads: Send + Sync {
     /// again, and the dead letters.
     async fn failed_counts(&self) -> Result<Vec<(String, i64, i64)>, Unavailable>;
 
-    /// When the oldest PIN ended whose outcome a sink with this cursor still has to get.
+    /// Returns when the oldest outcome ended that a sink with this cursor has not received.
     async fn oldest_undelivered(&self, sink: &str, cursor: i64) -> Result<Option<Steady>, Unavailable>;
 
     /// Closes the reading connections.

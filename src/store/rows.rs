@@ -137,10 +137,10 @@ pub fn timestamp(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// The first millisecond, as a column has it, that is not before this time.
+/// The first whole millisecond that is not before this time, as a column has it.
 pub fn millis_from(time: Timestamp) -> i64 {
     let millis = time.as_millisecond();
-    // What is before the epoch is rounded up already.
+    // A time before the epoch is rounded up already.
     millis + i64::from(time.subsec_nanosecond() % 1_000_000 > 0)
 }
 

@@ -73,13 +73,13 @@ pub trait Writes: Send {
     /// Creates a cursor for a sink that has none; returns the sink's cursor.
     async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, Unavailable>;
 
-    /// Puts some of the outcomes that an older version wrote into an index which that version did not have; returns
-    /// whether there are more. A store that builds its indexes at once has none.
+    /// Adds some of the outcomes that an older version wrote to an index that it did not have; returns whether there
+    /// are more. A store that builds its indexes at once has none.
     async fn index_older(&mut self) -> Result<bool, Unavailable> {
         Ok(false)
     }
 
-    /// Checks that the files which are written are those that the next start will find.
+    /// Checks that the next start will find the files that this process writes.
     ///
     /// # Errors
     /// They are not: write nothing and acknowledge nothing.

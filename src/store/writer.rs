@@ -153,7 +153,7 @@ impl Writer {
         self.ask(1, move |batch, reply| batch.registers.push_back((sink, from_oldest, reply))).await
     }
 
-    /// Puts some of the outcomes that an older version wrote into the index; returns whether there are more.
+    /// Indexes some of the outcomes that an older version wrote; returns whether there are more.
     pub async fn index_older(&self) -> Result<bool, Unavailable> {
         self.ask(1, |batch, reply| batch.older.push(reply)).await
     }
@@ -241,7 +241,7 @@ pub struct WriterTask<M> {
     trouble: watch::Sender<Option<Trouble>>,
 }
 
-/// The changes of the next transaction, and who waits for which part of it.
+/// The changes of the next transaction, and the requests that wait for their results.
 #[derive(Default)]
 struct Batch {
     work: Transaction,
@@ -321,7 +321,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         lost
     }
 
-    /// Waits a limited time for a change and takes all that wait behind it. Returns false when every [`Writer`] is
+    /// Waits a limited time for a change, and takes it with all that wait after it. Returns false when every [`Writer`] is
     /// dropped.
     async fn gather(&mut self, batch: &mut Batch) -> bool {
         // Tries a failing store even with nothing to write: clients that wait for it to recover submit nothing.
@@ -426,7 +426,7 @@ impl Batch {
         self.work.changes() + self.cluster.changes()
     }
 
-    /// Drops the changes for whose result somebody waits, and answers with this error.
+    /// Drops the changes of requests that wait for a result, and answers them with this error.
     fn refuse(&mut self, unavailable: &Unavailable) {
         self.work.submits.clear();
         self.work.commands.clear();

@@ -427,7 +427,7 @@ fn a_key_that_a_flag_or_variable_can_not_set_is_reported() {
         ("api.answer.stat=1", "api.answer.stat (--set): [api.answer] has no such key; did you mean status?"),
         ("api.answer.status.x=1", "api.answer.status.x (--set): there is no such key"),
         ("api.preset=vonage", "api.preset = \"vonage\" (--set): must be \"infobip-2fa-pin\", "),
-        ("api.auth=Bearer", "api.auth = \"Bearer\" (--set): must be a scheme before the key"),
+        ("api.auth=Bearer", "api.auth (--set): must be a scheme before the key"),
         (
             "api.answer.status=status",
             "api.answer.status = \"status\" (--set): must be a JSON pointer such as \"/results/0\"",

@@ -205,7 +205,7 @@ fn a_second_daemon_is_refused_even_without_the_lock_file_and_by_every_path() {
             .then_some(())
     });
     until("it says so", || {
-        (daemon.times_logged("the lock file was removed; it was made anew") > 0).then_some(())
+        (daemon.times_logged("the lock file was removed; it was created again") > 0).then_some(())
     });
     second(&place.store());
     let note = fs::read_to_string(place.beside(".lock")).unwrap();

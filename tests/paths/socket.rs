@@ -32,7 +32,7 @@ fn a_removed_socket_is_recreated_with_its_mode_and_open_connections_stay() {
         assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
         assert_eq!(submit(&mut client, &sim_pins("waiting", 1))[0]["ok"], true, "the old connection stays");
         until("it is ready", || (readiness(&daemon).0 == "ready").then_some(()));
-        assert_eq!(daemon.times_logged("it was made anew"), done + 1, "{}", daemon.log());
+        assert_eq!(daemon.times_logged("it was created again"), done + 1, "{}", daemon.log());
     }
     drop(client);
     daemon.terminate();

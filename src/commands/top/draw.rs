@@ -1,7 +1,8 @@
 //! Draws the state: lines of a given width and height. Pure.
 //!
-//! Promises that no line is wider than the terminal, that every text from outside passes [`printable`], and that whatever a colour
-//! says, a word says too. If there is little room, sinks and PINs are shortened, then the lines at the bottom are left out.
+//! Promises that no line is wider than the terminal, that every text from outside passes [`printable`], and that whatever a
+//! colour says, a word says too. If there is little room, sinks and PINs are shortened, then the lines at the bottom are left
+//! out.
 
 use jiff::Timestamp;
 use ratatui::Frame;
@@ -52,7 +53,7 @@ const PINS: [Column; 6] = [
     Column::new("REFERENCE", 6).down_to(8),
 ];
 
-/// What a text is, which decides how it looks.
+/// The role of a text, which decides how it looks.
 #[derive(Debug, Clone, Copy)]
 enum Role {
     Plain,
@@ -98,7 +99,7 @@ pub fn body(state: &State, now: Timestamp, columns: usize, rows: usize) -> Vec<L
     lines
 }
 
-/// The program, the daemon and the time; what is unusual about what is shown.
+/// The program, the daemon and the time, and what is unusual about the view.
 fn header(state: &State, now: Timestamp, columns: usize) -> Line<'static> {
     let version = state.known.as_ref().map_or("", |known| known.stats.version.as_str());
     let time = now.strftime("%H:%M:%S UTC");
@@ -306,7 +307,7 @@ fn pin_row(pin: &Pin, now: Timestamp) -> [String; 6] {
     ]
 }
 
-/// How many of so many rows are shown in this room: all, or one less than there is room for, for the line that counts the rest.
+/// Returns how many rows to show: all if they fit, else one fewer than fit, to leave a line for the count of the rest.
 fn shown(count: usize, room: usize) -> usize {
     if count <= room { count } else { room.saturating_sub(1) }
 }

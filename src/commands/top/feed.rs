@@ -1,6 +1,7 @@
 //! Asks the daemon: for its statistics once a second, and for the first PINs in flight when told to.
 //!
-//! Promises to go on after a daemon that ended, until the caller is gone. Must not know how anything is shown.
+//! Promises to continue once a daemon that ended is back, until the caller is gone. Must not know how anything is
+//! shown.
 
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use crate::commands::client::{self, Client, ClientError};
 use crate::commands::reconnect::Reconnect;
 use crate::protocol::{Raw, list, stats};
 
-/// Sends updates until nobody takes them any more. Each of `fetches` asks for PINs.
+/// Sends updates until the receiver is gone. Each message in `fetches` requests the PINs.
 pub async fn feed(
     socket: &Path,
     mut client: Client,
@@ -41,7 +42,7 @@ pub async fn feed(
     }
 }
 
-/// Asks for the statistics: as they came, and as they are shown.
+/// Asks for the statistics; returns them as received, and as an update.
 pub async fn stats(client: &mut Client) -> Result<(Raw<stats::Stats>, Update), ClientError> {
     let stats::Answer { stats: raw } = client.ask(&stats::Request {}).await?;
     let stats = client::read(&raw)?;

@@ -80,10 +80,10 @@ pub async fn run(socket: &Path, once: bool, output: Output) -> Result<Exit, Comm
                     Action::Fetch => _ = fetch.try_send(()),
                     Action::Quit => break,
                 },
-                // Another size is drawn anew, and nothing else is asked for.
+                // A new size only needs a new frame.
                 Some(_) => {}
             },
-            // What is shown as an age grows older.
+            // The ages on the screen grow.
             _ = ticks.tick() => {}
             stopped = &mut stop => {
                 stopped.map_err(CommandError::Runtime)?;
@@ -129,7 +129,7 @@ async fn one_frame(socket: &Path, mut output: Output) -> Result<Exit, CommandErr
 #[serde(rename_all = "camelCase")]
 struct Numbers<'a> {
     stats: &'a Raw<stats::Stats>,
-    /// Over the second before.
+    /// Over the last second.
     polls_per_second: Option<f64>,
     ended_per_second: Option<f64>,
 }

@@ -1,7 +1,7 @@
-//! The terminal: entered, drawn on, and left as it was.
+//! Enters the terminal, draws on it, and leaves it as it was.
 //!
-//! Promises that the terminal is restored when a [`Screen`] is dropped and when the program panics, and that dropping [`Keys`] ends
-//! the thread that reads them, within [`KEY_POLL`]. Must not know what is drawn.
+//! Promises that the terminal is restored when a [`Screen`] is dropped and when the program panics, and that dropping [`Keys`]
+//! ends the thread that reads them, within [`KEY_POLL`]. Must not know what is drawn.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::draw;
 use super::state::State;
 
-/// How often the thread that reads keys looks whether it should end.
+/// How often the thread that reads keys checks whether it should end.
 const KEY_POLL: Duration = Duration::from_millis(100);
 
 /// Keys that wait to be applied.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::protocol::show::Pin;
 use crate::protocol::stats::{Sink, Stats};
 
-/// The PINs that are asked for.
+/// The most PINs that are requested.
 pub const PINS: u32 = 100;
 
 /// The points that are kept for the sparklines: one a second, more than a wide terminal has columns.
@@ -112,7 +112,7 @@ impl State {
         }
     }
 
-    /// Takes what the daemon said now. While paused, numbers stay as they are.
+    /// Applies an update now. While paused, numbers stay as they are.
     pub fn take(&mut self, update: Update) {
         self.take_at(update, Timestamp::now());
     }
@@ -136,7 +136,7 @@ impl State {
         self.points.back()
     }
 
-    /// The sinks that the filter lets through, those in trouble first, then those that are furthest behind.
+    /// The sinks that match the filter, those in trouble first, then those that are furthest behind.
     pub fn sinks(&self) -> Vec<&(String, Sink)> {
         let all = self.known.iter().flat_map(|known| &known.sinks);
         let mut sinks: Vec<_> = all.filter(|(name, _)| self.lets_through([name.as_str()])).collect();
@@ -144,7 +144,7 @@ impl State {
         sinks
     }
 
-    /// The PINs that the filter lets through, in the order that the user wants.
+    /// The PINs that match the filter, in the order that the user wants.
     pub fn pins(&self) -> Vec<&Pin> {
         let all = self.pins.iter().flat_map(|pins| &pins.pins);
         let mut pins: Vec<_> = all.filter(|pin| self.lets_through(texts(pin))).collect();
@@ -162,7 +162,7 @@ impl State {
         wanted.is_empty() || texts.into_iter().any(|text| text.to_lowercase().contains(&wanted))
     }
 
-    /// Compares the numbers with those before. A daemon that started anew counts from zero, so that it is not compared.
+    /// Compares the numbers with those before. A restarted daemon counts from zero, so its numbers are not compared.
     fn measure(&mut self, known: Known, was_lost: bool) {
         let before = self.known.take().filter(|_| !was_lost);
         let rate = |count: fn(&Stats) -> u64| {

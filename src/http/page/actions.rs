@@ -1,7 +1,7 @@
-//! What a visitor with the scope `admin` does: to one PIN at once, to many after a preview, by a job.
+//! The actions of a visitor with the scope `admin`: on one PIN at once, on many after a preview, by a job.
 //!
-//! Promises that nothing changes unless a page of this visitor's session sent the form ([`Page::sender`]), and that the log names the
-//! token of whoever changes something.
+//! Promises that nothing changes unless a page of this visitor's session sent the form ([`Page::sender`]), and that the log names
+//! the token of the visitor who changes something.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::operations::{self, Failure, cancelled_state, in_time};
 use crate::pin::PinId;
 use crate::protocol::{Code, count, drop, replay};
 
-/// How long a preview counts. Then it says "at least".
+/// How long a preview may count. After that it shows the count so far as "at least".
 const COUNTING: Duration = Duration::from_secs(5);
 
 const TITLE: &str = "Actions · pinwatch";
@@ -69,7 +69,7 @@ impl Page {
         Ok(dead.filter(|(_, count)| *count > 0).collect())
     }
 
-    /// How many PINs an action is about; whether there may be more.
+    /// Returns how many PINs an action is about, and whether there may be more.
     async fn count(&self, query: &Query) -> Result<(u64, bool), Failure> {
         let (filter, began) = (query.filter()?, Instant::now());
         let (mut sum, mut after) = (0, None);
@@ -132,7 +132,7 @@ pub async fn overview(
     headers: HeaderMap,
 ) -> Result<Response, Response> {
     let visitor = page.admin(peer, &headers)?;
-    // What runs is shown also while the sinks can't be asked.
+    // Shows the running actions even if the dead letters can't be read.
     let dead = page.dead_letters().await.unwrap_or_default();
     let contents = view::actions::overview(&dead, &page.jobs.all(), &visitor, page.services.clock.wall());
     Ok(page.live_page(&visitor, TITLE, contents))
@@ -202,7 +202,7 @@ pub async fn begin(
     let (Some(counted_at), Some(count)) =
         (counted_at, form.get("count").and_then(|count| count.parse().ok()))
     else {
-        return Err(page.failed(&visitor, "the form has no preview: begin anew"));
+        return Err(page.failed(&visitor, "the form has no preview: start again"));
     };
     let counted = (count, form.get("is_more").is_none());
     match page.jobs.begin(action, &visitor.client.name, counted, counted_at) {

@@ -1,7 +1,7 @@
 //! Charts as inline SVG: lines over time, bars, and the ages of polls on a logarithmic axis.
 //!
-//! Promises a picture for whatever numbers come, with a title and a description in words, and with lines that differ in their
-//! dashes too, not only in colour. Pure. Must not know where numbers come from.
+//! Promises a picture for any numbers, with a title and a description in words, and with lines that differ in their dashes too,
+//! not only in colour. Pure. Must not know where numbers come from.
 
 use std::fmt::Write;
 

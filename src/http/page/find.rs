@@ -1,4 +1,4 @@
-//! What a visitor looks for, as the fields of the search, and the pages that answer it.
+//! The search: its fields, the filter that they make, and the pages of PINs that it finds.
 
 use maud::{Markup, html};
 
@@ -52,14 +52,14 @@ impl Query {
         self.fields().iter().all(|(_, value)| value.is_empty())
     }
 
-    /// The PIN that is meant, if the text can be one and nothing else is asked for.
+    /// The PIN that the text names, if it can be a PIN ID and no other field is filled in.
     pub fn pin(&self) -> Option<PinId> {
         let alone = self.fields().iter().all(|(name, value)| *name == "text" || value.is_empty());
         self.text.parse().ok().filter(|_| alone && self.after.is_none())
     }
 
     /// # Errors
-    /// The age or the state is none.
+    /// The age or the state is invalid.
     pub fn filter(&self) -> Result<Filter, Refusal> {
         let mut filter = Filter::default();
         if !self.text.is_empty() {
@@ -102,7 +102,7 @@ impl Query {
         }
     }
 
-    /// Looks for PINs in flight and for finished ones, unless the search says which.
+    /// Looks for PINs in flight and for finished ones, unless the search asks for a state.
     ///
     /// # Errors
     /// The search makes no sense, or the store does not answer.

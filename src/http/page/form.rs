@@ -33,8 +33,8 @@ impl Form {
     }
 }
 
-/// Whether a page of this daemon sent a form. A browser says so in `Sec-Fetch-Site`; an old one, or one that reads the page over plain
-/// HTTP from another machine, in `Origin`.
+/// Whether a page of this daemon sent a form. A browser says so in `Sec-Fetch-Site`; an old one, or one that reads the page over
+/// plain HTTP from another machine, in `Origin`.
 pub fn is_same_origin(headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get("sec-fetch-site") {
         return site == "same-origin";

@@ -1,7 +1,8 @@
 //! Actions on many PINs or outcomes, which run until they are done, stopped, or the daemon stops.
 //!
-//! Promises that each job works in the bounded parts of `operations/`, one after another, so that no other writer waits long; that
-//! there are at most [`MOST_RUNNING`]; and that how the last [`MOST_SHOWN`] went can still be seen. Must not know requests or pages.
+//! Promises that each job works in the bounded parts of `operations/`, one after another, so that no other writer waits long;
+//! that there are at most [`MOST_RUNNING`]; and that the results of the last [`MOST_SHOWN`] stay visible. Must not know requests
+//! or pages.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,7 +25,7 @@ use crate::services::Services;
 /// The most jobs at once.
 const MOST_RUNNING: usize = 4;
 
-/// The most jobs that are shown. Beyond, the oldest that has ended is forgotten.
+/// The most jobs that are shown. Above this, the oldest that has ended is forgotten.
 const MOST_SHOWN: usize = 20;
 
 /// What a job does.
@@ -46,7 +47,7 @@ pub enum State {
     Failed(String),
 }
 
-/// How far a job is.
+/// The progress of a job.
 #[derive(Debug, Clone)]
 pub struct Progress {
     pub number: u64,
@@ -134,8 +135,8 @@ impl Jobs {
         self.lock().iter().map(|(progress, _)| progress.clone()).collect()
     }
 
-    /// Begins a job, which leaves alone what came after `counted_at`. If `is_exact`, it withdraws no more PINs than were `expected`:
-    /// their status changes, so that more can match by then.
+    /// Starts a job, which leaves out everything that came after `counted_at`. If `is_exact`, it withdraws no more PINs than were
+    /// `expected`: their status changes, so more can match by then.
     ///
     /// # Errors
     /// Too many run.
@@ -211,7 +212,7 @@ impl Jobs {
         let services = &self.services;
         let before = services.clock.wall().duration_since(counted_at).try_into().unwrap_or_default();
         let (began, mut done, mut after) = (Instant::now(), 0, None);
-        // Leaves alone what came after the count.
+        // Leaves out everything that came after the preview.
         let as_counted =
             |filter: &Filter| filter.as_of(began.elapsed().saturating_add(before), services.clock.wall());
         while !stop.is_cancelled() {

@@ -1,8 +1,8 @@
-//! Keeps the numbers of the status page current: one task looks at the daemon, and renders what has changed once for all pages that
-//! are open.
+//! Keeps the numbers of the status page current: one task looks at the daemon, and renders what has changed once for all pages
+//! that are open.
 //!
-//! Promises that open pages cost the daemon the same however many they are, except for sending; and that a page which is not
-//! read costs one part of the page in memory. Must not know sessions or requests.
+//! Promises that rendering costs the same for any number of open pages, and that a page which is not read holds at most one part
+//! of the page in memory. Must not know sessions or requests.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -31,13 +31,13 @@ const CHARTS_EVERY: Duration = Duration::from_secs(10);
 /// How long the parts may take to report their numbers.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a stream without news says that it is still there.
+/// The interval of keep-alive comments on a stream without news.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How soon a browser connects again, in milliseconds.
 const RETRY: u32 = 1000;
 
-/// The parts of the page as events, rendered last.
+/// The last rendered parts of the page, as events.
 #[derive(Debug, Clone, Default)]
 struct Parts {
     numbers: Bytes,

@@ -78,7 +78,7 @@ pub struct Page {
     has_tls: bool,
 }
 
-/// Who asks.
+/// The client of a request.
 enum Asker {
     Visitor(Visitor),
     /// Somebody on this machine, who may see numbers.
@@ -87,7 +87,7 @@ enum Asker {
 }
 
 impl Page {
-    /// Its jobs are among `tasks`; guesses of tokens count in `failures`, as those of `/v1` do.
+    /// Its jobs run among `tasks`; wrong tokens count in `failures`, together with those of `/v1`.
     pub fn new(
         services: Services,
         history: History,
@@ -149,7 +149,7 @@ impl Page {
         self.page(StatusCode::UNAUTHORIZED, None, "Log in · pinwatch", view::login(why))
     }
 
-    /// Who sent a form, if it is one of this page's own for the visitor.
+    /// Returns the visitor who sent a form, if this page made the form for the visitor's session.
     fn sender(&self, peer: SocketAddr, headers: &HeaderMap, form: &Form) -> Result<Visitor, Response> {
         let forged = |what| {
             self.page(StatusCode::FORBIDDEN, None, "Refused · pinwatch", view::message("Refused", what))

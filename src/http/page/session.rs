@@ -1,8 +1,8 @@
-//! Who has logged in to the status page.
+//! The sessions of users who have logged in to the status page.
 //!
-//! Promises that a session ends after [`LIFETIME`], when its token is no longer in force, or when its user logs out; that there are
-//! at most [`MOST`]; and that neither a token nor a cookie is kept: only their hashes are. Lives in memory only. Must not know
-//! requests or pages.
+//! Promises that a session ends after [`LIFETIME`], when its token is no longer in force, or when its user logs out; that there
+//! are at most [`MOST`]; and that neither a token nor a cookie is kept: only their hashes are. Lives in memory only. Must not
+//! know requests or pages.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ use crate::http::tokens::{Client, TokenId, Tokens};
 /// How long a session lasts: a working day.
 pub const LIFETIME: Duration = Duration::from_hours(8);
 
-/// The most sessions at once. Beyond, the one that began first ends.
+/// The most sessions at once. Above this, the oldest one ends.
 const MOST: usize = 256;
 
 /// Random bytes of a cookie and of a form token.
@@ -46,8 +46,8 @@ pub struct Visitor {
 }
 
 impl Sessions {
-    /// Begins a session for whoever has this token; returns its cookie. `None` if the token is not in force, or if the
-    /// system has no random numbers.
+    /// Begins a session for the holder of this token; returns its cookie. `None` if the token is not in force, or if the system
+    /// has no random numbers.
     pub fn begin(&self, token: TokenId) -> Option<String> {
         let (cookie, form_token) = (random()?, random()?);
         let mut sessions = self.lock();
@@ -60,7 +60,7 @@ impl Sessions {
         Some(cookie)
     }
 
-    /// Returns who has this cookie, if the session lasts and its token is still in force.
+    /// Returns the visitor with this cookie, if the session lasts and its token is still in force.
     pub fn visitor(&self, cookie: &str, tokens: &Tokens) -> Option<Visitor> {
         let mut sessions = self.lock();
         let key = key(cookie);

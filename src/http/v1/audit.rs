@@ -1,4 +1,4 @@
-//! The log of who did what: the name of the token, never the token.
+//! Logs what each client did, with the name of its token, never the token.
 //!
 //! Promises a line for each change that an administrator makes, and one line a minute at most for all submits of one name.
 
@@ -25,14 +25,14 @@ struct Sum {
 }
 
 impl Audit {
-    /// So many PINs were taken.
+    /// Counts PINs that were accepted.
     pub fn submitted(&self, name: &Name, pins: usize) {
         if pins > 0 {
             self.lock().entry(name.clone()).or_default().pins += pins as u64;
         }
     }
 
-    /// Logs the sums of which no line was written for a minute.
+    /// Logs the sums that had no line for a minute.
     pub fn log_due(&self) {
         self.log(|logged_at| logged_at.elapsed() >= EVERY);
     }

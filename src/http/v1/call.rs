@@ -1,7 +1,7 @@
 //! One request of the API: its path, its query, what it accepts, and its body.
 //!
-//! Promises that a name nobody reads is refused, so that a typing error does not pass for a request without it; and that a
-//! body is read within limits of bytes and time. Must not know what is asked.
+//! Promises that an unknown parameter is refused, so that a typing error is not ignored; and that a body is read within limits of
+//! bytes and time. Must not know what is asked.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -37,10 +37,10 @@ pub const EVENT_STREAM: &str = "text/event-stream";
 /// The largest body that is read as a whole, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
 
-/// How long a body may bring nothing.
+/// How long a body may pause.
 pub const BODY_STALL: Duration = Duration::from_secs(30);
 
-/// How long a body may take that is read as a whole.
+/// How long reading a whole body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A request whose client has a valid token of the right scope.
@@ -75,12 +75,12 @@ impl Call {
         Ok(parse_pin_id(self.path("pinId")?)?)
     }
 
-    /// Which of these media types the client likes most; the first of several that it likes as much.
+    /// Returns the media type that the client prefers; the first one if it prefers several equally.
     pub fn accepts(&self, offered: &[&'static str]) -> Result<&'static str, Problem> {
         best(&self.headers, offered).ok_or_else(|| Problem::not_acceptable(offered))
     }
 
-    /// Which of these media types the body has.
+    /// Returns which of these media types the body has.
     pub fn content_type(&self, known: &[&'static str]) -> Result<&'static str, Problem> {
         let unknown =
             |what: &str| Problem::unsupported_media_type(format!("{what}; send {}", known.join(" or ")));
@@ -106,7 +106,7 @@ impl Call {
         }
     }
 
-    /// Reads the whole body. Room for it is the caller's matter.
+    /// Reads the whole body. The caller must have reserved room for it.
     pub async fn read(&self, body: Body) -> Result<String, Problem> {
         read_text(body, self.most()?).await
     }
@@ -122,7 +122,7 @@ impl Call {
         Ok(parse_object(name, &json)?)
     }
 
-    /// Takes room, then has the answer made.
+    /// Reserves room, then makes the answer.
     pub async fn reply<A: Serialize>(
         &self,
         answer: impl Future<Output = Result<A, Failure>>,
@@ -168,7 +168,7 @@ pub fn json(status: StatusCode, body: Bytes) -> Response {
     (status, [(CONTENT_TYPE, HeaderValue::from_static(JSON))], body).into_response()
 }
 
-/// What stands behind the `?`.
+/// The part of the URL after the `?`.
 #[derive(Debug)]
 pub struct Query {
     given: Vec<(String, String)>,
@@ -181,7 +181,7 @@ impl Query {
         Self { given: given.into_owned().collect(), known: Vec::new() }
     }
 
-    /// What stands behind this name.
+    /// Returns the value of this parameter.
     pub fn text(&mut self, name: &'static str) -> Result<Option<String>, Problem> {
         self.known.push(name);
         let mut values = self.given.iter().filter(|(given, _)| given == name);
@@ -202,12 +202,12 @@ impl Query {
         number.map(Some).ok_or_else(wrong)
     }
 
-    /// How many items of a page.
+    /// Returns the number of items on a page.
     pub fn limit(&mut self) -> Result<Option<u32>, Problem> {
         self.number("limit", 1..=MAX_PAGE)
     }
 
-    /// A time with its unit, of at most so much.
+    /// Returns a duration with its unit, at most `most`.
     pub fn duration(&mut self, name: &'static str, most: Duration) -> Result<Option<Duration>, Problem> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         let wrong = |why: String| Problem::invalid(format!("\"{name}\": {why}"));
@@ -218,7 +218,7 @@ impl Query {
         }
     }
 
-    /// An age or a time.
+    /// Returns an age or a time.
     fn when(&mut self, name: &'static str) -> Result<Option<When>, Problem> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         text.parse().map(Some).map_err(|error: InvalidWhen| {
@@ -228,7 +228,7 @@ impl Query {
         })
     }
 
-    /// The members of a filter, each under its own name.
+    /// Returns the members of a filter, each a parameter of its own.
     pub fn filter(&mut self) -> Result<Filter, Problem> {
         let phase = |text: String| {
             Phase::try_from(Cow::from(text)).map_err(|why| Problem::invalid(format!("\"state\": {why}")))
@@ -248,7 +248,7 @@ impl Query {
         Ok(self.text("pinId")?.map(|text| parse_pin_id(&text)).transpose()?)
     }
 
-    /// Refuses what nobody has read.
+    /// Refuses parameters that the handler has not read.
     pub fn end(&self) -> Result<(), Problem> {
         let Some((unknown, _)) = self.given.iter().find(|(name, _)| !self.known.contains(&name.as_str()))
         else {

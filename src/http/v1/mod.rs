@@ -35,20 +35,20 @@ use crate::metrics::{self, HttpRefusal};
 use crate::operations::shutting_down;
 use crate::services::Services;
 
-/// The tokens in force; `None` where `http.tokens_file` is not set.
+/// The tokens in force; `None` if `http.tokens_file` is not set.
 pub type CurrentTokens = watch::Receiver<Option<Arc<Tokens>>>;
 
 /// What the handlers need.
 pub struct Api {
     services: Services,
     tokens: CurrentTokens,
-    /// Tasks that outlive their handlers; whoever made it awaits them.
+    /// Tasks that outlive their handlers; their owner awaits them.
     tasks: Tasks,
     failures: Failures,
     audit: Audit,
 }
 
-/// What is at a path, and who may ask for it beside [`Scope::Admin`].
+/// A path, and the scopes that may use it besides [`Scope::Admin`].
 #[cfg(test)]
 pub struct Route {
     pub method: &'static str,
@@ -107,7 +107,7 @@ impl Api {
         self.audit.log_all();
     }
 
-    /// Who asks, or why that is no valid token.
+    /// Returns the client that the token belongs to, or why the token is not valid.
     fn client(&self, tokens: &Tokens, headers: &HeaderMap) -> Result<Client, (HttpRefusal, Problem)> {
         let missing = |detail| (HttpRefusal::NoToken, Problem::unauthorized(detail, false));
         let mut values = headers.get_all(AUTHORIZATION).iter();

@@ -34,7 +34,7 @@ use crate::submits::{self, BATCH, at_capacity};
 /// How much is read while the lines before it are being committed, in bytes.
 const READ: usize = 256 * 1024;
 
-/// What a request takes while it runs, in bytes: what was read, and what was made of it.
+/// The memory of a running request, in bytes: what was read, and what was made from it.
 const COST: usize = 2 * READ;
 
 /// Submits the lines of the body. The first batch decides the status.
@@ -50,7 +50,7 @@ pub async fn submit(api: Arc<Api>, client: Client, body: Body) -> Result<Respons
         source: Source { body, lines: Lines::default(), has_more: false, ended: None },
         decide: Some(decide),
     };
-    // Of its own, so that it reads while the client does not.
+    // A task of its own, so that it keeps reading the body while the client does not read answers.
     let whole = is_whole.clone();
     api.tasks.spawn(async move {
         // A client that is gone gets no answer.
@@ -64,7 +64,7 @@ pub async fn submit(api: Arc<Api>, client: Client, body: Body) -> Result<Respons
         match incoming.next().await {
             Some((bytes, room)) => Some((Ok(hold(bytes, room)), Some((incoming, is_whole)))),
             None if is_whole.load(Ordering::Acquire) => None,
-            // So that what was cut off does not look like the end.
+            // An error, so that a cut-off answer does not look complete.
             None => Some((Err(io::Error::from(io::ErrorKind::TimedOut)), None)),
         }
     });
@@ -78,7 +78,7 @@ struct Stream {
     client: Client,
     outgoing: Outgoing,
     source: Source,
-    /// Tells the handler whether there are answers, or a problem instead; nobody once it was told.
+    /// Tells the handler whether there are answers, or a problem instead; `None` once it was told.
     decide: Option<oneshot::Sender<Result<(), Problem>>>,
 }
 
@@ -86,7 +86,7 @@ struct Stream {
 struct Source {
     body: Body,
     lines: Lines,
-    /// Whether something came between two reads.
+    /// Whether more arrived between two reads.
     has_more: bool,
     /// How the body ended; what was read before may still be in `lines`.
     ended: Option<End>,
@@ -150,13 +150,13 @@ impl Stream {
                     return Ok(());
                 }
                 Ok(Some(End::Broken)) => {
-                    let message = "the body broke off, so its last line was not taken";
+                    let message = "the body broke off, so its last line was not accepted";
                     return self.end_with(Code::InvalidRequest.because(message)).await;
                 }
                 Err(_) => {
                     let seconds = BODY_STALL.as_secs();
                     let message = format!(
-                        "the body brought nothing for {seconds} s; lines without an answer were not taken"
+                        "no part of the body came for {seconds} s; lines without an answer were not accepted"
                     );
                     return self.end_with(Code::Timeout.because(message)).await;
                 }
@@ -217,7 +217,7 @@ impl Stream {
         }
         self.decide(Ok(()));
         let answering = submits::answer(&self.api.services, &self.outgoing, &ids, result);
-        // A client that leaves its answers unread for so long gets no more of them.
+        // A client that leaves its answers unread for this long gets no more of them.
         timeout(STALL, answering).await.unwrap_or(Err(Gone))
     }
 
@@ -228,7 +228,7 @@ impl Stream {
         self.outgoing.send(room, protocol::refused(refusal))
     }
 
-    /// Says why the answers end here; where there are none, with a problem.
+    /// Says why the answers end here; with a problem if there were none.
     async fn end_with(&mut self, refusal: Refusal) -> Result<(), Gone> {
         if self.decide.is_some() {
             self.decide(Err(refusal.into()));
@@ -239,7 +239,7 @@ impl Stream {
 
     fn decide(&mut self, decision: Result<(), Problem>) {
         if let Some(decide) = self.decide.take() {
-            // A handler whose client is gone is not there any more.
+            // If the client is gone, so is its handler.
             let _ = decide.send(decision);
         }
     }

@@ -1,7 +1,7 @@
 //! `GET /v1/outcomes`: outcome records page by page as NDJSON, or as server-sent events that go on.
 //!
-//! Promises neither gap nor duplicate to whoever goes on from a position: each event has its own. Reads a page when the one
-//! before is sent, so a slow client costs one page of memory and no time of anybody else.
+//! Promises neither gap nor duplicate to a client that continues from a position: each event has its own. Reads a page when the
+//! one before is sent, so a slow client costs one page of memory and delays nobody else.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -33,10 +33,10 @@ use crate::store::{InvalidPosition, Outcome, Position};
 /// How many outcomes a request without `limit` gets.
 const LIMIT: u32 = 1000;
 
-/// The most that a request gets.
+/// The most outcomes that a request gets.
 const MAX_LIMIT: u32 = 10_000;
 
-/// How often an event stream without news says that it is still there.
+/// The interval of keep-alive comments on an event stream without news.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How soon a client connects again, in milliseconds.
@@ -51,7 +51,7 @@ pub async fn outcomes(State(api): State<Arc<Api>>, mut call: Call) -> Result<Res
     call.query.end()?;
     filter.check(About::Outcomes)?;
     in_time(check_sink(&api.services, &filter)).await?;
-    // Where a client goes on wins over where it began: a browser repeats the URL of the beginning.
+    // `Last-Event-ID` wins over `after`: a browser that reconnects repeats its first URL.
     let resumed =
         call.headers.get("last-event-id").map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
     let (resumed, after) = (position("Last-Event-ID", resumed)?, position("after", after)?);
@@ -63,7 +63,7 @@ pub async fn outcomes(State(api): State<Arc<Api>>, mut call: Call) -> Result<Res
         (None, Some(last)) => Beginning::Last(last),
         (None, None) => Beginning::From(0),
     };
-    // Of what was removed before it asked, only a client hears that has a position.
+    // Only a client that continues from a position is told about outcomes that were removed before it asked.
     let takes_notices = matches!(start, Beginning::At(_));
     let begin = async { Ok(Reader::begin(&api.services, start, takes_notices).await?) };
     let reader = in_time(begin).await?;
@@ -95,7 +95,7 @@ fn position(name: &str, text: Option<String>) -> Result<Option<Position>, Proble
     position.map_err(|error: InvalidPosition| Problem::invalid(format!("\"{name}\" is {error}")))
 }
 
-/// What is left of the outcomes for one client.
+/// The outcomes that are still to be sent to one client.
 struct Tail {
     services: Services,
     client: Client,
@@ -105,7 +105,7 @@ struct Tail {
 
 /// What a page has for the client.
 struct Matching {
-    /// The outcomes that match, each with the position behind it.
+    /// The outcomes that match, each with the position after it.
     outcomes: Vec<(Position, Outcome)>,
     /// The first and the last `seq` of the outcomes missing before these.
     removed: Option<(i64, i64)>,
@@ -113,7 +113,7 @@ struct Matching {
     is_end: bool,
 }
 
-/// A stream that ends without a word.
+/// The stream ends without a last line.
 struct Ended;
 
 impl From<NoRoom> for Ended {
@@ -123,7 +123,7 @@ impl From<NoRoom> for Ended {
 }
 
 impl Tail {
-    /// The lines of the next page, and how many outcomes may still come; none behind the last line.
+    /// Returns the lines of the next page, and how many outcomes may still follow; `None` after the last line.
     async fn lines(&mut self, left: u32) -> Result<(Bytes, Option<u32>), Ended> {
         let room = self.client.room.clone();
         let charge = room.wait(MAX_ANSWER).await?;
@@ -149,7 +149,7 @@ impl Tail {
         Ok((charge.hold(text), left))
     }
 
-    /// The next events, when they are there; or a comment, when there were none for long.
+    /// Waits for the next events; returns a comment if there are none for long.
     async fn events(&mut self) -> Result<Bytes, Ended> {
         loop {
             let stop = self.services.stop.clone();
@@ -169,7 +169,7 @@ impl Tail {
             }
             let last = next.outcomes.last().map(|(position, _)| position);
             if !self.filter.is_empty() && !next.is_end && last != Some(self.reader.position()) {
-                // No event, but a client that connects again then does not go through the same outcomes again.
+                // Sends only the position, so that a client that reconnects does not search the same outcomes again.
                 let _ = write!(text, "id: {}\n\n", self.reader.position());
             }
             if !text.is_empty() {
@@ -184,9 +184,9 @@ impl Tail {
         }
     }
 
-    /// What matches in the next page, of at most so many.
+    /// Returns what matches in the next page, at most `most` outcomes.
     async fn next(&mut self, most: u32) -> Result<Matching, Refusal> {
-        // Few of a page may match, so that a small page would be a query for each outcome.
+        // With a filter, pages are read whole: few outcomes may match, and small pages could mean a query per outcome.
         let read = if self.filter.is_empty() { most } else { u32::MAX };
         let next = in_time(async {
             let next = self.reader.next_of(read).await?;

@@ -55,7 +55,7 @@ pub async fn outcome(State(api): State<Arc<Api>>, mut call: Call) -> Result<Resp
     call.query.end()?;
     call.accepts(&[JSON])?;
     let request = wait::Request { pin_id: pin_id.clone(), timeout: Some(timeout) };
-    // A client that hangs up ends its handler with it.
+    // If the client hangs up, its handler ends too.
     match operations::wait(&api.services, request, pending()).await {
         Ok(wait::Answer { pin_id, outcome }) => {
             let (charge, record) = with_room(&api, &call, &pin_id, outcome.get().into()).await?;

@@ -77,7 +77,7 @@ async fn one(api: Arc<Api>, call: Call, charge: Charge, text: &str) -> Result<Re
 async fn many(api: Arc<Api>, call: Call, charge: Charge, text: &str) -> Result<Response, Problem> {
     let mut requests: VecDeque<_> = read_items(text)?.into();
     let mut answers = VecDeque::with_capacity(requests.len());
-    // Of the first that was not taken.
+    // The refusal of the first PIN that was not accepted.
     let mut refused: Option<Refusal> = None;
     let mut taken = 0;
     while !requests.is_empty() {
@@ -171,7 +171,7 @@ impl Answers {
             };
             match state {
                 Ok(Submitted::Finished(None)) => {
-                    // Its client hangs up only by dropping this.
+                    // `Gone` can't happen here: a client that hangs up drops this body.
                     piece.extend(large_answer(&self.api.services, &pin).await.unwrap_or_default());
                 }
                 Ok(state) => write_submitted(&pin, &state, &mut piece),

@@ -17,8 +17,8 @@ use crate::clock::Moment;
 use crate::poll::Meaning;
 use crate::store::SavedSchedule;
 
-/// Refusals of most PINs are over once they have not been most for this long. So an API that refuses about half of all PINs is
-/// reported once, not again and again.
+/// Most PINs count as refused until refusals have not been the majority for this long. So an API that refuses about half of all
+/// PINs is reported once, not repeatedly.
 const OVER: Duration = Duration::from_secs(60);
 
 /// Most PINs are refused.

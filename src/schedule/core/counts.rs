@@ -33,13 +33,13 @@ pub struct Counts {
     pub outcomes: [u64; Ending::ALL.len()],
     /// The same PINs by the status that decided, in the order of [`metrics::statuses`].
     pub statuses: [u64; STATUSES],
-    /// The same PINs by whether they were delivered: yes, no, and those of which nobody knows.
+    /// The same PINs by whether they were delivered: yes, no, unknown.
     pub delivered: [u64; 3],
     /// Polls by this process of the PINs that ended.
     pub polls_of_ended: u64,
     /// PINs that became final, by their age when that was noticed: up to each of [`LIFETIMES`], then older ones.
     pub final_ages: [u64; LIFETIMES.len() + 1],
-    /// PINs whose final moment is known to within an interval, and how long after it they were noticed, together.
+    /// PINs with an estimated moment of becoming final, and the sum of the delays from then until it was noticed.
     pub noticed: u64,
     pub notice_delay: Duration,
 }
@@ -50,7 +50,8 @@ impl Counts {
         share(self.polls_of_ended, self.outcomes.iter().sum())
     }
 
-    /// How long after a PIN became final that was noticed, on average, if any did. See [`notice_delay`].
+    /// Returns the average time from a PIN becoming final until it was noticed; `None` before the first. See
+    /// [`notice_delay`].
     pub fn mean_notice_delay(&self) -> Option<Duration> {
         (self.noticed > 0).then(|| self.notice_delay.div_f64(self.noticed as f64))
     }
@@ -69,7 +70,7 @@ impl Counts {
         ]
     }
 
-    /// A PIN ended at this age, after so many polls. `status` is a place in [`metrics::statuses`].
+    /// Counts a PIN that ended at this age after this many polls. `status` is a place in [`metrics::statuses`].
     pub(super) fn ended(
         &mut self,
         ending: Ending,
@@ -88,7 +89,7 @@ impl Counts {
         }
     }
 
-    /// A PIN that became final was noticed so long after it.
+    /// Counts a PIN that was noticed to be final this long after it became so.
     pub(super) fn noticed(&mut self, delay: Duration) {
         self.noticed += 1;
         self.notice_delay = self.notice_delay.saturating_add(delay);
@@ -102,8 +103,8 @@ impl Counts {
     }
 }
 
-/// How long a PIN had been final when that was noticed: half of the time between the answer that said "not yet", at the
-/// age `since`, and the one that said "final". An estimate, for the moment itself is not known.
+/// Estimates how long a PIN had been final when it was noticed: half of the time between the last answer "not yet", at
+/// the age `since`, and the answer "final".
 pub(super) fn notice_delay(since: Duration, age: Duration) -> Duration {
     age.saturating_sub(since) / 2
 }

@@ -20,7 +20,7 @@ use crate::outcome::{CallStatus, Deliveries, Delivery, Status};
 /// The state of the learning.
 #[derive(Debug, Clone)]
 pub struct Learned {
-    /// PINs whose end taught something.
+    /// How many ended PINs the schedule has learned from.
     pub endings: u64,
     /// Whether PINs are polled by the learned schedule instead of by backoff.
     pub is_in_force: bool,
@@ -58,7 +58,7 @@ impl Core {
         self.learner.as_ref()
     }
 
-    /// What decides when PINs are polled, for people.
+    /// Returns what decides when PINs are polled, for people.
     pub fn overview(&self) -> Overview {
         let without =
             || Snapshot { backoff: self.backoff.clone(), limits: limits_of(&self.settings), learned: None };
@@ -115,8 +115,8 @@ fn limits_of(settings: &config::Schedule) -> Limits {
     Limits { shortest: initial_interval, longest: max_interval, deadline }
 }
 
-/// Passes an answer to the learner, and logs when backoff replaces the learned schedule or that one is tried again.
-/// Returns whether either happened.
+/// Passes an answer to the learner, and logs when backoff replaces the learned schedule or when the latter is tried
+/// again. Returns whether either happened.
 pub(super) fn teach(learner: &mut Learner, answer: &Answer) -> bool {
     let Some(change) = learner.answered(answer) else { return false };
     let (endings, _) = learner.safety().standing();

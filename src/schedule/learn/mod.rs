@@ -1,10 +1,9 @@
 //! A schedule that learns at which ages PINs become final, and polls when that is most useful.
 //!
-//! Guarantees that it begins as backoff, and returns to backoff if it does worse. The interval depends only on a
-//! PIN's age and channel, so nothing is written per poll. Pure: must not do I/O, read clocks, draw random numbers or
-//! start threads, which are the caller's. [`bins`] counts observations, [`hazard`] estimates from them, [`plan`]
-//! computes the best schedule, [`safety`] compares it with
-//! backoff, and [`overview`] describes it for people.
+//! Guarantees that it begins as backoff, and returns to backoff if it does worse. The interval depends only on a PIN's age and
+//! channel, so nothing is written per poll. Pure: must not do I/O, read clocks, draw random numbers or start threads, which are
+//! the caller's. [`bins`] counts observations, [`hazard`] estimates from them, [`plan`] computes the best schedule, [`safety`]
+//! compares it with backoff, and [`overview`] describes it for people.
 
 pub mod bins;
 pub mod hazard;
@@ -34,8 +33,8 @@ const KEPT: f64 = 0.02;
 /// estimate.
 const BUDGET: f64 = 0.97;
 
-/// The budget follows the polls or the delay that were really needed: with this exponent, within these bounds, and only after this
-/// many endings.
+/// The budget follows the polls or the delay that were really needed: with this exponent, within these bounds, and only after
+/// this many endings.
 const PACE: f64 = 0.2;
 const BUDGETS: (f64, f64) = (0.7, 1.0);
 const LEAST_COMPARED: usize = 200;
@@ -114,7 +113,7 @@ pub struct Learner {
     hazards: [Hazard; CHANNELS],
     safety: Safety,
     plan: Option<Arc<Plan>>,
-    /// Whether a plan was looked for since the start, and found or not.
+    /// Whether a plan was computed since the start, even if none was better than backoff.
     has_planned: bool,
     /// See [`Problem::budget`].
     budget: f64,
@@ -237,7 +236,7 @@ impl Learner {
         }
     }
 
-    /// What people may want to know: some kilobytes.
+    /// Copies what is described to people: some kilobytes.
     pub fn snapshot(&self) -> Snapshot {
         let knowledge = Knowledge {
             standing: self.standing(),

@@ -1,8 +1,9 @@
-//! For people: the ages at which PINs of each channel are polled, beside those of backoff, and what both cost.
+//! Describes for people the ages at which PINs of each channel are polled, beside those of backoff, and the cost of
+//! both.
 //!
-//! A [`Snapshot`] is copied in microseconds, for the schedule's thread; to [`Snapshot::describe`] it takes milliseconds,
-//! and is for another thread. Pure. Bounded, whatever the intervals are: at most [`MAX_AGES`] ages of a schedule are
-//! listed, and a schedule of more than [`MAX_POLLS`] polls has no cost.
+//! Copying a [`Snapshot`] takes microseconds, on the schedule's thread; [`Snapshot::describe`] takes milliseconds, on
+//! another thread. Pure. Bounded, whatever the intervals are: at most [`MAX_AGES`] ages of a schedule are listed, and a
+//! schedule of more than [`MAX_POLLS`] polls has no cost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +15,13 @@ use super::safety::Change;
 use super::{CHANNELS, Channel, Cost, LEAST_ENDINGS};
 use crate::backoff::Backoff;
 
-/// Ages of polls that are listed.
+/// The most ages of polls that are listed.
 pub const MAX_AGES: usize = 500;
 
-/// Polls until the deadline that are counted: 48 hours of them, 2 seconds apart.
+/// The most polls until the deadline that are counted: more than 48 hours of them, 2 seconds apart.
 pub const MAX_POLLS: usize = 100_000;
 
-/// Where fewer PINs were seen at an age than this, nothing is known of it.
+/// An age at which fewer PINs than this were seen counts as unknown.
 const FEW: f64 = 20.0;
 
 /// How far learning has come.
@@ -28,18 +29,18 @@ const FEW: f64 = 20.0;
 pub enum Standing {
     /// No channel has enough endings yet.
     Learning,
-    /// A plan is made with one of the next endings.
+    /// Enough PINs have ended: a plan is made when one of the next PINs becomes final.
     Planning,
     /// PINs are polled by the plan.
     InForce,
     /// No plan is better than backoff.
     NoneBetter,
-    /// The plan did worse than backoff, which is in force until so many PINs have ended. The cause is not known after a
-    /// restart.
+    /// The plan did worse than backoff. Backoff is in force until this many more PINs have ended. The cause is not
+    /// known after a restart.
     FellBack { cause: Option<Change>, endings_until_retry: u32 },
 }
 
-/// What the schedule is at a moment.
+/// The state of the schedule at one moment.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     pub backoff: Backoff,
@@ -48,7 +49,7 @@ pub struct Snapshot {
     pub learned: Option<Box<Knowledge>>,
 }
 
-/// What was learned, and what was made of it.
+/// What was learned, and the plan made from it.
 #[derive(Debug, Clone)]
 pub struct Knowledge {
     pub standing: Standing,
@@ -65,9 +66,9 @@ pub struct ChannelOverview {
     /// Whether the channel has a schedule of its own. If not, and there is a plan, only the first poll is by the plan.
     pub is_learned: bool,
     pub backoff: Course,
-    /// What the plan makes of it, whether it is in force or not.
+    /// The plan's schedule, whether or not it is in force.
     pub learned: Option<Course>,
-    /// Up to which age enough PINs were seen; beyond it the plan rests on a guess.
+    /// The age up to which enough PINs were seen; above it the plan is a guess.
     pub known_until: Option<Duration>,
     /// Ages up to `known_until`, and the share of PINs that is final by then.
     pub finals: Vec<(Duration, f64)>,
@@ -80,12 +81,12 @@ pub struct Course {
     pub ages: Vec<Duration>,
     /// Polls of a PIN that never becomes final; `None` if they are more than [`MAX_POLLS`].
     pub until_deadline: Option<usize>,
-    /// What a PIN costs on average, by what is known of when PINs become final.
+    /// The average cost of a PIN, predicted from what was learned.
     pub cost: Option<Cost>,
 }
 
 impl Snapshot {
-    /// One for each channel.
+    /// Describes each channel.
     pub fn describe(&self) -> [ChannelOverview; CHANNELS] {
         let grid = grid(&self.limits);
         Channel::ALL.map(|channel| self.overview(channel, &grid))
@@ -96,7 +97,7 @@ impl Snapshot {
         let counts = knowledge.map(|knowledge| &knowledge.counts[channel as usize]);
         let plan = knowledge.and_then(|knowledge| knowledge.plan.as_deref());
         let own = plan.and_then(|plan| plan.channels[channel as usize].as_ref());
-        // Few endings tell no cost.
+        // Too few endings give no usable estimate of the cost.
         let known = knowledge.zip(counts).filter(|(_, counts)| counts.endings >= LEAST_ENDINGS);
         let lives = known.map(|(knowledge, counts)| Lives::of(&estimate(counts, &knowledge.prior), grid));
         let known_until = known.and_then(|(_, counts)| self.known_until(counts));

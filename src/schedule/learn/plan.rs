@@ -103,7 +103,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// So great a share of all PINs, with these lives.
+    /// Describes a channel with this share of all PINs and these lifetimes.
     pub fn new(channel: Channel, share: f64, lives: Lives, backoff: &Backoff) -> Self {
         // A grid that had to be cut off ends before the deadline.
         let deadline = Duration::from_secs_f64(lives.points().last().map_or(0.0, |point| point.age));

@@ -49,7 +49,7 @@ pub async fn seq_before(store: &Store, half: &[u8]) -> Result<Option<i64>, Unava
     Ok(begins_the_next(store, before, half).await?.then_some(before))
 }
 
-/// Whether these bytes are the beginning of the record behind this `seq`.
+/// Whether these bytes are the beginning of the record after this `seq`.
 ///
 /// # Errors
 /// The store can't be read now.

@@ -58,7 +58,7 @@ pub enum Unsafe {
 const USE_STDOUT: &str = ". For standard output, use a sink with type = \"stdout\"";
 
 impl Unsafe {
-    /// Checks a path by what is there: its folder and, if there is one, its file. `user` is the one who writes it.
+    /// Checks the folder of a path and, if there is one, its file. `user` is the user who writes it.
     ///
     /// # Errors
     /// Somebody else could read the outcomes, or have them written elsewhere.
@@ -104,7 +104,7 @@ fn kind_of(kind: FileType) -> (&'static str, &'static str) {
     }
 }
 
-/// A folder that is open, so that what is done in it is done in this one.
+/// An open folder: every operation happens in this folder, even if another one gets its path.
 #[derive(Debug)]
 pub struct Folder {
     handle: File,
@@ -121,7 +121,7 @@ impl Folder {
         Ok(Self { handle, metadata })
     }
 
-    /// Opens a file in it, or makes it, if the flags say so. No symbolic link is followed, and no pipe waited for.
+    /// Opens a file in it, or creates it if the flags say so. Follows no symbolic link and waits for no pipe.
     ///
     /// # Errors
     /// The file can't be opened.
@@ -130,7 +130,7 @@ impl Folder {
         Ok(File::from(openat(&self.handle, name, flags, MODE)?))
     }
 
-    /// What is at a name, which is not opened; `None` if nothing is.
+    /// Returns what is at a name, without opening it; `None` if nothing is there.
     ///
     /// # Errors
     /// It can't be looked up.
@@ -155,7 +155,7 @@ impl Folder {
     /// Makes its names durable.
     ///
     /// # Errors
-    /// The disk can't.
+    /// The disk can't be written.
     pub fn sync(&self) -> io::Result<()> {
         self.handle.sync_all()
     }
@@ -166,14 +166,14 @@ impl Folder {
 pub struct Place {
     folder: FileId,
     device: u64,
-    /// Devices of the folders above, as far as they are others: one of them shows where the folder's disk is unmounted.
+    /// The other devices of the folders above: once the folder's disk is unmounted, the path leads to one of them.
     beneath: Vec<u64>,
 }
 
-/// How a path leads elsewhere than it did.
+/// Why a path leads elsewhere than before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moved {
-    /// The disk that was mounted there is not any more.
+    /// The disk that was mounted there is unmounted.
     Unmounted,
     /// Its folder is another one, or another disk is mounted there.
     Replaced,
@@ -182,7 +182,7 @@ pub enum Moved {
 impl Place {
     /// The place of an open file in a folder at `path`.
     pub fn of(path: &Path, folder: &Metadata, file: &Metadata) -> Self {
-        // Not through symbolic links: what is above a link is no mount point of what it leads to.
+        // Resolves symbolic links first: the folders above a link say nothing about the mount point of its target.
         let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let above = real.ancestors().skip(1).filter_map(|above| Some(std::fs::metadata(above).ok()?.dev()));
         let beneath = above.filter(|device| *device != folder.dev()).collect();

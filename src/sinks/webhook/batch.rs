@@ -123,7 +123,7 @@ impl Batch {
     }
 }
 
-/// How many of the first of these records fit into one batch: at most `limit` and [`MAX_BYTES`], but at least one.
+/// How many of these records, from the first on, fit into one batch: at most `limit` and [`MAX_BYTES`], but at least one.
 pub fn fitting(sizes: impl Iterator<Item = usize>, limit: usize) -> usize {
     let mut bytes = 0usize;
     let fits = |size: &usize| {

@@ -1,10 +1,10 @@
 //! The webhook's circuit breaker: deliveries may start freely, one at a time as probes, or not at all.
 //!
 //! It opens when the endpoint accepted nothing while [`ENOUGH`] different outcomes failed, when it accepted nothing while
-//! [`ENOUGH_REFUSED`] failed or were refused, or when the endpoint asked for a pause.
-//! Then one probe at a time is sent until one is accepted. Promises that the pauses before them double from a second to
-//! [`MAX_PROBE_INTERVAL`], each plus or minus a fifth, and are longer if the endpoint asked for that. Pure: the caller passes the
-//! time and the random generator for the jitter. Must not know what is delivered.
+//! [`ENOUGH_REFUSED`] failed or were refused, or when the endpoint asked for a pause. Then one probe at a time is sent until one
+//! is accepted. Promises that the pauses before them double from a second to [`MAX_PROBE_INTERVAL`], each plus or minus a fifth,
+//! and are longer if the endpoint asked for that. Pure: the caller passes the time and the random generator for the jitter. Must
+//! not know what is delivered.
 
 use std::time::Duration;
 

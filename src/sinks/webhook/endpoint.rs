@@ -44,8 +44,8 @@ const REST_TIMEOUT: Duration = Duration::from_secs(1);
 /// close connections that the next deliveries could use.
 const RESTS: usize = 4;
 
-/// How often one try resends a request that the server did not process. A server that closes a connection refuses all requests
-/// that it has not begun, and may close the next connection just as soon.
+/// How many times one try resends a request that the server did not process. A server that closes a connection refuses all
+/// requests that it has not begun, and may close the next connection just as soon.
 const MAX_FREE_RETRIES: u32 = 5;
 
 /// Why an endpoint can't be used as configured. Contains no secrets.

@@ -1,8 +1,8 @@
 //! Classifies an endpoint's answer: delivered, refused, or later.
 //!
-//! Promises one of the three for every status code, waits within the bounds of
-//! [`retry_after`], and texts of one bounded line without control characters. Pure: the current time is an
-//! argument. Must not know connections or what follows from an answer.
+//! Promises one of the three for every status code, waits within the bounds of [`retry_after`], and texts of one
+//! bounded line without control characters. Pure: the current time is an argument. Must not know connections or what
+//! follows from an answer.
 
 use std::time::Duration;
 

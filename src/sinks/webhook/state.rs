@@ -34,7 +34,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Five minutes with jitter.
 const MAX_RETRY: Duration = Duration::from_secs(250);
 
-/// A batch is halved after it failed this often while the endpoint accepted others: one outcome in it may be the cause.
+/// A batch is halved after it failed this many times while the endpoint accepted others: one outcome in it may be the cause.
 const SPLIT_AFTER: u32 = 3;
 
 /// What the operator configures.
@@ -112,12 +112,12 @@ impl State {
         self.breaker.is_open()
     }
 
-    /// Since when that is so.
+    /// Since when the endpoint accepts nothing.
     pub fn open_since(&self) -> Option<Moment> {
         self.breaker.open_since()
     }
 
-    /// When the next probe starts, or else the next retry: `now` while a probe runs; `None` if nothing waits for a time.
+    /// When the next probe starts, or else the next retry: `now` while a probe runs; `None` if none is scheduled.
     pub fn next_attempt(&self, now: Moment) -> Option<Moment> {
         if !self.breaker.is_open() {
             return self.due();

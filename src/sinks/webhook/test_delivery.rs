@@ -1,6 +1,6 @@
 //! The outcome that `pinwatch doctor --send-test` sends: no PIN has it, and no store.
 //!
-//! Promises a record as every outcome's, with `"test":true` before its fields. Must not know how it is sent.
+//! Promises a record like every outcome's, with `"test":true` before its fields. Must not know how it is sent.
 
 use jiff::Timestamp;
 use uuid::Uuid;

@@ -1,11 +1,12 @@
 //! Moves a whole store into one of the other kind: from SQLite to PostgreSQL or back.
 //!
 //! Promises that nobody uses either store meanwhile, and that the new store is created as a whole or not: in PostgreSQL
-//! everything is one transaction, and the SQLite file gets its name once it is complete. An interrupted move can be
-//! started again from the beginning. The old store keeps all its contents; once the new store is known to be ready, an
-//! old SQLite file is migrated to the current schema. Sinks get from the new store what they have not got yet, with the
-//! same `seq` and `id`. Not moved are the state of the schedule (the brake, the learned rate, when PINs become final),
-//! which the daemon finds out again, and withdrawals that no node has carried out, whose clients got no confirmation. Knows nothing of polls or of how sinks deliver.
+//! everything is one transaction, and the SQLite file gets its name once it is complete. An interrupted move can be started again
+//! from the beginning. The old store keeps all its contents; once the new store is known to be ready, an old SQLite file is
+//! migrated to the current schema. Sinks get from the new store what they have not got yet, with the same `seq` and `id`. Does
+//! not move the state of the schedule (the brake, the learned rate, when PINs become final), which the daemon finds out again,
+//! nor withdrawals that no node has carried out, whose clients got no confirmation. Knows nothing of polls or of how sinks
+//! deliver.
 
 mod rows;
 mod to_postgres;

@@ -1,5 +1,4 @@
-//! The rows that both kinds of store have, how they are read and counted, and the lock that keeps nodes away during a
-//! move.
+//! The rows that both kinds of store have, the code that reads and counts them, and the lock that keeps nodes away during a move.
 //!
 //! Promises that no node writes while the lock is held, and that at most [`PAGE`] rows are in memory. Knows nothing of the
 //! order in which rows are moved.
@@ -85,10 +84,10 @@ impl Count<'_> {
         (self.watch)(&self.all, &self.moved);
     }
 
-    /// What was moved.
+    /// Returns what was moved.
     ///
     /// # Errors
-    /// It is not what there was.
+    /// Not all rows were moved.
     pub fn complete(self) -> Result<Amount, MigrateError> {
         let Self { all, moved, .. } = self;
         if moved == all { Ok(moved) } else { Err(MigrateError::Incomplete { all, moved }) }

@@ -48,7 +48,7 @@ pub async fn build_ahead(connection: &mut PgConnection, found: i64) -> Result<()
 }
 
 async fn build(connection: &mut PgConnection, statements: &[&str]) -> Result<(), sqlx::Error> {
-    // What an interrupted build left: PostgreSQL maintains it, but does not use it.
+    // An interrupted build leaves these: PostgreSQL maintains them, but does not use them.
     let unfinished: Vec<String> = sqlx::query_scalar(
         "SELECT indexrelid::regclass::text FROM pg_index \
          WHERE NOT indisvalid AND indrelid IN (to_regclass('pin'), to_regclass('outcome'))",

@@ -1,6 +1,6 @@
 //! The queries about PINs in flight that match, and about PINs and outcomes with a reference.
 //!
-//! Promises that PINs with a whole reference are found by an index (migration 7). All else looks at [`SCAN`] rows. Knows
+//! Promises that PINs with a whole reference are found by an index (migration 7). Every other query looks at [`SCAN`] rows. Knows
 //! nothing of how outcomes are written, except for the keys of a record.
 
 use sqlx::{FromRow, Row};
@@ -13,8 +13,8 @@ use crate::clock::Steady;
 use crate::pin::PinId;
 use crate::text::json_line;
 
-/// The statement for the last PIN that a page looks at: `$1` and `$2` are the place after which it begins, `$3` is how
-/// many PINs are before that one. Ignores `$4`, unless it is a reference that the PINs must have.
+/// Selects the last PIN that a page examines. `$1`, `$2`: slot and ID after which the page begins. `$3`: how many PINs to skip.
+/// `$4`: the reference, which only `REACHED_REFERRING` uses.
 macro_rules! reached {
     ($referring:literal) => {
         concat!(
@@ -28,8 +28,8 @@ const REACHED: &str = reached!("($4::text IS NULL OR true)");
 const REACHED_REFERRING: &str =
     reached!("hashtextextended(reference, 0) = hashtextextended($4, 0) AND reference = $4");
 
-/// The statement for the PINs of a page, `$4` is the reference or how it begins. Compares texts for equality only: LIKE has
-/// characters of its own.
+/// Selects the PINs of a page. `$4`: the reference or its beginning. Compares texts for equality only: LIKE has characters of its
+/// own.
 macro_rules! matching {
     ($referring:literal) => {
         concat!(
@@ -49,8 +49,8 @@ const PINS_REFERRING: &str = "SELECT pin_id FROM pin \
      WHERE hashtextextended(reference, 0) = hashtextextended($1, 0) AND reference = $1 \
      ORDER BY submitted_at DESC, pin_id LIMIT $2";
 
-/// The outcomes whose record has the reference `$1`, which is written as [`in_record`] writes it. What these expressions
-/// mean is in the migration that makes the index of them.
+/// The outcomes whose record has the reference `$1`, which is written as [`in_record`] writes it. The migration that makes the
+/// index on these expressions explains them.
 macro_rules! referring {
     () => {
         "split_part(split_part(record, '\"metadata\":', 1), '\"reference\":\"', 2) <> '' \

@@ -41,7 +41,7 @@ async fn a_whole_reference_is_found_by_an_index() {
     let Some(server) = server::Postgres::shared() else { return };
     let database = server.database();
     let mut connection = open_to_move(&database.url().into(), "shown").await.unwrap();
-    // So many that it is worth it. One PIN in a thousand has no reference.
+    // Enough rows that an index pays off. One PIN in a thousand has no reference.
     connection
         .execute(
             "INSERT INTO pin (slot, pin_id, submitted_at, deadline_at, reference) \

@@ -27,8 +27,8 @@ use crate::slot::Slots;
 /// Connections that read, for client requests and sinks; one of them listens for hints.
 const READERS: u32 = 5;
 
-/// How often, and how far apart, this node tries to take a dead node's slots while another node holds the dead node's
-/// row. A transaction that takes slots lasts a few milliseconds. The next round takes what is still missing.
+/// How many times this node tries to take a dead node's slots while another node locks the dead node's row, and the pause between
+/// two tries. A transaction that takes slots lasts a few milliseconds. The next round takes what is still missing.
 const TAKES: u32 = 8;
 const TAKES_APART: Duration = Duration::from_millis(20);
 

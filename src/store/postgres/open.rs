@@ -83,8 +83,8 @@ async fn migrate(server: &Server, connection: &mut PgConnection) -> Result<(), O
     migrated.and(indexes::unlock(connection).await.map_err(judge))
 }
 
-/// The version of the schema, 0 if there are no tables; `None` if it is this version's, so that there is nothing to do and
-/// no need to lock out the other nodes.
+/// Returns the version of the schema, 0 if there are no tables; `None` if it is current, so that there is no need to lock out the
+/// other nodes.
 async fn outdated(server: &Server, connection: &mut PgConnection) -> Result<Option<i64>, OpenError> {
     let known = newest_schema();
     let judge = |error| judge(&server.shown, error);

@@ -32,7 +32,8 @@ fn slot(pin: &PinId) -> i16 {
     i16::from(slot_of(pin))
 }
 
-/// The slot after which, or within which, a page begins: the order is by slot first. `None` if `after` is no place.
+/// Returns the slot of the PIN after which a page begins, because the order is by slot first; -1 for the first page.
+/// `None` if `after` is not a PIN ID.
 pub(super) fn slot_after(after: &str) -> Option<i16> {
     match after.parse() {
         Ok(pin) => Some(slot(&pin)),
@@ -257,7 +258,7 @@ impl Reads for Reader {
     }
 
     async fn lacking(&self, sink: &str, seqs: &[i64]) -> Result<Vec<i64>, Unavailable> {
-        // The sinks of the node that wrote an outcome have to get it, and any others for which a node took it over.
+        // An outcome goes to the sinks of the node that wrote it, and to those of a node that took it over.
         let lacking = sqlx::query_scalar(
             "SELECT seq FROM outcome o WHERE seq = ANY($2) AND ( \
                  EXISTS (SELECT 1 FROM cursor c WHERE c.lane = o.lane AND c.sink = $1 AND c.cursor < o.seq) \
@@ -270,7 +271,7 @@ impl Reads for Reader {
     }
 
     async fn sinks_of(&self, seq: i64) -> Result<Vec<AtSink>, Unavailable> {
-        // The sinks of the node that wrote the outcome, and any others for which a node took it over.
+        // An outcome goes to the sinks of the node that wrote it, and to those of a node that took it over.
         let sinks = sqlx::query_as(
             "SELECT d.seq, sink, coalesce(cursor, $1) AS cursor, dead, tries, first_try_at, last_try_at, error, \
                  first_ahead, last_ahead, dropped_at \

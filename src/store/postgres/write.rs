@@ -18,7 +18,7 @@ use crate::fault::fault_point;
 use crate::outcome::Verdict;
 use crate::slot::Slots;
 
-/// How often a transaction that conflicts with another node's is repeated before it fails.
+/// How many times a transaction that conflicts with another node's is repeated before it fails.
 const CONFLICTS: u32 = 5;
 
 /// The only connection of this node that writes PINs and outcomes.

@@ -1,12 +1,12 @@
 //! The index of outcomes by PIN, and by reference where a PIN has one, keyed by the hash. Its newest entries are in memory.
 //!
-//! Promises that every durable outcome is in memory or in the file's index. Hashes are random, so writing each entry at
-//! once would write a page per outcome. Entries wait in memory until there are many. Then each commit writes a few of
-//! them, in the order of their hashes: a page takes several, and no commit is long. A pass goes through the entries by
-//! PIN and then through those by reference. `history.indexed` is the `seq` after which a start has to read outcomes
-//! again, for both. References of outcomes that an older version wrote are put in later, from the newest to the oldest:
-//! up to the `seq` in `history.unreferenced_to` they may be missing. That is not done at the start, which would wait for
-//! every outcome ever kept to be read.
+//! Promises that every durable outcome is in memory or in the file's index. Hashes are random, so writing each entry at once
+//! would write a page per outcome. Entries wait in memory until there are many. Then each commit writes a few of them, in the
+//! order of their hashes: a page takes several, and no commit is long. A pass goes through the entries by PIN and then through
+//! those by reference. `history.indexed` is the `seq` after which a start has to read outcomes again, for both. References of
+//! outcomes that an older version wrote are put in later, from the newest to the oldest: up to the `seq` in
+//! `history.unreferenced_to` they may be missing. This does not happen at the start, which would have to read every kept outcome
+//! first.
 
 use std::ops::Bound;
 
@@ -15,7 +15,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::by_hash::{Entries, Entry, hash};
 use super::many::{Many, json};
 
-/// About how many entries wait in memory: half a megabyte, and a tenth of a second at the next start.
+/// About how many entries wait in memory. They take half a megabyte, and a tenth of a second to read again at the next start.
 const WAITING: usize = 32_768;
 
 /// Outcomes that the start reads at once.
@@ -44,7 +44,7 @@ pub struct Index {
     pub waiting: Waiting,
     /// About how many entries should wait.
     pub target: usize,
-    /// Up to where the current pass over the waiting entries has come: by PIN, and by reference.
+    /// Where the current pass over the waiting entries continues: by PIN, and by reference.
     at: [Bound<Entry>; 2],
     /// The newest outcome when the current pass began. When the pass ends, all outcomes up to it are in the file.
     began: i64,
@@ -127,8 +127,7 @@ impl Index {
         Ok(Self { waiting, target: WAITING, at, began: newest })
     }
 
-    /// Writes so many entries to the file that, with `added` new ones, the number of waiting entries approaches the
-    /// target.
+    /// Writes entries to the file, so that the number of waiting ones, including `added` new ones, approaches the target.
     pub async fn step(
         &self,
         connection: &mut SqliteConnection,
@@ -139,7 +138,7 @@ impl Index {
         {
             let (pins, references) = (self.waiting.pins.lock(), self.waiting.references.lock());
             let excess = (pins.len() + references.len() + added).saturating_sub(self.target);
-            // More than are added, so that the number shrinks after a burst; but not all at once, so that nobody waits
+            // Writes more than are added, so that the number shrinks after a burst, but not all at once, so that nobody waits
             // long.
             let count = excess.min(2 * added);
             if count == 0 {
@@ -174,8 +173,7 @@ impl Index {
         }
     }
 
-    /// Puts some of the outcomes that an older version wrote into the index by reference; returns whether there are
-    /// more. One transaction.
+    /// Indexes by reference some of the outcomes that an older version wrote, in one transaction; returns whether there are more.
     pub async fn put_older(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
         let sql = "SELECT unreferenced_to FROM history";
         let to: i64 = sqlx::query_scalar(sql).fetch_one(&mut *connection).await?;

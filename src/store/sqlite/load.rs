@@ -41,8 +41,8 @@ pub async fn load(
     Ok(Pins { entries, references, next: last.max(0) + 1 })
 }
 
-/// A page of the PINs in flight as one row, because each row would wake both SQLite's thread and this one. Each column
-/// holds the values of all PINs, separated by spaces, but `referring`: the numbers and references of those that have one.
+/// A page of the PINs in flight as one row, because each row would wake both SQLite's thread and this one. Each column holds the
+/// values of all PINs, separated by spaces; only `referring` holds the numbers and references of those that have one.
 #[derive(sqlx::FromRow)]
 struct Page {
     last: i64,

@@ -1,8 +1,8 @@
 //! The queries about PINs in flight that match, and about PINs and outcomes with a reference.
 //!
 //! Promises that PINs with a whole reference are found by the index: those in flight by the one in memory, outcomes by
-//! `outcome_by_reference` and by what waits for it. All else looks at [`SCAN`] rows. Knows nothing of how indexes are
-//! filled.
+//! `outcome_by_reference` and the entries that are not in it yet. Every other query looks at [`SCAN`] rows. Knows
+//! nothing of how indexes are filled.
 
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ use super::read::{NUMBER, listed};
 use crate::clock::Steady;
 use crate::pin::PinId;
 
-/// How often, and after which pause, to look for a PIN in flight that is neither there nor among the finished ones.
+/// How many times, and how far apart, to look for a PIN that is neither in flight nor finished, because it is just
+/// ending.
 const LOOKS: u32 = 10;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -58,8 +59,8 @@ const PAGE_REFERRING: &str = concat!(
 const PINS_REFERRING: &str = "SELECT pin_id FROM pin \
      WHERE number IN (SELECT value FROM json_each(?1)) AND reference = ?2 ORDER BY number DESC";
 
-/// The PINs of outcomes with this hash and this reference, newest first. Of the waiting outcomes, `?1`, not all may be
-/// there any more.
+/// The PINs of outcomes with this hash and this reference, newest first. Some of the waiting outcomes, `?1`, may be
+/// gone.
 const NEWEST_REFERRING: &str = concat!(
     "SELECT pin_id FROM outcome WHERE seq IN ( \
          SELECT value FROM json_each(?1) UNION ALL \
@@ -139,7 +140,7 @@ impl Reader {
                 self.all_are_indexed().await?;
                 return Ok(pins);
             }
-            // It ends just now: its outcome is committed, and not in the index in memory yet.
+            // It is just ending: its outcome is committed, but not in the index in memory yet.
             sleep(LOOK_AGAIN).await;
         }
     }
@@ -159,7 +160,7 @@ impl Reader {
         loop {
             // The waiting entries first: an entry that leaves them meanwhile is already in the file.
             let waiting = self.waiting.references.rows_after(hash, after, limit);
-            // So far these are all that wait.
+            // Up to this `seq` they are complete; `None` if no more wait.
             let end = waiting.last().filter(|_| waiting.len() == most).copied();
             let mut rows = sqlx::query_as::<_, Outcome>(OUTCOMES_REFERRING)
                 .bind(json(&waiting))
@@ -177,7 +178,7 @@ impl Reader {
                     return Ok(stretch);
                 }
             }
-            // Some of the waiting ones were just pruned: look behind them.
+            // Some of the waiting ones were just pruned: continue after them.
             let Some(end) = end else { return Ok(stretch) };
             after = end;
         }

@@ -98,7 +98,7 @@ impl LockFile {
         let file = paths::try_take_lock_file(&self.path)?.ok_or_else(lost)?;
         let (new, _) = Self::locked(self.path.clone(), file).map_err(|_| lost())?;
         new.note_commits(commits);
-        warn!(path = %self.path.display(), "the lock file was removed; it was made anew");
+        warn!(path = %self.path.display(), "the lock file was removed; it was created again");
         *self = new;
         Ok(())
     }

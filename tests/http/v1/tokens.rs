@@ -77,12 +77,15 @@ fn an_invalid_tokens_file_is_refused_by_the_start_by_check_config_and_by_doctor(
         wrong.args([command, "--set", &setting]);
         run_to_end(wrong)
     };
-    let why = "line 1: behind \"sha256:\" stand 64 hexadecimal digits";
+    let why = "line 1: \"sha256:\" must be followed by 64 hexadecimal digits";
     for command in ["run", "check-config"] {
         let ended = run(command);
         assert_eq!(ended.code, Some(2), "{command}: {ended:?}");
         assert!(ended.stderr.contains(why), "{command}: {ended:?}");
     }
     let doctor = run("doctor");
-    assert!(doctor.stdout.contains("line 1: behind") && doctor.code == Some(1), "{doctor:?}");
+    assert!(
+        doctor.stdout.contains("must be followed by 64 hexadecimal digits") && doctor.code == Some(1),
+        "{doctor:?}"
+    );
 }

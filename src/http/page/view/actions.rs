@@ -1,4 +1,4 @@
-//! Actions on many PINs as HTML: what an action is about to do, and how far those that run are.
+//! Actions on many PINs as HTML: the preview, and the progress of those that run.
 
 use jiff::Timestamp;
 use maud::{Markup, html};
@@ -9,7 +9,7 @@ use super::{away, form_token};
 use crate::readable::thousands;
 use crate::text::printable;
 
-/// Says what an action would do, and asks whether it shall. `count` is exact unless `is_more`.
+/// Says what an action would do, and asks for confirmation. `count` is exact unless `is_more`.
 pub fn confirm(
     action: &Action,
     count: u64,

@@ -95,7 +95,7 @@ fn form_token(visitor: &Visitor) -> Markup {
     html! { input type="hidden" name="form" value=(visitor.form_token); }
 }
 
-/// The page with which somebody logs in. `why` says what was wrong before.
+/// The login page. `why` says what was wrong before.
 pub fn login(why: Option<&str>) -> Markup {
     html! {
         div.narrow {
@@ -335,7 +335,7 @@ fn learned(schedule: &Schedule) -> Markup {
     ages("ages", state, &rows, schedule.deadline)
 }
 
-/// As [`away`], of something that comes: what is overdue comes now.
+/// As [`away`], for a future event; an overdue one comes now.
 fn next(time: &str, now: Timestamp) -> String {
     if time.parse::<Timestamp>().is_ok_and(|time| time <= now) { "now".to_owned() } else { away(time, now) }
 }

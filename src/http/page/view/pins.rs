@@ -18,7 +18,7 @@ pub fn search(query: &Query) -> Markup {
     html! {
         h2 { "Find PINs" }
         form.find.card.padded method="get" action="/pins" role="search" {
-            label.wide { "PIN ID, or reference (order-4* for all that begin so)"
+            label.wide { "PIN ID, or reference (order-4* for all that begin with order-4)"
                 input #find name="text" value=(query.text) maxlength="4000" spellcheck="false" autocomplete="off";
             }
             label { "Last status" input name="status" value=(query.status) maxlength="200" spellcheck="false" autocomplete="off"; }
@@ -44,7 +44,7 @@ pub fn found(query: &Query, parts: &[Part], visitor: &Visitor, now: Timestamp) -
             @let has_references = part.is_finished || part.pins.iter().any(|pin| pin.reference.is_some());
             h2 { (if part.is_finished { "Finished" } else { "In flight" }) }
             @if part.pins.is_empty() {
-                p.note { (if part.next.is_some() { "None in the part that was looked through." } else { "None." }) }
+                p.note { (if part.next.is_some() { "None in the part that was searched." } else { "None." }) }
             } @else {
                 div.card.scroll tabindex="0" role="region" aria-label=(if part.is_finished { "Finished PINs" } else { "PINs in flight" }) {
                     table.stack {
@@ -63,7 +63,7 @@ pub fn found(query: &Query, parts: &[Part], visitor: &Visitor, now: Timestamp) -
             @if !part.is_finished && !part.pins.is_empty() && visitor.client.scope == Scope::Admin {
                 form method="get" action="/actions/cancel" {
                     (query.hidden())
-                    p.buttons { button.danger { "Cancel all that match …" } span.note { "First you see how many they are." } }
+                    p.buttons { button.danger { "Cancel all that match …" } span.note { "The next page shows how many, and asks." } }
                 }
             }
         }
