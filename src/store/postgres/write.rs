@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor};
 use tracing::info;
 
-use super::super::{Applied, ClusterApplied, ClusterWork, Submitted, Transaction, Unavailable, Writes};
+use super::super::{Applied, ClusterApplied, Submitted, Transaction, Unavailable, Writes};
 use super::connect::{ANSWER_TIMEOUT, Pause, Server, fenced, is_broken, is_conflict, within};
 use super::done::{CHANNEL, Done};
 use super::lease::lock_lease;
@@ -105,13 +105,12 @@ impl WriteConnection {
     async fn attempt(
         &mut self,
         work: &Transaction,
-        cluster: &ClusterWork,
         verdicts: &[&Verdict],
         max_in_flight: usize,
     ) -> Result<Done, Failure> {
         let node = self.node.clone();
         let mut connection = self.connected().await?;
-        let doing = transact(&mut connection, &node, work, cluster, verdicts, max_in_flight);
+        let doing = transact(&mut connection, &node, work, verdicts, max_in_flight);
         let (number, done) = match within_failure(doing).await {
             Ok(done) => done,
             Err(failure) => {
@@ -188,7 +187,6 @@ async fn transact(
     connection: &mut PgConnection,
     node: &Node,
     work: &Transaction,
-    cluster: &ClusterWork,
     verdicts: &[&Verdict],
     max_in_flight: usize,
 ) -> Result<(i64, Done), Failure> {
@@ -207,14 +205,14 @@ async fn transact(
     if let Some(before) = work.prune {
         done.applied.pruned = outbox::prune(connection, before).await?;
     }
-    claims::cancel_at_holder(connection, &cluster.cancels, &mut done).await?;
-    for orphan in &cluster.adopt {
-        done.cluster.adopted.push(adopt::adopt(connection, node, orphan).await?);
+    claims::cancel_at_holder(connection, &work.cluster.cancels, &mut done).await?;
+    for orphan in &work.cluster.adopt {
+        done.applied.cluster.adopted.push(adopt::adopt(connection, node, orphan).await?);
     }
-    if let Some(slots) = &cluster.claim {
+    if let Some(slots) = &work.cluster.claim {
         claims::claim(connection, node, slots, &mut done).await?;
     }
-    claims::release(connection, node, &cluster.release, &mut done).await?;
+    claims::release(connection, node, &work.cluster.release, &mut done).await?;
     // Last, because a renewal of the lease waits for this row until the commit.
     if let Some(schedule) = &work.schedule {
         outbox::save_schedule(connection, node, schedule).await?;
@@ -229,20 +227,22 @@ fn join(earlier: Done, done: Done) -> Done {
         first.into_iter().chain(then).collect()
     }
     let (old, new) = (earlier.applied, done.applied);
+    let (old_cluster, new_cluster) = (old.cluster, new.cluster);
+    let cluster = ClusterApplied {
+        cancels: chain(old_cluster.cancels, new_cluster.cancels),
+        known: chain(old_cluster.known, new_cluster.known),
+        gone: chain(old_cluster.gone, new_cluster.gone),
+        adopted: chain(new_cluster.adopted, old_cluster.adopted),
+    };
     let applied = Applied {
         accepted: chain(old.accepted, new.accepted),
         finished: chain(old.finished, new.finished),
         affected: chain(new.affected, old.affected),
-        ..new
+        submitted: new.submitted,
+        pruned: new.pruned,
+        cluster,
     };
-    let (old, new) = (earlier.cluster, done.cluster);
-    let cluster = ClusterApplied {
-        cancels: chain(old.cancels, new.cancels),
-        known: chain(old.known, new.known),
-        gone: chain(old.gone, new.gone),
-        adopted: chain(new.adopted, old.adopted),
-    };
-    Done { applied, cluster, hints: done.hints }
+    Done { applied, hints: done.hints }
 }
 
 #[async_trait]
@@ -256,36 +256,27 @@ impl Writes for WriteConnection {
     }
 
     async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, Unavailable> {
-        Ok(self.apply_shared(work, &ClusterWork::default(), max_in_flight).await?.0)
-    }
-
-    async fn apply_shared(
-        &mut self,
-        work: &Transaction,
-        cluster: &ClusterWork,
-        max_in_flight: usize,
-    ) -> Result<(Applied, ClusterApplied), Unavailable> {
         if let Some(unavailable) = self.pause.runs() {
             return Err(unavailable);
         }
         // First, because a settled transaction may already have finished PINs of this work.
         self.connection = Some(self.connected().await?);
         let is_open = |verdict: &&Verdict| {
-            let Some(Done { applied, cluster, .. }) = &self.settled else { return true };
-            let ended = applied.finished.iter().chain(&cluster.known).map(|outcome| &outcome.pin);
+            let Some(Done { applied: Applied { finished, cluster, .. }, .. }) = &self.settled else { return true };
+            let ended = finished.iter().chain(&cluster.known).map(|outcome| &outcome.pin);
             !ended.chain(&cluster.gone).any(|pin| *pin == verdict.pin)
         };
         let verdicts: Vec<&Verdict> = work.verdicts.iter().filter(is_open).collect();
-        if let Some(slots) = &cluster.claim
-            && (work.changes(), cluster.changes()) == (0, 1)
+        if let Some(slots) = &work.cluster.claim
+            && work.changes() == 1
             && self.settled.is_none()
             && !self.anything_to_claim(slots).await?
         {
-            return Ok(Default::default());
+            return Ok(Applied::default());
         }
         let mut attempts = 0;
         let mut done = loop {
-            match self.attempt(work, cluster, &verdicts, max_in_flight).await {
+            match self.attempt(work, &verdicts, max_in_flight).await {
                 Ok(done) => break done,
                 Err(Failure::Sql(error)) if is_conflict(&error) && attempts < CONFLICTS => attempts += 1,
                 Err(failure) => return Err(failure.into()),
@@ -295,13 +286,13 @@ impl Writes for WriteConnection {
         if let Some(earlier) = self.settled.take() {
             done = join(earlier, done);
         }
-        let Done { applied, cluster, .. } = done;
+        let applied = done.applied;
         let taken = applied.submitted.iter().filter(|submitted| **submitted == Submitted::Accepted).count();
         self.node.count(taken, applied.finished.len());
         if let Some(last) = applied.finished.last() {
             self.last_seq = last.seq;
         }
-        Ok((applied, cluster))
+        Ok(applied)
     }
 
     async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, Unavailable> {
