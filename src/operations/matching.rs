@@ -49,13 +49,7 @@ pub async fn in_flight(
         before: at(filter.older_than),
         since: at(filter.newer_than),
     };
-    let after = after.unwrap_or_default();
-    let found = if wanted == Wanted::default() {
-        let page = services.store.in_flight_after(after, limit).await?;
-        page.map(|page| Found { next: page.next().map(str::to_owned), pins: page.pins })
-    } else {
-        services.store.in_flight_matching(after, &wanted, limit).await?
-    };
+    let found = services.store.in_flight_matching(after.unwrap_or_default(), &wanted, limit).await?;
     found.ok_or_else(|| {
         Code::InvalidRequest
             .because(r#""after" is neither what an answer gave as "next" nor a PIN that is in flight"#)

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::{
-    Applied, ClusterApplied, ClusterWork, Committed, DeliveryCommand, NewPin, Orphan, Progress, SavedSchedule,
-    Submitted, Transaction, Unavailable, Writes,
+    Applied, ClusterApplied, ClusterWork, Committed, DeliveryCommand, NewPin, Orphan, Progress,
+    SavedSchedule, Submitted, Transaction, Unavailable, Writes,
 };
 use crate::clock::Steady;
 use crate::fault::fault_point;

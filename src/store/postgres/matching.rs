@@ -93,17 +93,24 @@ impl Reader {
             return Ok(Some(Found::default()));
         }
         let (reached, pins) = match &wanted.reference {
-            None => (REACHED, MATCHING),
-            Some(_) => (REACHED_REFERRING, MATCHING_REFERRING),
+            // If all match, `limit` bounds what is read.
+            None if *wanted == Wanted::default() => (None, MATCHING),
+            None => (Some(REACHED), MATCHING),
+            Some(_) => (Some(REACHED_REFERRING), MATCHING_REFERRING),
         };
         let text = wanted.reference.as_deref().or(wanted.reference_prefix.as_deref());
-        let reached = sqlx::query_as(reached)
-            .bind(from_slot)
-            .bind(after)
-            .bind(i64::from(SCAN) - 1)
-            .bind(text)
-            .fetch_optional(&self.readers);
-        let reached: Option<(i16, String)> = answer(reached).await?;
+        let reached: Option<(i16, String)> = match reached {
+            None => None,
+            Some(sql) => {
+                let reached = sqlx::query_as(sql)
+                    .bind(from_slot)
+                    .bind(after)
+                    .bind(i64::from(SCAN) - 1)
+                    .bind(text)
+                    .fetch_optional(&self.readers);
+                answer(reached).await?
+            }
+        };
         let (to_slot, to) = reached.as_ref().map_or((i16::MAX, ""), |(slot, pin)| (*slot, pin.as_str()));
         let pins = sqlx::query_as(pins)
             .bind(from_slot)

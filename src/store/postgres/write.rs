@@ -262,7 +262,9 @@ impl Writes for WriteConnection {
         // First, because a settled transaction may already have finished PINs of this work.
         self.connection = Some(self.connected().await?);
         let is_open = |verdict: &&Verdict| {
-            let Some(Done { applied: Applied { finished, cluster, .. }, .. }) = &self.settled else { return true };
+            let Some(Done { applied: Applied { finished, cluster, .. }, .. }) = &self.settled else {
+                return true;
+            };
             let ended = finished.iter().chain(&cluster.known).map(|outcome| &outcome.pin);
             !ended.chain(&cluster.gone).any(|pin| *pin == verdict.pin)
         };

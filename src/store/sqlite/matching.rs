@@ -88,12 +88,16 @@ impl Reader {
         if let Some(reference) = &wanted.reference {
             return Ok(Some(self.referring(reference, after, wanted, limit).await?));
         }
-        let reached: Option<i64> =
+        let reached: Option<i64> = if *wanted == Wanted::default() {
+            // All match, so `limit` bounds what is read.
+            None
+        } else {
             sqlx::query_scalar("SELECT number FROM pin WHERE number > ?1 ORDER BY number LIMIT 1 OFFSET ?2")
                 .bind(after)
                 .bind(SCAN - 1)
                 .fetch_optional(&self.readers)
-                .await?;
+                .await?
+        };
         let rows = sqlx::query(concat!(
             "SELECT pin_id, submitted_at, deadline_at, number, clock_ahead FROM pin \
              WHERE number > ?6 AND number <= ?7 AND ",
