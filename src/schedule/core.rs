@@ -490,7 +490,7 @@ impl Core {
         let age = self.clock.now().since(entry.submitted);
         let decider = outcome::deciding(entry.seen.as_deref().unwrap_or_default(), ending);
         let status = metrics::status_index(decider.map(|delivery| &delivery.status));
-        self.counts.ended(ending, status, outcome::delivered(decider), age, entry.polls);
+        self.counts.ended(ending, status, age, entry.polls);
         metrics::ended(ending, status, age, entry.polls);
         let pin = entry.pin.expand();
         debug!(pin_id = %pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");

@@ -33,8 +33,6 @@ pub struct Counts {
     pub outcomes: [u64; Ending::ALL.len()],
     /// The same PINs by the status that decided, in the order of [`metrics::statuses`].
     pub statuses: [u64; STATUSES],
-    /// The same PINs by whether they were delivered: yes, no, and those of which nobody knows.
-    pub delivered: [u64; 3],
     /// Polls by this process of the PINs that ended.
     pub polls_of_ended: u64,
     /// PINs that became final, by their age when that was noticed: up to each of [`LIFETIMES`], then older ones.
@@ -70,17 +68,9 @@ impl Counts {
     }
 
     /// A PIN ended at this age, after so many polls. `status` is a place in [`metrics::statuses`].
-    pub(super) fn ended(
-        &mut self,
-        ending: Ending,
-        status: usize,
-        delivered: Option<bool>,
-        age: Duration,
-        polls: u32,
-    ) {
+    pub(super) fn ended(&mut self, ending: Ending, status: usize, age: Duration, polls: u32) {
         self.outcomes[ending as usize] += 1;
         self.statuses[status] += 1;
-        self.delivered[delivered.map_or(2, |delivered| usize::from(!delivered))] += 1;
         self.polls_of_ended += u64::from(polls);
         if ending == Ending::Final {
             let age = age.as_secs_f64();
