@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -24,9 +24,10 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 use thiserror::Error;
 
 use super::room::ClientRoom;
+use crate::paths::read_at_most;
 
 /// The largest file of tokens, in bytes.
-const MAX_FILE: u64 = 1024 * 1024;
+const MAX_FILE: usize = 1024 * 1024;
 
 /// The most tokens of a file; each request is compared with all of them.
 const MAX_TOKENS: usize = 10_000;
@@ -187,11 +188,8 @@ impl Tokens {
             return Err(TokensError::OfOthers { path: path.to_owned(), owner });
         }
         // What stands there by mistake may be a token itself.
-        let mut bytes = Zeroizing::new(Vec::new());
-        file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(TokensError::TooLarge(path.to_owned()));
-        }
+        let bytes = read_at_most(file, MAX_FILE).map_err(failed)?;
+        let bytes = bytes.ok_or_else(|| TokensError::TooLarge(path.to_owned()))?;
         Self::parse(&bytes).map_err(|(line, what)| TokensError::Line { path: path.to_owned(), line, what })
     }
 
@@ -368,7 +366,7 @@ mod tests {
         let read = Tokens::read_for(&path, owner + 1);
         assert!(owner == 0 || matches!(read, Err(TokensError::OfOthers { .. })), "{read:?}");
         assert!(matches!(Tokens::read(folder.path()), Err(TokensError::NotAFile(_))));
-        fs::write(&path, "#".repeat(MAX_FILE as usize + 1)).unwrap();
+        fs::write(&path, "#".repeat(MAX_FILE + 1)).unwrap();
         assert!(matches!(Tokens::read(&path), Err(TokensError::TooLarge(_))));
         assert!(matches!(Tokens::read(&folder.path().join("none")), Err(TokensError::Io { .. })));
     }
