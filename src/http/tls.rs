@@ -187,25 +187,15 @@ impl Tls {
         let expires = || self.loaded.borrow().warning(Timestamp::now());
         let is_unusable = unusable.is_some();
         let wrong = unusable.or_else(expires);
-        self.trouble.send_if_modified(|trouble| match (&trouble, wrong) {
-            (None, None) => false,
-            (Some(_), None) => {
-                info!("the TLS files of [http] are good again");
-                *trouble = None;
-                true
+        let is_new = self.trouble.send_if_modified(|trouble| Trouble::note(trouble, wrong.as_deref()));
+        match wrong {
+            _ if !is_new => {}
+            None => info!("the TLS files of [http] are good again"),
+            Some(wrong) if is_unusable => {
+                error!(reason = wrong, "new TLS files can't be used; the old ones stay in use");
             }
-            (Some(known), Some(wrong)) if *known.what == *wrong => false,
-            (known, Some(wrong)) => {
-                if is_unusable {
-                    error!(reason = wrong, "new TLS files can't be used; the old ones stay in use");
-                } else {
-                    warn!(reason = wrong, "the server's certificate needs attention");
-                }
-                let since = known.as_ref().map_or_else(Instant::now, |known| known.since);
-                *trouble = Some(Trouble { since, what: wrong.into() });
-                true
-            }
-        });
+            Some(wrong) => warn!(reason = wrong, "the server's certificate needs attention"),
+        }
     }
 }
 

@@ -405,16 +405,13 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     /// Refuses the requests that wait for a reply, and keeps the verdicts, the progress and the state of the schedule.
     fn failed(&mut self, unavailable: Unavailable, batch: &mut Batch) {
         metrics::commit_failed();
-        self.trouble.send_modify(|trouble| {
-            if trouble.is_none() {
-                error!(
-                    error = %unavailable.0,
-                    "the store can't be written: submits are refused, outcomes are kept in memory until it can"
-                );
-            }
-            let since = trouble.take().map_or_else(Instant::now, |trouble| trouble.since);
-            *trouble = Some(Trouble { since, what: unavailable.0.clone() });
-        });
+        if self.trouble.borrow().is_none() {
+            error!(
+                error = %unavailable.0,
+                "the store can't be written: submits are refused, outcomes are kept in memory until it can"
+            );
+        }
+        self.trouble.send_if_modified(|trouble| Trouble::note(trouble, Some(&unavailable.0)));
         batch.refuse(&unavailable);
     }
 }
