@@ -28,6 +28,7 @@ use tracing::{error, info, warn};
 use super::certificates::{FileError, Loaded, load};
 use super::pace::Pace;
 use crate::config;
+use crate::throttle::Throttle;
 use crate::trouble::Trouble;
 
 /// From accepting a connection to the end of its handshake.
@@ -36,9 +37,6 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// How often to see whether the files have changed. What has changed is read once it is the same at two looks, so that a
 /// certificate is not read without its new key.
 const LOOK: Duration = Duration::from_secs(2);
-
-/// The least time between two log lines about handshakes that failed for the same reason.
-const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// Reasons that are told apart; there are not many more.
 const MAX_REASONS: usize = 32;
@@ -58,7 +56,7 @@ pub struct Tls {
     loaded: watch::Sender<Loaded>,
     trouble: watch::Sender<Option<Trouble>>,
     /// Failed handshakes, by reason.
-    failures: Mutex<HashMap<String, Failures>>,
+    failures: Mutex<HashMap<String, Throttle>>,
 }
 
 /// Why there is no TLS on a connection.
@@ -68,14 +66,6 @@ enum Refused {
     Failed(io::Error, TcpStream),
     /// The client has closed.
     Gone,
-}
-
-/// Handshakes that failed for one reason.
-#[derive(Debug)]
-struct Failures {
-    said_at: Instant,
-    /// Those since the last log line.
-    more: u64,
 }
 
 impl Tls {
@@ -131,18 +121,12 @@ impl Tls {
     /// Logs a failed handshake, if a line is due.
     fn failed(&self, peer: SocketAddr, reason: &str) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let more = match failures.get_mut(reason) {
-            Some(known) if known.said_at.elapsed() < SAY_EVERY => {
-                known.more += 1;
-                return;
-            }
-            known => known.map_or(0, |known| known.more),
-        };
-        if failures.len() >= MAX_REASONS {
+        if failures.len() >= MAX_REASONS && !failures.contains_key(reason) {
             failures.clear();
         }
-        failures.insert(reason.to_owned(), Failures { said_at: Instant::now(), more: 0 });
+        let due = failures.entry(reason.to_owned()).or_default().due(Instant::now());
         drop(failures);
+        let Some(more) = due else { return };
         warn!(peer = %peer.ip(), reason, more, "a TLS handshake failed, as others before (more)");
     }
 

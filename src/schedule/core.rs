@@ -44,6 +44,7 @@ use crate::outcome::{self, Deliveries, Delivery, Ending, Verdict};
 use crate::pin::{CompactPinId, PinId};
 use crate::poll::{Connection, Meaning};
 use crate::store::InFlight;
+use crate::throttle::Throttle;
 
 /// The most verdicts that may wait for the store; polling pauses while there are this many.
 const MAX_FINISHING: usize = 10_000;
@@ -145,8 +146,8 @@ pub struct Core {
     answers: HashSet<Deliveries>,
     troubles: HashSet<Arc<str>>,
     pub counts: Counts,
-    /// When a poll without a usable answer was last logged, and how many more occurred since.
-    complained: Option<(Moment, u64)>,
+    /// The log lines about polls without a usable answer.
+    complaints: Throttle,
 }
 
 impl Core {
@@ -178,7 +179,7 @@ impl Core {
             answers: HashSet::new(),
             troubles: HashSet::new(),
             counts: Counts::default(),
-            complained: None,
+            complaints: Throttle::default(),
         }
     }
 

@@ -13,9 +13,6 @@ use crate::metrics::{self, STATUSES, catalogue::LIFETIMES};
 use crate::outcome::Ending;
 use crate::poll::Meaning;
 
-/// The shortest time between two log lines about polls without a usable answer.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
-
 /// Counts since the start.
 #[derive(Debug, Default, Clone)]
 pub struct Counts {
@@ -123,11 +120,7 @@ impl Core {
             return;
         };
         // One line per burst: neither an outage nor a few failed polls among many good ones may fill the log.
-        if self.complained.is_some_and(|(at, _)| now.since(at) < COMPLAIN_EVERY) {
-            self.complained = self.complained.map(|(at, more)| (at, more + 1));
-            return;
-        }
-        let (_, more) = self.complained.replace((now, 0)).unwrap_or((now, 0));
+        let Some(more) = self.complaints.due(self.clock.instant(now)) else { return };
         warn!(answer = %what, more, "a poll got no usable answer; its PIN is polled again. `more` counts the earlier ones that were not logged");
     }
 }
