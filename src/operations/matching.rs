@@ -89,9 +89,8 @@ pub async fn finished(services: &Services, request: list::Request) -> Result<lis
         items.push((of_outcome(outcome)?, position.to_string()));
         Ok(items.len() < limit && bytes < MAX_ANSWER)
     });
-    let (next, found) = (next.await?, items.len());
-    let (pins, cut) = page(items, false);
-    let next = if pins.len() < found { cut } else { next };
+    let next = next.await?;
+    let (pins, next) = page(items, next);
     Ok(list::Answer { pins, next })
 }
 
