@@ -11,7 +11,7 @@ use axum::response::Response;
 use tracing::info;
 
 use super::Api;
-use super::call::{Call, JSON, json};
+use super::call::{Call, json};
 use crate::http::problem::Problem;
 use crate::http::room::Charge;
 use crate::operations::{self, Failure, cancelled_state, in_time, outcome_of, unreadable};
@@ -35,8 +35,7 @@ pub async fn list(State(api): State<Arc<Api>>, mut call: Call) -> Result<Respons
     let request =
         list_pins::Request { limit: query.limit()?, after: query.text("after")?, filter: query.filter()? };
     request.filter.check(About::Either)?;
-    call.query.end()?;
-    call.accepts(&[JSON])?;
+    call.check()?;
     let page = in_time(operations::list(&api.services, request));
     // Of all that such a query can say, the operation refuses only an `after` that is nowhere, or a sink that is not.
     call.reply(page).await.map_err(|problem| problem.or_not_found())
@@ -45,8 +44,7 @@ pub async fn list(State(api): State<Arc<Api>>, mut call: Call) -> Result<Respons
 /// `GET /v1/pins/{pinId}`
 pub async fn show(State(api): State<Arc<Api>>, call: Call) -> Result<Response, Problem> {
     let pin_id = call.pin()?;
-    call.query.end()?;
-    call.accepts(&[JSON])?;
+    call.check()?;
     call.reply(in_time(operations::show(&api.services, show_pin::Request::Pin(pin_id)))).await
 }
 
@@ -54,8 +52,7 @@ pub async fn show(State(api): State<Arc<Api>>, call: Call) -> Result<Response, P
 pub async fn outcome(State(api): State<Arc<Api>>, mut call: Call) -> Result<Response, Problem> {
     let pin_id = call.pin()?;
     let timeout = call.query.duration("wait", MAX_WAIT)?.unwrap_or_default();
-    call.query.end()?;
-    call.accepts(&[JSON])?;
+    call.check()?;
     let request = wait::Request { pin_id: pin_id.clone(), timeout: Some(timeout) };
     // A client that hangs up ends its handler with it.
     match operations::wait(&api.services, request, pending()).await {
@@ -77,8 +74,7 @@ pub async fn outcome(State(api): State<Arc<Api>>, mut call: Call) -> Result<Resp
 /// `DELETE /v1/pins/{pinId}`
 pub async fn cancel(State(api): State<Arc<Api>>, call: Call) -> Result<Response, Problem> {
     let pin = call.pin()?;
-    call.query.end()?;
-    call.accepts(&[JSON])?;
+    call.check()?;
     let record = operations::cancel(&api.services, &pin).await?;
     let state = cancelled_state(&record);
     info!(token = %call.client.name, %pin, state = state.as_str(), "a PIN was withdrawn over HTTP");
@@ -92,8 +88,6 @@ pub async fn cancel_matching(
     call: Call,
     body: Body,
 ) -> Result<Response, Problem> {
-    call.query.end()?;
-    call.accepts(&[JSON])?;
     let request: cancel_matching_pins::Request = call.object("cancel", body).await?;
     let (filter, is_first) = (request.filter.to_string(), request.after.is_none());
     let answer = operations::cancel_matching(&api.services, request).await.map_err(Problem::from);
