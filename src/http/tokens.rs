@@ -38,13 +38,13 @@ const MAX_NAME: usize = 64;
 /// What a token begins with, so that scanners of source code recognize one.
 const PREFIX: &str = "pinwatch_";
 
-/// Random bytes of a token.
+/// Random bytes of a secret.
 const RANDOM: usize = 32;
 
 /// Permission bits that let the group or everybody else write.
 const OTHERS_WRITE: u32 = 0o022;
 
-type Hash = [u8; SHA256_OUTPUT_LEN];
+pub(super) type Hash = [u8; SHA256_OUTPUT_LEN];
 
 /// What a token is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -222,10 +222,10 @@ impl Tokens {
 
     /// As [`Tokens::client`], and which token it is.
     pub fn identify(&self, token: &str) -> Option<(TokenId, &Client)> {
-        let hash = digest(&SHA256, token.as_bytes());
+        let hash = hash(token);
         let mut found = 0u32;
         for (number, (known, _)) in (1..).zip(&self.0) {
-            found.conditional_assign(&number, known.as_slice().ct_eq(hash.as_ref()));
+            found.conditional_assign(&number, known.as_slice().ct_eq(&hash));
         }
         let index = usize::try_from(found).ok()?.checked_sub(1)?;
         self.0.get(index).map(|(hash, client)| (TokenId(*hash), client))
@@ -279,13 +279,24 @@ impl NewToken {
     /// # Errors
     /// The system has no random numbers.
     pub fn make(name: &Name, scope: Scope) -> Result<Self, NoRandomNumbers> {
-        let mut random = Zeroizing::new([0; RANDOM]);
-        SystemRandom::new().fill(random.as_mut_slice()).map_err(|_| NoRandomNumbers)?;
-        let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
-        let hash: String =
-            digest(&SHA256, token.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let token = format!("{PREFIX}{}", random()?);
+        let hash: String = hash(&token).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { token: token.into(), line: format!("{name} {scope} sha256:{hash}") })
     }
+}
+
+/// What is kept of a secret.
+pub(super) fn hash(secret: &str) -> Hash {
+    let mut hash = Hash::default();
+    hash.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
+    hash
+}
+
+/// Returns a secret that nobody can guess, in characters that headers and URLs allow.
+pub(super) fn random() -> Result<String, NoRandomNumbers> {
+    let mut bytes = Zeroizing::new([0; RANDOM]);
+    SystemRandom::new().fill(bytes.as_mut_slice()).map_err(|_| NoRandomNumbers)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 #[derive(Debug, Error)]
