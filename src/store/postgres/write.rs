@@ -111,7 +111,7 @@ impl WriteConnection {
         let node = self.node.clone();
         let mut connection = self.connected().await?;
         let doing = transact(&mut connection, &node, work, verdicts, max_in_flight);
-        let (number, done) = match within_failure(doing).await {
+        let (number, done) = match within(ANSWER_TIMEOUT, doing).await {
             Ok(done) => done,
             Err(failure) => {
                 self.undo(connection, &failure).await;
@@ -172,14 +172,10 @@ impl WriteConnection {
     }
 }
 
-async fn within_failure<T>(doing: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, doing).await {
-        Ok(done) => done,
-        Err(_) => {
-            let what = format!("the database did not carry out a transaction within {ANSWER_TIMEOUT:?}");
-            Err(Failure::Sql(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, what))))
-        }
-    }
+/// Begins a transaction that writes; returns its number.
+async fn begin(connection: &mut PgConnection, node: &Node) -> Result<i64, Failure> {
+    connection.execute("BEGIN").await?;
+    lock_lease(connection, node).await?.ok_or(Failure::Fenced)
 }
 
 /// Makes all changes; leaves the commit to the caller.
@@ -190,8 +186,7 @@ async fn transact(
     verdicts: &[&Verdict],
     max_in_flight: usize,
 ) -> Result<(i64, Done), Failure> {
-    connection.execute("BEGIN").await?;
-    let Some(number) = lock_lease(connection, node).await? else { return Err(Failure::Fenced) };
+    let number = begin(connection, node).await?;
     let mut done = Done::default();
     let room = max_in_flight.saturating_sub(node.in_flight());
     // Submits come before verdicts. An insert of a PIN waits for another node's transaction that deletes it; if this
@@ -300,7 +295,7 @@ impl Writes for WriteConnection {
     async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, Unavailable> {
         let (node, first) = (self.node.clone(), if from_oldest { 0 } else { self.last_seq });
         let mut connection = self.connected().await?;
-        let result = within_failure(register_sink(&mut connection, &node, name, first)).await;
+        let result = within(ANSWER_TIMEOUT, register_sink(&mut connection, &node, name, first)).await;
         match result {
             Ok(cursor) => {
                 self.connection = Some(connection);
@@ -317,7 +312,7 @@ impl Writes for WriteConnection {
     async fn close(mut self: Box<Self>) -> Result<(), Unavailable> {
         let node = self.node.clone();
         let mut connection = self.connected().await?;
-        match within_failure(leave(&mut connection, &node)).await {
+        match within(ANSWER_TIMEOUT, leave(&mut connection, &node)).await {
             Ok(()) => self.connection = Some(connection),
             // Other nodes have taken everything already, or will when the lease is over.
             Err(Failure::Fenced) => return Ok(()),
@@ -335,10 +330,7 @@ async fn register_sink(
     name: &str,
     first: i64,
 ) -> Result<i64, Failure> {
-    connection.execute("BEGIN").await?;
-    if lock_lease(connection, node).await?.is_none() {
-        return Err(Failure::Fenced);
-    }
+    begin(connection, node).await?;
     sqlx::query("INSERT INTO cursor (lane, sink, cursor) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
         .bind(node.id())
         .bind(name)
@@ -355,10 +347,7 @@ async fn register_sink(
 }
 
 async fn leave(connection: &mut PgConnection, node: &Node) -> Result<(), Failure> {
-    connection.execute("BEGIN").await?;
-    if lock_lease(connection, node).await?.is_none() {
-        return Err(Failure::Fenced);
-    }
+    begin(connection, node).await?;
     sqlx::query("UPDATE slot SET node = NULL, fence = fence + 1 WHERE node = $1")
         .bind(node.id())
         .execute(&mut *connection)
