@@ -27,10 +27,10 @@ const MAX_LINKS: usize = 40;
 const ROOT: u32 = 0;
 
 /// Permission bits that let the group or everybody else write.
-const OTHERS_WRITE: u32 = 0o022;
+pub const OTHERS_WRITE: u32 = 0o022;
 
 /// In a folder with this bit, only a file's owner and the folder's owner can rename and remove the file.
-const STICKY: u32 = 0o1000;
+pub const STICKY: u32 = 0o1000;
 
 /// Why a file, a folder or a socket is not used.
 #[derive(Debug, Error)]

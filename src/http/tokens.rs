@@ -24,7 +24,7 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 use thiserror::Error;
 
 use super::room::ClientRoom;
-use crate::paths::read_at_most;
+use crate::paths::{OTHERS_WRITE, read_at_most};
 
 /// The largest file of tokens, in bytes.
 const MAX_FILE: usize = 1024 * 1024;
@@ -40,9 +40,6 @@ const PREFIX: &str = "pinwatch_";
 
 /// Random bytes of a secret.
 const RANDOM: usize = 32;
-
-/// Permission bits that let the group or everybody else write.
-const OTHERS_WRITE: u32 = 0o022;
 
 pub(super) type Hash = [u8; SHA256_OUTPUT_LEN];
 
