@@ -62,9 +62,10 @@ pub struct Ticket {
     key: Key,
     generation: u32,
     epoch: u32,
-    probe: bool,
-    /// Whether the poll checks if the key is wrong.
-    check: bool,
+    /// Whether the poll tests the API for all PINs. It may be sent before its PIN is due.
+    pub probe: bool,
+    /// Whether the poll tests the key for all PINs. It may be sent before its PIN is due.
+    pub check: bool,
     sent: Moment,
     /// The PIN's age when the poll was sent.
     age: Duration,
@@ -72,13 +73,6 @@ pub struct Ticket {
     late: Duration,
     /// The kind of connection that the poll uses.
     pub connection: Connection,
-}
-
-impl Ticket {
-    /// Returns whether the poll tests the API or the key for all PINs. Such a poll may be sent before its PIN is due.
-    pub fn is_for_all(&self) -> bool {
-        self.probe || self.check
-    }
 }
 
 #[cfg(test)]
