@@ -44,10 +44,10 @@ pub async fn in_flight(
     let wanted = Wanted {
         reference: filter.reference.clone(),
         reference_prefix: filter.reference_prefix.clone(),
-        until: ago(filter.older_than),
-        after: ago(filter.newer_than),
-        before: at(filter.older_than),
-        since: at(filter.newer_than),
+        steady_until: ago(filter.older_than),
+        steady_after: ago(filter.newer_than),
+        wall_before: at(filter.older_than),
+        wall_since: at(filter.newer_than),
     };
     let found = services.store.in_flight_matching(after.unwrap_or_default(), &wanted, limit).await?;
     found.ok_or_else(|| {

@@ -30,14 +30,14 @@ pub struct Wanted {
     pub reference: Option<String>,
     /// The first bytes of the reference.
     pub reference_prefix: Option<String>,
-    /// The latest time of submission.
-    pub until: Option<Steady>,
-    /// The time after which the PIN was submitted.
-    pub after: Option<Steady>,
-    /// The wall clock's time before which the PIN was submitted.
-    pub before: Option<Timestamp>,
-    /// The wall clock's time at or after which the PIN was submitted.
-    pub since: Option<Timestamp>,
+    /// Submitted at this time or before it.
+    pub steady_until: Option<Steady>,
+    /// Submitted after this time.
+    pub steady_after: Option<Steady>,
+    /// Submitted before this time.
+    pub wall_before: Option<Timestamp>,
+    /// Submitted at this time or after it.
+    pub wall_since: Option<Timestamp>,
 }
 
 /// A page of the PINs in flight that match. The order of PINs that stay in flight does not change.

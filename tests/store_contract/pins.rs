@@ -252,20 +252,20 @@ async fn pins_are_found_by_reference_prefix_and_time_and_no_character_is_special
     assert_eq!(found(begins("")).await, set(&["A", "B", "C", "E", "F"]));
     let submitted = new("A").submitted_at.steady;
     let millisecond = std::time::Duration::from_millis(1);
-    assert_eq!(found(Wanted { until: Some(submitted), ..begins("order") }).await, set(&["A", "B"]));
+    assert_eq!(found(Wanted { steady_until: Some(submitted), ..begins("order") }).await, set(&["A", "B"]));
     assert_eq!(
-        found(Wanted { until: Some(submitted.before(millisecond)), ..Wanted::default() }).await,
+        found(Wanted { steady_until: Some(submitted.before(millisecond)), ..Wanted::default() }).await,
         set(&[])
     );
-    assert_eq!(found(Wanted { after: Some(submitted), ..Wanted::default() }).await, set(&[]));
+    assert_eq!(found(Wanted { steady_after: Some(submitted), ..Wanted::default() }).await, set(&[]));
     assert_eq!(
-        found(Wanted { after: Some(submitted.before(millisecond)), ..exactly("order-4") }).await,
+        found(Wanted { steady_after: Some(submitted.before(millisecond)), ..exactly("order-4") }).await,
         set(&["A"])
     );
     let at = new("A").submitted_at.wall;
     let (before, since) = (
-        |at| Wanted { before: Some(at), ..begins("order") },
-        |at| Wanted { since: Some(at), ..begins("order") },
+        |at| Wanted { wall_before: Some(at), ..begins("order") },
+        |at| Wanted { wall_since: Some(at), ..begins("order") },
     );
     let later = at + std::time::Duration::from_nanos(1);
     for (wanted, expected) in [

@@ -118,10 +118,10 @@ impl Reader {
             .bind(to_slot)
             .bind(text)
             .bind(to)
-            .bind(wanted.until.map_or(i64::MAX, Steady::millis))
-            .bind(wanted.after.map_or(i64::MIN, Steady::millis))
-            .bind(wanted.before.map_or(i64::MAX, millis_from))
-            .bind(wanted.since.map_or(i64::MIN, millis_from))
+            .bind(wanted.steady_until.map_or(i64::MAX, Steady::millis))
+            .bind(wanted.steady_after.map_or(i64::MIN, Steady::millis))
+            .bind(wanted.wall_before.map_or(i64::MAX, millis_from))
+            .bind(wanted.wall_since.map_or(i64::MIN, millis_from))
             .bind(i64::from(limit))
             .fetch_all(&self.readers);
         let pins: Vec<InFlight> = answer(pins).await?;

@@ -40,10 +40,10 @@ macro_rules! matching {
 fn bound<'q>(query: Query<'q>, wanted: &'q Wanted) -> Query<'q> {
     query
         .bind(wanted.reference_prefix.as_ref().map(|prefix| prefix.as_bytes()))
-        .bind(wanted.until.map_or(i64::MAX, Steady::millis))
-        .bind(wanted.after.map_or(i64::MIN, Steady::millis))
-        .bind(wanted.before.map_or(i64::MAX, millis_from))
-        .bind(wanted.since.map_or(i64::MIN, millis_from))
+        .bind(wanted.steady_until.map_or(i64::MAX, Steady::millis))
+        .bind(wanted.steady_after.map_or(i64::MIN, Steady::millis))
+        .bind(wanted.wall_before.map_or(i64::MAX, millis_from))
+        .bind(wanted.wall_since.map_or(i64::MIN, millis_from))
 }
 
 /// The PINs of these rows that match and have this reference.
