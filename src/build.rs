@@ -34,14 +34,9 @@ fn date(seconds: &str) -> String {
     time.map_or_else(|| "unknown".to_owned(), |time| time.strftime("%Y-%m-%d").to_string())
 }
 
-/// The features of the crate that it is built with. All are for tests, so a release has none.
+/// The features of the crate that it is built with. The only one is for tests, so a release has none.
 fn features() -> &'static str {
-    match (cfg!(feature = "stall"), cfg!(feature = "fault-points")) {
-        (false, false) => "none",
-        (true, false) => "stall",
-        (false, true) => "fault-points",
-        (true, true) => "stall, fault-points",
-    }
+    if cfg!(feature = "fault-points") { "fault-points" } else { "none" }
 }
 
 #[cfg(test)]

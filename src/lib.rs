@@ -69,4 +69,5 @@ mod readable;
 mod redact;
 mod submits;
 mod text;
+mod throttle;
 mod trouble;

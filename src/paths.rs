@@ -1,11 +1,11 @@
-//! Examines paths: which file is there, and who could have put it there.
+//! Examines paths: which file is there, and who could have put it there. Reads small files.
 //!
 //! Guarantees that a file opened here is a regular file, that its path did not end in a symbolic link, and that its
 //! owner is trusted: this user, root or the owner of its folder. Must not know what the files are for.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::geteuid;
+use secrecy::zeroize::Zeroizing;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 
@@ -26,10 +27,10 @@ const MAX_LINKS: usize = 40;
 const ROOT: u32 = 0;
 
 /// Permission bits that let the group or everybody else write.
-const OTHERS_WRITE: u32 = 0o022;
+pub const OTHERS_WRITE: u32 = 0o022;
 
 /// In a folder with this bit, only a file's owner and the folder's owner can rename and remove the file.
-const STICKY: u32 = 0o1000;
+pub const STICKY: u32 = 0o1000;
 
 /// Why a file, a folder or a socket is not used.
 #[derive(Debug, Error)]
@@ -291,6 +292,14 @@ pub fn check_server(socket: &Path, user: u32) -> Result<(), PathError> {
         return Ok(());
     }
     Err(PathError::Server { socket: socket.to_owned(), user })
+}
+
+/// Reads a file that may contain secrets; `None` if it has more than `most` bytes.
+pub fn read_at_most(file: File, most: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    // Allocated in full at once: a buffer that grows would leave copies in memory that nobody overwrites.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(most + 2));
+    file.take(most as u64 + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() <= most).then_some(bytes))
 }
 
 /// Returns the folder that contains a file.

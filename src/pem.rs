@@ -4,7 +4,6 @@
 //! regular file, such as a named pipe, blocks nobody. Must not know what the files are for.
 
 use std::fs::{self, File};
-use std::io::Read;
 use std::path::Path;
 
 use memchr::memmem;
@@ -12,11 +11,13 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::zeroize::Zeroizing;
 
+use crate::paths::read_at_most;
+
 /// The largest accepted file of certificates, in bytes. The system's whole bundle has a quarter of a megabyte.
-const MAX_CERTIFICATES: u64 = 4 * 1024 * 1024;
+const MAX_CERTIFICATES: usize = 4 * 1024 * 1024;
 
 /// The largest accepted file with a key, in bytes: it may contain the certificates too.
-const MAX_KEY: u64 = 64 * 1024;
+const MAX_KEY: usize = 64 * 1024;
 
 /// Reads the certificates of a file, in their order; at least one.
 ///
@@ -52,20 +53,15 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
 const DAMAGED: &str = "it is not valid PEM, or it is damaged";
 
 /// Reads a regular file of at most this many bytes.
-fn read(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, String> {
+fn read(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, String> {
     let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
     // Opening a named pipe waits for its writer.
     if !metadata.is_file() {
         return Err("it is no regular file".to_owned());
     }
-    // Allocated in full at once: a buffer that grows would leave copies in memory that nobody overwrites.
-    let mut content = Zeroizing::new(Vec::with_capacity(metadata.len().min(most) as usize + 2));
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(most + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
-    if content.len() as u64 > most {
-        return Err(format!("it has more than {most} bytes, so it can't be the right file"));
-    }
-    Ok(content)
+    let content =
+        File::open(path).and_then(|file| read_at_most(file, most)).map_err(|error| error.to_string())?;
+    content.ok_or_else(|| format!("it has more than {most} bytes, so it can't be the right file"))
 }
 
 #[cfg(test)]

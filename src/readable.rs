@@ -1,12 +1,33 @@
-//! Numbers and durations as people read them, in tables, on the status page and in the verdict. Pure.
+//! Numbers, durations and times as people read them, in tables, on the status page and in the verdict. Pure.
 
 use std::time::Duration;
+
+use jiff::Timestamp;
 
 /// Formats a duration in its two largest units: `2days 3h`, `1m 5s`, `1s 840ms`.
 pub fn short(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let text = humantime::format_duration(Duration::from_millis(millis)).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// Formats the distance of a time from now; returns the text unchanged if it is not a time.
+pub fn distance(text: &str, now: Timestamp) -> String {
+    text.parse().map_or_else(|_| text.to_owned(), |time| away(time, now))
+}
+
+/// As [`distance`], of something that comes: what is overdue comes now.
+pub fn upcoming(text: &str, now: Timestamp) -> String {
+    text.parse().map_or_else(|_| text.to_owned(), |time: Timestamp| away(time.max(now), now))
+}
+
+fn away(time: Timestamp, now: Timestamp) -> String {
+    let distance = time.duration_since(now);
+    match (Duration::from_secs(distance.unsigned_abs().as_secs()), distance.is_negative()) {
+        (Duration::ZERO, _) => "now".to_owned(),
+        (seconds, true) => format!("{} ago", short(seconds)),
+        (seconds, false) => format!("in {}", short(seconds)),
+    }
 }
 
 /// Formats a count with its noun: `1 PIN`, `1,204 PINs`.
@@ -30,6 +51,15 @@ pub fn thousands(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_shown_as_their_distance_from_now() {
+        let now: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
+        assert_eq!(distance("2026-01-01T23:59:59.500Z", now), "now");
+        assert_eq!(distance("soon", now), "soon");
+        assert_eq!(upcoming("2026-01-01T23:00:00Z", now), "now");
+        assert_eq!(upcoming("2026-01-02T00:00:12Z", now), "in 12s");
+    }
 
     #[test]
     fn numbers_are_written_with_separators_and_plurals() {

@@ -251,7 +251,7 @@ fn a_killed_service_restarts_and_delivers_the_accepted_pins() {
     assert_ne!(main_pid(&container), pid);
 }
 
-#[cfg(feature = "stall")]
+#[cfg(feature = "fault-points")]
 #[test]
 fn a_daemon_that_hangs_is_restarted_by_the_watchdog() {
     let Some(container) = container() else { return };

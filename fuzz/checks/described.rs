@@ -22,7 +22,7 @@ pub fn check(input: &[u8]) {
     let Some(described) = described(&mut fields) else { return };
     let now = Timestamp::from_second(1_767_355_200).expect("a time of this century");
     for code in [StatusCode::OK, StatusCode::BAD_REQUEST] {
-        match Meaning::by(Some(&described), code, &HeaderMap::new(), Ok(body), now) {
+        match Meaning::of(Some(&described), code, &HeaderMap::new(), Ok(body), now) {
             Meaning::Deliveries(deliveries) => {
                 assert!(body.len() <= MAX_BODY && deliveries.len() <= MAX_KEPT);
                 for delivery in &deliveries {

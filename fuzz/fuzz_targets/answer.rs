@@ -30,7 +30,7 @@ fuzz_target!(|data: &[u8]| {
     let now = Timestamp::from_second(1_767_355_200).expect("a time of this century");
     let fault = format!("the body is cut off: {}", String::from_utf8_lossy(body));
     for body in [Ok(body), Err(fault.as_str())] {
-        check(&Meaning::of(status, &headers, body, now), body.unwrap_or_default());
+        check(&Meaning::of(None, status, &headers, body, now), body.unwrap_or_default());
     }
 });
 

@@ -4,14 +4,13 @@
 //! through [`Membership`] give up after a quarter, others after a third. The next round shows whether they took effect.
 //! Knows no SQL: the store has the statements.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::{Hints, NodeReport, Registration, Registry, Renewal, Shared, View};
+use super::{Hints, NodeReport, Registration, Registry, Renewal, View};
 use crate::pin::PinId;
 use crate::sinks::Health;
 use crate::slot::Slots;
@@ -119,9 +118,4 @@ pub async fn listen(questions: Questions, hints: Hints, outcomes: watch::Sender<
             }
         }
     }
-}
-
-/// Answers questions about all nodes from the tables.
-pub fn shared(questions: &Questions) -> Arc<dyn Shared> {
-    Arc::new(questions.clone())
 }

@@ -17,6 +17,7 @@ use super::{NodeId, NodeReport, Plan, Registration, Registry, Renewal, View, pla
 use crate::schedule::{Schedule, Stopping};
 use crate::slot::Slots;
 use crate::store::Unavailable;
+use crate::trouble::Trouble;
 
 /// How often this node fetches, without a hint, what other nodes left for it.
 const CLAIM_EVERY: Duration = Duration::from_secs(1);
@@ -55,7 +56,7 @@ pub struct State {
     /// How many times it lost its lease.
     pub lost: u64,
     /// Since when it has no lease, and why.
-    pub trouble: Option<(Instant, Arc<str>)>,
+    pub trouble: Option<Trouble>,
 }
 
 /// The task. See the module.
@@ -123,7 +124,7 @@ async fn watch_lease(mut ends: watch::Receiver<Instant>, state: &watch::Sender<S
             biased;
             renewed = ends.changed() => renewed,
             () = sleep_until(end) => {
-                report_loss(state, NOT_RENEWED.into());
+                report_loss(state, NOT_RENEWED);
                 ends.changed().await
             }
         };
@@ -134,15 +135,14 @@ async fn watch_lease(mut ends: watch::Receiver<Instant>, state: &watch::Sender<S
 }
 
 /// Reports that the lease is lost, and why.
-fn report_loss(state: &watch::Sender<State>, what: Arc<str>) {
+fn report_loss(state: &watch::Sender<State>, what: &str) {
     state.send_if_modified(|state| {
         let is_new = state.trouble.is_none();
         if is_new {
             error!(reason = %what, "this node lost its lease: it polls and writes nothing until it has one again");
             state.lost += 1;
         }
-        let since = state.trouble.take().map_or_else(Instant::now, |(since, _)| since);
-        state.trouble = Some((since, what));
+        Trouble::note(&mut state.trouble, Some(what));
         is_new
     });
 }
@@ -277,7 +277,7 @@ impl<R: Registry> Member<R> {
         let unbroken = Instant::now() < *self.lease_until.borrow();
         self.lease_until.send_replace(sent + self.task.lease);
         if !unbroken {
-            report_loss(&self.task.state, NOT_RENEWED.into());
+            report_loss(&self.task.state, NOT_RENEWED);
         } else if self.scheduled_until > sent {
             // A schedule that has ended polls nothing, but its last outcomes still need the lease to be written.
             let _ = self.extend_schedule().await;
@@ -382,7 +382,7 @@ impl<R: Registry> Member<R> {
         };
         // A failure that ends before the lease does needs no report.
         if Instant::now() >= *self.lease_until.borrow() || self.id.is_none() {
-            report_loss(&self.task.state, what);
+            report_loss(&self.task.state, &what);
         }
     }
 

@@ -456,7 +456,7 @@ async fn a_node_polls_nothing_while_another_process_has_its_name() {
     simulation.tables(|tables| tables.leases.insert(1, (9, Instant::now() + seconds(60))));
     simulation.pass(seconds(10)).await;
     assert_eq!((simulation.polled(), simulation.known()), (vec![0], 0));
-    assert!(simulation.state(1).trouble.unwrap().1.contains("cluster.node"));
+    assert!(simulation.state(1).trouble.unwrap().what.contains("cluster.node"));
     simulation.pass(seconds(60)).await;
     assert_eq!((simulation.polled(), simulation.known()), (vec![256], PINS));
 }

@@ -53,14 +53,9 @@ pub async fn list(socket: &Path, args: &LettersListArgs, mut output: Output) -> 
     if !rows.is_empty() {
         output.table(COLUMNS, &rows)?;
     }
-    output.next(pages.request.after.as_deref())?;
-    output.flush()?;
-    match pages.request.after {
-        Some(token) => note(format_args!("there are more: --after {}", token)),
-        None if !output.is_json() && rows.is_empty() => {
-            note(if pages.request.filter.is_empty() { "no dead letters" } else { "no dead letter matches" });
-        }
-        None => {}
+    output.end_list(pages.request.after.as_deref())?;
+    if pages.request.after.is_none() && !output.is_json() && rows.is_empty() {
+        note(if pages.request.filter.is_empty() { "no dead letters" } else { "no dead letter matches" });
     }
     Ok(Exit::Done)
 }

@@ -60,14 +60,9 @@ pub async fn run(socket: &Path, args: &ListArgs, mut output: Output) -> Result<E
         output.table(COLUMNS, &rows)?;
     }
     output.text(&finished)?;
-    output.next(after.as_deref())?;
-    output.flush()?;
-    match after {
-        Some(token) => note(format_args!("there are more: --after {}", token)),
-        None if !output.is_json() && rows.is_empty() && finished.is_empty() => {
-            note(if filter.is_empty() { "no PIN is in flight" } else { "no PIN matches" });
-        }
-        None => {}
+    output.end_list(after.as_deref())?;
+    if after.is_none() && !output.is_json() && rows.is_empty() && finished.is_empty() {
+        note(if filter.is_empty() { "no PIN is in flight" } else { "no PIN matches" });
     }
     Ok(Exit::Done)
 }

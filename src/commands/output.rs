@@ -100,12 +100,15 @@ impl Output {
         self.json(Value::from(line).to_string().as_bytes())
     }
 
-    /// Ends a list that has more pages: prints the position as a last line of JSON, and nothing for people.
-    pub fn next(&mut self, token: Option<&str>) -> Result<(), CommandError> {
-        match token {
-            Some(token) if self.is_json => self.json(json!({"next": token}).to_string().as_bytes()),
-            _ => Ok(()),
+    /// Ends a list. If it has more pages, a program gets the position in a last line, and people get a note.
+    pub fn end_list(&mut self, next: Option<&str>) -> Result<(), CommandError> {
+        let Some(next) = next else { return self.flush() };
+        if self.is_json {
+            self.json(json!({"next": next}).to_string().as_bytes())?;
         }
+        self.flush()?;
+        note(format_args!("there are more: --after {next}"));
+        Ok(())
     }
 
     /// Writes text that ends with its newline.

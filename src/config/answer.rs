@@ -86,25 +86,12 @@ impl Section<'_> {
         self.parsed(key, "", |text| if text.is_empty() { Ok(None) } else { text.parse().map(Some) })
     }
 
-    /// Reads a list of statuses, or a string of statuses separated by commas.
     fn statuses(&mut self, key: &'static str) -> Option<Vec<Arc<str>>> {
-        self.read(key, ValueKind::Array(Vec::new()), |written| {
-            let statuses: Vec<Arc<str>> = match written {
-                ValueKind::Array(list) => {
-                    list.iter().map(|value| status(&value.kind)).collect::<Result<_, _>>()?
-                }
-                ValueKind::String(text) if text.trim().is_empty() => Vec::new(),
-                ValueKind::String(text) => {
-                    text.split(',').map(|text| status(&text.trim().into())).collect::<Result<_, _>>()?
-                }
-                _ => return Err("must be a list of statuses, [\"…\", \"…\"]".to_owned()),
-            };
-            if statuses.len() > MOST_STATUSES {
-                return Err(format!("must have at most {MOST_STATUSES} statuses"));
-            }
-            let shown: Vec<String> = statuses.iter().map(|status| quoted(status)).collect();
-            Ok((statuses, format!("[{}]", shown.join(", "))))
-        })
+        let statuses = self.items(key, "statuses", status)?;
+        if statuses.len() > MOST_STATUSES {
+            return self.refuse(key, format!("must have at most {MOST_STATUSES} statuses"));
+        }
+        Some(statuses)
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use config::ValueKind;
 
 use super::read::text_of;
-use super::section::{Section, quoted, section};
+use super::section::{Section, section};
 
 section! {
     /// `[http]`
@@ -21,7 +21,7 @@ section! {
         /// `None` is plain HTTP.
         pub tls: Option<Tls> = tls(),
         /// The names that clients may use for this machine, in lower case, besides its loopback names and addresses.
-        pub hosts: Vec<String> = hosts(),
+        pub hosts: Vec<String> = items("names", host),
         /// Whether other machines may reach it over plain HTTP.
         pub allow_remote: bool = flag(false),
     }
@@ -86,25 +86,11 @@ impl Section<'_> {
             (None, None, None) => Some(None),
         }
     }
-
-    /// Reads a list of names, or a string of names separated by commas.
-    fn hosts(&mut self, key: &'static str) -> Option<Vec<String>> {
-        self.read(key, ValueKind::Array(Vec::new()), |written| {
-            let hosts = match written {
-                ValueKind::Array(list) => list.iter().map(|value| host(text_of(&value.kind)?)).collect(),
-                ValueKind::String(text) if text.trim().is_empty() => Ok(Vec::new()),
-                ValueKind::String(text) => text.split(',').map(|text| host(text.trim())).collect(),
-                _ => Err("must be a list of names, [\"…\", \"…\"]".to_owned()),
-            };
-            let hosts: Vec<String> = hosts?;
-            let shown: Vec<String> = hosts.iter().map(|host| quoted(host)).collect();
-            Ok((hosts, format!("[{}]", shown.join(", "))))
-        })
-    }
 }
 
 /// A name as a `Host` header has it, without the port. An IPv6 address may have its brackets or not.
-fn host(text: &str) -> Result<String, String> {
+fn host(written: &ValueKind) -> Result<String, String> {
+    let text = text_of(written)?;
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     if let Ok(address) = bare.parse::<IpAddr>() {
         return Ok(address.to_canonical().to_string());

@@ -55,6 +55,29 @@ impl Section<'_> {
         })
     }
 
+    /// Reads a list, or a string of its items with commas between; `items` is what a message calls them.
+    pub fn items<T: AsRef<str>>(
+        &mut self,
+        key: &'static str,
+        items: &str,
+        parse: impl Fn(&ValueKind) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        self.read(key, ValueKind::Array(Vec::new()), |written| {
+            let list: Vec<T> = match written {
+                ValueKind::Array(list) => {
+                    list.iter().map(|value| parse(&value.kind)).collect::<Result<_, _>>()?
+                }
+                ValueKind::String(text) if text.trim().is_empty() => Vec::new(),
+                ValueKind::String(text) => {
+                    text.split(',').map(|text| parse(&text.trim().into())).collect::<Result<_, _>>()?
+                }
+                _ => return Err(format!("must be a list of {items}, [\"…\", \"…\"]")),
+            };
+            let shown: Vec<String> = list.iter().map(|item| quoted(item.as_ref())).collect();
+            Ok((list, format!("[{}]", shown.join(", "))))
+        })
+    }
+
     /// Reads a whole number.
     pub fn count(
         &mut self,

@@ -4,16 +4,17 @@
 //! Must not know what the secret is for.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use secrecy::SecretString;
-use secrecy::zeroize::Zeroizing;
 use thiserror::Error;
 
+use crate::paths::read_at_most;
+
 /// The largest accepted file, in bytes: far more than any key needs, so that a wrong file is not read completely.
-const LONGEST: u64 = 8 * 1024;
+const LONGEST: usize = 8 * 1024;
 
 /// Why a file contains no usable secret.
 #[derive(Debug, Error)]
@@ -30,12 +31,7 @@ pub(super) enum SecretFileError {
 
 /// Returns the content of the file without newlines at its end. Reads at most 8 KiB.
 pub(super) fn read(path: &Path) -> Result<SecretString, SecretFileError> {
-    // Allocated in full at once: a buffer that grows would leave copies in memory that nobody overwrites.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST as usize + 2));
-    File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LONGEST {
-        return Err(SecretFileError::TooLarge);
-    }
+    let bytes = read_at_most(File::open(path)?, LONGEST)?.ok_or(SecretFileError::TooLarge)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| SecretFileError::NotText)?;
     match text.trim_end_matches(['\r', '\n']) {
         "" => Err(SecretFileError::Empty),

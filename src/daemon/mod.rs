@@ -171,7 +171,7 @@ impl Daemon {
                         name = signals.stop() => break name,
                         () = self.reload() => {}
                     },
-                    #[cfg(feature = "stall")]
+                    #[cfg(feature = "fault-points")]
                     Signal::Stall => self.services.schedule.stall().await,
                 },
                 Some(ended) = self.parts.0.join_next() => return Err(DaemonError::Broken(part(ended))),

@@ -95,8 +95,8 @@ fn status(stats: &Stats, health: &Health, cluster: Option<&State>) -> String {
         format!("{in_flight} in flight, {polling} being polled, {due} due; {} polls", stats.counts.polls);
     if let Some(State { held, nodes, trouble, .. }) = cluster {
         line.push_str(&format!("; {} of 256 slots, {nodes} nodes", held.len()));
-        if let Some((_, what)) = trouble {
-            line.push_str(&format!("; without its lease nothing is polled or written: {what}"));
+        if let Some(trouble) = trouble {
+            line.push_str(&format!("; without its lease nothing is polled or written: {}", trouble.what));
         }
     }
     if let Some((reason, until)) = &stats.brake {
@@ -125,6 +125,7 @@ fn notify(states: &[NotifyState]) {
 mod tests {
     use super::*;
     use crate::schedule::{Counts, Reason};
+    use crate::trouble::Trouble;
 
     #[test]
     fn the_status_line_names_the_work_the_pauses_and_failing_sinks() {
@@ -148,7 +149,7 @@ mod tests {
         let mut state = State { held: (0..86).collect(), nodes: 3, ..State::default() };
         let line = status(&stats, &Health::default(), Some(&state));
         assert_eq!(line, "12 in flight, 2 being polled, 3 due; 99 polls; 86 of 256 slots, 3 nodes");
-        state.trouble = Some((tokio::time::Instant::now(), "cut off\nSTOPPING=1".into()));
+        Trouble::note(&mut state.trouble, Some("cut off\nSTOPPING=1"));
         let line = status(&stats, &Health::default(), Some(&state));
         assert!(
             line.ends_with("; without its lease nothing is polled or written: cut off\\nSTOPPING=1"),

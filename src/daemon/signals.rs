@@ -16,7 +16,7 @@ pub enum Signal {
     /// SIGHUP, from logrotate or `systemctl reload`.
     Reload,
     /// SIGUSR1, in test builds: makes the schedule hang.
-    #[cfg(feature = "stall")]
+    #[cfg(feature = "fault-points")]
     Stall,
 }
 
@@ -26,7 +26,7 @@ pub enum Signal {
 /// SIGUSR1 and SIGUSR2 because they make other daemons reopen their logs or report their state.
 const IGNORED: &[Number] = &[
     Number::XFSZ,
-    #[cfg(not(feature = "stall"))]
+    #[cfg(not(feature = "fault-points"))]
     Number::USR1,
     Number::USR2,
 ];
@@ -38,7 +38,7 @@ pub struct Signals {
     hang_up: Stream,
     /// The kernel repeats SIGXCPU every second, so it does not force an immediate end.
     cpu_time: Stream,
-    #[cfg(feature = "stall")]
+    #[cfg(feature = "fault-points")]
     user: Stream,
 }
 
@@ -62,16 +62,16 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
             cpu_time: signal(kind(Number::XCPU))?,
-            #[cfg(feature = "stall")]
+            #[cfg(feature = "fault-points")]
             user: signal(SignalKind::user_defined1())?,
         })
     }
 
     /// Waits for the next request.
     pub async fn next(&mut self) -> Signal {
-        #[cfg(feature = "stall")]
+        #[cfg(feature = "fault-points")]
         let stall = futures_util::FutureExt::map(self.user.recv(), |_| Signal::Stall);
-        #[cfg(not(feature = "stall"))]
+        #[cfg(not(feature = "fault-points"))]
         let stall = std::future::pending();
         tokio::select! {
             name = Self::first_stop(&mut self.terminate, &mut self.interrupt) => Signal::Stop(name),

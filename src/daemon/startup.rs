@@ -4,6 +4,7 @@
 //! stop take. A store of this machine alone needs no lease.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -135,7 +136,7 @@ impl Joining {
         let hints = Hints::default();
         let (state, seen) = watch::channel(State { id, ..State::default() });
         let (outcomes, hinted) = watch::channel(0);
-        let (cluster, waiting) = Cluster::new(cluster::postgres::shared(&questions), seen, hinted);
+        let (cluster, waiting) = Cluster::new(Arc::new(questions.clone()), seen, hinted);
         let leave = CancellationToken::new();
         let mut parts = JoinSet::new();
         let listening = cluster::postgres::listen(questions.clone(), hints.clone(), outcomes);

@@ -1,6 +1,6 @@
 //! The numbers of the last hour and the last day, for the charts of the status page.
 //!
-//! Guarantees a fixed size, whatever the daemon does: two rings of 360 points, in memory only, 184,320 bytes together, and a few
+//! Guarantees a fixed size, whatever the daemon does: two rings of 360 points, in memory only, 161,280 bytes together, and a few
 //! kB for the names of sinks and the counts that the next point is compared with. A step without a sample (the schedule did not
 //! answer, the machine slept) stays a gap. Points are placed by steady time, so setting the wall clock moves none. Must not count
 //! anything itself, nor know how a number is shown.
@@ -9,14 +9,12 @@ use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Dated, Steady};
+use crate::clock::Steady;
 use crate::metrics::catalogue::LIFETIMES;
 use crate::metrics::{self, STATUSES};
-use crate::outcome::Ending;
 use crate::schedule::Counts;
 use crate::services::Services;
 
@@ -61,22 +59,16 @@ pub struct Line {
     pub values: Values,
 }
 
-/// What a chart shows. All values have the same length as `times`.
+/// What a chart shows. All values have the same length, and are empty before the first sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
     pub step: Duration,
-    /// When each step ended, oldest first, by the wall clock as it is set now.
-    pub times: Vec<Timestamp>,
     pub in_flight: Values,
     /// The rate limit in force, in polls per second; also `None` where there was no limit.
     pub rate: Values,
     /// Polls per second, by what the answer meant.
     pub polls: Vec<Line>,
-    /// PINs that ended in the step, by how they ended.
-    pub outcomes: Vec<Line>,
-    /// The same PINs: `delivered`, `not_delivered`, and `unknown`.
-    pub delivered: Vec<Line>,
-    /// The same PINs by the status that decided; only statuses that occur.
+    /// PINs that ended in the step, by the status that decided; only statuses that occur.
     pub statuses: Vec<Line>,
     /// The median seconds from the submission until a PIN was known to be final, for the PINs that became final in the step. An
     /// estimate from the buckets [`LIFETIMES`]: ages count as evenly spread within a bucket, and none as beyond the last limit.
@@ -104,7 +96,7 @@ pub struct History(Arc<Mutex<Rings>>);
 
 impl History {
     /// Takes the numbers of this moment; `None` if they are not known.
-    pub fn record(&self, now: Dated, sample: Option<Sample>) {
+    pub fn record(&self, now: Steady, sample: Option<Sample>) {
         let Rings { hour, day, sinks } = &mut *self.lock();
         let places = sample.as_ref().map_or([None; SINKS], |sample| sinks.places(&sample.backlog));
         for ring in [hour, day] {
@@ -143,7 +135,7 @@ pub async fn sample(history: History, services: Services, stop: CancellationToke
             counts: stats.counts,
             backlog: backlog.collect(),
         });
-        history.record(services.clock.date(), sample);
+        history.record(services.clock.steady(), sample);
     }
 }
 
@@ -185,8 +177,6 @@ struct Point {
     in_flight: f32,
     rate: f32,
     polls: [f32; 8],
-    outcomes: [f32; Ending::ALL.len()],
-    delivered: [f32; 3],
     statuses: [f32; STATUSES],
     final_median: f32,
     final_p95: f32,
@@ -199,8 +189,6 @@ impl Point {
         in_flight: f32::NAN,
         rate: f32::NAN,
         polls: [f32::NAN; 8],
-        outcomes: [f32::NAN; Ending::ALL.len()],
-        delivered: [f32::NAN; 3],
         statuses: [f32::NAN; STATUSES],
         final_median: f32::NAN,
         final_p95: f32::NAN,
@@ -231,20 +219,13 @@ impl Point {
         let delay = counts.notice_delay.saturating_sub(before.notice_delay);
         Self {
             polls: std::array::from_fn(|n| polls[n].1.saturating_sub(earlier[n].1) as f32 / seconds),
-            outcomes: grown(&counts.outcomes, &before.outcomes),
-            delivered: grown(&counts.delivered, &before.delivered),
-            statuses: grown(&counts.statuses, &before.statuses),
+            statuses: std::array::from_fn(|n| counts.statuses[n].saturating_sub(before.statuses[n]) as f32),
             final_median: quantile(&ages, 0.5).map_or(f32::NAN, |age| age as f32),
             final_p95: quantile(&ages, 0.95).map_or(f32::NAN, |age| age as f32),
             notice_delay: if noticed == 0 { f32::NAN } else { delay.as_secs_f32() / noticed as f32 },
             ..now
         }
     }
-}
-
-/// How much each count grew.
-fn grown<const N: usize>(now: &[u64; N], before: &[u64; N]) -> [f32; N] {
-    std::array::from_fn(|n| now[n].saturating_sub(before[n]) as f32)
 }
 
 /// The age that this share of the PINs did not exceed, in seconds; `None` without PINs. `counts` has them by [`LIFETIMES`],
@@ -270,8 +251,7 @@ struct Ring {
     points: Box<[Point]>,
     /// When step 0 ended.
     begun: Option<Steady>,
-    /// The newest step, and the wall clock's time at its end.
-    newest: Option<(u64, Timestamp)>,
+    newest: Option<u64>,
     /// The step and the counts of the last sample, and when it was taken.
     last: Option<(u64, Counts, Steady)>,
 }
@@ -283,27 +263,27 @@ impl Ring {
     }
 
     /// Takes the first sample of each step; ignores others.
-    fn record(&mut self, now: Dated, sample: Option<&Sample>, backlog: &[Option<u64>; SINKS]) {
-        let begun = *self.begun.get_or_insert(now.steady);
+    fn record(&mut self, now: Steady, sample: Option<&Sample>, backlog: &[Option<u64>; SINKS]) {
+        let begun = *self.begun.get_or_insert(now);
         // A sample may be a little early or late.
-        let since = now.steady.since(begun) + SAMPLE_EVERY / 2;
+        let since = now.since(begun) + SAMPLE_EVERY / 2;
         let number = u64::try_from(since.as_millis() / self.step.as_millis()).unwrap_or(u64::MAX);
         let skipped = match self.newest {
-            Some((newest, _)) if number <= newest => return,
-            Some((newest, _)) => number - newest,
+            Some(newest) if number <= newest => return,
+            Some(newest) => number - newest,
             None => 1,
         };
         for back in 0..skipped.min(STEPS as u64) {
             *self.at(number - back) = Point::GAP;
         }
-        self.newest = Some((number, now.wall));
+        self.newest = Some(number);
         let Some(sample) = sample else { return };
         let adjacent = self.last.as_ref().filter(|(step, ..)| step + 1 == number);
-        let before = adjacent.map(|(_, counts, taken)| (counts, now.steady.since(*taken)));
+        let before = adjacent.map(|(_, counts, taken)| (counts, now.since(*taken)));
         let before = before.filter(|(_, elapsed)| !elapsed.is_zero());
         let point = Point::of(sample, before, backlog);
         *self.at(number) = point;
-        self.last = Some((number, sample.counts.clone(), now.steady));
+        self.last = Some((number, sample.counts.clone(), now));
     }
 
     fn at(&mut self, number: u64) -> &mut Point {
@@ -313,11 +293,8 @@ impl Ring {
     fn series(&self, sinks: &Sinks) -> Series {
         // Without a sample, nothing is shown.
         let shown = self.newest.map_or(0, |_| STEPS);
-        let (newest, end) = self.newest.unwrap_or_default();
-        let ordered = || {
-            let oldest = place(newest + 1);
-            self.points[oldest..].iter().chain(&self.points[..oldest]).take(shown)
-        };
+        let oldest = self.newest.map_or(0, |newest| place(newest + 1));
+        let ordered = || self.points[oldest..].iter().chain(&self.points[..oldest]).take(shown);
         let values = |of: &dyn Fn(&Point) -> f32| -> Values {
             ordered().map(|point| Some(f64::from(of(point))).filter(|value| !value.is_nan())).collect()
         };
@@ -328,18 +305,9 @@ impl Ring {
         let names = sinks.0.iter().enumerate().filter_map(|(n, name)| Some((n, name.clone()?)));
         Series {
             step: self.step,
-            times: (0..shown).map(|n| end - self.step * (shown - 1 - n) as u32).collect(),
             in_flight: values(&|point| point.in_flight),
             rate: values(&|point| point.rate),
             polls: (0..8).map(|n| line(meanings[n].0.into(), &|point| point.polls[n])).collect(),
-            outcomes: Ending::ALL
-                .map(|ending| line(ending.as_str().into(), &|point| point.outcomes[ending as usize]))
-                .into(),
-            delivered: (0..3)
-                .map(|n| {
-                    line(["delivered", "not_delivered", "unknown"][n].into(), &|point| point.delivered[n])
-                })
-                .collect(),
             statuses: statuses
                 .map(|(n, name)| line(name.into(), &|point| point.statuses[n]))
                 .filter(occurs)

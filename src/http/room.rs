@@ -40,16 +40,13 @@ impl ClientRoom {
     /// # Errors
     /// There is none for [`TIMEOUT`].
     pub async fn take(&self, most: usize) -> Result<Charge, NoRoom> {
-        timeout(TIMEOUT, self.wait(most)).await.unwrap_or(Err(NoRoom))
+        timeout(TIMEOUT, self.wait(most)).await.map_err(|_| NoRoom)
     }
 
     /// As [`ClientRoom::take`], without a time limit.
-    ///
-    /// # Errors
-    /// None: the room is never closed.
-    pub async fn wait(&self, most: usize) -> Result<Charge, NoRoom> {
+    pub async fn wait(&self, most: usize) -> Charge {
         let permits = most.min(CLIENT_ROOM) as u32;
-        self.0.clone().acquire_many_owned(permits).await.map(Charge).map_err(|_| NoRoom)
+        Charge(self.0.clone().acquire_many_owned(permits).await.expect("nobody closes the room"))
     }
 }
 

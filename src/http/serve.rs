@@ -19,6 +19,7 @@ use super::peer;
 use super::tasks::log_if_broken;
 use crate::accepting::Accepting;
 use crate::places::{Full, Place, Places, Rules};
+use crate::throttle::Throttle;
 
 /// Concurrent connections; each is an open file. One more replaces the one that has waited longest for its client.
 pub const MAX_CONNECTIONS: usize = 512;
@@ -46,15 +47,12 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// How long the network may leave what was sent unconfirmed. Then the peer is gone, even if it never said so.
 const UNCONFIRMED: Duration = Duration::from_secs(60);
 
-/// The least time between two log lines about peers with too many connections.
-const SAY_EVERY: Duration = Duration::from_secs(60);
-
 /// Serves connections until `stop`, and owns their tasks.
 pub async fn serve(listener: TcpListener, front: Arc<Front>, stop: CancellationToken) {
     let rules = Rules { all: MAX_CONNECTIONS, share: SHARE, reserved: 0, idle: UNDISTURBED };
     let places = Places::new(rules);
     let mut accepting = Accepting::new("http.listen");
-    let mut crowding = Crowding::default();
+    let mut crowded = Throttle::default();
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -66,7 +64,7 @@ pub async fn serve(listener: TcpListener, front: Arc<Front>, stop: CancellationT
                     let place = stop.run_until_cancelled(place(&places, peer.ip())).await;
                     match place {
                         None => break,
-                        Some(Err(full)) => crowding.refused(peer.ip(), full),
+                        Some(Err(full)) => refused(peer.ip(), full, &mut crowded),
                         Some(Ok(place)) => {
                             set_up(&stream);
                             let served = connection::serve(stream, peer, place, front.clone(), stop.clone());
@@ -111,24 +109,11 @@ fn set_up(stream: &TcpStream) {
     let _ = sockopt::set_socket_keepalive(stream, true);
 }
 
-/// Peers that had too many connections.
-#[derive(Debug, Default)]
-struct Crowding {
-    said_at: Option<Instant>,
-    /// Connections refused since the last log line.
-    more: u64,
-}
-
-impl Crowding {
-    fn refused(&mut self, peer: IpAddr, full: Full) {
-        if self.said_at.is_some_and(|at| at.elapsed() < SAY_EVERY) {
-            self.more += 1;
-            return;
-        }
-        let (more, share) = (std::mem::take(&mut self.more), full.share());
-        warn!(%peer, share, more, "a connection was closed: the peer has its share of connections (more: how many earlier ones were not logged)");
-        self.said_at = Some(Instant::now());
-    }
+/// Logs that a peer has too many connections, if a line is due.
+fn refused(peer: IpAddr, full: Full, lines: &mut Throttle) {
+    let Some(more) = lines.due(Instant::now()) else { return };
+    let share = full.share();
+    warn!(%peer, share, more, "a connection was closed: the peer has its share of connections (more: how many earlier ones were not logged)");
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use tracing::{error, info, warn};
 use super::certificates::{FileError, Loaded, load};
 use super::pace::Pace;
 use crate::config;
+use crate::throttle::Throttle;
 use crate::trouble::Trouble;
 
 /// From accepting a connection to the end of its handshake.
@@ -36,9 +37,6 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// How often to check whether the files have changed. Changed files are read once two checks find them the same, so that a
 /// certificate is not read without its new key.
 const LOOK: Duration = Duration::from_secs(2);
-
-/// The least time between two log lines about handshakes that failed for the same reason.
-const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// The most reasons that are distinguished; there are not many more.
 const MAX_REASONS: usize = 32;
@@ -58,7 +56,7 @@ pub struct Tls {
     loaded: watch::Sender<Loaded>,
     trouble: watch::Sender<Option<Trouble>>,
     /// Failed handshakes, by reason.
-    failures: Mutex<HashMap<String, Failures>>,
+    failures: Mutex<HashMap<String, Throttle>>,
 }
 
 /// Why there is no TLS on a connection.
@@ -68,14 +66,6 @@ enum Refused {
     Failed(io::Error, TcpStream),
     /// The client has closed.
     Gone,
-}
-
-/// Handshakes that failed for one reason.
-#[derive(Debug)]
-struct Failures {
-    said_at: Instant,
-    /// Those since the last log line.
-    more: u64,
 }
 
 impl Tls {
@@ -131,18 +121,12 @@ impl Tls {
     /// Logs a failed handshake, if a line is due.
     fn failed(&self, peer: SocketAddr, reason: &str) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let more = match failures.get_mut(reason) {
-            Some(known) if known.said_at.elapsed() < SAY_EVERY => {
-                known.more += 1;
-                return;
-            }
-            known => known.map_or(0, |known| known.more),
-        };
-        if failures.len() >= MAX_REASONS {
+        if failures.len() >= MAX_REASONS && !failures.contains_key(reason) {
             failures.clear();
         }
-        failures.insert(reason.to_owned(), Failures { said_at: Instant::now(), more: 0 });
+        let due = failures.entry(reason.to_owned()).or_default().due(Instant::now());
         drop(failures);
+        let Some(more) = due else { return };
         warn!(peer = %peer.ip(), reason, more, "a TLS handshake failed (more: how many earlier ones were not logged)");
     }
 
@@ -187,25 +171,15 @@ impl Tls {
         let expires = || self.loaded.borrow().warning(Timestamp::now());
         let is_unusable = unusable.is_some();
         let wrong = unusable.or_else(expires);
-        self.trouble.send_if_modified(|trouble| match (&trouble, wrong) {
-            (None, None) => false,
-            (Some(_), None) => {
-                info!("the TLS files of [http] are good again");
-                *trouble = None;
-                true
+        let is_new = self.trouble.send_if_modified(|trouble| Trouble::note(trouble, wrong.as_deref()));
+        match wrong {
+            _ if !is_new => {}
+            None => info!("the TLS files of [http] are good again"),
+            Some(wrong) if is_unusable => {
+                error!(reason = wrong, "new TLS files can't be used; the old ones stay in use");
             }
-            (Some(known), Some(wrong)) if *known.what == *wrong => false,
-            (known, Some(wrong)) => {
-                if is_unusable {
-                    error!(reason = wrong, "new TLS files can't be used; the old ones stay in use");
-                } else {
-                    warn!(reason = wrong, "the server's certificate needs attention");
-                }
-                let since = known.as_ref().map_or_else(Instant::now, |known| known.since);
-                *trouble = Some(Trouble { since, what: wrong.into() });
-                true
-            }
-        });
+            Some(wrong) => warn!(reason = wrong, "the server's certificate needs attention"),
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -24,9 +24,10 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 use thiserror::Error;
 
 use super::room::ClientRoom;
+use crate::paths::{OTHERS_WRITE, read_at_most};
 
 /// The largest file of tokens, in bytes.
-const MAX_FILE: u64 = 1024 * 1024;
+const MAX_FILE: usize = 1024 * 1024;
 
 /// The most tokens of a file; each request is compared with all of them.
 const MAX_TOKENS: usize = 10_000;
@@ -37,13 +38,10 @@ const MAX_NAME: usize = 64;
 /// What a token begins with, so that scanners of source code recognize one.
 const PREFIX: &str = "pinwatch_";
 
-/// Random bytes of a token.
+/// Random bytes of a secret.
 const RANDOM: usize = 32;
 
-/// Permission bits that let the group or everybody else write.
-const OTHERS_WRITE: u32 = 0o022;
-
-type Hash = [u8; SHA256_OUTPUT_LEN];
+pub(super) type Hash = [u8; SHA256_OUTPUT_LEN];
 
 /// What a token allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -187,11 +185,8 @@ impl Tokens {
             return Err(TokensError::OfOthers { path: path.to_owned(), owner });
         }
         // By mistake, the file may contain a token itself.
-        let mut bytes = Zeroizing::new(Vec::new());
-        file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(TokensError::TooLarge(path.to_owned()));
-        }
+        let bytes = read_at_most(file, MAX_FILE).map_err(failed)?;
+        let bytes = bytes.ok_or_else(|| TokensError::TooLarge(path.to_owned()))?;
         Self::parse(&bytes).map_err(|(line, what)| TokensError::Line { path: path.to_owned(), line, what })
     }
 
@@ -224,10 +219,10 @@ impl Tokens {
 
     /// As [`Tokens::client`], and which token it is.
     pub fn identify(&self, token: &str) -> Option<(TokenId, &Client)> {
-        let hash = digest(&SHA256, token.as_bytes());
+        let hash = hash(token);
         let mut found = 0u32;
         for (number, (known, _)) in (1..).zip(&self.0) {
-            found.conditional_assign(&number, known.as_slice().ct_eq(hash.as_ref()));
+            found.conditional_assign(&number, known.as_slice().ct_eq(&hash));
         }
         let index = usize::try_from(found).ok()?.checked_sub(1)?;
         self.0.get(index).map(|(hash, client)| (TokenId(*hash), client))
@@ -282,13 +277,24 @@ impl NewToken {
     /// # Errors
     /// The system has no random numbers.
     pub fn make(name: &Name, scope: Scope) -> Result<Self, NoRandomNumbers> {
-        let mut random = Zeroizing::new([0; RANDOM]);
-        SystemRandom::new().fill(random.as_mut_slice()).map_err(|_| NoRandomNumbers)?;
-        let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
-        let hash: String =
-            digest(&SHA256, token.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let token = format!("{PREFIX}{}", random()?);
+        let hash: String = hash(&token).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { token: token.into(), line: format!("{name} {scope} sha256:{hash}") })
     }
+}
+
+/// What is kept of a secret.
+pub(super) fn hash(secret: &str) -> Hash {
+    let mut hash = Hash::default();
+    hash.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
+    hash
+}
+
+/// Returns a secret that nobody can guess, in characters that headers and URLs allow.
+pub(super) fn random() -> Result<String, NoRandomNumbers> {
+    let mut bytes = Zeroizing::new([0; RANDOM]);
+    SystemRandom::new().fill(bytes.as_mut_slice()).map_err(|_| NoRandomNumbers)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 #[derive(Debug, Error)]
@@ -369,7 +375,7 @@ mod tests {
         let read = Tokens::read_for(&path, owner + 1);
         assert!(owner == 0 || matches!(read, Err(TokensError::OfOthers { .. })), "{read:?}");
         assert!(matches!(Tokens::read(folder.path()), Err(TokensError::NotAFile(_))));
-        fs::write(&path, "#".repeat(MAX_FILE as usize + 1)).unwrap();
+        fs::write(&path, "#".repeat(MAX_FILE + 1)).unwrap();
         assert!(matches!(Tokens::read(&path), Err(TokensError::TooLarge(_))));
         assert!(matches!(Tokens::read(&folder.path().join("none")), Err(TokensError::Io { .. })));
     }

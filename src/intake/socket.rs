@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use crate::fault::fault_point;
@@ -161,21 +161,12 @@ impl Socket {
 
     /// Stores the present problem, and logs it when it changes.
     fn report(&self, wrong: Option<String>) {
-        self.trouble.send_if_modified(|trouble| match (&trouble, wrong) {
-            (None, None) => false,
-            (Some(_), None) => {
-                info!("clients reach the socket again");
-                *trouble = None;
-                true
-            }
-            (Some(known), Some(wrong)) if *known.what == *wrong => false,
-            (known, Some(wrong)) => {
-                error!(error = %wrong, "clients don't reach the socket");
-                let since = known.as_ref().map_or_else(Instant::now, |known| known.since);
-                *trouble = Some(Trouble { since, what: wrong.into() });
-                true
-            }
-        });
+        let is_new = self.trouble.send_if_modified(|trouble| Trouble::note(trouble, wrong.as_deref()));
+        match wrong {
+            _ if !is_new => {}
+            None => info!("clients reach the socket again"),
+            Some(wrong) => error!(error = %wrong, "clients don't reach the socket"),
+        }
     }
 }
 

@@ -47,9 +47,8 @@ pub async fn dead_letters(services: &Services, request: Request) -> Result<Answe
         items.push((letter, token.to_owned()));
         Ok(items.len() < limit && bytes < MAX_ANSWER)
     });
-    let (next, found) = (next.await?, items.len());
-    let (dead_letters, cut) = page(items, false);
-    let next = if dead_letters.len() < found { cut } else { next };
+    let next = next.await?;
+    let (dead_letters, next) = page(items, next);
     Ok(Answer { dead_letters, next })
 }
 

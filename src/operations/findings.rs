@@ -83,10 +83,10 @@ pub fn findings(services: &Services, stats: Option<&Stats>) -> Vec<Finding> {
         all.push(Finding { until: Some(now + stray.left()), ..finding });
     }
     if let Some(cluster) = &services.cluster
-        && let Some((since, what)) = cluster.state.borrow().trouble.clone()
+        && let Some(trouble) = cluster.state.borrow().trouble.clone()
     {
-        let what = format!("this node polls and writes nothing until it has a lease again: {what}");
-        all.push(Finding::new("lease_lost", Status::NotReady, what).since(now - since.elapsed()));
+        let what = format!("this node polls and writes nothing until it has a lease again: {}", trouble.what);
+        all.push(Finding::new("lease_lost", Status::NotReady, what).since(now - trouble.since.elapsed()));
     }
     if let Some(stats) = stats {
         judge(stats, services.max_in_flight, &mut all);

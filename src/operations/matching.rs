@@ -44,18 +44,12 @@ pub async fn in_flight(
     let wanted = Wanted {
         reference: filter.reference.clone(),
         reference_prefix: filter.reference_prefix.clone(),
-        until: ago(filter.older_than),
-        after: ago(filter.newer_than),
-        before: at(filter.older_than),
-        since: at(filter.newer_than),
+        steady_until: ago(filter.older_than),
+        steady_after: ago(filter.newer_than),
+        wall_before: at(filter.older_than),
+        wall_since: at(filter.newer_than),
     };
-    let after = after.unwrap_or_default();
-    let found = if wanted == Wanted::default() {
-        let page = services.store.in_flight_after(after, limit).await?;
-        page.map(|page| Found { next: page.next().map(str::to_owned), pins: page.pins })
-    } else {
-        services.store.in_flight_matching(after, &wanted, limit).await?
-    };
+    let found = services.store.in_flight_matching(after.unwrap_or_default(), &wanted, limit).await?;
     found.ok_or_else(|| {
         Code::InvalidRequest
             .because(r#""after" is neither what an answer gave as "next" nor a PIN that is in flight"#)
@@ -95,9 +89,8 @@ pub async fn finished(services: &Services, request: list::Request) -> Result<lis
         items.push((of_outcome(outcome)?, position.to_string()));
         Ok(items.len() < limit && bytes < MAX_ANSWER)
     });
-    let (next, found) = (next.await?, items.len());
-    let (pins, cut) = page(items, false);
-    let next = if pins.len() < found { cut } else { next };
+    let next = next.await?;
+    let (pins, next) = page(items, next);
     Ok(list::Answer { pins, next })
 }
 

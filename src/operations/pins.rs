@@ -82,10 +82,7 @@ pub async fn list(services: &Services, request: list::Request) -> Result<list::A
         };
         (with_times(pin, stored.submitted_at.wall, deadline_at), token)
     });
-    let items: Vec<_> = items.collect();
-    let matched = items.len();
-    let (pins, cut) = page(items, false);
-    let next = if pins.len() < matched { cut } else { found.next };
+    let (pins, next) = page(items, found.next);
     Ok(list::Answer { pins, next })
 }
 

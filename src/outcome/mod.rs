@@ -107,7 +107,7 @@ pub fn deciding(deliveries: &[Delivery], ending: Ending) -> Option<&Delivery> {
 
 /// Whether the delivery that decides reached somebody; `None` if nobody can know. A status that is not final can still
 /// change, so it counts as unknown.
-pub fn delivered(decider: Option<&Delivery>) -> Option<bool> {
+fn delivered(decider: Option<&Delivery>) -> Option<bool> {
     decider.filter(|delivery| delivery.final_status).and_then(|delivery| delivery.status.delivered())
 }
 

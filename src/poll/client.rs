@@ -306,7 +306,7 @@ impl Session {
             return Answer { meaning, resting: None, doubt };
         }
         let described = self.api.answer.as_ref();
-        let meaning = Meaning::by(described, head.status, &head.headers, body, Timestamp::now());
+        let meaning = Meaning::of(described, head.status, &head.headers, body, Timestamp::now());
         Answer { meaning, resting, doubt }
     }
 
@@ -321,7 +321,7 @@ impl Session {
     fn explain(&self, pin: &PinId, head: &Parts, body: Result<Bytes, String>) -> (Meaning, Vec<Field>) {
         let body = body.as_deref().map_err(String::as_str);
         let described = self.api.answer.as_ref();
-        let meaning = Meaning::by(described, head.status, &head.headers, body, Timestamp::now());
+        let meaning = Meaning::of(described, head.status, &head.headers, body, Timestamp::now());
         let meaning = match body {
             Ok(body) if self.names_another(body, pin) => Meaning::Unreadable(NAMES_ANOTHER.to_owned()),
             _ => meaning,

@@ -47,16 +47,11 @@ impl Meaning {
         matches!(self, Self::Deliveries(deliveries) if deliveries.iter().any(|delivery| delivery.final_status))
     }
 
-    /// The meaning of an answer. `body` is the whole decompressed body, or what went wrong while it was read;
-    /// `now` is the wall time, for a `Retry-After` that is a date.
+    /// The meaning of an answer. `[api.answer]` describes it, or it is the default preset's. `body` is the whole
+    /// decompressed body, or what went wrong while it was read; `now` is the wall time, for a `Retry-After` that is a date.
     ///
     /// If the status code alone decides, a body that could not be read makes no difference.
-    pub fn of(status: StatusCode, headers: &HeaderMap, body: Result<&[u8], &str>, now: Timestamp) -> Self {
-        Self::by(None, status, headers, body, now)
-    }
-
-    /// As [`Meaning::of`], for an API whose answers `[api.answer]` describes; `None` means the default preset.
-    pub fn by(
+    pub fn of(
         described: Option<&Answer>,
         status: StatusCode,
         headers: &HeaderMap,
@@ -137,7 +132,7 @@ mod tests {
 
     fn of(code: u16, headers: &[(HeaderName, &str)], body: Result<&str, &str>) -> Meaning {
         let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
-        Meaning::of(StatusCode::from_u16(code).unwrap(), &headers, body.map(str::as_bytes), now())
+        Meaning::of(None, StatusCode::from_u16(code).unwrap(), &headers, body.map(str::as_bytes), now())
     }
 
     fn exception(id: &str) -> String {
@@ -288,7 +283,7 @@ mod tests {
             let value = reqwest::header::HeaderValue::from_bytes(&headers).ok();
             let names = [RETRY_AFTER, DATE, LOCATION];
             let headers = names.into_iter().filter_map(|name| Some((name, value.clone()?))).collect();
-            match Meaning::of(status, &headers, Ok(&body), now()) {
+            match Meaning::of(None, status, &headers, Ok(&body), now()) {
                 Meaning::Unreadable(text) | Meaning::Rejected(text) | Meaning::Unavailable(text) => {
                     prop_assert!(!text.is_empty() && !text.contains(char::is_control));
                     prop_assert!(text.chars().count() <= super::super::MAX_TEXT);

@@ -22,7 +22,7 @@ mod meaning;
 mod secrets;
 mod strays;
 
-pub use answer::{MAX_BODY, MAX_DELIVERIES, MAX_DESCRIPTION, MAX_STATUS};
+pub use answer::{MAX_BODY, MAX_DESCRIPTION, MAX_STATUS};
 pub use client::{Client, Look, Prepared};
 pub use error::ClientError;
 pub use mapped::Field;

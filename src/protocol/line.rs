@@ -67,25 +67,25 @@ pub fn read_answer<A: DeserializeOwned>(line: &[u8]) -> serde_json::Result<Resul
 
 /// Returns as many items as fit into one answer, and the token after which the next page begins.
 ///
-/// Each item comes with its own token; the next page begins after it. `more` says whether items may follow the
-/// last one.
+/// Each item comes with its own token; a page that is cut ends at its last item's. `next` is where the next page begins
+/// if all items fit.
 pub fn page<T: Serialize>(
     items: impl IntoIterator<Item = (T, String)>,
-    more: bool,
+    next: Option<String>,
 ) -> (Vec<Raw<T>>, Option<String>) {
-    let (mut page, mut next) = (Vec::new(), None);
+    let (mut page, mut last) = (Vec::new(), None);
     // Allows for the JSON around the items.
     let mut bytes = 128;
     for (item, token) in items {
         let item = Raw::new(&item);
         bytes += item.get().len() + 1;
-        if next.is_some() && bytes + token.len() > MAX_ANSWER {
-            return (page, next);
+        if last.is_some() && bytes + token.len() > MAX_ANSWER {
+            return (page, last);
         }
         page.push(item);
-        next = Some(token);
+        last = Some(token);
     }
-    (page, next.filter(|_| more))
+    (page, next)
 }
 
 /// The JSON of a `T`, in the exact bytes that were received or will be sent. A client that prints it keeps every
@@ -171,15 +171,15 @@ mod tests {
     #[test]
     fn a_page_is_limited_in_length_and_names_the_start_of_the_next() {
         let item = |n: usize| (json!("\u{2028}".repeat(n)), n.to_string());
-        let (page_, next) = page([item(1), item(2)], false);
+        let (page_, next) = page([item(1), item(2)], None);
         assert_eq!((page_.len(), next), (2, None));
-        assert_eq!(page([item(1), item(2)], true).1.as_deref(), Some("2"));
+        assert_eq!(page([item(1), item(2)], Some("9".to_owned())).1.as_deref(), Some("9"));
         // Each of these characters takes six bytes in its escaped form.
-        let (page_, next) = page((0..1000).map(|_| item(1000)), false);
+        let (page_, next) = page((0..1000).map(|_| item(1000)), None);
         assert_eq!(next.as_deref(), Some("1000"));
         let line = answer(&json!({"pins": page_, "next": next}));
         assert!((MAX_ANSWER - 7000..=MAX_ANSWER).contains(&line.len()), "{}", line.len());
-        assert_eq!(page([item(100_000)], false).0.len(), 1, "one item is always sent");
+        assert_eq!(page([item(100_000)], None).0.len(), 1, "one item is always sent");
     }
 
     #[test]

@@ -44,6 +44,7 @@ use crate::outcome::{self, Deliveries, Delivery, Ending, Verdict};
 use crate::pin::{CompactPinId, PinId};
 use crate::poll::{Connection, Meaning};
 use crate::store::InFlight;
+use crate::throttle::Throttle;
 
 /// The most verdicts that may wait for the store; polling pauses while there are this many.
 const MAX_FINISHING: usize = 10_000;
@@ -61,9 +62,10 @@ pub struct Ticket {
     key: Key,
     generation: u32,
     epoch: u32,
-    probe: bool,
-    /// Whether the poll checks if the key is wrong.
-    check: bool,
+    /// Whether the poll tests the API for all PINs. It may be sent before its PIN is due.
+    pub probe: bool,
+    /// Whether the poll tests the key for all PINs. It may be sent before its PIN is due.
+    pub check: bool,
     sent: Moment,
     /// The PIN's age when the poll was sent.
     age: Duration,
@@ -71,13 +73,6 @@ pub struct Ticket {
     late: Duration,
     /// The kind of connection that the poll uses.
     pub connection: Connection,
-}
-
-impl Ticket {
-    /// Returns whether the poll tests the API or the key for all PINs. Such a poll may be sent before its PIN is due.
-    pub fn is_for_all(&self) -> bool {
-        self.probe || self.check
-    }
 }
 
 #[cfg(test)]
@@ -145,8 +140,8 @@ pub struct Core {
     answers: HashSet<Deliveries>,
     troubles: HashSet<Arc<str>>,
     pub counts: Counts,
-    /// When a poll without a usable answer was last logged, and how many more occurred since.
-    complained: Option<(Moment, u64)>,
+    /// The log lines about polls without a usable answer.
+    complaints: Throttle,
 }
 
 impl Core {
@@ -178,7 +173,7 @@ impl Core {
             answers: HashSet::new(),
             troubles: HashSet::new(),
             counts: Counts::default(),
-            complained: None,
+            complaints: Throttle::default(),
         }
     }
 
@@ -490,7 +485,7 @@ impl Core {
         let age = self.clock.now().since(entry.submitted);
         let decider = outcome::deciding(entry.seen.as_deref().unwrap_or_default(), ending);
         let status = metrics::status_index(decider.map(|delivery| &delivery.status));
-        self.counts.ended(ending, status, outcome::delivered(decider), age, entry.polls);
+        self.counts.ended(ending, status, age, entry.polls);
         metrics::ended(ending, status, age, entry.polls);
         let pin = entry.pin.expand();
         debug!(pin_id = %pin, outcome = %ending, polls = entry.polls, "a PIN has its outcome");

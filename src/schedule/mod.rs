@@ -69,7 +69,7 @@ pub enum Event {
     Slots(SlotEvent),
     Reconfigure(Box<Settings>),
     /// Test builds only: blocks the task, so that a test sees the watchdog act.
-    #[cfg(feature = "stall")]
+    #[cfg(feature = "fault-points")]
     Stall,
 }
 
@@ -208,7 +208,7 @@ impl Schedule {
         self.inbox.send(Event::Reconfigure(Box::new(settings))).await.map_err(|_| Stopping)
     }
 
-    #[cfg(feature = "stall")]
+    #[cfg(feature = "fault-points")]
     pub async fn stall(&self) {
         let _ = self.inbox.send(Event::Stall).await;
     }
@@ -409,7 +409,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
                 self.core.reconfigure(schedule, rate);
                 self.concurrency = concurrency;
             }
-            #[cfg(feature = "stall")]
+            #[cfg(feature = "fault-points")]
             Event::Stall => loop {
                 std::thread::park();
             },

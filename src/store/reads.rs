@@ -30,20 +30,20 @@ pub struct Wanted {
     pub reference: Option<String>,
     /// The first bytes of the reference.
     pub reference_prefix: Option<String>,
-    /// The latest time of submission.
-    pub until: Option<Steady>,
-    /// The time after which the PIN was submitted.
-    pub after: Option<Steady>,
-    /// The wall clock's time before which the PIN was submitted.
-    pub before: Option<Timestamp>,
-    /// The wall clock's time at or after which the PIN was submitted.
-    pub since: Option<Timestamp>,
+    /// Submitted at this time or before it.
+    pub steady_until: Option<Steady>,
+    /// Submitted after this time.
+    pub steady_after: Option<Steady>,
+    /// Submitted before this time.
+    pub wall_before: Option<Timestamp>,
+    /// Submitted at this time or after it.
+    pub wall_since: Option<Timestamp>,
 }
 
-/// A page of the PINs in flight that match.
+/// A page of the PINs in flight that match. The order of PINs that stay in flight does not change.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Each PIN with its page token, as in [`Page`].
+    /// Each PIN with its page token: the page after it begins behind this PIN, even if the PIN is no longer in flight.
     pub pins: Vec<(InFlight, String)>,
     /// The page token after which the next page begins; `None` on the last page. A page without PINs can have one.
     pub next: Option<String>,
@@ -57,23 +57,6 @@ impl Found {
     }
 }
 
-/// A page of the PINs in flight. The order of PINs that stay in flight does not change.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Page {
-    /// Each PIN with its page token: a page requested with the token begins after this PIN, even if the PIN is no longer in
-    /// flight.
-    pub pins: Vec<(InFlight, String)>,
-    /// Whether more pages may follow.
-    pub more: bool,
-}
-
-impl Page {
-    /// The page token after which the next page begins; `None` if there is no next page.
-    pub fn next(&self) -> Option<&str> {
-        self.pins.last().filter(|_| self.more).map(|(_, token)| token.as_str())
-    }
-}
-
 /// The reading side of the store. Cheap to clone.
 pub type Store = Arc<dyn Reads>;
 
@@ -81,13 +64,10 @@ pub type Store = Arc<dyn Reads>;
 /// this node's sink; PINs, outcomes of a PIN and dead letters are those of all nodes.
 #[async_trait]
 pub trait Reads: Send + Sync {
-    /// A page of at most `limit` PINs in flight: the first page for `""`, otherwise the page after a token from
-    /// [`Page`] or after a PIN in flight. `None` if `after` is neither. Where nodes share the store, the PIN may have
-    /// left.
-    async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Option<Page>, Unavailable>;
-
-    /// A page, as [`Reads::in_flight_after`] gives it, of at most `limit` PINs that match, among the next [`SCAN`] PINs in
-    /// flight; with a whole reference, among the next [`SCAN`] that have it.
+    /// A page of at most `limit` PINs in flight that match: the first page for `""`, otherwise the page after a token
+    /// from [`Found`] or after a PIN in flight. `None` if `after` is neither. Where nodes share the store, the PIN may
+    /// have left. Unless all match, the page is among the next [`SCAN`] PINs in flight; with a whole reference, among
+    /// the next [`SCAN`] that have it.
     async fn in_flight_matching(
         &self,
         after: &str,

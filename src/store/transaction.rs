@@ -20,15 +20,17 @@ pub struct Transaction {
     pub schedule: Option<SavedSchedule>,
     /// Remove some of the outcomes that ended before this time and that every sink has.
     pub prune: Option<Steady>,
+    /// A store of one machine ignores it.
+    pub cluster: ClusterWork,
 }
 
 impl Transaction {
     /// The number of changes.
     pub fn changes(&self) -> usize {
-        let Self { verdicts, submits, progress, commands, schedule, prune } = self;
+        let Self { verdicts, submits, progress, commands, schedule, prune, cluster } = self;
         let moves = progress.iter().map(|one| 1 + one.failed.len() + one.delivered.len()).sum::<usize>();
         let others = usize::from(schedule.is_some()) + usize::from(prune.is_some());
-        verdicts.len() + submits.len() + moves + commands.len() + others
+        verdicts.len() + submits.len() + moves + commands.len() + others + cluster.changes()
     }
 }
 
@@ -42,6 +44,7 @@ pub struct Applied {
     /// How many outcomes each delivery command affected, in the order of the commands.
     pub affected: Vec<u64>,
     pub pruned: u64,
+    pub cluster: ClusterApplied,
 }
 
 /// The only connection of this process that writes.
@@ -59,16 +62,6 @@ pub trait Writes: Send {
     /// # Errors
     /// Nothing was done, or nobody can know whether it was. In both cases it is safe to repeat.
     async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, Unavailable>;
-
-    /// As [`Writes::apply`], together with the changes that concern other nodes. A store of one machine has none.
-    async fn apply_shared(
-        &mut self,
-        work: &Transaction,
-        _: &ClusterWork,
-        max_in_flight: usize,
-    ) -> Result<(Applied, ClusterApplied), Unavailable> {
-        Ok((self.apply(work, max_in_flight).await?, ClusterApplied::default()))
-    }
 
     /// Creates a cursor for a sink that has none; returns the sink's cursor.
     async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, Unavailable>;

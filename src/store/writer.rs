@@ -163,7 +163,7 @@ impl Writer {
     pub fn claim(&self, slots: Slots) {
         // If the queue is full, the caller will ask again; if the writer has ended, the daemon is stopping.
         let _ = self.changes.try_send(Change::new(1, move |batch| {
-            let claim = batch.cluster.claim.get_or_insert_default();
+            let claim = batch.work.cluster.claim.get_or_insert_default();
             *claim = claim.union(&slots);
         }));
     }
@@ -172,7 +172,7 @@ impl Writer {
     pub async fn cancel_at_holder(&self, pin: PinId) -> Result<(), Unavailable> {
         self.ask(1, |batch, reply| {
             batch.confirmations.push(reply);
-            batch.cluster.cancels.push(pin);
+            batch.work.cluster.cancels.push(pin);
         })
         .await
     }
@@ -181,7 +181,7 @@ impl Writer {
     pub async fn release(&self, slots: Slots) -> Result<(), Unavailable> {
         self.ask(1, move |batch, reply| {
             batch.confirmations.push(reply);
-            batch.cluster.release = batch.cluster.release.union(&slots);
+            batch.work.cluster.release = batch.work.cluster.release.union(&slots);
         })
         .await
     }
@@ -191,7 +191,7 @@ impl Writer {
     pub async fn adopt(&self, orphan: Orphan) -> Result<u64, Unavailable> {
         self.ask(1, |batch, reply| {
             batch.adopts.push_back(reply);
-            batch.cluster.adopt.push(orphan);
+            batch.work.cluster.adopt.push(orphan);
         })
         .await
     }
@@ -245,7 +245,6 @@ pub struct WriterTask<M> {
 #[derive(Default)]
 struct Batch {
     work: Transaction,
-    cluster: ClusterWork,
     /// Each with the number of PINs that it submitted.
     submits: VecDeque<(usize, Reply<Vec<Submitted>>)>,
     commands: VecDeque<Reply<u64>>,
@@ -293,23 +292,23 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
                     self.failed(unavailable, &mut batch);
                     continue;
                 }
-                self.publish(Applied::default(), ClusterApplied::default(), &mut batch).await;
+                self.publish(Applied::default(), &mut batch).await;
                 continue;
             }
             // A full transaction left more changes waiting than the next one can hold, so that one need not wait.
             busy = (BUSY..MAX_BATCH).contains(&batch.changes());
             let begun = Instant::now();
-            match self.connection.apply_shared(&batch.work, &batch.cluster, self.max_in_flight).await {
-                Ok((applied, cluster)) => {
+            match self.connection.apply(&batch.work, self.max_in_flight).await {
+                Ok(applied) => {
                     metrics::committed(batch.changes(), begun);
-                    (batch.work, batch.cluster) = Default::default();
+                    batch.work = Transaction::default();
                     // The schedule always gets the commit. But if the file was moved away meanwhile, nobody else gets a
                     // confirmation, because the next start would not find the file.
                     match self.connection.in_place().await {
                         Ok(()) => self.succeeded(),
                         Err(unavailable) => self.failed(unavailable, &mut batch),
                     }
-                    self.publish(applied, cluster, &mut batch).await;
+                    self.publish(applied, &mut batch).await;
                 }
                 Err(error) => self.failed(error, &mut batch),
             }
@@ -339,7 +338,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
         true
     }
 
-    async fn publish(&mut self, applied: Applied, cluster: ClusterApplied, waiting: &mut Batch) {
+    async fn publish(&mut self, applied: Applied, waiting: &mut Batch) {
         // A closed channel means that the daemon is stopping; nothing is lost, because the store has it all. One
         // transaction can finish a PIN and accept it again, so the finished PINs are sent first.
         if let Some(last) = applied.finished.last() {
@@ -353,7 +352,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
             let _ = self.committed.send(Committed::Accepted(applied.accepted).into()).await;
             fault_point!("accepted-and-not-acked");
         }
-        self.publish_cluster(cluster, waiting).await;
+        self.publish_cluster(applied.cluster, waiting).await;
         metrics::submitted(&applied.submitted);
         let mut submitted = applied.submitted.into_iter();
         // A client that hung up learns the result when it asks again.
@@ -406,16 +405,13 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
     /// Refuses the requests that wait for a reply, and keeps the verdicts, the progress and the state of the schedule.
     fn failed(&mut self, unavailable: Unavailable, batch: &mut Batch) {
         metrics::commit_failed();
-        self.trouble.send_modify(|trouble| {
-            if trouble.is_none() {
-                error!(
-                    error = %unavailable.0,
-                    "the store can't be written: submits are refused, outcomes are kept in memory until it can"
-                );
-            }
-            let since = trouble.take().map_or_else(Instant::now, |trouble| trouble.since);
-            *trouble = Some(Trouble { since, what: unavailable.0.clone() });
-        });
+        if self.trouble.borrow().is_none() {
+            error!(
+                error = %unavailable.0,
+                "the store can't be written: submits are refused, outcomes are kept in memory until it can"
+            );
+        }
+        self.trouble.send_if_modified(|trouble| Trouble::note(trouble, Some(&unavailable.0)));
         batch.refuse(&unavailable);
     }
 }
@@ -423,7 +419,7 @@ impl<M: From<Committed> + Send + 'static> WriterTask<M> {
 impl Batch {
     /// The number of changes.
     fn changes(&self) -> usize {
-        self.work.changes() + self.cluster.changes()
+        self.work.changes()
     }
 
     /// Drops the changes of requests that wait for a result, and answers them with this error.
@@ -431,7 +427,7 @@ impl Batch {
         self.work.submits.clear();
         self.work.commands.clear();
         self.work.prune = None;
-        self.cluster = ClusterWork::default();
+        self.work.cluster = ClusterWork::default();
         for (_, reply) in self.submits.drain(..) {
             let _ = reply.send(Err(unavailable.clone()));
         }

@@ -53,7 +53,7 @@ fn the_watchdog_is_notified_while_the_daemon_works_even_if_the_api_is_down() {
     }
 }
 
-#[cfg(feature = "stall")]
+#[cfg(feature = "fault-points")]
 #[test]
 fn the_watchdog_is_not_notified_while_the_schedule_hangs() {
     let start = Start { config: CONFIG, watchdog: Some(Duration::from_secs(1)), ..Start::default() };

@@ -67,7 +67,7 @@ impl Reply {
                     .iter()
                     .map(|(name, value)| (name.clone(), value.parse().expect("a header's value")))
                     .collect();
-                Meaning::of(status, &headers, body.as_deref().map_err(|words| *words), now)
+                Meaning::of(None, status, &headers, body.as_deref().map_err(|words| *words), now)
             }
         }
     }

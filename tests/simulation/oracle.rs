@@ -248,7 +248,8 @@ impl Oracle {
             had_last_poll && watched.last_answer.is_some_and(|last| now < last + LATE_AGAIN);
         let is_too_soon = now < soonest && (now < watched.deadline || is_retried_late);
         let is_last_chance = now >= watched.deadline + plan.schedule.deadline_grace;
-        if (is_too_soon || now < watched.own_wait) && !is_last_chance && !ticket.is_for_all() {
+        let is_for_all = ticket.probe || ticket.check;
+        if (is_too_soon || now < watched.own_wait) && !is_last_chance && !is_for_all {
             let soonest = soonest.max(watched.own_wait);
             return Err(format!("PIN {pin} is polled {:?} too soon", soonest.saturating_sub(now)));
         }

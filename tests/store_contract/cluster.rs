@@ -88,7 +88,7 @@ async fn a_pin_submitted_at_two_nodes_at_once_is_accepted_by_one_and_reaches_its
         let (told_a, told_b) = tokio::join!(a.apply(submits(&there)), b.apply(submits(&back)));
         let submitted = told_a.submitted.iter().chain(&told_b.submitted);
         assert_eq!(submitted.filter(|told| **told == Submitted::Accepted).count(), 200);
-        let (claimed_a, claimed_b) = (a.claim().await.0, b.claim().await.0);
+        let (claimed_a, claimed_b) = (a.claim().await, b.claim().await);
         let heard = |applied: [pinwatch::store::Applied; 2]| {
             let accepted = applied.into_iter().flat_map(|applied| applied.accepted);
             accepted.map(|accepted| accepted.pin.to_string()).collect::<Vec<_>>()
@@ -112,7 +112,7 @@ async fn nodes_that_submit_and_finish_each_others_pins_cause_no_errors() {
     backwards.reverse();
     let run = async |node: &mut Node, pins: &[String]| {
         for _ in 0..20 {
-            let (heard, _) = node.apply_shared(submits(&strs(pins)), claim()).await;
+            let heard = node.apply(Transaction { cluster: claim(), ..submits(&strs(pins)) }).await;
             let own: Vec<String> = heard.accepted.iter().map(|accepted| accepted.pin.to_string()).collect();
             node.apply(Transaction { verdicts: verdicts(&strs(&own)).verdicts, ..submits(&strs(pins)) })
                 .await;
@@ -120,7 +120,7 @@ async fn nodes_that_submit_and_finish_each_others_pins_cause_no_errors() {
     };
     tokio::join!(run(&mut a, &pins), run(&mut b, &backwards));
     for node in [&mut a, &mut b] {
-        let left = node.claim().await.0.accepted;
+        let left = node.claim().await.accepted;
         let left: Vec<String> = left.iter().map(|left| left.pin.to_string()).collect();
         node.finish(&strs(&left)).await;
     }
@@ -192,9 +192,9 @@ async fn only_the_slots_of_a_dead_node_can_be_taken() {
     let [_, odd] = of_each(1);
     b.submit(&strs(&odd)).await;
     assert_eq!(a.membership().take(&Slots::ALL).await.unwrap().len(), 0);
-    let (applied, of_others) = a.apply_shared(verdicts(&strs(&odd)), ClusterWork::default()).await;
+    let applied = a.apply(verdicts(&strs(&odd))).await;
     assert!(applied.finished.is_empty());
-    assert_eq!(of_others.gone, [pin(&odd[0])], "another node's");
+    assert_eq!(applied.cluster.gone, [pin(&odd[0])], "another node's");
 
     die(&database, "b");
     assert_eq!(a.membership().take(&Slots::ALL).await.unwrap().len(), 128);
@@ -206,9 +206,9 @@ async fn only_the_slots_of_a_dead_node_can_be_taken() {
     let ended = a.finish(&strs(&odd)).await;
     // The old holder comes back with a verdict of its own.
     assert!(b.renew().await);
-    let (applied, of_others) = b.apply_shared(verdicts(&strs(&odd)), ClusterWork::default()).await;
-    assert!(applied.finished.is_empty() && of_others.gone.is_empty());
-    assert_eq!(of_others.known, ended);
+    let applied = b.apply(verdicts(&strs(&odd))).await;
+    assert!(applied.finished.is_empty() && applied.cluster.gone.is_empty());
+    assert_eq!(applied.cluster.known, ended);
 }
 
 #[tokio::test]
@@ -289,14 +289,14 @@ async fn released_slots_can_be_taken_and_the_taker_learns_of_their_new_pins() {
     a.apply_cluster(ClusterWork { release: Slots::ALL, ..ClusterWork::default() }).await;
     assert!(a.apply(submits(&strs(&even))).await.accepted.is_empty(), "nobody holds it");
     assert_eq!(b.membership().take(&Slots::ALL).await.unwrap().len(), 128);
-    let heard = b.claim().await.0.accepted;
+    let heard = b.claim().await.accepted;
     assert_eq!(heard[0].pin, pin(&even[0]));
 
     a.submit(&strs(&odd)).await;
     a.apply_cluster(ClusterWork { cancels: vec![pin(&odd[0])], ..ClusterWork::default() }).await;
-    let (heard, left) = b.claim().await;
-    assert_eq!((heard.accepted.len(), left.cancels), (1, vec![pin(&odd[0])]));
-    assert!(b.claim().await.0.accepted.is_empty(), "told once");
+    let heard = b.claim().await;
+    assert_eq!((heard.accepted.len(), heard.cluster.cancels), (1, vec![pin(&odd[0])]));
+    assert!(b.claim().await.accepted.is_empty(), "told once");
 }
 
 #[tokio::test]

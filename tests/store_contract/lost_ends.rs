@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pinwatch::slot::Slots;
-use pinwatch::store::{ClusterWork, Submitted, Transaction};
+use pinwatch::store::{Submitted, Transaction};
 
 use super::line::{Cut, Line};
 use super::place::{Node, Place, new, node_at, pin, submits, verdict, verdicts};
@@ -30,11 +30,11 @@ async fn a_commit_whose_answer_was_lost_is_recognised_and_not_repeated() {
     node.writes.apply(&a_ends_and_b_comes(), 9).await.err().unwrap();
 
     // As the writer does: submits were refused, verdicts are kept.
-    let (applied, of_others) = node.apply_shared(verdicts(&["A"]), ClusterWork::default()).await;
+    let applied = node.apply(verdicts(&["A"])).await;
     let ended: Vec<&str> = applied.finished.iter().map(|outcome| outcome.pin.as_str()).collect();
     let came: Vec<&str> = applied.accepted.iter().map(|accepted| accepted.pin.as_str()).collect();
     assert_eq!((ended, came), (vec!["A"], vec!["B"]));
-    assert!(of_others.gone.is_empty() && of_others.known.is_empty());
+    assert!(applied.cluster.gone.is_empty() && applied.cluster.known.is_empty());
     assert_eq!(database.count("SELECT count(*) FROM outcome"), 1);
     assert_eq!(node.writes.last_seq(), applied.finished[0].seq);
     let next = node.apply(submits(&["B"])).await;

@@ -23,7 +23,7 @@ crate::promises! {
 
 /// The IDs of the first few.
 async fn in_flight(node: &Node) -> Vec<String> {
-    let page = node.store.in_flight_after("", 9).await.unwrap().unwrap();
+    let page = node.store.in_flight_matching("", &Wanted::default(), 9).await.unwrap().unwrap();
     page.pins.iter().map(|(row, _)| row.pin.to_string()).collect()
 }
 
@@ -121,30 +121,29 @@ async fn pages_have_every_pin_once_even_if_pins_end_meanwhile(place: Place) {
     node.submit(&ids).await;
     let (mut paged, mut after) = (Vec::new(), String::new());
     loop {
-        let page = node.store.in_flight_after(&after, 70).await.unwrap().unwrap();
+        let page = node.store.in_flight_matching(&after, &Wanted::default(), 70).await.unwrap().unwrap();
         assert!(page.pins.len() <= 70);
         // A PIN that ends does not end the list.
         let left = page.pins.last().unwrap().0.pin.to_string();
         assert_eq!(node.finish(&[&left]).await.len(), 1);
-        let next = page.next().map(str::to_owned);
         paged.extend(page.pins.into_iter().map(|(row, _)| row.pin.to_string()));
-        let Some(next) = next else { break };
+        let Some(next) = page.next else { break };
         after = next;
     }
     assert_eq!(paged.len(), 300);
     let all: BTreeSet<&str> = ids.into_iter().collect();
     assert_eq!(paged.iter().map(String::as_str).collect::<BTreeSet<_>>(), all);
-    assert_eq!(node.store.in_flight_after("no PIN", 70).await.unwrap(), None);
+    assert_eq!(node.store.in_flight_matching("no PIN", &Wanted::default(), 70).await.unwrap(), None);
 }
 
 async fn the_next_page_starts_after_any_given_pin_even_if_that_pin_ended(place: Place) {
     let mut node = place.node().await;
     let ids: Vec<String> = (0..20).map(|n| format!("PIN-{n}")).collect();
     node.submit(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    let page = node.store.in_flight_after("", 20).await.unwrap().unwrap();
+    let page = node.store.in_flight_matching("", &Wanted::default(), 20).await.unwrap().unwrap();
     for (at, (left, place)) in page.pins.iter().enumerate() {
         assert_eq!(node.finish(&[left.pin.as_str()]).await.len(), 1);
-        let rest = node.store.in_flight_after(place, 20).await.unwrap().unwrap();
+        let rest = node.store.in_flight_matching(place, &Wanted::default(), 20).await.unwrap().unwrap();
         assert_eq!(rest.pins, page.pins[at + 1..]);
     }
 }
@@ -253,20 +252,20 @@ async fn pins_are_found_by_reference_prefix_and_time_and_no_character_is_special
     assert_eq!(found(begins("")).await, set(&["A", "B", "C", "E", "F"]));
     let submitted = new("A").submitted_at.steady;
     let millisecond = std::time::Duration::from_millis(1);
-    assert_eq!(found(Wanted { until: Some(submitted), ..begins("order") }).await, set(&["A", "B"]));
+    assert_eq!(found(Wanted { steady_until: Some(submitted), ..begins("order") }).await, set(&["A", "B"]));
     assert_eq!(
-        found(Wanted { until: Some(submitted.before(millisecond)), ..Wanted::default() }).await,
+        found(Wanted { steady_until: Some(submitted.before(millisecond)), ..Wanted::default() }).await,
         set(&[])
     );
-    assert_eq!(found(Wanted { after: Some(submitted), ..Wanted::default() }).await, set(&[]));
+    assert_eq!(found(Wanted { steady_after: Some(submitted), ..Wanted::default() }).await, set(&[]));
     assert_eq!(
-        found(Wanted { after: Some(submitted.before(millisecond)), ..exactly("order-4") }).await,
+        found(Wanted { steady_after: Some(submitted.before(millisecond)), ..exactly("order-4") }).await,
         set(&["A"])
     );
     let at = new("A").submitted_at.wall;
     let (before, since) = (
-        |at| Wanted { before: Some(at), ..begins("order") },
-        |at| Wanted { since: Some(at), ..begins("order") },
+        |at| Wanted { wall_before: Some(at), ..begins("order") },
+        |at| Wanted { wall_since: Some(at), ..begins("order") },
     );
     let later = at + std::time::Duration::from_nanos(1);
     for (wanted, expected) in [

@@ -85,23 +85,14 @@ impl Node {
         self.writes.apply(&work, usize::MAX).await.unwrap()
     }
 
-    /// As [`Self::apply`], with changes that concern other nodes.
-    pub async fn apply_shared(
-        &mut self,
-        work: Transaction,
-        cluster: ClusterWork,
-    ) -> (Applied, ClusterApplied) {
-        self.writes.apply_shared(&work, &cluster, usize::MAX).await.unwrap()
-    }
-
     /// Only changes that concern other nodes.
     pub async fn apply_cluster(&mut self, cluster: ClusterWork) -> ClusterApplied {
-        self.apply_shared(Transaction::default(), cluster).await.1
+        self.apply(Transaction { cluster, ..Transaction::default() }).await.cluster
     }
 
     /// Fetches what other nodes left for any slot.
-    pub async fn claim(&mut self) -> (Applied, ClusterApplied) {
-        self.apply_shared(Transaction::default(), claim()).await
+    pub async fn claim(&mut self) -> Applied {
+        self.apply(Transaction { cluster: claim(), ..Transaction::default() }).await
     }
 
     pub async fn submit(&mut self, pins: &[&str]) -> Vec<Submitted> {

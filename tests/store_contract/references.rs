@@ -149,9 +149,9 @@ async fn many_pins_with_one_reference_are_read_page_by_page(place: Place) {
     }
     all.sort();
     assert_eq!(all, ids);
-    let old = Wanted { until: Some(Steady::from_millis(0)), ..wanted };
+    let old = Wanted { steady_until: Some(Steady::from_millis(0)), ..wanted };
     assert_eq!(node.store.in_flight_matching("", &old, 4).await.unwrap().unwrap().pins, []);
-    let prefixed = Wanted { reference_prefix: Some("p".into()), until: None, ..old };
+    let prefixed = Wanted { reference_prefix: Some("p".into()), steady_until: None, ..old };
     assert_eq!(node.store.in_flight_matching("", &prefixed, 4).await.unwrap().unwrap().pins, []);
 
     for ids in ids.chunks(7) {

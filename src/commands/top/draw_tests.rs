@@ -7,6 +7,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::Color;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use unicode_width::UnicodeWidthStr;
 
 use super::draw::{body, draw};
@@ -23,7 +24,7 @@ fn state(stats: &Value, pins: &[Value], is_all: bool) -> State {
     let mut state = State::new(Path::new("/run/pinwatch/pinwatch.sock"), true);
     let stats: crate::protocol::stats::Stats = serde_json::from_value(stats.clone()).unwrap();
     let sinks = stats.sinks.iter().map(|(name, sink)| (name.clone(), sink.read().unwrap())).collect();
-    let known = Known { stats, sinks, at: super::now() };
+    let known = Known { stats, sinks, at: Instant::now() };
     state.take_at(Update::Stats(Box::new(known)), now());
     let pins = pins.iter().map(|pin| serde_json::from_value(pin.clone()).unwrap()).collect();
     let at = now() - Duration::from_secs(42);
@@ -187,7 +188,7 @@ fn every_key_of_the_bottom_line_is_in_the_help() {
 #[test]
 fn rates_are_shown_per_second_and_not_across_a_gap() {
     let mut state = State::new(Path::new("/s"), true);
-    let begun = super::now();
+    let begun = Instant::now();
     let mut say = |seconds: u64, polls: u64| {
         let stats = serde_json::from_value(json!({"polls": {"total": polls}})).unwrap();
         let known = Known { stats, sinks: Vec::new(), at: begun + Duration::from_secs(seconds) };

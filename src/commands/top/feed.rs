@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::REFRESH;
 use super::state::{Known, PINS, Update};
@@ -48,7 +48,7 @@ pub async fn stats(client: &mut Client) -> Result<(Raw<stats::Stats>, Update), C
     let stats = client::read(&raw)?;
     let sinks = stats.sinks.iter().map(|(name, sink)| Ok((name.clone(), client::read(sink)?)));
     let sinks = sinks.collect::<Result<_, ClientError>>()?;
-    let known = Known { stats, sinks, at: super::now() };
+    let known = Known { stats, sinks, at: Instant::now() };
     Ok((raw, Update::Stats(Box::new(known))))
 }
 

@@ -23,7 +23,7 @@ use ratatui::crossterm::event::Event;
 use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use self::keys::Action;
 use self::screen::{Keys, Screen};
@@ -31,7 +31,7 @@ use self::state::State;
 use super::client::Client;
 use super::error::CommandError;
 use super::exit::Exit;
-use super::output::Output;
+use super::output::{Output, wants_colours};
 use super::stop_signal::stop_signal;
 use crate::protocol::{Raw, stats};
 
@@ -58,7 +58,7 @@ pub async fn run(socket: &Path, once: bool, output: Output) -> Result<Exit, Comm
     }
     let client = Client::connect(socket).await?;
     let mut stop = pin!(stop_signal());
-    let mut state = State::new(socket, has_color());
+    let mut state = State::new(socket, wants_colours(&stdout()));
     let (updates, mut news) = mpsc::channel(UPDATES);
     let (fetch, fetches) = mpsc::channel(1);
     let mut feed = pin!(feed::feed(socket, client, updates, fetches));
@@ -132,14 +132,4 @@ struct Numbers<'a> {
     /// Over the last second.
     polls_per_second: Option<f64>,
     ended_per_second: Option<f64>,
-}
-
-/// Whether colours are wanted (<https://no-color.org>).
-fn has_color() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-/// The present moment, for rates.
-fn now() -> Instant {
-    Instant::now()
 }

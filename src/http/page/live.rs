@@ -10,7 +10,6 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream::unfold;
-use maud::Markup;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -183,9 +182,4 @@ impl<M: Fn() -> bool> OpenPage<M> {
 fn event(name: &str, html: &str) -> Bytes {
     let data = serde_json::Value::from(html);
     format!("event: {name}\ndata: {data}\n\n").into()
-}
-
-/// Wraps a part that has a message instead of numbers.
-pub fn unavailable(why: &str) -> Markup {
-    view::message("No numbers", &format!("The numbers are not available: {why}"))
 }

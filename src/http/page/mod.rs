@@ -233,7 +233,7 @@ async fn status(
                 StatusCode::SERVICE_UNAVAILABLE,
                 visitor.as_ref(),
                 "pinwatch",
-                live::unavailable(&why),
+                view::message("No numbers", &format!("The numbers are not available: {why}")),
             );
         }
     };

@@ -8,14 +8,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
-use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
-use crate::http::tokens::{Client, TokenId, Tokens};
+use crate::http::tokens::{Client, Hash, TokenId, Tokens, hash, random};
 
 /// How long a session lasts: a working day.
 pub const LIFETIME: Duration = Duration::from_hours(8);
@@ -23,12 +19,9 @@ pub const LIFETIME: Duration = Duration::from_hours(8);
 /// The most sessions at once. Above this, the oldest one ends.
 const MOST: usize = 256;
 
-/// Random bytes of a cookie and of a form token.
-const RANDOM: usize = 32;
-
 /// All sessions, by the hash of their cookie.
 #[derive(Debug, Default)]
-pub struct Sessions(Mutex<HashMap<[u8; SHA256_OUTPUT_LEN], Session>>);
+pub struct Sessions(Mutex<HashMap<Hash, Session>>);
 
 #[derive(Debug)]
 struct Session {
@@ -49,21 +42,21 @@ impl Sessions {
     /// Begins a session for the holder of this token; returns its cookie. `None` if the token is not in force, or if the system
     /// has no random numbers.
     pub fn begin(&self, token: TokenId) -> Option<String> {
-        let (cookie, form_token) = (random()?, random()?);
+        let (cookie, form_token) = (random().ok()?, random().ok()?);
         let mut sessions = self.lock();
         sessions.retain(|_, session| session.began.elapsed() < LIFETIME);
         if sessions.len() >= MOST {
             let oldest = sessions.iter().min_by_key(|(_, session)| session.began).map(|(key, _)| *key);
             oldest.and_then(|oldest| sessions.remove(&oldest));
         }
-        sessions.insert(key(&cookie), Session { token, form_token, began: Instant::now() });
+        sessions.insert(hash(&cookie), Session { token, form_token, began: Instant::now() });
         Some(cookie)
     }
 
     /// Returns the visitor with this cookie, if the session lasts and its token is still in force.
     pub fn visitor(&self, cookie: &str, tokens: &Tokens) -> Option<Visitor> {
         let mut sessions = self.lock();
-        let key = key(cookie);
+        let key = hash(cookie);
         let session = sessions.get(&key)?;
         let client = tokens.holder(&session.token).filter(|_| session.began.elapsed() < LIFETIME);
         let visitor =
@@ -76,10 +69,10 @@ impl Sessions {
 
     /// Ends a session.
     pub fn end(&self, cookie: &str) {
-        self.lock().remove(&key(cookie));
+        self.lock().remove(&hash(cookie));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; SHA256_OUTPUT_LEN], Session>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Hash, Session>> {
         // Each change is complete in itself, so a panic elsewhere leaves nothing half-done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,18 +83,6 @@ impl Visitor {
     pub fn made(&self, form_token: &str) -> bool {
         self.form_token.as_bytes().ct_eq(form_token.as_bytes()).into()
     }
-}
-
-fn key(cookie: &str) -> [u8; SHA256_OUTPUT_LEN] {
-    let mut key = [0; SHA256_OUTPUT_LEN];
-    key.copy_from_slice(digest(&SHA256, cookie.as_bytes()).as_ref());
-    key
-}
-
-fn random() -> Option<String> {
-    let mut bytes = [0; RANDOM];
-    SystemRandom::new().fill(&mut bytes).ok()?;
-    Some(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 #[cfg(test)]

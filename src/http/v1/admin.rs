@@ -6,11 +6,10 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use tracing::info;
 
 use super::Api;
-use super::call::{Call, JSON};
+use super::call::Call;
 use crate::http::problem::Problem;
 use crate::operations::{self, in_time};
 use crate::pin::PinId;
@@ -33,22 +32,19 @@ struct Which {
 
 /// `GET /v1/stats`
 pub async fn stats(State(api): State<Arc<Api>>, call: Call) -> Result<Response, Problem> {
-    call.query.end()?;
-    call.accepts(&[JSON])?;
+    call.check()?;
     call.reply(in_time(operations::stats(&api.services))).await
 }
 
 /// `GET /v1/schedule`
 pub async fn schedule(State(api): State<Arc<Api>>, call: Call) -> Result<Response, Problem> {
-    call.query.end()?;
-    call.accepts(&[JSON])?;
+    call.check()?;
     call.reply(in_time(operations::schedule(&api.services))).await
 }
 
 /// `GET /v1/nodes`
 pub async fn nodes(State(api): State<Arc<Api>>, call: Call) -> Result<Response, Problem> {
-    call.query.end()?;
-    call.accepts(&[JSON])?;
+    call.check()?;
     call.reply(in_time(operations::nodes(&api.services))).await
 }
 
@@ -66,20 +62,19 @@ pub async fn dead_letters(State(api): State<Arc<Api>>, mut call: Call) -> Result
         limit: query.limit()?,
         filter,
     };
-    query.end()?;
-    call.accepts(&[JSON])?;
+    call.check()?;
     call.reply(in_time(operations::dead_letters(&api.services, request))).await
 }
 
 /// `POST /v1/dead-letters/replay`
 pub async fn replay_dead(State(api): State<Arc<Api>>, call: Call, body: Body) -> Result<Response, Problem> {
-    let drop::Request { sink, pin_id, from, to, filter, all, after } = object(&call, body, "replay").await?;
+    let drop::Request { sink, pin_id, from, to, filter, all, after } = call.object("replay", body).await?;
     replayed(&api, &call, replay_to::Request { sink, pin_id, from, to, dead: true, filter, all, after }).await
 }
 
 /// `POST /v1/dead-letters/drop`
 pub async fn drop_dead(State(api): State<Arc<Api>>, call: Call, body: Body) -> Result<Response, Problem> {
-    let request: drop::Request = object(&call, body, "drop").await?;
+    let request: drop::Request = call.object("drop", body).await?;
     let (sink, which) =
         (request.sink.clone(), shown(&request.pin_id, request.from, request.to, &request.filter));
     let answer = operations::drop(&api.services, request).await?;
@@ -90,7 +85,7 @@ pub async fn drop_dead(State(api): State<Arc<Api>>, call: Call, body: Body) -> R
 /// `POST /v1/sinks/{name}/replay`
 pub async fn replay(State(api): State<Arc<Api>>, call: Call, body: Body) -> Result<Response, Problem> {
     let sink = call.path("name")?.to_owned();
-    let Which { pin_id, from, to, filter, all, after } = object(&call, body, "replay").await?;
+    let Which { pin_id, from, to, filter, all, after } = call.object("replay", body).await?;
     replayed(&api, &call, replay_to::Request { sink, pin_id, from, to, dead: false, filter, all, after })
         .await
 }
@@ -98,8 +93,7 @@ pub async fn replay(State(api): State<Arc<Api>>, call: Call, body: Body) -> Resu
 /// `DELETE /v1/sinks/{name}`
 pub async fn forget_sink(State(api): State<Arc<Api>>, call: Call) -> Result<Response, Problem> {
     let sink = call.path("name")?.to_owned();
-    call.query.end()?;
-    call.accepts(&[JSON])?;
+    call.check()?;
     let forgotten = operations::forget_sink(&api.services, forget::Request { sink: sink.clone() }).await;
     // Only one that is configured is refused.
     let answer = forgotten.map_err(|failure| Problem::from(failure).or_conflict())?;
@@ -120,13 +114,6 @@ async fn replayed(api: &Api, call: &Call, request: replay_to::Request) -> Result
         "outcomes are delivered again, as was asked for over HTTP"
     );
     call.reply(async { Ok(answer) }).await
-}
-
-/// Reads the body of a request without a query.
-async fn object<T: DeserializeOwned>(call: &Call, body: Body, name: &str) -> Result<T, Problem> {
-    call.query.end()?;
-    call.accepts(&[JSON])?;
-    call.object(name, body).await
 }
 
 /// Which outcomes were meant, for the log.

@@ -75,6 +75,12 @@ impl Call {
         Ok(parse_pin_id(self.path("pinId")?)?)
     }
 
+    /// Checks that the query has no member that was not read, and that the client accepts JSON.
+    pub fn check(&self) -> Result<(), Problem> {
+        self.query.end()?;
+        self.accepts(&[JSON]).map(drop)
+    }
+
     /// Returns the media type that the client prefers; the first one if it prefers several equally.
     pub fn accepts(&self, offered: &[&'static str]) -> Result<&'static str, Problem> {
         best(&self.headers, offered).ok_or_else(|| Problem::not_acceptable(offered))
@@ -111,8 +117,9 @@ impl Call {
         read_text(body, self.most()?).await
     }
 
-    /// Reads a body that is one JSON object, which messages call `name`, within the length of a line.
+    /// Checks the request, and reads a body that is one JSON object, which messages call `name`, within the length of a line.
     pub async fn object<T: DeserializeOwned>(&self, name: &str, body: Body) -> Result<T, Problem> {
+        self.check()?;
         self.content_type(&[JSON])?;
         let _charge = self.client.room.take(self.most()?).await?;
         let json = self.read(body).await?;

@@ -196,8 +196,7 @@ async fn for_scopes(scopes: &'static [Scope], request: Request, next: Next) -> R
 
 /// `GET /v1/openapi.json`
 async fn openapi(call: call::Call) -> Result<Response, Problem> {
-    call.query.end()?;
-    call.accepts(&[call::JSON])?;
+    call.check()?;
     const DOCUMENT: &str = include_str!("../../../docs/openapi.json");
     Ok(([(CONTENT_TYPE, HeaderValue::from_static(call::JSON))], DOCUMENT).into_response())
 }

@@ -21,7 +21,6 @@ use tokio::time::sleep;
 use super::Api;
 use super::call::{Call, EVENT_STREAM, NDJSON};
 use crate::http::problem::Problem;
-use crate::http::room::NoRoom;
 use crate::http::tokens::Client;
 use crate::operations::{Beginning, Failure, Reader, check_sink, in_time, matching, shutting_down};
 use crate::protocol::filter::{About, Filter};
@@ -116,17 +115,11 @@ struct Matching {
 /// The stream ends without a last line.
 struct Ended;
 
-impl From<NoRoom> for Ended {
-    fn from(_: NoRoom) -> Self {
-        Self
-    }
-}
-
 impl Tail {
     /// Returns the lines of the next page, and how many outcomes may still follow; `None` after the last line.
     async fn lines(&mut self, left: u32) -> Result<(Bytes, Option<u32>), Ended> {
         let room = self.client.room.clone();
-        let charge = room.wait(MAX_ANSWER).await?;
+        let charge = room.wait(MAX_ANSWER).await;
         let mut text = String::new();
         let left = match self.next(left).await {
             Ok(Matching { outcomes, removed, is_end }) => {
@@ -154,7 +147,7 @@ impl Tail {
         loop {
             let stop = self.services.stop.clone();
             let room = self.client.room.clone();
-            let charge = stop.run_until_cancelled(room.wait(MAX_ANSWER)).await.ok_or(Ended)??;
+            let charge = stop.run_until_cancelled(room.wait(MAX_ANSWER)).await.ok_or(Ended)?;
             // The client connects again; then it learns why it can't be served.
             let next = self.next(u32::MAX).await.map_err(|_| Ended)?;
             let mut text = String::new();

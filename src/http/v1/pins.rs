@@ -11,7 +11,7 @@ use axum::response::Response;
 use tracing::info;
 
 use super::Api;
-use super::call::{Call, JSON, json};
+use super::call::{Call, json};
 use crate::http::problem::Problem;
 use crate::http::room::Charge;
 use crate::operations::{self, Failure, cancelled_state, in_time, outcome_of, unreadable};
@@ -35,16 +35,14 @@ pub async fn list(State(api): State<Arc<Api>>, mut call: Call) -> Result<Respons
     let request =
         list_pins::Request { limit: query.limit()?, after: query.text("after")?, filter: query.filter()? };
     request.filter.check(About::Either)?;
-    call.query.end()?;
-    call.accepts(&[JSON])?;
+    call.check()?;
     call.reply(in_time(operations::list(&api.services, request))).await
 }
 
 /// `GET /v1/pins/{pinId}`
 pub async fn show(State(api): State<Arc<Api>>, call: Call) -> Result<Response, Problem> {
     let pin_id = call.pin()?;
-    call.query.end()?;
-    call.accepts(&[JSON])?;
+    call.check()?;
     call.reply(in_time(operations::show(&api.services, show_pin::Request::Pin(pin_id)))).await
 }
 
@@ -52,8 +50,7 @@ pub async fn show(State(api): State<Arc<Api>>, call: Call) -> Result<Response, P
 pub async fn outcome(State(api): State<Arc<Api>>, mut call: Call) -> Result<Response, Problem> {
     let pin_id = call.pin()?;
     let timeout = call.query.duration("wait", MAX_WAIT)?.unwrap_or_default();
-    call.query.end()?;
-    call.accepts(&[JSON])?;
+    call.check()?;
     let request = wait::Request { pin_id: pin_id.clone(), timeout: Some(timeout) };
     // If the client hangs up, its handler ends too.
     match operations::wait(&api.services, request, pending()).await {
@@ -75,8 +72,7 @@ pub async fn outcome(State(api): State<Arc<Api>>, mut call: Call) -> Result<Resp
 /// `DELETE /v1/pins/{pinId}`
 pub async fn cancel(State(api): State<Arc<Api>>, call: Call) -> Result<Response, Problem> {
     let pin = call.pin()?;
-    call.query.end()?;
-    call.accepts(&[JSON])?;
+    call.check()?;
     let record = operations::cancel(&api.services, &pin).await?;
     let state = cancelled_state(&record);
     info!(token = %call.client.name, %pin, state = state.as_str(), "a PIN was withdrawn over HTTP");
@@ -90,8 +86,6 @@ pub async fn cancel_matching(
     call: Call,
     body: Body,
 ) -> Result<Response, Problem> {
-    call.query.end()?;
-    call.accepts(&[JSON])?;
     let request: cancel_matching_pins::Request = call.object("cancel", body).await?;
     let filter = request.filter.to_string();
     let answer = operations::cancel_matching(&api.services, request).await?;

@@ -13,9 +13,6 @@ use crate::metrics::{self, STATUSES, catalogue::LIFETIMES};
 use crate::outcome::Ending;
 use crate::poll::Meaning;
 
-/// The shortest time between two log lines about polls without a usable answer.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
-
 /// Counts since the start.
 #[derive(Debug, Default, Clone)]
 pub struct Counts {
@@ -33,8 +30,6 @@ pub struct Counts {
     pub outcomes: [u64; Ending::ALL.len()],
     /// The same PINs by the status that decided, in the order of [`metrics::statuses`].
     pub statuses: [u64; STATUSES],
-    /// The same PINs by whether they were delivered: yes, no, unknown.
-    pub delivered: [u64; 3],
     /// Polls by this process of the PINs that ended.
     pub polls_of_ended: u64,
     /// PINs that became final, by their age when that was noticed: up to each of [`LIFETIMES`], then older ones.
@@ -71,17 +66,9 @@ impl Counts {
     }
 
     /// Counts a PIN that ended at this age after this many polls. `status` is a place in [`metrics::statuses`].
-    pub(super) fn ended(
-        &mut self,
-        ending: Ending,
-        status: usize,
-        delivered: Option<bool>,
-        age: Duration,
-        polls: u32,
-    ) {
+    pub(super) fn ended(&mut self, ending: Ending, status: usize, age: Duration, polls: u32) {
         self.outcomes[ending as usize] += 1;
         self.statuses[status] += 1;
-        self.delivered[delivered.map_or(2, |delivered| usize::from(!delivered))] += 1;
         self.polls_of_ended += u64::from(polls);
         if ending == Ending::Final {
             let age = age.as_secs_f64();
@@ -134,11 +121,7 @@ impl Core {
             return;
         };
         // One line per burst: neither an outage nor a few failed polls among many good ones may fill the log.
-        if self.complained.is_some_and(|(at, _)| now.since(at) < COMPLAIN_EVERY) {
-            self.complained = self.complained.map(|(at, more)| (at, more + 1));
-            return;
-        }
-        let (_, more) = self.complained.replace((now, 0)).unwrap_or((now, 0));
+        let Some(more) = self.complaints.due(self.clock.instant(now)) else { return };
         warn!(answer = %what, more, "a poll got no usable answer; its PIN is polled again. `more` counts the earlier ones that were not logged");
     }
 }

@@ -32,7 +32,7 @@ use self::place::{Folder, Moved, Place};
 use super::{Ordered, Trouble};
 use crate::config::Fsync;
 use crate::fault::fault_point;
-use crate::paths::FileId;
+use crate::paths::{FileId, folder_of};
 use crate::store::{Outcome, Store};
 
 /// Appends to a file.
@@ -426,10 +426,6 @@ fn log_cut(path: &Path, end: &End, done: io::Result<()>) {
 fn cut_back(file: &File, length: u64, line: &[u8]) -> io::Result<()> {
     let written = end::read(file, length, file.metadata()?.len())?;
     if line.starts_with(&written) { file.set_len(length) } else { Ok(()) }
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().unwrap_or(path)
 }
 
 #[cfg(test)]

@@ -14,16 +14,13 @@ use rustix::fs::{Dir, Mode, OFlags, open, openat};
 use thiserror::Error;
 
 use crate::config::is_standard_stream;
-use crate::paths::FileId;
+use crate::paths::{FileId, STICKY};
 
 /// Mode of a new file: its owner reads and writes it, its group reads it.
 const MODE: Mode = Mode::from_raw_mode(0o640);
 
 /// Permission of every user to write.
-const OTHERS_WRITE: u32 = 0o002;
-
-/// In a folder with this bit, users can rename and remove only their own files.
-const STICKY: u32 = 0o1000;
+const ALL_WRITE: u32 = 0o002;
 
 /// Why a path is not safe for outcomes.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -64,7 +61,7 @@ impl Unsafe {
     /// Somebody else could read the outcomes, or have them written elsewhere.
     pub fn check(path: &Path, folder: &Metadata, file: Option<&Metadata>, user: u32) -> Result<(), Self> {
         let path = path.to_owned();
-        let everybodys = folder.mode() & OTHERS_WRITE != 0;
+        let everybodys = folder.mode() & ALL_WRITE != 0;
         if everybodys && folder.mode() & STICKY == 0 {
             let folder = path.parent().unwrap_or(&path).to_owned();
             return Err(Self::OpenFolder { path, folder });
@@ -81,7 +78,7 @@ impl Unsafe {
             let (kind, hint) = kind_of(file.file_type());
             return Err(Self::NotAFile { path, kind, hint });
         }
-        if file.mode() & OTHERS_WRITE != 0 {
+        if file.mode() & ALL_WRITE != 0 {
             return Err(Self::OpenFile { path });
         }
         // Another user may have put it there, for pinwatch to fill it.

@@ -56,7 +56,7 @@ pub async fn claim(
         if row.try_get::<&str, _>("kind")? == "submit" {
             done.applied.accepted.push(InFlight::from_row(&row)?);
         } else {
-            done.cluster.cancels.push(pin_id(row.try_get("pin_id")?)?);
+            done.applied.cluster.cancels.push(pin_id(row.try_get("pin_id")?)?);
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The result of one transaction, and which nodes are to be notified of it. Plain data.
 
-use super::super::{Applied, ClusterApplied};
+use super::super::Applied;
 
 /// The channel of the hints that nodes give each other.
 pub const CHANNEL: &str = "pinwatch";
@@ -9,6 +9,5 @@ pub const CHANNEL: &str = "pinwatch";
 #[derive(Default)]
 pub struct Done {
     pub applied: Applied,
-    pub cluster: ClusterApplied,
     pub hints: Vec<String>,
 }

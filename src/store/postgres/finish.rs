@@ -114,8 +114,8 @@ async fn look_for(
     for verdict in missing {
         let pin = verdict.pin.clone();
         match known.remove(pin.as_str()) {
-            Some((seq, record)) => done.cluster.known.push(Outcome { seq, pin, record }),
-            None => done.cluster.gone.push(pin),
+            Some((seq, record)) => done.applied.cluster.known.push(Outcome { seq, pin, record }),
+            None => done.applied.cluster.gone.push(pin),
         }
     }
     Ok(())

@@ -93,17 +93,24 @@ impl Reader {
             return Ok(Some(Found::default()));
         }
         let (reached, pins) = match &wanted.reference {
-            None => (REACHED, MATCHING),
-            Some(_) => (REACHED_REFERRING, MATCHING_REFERRING),
+            // If all match, `limit` bounds what is read.
+            None if *wanted == Wanted::default() => (None, MATCHING),
+            None => (Some(REACHED), MATCHING),
+            Some(_) => (Some(REACHED_REFERRING), MATCHING_REFERRING),
         };
         let text = wanted.reference.as_deref().or(wanted.reference_prefix.as_deref());
-        let reached = sqlx::query_as(reached)
-            .bind(from_slot)
-            .bind(after)
-            .bind(i64::from(SCAN) - 1)
-            .bind(text)
-            .fetch_optional(&self.readers);
-        let reached: Option<(i16, String)> = answer(reached).await?;
+        let reached: Option<(i16, String)> = match reached {
+            None => None,
+            Some(sql) => {
+                let reached = sqlx::query_as(sql)
+                    .bind(from_slot)
+                    .bind(after)
+                    .bind(i64::from(SCAN) - 1)
+                    .bind(text)
+                    .fetch_optional(&self.readers);
+                answer(reached).await?
+            }
+        };
         let (to_slot, to) = reached.as_ref().map_or((i16::MAX, ""), |(slot, pin)| (*slot, pin.as_str()));
         let pins = sqlx::query_as(pins)
             .bind(from_slot)
@@ -111,10 +118,10 @@ impl Reader {
             .bind(to_slot)
             .bind(text)
             .bind(to)
-            .bind(wanted.until.map_or(i64::MAX, Steady::millis))
-            .bind(wanted.after.map_or(i64::MIN, Steady::millis))
-            .bind(wanted.before.map_or(i64::MAX, millis_from))
-            .bind(wanted.since.map_or(i64::MIN, millis_from))
+            .bind(wanted.steady_until.map_or(i64::MAX, Steady::millis))
+            .bind(wanted.steady_after.map_or(i64::MIN, Steady::millis))
+            .bind(wanted.wall_before.map_or(i64::MAX, millis_from))
+            .bind(wanted.wall_since.map_or(i64::MIN, millis_from))
             .bind(i64::from(limit))
             .fetch_all(&self.readers);
         let pins: Vec<InFlight> = answer(pins).await?;

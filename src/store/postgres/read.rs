@@ -12,7 +12,7 @@ use sqlx::{FromRow, Row};
 
 use super::super::rows::{timestamp, undelivered};
 use super::super::{
-    AtSink, DeadLetter, Failed, Found, InFlight, MAX_LEARNED, Outcome, PAGE_BYTES, Page, Position, Reads,
+    AtSink, DeadLetter, Failed, Found, InFlight, MAX_LEARNED, Outcome, PAGE_BYTES, Position, Reads,
     SavedSchedule, Stretch, Unavailable, Wanted,
 };
 use super::Node;
@@ -48,21 +48,6 @@ pub(super) fn with_token(pin: InFlight) -> (InFlight, String) {
 
 #[async_trait]
 impl Reads for Reader {
-    async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Option<Page>, Unavailable> {
-        let Some(slot) = slot_after(after) else { return Ok(None) };
-        let pins = sqlx::query_as(
-            "SELECT pin_id, submitted_at, deadline_at, clock_ahead FROM pin WHERE (slot, pin_id) > ($1, $2) \
-             ORDER BY slot, pin_id LIMIT $3",
-        )
-        .bind(slot)
-        .bind(after)
-        .bind(i64::from(limit))
-        .fetch_all(&self.readers);
-        let pins: Vec<InFlight> = answer(pins).await?;
-        let more = pins.len() == limit as usize;
-        Ok(Some(Page { pins: pins.into_iter().map(with_token).collect(), more }))
-    }
-
     async fn in_flight_matching(
         &self,
         after: &str,

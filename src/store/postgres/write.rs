@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor};
 use tracing::info;
 
-use super::super::{Applied, ClusterApplied, ClusterWork, Submitted, Transaction, Unavailable, Writes};
+use super::super::{Applied, ClusterApplied, Submitted, Transaction, Unavailable, Writes};
 use super::connect::{ANSWER_TIMEOUT, Pause, Server, fenced, is_broken, is_conflict, within};
 use super::done::{CHANNEL, Done};
 use super::lease::lock_lease;
@@ -105,14 +105,13 @@ impl WriteConnection {
     async fn attempt(
         &mut self,
         work: &Transaction,
-        cluster: &ClusterWork,
         verdicts: &[&Verdict],
         max_in_flight: usize,
     ) -> Result<Done, Failure> {
         let node = self.node.clone();
         let mut connection = self.connected().await?;
-        let doing = transact(&mut connection, &node, work, cluster, verdicts, max_in_flight);
-        let (number, done) = match within_failure(doing).await {
+        let doing = transact(&mut connection, &node, work, verdicts, max_in_flight);
+        let (number, done) = match within(ANSWER_TIMEOUT, doing).await {
             Ok(done) => done,
             Err(failure) => {
                 self.undo(connection, &failure).await;
@@ -173,14 +172,10 @@ impl WriteConnection {
     }
 }
 
-async fn within_failure<T>(doing: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, doing).await {
-        Ok(done) => done,
-        Err(_) => {
-            let what = format!("the database did not carry out a transaction within {ANSWER_TIMEOUT:?}");
-            Err(Failure::Sql(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, what))))
-        }
-    }
+/// Begins a transaction that writes; returns its number.
+async fn begin(connection: &mut PgConnection, node: &Node) -> Result<i64, Failure> {
+    connection.execute("BEGIN").await?;
+    lock_lease(connection, node).await?.ok_or(Failure::Fenced)
 }
 
 /// Makes all changes; leaves the commit to the caller.
@@ -188,12 +183,10 @@ async fn transact(
     connection: &mut PgConnection,
     node: &Node,
     work: &Transaction,
-    cluster: &ClusterWork,
     verdicts: &[&Verdict],
     max_in_flight: usize,
 ) -> Result<(i64, Done), Failure> {
-    connection.execute("BEGIN").await?;
-    let Some(number) = lock_lease(connection, node).await? else { return Err(Failure::Fenced) };
+    let number = begin(connection, node).await?;
     let mut done = Done::default();
     let room = max_in_flight.saturating_sub(node.in_flight());
     // Submits come before verdicts. An insert of a PIN waits for another node's transaction that deletes it; if this
@@ -207,14 +200,14 @@ async fn transact(
     if let Some(before) = work.prune {
         done.applied.pruned = outbox::prune(connection, before).await?;
     }
-    claims::cancel_at_holder(connection, &cluster.cancels, &mut done).await?;
-    for orphan in &cluster.adopt {
-        done.cluster.adopted.push(adopt::adopt(connection, node, orphan).await?);
+    claims::cancel_at_holder(connection, &work.cluster.cancels, &mut done).await?;
+    for orphan in &work.cluster.adopt {
+        done.applied.cluster.adopted.push(adopt::adopt(connection, node, orphan).await?);
     }
-    if let Some(slots) = &cluster.claim {
+    if let Some(slots) = &work.cluster.claim {
         claims::claim(connection, node, slots, &mut done).await?;
     }
-    claims::release(connection, node, &cluster.release, &mut done).await?;
+    claims::release(connection, node, &work.cluster.release, &mut done).await?;
     // Last, because a renewal of the lease waits for this row until the commit.
     if let Some(schedule) = &work.schedule {
         outbox::save_schedule(connection, node, schedule).await?;
@@ -229,20 +222,22 @@ fn join(earlier: Done, done: Done) -> Done {
         first.into_iter().chain(then).collect()
     }
     let (old, new) = (earlier.applied, done.applied);
+    let (old_cluster, new_cluster) = (old.cluster, new.cluster);
+    let cluster = ClusterApplied {
+        cancels: chain(old_cluster.cancels, new_cluster.cancels),
+        known: chain(old_cluster.known, new_cluster.known),
+        gone: chain(old_cluster.gone, new_cluster.gone),
+        adopted: chain(new_cluster.adopted, old_cluster.adopted),
+    };
     let applied = Applied {
         accepted: chain(old.accepted, new.accepted),
         finished: chain(old.finished, new.finished),
         affected: chain(new.affected, old.affected),
-        ..new
+        submitted: new.submitted,
+        pruned: new.pruned,
+        cluster,
     };
-    let (old, new) = (earlier.cluster, done.cluster);
-    let cluster = ClusterApplied {
-        cancels: chain(old.cancels, new.cancels),
-        known: chain(old.known, new.known),
-        gone: chain(old.gone, new.gone),
-        adopted: chain(new.adopted, old.adopted),
-    };
-    Done { applied, cluster, hints: done.hints }
+    Done { applied, hints: done.hints }
 }
 
 #[async_trait]
@@ -256,36 +251,29 @@ impl Writes for WriteConnection {
     }
 
     async fn apply(&mut self, work: &Transaction, max_in_flight: usize) -> Result<Applied, Unavailable> {
-        Ok(self.apply_shared(work, &ClusterWork::default(), max_in_flight).await?.0)
-    }
-
-    async fn apply_shared(
-        &mut self,
-        work: &Transaction,
-        cluster: &ClusterWork,
-        max_in_flight: usize,
-    ) -> Result<(Applied, ClusterApplied), Unavailable> {
         if let Some(unavailable) = self.pause.runs() {
             return Err(unavailable);
         }
         // First, because a settled transaction may already have finished PINs of this work.
         self.connection = Some(self.connected().await?);
         let is_open = |verdict: &&Verdict| {
-            let Some(Done { applied, cluster, .. }) = &self.settled else { return true };
-            let ended = applied.finished.iter().chain(&cluster.known).map(|outcome| &outcome.pin);
+            let Some(Done { applied: Applied { finished, cluster, .. }, .. }) = &self.settled else {
+                return true;
+            };
+            let ended = finished.iter().chain(&cluster.known).map(|outcome| &outcome.pin);
             !ended.chain(&cluster.gone).any(|pin| *pin == verdict.pin)
         };
         let verdicts: Vec<&Verdict> = work.verdicts.iter().filter(is_open).collect();
-        if let Some(slots) = &cluster.claim
-            && (work.changes(), cluster.changes()) == (0, 1)
+        if let Some(slots) = &work.cluster.claim
+            && work.changes() == 1
             && self.settled.is_none()
             && !self.anything_to_claim(slots).await?
         {
-            return Ok(Default::default());
+            return Ok(Applied::default());
         }
         let mut attempts = 0;
         let mut done = loop {
-            match self.attempt(work, cluster, &verdicts, max_in_flight).await {
+            match self.attempt(work, &verdicts, max_in_flight).await {
                 Ok(done) => break done,
                 Err(Failure::Sql(error)) if is_conflict(&error) && attempts < CONFLICTS => attempts += 1,
                 Err(failure) => return Err(failure.into()),
@@ -295,19 +283,19 @@ impl Writes for WriteConnection {
         if let Some(earlier) = self.settled.take() {
             done = join(earlier, done);
         }
-        let Done { applied, cluster, .. } = done;
+        let applied = done.applied;
         let taken = applied.submitted.iter().filter(|submitted| **submitted == Submitted::Accepted).count();
         self.node.count(taken, applied.finished.len());
         if let Some(last) = applied.finished.last() {
             self.last_seq = last.seq;
         }
-        Ok((applied, cluster))
+        Ok(applied)
     }
 
     async fn register_sink(&mut self, name: &str, from_oldest: bool) -> Result<i64, Unavailable> {
         let (node, first) = (self.node.clone(), if from_oldest { 0 } else { self.last_seq });
         let mut connection = self.connected().await?;
-        let result = within_failure(register_sink(&mut connection, &node, name, first)).await;
+        let result = within(ANSWER_TIMEOUT, register_sink(&mut connection, &node, name, first)).await;
         match result {
             Ok(cursor) => {
                 self.connection = Some(connection);
@@ -324,7 +312,7 @@ impl Writes for WriteConnection {
     async fn close(mut self: Box<Self>) -> Result<(), Unavailable> {
         let node = self.node.clone();
         let mut connection = self.connected().await?;
-        match within_failure(leave(&mut connection, &node)).await {
+        match within(ANSWER_TIMEOUT, leave(&mut connection, &node)).await {
             Ok(()) => self.connection = Some(connection),
             // Other nodes have taken everything already, or will when the lease is over.
             Err(Failure::Fenced) => return Ok(()),
@@ -342,10 +330,7 @@ async fn register_sink(
     name: &str,
     first: i64,
 ) -> Result<i64, Failure> {
-    connection.execute("BEGIN").await?;
-    if lock_lease(connection, node).await?.is_none() {
-        return Err(Failure::Fenced);
-    }
+    begin(connection, node).await?;
     sqlx::query("INSERT INTO cursor (lane, sink, cursor) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
         .bind(node.id())
         .bind(name)
@@ -362,10 +347,7 @@ async fn register_sink(
 }
 
 async fn leave(connection: &mut PgConnection, node: &Node) -> Result<(), Failure> {
-    connection.execute("BEGIN").await?;
-    if lock_lease(connection, node).await?.is_none() {
-        return Err(Failure::Fenced);
-    }
+    begin(connection, node).await?;
     sqlx::query("UPDATE slot SET node = NULL, fence = fence + 1 WHERE node = $1")
         .bind(node.id())
         .execute(&mut *connection)

@@ -41,10 +41,10 @@ macro_rules! matching {
 fn bound<'q>(query: Query<'q>, wanted: &'q Wanted) -> Query<'q> {
     query
         .bind(wanted.reference_prefix.as_ref().map(|prefix| prefix.as_bytes()))
-        .bind(wanted.until.map_or(i64::MAX, Steady::millis))
-        .bind(wanted.after.map_or(i64::MIN, Steady::millis))
-        .bind(wanted.before.map_or(i64::MAX, millis_from))
-        .bind(wanted.since.map_or(i64::MIN, millis_from))
+        .bind(wanted.steady_until.map_or(i64::MAX, Steady::millis))
+        .bind(wanted.steady_after.map_or(i64::MIN, Steady::millis))
+        .bind(wanted.wall_before.map_or(i64::MAX, millis_from))
+        .bind(wanted.wall_since.map_or(i64::MIN, millis_from))
 }
 
 /// The PINs of these rows that match and have this reference.
@@ -89,12 +89,16 @@ impl Reader {
         if let Some(reference) = &wanted.reference {
             return Ok(Some(self.referring(reference, after, wanted, limit).await?));
         }
-        let reached: Option<i64> =
+        let reached: Option<i64> = if *wanted == Wanted::default() {
+            // All match, so `limit` bounds what is read.
+            None
+        } else {
             sqlx::query_scalar("SELECT number FROM pin WHERE number > ?1 ORDER BY number LIMIT 1 OFFSET ?2")
                 .bind(after)
                 .bind(SCAN - 1)
                 .fetch_optional(&self.readers)
-                .await?;
+                .await?
+        };
         let rows = sqlx::query(concat!(
             "SELECT pin_id, submitted_at, deadline_at, number, clock_ahead FROM pin \
              WHERE number > ?6 AND number <= ?7 AND ",

@@ -59,10 +59,10 @@ fn verdict(n: u64) -> Verdict {
 async fn paged(reader: &Reader, limit: u32) -> Vec<String> {
     let (mut all, mut after): (Vec<String>, _) = (Vec::new(), String::new());
     loop {
-        let page = reader.in_flight_after(&after, limit).await.unwrap().unwrap();
+        let page = reader.in_flight_matching(&after, &Wanted::default(), limit).await.unwrap().unwrap();
         all.extend(page.pins.iter().map(|(pin, _)| pin.pin.to_string()));
-        let Some(next) = page.next() else { return all };
-        after = next.to_owned();
+        let Some(next) = page.next else { return all };
+        after = next;
     }
 }
 

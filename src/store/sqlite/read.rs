@@ -13,8 +13,8 @@ use sqlx::{FromRow, Row};
 
 use super::super::rows::{timestamp, undelivered};
 use super::super::{
-    AtSink, DeadLetter, Failed, Found, InFlight, MAX_LEARNED, ONLY_PARTITION, Outcome, PAGE_BYTES, Page,
-    Position, Reads, SavedSchedule, Stretch, Unavailable, Wanted,
+    AtSink, DeadLetter, Failed, Found, InFlight, MAX_LEARNED, ONLY_PARTITION, Outcome, PAGE_BYTES, Position,
+    Reads, SavedSchedule, Stretch, Unavailable, Wanted,
 };
 use super::Reader;
 use super::by_hash::hash;
@@ -57,15 +57,6 @@ pub(super) fn listed(row: &SqliteRow) -> Result<(InFlight, String), sqlx::Error>
 
 #[async_trait]
 impl Reads for Reader {
-    async fn in_flight_after(&self, after: &str, limit: u32) -> Result<Option<Page>, Unavailable> {
-        let Some(after) = self.place(after).await? else { return Ok(None) };
-        let sql = "SELECT pin_id, submitted_at, deadline_at, number, clock_ahead FROM pin \
-                   WHERE number > ?1 ORDER BY number LIMIT ?2";
-        let rows = sqlx::query(sql).bind(after).bind(limit).fetch_all(&self.readers).await?;
-        let pins = rows.iter().map(listed).collect::<Result<_, sqlx::Error>>()?;
-        Ok(Some(Page { pins, more: rows.len() == limit as usize }))
-    }
-
     async fn in_flight_matching(
         &self,
         after: &str,

@@ -6,8 +6,6 @@
 pub mod actions;
 pub mod pins;
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, html};
 
@@ -18,7 +16,7 @@ use crate::http::history::{self, Series, Span, Values};
 use crate::http::tokens::Scope;
 use crate::protocol::schedule::{Schedule, State};
 use crate::protocol::stats::{Level, Sink, Stats};
-use crate::readable::{short, thousands};
+use crate::readable::{distance, short, thousands, upcoming};
 use crate::text::printable;
 
 /// The lines that a chart has besides a limit: as many as differ in their dashes.
@@ -335,18 +333,12 @@ fn learned(schedule: &Schedule) -> Markup {
     ages("ages", state, &rows, schedule.deadline)
 }
 
-/// As [`away`], for a future event; an overdue one comes now.
+/// Formats the distance of a future event from now; an overdue one comes now.
 fn next(time: &str, now: Timestamp) -> String {
-    if time.parse::<Timestamp>().is_ok_and(|time| time <= now) { "now".to_owned() } else { away(time, now) }
+    printable(&upcoming(time, now)).into_owned()
 }
 
-/// The distance of a time from now; the text unchanged if it is not a time.
+/// The distance of a time from now.
 fn away(time: &str, now: Timestamp) -> String {
-    let Ok(time) = time.parse::<Timestamp>() else { return printable(time).into_owned() };
-    let distance = time.duration_since(now);
-    match (Duration::from_secs(distance.unsigned_abs().as_secs()), distance.is_negative()) {
-        (Duration::ZERO, _) => "now".to_owned(),
-        (seconds, true) => format!("{} ago", short(seconds)),
-        (seconds, false) => format!("in {}", short(seconds)),
-    }
+    printable(&distance(time, now)).into_owned()
 }
