@@ -18,13 +18,14 @@ use crate::protocol::show::Pin;
 /// How many PINs one request asks for: the answer is one line of bounded length.
 const PAGE: u32 = 500;
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 7] = [
     Column::new("PIN", 1).down_to(32),
-    Column::new("SUBMITTED", 6),
-    Column::new("DEADLINE", 4),
-    Column::new("POLLS", 5),
+    Column::new("SUBMITTED", 7),
+    Column::new("DEADLINE", 5),
+    Column::new("POLLS", 6),
     Column::new("LAST STATUS", 2).down_to(16),
     Column::new("NEXT POLL", 3),
+    Column::new("REFERENCE", 4).down_to(12),
 ];
 
 pub async fn run(socket: &Path, args: &ListArgs, mut output: Output) -> Result<Exit, CommandError> {
@@ -67,7 +68,7 @@ pub async fn run(socket: &Path, args: &ListArgs, mut output: Output) -> Result<E
     Ok(Exit::Done)
 }
 
-fn row(pin: Pin, now: Timestamp) -> [String; 6] {
+fn row(pin: Pin, now: Timestamp) -> [String; 7] {
     let distance =
         |time: Option<String>| time.map_or_else(|| "-".to_owned(), |time| human::distance(&time, now));
     [
@@ -77,5 +78,6 @@ fn row(pin: Pin, now: Timestamp) -> [String; 6] {
         pin.polls.flatten().map_or_else(String::new, |polls| polls.to_string()),
         pin.last_status.flatten().unwrap_or_else(|| "-".to_owned()),
         distance(pin.next_poll_at.flatten()),
+        pin.reference.unwrap_or_default(),
     ]
 }

@@ -197,6 +197,10 @@ mod tests {
         assert_eq!(read("[\"A.Example\", \"[2001:DB8::1]\", \"::1\"]"), ["a.example", "2001:db8::1", "::1"]);
         assert_eq!(read("\"a.example, 192.0.2.7\""), ["a.example", "192.0.2.7"]);
         assert_eq!(read("\"\""), [""; 0]);
+        // As TOML in a text, which is all that the environment and --set have.
+        assert_eq!(read("'[\"a.example\", \"[::1]\"]'"), ["a.example", "::1"]);
+        assert_eq!(read("'[]'"), [""; 0]);
+        assert_eq!(read("\"[::1]\""), ["::1"]);
         assert_eq!(load("").unwrap().http.hosts, [""; 0]);
     }
 }

@@ -15,6 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::secret;
 use super::section::{Section, did_you_mean, quoted, redacted};
+use super::toml_file;
 
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -55,7 +56,7 @@ impl Section<'_> {
         })
     }
 
-    /// Reads a list, or a string of its items with commas between; `items` is what a message calls them.
+    /// Reads a list, or a string: its items with commas between, or the list in TOML. `items` is what a message calls them.
     pub fn items<T: AsRef<str>>(
         &mut self,
         key: &'static str,
@@ -63,7 +64,15 @@ impl Section<'_> {
         parse: impl Fn(&ValueKind) -> Result<T, String>,
     ) -> Option<Vec<T>> {
         self.read(key, ValueKind::Array(Vec::new()), |written| {
-            let list: Vec<T> = match written {
+            let right = || format!("must be a list of {items}, [\"…\", \"…\"]");
+            let of_toml = match written {
+                ValueKind::String(text) if is_toml_list(text) => {
+                    let list = toml_file::parse_value(text, "");
+                    Some(list.map_err(|reason| format!("{}: {reason}", right()))?.kind)
+                }
+                _ => None,
+            };
+            let list: Vec<T> = match of_toml.as_ref().unwrap_or(written) {
                 ValueKind::Array(list) => {
                     list.iter().map(|value| parse(&value.kind)).collect::<Result<_, _>>()?
                 }
@@ -71,7 +80,7 @@ impl Section<'_> {
                 ValueKind::String(text) => {
                     text.split(',').map(|text| parse(&text.trim().into())).collect::<Result<_, _>>()?
                 }
-                _ => return Err(format!("must be a list of {items}, [\"…\", \"…\"]")),
+                _ => return Err(right()),
             };
             let shown: Vec<String> = list.iter().map(|item| quoted(item.as_ref())).collect();
             Ok((list, format!("[{}]", shown.join(", "))))
@@ -217,6 +226,12 @@ impl Section<'_> {
         });
         checked.map_or_else(|reason| self.refuse(file_key, reason), Some)
     }
+}
+
+/// Whether a text is a list as TOML writes it, and not an IPv6 address in brackets.
+fn is_toml_list(text: &str) -> bool {
+    let inner = text.trim().strip_prefix('[').map(str::trim_start);
+    inner.is_some_and(|inner| inner.starts_with(['"', '\'', ']']))
 }
 
 /// Returns the string. Does not accept a number, because TOML's 1e5 or 0x10 would become another text.

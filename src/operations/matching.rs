@@ -59,7 +59,7 @@ pub async fn in_flight(
 
 /// The PINs of a page that have the status of the filter, if it has one.
 pub async fn with_status(services: &Services, filter: &Filter, found: &Found) -> Result<Vec<PinId>, Failure> {
-    let pins: Vec<_> = found.pins.iter().map(|(pin, _)| pin.pin.clone()).collect();
+    let pins: Vec<_> = found.pins.iter().map(|pin| pin.stored.pin.clone()).collect();
     if filter.status.is_none() {
         return Ok(pins);
     }

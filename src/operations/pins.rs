@@ -20,7 +20,7 @@ use crate::protocol::{Code, Raw, State, cancel_matching, list, page, page_limit,
 use crate::schedule::{Live, Next, Stopping};
 use crate::services::Services;
 use crate::sinks::SinkHealth;
-use crate::store::{AtSink, Outcome, PinState, Record};
+use crate::store::{AtSink, Listed, Outcome, PinState, Record};
 
 /// The most PINs that one request withdraws. They are withdrawn together, in a few transactions.
 const SLICE: u32 = 500;
@@ -62,14 +62,14 @@ pub async fn list(services: &Services, request: list::Request) -> Result<list::A
     }
     let list::Request { limit, after, filter } = request;
     let found = matching::in_flight(services, &filter, after.as_deref(), page_limit(limit)).await?;
-    let ids = found.pins.iter().map(|(pin, _)| pin.pin.clone());
+    let ids = found.pins.iter().map(|pin| pin.stored.pin.clone());
     let live = services.schedule.live(ids.collect()).await?;
     let view = match &services.cluster {
         Some(cluster) if live.iter().any(Option::is_none) => Some(cluster.shared.look().await?),
         _ => None,
     };
     let matching = found.pins.into_iter().zip(live).filter(|(_, live)| has_status(&filter, live.as_ref()));
-    let items = matching.map(|((stored, token), live)| {
+    let items = matching.map(|(Listed { stored, reference, token }, live)| {
         let deadline_at = deadline(live.as_ref(), stored.deadline_at);
         let pin = match (live, &view) {
             (Some(live), _) => of_live(stored.pin, &live),
@@ -80,6 +80,7 @@ pub async fn list(services: &Services, request: list::Request) -> Result<list::A
             // The PIN ended after the store was asked.
             (None, None) => Pin::of(stored.pin),
         };
+        let pin = Pin { state: Some(State::InFlight), reference, ..pin };
         (with_times(pin, stored.submitted_at.wall, deadline_at), token)
     });
     let (pins, next) = page(items, found.next);
@@ -174,8 +175,8 @@ pub async fn cancel_matching(
     let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit.get()).unwrap_or(usize::MAX));
     if pins.len() > limit {
         pins.truncate(limit);
-        let last = found.pins.into_iter().find(|(pin, _)| Some(&pin.pin) == pins.last());
-        next = last.map(|(_, token)| token);
+        let last = found.pins.into_iter().find(|pin| Some(&pin.stored.pin) == pins.last());
+        next = last.map(|pin| pin.token);
     }
     let mut count = 0;
     for ended in join_all(pins.iter().map(|pin| cancel(services, pin))).await {

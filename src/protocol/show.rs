@@ -86,7 +86,7 @@ pub struct Pin {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_poll: Local<NextPoll>,
     pub pin_id: PinId,
-    /// `in_flight` or `finished`; absent for PINs in flight in `list`.
+    /// `in_flight` or `finished`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -24,7 +24,7 @@ use thiserror::Error;
 pub use cluster_work::{ClusterApplied, ClusterWork, Orphan};
 pub use counted::{FailedCount, FailedCounts};
 pub use position::{InvalidPosition, ONLY_PARTITION, Position, Stretch};
-pub use reads::{Found, PAGE_BYTES, Reads, SCAN, SMALL_RECORD, Store, Wanted};
+pub use reads::{Found, Listed, PAGE_BYTES, Reads, SCAN, SMALL_RECORD, Store, Wanted};
 pub use sqlite::backup;
 pub use sqlite::{OpenError, Unloaded, open as open_sqlite};
 pub use transaction::{Applied, Transaction, Writes};

@@ -43,16 +43,25 @@ pub struct Wanted {
 /// A page of the PINs in flight that match. The order of PINs that stay in flight does not change.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Each PIN with its page token: the page after it begins behind this PIN, even if the PIN is no longer in flight.
-    pub pins: Vec<(InFlight, String)>,
+    pub pins: Vec<Listed>,
     /// The page token after which the next page begins; `None` on the last page. A page without PINs can have one.
     pub next: Option<String>,
 }
 
+/// A PIN of a page.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub stored: InFlight,
+    /// The reference, unless it has more than 1,024 bytes: a page of a thousand such PINs would be too large.
+    pub reference: Option<String>,
+    /// The page token: the page after it begins behind this PIN, even if the PIN is no longer in flight.
+    pub token: String,
+}
+
 impl Found {
     /// `reached` is the token of the last row that the page examined, if more rows follow it.
-    pub(super) fn new(pins: Vec<(InFlight, String)>, limit: u32, reached: Option<String>) -> Self {
-        let last = pins.last().filter(|_| pins.len() >= limit as usize).map(|(_, token)| token.clone());
+    pub(super) fn new(pins: Vec<Listed>, limit: u32, reached: Option<String>) -> Self {
+        let last = pins.last().filter(|_| pins.len() >= limit as usize).map(|pin| pin.token.clone());
         Self { next: last.or(reached), pins }
     }
 }

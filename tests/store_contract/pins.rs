@@ -24,7 +24,7 @@ crate::promises! {
 /// The IDs of the first few.
 async fn in_flight(node: &Node) -> Vec<String> {
     let page = node.store.in_flight_matching("", &Wanted::default(), 9).await.unwrap().unwrap();
-    page.pins.iter().map(|(row, _)| row.pin.to_string()).collect()
+    page.pins.iter().map(|pin| pin.stored.pin.to_string()).collect()
 }
 
 async fn a_pin_is_accepted_once(place: Place) {
@@ -124,9 +124,9 @@ async fn pages_have_every_pin_once_even_if_pins_end_meanwhile(place: Place) {
         let page = node.store.in_flight_matching(&after, &Wanted::default(), 70).await.unwrap().unwrap();
         assert!(page.pins.len() <= 70);
         // A PIN that ends does not end the list.
-        let left = page.pins.last().unwrap().0.pin.to_string();
+        let left = page.pins.last().unwrap().stored.pin.to_string();
         assert_eq!(node.finish(&[&left]).await.len(), 1);
-        paged.extend(page.pins.into_iter().map(|(row, _)| row.pin.to_string()));
+        paged.extend(page.pins.into_iter().map(|pin| pin.stored.pin.to_string()));
         let Some(next) = page.next else { break };
         after = next;
     }
@@ -141,9 +141,9 @@ async fn the_next_page_starts_after_any_given_pin_even_if_that_pin_ended(place: 
     let ids: Vec<String> = (0..20).map(|n| format!("PIN-{n}")).collect();
     node.submit(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let page = node.store.in_flight_matching("", &Wanted::default(), 20).await.unwrap().unwrap();
-    for (at, (left, place)) in page.pins.iter().enumerate() {
-        assert_eq!(node.finish(&[left.pin.as_str()]).await.len(), 1);
-        let rest = node.store.in_flight_matching(place, &Wanted::default(), 20).await.unwrap().unwrap();
+    for (at, left) in page.pins.iter().enumerate() {
+        assert_eq!(node.finish(&[left.stored.pin.as_str()]).await.len(), 1);
+        let rest = node.store.in_flight_matching(&left.token, &Wanted::default(), 20).await.unwrap().unwrap();
         assert_eq!(rest.pins, page.pins[at + 1..]);
     }
 }
@@ -238,7 +238,7 @@ async fn pins_are_found_by_reference_prefix_and_time_and_no_character_is_special
     let found = async |wanted: Wanted| -> BTreeSet<String> {
         let found = node.store.in_flight_matching("", &wanted, 9).await.unwrap().unwrap();
         assert_eq!(found.next, None);
-        found.pins.iter().map(|(row, _)| row.pin.to_string()).collect()
+        found.pins.iter().map(|pin| pin.stored.pin.to_string()).collect()
     };
     let set = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
     let exactly = |text: &str| Wanted { reference: Some(text.into()), ..Wanted::default() };
@@ -282,7 +282,7 @@ async fn pins_are_found_by_reference_prefix_and_time_and_no_character_is_special
     let (mut all, mut after) = (Vec::new(), String::new());
     loop {
         let page = node.store.in_flight_matching(&after, &begins("order"), 1).await.unwrap().unwrap();
-        all.extend(page.pins.iter().map(|(row, _)| row.pin.to_string()));
+        all.extend(page.pins.iter().map(|pin| pin.stored.pin.to_string()));
         let Some(next) = page.next else { break };
         after = next;
     }

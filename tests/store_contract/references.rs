@@ -37,7 +37,7 @@ async fn in_flight(node: &Node, reference: &str) -> Vec<String> {
     let wanted = Wanted { reference: Some(reference.to_owned()), ..Wanted::default() };
     let found = node.store.in_flight_matching("", &wanted, 9).await.unwrap().unwrap();
     assert_eq!(found.next, None);
-    let mut pins: Vec<String> = found.pins.iter().map(|(pin, _)| pin.pin.to_string()).collect();
+    let mut pins: Vec<String> = found.pins.iter().map(|pin| pin.stored.pin.to_string()).collect();
     pins.sort();
     pins
 }
@@ -143,7 +143,7 @@ async fn many_pins_with_one_reference_are_read_page_by_page(place: Place) {
     loop {
         let page = node.store.in_flight_matching(&after, &wanted, 4).await.unwrap().unwrap();
         assert!(page.pins.len() <= 4);
-        all.extend(page.pins.iter().map(|(pin, _)| pin.pin.to_string()));
+        all.extend(page.pins.iter().map(|pin| pin.stored.pin.to_string()));
         let Some(next) = page.next else { break };
         after = next;
     }

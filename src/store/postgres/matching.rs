@@ -6,9 +6,9 @@
 use sqlx::{FromRow, Row};
 
 use super::super::rows::{distinct, millis_from};
-use super::super::{Found, InFlight, Outcome, PAGE_BYTES, SCAN, Stretch, Unavailable, Wanted};
+use super::super::{Found, Outcome, PAGE_BYTES, SCAN, Stretch, Unavailable, Wanted};
 use super::connect::answer;
-use super::read::{Reader, slot_after, with_token};
+use super::read::{Reader, listed, slot_after};
 use crate::clock::Steady;
 use crate::pin::PinId;
 use crate::text::json_line;
@@ -33,7 +33,8 @@ const REACHED_REFERRING: &str =
 macro_rules! matching {
     ($referring:literal) => {
         concat!(
-            "SELECT pin_id, submitted_at, deadline_at, clock_ahead FROM pin \
+            "SELECT pin_id, submitted_at, deadline_at, clock_ahead, \
+             CASE WHEN octet_length(reference) <= 1024 THEN reference END AS short_reference FROM pin \
              WHERE (slot, pin_id) > ($1, $2) AND (slot, pin_id) <= ($3, $5) AND ",
             $referring,
             " AND submitted_at - clock_ahead <= $6 AND submitted_at - clock_ahead > $7 \
@@ -112,7 +113,7 @@ impl Reader {
             }
         };
         let (to_slot, to) = reached.as_ref().map_or((i16::MAX, ""), |(slot, pin)| (*slot, pin.as_str()));
-        let pins = sqlx::query_as(pins)
+        let rows = sqlx::query(pins)
             .bind(from_slot)
             .bind(after)
             .bind(to_slot)
@@ -124,9 +125,8 @@ impl Reader {
             .bind(wanted.wall_since.map_or(i64::MIN, millis_from))
             .bind(i64::from(limit))
             .fetch_all(&self.readers);
-        let pins: Vec<InFlight> = answer(pins).await?;
-        let reached = reached.map(|(_, pin)| pin);
-        Ok(Some(Found::new(pins.into_iter().map(with_token).collect(), limit, reached)))
+        let pins = answer(rows).await?.iter().map(listed).collect::<Result<_, sqlx::Error>>()?;
+        Ok(Some(Found::new(pins, limit, reached.map(|(_, pin)| pin))))
     }
 
     /// As [`Reads::pins_with_reference`](super::super::Reads::pins_with_reference).

@@ -12,7 +12,7 @@ use sqlx::{FromRow, Row};
 
 use super::super::rows::{timestamp, undelivered};
 use super::super::{
-    AtSink, DeadLetter, Failed, Found, InFlight, MAX_LEARNED, Outcome, PAGE_BYTES, Position, Reads,
+    AtSink, DeadLetter, Failed, Found, InFlight, Listed, MAX_LEARNED, Outcome, PAGE_BYTES, Position, Reads,
     SavedSchedule, Stretch, Unavailable, Wanted,
 };
 use super::Node;
@@ -41,9 +41,11 @@ pub(super) fn slot_after(after: &str) -> Option<i16> {
     }
 }
 
-pub(super) fn with_token(pin: InFlight) -> (InFlight, String) {
-    let token = pin.pin.to_string();
-    (pin, token)
+/// Reads a PIN of a page.
+pub(super) fn listed(row: &PgRow) -> Result<Listed, sqlx::Error> {
+    let stored = InFlight::from_row(row)?;
+    let token = stored.pin.to_string();
+    Ok(Listed { stored, reference: row.try_get("short_reference")?, token })
 }
 
 #[async_trait]

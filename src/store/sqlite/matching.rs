@@ -37,6 +37,14 @@ macro_rules! matching {
     };
 }
 
+/// The columns of a [`Listed`](super::super::Listed).
+macro_rules! listed {
+    () => {
+        "pin_id, submitted_at, deadline_at, number, clock_ahead, \
+         CASE WHEN octet_length(reference) <= 1024 THEN reference END AS short_reference"
+    };
+}
+
 /// Binds the first five parameters of a statement: those of the rows that match.
 fn bound<'q>(query: Query<'q>, wanted: &'q Wanted) -> Query<'q> {
     query
@@ -49,8 +57,9 @@ fn bound<'q>(query: Query<'q>, wanted: &'q Wanted) -> Query<'q> {
 
 /// The PINs of these rows that match and have this reference.
 const PAGE_REFERRING: &str = concat!(
-    "SELECT pin_id, submitted_at, deadline_at, number, clock_ahead FROM pin \
-     WHERE number IN (SELECT value FROM json_each(?6)) AND reference = ?7 AND ",
+    "SELECT ",
+    listed!(),
+    " FROM pin WHERE number IN (SELECT value FROM json_each(?6)) AND reference = ?7 AND ",
     matching!(),
     " ORDER BY number LIMIT ?8"
 );
@@ -100,8 +109,9 @@ impl Reader {
                 .await?
         };
         let rows = sqlx::query(concat!(
-            "SELECT pin_id, submitted_at, deadline_at, number, clock_ahead FROM pin \
-             WHERE number > ?6 AND number <= ?7 AND ",
+            "SELECT ",
+            listed!(),
+            " FROM pin WHERE number > ?6 AND number <= ?7 AND ",
             matching!(),
             " ORDER BY number LIMIT ?8"
         ));

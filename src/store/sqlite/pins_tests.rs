@@ -60,7 +60,7 @@ async fn paged(reader: &Reader, limit: u32) -> Vec<String> {
     let (mut all, mut after): (Vec<String>, _) = (Vec::new(), String::new());
     loop {
         let page = reader.in_flight_matching(&after, &Wanted::default(), limit).await.unwrap().unwrap();
-        all.extend(page.pins.iter().map(|(pin, _)| pin.pin.to_string()));
+        all.extend(page.pins.iter().map(|pin| pin.stored.pin.to_string()));
         let Some(next) = page.next else { return all };
         after = next;
     }
@@ -172,7 +172,7 @@ async fn references_of_the_same_hash_are_told_apart() {
             assert_eq!(reader.pins_with_reference(reference, 9).await.unwrap(), [id(n)], "{when}");
             let wanted = Wanted { reference: Some((*reference).to_owned()), ..Wanted::default() };
             let found = reader.in_flight_matching("", &wanted, 9).await.unwrap().unwrap();
-            assert!(found.pins.iter().all(|(pin, _)| pin.pin == id(n)), "{when}: {found:?}");
+            assert!(found.pins.iter().all(|pin| pin.stored.pin == id(n)), "{when}: {found:?}");
         }
     };
     each_has_its_own("in flight").await;

@@ -13,8 +13,8 @@ use sqlx::{FromRow, Row};
 
 use super::super::rows::{timestamp, undelivered};
 use super::super::{
-    AtSink, DeadLetter, Failed, Found, InFlight, MAX_LEARNED, ONLY_PARTITION, Outcome, PAGE_BYTES, Position,
-    Reads, SavedSchedule, Stretch, Unavailable, Wanted,
+    AtSink, DeadLetter, Failed, Found, InFlight, Listed, MAX_LEARNED, ONLY_PARTITION, Outcome, PAGE_BYTES,
+    Position, Reads, SavedSchedule, Stretch, Unavailable, Wanted,
 };
 use super::Reader;
 use super::by_hash::hash;
@@ -49,10 +49,11 @@ impl Reader {
     }
 }
 
-/// Reads a PIN in flight and its page token.
-pub(super) fn listed(row: &SqliteRow) -> Result<(InFlight, String), sqlx::Error> {
+/// Reads a PIN of a page.
+pub(super) fn listed(row: &SqliteRow) -> Result<Listed, sqlx::Error> {
     let number: i64 = row.try_get("number")?;
-    Ok((InFlight::from_row(row)?, format!("{NUMBER}{number}")))
+    let token = format!("{NUMBER}{number}");
+    Ok(Listed { stored: InFlight::from_row(row)?, reference: row.try_get("short_reference")?, token })
 }
 
 #[async_trait]
