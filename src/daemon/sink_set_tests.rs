@@ -3,16 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::clock::Clock;
 use crate::config::{Fsync, SinkKind};
-use crate::outcome::{Ending, Verdict};
 use crate::sinks::Health;
-use crate::store::{self, Committed, NewPin, Writer};
+use crate::sinks::testing::TestStore;
 
 /// Only a bug makes a test wait this long.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -20,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 struct Bench {
     folder: TempDir,
     sinks: SinkSet,
-    writer: Writer,
+    store: TestStore,
     health: Health,
     _rotate: watch::Sender<u64>,
 }
@@ -28,30 +27,21 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, connection) = store::open_sqlite(&folder.path().join("db"), &Clock::system())
-            .await
-            .unwrap()
-            .load(|_| {})
-            .await
-            .unwrap();
-        // Nothing receives the notices of commits.
-        let (committed, _) = mpsc::channel::<Committed>(1);
-        let (writer, task) = Writer::new(connection, committed, usize::MAX);
-        tokio::spawn(task.run());
+        let store = TestStore::in_folder(folder.path()).await;
         let (rotate, rotations) = watch::channel(0);
         let health = Health::default();
         let sinks = SinkSet::new(Outbox {
             name: String::new(),
             cursor: 0,
-            store,
-            writer: writer.clone(),
+            store: store.store.clone(),
+            writer: store.writer.clone(),
             clock: Clock::system(),
             health: health.clone(),
             rotate: rotations,
             finish: CancellationToken::new(),
             handover: Handover::default(),
         });
-        Self { folder, sinks, writer, health, _rotate: rotate }
+        Self { folder, sinks, store, health, _rotate: rotate }
     }
 
     fn path(&self, file: &str) -> PathBuf {
@@ -61,31 +51,6 @@ impl Bench {
     fn file(&self, name: &str, file: &str, from: config::From) -> config::Sink {
         let kind = SinkKind::File { path: self.path(file), fsync: Fsync::Never, others: Vec::new() };
         config::Sink { name: name.into(), kind, from }
-    }
-
-    /// Submits a PIN and ends it.
-    async fn finish(&self, pin: &str) {
-        let (now, pin) = (Clock::system().wall(), pin.parse().unwrap());
-        let new = NewPin {
-            pin,
-            reference: None,
-            metadata: None,
-            submitted_at: now.into(),
-            deadline_at: now,
-            submitter: None,
-            again: false,
-        };
-        self.writer.submit(vec![new.clone()]).await.unwrap();
-        let verdict = Verdict {
-            pin: new.pin,
-            ending: Ending::Final,
-            deliveries: None,
-            error: None,
-            polls: 1,
-            finished_at: now.into(),
-        };
-        self.writer.try_finish(verdict).unwrap();
-        self.writer.flush().await.unwrap();
     }
 
     async fn wait_for_lines(&self, file: &str, pins: &[&str]) {
@@ -117,7 +82,7 @@ async fn a_reload_that_a_hanging_sink_blocks_leaves_all_sinks_as_they_were() {
         place.requested().await;
         assert!(place.accept());
     };
-    bench.writer.register("slow".into(), false).await.unwrap();
+    bench.store.writer.register("slow".into(), false).await.unwrap();
     bench.health.update("slow", |_| {});
     bench.sinks.run(bench.file("slow", "slow", now), slow.clone(), Box::pin(task));
 
@@ -143,13 +108,13 @@ async fn a_reload_that_a_hanging_sink_blocks_leaves_all_sinks_as_they_were() {
     tokio::time::resume();
     assert!(matches!(&refused, Err(CantReplace::Busy(name)) if name == "slow"), "{refused:?}");
     assert!(!bench.path("slow-2").exists() && !bench.path("idle-2").exists());
-    bench.finish("P1").await;
+    bench.store.end(["P1".into()]).await;
     bench.wait_for_lines("idle", &["P1"]).await;
     go_on.send(()).expect("the one that hangs was broken off");
 
     let prepared = bench.sinks.prepare(&moved).await.unwrap();
     assert_eq!(bench.sinks.commit(prepared), ["sink slow changed", "sink idle changed"]);
-    bench.finish("P2").await;
+    bench.store.end(["P2".into()]).await;
     bench.wait_for_lines("slow-2", &["P1", "P2"]).await;
     bench.wait_for_lines("idle-2", &["P2"]).await;
     assert_eq!(pins_in(&bench.path("idle")), ["P1"]);
@@ -166,7 +131,7 @@ async fn a_stopped_sink_that_can_not_be_reopened_delivers_once_it_can() {
     let wanted = [bench.file("one", "moved", now), bench.file("two", "missing/two", now)];
     let refused = bench.sinks.prepare(&wanted).await.map(|_| ());
     assert!(matches!(refused, Err(CantReplace::Start(_))), "{refused:?}");
-    bench.finish("P1").await;
+    bench.store.end(["P1".into()]).await;
     let in_trouble = async {
         while bench.health.all()["one"].trouble.is_none() {
             tokio::task::yield_now().await;

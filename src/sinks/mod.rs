@@ -10,7 +10,7 @@ mod file;
 mod handover;
 mod stdout;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 mod webhook;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! A real store for tests of sinks.
 
+use std::path::Path;
+
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -7,36 +9,42 @@ use crate::clock::Clock;
 use crate::outcome::{Ending, Verdict};
 use crate::store::{self, Committed, NewPin, Store, Writer};
 
-/// A store and the name of a sink that has received no outcome yet.
+/// A store.
 pub struct TestStore {
-    _folder: TempDir,
     pub store: Store,
     pub writer: Writer,
+    _folder: Option<TempDir>,
 }
 
 impl TestStore {
     pub async fn with_sink(name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, mut connection) = store::open_sqlite(&folder.path().join("db"), &Clock::system())
-            .await
-            .unwrap()
-            .load(|_| {})
-            .await
-            .unwrap();
-        connection.register_sink(name, true).await.unwrap();
+        let store = Self::in_folder(folder.path()).await;
+        store.writer.register(name.to_owned(), true).await.unwrap();
+        Self { _folder: Some(folder), ..store }
+    }
+
+    /// A store without sinks, in a folder that the caller keeps.
+    pub async fn in_folder(folder: &Path) -> Self {
+        let opened = store::open_sqlite(&folder.join("db"), &Clock::system()).await.unwrap();
+        let (store, connection) = opened.load(|_| {}).await.unwrap();
         // No one listens for commits.
         let (committed, _) = mpsc::channel::<Committed>(1);
         let (writer, task) = Writer::new(connection, committed, usize::MAX);
         tokio::spawn(task.run());
-        Self { _folder: folder, store, writer }
+        Self { store, writer, _folder: None }
     }
 
     /// Submits this many PINs and ends them.
     pub async fn finish(&self, name: &str, count: usize) {
+        self.end((0..count).map(|n| format!("{name}-{n}"))).await;
+    }
+
+    /// Submits these PINs and ends them.
+    pub async fn end(&self, pins: impl IntoIterator<Item = String>) {
         let now = Clock::system().wall();
-        let pins = (0..count).map(|n| format!("{name}-{n}").parse().unwrap());
-        let new = pins.map(|pin| NewPin {
-            pin,
+        let new = pins.into_iter().map(|pin| NewPin {
+            pin: pin.parse().unwrap(),
             reference: None,
             metadata: None,
             submitted_at: now.into(),
