@@ -113,7 +113,10 @@ check_rpm() {
   grep -q '# mine' "$root/etc/pinwatch/pinwatch.toml" || fail "the .rpm replaced a changed configuration"
   rpm --root "$root" --verify --nodeps --nomode pinwatch | grep -v ' c /etc/pinwatch/pinwatch.toml' && fail "installed files differ"
   rpm --root "$root" --force-debian --nodeps --erase pinwatch
-  [ ! -e "$root/usr/bin/pinwatch" ] || fail "something is left of the .rpm"
+  local left
+  # rpm keeps the configuration that was changed above.
+  left=$(find "$root"/usr "$root"/etc -path '*pinwatch*' ! -name pinwatch.toml.rpmsave ! -path "$root/etc/pinwatch")
+  [ -z "$left" ] || fail "this is left of the .rpm: $left"
 }
 
 # run_image NAME ARGUMENTS…: runs the program in the unpacked image as an engine would: its user, a read-only root file
