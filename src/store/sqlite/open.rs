@@ -172,7 +172,14 @@ pub async fn lock_to_make(path: &Path) -> Result<LockFile, OpenError> {
 async fn hold_whole(path: &Path) -> Result<Place, OpenError> {
     prepare_folder(path)?;
     let claim = Claim::take(path).await?;
-    let (found, noted) = (inspect(path).await?, claim.noted);
+    let noted = claim.noted;
+    let found = match inspect(path).await {
+        Ok(found) => found,
+        Err(error) => {
+            claim.give_up();
+            return Err(error);
+        }
+    };
     if noted > found {
         let lock = claim.lock_path().to_owned();
         return Err(OpenError::LostCommits { path: path.to_owned(), lock, found, noted });

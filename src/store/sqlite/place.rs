@@ -5,7 +5,7 @@
 //! right again; a file that was deleted can't come back. Never opens a file that SQLite has open: closing the second
 //! handle would release SQLite's locks. Knows nothing of SQL.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -132,6 +132,13 @@ impl Claim {
             paths::open_own(&path, &mut OpenOptions::new())?;
         }
         Ok(Self { path: path.to_owned(), lock, noted, database })
+    }
+
+    /// Gives the place up. Removes a lock file that no database ever used, so that nothing stays beside a refused file.
+    pub fn give_up(self) {
+        if self.lock.file.metadata().is_ok_and(|lock| lock.len() == 0) {
+            let _ = fs::remove_file(&self.lock.path);
+        }
     }
 
     /// The lock file's path.
