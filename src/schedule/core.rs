@@ -25,7 +25,7 @@ use tracing::debug;
 pub use self::counts::Counts;
 use self::counts::notice_delay;
 use self::credentials::Check;
-pub use self::evidence::{Evidence, Others, Refusal};
+pub use self::evidence::{Evidence, Others, Refusal, Refusals};
 pub use self::learning::Learned;
 use self::learning::{channel_of, learner_of, teach};
 use self::slots::Held;
@@ -129,6 +129,8 @@ pub struct Core {
     last_probe: Option<u32>,
     /// Since when polls are late.
     late_since: Option<Moment>,
+    /// When all polling was last paused because the key was refused or the API was down.
+    last_failing: Option<Moment>,
     /// How most PINs are refused.
     refused: Option<braking::RefusedEverywhere>,
     rate: Rate,
@@ -167,6 +169,7 @@ impl Core {
             check: None,
             last_probe: None,
             late_since: None,
+            last_failing: None,
             refused: None,
             saved_rate: None,
             held: Held::default(),
@@ -344,7 +347,7 @@ impl Core {
         let is_late = ticket.sent >= entry.deadline;
         let is_over = now >= entry.deadline.after(settings.deadline_grace);
         let is_general = is_braked || others.most_are_refused || is_unreadable_everywhere;
-        let confirmed = entry.refusals().and_then(|row| row.confirmed(&others, settings));
+        let confirmed = entry.refusals().and_then(|row| row.confirmed(settings));
         let mut error = None;
         let ending = match meaning {
             Meaning::Deliveries(deliveries) => {
@@ -382,7 +385,7 @@ impl Core {
             Meaning::NotSent(_) => None,
             Meaning::Throttled(_) => (own_wait.is_some() && is_late).then_some(Ending::Deadline),
             Meaning::Unauthorized(_) => {
-                let is_own = entry.refusals().is_some_and(|row| row.is_about_the_pin(&others));
+                let is_own = entry.refusals().is_some_and(Refusals::is_about_the_pin);
                 (is_own && is_late).then_some(Ending::Deadline)
             }
             Meaning::NotFound | Meaning::Rejected(_) | Meaning::Unreadable(_) | Meaning::Unavailable(_) => {

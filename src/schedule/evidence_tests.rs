@@ -200,6 +200,62 @@ async fn a_load_balancer_that_temporarily_answers_404_for_all_pins_ends_no_pin()
     }
 }
 
+/// The API refuses this share of the polls, whichever PIN they ask for.
+fn refuses(share: f64, refusal: Meaning) -> impl Fn(&str) -> Meaning {
+    let random = Mutex::new(fastrand::Rng::with_seed(3));
+    move |_| if random.lock().unwrap().f64() < share { refusal.clone() } else { waiting() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_balancer_that_recovers_little_by_little_from_404s_for_all_ends_no_pin() {
+    let seldom = config::Schedule { max_interval: 20 * SECOND, ..settings() };
+    for refusal in [Meaning::NotFound, Meaning::Rejected("405 Method Not Allowed".into())] {
+        let mut core = core_with(seldom.clone()).0;
+        for n in 0..40 {
+            submit(&mut core, &format!("P{n}"), 60 * MINUTE);
+        }
+        assert_eq!(run(&mut core, MINUTE, &|_| waiting()).await, []);
+        // First all are refused, then fewer and fewer; no PIN is refused for two minutes while most others are answered.
+        for (share, time) in [(1.0, 5 * MINUTE), (0.8, 2 * MINUTE), (0.45, MINUTE)] {
+            assert_eq!(
+                run(&mut core, time, &refuses(share, refusal.clone())).await,
+                [],
+                "{share} {refusal:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_works_again_for_the_first_pin_ends_no_other_pin_that_it_was_refused_for() {
+    let mut core = core();
+    for id in ["A", "B", "C"] {
+        submit(&mut core, id, 60 * MINUTE);
+    }
+    run(&mut core, 5 * SECOND, &|_| waiting()).await;
+    assert_eq!(run(&mut core, 5 * MINUTE, &|_| Meaning::Unauthorized(401)).await, []);
+    assert_eq!(core.brake().map(|(reason, _)| reason), Some(Reason::Unauthorized));
+    let answer = |id: &str| if id == "A" { waiting() } else { Meaning::Unauthorized(401) };
+    assert_eq!(run(&mut core, 2 * MINUTE, &answer).await, []);
+    assert_eq!(core.brake(), None, "A's probe was answered");
+    assert_eq!(run(&mut core, 5 * MINUTE, &|_| waiting()).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_pin_is_not_found_within_the_deadline_grace_though_others_are_asked_only_once_an_hour() {
+    let hourly = config::Schedule { initial_interval: HOUR, max_interval: HOUR, ..settings() };
+    let mut core = core_with(hourly).0;
+    for id in ["OLD1", "OLD2"] {
+        submit(&mut core, id, 48 * HOUR);
+    }
+    core.reconfigure(config::Schedule { max_interval: HOUR, ..settings() }, None);
+    submit(&mut core, "BAD", 48 * HOUR);
+    let answer = |id: &str| if id == "BAD" { Meaning::NotFound } else { waiting() };
+    let ended = run(&mut core, 4 * HOUR, &answer).await;
+    let (ending, age) = ending_of(&ended, "BAD").expect("it ends");
+    assert!(ending == Ending::NotFound && (2 * MINUTE..=2 * HOUR + 10 * MINUTE).contains(&age), "{age:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_api_that_refuses_about_half_of_the_pins_is_reported_once_and_not_again_and_again() {
     let mut core = core();

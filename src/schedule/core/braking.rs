@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::super::brake::{Change, Reason, Sign};
+use super::super::brake::{Brake, Change, Reason, Sign};
 use super::super::learn::Learner;
 use super::super::recent::Kind;
 use super::credentials::Suspicion;
@@ -133,7 +133,14 @@ impl Core {
 
     /// Applies a sign to the brake, and to the rate that depends on it.
     fn observe(&mut self, sign: Sign, is_probe: bool, meaning: &Meaning, now: Moment) {
-        let is_new_429 = match self.brake.observe(now, sign, is_probe) {
+        let is_failing =
+            |brake: &Brake| matches!(brake.reason(), Some(Reason::Outage | Reason::Unauthorized));
+        let was_failing = is_failing(&self.brake);
+        let change = self.brake.observe(now, sign, is_probe);
+        if was_failing || is_failing(&self.brake) {
+            self.last_failing = Some(now);
+        }
+        let is_new_429 = match change {
             Change::Nothing => return,
             Change::Longer(_) => is_probe,
             Change::On(reason) => {
@@ -160,6 +167,7 @@ impl Core {
             none: self.is_only_pin(),
             last_readable: self.recent.last_readable(),
             most_are_refused: self.recent.is_refused_everywhere(),
+            last_failing: self.last_failing,
         }
     }
 
@@ -172,10 +180,11 @@ impl Core {
     /// Stores in the PIN's entry what its answer was. Returns whether its previous poll failed, and when its previous
     /// answer came if that was a 429.
     fn note(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) -> (bool, Option<Moment>) {
+        let others = self.others();
         let entry = self.table.get_mut(ticket.key).filter(|entry| entry.generation == ticket.generation);
         let Some(entry) = entry else { return (false, None) };
         let before = entry.evidence.take().map(|evidence| *evidence);
-        entry.evidence = Evidence::after(before, meaning, now).map(Box::new);
+        entry.evidence = Evidence::after(before, meaning, &others, now).map(Box::new);
         let is_failing = match meaning {
             Meaning::NotSent(_) => entry.is_failing,
             _ => matches!(meaning, Meaning::Unavailable(_)),

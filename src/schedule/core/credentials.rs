@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Core, Key, Ticket, Waiting};
+use super::{Core, Key, Refusals, Ticket, Waiting};
 use crate::clock::Moment;
 use crate::pin::CompactPinId;
 use crate::poll::Meaning;
@@ -64,7 +64,7 @@ impl Core {
         } else if is_refused && self.is_only_pin() {
             self.check = None;
             let row = self.table.get(ticket.key).and_then(|entry| entry.refusals());
-            let is_own = row.is_some_and(|row| row.is_about_the_pin(&self.others()));
+            let is_own = row.is_some_and(Refusals::is_about_the_pin);
             return if is_own { Suspicion::Unproven } else { Suspicion::WrongKey };
         } else if is_refused && self.check.is_none() {
             let is_good = self.recent.last_readable().is_some_and(|at| now.since(at) <= HOLD);
