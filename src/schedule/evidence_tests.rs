@@ -161,6 +161,48 @@ async fn a_check_that_gets_no_answer_is_made_with_another_pin() {
     assert_eq!(core.brake(), None);
 }
 
+/// Refuses a PIN, and lets another one's 429 pause polling while the check runs; returns the check's poll.
+async fn pause_during_a_check(core: &mut Core) -> Ticket {
+    for id in ["A", "B", "C", "D"] {
+        submit(core, id, 60 * MINUTE);
+    }
+    // B is polled at the same time, and is answered last.
+    let (refused, running) = (next(core).await, next(core).await);
+    core.answered(refused, Meaning::Unauthorized(401));
+    let check = core.next_poll().expect("the check goes out at once");
+    core.answered(running, Meaning::Throttled(6 * SECOND));
+    assert_eq!(core.brake().map(|(reason, _)| reason), Some(Reason::Throttled));
+    check
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_key_is_noticed_though_a_brake_went_on_during_an_earlier_check() {
+    for unanswered in [
+        Meaning::Unavailable("503".into()),
+        Meaning::Throttled(SECOND),
+        Meaning::NotSent("no file descriptor".into()),
+    ] {
+        let mut core = core();
+        let check = pause_during_a_check(&mut core).await;
+        core.answered(check, unanswered.clone());
+        let polls = core.counts.polls;
+        run(&mut core, 5 * MINUTE, &|_| Meaning::Unauthorized(401)).await;
+        assert_eq!(core.brake().map(|(reason, _)| reason), Some(Reason::Unauthorized), "{unanswered:?}");
+        assert!(
+            core.counts.polls - polls <= 12,
+            "only the probe of the 429, the check and probes of the key go out"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_is_refused_shows_a_wrong_key_though_a_429_paused_polling_meanwhile() {
+    let mut core = core();
+    let check = pause_during_a_check(&mut core).await;
+    core.answered(check, Meaning::Unauthorized(401));
+    assert_eq!(core.brake().map(|(reason, _)| reason), Some(Reason::Unauthorized));
+}
+
 /// Issue 13, A.1, second half.
 #[tokio::test(start_paused = true)]
 async fn a_pin_that_always_gets_429_slows_down_nobody_else() {

@@ -107,10 +107,7 @@ impl Core {
             self.observe(Sign::Fine, true, meaning, now);
             is_probe = false;
         }
-        let suspicion = match self.brake.reason() {
-            None => self.suspect(ticket, meaning, now),
-            Some(_) => Suspicion::Unproven,
-        };
+        let suspicion = self.suspect(ticket, meaning, now);
         let sign = match meaning {
             Meaning::Unauthorized(_) if is_probe || suspicion == Suspicion::WrongKey => {
                 Sign::Trouble(Reason::Unauthorized, None)

@@ -47,12 +47,12 @@ impl Core {
         self.check.take_if(|check| is_answer && ticket.sent >= check.since);
     }
 
-    /// Judges what an answer says about the key while the brake is off.
+    /// Judges what an answer says about the key. The answer to the check's poll ends it, whatever pauses polling by
+    /// then: a check that never ends would let no other begin.
     pub(super) fn suspect(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) -> Suspicion {
         let is_refused = matches!(meaning, Meaning::Unauthorized(_));
-        if ticket.check
-            && let Some(mut check) = self.check.take_if(|check| check.is_running)
-        {
+        let is_of = |check: &mut Check| ticket.check && check.is_running && ticket.sent >= check.since;
+        if let Some(mut check) = self.check.take_if(is_of) {
             if is_refused {
                 return Suspicion::WrongKey;
             }
@@ -61,6 +61,8 @@ impl Core {
                 check.is_running = false;
                 self.check = Some(check);
             }
+        } else if self.brake.reason().is_some() {
+            // Probes find out whether the key is right.
         } else if is_refused && self.is_only_pin() {
             self.check = None;
             let row = self.table.get(ticket.key).and_then(|entry| entry.refusals());
