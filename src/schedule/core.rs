@@ -333,7 +333,7 @@ impl Core {
         let own_wait = if is_of_old { None } else { self.learn(&ticket, &meaning, now) };
         let others = self.others();
         let is_braked = self.brake.reason().is_some();
-        let is_unreadable_everywhere = self.recent.is_unreadable_everywhere();
+        let most_others_are_readable = self.recent.most_others_are_readable(ticket.generation);
         let settings = &self.settings;
 
         let entry = self.table.get_mut(ticket.key)?;
@@ -343,10 +343,14 @@ impl Core {
         }
         let since = entry.open_since();
         let trouble = counts::describe(&meaning).map(|trouble| intern(&mut self.troubles, trouble));
-        entry.last_answer = Some(LastAnswer { at: now, trouble });
+        let before = entry.last_answer.replace(LastAnswer { at: now, trouble });
+        // A failure may be the first of many, so one says nothing about its PIN, nor do two while others fail too.
+        let is_repeated =
+            before.is_some_and(|last| last.trouble.is_some() && others.were_answered_since(last.at));
+        let has_failed_alone = others.none || is_repeated && most_others_are_readable;
         let is_late = ticket.sent >= entry.deadline;
         let is_over = now >= entry.deadline.after(settings.deadline_grace);
-        let is_general = is_braked || others.most_are_refused || is_unreadable_everywhere;
+        let is_general = is_braked || others.most_are_refused;
         let confirmed = entry.refusals().and_then(|row| row.confirmed(settings));
         let mut error = None;
         let ending = match meaning {
@@ -383,13 +387,15 @@ impl Core {
             // A problem of the account or of this machine does not end the PIN, whose last poll follows when the
             // problem is over.
             Meaning::NotSent(_) => None,
-            Meaning::Throttled(_) => (own_wait.is_some() && is_late).then_some(Ending::Deadline),
+            Meaning::Throttled(_) => {
+                (own_wait.is_some() && is_late && has_failed_alone).then_some(Ending::Deadline)
+            }
             Meaning::Unauthorized(_) => {
                 let is_own = entry.refusals().is_some_and(Refusals::is_about_the_pin);
                 (is_own && is_late).then_some(Ending::Deadline)
             }
             Meaning::NotFound | Meaning::Rejected(_) | Meaning::Unreadable(_) | Meaning::Unavailable(_) => {
-                (is_late && !is_general).then_some(Ending::Deadline)
+                (is_late && has_failed_alone && !is_general).then_some(Ending::Deadline)
             }
         };
         match ending {

@@ -389,6 +389,79 @@ async fn the_last_poll_is_sent_at_the_deadline_or_later() {
     assert_eq!(core.answered(last, delivered()).unwrap().ending, Ending::Final);
 }
 
+/// Lets the API fail for all but one poll at a time, again and again, and then work; returns which PINs got no final
+/// status though they were not asked in a good moment.
+async fn after_an_outage_with_good_moments(
+    count: usize,
+    failure: Meaning,
+) -> Vec<(String, Ending, Duration)> {
+    let mut core = core();
+    for n in 0..count {
+        submit(&mut core, &format!("P{n}"), 12 * SECOND);
+    }
+    assert_eq!(run(&mut core, 6 * SECOND, &|_| waiting()).await, []);
+    assert_eq!(run(&mut core, MINUTE, &|_| failure.clone()).await, [], "at the deadline, in the outage");
+    let lucky = Mutex::new(Vec::new());
+    let mut ended = Vec::new();
+    for _ in 0..10 {
+        let is_good = Mutex::new(true);
+        let moment = |id: &str| {
+            if std::mem::take(&mut *is_good.lock().unwrap()) {
+                lucky.lock().unwrap().push(id.to_owned());
+                return waiting();
+            }
+            failure.clone()
+        };
+        ended.extend(run(&mut core, MINUTE, &moment).await);
+    }
+    ended.extend(run(&mut core, 2 * MINUTE, &|_| delivered()).await);
+    assert_eq!(ended.len(), count);
+    let lucky = lucky.into_inner().unwrap();
+    ended.retain(|(pin, ending, _)| *ending != Ending::Final && !lucky.contains(pin));
+    ended
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_moment_in_an_outage_ends_no_pin_past_its_deadline_but_the_one_that_was_asked_in_it() {
+    let down = || Meaning::Unavailable("503".into());
+    assert_eq!(after_an_outage_with_good_moments(3, down()).await, []);
+    for failure in [down(), Meaning::Unreadable("HTML".into()), Meaning::NotFound] {
+        for count in [15, 40] {
+            let ended = after_an_outage_with_good_moments(count, failure.clone()).await;
+            assert_eq!(ended, [], "{failure:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_begins_at_the_deadline_of_many_pins_ends_none_of_them() {
+    let mut core = core();
+    for n in 0..40 {
+        submit(&mut core, &format!("P{n}"), 10 * SECOND);
+    }
+    assert_eq!(run(&mut core, 9 * SECOND, &|_| waiting()).await, []);
+    assert_eq!(run(&mut core, 10 * MINUTE, &|_| Meaning::Unavailable("503".into())).await, []);
+    let ended = run(&mut core, 2 * MINUTE, &|_| delivered()).await;
+    assert_eq!(ended.iter().filter(|(_, ending, _)| *ending == Ending::Final).count(), 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_that_alone_fails_at_its_deadline_ends_with_the_next_poll_that_fails_too() {
+    for failure in [Meaning::Unavailable("503".into()), Meaning::Unreadable("HTML".into()), Meaning::NotFound]
+    {
+        let mut core = core();
+        for n in 0..10 {
+            submit(&mut core, &format!("P{n}"), 60 * MINUTE);
+        }
+        submit(&mut core, "BAD", 10 * MINUTE);
+        run(&mut core, 10 * MINUTE - SECOND, &|_| waiting()).await;
+        let answer = |id: &str| if id == "BAD" { failure.clone() } else { waiting() };
+        let ended = run(&mut core, 2 * MINUTE, &answer).await;
+        let (ending, age) = ending_of(&ended, "BAD").expect("it ends");
+        assert!(ending == Ending::Deadline && age <= 11 * MINUTE, "{ending} {age:?}");
+    }
+}
+
 /// Issue 13, A.8
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_part_of_the_api_delays_only_the_pins_it_concerns() {

@@ -113,11 +113,10 @@ impl Recent {
         refused >= ENOUGH_REFUSED && refused * 2 > all
     }
 
-    /// Returns whether most different PINs got no readable answer, for whatever reason. A last poll without one then
-    /// says little about its PIN.
-    pub fn is_unreadable_everywhere(&self) -> bool {
-        let (readable, all) = self.count(Kind::Readable);
-        all - readable >= ENOUGH && (all - readable) * 2 > all
+    /// Returns whether most PINs other than `pin` got readable answers. If not, a failure says little about `pin`.
+    pub fn most_others_are_readable(&self, pin: u32) -> bool {
+        let others = || self.results.iter().filter(|result| result.pin != pin);
+        others().filter(|result| result.kind == Kind::Readable).count() * 2 > others().count()
     }
 
     /// Returns whether 429s concern `pin` alone, whose last 429 came at `since`: other PINs got readable answers
