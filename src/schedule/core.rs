@@ -344,10 +344,15 @@ impl Core {
         let since = entry.open_since();
         let trouble = counts::describe(&meaning).map(|trouble| intern(&mut self.troubles, trouble));
         let before = entry.last_answer.replace(LastAnswer { at: now, trouble });
-        // A failure may be the first of many, so one says nothing about its PIN, nor do two while others fail too.
+        // A failure may be the first of many, so one says nothing about its PIN, nor do two while others fail too. Of a
+        // lone PIN, the API must have answered at all.
         let is_repeated =
             before.is_some_and(|last| last.trouble.is_some() && others.were_answered_since(last.at));
-        let has_failed_alone = others.none || is_repeated && most_others_are_readable;
+        let has_failed_alone = if others.none {
+            !matches!(meaning, Meaning::Unavailable(_))
+        } else {
+            is_repeated && most_others_are_readable
+        };
         let is_late = ticket.sent >= entry.deadline;
         let is_over = now >= entry.deadline.after(settings.deadline_grace);
         let is_general = is_braked || others.most_are_refused;
