@@ -127,6 +127,8 @@ pub struct Core {
     check: Option<Check>,
     /// The generation of the last probe's PIN.
     last_probe: Option<u32>,
+    /// The generation of the only PIN that the key was refused for, while polling is paused for that.
+    refused_alone: Option<u32>,
     /// Since when polls are late.
     late_since: Option<Moment>,
     /// When all polling was last paused because the key was refused or the API was down.
@@ -168,6 +170,7 @@ impl Core {
             recent: Recent::default(),
             check: None,
             last_probe: None,
+            refused_alone: None,
             late_since: None,
             last_failing: None,
             refused: None,
@@ -217,7 +220,7 @@ impl Core {
         let entered = self.enter(new, now, now.after(wait), interval, now);
         if let Some(Waiting { class, due, key }) = entered {
             self.queue.insert(key, due, class);
-            self.brake.newcomer(due);
+            self.newcomer(due);
         }
     }
 
@@ -291,10 +294,17 @@ impl Core {
     }
 
     /// Returns the PIN for the next probe: another one than for the last probe, if possible.
+    ///
+    /// After a probe that got a 429, prefers a PIN whose last answer was readable. Some PINs may get nothing but 429s,
+    /// and if they are new, each would be the next probe.
     fn next_probe(&mut self, now: Moment) -> Option<Key> {
         let (table, last) = (&self.table, self.last_probe);
-        let is_other = |key| table.get(key).is_some_and(|entry| Some(entry.generation) != last);
-        let key = match self.queue.find_probe(now, is_other) {
+        let other = |key| table.get(key).filter(|entry| Some(entry.generation) != last);
+        let is_readable = |key| other(key).is_some_and(Entry::was_readable);
+        let readable =
+            if self.brake.was_probe_throttled() { self.queue.find_probe(now, is_readable) } else { None };
+        let any = || self.queue.find_probe(now, |key| other(key).is_some());
+        let key = match readable.or_else(any) {
             Some(Waiting { class, due, key }) => self.queue.remove(key, due, class).then_some(key),
             None => self.queue.pop(now),
         }?;
@@ -333,7 +343,6 @@ impl Core {
         let own_wait = if is_of_old { None } else { self.learn(&ticket, &meaning, now) };
         let others = self.others();
         let is_braked = self.brake.reason().is_some();
-        let most_others_are_readable = self.recent.most_others_are_readable(ticket.generation);
         let settings = &self.settings;
 
         let entry = self.table.get_mut(ticket.key)?;
@@ -346,12 +355,14 @@ impl Core {
         let before = entry.last_answer.replace(LastAnswer { at: now, trouble });
         // A failure may be the first of many, so one says nothing about its PIN, nor do two while others fail too. Of a
         // lone PIN, the API must have answered at all.
-        let is_repeated =
-            before.is_some_and(|last| last.trouble.is_some() && others.were_answered_since(last.at));
         let has_failed_alone = if others.none {
             !matches!(meaning, Meaning::Unavailable(_))
         } else {
-            is_repeated && most_others_are_readable
+            before.is_some_and(|last| {
+                last.trouble.is_some()
+                    && others.were_answered_since(last.at)
+                    && self.recent.are_others_readable(ticket.generation, last.at)
+            })
         };
         let is_late = ticket.sent >= entry.deadline;
         let is_over = now >= entry.deadline.after(settings.deadline_grace);

@@ -224,6 +224,90 @@ async fn a_pin_that_always_gets_429_slows_down_nobody_else() {
     assert!(ending == Ending::Deadline && age <= 90 * SECOND, "{ending} {age:?}");
 }
 
+/// Polls for this time; returns how many polls of PINs that begin with `GOOD` were sent in each second.
+async fn good_polls(core: &mut Core, seconds: u32, answer: Answer<'_>) -> Vec<u32> {
+    let mut each = Vec::new();
+    for _ in 0..seconds {
+        let good = Mutex::new(0);
+        let counting = |id: &str| {
+            *good.lock().unwrap() += u32::from(id.starts_with("GOOD"));
+            answer(id)
+        };
+        run(core, SECOND, &counting).await;
+        each.push(good.into_inner().unwrap());
+    }
+    each
+}
+
+/// A core with so many PINs that are polled every second.
+fn busy(good: usize) -> Core {
+    let mut core = core_with(config::Schedule { max_interval: SECOND, ..settings() }).0;
+    for n in 0..good {
+        submit(&mut core, &format!("GOOD{n}"), 60 * MINUTE);
+    }
+    core
+}
+
+#[tokio::test(start_paused = true)]
+async fn pins_that_get_429s_and_other_answers_in_turn_pause_polling_once_each() {
+    for bad in [1, 3] {
+        let mut core = busy(20);
+        for n in 0..bad {
+            submit(&mut core, &format!("BAD{n}"), 60 * MINUTE);
+        }
+        let polls = Mutex::new(std::collections::HashMap::<String, u32>::new());
+        let answer = |id: &str| {
+            let mut polls = polls.lock().unwrap();
+            let count = polls.entry(id.to_owned()).or_default();
+            *count += 1;
+            let is_throttled = id.starts_with("BAD") && *count % 2 == 0;
+            if is_throttled { Meaning::Throttled(5 * SECOND) } else { waiting() }
+        };
+        let each = good_polls(&mut core, 8 * MINUTE.as_secs() as u32, &answer).await;
+        let without = each.iter().filter(|polls| **polls == 0).count();
+        assert!(without <= 6 * bad, "{without} seconds without polls, with {bad} such PINs");
+        assert!(each[60..].iter().all(|polls| *polls > 0), "{each:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_pins_that_get_nothing_but_429s_are_not_probed_one_after_the_other() {
+    let mut core = busy(95);
+    let answer = |id: &str| if id.starts_with("BAD") { Meaning::Throttled(5 * SECOND) } else { waiting() };
+    run(&mut core, 5 * SECOND, &answer).await;
+    let mut each = Vec::new();
+    for n in 0..5 {
+        submit(&mut core, &format!("BAD{n}"), 60 * MINUTE);
+        each.extend(good_polls(&mut core, 3, &answer).await);
+    }
+    each.extend(good_polls(&mut core, 60, &answer).await);
+    let longest = each.split(|polls| *polls > 0).map(<[u32]>::len).max();
+    assert!(longest <= Some(11), "at most two pauses of five seconds in a row: {each:?}");
+    assert!(each.iter().filter(|polls| **polls == 0).count() <= 27, "one pause for each: {each:?}");
+    assert!(each[40..].iter().all(|polls| *polls > 0), "{each:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_polls_too_often_pauses_though_each_of_its_pins_got_a_429_before() {
+    let mut core = busy(30);
+    // The API allows ten polls a second.
+    let mut sent = std::collections::VecDeque::new();
+    let mut throttled = 0;
+    let end = core.clock().now().after(10 * MINUTE);
+    while core.clock().now() < end {
+        let ticket = next(&mut core).await;
+        let now = core.clock().now();
+        sent.retain(|at| now.since(*at) < SECOND);
+        let is_over = sent.len() >= 10;
+        if !is_over {
+            sent.push_back(now);
+        }
+        throttled += u32::from(is_over);
+        core.answered(ticket, if is_over { Meaning::Throttled(SECOND) } else { waiting() });
+    }
+    assert!(throttled <= 300, "{throttled} 429s among {} polls", core.counts.polls);
+}
+
 /// Issue 13, A.2
 #[tokio::test(start_paused = true)]
 async fn a_load_balancer_that_temporarily_answers_404_for_all_pins_ends_no_pin() {
@@ -395,7 +479,7 @@ async fn after_an_outage_with_good_moments(
     count: usize,
     failure: Meaning,
 ) -> Vec<(String, Ending, Duration)> {
-    let mut core = core();
+    let mut core = core_with(config::Schedule { randomization_factor: 0.2, ..settings() }).0;
     for n in 0..count {
         submit(&mut core, &format!("P{n}"), 12 * SECOND);
     }
@@ -484,6 +568,81 @@ async fn an_outage_of_part_of_the_api_delays_only_the_pins_it_concerns() {
     assert_eq!((finals.len(), ended.len()), (890, 910));
     let late = finals.iter().filter(|(.., age)| *age > 30 * SECOND).count();
     assert_eq!(late, 0, "PINs that are answered were delayed by those that are not");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_half_of_the_api_delays_no_pin_of_the_other_half() {
+    for share in [40, 50] {
+        let mut core = core();
+        let mut random = fastrand::Rng::with_seed(share);
+        let answer = |id: &str| {
+            if id.starts_with("BAD") { Meaning::Unavailable("503".into()) } else { delivered() }
+        };
+        let (mut ended, mut later) = (Vec::new(), std::collections::HashSet::new());
+        for n in 0..17 * 120 {
+            let kind = if random.u64(..100) < share { "BAD" } else { "GOOD" };
+            let id = format!("{kind}{n}");
+            submit(&mut core, &id, 60 * MINUTE);
+            later.extend((n > 17 * 15).then_some(id));
+            ended.extend(run(&mut core, SECOND / 17, &answer).await);
+        }
+        // The first five that are polled may all fail, before anybody is answered.
+        ended.retain(|(id, ..)| later.contains(id));
+        let mut ages: Vec<_> = ended.iter().map(|(.., age)| *age).collect();
+        ages.sort();
+        let (most, last) = (ages[ages.len() * 99 / 100], ages[ages.len() - 1]);
+        assert!(most <= SECOND + SECOND / 10 && last <= 3 * SECOND, "{share} %: {most:?} {last:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_an_outage_each_new_pin_is_probed_soon_though_other_probes_fail_meanwhile() {
+    let mut core = core_with(config::Schedule { initial_interval: 20 * SECOND, ..settings() }).0;
+    let answer = |id: &str| {
+        if id.starts_with("GOOD") { delivered() } else { Meaning::Unavailable("503".into()) }
+    };
+    for n in 0..5 {
+        submit(&mut core, &format!("BAD{n}"), 24 * HOUR);
+    }
+    run(&mut core, 30 * MINUTE, &answer).await;
+    assert_eq!(core.brake().map(|(reason, _)| reason), Some(Reason::Outage));
+    // A probe goes out every 30 s, so one at least fails before these are due.
+    for n in 0..4 {
+        submit(&mut core, &format!("BADNEW{n}"), 24 * HOUR);
+    }
+    run(&mut core, 15 * SECOND, &answer).await;
+    submit(&mut core, "GOOD", 24 * HOUR);
+    let ended = run(&mut core, 5 * MINUTE, &answer).await;
+    let (ending, age) = ending_of(&ended, "GOOD").unwrap();
+    assert!(ending == Ending::Final && age <= 22 * SECOND, "{age:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_pin_is_probed_while_a_single_pin_is_why_the_key_seems_wrong() {
+    let answer = |id: &str| if id == "BAD" { Meaning::Unauthorized(403) } else { delivered() };
+    // A probe goes out at 1, 6, 16, 36 and 76 s.
+    for wait in [10, 35, 36, 38, 75, 100] {
+        let mut core = core();
+        submit(&mut core, "BAD", 24 * HOUR);
+        run(&mut core, wait * SECOND, &answer).await;
+        assert_eq!(core.brake().map(|(reason, _)| reason), Some(Reason::Unauthorized));
+        submit(&mut core, "GOOD", 24 * HOUR);
+        let ended = run(&mut core, 3 * SECOND, &answer).await;
+        let (ending, age) = ending_of(&ended, "GOOD").expect("it is probed");
+        assert!(ending == Ending::Final && age <= 2 * SECOND + SECOND / 10, "{age:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_pins_do_not_hasten_the_probes_of_a_key_that_was_refused_for_two_pins() {
+    let mut core = core();
+    submit(&mut core, "A", 24 * HOUR);
+    run(&mut core, MINUTE, &|_| Meaning::Unauthorized(401)).await;
+    for n in 0..600 {
+        submit(&mut core, &format!("P{n}"), 24 * HOUR);
+        run(&mut core, SECOND, &|_| Meaning::Unauthorized(401)).await;
+    }
+    assert!(core.counts.unauthorized <= 20, "{} polls in eleven minutes", core.counts.unauthorized);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use super::clocks::Time;
 use super::oracle::Broken;
 
 /// The last results of so many different PINs decide.
-const REMEMBERED: usize = 20;
+const REMEMBERED: usize = 64;
 
 /// So many different PINs must fail.
 const ENOUGH: usize = 5;

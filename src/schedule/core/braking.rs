@@ -10,9 +10,9 @@ use tracing::{info, warn};
 
 use super::super::brake::{Brake, Change, Reason, Sign};
 use super::super::learn::Learner;
-use super::super::recent::Kind;
+use super::super::recent::{Kind, NO_NEWS};
 use super::credentials::Suspicion;
-use super::{Core, Evidence, Others, Refusal, Ticket};
+use super::{Core, Entry, Evidence, Others, Refusal, Ticket, Waiting};
 use crate::clock::Moment;
 use crate::poll::Meaning;
 use crate::store::SavedSchedule;
@@ -124,8 +124,34 @@ impl Core {
                 Sign::Fine
             }
         };
+        if let Sign::Trouble(Reason::Unauthorized, _) = sign {
+            self.refused_alone = match self.brake.reason() {
+                Some(Reason::Unauthorized) => self.refused_alone.filter(|pin| *pin == ticket.generation),
+                _ => self.is_only_pin().then_some(ticket.generation),
+            };
+        }
         self.observe(sign, is_probe, meaning, now);
         None
+    }
+
+    /// Lets the next probe ask about a new PIN once that is due: if it is answered, the trouble is that of other PINs.
+    /// A key that was refused for two PINs is wrong, so of that a new PIN would tell nothing.
+    pub(super) fn newcomer(&mut self, due: Moment) {
+        match self.brake.reason() {
+            Some(Reason::Outage) => self.brake.newcomer(due),
+            Some(Reason::Unauthorized) if self.refused_alone.is_some() => self.brake.newcomer(due),
+            _ => {}
+        }
+    }
+
+    /// Does the same again after a probe failed, which may have been under way when a new PIN came.
+    fn find_newcomer(&mut self, now: Moment) {
+        let Some(since) = self.brake.since() else { return };
+        let is_new = |entry: &Entry| entry.polls == 0 && !entry.is_resumed && entry.submitted >= since;
+        let new = self.queue.find_probe(now, |key| self.table.get(key).is_some_and(is_new));
+        if let Some(Waiting { due, .. }) = new {
+            self.newcomer(due);
+        }
     }
 
     /// Applies a sign to the brake, and to the rate that depends on it.
@@ -137,6 +163,9 @@ impl Core {
         if was_failing || is_failing(&self.brake) {
             self.last_failing = Some(now);
         }
+        if is_probe && matches!(change, Change::On(_) | Change::Longer(_)) {
+            self.find_newcomer(now);
+        }
         let is_new_429 = match change {
             Change::Nothing => return,
             Change::Longer(_) => is_probe,
@@ -146,7 +175,7 @@ impl Core {
             }
             Change::Off(reason) => {
                 info!(reason = reason.as_str(), "a probe was answered: polling goes on");
-                self.recent.forget();
+                self.recent.pause_ends();
                 self.rate.ramp_up(now);
                 false
             }
@@ -174,8 +203,8 @@ impl Core {
         self.refused.filter(|refused| !refused.is_over(now)).map(|refused| (refused.since, refused.how))
     }
 
-    /// Stores in the PIN's entry what its answer was. Returns whether its previous poll failed, and when its previous
-    /// answer came if that was a 429.
+    /// Stores in the PIN's entry what its answer was. Returns whether its previous poll failed, and when its last 429
+    /// before this answer came, if that still counts.
     fn note(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) -> (bool, Option<Moment>) {
         let others = self.others();
         let entry = self.table.get_mut(ticket.key).filter(|entry| entry.generation == ticket.generation);
@@ -187,7 +216,9 @@ impl Core {
             _ => matches!(meaning, Meaning::Unavailable(_)),
         };
         let was_failing = std::mem::replace(&mut entry.is_failing, is_failing);
-        (was_failing, before.and_then(|before| before.throttled))
+        let throttled = before.and_then(|before| before.throttled);
+        let throttled = throttled.filter(|last| last.is_last || now.since(last.at) <= NO_NEWS);
+        (was_failing, throttled.map(|last| last.at))
     }
 
     /// Logs when most PINs begin to be refused, and when that ends.

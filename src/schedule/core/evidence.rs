@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::super::recent::NO_NEWS;
 use crate::clock::Moment;
 use crate::config;
 use crate::outcome::Ending;
@@ -66,12 +67,27 @@ impl Refusal {
     }
 }
 
-/// The evidence against a PIN since its last good answer.
+/// The evidence against a PIN: its refusals since its last good answer, and its last 429.
 #[derive(Debug, Clone, Copy)]
 pub struct Evidence {
     pub refusals: Option<Refusals>,
-    /// When the last answer came, if it was a 429.
-    pub throttled: Option<Moment>,
+    pub throttled: Option<Throttled>,
+}
+
+/// The last 429 of a PIN. It is remembered for [`NO_NEWS`], because an API that limits requests for a PIN answers some
+/// of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Throttled {
+    pub at: Moment,
+    /// Whether it was the PIN's last answer.
+    pub is_last: bool,
+}
+
+impl Throttled {
+    /// Returns the 429 with another answer after it; `None` if it is too old.
+    fn before(self, now: Moment) -> Option<Self> {
+        (now.since(self.at) <= NO_NEWS).then_some(Self { is_last: false, ..self })
+    }
 }
 
 impl Evidence {
@@ -82,11 +98,11 @@ impl Evidence {
         let (refusals, throttled) = before.map_or((None, None), |before| (before.refusals, before.throttled));
         let after = match meaning {
             Meaning::NotSent(_) => Self { refusals, throttled },
-            Meaning::Throttled(_) => Self { refusals, throttled: Some(now) },
+            Meaning::Throttled(_) => Self { refusals, throttled: Some(Throttled { at: now, is_last: true }) },
             _ => {
                 let refusals =
                     Refusal::of(meaning).map(|refusal| Refusals::with(refusals, refusal, others, now));
-                Self { refusals, throttled: None }
+                Self { refusals, throttled: throttled.and_then(|last| last.before(now)) }
             }
         };
         (after.refusals.is_some() || after.throttled.is_some()).then_some(after)
@@ -142,8 +158,9 @@ pub struct Others {
 impl Others {
     /// Returns whether the API answered other PINs since this moment, and did not fail for all of them meanwhile.
     pub fn were_answered_since(&self, moment: Moment) -> bool {
-        let since = |last: Option<Moment>| last.is_some_and(|last| last >= moment);
-        since(self.last_readable) && !since(self.last_failing) && !self.most_are_refused
+        self.last_readable.is_some_and(|last| last >= moment)
+            && self.last_failing.is_none_or(|last| last < moment)
+            && !self.most_are_refused
     }
 }
 
