@@ -158,7 +158,7 @@ impl Brake {
     }
 
     /// Ends the wait at once if the credentials are the reason, because they may have changed; the next poll is the
-    /// probe. Never shortens the wait of a 429.
+    /// probe. Never shortens the wait of a 429, which the same account would have to keep.
     pub fn try_now(&mut self, now: Moment) {
         if let Some(on) = self.on.as_mut().filter(|on| on.reason == Reason::Unauthorized) {
             on.until = now;
@@ -166,10 +166,11 @@ impl Brake {
         }
     }
 
-    /// Ignores the answer of a running probe, if there is one, so that another probe may start.
-    pub fn forget_probe(&mut self) {
+    /// Lets a probe start now, whatever the reason, because the API or the account is another one. Ignores the answer
+    /// of a running probe.
+    pub fn renew(&mut self, now: Moment) {
         if let Some(on) = &mut self.on {
-            on.probing = false;
+            *on = On { until: now, refused: 0, probing: false, ..*on };
         }
     }
 

@@ -199,12 +199,20 @@ impl Core {
     }
 
     /// Notes that the API or the credentials changed. Running polls still use the old ones: their deliveries count
-    /// for their PIN, and all their other answers are ignored. A running probe no longer delays the next one.
+    /// for their PIN, and all their other answers are ignored. Whatever paused polling, the next poll is a probe and is
+    /// sent now, because the pause was the old account's, as is what is known of its answers.
     pub fn renew(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
-        self.brake.forget_probe();
+        self.brake.renew(self.clock.now());
+        self.unsaved |= self.brake.reason().is_some();
         self.check = None;
-        self.table.iter_mut().for_each(|entry| entry.evidence = None);
+        self.recent = Recent::default();
+        self.last_failing = None;
+        self.refused = None;
+        for entry in self.table.iter_mut() {
+            entry.evidence = None;
+            entry.is_failing = false;
+        }
     }
 
     /// Reserves memory for this many more PINs.

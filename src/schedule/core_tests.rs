@@ -342,6 +342,56 @@ async fn a_new_configuration_ends_the_pause_of_a_wrong_key_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn with_another_api_or_account_a_probe_is_sent_at_once_whatever_paused_polling() {
+    for trouble in [
+        Meaning::Throttled(60 * MINUTE),
+        Meaning::Unavailable("503".into()),
+        Meaning::Unauthorized(401),
+        Meaning::NotSent("no file descriptor".into()),
+    ] {
+        let mut core = core();
+        for id in ["A", "B", "C", "D", "E"] {
+            submit(&mut core, id, 60 * MINUTE);
+        }
+        while core.brake().is_none() {
+            poll(&mut core, trouble.clone()).await;
+        }
+        core.take_unsaved();
+        core.renew();
+        core.reconfigure(settings(), None);
+        let saved = core.take_unsaved().expect("the next start must not wait either");
+        assert!(saved.until.unwrap() <= core.clock().steady());
+        let due = core.queue.next_due().unwrap().max(core.clock().now());
+        let probe = next(&mut core).await;
+        let late = core.clock().now().since(due);
+        assert!(late <= SECOND, "as soon as a PIN is due, at the least rate: {late:?}");
+        assert_eq!(core.next_poll().unwrap_err(), None, "one probe at a time");
+        core.answered(probe, waiting());
+        assert_eq!(core.brake(), None, "{trouble:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_api_answered_says_nothing_about_the_new_one() {
+    let mut core = core();
+    for n in 0..10 {
+        submit(&mut core, &format!("P{n}"), 60 * MINUTE);
+    }
+    for _ in 0..10 {
+        poll(&mut core, Meaning::NotFound).await;
+    }
+    assert!(core.refused_everywhere().is_some());
+    core.renew();
+    assert_eq!(core.refused_everywhere(), None);
+    for _ in 0..4 {
+        poll(&mut core, Meaning::Unavailable("503".into())).await;
+        assert_eq!(core.brake(), None);
+    }
+    poll(&mut core, Meaning::Unavailable("503".into())).await;
+    assert!(core.brake().is_some(), "none of five PINs is answered by the new API");
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_key_change_polls_with_the_old_key_count_only_if_they_have_deliveries() {
     let mut core = core();
     for id in ["A", "B", "C", "D"] {
