@@ -393,7 +393,10 @@ impl Core {
                         );
                     }
                 }
-                entry.seen = Some(intern(&mut self.answers, deliveries));
+                // An empty answer after another one is no news, and would hide the last status.
+                if entry.seen.is_none() || !deliveries.is_empty() {
+                    entry.seen = Some(intern(&mut self.answers, deliveries));
+                }
                 if done { Some(Ending::Final) } else { (is_late || is_over).then_some(Ending::Deadline) }
             }
             // Only deliveries count if the answer comes from the old account or server.

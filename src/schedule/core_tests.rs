@@ -159,6 +159,21 @@ async fn an_empty_answer_means_that_nothing_is_known_yet() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_empty_answer_does_not_hide_the_last_status_from_the_outcome() {
+    let mut core = core();
+    for (id, last) in [("A", deliveries(&[])), ("B", Meaning::Unreadable("HTML".into()))] {
+        submit(&mut core, id, 10 * SECOND);
+        assert_eq!(poll(&mut core, deliveries(&[])).await, None);
+        assert_eq!(poll(&mut core, waiting()).await, None);
+        assert_eq!(poll(&mut core, deliveries(&[])).await, None);
+        let verdict = poll(&mut core, last).await.expect("the last poll");
+        assert_eq!(verdict.ending, Ending::Deadline);
+        assert_eq!(verdict.deliveries.unwrap()[0].status.as_str(), "MESSAGE_WAITING_DELIVERY");
+        core.finished(&pin(id));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn completion_all_waits_for_the_resend_and_any_does_not() {
     let resent = || deliveries(&[("MESSAGE_EXPIRED", true), ("MESSAGE_WAITING_DELIVERY", false)]);
     let mut all = core();

@@ -29,7 +29,7 @@ pub struct Entry {
     pub polls: u32,
     /// Distinguishes this PIN from an earlier one with the same key.
     pub generation: u32,
-    /// The deliveries in the last readable answer, if there was one.
+    /// The deliveries in the last readable answer that had any; empty if none had. `None` before the first readable one.
     pub seen: Option<Deliveries>,
     pub last_answer: Option<LastAnswer>,
     /// Whether the PIN was in flight before this process took it in.
