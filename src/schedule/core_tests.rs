@@ -334,6 +334,37 @@ async fn a_brake_and_the_rate_survive_a_restart() {
     assert!(restarted.clock().now() <= Moment::START.after(61 * MINUTE));
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_rate_that_is_in_force_at_a_stop_is_that_of_the_next_start() {
+    // Later than the slow beginning after a brake.
+    for seconds in [5, 11, 23, 40] {
+        let mut core = core_with(config::Schedule { max_interval: SECOND, ..settings() }).0;
+        for n in 0..200 {
+            submit(&mut core, &format!("P{n}"), 60 * MINUTE);
+        }
+        let stop = |core: &mut Core, seconds: u32| core.clock().now().after(seconds * SECOND);
+        for (meaning, end) in [(waiting(), stop(&mut core, 5)), (waiting(), stop(&mut core, 7 + seconds))] {
+            while core.clock().now() < end {
+                poll(&mut core, meaning.clone()).await;
+                core.take_unsaved();
+            }
+            if core.rate().is_none() {
+                poll(&mut core, Meaning::Throttled(SECOND)).await;
+            }
+        }
+        let rate = core.rate().expect("it has not recovered yet");
+        core.keep_all();
+        let saved = core.take_unsaved();
+        let mut restarted = core_with(settings()).0;
+        if let Some(saved) = saved {
+            restarted.restore(&saved);
+            assert_eq!(restarted.rate(), Some(rate), "{seconds} s after the 429");
+        }
+        core.keep_all();
+        assert_eq!(core.take_unsaved(), None, "nothing changed since");
+    }
+}
+
 /// Refuses one PIN, and the PIN that is polled to check it.
 async fn refuse_the_key(core: &mut Core) {
     while core.brake().is_none() {

@@ -66,6 +66,12 @@ impl Core {
         })
     }
 
+    /// Marks what is known for saving, because the daemon stops: the learned state, and the rate, which is saved in
+    /// between only when it has doubled.
+    pub fn keep_all(&mut self) {
+        self.unsaved |= self.learner.is_some() || self.rate.learned() != self.saved_rate;
+    }
+
     /// Restores the brake, the rate and the learned state from before the start.
     pub fn restore(&mut self, saved: &SavedSchedule) {
         let now = self.clock.now();
