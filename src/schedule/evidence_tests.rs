@@ -326,6 +326,38 @@ async fn a_load_balancer_that_temporarily_answers_404_for_all_pins_ends_no_pin()
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn refusals_of_most_pins_are_reported_between_their_polls_but_not_once_there_is_no_news_or_no_pin() {
+    let refuse_three = |polled_every: Duration| {
+        let mut core = core_with(config::Schedule {
+            initial_interval: polled_every,
+            max_interval: polled_every,
+            ..settings()
+        })
+        .0;
+        ["A", "B", "C"].into_iter().for_each(|id| submit(&mut core, id, 48 * HOUR));
+        core
+    };
+    let mut core = refuse_three(5 * MINUTE);
+    run(&mut core, 5 * MINUTE + SECOND, &|_| Meaning::NotFound).await;
+    let since = core.refused_everywhere().expect("all are refused").0;
+    for _ in 0..9 {
+        run(&mut core, MINUTE, &|_| Meaning::NotFound).await;
+        assert_eq!(core.refused_everywhere().map(|(since, _)| since), Some(since));
+    }
+    for id in ["A", "B", "C"] {
+        assert!(core.refused_everywhere().is_some());
+        core.cancel(&pin(id));
+    }
+    assert_eq!(core.refused_everywhere(), None, "no PIN is polled any more");
+
+    let mut core = refuse_three(HOUR);
+    run(&mut core, HOUR + 9 * MINUTE, &|_| Meaning::NotFound).await;
+    assert!(core.refused_everywhere().is_some());
+    run(&mut core, 2 * MINUTE, &|_| Meaning::NotFound).await;
+    assert_eq!(core.refused_everywhere(), None, "nobody knows any more");
+}
+
 /// The API refuses this share of the polls, whichever PIN they ask for.
 fn refuses(share: f64, refusal: Meaning) -> impl Fn(&str) -> Meaning {
     let random = Mutex::new(fastrand::Rng::with_seed(3));

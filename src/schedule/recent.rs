@@ -131,6 +131,11 @@ impl Recent {
             && throttled * 4 <= others().count()
     }
 
+    /// Returns when the newest result came.
+    pub fn newest(&self) -> Option<Moment> {
+        self.results.back().map(|result| result.at)
+    }
+
     /// Returns when a PIN last got a readable answer.
     pub fn last_readable(&self) -> Option<Moment> {
         self.last_readable

@@ -31,8 +31,11 @@ pub struct RefusedEverywhere {
 }
 
 impl RefusedEverywhere {
-    fn is_over(&self, now: Moment) -> bool {
-        now.since(self.last) >= OVER
+    /// Returns whether answers have shown the opposite for long enough, or there was no answer at all for long. `newest`
+    /// is when the newest answer came.
+    fn is_over(&self, newest: Option<Moment>, now: Moment) -> bool {
+        let is_contradicted = newest.is_some_and(|newest| newest > self.last);
+        now.since(self.last) >= if is_contradicted { OVER } else { NO_NEWS }
     }
 }
 
@@ -203,10 +206,15 @@ impl Core {
         }
     }
 
-    /// Returns since when most PINs are refused, and how; `None` if they are not.
+    /// Returns since when most PINs are refused, and how; `None` if they are not, or none is polled.
     pub fn refused_everywhere(&self) -> Option<(Moment, Refusal)> {
-        let now = self.clock.now();
-        self.refused.filter(|refused| !refused.is_over(now)).map(|refused| (refused.since, refused.how))
+        if self.table.len() == self.finishing {
+            return None;
+        }
+        let (newest, now) = (self.recent.newest(), self.clock.now());
+        self.refused
+            .filter(|refused| !refused.is_over(newest, now))
+            .map(|refused| (refused.since, refused.how))
     }
 
     /// Stores in the PIN's entry what its answer was. Returns whether its previous poll failed, and when its last 429
@@ -230,9 +238,10 @@ impl Core {
     /// Logs when most PINs begin to be refused, and when that ends.
     fn report_refusals(&mut self, meaning: &Meaning, now: Moment) {
         let is_everywhere = self.recent.is_refused_everywhere();
+        let newest = self.recent.newest();
         match &mut self.refused {
             Some(refused) if is_everywhere => refused.last = now,
-            Some(refused) if refused.is_over(now) => {
+            Some(refused) if refused.is_over(newest, now) => {
                 self.refused = None;
                 info!("most PINs are not refused any more");
             }
