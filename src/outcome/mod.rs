@@ -281,6 +281,15 @@ mod tests {
     }
 
     #[test]
+    fn a_pin_that_ends_with_a_status_in_progress_is_not_called_undelivered() {
+        for status in ["MESSAGE_WAITING_DELIVERY", "MESSAGE_NOT_SENT", "PROCESSING"] {
+            let last = [delivery(status, true)];
+            assert_eq!(decided(Ending::Final, &last), serde_json::json!([status, null]));
+            assert_eq!(decided(Ending::Deadline, &last), serde_json::json!([status, null]));
+        }
+    }
+
+    #[test]
     fn of_very_many_deliveries_the_deciding_and_the_newest_ones_are_kept() {
         let waiting = |n: usize| Delivery {
             description: Some(format!("about {n}").into()),

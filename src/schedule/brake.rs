@@ -122,6 +122,11 @@ impl Brake {
         self.on.is_none_or(|on| !on.probing && on.until <= now)
     }
 
+    /// Returns whether the last probe got another 429.
+    pub fn was_probe_throttled(&self) -> bool {
+        self.on.is_some_and(|on| on.reason == Reason::Throttled && on.refused > 0)
+    }
+
     /// Returns when [`Brake::admits`] changes by itself.
     pub fn opens_at(&self) -> Option<Moment> {
         self.on.filter(|on| !on.probing).map(|on| on.until)
@@ -144,16 +149,16 @@ impl Brake {
         self.on = Some(On { reason, since: now, until, refused: 0, probing: false, last_sign: now });
     }
 
-    /// Notes a new PIN, which has not failed yet. In an outage, ends the wait when that PIN is due, but no earlier
-    /// than a second after the last sign. An outage of a part of the API thus delays no other PINs.
+    /// Ends the wait when a new PIN is due, which has not failed yet, but no earlier than a second after the last sign.
+    /// An outage of a part of the API thus delays no other PINs. Never shortens the wait of a 429.
     pub fn newcomer(&mut self, due: Moment) {
-        if let Some(on) = self.on.as_mut().filter(|on| on.reason == Reason::Outage) {
+        if let Some(on) = self.on.as_mut().filter(|on| on.reason != Reason::Throttled) {
             on.until = on.until.min(due.max(on.last_sign.after(OUTAGE.0)));
         }
     }
 
     /// Ends the wait at once if the credentials are the reason, because they may have changed; the next poll is the
-    /// probe. Never shortens the wait of a 429.
+    /// probe. Never shortens the wait of a 429, which the same account would have to keep.
     pub fn try_now(&mut self, now: Moment) {
         if let Some(on) = self.on.as_mut().filter(|on| on.reason == Reason::Unauthorized) {
             on.until = now;
@@ -161,10 +166,11 @@ impl Brake {
         }
     }
 
-    /// Ignores the answer of a running probe, if there is one, so that another probe may start.
-    pub fn forget_probe(&mut self) {
+    /// Lets a probe start now, whatever the reason, because the API or the account is another one. Ignores the answer
+    /// of a running probe.
+    pub fn renew(&mut self, now: Moment) {
         if let Some(on) = &mut self.on {
-            on.probing = false;
+            *on = On { until: now, refused: 0, probing: false, ..*on };
         }
     }
 

@@ -25,7 +25,7 @@ use tracing::debug;
 pub use self::counts::Counts;
 use self::counts::notice_delay;
 use self::credentials::Check;
-pub use self::evidence::{Evidence, Others, Refusal};
+pub use self::evidence::{Evidence, Others, Refusal, Refusals};
 pub use self::learning::Learned;
 use self::learning::{channel_of, learner_of, teach};
 use self::slots::Held;
@@ -122,8 +122,12 @@ pub struct Core {
     check: Option<Check>,
     /// The generation of the last probe's PIN.
     last_probe: Option<u32>,
+    /// The generation of the only PIN that the key was refused for, while polling is paused for that.
+    refused_alone: Option<u32>,
     /// Since when polls are late.
     late_since: Option<Moment>,
+    /// When all polling was last paused because the key was refused or the API was down.
+    last_failing: Option<Moment>,
     /// How most PINs are refused.
     refused: Option<braking::RefusedEverywhere>,
     rate: Rate,
@@ -161,7 +165,9 @@ impl Core {
             recent: Recent::default(),
             check: None,
             last_probe: None,
+            refused_alone: None,
             late_since: None,
+            last_failing: None,
             refused: None,
             saved_rate: None,
             held: Held::default(),
@@ -188,12 +194,20 @@ impl Core {
     }
 
     /// Notes that the API or the credentials changed. Running polls still use the old ones: their deliveries count
-    /// for their PIN, and all their other answers are ignored. A running probe no longer delays the next one.
+    /// for their PIN, and all their other answers are ignored. Whatever paused polling, the next poll is a probe and is
+    /// sent now, because the pause was the old account's, as is what is known of its answers.
     pub fn renew(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
-        self.brake.forget_probe();
+        self.brake.renew(self.clock.now());
+        self.unsaved |= self.brake.reason().is_some();
         self.check = None;
-        self.table.iter_mut().for_each(|entry| entry.evidence = None);
+        self.recent = Recent::default();
+        self.last_failing = None;
+        self.refused = None;
+        for entry in self.table.iter_mut() {
+            entry.evidence = None;
+            entry.is_failing = false;
+        }
     }
 
     /// Reserves memory for this many more PINs.
@@ -209,7 +223,7 @@ impl Core {
         let entered = self.enter(new, now, now.after(wait), interval, now);
         if let Some(Waiting { class, due, key }) = entered {
             self.queue.insert(key, due, class);
-            self.brake.newcomer(due);
+            self.newcomer(due);
         }
     }
 
@@ -283,10 +297,17 @@ impl Core {
     }
 
     /// Returns the PIN for the next probe: another one than for the last probe, if possible.
+    ///
+    /// After a probe that got a 429, prefers a PIN whose last answer was readable. Some PINs may get nothing but 429s,
+    /// and if they are new, each would be the next probe.
     fn next_probe(&mut self, now: Moment) -> Option<Key> {
         let (table, last) = (&self.table, self.last_probe);
-        let is_other = |key| table.get(key).is_some_and(|entry| Some(entry.generation) != last);
-        let key = match self.queue.find_probe(now, is_other) {
+        let other = |key| table.get(key).filter(|entry| Some(entry.generation) != last);
+        let is_readable = |key| other(key).is_some_and(Entry::was_readable);
+        let readable =
+            if self.brake.was_probe_throttled() { self.queue.find_probe(now, is_readable) } else { None };
+        let any = || self.queue.find_probe(now, |key| other(key).is_some());
+        let key = match readable.or_else(any) {
             Some(Waiting { class, due, key }) => self.queue.remove(key, due, class).then_some(key),
             None => self.queue.pop(now),
         }?;
@@ -325,7 +346,6 @@ impl Core {
         let own_wait = if is_of_old { None } else { self.learn(&ticket, &meaning, now) };
         let others = self.others();
         let is_braked = self.brake.reason().is_some();
-        let is_unreadable_everywhere = self.recent.is_unreadable_everywhere();
         let settings = &self.settings;
 
         let entry = self.table.get_mut(ticket.key)?;
@@ -335,11 +355,22 @@ impl Core {
         }
         let since = entry.open_since();
         let trouble = counts::describe(&meaning).map(|trouble| intern(&mut self.troubles, trouble));
-        entry.last_answer = Some(LastAnswer { at: now, trouble });
+        let before = entry.last_answer.replace(LastAnswer { at: now, trouble });
+        // A failure may be the first of many, so one says nothing about its PIN, nor do two while others fail too. Of a
+        // lone PIN, the API must have answered at all.
+        let has_failed_alone = if others.none {
+            !matches!(meaning, Meaning::Unavailable(_))
+        } else {
+            before.is_some_and(|last| {
+                last.trouble.is_some()
+                    && others.were_answered_since(last.at)
+                    && self.recent.are_others_readable(ticket.generation, last.at)
+            })
+        };
         let is_late = ticket.sent >= entry.deadline;
         let is_over = now >= entry.deadline.after(settings.deadline_grace);
-        let is_general = is_braked || others.most_are_refused || is_unreadable_everywhere;
-        let confirmed = entry.refusals().and_then(|row| row.confirmed(&others, settings));
+        let is_general = is_braked || others.most_are_refused;
+        let confirmed = entry.refusals().and_then(|row| row.confirmed(settings));
         let mut error = None;
         let ending = match meaning {
             Meaning::Deliveries(deliveries) => {
@@ -357,7 +388,10 @@ impl Core {
                         );
                     }
                 }
-                entry.seen = Some(intern(&mut self.answers, deliveries));
+                // An empty answer after another one is no news, and would hide the last status.
+                if entry.seen.is_none() || !deliveries.is_empty() {
+                    entry.seen = Some(intern(&mut self.answers, deliveries));
+                }
                 if done { Some(Ending::Final) } else { (is_late || is_over).then_some(Ending::Deadline) }
             }
             // Only deliveries count if the answer comes from the old account or server.
@@ -375,13 +409,15 @@ impl Core {
             // A problem of the account or of this machine does not end the PIN, whose last poll follows when the
             // problem is over.
             Meaning::NotSent(_) => None,
-            Meaning::Throttled(_) => (own_wait.is_some() && is_late).then_some(Ending::Deadline),
+            Meaning::Throttled(_) => {
+                (own_wait.is_some() && is_late && has_failed_alone).then_some(Ending::Deadline)
+            }
             Meaning::Unauthorized(_) => {
-                let is_own = entry.refusals().is_some_and(|row| row.is_about_the_pin(&others));
+                let is_own = entry.refusals().is_some_and(Refusals::is_about_the_pin);
                 (is_own && is_late).then_some(Ending::Deadline)
             }
             Meaning::NotFound | Meaning::Rejected(_) | Meaning::Unreadable(_) | Meaning::Unavailable(_) => {
-                (is_late && !is_general).then_some(Ending::Deadline)
+                (is_late && has_failed_alone && !is_general).then_some(Ending::Deadline)
             }
         };
         match ending {

@@ -159,6 +159,21 @@ async fn an_empty_answer_means_that_nothing_is_known_yet() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_empty_answer_does_not_hide_the_last_status_from_the_outcome() {
+    let mut core = core();
+    for (id, last) in [("A", deliveries(&[])), ("B", Meaning::Unreadable("HTML".into()))] {
+        submit(&mut core, id, 10 * SECOND);
+        assert_eq!(poll(&mut core, deliveries(&[])).await, None);
+        assert_eq!(poll(&mut core, waiting()).await, None);
+        assert_eq!(poll(&mut core, deliveries(&[])).await, None);
+        let verdict = poll(&mut core, last).await.expect("the last poll");
+        assert_eq!(verdict.ending, Ending::Deadline);
+        assert_eq!(verdict.deliveries.unwrap()[0].status.as_str(), "MESSAGE_WAITING_DELIVERY");
+        core.finished(&pin(id));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn completion_all_waits_for_the_resend_and_any_does_not() {
     let resent = || deliveries(&[("MESSAGE_EXPIRED", true), ("MESSAGE_WAITING_DELIVERY", false)]);
     let mut all = core();
@@ -179,7 +194,8 @@ async fn at_its_deadline_a_pin_is_polled_one_last_time_and_then_given_up() {
     }
     let last = next(&mut core).await;
     assert_eq!(age(&core, "A"), 10 * SECOND);
-    let verdict = core.answered(last, Meaning::Unavailable("503".into())).unwrap();
+    assert_eq!(core.answered(last, Meaning::Unavailable("503".into())), None, "nobody was answered");
+    let verdict = poll(&mut core, Meaning::Unreadable("HTML".into())).await.unwrap();
     assert_eq!(verdict.ending, Ending::Deadline);
     assert_eq!(verdict.deliveries.unwrap()[0].status.as_str(), "MESSAGE_WAITING_DELIVERY");
 }
@@ -318,6 +334,37 @@ async fn a_brake_and_the_rate_survive_a_restart() {
     assert!(restarted.clock().now() <= Moment::START.after(61 * MINUTE));
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_rate_that_is_in_force_at_a_stop_is_that_of_the_next_start() {
+    // Later than the slow beginning after a brake.
+    for seconds in [5, 11, 23, 40] {
+        let mut core = core_with(config::Schedule { max_interval: SECOND, ..settings() }).0;
+        for n in 0..200 {
+            submit(&mut core, &format!("P{n}"), 60 * MINUTE);
+        }
+        let stop = |core: &mut Core, seconds: u32| core.clock().now().after(seconds * SECOND);
+        for (meaning, end) in [(waiting(), stop(&mut core, 5)), (waiting(), stop(&mut core, 7 + seconds))] {
+            while core.clock().now() < end {
+                poll(&mut core, meaning.clone()).await;
+                core.take_unsaved();
+            }
+            if core.rate().is_none() {
+                poll(&mut core, Meaning::Throttled(SECOND)).await;
+            }
+        }
+        let rate = core.rate().expect("it has not recovered yet");
+        core.keep_all();
+        let saved = core.take_unsaved();
+        let mut restarted = core_with(settings()).0;
+        if let Some(saved) = saved {
+            restarted.restore(&saved);
+            assert_eq!(restarted.rate(), Some(rate), "{seconds} s after the 429");
+        }
+        core.keep_all();
+        assert_eq!(core.take_unsaved(), None, "nothing changed since");
+    }
+}
+
 /// Refuses one PIN, and the PIN that is polled to check it.
 async fn refuse_the_key(core: &mut Core) {
     while core.brake().is_none() {
@@ -338,6 +385,56 @@ async fn a_new_configuration_ends_the_pause_of_a_wrong_key_at_once() {
     assert!(core.clock().now().since(before) < SECOND);
     core.answered(probe, waiting());
     assert_eq!(core.brake(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_another_api_or_account_a_probe_is_sent_at_once_whatever_paused_polling() {
+    for trouble in [
+        Meaning::Throttled(60 * MINUTE),
+        Meaning::Unavailable("503".into()),
+        Meaning::Unauthorized(401),
+        Meaning::NotSent("no file descriptor".into()),
+    ] {
+        let mut core = core();
+        for id in ["A", "B", "C", "D", "E"] {
+            submit(&mut core, id, 60 * MINUTE);
+        }
+        while core.brake().is_none() {
+            poll(&mut core, trouble.clone()).await;
+        }
+        core.take_unsaved();
+        core.renew();
+        core.reconfigure(settings(), None);
+        let saved = core.take_unsaved().expect("the next start must not wait either");
+        assert!(saved.until.unwrap() <= core.clock().steady());
+        let due = core.queue.next_due().unwrap().max(core.clock().now());
+        let probe = next(&mut core).await;
+        let late = core.clock().now().since(due);
+        assert!(late <= SECOND, "as soon as a PIN is due, at the least rate: {late:?}");
+        assert_eq!(core.next_poll().unwrap_err(), None, "one probe at a time");
+        core.answered(probe, waiting());
+        assert_eq!(core.brake(), None, "{trouble:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_api_answered_says_nothing_about_the_new_one() {
+    let mut core = core();
+    for n in 0..10 {
+        submit(&mut core, &format!("P{n}"), 60 * MINUTE);
+    }
+    for _ in 0..10 {
+        poll(&mut core, Meaning::NotFound).await;
+    }
+    assert!(core.refused_everywhere().is_some());
+    core.renew();
+    assert_eq!(core.refused_everywhere(), None);
+    for _ in 0..4 {
+        poll(&mut core, Meaning::Unavailable("503".into())).await;
+        assert_eq!(core.brake(), None);
+    }
+    poll(&mut core, Meaning::Unavailable("503".into())).await;
+    assert!(core.brake().is_some(), "none of five PINs is answered by the new API");
 }
 
 #[tokio::test(start_paused = true)]

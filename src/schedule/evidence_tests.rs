@@ -161,6 +161,48 @@ async fn a_check_that_gets_no_answer_is_made_with_another_pin() {
     assert_eq!(core.brake(), None);
 }
 
+/// Refuses a PIN, and lets another one's 429 pause polling while the check runs; returns the check's poll.
+async fn pause_during_a_check(core: &mut Core) -> Ticket {
+    for id in ["A", "B", "C", "D"] {
+        submit(core, id, 60 * MINUTE);
+    }
+    // B is polled at the same time, and is answered last.
+    let (refused, running) = (next(core).await, next(core).await);
+    core.answered(refused, Meaning::Unauthorized(401));
+    let check = core.next_poll().expect("the check goes out at once");
+    core.answered(running, Meaning::Throttled(6 * SECOND));
+    assert_eq!(core.brake().map(|(reason, _)| reason), Some(Reason::Throttled));
+    check
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_key_is_noticed_though_a_brake_went_on_during_an_earlier_check() {
+    for unanswered in [
+        Meaning::Unavailable("503".into()),
+        Meaning::Throttled(SECOND),
+        Meaning::NotSent("no file descriptor".into()),
+    ] {
+        let mut core = core();
+        let check = pause_during_a_check(&mut core).await;
+        core.answered(check, unanswered.clone());
+        let polls = core.counts.polls;
+        run(&mut core, 5 * MINUTE, &|_| Meaning::Unauthorized(401)).await;
+        assert_eq!(core.brake().map(|(reason, _)| reason), Some(Reason::Unauthorized), "{unanswered:?}");
+        assert!(
+            core.counts.polls - polls <= 12,
+            "only the probe of the 429, the check and probes of the key go out"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_is_refused_shows_a_wrong_key_though_a_429_paused_polling_meanwhile() {
+    let mut core = core();
+    let check = pause_during_a_check(&mut core).await;
+    core.answered(check, Meaning::Unauthorized(401));
+    assert_eq!(core.brake().map(|(reason, _)| reason), Some(Reason::Unauthorized));
+}
+
 /// Issue 13, A.1, second half.
 #[tokio::test(start_paused = true)]
 async fn a_pin_that_always_gets_429_slows_down_nobody_else() {
@@ -182,6 +224,90 @@ async fn a_pin_that_always_gets_429_slows_down_nobody_else() {
     assert!(ending == Ending::Deadline && age <= 90 * SECOND, "{ending} {age:?}");
 }
 
+/// Polls for this time; returns how many polls of PINs that begin with `GOOD` were sent in each second.
+async fn good_polls(core: &mut Core, seconds: u32, answer: Answer<'_>) -> Vec<u32> {
+    let mut each = Vec::new();
+    for _ in 0..seconds {
+        let good = Mutex::new(0);
+        let counting = |id: &str| {
+            *good.lock().unwrap() += u32::from(id.starts_with("GOOD"));
+            answer(id)
+        };
+        run(core, SECOND, &counting).await;
+        each.push(good.into_inner().unwrap());
+    }
+    each
+}
+
+/// A core with so many PINs that are polled every second.
+fn busy(good: usize) -> Core {
+    let mut core = core_with(config::Schedule { max_interval: SECOND, ..settings() }).0;
+    for n in 0..good {
+        submit(&mut core, &format!("GOOD{n}"), 60 * MINUTE);
+    }
+    core
+}
+
+#[tokio::test(start_paused = true)]
+async fn pins_that_get_429s_and_other_answers_in_turn_pause_polling_once_each() {
+    for bad in [1, 3] {
+        let mut core = busy(20);
+        for n in 0..bad {
+            submit(&mut core, &format!("BAD{n}"), 60 * MINUTE);
+        }
+        let polls = Mutex::new(std::collections::HashMap::<String, u32>::new());
+        let answer = |id: &str| {
+            let mut polls = polls.lock().unwrap();
+            let count = polls.entry(id.to_owned()).or_default();
+            *count += 1;
+            let is_throttled = id.starts_with("BAD") && *count % 2 == 0;
+            if is_throttled { Meaning::Throttled(5 * SECOND) } else { waiting() }
+        };
+        let each = good_polls(&mut core, 8 * MINUTE.as_secs() as u32, &answer).await;
+        let without = each.iter().filter(|polls| **polls == 0).count();
+        assert!(without <= 6 * bad, "{without} seconds without polls, with {bad} such PINs");
+        assert!(each[60..].iter().all(|polls| *polls > 0), "{each:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_pins_that_get_nothing_but_429s_are_not_probed_one_after_the_other() {
+    let mut core = busy(95);
+    let answer = |id: &str| if id.starts_with("BAD") { Meaning::Throttled(5 * SECOND) } else { waiting() };
+    run(&mut core, 5 * SECOND, &answer).await;
+    let mut each = Vec::new();
+    for n in 0..5 {
+        submit(&mut core, &format!("BAD{n}"), 60 * MINUTE);
+        each.extend(good_polls(&mut core, 3, &answer).await);
+    }
+    each.extend(good_polls(&mut core, 60, &answer).await);
+    let longest = each.split(|polls| *polls > 0).map(<[u32]>::len).max();
+    assert!(longest <= Some(11), "at most two pauses of five seconds in a row: {each:?}");
+    assert!(each.iter().filter(|polls| **polls == 0).count() <= 27, "one pause for each: {each:?}");
+    assert!(each[40..].iter().all(|polls| *polls > 0), "{each:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_polls_too_often_pauses_though_each_of_its_pins_got_a_429_before() {
+    let mut core = busy(30);
+    // The API allows ten polls a second.
+    let mut sent = std::collections::VecDeque::new();
+    let mut throttled = 0;
+    let end = core.clock().now().after(10 * MINUTE);
+    while core.clock().now() < end {
+        let ticket = next(&mut core).await;
+        let now = core.clock().now();
+        sent.retain(|at| now.since(*at) < SECOND);
+        let is_over = sent.len() >= 10;
+        if !is_over {
+            sent.push_back(now);
+        }
+        throttled += u32::from(is_over);
+        core.answered(ticket, if is_over { Meaning::Throttled(SECOND) } else { waiting() });
+    }
+    assert!(throttled <= 300, "{throttled} 429s among {} polls", core.counts.polls);
+}
+
 /// Issue 13, A.2
 #[tokio::test(start_paused = true)]
 async fn a_load_balancer_that_temporarily_answers_404_for_all_pins_ends_no_pin() {
@@ -198,6 +324,94 @@ async fn a_load_balancer_that_temporarily_answers_404_for_all_pins_ends_no_pin()
         assert_eq!(ended.iter().filter(|(_, ending, _)| *ending == Ending::Final).count(), 300);
         assert_eq!(core.refused_everywhere(), None);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_of_most_pins_are_reported_between_their_polls_but_not_once_there_is_no_news_or_no_pin() {
+    let refuse_three = |polled_every: Duration| {
+        let mut core = core_with(config::Schedule {
+            initial_interval: polled_every,
+            max_interval: polled_every,
+            ..settings()
+        })
+        .0;
+        ["A", "B", "C"].into_iter().for_each(|id| submit(&mut core, id, 48 * HOUR));
+        core
+    };
+    let mut core = refuse_three(5 * MINUTE);
+    run(&mut core, 5 * MINUTE + SECOND, &|_| Meaning::NotFound).await;
+    let since = core.refused_everywhere().expect("all are refused").0;
+    for _ in 0..9 {
+        run(&mut core, MINUTE, &|_| Meaning::NotFound).await;
+        assert_eq!(core.refused_everywhere().map(|(since, _)| since), Some(since));
+    }
+    for id in ["A", "B", "C"] {
+        assert!(core.refused_everywhere().is_some());
+        core.cancel(&pin(id));
+    }
+    assert_eq!(core.refused_everywhere(), None, "no PIN is polled any more");
+
+    let mut core = refuse_three(HOUR);
+    run(&mut core, HOUR + 9 * MINUTE, &|_| Meaning::NotFound).await;
+    assert!(core.refused_everywhere().is_some());
+    run(&mut core, 2 * MINUTE, &|_| Meaning::NotFound).await;
+    assert_eq!(core.refused_everywhere(), None, "nobody knows any more");
+}
+
+/// The API refuses this share of the polls, whichever PIN they ask for.
+fn refuses(share: f64, refusal: Meaning) -> impl Fn(&str) -> Meaning {
+    let random = Mutex::new(fastrand::Rng::with_seed(3));
+    move |_| if random.lock().unwrap().f64() < share { refusal.clone() } else { waiting() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_balancer_that_recovers_little_by_little_from_404s_for_all_ends_no_pin() {
+    let seldom = config::Schedule { max_interval: 20 * SECOND, ..settings() };
+    for refusal in [Meaning::NotFound, Meaning::Rejected("405 Method Not Allowed".into())] {
+        let mut core = core_with(seldom.clone()).0;
+        for n in 0..40 {
+            submit(&mut core, &format!("P{n}"), 60 * MINUTE);
+        }
+        assert_eq!(run(&mut core, MINUTE, &|_| waiting()).await, []);
+        // First all are refused, then fewer and fewer; no PIN is refused for two minutes while most others are answered.
+        for (share, time) in [(1.0, 5 * MINUTE), (0.8, 2 * MINUTE), (0.45, MINUTE)] {
+            assert_eq!(
+                run(&mut core, time, &refuses(share, refusal.clone())).await,
+                [],
+                "{share} {refusal:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_works_again_for_the_first_pin_ends_no_other_pin_that_it_was_refused_for() {
+    let mut core = core();
+    for id in ["A", "B", "C"] {
+        submit(&mut core, id, 60 * MINUTE);
+    }
+    run(&mut core, 5 * SECOND, &|_| waiting()).await;
+    assert_eq!(run(&mut core, 5 * MINUTE, &|_| Meaning::Unauthorized(401)).await, []);
+    assert_eq!(core.brake().map(|(reason, _)| reason), Some(Reason::Unauthorized));
+    let answer = |id: &str| if id == "A" { waiting() } else { Meaning::Unauthorized(401) };
+    assert_eq!(run(&mut core, 2 * MINUTE, &answer).await, []);
+    assert_eq!(core.brake(), None, "A's probe was answered");
+    assert_eq!(run(&mut core, 5 * MINUTE, &|_| waiting()).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_pin_is_not_found_within_the_deadline_grace_though_others_are_asked_only_once_an_hour() {
+    let hourly = config::Schedule { initial_interval: HOUR, max_interval: HOUR, ..settings() };
+    let mut core = core_with(hourly).0;
+    for id in ["OLD1", "OLD2"] {
+        submit(&mut core, id, 48 * HOUR);
+    }
+    core.reconfigure(config::Schedule { max_interval: HOUR, ..settings() }, None);
+    submit(&mut core, "BAD", 48 * HOUR);
+    let answer = |id: &str| if id == "BAD" { Meaning::NotFound } else { waiting() };
+    let ended = run(&mut core, 4 * HOUR, &answer).await;
+    let (ending, age) = ending_of(&ended, "BAD").expect("it ends");
+    assert!(ending == Ending::NotFound && (2 * MINUTE..=2 * HOUR + 10 * MINUTE).contains(&age), "{age:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -291,6 +505,79 @@ async fn the_last_poll_is_sent_at_the_deadline_or_later() {
     assert_eq!(core.answered(last, delivered()).unwrap().ending, Ending::Final);
 }
 
+/// Lets the API fail for all but one poll at a time, again and again, and then work; returns which PINs got no final
+/// status though they were not asked in a good moment.
+async fn after_an_outage_with_good_moments(
+    count: usize,
+    failure: Meaning,
+) -> Vec<(String, Ending, Duration)> {
+    let mut core = core_with(config::Schedule { randomization_factor: 0.2, ..settings() }).0;
+    for n in 0..count {
+        submit(&mut core, &format!("P{n}"), 12 * SECOND);
+    }
+    assert_eq!(run(&mut core, 6 * SECOND, &|_| waiting()).await, []);
+    assert_eq!(run(&mut core, MINUTE, &|_| failure.clone()).await, [], "at the deadline, in the outage");
+    let lucky = Mutex::new(Vec::new());
+    let mut ended = Vec::new();
+    for _ in 0..10 {
+        let is_good = Mutex::new(true);
+        let moment = |id: &str| {
+            if std::mem::take(&mut *is_good.lock().unwrap()) {
+                lucky.lock().unwrap().push(id.to_owned());
+                return waiting();
+            }
+            failure.clone()
+        };
+        ended.extend(run(&mut core, MINUTE, &moment).await);
+    }
+    ended.extend(run(&mut core, 2 * MINUTE, &|_| delivered()).await);
+    assert_eq!(ended.len(), count);
+    let lucky = lucky.into_inner().unwrap();
+    ended.retain(|(pin, ending, _)| *ending != Ending::Final && !lucky.contains(pin));
+    ended
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_moment_in_an_outage_ends_no_pin_past_its_deadline_but_the_one_that_was_asked_in_it() {
+    let down = || Meaning::Unavailable("503".into());
+    assert_eq!(after_an_outage_with_good_moments(3, down()).await, []);
+    for failure in [down(), Meaning::Unreadable("HTML".into()), Meaning::NotFound] {
+        for count in [15, 40] {
+            let ended = after_an_outage_with_good_moments(count, failure.clone()).await;
+            assert_eq!(ended, [], "{failure:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_begins_at_the_deadline_of_many_pins_ends_none_of_them() {
+    let mut core = core();
+    for n in 0..40 {
+        submit(&mut core, &format!("P{n}"), 10 * SECOND);
+    }
+    assert_eq!(run(&mut core, 9 * SECOND, &|_| waiting()).await, []);
+    assert_eq!(run(&mut core, 10 * MINUTE, &|_| Meaning::Unavailable("503".into())).await, []);
+    let ended = run(&mut core, 2 * MINUTE, &|_| delivered()).await;
+    assert_eq!(ended.iter().filter(|(_, ending, _)| *ending == Ending::Final).count(), 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_that_alone_fails_at_its_deadline_ends_with_the_next_poll_that_fails_too() {
+    for failure in [Meaning::Unavailable("503".into()), Meaning::Unreadable("HTML".into()), Meaning::NotFound]
+    {
+        let mut core = core();
+        for n in 0..10 {
+            submit(&mut core, &format!("P{n}"), 60 * MINUTE);
+        }
+        submit(&mut core, "BAD", 10 * MINUTE);
+        run(&mut core, 10 * MINUTE - SECOND, &|_| waiting()).await;
+        let answer = |id: &str| if id == "BAD" { failure.clone() } else { waiting() };
+        let ended = run(&mut core, 2 * MINUTE, &answer).await;
+        let (ending, age) = ending_of(&ended, "BAD").expect("it ends");
+        assert!(ending == Ending::Deadline && age <= 11 * MINUTE, "{ending} {age:?}");
+    }
+}
+
 /// Issue 13, A.8
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_part_of_the_api_delays_only_the_pins_it_concerns() {
@@ -313,6 +600,81 @@ async fn an_outage_of_part_of_the_api_delays_only_the_pins_it_concerns() {
     assert_eq!((finals.len(), ended.len()), (890, 910));
     let late = finals.iter().filter(|(.., age)| *age > 30 * SECOND).count();
     assert_eq!(late, 0, "PINs that are answered were delayed by those that are not");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_half_of_the_api_delays_no_pin_of_the_other_half() {
+    for share in [40, 50] {
+        let mut core = core();
+        let mut random = fastrand::Rng::with_seed(share);
+        let answer = |id: &str| {
+            if id.starts_with("BAD") { Meaning::Unavailable("503".into()) } else { delivered() }
+        };
+        let (mut ended, mut later) = (Vec::new(), std::collections::HashSet::new());
+        for n in 0..17 * 120 {
+            let kind = if random.u64(..100) < share { "BAD" } else { "GOOD" };
+            let id = format!("{kind}{n}");
+            submit(&mut core, &id, 60 * MINUTE);
+            later.extend((n > 17 * 15).then_some(id));
+            ended.extend(run(&mut core, SECOND / 17, &answer).await);
+        }
+        // The first five that are polled may all fail, before anybody is answered.
+        ended.retain(|(id, ..)| later.contains(id));
+        let mut ages: Vec<_> = ended.iter().map(|(.., age)| *age).collect();
+        ages.sort();
+        let (most, last) = (ages[ages.len() * 99 / 100], ages[ages.len() - 1]);
+        assert!(most <= SECOND + SECOND / 10 && last <= 3 * SECOND, "{share} %: {most:?} {last:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_an_outage_each_new_pin_is_probed_soon_though_other_probes_fail_meanwhile() {
+    let mut core = core_with(config::Schedule { initial_interval: 20 * SECOND, ..settings() }).0;
+    let answer = |id: &str| {
+        if id.starts_with("GOOD") { delivered() } else { Meaning::Unavailable("503".into()) }
+    };
+    for n in 0..5 {
+        submit(&mut core, &format!("BAD{n}"), 24 * HOUR);
+    }
+    run(&mut core, 30 * MINUTE, &answer).await;
+    assert_eq!(core.brake().map(|(reason, _)| reason), Some(Reason::Outage));
+    // A probe goes out every 30 s, so one at least fails before these are due.
+    for n in 0..4 {
+        submit(&mut core, &format!("BADNEW{n}"), 24 * HOUR);
+    }
+    run(&mut core, 15 * SECOND, &answer).await;
+    submit(&mut core, "GOOD", 24 * HOUR);
+    let ended = run(&mut core, 5 * MINUTE, &answer).await;
+    let (ending, age) = ending_of(&ended, "GOOD").unwrap();
+    assert!(ending == Ending::Final && age <= 22 * SECOND, "{age:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_pin_is_probed_while_a_single_pin_is_why_the_key_seems_wrong() {
+    let answer = |id: &str| if id == "BAD" { Meaning::Unauthorized(403) } else { delivered() };
+    // A probe goes out at 1, 6, 16, 36 and 76 s.
+    for wait in [10, 35, 36, 38, 75, 100] {
+        let mut core = core();
+        submit(&mut core, "BAD", 24 * HOUR);
+        run(&mut core, wait * SECOND, &answer).await;
+        assert_eq!(core.brake().map(|(reason, _)| reason), Some(Reason::Unauthorized));
+        submit(&mut core, "GOOD", 24 * HOUR);
+        let ended = run(&mut core, 3 * SECOND, &answer).await;
+        let (ending, age) = ending_of(&ended, "GOOD").expect("it is probed");
+        assert!(ending == Ending::Final && age <= 2 * SECOND + SECOND / 10, "{age:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_pins_do_not_hasten_the_probes_of_a_key_that_was_refused_for_two_pins() {
+    let mut core = core();
+    submit(&mut core, "A", 24 * HOUR);
+    run(&mut core, MINUTE, &|_| Meaning::Unauthorized(401)).await;
+    for n in 0..600 {
+        submit(&mut core, &format!("P{n}"), 24 * HOUR);
+        run(&mut core, SECOND, &|_| Meaning::Unauthorized(401)).await;
+    }
+    assert!(core.counts.unauthorized <= 20, "{} polls in eleven minutes", core.counts.unauthorized);
 }
 
 #[tokio::test(start_paused = true)]

@@ -296,7 +296,7 @@ impl<S: Fn(Ticket) -> F, F: Future<Output = (Ticket, Meaning)>> Running<S, F> {
                 biased;
                 () = &mut stopped, if !stopping => {
                     give_up = Some(tokio::time::Instant::now() + grace);
-                    self.core.keep_learned();
+                    self.core.keep_all();
                 }
                 count = events.recv_many(&mut batch, EVENTS_AT_ONCE) => {
                     debug_assert!(count > 0, "the daemon holds a sender for as long as the schedule runs");

@@ -11,7 +11,7 @@ use crate::clock::Moment;
 use crate::poll::Meaning;
 
 /// The number of different PINs whose last results are remembered.
-const REMEMBERED: usize = 20;
+const REMEMBERED: usize = 64;
 
 /// The fewest failing PINs that count as an outage.
 const ENOUGH: usize = 5;
@@ -19,8 +19,8 @@ const ENOUGH: usize = 5;
 /// The fewest refused PINs that count as a pattern.
 const ENOUGH_REFUSED: usize = 3;
 
-/// The age at which results no longer count: with few PINs in flight, twenty polls can take hours.
-const NO_NEWS: Duration = Duration::from_secs(10 * 60);
+/// The age at which results no longer count: with few PINs in flight, their polls can take hours.
+pub const NO_NEWS: Duration = Duration::from_secs(10 * 60);
 
 /// If fewer than [`ENOUGH`] different PINs are polled, an outage is detected once no poll got an answer for this
 /// long.
@@ -100,11 +100,14 @@ impl Recent {
         self.results.push_back(Result { pin, at: now, kind });
     }
 
-    /// Returns whether the API is down: most different PINs fail, or no poll got an answer for [`SILENCE`].
+    /// Returns whether the API is down: most different PINs fail, or no poll got an answer for [`SILENCE`]. While some
+    /// PINs get readable answers, "most" is three quarters, so that an outage of half of the API pauses nobody.
     pub fn is_outage(&self, now: Moment) -> bool {
         let (failed, all) = self.count(Kind::Failed);
+        let (readable, _) = self.count(Kind::Readable);
+        let are_most = if readable > 0 { failed * 4 >= all * 3 } else { failed * 2 > all };
         let is_silent = |(since, count): (Moment, usize)| count >= ENOUGH && now.since(since) >= SILENCE;
-        (failed >= ENOUGH && failed * 2 > all) || self.silence.is_some_and(is_silent)
+        (failed >= ENOUGH && are_most) || self.silence.is_some_and(is_silent)
     }
 
     /// Returns whether most different PINs were refused; the PINs are then hardly the cause.
@@ -113,21 +116,24 @@ impl Recent {
         refused >= ENOUGH_REFUSED && refused * 2 > all
     }
 
-    /// Returns whether most different PINs got no readable answer, for whatever reason. A last poll without one then
-    /// says little about its PIN.
-    pub fn is_unreadable_everywhere(&self) -> bool {
-        let (readable, all) = self.count(Kind::Readable);
-        all - readable >= ENOUGH && (all - readable) * 2 > all
+    /// Returns whether most PINs other than `pin` that were polled since `since` got readable answers.
+    pub fn are_others_readable(&self, pin: u32, since: Moment) -> bool {
+        let others = || self.results.iter().filter(|result| result.pin != pin && result.at >= since);
+        others().filter(|result| result.kind == Kind::Readable).count() * 2 > others().count()
     }
 
-    /// Returns whether 429s concern `pin` alone, whose last 429 came at `since`: other PINs got readable answers
-    /// since, and fewer than half of them were throttled.
+    /// Returns whether 429s concern `pin` alone, whose last 429 came at `since`: another PIN got a readable answer
+    /// since, and at most a quarter of the others were throttled.
     pub fn throttles_only(&self, pin: u32, since: Moment) -> bool {
         let others = || self.results.iter().filter(|result| result.pin != pin);
         let throttled = others().filter(|result| result.kind == Kind::Throttled).count();
-        // The readable answer belongs to another PIN, because this PIN's last answer was a 429.
-        self.last_readable.is_some_and(|at| at >= since)
-            && (throttled == 0 || throttled * 2 < others().count())
+        others().any(|result| result.kind == Kind::Readable && result.at >= since)
+            && throttled * 4 <= others().count()
+    }
+
+    /// Returns when the newest result came.
+    pub fn newest(&self) -> Option<Moment> {
+        self.results.back().map(|result| result.at)
     }
 
     /// Returns when a PIN last got a readable answer.
@@ -135,9 +141,10 @@ impl Recent {
         self.last_readable
     }
 
-    /// Forgets all results after a pause, because they say nothing about the time after it.
-    pub fn forget(&mut self) {
-        self.results.clear();
+    /// Forgets after a pause what had led to it, because that says nothing about the time after it. Keeps readable
+    /// answers: without them, the next few PINs that fail would be most of those that are remembered.
+    pub fn pause_ends(&mut self) {
+        self.results.retain(|result| result.kind == Kind::Readable);
         self.silence = None;
     }
 
@@ -174,13 +181,35 @@ mod tests {
     }
 
     #[test]
-    fn after_many_good_polls_an_outage_needs_half_of_the_last_twenty_pins_to_fail() {
+    fn after_many_good_polls_an_outage_needs_three_quarters_of_the_remembered_pins_to_fail() {
         let mut recent = Recent::default();
         assert!(outages(&mut recent, 0..1000, Kind::Readable).iter().all(|outage| !outage));
-        let until_open = outages(&mut recent, 1000..1020, Kind::Failed).iter().position(|outage| *outage);
-        assert_eq!(until_open, Some(10));
-        recent.forget();
+        let until_open = outages(&mut recent, 1000..1064, Kind::Failed).iter().position(|outage| *outage);
+        assert_eq!(until_open, Some(REMEMBERED * 3 / 4 - 1));
+        recent.pause_ends();
         assert!(!recent.is_outage(T0));
+    }
+
+    #[test]
+    fn after_an_outage_a_few_pins_that_still_fail_begin_no_other_one() {
+        let mut recent = Recent::default();
+        outages(&mut recent, 0..10, Kind::Readable);
+        assert!(outages(&mut recent, 10..60, Kind::Failed).contains(&true));
+        recent.pause_ends();
+        recent.record(60, T0, Kind::Readable, false);
+        assert!(!outages(&mut recent, 61..90, Kind::Failed).contains(&true), "29 of 40");
+        assert!(outages(&mut recent, 90..100, Kind::Failed).contains(&true), "39 of 50");
+    }
+
+    #[test]
+    fn after_many_good_polls_five_polls_without_an_answer_for_ten_seconds_are_an_outage() {
+        let mut recent = Recent::default();
+        outages(&mut recent, 0..1000, Kind::Readable);
+        for second in 0..12 {
+            let now = T0.after(second * SECOND);
+            recent.record(2000 + second, now, Kind::Failed, false);
+            assert_eq!(recent.is_outage(now), second >= 10, "after {second} s");
+        }
     }
 
     #[test]
@@ -199,7 +228,7 @@ mod tests {
     fn pins_that_failed_before_an_outage_do_not_cause_the_next_one() {
         let mut recent = Recent::default();
         assert!(outages(&mut recent, 0..20, Kind::Failed).contains(&true));
-        recent.forget();
+        recent.pause_ends();
         for pin in 0..20 {
             recent.record(pin, T0, Kind::Failed, true);
         }
@@ -236,12 +265,12 @@ mod tests {
     #[test]
     fn refusals_count_as_general_only_if_most_pins_are_refused() {
         let mut recent = Recent::default();
-        outages(&mut recent, 0..10, Kind::Readable);
-        outages(&mut recent, 10..20, Kind::Refused);
+        outages(&mut recent, 0..32, Kind::Readable);
+        outages(&mut recent, 32..64, Kind::Refused);
         assert!(!recent.is_refused_everywhere());
-        outages(&mut recent, 20..21, Kind::Refused);
+        outages(&mut recent, 64..65, Kind::Refused);
         assert!(recent.is_refused_everywhere());
-        outages(&mut recent, 30..40, Kind::Readable);
+        outages(&mut recent, 70..102, Kind::Readable);
         assert!(!recent.is_refused_everywhere());
     }
 

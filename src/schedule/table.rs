@@ -29,7 +29,7 @@ pub struct Entry {
     pub polls: u32,
     /// Distinguishes this PIN from an earlier one with the same key.
     pub generation: u32,
-    /// The deliveries in the last readable answer, if there was one.
+    /// The deliveries in the last readable answer that had any; empty if none had. `None` before the first readable one.
     pub seen: Option<Deliveries>,
     pub last_answer: Option<LastAnswer>,
     /// Whether the PIN was in flight before this process took it in.
@@ -43,7 +43,13 @@ pub struct Entry {
 impl Entry {
     /// Returns whether its next poll is likely to fail, whatever the state of the API.
     pub fn is_doubtful(&self) -> bool {
-        self.is_failing || self.evidence.is_some()
+        let is_throttled = |evidence: &Evidence| evidence.throttled.is_some_and(|last| last.is_last);
+        self.is_failing || self.refusals().is_some() || self.evidence.as_deref().is_some_and(is_throttled)
+    }
+
+    /// Returns whether its last answer was readable.
+    pub fn was_readable(&self) -> bool {
+        self.last_answer.as_ref().is_some_and(|last| last.trouble.is_none())
     }
 
     /// Returns the refusals in a row up to its last answer.

@@ -401,6 +401,7 @@ impl Oracle {
             }
             let seen = verdict.deliveries.as_deref().unwrap_or_default();
             if let Truth::Deliveries { reported, .. } = truth
+                && !reported.is_empty()
                 && !same(reported, seen)
             {
                 return Err(format!("PIN {pin} is reported as {reported:?} and its outcome has {seen:?}"));

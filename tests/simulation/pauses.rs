@@ -12,7 +12,7 @@ use super::clocks::Time;
 use super::oracle::Broken;
 
 /// The last results of so many different PINs decide.
-const REMEMBERED: usize = 20;
+const REMEMBERED: usize = 64;
 
 /// So many different PINs must fail.
 const ENOUGH: usize = 5;
@@ -46,6 +46,7 @@ impl Pauses {
     /// The account may be another one: what was held against PINs is forgotten.
     pub fn renewed(&mut self) {
         self.is_sound.values_mut().for_each(|is_sound| *is_sound = None);
+        self.results.clear();
     }
 
     pub fn poll_starts(&mut self, id: u64, pin: Known) {

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::super::brake::{Change, Reason, Sign};
+use super::super::brake::{Brake, Change, Reason, Sign};
 use super::super::learn::Learner;
-use super::super::recent::Kind;
+use super::super::recent::{Kind, NO_NEWS};
 use super::credentials::Suspicion;
-use super::{Core, Evidence, Others, Refusal, Ticket};
+use super::{Core, Entry, Evidence, Others, Refusal, Ticket, Waiting};
 use crate::clock::Moment;
 use crate::poll::Meaning;
 use crate::store::SavedSchedule;
@@ -31,8 +31,11 @@ pub struct RefusedEverywhere {
 }
 
 impl RefusedEverywhere {
-    fn is_over(&self, now: Moment) -> bool {
-        now.since(self.last) >= OVER
+    /// Returns whether answers have shown the opposite for long enough, or there was no answer at all for long. `newest`
+    /// is when the newest answer came.
+    fn is_over(&self, newest: Option<Moment>, now: Moment) -> bool {
+        let is_contradicted = newest.is_some_and(|newest| newest > self.last);
+        now.since(self.last) >= if is_contradicted { OVER } else { NO_NEWS }
     }
 }
 
@@ -64,6 +67,12 @@ impl Core {
                 learned: self.learner.as_ref().map(Learner::save),
             }
         })
+    }
+
+    /// Marks what is known for saving, because the daemon stops: the learned state, and the rate, which is saved in
+    /// between only when it has doubled.
+    pub fn keep_all(&mut self) {
+        self.unsaved |= self.learner.is_some() || self.rate.learned() != self.saved_rate;
     }
 
     /// Restores the brake, the rate and the learned state from before the start.
@@ -107,10 +116,7 @@ impl Core {
             self.observe(Sign::Fine, true, meaning, now);
             is_probe = false;
         }
-        let suspicion = match self.brake.reason() {
-            None => self.suspect(ticket, meaning, now),
-            Some(_) => Suspicion::Unproven,
-        };
+        let suspicion = self.suspect(ticket, meaning, now);
         let sign = match meaning {
             Meaning::Unauthorized(_) if is_probe || suspicion == Suspicion::WrongKey => {
                 Sign::Trouble(Reason::Unauthorized, None)
@@ -127,13 +133,49 @@ impl Core {
                 Sign::Fine
             }
         };
+        if let Sign::Trouble(Reason::Unauthorized, _) = sign {
+            self.refused_alone = match self.brake.reason() {
+                Some(Reason::Unauthorized) => self.refused_alone.filter(|pin| *pin == ticket.generation),
+                _ => self.is_only_pin().then_some(ticket.generation),
+            };
+        }
         self.observe(sign, is_probe, meaning, now);
         None
     }
 
+    /// Lets the next probe ask about a new PIN once that is due: if it is answered, the trouble is that of other PINs.
+    /// A key that was refused for two PINs is wrong, so of that a new PIN would tell nothing.
+    pub(super) fn newcomer(&mut self, due: Moment) {
+        match self.brake.reason() {
+            Some(Reason::Outage) => self.brake.newcomer(due),
+            Some(Reason::Unauthorized) if self.refused_alone.is_some() => self.brake.newcomer(due),
+            _ => {}
+        }
+    }
+
+    /// Does the same again after a probe failed, which may have been under way when a new PIN came.
+    fn find_newcomer(&mut self, now: Moment) {
+        let Some(since) = self.brake.since() else { return };
+        let is_new = |entry: &Entry| entry.polls == 0 && !entry.is_resumed && entry.submitted >= since;
+        let new = self.queue.find_probe(now, |key| self.table.get(key).is_some_and(is_new));
+        if let Some(Waiting { due, .. }) = new {
+            self.newcomer(due);
+        }
+    }
+
     /// Applies a sign to the brake, and to the rate that depends on it.
     fn observe(&mut self, sign: Sign, is_probe: bool, meaning: &Meaning, now: Moment) {
-        let is_new_429 = match self.brake.observe(now, sign, is_probe) {
+        let is_failing =
+            |brake: &Brake| matches!(brake.reason(), Some(Reason::Outage | Reason::Unauthorized));
+        let was_failing = is_failing(&self.brake);
+        let change = self.brake.observe(now, sign, is_probe);
+        if was_failing || is_failing(&self.brake) {
+            self.last_failing = Some(now);
+        }
+        if is_probe && matches!(change, Change::On(_) | Change::Longer(_)) {
+            self.find_newcomer(now);
+        }
+        let is_new_429 = match change {
             Change::Nothing => return,
             Change::Longer(_) => is_probe,
             Change::On(reason) => {
@@ -142,7 +184,7 @@ impl Core {
             }
             Change::Off(reason) => {
                 info!(reason = reason.as_str(), "a probe was answered: polling goes on");
-                self.recent.forget();
+                self.recent.pause_ends();
                 self.rate.ramp_up(now);
                 false
             }
@@ -160,36 +202,46 @@ impl Core {
             none: self.is_only_pin(),
             last_readable: self.recent.last_readable(),
             most_are_refused: self.recent.is_refused_everywhere(),
+            last_failing: self.last_failing,
         }
     }
 
-    /// Returns since when most PINs are refused, and how; `None` if they are not.
+    /// Returns since when most PINs are refused, and how; `None` if they are not, or none is polled.
     pub fn refused_everywhere(&self) -> Option<(Moment, Refusal)> {
-        let now = self.clock.now();
-        self.refused.filter(|refused| !refused.is_over(now)).map(|refused| (refused.since, refused.how))
+        if self.table.len() == self.finishing {
+            return None;
+        }
+        let (newest, now) = (self.recent.newest(), self.clock.now());
+        self.refused
+            .filter(|refused| !refused.is_over(newest, now))
+            .map(|refused| (refused.since, refused.how))
     }
 
-    /// Stores in the PIN's entry what its answer was. Returns whether its previous poll failed, and when its previous
-    /// answer came if that was a 429.
+    /// Stores in the PIN's entry what its answer was. Returns whether its previous poll failed, and when its last 429
+    /// before this answer came, if that still counts.
     fn note(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) -> (bool, Option<Moment>) {
+        let others = self.others();
         let entry = self.table.get_mut(ticket.key).filter(|entry| entry.generation == ticket.generation);
         let Some(entry) = entry else { return (false, None) };
         let before = entry.evidence.take().map(|evidence| *evidence);
-        entry.evidence = Evidence::after(before, meaning, now).map(Box::new);
+        entry.evidence = Evidence::after(before, meaning, &others, now).map(Box::new);
         let is_failing = match meaning {
             Meaning::NotSent(_) => entry.is_failing,
             _ => matches!(meaning, Meaning::Unavailable(_)),
         };
         let was_failing = std::mem::replace(&mut entry.is_failing, is_failing);
-        (was_failing, before.and_then(|before| before.throttled))
+        let throttled = before.and_then(|before| before.throttled);
+        let throttled = throttled.filter(|last| last.is_last || now.since(last.at) <= NO_NEWS);
+        (was_failing, throttled.map(|last| last.at))
     }
 
     /// Logs when most PINs begin to be refused, and when that ends.
     fn report_refusals(&mut self, meaning: &Meaning, now: Moment) {
         let is_everywhere = self.recent.is_refused_everywhere();
+        let newest = self.recent.newest();
         match &mut self.refused {
             Some(refused) if is_everywhere => refused.last = now,
-            Some(refused) if refused.is_over(now) => {
+            Some(refused) if refused.is_over(newest, now) => {
                 self.refused = None;
                 info!("most PINs are not refused any more");
             }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Core, Key, Ticket, Waiting};
+use super::{Core, Key, Refusals, Ticket, Waiting};
 use crate::clock::Moment;
 use crate::pin::CompactPinId;
 use crate::poll::Meaning;
@@ -47,12 +47,12 @@ impl Core {
         self.check.take_if(|check| is_answer && ticket.sent >= check.since);
     }
 
-    /// Judges what an answer says about the key while the brake is off.
+    /// Judges what an answer says about the key. The answer to the check's poll ends it, whatever pauses polling by
+    /// then: a check that never ends would let no other begin.
     pub(super) fn suspect(&mut self, ticket: &Ticket, meaning: &Meaning, now: Moment) -> Suspicion {
         let is_refused = matches!(meaning, Meaning::Unauthorized(_));
-        if ticket.check
-            && let Some(mut check) = self.check.take_if(|check| check.is_running)
-        {
+        let is_of = |check: &mut Check| ticket.check && check.is_running && ticket.sent >= check.since;
+        if let Some(mut check) = self.check.take_if(is_of) {
             if is_refused {
                 return Suspicion::WrongKey;
             }
@@ -61,10 +61,12 @@ impl Core {
                 check.is_running = false;
                 self.check = Some(check);
             }
+        } else if self.brake.reason().is_some() {
+            // Probes find out whether the key is right.
         } else if is_refused && self.is_only_pin() {
             self.check = None;
             let row = self.table.get(ticket.key).and_then(|entry| entry.refusals());
-            let is_own = row.is_some_and(|row| row.is_about_the_pin(&self.others()));
+            let is_own = row.is_some_and(Refusals::is_about_the_pin);
             return if is_own { Suspicion::Unproven } else { Suspicion::WrongKey };
         } else if is_refused && self.check.is_none() {
             let is_good = self.recent.last_readable().is_some_and(|at| now.since(at) <= HOLD);

@@ -48,11 +48,6 @@ impl Core {
         }
     }
 
-    /// Marks the learned state for saving, because the daemon stops.
-    pub fn keep_learned(&mut self) {
-        self.unsaved |= self.learner.is_some();
-    }
-
     /// Returns the learner; `None` if `schedule.adapt` is "off".
     pub fn learner(&self) -> Option<&Learner> {
         self.learner.as_ref()

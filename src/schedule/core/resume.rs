@@ -3,8 +3,8 @@
 //! Guarantees that resuming any number of PINs avoids a thundering herd. Must not know where the PINs come from.
 
 use super::super::queue::Waiting;
-use super::{Core, Stage};
-use crate::clock::ClockReading;
+use super::{Core, LAST_POLL_AGAIN, Stage};
+use crate::clock::{ClockReading, Moment};
 use crate::store::InFlight;
 
 impl Core {
@@ -26,12 +26,28 @@ impl Core {
         let now = at.now;
         let submitted = at.moment_of_past(old.submitted_at.steady);
         let interval = self.backoff.interval_at(now.since(submitted));
-        let due = now.after(interval.mul_f64(self.random.f64()));
-        let waiting = self.enter(old, submitted, due, interval, now)?;
+        let mut waiting = self.enter(old, submitted, now, interval, now)?;
         if let Some(entry) = self.table.get_mut(waiting.key) {
             entry.is_resumed = true;
         }
+        self.spread(&mut waiting, now);
         Some(waiting)
+    }
+
+    /// Draws the time of the next poll of a PIN that is not in the queue yet, within its interval and before its
+    /// deadline. Many PINs may have passed their deadline while nobody polled, so their last polls are spread too, but
+    /// as last polls that are repeated: within seconds, and before the grace is over.
+    fn spread(&mut self, waiting: &mut Waiting, now: Moment) {
+        let Some(entry) = self.table.get_mut(waiting.key) else { return };
+        let interval = self.backoff.interval_at(now.since(entry.submitted));
+        let end = entry.deadline.after(self.settings.deadline_grace);
+        let (within, last) = if now < entry.deadline {
+            (interval, entry.deadline)
+        } else {
+            (interval.min(LAST_POLL_AGAIN).min(end.since(now)), end)
+        };
+        waiting.due = now.after(within.mul_f64(self.random.f64())).min(last.max(now));
+        entry.stage = Stage::Waiting { due: waiting.due, class: waiting.class };
     }
 }
 
@@ -56,10 +72,7 @@ impl ResumeAll<'_> {
         let core = self.core;
         let now = core.clock.now();
         for waiting in self.waiting.iter_mut().filter(|waiting| waiting.due < now) {
-            let Some(entry) = core.table.get_mut(waiting.key) else { continue };
-            let interval = core.backoff.interval_at(now.since(entry.submitted));
-            waiting.due = now.after(interval.mul_f64(core.random.f64())).min(entry.deadline.max(now));
-            entry.stage = Stage::Waiting { due: waiting.due, class: waiting.class };
+            core.spread(waiting, now);
         }
         core.queue.fill(self.waiting);
     }
