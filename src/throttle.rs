@@ -1,4 +1,6 @@
-//! Thins out log lines about what happens often: one a minute, which counts those that were left out. Pure.
+//! Thins out log lines about what happens often.
+//!
+//! Promises at most one line a minute, which says how many were left out before it. Must not know what the lines say.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
-//! A present failure of a part of the daemon, with its start time, for health and `stats`. Pure.
+//! A present failure of a part of the daemon, for health and `stats`.
+//!
+//! Promises that its start time stays while it lasts, whatever its reason becomes. Must not know the parts.
 
 use std::sync::Arc;
 
@@ -11,8 +13,7 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    /// Notes what is wrong now, if anything; returns whether that is new. A trouble that only has another reason now keeps
-    /// its start time.
+    /// Notes what is wrong now, if anything; returns whether that is new, so that the log has it once.
     pub fn note(known: &mut Option<Self>, wrong: Option<&str>) -> bool {
         if known.as_ref().map(|known| &*known.what) == wrong {
             return false;

@@ -117,7 +117,7 @@ impl Call {
         read_text(body, self.most()?).await
     }
 
-    /// Checks the request, and reads a body that is one JSON object, which messages call `name`, within the length of a line.
+    /// Checks the request, and reads its body: one JSON object, which messages call `name`, within the length of a line.
     pub async fn object<T: DeserializeOwned>(&self, name: &str, body: Body) -> Result<T, Problem> {
         self.check()?;
         self.content_type(&[JSON])?;
