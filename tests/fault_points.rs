@@ -3,6 +3,12 @@
 //!     cargo test --features fault-points --test fault_points
 
 mod support;
+// One of its tests needs a daemon whose schedule can be made to hang.
+mod service {
+    #[allow(dead_code, reason = "tests/service uses the rest")]
+    mod daemon;
+    mod notify;
+}
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
