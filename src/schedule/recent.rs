@@ -69,7 +69,8 @@ pub struct Recent {
     results: VecDeque<Result>,
     /// The failures since the last answer: when the first occurred, and how many there are.
     silence: Option<(Moment, usize)>,
-    last_readable: Option<Moment>,
+    /// The last two different PINs that got a readable answer, the newer first, and when.
+    readable: [Option<(u32, Moment)>; 2],
 }
 
 impl Recent {
@@ -84,7 +85,10 @@ impl Recent {
             self.silence = None;
         }
         if kind == Kind::Readable {
-            self.last_readable = Some(now);
+            if self.readable[0].is_none_or(|(other, _)| other != pin) {
+                self.readable[1] = self.readable[0];
+            }
+            self.readable[0] = Some((pin, now));
         }
         if kind == Kind::Failed && failed_before {
             return;
@@ -127,8 +131,8 @@ impl Recent {
     pub fn throttles_only(&self, pin: u32, since: Moment) -> bool {
         let others = || self.results.iter().filter(|result| result.pin != pin);
         let throttled = others().filter(|result| result.kind == Kind::Throttled).count();
-        others().any(|result| result.kind == Kind::Readable && result.at >= since)
-            && throttled * 4 <= others().count()
+        let is_answered = |(other, at): &(u32, Moment)| *other != pin && *at >= since;
+        self.readable.iter().flatten().any(is_answered) && throttled * 4 <= others().count()
     }
 
     /// Returns when the newest result came.
@@ -138,7 +142,7 @@ impl Recent {
 
     /// Returns when a PIN last got a readable answer.
     pub fn last_readable(&self) -> Option<Moment> {
-        self.last_readable
+        self.readable[0].map(|(_, at)| at)
     }
 
     /// Forgets after a pause what had led to it, because that says nothing about the time after it. Keeps readable

@@ -17,11 +17,19 @@ pub struct Row {
     answers: Vec<(Time, bool)>,
     kind: Option<Ending>,
     is_forbidden: bool,
+    /// The first of them since which other PINs got a readable answer between each two, or none was in flight.
+    own_from: usize,
 }
 
 impl Row {
-    /// One more answer.
-    pub fn add(&mut self, truth: &Truth, connection: Connection, now: Time) {
+    /// One more answer. `others` is when another PIN last got a readable answer.
+    pub fn add(
+        &mut self,
+        truth: &Truth,
+        connection: Connection,
+        (others, is_alone): (Option<Time>, bool),
+        now: Time,
+    ) {
         let (kind, is_forbidden) = match truth {
             Truth::NotFound => (Some(Ending::NotFound), false),
             Truth::Rejected => (Some(Ending::Rejected), false),
@@ -30,24 +38,34 @@ impl Row {
             _ => (None, false),
         };
         if (kind, is_forbidden) != (self.kind, self.is_forbidden) {
-            *self = Self { answers: Vec::new(), kind, is_forbidden };
+            *self = Self { answers: Vec::new(), kind, is_forbidden, own_from: 0 };
         }
         if kind.is_some() {
+            if let Some((last, _)) = self.answers.last()
+                && !is_alone
+                && others.is_none_or(|at| at < *last)
+            {
+                self.own_from = self.answers.len();
+            }
             self.answers.push((now, connection == Connection::New));
         }
     }
 
     /// Whether the contract lets the PIN end by this row. `others` is when another PIN last got a readable answer.
     fn may_end(&self, plan: &Plan, others: Option<Time>, is_alone: bool) -> bool {
-        let (Some(first), Some(last)) = (self.answers.first(), self.answers.last()) else { return false };
-        let span = last.0 - first.0;
+        let own = &self.answers[self.own_from..];
+        let (Some(first), Some(first_own), Some(last)) = (self.answers.first(), own.first(), own.last())
+        else {
+            return false;
+        };
         let has_connections = self.answers.iter().filter(|(_, is_new)| *is_new).count() >= 2;
-        let others_are_answered = others.is_some_and(|at| at >= first.0);
-        self.answers.len() >= 3
-            && has_connections
-            && span >= plan.schedule.not_found_grace
-            && (others_are_answered
-                || !self.is_forbidden && (is_alone || span >= plan.schedule.deadline_grace))
+        let others_are_answered = others.is_some_and(|at| at >= first_own.0);
+        let grace = plan.schedule.not_found_grace;
+        let is_own = own.len() >= 3
+            && last.0 - first_own.0 >= grace
+            && (others_are_answered || !self.is_forbidden && is_alone);
+        let is_long = last.0 - first.0 >= plan.schedule.deadline_grace.max(grace);
+        self.answers.len() >= 3 && has_connections && (is_own || !self.is_forbidden && is_long)
     }
 
     /// Whether the contract lets the PIN go on no longer.
@@ -75,7 +93,7 @@ pub struct Known<'a> {
     pub is_alone: bool,
     /// All polling pauses, after this answer.
     pub is_braked: bool,
-    /// The PIN's answer before this one was a 429 too.
+    /// The PIN's answer before this one was a 429 too, or it got one lately.
     pub was_throttled: bool,
 }
 

@@ -37,10 +37,19 @@ pub struct Watched {
     last_answer: Option<Time>,
     last_sent: Option<Time>,
     row: Row,
+    /// Whether its last answer was a 429, and when its last 429 came.
     was_throttled: bool,
+    last_429: Option<Time>,
     /// A 429 for this PIN alone forbids polls of it until then.
     own_wait: Time,
     pub has_verdict: bool,
+}
+
+impl Watched {
+    /// Whether another 429 may concern this PIN alone: its last answer was one, or it got one lately.
+    fn gets_429s(&self, now: Time) -> bool {
+        self.was_throttled || self.last_429.is_some_and(|at| now <= at + NO_NEWS)
+    }
 }
 
 pub struct Oracle {
@@ -155,6 +164,7 @@ impl Oracle {
             for pin in self.pins.iter_mut().flatten() {
                 pin.row = Row::default();
                 pin.was_throttled = false;
+                pin.last_429 = None;
             }
         }
     }
@@ -204,6 +214,7 @@ impl Oracle {
             last_sent: None,
             row: Row::default(),
             was_throttled: false,
+            last_429: None,
             own_wait: Time::ZERO,
             has_verdict: false,
         });
@@ -327,7 +338,7 @@ impl Oracle {
         if !means(truth, meaning) {
             return Err(format!("{truth:?} is understood as {meaning:?}"));
         }
-        let was_throttled = self.pins[pin].as_ref().is_some_and(|pin| pin.was_throttled);
+        let was_throttled = self.pins[pin].as_ref().is_some_and(|pin| pin.gets_429s(now));
         self.pauses.answered(id, meaning, id > self.renewed_after, now);
         if brake == Some(Reason::Outage) && self.brake.is_none() {
             self.pauses.outage_begins(now)?;
@@ -363,13 +374,16 @@ impl Oracle {
         watched.last_answer = Some(now);
         let is_new = id > self.renewed_after;
         if is_new {
-            watched.row.add(truth, connection, now);
+            watched.row.add(truth, connection, (others, is_alone), now);
             watched.own_wait = Time::ZERO;
-            if let (Meaning::Throttled(wait), true, None) = (meaning, watched.was_throttled, brake) {
+            if let (Meaning::Throttled(wait), true, None) = (meaning, was_throttled, brake) {
                 watched.own_wait = now + *wait;
             }
             if !matches!(truth, Truth::NotSent) {
                 watched.was_throttled = matches!(truth, Truth::Throttled(_));
+                if watched.was_throttled {
+                    watched.last_429 = Some(now);
+                }
             }
         }
         let is_heard = is_new || matches!(truth, Truth::Deliveries { .. });
@@ -446,7 +460,7 @@ impl Oracle {
         };
         let Some(own) = last(&self.throttled, &|other| other == pin) else { return Ok(()) };
         let others = last(&self.throttled, &|other| other != pin);
-        let is_own = self.pins[pin].as_ref().is_some_and(|watched| watched.was_throttled)
+        let is_own = self.pins[pin].as_ref().is_some_and(|watched| watched.gets_429s(now))
             && last(&self.readable, &|other| other != pin).is_some_and(|at| at > own)
             && others.is_none_or(|at| now > at + NO_NEWS);
         if brake == Some(Reason::Throttled)
