@@ -81,7 +81,13 @@ impl Section<'_> {
     fn credentials_from_systemd(&mut self) -> Option<Credentials> {
         let folder = self.report.environment.path("CREDENTIALS_DIRECTORY");
         let Some(path) = folder.map(|folder| folder.join("api-key")).filter(|path| path.exists()) else {
-            return self.refuse("", format!("there are no credentials; give {WAYS}"));
+            let is_misnamed = self.report.environment.variables.contains_key("PINWATCH_API_KEY");
+            let hint = if is_misnamed {
+                " (PINWATCH_API_KEY is not read: write PINWATCH__API__KEY, with two underscores each)"
+            } else {
+                ""
+            };
+            return self.refuse("", format!("there are no credentials{hint}; give {WAYS}"));
         };
         let key = match secret::read(&path) {
             Ok(key) => key,
@@ -196,6 +202,16 @@ mod tests {
             ("a colon would end the user", "api = {username = \"a:b\", password = \"c\"}", "api.username: "),
             ("a password may not be empty", "api = {username = \"a\", password = \"\"}", "api.password: "),
         ]);
+    }
+
+    #[test]
+    fn a_variable_with_single_underscores_is_named_in_the_error() {
+        let variables = BTreeMap::from([("PINWATCH_API_KEY".to_owned(), "geheim".into())]);
+        let environment = Environment { variables, ..Environment::default() };
+        let mut report = Report { environment, ..Report::default() };
+        assert!(Section::read_table("api", None, &mut report, Api::checked).is_none());
+        let said = report.problems[0].to_string();
+        assert!(said.contains("write PINWATCH__API__KEY") && !said.contains("geheim"), "{said}");
     }
 
     #[test]

@@ -330,6 +330,8 @@ fn shown(key: &str, value: &Value) -> Option<String> {
         ValueKind::String(text) if key == "path" => Some(quoted(&redacted_query(text))),
         ValueKind::String(text) => Some(quoted(text)),
         ValueKind::Nil | ValueKind::Table(_) | ValueKind::Array(_) => None,
+        // With its point: 1.0 is not 1.
+        ValueKind::Float(number) => Some(format!("{number:?}")),
         other => Some(other.to_string()),
     }
 }
