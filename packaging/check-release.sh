@@ -73,6 +73,21 @@ check_tarball() {
   rm "$root/usr/local/bin/pinwatch"
 }
 
+# Programs that are linked statically, for Alpine, Amazon Linux 2 and whatever else has no such glibc: in a root without any file.
+check_static() {
+  local archive folder
+  for archive in dist/pinwatch-*-x86_64-unknown-linux-musl.tar.gz; do
+    [ -e "$archive" ] || return 0
+    step "$archive: a PIN from its submission to its outcome, in an empty root"
+    folder=$scratch/static
+    mkdir -p "$folder/tmp"
+    tar -xzf "$archive" -C "$folder" --strip-components 2 --wildcards '*/bin/pinwatch'
+    chroot "$folder" /pinwatch --version --verbose
+    chroot "$folder" /pinwatch demo >"$scratch/demo" 2>&1 || { cat "$scratch/demo"; fail "the demo failed there"; }
+    tail -3 "$scratch/demo"
+  done
+}
+
 check_deb() {
   step "the .deb: lintian, and an installation in that root, with what it depends on"
   local deb
@@ -163,6 +178,7 @@ check_image() {
 check_symbols
 make_root
 check_tarball
+check_static
 check_deb
 check_rpm
 check_image
