@@ -361,10 +361,10 @@ impl Core {
         let since = entry.open_since();
         let trouble = counts::describe(&meaning).map(|trouble| intern(&mut self.troubles, trouble));
         let before = entry.last_answer.replace(LastAnswer { at: now, trouble });
-        // A failure may be the first of many, so one says nothing about its PIN, nor do two while others fail too. Of a
-        // lone PIN, the API must have answered at all.
+        // A failure may be the first of many, so one says nothing about its PIN, nor do two while others fail too. Nobody
+        // can tell that of a lone PIN, so it is believed, but not right after a pause.
         let has_failed_alone = if others.none {
-            !matches!(meaning, Meaning::Unavailable(_))
+            before.is_none_or(|last| self.last_failing.is_none_or(|failing| failing < last.at))
         } else {
             before.is_some_and(|last| {
                 last.trouble.is_some()
