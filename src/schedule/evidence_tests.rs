@@ -519,7 +519,8 @@ async fn after_an_outage_with_good_moments(
     assert_eq!(run(&mut core, MINUTE, &|_| failure.clone()).await, [], "at the deadline, in the outage");
     let lucky = Mutex::new(Vec::new());
     let mut ended = Vec::new();
-    for _ in 0..10 {
+    // Each ends a PIN. The last one left could not tell whether it alone fails.
+    for _ in 0..10.min(count - 2) {
         let is_good = Mutex::new(true);
         let moment = |id: &str| {
             if std::mem::take(&mut *is_good.lock().unwrap()) {

@@ -75,14 +75,15 @@ fn a_pin_whose_deadline_passed_while_the_daemon_was_down_is_polled_one_last_time
     let pins = ["sim-waiting-1".into(), "sim-delivered-1".into(), "sim-503-1".into()];
     let daemon = with_old_pins(&api, &pins, "UPDATE pin SET deadline_at = submitted_at + 60000;");
     let mut client = daemon.client();
-    for (pin, ending, status) in [
-        ("sim-waiting-1", "deadline", json!("MESSAGE_WAITING_DELIVERY")),
-        ("sim-delivered-1", "final", json!("MESSAGE_DELIVERED")),
-        ("sim-503-1", "deadline", Value::Null),
+    for (pin, ending, status, polls) in [
+        ("sim-waiting-1", "deadline", json!("MESSAGE_WAITING_DELIVERY"), 1),
+        ("sim-delivered-1", "final", json!("MESSAGE_DELIVERED"), 1),
+        // While others are in flight, one failure does not end a PIN.
+        ("sim-503-1", "deadline", Value::Null, 2),
     ] {
         let outcome = client.outcome(pin);
         assert_eq!((&outcome["outcome"], &outcome["status"]), (&json!(ending), &status));
-        assert_eq!(outcome["polls"], 1);
+        assert!((1..=polls).contains(&outcome["polls"].as_u64().unwrap()), "{outcome}");
     }
 }
 
