@@ -161,10 +161,11 @@ impl Status {
         }
     }
 
-    /// Whether a PIN was delivered if this is the status of its deciding delivery; `None` if nobody can know. A status
-    /// that says "on its way" does not mean failure, even if the API calls it final.
+    /// Whether a PIN was delivered if this is the final status of its deciding delivery; `None` if nobody can know. A
+    /// status that says "on its way" does not mean failure, even if the API calls it final; one that says "not sent" does.
     pub fn delivered(&self) -> Option<bool> {
         match self.weight() {
+            _ if matches!(self, Self::Sms(SmsStatus::NotSent)) => Some(false),
             Weight::Delivered => Some(true),
             Weight::Accepted | Weight::Unknown | Weight::Pending => None,
             Weight::Failed => Some(false),
@@ -210,13 +211,12 @@ mod tests {
     }
 
     #[test]
-    fn three_statuses_mean_delivered_and_six_leave_it_unknown() {
+    fn three_statuses_mean_delivered_and_five_leave_it_unknown() {
         let with =
             |value| all().filter(|s| s.delivered() == value).map(|s| s.to_string()).collect::<Vec<_>>();
         assert_eq!(with(Some(true)), ["MESSAGE_DELIVERED", "PROCESSED", "ANSWERED_MACHINE"]);
         let unknown = [
             "MESSAGE_ACCEPTED",
-            "MESSAGE_NOT_SENT",
             "MESSAGE_WAITING_DELIVERY",
             "MESSAGE_DELIVERY_UNKNOWN",
             "PROCESSING",

@@ -9,7 +9,7 @@ const SMS: [(&str, &str, bool, Option<bool>); 14] = [
     ("MESSAGE_ACCEPTED", "Message accepted", true, None),
     ("MESSAGE_NOT_SENT", "Message not sent", false, Some(false)),
     ("MESSAGE_NOT_DELIVERED", "Message sent, not delivered", true, Some(false)),
-    ("MESSAGE_WAITING_DELIVERY", "Message sent, waiting for delivery", false, Some(false)),
+    ("MESSAGE_WAITING_DELIVERY", "Message sent, waiting for delivery", false, None),
     ("MESSAGE_DELIVERED", "Message sent and delivered", true, Some(true)),
     ("MESSAGE_NETWORK_NOT_ALLOWED", "Message not sent, network not allowed", true, Some(false)),
     ("MESSAGE_NETWORK_NOT_AVAILABLE", "Message not sent, bulk or gateway offline", true, Some(false)),
@@ -28,7 +28,7 @@ const SMS: [(&str, &str, bool, Option<bool>); 14] = [
 ];
 const CALLS: [(&str, bool, Option<bool>); 11] = [
     ("BAD_REQUEST", true, Some(false)),
-    ("PROCESSING", false, Some(false)),
+    ("PROCESSING", false, None),
     ("PROCESSED", true, Some(true)),
     ("ANSWERED_MACHINE", true, Some(true)),
     ("ERROR", true, Some(false)),
