@@ -260,7 +260,7 @@ async fn pins_that_get_429s_and_other_answers_in_turn_pause_polling_once_each() 
             let mut polls = polls.lock().unwrap();
             let count = polls.entry(id.to_owned()).or_default();
             *count += 1;
-            let is_throttled = id.starts_with("BAD") && *count % 2 == 0;
+            let is_throttled = id.starts_with("BAD") && count.is_multiple_of(2);
             if is_throttled { Meaning::Throttled(5 * SECOND) } else { waiting() }
         };
         let each = good_polls(&mut core, 8 * MINUTE.as_secs() as u32, &answer).await;
