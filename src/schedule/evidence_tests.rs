@@ -509,6 +509,7 @@ async fn the_last_poll_is_sent_at_the_deadline_or_later() {
 /// status though they were not asked in a good moment.
 async fn after_an_outage_with_good_moments(
     count: usize,
+    every: Duration,
     failure: Meaning,
 ) -> Vec<(String, Ending, Duration)> {
     let mut core = core_with(config::Schedule { randomization_factor: 0.2, ..settings() }).0;
@@ -529,7 +530,7 @@ async fn after_an_outage_with_good_moments(
             }
             failure.clone()
         };
-        ended.extend(run(&mut core, MINUTE, &moment).await);
+        ended.extend(run(&mut core, every, &moment).await);
     }
     ended.extend(run(&mut core, 2 * MINUTE, &|_| delivered()).await);
     assert_eq!(ended.len(), count);
@@ -540,11 +541,14 @@ async fn after_an_outage_with_good_moments(
 
 #[tokio::test(start_paused = true)]
 async fn a_good_moment_in_an_outage_ends_no_pin_past_its_deadline_but_the_one_that_was_asked_in_it() {
-    for failure in [Meaning::Unavailable("503".into()), Meaning::Unreadable("HTML".into()), Meaning::NotFound]
-    {
-        for count in [15, 40] {
-            let ended = after_an_outage_with_good_moments(count, failure.clone()).await;
-            assert_eq!(ended, [], "{failure:?}");
+    let down = || Meaning::Unavailable("503".into());
+    for every in [3 * SECOND, MINUTE] {
+        assert_eq!(after_an_outage_with_good_moments(3, every, down()).await, []);
+        for failure in [down(), Meaning::Unreadable("HTML".into()), Meaning::NotFound] {
+            for count in [15, 40] {
+                let ended = after_an_outage_with_good_moments(count, every, failure.clone()).await;
+                assert_eq!(ended, [], "{failure:?}, every {every:?}");
+            }
         }
     }
 }

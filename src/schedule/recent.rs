@@ -67,6 +67,8 @@ struct Result {
 #[derive(Debug, Default)]
 pub struct Recent {
     results: VecDeque<Result>,
+    /// The PINs that last failed again, and when, the oldest first.
+    again: VecDeque<(u32, Moment)>,
     /// The failures since the last answer: when the first occurred, and how many there are.
     silence: Option<(Moment, usize)>,
     /// The last two different PINs that got a readable answer, the newer first, and when.
@@ -90,7 +92,12 @@ impl Recent {
             }
             self.readable[0] = Some((pin, now));
         }
+        self.again.retain(|(other, _)| *other != pin);
         if kind == Kind::Failed && failed_before {
+            if self.again.len() >= REMEMBERED {
+                self.again.pop_front();
+            }
+            self.again.push_back((pin, now));
             return;
         }
         if let Some(index) = self.results.iter().position(|result| result.pin == pin) {
@@ -120,10 +127,15 @@ impl Recent {
         refused >= ENOUGH_REFUSED && refused * 2 > all
     }
 
-    /// Returns whether most PINs other than `pin` that were polled since `since` got readable answers.
+    /// Returns whether most PINs other than `pin` that were polled since `since` got readable answers. Counts those too
+    /// that failed again.
     pub fn are_others_readable(&self, pin: u32, since: Moment) -> bool {
         let others = || self.results.iter().filter(|result| result.pin != pin && result.at >= since);
-        others().filter(|result| result.kind == Kind::Readable).count() * 2 > others().count()
+        let is_other = |(other, at): &&(u32, Moment)| {
+            *other != pin && *at >= since && !others().any(|result| result.pin == *other)
+        };
+        let all = others().count() + self.again.iter().filter(is_other).count();
+        others().filter(|result| result.kind == Kind::Readable).count() * 2 > all
     }
 
     /// Returns whether 429s concern `pin` alone, whose last 429 came at `since`: another PIN got a readable answer
@@ -226,6 +238,22 @@ mod tests {
             recent.record(1000 + round, T0, Kind::Readable, false);
             assert!(!recent.is_outage(T0.after(100 * SECOND)), "in round {round}");
         }
+    }
+
+    #[test]
+    fn a_pin_fails_alone_only_if_most_others_are_answered_counting_those_that_fail_again() {
+        let mut recent = Recent::default();
+        outages(&mut recent, 0..20, Kind::Failed);
+        recent.pause_ends();
+        let now = T0.after(SECOND);
+        recent.record(0, now, Kind::Readable, true);
+        assert!(recent.are_others_readable(9, now));
+        recent.record(1, now, Kind::Failed, true);
+        assert!(!recent.are_others_readable(9, now), "one of two");
+        assert!(recent.are_others_readable(1, now), "its own failures are not those of others");
+        assert!(!recent.are_others_readable(9, now.after(SECOND)), "nobody was polled since");
+        recent.record(1, now, Kind::Readable, true);
+        assert!(recent.are_others_readable(9, now));
     }
 
     #[test]
