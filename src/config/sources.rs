@@ -2,8 +2,9 @@
 //!
 //! Keeps the exact origin of every value (file and line, variable, flag), in the values of the `config` crate. Does not use that
 //! crate's builder: it forgets the line of a table, replaces a value that stands where a table belongs before it can be refused,
-//! and reads each key as a path, so that a key `a[9999999999]` in a file would take all memory. Promises to read one file and nothing else of this
-//! machine, and no other environment than the given one. Must not know what any value means, except that `sink` is a list.
+//! and reads each key as a path, so that a key `a[9999999999]` in a file would take all memory. Promises to read one file and
+//! nothing else of this machine, and no other environment than the given one. Must not know what any value means, except that
+//! `sink` is a list.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
