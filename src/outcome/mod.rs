@@ -282,7 +282,9 @@ mod tests {
 
     #[test]
     fn a_pin_that_ends_with_a_status_in_progress_is_not_called_undelivered() {
-        for status in ["MESSAGE_WAITING_DELIVERY", "MESSAGE_NOT_SENT", "PROCESSING"] {
+        let not_sent = [delivery("MESSAGE_NOT_SENT", true)];
+        assert_eq!(decided(Ending::Final, &not_sent), serde_json::json!(["MESSAGE_NOT_SENT", false]));
+        for status in ["MESSAGE_WAITING_DELIVERY", "PROCESSING"] {
             let last = [delivery(status, true)];
             assert_eq!(decided(Ending::Final, &last), serde_json::json!([status, null]));
             assert_eq!(decided(Ending::Deadline, &last), serde_json::json!([status, null]));
