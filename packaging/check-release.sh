@@ -20,6 +20,7 @@ if [ -z "${in_own_mounts:-}" ]; then
 fi
 mountpoint -q /sys/fs/cgroup && [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ] && mount -t cgroup2 cgroup2 /sys/fs/cgroup
 
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -1)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
@@ -73,19 +74,20 @@ check_tarball() {
   rm "$root/usr/local/bin/pinwatch"
 }
 
-# Programs that are linked statically, for Alpine, Amazon Linux 2 and whatever else has no such glibc: in a root without any file.
+# The program that is linked statically, for Alpine, Amazon Linux 2 and whatever else has no such glibc.
 check_static() {
-  local archive folder
-  for archive in dist/pinwatch-*-x86_64-unknown-linux-musl.tar.gz; do
-    [ -e "$archive" ] || return 0
-    step "$archive: a PIN from its submission to its outcome, in an empty root"
-    folder=$scratch/static
-    mkdir -p "$folder/tmp"
-    tar -xzf "$archive" -C "$folder" --strip-components 2 --wildcards '*/bin/pinwatch'
-    chroot "$folder" /pinwatch --version --verbose
-    chroot "$folder" /pinwatch demo >"$scratch/demo" 2>&1 || { cat "$scratch/demo"; fail "the demo failed there"; }
+  local archive=dist/pinwatch-$version-x86_64-unknown-linux-musl.tar.gz
+  [ -e "$archive" ] || return 0
+  step "the static program in an otherwise empty root: a PIN from its submission to its outcome"
+  (
+    root=$scratch/static
+    mkdir -p "$root"/{dev,proc,tmp}
+    mknod -m 666 "$root/dev/null" c 1 3
+    tar -xzf "$archive" -C "$root" --strip-components 2 "pinwatch-$version/bin/pinwatch"
+    inside /pinwatch --version --verbose
+    inside /pinwatch demo >"$scratch/demo" 2>&1 || { cat "$scratch/demo"; fail "the demo failed there"; }
     tail -3 "$scratch/demo"
-  done
+  )
 }
 
 check_deb() {
@@ -151,9 +153,6 @@ check_image() {
   [ "$bytes" -lt 30000000 ] || fail "the image has $bytes bytes, more than 30 MB"
   mkdir -p "$scratch/layout"
   tar -xf "$image" -C "$scratch/layout"
-  local version
-  version=$(basename "$image" -oci.tar)
-  version=${version#pinwatch-}
   skopeo inspect --config "oci:$scratch/layout:$version" > "$scratch/config.json"
   skopeo inspect "oci:$scratch/layout:$version" | grep -E '"(Digest|Architecture)"'
   umoci unpack --image "$scratch/layout:$version" "$scratch/bundle" >/dev/null
