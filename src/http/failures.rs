@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::peer::network;
 
-/// How many failures of a peer within [`WINDOW`] get an ordinary refusal; after more, the peer is told to wait (429).
+/// A peer may fail this often within [`WINDOW`]. After that, it gets 429 and must wait.
 const ALLOWED: u32 = 10;
 
 const WINDOW: Duration = Duration::from_secs(60);

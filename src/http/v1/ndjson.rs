@@ -78,7 +78,7 @@ struct Stream {
     client: Client,
     outgoing: Outgoing,
     source: Source,
-    /// Tells the handler whether there are answers, or a problem instead; `None` once it was told.
+    /// Sends the handler the first result: that answers follow, or a problem. `None` after that.
     decide: Option<oneshot::Sender<Result<(), Problem>>>,
 }
 

@@ -62,7 +62,7 @@ pub async fn outcomes(State(api): State<Arc<Api>>, mut call: Call) -> Result<Res
         (None, Some(last)) => Beginning::Last(last),
         (None, None) => Beginning::From(0),
     };
-    // Only a client that continues from a position is told about outcomes that were removed before it asked.
+    // A client that continues from a position learns that outcomes were removed before its request; others missed none.
     let takes_notices = matches!(start, Beginning::At(_));
     let begin = async { Ok(Reader::begin(&api.services, start, takes_notices).await?) };
     let reader = in_time(begin).await?;
